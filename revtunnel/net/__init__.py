@@ -1,0 +1,1 @@
+"""Floor 2: Twisted Protocols and Factories; the reactor is passed in."""

@@ -1,0 +1,228 @@
+"""The commands of the link and what they carry: CONNECT, HELLO's TLVs, RESET, WINDOW, GOAWAY.
+
+====  =========  ==========  =============================  =============================================
+byte  name       direction   payload                        channel byte
+====  =========  ==========  =============================  =============================================
+0x01  CONNECT    s->a        u16 length, host, u16 port     the new channel
+0x02  CLOSE      both        none                           the channel
+0x03  DATA       both        1..65535 bytes                 the channel
+0x04  LISTEN     a->s        none                           0
+0x10  HELLO      both        none (probe) or TLVs           version
+0x11  CHALLENGE  s->a        32 bytes                       0
+0x12  PROOF      a->s        32 bytes                       0
+0x13  OPENED     a->s        none                           the channel
+0x14  RESET      both        u8 reason, UTF-8 <= 200 bytes  the channel
+0x15  EOF        both        none                           the channel
+0x16  WINDOW     both        u32 credit                     the channel
+0x17  PING       both        8 bytes                        0
+0x18  PONG       both        8 bytes                        0
+0x19  GOAWAY     both        u8 reason, u16 seconds, text   0
+0x1a  WANT       s->a        n x 16-byte tickets            0
+0x1b  ATTACH     a->s        16-byte ticket                 0
+====  =========  ==========  =============================  =============================================
+
+Source: wire/readyagent.md section 1 (1 to 4), wire/link-extension.md (0x10 to 0x1b).
+"""
+
+from collections.abc import Iterator
+from enum import IntEnum
+from struct import Struct
+
+from revtunnel.wire.errors import LocalError, RemoteError
+from revtunnel.wire.reasons import Ended, GoAway
+from revtunnel.wire.targets import MAX_HOST, Target, target_of
+
+__all__ = [
+    "COMMANDS",
+    "EXACT_SIZE",
+    "LEGACY_COMMANDS",
+    "MAX_SIZE",
+    "VERSION",
+    "Command",
+    "Tlv",
+    "decode_connect",
+    "decode_goaway",
+    "decode_reset",
+    "decode_tlvs",
+    "decode_window",
+    "encode_connect",
+    "encode_goaway",
+    "encode_reset",
+    "encode_tlvs",
+    "encode_window",
+]
+
+VERSION = 1  # of rt1, in the channel byte of HELLO
+MAX_TEXT = 200  # bytes of text in RESET and GOAWAY
+MAX_CREDIT = 2**31 - 1  # bytes in one WINDOW, and in one channel's sum
+
+
+class Command(IntEnum):
+    """The command byte."""
+
+    CONNECT = 0x01
+    CLOSE = 0x02
+    DATA = 0x03
+    LISTEN = 0x04
+    HELLO = 0x10
+    CHALLENGE = 0x11
+    PROOF = 0x12
+    OPENED = 0x13
+    RESET = 0x14
+    EOF = 0x15
+    WINDOW = 0x16
+    PING = 0x17
+    PONG = 0x18
+    GOAWAY = 0x19
+    WANT = 0x1A
+    ATTACH = 0x1B
+
+
+COMMANDS = frozenset(int(command) for command in Command)
+LEGACY_COMMANDS = frozenset(
+    int(command) for command in (Command.CONNECT, Command.CLOSE, Command.DATA, Command.LISTEN)
+)
+EXACT_SIZE = {
+    Command.CHALLENGE: 32,
+    Command.PROOF: 32,
+    Command.OPENED: 0,
+    Command.EOF: 0,
+    Command.WINDOW: 4,
+    Command.PING: 8,
+    Command.PONG: 8,
+    Command.ATTACH: 16,
+}
+MAX_SIZE = {Command.CONNECT: 2 + MAX_HOST + 2, Command.RESET: 1 + MAX_TEXT, Command.GOAWAY: 3 + MAX_TEXT}
+
+_U16 = Struct("!H")
+_U32 = Struct("!I")
+_GOAWAY = Struct("!BH")
+
+
+class Tlv(IntEnum):
+    """Types in HELLO. An unknown type is skipped."""
+
+    SERIAL = 1  # agent: ASCII
+    NONCE = 2  # agent: 32 bytes
+    OFFER = 3  # agent, repeated: name, "=", written target
+    SOFTWARE = 4  # both: UTF-8
+    FEATURES = 5  # both: u32 bits
+    WINDOW = 6  # both: u32, credit implied at CONNECT towards the sender of this TLV
+    LARGEST_DATA = 7  # both: u32, largest DATA payload the sender of this TLV takes
+    KEEPALIVE = 8  # server: u16 seconds
+    SPREAD = 9  # server: u16, tenths of a second over which a lost herd spreads its return
+    NAME = 10  # server: UTF-8
+    PROOF = 11  # server: 32 bytes, it knows this device's key
+    MORE = 12  # agent: u8 1, further HELLO frames with OFFERs follow
+
+
+def encode_connect(target: Target) -> bytes:
+    """CONNECT's payload."""
+    host = target.host.encode("ascii")
+    return _U16.pack(len(host)) + host + _U16.pack(target.port)
+
+
+def decode_connect(payload: bytes) -> Target:
+    """The target that a CONNECT names.
+
+    Raises:
+        RemoteError: the payload is cut, too long, or names nothing that can be dialled (faults.md F15, F16).
+    """
+    if len(payload) < 4:
+        raise RemoteError(f"CONNECT of {len(payload)} bytes, at least 4 wanted")
+    (length,) = _U16.unpack_from(payload)
+    if len(payload) != 2 + length + 2:
+        raise RemoteError(f"CONNECT of {len(payload)} bytes says its host has {length}")
+    try:
+        host = payload[2 : 2 + length].decode("ascii")
+        return target_of(host, _U16.unpack_from(payload, 2 + length)[0])
+    except ValueError as error:
+        raise RemoteError(f"CONNECT: {error}") from None
+
+
+def _text(data: bytes) -> str:
+    """Text from the other side, safe to log: one line, printable."""
+    text = data[:MAX_TEXT].decode("utf-8", "replace")
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def _cut(text: str) -> bytes:
+    return text.encode("utf-8")[:MAX_TEXT].decode("utf-8", "ignore").encode("utf-8")
+
+
+def encode_reset(reason: Ended, text: str = "") -> bytes:
+    """RESET's payload; a text over 200 bytes is cut."""
+    return bytes((reason,)) + _cut(text)
+
+
+def decode_reset(payload: bytes) -> tuple[Ended, str]:
+    """Reason and text of a RESET; an unknown reason counts as PROTOCOL with its number in the text."""
+    if not payload:
+        raise RemoteError("RESET without a reason")
+    text = _text(payload[1:])
+    try:
+        reason = Ended(payload[0])
+    except ValueError:
+        return Ended.PROTOCOL, f"reason {payload[0]}: {text}"
+    return (Ended.PROTOCOL if reason is Ended.CLOSED else reason), text
+
+
+def encode_goaway(reason: GoAway, retry_after: int = 0, text: str = "") -> bytes:
+    """GOAWAY's payload; ``retry_after`` in seconds, 0 to 65535."""
+    return _GOAWAY.pack(reason, retry_after) + _cut(text)
+
+
+def decode_goaway(payload: bytes) -> tuple[GoAway, int, str]:
+    """Reason, seconds to stay away and text of a GOAWAY."""
+    if len(payload) < _GOAWAY.size:
+        raise RemoteError(f"GOAWAY of {len(payload)} bytes, at least {_GOAWAY.size} wanted")
+    number, retry_after = _GOAWAY.unpack_from(payload)
+    text = _text(payload[_GOAWAY.size :])
+    try:
+        return GoAway(number), retry_after, text
+    except ValueError:
+        return GoAway.PROTOCOL, retry_after, f"reason {number}: {text}"
+
+
+def encode_window(credit: int) -> bytes:
+    """WINDOW's payload."""
+    if not 1 <= credit <= MAX_CREDIT:
+        raise LocalError(f"credit of {credit} bytes")
+    return _U32.pack(credit)
+
+
+def decode_window(payload: bytes) -> int:
+    """The credit of a WINDOW, 1 to 2^31-1 bytes.
+
+    Raises:
+        RemoteError: zero or too large (faults.md F21).
+    """
+    (credit,) = _U32.unpack(payload)
+    if not 1 <= credit <= MAX_CREDIT:
+        raise RemoteError(f"WINDOW of {credit} bytes")
+    return int(credit)
+
+
+def encode_tlvs(entries: list[tuple[int, bytes]]) -> bytes:
+    """Type, length and value of each entry; a value has at most 255 bytes."""
+    parts = []
+    for kind, value in entries:
+        if len(value) > 255:
+            raise LocalError(f"TLV {kind} of {len(value)} bytes, limit 255")
+        parts.append(bytes((kind, len(value))) + value)
+    return b"".join(parts)
+
+
+def decode_tlvs(payload: bytes) -> Iterator[tuple[int, bytes]]:
+    """Type and value of each entry, in order.
+
+    Raises:
+        RemoteError: the last entry is cut.
+    """
+    at = 0
+    while at < len(payload):
+        if at + 2 > len(payload) or at + 2 + payload[at + 1] > len(payload):
+            raise RemoteError(f"HELLO is cut at byte {at} of {len(payload)}")
+        end = at + 2 + payload[at + 1]
+        yield payload[at], payload[at + 2 : end]
+        at = end

@@ -1,0 +1,134 @@
+"""What an agent dials: ``host:port`` or ``unix:PATH``, and how a target is written and named.
+
+The written form is one string everywhere: settings, HELLO, CONNECT, log, admin. A CONNECT carries
+``host`` and ``port``; a UNIX socket travels as host ``unix:PATH``, port 0. Two targets are the same
+only if their written forms are equal after ``parse_target``: this is what the agent's allow list compares.
+
+Source: wire/readyagent.md section 1 (CONNECT), faults.md F16 and C8; ``unix:`` is ours.
+"""
+
+import ipaddress
+import re
+from dataclasses import dataclass
+
+__all__ = ["MAX_HOST", "Offer", "Target", "parse_endpoint", "parse_offer", "parse_target", "target_of"]
+
+MAX_HOST = 255  # bytes of host in a CONNECT
+_NAME = re.compile(
+    r"(?=.{1,253}\Z)[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?(?:\.[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?)*\.?",
+    re.ASCII,
+)
+_LABEL = re.compile(r"[A-Za-z0-9._-]{1,32}", re.ASCII)
+_UNIX = re.compile(r"/[\x21-\x7e]{1,100}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One address that an agent may dial; ``host`` is canonical (lower case, IPv6 compressed)."""
+
+    host: str
+    port: int
+
+    @property
+    def path(self) -> str | None:
+        """The path of a UNIX socket, else None."""
+        return self.host.removeprefix("unix:") if self.host.startswith("unix:") else None
+
+    @property
+    def is_literal(self) -> bool:
+        """Whether ``host`` is an IP address and needs no name resolution."""
+        try:
+            ipaddress.ip_address(self.host)
+        except ValueError:
+            return False
+        return True
+
+    def __str__(self) -> str:
+        if self.path is not None:
+            return self.host
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """One ``--local``: a target under the name by which server and operators know it."""
+
+    name: str
+    target: Target
+
+
+def _canonical(host: str) -> str:
+    """The one spelling of a host: names lower case without a final dot, addresses compressed."""
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        pass
+    if not _NAME.fullmatch(host) or re.fullmatch(r"[0-9.]+", host):
+        raise ValueError(f"{host[:80]!a} is not a host name or an IP address")
+    return host.lower().rstrip(".")
+
+
+def target_of(host: str, port: int) -> Target:
+    """The target that a CONNECT names.
+
+    Raises:
+        ValueError: the host is no address, name or ``unix:`` path; the port is out of range.
+    """
+    if host.startswith("unix:"):
+        if port or not _UNIX.fullmatch(host[5:]):
+            raise ValueError(f"{host[:120]!a}: unix:/PATH wanted, at most 100 printable characters")
+        return Target(host, 0)
+    if not 1 <= port <= 65535:
+        raise ValueError(f"port {port}: 1 to 65535 wanted")
+    return Target(_canonical(host), port)
+
+
+def _split(text: str) -> tuple[str, int]:
+    bracket = re.fullmatch(r"\[([^\[\]]+)\]:([0-9]{1,5})", text, re.ASCII)
+    plain = re.fullmatch(r"([^:\[\]]+):([0-9]{1,5})", text, re.ASCII)
+    match = bracket or plain
+    if not match:
+        raise ValueError(f"{text[:120]!a}: HOST:PORT wanted, IPv6 in brackets")
+    if bracket and ":" not in bracket[1]:
+        raise ValueError(f"{text[:120]!a}: only an IPv6 address goes into brackets")
+    return match[1], int(match[2])
+
+
+def parse_endpoint(text: str) -> tuple[str, int]:
+    """Host and port of ``HOST:PORT`` where we listen or dial a server; port 0 is allowed.
+
+    Raises:
+        ValueError: not of that form; the text names the value.
+    """
+    host, port = _split(text)
+    if port > 65535:
+        raise ValueError(f"{text[:120]!a}: port {port} is above 65535")
+    return _canonical(host), port
+
+
+def parse_target(text: str) -> Target:
+    """Read ``HOST:PORT`` (IPv6 in brackets) or ``unix:PATH``.
+
+    Raises:
+        ValueError: not of that form; the text names the value and what is wanted.
+    """
+    if text.startswith("unix:"):
+        return target_of(text, 0)
+    return target_of(*_split(text))
+
+
+def parse_offer(text: str) -> Offer:
+    """Read one ``--local``: ``[NAME=]TARGET``; without a name it is ``tcp-PORT`` or ``unix-FILE``.
+
+    Raises:
+        ValueError: as ``parse_target``, or the name is not 1 to 32 of letters, digits and ``._-``.
+    """
+    name, equals, rest = text.partition("=")
+    if not equals or name.startswith("unix:"):
+        name, rest = "", text
+    target = parse_target(rest)
+    if not equals or rest is text:
+        name = f"tcp-{target.port}" if target.path is None else f"unix-{target.path.rsplit('/', 1)[1]}"[:32]
+    if not _LABEL.fullmatch(name):
+        raise ValueError(f"{text[:120]!a}: a name is 1 to 32 of A-Z a-z 0-9 . _ -")
+    return Offer(name, target)
