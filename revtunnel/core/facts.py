@@ -1,0 +1,230 @@
+"""What happened, as frozen values: the one source of log lines, counters, ``revtunnelctl watch`` and audit.
+
+Rule of this file: a fact is said once, where it was decided, with the serial and a reason word; payload
+bytes, keys and tickets never appear. ``word`` names the kind of fact on every surface.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from enum import Enum
+from typing import Any, ClassVar
+
+from revtunnel.wire.reasons import Ended
+
+__all__ = [
+    "ChannelEnded",
+    "ChannelOpened",
+    "ClientRefused",
+    "DeviceEnrolled",
+    "DeviceRevoked",
+    "Fact",
+    "LinkDown",
+    "LinkRefused",
+    "LinkStalled",
+    "LinkUp",
+    "ListenerClosed",
+    "ListenerOpened",
+    "ListenerRefused",
+    "PeerGlitch",
+    "Report",
+    "ServerState",
+    "SettingsReloaded",
+    "Severity",
+]
+
+
+class Severity(Enum):
+    """How loud a fact is in the log."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARN = "warn"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """The base of every fact. ``peer`` is ``host:port`` of the other end of a socket."""
+
+    word: ClassVar[str] = "fact"
+    severity: ClassVar[Severity] = Severity.INFO
+
+    def row(self) -> dict[str, Any]:
+        """The fact as plain values for JSON, log and admin."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {"event": self.word} | {
+            name: value.word if isinstance(value, Ended) else value for name, value in values.items()
+        }
+
+
+Report = Callable[[Fact], None]
+
+
+@dataclass(frozen=True, slots=True)
+class LinkUp(Fact):
+    """A device's link was accepted."""
+
+    word = "link-up"
+    serial: str
+    peer: str
+    wire: str  # "rt1" or "legacy"
+    listener: str
+    authenticated: bool
+    replaced: bool  # an older link of this serial was closed for it
+
+
+@dataclass(frozen=True, slots=True)
+class LinkDown(Fact):
+    """A device's link ended; every channel of it ended with it."""
+
+    word = "link-down"
+    serial: str
+    peer: str
+    reason: str  # a word: "lost", "silent", "replaced", "kicked", "stopping", "protocol", "agent-left"
+    detail: str
+    seconds: float
+    channels: int  # channels cut by it
+
+
+@dataclass(frozen=True, slots=True)
+class LinkRefused(Fact):
+    """A connection to a link listener was not accepted as a link."""
+
+    word = "link-refused"
+    severity = Severity.WARN
+    listener: str
+    peer: str
+    serial: str  # "" when it never said one
+    reason: str  # a word: "silent", "protocol", "denied", "duplicate", "overloaded", "not-rt1"
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class LinkStalled(Fact):
+    """A legacy link was paused because its slowest client does not take its bytes."""
+
+    word = "link-stalled"
+    severity = Severity.WARN
+    serial: str
+    channel: int
+    owed: int  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelOpened(Fact):
+    """A client's stream reached its target."""
+
+    word = "channel-opened"
+    severity = Severity.DEBUG
+    serial: str
+    channel: int
+    target: str
+    peer: str  # the client
+    milliseconds: float  # from accept to the target's answer
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelEnded(Fact):
+    """A client's stream is over."""
+
+    word = "channel-ended"
+    serial: str
+    channel: int
+    target: str
+    peer: str  # the client
+    reason: Ended
+    detail: str
+    seconds: float
+    bytes_to_device: int
+    bytes_to_client: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClientRefused(Fact):
+    """A client was turned away before it had a channel."""
+
+    word = "client-refused"
+    severity = Severity.WARN
+    serial: str
+    target: str
+    peer: str
+    reason: str  # a word: "device-absent", "too-many-clients", "descriptors", "no-channel", "draining"
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerOpened(Fact):
+    """A lease's port takes clients."""
+
+    word = "listener-opened"
+    serial: str
+    target: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerClosed(Fact):
+    """A lease's port takes no more clients; the lease itself may go on."""
+
+    word = "listener-closed"
+    serial: str
+    target: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerRefused(Fact):
+    """No port could be opened for a target; the link stays."""
+
+    word = "listener-refused"
+    severity = Severity.ERROR
+    serial: str
+    target: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeerGlitch(Fact):
+    """The other side did something odd that was tolerated and counted."""
+
+    word = "glitch"
+    severity = Severity.DEBUG
+    serial: str
+    peer: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceEnrolled(Fact):
+    """A device key was made."""
+
+    word = "device-enrolled"
+    serial: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRevoked(Fact):
+    """A device key was withdrawn."""
+
+    word = "device-revoked"
+    serial: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsReloaded(Fact):
+    """Settings were read again; ``errors`` is empty when they were taken."""
+
+    word = "settings-reloaded"
+    changed: tuple[str, ...]
+    needs_restart: tuple[str, ...]
+    errors: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerState(Fact):
+    """A daemon changed what it does: ready, draining, stopped."""
+
+    word = "state"
+    state: str
+    detail: str

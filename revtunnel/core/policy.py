@@ -1,0 +1,91 @@
+"""Every limit in one place, each with its unit: what one link, one agent and one server may hold or wait.
+
+Rule of this file: a number that bounds memory, time or count stands here and nowhere else; what is written
+here is enforced somewhere (the comment says where), or it is deleted.
+
+Source: wire/link-extension.md "Flow control", "Liveness"; faults.md "Mechanisms, exact"; ours where noted.
+"""
+
+from dataclasses import dataclass
+
+__all__ = ["AgentLimits", "LinkLimits", "ServerLimits"]
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+@dataclass(frozen=True, slots=True)
+class LinkLimits:
+    """What one link may hold and how long it may be silent; both ends have one."""
+
+    # core/window.py
+    first_window: int = 64 * KIB  # bytes of credit implied at CONNECT
+    open_window: int = 256 * KIB  # bytes it is raised to once the target answered
+    largest_window: int = 4 * MIB  # bytes that tuning may reach on one channel
+    link_pool: int = 16 * MIB  # bytes of credit beyond first_window, all channels of one link
+    violations: int = 3  # channels that overspend their credit before the link is closed
+    # core/turns.py
+    frame: int = 16 * KIB  # bytes of DATA in one turn of a channel while others wait
+    lone_frame: int = 65535  # bytes of DATA in one frame while no other channel waits
+    queue: int = 64 * KIB  # bytes a channel may have queued before its socket is paused
+    smallest_quantum: int = 4 * KIB  # bytes handed to the kernel at once on a slow link
+    largest_quantum: int = 256 * KIB  # the same on a fast one
+    # core/legacy.py: a legacy wire has no credit
+    legacy_queue_soft: int = 256 * KIB  # bytes owed to one socket before the link counts it as slow
+    legacy_queue_hard: int = 4 * MIB  # bytes owed to one socket before the link is paused
+    legacy_link_queue: int = 16 * MIB  # bytes owed to all sockets of a link before it is paused
+    legacy_stall: float = 30.0  # seconds a paused link waits for its slowest socket before resetting it
+    early_data: int = 64 * KIB  # bytes held for an id whose CONNECT has not come yet (agent)
+    early_wait: float = 1.0  # seconds they are held
+    echo_wait: float = 30.0  # seconds a legacy number waits for its echo CLOSE
+    # core/mux.py
+    channels: int = 255  # channels at once; the number field allows 1..255
+    number_wait: float = 5.0  # seconds a client waits for a channel number
+    waiting: int = 256  # clients that may wait for a number
+    glitches: int = 100  # tolerated oddities in glitch_window before the link is closed
+    glitch_window: float = 60.0  # seconds
+    churn: int = 1000  # channels opened and closed with no byte in churn_window before the link is closed
+    churn_window: float = 10.0  # seconds
+    frames_a_turn: int = 1024  # frames handled before the reactor gets its turn (F2)
+    # core/liveness.py
+    keepalive: float = 25.0  # seconds of silence before a PING
+    busy_keepalive: float = 5.0  # the same while our data is unanswered
+    answer: float = 20.0  # seconds a PING may stay unanswered
+    busy_answer: float = 15.0  # the same while our data is unanswered
+    # core/handshake.py
+    handshake: float = 10.0  # seconds from connect to an accepted HELLO, absolute
+    probe: float = 1.0  # seconds a legacy listener waits for HELLO before it speaks legacy
+    offers: int = 64  # targets one agent may offer
+
+
+@dataclass(frozen=True, slots=True)
+class AgentLimits:
+    """What an agent spends on dialling targets and on coming back."""
+
+    dial: float = 10.0  # seconds for one target, name resolution included
+    dials: int = 64  # dials in flight per link
+    dials_waiting: int = 256  # further CONNECTs that wait for a dial; the rest are refused
+    lookups: int = 4  # name resolutions in flight: the thread pool has 10 threads
+    retry_first: float = 0.5  # seconds; full jitter over U(0, min(retry_most, retry_first * 2**n))
+    retry_most: float = 60.0  # seconds
+    stable: float = 60.0  # seconds a link must live before the back-off starts over
+    connect: float = 10.0  # seconds for a TCP connect to a server
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLimits:
+    """What a server spends on peers it does not know yet, on clients, and in all."""
+
+    pending: int = 512  # connections that have not finished their handshake
+    pending_per_source: int = 64  # the same from one address
+    clients: int = 10_000  # client connections in all
+    clients_per_device: int = 255  # client connections to one device
+    pool: int = 256 * MIB  # bytes of credit beyond first_window, all links
+    descriptors: float = 0.85  # share of RLIMIT_NOFILE that connections may use
+    descriptors_kept: int = 32  # descriptors kept for links and the admin door in any case
+    herd_spread: float = 1.0  # seconds over which agents spread their return after a lost link
+    retry_after: int = 0  # seconds a leaving server asks its agents to stay away
+    drain: float = 30.0  # seconds running channels get when the server stops
+    backlog: int = 4096  # connections the kernel queues per listening socket
+    duplicate_swaps: int = 3  # links of one serial that may replace each other in duplicate_window
+    duplicate_window: float = 60.0  # seconds
