@@ -31,13 +31,14 @@ class LinkLimits:
     smallest_quantum: int = 4 * KIB  # bytes handed to the kernel at once on a slow link
     largest_quantum: int = 256 * KIB  # the same on a fast one
     # core/legacy.py: a legacy wire has no credit
-    legacy_queue_soft: int = 256 * KIB  # bytes owed to one socket before the link counts it as slow
     legacy_queue_hard: int = 4 * MIB  # bytes owed to one socket before the link is paused
     legacy_link_queue: int = 16 * MIB  # bytes owed to all sockets of a link before it is paused
     legacy_stall: float = 30.0  # seconds a paused link waits for its slowest socket before resetting it
     early_data: int = 64 * KIB  # bytes held for an id whose CONNECT has not come yet (agent)
     early_wait: float = 1.0  # seconds they are held
-    echo_wait: float = 30.0  # seconds a legacy number waits for its echo CLOSE
+    echo_wait: float = 60.0  # seconds of silence after which a missing echo CLOSE counts as seen
+    legacy_linger: float = 5.0  # seconds a service may be silent after its client's CLOSE (agent)
+    legacy_glitches: int = 3  # oddities on a legacy link in glitch_window before it is closed
     # core/mux.py
     channels: int = 255  # channels at once; the number field allows 1..255
     number_wait: float = 5.0  # seconds a client waits for a channel number

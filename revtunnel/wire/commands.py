@@ -113,7 +113,6 @@ class Tlv(IntEnum):
     SPREAD = 9  # server: u16, tenths of a second over which a lost herd spreads its return
     NAME = 10  # server: UTF-8
     PROOF = 11  # server: 32 bytes, it knows this device's key
-    MORE = 12  # agent: u8 1, further HELLO frames with OFFERs follow
 
 
 def encode_connect(target: Target) -> bytes:

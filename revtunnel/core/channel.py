@@ -1,0 +1,199 @@
+"""The life of one channel: a table with two halves and two last words.
+
+Each direction ends by itself (EOF), and each side says exactly one last word on a channel: CLOSE, when both
+directions have ended and everything was delivered, or RESET, when not. After its last word a side sends
+nothing more on that number; when both have been said the number is free. A RESET that arrives before our last
+word is answered by a CLOSE.
+
+Two laws: events change the state and nothing else does; data bytes do not pass through the table.
+
+Source: wire/link-extension.md "Commands" (EOF, CLOSE, RESET); the last-word rule is ours. The legacy wire has
+CLOSE only, and says no opening: wire/readyagent.md sections 1 to 3.
+"""
+
+from collections import deque
+from enum import Enum, auto
+from typing import Any
+
+from revtunnel.core.window import ReceiveWindow, SendCredit
+from revtunnel.wire.errors import LocalError
+from revtunnel.wire.targets import Target
+
+__all__ = ["LEGACY_NEXT", "NEXT", "Channel", "Event", "State"]
+
+
+class State(Enum):
+    """Where a channel is; "we" is the side that holds the object."""
+
+    OPENING = auto()  # the agent is dialling the target
+    OPEN = auto()  # bytes flow both ways
+    SENT_EOF = auto()  # our direction ended, theirs flows
+    GOT_EOF = auto()  # theirs ended, ours flows
+    ENDED = auto()  # both ended; no last word yet
+    GOT_CLOSE = auto()  # both ended; their last word came, ours is owed
+    SENT_LAST = auto()  # our last word is said, theirs is awaited
+    CLOSED = auto()  # both said; the number is free
+
+
+class Event(Enum):
+    """What happens to a channel; SEND is ours, GET is theirs."""
+
+    OPENED = auto()
+    SEND_EOF = auto()
+    GET_EOF = auto()
+    SEND_CLOSE = auto()
+    GET_CLOSE = auto()
+    SEND_RESET = auto()
+    GET_RESET = auto()
+
+
+_BEFORE_LAST = (State.OPENING, State.OPEN, State.SENT_EOF, State.GOT_EOF, State.ENDED)
+
+NEXT = {
+    (State.OPENING, Event.OPENED): State.OPEN,
+    (State.OPEN, Event.SEND_EOF): State.SENT_EOF,
+    (State.OPEN, Event.GET_EOF): State.GOT_EOF,
+    (State.SENT_EOF, Event.GET_EOF): State.ENDED,
+    (State.GOT_EOF, Event.SEND_EOF): State.ENDED,
+    (State.ENDED, Event.SEND_CLOSE): State.SENT_LAST,
+    (State.ENDED, Event.GET_CLOSE): State.GOT_CLOSE,
+    (State.GOT_CLOSE, Event.SEND_CLOSE): State.CLOSED,
+    (State.GOT_CLOSE, Event.SEND_RESET): State.CLOSED,
+    (State.SENT_LAST, Event.GET_CLOSE): State.CLOSED,
+    (State.SENT_LAST, Event.GET_RESET): State.CLOSED,
+    **{(state, Event.SEND_RESET): State.SENT_LAST for state in _BEFORE_LAST},
+    **{(state, Event.GET_RESET): State.CLOSED for state in _BEFORE_LAST},
+}
+
+# The legacy wire: CLOSE ends both directions; a CLOSE that was not ours to answer needs no answer.
+LEGACY_NEXT = {
+    (State.OPENING, Event.OPENED): State.OPEN,
+    **{(state, Event.SEND_CLOSE): State.SENT_LAST for state in (State.OPENING, State.OPEN)},
+    **{(state, Event.GET_CLOSE): State.GOT_CLOSE for state in (State.OPENING, State.OPEN)},
+    (State.GOT_CLOSE, Event.SEND_CLOSE): State.CLOSED,
+    (State.SENT_LAST, Event.GET_CLOSE): State.CLOSED,
+}
+
+
+class Channel:
+    """One client's byte stream through a link: its life, its credit and what waits to be sent.
+
+    ``owner`` belongs to the floor above and is not looked at here. ``flushed`` says that everything the other
+    side sent has left for our socket, end of file included.
+    """
+
+    __slots__ = (
+        "blocked",
+        "bytes_received",
+        "bytes_sent",
+        "credit",
+        "ending",
+        "flushed",
+        "heard_at",
+        "number",
+        "offset",
+        "over",
+        "owed",
+        "owner",
+        "queue",
+        "queued",
+        "rested",
+        "scheduled",
+        "since",
+        "state",
+        "table",
+        "target",
+        "window",
+    )
+
+    def __init__(
+        self,
+        number: int,
+        target: Target,
+        now: float,
+        table: dict[tuple[State, Event], State] = NEXT,
+        credit: SendCredit | None = None,
+        window: ReceiveWindow | None = None,
+    ) -> None:
+        self.number = number
+        self.target = target
+        self.since = now
+        self.heard_at = now
+        self.table = table
+        self.credit = credit  # None: the legacy wire knows no credit
+        self.window = window
+        self.state = State.OPENING
+        self.owner: Any = None
+        self.queue: deque[bytes] = deque()
+        self.offset = 0  # bytes of queue[0] that are already sent
+        self.queued = 0
+        self.scheduled = False
+        self.blocked = False  # the owner was told to stop reading
+        self.ending = False  # our end of file waits behind the queue
+        self.flushed = False
+        self.over = False  # its end was reported
+        self.rested = False  # legacy: nothing late can come for the number any more
+        self.owed = 0  # bytes received and not yet consumed
+        self.bytes_sent = 0
+        self.bytes_received = 0
+
+    def step(self, event: Event) -> State:
+        """Move, and return where to.
+
+        Raises:
+            LocalError: the table has no such move; the state stays.
+        """
+        try:
+            self.state = self.table[self.state, event]
+        except KeyError:
+            raise LocalError(f"channel {self.number}: {event.name} in {self.state.name}") from None
+        return self.state
+
+    def allows(self, event: Event) -> bool:
+        """Whether the table has a move."""
+        return (self.state, event) in self.table
+
+    @property
+    def sendable(self) -> bool:
+        """Whether a turn of this channel would send something."""
+        if self.queued:
+            return self.credit is None or self.credit.left > 0
+        return self.ending
+
+    def put(self, data: bytes) -> None:
+        """Queue bytes behind what waits already."""
+        self.queue.append(data)
+        self.queued += len(data)
+
+    def cut(self, most: int) -> list[bytes | memoryview]:
+        """Take up to ``most`` bytes, within the credit, off the queue."""
+        if self.credit is not None:
+            most = min(most, self.credit.left)
+        pieces: list[bytes | memoryview] = []
+        wanted = min(most, self.queued)
+        size = 0
+        while size < wanted:
+            head = self.queue[0]
+            rest = len(head) - self.offset
+            piece = min(rest, wanted - size)
+            pieces.append(head if piece == len(head) else memoryview(head)[self.offset : self.offset + piece])
+            size += piece
+            if piece == rest:
+                self.queue.popleft()
+                self.offset = 0
+            else:
+                self.offset += piece
+        self.queued -= size
+        self.bytes_sent += size
+        if self.credit is not None:
+            self.credit.spend(size)
+        return pieces
+
+    def drop(self) -> None:
+        """Forget what waits to be sent, and give the window back."""
+        self.queue.clear()
+        self.offset = self.queued = 0
+        self.ending = False
+        if self.window is not None:
+            self.window.end()
+            self.window = None

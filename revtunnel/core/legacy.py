@@ -1,0 +1,398 @@
+"""The legacy ReadyAgent wire: CONNECT, DATA, CLOSE, and nothing else is ever sent to such a peer.
+
+What the wire lacks is made up for here, without a byte that an unmodified device or server could stumble
+over: numbers rest until a barrier proves that no late CLOSE can meet a new client; a refused connect is told
+from a clean end by two barriers; sockets that do not take their bytes hold the link back, and the slowest of
+them is given up when the others have waited long enough.
+
+``LegacyServerMux`` speaks with a real device, ``LegacyAgentMux`` with a real server.
+
+Source: wire/readyagent.md sections 1 to 5; wire/link-extension.md "Legacy peers"; faults.md F3 to F18.
+"""
+
+from abc import abstractmethod
+
+from revtunnel.core.barrier import Barrier
+from revtunnel.core.channel import LEGACY_NEXT, Channel, Event, State
+from revtunnel.core.mux import Data, Dial, EndOfFile, Happening, Mux, Opened, Stalled
+from revtunnel.core.numbers import Tally
+from revtunnel.core.policy import LinkLimits
+from revtunnel.wire.commands import MAX_SIZE, Command, decode_connect, encode_connect
+from revtunnel.wire.errors import RemoteError
+from revtunnel.wire.frames import Frame, encode_frame
+from revtunnel.wire.reasons import Ended
+from revtunnel.wire.targets import Target
+
+__all__ = ["LegacyAgentMux", "LegacyServerMux"]
+
+QUESTION = encode_frame(Command.DATA, 0, b"\0")  # a device answers CLOSE 0
+CLOSE_EVERY = 1.0  # seconds between two CLOSE answers for one unknown number
+
+
+class LegacyMux(Mux):
+    """What both ends of a legacy link share."""
+
+    wire = "legacy"
+    early_read = True  # the wire has no connect result
+
+    def __init__(self, limits: LinkLimits, opens: bool, now: float) -> None:
+        super().__init__(limits, opens, now)
+        self._out_of_step = Tally(limits.legacy_glitches, limits.glitch_window, "unknown frames")
+        self._owed = 0
+        self._held_since: float | None = None
+        self._closed_at: dict[int, float] = {}  # unknown number -> when CLOSE was last sent for it
+
+    def judge(self, size: int, command: int, channel: int) -> None:
+        if command == Command.CONNECT and size > MAX_SIZE[Command.CONNECT]:
+            raise RemoteError(f"CONNECT of {size} bytes, limit {MAX_SIZE[Command.CONNECT]}")
+        if command not in (Command.CONNECT, Command.CLOSE, Command.DATA, Command.LISTEN) and size > 4096:
+            raise RemoteError(f"command {command} with {size} bytes on a legacy link")
+
+    def receive(self, frame: Frame, now: float) -> list[Happening]:
+        self.liveness.heard(now)
+        if frame.command == Command.DATA:
+            return self._data(frame, now)
+        if frame.command == Command.CLOSE:
+            return self._close(frame, now)
+        if frame.command == Command.CONNECT:
+            return self._connect(frame, now)
+        self._out_of_step.add(now)
+        name = "LISTEN" if frame.command == Command.LISTEN else f"command {frame.command}"
+        return self._glitch(f"{name} skipped with {len(frame.payload)} bytes", now)
+
+    def consumed(self, channel: Channel, size: int, now: float) -> None:
+        if not channel.over:
+            channel.owed -= size
+            self._owed -= size
+
+    @property
+    def holds_back(self) -> bool:
+        limits = self.limits
+        if self._owed <= limits.legacy_queue_hard:
+            return False
+        return self._owed > limits.legacy_link_queue or any(
+            channel.owed > limits.legacy_queue_hard for channel in self.channels.values()
+        )
+
+    def opened(self, channel: Channel) -> None:
+        if channel.state is State.OPENING:
+            channel.step(Event.OPENED)
+
+    def tick(self, now: float) -> list[Happening]:
+        self._check_alive(now)
+        if self.liveness.should_ask(now):
+            self._ask(now)
+        return self._watch_stall(now)
+
+    def due(self, now: float) -> float:
+        due = self.liveness.due(now)
+        return min(due, 1.0) if self.holds_back else due
+
+    # -- what the ends do each in its way
+
+    @abstractmethod
+    def _ask(self, now: float) -> None:
+        """Send something that a living peer answers."""
+
+    @abstractmethod
+    def _connect(self, frame: Frame, now: float) -> list[Happening]: ...
+
+    @abstractmethod
+    def _close(self, frame: Frame, now: float) -> list[Happening]: ...
+
+    @abstractmethod
+    def _unknown_data(self, frame: Frame, now: float) -> list[Happening]: ...
+
+    # -- shared steps
+
+    def _data(self, frame: Frame, now: float) -> list[Happening]:
+        channel = self.channels.get(frame.channel)
+        if channel is None:
+            return self._unknown_data(frame, now)
+        if not frame.payload or channel.over or channel.state in (State.GOT_CLOSE, State.CLOSED):
+            return []
+        return self._arrived(channel, frame.payload, now)
+
+    def _arrived(self, channel: Channel, payload: bytes, now: float) -> list[Happening]:
+        size = len(payload)
+        channel.owed += size
+        self._owed += size
+        channel.bytes_received += size
+        channel.heard_at = now
+        return [Data(channel, payload)]
+
+    def _send_close(self, number: int) -> None:
+        self._turns.control(encode_frame(Command.CLOSE, number))
+
+    def _answer_unknown(self, number: int, now: float) -> None:
+        """CLOSE for a number nobody holds, once a second and never in answer to a CLOSE."""
+        if now - self._closed_at.get(number, float("-inf")) >= CLOSE_EVERY:
+            self._closed_at[number] = now
+            self._send_close(number)
+
+    def _over(self, channel: Channel, reason: Ended, detail: str) -> list[Happening]:
+        self._owed -= channel.owed
+        channel.owed = 0
+        return super()._over(channel, reason, detail)
+
+    def _watch_stall(self, now: float) -> list[Happening]:
+        """Give up the socket that owes most when the link was held back for too long."""
+        if not self.holds_back:
+            self._held_since = None
+            return []
+        worst = max(self.channels.values(), key=lambda channel: channel.owed)
+        if self._held_since is None:
+            self._held_since = now
+            return [Stalled(worst, worst.owed)]
+        if now - self._held_since < self.limits.legacy_stall:
+            return []
+        self._held_since = None
+        return self.reset(worst, Ended.STALLED, f"{worst.owed} bytes not taken", now)
+
+
+class LegacyServerMux(LegacyMux):
+    """The server's end, towards a ReadyAgent device; ``asks`` False: never send the question on number 0."""
+
+    def __init__(self, limits: LinkLimits, now: float, asks: bool = True) -> None:
+        super().__init__(limits, True, now)
+        self._asks = asks
+        self._barrier: Barrier[tuple[str, Channel]] = Barrier()
+        self._question = b""
+        self._resting: list[tuple[float, Channel]] = []  # without questions numbers rest by time
+
+    def connect(self, target: Target, now: float) -> Channel | None:
+        number = self._numbers.take()
+        if number is None:
+            return None
+        channel = self.channels[number] = Channel(number, target, now, LEGACY_NEXT)
+        self._turns.control(encode_frame(Command.CONNECT, number, encode_connect(target)))
+        if self._asks:
+            self._barrier.wait(("opened", channel), answers=2)
+            self._ask_if_wanted(now)
+        return channel
+
+    def reset(self, channel: Channel, reason: Ended, detail: str, now: float) -> list[Happening]:
+        if channel.allows(Event.SEND_CLOSE) and channel.state is not State.GOT_CLOSE:
+            channel.step(Event.SEND_CLOSE)
+            channel.heard_at = now
+            self._send_close(channel.number)
+        return self._ended(channel, reason, detail)
+
+    def flushed(self, channel: Channel, now: float) -> list[Happening]:
+        channel.flushed = True
+        if channel.state is State.GOT_CLOSE:
+            channel.step(Event.SEND_CLOSE)  # nothing is sent: the device has forgotten the number
+        return self._ended(channel, Ended.CLOSED, "")
+
+    def tick(self, now: float) -> list[Happening]:
+        happenings = super().tick(now)
+        for channel in list(self.channels.values()):
+            if channel.state is State.SENT_LAST and now - channel.heard_at > self.limits.echo_wait:
+                happenings += self._closed_by_device(channel, now)
+        rested = [channel for until, channel in self._resting if until <= now]
+        self._resting = [entry for entry in self._resting if entry[0] > now]
+        for channel in rested:
+            self._rested(channel)
+        return happenings
+
+    def _last_of_direction(self, channel: Channel, now: float) -> bytes:
+        channel.step(Event.SEND_CLOSE)
+        channel.heard_at = now
+        return encode_frame(Command.CLOSE, channel.number)
+
+    def send(self, channel: Channel, data: bytes) -> bool:
+        """As in Mux; what a client says after its device has closed is dropped, nobody can have it."""
+        return channel.state in (State.GOT_CLOSE, State.CLOSED) or super().send(channel, data)
+
+    def end(self, channel: Channel) -> None:
+        if channel.allows(Event.SEND_CLOSE) and channel.state is not State.GOT_CLOSE:
+            super().end(channel)
+
+    def _ask(self, now: float) -> None:
+        if self._asks and not self._barrier.open:
+            self._barrier.ask()
+            self._question = self.liveness.ask(now)
+            self._turns.control(QUESTION)
+
+    def _ask_if_wanted(self, now: float) -> None:
+        if self._barrier.wanted:
+            self._ask(now)
+
+    def _connect(self, frame: Frame, now: float) -> list[Happening]:
+        raise RemoteError("CONNECT at the server")
+
+    def _arrived(self, channel: Channel, payload: bytes, now: float) -> list[Happening]:
+        return self._now_open(channel) + super()._arrived(channel, payload, now)
+
+    def _unknown_data(self, frame: Frame, now: float) -> list[Happening]:
+        self._answer_unknown(frame.channel, now)
+        if frame.channel == 0 and not frame.payload:
+            return []  # an agent of ours asks whether we live
+        return self._glitch(f"DATA for number {frame.channel}, not in use", now)
+
+    def _close(self, frame: Frame, now: float) -> list[Happening]:
+        if frame.channel == 0:
+            return self._answered(now)
+        channel = self.channels.get(frame.channel)
+        if channel is None or not channel.allows(Event.GET_CLOSE):
+            return []
+        return self._closed_by_device(channel, now)
+
+    def _closed_by_device(self, channel: Channel, now: float) -> list[Happening]:
+        refused = channel.state is State.OPENING and self._asks
+        channel.step(Event.GET_CLOSE)
+        self._rest(channel, now)
+        if refused:
+            return self._over(channel, Ended.REFUSED, "the device closed before it had connected")
+        if channel.over:
+            return []
+        self._turns.remove(channel)
+        channel.drop()
+        return [EndOfFile(channel)]
+
+    def _answered(self, now: float) -> list[Happening]:
+        passed = self._barrier.answer()
+        if passed is None:
+            return []
+        self.liveness.answered(self._question, now)
+        happenings: list[Happening] = []
+        for what, channel in passed:
+            if what == "opened":
+                happenings += self._now_open(channel)
+            else:
+                self._rested(channel)
+        self._ask_if_wanted(now)
+        return happenings
+
+    def _now_open(self, channel: Channel) -> list[Happening]:
+        if channel.state is not State.OPENING:
+            return []
+        channel.step(Event.OPENED)
+        return [Opened(channel)]
+
+    def _rest(self, channel: Channel, now: float) -> None:
+        """The device said CLOSE: its number rests until nothing late can come for it."""
+        if self._asks:
+            self._barrier.wait(("rested", channel))
+            self._ask_if_wanted(now)
+        else:
+            self._resting.append((now + self.limits.echo_wait / 2, channel))
+
+    def _rested(self, channel: Channel) -> None:
+        channel.rested = True
+        if channel.over:
+            self._forget(channel)
+
+    def _ended(self, channel: Channel, reason: Ended, detail: str) -> list[Happening]:
+        happenings = self._over(channel, reason, detail)
+        if channel.rested:
+            self._forget(channel)
+        return happenings
+
+
+class LegacyAgentMux(LegacyMux):
+    """The agent's end, towards a ReadyAgent server: it answers as a device would."""
+
+    def __init__(self, limits: LinkLimits, now: float) -> None:
+        super().__init__(limits, False, now)
+        self._early: dict[int, tuple[float, list[bytes]]] = {}
+        self._early_size = 0
+        self._asked_on: int | None = None
+        self._question = b""
+
+    def connect(self, target: Target, now: float) -> Channel | None:
+        raise NotImplementedError("an agent opens no channels")
+
+    def reset(self, channel: Channel, reason: Ended, detail: str, now: float) -> list[Happening]:
+        if not channel.over:
+            self._send_close(channel.number)
+        happenings = self._over(channel, reason, detail)
+        self._forget(channel)
+        return happenings
+
+    def flushed(self, channel: Channel, now: float) -> list[Happening]:
+        channel.flushed = True
+        channel.heard_at = now
+        return []
+
+    def tick(self, now: float) -> list[Happening]:
+        happenings = super().tick(now)
+        for number in [n for n, (since, _) in self._early.items() if now - since >= self.limits.early_wait]:
+            self._drop_early(number)
+            self._send_close(number)
+        for channel in list(self.channels.values()):
+            patience = self.limits.legacy_linger if channel.flushed else self.limits.legacy_stall
+            if channel.state is State.GOT_CLOSE and now - channel.heard_at > patience:
+                happenings += self.reset(channel, Ended.CLOSED, "the client left, the service stayed", now)
+        return happenings
+
+    def due(self, now: float) -> float:
+        lingering = any(channel.state is State.GOT_CLOSE for channel in self.channels.values())
+        return min(super().due(now), 0.5) if self._early or lingering else super().due(now)
+
+    def _last_of_direction(self, channel: Channel, now: float) -> bytes:
+        """The service ended: CLOSE, and the number is the server's again."""
+        channel.step(Event.SEND_CLOSE)
+        self._later += self._over(channel, Ended.CLOSED, "")
+        self._forget(channel)
+        return encode_frame(Command.CLOSE, channel.number)
+
+    def _ask(self, now: float) -> None:
+        """Empty DATA on a number nobody holds: a server that lives answers with CLOSE."""
+        number = next((n for n in (0, *range(255, 0, -1)) if n not in self.channels), None)
+        if number is not None:
+            self._asked_on = number
+            self._question = self.liveness.ask(now)
+            self._turns.control(encode_frame(Command.DATA, number))
+
+    def _connect(self, frame: Frame, now: float) -> list[Happening]:
+        happenings: list[Happening] = []
+        old = self.channels.pop(frame.channel, None)
+        if old is not None:  # without a CLOSE: it would meet the new client
+            happenings += self._glitch(f"CONNECT for number {frame.channel}, which was in use", now)
+            happenings += self._over(old, Ended.RESET_BY_PEER, "the server gave its number to another client")
+        early = self._drop_early(frame.channel)
+        try:
+            target = decode_connect(frame.payload)
+        except RemoteError as error:
+            self._send_close(frame.channel)
+            return happenings + self._glitch(str(error), now)
+        channel = self.channels[frame.channel] = Channel(frame.channel, target, now, LEGACY_NEXT)
+        happenings.append(Dial(channel))
+        for payload in early:
+            happenings += self._arrived(channel, payload, now)
+        return happenings
+
+    def _close(self, frame: Frame, now: float) -> list[Happening]:
+        if frame.channel == self._asked_on:
+            self._asked_on = None
+            self.liveness.answered(self._question, now)
+        early = self._drop_early(frame.channel)
+        channel = self.channels.get(frame.channel)
+        if channel is None:
+            return self._glitch(f"CLOSE {frame.channel} took early DATA away", now) if early else []
+        if not channel.allows(Event.GET_CLOSE):
+            return []
+        channel.step(Event.GET_CLOSE)  # also while dialling: what the client sent before is still delivered
+        channel.heard_at = now
+        return [EndOfFile(channel)]
+
+    def _unknown_data(self, frame: Frame, now: float) -> list[Happening]:
+        if not frame.payload:
+            return []
+        if frame.channel == 0 and frame.payload == b"\0":
+            self._send_close(0)  # the server's question
+            return []
+        if self._early_size + len(frame.payload) > self.limits.early_data:
+            self._drop_early(frame.channel)
+            self._answer_unknown(frame.channel, now)
+            return self._glitch(f"DATA for number {frame.channel}, not in use", now)
+        self._early.setdefault(frame.channel, (now, []))[1].append(frame.payload)
+        self._early_size += len(frame.payload)
+        return []
+
+    def _drop_early(self, number: int) -> list[bytes]:
+        """Take away what came before its CONNECT."""
+        _, payloads = self._early.pop(number, (0.0, []))
+        self._early_size -= sum(map(len, payloads))
+        return payloads

@@ -1,0 +1,78 @@
+"""Is the other side still there: when to ask, and when to give up.
+
+A side asks (PING) after ``keepalive`` seconds of silence, sooner while its own data is unanswered. Any byte
+heard is a sign of life. A question that stays unanswered ends the link: 25 + 20 s when idle, 5 + 15 s with
+data in flight. Both sides ask for themselves, so a path that is dead in one direction only is found by both.
+
+Source: wire/link-extension.md "Liveness"; faults.md N8, N13.
+"""
+
+from revtunnel.core.policy import LinkLimits
+
+__all__ = ["Liveness"]
+
+
+class Liveness:
+    """Clockless: the owner calls ``heard``, ``sent`` and ``check``, and looks again at ``due``."""
+
+    def __init__(self, limits: LinkLimits, now: float) -> None:
+        self._limits = limits
+        self._heard = now
+        self._unanswered: float | None = None  # since when our data waits for any sign of life
+        self._asked: float | None = None  # since when a question is open
+        self._question = 0
+        self._asked_for_trip: float | None = None
+        self.round_trip: float | None = None  # seconds, the smallest of late; None before the first answer
+
+    def heard(self, now: float) -> None:
+        """Bytes came in."""
+        self._heard = now
+        self._unanswered = None
+        self._asked = None
+
+    def sent(self, now: float) -> None:
+        """Data went out."""
+        if self._unanswered is None:
+            self._unanswered = now
+
+    @property
+    def _limit(self) -> float:
+        return self._limits.answer if self._unanswered is None else self._limits.busy_answer
+
+    def dead(self, now: float) -> bool:
+        """Whether a question was open for too long."""
+        return self._asked is not None and now - self._asked >= self._limit
+
+    def should_ask(self, now: float) -> bool:
+        """Whether it is time for a question; ``ask`` makes one."""
+        if self._asked is not None:
+            return False
+        if self.round_trip is None and self._asked_for_trip is None:
+            return True
+        if self._unanswered is not None and now - self._unanswered >= self._limits.busy_keepalive:
+            return True
+        return now - self._heard >= self._limits.keepalive
+
+    def ask(self, now: float) -> bytes:
+        """Open a question: the 8 bytes that the answer must repeat."""
+        self._asked = now
+        self._asked_for_trip = now
+        self._question += 1
+        return self._question.to_bytes(8, "big")
+
+    def answered(self, payload: bytes, now: float) -> bool:
+        """Take an answer; False when nothing was asked or the bytes are not the question's."""
+        if self._asked_for_trip is None or payload != self._question.to_bytes(8, "big"):
+            return False
+        trip = max(now - self._asked_for_trip, 1e-6)
+        # the smallest, drifting up slowly, so that a better path is believed at once and a worse one soon
+        self.round_trip = trip if self.round_trip is None else min(trip, self.round_trip * 1.25)
+        self._asked_for_trip = None
+        self._asked = None
+        return True
+
+    def due(self, now: float) -> float:
+        """When to look again, in seconds from now: soon enough for data that goes out meanwhile."""
+        if self._asked is not None:
+            return max(0.01, min(self._asked + self._limit - now, self._limits.busy_keepalive))
+        return max(0.01, min(self._heard + self._limits.keepalive - now, self._limits.busy_keepalive))

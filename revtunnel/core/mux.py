@@ -1,0 +1,247 @@
+"""The channels of one link, whatever the wire; ``rt1.py`` and ``legacy.py`` speak the wires.
+
+Frames go in (``receive``) and come back as a list of happenings for the owner to act on; bytes to write come
+out of ``take``. Nothing here knows a socket or a clock. A RemoteError from any method ends the link.
+
+Source: house.md rules 3 and 5; wire/readyagent.md section 5; wire/link-extension.md.
+"""
+
+from typing import NamedTuple
+
+from revtunnel.core.channel import Channel
+from revtunnel.core.liveness import Liveness
+from revtunnel.core.numbers import Numbers, Tally
+from revtunnel.core.policy import LinkLimits
+from revtunnel.core.turns import Turns
+from revtunnel.wire.errors import RemoteError
+from revtunnel.wire.frames import Frame
+from revtunnel.wire.reasons import Ended, GoAway
+from revtunnel.wire.targets import Target
+
+__all__ = [
+    "Data",
+    "Dial",
+    "EndOfFile",
+    "Glitch",
+    "GoingAway",
+    "Happening",
+    "Mux",
+    "Opened",
+    "Over",
+    "Stalled",
+]
+
+
+class Dial(NamedTuple):
+    """Agent: the server wants this channel's target; answer with ``opened`` or ``reset``."""
+
+    channel: Channel
+
+
+class Opened(NamedTuple):
+    """Server: the target answered; the client may be read."""
+
+    channel: Channel
+
+
+class Data(NamedTuple):
+    """Bytes for this channel's socket; tell ``consumed`` when they have left for it."""
+
+    channel: Channel
+    payload: bytes
+
+
+class EndOfFile(NamedTuple):
+    """No more bytes for this channel's socket; tell ``flushed`` when that reached it."""
+
+    channel: Channel
+
+
+class Over(NamedTuple):
+    """The channel is over, said once. Anything but CLOSED: abort the socket."""
+
+    channel: Channel
+    reason: Ended
+    detail: str
+
+
+class Glitch(NamedTuple):
+    """The other side did something odd that was tolerated."""
+
+    detail: str
+
+
+class GoingAway(NamedTuple):
+    """The other side opens no more channels and wants us to leave when the running ones end."""
+
+    reason: GoAway
+    retry_after: int  # seconds
+    detail: str
+
+
+class Stalled(NamedTuple):
+    """A wire without credit: the link is not read any more because this channel's socket takes nothing."""
+
+    channel: Channel
+    owed: int  # bytes
+
+
+Happening = Dial | Opened | Data | EndOfFile | Over | Glitch | GoingAway | Stalled
+
+
+class Mux:
+    """What both wires share. ``opens`` is True at the server, which opens channels, False at the agent."""
+
+    wire = ""
+    early_read = False  # whether a client is read before its target answered
+
+    def __init__(self, limits: LinkLimits, opens: bool, now: float) -> None:
+        self.limits = limits
+        self.opens = opens
+        self.liveness = Liveness(limits, now)
+        self.channels: dict[int, Channel] = {}
+        self.glitches = Tally(limits.glitches, limits.glitch_window, "oddities")
+        self._numbers = Numbers(limits.channels)
+        self._turns = Turns(limits)
+        self._later: list[Happening] = []
+
+    # -- what the owner calls
+
+    @property
+    def free_numbers(self) -> int:
+        """How many channels could be opened now."""
+        return self._numbers.free
+
+    @property
+    def running(self) -> int:
+        """Channels that are not over."""
+        return sum(not channel.over for channel in self.channels.values())
+
+    def judge(self, size: int, command: int, channel: int) -> None:
+        """Refuse a frame by its header; see FrameDecoder."""
+        raise NotImplementedError
+
+    def receive(self, frame: Frame, now: float) -> list[Happening]:
+        """Take one frame.
+
+        Raises:
+            RemoteError: the link is over.
+        """
+        raise NotImplementedError
+
+    def connect(self, target: Target, now: float) -> Channel | None:
+        """Server: open a channel to a target, or None when no number is free."""
+        raise NotImplementedError
+
+    def opened(self, channel: Channel) -> None:
+        """Agent: the target answered."""
+        raise NotImplementedError
+
+    def reset(self, channel: Channel, reason: Ended, detail: str, now: float) -> list[Happening]:
+        """End a channel abnormally; what waits in its queue is dropped. The answer says Over, once."""
+        raise NotImplementedError
+
+    def consumed(self, channel: Channel, size: int, now: float) -> None:
+        """Bytes of a Data happening have left for the channel's socket."""
+        raise NotImplementedError
+
+    def flushed(self, channel: Channel, now: float) -> list[Happening]:
+        """Everything of the other side, and its end of file, has left for the channel's socket."""
+        raise NotImplementedError
+
+    def tick(self, now: float) -> list[Happening]:
+        """Do what time asks for; look again after ``due``."""
+        raise NotImplementedError
+
+    def due(self, now: float) -> float:
+        """Seconds until the next ``tick``."""
+        return self.liveness.due(now)
+
+    def goaway(self, reason: GoAway, retry_after: int, detail: str) -> None:
+        """Ask the other side to leave. Silent on a wire that has no word for it."""
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether the link itself should not be read now (a wire without credit)."""
+        return False
+
+    def send(self, channel: Channel, data: bytes) -> bool:
+        """Queue a socket's bytes; False: stop reading it until ``take`` names the channel."""
+        if channel.over:
+            return True
+        channel.put(data)
+        self._turns.schedule(channel)
+        if channel.queued >= self.limits.queue:
+            channel.blocked = True
+        return not channel.blocked
+
+    def end(self, channel: Channel) -> None:
+        """A socket reached its end of file: it is passed on behind the queue."""
+        if not channel.over:
+            channel.ending = True
+            self._turns.schedule(channel)
+
+    def take(self, quantum: int, now: float) -> tuple[bytes, list[Channel], list[Happening]]:
+        """About ``quantum`` bytes to write, the channels whose sockets may be read again, what happened."""
+        parts, size = self._turns.take_control()
+        readable: list[Channel] = []
+        data = False
+        while size < quantum and (channel := self._turns.next()) is not None:
+            if channel.queued:
+                pieces, cut = self._turns.cut(channel, quantum)
+                parts += pieces
+                size += cut
+                data = True
+            if channel.ending and not channel.queued:
+                channel.ending = False
+                parts.append(self._last_of_direction(channel, now))
+            elif channel.blocked and channel.queued < self.limits.queue // 2:
+                channel.blocked = False
+                readable.append(channel)
+            self._turns.schedule(channel)
+        if data:
+            self.liveness.sent(now)
+        late, _ = self._turns.take_control()
+        later, self._later = self._later, []
+        return b"".join(parts + late), readable, later
+
+    def lost(self) -> list[Channel]:
+        """The link is gone: the channels that were not over, now over."""
+        cut = [channel for channel in self.channels.values() if not channel.over]
+        for channel in cut:
+            channel.over = True
+        for channel in self.channels.values():
+            channel.drop()
+        self.channels.clear()
+        return cut
+
+    # -- what the wires share
+
+    def _last_of_direction(self, channel: Channel, now: float) -> bytes:
+        """The frame that says: no more bytes in our direction. It stands behind the last of them."""
+        raise NotImplementedError
+
+    def _over(self, channel: Channel, reason: Ended, detail: str) -> list[Happening]:
+        """Report an end, once, and let go of what the channel holds."""
+        if channel.over:
+            return []
+        channel.over = True
+        self._turns.remove(channel)
+        channel.drop()
+        return [Over(channel, reason, detail)]
+
+    def _forget(self, channel: Channel) -> None:
+        """Nothing more can come for this number."""
+        if self.channels.get(channel.number) is channel:
+            del self.channels[channel.number]
+            channel.drop()
+            if self.opens:
+                self._numbers.give(channel.number)
+
+    def _glitch(self, detail: str, now: float) -> list[Happening]:
+        self.glitches.add(now)
+        return [Glitch(detail)]
+
+    def _check_alive(self, now: float) -> None:
+        if self.liveness.dead(now):
+            raise RemoteError("silent: a heartbeat stayed unanswered")

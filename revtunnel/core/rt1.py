@@ -1,0 +1,321 @@
+"""rt1, the extended link: credit, end of file, connect result, last words, heartbeat.
+
+The rule of a channel's end stands in ``channel.py``; the rule of credit in ``window.py``. This file turns
+frames into moves of those two and says what the owner has to do.
+
+Source: wire/link-extension.md; docs/link-protocol.rst.
+"""
+
+from collections.abc import Callable
+
+from revtunnel.core.channel import Channel, Event, State
+from revtunnel.core.mux import (
+    Data,
+    Dial,
+    EndOfFile,
+    GoingAway,
+    Happening,
+    Mux,
+    Opened,
+)
+from revtunnel.core.numbers import Tally
+from revtunnel.core.policy import LinkLimits
+from revtunnel.core.window import CreditPool, ReceiveWindow, SendCredit
+from revtunnel.wire.commands import (
+    COMMANDS,
+    EXACT_SIZE,
+    MAX_SIZE,
+    Command,
+    decode_connect,
+    decode_goaway,
+    decode_reset,
+    decode_window,
+    encode_connect,
+    encode_goaway,
+    encode_reset,
+    encode_window,
+)
+from revtunnel.wire.errors import RemoteError
+from revtunnel.wire.frames import Frame, encode_frame
+from revtunnel.wire.reasons import Ended, GoAway
+from revtunnel.wire.targets import Target
+
+__all__ = ["Rt1Mux"]
+
+_NEVER_HERE = frozenset(
+    (Command.HELLO, Command.CHALLENGE, Command.PROOF, Command.WANT, Command.ATTACH)
+)  # belong to the handshake or to data sockets
+
+
+class Rt1Mux(Mux):
+    """The channels of one rt1 link. ``first_window`` is what the other side's HELLO granted us."""
+
+    wire = "rt1"
+
+    def __init__(
+        self, limits: LinkLimits, opens: bool, now: float, pool: CreditPool, first_window: int | None = None
+    ) -> None:
+        super().__init__(limits, opens, now)
+        self._pool = CreditPool(limits.link_pool, pool)
+        self._first_credit = limits.first_window if first_window is None else first_window
+        self._violations = 0
+        self._pong: bytes | None = None
+        self._churn = Tally(limits.churn, limits.churn_window, "channels given up before they opened")
+        self._listens = 0
+        self._handlers: dict[int, Callable[[Frame, float], list[Happening]]] = {
+            Command.CONNECT: self._connect,
+            Command.CLOSE: self._close,
+            Command.DATA: self._data,
+            Command.LISTEN: self._listen,
+            Command.OPENED: self._opened,
+            Command.RESET: self._reset,
+            Command.EOF: self._eof,
+            Command.WINDOW: self._window,
+            Command.PING: self._ping,
+            Command.PONG: self._pong_came,
+            Command.GOAWAY: self._goaway,
+        }
+
+    def judge(self, size: int, command: int, channel: int) -> None:
+        if command == Command.DATA:
+            return
+        exact = EXACT_SIZE.get(command)  # type: ignore[call-overload]
+        if exact is not None and size != exact:
+            raise RemoteError(f"{Command(command).name} of {size} bytes, {exact} wanted")
+        most = MAX_SIZE.get(command)  # type: ignore[call-overload]
+        if most is not None and size > most and command != Command.CONNECT:
+            raise RemoteError(f"{Command(command).name} of {size} bytes, limit {most}")
+        if command in _NEVER_HERE:
+            raise RemoteError(f"{Command(command).name} on a link that is up")
+
+    def receive(self, frame: Frame, now: float) -> list[Happening]:
+        self.liveness.heard(now)
+        handler = self._handlers.get(frame.command)
+        if handler is None:
+            known = Command(frame.command).name if frame.command in COMMANDS else f"command {frame.command}"
+            return self._glitch(f"{known} skipped with {len(frame.payload)} bytes", now)
+        return handler(frame, now)
+
+    # -- what the owner calls
+
+    def connect(self, target: Target, now: float) -> Channel | None:
+        number = self._numbers.take()
+        if number is None:
+            return None
+        channel = self._new(number, target, now)
+        self._turns.control(encode_frame(Command.CONNECT, number, encode_connect(target)))
+        return channel
+
+    def opened(self, channel: Channel) -> None:
+        if channel.state is State.OPENING:
+            channel.step(Event.OPENED)
+            self._turns.control(encode_frame(Command.OPENED, channel.number))
+            self._enlarge(channel)
+
+    def reset(self, channel: Channel, reason: Ended, detail: str, now: float) -> list[Happening]:
+        if channel.allows(Event.SEND_RESET):
+            channel.step(Event.SEND_RESET)
+            self._turns.control(encode_frame(Command.RESET, channel.number, encode_reset(reason, detail)))
+        happenings = self._over(channel, reason, detail)
+        if channel.state is State.CLOSED:
+            self._forget(channel)
+        return happenings
+
+    def consumed(self, channel: Channel, size: int, now: float) -> None:
+        if channel.window is None:
+            return
+        credit = channel.window.consumed(size, now, self.liveness.round_trip)
+        if credit and channel.state in (State.OPENING, State.OPEN, State.SENT_EOF):
+            self._turns.control(encode_frame(Command.WINDOW, channel.number, encode_window(credit)))
+
+    def flushed(self, channel: Channel, now: float) -> list[Happening]:
+        channel.flushed = True
+        return self._say_close(channel)
+
+    def tick(self, now: float) -> list[Happening]:
+        self._check_alive(now)
+        if self.liveness.should_ask(now):
+            self._turns.control(encode_frame(Command.PING, 0, self.liveness.ask(now)))
+        return []
+
+    def goaway(self, reason: GoAway, retry_after: int, detail: str) -> None:
+        self._turns.control(encode_frame(Command.GOAWAY, 0, encode_goaway(reason, retry_after, detail)))
+
+    def take(self, quantum: int, now: float) -> tuple[bytes, list[Channel], list[Happening]]:
+        if self._pong is not None:
+            self._turns.control(encode_frame(Command.PONG, 0, self._pong))
+            self._pong = None
+        return super().take(quantum, now)
+
+    # -- frames of one channel
+
+    def _connect(self, frame: Frame, now: float) -> list[Happening]:
+        if self.opens:
+            raise RemoteError("CONNECT at the server")
+        if frame.channel == 0 or frame.channel in self.channels:
+            raise RemoteError(f"CONNECT for channel {frame.channel}, which is in use")
+        try:
+            target = decode_connect(frame.payload)
+        except RemoteError as error:
+            channel = self._new(frame.channel, Target("invalid", 0), now)
+            self.reset(channel, Ended.NOT_ALLOWED, str(error), now)
+            return self._glitch(str(error), now)
+        return [Dial(self._new(frame.channel, target, now))]
+
+    def _opened(self, frame: Frame, now: float) -> list[Happening]:
+        channel = self.channels.get(frame.channel)
+        if channel is None or channel.state is State.SENT_LAST:
+            return self._late(frame, channel, now)
+        if not self.opens or channel.state is not State.OPENING:
+            return self._violation(channel, "OPENED out of turn", now)
+        channel.step(Event.OPENED)
+        self._enlarge(channel)
+        return [Opened(channel)]
+
+    def _data(self, frame: Frame, now: float) -> list[Happening]:
+        channel = self.channels.get(frame.channel)
+        if channel is None or channel.window is None:
+            return self._late(frame, channel, now)
+        if channel.state not in (State.OPEN, State.SENT_EOF) and not (
+            channel.state is State.OPENING and not self.opens
+        ):
+            return self._violation(channel, f"DATA in {channel.state.name}", now)
+        size = len(frame.payload)
+        if not size:
+            return self._glitch(f"empty DATA on channel {frame.channel}", now)
+        try:
+            channel.window.arrive(size)
+        except RemoteError as error:
+            return self._overspent(channel, str(error), now)
+        channel.bytes_received += size
+        channel.heard_at = now
+        return [Data(channel, frame.payload)]
+
+    def _eof(self, frame: Frame, now: float) -> list[Happening]:
+        channel = self.channels.get(frame.channel)
+        if channel is None or channel.state is State.SENT_LAST:
+            return self._late(frame, channel, now)
+        if not channel.allows(Event.GET_EOF):
+            return self._violation(channel, f"EOF in {channel.state.name}", now)
+        channel.step(Event.GET_EOF)
+        return [EndOfFile(channel)]
+
+    def _close(self, frame: Frame, now: float) -> list[Happening]:
+        channel = self.channels.get(frame.channel)
+        if channel is None:
+            return self._late(frame, channel, now)
+        if channel.state is State.ENDED:
+            channel.step(Event.GET_CLOSE)
+            return []
+        if channel.state is State.SENT_LAST:
+            return self._last_word_came(channel, Event.GET_CLOSE, Ended.CLOSED, "")
+        return self._violation(channel, f"CLOSE in {channel.state.name}", now, theirs=True)
+
+    def _reset(self, frame: Frame, now: float) -> list[Happening]:
+        channel = self.channels.get(frame.channel)
+        if channel is None:
+            return self._late(frame, channel, now)
+        reason, detail = decode_reset(frame.payload)
+        if channel.state is State.OPENING and not self.opens:
+            self._churn.add(now)
+        if channel.state is State.SENT_LAST:
+            return self._last_word_came(channel, Event.GET_RESET, reason, detail)
+        if not channel.allows(Event.GET_RESET):
+            raise RemoteError(f"RESET on channel {frame.channel} after its last word")
+        return self._answer_reset(channel, reason, detail)
+
+    def _window(self, frame: Frame, now: float) -> list[Happening]:
+        channel = self.channels.get(frame.channel)
+        if channel is None or channel.credit is None or channel.state is State.SENT_LAST:
+            return self._late(frame, channel, now)
+        try:
+            channel.credit.grow(decode_window(frame.payload))
+        except RemoteError as error:
+            return self._overspent(channel, str(error), now)
+        self._turns.schedule(channel)
+        return []
+
+    # -- frames of the link
+
+    def _listen(self, frame: Frame, now: float) -> list[Happening]:
+        self._listens += 1
+        if not self.opens or self._listens > 1:
+            raise RemoteError("LISTEN at the agent" if not self.opens else "LISTEN for the third time")
+        return self._glitch("a second LISTEN", now)
+
+    def _ping(self, frame: Frame, now: float) -> list[Happening]:
+        crowded = self._pong is not None
+        self._pong = frame.payload
+        return self._glitch("PING before the last one was answered", now) if crowded else []
+
+    def _pong_came(self, frame: Frame, now: float) -> list[Happening]:
+        if self.liveness.answered(frame.payload, now):
+            return []
+        return self._glitch("PONG that nobody asked for", now)
+
+    def _goaway(self, frame: Frame, now: float) -> list[Happening]:
+        return [GoingAway(*decode_goaway(frame.payload))]
+
+    # -- ends
+
+    def _last_of_direction(self, channel: Channel, now: float) -> bytes:
+        channel.step(Event.SEND_EOF)
+        self._say_close(channel)
+        return encode_frame(Command.EOF, channel.number)
+
+    def _say_close(self, channel: Channel) -> list[Happening]:
+        """Our last word, once both directions ended and all was delivered."""
+        if not channel.flushed or channel.over or channel.state not in (State.ENDED, State.GOT_CLOSE):
+            return []
+        state = channel.step(Event.SEND_CLOSE)
+        self._turns.control(encode_frame(Command.CLOSE, channel.number))
+        if state is not State.CLOSED:
+            return []
+        happenings = self._over(channel, Ended.CLOSED, "")
+        self._forget(channel)
+        return happenings
+
+    def _last_word_came(self, channel: Channel, event: Event, reason: Ended, detail: str) -> list[Happening]:
+        channel.step(event)
+        happenings = self._over(channel, reason, detail)
+        self._forget(channel)
+        return happenings
+
+    def _answer_reset(self, channel: Channel, reason: Ended, detail: str) -> list[Happening]:
+        channel.step(Event.GET_RESET)
+        self._turns.control(encode_frame(Command.CLOSE, channel.number))
+        happenings = self._over(channel, reason, detail)
+        self._forget(channel)
+        return happenings
+
+    def _violation(self, channel: Channel, detail: str, now: float, theirs: bool = False) -> list[Happening]:
+        """The other side broke the rules on one channel; ``theirs``: it said its last word with that."""
+        happenings = self._glitch(f"channel {channel.number}: {detail}", now)
+        if theirs and channel.allows(Event.GET_RESET):
+            return happenings + self._answer_reset(channel, Ended.PROTOCOL, detail)
+        if channel.allows(Event.SEND_RESET):
+            return happenings + self.reset(channel, Ended.PROTOCOL, detail, now)
+        return happenings
+
+    def _overspent(self, channel: Channel, detail: str, now: float) -> list[Happening]:
+        self._violations += 1
+        if self._violations >= self.limits.violations:
+            raise RemoteError(f"flow control broken {self._violations} times: {detail}")
+        return self.reset(channel, Ended.FLOW_CONTROL, detail, now)
+
+    def _late(self, frame: Frame, channel: Channel | None, now: float) -> list[Happening]:
+        """A frame for a channel that we have ended is normal; one for a number nobody holds is odd."""
+        if channel is not None:
+            return []
+        return self._glitch(f"{Command(frame.command).name} for channel {frame.channel}, not in use", now)
+
+    def _new(self, number: int, target: Target, now: float) -> Channel:
+        limits = self.limits
+        window = ReceiveWindow(limits.first_window, limits.largest_window, self._pool)
+        channel = Channel(number, target, now, credit=SendCredit(self._first_credit), window=window)
+        self.channels[number] = channel
+        return channel
+
+    def _enlarge(self, channel: Channel) -> None:
+        if channel.window is not None and (credit := channel.window.enlarge(self.limits.open_window)):
+            self._turns.control(encode_frame(Command.WINDOW, channel.number, encode_window(credit)))
