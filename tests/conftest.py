@@ -1,0 +1,36 @@
+"""What every test may use: a directory of its own, and a check that a test gave everything back."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+def open_descriptors() -> set[str]:
+    """The descriptors of this process, each with what it is open on."""
+    found = set()
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            found.add(f"{number} {os.readlink(f'/proc/self/fd/{number}')}")
+        except OSError:  # the one that listed the directory
+            continue
+    return found
+
+
+@pytest.fixture
+def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The test's own directory, as the current one."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def no_leaks() -> Iterator[None]:
+    """Fails a test that leaves a descriptor open. Ask for it first, so that it ends last."""
+    import twisted.internet.reactor  # noqa: F401  its own descriptors are no leak
+
+    before = open_descriptors()
+    yield
+    left = open_descriptors() - before
+    assert not left, f"left open: {sorted(left)}"
