@@ -1,0 +1,388 @@
+"""From LISTEN to a link that is up: negotiation of rt1, proof of the device key, fallback to legacy.
+
+Each end is an object that takes frames and answers with bytes to send and, once, with an outcome. A
+RemoteError means: close. ``Denied`` carries the GOAWAY that is to be sent first; its text never says which
+check failed.
+
+Source: wire/link-extension.md "Negotiation"; wire/readyagent.md section 5.2; faults.md F11 to F14.
+"""
+
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import NamedTuple
+
+from revtunnel.core.keys import DUMMY, Verifier, check_device, prove_device, prove_server, verifier_of
+from revtunnel.core.policy import LinkLimits
+from revtunnel.wire.commands import (
+    VERSION,
+    Command,
+    Tlv,
+    decode_goaway,
+    decode_tlvs,
+    encode_tlvs,
+)
+from revtunnel.wire.errors import RemoteError
+from revtunnel.wire.frames import Frame, encode_frame
+from revtunnel.wire.reasons import GoAway
+from revtunnel.wire.serials import parse_serial
+from revtunnel.wire.targets import Offer, parse_offer
+
+__all__ = [
+    "AgentHandshake",
+    "AgentHello",
+    "AgentUp",
+    "Denied",
+    "Dismissed",
+    "ListenerRules",
+    "ServerHandshake",
+    "ServerHello",
+    "ServerUp",
+]
+
+LISTEN = encode_frame(Command.LISTEN, 0)
+PROBE = encode_frame(Command.HELLO, VERSION)
+MAX_HELLO = 20_000  # bytes: 64 offers of 257 and the rest
+NONCE_SIZE = 32
+
+
+class Denied(RemoteError):
+    """The link is refused; ``reason`` goes to the agent, the text to our own log."""
+
+    def __init__(self, reason: GoAway, detail: str, serial: str = "") -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.serial = serial
+
+
+class Dismissed(RemoteError):
+    """The server sent GOAWAY instead of HELLO."""
+
+    def __init__(self, reason: GoAway, retry_after: int, detail: str) -> None:
+        super().__init__(
+            f"the server says {reason.word}: {detail}" if detail else f"the server says {reason.word}"
+        )
+        self.reason = reason
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerRules:
+    """What one listener for agents asks of them."""
+
+    name: str
+    legacy: bool = False  # unmodified ReadyAgent devices are served
+    probe: bool = True  # rt1 is offered (always, where legacy is off)
+    keys_required: bool = False  # every serial must prove a key; else only those that were enrolled
+    legacy_serial: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentHello:
+    """What an agent says of itself."""
+
+    serial: str
+    nonce: bytes
+    offers: tuple[Offer, ...]
+    software: str = ""
+    first_window: int = 65536
+    largest_data: int = 65535
+
+
+@dataclass(frozen=True, slots=True)
+class ServerHello:
+    """What a server says when it accepts."""
+
+    name: str = ""
+    software: str = ""
+    first_window: int = 65536
+    largest_data: int = 65535
+    keepalive: float = 25.0
+    spread: float = 1.0
+    proof: bytes = b""
+
+
+class ServerUp(NamedTuple):
+    """The agent passed; ``hello`` is None for a legacy device."""
+
+    serial: str
+    hello: AgentHello | None
+    authenticated: bool
+
+
+class AgentUp(NamedTuple):
+    """The server passed; ``hello`` is None for a legacy server, whose first frame is then ``first``."""
+
+    hello: ServerHello | None
+    first: Frame | None
+
+
+def _number(value: bytes) -> int:
+    return int.from_bytes(value, "big")
+
+
+def _line(value: bytes) -> str:
+    text = value.decode("utf-8", "replace")
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def encode_agent_hello(hello: AgentHello) -> bytes:
+    """HELLO of an agent, as a frame."""
+    entries = [
+        (Tlv.SERIAL, hello.serial.encode("ascii")),
+        (Tlv.NONCE, hello.nonce),
+        (Tlv.SOFTWARE, hello.software.encode()[:200]),
+        (Tlv.WINDOW, hello.first_window.to_bytes(4, "big")),
+        (Tlv.LARGEST_DATA, hello.largest_data.to_bytes(4, "big")),
+        *((Tlv.OFFER, f"{offer.name}={offer.target}".encode("ascii")) for offer in hello.offers),
+    ]
+    return encode_frame(Command.HELLO, VERSION, encode_tlvs([(int(kind), value) for kind, value in entries]))
+
+
+def decode_agent_hello(payload: bytes, most_offers: int) -> AgentHello:
+    """Read an agent's HELLO.
+
+    Raises:
+        RemoteError: no serial, no nonce of 32 bytes, a bad offer, two offers of one name, or too many.
+    """
+    single: dict[int, bytes] = {}
+    offers: dict[str, Offer] = {}
+    for kind, value in decode_tlvs(payload):
+        if kind != Tlv.OFFER:
+            single[kind] = value
+            continue
+        try:
+            offer = parse_offer(value.decode("ascii"))
+        except ValueError as error:
+            raise RemoteError(f"HELLO: {error}") from None
+        if offer.name in offers or len(offers) >= most_offers:
+            raise RemoteError(f"HELLO: offer {offer.name} twice, or more than {most_offers} offers")
+        offers[offer.name] = offer
+    if len(single.get(Tlv.NONCE, b"")) != NONCE_SIZE:
+        raise RemoteError("HELLO: a nonce of 32 bytes is wanted")
+    return AgentHello(
+        parse_serial(single.get(Tlv.SERIAL, b"").decode("ascii", "replace")),
+        single[Tlv.NONCE],
+        tuple(offers.values()),
+        _line(single.get(Tlv.SOFTWARE, b"")),
+        _number(single.get(Tlv.WINDOW, b"\0\1\0\0")),
+        _checked_largest(single),
+    )
+
+
+def _checked_largest(single: dict[int, bytes]) -> int:
+    largest = _number(single.get(Tlv.LARGEST_DATA, b"\xff\xff"))
+    if largest < 1024:
+        raise RemoteError(f"HELLO: largest DATA of {largest} bytes, at least 1024 wanted")
+    return largest
+
+
+def encode_server_hello(hello: ServerHello) -> bytes:
+    """HELLO of a server, as a frame."""
+    entries = [
+        (Tlv.NAME, hello.name.encode()[:200]),
+        (Tlv.SOFTWARE, hello.software.encode()[:200]),
+        (Tlv.WINDOW, hello.first_window.to_bytes(4, "big")),
+        (Tlv.LARGEST_DATA, hello.largest_data.to_bytes(4, "big")),
+        (Tlv.KEEPALIVE, min(65535, max(1, round(hello.keepalive))).to_bytes(2, "big")),
+        (Tlv.SPREAD, min(65535, round(hello.spread * 10)).to_bytes(2, "big")),
+    ]
+    if hello.proof:
+        entries.append((Tlv.PROOF, hello.proof))
+    return encode_frame(Command.HELLO, VERSION, encode_tlvs([(int(kind), value) for kind, value in entries]))
+
+
+def decode_server_hello(payload: bytes) -> ServerHello:
+    """Read a server's HELLO."""
+    single = dict(decode_tlvs(payload))
+    return ServerHello(
+        _line(single.get(Tlv.NAME, b"")),
+        _line(single.get(Tlv.SOFTWARE, b"")),
+        _number(single.get(Tlv.WINDOW, b"\0\1\0\0")),
+        _checked_largest(single),
+        float(max(1, _number(single.get(Tlv.KEEPALIVE, b"\0\x19")))),
+        _number(single.get(Tlv.SPREAD, b"\0\x0a")) / 10,
+        single.get(Tlv.PROOF, b""),
+    )
+
+
+class _Waiting(Enum):
+    LISTEN = auto()
+    HELLO = auto()
+    PROOF = auto()
+    NOTHING = auto()
+
+
+class ServerHandshake:
+    """The server's side of one connection. ``key_of`` knows the enrolled serials; ``nonce`` is fresh."""
+
+    def __init__(
+        self,
+        rules: ListenerRules,
+        limits: LinkLimits,
+        key_of: Callable[[str], Verifier | None],
+        nonce: bytes,
+    ) -> None:
+        self._rules = rules
+        self._limits = limits
+        self._key_of = key_of
+        self._nonce = nonce
+        self._waiting = _Waiting.LISTEN
+        self._hello: AgentHello | None = None
+        self._verifier: Verifier | None = None
+
+    @property
+    def serial(self) -> str:
+        """What the agent calls itself so far; not proved."""
+        return self._hello.serial if self._hello else ""
+
+    def judge(self, size: int, command: int, channel: int) -> None:
+        """Refuse a frame by its header: nothing large is taken from a stranger."""
+        if self._waiting is _Waiting.LISTEN and (command, size, channel) != (Command.LISTEN, 0, 0):
+            raise RemoteError("the first frame is not LISTEN")
+        most = {_Waiting.HELLO: MAX_HELLO, _Waiting.PROOF: NONCE_SIZE}.get(self._waiting, 0)
+        if size > most:
+            raise RemoteError(f"command {command} of {size} bytes before the link is up")
+
+    def receive(self, frame: Frame) -> tuple[bytes, ServerUp | None]:
+        """Take one frame: what to send, and the outcome if that was the last one.
+
+        Raises:
+            Denied: the serial or its key is not accepted.
+            RemoteError: the wire's rules were broken.
+        """
+        if self._waiting is _Waiting.LISTEN:
+            return self._listen()
+        if self._waiting is _Waiting.HELLO:
+            return self._take_hello(frame)
+        if self._waiting is _Waiting.PROOF and frame.command == Command.PROOF:
+            return b"", self._check(frame.payload)
+        raise RemoteError(f"command {frame.command} instead of a proof")
+
+    def time_is_up(self) -> ServerUp | None:
+        """The agent did not answer the probe in time: a legacy device, where those are served."""
+        if self._rules.legacy and self._waiting is _Waiting.HELLO:
+            return self._legacy()
+        return None
+
+    def welcome(self, hello: ServerHello) -> bytes:
+        """Our HELLO, with our own proof when the agent had to give one."""
+        agent = self._hello
+        if agent is not None and self._verifier is not None:
+            proof = prove_server(self._verifier, agent.serial, self._nonce, agent.nonce)
+            hello = ServerHello(
+                hello.name,
+                hello.software,
+                hello.first_window,
+                hello.largest_data,
+                hello.keepalive,
+                hello.spread,
+                proof,
+            )
+        return encode_server_hello(hello)
+
+    def _listen(self) -> tuple[bytes, ServerUp | None]:
+        if self._rules.legacy and not self._rules.probe:
+            return b"", self._legacy()
+        self._waiting = _Waiting.HELLO
+        return PROBE, None
+
+    def _legacy(self) -> ServerUp:
+        self._waiting = _Waiting.NOTHING
+        return ServerUp(self._rules.legacy_serial, None, False)
+
+    def _take_hello(self, frame: Frame) -> tuple[bytes, ServerUp | None]:
+        if frame.command != Command.HELLO:
+            if self._rules.legacy:
+                return b"", self._legacy()
+            raise RemoteError(f"command {frame.command} instead of HELLO: this listener serves rt1 only")
+        self._hello = hello = decode_agent_hello(frame.payload, self._limits.offers)
+        self._verifier = self._key_of(hello.serial)
+        if self._verifier is None and not self._rules.keys_required:
+            self._waiting = _Waiting.NOTHING
+            return b"", ServerUp(hello.serial, hello, False)
+        self._waiting = _Waiting.PROOF
+        return encode_frame(Command.CHALLENGE, 0, self._nonce), None
+
+    def _check(self, proof: bytes) -> ServerUp:
+        hello = self._hello
+        assert hello is not None
+        good = check_device(self._verifier or DUMMY, hello.serial, proof, self._nonce, hello.nonce)
+        if not good or self._verifier is None:
+            why = "its proof is wrong" if self._verifier else "it is not enrolled"
+            raise Denied(GoAway.DENIED, f"serial {hello.serial}: {why}", hello.serial)
+        self._waiting = _Waiting.NOTHING
+        return ServerUp(hello.serial, hello, True)
+
+
+class AgentHandshake:
+    """The agent's side. With a key, a server that does not prove that it knows the device is refused."""
+
+    def __init__(self, hello: AgentHello, key: bytes | None, legacy: bool) -> None:
+        self._mine = hello
+        self._key = key
+        self._legacy = legacy
+        self._nonce: bytes | None = None
+        self._greeted = False
+
+    def judge(self, size: int, command: int, channel: int) -> None:
+        """Refuse a frame by its header."""
+        if size > MAX_HELLO and not (self._legacy and command == Command.DATA):
+            raise RemoteError(f"command {command} of {size} bytes before the link is up")
+
+    def start(self) -> bytes:
+        """LISTEN, unchanged and always first, for the sake of legacy servers."""
+        return LISTEN
+
+    def receive(self, frame: Frame) -> tuple[bytes, AgentUp | None]:
+        """Take one frame: what to send, and the outcome if that was the last one.
+
+        Raises:
+            Dismissed: the server said GOAWAY.
+            RemoteError: the wire's rules were broken, or the server did not prove itself.
+        """
+        if frame.command == Command.HELLO:
+            return self._hello(frame)
+        if frame.command == Command.CHALLENGE:
+            return self._challenge(frame.payload), None
+        if frame.command == Command.GOAWAY:
+            raise Dismissed(*decode_goaway(frame.payload))
+        if self._legacy and not self._greeted:
+            return b"", AgentUp(None, frame)
+        raise RemoteError(f"command {frame.command} instead of HELLO; a ReadyAgent server needs --legacy")
+
+    def time_is_up(self) -> AgentUp | None:
+        """Nothing came: a ReadyAgent server that has no client yet, where those are accepted."""
+        return AgentUp(None, None) if self._legacy and not self._greeted else None
+
+    def _hello(self, frame: Frame) -> tuple[bytes, AgentUp | None]:
+        if not self._greeted:
+            if frame.payload:
+                raise RemoteError("HELLO with a payload before the probe")
+            self._greeted = True
+            return encode_agent_hello(self._mine), None
+        theirs = decode_server_hello(frame.payload)
+        if self._key is not None:
+            self._check_server(theirs)
+        return b"", AgentUp(theirs, None)
+
+    def _challenge(self, nonce: bytes) -> bytes:
+        serial = self._mine.serial
+        if not self._greeted or self._nonce is not None or len(nonce) != NONCE_SIZE:
+            raise RemoteError("CHALLENGE out of turn")
+        if self._key is None:
+            raise RemoteError(f"the server asks for the device key of {serial}, and no key file is set")
+        self._nonce = nonce
+        return encode_frame(Command.PROOF, 0, prove_device(self._key, serial, nonce, self._mine.nonce))
+
+    def _check_server(self, theirs: ServerHello) -> None:
+        assert self._key is not None
+        serial = self._mine.serial
+        if self._nonce is None:
+            raise RemoteError(
+                f"a key is set for {serial}, and the server did not ask for it: is it enrolled there?"
+            )
+        wanted = prove_server(verifier_of(self._key, serial), serial, self._nonce, self._mine.nonce)
+        if not hmac.compare_digest(wanted, theirs.proof):
+            raise RemoteError(f"the server did not prove that it knows the key of {serial}")
