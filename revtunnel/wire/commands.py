@@ -194,8 +194,10 @@ def decode_window(payload: bytes) -> int:
     """The credit of a WINDOW, 1 to 2^31-1 bytes.
 
     Raises:
-        RemoteError: zero or too large (faults.md F21).
+        RemoteError: not of four bytes, zero or too large (faults.md F21).
     """
+    if len(payload) != _U32.size:
+        raise RemoteError(f"WINDOW with a payload of {len(payload)} bytes")
     (credit,) = _U32.unpack(payload)
     if not 1 <= credit <= MAX_CREDIT:
         raise RemoteError(f"WINDOW of {credit} bytes")

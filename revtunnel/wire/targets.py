@@ -14,10 +14,10 @@ from dataclasses import dataclass
 __all__ = ["MAX_HOST", "Offer", "Target", "parse_endpoint", "parse_offer", "parse_target", "target_of"]
 
 MAX_HOST = 255  # bytes of host in a CONNECT
-_NAME = re.compile(
-    r"(?=.{1,253}\Z)[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?(?:\.[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?)*\.?",
-    re.ASCII,
-)
+_DNS_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_NAME = re.compile(rf"(?=.{{1,253}}\Z){_DNS_LABEL}(?:\.{_DNS_LABEL})*\.?", re.ASCII)
+_NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0[xX][0-9A-Fa-f]*)\.?", re.ASCII)  # inet_aton may take it
+_ZONE = re.compile(r"[A-Za-z0-9_.-]{1,15}", re.ASCII)  # as long as Linux lets an interface's name be
 _LABEL = re.compile(r"[A-Za-z0-9._-]{1,32}", re.ASCII)
 _UNIX = re.compile(r"/[\x21-\x7e]{1,100}", re.ASCII)
 
@@ -58,12 +58,18 @@ class Offer:
 
 
 def _canonical(host: str) -> str:
-    """The one spelling of a host: names lower case without a final dot, addresses compressed."""
+    """The one spelling: names lower case without a final dot, addresses compressed, mapped IPv4 as IPv4."""
     try:
-        return str(ipaddress.ip_address(host))
+        address = ipaddress.ip_address(host)
     except ValueError:
-        pass
-    if not _NAME.fullmatch(host) or re.fullmatch(r"[0-9.]+", host):
+        address = None
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.scope_id is not None and not _ZONE.fullmatch(address.scope_id):
+            raise ValueError(f"{host[:80]!a} has a zone that is no interface's name")
+        return str(address.ipv4_mapped or address)
+    if address:
+        return str(address)
+    if not _NAME.fullmatch(host) or _NUMBER.fullmatch(host):
         raise ValueError(f"{host[:80]!a} is not a host name or an IP address")
     return host.lower().rstrip(".")
 
