@@ -165,13 +165,16 @@ def _escape_quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=True).replace("\x7f", "\\u007f")
 
 
+FORMS: dict[str, Callable[[Mapping[str, Any], bool], str]] = {"text": format_text, "json": format_json}
+
+
 @implementer(ILogObserver)
 class LineObserver:
     """Twisted's log as lines on a sink; the level can change while it runs.
 
     Args:
         sink: where lines go.
-        form: ``format_text`` or ``format_json``.
+        form: text or json.
         now: seconds, monotonic; asked once per event, for the flood limit only.
         level: the lowest level printed, a name of ``level_named``.
         flood: which lines are suppressed.
@@ -180,13 +183,13 @@ class LineObserver:
     def __init__(
         self,
         sink: Sink,
-        form: Callable[[Mapping[str, Any], bool], str],
+        form: str,
         now: Callable[[], float],
         level: str = "info",
         flood: Flood | None = None,
     ) -> None:
         self._sink = sink
-        self._form = form
+        self.set_form(form)
         self._now = now
         self._flood = Flood() if flood is None else flood
         self._told = 0
@@ -201,6 +204,12 @@ class LineObserver:
     def dropped(self) -> int:
         """Lines lost so far because the output was full, blocked or gone."""
         return self._sink.dropped
+
+    def set_form(self, name: str) -> None:
+        """Print lines as ``text`` or ``json`` from now on; ValueError for any other name."""
+        if name not in FORMS:
+            raise ValueError(f"log format {name!r}: use text or json")
+        self._form = FORMS[name]
 
     def set_level(self, name: str) -> None:
         """Print from this level on; ValueError for an unknown name."""

@@ -23,7 +23,7 @@ from revtunnel.wire.reasons import Ended
 class Desk:
     """An observer on a file, with a clock and a logger to feed it."""
 
-    def __init__(self, path: Path, form: Any, **settings: Any) -> None:
+    def __init__(self, path: Path, form: str, **settings: Any) -> None:
         self._file = path.open("ab+", buffering=0)
         self.clock = Clock()
         self.sink = Sink(self._file.fileno())
@@ -48,7 +48,7 @@ class Desk:
 @pytest.fixture
 def text(tmp_path: Path) -> Iterator[Desk]:
     """A desk that writes text."""
-    desk = Desk(tmp_path / "log", format_text)
+    desk = Desk(tmp_path / "log", "text")
     yield desk
     desk.close()
 
@@ -56,7 +56,7 @@ def text(tmp_path: Path) -> Iterator[Desk]:
 @pytest.fixture
 def rows(tmp_path: Path) -> Iterator[Desk]:
     """A desk that writes JSON."""
-    desk = Desk(tmp_path / "log", format_json)
+    desk = Desk(tmp_path / "log", "json")
     yield desk
     desk.close()
 
@@ -200,11 +200,25 @@ def test_the_level_changes_at_run_time(text: Desk) -> None:
     assert text.observer.level == "warn"
 
 
-def test_an_unknown_level_is_refused(text: Desk) -> None:
-    """The level stays what it was."""
+def test_the_form_changes_at_run_time(text: Desk) -> None:
+    """Settings are read after the first lines; from then on their form holds."""
+    text.log.info("one")
+    text.observer.set_form("json")
+    text.log.info("two")
+    first, second = text.lines()
+    assert first.endswith(" info one")
+    assert json.loads(second)["message"] == "two"
+
+
+def test_unknown_names_are_refused(text: Desk) -> None:
+    """Level and form stay what they were."""
     with pytest.raises(ValueError, match="loud"):
         text.observer.set_level("loud")
+    with pytest.raises(ValueError, match="xml"):
+        text.observer.set_form("xml")
+    text.log.info("still text")
     assert text.observer.level == "info"
+    assert text.lines()[0].endswith(" info still text")
 
 
 def test_n1_a_flood_of_refusals_is_summed_up(text: Desk) -> None:
@@ -258,7 +272,7 @@ def test_n17_lost_lines_are_told_when_there_is_room_again(tmp_path: Path) -> Non
 
     with (tmp_path / "log").open("ab", buffering=0) as file:
         disk = Disk(file.fileno())
-        observer = LineObserver(disk, format_text, Clock().seconds, flood=Flood(lines=100))
+        observer = LineObserver(disk, "text", Clock().seconds, flood=Flood(lines=100))
         log = Logger("test", observer=observer)
         disk.full = True
         for _ in range(3):
