@@ -1,0 +1,264 @@
+"""The command lines of revtunnel-server and revtunnel-agent.
+
+Rule of this file: an option is a key of schema.py under another name, read by the same code; after parsing,
+``options.settings`` is complete and right, or the process has ended: usage.UsageError for the command line
+(64 under run.py), 78 for settings. Nothing secret is ever taken from the command line, which is public.
+
+Source: twisted.md sections 1.6 and 7; faults.md C5, C7, C8, C9.
+"""
+
+import os
+import sys
+from typing import Any, NoReturn
+
+from twisted.python import usage
+
+import revtunnel
+from revtunnel.services.schema import find
+from revtunnel.services.settings import (
+    DEFAULT_PATH,
+    AgentSettings,
+    MissingSettings,
+    Name,
+    ServerSettings,
+    SettingsError,
+    Surroundings,
+    load_agent,
+    load_server,
+)
+from revtunnel.wire.targets import parse_offer
+
+__all__ = ["AgentOptions", "ServerOptions"]
+
+CONFIG = 78  # exit status of sysexits.h: wrong settings
+
+
+def _describe(section: str, name: str) -> str:
+    key = find(section, name)
+    return f"{key.text} ({key.kind.unit}: {key.kind.limit}; default: {key.default or 'none'})"
+
+
+def _bad(option: str, value: str, error: ValueError) -> usage.UsageError:
+    """The refusal of a value, which it names once."""
+    shown = f"{value[:120]!a}"
+    return usage.UsageError(f"--{option} {shown}: {str(error).removeprefix(f'{shown}: ')}")
+
+
+def _endpoints(addresses: tuple[tuple[str, int], ...]) -> str:
+    return ", ".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in addresses)
+
+
+class _Options(usage.Options):
+    """What both daemons take; ``around`` may be set before parsing to say where defaults come from."""
+
+    longdesc = ""  # else twisted shows the docstring of __main__
+    examples = ""
+    program = ""
+    settable: dict[str, Name] = {}  # option with one value: the setting it stands for
+    paths = frozenset({"state-directory", "admin-socket", "key-file"})
+    around: Surroundings | None = None
+    optFlags = [["check-config", None, "check all settings, say ok or list every error (status 78), and end"]]
+    optParameters = [
+        [
+            "config",
+            "c",
+            None,
+            f"settings file (default: $REVTUNNEL_CONFIG, else {DEFAULT_PATH} if it exists)",
+        ],
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.overrides: dict[Name, Any] = {}
+        self.path: str | None = None  # absolute: a daemon may change its directory
+
+    def opt_version(self) -> NoReturn:
+        """print the version and end"""
+        print(f"{self.program} {revtunnel.__version__}")
+        raise SystemExit(0)
+
+    def opt_key(self, _: str) -> NoReturn:
+        """refused: everybody can read a command line; use a key file"""
+        raise usage.UsageError(
+            "--key is refused: everybody on this machine can read a command line; "
+            "write the key into a file of mode 0600 and give --key-file PATH to the agent"
+        )
+
+    def parseArgs(self, *words: str) -> None:
+        """No bare words."""
+        if words:
+            raise usage.UsageError(f"{words[0][:80]!a}: only options are taken, see --help")
+
+    def getUsage(self, width: int | None = None) -> str:
+        """Twisted's help with examples behind it."""
+        return f"{super().getUsage(width)}\n{self.examples}"
+
+    def postOptions(self) -> None:
+        """Read the settings, or say all that is wrong with them."""
+        for option, name in self.settable.items():
+            if self[option] is not None:
+                self._override(option, name, self[option])
+        if self["config"] == "":
+            raise usage.UsageError("--config '': the name of a file wanted")
+        path = self["config"] or os.environ.get("REVTUNNEL_CONFIG")
+        self.path = os.path.abspath(path) if path else None
+        try:
+            self._take()
+        except MissingSettings as error:
+            if not self["check-config"]:
+                raise usage.UsageError("; ".join(error.errors)) from None
+            self._refuse(error)
+        except SettingsError as error:
+            self._refuse(error)
+        if self["check-config"]:
+            print("\n".join(["ok", *self._summary()]))
+            raise SystemExit(0)
+
+    def _override(self, option: str, name: Name, text: str) -> None:
+        if option in self.paths and text not in ("auto", "none"):
+            text = os.path.abspath(text) if text else text
+        try:
+            self.overrides[name] = find(name[0].split()[0], name[1]).kind.read(text)
+        except ValueError as error:
+            raise _bad(option, text, error) from None
+
+    def _refuse(self, error: SettingsError) -> NoReturn:
+        for line in error.errors:
+            print(f"{self.program}: {line}", file=sys.stderr)
+        raise SystemExit(CONFIG)
+
+    def _add(self, option: str, name: Name, value: str, found: tuple[Any, ...]) -> None:
+        """One more use of an option that may be repeated."""
+        before = self.overrides.get(name, ())
+        if set(before) & set(found):
+            raise usage.UsageError(f"--{option} {value[:120]!a} was given twice")
+        self.overrides[name] = before + found
+
+    def _take(self) -> None:
+        raise NotImplementedError
+
+    def _summary(self) -> list[str]:
+        raise NotImplementedError
+
+
+class ServerOptions(_Options):
+    """revtunnel-server: lets clients reach devices by their agents."""
+
+    program = "revtunnel-server"
+    synopsis = "Usage: revtunnel-server [options]"
+    settings: ServerSettings
+    settable = {
+        "state-directory": ("server", "state_directory"),
+        "admin-socket": ("admin", "socket"),
+        "log-format": ("server", "log_format"),
+        "log-level": ("server", "log_level"),
+    }
+    optParameters = [[option, None, None, _describe(*name)] for option, name in settable.items()]
+    examples = """\
+Examples:
+  revtunnel-server
+      agents at 127.0.0.1:2065, client ports 20000-20999 at 127.0.0.1
+  revtunnel-server --listen 127.0.0.1:2065 --listen [::1]:2065 --log-level debug
+  revtunnel-server --config /etc/revtunnel/revtunnel.ini --check-config
+"""
+
+    def opt_listen(self, value: str) -> None:
+        name = ("listener main", "address")
+        try:
+            found = find("listener", "address").kind.read(value)
+        except ValueError as error:
+            raise _bad("listen", value, error) from None
+        self._add("listen", name, value, found)
+
+    opt_listen.__doc__ = f"of [listener main], may be repeated: {_describe('listener', 'address')}"
+
+    def load(self) -> ServerSettings:
+        """Read everything again, for SIGHUP.
+
+        Raises:
+            SettingsError: the settings are wrong now; ``self.settings`` is as it was.
+        """
+        return load_server(self.path, self.overrides, self.around)
+
+    def _take(self) -> None:
+        self.settings = self.load()
+        self["log-format"], self["log-level"] = self.settings.log_format, self.settings.log_level
+
+    def _summary(self) -> list[str]:
+        settings = self.settings
+        lines = [f"files: {', '.join(settings.files) or 'none, all defaults'}", f"name: {settings.name}"]
+        for each in settings.listeners:
+            lines.append(f"listener {each.name}: {_endpoints(each.address)} {each.kind}, keys {each.keys}")
+        for pool in settings.pools:
+            ranges = ", ".join(f"{low}-{high}" for low, high in pool.ranges)
+            lines.append(f"pool {pool.name}: {ranges} at {pool.bind}")
+        lines.append(f"reservations: {len(settings.reservations)}")
+        return [*lines, f"state: {settings.state_directory or 'none'}", f"admin: {settings.admin.socket}"]
+
+
+class AgentOptions(_Options):
+    """revtunnel-agent: dials out to a server and offers what stands beside it."""
+
+    program = "revtunnel-agent"
+    synopsis = "Usage: revtunnel-agent --server HOST:PORT --local [NAME=]HOST:PORT [options]"
+    settings: AgentSettings
+    settable = {
+        "serial": ("agent", "serial"),
+        "key-file": ("agent", "key_file"),
+        "log-format": ("agent", "log_format"),
+        "log-level": ("agent", "log_level"),
+    }
+    optFlags = [["legacy", None, _describe("agent", "legacy")]]
+    optParameters = [[option, None, None, _describe(*name)] for option, name in settable.items()]
+    examples = """\
+Examples:
+  revtunnel-agent --server 127.0.0.1:2065 --serial plc-7 --local 10.41.51.152:23
+  revtunnel-agent --server gate-a:2065 --server gate-b:2065 \\
+      --local console=[fd00::7]:23 --local http=127.0.0.1:5000 --local unix:/run/plc.sock
+  revtunnel-agent --config /etc/revtunnel/revtunnel.ini --check-config
+"""
+
+    def opt_server(self, value: str) -> None:
+        try:
+            found = find("agent", "servers").kind.read(value)
+        except ValueError as error:
+            raise _bad("server", value, error) from None
+        self._add("server", ("agent", "servers"), value, found)
+
+    opt_server.__doc__ = f"may be repeated: {_describe('agent', 'servers')}"
+
+    def opt_local(self, value: str) -> None:
+        name = ("agent", "local")
+        try:
+            offer = parse_offer(value)
+        except ValueError as error:
+            raise _bad("local", value, error) from None
+        if offer.name in {other.name for other in self.overrides.get(name, ())}:
+            wanted = "write NAME=HOST:PORT to name one of them"
+            raise usage.UsageError(f"--local {value[:120]!a}: a second offer named {offer.name}, {wanted}")
+        self._add("local", name, value, (offer,))
+
+    opt_local.__doc__ = f"may be repeated: {_describe('agent', 'local')}"
+
+    def load(self) -> AgentSettings:
+        """Read everything again, for SIGHUP.
+
+        Raises:
+            SettingsError: the settings are wrong now; ``self.settings`` is as it was.
+        """
+        return load_agent(self.path, self.overrides, self.around)
+
+    def _take(self) -> None:
+        if self["legacy"]:
+            self.overrides["agent", "legacy"] = True
+        self.settings = self.load()
+        self["log-format"], self["log-level"] = self.settings.log_format, self.settings.log_level
+
+    def _summary(self) -> list[str]:
+        settings = self.settings
+        return [
+            f"files: {', '.join(settings.files) or 'none, all defaults'}",
+            f"serial: {settings.serial}, key: {settings.key_file or 'none'}",
+            f"servers: {_endpoints(settings.servers)}{' (legacy)' if settings.legacy else ''}",
+            *(f"local {offer.name}: {offer.target}" for offer in settings.local),
+        ]

@@ -1,0 +1,311 @@
+"""The command lines: what they refuse and with which words and status (C5, C7, C8, C9)."""
+
+from pathlib import Path
+
+import pytest
+from twisted.python import usage
+
+import revtunnel
+from revtunnel.services.options import AgentOptions, ServerOptions
+from revtunnel.services.settings import SettingsError, Surroundings
+from revtunnel.wire.targets import Offer, Target
+
+HERE = Surroundings({}, root=True, home="/home/op", host_name="gate", default_path="/nowhere/revtunnel.ini")
+Options = ServerOptions | AgentOptions
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("REVTUNNEL_CONFIG", raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def parse(kind: type[Options], *words: str) -> Options:
+    """Options after a command line."""
+    options = kind()
+    options.around = HERE
+    options.parseOptions(list(words))
+    return options
+
+
+def refused(kind: type[Options], *words: str) -> str:
+    """The text of the usage error of a command line."""
+    with pytest.raises(usage.UsageError) as caught:
+        parse(kind, *words)
+    return str(caught.value)
+
+
+def test_server_needs_no_options() -> None:
+    """Defaults are enough, on loopback."""
+    options = parse(ServerOptions)
+
+    assert options.settings.listeners[0].address == (("127.0.0.1", 2065),)
+    assert (options["log-format"], options["log-level"]) == ("text", "info")
+
+
+def test_server_options_win_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every option of the server; relative paths are taken from where it was started."""
+    path = tmp_path / "r.ini"
+    path.write_text(
+        "[server]\nlog_level = warn\nname = x\n[listener main]\naddress = 127.0.0.1:1\nduplicate = oldest\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    words = ["--listen", "127.0.0.1:0", "--listen", "[::1]:0"]
+    words += ["--state-directory", "state", "--admin-socket", "a.sock"]
+
+    options = parse(ServerOptions, *words, "--log-level=debug", "--log-format", "json", "-c", "r.ini")
+
+    settings = options.settings
+    (listener,) = settings.listeners
+    assert (listener.address, listener.duplicate) == ((("127.0.0.1", 0), ("::1", 0)), "oldest")
+    assert (settings.state_directory, settings.admin.socket) == (f"{tmp_path}/state", f"{tmp_path}/a.sock")
+    assert (settings.name, settings.log_level, settings.log_format) == ("x", "debug", "json")
+    assert (options["log-level"], options["log-format"]) == ("debug", "json")
+    assert settings.files == (str(path),)
+
+
+def test_agent_options() -> None:
+    """Every option of the agent; --server and --local may be repeated."""
+    servers = ["--server", "gate-a:1", "--server", "[fd00::1]:2"]
+    local = [
+        "--local",
+        "10.41.51.152:23",
+        "--local",
+        "http=127.0.0.1:5000",
+        "--local",
+        "u=unix:/run/a,b.sock",
+    ]
+    settings = parse(AgentOptions, *servers, *local, "--legacy", "--serial", "plc-7").settings
+
+    assert settings.servers == (("gate-a", 1), ("fd00::1", 2))
+    assert settings.local == (
+        Offer("tcp-23", Target("10.41.51.152", 23)),
+        Offer("http", Target("127.0.0.1", 5000)),
+        Offer("u", Target("unix:/run/a,b.sock", 0)),
+    )
+    assert (settings.serial, settings.legacy) == ("plc-7", True)
+
+
+def test_agent_options_replace_lists_of_the_file(tmp_path: Path) -> None:
+    """The list of the command line stands in place of that of the file; the rest of the file holds."""
+    path = tmp_path / "r.ini"
+    path.write_text("[agent]\nservers = a:1\nlocal = b:2\nserial = plc-9\n")
+    options = parse(AgentOptions, "--config", str(path), "--local", "c:3")
+
+    assert [offer.name for offer in options.settings.local] == ["tcp-3"]
+    assert (options.settings.servers, options.settings.serial) == ((("a", 1),), "plc-9")
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted"),
+    [
+        (":23", "HOST:PORT wanted, IPv6 in brackets"),
+        ("host", "HOST:PORT wanted, IPv6 in brackets"),
+        ("::1:23", "HOST:PORT wanted, IPv6 in brackets"),
+        ("host:0", "port 0: 1 to 65535 wanted"),
+        ("host:99999", "port 99999: 1 to 65535 wanted"),
+        ("a b:1", "'a b' is not a host name or an IP address"),
+        ("na/me=host:1", "a name is 1 to 32 of A-Z a-z 0-9 . _ -"),
+        ("", "HOST:PORT wanted, IPv6 in brackets"),
+        ("unix:relative", "unix:/PATH wanted, at most 100 printable characters"),
+    ],
+)
+def test_c8_bad_local_is_named(value: str, wanted: str) -> None:
+    """The message names the value once and says what is wanted."""
+    assert refused(AgentOptions, "--server", "a:1", "--local", value) == f"--local '{value}': {wanted}"
+
+
+@pytest.mark.parametrize(
+    "value", ["host:23", "[::1]:23", "console=[::1]:23", "10.0.0.1:65535", "unix:/run/x"]
+)
+def test_c8_good_local(value: str) -> None:
+    """The forms that the manual names."""
+    options = parse(AgentOptions, "--server", "a:1", "--local", value)
+
+    assert str(options.settings.local[0].target) == value.removeprefix("console=")
+
+
+def test_c8_two_offers_of_one_name() -> None:
+    """The second must be given a name."""
+    text = refused(AgentOptions, "--server", "a:1", "--local", "10.0.0.1:23", "--local", "10.0.0.2:23")
+
+    assert (
+        text == "--local '10.0.0.2:23': a second offer named tcp-23, write NAME=HOST:PORT to name one of them"
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "words", "wanted"),
+    [
+        (ServerOptions, ["--nope"], "option --nope not recognized"),
+        (ServerOptions, ["--password=hunter2"], "option --password not recognized"),
+        (ServerOptions, ["word"], "'word': only options are taken, see --help"),
+        (ServerOptions, ["--config"], "option --config requires argument"),
+        (ServerOptions, ["--config", ""], "--config '': the name of a file wanted"),
+        (ServerOptions, ["--listen", "2065"], "--listen '2065': HOST:PORT wanted, IPv6 in brackets"),
+        (
+            ServerOptions,
+            ["--listen", "127.0.0.1:1", "--listen", "127.0.0.1:1"],
+            "--listen '127.0.0.1:1' was given twice",
+        ),
+        (ServerOptions, ["--log-level", "loud"], "--log-level 'loud': debug, info, warn or error wanted"),
+        (AgentOptions, ["--server", "a:0"], "--server 'a:0': port 1 to 65535 wanted"),
+        (AgentOptions, ["--server", "a:1", "--server", "a:1"], "--server 'a:1' was given twice"),
+        (
+            AgentOptions,
+            ["--serial", "a b"],
+            "--serial 'a b': serial 'a b': 1 to 64 of A-Z a-z 0-9 . _ : - wanted",
+        ),
+        (AgentOptions, ["--listen", "a:1"], "option --listen not recognized"),
+    ],
+)
+def test_c9_wrong_usage(kind: type[Options], words: list[str], wanted: str) -> None:
+    """Unknown options, bare words, bad values: one line that names them."""
+    assert refused(kind, *words) == wanted
+
+
+def test_c9_agent_without_arguments() -> None:
+    """It says all that is missing."""
+    assert refused(AgentOptions) == (
+        "no server: --server HOST:PORT wanted, or servers in [agent]; "
+        "no service to offer: --local [NAME=]HOST:PORT wanted, or local in [agent]"
+    )
+
+
+@pytest.mark.parametrize("kind", [ServerOptions, AgentOptions])
+@pytest.mark.parametrize("words", [["--key", "hunter2"], ["--key=hunter2"]])
+def test_c7_key_on_the_command_line(kind: type[Options], words: list[str]) -> None:
+    """Refused with advice, without repeating it; it is not taken for a short form of --key-file."""
+    text = refused(kind, *words)
+
+    assert text.startswith("--key is refused") and "--key-file PATH" in text
+    assert "hunter2" not in text
+
+
+@pytest.mark.parametrize("kind", [ServerOptions, AgentOptions])
+def test_c9_version_is_ours(kind: type[Options], capsys: pytest.CaptureFixture[str]) -> None:
+    """Not that of Twisted; status 0."""
+    with pytest.raises(SystemExit) as caught:
+        parse(kind, "--version")
+
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"{kind.program} {revtunnel.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "wanted"),
+    [
+        (ServerOptions, ["--listen=", "--state-directory=", "--admin-socket=", "default: 127.0.0.1:2065"]),
+        (
+            AgentOptions,
+            ["--server=", "--local=", "--serial=", "--key-file=", "--legacy", "--local 10.41.51.152:23"],
+        ),
+    ],
+)
+def test_c9_help(kind: type[Options], wanted: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Every option with unit, limit and default, and examples at the end; status 0."""
+    with pytest.raises(SystemExit) as caught:
+        parse(kind, "--help")
+    text = " ".join(capsys.readouterr().out.split())
+
+    assert not caught.value.code
+    for word in [
+        *wanted,
+        "--config=",
+        "--check-config",
+        "--log-format=",
+        "(word: text or json; default: text)",
+    ]:
+        assert word in text
+    assert text.index("Examples:") > text.index("--version")
+
+
+def test_c9_examples_of_the_help_are_right() -> None:
+    """What the help shows can be typed; files excepted."""
+    for kind in (ServerOptions, AgentOptions):
+        text = kind.examples.replace("\\\n", " ")
+        lines = [line.split() for line in text.splitlines() if line.lstrip().startswith(kind.program)]
+        assert len(lines) == 3
+        for _, *words in lines:
+            if "--config" not in words:
+                parse(kind, *words)
+
+
+def test_check_config_says_ok(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A summary and status 0."""
+    path = tmp_path / "r.ini"
+    path.write_text("[agent]\nservers = gate:1, [::1]:2\nlocal = a:1\nserial = plc-7\n")
+    for kind in (ServerOptions, AgentOptions):
+        with pytest.raises(SystemExit) as caught:
+            parse(kind, "--check-config", "--config", str(path))
+        assert caught.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+
+    assert lines.count("ok") == 2
+    assert "listener main: 127.0.0.1:2065 rt1, keys enrolled" in lines
+    assert "pool default: 20000-20999 at 127.0.0.1" in lines
+    assert "servers: gate:1, [::1]:2" in lines
+    assert "local tcp-1: a:1" in lines
+
+
+@pytest.mark.parametrize("words", [[], ["--check-config"]])
+def test_c5_wrong_settings_end_with_78(
+    tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All errors on standard error, each with file and line, and nothing else is done."""
+    path = tmp_path / "r.ini"
+    path.write_text("[server]\nx = 1\n[link]\nkeepalive = y\n")
+    with pytest.raises(SystemExit) as caught:
+        parse(ServerOptions, *words, "--config", str(path))
+    out, err = capsys.readouterr()
+
+    assert (caught.value.code, out) == (78, "")
+    first, second = err.splitlines()
+    assert first.startswith(f"revtunnel-server: {path}:2: [server] x: no such key")
+    assert second.startswith(f"revtunnel-server: {path}:4: [link] keepalive: 'y'")
+
+
+def test_check_config_of_an_agent_without_server_is_78(capsys: pytest.CaptureFixture[str]) -> None:
+    """Under --check-config missing settings are errors of the settings, not of the command line."""
+    with pytest.raises(SystemExit) as caught:
+        parse(AgentOptions, "--check-config")
+
+    assert caught.value.code == 78
+    assert "revtunnel-agent: no server" in capsys.readouterr().err
+
+
+def test_c5_open_listener_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """--listen on all addresses does not open a door without keys."""
+    with pytest.raises(SystemExit) as caught:
+        parse(ServerOptions, "--listen", "0.0.0.0:2065")
+
+    assert caught.value.code == 78
+    assert "allow_without_keys = yes" in capsys.readouterr().err
+
+
+def test_config_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """REVTUNNEL_CONFIG names the file; --config wins over it."""
+    path, other = tmp_path / "r.ini", tmp_path / "o.ini"
+    path.write_text("[server]\nname = from-env\n")
+    other.write_text("[server]\nname = from-option\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("REVTUNNEL_CONFIG", "r.ini")
+    options = parse(ServerOptions)
+
+    assert (options.settings.name, options.path) == ("from-env", str(path))
+    assert parse(ServerOptions, "--config", str(other)).settings.name == "from-option"
+
+
+def test_c6_load_again_keeps_the_command_line(tmp_path: Path) -> None:
+    """For SIGHUP: the file is read again, options still win, and an error leaves the old settings."""
+    path = tmp_path / "r.ini"
+    path.write_text("[server]\nname = one\n")
+    options = parse(ServerOptions, "--config", str(path), "--log-level", "debug")
+    path.write_text("[server]\nname = two\nlog_level = warn\n")
+    again = options.load()
+    path.write_text("[server]\nname = a b\n")
+    with pytest.raises(SettingsError, match=r"r\.ini:2: \[server\] name"):
+        options.load()
+
+    assert (again.name, again.log_level) == ("two", "debug")
+    assert options.settings.name == "one"
