@@ -73,6 +73,12 @@ class Liveness:
 
     def due(self, now: float) -> float:
         """When to look again, in seconds from now: soon enough for data that goes out meanwhile."""
+        limits = self._limits
+        times = [now + limits.busy_keepalive]
         if self._asked is not None:
-            return max(0.01, min(self._asked + self._limit - now, self._limits.busy_keepalive))
-        return max(0.01, min(self._heard + self._limits.keepalive - now, self._limits.busy_keepalive))
+            times.append(self._asked + self._limit)
+        else:
+            times.append(self._heard + limits.keepalive)
+            if self._unanswered is not None:
+                times.append(self._unanswered + limits.busy_keepalive)
+        return max(0.01, min(times) - now)
