@@ -63,7 +63,7 @@ def test_n8_data_in_flight_never_waits_longer_than_20_seconds(sent: float) -> No
     story = run(asked_once(), 0.1, 200.0, (sent,))
     word, died = story[-1]
     assert word == "dead"
-    assert died <= max(sent + 20.0, 0.0) + 0.02
+    assert died <= sent + 20.0 + 0.05  # the timer looks at most every 0.01 s
 
 
 def test_any_byte_is_a_sign_of_life() -> None:
@@ -84,7 +84,7 @@ def test_more_data_does_not_move_the_limit() -> None:
 
 
 def test_n13_a_path_dead_in_one_direction_is_found_by_both() -> None:
-    """What the agent says is lost, what the server says arrives: the server gives up first, the agent after."""
+    """What the agent says is lost, the server is heard: the server gives up first, the agent after."""
     server, agent = asked_once(), asked_once()
     died: dict[str, float] = {}
     for tenth in range(1, 1000):
