@@ -7,7 +7,7 @@ standard error and an exit status, never a traceback, unless it is a bug.
 ====== ===============================================================================================
 status when
 ====== ===============================================================================================
-0      stopped in order; ``--help``, ``--version``
+0      stopped in order; after ``--help``, ``--version``, ``--check-config``
 1      could not start: port in use, no permission, address absent; a bug, with its traceback
 64     wrong usage (``usage.UsageError``)
 78     wrong settings (``SettingsError``), one line each
@@ -31,8 +31,6 @@ from twisted.plugin import IPlugin
 from twisted.python import usage
 from twisted.python.reflect import namedAny
 from zope.interface import implementer
-
-import revtunnel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,16 +64,15 @@ class DaemonMaker:
         name, daemon_options = self.name, namedAny(self.module).Options
 
         class Options(daemon_options):  # type: ignore[misc, valid-type]
-            """The daemon's own options, with exit codes and a version of its own."""
+            """The daemon's own options; wrong ones end the process."""
 
             def parseOptions(self, options: Sequence[str] | None = None) -> None:
                 with ending(name):
                     super().parseOptions(options)
 
-            def opt_version(self) -> NoReturn:
-                """Print the version and exit."""
-                print(f"{name} {revtunnel.__version__}")
-                raise SystemExit(0)
+            def getSynopsis(self) -> str:
+                """The daemon's own usage line, behind twistd's where twistd was called."""
+                return str(super().getSynopsis()).replace(f"{name} Usage: {name} ", f"{name} ")
 
         Options.__doc__ = daemon_options.__doc__
         return Options()
@@ -196,7 +193,6 @@ def run(maker: DaemonMaker, arguments: Sequence[str]) -> None:
     from twisted.scripts import twistd
 
     options = maker.options()
-    options.synopsis = f"Usage: {maker.name} [options]"
     options.parseOptions(list(arguments))
     config = twistd.ServerOptions()  # type: ignore[attr-defined]
     config.parseOptions(["--nodaemon", "--no_save", "--originalname", "--pidfile="])

@@ -1,0 +1,46 @@
+# make demo    a server, an agent and a device on this machine, and what a client sees
+# make test    linter, types, floors, fast tests, then those with real sockets and processes
+# make fast    fast tests only
+# make bench   relay figures beside a direct connection and other relays, into benchmarks/results
+#
+# Everything runs in .venv, made with $(PYTHON) when it is not there; "make clean" takes it away.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test fast lint bench clean
+
+demo: .venv/installed
+	$(BIN)/python examples/demo.py
+
+test: lint
+	$(BIN)/pytest -q tests/test_floors.py
+	$(BIN)/pytest -q
+	$(BIN)/pytest -q -m slow
+
+lint: .venv/tools
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+fast: .venv/tools
+	$(BIN)/pytest -q
+
+bench: .venv/installed
+	$(BIN)/python -m benchmarks.relay
+
+clean:
+	rm -rf .venv build dist *.egg-info
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	    || { echo "Python 3.11 or later is needed; name one: make PYTHON=python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/installed: setup.cfg pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+.venv/tools: setup.cfg pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,dev]'
+	touch $@ .venv/installed

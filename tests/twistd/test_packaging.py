@@ -1,0 +1,119 @@
+"""The project survives being packed, installed in each of the three ways, and taken away again.
+
+Every installation gets an environment of its own; the packages that ours needs come from the registry, or
+from the cache that the machine has of it. Without either the tests are skipped.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+LEFT_OUT = shutil.ignore_patterns(
+    ".*", "venv", "build", "dist", "results", "*.egg-info", "__pycache__", "dropin.cache", "*.pyc"
+)
+OFFLINE = re.compile(
+    "No matching distribution|ConnectionError|Failed to establish|Temporary failure|timed out"
+)
+COMMANDS = ["revtunnel-server", "revtunnel-agent", "revtunnelctl"]
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    """Standard output of a command that must succeed; skips the test when the registry is what failed."""
+    done = subprocess.run(command, cwd=cwd, text=True, capture_output=True, stdin=subprocess.DEVNULL)
+    if done.returncode and OFFLINE.search(done.stdout + done.stderr):
+        pytest.skip("the package registry cannot be reached")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def copied_tree(place: Path) -> Path:
+    """The sources alone, so that nothing of the build stays in the checkout."""
+    tree = place / "tree"
+    shutil.copytree(ROOT, tree, ignore=LEFT_OUT)
+    return tree
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the source archive and the wheel that was built from it."""
+    place = tmp_path_factory.mktemp("packed")
+    run(sys.executable, "-m", "build", "--outdir", place / "dist", copied_tree(place), cwd=place)
+    return place / "dist"
+
+
+def test_the_wheel_has_our_files_and_no_file_of_twisted(packed: Path) -> None:
+    """Plugin, settings, manual and units are in it; an __init__.py of Twisted's would break Twisted."""
+    (wheel,) = packed.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert [name for name in names if name.startswith("twisted/")] == ["twisted/plugins/revtunnel_plugins.py"]
+    assert not [name for name in names if "cache" in name or name.startswith(("tests/", "benchmarks/"))]
+    data = sorted(name.partition(".data/data/")[2] for name in names if ".data/data/" in name)
+    for wanted in (
+        "lib/systemd/system/revtunnel-agent@.service",
+        "lib/systemd/system/revtunnel-server.service",
+        "share/man/man8/revtunnel-agent.8",
+        "share/man/man8/revtunnel-server.8",
+        "share/revtunnel/revtunnel.ini",
+    ):
+        assert wanted in data
+    assert "revtunnel/py.typed" in names
+    ours = {path.relative_to(ROOT).as_posix() for path in (ROOT / "revtunnel").rglob("*.py")}
+    assert ours - set(names) == set()
+
+
+def test_the_source_archive_has_what_the_tests_need(packed: Path) -> None:
+    """Somebody who has only the archive can run make test."""
+    (archive,) = packed.glob("*.tar.gz")
+    with tarfile.open(archive) as opened:
+        names = {name.partition("/")[2] for name in opened.getnames()}
+    for wanted in ("Makefile", "setup.cfg", "tests/conftest.py", "twisted/plugins/revtunnel_plugins.py"):
+        assert wanted in names
+    assert not [name for name in names if name.endswith(("dropin.cache", ".pyc"))]
+
+
+@pytest.mark.parametrize("kind", ["wheel", "plain", "editable"])
+def test_twistd_finds_the_plugins_and_lives_on_without_them(packed: Path, kind: str, tmp_path: Path) -> None:
+    """Installed: both daemons are listed, the commands are there. Removed: Twisted still works."""
+    run(sys.executable, "-m", "venv", tmp_path / "venv", cwd=tmp_path)
+    binaries = tmp_path / "venv" / "bin"
+    tree = copied_tree(tmp_path)
+    what = {"wheel": [*packed.glob("*.whl")], "plain": [tree], "editable": ["-e", tree]}[kind]
+    run(binaries / "python", "-m", "pip", "install", "--quiet", *what, cwd=tmp_path)
+
+    listed = run(binaries / "twistd", "--help", cwd=tmp_path)
+    assert [word for word in listed.split() if word in COMMANDS] == ["revtunnel-agent", "revtunnel-server"]
+    for command in COMMANDS:
+        assert (binaries / command).exists()
+
+    run(binaries / "python", "-m", "pip", "uninstall", "--quiet", "-y", "revtunnel", cwd=tmp_path)
+    listed = run(binaries / "twistd", "--help", cwd=tmp_path)
+    assert "conch" in listed
+    assert "revtunnel" not in listed
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+@pytest.mark.parametrize("unit", ["revtunnel-server", "revtunnel-agent@"])
+def test_systemd_accepts_the_units(unit: str, tmp_path: Path) -> None:
+    """No unknown setting, no setting it ignores; and TLS is not broken by MemoryDenyWriteExecute."""
+    text = (ROOT / "etc" / "systemd" / f"{unit}.service").read_text()
+    assert not re.search("^MemoryDenyWriteExecute=", text, re.MULTILINE)
+    assert "RestartPreventExitStatus=64 78\n" in text
+    instance = tmp_path / f"{unit.replace('@', '@plc-7')}.service"
+    instance.write_text(re.sub("^ExecStart=[^ ]+", "ExecStart=/bin/true", text, flags=re.MULTILINE))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", instance],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
+    said = [line for line in done.stderr.splitlines() if str(instance) in line or instance.name in line]
+    assert said == []
