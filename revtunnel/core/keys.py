@@ -18,7 +18,6 @@ binding is empty on plain TCP.
 """
 
 import base64
-import binascii
 import hashlib
 import hmac
 from collections.abc import Callable
@@ -72,12 +71,14 @@ def parse_key(text: str) -> bytes:
     text = text.strip()
     if not text.startswith(PREFIX):
         raise ValueError(f"a device key begins with {PREFIX}")
+    written = text[len(PREFIX) :]
     try:
-        key = base64.b64decode(text[len(PREFIX) :] + "=", altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):
-        raise ValueError("a device key has 43 of A-Z a-z 0-9 - _ after its beginning") from None
-    if len(key) != KEY_SIZE:
-        raise ValueError(f"a device key has {KEY_SIZE} bytes, this one {len(key)}")
+        key = base64.urlsafe_b64decode(written + "=")
+    except ValueError:
+        key = b""
+    # the decoder skips and swaps characters: only the one spelling of a key is a key
+    if base64.urlsafe_b64encode(key) != written.encode("ascii", "replace") + b"=" or len(key) != KEY_SIZE:
+        raise ValueError(f"a device key has 43 of A-Z a-z 0-9 - _ after {PREFIX}")
     return key
 
 
@@ -106,7 +107,9 @@ def check_device(
     agent_nonce: bytes,
     binding: bytes = b"",
 ) -> bool:
-    """Whether the proof was made with the key; takes the same time either way."""
+    """Whether the proof was made with the key; takes the same time either way. 32 bytes, else it was not."""
+    if len(proof) != KEY_SIZE:
+        return False
     mask = _hmac(verifier.stored_key, _transcript(b"agent", serial, server_nonce, agent_nonce, binding))
     client_key = bytes(a ^ b for a, b in zip(proof, mask, strict=True))
     return hmac.compare_digest(hashlib.sha256(client_key).digest(), verifier.stored_key)
