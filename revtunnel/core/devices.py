@@ -2,7 +2,7 @@
 
 A device that proves its identity replaces its old link at once: the old one is most often half-open. One that
 cannot follows its listener's rule. A proved serial whose links replace each other again and again has two
-holders of one key: both stay out for a while.
+holders of one key: both stay out for a while (``TwoHolders``).
 
 Source: wire/link-extension.md "Liveness"; faults.md R8 to R10.
 """
@@ -16,11 +16,15 @@ from revtunnel.core.policy import ServerLimits
 from revtunnel.wire.reasons import GoAway
 from revtunnel.wire.targets import Offer
 
-__all__ = ["Device", "Registry"]
+__all__ = ["Device", "Registry", "TwoHolders"]
 
 Link = TypeVar("Link")
 BARRED = 300.0  # seconds
 ABSENT_KEPT = 10_000  # absent devices that are remembered
+
+
+class TwoHolders(Denied):
+    """This arrival bars its serial: besides the link that is refused, the one that is up has to be closed."""
 
 
 @dataclass(slots=True)
@@ -74,7 +78,8 @@ class Registry(Generic[Link]):
         """A link of this serial is up: the older link to close for it, or None.
 
         Raises:
-            Denied: an older link stays, or the serial is barred for having two holders.
+            TwoHolders: the serial is barred from now on; the link that is up is still ``get(serial).link``.
+            Denied: an older link stays, or the serial is barred already.
         """
         device = self._devices.get(serial)
         if device is None:
@@ -106,7 +111,8 @@ class Registry(Generic[Link]):
         if len(device.swaps) > limits.duplicate_swaps:
             device.barred_until = now + BARRED
             device.swaps = []
-            raise Denied(GoAway.DENIED, f"serial {device.serial} has two holders: both barred", device.serial)
+            detail = f"serial {device.serial} has two holders: both barred for {BARRED:g} s"
+            raise TwoHolders(GoAway.DENIED, detail, device.serial)
 
     def _make_room(self) -> None:
         """Forget the device that is absent for longest when too many are remembered."""
