@@ -11,220 +11,42 @@ A key whose ``part`` is a dataclass of core/policy.py takes its default from the
 Source: twisted.md section 7; faults.md C5, "Bind defaults"; ours for the rest.
 """
 
-import dataclasses
-import ipaddress
 import re
 import sys
 import textwrap
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from revtunnel.core.policy import KIB, MIB, AgentLimits, LinkLimits, ServerLimits
-from revtunnel.wire.errors import RemoteError
-from revtunnel.wire.serials import MAX_SERIAL, parse_serial
-from revtunnel.wire.targets import Offer, parse_endpoint, parse_offer
+from revtunnel.services.values import (
+    GIB,
+    Kind,
+    count,
+    many,
+    path,
+    read_address,
+    read_dialled,
+    read_listening,
+    read_mapping,
+    read_mode,
+    read_person,
+    read_port,
+    read_range,
+    seconds,
+    serial,
+    share,
+    size,
+    text,
+    word,
+    yes_no,
+)
+from revtunnel.wire.targets import parse_offer
 
-__all__ = ["FIXED", "SECTIONS", "Key", "Kind", "PortMapping", "Section", "as_ini", "as_man", "as_rst", "find"]
-
-GIB = 1024 * MIB
+__all__ = ["FIXED", "SECTIONS", "Key", "Section", "as_ini", "as_man", "as_rst", "find"]
 
 # fields of LinkLimits that are no settings: the scheduler's own measures
 FIXED = {"violations", "frame", "lone_frame", "smallest_quantum", "largest_quantum", "frames_a_turn"}
-
-
-@dataclass(frozen=True, slots=True)
-class PortMapping:
-    """One service of a legacy device: the port that clients dial (0: one from the pool), and its target."""
-
-    client_port: int
-    offer: Offer
-
-    def __str__(self) -> str:
-        return f"{self.client_port} -> {self.offer.name}={self.offer.target}"
-
-
-# ---- kinds of values
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """A type of value: ``read`` raises a ValueError that names the value and what is wanted."""
-
-    unit: str
-    limit: str
-    read: Callable[[str], Any]
-    show: Callable[[Any], str] = str
-
-
-_TIMES = {"s": 1, "min": 60, "h": 3600, "d": 86400}
-_SIZES = {"B": 1, "KiB": KIB, "MiB": MIB, "GiB": GIB}
-
-
-def _largest(value: float, units: dict[str, int]) -> str:
-    """``value`` in the largest unit that leaves it whole; never in minutes: 60 s reads better."""
-    whole = [unit for unit, size in units.items() if unit != "min" and value % size == 0 and value >= size]
-    unit = whole[-1] if whole else next(iter(units))
-    return f"{value / units[unit]:.15g} {unit}"
-
-
-def _number(unit: str, low: float, high: float, form: str, units: dict[str, int]) -> Kind:
-    """A number of ``form``, between two limits, with or without one of ``units`` behind it."""
-    factors = {"": 1, **{name.lower(): factor for name, factor in units.items()}}
-    show = partial(_largest, units=units) if units else str
-    limit = f"{show(low)} to {show(high)}"
-    wanted = f"a number{' with or without ' + ', '.join(units) if units else ''} wanted, {limit}"
-
-    def read(text: str) -> Any:
-        match = re.fullmatch(rf"({form}) ?([A-Za-z]*)", text, re.ASCII)
-        if not match or match[2].lower() not in factors:
-            raise ValueError(f"{text[:80]!a}: {wanted}")
-        value = (float(match[1]) if "." in match[1] else int(match[1])) * factors[match[2].lower()]
-        if not low <= value <= high:
-            raise ValueError(f"{text[:80]!a} is outside {limit}")
-        return value
-
-    return Kind(unit, limit, read, show)
-
-
-def _count(unit: str, low: int, high: int) -> Kind:
-    return _number(unit, low, high, "[0-9]{1,15}", {})
-
-
-def _seconds(low: float, high: float) -> Kind:
-    kind = _number("seconds", low, high, r"[0-9]{1,12}(?:\.[0-9]{1,6})?", _TIMES)
-    return dataclasses.replace(kind, read=lambda text: float(kind.read(text)))
-
-
-def _bytes(low: int, high: int) -> Kind:
-    return _number("bytes", low, high, "[0-9]{1,15}", _SIZES)
-
-
-def _share(low: float, high: float) -> Kind:
-    return _number("share", low, high, r"[01](?:\.[0-9]{1,6})?", {})
-
-
-def _word(*words: str) -> Kind:
-    limit = " or ".join((", ".join(words[:-1]), words[-1]))
-
-    def read(text: str) -> str:
-        if text not in words:
-            raise ValueError(f"{text[:80]!a}: {limit} wanted")
-        return text
-
-    return Kind("word", limit, read)
-
-
-def _yes_no() -> Kind:
-    word = _word("yes", "no")
-    return Kind("word", word.limit, lambda text: word.read(text) == "yes", lambda on: "yes" if on else "no")
-
-
-def _text(unit: str, limit: str, pattern: str) -> Kind:
-    def read(text: str) -> str:
-        if not re.fullmatch(pattern, text, re.ASCII):
-            raise ValueError(f"{text[:80]!a}: {limit} wanted")
-        return text
-
-    return Kind(unit, limit, read)
-
-
-def _path(longest: int, *words: str) -> Kind:
-    return _text(
-        "path",
-        f"{', '.join(words)} or an absolute path of at most {longest} characters",
-        rf"{'|'.join(words)}|/[^\x00-\x1f]{{1,{longest - 1}}}",
-    )
-
-
-def _many(unit: str, item: Callable[[str], Any], least: int, most: int) -> Kind:
-    """A list: one entry a line, or with commas between; no entry twice."""
-
-    def read(text: str) -> tuple[Any, ...]:
-        pieces = [piece.strip() for piece in re.split(r"[,\n]", text) if piece.strip()]
-        found = tuple(item(piece) for piece in pieces)
-        if not least <= len(found) <= most:
-            raise ValueError(f"{len(found)} entries, {least} to {most} wanted: {unit}")
-        for number, value in enumerate(found):
-            if value in found[:number]:
-                raise ValueError(f"{pieces[number][:80]!a} stands there twice")
-        return found
-
-    return Kind(unit, f"{least} to {most} entries", read)
-
-
-# ---- entries of lists
-
-
-def _address(text: str) -> str:
-    if text == "localhost":
-        return "127.0.0.1"
-    try:
-        return str(ipaddress.ip_address(text))
-    except ValueError:
-        raise ValueError(f"{text[:80]!a}: an IP address of this machine wanted") from None
-
-
-def _listening(text: str) -> tuple[str, int]:
-    host, port = parse_endpoint(text)
-    return _address(host), port
-
-
-def _dialled(text: str) -> tuple[str, int]:
-    host, port = parse_endpoint(text)
-    if not port:
-        raise ValueError(f"{text[:80]!a}: port 1 to 65535 wanted")
-    return host, port
-
-
-def _port(text: str, least: int = 1) -> int:
-    if not re.fullmatch("[0-9]{1,5}", text, re.ASCII) or not least <= int(text) <= 65535:
-        raise ValueError(f"{text[:80]!a}: a port of {least} to 65535 wanted")
-    return int(text)
-
-
-def _range(text: str) -> tuple[int, int]:
-    low, dash, high = (part.strip() for part in text.partition("-"))
-    first = _port(low)
-    last = _port(high) if dash else first
-    if last < first:
-        raise ValueError(f"{text[:80]!a} runs backwards, {last}-{first} wanted")
-    return first, last
-
-
-def _mapping(text: str) -> PortMapping:
-    port, arrow, offer = (part.strip() for part in text.partition("->"))
-    if not arrow:
-        raise ValueError(f"{text[:120]!a}: CLIENTPORT -> [NAME=]HOST:PORT wanted")
-    return PortMapping(_port(port, least=0), parse_offer(offer))
-
-
-def _person(text: str) -> str:
-    if not re.fullmatch(r"[0-9]{1,10}|@?[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?", text, re.ASCII):
-        raise ValueError(f"{text[:80]!a}: a user name, a uid or @group wanted")
-    return text
-
-
-def _mode(text: str) -> int:
-    if not re.fullmatch("0?6[046][046]", text, re.ASCII):
-        raise ValueError(f"{text[:80]!a}: an octal mode such as 0660 wanted, nothing executable")
-    return int(text, 8)
-
-
-def _serial(nothing: str) -> Kind:
-    """A serial, or the word that stands for none."""
-
-    def read(text: str) -> str:
-        try:
-            return text if text == nothing else parse_serial(text)
-        except RemoteError as error:
-            raise ValueError(str(error)) from None
-
-    return Kind("serial", f"{nothing}, or 1 to {MAX_SERIAL} of A-Z a-z 0-9 . _ : -", read)
-
-
-# ---- the table
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,77 +88,77 @@ def _limit(part: type, name: str, kind: Kind, text: str, live: bool = True) -> K
     return Key(name, kind, kind.show(getattr(part(), name)), text, live, part)
 
 
-_ANY = _count("connections", 1, 65535)
-_HOUR = _seconds(1, 3600)
-_QUEUE = _bytes(4 * KIB, GIB)
-_NAME = _text("name", "1 to 32 of A-Z a-z 0-9 . _ -", r"[A-Za-z0-9._-]{1,32}")
-_PEOPLE = _many("user, uid or @group", _person, 0, 64)
+_ANY = count("connections", 1, 65535)
+_HOUR = seconds(1, 3600)
+_QUEUE = size(4 * KIB, GIB)
+_NAME = text("name", "1 to 32 of A-Z a-z 0-9 . _ -", r"[A-Za-z0-9._-]{1,32}")
+_PEOPLE = many("user, uid or @group", read_person, 0, 64)
 _LOG = (
-    Key("log_format", _word("text", "json"), "text", "form of a log line: for people, or one JSON object"),
-    Key("log_level", _word("debug", "info", "warn", "error"), "info", "least level that is logged", True),
+    Key("log_format", word("text", "json"), "text", "form of a log line: for people, or one JSON object"),
+    Key("log_level", word("debug", "info", "warn", "error"), "info", "least level that is logged", True),
 )
 
 _server = partial(_limit, ServerLimits)
 _SERVER = (
-    Key("name", _text("name", "auto, or 1 to 64 of A-Z a-z 0-9 . _ -", r"[A-Za-z0-9._-]{1,64}"), "auto",
+    Key("name", text("name", "auto, or 1 to 64 of A-Z a-z 0-9 . _ -", r"[A-Za-z0-9._-]{1,64}"), "auto",
         "name that agents are told; auto: the host name"),
-    Key("state_directory", _path(4096, "auto", "none"), "auto",
+    Key("state_directory", path(4096, "auto", "none"), "auto",
         "where leases and device keys are kept; auto: $STATE_DIRECTORY, /var/lib/revtunnel for root, else "
         "revtunnel in $XDG_STATE_HOME or ~/.local/state; none: in memory, lost at the end"),
-    _server("drain", _seconds(0, 3600), "time that running channels get when the server stops"),
+    _server("drain", seconds(0, 3600), "time that running channels get when the server stops"),
     *_LOG,
 )  # fmt: skip
 _LISTENER = (
-    Key("address", _many("HOST:PORT", _listening, 1, 16), "127.0.0.1:2065",
+    Key("address", many("HOST:PORT", read_listening, 1, 16), "127.0.0.1:2065",
         "where agents come in; several, such as IPv4 and IPv6, with commas; port 0: any free one"),
-    Key("kind", _word("rt1", "legacy"), "rt1",
+    Key("kind", word("rt1", "legacy"), "rt1",
         "rt1: agents of this project name themselves; legacy: the ReadyAgent device named by serial"),
-    Key("keys", _word("enrolled", "required"), "enrolled",
+    Key("keys", word("enrolled", "required"), "enrolled",
         "enrolled: a serial that has a key must prove it, others are let in; required: everybody must"),
-    Key("allow_without_keys", _yes_no(), "no",
+    Key("allow_without_keys", yes_no(), "no",
         "INSECURE: lets devices without keys in from other machines; no: such a listener does not start"),
-    Key("duplicate", _word("newest", "oldest"), "newest",
+    Key("duplicate", word("newest", "oldest"), "newest",
         "which link stays when a serial that proves no key comes twice"),
     Key("pool", _NAME, "default", "the [pool NAME] that gives its devices their client ports"),
-    Key("serial", _serial("none"), "none", "legacy: serial of its one device; needed there"),
-    Key("mappings", _many("CLIENTPORT -> [NAME=]HOST:PORT", _mapping, 0, 255), "",
+    Key("serial", serial("none"), "none", "legacy: serial of its one device; needed there"),
+    Key("mappings", many("CLIENTPORT -> [NAME=]HOST:PORT", read_mapping, 0, 255), "",
         "legacy: services of the device, one a line; CLIENTPORT 0: one from the pool; needed there"),
-    Key("probe", _yes_no(), "yes", "legacy: offer rt1 first; a real device ignores the offer unharmed"),
-    Key("heartbeat", _yes_no(), "yes", "legacy: test a silent link with DATA for the unused channel 0"),
+    Key("probe", yes_no(), "yes", "legacy: offer rt1 first; a real device ignores the offer unharmed"),
+    Key("heartbeat", yes_no(), "yes", "legacy: test a silent link with DATA for the unused channel 0"),
 )  # fmt: skip
 _POOL = (
-    Key("ranges", _many("PORT or LOW-HIGH", _range, 1, 64), "20000-20999",
+    Key("ranges", many("PORT or LOW-HIGH", read_range, 1, 64), "20000-20999",
         "ports that clients dial, such as 20000-20999, 30000"),
-    Key("bind", Kind("address", "an IP address of this machine", _address), "127.0.0.1",
+    Key("bind", Kind("address", "an IP address of this machine", read_address), "127.0.0.1",
         "address on which client ports listen; anybody who reaches it reaches the devices"),
-    Key("quarantine", _seconds(0, 86400), "60 s", "time a port rests before another device gets it"),
-    Key("sticky", _seconds(0, 3650 * 86400), "30 d", "time a device that is away keeps its ports"),
-    Key("absent", _word("close", "refuse"), "close",
+    Key("quarantine", seconds(0, 86400), "60 s", "time a port rests before another device gets it"),
+    Key("sticky", seconds(0, 3650 * 86400), "30 d", "time a device that is away keeps its ports"),
+    Key("absent", word("close", "refuse"), "close",
         "while its device is away a client port is closed, or stays open and refuses every client"),
 )  # fmt: skip
-_RESERVATION = Key("SERIAL/TARGETNAME", Kind("port", "1 to 65535", _port), "none",
+_RESERVATION = Key("SERIAL/TARGETNAME", Kind("port", "1 to 65535", read_port), "none",
     "client port of that target, inside or outside the pools; example: plc-7/http = 20080", True)  # fmt: skip
 _LIMITS = (
     _server("pending", _ANY, "agents that have not finished their handshake"),
     _server("pending_per_source", _ANY, "the same from one address; behind NAT many devices share one"),
-    _server("clients", _count("connections", 1, 1_000_000), "clients in all"),
+    _server("clients", count("connections", 1, 1_000_000), "clients in all"),
     _server("clients_per_device", _ANY, "clients of one device"),
-    _server("pool", _bytes(0, 64 * GIB), "credit beyond first_window, all links"),
-    _server("descriptors", _share(0.1, 1.0), "share of the file descriptors that connections may use"),
-    _server("descriptors_kept", _count("descriptors", 8, 4096), "kept for links and the admin door"),
-    _server("herd_spread", _seconds(0, 600), "time over which agents spread their return; "
+    _server("pool", size(0, 64 * GIB), "credit beyond first_window, all links"),
+    _server("descriptors", share(0.1, 1.0), "share of the file descriptors that connections may use"),
+    _server("descriptors_kept", count("descriptors", 8, 4096), "kept for links and the admin door"),
+    _server("herd_spread", seconds(0, 600), "time over which agents spread their return; "
             "10 s for thousands of agents, 30 s above 20000"),
-    _server("retry_after", _count("seconds", 0, 3600), "time a leaving server asks its agents to stay away"),
+    _server("retry_after", count("seconds", 0, 3600), "time a leaving server asks its agents to stay away"),
     _server("backlog", _ANY, "connections the kernel queues per listening socket", False),
-    _server("duplicate_swaps", _count("links", 1, 1000), "links of one serial that may replace each other "
+    _server("duplicate_swaps", count("links", 1, 1000), "links of one serial that may replace each other "
             "within duplicate_window before all are refused"),
     _server("duplicate_window", _HOUR, "see duplicate_swaps"),
 )  # fmt: skip
 _ADMIN = (
-    Key("socket", _path(107, "auto"), "auto",
+    Key("socket", path(107, "auto"), "auto",
         "auto: admin.sock in $RUNTIME_DIRECTORY, /run/revtunnel for root, else revtunnel in $XDG_RUNTIME_DIR "
         "or ~/.local/state"),
-    Key("mode", Kind("octal", "0600 to 0666", _mode, "{:04o}".format), "0660", "permissions of the socket"),
+    Key("mode", Kind("octal", "0600 to 0666", read_mode, "{:04o}".format), "0660", "permission bits"),
     Key("operators", _PEOPLE, "", "who may change things; root and the user of the server always may", True),
     Key("readers", _PEOPLE, "", "who may only look", True),
 )  # fmt: skip
@@ -346,49 +168,49 @@ _LINK = (
     _link("busy_keepalive", _HOUR, "the same while sent data is unanswered"),
     _link("answer", _HOUR, "time a PING may stay unanswered"),
     _link("busy_answer", _HOUR, "the same while sent data is unanswered"),
-    _link("handshake", _seconds(1, 120), "time from connect to an accepted HELLO, absolute"),
-    _link("probe", _seconds(0.1, 30), "time a legacy listener waits for an answer to its offer"),
-    _link("offers", _count("targets", 1, 255), "targets that one agent may offer"),
-    _link("channels", _count("channels", 1, 255), "channels at once"),
-    _link("number_wait", _seconds(0, 60), "time a client waits for a free channel number"),
-    _link("waiting", _count("clients", 0, 65535), "clients that may wait for one"),
-    _link("first_window", _bytes(4 * KIB, 16 * MIB), "credit of a new channel"),
+    _link("handshake", seconds(1, 120), "time from connect to an accepted HELLO, absolute"),
+    _link("probe", seconds(0.1, 30), "time a legacy listener waits for an answer to its offer"),
+    _link("offers", count("targets", 1, 255), "targets that one agent may offer"),
+    _link("channels", count("channels", 1, 255), "channels at once"),
+    _link("number_wait", seconds(0, 60), "time a client waits for a free channel number"),
+    _link("waiting", count("clients", 0, 65535), "clients that may wait for one"),
+    _link("first_window", size(4 * KIB, 16 * MIB), "credit of a new channel"),
     _link("open_window", _QUEUE, "credit once the target has answered"),
     _link("largest_window", _QUEUE, "credit that tuning may reach on a channel"),
-    _link("link_pool", _bytes(0, 16 * GIB), "credit beyond first_window, all channels"),
-    _link("queue", _bytes(4 * KIB, 16 * MIB), "what a channel may queue before its socket is paused"),
+    _link("link_pool", size(0, 16 * GIB), "credit beyond first_window, all channels"),
+    _link("queue", size(4 * KIB, 16 * MIB), "what a channel may queue before its socket is paused"),
     _link("legacy_queue_hard", _QUEUE, "legacy: owed to one socket before the link is paused"),
     _link("legacy_link_queue", _QUEUE, "legacy: owed to all sockets before the link is paused"),
     _link("legacy_stall", _HOUR, "legacy: time a paused link waits for its slowest socket, then resets it"),
-    _link("early_data", _bytes(0, 16 * MIB), "legacy: held for a channel whose CONNECT has not come yet"),
-    _link("early_wait", _seconds(0, 60), "legacy: time it is held"),
-    _link("echo_wait", _seconds(1, 600), "legacy: silence after which a missing echo CLOSE counts as seen"),
-    _link("legacy_linger", _seconds(0, 600), "legacy: time a service may be silent after its client's CLOSE"),
-    _link("legacy_glitches", _count("glitches", 1, 1_000_000), "the same as glitches on a legacy link"),
-    _link("glitches", _count("glitches", 1, 1_000_000), "oddities in glitch_window before a link is closed"),
+    _link("early_data", size(0, 16 * MIB), "legacy: held for a channel whose CONNECT has not come yet"),
+    _link("early_wait", seconds(0, 60), "legacy: time it is held"),
+    _link("echo_wait", seconds(1, 600), "legacy: silence after which a missing echo CLOSE counts as seen"),
+    _link("legacy_linger", seconds(0, 600), "legacy: time a service may be silent after its client's CLOSE"),
+    _link("legacy_glitches", count("glitches", 1, 1_000_000), "the same as glitches on a legacy link"),
+    _link("glitches", count("glitches", 1, 1_000_000), "oddities in glitch_window before a link is closed"),
     _link("glitch_window", _HOUR, "see glitches"),
-    _link("churn", _count("channels", 10, 1_000_000), "channels opened and closed without a byte within "
+    _link("churn", count("channels", 10, 1_000_000), "channels opened and closed without a byte within "
           "churn_window before a link is closed"),
     _link("churn_window", _HOUR, "see churn"),
 )  # fmt: skip
 _agent = partial(_limit, AgentLimits)
 _AGENT = (
-    Key("servers", _many("HOST:PORT", _dialled, 0, 16), "",
+    Key("servers", many("HOST:PORT", read_dialled, 0, 16), "",
         "servers, tried in turn; at least one is needed", True),
-    Key("serial", _serial("auto"), "auto", "name of the device; auto: the host name"),
-    Key("key_file", _path(4096, "auto", "none"), "auto", "file with the device key, closed to others; auto: "
+    Key("serial", serial("auto"), "auto", "name of the device; auto: the host name"),
+    Key("key_file", path(4096, "auto", "none"), "auto", "file with the device key, closed to others; auto: "
         "revtunnel.key in $CREDENTIALS_DIRECTORY, none where there is no such file"),
-    Key("local", _many("[NAME=]HOST:PORT or unix:PATH", parse_offer, 0, 255), "",
+    Key("local", many("[NAME=]HOST:PORT or unix:PATH", parse_offer, 0, 255), "",
         "what the agent may dial for the server, and nothing else; at least one is needed"),
-    Key("legacy", _yes_no(), "no", "the server is a ReadyAgent server that nobody changed: never speak rt1"),
-    _agent("dial", _seconds(0.1, 300), "time for one target, name resolution included"),
-    _agent("dials", _count("dials", 1, 1024), "dials in flight per link"),
-    _agent("dials_waiting", _count("dials", 0, 65535), "dials that wait their turn; more are refused"),
-    _agent("lookups", _count("lookups", 1, 8), "name resolutions in flight"),
-    _agent("retry_first", _seconds(0.1, 60), "longest first wait before a new try; doubles each time"),
+    Key("legacy", yes_no(), "no", "the server is a ReadyAgent server that nobody changed: never speak rt1"),
+    _agent("dial", seconds(0.1, 300), "time for one target, name resolution included"),
+    _agent("dials", count("dials", 1, 1024), "dials in flight per link"),
+    _agent("dials_waiting", count("dials", 0, 65535), "dials that wait their turn; more are refused"),
+    _agent("lookups", count("lookups", 1, 8), "name resolutions in flight"),
+    _agent("retry_first", seconds(0.1, 60), "longest first wait before a new try; doubles each time"),
     _agent("retry_most", _HOUR, "longest wait of all"),
     _agent("stable", _HOUR, "time a link must live before the waits start over"),
-    _agent("connect", _seconds(1, 300), "time for the connection to a server"),
+    _agent("connect", seconds(1, 300), "time for the connection to a server"),
     *_LOG,
 )  # fmt: skip
 

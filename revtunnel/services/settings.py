@@ -3,30 +3,34 @@
 Rule of this file: all errors at once, each as ``FILE:LINE: [section] key: what is wrong, what is wanted``;
 nothing here opens a socket, writes a file or knows a key that schema.py does not name.
 
-A file is read line by line. ``[section]`` opens a section, ``key = value`` sets a key (the first ``=`` parts
-them), a line indented deeper than its key goes on with the value, a line that begins with ``#`` or ``;`` is a
-comment; there are no comments behind a value, no quotes and no interpolation. UTF-8, with or without a byte
-order mark, lines end with LF or CR LF.
-
 Source: twisted.md section 7; faults.md C5, C6, "Bind defaults"; ours for the rest.
 """
 
-import difflib
-import glob
 import grp
 import ipaddress
 import os
 import pwd
 import re
-import socket
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any
 
-from revtunnel.core.policy import MIB, AgentLimits, LinkLimits, ServerLimits
-from revtunnel.services.schema import SECTIONS, Key, PortMapping, Section, find
+from revtunnel.core.policy import AgentLimits, LinkLimits, ServerLimits
+from revtunnel.services.inifile import (
+    DEFAULT_PATH,
+    LABEL,
+    SECTION_OF,
+    MissingSettings,
+    Name,
+    SettingsError,
+    Surroundings,
+    Table,
+    read_files,
+)
+from revtunnel.services.schema import SECTIONS, find
+from revtunnel.services.values import PortMapping
 from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.serials import parse_serial
 from revtunnel.wire.targets import Offer
@@ -37,6 +41,7 @@ __all__ = [
     "AgentSettings",
     "ListenerSettings",
     "MissingSettings",
+    "Name",
     "PoolSettings",
     "Reservation",
     "ServerSettings",
@@ -46,39 +51,6 @@ __all__ = [
     "load_agent",
     "load_server",
 ]
-
-DEFAULT_PATH = "/etc/revtunnel/revtunnel.ini"
-MAX_FILE = MIB  # bytes of one file; a larger one is not read
-MAX_ERRORS = 100  # that are shown; a wrong file may have one on every line
-
-_SECRETS = {"key", "secret", "password", "passphrase", "token", "psk", "device_key", "private_key"}
-_LABEL = re.compile(r"[A-Za-z0-9._-]{1,32}", re.ASCII)
-_KINDS = {section.name: section for section in SECTIONS}
-_ORDERED = (  # section, a key, and the key it must not be above
-    ("link", "first_window", "open_window"),
-    ("link", "open_window", "largest_window"),
-    ("link", "busy_keepalive", "keepalive"),
-    ("link", "busy_answer", "answer"),
-    ("link", "legacy_queue_hard", "legacy_link_queue"),
-    ("limits", "pending_per_source", "pending"),
-    ("agent", "retry_first", "retry_most"),
-)
-
-Name = tuple[str, str]  # section as it is written, such as "listener main", and key
-
-
-class SettingsError(Exception):
-    """The settings cannot be used; ``errors`` has one line for each reason."""
-
-    def __init__(self, errors: list[str]) -> None:
-        more = [f"and {len(errors) - MAX_ERRORS} more"] if len(errors) > MAX_ERRORS else []
-        self.errors = errors[:MAX_ERRORS] + more
-        super().__init__("\n".join(self.errors))
-
-
-class MissingSettings(SettingsError):
-    """Nothing is wrong, but something without a default was given nowhere."""
-
 
 # ---- what comes out
 
@@ -164,221 +136,6 @@ class AgentSettings:
     files: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What settings take from the process instead of a file."""
-
-    environ: Mapping[str, str]
-    root: bool
-    home: str
-    host_name: str
-    default_path: str = DEFAULT_PATH
-
-    @classmethod
-    def here(cls) -> "Surroundings":
-        """Those of this process."""
-        return cls(os.environ, os.geteuid() == 0, os.path.expanduser("~"), socket.gethostname())
-
-    def state_directory(self) -> str:
-        """Where systemd, or else the XDG rules, want what is kept."""
-        root = "/var/lib/revtunnel" if self.root else None
-        return self._first("STATE_DIRECTORY") or root or self._below("XDG_STATE_HOME")
-
-    def admin_socket(self) -> str:
-        """Where systemd, or else the XDG rules, want sockets."""
-        root = "/run/revtunnel" if self.root else None
-        directory = self._first("RUNTIME_DIRECTORY") or root or self._below("XDG_RUNTIME_DIR")
-        return os.path.join(directory, "admin.sock")
-
-    def credential(self) -> str | None:
-        """The device key that systemd handed over, if it did."""
-        path = os.path.join(self.environ.get("CREDENTIALS_DIRECTORY", ""), "revtunnel.key")
-        return path if os.path.isabs(path) and os.path.exists(path) else None
-
-    def _first(self, variable: str) -> str:
-        return self.environ.get(variable, "").split(":")[0]
-
-    def _below(self, variable: str) -> str:
-        base = self.environ.get(variable, "")
-        return os.path.join(base if os.path.isabs(base) else f"{self.home}/.local/state", "revtunnel")
-
-
-# ---- reading
-
-
-class _Table:
-    """Values by section and key, where each came from, and every error so far."""
-
-    def __init__(self) -> None:
-        self.values: dict[Name, Any] = {}
-        self.origins: dict[Name, str] = {}
-        self.heads: dict[str, str] = {}  # sections in the order of their first head line
-        self.files: list[str] = []
-        self.errors: list[str] = []
-        self._broken: set[Name] = set()
-
-    def put(self, name: Name, key: Key, text: str, origin: str) -> None:
-        self.origins[name] = origin
-        self._broken.discard(name)
-        try:
-            self.values[name] = key.kind.read(text)
-        except ValueError as error:
-            self.complain(*name, str(error))
-            self._broken.add(name)
-
-    def get(self, label: str, key: str) -> Any:
-        """The value, or the default."""
-        name = (label, key)
-        return self.values[name] if name in self.values else find(label.split()[0], key).value
-
-    def sound(self, label: str, *keys: str) -> bool:
-        """Whether none of these values is known to be wrong; a second error about it would only confuse."""
-        return not any((label, key) in self._broken for key in keys)
-
-    def named(self, kind: str) -> list[str]:
-        return [label for label in self.heads if label.split()[0] == kind]
-
-    def complain(self, label: str, key: str, text: str) -> None:
-        origin = self.origins.get((label, key)) or self.heads.get(label)
-        if self.sound(label, key):
-            self.errors.append(f"{origin or 'settings'}: [{label}] {key}: {text}")
-
-
-class _File:
-    """One file on its way into a table; each section and key at most once."""
-
-    def __init__(self, path: str, table: _Table) -> None:
-        self._path = path
-        self._table = table
-        self._seen: dict[Name, int] = {}  # and line; a section is stored with the key ""
-        self._section: Section | None = None
-        self._label = ""
-
-    def read(self) -> None:
-        self._table.files.append(self._path)
-        try:
-            with open(self._path, "rb") as file:
-                data = file.read(MAX_FILE + 1)
-        except OSError as error:
-            self._table.errors.append(f"{self._path}: {error.strerror}, a file that can be read wanted")
-            return
-        text = self._decode(data)
-        for number, line in self._logical(text.split("\n")):
-            self._line(number, line)
-
-    def _decode(self, data: bytes) -> str:
-        """The text; empty, and an error noted, if it is none."""
-        if len(data) > MAX_FILE:
-            self._fail(1, f"more than {MAX_FILE} bytes, a settings file wanted")
-            return ""
-        try:
-            text = data.decode("utf-8-sig").replace("\r\n", "\n")
-        except UnicodeDecodeError as error:
-            line = data.count(b"\n", 0, error.start) + 1
-            self._fail(line, f"byte 0x{data[error.start]:02x} is not UTF-8, UTF-8 wanted")
-            return ""
-        if odd := re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", text):
-            line = text.count("\n", 0, odd.start()) + 1
-            self._fail(line, f"control character {odd[0]!a}, plain text wanted")
-            return ""
-        return text
-
-    def _logical(self, lines: list[str]) -> Iterator[tuple[int, str]]:
-        """Lines without comments and the number of each; indented ones joined to the key above."""
-        held, start, depth = "", 0, 0
-        for number, line in enumerate(lines, 1):
-            bare = line.strip()
-            if not bare or bare[0] in "#;":
-                continue
-            indent = len(line) - len(line.lstrip())
-            if held and indent > depth and not held.startswith("["):
-                held += f"\n{bare}"
-                continue
-            if held:
-                yield start, held
-            held, start, depth = bare, number, indent
-        if held:
-            yield start, held
-
-    def _line(self, number: int, line: str) -> None:
-        if line.startswith("["):
-            self._head(number, line)
-            return
-        key, equals, value = (part.strip() for part in line.partition("="))
-        if not equals or not key:
-            self._fail(number, "neither [section] nor key = value")
-        elif self._section is not None:
-            self._key(number, key, value)
-        elif not self._label:
-            self._fail(number, f"{key[:80]!a} before any section, a line such as [server] wanted above it")
-
-    def _head(self, number: int, line: str) -> None:
-        self._section, self._label = None, "?"  # what follows a bad head is not judged
-        words = line[1:-1].split() if line.endswith("]") else []
-        section = _KINDS.get(words[0]) if words else None
-        if section is None:
-            known = ", ".join(each.title for each in SECTIONS)
-            self._fail(number, f"{line[:80]!a} is no section, wanted: {known}")
-        elif section.named and (len(words) != 2 or not _LABEL.fullmatch(words[1])):
-            self._fail(number, f"{line[:80]!a}: {section.title} wanted, NAME 1 to 32 of A-Z a-z 0-9 . _ -")
-        elif not section.named and len(words) > 1:
-            self._fail(number, f"{line[:80]!a}: {section.title} wanted, without a name")
-        else:
-            self._section, self._label = section, " ".join(words)
-            self._table.heads.setdefault(self._label, f"{self._path}:{number}")
-            self._once(number, "")
-
-    def _once(self, number: int, key: str) -> bool:
-        first = self._seen.setdefault((self._label, key), number)
-        if first != number:
-            what = f"[{self._label}] {key}:" if key else f"[{self._label}]:"
-            self._fail(number, f"{what} stands there twice, first in line {first}")
-        return first == number
-
-    def _key(self, number: int, name: str, value: str) -> None:
-        assert self._section is not None
-        keys = {key.name: key for key in self._section.keys}
-        key = self._section.entry or keys.get(name)
-        if name.lower() in _SECRETS:
-            self._fail(number, f"[{self._label}] {name}: no secrets in this file, key_file = PATH wanted")
-        elif key is None:
-            close = difflib.get_close_matches(name, keys, 1)
-            hint = f", did you mean {close[0]}?" if close else f", wanted: {', '.join(keys)}"
-            self._fail(number, f"[{self._label}] {name[:80]}: no such key{hint}")
-        elif self._once(number, name):
-            self._table.put((self._label, name), key, value, f"{self._path}:{number}")
-
-    def _fail(self, number: int, text: str) -> None:
-        self._table.errors.append(f"{self._path}:{number}: {text}")
-
-
-def _paths(path: str | None, around: Surroundings) -> list[str]:
-    """The files to read: a path that was given must exist, the default need not."""
-    given = path or around.environ.get("REVTUNNEL_CONFIG")
-    main = given or around.default_path
-    found = [main] if given or os.path.exists(main) else []
-    found += sorted(glob.glob(f"{glob.escape(main)}.d/*.ini"))
-    if main == around.default_path:
-        found += sorted(glob.glob(f"{glob.escape(os.path.dirname(main))}/conf.d/*.ini"))
-    return found
-
-
-def _read(path: str | None, overrides: Mapping[Name, Any] | None, around: Surroundings) -> _Table:
-    table = _Table()
-    for each in _paths(path, around):
-        _File(each, table).read()
-    for name, value in (overrides or {}).items():
-        table.heads.setdefault(name[0], "command line")
-        table.origins[name] = "command line"
-        table.values[name] = value
-    for label, below, above in _ORDERED:
-        if table.sound(label, below, above) and table.get(label, below) > table.get(label, above):
-            table.complain(
-                label, below, f"{table.get(label, below)} is above {above} = {table.get(label, above)}"
-            )
-    return table
-
-
 # ---- the server
 
 
@@ -396,7 +153,7 @@ def load_server(
         SettingsError: with every error of every file.
     """
     around = around or Surroundings.here()
-    table = _read(path, overrides, around)
+    table = read_files(path, overrides, around)
     settings = _server(table, around)
     _check_listeners(table, settings)
     _check_ports(table, settings)
@@ -406,17 +163,17 @@ def load_server(
     return settings
 
 
-def _part(table: _Table, part: type) -> Any:
+def _part(table: Table, part: type) -> Any:
     """LinkLimits, ServerLimits or AgentLimits out of the keys that fill it."""
     keys = {key.name: section.name for section in SECTIONS for key in section.keys if key.part is part}
     return part(**{key: table.get(section, key) for key, section in keys.items()})
 
 
-def _named(table: _Table, kind: str, default: str) -> list[dict[str, Any]]:
+def _named(table: Table, kind: str, default: str) -> list[dict[str, Any]]:
     """The values of every ``[kind NAME]``, or of one called ``default``."""
     labels = table.named(kind) or [f"{kind} {default}"]
     return [
-        {"name": label.split()[1], **{key.name: table.get(label, key.name) for key in _KINDS[kind].keys}}
+        {"name": label.split()[1], **{key.name: table.get(label, key.name) for key in SECTION_OF[kind].keys}}
         for label in labels
     ]
 
@@ -425,10 +182,10 @@ def _listener(values: dict[str, Any]) -> ListenerSettings:
     return ListenerSettings(**{**values, "serial": None if values["serial"] == "none" else values["serial"]})
 
 
-def _server(table: _Table, around: Surroundings) -> ServerSettings:
+def _server(table: Table, around: Surroundings) -> ServerSettings:
     name = table.get("server", "name")
     state = table.get("server", "state_directory")
-    admin = {key.name: table.get("admin", key.name) for key in _KINDS["admin"].keys}
+    admin = {key.name: table.get("admin", key.name) for key in SECTION_OF["admin"].keys}
     if admin["socket"] == "auto":
         admin["socket"] = around.admin_socket()
     return ServerSettings(
@@ -446,14 +203,14 @@ def _server(table: _Table, around: Surroundings) -> ServerSettings:
     )
 
 
-def _reservations(table: _Table) -> tuple[Reservation, ...]:
+def _reservations(table: Table) -> tuple[Reservation, ...]:
     found = []
     for (label, key), port in table.values.items():
         if label != "reservations":
             continue
         serial, _, target = key.partition("/")
         try:
-            if not _LABEL.fullmatch(target):
+            if not LABEL.fullmatch(target):
                 raise RemoteError(f"target name {target[:80]!a}: 1 to 32 of A-Z a-z 0-9 . _ - wanted")
             found.append(Reservation(parse_serial(serial), target, port))
         except RemoteError as error:
@@ -466,7 +223,7 @@ def _is_loopback(host: str) -> bool:
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
-def _check_listeners(table: _Table, settings: ServerSettings) -> None:
+def _check_listeners(table: Table, settings: ServerSettings) -> None:
     """Each listener by itself; an open door without keys must have been asked for by name."""
     pools = {pool.name for pool in settings.pools}
     for listener in settings.listeners:
@@ -481,7 +238,7 @@ def _check_listeners(table: _Table, settings: ServerSettings) -> None:
             table.complain(label, "address", f"{text}, wanted: {wanted}allow_without_keys = yes")
 
 
-def _check_kind(table: _Table, label: str, listener: ListenerSettings) -> None:
+def _check_kind(table: Table, label: str, listener: ListenerSettings) -> None:
     """What only a legacy listener has, and must have."""
     if listener.kind == "rt1":
         for key in ("serial", "mappings", "probe", "heartbeat"):
@@ -504,7 +261,7 @@ def _double(names: list[str]) -> str | None:
     return next((name for number, name in enumerate(names) if name in names[:number]), None)
 
 
-def _check_ports(table: _Table, settings: ServerSettings) -> None:
+def _check_ports(table: Table, settings: ServerSettings) -> None:
     """No port has two owners: listeners, ranges, reservations, fixed ports of legacy devices."""
     doors: dict[tuple[str, int], str] = {}
     for listener in settings.listeners:
@@ -518,7 +275,7 @@ def _check_ports(table: _Table, settings: ServerSettings) -> None:
     _check_fixed(table, settings, listening)
 
 
-def _check_ranges(table: _Table, settings: ServerSettings, listening: dict[int, str]) -> None:
+def _check_ranges(table: Table, settings: ServerSettings, listening: dict[int, str]) -> None:
     pools = [pool for pool in settings.pools if table.sound(f"pool {pool.name}", "ranges")]
     ranges = sorted((low, high, pool.name) for pool in pools for low, high in pool.ranges)
     for (low, high, name), (next_low, next_high, next_name) in pairwise(ranges):
@@ -531,7 +288,7 @@ def _check_ranges(table: _Table, settings: ServerSettings, listening: dict[int, 
             table.complain(f"pool {name}", "ranges", text)
 
 
-def _check_fixed(table: _Table, settings: ServerSettings, listening: dict[int, str]) -> None:
+def _check_fixed(table: Table, settings: ServerSettings, listening: dict[int, str]) -> None:
     owners: dict[int, Name] = {}
     for label, key, owner, port in _fixed(settings):
         first = owners.setdefault(port, owner)
@@ -552,7 +309,7 @@ def _fixed(settings: ServerSettings) -> Iterator[tuple[str, str, Name, int]]:
                 yield f"listener {listener.name}", "mappings", owner, mapping.client_port
 
 
-def _check_people(table: _Table) -> None:
+def _check_people(table: Table) -> None:
     for key in ("operators", "readers"):
         for person in table.get("admin", key):
             try:
@@ -577,7 +334,7 @@ def load_agent(
         MissingSettings: no error, but servers, local or a serial are missing.
     """
     around = around or Surroundings.here()
-    table = _read(path, overrides, around)
+    table = read_files(path, overrides, around)
     key_file = table.get("agent", "key_file")
     key_file = {"auto": around.credential(), "none": None}.get(key_file, key_file)
     _check_agent(table, key_file)
@@ -595,7 +352,7 @@ def load_agent(
     )
 
 
-def _identity(table: _Table, around: Surroundings) -> tuple[str, list[str]]:
+def _identity(table: Table, around: Surroundings) -> tuple[str, list[str]]:
     """The serial, and what is missing."""
     missing = []
     if not table.get("agent", "servers"):
@@ -613,7 +370,7 @@ def _identity(table: _Table, around: Surroundings) -> tuple[str, list[str]]:
     return str(serial), missing
 
 
-def _check_agent(table: _Table, key_file: str | None) -> None:
+def _check_agent(table: Table, key_file: str | None) -> None:
     offers = table.get("agent", "local")
     most = table.get("link", "offers")
     if double := _double([offer.name for offer in offers]):
@@ -662,7 +419,7 @@ def changes(
 
 
 def _is_live(label: str, key: str) -> bool:
-    section = _KINDS[label.split()[0]]
+    section = SECTION_OF[label.split()[0]]
     return section.entry.live if section.entry else find(section.name, key).live
 
 

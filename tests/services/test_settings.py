@@ -10,7 +10,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from revtunnel.core.policy import AgentLimits, LinkLimits, ServerLimits
-from revtunnel.services.schema import PortMapping
 from revtunnel.services.settings import (
     AdminSettings,
     AgentSettings,
@@ -25,6 +24,7 @@ from revtunnel.services.settings import (
     load_agent,
     load_server,
 )
+from revtunnel.services.values import PortMapping
 from revtunnel.wire.targets import Offer, Target
 
 SHIPPED = Path(__file__).parents[2] / "etc/revtunnel.ini"
