@@ -158,7 +158,8 @@ class Channel:
         """Whether a turn of this channel would send something."""
         if self.queued:
             return self.credit is None or self.credit.left > 0
-        return self.ending
+        # on rt1 an end of file waits for the target's answer
+        return self.ending and (self.credit is None or self.state is not State.OPENING)
 
     def put(self, data: bytes) -> None:
         """Queue bytes behind what waits already."""

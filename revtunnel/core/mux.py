@@ -192,7 +192,7 @@ class Mux:
                 parts += pieces
                 size += cut
                 data = True
-            if channel.ending and not channel.queued:
+            if not channel.queued and channel.sendable:
                 channel.ending = False
                 parts.append(self._last_of_direction(channel, now))
             elif channel.blocked and channel.queued < self.limits.queue // 2:

@@ -110,7 +110,13 @@ class Rt1Mux(Mux):
         if channel.state is State.OPENING:
             channel.step(Event.OPENED)
             self._turns.control(encode_frame(Command.OPENED, channel.number))
+            self._turns.schedule(channel)
             self._enlarge(channel)
+
+    def end(self, channel: Channel) -> None:
+        """As in Mux; before OPENED it waits for that, and a second one says nothing new."""
+        if channel.state is State.OPENING or channel.allows(Event.SEND_EOF):
+            super().end(channel)
 
     def reset(self, channel: Channel, reason: Ended, detail: str, now: float) -> list[Happening]:
         if channel.allows(Event.SEND_RESET):
@@ -169,6 +175,7 @@ class Rt1Mux(Mux):
         if not self.opens or channel.state is not State.OPENING:
             return self._violation(channel, "OPENED out of turn", now)
         channel.step(Event.OPENED)
+        self._turns.schedule(channel)
         self._enlarge(channel)
         return [Opened(channel)]
 
