@@ -12,6 +12,7 @@ import socket
 import struct
 import threading
 import time
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
@@ -31,6 +32,7 @@ __all__ = [
     "Sink",
     "Source",
     "digest_of",
+    "hang_up",
     "pseudo_random",
     "reset",
 ]
@@ -73,19 +75,21 @@ class Record:
     """Events in the order in which they happened, to be waited for from the test."""
 
     def __init__(self) -> None:
-        self.events: list[tuple[object, ...]] = []
+        self.events: deque[tuple[object, ...]] = deque(maxlen=10_000)  # the newest; ``count`` knows all
+        self._counts: Counter[tuple[object, ...]] = Counter()
         self._changed = threading.Condition()
 
     def add(self, *event: object) -> None:
         """Keep one event."""
         with self._changed:
             self.events.append(event)
+            self._counts.update(event[:size] for size in range(len(event) + 1))
             self._changed.notify_all()
 
     def count(self, *start: object) -> int:
         """How many events begin with ``start``."""
         with self._changed:
-            return sum(event[: len(start)] == start for event in self.events)
+            return self._counts[start]
 
     def wait(self, *start: object, count: int = 1, timeout: float = 10.0) -> None:
         """Return when ``count`` events begin with ``start``; AssertionError after ``timeout`` seconds."""
@@ -97,7 +101,7 @@ class Record:
         with self._changed:
             while not true():
                 if time.monotonic() > end:
-                    raise AssertionError(f"no {what} in {timeout} s; seen: {self.events[-50:]}")
+                    raise AssertionError(f"no {what} in {timeout} s; seen: {list(self.events)[-50:]}")
                 self._changed.wait(0.05)
 
 
