@@ -30,7 +30,7 @@ class Barrier(Generic[T]):
     @property
     def wanted(self) -> bool:
         """Whether a question should be sent now."""
-        return not self.open and any(needed > self._answered for needed, _ in self._waiting)
+        return bool(self._waiting) and not self.open
 
     def wait(self, thing: T, answers: int = 1) -> None:
         """Let ``thing`` pass after ``answers`` questions, all of them sent after now, were answered."""
