@@ -16,6 +16,7 @@ from typing import NamedTuple
 from revtunnel.core.keys import DUMMY, Verifier, check_device, prove_device, prove_server, verifier_of
 from revtunnel.core.policy import LinkLimits
 from revtunnel.wire.commands import (
+    MAX_CREDIT,
     VERSION,
     Command,
     Tlv,
@@ -24,7 +25,7 @@ from revtunnel.wire.commands import (
     encode_tlvs,
 )
 from revtunnel.wire.errors import RemoteError
-from revtunnel.wire.frames import Frame, encode_frame
+from revtunnel.wire.frames import MAX_PAYLOAD, Frame, encode_frame
 from revtunnel.wire.reasons import GoAway
 from revtunnel.wire.serials import parse_serial
 from revtunnel.wire.targets import Offer, parse_offer
@@ -45,6 +46,12 @@ LISTEN = encode_frame(Command.LISTEN, 0)
 PROBE = encode_frame(Command.HELLO, VERSION)
 MAX_HELLO = 20_000  # bytes: 64 offers of 257 and the rest
 NONCE_SIZE = 32
+LEAST_DATA = 1024  # bytes of DATA in one frame that everybody has to take
+ODD_LISTEN = 255  # bytes of payload that are skipped behind a LISTEN
+FROM_DEVICE = frozenset((Command.CLOSE, Command.DATA))  # instead of HELLO: a legacy device
+FROM_SERVER = frozenset(
+    (Command.CONNECT, Command.CLOSE, Command.DATA)
+)  # instead of the probe: a legacy server
 
 
 class Denied(RemoteError):
@@ -118,8 +125,26 @@ class AgentUp(NamedTuple):
     first: Frame | None
 
 
-def _number(value: bytes) -> int:
-    return int.from_bytes(value, "big")
+def _number(single: dict[int, bytes], kind: Tlv, size: int, default: int, least: int, most: int) -> int:
+    value = single.get(kind, default.to_bytes(size, "big"))
+    number = int.from_bytes(value, "big")
+    if len(value) != size or not least <= number <= most:
+        shown = f"{number} in {len(value)} bytes" if len(value) <= 8 else f"a number of {len(value)} bytes"
+        raise RemoteError(f"HELLO: {kind.name} is {shown}; {least} to {most} in {size} bytes is wanted")
+    return number
+
+
+def _flow(single: dict[int, bytes]) -> tuple[int, int]:
+    """What the sender of a HELLO takes: its first window and its largest DATA, in bytes."""
+    return (
+        _number(single, Tlv.WINDOW, 4, 65536, 0, MAX_CREDIT),
+        _number(single, Tlv.LARGEST_DATA, 4, MAX_PAYLOAD, LEAST_DATA, 2**32 - 1),
+    )
+
+
+def _check_version(frame: Frame) -> None:
+    if frame.channel != VERSION:
+        raise RemoteError(f"HELLO of version {frame.channel}, {VERSION} wanted")
 
 
 def _line(value: bytes) -> str:
@@ -166,16 +191,8 @@ def decode_agent_hello(payload: bytes, most_offers: int) -> AgentHello:
         single[Tlv.NONCE],
         tuple(offers.values()),
         _line(single.get(Tlv.SOFTWARE, b"")),
-        _number(single.get(Tlv.WINDOW, b"\0\1\0\0")),
-        _checked_largest(single),
+        *_flow(single),
     )
-
-
-def _checked_largest(single: dict[int, bytes]) -> int:
-    largest = _number(single.get(Tlv.LARGEST_DATA, b"\xff\xff"))
-    if largest < 1024:
-        raise RemoteError(f"HELLO: largest DATA of {largest} bytes, at least 1024 wanted")
-    return largest
 
 
 def encode_server_hello(hello: ServerHello) -> bytes:
@@ -194,15 +211,18 @@ def encode_server_hello(hello: ServerHello) -> bytes:
 
 
 def decode_server_hello(payload: bytes) -> ServerHello:
-    """Read a server's HELLO."""
+    """Read a server's HELLO.
+
+    Raises:
+        RemoteError: an entry is cut, or a number has the wrong size or is out of its range.
+    """
     single = dict(decode_tlvs(payload))
     return ServerHello(
         _line(single.get(Tlv.NAME, b"")),
         _line(single.get(Tlv.SOFTWARE, b"")),
-        _number(single.get(Tlv.WINDOW, b"\0\1\0\0")),
-        _checked_largest(single),
-        float(max(1, _number(single.get(Tlv.KEEPALIVE, b"\0\x19")))),
-        _number(single.get(Tlv.SPREAD, b"\0\x0a")) / 10,
+        *_flow(single),
+        float(_number(single, Tlv.KEEPALIVE, 2, 25, 1, 65535)),
+        _number(single, Tlv.SPREAD, 2, 10, 0, 65535) / 10,
         single.get(Tlv.PROOF, b""),
     )
 
@@ -231,6 +251,8 @@ class ServerHandshake:
         self._waiting = _Waiting.LISTEN
         self._hello: AgentHello | None = None
         self._verifier: Verifier | None = None
+        self._listens = 0
+        self.oddities: list[str] = []  # what was tolerated, for the owner to report
 
     @property
     def serial(self) -> str:
@@ -239,11 +261,13 @@ class ServerHandshake:
 
     def judge(self, size: int, command: int, channel: int) -> None:
         """Refuse a frame by its header: nothing large is taken from a stranger."""
-        if self._waiting is _Waiting.LISTEN and (command, size, channel) != (Command.LISTEN, 0, 0):
+        if self._waiting is _Waiting.LISTEN and command != Command.LISTEN:
             raise RemoteError("the first frame is not LISTEN")
         most = {_Waiting.HELLO: MAX_HELLO, _Waiting.PROOF: NONCE_SIZE}.get(self._waiting, 0)
-        if size > most:
+        if size > (ODD_LISTEN if command == Command.LISTEN else most):
             raise RemoteError(f"command {command} of {size} bytes before the link is up")
+        if command == Command.PROOF and (size, channel) != (NONCE_SIZE, 0):
+            raise RemoteError(f"PROOF of {size} bytes on channel {channel}, {NONCE_SIZE} on 0 wanted")
 
     def receive(self, frame: Frame) -> tuple[bytes, ServerUp | None]:
         """Take one frame: what to send, and the outcome if that was the last one.
@@ -252,11 +276,13 @@ class ServerHandshake:
             Denied: the serial or its key is not accepted.
             RemoteError: the wire's rules were broken.
         """
-        if self._waiting is _Waiting.LISTEN:
-            return self._listen()
+        if self._waiting is _Waiting.NOTHING:
+            raise RemoteError(f"command {frame.command} after the handshake's end")
+        if frame.command == Command.LISTEN:
+            return self._listen(frame)
         if self._waiting is _Waiting.HELLO:
             return self._take_hello(frame)
-        if self._waiting is _Waiting.PROOF and frame.command == Command.PROOF:
+        if frame.command == Command.PROOF:
             return b"", self._check(frame.payload)
         raise RemoteError(f"command {frame.command} instead of a proof")
 
@@ -282,7 +308,16 @@ class ServerHandshake:
             )
         return encode_server_hello(hello)
 
-    def _listen(self) -> tuple[bytes, ServerUp | None]:
+    def _listen(self, frame: Frame) -> tuple[bytes, ServerUp | None]:
+        """Probe; what is odd about a LISTEN is skipped (F13), and a second one too (F12)."""
+        if frame.channel or frame.payload:
+            self.oddities.append(f"LISTEN with number {frame.channel} and {len(frame.payload)} bytes")
+        self._listens += 1
+        if self._listens > 2:
+            raise RemoteError("LISTEN for the third time")
+        if self._listens == 2:
+            self.oddities.append("a second LISTEN")
+            return b"", None
         if self._rules.legacy and not self._rules.probe:
             return b"", self._legacy()
         self._waiting = _Waiting.HELLO
@@ -294,9 +329,10 @@ class ServerHandshake:
 
     def _take_hello(self, frame: Frame) -> tuple[bytes, ServerUp | None]:
         if frame.command != Command.HELLO:
-            if self._rules.legacy:
-                return b"", self._legacy()
-            raise RemoteError(f"command {frame.command} instead of HELLO: this listener serves rt1 only")
+            if self._rules.legacy and frame.command in FROM_DEVICE:
+                return b"", self._legacy()  # no channel is open: the frame itself means nothing
+            raise RemoteError(f"command {frame.command} instead of HELLO")
+        _check_version(frame)
         self._hello = hello = decode_agent_hello(frame.payload, self._limits.offers)
         self._verifier = self._key_of(hello.serial)
         if self._verifier is None and not self._rules.keys_required:
@@ -308,21 +344,24 @@ class ServerHandshake:
     def _check(self, proof: bytes) -> ServerUp:
         hello = self._hello
         assert hello is not None
+        self._waiting = _Waiting.NOTHING  # one proof for one nonce
         good = check_device(self._verifier or DUMMY, hello.serial, proof, self._nonce, hello.nonce)
         if not good or self._verifier is None:
             why = "its proof is wrong" if self._verifier else "it is not enrolled"
             raise Denied(GoAway.DENIED, f"serial {hello.serial}: {why}", hello.serial)
-        self._waiting = _Waiting.NOTHING
         return ServerUp(hello.serial, hello, True)
 
 
 class AgentHandshake:
-    """The agent's side. With a key, a server that does not prove that it knows the device is refused."""
+    """The agent's side. With a key, a server that does not prove that it knows the device is refused.
+
+    So a key rules out ``legacy``: a ReadyAgent server proves nothing, and anyone on the path can play one.
+    """
 
     def __init__(self, hello: AgentHello, key: bytes | None, legacy: bool) -> None:
         self._mine = hello
         self._key = key
-        self._legacy = legacy
+        self._legacy = legacy and key is None
         self._nonce: bytes | None = None
         self._greeted = False
 
@@ -330,6 +369,8 @@ class AgentHandshake:
         """Refuse a frame by its header."""
         if size > MAX_HELLO and not (self._legacy and command == Command.DATA):
             raise RemoteError(f"command {command} of {size} bytes before the link is up")
+        if command == Command.CHALLENGE and (size, channel) != (NONCE_SIZE, 0):
+            raise RemoteError(f"CHALLENGE of {size} bytes on channel {channel}, {NONCE_SIZE} on 0 wanted")
 
     def start(self) -> bytes:
         """LISTEN, unchanged and always first, for the sake of legacy servers."""
@@ -348,9 +389,10 @@ class AgentHandshake:
             return self._challenge(frame.payload), None
         if frame.command == Command.GOAWAY:
             raise Dismissed(*decode_goaway(frame.payload))
-        if self._legacy and not self._greeted:
+        if self._legacy and not self._greeted and frame.command in FROM_SERVER:
             return b"", AgentUp(None, frame)
-        raise RemoteError(f"command {frame.command} instead of HELLO; a ReadyAgent server needs --legacy")
+        why = "" if self._legacy else "; a ReadyAgent server needs --legacy and no key"
+        raise RemoteError(f"command {frame.command} instead of HELLO{why}")
 
     def time_is_up(self) -> AgentUp | None:
         """Nothing came: a ReadyAgent server that has no client yet, where those are accepted."""
@@ -358,10 +400,15 @@ class AgentHandshake:
 
     def _hello(self, frame: Frame) -> tuple[bytes, AgentUp | None]:
         if not self._greeted:
-            if frame.payload:
-                raise RemoteError("HELLO with a payload before the probe")
+            if frame.payload or not frame.channel:
+                raise RemoteError(
+                    f"HELLO of {len(frame.payload)} bytes, version {frame.channel}, for a probe"
+                )
             self._greeted = True
             return encode_agent_hello(self._mine), None
+        _check_version(frame)
+        if not frame.payload:
+            raise RemoteError("a second probe")
         theirs = decode_server_hello(frame.payload)
         if self._key is not None:
             self._check_server(theirs)
@@ -369,7 +416,7 @@ class AgentHandshake:
 
     def _challenge(self, nonce: bytes) -> bytes:
         serial = self._mine.serial
-        if not self._greeted or self._nonce is not None or len(nonce) != NONCE_SIZE:
+        if not self._greeted or self._nonce is not None:
             raise RemoteError("CHALLENGE out of turn")
         if self._key is None:
             raise RemoteError(f"the server asks for the device key of {serial}, and no key file is set")
