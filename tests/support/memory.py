@@ -39,16 +39,14 @@ from twisted.internet.interfaces import (
     IStreamServerEndpoint,
 )
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
-from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 from twisted.internet.tcp import Connection
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tests.support.kernel import CAPACITY, Cuts, MemorySocket, Wire, random_cuts
 from tests.support.recorder import Recorder
-from tests.support.throwaway_tls import contexts
+from tests.support.throwaway_tls import over_tls
 
 __all__ = [
     "CAPACITY",
@@ -234,7 +232,7 @@ class Network:
         self._live = [each for each in self._live if each.open or each.to_far.data or each.to_near.data]
         self._live.append(pair)
         if tls:
-            near, far = self._tls(near, True), self._tls(far, False)
+            near, far = over_tls(near, True, self.clock), over_tls(far, False, self.clock)
         dialled.open(near, half_close)
         accepted.open(far, half_close)
         return pair
@@ -242,18 +240,6 @@ class Network:
     def endpoint(self, name: str = "", **options: Any) -> "MemoryEndpoint":
         """A place to listen at and to dial; ``options`` as for ``join``."""
         return MemoryEndpoint(self, name, options)
-
-    def _tls(self, protocol: IProtocol, is_client: bool) -> IProtocol:
-        class One(Factory):
-            noisy = False
-
-            def buildProtocol(self, addr: object) -> IProtocol:
-                return protocol
-
-        server, client = contexts()
-        wrapper = TLSMemoryBIOFactory(client if is_client else server, is_client, One(), self.clock)
-        wrapper.noisy = False
-        return wrapper.buildProtocol(None)  # type: ignore[no-any-return, arg-type]
 
     # -- moving
 

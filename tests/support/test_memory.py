@@ -451,6 +451,45 @@ def test_tls_never_closes_while_a_producer_is_registered() -> None:
     assert near.lost is error.ConnectionDone
 
 
+def test_tls_pulls_a_pull_producer_for_ever() -> None:
+    """All its bytes come; but one that stays registered with nothing to say keeps the reactor busy."""
+    network, pair, near, far = joined(tls=True, capacity=2000)
+    network.pump()
+    near.transport.registerProducer(Pulled(near.transport, 1000), False)
+    near.transport.loseConnection()
+    network.pump()
+    assert far.data == b"0123456789" * 1000 and near.lost is error.ConnectionDone and not pair.open
+
+    network, _, near, far = joined(tls=True)
+    network.pump()
+    idle = Pulled(near.transport, 1, leaves=False)
+    near.transport.registerProducer(idle, False)
+    with pytest.raises(RuntimeError, match="still moving"):
+        network.pump(1000)
+    assert len(far.data) == 10
+    far.transport.abortConnection()
+    network.pump()
+    assert near.lost is error.ConnectionLost
+    late = Pulled(near.transport, 3)
+    near.transport.registerProducer(late, False)
+    network.pump()
+    assert late.count == 0
+
+
+def test_what_a_pull_producer_raises_over_tls_is_raised_by_pump() -> None:
+    """The cooperator does not swallow it."""
+
+    class Broken(Pulled):
+        def resumeProducing(self) -> None:
+            raise LookupError("broken")
+
+    network, pair, near, _ = joined(tls=True)
+    network.pump()
+    near.transport.registerProducer(Broken(pair.near, 1), False)
+    with pytest.raises(LookupError, match="broken"):
+        network.pump()
+
+
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.sampled_from(["near", "far"]), st.integers(0, 300)),
