@@ -79,6 +79,8 @@ class LegacyMux(Mux):
             channel.step(Event.OPENED)
 
     def tick(self, now: float) -> list[Happening]:
+        if self.holds_back:
+            self.liveness.heard(now)  # what is not read cannot be heard: its silence is ours
         self._check_alive(now)
         if self.liveness.should_ask(now):
             self._ask(now)
@@ -92,7 +94,7 @@ class LegacyMux(Mux):
 
     @abstractmethod
     def _ask(self, now: float) -> None:
-        """Send something that a living peer answers."""
+        """Send something that a living peer answers; where nothing can be asked, silence means nothing."""
 
     @abstractmethod
     def _connect(self, frame: Frame, now: float) -> list[Happening]: ...
@@ -209,10 +211,12 @@ class LegacyServerMux(LegacyMux):
             super().end(channel)
 
     def _ask(self, now: float) -> None:
-        if self._asks and not self._barrier.open:
-            self._barrier.ask()
-            self._question = self.liveness.ask(now)
-            self._turns.control(QUESTION)
+        if not self._asks:
+            self.liveness.heard(now)
+            return
+        self._barrier.ask()
+        self._question = self.liveness.ask(now)
+        self._turns.control(QUESTION)
 
     def _ask_if_wanted(self, now: float) -> None:
         if self._barrier.wanted:
@@ -254,7 +258,8 @@ class LegacyServerMux(LegacyMux):
         passed = self._barrier.answer()
         if passed is None:
             return []
-        self.liveness.answered(self._question, now)
+        if not self._barrier.open:  # else it answers an older question than the one that is timed
+            self.liveness.answered(self._question, now)
         happenings: list[Happening] = []
         for what, channel in passed:
             if what == "opened":
@@ -339,11 +344,14 @@ class LegacyAgentMux(LegacyMux):
 
     def _ask(self, now: float) -> None:
         """Empty DATA on a number nobody holds: a server that lives answers with CLOSE."""
-        number = next((n for n in (0, *range(255, 0, -1)) if n not in self.channels), None)
-        if number is not None:
-            self._asked_on = number
-            self._question = self.liveness.ask(now)
-            self._turns.control(encode_frame(Command.DATA, number))
+        used = self.channels.keys() | self._early.keys()
+        number = next((n for n in (0, *range(255, 0, -1)) if n not in used), None)
+        if number is None:
+            self.liveness.heard(now)
+            return
+        self._asked_on = number
+        self._question = self.liveness.ask(now)
+        self._turns.control(encode_frame(Command.DATA, number))
 
     def _connect(self, frame: Frame, now: float) -> list[Happening]:
         happenings: list[Happening] = []

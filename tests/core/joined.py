@@ -9,6 +9,7 @@ after it.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from revtunnel.core.channel import Channel
 from revtunnel.core.legacy import LegacyAgentMux, LegacyServerMux
@@ -24,6 +25,7 @@ from revtunnel.wire.targets import Target
 __all__ = ["TARGET", "End", "Joined", "Stream", "joined_legacy", "joined_rt1"]
 
 TARGET = Target("10.41.51.152", 23)
+PATTERN = bytes(i * 13 % 256 for i in range(251)) + b"..odd"
 
 
 @dataclass
@@ -32,7 +34,7 @@ class Stream:
 
     end: "End"
     channel: Channel
-    other: "Stream | None" = None
+    other: Any = None  # the stream, or the model's service, at the other end
     opened: bool = False
     sent: bytearray = field(default_factory=bytearray)
     received: bytearray = field(default_factory=bytearray)
@@ -46,8 +48,8 @@ class Stream:
 
     def send(self, size: int) -> bool:
         """Send the next ``size`` bytes of this stream's own sequence."""
-        seed = self.channel.number * 7 + (3 if self.end.mux.opens else 5)
-        data = bytes((seed + len(self.sent) + i * 13) & 0xFF for i in range(size))
+        begin = (len(self.sent) + self.channel.number * 8 + self.end.mux.opens) % len(PATTERN)
+        data = (PATTERN * (2 + size // len(PATTERN)))[begin : begin + size]
         self.sent += data
         self.largest = max(self.largest, size)
         self.may_send = self.end.mux.send(self.channel, data)
@@ -159,7 +161,10 @@ class End:
             stream.received += happening.payload
             stream.unconsumed += len(happening.payload)
             if stream.other is not None:
-                assert stream.other.sent.startswith(stream.received), "not what was sent"
+                begin = len(stream.received) - len(happening.payload)
+                assert stream.other.sent[begin : len(stream.received)] == happening.payload, (
+                    "not what was sent"
+                )
         elif isinstance(happening, EndOfFile):
             assert not stream.end_came, "a second end of file"
             stream.end_came = True
