@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.machine import busy_seconds
 from benchmarks.processes import Crew, CrewError
 
 __all__ = ["CompilerMissing", "Load", "Window", "compile_load"]
@@ -53,6 +54,7 @@ class Window:
 
     figures: dict[str, float]
     cpu: dict[str, float]
+    others: float  # cores that anything else kept busy, the benchmark itself included
 
 
 @dataclass(frozen=True)
@@ -89,13 +91,14 @@ class Load:
             )
             lines = _Lines(process, generator, time.monotonic() + seconds + SLACK)
             lines.expect()
-            before = self._cpu(crew, generator)
+            started, busy, before = time.monotonic(), busy_seconds(), self._cpu(crew, generator)
             figures = json.loads(lines.expect())
-            after = self._cpu(crew, generator)
+            took, busy, after = time.monotonic() - started, busy_seconds() - busy, self._cpu(crew, generator)
             if held is not None:
                 held()
         crew.check()
-        return Window(figures, {role: after[role] - before.get(role, 0.0) for role in after})
+        used = {role: after[role] - before.get(role, 0.0) for role in after}
+        return Window(figures, used, max(0.0, busy - sum(used.values())) / took)
 
     def _cpu(self, crew: Crew, generator: Crew) -> dict[str, float]:
         return crew.cpu() | generator.cpu() | self.service.cpu()

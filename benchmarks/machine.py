@@ -12,7 +12,7 @@ from pathlib import Path
 
 import revtunnel
 
-__all__ = ["Quiet", "describe", "wait_for_quiet"]
+__all__ = ["Quiet", "busy_seconds", "describe", "wait_for_quiet"]
 
 VERSION_COMMANDS = {
     "haproxy": "-v",
@@ -49,12 +49,12 @@ def wait_for_quiet(patience: float = 60.0) -> Quiet:
 
 
 def _busy_cores() -> float:
-    before, started = _busy_seconds(), time.monotonic()
+    before, started = busy_seconds(), time.monotonic()
     time.sleep(1)
-    return (_busy_seconds() - before) / (time.monotonic() - started)
+    return (busy_seconds() - before) / (time.monotonic() - started)
 
 
-def _busy_seconds() -> float:
+def busy_seconds() -> float:
     """CPU seconds of all cores since boot, without idle and waiting; with those the hypervisor took."""
     values = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
     return (sum(values) - values[3] - values[4]) / os.sysconf("SC_CLK_TCK")

@@ -2,8 +2,9 @@
 
 Keys and units: up_1 ... down_16 in 10^6 bytes/s; cpu_<row>_<role> in CPU seconds per GiB; ping_* in
 microseconds; connect_* per second; <when>_rss_<role> and _pss_ in MiB; held_kib in KiB of proportional memory
-for each idle connection, both sides; stall_rate without unit; stall_growth_<role> and
-stall_pss_<role> in MiB, memory at the end of the stall, the growth over the same streams without it.
+for each idle connection, both sides; stall_rate without unit; stall_pss_<role> in MiB, at the end of the
+stall, and stall_growth_<role> over the same streams without it; others in cores that something else kept
+busy, mean over the windows.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class Bench:
     folder: Path
     figures: Figures = field(default_factory=dict)
     troubles: list[str] = field(default_factory=list)
+    others: list[float] = field(default_factory=list)  # cores busy with something else, of each window
     crew: Crew | None = None
     port: int = 0
     starts: int = 0
@@ -85,6 +87,7 @@ class Bench:
         """Run the generator against the running system, then let its processes come to rest."""
         crew = self.ready()
         window = self.load.run(crew, mode, self.port, *words, seconds=self.plan.seconds, held=held)
+        self.others.append(window.others)
         crew.settle()
         return window
 
@@ -116,6 +119,8 @@ def measure(system: System, load: Load, plan: Plan, say: Callable[[str], None]) 
                         break
         finally:
             bench.stop()
+    if bench.others:
+        bench.figures["others"] = sum(bench.others) / len(bench.others)
     return bench
 
 

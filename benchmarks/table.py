@@ -217,6 +217,13 @@ def _resident(table: Table) -> str:
     return grid(header, lines)
 
 
+def _others(table: Table) -> str:
+    found = [
+        f"{system} {number(figures['others'], 2)}" for system, figures in table.items() if "others" in figures
+    ]
+    return ", ".join(found) or "not measured"
+
+
 def _stalled(table: Table) -> str:
     header = [
         "system",
@@ -274,5 +281,6 @@ def markdown(
     parts += ["## CPU seconds per GiB, and how busy the load itself was (share of a core)\n", _cpu(table)]
     parts += ["## Resident memory\n", _resident(table), "## One stalled stream of eight\n", _stalled(table)]
     parts += ["## Noise: (largest - smallest) / median over the passes\n", _by_row(spread, percent=True)]
+    parts += [f"Cores that something else kept busy meanwhile (median): {_others(table)}.\n"]
     parts += ["## Notes\n", NOTES + "".join(f"- {remark}\n" for remark in remarks)]
     return "\n".join(parts)
