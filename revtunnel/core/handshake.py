@@ -4,12 +4,16 @@ Each end is an object that takes frames and answers with bytes to send and, once
 RemoteError means: close. ``Denied`` carries the GOAWAY that is to be sent first; its text never says which
 check failed.
 
+Both proofs cover the exchange so far (``_Exchange``): a byte that was changed on the path, be it of a text or
+of an offer, lets no proof pass.
+
 Source: wire/link-extension.md "Negotiation"; wire/readyagent.md section 5.2; faults.md F11 to F14.
 """
 
+import hashlib
 import hmac
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import NamedTuple
 
@@ -25,7 +29,7 @@ from revtunnel.wire.commands import (
     encode_tlvs,
 )
 from revtunnel.wire.errors import RemoteError
-from revtunnel.wire.frames import MAX_PAYLOAD, Frame, encode_frame
+from revtunnel.wire.frames import HEADER_SIZE, MAX_PAYLOAD, Frame, encode_frame
 from revtunnel.wire.reasons import GoAway
 from revtunnel.wire.serials import parse_serial
 from revtunnel.wire.targets import Offer, parse_offer
@@ -46,6 +50,7 @@ LISTEN = encode_frame(Command.LISTEN, 0)
 PROBE = encode_frame(Command.HELLO, VERSION)
 MAX_HELLO = 20_000  # bytes: 64 offers of 257 and the rest
 NONCE_SIZE = 32
+PROOF_ENTRY = 2 + 32  # bytes at the end of the server's HELLO
 LEAST_DATA = 1024  # bytes of DATA in one frame that everybody has to take
 ODD_LISTEN = 255  # bytes of payload that are skipped behind a LISTEN
 FROM_DEVICE = frozenset((Command.CLOSE, Command.DATA))  # instead of HELLO: a legacy device
@@ -154,7 +159,7 @@ def _line(value: bytes) -> str:
 
 def encode_agent_hello(hello: AgentHello) -> bytes:
     """HELLO of an agent, as a frame."""
-    entries = [
+    entries: list[tuple[int, bytes]] = [
         (Tlv.SERIAL, hello.serial.encode("ascii")),
         (Tlv.NONCE, hello.nonce),
         (Tlv.SOFTWARE, hello.software.encode()[:200]),
@@ -162,7 +167,7 @@ def encode_agent_hello(hello: AgentHello) -> bytes:
         (Tlv.LARGEST_DATA, hello.largest_data.to_bytes(4, "big")),
         *((Tlv.OFFER, f"{offer.name}={offer.target}".encode("ascii")) for offer in hello.offers),
     ]
-    return encode_frame(Command.HELLO, VERSION, encode_tlvs([(int(kind), value) for kind, value in entries]))
+    return encode_frame(Command.HELLO, VERSION, encode_tlvs(entries))
 
 
 def decode_agent_hello(payload: bytes, most_offers: int) -> AgentHello:
@@ -197,7 +202,7 @@ def decode_agent_hello(payload: bytes, most_offers: int) -> AgentHello:
 
 def encode_server_hello(hello: ServerHello) -> bytes:
     """HELLO of a server, as a frame."""
-    entries = [
+    entries: list[tuple[int, bytes]] = [
         (Tlv.NAME, hello.name.encode()[:200]),
         (Tlv.SOFTWARE, hello.software.encode()[:200]),
         (Tlv.WINDOW, hello.first_window.to_bytes(4, "big")),
@@ -207,7 +212,7 @@ def encode_server_hello(hello: ServerHello) -> bytes:
     ]
     if hello.proof:
         entries.append((Tlv.PROOF, hello.proof))
-    return encode_frame(Command.HELLO, VERSION, encode_tlvs([(int(kind), value) for kind, value in entries]))
+    return encode_frame(Command.HELLO, VERSION, encode_tlvs(entries))
 
 
 def decode_server_hello(payload: bytes) -> ServerHello:
@@ -225,6 +230,28 @@ def decode_server_hello(payload: bytes) -> ServerHello:
         _number(single, Tlv.SPREAD, 2, 10, 0, 65535) / 10,
         single.get(Tlv.PROOF, b""),
     )
+
+
+class _Exchange:
+    """SHA-256 of LISTEN, probe, HELLO, CHALLENGE; for the server's proof also of PROOF and its HELLO."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+
+    def say(self, frame: bytes) -> bytes:
+        """Add a frame that is sent, and return it."""
+        self._hash.update(frame)
+        return frame
+
+    def hear(self, frame: Frame) -> None:
+        """Add a frame that came."""
+        self._hash.update(encode_frame(*frame))
+
+    def digest(self, entries: bytes = b"") -> bytes:
+        """The binding of a proof; ``entries`` are the server's HELLO without its proof."""
+        final = self._hash.copy()
+        final.update(entries)
+        return final.digest()
 
 
 class _Waiting(Enum):
@@ -251,6 +278,7 @@ class ServerHandshake:
         self._waiting = _Waiting.LISTEN
         self._hello: AgentHello | None = None
         self._verifier: Verifier | None = None
+        self._exchange = _Exchange()
         self._listens = 0
         self.oddities: list[str] = []  # what was tolerated, for the owner to report
 
@@ -283,7 +311,7 @@ class ServerHandshake:
         if self._waiting is _Waiting.HELLO:
             return self._take_hello(frame)
         if frame.command == Command.PROOF:
-            return b"", self._check(frame.payload)
+            return b"", self._check(frame)
         raise RemoteError(f"command {frame.command} instead of a proof")
 
     def time_is_up(self) -> ServerUp | None:
@@ -296,16 +324,9 @@ class ServerHandshake:
         """Our HELLO, with our own proof when the agent had to give one."""
         agent = self._hello
         if agent is not None and self._verifier is not None:
-            proof = prove_server(self._verifier, agent.serial, self._nonce, agent.nonce)
-            hello = ServerHello(
-                hello.name,
-                hello.software,
-                hello.first_window,
-                hello.largest_data,
-                hello.keepalive,
-                hello.spread,
-                proof,
-            )
+            binding = self._exchange.digest(encode_server_hello(replace(hello, proof=b""))[HEADER_SIZE:])
+            proof = prove_server(self._verifier, agent.serial, self._nonce, agent.nonce, binding)
+            hello = replace(hello, proof=proof)
         return encode_server_hello(hello)
 
     def _listen(self, frame: Frame) -> tuple[bytes, ServerUp | None]:
@@ -321,7 +342,8 @@ class ServerHandshake:
         if self._rules.legacy and not self._rules.probe:
             return b"", self._legacy()
         self._waiting = _Waiting.HELLO
-        return PROBE, None
+        self._exchange.hear(frame)
+        return self._exchange.say(PROBE), None
 
     def _legacy(self) -> ServerUp:
         self._waiting = _Waiting.NOTHING
@@ -339,13 +361,16 @@ class ServerHandshake:
             self._waiting = _Waiting.NOTHING
             return b"", ServerUp(hello.serial, hello, False)
         self._waiting = _Waiting.PROOF
-        return encode_frame(Command.CHALLENGE, 0, self._nonce), None
+        self._exchange.hear(frame)
+        return self._exchange.say(encode_frame(Command.CHALLENGE, 0, self._nonce)), None
 
-    def _check(self, proof: bytes) -> ServerUp:
+    def _check(self, frame: Frame) -> ServerUp:
         hello = self._hello
         assert hello is not None
         self._waiting = _Waiting.NOTHING  # one proof for one nonce
-        good = check_device(self._verifier or DUMMY, hello.serial, proof, self._nonce, hello.nonce)
+        said = frame.payload, self._nonce, hello.nonce, self._exchange.digest()
+        good = check_device(self._verifier or DUMMY, hello.serial, *said)
+        self._exchange.hear(frame)
         if not good or self._verifier is None:
             why = "its proof is wrong" if self._verifier else "it is not enrolled"
             raise Denied(GoAway.DENIED, f"serial {hello.serial}: {why}", hello.serial)
@@ -362,6 +387,7 @@ class AgentHandshake:
         self._mine = hello
         self._key = key
         self._legacy = legacy and key is None
+        self._exchange = _Exchange()
         self._nonce: bytes | None = None
         self._greeted = False
 
@@ -374,7 +400,7 @@ class AgentHandshake:
 
     def start(self) -> bytes:
         """LISTEN, unchanged and always first, for the sake of legacy servers."""
-        return LISTEN
+        return self._exchange.say(LISTEN)
 
     def receive(self, frame: Frame) -> tuple[bytes, AgentUp | None]:
         """Take one frame: what to send, and the outcome if that was the last one.
@@ -386,7 +412,7 @@ class AgentHandshake:
         if frame.command == Command.HELLO:
             return self._hello(frame)
         if frame.command == Command.CHALLENGE:
-            return self._challenge(frame.payload), None
+            return self._challenge(frame), None
         if frame.command == Command.GOAWAY:
             raise Dismissed(*decode_goaway(frame.payload))
         if self._legacy and not self._greeted and frame.command in FROM_SERVER:
@@ -405,31 +431,35 @@ class AgentHandshake:
                     f"HELLO of {len(frame.payload)} bytes, version {frame.channel}, for a probe"
                 )
             self._greeted = True
-            return encode_agent_hello(self._mine), None
+            self._exchange.hear(frame)
+            return self._exchange.say(encode_agent_hello(self._mine)), None
         _check_version(frame)
         if not frame.payload:
             raise RemoteError("a second probe")
         theirs = decode_server_hello(frame.payload)
         if self._key is not None:
-            self._check_server(theirs)
+            self._check_server(theirs, frame.payload[:-PROOF_ENTRY])
         return b"", AgentUp(theirs, None)
 
-    def _challenge(self, nonce: bytes) -> bytes:
+    def _challenge(self, frame: Frame) -> bytes:
         serial = self._mine.serial
         if not self._greeted or self._nonce is not None:
             raise RemoteError("CHALLENGE out of turn")
         if self._key is None:
             raise RemoteError(f"the server asks for the device key of {serial}, and no key file is set")
-        self._nonce = nonce
-        return encode_frame(Command.PROOF, 0, prove_device(self._key, serial, nonce, self._mine.nonce))
+        self._nonce = frame.payload
+        self._exchange.hear(frame)
+        said = self._nonce, self._mine.nonce, self._exchange.digest()
+        return self._exchange.say(encode_frame(Command.PROOF, 0, prove_device(self._key, serial, *said)))
 
-    def _check_server(self, theirs: ServerHello) -> None:
+    def _check_server(self, theirs: ServerHello, entries: bytes) -> None:
         assert self._key is not None
         serial = self._mine.serial
         if self._nonce is None:
             raise RemoteError(
                 f"a key is set for {serial}, and the server did not ask for it: is it enrolled there?"
             )
-        wanted = prove_server(verifier_of(self._key, serial), serial, self._nonce, self._mine.nonce)
+        said = self._nonce, self._mine.nonce, self._exchange.digest(entries)
+        wanted = prove_server(verifier_of(self._key, serial), serial, *said)
         if not hmac.compare_digest(wanted, theirs.proof):
             raise RemoteError(f"the server did not prove that it knows the key of {serial}")

@@ -2,19 +2,21 @@
 
 The key is 32 random bytes, shown once. The server keeps two hashes made from it: with ``stored_key`` it can
 check a proof, not make one; with ``server_key`` it proves that it knows this device. So a copy of the
-server's ledger does not open a way in, and an agent with a key notices a false server.
+server's ledger alone does not open a way in, and an agent with a key notices a false server. (A copy of the
+ledger makes a false server, and with a PROOF read off a plain link it gives away ``client_key``: TLS.)
 
-====================  ===========================================================================
+====================  ==================================================================================
 client_key            HMAC-SHA-256(key, "rt1 device" | serial)
 stored_key            SHA-256(client_key)
 server_key            HMAC-SHA-256(key, "rt1 server" | serial)
-transcript            role | 0 | serial | 0 | server nonce | agent nonce | channel binding
-PROOF, 32 bytes       client_key XOR HMAC-SHA-256(stored_key, transcript of role "agent")
-HELLO's proof         HMAC-SHA-256(server_key, transcript of role "server")
-====================  ===========================================================================
+transcript            "rt1 agent" or "rt1 server" | 0 | serial | 0 | server nonce | agent nonce | binding
+PROOF, 32 bytes       client_key XOR HMAC-SHA-256(stored_key, agent transcript)
+HELLO's proof         HMAC-SHA-256(server_key, server transcript)
+====================  ==================================================================================
 
-Source: wire/link-extension.md "Negotiation"; the split into two keys follows RFC 5802 section 3. The channel
-binding is empty on plain TCP.
+Source: wire/link-extension.md "Negotiation"; the split into two keys follows RFC 5802 section 3. The binding
+ties a proof to its connection: handshake.py puts the SHA-256 of the exchange there; what TLS exports belongs
+behind it.
 """
 
 import base64

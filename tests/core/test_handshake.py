@@ -1,5 +1,7 @@
 """Negotiation: both real ends joined through decoders with their judges, and every way it can go wrong."""
 
+import hashlib
+import hmac
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -64,6 +66,17 @@ SERVER_ENTRIES = bytes.fromhex(
     "09020064"  # spread: 100 tenths of a second
 )
 SERVER_HELLO = bytes.fromhex("00241001") + SERVER_ENTRIES
+# from the formulae of core/keys.py and the exchange's hash, with other functions than the module's
+CLIENT_KEY = hmac.digest(KEY, b"rt1 deviceplc-7", "sha256")
+STORED_KEY = hashlib.sha256(CLIENT_KEY).digest()
+SERVER_KEY = hmac.digest(KEY, b"rt1 serverplc-7", "sha256")
+SAID = b"\0plc-7\0" + SERVER_NONCE + AGENT_NONCE
+BINDING = hashlib.sha256(LISTEN + PROBE + AGENT_HELLO + CHALLENGE).digest()
+MASK = hmac.digest(STORED_KEY, b"rt1 agent" + SAID + BINDING, "sha256")
+PROOF = bytes.fromhex("00201200") + bytes(a ^ b for a, b in zip(CLIENT_KEY, MASK, strict=True))
+SERVER_BINDING = hashlib.sha256(LISTEN + PROBE + AGENT_HELLO + CHALLENGE + PROOF + SERVER_ENTRIES).digest()
+SERVER_PROOF = hmac.digest(SERVER_KEY, b"rt1 server" + SAID + SERVER_BINDING, "sha256")
+PROVED_HELLO = bytes.fromhex("00461001") + SERVER_ENTRIES + bytes.fromhex("0b20") + SERVER_PROOF
 DENIED = bytes.fromhex("00031900020000")
 
 RT1 = ListenerRules("agents")
@@ -172,12 +185,10 @@ def test_with_a_key_both_ends_prove_themselves(rules: ListenerRules, size: int) 
     at_server, at_agent = server(rules, {SERIAL: KEY}), agent(KEY)
     converse(at_server, at_agent, size)
 
-    assert at_agent.said.startswith(LISTEN + AGENT_HELLO + encode_header(32, 0x12, 0))
-    assert at_server.said.startswith(PROBE + CHALLENGE + encode_header(len(SERVER_ENTRIES) + 34, 0x10, 1))
+    assert at_agent.said == LISTEN + AGENT_HELLO + PROOF
+    assert at_server.said == PROBE + CHALLENGE + PROVED_HELLO
     assert at_server.up == ServerUp(SERIAL, AGENT, True)
-    assert isinstance(at_agent.up, AgentUp) and at_agent.up.hello is not None
-    assert replace(at_agent.up.hello, proof=b"") == SERVER
-    assert len(at_agent.up.hello.proof) == 32
+    assert at_agent.up == AgentUp(replace(SERVER, proof=SERVER_PROOF), None)
 
 
 def test_the_server_knows_the_serial_before_it_is_proved() -> None:
@@ -289,6 +300,88 @@ def test_one_nonce_is_good_for_one_proof() -> None:
     for proof in (bytes(32), old_agent.said[-32:]):
         with pytest.raises(RemoteError):
             at_server.shake.receive(Frame(Command.PROOF, 0, proof))
+
+
+class Tampering:
+    """A path that changes one byte of one direction, or leaves it out, or puts one before it."""
+
+    def __init__(self, to_server: bool, at: int, change: Callable[[bytes], bytes]) -> None:
+        self.to_server = to_server
+        self.at = at
+        self._left = at
+        self._change = change
+
+    def __call__(self, to_server: bool, data: bytes) -> bytes:
+        if to_server != self.to_server:
+            return data
+        at, self._left = self._left, self._left - len(data)
+        if not 0 <= at < len(data):
+            return data
+        return data[:at] + self._change(data[at : at + 1]) + data[at + 1 :]
+
+
+def nobody_is_fooled(tampering: Tampering) -> None:
+    """The agent does not come up; the server only when nothing but its own last HELLO was changed."""
+    at_server, at_agent = server(KEYED, {SERIAL: KEY}), agent(KEY)
+    converse(at_server, at_agent, wire=tampering)
+    assert at_agent.up is None
+    in_last_hello = not tampering.to_server and tampering.at >= len(PROBE + CHALLENGE)
+    assert (at_server.up is not None) == in_last_hello
+
+
+TO_SERVER = len(LISTEN + AGENT_HELLO + PROOF)
+TO_AGENT = len(PROBE + CHALLENGE + PROVED_HELLO)
+PLACES = [(True, at) for at in range(TO_SERVER)] + [(False, at) for at in range(TO_AGENT)]
+
+
+@pytest.mark.parametrize("bits", [0x01, 0x10, 0x80, 0xFF])
+def test_no_changed_byte_passes(bits: int) -> None:
+    """Each byte of the exchange in turn: header, serial, nonce, offer, text, number, proof."""
+    for to_server, at in PLACES:
+        nobody_is_fooled(Tampering(to_server, at, lambda byte: bytes([byte[0] ^ bits])))
+
+
+@given(st.sampled_from(PLACES), st.integers(0, 255), st.sampled_from(["replaced", "left out", "put before"]))
+@settings(max_examples=300)
+def test_no_mutation_passes(place: tuple[bool, int], value: int, how: str) -> None:
+    """Any value in the place of any byte, a missing byte, a byte too many: no authenticated outcome."""
+    new = bytes([value])
+
+    def change(byte: bytes) -> bytes:
+        return {"replaced": new if byte != new else b"", "left out": b"", "put before": new + byte}[how]
+
+    nobody_is_fooled(Tampering(*place, change))
+
+
+def test_an_offer_cannot_be_changed_on_the_path() -> None:
+    """A HELLO that was cut anew, well formed in every way, lets no proof pass."""
+    other = encode_agent_hello(replace(AGENT, offers=OFFERS[:1]))
+    at_server, at_agent = server(KEYED, {SERIAL: KEY}), agent(KEY)
+    converse(at_server, at_agent, wire=lambda _, data: data.replace(AGENT_HELLO, other))
+    assert at_server.up is None and isinstance(at_server.error, Denied) and at_agent.up is None
+
+
+def test_a_later_version_cannot_be_taken_out_of_the_probe() -> None:
+    """What the server offered is part of what the agent proves: nobody talks the two down."""
+    at_server, at_agent = server(KEYED, {SERIAL: KEY}), agent(KEY)
+    converse(at_server, at_agent, wire=lambda _, data: data.replace(PROBE, bytes.fromhex("00001002")))
+    assert at_server.up is None and isinstance(at_server.error, Denied)
+
+
+def test_the_server_s_proof_is_the_last_entry() -> None:
+    """The proof covers all that stands before it, so nothing can stand behind it."""
+    at_agent = agent(KEY)
+    start(at_agent)
+    at_agent.feed(PROBE + CHALLENGE)
+    at_agent.feed(encode_frame(Command.HELLO, 1, PROVED_HELLO[4:] + bytes.fromhex("0a0178")))
+    assert at_agent.up is None and "did not prove" in str(at_agent.error)
+
+
+def test_a_welcome_can_be_made_twice() -> None:
+    """Asking for the server's HELLO changes nothing."""
+    at_server, _ = recorded()
+    assert isinstance(at_server.shake, ServerHandshake)
+    assert at_server.shake.welcome(SERVER) == at_server.shake.welcome(SERVER) == PROVED_HELLO
 
 
 # -- legacy
