@@ -2,8 +2,10 @@
 
 import hashlib
 import hmac
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
@@ -26,11 +28,16 @@ from revtunnel.core.handshake import (
     encode_server_hello,
 )
 from revtunnel.core.keys import Verifier, verifier_of
-from revtunnel.core.policy import LinkLimits
-from revtunnel.wire.commands import COMMANDS, Command, encode_goaway, encode_tlvs
+from revtunnel.core.legacy import LegacyServerMux
+from revtunnel.core.mux import Happening, Opened, Over
+from revtunnel.core.policy import AgentLimits, LinkLimits, ServerLimits
+from revtunnel.core.rt1 import Rt1Mux
+from revtunnel.core.window import CreditPool
+from revtunnel.wire import commands
+from revtunnel.wire.commands import COMMANDS, Command, Tlv, encode_goaway, encode_tlvs
 from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.frames import Frame, FrameDecoder, encode_frame, encode_header
-from revtunnel.wire.reasons import GoAway
+from revtunnel.wire.reasons import Ended, GoAway
 from revtunnel.wire.targets import parse_offer
 
 LIMITS = LinkLimits()
@@ -907,3 +914,179 @@ def test_offers_have_values() -> None:
     """What the golden bytes offer is what the settings said."""
     assert [offer.name for offer in OFFERS] == ["tcp-23", "http"]
     assert [str(offer.target) for offer in OFFERS] == ["10.41.51.152:23", "127.0.0.1:5000"]
+
+
+# -- the protocol's own page
+
+PAGE = (Path(__file__).parents[2] / "docs" / "link-protocol.rst").read_text("utf-8")
+WORDS = " ".join(PAGE.split())
+ROW = re.compile(r" {4}(agent|server|     ) {2,3}((?:[0-9a-f]{2} )*[0-9a-f]{2})(?:  .*)?")
+
+
+def exchange(title: str) -> list[tuple[str, bytes]]:
+    """The hex of one exchange of the page: who says what, in turn."""
+    said: list[tuple[str, bytes]] = []
+    block = PAGE.partition(f"    exchange {title}\n")[2].partition("\n\n")[0]
+    for line in block.splitlines():
+        row = ROW.fullmatch(line)
+        assert row is not None, line
+        data = bytes.fromhex(row[2])
+        if row[1].strip():
+            said.append((row[1], data))
+        else:
+            said[-1] = (said[-1][0], said[-1][1] + data)
+    return said
+
+
+def overheard(at_server: End, at_agent: End) -> list[tuple[str, bytes]]:
+    """What two real ends say, in turn."""
+    said: list[tuple[str, bytes]] = []
+
+    def wire(to_server: bool, data: bytes) -> bytes:
+        said.append(("agent" if to_server else "server", data))
+        return data
+
+    converse(at_server, at_agent, wire=wire)
+    turns: list[tuple[str, bytes]] = []
+    for who, data in said:
+        if turns and turns[-1][0] == who:
+            data = turns.pop()[1] + data
+        turns.append((who, data))
+    return turns
+
+
+@pytest.mark.parametrize(
+    ("title", "rules", "keys", "key"),
+    [
+        ("without a key", RT1, {}, None),
+        ("with a key", KEYED, {SERIAL: KEY}, KEY),
+        ("with a wrong key", KEYED, {SERIAL: KEY}, OTHER_KEY),
+        ("with a wrong key", KEYED, {}, OTHER_KEY),
+    ],
+)
+def test_the_page_s_negotiations(
+    title: str, rules: ListenerRules, keys: dict[str, bytes], key: bytes | None
+) -> None:
+    """Each negotiation of the page is what the two real ends say."""
+    assert overheard(server(rules, keys), agent(key)) == exchange(title)
+
+
+def test_the_page_s_channel() -> None:
+    """The channel of the page is what two real ends of a link say, and leaves nothing behind."""
+    server_mux = Rt1Mux(LIMITS, True, 0.0, CreditPool(1 << 20))
+    agent_mux = Rt1Mux(LIMITS, False, 0.0, CreditPool(1 << 20))
+    said: list[tuple[str, bytes]] = []
+
+    def carry(who: str, sender: Rt1Mux, receiver: Rt1Mux) -> list[Happening]:
+        data, _, _ = sender.take(1 << 20, 0.0)
+        said.append((who, data))
+        decoder = FrameDecoder(receiver.judge)
+        decoder.receive(data)
+        return [happening for frame in decoder.frames() for happening in receiver.receive(frame, 0.0)]
+
+    ours = server_mux.connect(OFFERS[0].target, 0.0)
+    assert ours is not None
+    carry("server", server_mux, agent_mux)
+    theirs = agent_mux.channels[1]
+    agent_mux.opened(theirs)
+    carry("agent", agent_mux, server_mux)
+    server_mux.send(ours, b"hello")
+    server_mux.end(ours)
+    carry("server", server_mux, agent_mux)
+    agent_mux.consumed(theirs, 5, 0.0)
+    agent_mux.flushed(theirs, 0.0)
+    agent_mux.send(theirs, b"world")
+    agent_mux.end(theirs)
+    carry("agent", agent_mux, server_mux)
+    server_mux.consumed(ours, 5, 0.0)
+    assert server_mux.flushed(ours, 0.0) == [Over(ours, Ended.CLOSED, "")]
+    assert carry("server", server_mux, agent_mux) == [Over(theirs, Ended.CLOSED, "")]
+
+    assert said == exchange("of one channel")
+    assert server_mux.channels == agent_mux.channels == {} and server_mux.free_numbers == 255
+
+
+def test_the_page_s_legacy_device() -> None:
+    """The legacy exchange of the page: the probe, then CONNECT and two questions, and the channel is open."""
+    at_server = server(LEGACY)
+    turns = exchange("with a legacy device")
+    assert [who for who, _ in turns] == ["agent", "server", "agent", "server", "agent"]
+    sent = at_server.feed(turns[0][1])
+    assert isinstance(at_server.shake, ServerHandshake) and at_server.shake.time_is_up() is not None
+
+    mux = LegacyServerMux(LIMITS, 0.0)
+    channel = mux.connect(OFFERS[0].target, 0.0)
+    assert channel is not None
+    assert sent + mux.take(1 << 20, 0.0)[0] == turns[1][1]
+    answer = Frame(Command.CLOSE, 0, b"")
+    assert turns[2][1] == encode_frame(*answer) and mux.receive(answer, 0.0) == []
+    assert mux.take(1 << 20, 0.0)[0] == turns[3][1]
+    assert turns[4][1] == encode_frame(*answer) and mux.receive(answer, 0.0) == [Opened(channel)]
+
+
+def test_the_page_s_table_of_commands() -> None:
+    """It is the one of the module that encodes them, to the letter."""
+    doc = commands.__doc__ or ""
+    assert doc[doc.index("====") : doc.rindex("Source:")].strip() in PAGE
+
+
+def numbered(header: str) -> list[tuple[int, str]]:
+    """Number and word of each row of the page's table with this header line."""
+    body = PAGE.partition(f"\n{header}")[2].partition("\n====")[2].partition("\n====")[0]
+    return [(int(line.split()[0]), line.split()[1]) for line in body.splitlines()[1:]]
+
+
+def test_the_page_s_tables_of_entries_and_reasons() -> None:
+    """Every type and reason of the program is on the page under its number, and no other."""
+    assert numbered("type  name ") == [(kind.value, kind.name) for kind in Tlv]
+    sent = [reason for reason in Ended if reason is not Ended.CLOSED]
+    assert numbered("reason  word              meaning") == [(reason.value, reason.word) for reason in sent]
+    assert numbered("reason  word        meaning") == [(reason.value, reason.word) for reason in GoAway]
+
+
+KIB, MIB = 1024, 1024 * 1024
+OF_SERVER, OF_AGENT = ServerLimits(), AgentLimits()
+
+
+@pytest.mark.parametrize(
+    "phrase",
+    [
+        f"*{LIMITS.glitches}* of them in *{LIMITS.glitch_window:g} s* end the link",
+        f"*{LIMITS.legacy_glitches}* of them end it",
+        f"*{LIMITS.handshake:g} s* after the connection was made",
+        f"waits *{LIMITS.probe:g} s* for HELLO",
+        f"of HELLO {MAX_HELLO:,}",
+        f"*{LIMITS.offers}* offers are taken",
+        f"*{LIMITS.churn}* channels that were given up before they opened within *{LIMITS.churn_window:g} s*",
+        f"did not answer in time (*{OF_AGENT.dial:g} s*)",
+        f"in WINDOW of its HELLO, *{LIMITS.first_window}*",
+        f"raised to *{LIMITS.open_window // KIB} KiB*",
+        f"up to *{LIMITS.largest_window // MIB} MiB*",
+        f"a pool of *{LIMITS.link_pool // MIB} MiB* for a link",
+        f"for a link and *{OF_SERVER.pool // MIB} MiB* for a server",
+        f"at most *{LIMITS.frame // KIB} KiB* while others wait",
+        f"At most *{LIMITS.queue // KIB} KiB* wait for a channel",
+        f"between *{LIMITS.smallest_quantum // KIB} KiB* and *{LIMITS.largest_quantum // KIB} KiB*",
+        f"PING after *{LIMITS.keepalive:g} s* of silence",
+        f"or *{LIMITS.busy_keepalive:g} s* after data was sent",
+        f"for *{LIMITS.answer:g} s*, or *{LIMITS.busy_answer:g} s* while data is unanswered",
+        f"between 0 and {OF_AGENT.retry_first:g} s, doubled with each failure",
+        f"doubled with each failure, at most *{OF_AGENT.retry_most:g} s*",
+        f"lived for *{OF_AGENT.stable:g} s*",
+        f"More than *{OF_SERVER.duplicate_swaps}* replacements in *{OF_SERVER.duplicate_window:g} s*",
+        f"the number rests for *{LIMITS.echo_wait / 2:g} s*",
+        f"no CLOSE comes for *{LIMITS.echo_wait:g} s*",
+        f"*{LIMITS.legacy_queue_hard // MIB} MiB*, or all *{LIMITS.legacy_link_queue // MIB} MiB*",
+        f"After *{LIMITS.legacy_stall:g} s* of that",
+        f"is kept: *{LIMITS.early_data // KIB} KiB*, *{LIMITS.early_wait:g} s*, then CLOSE",
+        f"*{LIMITS.legacy_linger:g} s* of silence before it is cut",
+    ],
+)
+def test_the_page_s_numbers(phrase: str) -> None:
+    """Each default that the page names is the program's."""
+    assert phrase in WORDS
+
+
+def test_the_violations_are_counted_in_words() -> None:
+    """The page says the third time."""
+    assert LIMITS.violations == 3 and "The *third* time on a link ends the link" in WORDS
