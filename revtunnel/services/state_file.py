@@ -1,0 +1,203 @@
+"""The state file: one SQLite database that one server has for itself.
+
+Rule of this file: opening it either works, or works empty with a warning, or says in one sentence why not.
+A damaged file is moved aside, not deleted; a file of a newer program or of another one is not touched;
+two servers never have the same file (a lock that ends with its process, however that ends).
+
+Open it after the last fork: neither SQLite nor its locks survive one.
+
+Source: faults.md N37, N38; ours for the rest.
+"""
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+
+__all__ = ["SCHEMA", "LedgerError", "StateFile"]
+
+APPLICATION = 0x72767475  # "rvtu" in the file's header: this database is ours
+BUSY = 250  # milliseconds to wait for somebody who reads the file with other tools
+MOST_ASIDE = 9  # damaged files that are kept; the last one is overwritten
+
+# one entry for each schema: what makes it from the one before
+_UPGRADES = (
+    (
+        "CREATE TABLE leases (port INTEGER PRIMARY KEY, pool TEXT NOT NULL, serial TEXT NOT NULL,"
+        " target TEXT NOT NULL, state TEXT NOT NULL, wanted INTEGER NOT NULL, until REAL)",
+    ),
+    (
+        "CREATE TABLE keys (serial TEXT PRIMARY KEY,"
+        " stored_key BLOB NOT NULL CHECK (length(stored_key) = 32),"
+        " server_key BLOB NOT NULL CHECK (length(server_key) = 32), enrolled REAL NOT NULL) WITHOUT ROWID",
+    ),
+)
+SCHEMA = len(_UPGRADES)
+_SHAPE = (
+    "SELECT port, pool, serial, target, state, wanted, until FROM leases LIMIT 0",
+    "SELECT serial, stored_key, server_key, enrolled FROM keys LIMIT 0",
+)
+
+_DAMAGE = (
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_ERROR,
+)  # the last: a table is missing
+
+
+class LedgerError(Exception):
+    """The state file cannot be used; the text is for the operator, the server does not start."""
+
+
+class _Damaged(Exception):
+    """The file is not what was once written."""
+
+
+class StateFile:
+    """An open state file. ``warnings`` tells what the operator should know about how it opened."""
+
+    def __init__(self, path: str | None) -> None:
+        """Open or make the file ``path``; None is a database in memory, gone at the end.
+
+        Raises:
+            LedgerError: another server has it, a newer or another program wrote it, or the system says no.
+        """
+        self.path = path
+        self.warnings: list[str] = []
+        self.moved_aside: str | None = None
+        self._lock = None if path is None else _lock(path)
+        try:
+            self.connection = self._open()
+        except BaseException:
+            self._unlock()
+            raise
+
+    def close(self) -> None:
+        """Close the file and let another server have it."""
+        self.connection.close()
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _open(self) -> sqlite3.Connection:
+        if self.path is None:
+            return _connect(":memory:")
+        try:
+            self._touch(self.path)
+            try:
+                return _connect(self.path)
+            except _Damaged as error:
+                aside = self.moved_aside = _move_aside(self.path)
+                self.warnings.append(f"{self.path} was damaged ({error}): kept as {aside}, started empty")
+            self._touch(self.path)
+            return _connect(self.path)
+        except (sqlite3.Error, OSError, _Damaged) as error:
+            raise LedgerError(f"{self.path}: {error}") from None
+
+    def _touch(self, path: str) -> None:
+        """Make the file if it is not there; nobody else may read it, for it holds keys."""
+        existed = os.path.exists(path)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            status = os.fstat(descriptor)
+            if existed and status.st_size == 0:
+                self.warnings.append(f"{path} was empty")
+            if status.st_mode & 0o177:
+                os.fchmod(descriptor, 0o600)
+        finally:
+            os.close(descriptor)
+
+
+def _lock(path: str) -> int:
+    """The descriptor of ``path.lock``, locked until it is closed or the process ends."""
+    try:
+        descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise LedgerError(f"{path}.lock: {error.strerror}") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = os.read(descriptor, 20).decode("ascii", "replace").strip() or "unknown"
+        os.close(descriptor)
+        if isinstance(error, BlockingIOError):
+            raise LedgerError(f"{path} is in use by another server, process {holder}") from None
+        raise LedgerError(f"{path}.lock: {error.strerror}") from None
+    with contextlib.suppress(OSError):  # the number is a courtesy
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
+    return descriptor
+
+
+def _connect(path: str) -> sqlite3.Connection:
+    """An open database of today's schema.
+
+    Raises:
+        _Damaged: nothing can be trusted in it.
+        LedgerError: it is not for this program.
+    """
+    connection = sqlite3.connect(path, timeout=BUSY / 1000, isolation_level=None)
+    connection.text_factory = lambda text: text.decode("utf-8", "replace")
+    try:
+        _check(connection, path)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        _upgrade(connection)
+        for statement in _SHAPE:
+            connection.execute(statement)
+    except sqlite3.DatabaseError as error:
+        connection.close()
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE:
+            raise _Damaged(str(error)) from None
+        raise
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _number(connection: sqlite3.Connection, query: str) -> int:
+    return int(connection.execute(query).fetchone()[0])
+
+
+def _check(connection: sqlite3.Connection, path: str) -> None:
+    """Judge whose file it is before anything is written to it, then whether it is whole."""
+    version = _number(connection, "PRAGMA user_version")
+    owner = _number(connection, "PRAGMA application_id")
+    tables = _number(connection, "SELECT count(*) FROM sqlite_master")
+    if owner != APPLICATION and (owner or version or tables):
+        raise LedgerError(f"{path} is the database of another program")
+    if version > SCHEMA:
+        raise LedgerError(
+            f"{path} has schema {version}, this program knows up to {SCHEMA}: a newer one wrote it"
+        )
+    (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if verdict != "ok":
+        raise _Damaged(verdict)
+
+
+def _upgrade(connection: sqlite3.Connection) -> None:
+    """Bring the schema up to today's, all or nothing."""
+    version = _number(connection, "PRAGMA user_version")
+    if version == SCHEMA:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    for statements in _UPGRADES[version:]:
+        for statement in statements:
+            connection.execute(statement)
+    connection.execute(f"PRAGMA application_id = {APPLICATION}")
+    connection.execute(f"PRAGMA user_version = {SCHEMA}")
+    connection.execute("COMMIT")
+
+
+def _move_aside(path: str) -> str:
+    """Rename a damaged file and what belongs to it; returns its new name."""
+    names = [f"{path}.corrupt-{number}" for number in range(1, MOST_ASIDE + 1)]
+    aside = next((name for name in names if not os.path.exists(name)), names[-1])
+    os.replace(path, aside)
+    for suffix in ("-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(path + suffix, aside + suffix)
+    return aside

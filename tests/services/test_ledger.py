@@ -1,0 +1,386 @@
+"""The ledger on real files: what it keeps, whom it lets in, and what becomes of damaged or full disks."""
+
+import contextlib
+import os
+import resource
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from revtunnel.core.lease_rows import Row
+from revtunnel.core.leases import Leases
+from revtunnel.core.pools import Pool, State
+from revtunnel.services.ledger import FILE_NAME, DeviceKey, LedgerError, SqliteLedger
+from revtunnel.services.state_file import SCHEMA
+from revtunnel.wire.errors import LocalError
+
+ROW = Row(20000, "default", "plc-7", "http", State.RESERVED, False, None)
+ONE, TWO = b"1" * 32, b"2" * 32
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    """Where the state file of this test is."""
+    return str(tmp_path / FILE_NAME)
+
+
+@contextlib.contextmanager
+def opened(path: str | None, wall: float = 1_700_000_000.0) -> Iterator[SqliteLedger]:
+    """A ledger whose wall clock stands still, closed at the end."""
+    ledger = SqliteLedger(path, lambda: wall)
+    try:
+        yield ledger
+    finally:
+        ledger.close()
+
+
+def fill(path: str, rows: int = 500) -> None:
+    """A state file of several pages."""
+    with opened(path) as ledger:
+        ledger.save([ROW._replace(port=20000 + number, serial=f"d-{number}") for number in range(rows)], [])
+        ledger.put_key("plc-7", ONE, TWO)
+
+
+# ---- what it keeps
+
+
+def test_rows_come_back_with_what_is_left_of_their_time(path: str) -> None:
+    """Seconds that passed by the wall clock are gone, the rest is as it was written."""
+    rows = [
+        ROW,
+        Row(20001, "default", "plc-7", "tcp-23", State.STICKY, True, 100.0),
+        Row(20002, "default", "a", "x", State.QUARANTINED, False, 60.0),
+        Row(20003, "default", "a", "x", State.SPOILED, False, -5.0),
+    ]
+    with opened(path, 1000.0) as ledger:
+        ledger.save([*rows, ROW._replace(port=1)], [])
+        ledger.save([rows[0]], [1, 2])
+        assert sorted(ledger.load()) == rows
+    with opened(path, 1070.0) as ledger:
+        assert [row.left for row in sorted(ledger.load())] == [None, 30.0, -10.0, -75.0]
+        assert ledger.warnings == []
+
+
+def test_keys_are_kept_replaced_and_withdrawn(path: str) -> None:
+    """The two halves that verify a device, and when it was enrolled."""
+    with opened(path, 1000.0) as ledger:
+        assert ledger.key_of("plc-7") is None
+        ledger.put_key("plc-7", ONE, TWO)
+        ledger.put_key("plc-8", ONE, ONE)
+        assert ledger.remove_key("plc-8")
+        assert not ledger.remove_key("plc-8")
+    with opened(path, 2000.0) as ledger:
+        assert ledger.key_of("plc-7") == DeviceKey(ONE, TWO, 1000.0)
+        assert ledger.key_of("plc-8") is None
+        ledger.put_key("plc-7", TWO, ONE)
+        assert ledger.key_of("plc-7") == DeviceKey(TWO, ONE, 2000.0)
+        with pytest.raises(LocalError):
+            ledger.put_key("plc-9", ONE[:31], TWO)
+        assert ledger.key_of("plc-9") is None
+
+
+def test_enrolled_serials_are_listed_in_pages() -> None:
+    """In order, with a cursor, each once."""
+    with opened(None) as ledger:
+        for number in range(25):
+            ledger.put_key(f"d-{number:02}", ONE, TWO)
+        after, seen = "", list[str]()
+        while page := ledger.serials_with_keys(after, 10):
+            assert len(page) <= 10
+            seen += page
+            after = page[-1]
+        assert seen == [f"d-{number:02}" for number in range(25)]
+
+
+def test_without_a_path_nothing_touches_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In memory, and two of them are not in each other's way."""
+    monkeypatch.chdir(tmp_path)
+    with opened(None) as one, opened(None) as two:
+        one.save([ROW], [])
+        assert list(one.load()) == [ROW]
+        assert list(two.load()) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_promises_survive_a_restart_in_a_file(path: str) -> None:
+    """The allocator and the ledger together: the device finds its port."""
+    pool = Pool("default", ((20000, 20999),))
+    with opened(path) as ledger:
+        table = Leases([pool], 50.0, ledger=ledger)
+        ports = {serial: table.open(serial, "x", 50.0).port for serial in ("a", "b", "c")}
+    with opened(path) as ledger:
+        table = Leases([pool], 7.0, ledger=ledger)
+        assert {serial: table.open(serial, "x", 7.0).port for serial in ("c", "d", "a", "b")} == {
+            **ports,
+            "d": 20003,
+        }
+
+
+# ---- the file
+
+
+def test_the_file_is_for_its_owner_alone(path: str) -> None:
+    """It holds keys: 0600 from the first moment, also if it was wider before, also its log."""
+    old = os.umask(0)
+    try:
+        for mode in (None, 0o666):
+            if mode is not None:
+                os.chmod(path, mode)
+            with opened(path) as ledger:
+                ledger.save([ROW], [])
+                for name in (path, path + "-wal", path + "-shm", path + ".lock"):
+                    assert stat.S_IMODE(os.stat(name).st_mode) == 0o600
+    finally:
+        os.umask(old)
+
+
+def test_the_file_is_a_write_ahead_log_of_our_schema(path: str) -> None:
+    """What an operator's tools see."""
+    fill(path, 1)
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert other.execute("PRAGMA user_version").fetchone() == (SCHEMA,)
+        assert other.execute("SELECT port, serial FROM leases").fetchall() == [(20000, "d-0")]
+
+
+def test_n38_a_second_server_is_told_who_has_the_file(path: str) -> None:
+    """And gets it once the first one is gone."""
+    with (
+        opened(path) as first,
+        pytest.raises(LedgerError, match=f"in use by another server, process {os.getpid()}$"),
+    ):
+        first.save([ROW], [])
+        SqliteLedger(path, lambda: 0.0)
+    with opened(path) as second:
+        assert list(second.load()) == [ROW]
+
+
+def test_a_missing_directory_is_an_error(tmp_path: Path) -> None:
+    """The state directory is made by whoever installs the server, with its own rights."""
+    with pytest.raises(LedgerError, match="No such file"):
+        SqliteLedger(str(tmp_path / "missing" / FILE_NAME), lambda: 0.0)
+
+
+def test_a_directory_in_its_place_is_an_error(path: str) -> None:
+    """Clear text, and the lock is free again."""
+    os.mkdir(path)
+    for _ in range(2):
+        with pytest.raises(LedgerError, match="directory"):
+            SqliteLedger(path, lambda: 0.0)
+
+
+# ---- damage
+
+
+@pytest.mark.parametrize("damage", ["noise", "cut", "half", "page", "table"])
+def test_n37_a_damaged_file_is_moved_aside(path: str, damage: str) -> None:
+    """The server starts empty, says so, and the old bytes are still there for whoever can read them."""
+    fill(path)
+    if damage == "table":
+        with contextlib.closing(sqlite3.connect(path)) as other:
+            other.execute("DROP TABLE leases")
+    before = Path(path).read_bytes()
+    size = len(before)
+    after = {
+        "noise": os.urandom(size),
+        "cut": before[:300],
+        "half": before[: size // 2],
+        "page": before[:4096] + bytes(4096) + before[8192:],
+        "table": before,
+    }[damage]
+    Path(path).write_bytes(after)
+    with opened(path) as ledger:
+        assert ledger.moved_aside == path + ".corrupt-1"
+        (warning,) = ledger.warnings
+        assert "was damaged" in warning
+        assert "corrupt-1, started empty" in warning
+        assert list(ledger.load()) == []
+        ledger.save([ROW], [])
+    assert Path(path + ".corrupt-1").read_bytes() == after
+    with opened(path) as ledger:
+        assert (ledger.warnings, ledger.moved_aside, list(ledger.load())) == ([], None, [ROW])
+
+
+def test_n37_damage_again_and_again_fills_no_disk(path: str) -> None:
+    """Nine files are kept, and a damaged file's log never meets the new one."""
+    for number in range(1, 12):
+        Path(path).write_bytes(b"x" * 5000)
+        Path(path + "-wal").write_bytes(b"y" * 5000)
+        with opened(path) as ledger:
+            assert ledger.moved_aside == f"{path}.corrupt-{min(number, 9)}"
+            ledger.save([ROW], [])
+            assert list(ledger.load()) == [ROW]
+    assert len(list(Path(path).parent.glob("*.corrupt-?"))) == 9
+
+
+def test_n37_an_empty_file_is_a_new_one_with_a_warning(path: str) -> None:
+    """Cut to nothing: there is nothing to keep, but the operator should know."""
+    fill(path)
+    os.truncate(path, 0)
+    with opened(path) as ledger:
+        assert ledger.warnings == [f"{path} was empty"]
+        assert list(ledger.load()) == []
+
+
+def test_rows_that_make_no_sense_are_skipped(path: str) -> None:
+    """One spoiled row costs one port its history, and is told."""
+    fill(path, 4)
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute("UPDATE leases SET state = 'lost' WHERE port = 20000")
+        other.execute("UPDATE leases SET until = 'soon' WHERE port = 20001")
+        other.execute("UPDATE leases SET serial = CAST(x'ff41' AS TEXT) WHERE port = 20002")
+        other.execute("UPDATE leases SET port = 70000 WHERE port = 20003")
+        other.commit()
+    with opened(path) as ledger:
+        assert list(ledger.load()) == []
+        assert [warning.split()[5] for warning in ledger.warnings] == ["20000", "20001", "20002", "70000"]
+
+
+# ---- schemas
+
+
+def test_a_newer_file_is_not_touched(path: str) -> None:
+    """Going back to an older program is a decision for people."""
+    fill(path)
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute(f"PRAGMA user_version = {SCHEMA + 1}")
+    before = Path(path).read_bytes()
+    for _ in range(2):
+        with pytest.raises(LedgerError, match=f"has schema {SCHEMA + 1}, this program knows up to {SCHEMA}"):
+            SqliteLedger(path, lambda: 0.0)
+    assert Path(path).read_bytes() == before
+
+
+def test_an_older_file_is_brought_up_to_date(path: str) -> None:
+    """The first schema had leases only; they stay."""
+    fill(path, 3)
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute("DROP TABLE keys")
+        other.execute("PRAGMA user_version = 1")
+    with opened(path) as ledger:
+        assert ledger.warnings == []
+        assert len(list(ledger.load())) == 3
+        ledger.put_key("plc-7", ONE, TWO)
+    with opened(path) as ledger:
+        assert ledger.serials_with_keys() == ["plc-7"]
+
+
+def test_another_programs_database_is_not_touched(path: str) -> None:
+    """A wrong setting must not eat somebody's data."""
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TABLE leases (who TEXT)")
+    with pytest.raises(LedgerError, match="another program"):
+        SqliteLedger(path, lambda: 0.0)
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        assert other.execute("SELECT * FROM leases").fetchall() == []
+
+
+# ---- a disk that does not take it
+
+
+@contextlib.contextmanager
+def full_disk(bytes_left: int) -> Iterator[None]:
+    """No file may grow beyond this size: writes fail as on a full disk."""
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_left, old[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_n37_a_full_disk_loses_nothing_while_the_process_lives(path: str) -> None:
+    """Nothing is raised, the change counts, `problem` tells, and the next change brings all to the disk."""
+    with opened(path) as ledger:
+        ledger.save([ROW], [])
+        ledger.put_key("old", ONE, TWO)
+        with full_disk(4096):
+            ledger.save([ROW._replace(port=20001)], [20000])
+            assert ledger.problem is not None
+            ledger.put_key("new", ONE, TWO)
+            assert ledger.remove_key("old")
+            assert [row.port for row in ledger.load()] == [20001]
+            assert ledger.serials_with_keys() == ["new"]
+            assert ledger.key_of("old") is None
+        ledger.save([ROW._replace(port=20002)], [])
+        assert ledger.problem is None
+    with opened(path) as ledger:
+        assert sorted(row.port for row in ledger.load()) == [20001, 20002]
+        assert ledger.serials_with_keys() == ["new"]
+
+
+def test_a_file_locked_by_other_tools_is_written_later(path: str) -> None:
+    """Somebody's open transaction holds up one save, not the server."""
+    with opened(path) as ledger, contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        for port in range(20000, 20100):
+            ledger.save([ROW._replace(port=port)], [])
+        assert ledger.problem == "database is locked"
+        other.execute("COMMIT")
+        ledger.save([], [20000])
+        assert ledger.problem is None
+        assert other.execute("SELECT count(*) FROM leases").fetchone() == (99,)
+
+
+def test_closing_tries_once_more(path: str) -> None:
+    """What was pending is not lost by an orderly stop."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        with opened(path) as ledger:
+            other.execute("BEGIN IMMEDIATE")
+            ledger.save([ROW], [])
+            assert ledger.problem
+            other.execute("COMMIT")
+        assert other.execute("SELECT count(*) FROM leases").fetchone() == (1,)
+
+
+def test_use_after_close_is_a_bug(path: str) -> None:
+    """Not a problem of the disk, so it is not hidden."""
+    with opened(path) as ledger:
+        pass
+    with pytest.raises(sqlite3.ProgrammingError):
+        ledger.save([ROW], [])
+
+
+# ---- processes
+
+WRITER = """
+import sys, time
+from revtunnel.core.lease_rows import Row
+from revtunnel.core.pools import State
+from revtunnel.services.ledger import SqliteLedger
+ledger = SqliteLedger(sys.argv[1], time.time)
+for number in range(1_000_000):
+    port, gone = 20000 + number % 1000, 20000 + (number + 500) % 1000
+    ledger.save([Row(port, "default", f"d-{number}", "x", State.RESERVED, False, None)], [gone])
+    print(number, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_n38_kill_9_of_a_writer_leaves_all_it_had_said(path: str) -> None:
+    """Killed in the middle of its writes, five times: what it told as saved is there, its lock is not."""
+    for _ in range(5):
+        with subprocess.Popen(
+            [sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE, text=True
+        ) as writer:
+            assert writer.stdout is not None
+            for number in range(1100):
+                assert writer.stdout.readline() == f"{number}\n"
+            with pytest.raises(LedgerError, match=f"process {writer.pid}$"):
+                SqliteLedger(path, lambda: 0.0)
+            writer.kill()
+            said = 1099 + len(writer.stdout.readlines())
+        with opened(path) as ledger:
+            assert ledger.warnings == []
+            rows = {row.port: row.serial for row in ledger.load()}
+            newest = max(int(serial[2:]) for serial in rows.values())
+            assert newest in (said, said + 1)
+            assert set(rows.values()) == {f"d-{number}" for number in range(newest - 499, newest + 1)}
