@@ -182,8 +182,6 @@ class LegacyServerMux(LegacyMux):
 
     def flushed(self, channel: Channel, now: float) -> list[Happening]:
         channel.flushed = True
-        if channel.state is State.GOT_CLOSE:
-            channel.step(Event.SEND_CLOSE)  # nothing is sent: the device has forgotten the number
         return self._ended(channel, Ended.CLOSED, "")
 
     def tick(self, now: float) -> list[Happening]:
@@ -247,7 +245,7 @@ class LegacyServerMux(LegacyMux):
         channel.step(Event.GET_CLOSE)
         self._rest(channel, now)
         if refused:
-            return self._over(channel, Ended.REFUSED, "the device closed before it had connected")
+            return self._ended(channel, Ended.REFUSED, "the device closed before it had connected")
         if channel.over:
             return []
         self._turns.remove(channel)
@@ -289,6 +287,8 @@ class LegacyServerMux(LegacyMux):
             self._forget(channel)
 
     def _ended(self, channel: Channel, reason: Ended, detail: str) -> list[Happening]:
+        if channel.state is State.GOT_CLOSE:
+            channel.step(Event.SEND_CLOSE)  # nothing is sent: the device has forgotten the number
         happenings = self._over(channel, reason, detail)
         if channel.rested:
             self._forget(channel)
@@ -302,6 +302,7 @@ class LegacyAgentMux(LegacyMux):
         super().__init__(limits, False, now)
         self._early: dict[int, tuple[float, list[bytes]]] = {}
         self._early_size = 0
+        self._closed: set[int] = set()  # we said CLOSE first: DATA is late, until the server says a word
         self._asked_on: int | None = None
         self._question = b""
 
@@ -309,11 +310,10 @@ class LegacyAgentMux(LegacyMux):
         raise NotImplementedError("an agent opens no channels")
 
     def reset(self, channel: Channel, reason: Ended, detail: str, now: float) -> list[Happening]:
-        if not channel.over:
-            self._send_close(channel.number)
-        happenings = self._over(channel, reason, detail)
-        self._forget(channel)
-        return happenings
+        if channel.over:
+            return []
+        self._send_close(channel.number)
+        return self._closed_here(channel, reason, detail)
 
     def flushed(self, channel: Channel, now: float) -> list[Happening]:
         channel.flushed = True
@@ -337,10 +337,16 @@ class LegacyAgentMux(LegacyMux):
 
     def _last_of_direction(self, channel: Channel, now: float) -> bytes:
         """The service ended: CLOSE, and the number is the server's again."""
-        channel.step(Event.SEND_CLOSE)
-        self._later += self._over(channel, Ended.CLOSED, "")
-        self._forget(channel)
+        self._later += self._closed_here(channel, Ended.CLOSED, "")
         return encode_frame(Command.CLOSE, channel.number)
+
+    def _closed_here(self, channel: Channel, reason: Ended, detail: str) -> list[Happening]:
+        """We say CLOSE; what the server had sent by then is not early DATA of the number's next client."""
+        if channel.step(Event.SEND_CLOSE) is State.SENT_LAST:
+            self._closed.add(channel.number)
+        happenings = self._over(channel, reason, detail)
+        self._forget(channel)
+        return happenings
 
     def _ask(self, now: float) -> None:
         """Empty DATA on a number nobody holds: a server that lives answers with CLOSE."""
@@ -359,6 +365,7 @@ class LegacyAgentMux(LegacyMux):
         if old is not None:  # without a CLOSE: it would meet the new client
             happenings += self._glitch(f"CONNECT for number {frame.channel}, which was in use", now)
             happenings += self._over(old, Ended.RESET_BY_PEER, "the server gave its number to another client")
+        self._closed.discard(frame.channel)
         early = self._drop_early(frame.channel)
         try:
             target = decode_connect(frame.payload)
@@ -375,6 +382,7 @@ class LegacyAgentMux(LegacyMux):
         if frame.channel == self._asked_on:
             self._asked_on = None
             self.liveness.answered(self._question, now)
+        self._closed.discard(frame.channel)
         early = self._drop_early(frame.channel)
         channel = self.channels.get(frame.channel)
         if channel is None:
@@ -386,7 +394,7 @@ class LegacyAgentMux(LegacyMux):
         return [EndOfFile(channel)]
 
     def _unknown_data(self, frame: Frame, now: float) -> list[Happening]:
-        if not frame.payload:
+        if not frame.payload or frame.channel in self._closed:
             return []
         if frame.channel == 0 and frame.payload == b"\0":
             self._send_close(0)  # the server's question

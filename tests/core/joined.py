@@ -250,7 +250,7 @@ class Joined:
 
     def finish(self) -> None:
         """Every owner does what ends its streams in order, until nothing moves."""
-        for _ in range(10_000):
+        for _ in range(500):
             self.settle()
             if not self._act():
                 return

@@ -1,17 +1,23 @@
 """The legacy wire: our server with a model of a device, our agent with a server's frames, ours with ours."""
 
 import pytest
+from hypothesis import settings
 
+from revtunnel.core.channel import State
 from revtunnel.core.legacy import LegacyAgentMux, LegacyServerMux
 from revtunnel.core.mux import Stalled
 from revtunnel.core.policy import LinkLimits
-from revtunnel.wire.commands import Command
+from revtunnel.wire.commands import Command, encode_connect
 from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.frames import Frame, encode_frame
+from revtunnel.wire.reasons import Ended
 from tests.core.device import Device
-from tests.core.joined import TARGET
+from tests.core.joined import TARGET, End, Joined, glitches, joined_legacy
+from tests.core.owners import SMALL, OwnersMachine
 
 LIMITS = LinkLimits()
+CONNECT_9 = encode_frame(Command.CONNECT, 9, encode_connect(TARGET))
+frame = encode_frame
 
 
 def ticks_until(mux: LegacyServerMux | LegacyAgentMux, now: float, until: float) -> int:
@@ -23,6 +29,80 @@ def ticks_until(mux: LegacyServerMux | LegacyAgentMux, now: float, until: float)
         now += mux.due(now)
         count += 1
     return count
+
+
+# -- ours with ours
+
+
+class LegacyMachine(OwnersMachine):
+    """Our server's end and our agent's end of the legacy wire, in any order of their owners' moves."""
+
+    def join(self) -> Joined:
+        return joined_legacy(SMALL)
+
+    def teardown(self) -> None:
+        """Let everything end: what a service said in order came whole, and nothing is left anywhere."""
+        self.joined.finish()
+        self.bounds_hold()
+        at_rest(self.joined)
+        for client in self.joined.server.streams:
+            assert client.over is not None
+            spoiled = id(client) in self.spoiled or id(client.other) in self.spoiled
+            assert spoiled or client.whole
+            if client.over.reason is Ended.REFUSED:
+                assert not client.received
+            elif not spoiled:
+                assert client.over.reason is Ended.CLOSED
+
+
+TestLegacyMachine = LegacyMachine.TestCase
+TestLegacyMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def at_rest(joined: Joined) -> None:
+    """Both ends have nothing left: no channel, no byte owed, no number in use, nothing odd."""
+    assert glitches(joined) == []
+    for end in joined.ends:
+        assert end.mux.channels == {}
+        assert end.mux._owed == 0  # type: ignore[attr-defined]
+        assert not end.mux.holds_back
+        assert not end.mux._turns.waiting
+        assert all(stream.over is not None for stream in end.streams)
+    assert all(stream.channel.state is State.CLOSED for stream in joined.server.streams)
+    assert joined.server.mux.free_numbers == joined.server.mux.limits.channels
+
+
+def test_f8_f9_bytes_that_were_under_way_at_our_close_never_reach_the_number_s_next_client() -> None:
+    """The service ended; what its client had said meanwhile is late, not early DATA of the next one."""
+    joined = joined_legacy(LinkLimits(channels=1))
+    old, service = joined.channel()
+    old.send(100)
+    joined.server.take()
+    service.finish()
+    joined.agent.take()
+    joined.deliver(joined.server)
+    old.flush()
+    joined.deliver(joined.agent)  # late DATA meets a number that nobody holds
+    joined.settle()
+    new, _ = joined.channel()
+    assert new.channel.number == old.channel.number
+    assert joined.agent.streams[-1].received == b""
+    joined.finish()
+    at_rest(joined)
+
+
+def test_f18_data_before_its_connect_is_early_again_once_the_server_has_said_close() -> None:
+    """The real server echoes our CLOSE; what comes after that belongs to the number's next client."""
+    agent = End(LegacyAgentMux(LIMITS, 0.0))
+    agent.read(CONNECT_9)
+    agent.streams[0].open()
+    agent.streams[0].finish()
+    agent.take()
+    agent.read(frame(Command.DATA, 9, b"late"))
+    agent.read(frame(Command.CLOSE, 9))
+    agent.read(frame(Command.DATA, 9, b"early"))
+    agent.read(CONNECT_9)
+    assert agent.streams[1].received == b"early"
 
 
 # -- signs of life

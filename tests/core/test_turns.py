@@ -27,7 +27,7 @@ def take_turns(turns: Turns, rounds: int) -> list[int]:
     """The numbers of the channels that had a turn, each with one frame."""
     order = []
     while len(order) < rounds and (channel := turns.next()) is not None:
-        turns.cut(channel, 1 << 20)
+        turns.cut(channel, 1 << 16)
         turns.schedule(channel)
         order.append(channel.number)
     return order
@@ -50,7 +50,7 @@ def test_n6_eight_channels_with_unequal_backlogs_get_equal_shares() -> None:
     for turn in range(800):
         channel = turns.next()
         assert channel is not None
-        turns.cut(channel, 1 << 20)
+        turns.cut(channel, 1 << 16)
         turns.schedule(channel)
         if turn % 8 == 7:
             assert {c.bytes_sent for c in channels} == {(turn // 8 + 1) * LIMITS.frame}
@@ -141,8 +141,8 @@ def test_a_removed_channel_has_no_turn() -> None:
 @pytest.mark.parametrize(
     ("others", "quantum", "credit", "size"),
     [
-        (0, 1 << 18, None, 65535),  # alone: as large as a frame can be
-        (1, 1 << 18, None, 16384),  # while others wait
+        (0, 1 << 16, None, 65535),  # alone: as large as a frame can be
+        (1, 1 << 16, None, 16384),  # while others wait
         (0, 8192, None, 8192),  # a slow link
         (0, 1, None, 4096),  # never smaller than the smallest quantum
         (0, 1 << 18, 777, 777),  # never more than the credit
