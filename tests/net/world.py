@@ -1,7 +1,7 @@
 """A whole world in memory: a server, agents, services beside them and clients that only know a port.
 
 Everything is the real thing (Switchboard, ClientPorts, Leases, ServerLink, Uplink, AgentLink, Dialler), over
-``tests.support.reactor.MemoryReactor``. ``wire`` is "rt1" or "legacy": in a legacy world the listener does not
+``tests.support.reactor.MemoryReactor``. ``wire`` is "rt1" or "legacy"; with the latter the listener does not
 probe and the agent speaks as to a ReadyAgent server.
 
 ::

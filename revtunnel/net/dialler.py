@@ -1,0 +1,254 @@
+"""The agent's dial: only what its own list allows, a bounded number at once, and one word when it fails.
+
+The list is asked on every CONNECT, and again for the addresses that a listed name resolves to: a name does
+not open the loopback, the link-local network (cloud metadata lives there) or a multicast group. Written
+literally, they are allowed.
+
+Source: faults.md "ReadyAgent" row of the threat model, F16, F19, N2, N30 to N32.
+"""
+
+import errno
+import ipaddress
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredSemaphore
+from twisted.internet.defer import TimeoutError as DialTimeout
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    TCP4ClientEndpoint,
+    TCP6ClientEndpoint,
+    UNIXClientEndpoint,
+)
+from twisted.internet.error import ConnectionRefusedError, DNSLookupError, TimeoutError
+from twisted.internet.interfaces import (
+    IAddress,
+    IHostnameResolver,
+    IHostResolution,
+    IReactorPluggableNameResolver,
+    IReactorTime,
+    IResolutionReceiver,
+)
+from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from revtunnel.core.policy import AgentLimits
+from revtunnel.net.streams import ChannelSocket
+from revtunnel.wire.reasons import Ended
+from revtunnel.wire.targets import Offer, Target
+
+__all__ = ["Dialler", "NotDialled", "TargetSocket"]
+
+PLACEHOLDER = "target"  # the name that HostnameEndpoint is given; see _GuardedResolver
+METADATA = frozenset(("fd00:ec2::254", "fd20:ce::254", "100.100.100.200"))  # of clouds, beyond 169.254/16
+
+
+class NotDialled(Exception):
+    """A target was not reached; ``reason`` is the word of it."""
+
+    def __init__(self, reason: Ended, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+class TargetSocket(ChannelSocket):
+    """The service's side of one channel."""
+
+
+class _Dial:
+    """One dial: it waits for its turn, then it connects."""
+
+    def __init__(self, target: Target, given_up: "Callable[[_Dial], None]") -> None:
+        self.target = target
+        self.wanted: Deferred[TargetSocket] = Deferred(lambda _: given_up(self))
+        self.connecting: Deferred[Any] | None = None
+
+
+class Dialler:
+    """Dials the targets of one agent."""
+
+    def __init__(self, reactor: Any, limits: AgentLimits, offers: Sequence[Offer]) -> None:
+        self._reactor = reactor
+        self._limits = limits
+        self._allowed = frozenset(offer.target for offer in offers)
+        self._lookups = DeferredSemaphore(limits.lookups)
+        self._dialling = 0
+        self._waiting: deque[_Dial] = deque()
+
+    def dial(self, target: Target) -> "Deferred[TargetSocket]":
+        """Connect to a target; fails with NotDialled. Cancel it when nobody wants it any more."""
+        if target not in self._allowed:
+            return _failed(Ended.NOT_ALLOWED, f"{target} is not on this agent's list")
+        if len(self._waiting) >= self._limits.dials_waiting:
+            return _failed(Ended.OUT_OF_RESOURCES, f"{self._dialling} dials run, {len(self._waiting)} wait")
+        dial = _Dial(target, self._given_up)
+        self._waiting.append(dial)
+        self._next()
+        return dial.wanted
+
+    def set_limits(self, limits: AgentLimits) -> None:
+        """Other limits from now on."""
+        self._limits = limits
+
+    def _next(self) -> None:
+        while self._waiting and self._dialling < self._limits.dials:
+            self._dialling += 1
+            self._connect(self._waiting.popleft())
+
+    def _connect(self, dial: "_Dial") -> None:
+        factory: Factory = Factory.forProtocol(TargetSocket)
+        factory.noisy = False
+
+        def done(result: Any) -> None:
+            self._dialling -= 1
+            if isinstance(result, Failure):
+                dial.wanted.errback(Failure(_worded(result.value, dial.target)))
+            else:
+                dial.wanted.callback(result)
+            self._next()
+
+        dial.connecting = self._endpoint(dial.target).connect(factory)
+        dial.connecting.addTimeout(self._limits.dial, self._reactor, _timed_out)
+        dial.connecting.addBoth(done)
+
+    def _given_up(self, dial: "_Dial") -> None:
+        """Nobody wants it any more: its place is free at once."""
+        if dial.connecting is None:
+            self._waiting.remove(dial)
+        else:
+            dial.connecting.cancel()
+
+    def _endpoint(self, target: Target) -> Any:
+        if target.path is not None:
+            return UNIXClientEndpoint(self._reactor, target.path, timeout=self._limits.dial)
+        if target.is_literal:
+            literal = TCP6ClientEndpoint if ":" in target.host else TCP4ClientEndpoint
+            return literal(self._reactor, target.host, target.port, timeout=self._limits.dial)
+        if target.host == "localhost":
+            return HostnameEndpoint(self._reactor, target.host, target.port, timeout=self._limits.dial)
+        reactor = _GuardedReactor(self._reactor, self._lookups, target.host)
+        return HostnameEndpoint(reactor, PLACEHOLDER, target.port, timeout=self._limits.dial)
+
+
+def _failed(reason: Ended, detail: str) -> "Deferred[TargetSocket]":
+    waiting: Deferred[TargetSocket] = Deferred()
+    waiting.errback(Failure(NotDialled(reason, detail)))
+    return waiting
+
+
+def _timed_out(result: Any, seconds: float) -> Any:
+    """The word of a dial that took too long, in whichever of its stages it was."""
+    return Failure(DialTimeout(seconds, "dial")) if isinstance(result, Failure) else result
+
+
+def _worded(error: BaseException | None, target: Target) -> NotDialled:
+    """The word and sentence for a failed connect."""
+    code = getattr(error, "osError", None)
+    if error is not None and code is None and error.args and isinstance(error.args[0], int):
+        code = error.args[0]
+    if isinstance(error, ConnectionRefusedError):
+        return NotDialled(Ended.REFUSED, f"{target} refused the connection")
+    if isinstance(error, TimeoutError | DialTimeout) or code == errno.ETIMEDOUT:
+        return NotDialled(Ended.TIMED_OUT, f"{target} did not answer in time")
+    if isinstance(error, DNSLookupError):
+        return NotDialled(
+            Ended.UNREACHABLE, f"{target}: the name is unknown, or only of addresses not allowed"
+        )
+    if code in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+        return NotDialled(Ended.OUT_OF_RESOURCES, f"{target}: no descriptor or memory left here")
+    if code in (errno.ENOENT, errno.ECONNREFUSED):
+        return NotDialled(Ended.REFUSED, f"{target}: nobody listens there")
+    return NotDialled(Ended.UNREACHABLE, f"{target}: {error}")
+
+
+def _guarded(address: IAddress) -> bool:
+    """Whether a listed name may lead to this address."""
+    host = ipaddress.ip_address(str(getattr(address, "host", "0.0.0.0")).partition("%")[0])
+    host = getattr(host, "ipv4_mapped", None) or host
+    guarded = host.is_loopback or host.is_link_local or host.is_multicast or host.is_unspecified
+    return not guarded and str(host) not in METADATA
+
+
+@implementer(IResolutionReceiver)
+class _OnlyGuarded:
+    """Passes on the addresses that a name may lead to."""
+
+    def __init__(self, receiver: IResolutionReceiver, done: Callable[[], None]) -> None:
+        self._receiver = receiver
+        self._done = done
+
+    def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
+        self._receiver.resolutionBegan(resolutionInProgress)
+
+    def addressResolved(self, address: IAddress) -> None:
+        if _guarded(address):
+            self._receiver.addressResolved(address)
+
+    def resolutionComplete(self) -> None:
+        self._done()
+        self._receiver.resolutionComplete()
+
+
+@implementer(IHostResolution)
+class _Resolution:
+    """A resolution that cannot be taken back: its thread runs to its end."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def cancel(self) -> None:
+        """Nothing: the answer is ignored by whoever asked."""
+
+
+@implementer(IHostnameResolver)
+class _GuardedResolver:
+    """The reactor's resolver, a few questions at a time so that its threads never run out (N32).
+
+    It asks for one name, whatever it is asked: HostnameEndpoint takes none with an underscore.
+    """
+
+    def __init__(self, resolver: IHostnameResolver, places: DeferredSemaphore, name: str) -> None:
+        self._resolver = resolver
+        self._places = places
+        self._name = name
+
+    def resolveHostName(
+        self,
+        resolutionReceiver: IResolutionReceiver,
+        hostName: str,
+        portNumber: int = 0,
+        addressTypes: Sequence[type[IAddress]] | None = None,
+        transportSemantics: str = "TCP",
+    ) -> IHostResolution:
+        def ask(_: object) -> None:
+            receiver = _OnlyGuarded(resolutionReceiver, self._places.release)
+            self._resolver.resolveHostName(receiver, self._name, portNumber, addressTypes, transportSemantics)
+
+        self._places.acquire().addCallback(ask)
+        return _Resolution(self._name)
+
+
+@implementer(IReactorPluggableNameResolver, IReactorTime)
+class _GuardedReactor:
+    """What HostnameEndpoint asks of a reactor, with our resolver in it, for one name."""
+
+    def __init__(self, reactor: Any, places: DeferredSemaphore, name: str) -> None:
+        self._reactor = reactor
+        self.nameResolver = _GuardedResolver(reactor.nameResolver, places, name)
+
+    def installNameResolver(self, resolver: IHostnameResolver) -> IHostnameResolver:
+        raise NotImplementedError("the guarded resolver stays")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+    def callLater(self, delay: float, callable: Callable[..., Any], *args: object, **kwargs: object) -> Any:
+        return self._reactor.callLater(delay, callable, *args, **kwargs)
+
+    def getDelayedCalls(self) -> Sequence[Any]:
+        return list(self._reactor.getDelayedCalls())
+
+    def seconds(self) -> float:
+        return float(self._reactor.seconds())

@@ -1,0 +1,361 @@
+"""What an agent dials, what it refuses to dial, how many at once, and the word of each failure."""
+
+from dataclasses import replace
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectBindError, ConnectError, NoRouteError, TCPTimedOutError
+from twisted.internet.interfaces import IReactorPluggableNameResolver
+from twisted.internet.protocol import Factory
+
+from revtunnel.core.policy import AgentLimits
+from revtunnel.net.dialler import Dialler, NotDialled, TargetSocket
+from revtunnel.wire.targets import Offer, Target, parse_offer, parse_target, target_of
+from tests.support.reactor import HANGS, MemoryReactor
+from tests.support.recorder import Recorder
+
+LIMITS = AgentLimits()
+
+
+class Dials:
+    """A dialler in its reactor, and what became of each dial: None, a socket, or a NotDialled."""
+
+    def __init__(self, *written: str, limits: AgentLimits = LIMITS) -> None:
+        self.reactor = MemoryReactor()
+        self.dialler = Dialler(
+            self.reactor, limits, [parse_offer(f"t{n}={w}") for n, w in enumerate(written)]
+        )
+        self.running: list[Deferred[TargetSocket]] = []
+        self.results: list[object] = []
+
+    def serve(self, host: str, port: int) -> list[Recorder]:
+        """A service; returns the connections it will have."""
+        made: list[Recorder] = []
+
+        class Services(Factory):
+            noisy = False
+
+            def buildProtocol(self, addr: object) -> Recorder:
+                made.append(Recorder())
+                return made[-1]
+
+        self.reactor.serve(host, port, Services())
+        return made
+
+    def dial(self, target: str | Target) -> "Dials":
+        """Dial once more."""
+        place = len(self.results)
+        self.results.append(None)
+        dialled = self.dialler.dial(parse_target(target) if isinstance(target, str) else target)
+        self.running.append(dialled)
+
+        def done(result: object) -> None:
+            self.results[place] = getattr(result, "value", result)
+
+        dialled.addBoth(done)
+        return self
+
+    def word(self, at: int = -1) -> str:
+        """How a dial ended."""
+        result = self.results[at]
+        return result.reason.word if isinstance(result, NotDialled) else type(result).__name__
+
+
+def test_a_listed_target_is_reached() -> None:
+    """A literal address needs no resolver."""
+    dials = Dials("10.0.0.5:23", "[2001:db8::5]:23")
+    four, six = dials.serve("10.0.0.5", 23), dials.serve("2001:db8::5", 23)
+    dials.dial("10.0.0.5:23").dial("[2001:DB8:0::5]:23").reactor.pump()
+    assert [dials.word(0), dials.word(1)] == ["TargetSocket", "TargetSocket"]
+    assert (len(four), len(six)) == (1, 1)
+    assert dials.reactor.names.asked == []
+
+
+@pytest.mark.parametrize(
+    "target", ["10.0.0.5:24", "10.0.0.6:23", "printer.local.evil:9100", "unix:/run/other", "localhost:23"]
+)
+def test_f16_what_is_not_listed_is_not_dialled(target: str) -> None:
+    """No dial, no question to the resolver."""
+    dials = Dials("10.0.0.5:23", "printer.local:9100", "unix:/run/one").dial(target)
+    assert dials.word() == "not-allowed"
+    assert "list" in str(dials.results[0])
+    assert dials.reactor.dialled == []
+    assert dials.reactor.names.asked == []
+
+
+@pytest.mark.parametrize(
+    ("listed", "host"),
+    [
+        ("10.0.0.5:23", "::ffff:10.0.0.5"),
+        ("[2001:db8::5]:23", "2001:0db8:0000::0005"),
+        ("Printer.Local:23", "printer.LOCAL."),
+    ],
+)
+def test_n33_the_list_compares_canonical_forms(listed: str, host: str) -> None:
+    """Another spelling of a listed target is that target."""
+    dials = Dials(listed)
+    dials.reactor.names.answers["printer.local"] = ["10.0.0.5"]
+    dials.serve("10.0.0.5", 23)
+    dials.serve("2001:db8::5", 23)
+    dials.dial(target_of(host, 23)).reactor.pump()
+    assert dials.word() == "TargetSocket"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1",
+        "127.8.8.8",
+        "::1",
+        "::ffff:127.0.0.1",
+        "169.254.169.254",
+        "fe80::1",
+        "fe80::1%eth0",
+        "::ffff:169.254.169.254",
+        "fd00:ec2::254",
+        "100.100.100.200",
+        "224.0.0.1",
+        "ff02::1",
+        "0.0.0.0",
+        "::",
+    ],
+)
+def test_a_name_does_not_lead_to_guarded_addresses(address: str) -> None:
+    """Loopback, link-local, cloud metadata and multicast are not reached by way of a name."""
+    dials = Dials("printer.local:23")
+    dials.reactor.names.answers["printer.local"] = [address]
+    dials.serve(address, 23)
+    dials.dial("printer.local:23").reactor.pump()
+    assert dials.word() == "unreachable"
+    assert "not allowed" in str(dials.results[0])
+    assert dials.reactor.dialled == []
+
+
+def test_a_name_with_good_and_guarded_addresses_leads_to_the_good_one() -> None:
+    """Only the guarded ones are left out."""
+    dials = Dials("printer.local:23")
+    dials.reactor.names.answers["printer.local"] = ["127.0.0.1", "10.0.0.5"]
+    made = dials.serve("10.0.0.5", 23)
+    dials.dial("printer.local:23").reactor.pump()
+    assert dials.word() == "TargetSocket"
+    assert len(made) == 1
+    assert dials.reactor.dialled == [("10.0.0.5", 23)]
+
+
+@pytest.mark.parametrize("target", ["127.0.0.1:23", "[::1]:23", "169.254.169.254:23", "localhost:23"])
+def test_written_literally_guarded_addresses_are_allowed(target: str) -> None:
+    """``--local 127.0.0.1:23`` and ``--local localhost:23`` say what they mean."""
+    dials = Dials(target)
+    parsed = parse_target(target)
+    dials.serve("127.0.0.1" if parsed.host == "localhost" else parsed.host, 23)
+    dials.dial(target).reactor.pump()
+    assert dials.word() == "TargetSocket"
+
+
+@pytest.mark.parametrize(
+    "name", ["my_printer.local", "_http._tcp.local", "a--b.local", "xn--bcher-kva.local"]
+)
+def test_odd_names_are_dialled(name: str) -> None:
+    """What the grammar of targets lets through is asked of the resolver."""
+    dials = Dials(f"{name}:23")
+    dials.reactor.names.answers[name] = ["10.0.0.5"]
+    dials.serve("10.0.0.5", 23)
+    dials.dial(f"{name}:23").reactor.pump()
+    assert dials.word() == "TargetSocket"
+
+
+def test_n32_an_unknown_name() -> None:
+    """No address at all is unreachable, at once."""
+    dials = Dials("printer.local:23").dial("printer.local:23")
+    dials.reactor.pump()
+    assert dials.word() == "unreachable"
+
+
+def test_n32_a_resolver_that_hangs_is_given_up_after_10_s() -> None:
+    """The word says that time was the reason; a late answer is dropped and opens nothing."""
+    dials = Dials("printer.local:23")
+    names = dials.reactor.names
+    names.answers["printer.local"] = ["10.0.0.5"]
+    names.held.add("printer.local")
+    dials.dial("printer.local:23").reactor.advance(10.5)
+    assert dials.word() == "timed-out"
+    names.release()
+    dials.reactor.pump()
+    assert dials.reactor.dialled == []
+    assert dials.reactor.getDelayedCalls() == []
+
+
+def test_n32_twenty_addresses_that_hang_are_given_up_after_10_s() -> None:
+    """One after the other is tried, and all are given up together."""
+    dials = Dials("printer.local:23")
+    addresses = [f"10.0.0.{n}" for n in range(20)]
+    dials.reactor.names.answers["printer.local"] = addresses
+    dials.reactor.faults.update({(address, 23): HANGS for address in addresses})
+    dials.dial("printer.local:23").reactor.advance(10.5)
+    assert dials.word() == "timed-out"
+    assert len(dials.reactor.dialled) == 20
+    assert dials.reactor.dialling == 0
+    assert dials.reactor.getDelayedCalls() == []
+
+
+def test_n32_a_dead_address_before_a_good_one() -> None:
+    """The second address is tried after 0.3 s, not after the time-out of the first."""
+    dials = Dials("printer.local:23")
+    dials.reactor.names.answers["printer.local"] = ["2001:db8::5", "10.0.0.5"]
+    dials.reactor.faults["2001:db8::5", 23] = HANGS
+    dials.serve("10.0.0.5", 23)
+    dials.dial("printer.local:23").reactor.advance(0.5)
+    assert dials.word() == "TargetSocket"
+    assert dials.reactor.dialling == 0
+
+
+def test_n32_four_lookups_at_once() -> None:
+    """The others wait for a place; literal targets do not."""
+    written = [f"name{n}.local:23" for n in range(10)]
+    dials = Dials(*written, "10.0.0.5:23")
+    names = dials.reactor.names
+    names.held.update(f"name{n}.local" for n in range(10))
+    names.answers.update({f"name{n}.local": ["10.0.0.5"] for n in range(10)})
+    made = dials.serve("10.0.0.5", 23)
+    for name in written:
+        dials.dial(name)
+    dials.dial("10.0.0.5:23").reactor.pump()
+    assert len(names.asked) == 4
+    assert len(made) == 1
+    for _ in range(3):
+        names.release(4)
+        dials.reactor.pump()
+    assert names.most_asking == 4
+    assert len(made) == 11
+    assert {dials.word(at) for at in range(11)} == {"TargetSocket"}
+
+
+def test_f19_at_most_64_dials_and_256_waiting() -> None:
+    """The 321st is refused at once; when a dial ends the next begins."""
+    dials = Dials("10.0.0.5:23", "10.0.0.6:23")
+    dials.reactor.faults["10.0.0.5", 23] = HANGS
+    for _ in range(330):
+        dials.dial("10.0.0.5:23")
+    assert dials.results.count(None) == 320
+    assert {dials.word(at) for at in range(320, 330)} == {"out-of-resources"}
+    dials.reactor.pump()
+    assert dials.reactor.dialling == 64
+    dials.reactor.advance(10.5)
+    assert dials.results.count(None) == 256
+    assert dials.reactor.most_dialling == 64
+    dials.reactor.advance(50)
+    assert dials.results.count(None) == 0
+    assert dials.reactor.most_dialling == 64
+
+
+def test_cancelled_dials_free_their_places() -> None:
+    """Running and waiting ones: nothing is left of them, and others take the places."""
+    dials = Dials("10.0.0.5:23", limits=replace(LIMITS, dials=2, dials_waiting=3))
+    dials.reactor.faults["10.0.0.5", 23] = HANGS
+    for _ in range(6):
+        dials.dial("10.0.0.5:23")
+    assert dials.word(5) == "out-of-resources"
+    dials.reactor.pump()
+    for dialled in dials.running[2:5]:
+        dialled.cancel()
+    for _ in range(3):
+        dials.dial("10.0.0.5:23")
+    assert dials.results[6:] == [None] * 3
+    dials.running[0].cancel()
+    dials.reactor.pump()
+    assert dials.reactor.dialling == 2
+    assert len(dials.reactor.dialled) == 3
+
+
+def test_a_dial_that_waited_can_be_cancelled_when_it_runs() -> None:
+    """Its callbacks were there before its connect began."""
+    dials = Dials("10.0.0.5:23", "10.0.0.6:23", limits=replace(LIMITS, dials=1))
+    dials.reactor.faults["10.0.0.5", 23] = HANGS
+    dials.dial("10.0.0.6:23").dial("10.0.0.5:23").reactor.pump()
+    assert dials.word(0) == "refused"
+    assert dials.reactor.dialling == 1
+    dials.running[1].cancel()
+    dials.reactor.pump()
+    assert dials.reactor.dialling == 0
+    assert dials.reactor.getDelayedCalls() == []
+
+
+def test_a_dial_cancelled_while_its_name_is_looked_up() -> None:
+    """The late answer dials nothing, and its place is free at once."""
+    dials = Dials("printer.local:23", limits=replace(LIMITS, dials=1))
+    names = dials.reactor.names
+    names.held.add("printer.local")
+    names.answers["printer.local"] = ["10.0.0.5"]
+    dials.dial("printer.local:23").dial("printer.local:23")
+    dials.running[0].cancel()
+    names.release()
+    dials.reactor.advance(1.0)
+    assert dials.word(1) == "refused"
+    assert dials.reactor.dialled == [("10.0.0.5", 23)]
+
+
+def test_unix_targets() -> None:
+    """A path is dialled as it is written; one where nobody listens is refused."""
+    dials = Dials("unix:/run/one", "unix:/run/two")
+    dials.serve("/run/one", 0)
+    dials.reactor.faults["/run/two", 0] = ConnectError(2, "no such file")
+    dials.dial("unix:/run/one").dial("unix:/run/two").reactor.pump()
+    assert dials.word(0) == "TargetSocket"
+    assert dials.word(1) == "refused"
+
+
+@pytest.mark.parametrize(
+    ("problem", "word"),
+    [
+        (ConnectBindError(24, "Too many open files"), "out-of-resources"),
+        (ConnectBindError(23, "Too many open files in system"), "out-of-resources"),
+        (OSError(105, "No buffer space"), "out-of-resources"),
+        (ConnectError(111, "refused"), "refused"),
+        (TCPTimedOutError(110, "timed out"), "timed-out"),
+        (NoRouteError(113, "no route"), "unreachable"),
+        (ConnectError(101, "network is down"), "unreachable"),
+        (ConnectError(None, "whatever"), "unreachable"),
+        (ValueError("odd"), "unreachable"),
+    ],
+)
+def test_n2_the_word_of_each_failure(problem: BaseException, word: str) -> None:
+    """EMFILE is ours, not the target's; the text names the target."""
+    dials = Dials("10.0.0.5:23")
+    dials.reactor.faults["10.0.0.5", 23] = problem
+    dials.dial("10.0.0.5:23").reactor.pump()
+    assert dials.word() == word
+    assert "10.0.0.5:23" in str(dials.results[0])
+
+
+def test_limits_can_change() -> None:
+    """More dials at once from the next on."""
+    dials = Dials("10.0.0.5:23", limits=replace(LIMITS, dials=1))
+    dials.reactor.faults["10.0.0.5", 23] = HANGS
+    dials.dial("10.0.0.5:23").dial("10.0.0.5:23").reactor.pump()
+    assert dials.reactor.dialling == 1
+    dials.dialler.set_limits(replace(LIMITS, dials=3))
+    dials.dial("10.0.0.5:23").reactor.pump()
+    assert dials.reactor.dialling == 3
+
+
+def test_the_guarded_resolver_stays() -> None:
+    """HostnameEndpoint asks the reactor for a resolver: it gets ours, and nobody may put another there."""
+    dials = Dials("printer.local:23")
+    guarded = dials.dialler._endpoint(parse_target("printer.local:23"))._reactor
+    assert IReactorPluggableNameResolver.providedBy(guarded)
+    with pytest.raises(NotImplementedError):
+        guarded.installNameResolver(dials.reactor.names)
+    assert guarded.seconds() == dials.reactor.seconds()
+    call = guarded.callLater(1.0, lambda: None)
+    assert guarded.getDelayedCalls() == [call]
+
+
+def test_offers_of_the_same_target_are_one() -> None:
+    """Two names for one target."""
+    reactor = MemoryReactor()
+    target = parse_target("10.0.0.5:23")
+    dialler = Dialler(reactor, LIMITS, [Offer("a", target), Offer("b", target)])
+    result: list[object] = []
+    dialler.dial(target).addBoth(result.append)
+    reactor.pump()
+    assert result[0].value.reason.word == "refused"  # type: ignore[attr-defined]
