@@ -1,0 +1,155 @@
+"""The listening sockets of leases: opened for a device that is here, closed or refusing while it is away.
+
+The bound socket is the claim on a port: it is bound once, by Twisted's own listening call, and kept; nothing
+is tried out by binding and closing. A port that another program holds is set aside and the next one taken.
+An open socket whose lease went to another use goes with it: Twisted holds a port for a turn after closing it.
+
+Source: house.md (leases, listener); faults.md H9, N3, C10; issue "absent = close or refuse" ours.
+"""
+
+import errno
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IAddress, IListeningPort, IReactorTCP
+from twisted.internet.protocol import ServerFactory
+
+from revtunnel.core.facts import ListenerClosed, ListenerOpened, ListenerRefused, Report
+from revtunnel.core.leases import LeaseError, Leases
+from revtunnel.core.pools import Lease
+from revtunnel.net.clients import ClientFactory, ClientSocket
+
+__all__ = ["ClientPorts", "OpenPort"]
+
+
+class _Door(ServerFactory):
+    """What Twisted listens with: it lets clients in to whoever has the lease now."""
+
+    noisy = False
+
+    def __init__(self, clients: ClientFactory) -> None:
+        self.clients = clients
+
+    def buildProtocol(self, addr: IAddress | None) -> ClientSocket:
+        return self.clients.buildProtocol(addr)
+
+
+@dataclass(slots=True)
+class OpenPort:
+    """One lease whose socket is open."""
+
+    lease: Lease
+    door: _Door
+    port: IListeningPort
+
+    @property
+    def factory(self) -> ClientFactory:
+        """Who has it now."""
+        return self.door.clients
+
+
+class ClientPorts:
+    """All open client listeners. ``refuses`` names the pools whose ports stay open without their device."""
+
+    def __init__(
+        self, reactor: IReactorTCP, leases: Leases, refuses: Mapping[str, bool], backlog: int, report: Report
+    ) -> None:
+        self.leases = leases
+        self.refuses = refuses
+        self._reactor = reactor
+        self._backlog = backlog
+        self._report = report
+        self._open: dict[tuple[str, str], OpenPort] = {}
+
+    def of(self, serial: str) -> list[OpenPort]:
+        """The open listeners of one device."""
+        return [port for (owner, _), port in self._open.items() if owner == serial]
+
+    def is_open(self, serial: str, name: str, port: int) -> bool:
+        """Whether the listener of this target takes clients on this port."""
+        there = self._open.get((serial, name))
+        return there is not None and there.lease.port == port
+
+    def close(self, serial: str, name: str) -> None:
+        """Close one listener, if it is open; its promise stays."""
+        self._close((serial, name))
+
+    def open(self, factory: ClientFactory, pool: str, now: float) -> OpenPort | None:
+        """Open the port of a target, the one it had before if possible; None, and reported, without one."""
+        use = (factory.serial, factory.name)
+        there = self._open.get(use)
+        try:
+            lease = self.leases.open(factory.serial, factory.name, now, pool)
+            if there is not None and there.lease.port == lease.port:
+                there.lease, there.factory.target = lease, factory.target
+                return there
+            self._close(use)
+            opened = self._bind(lease, factory, now)
+        except (LeaseError, OSError) as error:
+            self._close(use)
+            self._report(ListenerRefused(factory.serial, factory.name, str(error)))
+            return None
+        finally:
+            self._close_displaced()
+        self._open[use] = opened
+        self._report(ListenerOpened(factory.serial, factory.name, opened.lease.port))
+        return opened
+
+    def leave(self, serial: str, now: float) -> None:
+        """The device is away: keep its promises; close its sockets, unless their pool refuses instead."""
+        for lease in self.leases.keep(serial, now):
+            self._close((lease.serial, lease.target))
+        for port in self.of(serial):
+            if not self.refuses.get(port.lease.pool, False):
+                self._close((serial, port.factory.name))
+
+    def withdraw(self, serial: str, names: set[str], now: float) -> None:
+        """Close the sockets of targets that the device no longer offers."""
+        for port in self.of(serial):
+            if port.factory.name not in names:
+                self._close((serial, port.factory.name))
+
+    def expire(self, now: float) -> None:
+        """Close the sockets of leases whose time is over."""
+        for lease in self.leases.expire(now):
+            self._close((lease.serial, lease.target))
+
+    def close_all(self) -> None:
+        """Take no more clients anywhere; the promises stay."""
+        for use in list(self._open):
+            self._close(use)
+
+    def _bind(self, lease: Lease, factory: ClientFactory, now: float) -> OpenPort:
+        while (inherited := self._close_displaced(lease)) is None:
+            door = _Door(factory)
+            try:
+                port = self._reactor.listenTCP(lease.port, door, self._backlog, lease.address)
+            except CannotListenError as error:
+                if error.socketError.errno != errno.EADDRINUSE:
+                    raise OSError(f"{lease.address}:{lease.port}: {error.socketError.strerror}") from None
+                lease = self.leases.spoil(lease, now)
+            else:
+                return OpenPort(lease, door, port)
+        inherited.door.clients = factory
+        return OpenPort(lease, inherited.door, inherited.port)
+
+    def _close_displaced(self, heir: Lease | None = None) -> OpenPort | None:
+        """Close the sockets of leases that ended for others; the one at the heir's port is its own now."""
+        inherited = None
+        for lost in self.leases.take_displaced():
+            there = self._open.get(lost.use)
+            if there is None or there.lease.port != lost.port:
+                continue
+            if heir is not None and (lost.port, there.lease.address) == (heir.port, heir.address):
+                inherited = self._open.pop(lost.use)
+                self._report(ListenerClosed(*lost.use, lost.port))
+            else:
+                self._close(lost.use)
+        return inherited
+
+    def _close(self, use: tuple[str, str]) -> None:
+        port = self._open.pop(use, None)
+        if port is not None:
+            port.port.stopListening()
+            self._report(ListenerClosed(use[0], use[1], port.lease.port))

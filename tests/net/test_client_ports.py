@@ -1,0 +1,234 @@
+"""The listening sockets of leases: which port, what is skipped and reported, what a device finds again."""
+
+import errno
+
+import pytest
+from twisted.internet.address import IPv4Address
+
+from revtunnel.core.facts import ListenerClosed, ListenerOpened, ListenerRefused
+from revtunnel.core.pools import Pool, State, Use
+from revtunnel.wire.targets import parse_offer
+from tests.net.world import CONSOLE, POOL, WEB, World
+from tests.support.recorder import Recorder
+
+
+def ports(world: World, serial: str = "plc-1") -> dict[str, int]:
+    """The open ports of a device, by target."""
+    return {port.lease.target: port.lease.port for port in world.ports.of(serial)}
+
+
+def restart_agent(world: World, serial: str = "plc-1") -> None:
+    """The agent goes and comes back."""
+    world.link_pairs()[0].reset()
+    world.advance(15.0)
+
+
+def test_ports_open_with_the_device_and_close_without_it() -> None:
+    """Each target has one; the same ones when the device is back."""
+    world = World()
+    assert ports(world) == {"console": 20000, "web": 20001}
+    assert [(fact.target, fact.port) for fact in world.of(ListenerOpened)] == [
+        ("console", 20000),
+        ("web", 20001),
+    ]
+    world.link_pairs()[0].reset()
+    world.pump()
+    assert ports(world) == {}
+    assert not world.ports.is_open("plc-1", "console", 20000)
+    assert len(world.of(ListenerClosed)) == 2
+    assert world.reactor.dial(20000, Recorder()) is None
+    assert {lease.state for lease in world.leases.leases_of("plc-1")} == {State.STICKY}
+    world.advance(15.0)
+    assert ports(world) == {"console": 20000, "web": 20001}
+    assert world.ports.is_open("plc-1", "console", 20000)
+    world.finish()
+
+
+def test_sticky_ports_are_nobody_elses() -> None:
+    """A device that comes while the first is away gets the next ones."""
+    world = World(serials=("plc-1", "plc-2"))
+    assert ports(world, "plc-2") == {"console": 20002, "web": 20003}
+    first, second = world.link_pairs()
+    first.reset()
+    world.pump()
+    assert ports(world) == {}
+    world.agents["plc-1"].uplink.stop(0.0)
+    second.reset()
+    world.advance(15.0)
+    assert ports(world, "plc-2") == {"console": 20002, "web": 20003}
+    world.finish()
+
+
+def test_n3_h9_a_port_that_another_program_has_is_skipped() -> None:
+    """The next one is taken, nothing is reported as an error, and the lease says which."""
+    world = World(start=False)
+    world.reactor.taken = {20000: errno.EADDRINUSE, 20001: errno.EADDRINUSE}
+    world.agents["plc-1"].uplink.start()
+    world.pump()
+    assert ports(world) == {"console": 20002, "web": 20003}
+    assert world.of(ListenerRefused) == []
+    assert world.leases.counts()["default"].spoiled == 2
+    world.finish()
+
+
+def test_n3_when_every_port_is_taken_the_link_stays() -> None:
+    """The error names the pool; the device is here without a port."""
+    world = World(start=False)
+    world.reactor.taken = dict.fromkeys(range(20000, 20100), errno.EADDRINUSE)
+    world.agents["plc-1"].uplink.start()
+    world.pump()
+    assert ports(world) == {}
+    assert ["pool default" in fact.detail for fact in world.of(ListenerRefused)] == [True, True]
+    assert world.server_link().mux is not None
+    world.finish()
+
+
+@pytest.mark.parametrize(
+    ("code", "text"), [(errno.EACCES, "denied"), (errno.EADDRNOTAVAIL, "assign"), (errno.EMFILE, "files")]
+)
+def test_c10_other_errors_are_reported_and_try_no_other_port(code: int, text: str) -> None:
+    """Where every port would fail alike, one attempt says why; the other target is served."""
+    world = World(start=False)
+    world.reactor.taken = {20000: code}
+    world.agents["plc-1"].uplink.start()
+    world.pump()
+    (fact,) = world.of(ListenerRefused)
+    assert fact.target == "console"
+    assert text in fact.detail
+    assert "127.0.0.1:20000" in fact.detail
+    assert ports(world) == {"web": 20001}
+    world.reactor.taken = {}
+    restart_agent(world)
+    assert ports(world) == {"console": 20000, "web": 20001}
+    world.finish()
+
+
+def test_a_pool_that_refuses_keeps_its_ports_open() -> None:
+    """absent = refuse: a client of an absent device is reset at once, and counted."""
+    world = World(refuses=True)
+    opened = ports(world)
+    world.link_pairs()[0].reset()
+    world.pump()
+    assert ports(world) == opened
+    client = world.client()
+    world.pump()
+    assert client.was_reset
+    assert world.switchboard.counts["client-refused device-absent"] == 1
+    world.advance(15.0)
+    assert ports(world) == opened
+    assert world.of(ListenerClosed) == []
+    client, service = world.talk()
+    client.say(b"again")
+    world.pump()
+    assert service.data == b"again"
+    world.finish()
+
+
+def test_ports_of_a_device_that_stays_away_are_closed_in_the_end() -> None:
+    """The lease is over: also a refusing listener closes."""
+    world = World(refuses=True)
+    world.agents["plc-1"].uplink.stop(0.0)
+    world.pump()
+    assert len(ports(world)) == 2
+    world.advance(POOL.sticky + 1)
+    world.ports.expire(world.reactor.seconds())
+    assert ports(world) == {}
+    world.finish()
+
+
+def test_a_pool_that_keeps_nothing_closes_at_once() -> None:
+    """sticky = 0: the ports are quarantined when the device leaves, refusing or not."""
+    world = World(refuses=True, pools=(Pool("default", ((20000, 20009),), sticky=0.0),))
+    world.link_pairs()[0].reset()
+    world.pump()
+    assert ports(world) == {}
+    assert world.leases.counts()["default"].quarantined == 2
+    world.finish()
+
+
+def test_offers_that_changed() -> None:
+    """A device that comes back with other targets: one is gone, one is new, one leads elsewhere."""
+    world = World(refuses=True)
+    world.agents["plc-1"].uplink.stop(0.0)
+    world.pump()
+    moved, new = parse_offer("console=10.0.0.5:2323"), parse_offer("spare=10.0.0.5:5000")
+    for offer in (moved, new):
+        world.add_service(offer)
+    world.add_agent("plc-1", (moved, new))
+    world.pump()
+    assert ports(world) == {"console": 20000, "spare": 20002}
+    client, service = world.talk("console")
+    assert service.key == "console service 0"
+    client.say(b"x")
+    world.pump()
+    assert world.reactor.dialled[-1] == ("10.0.0.5", 2323)
+    world.ports.close("plc-1", "spare")
+    world.ports.close("plc-1", "spare")
+    assert ports(world) == {"console": 20000}
+    world.finish()
+
+
+@pytest.mark.parametrize("refuses", [True, False])
+def test_a_port_that_the_settings_reserved_meanwhile_is_taken_at_the_next_arrival(refuses: bool) -> None:
+    """Also when the old port is still open because it refuses."""
+    world = World(refuses=refuses)
+    world.leases.reload([POOL], {Use("plc-1", "console"): 20050}, world.reactor.seconds())
+    restart_agent(world)
+    assert ports(world) == {"console": 20050, "web": 20001}
+    client, service = world.talk()
+    client.say(b"x")
+    world.pump()
+    assert service.data == b"x"
+    world.finish()
+
+
+def test_a_pool_that_was_taken_out_of_the_settings_is_reported() -> None:
+    """An arrival that finds no pool keeps its link, and its old port is closed with its lease."""
+    world = World(refuses=True)
+    world.leases.reload([Pool("other", ((21000, 21009),))], {}, world.reactor.seconds())
+    world.listener(pool="gone")
+    restart_agent(world)
+    assert world.server_link().mux is not None
+    assert {fact.target for fact in world.of(ListenerRefused)} == {"console", "web"}
+    for port in world.ports.of("plc-1"):
+        assert world.leases.find("plc-1", port.lease.target) == port.lease
+    world.finish()
+
+
+def test_a_refusing_port_is_taken_back_when_its_pool_is_exhausted() -> None:
+    """The device that is away longest loses its port: the same number, bound anew for the other device."""
+    pool = Pool("default", ((20000, 20001),), quarantine=10.0)
+    world = World(refuses=True, pools=(pool,), serials=("plc-1",))
+    world.agents["plc-1"].uplink.stop(0.0)
+    world.advance(20.0)
+    assert sorted(ports(world).values()) == [20000, 20001]
+    world.add_agent("plc-2", (CONSOLE, WEB))
+    world.advance(1.0)
+    assert sorted(ports(world, "plc-2").values()) == [20000, 20001]
+    assert ports(world) == {}
+    client, service = world.talk(serial="plc-2")
+    client.say(b"x")
+    world.pump()
+    assert service.data == b"x"
+    assert world.leases.counts()["default"].spoiled == 0
+    world.finish()
+
+
+def test_the_same_target_under_two_devices_has_two_ports() -> None:
+    """A client reaches the device whose port it dialled."""
+    world = World(serials=("plc-1", "plc-2"))
+    for serial in ("plc-1", "plc-2"):
+        client, service = world.talk(serial=serial)
+        client.say(serial.encode())
+        world.pump()
+        assert service.data == serial.encode()
+        assert world.agents[serial].link.mux is not None
+        assert world.agents[serial].link.mux.running == 1
+    world.finish()
+
+
+def test_the_listener_is_where_its_pool_says() -> None:
+    """The pool's address is bound."""
+    world = World(pools=(Pool("default", ((20000, 20009),), address="127.0.0.2"),))
+    assert world.ports.of("plc-1")[0].port.getHost() == IPv4Address("TCP", "127.0.0.2", 20000)
+    world.finish()
