@@ -1,0 +1,107 @@
+"""What revtunnelctl does with files of its own: where the socket is, settings to check, a key to keep.
+
+Rule of this file: no server is needed for anything here. Source: twisted.md section 7; faults.md C5; ours.
+"""
+
+import json
+import os
+import tempfile
+from contextlib import suppress
+from dataclasses import replace
+
+from revtunnel.services.inifile import SettingsError, Surroundings, read_files
+
+__all__ = ["KeyFile", "Wrong", "check_config", "find_socket"]
+
+CONFIG = 78  # exit status: wrong settings
+
+
+class Wrong(Exception):
+    """A file cannot be used; the text says which and why."""
+
+
+def find_socket(named: str | None, config: str | None, around: Surroundings) -> str:
+    """The socket that was named, else the one of the settings file, else the first usual one that exists.
+
+    Raises:
+        SettingsError: the file that was named cannot be read, or its socket is wrong.
+    """
+    if named:
+        return os.path.abspath(named)
+    table = read_files(config, None, around)
+    name = ("admin", "socket")
+    if config and not (table.sound(*name) and os.access(config, os.R_OK)):
+        raise SettingsError(table.errors)
+    if table.sound(*name) and table.get(*name) != "auto":
+        return str(table.get(*name))
+    system, own = replace(around, root=True, environ={}), replace(around, root=False)
+    usual: list[str] = [each.admin_socket() for each in (around, system, own)]
+    return next((path for path in usual if _may_be_there(path)), usual[0])
+
+
+def _may_be_there(path: str) -> bool:
+    try:
+        os.stat(path)
+    except OSError as error:
+        return isinstance(error, PermissionError)
+    return True
+
+
+class KeyFile:
+    """A file for a key, made before the key is, so that no key is lost for want of a place.
+
+    It is written beside the file it becomes, with mode 0600 from its first moment.
+    """
+
+    def __init__(self, path: str, replace: bool) -> None:
+        self._path = path
+        self._made = ""
+        if not replace and os.path.lexists(path):
+            raise Wrong(f"{path}: there is such a file already; --replace would replace it, and the key")
+        try:
+            self._descriptor, self._made = tempfile.mkstemp(
+                ".new", ".revtunnel-", os.path.dirname(path) or "."
+            )
+        except OSError as error:
+            raise Wrong(f"{path}: {error.strerror}") from None
+
+    def write(self, key: str) -> None:
+        """Put the key there, on the disk."""
+        try:
+            os.write(self._descriptor, f"{key}\n".encode("ascii"))
+            os.fsync(self._descriptor)
+            os.replace(self._made, self._path)
+        except OSError as error:
+            raise Wrong(f"{self._path}: {error.strerror}; enroll again, with --replace") from None
+        self._made = ""
+
+    def close(self) -> None:
+        """Leave nothing behind but the finished file."""
+        os.close(self._descriptor)
+        if self._made:
+            with suppress(OSError):
+                os.unlink(self._made)
+
+
+def _print(value: dict[str, object]) -> None:
+    print(json.dumps(value))
+
+
+def check_config(path: str | None, in_json: bool) -> int:
+    """As ``revtunnel-server --check-config``: the exit status."""
+    from revtunnel.services.options import ServerOptions
+    from revtunnel.services.settings import SettingsError, load_server
+
+    if not in_json:
+        try:
+            ServerOptions().parseOptions(["--check-config", *(["--config", path] if path else [])])
+        except SystemExit as end:
+            return int(end.code or 0)
+        return 0
+    try:
+        load_server(path)
+    except SettingsError as error:
+        _print({"ok": False, "errors": error.errors})
+        return CONFIG
+    _print({"ok": True, "errors": []})
+    return 0
