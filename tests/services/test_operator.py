@@ -1,0 +1,236 @@
+"""The operator: what he sees is what runs, and what he does happens."""
+
+import pytest
+from twisted.internet.defer import succeed
+
+from revtunnel.core.facts import DeviceEnrolled, DeviceRevoked, LinkDown
+from revtunnel.core.keys import parse_key, verifier_of
+from revtunnel.services.refusals import Busy, Conflict, Invalid, NotFound
+from tests.services.room import NOON, Room
+
+
+def test_status_counts_what_runs() -> None:
+    """Devices, links, clients, channels, ports of each pool, and how often what happened."""
+    room = Room(serials=("plc-1", "plc-2"))
+    room.talk("console")
+    room.advance(100.0)
+    row = room.operator.status()
+    assert (row["name"], row["state"], row["ledger_problem"]) == ("gate", "running", "")
+    assert [row[name] for name in ("devices", "links", "clients", "channels")] == [2, 2, 1, 1]
+    assert row["uptime"] >= 100.0
+    assert row["since"] == "2027-01-15T08:00:00Z"  # NOON
+    assert (row["ports"]["default"]["leased"], row["ports"]["default"]["size"]) == (4, 100)
+    assert row["counts"]["link-up"] == 2
+
+
+def test_a_device_shows_its_link_targets_ports_and_bytes() -> None:
+    """All columns of the listing, with bytes of channels that run and of those that ended."""
+    room = Room()
+    client, service = room.talk("console")
+    client.say(b"x" * 1000)
+    service.say(b"y" * 300)
+    room.pump()
+    ((row,), more) = room.operator.devices()
+    assert more is None
+    assert (row["serial"], row["online"], row["link"], row["channels"]) == ("plc-1", True, "rt1", 1)
+    assert row["address"].startswith("127.0.0.1:")
+    assert row["software"] == "a test"
+    assert [(each["name"], each["target"]) for each in row["targets"]] == [
+        ("console", "10.0.0.5:23"),
+        ("web", "10.0.0.5:80"),
+    ]
+    assert row["targets"][0]["port"] == room.port()
+    assert (row["bytes_to_device"], row["bytes_to_client"]) == (1000, 300)
+    client.abort()
+    room.pump()
+    ((row,), _) = room.operator.devices()
+    assert (row["bytes_to_device"], row["channels"], row["channels_total"]) == (1000, 0, 1)
+
+
+def test_an_absent_device_is_listed_with_its_ports() -> None:
+    """It was here: since when it is not, and which ports are kept for it."""
+    room = Room()
+    room.agents["plc-1"].uplink.stop(0.0)
+    room.pump()
+    ((row,), _) = room.operator.devices()
+    assert (row["online"], row["link"], row["address"], row["round_trip"]) == (False, "", "", None)
+    rows, _ = room.operator.ports()
+    assert [(port["target"], port["state"], port["open"]) for port in rows] == [
+        ("console", "sticky", False),
+        ("web", "sticky", False),
+    ]
+    assert rows[0]["left"] == pytest.approx(3600.0, abs=60)
+
+
+def test_listings_come_in_pages() -> None:
+    """Every row once, in order, whatever the size of a page."""
+    room = Room(serials=tuple(f"plc-{number:02}" for number in range(7)))
+    for serial in room.agents:
+        room.talk("console", serial)
+        room.talk("web", serial)
+    devices, ports, channels = room.operator.devices, room.operator.ports, room.operator.channels
+    for size in (1, 2, 3, 7, 200):
+        seen: list[object] = []
+        after: object = ""
+        while after is not None:
+            rows, after = devices(str(after), size)
+            assert len(rows) <= size
+            seen += [row["serial"] for row in rows]
+        assert seen == sorted(room.agents)
+        seen, number = [], 0
+        while number is not None:
+            rows, number = ports(number, size)
+            seen += [row["port"] for row in rows]
+        assert seen == list(range(20000, 20014))
+        seen, cursor = [], ("", 0)
+        while cursor is not None:
+            rows, cursor = channels(None, cursor, size)
+            seen += [(row["serial"], row["channel"]) for row in rows]
+        assert len(seen) == len(set(seen)) == 14
+        assert seen == sorted(seen)
+
+
+def test_channels_of_one_device() -> None:
+    """Its channels only, with client, target, state and bytes."""
+    room = Room(serials=("plc-1", "plc-2"))
+    client, _ = room.talk("web", "plc-2")
+    room.talk("console", "plc-1")
+    client.say(b"abc")
+    room.advance(2.0)
+    (row,), _ = room.operator.channels("plc-2")
+    assert (row["serial"], row["target"], row["state"]) == ("plc-2", "web", "open")
+    assert (row["bytes_to_device"], row["seconds"]) == (3, 2.0)
+    assert row["client"].startswith("127.0.0.1:")
+    assert room.operator.channels("plc-9") == ([], None)
+
+
+def test_close_resets_one_channel() -> None:
+    """That one, with the operator's word; another goes on; there is no second time."""
+    room = Room()
+    (one, _), (other, _) = room.talk(), room.talk()
+    (first, _), _ = room.operator.channels()
+    room.operator.close("plc-1", first["channel"], "anna")
+    room.pump()
+    assert one.was_reset
+    assert other.here
+    assert room.ended() == ["operator"]
+    for serial, channel in (("plc-1", first["channel"]), ("plc-9", 1), ("plc-1", -1)):
+        with pytest.raises(NotFound):
+            room.operator.close(serial, channel, "anna")
+
+
+def test_kick_ends_the_link_and_asks_the_device_to_stay_away() -> None:
+    """The agent comes back, not before the time that was asked for."""
+    room = Room()
+    room.operator.kick("plc-1", 60, "anna")
+    room.advance(50.0)
+    assert room.of(LinkDown)[0].reason == "kicked"
+    assert "anna" in room.of(LinkDown)[0].detail
+    with pytest.raises(NotFound):
+        room.operator.kick("plc-1", 0, "anna")
+    room.advance(60.0)
+    assert len(room.switchboard.registry) == 1
+    for wrong in (-1, 65536):
+        with pytest.raises(Invalid):
+            room.operator.kick("plc-1", wrong, "anna")
+
+
+def test_release_gives_back_what_an_absent_device_holds() -> None:
+    """Not while the device is here; then once."""
+    room = Room()
+    port = room.port()
+    with pytest.raises(Conflict):
+        room.operator.release("plc-1", "console", "anna")
+    room.agents["plc-1"].uplink.stop(0.0)
+    room.pump()
+    assert room.operator.release("plc-1", "console", "anna") == port
+    rows, _ = room.operator.ports()
+    assert [row["state"] for row in rows if row["port"] == port] == ["quarantined"]
+    with pytest.raises(NotFound):
+        room.operator.release("plc-1", "console", "anna")
+
+
+def test_enroll_makes_a_key_that_the_server_can_check_and_not_show() -> None:
+    """The link that did not prove it ends; what is kept is the verifier; a second key needs replace."""
+    room = Room()
+    key = room.operator.enroll("plc-1", "anna")
+    room.pump()
+    kept = room.ledger.key_of("plc-1")
+    assert kept is not None
+    assert (kept.stored_key, kept.server_key) == tuple(
+        getattr(verifier_of(parse_key(key), "plc-1"), name) for name in ("stored_key", "server_key")
+    )
+    assert room.of(LinkDown)[0].reason == "kicked"
+    assert room.switchboard.registry.get("plc-1").link is None
+    with pytest.raises(Conflict):
+        room.operator.enroll("plc-1", "anna")
+    assert room.operator.enroll("plc-1", "anna", replace=True) != key
+    assert room.operator.enrolled() == (["plc-1"], None)
+    with pytest.raises(Invalid):
+        room.operator.enroll("plc 1\n", "anna")
+    said = [fact.row() for fact in room.facts if isinstance(fact, DeviceEnrolled)] or room.facts
+    assert key not in str(said)
+
+
+def test_revoke_withdraws_the_key_and_cuts_the_link() -> None:
+    """At once; a serial without a key is an error."""
+    room = Room()
+    room.ledger.put_key("plc-1", bytes(32), bytes(32))
+    facts: list[object] = []
+    room.operator.watch(facts.append)
+    room.operator.revoke("plc-1", "anna")
+    room.pump()
+    assert DeviceRevoked("plc-1", "anna") in facts
+    assert room.of(LinkDown)[0].reason == "kicked"
+    with pytest.raises(NotFound):
+        room.operator.revoke("plc-1", "anna")
+
+
+def test_a_second_drain_is_not_a_second_signal() -> None:
+    """A second SIGTERM aborts; asking twice for a drain must not."""
+    room = Room()
+    asked: list[str] = []
+
+    def drain() -> None:
+        asked.append("drain")
+        room.switchboard.drain()
+
+    room.operator.on_drain = drain
+    room.operator.drain()
+    room.operator.drain()
+    assert asked == ["drain"]
+    assert room.operator.status()["state"] == "draining"
+
+
+def test_reload_and_log_level_are_the_daemons() -> None:
+    """Passed on; refused where there is no daemon, or it is on its way out; a wrong level is the caller's."""
+    room = Room()
+    with pytest.raises(Conflict):
+        room.operator.reload()
+    row = {"changed": ["[limits] clients"], "needs_restart": [], "errors": []}
+    room.operator.on_reload = lambda: succeed(row)
+    assert room.result(room.operator.reload()) == row
+
+    def level(name: str) -> None:
+        if name != "debug":
+            raise ValueError(f"no level {name}")
+
+    room.operator.on_log_level = level
+    room.operator.log_level("debug")
+    with pytest.raises(Invalid):
+        room.operator.log_level("loud")
+    room.switchboard.drain()
+    with pytest.raises(Busy):
+        room.operator.reload()
+
+
+def test_a_watcher_gets_facts_until_he_has_enough() -> None:
+    """Every fact from the moment he asks, none after he ended it."""
+    room = Room()
+    seen: list[str] = []
+    stop = room.operator.watch(lambda fact: seen.append(fact.word))
+    room.talk()
+    stop()
+    room.talk()
+    assert seen == ["channel-opened"]
+    assert room.wall() >= NOON

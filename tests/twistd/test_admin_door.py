@@ -1,0 +1,202 @@
+"""revtunnelctl and a real server, each a process of its own, over a real socket."""
+
+import json
+import os
+import select
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+WAIT = 30  # seconds until a hanging process is a failure
+SERVER = [sys.executable, "-m", "revtunnel.services.run", "server"]
+CTL = [sys.executable, "-m", "revtunnel.services.ctl"]
+INI = """\
+[server]
+state_directory = {place}/state
+drain = 5
+[listener main]
+address = 127.0.0.1:0
+[pool default]
+ranges = 29000-29009
+[admin]
+socket = {place}/run/admin.sock
+{more}
+"""
+
+
+class Place:
+    """A directory with settings, and the processes that were started in it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.ini = path / "revtunnel.ini"
+        self.socket = path / "run" / "admin.sock"
+        self.servers: list[subprocess.Popen[str]] = []
+        self.write("")
+
+    def write(self, more: str) -> None:
+        """Other settings."""
+        self.ini.write_text(INI.format(place=self.path, more=more))
+
+    def start(self) -> "subprocess.Popen[str]":
+        """A server, waited for until it answers."""
+        server = self.process(SERVER, "--config", str(self.ini))
+        self.servers.append(server)
+        end = time.monotonic() + WAIT
+        while self.ctl("ping")[0] and server.poll() is None and time.monotonic() < end:
+            time.sleep(0.05)
+        return server
+
+    def process(self, command: list[str], *words: str) -> "subprocess.Popen[str]":
+        """A process whose output can be read when it has ended."""
+        environ = os.environ | {"PYTHONPATH": str(ROOT)}
+        environ.pop("REVTUNNEL_CONFIG", None)
+        return subprocess.Popen(
+            [*command, *words], cwd=self.path, env=environ, text=True, stdin=-3, stdout=-1, stderr=-1
+        )
+
+    def ctl(self, *words: str) -> tuple[int, str, str]:
+        """Exit status, output and errors of revtunnelctl."""
+        with self.process(CTL, "--socket", str(self.socket), *words) as running:
+            output, errors = running.communicate(timeout=WAIT)
+        return running.returncode, output, errors
+
+    def json(self, *words: str) -> Any:
+        """What revtunnelctl says to a program; it must succeed."""
+        status, output, errors = self.ctl("--json", *words)
+        assert (status, errors) == (0, "")
+        return json.loads(output)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    """A place whose servers are gone afterwards."""
+    made = Place(tmp_path)
+    yield made
+    for server in made.servers:
+        server.kill()
+        server.communicate()
+
+
+def test_c4_the_life_of_the_socket(place: Place) -> None:
+    """Made closed to others; a second server does not start; a killed one's is replaced; gone at the end."""
+    first = place.start()
+    assert stat.S_IMODE(place.socket.stat().st_mode) == 0o660
+    assert stat.S_IMODE(place.socket.parent.stat().st_mode) == 0o750
+
+    second = place.process(SERVER, "--config", str(place.ini), "--state-directory", "none")
+    _, errors = second.communicate(timeout=WAIT)
+    assert second.returncode == 1
+    assert "another server answers there" in errors
+    assert "Traceback" not in errors
+
+    first.kill()
+    first.communicate()
+    assert place.socket.exists()
+    assert place.ctl("ping")[0] == 69
+    third = place.start()
+    assert place.json("ping")["state"] == "running"
+    third.send_signal(signal.SIGTERM)
+    assert third.wait(WAIT) == 0
+    assert not place.socket.exists()
+
+
+def test_every_listing_and_change_over_the_real_socket(place: Place) -> None:
+    """The command finds the socket by the settings file, and the server does what it says."""
+    place.start()
+    assert place.json("devices") == {"devices": []}
+    assert place.json("ports") == {"ports": []}
+    assert place.json("channels") == {"channels": []}
+    status = place.json("status")
+    assert (status["state"], status["ports"]["default"]["free"]) == ("running", 10)
+    assert place.json("enroll", "plc-7", "--out", "plc-7.key") == {"serial": "plc-7", "file": "plc-7.key"}
+    assert (place.path / "plc-7.key").read_text().startswith("rtkey1_")
+    assert place.json("enrolled") == {"enrolled": ["plc-7"]}
+    assert place.ctl("kick", "plc-7") == (1, "", "revtunnelctl: plc-7 is not here\n")
+    assert place.json("revoke", "plc-7") == {"revoked": "plc-7"}
+    assert place.json("log-level", "debug") == {"log_level": "debug"}
+    with place.process(CTL, "--config", str(place.ini), "ping") as running:
+        assert running.communicate(timeout=WAIT)[0] == "running\n"
+
+
+def test_c6_reload_with_wrong_settings_is_1_and_changes_nothing(place: Place) -> None:
+    """Each error with file and line; then the good file is taken."""
+    place.start()
+    place.write("mode = wrong\n[limits]\nclints = 7\n")
+    status, output, errors = place.ctl("reload")
+    assert (status, output) == (1, "")
+    assert f"{place.ini}:10: [admin] mode" in errors
+    assert f"{place.ini}:12: [limits] clints" in errors
+    assert place.ctl("ping")[0] == 0
+    place.write("[limits]\nclients = 7\n")
+    assert place.json("reload")["changed"] == ["[limits] clients"]
+
+
+def test_watch_follows_and_drain_ends_the_server(place: Place) -> None:
+    """A line for what another call did; the server ends in order and the watcher is told."""
+    server = place.start()
+    with place.process(CTL, "--socket", str(place.socket), "watch", "--json") as watching:
+        assert watching.stdout is not None
+        while not (first := _line(watching)):  # until it has begun to watch
+            place.ctl("enroll", "plc-7", "--replace")
+        assert json.loads(first)["event"] == "device-enrolled"
+        status, output, _ = place.ctl("drain")
+        assert (status, output.startswith("the server takes no new ones")) == (0, True)
+        assert server.wait(WAIT) == 0
+        rest, errors = watching.communicate(timeout=WAIT)
+    assert watching.returncode == 69
+    assert "the server closed the connection" in errors
+    states = [row["state"] for row in map(json.loads, rest.splitlines()) if row["event"] == "state"]
+    assert states == ["draining", "stopped"]
+
+
+def test_ctrl_c_ends_a_watch(place: Place) -> None:
+    """130, and no traceback."""
+    place.start()
+    with place.process(CTL, "--socket", str(place.socket), "watch") as watching:
+        while not _line(watching):
+            place.ctl("enroll", "plc-7", "--replace")
+        watching.send_signal(signal.SIGINT)
+        _, errors = watching.communicate(timeout=WAIT)
+    assert (watching.returncode, errors) == (130, "")
+
+
+def test_c2_c3_a_caller_who_stalls_hurts_nobody(place: Place) -> None:
+    """Half a command and silence on all of its connections: another user's command is answered."""
+    place.start()
+    stalled = [socket.socket(socket.AF_UNIX) for _ in range(10)]
+    for each in stalled:
+        each.connect(str(place.socket))
+        each.sendall(b"\x00\x08_comm")
+    assert place.ctl("status")[0] == 0
+    for each in stalled:
+        each.close()
+
+
+def test_a_reader_of_our_output_who_leaves_is_no_traceback(place: Place) -> None:
+    """``revtunnelctl status | true``."""
+    place.start()
+    running = place.process(CTL, "--socket", str(place.socket), "status")
+    assert running.stdout is not None
+    assert running.stderr is not None
+    running.stdout.close()
+    assert running.stderr.read() == ""
+    assert running.wait(WAIT) == 1
+    running.stderr.close()
+
+
+def _line(running: "subprocess.Popen[str]") -> str:
+    """A line of output, if one comes soon."""
+    ready, _, _ = select.select([running.stdout], [], [], 0.5)
+    return running.stdout.readline() if ready and running.stdout else ""
