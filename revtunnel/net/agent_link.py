@@ -1,0 +1,246 @@
+"""The agent's end of a link: it answers CONNECTs by dialling targets, and nothing else.
+
+Source: wire/link-extension.md; wire/readyagent.md sections 2 and 3; faults.md F15 to F19, N30, N31.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+
+from revtunnel.core.channel import Channel
+from revtunnel.core.facts import ChannelEnded, ChannelOpened, LinkStalled, PeerGlitch, Report
+from revtunnel.core.handshake import AgentHandshake, AgentUp, Dismissed, ServerHello
+from revtunnel.core.legacy import LegacyAgentMux
+from revtunnel.core.mux import Dial, Glitch, GoingAway, Happening, Mux, Over, Stalled
+from revtunnel.core.policy import LinkLimits
+from revtunnel.core.rt1 import Rt1Mux
+from revtunnel.core.window import CreditPool
+from revtunnel.net.dialler import Dialler, NotDialled, TargetSocket
+from revtunnel.net.link import LinkProtocol
+from revtunnel.wire.errors import RemoteError
+from revtunnel.wire.frames import Frame
+from revtunnel.wire.reasons import Ended, GoAway
+
+__all__ = ["AgentLink", "TargetSide"]
+
+
+class TargetSide:
+    """The owner of a channel at the agent: keeps what comes for a target until it is reached, then passes on.
+
+    What it keeps is bounded by the channel's first window, or by the legacy hold-back.
+    """
+
+    def __init__(self, channel: Channel, since: float) -> None:
+        self.channel = channel
+        self.since = since
+        self.dialling: Deferred[TargetSocket] | None = None
+        self.socket: TargetSocket | None = None
+        self._early: deque[bytes] = deque()
+        self._ended_early = False
+
+    def reached(self, link: "AgentLink", socket: TargetSocket) -> None:
+        """The target answered: give it what came meanwhile."""
+        self.socket = socket
+        socket.attach(link, self.channel)
+        self.channel.owner = self
+        while self._early:
+            socket.deliver(self._early.popleft())
+        if self._ended_early:
+            socket.end_of_file()
+        socket.may_read()
+
+    def deliver(self, data: bytes) -> None:
+        if self.socket is None:
+            self._early.append(data)
+        else:
+            self.socket.deliver(data)
+
+    def end_of_file(self) -> None:
+        if self.socket is None:
+            self._ended_early = True
+        else:
+            self.socket.end_of_file()
+
+    def may_read(self) -> None:
+        if self.socket is not None:
+            self.socket.may_read()
+
+    def over(self, reason: Ended) -> None:
+        self._early.clear()
+        if self.socket is not None:
+            self.socket.over(reason)
+        elif self.dialling is not None:
+            self.dialling.cancel()
+
+
+class AgentLink(LinkProtocol):
+    """One connection to a server, from its connect on. ``ready`` and ``left`` tell the uplink."""
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        limits: LinkLimits,
+        serial: str,
+        handshake: AgentHandshake,
+        dialler: Dialler,
+        pool: CreditPool,
+        report: Report,
+        ready: Callable[["AgentLink"], None],
+        left: Callable[["AgentLink"], None],
+    ) -> None:
+        super().__init__(clock, limits)
+        self.serial = serial
+        self.server: ServerHello | None = None
+        self.up_since: float | None = None
+        self.retry_after = 0
+        self.leaving = False
+        self.why_leaving = ("stopping", "")
+        self._shake = handshake
+        self._dialler = dialler
+        self._pool = pool
+        self._report = report
+        self._ready = ready
+        self._left = left
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        self.write(self._shake.start())
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        super().connectionLost(reason)
+        self._left(self)
+
+    # -- the handshake
+
+    def judge_stranger(self, size: int, command: int, channel: int) -> None:
+        self._shake.judge(size, command, channel)
+
+    def shake(self, frame: Frame) -> None:
+        answer, up = self._shake.receive(frame)
+        self.write(answer)
+        if up is not None:
+            self._begin(up)
+
+    def handshake_is_late(self) -> None:
+        up = self._shake.time_is_up()
+        if up is None:
+            self.fail("silent", f"the server did not answer LISTEN in {self.limits.handshake:g} s", None)
+        else:
+            self._begin(up)
+
+    def _begin(self, up: AgentUp) -> None:
+        now = self.clock.seconds()
+        self.server = up.hello
+        if up.hello is None:
+            mux: Mux = LegacyAgentMux(self.limits, now)
+        else:
+            largest = min(self.limits.lone_frame, up.hello.largest_data)
+            limits = replace(
+                self.limits,
+                lone_frame=largest,
+                frame=min(self.limits.frame, largest),
+                keepalive=up.hello.keepalive,
+            )
+            mux = Rt1Mux(limits, False, now, self._pool, up.hello.first_window)
+        self.up_since = now
+        self.up(mux)
+        self._ready(self)
+        if up.first is not None:
+            self._guarded(lambda mux: mux.receive(up.first, now))
+
+    def broken(self, error: RemoteError) -> None:
+        if isinstance(error, Dismissed):
+            self.retry_after = error.retry_after
+            self.fail(error.reason.word, str(error), None)
+        else:
+            super().broken(error)
+
+    def depart(self) -> None:
+        """Take no new channels, and leave when the running ones have ended."""
+        self.leaving = True
+        if self.mux is None:
+            self.leave()
+            return
+        self._guarded(lambda mux: mux.goaway(GoAway.STOPPING, 0, "the agent stops"))
+        self._leave_if_idle()
+
+    # -- what happens
+
+    def happened(self, happening: Happening) -> None:
+        if isinstance(happening, Dial):
+            self._dial(happening.channel)
+        elif isinstance(happening, Over):
+            side: TargetSide | None = happening.channel.owner
+            self._record(happening.channel, happening.reason, happening.detail)
+            if side is not None:
+                side.over(happening.reason)
+            self._leave_if_idle()
+        elif isinstance(happening, Glitch):
+            self._report(PeerGlitch(self.serial, self.peer, happening.detail))
+        elif isinstance(happening, Stalled):
+            self._report(LinkStalled(self.serial, happening.channel.number, happening.owed))
+        elif isinstance(happening, GoingAway):
+            self.retry_after = happening.retry_after
+            self.leaving = True
+            self.why_leaving = (happening.reason.word, happening.detail)
+            self._leave_if_idle()
+
+    def gone(self, reason: str, detail: str, cut: list[Channel]) -> None:
+        for channel in cut:
+            self._record(channel, Ended.LINK_LOST, detail)
+
+    def _leave_if_idle(self) -> None:
+        if self.leaving and self.ended is None and self.mux is not None and not self.mux.running:
+            self.ended = self.why_leaving
+            self.leave()
+
+    # -- dialling
+
+    def _dial(self, channel: Channel) -> None:
+        side = TargetSide(channel, self.clock.seconds())
+        channel.owner = side
+        side.dialling = self._dialler.dial(channel.target)
+        side.dialling.addCallbacks(
+            lambda socket: self._reached(side, socket), lambda failure: self._not_reached(side, failure)
+        )
+
+    def _reached(self, side: TargetSide, socket: TargetSocket) -> None:
+        channel = side.channel
+        if not channel.over:
+            self._guarded(lambda mux: mux.opened(channel))
+        if channel.over:  # by then, or by that
+            socket.abort()
+            return
+        milliseconds = round((self.clock.seconds() - side.since) * 1000, 3)
+        self._report(ChannelOpened(self.serial, channel.number, str(channel.target), self.peer, milliseconds))
+        side.reached(self, socket)
+        self.flush()
+
+    def _not_reached(self, side: TargetSide, failure: Failure) -> None:
+        error = failure.value
+        if isinstance(error, NotDialled):
+            self.reset(side.channel, error.reason, str(error))
+        elif not side.channel.over:
+            self.reset(side.channel, Ended.UNREACHABLE, failure.getErrorMessage())
+
+    def _record(self, channel: Channel, reason: Ended, detail: str) -> None:
+        side: TargetSide | None = channel.owner
+        since = side.since if side is not None else self.clock.seconds()
+        self._report(
+            ChannelEnded(
+                self.serial,
+                channel.number,
+                str(channel.target),
+                self.peer,
+                reason,
+                detail,
+                round(self.clock.seconds() - since, 3),
+                channel.bytes_received,
+                channel.bytes_sent,
+            )
+        )

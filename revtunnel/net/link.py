@@ -1,0 +1,343 @@
+"""The framed link, what both ends share: frames in, happenings out, and one writer with a bounded buffer.
+
+A link is in its handshake until the end that owns it calls ``up`` with a mux. The mux decides, this Protocol
+acts: it hands a quantum to the transport, waits until that has drained, and hands over the next. Any
+RemoteError ends the link; its channels end with resets, never with a clean end.
+
+Source: wire/link-extension.md; twisted.md 2.3; faults.md F2, N8, N13.
+"""
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.interfaces import IDelayedCall, IPullProducer, IReactorTime
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from revtunnel.core.channel import Channel
+from revtunnel.core.mux import (
+    Data,
+    EndOfFile,
+    Happening,
+    Mux,
+)
+from revtunnel.core.policy import LinkLimits
+from revtunnel.core.turns import Pace
+from revtunnel.net.streams import IStream
+from revtunnel.wire.errors import RemoteError
+from revtunnel.wire.frames import FrameDecoder
+from revtunnel.wire.reasons import Ended, GoAway
+
+__all__ = ["LinkProtocol", "tune", "written_address"]
+
+NOTSENT = 128 * 1024  # bytes the kernel may hold unsent (TCP_NOTSENT_LOWAT): more would delay a keystroke
+USER_TIMEOUT = 45_000  # milliseconds that sent bytes may stay unacknowledged
+PARTING = 2.0  # seconds a refused or failed link gets to take its GOAWAY
+
+
+@implementer(IPullProducer)
+class LinkProtocol(Protocol):
+    """One end of a link. ``ServerLink`` and ``AgentLink`` say what its happenings mean there."""
+
+    if TYPE_CHECKING:
+        transport: IStream
+
+    def __init__(self, clock: IReactorTime, limits: LinkLimits) -> None:
+        self.clock = clock
+        self.limits = limits
+        self.mux: Mux | None = None
+        self.peer = "?"
+        self.since = 0.0
+        self.ended: tuple[str, str] | None = None  # reason word and detail, once it has one
+        self._decoder = FrameDecoder(self._judge)
+        self._pace = Pace(limits)
+        self._full = False
+        self._flushing = False
+        self._working = False
+        self._held = False  # the transport is paused by us
+        self._timer: IDelayedCall | None = None
+        self._more: IDelayedCall | None = None
+        self._lost = False
+        self._finished = False
+
+    # -- what an end has to provide
+
+    def judge_stranger(self, size: int, command: int, channel: int) -> None:
+        """Refuse a frame of the handshake by its header."""
+        raise NotImplementedError
+
+    def shake(self, frame: Any) -> None:
+        """Take a frame of the handshake."""
+        raise NotImplementedError
+
+    def handshake_is_late(self) -> None:
+        """The handshake's time is up."""
+        raise NotImplementedError
+
+    def happened(self, happening: Happening) -> None:
+        """Act on Dial, Opened, Over, Glitch, GoingAway, Stalled."""
+        raise NotImplementedError
+
+    def gone(self, reason: str, detail: str, cut: list[Channel]) -> None:
+        """The link is lost, and these channels with it."""
+        raise NotImplementedError
+
+    # -- from the transport
+
+    def connectionMade(self) -> None:
+        self.since = self.clock.seconds()
+        self.peer = written_address(self.transport.getPeer())
+        self.transport.setTcpNoDelay(True)
+        self.transport.setTcpKeepAlive(True)
+        tune(self.transport.getHandle() if hasattr(self.transport, "getHandle") else None)
+        # a pull producer is asked whenever the transport is empty: our own quantum is the whole buffer
+        self.transport.registerProducer(self, False)
+        self._set_timer(self.limits.handshake)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.ended is None:
+            self._decoder.receive(data)
+            self._work()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._lost = True
+        self._cancel(self._timer)
+        self._cancel(self._more)
+        self._timer = self._more = None
+        self.ended = self.ended or ("lost", reason.getErrorMessage())
+        self._finish()
+
+    def resumeProducing(self) -> None:
+        """The transport is empty."""
+        if self._full:
+            self._full = False
+            self._pace.drained(self.clock.seconds())
+            self.flush()
+
+    def stopProducing(self) -> None:
+        """The transport is lost; ``connectionLost`` says it."""
+
+    # -- from the sockets of its channels (streams.Link)
+
+    def send(self, channel: Channel, data: bytes) -> bool:
+        if self.mux is None:
+            return True
+        self.mux.send(channel, data)
+        self.flush()
+        return not channel.blocked
+
+    def end(self, channel: Channel) -> None:
+        if self.mux is not None:
+            self.mux.end(channel)
+            self.flush()
+
+    def consumed(self, channel: Channel, size: int) -> None:
+        if self.mux is not None:
+            self._guarded(lambda mux: mux.consumed(channel, size, self.clock.seconds()))
+            self._hold_or_release()
+
+    def flushed(self, channel: Channel) -> None:
+        if self.mux is not None:
+            self._guarded(lambda mux: mux.flushed(channel, self.clock.seconds()))
+
+    def reset(self, channel: Channel, reason: Ended, detail: str) -> None:
+        if self.mux is not None and not channel.over:
+            self._guarded(lambda mux: mux.reset(channel, reason, detail, self.clock.seconds()))
+
+    # -- what an end calls
+
+    def up(self, mux: Mux) -> None:
+        """The handshake is done; frames belong to the mux from here on."""
+        self.mux = mux
+        self._set_timer(0.0)
+
+    def flush(self) -> None:
+        """Write what waits, as far as the transport takes it."""
+        if self._flushing or self._working or self.ended is not None or self.mux is None:
+            return
+        self._flushing = True
+        try:
+            while not self._full and self.ended is None and self._write_quantum(self.mux):
+                pass
+        except RemoteError as error:
+            self.fail("protocol", str(error))
+        finally:
+            self._flushing = False
+
+    def write(self, data: bytes) -> None:
+        """Write a frame of the handshake, or our last words."""
+        if data and not self._lost:
+            self.transport.write(data)
+
+    def fail(self, reason: str, detail: str, say: GoAway | None = GoAway.PROTOCOL) -> None:
+        """End the link for a fault; an rt1 peer is told ``say`` first. Its channels end now, with resets."""
+        if self.ended is not None:
+            return
+        self.ended = (reason, detail)
+        if self.mux is not None and say is not None:
+            with contextlib.suppress(RemoteError):
+                self.mux.goaway(say, 0, detail)
+        self.leave(at_once=reason == "silent")
+
+    def leave(self, at_once: bool = False) -> None:
+        """Close the transport: after what was written and our last words, but within 2 s; or at once."""
+        self.ended = self.ended or ("left", "")
+        if self.mux is not None and not at_once:  # whether the transport is full or not: nothing follows
+            self.write(self.mux.take(0, self.clock.seconds())[0])
+        self._finish()
+        if self._lost:
+            return
+        self._cancel(self._timer)
+        self.transport.unregisterProducer()
+        if at_once:
+            self.transport.abortConnection()
+        else:
+            self.transport.loseConnection()
+            self._timer = self.clock.callLater(PARTING, self.transport.abortConnection)
+
+    # -- inside
+
+    def _finish(self) -> None:
+        """Once: report the end and cut the channels that still ran."""
+        if self._finished:
+            return
+        self._finished = True
+        word, detail = self.ended or ("lost", "")
+        cut = self.mux.lost() if self.mux is not None else []
+        self.gone(word, detail, cut)
+        for channel in cut:
+            if channel.owner is not None:
+                channel.owner.over(Ended.LINK_LOST)
+
+    def _judge(self, size: int, command: int, channel: int) -> None:
+        if self.mux is not None:
+            self.mux.judge(size, command, channel)
+        else:
+            self.judge_stranger(size, command, channel)
+
+    def _work(self) -> None:
+        """Handle at most ``frames_a_turn`` frames, then let the reactor have its turn (F2)."""
+        if self._working:
+            return
+        self._working = True
+        taken = 0
+        try:
+            for frame in self._decoder.frames(self.limits.frames_a_turn):
+                taken += 1
+                if self.mux is None:
+                    self.shake(frame)
+                else:
+                    self._act(self.mux.receive(frame, self.clock.seconds()))
+                if self.ended is not None:
+                    return
+        except RemoteError as error:
+            self.broken(error)
+            return
+        finally:
+            self._working = False
+        if taken >= self.limits.frames_a_turn and self._more is None:
+            self._more = self.clock.callLater(0, self._work_more)
+        self._hold_or_release()
+        self.flush()
+
+    def _work_more(self) -> None:
+        self._more = None
+        self._hold_or_release()
+        self._work()
+
+    def broken(self, error: RemoteError) -> None:
+        """The other side broke the wire's rules."""
+        self.fail("silent" if "silent" in str(error)[:6] else "protocol", str(error))
+
+    def _guarded(self, step: Any) -> None:
+        """Run a step of the mux and act on it; a RemoteError ends the link."""
+        try:
+            self._act(step(self.mux) or ())
+        except RemoteError as error:
+            self.broken(error)
+            return
+        self.flush()
+
+    def _act(self, happenings: Iterable[Happening]) -> None:
+        for happening in happenings:
+            if isinstance(happening, Data):
+                if happening.channel.owner is not None:
+                    happening.channel.owner.deliver(happening.payload)
+            elif isinstance(happening, EndOfFile):
+                if happening.channel.owner is not None:
+                    happening.channel.owner.end_of_file()
+            else:
+                self.happened(happening)
+
+    def _write_quantum(self, mux: Mux) -> bool:
+        """Give the transport its next bytes; False when there were none."""
+        now = self.clock.seconds()
+        data, readable, later = mux.take(self._pace.quantum, now)
+        if data:
+            self._full = True
+            self._pace.handed(len(data), now)
+            self.transport.write(data)
+        for channel in readable:
+            if channel.owner is not None:
+                channel.owner.may_read()
+        self._act(later)
+        return bool(data)
+
+    def _hold_or_release(self) -> None:
+        """Do not read while frames wait for the next turn, or sockets do not take what they are owed."""
+        hold = self._more is not None or (self.mux is not None and self.mux.holds_back)
+        if hold != self._held and not self._lost and self.ended is None:
+            self._held = hold
+            if hold:
+                self.transport.pauseProducing()
+            else:
+                self.transport.resumeProducing()
+
+    def _tick(self) -> None:
+        self._timer = None
+        if self.ended is not None:
+            return
+        if self.mux is None:
+            self.handshake_is_late()
+            return
+        mux = self.mux
+        self._guarded(lambda mux: mux.tick(self.clock.seconds()))
+        if self.ended is None:
+            self._hold_or_release()
+            self._set_timer(mux.due(self.clock.seconds()))
+
+    def _set_timer(self, delay: float) -> None:
+        self._cancel(self._timer)
+        self._timer = self.clock.callLater(delay, self._tick)
+
+    @staticmethod
+    def _cancel(call: IDelayedCall | None) -> None:
+        if call is not None and call.active():
+            call.cancel()
+
+
+def written_address(address: Any) -> str:
+    """``host:port`` of a Twisted address, or what it is otherwise."""
+    host = getattr(address, "host", None)
+    if host is None:
+        return f"unix:{os.fsdecode(getattr(address, 'name', None) or '')}"
+    return f"[{host}]:{address.port}" if ":" in host else f"{host}:{address.port}"
+
+
+def tune(handle: Any) -> None:
+    """Socket options of a link that Twisted has no call for; a transport without a socket is left alone."""
+    if not isinstance(handle, socket.socket) or handle.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    options = (
+        ("TCP_NOTSENT_LOWAT", 25, NOTSENT),
+        ("TCP_USER_TIMEOUT", 18, USER_TIMEOUT),
+        ("TCP_KEEPIDLE", 4, 30),
+        ("TCP_KEEPINTVL", 5, 10),
+    )
+    for name, number, value in options:
+        with contextlib.suppress(OSError):
+            handle.setsockopt(socket.IPPROTO_TCP, getattr(socket, name, number), value)

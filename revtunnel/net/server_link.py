@@ -1,0 +1,295 @@
+"""The server's end of a link: who is it, which mux serves it, and one record for every channel.
+
+What a link means to the rest of the server is asked of a ``Hub`` (switchboard.py): may this serial come in,
+it is here now, it is gone. Clients that find all channel numbers in use wait here, for a bounded time.
+
+Source: wire/link-extension.md; wire/readyagent.md section 5; faults.md F14, N23.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+from typing import Protocol as Typing
+
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+from twisted.internet.protocol import Factory
+from twisted.internet.protocol import Protocol as TwistedProtocol
+
+from revtunnel.core.channel import Channel
+from revtunnel.core.facts import ChannelEnded, ChannelOpened, LinkStalled, PeerGlitch, Report
+from revtunnel.core.handshake import Denied, ListenerRules, ServerHandshake, ServerHello, ServerUp
+from revtunnel.core.keys import Verifier
+from revtunnel.core.legacy import LegacyServerMux
+from revtunnel.core.mux import Glitch, GoingAway, Happening, Mux, Opened, Over, Stalled
+from revtunnel.core.policy import LinkLimits
+from revtunnel.core.rt1 import Rt1Mux
+from revtunnel.core.window import CreditPool
+from revtunnel.net.link import LinkProtocol, written_address
+from revtunnel.wire.commands import Command, encode_goaway
+from revtunnel.wire.errors import RemoteError
+from revtunnel.wire.frames import Frame, encode_frame
+from revtunnel.wire.reasons import Ended, GoAway
+from revtunnel.wire.targets import Offer, Target
+
+if TYPE_CHECKING:
+    from revtunnel.net.clients import ClientSocket
+
+__all__ = ["AgentListener", "Hub", "ServerLink", "ServerLinkFactory"]
+
+
+class Hub(Typing):
+    """What a server link asks of the server."""
+
+    def admit(self, link: "ServerLink", up: ServerUp) -> None:
+        """The agent passed its handshake; raises Denied if it may not come in."""
+
+    def arrived(self, link: "ServerLink") -> None:
+        """The link is up and can carry channels."""
+
+    def leaving(self, link: "ServerLink") -> None:
+        """The agent takes no new channels."""
+
+    def departed(self, link: "ServerLink", reason: str, detail: str, cut: int) -> None:
+        """A link that was up is gone."""
+
+    def refused(self, link: "ServerLink", reason: str, detail: str) -> None:
+        """A connection never became a link."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentListener:
+    """One listener for agents: its rules and what its links get."""
+
+    rules: ListenerRules
+    limits: LinkLimits
+    hello: ServerHello
+    newest: bool = True  # a second link that cannot prove itself: newest or oldest wins
+    pool: str = "default"
+    heartbeat: bool = True  # legacy: ask the device with DATA on number 0
+    mappings: tuple[Offer, ...] = ()  # legacy: what the device is asked to dial; it offers nothing itself
+
+
+class ServerLink(LinkProtocol):
+    """One agent or device, from its connect on."""
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        listener: AgentListener,
+        hub: Hub,
+        key_of: Callable[[str], Verifier | None],
+        nonce: bytes,
+        pool: CreditPool,
+        report: Report,
+    ) -> None:
+        super().__init__(clock, listener.limits)
+        self.listener = listener
+        self.serial = ""
+        self.source = ""  # the address it comes from, for the limit per source
+        self.replaced = False  # an older link of its serial was closed for it
+        self.up_since: float | None = None
+        self.authenticated = False
+        self.handshake: ServerUp | None = None
+        self._hub = hub
+        self._shake = ServerHandshake(listener.rules, listener.limits, key_of, nonce)
+        self._pool = pool
+        self._report = report
+        self.waiting: deque[tuple[float, ClientSocket]] = deque()
+        self._patience: IDelayedCall | None = None  # of those who wait for a number
+        self._serving = False
+        self._listened = False
+
+    # -- the handshake
+
+    def judge_stranger(self, size: int, command: int, channel: int) -> None:
+        self._shake.judge(size, command, channel)
+
+    def shake(self, frame: Frame) -> None:
+        answer, up = self._shake.receive(frame)
+        self.write(answer)
+        while self._shake.oddities:
+            self._report(PeerGlitch(self.serial, self.peer, self._shake.oddities.pop(0)))
+        if not self._listened and self.listener.rules.legacy and up is None:
+            self._set_timer(self.limits.probe)
+        self._listened = True
+        if up is not None:
+            self._admit(up)
+
+    def handshake_is_late(self) -> None:
+        up = self._shake.time_is_up() if self._listened else None
+        rest = self.since + self.limits.handshake - self.clock.seconds()
+        if up is None and rest > 0:  # the probe's time was up: what is owed is a proof
+            self._set_timer(rest)
+        elif up is None:
+            where = "HELLO or its proof" if self._listened else "LISTEN"
+            self.fail("silent", f"no {where} in time", None)
+        else:
+            try:
+                self._admit(up)
+            except RemoteError as error:
+                self.broken(error)
+
+    def broken(self, error: RemoteError) -> None:
+        if isinstance(error, Denied):
+            self.serial = error.serial
+            if not self._shake.serial:  # a legacy device would stumble over GOAWAY
+                self.fail(error.reason.word, str(error), None)
+                return
+            self.write(encode_frame(Command.GOAWAY, 0, encode_goaway(error.reason, 0, "")))
+            self.fail(error.reason.word, str(error), None)
+        else:
+            super().broken(error)
+
+    def _admit(self, up: ServerUp) -> None:
+        self.handshake, self.serial, self.authenticated = up, up.serial, up.authenticated
+        self._hub.admit(self, up)
+        now = self.clock.seconds()
+        if up.hello is None:
+            mux: Mux = LegacyServerMux(self.limits, now, self.listener.heartbeat)
+        else:
+            largest = min(self.limits.lone_frame, up.hello.largest_data)
+            limits = replace(self.limits, lone_frame=largest, frame=min(self.limits.frame, largest))
+            mux = Rt1Mux(limits, True, now, self._pool, up.hello.first_window)
+            self.write(self._shake.welcome(self.listener.hello))
+        self.up_since = now
+        self.up(mux)
+        self._hub.arrived(self)
+
+    # -- channels
+
+    def open(self, target: Target, client: "ClientSocket") -> bool:
+        """Give a client a channel, now or when a number is free; False: too many wait already."""
+        assert self.mux is not None
+        try:
+            channel = self.mux.connect(target, self.clock.seconds())
+        except RemoteError as error:
+            self.broken(error)
+            return False
+        if channel is not None:
+            client.attach(self, channel)
+            if self.mux.early_read:
+                client.may_read()
+            self.flush()
+            return True
+        if len(self.waiting) >= self.limits.waiting:
+            self.waiting = deque(entry for entry in self.waiting if entry[1].waits)
+        if len(self.waiting) >= self.limits.waiting:
+            return False
+        until = self.clock.seconds() + self.limits.number_wait
+        self.waiting.append((until, client))
+        if self._patience is None:
+            self._patience = self.clock.callLater(self.limits.number_wait, self._give_up_waiting)
+        return True
+
+    def goaway(self, reason: GoAway, retry_after: int, detail: str) -> None:
+        """Ask the agent to leave when its channels have ended."""
+        if self.mux is not None and self.ended is None:
+            self._guarded(lambda mux: mux.goaway(reason, retry_after, detail))
+
+    def close_channel(self, number: int, reason: Ended, detail: str) -> bool:
+        """End one channel; False when there is none."""
+        channel = self.mux.channels.get(number) if self.mux is not None else None
+        if channel is None or channel.over:
+            return False
+        self.reset(channel, reason, detail)
+        return True
+
+    def dismiss(self, reason: str, detail: str, say: GoAway, retry_after: int = 0) -> None:
+        """End the link from our side, its channels with it."""
+        self.goaway(say, retry_after, detail)
+        self.ended = self.ended or (reason, detail)
+        self.leave()
+
+    # -- what happens
+
+    def happened(self, happening: Happening) -> None:
+        if isinstance(happening, Opened):
+            client: ClientSocket = happening.channel.owner
+            self._report(self._opened_fact(happening.channel, client))
+            client.may_read()
+        elif isinstance(happening, Over):
+            self._record(happening.channel, happening.reason, happening.detail)
+            happening.channel.owner.over(happening.reason)
+            self._serve_waiting()
+        elif isinstance(happening, Glitch):
+            self._report(PeerGlitch(self.serial, self.peer, happening.detail))
+        elif isinstance(happening, Stalled):
+            self._report(LinkStalled(self.serial, happening.channel.number, happening.owed))
+        elif isinstance(happening, GoingAway):
+            self._hub.leaving(self)
+
+    def gone(self, reason: str, detail: str, cut: list[Channel]) -> None:
+        self._cancel(self._patience)
+        for _, client in self.waiting:
+            if client.waits:
+                client.refuse("device-absent")
+        self.waiting.clear()
+        for channel in cut:
+            self._record(channel, Ended.LINK_LOST, detail)
+        if self.up_since is None:
+            self._hub.refused(self, reason, detail)
+        else:
+            self._hub.departed(self, reason, detail, len(cut))
+
+    def flush(self) -> None:
+        super().flush()
+        if self.waiting:
+            self._serve_waiting()
+
+    def _serve_waiting(self) -> None:
+        mux = self.mux
+        if self._serving:  # each that gets a number flushes, and comes here again
+            return
+        self._serving = True
+        while self.waiting and mux is not None and mux.free_numbers and self.ended is None:
+            _, client = self.waiting.popleft()
+            if client.waits:
+                self.open(client.target, client)
+        self._serving = False
+
+    def _give_up_waiting(self) -> None:
+        self._patience = None
+        now = self.clock.seconds()
+        while self.waiting and self.waiting[0][0] <= now:
+            _, client = self.waiting.popleft()
+            if client.waits:
+                client.refuse("no-channel")
+        if self.waiting:
+            delay = max(0.0, self.waiting[0][0] - now)
+            self._patience = self.clock.callLater(delay, self._give_up_waiting)
+
+    def _opened_fact(self, channel: Channel, client: "ClientSocket") -> ChannelOpened:
+        milliseconds = round((self.clock.seconds() - client.since) * 1000, 3)
+        return ChannelOpened(self.serial, channel.number, client.name, client.peer, milliseconds)
+
+    def _record(self, channel: Channel, reason: Ended, detail: str) -> None:
+        client: ClientSocket | None = channel.owner
+        if client is None:  # the link ended before its CONNECT could be said
+            return
+        seconds = round(self.clock.seconds() - client.since, 3)
+        self._report(
+            ChannelEnded(
+                self.serial,
+                channel.number,
+                client.name,
+                client.peer,
+                reason,
+                detail,
+                seconds,
+                channel.bytes_sent,
+                channel.bytes_received,
+            )
+        )
+
+
+class ServerLinkFactory(Factory):
+    """Makes server links for one listener, as many strangers at once as the limits allow."""
+
+    noisy = False
+
+    def __init__(self, make: Callable[[str], ServerLink | None]) -> None:
+        self._make = make
+
+    def buildProtocol(self, addr: IAddress | None) -> TwistedProtocol | None:
+        return self._make(written_address(addr))
