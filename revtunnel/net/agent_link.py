@@ -112,6 +112,8 @@ class AgentLink(LinkProtocol):
         self.write(self._shake.start())
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self.leaving:  # the server said why before it hung up
+            self.ended = self.ended or self.why_leaving
         super().connectionLost(reason)
         self._left(self)
 

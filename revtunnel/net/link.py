@@ -18,13 +18,8 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from revtunnel.core.channel import Channel
-from revtunnel.core.mux import (
-    Data,
-    EndOfFile,
-    Happening,
-    Mux,
-)
+from revtunnel.core.channel import Channel, State
+from revtunnel.core.mux import Data, EndOfFile, Happening, Mux, Over
 from revtunnel.core.policy import LinkLimits
 from revtunnel.core.turns import Pace
 from revtunnel.net.streams import IStream
@@ -207,11 +202,25 @@ class LinkProtocol(Protocol):
             return
         self._finished = True
         word, detail = self.ended or ("lost", "")
-        cut = self.mux.lost() if self.mux is not None else []
+        cut: list[Channel] = []
+        if self.mux is not None:
+            self._let_go(self.mux)
+            cut = self.mux.lost()
         self.gone(word, detail, cut)
         for channel in cut:
             if channel.owner is not None:
                 channel.owner.over(Ended.LINK_LOST)
+
+    def _let_go(self, mux: Mux) -> None:
+        """A channel on which the other side has said CLOSE lacks nothing: its socket flushes by itself.
+
+        Not at a legacy agent, where CLOSE says that the client has ended and the service may still answer.
+        """
+        if mux.opens or mux.wire == "rt1":
+            for channel in [*mux.channels.values()]:
+                if channel.state in (State.GOT_CLOSE, State.CLOSED) and not channel.over:
+                    channel.over = True
+                    self.happened(Over(channel, Ended.CLOSED, ""))
 
     def _judge(self, size: int, command: int, channel: int) -> None:
         if self.mux is not None:

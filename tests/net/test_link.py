@@ -377,10 +377,10 @@ def end_all(world: World) -> None:
     for agent in world.agents.values():
         agent.uplink.stop(0.0)
     world.switchboard.stop()
-    for party in [*world.clients, *(each for made in world.services.values() for each in made)]:
-        if party.here:
-            party.abort()
+    world.end_parties()
     world.advance(70.0)
+    world.end_parties()
+    world.pump()
     assert world.reactor.sockets == 0
     assert world.switchboard.clients == 0
     assert world.switchboard.links == set()

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from revtunnel.core.facts import ChannelEnded, ChannelOpened, LinkStalled
 from revtunnel.core.policy import LinkLimits
 from revtunnel.wire.targets import parse_offer
-from tests.net.world import CONSOLE, KIB, MIB, WIRES, Party, World
+from tests.net.world import CONSOLE, KIB, MIB, REPLY, WIRES, Party, World
 from tests.support.memory import CAPACITY
 from tests.support.reactor import HANGS
 
@@ -32,7 +32,7 @@ def exchange(world: World, client: Party, service: Party, size: int) -> None:
 @pytest.mark.parametrize("capacity", [300, CAPACITY])
 def test_bytes_are_exact_both_ways(wire: str, cuts: int | str | None, capacity: int) -> None:
     """CONNECT, OPENED, then data both ways at once, whole, byte by byte and in random pieces."""
-    size = 3_000 if cuts == 1 else 200_000 if capacity == CAPACITY else 30_000
+    size = 1_500 if cuts == 1 else 200_000 if capacity == CAPACITY else 30_000
     world = World(wire, cuts=cuts, capacity=capacity)
     client, service = world.talk()
     exchange(world, client, service, size)
@@ -175,13 +175,13 @@ def test_n26_a_client_that_ends_its_direction_gets_the_whole_reply(wire: str, cu
     world = World(wire, cuts=cuts)
     world.service["console"].quick = "reply"
     client = world.client()
-    client.say_more(2000)
+    client.say_more(1000)
     client.finish()
     world.pump()
     (service,) = world.services["console"]
     assert service.data == client.sent
     assert client.data == service.sent
-    assert len(client.data) == 5000
+    assert len(client.data) == REPLY
     assert client.end_came
     assert not client.was_reset
     assert world.ended() == ["closed"]
@@ -195,7 +195,7 @@ def test_n26_an_end_of_file_at_once_gets_the_whole_reply() -> None:
     client = world.client()
     client.finish()
     world.pump()
-    assert len(client.data) == 5000
+    assert len(client.data) == REPLY
     assert world.ended() == ["closed"]
     world.finish()
 

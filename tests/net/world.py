@@ -43,7 +43,7 @@ from revtunnel.wire.targets import Offer, parse_offer
 from tests.support.memory import CAPACITY, Pair, Recorder, random_cuts
 from tests.support.reactor import MemoryReactor
 
-__all__ = ["CONSOLE", "KIB", "MIB", "WEB", "WIRES", "Agent", "Party", "World", "pattern"]
+__all__ = ["CONSOLE", "KIB", "MIB", "POOL", "REPLY", "WEB", "WIRES", "Agent", "Party", "World", "pattern"]
 
 WIRES = ("rt1", "legacy")
 KIB = 1024
@@ -52,6 +52,7 @@ CONSOLE = parse_offer("console=10.0.0.5:23")
 WEB = parse_offer("web=10.0.0.5:80")
 SERVER = "192.0.2.1"  # where agents find the server
 LINK_PORT = 2065
+REPLY = 2500  # bytes that a service which replies says
 POOL = Pool("default", ((20000, 20099),), quarantine=60.0, sticky=3600.0)
 TheFact = TypeVar("TheFact", bound=Fact)
 
@@ -144,7 +145,7 @@ class Party(Recorder):
     def readConnectionLost(self) -> None:
         self.events.append("end of file")
         if self.quick == "reply":
-            self.say_more(5000)
+            self.say_more(REPLY)
         if self.ended or self.quick:
             self.close()
 
@@ -400,12 +401,17 @@ class World:
         assert self.reactor.sockets == links
         assert self.reactor.dialling == 0
 
-    def finish(self) -> None:
-        """End everything: no socket, channel, timer or pool byte may be left."""
+    def end_parties(self) -> None:
+        """Every client and service that is still here resets its connection."""
         for party in [*self.clients, *(each for made in self.services.values() for each in made)]:
             if party.here:
                 party.abort()
-        self.advance(self.link_limits.echo_wait + 5)
+
+    def finish(self) -> None:
+        """End everything: no socket, channel, timer or pool byte may be left."""
+        for _ in range(2):  # one that waited may have got a service after that
+            self.end_parties()
+            self.advance(self.link_limits.echo_wait + 5)
         self.check_rest()
         for agent in self.agents.values():
             agent.uplink.stop(1.0)

@@ -1,0 +1,153 @@
+"""The agent's one link, kept up for years: servers in turn, full jitter, GOAWAY honoured, no herd.
+
+Source: faults.md "Thundering herd numbers"; wire/link-extension.md "Liveness"; twisted.md 2.2 (why this is
+not a ClientService).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.interfaces import IAddress, IDelayedCall
+from twisted.internet.protocol import ClientFactory
+from twisted.python.failure import Failure
+
+from revtunnel.core.backoff import Backoff
+from revtunnel.core.facts import LinkDown, LinkUp, Report, ServerState
+from revtunnel.core.policy import AgentLimits
+from revtunnel.net.agent_link import AgentLink
+
+__all__ = ["Uplink"]
+
+
+class _LinkFactory(ClientFactory):
+    noisy = False
+
+    def __init__(self, make: Callable[[], AgentLink]) -> None:
+        self._make = make
+
+    def buildProtocol(self, addr: IAddress | None) -> AgentLink:
+        return self._make()
+
+
+class Uplink:
+    """Connects, waits, connects again, until ``stop``. ``make`` builds a link with a fresh handshake."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        servers: Sequence[tuple[str, int]],
+        limits: AgentLimits,
+        random: Callable[[], float],
+        make: Callable[[Callable[[AgentLink], None], Callable[[AgentLink], None]], AgentLink],
+        report: Report,
+    ) -> None:
+        self.link: AgentLink | None = None
+        self._reactor = reactor
+        self._servers = servers
+        self._limits = limits
+        self._backoff = Backoff(limits, random)
+        self._make = make
+        self._report = report
+        self._turn = 0
+        self._waiting: IDelayedCall | None = None
+        self._connecting: Deferred[Any] | None = None
+        self._stopping = False
+        self._stopped: list[Deferred[None]] = []
+
+    def start(self) -> None:
+        """Begin; the first try is made at once."""
+        self._connect()
+
+    def stop(self, patience: float) -> "Deferred[None]":
+        """Take no new channels, let the running ones end for ``patience`` seconds, then leave."""
+        stopped: Deferred[None] = Deferred()
+        self._stopped.append(stopped)
+        self._come_back_no_more()
+        link = self.link
+        if link is None:
+            self._tell_stopped()
+        else:
+            link.depart()
+            self._waiting = self._reactor.callLater(patience, link.leave)
+        return stopped
+
+    def abort(self) -> None:
+        """Leave at once and for good; running channels are reset."""
+        self._come_back_no_more()
+        if self.link is not None:
+            self.link.leave(at_once=True)
+
+    def change(self, servers: Sequence[tuple[str, int]], limits: AgentLimits) -> None:
+        """Other servers and limits, from the next try on."""
+        self._servers, self._limits = servers, limits
+        self._backoff.limits = limits
+
+    # -- inside
+
+    def _come_back_no_more(self) -> None:
+        self._stopping = True
+        if self._waiting is not None and self._waiting.active():
+            self._waiting.cancel()
+        if self._connecting is not None:
+            self._connecting.cancel()
+
+    def _tell_stopped(self) -> None:
+        stopped, self._stopped = self._stopped, []
+        for waiting in stopped:
+            waiting.callback(None)
+
+    def _connect(self) -> None:
+        self._waiting = None
+        host, port = self._servers[self._turn % len(self._servers)]
+        self._turn += 1
+        endpoint = HostnameEndpoint(self._reactor, host, port, timeout=self._limits.connect)
+        factory = _LinkFactory(lambda: self._make(self._ready, self._left))
+        self._connecting = endpoint.connect(factory)
+        self._connecting.addTimeout(self._limits.connect, self._reactor)
+        self._connecting.addCallbacks(self._connected, self._failed, errbackArgs=(f"{host}:{port}",))
+
+    def _connected(self, link: AgentLink) -> None:
+        self._connecting = None
+        self.link = link
+
+    def _failed(self, failure: Failure, where: str) -> None:
+        self._connecting = None
+        if not self._stopping:
+            self._again(self._after_failure(), where, failure.getErrorMessage())
+
+    def _ready(self, link: AgentLink) -> None:
+        wire = link.mux.wire if link.mux is not None else ""
+        name = link.server.name if link.server is not None else ""
+        self._report(
+            LinkUp(link.serial, link.peer, wire, name, bool(link.server and link.server.proof), False)
+        )
+
+    def _left(self, link: AgentLink) -> None:
+        self.link = None
+        reason, detail = link.ended or ("lost", "")
+        now = self._reactor.seconds()
+        if link.up_since is not None:
+            lived = now - link.up_since
+            self._report(LinkDown(link.serial, link.peer, reason, detail, round(lived, 3), 0))
+            spread = link.server.spread if link.server is not None else 1.0
+            delay = self._backoff.after_loss(lived, spread, link.retry_after)
+        else:
+            delay = max(self._after_failure(), link.retry_after)
+        if self._stopping:
+            if self._waiting is not None and self._waiting.active():
+                self._waiting.cancel()
+            self._tell_stopped()
+            return
+        self._again(delay, link.peer, f"{reason}: {detail}")
+
+    def _after_failure(self) -> float:
+        """The back-off counts rounds: with several servers the next one is tried soon."""
+        if self._turn % len(self._servers):
+            return min(self._limits.retry_first, 0.1)
+        return self._backoff.after_failure()
+
+    def _again(self, delay: float, where: str, why: str) -> None:
+        self._report(ServerState("away", f"{where}: {why}; next try in {delay:.1f} s"))
+        self._waiting = self._reactor.callLater(delay, self._connect)

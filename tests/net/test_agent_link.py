@@ -1,0 +1,270 @@
+"""The agent's end: it answers CONNECTs by dialling, drains when it is asked to leave, and leaves in order."""
+
+import pytest
+
+from revtunnel.core.facts import ChannelEnded, ChannelOpened, LinkDown, LinkUp, PeerGlitch
+from revtunnel.wire.commands import Command, encode_connect
+from revtunnel.wire.frames import encode_frame
+from revtunnel.wire.reasons import GoAway
+from revtunnel.wire.targets import Target, parse_offer
+from tests.net.test_link import inject
+from tests.net.world import CONSOLE, MIB, WEB, WIRES, World
+from tests.support.reactor import HANGS
+
+CONSOLE_AT = (CONSOLE.target.host, CONSOLE.target.port)
+
+
+def downs(world: World, serial: str = "plc-1") -> list[LinkDown]:
+    """How the agent's links ended, as it says."""
+    return [fact for fact in world.agents[serial].facts if isinstance(fact, LinkDown)]
+
+
+def test_facts_of_a_channel_at_the_agent() -> None:
+    """Opened and ended, with the target as it is written and the server as the peer."""
+    world = World()
+    client, service = world.talk()
+    client.say(b"12345")
+    service.say(b"123")
+    world.pump()
+    client.finish()
+    service.finish()
+    world.pump()
+    facts = world.agents["plc-1"].facts
+    (up,) = (fact for fact in facts if isinstance(fact, LinkUp))
+    assert (up.serial, up.wire, up.listener, up.replaced) == ("plc-1", "rt1", "server", False)
+    (opened,) = (fact for fact in facts if isinstance(fact, ChannelOpened))
+    assert (opened.target, opened.peer) == ("10.0.0.5:23", "127.0.0.1:2065")
+    (ended,) = (fact for fact in facts if isinstance(fact, ChannelEnded))
+    assert (ended.reason.word, ended.bytes_to_device, ended.bytes_to_client) == ("closed", 5, 3)
+    world.finish()
+
+
+def test_goaway_drains_and_then_the_agent_leaves() -> None:
+    """Running channels end as they like, byte for byte; the last end is the link's."""
+    world = World()
+    client, service = world.talk()
+    world.server_link().goaway(GoAway.STOPPING, 0, "for a test")
+    world.pump()
+    link = world.agents["plc-1"].link
+    assert link.leaving
+    client.say_more(5000)
+    service.say_more(5000)
+    world.pump()
+    assert service.data == client.sent
+    client.finish()
+    service.finish()
+    world.pump()
+    assert world.ended() == ["closed"]
+    assert not client.was_reset
+    assert downs(world)[0].reason == "stopping"
+    assert downs(world)[0].detail == "for a test"
+    world.advance(5.0)
+    assert world.server_link().mux is not None
+    world.finish()
+
+
+def test_goaway_to_an_idle_agent_ends_the_link_at_once() -> None:
+    """Nothing to wait for."""
+    world = World()
+    world.server_link().goaway(GoAway.STOPPING, 0, "")
+    world.pump()
+    assert downs(world)[0].reason == "stopping"
+    world.finish()
+
+
+def test_the_last_word_of_the_last_channel_arrives_over_a_full_link() -> None:
+    """An agent that leaves with its last CLOSE unsaid would turn a whole stream into a reset."""
+    world = World(capacity=1000)
+    client, service = world.talk()
+    world.agents["plc-1"].uplink.stop(30.0)
+    world.pump()
+    client.finish()
+    service.say_more(50_000)
+    service.finish()
+    world.pump()
+    assert client.data == service.sent
+    assert world.ended() == ["closed"]
+    assert client.end_came
+    assert not client.was_reset
+    world.finish()
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_depart_waits_for_running_channels(wire: str) -> None:
+    """stop() fires when they have ended; new clients are refused meanwhile (rt1), or found gone."""
+    world = World(wire)
+    client, service = world.talk()
+    stopped: list[object] = []
+    world.agents["plc-1"].uplink.stop(20.0).addCallback(stopped.append)
+    world.advance(1.0)
+    assert stopped == []
+    if wire == "rt1":
+        assert world.ports.of("plc-1") == []
+    client.say_more(2000)
+    world.pump()
+    assert service.data == client.sent
+    service.close()
+    client.finish()
+    world.pump()
+    assert stopped == [None]
+    assert world.ended() == ["closed"]
+    assert downs(world)[0].reason == "stopping"
+    world.finish()
+
+
+def test_depart_gives_up_when_patience_ends() -> None:
+    """What still runs is reset on both sides."""
+    world = World()
+    client, service = world.talk()
+    stopped: list[object] = []
+    world.agents["plc-1"].uplink.stop(20.0).addCallback(stopped.append)
+    world.advance(19.0)
+    assert stopped == []
+    world.advance(2.0)
+    assert stopped == [None]
+    assert client.was_reset
+    assert service.was_reset
+    world.finish()
+
+
+def test_depart_before_the_handshake_leaves_at_once() -> None:
+    """There is nobody to say it to."""
+    world = World(start=False)
+    agent = world.agents["plc-1"]
+    agent.uplink.start()
+    while agent.uplink.link is None:
+        world.reactor.turn()
+    stopped: list[object] = []
+    agent.uplink.stop(20.0).addCallback(stopped.append)
+    world.pump()
+    assert stopped == [None]
+    assert agent.links[0].up_since is None
+    world.finish()
+
+
+def test_a_dial_that_nobody_wants_any_more_is_given_up() -> None:
+    """The channel is closed while its target's name is looked up: the late answer opens nothing."""
+    world = World(offers=(parse_offer("printer=printer.local:9100"),))
+    world.reactor.names.held.add("printer.local")
+    world.reactor.names.answers["printer.local"] = ["10.0.0.9"]
+    client = world.client(name="printer")
+    world.pump()
+    (number,) = world.server_link().mux.channels  # type: ignore[union-attr]
+    assert world.switchboard.close_channel("plc-1", number, "by hand")
+    world.pump()
+    assert client.was_reset
+    assert world.agents["plc-1"].ended() == ["operator"]
+    world.reactor.names.release()
+    world.advance(1.0)
+    assert ("10.0.0.9", 9100) not in world.reactor.dialled
+    world.finish()
+
+
+def test_a_whole_stream_whose_link_ends_behind_it_is_a_clean_end() -> None:
+    """Legacy: CLOSE and the link's end arrive together, while the client has most of the bytes to come."""
+    world = World("legacy")
+    client, service = world.talk()
+    client.stop_reading()
+    service.say_more(300_000)
+    service.close()
+    world.agents["plc-1"].uplink.stop(5.0)
+    world.pump()
+    assert world.link_pairs() == []
+    client.read_on()
+    world.pump()
+    assert client.data == service.sent
+    assert client.end_came
+    assert world.ended() == ["closed"]
+    world.finish()
+
+
+def test_f15_a_connect_that_names_nothing_is_refused() -> None:
+    """rt1: RESET not-allowed and an oddity; the link goes on."""
+    world = World()
+    client, _ = world.talk()
+    odd = (b"\0\x05ab\0\x17", encode_connect(Target("a b", 23)), encode_connect(Target("10.0.0.5", 0)))
+    for number, payload in enumerate(odd, 97):
+        inject(world, False, encode_frame(Command.CONNECT, number, payload))
+    agent = world.agents["plc-1"]
+    assert len([fact for fact in agent.facts if isinstance(fact, PeerGlitch)]) == 3
+    assert client.here
+    assert world.reactor.dialled[-1] == CONSOLE_AT
+    client.abort()
+    world.pump()
+    agent.uplink.abort()
+    world.pump()
+    world.finish()
+
+
+def test_f17_a_connect_for_a_number_in_use_ends_an_rt1_link() -> None:
+    """Nobody knows any more which client is meant."""
+    world = World()
+    client, _ = world.talk()
+    inject(world, False, encode_frame(Command.CONNECT, 1, encode_connect(WEB.target)))
+    assert downs(world)[0].reason == "protocol"
+    assert client.was_reset
+    world.finish()
+
+
+def test_f17_legacy_a_connect_for_a_number_in_use_ends_the_old_client() -> None:
+    """The service of the old one sees a reset; the new one gets its own service."""
+    world = World("legacy")
+    _, service = world.talk()
+    inject(world, False, encode_frame(Command.CONNECT, 1, encode_connect(WEB.target)))
+    assert service.was_reset
+    assert len(world.services["web"]) == 1
+    agent = world.agents["plc-1"]
+    assert agent.ended() == ["reset-by-peer"]
+    world.finish()
+
+
+def test_f18_data_before_its_connect_is_held_for_a_second() -> None:
+    """A reference server can do this: the service gets it; without a CONNECT it is dropped."""
+    world = World("legacy")
+    world.pump()
+    connect = encode_frame(Command.CONNECT, 7, encode_connect(CONSOLE.target))
+    inject(world, False, encode_frame(Command.DATA, 7, b"early"))
+    inject(world, False, connect)
+    assert world.services["console"][0].data == b"early"
+    inject(world, False, encode_frame(Command.DATA, 8, b"stray"))
+    world.advance(6.0)
+    inject(world, False, encode_frame(Command.CONNECT, 8, encode_connect(CONSOLE.target)))
+    assert world.services["console"][1].data == b""
+    world.finish()
+
+
+def test_n31_a_hanging_target_blocks_nobody() -> None:
+    """The reference agent's reader stands still meanwhile; ours serves the others."""
+    world = World("legacy")
+    world.reactor.faults[CONSOLE_AT] = HANGS
+    world.client()
+    world.pump()
+    client, service = world.talk("web")
+    client.say_more(MIB)
+    world.pump()
+    assert service.data == client.sent
+    world.finish()
+
+
+def test_retry_after_and_word_of_a_link_that_was_replaced() -> None:
+    """GOAWAY came while channels ran: its word is the end's, not 'lost'."""
+    world = World()
+    world.talk()
+    world.switchboard.kick("plc-1", "for a test", 30)
+    world.pump()
+    assert downs(world)[0].reason == "operator"
+    world.advance(29.0)
+    assert world.link_pairs() == []
+    world.advance(3.0)
+    assert len(world.link_pairs()) == 1
+    world.finish()
+
+
+def test_legacy_glitches_of_the_server_are_told() -> None:
+    """An unknown frame is skipped and told; the third ends the link."""
+    world = World("legacy")
+    for number in range(3):
+        assert downs(world) == []
+        inject(world, False, encode_frame(0x60 + number, 1))
+    assert downs(world)[0].reason == "protocol"
+    world.finish()

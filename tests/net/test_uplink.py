@@ -1,0 +1,273 @@
+"""One link, kept up: servers in turn, how long the agent stays away, and how it stops in every stage."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from revtunnel.core.facts import LinkDown, LinkUp, ServerState
+from revtunnel.core.policy import AgentLimits
+from tests.net.world import LINK_PORT, SERVER, WIRES, World
+from tests.support.reactor import HANGS
+
+LIMITS = AgentLimits(retry_first=1.0, retry_most=60.0)
+
+
+def lonely(servers: list[tuple[str, int]] | None = None, random: float = 1.0) -> World:
+    """A world whose agent dials; nobody listens but where a test says."""
+    world = World(agent=LIMITS, start=False)
+    world.reactor.at(SERVER, LINK_PORT).stopListening()  # type: ignore[union-attr]
+    world.pump()
+    agent = world.agents["plc-1"]
+    agent.random = random
+    agent.uplink.change(servers or [(SERVER, LINK_PORT)], LIMITS)
+    return world
+
+
+def listen(world: World, host: str = SERVER, port: int = LINK_PORT) -> None:
+    """The server is there."""
+    world.reactor.serve(host, port, world.switchboard.link_factory("rt1-0"))
+
+
+def dials(world: World, seconds: float) -> list[float]:
+    """When the agent dials within so many seconds."""
+    times = []
+    known = len(world.reactor.dialled)
+    end = world.reactor.seconds() + seconds
+    while world.reactor.seconds() < end:
+        world.advance(0.05)
+        times += [round(world.reactor.seconds(), 1)] * (len(world.reactor.dialled) - known)
+        known = len(world.reactor.dialled)
+    return times
+
+
+def test_the_back_off_doubles_up_to_its_limit() -> None:
+    """With a random of 1: 1, 2, 4, ... 60 seconds between tries."""
+    world = lonely()
+    world.agents["plc-1"].uplink.start()
+    times = [0.0, *dials(world, 200.0)]
+    gaps = [round(after - before) for before, after in pairwise(times[1:])]
+    assert gaps == [1, 2, 4, 8, 16, 32, 60, 60]
+    away = [fact for fact in world.agents["plc-1"].facts if isinstance(fact, ServerState)]
+    assert len(away) == 9
+    assert f"{SERVER}:{LINK_PORT}" in away[0].detail
+    assert "next try in 1.0 s" in away[0].detail
+    world.finish()
+
+
+def test_full_jitter() -> None:
+    """Half the random, half the wait; a random of 0 waits not at all, and yet lets the reactor turn."""
+    world = lonely(random=0.5)
+    world.agents["plc-1"].uplink.start()
+    assert dials(world, 18.0) == [0.1, 0.8, 2.1, 4.4, 8.7, 17.0]  # 0.3 s go to looking for one more address
+    world.finish()
+
+
+def test_servers_are_tried_in_turn() -> None:
+    """The next one soon, the next round after the back-off; the one that answers serves."""
+    servers = [("192.0.2.1", LINK_PORT), ("192.0.2.2", LINK_PORT), ("192.0.2.3", LINK_PORT)]
+    world = lonely(servers)
+    listen(world, "192.0.2.3")
+    agent = world.agents["plc-1"]
+    agent.uplink.start()
+    world.advance(0.9)
+    assert [host for host, _ in world.reactor.dialled] == ["192.0.2.1", "192.0.2.2", "192.0.2.3"]
+    assert agent.link.mux is not None
+    world.finish()
+
+
+def test_a_round_of_servers_counts_once() -> None:
+    """With two servers that refuse, the back-off doubles a round, not a try."""
+    world = lonely([("192.0.2.1", LINK_PORT), ("192.0.2.2", LINK_PORT)])
+    world.agents["plc-1"].uplink.start()
+    times = dials(world, 20.0)
+    gaps = [round(after - before) for before, after in pairwise(times[0::2])]
+    assert gaps == [2, 3, 5, 9]
+    world.finish()
+
+
+def test_a_server_that_hangs_is_given_up() -> None:
+    """After ``connect`` seconds, in the lookup or in the connect."""
+    world = lonely()
+    world.reactor.faults[SERVER, LINK_PORT] = HANGS
+    world.agents["plc-1"].uplink.start()
+    world.advance(10.5)
+    assert world.reactor.dialling == 0
+    assert len([f for f in world.agents["plc-1"].facts if isinstance(f, ServerState)]) == 1
+    world.finish()
+
+
+def test_n32_a_server_whose_name_hangs_is_given_up() -> None:
+    """And tried again when the name is known."""
+    world = lonely([("server.example", LINK_PORT)])
+    names = world.reactor.names
+    names.held.add("server.example")
+    names.answers["server.example"] = [SERVER]
+    listen(world)
+    agent = world.agents["plc-1"]
+    agent.uplink.start()
+    world.advance(10.5)
+    assert agent.uplink.link is None
+    names.held.clear()
+    names.release()
+    world.advance(5.0)
+    assert agent.link.mux is not None
+    world.finish()
+
+
+def test_after_a_loss_the_return_is_spread() -> None:
+    """U(0, spread) for the first try, whatever the back-off had been."""
+    world = World(agent=LIMITS)
+    world.listener(hello=replace(world.listener().hello, spread=10.0))
+    world.link_pairs()[0].reset()
+    world.advance(20.0)  # now with the spread of 10 s
+    agent = world.agents["plc-1"]
+    world.advance(100.0)
+    agent.random = 0.7
+    world.link_pairs()[0].reset()
+    world.pump()
+    at = world.reactor.seconds()
+    assert dials(world, 15.0) == [pytest.approx(at + 7.0, abs=0.2)]
+    world.finish()
+
+
+def test_the_back_off_starts_over_only_after_a_stable_minute() -> None:
+    """Links that come up and are lost again do not make a flood."""
+    world = World(agent=LIMITS)
+    agent = world.agents["plc-1"]
+    agent.random = 1.0
+    gaps = []
+    for _ in range(5):
+        before = world.reactor.seconds()
+        world.link_pairs()[0].reset()
+        world.pump()
+        while not world.link_pairs():
+            world.advance(0.1)
+        gaps.append(round(world.reactor.seconds() - before))
+    assert gaps == [1, 2, 4, 8, 16]
+    world.advance(61.0)
+    before = world.reactor.seconds()
+    world.link_pairs()[0].reset()
+    world.advance(1.2)
+    assert len(world.link_pairs()) == 1
+    world.finish()
+
+
+def test_a_server_that_says_stay_away_is_obeyed() -> None:
+    """retry-after of a refusal, too."""
+    world = World()
+    world.switchboard.set_limits(replace(world.switchboard.limits, retry_after=40))
+    world.switchboard.drain()
+    world.pump()
+    assert world.link_pairs() == []
+    known = len(world.reactor.dialled)
+    world.advance(39.0)
+    assert len(world.reactor.dialled) == known
+    world.advance(5.0)
+    assert len(world.reactor.dialled) > known
+    agent = world.agents["plc-1"]
+    assert agent.links[-1].up_since is None
+    world.finish()
+
+
+@pytest.mark.parametrize("stage", ["lookup", "connect", "waiting", "up", "not started"])
+def test_stop_in_every_stage(stage: str) -> None:
+    """The Deferred fires, and no timer, dial or socket is left."""
+    world = lonely([("server.example", LINK_PORT)])
+    agent = world.agents["plc-1"]
+    names = world.reactor.names
+    names.answers["server.example"] = [SERVER]
+    if stage == "lookup":
+        names.held.add("server.example")
+    if stage == "connect":
+        world.reactor.faults[SERVER, LINK_PORT] = HANGS
+    if stage == "up":
+        listen(world)
+    if stage != "not started":
+        agent.uplink.start()
+    world.advance(0.5)
+    stopped: list[object] = []
+    agent.uplink.stop(5.0).addCallback(stopped.append)
+    world.pump()
+    assert stopped == [None]
+    world.advance(1.0)
+    names.release()
+    world.pump()
+    assert world.reactor.getDelayedCalls() == []
+    assert world.reactor.dialling == 0
+    assert world.reactor.sockets == 0
+    world.finish()
+
+
+@pytest.mark.parametrize("stage", ["connect", "waiting", "up", "stopping"])
+def test_abort_in_every_stage(stage: str) -> None:
+    """At once, for good: running channels are reset and nothing comes back."""
+    world = World() if stage in ("up", "stopping") else lonely()
+    agent = world.agents["plc-1"]
+    stopped: list[object] = []
+    if stage in ("up", "stopping"):
+        client, service = world.talk()
+    else:
+        if stage == "connect":
+            world.reactor.faults[SERVER, LINK_PORT] = HANGS
+        agent.uplink.start()
+        world.pump()
+    if stage == "stopping":
+        agent.uplink.stop(20.0).addCallback(stopped.append)
+        world.pump()
+    agent.uplink.abort()
+    known = len(world.reactor.dialled)
+    world.advance(30.0)
+    assert len(world.reactor.dialled) == known
+    assert agent.uplink.link is None
+    assert world.reactor.dialling == 0
+    assert world.link_pairs() == []
+    if stage in ("up", "stopping"):
+        assert client.was_reset
+        assert service.was_reset
+    assert stopped == ([None] if stage == "stopping" else [])
+    world.finish()
+
+
+def test_stop_twice() -> None:
+    """Both are told."""
+    world = World()
+    client, _ = world.talk()
+    stopped: list[int] = []
+    for number in (1, 2):
+        world.agents["plc-1"].uplink.stop(5.0).addCallback(lambda _, n=number: stopped.append(n))
+    client.abort()
+    world.pump()
+    assert stopped == [1, 2]
+    world.finish()
+
+
+def test_other_servers_from_the_next_try_on() -> None:
+    """The link that is up stays."""
+    world = World()
+    listen(world, "192.0.2.9")
+    agent = world.agents["plc-1"]
+    agent.uplink.change([("192.0.2.9", LINK_PORT)], LIMITS)
+    world.advance(10.0)
+    assert world.reactor.dialled == [(SERVER, LINK_PORT)]
+    world.link_pairs()[0].reset()
+    world.advance(10.0)
+    assert world.reactor.dialled[-1] == ("192.0.2.9", LINK_PORT)
+    world.finish()
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_n21_the_server_is_gone_and_back(wire: str) -> None:
+    """Facts in order: up, down, away, up; clients work again on the same port."""
+    world = World(wire)
+    port = world.port()
+    world.link_pairs()[0].reset()
+    world.advance(15.0)
+    kinds = [type(fact) for fact in world.agents["plc-1"].facts]
+    assert kinds == [LinkUp, LinkDown, ServerState, LinkUp]
+    assert world.port() == port
+    client, service = world.talk()
+    client.say(b"x")
+    world.pump()
+    assert service.data == b"x"
+    world.finish()
