@@ -1,0 +1,252 @@
+"""The server in the middle: links on one side, clients on the other, one registry and one allocator between.
+
+It answers two questions, each with a word when the answer is no: may this agent come in, may this client have
+a channel. Nobody is left hanging: what cannot be served now is refused now.
+
+Source: wire/readyagent.md section 5.7; wire/link-extension.md "Liveness"; faults.md N1, N19, R8 to R10.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTCP, IReactorTime
+
+from revtunnel.core.devices import Registry, TwoHolders
+from revtunnel.core.facts import (
+    ChannelEnded,
+    ClientRefused,
+    Fact,
+    LinkDown,
+    LinkRefused,
+    LinkUp,
+    PeerGlitch,
+    Report,
+)
+from revtunnel.core.handshake import Denied, ServerUp
+from revtunnel.core.keys import Verifier
+from revtunnel.core.policy import ServerLimits
+from revtunnel.core.window import CreditPool
+from revtunnel.net.client_ports import ClientPorts
+from revtunnel.net.clients import ClientFactory, ClientSocket
+from revtunnel.net.server_link import AgentListener, ServerLink, ServerLinkFactory
+from revtunnel.wire.reasons import Ended, GoAway
+from revtunnel.wire.targets import Offer
+
+__all__ = ["Switchboard"]
+
+
+class Switchboard:
+    """Everything that is running in one server. ``descriptors`` is how many sockets it may have in all."""
+
+    def __init__(
+        self,
+        reactor: IReactorTCP,
+        clock: IReactorTime,
+        limits: ServerLimits,
+        ports: ClientPorts,
+        key_of: Callable[[str], Verifier | None],
+        random_bytes: Callable[[int], bytes],
+        report: Report,
+        descriptors: int,
+    ) -> None:
+        self.limits = limits
+        self.ports = ports
+        self.registry: Registry[ServerLink] = Registry(limits)
+        self.links: set[ServerLink] = set()
+        self.listeners: dict[str, AgentListener] = {}
+        self.counts: Counter[str] = Counter()
+        self.clients = 0
+        self.draining = False
+        self._reactor = reactor
+        self._clock = clock
+        self._key_of = key_of
+        self._random_bytes = random_bytes
+        self._tell = report
+        self._descriptors = descriptors
+        self._pool = CreditPool(limits.pool)
+        self._pending: Counter[str] = Counter()
+        self._strangers: set[ServerLink] = set()
+        self._drained: list[Deferred[None]] = []
+
+    # -- links
+
+    def link_factory(self, name: str) -> ServerLinkFactory:
+        """What to listen with for agents at ``listeners[name]``, whose rules may change for later links."""
+        return ServerLinkFactory(lambda peer: self._stranger(self.listeners[name], peer))
+
+    def _stranger(self, listener: AgentListener, peer: str) -> ServerLink | None:
+        source = peer.rpartition(":")[0]
+        reason = ""
+        limits = self.limits
+        if (
+            len(self._strangers) >= self.limits.pending
+            or self._pending[source] >= self.limits.pending_per_source
+        ):
+            reason = "overloaded"
+        elif self.draining:
+            reason = "stopping"
+        elif self._sockets() >= self._descriptors + limits.descriptors_kept:
+            reason = "descriptors"
+        if reason:
+            self.report(LinkRefused(listener.rules.name, peer, "", reason, "not even read"))
+            return None
+        nonce = self._random_bytes(32)
+        link = ServerLink(self._clock, listener, self, self._key_of, nonce, self._pool, self.report)
+        self._strangers.add(link)
+        self._pending[source] += 1
+        link.source = source
+        return link
+
+    def _no_stranger(self, link: ServerLink) -> None:
+        if link in self._strangers:
+            self._strangers.remove(link)
+            self._pending[link.source] -= 1
+            if not self._pending[link.source]:
+                del self._pending[link.source]
+
+    def admit(self, link: ServerLink, up: ServerUp) -> None:
+        now = self._clock.seconds()
+        if self.draining:
+            raise Denied(GoAway.STOPPING, "the server is stopping", up.serial)
+        offers = up.hello.offers if up.hello is not None else link.listener.mappings
+        try:
+            old = self.registry.arrive(up.serial, link, now, up.authenticated, link.listener.newest, offers)
+        except TwoHolders:
+            self.kick(up.serial, "its serial has two holders", 0)
+            raise
+        self._no_stranger(link)
+        self.links.add(link)
+        if old is not None:
+            link.replaced = True
+            old.dismiss("replaced", f"by {link.peer}", GoAway.REPLACED)
+
+    def arrived(self, link: ServerLink) -> None:
+        now = self._clock.seconds()
+        listener = link.listener
+        wire = link.mux.wire if link.mux is not None else ""
+        self.report(
+            LinkUp(link.serial, link.peer, wire, listener.rules.name, link.authenticated, link.replaced)
+        )
+        device = self.registry.get(link.serial)
+        offers = device.offers if device is not None else ()
+        for offer in offers:
+            self.ports.open(self._client_factory(link.serial, offer), listener.pool, now)
+        self.ports.withdraw(link.serial, {offer.name for offer in offers}, now)
+
+    def leaving(self, link: ServerLink) -> None:
+        """The agent takes no new channels; what runs goes on until it closes the link."""
+        now = self._clock.seconds()
+        if self.registry.leave(link.serial, link, now) and not self.draining:
+            self.ports.leave(link.serial, now)
+
+    def departed(self, link: ServerLink, reason: str, detail: str, cut: int) -> None:
+        self.links.discard(link)
+        lived = round(self._clock.seconds() - (link.up_since or 0.0), 3)
+        self.report(LinkDown(link.serial, link.peer, reason, detail, lived, cut))
+        self.leaving(link)
+        self._check_drained()
+
+    def refused(self, link: ServerLink, reason: str, detail: str) -> None:
+        self._no_stranger(link)
+        self.report(LinkRefused(link.listener.rules.name, link.peer, link.serial, reason, detail))
+
+    # -- clients
+
+    def _client_factory(self, serial: str, offer: Offer) -> ClientFactory:
+        ask = self._admit_client, self._refused, self._left
+        return ClientFactory(self._clock, serial, offer.name, offer.target, *ask)
+
+    def _admit_client(self, client: ClientSocket) -> str:
+        """Give a client its channel, or say why not."""
+        self.clients += 1
+        device = self.registry.get(client.serial)
+        link = device.link if device is not None else None
+        if self.draining:
+            return "draining"
+        if link is None or link.mux is None or device is None:
+            return "device-absent"
+        if self._sockets() > self._descriptors:
+            return "descriptors"
+        full = link.mux.running >= self.limits.clients_per_device and link.mux.free_numbers
+        if self.clients > self.limits.clients or full:  # without a free number it waits for one
+            return "too-many-clients"
+        if not link.open(client.target, client):
+            return "no-channel"
+        device.channels += 1
+        return ""
+
+    def _refused(self, client: ClientSocket, reason: str) -> None:
+        self.report(ClientRefused(client.serial, client.name, client.peer, reason))
+
+    def _left(self, client: ClientSocket) -> None:
+        self.clients -= 1
+        self._check_drained()
+
+    def _sockets(self) -> int:
+        return self.clients + len(self.links) + len(self._strangers)
+
+    # -- what operators and settings do
+
+    def set_limits(self, limits: ServerLimits) -> None:
+        """Other limits from now on; what runs stays."""
+        self.limits = self.registry.limits = limits
+        self._pool.limit = limits.pool
+
+    def report(self, fact: Fact) -> None:
+        """Count a fact, keep the device's sums, pass it on."""
+        self.counts[fact.word] += 1
+        if isinstance(fact, ChannelEnded):
+            self.counts[f"channel-ended {fact.reason.word}"] += 1
+            device = self.registry.get(fact.serial)
+            if device is not None:
+                device.bytes_to_device += fact.bytes_to_device
+                device.bytes_to_client += fact.bytes_to_client
+        elif isinstance(fact, ClientRefused | LinkRefused | LinkDown):
+            self.counts[f"{fact.word} {fact.reason}"] += 1
+        elif isinstance(fact, PeerGlitch):
+            self.counts["glitches"] += 1
+        self._tell(fact)
+
+    def kick(self, serial: str, detail: str, retry_after: int) -> bool:
+        """End a device's link; it may come back after ``retry_after`` seconds. False: it is not here."""
+        device = self.registry.get(serial)
+        if device is None or device.link is None:
+            return False
+        device.link.dismiss("kicked", detail, GoAway.OPERATOR, retry_after)
+        return True
+
+    def close_channel(self, serial: str, number: int, detail: str) -> bool:
+        """End one channel with a reset; False: there is none."""
+        device = self.registry.get(serial)
+        return bool(device and device.link and device.link.close_channel(number, Ended.OPERATOR, detail))
+
+    def drain(self) -> "Deferred[None]":
+        """Take no new ones and ask agents to leave; fires when the last channel has ended."""
+        drained: Deferred[None] = Deferred()
+        self._drained.append(drained)
+        if not self.draining:
+            self.draining = True
+            self.ports.close_all()
+            for link in list(self._strangers):
+                link.fail("stopping", "the server stops", None)
+            for link in list(self.links):
+                link.goaway(GoAway.STOPPING, self.limits.retry_after, "the server stops")
+        self._check_drained()
+        return drained
+
+    def stop(self) -> None:
+        """End every link at once; running channels are reset."""
+        self.draining = True
+        self.ports.close_all()
+        for link in list(self._strangers | self.links):
+            link.dismiss("stopping", "the server stops", GoAway.STOPPING, self.limits.retry_after)
+
+    def _check_drained(self) -> None:
+        if not self._drained or self.clients:
+            return
+        if any(link.mux and link.mux.running for link in self.links):
+            return
+        drained, self._drained = self._drained, []
+        for waiting in drained:
+            waiting.callback(None)
