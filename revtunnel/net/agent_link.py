@@ -225,10 +225,8 @@ class AgentLink(LinkProtocol):
 
     def _not_reached(self, side: TargetSide, failure: Failure) -> None:
         error = failure.value
-        if isinstance(error, NotDialled):
-            self.reset(side.channel, error.reason, str(error))
-        elif not side.channel.over:
-            self.reset(side.channel, Ended.UNREACHABLE, failure.getErrorMessage())
+        assert isinstance(error, NotDialled)
+        self.reset(side.channel, error.reason, str(error))
 
     def _record(self, channel: Channel, reason: Ended, detail: str) -> None:
         side: TargetSide | None = channel.owner

@@ -182,7 +182,8 @@ class LinkProtocol(Protocol):
         """Close the transport: after what was written and our last words, but within 2 s; or at once."""
         self.ended = self.ended or ("left", "")
         if self.mux is not None and not at_once:  # whether the transport is full or not: nothing follows
-            self.write(self.mux.take(0, self.clock.seconds())[0])
+            with contextlib.suppress(RemoteError):
+                self.write(self.mux.take(0, self.clock.seconds())[0])
         self._finish()
         if self._lost:
             return

@@ -601,7 +601,7 @@ def test_control_frames_that_nobody_reads_end_the_link() -> None:
     world.finish()
 
 
-@pytest.mark.parametrize("act", ["consumed", "flushed", "reset", "open", "goaway", "kick", "tick"])
+@pytest.mark.parametrize("act", ["consumed", "flushed", "reset", "open", "goaway", "kick", "tick", "pong"])
 def test_one_control_frame_too_many_ends_the_link_wherever_it_is_said(act: str) -> None:
     """From a socket, a timer or an operator: nothing is raised, the channels are reset."""
     world = World()
@@ -630,6 +630,9 @@ def test_one_control_frame_too_many_ends_the_link_wherever_it_is_said(act: str) 
         world.switchboard.drain()
     elif act == "kick":
         world.switchboard.kick("plc-1", "a test", 0)
+    elif act == "pong":
+        inject(world, True, encode_frame(Command.PING, 0, bytes(8)))
+        pair.near.resumeProducing()
     world.advance(7.0)
     assert reasons(world)[0] == "protocol"
     client.read_on()

@@ -320,6 +320,20 @@ def test_a_device_that_ignores_the_probe_is_served_after_1_s() -> None:
     world.finish()
 
 
+def test_r8_a_device_that_is_turned_away_after_the_probe() -> None:
+    """The oldest stays: also when the second one's second is up."""
+    world = World("legacy", start=False)
+    rules = ListenerRules("legacy-0", legacy=True, probe=True, legacy_serial="plc-1")
+    world.listener(rules=rules, newest=False)
+    first, second = stranger(world, LISTEN), stranger(world, LISTEN)
+    world.advance(1.5)
+    assert first.lost is None
+    assert second.lost is not None
+    assert refusals(world) == ["duplicate"]
+    first.transport.abortConnection()  # type: ignore[union-attr]
+    world.finish()
+
+
 def test_a_device_that_answers_the_probe_with_data_is_legacy_at_once() -> None:
     """A real device may say CLOSE or DATA for an old number first."""
     world = World("legacy", start=False)

@@ -1,0 +1,93 @@
+"""The clients of one lease: a listening socket, and one socket per client.
+
+A client that cannot be served is refused at once, with a reset, and counted; it is never left hanging.
+
+Source: wire/readyagent.md section 5.7; faults.md N1, N23, N25.
+"""
+
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.protocol import ServerFactory, connectionDone
+from twisted.python.failure import Failure
+
+from revtunnel.net.link import written_address
+from revtunnel.net.streams import ChannelSocket
+from revtunnel.wire.targets import Target
+
+__all__ = ["ClientFactory", "ClientSocket"]
+
+
+class ClientSocket(ChannelSocket):
+    """One client. ``admit`` gives it a channel, or answers with a word that says why not."""
+
+    def __init__(self, clock: IReactorTime, factory: "ClientFactory") -> None:
+        self.since = clock.seconds()
+        self.peer = "?"
+        self._factory = factory
+
+    @property
+    def serial(self) -> str:
+        """The device it wants."""
+        return self._factory.serial
+
+    @property
+    def name(self) -> str:
+        """The name of its target."""
+        return self._factory.name
+
+    @property
+    def target(self) -> Target:
+        """Its target."""
+        return self._factory.target
+
+    @property
+    def waits(self) -> bool:
+        """Whether it has no channel yet and is still there."""
+        return self.channel is None and not self._lost
+
+    def connectionMade(self) -> None:
+        self.peer = written_address(self.transport.getPeer())
+        self._factory.clients.add(self)
+        super().connectionMade()
+        reason = self._factory.admit(self)
+        if reason:
+            self.refuse(reason)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._factory.clients.discard(self)
+        super().connectionLost(reason)
+        self._factory.left(self)
+
+    def refuse(self, reason: str) -> None:
+        """Turn the client away with a reset."""
+        self._factory.refused(self, reason)
+        self.abort()
+
+
+class ClientFactory(ServerFactory):
+    """The clients of one target of one device."""
+
+    noisy = False
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        serial: str,
+        name: str,
+        target: Target,
+        admit: Callable[[ClientSocket], str],
+        refused: Callable[[ClientSocket, str], None],
+        left: Callable[[ClientSocket], None],
+    ) -> None:
+        self.serial = serial
+        self.name = name
+        self.target = target
+        self.admit = admit
+        self.refused = refused
+        self.left = left
+        self.clients: set[ClientSocket] = set()
+        self._clock = clock
+
+    def buildProtocol(self, addr: IAddress | None) -> ClientSocket:
+        return ClientSocket(self._clock, self)
