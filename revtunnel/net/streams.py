@@ -7,12 +7,16 @@ reset.
 Twisted's traps that this file steps around: closing (or half-closing) with a producer registered never
 finishes, so the producer is unregistered first; a close with unread input in the kernel becomes a reset that
 can destroy our last bytes at the peer, so after our end of file the rest of the input is read and dropped.
+And one of the kernel: it ends the sockets of a killed process with FIN, so they are set to end with a reset
+until their end in order begins.
 
 Source: twisted.md 2.3; house.md example 2; wire/link-extension.md.
 """
 
 import contextlib
-from typing import TYPE_CHECKING
+import socket
+import struct
+from typing import TYPE_CHECKING, Any
 from typing import Protocol as Typing
 
 from twisted.internet.interfaces import (
@@ -38,6 +42,8 @@ class IStream(ITCPTransport, IConsumer, IPushProducer):
 
 
 FLUSH = 60.0  # seconds that a far program may take for its last bytes, once the channel has ended
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: a close, also that of a killed process, is a reset
+_IN_ORDER = struct.pack("ii", 0, 0)
 LINGER = 5.0  # seconds that it may go on sending after its end of file, where nobody can have it any more
 
 
@@ -85,6 +91,7 @@ class ChannelSocket(Protocol):
         with contextlib.suppress(OSError):  # a UNIX socket has neither
             self.transport.setTcpNoDelay(True)
             self.transport.setTcpKeepAlive(True)
+        self._linger(_RESET)
         self.transport.registerProducer(self, True)
         self.transport.pauseProducing()  # nothing is read that cannot be placed
 
@@ -158,6 +165,7 @@ class ChannelSocket(Protocol):
         if reason is not Ended.CLOSED or link is None:
             self.abort()
             return
+        self._linger(_IN_ORDER)
         if self._end_came:
             self.may_read()  # to its end of file, and dropped: see the head of this file
         else:
@@ -178,7 +186,18 @@ class ChannelSocket(Protocol):
 
     def _close_if_done(self) -> None:
         if self._finished and not self._lost:
+            self._linger(_IN_ORDER)
             self.transport.loseConnection()
+
+    def _linger(self, how: bytes) -> None:
+        handle = self._handle()
+        if handle is not None and handle.family != socket.AF_UNIX:
+            handle.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, how)
+
+    def _handle(self) -> socket.socket | None:
+        """The kernel's socket, where the transport has one."""
+        handle: Any = self.transport.getHandle() if hasattr(self.transport, "getHandle") else None
+        return handle if isinstance(handle, socket.socket) else None
 
     def _repay(self) -> None:
         owed, self._owed = self._owed, 0

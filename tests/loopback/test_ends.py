@@ -39,11 +39,6 @@ from tests.support.traffic import (
 
 pytestmark = pytest.mark.slow
 
-KILLED = pytest.mark.xfail(
-    strict=True,
-    reason="the kernel ends the sockets of a killed process with FIN, as nothing tells it otherwise: "
-    "net/streams.py has to keep SO_LINGER at 0 while a channel runs, and take it back for an end in order",
-)
 UNSEEN = pytest.mark.xfail(
     strict=True,
     reason="a paused socket is not in epoll, so that its reset is not seen: net/streams.py has to look at it",
@@ -254,7 +249,7 @@ def test_n28_a_client_that_resets_while_it_is_not_read(lab: Lab) -> None:
         assert server.wait_event("channel-ended", patience=15)["reason"] == "reset-by-peer"
 
 
-@pytest.mark.parametrize("killed", ["agent", pytest.param("server", marks=KILLED)])
+@pytest.mark.parametrize("killed", ["agent", "server"])
 def test_a_stream_to_the_client_that_is_cut_is_no_clean_end(lab: Lab, killed: str) -> None:
     """kill -9 of either daemon: the client has a prefix, byte for byte, and then a reset."""
     with Patterned() as service:
@@ -270,7 +265,7 @@ def test_a_stream_to_the_client_that_is_cut_is_no_clean_end(lab: Lab, killed: st
         assert reader.got < 512 * MIB
 
 
-@pytest.mark.parametrize("killed", [pytest.param("agent", marks=KILLED), "server"])
+@pytest.mark.parametrize("killed", ["agent", "server"])
 def test_a_stream_to_the_service_that_is_cut_is_no_clean_end(lab: Lab, killed: str) -> None:
     """kill -9 of either daemon: the service has a prefix, byte for byte, and then a reset."""
     with Taker() as service:
@@ -285,7 +280,6 @@ def test_a_stream_to_the_service_that_is_cut_is_no_clean_end(lab: Lab, killed: s
         assert service.reader.got < 512 * MIB
 
 
-@KILLED
 @pytest.mark.parametrize("killed", ["agent", "server"])
 def test_idle_streams_of_a_killed_daemon_are_reset(lab: Lab, killed: str) -> None:
     """Nothing under way, nothing unread: the end of the process is still no end of file for anybody."""
