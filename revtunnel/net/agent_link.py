@@ -70,6 +70,10 @@ class TargetSide:
         if self.socket is not None:
             self.socket.may_read()
 
+    def look(self) -> None:
+        if self.socket is not None:
+            self.socket.look()
+
     def over(self, reason: Ended) -> None:
         self._early.clear()
         if self.socket is not None:

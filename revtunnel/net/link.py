@@ -315,6 +315,9 @@ class LinkProtocol(Protocol):
             self.handshake_is_late()
             return
         mux = self.mux
+        for channel in mux.channels.values():
+            if channel.owner is not None and not channel.over:
+                channel.owner.look()
         self._guarded(lambda mux: mux.tick(self.clock.seconds()))
         if self.ended is None:
             self._hold_or_release()

@@ -7,6 +7,8 @@ reset.
 Twisted's traps that this file steps around: closing (or half-closing) with a producer registered never
 finishes, so the producer is unregistered first; a close with unread input in the kernel becomes a reset that
 can destroy our last bytes at the peer, so after our end of file the rest of the input is read and dropped.
+A paused socket is not in epoll, so that ``look`` has to ask for its reset.
+
 And one of the kernel: it ends the sockets of a killed process with FIN, so they are set to end with a reset
 until their end in order begins.
 
@@ -14,6 +16,7 @@ Source: twisted.md 2.3; house.md example 2; wire/link-extension.md.
 """
 
 import contextlib
+import select
 import socket
 import struct
 from typing import TYPE_CHECKING, Any
@@ -172,6 +175,15 @@ class ChannelSocket(Protocol):
             self.transport.unregisterProducer()
             self.transport.loseConnection()
         self._patience = link.clock.callLater(LINGER if self._write_ended else FLUSH, self.abort)
+
+    def look(self) -> None:
+        """Notice the reset of a far program that is not read at present; the link asks with every tick."""
+        handle = None if self._lost else self._handle()
+        if handle is not None:
+            poll = select.poll()
+            poll.register(handle, 0)
+            if any(event & select.POLLERR for _, event in poll.poll(0)):  # POLLHUP: both ends of file too
+                self.abort()
 
     def abort(self) -> None:
         """End with a reset."""

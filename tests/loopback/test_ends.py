@@ -39,11 +39,6 @@ from tests.support.traffic import (
 
 pytestmark = pytest.mark.slow
 
-UNSEEN = pytest.mark.xfail(
-    strict=True,
-    reason="a paused socket is not in epoll, so that its reset is not seen: net/streams.py has to look at it",
-)
-
 
 class Recorder(Service):
     """Keeps how each connection ended: ("end", number, "end of file" or "reset")."""
@@ -237,7 +232,6 @@ def test_n28_a_service_that_resets_resets_the_client(lab: Lab) -> None:
         assert server.wait_event("channel-ended")["reason"] == "reset-by-peer"
 
 
-@UNSEEN
 def test_n28_a_client_that_resets_while_it_is_not_read(lab: Lab) -> None:
     """The service takes nothing, so the client is not read; its reset is noticed all the same."""
     with BlackHole(4096) as hole:
