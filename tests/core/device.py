@@ -103,7 +103,9 @@ class Device:
         self.server.check()
         for happening in self.server.story:
             if isinstance(happening, EndOfFile):
-                assert happening.channel.owner.other.ended, "ended by a late CLOSE"
+                service = happening.channel.owner.other
+                assert service is not None, "ended before its CONNECT was read"
+                assert service.ended, "ended by a late CLOSE"
             elif isinstance(happening, Over) and happening.reason is Ended.REFUSED:
                 assert happening.channel.owner.other.ended in ("refused", "by itself")
 

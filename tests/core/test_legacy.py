@@ -1,7 +1,11 @@
 """The legacy wire: our server with a model of a device, our agent with a server's frames, ours with ours."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from revtunnel.core.channel import State
 from revtunnel.core.legacy import LegacyAgentMux, LegacyServerMux
@@ -11,9 +15,10 @@ from revtunnel.wire.commands import Command, encode_connect
 from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.frames import Frame, encode_frame
 from revtunnel.wire.reasons import Ended
-from tests.core.device import Device
-from tests.core.joined import TARGET, End, Joined, glitches, joined_legacy
-from tests.core.owners import SMALL, OwnersMachine
+from revtunnel.wire.targets import Target
+from tests.core.device import REFUSED, Device, Service
+from tests.core.joined import TARGET, End, Joined, Stream, glitches, joined_legacy
+from tests.core.owners import PICKS, SMALL, OwnersMachine, one_of, size_of
 
 LIMITS = LinkLimits()
 CONNECT_9 = encode_frame(Command.CONNECT, 9, encode_connect(TARGET))
@@ -103,6 +108,173 @@ def test_f18_data_before_its_connect_is_early_again_once_the_server_has_said_clo
     agent.read(frame(Command.DATA, 9, b"early"))
     agent.read(CONNECT_9)
     assert agent.streams[1].received == b"early"
+
+
+# -- our server with a device
+
+
+MOVES = (
+    *(
+        "connect",
+        "connect",
+        "refuse",
+        "client_sends",
+        "client_sends_late",
+        "client_finishes",
+        "client_resets",
+    ),
+    *("client_takes", "client_takes", "service_sends", "service_ends", "service_ends_first", "echo"),
+    *("write", "write_little", "device_reads", "server_reads", "settle", "settle", "time"),
+)
+
+
+class DeviceMachine(RuleBasedStateMachine):
+    """A device that answers late and often: no word of it for an old client ever ends a new one."""
+
+    asks = True
+
+    @initialize(numbers=st.integers(1, 2))
+    def begin(self, numbers: int) -> None:
+        """So few numbers that every one is wanted again at once."""
+        self.device = Device(replace(SMALL, channels=numbers), self.asks)
+        self.numbers = numbers
+        self.spoiled: list[Stream] = []
+
+    @rule(move=st.sampled_from(MOVES), pick=PICKS)
+    def act(self, move: str, pick: int) -> None:
+        """One move at one end."""
+        client = one_of(self.device.server.live, pick)
+        service = one_of(list(self.device.services.values()), pick)
+        needs = client if move.startswith("client") else service if move.startswith("service") else self
+        if needs is not None:
+            getattr(self, move)(needs, pick)
+
+    @invariant()
+    def nobody_is_harmed(self) -> None:
+        """Ends and bytes belong to the client that gets them."""
+        self.device.check()
+
+    def connect(self, me: object, pick: int, target: Target = TARGET) -> None:
+        """A client comes."""
+        free = self.device.server.mux.free_numbers
+        assert (self.device.connect(target) is not None) == (free > 0)
+
+    def refuse(self, me: object, pick: int) -> None:
+        """A client comes for a target that refuses."""
+        self.connect(me, pick, REFUSED)
+
+    def client_sends(self, client: Stream, pick: int) -> None:
+        """Before the target answered, too."""
+        if client.may_send and not client.ended:
+            client.send(size_of(pick))
+
+    def client_sends_late(self, client: Stream, pick: int) -> None:
+        """Its bytes are under way while its service, or its next one, ends."""
+        self.client_sends(client, pick)
+        self.device.server.take()
+
+    def client_finishes(self, client: Stream, pick: int) -> None:
+        """Its end of file."""
+        if not client.ended:
+            client.finish()
+
+    def client_resets(self, client: Stream, pick: int) -> None:
+        """It is lost."""
+        self.spoiled.append(client)
+        client.reset()
+
+    def client_takes(self, client: Stream, pick: int) -> None:
+        """Its bytes, and its end of file when that came."""
+        if client.end_came:
+            client.flush()
+        else:
+            client.consume(size_of(pick))
+
+    def service_sends(self, service: Service, pick: int) -> None:
+        """Bytes for its client."""
+        self.device.send(service, size_of(pick))
+
+    def service_ends(self, service: Service, pick: int) -> None:
+        """By itself."""
+        self.device.end(service)
+
+    def service_ends_first(self, service: Service, pick: int) -> None:
+        """Its client knows it, and is gone, while its bytes are still under way to the device."""
+        self.device.end(service)
+        self.device.answer()
+        if service.client.over is None:
+            service.client.flush()
+
+    def echo(self, me: object, pick: int) -> None:
+        """An echo comes at last, and not in turn."""
+        self.device.echo(pick)
+
+    def write(self, me: object, pick: int) -> None:
+        """A transport wants bytes."""
+        self.device.server.take()
+
+    def write_little(self, me: object, pick: int) -> None:
+        """A slow transport wants bytes."""
+        self.device.server.take(size_of(pick))
+
+    def device_reads(self, me: object, pick: int) -> None:
+        """Cut anywhere."""
+        self.device.read(size_of(pick))
+
+    def server_reads(self, me: object, pick: int) -> None:
+        """Cut anywhere."""
+        self.device.answer(size_of(pick))
+
+    def settle(self, me: object, pick: int) -> None:
+        """Everything goes through, echoes stay away."""
+        self.device.settle(echo=False)
+
+    def time(self, me: object, pick: int) -> None:
+        """Time passes, timers fire; the whole story is shorter than any limit."""
+        self.device.pass_time(pick % 50 / 1000)
+
+    def rest(self) -> None:
+        """Let numbers rest."""
+        self.device.settle()
+
+    def teardown(self) -> None:
+        """Everything ends: what a service sent came whole, and all numbers are free."""
+        self.device.settle()
+        for service in list(self.device.services.values()):
+            self.device.end(service)
+        self.device.settle()
+        for client in self.device.server.live:
+            client.flush()
+        self.rest()
+        mux = self.device.server.mux
+        assert (mux.channels, mux.free_numbers, mux.holds_back) == ({}, self.numbers, False)
+        for client in self.device.server.streams:
+            assert client.over is not None
+            assert client.channel.state is State.CLOSED
+            if client not in self.spoiled:
+                assert client.received == client.other.sent
+
+
+class UnaskedDeviceMachine(DeviceMachine):
+    """The same without questions: numbers rest by time, and echoes are never so late."""
+
+    asks = False
+
+    def time(self, me: object, pick: int) -> None:
+        """Half of the time that a number rests, now and then."""
+        if pick % 4 == 0:
+            self.device.settle()
+            self.device.pass_time(16.0)
+
+    def rest(self) -> None:
+        self.device.settle()
+        self.device.pass_time(31.0)
+
+
+TestDeviceMachine = DeviceMachine.TestCase
+TestDeviceMachine.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
+TestUnaskedDeviceMachine = UnaskedDeviceMachine.TestCase
+TestUnaskedDeviceMachine.settings = settings(max_examples=20, stateful_step_count=40, deadline=None)
 
 
 # -- signs of life
