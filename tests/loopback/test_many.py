@@ -72,7 +72,7 @@ def test_two_hundred_clients_at_once(lab: Lab) -> None:
 
 def test_n23_one_client_more_than_there_are_numbers(lab: Lab) -> None:
     """It waits for a number and is then reset; one that comes free in time is its own; nobody is harmed."""
-    settings = {"limits": {"clients_per_device": 400}, "link": {"number_wait": "1 s"}}
+    settings = {"link": {"number_wait": "1 s"}}
     with Echo() as echo:
         server, _ = lab.pair(settings, echo=echo.target)
         port = server.client_port("plc-7", "echo")
@@ -114,6 +114,7 @@ def test_n25_clients_that_leave_at_once(lab: Lab, leave: object) -> None:
         with given_back(server, agent):
             for _ in range(1000):
                 leave(connect(port))  # type: ignore[operator]
+        assert server.control("status")["channels"] == 0
         with clients(port, 255) as all_of_them:
             words = [say(client, number) for number, client in enumerate(all_of_them)]
             for client, word in zip(all_of_them, words, strict=True):
@@ -142,6 +143,7 @@ def test_n1_a_thousand_clients_and_256_descriptors(lab: Lab) -> None:
             for number, client in enumerate(served[:50]):
                 client.settimeout(20)
                 hear(client, say(client, number))
+            assert server.control("status")["devices"] == 2  # the admin door is open
             refusals = [line for line in server.events() if line["level"] == "warn"]
             assert 1 <= len(refusals) <= 25, len(refusals)
         wait_until(lambda: server.descriptors() <= before + 5, "descriptors back")

@@ -344,6 +344,20 @@ class Server(Daemon):
         ]
         return bool(seen) and seen[-1] == "listener-opened"
 
+    def control(self, *words: str) -> Any:
+        """What ``revtunnelctl --json`` answers; CalledProcessError when it fails."""
+        module = [sys.executable, "-m", "revtunnel.services.ctl"]
+        command = [*module, "--json", "--socket", str(self.admin_socket), *words]
+        done = subprocess.run(
+            command,
+            env=self.environment(),
+            cwd=self.directory,
+            stdout=subprocess.PIPE,
+            timeout=30,
+            check=True,
+        )
+        return json.loads(done.stdout)
+
     def wait_link(self, serial: str, count: int = 1) -> dict[str, Any]:
         """The ``link-up`` of a device."""
         return self.wait_event("link-up", count, serial=serial)
