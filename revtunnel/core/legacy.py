@@ -18,9 +18,9 @@ from revtunnel.core.mux import Data, Dial, EndOfFile, Happening, Mux, Opened, St
 from revtunnel.core.numbers import Tally
 from revtunnel.core.policy import LinkLimits
 from revtunnel.wire.commands import MAX_SIZE, Command, decode_connect, encode_connect
-from revtunnel.wire.errors import RemoteError
+from revtunnel.wire.errors import LocalError, RemoteError
 from revtunnel.wire.frames import Frame, encode_frame
-from revtunnel.wire.reasons import Ended
+from revtunnel.wire.reasons import Ended, GoAway
 from revtunnel.wire.targets import Target
 
 __all__ = ["LegacyAgentMux", "LegacyServerMux"]
@@ -56,14 +56,18 @@ class LegacyMux(Mux):
             return self._close(frame, now)
         if frame.command == Command.CONNECT:
             return self._connect(frame, now)
+        if frame.command == Command.LISTEN:
+            return self._listen(frame, now)
         self._out_of_step.add(now)
-        name = "LISTEN" if frame.command == Command.LISTEN else f"command {frame.command}"
-        return self._glitch(f"{name} skipped with {len(frame.payload)} bytes", now)
+        return self._glitch(f"command {frame.command} skipped with {len(frame.payload)} bytes", now)
 
     def consumed(self, channel: Channel, size: int, now: float) -> None:
-        if not channel.over:
-            channel.owed -= size
-            self._owed -= size
+        if channel.over:
+            return
+        if size > channel.owed:
+            raise LocalError(f"{size} bytes consumed, {channel.owed} owed")
+        channel.owed -= size
+        self._owed -= size
 
     @property
     def holds_back(self) -> bool:
@@ -73,6 +77,9 @@ class LegacyMux(Mux):
         return self._owed > limits.legacy_link_queue or any(
             channel.owed > limits.legacy_queue_hard for channel in self.channels.values()
         )
+
+    def goaway(self, reason: GoAway, retry_after: int, detail: str) -> None:
+        """The wire has no word for it."""
 
     def opened(self, channel: Channel) -> None:
         if channel.state is State.OPENING:
@@ -111,8 +118,12 @@ class LegacyMux(Mux):
         channel = self.channels.get(frame.channel)
         if channel is None:
             return self._unknown_data(frame, now)
-        if not frame.payload or channel.over or channel.state in (State.GOT_CLOSE, State.CLOSED):
+        if channel.over or channel.state in (State.GOT_CLOSE, State.CLOSED):
+            if channel.over:
+                channel.heard_at = now  # it has not come to our CLOSE yet
             return []
+        if not frame.payload:
+            return self._glitch(f"empty DATA on channel {frame.channel}", now)
         return self._arrived(channel, frame.payload, now)
 
     def _arrived(self, channel: Channel, payload: bytes, now: float) -> list[Happening]:
@@ -307,7 +318,7 @@ class LegacyAgentMux(LegacyMux):
         self._question = b""
 
     def connect(self, target: Target, now: float) -> Channel | None:
-        raise NotImplementedError("an agent opens no channels")
+        raise LocalError("an agent opens no channels")
 
     def reset(self, channel: Channel, reason: Ended, detail: str, now: float) -> list[Happening]:
         if channel.over:

@@ -6,6 +6,7 @@ out of ``take``. Nothing here knows a socket or a clock. A RemoteError from any 
 Source: house.md rules 3 and 5; wire/readyagent.md section 5; wire/link-extension.md.
 """
 
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 from revtunnel.core.channel import Channel
@@ -89,7 +90,7 @@ class Stalled(NamedTuple):
 Happening = Dial | Opened | Data | EndOfFile | Over | Glitch | GoingAway | Stalled
 
 
-class Mux:
+class Mux(ABC):
     """What both wires share. ``opens`` is True at the server, which opens channels, False at the agent."""
 
     wire = ""
@@ -104,6 +105,7 @@ class Mux:
         self._numbers = Numbers(limits.channels)
         self._turns = Turns(limits)
         self._later: list[Happening] = []
+        self._listens = 1  # the one that began the link
 
     # -- what the owner calls
 
@@ -117,46 +119,47 @@ class Mux:
         """Channels that are not over."""
         return sum(not channel.over for channel in self.channels.values())
 
+    @abstractmethod
     def judge(self, size: int, command: int, channel: int) -> None:
         """Refuse a frame by its header; see FrameDecoder."""
-        raise NotImplementedError
 
+    @abstractmethod
     def receive(self, frame: Frame, now: float) -> list[Happening]:
         """Take one frame.
 
         Raises:
             RemoteError: the link is over.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def connect(self, target: Target, now: float) -> Channel | None:
         """Server: open a channel to a target, or None when no number is free."""
-        raise NotImplementedError
 
+    @abstractmethod
     def opened(self, channel: Channel) -> None:
         """Agent: the target answered."""
-        raise NotImplementedError
 
+    @abstractmethod
     def reset(self, channel: Channel, reason: Ended, detail: str, now: float) -> list[Happening]:
         """End a channel abnormally; what waits in its queue is dropped. The answer says Over, once."""
-        raise NotImplementedError
 
+    @abstractmethod
     def consumed(self, channel: Channel, size: int, now: float) -> None:
         """Bytes of a Data happening have left for the channel's socket."""
-        raise NotImplementedError
 
+    @abstractmethod
     def flushed(self, channel: Channel, now: float) -> list[Happening]:
         """Everything of the other side, and its end of file, has left for the channel's socket."""
-        raise NotImplementedError
 
+    @abstractmethod
     def tick(self, now: float) -> list[Happening]:
         """Do what time asks for; look again after ``due``."""
-        raise NotImplementedError
 
     def due(self, now: float) -> float:
         """Seconds until the next ``tick``."""
         return self.liveness.due(now)
 
+    @abstractmethod
     def goaway(self, reason: GoAway, retry_after: int, detail: str) -> None:
         """Ask the other side to leave. Silent on a wire that has no word for it."""
 
@@ -217,9 +220,9 @@ class Mux:
 
     # -- what the wires share
 
+    @abstractmethod
     def _last_of_direction(self, channel: Channel, now: float) -> bytes:
         """The frame that says: no more bytes in our direction. It stands behind the last of them."""
-        raise NotImplementedError
 
     def _over(self, channel: Channel, reason: Ended, detail: str) -> list[Happening]:
         """Report an end, once, and let go of what the channel holds."""
@@ -237,6 +240,15 @@ class Mux:
             channel.drop()
             if self.opens:
                 self._numbers.give(channel.number)
+
+    def _listen(self, frame: Frame, now: float) -> list[Happening]:
+        """LISTEN on a link that is up: a second one is odd, a third one too many (faults.md F11, F12)."""
+        self._listens += 1
+        if not self.opens:
+            raise RemoteError("LISTEN at the agent")
+        if self._listens > 2:
+            raise RemoteError("LISTEN for the third time")
+        return self._glitch("a second LISTEN", now)
 
     def _glitch(self, detail: str, now: float) -> list[Happening]:
         self.glitches.add(now)

@@ -22,7 +22,6 @@ from revtunnel.core.numbers import Tally
 from revtunnel.core.policy import LinkLimits
 from revtunnel.core.window import CreditPool, ReceiveWindow, SendCredit
 from revtunnel.wire.commands import (
-    COMMANDS,
     EXACT_SIZE,
     MAX_SIZE,
     Command,
@@ -61,7 +60,6 @@ class Rt1Mux(Mux):
         self._violations = 0
         self._pong: bytes | None = None
         self._churn = Tally(limits.churn, limits.churn_window, "channels given up before they opened")
-        self._listens = 0
         self._handlers: dict[int, Callable[[Frame, float], list[Happening]]] = {
             Command.CONNECT: self._connect,
             Command.CLOSE: self._close,
@@ -92,8 +90,7 @@ class Rt1Mux(Mux):
         self.liveness.heard(now)
         handler = self._handlers.get(frame.command)
         if handler is None:
-            known = Command(frame.command).name if frame.command in COMMANDS else f"command {frame.command}"
-            return self._glitch(f"{known} skipped with {len(frame.payload)} bytes", now)
+            return self._glitch(f"command {frame.command} skipped with {len(frame.payload)} bytes", now)
         return handler(frame, now)
 
     # -- what the owner calls
@@ -216,6 +213,8 @@ class Rt1Mux(Mux):
             return []
         if channel.state is State.SENT_LAST:
             return self._last_word_came(channel, Event.GET_CLOSE, Ended.CLOSED, "")
+        if channel.state is State.GOT_CLOSE:
+            return self._glitch(f"a second CLOSE on channel {frame.channel}", now)
         return self._violation(channel, f"CLOSE in {channel.state.name}", now, theirs=True)
 
     def _reset(self, frame: Frame, now: float) -> list[Happening]:
@@ -243,12 +242,6 @@ class Rt1Mux(Mux):
         return []
 
     # -- frames of the link
-
-    def _listen(self, frame: Frame, now: float) -> list[Happening]:
-        self._listens += 1
-        if not self.opens or self._listens > 1:
-            raise RemoteError("LISTEN at the agent" if not self.opens else "LISTEN for the third time")
-        return self._glitch("a second LISTEN", now)
 
     def _ping(self, frame: Frame, now: float) -> list[Happening]:
         crowded = self._pong is not None

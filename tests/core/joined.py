@@ -135,6 +135,7 @@ class End:
         for happening in happenings:
             self.story.append(happening)
             if isinstance(happening, Dial):
+                self._silent.discard(happening.channel.number)  # it has a new life
                 self._stream(happening.channel)
             elif isinstance(happening, Data | EndOfFile | Opened | Over):
                 self._tell(happening.channel.owner, happening)
@@ -185,10 +186,6 @@ class End:
                 assert frame.channel not in self._silent, f"{frame} after the last word"
                 if frame.command in (Command.CLOSE, Command.RESET):
                     self._silent.add(frame.channel)
-
-    def may_speak_again(self, number: int) -> None:
-        """The other side's CONNECT came: its number has a new life."""
-        self._silent.discard(number)
 
     def check(self) -> None:
         """Bounds that hold at any moment."""
@@ -276,7 +273,6 @@ class Joined:
         """A CONNECT came: this service belongs to the client that now holds the number."""
         for service in dialled:
             number = service.channel.number
-            self.agent.may_speak_again(number)
             client = next(c for c in self.server.streams if c.other is None and c.channel.number == number)
             client.other, service.other = service, client
             assert client.sent.startswith(service.received)

@@ -1,11 +1,29 @@
 """The extended link: whole lives of channels, and each frame that does not fit."""
 
-from hypothesis import settings
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from hypothesis.stateful import invariant
 
 from revtunnel.core.channel import State
-from revtunnel.wire.reasons import Ended
-from tests.core.joined import Joined, glitches, joined_rt1
+from revtunnel.core.mux import Glitch, GoingAway, Happening
+from revtunnel.core.policy import LinkLimits
+from revtunnel.core.rt1 import Rt1Mux
+from revtunnel.core.window import CreditPool
+from revtunnel.wire.commands import (
+    MAX_CREDIT,
+    Command,
+    decode_reset,
+    encode_connect,
+    encode_goaway,
+    encode_reset,
+    encode_window,
+)
+from revtunnel.wire.errors import RemoteError
+from revtunnel.wire.frames import Frame, encode_frame
+from revtunnel.wire.reasons import Ended, GoAway
+from revtunnel.wire.targets import Target
+from tests.core.joined import TARGET, End, Joined, Stream, glitches, joined_rt1
 from tests.core.owners import SMALL, OwnersMachine
 
 
@@ -85,3 +103,630 @@ def test_n26_an_empty_request_ends_before_the_target_answered() -> None:
     joined.finish()
     client.finish()
     at_rest(joined)
+
+
+# -- whole lives
+
+
+def test_n26_n27_each_direction_ends_by_itself() -> None:
+    """A client ends and still gets the whole reply; a service ends and still gets the whole request."""
+    for early in (0, 1):
+        joined = joined_rt1()
+        pair = joined.channel()
+        first, second = pair[early], pair[1 - early]
+        first.send(1000)
+        first.finish()
+        joined.settle()
+        assert second.end_came
+        second.send(50_000)
+        joined.settle()
+        first.consume()
+        second.finish()
+        joined.finish()
+        assert first.whole
+        assert second.whole
+        assert first.over is not None
+        assert first.over.reason is Ended.CLOSED
+        at_rest(joined)
+
+
+def test_a_clean_end_waits_until_the_last_byte_has_left_for_its_socket() -> None:
+    """Both directions have ended on the wire; the client has not taken its bytes, so nothing is over."""
+    joined = joined_rt1()
+    client, service = joined.channel()
+    service.send(1000)
+    service.finish()
+    client.finish()
+    joined.settle()
+    service.flush()
+    joined.settle()
+    assert client.end_came
+    assert client.over is service.over is None
+    client.flush()
+    joined.settle()
+    at_rest(joined)
+
+
+@pytest.mark.parametrize("end", [0, 1])
+def test_n28_a_reset_drops_what_waits_and_is_answered_by_a_close(end: int) -> None:
+    """The other side sees a reset with its reason, never a clean end; the number is free after both words."""
+    joined = joined_rt1()
+    pair = joined.channel()
+    pair[end].send(60_000)
+    pair[end].reset()
+    joined.settle()
+    for stream in pair:
+        assert stream.over is not None
+        assert (stream.over.reason, stream.over.detail) == (Ended.RESET_BY_PEER, "a test")
+    assert pair[1 - end].received == b""
+    assert commands(joined.ends[end])[-1] == Command.RESET
+    assert commands(joined.ends[1 - end])[-1] == Command.CLOSE
+    at_rest(joined)
+
+
+def test_two_resets_that_cross_are_each_other_s_answer() -> None:
+    """Both sides have said their last word: no further one is said."""
+    joined = joined_rt1()
+    client, service = joined.channel()
+    client.reset(Ended.OPERATOR)
+    service.reset(Ended.IDLE)
+    joined.settle()
+    assert client.over is not None
+    assert service.over is not None
+    assert (client.over.reason, service.over.reason) == (Ended.OPERATOR, Ended.IDLE)
+    assert commands(joined.server)[-1] == commands(joined.agent)[-1] == Command.RESET
+    at_rest(joined)
+
+
+def test_a_reset_after_our_close_is_told_here_and_waits_for_theirs() -> None:
+    """The client is lost after everything was said: the number stays taken until the agent's last word."""
+    joined = joined_rt1()
+    client, service = joined.channel()
+    client.finish()
+    service.finish()
+    joined.settle()
+    client.flush()
+    client.reset()
+    assert client.over is not None
+    assert client.over.reason is Ended.RESET_BY_PEER
+    assert joined.server.mux.free_numbers == 254
+    joined.settle()
+    joined.server.read(encode_frame(Command.OPENED, 1))  # late frames are normal now
+    joined.server.read(encode_frame(Command.WINDOW, 1, encode_window(1)))
+    assert glitches(joined) == []
+    service.flush()
+    joined.settle()
+    at_rest(joined)
+
+
+def test_n30_a_refused_dial_is_told_with_its_reason() -> None:
+    """The client's channel is over before it was read, and its number is free at once."""
+    joined = joined_rt1()
+    client = joined.server.connect()
+    assert client is not None
+    joined.settle()
+    joined.agent.streams[0].reset(Ended.REFUSED)
+    joined.settle()
+    assert client.over is not None
+    assert (client.over.reason, client.opened) == (Ended.REFUSED, False)
+    at_rest(joined)
+
+
+def test_n31_a_dial_that_hangs_does_not_hold_up_the_others() -> None:
+    """Seven clients are served while the first one's target does not answer."""
+    joined = joined_rt1()
+    hanging = joined.server.connect()
+    assert hanging is not None
+    joined.settle()
+    for _ in range(7):
+        client, service = joined.channel()
+        client.send(1000)
+        joined.settle()
+        assert len(service.received) == 1000
+    joined.agent.streams[0].reset(Ended.TIMED_OUT)
+    joined.settle()
+    assert hanging.over is not None
+
+
+def test_an_answer_to_a_dial_whose_client_has_left_is_late() -> None:
+    """OPENED meets a channel that we have reset: normal, and it opens nothing."""
+    joined = joined_rt1()
+    client = joined.server.connect()
+    assert client is not None
+    joined.settle()
+    client.reset()
+    joined.agent.streams[0].open()
+    joined.settle()
+    joined.agent.streams[0].channel.owner.open()  # and it is told once only
+    joined.settle()
+    assert not client.opened
+    at_rest(joined)
+
+
+def test_n25_1000_clients_that_come_and_leave_give_everything_back() -> None:
+    """Opened and closed in turn over the numbers, some before they are answered."""
+    joined = joined_rt1(LinkLimits(channels=7))
+    for turn in range(1000):
+        client = joined.server.connect()
+        assert client is not None
+        joined.settle()
+        if turn % 3:
+            joined.agent.streams[-1].open()
+            joined.settle()
+            client.finish()
+            joined.finish()
+        else:
+            joined.pass_time(0.1)
+            client.reset()
+            joined.settle()
+        del joined.server.streams[:], joined.agent.streams[:], joined.server.wrote[:], joined.agent.wrote[:]
+    assert joined.server.mux.running == 0
+    at_rest(joined)
+
+
+def test_n23_the_256th_client_has_no_number_and_harms_nobody() -> None:
+    """255 at once; one leaves, and its number is there again after both last words."""
+    joined = joined_rt1()
+    clients = [joined.server.connect() for _ in range(255)]
+    assert joined.server.connect() is None
+    joined.settle()
+    assert joined.server.mux.running == 255
+    first = clients[0]
+    assert first is not None
+    first.reset()
+    assert joined.server.connect() is None
+    joined.settle()
+    again = joined.server.connect()
+    assert again is not None
+    assert again.channel.number == first.channel.number
+
+
+def test_f1_the_story_is_the_same_byte_by_byte() -> None:
+    """However the wire cuts, the same frames."""
+    stories = []
+    for cut in (1, 3, 5, 1 << 20):
+        joined = joined_rt1()
+        client, service = joined.channel()
+        client.send(70)
+        service.send(7)
+        service.finish()
+        client.finish()
+        joined.settle(cut)
+        joined.finish()
+        at_rest(joined)
+        stories.append([type(happening).__name__ for happening in joined.server.story])
+    assert stories.count(stories[0]) == 4
+
+
+def test_f4_the_largest_frame_is_delivered_whole() -> None:
+    """65535 bytes in one DATA frame."""
+    joined = joined_rt1()
+    client, service = joined.channel()
+    client.send(65535)
+    joined.server.wrote.clear()
+    joined.settle()
+    assert [len(frame.payload) for frame in joined.server.wrote] == [65535]
+    assert service.whole
+
+
+def test_n4_a_client_that_takes_nothing_bounds_what_is_held_for_it() -> None:
+    """The window and the queue, and not a byte more, whatever stands behind."""
+    joined = joined_rt1()
+    client, service = joined.channel()
+    while service.may_send:
+        service.send(40_000)
+        joined.settle()
+        joined.check()
+    assert len(client.received) == joined.server.mux.limits.open_window
+    assert service.channel.queued < joined.agent.mux.limits.queue + 40_000
+    client.consume()
+    joined.settle()
+    assert service.may_send
+
+
+def test_a_window_grows_on_a_quick_link_and_the_pool_bounds_the_sum() -> None:
+    """Tuning over the wire, with the round trip that the PING measured."""
+    joined = joined_rt1(LinkLimits(link_pool=1 << 20))
+    joined.pass_time(0.0)
+    joined.agent.take()
+    joined.server.now = joined.agent.now = 0.1
+    joined.settle()
+    assert joined.agent.mux.liveness.round_trip == pytest.approx(0.1)
+    pairs = [joined.channel() for _ in range(3)]
+    for _ in range(60):
+        for client, service in pairs:
+            while client.may_send:
+                client.send(60_000)
+            joined.settle()
+            service.consume()
+            joined.check()
+    sizes = [service.channel.window.size for _, service in pairs if service.channel.window is not None]
+    assert max(sizes) > joined.agent.mux.limits.open_window
+    assert sum(sizes) <= 3 * joined.agent.mux.limits.first_window + (1 << 20)
+
+
+def test_a_small_pool_leaves_the_first_window() -> None:
+    """Nothing is granted that the server's pool does not have; the channel works with what it has."""
+    joined = joined_rt1(server_pool=100)
+    client, service = joined.channel()
+    assert Command.WINDOW not in commands(joined.server) + commands(joined.agent)
+    client.send(60_000)
+    joined.settle()
+    joined.finish()
+    assert service.whole
+    at_rest(joined)
+
+
+def test_the_credit_at_the_start_is_what_the_other_side_granted() -> None:
+    """HELLO may say another first window than ours."""
+    server = End(Rt1Mux(LinkLimits(), True, 0.0, CreditPool(0), first_window=10))
+    client = server.connect()
+    assert client is not None
+    client.send(50)
+    server.take()
+    assert [len(frame.payload) for frame in server.wrote if frame.command == Command.DATA] == [10]
+
+
+def test_goaway_reaches_the_other_side() -> None:
+    """Reason, seconds and text."""
+    joined = joined_rt1()
+    joined.server.mux.goaway(GoAway.STOPPING, 7, "restart")
+    joined.settle()
+    assert joined.agent.of(GoingAway) == [GoingAway(GoAway.STOPPING, 7, "restart")]
+
+
+def test_both_ends_ask_and_are_answered() -> None:
+    """25 s of silence, a PING each way, the PONG, and nothing odd; 20 s without an answer end the link."""
+    joined = joined_rt1()
+    for _ in range(4):
+        joined.pass_time(25.1)
+        joined.settle()
+    assert commands(joined.server).count(Command.PING) == commands(joined.agent).count(Command.PONG) == 4
+    assert glitches(joined) == []
+    assert joined.server.mux.due(joined.server.now) == 5.0
+    joined.pass_time(25.1)
+    joined.server.now += 20.0
+    with pytest.raises(RemoteError, match="silent: a heartbeat stayed unanswered"):
+        joined.server.tick()
+
+
+# -- frames that do not fit
+
+
+def commands(end: End) -> list[int]:
+    """What an end has said."""
+    return [frame.command for frame in end.wrote]
+
+
+def server_in(state: State) -> tuple[End, Stream]:
+    """A server's end with channel 1 in a state, everything written."""
+    end = End(Rt1Mux(LinkLimits(), True, 0.0, CreditPool(1 << 30)))
+    client = end.connect()
+    assert client is not None
+    lead_to(state, end, client)
+    end.take()
+    assert client.channel.state is state
+    end.wrote.clear()
+    return end, client
+
+
+def lead_to(state: State, end: End, client: Stream) -> None:
+    """The shortest way to a state."""
+    if state is State.OPENING:
+        return
+    end.read(encode_frame(Command.OPENED, 1))
+    if state in (State.GOT_EOF, State.ENDED, State.GOT_CLOSE):
+        end.read(encode_frame(Command.EOF, 1))
+    if state in (State.SENT_EOF, State.ENDED, State.GOT_CLOSE):
+        client.finish()
+        end.take()
+    if state is State.GOT_CLOSE:
+        end.read(encode_frame(Command.CLOSE, 1))
+    if state is State.SENT_LAST:
+        client.reset()
+
+
+FRAMES = {
+    "DATA": encode_frame(Command.DATA, 1, b"x"),
+    "OPENED": encode_frame(Command.OPENED, 1),
+    "EOF": encode_frame(Command.EOF, 1),
+    "CLOSE": encode_frame(Command.CLOSE, 1),
+    "RESET": encode_frame(Command.RESET, 1, encode_reset(Ended.IDLE)),
+    "WINDOW": encode_frame(Command.WINDOW, 1, encode_window(1)),
+}
+# what the server does: "." takes it, "-" ignores it, "odd" counts it, "reset" ends the channel with RESET,
+# "close" ends it with CLOSE, "over" ends it without a word (all are said), "link" ends the link
+ANSWERS = """
+            DATA   OPENED  EOF    CLOSE  RESET  WINDOW
+OPENING     reset  .       reset  close  close  .
+OPEN        .      reset   .      close  close  .
+SENT_EOF    .      reset   .      close  close  .
+GOT_EOF     reset  reset   reset  close  close  .
+ENDED       reset  reset   reset  .      close  .
+GOT_CLOSE   reset  reset   reset  odd    link   .
+SENT_LAST   -      -       -      over   over   -
+"""
+
+
+@pytest.mark.parametrize("row", ANSWERS.strip().splitlines()[1:])
+@pytest.mark.parametrize("name", FRAMES)
+def test_every_frame_in_every_state(row: str, name: str) -> None:
+    """A frame that breaks the rules ends its channel with one last word of ours, and not the link."""
+    state, *cells = row.split()
+    answer = dict(zip(FRAMES, cells, strict=True))[name]
+    end, client = server_in(State[state])
+    if answer == "link":
+        with pytest.raises(RemoteError, match="after its last word"):
+            end.read(FRAMES[name])
+        return
+    end.read(FRAMES[name])
+    end.take()
+    said = [Command.RESET] if answer == "reset" else [Command.CLOSE] if answer == "close" else []
+    assert [c for c in commands(end) if c in (Command.RESET, Command.CLOSE)] == said
+    assert (client.over is not None) == (answer in ("reset", "close") or State[state] is State.SENT_LAST)
+    odd = answer in ("odd", "reset") or (answer == "close" and name == "CLOSE")
+    assert len(end_glitches(end)) == odd
+    if answer == "reset":
+        assert client.over is not None
+        assert client.over.reason is Ended.PROTOCOL
+    gone = answer in ("close", "over") or (answer == "reset" and State[state] is State.GOT_CLOSE)
+    assert (1 in end.mux.channels) != gone
+    assert end.mux.free_numbers == 255 - (not gone)
+
+
+def end_glitches(end: End) -> list[str]:
+    """What an end found odd."""
+    return [happening.detail for happening in end.story if isinstance(happening, Glitch)]
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_f7_f10_frames_for_a_number_that_nobody_holds_are_odd(name: str) -> None:
+    """Counted, and not answered."""
+    end, _ = server_in(State.OPEN)
+    end.read(FRAMES[name][:3] + b"\x09" + FRAMES[name][4:])
+    end.take()
+    assert end_glitches(end) == [f"{name} for channel 9, not in use"]
+    assert end.wrote == []
+
+
+def test_f10_a_payload_on_close_is_skipped() -> None:
+    """The frame after it is read."""
+    end, client = server_in(State.GOT_EOF)
+    end.read(encode_frame(Command.CLOSE, 9, b"payload") + FRAMES["RESET"])
+    assert client.over is not None
+
+
+def test_f3_empty_data_is_ignored_and_counted() -> None:
+    """It costs no credit and reaches nobody."""
+    end, client = server_in(State.OPEN)
+    end.read(encode_frame(Command.DATA, 1))
+    assert end_glitches(end) == ["empty DATA on channel 1"]
+    assert client.over is None
+
+
+def test_f5_unknown_commands_are_skipped_with_their_payload_until_there_are_100() -> None:
+    """The frame after one is read; the hundredth in a minute ends the link."""
+    end, client = server_in(State.OPEN)
+    end.read(encode_frame(0x42, 1, b"whatever") + encode_frame(0x05, 0) + FRAMES["DATA"])
+    assert client.received == b"x"
+    assert end_glitches(end) == ["command 66 skipped with 8 bytes", "command 5 skipped with 0 bytes"]
+    with pytest.raises(RemoteError, match="100 oddities in 60 s"):
+        end.read(encode_frame(0x42, 1) * 98)
+
+
+def test_f11_connect_at_the_server_and_listen_at_the_agent_end_the_link() -> None:
+    """Only the server opens channels, only the agent offers itself."""
+    joined = joined_rt1()
+    with pytest.raises(RemoteError, match="CONNECT at the server"):
+        joined.server.read(encode_frame(Command.CONNECT, 1, encode_connect(TARGET)))
+    with pytest.raises(RemoteError, match="LISTEN at the agent"):
+        joined.agent.read(encode_frame(Command.LISTEN, 0))
+
+
+def test_f12_a_second_listen_is_odd_and_a_third_ends_the_link() -> None:
+    """The first one began the link."""
+    end, _ = server_in(State.OPEN)
+    end.read(encode_frame(Command.LISTEN, 0))
+    assert end_glitches(end) == ["a second LISTEN"]
+    with pytest.raises(RemoteError, match="LISTEN for the third time"):
+        end.read(encode_frame(Command.LISTEN, 0))
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"", b"\0", b"\0\xff", b"\0\x05ab\0\x17", b"\0\x02ab\0\x17tail", b"\0\x02ab\0\0", b"\0\x02a \0\x17"],
+)
+def test_f15_f16_a_connect_that_names_nothing_is_refused(payload: bytes) -> None:
+    """RESET with not-allowed, counted, never dialled; the server's answer gives the number back."""
+    joined = joined_rt1()
+    end = joined.agent
+    end.read(encode_frame(Command.CONNECT, 5, payload))
+    end.take()
+    assert end.streams == []
+    assert [(f.command, f.channel, decode_reset(f.payload)[0]) for f in end.wrote] == [
+        (Command.RESET, 5, Ended.NOT_ALLOWED)
+    ]
+    assert len(glitches(joined)) == 1
+    end.read(encode_frame(Command.CLOSE, 5))
+    assert end.mux.channels == {}
+
+
+@pytest.mark.parametrize("number", [0, 5])
+def test_f17_a_connect_for_a_number_in_use_ends_the_link(number: int) -> None:
+    """The server knows which numbers are free; 0 never is one."""
+    end = End(Rt1Mux(LinkLimits(), False, 0.0, CreditPool(0)))
+    connect = encode_connect(TARGET)
+    end.read(encode_frame(Command.CONNECT, 5, connect))
+    with pytest.raises(RemoteError, match=f"CONNECT for channel {number}, which is in use"):
+        end.read(encode_frame(Command.CONNECT, number, connect))
+
+
+def test_a_server_that_says_opened_breaks_the_rules() -> None:
+    """Only the agent reaches targets."""
+    joined = joined_rt1()
+    _, service = joined.channel()
+    joined.agent.read(encode_frame(Command.OPENED, 1))
+    assert service.over is not None
+    assert service.over.reason is Ended.PROTOCOL
+
+
+def test_f20_1000_channels_given_up_before_they_opened_end_the_link() -> None:
+    """In ten seconds; 999 are served, and so are more of them when they come slower."""
+    end = End(Rt1Mux(LinkLimits(), False, 0.0, CreditPool(0)))
+    given_up = encode_frame(Command.CONNECT, 5, encode_connect(TARGET)) + encode_frame(
+        Command.RESET, 5, encode_reset(Ended.RESET_BY_PEER)
+    )
+    for _ in range(2):
+        end.read(given_up * 999)
+        end.mux.take(1, end.now)  # (this server uses the number before it has read our word)
+        end.now += 10.1
+    with pytest.raises(RemoteError, match="1000 channels given up before they opened in 10 s"):
+        for _ in range(4):
+            end.read(given_up * 250)
+            end.mux.take(1, end.now)
+
+
+@pytest.mark.parametrize("credit", [0, MAX_CREDIT, MAX_CREDIT + 1])
+def test_f21_credit_that_cannot_be_resets_the_channel(credit: int) -> None:
+    """Zero, a sum beyond 2^31-1, a number beyond it."""
+    end, client = server_in(State.OPEN)
+    end.read(encode_frame(Command.WINDOW, 1, credit.to_bytes(4, "big")))
+    assert client.over is not None
+    assert client.over.reason is Ended.FLOW_CONTROL
+
+
+def test_f22_a_spender_of_credit_that_it_has_not_is_reset_and_the_third_time_ends_the_link() -> None:
+    """One byte over, on three channels."""
+    end = End(Rt1Mux(LinkLimits(), True, 0.0, CreditPool(0)))
+    clients = [end.connect() for _ in range(3)]
+    over = [
+        encode_frame(Command.OPENED, n) + encode_frame(Command.DATA, n, bytes(40_000)) * 2 for n in (1, 2, 3)
+    ]
+    for client, data in zip(clients[:2], over, strict=False):
+        end.read(data)
+        assert client is not None
+        assert client.over is not None
+        assert client.over.reason is Ended.FLOW_CONTROL
+    with pytest.raises(RemoteError, match="flow control broken 3 times"):
+        end.read(over[2])
+
+
+def test_f23_a_ping_flood_is_answered_once() -> None:
+    """One PONG is owed at most, with the last question; the rest is counted, and too much ends the link."""
+    end, _ = server_in(State.OPEN)
+    pings = [encode_frame(Command.PING, 0, bytes(7) + bytes([n])) for n in range(101)]
+    end.read(b"".join(pings[:50]))
+    end.take()
+    assert [(f.command, f.payload[7]) for f in end.wrote] == [(Command.PONG, 49)]
+    assert len(end_glitches(end)) == 49
+    with pytest.raises(RemoteError, match="100 oddities"):
+        end.read(b"".join(pings[49:]) + pings[0])
+
+
+def test_f23_a_pong_that_nobody_asked_for_is_odd() -> None:
+    """And two answers to one question."""
+    end, _ = server_in(State.OPEN)
+    end.read(encode_frame(Command.PONG, 0, bytes(8)))
+    assert end_glitches(end) == ["PONG that nobody asked for"]
+
+
+@pytest.mark.parametrize(
+    ("command", "size", "text"),
+    [
+        (Command.PING, 7, "PING of 7 bytes, 8 wanted"),
+        (Command.WINDOW, 5, "WINDOW of 5 bytes, 4 wanted"),
+        (Command.EOF, 1, "EOF of 1 bytes, 0 wanted"),
+        (Command.RESET, 202, "RESET of 202 bytes, limit 201"),
+        (Command.GOAWAY, 60000, "GOAWAY of 60000 bytes, limit 203"),
+        (Command.HELLO, 0, "HELLO on a link that is up"),
+        (Command.PROOF, 32, "PROOF on a link that is up"),
+        (Command.WANT, 16, "WANT on a link that is up"),
+    ],
+)
+def test_f24_a_header_is_judged_before_its_payload_comes(command: Command, size: int, text: str) -> None:
+    """Four bytes are enough to refuse a frame."""
+    end, _ = server_in(State.OPEN)
+    with pytest.raises(RemoteError, match=text):
+        end.read(encode_frame(command, 1, bytes(size))[:4])
+
+
+FUZZED = st.lists(
+    st.one_of(
+        st.binary(max_size=30),
+        st.builds(
+            encode_frame,
+            st.sampled_from([int(command) for command in Command] + [0, 5, 255]),
+            st.integers(0, 3),
+            st.one_of(
+                st.just(b""),
+                st.binary(max_size=9),
+                st.just(encode_connect(TARGET)),
+                st.just(encode_reset(Ended.IDLE, "x")),
+                st.integers(1, 1 << 20).map(encode_window),
+                st.just(encode_goaway(GoAway.OPERATOR)),
+            ),
+        ),
+    ),
+    max_size=40,
+)
+
+
+@given(FUZZED, st.booleans())
+@settings(max_examples=80, deadline=None)
+def test_f24_whatever_comes_in_is_the_other_side_s_fault(pieces: list[bytes], opens: bool) -> None:
+    """Random bytes and random frames: a RemoteError or nothing, and the bounds hold."""
+    end = End(Rt1Mux(SMALL, opens, 0.0, CreditPool(1000)))
+    for _ in range(3 * opens):
+        end.connect()
+    for piece in pieces:
+        try:
+            end.read(piece)
+        except RemoteError:
+            return
+        end.mux.take(1 << 16, 0.0)
+        end.check()
+
+
+def test_a_link_of_ours_never_says_an_unknown_target() -> None:
+    """What is connected to is written as it was given."""
+    end = End(Rt1Mux(LinkLimits(), True, 0.0, CreditPool(0)))
+    end.connect(Target("::1", 80))
+    end.take()
+    assert end.wrote == [Frame(Command.CONNECT, 1, encode_connect(Target("::1", 80)))]
+
+
+def test_a_lost_link_names_the_channels_that_were_not_over_once() -> None:
+    """Their windows go back to the pool; nothing is sent or told afterwards."""
+    joined = joined_rt1()
+    (one, _), (two, _), (three, service) = (joined.channel() for _ in range(3))
+    two.reset()
+    three.finish()
+    service.finish()
+    joined.settle()
+    mux = joined.server.mux
+    assert [channel.number for channel in mux.lost()] == [1, 3]
+    assert mux.lost() == []
+    assert (mux.running, joined.server.mux._pool.used) == (0, 0)  # type: ignore[attr-defined]
+    story: list[Happening] = mux.reset(one.channel, Ended.LINK_LOST, "", 0.0) + mux.flushed(
+        three.channel, 0.0
+    )
+    mux.consumed(one.channel, 0, 0.0)
+    mux.end(one.channel)
+    assert mux.send(one.channel, b"x")
+    assert story == []
+
+
+def test_data_after_both_directions_ended_is_odd_and_reaches_nobody() -> None:
+    """Our CLOSE is said, theirs is awaited; a byte now breaks the rules, but no word is left to say so."""
+    end, client = server_in(State.ENDED)
+    client.flush()
+    end.take()
+    end.read(FRAMES["DATA"])
+    assert end_glitches(end) == ["channel 1: DATA in SENT_LAST"]
+    assert client.over is None
+    end.read(FRAMES["CLOSE"])
+    assert client.over is not None
+    assert client.over.reason is Ended.CLOSED
+    client.reset()  # told late: there is nothing left to end
+    assert end.mux.free_numbers == 255
+    assert not end.mux.holds_back  # credit holds each channel back, never the link
