@@ -14,7 +14,7 @@ from revtunnel.wire.commands import Command, decode_connect
 from revtunnel.wire.frames import Frame, FrameDecoder, encode_frame
 from revtunnel.wire.reasons import Ended
 from revtunnel.wire.targets import Target
-from tests.core.joined import TARGET, End, Stream
+from tests.core.joined import PATTERN, TARGET, End, Stream
 
 __all__ = ["REFUSED", "Device", "Service"]
 
@@ -61,7 +61,8 @@ class Device:
 
     def send(self, service: Service, size: int) -> None:
         """A service has bytes."""
-        data = bytes((service.number + len(service.sent) + i * 11) % 256 for i in range(size))
+        begin = (service.number * 3 + len(service.sent)) % len(PATTERN)
+        data = (PATTERN * (2 + size // len(PATTERN)))[begin : begin + size]
         service.sent += data
         self._say(Command.DATA, service.number, data)
 
