@@ -28,7 +28,7 @@ from tests.core.owners import SMALL, OwnersMachine
 
 
 class Rt1Machine(OwnersMachine):
-    """Two rt1 ends: whatever happens, a clean end is a whole stream, and nothing is left at the end."""
+    """Two rt1 ends: whatever happens, a clean end is a stream that was taken whole, and nothing is left."""
 
     def join(self) -> Joined:
         return joined_rt1(SMALL)
@@ -41,6 +41,8 @@ class Rt1Machine(OwnersMachine):
                 if stream.over is not None and stream.over.reason is Ended.CLOSED:
                     assert stream.whole
                     assert stream.other.whole
+                    assert stream.flushed
+                    assert stream.other.flushed
 
     def teardown(self) -> None:
         """Let everything end: nothing is left, anywhere; only what somebody reset was reset."""
