@@ -37,7 +37,7 @@ class LinkLimits:
     early_data: int = 64 * KIB  # bytes held for an id whose CONNECT has not come yet (agent)
     early_wait: float = 1.0  # seconds they are held
     echo_wait: float = 60.0  # seconds of silence after which a missing echo CLOSE counts as seen
-    legacy_linger: float = 5.0  # seconds a service may be silent after its client's CLOSE (agent)
+    legacy_linger: float = 5.0  # seconds a service has for its reply once it took all its client said (agent)
     legacy_glitches: int = 3  # oddities on a legacy link in glitch_window before it is closed
     # core/mux.py
     channels: int = 255  # channels at once; the number field allows 1..255
@@ -45,7 +45,7 @@ class LinkLimits:
     waiting: int = 256  # clients that may wait for a number
     glitches: int = 100  # tolerated oddities in glitch_window before the link is closed
     glitch_window: float = 60.0  # seconds
-    churn: int = 1000  # channels opened and closed with no byte in churn_window before the link is closed
+    churn: int = 1000  # channels given up before they opened in churn_window before the link is closed
     churn_window: float = 10.0  # seconds
     frames_a_turn: int = 1024  # frames handled before the reactor gets its turn (F2)
     # core/liveness.py
