@@ -1,0 +1,236 @@
+"""The whole way on one machine: a device, its agent, the server, and a client that only knows host and port.
+
+Every step is printed with the command a person would type. Server and agent are real processes in a directory
+of their own; nothing is left behind. Exit status 0 when every byte was right, 1 when not.
+"""
+
+import hashlib
+import http.client
+import json
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+SERIAL = "plc-7"
+IN_TURN, AT_ONCE, BURST = (
+    20,
+    40,
+    200,
+)  # requests one after the other; clients at the same time; their requests
+WAIT = 20.0  # seconds for a process to be ready or to end
+MODULES = {
+    "revtunnel-server": ["revtunnel.services.run", "server"],
+    "revtunnel-agent": ["revtunnel.services.run", "agent"],
+    "revtunnelctl": ["revtunnel.services.ctl"],
+}
+
+
+class Wrong(Exception):
+    """The demonstration did not go as it must; the text says what."""
+
+
+def probe(number: int) -> bytes:
+    """What the device answers to request ``number``: up to 64 KiB that both ends can compute."""
+    block = hashlib.sha256(str(number).encode()).digest()
+    return f"<probe serial='{SERIAL}' number='{number}'/>\n".encode() + block * (number * 331 % 2048)
+
+
+class Device(BaseHTTPRequestHandler):
+    """A machine's web server: GET /probe?NUMBER."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def do_GET(self) -> None:
+        path, _, number = self.path.partition("?")
+        known = path == "/probe" and number.isdecimal()
+        body = probe(int(number)) if known else b"no such page\n"
+        self.send_response(200 if known else 404)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing: the demonstration counts for itself."""
+
+
+class Devices(ThreadingHTTPServer):
+    """The device's listening end, with room for a burst."""
+
+    daemon_threads = True
+    request_queue_size = 256
+
+
+def say(text: str) -> None:
+    """One step, for people."""
+    print(f"\n== {text}", flush=True)
+
+
+def command(name: str, *arguments: str, shown: bool = True) -> list[str]:
+    """How this environment starts a command of ours; printed as a person would type it."""
+    if shown:
+        print(f"$ {shlex.join([name, *arguments])}", flush=True)
+    return [sys.executable, "-m", *MODULES[name], *arguments]
+
+
+def free_port() -> int:
+    """A port of this machine that nobody has now."""
+    with socket.socket() as probe_socket:
+        probe_socket.bind(("127.0.0.1", 0))
+        port: int = probe_socket.getsockname()[1]
+        return port
+
+
+@contextmanager
+def device() -> Iterator[int]:
+    """The device, beside the agent; gives its port."""
+    with Devices(("127.0.0.1", 0), Device) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()
+
+
+@contextmanager
+def daemon(place: Path, name: str, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """A daemon in the background, its log in a file; SIGTERM ends it, and it must end with status 0."""
+    with open(place / f"{name}.log", "wb") as log:
+        process = subprocess.Popen(
+            command(name, *arguments), cwd=place, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
+    try:
+        yield process
+        process.terminate()
+        status = process.wait(WAIT)
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        process.wait()
+    print(f"{name} ended with status {status}")
+    if status != 0:
+        raise Wrong(f"{name} ended with status {status}")
+
+
+def control(*arguments: str, shown: bool = True) -> str:
+    """What revtunnelctl prints; Wrong when it fails."""
+    call = command("revtunnelctl", *arguments, shown=shown)
+    done = subprocess.run(call, capture_output=True, text=True, timeout=WAIT)
+    if done.returncode:
+        raise Wrong(f"revtunnelctl: {done.stderr.strip()}")
+    return done.stdout
+
+
+def fetch(port: int, numbers: list[int]) -> int:
+    """Ask for each number over one connection, check every byte; gives how many bytes came."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT)
+    total = 0
+    for number in numbers:
+        connection.request("GET", f"/probe?{number}")
+        body = connection.getresponse().read()
+        if body != probe(number):
+            raise Wrong(f"answer {number} was not what the device sent: {len(body)} bytes")
+        total += len(body)
+    connection.close()
+    return total
+
+
+def client_port(deadline: float) -> int:
+    """The port that stands for the device's web server, once the agent is there."""
+    said, found = "nothing yet", None
+    while found is None and time.monotonic() < deadline:
+        try:
+            said = control("ports", "--json", shown=said == "nothing yet")
+            rows = [
+                row for row in json.loads(said)["ports"] if (row["serial"], row["target"]) == (SERIAL, "http")
+            ]
+            found = next((int(row["port"]) for row in rows if row["open"]), None)
+        except Wrong as error:  # the server is still starting
+            said = str(error)
+        time.sleep(0.0 if found else 0.3)
+    if found is None:
+        raise Wrong(f"the device did not appear; the last thing heard was: {said}")
+    print(said)
+    return found
+
+
+def settings(place: Path) -> int:
+    """Write the settings of server and agent and point everything at them; gives the port for agents."""
+    port = free_port()
+    path = place / "revtunnel.ini"
+    path.write_text(
+        f"[server]\nstate_directory = {place / 'state'}\n\n[admin]\nsocket = {place / 'admin.sock'}\n\n"
+        f"[listener main]\naddress = 127.0.0.1:{port}\n"
+    )
+    os.environ["REVTUNNEL_CONFIG"] = str(path)
+    print(f"$ export REVTUNNEL_CONFIG={path}\n{path.read_text()}")
+    return port
+
+
+def through(port: int) -> None:
+    """Use the device from the client's side: in turn, then many clients at once."""
+    say(f"a client that knows only 127.0.0.1:{port} asks {IN_TURN} times in turn")
+    started = time.monotonic()
+    total = sum(fetch(port, [number]) for number in range(IN_TURN))
+    print(f"{IN_TURN} connections, {total} bytes, every byte right, {time.monotonic() - started:.2f} s")
+
+    say(f"{AT_ONCE} clients at the same time, {BURST} requests")
+    started = time.monotonic()
+    shares = [list(range(first, BURST, AT_ONCE)) for first in range(AT_ONCE)]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        total = sum(pool.map(lambda numbers: fetch(port, numbers), shares))
+    print(f"{AT_ONCE} connections, {total} bytes, every byte right, {time.monotonic() - started:.2f} s")
+
+
+def show(place: Path, stack: ExitStack) -> None:
+    """All steps, in order; what was started ends with the stack, the last one first."""
+    say("settings: everything in a directory that goes away at the end")
+    agents = settings(place)
+    say("a device: a small web server that only the agent can name")
+    local = stack.enter_context(device())
+    print(f"device at 127.0.0.1:{local}")
+    say("the server, in the open")
+    stack.enter_context(daemon(place, "revtunnel-server"))
+    say("the agent, beside the device, dials out")
+    stack.enter_context(
+        daemon(
+            place, "revtunnel-agent",
+            "--server", f"127.0.0.1:{agents}", "--serial", SERIAL, "--local", f"http=127.0.0.1:{local}",
+        )
+    )  # fmt: skip
+    say("which port stands for the device's web server?")
+    port = client_port(time.monotonic() + WAIT)
+    through(port)
+    say("what the operator sees")
+    print(control("devices"))
+    print(control("ports"))
+    say("the end: agent, then server, each draining first")
+
+
+def main() -> int:
+    """Run it; on a fault print what the daemons logged."""
+    with tempfile.TemporaryDirectory(prefix="revtunnel-demo-") as directory:
+        place = Path(directory)
+        try:
+            with ExitStack() as stack:
+                show(place, stack)
+        except (Wrong, OSError, http.client.HTTPException, subprocess.TimeoutExpired) as error:
+            print(f"\nWRONG: {error}", file=sys.stderr)
+            for log in sorted(place.glob("*.log")):
+                print(f"\n-- {log.name}\n{log.read_text(errors='replace')}", file=sys.stderr)
+            return 1
+    print("\nall right")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
