@@ -146,8 +146,9 @@ def format_text(flat: Mapping[str, Any], journal: bool = False) -> str:
 
 
 def _is_field(flat: Mapping[str, Any], name: str) -> bool:
-    if name == "message":
-        return bool(flat["event"] != "log")
+    """Whether text shows it as NAME=VALUE; free text has most of its values among its words already."""
+    if flat["event"] == "log" and (name == "message" or str(flat[name]) in flat.get("message", "")):
+        return False
     return name not in ("ts", "level", "event", "traceback")
 
 

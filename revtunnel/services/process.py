@@ -124,7 +124,7 @@ class SignalService(Service):
         daemon: what is drained, aborted, reloaded.
         exit_status: how the process ends.
         notifier: the service manager.
-        deadline: seconds a drain may take before the rest is cut.
+        deadline: seconds a drain may take before the rest is cut; may be set anew later.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class SignalService(Service):
         self._daemon = daemon
         self._exit = exit_status
         self._notifier = notifier
-        self._deadline = deadline
+        self.deadline = deadline
         self._stops = 0
         self._first_hangup: float | None = None
         self._reload_call: Any = None
@@ -168,7 +168,7 @@ class SignalService(Service):
         """The first one drains, every further one aborts."""
         self._stops += 1
         if self._stops == 1:
-            log.info("stop-requested", event="stop-requested", by=name, deadline=self._deadline)
+            log.info("stop-requested", event="stop-requested", by=name, deadline=self.deadline)
             self._drain()
         elif self._stops == 2:
             log.warn("stop-aborted", event="stop-aborted", by=name)
@@ -202,15 +202,15 @@ class SignalService(Service):
         self._reactor.callFromThread(call, *arguments)
 
     def _drain(self) -> None:
-        self._notifier.stopping("draining", self._deadline + LAST_WAIT)
+        self._notifier.stopping("draining", self.deadline + LAST_WAIT)
         done = maybeDeferred(self._daemon.drain)
-        done.addTimeout(self._deadline, self._reactor)
+        done.addTimeout(self.deadline, self._reactor)
         done.addErrback(self._drain_failed)
         done.addCallback(lambda _: self._exit.end())
 
     def _drain_failed(self, failure: Failure) -> None:
         if failure.check(TimeoutError):
-            log.warn("drain-timed-out", event="drain-timed-out", seconds=self._deadline)
+            log.warn("drain-timed-out", event="drain-timed-out", seconds=self.deadline)
         elif self._stops == 1:
             log.failure("drain failed", failure)
             self._exit.end(ABORTED)

@@ -116,6 +116,14 @@ def test_n19_a_drain_that_takes_too_long_is_cut(desk: Desk, logged: list[str]) -
     assert logged == ["stop-requested", "drain-timed-out"]
 
 
+def test_a_deadline_can_be_set_anew(desk: Desk) -> None:
+    """Reloaded settings hold for the next stop."""
+    desk.service.deadline = 5.0
+    desk.signal(signal.SIGTERM)
+    desk.reactor.advance(5.0)
+    assert desk.reactor.hasStopped
+
+
 def test_n20_the_second_signal_aborts_now(desk: Desk, logged: list[str]) -> None:
     """A drain is cut short at once; the status says that it was not in order."""
     desk.signal(signal.SIGTERM)
