@@ -18,19 +18,19 @@ class Backoff:
     """Clockless. ``random`` gives floats in [0, 1)."""
 
     def __init__(self, limits: AgentLimits, random: Callable[[], float]) -> None:
-        self._limits = limits
+        self.limits = limits
         self._random = random
         self.failures = 0
 
     def after_failure(self) -> float:
         """Seconds to wait after a link that did not come up."""
-        most = min(self._limits.retry_most, self._limits.retry_first * 2.0 ** min(self.failures, 30))
+        most = min(self.limits.retry_most, self.limits.retry_first * 2.0 ** min(self.failures, 30))
         self.failures += 1
         return self._random() * most
 
     def after_loss(self, lived: float, spread: float, retry_after: float = 0.0) -> float:
         """Seconds to wait after a link that was up for ``lived`` seconds."""
-        if lived >= self._limits.stable:
+        if lived >= self.limits.stable:
             self.failures = 0
         if retry_after or self.failures == 0:
             self.failures += 1

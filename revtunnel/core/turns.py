@@ -100,7 +100,7 @@ class Turns:
     def cut(self, channel: Channel, quantum: int) -> tuple[list[bytes | memoryview], int]:
         """One DATA frame of a channel, as pieces with its header first, and its size."""
         limits = self._limits
-        most = limits.frame if self._ready else limits.lone_frame
-        pieces = channel.cut(min(most, max(quantum, limits.smallest_quantum)))
+        most = max(limits.frame, quantum // 4) if self._ready else limits.lone_frame
+        pieces = channel.cut(min(most, max(quantum, limits.smallest_quantum), limits.lone_frame))
         size = sum(map(len, pieces))
         return [encode_header(size, Command.DATA, channel.number), *pieces], size + 4

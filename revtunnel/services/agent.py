@@ -1,0 +1,141 @@
+"""The agent daemon: one uplink, one dialler, and the manners of a process.
+
+Source: house.md (services); twisted.md 1.6, 2.2 and 3.
+"""
+
+import os
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from twisted.application.service import IService, MultiService
+from twisted.internet.defer import Deferred
+
+from revtunnel import __version__
+from revtunnel.core.facts import ServerState, SettingsReloaded
+from revtunnel.core.handshake import AgentHandshake, AgentHello
+from revtunnel.core.keys import parse_key
+from revtunnel.core.window import CreditPool
+from revtunnel.net.agent_link import AgentLink
+from revtunnel.net.dialler import Dialler
+from revtunnel.net.uplink import Uplink
+from revtunnel.services.options import AgentOptions as Options
+from revtunnel.services.process import ExitStatus, SignalService
+from revtunnel.services.reporting import Reporter
+from revtunnel.services.settings import AgentSettings, SettingsError, changes
+from revtunnel.services.systemd import Notifier, NotifyService
+
+__all__ = ["Agent", "Options", "makeService"]
+
+POOL = 256 * 1024 * 1024  # bytes of credit beyond the first windows; one link has its own, smaller limit
+DRAIN = 10.0  # seconds running channels get when the agent stops
+
+
+def read_key(path: str | None) -> bytes | None:
+    """The device key of a file, or None where no file is set.
+
+    Raises:
+        SettingsError: the file cannot be read, or holds no device key. Its contents are not repeated.
+    """
+    if path is None:
+        return None
+    try:
+        with open(path, encoding="ascii") as file:
+            return parse_key(file.read(1024))
+    except (OSError, ValueError) as error:
+        raise SettingsError([f"key file {path}: {error}"]) from None
+
+
+class Agent(MultiService):
+    """The agent's service tree; also what signals act on (process.Daemon)."""
+
+    def __init__(self, reactor: Any, options: Options, exit_status: ExitStatus, notifier: Notifier) -> None:
+        super().__init__()
+        self.settings = options.settings
+        self.reporter = Reporter()
+        self._reactor = reactor
+        self._options = options
+        self._notifier = notifier
+        self._key = read_key(self.settings.key_file)
+        self._pool = CreditPool(POOL)
+        self._dialler = Dialler(reactor, self.settings.limits, self.settings.local)
+        self.uplink = self._make_uplink(self.settings)
+        SignalService(reactor, self, exit_status, notifier, deadline=DRAIN).setServiceParent(self)
+        NotifyService(reactor, notifier).setServiceParent(self)
+
+    def startService(self) -> None:
+        super().startService()
+        settings = self.settings
+        targets = ", ".join(f"{offer.name}={offer.target}" for offer in settings.local)
+        self.reporter(ServerState("started", f"{settings.serial} offers {targets}"))
+        self._reactor.callWhenRunning(self.uplink.start)
+
+    def stopService(self) -> Any:
+        self.uplink.abort()
+        self.reporter(ServerState("stopped", ""))
+        return super().stopService()
+
+    # -- process.Daemon
+
+    def drain(self) -> "Deferred[None]":
+        """Take no new channels; fires when the running ones have ended."""
+        self.reporter(ServerState("draining", f"at most {DRAIN:g} s"))
+        return self.uplink.stop(DRAIN)
+
+    def abort(self) -> None:
+        """Cut everything now."""
+        self.uplink.abort()
+
+    def reload(self) -> None:
+        """Take new servers, limits and log level; what the agent offers needs a restart."""
+        try:
+            new = self._options.load()
+        except SettingsError as error:
+            self.reporter(SettingsReloaded((), (), tuple(error.errors)))
+            return
+        live, restart = changes(self.settings, new)
+        observer = getattr(self._options, "observer", None)
+        if observer is not None:
+            observer.set_level(new.log_level)
+        self._dialler.set_limits(new.limits)
+        self.uplink.change(new.servers, new.limits)
+        self.settings = replace(self.settings, servers=new.servers, limits=new.limits, link=new.link)
+        self.reporter(SettingsReloaded(tuple(live), tuple(restart), ()))
+
+    # -- inside
+
+    def _make_uplink(self, settings: AgentSettings) -> Uplink:
+        return Uplink(
+            self._reactor, settings.servers, settings.limits, random.random, self._make_link, self.reporter
+        )
+
+    def _make_link(self, ready: Callable[[AgentLink], None], left: Callable[[AgentLink], None]) -> AgentLink:
+        settings = self.settings
+        hello = AgentHello(
+            settings.serial,
+            os.urandom(32),
+            settings.local,
+            f"revtunnel {__version__}",
+            settings.link.first_window,
+        )
+        handshake = AgentHandshake(hello, self._key, settings.legacy)
+        return AgentLink(
+            self._reactor,
+            settings.link,
+            settings.serial,
+            handshake,
+            self._dialler,
+            self._pool,
+            self.reporter,
+            ready,
+            left,
+        )
+
+
+def makeService(options: Options) -> IService:
+    """The service tree of ``twistd revtunnel-agent``."""
+    from twisted.internet import reactor
+
+    notifier = Notifier.from_environment(os.environ, os.getpid())
+    return Agent(reactor, options, ExitStatus(reactor), notifier)

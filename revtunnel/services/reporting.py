@@ -1,0 +1,38 @@
+"""Where facts go: one log line each, and to whoever watches.
+
+A watcher that is slow is cut by its own door, not here. Source: core/facts.py.
+"""
+
+from collections.abc import Callable
+
+from twisted.logger import Logger, LogLevel
+
+from revtunnel.core.facts import Fact, Severity
+
+__all__ = ["Reporter"]
+
+log = Logger(namespace="revtunnel")
+
+_LEVELS = {
+    Severity.DEBUG: LogLevel.debug,
+    Severity.INFO: LogLevel.info,
+    Severity.WARN: LogLevel.warn,
+    Severity.ERROR: LogLevel.error,
+}
+
+
+class Reporter:
+    """Call it with a fact."""
+
+    def __init__(self) -> None:
+        self._watchers: set[Callable[[Fact], None]] = set()
+
+    def __call__(self, fact: Fact) -> None:
+        log.emit(_LEVELS[fact.severity], fact.word, **fact.row())
+        for watcher in list(self._watchers):
+            watcher(fact)
+
+    def watch(self, watcher: Callable[[Fact], None]) -> Callable[[], None]:
+        """Have every fact from now on; call the answer to end it."""
+        self._watchers.add(watcher)
+        return lambda: self._watchers.discard(watcher)
