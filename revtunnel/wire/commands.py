@@ -1,31 +1,33 @@
 """The commands of the link and what they carry: CONNECT, HELLO's TLVs, RESET, WINDOW, GOAWAY.
 
-====  =========  ==========  =============================  =============================================
-byte  name       direction   payload                        channel byte
-====  =========  ==========  =============================  =============================================
-0x01  CONNECT    s->a        u16 length, host, u16 port     the new channel
-0x02  CLOSE      both        none                           the channel
-0x03  DATA       both        1..65535 bytes                 the channel
-0x04  LISTEN     a->s        none                           0
-0x10  HELLO      both        none (probe) or TLVs           version
-0x11  CHALLENGE  s->a        32 bytes                       0
-0x12  PROOF      a->s        32 bytes                       0
-0x13  OPENED     a->s        none                           the channel
-0x14  RESET      both        u8 reason, UTF-8 <= 200 bytes  the channel
-0x15  EOF        both        none                           the channel
-0x16  WINDOW     both        u32 credit                     the channel
-0x17  PING       both        8 bytes                        0
-0x18  PONG       both        8 bytes                        0
-0x19  GOAWAY     both        u8 reason, u16 seconds, text   0
-0x1a  WANT       s->a        n x 16-byte tickets            0
-0x1b  ATTACH     a->s        16-byte ticket                 0
-====  =========  ==========  =============================  =============================================
+====  ===========  =========  =============================  ========================================
+byte  name         direction  payload                        channel byte
+====  ===========  =========  =============================  ========================================
+0x01  CONNECT      s->a       u16 length, host, u16 port     the new channel
+0x02  CLOSE        both       none                           the channel
+0x03  DATA         both       1..65535 bytes                 the channel
+0x04  LISTEN       a->s       none                           0
+0x10  HELLO        both       none (probe) or TLVs           version
+0x11  CHALLENGE    s->a       32 bytes                       0
+0x12  PROOF        a->s       32 bytes                       0
+0x13  OPENED       a->s       none                           the channel
+0x14  RESET        both       u8 reason, UTF-8 <= 200 bytes  the channel
+0x15  EOF          both       none                           the channel
+0x16  WINDOW       both       u32 credit                     the channel
+0x17  PING         both       8 bytes                        0
+0x18  PONG         both       8 bytes                        0
+0x19  GOAWAY       both       u8 reason, u16 seconds, text   0
+0x1a  WANT         s->a       n x 16-byte tickets            0
+0x1b  ATTACH       a->s       16-byte ticket                 0
+0x1c  ENROLL       a->s       u8 version, secret, request    0
+0x1d  CERTIFICATE  s->a       u8 version, two certificates   0
+====  ===========  =========  =============================  ========================================
 
 Source: wire/readyagent.md section 1 (1 to 4), wire/link-extension.md (0x10 to 0x1b).
 """
 
 from collections.abc import Iterator
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 from struct import Struct
 
 from revtunnel.wire.errors import LocalError, RemoteError
@@ -37,24 +39,32 @@ __all__ = [
     "EXACT_SIZE",
     "LEGACY_COMMANDS",
     "MAX_SIZE",
+    "MAX_TICKETS",
+    "TICKET_SIZE",
     "VERSION",
     "Command",
+    "Feature",
     "Tlv",
     "decode_connect",
     "decode_goaway",
     "decode_reset",
     "decode_tlvs",
+    "decode_want",
     "decode_window",
     "encode_connect",
     "encode_goaway",
     "encode_reset",
     "encode_tlvs",
+    "encode_want",
     "encode_window",
+    "number_of",
 ]
 
 VERSION = 1  # of rt1, in the channel byte of HELLO
 MAX_TEXT = 200  # bytes of text in RESET and GOAWAY
 MAX_CREDIT = 2**31 - 1  # bytes in one WINDOW, and in one channel's sum
+TICKET_SIZE = 16  # bytes: u32 number of the channel it is for, then 12 that nobody can guess
+MAX_TICKETS = 256  # in one WANT
 
 
 class Command(IntEnum):
@@ -92,7 +102,12 @@ EXACT_SIZE = {
     Command.PONG: 8,
     Command.ATTACH: 16,
 }
-MAX_SIZE = {Command.CONNECT: 2 + MAX_HOST + 2, Command.RESET: 1 + MAX_TEXT, Command.GOAWAY: 3 + MAX_TEXT}
+MAX_SIZE = {
+    Command.CONNECT: 2 + MAX_HOST + 2,
+    Command.RESET: 1 + MAX_TEXT,
+    Command.GOAWAY: 3 + MAX_TEXT,
+    Command.WANT: MAX_TICKETS * TICKET_SIZE,
+}
 
 _U16 = Struct("!H")
 _U32 = Struct("!I")
@@ -113,6 +128,12 @@ class Tlv(IntEnum):
     SPREAD = 9  # server: u16, tenths of a second over which a lost herd spreads its return
     NAME = 10  # server: UTF-8
     PROOF = 11  # server: 32 bytes, it knows this device's key
+
+
+class Feature(IntFlag):
+    """Bits of the entry FEATURES. An unknown bit means nothing."""
+
+    DATA_SOCKETS = 1  # agent: it answers WANT; server: it takes ATTACH
 
 
 def encode_connect(target: Target) -> bytes:
@@ -227,3 +248,26 @@ def decode_tlvs(payload: bytes) -> Iterator[tuple[int, bytes]]:
         end = at + 2 + payload[at + 1]
         yield payload[at], payload[at + 2 : end]
         at = end
+
+
+def encode_want(tickets: list[bytes]) -> bytes:
+    """WANT's payload: 1 to 256 tickets."""
+    if not 1 <= len(tickets) <= MAX_TICKETS or any(len(ticket) != TICKET_SIZE for ticket in tickets):
+        raise LocalError(f"WANT of {len(tickets)} tickets")
+    return b"".join(tickets)
+
+
+def decode_want(payload: bytes) -> list[bytes]:
+    """The tickets of a WANT, 1 to 256 of 16 bytes.
+
+    Raises:
+        RemoteError: none, half of one, or too many.
+    """
+    if not payload or len(payload) % TICKET_SIZE or len(payload) > MAX_TICKETS * TICKET_SIZE:
+        raise RemoteError(f"WANT of {len(payload)} bytes, 1 to {MAX_TICKETS} tickets of {TICKET_SIZE} wanted")
+    return [payload[at : at + TICKET_SIZE] for at in range(0, len(payload), TICKET_SIZE)]
+
+
+def number_of(ticket: bytes) -> int:
+    """The number of the channel that a ticket is for; 256 and more, so that no channel of a link has it."""
+    return int(_U32.unpack_from(ticket)[0])

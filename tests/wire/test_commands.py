@@ -15,18 +15,24 @@ from revtunnel.wire.commands import (
     MAX_CREDIT,
     MAX_SIZE,
     MAX_TEXT,
+    MAX_TICKETS,
+    TICKET_SIZE,
     Command,
+    Feature,
     Tlv,
     decode_connect,
     decode_goaway,
     decode_reset,
     decode_tlvs,
+    decode_want,
     decode_window,
     encode_connect,
     encode_goaway,
     encode_reset,
     encode_tlvs,
+    encode_want,
     encode_window,
+    number_of,
 )
 from revtunnel.wire.errors import LocalError, RemoteError
 from revtunnel.wire.reasons import Ended, GoAway
@@ -68,7 +74,12 @@ def test_the_table_gives_the_sizes_that_are_enforced() -> None:
     for command, size in EXACT_SIZE.items():
         assert sizes[rows[command.name]] == size
     assert f"<= {MAX_TEXT} bytes" in rows["RESET"]
-    assert MAX_SIZE == {Command.CONNECT: 259, Command.RESET: 201, Command.GOAWAY: 203}
+    assert MAX_SIZE == {
+        Command.CONNECT: 259,
+        Command.RESET: 201,
+        Command.GOAWAY: 203,
+        Command.WANT: 4096,
+    }
     assert rows["DATA"] == "1..65535 bytes"
 
 
@@ -329,3 +340,29 @@ def test_the_recorded_command_to_connect_is_well_formed() -> None:
     envelope = M3DA_NOTHING[:-2]
     assert M3DA_COMMAND.startswith(envelope) and M3DA_COMMAND.endswith(b"TCPRemoteConnect*\x00\x00")
     assert len(M3DA_COMMAND) == len(envelope) + 1 + 36 + 1
+
+
+def test_want_golden() -> None:
+    """Two tickets, as in the vector, each with the number of its channel in front."""
+    payload = PAYLOAD["WANT two data sockets"]
+    tickets = decode_want(payload)
+    assert tickets == [payload[:16], payload[16:]] == [PAYLOAD["ATTACH"], bytes(range(16, 32))]
+    assert encode_want(tickets) == payload
+    assert [number_of(ticket) for ticket in tickets] == [0x00010203, 0x10111213]
+    assert EXACT_SIZE[Command.ATTACH] == TICKET_SIZE == 16
+    assert Feature.DATA_SOCKETS == 1
+
+
+@pytest.mark.parametrize("size", [0, 1, 15, 17, 33, 16 * MAX_TICKETS + 16])
+def test_want_of_strangers(size: int) -> None:
+    """None, half a ticket, and more than a frame may have are refused."""
+    with pytest.raises(RemoteError, match="WANT"):
+        decode_want(bytes(size))
+
+
+@pytest.mark.parametrize("tickets", [[], [bytes(15)], [bytes(16)] * (MAX_TICKETS + 1)])
+def test_want_of_ours(tickets: list[bytes]) -> None:
+    """We never say what we would not take."""
+    with pytest.raises(LocalError):
+        encode_want(tickets)
+    assert len(decode_want(encode_want([bytes(16)] * MAX_TICKETS))) == MAX_TICKETS
