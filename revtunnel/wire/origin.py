@@ -1,0 +1,99 @@
+"""Where a client came from: its own address and the address it came to, and how ORIGIN carries both.
+
+====  =======================  ==============================  =====
+byte  meaning                  the rest of the payload         bytes
+====  =======================  ==============================  =====
+0     not known                nothing                         1
+4     IPv4                     4 + u16 client, 4 + u16 server  13
+6     IPv6                     16 + u16 client, 16 + u16       37
+                               server
+====  =======================  ==============================  =====
+
+The first byte is the family. "Client" is the address and port that the client has, "server" the one that it
+dialled. An IPv4 client of an IPv6 socket is IPv4 here: its address is never written as ``::ffff:...``.
+
+Source: ours; docs/link-protocol.rst "ORIGIN".
+"""
+
+import ipaddress
+from struct import Struct
+from typing import NamedTuple
+
+from revtunnel.wire.errors import RemoteError
+
+__all__ = ["Origin", "decode_origin", "encode_origin", "origin_of", "packed_ends"]
+
+_V4 = Struct("!4sH4sH")
+_V6 = Struct("!16sH16sH")
+_LAYOUT = {4: _V4, 6: _V6}
+
+
+class Origin(NamedTuple):
+    """Both ends of a client's connection; the addresses are of one family, in their shortest form."""
+
+    client: str
+    client_port: int
+    server: str
+    server_port: int
+
+    @property
+    def family(self) -> int:
+        """4 or 6."""
+        return 6 if ":" in self.client else 4
+
+    @property
+    def peer(self) -> str:
+        """The client as it is written in logs."""
+        host = f"[{self.client}]" if self.family == 6 else self.client
+        return f"{host}:{self.client_port}"
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """An address without its zone."""
+    return ipaddress.ip_address(host.partition("%")[0])
+
+
+def origin_of(client: str, client_port: int, server: str, server_port: int) -> Origin | None:
+    """The origin that two written addresses make; None: they are no addresses of one family."""
+    try:
+        ends = _address(client), _address(server)
+    except ValueError:
+        return None
+    plain = [getattr(end, "ipv4_mapped", None) for end in ends]
+    theirs, ours = plain if all(plain) else ends
+    if theirs is None or ours is None or theirs.version != ours.version:
+        return None
+    return Origin(str(theirs), client_port, str(ours), server_port)
+
+
+def packed_ends(origin: Origin) -> tuple[bytes, int, bytes, int]:
+    """The four parts, addresses as 4 or 16 bytes."""
+    client, server = ipaddress.ip_address(origin.client), ipaddress.ip_address(origin.server)
+    return client.packed, origin.client_port, server.packed, origin.server_port
+
+
+def encode_origin(origin: Origin | None) -> bytes:
+    """ORIGIN's payload; None: the client's address is not known."""
+    if origin is None:
+        return b"\0"
+    return bytes((origin.family,)) + _LAYOUT[origin.family].pack(*packed_ends(origin))
+
+
+def decode_origin(payload: bytes) -> Origin | None:
+    """The origin of an ORIGIN; None: the server does not know it either.
+
+    Raises:
+        RemoteError: an unknown family, or another size than the family's.
+    """
+    if payload == b"\0":
+        return None
+    layout = _LAYOUT.get(payload[0]) if payload else None
+    if layout is None or len(payload) != 1 + layout.size:
+        family = payload[0] if payload else "no"
+        raise RemoteError(f"ORIGIN of {len(payload)} bytes with family {family}; 4 in 13 or 6 in 37 wanted")
+    client, client_port, server, server_port = layout.unpack_from(payload, 1)
+    return origin_of(_written(client), client_port, _written(server), server_port)
+
+
+def _written(packed: bytes) -> str:
+    return str(ipaddress.ip_address(packed))
