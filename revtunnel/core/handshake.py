@@ -23,6 +23,7 @@ from revtunnel.wire.commands import (
     MAX_CREDIT,
     VERSION,
     Command,
+    Feature,
     Tlv,
     decode_goaway,
     decode_tlvs,
@@ -46,6 +47,7 @@ __all__ = [
     "ServerUp",
 ]
 
+_NONE, _KNOWN = Feature(0), Feature.DATA_SOCKETS
 LISTEN = encode_frame(Command.LISTEN, 0)
 PROBE = encode_frame(Command.HELLO, VERSION)
 MAX_HELLO = 20_000  # bytes: 64 offers of 257 and the rest
@@ -100,6 +102,7 @@ class AgentHello:
     software: str = ""
     first_window: int = 65536
     largest_data: int = 65535
+    features: Feature = _NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,7 @@ class ServerHello:
     largest_data: int = 65535
     keepalive: float = 25.0
     spread: float = 1.0
+    features: Feature = _NONE
     proof: bytes = b""
 
 
@@ -147,6 +151,15 @@ def _flow(single: dict[int, bytes]) -> tuple[int, int]:
     )
 
 
+def _features(single: dict[int, bytes]) -> Feature:
+    """The bits that we know of those that the sender of a HELLO has."""
+    return Feature(_number(single, Tlv.FEATURES, 4, 0, 0, 2**32 - 1) & _KNOWN)
+
+
+def _said_features(features: Feature) -> list[tuple[int, bytes]]:
+    return [(Tlv.FEATURES, features.to_bytes(4, "big"))] if features else []
+
+
 def _check_version(frame: Frame) -> None:
     if frame.channel != VERSION:
         raise RemoteError(f"HELLO of version {frame.channel}, {VERSION} wanted")
@@ -165,6 +178,7 @@ def encode_agent_hello(hello: AgentHello) -> bytes:
         (Tlv.SOFTWARE, hello.software.encode()[:200]),
         (Tlv.WINDOW, hello.first_window.to_bytes(4, "big")),
         (Tlv.LARGEST_DATA, hello.largest_data.to_bytes(4, "big")),
+        *_said_features(hello.features),
         *((Tlv.OFFER, f"{offer.name}={offer.target}".encode("ascii")) for offer in hello.offers),
     ]
     return encode_frame(Command.HELLO, VERSION, encode_tlvs(entries))
@@ -197,6 +211,7 @@ def decode_agent_hello(payload: bytes, most_offers: int) -> AgentHello:
         tuple(offers.values()),
         _line(single.get(Tlv.SOFTWARE, b"")),
         *_flow(single),
+        _features(single),
     )
 
 
@@ -209,6 +224,7 @@ def encode_server_hello(hello: ServerHello) -> bytes:
         (Tlv.LARGEST_DATA, hello.largest_data.to_bytes(4, "big")),
         (Tlv.KEEPALIVE, min(65535, max(1, round(hello.keepalive))).to_bytes(2, "big")),
         (Tlv.SPREAD, min(65535, round(hello.spread * 10)).to_bytes(2, "big")),
+        *_said_features(hello.features),
     ]
     if hello.proof:
         entries.append((Tlv.PROOF, hello.proof))
@@ -228,6 +244,7 @@ def decode_server_hello(payload: bytes) -> ServerHello:
         *_flow(single),
         float(_number(single, Tlv.KEEPALIVE, 2, 25, 1, 65535)),
         _number(single, Tlv.SPREAD, 2, 10, 0, 65535) / 10,
+        _features(single),
         single.get(Tlv.PROOF, b""),
     )
 

@@ -30,6 +30,7 @@ __all__ = [
     "Opened",
     "Over",
     "Stalled",
+    "Wanted",
 ]
 
 
@@ -87,7 +88,13 @@ class Stalled(NamedTuple):
     owed: int  # bytes
 
 
-Happening = Dial | Opened | Data | EndOfFile | Over | Glitch | GoingAway | Stalled
+class Wanted(NamedTuple):
+    """Agent: the server wants one data socket for each ticket."""
+
+    tickets: list[bytes]
+
+
+Happening = Dial | Opened | Data | EndOfFile | Over | Glitch | GoingAway | Stalled | Wanted
 
 
 class Mux(ABC):

@@ -17,6 +17,7 @@ from revtunnel.core.mux import (
     Happening,
     Mux,
     Opened,
+    Wanted,
 )
 from revtunnel.core.numbers import Tally
 from revtunnel.core.policy import LinkLimits
@@ -24,14 +25,17 @@ from revtunnel.core.window import CreditPool, ReceiveWindow, SendCredit
 from revtunnel.wire.commands import (
     EXACT_SIZE,
     MAX_SIZE,
+    MAX_TICKETS,
     Command,
     decode_connect,
     decode_goaway,
     decode_reset,
+    decode_want,
     decode_window,
     encode_connect,
     encode_goaway,
     encode_reset,
+    encode_want,
     encode_window,
 )
 from revtunnel.wire.errors import RemoteError
@@ -42,17 +46,26 @@ from revtunnel.wire.targets import Target
 __all__ = ["Rt1Mux"]
 
 _NEVER_HERE = frozenset(
-    (Command.HELLO, Command.CHALLENGE, Command.PROOF, Command.WANT, Command.ATTACH)
-)  # belong to the handshake or to data sockets
+    (Command.HELLO, Command.CHALLENGE, Command.PROOF, Command.ATTACH)
+)  # belong to the handshake or to a data socket itself
 
 
 class Rt1Mux(Mux):
-    """The channels of one rt1 link. ``first_window`` is what the other side's HELLO granted us."""
+    """The channels of one rt1 link. ``first_window`` is what the other side's HELLO granted us.
+
+    ``data_sockets``: both ends said in HELLO that they have them.
+    """
 
     wire = "rt1"
 
     def __init__(
-        self, limits: LinkLimits, opens: bool, now: float, pool: CreditPool, first_window: int | None = None
+        self,
+        limits: LinkLimits,
+        opens: bool,
+        now: float,
+        pool: CreditPool,
+        first_window: int | None = None,
+        data_sockets: bool = False,
     ) -> None:
         super().__init__(limits, opens, now)
         self._pool = CreditPool(limits.link_pool, pool)
@@ -72,7 +85,9 @@ class Rt1Mux(Mux):
             Command.PING: self._ping,
             Command.PONG: self._pong_came,
             Command.GOAWAY: self._goaway,
+            Command.WANT: self._want,
         }
+        self.data_sockets = data_sockets
 
     def judge(self, size: int, command: int, channel: int) -> None:
         if command == Command.DATA:
@@ -83,7 +98,7 @@ class Rt1Mux(Mux):
         most = MAX_SIZE.get(command)  # type: ignore[call-overload]
         if most is not None and size > most and command != Command.CONNECT:
             raise RemoteError(f"{Command(command).name} of {size} bytes, limit {most}")
-        if command in _NEVER_HERE:
+        if command in _NEVER_HERE or (command == Command.WANT and (self.opens or not self.data_sockets)):
             raise RemoteError(f"{Command(command).name} on a link that is up")
 
     def receive(self, frame: Frame, now: float) -> list[Happening]:
@@ -143,6 +158,11 @@ class Rt1Mux(Mux):
 
     def goaway(self, reason: GoAway, retry_after: int, detail: str) -> None:
         self._turns.control(encode_frame(Command.GOAWAY, 0, encode_goaway(reason, retry_after, detail)))
+
+    def want(self, tickets: list[bytes]) -> None:
+        """Server: ask for one data socket for each ticket."""
+        for at in range(0, len(tickets), MAX_TICKETS):
+            self._turns.control(encode_frame(Command.WANT, 0, encode_want(tickets[at : at + MAX_TICKETS])))
 
     def take(self, quantum: int, now: float) -> tuple[bytes, list[Channel], list[Happening]]:
         if self._pong is not None:
@@ -255,6 +275,9 @@ class Rt1Mux(Mux):
 
     def _goaway(self, frame: Frame, now: float) -> list[Happening]:
         return [GoingAway(*decode_goaway(frame.payload))]
+
+    def _want(self, frame: Frame, now: float) -> list[Happening]:
+        return [Wanted(decode_want(frame.payload))]
 
     # -- ends
 

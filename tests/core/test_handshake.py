@@ -34,7 +34,7 @@ from revtunnel.core.policy import AgentLimits, LinkLimits, ServerLimits
 from revtunnel.core.rt1 import Rt1Mux
 from revtunnel.core.window import CreditPool
 from revtunnel.wire import commands
-from revtunnel.wire.commands import COMMANDS, Command, Tlv, encode_goaway, encode_tlvs
+from revtunnel.wire.commands import COMMANDS, Command, Feature, Tlv, encode_goaway, encode_tlvs
 from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.frames import Frame, FrameDecoder, encode_frame, encode_header
 from revtunnel.wire.reasons import Ended, GoAway
@@ -713,10 +713,23 @@ def tlv(kind: int, value: bytes) -> bytes:
 IDENTITY = tlv(1, b"plc-7") + tlv(2, AGENT_NONCE)
 
 
+def test_features_are_four_bytes_of_bits() -> None:
+    """Bit 0 is data sockets, at both ends; bits that we do not know mean nothing, other sizes are refused."""
+    assert b"\5\4\0\0\0\1" in encode_agent_hello(
+        AgentHello(SERIAL, AGENT_NONCE, (), features=Feature.DATA_SOCKETS)
+    )
+    assert b"\5\4\0\0\0\1" in encode_server_hello(ServerHello(features=Feature.DATA_SOCKETS))
+    assert decode_agent_hello(IDENTITY + tlv(5, b"\0\0\0\xff"), 64).features == Feature.DATA_SOCKETS
+    assert decode_server_hello(tlv(5, b"\0\0\0\xff")).features == Feature.DATA_SOCKETS
+    for value in (b"", b"\1", bytes(5)):
+        with pytest.raises(RemoteError, match="FEATURES"):
+            decode_agent_hello(IDENTITY + tlv(5, value), 64)
+
+
 def test_a_short_hello_gets_the_defaults() -> None:
     """Only serial and nonce are needed; unknown types are skipped, of a repeated one the last counts."""
     assert decode_agent_hello(IDENTITY, 64) == AgentHello(SERIAL, AGENT_NONCE, ())
-    odd = tlv(1, b"plc-8") + tlv(200, b"later") + tlv(5, b"\0\0\0\1") + IDENTITY + tlv(0, b"")
+    odd = tlv(1, b"plc-8") + tlv(200, b"later") + tlv(5, b"\xff\0\0\0") + IDENTITY + tlv(0, b"")
     assert decode_agent_hello(odd, 64) == AgentHello(SERIAL, AGENT_NONCE, ())
     assert decode_server_hello(tlv(200, b"later")) == ServerHello()
 
@@ -816,6 +829,7 @@ offer_lists = st.lists(
         texts,
         st.integers(0, 2**31 - 1),
         st.integers(1024, 2**32 - 1),
+        st.sampled_from([Feature(0), Feature.DATA_SOCKETS]),
     )
 )
 def test_every_agent_hello_survives_the_wire(hello: AgentHello) -> None:
@@ -832,6 +846,7 @@ def test_every_agent_hello_survives_the_wire(hello: AgentHello) -> None:
         st.integers(1024, 2**32 - 1),
         st.integers(1, 65535).map(float),
         st.integers(0, 65535).map(lambda tenths: tenths / 10),
+        st.sampled_from([Feature(0), Feature.DATA_SOCKETS]),
         st.sampled_from([b"", bytes(32)]),
     )
 )

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import invariant
 
 from revtunnel.core.channel import State
-from revtunnel.core.mux import Glitch, GoingAway, Happening
+from revtunnel.core.mux import Glitch, GoingAway, Happening, Wanted
 from revtunnel.core.policy import LinkLimits
 from revtunnel.core.rt1 import Rt1Mux
 from revtunnel.core.window import CreditPool
@@ -643,6 +643,7 @@ def test_f23_a_pong_that_nobody_asked_for_is_odd() -> None:
         (Command.HELLO, 0, "HELLO on a link that is up"),
         (Command.PROOF, 32, "PROOF on a link that is up"),
         (Command.WANT, 16, "WANT on a link that is up"),
+        (Command.ATTACH, 16, "ATTACH on a link that is up"),
     ],
 )
 def test_f24_a_header_is_judged_before_its_payload_comes(command: Command, size: int, text: str) -> None:
@@ -732,3 +733,20 @@ def test_data_after_both_directions_ended_is_odd_and_reaches_nobody() -> None:
     client.reset()  # told late: there is nothing left to end
     assert end.mux.free_numbers == 255
     assert not end.mux.holds_back  # credit holds each channel back, never the link
+
+
+def test_tickets_reach_an_agent_that_has_data_sockets() -> None:
+    """As many frames as they need, in order; one that has none ends the link, and so does a bad one."""
+    tickets = [n.to_bytes(16, "big") for n in range(300)]
+    server = Rt1Mux(LinkLimits(), True, 0.0, CreditPool(0), data_sockets=True)
+    server.want(tickets)
+    said = server.take(1 << 20, 0.0)[0]
+    agent = End(Rt1Mux(LinkLimits(), False, 0.0, CreditPool(0), data_sockets=True))
+    agent.read(said)
+    wanted = [each.tickets for each in agent.story if isinstance(each, Wanted)]
+    assert [len(each) for each in wanted] == [256, 44]
+    assert wanted[0] + wanted[1] == tickets
+    with pytest.raises(RemoteError, match="WANT of 17 bytes"):
+        agent.read(encode_frame(Command.WANT, 0, bytes(17)))
+    with pytest.raises(RemoteError, match="WANT on a link that is up"):
+        End(Rt1Mux(LinkLimits(), False, 0.0, CreditPool(0))).read(said)
