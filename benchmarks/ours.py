@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks.peers import System, free_ports
 from benchmarks.processes import Crew
 
-__all__ = ["CHANNELS_PER_LINK", "OURS"]
+__all__ = ["CHANNELS_PER_LINK", "OURS", "RT1", "RUN", "SERVER", "listed"]
 
 CHANNELS_PER_LINK = 255
 RUN: list[str | Path] = [sys.executable, "-m", "revtunnel.services.run"]
@@ -67,7 +67,7 @@ def _start_server(crew: Crew, text: str) -> None:
     crew.wait_until((crew.folder / "admin.sock").exists, "the server's admin socket")
 
 
-def _listed(admin: Path) -> dict[str, int]:
+def listed(admin: Path) -> dict[str, int]:
     """Return serial -> client port, as the server's admin door lists them; empty while it does not answer."""
     try:
         done = subprocess.run([*CTL, "--socket", admin, "ports", "--json"], capture_output=True, timeout=10)
@@ -94,11 +94,11 @@ class Rt1Link(System):
             )
         ports: dict[str, int] = {}
 
-        def all_listed() -> bool:
-            ports.update(_listed(crew.folder / "admin.sock"))
+        def alllisted() -> bool:
+            ports.update(listed(crew.folder / "admin.sock"))
             return set(serials) <= set(ports)
 
-        crew.wait_until(all_listed, "the agents' ports in `ports --json`")
+        crew.wait_until(alllisted, "the agents' ports in `ports --json`")
         return [ports[serial] for serial in serials]
 
 
