@@ -45,9 +45,17 @@ from revtunnel.wire.targets import Target
 
 __all__ = ["Rt1Mux"]
 
+# they belong to the handshake, to a data socket itself, or to enrolment
 _NEVER_HERE = frozenset(
-    (Command.HELLO, Command.CHALLENGE, Command.PROOF, Command.ATTACH)
-)  # belong to the handshake or to a data socket itself
+    (
+        Command.HELLO,
+        Command.CHALLENGE,
+        Command.PROOF,
+        Command.ATTACH,
+        Command.ENROLL,
+        Command.CERTIFICATE,
+    )
+)
 
 
 class Rt1Mux(Mux):

@@ -23,7 +23,8 @@ byte  name         direction  payload                        channel byte
 0x1d  CERTIFICATE  s->a       u8 version, two certificates   0
 ====  ===========  =========  =============================  ========================================
 
-Source: wire/readyagent.md section 1 (1 to 4), wire/link-extension.md (0x10 to 0x1b).
+Source: wire/readyagent.md section 1 (1 to 4), wire/link-extension.md (0x10 to 0x1b); ours
+(0x1c and 0x1d, whose payloads are in wire/enroll.py).
 """
 
 from collections.abc import Iterator
@@ -86,6 +87,8 @@ class Command(IntEnum):
     GOAWAY = 0x19
     WANT = 0x1A
     ATTACH = 0x1B
+    ENROLL = 0x1C
+    CERTIFICATE = 0x1D
 
 
 COMMANDS = frozenset(int(command) for command in Command)

@@ -642,6 +642,8 @@ def test_f23_a_pong_that_nobody_asked_for_is_odd() -> None:
         (Command.GOAWAY, 60000, "GOAWAY of 60000 bytes, limit 203"),
         (Command.HELLO, 0, "HELLO on a link that is up"),
         (Command.PROOF, 32, "PROOF on a link that is up"),
+        (Command.ENROLL, 32, "ENROLL on a link that is up"),
+        (Command.CERTIFICATE, 32, "CERTIFICATE on a link that is up"),
         (Command.WANT, 16, "WANT on a link that is up"),
         (Command.ATTACH, 16, "ATTACH on a link that is up"),
     ],

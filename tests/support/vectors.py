@@ -73,6 +73,7 @@ CONNECTS = {
 COMMANDS = "link-extension.md Commands"
 NEGOTIATION = "link-extension.md Negotiation"
 DATA_SOCKETS = "link-extension.md Data sockets"
+ENROLMENT = "docs/link-protocol.rst Enrolment"
 _NONCE = bytes(range(32))
 _MARK = bytes(range(1, 9))
 _TICKETS = bytes(range(16)), bytes(range(16, 32))
@@ -142,6 +143,22 @@ RT1 = [
         0x1B,
         0,
         _TICKETS[0],
+    ),
+    _vector(
+        "ENROLL with a secret",
+        ENROLMENT,
+        "00 17 1c 00 01 10" + bytes(range(16)).hex() + "30 03 02 01 00",
+        0x1C,
+        0,
+        b"\x01\x10" + bytes(range(16)) + b"0\x03\x02\x01\x00",
+    ),
+    _vector(
+        "CERTIFICATE of two",
+        ENROLMENT,
+        "00 0c 1d 00 01 00 03 30 01 00 00 04 30 02 05 00",
+        0x1D,
+        0,
+        b"\x01\x00\x030\x01\x00\x00\x040\x02\x05\x00",
     ),
 ]
 
