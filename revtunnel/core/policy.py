@@ -8,7 +8,7 @@ Source: wire/link-extension.md "Flow control", "Liveness"; faults.md "Mechanisms
 
 from dataclasses import dataclass
 
-__all__ = ["AgentLimits", "LinkLimits", "ServerLimits"]
+__all__ = ["AgentLimits", "DataLimits", "LinkLimits", "ServerLimits"]
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -38,6 +38,7 @@ class LinkLimits:
     early_wait: float = 1.0  # seconds they are held
     echo_wait: float = 60.0  # seconds of silence after which a missing echo CLOSE counts as seen
     legacy_linger: float = 5.0  # seconds a service has for its reply once it took all its client said (agent)
+    legacy_answer: float = 150.0  # seconds a device whose kernel lives may leave a question open (server)
     legacy_glitches: int = 3  # oddities on a legacy link in glitch_window before it is closed
     # core/mux.py
     channels: int = 255  # channels at once; the number field allows 1..255
@@ -57,6 +58,22 @@ class LinkLimits:
     handshake: float = 10.0  # seconds from connect to an accepted HELLO, absolute
     probe: float = 1.0  # seconds a legacy listener waits for HELLO before it speaks legacy
     offers: int = 64  # targets one agent may offer
+
+
+@dataclass(frozen=True, slots=True)
+class DataLimits:
+    """What a server spends on the data sockets of one link."""
+
+    # core/tickets.py
+    ticket: float = 30.0  # seconds within which a data socket must be there
+    # core/warm_pool.py
+    warm: int = 2  # sockets that wait for the next client while there are clients now and then
+    warm_most: int = 64  # sockets that wait, or were asked for
+    warm_idle: float = 60.0  # seconds without a client after which none waits
+    retry: float = 30.0  # seconds that all clients go by the link when no socket came
+    # net/data_sockets.py
+    wait: float = 3.0  # seconds a client waits for a socket
+    answer: float = 0.5  # seconds a CONNECT may stay unacknowledged, or four round trips if those are more
 
 
 @dataclass(frozen=True, slots=True)

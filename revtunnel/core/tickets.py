@@ -1,0 +1,68 @@
+"""The tickets of data sockets: each is good once, for a short time, and for the one that it was made for.
+
+A ticket is 16 bytes: the number of the channel that it will carry, then 12 random ones. That a number is
+public does no harm: 2^96 others would have to be tried, and every try is a connection that is refused.
+Looking one up is looking up a key of a dict, whose time says nothing about how much of a guess is right.
+
+Source: wire/link-extension.md "Data sockets"; the number in a ticket is ours.
+"""
+
+from collections.abc import Callable
+from struct import Struct
+from typing import Generic, NamedTuple, TypeVar
+
+from revtunnel.wire.commands import TICKET_SIZE
+
+__all__ = ["FIRST_NUMBER", "Numbering", "Tickets"]
+
+Holder = TypeVar("Holder")
+FIRST_NUMBER = 256  # the numbers below are those of a link's own channels
+_LAST_NUMBER = 2**31 - 1  # what every door can say
+_NUMBER = Struct("!I")
+
+
+class Numbering:
+    """The numbers of one device's channels on data sockets; they begin again after two thousand million."""
+
+    def __init__(self) -> None:
+        self._next = FIRST_NUMBER
+
+    def take(self) -> int:
+        """The next number."""
+        number = self._next
+        self._next = FIRST_NUMBER if number == _LAST_NUMBER else number + 1
+        return number
+
+
+class _Ticket(NamedTuple, Generic[Holder]):
+    holder: Holder
+    until: float  # monotonic seconds
+
+
+class Tickets(Generic[Holder]):
+    """All tickets of one server that are out. ``random_bytes`` must not be guessable.
+
+    How many there may be is the holders' business (warm_pool.py).
+    """
+
+    def __init__(self, random_bytes: Callable[[int], bytes]) -> None:
+        self._random_bytes = random_bytes
+        self._out: dict[bytes, _Ticket[Holder]] = {}
+
+    def __len__(self) -> int:
+        return len(self._out)
+
+    def issue(self, holder: Holder, number: int, until: float) -> bytes:
+        """A ticket for one socket of ``holder``, good before ``until``."""
+        ticket = _NUMBER.pack(number) + self._random_bytes(TICKET_SIZE - _NUMBER.size)
+        self._out[ticket] = _Ticket(holder, until)
+        return ticket
+
+    def redeem(self, ticket: bytes, now: float) -> Holder | None:
+        """Who it was made for; None: it was never made, or used, withdrawn or too old. It is used up now."""
+        found = self._out.pop(ticket, None)
+        return found.holder if found is not None and now < found.until else None
+
+    def withdraw(self, ticket: bytes) -> bool:
+        """Nobody needs it any more; False: it was used already."""
+        return self._out.pop(ticket, None) is not None

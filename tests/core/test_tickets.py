@@ -1,0 +1,79 @@
+"""Tickets are good once, in time, for whom they were made; numbers are those of no link's own channel."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from revtunnel.core.tickets import FIRST_NUMBER, Numbering, Tickets
+from revtunnel.wire.commands import TICKET_SIZE, number_of
+
+
+def counting() -> Tickets[str]:
+    """Tickets whose random bytes are a count."""
+    made = iter(range(1 << 30))
+    return Tickets(lambda size: next(made).to_bytes(size, "big"))
+
+
+def test_a_ticket_has_its_number_and_random_bytes() -> None:
+    """Four bytes and twelve."""
+    asked: list[int] = []
+
+    def random_bytes(size: int) -> bytes:
+        asked.append(size)
+        return b"\xab" * size
+
+    ticket = Tickets[str](random_bytes).issue("link", 0x01020304, 30.0)
+    assert ticket == b"\1\2\3\4" + b"\xab" * 12
+    assert asked == [12]
+    assert len(ticket) == TICKET_SIZE
+    assert number_of(ticket) == 0x01020304
+
+
+def test_a_ticket_is_good_once() -> None:
+    """The second time it is nobody's, and so is one that was never made."""
+    tickets = counting()
+    ticket = tickets.issue("link", 256, 30.0)
+    assert tickets.redeem(ticket, 29.9) == "link"
+    assert tickets.redeem(ticket, 29.9) is None
+    assert tickets.redeem(bytes(16), 0.0) is None
+    assert tickets.redeem(ticket[:-1], 0.0) is None
+    assert len(tickets) == 0
+
+
+def test_a_late_ticket_is_refused_and_forgotten() -> None:
+    """On the second at which it ends."""
+    tickets = counting()
+    ticket = tickets.issue("link", 256, 30.0)
+    assert tickets.redeem(ticket, 30.0) is None
+    assert tickets.redeem(ticket, 0.0) is None
+
+
+def test_a_ticket_can_be_withdrawn() -> None:
+    """Once; who holds it then gets nothing."""
+    tickets = counting()
+    ticket = tickets.issue("link", 256, 30.0)
+    assert tickets.withdraw(ticket)
+    assert not tickets.withdraw(ticket)
+    assert tickets.redeem(ticket, 0.0) is None
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 100)), max_size=20), st.randoms())
+def test_every_ticket_leads_to_its_own_holder(made: list[tuple[str, float]], random: object) -> None:
+    """Whatever the order; and never to two."""
+    tickets = counting()
+    out = [
+        (tickets.issue(holder, number, until), holder, until) for number, (holder, until) in enumerate(made)
+    ]
+    random.shuffle(out)  # type: ignore[attr-defined]
+    for ticket, holder, until in out:
+        found = tickets.redeem(ticket, 50.0)
+        assert found == (holder if until > 50.0 else None)
+        assert tickets.redeem(ticket, 0.0) is None
+    assert len(tickets) == 0
+
+
+def test_numbers_begin_behind_those_of_a_link() -> None:
+    """256 and up, and again from there when a door could not say more."""
+    numbering = Numbering()
+    assert [numbering.take() for _ in range(3)] == [256, 257, 258]
+    numbering._next = 2**31 - 1
+    assert [numbering.take(), numbering.take()] == [2**31 - 1, FIRST_NUMBER]
