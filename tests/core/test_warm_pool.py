@@ -1,4 +1,4 @@
-"""The pool follows the load within limits, costs nothing in standby, and leaves nobody waiting for nothing."""
+"""The pool follows the load within limits, costs nothing in standby, and nobody waits in vain."""
 
 from collections import deque
 
