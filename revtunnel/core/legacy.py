@@ -14,6 +14,7 @@ from abc import abstractmethod
 
 from revtunnel.core.barrier import Barrier
 from revtunnel.core.channel import LEGACY_NEXT, Channel, Event, State
+from revtunnel.core.liveness import Liveness
 from revtunnel.core.mux import Data, Dial, EndOfFile, Happening, Mux, Opened, Stalled
 from revtunnel.core.numbers import Tally
 from revtunnel.core.policy import LinkLimits
@@ -168,6 +169,7 @@ class LegacyServerMux(LegacyMux):
 
     def __init__(self, limits: LinkLimits, now: float, asks: bool = True) -> None:
         super().__init__(limits, True, now)
+        self.liveness = Liveness(limits, now, limits.legacy_answer)
         self._asks = asks
         self._barrier: Barrier[tuple[str, Channel]] = Barrier()
         self._question = b""

@@ -4,7 +4,10 @@ A side asks (PING) after ``keepalive`` seconds of silence, sooner while its own 
 heard is a sign of life. A question that stays unanswered ends the link: 25 + 20 s when idle, 5 + 15 s with
 data in flight. Both sides ask for themselves, so a path that is dead in one direction only is found by both.
 
-Source: wire/link-extension.md "Liveness"; faults.md N8, N13.
+A program that answers nothing while it waits for something else, as a ReadyAgent device does while it dials,
+gets ``patience`` instead, as long as its kernel acknowledges what is sent (``unacknowledged``).
+
+Source: wire/link-extension.md "Liveness"; wire/readyagent.md section 2; faults.md N8, N13.
 """
 
 from revtunnel.core.policy import LinkLimits
@@ -15,8 +18,12 @@ __all__ = ["Liveness"]
 class Liveness:
     """Clockless: the owner calls ``heard``, ``sent`` and ``check``, and looks again at ``due``."""
 
-    def __init__(self, limits: LinkLimits, now: float) -> None:
+    def __init__(self, limits: LinkLimits, now: float, patience: float | None = None) -> None:
         self._limits = limits
+        self.patience = patience
+        self.unacknowledged = (
+            0.0  # seconds without a word of the other kernel, though it owes one; the owner's
+        )
         self._heard = now
         self._unanswered: float | None = None  # since when our data waits for any sign of life
         self._asked: float | None = None  # since when a question is open
@@ -40,8 +47,18 @@ class Liveness:
         return self._limits.answer if self._unanswered is None else self._limits.busy_answer
 
     def dead(self, now: float) -> bool:
-        """Whether a question was open for too long."""
-        return self._asked is not None and now - self._asked >= self._limit
+        """Whether a question was open for too long, or nothing of what was sent reached a living kernel."""
+        if (
+            self.patience is not None
+            and self.unacknowledged >= self._limits.keepalive + self._limits.busy_answer
+        ):
+            return True
+        if self._asked is None:
+            return False
+        waited = now - self._asked
+        if self.patience is None or self.unacknowledged >= waited:
+            return waited >= self._limit
+        return waited >= max(self.patience, self._limit)
 
     def should_ask(self, now: float) -> bool:
         """Whether it is time for a question; ``ask`` makes one."""
@@ -76,7 +93,8 @@ class Liveness:
         limits = self._limits
         times = [now + limits.busy_keepalive]
         if self._asked is not None:
-            times.append(self._asked + self._limit)
+            if self.patience is None or now - self._asked < self._limit:
+                times.append(self._asked + self._limit)
         else:
             times.append(self._heard + limits.keepalive)
             if self._unanswered is not None:

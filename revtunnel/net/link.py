@@ -23,14 +23,15 @@ from revtunnel.core.mux import Data, EndOfFile, Happening, Mux, Over
 from revtunnel.core.policy import LinkLimits
 from revtunnel.core.turns import Pace
 from revtunnel.net.streams import IStream
+from revtunnel.net.tcp_info import silence
 from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.frames import FrameDecoder
 from revtunnel.wire.reasons import Ended, GoAway
 
-__all__ = ["LinkProtocol", "tune", "written_address"]
+__all__ = ["USER_TIMEOUT", "LinkProtocol", "tune", "written_address"]
 
 NOTSENT = 128 * 1024  # bytes the kernel may hold unsent (TCP_NOTSENT_LOWAT): more would delay a keystroke
-USER_TIMEOUT = 45_000  # milliseconds that sent bytes may stay unacknowledged
+USER_TIMEOUT = 45.0  # seconds that sent bytes may stay unacknowledged, or untaken by a living peer
 PARTING = 2.0  # seconds a refused or failed link gets to take its GOAWAY
 
 
@@ -58,6 +59,11 @@ class LinkProtocol(Protocol):
         self._more: IDelayedCall | None = None
         self._lost = False
         self._finished = False
+
+    @property
+    def handle(self) -> Any:
+        """The socket below; None where the transport has none."""
+        return self.transport.getHandle() if hasattr(self.transport, "getHandle") else None
 
     # -- what an end has to provide
 
@@ -88,7 +94,7 @@ class LinkProtocol(Protocol):
         self.peer = written_address(self.transport.getPeer())
         self.transport.setTcpNoDelay(True)
         self.transport.setTcpKeepAlive(True)
-        tune(self.transport.getHandle() if hasattr(self.transport, "getHandle") else None)
+        tune(self.handle)
         # a pull producer is asked whenever the transport is empty: our own quantum is the whole buffer
         self.transport.registerProducer(self, False)
         self._set_timer(self.limits.handshake)
@@ -318,6 +324,8 @@ class LinkProtocol(Protocol):
         for channel in mux.channels.values():
             if channel.owner is not None and not channel.over:
                 channel.owner.look()
+        if mux.liveness.patience is not None:
+            mux.liveness.unacknowledged = silence(self.handle)
         self._guarded(lambda mux: mux.tick(self.clock.seconds()))
         if self.ended is None:
             self._hold_or_release()
@@ -341,13 +349,16 @@ def written_address(address: Any) -> str:
     return f"[{host}]:{address.port}" if ":" in host else f"{host}:{address.port}"
 
 
-def tune(handle: Any) -> None:
-    """Socket options of a link that Twisted has no call for; a transport without a socket is left alone."""
+def tune(handle: Any, user_timeout: float = USER_TIMEOUT) -> None:
+    """Socket options of a link that Twisted has no call for; a transport without a socket is left alone.
+
+    The kernel ends a connection after ``user_timeout`` seconds also if its peer lives and takes nothing.
+    """
     if not isinstance(handle, socket.socket) or handle.family not in (socket.AF_INET, socket.AF_INET6):
         return
     options = (
         ("TCP_NOTSENT_LOWAT", 25, NOTSENT),
-        ("TCP_USER_TIMEOUT", 18, USER_TIMEOUT),
+        ("TCP_USER_TIMEOUT", 18, int(user_timeout * 1000)),
         ("TCP_KEEPIDLE", 4, 30),
         ("TCP_KEEPINTVL", 5, 10),
     )

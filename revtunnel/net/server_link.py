@@ -25,7 +25,7 @@ from revtunnel.core.mux import Glitch, GoingAway, Happening, Mux, Opened, Over, 
 from revtunnel.core.policy import LinkLimits
 from revtunnel.core.rt1 import Rt1Mux
 from revtunnel.core.window import CreditPool
-from revtunnel.net.link import LinkProtocol, written_address
+from revtunnel.net.link import USER_TIMEOUT, LinkProtocol, tune, written_address
 from revtunnel.wire.commands import Command, encode_goaway
 from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.frames import Frame, encode_frame
@@ -147,6 +147,7 @@ class ServerLink(LinkProtocol):
         now = self.clock.seconds()
         if up.hello is None:
             mux: Mux = LegacyServerMux(self.limits, now, self.listener.heartbeat)
+            tune(self.handle, max(USER_TIMEOUT, self.limits.legacy_answer))
         else:
             largest = min(self.limits.lone_frame, up.hello.largest_data)
             limits = replace(self.limits, lone_frame=largest, frame=min(self.limits.frame, largest))

@@ -186,6 +186,8 @@ _LINK = (
     _link("early_wait", seconds(0, 60), "legacy: time it is held"),
     _link("echo_wait", seconds(1, 600), "legacy: silence after which a missing echo CLOSE counts as seen"),
     _link("legacy_linger", seconds(0, 600), "legacy: time a service may be silent after its client's CLOSE"),
+    _link("legacy_answer", _HOUR, "legacy: time a device may answer nothing while its TCP still answers; it "
+          "does so while it dials"),
     _link("legacy_glitches", count("glitches", 1, 1_000_000), "the same as glitches on a legacy link"),
     _link("glitches", count("glitches", 1, 1_000_000), "oddities in glitch_window before a link is closed"),
     _link("glitch_window", _HOUR, "see glitches"),

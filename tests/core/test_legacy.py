@@ -291,8 +291,34 @@ def test_n8_a_device_that_falls_silent_with_a_question_open_is_given_up() -> Non
     device.wire.clear()  # the answer to the question is lost with the link
     device.send(service, 10)
     device.answer()
+    device.server.mux.liveness.unacknowledged = 60.0  # so does its kernel
     with pytest.raises(RemoteError, match="silent"):
         ticks_until(device.server.mux, 0.0, 60.0)
+
+
+def test_a_device_that_dials_for_minutes_keeps_its_link() -> None:
+    """It answers nothing until its connect gives up, 127 s later; all clients go on then."""
+    device = Device()
+    first = device.connect()
+    device.server.take()
+    ticks_until(device.server.mux, 0.0, 127.0)  # its kernel acknowledges: that is no silence
+    device.server.now = 127.0
+    second = device.connect()
+    device.settle()
+    assert first is not None
+    assert second is not None
+    assert first.opened
+    assert second.opened
+
+
+def test_a_device_that_hangs_for_ever_is_given_up_when_its_patience_ends() -> None:
+    """150 s of one question, whatever its kernel says."""
+    device = Device()
+    device.connect()
+    device.server.take()
+    assert ticks_until(device.server.mux, 0.0, 149.0) < 100
+    with pytest.raises(RemoteError, match="silent"):
+        ticks_until(device.server.mux, 149.0, 160.0)
 
 
 def test_a_question_on_top_of_an_open_one_is_not_timed_by_the_older_answer() -> None:

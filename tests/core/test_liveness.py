@@ -37,6 +37,65 @@ def run(
     return story
 
 
+PATIENCE = 150.0
+
+
+def patient() -> Liveness:
+    """A side that bears with a program which answers nothing while its kernel does."""
+    liveness = Liveness(LIMITS, 0.0, PATIENCE)
+    assert liveness.answered(liveness.ask(0.0), 0.1)
+    liveness.heard(0.1)
+    return liveness
+
+
+@pytest.mark.parametrize("data", [(), (0.2,)])
+def test_a_program_whose_kernel_answers_has_all_its_patience(data: tuple[float, ...]) -> None:
+    """A device that dials answers nothing: it is given up after 150 s of one question, no sooner."""
+    asked = 5.2 if data else 25.1
+    story = run(patient(), 0.1, 400.0, data)
+    assert story[0] == ("ask", asked)
+    word, died = story[-1]
+    assert word == "dead"
+    assert asked + PATIENCE <= died <= asked + PATIENCE + LIMITS.busy_keepalive
+
+
+@given(st.floats(0.2, 60.0), st.booleans())
+def test_n8_patience_ends_with_the_kernels_silence(off: float, busy: bool) -> None:
+    """Power off at any time of an idle life: dead within 45 s of the last byte, 20 s of data sent."""
+    liveness, dead_at = patient(), None
+    if busy:
+        liveness.sent(off)
+    now = off
+    while dead_at is None:
+        liveness.unacknowledged = now - off
+        if liveness.dead(now):
+            dead_at = now
+        elif liveness.should_ask(now):
+            liveness.ask(now)
+        now += liveness.due(now)
+    assert dead_at <= off + (20.0 if busy else 45.0) + 0.05
+
+
+def test_a_kernel_that_spoke_after_the_question_keeps_the_patience() -> None:
+    """The acknowledgement of the question itself is a sign of life; older silence is none."""
+    liveness = patient()
+    liveness.ask(30.0)
+    liveness.unacknowledged = 19.9  # it acknowledged at 30.1
+    assert not liveness.dead(50.0)
+    liveness.unacknowledged = 20.0
+    assert liveness.dead(50.0)
+
+
+def test_n8_a_device_that_is_never_asked_is_dead_when_its_kernel_is() -> None:
+    """Without questions the kernel's probes are all there is: 40 s without an answer to them."""
+    liveness = Liveness(LIMITS, 0.0, PATIENCE)
+    liveness.heard(100.0)
+    liveness.unacknowledged = 39.9
+    assert not liveness.dead(100.0)
+    liveness.unacknowledged = 40.0
+    assert liveness.dead(100.0)
+
+
 def test_the_first_question_is_asked_at_once() -> None:
     """The round trip is wanted before anything is silent, and asked for once only."""
     liveness = Liveness(LIMITS, 0.0)

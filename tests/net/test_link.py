@@ -580,6 +580,8 @@ def test_socket_options_are_set_where_they_exist(family: int) -> None:
         tune(handle)
         if family == socket.AF_INET:
             assert handle.getsockopt(socket.IPPROTO_TCP, 18) == 45_000
+            tune(handle, 150.0)
+            assert handle.getsockopt(socket.IPPROTO_TCP, 18) == 150_000
     tune(None)
 
 

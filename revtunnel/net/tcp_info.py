@@ -1,0 +1,34 @@
+"""What the kernel knows of a connection: whether the other machine's kernel still acknowledges what is sent.
+
+A ReadyAgent device that dials a service, or waits for a slow one, answers nothing for minutes, but its kernel
+goes on to acknowledge; that of a machine without power does not. TCP_USER_TIMEOUT cannot tell the two apart:
+it also ends a connection whose other side lives and takes nothing for that long.
+
+Source: tcp(7), struct tcp_info of linux/tcp.h; faults.md N8; wire/readyagent.md section 2.
+"""
+
+import contextlib
+import socket
+import struct
+from typing import Any
+
+__all__ = ["silence"]
+
+_INFO = struct.Struct("=8B13I")  # the last of the 13: milliseconds since an acknowledgement came
+_RETRANSMITS, _PROBES, _LAST_ACK = 2, 3, 20
+_UNANSWERED = 2  # in a row; one may be on its way
+
+
+def silence(handle: Any) -> float:
+    """Seconds since the other kernel acknowledged anything, if two packets in a row wait for that; else 0.0.
+
+    0.0 also for what is not a TCP socket of this kernel. A keepalive or a probe of a closed window is such a
+    packet too, so an idle connection counts after two of them.
+    """
+    if not isinstance(handle, socket.socket) or handle.family not in (socket.AF_INET, socket.AF_INET6):
+        return 0.0
+    with contextlib.suppress(OSError, struct.error):
+        info = _INFO.unpack(handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size))
+        if max(info[_RETRANSMITS], info[_PROBES]) >= _UNANSWERED:
+            return float(info[_LAST_ACK]) / 1000
+    return 0.0
