@@ -23,6 +23,7 @@ __all__ = ["PEERS", "System", "accepts", "free_ports"]
 
 PORTS = range(12000, 32000)  # below the ephemeral ports of Linux, which the measured connections use up
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
+STUNNEL = shutil.which("stunnel4") or "stunnel"
 HAPROXY = shutil.which("haproxy") or "/usr/sbin/haproxy"
 
 
@@ -276,14 +277,61 @@ class Chisel(System):
 
 @dataclass(frozen=True)
 class Wstunnel(System):
-    """Plain WebSockets, one for each client."""
+    """WebSockets, one for each client; `scheme` wss: over TLS, its own certificate, which nobody verifies."""
+
+    scheme: str = "ws"
 
     def start(self, crew: Crew, target: int, width: int) -> list[int]:
         port, front = free_ports(2)
-        url = f"ws://127.0.0.1:{port}"
+        url = f"{self.scheme}://127.0.0.1:{port}"
         crew.start("server", ["wstunnel", "server", url])
         crew.wait_until(lambda: accepts(port), "wstunnel server")
         crew.start("agent", ["wstunnel", "client", "-R", f"tcp://127.0.0.1:{front}:127.0.0.1:{target}", url])
+        return [front]
+
+
+STUNNEL_CONFIG = """\
+foreground = quiet
+pid =
+[relay]
+client = {client}
+accept = 127.0.0.1:{accept}
+connect = 127.0.0.1:{connect}
+{options}
+"""
+
+
+@dataclass(frozen=True)
+class StunnelTwice(System):
+    """TLS between two processes, the certificate verified against its own file."""
+
+    def start(self, crew: Crew, target: int, width: int) -> list[int]:
+        front, middle = free_ports(2)
+        certificate, key = crew.folder / "certificate.pem", crew.folder / "key.pem"
+        request = [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+        ]
+        names = ["-subj", "/CN=load", "-addext", "subjectAltName=DNS:load", "-days", "2"]
+        files = ["-keyout", str(key), "-out", str(certificate)]
+        subprocess.run([*request, *names, *files], check=True, capture_output=True, timeout=30)
+        shown = f"cert = {certificate}\nkey = {key}"
+        verified = f"CAfile = {certificate}\nverifyChain = yes\ncheckHost = load"
+        for role, client, port, onward, options in (
+            ("agent", "no", middle, target, shown),
+            ("server", "yes", front, middle, verified),
+        ):
+            config = crew.folder / f"{role}.conf"
+            config.write_text(
+                STUNNEL_CONFIG.format(client=client, accept=port, connect=onward, options=options)
+            )
+            crew.start(role, [STUNNEL, config])
         return [front]
 
 
@@ -300,4 +348,6 @@ PEERS: tuple[System, ...] = (
     Bore("bore", "peer", _needs("bore")),
     Chisel("chisel", "peer", _needs("chisel")),
     Wstunnel("wstunnel", "peer", _needs("wstunnel")),
+    Wstunnel("wstunnel wss", "peer", _needs("wstunnel"), scheme="wss"),
+    StunnelTwice("stunnel x2", "peer", _needs(STUNNEL, "openssl")),
 )
