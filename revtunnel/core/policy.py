@@ -8,7 +8,7 @@ Source: wire/link-extension.md "Flow control", "Liveness"; faults.md "Mechanisms
 
 from dataclasses import dataclass
 
-__all__ = ["AgentLimits", "DataLimits", "LinkLimits", "ServerLimits"]
+__all__ = ["AgentLimits", "DataLimits", "EnrolmentLimits", "LinkLimits", "ServerLimits"]
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -74,6 +74,17 @@ class DataLimits:
     # net/data_sockets.py
     wait: float = 3.0  # seconds a client waits for a socket
     answer: float = 0.5  # seconds a CONNECT may stay unacknowledged, or four round trips if those are more
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolmentLimits:
+    """What a server spends on devices that ask for a certificate (core/enrolment.py)."""
+
+    token_life: float = 3600.0  # seconds a token is good
+    tokens: int = 1000  # tokens that wait to be used
+    wrong_tries: int = 10  # failures of one address in wrong_window before it is refused for as long
+    wrong_window: float = 600.0  # seconds
+    sources: int = 4096  # addresses that failed of late and are remembered; the oldest is forgotten first
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,228 @@
+"""Who may have a certificate: whoever shows a one-time token, and a device that still has a good one.
+
+A token is written once, for a person to paste, and holds all that the agent needs to know: whom to trust,
+what to say, who it is. The server keeps a hash of the secret only. ::
+
+    rttok1_ base64url( SHA-256 of the authority's public key | secret of 16 bytes | serial )
+
+Rule of this file: every refusal is the same ``Denied``, made after the same work; why is for our own log. A
+refusal costs the address that it came from one of its tries; an address without tries is refused unheard.
+
+Source: docs/link-protocol.rst "Enrolment"; faults.md "Device identity", "Pre-auth limits", "Lockout".
+"""
+
+import base64
+import hashlib
+import ipaddress
+from collections import OrderedDict, deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from revtunnel.core.handshake import Denied
+from revtunnel.core.policy import EnrolmentLimits
+from revtunnel.wire.enroll import SECRET_SIZE
+from revtunnel.wire.errors import RemoteError
+from revtunnel.wire.reasons import GoAway
+from revtunnel.wire.serials import parse_serial
+
+__all__ = ["Enrolment", "Token", "TokenRow", "TokenStore", "TooManyTokens", "parse_token", "write_token"]
+
+PREFIX = "rttok1_"
+PIN_SIZE = 32
+_HEAD = PIN_SIZE + SECRET_SIZE
+_TEXT = "refused: "  # before every reason in our log
+
+
+class Token(NamedTuple):
+    """What a written token says."""
+
+    pin: bytes  # SHA-256 of the authority's SubjectPublicKeyInfo
+    secret: bytes
+    serial: str
+
+
+class TokenRow(NamedTuple):
+    """A token as the ledger keeps it."""
+
+    mark: bytes  # SHA-256 that stands for the secret
+    serial: str
+    left: float  # seconds
+
+
+class TokenStore(Protocol):
+    """Where tokens outlive the process."""
+
+    def tokens(self) -> Iterable[TokenRow]:
+        """All that were kept."""
+
+    def save_tokens(self, rows: Iterable[TokenRow], gone: Iterable[bytes]) -> None:
+        """Keep these, drop those marks."""
+
+
+class TooManyTokens(Exception):
+    """As many tokens wait as may wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    serial: str
+    until: float
+
+
+def write_token(token: Token) -> str:
+    """The written form: ASCII without white space, about 75 characters and the serial's."""
+    data = token.pin + token.secret + token.serial.encode("ascii")
+    return PREFIX + base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+
+
+def parse_token(text: str) -> Token:
+    """Read a written token; white space around it is ignored.
+
+    Raises:
+        ValueError: it is none. The text is not repeated: it may be a secret.
+    """
+    text = text.strip()
+    if not text.startswith(PREFIX):
+        raise ValueError(f"a token begins with {PREFIX}")
+    written = text[len(PREFIX) :]
+    try:
+        data = base64.urlsafe_b64decode(written + "=" * (-len(written) % 4))
+        serial = parse_serial(data[_HEAD:].decode("ascii"))
+    except (ValueError, RemoteError):
+        raise ValueError(f"not a whole token: {len(text)} characters") from None
+    token = Token(data[:PIN_SIZE], data[PIN_SIZE:_HEAD], serial)
+    if write_token(token) != text:  # the decoder skips and swaps characters
+        raise ValueError(f"not a whole token: {len(text)} characters")
+    return token
+
+
+def mark_of(secret: bytes) -> bytes:
+    """What the server keeps of a secret."""
+    return hashlib.sha256(b"rt1 token" + secret).digest()
+
+
+def source_of(host: str) -> str:
+    """What counts as one address: an IPv4 address, or the /64 that an IPv6 address is in."""
+    try:
+        address = ipaddress.ip_address(host.strip("[]").partition("%")[0])
+    except ValueError:
+        return host
+    if isinstance(address, ipaddress.IPv6Address):
+        mapped = address.ipv4_mapped
+        return str(mapped or ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))
+    return str(address)
+
+
+class Enrolment:
+    """The tokens that wait, and the addresses that failed. ``limits`` may be set anew at any time."""
+
+    def __init__(self, limits: EnrolmentLimits, now: float, store: TokenStore) -> None:
+        self.limits = limits
+        self._store = store
+        self._given: dict[bytes, _Given] = {}
+        self._failures: OrderedDict[str, deque[float]] = OrderedDict()
+        for row in store.tokens():
+            self._given[row.mark] = _Given(row.serial, now + min(row.left, limits.token_life))
+        self._forget(now)
+
+    def __len__(self) -> int:
+        return len(self._given)
+
+    # -- what an operator does
+
+    def give(self, serial: str, secret: bytes, now: float) -> None:
+        """Let whoever shows ``secret`` have one certificate of ``serial``, within ``token_life`` seconds.
+
+        An older token of the serial is void from now on.
+
+        Raises:
+            TooManyTokens: the next one has to wait until one is used or its time is up.
+        """
+        self._forget(now)
+        old = self._marks(serial)
+        if len(self._given) - len(old) >= self.limits.tokens:
+            raise TooManyTokens(f"{len(self._given)} tokens wait to be used")
+        for mark in old:
+            del self._given[mark]
+        mark, left = mark_of(secret), self.limits.token_life
+        self._given[mark] = _Given(serial, now + left)
+        self._store.save_tokens([TokenRow(mark, serial, left)], old)
+
+    def withdraw(self, serial: str) -> int:
+        """Make the tokens of a serial void: how many there were."""
+        gone = self._marks(serial)
+        for mark in gone:
+            del self._given[mark]
+        if gone:
+            self._store.save_tokens([], gone)
+        return len(gone)
+
+    # -- what a device asks
+
+    def hear(self, source: str, now: float) -> None:
+        """Before anything that ``source`` sends is looked at.
+
+        Raises:
+            Denied: it failed too often of late.
+        """
+        failures = self._failures.get(source_of(source))
+        while failures and failures[0] <= now - self.limits.wrong_window:
+            failures.popleft()
+        if failures and len(failures) >= self.limits.wrong_tries:
+            raise Denied(GoAway.DENIED, f"{_TEXT}{len(failures)} failures from {source} of late")
+
+    def refuse(self, source: str, why: str, now: float) -> Denied:
+        """Count a failure; the refusal, to be raised."""
+        key = source_of(source)
+        failures = self._failures.setdefault(key, deque(maxlen=max(1, self.limits.wrong_tries)))
+        failures.append(now)
+        self._failures.move_to_end(key)
+        while len(self._failures) > self.limits.sources:
+            self._failures.popitem(last=False)
+        return Denied(GoAway.DENIED, f"{_TEXT}{why}")
+
+    def redeem(self, secret: bytes, asked: str | None, source: str, now: float) -> str:
+        """The serial that a token is good for; it is used up.
+
+        Args:
+            asked: the serial that the request names; None: it names none.
+
+        Raises:
+            Denied: wrong, used or late secret, or a request for another serial; then the token stays.
+        """
+        given = self._given.get(mark_of(secret))
+        if given is None or given.until <= now:
+            raise self.refuse(source, "the token is wrong, used or too late", now)
+        if asked is not None and asked != given.serial:
+            raise self.refuse(source, f"the token is for {given.serial}, the request for {asked}", now)
+        del self._given[mark_of(secret)]
+        self._store.save_tokens([], [mark_of(secret)])
+        return given.serial
+
+    def renew(self, serial: str | None, asked: str | None, source: str, now: float) -> str:
+        """The serial that a device may have again: its own.
+
+        Args:
+            serial: of the certificate that it showed and that was accepted; None: it showed none.
+
+        Raises:
+            Denied: it showed none, or asks for another.
+        """
+        if serial is None:
+            raise self.refuse(source, "neither a token nor a certificate", now)
+        if asked is not None and asked != serial:
+            raise self.refuse(source, f"the certificate is for {serial}, the request for {asked}", now)
+        return serial
+
+    # -- inside
+
+    def _marks(self, serial: str) -> list[bytes]:
+        return [mark for mark, given in self._given.items() if given.serial == serial]
+
+    def _forget(self, now: float) -> None:
+        gone = [mark for mark, given in self._given.items() if given.until <= now]
+        for mark in gone:
+            del self._given[mark]
+        if gone:
+            self._store.save_tokens([], gone)
