@@ -61,6 +61,10 @@ class FrameDecoder:
         """Bytes stored and not yet cut."""
         return len(self._buffer) - self._start
 
+    def rest(self) -> bytes:
+        """What is stored and not yet cut, when the stream goes on without frames."""
+        return bytes(self._buffer[self._start :])
+
     def receive(self, data: bytes) -> None:
         """Store what the transport read."""
         if self._start:

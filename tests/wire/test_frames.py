@@ -104,6 +104,14 @@ def test_f2_an_abandoned_portion_loses_nothing() -> None:
     assert found + list(decoder.frames()) == WHOLE
 
 
+def test_what_is_not_cut_can_be_taken() -> None:
+    """A stream may go on without frames behind one of them."""
+    decoder = FrameDecoder(lenient)
+    decoder.receive(b"\x00\x00\x13\x00SSH-2.0")
+    assert list(decoder.frames(1)) == [Frame(0x13, 0, b"")]
+    assert decoder.rest() == b"SSH-2.0"
+
+
 def test_f4_largest_data() -> None:
     """65535 bytes are delivered whole, in whatever pieces they come; 65536 cannot be framed."""
     payload = bytes(range(256)) * 256

@@ -1,0 +1,92 @@
+"""How a channel begins on a data socket: the few frames before its raw bytes, as either end reads them.
+
+::
+
+    agent  -> server   ATTACH     once connected; then the socket waits for a client
+    server -> agent    CONNECT    the target; nothing follows it
+    agent  -> server   OPENED     from here on raw bytes, both ways
+                       or RESET   with a reason, and the connection is closed
+
+The rules: all channel bytes are 0; anything else ends the socket. Bytes behind OPENED are the service's.
+
+Source: wire/link-extension.md "Data sockets".
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+from revtunnel.wire.commands import EXACT_SIZE, MAX_SIZE, Command, decode_connect, decode_reset
+from revtunnel.wire.errors import RemoteError
+from revtunnel.wire.frames import FrameDecoder
+from revtunnel.wire.reasons import Ended
+from revtunnel.wire.targets import Target
+
+__all__ = ["Answer", "AwaitAnswer", "AwaitConnect"]
+
+_OPENED = b"\0\0\x13\0"
+
+
+class Answer(NamedTuple):
+    """What the agent said. ``reason`` is None: the target was reached, and ``rest`` are its first bytes."""
+
+    reason: Ended | None
+    detail: str
+    rest: bytes
+
+
+def _judge(most: dict[int, int], size: int, command: int, channel: int) -> None:
+    """Refuse a frame that has no place here by its header."""
+    limit = most.get(command)
+    if limit is None or channel:
+        raise RemoteError(f"command {command} on channel {channel} of a data socket that is not open")
+    exact = EXACT_SIZE.get(command)  # type: ignore[call-overload]
+    if size > limit or (exact is not None and size != exact):
+        raise RemoteError(f"{Command(command).name} of {size} bytes on a data socket")
+
+
+_OF_SERVER = {int(Command.CONNECT): MAX_SIZE[Command.CONNECT]}
+_OF_AGENT = {int(Command.OPENED): 0, int(Command.RESET): MAX_SIZE[Command.RESET]}
+
+
+class AwaitConnect:
+    """The agent's end: what the server asks for."""
+
+    def __init__(self) -> None:
+        self._decoder = FrameDecoder(partial(_judge, _OF_SERVER))
+
+    def receive(self, data: bytes) -> Target | None:
+        """Take bytes; the target once CONNECT is whole.
+
+        Raises:
+            RemoteError: another frame, a bad one, or bytes behind CONNECT.
+        """
+        self._decoder.receive(data)
+        for frame in self._decoder.frames(1):
+            if self._decoder.held:
+                raise RemoteError(f"{self._decoder.held} bytes behind CONNECT on a data socket")
+            return decode_connect(frame.payload)
+        return None
+
+
+class AwaitAnswer:
+    """The server's end: whether the target was reached."""
+
+    def __init__(self) -> None:
+        self._decoder: FrameDecoder | None = None
+
+    def receive(self, data: bytes) -> Answer | None:
+        """Take bytes; the answer once it is whole.
+
+        Raises:
+            RemoteError: anything else than OPENED or RESET.
+        """
+        if self._decoder is None and data.startswith(_OPENED):  # as it comes nearly always
+            return Answer(None, "", data[len(_OPENED) :])
+        if self._decoder is None:
+            self._decoder = FrameDecoder(partial(_judge, _OF_AGENT))
+        self._decoder.receive(data)
+        for frame in self._decoder.frames(1):
+            if frame.command == Command.RESET:
+                return Answer(*decode_reset(frame.payload), b"")
+            return Answer(None, "", self._decoder.rest())
+        return None

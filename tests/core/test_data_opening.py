@@ -1,0 +1,94 @@
+"""The frames before a data socket's raw bytes: whole, byte by byte, with bytes behind them, and wrong."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from revtunnel.core.data_opening import Answer, AwaitAnswer, AwaitConnect
+from revtunnel.wire.commands import Command, encode_connect, encode_reset
+from revtunnel.wire.errors import RemoteError
+from revtunnel.wire.frames import encode_frame
+from revtunnel.wire.reasons import Ended
+from revtunnel.wire.targets import Target
+from tests.support.vectors import FRAMES
+
+CONNECT = encode_frame(Command.CONNECT, 0, encode_connect(Target("10.0.0.5", 23)))
+OPENED = encode_frame(Command.OPENED, 0)
+REFUSED = encode_frame(Command.RESET, 0, encode_reset(Ended.REFUSED, "nobody there"))
+
+
+def fed(end: AwaitConnect | AwaitAnswer, data: bytes, size: int) -> Answer | Target | None:
+    """What comes of it, cut into pieces; the rest of the pieces is not fed."""
+    for at in range(0, len(data), size):
+        if (found := end.receive(data[at : at + size])) is not None:
+            return found
+    return None
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_connect_names_the_target(size: int) -> None:
+    """However it is cut."""
+    assert fed(AwaitConnect(), CONNECT, size) == Target("10.0.0.5", 23)
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_the_answer_is_opened_or_a_reason(size: int) -> None:
+    """However it is cut; nothing is an answer before it is whole."""
+    assert fed(AwaitAnswer(), OPENED, size) == Answer(None, "", b"")
+    assert fed(AwaitAnswer(), REFUSED, size) == Answer(Ended.REFUSED, "nobody there", b"")
+    assert fed(AwaitAnswer(), OPENED[:-1], size) is None
+    assert fed(AwaitAnswer(), REFUSED[:-1], size) is None
+
+
+@given(st.binary(max_size=50), st.integers(1, 60))
+def test_bytes_behind_opened_are_the_service_s(rest: bytes, size: int) -> None:
+    """Whatever they look like, none is lost."""
+    data = OPENED + rest
+    answer = AwaitAnswer()
+    for at in range(0, len(data), size):
+        found = answer.receive(data[at : at + size])
+        if found is not None:
+            assert found.rest + data[at + size :] == rest
+            return
+    raise AssertionError("no answer")
+
+
+def test_nothing_may_follow_connect() -> None:
+    """The server says nothing more before OPENED."""
+    with pytest.raises(RemoteError, match="1 bytes behind CONNECT"):
+        AwaitConnect().receive(CONNECT + b"x")
+
+
+@pytest.mark.parametrize("vector", FRAMES, ids=lambda vector: vector.name)
+def test_other_frames_end_the_socket(vector: object) -> None:
+    """By their header: of the whole wire only CONNECT, OPENED and RESET have a place here, on channel 0."""
+    wire, channel, command = vector.wire, vector.channel, vector.command  # type: ignore[attr-defined]
+    if channel or command != Command.CONNECT:
+        with pytest.raises(RemoteError, match="data socket"):
+            AwaitConnect().receive(wire[:4])
+    if channel or command not in (Command.OPENED, Command.RESET):
+        with pytest.raises(RemoteError, match="data socket"):
+            AwaitAnswer().receive(wire[:4])
+
+
+def test_sizes_are_judged_by_the_header() -> None:
+    """A long CONNECT or RESET, and an OPENED with a payload."""
+    for end, header in (
+        (AwaitConnect(), b"\x01\x04\x01\x00"),
+        (AwaitAnswer(), b"\x00\xca\x14\x00"),
+        (AwaitAnswer(), b"\x00\x01\x13\x00"),
+    ):
+        with pytest.raises(RemoteError, match="on a data socket"):
+            end.receive(header)
+
+
+@given(st.lists(st.binary(min_size=1, max_size=9), max_size=10))
+def test_whatever_comes_is_an_answer_or_the_other_side_s_fault(pieces: list[bytes]) -> None:
+    """Never an exception of ours."""
+    for end in (AwaitConnect(), AwaitAnswer()):
+        try:
+            for piece in pieces:
+                if end.receive(piece) is not None:
+                    break
+        except RemoteError:
+            pass
