@@ -46,8 +46,6 @@ class LinkLimits:
     waiting: int = 256  # clients that may wait for a number
     glitches: int = 100  # tolerated oddities in glitch_window before the link is closed
     glitch_window: float = 60.0  # seconds
-    churn: int = 1000  # channels given up before they opened in churn_window before the link is closed
-    churn_window: float = 10.0  # seconds
     frames_a_turn: int = 1024  # frames handled before the reactor gets its turn (F2)
     # core/liveness.py
     keepalive: float = 25.0  # seconds of silence before a PING

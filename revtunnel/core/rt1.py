@@ -19,7 +19,6 @@ from revtunnel.core.mux import (
     Opened,
     Wanted,
 )
-from revtunnel.core.numbers import Tally
 from revtunnel.core.policy import LinkLimits
 from revtunnel.core.window import CreditPool, ReceiveWindow, SendCredit
 from revtunnel.wire.commands import (
@@ -80,7 +79,7 @@ class Rt1Mux(Mux):
         self._first_credit = limits.first_window if first_window is None else first_window
         self._violations = 0
         self._pong: bytes | None = None
-        self._churn = Tally(limits.churn, limits.churn_window, "channels given up before they opened")
+        self._unsaid: set[int] = set()  # numbers whose CLOSE, which frees them, waits to be written
         self._handlers: dict[int, Callable[[Frame, float], list[Happening]]] = {
             Command.CONNECT: self._connect,
             Command.CLOSE: self._close,
@@ -176,7 +175,9 @@ class Rt1Mux(Mux):
         if self._pong is not None:
             self._turns.control(encode_frame(Command.PONG, 0, self._pong))
             self._pong = None
-        return super().take(quantum, now)
+        taken = super().take(quantum, now)
+        self._unsaid.clear()
+        return taken
 
     # -- frames of one channel
 
@@ -185,6 +186,8 @@ class Rt1Mux(Mux):
             raise RemoteError("CONNECT at the server")
         if frame.channel == 0 or frame.channel in self.channels:
             raise RemoteError(f"CONNECT for channel {frame.channel}, which is in use")
+        if frame.channel in self._unsaid:
+            raise RemoteError(f"CONNECT for channel {frame.channel}, whose CLOSE is not yet said")
         try:
             target = decode_connect(frame.payload)
         except RemoteError as error:
@@ -250,8 +253,6 @@ class Rt1Mux(Mux):
         if channel is None:
             return self._late(frame, channel, now)
         reason, detail = decode_reset(frame.payload)
-        if channel.state is State.OPENING and not self.opens:
-            self._churn.add(now)
         if channel.state is State.SENT_LAST:
             return self._last_word_came(channel, Event.GET_RESET, reason, detail)
         if not channel.allows(Event.GET_RESET):
@@ -302,6 +303,7 @@ class Rt1Mux(Mux):
         self._turns.control(encode_frame(Command.CLOSE, channel.number))
         if state is not State.CLOSED:
             return []
+        self._unsaid.add(channel.number)
         happenings = self._over(channel, Ended.CLOSED, "")
         self._forget(channel)
         return happenings
@@ -315,6 +317,7 @@ class Rt1Mux(Mux):
     def _answer_reset(self, channel: Channel, reason: Ended, detail: str) -> list[Happening]:
         channel.step(Event.GET_RESET)
         self._turns.control(encode_frame(Command.CLOSE, channel.number))
+        self._unsaid.add(channel.number)
         happenings = self._over(channel, reason, detail)
         self._forget(channel)
         return happenings

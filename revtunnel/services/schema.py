@@ -191,9 +191,6 @@ _LINK = (
     _link("legacy_glitches", count("glitches", 1, 1_000_000), "the same as glitches on a legacy link"),
     _link("glitches", count("glitches", 1, 1_000_000), "oddities in glitch_window before a link is closed"),
     _link("glitch_window", _HOUR, "see glitches"),
-    _link("churn", count("channels", 10, 1_000_000), "channels opened and closed without a byte within "
-          "churn_window before a link is closed"),
-    _link("churn_window", _HOUR, "see churn"),
 )  # fmt: skip
 _agent = partial(_limit, AgentLimits)
 _AGENT = (

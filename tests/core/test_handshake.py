@@ -1072,7 +1072,6 @@ OF_SERVER, OF_AGENT = ServerLimits(), AgentLimits()
         f"waits *{LIMITS.probe:g} s* for HELLO",
         f"of HELLO {MAX_HELLO:,}",
         f"*{LIMITS.offers}* offers are taken",
-        f"*{LIMITS.churn}* channels that were given up before they opened within *{LIMITS.churn_window:g} s*",
         f"did not answer in time (*{OF_AGENT.dial:g} s*)",
         f"in WINDOW of its HELLO, *{LIMITS.first_window}*",
         f"raised to *{LIMITS.open_window // KIB} KiB*",

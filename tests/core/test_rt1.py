@@ -572,20 +572,44 @@ def test_a_server_that_says_opened_breaks_the_rules() -> None:
     assert service.over.reason is Ended.PROTOCOL
 
 
-def test_f20_1000_channels_given_up_before_they_opened_end_the_link() -> None:
-    """In ten seconds; 999 are served, and so are more of them when they come slower."""
+def given_up(number: int) -> bytes:
+    """A channel that a server opens and resets in one breath."""
+    connect = encode_frame(Command.CONNECT, number, encode_connect(TARGET))
+    return connect + encode_frame(Command.RESET, number, encode_reset(Ended.RESET_BY_PEER))
+
+
+def test_n25_clients_that_leave_at_once_never_end_a_link() -> None:
+    """10,000 of them in no time, as many at once as there are numbers: each gets its CLOSE, none is odd."""
+    joined = joined_rt1()
+    for _ in range(40):
+        for _ in range(255):
+            stream = joined.server.connect()
+            assert stream is not None
+            stream.reset()
+        joined.settle()
+    at_rest(joined)
+
+
+def test_f20_a_server_that_does_not_wait_for_close_is_left() -> None:
+    """All numbers once is what an honest one can do; one of them again, before we wrote a word, is not."""
     end = End(Rt1Mux(LinkLimits(), False, 0.0, CreditPool(0)))
-    given_up = encode_frame(Command.CONNECT, 5, encode_connect(TARGET)) + encode_frame(
-        Command.RESET, 5, encode_reset(Ended.RESET_BY_PEER)
-    )
-    for _ in range(2):
-        end.read(given_up * 999)
-        end.mux.take(1, end.now)  # (this server uses the number before it has read our word)
-        end.now += 10.1
-    with pytest.raises(RemoteError, match="1000 channels given up before they opened in 10 s"):
-        for _ in range(4):
-            end.read(given_up * 250)
-            end.mux.take(1, end.now)
+    for _ in range(3):
+        end.read(b"".join(map(given_up, range(1, 256))))
+        end.mux.take(1, end.now)
+    end.read(given_up(5))
+    with pytest.raises(RemoteError, match="CONNECT for channel 5, whose CLOSE is not yet said"):
+        end.read(given_up(5))
+
+
+def test_a_number_may_come_again_at_once_when_the_agent_said_close_first() -> None:
+    """The server's CLOSE frees it: a CONNECT right behind that is fine."""
+    end = End(Rt1Mux(LinkLimits(), False, 0.0, CreditPool(0)))
+    connect = encode_frame(Command.CONNECT, 5, encode_connect(TARGET))
+    end.read(connect)
+    end.streams[0].reset()
+    end.mux.take(1, end.now)
+    end.read(encode_frame(Command.CLOSE, 5) + connect)
+    assert len(end.streams) == 2
 
 
 @pytest.mark.parametrize("credit", [0, MAX_CREDIT, MAX_CREDIT + 1])

@@ -220,8 +220,9 @@ def test_a_second_device_takes_the_place_of_the_first(lab: Lab) -> None:
 
 
 def test_n8_a_device_that_answers_nothing_is_dropped(lab: Lab) -> None:
-    """Asked on number 0 in vain, the link ends, and its clients with it."""
+    """Asked on number 0 in vain, the link ends when its patience does, and its clients with it."""
     fast = {"keepalive": "1 s", "answer": "1 s", "busy_keepalive": "1 s", "busy_answer": "1 s"}
+    fast["legacy_answer"] = "2 s"
     with Echo() as echo:
         server = legacy(lab, echo, link=fast)
         with LegacyDevice(("127.0.0.1", server.port), close_unknown_data=False) as device:
