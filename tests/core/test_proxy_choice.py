@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revtunnel.core.outgoing import (
+from revtunnel.core.proxy_choice import (
     DIRECT,
     Exceptions,
-    Outgoing,
     Proxy,
+    ProxyChoice,
     from_environment,
     parse_credentials,
     parse_proxy,
@@ -113,11 +113,11 @@ def test_credentials_for_the_environments_proxy() -> None:
 )
 def test_an_environment_that_cannot_be_used(text: str) -> None:
     """It is a fault only where it is needed; the words name the variable and no password."""
-    outgoing = from_environment({"ALL_PROXY": text, "NO_PROXY": "inside"})
-    assert outgoing.proxy_for("127.0.0.1", 1) is None
-    assert outgoing.proxy_for("inside", 1) is None
+    choice = from_environment({"ALL_PROXY": text, "NO_PROXY": "inside"})
+    assert choice.proxy_for("127.0.0.1", 1) is None
+    assert choice.proxy_for("inside", 1) is None
     with pytest.raises(ValueError, match="ALL_PROXY: ") as refused:
-        outgoing.proxy_for("gate", 1)
+        choice.proxy_for("gate", 1)
     assert "s3" not in str(refused.value)
 
 
@@ -127,7 +127,7 @@ def test_an_environment_that_cannot_be_used(text: str) -> None:
 def test_servers_on_this_machine(host: str) -> None:
     """The environment's proxy never leads to them; a proxy that the settings name does."""
     assert from_environment({"ALL_PROXY": "http://proxy.plant:3128"}).proxy_for(host, 1) is None
-    assert Outgoing(PROXY).proxy_for(host, 1) == PROXY
+    assert ProxyChoice(PROXY).proxy_for(host, 1) == PROXY
     assert DIRECT.proxy_for(host, 1) is None
 
 
@@ -181,9 +181,9 @@ def test_equal_exceptions() -> None:
 @given(st.text(max_size=40), st.text(max_size=40))
 def test_any_text_is_read_or_refused(text: str, exceptions: str) -> None:
     """No variable makes the agent fail with anything but words, and never with what stands before an @."""
-    outgoing = from_environment({"ALL_PROXY": f"s3cret{text}@", "NO_PROXY": exceptions})
+    choice = from_environment({"ALL_PROXY": f"s3cret{text}@", "NO_PROXY": exceptions})
     try:
-        outgoing.proxy_for("gate.example", 1)
+        choice.proxy_for("gate.example", 1)
     except ValueError as error:
         assert str(error).isprintable() and "s3cret" not in str(error)
     for read in (parse_proxy, parse_credentials):

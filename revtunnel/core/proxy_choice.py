@@ -23,8 +23,8 @@ from revtunnel.wire.targets import parse_endpoint
 __all__ = [
     "DIRECT",
     "Exceptions",
-    "Outgoing",
     "Proxy",
+    "ProxyChoice",
     "from_environment",
     "parse_credentials",
     "parse_proxy",
@@ -152,7 +152,7 @@ def _is_here(host: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Outgoing:
+class ProxyChoice:
     """How servers are reached."""
 
     proxy: Proxy | None = None
@@ -172,10 +172,10 @@ class Outgoing:
         return self.proxy
 
 
-DIRECT = Outgoing()
+DIRECT = ProxyChoice()
 
 
-def from_environment(environ: Mapping[str, str], credentials: Credentials | None = None) -> Outgoing:
+def from_environment(environ: Mapping[str, str], credentials: Credentials | None = None) -> ProxyChoice:
     """What the usual variables say; ``credentials`` serve a proxy whose variable has none."""
     name = next((variable for variable in _VARIABLES if variable in environ), "")
     text = environ.get(name, "").strip()
@@ -188,5 +188,5 @@ def from_environment(environ: Mapping[str, str], credentials: Credentials | None
             raise ValueError(f"{_shown(text)}: {_WANTED}")
         proxy = _proxy(text, match, HTTP_PORT)
     except ValueError as error:
-        return Outgoing(None, exceptions, f"{name}: {error}")
-    return Outgoing(Proxy(proxy.host, proxy.port, proxy.credentials or credentials), exceptions)
+        return ProxyChoice(None, exceptions, f"{name}: {error}")
+    return ProxyChoice(Proxy(proxy.host, proxy.port, proxy.credentials or credentials), exceptions)
