@@ -1,0 +1,48 @@
+"""Socket addresses and Twisted's address objects: each made of the other, without asking anybody for names.
+
+Source: Twisted's ``IAddress``; RFC 4007 for the zone of a link-local address (``fe80::1%eth0``).
+"""
+
+import contextlib
+import ipaddress
+import socket
+from typing import Any
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+
+__all__ = ["address_of", "is_literal", "socket_address"]
+
+
+def is_literal(host: str) -> bool:
+    """Whether this is an address, not a name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def socket_address(host: str, port: int) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
+    """The family and address that a socket wants, for a literal; "" is every IPv4 address.
+
+    Raises:
+        OSError: its zone is no interface here.
+    """
+    if ":" not in host:
+        return socket.AF_INET, (host, port)
+    literal, _, zone = host.partition("%")
+    scope = int(zone) if zone.isdecimal() else socket.if_nametoindex(zone) if zone else 0
+    return socket.AF_INET6, (literal, port, 0, scope)
+
+
+def address_of(family: int, address: Any) -> Any:
+    """Twisted's address object of what ``getpeername``, ``getsockname`` or ``accept`` said."""
+    if family == socket.AF_UNIX:
+        return UNIXAddress(address or None)
+    if family == socket.AF_INET6:
+        host, port, flow, scope = address
+        if scope:
+            with contextlib.suppress(OSError):
+                host = f"{host.partition('%')[0]}%{socket.if_indextoname(scope)}"
+        return IPv6Address("TCP", host, port, flow, scope)
+    return IPv4Address("TCP", *address)

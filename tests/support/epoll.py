@@ -1,0 +1,64 @@
+"""A real reactor of a test's own, turned by the test: for sockets, where memory is no proof.
+
+Rule of this file: nothing waits for a time to pass; ``until`` waits for what must come, and ``settle`` turns
+until nothing happens, which is for things that must not come.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.epollreactor import EPollReactor
+from twisted.python.failure import Failure
+
+__all__ = ["Loop", "own_reactor"]
+
+MOST = 20.0  # seconds to wait for what must come
+QUIET = 0.03  # seconds without an event after which sockets of this machine count as settled
+
+
+class Loop:
+    """A reactor and its turns."""
+
+    def __init__(self) -> None:
+        self.reactor = EPollReactor()
+        self.reactor.seconds = time.monotonic
+
+    def until(self, condition: Callable[[], Any], what: str = "what must come") -> None:
+        """Turn until it is so."""
+        end = time.monotonic() + MOST
+        while not condition():
+            assert time.monotonic() < end, f"waited {MOST:g} s for {what}"
+            self.reactor.iterate(0.01)
+
+    def wait(self, deferred: "Deferred[Any]") -> Any:
+        """What it fires with; raises what it fails with."""
+        results: list[Any] = []
+        deferred.addBoth(results.append)
+        self.until(lambda: results, "a Deferred")
+        if isinstance(results[0], Failure):
+            results[0].raiseException()
+        return results[0]
+
+    def settle(self, seen: Callable[[], Any] = lambda: 0) -> None:
+        """Turn until ``seen`` has not changed for a while."""
+        since, last = time.monotonic(), seen()
+        while time.monotonic() < since + QUIET:
+            self.reactor.iterate(0.005)
+            if (now := seen()) != last:
+                since, last = time.monotonic(), now
+
+
+@contextlib.contextmanager
+def own_reactor() -> Iterator[Loop]:
+    """A reactor that leaves no descriptor behind."""
+    loop = Loop()
+    try:
+        yield loop
+    finally:
+        loop.reactor.removeAll()
+        loop.reactor._poller.close()
+        waker = loop.reactor.waker
+        waker.connectionLost(Failure(ConnectionError()))
