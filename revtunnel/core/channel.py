@@ -17,6 +17,7 @@ from typing import Any
 
 from revtunnel.core.window import ReceiveWindow, SendCredit
 from revtunnel.wire.errors import LocalError
+from revtunnel.wire.origin import Origin
 from revtunnel.wire.targets import Target
 
 __all__ = ["LEGACY_NEXT", "NEXT", "Channel", "Event", "State"]
@@ -92,6 +93,7 @@ class Channel:
         "heard_at",
         "number",
         "offset",
+        "origin",
         "over",
         "owed",
         "owner",
@@ -124,6 +126,7 @@ class Channel:
         self.window = window
         self.state = State.OPENING
         self.owner: Any = None
+        self.origin: Origin | None = None  # agent: where its client came from, if the server says so
         self.queue: deque[bytes] = deque()
         self.offset = 0  # bytes of queue[0] that are already sent
         self.queued = 0

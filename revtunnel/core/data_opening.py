@@ -3,7 +3,8 @@
 ::
 
     agent  -> server   ATTACH     once connected; then the socket waits for a client
-    server -> agent    CONNECT    the target; nothing follows it
+    server -> agent    ORIGIN     where the client comes from, if the agent asked for that in HELLO
+                       CONNECT    the target; nothing follows it
     agent  -> server   OPENED     from here on raw bytes, both ways
                        or RESET   with a reason, and the connection is closed
 
@@ -18,6 +19,7 @@ from typing import NamedTuple
 from revtunnel.wire.commands import EXACT_SIZE, MAX_SIZE, Command, decode_connect, decode_reset
 from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.frames import FrameDecoder
+from revtunnel.wire.origin import Origin, decode_origin
 from revtunnel.wire.reasons import Ended
 from revtunnel.wire.targets import Target
 
@@ -44,24 +46,30 @@ def _judge(most: dict[int, int], size: int, command: int, channel: int) -> None:
         raise RemoteError(f"{Command(command).name} of {size} bytes on a data socket")
 
 
-_OF_SERVER = {int(Command.CONNECT): MAX_SIZE[Command.CONNECT]}
+_OF_SERVER = {int(command): MAX_SIZE[command] for command in (Command.ORIGIN, Command.CONNECT)}
 _OF_AGENT = {int(Command.OPENED): 0, int(Command.RESET): MAX_SIZE[Command.RESET]}
 
 
 class AwaitConnect:
-    """The agent's end: what the server asks for."""
+    """The agent's end: what the server asks for, and for whom."""
 
     def __init__(self) -> None:
+        self.origin: Origin | None = None
         self._decoder = FrameDecoder(partial(_judge, _OF_SERVER))
 
     def receive(self, data: bytes) -> Target | None:
         """Take bytes; the target once CONNECT is whole.
 
         Raises:
-            RemoteError: another frame, a bad one, or bytes behind CONNECT.
+            RemoteError: another frame, a bad one, a second ORIGIN, or bytes behind CONNECT.
         """
         self._decoder.receive(data)
-        for frame in self._decoder.frames(1):
+        for frame in self._decoder.frames(2):
+            if frame.command == Command.ORIGIN and self.origin is None:
+                self.origin = decode_origin(frame.payload)
+                continue
+            if frame.command == Command.ORIGIN:
+                raise RemoteError("a second ORIGIN on a data socket")
             if self._decoder.held:
                 raise RemoteError(f"{self._decoder.held} bytes behind CONNECT on a data socket")
             return decode_connect(frame.payload)

@@ -47,7 +47,7 @@ __all__ = [
     "ServerUp",
 ]
 
-_NONE, _KNOWN = Feature(0), Feature.DATA_SOCKETS
+_NONE, _KNOWN = Feature(0), Feature.DATA_SOCKETS | Feature.ORIGIN
 LISTEN = encode_frame(Command.LISTEN, 0)
 PROBE = encode_frame(Command.HELLO, VERSION)
 MAX_HELLO = 20_000  # bytes: 64 offers of 257 and the rest

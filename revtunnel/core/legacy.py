@@ -21,6 +21,7 @@ from revtunnel.core.policy import LinkLimits
 from revtunnel.wire.commands import MAX_SIZE, Command, decode_connect, encode_connect
 from revtunnel.wire.errors import LocalError, RemoteError
 from revtunnel.wire.frames import Frame, encode_frame
+from revtunnel.wire.origin import Origin
 from revtunnel.wire.reasons import Ended, GoAway
 from revtunnel.wire.targets import Target
 
@@ -175,7 +176,7 @@ class LegacyServerMux(LegacyMux):
         self._question = b""
         self._resting: list[tuple[float, Channel]] = []  # without questions numbers rest by time
 
-    def connect(self, target: Target, now: float) -> Channel | None:
+    def connect(self, target: Target, now: float, origin: Origin | None = None) -> Channel | None:
         number = self._numbers.take()
         if number is None:
             return None
@@ -319,7 +320,7 @@ class LegacyAgentMux(LegacyMux):
         self._asked_on: int | None = None
         self._question = b""
 
-    def connect(self, target: Target, now: float) -> Channel | None:
+    def connect(self, target: Target, now: float, origin: Origin | None = None) -> Channel | None:
         raise LocalError("an agent opens no channels")
 
     def reset(self, channel: Channel, reason: Ended, detail: str, now: float) -> list[Happening]:

@@ -16,6 +16,7 @@ from revtunnel.core.policy import LinkLimits
 from revtunnel.core.turns import Turns
 from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.frames import Frame
+from revtunnel.wire.origin import Origin
 from revtunnel.wire.reasons import Ended, GoAway
 from revtunnel.wire.targets import Target
 
@@ -139,8 +140,11 @@ class Mux(ABC):
         """
 
     @abstractmethod
-    def connect(self, target: Target, now: float) -> Channel | None:
-        """Server: open a channel to a target, or None when no number is free."""
+    def connect(self, target: Target, now: float, origin: Origin | None = None) -> Channel | None:
+        """Server: open a channel to a target, or None when no number is free.
+
+        ``origin``, where the client came from, is told to an agent that asked for it.
+        """
 
     @abstractmethod
     def opened(self, channel: Channel) -> None:

@@ -39,6 +39,7 @@ from revtunnel.wire.commands import (
 )
 from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.frames import Frame, encode_frame
+from revtunnel.wire.origin import Origin, decode_origin, encode_origin
 from revtunnel.wire.reasons import Ended, GoAway
 from revtunnel.wire.targets import Target
 
@@ -55,12 +56,13 @@ _NEVER_HERE = frozenset(
         Command.CERTIFICATE,
     )
 )
+_ASKED_FOR = frozenset((Command.WANT, Command.ORIGIN))  # from a server, where both ends have the feature
 
 
 class Rt1Mux(Mux):
     """The channels of one rt1 link. ``first_window`` is what the other side's HELLO granted us.
 
-    ``data_sockets``: both ends said in HELLO that they have them.
+    ``data_sockets``, ``origins``: both ends said in HELLO that they have them.
     """
 
     wire = "rt1"
@@ -73,6 +75,7 @@ class Rt1Mux(Mux):
         pool: CreditPool,
         first_window: int | None = None,
         data_sockets: bool = False,
+        origins: bool = False,
     ) -> None:
         super().__init__(limits, opens, now)
         self._pool = CreditPool(limits.link_pool, pool)
@@ -93,8 +96,11 @@ class Rt1Mux(Mux):
             Command.PONG: self._pong_came,
             Command.GOAWAY: self._goaway,
             Command.WANT: self._want,
+            Command.ORIGIN: self._origin,
         }
         self.data_sockets = data_sockets
+        self._origins = origins
+        self._announced: tuple[int, Origin] | None = None  # agent: an ORIGIN, whose CONNECT is next
 
     def judge(self, size: int, command: int, channel: int) -> None:
         if command == Command.DATA:
@@ -105,7 +111,7 @@ class Rt1Mux(Mux):
         most = MAX_SIZE.get(command)  # type: ignore[call-overload]
         if most is not None and size > most and command != Command.CONNECT:
             raise RemoteError(f"{Command(command).name} of {size} bytes, limit {most}")
-        if command in _NEVER_HERE or (command == Command.WANT and (self.opens or not self.data_sockets)):
+        if command in _NEVER_HERE or (command in _ASKED_FOR and not self._asked_for(command)):
             raise RemoteError(f"{Command(command).name} on a link that is up")
 
     def receive(self, frame: Frame, now: float) -> list[Happening]:
@@ -117,11 +123,13 @@ class Rt1Mux(Mux):
 
     # -- what the owner calls
 
-    def connect(self, target: Target, now: float) -> Channel | None:
+    def connect(self, target: Target, now: float, origin: Origin | None = None) -> Channel | None:
         number = self._numbers.take()
         if number is None:
             return None
         channel = self._new(number, target, now)
+        if self._origins and origin is not None:
+            self._turns.control(encode_frame(Command.ORIGIN, number, encode_origin(origin)))
         self._turns.control(encode_frame(Command.CONNECT, number, encode_connect(target)))
         return channel
 
@@ -186,6 +194,10 @@ class Rt1Mux(Mux):
             raise RemoteError("CONNECT at the server")
         if frame.channel == 0 or frame.channel in self.channels:
             raise RemoteError(f"CONNECT for channel {frame.channel}, which is in use")
+        number, origin = self._announced or (frame.channel, None)
+        self._announced = None
+        if number != frame.channel:
+            raise RemoteError(f"CONNECT for channel {frame.channel} behind ORIGIN for {number}")
         if frame.channel in self._unsaid:
             raise RemoteError(f"CONNECT for channel {frame.channel}, whose CLOSE is not yet said")
         try:
@@ -194,7 +206,16 @@ class Rt1Mux(Mux):
             channel = self._new(frame.channel, Target("invalid", 0), now)
             self.reset(channel, Ended.NOT_ALLOWED, str(error), now)
             return self._glitch(str(error), now)
-        return [Dial(self._new(frame.channel, target, now))]
+        channel = self._new(frame.channel, target, now)
+        channel.origin = origin
+        return [Dial(channel)]
+
+    def _origin(self, frame: Frame, now: float) -> list[Happening]:
+        """Where the client of the CONNECT behind it comes from."""
+        if self._announced is not None:
+            raise RemoteError(f"ORIGIN for channel {frame.channel} instead of CONNECT")
+        self._announced = frame.channel, decode_origin(frame.payload)
+        return []
 
     def _opened(self, frame: Frame, now: float) -> list[Happening]:
         channel = self.channels.get(frame.channel)
@@ -287,6 +308,10 @@ class Rt1Mux(Mux):
 
     def _want(self, frame: Frame, now: float) -> list[Happening]:
         return [Wanted(decode_want(frame.payload))]
+
+    def _asked_for(self, command: int) -> bool:
+        """Whether both ends said that they have what this command belongs to."""
+        return not self.opens and (self.data_sockets if command == Command.WANT else self._origins)
 
     # -- ends
 

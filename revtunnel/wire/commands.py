@@ -21,10 +21,11 @@ byte  name         direction  payload                        channel byte
 0x1b  ATTACH       a->s       16-byte ticket                 0
 0x1c  ENROLL       a->s       u8 version, secret, request    0
 0x1d  CERTIFICATE  s->a       u8 version, two certificates   0
+0x1e  ORIGIN       s->a       u8 family, client, server      the channel
 ====  ===========  =========  =============================  ========================================
 
 Source: wire/readyagent.md section 1 (1 to 4), wire/link-extension.md (0x10 to 0x1b); ours
-(0x1c and 0x1d, whose payloads are in wire/enroll.py).
+(0x1c and 0x1d, whose payloads are in wire/enroll.py, and 0x1e, in wire/origin.py).
 """
 
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ from enum import IntEnum, IntFlag
 from struct import Struct
 
 from revtunnel.wire.errors import LocalError, RemoteError
+from revtunnel.wire.origin import MAX_ORIGIN
 from revtunnel.wire.reasons import Ended, GoAway
 from revtunnel.wire.targets import MAX_HOST, Target, target_of
 
@@ -89,6 +91,7 @@ class Command(IntEnum):
     ATTACH = 0x1B
     ENROLL = 0x1C
     CERTIFICATE = 0x1D
+    ORIGIN = 0x1E
 
 
 COMMANDS = frozenset(int(command) for command in Command)
@@ -110,6 +113,7 @@ MAX_SIZE = {
     Command.RESET: 1 + MAX_TEXT,
     Command.GOAWAY: 3 + MAX_TEXT,
     Command.WANT: MAX_TICKETS * TICKET_SIZE,
+    Command.ORIGIN: MAX_ORIGIN,
 }
 
 _U16 = Struct("!H")
@@ -137,6 +141,7 @@ class Feature(IntFlag):
     """Bits of the entry FEATURES. An unknown bit means nothing."""
 
     DATA_SOCKETS = 1  # agent: it answers WANT; server: it takes ATTACH
+    ORIGIN = 2  # agent: it wants ORIGIN before CONNECT; server: it can say it
 
 
 def encode_connect(target: Target) -> bytes:

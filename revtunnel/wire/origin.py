@@ -3,7 +3,6 @@
 ====  =======================  ==============================  =====
 byte  meaning                  the rest of the payload         bytes
 ====  =======================  ==============================  =====
-0     not known                nothing                         1
 4     IPv4                     4 + u16 client, 4 + u16 server  13
 6     IPv6                     16 + u16 client, 16 + u16       37
                                server
@@ -21,11 +20,12 @@ from typing import NamedTuple
 
 from revtunnel.wire.errors import RemoteError
 
-__all__ = ["Origin", "decode_origin", "encode_origin", "origin_of", "packed_ends"]
+__all__ = ["MAX_ORIGIN", "Origin", "decode_origin", "encode_origin", "origin_of", "packed_ends"]
 
 _V4 = Struct("!4sH4sH")
 _V6 = Struct("!16sH16sH")
 _LAYOUT = {4: _V4, 6: _V6}
+MAX_ORIGIN = 1 + _V6.size  # bytes of payload
 
 
 class Origin(NamedTuple):
@@ -72,27 +72,25 @@ def packed_ends(origin: Origin) -> tuple[bytes, int, bytes, int]:
     return client.packed, origin.client_port, server.packed, origin.server_port
 
 
-def encode_origin(origin: Origin | None) -> bytes:
-    """ORIGIN's payload; None: the client's address is not known."""
-    if origin is None:
-        return b"\0"
+def encode_origin(origin: Origin) -> bytes:
+    """ORIGIN's payload."""
     return bytes((origin.family,)) + _LAYOUT[origin.family].pack(*packed_ends(origin))
 
 
-def decode_origin(payload: bytes) -> Origin | None:
-    """The origin of an ORIGIN; None: the server does not know it either.
+def decode_origin(payload: bytes) -> Origin:
+    """The origin that an ORIGIN names.
 
     Raises:
         RemoteError: an unknown family, or another size than the family's.
     """
-    if payload == b"\0":
-        return None
     layout = _LAYOUT.get(payload[0]) if payload else None
     if layout is None or len(payload) != 1 + layout.size:
         family = payload[0] if payload else "no"
         raise RemoteError(f"ORIGIN of {len(payload)} bytes with family {family}; 4 in 13 or 6 in 37 wanted")
     client, client_port, server, server_port = layout.unpack_from(payload, 1)
-    return origin_of(_written(client), client_port, _written(server), server_port)
+    origin = origin_of(_written(client), client_port, _written(server), server_port)
+    assert origin is not None  # two addresses of one size
+    return origin
 
 
 def _written(packed: bytes) -> str:

@@ -19,6 +19,7 @@ from revtunnel.core.rt1 import Rt1Mux
 from revtunnel.core.window import CreditPool
 from revtunnel.wire.commands import Command
 from revtunnel.wire.frames import Frame, FrameDecoder
+from revtunnel.wire.origin import Origin
 from revtunnel.wire.reasons import Ended
 from revtunnel.wire.targets import Target
 
@@ -123,9 +124,9 @@ class End:
         """The timer."""
         self.happened(self.mux.tick(self.now))
 
-    def connect(self, target: Target = TARGET) -> Stream | None:
+    def connect(self, target: Target = TARGET, origin: Origin | None = None) -> Stream | None:
         """A client comes (server)."""
-        channel = self.mux.connect(target, self.now)
+        channel = self.mux.connect(target, self.now, origin)
         return None if channel is None else self._stream(channel)
 
     # -- what happens

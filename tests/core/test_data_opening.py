@@ -8,11 +8,14 @@ from revtunnel.core.data_opening import Answer, AwaitAnswer, AwaitConnect
 from revtunnel.wire.commands import Command, encode_connect, encode_reset
 from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.frames import encode_frame
+from revtunnel.wire.origin import Origin, encode_origin
 from revtunnel.wire.reasons import Ended
 from revtunnel.wire.targets import Target
 from tests.support.vectors import FRAMES
 
 CONNECT = encode_frame(Command.CONNECT, 0, encode_connect(Target("10.0.0.5", 23)))
+CLIENT = Origin("192.0.2.1", 56324, "198.51.100.9", 443)
+ORIGIN = encode_frame(Command.ORIGIN, 0, encode_origin(CLIENT))
 OPENED = encode_frame(Command.OPENED, 0)
 REFUSED = encode_frame(Command.RESET, 0, encode_reset(Ended.REFUSED, "nobody there"))
 
@@ -28,7 +31,24 @@ def fed(end: AwaitConnect | AwaitAnswer, data: bytes, size: int) -> Answer | Tar
 @pytest.mark.parametrize("size", [1, 3, 1000])
 def test_connect_names_the_target(size: int) -> None:
     """However it is cut."""
-    assert fed(AwaitConnect(), CONNECT, size) == Target("10.0.0.5", 23)
+    end = AwaitConnect()
+    assert fed(end, CONNECT, size) == Target("10.0.0.5", 23)
+    assert end.origin is None
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_origin_before_it_names_the_client(size: int) -> None:
+    """However it is cut; a second one, or one of another size, ends the socket."""
+    end = AwaitConnect()
+    assert fed(end, ORIGIN + CONNECT, size) == Target("10.0.0.5", 23)
+    assert end.origin == CLIENT
+    for wrong in (
+        ORIGIN + ORIGIN,
+        encode_frame(Command.ORIGIN, 0, b"\4"),
+        ORIGIN.replace(b"\x1e\0", b"\x1e\1"),
+    ):
+        with pytest.raises(RemoteError, match=r"ORIGIN|command 30"):
+            fed(AwaitConnect(), wrong, size)
 
 
 @pytest.mark.parametrize("size", [1, 3, 1000])

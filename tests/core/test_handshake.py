@@ -714,13 +714,14 @@ IDENTITY = tlv(1, b"plc-7") + tlv(2, AGENT_NONCE)
 
 
 def test_features_are_four_bytes_of_bits() -> None:
-    """Bit 0 is data sockets, at both ends; bits that we do not know mean nothing, other sizes are refused."""
+    """Data sockets and ORIGIN have a bit each; unknown bits mean nothing, other sizes are refused."""
     assert b"\5\4\0\0\0\1" in encode_agent_hello(
         AgentHello(SERIAL, AGENT_NONCE, (), features=Feature.DATA_SOCKETS)
     )
     assert b"\5\4\0\0\0\1" in encode_server_hello(ServerHello(features=Feature.DATA_SOCKETS))
-    assert decode_agent_hello(IDENTITY + tlv(5, b"\0\0\0\xff"), 64).features == Feature.DATA_SOCKETS
-    assert decode_server_hello(tlv(5, b"\0\0\0\xff")).features == Feature.DATA_SOCKETS
+    known = Feature.DATA_SOCKETS | Feature.ORIGIN
+    assert decode_agent_hello(IDENTITY + tlv(5, b"\0\0\0\xff"), 64).features == known
+    assert decode_server_hello(tlv(5, b"\0\0\0\xff")).features == known
     for value in (b"", b"\1", bytes(5)):
         with pytest.raises(RemoteError, match="FEATURES"):
             decode_agent_hello(IDENTITY + tlv(5, value), 64)
@@ -829,7 +830,7 @@ offer_lists = st.lists(
         texts,
         st.integers(0, 2**31 - 1),
         st.integers(1024, 2**32 - 1),
-        st.sampled_from([Feature(0), Feature.DATA_SOCKETS]),
+        st.sampled_from([Feature(0), Feature.DATA_SOCKETS, Feature(3)]),
     )
 )
 def test_every_agent_hello_survives_the_wire(hello: AgentHello) -> None:
@@ -846,7 +847,7 @@ def test_every_agent_hello_survives_the_wire(hello: AgentHello) -> None:
         st.integers(1024, 2**32 - 1),
         st.integers(1, 65535).map(float),
         st.integers(0, 65535).map(lambda tenths: tenths / 10),
-        st.sampled_from([Feature(0), Feature.DATA_SOCKETS]),
+        st.sampled_from([Feature(0), Feature.DATA_SOCKETS, Feature(3)]),
         st.sampled_from([b"", bytes(32)]),
     )
 )

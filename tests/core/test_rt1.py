@@ -21,6 +21,7 @@ from revtunnel.wire.commands import (
 )
 from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.frames import Frame, encode_frame
+from revtunnel.wire.origin import Origin, encode_origin
 from revtunnel.wire.reasons import Ended, GoAway
 from revtunnel.wire.targets import Target
 from tests.core.joined import TARGET, End, Joined, Stream, glitches, joined_rt1
@@ -776,3 +777,64 @@ def test_tickets_reach_an_agent_that_has_data_sockets() -> None:
         agent.read(encode_frame(Command.WANT, 0, bytes(17)))
     with pytest.raises(RemoteError, match="WANT on a link that is up"):
         End(Rt1Mux(LinkLimits(), False, 0.0, CreditPool(0))).read(said)
+
+
+def named(agent_asks: bool = True) -> Joined:
+    """Two ends whose HELLOs had the bit for ORIGIN, or had it not."""
+    limits, pool = LinkLimits(), CreditPool(1 << 30)
+    return Joined(
+        Rt1Mux(limits, True, 0.0, pool, origins=agent_asks),
+        Rt1Mux(limits, False, 0.0, pool, origins=agent_asks),
+    )
+
+
+CLIENT = Origin("192.0.2.1", 56324, "198.51.100.9", 443)
+
+
+@pytest.mark.parametrize("cut", [1, 1000])
+def test_an_agent_that_asked_learns_where_a_client_comes_from(cut: int) -> None:
+    """ORIGIN stands before CONNECT, in one write; a client without an address has none."""
+    joined = named()
+    for origin in (CLIENT, None, CLIENT):
+        joined.server.connect(TARGET, origin)
+    joined.settle(cut)
+    said = [frame.command for frame in joined.server.wrote]
+    assert said == [Command.ORIGIN, Command.CONNECT, Command.CONNECT, Command.ORIGIN, Command.CONNECT]
+    assert [stream.channel.origin for stream in joined.agent.streams] == [CLIENT, None, CLIENT]
+
+
+def test_an_agent_that_did_not_ask_learns_nothing() -> None:
+    """No ORIGIN is sent, and one that comes ends the link; so it does at a server."""
+    joined = named(agent_asks=False)
+    joined.server.connect(TARGET, CLIENT)
+    joined.settle()
+    assert [frame.command for frame in joined.server.wrote] == [Command.CONNECT]
+    assert joined.agent.streams[0].channel.origin is None
+    frame = encode_frame(Command.ORIGIN, 1, encode_origin(CLIENT))
+    for end in (joined.agent, named().server):
+        with pytest.raises(RemoteError, match="ORIGIN on a link that is up"):
+            end.read(frame)
+
+
+def test_origin_belongs_to_the_connect_behind_it() -> None:
+    """Another number there, a second ORIGIN, or a payload that is none: the link ends, nobody is mistaken."""
+    origin = encode_frame(Command.ORIGIN, 1, encode_origin(CLIENT))
+    for wrong, why in (
+        (origin + encode_frame(Command.CONNECT, 2, encode_connect(TARGET)), "CONNECT for channel 2 behind"),
+        (origin + origin, "instead of CONNECT"),
+        (encode_frame(Command.ORIGIN, 1, b"\4" + bytes(11)), "ORIGIN of 12 bytes"),
+        (encode_frame(Command.ORIGIN, 1, bytes(38)), "ORIGIN of 38 bytes, limit 37"),
+    ):
+        agent = named().agent
+        with pytest.raises(RemoteError, match=why):
+            agent.read(wrong)
+        assert agent.streams == []
+
+
+def test_an_origin_before_a_connect_that_cannot_be_dialled_is_gone_with_it() -> None:
+    """The next client is not taken for that one."""
+    joined = named()
+    joined.agent.read(encode_frame(Command.ORIGIN, 1, encode_origin(CLIENT)))
+    joined.agent.read(encode_frame(Command.CONNECT, 1, b"bad!") + encode_frame(Command.CLOSE, 1))
+    joined.agent.read(encode_frame(Command.CONNECT, 2, encode_connect(TARGET)))
+    assert [stream.channel.origin for stream in joined.agent.streams] == [None]

@@ -74,6 +74,7 @@ COMMANDS = "link-extension.md Commands"
 NEGOTIATION = "link-extension.md Negotiation"
 DATA_SOCKETS = "link-extension.md Data sockets"
 ENROLMENT = "docs/link-protocol.rst Enrolment"
+ORIGINS = "docs/link-protocol.rst The client's address"
 _NONCE = bytes(range(32))
 _MARK = bytes(range(1, 9))
 _TICKETS = bytes(range(16)), bytes(range(16, 32))
@@ -159,6 +160,14 @@ RT1 = [
         0x1D,
         0,
         b"\x01\x00\x030\x01\x00\x00\x040\x02\x05\x00",
+    ),
+    _vector(
+        "ORIGIN 192.0.2.1:56324 to 198.51.100.9:443",
+        ORIGINS,
+        "00 0d 1e 07 04 c0 00 02 01 dc 04 c6 33 64 09 01 bb",
+        0x1E,
+        7,
+        b"\x04\xc0\x00\x02\x01\xdc\x04\xc6\x33\x64\x09\x01\xbb",
     ),
 ]
 

@@ -79,6 +79,7 @@ def test_the_table_gives_the_sizes_that_are_enforced() -> None:
         Command.RESET: 201,
         Command.GOAWAY: 203,
         Command.WANT: 4096,
+        Command.ORIGIN: 37,
     }
     assert rows["DATA"] == "1..65535 bytes"
 
@@ -350,7 +351,7 @@ def test_want_golden() -> None:
     assert encode_want(tickets) == payload
     assert [number_of(ticket) for ticket in tickets] == [0x00010203, 0x10111213]
     assert EXACT_SIZE[Command.ATTACH] == TICKET_SIZE == 16
-    assert Feature.DATA_SOCKETS == 1
+    assert (Feature.DATA_SOCKETS, Feature.ORIGIN) == (1, 2)
 
 
 @pytest.mark.parametrize("size", [0, 1, 15, 17, 33, 16 * MAX_TICKETS + 16])
