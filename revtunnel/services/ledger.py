@@ -1,4 +1,4 @@
-"""The ledger: port leases and device keys in the state file.
+"""The ledger: port leases and device keys in the state file, and what certificate_book.py keeps there.
 
 Rule of this file: saving never raises into whoever changed something. What the disk does not take is kept in
 memory, counts at once for every question, is told in ``problem``, and goes to the disk with the next change.
@@ -14,7 +14,7 @@ import contextlib
 import heapq
 import math
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from revtunnel.core.lease_rows import Row
@@ -31,8 +31,19 @@ _PUT = {
     "leases": "INSERT OR REPLACE INTO leases (port, pool, serial, target, state, wanted, until)"
     " VALUES (?, ?, ?, ?, ?, ?, ?)",
     "keys": "INSERT OR REPLACE INTO keys (serial, stored_key, server_key, enrolled) VALUES (?, ?, ?, ?)",
+    "certificates": "INSERT OR REPLACE INTO certificates"
+    " (fingerprint, name, kind, number, until, issued, revoked) VALUES (?, ?, ?, ?, ?, ?, ?)",
+    "barred": "INSERT OR REPLACE INTO barred (serial, since) VALUES (?, ?)",
+    "tokens": "INSERT OR REPLACE INTO tokens (mark, serial, until) VALUES (?, ?, ?)",
 }
-_REMOVE = {"leases": "DELETE FROM leases WHERE port = ?", "keys": "DELETE FROM keys WHERE serial = ?"}
+_REMOVE = {
+    "leases": "DELETE FROM leases WHERE port = ?",
+    "keys": "DELETE FROM keys WHERE serial = ?",
+    "certificates": "DELETE FROM certificates WHERE fingerprint = ?",
+    "barred": "DELETE FROM barred WHERE serial = ?",
+    "tokens": "DELETE FROM tokens WHERE mark = ?",
+}
+Change = tuple[str, "int | str | bytes", "tuple[Any, ...] | None"]
 
 
 class DeviceKey(NamedTuple):
@@ -61,9 +72,9 @@ class SqliteLedger:
         self._connection = self._file.connection
         self._wall = wall
         # table and key -> whole row, or None to remove it: what is not on the disk yet
-        self._pending: dict[tuple[str, int | str], tuple[Any, ...] | None] = {}
+        self._pending: dict[tuple[str, int | str | bytes], tuple[Any, ...] | None] = {}
         # all keys are held, so that a disk that cannot be read never makes a device look as if it had none
-        stored = self._select("SELECT serial, stored_key, server_key, enrolled FROM keys")
+        stored = self.select("SELECT serial, stored_key, server_key, enrolled FROM keys")
         self._keys = {serial: DeviceKey(*values) for serial, *values in stored}
 
     @property
@@ -75,6 +86,19 @@ class SqliteLedger:
     def moved_aside(self) -> str | None:
         """Where a damaged file was moved to. Its keys are not known: enrolled devices look new."""
         return self._file.moved_aside
+
+    @property
+    def doubtful(self) -> str | None:
+        """A damaged file beside ours, from whatever start: who was enrolled or revoked may be in it only.
+
+        The doubt ends when an operator has taken that file away.
+        """
+        return next(iter(self._file.aside), None)
+
+    @property
+    def wall(self) -> float:
+        """Seconds since 1970."""
+        return self._wall()
 
     def close(self) -> None:
         """Try once more to save what is pending, and close the file."""
@@ -90,8 +114,8 @@ class SqliteLedger:
             LedgerError: the file cannot be read.
         """
         now = self._wall()
-        stored = self._select("SELECT port, pool, serial, target, state, wanted, until FROM leases")
-        known: dict[int | str, tuple[Any, ...] | None] = {values[0]: values for values in stored}
+        stored = self.select("SELECT port, pool, serial, target, state, wanted, until FROM leases")
+        known: dict[int | str | bytes, tuple[Any, ...] | None] = {values[0]: values for values in stored}
         known.update({key: values for (table, key), values in self._pending.items() if table == "leases"})
         rows = [self._row(values, now) for values in known.values() if values is not None]
         return [row for row in rows if row is not None]
@@ -144,13 +168,25 @@ class SqliteLedger:
         """A page of enrolled serials in order, above ``after``."""
         return heapq.nsmallest(limit, (serial for serial in self._keys if serial > after))
 
-    # ---- within
+    # ---- what others keep here
 
-    def _select(self, query: str) -> list[tuple[Any, ...]]:
+    def change(self, changes: Iterable[Change]) -> None:
+        """Keep rows (table, key, whole row) or, with None for the row, drop them, in one transaction."""
+        self._pending.update({(table, key): row for table, key, row in changes})
+        self._flush()
+
+    def select(self, query: str) -> list[tuple[Any, ...]]:
+        """Rows that are on the disk.
+
+        Raises:
+            LedgerError: the file cannot be read.
+        """
         try:
             return self._connection.execute(query).fetchall()
         except sqlite3.DatabaseError as error:
             raise LedgerError(f"{self._file.path}: {error}") from None
+
+    # ---- within
 
     def _flush(self) -> None:
         """Bring what is pending to the disk, all or nothing."""

@@ -31,11 +31,21 @@ _UPGRADES = (
         " stored_key BLOB NOT NULL CHECK (length(stored_key) = 32),"
         " server_key BLOB NOT NULL CHECK (length(server_key) = 32), enrolled REAL NOT NULL) WITHOUT ROWID",
     ),
+    (
+        "CREATE TABLE certificates (fingerprint TEXT PRIMARY KEY, name TEXT NOT NULL, kind TEXT NOT NULL,"
+        " number TEXT NOT NULL, until REAL NOT NULL, issued REAL NOT NULL, revoked REAL) WITHOUT ROWID",
+        "CREATE TABLE barred (serial TEXT PRIMARY KEY, since REAL NOT NULL) WITHOUT ROWID",
+        "CREATE TABLE tokens (mark BLOB PRIMARY KEY CHECK (length(mark) = 32), serial TEXT NOT NULL,"
+        " until REAL NOT NULL) WITHOUT ROWID",
+    ),
 )
 SCHEMA = len(_UPGRADES)
 _SHAPE = (
     "SELECT port, pool, serial, target, state, wanted, until FROM leases LIMIT 0",
     "SELECT serial, stored_key, server_key, enrolled FROM keys LIMIT 0",
+    "SELECT fingerprint, name, kind, number, until, issued, revoked FROM certificates LIMIT 0",
+    "SELECT serial, since FROM barred LIMIT 0",
+    "SELECT mark, serial, until FROM tokens LIMIT 0",
 )
 
 _DAMAGE = (
@@ -71,6 +81,11 @@ class StateFile:
         except BaseException:
             self._unlock()
             raise
+
+    @property
+    def aside(self) -> list[str]:
+        """Damaged files that stand beside it, from this start or an earlier one."""
+        return [] if self.path is None else [name for name in _aside(self.path) if os.path.exists(name)]
 
     def close(self) -> None:
         """Close the file and let another server have it."""
@@ -192,9 +207,13 @@ def _upgrade(connection: sqlite3.Connection) -> None:
     connection.execute("COMMIT")
 
 
+def _aside(path: str) -> list[str]:
+    return [f"{path}.corrupt-{number}" for number in range(1, MOST_ASIDE + 1)]
+
+
 def _move_aside(path: str) -> str:
     """Rename a damaged file and what belongs to it; returns its new name."""
-    names = [f"{path}.corrupt-{number}" for number in range(1, MOST_ASIDE + 1)]
+    names = _aside(path)
     aside = next((name for name in names if not os.path.exists(name)), names[-1])
     os.replace(path, aside)
     for suffix in ("-wal", "-shm"):

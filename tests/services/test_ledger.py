@@ -219,6 +219,21 @@ def test_n37_damage_again_and_again_fills_no_disk(path: str) -> None:
     assert len(list(Path(path).parent.glob("*.corrupt-?"))) == 9
 
 
+def test_n37_a_moved_file_leaves_doubt_until_somebody_takes_it_away(path: str) -> None:
+    """Who was enrolled or revoked may be in it only; a restart does not make that good."""
+    with opened(path) as ledger:
+        assert ledger.doubtful is None
+    Path(path).write_bytes(b"x" * 5000)
+    for _ in range(2):
+        with opened(path) as ledger:
+            assert ledger.doubtful == path + ".corrupt-1"
+            moved = Path(path + ".corrupt-1").rename(path + ".kept")
+            assert ledger.doubtful is None
+            moved.rename(path + ".corrupt-1")
+    with opened(None) as ledger:
+        assert ledger.doubtful is None
+
+
 def test_n37_an_empty_file_is_a_new_one_with_a_warning(path: str) -> None:
     """Cut to nothing: there is nothing to keep, but the operator should know."""
     fill(path)
@@ -261,7 +276,8 @@ def test_an_older_file_is_brought_up_to_date(path: str) -> None:
     """The first schema had leases only; they stay."""
     fill(path, 3)
     with contextlib.closing(sqlite3.connect(path)) as other:
-        other.execute("DROP TABLE keys")
+        for table in ("keys", "certificates", "barred", "tokens"):
+            other.execute(f"DROP TABLE {table}")
         other.execute("PRAGMA user_version = 1")
     with opened(path) as ledger:
         assert ledger.warnings == []
@@ -269,6 +285,19 @@ def test_an_older_file_is_brought_up_to_date(path: str) -> None:
         ledger.put_key("plc-7", ONE, TWO)
     with opened(path) as ledger:
         assert ledger.serials_with_keys() == ["plc-7"]
+
+
+def test_a_file_without_certificates_gets_their_tables(path: str) -> None:
+    """The second schema had leases and keys; both stay."""
+    fill(path, 3)
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        for table in ("certificates", "barred", "tokens"):
+            other.execute(f"DROP TABLE {table}")
+        other.execute("PRAGMA user_version = 2")
+    with opened(path) as ledger:
+        assert (ledger.warnings, ledger.serials_with_keys()) == ([], ["plc-7"])
+        ledger.change([("barred", "plc-8", ("plc-8", 1.0))])
+        assert ledger.select("SELECT serial FROM barred") == [("plc-8",)]
 
 
 def test_another_programs_database_is_not_touched(path: str) -> None:

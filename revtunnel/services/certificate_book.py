@@ -1,0 +1,154 @@
+"""Which certificates were issued, which do not count any more, and the tokens that wait: kept in the ledger.
+
+Rule of this file: what it says is true at once, also while the disk does not take it (see ledger.py). A
+certificate that is not known here is judged by its serial alone: another authority may have issued it.
+
+Source: faults.md "Device identity" (revocation); ours.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from revtunnel.core.enrolment import TokenRow
+from revtunnel.services.ledger import SqliteLedger
+
+__all__ = ["AUTHORITY", "DEVICE", "SERVER", "CertificateBook", "CertificateRow"]
+
+AUTHORITY, DEVICE, SERVER = "authority", "device", "server"  # kinds
+KEPT = 30 * 86400.0  # seconds that a certificate is remembered after its end
+DAY = 86400.0
+
+
+class CertificateRow(NamedTuple):
+    """One certificate. Times are seconds since 1970."""
+
+    fingerprint: str  # SHA-256, hexadecimal
+    name: str  # serial of the device; names of the server, with blanks between
+    kind: str
+    number: str  # the certificate's own serial number, hexadecimal
+    until: float
+    issued: float
+    revoked: float | None = None
+
+
+class CertificateBook:
+    """Certificates and tokens (``core.enrolment.TokenStore``). One thread only."""
+
+    def __init__(self, ledger: SqliteLedger) -> None:
+        """Read what the ledger has.
+
+        Raises:
+            LedgerError: the file cannot be read.
+        """
+        self._ledger = ledger
+        self._rows: dict[str, CertificateRow] = {}
+        self._of: dict[str, set[str]] = {}  # serial -> fingerprints
+        fields = ", ".join(CertificateRow._fields)
+        for values in ledger.select(f"SELECT {fields} FROM certificates"):
+            self._hold(CertificateRow(*values))
+        self._barred = {serial for (serial,) in ledger.select("SELECT serial FROM barred")}
+        self._drop([row for row in self._rows.values() if self._forgotten(row)])
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    # -- certificates
+
+    def revoked(self, serial: str, fingerprint: str) -> bool:
+        """Whether a device's certificate, good otherwise, does not count. Asked at every handshake."""
+        row = self._rows.get(fingerprint)
+        if row is not None:
+            return row.revoked is not None
+        return serial in self._barred or self._ledger.doubtful is not None
+
+    def knows(self, serial: str) -> bool:
+        """Whether the device has, or had, a certificate: then it has to show one."""
+        return serial in self._of or serial in self._barred
+
+    def good(self, serial: str) -> list[CertificateRow]:
+        """The certificates of a device that count now."""
+        now = self._ledger.wall
+        return [row for row in self._of_serial(serial) if row.revoked is None and row.until > now]
+
+    def issued_today(self, serial: str) -> int:
+        """How many certificates a device got in the last 24 hours."""
+        since = self._ledger.wall - DAY
+        return sum(row.issued > since for row in self._of_serial(serial))
+
+    def rows(self, kind: str) -> list[CertificateRow]:
+        """All of a kind, the newest last."""
+        return sorted((row for row in self._rows.values() if row.kind == kind), key=lambda row: row.issued)
+
+    def put(self, row: CertificateRow) -> None:
+        """Remember a certificate; what ended long ago of the same name is forgotten."""
+        self._hold(row)
+        self._ledger.change([("certificates", row.fingerprint, tuple(row))])
+        self._drop([old for old in self._of_serial(row.name) if self._forgotten(old)])
+
+    def revoke(self, serial: str) -> int:
+        """Let no certificate of a device count that was issued up to now, by whomever; how many were good."""
+        good, now = self.good(serial), self._ledger.wall
+        rows = [row._replace(revoked=now) for row in self._of_serial(serial) if row.revoked is None]
+        for row in rows:
+            self._rows[row.fingerprint] = row
+        self._barred.add(serial)
+        changes = [("certificates", row.fingerprint, tuple(row)) for row in rows]
+        self._ledger.change([*changes, ("barred", serial, (serial, now))])
+        return len(good)
+
+    def lift(self, serial: str) -> bool:
+        """Let certificates of another authority count again; ours stay revoked. False: nothing to do."""
+        if serial not in self._barred:
+            return False
+        self._barred.remove(serial)
+        self._ledger.change([("barred", serial, None)])
+        return True
+
+    def merge(self, rows: Iterable[CertificateRow]) -> None:
+        """Learn what the authority's own list knows; revoked in either is revoked."""
+        changed = []
+        for row in rows:
+            mine = self._rows.get(row.fingerprint)
+            if self._forgotten(row) or (mine and (mine.revoked is not None or row.revoked is None)):
+                continue
+            self._hold(row)
+            changed.append(("certificates", row.fingerprint, tuple(row)))
+        if changed:
+            self._ledger.change(changed)
+
+    # -- tokens
+
+    def tokens(self) -> list[TokenRow]:
+        """All that were kept, with the seconds that are left by the wall clock."""
+        now = self._ledger.wall
+        stored = self._ledger.select("SELECT mark, serial, until FROM tokens")
+        return [TokenRow(mark, serial, until - now) for mark, serial, until in stored]
+
+    def save_tokens(self, rows: Iterable[TokenRow], gone: Iterable[bytes]) -> None:
+        """Keep these, drop those marks."""
+        now = self._ledger.wall
+        kept = [("tokens", row.mark, (row.mark, row.serial, now + row.left)) for row in rows]
+        self._ledger.change([*kept, *(("tokens", mark, None) for mark in gone)])
+
+    # -- inside
+
+    def _of_serial(self, serial: str) -> list[CertificateRow]:
+        return [self._rows[fingerprint] for fingerprint in self._of.get(serial, ())]
+
+    def _hold(self, row: CertificateRow) -> None:
+        self._rows[row.fingerprint] = row
+        if row.kind == DEVICE:
+            self._of.setdefault(row.name, set()).add(row.fingerprint)
+
+    def _forgotten(self, row: CertificateRow) -> bool:
+        return row.until + KEPT < self._ledger.wall
+
+    def _drop(self, rows: list[CertificateRow]) -> None:
+        for row in rows:
+            del self._rows[row.fingerprint]
+            if row.kind == DEVICE:
+                self._of[row.name].discard(row.fingerprint)
+                if not self._of[row.name]:
+                    del self._of[row.name]
+        if rows:
+            self._ledger.change([("certificates", row.fingerprint, None) for row in rows])
