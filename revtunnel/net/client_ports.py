@@ -8,7 +8,7 @@ Source: house.md (leases, listener); faults.md H9, N3, C10; issue "absent = clos
 """
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from twisted.internet.error import CannotListenError
@@ -21,6 +21,8 @@ from revtunnel.core.pools import Lease
 from revtunnel.net.clients import ClientFactory, ClientSocket
 
 __all__ = ["ClientPorts", "OpenPort"]
+
+PAGE = 200  # leases looked at in one step
 
 
 class _Door(ServerFactory):
@@ -104,6 +106,28 @@ class ClientPorts:
             if not self.refuses.get(port.lease.pool, False):
                 self._close((serial, port.factory.name))
 
+    def keep_promises(self, make: Callable[[str, str], ClientFactory], most: int) -> None:
+        """Let the ports of devices that are away stand as their pools say: after a start, and other settings.
+
+        Args:
+            make: gives the factory of a serial and the name of its target.
+            most: sockets that may be open for clients; ports beyond stay closed until their device comes.
+        """
+        for use in list(self._open):
+            lease = self.leases.find(*use)
+            if lease is not None and lease.sticky and not self.refuses.get(lease.pool, False):
+                self._close(use)
+        after = 0
+        while page := self.leases.ports(after, PAGE):
+            after = page[-1].port
+            for lease in page:
+                if lease.sticky and self.refuses.get(lease.pool, False) and lease.use not in self._open:
+                    if len(self._open) >= most:
+                        detail = f"{most} client ports are open; those of devices that are away stay closed"
+                        self._report(ListenerRefused(*lease.use, detail))
+                        return
+                    self._open_early(lease, make(*lease.use))
+
     def withdraw(self, serial: str, names: set[str], now: float) -> None:
         """Close the sockets of targets that the device no longer offers."""
         for port in self.of(serial):
@@ -133,6 +157,17 @@ class ClientPorts:
                 return OpenPort(lease, door, port)
         inherited.door.clients = factory
         return OpenPort(lease, inherited.door, inherited.port)
+
+    def _open_early(self, lease: Lease, factory: ClientFactory) -> None:
+        """Open the port of a device that is away; one that cannot be had is left for its return to settle."""
+        door = _Door(factory)
+        try:
+            port = self._reactor.listenTCP(lease.port, door, self._backlog, lease.address)
+        except CannotListenError as error:
+            self._report(ListenerRefused(*lease.use, str(error)))
+            return
+        self._open[lease.use] = OpenPort(lease, door, port)
+        self._report(ListenerOpened(*lease.use, lease.port))
 
     def _close_displaced(self, heir: Lease | None = None) -> OpenPort | None:
         """Close the sockets of leases that ended for others; the one at the heir's port is its own now."""

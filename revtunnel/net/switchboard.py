@@ -31,9 +31,11 @@ from revtunnel.net.client_ports import ClientPorts
 from revtunnel.net.clients import ClientFactory, ClientSocket
 from revtunnel.net.server_link import AgentListener, ServerLink, ServerLinkFactory
 from revtunnel.wire.reasons import Ended, GoAway
-from revtunnel.wire.targets import Offer
+from revtunnel.wire.targets import Offer, Target
 
 __all__ = ["Switchboard"]
+
+NOWHERE = Target("invalid", 0)  # what a device that is away offers; its clients are refused
 
 
 class Switchboard:
@@ -152,6 +154,12 @@ class Switchboard:
         self.report(LinkRefused(link.listener.rules.name, link.peer, link.serial, reason, detail))
 
     # -- clients
+
+    def keep_promises(self) -> None:
+        """Open the ports that refuse for devices which are away; half of our sockets may go there."""
+        self.ports.keep_promises(
+            lambda serial, name: self._client_factory(serial, Offer(name, NOWHERE)), self._descriptors // 2
+        )
 
     def _client_factory(self, serial: str, offer: Offer) -> ClientFactory:
         ask = self._admit_client, self._refused, self._left

@@ -104,6 +104,7 @@ class Server(MultiService):
     def privilegedStartService(self) -> None:
         self._build()
         self._listen()
+        self.switchboard.keep_promises()
         super().privilegedStartService()
 
     def startService(self) -> None:
@@ -212,6 +213,7 @@ class Server(MultiService):
         """Apply new settings to what runs; listeners that came or went need a restart."""
         self.switchboard.set_limits(new.limits)
         self.ports.refuses = _refusing(new)
+        self.switchboard.keep_promises()
         for listener in new.listeners:
             if listener.name in self.switchboard.listeners:
                 self.switchboard.listeners[listener.name] = agent_listener(listener, new)

@@ -65,6 +65,19 @@ def test_n21_kill_9_of_the_server(lab: Lab) -> None:
                 served_again(port)
 
 
+def test_ports_of_a_pool_that_refuses_are_open_before_their_device_is_back(lab: Lab) -> None:
+    """A server that starts again refuses the clients of a device that stays away; it does not ignore them."""
+    with Echo() as echo:
+        server = lab.server({"pool default": {"absent": "refuse"}}).start()
+        agent = lab.agent(server, offers={"echo": echo.target}).start()
+        port = server.client_port("plc-7", "echo")
+        agent.stop()
+        server.stop()
+        server.start()
+        assert end_of_new(port) == "reset"
+        server.wait_event("client-refused", reason="device-absent")
+
+
 def test_c4_a_stale_admin_socket_is_no_obstacle_and_a_live_one_is(lab: Lab) -> None:
     """A path that nobody listens on is taken over; that of a running server is not."""
     server = lab.server()

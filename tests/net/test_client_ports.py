@@ -124,6 +124,69 @@ def test_a_pool_that_refuses_keeps_its_ports_open() -> None:
     world.finish()
 
 
+def restarted(world: World, refuses: bool = True) -> None:
+    """As after a restart: every device is away, nothing is open."""
+    world.agents["plc-1"].uplink.stop(0.0)
+    world.pump()
+    world.ports.close_all()
+    world.ports.refuses = {"default": refuses}
+
+
+def test_a_pool_that_refuses_does_so_after_a_restart() -> None:
+    """The promised ports open before their devices come, refuse, and are the devices' own when they do."""
+    world = World()
+    opened = ports(world)
+    restarted(world)
+    world.switchboard.keep_promises()
+    assert ports(world) == opened
+    client = world.client()
+    world.pump()
+    assert client.was_reset
+    assert world.switchboard.counts["client-refused device-absent"] == 1
+    world.add_agent("plc-1", (CONSOLE, WEB))
+    world.pump()
+    assert ports(world) == opened
+    client, service = world.talk()
+    client.say(b"here")
+    world.pump()
+    assert service.data == b"here"
+    world.finish()
+
+
+def test_promises_follow_the_settings() -> None:
+    """A pool that closes opens nothing early, and closes what another rule had open."""
+    world = World()
+    opened = ports(world)
+    restarted(world, refuses=False)
+    world.switchboard.keep_promises()
+    assert ports(world) == {}
+    world.ports.refuses = {"default": True}
+    world.switchboard.keep_promises()
+    assert ports(world) == opened
+    world.ports.refuses = {}
+    world.switchboard.keep_promises()
+    assert ports(world) == {}
+    world.finish()
+
+
+def test_promises_that_cannot_be_kept_at_the_start() -> None:
+    """A port that another program has is reported and left; no more sockets are opened than allowed."""
+    world = World()
+    restarted(world)
+    world.reactor.taken = {20000: errno.EADDRINUSE}
+    world.switchboard.keep_promises()
+    assert ports(world) == {"web": 20001}
+    assert [fact.target for fact in world.of(ListenerRefused)] == ["console"]
+    world.reactor.taken = {}
+    world.ports.close_all()
+    world.switchboard._descriptors = 2
+    world.switchboard.keep_promises()
+    assert ports(world) == {"console": 20000}
+    assert "1 client ports are open" in world.of(ListenerRefused)[-1].detail
+    world.switchboard._descriptors = 10_000
+    world.finish()
+
+
 def test_ports_of_a_device_that_stays_away_are_closed_in_the_end() -> None:
     """The lease is over: also a refusing listener closes."""
     world = World(refuses=True)
