@@ -105,6 +105,7 @@ class ServerLimits:
 
     pending: int = 512  # connections that have not finished their handshake
     pending_per_source: int = 64  # the same from one address
+    handshakes: int = 200  # TLS handshakes in progress; those beyond wait, unread
     clients: int = 10_000  # client connections in all
     clients_per_device: int = 255  # client connections to one device
     pool: int = 256 * MIB  # bytes of credit beyond first_window, all links

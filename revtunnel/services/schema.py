@@ -92,6 +92,8 @@ _ANY = count("connections", 1, 65535)
 _HOUR = seconds(1, 3600)
 _QUEUE = size(4 * KIB, GIB)
 _NAME = text("name", "1 to 32 of A-Z a-z 0-9 . _ -", r"[A-Za-z0-9._-]{1,32}")
+_PEM = path(4096, "none")
+_TLS_LEAST = Key("tls_least", word("1.3", "1.2"), "1.3", "oldest version of TLS that is spoken", True)
 _PEOPLE = many("user, uid or @group", read_person, 0, 64)
 _LOG = (
     Key("log_format", word("text", "json"), "text", "form of a log line: for people, or one JSON object"),
@@ -125,6 +127,19 @@ _LISTENER = (
         "legacy: services of the device, one a line; CLIENTPORT 0: one from the pool; needed there"),
     Key("probe", yes_no(), "yes", "legacy: offer rt1 first; a real device ignores the offer unharmed"),
     Key("heartbeat", yes_no(), "yes", "legacy: test a silent link with DATA for the unused channel 0"),
+    Key("tls", yes_no(), "no", "agents have to come with TLS; needs certificate and certificate_key", True),
+    Key("certificate", _PEM, "none", "of the server, for the name or address that agents dial, extended key "
+        "usage serverAuth; behind it those that lead to its authority", True),
+    Key("certificate_key", _PEM, "none", "file with its private key, closed to others", True),
+    Key("authority", _PEM, "none", "certificates of those who sign device certificates", True),
+    Key("device_certificates", word("required", "optional", "no"), "required",
+        "required: an agent must show a certificate, whose URI urn:revtunnel:device:SERIAL says which device "
+        "it is, extended key usage clientAuth; optional: may; no: is not asked, keys decide", True),
+    Key("crl", _PEM, "none", "certificates that the authority took back; a list that is not current lets "
+        "nobody in", True),
+    _TLS_LEAST,
+    Key("allow_plaintext", yes_no(), "no",
+        "INSECURE: lets other machines in without TLS; no: such a listener does not start"),
 )  # fmt: skip
 _POOL = (
     Key("ranges", many("PORT or LOW-HIGH", read_range, 1, 64), "20000-20999",
@@ -141,6 +156,7 @@ _RESERVATION = Key("SERIAL/TARGETNAME", Kind("port", "1 to 65535", read_port), "
 _LIMITS = (
     _server("pending", _ANY, "agents that have not finished their handshake"),
     _server("pending_per_source", _ANY, "the same from one address; behind NAT many devices share one"),
+    _server("handshakes", _ANY, "TLS handshakes in progress; the next ones wait"),
     _server("clients", count("connections", 1, 1_000_000), "clients in all"),
     _server("clients_per_device", _ANY, "clients of one device"),
     _server("pool", size(0, 64 * GIB), "credit beyond first_window, all links"),
@@ -196,11 +212,25 @@ _agent = partial(_limit, AgentLimits)
 _AGENT = (
     Key("servers", many("HOST:PORT", read_dialled, 0, 16), "",
         "servers, tried in turn; at least one is needed", True),
-    Key("serial", serial("auto"), "auto", "name of the device; auto: the host name"),
+    Key("serial", serial("auto"), "auto",
+        "name of the device; auto: the one in its certificate, else the host name"),
     Key("key_file", path(4096, "auto", "none"), "auto", "file with the device key, closed to others; auto: "
         "revtunnel.key in $CREDENTIALS_DIRECTORY, none where there is no such file"),
     Key("local", many("[NAME=]HOST:PORT or unix:PATH", parse_offer, 0, 255), "",
         "what the agent may dial for the server, and nothing else; at least one is needed"),
+    Key("tls", word("auto", "yes", "no"), "auto", "auto: yes, but for a server on this machine (127.0.0.1, "
+        "::1, localhost) while neither authority nor certificate is set; no: plaintext, see allow_plaintext",
+        True),
+    Key("authority", path(4096, "system"), "system",
+        "certificates of those who sign the server's; system: whom this machine trusts", True),
+    Key("server_name", text("name", "auto, or a host name or an address", r"[A-Za-z0-9._:-]{1,253}"), "auto",
+        "whom the server's certificate must name; auto: the host of servers, as it is written there", True),
+    Key("certificate", _PEM, "none", "of the device: URI urn:revtunnel:device:SERIAL, extended key usage "
+        "clientAuth; behind it those that lead to its authority", True),
+    Key("certificate_key", _PEM, "none", "file with its private key, closed to others", True),
+    _TLS_LEAST,
+    Key("allow_plaintext", yes_no(), "no",
+        "INSECURE: with tls = no, speaks to servers on other machines all the same", True),
     Key("legacy", yes_no(), "no", "the server is a ReadyAgent server that nobody changed: never speak rt1"),
     _agent("dial", seconds(0.1, 300), "time for one target, name resolution included"),
     _agent("dials", count("dials", 1, 1024), "dials in flight per link"),
@@ -216,7 +246,7 @@ _AGENT = (
 SECTIONS = (
     Section("server", "server", "The server as a whole.", _SERVER),
     Section("listener", "server", "A door for agents. Without any, [listener main] is assumed.", _LISTENER,
-            True, "The settings of TLS will stand here; this version has none."),
+            True),
     Section("pool", "server", "Ports for clients. Without any, [pool default] is assumed.", _POOL, True),
     Section("reservations", "server", "Ports that belong to one target of one device for ever.",
             entry=_RESERVATION),
@@ -246,7 +276,10 @@ On SIGHUP all is read again; if anything is wrong the old settings stay.""".spli
 _EXAMPLE = """\
 [listener main]
 address = 0.0.0.0:2065, [::]:2065
-keys = required
+tls = yes
+certificate = /etc/revtunnel/server.pem
+certificate_key = /etc/revtunnel/server.key
+authority = /etc/revtunnel/authority.pem
 
 [listener press]
 address = 127.0.0.1:2066

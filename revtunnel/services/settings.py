@@ -7,17 +7,15 @@ Source: twisted.md section 7; faults.md C5, C6, "Bind defaults"; ours for the re
 """
 
 import grp
-import ipaddress
-import os
 import pwd
 import re
-import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any
 
 from revtunnel.core.policy import AgentLimits, LinkLimits, ServerLimits
+from revtunnel.net.credentials import private_file_fault
 from revtunnel.services.inifile import (
     DEFAULT_PATH,
     LABEL,
@@ -30,6 +28,13 @@ from revtunnel.services.inifile import (
     read_files,
 )
 from revtunnel.services.schema import SECTIONS, find
+from revtunnel.services.tls_settings import (
+    AgentTls,
+    ListenerTls,
+    check_agent_tls,
+    check_listener_tls,
+    is_loopback,
+)
 from revtunnel.services.values import PortMapping
 from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.serials import parse_serial
@@ -56,7 +61,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True)
-class ListenerSettings:
+class ListenerSettings(ListenerTls):
     """One door for agents; for kind ``legacy`` ``serial`` and ``mappings`` are set, else None and empty."""
 
     name: str
@@ -121,7 +126,7 @@ class ServerSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class AgentSettings:
+class AgentSettings(AgentTls):
     """All that an agent is told."""
 
     servers: tuple[tuple[str, int], ...]  # at least one
@@ -179,7 +184,8 @@ def _named(table: Table, kind: str, default: str) -> list[dict[str, Any]]:
 
 
 def _listener(values: dict[str, Any]) -> ListenerSettings:
-    return ListenerSettings(**{**values, "serial": None if values["serial"] == "none" else values["serial"]})
+    kept: dict[str, Any] = {key: None if value == "none" else value for key, value in values.items()}
+    return ListenerSettings(**kept)
 
 
 def _server(table: Table, around: Surroundings) -> ServerSettings:
@@ -218,11 +224,6 @@ def _reservations(table: Table) -> tuple[Reservation, ...]:
     return tuple(found)
 
 
-def _is_loopback(host: str) -> bool:
-    address = ipaddress.ip_address(host)
-    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
-
-
 def _check_listeners(table: Table, settings: ServerSettings) -> None:
     """Each listener by itself; an open door without keys must have been asked for by name."""
     pools = {pool.name for pool in settings.pools}
@@ -231,11 +232,25 @@ def _check_listeners(table: Table, settings: ServerSettings) -> None:
         if listener.pool not in pools:
             table.complain(label, "pool", f"there is no [pool {listener.pool}]")
         _check_kind(table, label, listener)
-        wide = [host for host, _ in listener.address if not _is_loopback(host)]
-        if wide and listener.keys == "enrolled" and not listener.allow_without_keys:
-            wanted = "" if listener.kind == "legacy" else "keys = required, or, if that is meant, "
-            text = f"{wide[0]} lets devices without keys in from other machines"
-            table.complain(label, "address", f"{text}, wanted: {wanted}allow_without_keys = yes")
+        check_listener_tls(table, label, listener)
+        _check_width(table, label, listener)
+
+
+def _check_width(table: Table, label: str, listener: ListenerSettings) -> None:
+    """Whom a listener that other machines reach lets in, and whether in plain."""
+    wide = [host for host, _ in listener.address if not is_loopback(host)]
+    if not wide:
+        return
+    if listener.keys == "enrolled" and not listener.certified and not listener.allow_without_keys:
+        keys = "" if listener.kind == "legacy" else " or keys = required"
+        text = f"{wide[0]} lets devices without keys in from other machines"
+        wanted = f"tls = yes with device_certificates = required{keys}, or, if that is meant"
+        table.complain(label, "address", f"{text}, wanted: {wanted}, allow_without_keys = yes")
+    if not listener.tls and not listener.allow_plaintext:
+        text = f"{wide[0]} is reached by other machines, and plaintext can be read and altered on the way"
+        table.complain(
+            label, "address", f"{text}, wanted: tls = yes, or, if that is meant, allow_plaintext = yes"
+        )
 
 
 def _check_kind(table: Table, label: str, listener: ListenerSettings) -> None:
@@ -323,6 +338,9 @@ def _check_people(table: Table) -> None:
 
 # ---- the agent
 
+# what stands for nothing in a file
+NOTHING = {"authority": "system", "server_name": "auto", "certificate": "none", "certificate_key": "none"}
+
 
 def load_agent(
     path: str | None = None, overrides: Mapping[Name, Any] | None = None, around: Surroundings | None = None
@@ -338,12 +356,15 @@ def load_agent(
     key_file = table.get("agent", "key_file")
     key_file = {"auto": around.credential(), "none": None}.get(key_file, key_file)
     _check_agent(table, key_file)
-    serial, missing = _identity(table, around)
+    tls = {field.name: table.get("agent", field.name) for field in fields(AgentTls)}
+    tls = {key: None if value == NOTHING.get(key) else value for key, value in tls.items()}
+    serial, missing = _identity(table, around, check_agent_tls(table, AgentTls(**tls)))
     if table.errors or missing:
         raise SettingsError(table.errors) if table.errors else MissingSettings(missing)
     names = ("servers", "local", "legacy", "log_format", "log_level")
     return AgentSettings(
         **{name: table.get("agent", name) for name in names},
+        **tls,
         serial=serial,
         key_file=key_file,
         limits=_part(table, AgentLimits),
@@ -352,15 +373,19 @@ def load_agent(
     )
 
 
-def _identity(table: Table, around: Surroundings) -> tuple[str, list[str]]:
-    """The serial, and what is missing."""
+def _identity(table: Table, around: Surroundings, certified: str) -> tuple[str, list[str]]:
+    """The serial, and what is missing; ``certified`` is the one of the certificate, or ``""``."""
     missing = []
     if not table.get("agent", "servers"):
         missing.append("no server: --server HOST:PORT wanted, or servers in [agent]")
     if not table.get("agent", "local"):
         missing.append("no service to offer: --local [NAME=]HOST:PORT wanted, or local in [agent]")
     serial = table.get("agent", "serial")
-    if serial == "auto":
+    if certified and serial not in ("auto", certified):
+        table.complain("agent", "serial", f"{serial}: the certificate is for device {certified}")
+    if serial == "auto" and certified:
+        serial = certified
+    elif serial == "auto":
         try:
             serial = parse_serial(around.host_name)
         except RemoteError:
@@ -377,22 +402,8 @@ def _check_agent(table: Table, key_file: str | None) -> None:
         table.complain("agent", "local", f"two offers are named {double}, NAME=HOST:PORT wanted")
     if len(offers) > most and table.sound("link", "offers"):
         table.complain("agent", "local", f"{len(offers)} offers, at most {most} wanted: offers in [link]")
-    if key_file is not None and (fault := _key_file_fault(key_file)):
+    if key_file is not None and (fault := private_file_fault(key_file)):
         table.complain("agent", "key_file", f"{key_file}: {fault}")
-
-
-def _key_file_fault(path: str) -> str | None:
-    """Why a file must not, or cannot, hold a key."""
-    try:
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-            status = os.fstat(file.fileno())
-    except OSError as error:
-        return f"{error.strerror}, a file that can be read wanted"
-    if not stat.S_ISREG(status.st_mode):
-        return "not a plain file"
-    if status.st_mode & (stat.S_IROTH | stat.S_IWOTH):
-        return f"mode {stat.S_IMODE(status.st_mode):04o} opens it to everybody, 0600 wanted"
-    return None
 
 
 # ---- what a reload changes
@@ -411,8 +422,9 @@ def changes(
     live: list[str] = []
     restart: list[str] = []
     for label, key in names:
-        text = f"[{label}]" if label in whole and " " in label else f"[{label}] {key}"
-        group = live if _is_live(label, key) else restart
+        comes_or_goes = label in whole and " " in label
+        text = f"[{label}]" if comes_or_goes else f"[{label}] {key}"
+        group = live if _is_live(label, key) and not comes_or_goes else restart
         if text not in group:
             group.append(text)
     return live, [text for text in restart if text not in live]
@@ -434,8 +446,9 @@ def _flat(settings: ServerSettings | AgentSettings) -> Iterator[tuple[Name, Any]
                 yield (section.name, key.name), getattr(parts[key.part] if key.part else owner, key.name)
     if isinstance(settings, ServerSettings):
         for label, each in _doors_and_pools(settings):
-            for field in fields(each)[1:]:
-                yield (label, field.name), getattr(each, field.name)
+            for field in fields(each):
+                if field.name != "name":
+                    yield (label, field.name), getattr(each, field.name)
         for entry in settings.reservations:
             yield ("reservations", f"{entry.serial}/{entry.target}"), entry.port
 

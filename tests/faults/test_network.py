@@ -47,16 +47,21 @@ def net() -> Iterator[Net]:
 def pair(lab: Lab, net: Net, link: dict[str, object], **offers: str) -> tuple[Server, Agent]:
     """Server and agent, each in its namespace, with the same limits of the link."""
     settings = {
-        "listener main": {"address": f"{SERVER}:2065", "allow_without_keys": "yes"},
+        "listener main": {
+            "address": f"{SERVER}:2065",
+            "allow_without_keys": "yes",
+            "allow_plaintext": "yes",
+        },
         "pool default": {"bind": CLIENT_SIDE},
         "link": link,
     }
     server = lab.server(settings, prefix=net.prefix(net.server)).start()
+    quick = {"retry_first": "0.2 s", "retry_most": "1 s", "connect": "2 s"}
     agent = lab.agent(
         server,
         servers=[f"{SERVER}:2065"],
         offers=offers,
-        settings={"link": link, "agent": {"retry_first": "0.2 s", "retry_most": "1 s", "connect": "2 s"}},
+        settings={"link": link, "agent": {**quick, "tls": "no", "allow_plaintext": "yes"}},
         prefix=net.prefix(net.agent),
     ).start()
     for name in offers:

@@ -43,7 +43,7 @@ def test_c10_one_of_two_ports_is_busy(lab: Lab) -> None:
 
 def test_c10_an_address_that_is_not_ours(lab: Lab) -> None:
     """192.0.2.1 is nobody's."""
-    listener = {"address": "192.0.2.1:2065", "allow_without_keys": "yes"}
+    listener = {"address": "192.0.2.1:2065", "allow_without_keys": "yes", "allow_plaintext": "yes"}
     refuses(lab.server({"listener main": listener}), "192.0.2.1", "assign")
 
 

@@ -70,6 +70,14 @@ def test_defaults_without_any_file() -> None:
                 mappings=(),
                 probe=True,
                 heartbeat=True,
+                tls=False,
+                certificate=None,
+                certificate_key=None,
+                authority=None,
+                device_certificates="required",
+                crl=None,
+                tls_least="1.3",
+                allow_plaintext=False,
             ),
         ),
         pools=(PoolSettings("default", ((20000, 20999),), "127.0.0.1", 60.0, 2592000.0, "close"),),
@@ -116,6 +124,7 @@ log_format = json
 [listener main]
 address = 0.0.0.0:2065, [::]:2065
 keys = required
+allow_plaintext = yes
 duplicate = oldest
 pool = plant
 
@@ -308,11 +317,12 @@ def test_listeners_may_share_port_0(tmp_path: Path) -> None:
 @pytest.mark.parametrize("address", ["0.0.0.0:2065", "[::]:2065", "127.0.0.1:2065, 192.0.2.1:2065"])
 def test_open_listener_without_keys_does_not_start_unasked(tmp_path: Path, address: str) -> None:
     """Off loopback everybody proves a key, or the insecure setting stands there by name."""
-    text = f"[listener main]\naddress = {address}\n"
+    text = f"[listener main]\naddress = {address}\nallow_plaintext = yes\n"
     (line,) = errors(tmp_path, text)
 
     assert line.startswith("r.ini:2: [listener main] address: ")
-    assert line.endswith("wanted: keys = required, or, if that is meant, allow_without_keys = yes")
+    assert line.endswith("or keys = required, or, if that is meant, allow_without_keys = yes")
+    assert "wanted: tls = yes with device_certificates = required" in line
     assert server(tmp_path, f"{text}keys = required").listeners[0].keys == "required"
     assert server(tmp_path, f"{text}allow_without_keys = yes").listeners[0].allow_without_keys
 
@@ -333,7 +343,7 @@ def test_loopback_listener_needs_no_keys(tmp_path: Path, address: str) -> None:
         ("serial = s\nmappings = 0 -> a:1\nkeys = required", "keys: a legacy device has no key"),
         ("serial = s\nmappings = 0 -> a:1, 0 -> b:1", "mappings: two targets are named tcp-1"),
         (
-            "serial = s\nmappings = 0 -> a:1\naddress = 0.0.0.0:1",
+            "serial = s\nmappings = 0 -> a:1\naddress = 0.0.0.0:1\nallow_plaintext = yes",
             "address: 0.0.0.0 lets devices without keys in",
         ),
     ],
@@ -367,6 +377,13 @@ def test_agent_settings(tmp_path: Path) -> None:
         key_file=None,
         local=(Offer("tcp-23", Target("10.41.51.152", 23)),),
         legacy=True,
+        tls="auto",
+        authority=None,
+        server_name=None,
+        certificate=None,
+        certificate_key=None,
+        tls_least="1.3",
+        allow_plaintext=False,
         log_format="text",
         log_level="info",
         limits=replace(AgentLimits(), dial=3.0),
