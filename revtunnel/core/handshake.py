@@ -62,12 +62,13 @@ FROM_SERVER = frozenset(
 
 
 class Denied(RemoteError):
-    """The link is refused; ``reason`` goes to the agent, the text to our own log."""
+    """The link is refused; ``reason`` and ``told`` go to the agent, the text to our own log."""
 
-    def __init__(self, reason: GoAway, detail: str, serial: str = "") -> None:
+    def __init__(self, reason: GoAway, detail: str, serial: str = "", told: str = "") -> None:
         super().__init__(detail)
         self.reason = reason
         self.serial = serial
+        self.told = told
 
 
 class Dismissed(RemoteError):
@@ -297,6 +298,7 @@ class ServerHandshake:
         self._verifier: Verifier | None = None
         self._exchange = _Exchange()
         self._listens = 0
+        self.certified: str | None = None  # the serial in the certificate that TLS has checked
         self.oddities: list[str] = []  # what was tolerated, for the owner to report
 
     @property
@@ -364,7 +366,15 @@ class ServerHandshake:
 
     def _legacy(self) -> ServerUp:
         self._waiting = _Waiting.NOTHING
-        return ServerUp(self._rules.legacy_serial, None, False)
+        return ServerUp(self._rules.legacy_serial, None, self._is_certified(self._rules.legacy_serial))
+
+    def _is_certified(self, serial: str) -> bool:
+        """Whether TLS proved this serial; Denied: it proved another one."""
+        if self.certified not in (None, serial):
+            whose = "the listener is for" if self._hello is None else "HELLO says"
+            detail = f"certificate is for device {self.certified}, {whose} {serial}"
+            raise Denied(GoAway.DENIED, detail, serial, detail)
+        return self.certified is not None
 
     def _take_hello(self, frame: Frame) -> tuple[bytes, ServerUp | None]:
         if frame.command != Command.HELLO:
@@ -373,6 +383,9 @@ class ServerHandshake:
             raise RemoteError(f"command {frame.command} instead of HELLO")
         _check_version(frame)
         self._hello = hello = decode_agent_hello(frame.payload, self._limits.offers)
+        if self._is_certified(hello.serial):
+            self._waiting = _Waiting.NOTHING
+            return b"", ServerUp(hello.serial, hello, True)
         self._verifier = self._key_of(hello.serial)
         if self._verifier is None and not self._rules.keys_required:
             self._waiting = _Waiting.NOTHING
@@ -398,9 +411,13 @@ class AgentHandshake:
     """The agent's side. With a key, a server that does not prove that it knows the device is refused.
 
     So a key rules out ``legacy``: a ReadyAgent server proves nothing, and anyone on the path can play one.
+    ``server_known``: TLS has proved who the server is; it may then do without the key.
     """
 
-    def __init__(self, hello: AgentHello, key: bytes | None, legacy: bool) -> None:
+    def __init__(
+        self, hello: AgentHello, key: bytes | None, legacy: bool, server_known: bool = False
+    ) -> None:
+        self._server_known = server_known
         self._mine = hello
         self._key = key
         self._legacy = legacy and key is None
@@ -454,7 +471,7 @@ class AgentHandshake:
         if not frame.payload:
             raise RemoteError("a second probe")
         theirs = decode_server_hello(frame.payload)
-        if self._key is not None:
+        if self._key is not None and not (self._server_known and self._nonce is None):
             self._check_server(theirs, frame.payload[:-PROOF_ENTRY])
         return b"", AgentUp(theirs, None)
 

@@ -208,6 +208,63 @@ def test_the_server_knows_the_serial_before_it_is_proved() -> None:
     assert at_server.shake.serial == SERIAL and at_server.up is None
 
 
+# -- certificates
+
+
+def certified(serial: str, rules: ListenerRules = RT1, keys: dict[str, bytes] | None = None) -> End:
+    """A server whose TLS has proved a device's serial."""
+    end = server(rules, keys)
+    assert isinstance(end.shake, ServerHandshake)
+    end.shake.certified = serial
+    return end
+
+
+@pytest.mark.parametrize("keys", [{}, {SERIAL: KEY}], ids=["not enrolled", "enrolled"])
+@pytest.mark.parametrize("rules", [RT1, KEYED, LEGACY])
+def test_a_certificate_needs_no_challenge(rules: ListenerRules, keys: dict[str, bytes]) -> None:
+    """The serial of the certificate is proved, also where keys are required and the serial has one."""
+    at_server, at_agent = certified(SERIAL, rules, keys), agent()
+    converse(at_server, at_agent)
+
+    assert at_server.said == PROBE + SERVER_HELLO
+    assert at_server.up == ServerUp(SERIAL, AGENT, True)
+    assert at_agent.up == AgentUp(SERVER, None)
+
+
+@pytest.mark.parametrize("other", ["plc-8", "plc-77", "PLC-7"])
+def test_n34_a_certificate_of_another_device(other: str) -> None:
+    """HELLO has to say the certificate's serial, byte for byte; both sides hear which one it is for."""
+    at_server, at_agent = certified(other), agent()
+    error = denied(at_server, at_agent)
+
+    assert str(error) == error.told == f"certificate is for device {other}, HELLO says {SERIAL}"
+
+
+def test_n34_a_legacy_device_with_another_certificate() -> None:
+    """A legacy listener serves one serial; a certificate for another one does not get it."""
+    right = certified("old-1", SILENT)
+    assert right.feed(LISTEN) == b"" and right.up == ServerUp("old-1", None, True)
+    wrong = certified("old-2", SILENT)
+    wrong.feed(LISTEN)
+    assert str(wrong.error) == "certificate is for device old-2, the listener is for old-1"
+
+
+def test_a_known_server_may_do_without_the_key() -> None:
+    """An agent with key and certificate: TLS has proved the server; a proof that comes is still checked."""
+    at_server, at_agent = server(), End(AgentHandshake(AGENT, KEY, False, server_known=True))
+    converse(at_server, at_agent)
+    assert at_agent.up == AgentUp(SERVER, None)
+
+    asking, at_agent = server(KEYED, {SERIAL: KEY}), End(AgentHandshake(AGENT, KEY, False, server_known=True))
+    converse(asking, at_agent)
+    assert at_agent.up == AgentUp(replace(SERVER, proof=SERVER_PROOF), None)
+
+    false, at_agent = server(), End(AgentHandshake(AGENT, KEY, False, server_known=True))
+    start(at_agent)
+    at_agent.feed(PROBE + CHALLENGE + false.shake.welcome(SERVER))  # type: ignore[union-attr]
+    assert "did not prove" in str(at_agent.error)
+
+
 # -- keys that do not fit
 
 
