@@ -12,7 +12,7 @@ from typing import NamedTuple
 from revtunnel.core.enrolment import TokenRow
 from revtunnel.services.ledger import SqliteLedger
 
-__all__ = ["AUTHORITY", "DEVICE", "SERVER", "CertificateBook", "CertificateRow"]
+__all__ = ["AUTHORITY", "DEVICE", "KEPT", "SERVER", "CertificateBook", "CertificateRow"]
 
 AUTHORITY, DEVICE, SERVER = "authority", "device", "server"  # kinds
 KEPT = 30 * 86400.0  # seconds that a certificate is remembered after its end
