@@ -13,10 +13,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.epollreactor import EPollReactor
 from twisted.python.failure import Failure
 
-__all__ = ["Loop", "own_reactor"]
+__all__ = ["QUIET", "Loop", "own_reactor"]
 
 MOST = 20.0  # seconds to wait for what must come
-QUIET = 0.03  # seconds without an event after which sockets of this machine count as settled
+QUIET = 0.03  # seconds without an event after which TCP sockets of this machine count as settled
+TURNS = 5  # turns without an event; enough for a socketpair, where nothing is under way
 
 
 class Loop:
@@ -42,13 +43,14 @@ class Loop:
             results[0].raiseException()
         return results[0]
 
-    def settle(self, seen: Callable[[], Any] = lambda: 0) -> None:
-        """Turn until ``seen`` has not changed for a while."""
-        since, last = time.monotonic(), seen()
-        while time.monotonic() < since + QUIET:
-            self.reactor.iterate(0.005)
+    def settle(self, seen: Callable[[], Any] = lambda: 0, quiet: float = 0.0) -> None:
+        """Turn until ``seen`` has not changed for some turns, and for ``quiet`` seconds."""
+        since, last, turns = time.monotonic(), seen(), 0
+        while turns < TURNS or time.monotonic() < since + quiet:
+            self.reactor.iterate(quiet / 10)
+            turns += 1
             if (now := seen()) != last:
-                since, last = time.monotonic(), now
+                since, last, turns = time.monotonic(), now, 0
 
 
 @contextlib.contextmanager
