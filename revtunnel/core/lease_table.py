@@ -41,6 +41,10 @@ class LeaseTable:
         self._ends = Deadlines()
         self._order: list[int] | None = None
 
+    def stands_for(self, pools: Sequence[Pool], reservations: Mapping[Use, int]) -> bool:
+        """Whether ``arrange`` would change nothing but empty the tables."""
+        return [free.pool for free in self._free.values()] == [*pools] and self._reservations == reservations
+
     def fill(self, known: Iterable[Lease], now: float) -> None:
         """Put leases and ended ones into empty tables, in the order in which they came to be."""
         promised = (State.RESERVED, State.STICKY)
@@ -55,7 +59,9 @@ class LeaseTable:
                 continue
             fixed = self._reservations.get(lease.use) == lease.port
             address = pool.address if pool.name in self._free else lease.address
-            self.place(replace(lease, pool=pool.name, address=address, fixed=fixed))
+            if (lease.pool, lease.address, lease.fixed) != (pool.name, address, fixed):
+                lease = replace(lease, pool=pool.name, address=address, fixed=fixed)
+            self.place(lease)
         for lease in ended:
             self.rest(lease)
         for free in self._free.values():

@@ -217,6 +217,9 @@ class Leases:
         Raises:
             ValueError: they do not fit together; nothing has changed then.
         """
+        if self._table.stands_for(pools, reservations):
+            self._rules = rules or self._rules
+            return self.misplaced()
         known = [*self._table, *self._table.history()]
         self._table.arrange(pools, reservations)
         self._rules = rules or self._rules

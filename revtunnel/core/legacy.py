@@ -201,13 +201,20 @@ class LegacyServerMux(LegacyMux):
     def tick(self, now: float) -> list[Happening]:
         happenings = super().tick(now)
         for channel in list(self.channels.values()):
-            if channel.state is State.SENT_LAST and now - channel.heard_at > self.limits.echo_wait:
+            if channel.state is State.SENT_LAST and now >= channel.heard_at + self.limits.echo_wait:
                 happenings += self._closed_by_device(channel, now)
         rested = [channel for until, channel in self._resting if until <= now]
         self._resting = [entry for entry in self._resting if entry[0] > now]
         for channel in rested:
             self._rested(channel)
         return happenings
+
+    def due(self, now: float) -> float:
+        """As in Mux; also when the first echo is given up, and when the first number has rested."""
+        mute = [channel.heard_at for channel in self.channels.values() if channel.state is State.SENT_LAST]
+        waits = [heard_at + self.limits.echo_wait for heard_at in mute]
+        waits += [until for until, _ in self._resting]
+        return min(super().due(now), max(0.01, min(waits, default=now + 60.0) - now))
 
     def _last_of_direction(self, channel: Channel, now: float) -> bytes:
         channel.step(Event.SEND_CLOSE)

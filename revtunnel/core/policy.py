@@ -25,7 +25,7 @@ class LinkLimits:
     link_pool: int = 16 * MIB  # bytes of credit beyond first_window, all channels of one link
     violations: int = 3  # channels that overspend their credit before the link is closed
     # core/turns.py
-    frame: int = 16 * KIB  # bytes of DATA in one turn of a channel while others wait
+    frame: int = 16 * KIB  # bytes of DATA in one turn while others wait; a quarter of a quantum above 64 KiB
     lone_frame: int = 65535  # bytes of DATA in one frame while no other channel waits
     queue: int = 64 * KIB  # bytes a channel may have queued before its socket is paused
     smallest_quantum: int = 4 * KIB  # bytes handed to the kernel at once on a slow link
@@ -47,6 +47,7 @@ class LinkLimits:
     glitches: int = 100  # tolerated oddities in glitch_window before the link is closed
     glitch_window: float = 60.0  # seconds
     frames_a_turn: int = 1024  # frames handled before the reactor gets its turn (F2)
+    time_a_turn: float = 0.002  # seconds, likewise; looked at every 64 frames
     # core/liveness.py
     keepalive: float = 25.0  # seconds of silence before a PING
     busy_keepalive: float = 5.0  # the same while our data is unanswered

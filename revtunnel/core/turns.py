@@ -1,8 +1,9 @@
 """Who sends next on a link: control frames first, then the channels in turn.
 
-A channel's turn is one DATA frame, small while others wait, as large as a frame can be when it is alone.
-What is handed to the kernel at once (the quantum) follows the speed of the link, so that on a slow link a
-keystroke does not wait behind a large write.
+A channel's turn is one DATA frame: while others wait ``frame`` bytes, or on a fast link a quarter of the
+quantum where that is more; as large as a frame can be when it is alone. What is handed to the
+kernel at once (the quantum) follows the speed of the link, so that on a slow link a keystroke does not wait
+behind a large write.
 
 Source: wire/link-extension.md "Flow control on the link"; the moving quantum is ours.
 """

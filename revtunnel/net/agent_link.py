@@ -103,6 +103,7 @@ class AgentLink(LinkProtocol):
         self.up_since: float | None = None
         self.retry_after = 0
         self.leaving = False
+        self.cut = 0  # channels that ended with it
         self.why_leaving = ("stopping", "")
         self._shake = handshake
         self._dialler = dialler
@@ -197,6 +198,7 @@ class AgentLink(LinkProtocol):
             self._leave_if_idle()
 
     def gone(self, reason: str, detail: str, cut: list[Channel]) -> None:
+        self.cut = len(cut)
         for channel in cut:
             self._record(channel, Ended.LINK_LOST, detail)
 

@@ -32,6 +32,7 @@ __all__ = ["USER_TIMEOUT", "LinkProtocol", "tune", "written_address"]
 
 NOTSENT = 128 * 1024  # bytes the kernel may hold unsent (TCP_NOTSENT_LOWAT): more would delay a keystroke
 USER_TIMEOUT = 45.0  # seconds that sent bytes may stay unacknowledged, or untaken by a living peer
+LOOK = 64  # frames between two looks at the time of a turn
 PARTING = 2.0  # seconds a refused or failed link gets to take its GOAWAY
 
 
@@ -236,13 +237,14 @@ class LinkProtocol(Protocol):
             self.judge_stranger(size, command, channel)
 
     def _work(self) -> None:
-        """Handle at most ``frames_a_turn`` frames, then let the reactor have its turn (F2)."""
+        """Handle frames for one turn, ``frames_a_turn`` or ``time_a_turn``, then it is the reactor's (F2)."""
         if self._working:
             return
         self._working = True
-        taken = 0
+        taken, most = 0, self.limits.frames_a_turn
+        until = self.clock.seconds() + self.limits.time_a_turn
         try:
-            for frame in self._decoder.frames(self.limits.frames_a_turn):
+            for frame in self._decoder.frames(most):
                 taken += 1
                 if self.mux is None:
                     self.shake(frame)
@@ -250,12 +252,15 @@ class LinkProtocol(Protocol):
                     self._act(self.mux.receive(frame, self.clock.seconds()))
                 if self.ended is not None:
                     return
+                if taken % LOOK == 0 and self.clock.seconds() >= until:
+                    most = taken
+                    break
         except RemoteError as error:
             self.broken(error)
             return
         finally:
             self._working = False
-        if taken >= self.limits.frames_a_turn and self._more is None:
+        if taken >= most and self._more is None:
             self._more = self.clock.callLater(0, self._work_more)
         self._hold_or_release()
         self.flush()

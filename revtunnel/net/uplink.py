@@ -130,7 +130,7 @@ class Uplink:
         now = self._reactor.seconds()
         if link.up_since is not None:
             lived = now - link.up_since
-            self._report(LinkDown(link.serial, link.peer, reason, detail, round(lived, 3), 0))
+            self._report(LinkDown(link.serial, link.peer, reason, detail, round(lived, 3), link.cut))
             spread = link.server.spread if link.server is not None else 1.0
             delay = self._backoff.after_loss(lived, spread, link.retry_after)
         else:

@@ -46,7 +46,15 @@ from revtunnel.wire.targets import parse_offer
 __all__ = ["FIXED", "SECTIONS", "Key", "Section", "as_ini", "as_man", "as_rst", "find"]
 
 # fields of LinkLimits that are no settings: the scheduler's own measures
-FIXED = {"violations", "frame", "lone_frame", "smallest_quantum", "largest_quantum", "frames_a_turn"}
+FIXED = {
+    "violations",
+    "frame",
+    "lone_frame",
+    "smallest_quantum",
+    "largest_quantum",
+    "frames_a_turn",
+    "time_a_turn",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -518,6 +518,25 @@ def test_n24_1000_clients_in_a_row_over_few_numbers() -> None:
     assert device.server.mux.free_numbers == 2
 
 
+@pytest.mark.parametrize("asks", [True, False])
+def test_the_timer_looks_when_an_echo_or_a_rest_is_over(asks: bool) -> None:
+    """Not only every few seconds: short times that an operator set are kept."""
+    device = Device(LinkLimits(channels=1, echo_wait=2.0), asks)
+    client = device.connect()
+    assert client is not None
+    device.settle()
+    client.finish()
+    device.settle(echo=False)
+    assert device.server.mux.due(device.server.now) == 2.0
+    device.pass_time(2.0)  # the echo counts as seen
+    if not asks:
+        assert device.server.mux.due(device.server.now) == 1.0
+        device.pass_time(1.0)  # and the number has rested
+    client.flush()
+    device.settle(echo=False)
+    assert device.server.mux.free_numbers == 1
+
+
 def test_an_echo_that_never_comes_is_given_up_after_a_minute() -> None:
     """A client that finished gets its end of file then; a number is not lost for ever."""
     device = Device(LinkLimits(channels=1))

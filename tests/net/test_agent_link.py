@@ -39,6 +39,22 @@ def test_facts_of_a_channel_at_the_agent() -> None:
     world.finish()
 
 
+def test_the_agent_says_how_many_channels_its_link_took_along() -> None:
+    """Two run, one has ended in order."""
+    world = World()
+    for _ in range(2):
+        world.talk()
+    client, service = world.talk()
+    client.finish()
+    service.finish()
+    world.pump()
+    world.link_pairs()[0].reset()
+    world.pump()
+    assert [fact.channels for fact in downs(world)] == [2]
+    assert world.of(LinkDown)[0].channels == 2
+    world.finish()
+
+
 def test_goaway_drains_and_then_the_agent_leaves() -> None:
     """Running channels end as they like, byte for byte; the last end is the link's."""
     world = World()

@@ -40,6 +40,21 @@ def frames(data: bytes | bytearray) -> list[Frame]:
     return list(decoder.frames())
 
 
+class CostlyClock:
+    """The time of a reactor on which every look at the clock takes 0.1 ms."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._spent = 0.0
+
+    def seconds(self) -> float:
+        self._spent += 0.0001
+        return float(self._reactor.seconds()) + self._spent
+
+    def callLater(self, delay: float, call: Any, *args: Any, **kw: Any) -> Any:
+        return self._reactor.callLater(delay, call, *args, **kw)
+
+
 def inject(world: World, to_server: bool, data: bytes) -> None:
     """Bytes that the other end never wrote appear on the link."""
     pair = world.link_pairs()[0]
@@ -571,6 +586,22 @@ def test_before_its_handshake_a_link_carries_nothing() -> None:
 def test_written_addresses(address: Any, written: str) -> None:
     """One form everywhere."""
     assert written_address(address) == written
+
+
+def test_f2_slow_frames_are_handled_in_more_turns() -> None:
+    """2 ms are a turn too: where a frame takes 0.1 ms, 64 are handled and the rest waits."""
+    world = World(link=LinkLimits(glitches=10**9), capacity=65536)
+    client, _ = world.talk()
+    link = world.server_link()
+    link.clock = CostlyClock(world.reactor)  # type: ignore[assignment]
+    number = next(iter(link.mux.channels))  # type: ignore[union-attr]
+    world.link_pairs()[0].to_far.put(b"".join(encode_frame(Command.DATA, number, b"x") for _ in range(640)))
+    seen = []
+    while world.reactor.turn():
+        seen.append(len(client.data))
+    assert len(client.data) == 640
+    assert {b - a for a, b in pairwise(seen)} <= {0, 64, 128}
+    world.finish()
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX])

@@ -222,11 +222,12 @@ class LegacyServer(Running):
     def _open(self, wire: LinkSocket, sock: socket.socket, channel: int, mapping: Mapping) -> None:
         _, host, port = mapping
         if self.early_data:
-            sock.settimeout(0.2)
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # also when the client has been hung up meanwhile
+                sock.settimeout(0.2)
                 if data := sock.recv(self.chunk):
                     wire.send(DATA, channel, data)
-            sock.settimeout(None)
+            with contextlib.suppress(OSError):
+                sock.settimeout(None)
         name = host.encode("ascii")
         wire.send(CONNECT, channel, struct.pack("!H", len(name)) + name + struct.pack("!H", port))
 
