@@ -8,7 +8,7 @@ Source: wire/link-extension.md "Flow control", "Liveness"; faults.md "Mechanisms
 
 from dataclasses import dataclass
 
-__all__ = ["AgentLimits", "DataLimits", "EnrolmentLimits", "LinkLimits", "ServerLimits"]
+__all__ = ["AgentLimits", "CameoLimits", "DataLimits", "EnrolmentLimits", "LinkLimits", "RelayLimits", "ServerLimits"]
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -98,6 +98,10 @@ class AgentLimits:
     retry_most: float = 60.0  # seconds
     stable: float = 60.0  # seconds a link must live before the back-off starts over
     connect: float = 10.0  # seconds for a TCP connect to a server
+    # net/agent_data.py
+    data_sockets: int = 4096  # data sockets at once, waiting or in use
+    data_dials: int = 32  # of them being connected; the rest of the tickets wait
+    data_ticket: float = 25.0  # seconds after which a ticket is not worth a dial any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +110,9 @@ class ServerLimits:
 
     pending: int = 512  # connections that have not finished their handshake
     pending_per_source: int = 64  # the same from one address
+    # net/proxied_port.py
+    proxy_header: int = 4 * KIB  # bytes of a PROXY header v2 with all its entries
+    proxy_wait: float = 5.0  # seconds from accept to the end of a PROXY header, absolute
     handshakes: int = 200  # TLS handshakes in progress; those beyond wait, unread
     clients: int = 10_000  # client connections in all
     clients_per_device: int = 255  # client connections to one device
@@ -118,3 +125,39 @@ class ServerLimits:
     backlog: int = 4096  # connections the kernel queues per listening socket
     duplicate_swaps: int = 3  # links of one serial that may replace each other in duplicate_window
     duplicate_window: float = 60.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class CameoLimits:
+    """What the CAMEO relays hold for their peers, and how long they wait for them."""
+
+    # wire/zmtp.py
+    message: int = 64 * MIB  # bytes of one message with all its frames; results and streams carry images
+    frames: int = 64  # frames of one message
+    # core/cameo_outbox.py
+    queue_messages: int = 10_000  # messages that wait for a peer that does not take them; more are dropped
+    queue: int = 64 * MIB  # bytes of them; a single message may be larger
+    # core/cameo_outbox.py, net/relays.py
+    pool: int = 512 * MIB  # bytes that wait for all peers, and bytes of messages that are not whole yet
+    # core/cameo_topics.py
+    topics: int = 10_000  # topics that one subscriber may have
+    topic: int = 255  # bytes of a topic
+    # core/cameo_admission.py
+    connections: int = 4096  # connections in all; the last quarter is for peers of this machine
+    connections_per_source: int = 512  # connections of one address of another machine
+    # net/zmtp_peer.py
+    handshake: float = 10.0  # seconds from connect to a peer's READY, absolute
+    # services/cameo.py
+    drain: float = 5.0  # seconds that peers get to take what waits for them when the relays stop
+    backlog: int = 1024  # connections the kernel queues per listening socket
+
+
+@dataclass(frozen=True, slots=True)
+class RelayLimits:
+    """What joined pairs of sockets move at once and hold for a side that does not take it."""
+
+    # net/relay.py
+    first: int = 64 * KIB  # bytes of a reading, to begin with and whenever not all was taken
+    turn: int = 512 * KIB  # bytes of the largest reading; one for each direction and turn of the reactor
+    pool: int = 64 * MIB  # bytes held by all pairs beyond which readings are of 16 KiB
+    flush: float = 60.0  # seconds a side may take for the last bytes once both sides have ended
