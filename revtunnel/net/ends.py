@@ -133,6 +133,7 @@ class TlsEnd(End):
     def __init__(self, connection: SSL.Connection, sock: socket.socket, peer: str = "") -> None:
         """``connection`` was made on this very socket, and knows which side it is: see ``accepting``."""
         super().__init__(sock, peer)
+        _linger(sock, _IN_ORDER)  # a plain end, before the handshake, had it reset; TLS tells a cut by itself
         self.connection: Any = connection  # _NO_ENGINE once closed
         self._ended = False  # their close_notify came
         self._parting = False  # our close_notify is with the engine, not yet with the kernel
