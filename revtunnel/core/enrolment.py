@@ -200,19 +200,22 @@ class Enrolment:
         self._store.save_tokens([], [mark_of(secret)])
         return given.serial
 
-    def renew(self, serial: str | None, asked: str | None, source: str, now: float) -> str:
+    def renew(self, serial: str | None, asked: str | None, today: int, source: str, now: float) -> str:
         """The serial that a device may have again: its own.
 
         Args:
             serial: of the certificate that it showed and that was accepted; None: it showed none.
+            today: how many certificates of that serial were issued in the last 24 hours.
 
         Raises:
-            Denied: it showed none, or asks for another.
+            Denied: it showed none, asks for another, or asks too often.
         """
         if serial is None:
             raise self.refuse(source, "neither a token nor a certificate", now)
         if asked is not None and asked != serial:
             raise self.refuse(source, f"the certificate is for {serial}, the request for {asked}", now)
+        if today >= self.limits.renewals:
+            raise self.refuse(source, f"{serial} got {today} certificates in 24 hours", now)
         return serial
 
     # -- inside

@@ -12,9 +12,12 @@ from typing import Any, ClassVar
 from revtunnel.wire.reasons import Ended
 
 __all__ = [
+    "CertificateFailed",
+    "CertificateIssued",
     "ChannelEnded",
     "ChannelOpened",
     "ClientRefused",
+    "DataSocketsMissing",
     "DeviceEnrolled",
     "DeviceRevoked",
     "Fact",
@@ -25,11 +28,13 @@ __all__ = [
     "ListenerClosed",
     "ListenerOpened",
     "ListenerRefused",
+    "NoDescriptors",
     "PeerGlitch",
     "Report",
     "ServerState",
     "SettingsReloaded",
     "Severity",
+    "TokenGiven",
 ]
 
 
@@ -183,6 +188,16 @@ class ListenerRefused(Fact):
 
 
 @dataclass(frozen=True, slots=True)
+class NoDescriptors(Fact):
+    """Connections were closed as soon as they came: the process or the system has no descriptor left."""
+
+    word = "no-descriptors"
+    severity = Severity.WARN
+    connections: int  # closed since it was last said
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class PeerGlitch(Fact):
     """The other side did something odd that was tolerated and counted."""
 
@@ -190,6 +205,48 @@ class PeerGlitch(Fact):
     severity = Severity.DEBUG
     serial: str
     peer: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class DataSocketsMissing(Fact):
+    """An agent cannot bring the data sockets that its server wants; said once, until one could be brought."""
+
+    word = "data-sockets-missing"
+    severity = Severity.WARN
+    serial: str
+    peer: str  # the server
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class TokenGiven(Fact):
+    """An operator made a one-time token for a device. The token itself is nowhere but with him."""
+
+    word = "token-given"
+    serial: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateIssued(Fact):
+    """A device has a new certificate; said by the server that made it, and by the agent that keeps it."""
+
+    word = "certificate-issued"
+    serial: str
+    by: str  # operator, "token", "renewal"
+    fingerprint: str  # SHA-256 of the certificate, hexadecimal
+    until: str  # UTC
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateFailed(Fact):
+    """An agent could not get a certificate; it tries again unless it was refused for good."""
+
+    word = "certificate-failed"
+    severity = Severity.WARN
+    serial: str
+    server: str
     detail: str
 
 

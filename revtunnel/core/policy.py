@@ -8,7 +8,16 @@ Source: wire/link-extension.md "Flow control", "Liveness"; faults.md "Mechanisms
 
 from dataclasses import dataclass
 
-__all__ = ["AgentLimits", "CameoLimits", "DataLimits", "EnrolmentLimits", "LinkLimits", "RelayLimits", "ServerLimits"]
+__all__ = [
+    "AgentLimits",
+    "CameoLimits",
+    "DataLimits",
+    "EmoLimits",
+    "EnrolmentLimits",
+    "LinkLimits",
+    "RelayLimits",
+    "ServerLimits",
+]
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -84,6 +93,7 @@ class EnrolmentLimits:
     wrong_tries: int = 10  # failures of one address in wrong_window before it is refused for as long
     wrong_window: float = 600.0  # seconds
     sources: int = 4096  # addresses that failed of late and are remembered; the oldest is forgotten first
+    renewals: int = 16  # certificates of one device in 24 hours
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +120,6 @@ class ServerLimits:
 
     pending: int = 512  # connections that have not finished their handshake
     pending_per_source: int = 64  # the same from one address
-    # net/proxied_port.py
-    proxy_header: int = 4 * KIB  # bytes of a PROXY header v2 with all its entries
-    proxy_wait: float = 5.0  # seconds from accept to the end of a PROXY header, absolute
     handshakes: int = 200  # TLS handshakes in progress; those beyond wait, unread
     clients: int = 10_000  # client connections in all
     clients_per_device: int = 255  # client connections to one device
@@ -125,6 +132,8 @@ class ServerLimits:
     backlog: int = 4096  # connections the kernel queues per listening socket
     duplicate_swaps: int = 3  # links of one serial that may replace each other in duplicate_window
     duplicate_window: float = 60.0  # seconds
+    proxy_header: int = 4 * KIB  # bytes of a PROXY header v2 with all its entries
+    proxy_wait: float = 5.0  # seconds from accept to the end of a PROXY header, absolute
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,3 +170,19 @@ class RelayLimits:
     turn: int = 512 * KIB  # bytes of the largest reading; one for each direction and turn of the reactor
     pool: int = 64 * MIB  # bytes held by all pairs beyond which readings are of 16 KiB
     flush: float = 60.0  # seconds a side may take for the last bytes once both sides have ended
+
+
+@dataclass(frozen=True, slots=True)
+class EmoLimits:
+    """What the two ends of an EMO command socket hold and wait for; the original's numbers where it has one."""
+
+    # core/emo_sockets.py
+    sockets: int = 50  # data sockets of one machine, those that wait for a client among them
+    wait: float = 30.0  # seconds a client waits for its data socket
+    # net/emo_server.py, net/emo_agent.py
+    first: float = 3.0  # seconds for the first command of a connection, absolute
+    heartbeat: float = 10.0  # seconds of silence before a PING
+    silence: float = 30.0  # seconds of silence after which the other side is gone
+    idle: float = 600.0  # seconds after which the agent closes an idle data socket
+    unasked: int = 4  # data sockets that nobody asked for before the command socket is closed
+    held: int = 256 * KIB  # bytes one stream may have on their way to a side that does not take them

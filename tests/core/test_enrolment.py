@@ -206,12 +206,14 @@ def test_tokens_outlive_the_process() -> None:
 def test_renewal_gives_the_same_serial_only() -> None:
     """Who showed a certificate gets one for that serial, whatever the request says."""
     enrolment = table()
-    assert enrolment.renew("plc-7", None, HOST, 0.0) == "plc-7"
-    assert enrolment.renew("plc-7", "plc-7", HOST, 0.0) == "plc-7"
+    assert enrolment.renew("plc-7", None, 0, HOST, 0.0) == "plc-7"
+    assert enrolment.renew("plc-7", "plc-7", 15, HOST, 0.0) == "plc-7"
     with pytest.raises(Denied, match="certificate is for plc-7, the request for plc-8"):
-        enrolment.renew("plc-7", "plc-8", HOST, 0.0)
+        enrolment.renew("plc-7", "plc-8", 0, HOST, 0.0)
     with pytest.raises(Denied, match="neither a token nor a certificate"):
-        enrolment.renew(None, None, HOST, 0.0)
+        enrolment.renew(None, None, 0, HOST, 0.0)
+    with pytest.raises(Denied, match="got 16 certificates in 24 hours"):
+        enrolment.renew("plc-7", None, 16, HOST, 0.0)
 
 
 # ---- failures
