@@ -1,0 +1,239 @@
+"""The server's authority at work: tokens and certificates for operators, certificates for devices that ask.
+
+Rule of this file: a request is read before anything is granted, and a token is used up before a certificate
+is made from it. What was issued is in the ledger before it leaves; the authority's own list follows, and a
+list that cannot be written is a problem to tell, not a reason to refuse.
+
+Source: docs/link-protocol.rst "Enrolment"; docs/admin.rst; faults.md "Device identity".
+"""
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from revtunnel.core.enrolment import Enrolment, Token, TooManyTokens, write_token
+from revtunnel.core.facts import CertificateIssued, Report, TokenGiven
+from revtunnel.core.policy import EnrolmentLimits
+from revtunnel.services.authority import (
+    Authority,
+    Request,
+    Unfit,
+    fingerprint_of,
+    issue_device,
+    read_request,
+)
+from revtunnel.services.authority_files import AuthorityDirectory, row_of
+from revtunnel.services.certificate_book import DEVICE, SERVER, CertificateBook, CertificateRow
+from revtunnel.services.refusals import Busy, Conflict, Invalid, NotFound
+from revtunnel.wire.enroll import SECRET_SIZE, decode_enroll, encode_certificate
+from revtunnel.wire.errors import RemoteError
+
+__all__ = ["Issuer"]
+
+
+class Issuer:
+    """What the server does with its authority, if it has one: see ``load``. ``days``: life of a device's."""
+
+    def __init__(
+        self,
+        book: CertificateBook,
+        limits: EnrolmentLimits,
+        seconds: Callable[[], float],
+        random_bytes: Callable[[int], bytes],
+        report: Report,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.book = book
+        self.days = 90
+        self.problem: str | None = None  # why the authority's list lacks something, or there is no authority
+        self._enrolment = Enrolment(limits, seconds(), book)
+        self._directory: AuthorityDirectory | None = None
+        self._authority: Authority | None = None
+        self._seconds = seconds
+        self._random_bytes = random_bytes
+        self._report = report
+        self._wall = wall
+
+    # -- settings
+
+    def load(self, path: str | None, days: int, limits: EnrolmentLimits) -> None:
+        """Take the authority in the directory ``path``, if there is one, and learn what its list knows.
+
+        Raises:
+            Unfit: there is one, and it cannot be used; then all stays as it was.
+        """
+        directory = AuthorityDirectory(path) if path is not None else None
+        if directory is not None and directory.is_set_up:
+            authority = directory.load()
+            self._directory, self._authority = directory, authority
+            self._learn(directory)
+        else:
+            self._directory = self._authority = None
+        self.days = days
+        self._enrolment.limits = limits
+
+    @property
+    def is_set_up(self) -> bool:
+        """Whether certificates can be made here."""
+        return self._authority is not None
+
+    # -- for operators
+
+    def about(self) -> dict[str, Any]:
+        """The authority in one row.
+
+        Raises:
+            NotFound: there is none.
+        """
+        authority = self._needed()
+        assert self._directory is not None
+        return {
+            "directory": self._directory.path,
+            "fingerprint": fingerprint_of(authority.certificate),
+            "until": written(authority.certificate.not_valid_after_utc.timestamp()),
+            "tokens": len(self._enrolment),
+            "certificates": len(self.book.rows(DEVICE)),
+        }
+
+    def token(self, serial: str, by: str, replace: bool) -> str:
+        """A token, shown here once, with which an agent gets a certificate of ``serial``.
+
+        Raises:
+            NotFound: there is no authority.
+            Conflict: the serial has a certificate and ``replace`` is False.
+            Busy: too many tokens wait.
+        """
+        authority = self._needed()
+        self._make_room(serial, replace)
+        secret = self._random_bytes(SECRET_SIZE)
+        try:
+            self._enrolment.give(serial, secret, self._seconds())
+        except TooManyTokens as error:
+            raise Busy(str(error)) from None
+        self._report(TokenGiven(serial, by))
+        return write_token(Token(authority.pin, secret, serial))
+
+    def certify(self, serial: str, request: bytes, by: str, replace: bool) -> tuple[bytes, bytes]:
+        """A certificate of ``serial`` for the key of a request, and the authority's; both in DER.
+
+        Raises:
+            NotFound: there is no authority.
+            Invalid: the request cannot be used, or is for another serial.
+            Conflict: the serial has a certificate and ``replace`` is False.
+        """
+        self._needed()
+        try:
+            wanted = read_request(request)
+        except Unfit as error:
+            raise Invalid(str(error)) from None
+        if wanted.serial not in (None, serial):
+            raise Invalid(f"the request is for {wanted.serial}, not for {serial}")
+        self._make_room(serial, replace)
+        try:
+            return self._issue(serial, wanted.public_key, by)
+        except Unfit as error:
+            raise Conflict(str(error)) from None
+
+    def revoke(self, serial: str) -> tuple[int, int]:
+        """Let nothing of a serial count: how many certificates were good, and how many tokens waited."""
+        tokens = self._enrolment.withdraw(serial)
+        rows = self.book.good(serial)
+        count = self.book.revoke(serial)
+        for row in rows:
+            self._list(row._replace(revoked=self._wall()))
+        return count, tokens
+
+    @property
+    def server_names(self) -> list[str]:
+        """The names in the newest certificate of a server that was made here."""
+        rows = self.book.rows(SERVER)
+        return rows[-1].name.split() if rows else []
+
+    # -- for devices
+
+    def answer(self, payload: bytes, shown: tuple[str, str] | None, source: str) -> bytes:
+        """CERTIFICATE's payload for an ENROLL that came over TLS.
+
+        Args:
+            shown: serial and fingerprint of the certificate that the device showed and that was accepted.
+            source: the address it comes from, for the failures of that address.
+
+        Raises:
+            Denied: for every reason the same one; its text is for our log.
+        """
+        now = self._seconds()
+        self._enrolment.hear(source, now)
+        if self._authority is None:
+            raise self._enrolment.refuse(source, "there is no authority", now)
+        try:
+            secret, request = decode_enroll(payload)
+            wanted = read_request(request)
+            serial = self._serial(secret, wanted, shown, source, now)
+            return encode_certificate(
+                *self._issue(serial, wanted.public_key, "token" if secret else "renewal")
+            )
+        except (RemoteError, Unfit) as error:
+            if isinstance(error, Unfit) or type(error) is RemoteError:
+                raise self._enrolment.refuse(source, str(error), now) from None
+            raise
+
+    # -- inside
+
+    def _serial(
+        self, secret: bytes, wanted: Request, shown: tuple[str, str] | None, source: str, now: float
+    ) -> str:
+        if secret:
+            return self._enrolment.redeem(secret, wanted.serial, source, now)
+        if shown is not None and self.book.revoked(*shown):
+            raise self._enrolment.refuse(source, f"the certificate of {shown[0]} is revoked", now)
+        serial = shown[0] if shown is not None else None
+        today = self.book.issued_today(serial) if serial is not None else 0
+        return self._enrolment.renew(serial, wanted.serial, today, source, now)
+
+    def _needed(self) -> Authority:
+        if self._authority is None:
+            raise NotFound("no authority is set up: revtunnelctl ca init, then revtunnelctl reload")
+        return self._authority
+
+    def _make_room(self, serial: str, replace: bool) -> None:
+        if not self.book.good(serial):
+            return
+        if not replace:
+            raise Conflict(f"{serial} has a certificate already; revoke it first, or replace it")
+        self.revoke(serial)
+
+    def _issue(self, serial: str, public_key: Any, by: str) -> tuple[bytes, bytes]:
+        authority = self._needed()
+        now = datetime.fromtimestamp(self._wall(), UTC)
+        made = issue_device(authority, serial, public_key, self.days, now)
+        row = row_of(made, DEVICE, serial, now)
+        self.book.put(row)
+        self._list(row)
+        self._report(CertificateIssued(serial, by, row.fingerprint, written(row.until)))
+        return made.public_bytes(Encoding.DER), authority.certificate.public_bytes(Encoding.DER)
+
+    def _learn(self, directory: AuthorityDirectory) -> None:
+        self.problem = None
+        try:
+            directory.tidy(datetime.fromtimestamp(self._wall(), UTC))
+            self.book.merge(directory.rows())
+        except OSError as error:
+            self.problem = f"{directory.path}: {error.strerror}"
+
+    def _list(self, row: CertificateRow) -> None:
+        """Tell the authority's list; the ledger knows already."""
+        if self._directory is None:
+            return
+        try:
+            self._directory.record(row)
+            self.problem = None
+        except OSError as error:
+            self.problem = f"{self._directory.path}: {error.strerror}"
+
+
+def written(moment: float) -> str:
+    """Seconds since 1970 as UTC, for people."""
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
