@@ -40,12 +40,18 @@ def _describe(section: str, name: str) -> str:
 
 def _bad(option: str, value: str, error: ValueError) -> usage.UsageError:
     """The refusal of a value, which it names once."""
-    shown = f"{value[:120]!a}"
+    shown = f"{value.rpartition('@')[2][:120]!a}" if option == "proxy" else f"{value[:120]!a}"  # no password
     return usage.UsageError(f"--{option} {shown}: {str(error).removeprefix(f'{shown}: ')}")
 
 
 def _endpoints(addresses: tuple[tuple[str, int], ...]) -> str:
     return ", ".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in addresses)
+
+
+def _proxies(settings: AgentSettings) -> list[str]:
+    """The proxies that lead to the servers, each once."""
+    ways = (settings.proxy.proxy_for(*server) for server in settings.servers)
+    return list(dict.fromkeys(str(proxy) for proxy in ways if proxy is not None))
 
 
 class _Options(usage.Options):
@@ -55,7 +61,7 @@ class _Options(usage.Options):
     examples = ""
     program = ""
     settable: dict[str, Name] = {}  # option with one value: the setting it stands for
-    paths = frozenset({"state-directory", "admin-socket", "key-file"})
+    paths = frozenset({"state-directory", "admin-socket", "key-file", "proxy-credentials"})
     around: Surroundings | None = None
     optFlags = [["check-config", None, "check all settings, say ok or list every error (status 78), and end"]]
     optParameters = [
@@ -205,6 +211,8 @@ class AgentOptions(_Options):
     settable = {
         "serial": ("agent", "serial"),
         "key-file": ("agent", "key_file"),
+        "proxy": ("agent", "proxy"),
+        "proxy-credentials": ("agent", "proxy_credentials"),
         "log-format": ("agent", "log_format"),
         "log-level": ("agent", "log_level"),
     }
@@ -240,6 +248,16 @@ Examples:
 
     opt_local.__doc__ = f"may be repeated: {_describe('agent', 'local')}"
 
+    def opt_proxy_protocol(self, value: str) -> None:
+        name = ("agent", "proxy_protocol")
+        try:
+            found = find(*name).kind.read(value)
+        except ValueError as error:
+            raise _bad("proxy-protocol", value, error) from None
+        self._add("proxy-protocol", name, value, found)
+
+    opt_proxy_protocol.__doc__ = f"may be repeated: {_describe('agent', 'proxy_protocol')}"
+
     def load(self) -> AgentSettings:
         """Read everything again, for SIGHUP.
 
@@ -260,5 +278,6 @@ Examples:
             f"files: {', '.join(settings.files) or 'none, all defaults'}",
             f"serial: {settings.serial}, key: {settings.key_file or 'none'}",
             f"servers: {_endpoints(settings.servers)}{' (legacy)' if settings.legacy else ''}",
+            f"proxy: {', '.join(_proxies(settings)) or 'none'}",
             *(f"local {offer.name}: {offer.target}" for offer in settings.local),
         ]

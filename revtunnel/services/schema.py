@@ -27,11 +27,14 @@ from revtunnel.services.values import (
     path,
     read_address,
     read_dialled,
+    read_header,
     read_listening,
     read_mapping,
     read_mode,
+    read_network,
     read_person,
     read_port,
+    read_proxy,
     read_range,
     seconds,
     serial,
@@ -101,6 +104,12 @@ _HOUR = seconds(1, 3600)
 _QUEUE = size(4 * KIB, GIB)
 _NAME = text("name", "1 to 32 of A-Z a-z 0-9 . _ -", r"[A-Za-z0-9._-]{1,32}")
 _PEM = path(4096, "none")
+_SENDERS = (
+    Key("proxy_protocol", word("no", "v1", "v2", "any"), "no", "a load balancer says in a PROXY header whom "
+        "each connection is for; of which version"),
+    Key("proxy_from", many("network", read_network, 0, 256), "", "the load balancer's addresses, such as "
+        "10.0.0.7, fd00::/64: who sends the header, and who else is refused"),
+)  # fmt: skip
 _TLS_LEAST = Key("tls_least", word("1.3", "1.2"), "1.3", "oldest version of TLS that is spoken", True)
 _PEOPLE = many("user, uid or @group", read_person, 0, 64)
 _LOG = (
@@ -148,6 +157,7 @@ _LISTENER = (
     _TLS_LEAST,
     Key("allow_plaintext", yes_no(), "no",
         "INSECURE: lets other machines in without TLS; no: such a listener does not start"),
+    *_SENDERS,
 )  # fmt: skip
 _POOL = (
     Key("ranges", many("PORT or LOW-HIGH", read_range, 1, 64), "20000-20999",
@@ -158,6 +168,7 @@ _POOL = (
     Key("sticky", seconds(0, 3650 * 86400), "30 d", "time a device that is away keeps its ports"),
     Key("absent", word("close", "refuse"), "close",
         "while its device is away a client port is closed, or stays open and refuses every client"),
+    *_SENDERS,
 )  # fmt: skip
 _RESERVATION = Key("SERIAL/TARGETNAME", Kind("port", "1 to 65535", read_port), "none",
     "client port of that target, inside or outside the pools; example: plc-7/http = 20080", True)  # fmt: skip
@@ -165,6 +176,8 @@ _LIMITS = (
     _server("pending", _ANY, "agents that have not finished their handshake"),
     _server("pending_per_source", _ANY, "the same from one address; behind NAT many devices share one"),
     _server("handshakes", _ANY, "TLS handshakes in progress; the next ones wait"),
+    _server("proxy_header", size(536, 64 * KIB), "a PROXY header v2 with all its entries"),
+    _server("proxy_wait", seconds(1, 60), "time from connect to the end of a PROXY header, absolute"),
     _server("clients", count("connections", 1, 1_000_000), "clients in all"),
     _server("clients_per_device", _ANY, "clients of one device"),
     _server("pool", size(0, 64 * GIB), "credit beyond first_window, all links"),
@@ -239,6 +252,12 @@ _AGENT = (
     _TLS_LEAST,
     Key("allow_plaintext", yes_no(), "no",
         "INSECURE: with tls = no, speaks to servers on other machines all the same", True),
+    Key("proxy", Kind("URL", "environment, none or http://HOST:PORT", read_proxy), "environment",
+        "HTTP proxy on the way to the servers; environment: what https_proxy, all_proxy and no_proxy say, "
+        "never for a server on this machine", True),
+    Key("proxy_credentials", _PEM, "none", "file with user:password for the proxy, closed to others", True),
+    Key("proxy_protocol", many("NAME=v1 or NAME=v2", read_header, 0, 255), "",
+        "services, by their name in local, that are told with a PROXY header who their client is"),
     Key("legacy", yes_no(), "no", "the server is a ReadyAgent server that nobody changed: never speak rt1"),
     _agent("dial", seconds(0.1, 300), "time for one target, name resolution included"),
     _agent("dials", count("dials", 1, 1024), "dials in flight per link"),

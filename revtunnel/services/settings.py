@@ -15,6 +15,8 @@ from itertools import pairwise
 from typing import Any
 
 from revtunnel.core.policy import AgentLimits, LinkLimits, ServerLimits
+from revtunnel.core.proxy_choice import ProxyChoice
+from revtunnel.core.senders import Network
 from revtunnel.net.credentials import private_file_fault
 from revtunnel.services.inifile import (
     DEFAULT_PATH,
@@ -27,6 +29,7 @@ from revtunnel.services.inifile import (
     Table,
     read_files,
 )
+from revtunnel.services.proxy_settings import agent_proxy, check_headers, check_senders
 from revtunnel.services.schema import SECTIONS, find
 from revtunnel.services.tls_settings import (
     AgentTls,
@@ -75,6 +78,8 @@ class ListenerSettings(ListenerTls):
     mappings: tuple[PortMapping, ...]
     probe: bool
     heartbeat: bool
+    proxy_protocol: str  # no, v1, v2, any
+    proxy_from: tuple[Network, ...]  # who sends PROXY headers; empty if nobody does
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +92,8 @@ class PoolSettings:
     quarantine: float  # seconds
     sticky: float  # seconds
     absent: str  # close, refuse
+    proxy_protocol: str  # no, v1, v2, any
+    proxy_from: tuple[Network, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +141,9 @@ class AgentSettings(AgentTls):
     key_file: str | None
     local: tuple[Offer, ...]  # at least one, names differ
     legacy: bool
+    proxy: ProxyChoice
+    proxy_credentials: str | None
+    proxy_protocol: tuple[tuple[str, str], ...]  # name of an offer and version, v1 or v2
     log_format: str
     log_level: str
     limits: AgentLimits
@@ -233,7 +243,10 @@ def _check_listeners(table: Table, settings: ServerSettings) -> None:
             table.complain(label, "pool", f"there is no [pool {listener.pool}]")
         _check_kind(table, label, listener)
         check_listener_tls(table, label, listener)
+        check_senders(table, label, listener)
         _check_width(table, label, listener)
+    for pool in settings.pools:
+        check_senders(table, f"pool {pool.name}", pool)
 
 
 def _check_width(table: Table, label: str, listener: ListenerSettings) -> None:
@@ -358,15 +371,20 @@ def load_agent(
     _check_agent(table, key_file)
     tls = {field.name: table.get("agent", field.name) for field in fields(AgentTls)}
     tls = {key: None if value == NOTHING.get(key) else value for key, value in tls.items()}
+    check_headers(table)
+    proxy = agent_proxy(table, around.environ)
+    credentials = table.get("agent", "proxy_credentials")
     serial, missing = _identity(table, around, check_agent_tls(table, AgentTls(**tls)))
     if table.errors or missing:
         raise SettingsError(table.errors) if table.errors else MissingSettings(missing)
-    names = ("servers", "local", "legacy", "log_format", "log_level")
+    names = ("servers", "local", "legacy", "proxy_protocol", "log_format", "log_level")
     return AgentSettings(
         **{name: table.get("agent", name) for name in names},
         **tls,
         serial=serial,
         key_file=key_file,
+        proxy=proxy,
+        proxy_credentials=None if credentials == "none" else credentials,
         limits=_part(table, AgentLimits),
         link=_part(table, LinkLimits),
         files=tuple(table.files),

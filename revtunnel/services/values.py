@@ -15,6 +15,8 @@ from functools import partial
 from typing import Any
 
 from revtunnel.core.policy import KIB, MIB
+from revtunnel.core.proxy_choice import Proxy, parse_proxy
+from revtunnel.core.senders import Network
 from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.serials import MAX_SERIAL, parse_serial
 from revtunnel.wire.targets import Offer, parse_endpoint, parse_offer
@@ -28,11 +30,14 @@ __all__ = [
     "path",
     "read_address",
     "read_dialled",
+    "read_header",
     "read_listening",
     "read_mapping",
     "read_mode",
+    "read_network",
     "read_person",
     "read_port",
+    "read_proxy",
     "read_range",
     "seconds",
     "serial",
@@ -218,6 +223,25 @@ def read_person(text: str) -> str:
     if not re.fullmatch(r"[0-9]{1,10}|@?[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?", text, re.ASCII):
         raise ValueError(f"{text[:80]!a}: a user name, a uid or @group wanted")
     return text
+
+
+def read_network(text: str) -> Network:
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError as error:
+        wanted = "an address or a network such as 10.0.0.0/8 wanted"
+        raise ValueError(f"{text[:80]!a}: {wanted}, {error}") from None
+
+
+def read_proxy(text: str) -> Proxy | str:
+    return text if text in ("environment", "none") else parse_proxy(text)
+
+
+def read_header(text: str) -> tuple[str, str]:
+    match = re.fullmatch(r"([A-Za-z0-9._-]{1,32})=(v[12])", text, re.ASCII)
+    if not match:
+        raise ValueError(f"{text[:80]!a}: NAME=v1 or NAME=v2 wanted, NAME as in local")
+    return match[1], match[2]
 
 
 def read_mode(text: str) -> int:

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from revtunnel.core.policy import AgentLimits, LinkLimits, ServerLimits
+from revtunnel.core.proxy_choice import DIRECT
 from revtunnel.services.settings import (
     AdminSettings,
     AgentSettings,
@@ -78,9 +79,11 @@ def test_defaults_without_any_file() -> None:
                 crl=None,
                 tls_least="1.3",
                 allow_plaintext=False,
+                proxy_protocol="no",
+                proxy_from=(),
             ),
         ),
-        pools=(PoolSettings("default", ((20000, 20999),), "127.0.0.1", 60.0, 2592000.0, "close"),),
+        pools=(PoolSettings("default", ((20000, 20999),), "127.0.0.1", 60.0, 2592000.0, "close", "no", ()),),
         reservations=(),
         limits=ServerLimits(),
         link=LinkLimits(),
@@ -384,6 +387,9 @@ def test_agent_settings(tmp_path: Path) -> None:
         certificate_key=None,
         tls_least="1.3",
         allow_plaintext=False,
+        proxy=DIRECT,
+        proxy_credentials=None,
+        proxy_protocol=(),
         log_format="text",
         log_level="info",
         limits=replace(AgentLimits(), dial=3.0),

@@ -1,0 +1,90 @@
+"""Settings about proxies: the HTTP proxy that an agent goes through, and PROXY headers at either end.
+
+Rule of this file: two different things share a name. The HTTP proxy is on an agent's way out
+(``proxy``, ``proxy_credentials``). The PROXY protocol says whom a connection is for (``proxy_protocol``): an
+agent says it to a service, a load balancer says it to the server (``proxy_from``).
+
+Source: core/proxy_choice.py; wire/proxy_header.py; ours.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Protocol as Typing
+
+from revtunnel.core.proxy_choice import (
+    DIRECT,
+    Proxy,
+    ProxyChoice,
+    from_environment,
+    parse_credentials,
+)
+from revtunnel.core.senders import Network
+from revtunnel.net.credentials import private_file_fault
+from revtunnel.services.inifile import Table
+from revtunnel.wire.http_connect import Credentials
+
+__all__ = ["Senders", "agent_proxy", "check_headers", "check_senders"]
+
+
+class Senders(Typing):
+    """Part of a listener's and of a pool's settings: who says in a PROXY header whom a connection is for."""
+
+    @property
+    def proxy_protocol(self) -> str:
+        """One of no, v1, v2, any."""
+
+    @property
+    def proxy_from(self) -> tuple[Network, ...]:
+        """Who must say it; nobody else is let in."""
+
+
+def check_senders(table: Table, label: str, settings: Senders) -> None:
+    """Headers are taken from those who are named, so somebody must be."""
+    if settings.proxy_protocol != "no" and not settings.proxy_from and table.sound(label, "proxy_from"):
+        table.complain(label, "proxy_from", "missing: with proxy_protocol the load balancer's address wanted")
+    if settings.proxy_protocol == "no" and settings.proxy_from:
+        table.complain(label, "proxy_from", "only with proxy_protocol = v1, v2 or any")
+
+
+def check_headers(table: Table) -> None:
+    """An agent's headers belong to services that it offers, and each has one version."""
+    names = [name for name, _ in table.get("agent", "proxy_protocol")]
+    offered = {offer.name for offer in table.get("agent", "local")}
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            table.complain("agent", "proxy_protocol", f"{name} stands there twice")
+        elif name not in offered and table.sound("agent", "local"):
+            table.complain("agent", "proxy_protocol", f"{name}: local has no service of that name")
+
+
+def agent_proxy(table: Table, environ: Mapping[str, str]) -> ProxyChoice:
+    """How the agent's servers are reached; what is wrong with that is in the table."""
+    wanted, path = table.get("agent", "proxy"), table.get("agent", "proxy_credentials")
+    credentials = None if path == "none" else _credentials(table, path)
+    if wanted == "none":
+        if path != "none":
+            table.complain("agent", "proxy_credentials", "of no use with proxy = none")
+        return DIRECT
+    if isinstance(wanted, Proxy):
+        return ProxyChoice(replace(wanted, credentials=credentials))
+    choice = from_environment(environ, credentials)
+    for host, port in table.get("agent", "servers"):
+        try:
+            choice.proxy_for(host, port)
+        except ValueError as error:
+            table.complain("agent", "proxy", f"for server {host}, environment variable {error}")
+            break
+    return choice
+
+
+def _credentials(table: Table, path: str) -> Credentials | None:
+    """User and password out of their file; it must be closed to others."""
+    fault = private_file_fault(path)
+    if not fault:
+        try:
+            with open(path, encoding="utf-8") as file:
+                return parse_credentials(file.read(4096))
+        except (OSError, ValueError) as error:
+            fault = "not UTF-8" if isinstance(error, UnicodeError) else str(error)
+    table.complain("agent", "proxy_credentials", f"{path}: {fault}")
+    return None
