@@ -174,7 +174,7 @@ class RelayLimits:
 
 @dataclass(frozen=True, slots=True)
 class EmoLimits:
-    """What the two ends of an EMO command socket hold and wait for; the original's numbers where it has one."""
+    """What the ends of an EMO command socket hold and wait for; the original's numbers where it has one."""
 
     # core/emo_sockets.py
     sockets: int = 50  # data sockets of one machine, those that wait for a client among them
