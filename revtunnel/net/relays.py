@@ -97,7 +97,11 @@ class Relay:
 
     def close(self, address: str) -> bool:
         """Cut the peer at ``address``, host:port; False: there is none."""
-        found = [owner for owner in self.connections if owner.peer and owner.peer.address == address]
+        found = [
+            owner
+            for owner in self.connections
+            if owner.joined and owner.peer and owner.peer.address == address
+        ]
         for owner in found:
             owner.cut("operator")
         self.flush()
