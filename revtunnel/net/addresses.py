@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 
-__all__ = ["address_of", "is_literal", "socket_address"]
+__all__ = ["address_of", "is_literal", "place", "socket_address"]
 
 
 def is_literal(host: str) -> bool:
@@ -33,6 +33,11 @@ def socket_address(host: str, port: int) -> tuple[socket.AddressFamily, tuple[An
     literal, _, zone = host.partition("%")
     scope = int(zone) if zone.isdecimal() else socket.if_nametoindex(zone) if zone else 0
     return socket.AF_INET6, (literal, port, 0, scope)
+
+
+def place(host: str, port: int) -> str:
+    """``host:port``, an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def address_of(family: int, address: Any) -> Any:

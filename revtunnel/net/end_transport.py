@@ -373,7 +373,7 @@ class EndTransport(Outgoing):
                 if not self._write_ended:
                     self._end.end_writing()
                 if isinstance(self._end, TlsEnd) and not self._read_ended:
-                    self._end.read_into(_shared)  # session tickets are input as well: see the head of this file
+                    self._end.read_into(_shared)  # session tickets are unread input as well
             self._end.close()
         else:
             self._end.abort()

@@ -32,7 +32,7 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from revtunnel.net.addresses import is_literal, socket_address
+from revtunnel.net.addresses import is_literal, place, socket_address
 from revtunnel.net.ends import RECORD, End, PlainEnd, TlsEnd, tune
 
 __all__ = [
@@ -154,9 +154,9 @@ def open_end(
     return opening.addTimeout(timeout, reactor, too_late)
 
 
-async def resolve(reactor: Any, host: str, port: int) -> list[IAddress]:
+async def resolve(reactor: Any, host: str, port: int) -> list[Any]:
     """The addresses of a name, by the reactor's resolver. OSError: there is none."""
-    answer: Deferred[list[IAddress]] = Deferred()
+    answer: Deferred[list[Any]] = Deferred()
     resolver: IHostnameResolver = reactor.nameResolver
     resolver.resolveHostName(_Answer(answer), host, port)
     found = await answer
@@ -169,7 +169,8 @@ async def _open(reactor: Any, host: str, port: int, stages: Sequence[Stage]) -> 
     if is_literal(host.partition("%")[0]):
         places = [(host, port)]
     else:
-        places = [(place.host, place.port) for place in await resolve(reactor, host, port)]  # type: ignore[attr-defined]
+        found: list[Any] = await resolve(reactor, host, port)
+        places = [(address.host, address.port) for address in found]
     end: End = await _Race(reactor, places).won
     try:
         for stage in stages:
@@ -184,7 +185,7 @@ async def _connect(reactor: Any, host: str, port: int) -> End:
     family, address = socket_address(host, port)
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
-        end = PlainEnd(sock, f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        end = PlainEnd(sock, place(host, port))
         tune(sock)
         code = sock.connect_ex(address)
         if code == errno.EINPROGRESS:
@@ -301,9 +302,9 @@ class _Wait:
 class _Answer:
     """Collects the addresses of a name."""
 
-    def __init__(self, answer: "Deferred[list[IAddress]]") -> None:
+    def __init__(self, answer: "Deferred[list[Any]]") -> None:
         self._answer = answer
-        self._found: list[IAddress] = []
+        self._found: list[Any] = []
 
     def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
         """Twisted calls this."""

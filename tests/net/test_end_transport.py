@@ -48,6 +48,10 @@ DIFFERENT = {
         b"",
     ),
 }
+OVER_TLS = {  # there the unread input is read before a close, for it may be session tickets: no reset
+    **{name: told for name, told in DIFFERENT.items() if name != "crossing closes"},
+    "close with unread input": (["made", "lost ConnectionDone"], b"", ["made", "end of file"], b""),
+}
 UNUSED = {"stopConsuming closes"}  # no protocol of ours calls it, and no interface has it
 NEED_TCP = {name for name in SCRIPTS if "abort" in name or "unread" in name} | {"crossing closes"}  # resets
 
@@ -82,10 +86,11 @@ def told_by_ours(loop: Loop, name: str, make: Callable[[], Recorder], tls: bool,
 def compare(loop: Loop, name: str, half_closing: bool, tls: bool, tcp: bool) -> None:
     make = Recorder.half_closing if half_closing else Recorder
     told = told_by_ours(loop, name, make, tls, tcp)
-    if name not in DIFFERENT:
+    different = OVER_TLS if tls else DIFFERENT
+    if name not in different:
         assert told == told_by_twisted(name, make)
     elif half_closing:
-        assert tuple(told[:4]) == DIFFERENT[name]
+        assert tuple(told[:4]) == different[name]
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred
 
 from revtunnel.net.ends import RECORD, End, PlainEnd, TlsEnd, said
@@ -21,7 +20,7 @@ from revtunnel.net.stages import (
     write_all,
 )
 from revtunnel.wire.errors import RemoteError
-from tests.support.epoll import Loop, own_reactor
+from tests.support.epoll import Loop, Names, own_reactor
 from tests.support.throwaway_tls import contexts
 
 
@@ -154,19 +153,6 @@ def test_a_handshake_with_garbage_fails_in_words(loop: Loop, ends: tuple[PlainEn
 
 
 # -- the way to an address
-
-
-class Names:
-    """A resolver that knows what it was told."""
-
-    def __init__(self, **answers: list[str]) -> None:
-        self.answers = answers
-
-    def resolveHostName(self, receiver: Any, name: str, port: int = 0, *more: object) -> Any:
-        receiver.resolutionBegan(None)
-        for host in self.answers.get(name, []):
-            receiver.addressResolved(IPv4Address("TCP", host, port))
-        receiver.resolutionComplete()
 
 
 def listening() -> socket.socket:
