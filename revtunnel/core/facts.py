@@ -76,6 +76,7 @@ class LinkUp(Fact):
     listener: str
     authenticated: bool
     replaced: bool  # an older link of this serial was closed for it
+    tls: str = ""  # such as TLSv1.3; "" in plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ class LinkRefused(Fact):
     listener: str
     peer: str
     serial: str  # "" when it never said one
-    reason: str  # a word: "silent", "protocol", "denied", "duplicate", "overloaded", "not-rt1"
+    reason: str  # a word: "silent", "protocol", "denied", "certificate", "tls", "duplicate", "overloaded"
     detail: str
 
 

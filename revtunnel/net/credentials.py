@@ -25,8 +25,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from service_identity.cryptography import verify_certificate_hostname, verify_certificate_ip_address
 
+from revtunnel.wire.enroll import DEVICE_URI, device_of
 from revtunnel.wire.errors import RemoteError
-from revtunnel.wire.serials import parse_serial
 
 __all__ = [
     "CertificateFiles",
@@ -42,7 +42,6 @@ __all__ = [
     "read_credentials",
 ]
 
-DEVICE_URI = "urn:revtunnel:device:"
 MAX_FILE = 4 * 1024 * 1024  # bytes of one PEM file: a list of all public authorities has a quarter MiB
 NAMES_SHOWN = 5
 REVOCATION_MARK = b"-----BEGIN X509 CRL-----"
@@ -132,14 +131,14 @@ def device_serial(certificate: x509.Certificate) -> str:
         CertificateRefused: it is for no device, for several, or the serial is none.
     """
     uris = _names(certificate).get_values_for_type(x509.UniformResourceIdentifier)
-    found = [uri for uri in uris if uri.startswith(DEVICE_URI)]
+    try:
+        found = [serial for uri in uris if (serial := device_of(uri)) is not None]
+    except RemoteError as error:
+        raise CertificateRefused(f"certificate: {error}") from None
     if len(found) != 1:
         text = f"{len(found)} device names" if found else "no device name"
         raise CertificateRefused(f"certificate has {text} (exactly one URI {DEVICE_URI}SERIAL is wanted)")
-    try:
-        return parse_serial(found[0].removeprefix(DEVICE_URI))
-    except RemoteError as error:
-        raise CertificateRefused(f"certificate: {error}") from None
+    return found[0]
 
 
 def _check_purpose(certificate: x509.Certificate, side: Side) -> None:

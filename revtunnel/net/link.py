@@ -48,7 +48,8 @@ class LinkProtocol(Protocol):
         self.limits = limits
         self.mux: Mux | None = None
         self.peer = "?"
-        self.since = 0.0
+        self.since = 0.0  # of its connect: TLS counts into the time for the handshake
+        self.tls = ""  # the version that is spoken
         self.ended: tuple[str, str] | None = None  # reason word and detail, once it has one
         self._decoder = FrameDecoder(self._judge)
         self._pace = Pace(limits)
@@ -91,14 +92,15 @@ class LinkProtocol(Protocol):
     # -- from the transport
 
     def connectionMade(self) -> None:
-        self.since = self.clock.seconds()
+        now = self.clock.seconds()
+        self.since = self.since or now
         self.peer = written_address(self.transport.getPeer())
         self.transport.setTcpNoDelay(True)
         self.transport.setTcpKeepAlive(True)
         tune(self.handle)
         # a pull producer is asked whenever the transport is empty: our own quantum is the whole buffer
         self.transport.registerProducer(self, False)
-        self._set_timer(self.limits.handshake)
+        self._set_timer(max(0.0, self.since + self.limits.handshake - now))
 
     def dataReceived(self, data: bytes) -> None:
         if self.ended is None:

@@ -12,9 +12,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from typing import Protocol as Typing
 
+from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import Factory
 from twisted.internet.protocol import Protocol as TwistedProtocol
+from twisted.python.failure import Failure
 
 from revtunnel.core.channel import Channel
 from revtunnel.core.facts import ChannelEnded, ChannelOpened, LinkStalled, PeerGlitch, Report
@@ -25,7 +27,10 @@ from revtunnel.core.mux import Glitch, GoingAway, Happening, Mux, Opened, Over, 
 from revtunnel.core.policy import LinkLimits
 from revtunnel.core.rt1 import Rt1Mux
 from revtunnel.core.window import CreditPool
+from revtunnel.net.credentials import PeerCertificate
+from revtunnel.net.identity import Identity
 from revtunnel.net.link import USER_TIMEOUT, LinkProtocol, tune, written_address
+from revtunnel.net.tls_stages import Secured, TlsFailed
 from revtunnel.wire.commands import Command, encode_goaway
 from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.frames import Frame, encode_frame
@@ -68,6 +73,7 @@ class AgentListener:
     pool: str = "default"
     heartbeat: bool = True  # legacy: ask the device with DATA on number 0
     mappings: tuple[Offer, ...] = ()  # legacy: what the device is asked to dial; it offers nothing itself
+    identity: Identity | None = None  # for TLS; None: links are plain
 
 
 class ServerLink(LinkProtocol):
@@ -90,6 +96,8 @@ class ServerLink(LinkProtocol):
         self.replaced = False  # an older link of its serial was closed for it
         self.up_since: float | None = None
         self.authenticated = False
+        self.certificate: PeerCertificate | None = None  # that TLS has checked
+        self.securing: Deferred[Secured] | None = None  # TLS is under way: there is no transport yet
         self.handshake: ServerUp | None = None
         self._hub = hub
         self._shake = ServerHandshake(listener.rules, listener.limits, key_of, nonce)
@@ -99,6 +107,37 @@ class ServerLink(LinkProtocol):
         self._patience: IDelayedCall | None = None  # of those who wait for a number
         self._serving = False
         self._listened = False
+
+    # -- TLS
+
+    @property
+    def certificate_serial(self) -> str | None:
+        """The device that its certificate proves; None: it showed none."""
+        return self.certificate.serial if self.certificate is not None else None
+
+    def secured(self, found: Secured) -> None:
+        """TLS is up; the connection comes next."""
+        self.securing = None
+        self.tls, self.certificate = found.version, found.peer
+        self._shake.certified = self.certificate_serial
+
+    def turned_away(self, failure: Failure) -> None:
+        """There is no TLS with it, or it was told to leave meanwhile."""
+        error = failure.value
+        if self.ended is None:
+            reason = error.reason if isinstance(error, TlsFailed) else "silent"
+            known = failure.check(TlsFailed, TimeoutError)
+            self.ended = (reason, str(error) if known else failure.getErrorMessage())
+        self.securing = None
+        self._lost = True
+        self._finish()
+
+    def leave(self, at_once: bool = False) -> None:
+        if self.securing is None:
+            super().leave(at_once)
+        else:  # turned_away follows
+            self.ended = self.ended or ("left", "")
+            self.securing.cancel()
 
     # -- the handshake
 
@@ -117,7 +156,11 @@ class ServerLink(LinkProtocol):
             self._admit(up)
 
     def handshake_is_late(self) -> None:
-        up = self._shake.time_is_up() if self._listened else None
+        try:
+            up = self._shake.time_is_up() if self._listened else None
+        except RemoteError as error:
+            self.broken(error)
+            return
         rest = self.since + self.limits.handshake - self.clock.seconds()
         if up is None and rest > 0:  # the probe's time was up: what is owed is a proof
             self._set_timer(rest)
@@ -136,7 +179,7 @@ class ServerLink(LinkProtocol):
             if not self._shake.serial:  # a legacy device would stumble over GOAWAY
                 self.fail(error.reason.word, str(error), None)
                 return
-            self.write(encode_frame(Command.GOAWAY, 0, encode_goaway(error.reason, 0, "")))
+            self.write(encode_frame(Command.GOAWAY, 0, encode_goaway(error.reason, 0, error.told)))
             self.fail(error.reason.word, str(error), None)
         else:
             super().broken(error)
@@ -285,11 +328,11 @@ class ServerLink(LinkProtocol):
 
 
 class ServerLinkFactory(Factory):
-    """Makes server links for one listener, as many strangers at once as the limits allow."""
+    """Makes server links for one listener, or what brings their connection to TLS first."""
 
     noisy = False
 
-    def __init__(self, make: Callable[[str], ServerLink | None]) -> None:
+    def __init__(self, make: Callable[[str], TwistedProtocol | None]) -> None:
         self._make = make
 
     def buildProtocol(self, addr: IAddress | None) -> TwistedProtocol | None:

@@ -8,9 +8,11 @@ Source: wire/readyagent.md section 5.7; wire/link-extension.md "Liveness"; fault
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTCP, IReactorTime
+from twisted.internet.protocol import Protocol
 
 from revtunnel.core.devices import Registry, TwoHolders
 from revtunnel.core.facts import (
@@ -29,7 +31,11 @@ from revtunnel.core.policy import ServerLimits
 from revtunnel.core.window import CreditPool
 from revtunnel.net.client_ports import ClientPorts
 from revtunnel.net.clients import ClientFactory, ClientSocket
+from revtunnel.net.end_transport import EndTransport
+from revtunnel.net.ends import End
+from revtunnel.net.identity import Identity
 from revtunnel.net.server_link import AgentListener, ServerLink, ServerLinkFactory
+from revtunnel.net.tls_stages import Secured, TlsDesk, TlsDoor
 from revtunnel.wire.reasons import Ended, GoAway
 from revtunnel.wire.targets import Offer, Target
 
@@ -66,6 +72,7 @@ class Switchboard:
         self._random_bytes = random_bytes
         self._tell = report
         self._descriptors = descriptors
+        self._tls = TlsDesk(reactor, lambda: self.limits.handshakes)
         self._pool = CreditPool(limits.pool)
         self._pending: Counter[str] = Counter()
         self._strangers: set[ServerLink] = set()
@@ -75,7 +82,24 @@ class Switchboard:
 
     def link_factory(self, name: str) -> ServerLinkFactory:
         """What to listen with for agents at ``listeners[name]``, whose rules may change for later links."""
-        return ServerLinkFactory(lambda peer: self._stranger(self.listeners[name], peer))
+        return ServerLinkFactory(lambda peer: self._first(self.listeners[name], peer))
+
+    def _first(self, listener: AgentListener, peer: str) -> Protocol | None:
+        """Who takes a fresh connection: its link, or TLS before it."""
+        link = self._stranger(listener, peer)
+        if link is None or listener.identity is None:
+            return link
+        return TlsDoor(partial(self._secure, link, listener.identity))
+
+    def _secure(self, link: ServerLink, identity: Identity, plain: End) -> None:
+        """Bring a connection to TLS, and then to its link. It counts as a stranger meanwhile."""
+
+        def done(found: Secured) -> None:
+            link.secured(found)
+            EndTransport(self._reactor, found.end, link).start()
+
+        link.securing = securing = self._tls.serve(plain, identity, link.limits.handshake)
+        securing.addCallbacks(done, link.turned_away)
 
     def _stranger(self, listener: AgentListener, peer: str) -> ServerLink | None:
         source = peer.rpartition(":")[0]
@@ -97,7 +121,7 @@ class Switchboard:
         link = ServerLink(self._clock, listener, self, self._key_of, nonce, self._pool, self.report)
         self._strangers.add(link)
         self._pending[source] += 1
-        link.source = source
+        link.source, link.peer, link.since = source, peer, self._clock.seconds()
         return link
 
     def _no_stranger(self, link: ServerLink) -> None:
@@ -128,7 +152,15 @@ class Switchboard:
         listener = link.listener
         wire = link.mux.wire if link.mux is not None else ""
         self.report(
-            LinkUp(link.serial, link.peer, wire, listener.rules.name, link.authenticated, link.replaced)
+            LinkUp(
+                link.serial,
+                link.peer,
+                wire,
+                listener.rules.name,
+                link.authenticated,
+                link.replaced,
+                link.tls,
+            )
         )
         device = self.registry.get(link.serial)
         offers = device.offers if device is not None else ()
