@@ -15,6 +15,7 @@ __all__ = [
     "EmoLimits",
     "EnrolmentLimits",
     "LinkLimits",
+    "PenaltyLimits",
     "RelayLimits",
     "ServerLimits",
 ]
@@ -112,6 +113,21 @@ class AgentLimits:
     data_sockets: int = 4096  # data sockets at once, waiting or in use
     data_dials: int = 32  # of them being connected; the rest of the tickets wait
     data_ticket: float = 25.0  # seconds after which a ticket is not worth a dial any more
+
+
+@dataclass(frozen=True, slots=True)
+class PenaltyLimits:
+    """What failures cost their source, core/penalties.py: seconds for which it is not listened to."""
+
+    authentication: float = 5.0  # a wrong proof, certificate or unknown serial
+    silence: float = 10.0  # nothing, or not enough, said in time
+    garbage: float = 10.0  # what is no handshake
+    applied: float = 15.0  # a source is refused above this
+    most: float = 600.0  # and never owes more
+    sources: int = 65_536  # sources and serials that are remembered, each
+    serial_failures: int = 10  # of one serial in serial_window; then those that failed are locked out
+    serial_window: float = 600.0
+    serial_lockout: float = 600.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,58 @@
+"""Addresses and networks in one spelling: IPv4 in IPv6 is IPv4, zones are dropped.
+
+Source: faults.md N33 and "Pre-auth limits"; ours.
+"""
+
+import ipaddress
+from collections.abc import Iterable
+
+__all__ = ["Address", "Network", "address_of", "block_of", "network_of", "within"]
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
+_SITE = 64  # bits of an IPv6 address that one customer has for himself
+
+
+def address_of(peer: str) -> Address | None:
+    """The address of ``HOST:PORT`` or ``HOST``, IPv6 with or without brackets; None where there is none."""
+    host = peer
+    if peer.startswith("["):
+        host = peer[1:].partition("]")[0]
+    elif peer.count(":") == 1:
+        host = peer.partition(":")[0]
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def network_of(text: str) -> Network:
+    """Read ``10.0.0.0/8``, ``192.0.2.7``, ``2001:db8::/32``.
+
+    Raises:
+        ValueError: neither an address nor a network, or bits behind its length are set.
+    """
+    try:
+        network = ipaddress.ip_network(text)
+    except ValueError as error:
+        wanted = "an address or a network such as 10.0.0.0/8 wanted"
+        raise ValueError(f"{text[:80]!a}: {wanted}, {error}") from None
+    if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED):
+        plain = network.network_address.ipv4_mapped
+        return ipaddress.IPv4Network(f"{plain}/{network.prefixlen - 96}")
+    return network
+
+
+def within(address: Address | None, networks: Iterable[Network]) -> bool:
+    """Whether one of the networks has this address."""
+    return address is not None and any(address in network for network in networks)
+
+
+def block_of(address: Address) -> Network:
+    """What one customer has: the IPv4 address, or the /64 around an IPv6 address."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return ipaddress.IPv4Network(address)
+    return ipaddress.IPv6Network((int(address) >> _SITE << _SITE, _SITE))

@@ -1,0 +1,118 @@
+"""Who failed too often of late and is not listened to for a while.
+
+Failures count, connections do not: behind one address may stand thousands of devices. Each failure adds its
+weight to the penalty of its source, one IPv4 address or one IPv6 /64, and time takes it away, a second a
+second. When a failure brings it above ``applied`` its source is refused, until nothing is left.
+
+A serial that fails again and again is refused too, but only to the sources that failed: a lockout for all
+would be a way to lock the device itself out.
+
+Source: faults.md "Pre-auth limits", "Lockout per serial".
+"""
+
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from revtunnel.core.networks import Network, address_of, block_of, within
+from revtunnel.core.policy import PenaltyLimits
+
+__all__ = ["Penalties", "weight_of"]
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
+
+
+def weight_of(limits: PenaltyLimits, reason: str) -> float:
+    """Seconds that a refusal costs its source, by its word; 0.0 for what is nobody's fault."""
+    weights = {"denied": limits.authentication, "silent": limits.silence, "protocol": limits.garbage}
+    return weights.get(reason, 0.0)
+
+
+@dataclass(slots=True)
+class _Source:
+    until: float = 0.0
+    applied: bool = False
+
+
+@dataclass(slots=True)
+class _Serial:
+    failures: deque[tuple[float, Network]] = field(default_factory=deque)
+    locked: dict[Network, float] = field(default_factory=dict)  # until
+
+
+class Penalties:
+    """Two bounded tables; the source or serial that failed longest ago is forgotten first."""
+
+    def __init__(self, limits: PenaltyLimits, exempt: Sequence[Network] = ()) -> None:
+        self.limits = limits
+        self.exempt = exempt
+        self._sources: OrderedDict[Network, _Source] = OrderedDict()
+        self._serials: OrderedDict[str, _Serial] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Sources that failed of late, refused or not."""
+        return len(self._sources)
+
+    def failed(self, peer: str, reason: str, serial: str, now: float) -> None:
+        """Somebody was refused.
+
+        Args:
+            peer: ``HOST:PORT`` or ``HOST``.
+            reason: the word of the refusal.
+            serial: as whom, if the failure is one of authentication; else nothing.
+        """
+        source = self._source(peer)
+        weight = weight_of(self.limits, reason)
+        if source is None or not weight:
+            return
+        entry = self._sources.pop(source, None) or _Source()
+        if entry.until <= now:
+            entry = _Source(now)
+        entry.until = min(entry.until + weight, now + self.limits.most)
+        entry.applied = entry.applied or entry.until - now > self.limits.applied
+        _push(self._sources, source, entry, self.limits.sources)
+        if serial:
+            self._count(serial, source, now)
+
+    def refused_for(self, peer: str, now: float) -> float:
+        """Seconds for which this peer is refused from now on; 0.0: it is not."""
+        source = self._source(peer)
+        entry = self._sources.get(source) if source is not None else None
+        return max(0.0, entry.until - now) if entry is not None and entry.applied else 0.0
+
+    def locked_for(self, serial: str, peer: str, now: float) -> float:
+        """Seconds for which this serial is refused to this peer; 0.0: it is not."""
+        source, entry = self._source(peer), self._serials.get(serial)
+        if source is None or entry is None:
+            return 0.0
+        return max(0.0, entry.locked.get(source, now) - now)
+
+    # -- inside
+
+    def _source(self, peer: str) -> Network | None:
+        """What is punished for a peer; None: nothing is."""
+        address = address_of(peer)
+        return None if address is None or within(address, self.exempt) else block_of(address)
+
+    def _count(self, serial: str, source: Network, now: float) -> None:
+        limits = self.limits
+        entry = self._serials.pop(serial, None) or _Serial()
+        while entry.failures and now - entry.failures[0][0] >= limits.serial_window:
+            entry.failures.popleft()
+        entry.locked = {where: until for where, until in entry.locked.items() if until > now}
+        entry.failures.append((now, source))
+        if len(entry.failures) >= limits.serial_failures:
+            entry.locked |= {where: now + limits.serial_lockout for _, where in entry.failures}
+            entry.failures.popleft()
+            while len(entry.locked) > limits.serial_failures:
+                del entry.locked[min(entry.locked, key=lambda where: entry.locked[where])]
+        _push(self._serials, serial, entry, limits.sources)
+
+
+def _push(table: "OrderedDict[_Key, _Value]", key: _Key, value: _Value, most: int) -> None:
+    """Put an entry last, and forget the first ones beyond ``most``."""
+    table[key] = value
+    while len(table) > most:
+        table.popitem(last=False)

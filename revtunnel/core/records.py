@@ -1,0 +1,139 @@
+"""What one device is allowed: its ports, its targets, its clients, how many, until when.
+
+The rule: a record is looked at on every open, so that a change counts at once; what nobody wrote down is
+allowed. A device without a record of its own has the default record, if there is one.
+
+Source: faults.md "Per-device authority record", N33; ours for the patterns.
+"""
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from revtunnel.core.networks import Network, address_of, within
+from revtunnel.wire.targets import Offer, Target, parse_target
+
+__all__ = ["DEFAULT", "Pattern", "Record", "Records", "parse_pattern"]
+
+DEFAULT = "*"  # the serial of the default record
+_LABEL = re.compile(r"[A-Za-z0-9._-]{1,32}", re.ASCII)
+_LOOSE = re.compile(r"\*?(?:[A-Za-z0-9._-]{1,253})?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """Targets by the name of their offer, or by host and port; an empty host and port 0 are any."""
+
+    name: str = ""
+    host: str = ""  # exact, or ``*.suffix``
+    port: int = 0
+
+    def fits(self, offer: Offer) -> bool:
+        """Whether a device with this pattern may offer that."""
+        if self.name:
+            return offer.name == self.name
+        target = offer.target
+        if self.port and self.port != target.port:
+            return False
+        if self.host.startswith("*"):
+            return target.path is None and target.host.endswith(self.host[1:])
+        return not self.host or self.host == target.host
+
+    def __str__(self) -> str:
+        if self.name:
+            return self.name
+        if self.host.startswith("unix:"):
+            return self.host
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host or '*'}:{self.port or '*'}"
+
+
+def parse_pattern(text: str) -> Pattern:
+    """Read ``NAME``, ``HOST:PORT`` or ``unix:PATH``; ``*`` for HOST or PORT, ``*.example.com`` for HOST.
+
+    Raises:
+        ValueError: not of that form.
+    """
+    if _LABEL.fullmatch(text):
+        return Pattern(name=text)
+    host, colon, port = text.rpartition(":")
+    if text.startswith("unix:") or (colon and host and "*" not in text):
+        exact: Target = parse_target(text)
+        return Pattern(host=exact.host, port=exact.port)
+    number = "1" if port == "*" else port
+    loose = host.startswith("*") and (host == "*" or host.startswith("*.")) and _LOOSE.fullmatch(host)
+    if not (colon and (loose or "*" not in host)):
+        raise ValueError(f"{text[:120]!a}: NAME, HOST:PORT, *.DOMAIN:PORT or unix:PATH wanted, * for any")
+    if not loose:
+        return Pattern(host=parse_target(f"{host}:{number}").host)
+    if not re.fullmatch("[0-9]{1,5}", number, re.ASCII) or not 1 <= int(number) <= 65535:
+        raise ValueError(f"{text[:120]!a}: port 1 to 65535 wanted, or *")
+    return Pattern(host="" if host == "*" else host.lower(), port=0 if port == "*" else int(port))
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What holds for one device; None is any, or never."""
+
+    ports: tuple[tuple[int, int], ...] | None = None  # first and last of each range
+    targets: tuple[Pattern, ...] | None = None
+    clients: tuple[Network, ...] | None = None
+    channels: int | None = None  # at once
+    expires: float | None = None  # seconds since 1970 at which it is over
+
+    def has_port(self, port: int) -> bool:
+        """Whether the device may hold this client port."""
+        return self.ports is None or any(first <= port <= last for first, last in self.ports)
+
+    def has_target(self, offer: Offer) -> bool:
+        """Whether the device may offer this."""
+        return self.targets is None or any(pattern.fits(offer) for pattern in self.targets)
+
+    def has_client(self, peer: str) -> bool:
+        """Whether a client from ``HOST:PORT`` may reach the device."""
+        return self.clients is None or within(address_of(peer), self.clients)
+
+    def row(self) -> dict[str, object]:
+        """The record as plain values, for operators; None is any."""
+        day = None if self.expires is None else time.strftime("%Y-%m-%d", time.gmtime(self.expires - 1))
+        return {
+            "ports": None if self.ports is None else [f"{low}-{high}" for low, high in self.ports],
+            "targets": None if self.targets is None else [str(pattern) for pattern in self.targets],
+            "clients": None if self.clients is None else [str(network) for network in self.clients],
+            "channels": self.channels,
+            "expires": day,  # the last day, UTC
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """All records by serial, and what each pool asks of clients beside them."""
+
+    devices: Mapping[str, Record] = field(default_factory=dict)
+    pools: Mapping[str, tuple[Network, ...] | None] = field(default_factory=dict)
+
+    def of(self, serial: str) -> Record:
+        """The record in force."""
+        return self.devices.get(serial) or self.devices.get(DEFAULT) or _ANY
+
+    def source(self, serial: str) -> str:
+        """Where it comes from: the serial, ``*``, or nothing."""
+        return next((name for name in (serial, DEFAULT) if name in self.devices), "")
+
+    def expired(self, serial: str, wall: float) -> bool:
+        """Whether a device's time is over; ``wall`` is seconds since 1970."""
+        end = self.of(serial).expires
+        return end is not None and wall >= end
+
+    def refuses(self, serial: str, peer: str, pool: str, wall: float) -> str:
+        """Why a client may not have this device: ``not-allowed``, ``expired``, or nothing."""
+        if self.expired(serial, wall):
+            return "expired"
+        own = self.pools.get(pool)
+        if own is not None and not within(address_of(peer), own):
+            return "not-allowed"
+        return "" if self.of(serial).has_client(peer) else "not-allowed"
+
+
+_ANY = Record()
