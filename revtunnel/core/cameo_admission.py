@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from revtunnel.core.policy import CameoLimits
+from revtunnel.core.senders import Network
 
-__all__ = ["Admission", "Door", "Network"]
+__all__ = ["Admission", "Door"]
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
