@@ -12,10 +12,18 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 from typing import Protocol as Typing
 
-from revtunnel.net.ends import RECORD, End
+from revtunnel.net.ends import RECORD, End, said
 from revtunnel.net.stages import readable
 
-__all__ = ["Sized", "read_head"]
+__all__ = ["HeadEnded", "Sized", "read_head"]
+
+
+class HeadEnded(ConnectionError):
+    """The connection ended, or was cut, within a head; ``size`` bytes of it had come."""
+
+    def __init__(self, size: int, why: str) -> None:
+        super().__init__(errno.ECONNABORTED, why)
+        self.size = size
 
 
 class Sized(Typing):
@@ -32,13 +40,16 @@ Head = TypeVar("Head", bound=Sized)
 async def read_head(reactor: Any, end: End, decode: Callable[[bytes], Head | None]) -> Head:
     """Read until ``decode``, which is given all that came so far, finds a whole head; it bounds the size.
 
-    ``end`` is plain. OSError: it was cut, or ended within the head; what ``decode`` raises passes through.
+    ``end`` is plain. HeadEnded: no more will come; what ``decode`` raises passes through.
     """
     held = b""
     while True:
-        fresh = await _peek(reactor, end)
+        try:
+            fresh = await _peek(reactor, end)
+        except OSError as error:
+            raise HeadEnded(len(held), said(error)) from None
         if not fresh:
-            raise ConnectionAbortedError(errno.ECONNABORTED, f"ended after {len(held)} bytes of its head")
+            raise HeadEnded(len(held), f"ended after {len(held)} bytes of its head")
         head = decode(held + fresh)
         size = len(fresh) if head is None else head.size - len(held)
         if size:
