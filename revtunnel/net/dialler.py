@@ -4,13 +4,15 @@ The list is asked on every CONNECT, and again for the addresses that a listed na
 not open the loopback, the link-local network (cloud metadata lives there) or a multicast group. Written
 literally, they are allowed.
 
+A target may want to know who its client is: then a PROXY header is the very first that it is sent.
+
 Source: faults.md "ReadyAgent" row of the threat model, F16, F19, N2, N30 to N32.
 """
 
 import errno
 import ipaddress
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredSemaphore
@@ -36,12 +38,14 @@ from zope.interface import implementer
 
 from revtunnel.core.policy import AgentLimits
 from revtunnel.net.streams import ChannelSocket
+from revtunnel.wire.origin import Origin
 from revtunnel.wire.reasons import Ended
 from revtunnel.wire.targets import Offer, Target
 
-__all__ = ["Dialler", "NotDialled", "TargetSocket"]
+__all__ = ["Dialler", "Header", "NotDialled", "TargetSocket"]
 
 PLACEHOLDER = "target"  # the name that HostnameEndpoint is given; see _GuardedResolver
+Header = Callable[[Origin | None], bytes]
 METADATA = frozenset(("fd00:ec2::254", "fd20:ce::254", "100.100.100.200"))  # of clouds, beyond 169.254/16
 
 
@@ -60,30 +64,46 @@ class TargetSocket(ChannelSocket):
 class _Dial:
     """One dial: it waits for its turn, then it connects."""
 
-    def __init__(self, target: Target, given_up: "Callable[[_Dial], None]") -> None:
+    def __init__(self, target: Target, origin: Origin | None, given_up: "Callable[[_Dial], None]") -> None:
         self.target = target
+        self.origin = origin
         self.wanted: Deferred[TargetSocket] = Deferred(lambda _: given_up(self))
         self.connecting: Deferred[Any] | None = None
 
 
 class Dialler:
-    """Dials the targets of one agent."""
+    """Dials the targets of one agent. ``headers`` encodes the PROXY header of those that want one."""
 
-    def __init__(self, reactor: Any, limits: AgentLimits, offers: Sequence[Offer]) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        limits: AgentLimits,
+        offers: Sequence[Offer],
+        headers: Mapping[Target, Header] | None = None,
+    ) -> None:
         self._reactor = reactor
         self._limits = limits
+        self._headers = dict(headers or {})
         self._allowed = frozenset(offer.target for offer in offers)
         self._lookups = DeferredSemaphore(limits.lookups)
         self._dialling = 0
         self._waiting: deque[_Dial] = deque()
 
-    def dial(self, target: Target) -> "Deferred[TargetSocket]":
-        """Connect to a target; fails with NotDialled. Cancel it when nobody wants it any more."""
+    @property
+    def asks_for_origins(self) -> bool:
+        """Whether some target is told who its client is."""
+        return bool(self._headers)
+
+    def dial(self, target: Target, origin: Origin | None = None) -> "Deferred[TargetSocket]":
+        """Connect to a target; fails with NotDialled. Cancel it when nobody wants it any more.
+
+        ``origin`` is where the client comes from; None: nobody knows.
+        """
         if target not in self._allowed:
             return _failed(Ended.NOT_ALLOWED, f"{target} is not on this agent's list")
         if len(self._waiting) >= self._limits.dials_waiting:
             return _failed(Ended.OUT_OF_RESOURCES, f"{self._dialling} dials run, {len(self._waiting)} wait")
-        dial = _Dial(target, self._given_up)
+        dial = _Dial(target, origin, self._given_up)
         self._waiting.append(dial)
         self._next()
         return dial.wanted
@@ -106,12 +126,19 @@ class Dialler:
             if isinstance(result, Failure):
                 dial.wanted.errback(Failure(_worded(result.value, dial.target)))
             else:
+                self._say_client(dial, result)
                 dial.wanted.callback(result)
             self._next()
 
         dial.connecting = self._endpoint(dial.target).connect(factory)
         dial.connecting.addTimeout(self._limits.dial, self._reactor, _timed_out)
         dial.connecting.addBoth(done)
+
+    def _say_client(self, dial: "_Dial", socket: TargetSocket) -> None:
+        """Before anybody else can write to it."""
+        encode = self._headers.get(dial.target)
+        if encode is not None:
+            socket.transport.write(encode(dial.origin))
 
     def _given_up(self, dial: "_Dial") -> None:
         """Nobody wants it any more: its place is free at once."""

@@ -7,7 +7,7 @@ agent says it to a service, a load balancer says it to the server (``proxy_from`
 Source: core/proxy_choice.py; wire/proxy_header.py; ours.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol as Typing
 
@@ -22,8 +22,11 @@ from revtunnel.core.senders import Network
 from revtunnel.net.credentials import private_file_fault
 from revtunnel.services.inifile import Table
 from revtunnel.wire.http_connect import Credentials
+from revtunnel.wire.origin import Origin
+from revtunnel.wire.proxy_header import encode_header_v1, encode_header_v2
+from revtunnel.wire.targets import Offer, Target
 
-__all__ = ["Senders", "agent_proxy", "check_headers", "check_senders"]
+__all__ = ["Senders", "agent_proxy", "check_headers", "check_senders", "headers_of"]
 
 
 class Senders(Typing):
@@ -48,13 +51,28 @@ def check_senders(table: Table, label: str, settings: Senders) -> None:
 
 def check_headers(table: Table) -> None:
     """An agent's headers belong to services that it offers, and each has one version."""
-    names = [name for name, _ in table.get("agent", "proxy_protocol")]
     offered = {offer.name for offer in table.get("agent", "local")}
+    names = [name for name, _ in table.get("agent", "proxy_protocol")]
     for number, name in enumerate(names):
         if name in names[:number]:
             table.complain("agent", "proxy_protocol", f"{name} stands there twice")
         elif name not in offered and table.sound("agent", "local"):
             table.complain("agent", "proxy_protocol", f"{name}: local has no service of that name")
+    versions = dict(table.get("agent", "proxy_protocol"))
+    spoken: dict[Target, str | None] = {}
+    for offer in table.get("agent", "local"):
+        if spoken.setdefault(offer.target, versions.get(offer.name)) != versions.get(offer.name):
+            text = f"{offer.name}: {offer.target} is offered twice, the same for both wanted"
+            table.complain("agent", "proxy_protocol", text)
+
+
+def headers_of(
+    local: Sequence[Offer], protocol: Sequence[tuple[str, str]]
+) -> dict[Target, Callable[[Origin | None], bytes]]:
+    """What encodes the headers of an agent's services, for those that want one."""
+    encoders = {"v1": encode_header_v1, "v2": encode_header_v2}
+    versions = dict(protocol)
+    return {offer.target: encoders[versions[offer.name]] for offer in local if offer.name in versions}
 
 
 def agent_proxy(table: Table, environ: Mapping[str, str]) -> ProxyChoice:

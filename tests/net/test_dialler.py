@@ -1,5 +1,6 @@
 """What an agent dials, what it refuses to dial, how many at once, and the word of each failure."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,9 @@ from twisted.internet.interfaces import IReactorPluggableNameResolver
 from twisted.internet.protocol import Factory
 
 from revtunnel.core.policy import AgentLimits
-from revtunnel.net.dialler import Dialler, NotDialled, TargetSocket
+from revtunnel.net.dialler import Dialler, Header, NotDialled, TargetSocket
+from revtunnel.wire.origin import Origin
+from revtunnel.wire.proxy_header import encode_header_v1, encode_header_v2
 from revtunnel.wire.targets import Offer, Target, parse_offer, parse_target, target_of
 from tests.support.reactor import HANGS, MemoryReactor
 from tests.support.recorder import Recorder
@@ -20,10 +23,12 @@ LIMITS = AgentLimits()
 class Dials:
     """A dialler in its reactor, and what became of each dial: None, a socket, or a NotDialled."""
 
-    def __init__(self, *written: str, limits: AgentLimits = LIMITS) -> None:
+    def __init__(
+        self, *written: str, limits: AgentLimits = LIMITS, headers: Mapping[Target, Header] | None = None
+    ) -> None:
         self.reactor = MemoryReactor()
         self.dialler = Dialler(
-            self.reactor, limits, [parse_offer(f"t{n}={w}") for n, w in enumerate(written)]
+            self.reactor, limits, [parse_offer(f"t{n}={w}") for n, w in enumerate(written)], headers
         )
         self.running: list[Deferred[TargetSocket]] = []
         self.results: list[object] = []
@@ -359,3 +364,27 @@ def test_offers_of_the_same_target_are_one() -> None:
     dialler.dial(target).addBoth(result.append)
     reactor.pump()
     assert result[0].value.reason.word == "refused"  # type: ignore[attr-defined]
+
+
+CLIENT = Origin("192.0.2.1", 56324, "198.51.100.9", 443)
+
+
+@pytest.mark.parametrize("encode", [encode_header_v1, encode_header_v2])
+@pytest.mark.parametrize("origin", [CLIENT, None])
+def test_a_target_that_wants_it_is_told_its_client_first(encode: Header, origin: Origin | None) -> None:
+    """The header is there before the caller can write; a client that nobody knows is said to be unknown."""
+    dials = Dials("10.0.0.5:23", "10.0.0.6:23", headers={Target("10.0.0.5", 23): encode})
+    assert dials.dialler.asks_for_origins
+    told, other = dials.serve("10.0.0.5", 23), dials.serve("10.0.0.6", 23)
+    for target in ("10.0.0.5:23", "10.0.0.6:23"):
+        dials.dialler.dial(parse_target(target), origin).addCallback(
+            lambda socket: socket.transport.write(b"hello")
+        )
+    dials.reactor.pump()
+    assert bytes(told[0].data) == encode(origin) + b"hello"
+    assert bytes(other[0].data) == b"hello"
+
+
+def test_without_such_targets_nobody_asks() -> None:
+    """So that the server says nothing about its clients."""
+    assert not Dials("10.0.0.5:23").dialler.asks_for_origins

@@ -8,6 +8,7 @@ import pytest
 
 from revtunnel.core.proxy_choice import DIRECT, Proxy, ProxyChoice
 from revtunnel.services.options import AgentOptions
+from revtunnel.services.proxy_settings import headers_of
 from revtunnel.services.settings import AgentSettings, SettingsError, changes, load_agent
 from revtunnel.wire.http_connect import Credentials
 from tests.services.test_options import parse, refused
@@ -142,6 +143,23 @@ def test_headers_for_services_that_are_offered(tmp_path: Path) -> None:
     for text in ("http", "http=v3", "=v1", "http=2"):
         (line,) = wrong(tmp_path, f"proxy_protocol = {text}")
         assert "NAME=v1 or NAME=v2 wanted" in line
+
+
+def test_headers_by_target(tmp_path: Path) -> None:
+    """CONNECT names a target, so two offers of one target are told the same, or it is an error."""
+    found = agent(tmp_path, "proxy_protocol = tcp-23=v1, http=v2")
+    headers = headers_of(found.local, found.proxy_protocol)
+    assert {str(target): encode(None)[:5] for target, encode in headers.items()} == {
+        "10.0.0.5:23": b"PROXY",
+        "10.0.0.5:80": b"\r\n\r\n\0",
+    }
+    twice = "local = a=10.0.0.5:80, b=10.0.0.5:80\nproxy_protocol = "
+    path = tmp_path / "b.ini"
+    path.write_text(f"[agent]\nservers = 127.0.0.1:1\n{twice}a=v1, b=v1\n")
+    assert len(load_agent(str(path), None, HERE).local) == 2
+    path.write_text(f"[agent]\nservers = 127.0.0.1:1\n{twice}a=v1\n")
+    with pytest.raises(SettingsError, match=r"b: 10\.0\.0\.5:80 is offered twice"):
+        load_agent(str(path), None, HERE)
 
 
 @pytest.mark.parametrize("title", ["listener main", "pool default"])
