@@ -29,7 +29,6 @@ __all__ = ["RECORD", "End", "PlainEnd", "TlsEnd", "said", "tune"]
 
 RECORD = 16 * 1024  # bytes of the largest TLS record: the least room to give ``read_into``
 NOTSENT = 128 * 1024  # bytes the kernel may hold unsent (TCP_NOTSENT_LOWAT): more would delay a keystroke
-USER_TIMEOUT = 45_000  # milliseconds that sent bytes may stay unacknowledged
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: a close, also that of a killed process, is a reset
 _IN_ORDER = struct.pack("ii", 0, 0)
 
@@ -264,10 +263,11 @@ def said(error: OSError) -> str:
 
 
 def tune(handle: Any) -> None:
-    """Set what every TCP socket of ours has: no delay, keepalive, a bound on unsent and unacknowledged bytes.
+    """Set what every TCP socket of ours has: no delay, keepalive, a bound on unsent bytes.
 
     Accepted sockets inherit all of it from a listening one, so that one call may do for many. What is no TCP
-    socket is left alone.
+    socket is left alone. No TCP_USER_TIMEOUT: it also ends a living program that takes nothing for that long
+    (a paused client, or a data socket that carries its pause), so only links have it.
     """
     if not isinstance(handle, socket.socket) or handle.family not in (socket.AF_INET, socket.AF_INET6):
         return
@@ -275,7 +275,6 @@ def tune(handle: Any) -> None:
         (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
         (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
         (socket.IPPROTO_TCP, getattr(socket, "TCP_NOTSENT_LOWAT", 25), NOTSENT),
-        (socket.IPPROTO_TCP, getattr(socket, "TCP_USER_TIMEOUT", 18), USER_TIMEOUT),
         (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPIDLE", 4), 30),
         (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPINTVL", 5), 10),
     )

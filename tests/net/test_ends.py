@@ -215,7 +215,7 @@ def test_options_are_set_where_they_exist(family: int) -> None:
         tune(handle)
         if family == socket.AF_INET:
             assert handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-            assert handle.getsockopt(socket.IPPROTO_TCP, 18) == 45_000
+            assert handle.getsockopt(socket.IPPROTO_TCP, 18) == 0  # a program may take nothing for hours
     tune(None)
 
 
