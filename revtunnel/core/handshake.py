@@ -62,11 +62,14 @@ FROM_SERVER = frozenset(
 
 
 class Denied(RemoteError):
-    """The link is refused; ``reason`` and ``told`` go to the agent, the text to our own log."""
+    """The link is refused; ``reason`` and ``told`` go to the agent, ``word`` and the text to our own log."""
 
-    def __init__(self, reason: GoAway, detail: str, serial: str = "", told: str = "") -> None:
+    def __init__(
+        self, reason: GoAway, detail: str, serial: str = "", told: str = "", word: str = ""
+    ) -> None:
         super().__init__(detail)
         self.reason = reason
+        self.word = word or reason.word
         self.serial = serial
         self.told = told
 
@@ -105,6 +108,11 @@ class AgentHello:
     largest_data: int = 65535
     features: Feature = _NONE
 
+    @property
+    def origins(self) -> bool:
+        """Whether ORIGIN is among its features."""
+        return Feature.ORIGIN in self.features
+
 
 @dataclass(frozen=True, slots=True)
 class ServerHello:
@@ -118,6 +126,11 @@ class ServerHello:
     spread: float = 1.0
     features: Feature = _NONE
     proof: bytes = b""
+
+    @property
+    def origins(self) -> bool:
+        """Whether ORIGIN is among its features."""
+        return Feature.ORIGIN in self.features
 
 
 class ServerUp(NamedTuple):

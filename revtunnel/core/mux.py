@@ -103,6 +103,7 @@ class Mux(ABC):
 
     wire = ""
     early_read = False  # whether a client is read before its target answered
+    origins = False  # whether a client's origin is told to the agent
 
     def __init__(self, limits: LinkLimits, opens: bool, now: float) -> None:
         self.limits = limits

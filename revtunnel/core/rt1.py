@@ -99,7 +99,7 @@ class Rt1Mux(Mux):
             Command.ORIGIN: self._origin,
         }
         self.data_sockets = data_sockets
-        self._origins = origins
+        self.origins = origins
         self._announced: tuple[int, Origin] | None = None  # agent: an ORIGIN, whose CONNECT is next
 
     def judge(self, size: int, command: int, channel: int) -> None:
@@ -128,7 +128,7 @@ class Rt1Mux(Mux):
         if number is None:
             return None
         channel = self._new(number, target, now)
-        if self._origins and origin is not None:
+        if self.origins and origin is not None:
             self._turns.control(encode_frame(Command.ORIGIN, number, encode_origin(origin)))
         self._turns.control(encode_frame(Command.CONNECT, number, encode_connect(target)))
         return channel
@@ -311,7 +311,7 @@ class Rt1Mux(Mux):
 
     def _asked_for(self, command: int) -> bool:
         """Whether both ends said that they have what this command belongs to."""
-        return not self.opens and (self.data_sockets if command == Command.WANT else self._origins)
+        return not self.opens and (self.data_sockets if command == Command.WANT else self.origins)
 
     # -- ends
 

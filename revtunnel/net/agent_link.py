@@ -155,6 +155,7 @@ class AgentLink(LinkProtocol):
             )
             mux = Rt1Mux(limits, False, now, self._pool, up.hello.first_window)
         self.up_since = now
+        mux.origins = up.hello is not None and up.hello.origins and self._dialler.asks_for_origins
         self.up(mux)
         self._ready(self)
         if up.first is not None:
@@ -212,7 +213,7 @@ class AgentLink(LinkProtocol):
     def _dial(self, channel: Channel) -> None:
         side = TargetSide(channel, self.clock.seconds())
         channel.owner = side
-        side.dialling = self._dialler.dial(channel.target)
+        side.dialling = self._dialler.dial(channel.target, channel.origin)
         side.dialling.addCallbacks(
             lambda socket: self._reached(side, socket), lambda failure: self._not_reached(side, failure)
         )

@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 
 from revtunnel.net.link import written_address
 from revtunnel.net.streams import ChannelSocket
+from revtunnel.wire.origin import Origin, origin_of
 from revtunnel.wire.targets import Target
 
 __all__ = ["ClientFactory", "ClientSocket"]
@@ -40,6 +41,17 @@ class ClientSocket(ChannelSocket):
     def target(self) -> Target:
         """Its target."""
         return self._factory.target
+
+    @property
+    def origin(self) -> Origin | None:
+        """Its address and the one that it dialled; None: it is gone, or has none."""
+        try:
+            peer, host = self.transport.getPeer(), self.transport.getHost()
+        except OSError:
+            return None
+        if not (hasattr(peer, "port") and hasattr(host, "port")):
+            return None
+        return origin_of(peer.host, peer.port, host.host, host.port)
 
     @property
     def waits(self) -> bool:

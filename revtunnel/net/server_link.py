@@ -177,10 +177,10 @@ class ServerLink(LinkProtocol):
         if isinstance(error, Denied):
             self.serial = error.serial
             if not self._shake.serial:  # a legacy device would stumble over GOAWAY
-                self.fail(error.reason.word, str(error), None)
+                self.fail(error.word, str(error), None)
                 return
             self.write(encode_frame(Command.GOAWAY, 0, encode_goaway(error.reason, 0, error.told)))
-            self.fail(error.reason.word, str(error), None)
+            self.fail(error.word, str(error), None)
         else:
             super().broken(error)
 
@@ -196,6 +196,7 @@ class ServerLink(LinkProtocol):
             limits = replace(self.limits, lone_frame=largest, frame=min(self.limits.frame, largest))
             mux = Rt1Mux(limits, True, now, self._pool, up.hello.first_window)
             self.write(self._shake.welcome(self.listener.hello))
+            mux.origins = up.hello.origins and self.listener.hello.origins
         self.up_since = now
         self.up(mux)
         self._hub.arrived(self)
@@ -206,7 +207,8 @@ class ServerLink(LinkProtocol):
         """Give a client a channel, now or when a number is free; False: too many wait already."""
         assert self.mux is not None
         try:
-            channel = self.mux.connect(target, self.clock.seconds())
+            origin = client.origin if self.mux.origins else None
+            channel = self.mux.connect(target, self.clock.seconds(), origin)
         except RemoteError as error:
             self.broken(error)
             return False
@@ -239,10 +241,10 @@ class ServerLink(LinkProtocol):
         self.reset(channel, reason, detail)
         return True
 
-    def dismiss(self, reason: str, detail: str, say: GoAway, retry_after: int = 0) -> None:
-        """End the link from our side, its channels with it."""
+    def dismiss(self, reason: str, detail: str, say: GoAway, retry_after: int = 0, by: str = "") -> None:
+        """End the link from our side, its channels with it; ``by``, who wanted it, is not told to the agent."""
         self.goaway(say, retry_after, detail)
-        self.ended = self.ended or (reason, detail)
+        self.ended = self.ended or (reason, f"{detail}, {by}" if by else detail)
         self.leave()
 
     # -- what happens

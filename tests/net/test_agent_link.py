@@ -1,10 +1,17 @@
 """The agent's end: it answers CONNECTs by dialling, drains when it is asked to leave, and leaves in order."""
 
+from dataclasses import replace
+
 import pytest
 
 from revtunnel.core.facts import ChannelEnded, ChannelOpened, LinkDown, LinkUp, PeerGlitch
-from revtunnel.wire.commands import Command, encode_connect
+from revtunnel.core.handshake import AgentHandshake, AgentHello
+from revtunnel.net.agent_link import AgentLink
+from revtunnel.net.dialler import Header
+from revtunnel.wire.commands import Command, Feature, encode_connect
 from revtunnel.wire.frames import encode_frame
+from revtunnel.wire.origin import Origin
+from revtunnel.wire.proxy_header import encode_header_v1, encode_header_v2
 from revtunnel.wire.reasons import GoAway
 from revtunnel.wire.targets import Target, parse_offer
 from tests.net.test_link import inject
@@ -283,4 +290,76 @@ def test_legacy_glitches_of_the_server_are_told() -> None:
         assert downs(world) == []
         inject(world, False, encode_frame(0x60 + number, 1))
     assert downs(world)[0].reason == "protocol"
+    world.finish()
+
+
+# -- services that are told who their client is
+
+
+def telling(wire: str, encode: Header, server_can: bool = True) -> World:
+    """A world whose console wants a PROXY header; its web service wants none."""
+    world = World(wire, start=False)
+    plain = world.listener(0).hello
+    world.listener(hello=replace(plain, features=Feature.ORIGIN if server_can else Feature(0)))
+    agent = world.add_agent("plc-1", (CONSOLE, WEB), start=False)
+    agent.dialler._headers[CONSOLE.target] = encode
+    made = agent.uplink._make
+
+    def make(ready: object, left: object) -> AgentLink:
+        link = made(ready, left)
+        hello = AgentHello("plc-1", bytes(32), (CONSOLE, WEB), features=Feature.ORIGIN)
+        link._shake = AgentHandshake(hello, None, wire == "legacy")
+        return link
+
+    agent.uplink._make = make
+    agent.uplink.start()
+    world.pump()
+    return world
+
+
+@pytest.mark.parametrize("encode", [encode_header_v1, encode_header_v2])
+def test_a_service_is_told_who_its_client_is(encode: Header) -> None:
+    """Its first bytes are the header with the client's address and the port that it dialled."""
+    world = telling("rt1", encode)
+    client, service = world.talk()
+    client.say(b"hello")
+    world.pump()
+    pair = client.pair
+    assert pair is not None
+    peer = pair.far.getPeer()
+    wanted = encode(Origin(peer.host, peer.port, "127.0.0.1", world.port("plc-1", "console")))
+    assert bytes(service.data) == wanted + b"hello"
+    service.say(b"world")
+    world.pump()
+    assert client.data == b"world"
+    other, web = world.talk("web")
+    other.say(b"plain")
+    world.pump()
+    assert web.data == b"plain"
+    world.finish()
+
+
+@pytest.mark.parametrize(("wire", "server_can"), [("legacy", True), ("rt1", False)])
+def test_where_nobody_can_say_it_the_client_is_unknown(wire: str, server_can: bool) -> None:
+    """A legacy link has no word for it, an older server does not know it: the service still gets a header."""
+    world = telling(wire, encode_header_v2, server_can)
+    client, service = world.talk()
+    client.say(b"hello")
+    world.pump()
+    assert bytes(service.data) == encode_header_v2(None) + b"hello"
+    world.finish()
+
+
+def test_nothing_is_said_of_clients_to_agents_that_do_not_ask() -> None:
+    """A server that could say it keeps it to itself."""
+    world = World(start=False)
+    world.listener(hello=replace(world.listener(0).hello, features=Feature.ORIGIN))
+    world.add_agent("plc-1", (CONSOLE, WEB))
+    world.pump()
+    client, service = world.talk()
+    client.say(b"hello")
+    world.pump()
+    assert service.data == b"hello"
+    mux = world.server_link().mux
+    assert mux is not None and not mux.origins
     world.finish()
