@@ -85,7 +85,22 @@ class Relay:
     @property
     def held(self) -> int:
         """Bytes that were read from one side and not taken by the other yet."""
-        return len(self._near.held or b"") + len(self._far.held or b"")
+        return self.held_for_near + self.held_for_far
+
+    @property
+    def held_for_far(self) -> int:
+        """Those of the near side."""
+        return len(self._far.held or b"")
+
+    @property
+    def held_for_near(self) -> int:
+        """Those of the far side."""
+        return len(self._near.held or b"")
+
+    @property
+    def ended(self) -> tuple[bool, bool]:
+        """Whether the end of file came from the near side, and from the far one."""
+        return self._near.read_ended, self._far.read_ended
 
     def start(self, head_to_far: bytes = b"", head_to_near: bytes = b"") -> None:
         """Begin, with bytes that were read from the ends before they came here."""
