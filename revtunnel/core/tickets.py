@@ -22,7 +22,7 @@ _NUMBER = Struct("!I")
 
 
 class Numbering:
-    """The numbers of one device's channels on data sockets; they begin again after two thousand million."""
+    """The numbers of channels on data sockets, one server's all in a row; after 2^31 - 1 comes 256 again."""
 
     def __init__(self) -> None:
         self._next = FIRST_NUMBER

@@ -16,12 +16,14 @@ from revtunnel.core.channel import Channel
 from revtunnel.core.facts import ChannelEnded, ChannelOpened, LinkStalled, PeerGlitch, Report
 from revtunnel.core.handshake import AgentHandshake, AgentUp, Dismissed, ServerHello
 from revtunnel.core.legacy import LegacyAgentMux
-from revtunnel.core.mux import Dial, Glitch, GoingAway, Happening, Mux, Over, Stalled
+from revtunnel.core.mux import Dial, Glitch, GoingAway, Happening, Mux, Over, Stalled, Wanted
 from revtunnel.core.policy import LinkLimits
 from revtunnel.core.rt1 import Rt1Mux
 from revtunnel.core.window import CreditPool
+from revtunnel.net.agent_data import AgentData
 from revtunnel.net.dialler import Dialler, NotDialled, TargetSocket
 from revtunnel.net.link import LinkProtocol
+from revtunnel.wire.commands import Feature
 from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.frames import Frame
 from revtunnel.wire.reasons import Ended, GoAway
@@ -96,6 +98,7 @@ class AgentLink(LinkProtocol):
         report: Report,
         ready: Callable[["AgentLink"], None],
         left: Callable[["AgentLink"], None],
+        data: AgentData | None = None,
     ) -> None:
         super().__init__(clock, limits)
         self.serial = serial
@@ -111,6 +114,7 @@ class AgentLink(LinkProtocol):
         self._report = report
         self._ready = ready
         self._left = left
+        self._data = data
 
     def connectionMade(self) -> None:
         super().connectionMade()
@@ -153,7 +157,8 @@ class AgentLink(LinkProtocol):
                 frame=min(self.limits.frame, largest),
                 keepalive=up.hello.keepalive,
             )
-            mux = Rt1Mux(limits, False, now, self._pool, up.hello.first_window)
+            sockets = self._data is not None and Feature.DATA_SOCKETS in up.hello.features
+            mux = Rt1Mux(limits, False, now, self._pool, up.hello.first_window, data_sockets=sockets)
         self.up_since = now
         mux.origins = up.hello is not None and up.hello.origins and self._dialler.asks_for_origins
         self.up(mux)
@@ -192,6 +197,9 @@ class AgentLink(LinkProtocol):
             self._report(PeerGlitch(self.serial, self.peer, happening.detail))
         elif isinstance(happening, Stalled):
             self._report(LinkStalled(self.serial, happening.channel.number, happening.owed))
+        elif isinstance(happening, Wanted):
+            if self._data is not None and not self.leaving:
+                self._data.wanted(self, happening.tickets)
         elif isinstance(happening, GoingAway):
             self.retry_after = happening.retry_after
             self.leaving = True
@@ -202,6 +210,8 @@ class AgentLink(LinkProtocol):
         self.cut = len(cut)
         for channel in cut:
             self._record(channel, Ended.LINK_LOST, detail)
+        if self._data is not None:
+            self._data.link_gone(self, dead=reason == "silent")
 
     def _leave_if_idle(self) -> None:
         if self.leaving and self.ended is None and self.mux is not None and not self.mux.running:

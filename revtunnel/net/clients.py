@@ -25,6 +25,7 @@ class ClientSocket(ChannelSocket):
     def __init__(self, clock: IReactorTime, factory: "ClientFactory") -> None:
         self.since = clock.seconds()
         self.peer = "?"
+        self.on_lost: Callable[[], None] | None = None  # for whoever has it while it has no channel
         self._factory = factory
 
     @property
@@ -56,7 +57,7 @@ class ClientSocket(ChannelSocket):
     @property
     def waits(self) -> bool:
         """Whether it has no channel yet and is still there."""
-        return self.channel is None and not self._lost
+        return self.channel is None and self.on_lost is None and not self._lost
 
     def connectionMade(self) -> None:
         self.peer = written_address(self.transport.getPeer())
@@ -67,8 +68,14 @@ class ClientSocket(ChannelSocket):
             self.refuse(reason)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._factory.clients.discard(self)
         super().connectionLost(reason)
+        if self.on_lost is not None:
+            self.on_lost()
+        self.finished()
+
+    def finished(self) -> None:
+        """It is gone, or what was handed over is."""
+        self._factory.clients.discard(self)
         self._factory.left(self)
 
     def refuse(self, reason: str) -> None:

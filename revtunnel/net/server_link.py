@@ -9,7 +9,7 @@ Source: wire/link-extension.md; wire/readyagent.md section 5; faults.md F14, N23
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from typing import Protocol as Typing
 
 from twisted.internet.defer import Deferred, TimeoutError
@@ -28,10 +28,13 @@ from revtunnel.core.policy import LinkLimits
 from revtunnel.core.rt1 import Rt1Mux
 from revtunnel.core.window import CreditPool
 from revtunnel.net.credentials import PeerCertificate
+from revtunnel.net.data_pool import DataPool
+from revtunnel.net.ends import End
 from revtunnel.net.identity import Identity
 from revtunnel.net.link import USER_TIMEOUT, LinkProtocol, tune, written_address
+from revtunnel.net.running import Running, of_link
 from revtunnel.net.tls_stages import Secured, TlsFailed
-from revtunnel.wire.commands import Command, encode_goaway
+from revtunnel.wire.commands import TICKET_SIZE, Command, Feature, encode_goaway
 from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.frames import Frame, encode_frame
 from revtunnel.wire.reasons import Ended, GoAway
@@ -61,6 +64,9 @@ class Hub(Typing):
     def refused(self, link: "ServerLink", reason: str, detail: str) -> None:
         """A connection never became a link."""
 
+    def attach(self, link: "ServerLink", ticket: bytes) -> None:
+        """The connection is a data socket: take it with ``hand_over``, or refuse it."""
+
 
 @dataclass(frozen=True, slots=True)
 class AgentListener:
@@ -74,6 +80,7 @@ class AgentListener:
     heartbeat: bool = True  # legacy: ask the device with DATA on number 0
     mappings: tuple[Offer, ...] = ()  # legacy: what the device is asked to dial; it offers nothing itself
     identity: Identity | None = None  # for TLS; None: links are plain
+    data: str = "auto"  # what carries channels: link, socket, or auto: sockets, and the link where none comes
 
 
 class ServerLink(LinkProtocol):
@@ -103,6 +110,7 @@ class ServerLink(LinkProtocol):
         self._shake = ServerHandshake(listener.rules, listener.limits, key_of, nonce)
         self._pool = pool
         self._report = report
+        self.data: DataPool | None = None  # its data sockets, where both ends have them
         self.waiting: deque[tuple[float, ClientSocket]] = deque()
         self._patience: IDelayedCall | None = None  # of those who wait for a number
         self._serving = False
@@ -142,9 +150,13 @@ class ServerLink(LinkProtocol):
     # -- the handshake
 
     def judge_stranger(self, size: int, command: int, channel: int) -> None:
-        self._shake.judge(size, command, channel)
+        if command != Command.ATTACH or (size, channel) != (TICKET_SIZE, 0) or self._listened:
+            self._shake.judge(size, command, channel)
 
     def shake(self, frame: Frame) -> None:
+        if frame.command == Command.ATTACH:
+            self._hub.attach(self, frame.payload)
+            return
         answer, up = self._shake.receive(frame)
         self.write(answer)
         while self._shake.oddities:
@@ -194,12 +206,53 @@ class ServerLink(LinkProtocol):
         else:
             largest = min(self.limits.lone_frame, up.hello.largest_data)
             limits = replace(self.limits, lone_frame=largest, frame=min(self.limits.frame, largest))
-            mux = Rt1Mux(limits, True, now, self._pool, up.hello.first_window)
+            both = up.hello.features & self.listener.hello.features
+            sockets = Feature.DATA_SOCKETS in both
+            mux = Rt1Mux(limits, True, now, self._pool, up.hello.first_window, data_sockets=sockets)
             self.write(self._shake.welcome(self.listener.hello))
             mux.origins = up.hello.origins and self.listener.hello.origins
         self.up_since = now
         self.up(mux)
         self._hub.arrived(self)
+
+    # -- data sockets
+
+    def hand_over(self) -> End:
+        """It is no link: give the connection away, with nothing left to do.
+
+        Raises:
+            OSError: it is lost.
+            RemoteError: more than ATTACH was said.
+        """
+        if self._decoder.held:
+            raise RemoteError(f"{self._decoder.held} bytes behind ATTACH")
+        transport: Any = self.transport
+        end: End = transport.take()[0]
+        self.ended = ("data-socket", "")
+        self._lost = self._finished = True
+        self._cancel(self._timer)
+        return end
+
+    @property
+    def door(self) -> str:
+        """Where it came in: a ticket is good at the same one only."""
+        return self.listener.rules.name
+
+    @property
+    def takes_sockets(self) -> bool:
+        """Whether the agent brings data sockets when it is asked."""
+        return isinstance(self.mux, Rt1Mux) and self.mux.data_sockets
+
+    @property
+    def round_trip(self) -> float | None:
+        """Seconds, as measured; None: not yet."""
+        return self.mux.liveness.round_trip if self.mux is not None else None
+
+    def want(self, tickets: list[bytes]) -> None:
+        """Ask the agent for a data socket for each ticket."""
+        if isinstance(self.mux, Rt1Mux) and self.ended is None:
+            self.mux.want(tickets)
+            self.flush()
 
     # -- channels
 
@@ -227,6 +280,15 @@ class ServerLink(LinkProtocol):
         if self._patience is None:
             self._patience = self.clock.callLater(self.limits.number_wait, self._give_up_waiting)
         return True
+
+    def running(self) -> list[Running]:
+        """The channels that run on it, in any order."""
+        channels = self.mux.channels.values() if self.mux is not None else ()
+        return [
+            of_link(self.serial, channel)
+            for channel in channels
+            if not channel.over and channel.owner is not None
+        ]
 
     def goaway(self, reason: GoAway, retry_after: int, detail: str) -> None:
         """Ask the agent to leave when its channels have ended."""

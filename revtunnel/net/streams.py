@@ -35,6 +35,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from revtunnel.core.channel import Channel
+from revtunnel.net.ends import End
 from revtunnel.wire.reasons import Ended
 
 __all__ = ["ChannelSocket", "IStream", "Link"]
@@ -184,6 +185,22 @@ class ChannelSocket(Protocol):
             poll.register(handle, 0)
             if any(event & select.POLLERR for _, event in poll.poll(0)):  # POLLHUP: both ends of file too
                 self.abort()
+
+    @property
+    def can_move(self) -> bool:
+        """Whether the connection can be given away (``hand_over``)."""
+        return not self._lost and hasattr(self.transport, "take")
+
+    def hand_over(self) -> tuple[End, bytes]:
+        """Give the connection away, with what was read of it; this socket is told nothing more.
+
+        Raises:
+            OSError: it is lost, and told so as ever.
+        """
+        transport: Any = self.transport
+        taken: tuple[End, bytes] = transport.take()
+        self._lost = True
+        return taken
 
     def abort(self) -> None:
         """End with a reset."""

@@ -27,19 +27,25 @@ from revtunnel.core.facts import (
 )
 from revtunnel.core.handshake import Denied, ServerUp
 from revtunnel.core.keys import Verifier
-from revtunnel.core.policy import ServerLimits
+from revtunnel.core.policy import DataLimits, ServerLimits
 from revtunnel.core.window import CreditPool
 from revtunnel.net.client_ports import ClientPorts
 from revtunnel.net.clients import ClientFactory, ClientSocket
+from revtunnel.net.data_sockets import DataSockets
 from revtunnel.net.end_transport import EndTransport
 from revtunnel.net.ends import End
 from revtunnel.net.identity import Identity
+from revtunnel.net.running import Running
 from revtunnel.net.server_link import AgentListener, ServerLink, ServerLinkFactory
 from revtunnel.net.tls_stages import Secured, TlsDesk, TlsDoor
+from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.reasons import Ended, GoAway
 from revtunnel.wire.targets import Offer, Target
 
 __all__ = ["Switchboard"]
+
+# why a link went, if its streams on data sockets go with it: its path is dead, its agent faulty, or we stop
+ENDS_STREAMS = frozenset(("silent", "protocol", "stopping"))
 
 NOWHERE = Target("invalid", 0)  # what a device that is away offers; its clients are refused
 
@@ -77,6 +83,9 @@ class Switchboard:
         self._pending: Counter[str] = Counter()
         self._strangers: set[ServerLink] = set()
         self._drained: list[Deferred[None]] = []
+        self.data = DataSockets(
+            reactor, DataLimits(), random_bytes, lambda: descriptors - self._sockets(), self.report
+        )
 
     # -- links
 
@@ -105,9 +114,10 @@ class Switchboard:
         source = peer.rpartition(":")[0]
         reason = ""
         limits = self.limits
+        expected = self.data.expected(source)  # data sockets that we asked for
         if (
-            len(self._strangers) >= self.limits.pending
-            or self._pending[source] >= self.limits.pending_per_source
+            len(self._strangers) >= self.limits.pending + expected
+            or self._pending[source] >= self.limits.pending_per_source + expected
         ):
             reason = "overloaded"
         elif self.draining:
@@ -167,9 +177,29 @@ class Switchboard:
         for offer in offers:
             self.ports.open(self._client_factory(link.serial, offer), listener.pool, now)
         self.ports.withdraw(link.serial, {offer.name for offer in offers}, now)
+        if link.takes_sockets and listener.data != "link":
+            link.data = self.data.pool(link, listener.data == "socket", partial(self._by_link, link))
+
+    def attach(self, link: ServerLink, ticket: bytes) -> None:
+        self._no_stranger(link)
+        pool = self.data.redeem(ticket)
+        if pool is None:
+            link.fail("ticket", "its ticket was never given, or is used or too old", None)
+            return
+        try:
+            if pool.link.door != link.door:
+                raise RemoteError("its ticket is another device's")
+            end = link.hand_over()
+        except (OSError, RemoteError) as error:
+            pool.spoilt(ticket)
+            link.fail("ticket", str(error), None)
+        else:
+            self.data.attached(pool, ticket, end)
 
     def leaving(self, link: ServerLink) -> None:
         """The agent takes no new channels; what runs goes on until it closes the link."""
+        if link.data is not None:
+            link.data.close()
         now = self._clock.seconds()
         if self.registry.leave(link.serial, link, now) and not self.draining:
             self.ports.leave(link.serial, now)
@@ -179,6 +209,8 @@ class Switchboard:
         lived = round(self._clock.seconds() - (link.up_since or 0.0), 3)
         self.report(LinkDown(link.serial, link.peer, reason, detail, lived, cut))
         self.leaving(link)
+        if link.data is not None and reason in ENDS_STREAMS:
+            link.data.end(Ended.LINK_LOST, detail)
         self._check_drained()
 
     def refused(self, link: ServerLink, reason: str, detail: str) -> None:
@@ -206,15 +238,26 @@ class Switchboard:
             return "draining"
         if link is None or link.mux is None or device is None:
             return "device-absent"
-        if self._sockets() > self._descriptors:
+        if self._sockets() > self._descriptors and not self.data.give_way():
             return "descriptors"
-        full = link.mux.running >= self.limits.clients_per_device and link.mux.free_numbers
+        running = link.mux.running + self.data.running(client.serial)
+        full = running >= self.limits.clients_per_device and (link.mux.free_numbers or link.data)
         if self.clients > self.limits.clients or full:  # without a free number it waits for one
             return "too-many-clients"
-        if not link.open(client.target, client):
-            return "no-channel"
+        if link.data is None or not link.data.admit(client):
+            if link.listener.data == "socket":
+                return "no-data-socket"
+            if not link.open(client.target, client):
+                return "no-channel"
         device.channels += 1
         return ""
+
+    def _by_link(self, link: ServerLink, client: ClientSocket) -> None:
+        """Serve a client that no data socket came for."""
+        if link.listener.data == "socket":
+            client.refuse("no-data-socket")
+        elif not link.open(client.target, client):
+            client.refuse("no-channel")
 
     def _refused(self, client: ClientSocket, reason: str) -> None:
         self.report(ClientRefused(client.serial, client.name, client.peer, reason))
@@ -224,7 +267,7 @@ class Switchboard:
         self._check_drained()
 
     def _sockets(self) -> int:
-        return self.clients + len(self.links) + len(self._strangers)
+        return self.clients + len(self.links) + len(self._strangers) + self.data.count
 
     # -- what operators and settings do
 
@@ -251,15 +294,25 @@ class Switchboard:
     def kick(self, serial: str, detail: str, retry_after: int) -> bool:
         """End a device's link; it may come back after ``retry_after`` seconds. False: it is not here."""
         device = self.registry.get(serial)
-        if device is None or device.link is None:
-            return False
-        device.link.dismiss("kicked", detail, GoAway.OPERATOR, retry_after)
-        return True
+        link = device.link if device is not None else None
+        if link is not None:
+            link.dismiss("kicked", detail, GoAway.OPERATOR, retry_after)
+        streams = self.data.end_all(Ended.OPERATOR, detail, serial)
+        return link is not None or streams
 
     def close_channel(self, serial: str, number: int, detail: str) -> bool:
         """End one channel with a reset; False: there is none."""
         device = self.registry.get(serial)
+        if self.data.close_channel(serial, number, Ended.OPERATOR, detail):
+            return True
         return bool(device and device.link and device.link.close_channel(number, Ended.OPERATOR, detail))
+
+    def running(self, serial: str | None = None, link: ServerLink | None = None) -> list[Running]:
+        """The running channels of one device, or all, by serial and number; ``link``: on no other link."""
+        links = [link] if link else [link for link in self.links if serial in (None, link.serial)]
+        rows = [row for link in links for row in link.running()]
+        rows += [stream.running() for stream in self.data.streams(serial)]
+        return sorted(rows)
 
     def drain(self) -> "Deferred[None]":
         """Take no new ones and ask agents to leave; fires when the last channel has ended."""
@@ -281,6 +334,7 @@ class Switchboard:
         self.ports.close_all()
         for link in list(self._strangers | self.links):
             link.dismiss("stopping", "the server stops", GoAway.STOPPING, self.limits.retry_after)
+        self.data.end_all(Ended.LINK_LOST, "the server stops")
 
     def _check_drained(self) -> None:
         if not self._drained or self.clients:

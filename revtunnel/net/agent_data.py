@@ -1,0 +1,326 @@
+"""The agent's data sockets: brought to the server when it wants them, each for one channel, then relayed.
+
+The rules: a ticket means one connection to the very server of the link that brought it, by the same stages.
+Every CONNECT is checked against the agent's own list, as on the link. An unused socket goes with its link; a
+running stream does not: it goes on until its programs end it, the server cuts it, or the path is silent. What
+keeps sockets from coming is said once in five minutes, not a line for each ticket.
+
+Source: wire/link-extension.md "Data sockets"; faults.md N2, N8, N26 to N30.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple
+from typing import Protocol as Typing
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.python.failure import Failure
+
+from revtunnel.core.data_opening import AwaitConnect
+from revtunnel.core.facts import ChannelEnded, ChannelOpened, DataSocketsMissing, Report
+from revtunnel.core.policy import AgentLimits, RelayLimits
+from revtunnel.net.data_stream import DEAD, sided
+from revtunnel.net.dialler import Dialler, NotDialled, TargetSocket
+from revtunnel.net.ends import End, said
+from revtunnel.net.framed_end import FramedEnd, prepare
+from revtunnel.net.relay import Relay
+from revtunnel.net.tcp_info import silence
+from revtunnel.wire.commands import Command, encode_reset, number_of
+from revtunnel.wire.errors import RemoteError
+from revtunnel.wire.frames import encode_frame
+from revtunnel.wire.reasons import Ended
+from revtunnel.wire.targets import Target
+
+__all__ = ["AgentData", "WantingLink"]
+
+OPENED = encode_frame(Command.OPENED, 0)
+QUIET = 300.0  # seconds in which missing sockets are said once
+LOOK = 5.0  # seconds between looks at the paths of streams
+
+
+class WantingLink(Typing):
+    """What is asked of the link that brought a ticket."""
+
+    serial: str
+    peer: str
+
+
+class _Ticket(NamedTuple):
+    link: WantingLink
+    ticket: bytes
+    until: float
+
+
+class AgentSocket(FramedEnd):
+    """One data socket, from ATTACH to the end of its stream."""
+
+    __slots__ = (
+        "_asked_at",
+        "_await",
+        "_data",
+        "_dialling",
+        "_doubted",
+        "_relay",
+        "_target",
+        "link",
+        "number",
+    )
+
+    def __init__(self, data: "AgentData", end: End, link: WantingLink, number: int) -> None:
+        super().__init__(data.reactor, end)
+        self.link = link
+        self.number = number
+        self._data = data
+        self._await = AwaitConnect()
+        self._target: Target | None = None
+        self._asked_at = 0.0
+        self._dialling: Deferred[TargetSocket] | None = None
+        self._relay: Relay | None = None
+        self._doubted = False
+        prepare(end)
+
+    @property
+    def used(self) -> bool:
+        """Whether the server has asked it for a target."""
+        return self._target is not None
+
+    # -- before the target answered
+
+    def received(self, data: bytes) -> None:
+        if self._target is not None:
+            raise RemoteError(f"{len(data)} bytes before OPENED on a data socket")
+        target = self._await.receive(data)
+        if target is not None:
+            self._target = target
+            self._asked_at = self._data.now()
+            self._dialling = self._data.dialler.dial(target)
+            self._dialling.addCallbacks(self._reached, self._not_reached)
+
+    def died(self, detail: str) -> None:
+        dialling, self._dialling = self._dialling, None
+        if self._target is not None:
+            self._over(Ended.RESET_BY_PEER, f"server: {detail}")
+        else:
+            self._data.forget(self)
+        if dialling is not None:
+            dialling.cancel()
+
+    def _reached(self, target: TargetSocket) -> None:
+        if self._dialling is None:  # it is over meanwhile
+            target.abort()
+            return
+        self._dialling = None
+        try:
+            service, early = target.hand_over()
+        except OSError as error:
+            self._say_reset(Ended.RESET_BY_PEER, said(error))
+            return
+        if not self.say(OPENED):
+            service.abort()
+            return
+        milliseconds = round((self._data.now() - self._asked_at) * 1000, 3)
+        self._data.report(
+            ChannelOpened(self.link.serial, self.number, str(self._target), self.link.peer, milliseconds)
+        )
+        self._relay = Relay(self._reactor, self.release(), service, self._relayed, self._data.relay_limits)
+        self._relay.start(b"", early)
+
+    def _not_reached(self, failure: Failure) -> None:
+        error = failure.value
+        if self._dialling is None:  # nobody wanted it any more
+            return
+        self._dialling = None
+        assert isinstance(error, NotDialled)
+        self._say_reset(error.reason, str(error))
+
+    def _say_reset(self, reason: Ended, detail: str) -> None:
+        if self.say(encode_frame(Command.RESET, 0, encode_reset(reason, detail))):
+            self.release().close()
+            self._over(reason, detail)
+
+    # -- ends
+
+    def look(self) -> None:
+        """Give up a stream whose server's machine is silent, now and the last time."""
+        if self._relay is not None:
+            silent = silence(self.end.sock)
+            if silent >= DEAD and self._doubted:
+                self.stop(Ended.LINK_LOST, f"the server's machine is silent for {silent:.0f} s")
+            self._doubted = silent >= DEAD
+
+    def stop(self, reason: Ended, detail: str) -> None:
+        """End it: an unused one in order, a stream with resets."""
+        dialling, self._dialling = self._dialling, None
+        if self._relay is not None:
+            self._relay.abort(reason, detail)
+        elif self.used:
+            self.abort()
+            self._over(reason, detail)
+        else:
+            self.release().close()
+            self._data.forget(self)
+        if dialling is not None:
+            dialling.cancel()
+
+    def _relayed(self, reason: Ended, detail: str) -> None:
+        self._over(reason, sided(detail, "server", "service"))
+
+    def _over(self, reason: Ended, detail: str) -> None:
+        relay = self._relay
+        self._data.report(
+            ChannelEnded(
+                self.link.serial,
+                self.number,
+                str(self._target),
+                self.link.peer,
+                reason,
+                detail,
+                round(self._data.now() - self._asked_at, 3),
+                relay.to_far if relay is not None else 0,
+                relay.to_near if relay is not None else 0,
+            )
+        )
+        self._data.forget(self)
+
+
+class AgentData:
+    """All data sockets of one agent. ``connect`` dials the server of a link once more."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        limits: AgentLimits,
+        dialler: Dialler,
+        connect: Callable[[Any], "Deferred[End]"],
+        report: Report,
+    ) -> None:
+        self.reactor = reactor
+        self.limits = limits
+        self.relay_limits = RelayLimits()
+        self.dialler = dialler
+        self.report = report
+        self.sockets: set[AgentSocket] = set()
+        self._connect = connect
+        self._tickets: deque[_Ticket] = deque()
+        self._connecting: dict[Deferred[End], WantingLink] = {}
+        self._said_at: float | None = None  # that sockets are missing
+        self._timer: IDelayedCall | None = None
+        self._drained: list[Deferred[None]] = []
+        self._stopping = False
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return float(self.reactor.seconds())
+
+    @property
+    def running(self) -> int:
+        """Sockets that carry a channel, or are about to."""
+        return sum(socket.used for socket in self.sockets)
+
+    # -- from the link
+
+    def wanted(self, link: WantingLink, tickets: list[bytes]) -> None:
+        """The server wants a socket for each ticket."""
+        room = self.limits.data_sockets - len(self.sockets) - len(self._connecting) - len(self._tickets)
+        if self._stopping:
+            return
+        if len(tickets) > room:
+            self._say_missing(link, f"{self.limits.data_sockets} data sockets are the limit here")
+        until = self.now() + self.limits.data_ticket
+        self._tickets.extend(_Ticket(link, ticket, until) for ticket in tickets[: max(0, room)])
+        self._next()
+
+    def link_gone(self, link: WantingLink, dead: bool) -> None:
+        """The link is over: its unused sockets go too, and if its path is ``dead`` its streams as well."""
+        self._tickets = deque(each for each in self._tickets if each.link is not link)
+        for connecting in [each for each, owner in self._connecting.items() if owner is link]:
+            connecting.cancel()
+        for socket in [each for each in self.sockets if each.link is link and (dead or not each.used)]:
+            socket.stop(Ended.LINK_LOST, "the link is silent")
+
+    # -- from the daemon
+
+    def drain(self) -> "Deferred[None]":
+        """Take no more; fires when the last stream has ended."""
+        drained: Deferred[None] = Deferred()
+        self._drained.append(drained)
+        self._come_no_more()
+        for socket in [each for each in self.sockets if not each.used]:
+            socket.stop(Ended.LINK_LOST, "")
+        self._check_drained()
+        return drained
+
+    def abort(self) -> None:
+        """End everything now."""
+        self._come_no_more()
+        for socket in [*self.sockets]:
+            socket.stop(Ended.LINK_LOST, "the agent stops")
+
+    # -- from the sockets
+
+    def forget(self, socket: AgentSocket) -> None:
+        """It is closed."""
+        self.sockets.discard(socket)
+        self._check_drained()
+
+    # -- inside
+
+    def _come_no_more(self) -> None:
+        self._stopping = True
+        self._tickets.clear()
+        for connecting in [*self._connecting]:
+            connecting.cancel()
+
+    def _next(self) -> None:
+        while self._tickets and len(self._connecting) < self.limits.data_dials:
+            ticket = self._tickets.popleft()
+            if self.now() < ticket.until:
+                self._dial(ticket)
+
+    def _dial(self, ticket: _Ticket) -> None:
+        connecting = self._connect(ticket.link)
+        self._connecting[connecting] = ticket.link
+
+        def done(result: Any) -> None:
+            self._connecting.pop(connecting, None)
+            if isinstance(result, Failure):
+                self._failed(ticket.link, result)
+            else:
+                self._connected(ticket, result)
+            if not self._stopping:
+                self._next()
+
+        connecting.addBoth(done)
+
+    def _connected(self, ticket: _Ticket, end: End) -> None:
+        socket = AgentSocket(self, end, ticket.link, number_of(ticket.ticket))
+        self.sockets.add(socket)
+        if socket.say(encode_frame(Command.ATTACH, 0, ticket.ticket)):
+            socket.watch()
+            if self._timer is None:
+                self._timer = self.reactor.callLater(LOOK, self._look)
+
+    def _failed(self, link: WantingLink, failure: Failure) -> None:
+        if not failure.check(CancelledError):
+            error = failure.value
+            self._say_missing(link, said(error) if isinstance(error, OSError) else failure.getErrorMessage())
+
+    def _say_missing(self, link: WantingLink, detail: str) -> None:
+        now = self.now()
+        if self._said_at is None or now - self._said_at >= QUIET:
+            self._said_at = now
+            self.report(DataSocketsMissing(link.serial, link.peer, detail))
+
+    def _look(self) -> None:
+        self._timer = None
+        for socket in [*self.sockets]:
+            socket.look()
+        if self.sockets:
+            self._timer = self.reactor.callLater(LOOK, self._look)
+
+    def _check_drained(self) -> None:
+        if self._drained and not self.running:
+            drained, self._drained = self._drained, []
+            for waiting in drained:
+                waiting.callback(None)

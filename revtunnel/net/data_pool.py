@@ -1,0 +1,286 @@
+"""The data sockets of one link: clients that wait for one, sockets that wait for a client, streams of both.
+
+The rules: how many tickets go out is warm_pool.py's decision; a client that finds no socket waits for one for
+a bounded time, and then it goes by the link, or is told. A socket that fails a client costs it another try.
+
+Source: wire/link-extension.md "Data sockets".
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+from typing import Protocol as Typing
+
+from revtunnel.core.facts import PeerGlitch, Report
+from revtunnel.core.policy import DataLimits, RelayLimits
+from revtunnel.core.warm_pool import WarmPool
+from revtunnel.net.clients import ClientSocket
+from revtunnel.net.data_stream import DataSocket, DataStream
+from revtunnel.net.ends import End
+from revtunnel.wire.commands import number_of
+from revtunnel.wire.reasons import Ended
+
+__all__ = ["DataHub", "DataLink", "DataPool"]
+
+TRIES = 8  # sockets that may fail one client before it counts as a client without any
+
+
+class DataHub(Typing):
+    """What a pool needs of the server (data_sockets.py)."""
+
+    reactor: Any
+    limits: DataLimits
+    relay_limits: RelayLimits
+    report: Report
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+
+    @property
+    def room(self) -> int:
+        """Data sockets that the server can still have."""
+
+    def issue(self, pool: "DataPool", count: int) -> list[bytes]:
+        """New tickets for a pool."""
+
+    def withdraw(self, pool: "DataPool", tickets: list[bytes]) -> None:
+        """Tickets that are good no more."""
+
+    def busy(self, pool: "DataPool") -> None:
+        """Look at this pool from now on."""
+
+    def released(self) -> None:
+        """A data socket is closed."""
+
+    def remember(self, stream: DataStream) -> None:
+        """A stream runs."""
+
+    def forget(self, stream: DataStream) -> None:
+        """It runs no more."""
+
+
+class DataLink(Typing):
+    """What a pool needs of its link."""
+
+    serial: str
+    peer: str
+    source: str  # its address
+
+    @property
+    def door(self) -> str:
+        """Where it came in: a ticket is good at the same one only."""
+
+    def want(self, tickets: list[bytes]) -> None:
+        """Ask the agent for a data socket for each ticket."""
+
+    @property
+    def round_trip(self) -> float | None:
+        """Seconds, as measured; None: not yet."""
+
+
+class _Waiting(NamedTuple):
+    client: ClientSocket
+    since: float
+    tries: int
+
+
+class DataPool:
+    """The spare sockets of one link, the clients that wait for one, and the streams that came of both.
+
+    ``instead`` serves a client that gets no socket: by the link, or with a word.
+    """
+
+    def __init__(
+        self, hub: DataHub, link: DataLink, only: bool, instead: Callable[[ClientSocket], None]
+    ) -> None:
+        self.link = link
+        self.core = WarmPool(hub.limits)
+        self.closed = False
+        self.streams: set[DataStream] = set()
+        self.reactor = hub.reactor
+        self.relay_limits = hub.relay_limits
+        self.now = hub.now
+        self.report = hub.report
+        self._hub = hub
+        self._only = only  # never by the link
+        self._instead = instead
+        self._warm: list[DataSocket] = []
+        self._tickets: dict[bytes, float] = {}  # and when each was given
+        self._waiting: dict[ClientSocket, _Waiting] = {}
+
+    # -- clients
+
+    def admit(self, client: ClientSocket) -> bool:
+        """Serve a client by a data socket, now or soon; False: it should go by the link."""
+        if self.closed or not client.can_move:
+            return False
+        now = self.now()
+        self.core.limits = self._hub.limits
+        may_wait = self.core.client(now)
+        if self._warm:
+            self._start(client, self._warm.pop(), 0)
+            self.refill()
+            return True
+        hopeless = not may_wait or (not self._tickets and self._hub.room < 1)
+        if not hopeless or self._only:
+            self._wait(client, 0)
+        self.refill()
+        return client in self._waiting
+
+    def again(self, stream: DataStream, detail: str) -> None:
+        """The socket of a stream was dead: its client gets another one."""
+        self.ended(stream)
+        client, tries = stream.client, stream.tries + 1
+        self.report(PeerGlitch(self.link.serial, self.link.peer, f"data socket {stream.number}: {detail}"))
+        if self.closed or tries >= TRIES:
+            self._go_without(client)
+        elif self._warm:
+            self._start(client, self._warm.pop(), tries)
+        else:
+            self._wait(client, tries)
+        self.refill()
+
+    def _wait(self, client: ClientSocket, tries: int) -> None:
+        self._waiting[client] = _Waiting(client, self.now(), tries)
+        self.core.waiting += 1
+        client.on_lost = lambda: self._no_more(client)
+        self._hub.busy(self)
+
+    def _no_more(self, client: ClientSocket) -> None:
+        """A client does not wait any longer."""
+        del self._waiting[client]
+        self.core.waiting -= 1
+        client.on_lost = None
+
+    def _start(self, client: ClientSocket, socket: DataSocket, tries: int) -> None:
+        self.core.gone()
+        stream = DataStream(self, client, socket, tries)
+        self.streams.add(stream)
+        self._hub.remember(stream)
+        stream.ask(self.now())
+
+    def _go_without(self, client: ClientSocket) -> None:
+        if self.closed:
+            client.refuse("device-absent")
+        else:
+            self._instead(client)
+
+    # -- sockets
+
+    def attached(self, ticket: bytes, end: End) -> None:
+        """The agent brought a socket."""
+        now = self.now()
+        took = now - self._tickets.pop(ticket)
+        socket = DataSocket(self.reactor, end, self, number_of(ticket), now)
+        self.core.came(now, took)
+        socket.watch()
+        if self._waiting:
+            client, _, tries = next(iter(self._waiting.values()))
+            self._no_more(client)
+            self._start(client, socket, tries)
+        else:
+            self._warm.append(socket)
+        self.refill()
+
+    def spoilt(self, ticket: bytes) -> None:
+        """Somebody else brought a ticket of this link: it is used up."""
+        del self._tickets[ticket]
+        self.core.expired()
+
+    def lost(self, socket: DataSocket, detail: str) -> None:
+        """A waiting socket died."""
+        self._warm.remove(socket)
+        self.core.gone()
+        self._hub.released()
+        self.report(PeerGlitch(self.link.serial, self.link.peer, f"data socket {socket.number}: {detail}"))
+
+    def ended(self, stream: DataStream) -> None:
+        """A stream is over, its socket closed."""
+        self.streams.discard(stream)
+        self._hub.forget(stream)
+        self._hub.released()
+
+    def refill(self) -> None:
+        """Hand out the tickets that are missing, close the sockets that are too many."""
+        if self.closed:
+            return
+        now = self.now()
+        count = self.core.missing(now, self._hub.room)
+        if count:
+            tickets = self._hub.issue(self, count)
+            self._tickets.update(dict.fromkeys(tickets, now))
+            self.core.hand_out(count)
+            self.link.want(tickets)
+            self._hub.busy(self)
+        for _ in range(self.core.surplus(now)):
+            self._drop(self._warm.pop(0))
+
+    def give_way(self) -> bool:
+        """Close a socket that waits; False: there is none."""
+        if self._warm:
+            self._drop(self._warm.pop(0))
+            return True
+        return False
+
+    def _drop(self, socket: DataSocket) -> None:
+        self.core.gone()
+        socket.release().close()
+        self._hub.released()
+
+    # -- time and ends
+
+    @property
+    def patience(self) -> float:
+        """Seconds that a CONNECT may stay unacknowledged."""
+        return max(self._hub.limits.answer, 4 * (self.link.round_trip or 0.0))
+
+    def look_at_waiting(self, now: float) -> None:
+        """Who has waited long enough goes another way."""
+        limits = self._hub.limits
+        for waiting in [*self._waiting.values()]:
+            waiting.client.look()
+            if waiting.client in self._waiting and now - waiting.since >= limits.wait:
+                self._no_more(waiting.client)
+                self.core.gave_up(waiting.since, now)
+                self._go_without(waiting.client)
+        self.refill()
+
+    def look(self, now: float) -> None:
+        """Forget tickets that are too old, shrink."""
+        old = [ticket for ticket, given in self._tickets.items() if now - given >= self._hub.limits.ticket]
+        self._withdraw(old)
+        self.refill()
+
+    @property
+    def waits(self) -> bool:
+        """Whether a client waits."""
+        return bool(self._waiting)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing of it needs to be looked at."""
+        return self.core.due() is None
+
+    def close(self) -> None:
+        """The link takes no new channels: nothing waits any more; what runs goes on."""
+        if self.closed:
+            return
+        self.closed = True
+        self._withdraw([*self._tickets])
+        for socket in self._warm:
+            self._drop(socket)
+        self._warm.clear()
+        for client in [*self._waiting]:
+            self._no_more(client)
+            client.refuse("device-absent")
+
+    def end(self, reason: Ended, detail: str) -> None:
+        """The link is over, and its streams with it."""
+        self.close()
+        for stream in [*self.streams]:
+            stream.end(reason, detail)
+
+    def _withdraw(self, tickets: list[bytes]) -> None:
+        for ticket in tickets:
+            del self._tickets[ticket]
+        self._hub.withdraw(self, tickets)
+        self.core.expired(len(tickets))

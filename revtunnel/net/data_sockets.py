@@ -1,0 +1,193 @@
+"""All data sockets of a server: who may bring one in, what runs on them, and the timer behind them.
+
+The rules: a socket is let in for a ticket only, once, and serves the link that the ticket was given to. What
+costs a descriptor is counted before it comes: a ticket that is out counts as a socket. A running stream does
+not depend on its link's connection, only on its standing: a lost link leaves it alone, an ended one ends it.
+
+One timer serves all: every half second while clients wait for sockets or answers, every five seconds while
+sockets wait or streams run, and none else.
+
+Source: wire/link-extension.md "Data sockets"; faults.md N1, N8, N25.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from twisted.internet.interfaces import IDelayedCall
+
+from revtunnel.core.facts import Report
+from revtunnel.core.policy import DataLimits, RelayLimits
+from revtunnel.core.tickets import Numbering, Tickets
+from revtunnel.net.clients import ClientSocket
+from revtunnel.net.data_pool import DataLink, DataPool
+from revtunnel.net.data_stream import DEAD, DataStream
+from revtunnel.net.ends import End
+from revtunnel.wire.reasons import Ended
+
+__all__ = ["DataSockets"]
+
+SHORT, LONG = 0.5, 5.0  # seconds between looks
+
+
+class DataSockets:
+    """``descriptors_left`` says how many connections the server may still have, tickets taken off."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        limits: DataLimits,
+        random_bytes: Callable[[int], bytes],
+        descriptors_left: Callable[[], int],
+        report: Report,
+    ) -> None:
+        self.reactor = reactor
+        self.limits = limits
+        self.relay_limits = RelayLimits()
+        self.report = report
+        self.sockets = 0  # attached, waiting or in use
+        self._descriptors_left = descriptors_left
+        self._tickets: Tickets[DataPool] = Tickets(random_bytes)
+        self._expected: Counter[str] = Counter()  # by the address of their link
+        self._numbering = Numbering()
+        self._streams: dict[str, dict[int, DataStream]] = {}
+        self._opening: set[DataStream] = set()
+        self._busy: set[DataPool] = set()
+        self._timer: IDelayedCall | None = None
+        self._long_at = 0.0
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return float(self.reactor.seconds())
+
+    # -- what the server asks
+
+    @property
+    def count(self) -> int:
+        """Descriptors that data sockets have or are about to have."""
+        return self.sockets + len(self._tickets)
+
+    def pool(self, link: DataLink, only: bool, instead: Callable[[ClientSocket], None]) -> DataPool:
+        """The pool of a link that is up and whose agent has data sockets."""
+        return DataPool(self, link, only, instead)
+
+    def expected(self, source: str) -> int:
+        """Data sockets that are about to come from an address."""
+        return self._expected[source]
+
+    def redeem(self, ticket: bytes) -> DataPool | None:
+        """Whom a connection with this ticket is for; then call ``attached``, or the pool's ``spoilt``."""
+        pool = self._tickets.redeem(ticket, self.now())
+        if pool is not None:
+            self._came(pool)
+        return pool
+
+    def attached(self, pool: DataPool, ticket: bytes, end: End) -> None:
+        """The connection is a data socket now."""
+        self.sockets += 1
+        pool.attached(ticket, end)
+
+    def streams(self, serial: str | None = None) -> Iterator[DataStream]:
+        """The streams of one device, or all."""
+        chosen = self._streams.values() if serial is None else [self._streams.get(serial, {})]
+        return (stream for streams in [*chosen] for stream in [*streams.values()])
+
+    def running(self, serial: str) -> int:
+        """How many streams a device has."""
+        return len(self._streams.get(serial, ()))
+
+    def close_channel(self, serial: str, number: int, reason: Ended, detail: str) -> bool:
+        """End one stream; False: there is none."""
+        stream = self._streams.get(serial, {}).get(number)
+        if stream is not None:
+            stream.end(reason, detail)
+        return stream is not None
+
+    def end_all(self, reason: Ended, detail: str, serial: str | None = None) -> bool:
+        """End the streams of one device, or all; False: there were none."""
+        found = [*self.streams(serial)]
+        for stream in found:
+            stream.end(reason, detail)
+        return bool(found)
+
+    def give_way(self) -> bool:
+        """Close one socket that waits, for somebody who needs a descriptor now; False: none waits."""
+        return any(pool.give_way() for pool in self._busy)
+
+    # -- what pools ask (data_pool.DataHub)
+
+    @property
+    def room(self) -> int:
+        """Data sockets that the server can still have; as many descriptors are left to clients."""
+        return max(0, self._descriptors_left() // 2)
+
+    def issue(self, pool: DataPool, count: int) -> list[bytes]:
+        until = self.now() + self.limits.ticket
+        self._expected[pool.link.source] += count
+        return [self._tickets.issue(pool, self._numbering.take(), until) for _ in range(count)]
+
+    def withdraw(self, pool: DataPool, tickets: list[bytes]) -> None:
+        for ticket in tickets:
+            if self._tickets.withdraw(ticket):
+                self._came(pool)
+
+    def busy(self, pool: DataPool) -> None:
+        self._busy.add(pool)
+        self._look_within(SHORT if pool.waits else LONG)
+
+    def released(self) -> None:
+        self.sockets -= 1
+
+    def remember(self, stream: DataStream) -> None:
+        self._streams.setdefault(stream.client.serial, {})[stream.number] = stream
+        self._opening.add(stream)
+        self._look_within(SHORT)
+
+    def forget(self, stream: DataStream) -> None:
+        self._opening.discard(stream)
+        serial = stream.client.serial
+        streams = self._streams.get(serial, {})
+        if streams.pop(stream.number, None) is not None and not streams:
+            del self._streams[serial]
+
+    def _came(self, pool: DataPool) -> None:
+        """One of the expected is here, or will not come."""
+        source = pool.link.source
+        self._expected[source] -= 1
+        if not self._expected[source]:
+            del self._expected[source]
+
+    # -- time
+
+    def _look_within(self, delay: float) -> None:
+        if self._timer is None:
+            self._timer = self.reactor.callLater(delay, self._look)
+        elif self._timer.getTime() - self.now() > delay:
+            self._timer.reset(delay)
+
+    def _look(self) -> None:
+        self._timer = None
+        now = self.now()
+        for stream in [*self._opening]:
+            if stream.opening:
+                stream.look_at_opening(now)
+            else:
+                self._opening.discard(stream)
+        for pool in [*self._busy]:
+            if pool.waits:
+                pool.look_at_waiting(now)
+        if now >= self._long_at:
+            self._long_at = now + LONG
+            self._long_look(now)
+        if self._opening or any(pool.waits for pool in self._busy):
+            self._look_within(SHORT)
+        elif self._busy or self._streams:
+            self._look_within(LONG)
+
+    def _long_look(self, now: float) -> None:
+        for pool in [*self._busy]:
+            pool.look(now)
+            if pool.idle:
+                self._busy.discard(pool)
+        for stream in self.streams():
+            stream.look_at_running(DEAD)

@@ -1,0 +1,271 @@
+"""One client's channel on a data socket, at the server: asked for, answered, relayed, ended.
+
+The rules: a client is not read before OPENED, so a socket that dies or is silent before that costs a try on
+another socket, and never a byte. From OPENED on the two Ends belong to the relay, and a cut of one is a reset
+of the other.
+
+A CONNECT that the agent's kernel has not acknowledged after four round trips went nowhere. One that it has
+acknowledged is only slow: its target may take as long as the agent lets it.
+
+Source: wire/link-extension.md "Data sockets"; faults.md N8, N26 to N29.
+"""
+
+import fcntl
+import struct
+import termios
+from typing import Any
+from typing import Protocol as Typing
+
+from revtunnel.core.data_opening import Answer, AwaitAnswer
+from revtunnel.core.facts import ChannelEnded, ChannelOpened, Report
+from revtunnel.core.policy import RelayLimits
+from revtunnel.net.clients import ClientSocket
+from revtunnel.net.ends import End, said
+from revtunnel.net.framed_end import FramedEnd, prepare
+from revtunnel.net.relay import Relay
+from revtunnel.net.running import Running
+from revtunnel.net.tcp_info import silence
+from revtunnel.wire.commands import Command, encode_connect
+from revtunnel.wire.errors import RemoteError
+from revtunnel.wire.frames import encode_frame
+from revtunnel.wire.reasons import Ended
+
+__all__ = ["DEAD", "DataSocket", "DataStream", "Keeper", "sided"]
+
+DEAD = 15.0  # seconds without an acknowledgement; with a second look, 5 s later, a dead path is found in 20 s
+
+
+_STATES = {
+    (False, False): "open",
+    (True, False): "sent-eof",
+    (False, True): "got-eof",
+    (True, True): "ended",
+}  # by the ends of file of client and agent; the words are those of core/channel.py
+
+
+class Keeper(Typing):
+    """What a socket and a stream need of their pool (data_pool.py)."""
+
+    reactor: Any
+    report: Report
+    relay_limits: RelayLimits
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+
+    @property
+    def patience(self) -> float:
+        """Seconds that a CONNECT may stay unacknowledged."""
+
+    def lost(self, socket: "DataSocket", detail: str) -> None:
+        """A waiting socket died."""
+
+    def again(self, stream: "DataStream", detail: str) -> None:
+        """The socket of a stream was dead: its client needs another one."""
+
+    def ended(self, stream: "DataStream") -> None:
+        """A stream is over, its socket closed."""
+
+
+def sided(detail: str, near: str, far: str) -> str:
+    """What a relay says of its sides, with their names."""
+    for side, name in (("near", near), ("far", far)):
+        if detail.startswith(f"{side}: "):
+            return f"{name}{detail[len(side) :]}"
+    return detail
+
+
+class DataSocket(FramedEnd):
+    """A data socket that was attached: it waits in its pool, or for the answer to a stream's CONNECT."""
+
+    __slots__ = ("_answer", "_pool", "number", "since", "stream")
+
+    def __init__(self, reactor: Any, end: End, pool: Keeper, number: int, now: float) -> None:
+        super().__init__(reactor, end)
+        self.number = number
+        self.since = now
+        self.stream: DataStream | None = None
+        self._pool = pool
+        self._answer = AwaitAnswer()
+        prepare(end)
+
+    def received(self, data: bytes) -> None:
+        if self.stream is None:
+            raise RemoteError(f"{len(data)} bytes before it was asked for anything")
+        answer = self._answer.receive(data)
+        if answer is not None:
+            self.stream.answered(answer)
+
+    def died(self, detail: str) -> None:
+        if self.stream is None:
+            self._pool.lost(self, detail)
+        else:
+            self.stream.refused_by_socket(detail)
+
+    @property
+    def unacknowledged(self) -> bool:
+        """Whether the agent's kernel has not taken all that was said."""
+        left = fcntl.ioctl(self.end.sock, termios.TIOCOUTQ, struct.pack("i", 0))
+        return bool(struct.unpack("i", left)[0])
+
+
+class DataStream:
+    """A client and its data socket, from CONNECT to the end of both."""
+
+    __slots__ = (
+        "_asked_at",
+        "_doubted",
+        "_far",
+        "_pool",
+        "_relay",
+        "_socket",
+        "client",
+        "number",
+        "over",
+        "tries",
+    )
+
+    def __init__(self, pool: Keeper, client: ClientSocket, socket: DataSocket, tries: int) -> None:
+        self.client = client
+        self.number = socket.number
+        self.tries = tries  # sockets that failed this client before
+        self.over = False
+        self._pool = pool
+        self._socket: DataSocket | None = socket
+        self._relay: Relay | None = None
+        self._far = socket.end
+        self._asked_at = 0.0
+        self._doubted = False  # silent when it was looked at last
+
+    # -- from asked to open
+
+    def ask(self, now: float) -> None:
+        """Have the agent dial the client's target."""
+        assert self._socket is not None
+        self._asked_at = now
+        self._socket.stream = self
+        self.client.on_lost = self.client_left
+        self._socket.say(encode_frame(Command.CONNECT, 0, encode_connect(self.client.target)))
+
+    @property
+    def opening(self) -> bool:
+        """Whether the agent has not answered yet."""
+        return self._socket is not None
+
+    def answered(self, answer: Answer) -> None:
+        """The agent's word."""
+        assert self._socket is not None
+        socket, self._socket = self._socket, None
+        far = self._far = socket.release()
+        if answer.reason is not None:
+            far.close()
+            self.client.on_lost = None
+            self.client.abort()
+            self._end(answer.reason, answer.detail)
+            return
+        try:
+            near, early = self.client.hand_over()
+        except OSError as error:
+            far.abort()
+            self._end(Ended.RESET_BY_PEER, f"client: {said(error)}")
+            return
+        milliseconds = round((self._pool.now() - self.client.since) * 1000, 3)
+        client = self.client
+        self._pool.report(ChannelOpened(client.serial, self.number, client.name, client.peer, milliseconds))
+        self._relay = Relay(self._pool.reactor, near, far, self._relayed, self._pool.relay_limits)
+        self._relay.start(early, answer.rest)
+
+    def refused_by_socket(self, detail: str) -> None:
+        """The socket is no good: the client gets another one."""
+        self._socket = None
+        self.over = True
+        self.client.on_lost = None
+        self._pool.again(self, detail)
+
+    def client_left(self) -> None:
+        """The client is gone before its target answered."""
+        self.end(Ended.RESET_BY_PEER, "the client left before its target had answered")
+
+    # -- what time and operators do
+
+    def look_at_opening(self, now: float) -> None:
+        """Give up a socket that did not take CONNECT."""
+        self.client.look()
+        socket, patience = self._socket, self._pool.patience
+        if socket is not None and now - self._asked_at >= patience and socket.unacknowledged:
+            socket.abort()
+            self.refused_by_socket(f"CONNECT was not acknowledged in {patience:.1f} s")
+
+    def look_at_running(self, dead: float) -> None:
+        """Give up a stream whose agent's machine was silent for ``dead`` seconds, now and the last time."""
+        if self._relay is None:
+            return
+        silent = silence(self._far.sock)
+        if silent >= dead and self._doubted:
+            self.end(Ended.LINK_LOST, f"the agent's machine is silent for {silent:.0f} s")
+        self._doubted = silent >= dead
+
+    def end(self, reason: Ended, detail: str) -> None:
+        """End it with resets on both sides."""
+        if self.over:
+            return
+        if self._relay is not None:
+            self._relay.abort(reason, detail)
+            return
+        if self._socket is not None:
+            self._socket.abort()
+        self.client.on_lost = None
+        self.client.abort()
+        self._end(reason, detail)
+
+    def running(self) -> Running:
+        """As listings show it."""
+        client, relay = self.client, self._relay
+        state, to_device, to_client, held_to_device, held_to_client = "opening", 0, 0, 0, 0
+        if relay is not None:
+            state = _STATES[relay.ended]
+            to_device, to_client = relay.to_far, relay.to_near
+            held_to_device, held_to_client = relay.held_for_far, relay.held_for_near
+        return Running(
+            client.serial,
+            self.number,
+            client.name,
+            client.peer,
+            "socket",
+            state,
+            client.since,
+            to_device,
+            to_client,
+            held_to_device,
+            held_to_client,
+        )
+
+    # -- inside
+
+    def _relayed(self, reason: Ended, detail: str) -> None:
+        """Both directions have ended, or one side was cut."""
+        self._end(reason, sided(detail, "client", "agent"))
+
+    def _end(self, reason: Ended, detail: str) -> None:
+        """Once: say it, with exact bytes, and give back what is held."""
+        self.over = True
+        self._socket = None
+        client, relay = self.client, self._relay
+        client.on_lost = None
+        now = self._pool.now()
+        self._pool.report(
+            ChannelEnded(
+                client.serial,
+                self.number,
+                client.name,
+                client.peer,
+                reason,
+                detail,
+                round(now - client.since, 3),
+                relay.to_far if relay is not None else 0,
+                relay.to_near if relay is not None else 0,
+            )
+        )
+        self._pool.ended(self)
+        if relay is not None:
+            client.finished()

@@ -1,0 +1,284 @@
+"""Server, agent, services and clients over loopback, in one process, with data sockets.
+
+Everything is the real thing, on a reactor that the test turns; clients and services are plain sockets. ::
+
+    with DataWorld() as world:
+        client, service = world.talk()
+        world.carry(client, service, b"hello")
+        world.check_rest()
+"""
+
+import contextlib
+import os
+import socket
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Self
+
+from twisted.internet.defer import Deferred
+
+from revtunnel.core.facts import ChannelEnded, ChannelOpened, Fact
+from revtunnel.core.handshake import AgentHandshake, AgentHello, ListenerRules, ServerHello
+from revtunnel.core.leases import Leases
+from revtunnel.core.policy import AgentLimits, DataLimits, LinkLimits, ServerLimits
+from revtunnel.core.pools import Pool
+from revtunnel.core.window import CreditPool
+from revtunnel.net.agent_data import AgentData, AgentSocket
+from revtunnel.net.agent_link import AgentLink
+from revtunnel.net.client_ports import ClientPorts
+from revtunnel.net.data_pool import DataPool
+from revtunnel.net.dialler import Dialler
+from revtunnel.net.ends import End
+from revtunnel.net.lean_reactor import LeanReactor
+from revtunnel.net.server_link import AgentListener, ServerLink
+from revtunnel.net.stages import open_end
+from revtunnel.net.switchboard import Switchboard
+from revtunnel.net.uplink import Uplink
+from revtunnel.wire.commands import Feature
+from revtunnel.wire.targets import parse_offer
+from tests.support.daemons import port_block
+from tests.support.epoll import own_reactor
+
+__all__ = ["HOST", "SERIAL", "DataWorld"]
+
+HOST = "127.0.0.1"
+SERIAL = "plc-1"
+
+
+class DataWorld:
+    """``rule`` is the listener's ``data``; ``sockets`` says whether the agent has data sockets."""
+
+    def __init__(
+        self,
+        rule: str = "auto",
+        *,
+        sockets: bool = True,
+        data: DataLimits | None = None,
+        server: ServerLimits | None = None,
+        agent: AgentLimits | None = None,
+        link: LinkLimits | None = None,
+        descriptors: int = 10_000,
+    ) -> None:
+        self._stack = contextlib.ExitStack()
+        self.loop = self._stack.enter_context(own_reactor())
+        threads = self.loop.reactor.getThreadPool()  # that look up names
+        threads.start()
+        self._stack.callback(threads.stop)
+        self.facts: list[Fact] = []
+        self.agent_facts: list[Fact] = []
+        self.reactor = LeanReactor(self.loop.reactor, self.facts.append)
+        self.brings = True  # whether the agent's dials for data sockets are made at all
+        self.link_limits = link or LinkLimits()
+        self._agent_limits = agent or AgentLimits()
+        self.listening = self._stack.enter_context(socket.create_server((HOST, 0), backlog=1000))
+        self.listening.setblocking(False)
+        self.offers = (parse_offer(f"echo={HOST}:{self.listening.getsockname()[1]}"),)
+        low, high = map(int, port_block().split("-"))
+        pool = Pool("default", ((low, high),), quarantine=60.0, sticky=3600.0)
+        self.ports = ClientPorts(self.reactor, Leases((pool,), 0.0), {}, 1000, self._report)
+        self.switchboard = Switchboard(
+            self.reactor,
+            self.reactor,
+            server or ServerLimits(),
+            self.ports,
+            lambda serial: None,
+            os.urandom,
+            self._report,
+            descriptors,
+        )
+        self.switchboard.data.limits = data or DataLimits()
+        self._listen(rule)
+        self.dialler = Dialler(self.reactor, self._agent_limits, self.offers)
+        self.data = AgentData(
+            self.reactor, self._agent_limits, self.dialler, self._connect, self.agent_facts.append
+        )
+        self.sockets = sockets
+        self.uplink = self.make_uplink()
+        self.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.uplink.abort()
+        self.data.abort()
+        self.switchboard.stop()
+        self.agents.stopListening()
+        for use in self.loop.reactor.getDelayedCalls():
+            use.cancel()
+        for _ in range(5):
+            self.loop.reactor.iterate(0.001)
+        self._stack.close()
+
+    # -- building
+
+    def _listen(self, rule: str) -> None:
+        rules = ListenerRules("main")
+        hello = ServerHello("server", "a test", keepalive=25.0, features=Feature.DATA_SOCKETS)
+        listener = AgentListener(rules, self.link_limits, hello, data=rule)
+        self.switchboard.listeners["main"] = listener
+        self.switchboard.listeners["other"] = replace(listener, rules=ListenerRules("other"))
+        self.agents = self.reactor.listenTCP(0, self.switchboard.link_factory("main"), 1000, HOST)
+        self.port = self.agents.getHost().port
+
+    def _connect(self, link: Any) -> "Deferred[End]":
+        if not self.brings:
+            return Deferred(lambda _: None)
+        return open_end(self.reactor, HOST, self.port, 10.0)
+
+    def make_uplink(self) -> Uplink:
+        """The agent's way to the server."""
+
+        def make(ready: Any, left: Any) -> AgentLink:
+            features = Feature.DATA_SOCKETS if self.sockets else Feature(0)
+            hello = AgentHello(SERIAL, os.urandom(32), self.offers, "a test", features=features)
+            shake = AgentHandshake(hello, None, False)
+            pool, facts = CreditPool(1 << 28), self.agent_facts.append
+            limits, data = self.link_limits, self.data if self.sockets else None
+            return AgentLink(
+                self.reactor, limits, SERIAL, shake, self.dialler, pool, facts, ready, left, data
+            )
+
+        return Uplink(
+            self.reactor, [(HOST, self.port)], self._agent_limits, lambda: 0.0, make, self.agent_facts.append
+        )
+
+    def start(self) -> None:
+        """The link is up, and its port is open."""
+        self.uplink.start()
+        self.until(lambda: self.ports.of(SERIAL))
+
+    def _report(self, fact: Fact) -> None:
+        fact.row()
+        self.facts.append(fact)
+
+    # -- acting
+
+    def until(self, condition: Any, what: str = "what must come") -> None:
+        """Turn the reactor until it is so."""
+        self.loop.until(condition, what)
+
+    def turn(self, count: int = 10) -> None:
+        """A few turns."""
+        for _ in range(count):
+            self.loop.reactor.iterate(0.001)
+
+    def client(self) -> socket.socket:
+        """A client; nobody has taken it in yet."""
+        (port,) = (each.lease.port for each in self.ports.of(SERIAL))
+        client = self._stack.enter_context(socket.create_connection((HOST, port)))
+        client.setblocking(False)
+        return client
+
+    def service(self) -> socket.socket:
+        """The next connection that the agent made to the service."""
+        found: list[socket.socket] = []
+
+        def accepted() -> bool:
+            with contextlib.suppress(BlockingIOError):
+                found.append(self.listening.accept()[0])
+            return bool(found)
+
+        self.until(accepted, "a connection to the service")
+        found[0].setblocking(False)
+        return self._stack.enter_context(found[0])
+
+    def talk(self) -> tuple[socket.socket, socket.socket]:
+        """A client and its service, with the channel between them open."""
+        opened = len(self.of(ChannelOpened))
+        client = self.client()
+        service = self.service()
+        self.until(lambda: len(self.of(ChannelOpened)) > opened, "a channel")
+        return client, service
+
+    def hear(self, end: socket.socket, size: int) -> bytes:
+        """So many bytes."""
+        heard = bytearray()
+
+        def enough() -> bool:
+            with contextlib.suppress(BlockingIOError):
+                while len(heard) < size and (more := end.recv(size - len(heard))):
+                    heard.extend(more)
+            return len(heard) == size
+
+        self.until(enough, f"{size} bytes")
+        return bytes(heard)
+
+    def carry(self, sender: socket.socket, receiver: socket.socket, data: bytes) -> None:
+        """All of it arrives, whatever its size."""
+        rest, heard = memoryview(data), bytearray()
+
+        def moved() -> bool:
+            nonlocal rest
+            with contextlib.suppress(BlockingIOError):
+                while rest:
+                    rest = rest[sender.send(rest) :]
+            with contextlib.suppress(BlockingIOError):
+                while len(heard) < len(data):
+                    heard.extend(receiver.recv(1 << 20))
+            return len(heard) >= len(data)
+
+        self.until(moved, f"{len(data)} bytes")
+        assert heard == data
+
+    def ending(self, end: socket.socket) -> str:
+        """How a connection ends: "end of file" or "reset"."""
+        found: list[str] = []
+
+        def ended() -> bool:
+            try:
+                if not end.recv(1 << 16):
+                    found.append("end of file")
+            except BlockingIOError:
+                return False
+            except OSError:
+                found.append("reset")
+            return bool(found)
+
+        self.until(ended, "an ending")
+        return found[0]
+
+    # -- looking
+
+    @property
+    def link(self) -> ServerLink:
+        """The server's end of the link."""
+        device = self.switchboard.registry.get(SERIAL)
+        assert device is not None and device.link is not None
+        return device.link
+
+    @property
+    def pool(self) -> DataPool:
+        """The server's data sockets of the link."""
+        assert self.link.data is not None
+        return self.link.data
+
+    def warm(self, count: int) -> list[AgentSocket]:
+        """So many sockets wait, at both ends: the agent's."""
+        self.until(
+            lambda: self.pool.core.warm == count and not self.pool.core.coming, f"{count} spare sockets"
+        )
+        return [each for each in self.data.sockets if not each.used]
+
+    def of(self, kind: Any) -> list[Any]:
+        """The server's facts of one kind."""
+        return [fact for fact in self.facts if isinstance(fact, kind)]
+
+    def ended(self, count: int = 1) -> list[ChannelEnded]:
+        """So many channels have ended, at both ends alike: the server's facts."""
+        theirs = lambda: [fact for fact in self.agent_facts if isinstance(fact, ChannelEnded)]  # noqa: E731
+        self.until(lambda: len(self.of(ChannelEnded)) >= count and len(theirs()) >= count, "ends of channels")
+        return self.of(ChannelEnded)
+
+    def check_rest(self) -> None:
+        """No client, stream or channel is left, and what is counted is what there is."""
+        self.until(lambda: not self.switchboard.clients and not self.data.running, "rest")
+        board = self.switchboard
+        assert board.running() == []
+        self.until(lambda: not board._strangers and not self.pool.core.coming)
+        assert board.data.sockets == self.pool.core.warm == len(self.pool._warm)
+        self.until(lambda: len(self.data.sockets) == self.pool.core.warm)
+        assert len(board.data._tickets) == 0
+        assert not board.data._expected
