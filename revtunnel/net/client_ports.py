@@ -15,14 +15,20 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort, IReactorTCP
 from twisted.internet.protocol import ServerFactory
 
-from revtunnel.core.facts import ListenerClosed, ListenerOpened, ListenerRefused, Report
+from revtunnel.core.facts import ClientRefused, ListenerClosed, ListenerOpened, ListenerRefused, Report
 from revtunnel.core.leases import LeaseError, Leases
 from revtunnel.core.pools import Lease
 from revtunnel.net.clients import ClientFactory, ClientSocket
+from revtunnel.net.headed import Refused
 
 __all__ = ["ClientPorts", "OpenPort"]
 
 PAGE = 200  # leases looked at in one step
+
+
+def _socket_of(lease: Lease) -> tuple[int, str, str]:
+    """What makes a listening socket: two pools may ask for different headers on one port."""
+    return lease.port, lease.address, lease.pool
 
 
 class _Door(ServerFactory):
@@ -35,6 +41,9 @@ class _Door(ServerFactory):
 
     def buildProtocol(self, addr: IAddress | None) -> ClientSocket:
         return self.clients.buildProtocol(addr)
+
+
+Behind = Callable[[_Door, str, Refused], ServerFactory]  # the name is the pool's
 
 
 @dataclass(slots=True)
@@ -63,6 +72,7 @@ class ClientPorts:
         self._backlog = backlog
         self._report = report
         self._open: dict[tuple[str, str], OpenPort] = {}
+        self.behind: Behind = lambda door, pool, refused: door  # what listens instead of it
 
     def of(self, serial: str) -> list[OpenPort]:
         """The open listeners of one device."""
@@ -148,7 +158,7 @@ class ClientPorts:
         while (inherited := self._close_displaced(lease)) is None:
             door = _Door(factory)
             try:
-                port = self._reactor.listenTCP(lease.port, door, self._backlog, lease.address)
+                port = self._listen(lease, door)
             except CannotListenError as error:
                 if error.socketError.errno != errno.EADDRINUSE:
                     raise OSError(f"{lease.address}:{lease.port}: {error.socketError.strerror}") from None
@@ -162,12 +172,19 @@ class ClientPorts:
         """Open the port of a device that is away; one that cannot be had is left for its return to settle."""
         door = _Door(factory)
         try:
-            port = self._reactor.listenTCP(lease.port, door, self._backlog, lease.address)
+            port = self._listen(lease, door)
         except CannotListenError as error:
             self._report(ListenerRefused(*lease.use, str(error)))
             return
         self._open[lease.use] = OpenPort(lease, door, port)
         self._report(ListenerOpened(*lease.use, lease.port))
+
+    def _listen(self, lease: Lease, door: _Door) -> IListeningPort:
+        def refused(peer: str, reason: str, detail: str) -> None:
+            self._report(ClientRefused(door.clients.serial, door.clients.name, peer, reason))
+
+        factory = self.behind(door, lease.pool, refused)
+        return self._reactor.listenTCP(lease.port, factory, self._backlog, lease.address)
 
     def _close_displaced(self, heir: Lease | None = None) -> OpenPort | None:
         """Close the sockets of leases that ended for others; the one at the heir's port is its own now."""
@@ -176,7 +193,7 @@ class ClientPorts:
             there = self._open.get(lost.use)
             if there is None or there.lease.port != lost.port:
                 continue
-            if heir is not None and (lost.port, there.lease.address) == (heir.port, heir.address):
+            if heir is not None and _socket_of(there.lease) == _socket_of(heir):
                 inherited = self._open.pop(lost.use)
                 self._report(ListenerClosed(*lost.use, lost.port))
             else:

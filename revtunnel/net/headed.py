@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
-from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory
+from twisted.internet.interfaces import IAddress, IProtocol
 from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.python import log
 from twisted.python.failure import Failure
@@ -52,9 +52,7 @@ class HeaderDesk:
         """Headers that are awaited."""
         return len(self._reading)
 
-    def behind(
-        self, factory: IProtocolFactory, rules: HeaderRules | None, refused: Refused
-    ) -> IProtocolFactory:
+    def behind(self, factory: Any, rules: HeaderRules | None, refused: Refused) -> Any:
         """What to listen with, on a LeanReactor: ``factory`` sees clients only, whose headers were read."""
         return factory if rules is None else _HeadedFactory(self, _Headed(factory, rules, refused))
 

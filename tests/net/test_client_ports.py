@@ -4,9 +4,11 @@ import errno
 
 import pytest
 from twisted.internet.address import IPv4Address
+from twisted.internet.protocol import ServerFactory
 
-from revtunnel.core.facts import ListenerClosed, ListenerOpened, ListenerRefused
+from revtunnel.core.facts import ClientRefused, ListenerClosed, ListenerOpened, ListenerRefused
 from revtunnel.core.pools import Pool, State, Use
+from revtunnel.net.headed import Refused
 from revtunnel.wire.targets import parse_offer
 from tests.net.world import CONSOLE, POOL, WEB, World
 from tests.support.recorder import Recorder
@@ -294,4 +296,33 @@ def test_the_listener_is_where_its_pool_says() -> None:
     """The pool's address is bound."""
     world = World(pools=(Pool("default", ((20000, 20009),), address="127.0.0.2"),))
     assert world.ports.of("plc-1")[0].port.getHost() == IPv4Address("TCP", "127.0.0.2", 20000)
+    world.finish()
+
+
+def test_what_comes_before_the_clients_of_a_pool() -> None:
+    """PROXY headers, say: what is given listens, and a refusal names device and target."""
+    world = World(start=False)
+    asked: list[tuple[str, Refused]] = []
+
+    class Before(ServerFactory):
+        """Refuses everybody."""
+
+        def buildProtocol(self, addr: object) -> None:
+            """Nobody."""
+
+    def behind(door: object, pool: str, refused: Refused) -> Before:
+        asked.append((pool, refused))
+        return Before()
+
+    world.ports.behind = behind
+    world.add_agent("plc-1", (CONSOLE, WEB))
+    world.pump()
+    assert [pool for pool, _ in asked] == ["default", "default"]
+    recorder = Recorder()
+    world.reactor.dial(20000, recorder)
+    world.pump()
+    assert recorder.lost is not None
+    assert world.services["console"] == []
+    asked[1][1]("192.0.2.1:5", "proxy-header", "no PROXY line")
+    assert world.of(ClientRefused) == [ClientRefused("plc-1", "web", "192.0.2.1:5", "proxy-header")]
     world.finish()
