@@ -77,10 +77,12 @@ class Outbox:
         self.messages_sent += 1
         return True
 
-    def turn(self) -> list[bytes]:
-        """What this turn brought, to be written now."""
+    def turn(self) -> bytes:
+        """What this turn brought, to be written now; empty: nothing."""
         pieces, self.pieces = self.pieces, []
-        return pieces
+        data = b"".join(pieces)
+        self.bytes_sent += len(data)
+        return data
 
     def portion(self) -> bytes:
         """What has waited longest, to be written when the transport takes again; empty: nothing waits."""
@@ -91,6 +93,7 @@ class Outbox:
             taken.append(message)
             size += len(message)
         self.waiting_bytes -= size
+        self.bytes_sent += size
         self._pool.give(size)
         if not self._waiting:
             self.telling = False

@@ -26,21 +26,21 @@ from revtunnel.net.zmtp_peer import Ear, NameNotAllowed, ZmtpPeer
 from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.zmtp import Message, encode_ready
 
-__all__ = ["PublisherRelay", "Relay", "ResponderRelay"]
+__all__ = ["PublisherRelay", "Relay", "RelayPort", "ResponderRelay"]
 
 
-class _Port(ServerFactory):
-    """The connections of one listener."""
+class RelayPort(ServerFactory):
+    """The connections of one listener; a new ``door`` holds for those that come."""
 
     noisy = False
 
     def __init__(self, relay: "Relay", door: Door, ear: Ear) -> None:
+        self.door = door
         self._relay = relay
-        self._door = door
         self._ear = ear
 
     def buildProtocol(self, addr: IAddress | None) -> ZmtpPeer:
-        return ZmtpPeer(self._relay, self._door, self._ear)
+        return ZmtpPeer(self._relay, self.door, self._ear)
 
 
 class Relay:
@@ -163,9 +163,9 @@ class ResponderRelay(Relay):
         super().__init__(*arguments)
         self.responders = Responders(random_bytes, self.report)
 
-    def port(self, door: Door) -> ServerFactory:
+    def port(self, door: Door) -> RelayPort:
         """The factory of a listener."""
-        return _Port(self, door, self)
+        return RelayPort(self, door, self)
 
     @property
     def counts(self) -> Counter[str]:
@@ -212,13 +212,13 @@ class PublisherRelay(Relay):
         super().__init__(*arguments)
         self.publications = Publications(self.limits)
 
-    def publishers(self, door: Door) -> ServerFactory:
+    def publishers(self, door: Door) -> RelayPort:
         """The factory of a listener for publishers."""
-        return _Port(self, door, _Publishers(self))
+        return RelayPort(self, door, _Publishers(self))
 
-    def subscribers(self, door: Door) -> ServerFactory:
+    def subscribers(self, door: Door) -> RelayPort:
         """The factory of a listener for subscribers."""
-        return _Port(self, door, _Subscribers(self))
+        return RelayPort(self, door, _Subscribers(self))
 
     def set_limits(self, limits: CameoLimits) -> None:
         super().set_limits(limits)

@@ -198,16 +198,16 @@ class ZmtpPeer(Protocol):
     def flush(self) -> None:
         """Write what this turn brought for the peer."""
         if self.peer is not None and not self._over:
-            pieces = self.peer.outbox.turn()
-            if pieces:
-                self.transport.write(b"".join(pieces) if len(pieces) > 1 else pieces[0])
+            data = self.peer.outbox.turn()
+            if data:
+                self.transport.write(data)
 
     def part(self, reason: str) -> None:
         """Write what waits, end in order, and let the peer come back when it likes."""
         if self._over or self.peer is None:
             return
         outbox = self.peer.outbox
-        for data in (*outbox.turn(), *iter(outbox.portion, b"")):
+        for data in (outbox.turn(), *iter(outbox.portion, b"")):
             self.transport.write(data)
         self._leave(reason, "")
         self.transport.unregisterProducer()

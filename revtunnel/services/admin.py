@@ -38,7 +38,7 @@ from revtunnel.net.streams import IStream
 from revtunnel.services.admin_commands import COMMANDS, FactSeen, Role, in_json
 from revtunnel.services.admin_desk import Desk
 from revtunnel.services.admin_socket import AdminPort, Caller, caller_at, listen, role_of
-from revtunnel.services.operator import Operator
+from revtunnel.services.caretaker import Caretaker
 from revtunnel.services.refusals import Conflict
 from revtunnel.services.settings import AdminSettings
 
@@ -232,7 +232,7 @@ class AdminFactory(ServerFactory):
     def __init__(
         self,
         clock: IReactorTime,
-        operator: Operator,
+        operator: Caretaker,
         settings: AdminSettings,
         caller_of: Callable[[Any], Caller] = lambda transport: caller_at(transport.getHandle()),
         wall: Callable[[], float] = time.time,
@@ -272,7 +272,7 @@ class AdminFactory(ServerFactory):
 class AdminService(Service):
     """The door, open while the server runs."""
 
-    def __init__(self, reactor: Any, operator: Operator, settings: AdminSettings) -> None:
+    def __init__(self, reactor: Any, operator: Caretaker, settings: AdminSettings) -> None:
         self._reactor = reactor
         self._factory = AdminFactory(reactor, operator, settings)
         self._port: AdminPort | None = None

@@ -28,12 +28,13 @@ from revtunnel.services.settings import (
 )
 from revtunnel.wire.targets import parse_offer
 
-__all__ = ["AgentOptions", "ServerOptions"]
+__all__ = ["AgentOptions", "DaemonOptions", "ServerOptions", "describe", "written"]
 
 CONFIG = 78  # exit status of sysexits.h: wrong settings
 
 
-def _describe(section: str, name: str) -> str:
+def describe(section: str, name: str) -> str:
+    """A setting as the help of its option."""
     key = find(section, name)
     return f"{key.text} ({key.kind.unit}: {key.kind.limit}; default: {key.default or 'none'})"
 
@@ -44,7 +45,8 @@ def _bad(option: str, value: str, error: ValueError) -> usage.UsageError:
     return usage.UsageError(f"--{option} {shown}: {str(error).removeprefix(f'{shown}: ')}")
 
 
-def _endpoints(addresses: tuple[tuple[str, int], ...]) -> str:
+def written(addresses: tuple[tuple[str, int], ...]) -> str:
+    """Addresses for people."""
     return ", ".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in addresses)
 
 
@@ -54,8 +56,8 @@ def _proxies(settings: AgentSettings) -> list[str]:
     return list(dict.fromkeys(str(proxy) for proxy in ways if proxy is not None))
 
 
-class _Options(usage.Options):
-    """What both daemons take; ``around`` may be set before parsing to say where defaults come from."""
+class DaemonOptions(usage.Options):
+    """What all daemons take; ``around`` may be set before parsing to say where defaults come from."""
 
     longdesc = ""  # else twisted shows the docstring of __main__
     examples = ""
@@ -147,7 +149,7 @@ class _Options(usage.Options):
         raise NotImplementedError
 
 
-class ServerOptions(_Options):
+class ServerOptions(DaemonOptions):
     """revtunnel-server: lets clients reach devices by their agents."""
 
     program = "revtunnel-server"
@@ -159,7 +161,7 @@ class ServerOptions(_Options):
         "log-format": ("server", "log_format"),
         "log-level": ("server", "log_level"),
     }
-    optParameters = [[option, None, None, _describe(*name)] for option, name in settable.items()]
+    optParameters = [[option, None, None, describe(*name)] for option, name in settable.items()]
     examples = """\
 Examples:
   revtunnel-server
@@ -176,7 +178,7 @@ Examples:
             raise _bad("listen", value, error) from None
         self._add("listen", name, value, found)
 
-    opt_listen.__doc__ = f"of [listener main], may be repeated: {_describe('listener', 'address')}"
+    opt_listen.__doc__ = f"of [listener main], may be repeated: {describe('listener', 'address')}"
 
     def load(self) -> ServerSettings:
         """Read everything again, for SIGHUP.
@@ -194,7 +196,7 @@ Examples:
         settings = self.settings
         lines = [f"files: {', '.join(settings.files) or 'none, all defaults'}", f"name: {settings.name}"]
         for each in settings.listeners:
-            lines.append(f"listener {each.name}: {_endpoints(each.address)} {each.kind}, keys {each.keys}")
+            lines.append(f"listener {each.name}: {written(each.address)} {each.kind}, keys {each.keys}")
         for pool in settings.pools:
             ranges = ", ".join(f"{low}-{high}" for low, high in pool.ranges)
             lines.append(f"pool {pool.name}: {ranges} at {pool.bind}")
@@ -202,7 +204,7 @@ Examples:
         return [*lines, f"state: {settings.state_directory or 'none'}", f"admin: {settings.admin.socket}"]
 
 
-class AgentOptions(_Options):
+class AgentOptions(DaemonOptions):
     """revtunnel-agent: dials out to a server and offers what stands beside it."""
 
     program = "revtunnel-agent"
@@ -216,8 +218,8 @@ class AgentOptions(_Options):
         "log-format": ("agent", "log_format"),
         "log-level": ("agent", "log_level"),
     }
-    optFlags = [["legacy", None, _describe("agent", "legacy")]]
-    optParameters = [[option, None, None, _describe(*name)] for option, name in settable.items()]
+    optFlags = [["legacy", None, describe("agent", "legacy")]]
+    optParameters = [[option, None, None, describe(*name)] for option, name in settable.items()]
     examples = """\
 Examples:
   revtunnel-agent --server 127.0.0.1:2065 --serial plc-7 --local 10.41.51.152:23
@@ -233,7 +235,7 @@ Examples:
             raise _bad("server", value, error) from None
         self._add("server", ("agent", "servers"), value, found)
 
-    opt_server.__doc__ = f"may be repeated: {_describe('agent', 'servers')}"
+    opt_server.__doc__ = f"may be repeated: {describe('agent', 'servers')}"
 
     def opt_local(self, value: str) -> None:
         name = ("agent", "local")
@@ -246,7 +248,7 @@ Examples:
             raise usage.UsageError(f"--local {value[:120]!a}: a second offer named {offer.name}, {wanted}")
         self._add("local", name, value, (offer,))
 
-    opt_local.__doc__ = f"may be repeated: {_describe('agent', 'local')}"
+    opt_local.__doc__ = f"may be repeated: {describe('agent', 'local')}"
 
     def opt_proxy_protocol(self, value: str) -> None:
         name = ("agent", "proxy_protocol")
@@ -256,7 +258,7 @@ Examples:
             raise _bad("proxy-protocol", value, error) from None
         self._add("proxy-protocol", name, value, found)
 
-    opt_proxy_protocol.__doc__ = f"may be repeated: {_describe('agent', 'proxy_protocol')}"
+    opt_proxy_protocol.__doc__ = f"may be repeated: {describe('agent', 'proxy_protocol')}"
 
     def load(self) -> AgentSettings:
         """Read everything again, for SIGHUP.
@@ -277,7 +279,7 @@ Examples:
         return [
             f"files: {', '.join(settings.files) or 'none, all defaults'}",
             f"serial: {settings.serial}, key: {settings.key_file or 'none'}",
-            f"servers: {_endpoints(settings.servers)}{' (legacy)' if settings.legacy else ''}",
+            f"servers: {written(settings.servers)}{' (legacy)' if settings.legacy else ''}",
             f"proxy: {', '.join(_proxies(settings)) or 'none'}",
             *(f"local {offer.name}: {offer.target}" for offer in settings.local),
         ]

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from revtunnel.services.logs import LineObserver
 
-__all__ = ["AGENT", "SERVER", "DaemonMaker", "agent", "main", "run", "server"]
+__all__ = ["AGENT", "CAMEO", "SERVER", "DaemonMaker", "agent", "cameo", "main", "run", "server"]
 
 USAGE = 64
 CONFIG = 78
@@ -136,7 +136,7 @@ def ending(name: str) -> "Iterator[None]":
     """Turn what the operator can mend into lines on standard error and an exit status."""
     from twisted.internet.error import CannotListenError
 
-    from revtunnel.services.settings import SettingsError
+    from revtunnel.services.inifile import SettingsError
 
     try:
         yield
@@ -205,6 +205,7 @@ SERVER = DaemonMaker(
     "revtunnel-server", "revtunnel.services.server", "lets clients reach devices by their agents"
 )
 AGENT = DaemonMaker("revtunnel-agent", "revtunnel.services.agent", "dials out and offers a device's services")
+CAMEO = DaemonMaker("revtunnel-cameo", "revtunnel.services.cameo", "the relays of a CAMEO site")
 
 
 def server() -> None:
@@ -217,11 +218,16 @@ def agent() -> None:
     run(AGENT, sys.argv[1:])
 
 
+def cameo() -> None:
+    """The command ``revtunnel-cameo``."""
+    run(CAMEO, sys.argv[1:])
+
+
 def main(arguments: Sequence[str]) -> None:
-    """``python -m revtunnel.services.run server|agent ...``"""
-    makers = {"server": SERVER, "agent": AGENT}
+    """``python -m revtunnel.services.run server|agent|cameo ...``"""
+    makers = {"server": SERVER, "agent": AGENT, "cameo": CAMEO}
     if not arguments or arguments[0] not in makers:
-        _leave("revtunnel", USAGE, "say which daemon to run: server or agent")
+        _leave("revtunnel", USAGE, f"say which daemon to run: {', '.join(makers)}")
     run(makers[arguments[0]], arguments[1:])
 
 
