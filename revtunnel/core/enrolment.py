@@ -149,6 +149,10 @@ class Enrolment:
         self._given[mark] = _Given(serial, now + left)
         self._store.save_tokens([TokenRow(mark, serial, left)], old)
 
+    def waits(self, serial: str) -> bool:
+        """Whether a token of a serial may still be used."""
+        return bool(self._marks(serial))
+
     def withdraw(self, serial: str) -> int:
         """Make the tokens of a serial void: how many there were."""
         gone = self._marks(serial)

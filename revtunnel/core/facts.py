@@ -31,6 +31,7 @@ __all__ = [
     "NoDescriptors",
     "PeerGlitch",
     "Report",
+    "RevocationLifted",
     "ServerState",
     "SettingsReloaded",
     "Severity",
@@ -211,7 +212,7 @@ class PeerGlitch(Fact):
 
 @dataclass(frozen=True, slots=True)
 class DataSocketsMissing(Fact):
-    """An agent cannot bring the data sockets that its server wants; said once, until one could be brought."""
+    """An agent cannot bring the data sockets that its server wants; said once in five minutes."""
 
     word = "data-sockets-missing"
     severity = Severity.WARN
@@ -262,9 +263,18 @@ class DeviceEnrolled(Fact):
 
 @dataclass(frozen=True, slots=True)
 class DeviceRevoked(Fact):
-    """A device key was withdrawn."""
+    """What a device proves itself with does not count any more: key, certificates, token."""
 
     word = "device-revoked"
+    serial: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class RevocationLifted(Fact):
+    """Certificates of a revoked device that another authority made count again."""
+
+    word = "revocation-lifted"
     serial: str
     by: str
 

@@ -65,6 +65,10 @@ class CertificateBook:
         """Whether the device has, or had, a certificate: then it has to show one."""
         return serial in self._of or serial in self._barred
 
+    def barred(self, serial: str) -> bool:
+        """Whether certificates that are not known here count for nothing, if they name this device."""
+        return serial in self._barred
+
     def good(self, serial: str) -> list[CertificateRow]:
         """The certificates of a device that count now."""
         now = self._ledger.wall

@@ -137,6 +137,10 @@ class Issuer:
         except Unfit as error:
             raise Conflict(str(error)) from None
 
+    def has(self, serial: str) -> bool:
+        """Whether anything of a serial counts: a certificate that we made, or a token."""
+        return bool(self.book.good(serial)) or self._enrolment.waits(serial)
+
     def revoke(self, serial: str) -> tuple[int, int]:
         """Let nothing of a serial count: how many certificates were good, and how many tokens waited."""
         tokens = self._enrolment.withdraw(serial)

@@ -168,6 +168,7 @@ def test_tokens_are_withdrawn_with_their_serial() -> None:
     """After a revocation no line that still lies about lets the device in."""
     enrolment = table()
     enrolment.give("plc-7", SECRET, 0.0)
+    assert (enrolment.waits("plc-8"), enrolment.waits("plc-7")) == (False, True)
     assert (enrolment.withdraw("plc-8"), enrolment.withdraw("plc-7"), enrolment.withdraw("plc-7")) == (
         0,
         1,

@@ -86,7 +86,7 @@ def desk(tmp_path: Path) -> Any:
 
 
 def test_a_token_becomes_a_certificate(desk: Desk) -> None:
-    """For the serial of the token, the key of the request, and the days of the settings; it is written down."""
+    """For the serial of the token, the key of the request, and the days of the settings; written down."""
     written = desk.issuer.token("plc-7", "anna", False)
     token = parse_token(written)
     assert (token.serial, token.pin) == ("plc-7", desk.directory.load().pin)

@@ -1,0 +1,143 @@
+"""revtunnelctl ca: the authority's own files, made and listed by whoever owns them; no server is needed.
+
+Rule of this file: a running server is not asked and not told. It finds a new authority on its next reload.
+
+Source: docs/admin.rst "Enrolment".
+"""
+
+import os
+from argparse import Namespace
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from revtunnel.services.authority import Unfit, fingerprint_of
+from revtunnel.services.authority_files import AuthorityDirectory
+from revtunnel.services.authority_settings import AuthoritySettings, authority_settings
+from revtunnel.services.ctl_files import Wrong
+from revtunnel.services.ctl_output import remark, say
+from revtunnel.services.inifile import SettingsError, Surroundings, read_files
+from revtunnel.services.tables import clean, table
+
+__all__ = ["add_commands", "run"]
+
+
+def add_commands(
+    add: Callable[[Any, str, str], Any], below: Any, number: Callable[[float, float], Callable[[str], Any]]
+) -> None:
+    """The subcommands of ``ca``; ``add`` makes one below ``below``."""
+    init = add(below, "init", "make a new authority")
+    init.add_argument("--name", metavar="NAME", default="revtunnel", help="what people read in it")
+    issue = add(below, "issue-server", "make key and certificate of a server, or renew the certificate")
+    issue.add_argument("names", metavar="NAME", nargs="+", help="host name or IP address, as agents dial it")
+    issue.add_argument(
+        "--out", metavar="DIR", help="where to put the files (default: servers in the authority's directory)"
+    )
+    listing = add(below, "list", "certificates that were issued")
+    for command in (init, issue, listing):
+        command.add_argument(
+            "--dir", metavar="DIR", help="the authority's directory (default: the settings')"
+        )
+    for command in (init, issue):
+        command.add_argument(
+            "--days", metavar="N", type=number(1, 36500), help="days it is good (default: the settings')"
+        )
+
+
+def settings_of(config: str | None, around: Surroundings) -> AuthoritySettings:
+    """What the settings file says about the authority.
+
+    Raises:
+        SettingsError: the file that was named cannot be read, or is wrong there.
+    """
+    found = read_files(config, None, around)
+    if config and not os.access(config, os.R_OK):
+        raise SettingsError(found.errors)
+    mine = [line for line in found.errors if "[authority]" in line or "state_directory" in line]
+    if mine:
+        raise SettingsError(mine)
+    state = found.get("server", "state_directory")
+    return authority_settings(found, {"auto": around.state_directory(), "none": None}.get(state, state))
+
+
+def run(options: Namespace, around: Surroundings) -> int:
+    """Carry a subcommand out.
+
+    Raises:
+        Wrong: it cannot be done; the text says why.
+        SettingsError: the settings are wrong.
+    """
+    settings = settings_of(options.config, around)
+    path = options.dir or settings.directory
+    if path is None:
+        raise Wrong("the settings have no directory for an authority: --dir DIR wanted")
+    directory = AuthorityDirectory(os.path.abspath(path))
+    try:
+        return _RUN[options.ca](directory, settings, options)
+    except Unfit as error:
+        raise Wrong(str(error)) from None
+    except OSError as error:
+        raise Wrong(f"{error.filename or directory.path}: {error.strerror}") from None
+
+
+def _init(directory: AuthorityDirectory, settings: AuthoritySettings, options: Namespace) -> int:
+    if not 1 <= len(options.name) <= 64 or not options.name.isprintable():
+        raise Wrong(f"--name {options.name[:80]!a}: 1 to 64 printable characters wanted")
+    made = directory.create(options.name, options.days or settings.authority_days, datetime.now(UTC))
+    row = {
+        "directory": directory.path,
+        "certificate": directory.file("authority.pem"),
+        "fingerprint": fingerprint_of(made.certificate),
+        "until": _day(made.certificate.not_valid_after_utc.timestamp()),
+    }
+    status = say(options, row, *(f"{name + ':':<13}{clean(str(value))}" for name, value in row.items()))
+    if not options.json:
+        remark("whoever has authority.key can make devices: keep a copy where nobody else comes")
+        remark("next: revtunnelctl ca issue-server NAME")
+    return status
+
+
+def _issue_server(directory: AuthorityDirectory, settings: AuthoritySettings, options: Namespace) -> int:
+    if not directory.is_set_up:
+        raise Unfit(f"{directory.path}: there is no authority; make one with revtunnelctl ca init")
+    out = os.path.abspath(options.out) if options.out else None
+    days = options.days or settings.server_days
+    paths = directory.issue_server(options.names, days, datetime.now(UTC), out)
+    files = dict(zip(("certificate", "certificate_key", "authority"), paths, strict=True))
+    lines = [f"{name} = {clean(value)}" for name, value in files.items()]
+    status = say(options, {"names": options.names, **files}, *lines)
+    if not options.json:
+        remark("put these lines into [listener main], with tls = yes, and reload the server")
+    return status
+
+
+def _list(directory: AuthorityDirectory, settings: AuthoritySettings, options: Namespace) -> int:
+    if not directory.is_set_up:
+        raise Unfit(f"{directory.path}: there is no authority")
+    now = datetime.now(UTC).timestamp()
+    rows = [
+        {
+            "kind": row.kind,
+            "name": row.name,
+            "state": "revoked" if row.revoked is not None else "expired" if row.until <= now else "good",
+            "issued": _day(row.issued),
+            "until": _day(row.until),
+            "number": row.number,
+            "fingerprint": row.fingerprint,
+        }
+        for row in directory.rows()
+    ]
+    heads = ("kind", "name", "state", "issued", "until", "fingerprint")
+    cells = [[str(row[head])[:40] for head in heads] for row in rows]
+    return say(options, {"certificates": rows}, *table([head.upper() for head in heads], cells))
+
+
+def _day(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d")
+
+
+_RUN: dict[str, Callable[[AuthorityDirectory, AuthoritySettings, Namespace], int]] = {
+    "init": _init,
+    "issue-server": _issue_server,
+    "list": _list,
+}

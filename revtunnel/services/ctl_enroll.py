@@ -1,0 +1,134 @@
+"""revtunnelctl enroll and revoke: what a device proves itself with, made and taken back.
+
+Rule of this file: at a server with an authority a device gets a certificate, at any other a key; ``--key``
+asks for a key in any case. A private key is made where it is kept: here with ``--out``, at the agent with a
+token.
+
+Source: docs/admin.rst "Enrolment".
+"""
+
+import os
+from argparse import Namespace
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from revtunnel.services.admin_client import AdminClient
+from revtunnel.services.admin_commands import Authority, Certify, Enroll, Revoke, Token
+from revtunnel.services.ctl_files import KeyFile, Wrong
+from revtunnel.services.ctl_output import remark, say, warn
+from revtunnel.services.refusals import NotFound
+from revtunnel.services.tables import clean
+
+__all__ = ["enroll", "revoke"]
+
+MAX_REQUEST = 16 * 1024  # bytes of a request's file
+
+
+async def enroll(client: AdminClient, options: Namespace) -> int:
+    """Make a key, a certificate or a token, as the options and the server say."""
+    forms: dict[str, Callable[[AdminClient, Namespace], Awaitable[int]]] = {
+        "key": _key,
+        "token": _token,
+        "csr": _certificate,
+        "out": _certificate,
+    }
+    form = next((name for name in ("key", "token", "csr") if getattr(options, name)), None)
+    if form is None:
+        try:
+            await client.call(Authority)
+            form = "out" if options.out else "token"
+        except NotFound:
+            form = "key"
+    return await forms[form](client, options)
+
+
+async def _key(client: AdminClient, options: Namespace) -> int:
+    serial = options.serial
+    file = KeyFile(options.out, options.replace) if options.out else None
+    try:
+        answer = await client.call(Enroll, serial=serial, replace=options.replace)
+        if file is not None:
+            file.write(answer["key"])
+    finally:
+        if file is not None:
+            file.close()
+    warn(answer)
+    row = {"serial": serial} | ({"file": options.out} if file is not None else {"key": answer["key"]})
+    name = options.out or f"{serial}.key"
+    lines = [f"key of {serial} is in {clean(name)}" if file is not None else clean(answer["key"])]
+    status = say(options, row, *lines)
+    if not options.json:
+        store = "" if file is not None else f"keep it in a file of mode 0600, such as {name}; "
+        remark(f"{store}beside the device, run:")
+        remark(f"  revtunnel-agent --serial {serial} --key-file {name} --server HOST:PORT --local HOST:PORT")
+    return status
+
+
+async def _token(client: AdminClient, options: Namespace) -> int:
+    if options.out:
+        raise Wrong("--out: a token is shown and kept nowhere")
+    answer = await client.call(Token, serial=options.serial, replace=options.replace)
+    warn(answer)
+    server = options.server or answer["server"] or "HOST:PORT"
+    line = f"revtunnel-agent --enroll {clean(answer['token'])} --server {clean(server)}"
+    row = {"serial": options.serial, "token": answer["token"], "server": server, "line": line}
+    status = say(options, row, line)
+    if not options.json:
+        remark("beside the device, run this once, with --local [NAME=]HOST:PORT for each of its services")
+    return status
+
+
+async def _certificate(client: AdminClient, options: Namespace) -> int:
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    from revtunnel.services.atomic_file import make_directory, write_whole
+    from revtunnel.services.authority import key_pem, load_certificate, make_request, new_key, pem
+
+    serial, directory = options.serial, options.out
+    names = {kind: os.path.join(directory or "", f"{serial}.{kind}") for kind in ("pem", "key")}
+    authority = os.path.join(directory or "", "authority.pem")
+    private = None if options.csr else new_key()
+    for kind in ("pem",) if private is None else ("pem", "key"):
+        if directory and not options.replace and os.path.lexists(names[kind]):
+            raise Wrong(f"{names[kind]}: there is such a file already; --replace would replace it")
+    try:
+        request = make_request(serial, private) if private is not None else _read(options.csr)
+        if directory:
+            make_directory(directory)
+            if private is not None:  # before the certificate is asked for: a full disk costs nothing then
+                write_whole(names["key"], key_pem(private))
+        answer = await client.call(Certify, serial=serial, request=request, replace=options.replace)
+        made, trusted = (load_certificate(answer[name]) for name in ("certificate", "authority"))
+        if directory:
+            write_whole(names["pem"], pem(made), 0o644)
+            write_whole(authority, pem(trusted), 0o644)
+    except OSError as error:
+        raise Wrong(f"{error.filename or directory}: {error.strerror}") from None
+    warn(answer)
+    if not directory:
+        texts = {"certificate": made, "authority": trusted}
+        row: dict[str, Any] = {name: each.public_bytes(Encoding.PEM).decode() for name, each in texts.items()}
+        return say(options, {"serial": serial, **row}, pem(made).decode().rstrip("\n"))
+    files = {"certificate": names["pem"], "authority": authority}
+    files |= {} if private is None else {"certificate_key": names["key"]}
+    lines = [f"{name} = {clean(path)}" for name, path in files.items()]
+    return say(options, {"serial": serial, **files}, *lines)
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        data = file.read(MAX_REQUEST + 1)
+    if len(data) > MAX_REQUEST:
+        raise Wrong(f"{path}: more than {MAX_REQUEST} bytes, a certificate request wanted")
+    return data
+
+
+async def revoke(client: AdminClient, options: Namespace) -> int:
+    """Withdraw everything that a device proves itself with, or let strange certificates count again."""
+    warn(await client.call(Revoke, serial=options.serial, lift=options.lift))
+    if options.lift:
+        row, text = {"lifted": options.serial}, "certificates of another authority count again"
+        return say(options, row, f"{options.serial}: {text}")
+    return say(
+        options, {"revoked": options.serial}, f"{options.serial} has no key and no certificate any more"
+    )
