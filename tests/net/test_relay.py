@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import tracemalloc
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -26,13 +27,19 @@ ROOM = memoryview(bytearray(16 * RECORD))
 class Joined:
     """A client and a service, and between them a relay; nothing happens but in ``turn``."""
 
-    def __init__(self, tls: tuple[bool, bool] = (False, False), limits: RelayLimits = LIMITS) -> None:
+    def __init__(
+        self,
+        tls: tuple[bool, bool] = (False, False),
+        limits: RelayLimits = LIMITS,
+        connect: Callable[[bool], tuple[End, End]] | None = None,
+    ) -> None:
+        connect = connect or connected
         self.reactor = EPollReactor()
         self.now = 0.0
         self.reactor.seconds = lambda: self.now
         self._own = {*self.reactor.getReaders()}
-        self.client, near = connected(tls[0])
-        self.service, far = connected(tls[1])
+        self.client, near = connect(tls[0])
+        self.service, far = connect(tls[1])
         self.ended: list[tuple[Ended, str]] = []
         self.relay = Relay(self.reactor, near, far, lambda *how: self.ended.append(how), limits)
 
@@ -423,6 +430,25 @@ def test_a_tls_end_of_file_that_nobody_takes() -> None:
     joined.turn()
     assert [reason for reason, _ in joined.ended] == [Ended.STALLED]
     joined.finish()
+
+
+def test_idle_pairs_cost_little(plain: Joined) -> None:
+    """Two sockets, two ends, two sides, and the pair: within 2 KiB of Python's memory."""
+    pairs = [(socket.socketpair()[0], socket.socketpair()[0]) for _ in range(100)]
+    ended: list[Ended] = []
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    relays = [
+        Relay(plain.reactor, PlainEnd(a), PlainEnd(b), lambda reason, detail: ended.append(reason), LIMITS)
+        for a, b in pairs
+    ]
+    for relay in relays:
+        relay.start()
+    cost = (tracemalloc.get_traced_memory()[0] - before) / len(relays)
+    tracemalloc.stop()
+    for relay in relays:
+        relay.abort(Ended.OPERATOR)
+    assert cost < 2048
 
 
 def test_a_hang_up_that_was_another_connections_is_not_believed(plain: Joined) -> None:
