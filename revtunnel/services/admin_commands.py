@@ -25,8 +25,11 @@ __all__ = [
     "MAX_PATH",
     "MAX_VALUE",
     "AdminCommand",
+    "Authority",
+    "Certify",
     "Channels",
     "Close",
+    "Cut",
     "Devices",
     "Drain",
     "Enroll",
@@ -34,6 +37,7 @@ __all__ = [
     "FactSeen",
     "Kick",
     "LogLevel",
+    "Peers",
     "Ping",
     "Ports",
     "Release",
@@ -41,6 +45,7 @@ __all__ = [
     "Revoke",
     "Role",
     "Status",
+    "Token",
     "Watch",
     "in_json",
     "paged",
@@ -121,6 +126,13 @@ class Enrolled(AdminCommand):
     response = _ROWS
 
 
+class Peers(AdminCommand):
+    """``rows``: the peers of the CAMEO relays, by address; revtunnel-cameo only."""
+
+    arguments = _PAGE
+    response = _ROWS
+
+
 class Watch(AdminCommand):
     """From now on the server calls ``FactSeen`` for everything that happens, until the connection ends."""
 
@@ -129,6 +141,13 @@ class Close(AdminCommand):
     """End one channel with a reset."""
 
     arguments = [_SERIAL, (b"channel", amp.Integer())]
+    role = Role.OPERATOR
+
+
+class Cut(AdminCommand):
+    """End the connection of one peer, by its address; revtunnel-cameo only."""
+
+    arguments = [(b"peer", amp.Unicode())]
     role = Role.OPERATOR
 
 
@@ -155,10 +174,40 @@ class Enroll(AdminCommand):
     role = Role.OPERATOR
 
 
-class Revoke(AdminCommand):
-    """Withdraw a device key and cut the device's link. ``problem`` as for Enroll."""
+class Authority(AdminCommand):
+    """``row``: directory, fingerprint, until, tokens, certificates; NOT_FOUND where there is no authority."""
 
-    arguments = [_SERIAL]
+    response = _ROW
+
+
+class Token(AdminCommand):
+    """Make a one-time token for an agent; ``server``: where it should dial, "" if that is not known."""
+
+    arguments = [_SERIAL, (b"replace", amp.Boolean())]
+    response = [
+        (b"token", amp.Unicode()),
+        (b"server", amp.Unicode()),
+        (b"problem", amp.Unicode(optional=True)),
+    ]
+    role = Role.OPERATOR
+
+
+class Certify(AdminCommand):
+    """Make a certificate from ``request``, PKCS #10 in DER or PEM; both certificates in DER."""
+
+    arguments = [_SERIAL, (b"request", amp.String()), (b"replace", amp.Boolean())]
+    response = [
+        (b"certificate", amp.String()),
+        (b"authority", amp.String()),
+        (b"problem", amp.Unicode(optional=True)),
+    ]
+    role = Role.OPERATOR
+
+
+class Revoke(AdminCommand):
+    """Withdraw key, certificates and tokens of a device and cut it off; ``lift``: see docs/admin.rst."""
+
+    arguments = [_SERIAL, (b"lift", amp.Boolean(optional=True))]
     response = [(b"problem", amp.Unicode(optional=True))]
     role = Role.OPERATOR
 
@@ -200,11 +249,16 @@ COMMANDS: dict[bytes, type[AdminCommand]] = {
         Ports,
         Channels,
         Enrolled,
+        Peers,
         Watch,
         Close,
+        Cut,
         Kick,
         Release,
         Enroll,
+        Authority,
+        Token,
+        Certify,
         Revoke,
         Drain,
         Reload,

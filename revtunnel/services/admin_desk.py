@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 
 from revtunnel.services.admin_commands import ERRORS, AdminCommand, Role, in_json, paged
 from revtunnel.services.admin_socket import Caller
-from revtunnel.services.operator import PAGE, Operator
+from revtunnel.services.caretaker import PAGE
 from revtunnel.services.refusals import Denied, Invalid
 
 __all__ = ["Desk"]
@@ -26,10 +26,13 @@ MAX_WHY = 2000  # characters of an error's text
 
 
 class Desk:
-    """The commands of one caller. ``role`` is asked each time: a reload may change it."""
+    """The commands of one caller. ``role`` is asked each time: a reload may change it.
+
+    ``operator`` is a Caretaker with a method for each command that it ``knows``.
+    """
 
     def __init__(
-        self, operator: Operator, caller: Caller, role: Callable[[], Role], watch: Callable[[], None]
+        self, operator: Any, caller: Caller, role: Callable[[], Role], watch: Callable[[], None]
     ) -> None:
         self._operator = operator
         self._caller = caller
@@ -45,6 +48,8 @@ class Desk:
 
     def _carry_out(self, command: type[AdminCommand], box: Any, protocol: Any) -> Any:
         self._check(command)
+        if not self._operator.knows(command.__name__):
+            raise Invalid(f"this daemon has no {command.__name__.lower()}")
         arguments = _read(command, box, protocol)
         call = getattr(self, f"_{command.__name__.lower()}")
         if command.role is not Role.OPERATOR:
@@ -73,7 +78,7 @@ class Desk:
             by=self._caller.name,
             uid=self._caller.uid,
             outcome=word,
-            **arguments,
+            **{name: value for name, value in arguments.items() if not isinstance(value, bytes)},
         )
         return result
 
@@ -102,6 +107,10 @@ class Desk:
         serials, more = self._operator.enrolled(after or "", limit or PAGE)
         return paged(serials, more is not None, str)
 
+    def _peers(self, after: str | None, limit: int | None) -> dict[str, Any]:
+        rows, more = self._operator.peers(after or "", limit or PAGE)
+        return paged(rows, more is not None, lambda row: str(row["peer"]))
+
     def _watch(self) -> dict[str, Any]:
         self._start_watch()
         return {}
@@ -110,6 +119,10 @@ class Desk:
 
     def _close(self, serial: str, channel: int) -> dict[str, Any]:
         self._operator.close(serial, channel, self._caller.name)
+        return {}
+
+    def _cut(self, peer: str) -> dict[str, Any]:
+        self._operator.cut(peer)
         return {}
 
     def _kick(self, serial: str, retry_after: int) -> dict[str, Any]:
@@ -123,8 +136,20 @@ class Desk:
         key = self._operator.enroll(serial, self._caller.name, replace)
         return {"key": key, "problem": self._operator.problem}
 
-    def _revoke(self, serial: str) -> dict[str, Any]:
-        self._operator.revoke(serial, self._caller.name)
+    def _authority(self) -> dict[str, Any]:
+        return {"row": in_json(self._operator.authority())}
+
+    def _token(self, serial: str, replace: bool) -> dict[str, Any]:
+        row = self._operator.token(serial, self._caller.name, replace)
+        return {**row, "problem": self._operator.problem}
+
+    def _certify(self, serial: str, request: bytes, replace: bool) -> dict[str, Any]:
+        made, authority = self._operator.certify(serial, request, self._caller.name, replace)
+        return {"certificate": made, "authority": authority, "problem": self._operator.problem}
+
+    def _revoke(self, serial: str, lift: bool | None) -> dict[str, Any]:
+        call = self._operator.lift if lift else self._operator.revoke
+        call(serial, self._caller.name)
         return {"problem": self._operator.problem}
 
     def _drain(self) -> dict[str, Any]:
@@ -132,7 +157,8 @@ class Desk:
         return {}
 
     def _reload(self) -> "Deferred[dict[str, Any]]":
-        return self._operator.reload().addCallback(lambda row: {"row": in_json(row)})
+        done: Deferred[dict[str, Any]] = self._operator.reload()
+        return done.addCallback(lambda row: {"row": in_json(row)})
 
     def _loglevel(self, least: str) -> dict[str, Any]:
         self._operator.log_level(least)

@@ -25,9 +25,11 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, NoReturn
 
 import revtunnel
+from revtunnel.services.ctl_authority import add_commands, run
 from revtunnel.services.ctl_files import Wrong, check_config, find_socket
 from revtunnel.services.inifile import SettingsError, Surroundings
 from revtunnel.services.refusals import Busy, Conflict, Denied, Invalid, NotFound, OperatorError
@@ -90,15 +92,20 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--version", action="version", version=f"revtunnelctl {revtunnel.__version__}")
     below = root.add_subparsers(dest="action", metavar="COMMAND", required=True)
 
-    def add(name: str, text: str) -> argparse.ArgumentParser:
-        made: argparse.ArgumentParser = below.add_parser(
-            name, help=text, description=f"{text[0].upper()}{text[1:]}.", parents=[_shared(argparse.SUPPRESS)]
-        )
-        return made
-
+    add = partial(_add, below)
     _add_looking(add)
     _add_changing(add)
+    authority = add("ca", "the certificate authority's own files; needs no server")
+    inner = authority.add_subparsers(dest="ca", metavar="COMMAND", required=True)
+    add_commands(_add, inner, _number)
     return root
+
+
+def _add(below: Any, name: str, text: str) -> argparse.ArgumentParser:
+    made: argparse.ArgumentParser = below.add_parser(
+        name, help=text, description=f"{text[0].upper()}{text[1:]}.", parents=[_shared(argparse.SUPPRESS)]
+    )
+    return made
 
 
 def _add_looking(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
@@ -108,6 +115,7 @@ def _add_looking(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     add("ports", "client ports: whose, and how they stand")
     add("channels", "running channels").add_argument("serial", metavar="SERIAL", nargs="?")
     add("enrolled", "serials that have a device key")
+    add("peers", "peers of the CAMEO relays")
     watch = add("watch", "print what happens, as it happens")
     watch.add_argument("--count", metavar="N", type=_number(1, 1e9), help="end after N lines")
     check = add("check-config", "check a settings file; needs no server")
@@ -119,7 +127,9 @@ def _add_looking(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
 def _add_changing(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     close = add("close", "end one channel")
     close.add_argument("serial", metavar="SERIAL")
-    close.add_argument("channel", metavar="CHANNEL", type=_number(0, 255))
+    close.add_argument("channel", metavar="CHANNEL", type=_number(0, 2**31 - 1))
+    cut = add("cut", "end the connection of one peer of the CAMEO relays")
+    cut.add_argument("peer", metavar="PEER", help="its address, as peers shows it")
     kick = add("kick", "end a device's link; it comes back by itself")
     kick.add_argument("serial", metavar="SERIAL")
     kick.add_argument(
@@ -131,17 +141,41 @@ def _add_changing(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     )
     release = add("release", "give back the port of an absent device's target")
     release.add_argument("use", metavar="SERIAL/TARGET", type=_use)
-    enroll = add("enroll", "make a device key; it is shown once and kept nowhere")
-    enroll.add_argument("serial", metavar="SERIAL")
-    enroll.add_argument("--replace", action="store_true", help="also where there is a key, or FILE, already")
-    enroll.add_argument(
-        "--out", metavar="FILE", help="write the key into FILE, mode 0600, and do not show it"
-    )
-    revoke = add("revoke", "withdraw a device key and cut the device's link")
-    revoke.add_argument("serial", metavar="SERIAL")
+    _add_enrolling(add)
     add("drain", "stop the server in order, as SIGTERM does")
     add("reload", "read the settings again, as SIGHUP does; status 1 when they are wrong")
     add("log-level", "log from this level on").add_argument("level", metavar="LEVEL", choices=LEVELS)
+
+
+def _add_enrolling(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    enroll = add("enroll", "give a device a certificate where the server has an authority, else a key")
+    enroll.description = (
+        "Give a device what it proves itself with. Where the server has an authority: a one-time token, in a "
+        "line to be pasted beside the device, or with --out or --csr a certificate. Elsewhere: a device key."
+    )
+    enroll.add_argument("serial", metavar="SERIAL")
+    form = enroll.add_mutually_exclusive_group()
+    form.add_argument("--token", action="store_true", help="print the line with a one-time token")
+    form.add_argument("--csr", metavar="FILE", help="make the certificate for this request (PKCS #10)")
+    form.add_argument("--key", action="store_true", help="make a device key in any case")
+    enroll.add_argument(
+        "--out",
+        metavar="PATH",
+        help="where to put it: a directory for a certificate and its key, a file for a key",
+    )
+    enroll.add_argument(
+        "--server", metavar="HOST:PORT", help="where the agent shall dial (default: what the server knows)"
+    )
+    enroll.add_argument(
+        "--replace",
+        action="store_true",
+        help="also where there is one already, which does not count any more",
+    )
+    revoke = add("revoke", "withdraw key, certificates and token of a device and cut it off")
+    revoke.add_argument("serial", metavar="SERIAL")
+    revoke.add_argument(
+        "--lift", action="store_true", help="let its certificates of another authority count again"
+    )
 
 
 async def attempt(work: Coroutine[Any, Any, int]) -> int:
@@ -152,6 +186,14 @@ async def attempt(work: Coroutine[Any, Any, int]) -> int:
         return _complain(error, FAILED)
     except OperatorError as error:
         return _complain(error, next(status for kind, status in _STATUS.items() if isinstance(error, kind)))
+
+
+def offline(work: Callable[[], int]) -> int:
+    """The exit status of a subcommand that needs no server."""
+    try:
+        return work()
+    except Wrong as error:
+        return _complain(error, FAILED)
 
 
 def _complain(error: object, status: int) -> int:
@@ -210,6 +252,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         if options.action == "check-config":
             status = check_config(options.file or options.config, bool(options.json))
+        elif options.action == "ca":
+            status = offline(lambda: run(options, Surroundings.here()))
         else:
             status = _run(find_socket(options.socket, options.config, Surroundings.here()), options)
         sys.stdout.flush()

@@ -6,11 +6,9 @@ remarks go to standard error. Nothing the server says reaches a terminal raw.
 Source: docs/admin.rst.
 """
 
-import json
-import sys
 import time
 from argparse import Namespace
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -21,7 +19,6 @@ from revtunnel.services.admin_commands import (
     Close,
     Devices,
     Drain,
-    Enroll,
     Enrolled,
     Kick,
     LogLevel,
@@ -29,10 +26,11 @@ from revtunnel.services.admin_commands import (
     Ports,
     Release,
     Reload,
-    Revoke,
     Status,
 )
-from revtunnel.services.ctl_files import KeyFile
+from revtunnel.services.ctl_cameo import cut, peers, relays
+from revtunnel.services.ctl_enroll import enroll, revoke
+from revtunnel.services.ctl_output import listing, print_json, remark, say
 from revtunnel.services.logs import format_text
 from revtunnel.services.tables import age, clean, few, size, table, trip, wall_seconds
 
@@ -41,35 +39,10 @@ __all__ = ["ACTIONS"]
 FAILED, UNAVAILABLE, TRY_AGAIN = 1, 69, 75  # exit status, see ctl.py
 
 
-def _json(value: Any) -> None:
-    print(json.dumps(value).replace("\x7f", "\\u007f"), flush=True)
-
-
-def _say(options: Namespace, value: Any, *lines: str) -> int:
-    """Print a result: ``value`` for programs, ``lines`` for people."""
-    if options.json:
-        _json(value)
-    else:
-        for line in lines:
-            print(line)
-    return 0
-
-
-def _remark(text: str) -> None:
-    print(f"revtunnelctl: {clean(text)}", file=sys.stderr)
-
-
 def _since(text: str) -> float | None:
     """Seconds since a time that the server wrote; its clock is ours."""
     then = wall_seconds(text)
     return None if then is None else time.time() - then
-
-
-def _listing(options: Namespace, key: str, rows: list[Any], lines: Sequence[str]) -> int:
-    if not rows and not options.json:
-        _remark(f"no {key}")
-        return 0
-    return _say(options, {key: rows}, *lines)
 
 
 # ---- looking
@@ -77,24 +50,29 @@ def _listing(options: Namespace, key: str, rows: list[Any], lines: Sequence[str]
 
 async def _ping(client: AdminClient, options: Namespace) -> int:
     row = (await client.call(Ping))["row"]
-    _say(options, row, clean(row["state"]))
+    say(options, row, clean(row["state"]))
     return TRY_AGAIN if row["state"] == "draining" else 0
 
 
 async def _status(client: AdminClient, options: Namespace) -> int:
     row = (await client.call(Status))["row"]
     plain = ("name", "version", "state", "devices", "clients", "channels")
-    lines = [f"{name + ':':<10}{clean(row[name])}" for name in plain]
+    lines = [f"{name + ':':<10}{clean(row[name])}" for name in plain if name in row]
     lines.insert(3, f"{'up:':<10}{age(row['uptime'])}, since {clean(row['since'])}")
-    if row["ledger_problem"]:
+    if row.get("ledger_problem"):
         lines.append(f"problem:  the ledger is not on the disk: {clean(row['ledger_problem'])}")
+    lines += _pools(row) if "ports" in row else relays(row)
+    if row["counts"]:
+        lines += ["", *table(("SINCE THE START", "TIMES"), list(row["counts"].items()), right="TIMES")]
+    return say(options, row, *lines)
+
+
+def _pools(row: dict[str, Any]) -> list[str]:
+    """How the ports of a server's pools stand."""
     heads = ("POOL", "SIZE", "FREE", "LEASED", "AWAY", "FIXED", "RESTING", "FOREIGN")
     keys = ("size", "free", "leased", "sticky", "fixed", "quarantined", "spoiled")
     pools = [(name, *(pool[key] for key in keys)) for name, pool in row["ports"].items()]
-    lines += ["", *table(heads, pools, right=" ".join(heads[1:]))]
-    if row["counts"]:
-        lines += ["", *table(("SINCE THE START", "TIMES"), list(row["counts"].items()), right="TIMES")]
-    return _say(options, row, *lines)
+    return ["", *table(heads, pools, right=" ".join(heads[1:]))]
 
 
 async def _devices(client: AdminClient, options: Namespace) -> int:
@@ -118,7 +96,7 @@ async def _devices(client: AdminClient, options: Namespace) -> int:
         for row in rows
     ]
     lines = table(heads, cells, right="SINCE CHANNELS TO-DEVICE TO-CLIENT ROUND-TRIP")
-    return _listing(options, "devices", rows, lines)
+    return listing(options, "devices", rows, lines)
 
 
 async def _ports(client: AdminClient, options: Namespace) -> int:
@@ -135,18 +113,20 @@ async def _ports(client: AdminClient, options: Namespace) -> int:
         )
         for row in rows
     ]
-    return _listing(options, "ports", rows, table(heads, cells, right="ENDS-IN"))
+    return listing(options, "ports", rows, table(heads, cells, right="ENDS-IN"))
 
 
 async def _channels(client: AdminClient, options: Namespace) -> int:
     rows = await client.rows(Channels, serial=options.serial)
-    heads = ("SERIAL", "CHANNEL", "TARGET", "CLIENT", "STATE", "AGE", "TO-DEVICE", "TO-CLIENT", "WAITING")
+    heads = ("SERIAL", "CHANNEL", "TARGET", "CLIENT", "CARRIER", "STATE", "AGE", "TO-DEVICE",
+             "TO-CLIENT", "WAITING")  # fmt: skip
     cells = [
         (
             row["serial"],
             row["channel"],
             row["target"],
             row["client"],
+            row["carrier"],
             row["state"],
             age(row["seconds"]),
             size(row["bytes_to_device"]),
@@ -156,12 +136,12 @@ async def _channels(client: AdminClient, options: Namespace) -> int:
         for row in rows
     ]
     lines = table(heads, cells, right="CHANNEL AGE TO-DEVICE TO-CLIENT WAITING")
-    return _listing(options, "channels", rows, lines)
+    return listing(options, "channels", rows, lines)
 
 
 async def _enrolled(client: AdminClient, options: Namespace) -> int:
     rows = await client.rows(Enrolled)
-    return _listing(options, "enrolled", rows, [clean(row) for row in rows])
+    return listing(options, "enrolled", rows, [clean(row) for row in rows])
 
 
 async def _watch(client: AdminClient, options: Namespace) -> int:
@@ -176,7 +156,7 @@ async def _watch(client: AdminClient, options: Namespace) -> int:
         if done.called:
             return
         try:
-            _json(row) if options.json else print(_line(row), flush=True)
+            print_json(row) if options.json else print(_line(row), flush=True)
         except OSError as error:  # our reader left; said where the command ends
             end(error)
             return
@@ -189,7 +169,7 @@ async def _watch(client: AdminClient, options: Namespace) -> int:
     await client.watch(seen)
     status = await done
     if status == UNAVAILABLE:
-        _remark("the server closed the connection")
+        remark("the server closed the connection")
     return status
 
 
@@ -206,57 +186,25 @@ def _line(row: dict[str, Any]) -> str:
 async def _close(client: AdminClient, options: Namespace) -> int:
     await client.call(Close, serial=options.serial, channel=options.channel)
     row = {"closed": {"serial": options.serial, "channel": options.channel}}
-    return _say(options, row, f"channel {options.channel} of {options.serial} is closed")
+    return say(options, row, f"channel {options.channel} of {options.serial} is closed")
 
 
 async def _kick(client: AdminClient, options: Namespace) -> int:
     await client.call(Kick, serial=options.serial, retry_after=options.retry_after)
     row = {"kicked": options.serial, "retry_after": options.retry_after}
-    return _say(options, row, f"the link of {options.serial} is closed")
+    return say(options, row, f"the link of {options.serial} is closed")
 
 
 async def _release(client: AdminClient, options: Namespace) -> int:
     serial, target = options.use
     port = (await client.call(Release, serial=serial, target=target))["port"]
     row = {"released": f"{serial}/{target}", "port": port}
-    return _say(options, row, f"port {port} of {serial}/{target} is given back")
-
-
-async def _enroll(client: AdminClient, options: Namespace) -> int:
-    serial = options.serial
-    file = KeyFile(options.out, options.replace) if options.out else None
-    try:
-        answer = await client.call(Enroll, serial=serial, replace=options.replace)
-        if file is not None:
-            file.write(answer["key"])
-    finally:
-        if file is not None:
-            file.close()
-    _warn(answer)
-    row = {"serial": serial} | ({"file": options.out} if file is not None else {"key": answer["key"]})
-    name = options.out or f"{serial}.key"
-    lines = [f"key of {serial} is in {clean(name)}" if file is not None else clean(answer["key"])]
-    status = _say(options, row, *lines)
-    if not options.json:
-        store = "" if file is not None else f"keep it in a file of mode 0600, such as {name}; "
-        _remark(f"{store}beside the device, run:")
-        _remark(f"  revtunnel-agent --serial {serial} --key-file {name} --server HOST:PORT --local HOST:PORT")
-    return status
-
-
-async def _revoke(client: AdminClient, options: Namespace) -> int:
-    _warn(await client.call(Revoke, serial=options.serial))
-    return _say(options, {"revoked": options.serial}, f"{options.serial} has no key any more")
-
-
-def _warn(answer: dict[str, Any]) -> None:
-    if answer.get("problem"):
-        _remark(f"it counts from now on, but a restart would forget it: {answer['problem']}")
+    return say(options, row, f"port {port} of {serial}/{target} is given back")
 
 
 async def _drain(client: AdminClient, options: Namespace) -> int:
     await client.call(Drain)
-    return _say(options, {"draining": True}, "the server takes no new ones and ends when the old have ended")
+    return say(options, {"draining": True}, "the server takes no new ones and ends when the old have ended")
 
 
 async def _reload(client: AdminClient, options: Namespace) -> int:
@@ -266,17 +214,17 @@ async def _reload(client: AdminClient, options: Namespace) -> int:
     if row["errors"]:
         lines = []
         for error in row["errors"]:
-            _remark(error)
-        _remark("the settings are wrong; the old ones stay")
+            remark(error)
+        remark("the settings are wrong; the old ones stay")
     elif not lines:
         lines = ["nothing has changed"]
-    _say(options, row, *lines)
+    say(options, row, *lines)
     return FAILED if row["errors"] else 0
 
 
 async def _log_level(client: AdminClient, options: Namespace) -> int:
     await client.call(LogLevel, least=options.level)
-    return _say(options, {"log_level": options.level}, f"logged from {options.level} on")
+    return say(options, {"log_level": options.level}, f"logged from {options.level} on")
 
 
 ACTIONS: dict[str, Callable[[AdminClient, Namespace], Awaitable[int]]] = {
@@ -286,12 +234,14 @@ ACTIONS: dict[str, Callable[[AdminClient, Namespace], Awaitable[int]]] = {
     "ports": _ports,
     "channels": _channels,
     "enrolled": _enrolled,
+    "peers": peers,
     "watch": _watch,
     "close": _close,
+    "cut": cut,
     "kick": _kick,
     "release": _release,
-    "enroll": _enroll,
-    "revoke": _revoke,
+    "enroll": enroll,
+    "revoke": revoke,
     "drain": _drain,
     "reload": _reload,
     "log-level": _log_level,

@@ -12,29 +12,29 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from revtunnel import __version__
 from revtunnel.core.devices import Device
-from revtunnel.core.facts import DeviceEnrolled, DeviceRevoked, Fact
+from revtunnel.core.facts import DeviceEnrolled, DeviceRevoked, RevocationLifted
 from revtunnel.core.keys import new_key, parse_key, verifier_of
 from revtunnel.core.leases import Leases
+from revtunnel.net.running import Running
 from revtunnel.net.server_link import ServerLink
 from revtunnel.net.switchboard import Switchboard
+from revtunnel.services.caretaker import PAGE, Caretaker, Row
+from revtunnel.services.issuer import Issuer
 from revtunnel.services.ledger import SqliteLedger
-from revtunnel.services.refusals import Busy, Conflict, Invalid, NotFound
+from revtunnel.services.refusals import Conflict, Invalid, NotFound
 from revtunnel.services.reporting import Reporter
 from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.serials import parse_serial
 
 __all__ = ["PAGE", "Operator", "Row"]
 
-Row = dict[str, Any]
-PAGE = 200  # rows at most
+REPLACED = "its certificate was replaced by an operator"
 
 
-class Operator:
+class Operator(Caretaker):
     """Everything an operator can see and do. ``wall`` gives seconds since 1970, for people."""
 
     def __init__(
@@ -43,50 +43,43 @@ class Operator:
         switchboard: Switchboard,
         leases: Leases,
         ledger: SqliteLedger,
+        issuer: Issuer,
         reporter: Reporter,
         name: str,
         random_bytes: Callable[[int], bytes],
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self._clock = clock
+        super().__init__(clock, reporter, name, wall)
         self._switchboard = switchboard
         self._leases = leases
         self._ledger = ledger
-        self._reporter = reporter
-        self._name = name
+        self._issuer = issuer
         self._random_bytes = random_bytes
-        self._wall = wall
-        self._since = clock.seconds()
         # set by the daemon, which owns the process
-        self.on_drain: Callable[[], None] = lambda: None
-        self.on_reload: Callable[[], Deferred[Row]] | None = None
-        self.on_log_level: Callable[[str], None] = lambda level: None
+        self.link_port = 0  # where agents come in with TLS; 0: nowhere
+        self.others_certify = False  # devices may show certificates that were not made here
 
     @property
-    def state(self) -> str:
-        """``running`` or ``draining``."""
-        return "draining" if self._switchboard.draining else "running"
+    def draining(self) -> bool:
+        return self._switchboard.draining
+
+    def knows(self, command: str) -> bool:
+        return command not in ("Peers", "Cut")
 
     # -- what is
-
-    def ping(self) -> Row:
-        """The least that says the server is alive."""
-        return {"state": self.state, "name": self._name, "version": __version__}
 
     def status(self) -> Row:
         """The server in one row: counts, state, problems."""
         board = self._switchboard
         return {
-            **self.ping(),
-            "since": self._at(self._since),
-            "uptime": round(self._clock.seconds() - self._since, 3),
+            **super().status(),
             "devices": len(board.registry),
             "links": len(board.links),
             "clients": board.clients,
-            "channels": sum(link.mux.running for link in board.links if link.mux),
+            "channels": len(board.running()),
             "ports": {name: asdict(counts) for name, counts in self._leases.counts().items()},
             "counts": dict(sorted(board.counts.items())),
-            "ledger_problem": self._ledger.problem or "",
+            "ledger_problem": self.problem or "",
         }
 
     def devices(self, after: str = "", limit: int = PAGE) -> tuple[list[Row], str | None]:
@@ -121,16 +114,11 @@ class Operator:
     ) -> tuple[list[Row], tuple[str, int] | None]:
         """Running channels, by serial and number."""
         limit = self._most(limit)
-        rows: list[Row] = []
-        for link in sorted(self._switchboard.links, key=lambda link: link.serial):
-            if serial is None or link.serial == serial:
-                rows += [row for row in self._channels(link) if (row["serial"], row["channel"]) > after]
-            if len(rows) > limit:
-                break
-        rows = rows[: limit + 1]
-        if len(rows) <= limit:
+        found = [each for each in self._switchboard.running(serial) if (each.serial, each.number) > after]
+        rows = [self._channel(each) for each in found[:limit]]
+        if len(found) <= limit:
             return rows, None
-        return rows[:limit], (rows[limit - 1]["serial"], rows[limit - 1]["channel"])
+        return rows, (found[limit - 1].serial, found[limit - 1].number)
 
     def enrolled(self, after: str = "", limit: int = PAGE) -> tuple[list[str], str | None]:
         """Serials that have a device key."""
@@ -141,11 +129,7 @@ class Operator:
     @property
     def problem(self) -> str | None:
         """Why what was changed last is not on the disk yet, though it counts; None: it is."""
-        return self._ledger.problem
-
-    def watch(self, watcher: Callable[[Fact], None]) -> Callable[[], None]:
-        """Have every fact from now on; call the answer to end it."""
-        return self._reporter.watch(watcher)
+        return self._ledger.problem or self._issuer.problem
 
     # -- what is done
 
@@ -155,7 +139,7 @@ class Operator:
         Raises:
             NotFound: no such channel runs.
         """
-        if not self._switchboard.close_channel(serial, channel, f"closed by {by}"):
+        if not self._switchboard.close_channel(serial, channel, "closed by an operator"):
             raise NotFound(f"no channel {channel} of {serial} is open")
 
     def kick(self, serial: str, retry_after: int, by: str) -> None:
@@ -167,7 +151,7 @@ class Operator:
         """
         if not 0 <= retry_after <= 65535:
             raise Invalid(f"retry-after {retry_after}: 0 to 65535 seconds wanted")
-        if not self._switchboard.kick(serial, f"by {by}", retry_after):
+        if not self._switchboard.kick(serial, "by an operator", retry_after, by):
             raise NotFound(f"{serial} is not here")
 
     def release(self, serial: str, target: str, by: str) -> int:
@@ -194,65 +178,88 @@ class Operator:
             Invalid: not a serial.
             Conflict: the serial has a key and ``replace`` is False.
         """
-        try:
-            parse_serial(serial)
-        except RemoteError as error:
-            raise Invalid(str(error)) from None
+        self._check_serial(serial)
         if self._ledger.key_of(serial) is not None and not replace:
             raise Conflict(f"{serial} has a key already; revoke it first, or replace it")
         key = new_key(self._random_bytes)
         verifier = verifier_of(parse_key(key), serial)
         self._ledger.put_key(serial, verifier.stored_key, verifier.server_key)
         self._reporter(DeviceEnrolled(serial, by))
-        self._switchboard.kick(serial, f"enrolled by {by}", 0)
+        self._switchboard.kick(serial, "enrolled by an operator", 0, by)
         return key
 
+    def authority(self) -> Row:
+        """The authority of this server in one row.
+
+        Raises:
+            NotFound: there is none.
+        """
+        return self._issuer.about()
+
+    def token(self, serial: str, by: str, replace: bool = False) -> Row:
+        """A one-time token for an agent, shown here once, and where that agent should dial, as far as known.
+
+        Raises:
+            Invalid: not a serial.
+            NotFound: there is no authority.
+            Conflict: the serial has a certificate and ``replace`` is False; with it, that one is revoked.
+            Busy: too many tokens wait.
+        """
+        self._check_serial(serial)
+        before = self._issuer.book.good(serial)
+        token = self._issuer.token(serial, by, replace)
+        if before:
+            self._switchboard.kick(serial, REPLACED, 0, by)
+        names = self._issuer.server_names
+        host = f"[{names[0]}]" if names and ":" in names[0] else "".join(names[:1])
+        return {"token": token, "server": f"{host}:{self.link_port}" if host and self.link_port else ""}
+
+    def certify(self, serial: str, request: bytes, by: str, replace: bool = False) -> tuple[bytes, bytes]:
+        """A certificate for the key of a request (PKCS #10), and the authority's; both in DER.
+
+        Raises:
+            Invalid: not a serial, or the request cannot be used.
+            NotFound, Conflict: as for ``token``.
+        """
+        self._check_serial(serial)
+        before = self._issuer.book.good(serial)
+        made = self._issuer.certify(serial, request, by, replace)
+        if before:
+            self._switchboard.kick(serial, REPLACED, 0, by)
+        return made
+
     def revoke(self, serial: str, by: str) -> None:
-        """Withdraw a device key and cut the device's link.
+        """Withdraw key, certificates and tokens of a device, and cut it off.
 
         Raises:
-            NotFound: the serial has no key.
+            Invalid: not a serial, where any serial may have a certificate.
+            NotFound: the serial has none of them.
         """
-        if not self._ledger.remove_key(serial):
-            raise NotFound(f"{serial} has no key")
+        had_key = self._ledger.remove_key(serial)
+        if self._issuer.has(serial) or (self.others_certify and not self._issuer.book.barred(serial)):
+            self._check_serial(serial)
+            self._issuer.revoke(serial)
+        elif not had_key:
+            raise NotFound(f"{serial} has no key, no certificate and no token")
         self._reporter(DeviceRevoked(serial, by))
-        self._switchboard.kick(serial, f"revoked by {by}", 0)
+        self._switchboard.kick(serial, "revoked by an operator", 0, by)
 
-    def drain(self) -> None:
-        """Stop the server as SIGTERM does. Asking again changes nothing; a second signal would abort."""
-        if not self._switchboard.draining:
-            self.on_drain()
-
-    def reload(self) -> "Deferred[Row]":
-        """Read the settings again: ``changed``, ``needs_restart`` and ``errors``.
+    def lift(self, serial: str, by: str) -> None:
+        """Let certificates of a revoked serial count again that another authority made.
 
         Raises:
-            Busy: the server is on its way out.
-            Conflict: this server has no settings to read.
+            NotFound: it is not revoked.
         """
-        if self._switchboard.draining:
-            raise Busy("the server is draining")
-        if self.on_reload is None:
-            raise Conflict("this server cannot reload")
-        return self.on_reload()
-
-    def log_level(self, level: str) -> None:
-        """Change how much is logged until the next restart or reload.
-
-        Raises:
-            Invalid: not a level.
-        """
-        try:
-            self.on_log_level(level)
-        except ValueError as error:
-            raise Invalid(str(error)) from None
+        if not self._issuer.book.lift(serial):
+            raise NotFound(f"{serial} is not revoked")
+        self._reporter(RevocationLifted(serial, by))
 
     # -- rows
 
     def _device(self, device: Device[ServerLink]) -> Row:
         link = device.link
         mux = link.mux if link is not None else None
-        running = [channel for channel in mux.channels.values() if not channel.over] if mux else []
+        running = self._switchboard.running(device.serial, link)
         trip = mux.liveness.round_trip if mux else None
         hello = link.handshake.hello if link is not None and link.handshake else None
         return {
@@ -270,8 +277,8 @@ class Operator:
             "channels": len(running),
             "channels_total": device.channels,
             "links_total": device.links,
-            "bytes_to_device": device.bytes_to_device + sum(c.bytes_sent for c in running),
-            "bytes_to_client": device.bytes_to_client + sum(c.bytes_received for c in running),
+            "bytes_to_device": device.bytes_to_device + sum(each.bytes_to_device for each in running),
+            "bytes_to_client": device.bytes_to_client + sum(each.bytes_to_client for each in running),
             "round_trip": None if trip is None else round(trip, 6),
         }
 
@@ -279,36 +286,28 @@ class Operator:
         lease = self._leases.find(serial, name)
         return {"name": name, "target": target, "port": lease.port if lease else None}
 
-    def _channels(self, link: ServerLink) -> list[Row]:
-        if link.mux is None:
-            return []
-        now = self._clock.seconds()
-        return [
-            {
-                "serial": link.serial,
-                "channel": channel.number,
-                "target": channel.owner.name,
-                "client": channel.owner.peer,
-                "state": channel.state.name.lower().replace("_", "-"),
-                "since": self._at(channel.owner.since),
-                "seconds": round(now - channel.owner.since, 3),
-                "bytes_to_device": channel.bytes_sent,
-                "bytes_to_client": channel.bytes_received,
-                "waiting_to_device": channel.queued,
-                "waiting_to_client": channel.window.held if channel.window is not None else channel.owed,
-            }
-            for channel in sorted(link.mux.channels.values(), key=lambda channel: channel.number)
-            if not channel.over and channel.owner is not None
-        ]
-
-    def _at(self, monotonic: float) -> str:
-        """A monotonic time as UTC, for people."""
-        wall = self._wall() - (self._clock.seconds() - monotonic)
-        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(wall))
+    def _channel(self, channel: Running) -> Row:
+        return {
+            "serial": channel.serial,
+            "channel": channel.number,
+            "target": channel.target,
+            "client": channel.client,
+            "carrier": channel.carrier,
+            "state": channel.state,
+            "since": self._at(channel.since),
+            "seconds": round(self._clock.seconds() - channel.since, 3),
+            "bytes_to_device": channel.bytes_to_device,
+            "bytes_to_client": channel.bytes_to_client,
+            "waiting_to_device": channel.waiting_to_device,
+            "waiting_to_client": channel.waiting_to_client,
+        }
 
     @staticmethod
-    def _most(limit: int) -> int:
-        return max(1, min(limit, PAGE))
+    def _check_serial(serial: str) -> None:
+        try:
+            parse_serial(serial)
+        except RemoteError as error:
+            raise Invalid(str(error)) from None
 
     def _page(self, rows: list[Row], found: list[Any], limit: int, key: str) -> tuple[list[Row], str | None]:
         return rows, (rows[-1][key] if rows and len(found) > self._most(limit) else None)

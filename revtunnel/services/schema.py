@@ -14,11 +14,19 @@ Source: twisted.md section 7; faults.md C5, "Bind defaults"; ours for the rest.
 import re
 import sys
 import textwrap
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
-from revtunnel.core.policy import KIB, MIB, AgentLimits, LinkLimits, ServerLimits
+from revtunnel.core.policy import (
+    KIB,
+    MIB,
+    AgentLimits,
+    DataLimits,
+    EnrolmentLimits,
+    LinkLimits,
+    ServerLimits,
+)
+from revtunnel.services.cameo_schema import CAMEO_SECTIONS
+from revtunnel.services.schema_keys import LOG, Key, Section, limit_key
 from revtunnel.services.values import (
     GIB,
     Kind,
@@ -60,45 +68,6 @@ FIXED = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
-    """One setting."""
-
-    name: str
-    kind: Kind
-    default: str  # as it is written in a file
-    text: str
-    live: bool = False  # SIGHUP applies it; else it needs a restart
-    part: type | None = None  # the dataclass of core/policy.py it is a field of
-
-    @property
-    def value(self) -> Any:
-        """The default as a value."""
-        return self.kind.read(self.default)
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """One section; ``named``: it is written ``[listener NAME]`` and may come several times."""
-
-    name: str
-    reader: str  # server, agent, both
-    text: str
-    keys: tuple[Key, ...] = ()
-    named: bool = False
-    note: str = ""  # behind the keys in the shipped file
-    entry: Key | None = None  # the form of every line, where keys are free
-
-    @property
-    def title(self) -> str:
-        """Its head line as a manual shows it."""
-        return f"[{self.name} NAME]" if self.named else f"[{self.name}]"
-
-
-def _limit(part: type, name: str, kind: Kind, text: str, live: bool = True) -> Key:
-    return Key(name, kind, kind.show(getattr(part(), name)), text, live, part)
-
-
 _ANY = count("connections", 1, 65535)
 _HOUR = seconds(1, 3600)
 _QUEUE = size(4 * KIB, GIB)
@@ -112,12 +81,7 @@ _SENDERS = (
 )  # fmt: skip
 _TLS_LEAST = Key("tls_least", word("1.3", "1.2"), "1.3", "oldest version of TLS that is spoken", True)
 _PEOPLE = many("user, uid or @group", read_person, 0, 64)
-_LOG = (
-    Key("log_format", word("text", "json"), "text", "form of a log line: for people, or one JSON object"),
-    Key("log_level", word("debug", "info", "warn", "error"), "info", "least level that is logged", True),
-)
-
-_server = partial(_limit, ServerLimits)
+_server = partial(limit_key, ServerLimits)
 _SERVER = (
     Key("name", text("name", "auto, or 1 to 64 of A-Z a-z 0-9 . _ -", r"[A-Za-z0-9._-]{1,64}"), "auto",
         "name that agents are told; auto: the host name"),
@@ -125,7 +89,7 @@ _SERVER = (
         "where leases and device keys are kept; auto: $STATE_DIRECTORY, /var/lib/revtunnel for root, else "
         "revtunnel in $XDG_STATE_HOME or ~/.local/state; none: in memory, lost at the end"),
     _server("drain", seconds(0, 3600), "time that running channels get when the server stops"),
-    *_LOG,
+    *LOG,
 )  # fmt: skip
 _LISTENER = (
     Key("address", many("HOST:PORT", read_listening, 1, 16), "127.0.0.1:2065",
@@ -138,6 +102,9 @@ _LISTENER = (
         "INSECURE: lets devices without keys in from other machines; no: such a listener does not start"),
     Key("duplicate", word("newest", "oldest"), "newest",
         "which link stays when a serial that proves no key comes twice"),
+    Key("data", word("link", "socket", "auto"), "auto",
+        "what carries channels: the link; a connection of its own for each, which the agent brings; auto: that, "
+        "and the link where none comes", True),
     Key("pool", _NAME, "default", "the [pool NAME] that gives its devices their client ports"),
     Key("serial", serial("none"), "none", "legacy: serial of its one device; needed there"),
     Key("mappings", many("CLIENTPORT -> [NAME=]HOST:PORT", read_mapping, 0, 255), "",
@@ -199,7 +166,36 @@ _ADMIN = (
     Key("operators", _PEOPLE, "", "who may change things; root and the user of the server always may", True),
     Key("readers", _PEOPLE, "", "who may only look", True),
 )  # fmt: skip
-_link = partial(_limit, LinkLimits)
+_DAYS = partial(count, "days")
+_enrolment = partial(limit_key, EnrolmentLimits)
+_AUTHORITY = (
+    Key("directory", path(4096, "auto", "none"), "auto",
+        "where the authority is, once revtunnelctl ca init has made one; auto: authority in state_directory",
+        True),
+    Key("authority_days", _DAYS(1, 36500), "7300", "life of the authority itself"),
+    Key("server_days", _DAYS(1, 3650), "825", "life of a server's certificate"),
+    Key("device_days", _DAYS(1, 3650), "90", "life of a device's certificate; its agent renews it", True),
+    _enrolment("token_life", seconds(60, 30 * 86400), "time a one-time token is good"),
+    _enrolment("tokens", count("tokens", 1, 100_000), "tokens that wait to be used"),
+    _enrolment("wrong_tries", count("tries", 1, 1000), "failures of one address within wrong_window before "
+               "it is refused for as long; behind NAT many devices share one"),
+    _enrolment("wrong_window", seconds(1, 86400), "see wrong_tries"),
+    _enrolment("sources", count("addresses", 16, 1_000_000), "addresses that failed and are remembered"),
+    _enrolment("renewals", count("certificates", 1, 1000), "certificates that one device gets in 24 hours"),
+)  # fmt: skip
+_data = partial(limit_key, DataLimits)
+_DATA = (
+    _data("warm", count("sockets", 0, 1024), "sockets of one agent that wait for its next client, while there "
+          "are clients now and then"),
+    _data("warm_most", count("sockets", 1, 1024), "sockets of one agent that wait or are on their way"),
+    _data("warm_idle", seconds(1, 86400), "time without a client after which none waits"),
+    _data("wait", seconds(0, 60), "time a client waits for a socket; then it goes by the link, or is refused"),
+    _data("retry", _HOUR, "time that clients go by the link at once after no socket came"),
+    _data("answer", seconds(0.1, 60), "time an agent's machine has to acknowledge a CONNECT, or four round "
+          "trips if that is more; then another socket is tried"),
+    _data("ticket", seconds(1, 300), "time an agent has to bring a socket"),
+)  # fmt: skip
+_link = partial(limit_key, LinkLimits)
 _LINK = (
     _link("keepalive", _HOUR, "silence before a PING; below the time of any NAT on the way"),
     _link("busy_keepalive", _HOUR, "the same while sent data is unanswered"),
@@ -229,7 +225,7 @@ _LINK = (
     _link("glitches", count("glitches", 1, 1_000_000), "oddities in glitch_window before a link is closed"),
     _link("glitch_window", _HOUR, "see glitches"),
 )  # fmt: skip
-_agent = partial(_limit, AgentLimits)
+_agent = partial(limit_key, AgentLimits)
 _AGENT = (
     Key("servers", many("HOST:PORT", read_dialled, 0, 16), "",
         "servers, tried in turn; at least one is needed", True),
@@ -259,6 +255,10 @@ _AGENT = (
     Key("proxy_protocol", many("NAME=v1 or NAME=v2", read_header, 0, 255), "",
         "services, by their name in local, that are told with a PROXY header who their client is"),
     Key("legacy", yes_no(), "no", "the server is a ReadyAgent server that nobody changed: never speak rt1"),
+    Key("data_sockets", yes_no(), "yes", "bring connections for single channels when the server wants them"),
+    _agent("data_most", count("sockets", 0, 65535), "such connections at once, waiting or in use"),
+    _agent("data_dials", count("dials", 1, 1024), "such connections on their way to the server"),
+    _agent("data_ticket", seconds(1, 300), "time after which one that was not begun is given up"),
     _agent("dial", seconds(0.1, 300), "time for one target, name resolution included"),
     _agent("dials", count("dials", 1, 1024), "dials in flight per link"),
     _agent("dials_waiting", count("dials", 0, 65535), "dials that wait their turn; more are refused"),
@@ -267,7 +267,7 @@ _AGENT = (
     _agent("retry_most", _HOUR, "longest wait of all"),
     _agent("stable", _HOUR, "time a link must live before the waits start over"),
     _agent("connect", seconds(1, 300), "time for the connection to a server"),
-    *_LOG,
+    *LOG,
 )  # fmt: skip
 
 SECTIONS = (
@@ -279,8 +279,11 @@ SECTIONS = (
             entry=_RESERVATION),
     Section("limits", "server", "What the server spends at most.", _LIMITS),
     Section("admin", "server", "The door for revtunnelctl, a UNIX socket.", _ADMIN),
+    Section("authority", "server", "A small certificate authority, for people who have none.", _AUTHORITY),
+    Section("data", "server", "Data sockets: connections that agents bring for single channels.", _DATA),
     Section("link", "both", "One link, at either end; running links keep what they began with.", _LINK),
     Section("agent", "agent", "The agent beside the device.", _AGENT),
+    *CAMEO_SECTIONS,
 )  # fmt: skip
 
 
@@ -337,7 +340,11 @@ def as_ini() -> str:
     lines = ["# Settings of revtunnel-server and revtunnel-agent; each key is shown with its default.", "#"]
     lines += [*(f"# {line}" for line in _SYNTAX), ""]
     for section in SECTIONS:
-        title = {"listener": "[listener main]", "pool": "[pool default]"}.get(section.name, section.title)
+        title = {
+            "listener": "[listener main]",
+            "pool": "[pool default]",
+            "cameo-outside": "[cameo-outside web]",
+        }.get(section.name, section.title)
         lines += [f"# ---- {section.text} Read by: {section.reader}.", title, ""]
         for key in _rows(section):
             lines += [f"# {line}" for line in (*textwrap.wrap(key.text, 100), _facts(key))]

@@ -12,27 +12,35 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from twisted.application.service import IService, MultiService
-from twisted.internet.defer import Deferred, succeed
+from twisted.application.service import IService
+from twisted.internet.defer import Deferred
 
 from revtunnel import __version__
-from revtunnel.core.facts import ServerState, SettingsReloaded
+from revtunnel.core.facts import LinkRefused, ServerState
 from revtunnel.core.handshake import ListenerRules, ServerHello
 from revtunnel.core.keys import Verifier
 from revtunnel.core.leases import Leases
+from revtunnel.core.policy import ServerLimits
 from revtunnel.core.pools import Pool, Use
+from revtunnel.core.senders import HeaderRules, header_rules
 from revtunnel.net.client_ports import ClientPorts
+from revtunnel.net.headed import HeaderDesk, Refused
+from revtunnel.net.lean_reactor import LeanReactor
 from revtunnel.net.server_link import AgentListener
 from revtunnel.net.switchboard import Switchboard
-from revtunnel.services.admin import AdminService
+from revtunnel.services.authority import Unfit
+from revtunnel.services.certificate_book import CertificateBook
+from revtunnel.services.daemon import DoorDaemon
+from revtunnel.services.issuer import Issuer
 from revtunnel.services.ledger import FILE_NAME, SqliteLedger
 from revtunnel.services.operator import Operator, Row
 from revtunnel.services.options import ServerOptions as Options
-from revtunnel.services.process import ExitStatus, SignalService
-from revtunnel.services.reporting import Reporter
+from revtunnel.services.process import ExitStatus
+from revtunnel.services.proxy_settings import Senders
 from revtunnel.services.settings import ListenerSettings, ServerSettings, SettingsError, changes
 from revtunnel.services.state_file import LedgerError
-from revtunnel.services.systemd import Notifier, NotifyService
+from revtunnel.services.systemd import Notifier
+from revtunnel.wire.commands import Feature
 
 __all__ = ["Options", "Server", "makeService"]
 
@@ -55,6 +63,7 @@ def agent_listener(listener: ListenerSettings, settings: ServerSettings) -> Agen
         first_window=link.first_window,
         keepalive=link.keepalive,
         spread=settings.limits.herd_spread,
+        features=Feature.ORIGIN | (Feature(0) if listener.data == "link" else Feature.DATA_SOCKETS),
     )
     return AgentListener(
         rules,
@@ -64,6 +73,7 @@ def agent_listener(listener: ListenerSettings, settings: ServerSettings) -> Agen
         pool=listener.pool,
         heartbeat=listener.heartbeat,
         mappings=tuple(mapping.offer for mapping in listener.mappings),
+        data=listener.data,
     )
 
 
@@ -82,22 +92,15 @@ def reservations_of(settings: ServerSettings) -> dict[Use, int]:
     return fixed
 
 
-class Server(MultiService):
+class Server(DoorDaemon):
     """The server's service tree; also what signals act on (process.Daemon)."""
 
     def __init__(self, reactor: Any, options: Options, exit_status: ExitStatus, notifier: Notifier) -> None:
-        super().__init__()
+        super().__init__(reactor, options, exit_status, notifier, options.settings.limits.drain)
         self.settings = options.settings
-        self.reporter = Reporter()
-        self._reactor = reactor
-        self._options = options
-        self._exit = exit_status
-        self._notifier = notifier
+        self._lean = LeanReactor(reactor, self._report)
+        self._headers = HeaderDesk(reactor, lambda: self.settings.limits.pending)
         self._expiry: Any = None
-        self._signals = SignalService(
-            reactor, self, exit_status, notifier, deadline=self.settings.limits.drain
-        )
-        self._listening: list[Any] = []
 
     # -- starting
 
@@ -112,21 +115,30 @@ class Server(MultiService):
         self._expiry = self._reactor.callLater(EXPIRY_CHECK, self._expire)
         for warning in self.ledger.warnings:
             self.reporter(ServerState("ledger", warning))
-        self.reporter(ServerState("ready", self._where()))
+        self.reporter(ServerState("ready", f"agents at {self._places()}"))
 
     def _build(self) -> None:
         settings = self.settings
         self.ledger = _open_ledger(settings.state_directory)
         now = self._reactor.seconds()
+        self.issuer = Issuer(
+            CertificateBook(self.ledger),
+            settings.authority.limits,
+            self._reactor.seconds,
+            os.urandom,
+            self.reporter,
+        )
+        self._load_authority(settings)
         try:
             self.leases = Leases(pools_of(settings), now, reservations_of(settings), self.ledger)
         except ValueError as error:
             raise SettingsError([str(error)]) from None
         self.ports = ClientPorts(
-            self._reactor, self.leases, _refusing(settings), settings.limits.backlog, self._report
+            self._lean, self.leases, _refusing(settings), settings.limits.backlog, self._report
         )
+        self.ports.behind = self._behind
         self.switchboard = Switchboard(
-            self._reactor,
+            self._lean,
             self._reactor,
             settings.limits,
             self.ports,
@@ -135,34 +147,52 @@ class Server(MultiService):
             self.reporter,
             descriptor_budget(settings),
         )
+        self.switchboard.data.limits = settings.data
         self.operator = Operator(
             self._reactor,
             self.switchboard,
             self.leases,
             self.ledger,
+            self.issuer,
             self.reporter,
             settings.name,
             os.urandom,
         )
-        self.operator.on_drain = partial(self._signals.stop_requested, "operator")
-        self.operator.on_reload = self.reload
-        self.operator.on_log_level = self._set_log_level
-        self._signals.setServiceParent(self)
-        self._add_admin()
-        NotifyService(self._reactor, self._notifier).setServiceParent(self)
+        self._tend(self.operator, settings.admin)
 
-    def _add_admin(self) -> None:
-        self._admin = AdminService(self._reactor, self.operator, self.settings.admin)
-        self._admin.setServiceParent(self)
+    def _load_authority(self, settings: ServerSettings) -> None:
+        """Take the authority as its files are now.
+
+        Raises:
+            SettingsError: there is one, and it cannot be used.
+        """
+        mine = settings.authority
+        try:
+            self.issuer.load(mine.directory, mine.device_days, mine.limits)
+        except Unfit as error:
+            raise SettingsError([f"[authority] directory: {error}"]) from None
 
     def _listen(self) -> None:
         for listener in self.settings.listeners:
             self.switchboard.listeners[listener.name] = agent_listener(listener, self.settings)
-            factory = self.switchboard.link_factory(listener.name)
+            factory = self._headers.behind(
+                self.switchboard.link_factory(listener.name),
+                _header_rules(listener, self.settings.limits),
+                partial(self._not_let_in, listener.name),
+            )
             for host, port in listener.address:
                 self._listening.append(
-                    self._reactor.listenTCP(port, factory, self.settings.limits.backlog, host)
+                    self._lean.listenTCP(port, factory, self.settings.limits.backlog, host)
                 )
+
+    def _behind(self, door: Any, pool: str, refused: Refused) -> Any:
+        """What listens for the clients of a pool."""
+        pools = (each for each in self.settings.pools if each.name == pool)
+        rules = (_header_rules(each, self.settings.limits) for each in pools)
+        return self._headers.behind(door, next(rules, None), refused)
+
+    def _not_let_in(self, listener: str, peer: str, reason: str, detail: str) -> None:
+        self._report(LinkRefused(listener, peer, "", reason, detail))
 
     # -- process.Daemon
 
@@ -175,6 +205,7 @@ class Server(MultiService):
     def abort(self) -> None:
         """Cut everything now."""
         self._stop_listening()
+        self._headers.stop()
         self.switchboard.stop()
 
     def reload(self) -> "Deferred[Row]":
@@ -182,6 +213,7 @@ class Server(MultiService):
         try:
             new = self._options.load()
             live, restart = changes(self.settings, new)
+            self._load_authority(new)
             self.leases.reload(pools_of(new), reservations_of(new), self._reactor.seconds())
         except SettingsError as error:
             return self._reloaded([], [], error.errors)
@@ -212,6 +244,7 @@ class Server(MultiService):
     def _take(self, new: ServerSettings) -> None:
         """Apply new settings to what runs; listeners that came or went need a restart."""
         self.switchboard.set_limits(new.limits)
+        self.switchboard.data.limits = new.data
         self.ports.refuses = _refusing(new)
         self.switchboard.keep_promises()
         for listener in new.listeners:
@@ -221,15 +254,6 @@ class Server(MultiService):
         self._signals.deadline = new.limits.drain
         self._set_log_level(new.log_level)
         self.settings = replace(new, listeners=self.settings.listeners)
-
-    def _reloaded(self, live: list[str], restart: list[str], errors: list[str]) -> "Deferred[Row]":
-        self.reporter(SettingsReloaded(tuple(live), tuple(restart), tuple(errors)))
-        return succeed({"changed": live, "needs_restart": restart, "errors": errors})
-
-    def _set_log_level(self, level: str) -> None:
-        observer = getattr(self._options, "observer", None)
-        if observer is not None:
-            observer.set_level(level)
 
     def _key_of(self, serial: str) -> Verifier | None:
         key = self.ledger.key_of(serial)
@@ -242,15 +266,6 @@ class Server(MultiService):
         self.ports.expire(self._reactor.seconds())
         self._expiry = self._reactor.callLater(EXPIRY_CHECK, self._expire)
 
-    def _stop_listening(self) -> None:
-        for port in self._listening:
-            port.stopListening()
-        self._listening.clear()
-
-    def _where(self) -> str:
-        addresses = [port.getHost() for port in self._listening]
-        return "agents at " + ", ".join(f"{address.host}:{address.port}" for address in addresses)
-
 
 def _open_ledger(directory: str | None) -> SqliteLedger:
     path = None
@@ -261,6 +276,10 @@ def _open_ledger(directory: str | None) -> SqliteLedger:
         return SqliteLedger(path, time.time)
     except LedgerError as error:
         raise OSError(str(error)) from None
+
+
+def _header_rules(each: Senders, limits: ServerLimits) -> HeaderRules | None:
+    return header_rules(each.proxy_protocol, each.proxy_from, limits.proxy_header, limits.proxy_wait)
 
 
 def _refusing(settings: ServerSettings) -> dict[str, bool]:

@@ -6,22 +6,20 @@ nothing here opens a socket, writes a file or knows a key that schema.py does no
 Source: twisted.md section 7; faults.md C5, C6, "Bind defaults"; ours for the rest.
 """
 
-import grp
-import pwd
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any
 
-from revtunnel.core.policy import AgentLimits, LinkLimits, ServerLimits
+from revtunnel.core.policy import AgentLimits, DataLimits, EnrolmentLimits, LinkLimits, ServerLimits
 from revtunnel.core.proxy_choice import ProxyChoice
 from revtunnel.core.senders import Network
 from revtunnel.net.credentials import private_file_fault
+from revtunnel.services.authority_settings import AuthoritySettings, authority_settings
 from revtunnel.services.inifile import (
     DEFAULT_PATH,
     LABEL,
-    SECTION_OF,
     MissingSettings,
     Name,
     SettingsError,
@@ -31,6 +29,14 @@ from revtunnel.services.inifile import (
 )
 from revtunnel.services.proxy_settings import agent_proxy, check_headers, check_senders
 from revtunnel.services.schema import SECTIONS, find
+from revtunnel.services.sections import (
+    AdminSettings,
+    admin_settings,
+    check_people,
+    differences,
+    named_sections,
+    part_of,
+)
 from revtunnel.services.tls_settings import (
     AgentTls,
     ListenerTls,
@@ -73,6 +79,7 @@ class ListenerSettings(ListenerTls):
     keys: str  # enrolled, required
     allow_without_keys: bool
     duplicate: str  # newest, oldest
+    data: str  # link, socket, auto
     pool: str  # name of a PoolSettings, which exists
     serial: str | None
     mappings: tuple[PortMapping, ...]
@@ -106,16 +113,6 @@ class Reservation:
 
 
 @dataclass(frozen=True, slots=True)
-class AdminSettings:
-    """The admin door; people are user names, uids or ``@group``, all of which exist."""
-
-    socket: str
-    mode: int
-    operators: tuple[str, ...]
-    readers: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class ServerSettings:
     """All that a server is told; ``drain`` is in ``limits``."""
 
@@ -127,8 +124,10 @@ class ServerSettings:
     pools: tuple[PoolSettings, ...]
     reservations: tuple[Reservation, ...]
     limits: ServerLimits
+    data: DataLimits
     link: LinkLimits
     admin: AdminSettings
+    authority: AuthoritySettings
     files: tuple[str, ...]  # that were read, in this order
 
 
@@ -141,6 +140,7 @@ class AgentSettings(AgentTls):
     key_file: str | None
     local: tuple[Offer, ...]  # at least one, names differ
     legacy: bool
+    data_sockets: bool
     proxy: ProxyChoice
     proxy_credentials: str | None
     proxy_protocol: tuple[tuple[str, str], ...]  # name of an offer and version, v1 or v2
@@ -172,25 +172,10 @@ def load_server(
     settings = _server(table, around)
     _check_listeners(table, settings)
     _check_ports(table, settings)
-    _check_people(table)
+    check_people(table)
     if table.errors:
         raise SettingsError(table.errors)
     return settings
-
-
-def _part(table: Table, part: type) -> Any:
-    """LinkLimits, ServerLimits or AgentLimits out of the keys that fill it."""
-    keys = {key.name: section.name for section in SECTIONS for key in section.keys if key.part is part}
-    return part(**{key: table.get(section, key) for key, section in keys.items()})
-
-
-def _named(table: Table, kind: str, default: str) -> list[dict[str, Any]]:
-    """The values of every ``[kind NAME]``, or of one called ``default``."""
-    labels = table.named(kind) or [f"{kind} {default}"]
-    return [
-        {"name": label.split()[1], **{key.name: table.get(label, key.name) for key in SECTION_OF[kind].keys}}
-        for label in labels
-    ]
 
 
 def _listener(values: dict[str, Any]) -> ListenerSettings:
@@ -201,20 +186,21 @@ def _listener(values: dict[str, Any]) -> ListenerSettings:
 def _server(table: Table, around: Surroundings) -> ServerSettings:
     name = table.get("server", "name")
     state = table.get("server", "state_directory")
-    admin = {key.name: table.get("admin", key.name) for key in SECTION_OF["admin"].keys}
-    if admin["socket"] == "auto":
-        admin["socket"] = around.admin_socket()
+    state = {"auto": around.state_directory(), "none": None}.get(state, state)
+    socket = table.get("admin", "socket")
     return ServerSettings(
         name=re.sub("[^A-Za-z0-9._-]", "-", around.host_name)[:64] if name == "auto" else name,
-        state_directory={"auto": around.state_directory(), "none": None}.get(state, state),
+        state_directory=state,
         log_format=table.get("server", "log_format"),
         log_level=table.get("server", "log_level"),
-        listeners=tuple(_listener(values) for values in _named(table, "listener", "main")),
-        pools=tuple(PoolSettings(**values) for values in _named(table, "pool", "default")),
+        listeners=tuple(_listener(values) for values in named_sections(table, "listener", "main")),
+        pools=tuple(PoolSettings(**values) for values in named_sections(table, "pool", "default")),
         reservations=_reservations(table),
-        limits=_part(table, ServerLimits),
-        link=_part(table, LinkLimits),
-        admin=AdminSettings(**admin),
+        limits=part_of(table, ServerLimits),
+        data=part_of(table, DataLimits),
+        link=part_of(table, LinkLimits),
+        admin=admin_settings(table, around.admin_socket() if socket == "auto" else socket),
+        authority=authority_settings(table, state),
         files=tuple(table.files),
     )
 
@@ -337,18 +323,6 @@ def _fixed(settings: ServerSettings) -> Iterator[tuple[str, str, Name, int]]:
                 yield f"listener {listener.name}", "mappings", owner, mapping.client_port
 
 
-def _check_people(table: Table) -> None:
-    for key in ("operators", "readers"):
-        for person in table.get("admin", key):
-            try:
-                if person.startswith("@"):
-                    grp.getgrnam(person[1:])
-                elif not person.isdigit():
-                    pwd.getpwnam(person)
-            except KeyError:
-                table.complain("admin", key, f"{person!a}: no such user or group on this machine")
-
-
 # ---- the agent
 
 # what stands for nothing in a file
@@ -377,7 +351,7 @@ def load_agent(
     serial, missing = _identity(table, around, check_agent_tls(table, AgentTls(**tls)))
     if table.errors or missing:
         raise SettingsError(table.errors) if table.errors else MissingSettings(missing)
-    names = ("servers", "local", "legacy", "proxy_protocol", "log_format", "log_level")
+    names = ("servers", "local", "legacy", "data_sockets", "proxy_protocol", "log_format", "log_level")
     return AgentSettings(
         **{name: table.get("agent", name) for name in names},
         **tls,
@@ -385,8 +359,8 @@ def load_agent(
         key_file=key_file,
         proxy=proxy,
         proxy_credentials=None if credentials == "none" else credentials,
-        limits=_part(table, AgentLimits),
-        link=_part(table, LinkLimits),
+        limits=part_of(table, AgentLimits),
+        link=part_of(table, LinkLimits),
         files=tuple(table.files),
     )
 
@@ -430,36 +404,20 @@ def _check_agent(table: Table, key_file: str | None) -> None:
 def changes(
     old: ServerSettings | AgentSettings, new: ServerSettings | AgentSettings
 ) -> tuple[list[str], list[str]]:
-    """Names of settings that differ: those that SIGHUP applies, and those that need a restart.
-
-    A name is ``[section] key``; a named section that came or went is one name without a key.
-    """
-    before, after = dict(_flat(old)), dict(_flat(new))
-    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
-    whole = {label for label, _ in before} ^ {label for label, _ in after}
-    live: list[str] = []
-    restart: list[str] = []
-    for label, key in names:
-        comes_or_goes = label in whole and " " in label
-        text = f"[{label}]" if comes_or_goes else f"[{label}] {key}"
-        group = live if _is_live(label, key) and not comes_or_goes else restart
-        if text not in group:
-            group.append(text)
-    return live, [text for text in restart if text not in live]
-
-
-def _is_live(label: str, key: str) -> bool:
-    section = SECTION_OF[label.split()[0]]
-    return section.entry.live if section.entry else find(section.name, key).live
+    """Names of settings that differ, as ``differences`` says them."""
+    return differences(_flat(old), _flat(new))
 
 
 def _flat(settings: ServerSettings | AgentSettings) -> Iterator[tuple[Name, Any]]:
     """Every setting with its name."""
     parts: dict[type, Any] = {LinkLimits: settings.link, type(settings.limits): settings.limits}
-    role = "agent" if isinstance(settings, AgentSettings) else "server"
+    role = "agent"
+    if isinstance(settings, ServerSettings):
+        role, parts[EnrolmentLimits] = "server", settings.authority.limits
+        parts[DataLimits] = settings.data
     for section in SECTIONS:
         if section.reader in (role, "both") and not section.named:
-            owner = getattr(settings, "admin", settings) if section.name == "admin" else settings
+            owner = getattr(settings, section.name) if section.name in ("admin", "authority") else settings
             for key in section.keys:
                 yield (section.name, key.name), getattr(parts[key.part] if key.part else owner, key.name)
     if isinstance(settings, ServerSettings):

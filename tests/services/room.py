@@ -19,11 +19,14 @@ from twisted.python.failure import Failure
 
 from revtunnel.core.facts import Fact
 from revtunnel.core.keys import Verifier
+from revtunnel.core.policy import EnrolmentLimits
 from revtunnel.services.admin import AdminFactory
 from revtunnel.services.admin_client import AdminClient
 from revtunnel.services.admin_commands import AdminCommand
 from revtunnel.services.admin_socket import Caller
+from revtunnel.services.certificate_book import CertificateBook
 from revtunnel.services.ctl import attempt, parser, talk
+from revtunnel.services.issuer import Issuer
 from revtunnel.services.ledger import SqliteLedger
 from revtunnel.services.operator import Operator
 from revtunnel.services.reporting import Reporter
@@ -94,11 +97,15 @@ class Room(World):
         keys = _Keys()
         keys.ledger = self.ledger
         super().__init__("rt1", keys=keys, **options)
+        book = CertificateBook(self.ledger)
+        limits = EnrolmentLimits()
+        self.issuer = Issuer(book, limits, self.clock.seconds, os.urandom, self.reporter, self.wall)
         self.operator = Operator(
             self.reactor,
             self.switchboard,
             self.leases,
             self.ledger,
+            self.issuer,
             self.reporter,
             "gate",
             os.urandom,

@@ -149,7 +149,7 @@ def test_c1_who_may_do_what(name: str, uid: int, groups: tuple[str, ...], may: R
 
 def test_c1_every_command_asks_for_a_role() -> None:
     """What changes something needs an operator; a new command cannot forget it."""
-    looking = {"Ping", "Status", "Devices", "Ports", "Channels", "Enrolled", "Watch"}
+    looking = {"Ping", "Status", "Devices", "Ports", "Channels", "Enrolled", "Authority", "Peers", "Watch"}
     assert {name.decode() for name, command in COMMANDS.items() if command.role is Role.READER} == looking
     others = {command.role for command in COMMANDS.values() if command.__name__ not in looking}
     assert others == {Role.OPERATOR}

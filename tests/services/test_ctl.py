@@ -188,7 +188,7 @@ def test_close_kick_release_revoke_do_it(capsys: Capture) -> None:
     assert captured.err.splitlines() == [
         "revtunnelctl: no channel 1 of plc-1 is open",
         "revtunnelctl: plc-1 is here; kick it first",
-        "revtunnelctl: plc-3 has no key",
+        "revtunnelctl: plc-3 has no key, no certificate and no token",
     ]
 
 

@@ -125,7 +125,9 @@ def test_kick_ends_the_link_and_asks_the_device_to_stay_away() -> None:
     room.operator.kick("plc-1", 60, "anna")
     room.advance(50.0)
     assert room.of(LinkDown)[0].reason == "kicked"
-    assert "anna" in room.of(LinkDown)[0].detail
+    assert room.of(LinkDown)[0].detail == "by an operator, anna"
+    (told,) = [fact.detail for fact in room.agents["plc-1"].facts if isinstance(fact, LinkDown)]
+    assert "by an operator" in told and "anna" not in told
     with pytest.raises(NotFound):
         room.operator.kick("plc-1", 0, "anna")
     room.advance(60.0)

@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revtunnel.core.policy import AgentLimits, LinkLimits, ServerLimits
+from revtunnel.core.policy import (
+    AgentLimits,
+    CameoLimits,
+    DataLimits,
+    EnrolmentLimits,
+    LinkLimits,
+    ServerLimits,
+)
 from revtunnel.services import schema
 from revtunnel.services.schema import FIXED, SECTIONS, Key, Section, find
 from revtunnel.wire.targets import Offer, Target
@@ -71,7 +78,9 @@ def test_no_section_or_key_twice() -> None:
         find("link", "keepalves")
 
 
-@pytest.mark.parametrize("part", [LinkLimits, ServerLimits, AgentLimits])
+@pytest.mark.parametrize(
+    "part", [AgentLimits, CameoLimits, DataLimits, EnrolmentLimits, LinkLimits, ServerLimits]
+)
 def test_every_limit_is_a_setting_or_fixed(part: type) -> None:
     """A limit that is added to policy.py must be given a key, or be named as one that has none."""
     names = {key.name for _, key in KEYS if key.part is part}

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from revtunnel.core.policy import AgentLimits, LinkLimits, ServerLimits
+from revtunnel.core.policy import AgentLimits, DataLimits, EnrolmentLimits, LinkLimits, ServerLimits
 from revtunnel.core.proxy_choice import DIRECT
+from revtunnel.services.authority_settings import AuthoritySettings
 from revtunnel.services.settings import (
     AdminSettings,
     AgentSettings,
@@ -66,6 +67,7 @@ def test_defaults_without_any_file() -> None:
                 keys="enrolled",
                 allow_without_keys=False,
                 duplicate="newest",
+                data="auto",
                 pool="default",
                 serial=None,
                 mappings=(),
@@ -86,7 +88,15 @@ def test_defaults_without_any_file() -> None:
         pools=(PoolSettings("default", ((20000, 20999),), "127.0.0.1", 60.0, 2592000.0, "close", "no", ()),),
         reservations=(),
         limits=ServerLimits(),
+        data=DataLimits(),
         link=LinkLimits(),
+        authority=AuthoritySettings(
+            "/var/lib/revtunnel/authority",
+            authority_days=7300,
+            server_days=825,
+            device_days=90,
+            limits=EnrolmentLimits(),
+        ),
         admin=AdminSettings("/run/revtunnel/admin.sock", 0o660, (), ()),
         files=(),
     )
@@ -380,6 +390,7 @@ def test_agent_settings(tmp_path: Path) -> None:
         key_file=None,
         local=(Offer("tcp-23", Target("10.41.51.152", 23)),),
         legacy=True,
+        data_sockets=True,
         tls="auto",
         authority=None,
         server_name=None,
