@@ -22,6 +22,7 @@ from revtunnel.core.rt1 import Rt1Mux
 from revtunnel.core.window import CreditPool
 from revtunnel.net.agent_data import AgentData
 from revtunnel.net.dialler import Dialler, NotDialled, TargetSocket
+from revtunnel.net.identity import silent_refusal
 from revtunnel.net.link import LinkProtocol
 from revtunnel.wire.commands import Feature
 from revtunnel.wire.errors import RemoteError
@@ -104,11 +105,13 @@ class AgentLink(LinkProtocol):
         self.serial = serial
         self.server: ServerHello | None = None
         self.up_since: float | None = None
+        self.place = "", 0, ""  # of the server: host and port as they are set, and the address that answered
         self.retry_after = 0
         self.leaving = False
         self.cut = 0  # channels that ended with it
         self.why_leaving = ("stopping", "")
         self._shake = handshake
+        self._heard = False  # a frame of the server's has come
         self._dialler = dialler
         self._pool = pool
         self._report = report
@@ -123,6 +126,8 @@ class AgentLink(LinkProtocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self.leaving:  # the server said why before it hung up
             self.ended = self.ended or self.why_leaving
+        elif self.tls and not self._heard:
+            self.ended = self.ended or ("refused", silent_refusal(reason.value))
         super().connectionLost(reason)
         self._left(self)
 
@@ -132,6 +137,7 @@ class AgentLink(LinkProtocol):
         self._shake.judge(size, command, channel)
 
     def shake(self, frame: Frame) -> None:
+        self._heard = True
         answer, up = self._shake.receive(frame)
         self.write(answer)
         if up is not None:

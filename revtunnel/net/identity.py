@@ -37,7 +37,7 @@ from revtunnel.net.credentials import (
     read_credentials,
 )
 
-__all__ = ["ALPN", "Guard", "Identity", "TlsRules", "never_revoked", "tls_fault"]
+__all__ = ["ALPN", "Guard", "Identity", "TlsRules", "never_revoked", "silent_refusal", "tls_fault"]
 
 ALPN = b"revtunnel/1"  # offered by agents; a balancer may choose by it, a server takes agents without it too
 CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; those of 1.3 are all good
@@ -255,6 +255,7 @@ class Identity:
 # ---- what went wrong, in words
 
 
+REFUSED = "the other side refused our certificate"
 _ALERTS = {
     "certificate expired": "expired",
     "certificate revoked": "revoked",
@@ -287,6 +288,14 @@ def _reasons(error: BaseException) -> str:
     return "; ".join(entry[-1] for entry in found) or text.removeprefix("TLS: ")
 
 
+def silent_refusal(error: BaseException | None) -> str:
+    """Why a server hung up behind the agent's own end of the handshake, where TLS 1.3 tells its verdict."""
+    words = tls_fault(error) if error is not None else ""
+    if words.startswith(REFUSED):
+        return words
+    return "the server hung up right after the TLS handshake: does it take our certificate?"
+
+
 def tls_fault(error: BaseException) -> str:
     """What a handshake, or a read soon after it, failed for: our refusal, the other side's, or bad bytes."""
     if isinstance(error, CertificateRefused):
@@ -294,5 +303,5 @@ def tls_fault(error: BaseException) -> str:
     text = _reasons(error)
     for alert, word in _ALERTS.items():
         if f"alert {alert}" in text:
-            return f"the other side refused our certificate: {word}"
+            return f"{REFUSED}: {word}"
     return next((words for reason, words in _REASONS.items() if reason in text), f"TLS: {text}")

@@ -5,6 +5,7 @@ not a ClientService).
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -17,8 +18,18 @@ from revtunnel.core.backoff import Backoff
 from revtunnel.core.facts import LinkDown, LinkUp, Report, ServerState
 from revtunnel.core.policy import AgentLimits
 from revtunnel.net.agent_link import AgentLink
+from revtunnel.net.ends import said
 
 __all__ = ["Uplink"]
+
+
+# host, port, seconds, and what makes the link once its connection is ready
+Connect = Callable[[str, int, float, Callable[[], AgentLink]], "Deferred[AgentLink]"]
+
+
+def _is_proved(link: AgentLink) -> bool:
+    """Whether the server proved who it is, by TLS or by the device's key."""
+    return bool(link.tls) or bool(link.server and link.server.proof)
 
 
 class _LinkFactory(ClientFactory):
@@ -32,7 +43,10 @@ class _LinkFactory(ClientFactory):
 
 
 class Uplink:
-    """Connects, waits, connects again, until ``stop``. ``make`` builds a link with a fresh handshake."""
+    """Connects, waits, connects again, until ``stop``. ``make`` builds a link with a fresh handshake.
+
+    ``connect`` brings about what it is told of; None: the reactor's TCP, in plain.
+    """
 
     def __init__(
         self,
@@ -42,8 +56,10 @@ class Uplink:
         random: Callable[[], float],
         make: Callable[[Callable[[AgentLink], None], Callable[[AgentLink], None]], AgentLink],
         report: Report,
+        connect: Connect | None = None,
     ) -> None:
         self.link: AgentLink | None = None
+        self._dial = connect or self._plain
         self._reactor = reactor
         self._servers = servers
         self._limits = limits
@@ -102,11 +118,19 @@ class Uplink:
         self._waiting = None
         host, port = self._servers[self._turn % len(self._servers)]
         self._turn += 1
-        endpoint = HostnameEndpoint(self._reactor, host, port, timeout=self._limits.connect)
-        factory = _LinkFactory(lambda: self._make(self._ready, self._left))
-        self._connecting = endpoint.connect(factory)
+        make = partial(self._make, self._ready, self._left)
+        self._connecting = self._dial(host, port, self._limits.connect, make)
         self._connecting.addTimeout(self._limits.connect, self._reactor)
         self._connecting.addCallbacks(self._connected, self._failed, errbackArgs=(f"{host}:{port}",))
+
+    def _plain(
+        self, host: str, port: int, timeout: float, make: Callable[[], AgentLink]
+    ) -> "Deferred[AgentLink]":
+        """The shortest way there is."""
+        found: Deferred[AgentLink] = HostnameEndpoint(self._reactor, host, port, timeout=timeout).connect(
+            _LinkFactory(make)
+        )
+        return found
 
     def _connected(self, link: AgentLink) -> None:
         self._connecting = None
@@ -115,14 +139,14 @@ class Uplink:
     def _failed(self, failure: Failure, where: str) -> None:
         self._connecting = None
         if not self._stopping:
-            self._again(self._after_failure(), where, failure.getErrorMessage())
+            error = failure.value
+            why = said(error) if isinstance(error, OSError) else failure.getErrorMessage()
+            self._again(self._after_failure(), where, why)
 
     def _ready(self, link: AgentLink) -> None:
         wire = link.mux.wire if link.mux is not None else ""
         name = link.server.name if link.server is not None else ""
-        self._report(
-            LinkUp(link.serial, link.peer, wire, name, bool(link.server and link.server.proof), False)
-        )
+        self._report(LinkUp(link.serial, link.peer, wire, name, _is_proved(link), False, link.tls))
 
     def _left(self, link: AgentLink) -> None:
         self.link = None
