@@ -94,7 +94,7 @@ class AgentSocket(FramedEnd):
         if target is not None:
             self._target = target
             self._asked_at = self._data.now()
-            self._dialling = self._data.dialler.dial(target)
+            self._dialling = self._data.dialler.dial(target, self._await.origin)
             self._dialling.addCallbacks(self._reached, self._not_reached)
 
     def died(self, detail: str) -> None:

@@ -76,6 +76,10 @@ class DataLink(Typing):
     def round_trip(self) -> float | None:
         """Seconds, as measured; None: not yet."""
 
+    @property
+    def says_origins(self) -> bool:
+        """Whether the agent wants to know where its clients come from."""
+
 
 class _Waiting(NamedTuple):
     client: ClientSocket
@@ -227,6 +231,11 @@ class DataPool:
         self._hub.released()
 
     # -- time and ends
+
+    @property
+    def says_origins(self) -> bool:
+        """As the link does."""
+        return self.link.says_origins
 
     @property
     def patience(self) -> float:

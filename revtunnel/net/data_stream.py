@@ -28,6 +28,7 @@ from revtunnel.net.tcp_info import silence
 from revtunnel.wire.commands import Command, encode_connect
 from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.frames import encode_frame
+from revtunnel.wire.origin import encode_origin
 from revtunnel.wire.reasons import Ended
 
 __all__ = ["DEAD", "DataSocket", "DataStream", "Keeper", "sided"]
@@ -56,6 +57,10 @@ class Keeper(Typing):
     @property
     def patience(self) -> float:
         """Seconds that a CONNECT may stay unacknowledged."""
+
+    @property
+    def says_origins(self) -> bool:
+        """Whether the agent wants to know where its clients come from."""
 
     def lost(self, socket: "DataSocket", detail: str) -> None:
         """A waiting socket died."""
@@ -145,7 +150,9 @@ class DataStream:
         self._asked_at = now
         self._socket.stream = self
         self.client.on_lost = self.client_left
-        self._socket.say(encode_frame(Command.CONNECT, 0, encode_connect(self.client.target)))
+        origin = self.client.origin if self._pool.says_origins else None
+        asks = encode_frame(Command.ORIGIN, 0, encode_origin(origin)) if origin is not None else b""
+        self._socket.say(asks + encode_frame(Command.CONNECT, 0, encode_connect(self.client.target)))
 
     @property
     def opening(self) -> bool:

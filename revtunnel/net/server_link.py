@@ -248,6 +248,11 @@ class ServerLink(LinkProtocol):
         """Seconds, as measured; None: not yet."""
         return self.mux.liveness.round_trip if self.mux is not None else None
 
+    @property
+    def says_origins(self) -> bool:
+        """Whether the agent wants to know where its clients come from."""
+        return self.mux is not None and self.mux.origins
+
     def want(self, tickets: list[bytes]) -> None:
         """Ask the agent for a data socket for each ticket."""
         if isinstance(self.mux, Rt1Mux) and self.ended is None:

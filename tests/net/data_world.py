@@ -27,7 +27,7 @@ from revtunnel.net.agent_data import AgentData, AgentSocket
 from revtunnel.net.agent_link import AgentLink
 from revtunnel.net.client_ports import ClientPorts
 from revtunnel.net.data_pool import DataPool
-from revtunnel.net.dialler import Dialler
+from revtunnel.net.dialler import Dialler, Header
 from revtunnel.net.ends import End
 from revtunnel.net.lean_reactor import LeanReactor
 from revtunnel.net.server_link import AgentListener, ServerLink
@@ -58,6 +58,7 @@ class DataWorld:
         agent: AgentLimits | None = None,
         link: LinkLimits | None = None,
         descriptors: int = 10_000,
+        header: Header | None = None,
     ) -> None:
         self._stack = contextlib.ExitStack()
         self.loop = self._stack.enter_context(own_reactor())
@@ -88,7 +89,8 @@ class DataWorld:
         )
         self.switchboard.data.limits = data or DataLimits()
         self._listen(rule)
-        self.dialler = Dialler(self.reactor, self._agent_limits, self.offers)
+        headers = {self.offers[0].target: header} if header is not None else {}
+        self.dialler = Dialler(self.reactor, self._agent_limits, self.offers, headers)
         self.data = AgentData(
             self.reactor, self._agent_limits, self.dialler, self._connect, self.agent_facts.append
         )
@@ -116,7 +118,7 @@ class DataWorld:
 
     def _listen(self, rule: str) -> None:
         rules = ListenerRules("main")
-        hello = ServerHello("server", "a test", keepalive=25.0, features=Feature.DATA_SOCKETS)
+        hello = ServerHello("server", "a test", keepalive=25.0, features=Feature(3))
         listener = AgentListener(rules, self.link_limits, hello, data=rule)
         self.switchboard.listeners["main"] = listener
         self.switchboard.listeners["other"] = replace(listener, rules=ListenerRules("other"))
@@ -133,6 +135,7 @@ class DataWorld:
 
         def make(ready: Any, left: Any) -> AgentLink:
             features = Feature.DATA_SOCKETS if self.sockets else Feature(0)
+            features |= Feature.ORIGIN if self.dialler.asks_for_origins else Feature(0)
             hello = AgentHello(SERIAL, os.urandom(32), self.offers, "a test", features=features)
             shake = AgentHandshake(hello, None, False)
             pool, facts = CreditPool(1 << 28), self.agent_facts.append

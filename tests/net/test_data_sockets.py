@@ -203,7 +203,7 @@ def test_a_slow_target_is_no_silent_socket() -> None:
         world.warm(2)
         dialled: list[Any] = []
         dial = world.dialler.dial
-        world.dialler.dial = lambda target: (
+        world.dialler.dial = lambda target, origin: (
             dialled.append(dial)
             or __import__(  # type: ignore[method-assign, func-returns-value]
                 "twisted.internet.task", fromlist=["deferLater"]
