@@ -83,6 +83,13 @@ class LeanReactor:
         listener.startListening()
         return listener
 
+    def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: IProtocolFactory) -> Any:
+        """Listen with a socket that listens already. It is duplicated: the descriptor stays the caller's."""
+        sock = socket.socket(addressFamily, socket.SOCK_STREAM, fileno=os.dup(fileDescriptor))
+        listener = _Port(self._reactor, self._spare, 0, factory, 0, "", sock)
+        listener.startListening()
+        return listener
+
     def connectTCP(
         self, host: str, port: int, factory: Any, timeout: float = 30, bindAddress: Any = None
     ) -> Any:
@@ -152,7 +159,14 @@ class _Port:
     """One listening socket."""
 
     def __init__(
-        self, reactor: Any, spare: _Spare, port: int, factory: IProtocolFactory, backlog: int, interface: str
+        self,
+        reactor: Any,
+        spare: _Spare,
+        port: int,
+        factory: IProtocolFactory,
+        backlog: int,
+        interface: str,
+        adopted: socket.socket | None = None,
     ) -> None:
         self._reactor = reactor
         self._spare = spare
@@ -160,24 +174,14 @@ class _Port:
         self._factory: Any = factory
         self._backlog = backlog
         self._sock: socket.socket | None = None
+        self._adopted = adopted
         self._resting: IDelayedCall | None = None
 
     def startListening(self) -> None:
         """Bind and listen. CannotListenError: as Twisted's."""
         self._spare.hold()
-        sock = None
-        try:
-            family, address = socket_address(*self._place)
-            sock = socket.socket(family, socket.SOCK_STREAM)
-            sock.setblocking(False)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            tune(sock)  # what is accepted inherits it
-            sock.bind(address)
-            sock.listen(self._backlog)
-        except OSError as error:
-            if sock is not None:
-                sock.close()
-            raise CannotListenError(*self._place, error) from None
+        sock, self._adopted = self._adopted or self._bound(), None
+        sock.setblocking(False)
         self._sock = sock
         self._factory.doStart()
         self._reactor.addReader(self)
@@ -234,6 +238,21 @@ class _Port:
                     raise
             else:
                 self._let_in(sock, address)
+
+    def _bound(self) -> socket.socket:
+        sock = None
+        try:
+            family, address = socket_address(*self._place)
+            sock = socket.socket(family, socket.SOCK_STREAM)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tune(sock)  # what is accepted inherits it
+            sock.bind(address)
+            sock.listen(self._backlog)
+        except OSError as error:
+            if sock is not None:
+                sock.close()
+            raise CannotListenError(*self._place, error) from None
+        return sock
 
     def _let_in(self, sock: socket.socket, address: Any) -> None:
         peer = address_of(sock.family, address)

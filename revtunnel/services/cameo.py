@@ -11,14 +11,11 @@ from typing import Any
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred, DeferredList
 
-from revtunnel.core.cameo_admission import Admission, Door
 from revtunnel.core.facts import ServerState
-from revtunnel.core.window import CreditPool
-from revtunnel.net.lean_reactor import LeanReactor
-from revtunnel.net.relays import PublisherRelay, Relay, ResponderRelay
 from revtunnel.services.cameo_operator import CameoOperator
 from revtunnel.services.cameo_options import CameoOptions as Options
 from revtunnel.services.cameo_settings import CameoSettings, cameo_changes
+from revtunnel.services.cameo_site import CameoSite
 from revtunnel.services.caretaker import Row
 from revtunnel.services.daemon import DoorDaemon
 from revtunnel.services.inifile import SettingsError
@@ -34,14 +31,11 @@ class Cameo(DoorDaemon):
     def __init__(self, reactor: Any, options: Options, exit_status: ExitStatus, notifier: Notifier) -> None:
         super().__init__(reactor, options, exit_status, notifier, options.settings.limits.drain)
         settings = self.settings = options.settings
-        self.admission = Admission(settings.limits, settings.allow, settings.trusted)
-        common = (reactor, settings.limits, self.admission, CreditPool(settings.limits.pool), self.reporter)
-        self.responder = ResponderRelay(*common, random_bytes=os.urandom)
-        self.publisher = PublisherRelay(*common)
+        self.site = CameoSite(reactor, settings, self.reporter)
+        self._listening = self.site.ports
         self.operator = CameoOperator(
-            reactor, self.responder, self.publisher, self.reporter, socket.gethostname()
+            reactor, self.site.responder, self.site.publisher, self.reporter, socket.gethostname()
         )
-        self._doors: dict[str, Any] = {}  # factories of outside listeners, whose door a reload may change
 
     # -- starting
 
@@ -56,24 +50,9 @@ class Cameo(DoorDaemon):
 
     def _listen(self) -> None:
         settings = self.settings
-        responder, subscriber, publisher = settings.proxy_ports
-        lean = LeanReactor(self._reactor, self.reporter)
-        main = (
-            (responder, self.responder.port(Door(""))),
-            (subscriber, self.publisher.subscribers(Door(""))),
-            (publisher, self.publisher.publishers(Door("", publishing=True))),
-        )
-        places = [(host, port, factory) for port, factory in main for host in settings.bind]
-        for outside in settings.outside:
-            for endpoints, make in (
-                (outside.responder, self.responder.port),
-                (outside.subscriber, self.publisher.subscribers),
-            ):
-                factory = make(outside.door)
-                self._doors.setdefault(outside.name, []).append(factory)
-                places += [(host, port, factory) for host, port in endpoints]
-        for host, port, factory in places:
-            self._listening.append(lean.listenTCP(port, factory, settings.limits.backlog, host))
+        for port, factory in zip(settings.proxy_ports, self.site.main_doors(), strict=True):
+            self.site.listen([(host, port) for host in settings.bind], factory)
+        self.site.listen_outside(responder=True, publisher=True)
 
     # -- process.Daemon
 
@@ -82,12 +61,12 @@ class Cameo(DoorDaemon):
         self.operator.leaving = True
         self.reporter(ServerState("draining", f"at most {self.settings.limits.drain:g} s"))
         self._stop_listening()
-        return DeferredList([relay.drain() for relay in self._relays()]).addCallback(lambda _: None)
+        return DeferredList([relay.drain() for relay in self.site.relays]).addCallback(lambda _: None)
 
     def abort(self) -> None:
         """Cut everybody now."""
         self._stop_listening()
-        for relay in self._relays():
+        for relay in self.site.relays:
             relay.abort()
 
     def reload(self) -> "Deferred[Row]":
@@ -108,17 +87,9 @@ class Cameo(DoorDaemon):
 
     # -- inside
 
-    def _relays(self) -> tuple[Relay, Relay]:
-        return self.responder, self.publisher
-
     def _take(self, new: CameoSettings) -> None:
         """Apply new settings to what runs; ports that came or went need a restart."""
-        self.admission.allowed, self.admission.trusted = new.allow, new.trusted
-        for relay in self._relays():
-            relay.set_limits(new.limits)
-        for outside in new.outside:
-            for factory in self._doors.get(outside.name, ()):
-                factory.door = outside.door
+        self.site.take(new)
         self._admin.settings = new.admin
         self._signals.deadline = new.limits.drain
         self._set_log_level(new.log_level)
