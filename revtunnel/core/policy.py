@@ -110,7 +110,7 @@ class AgentLimits:
     stable: float = 60.0  # seconds a link must live before the back-off starts over
     connect: float = 10.0  # seconds for a TCP connect to a server
     # net/agent_data.py
-    data_sockets: int = 4096  # data sockets at once, waiting or in use
+    data_most: int = 4096  # data sockets at once, waiting or in use
     data_dials: int = 32  # of them being connected; the rest of the tickets wait
     data_ticket: float = 25.0  # seconds after which a ticket is not worth a dial any more
 
@@ -138,7 +138,7 @@ class ServerLimits:
     pending_per_source: int = 64  # the same from one address
     handshakes: int = 200  # TLS handshakes in progress; those beyond wait, unread
     clients: int = 10_000  # client connections in all
-    clients_per_device: int = 255  # client connections to one device
+    clients_per_device: int = 4096  # client connections to one device; a link alone carries 255 at once
     pool: int = 256 * MIB  # bytes of credit beyond first_window, all links
     descriptors: float = 0.85  # share of RLIMIT_NOFILE that connections may use
     descriptors_kept: int = 32  # descriptors kept for links and the admin door in any case

@@ -118,20 +118,23 @@ class WarmPool:
         self._level *= exp(-past / self._span)
         self._burst = max(self._level, self._burst * 0.5 ** (past / HALF_LIFE))
 
-    def _spare(self, now: float) -> int:
-        """How many should wait, without a client in sight."""
-        if self._client_at is None or self.in_doubt:
-            return 0
-        if now - self._client_at >= self.limits.warm_idle:
+    def _stands_by(self, now: float) -> bool:
+        """Whether no client came for so long that none is expected."""
+        if self._client_at is not None and now - self._client_at >= self.limits.warm_idle:
             self._client_at = None
             self._level = self._burst = 0.0
+        return self._client_at is None
+
+    def _spare(self, now: float) -> int:
+        """How many should wait, without a client in sight."""
+        if self._stands_by(now) or self.in_doubt:
             return 0
         self._fade(now)
         return min(self.limits.warm_most, max(self.limits.warm, round(self._burst)))
 
     def _test(self, now: float) -> int:
         """In doubt: one socket now and then, whether they come again."""
-        if self._client_at is None or now < self._test_at:
+        if self._stands_by(now) or now < self._test_at:
             return 0
         self._test_at = now + self.limits.retry
         return 1

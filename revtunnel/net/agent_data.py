@@ -222,11 +222,11 @@ class AgentData:
 
     def wanted(self, link: WantingLink, tickets: list[bytes]) -> None:
         """The server wants a socket for each ticket."""
-        room = self.limits.data_sockets - len(self.sockets) - len(self._connecting) - len(self._tickets)
+        room = self.limits.data_most - len(self.sockets) - len(self._connecting) - len(self._tickets)
         if self._stopping:
             return
         if len(tickets) > room:
-            self._say_missing(link, f"{self.limits.data_sockets} data sockets are the limit here")
+            self._say_missing(link, f"{self.limits.data_most} data sockets are the limit here")
         until = self.now() + self.limits.data_ticket
         self._tickets.extend(_Ticket(link, ticket, until) for ticket in tickets[: max(0, room)])
         self._next()

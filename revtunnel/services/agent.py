@@ -10,21 +10,27 @@ from dataclasses import replace
 from typing import Any
 
 from twisted.application.service import IService, MultiService
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 
 from revtunnel import __version__
 from revtunnel.core.facts import ServerState, SettingsReloaded
 from revtunnel.core.handshake import AgentHandshake, AgentHello
 from revtunnel.core.keys import parse_key
 from revtunnel.core.window import CreditPool
+from revtunnel.net.agent_data import AgentData
 from revtunnel.net.agent_link import AgentLink
 from revtunnel.net.dialler import Dialler
+from revtunnel.net.ends import End
+from revtunnel.net.lean_reactor import LeanReactor
+from revtunnel.net.stages import open_end
 from revtunnel.net.uplink import Uplink
 from revtunnel.services.options import AgentOptions as Options
 from revtunnel.services.process import ExitStatus, SignalService
+from revtunnel.services.proxy_settings import headers_of
 from revtunnel.services.reporting import Reporter
 from revtunnel.services.settings import AgentSettings, SettingsError, changes
 from revtunnel.services.systemd import Notifier, NotifyService
+from revtunnel.wire.commands import Feature
 
 __all__ = ["Agent", "Options", "makeService"]
 
@@ -59,7 +65,12 @@ class Agent(MultiService):
         self._notifier = notifier
         self._key = read_key(self.settings.key_file)
         self._pool = CreditPool(POOL)
-        self._dialler = Dialler(reactor, self.settings.limits, self.settings.local)
+        self._lean = LeanReactor(reactor, self.reporter)
+        headers = headers_of(self.settings.local, self.settings.proxy_protocol)
+        self._dialler = Dialler(self._lean, self.settings.limits, self.settings.local, headers)
+        self._data = AgentData(
+            self._lean, self.settings.limits, self._dialler, self._dial_again, self.reporter
+        )
         self.uplink = self._make_uplink(self.settings)
         SignalService(reactor, self, exit_status, notifier, deadline=DRAIN).setServiceParent(self)
         NotifyService(reactor, notifier).setServiceParent(self)
@@ -72,7 +83,7 @@ class Agent(MultiService):
         self._reactor.callWhenRunning(self.uplink.start)
 
     def stopService(self) -> Any:
-        self.uplink.abort()
+        self.abort()
         self.reporter(ServerState("stopped", ""))
         return super().stopService()
 
@@ -81,11 +92,13 @@ class Agent(MultiService):
     def drain(self) -> "Deferred[None]":
         """Take no new channels; fires when the running ones have ended."""
         self.reporter(ServerState("draining", f"at most {DRAIN:g} s"))
-        return self.uplink.stop(DRAIN)
+        drained: Deferred[Any] = gatherResults([self.uplink.stop(DRAIN), self._data.drain()])
+        return drained.addCallback(lambda _: None)
 
     def abort(self) -> None:
         """Cut everything now."""
         self.uplink.abort()
+        self._data.abort()
 
     def reload(self) -> None:
         """Take new servers, limits and log level; what the agent offers needs a restart."""
@@ -99,6 +112,7 @@ class Agent(MultiService):
         if observer is not None:
             observer.set_level(new.log_level)
         self._dialler.set_limits(new.limits)
+        self._data.limits = new.limits
         self.uplink.change(new.servers, new.limits)
         self.settings = replace(self.settings, servers=new.servers, limits=new.limits, link=new.link)
         self.reporter(SettingsReloaded(tuple(live), tuple(restart), ()))
@@ -107,8 +121,13 @@ class Agent(MultiService):
 
     def _make_uplink(self, settings: AgentSettings) -> Uplink:
         return Uplink(
-            self._reactor, settings.servers, settings.limits, random.random, self._make_link, self.reporter
+            self._lean, settings.servers, settings.limits, random.random, self._make_link, self.reporter
         )
+
+    def _features(self, settings: AgentSettings) -> Feature:
+        """What its HELLO says that it has."""
+        origins = Feature.ORIGIN if self._dialler.asks_for_origins else Feature(0)
+        return origins | (Feature.DATA_SOCKETS if settings.data_sockets else Feature(0))
 
     def _make_link(self, ready: Callable[[AgentLink], None], left: Callable[[AgentLink], None]) -> AgentLink:
         settings = self.settings
@@ -118,6 +137,7 @@ class Agent(MultiService):
             settings.local,
             f"revtunnel {__version__}",
             settings.link.first_window,
+            features=self._features(settings),
         )
         handshake = AgentHandshake(hello, self._key, settings.legacy)
         return AgentLink(
@@ -130,7 +150,13 @@ class Agent(MultiService):
             self.reporter,
             ready,
             left,
+            self._data if settings.data_sockets else None,
         )
+
+    def _dial_again(self, link: AgentLink) -> "Deferred[End]":
+        """One more connection to the server of a link, for a data socket."""
+        server: Any = link.transport.getPeer()
+        return open_end(self._lean, server.host, server.port, self.settings.limits.connect)
 
 
 def makeService(options: Options) -> IService:

@@ -476,7 +476,7 @@ def test_a_failing_dial_is_said_once() -> None:
 
 def test_the_agent_s_own_limit() -> None:
     """More than it wants to have it does not bring, and says so once; clients go by the link."""
-    with DataWorld(agent=AgentLimits(data_sockets=2), data=DataLimits(wait=0.1)) as world:
+    with DataWorld(agent=AgentLimits(data_most=2), data=DataLimits(wait=0.1)) as world:
         pairs = [world.talk() for _ in range(4)]
         for client, service in pairs:
             world.carry(client, service, b"x")

@@ -312,7 +312,7 @@ def test_nobody_at_the_socket(capsys: Capture, fault: Any, status: int) -> None:
         ["explode"],
         ["devices", "plc-1"],
         ["close", "plc-1"],
-        ["close", "plc-1", "256"],
+        ["close", "plc-1", "2147483648"],
         ["close", "plc-1", "one"],
         ["kick"],
         ["kick", "plc-1", "--retry-after", "65536"],
