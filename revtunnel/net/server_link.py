@@ -235,8 +235,8 @@ class ServerLink(LinkProtocol):
 
     @property
     def door(self) -> str:
-        """Where it came in: a ticket is good at the same one only."""
-        return self.listener.rules.name
+        """Where it came in, and with which certificate: a ticket is good at the same one only."""
+        return f"{self.listener.rules.name} {self.certificate.serial if self.certificate else ''}"
 
     @property
     def takes_sockets(self) -> bool:
