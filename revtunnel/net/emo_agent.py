@@ -76,6 +76,7 @@ class EmoAgentLink(Protocol):
     server = None  # says nothing about itself
     mux = None
     retry_after = 0
+    tls = ""  # set by whoever brought the connection to TLS
 
     def __init__(
         self,

@@ -7,6 +7,8 @@ other; nothing waits for more bytes than could still be a terminator.
 Source: wire/emo.md sections 1 to 3; house.md rule 3.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 from typing import Protocol as Typing
 
@@ -18,7 +20,15 @@ from revtunnel.net.streams import ChannelSocket
 from revtunnel.wire.emo import TERMINATOR, EndFinder
 from revtunnel.wire.reasons import Ended
 
-__all__ = ["EmoChannel", "EmoDataSocket", "EmoOwner"]
+__all__ = ["EmoChannel", "EmoDataSocket", "EmoDoor", "EmoOwner"]
+
+
+@dataclass(frozen=True, slots=True)
+class EmoDoor:
+    """What a listener of kind emo serves: which port is reserved for which device and target."""
+
+    ports: Mapping[int, tuple[str, str]]
+    limits: EmoLimits = field(default_factory=EmoLimits)
 
 
 class EmoChannel:
