@@ -189,7 +189,7 @@ _DATA = (
           "are clients now and then"),
     _data("warm_most", count("sockets", 1, 1024), "sockets of one agent that wait or are on their way"),
     _data("warm_idle", seconds(1, 86400), "time without a client after which none waits"),
-    _data("wait", seconds(0, 60), "time a client waits for a socket; then it goes by the link, or is refused"),
+    _data("wait", seconds(0, 60), "time a client waits for a socket before it goes by the link"),
     _data("retry", _HOUR, "time that clients go by the link at once after no socket came"),
     _data("answer", seconds(0.1, 60), "time an agent's machine has to acknowledge a CONNECT, or four round "
           "trips if that is more; then another socket is tried"),
@@ -238,13 +238,20 @@ _AGENT = (
     Key("tls", word("auto", "yes", "no"), "auto", "auto: yes, but for a server on this machine (127.0.0.1, "
         "::1, localhost) while neither authority nor certificate is set; no: plaintext, see allow_plaintext",
         True),
-    Key("authority", path(4096, "system"), "system",
-        "certificates of those who sign the server's; system: whom this machine trusts", True),
+    Key("state_directory", path(4096, "auto", "none"), "auto",
+        "where enrolment keeps key and certificate; auto: $STATE_DIRECTORY, /var/lib/revtunnel for root, "
+        "else revtunnel in $XDG_STATE_HOME or ~/.local/state"),
+    Key("authority", path(4096, "auto", "system"), "auto",
+        "certificates of those who sign the server's; system: whom this machine trusts; auto: the one that "
+        "enrolment left where its certificate is used, else system", True),
     Key("server_name", text("name", "auto, or a host name or an address", r"[A-Za-z0-9._:-]{1,253}"), "auto",
         "whom the server's certificate must name; auto: the host of servers, as it is written there", True),
-    Key("certificate", _PEM, "none", "of the device: URI urn:revtunnel:device:SERIAL, extended key usage "
-        "clientAuth; behind it those that lead to its authority", True),
+    Key("certificate", path(4096, "auto", "none"), "auto", "of the device: URI urn:revtunnel:device:SERIAL, "
+        "extended key usage clientAuth; behind it those that lead to its authority; auto: what enrolment "
+        "left in state_directory, with its key", True),
     Key("certificate_key", _PEM, "none", "file with its private key, closed to others", True),
+    Key("renew_before", share(0.05, 0.9), "0.33",
+        "share of its life that is left when a certificate of enrolment is renewed", True),
     _TLS_LEAST,
     Key("allow_plaintext", yes_no(), "no",
         "INSECURE: with tls = no, speaks to servers on other machines all the same", True),

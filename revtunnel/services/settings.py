@@ -16,6 +16,7 @@ from revtunnel.core.policy import AgentLimits, DataLimits, EnrolmentLimits, Link
 from revtunnel.core.proxy_choice import ProxyChoice
 from revtunnel.core.senders import Network
 from revtunnel.net.credentials import private_file_fault
+from revtunnel.services.agent_files import kept_files
 from revtunnel.services.authority_settings import AuthoritySettings, authority_settings
 from revtunnel.services.inifile import (
     DEFAULT_PATH,
@@ -137,6 +138,8 @@ class AgentSettings(AgentTls):
 
     servers: tuple[tuple[str, int], ...]  # at least one
     serial: str
+    state_directory: str | None  # where enrolment keeps key and certificate; None: nowhere
+    renew_before: float  # share of a certificate's life
     key_file: str | None
     local: tuple[Offer, ...]  # at least one, names differ
     legacy: bool
@@ -329,6 +332,21 @@ def _fixed(settings: ServerSettings) -> Iterator[tuple[str, str, Name, int]]:
 NOTHING = {"authority": "system", "server_name": "auto", "certificate": "none", "certificate_key": "none"}
 
 
+def _kept(table: Table, tls: dict[str, Any], directory: str | None, host_name: str) -> dict[str, Any]:
+    """The files of TLS, with those that enrolment left where nothing else is said."""
+    files = None
+    if tls["tls"] != "no" and tls["certificate"] == "auto":
+        files = kept_files(directory, table.get("agent", "serial"), host_name)
+    found = dict(tls)
+    if tls["certificate"] == "auto":
+        found["certificate"] = files.certificate if files is not None else None
+    if tls["authority"] == "auto":
+        found["authority"] = files.authority if files is not None else None
+    if files is not None:
+        found["certificate_key"] = files.certificate
+    return found
+
+
 def load_agent(
     path: str | None = None, overrides: Mapping[Name, Any] | None = None, around: Surroundings | None = None
 ) -> AgentSettings:
@@ -345,6 +363,9 @@ def load_agent(
     _check_agent(table, key_file)
     tls = {field.name: table.get("agent", field.name) for field in fields(AgentTls)}
     tls = {key: None if value == NOTHING.get(key) else value for key, value in tls.items()}
+    state = table.get("agent", "state_directory")
+    state = {"auto": around.state_directory(), "none": None}.get(state, state)
+    tls = _kept(table, tls, state, around.host_name)
     check_headers(table)
     proxy = agent_proxy(table, around.environ)
     credentials = table.get("agent", "proxy_credentials")
@@ -356,6 +377,8 @@ def load_agent(
         **{name: table.get("agent", name) for name in names},
         **tls,
         serial=serial,
+        state_directory=state,
+        renew_before=table.get("agent", "renew_before"),
         key_file=key_file,
         proxy=proxy,
         proxy_credentials=None if credentials == "none" else credentials,

@@ -387,6 +387,8 @@ def test_agent_settings(tmp_path: Path) -> None:
     assert load_agent(str(path), None, HERE) == AgentSettings(
         servers=(("gate", 2065),),
         serial="plc-7",
+        state_directory="/var/lib/revtunnel",
+        renew_before=0.33,
         key_file=None,
         local=(Offer("tcp-23", Target("10.41.51.152", 23)),),
         legacy=True,
