@@ -22,6 +22,7 @@ from revtunnel.core.channel import Channel, State
 from revtunnel.core.mux import Data, EndOfFile, Happening, Mux, Over
 from revtunnel.core.policy import LinkLimits
 from revtunnel.core.turns import Pace
+from revtunnel.net.end_transport import EndTransport
 from revtunnel.net.streams import IStream
 from revtunnel.net.tcp_info import silence
 from revtunnel.wire.errors import RemoteError
@@ -33,6 +34,7 @@ __all__ = ["USER_TIMEOUT", "LinkProtocol", "tune", "written_address"]
 NOTSENT = 128 * 1024  # bytes the kernel may hold unsent (TCP_NOTSENT_LOWAT): more would delay a keystroke
 USER_TIMEOUT = 45.0  # seconds that sent bytes may stay unacknowledged, or untaken by a living peer
 LOOK = 64  # frames between two looks at the time of a turn
+READ = 256 * 1024  # bytes that one reading takes, where the transport lets us choose
 PARTING = 2.0  # seconds a refused or failed link gets to take its GOAWAY
 
 
@@ -98,6 +100,8 @@ class LinkProtocol(Protocol):
         self.transport.setTcpNoDelay(True)
         self.transport.setTcpKeepAlive(True)
         tune(self.handle)
+        if isinstance(self.transport, EndTransport):
+            self.transport.read_size = READ
         # a pull producer is asked whenever the transport is empty: our own quantum is the whole buffer
         self.transport.registerProducer(self, False)
         self._set_timer(max(0.0, self.since + self.limits.handshake - now))

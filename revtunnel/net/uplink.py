@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.internet.protocol import ClientFactory
 from twisted.python.failure import Failure
@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from revtunnel.core.backoff import Backoff
 from revtunnel.core.facts import LinkDown, LinkUp, Report, ServerState
 from revtunnel.core.policy import AgentLimits
+from revtunnel.net.addresses import is_literal
 from revtunnel.net.agent_link import AgentLink
 from revtunnel.net.ends import said
 
@@ -126,8 +127,11 @@ class Uplink:
     def _plain(
         self, host: str, port: int, timeout: float, make: Callable[[], AgentLink]
     ) -> "Deferred[AgentLink]":
-        """The shortest way there is."""
-        found: Deferred[AgentLink] = HostnameEndpoint(self._reactor, host, port, timeout=timeout).connect(
+        """The shortest way there is; for an address, HostnameEndpoint would add 0.3 s to a refused dial."""
+        kind: Any = HostnameEndpoint
+        if is_literal(host):
+            kind = TCP6ClientEndpoint if ":" in host else TCP4ClientEndpoint
+        found: Deferred[AgentLink] = kind(self._reactor, host, port, timeout=timeout).connect(
             _LinkFactory(make)
         )
         return found
