@@ -1,0 +1,211 @@
+"""The way out through an HTTP proxy, and PROXY headers at both ends, with real daemons and haproxy."""
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from revtunnel.core.proxy_choice import ProxyChoice, parse_proxy
+from revtunnel.net.ends import End, said
+from revtunnel.net.http_proxy import ProxyError, open_way
+from revtunnel.net.stages import read_some
+from revtunnel.wire.proxy_header import VERSIONS, ProxyHeader, decode_header
+from tests.support.daemons import Lab, Server
+from tests.support.epoll import Loop, own_reactor
+from tests.support.haproxy import INSTALLED, Haproxy
+from tests.support.http_proxies import ANSWERS, HttpProxy
+from tests.support.services import Banner, Echo, Service
+from tests.support.traffic import connect, read_exactly
+
+pytestmark = pytest.mark.slow
+needs_haproxy = pytest.mark.skipif(not INSTALLED, reason="haproxy is not installed")
+
+
+def ask(sock: socket.socket, data: bytes) -> bytes:
+    """What a service that echoes says to it."""
+    sock.sendall(data)
+    return read_exactly(sock, len(data))
+
+
+# ---- the step by itself
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    with own_reactor() as loop:
+        yield loop
+
+
+def way(loop: Loop, proxy: HttpProxy, service: Service, seconds: float = 10.0) -> "Deferred[End]":
+    """A connection to a service by a proxy."""
+    return open_way(loop.reactor, ProxyChoice(parse_proxy(proxy.url)), *service.address, seconds)
+
+
+@pytest.mark.parametrize("manner", ["connects", "splits", "waits"])
+def test_no_byte_of_the_server_is_lost(loop: Loop, manner: str) -> None:
+    """Whether its first bytes come with the proxy's answer or behind it, whatever the cuts."""
+    with Banner() as service, HttpProxy(manner) as proxy:
+        end = loop.wait(way(loop, proxy, service))
+        assert end.peer == service.target
+        heard = b""
+        while len(heard) < len(service.text):
+            heard += loop.wait(Deferred.fromCoroutine(read_some(loop.reactor, end)))
+        assert heard == service.text
+        end.abort()
+        assert proxy.record.count("CONNECT", service.target) == 1
+
+
+@pytest.mark.parametrize("manner", sorted(ANSWERS))
+def test_a_proxy_that_does_not_connect(loop: Loop, manner: str) -> None:
+    """One sentence that names it."""
+    with Echo() as service, HttpProxy(manner) as proxy:
+        with pytest.raises(ProxyError, match=f"proxy {proxy.url}: "):
+            loop.wait(way(loop, proxy, service))
+        assert service.accepted == 0
+
+
+def test_a_silent_proxy_has_the_callers_time(loop: Loop) -> None:
+    """And no more; its address is in the words."""
+    with Echo() as service, HttpProxy("silent") as proxy:
+        with pytest.raises(TimeoutError) as caught:
+            loop.wait(way(loop, proxy, service, 0.2))
+        assert said(caught.value) == f"{proxy.target} did not answer in 0.2 s"
+        proxy.record.wait("ended", 1)
+
+
+def test_a_proxy_that_is_not_there(loop: Loop) -> None:
+    """It is the proxy that refused, not the server."""
+    with Echo() as service:
+        with HttpProxy() as proxy:
+            pass
+        with pytest.raises(ProxyError, match=f"proxy {proxy.url}: .*refused"):
+            loop.wait(way(loop, proxy, service))
+
+
+# ---- PROXY headers
+
+
+def works(server: Server) -> None:
+    """A client reaches the service."""
+    with connect(server.client_port("plc-7", "echo")) as client:
+        assert ask(client, b"hello") == b"hello"
+
+
+class Headed(Service):
+    """Reads a header, keeps it in ``headers`` and echoes what follows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.headers: list[ProxyHeader] = []
+
+    def serve(self, sock: socket.socket, number: int) -> None:
+        """Read the header byte by byte, then echo."""
+        data = b""
+        while (header := decode_header(data, VERSIONS["any"], 4096)) is None:
+            data += read_exactly(sock, 1)
+        self.headers.append(header)
+        self.record.add("header", number)
+        while more := sock.recv(65536):
+            sock.sendall(more)
+
+
+@contextlib.contextmanager
+def client_from(source: str, port: int) -> Iterator[socket.socket]:
+    """A client with an address of its own."""
+    with socket.create_connection(("127.0.0.1", port), 10, (source, 0)) as client:
+        yield client
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_a_service_knows_the_client_of_its_channel(lab: Lab, version: str) -> None:
+    """With what is shipped: the client's own address, and the port that it dialled, before its first byte."""
+    with Headed() as service:
+        settings = {"agent": {"proxy_protocol": f"web={version}"}}
+        server, _ = lab.pair(agent_settings=settings, web=service.target)
+        port = server.client_port("plc-7", "web")
+        for source in ("127.0.0.1", "127.0.0.9"):
+            with client_from(source, port) as client:
+                assert ask(client, b"hello") == b"hello"
+                origin = service.headers[-1].origin
+                assert origin == (*client.getsockname(), "127.0.0.1", port)
+
+
+BALANCED = {"proxy_protocol": "any", "proxy_from": "127.0.0.1"}
+
+
+def told(server: Server, event: str, **fields: Any) -> dict[str, Any]:
+    """The newest event of the server's log."""
+    return server.wait_event(event, **fields)
+
+
+@needs_haproxy
+@pytest.mark.parametrize(
+    "option", ["send-proxy", "send-proxy-v2", "send-proxy-v2 proxy-v2-options unique-id,crc32c"]
+)
+def test_clients_behind_haproxy(lab: Lab, tmp_path: Path, option: str) -> None:
+    """Server and service see the client's address, not haproxy's, and the port that it dialled there."""
+    with Headed() as service:
+        settings = {"agent": {"proxy_protocol": "web=v2"}}
+        server, _ = lab.pair({"pool default": BALANCED}, settings, web=service.target)
+        port = server.client_port("plc-7", "web")
+        with (
+            Haproxy(tmp_path, [port], option) as haproxy,
+            client_from("127.0.0.9", haproxy.ports[0]) as client,
+        ):
+            assert ask(client, b"hello" * 1000) == b"hello" * 1000
+            origin = service.headers[-1].origin
+            assert origin == (*client.getsockname(), "127.0.0.1", haproxy.ports[0])
+            host, number = client.getsockname()
+            told(server, "channel-opened", peer=f"{host}:{number}")
+
+
+@needs_haproxy
+@pytest.mark.parametrize("option", ["send-proxy", "send-proxy-v2"])
+def test_agents_behind_haproxy(lab: Lab, tmp_path: Path, option: str) -> None:
+    """The link's peer is the agent's own address; a stranger without a header gets nothing."""
+    with Echo() as echo:
+        server = lab.server({"listener main": BALANCED}).start()
+        with Haproxy(tmp_path, [server.port], option) as haproxy:
+            servers = [f"127.0.0.1:{haproxy.ports[0]}"]
+            lab.agent(server, servers=servers, offers={"echo": echo.target}).start()
+            works(server)
+            peer = server.wait_link("plc-7")["peer"]
+            assert peer.startswith("127.0.0.1:")
+            assert peer != f"127.0.0.1:{haproxy.ports[0]}"
+            with connect(server.port) as stranger:
+                stranger.sendall(b"\0\0\4\0")  # LISTEN
+                assert _ended(stranger)
+            refused = told(server, "link-refused", reason="proxy-header")
+            assert "no PROXY protocol header" in refused["detail"]
+
+
+def _ended(sock: socket.socket) -> bool:
+    """Whether the other side lets go without a word."""
+    sock.settimeout(10)
+    try:
+        return sock.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+def test_who_is_not_named_is_refused_with_or_without_a_header(lab: Lab) -> None:
+    """At client ports as at agents' doors; the log names the port's device and target."""
+    nobody = {"proxy_protocol": "any", "proxy_from": "127.0.0.77"}
+    with Echo() as echo:
+        server, _ = lab.pair({"pool default": nobody}, echo=echo.target)
+        port = server.client_port("plc-7", "echo")
+        for said_first in (b"", b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"):
+            with connect(port) as client:
+                with contextlib.suppress(OSError):
+                    client.sendall(said_first)
+                assert _ended(client)
+        refused = told(server, "client-refused", count=2)
+        assert (refused["reason"], refused["serial"], refused["target"]) == ("not-allowed", "plc-7", "echo")
+        with client_from("127.0.0.77", port) as balancer:
+            balancer.sendall(b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\nhello")
+            assert read_exactly(balancer, 5) == b"hello"
+        told(server, "channel-ended", peer="192.0.2.1:1")
