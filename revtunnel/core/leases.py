@@ -242,6 +242,10 @@ class Leases:
         """The lease of one use."""
         return self._table.find(Use(serial, target))
 
+    def reserved(self, serial: str, target: str) -> int | None:
+        """The port that the settings reserve for one use, held or not."""
+        return self._table.reserved_port(Use(serial, target))
+
     def leases_of(self, serial: str) -> list[Lease]:
         """The leases of one device."""
         return self._table.of_serial(serial)

@@ -25,8 +25,18 @@ _Value = TypeVar("_Value")
 
 
 def weight_of(limits: PenaltyLimits, reason: str) -> float:
-    """Seconds that a refusal costs its source, by its word; 0.0 for what is nobody's fault."""
-    weights = {"denied": limits.authentication, "silent": limits.silence, "protocol": limits.garbage}
+    """Seconds that a refusal costs its source, by its word; 0.0 for what is nobody's fault.
+
+    Tickets of data sockets are not counted: those of a link that was just lost fail in honest hands, many at
+    a time, and their agent could not come back.
+    """
+    weights = {
+        "denied": limits.authentication,
+        "certificate": limits.authentication,
+        "silent": limits.silence,
+        "protocol": limits.garbage,
+        "tls": limits.garbage,
+    }
     return weights.get(reason, 0.0)
 
 
@@ -51,7 +61,8 @@ class Penalties:
         self._sources: OrderedDict[Network, _Source] = OrderedDict()
         self._serials: OrderedDict[str, _Serial] = OrderedDict()
 
-    def __len__(self) -> int:
+    @property
+    def known(self) -> int:
         """Sources that failed of late, refused or not."""
         return len(self._sources)
 

@@ -7,9 +7,11 @@ An open socket whose lease went to another use goes with it: Twisted holds a por
 Source: house.md (leases, listener); faults.md H9, N3, C10; issue "absent = close or refuse" ours.
 """
 
+import contextlib
 import errno
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort, IReactorTCP
@@ -24,6 +26,13 @@ from revtunnel.net.headed import Refused
 __all__ = ["ClientPorts", "OpenPort"]
 
 PAGE = 200  # leases looked at in one step
+TRIES = 256  # ports asked for by number, one after the other, where a record names them
+
+Ranges = tuple[tuple[int, int], ...]  # first and last port of each
+
+
+def _has(ranges: Ranges, port: int) -> bool:
+    return any(low <= port <= high for low, high in ranges)
 
 
 def _socket_of(lease: Lease) -> tuple[int, str, str]:
@@ -87,12 +96,17 @@ class ClientPorts:
         """Close one listener, if it is open; its promise stays."""
         self._close((serial, name))
 
-    def open(self, factory: ClientFactory, pool: str, now: float) -> OpenPort | None:
-        """Open the port of a target, the one it had before if possible; None, and reported, without one."""
+    def open(
+        self, factory: ClientFactory, pool: str, now: float, ranges: Ranges | None = None
+    ) -> OpenPort | None:
+        """Open the port of a target, the one it had before if possible; None, and reported, without one.
+
+        ``ranges``: the ports that its device may have; None is any.
+        """
         use = (factory.serial, factory.name)
         there = self._open.get(use)
         try:
-            lease = self.leases.open(factory.serial, factory.name, now, pool)
+            lease = self._promise(use, pool, now, ranges)
             if there is not None and there.lease.port == lease.port:
                 there.lease, there.factory.target = lease, factory.target
                 return there
@@ -153,6 +167,30 @@ class ClientPorts:
         """Take no more clients anywhere; the promises stay."""
         for use in list(self._open):
             self._close(use)
+
+    def _promise(self, use: tuple[str, str], pool: str, now: float, ranges: Ranges | None) -> Lease:
+        """The lease of a target, with a port of ``ranges``.
+
+        Raises:
+            LeaseError: there is none; what the target held is given back.
+        """
+        if ranges is None:
+            return self.leases.open(*use, now, pool)
+        held = self.leases.find(*use)
+        if held is not None and _has(ranges, held.port):
+            held = self.leases.open(*use, now, pool)
+            if _has(ranges, held.port):
+                return held
+        if held is not None:
+            self._close(use)
+            self.leases.release(held, now)
+        fixed = self.leases.reserved(*use)
+        free = (port for low, high in ranges for port in range(low, high + 1) if self.leases.at(port) is None)
+        for port in islice(free, TRIES) if fixed is None else (fixed,) * _has(ranges, fixed):
+            with contextlib.suppress(LeaseError):
+                return self.leases.open(*use, now, pool, wanted=port)
+        allowed = ", ".join(f"{low}-{high}" for low, high in ranges)
+        raise LeaseError(f"none of the ports that its record allows, {allowed}, is free in pool {pool}")
 
     def _bind(self, lease: Lease, factory: ClientFactory, now: float) -> OpenPort:
         while (inherited := self._close_displaced(lease)) is None:

@@ -22,12 +22,15 @@ from revtunnel.core.facts import (
     LinkDown,
     LinkRefused,
     LinkUp,
+    ListenerRefused,
     PeerGlitch,
     Report,
 )
+from revtunnel.core.gate import Gate
 from revtunnel.core.handshake import Denied, ServerUp
 from revtunnel.core.keys import Verifier
 from revtunnel.core.policy import DataLimits, ServerLimits
+from revtunnel.core.records import Records
 from revtunnel.core.window import CreditPool
 from revtunnel.net.client_ports import ClientPorts
 from revtunnel.net.clients import ClientFactory, ClientSocket
@@ -63,8 +66,10 @@ class Switchboard:
         random_bytes: Callable[[int], bytes],
         report: Report,
         descriptors: int,
+        gate: Gate | None = None,
     ) -> None:
         self.limits = limits
+        self.gate = gate or Gate(lambda: 0.0)
         self.ports = ports
         self.registry: Registry[ServerLink] = Registry(limits)
         self.links: set[ServerLink] = set()
@@ -114,18 +119,21 @@ class Switchboard:
         source = peer.rpartition(":")[0]
         reason = ""
         limits = self.limits
+        penalty = self.gate.stranger(peer, self._clock.seconds())
         expected = self.data.expected(source)  # data sockets that we asked for
         if (
             len(self._strangers) >= self.limits.pending + expected
             or self._pending[source] >= self.limits.pending_per_source + expected
         ):
             reason = "overloaded"
+        elif penalty:
+            reason = "penalty"
         elif self.draining:
             reason = "stopping"
         elif self._sockets() >= self._descriptors + limits.descriptors_kept:
             reason = "descriptors"
         if reason:
-            self.report(LinkRefused(listener.rules.name, peer, "", reason, "not even read"))
+            self.report(LinkRefused(listener.rules.name, peer, "", reason, penalty or "not even read"))
             return None
         nonce = self._random_bytes(32)
         link = ServerLink(self._clock, listener, self, self._key_of, nonce, self._pool, self.report)
@@ -145,6 +153,7 @@ class Switchboard:
         now = self._clock.seconds()
         if self.draining:
             raise Denied(GoAway.STOPPING, "the server is stopping", up.serial)
+        self.gate.device(up.serial, link.peer, now)
         offers = up.hello.offers if up.hello is not None else link.listener.mappings
         try:
             old = self.registry.arrive(up.serial, link, now, up.authenticated, link.listener.newest, offers)
@@ -172,11 +181,7 @@ class Switchboard:
                 link.tls,
             )
         )
-        device = self.registry.get(link.serial)
-        offers = device.offers if device is not None else ()
-        for offer in offers:
-            self.ports.open(self._client_factory(link.serial, offer), listener.pool, now)
-        self.ports.withdraw(link.serial, {offer.name for offer in offers}, now)
+        self._open_ports(link, now)
         if link.takes_sockets and listener.data != "link":
             link.data = self.data.pool(link, listener.data == "socket", partial(self._by_link, link))
 
@@ -195,6 +200,21 @@ class Switchboard:
             link.fail("ticket", str(error), None)
         else:
             self.data.attached(pool, ticket, end)
+
+    def _open_ports(self, link: ServerLink, now: float) -> None:
+        """Let clients in to what the device offers and its record allows, and to nothing else."""
+        device = self.registry.get(link.serial)
+        offers = device.offers if device is not None else ()
+        allowed = self.gate.offers(link.serial, offers)
+        for offer in offers:
+            if offer in allowed:
+                factory = self._client_factory(link.serial, offer)
+                ranges = self.gate.records.of(link.serial).ports
+                self.ports.open(factory, link.listener.pool, now, ranges)
+            else:
+                detail = f"its record does not allow {offer.target}"
+                self.report(ListenerRefused(link.serial, offer.name, detail))
+        self.ports.withdraw(link.serial, {offer.name for offer in allowed}, now)
 
     def leaving(self, link: ServerLink) -> None:
         """The agent takes no new channels; what runs goes on until it closes the link."""
@@ -215,6 +235,8 @@ class Switchboard:
 
     def refused(self, link: ServerLink, reason: str, detail: str) -> None:
         self._no_stranger(link)
+        shaken = link.handshake is not None
+        self.gate.failed(link.peer, reason, link.serial, shaken, self._clock.seconds())
         self.report(LinkRefused(link.listener.rules.name, link.peer, link.serial, reason, detail))
 
     # -- clients
@@ -238,9 +260,12 @@ class Switchboard:
             return "draining"
         if link is None or link.mux is None or device is None:
             return "device-absent"
+        running = link.mux.running + self.data.running(client.serial)
+        refusal = self.gate.client(client.serial, client.peer, link.listener.pool, running)
+        if refusal:
+            return refusal
         if self._sockets() > self._descriptors and not self.data.give_way():
             return "descriptors"
-        running = link.mux.running + self.data.running(client.serial)
         full = running >= self.limits.clients_per_device and (link.mux.free_numbers or link.data)
         if self.clients > self.limits.clients or full:  # without a free number it waits for one
             return "too-many-clients"
@@ -302,10 +327,43 @@ class Switchboard:
 
     def close_channel(self, serial: str, number: int, detail: str) -> bool:
         """End one channel with a reset; False: there is none."""
-        device = self.registry.get(serial)
-        if self.data.close_channel(serial, number, Ended.OPERATOR, detail):
+        return self._end_channel(serial, number, Ended.OPERATOR, detail)
+
+    def _end_channel(self, serial: str, number: int, reason: Ended, detail: str) -> bool:
+        if self.data.close_channel(serial, number, reason, detail):
             return True
-        return bool(device and device.link and device.link.close_channel(number, Ended.OPERATOR, detail))
+        device = self.registry.get(serial)
+        return bool(device and device.link and device.link.close_channel(number, reason, detail))
+
+    def set_records(self, records: Records) -> None:
+        """Other records from now on; what they allow no more is cut."""
+        self.gate.records = records
+        self.end_expired()
+        now = self._clock.seconds()
+        for link in list(self.links):
+            self._open_ports(link, now)
+        for row in self.running():
+            lease = self.ports.leases.find(row.serial, row.target)
+            device = self.registry.get(row.serial)
+            offers = device.offers if device is not None else ()
+            refusal = self.gate.stream(
+                row.serial,
+                row.client,
+                "" if lease is None else lease.pool,
+                [offer for offer in offers if offer.name == row.target],
+            )
+            if refusal:
+                self._end_channel(row.serial, row.number, Ended.NOT_ALLOWED, refusal)
+
+    def end_expired(self) -> None:
+        """End the devices whose record is over; to be asked every second or so."""
+        if not self.gate.something_ended():
+            return
+        detail = "its record is over"
+        for link in [link for link in self.links if self.gate.expired(link.serial)]:
+            link.dismiss("expired", detail, GoAway.DENIED)
+        for serial in {row.serial for row in self.running() if self.gate.expired(row.serial)}:
+            self.data.end_all(Ended.NOT_ALLOWED, detail, serial)
 
     def running(self, serial: str | None = None, link: ServerLink | None = None) -> list[Running]:
         """The running channels of one device, or all, by serial and number; ``link``: on no other link."""

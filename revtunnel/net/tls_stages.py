@@ -26,12 +26,13 @@ from revtunnel.net.stages import Stage, readable, writable
 __all__ = ["Secured", "TlsDesk", "TlsDoor", "TlsFailed", "dial_tls"]
 
 HANDSHAKE = 0x16  # first byte of a TLS connection: a record with a ClientHello
+CROWDED = "its turn for a TLS handshake did not come"
 PARTING = 1.0  # seconds that a refused agent gets to take its alert
 DROPS = 8  # records of a refused agent that are read and dropped meanwhile
 
 
 class TlsFailed(ConnectionError):
-    """No TLS with this peer. ``reason`` is a word: "certificate", "tls", "lost"."""
+    """No TLS with this peer. ``reason`` is a word: "certificate", "tls", "lost", "overloaded"."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(errno.EPROTO, detail)
@@ -112,6 +113,8 @@ class TlsDesk:
 
         def too_late(result: Any, timeout: float) -> Any:
             waited = isinstance(result, Failure) and result.check(CancelledError)
+            if waited and stage[0] == CROWDED:  # ours, not the agent's
+                return Failure(TlsFailed("overloaded", f"{CROWDED} in {timeout:g} s"))
             return Failure(TimeoutError(f"{stage[0]} in {timeout:g} s")) if waited else result
 
         serving = Deferred.fromCoroutine(self._serve(end, identity, stage))
@@ -120,7 +123,7 @@ class TlsDesk:
     async def _serve(self, end: End, identity: Identity, stage: list[str]) -> Secured:
         try:
             await self._first_byte(end)
-            stage[0] = "its turn for a TLS handshake did not come"
+            stage[0] = CROWDED
             await self._turn()
             stage[0] = "it did not finish its TLS handshake"
             try:

@@ -27,6 +27,7 @@ from twisted.internet.protocol import Factory
 from zope.interface import implementer
 
 from revtunnel.core.facts import ChannelEnded, Fact
+from revtunnel.core.gate import Gate
 from revtunnel.core.handshake import AgentHandshake, AgentHello, ListenerRules, ServerHello
 from revtunnel.core.keys import Verifier
 from revtunnel.core.leases import Leases
@@ -222,6 +223,7 @@ class World:
         keys: dict[str, Verifier] | None = None,
         heartbeat: bool = True,
         start: bool = True,
+        gate: Gate | None = None,
     ) -> None:
         self.wire = wire
         self.reactor = MemoryReactor()
@@ -248,6 +250,7 @@ class World:
             self._nonce,
             self._report,
             descriptors,
+            gate,
         )
         for offer in offers:
             self.add_service(offer)
