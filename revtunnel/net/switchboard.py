@@ -111,6 +111,7 @@ class Switchboard:
         def done(found: Secured) -> None:
             link.secured(found)
             EndTransport(self._reactor, found.end, link).start()
+            link.peer = found.end.peer  # a load balancer may have said who it is
 
         link.securing = securing = self._tls.serve(plain, identity, link.limits.handshake)
         securing.addCallbacks(done, link.turned_away)
