@@ -50,7 +50,7 @@ class PeerLeft(Fact):
     relay: str
     peer: str
     identity: str
-    reason: str  # a word: "lost", "replaced", "protocol", "silent", "no-server", "stopping", "operator"
+    reason: str  # a word: "lost", "protocol", "silent", "no-server", "stopping", "operator"
     detail: str
     seconds: float
     messages_from_peer: int
@@ -72,7 +72,7 @@ class PeerRefused(Fact):
 
 @dataclass(frozen=True, slots=True)
 class NameReplaced(Fact):
-    """A newer connection took over a name; the older one was cut."""
+    """A newer connection took over a name; the older one has it again when the newer one is gone."""
 
     word = "name-replaced"
     severity = Severity.WARN

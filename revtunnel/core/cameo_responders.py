@@ -6,7 +6,11 @@ everybody else brought a name. A client reaches names only; a name reaches every
 
 Clients are not let in (they get no READY) before the CAMEO server is there: their first request waits in
 their own socket, which forgets it when they do. When the server goes, REQ sockets that talk to it are parted
-in order and come back to wait likewise. The newest local holder of a name has it.
+in order and come back to wait likewise.
+
+The newest local holder of a name has it: an older connection may be half dead. It is left alone all the same,
+for a living one that was cut would come back at once and be the newest; it has the name again when the newer
+one is gone.
 
 Source: wire/cameo.md sections 1 and 5; faults.md Z4.
 """
@@ -50,16 +54,15 @@ class Responders:
         self.counts: Counter[str] = Counter()
         self.unroutable: Counter[str] = Counter()
         self.server_since: float | None = None
+        self._older: dict[bytes, list[Peer]] = {}  # holders of a name that a newer one has
         self._told: set[bytes] = set()
         self._random_bytes = random_bytes
         self._report = report
 
     # -- coming and going
 
-    def join(
-        self, peer: Peer, socket_type: str, identity: bytes, now: float
-    ) -> tuple[list[Peer], Peer | None]:
-        """A peer said READY: the peers to let in now, and the one whose name it took over.
+    def join(self, peer: Peer, socket_type: str, identity: bytes, now: float) -> list[Peer]:
+        """A peer said READY: the peers to let in now.
 
         Raises:
             RemoteError: it may not have a name.
@@ -71,24 +74,34 @@ class Responders:
         peer.envelope = _EMPTY + encode_more(peer.identity) + _EMPTY
         older = self.peers.get(peer.identity)
         if older is not None:
+            self._older.setdefault(identity, []).append(older)
             self._report(NameReplaced("responder", shown(identity), peer.address, older.address))
         self.peers[peer.identity] = peer
         self._told.discard(peer.identity)
         if peer.identity == SERVER:
-            return [peer, *self._server_came(peer, now)], older
+            return [peer, *self._server_came(peer, now)]
         if not identity and SERVER not in self.peers:
             self.waiting[peer] = None
-            return [], older
-        return [peer], older
+            return []
+        return [peer]
 
     def leave(self, peer: Peer, now: float) -> list[Peer]:
         """A peer is gone; the peers to be parted with for that."""
         self.waiting.pop(peer, None)
-        if self.peers.get(peer.identity) is not peer:
+        older = self._older.get(peer.identity, [])
+        if peer in older:
+            older.remove(peer)
+        elif self.peers.get(peer.identity) is not peer:
             return []
-        del self.peers[peer.identity]
-        if peer.identity != SERVER:
-            return []
+        elif older:
+            self.peers[peer.identity] = older.pop()
+        else:
+            del self.peers[peer.identity]
+        if not older:
+            self._older.pop(peer.identity, None)
+        return [] if peer.identity != SERVER or SERVER in self.peers else self._server_left(peer, now)
+
+    def _server_left(self, peer: Peer, now: float) -> list[Peer]:
         since = now if self.server_since is None else self.server_since
         self._report(CameoServerGone(peer.address, round(now - since, 3)))
         self.server_since = None

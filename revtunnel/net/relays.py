@@ -179,12 +179,10 @@ class ResponderRelay(Relay):
         """A peer said READY: let it in, or have it wait for the CAMEO server."""
         assert owner.peer is not None
         try:
-            entering, older = self.responders.join(owner.peer, socket_type, identity, self.clock.seconds())
+            entering = self.responders.join(owner.peer, socket_type, identity, self.clock.seconds())
         except RemoteError as error:
             raise NameNotAllowed(str(error)) from None
         self._say_joined(owner.peer, waits=not entering)
-        if older is not None:
-            older.owner.cut("replaced")
         for peer in entering:
             peer.owner.let_in()
 

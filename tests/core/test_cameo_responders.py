@@ -36,11 +36,9 @@ class Site:
 
     def join(self, peer: Peer, kind: str = "REQ", identity: bytes = b"") -> list[Peer]:
         """A peer says READY; who is let in."""
-        entering, older = self.relay.join(peer, kind, identity, self.now)
+        entering = self.relay.join(peer, kind, identity, self.now)
         for each in entering:
             each.ready = True
-        if older is not None:
-            assert self.relay.leave(older, self.now) == []
         return entering
 
     def server(self) -> Peer:
@@ -123,14 +121,24 @@ def test_names_from_local_peers_only(identity: bytes) -> None:
 
 
 def test_the_newest_local_holder_of_a_name_wins() -> None:
-    """The older connection may be half dead; its end does not take the name away from the newer one."""
+    """The older connection may be half dead: its end changes nothing, that of the newer gives it the name."""
     site = Site()
     older, newer = site.server(), a_peer("127.0.0.1:10")
     site.join(newer, "ROUTER", SERVER)
     assert site.relay.peers[SERVER] is newer
     assert site.seen(NameReplaced) == [NameReplaced("responder", "0:0", "127.0.0.1:10", older.address)]
-    assert site.send(site.client(), b"", SERVER, b"", b"x") is newer
+    client = site.client()
+    assert site.send(client, b"", SERVER, b"", b"x") is newer
+    assert site.send(older, b"", client.identity, b"", b"an answer of before") is client
+    newest = a_peer("127.0.0.1:11")
+    site.join(newest, "ROUTER", SERVER)
+    assert site.relay.leave(newer, 0.0) == []
+    assert site.send(client, b"", SERVER, b"", b"x") is newest
+    assert site.relay.leave(newest, 0.0) == []
+    assert site.send(client, b"", SERVER, b"", b"x") is older
     assert site.seen(CameoServerGone) == []
+    assert site.relay.leave(older, 0.0) == [client]
+    assert len(site.seen(CameoServerGone)) == 1 and not site.relay._older
 
 
 def test_no_lost_first_request() -> None:
