@@ -17,23 +17,22 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import NamedTuple
 
+from revtunnel.core.hellos import (
+    NONCE_SIZE,
+    PROOF_ENTRY,
+    AgentHello,
+    ServerHello,
+    decode_agent_hello,
+    decode_server_hello,
+    encode_agent_hello,
+    encode_server_hello,
+)
 from revtunnel.core.keys import DUMMY, Verifier, check_device, prove_device, prove_server, verifier_of
 from revtunnel.core.policy import LinkLimits
-from revtunnel.wire.commands import (
-    MAX_CREDIT,
-    VERSION,
-    Command,
-    Feature,
-    Tlv,
-    decode_goaway,
-    decode_tlvs,
-    encode_tlvs,
-)
+from revtunnel.wire.commands import VERSION, Command, decode_goaway
 from revtunnel.wire.errors import RemoteError
-from revtunnel.wire.frames import HEADER_SIZE, MAX_PAYLOAD, Frame, encode_frame
+from revtunnel.wire.frames import HEADER_SIZE, Frame, encode_frame
 from revtunnel.wire.reasons import GoAway
-from revtunnel.wire.serials import parse_serial
-from revtunnel.wire.targets import Offer, parse_offer
 
 __all__ = [
     "AgentHandshake",
@@ -45,15 +44,15 @@ __all__ = [
     "ServerHandshake",
     "ServerHello",
     "ServerUp",
+    "decode_agent_hello",
+    "decode_server_hello",
+    "encode_agent_hello",
+    "encode_server_hello",
 ]
 
-_NONE, _KNOWN = Feature(0), Feature.DATA_SOCKETS | Feature.ORIGIN
 LISTEN = encode_frame(Command.LISTEN, 0)
 PROBE = encode_frame(Command.HELLO, VERSION)
 MAX_HELLO = 20_000  # bytes: 64 offers of 257 and the rest
-NONCE_SIZE = 32
-PROOF_ENTRY = 2 + 32  # bytes at the end of the server's HELLO
-LEAST_DATA = 1024  # bytes of DATA in one frame that everybody has to take
 ODD_LISTEN = 255  # bytes of payload that are skipped behind a LISTEN
 FROM_DEVICE = frozenset((Command.CLOSE, Command.DATA))  # instead of HELLO: a legacy device
 FROM_SERVER = frozenset(
@@ -64,9 +63,7 @@ FROM_SERVER = frozenset(
 class Denied(RemoteError):
     """The link is refused; ``reason`` and ``told`` go to the agent, ``word`` and the text to our own log."""
 
-    def __init__(
-        self, reason: GoAway, detail: str, serial: str = "", told: str = "", word: str = ""
-    ) -> None:
+    def __init__(self, reason: GoAway, detail: str, serial: str = "", told: str = "", word: str = "") -> None:
         super().__init__(detail)
         self.reason = reason
         self.word = word or reason.word
@@ -96,43 +93,6 @@ class ListenerRules:
     legacy_serial: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class AgentHello:
-    """What an agent says of itself."""
-
-    serial: str
-    nonce: bytes
-    offers: tuple[Offer, ...]
-    software: str = ""
-    first_window: int = 65536
-    largest_data: int = 65535
-    features: Feature = _NONE
-
-    @property
-    def origins(self) -> bool:
-        """Whether ORIGIN is among its features."""
-        return Feature.ORIGIN in self.features
-
-
-@dataclass(frozen=True, slots=True)
-class ServerHello:
-    """What a server says when it accepts."""
-
-    name: str = ""
-    software: str = ""
-    first_window: int = 65536
-    largest_data: int = 65535
-    keepalive: float = 25.0
-    spread: float = 1.0
-    features: Feature = _NONE
-    proof: bytes = b""
-
-    @property
-    def origins(self) -> bool:
-        """Whether ORIGIN is among its features."""
-        return Feature.ORIGIN in self.features
-
-
 class ServerUp(NamedTuple):
     """The agent passed; ``hello`` is None for a legacy device."""
 
@@ -148,119 +108,9 @@ class AgentUp(NamedTuple):
     first: Frame | None
 
 
-def _number(single: dict[int, bytes], kind: Tlv, size: int, default: int, least: int, most: int) -> int:
-    value = single.get(kind, default.to_bytes(size, "big"))
-    number = int.from_bytes(value, "big")
-    if len(value) != size or not least <= number <= most:
-        shown = f"{number} in {len(value)} bytes" if len(value) <= 8 else f"a number of {len(value)} bytes"
-        raise RemoteError(f"HELLO: {kind.name} is {shown}; {least} to {most} in {size} bytes is wanted")
-    return number
-
-
-def _flow(single: dict[int, bytes]) -> tuple[int, int]:
-    """What the sender of a HELLO takes: its first window and its largest DATA, in bytes."""
-    return (
-        _number(single, Tlv.WINDOW, 4, 65536, 0, MAX_CREDIT),
-        _number(single, Tlv.LARGEST_DATA, 4, MAX_PAYLOAD, LEAST_DATA, 2**32 - 1),
-    )
-
-
-def _features(single: dict[int, bytes]) -> Feature:
-    """The bits that we know of those that the sender of a HELLO has."""
-    return Feature(_number(single, Tlv.FEATURES, 4, 0, 0, 2**32 - 1) & _KNOWN)
-
-
-def _said_features(features: Feature) -> list[tuple[int, bytes]]:
-    return [(Tlv.FEATURES, features.to_bytes(4, "big"))] if features else []
-
-
 def _check_version(frame: Frame) -> None:
     if frame.channel != VERSION:
         raise RemoteError(f"HELLO of version {frame.channel}, {VERSION} wanted")
-
-
-def _line(value: bytes) -> str:
-    text = value.decode("utf-8", "replace")
-    return "".join(character if character.isprintable() else "?" for character in text)
-
-
-def encode_agent_hello(hello: AgentHello) -> bytes:
-    """HELLO of an agent, as a frame."""
-    entries: list[tuple[int, bytes]] = [
-        (Tlv.SERIAL, hello.serial.encode("ascii")),
-        (Tlv.NONCE, hello.nonce),
-        (Tlv.SOFTWARE, hello.software.encode()[:200]),
-        (Tlv.WINDOW, hello.first_window.to_bytes(4, "big")),
-        (Tlv.LARGEST_DATA, hello.largest_data.to_bytes(4, "big")),
-        *_said_features(hello.features),
-        *((Tlv.OFFER, f"{offer.name}={offer.target}".encode("ascii")) for offer in hello.offers),
-    ]
-    return encode_frame(Command.HELLO, VERSION, encode_tlvs(entries))
-
-
-def decode_agent_hello(payload: bytes, most_offers: int) -> AgentHello:
-    """Read an agent's HELLO.
-
-    Raises:
-        RemoteError: no serial, no nonce of 32 bytes, a bad offer, two offers of one name, or too many.
-    """
-    single: dict[int, bytes] = {}
-    offers: dict[str, Offer] = {}
-    for kind, value in decode_tlvs(payload):
-        if kind != Tlv.OFFER:
-            single[kind] = value
-            continue
-        try:
-            offer = parse_offer(value.decode("ascii"))
-        except ValueError as error:
-            raise RemoteError(f"HELLO: {error}") from None
-        if offer.name in offers or len(offers) >= most_offers:
-            raise RemoteError(f"HELLO: offer {offer.name} twice, or more than {most_offers} offers")
-        offers[offer.name] = offer
-    if len(single.get(Tlv.NONCE, b"")) != NONCE_SIZE:
-        raise RemoteError("HELLO: a nonce of 32 bytes is wanted")
-    return AgentHello(
-        parse_serial(single.get(Tlv.SERIAL, b"").decode("ascii", "replace")),
-        single[Tlv.NONCE],
-        tuple(offers.values()),
-        _line(single.get(Tlv.SOFTWARE, b"")),
-        *_flow(single),
-        _features(single),
-    )
-
-
-def encode_server_hello(hello: ServerHello) -> bytes:
-    """HELLO of a server, as a frame."""
-    entries: list[tuple[int, bytes]] = [
-        (Tlv.NAME, hello.name.encode()[:200]),
-        (Tlv.SOFTWARE, hello.software.encode()[:200]),
-        (Tlv.WINDOW, hello.first_window.to_bytes(4, "big")),
-        (Tlv.LARGEST_DATA, hello.largest_data.to_bytes(4, "big")),
-        (Tlv.KEEPALIVE, min(65535, max(1, round(hello.keepalive))).to_bytes(2, "big")),
-        (Tlv.SPREAD, min(65535, round(hello.spread * 10)).to_bytes(2, "big")),
-        *_said_features(hello.features),
-    ]
-    if hello.proof:
-        entries.append((Tlv.PROOF, hello.proof))
-    return encode_frame(Command.HELLO, VERSION, encode_tlvs(entries))
-
-
-def decode_server_hello(payload: bytes) -> ServerHello:
-    """Read a server's HELLO.
-
-    Raises:
-        RemoteError: an entry is cut, or a number has the wrong size or is out of its range.
-    """
-    single = dict(decode_tlvs(payload))
-    return ServerHello(
-        _line(single.get(Tlv.NAME, b"")),
-        _line(single.get(Tlv.SOFTWARE, b"")),
-        *_flow(single),
-        float(_number(single, Tlv.KEEPALIVE, 2, 25, 1, 65535)),
-        _number(single, Tlv.SPREAD, 2, 10, 0, 65535) / 10,
-        _features(single),
-        single.get(Tlv.PROOF, b""),
-    )
 
 
 class _Exchange:
@@ -427,10 +277,8 @@ class AgentHandshake:
     ``server_known``: TLS has proved who the server is; it may then do without the key.
     """
 
-    def __init__(
-        self, hello: AgentHello, key: bytes | None, legacy: bool, server_known: bool = False
-    ) -> None:
-        self._server_known = server_known
+    def __init__(self, hello: AgentHello, key: bytes | None, legacy: bool) -> None:
+        self.server_known = False
         self._mine = hello
         self._key = key
         self._legacy = legacy and key is None
@@ -484,7 +332,7 @@ class AgentHandshake:
         if not frame.payload:
             raise RemoteError("a second probe")
         theirs = decode_server_hello(frame.payload)
-        if self._key is not None and not (self._server_known and self._nonce is None):
+        if self._key is not None and not (self.server_known and self._nonce is None):
             self._check_server(theirs, frame.payload[:-PROOF_ENTRY])
         return b"", AgentUp(theirs, None)
 

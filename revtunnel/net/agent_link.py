@@ -121,6 +121,7 @@ class AgentLink(LinkProtocol):
 
     def connectionMade(self) -> None:
         super().connectionMade()
+        self._shake.server_known = bool(self.tls)
         self.write(self._shake.start())
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:

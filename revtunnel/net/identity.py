@@ -203,7 +203,7 @@ def _trust(context: SSL.Context, rules: TlsRules, credentials: Credentials) -> N
 
 
 class Identity:
-    """What new connections are made from. ``load`` puts other files in its place; running ones stay."""
+    """What new connections are made from: the files as they were when this was made."""
 
     def __init__(self, rules: TlsRules, revoked: Callable[[str, str], bool] = never_revoked) -> None:
         """Read the files.
@@ -213,21 +213,8 @@ class Identity:
         """
         self._revoked = revoked
         self.rules = rules
-        self.credentials = Credentials()
-        self._context: SSL.Context
-        self.load(rules)
-
-    def load(self, rules: TlsRules) -> bool:
-        """Read the files again, for later connections; whether anything is other than before.
-
-        Raises:
-            FaultyFiles: with every fault of every file; what was loaded before stays.
-        """
-        credentials = read_credentials(rules.files)
-        context = _context(rules, credentials)
-        before = self.rules, self.credentials.fingerprints
-        self.rules, self.credentials, self._context = rules, credentials, context
-        return before != (rules, credentials.fingerprints)
+        self.credentials = read_credentials(rules.files)
+        self._context = _context(rules, self.credentials)
 
     def accept(self, sock: socket.socket) -> tuple[SSL.Connection, Guard]:
         """The server's end on a connected socket, its handshake not begun."""

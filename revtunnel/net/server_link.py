@@ -80,6 +80,7 @@ class AgentListener:
     heartbeat: bool = True  # legacy: ask the device with DATA on number 0
     mappings: tuple[Offer, ...] = ()  # legacy: what the device is asked to dial; it offers nothing itself
     identity: Identity | None = None  # for TLS; None: links are plain
+    certified_only: bool = False  # without a certificate of the device there is enrolment and nothing else
     data: str = "auto"  # what carries channels: link, socket, or auto: sockets, and the link where none comes
 
 
@@ -150,6 +151,8 @@ class ServerLink(LinkProtocol):
     # -- the handshake
 
     def judge_stranger(self, size: int, command: int, channel: int) -> None:
+        if self.listener.certified_only and self.certificate is None:
+            raise Denied(GoAway.DENIED, "no certificate", "", "no certificate", word="certificate")
         if command != Command.ATTACH or (size, channel) != (TICKET_SIZE, 0) or self._listened:
             self._shake.judge(size, command, channel)
 

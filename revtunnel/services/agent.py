@@ -6,7 +6,8 @@ Source: house.md (services); twisted.md 1.6, 2.2 and 3.
 import os
 import random
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
+from functools import partial
 from typing import Any
 
 from twisted.application.service import IService, MultiService
@@ -19,10 +20,12 @@ from revtunnel.core.keys import parse_key
 from revtunnel.core.window import CreditPool
 from revtunnel.net.agent_data import AgentData
 from revtunnel.net.agent_link import AgentLink
+from revtunnel.net.approach import Approach, Way
+from revtunnel.net.credentials import FaultyFiles
 from revtunnel.net.dialler import Dialler
 from revtunnel.net.ends import End
+from revtunnel.net.identity import Identity
 from revtunnel.net.lean_reactor import LeanReactor
-from revtunnel.net.stages import open_end
 from revtunnel.net.uplink import Uplink
 from revtunnel.services.options import AgentOptions as Options
 from revtunnel.services.process import ExitStatus, SignalService
@@ -30,6 +33,7 @@ from revtunnel.services.proxy_settings import headers_of
 from revtunnel.services.reporting import Reporter
 from revtunnel.services.settings import AgentSettings, SettingsError, changes
 from revtunnel.services.systemd import Notifier, NotifyService
+from revtunnel.services.tls_settings import AgentTls, agent_rules, speaks_tls
 from revtunnel.wire.commands import Feature
 
 __all__ = ["Agent", "Options", "makeService"]
@@ -53,6 +57,21 @@ def read_key(path: str | None) -> bytes | None:
         raise SettingsError([f"key file {path}: {error}"]) from None
 
 
+def way_to(settings: AgentSettings) -> Way:
+    """How servers are reached.
+
+    Raises:
+        SettingsError: the files of TLS cannot be used.
+    """
+    identity = None
+    if any(speaks_tls(settings, host) for host, _ in settings.servers):
+        try:
+            identity = Identity(agent_rules(settings))
+        except FaultyFiles as error:
+            raise SettingsError([f"[agent] {key}: {text}" for key, text in error.faults]) from None
+    return Way(identity, partial(speaks_tls, settings), settings.server_name, settings.proxy)
+
+
 class Agent(MultiService):
     """The agent's service tree; also what signals act on (process.Daemon)."""
 
@@ -71,6 +90,7 @@ class Agent(MultiService):
         self._data = AgentData(
             self._lean, self.settings.limits, self._dialler, self._dial_again, self.reporter
         )
+        self._approach = Approach(self._lean, way_to(self.settings))
         self.uplink = self._make_uplink(self.settings)
         SignalService(reactor, self, exit_status, notifier, deadline=DRAIN).setServiceParent(self)
         NotifyService(reactor, notifier).setServiceParent(self)
@@ -80,6 +100,7 @@ class Agent(MultiService):
         settings = self.settings
         targets = ", ".join(f"{offer.name}={offer.target}" for offer in settings.local)
         self.reporter(ServerState("started", f"{settings.serial} offers {targets}"))
+        self._warn()
         self._reactor.callWhenRunning(self.uplink.start)
 
     def stopService(self) -> Any:
@@ -104,24 +125,42 @@ class Agent(MultiService):
         """Take new servers, limits and log level; what the agent offers needs a restart."""
         try:
             new = self._options.load()
+            way = way_to(new)
         except SettingsError as error:
             self.reporter(SettingsReloaded((), (), tuple(error.errors)))
             return
         live, restart = changes(self.settings, new)
+        if _fingerprints(way) != _fingerprints(self._approach.way):
+            live.append("[agent] certificate files")
+        self._approach.way = way
+        self._warn()
         observer = getattr(self._options, "observer", None)
         if observer is not None:
             observer.set_level(new.log_level)
         self._dialler.set_limits(new.limits)
         self._data.limits = new.limits
         self.uplink.change(new.servers, new.limits)
-        self.settings = replace(self.settings, servers=new.servers, limits=new.limits, link=new.link)
+        tls = {field.name: getattr(new, field.name) for field in fields(AgentTls)}
+        self.settings = replace(self.settings, servers=new.servers, limits=new.limits, link=new.link, **tls)
         self.reporter(SettingsReloaded(tuple(live), tuple(restart), ()))
 
     # -- inside
 
+    def _warn(self) -> None:
+        """Say what the operator should know of the certificate."""
+        identity = self._approach.way.identity
+        for warning in identity.credentials.warnings if identity is not None else ():
+            self.reporter(ServerState("certificate", warning))
+
     def _make_uplink(self, settings: AgentSettings) -> Uplink:
         return Uplink(
-            self._lean, settings.servers, settings.limits, random.random, self._make_link, self.reporter
+            self._lean,
+            settings.servers,
+            settings.limits,
+            random.random,
+            self._make_link,
+            self.reporter,
+            self._approach.connect,
         )
 
     def _features(self, settings: AgentSettings) -> Feature:
@@ -155,8 +194,12 @@ class Agent(MultiService):
 
     def _dial_again(self, link: AgentLink) -> "Deferred[End]":
         """One more connection to the server of a link, for a data socket."""
-        server: Any = link.transport.getPeer()
-        return open_end(self._lean, server.host, server.port, self.settings.limits.connect)
+        return self._approach.again(link, self.settings.limits.connect)
+
+
+def _fingerprints(way: Way) -> tuple[str, ...]:
+    """What its files hold."""
+    return way.identity.credentials.fingerprints if way.identity is not None else ()
 
 
 def makeService(options: Options) -> IService:

@@ -26,6 +26,7 @@ from revtunnel.services.settings import (
     load_agent,
     load_server,
 )
+from revtunnel.services.tls_settings import agent_rules, listener_rules, speaks_tls, tls_lines
 from revtunnel.wire.targets import parse_offer
 
 __all__ = ["AgentOptions", "DaemonOptions", "ServerOptions", "describe", "written"]
@@ -63,7 +64,17 @@ class DaemonOptions(usage.Options):
     examples = ""
     program = ""
     settable: dict[str, Name] = {}  # option with one value: the setting it stands for
-    paths = frozenset({"state-directory", "admin-socket", "key-file", "proxy-credentials"})
+    paths = frozenset(
+        {
+            "admin-socket",
+            "authority",
+            "certificate",
+            "certificate-key",
+            "key-file",
+            "proxy-credentials",
+            "state-directory",
+        }
+    )
     around: Surroundings | None = None
     optFlags = [["check-config", None, "check all settings, say ok or list every error (status 78), and end"]]
     optParameters = [
@@ -123,7 +134,7 @@ class DaemonOptions(usage.Options):
             raise SystemExit(0)
 
     def _override(self, option: str, name: Name, text: str) -> None:
-        if option in self.paths and text not in ("auto", "none"):
+        if option in self.paths and text not in ("auto", "none", "system"):
             text = os.path.abspath(text) if text else text
         try:
             self.overrides[name] = find(name[0].split()[0], name[1]).kind.read(text)
@@ -158,15 +169,22 @@ class ServerOptions(DaemonOptions):
     settable = {
         "state-directory": ("server", "state_directory"),
         "admin-socket": ("admin", "socket"),
+        "certificate": ("listener main", "certificate"),
+        "certificate-key": ("listener main", "certificate_key"),
+        "authority": ("listener main", "authority"),
         "log-format": ("server", "log_format"),
         "log-level": ("server", "log_level"),
     }
-    optParameters = [[option, None, None, describe(*name)] for option, name in settable.items()]
+    optParameters = [
+        [option, None, None, describe(name[0].split()[0], name[1])] for option, name in settable.items()
+    ]
     examples = """\
 Examples:
   revtunnel-server
       agents at 127.0.0.1:2065, client ports 20000-20999 at 127.0.0.1
   revtunnel-server --listen 127.0.0.1:2065 --listen [::1]:2065 --log-level debug
+  revtunnel-server --listen 0.0.0.0:2065 --certificate server.pem --certificate-key server.key \\
+      --authority authority.pem
   revtunnel-server --config /etc/revtunnel/revtunnel.ini --check-config
 """
 
@@ -189,6 +207,8 @@ Examples:
         return load_server(self.path, self.overrides, self.around)
 
     def _take(self) -> None:
+        if self["certificate"] is not None:
+            self.overrides["listener main", "tls"] = True
         self.settings = self.load()
         self["log-format"], self["log-level"] = self.settings.log_format, self.settings.log_level
 
@@ -197,6 +217,7 @@ Examples:
         lines = [f"files: {', '.join(settings.files) or 'none, all defaults'}", f"name: {settings.name}"]
         for each in settings.listeners:
             lines.append(f"listener {each.name}: {written(each.address)} {each.kind}, keys {each.keys}")
+            lines += [f"listener {each.name}: {line}" for line in tls_lines(listener_rules(each))]
         for pool in settings.pools:
             ranges = ", ".join(f"{low}-{high}" for low, high in pool.ranges)
             lines.append(f"pool {pool.name}: {ranges} at {pool.bind}")
@@ -213,18 +234,28 @@ class AgentOptions(DaemonOptions):
     settable = {
         "serial": ("agent", "serial"),
         "key-file": ("agent", "key_file"),
+        "authority": ("agent", "authority"),
+        "server-name": ("agent", "server_name"),
+        "certificate": ("agent", "certificate"),
+        "certificate-key": ("agent", "certificate_key"),
         "proxy": ("agent", "proxy"),
         "proxy-credentials": ("agent", "proxy_credentials"),
         "log-format": ("agent", "log_format"),
         "log-level": ("agent", "log_level"),
     }
-    optFlags = [["legacy", None, describe("agent", "legacy")]]
+    optFlags = [
+        ["legacy", None, describe("agent", "legacy")],
+        ["tls", None, "speak TLS also to a server on this machine, without an authority of our own"],
+        ["plaintext", None, "INSECURE: speak no TLS, to servers on other machines neither"],
+    ]
     optParameters = [[option, None, None, describe(*name)] for option, name in settable.items()]
     examples = """\
 Examples:
   revtunnel-agent --server 127.0.0.1:2065 --serial plc-7 --local 10.41.51.152:23
   revtunnel-agent --server gate-a:2065 --server gate-b:2065 \\
       --local console=[fd00::7]:23 --local http=127.0.0.1:5000 --local unix:/run/plc.sock
+  revtunnel-agent --server gate.example:2065 --authority authority.pem \\
+      --certificate plc-7.pem --certificate-key plc-7.key --local 10.41.51.152:23
   revtunnel-agent --config /etc/revtunnel/revtunnel.ini --check-config
 """
 
@@ -271,8 +302,19 @@ Examples:
     def _take(self) -> None:
         if self["legacy"]:
             self.overrides["agent", "legacy"] = True
+        if self["tls"] and self["plaintext"]:
+            raise usage.UsageError("--tls and --plaintext exclude each other")
+        if self["tls"]:
+            self.overrides["agent", "tls"] = "yes"
+        if self["plaintext"]:
+            self.overrides.update({("agent", "tls"): "no", ("agent", "allow_plaintext"): True})
         self.settings = self.load()
         self["log-format"], self["log-level"] = self.settings.log_format, self.settings.log_level
+
+    def _plain(self) -> list[str]:
+        """Servers that are spoken to without TLS."""
+        settings = self.settings
+        return [written((server,)) for server in settings.servers if not speaks_tls(settings, server[0])]
 
     def _summary(self) -> list[str]:
         settings = self.settings
@@ -280,6 +322,8 @@ Examples:
             f"files: {', '.join(settings.files) or 'none, all defaults'}",
             f"serial: {settings.serial}, key: {settings.key_file or 'none'}",
             f"servers: {written(settings.servers)}{' (legacy)' if settings.legacy else ''}",
+            f"plaintext: {', '.join(self._plain()) or 'none'}",
+            *tls_lines(agent_rules(settings) if settings.tls != "no" else None),
             f"proxy: {', '.join(_proxies(settings)) or 'none'}",
             *(f"local {offer.name}: {offer.target}" for offer in settings.local),
         ]

@@ -25,12 +25,14 @@ from revtunnel.core.pools import Pool, Use
 from revtunnel.core.senders import HeaderRules, header_rules
 from revtunnel.net.client_ports import ClientPorts
 from revtunnel.net.headed import HeaderDesk, Refused
+from revtunnel.net.identity import Identity
 from revtunnel.net.lean_reactor import LeanReactor
 from revtunnel.net.server_link import AgentListener
 from revtunnel.net.switchboard import Switchboard
 from revtunnel.services.authority import Unfit
 from revtunnel.services.certificate_book import CertificateBook
 from revtunnel.services.daemon import DoorDaemon
+from revtunnel.services.identities import Identities, merged
 from revtunnel.services.issuer import Issuer
 from revtunnel.services.ledger import FILE_NAME, SqliteLedger
 from revtunnel.services.operator import Operator, Row
@@ -47,7 +49,9 @@ __all__ = ["Options", "Server", "makeService"]
 EXPIRY_CHECK = 1.0  # seconds between looks for leases whose time is over
 
 
-def agent_listener(listener: ListenerSettings, settings: ServerSettings) -> AgentListener:
+def agent_listener(
+    listener: ListenerSettings, settings: ServerSettings, identity: Identity | None = None
+) -> AgentListener:
     """What links of one listener get."""
     link = settings.link
     rules = ListenerRules(
@@ -74,6 +78,8 @@ def agent_listener(listener: ListenerSettings, settings: ServerSettings) -> Agen
         heartbeat=listener.heartbeat,
         mappings=tuple(mapping.offer for mapping in listener.mappings),
         data=listener.data,
+        identity=identity,
+        certified_only=listener.certified,
     )
 
 
@@ -115,6 +121,8 @@ class Server(DoorDaemon):
         self._expiry = self._reactor.callLater(EXPIRY_CHECK, self._expire)
         for warning in self.ledger.warnings:
             self.reporter(ServerState("ledger", warning))
+        for warning in self._identities.warnings:
+            self.reporter(ServerState("certificate", warning))
         self.reporter(ServerState("ready", f"agents at {self._places()}"))
 
     def _build(self) -> None:
@@ -129,6 +137,7 @@ class Server(DoorDaemon):
             self.reporter,
         )
         self._load_authority(settings)
+        self._identities = self._read_identities(settings)
         try:
             self.leases = Leases(pools_of(settings), now, reservations_of(settings), self.ledger)
         except ValueError as error:
@@ -172,9 +181,16 @@ class Server(DoorDaemon):
         except Unfit as error:
             raise SettingsError([f"[authority] directory: {error}"]) from None
 
+    def _read_identities(self, settings: ServerSettings) -> Identities:
+        """The certificates of all listeners. SettingsError: their files cannot be used."""
+        return Identities(self.issuer.book.revoked).read(settings.listeners, self.issuer.is_set_up)
+
+    def _agent_listener(self, listener: ListenerSettings, settings: ServerSettings) -> AgentListener:
+        return agent_listener(listener, settings, self._identities.of(listener.name))
+
     def _listen(self) -> None:
         for listener in self.settings.listeners:
-            self.switchboard.listeners[listener.name] = agent_listener(listener, self.settings)
+            self.switchboard.listeners[listener.name] = self._agent_listener(listener, self.settings)
             factory = self._headers.behind(
                 self.switchboard.link_factory(listener.name),
                 _header_rules(listener, self.settings.limits),
@@ -214,11 +230,14 @@ class Server(DoorDaemon):
             new = self._options.load()
             live, restart = changes(self.settings, new)
             self._load_authority(new)
+            identities = self._read_identities(new)
             self.leases.reload(pools_of(new), reservations_of(new), self._reactor.seconds())
         except SettingsError as error:
             return self._reloaded([], [], error.errors)
         except ValueError as error:
             return self._reloaded([], [], [str(error)])
+        live += identities.changed(self._identities)
+        self._identities = identities
         self._take(new)
         return self._reloaded(live, restart, [])
 
@@ -249,11 +268,11 @@ class Server(DoorDaemon):
         self.switchboard.keep_promises()
         for listener in new.listeners:
             if listener.name in self.switchboard.listeners:
-                self.switchboard.listeners[listener.name] = agent_listener(listener, new)
+                self.switchboard.listeners[listener.name] = self._agent_listener(listener, new)
         self._admin.settings = new.admin
         self._signals.deadline = new.limits.drain
         self._set_log_level(new.log_level)
-        self.settings = replace(new, listeners=self.settings.listeners)
+        self.settings = replace(new, listeners=merged(self.settings.listeners, new.listeners))
 
     def _key_of(self, serial: str) -> Verifier | None:
         key = self.ledger.key_of(serial)

@@ -25,6 +25,7 @@ __all__ = [
     "is_loopback",
     "listener_rules",
     "speaks_tls",
+    "tls_lines",
 ]
 
 
@@ -95,6 +96,19 @@ def agent_rules(settings: AgentTls) -> TlsRules:
     """What to make an agent's identity from."""
     files = CertificateFiles(Side.DEVICE, settings.certificate, settings.certificate_key, settings.authority)
     return TlsRules(files, settings.tls_least)
+
+
+def tls_lines(rules: TlsRules | None) -> list[str]:
+    """What --check-config says of TLS, a line each; the files were judged before."""
+    if rules is None:
+        return []
+    credentials = Identity(rules).credentials
+    asks = f", device certificates {rules.peer}" if rules.side is Side.SERVER else ""
+    lines = [f"TLS {rules.least} at least{asks}"]
+    if credentials.chain:
+        until = credentials.chain[0].not_valid_after_utc
+        lines.append(f"certificate until {until:%Y-%m-%d}, {credentials.fingerprints[0][:16]}")
+    return [*lines, *(f"warning: {text}" for text in credentials.warnings)]
 
 
 def check_listener_tls(table: Table, label: str, listener: ListenerTls) -> None:

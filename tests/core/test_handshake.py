@@ -249,17 +249,25 @@ def test_n34_a_legacy_device_with_another_certificate() -> None:
     assert str(wrong.error) == "certificate is for device old-2, the listener is for old-1"
 
 
+def behind_tls() -> End:
+    """An agent with a key whose TLS has proved who the server is."""
+    end = agent(KEY)
+    assert isinstance(end.shake, AgentHandshake)
+    end.shake.server_known = True
+    return end
+
+
 def test_a_known_server_may_do_without_the_key() -> None:
     """An agent with key and certificate: TLS has proved the server; a proof that comes is still checked."""
-    at_server, at_agent = server(), End(AgentHandshake(AGENT, KEY, False, server_known=True))
+    at_server, at_agent = server(), behind_tls()
     converse(at_server, at_agent)
     assert at_agent.up == AgentUp(SERVER, None)
 
-    asking, at_agent = server(KEYED, {SERIAL: KEY}), End(AgentHandshake(AGENT, KEY, False, server_known=True))
+    asking, at_agent = server(KEYED, {SERIAL: KEY}), behind_tls()
     converse(asking, at_agent)
     assert at_agent.up == AgentUp(replace(SERVER, proof=SERVER_PROOF), None)
 
-    false, at_agent = server(), End(AgentHandshake(AGENT, KEY, False, server_known=True))
+    false, at_agent = server(), behind_tls()
     start(at_agent)
     at_agent.feed(PROBE + CHALLENGE + false.shake.welcome(SERVER))  # type: ignore[union-attr]
     assert "did not prove" in str(at_agent.error)

@@ -378,8 +378,8 @@ def test_machine_list_knows_no_test_authority(room: Room) -> None:
 # ---- files
 
 
-def test_new_files_count_for_later_connections_only(room: Room, tmp_path: Path) -> None:
-    """A reload swaps the context; a connection that is up goes on with what it began with."""
+def test_a_connection_keeps_the_files_it_began_with(room: Room) -> None:
+    """New files make another identity; a connection that is up goes on with what it began with."""
     first = room.issuer.server(NAME, file="swap")
     server, agent = room.at_server(first), room.at_agent()
     left, right = socket.socketpair()
@@ -387,10 +387,11 @@ def test_new_files_count_for_later_connections_only(room: Room, tmp_path: Path) 
     ends = TlsEnd(a, left), TlsEnd(b, right)
     for _ in range(10):
         all([ends[1].handshake(), ends[0].handshake()])
-    assert not server.load(server.rules)  # the same files: nothing is new
+    assert Identity(server.rules).credentials.fingerprints == server.credentials.fingerprints
     room.issuer.server("other.example", file="swap")
-    assert server.load(server.rules)
-    assert "certificate is for other.example" in str(meet(server, agent).agent)
+    fresh = Identity(server.rules)
+    assert fresh.credentials.fingerprints != server.credentials.fingerprints
+    assert "certificate is for other.example" in str(meet(fresh, agent).agent)
     ends[0].write(b"still here")
     got = bytearray(RECORD)
     assert ends[1].read_into(memoryview(got)) == 10
@@ -398,13 +399,13 @@ def test_new_files_count_for_later_connections_only(room: Room, tmp_path: Path) 
         end.close()
 
 
-def test_wrong_files_keep_the_old_ones(room: Room) -> None:
-    """What cannot be read changes nothing, and the fault names the setting, the file and why."""
+def test_wrong_files_make_no_identity(room: Room) -> None:
+    """The fault names the setting, the file and why; the identity that is there needs its files no more."""
     issued = room.issuer.server(NAME, file="broken")
     server = room.at_server(issued)
     Path(issued.certificate_file).write_bytes(b"nonsense")
     with pytest.raises(FaultyFiles) as caught:
-        server.load(server.rules)
+        Identity(server.rules)
     assert caught.value.faults == [
         ("certificate", f"{issued.certificate_file}: no certificate, or a damaged one; PEM wanted")
     ]

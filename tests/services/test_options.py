@@ -9,6 +9,7 @@ import revtunnel
 from revtunnel.services.options import AgentOptions, ServerOptions
 from revtunnel.services.settings import SettingsError, Surroundings
 from revtunnel.wire.targets import Offer, Target
+from tests.support.throwaway_tls import Issuer
 
 HERE = Surroundings({}, root=True, home="/home/op", host_name="gate", default_path="/nowhere/revtunnel.ini")
 Options = ServerOptions | AgentOptions
@@ -220,15 +221,58 @@ def test_c9_help(kind: type[Options], wanted: list[str], capsys: pytest.CaptureF
     assert text.index("Examples:") > text.index("--version")
 
 
-def test_c9_examples_of_the_help_are_right() -> None:
-    """What the help shows can be typed; files excepted."""
+@pytest.fixture
+def certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The files that examples name, in the current directory."""
+    monkeypatch.chdir(tmp_path)
+    issuer = Issuer(tmp_path, "authority")
+    issuer.server("gate.example")
+    issuer.device("plc-7")
+    return tmp_path
+
+
+def test_c9_examples_of_the_help_are_right(certificates: Path) -> None:
+    """What the help shows can be typed, beside files of those names."""
     for kind in (ServerOptions, AgentOptions):
         text = kind.examples.replace("\\\n", " ")
         lines = [line.split() for line in text.splitlines() if line.lstrip().startswith(kind.program)]
-        assert len(lines) == 3
+        assert len(lines) == 4
         for _, *words in lines:
             if "--config" not in words:
                 parse(kind, *words)
+
+
+def test_certificate_of_a_server(certificates: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--certificate turns TLS on; --check-config says until when it is good."""
+    files = ("--certificate", "server.pem", "--certificate-key", "server.key", "--authority", "authority.pem")
+    options = parse(ServerOptions, *files)
+    assert isinstance(options, ServerOptions)
+    (main,) = options.settings.listeners
+    assert (main.tls, main.certificate, main.authority) == (
+        True,
+        str(certificates / "server.pem"),
+        str(certificates / "authority.pem"),
+    )
+    with pytest.raises(SystemExit):
+        parse(ServerOptions, *files, "--check-config")
+    said = capsys.readouterr().out
+    assert "listener main: TLS 1.3 at least, device certificates required" in said
+    assert "listener main: certificate until 2" in said
+
+
+def test_tls_and_plaintext_of_an_agent(certificates: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both name what they do; without them other machines are spoken to over TLS."""
+    words = ("--local", "a:1", "--serial", "plc-7", "--server", "gate:1", "--server", "127.0.0.1:1")
+    for more, plain in (
+        ((), "127.0.0.1:1"),
+        (("--tls",), "none"),
+        (("--authority", "authority.pem"), "none"),
+        (("--plaintext",), "gate:1, 127.0.0.1:1"),
+    ):
+        with pytest.raises(SystemExit):
+            parse(AgentOptions, *words, *more, "--check-config")
+        assert f"plaintext: {plain}" in capsys.readouterr().out.splitlines()
+    assert "exclude each other" in refused(AgentOptions, *words, "--tls", "--plaintext")
 
 
 def test_check_config_says_ok(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

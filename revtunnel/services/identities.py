@@ -1,0 +1,82 @@
+"""The certificates that the doors of a server show: read at the start, and again on SIGHUP.
+
+Rule of this file: new files count for later connections, all of them or none; a link that is up goes on with
+what it began with.
+
+Source: faults.md "TLS"; ours.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from revtunnel.net.credentials import FaultyFiles
+from revtunnel.net.identity import Identity
+from revtunnel.services.inifile import SECTION_OF, SettingsError
+from revtunnel.services.settings import ListenerSettings
+from revtunnel.services.tls_settings import listener_rules
+
+__all__ = ["Identities", "merged"]
+
+FILES = "certificate files"
+
+
+def merged(
+    old: tuple[ListenerSettings, ...], new: tuple[ListenerSettings, ...]
+) -> tuple[ListenerSettings, ...]:
+    """The listeners that there are, with what a reload changes of them without a restart."""
+    found = {listener.name: listener for listener in new}
+    live = [key.name for key in SECTION_OF["listener"].keys if key.live]
+    return tuple(
+        replace(each, **{key: getattr(found.get(each.name, each), key) for key in live}) for each in old
+    )
+
+
+class Identities:
+    """One identity for each listener with TLS, by the listener's name."""
+
+    def __init__(self, revoked: Callable[[str, str], bool]) -> None:
+        self._revoked = revoked
+        self._found: dict[str, Identity] = {}
+
+    def of(self, name: str) -> Identity | None:
+        """That of a listener; None: it is plain."""
+        return self._found.get(name)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the operator should know of the files."""
+        return [text for identity in self._found.values() for text in identity.credentials.warnings]
+
+    def read(self, listeners: Iterable[ListenerSettings], enrols: bool) -> "Identities":
+        """Those that the files give now.
+
+        Args:
+            enrols: devices without a certificate may ask for one, so TLS lets them in where it is required of
+                links; ``AgentListener.certified_only`` keeps them to that.
+
+        Raises:
+            SettingsError: with every fault of every file.
+        """
+        fresh, errors = Identities(self._revoked), []
+        for listener in listeners:
+            rules = listener_rules(listener)
+            if rules is None:
+                continue
+            if enrols and listener.certified:
+                rules = replace(rules, peer="optional")
+            try:
+                fresh._found[listener.name] = Identity(rules, self._revoked)
+            except FaultyFiles as error:
+                errors += [f"[listener {listener.name}] {key}: {text}" for key, text in error.faults]
+        if errors:
+            raise SettingsError(errors)
+        return fresh
+
+    def changed(self, before: "Identities") -> list[str]:
+        """Listeners whose files hold something else than before, as names of settings."""
+        return [
+            f"[listener {name}] {FILES}"
+            for name, identity in self._found.items()
+            if (old := before.of(name)) is not None
+            and old.credentials.fingerprints != identity.credentials.fingerprints
+        ]
