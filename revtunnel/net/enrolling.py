@@ -7,6 +7,7 @@ the token names. The question itself is asked on a connection that was judged li
 Source: docs/link-protocol.rst "Enrolment"; twisted.md 0.1.
 """
 
+import contextlib
 import hashlib
 from collections.abc import Callable
 from typing import Any
@@ -50,7 +51,9 @@ def find_authority(
         found.extend(each for each in chain[:MAX_CHAIN] if _pin(each) == pin)
 
     def done(end: End) -> x509.Certificate:
-        end.abort()
+        with contextlib.suppress(OSError):
+            end.end_writing()  # a reset would look like a fault over there
+        end.close()
         if not found:
             raise RemoteError(f"{end.peer} does not belong to the authority of this token")
         return found[0]

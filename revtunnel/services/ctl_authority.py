@@ -128,7 +128,7 @@ def _list(directory: AuthorityDirectory, settings: AuthoritySettings, options: N
         for row in directory.rows()
     ]
     heads = ("kind", "name", "state", "issued", "until", "fingerprint")
-    cells = [[str(row[head])[:40] for head in heads] for row in rows]
+    cells = [[str(row[head])[: 16 if head == "fingerprint" else 40] for head in heads] for row in rows]
     return say(options, {"certificates": rows}, *table([head.upper() for head in heads], cells))
 
 

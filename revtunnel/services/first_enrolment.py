@@ -1,0 +1,165 @@
+"""An agent that has a token and no certificate: it gets one, and then it is an agent like any other.
+
+Rule of this file: a server that says no ends the process, because a token does not get better; everything
+else is tried again. Until the certificate is on the disk nothing of the agent runs.
+
+Source: docs/link-protocol.rst "Enrolment"; ours.
+"""
+
+import random
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from cryptography import x509
+from twisted.application.service import IService, MultiService
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall
+from twisted.python.failure import Failure
+
+from revtunnel.core.backoff import Backoff
+from revtunnel.core.facts import CertificateFailed, CertificateIssued, ServerState
+from revtunnel.core.handshake import Dismissed
+from revtunnel.net.addresses import place
+from revtunnel.net.approach import Approach, Way
+from revtunnel.net.credentials import CertificateFiles, Side
+from revtunnel.net.enrolling import find_authority
+from revtunnel.net.identity import Identity, TlsRules
+from revtunnel.services.agent_files import AgentFiles
+from revtunnel.services.authority import fingerprint_of
+from revtunnel.services.certificate_keeper import get_certificate, words_of
+from revtunnel.services.inifile import SettingsError
+from revtunnel.services.options import AgentOptions
+from revtunnel.services.process import ExitStatus, SignalService
+from revtunnel.services.reporting import Reporter
+from revtunnel.services.systemd import Notifier, NotifyService
+from revtunnel.wire.reasons import GoAway
+
+__all__ = ["FirstEnrolment"]
+
+REFUSED, CONFIG = 1, 78  # exit status
+DRAIN = 1.0  # seconds
+
+
+class FirstEnrolment(MultiService):
+    """Enrols, and then starts what ``then`` makes from the settings as they are by then."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        options: AgentOptions,
+        exit_status: ExitStatus,
+        notifier: Notifier,
+        then: Callable[[], IService],
+    ) -> None:
+        super().__init__()
+        assert options.token is not None
+        self._reactor = reactor
+        self._options = options
+        self._exit = exit_status
+        self._then = then
+        self._token = options.token
+        self._report = Reporter()
+        settings = options.settings
+        assert settings.state_directory is not None
+        self._files = AgentFiles(settings.state_directory, self._token.serial)
+        self._backoff = Backoff(settings.limits, random.random)
+        self._turn = 0
+        self._waiting: IDelayedCall | None = None
+        self._asking: Deferred[Any] | None = None
+        self._signals = SignalService(reactor, self, exit_status, notifier, deadline=DRAIN)
+        self._notify = NotifyService(reactor, notifier)
+        for service in (self._signals, self._notify):
+            service.setServiceParent(self)
+
+    def startService(self) -> None:
+        super().startService()
+        self._report(ServerState("enrolling", self._token.serial))
+        self._reactor.callWhenRunning(self._try)
+
+    def stopService(self) -> Any:
+        self.abort()
+        return super().stopService()
+
+    # -- process.Daemon
+
+    def drain(self) -> "Deferred[None]":
+        """Nothing runs that could be waited for."""
+        self.abort()
+        return succeed(None)
+
+    def abort(self) -> None:
+        """Try no more."""
+        if self._waiting is not None and self._waiting.active():
+            self._waiting.cancel()
+        if self._asking is not None:
+            self._asking.cancel()
+
+    def reload(self) -> None:
+        """The settings are read when the certificate is there."""
+
+    # -- inside
+
+    def _try(self) -> None:
+        self._waiting = None
+        servers = self._options.settings.servers
+        host, port = servers[self._turn % len(servers)]
+        self._turn += 1
+        self._asking = Deferred.fromCoroutine(self._enrol(host, port))
+        self._asking.addCallbacks(self._enrolled, self._failed, errbackArgs=(place(host, port),))
+        self._asking.addErrback(self._wrong)
+
+    async def _enrol(self, host: str, port: int) -> x509.Certificate:
+        settings, timeout = self._options.settings, self._options.settings.limits.connect
+        look = find_authority(self._reactor, settings.proxy, host, port, timeout, self._token.pin)
+        self._files.trust(await look)
+        rules = TlsRules(CertificateFiles(Side.DEVICE, authority=self._files.authority), settings.tls_least)
+        way = Way(Identity(rules), server_name=settings.server_name, proxy=settings.proxy)
+        approach = Approach(self._reactor, way)
+        return await get_certificate(
+            self._reactor,
+            lambda: approach.open(host, port, timeout),
+            self._token.secret,
+            self._files,
+            self._token.serial,
+            2 * timeout,
+        )
+
+    def _enrolled(self, made: x509.Certificate) -> None:
+        self._asking = None
+        until = made.not_valid_after_utc.strftime("%Y-%m-%dT%H:%M:%SZ")
+        self._report(CertificateIssued(self._token.serial, "token", fingerprint_of(made), until))
+        if self._options.enroll_only:
+            self._exit.end()
+            return
+        self._options.enrolled(self._files)
+        for service in (self._signals, self._notify):
+            service.disownServiceParent()
+        self._then().setServiceParent(self)
+
+    def _failed(self, failure: Failure, where: str) -> None:
+        self._asking = None
+        if failure.check(CancelledError):
+            return
+        self._report(CertificateFailed(self._token.serial, where, words_of(failure)))
+        error = failure.value
+        if isinstance(error, Dismissed) and error.reason is GoAway.DENIED:
+            self._say(
+                f"{where} refuses the token: it is wrong, used or too old, or this address failed too often"
+            )
+            self._exit.end(REFUSED)
+            return
+        again = bool(self._turn % len(self._options.settings.servers))
+        delay = 0.1 if again else self._backoff.after_failure()
+        self._waiting = self._reactor.callLater(delay, self._try)
+
+    def _wrong(self, failure: Failure) -> None:
+        """The agent itself does not start."""
+        error = failure.trap(SettingsError, OSError) and failure.value
+        for line in error.errors if isinstance(error, SettingsError) else [str(error)]:
+            self._say(line)
+        self._exit.end(CONFIG if isinstance(error, SettingsError) else REFUSED)
+
+    @staticmethod
+    def _say(line: str) -> None:
+        print(f"revtunnel-agent: {line}", file=sys.stderr)
