@@ -221,8 +221,8 @@ class File:
         if section is None:
             known = ", ".join(each.title for each in SECTIONS)
             self._fail(number, f"{line[:80]!a} is no section, wanted: {known}")
-        elif section.named and (len(words) != 2 or not LABEL.fullmatch(words[1])):
-            self._fail(number, f"{line[:80]!a}: {section.title} wanted, NAME 1 to 32 of A-Z a-z 0-9 . _ -")
+        elif section.named and (len(words) != 2 or not re.fullmatch(section.labels, words[1], re.ASCII)):
+            self._fail(number, f"{line[:80]!a}: {section.title} wanted, {section.wanted}")
         elif not section.named and len(words) > 1:
             self._fail(number, f"{line[:80]!a}: {section.title} wanted, without a name")
         else:

@@ -26,6 +26,7 @@ from revtunnel.core.policy import (
     ServerLimits,
 )
 from revtunnel.services.cameo_schema import CAMEO_SECTIONS
+from revtunnel.services.record_schema import CLIENTS, RECORD_SECTIONS
 from revtunnel.services.schema_keys import LOG, Key, Section, limit_key
 from revtunnel.services.values import (
     GIB,
@@ -133,6 +134,8 @@ _POOL = (
         "address on which client ports listen; anybody who reaches it reaches the devices"),
     Key("quarantine", seconds(0, 86400), "60 s", "time a port rests before another device gets it"),
     Key("sticky", seconds(0, 3650 * 86400), "30 d", "time a device that is away keeps its ports"),
+    Key("clients", CLIENTS, "any", "who may use its ports; has to be said where other machines reach bind, "
+        "here or in [device *]", True),
     Key("absent", word("close", "refuse"), "close",
         "while its device is away a client port is closed, or stays open and refuses every client"),
     *_SENDERS,
@@ -284,6 +287,7 @@ SECTIONS = (
     Section("pool", "server", "Ports for clients. Without any, [pool default] is assumed.", _POOL, True),
     Section("reservations", "server", "Ports that belong to one target of one device for ever.",
             entry=_RESERVATION),
+    *RECORD_SECTIONS,
     Section("limits", "server", "What the server spends at most.", _LIMITS),
     Section("admin", "server", "The door for revtunnelctl, a UNIX socket.", _ADMIN),
     Section("authority", "server", "A small certificate authority, for people who have none.", _AUTHORITY),
@@ -330,7 +334,12 @@ mappings =
 ranges = 20000-20999, 30000
 
 [reservations]
-plc-7/tcp-23 = 20023""".splitlines()
+plc-7/tcp-23 = 20023
+
+[device plc-7]
+clients = 10.1.0.0/16, 2001:db8:1::/48
+targets = *:23
+expires = 2027-12-31""".splitlines()
 
 
 def _facts(key: Key) -> str:
@@ -350,6 +359,7 @@ def as_ini() -> str:
         title = {
             "listener": "[listener main]",
             "pool": "[pool default]",
+            "device": "[device *]",
             "cameo-outside": "[cameo-outside web]",
         }.get(section.name, section.title)
         lines += [f"# ---- {section.text} Read by: {section.reader}.", title, ""]

@@ -36,11 +36,15 @@ class Section:
     named: bool = False
     note: str = ""  # behind the keys in the shipped file
     entry: Key | None = None  # the form of every line, where keys are free
+    label: str = "NAME"  # what stands behind the name of a named section
+    labels: str = r"[A-Za-z0-9._-]{1,32}"  # and its form
+    wanted: str = "NAME 1 to 32 of A-Z a-z 0-9 . _ -"  # and that in words
+    free: bool = False  # named sections of it come and go on SIGHUP
 
     @property
     def title(self) -> str:
         """Its head line as a manual shows it."""
-        return f"[{self.name} NAME]" if self.named else f"[{self.name}]"
+        return f"[{self.name} {self.label}]" if self.named else f"[{self.name}]"
 
 
 def limit_key(part: type, name: str, kind: Kind, text: str, live: bool = True) -> Key:

@@ -81,7 +81,8 @@ def differences(
     for label, key in names:
         comes_or_goes = label in whole and " " in label
         text = f"[{label}]" if comes_or_goes else f"[{label}] {key}"
-        group = live if _is_live(label, key) and not comes_or_goes else restart
+        stays = not comes_or_goes or SECTION_OF[label.split()[0]].free
+        group = live if _is_live(label, key) and stays else restart
         if text not in group:
             group.append(text)
     return live, [text for text in restart if text not in live]

@@ -17,9 +17,11 @@ from twisted.internet.defer import Deferred
 
 from revtunnel import __version__
 from revtunnel.core.facts import LinkRefused, ServerState
+from revtunnel.core.gate import Gate
 from revtunnel.core.handshake import ListenerRules, ServerHello
 from revtunnel.core.keys import Verifier
 from revtunnel.core.leases import Leases
+from revtunnel.core.penalties import Penalties
 from revtunnel.core.policy import ServerLimits
 from revtunnel.core.pools import Pool, Use
 from revtunnel.core.senders import HeaderRules, header_rules
@@ -39,6 +41,7 @@ from revtunnel.services.operator import Operator, Row
 from revtunnel.services.options import ServerOptions as Options
 from revtunnel.services.process import ExitStatus
 from revtunnel.services.proxy_settings import Senders
+from revtunnel.services.record_settings import records_of
 from revtunnel.services.settings import ListenerSettings, ServerSettings, SettingsError, changes
 from revtunnel.services.state_file import LedgerError
 from revtunnel.services.systemd import Notifier
@@ -155,6 +158,11 @@ class Server(DoorDaemon):
             os.urandom,
             self.reporter,
             descriptor_budget(settings),
+            Gate(
+                time.time,
+                records_of(settings.devices, settings.pools),
+                Penalties(settings.penalties, settings.exempt),
+            ),
         )
         self.switchboard.data.limits = settings.data
         self.operator = Operator(
@@ -264,6 +272,9 @@ class Server(DoorDaemon):
         """Apply new settings to what runs; listeners that came or went need a restart."""
         self.switchboard.set_limits(new.limits)
         self.switchboard.data.limits = new.data
+        penalties = self.switchboard.gate.penalties
+        penalties.limits, penalties.exempt = new.penalties, new.exempt
+        self.switchboard.set_records(records_of(new.devices, new.pools))
         self.ports.refuses = _refusing(new)
         self.switchboard.keep_promises()
         for listener in new.listeners:
@@ -283,6 +294,7 @@ class Server(DoorDaemon):
 
     def _expire(self) -> None:
         self.ports.expire(self._reactor.seconds())
+        self.switchboard.end_expired()
         self._expiry = self._reactor.callLater(EXPIRY_CHECK, self._expire)
 
 

@@ -12,7 +12,14 @@ from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any
 
-from revtunnel.core.policy import AgentLimits, DataLimits, EnrolmentLimits, LinkLimits, ServerLimits
+from revtunnel.core.policy import (
+    AgentLimits,
+    DataLimits,
+    EnrolmentLimits,
+    LinkLimits,
+    PenaltyLimits,
+    ServerLimits,
+)
 from revtunnel.core.proxy_choice import ProxyChoice
 from revtunnel.core.senders import Network
 from revtunnel.net.credentials import private_file_fault
@@ -29,6 +36,7 @@ from revtunnel.services.inifile import (
     read_files,
 )
 from revtunnel.services.proxy_settings import agent_proxy, check_headers, check_senders
+from revtunnel.services.record_settings import DeviceSettings, check_clients, device_settings
 from revtunnel.services.schema import SECTIONS, find
 from revtunnel.services.sections import (
     AdminSettings,
@@ -99,6 +107,7 @@ class PoolSettings:
     bind: str  # IP address
     quarantine: float  # seconds
     sticky: float  # seconds
+    clients: tuple[Network, ...] | None  # who may use them; None is anybody
     absent: str  # close, refuse
     proxy_protocol: str  # no, v1, v2, any
     proxy_from: tuple[Network, ...]
@@ -124,6 +133,9 @@ class ServerSettings:
     listeners: tuple[ListenerSettings, ...]
     pools: tuple[PoolSettings, ...]
     reservations: tuple[Reservation, ...]
+    devices: tuple[DeviceSettings, ...]
+    penalties: PenaltyLimits
+    exempt: tuple[Network, ...]  # who pays no penalties
     limits: ServerLimits
     data: DataLimits
     link: LinkLimits
@@ -175,6 +187,7 @@ def load_server(
     settings = _server(table, around)
     _check_listeners(table, settings)
     _check_ports(table, settings)
+    check_clients(table, settings.pools)
     check_people(table)
     if table.errors:
         raise SettingsError(table.errors)
@@ -199,6 +212,9 @@ def _server(table: Table, around: Surroundings) -> ServerSettings:
         listeners=tuple(_listener(values) for values in named_sections(table, "listener", "main")),
         pools=tuple(PoolSettings(**values) for values in named_sections(table, "pool", "default")),
         reservations=_reservations(table),
+        devices=device_settings(table),
+        penalties=part_of(table, PenaltyLimits),
+        exempt=table.get("penalties", "exempt"),
         limits=part_of(table, ServerLimits),
         data=part_of(table, DataLimits),
         link=part_of(table, LinkLimits),
@@ -438,6 +454,7 @@ def _flat(settings: ServerSettings | AgentSettings) -> Iterator[tuple[Name, Any]
     if isinstance(settings, ServerSettings):
         role, parts[EnrolmentLimits] = "server", settings.authority.limits
         parts[DataLimits] = settings.data
+        parts[PenaltyLimits] = settings.penalties
     for section in SECTIONS:
         if section.reader in (role, "both") and not section.named:
             owner = getattr(settings, section.name) if section.name in ("admin", "authority") else settings
@@ -452,8 +469,12 @@ def _flat(settings: ServerSettings | AgentSettings) -> Iterator[tuple[Name, Any]
             yield ("reservations", f"{entry.serial}/{entry.target}"), entry.port
 
 
-def _doors_and_pools(settings: ServerSettings) -> Iterator[tuple[str, ListenerSettings | PoolSettings]]:
+def _doors_and_pools(
+    settings: ServerSettings,
+) -> Iterator[tuple[str, ListenerSettings | PoolSettings | DeviceSettings]]:
     for listener in settings.listeners:
         yield f"listener {listener.name}", listener
     for pool in settings.pools:
         yield f"pool {pool.name}", pool
+    for device in settings.devices:
+        yield f"device {device.name}", device

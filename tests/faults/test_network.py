@@ -52,7 +52,7 @@ def pair(lab: Lab, net: Net, link: dict[str, object], **offers: str) -> tuple[Se
             "allow_without_keys": "yes",
             "allow_plaintext": "yes",
         },
-        "pool default": {"bind": CLIENT_SIDE},
+        "pool default": {"bind": CLIENT_SIDE, "clients": "any"},
         "link": link,
     }
     server = lab.server(settings, prefix=net.prefix(net.server)).start()

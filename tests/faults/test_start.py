@@ -139,7 +139,7 @@ def test_n3_two_servers_share_a_range(lab: Lab) -> None:
 def test_a_pool_on_an_address_that_is_not_ours(lab: Lab) -> None:
     """The server runs, the link is up, and the log says why there is no client port."""
     with Echo() as echo:
-        server = lab.server({"pool default": {"bind": "192.0.2.1"}}).start()
+        server = lab.server({"pool default": {"bind": "192.0.2.1", "clients": "any"}}).start()
         lab.agent(server, offers={"it": echo.target}).start()
         assert "192.0.2.1" in server.wait_event("listener-refused", serial="plc-7")["detail"]
         assert not server.events("link-down")

@@ -16,6 +16,7 @@ from revtunnel.core.policy import (
     DataLimits,
     EnrolmentLimits,
     LinkLimits,
+    PenaltyLimits,
     ServerLimits,
 )
 from revtunnel.services import schema
@@ -79,7 +80,7 @@ def test_no_section_or_key_twice() -> None:
 
 
 @pytest.mark.parametrize(
-    "part", [AgentLimits, CameoLimits, DataLimits, EnrolmentLimits, LinkLimits, ServerLimits]
+    "part", [AgentLimits, CameoLimits, DataLimits, EnrolmentLimits, LinkLimits, PenaltyLimits, ServerLimits]
 )
 def test_every_limit_is_a_setting_or_fixed(part: type) -> None:
     """A limit that is added to policy.py must be given a key, or be named as one that has none."""

@@ -9,7 +9,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from revtunnel.core.policy import AgentLimits, DataLimits, EnrolmentLimits, LinkLimits, ServerLimits
+from revtunnel.core.gate import LOOPBACK
+from revtunnel.core.policy import (
+    AgentLimits,
+    DataLimits,
+    EnrolmentLimits,
+    LinkLimits,
+    PenaltyLimits,
+    ServerLimits,
+)
 from revtunnel.core.proxy_choice import DIRECT
 from revtunnel.services.authority_settings import AuthoritySettings
 from revtunnel.services.settings import (
@@ -85,8 +93,13 @@ def test_defaults_without_any_file() -> None:
                 proxy_from=(),
             ),
         ),
-        pools=(PoolSettings("default", ((20000, 20999),), "127.0.0.1", 60.0, 2592000.0, "close", "no", ()),),
+        pools=(
+            PoolSettings("default", ((20000, 20999),), "127.0.0.1", 60.0, 2592000.0, None, "close", "no", ()),
+        ),
         reservations=(),
+        devices=(),
+        penalties=PenaltyLimits(),
+        exempt=LOOPBACK,
         limits=ServerLimits(),
         data=DataLimits(),
         link=LinkLimits(),
