@@ -184,6 +184,7 @@ class RelayLimits:
     # net/relay.py
     first: int = 64 * KIB  # bytes of a reading, to begin with and whenever not all was taken
     turn: int = 512 * KIB  # bytes of the largest reading; one for each direction and turn of the reactor
+    calm: int = 256  # readings of bulk that stay at ``first`` after a small message came
     pool: int = 64 * MIB  # bytes held by all pairs beyond which readings are of 16 KiB
     flush: float = 60.0  # seconds a side may take for the last bytes once both sides have ended
 

@@ -28,7 +28,7 @@ from OpenSSL import SSL
 __all__ = ["RECORD", "End", "PlainEnd", "TlsEnd", "said", "tune"]
 
 RECORD = 16 * 1024  # bytes of the largest TLS record: the least room to give ``read_into``
-NOTSENT = 128 * 1024  # bytes the kernel may hold unsent (TCP_NOTSENT_LOWAT): more would delay a keystroke
+NOTSENT = 512 * 1024  # bytes the kernel may hold unsent (TCP_NOTSENT_LOWAT): as much as a relay moves at once
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: a close, also that of a killed process, is a reset
 _IN_ORDER = struct.pack("ii", 0, 0)
 

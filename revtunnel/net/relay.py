@@ -7,8 +7,13 @@ directions ended and the kernel took everything. A turn of the reactor moves a b
 way, so that a keystroke waits behind one reading of each busy stream and no more.
 
 A reading starts small and doubles while it fills its room and all of it is taken; so only what moves bulk
-reads much at once, and a stalled pair holds little. What all pairs hold is bounded too: when that much is
-held, every reading is a small one.
+reads much at once, and a stalled pair holds little. A small message of any connection keeps the readings of
+bulk small for a while (measured beside one bulk stream: a ping takes 0.4 ms instead of 1.4). What all pairs
+hold is bounded too: when that much is held, every reading is a small one.
+
+Splicing through 1 MiB pipes took the same CPU for one stream as this buffer (0.7 s per GB, two processes)
+and 0.4 against 0.6 for 16; it needs two descriptors more for each direction, a pool of enlarged pipes, a
+second path for TLS, and still a buffer for what is left in a pipe. Not worth it yet.
 
 Traps stepped around: epoll reports a reset only on descriptors it has been given, and a side that is not
 read has been taken away from the reactor's; ``_Watch`` is a second epoll, one reader to the reactor, that
@@ -24,6 +29,7 @@ import os
 import select
 import socket
 from collections.abc import Callable
+from operator import methodcaller
 from typing import Any, ClassVar
 
 from twisted.internet.interfaces import IDelayedCall, IReadWriteDescriptor
@@ -37,13 +43,19 @@ from revtunnel.wire.reasons import Ended
 __all__ = ["Relay"]
 
 LARGEST = 1024 * 1024
+SMALL = 4 * 1024  # bytes of a reading that is a message rather than bulk
 _buffer = memoryview(bytearray(LARGEST))  # of all relays: a reading is written or copied before the next
 
 
-class _Held:
-    """What all relays of the process hold."""
+class _All:
+    """What the relays of the process know of each other."""
 
-    size = 0  # bytes
+    held = 0  # bytes
+    calm = 0  # readings of bulk that are to stay small
+
+
+_ABORT = methodcaller("abort")  # not End.abort: each kind of end has its own
+_CLOSE = methodcaller("close")
 
 
 class Relay:
@@ -116,7 +128,7 @@ class Relay:
     def abort(self, reason: Ended, detail: str = "") -> None:
         """End at once: both sides see a reset."""
         if not self.over:
-            self._finish(End.abort, reason, detail)
+            self._finish(_ABORT, reason, detail)
 
     def cut(self, side: "_Side", error: OSError) -> None:
         """One side is gone, so the other goes too."""
@@ -128,7 +140,7 @@ class Relay:
         if self.over or not (near.ending and far.ending):
             return
         if near.write_ended and far.write_ended:
-            self._finish(End.close, Ended.CLOSED, "")
+            self._finish(_CLOSE, Ended.CLOSED, "")
         elif self._patience is None:
             self._wait()
 
@@ -164,6 +176,7 @@ class _Side:
     __slots__ = (
         "end",
         "ending",
+        "fileno",
         "held",
         "lost",
         "name",
@@ -179,10 +192,12 @@ class _Side:
     )
 
     other: "_Side"
+    fileno: Callable[[], int]  # -1 once closed
 
     def __init__(self, relay: Relay, end: End, name: str) -> None:
         self.relay = relay
         self.end = end
+        self.fileno = end.sock.fileno
         self.name = name
         self.held: memoryview | None = None  # for this side, which does not take it
         self.taken = 0  # bytes, by this side
@@ -196,10 +211,6 @@ class _Side:
         self.watch: _Watch | None = None
 
     # -- Twisted calls these
-
-    def fileno(self) -> int:
-        """-1 once closed."""
-        return self.end.fileno()
 
     def logPrefix(self) -> str:
         """For what Twisted logs."""
@@ -232,9 +243,14 @@ class _Side:
 
     def pull(self) -> None:
         """Read once, and give it to the other side."""
-        end, other, relay = self.end, self.other, self.relay
+        end, other, relay, limits = self.end, self.other, self.relay, self.relay.limits
         while not (self.read_ended or other.held is not None or relay.over):
-            room = self.room if _Held.size < relay.limits.pool else RECORD
+            room = self.room
+            if room > limits.first and _All.calm:
+                _All.calm -= 1
+                room = limits.first
+            if _All.held >= limits.pool:
+                room = RECORD
             try:
                 size = end.read_into(_buffer[:room])
             except OSError as error:
@@ -242,8 +258,11 @@ class _Side:
                 return
             if size:
                 other.push(_buffer[:size])
-                if room - size < RECORD and other.held is None:
-                    self.room = min(room * 2, relay.limits.turn)
+                if size < SMALL:
+                    if room == limits.first:
+                        _All.calm = limits.calm
+                elif room - size < RECORD and other.held is None and room == self.room:
+                    self.room = min(room * 2, limits.turn)
             elif size == 0:
                 self.ending = self.read_ended = True
                 other.flush()
@@ -263,7 +282,7 @@ class _Side:
         self.taken += taken
         if taken < len(data):
             self.held = memoryview(bytes(data[taken:]))
-            _Held.size += len(self.held)
+            _All.held += len(self.held)
             self.other.room = self.relay.limits.first
             self.settle()
             self.other.settle()
@@ -282,14 +301,14 @@ class _Side:
         except OSError as error:
             self.relay.cut(self, error)
             return
+        self.relay.check()
         self.settle()
         self.other.settle()
-        self.relay.check()
 
     def _hold(self, rest: memoryview | None) -> None:
         """Go on holding what is left of it, if any; the memory is given back as a whole."""
         if self.held is not None and not rest:
-            _Held.size -= memoryview(self.held.obj).nbytes
+            _All.held -= memoryview(self.held.obj).nbytes
         self.held = rest or None
 
     # -- the reactor

@@ -226,7 +226,7 @@ def test_accepted_sockets_inherit_the_options() -> None:
         tune(listener)
         with socket.create_connection(listener.getsockname()), listener.accept()[0] as accepted:
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-            assert accepted.getsockopt(socket.IPPROTO_TCP, 25) == 128 * 1024
+            assert accepted.getsockopt(socket.IPPROTO_TCP, 25) == 512 * 1024
             assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
 
 

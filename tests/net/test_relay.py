@@ -34,6 +34,7 @@ class Joined:
         connect: Callable[[bool], tuple[End, End]] | None = None,
     ) -> None:
         connect = connect or connected
+        module._All.calm = 0
         self.reactor = EPollReactor()
         self.now = 0.0
         self.reactor.seconds = lambda: self.now
@@ -83,7 +84,7 @@ class Joined:
         self.relay.abort(Ended.OPERATOR)
         assert len(self.ended) == 1
         assert self.relay.held == 0
-        assert (module._Held.size, module._Watch._all) == (0, {})
+        assert (module._All.held, module._Watch._all) == (0, {})
         assert {*self.reactor.getReaders()} == self._own
         assert self.reactor.getWriters() == []
         assert self.reactor.getDelayedCalls() == []
@@ -243,6 +244,28 @@ def test_a_turn_moves_a_bounded_number_of_bytes(plain: Joined) -> None:
         moved.append(plain.relay.to_far - before)
     assert moved[:3] == [RECORD, 2 * RECORD, 4 * RECORD]
     assert max(moved) <= LIMITS.turn
+
+
+def test_a_small_message_keeps_the_readings_of_bulk_small() -> None:
+    """Somebody types beside a bulk stream: it moves less at once for as many readings as the limit says."""
+    limits = RelayLimits(first=RECORD, turn=4 * RECORD, calm=2)
+    bulk, typing = Joined(limits=limits), Joined(limits=limits)
+    bulk.relay._near.room = 4 * RECORD
+    for sock in (bulk.client.sock, bulk.relay._far.end.sock):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    assert bulk.client.write(bytes(12 * RECORD)) > 6 * RECORD
+    typing.relay.start()
+    typing.client.write(b"l")
+    typing.turn()
+    bulk.relay.start()
+    moved = []
+    for _ in range(3):
+        before = bulk.relay.to_far
+        bulk.turn()
+        moved.append(bulk.relay.to_far - before)
+    assert moved == [RECORD, RECORD, 4 * RECORD]
+    bulk.finish()
+    typing.finish()
 
 
 def test_when_much_is_held_readings_are_small() -> None:
