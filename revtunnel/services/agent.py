@@ -142,6 +142,7 @@ class Agent(MultiService):
         self.uplink.change(new.servers, new.limits)
         tls = {field.name: getattr(new, field.name) for field in fields(AgentTls)}
         self.settings = replace(self.settings, servers=new.servers, limits=new.limits, link=new.link, **tls)
+        self.settings = replace(self.settings, proxy=new.proxy, proxy_credentials=new.proxy_credentials)
         self.reporter(SettingsReloaded(tuple(live), tuple(restart), ()))
 
     # -- inside
