@@ -45,21 +45,20 @@ def _main(name: str, arguments: Sequence[str]) -> NoReturn:
     ports = [int(text) for text in arguments if text.isascii() and text.isdecimal() and len(text) < 6]
     if len(arguments) != wanted or len(ports) != wanted or not all(1 <= port <= 65535 for port in ports):
         _leave(FAILED, f"usage: {name} {_USAGE[name]}")
-    try:
-        sockets = [_listen(port) for port in ports]
-    except OSError as error:
-        _leave(FAILED, f"{name}: cannot listen on port {error.args[-1]}: {error.strerror}")
+    sockets = []
+    for port in ports:
+        try:
+            sockets.append(_listen(port))
+        except OSError as error:
+            _leave(FAILED, f"{name}: cannot listen on port {port}: {error.strerror}")
     _run(name, sockets)
 
 
 def _listen(port: int) -> socket.socket:
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        sock.bind((EVERYWHERE, port))
-        sock.listen(BACKLOG)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(port)) from None
+    sock.bind((EVERYWHERE, port))
+    sock.listen(BACKLOG)
     return sock
 
 
