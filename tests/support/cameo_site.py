@@ -109,8 +109,11 @@ class Backend(Running):
                     continue
                 frames = router.recv_multipart()
                 self.asked.append(frames[4:])
-                head = [self.answer] if self.answer else []
-                router.send_multipart([*frames[:4], *head, *frames[4:]])
+                router.send_multipart([*frames[:4], *self.answer_to(frames[4:])])
+
+    def answer_to(self, parts: list[bytes]) -> list[bytes]:
+        """The parts of the answer."""
+        return [self.answer, *parts] if self.answer else parts
 
 
 class Programs:
