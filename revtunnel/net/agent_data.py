@@ -185,7 +185,10 @@ class AgentSocket(FramedEnd):
 
 
 class AgentData:
-    """All data sockets of one agent. ``connect`` dials the server of a link once more."""
+    """All data sockets of one agent. ``connect`` dials the server of a link once more.
+
+    Two fifths of the process's ``descriptors`` may be theirs: each needs a second one for its service.
+    """
 
     def __init__(
         self,
@@ -194,9 +197,11 @@ class AgentData:
         dialler: Dialler,
         connect: Callable[[Any], "Deferred[End]"],
         report: Report,
+        descriptors: int = 1 << 20,
     ) -> None:
         self.reactor = reactor
         self.limits = limits
+        self._descriptors = descriptors
         self.relay_limits = RelayLimits()
         self.dialler = dialler
         self.report = report
@@ -222,11 +227,12 @@ class AgentData:
 
     def wanted(self, link: WantingLink, tickets: list[bytes]) -> None:
         """The server wants a socket for each ticket."""
-        room = self.limits.data_most - len(self.sockets) - len(self._connecting) - len(self._tickets)
+        most = min(self.limits.data_most, self._descriptors * 2 // 5)
+        room = most - len(self.sockets) - len(self._connecting) - len(self._tickets)
         if self._stopping:
             return
         if len(tickets) > room:
-            self._say_missing(link, f"{self.limits.data_most} data sockets are the limit here")
+            self._say_missing(link, f"{most} data sockets are the limit here")
         until = self.now() + self.limits.data_ticket
         self._tickets.extend(_Ticket(link, ticket, until) for ticket in tickets[: max(0, room)])
         self._next()

@@ -5,6 +5,7 @@ Source: house.md (services); twisted.md 1.6, 2.2 and 3.
 
 import os
 import random
+import resource
 from collections.abc import Callable
 from dataclasses import fields, replace
 from functools import partial
@@ -88,7 +89,12 @@ class Agent(MultiService):
         headers = headers_of(self.settings.local, self.settings.proxy_protocol)
         self._dialler = Dialler(self._lean, self.settings.limits, self.settings.local, headers)
         self._data = AgentData(
-            self._lean, self.settings.limits, self._dialler, self._dial_again, self.reporter
+            self._lean,
+            self.settings.limits,
+            self._dialler,
+            self._dial_again,
+            self.reporter,
+            resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         )
         self._approach = Approach(self._lean, way_to(self.settings))
         self.uplink = self._make_uplink(self.settings)
