@@ -1,6 +1,7 @@
 """The way out through an HTTP proxy, and PROXY headers at both ends, with real daemons and haproxy."""
 
 import contextlib
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +15,12 @@ from revtunnel.net.ends import End, said
 from revtunnel.net.http_proxy import ProxyError, open_way
 from revtunnel.net.stages import read_some
 from revtunnel.wire.proxy_header import VERSIONS, ProxyHeader, decode_header
-from tests.support.daemons import Lab, Server
+from tests.support.daemons import Agent, Lab, Server
 from tests.support.epoll import Loop, own_reactor
 from tests.support.haproxy import INSTALLED, Haproxy
-from tests.support.http_proxies import ANSWERS, HttpProxy
+from tests.support.http_proxies import ANSWERS, REALM, HttpProxy
 from tests.support.services import Banner, Echo, Service
+from tests.support.throwaway_tls import Issuer
 from tests.support.traffic import connect, read_exactly
 
 pytestmark = pytest.mark.slow
@@ -86,13 +88,134 @@ def test_a_proxy_that_is_not_there(loop: Loop) -> None:
             loop.wait(way(loop, proxy, service))
 
 
-# ---- PROXY headers
+# ---- an agent's way out
+
+SECRET = "me:s3cret"
+
+
+def by_proxy(lab: Lab, server: Server, echo: Echo, proxy: HttpProxy, **keys: object) -> Agent:
+    """An agent whose settings name a proxy."""
+    settings = {"agent": {"proxy": proxy.url, "retry_first": "0.1 s", "retry_most": "1 s", **keys}}
+    return lab.agent(server, offers={"echo": echo.target}, settings=settings).start()
 
 
 def works(server: Server) -> None:
     """A client reaches the service."""
     with connect(server.client_port("plc-7", "echo")) as client:
         assert ask(client, b"hello") == b"hello"
+
+
+@pytest.mark.parametrize("manner", ["connects", "splits"])
+def test_an_agent_goes_by_its_proxy(lab: Lab, tmp_path: Path, manner: str) -> None:
+    """Also to a server of this machine, since the settings name it; its password comes from a file."""
+    secret = tmp_path / "secret"
+    secret.write_text(SECRET)
+    secret.chmod(0o600)
+    with Echo() as echo, HttpProxy(manner, credentials=SECRET) as proxy:
+        server = lab.server().start()
+        agent = by_proxy(lab, server, echo, proxy, proxy_credentials=secret)
+        works(server)
+        assert proxy.record.count("CONNECT", f"127.0.0.1:{server.port}") >= 1
+        assert proxy.record.count("refused") == 0
+        assert agent.wait_event("link-up")["peer"] == f"127.0.0.1:{server.port}"
+        assert "s3cret" not in agent.log_path.read_text()
+
+
+def test_an_agent_says_what_its_proxy_wants_and_takes_it_with_a_reload(lab: Lab, tmp_path: Path) -> None:
+    """407: the words name proxy and realm; the file that is then set counts from the next try on."""
+    with Echo() as echo, HttpProxy(credentials=SECRET) as proxy:
+        server = lab.server().start()
+        agent = by_proxy(lab, server, echo, proxy)
+        agent.wait_until(
+            lambda: any(
+                f'proxy {proxy.url}: proxy wants authentication: Basic "{REALM}"' in line["detail"]
+                for line in agent.events("state", state="away")
+            ),
+            "the proxy's wish in the log",
+        )
+        secret = tmp_path / "secret"
+        secret.write_text(SECRET)
+        secret.chmod(0o600)
+        agent.write(agent={"proxy_credentials": secret})
+        agent.signal(signal.SIGHUP)
+        works(server)
+        assert agent.wait_event("settings-reloaded")["changed"] == [
+            "[agent] proxy",
+            "[agent] proxy_credentials",
+        ]
+        agent.signal(signal.SIGHUP)
+        assert agent.wait_event("settings-reloaded", 2)["changed"] == []
+
+
+def test_the_environments_proxy_is_not_for_servers_of_this_machine(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are reached directly."""
+    with Echo() as echo, HttpProxy("forbids") as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        server, _ = lab.pair(echo=echo.target)
+        works(server)
+        assert proxy.accepted == 0
+
+
+def test_the_environments_proxy_knows_a_server_that_the_agent_does_not(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proxy alone looks its name up; a password may stand in the variable, and is not logged."""
+    with Echo() as echo:
+        server = lab.server().start()
+        hosts = {"gate.test": ("127.0.0.1", server.port)}
+        with HttpProxy(hosts=hosts, credentials=SECRET) as proxy:
+            monkeypatch.setenv("https_proxy", f"http://{SECRET}@{proxy.target}")
+            monkeypatch.setenv("no_proxy", "other.test, 10.0.0.0/8")
+            plain = {"agent": {"tls": "no", "allow_plaintext": "yes"}}
+            offers = {"echo": echo.target}
+            agent = lab.agent(server, servers=["gate.test:2065"], offers=offers, settings=plain).start()
+            works(server)
+            assert proxy.record.count("CONNECT", "gate.test:2065") >= 1
+            assert agent.wait_event("link-up")["peer"] == "gate.test:2065"
+            assert "s3cret" not in agent.log_path.read_text()
+
+
+def certified(issuer: Issuer) -> tuple[dict[str, object], dict[str, object]]:
+    """The settings of a listener that is gate.test, and of an agent that is plc-7; each checks the other."""
+    server, device = issuer.server("gate.test"), issuer.device("plc-7")
+    of_server = {
+        "tls": "yes",
+        "certificate": server.certificate_file,
+        "certificate_key": server.key_file,
+        "authority": issuer.file,
+    }
+    of_agent = {
+        "certificate": device.certificate_file,
+        "certificate_key": device.key_file,
+        "authority": issuer.file,
+    }
+    return of_server, of_agent
+
+
+def test_tls_is_spoken_with_the_server_and_not_with_the_proxy(lab: Lab, tmp_path: Path) -> None:
+    """The certificate must name the server, whatever the proxy is called; data sockets go the same way."""
+    of_server, of_agent = certified(Issuer(tmp_path))
+    with Echo() as echo:
+        server = lab.server({"listener main": of_server}).start()
+        with HttpProxy(hosts=dict.fromkeys(("gate.test", "other.test"), ("127.0.0.1", server.port))) as proxy:
+            for name in ("other.test", "gate.test"):
+                settings = {"agent": {"proxy": proxy.url, **of_agent}}
+                offers = {"echo": echo.target}
+                agent = lab.agent(
+                    server, servers=[f"{name}:2065"], offers=offers, settings=settings, name=name
+                ).start()
+                if name == "other.test":
+                    away = agent.wait_event("state", state="away")
+                    assert "certificate" in away["detail"] and "other.test" in away["detail"]
+                    agent.stop()
+            works(server)
+            assert server.wait_link("plc-7")["tls"].startswith("TLSv1.3")
+            assert proxy.record.count("CONNECT", "gate.test:2065") >= 1
+
+
+# ---- PROXY headers
 
 
 class Headed(Service):
@@ -173,14 +296,28 @@ def test_agents_behind_haproxy(lab: Lab, tmp_path: Path, option: str) -> None:
             servers = [f"127.0.0.1:{haproxy.ports[0]}"]
             lab.agent(server, servers=servers, offers={"echo": echo.target}).start()
             works(server)
-            peer = server.wait_link("plc-7")["peer"]
-            assert peer.startswith("127.0.0.1:")
-            assert peer != f"127.0.0.1:{haproxy.ports[0]}"
+            assert server.wait_link("plc-7")["peer"] in haproxy.clients(haproxy.ports[0])
             with contextlib.suppress(ConnectionResetError), connect(server.port) as stranger:
                 stranger.sendall(b"\0\0\4\0")  # LISTEN
                 assert stranger.recv(1) == b""
             refused = told(server, "link-refused", reason="proxy-header")
             assert "no PROXY protocol header" in refused["detail"]
+
+
+@needs_haproxy
+def test_a_header_stands_before_tls(lab: Lab, tmp_path: Path) -> None:
+    """The agent's own address is the link's, and TLS is with the server: haproxy only passes it on."""
+    of_server, of_agent = certified(Issuer(tmp_path))
+    with Echo() as echo:
+        server = lab.server({"listener main": {**of_server, **BALANCED}}).start()
+        with Haproxy(tmp_path, [server.port], "send-proxy-v2") as haproxy:
+            servers = [f"127.0.0.1:{haproxy.ports[0]}"]
+            settings = {"agent": {**of_agent, "server_name": "gate.test"}}
+            lab.agent(server, servers=servers, offers={"echo": echo.target}, settings=settings).start()
+            works(server)
+            up = server.wait_link("plc-7")
+            assert up["tls"].startswith("TLSv1.3")
+            assert up["peer"] in haproxy.clients(haproxy.ports[0])
 
 
 def test_who_is_not_named_is_refused_with_or_without_a_header(lab: Lab) -> None:

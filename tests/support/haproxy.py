@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -61,13 +61,25 @@ class Haproxy:
         self._process.terminate()
         self._process.communicate(timeout=10)
 
-    def _listens(self, port: int) -> bool:
-        """Whether somebody does; by the kernel's list, so that nobody is connected to."""
-        want = f":{port:04X} "
-        return any(
-            want in line.split(" rem_address")[0] and " 0A " in line
-            for line in Path("/proc/net/tcp").read_text().splitlines()
-        )
+    def clients(self, port: int) -> list[str]:
+        """Who is connected to one of its ports, as the kernel knows it: "127.0.0.1:PORT"."""
+        return [
+            f"{socket.inet_ntoa(bytes.fromhex(host)[::-1])}:{int(number, 16)}"
+            for (host, number), (_, theirs), state in _connections()
+            if int(theirs, 16) == port and state == "01"
+        ]
+
+    @staticmethod
+    def _listens(port: int) -> bool:
+        """Whether somebody does, without connecting."""
+        return any(int(mine, 16) == port and state == "0A" for (_, mine), _, state in _connections())
+
+
+def _connections() -> Iterator[tuple[list[str], list[str], str]]:
+    """Local and remote address and port, in hex, and the state of every IPv4 socket."""
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, state, *_ = line.split()
+        yield local.split(":"), remote.split(":"), state
 
 
 def _free_port(host: str) -> int:
