@@ -29,12 +29,14 @@ from revtunnel.core.rt1 import Rt1Mux
 from revtunnel.core.window import CreditPool
 from revtunnel.net.credentials import PeerCertificate
 from revtunnel.net.data_pool import DataPool
+from revtunnel.net.emo_stream import EmoDoor
 from revtunnel.net.ends import End
 from revtunnel.net.identity import Identity
 from revtunnel.net.link import USER_TIMEOUT, LinkProtocol, tune, written_address
 from revtunnel.net.running import Running, of_link
 from revtunnel.net.tls_stages import Secured, TlsFailed
 from revtunnel.wire.commands import TICKET_SIZE, Command, Feature, encode_goaway
+from revtunnel.wire.enroll import MAX_ENROLL
 from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.frames import Frame, encode_frame
 from revtunnel.wire.reasons import Ended, GoAway
@@ -67,6 +69,9 @@ class Hub(Typing):
     def attach(self, link: "ServerLink", ticket: bytes) -> None:
         """The connection is a data socket: take it with ``hand_over``, or refuse it."""
 
+    def enrol(self, link: "ServerLink", payload: bytes) -> bytes:
+        """The connection is there for a certificate: CERTIFICATE's payload. Denied: it gets none."""
+
 
 @dataclass(frozen=True, slots=True)
 class AgentListener:
@@ -81,6 +86,7 @@ class AgentListener:
     mappings: tuple[Offer, ...] = ()  # legacy: what the device is asked to dial; it offers nothing itself
     identity: Identity | None = None  # for TLS; None: links are plain
     certified_only: bool = False  # without a certificate of the device there is enrolment and nothing else
+    emo: EmoDoor | None = None  # it speaks EMO
     data: str = "auto"  # what carries channels: link, socket, or auto: sockets, and the link where none comes
 
 
@@ -151,14 +157,21 @@ class ServerLink(LinkProtocol):
     # -- the handshake
 
     def judge_stranger(self, size: int, command: int, channel: int) -> None:
+        if command == Command.ENROLL and self.tls and not self._listened:
+            if channel or size > MAX_ENROLL:
+                raise RemoteError(f"ENROLL of {size} bytes on channel {channel}, {MAX_ENROLL} on 0 at most")
+            return
         if self.listener.certified_only and self.certificate is None:
             raise Denied(GoAway.DENIED, "no certificate", "", "no certificate", word="certificate")
         if command != Command.ATTACH or (size, channel) != (TICKET_SIZE, 0) or self._listened:
             self._shake.judge(size, command, channel)
 
     def shake(self, frame: Frame) -> None:
-        if frame.command == Command.ATTACH:
+        if frame.command == Command.ATTACH and not self._listened:
             self._hub.attach(self, frame.payload)
+            return
+        if frame.command == Command.ENROLL and not self._listened:
+            self._enrol(frame.payload)
             return
         answer, up = self._shake.receive(frame)
         self.write(answer)
@@ -191,7 +204,7 @@ class ServerLink(LinkProtocol):
     def broken(self, error: RemoteError) -> None:
         if isinstance(error, Denied):
             self.serial = error.serial
-            if not self._shake.serial:  # a legacy device would stumble over GOAWAY
+            if not self._shake.serial and not self.tls:  # a legacy device would stumble over GOAWAY
                 self.fail(error.word, str(error), None)
                 return
             self.write(encode_frame(Command.GOAWAY, 0, encode_goaway(error.reason, 0, error.told)))
@@ -218,6 +231,12 @@ class ServerLink(LinkProtocol):
         self.up(mux)
         self._hub.arrived(self)
 
+    def _enrol(self, payload: bytes) -> None:
+        """It is no link: it gets a certificate, and goes."""
+        self.write(encode_frame(Command.CERTIFICATE, 0, self._hub.enrol(self, payload)))
+        self._finished = True
+        self.leave()
+
     # -- data sockets
 
     def hand_over(self) -> End:
@@ -235,6 +254,11 @@ class ServerLink(LinkProtocol):
         self._lost = self._finished = True
         self._cancel(self._timer)
         return end
+
+    @property
+    def offers(self) -> tuple[Offer, ...]:
+        """What its device offers that does not say so itself."""
+        return self.listener.mappings
 
     @property
     def door(self) -> str:
@@ -312,7 +336,7 @@ class ServerLink(LinkProtocol):
         return True
 
     def dismiss(self, reason: str, detail: str, say: GoAway, retry_after: int = 0, by: str = "") -> None:
-        """End the link from our side, its channels with it; ``by``, who wanted it, is not told to the agent."""
+        """End the link from our side, its channels with it; the agent is not told who wanted it (``by``)."""
         self.goaway(say, retry_after, detail)
         self.ended = self.ended or (reason, f"{detail}, {by}" if by else detail)
         self.leave()

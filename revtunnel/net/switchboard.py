@@ -35,6 +35,7 @@ from revtunnel.core.window import CreditPool
 from revtunnel.net.client_ports import ClientPorts
 from revtunnel.net.clients import ClientFactory, ClientSocket
 from revtunnel.net.data_sockets import DataSockets
+from revtunnel.net.emo_server import EmoServerLink
 from revtunnel.net.end_transport import EndTransport
 from revtunnel.net.ends import End
 from revtunnel.net.identity import Identity
@@ -46,6 +47,14 @@ from revtunnel.wire.reasons import Ended, GoAway
 from revtunnel.wire.targets import Offer, Target
 
 __all__ = ["Switchboard"]
+
+# ENROLL's payload, serial and fingerprint of the certificate that was shown, address -> CERTIFICATE's payload
+Issue = Callable[[bytes, tuple[str, str] | None, str], bytes]
+
+
+def _issues_nothing(payload: bytes, shown: tuple[str, str] | None, source: str) -> bytes:
+    raise Denied(GoAway.DENIED, "certificates are not made here")
+
 
 # why a link went, if its streams on data sockets go with it: its path is dead, its agent faulty, or we stop
 ENDS_STREAMS = frozenset(("silent", "protocol", "stopping"))
@@ -77,6 +86,7 @@ class Switchboard:
         self.counts: Counter[str] = Counter()
         self.clients = 0
         self.draining = False
+        self.issue: Issue = _issues_nothing  # set by whoever has an authority
         self._reactor = reactor
         self._clock = clock
         self._key_of = key_of
@@ -137,13 +147,21 @@ class Switchboard:
             self.report(LinkRefused(listener.rules.name, peer, "", reason, penalty or "not even read"))
             return None
         nonce = self._random_bytes(32)
-        link = ServerLink(self._clock, listener, self, self._key_of, nonce, self._pool, self.report)
+        kind = ServerLink if listener.emo is None else EmoServerLink
+        link = kind(self._clock, listener, self, self._key_of, nonce, self._pool, self.report)
         self._strangers.add(link)
         self._pending[source] += 1
         link.source, link.peer, link.since = source, peer, self._clock.seconds()
         return link
 
-    def _no_stranger(self, link: ServerLink) -> None:
+    def machine(self, port: int) -> EmoServerLink | None:
+        machines = (link for link in self.links if isinstance(link, EmoServerLink))
+        return next((link for link in machines if link.port == port and link.ended is None), None)
+
+    def port_is_open(self, serial: str, target: str) -> bool:
+        return any(port.factory.name == target for port in self.ports.of(serial))
+
+    def no_stranger(self, link: ServerLink) -> None:
         if link in self._strangers:
             self._strangers.remove(link)
             self._pending[link.source] -= 1
@@ -155,13 +173,13 @@ class Switchboard:
         if self.draining:
             raise Denied(GoAway.STOPPING, "the server is stopping", up.serial)
         self.gate.device(up.serial, link.peer, now)
-        offers = up.hello.offers if up.hello is not None else link.listener.mappings
+        offers = up.hello.offers if up.hello is not None else link.offers
         try:
             old = self.registry.arrive(up.serial, link, now, up.authenticated, link.listener.newest, offers)
         except TwoHolders:
             self.kick(up.serial, "its serial has two holders", 0)
             raise
-        self._no_stranger(link)
+        self.no_stranger(link)
         self.links.add(link)
         if old is not None:
             link.replaced = True
@@ -186,8 +204,15 @@ class Switchboard:
         if link.takes_sockets and listener.data != "link":
             link.data = self.data.pool(link, listener.data == "socket", partial(self._by_link, link))
 
+    def enrol(self, link: ServerLink, payload: bytes) -> bytes:
+        shown = link.certificate
+        asked = payload, None if shown is None else (shown.serial, shown.fingerprint), link.source
+        answer = self.issue(*asked)
+        self.no_stranger(link)
+        return answer
+
     def attach(self, link: ServerLink, ticket: bytes) -> None:
-        self._no_stranger(link)
+        self.no_stranger(link)
         pool = self.data.redeem(ticket)
         if pool is None:
             link.fail("ticket", "its ticket was never given, or is used or too old", None)
@@ -235,7 +260,7 @@ class Switchboard:
         self._check_drained()
 
     def refused(self, link: ServerLink, reason: str, detail: str) -> None:
-        self._no_stranger(link)
+        self.no_stranger(link)
         shaken = link.handshake is not None
         self.gate.failed(link.peer, reason, link.serial, shaken, self._clock.seconds())
         self.report(LinkRefused(link.listener.rules.name, link.peer, link.serial, reason, detail))
@@ -317,12 +342,15 @@ class Switchboard:
             self.counts["glitches"] += 1
         self._tell(fact)
 
-    def kick(self, serial: str, detail: str, retry_after: int) -> bool:
-        """End a device's link; it may come back after ``retry_after`` seconds. False: it is not here."""
+    def kick(self, serial: str, detail: str, retry_after: int, by: str = "") -> bool:
+        """End a device's link; it may come back after ``retry_after`` seconds. False: it is not here.
+
+        The agent is told ``detail``; ``by`` stays here.
+        """
         device = self.registry.get(serial)
         link = device.link if device is not None else None
         if link is not None:
-            link.dismiss("kicked", detail, GoAway.OPERATOR, retry_after)
+            link.dismiss("kicked", detail, GoAway.OPERATOR, retry_after, by)
         streams = self.data.end_all(Ended.OPERATOR, detail, serial)
         return link is not None or streams
 
