@@ -100,6 +100,15 @@ class Penalties:
             return 0.0
         return max(0.0, entry.locked.get(source, now) - now)
 
+    def refused(self, now: float) -> int:
+        """How many sources are refused now; walks over all that are known."""
+        return sum(entry.applied and entry.until > now for entry in self._sources.values())
+
+    def locked_of(self, serial: str, now: float) -> list[str]:
+        """The sources that are locked out of a serial now, as networks."""
+        entry = self._serials.get(serial)
+        return sorted(str(where) for where, until in entry.locked.items() if until > now) if entry else []
+
     # -- inside
 
     def _source(self, peer: str) -> Network | None:

@@ -105,6 +105,13 @@ class Devices(AdminCommand):
     response = _ROWS
 
 
+class Record(AdminCommand):
+    """``row``: what one device may do, whether it is known or not."""
+
+    arguments = [_SERIAL]
+    response = _ROW
+
+
 class Ports(AdminCommand):
     """``rows`` by port."""
 
@@ -246,6 +253,7 @@ COMMANDS: dict[bytes, type[AdminCommand]] = {
         Ping,
         Status,
         Devices,
+        Record,
         Ports,
         Channels,
         Enrolled,

@@ -94,6 +94,9 @@ class Desk:
         rows, more = self._operator.devices(after or "", limit or PAGE)
         return paged(rows, more is not None, lambda row: str(row["serial"]))
 
+    def _record(self, serial: str) -> dict[str, Any]:
+        return {"row": in_json(self._operator.record(serial))}
+
     def _ports(self, after: str | None, limit: int | None) -> dict[str, Any]:
         rows, more = self._operator.ports(_number(after), limit or PAGE)
         return paged(rows, more is not None, lambda row: str(row["port"]))

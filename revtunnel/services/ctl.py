@@ -112,6 +112,7 @@ def _add_looking(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     add("status", "the server as a whole: counts, state, problems")
     add("ping", "is the server alive; status 75 while it drains")
     add("devices", "devices that are here or were")
+    add("device", "what one device may do: its record").add_argument("serial", metavar="SERIAL")
     add("ports", "client ports: whose, and how they stand")
     add("channels", "running channels").add_argument("serial", metavar="SERIAL", nargs="?")
     add("enrolled", "serials that have a device key")

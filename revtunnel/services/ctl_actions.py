@@ -24,6 +24,7 @@ from revtunnel.services.admin_commands import (
     LogLevel,
     Ping,
     Ports,
+    Record,
     Release,
     Reload,
     Status,
@@ -97,6 +98,28 @@ async def _devices(client: AdminClient, options: Namespace) -> int:
     ]
     lines = table(heads, cells, right="SINCE CHANNELS TO-DEVICE TO-CLIENT ROUND-TRIP")
     return listing(options, "devices", rows, lines)
+
+
+async def _device(client: AdminClient, options: Namespace) -> int:
+    row = (await client.call(Record, serial=options.serial))["row"]
+    where = {"": "none, everything is allowed", "*": "[device *]"}.get(
+        row["record"], f"[device {row['record']}]"
+    )
+    lines = [
+        f"{'serial:':<10}{clean(row['serial'])}, {'online' if row['online'] else 'away'}",
+        f"{'record:':<10}{clean(where)}",
+        *(f"{name + ':':<10}{_allowed(row[name])}" for name in ("clients", "targets", "ports")),
+        f"{'channels:':<10}{'any' if row['channels'] is None else row['channels']}",
+        f"{'expires:':<10}{clean(row['expires'] or 'never')}{', over' if row['expired'] else ''}",
+    ]
+    if row["locked"]:
+        lines.append(f"{'locked:':<10}{_allowed(row['locked'])}")
+    return say(options, row, *lines)
+
+
+def _allowed(entries: list[str] | None) -> str:
+    """A list of a record; None is any."""
+    return "any" if entries is None else clean(", ".join(entries) or "none")
 
 
 async def _ports(client: AdminClient, options: Namespace) -> int:
@@ -231,6 +254,7 @@ ACTIONS: dict[str, Callable[[AdminClient, Namespace], Awaitable[int]]] = {
     "ping": _ping,
     "status": _status,
     "devices": _devices,
+    "device": _device,
     "ports": _ports,
     "channels": _channels,
     "enrolled": _enrolled,

@@ -78,6 +78,7 @@ class Operator(Caretaker):
             "clients": board.clients,
             "channels": len(board.running()),
             "ports": {name: asdict(counts) for name, counts in self._leases.counts().items()},
+            "penalties": board.gate.penalties.refused(self._clock.seconds()),
             "counts": dict(sorted(board.counts.items())),
             "ledger_problem": self.problem or "",
         }
@@ -86,6 +87,27 @@ class Operator(Caretaker):
         """Devices that are here or were, by serial."""
         found = [device for device in self._switchboard.registry if device.serial > after]
         return self._page([self._device(d) for d in found[: self._most(limit)]], found, limit, "serial")
+
+    def record(self, serial: str) -> Row:
+        """What a device may do now: its record, where that comes from, and who is locked out of its serial.
+
+        Raises:
+            Invalid: not a serial.
+        """
+        try:
+            parse_serial(serial)
+        except RemoteError as error:
+            raise Invalid(str(error)) from None
+        gate = self._switchboard.gate
+        device = self._switchboard.registry.get(serial)
+        return {
+            "serial": serial,
+            "online": device is not None and device.online,
+            "record": gate.records.source(serial),
+            **gate.records.of(serial).row(),
+            "expired": gate.expired(serial),
+            "locked": gate.penalties.locked_of(serial, self._clock.seconds()),
+        }
 
     def ports(self, after: int = 0, limit: int = PAGE) -> tuple[list[Row], int | None]:
         """Every port that is promised, rests or is set aside, by number."""

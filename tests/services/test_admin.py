@@ -32,6 +32,7 @@ from revtunnel.services.admin_commands import (
     LogLevel,
     Ping,
     Ports,
+    Record,
     Release,
     Reload,
     Revoke,
@@ -73,6 +74,7 @@ def test_every_command_reaches_the_operator() -> None:
     assert room.ask(Ping)["row"] == {"state": "running", "name": "gate", "version": __version__}
     assert room.ask(Status)["row"] == room.operator.status()
     assert room.rows(Devices) == room.operator.devices()[0]
+    assert room.ask(Record, serial="plc-1")["row"] == room.operator.record("plc-1")
     assert room.rows(Ports) == room.operator.ports()[0]
     assert room.rows(Channels) == room.operator.channels()[0] != []
     assert room.rows(Channels, serial="plc-2") == []
@@ -149,7 +151,8 @@ def test_c1_who_may_do_what(name: str, uid: int, groups: tuple[str, ...], may: R
 
 def test_c1_every_command_asks_for_a_role() -> None:
     """What changes something needs an operator; a new command cannot forget it."""
-    looking = {"Ping", "Status", "Devices", "Ports", "Channels", "Enrolled", "Authority", "Peers", "Watch"}
+    looking = {"Ping", "Status", "Devices", "Record", "Ports", "Channels", "Enrolled", "Authority"}
+    looking |= {"Peers", "Watch"}
     assert {name.decode() for name, command in COMMANDS.items() if command.role is Role.READER} == looking
     others = {command.role for command in COMMANDS.values() if command.__name__ not in looking}
     assert others == {Role.OPERATOR}

@@ -10,6 +10,7 @@ import pytest
 from twisted.internet.defer import Deferred, succeed
 
 from revtunnel.core.keys import parse_key
+from revtunnel.core.records import Record, Records, parse_pattern
 from revtunnel.services.ctl import attempt, main, parser, talk
 from revtunnel.services.ctl_files import find_socket
 from revtunnel.services.inifile import SettingsError, Surroundings
@@ -67,6 +68,27 @@ def test_channels_for_people(capsys: Capture) -> None:
     assert (captured.out, captured.err) == ("", "revtunnelctl: no channels\n")
 
 
+def test_the_record_of_one_device_for_people(capsys: Capture) -> None:
+    """Where it comes from, and every rule, with words for any, none and never."""
+    room = Room()
+    assert room.ctl("device", "plc-1") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == ["serial:   plc-1, online", "record:   none, everything is allowed", "clients:  any"]
+    assert lines[-1] == "expires:  never"
+    record = Record(clients=(), targets=(parse_pattern("*:23"),), channels=3, expires=1_767_225_600.0)
+    room.switchboard.gate.records = Records({"*": record})
+    assert room.ctl("device", "plc-1") == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "record:   [device *]",
+        "clients:  none",
+        "targets:  *:23",
+        "ports:    any",
+        "channels: 3",
+        "expires:  2025-12-31",
+    ]
+    assert room.ctl("device", "no serial") == 64
+
+
 def test_status_and_ping_for_people(capsys: Capture) -> None:
     """The state; while it drains a ping asks to try again, so that a health check sees it."""
     room = Room()
@@ -85,6 +107,11 @@ def test_status_and_ping_for_people(capsys: Capture) -> None:
     ("words", "keys"),
     [
         (["devices"], {"devices"}),
+        (
+            ["device", "plc-9"],
+            {"serial", "online", "record", "expired", "locked"}
+            | {"clients", "targets", "ports", "channels", "expires"},
+        ),
         (["ports"], {"ports"}),
         (["channels"], {"channels"}),
         (["channels", "plc-9"], {"channels"}),

@@ -5,6 +5,8 @@ from twisted.internet.defer import succeed
 
 from revtunnel.core.facts import DeviceEnrolled, DeviceRevoked, LinkDown
 from revtunnel.core.keys import parse_key, verifier_of
+from revtunnel.core.networks import network_of
+from revtunnel.core.records import Record, Records
 from revtunnel.services.refusals import Busy, Conflict, Invalid, NotFound
 from tests.services.room import NOON, Room
 
@@ -45,6 +47,24 @@ def test_a_device_shows_its_link_targets_ports_and_bytes() -> None:
     room.pump()
     ((row,), _) = room.operator.devices()
     assert (row["bytes_to_device"], row["channels"], row["channels_total"]) == (1000, 0, 1)
+
+
+def test_the_record_of_a_device() -> None:
+    """What is in force, also for one that never came, and who is locked out of it."""
+    room = Room()
+    row = room.operator.record("plc-9")
+    assert (row["online"], row["record"], row["clients"], row["expired"]) == (False, "", None, False)
+    record = Record(clients=(network_of("10.1.0.0/16"),), channels=3, ports=((20000, 20009),))
+    room.switchboard.set_records(Records({"plc-1": record}))
+    for _ in range(10):
+        room.switchboard.gate.failed("192.0.2.7:5", "denied", "plc-1", False, room.clock.seconds())
+    row = room.operator.record("plc-1")
+    assert (row["online"], row["record"], row["clients"]) == (True, "plc-1", ["10.1.0.0/16"])
+    assert (row["channels"], row["ports"], row["targets"]) == (3, ["20000-20009"], None)
+    assert row["locked"] == ["192.0.2.7/32"]
+    assert room.operator.status()["penalties"] == 1
+    with pytest.raises(Invalid):
+        room.operator.record("no serial")
 
 
 def test_an_absent_device_is_listed_with_its_ports() -> None:
