@@ -22,7 +22,7 @@ from revtunnel.net.running import Running
 from revtunnel.net.server_link import ServerLink
 from revtunnel.net.switchboard import Switchboard
 from revtunnel.services.caretaker import PAGE, Caretaker, Row
-from revtunnel.services.issuer import Issuer
+from revtunnel.services.issuer import Issuer, written
 from revtunnel.services.ledger import SqliteLedger
 from revtunnel.services.refusals import Conflict, Invalid, NotFound
 from revtunnel.services.reporting import Reporter
@@ -284,6 +284,7 @@ class Operator(Caretaker):
         running = self._switchboard.running(device.serial, link)
         trip = mux.liveness.round_trip if mux else None
         hello = link.handshake.hello if link is not None and link.handshake else None
+        shown = link.certificate if link is not None else None
         return {
             "serial": device.serial,
             "online": device.online,
@@ -292,6 +293,9 @@ class Operator(Caretaker):
             "listener": link.listener.rules.name if link else "",
             "address": link.peer if link else "",
             "authenticated": device.authenticated,
+            "tls": link.tls if link else "",
+            "certificate": shown.fingerprint if shown else "",
+            "certificate_until": written(shown.expires) if shown else None,
             "software": hello.software if hello else "",
             "targets": [
                 self._target(device.serial, offer.name, str(offer.target)) for offer in device.offers
