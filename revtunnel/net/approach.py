@@ -90,7 +90,7 @@ class Approach:
 
         return self.open(host, port, timeout).addCallback(reached)
 
-    def again(self, link: AgentLink, timeout: float) -> "Deferred[End]":
+    def again(self, link: Any, timeout: float) -> "Deferred[End]":
         """One more connection to the server of a link, for a data socket."""
         host, port, at = link.place
         return self.open(host, port, timeout, at)

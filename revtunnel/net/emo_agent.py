@@ -8,6 +8,7 @@ Source: wire/emo.md sections 1 to 3.
 
 from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -69,13 +70,14 @@ class EmoAgentLink(Protocol):
 
     Args:
         port: the server's port that clients dial, 1025 to 65535.
-        connect: makes a further connection to the server; (factory) -> Deferred.
+        connect: makes a further connection to the server of this link, for what the factory builds.
     """
 
     transport: Any
     server = None  # says nothing about itself
-    mux = None
+    mux = SimpleNamespace(wire="emo")  # to those who report
     retry_after = 0
+    place = ("", 0, "")  # of the server, as net/approach.py says it
     tls = ""  # set by whoever brought the connection to TLS
 
     def __init__(
@@ -86,7 +88,7 @@ class EmoAgentLink(Protocol):
         port: int,
         target: Target,
         dialler: Dialler,
-        connect: Callable[[ClientFactory], "Deferred[Any]"],
+        connect: Callable[["EmoAgentLink", ClientFactory], "Deferred[Any]"],
         report: Report,
         ready: Callable[["EmoAgentLink"], None],
         left: Callable[["EmoAgentLink"], None],
@@ -213,7 +215,7 @@ class EmoAgentLink(Protocol):
         self._leave_if_idle()
 
     def _open_socket(self, slot: AgentSlot) -> None:
-        connecting = self._connect(_DataFactory(lambda: _DataConnection(self, slot)))
+        connecting = self._connect(self, _DataFactory(lambda: _DataConnection(self, slot)))
         connecting.addErrback(lambda failure: self._no_socket(slot, failure))
 
     def _no_socket(self, slot: AgentSlot, failure: Failure) -> None:

@@ -24,10 +24,15 @@ from revtunnel.net.agent_link import AgentLink
 from revtunnel.net.approach import Approach, Way
 from revtunnel.net.credentials import FaultyFiles
 from revtunnel.net.dialler import Dialler
+from revtunnel.net.emo_agent import EmoAgentLink
+from revtunnel.net.end_transport import EndTransport
 from revtunnel.net.ends import End
 from revtunnel.net.identity import Identity
 from revtunnel.net.lean_reactor import LeanReactor
 from revtunnel.net.uplink import Uplink
+from revtunnel.services.agent_files import AgentFiles
+from revtunnel.services.certificate_keeper import CertificateKeeper
+from revtunnel.services.first_enrolment import FirstEnrolment
 from revtunnel.services.options import AgentOptions as Options
 from revtunnel.services.process import ExitStatus, SignalService
 from revtunnel.services.proxy_settings import headers_of
@@ -98,6 +103,9 @@ class Agent(MultiService):
         )
         self._approach = Approach(self._lean, way_to(self.settings))
         self.uplink = self._make_uplink(self.settings)
+        self._keeper = self._make_keeper(self.settings)
+        if self._keeper is not None:
+            self._keeper.setServiceParent(self)
         SignalService(reactor, self, exit_status, notifier, deadline=DRAIN).setServiceParent(self)
         NotifyService(reactor, notifier).setServiceParent(self)
 
@@ -146,6 +154,8 @@ class Agent(MultiService):
         self._dialler.set_limits(new.limits)
         self._data.limits = new.limits
         self.uplink.change(new.servers, new.limits)
+        if self._keeper is not None:
+            self._keeper.share = new.renew_before
         tls = {field.name: getattr(new, field.name) for field in fields(AgentTls)}
         self.settings = replace(self.settings, servers=new.servers, limits=new.limits, link=new.link, **tls)
         self.settings = replace(self.settings, proxy=new.proxy, proxy_credentials=new.proxy_credentials)
@@ -158,6 +168,33 @@ class Agent(MultiService):
         identity = self._approach.way.identity
         for warning in identity.credentials.warnings if identity is not None else ():
             self.reporter(ServerState("certificate", warning))
+
+    def _make_keeper(self, settings: AgentSettings) -> CertificateKeeper | None:
+        """Who renews the certificate; None: it is not one of enrolment."""
+        if settings.state_directory is None or settings.certificate is None:
+            return None
+        files = AgentFiles(settings.state_directory, settings.serial)
+        if files.certificate != settings.certificate:
+            return None
+        return CertificateKeeper(
+            self._lean,
+            files,
+            settings.serial,
+            lambda: self.settings.servers,
+            self._approach.open,
+            settings.renew_before,
+            settings.limits.connect,
+            self.reporter,
+            self._renewed,
+            random.random,
+        )
+
+    def _renewed(self) -> None:
+        """Use the new certificate from the next connection on."""
+        try:
+            self._approach.way = way_to(self.settings)
+        except SettingsError as error:
+            self.reporter(ServerState("certificate", str(error)))
 
     def _make_uplink(self, settings: AgentSettings) -> Uplink:
         return Uplink(
@@ -175,8 +212,10 @@ class Agent(MultiService):
         origins = Feature.ORIGIN if self._dialler.asks_for_origins else Feature(0)
         return origins | (Feature.DATA_SOCKETS if settings.data_sockets else Feature(0))
 
-    def _make_link(self, ready: Callable[[AgentLink], None], left: Callable[[AgentLink], None]) -> AgentLink:
+    def _make_link(self, ready: Callable[[Any], None], left: Callable[[Any], None]) -> Any:
         settings = self.settings
+        if settings.emo:
+            return self._make_emo_link(ready, left)
         hello = AgentHello(
             settings.serial,
             os.urandom(32),
@@ -199,6 +238,29 @@ class Agent(MultiService):
             self._data if settings.data_sockets else None,
         )
 
+    def _make_emo_link(self, ready: Callable[[Any], None], left: Callable[[Any], None]) -> EmoAgentLink:
+        settings = self.settings
+        return EmoAgentLink(
+            self._reactor,
+            settings.emo_limits,
+            settings.serial,
+            settings.server_port,
+            settings.local[0].target,
+            self._dialler,
+            self._dial_emo,
+            self.reporter,
+            ready,
+            left,
+        )
+
+    def _dial_emo(self, link: EmoAgentLink, factory: Any) -> "Deferred[None]":
+        """One more connection to the server of a link, for a data socket of EMO."""
+
+        def reached(end: End) -> None:
+            EndTransport(self._lean, end, factory.buildProtocol(None)).start()
+
+        return self._approach.again(link, self.settings.limits.connect).addCallback(reached)
+
     def _dial_again(self, link: AgentLink) -> "Deferred[End]":
         """One more connection to the server of a link, for a data socket."""
         return self._approach.again(link, self.settings.limits.connect)
@@ -214,4 +276,11 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     notifier = Notifier.from_environment(os.environ, os.getpid())
-    return Agent(reactor, options, ExitStatus(reactor), notifier)
+    exit_status = ExitStatus(reactor)
+
+    def make() -> Agent:
+        return Agent(reactor, options, exit_status, notifier)
+
+    if options.token is not None:
+        return FirstEnrolment(reactor, options, exit_status, notifier, make)
+    return make()

@@ -22,7 +22,7 @@ from cryptography import x509
 from revtunnel.services.atomic_file import make_directory, write_whole
 from revtunnel.services.authority import Unfit, key_pem, load_certificate, pem
 
-__all__ = ["AgentFiles", "kept_files"]
+__all__ = ["AgentFiles", "kept_files", "with_kept_files"]
 
 MAX_PEM = 64 * 1024  # bytes
 AUTHORITY = ".authority.pem"
@@ -88,6 +88,23 @@ def kept_files(directory: str | None, serial: str, host_name: str) -> AgentFiles
     found = [AgentFiles(directory, name) for name in names]
     here = [each for each in found if os.path.exists(each.certificate)]
     return here[0] if len(here) == 1 else None
+
+
+def with_kept_files(
+    tls: dict[str, Any], directory: str | None, serial: str, host_name: str
+) -> dict[str, Any]:
+    """The settings of TLS, "auto" in them replaced by what enrolment left, or by nothing."""
+    files = None
+    if tls["tls"] != "no" and tls["certificate"] == "auto":
+        files = kept_files(directory, serial, host_name)
+    found = dict(tls)
+    if tls["certificate"] == "auto":
+        found["certificate"] = files.certificate if files is not None else None
+    if tls["authority"] == "auto":
+        found["authority"] = files.authority if files is not None else None
+    if files is not None:
+        found["certificate_key"] = files.certificate
+    return found
 
 
 def _listed(directory: str) -> list[str]:

@@ -2,18 +2,22 @@
 
 Rule of this file: an option is a key of schema.py under another name, read by the same code; after parsing,
 ``options.settings`` is complete and right, or the process has ended: usage.UsageError for the command line
-(64 under run.py), 78 for settings. Nothing secret is ever taken from the command line, which is public.
+(64 under run.py), 78 for settings. Nothing secret is ever taken from the command line, which is public, but
+for a token that is good once and used up by the time anybody has read it.
 
 Source: twisted.md sections 1.6 and 7; faults.md C5, C7, C8, C9.
 """
 
 import os
 import sys
+from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from twisted.python import usage
 
 import revtunnel
+from revtunnel.core.enrolment import Token, parse_token
+from revtunnel.services.agent_files import AgentFiles
 from revtunnel.services.schema import find
 from revtunnel.services.settings import (
     DEFAULT_PATH,
@@ -231,7 +235,10 @@ class AgentOptions(DaemonOptions):
     program = "revtunnel-agent"
     synopsis = "Usage: revtunnel-agent --server HOST:PORT --local [NAME=]HOST:PORT [options]"
     settings: AgentSettings
+    token: Token | None = None  # to be enrolled with, because there is no good certificate yet
+    enroll_only = False
     settable = {
+        "state-directory": ("agent", "state_directory"),
         "serial": ("agent", "serial"),
         "key-file": ("agent", "key_file"),
         "authority": ("agent", "authority"),
@@ -240,15 +247,22 @@ class AgentOptions(DaemonOptions):
         "certificate-key": ("agent", "certificate_key"),
         "proxy": ("agent", "proxy"),
         "proxy-credentials": ("agent", "proxy_credentials"),
+        "server-port": ("agent", "server_port"),
         "log-format": ("agent", "log_format"),
         "log-level": ("agent", "log_level"),
     }
     optFlags = [
         ["legacy", None, describe("agent", "legacy")],
+        ["emo", None, describe("agent", "emo")],
         ["tls", None, "speak TLS also to a server on this machine, without an authority of our own"],
         ["plaintext", None, "INSECURE: speak no TLS, to servers on other machines neither"],
+        ["enroll-only", None, "end when the certificate is there; so it is where nothing is offered"],
     ]
-    optParameters = [[option, None, None, describe(*name)] for option, name in settable.items()]
+    optParameters = [
+        *([option, None, None, describe(*name)] for option, name in settable.items()),
+        ["enroll", None, None, "get a certificate with this one-time token first, unless there is a good "
+         "one; - reads it from standard input (revtunnelctl enroll)"],
+    ]  # fmt: skip
     examples = """\
 Examples:
   revtunnel-agent --server 127.0.0.1:2065 --serial plc-7 --local 10.41.51.152:23
@@ -256,8 +270,23 @@ Examples:
       --local console=[fd00::7]:23 --local http=127.0.0.1:5000 --local unix:/run/plc.sock
   revtunnel-agent --server gate.example:2065 --authority authority.pem \\
       --certificate plc-7.pem --certificate-key plc-7.key --local 10.41.51.152:23
+  revtunnel-agent --enroll TOKEN --server gate.example:2065 --local 10.41.51.152:23
+  revtunnel-agent --emo --server gate:8080 --server-port 5010 --local 192.168.0.10:5000
+  revtunnel-agent --emo --server gate:8080 5010 192.168.0.10 5000
+      the same, the last three as the original's proxy program takes them
   revtunnel-agent --config /etc/revtunnel/revtunnel.ini --check-config
 """
+
+    def parseArgs(self, *words: str) -> None:
+        """With --emo: server port, address and port of the service; else no bare words."""
+        if not self["emo"] or len(words) != 3:
+            super().parseArgs(*words)
+            return
+        if self["server-port"] is not None or ("agent", "local") in self.overrides:
+            raise usage.UsageError(f"{words[0][:80]!a}: --server-port and --local say the same")
+        self["server-port"] = words[0]
+        host = f"[{words[1]}]" if ":" in words[1] else words[1]
+        self.opt_local(f"emo={host}:{words[2]}")
 
     def opt_server(self, value: str) -> None:
         try:
@@ -300,14 +329,20 @@ Examples:
         return load_agent(self.path, self.overrides, self.around)
 
     def _take(self) -> None:
-        if self["legacy"]:
-            self.overrides["agent", "legacy"] = True
+        for flag in ("legacy", "emo"):
+            if self[flag]:
+                self.overrides["agent", flag] = True
         if self["tls"] and self["plaintext"]:
             raise usage.UsageError("--tls and --plaintext exclude each other")
         if self["tls"]:
             self.overrides["agent", "tls"] = "yes"
         if self["plaintext"]:
             self.overrides.update({("agent", "tls"): "no", ("agent", "allow_plaintext"): True})
+        self.enroll_only = bool(self["enroll-only"])
+        if self["enroll"] is not None:
+            self._prepare(self._read_token(self["enroll"]))
+        elif self.enroll_only:
+            raise usage.UsageError("--enroll-only: nothing to enrol with, --enroll TOKEN wanted")
         self.settings = self.load()
         self["log-format"], self["log-level"] = self.settings.log_format, self.settings.log_level
 
@@ -316,14 +351,66 @@ Examples:
         settings = self.settings
         return [written((server,)) for server in settings.servers if not speaks_tls(settings, server[0])]
 
+    def _read_token(self, text: str) -> Token:
+        self["enroll"] = None
+        try:
+            return parse_token(sys.stdin.readline(1000) if text == "-" else text)
+        except ValueError as error:
+            raise usage.UsageError(f"--enroll: {error}") from None
+
+    def _prepare(self, token: Token) -> None:
+        """See whether the token is needed. Until it was used the settings do without a certificate."""
+        if self.overrides.setdefault(("agent", "serial"), token.serial) != token.serial:
+            raise usage.UsageError(f"--enroll: the token is for {token.serial}")
+        if ("agent", "certificate") in self.overrides:
+            raise usage.UsageError("--enroll: the certificate is made, --certificate is of no use with it")
+        self.overrides["agent", "certificate"] = "none"
+        try:
+            settings = self.load()
+        except MissingSettings as error:
+            if any(not line.startswith("no service") for line in error.errors):
+                raise
+            self.overrides["agent", "local"] = (parse_offer("nothing=127.0.0.1:9"),)
+            self.enroll_only = True
+            settings = self.load()
+        if settings.state_directory is None or settings.tls == "no":
+            raise usage.UsageError(
+                "--enroll: with tls = no, or without a state_directory, there is no enrolment"
+            )
+        if AgentFiles(settings.state_directory, token.serial).is_good(datetime.now(UTC)):
+            del self.overrides["agent", "certificate"]
+        else:
+            self.token = token
+
+    def enrolled(self, files: AgentFiles) -> None:
+        """The token was used: take the settings with what it brought.
+
+        Raises:
+            SettingsError: they are wrong now, or they name another certificate.
+        """
+        self.token = None
+        del self.overrides["agent", "certificate"]
+        self.settings = self.load()
+        if self.settings.certificate != files.certificate:
+            raise SettingsError(
+                [f"[agent] certificate: {files.certificate} was made, and is not what is set"]
+            )
+
     def _summary(self) -> list[str]:
         settings = self.settings
         return [
             f"files: {', '.join(settings.files) or 'none, all defaults'}",
             f"serial: {settings.serial}, key: {settings.key_file or 'none'}",
-            f"servers: {written(settings.servers)}{' (legacy)' if settings.legacy else ''}",
+            f"servers: {written(settings.servers)}{_wire(settings)}",
             f"plaintext: {', '.join(self._plain()) or 'none'}",
             *tls_lines(agent_rules(settings) if settings.tls != "no" else None),
             f"proxy: {', '.join(_proxies(settings)) or 'none'}",
             *(f"local {offer.name}: {offer.target}" for offer in settings.local),
         ]
+
+
+def _wire(settings: AgentSettings) -> str:
+    """What the servers are expected to speak, if that is not rt1."""
+    if settings.emo:
+        return f" (EMO, port {settings.server_port})"
+    return " (legacy)" if settings.legacy else ""

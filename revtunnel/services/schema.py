@@ -21,6 +21,7 @@ from revtunnel.core.policy import (
     MIB,
     AgentLimits,
     DataLimits,
+    EmoLimits,
     EnrolmentLimits,
     LinkLimits,
     ServerLimits,
@@ -45,6 +46,7 @@ from revtunnel.services.values import (
     read_port,
     read_proxy,
     read_range,
+    read_server_port,
     seconds,
     serial,
     share,
@@ -95,8 +97,9 @@ _SERVER = (
 _LISTENER = (
     Key("address", many("HOST:PORT", read_listening, 1, 16), "127.0.0.1:2065",
         "where agents come in; several, such as IPv4 and IPv6, with commas; port 0: any free one"),
-    Key("kind", word("rt1", "legacy"), "rt1",
-        "rt1: agents of this project name themselves; legacy: the ReadyAgent device named by serial"),
+    Key("kind", word("rt1", "legacy", "emo"), "rt1",
+        "rt1: agents of this project name themselves; legacy: the ReadyAgent device named by serial; emo: "
+        "machines of the MTConnect EMO proxy, each known by its port: SERIAL/emo = PORT in [reservations]"),
     Key("keys", word("enrolled", "required"), "enrolled",
         "enrolled: a serial that has a key must prove it, others are let in; required: everybody must"),
     Key("allow_without_keys", yes_no(), "no",
@@ -104,14 +107,15 @@ _LISTENER = (
     Key("duplicate", word("newest", "oldest"), "newest",
         "which link stays when a serial that proves no key comes twice"),
     Key("data", word("link", "socket", "auto"), "auto",
-        "what carries channels: the link; a connection of its own for each, which the agent brings; auto: that, "
-        "and the link where none comes", True),
+        "what carries channels: the link; a connection of its own for each, which the agent brings; auto: "
+        "that, and the link where none comes", True),
     Key("pool", _NAME, "default", "the [pool NAME] that gives its devices their client ports"),
     Key("serial", serial("none"), "none", "legacy: serial of its one device; needed there"),
     Key("mappings", many("CLIENTPORT -> [NAME=]HOST:PORT", read_mapping, 0, 255), "",
         "legacy: services of the device, one a line; CLIENTPORT 0: one from the pool; needed there"),
     Key("probe", yes_no(), "yes", "legacy: offer rt1 first; a real device ignores the offer unharmed"),
-    Key("heartbeat", yes_no(), "yes", "legacy: test a silent link with DATA for the unused channel 0"),
+    Key("heartbeat", yes_no(), "yes", "legacy: test a silent link with DATA for the unused channel 0; emo: "
+        "send PING, which a client of the first version does not bear"),
     Key("tls", yes_no(), "no", "agents have to come with TLS; needs certificate and certificate_key", True),
     Key("certificate", _PEM, "none", "of the server, for the name or address that agents dial, extended key "
         "usage serverAuth; behind it those that lead to its authority", True),
@@ -188,8 +192,8 @@ _AUTHORITY = (
 )  # fmt: skip
 _data = partial(limit_key, DataLimits)
 _DATA = (
-    _data("warm", count("sockets", 0, 1024), "sockets of one agent that wait for its next client, while there "
-          "are clients now and then"),
+    _data("warm", count("sockets", 0, 1024), "sockets of one agent that wait for its next client, while "
+          "there are clients now and then"),
     _data("warm_most", count("sockets", 1, 1024), "sockets of one agent that wait or are on their way"),
     _data("warm_idle", seconds(1, 86400), "time without a client after which none waits"),
     _data("wait", seconds(0, 60), "time a client waits for a socket before it goes by the link"),
@@ -228,6 +232,18 @@ _LINK = (
     _link("glitches", count("glitches", 1, 1_000_000), "oddities in glitch_window before a link is closed"),
     _link("glitch_window", _HOUR, "see glitches"),
 )  # fmt: skip
+_emo = partial(limit_key, EmoLimits)
+_EMO = (
+    _emo("sockets", count("sockets", 1, 999), "data sockets of one machine, clients that wait among them"),
+    _emo("wait", seconds(1, 600), "time a client waits for its data socket"),
+    _emo("first", seconds(0.1, 60), "time from connect to the first command, absolute"),
+    _emo("heartbeat", _HOUR, "silence before a PING"),
+    _emo("silence", _HOUR, "silence after which the other side is gone, if it took part in PING and PONG"),
+    _emo("idle", seconds(1, 86400), "time after which the agent closes a data socket that nobody uses"),
+    _emo("unasked", count("sockets", 1, 1000), "data sockets that nobody asked for before the machine's "
+         "command socket is closed"),
+    _emo("held", size(4 * KIB, 16 * MIB), "what a stream may have on its way to a side that takes nothing"),
+)  # fmt: skip
 _agent = partial(limit_key, AgentLimits)
 _AGENT = (
     Key("servers", many("HOST:PORT", read_dialled, 0, 16), "",
@@ -265,6 +281,9 @@ _AGENT = (
     Key("proxy_protocol", many("NAME=v1 or NAME=v2", read_header, 0, 255), "",
         "services, by their name in local, that are told with a PROXY header who their client is"),
     Key("legacy", yes_no(), "no", "the server is a ReadyAgent server that nobody changed: never speak rt1"),
+    Key("emo", yes_no(), "no", "the server speaks the MTConnect EMO proxy's wire; see server_port"),
+    Key("server_port", Kind("port", "0, or 1025 to 65535", read_server_port), "0",
+        "emo: the port at the server that stands for the one service in local; needed there"),
     Key("data_sockets", yes_no(), "yes", "bring connections for single channels when the server wants them"),
     _agent("data_most", count("sockets", 0, 65535), "such connections at once, waiting or in use"),
     _agent("data_dials", count("dials", 1, 1024), "such connections on their way to the server"),
@@ -292,6 +311,7 @@ SECTIONS = (
     Section("admin", "server", "The door for revtunnelctl, a UNIX socket.", _ADMIN),
     Section("authority", "server", "A small certificate authority, for people who have none.", _AUTHORITY),
     Section("data", "server", "Data sockets: connections that agents bring for single channels.", _DATA),
+    Section("emo", "both", "The MTConnect EMO proxy's wire, at either end.", _EMO),
     Section("link", "both", "One link, at either end; running links keep what they began with.", _LINK),
     Section("agent", "agent", "The agent beside the device.", _AGENT),
     *CAMEO_SECTIONS,

@@ -19,13 +19,14 @@ from revtunnel import __version__
 from revtunnel.core.facts import LinkRefused, ServerState
 from revtunnel.core.gate import Gate
 from revtunnel.core.handshake import ListenerRules, ServerHello
-from revtunnel.core.keys import Verifier
+from revtunnel.core.keys import DUMMY, Verifier
 from revtunnel.core.leases import Leases
 from revtunnel.core.penalties import Penalties
 from revtunnel.core.policy import ServerLimits
 from revtunnel.core.pools import Pool, Use
 from revtunnel.core.senders import HeaderRules, header_rules
 from revtunnel.net.client_ports import ClientPorts
+from revtunnel.net.emo_stream import EmoDoor
 from revtunnel.net.headed import HeaderDesk, Refused
 from revtunnel.net.identity import Identity
 from revtunnel.net.lean_reactor import LeanReactor
@@ -45,23 +46,29 @@ from revtunnel.services.record_settings import records_of
 from revtunnel.services.settings import ListenerSettings, ServerSettings, SettingsError, changes
 from revtunnel.services.state_file import LedgerError
 from revtunnel.services.systemd import Notifier
+from revtunnel.services.tls_settings import is_loopback
 from revtunnel.wire.commands import Feature
 
 __all__ = ["Options", "Server", "makeService"]
 
+DOUBT = "who is enrolled or revoked is in doubt; see Enrolment in docs/admin.rst, take it away, reload"
 EXPIRY_CHECK = 1.0  # seconds between looks for leases whose time is over
 
 
 def agent_listener(
-    listener: ListenerSettings, settings: ServerSettings, identity: Identity | None = None
+    listener: ListenerSettings,
+    settings: ServerSettings,
+    identity: Identity | None = None,
+    doubt: bool = False,
 ) -> AgentListener:
-    """What links of one listener get."""
+    """What links of one listener get; ``doubt``: who is enrolled is not known (``SqliteLedger.doubtful``)."""
     link = settings.link
+    wide = any(not is_loopback(host) for host, _ in listener.address)
     rules = ListenerRules(
         listener.name,
         legacy=listener.kind == "legacy",
         probe=listener.probe,
-        keys_required=listener.keys == "required",
+        keys_required=listener.keys == "required" or (doubt and wide),
         legacy_serial=listener.serial or "",
     )
     hello = ServerHello(
@@ -83,7 +90,14 @@ def agent_listener(
         data=listener.data,
         identity=identity,
         certified_only=listener.certified,
+        emo=emo_door(settings) if listener.kind == "emo" else None,
     )
+
+
+def emo_door(settings: ServerSettings) -> EmoDoor:
+    """The machines of EMO: every reservation of a target that is called emo."""
+    machines = [each for each in settings.reservations if each.target == "emo"]
+    return EmoDoor({each.port: (each.serial, each.target) for each in machines}, settings.emo)
 
 
 def pools_of(settings: ServerSettings) -> list[Pool]:
@@ -124,6 +138,8 @@ class Server(DoorDaemon):
         self._expiry = self._reactor.callLater(EXPIRY_CHECK, self._expire)
         for warning in self.ledger.warnings:
             self.reporter(ServerState("ledger", warning))
+        if self.ledger.doubtful is not None:
+            self.reporter(ServerState("ledger", f"{self.ledger.doubtful}: {DOUBT}"))
         for warning in self._identities.warnings:
             self.reporter(ServerState("certificate", warning))
         self.reporter(ServerState("ready", f"agents at {self._places()}"))
@@ -175,6 +191,7 @@ class Server(DoorDaemon):
             settings.name,
             os.urandom,
         )
+        self.switchboard.issue = self.issuer.answer
         self._tend(self.operator, settings.admin)
 
     def _load_authority(self, settings: ServerSettings) -> None:
@@ -194,7 +211,8 @@ class Server(DoorDaemon):
         return Identities(self.issuer.book.revoked).read(settings.listeners, self.issuer.is_set_up)
 
     def _agent_listener(self, listener: ListenerSettings, settings: ServerSettings) -> AgentListener:
-        return agent_listener(listener, settings, self._identities.of(listener.name))
+        doubt = self.ledger.doubtful is not None
+        return agent_listener(listener, settings, self._identities.of(listener.name), doubt)
 
     def _listen(self) -> None:
         for listener in self.settings.listeners:
@@ -208,6 +226,10 @@ class Server(DoorDaemon):
                 self._listening.append(
                     self._lean.listenTCP(port, factory, self.settings.limits.backlog, host)
                 )
+                if listener.tls and not self.operator.link_port:
+                    self.operator.link_port = self._listening[-1].getHost().port
+            if listener.tls and listener.device_certificates != "no":
+                self.operator.others_certify = True
 
     def _behind(self, door: Any, pool: str, refused: Refused) -> Any:
         """What listens for the clients of a pool."""
@@ -286,8 +308,11 @@ class Server(DoorDaemon):
         self.settings = replace(new, listeners=merged(self.settings.listeners, new.listeners))
 
     def _key_of(self, serial: str) -> Verifier | None:
+        """Whose key is to be proved; a serial with a certificate and no key can prove none."""
         key = self.ledger.key_of(serial)
-        return Verifier(key.stored_key, key.server_key) if key is not None else None
+        if key is not None:
+            return Verifier(key.stored_key, key.server_key)
+        return DUMMY if self.issuer.book.knows(serial) else None
 
     def _report(self, fact: Any) -> None:
         self.switchboard.report(fact)

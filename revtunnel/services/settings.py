@@ -15,6 +15,7 @@ from typing import Any
 from revtunnel.core.policy import (
     AgentLimits,
     DataLimits,
+    EmoLimits,
     EnrolmentLimits,
     LinkLimits,
     PenaltyLimits,
@@ -23,7 +24,7 @@ from revtunnel.core.policy import (
 from revtunnel.core.proxy_choice import ProxyChoice
 from revtunnel.core.senders import Network
 from revtunnel.net.credentials import private_file_fault
-from revtunnel.services.agent_files import kept_files
+from revtunnel.services.agent_files import with_kept_files
 from revtunnel.services.authority_settings import AuthoritySettings, authority_settings
 from revtunnel.services.inifile import (
     DEFAULT_PATH,
@@ -84,7 +85,7 @@ class ListenerSettings(ListenerTls):
 
     name: str
     address: tuple[tuple[str, int], ...]  # IP address and port; port 0 is any
-    kind: str  # rt1, legacy
+    kind: str  # rt1, legacy, emo
     keys: str  # enrolled, required
     allow_without_keys: bool
     duplicate: str  # newest, oldest
@@ -138,6 +139,7 @@ class ServerSettings:
     exempt: tuple[Network, ...]  # who pays no penalties
     limits: ServerLimits
     data: DataLimits
+    emo: EmoLimits
     link: LinkLimits
     admin: AdminSettings
     authority: AuthoritySettings
@@ -155,6 +157,8 @@ class AgentSettings(AgentTls):
     key_file: str | None
     local: tuple[Offer, ...]  # at least one, names differ
     legacy: bool
+    emo: bool
+    server_port: int  # emo: 1025 to 65535, else 0
     data_sockets: bool
     proxy: ProxyChoice
     proxy_credentials: str | None
@@ -162,6 +166,7 @@ class AgentSettings(AgentTls):
     log_format: str
     log_level: str
     limits: AgentLimits
+    emo_limits: EmoLimits
     link: LinkLimits
     files: tuple[str, ...]
 
@@ -217,6 +222,7 @@ def _server(table: Table, around: Surroundings) -> ServerSettings:
         exempt=table.get("penalties", "exempt"),
         limits=part_of(table, ServerLimits),
         data=part_of(table, DataLimits),
+        emo=part_of(table, EmoLimits),
         link=part_of(table, LinkLimits),
         admin=admin_settings(table, around.admin_socket() if socket == "auto" else socket),
         authority=authority_settings(table, state),
@@ -260,7 +266,7 @@ def _check_width(table: Table, label: str, listener: ListenerSettings) -> None:
     if not wide:
         return
     if listener.keys == "enrolled" and not listener.certified and not listener.allow_without_keys:
-        keys = "" if listener.kind == "legacy" else " or keys = required"
+        keys = " or keys = required" if listener.kind == "rt1" else ""
         text = f"{wide[0]} lets devices without keys in from other machines"
         wanted = f"tls = yes with device_certificates = required{keys}, or, if that is meant"
         table.complain(label, "address", f"{text}, wanted: {wanted}, allow_without_keys = yes")
@@ -271,12 +277,17 @@ def _check_width(table: Table, label: str, listener: ListenerSettings) -> None:
         )
 
 
+_EMO_HAS = ("emo", "heartbeat")
+
+
 def _check_kind(table: Table, label: str, listener: ListenerSettings) -> None:
     """What only a legacy listener has, and must have."""
-    if listener.kind == "rt1":
+    if listener.kind != "legacy":
         for key in ("serial", "mappings", "probe", "heartbeat"):
-            if table.get(label, key) != find("listener", key).value:
+            if table.get(label, key) != find("listener", key).value and (listener.kind, key) != _EMO_HAS:
                 table.complain(label, key, "only with kind = legacy")
+        if listener.kind == "emo" and listener.keys == "required":
+            table.complain(label, "keys", "a machine of EMO has no key, keys = enrolled wanted")
         return
     if listener.serial is None:
         table.complain(label, "serial", "missing: a legacy device cannot name itself, serial = SERIAL wanted")
@@ -348,21 +359,6 @@ def _fixed(settings: ServerSettings) -> Iterator[tuple[str, str, Name, int]]:
 NOTHING = {"authority": "system", "server_name": "auto", "certificate": "none", "certificate_key": "none"}
 
 
-def _kept(table: Table, tls: dict[str, Any], directory: str | None, host_name: str) -> dict[str, Any]:
-    """The files of TLS, with those that enrolment left where nothing else is said."""
-    files = None
-    if tls["tls"] != "no" and tls["certificate"] == "auto":
-        files = kept_files(directory, table.get("agent", "serial"), host_name)
-    found = dict(tls)
-    if tls["certificate"] == "auto":
-        found["certificate"] = files.certificate if files is not None else None
-    if tls["authority"] == "auto":
-        found["authority"] = files.authority if files is not None else None
-    if files is not None:
-        found["certificate_key"] = files.certificate
-    return found
-
-
 def load_agent(
     path: str | None = None, overrides: Mapping[Name, Any] | None = None, around: Surroundings | None = None
 ) -> AgentSettings:
@@ -381,14 +377,24 @@ def load_agent(
     tls = {key: None if value == NOTHING.get(key) else value for key, value in tls.items()}
     state = table.get("agent", "state_directory")
     state = {"auto": around.state_directory(), "none": None}.get(state, state)
-    tls = _kept(table, tls, state, around.host_name)
+    tls = with_kept_files(tls, state, table.get("agent", "serial"), around.host_name)
     check_headers(table)
     proxy = agent_proxy(table, around.environ)
     credentials = table.get("agent", "proxy_credentials")
     serial, missing = _identity(table, around, check_agent_tls(table, AgentTls(**tls)))
     if table.errors or missing:
         raise SettingsError(table.errors) if table.errors else MissingSettings(missing)
-    names = ("servers", "local", "legacy", "data_sockets", "proxy_protocol", "log_format", "log_level")
+    names = (
+        "servers",
+        "local",
+        "legacy",
+        "emo",
+        "server_port",
+        "data_sockets",
+        "proxy_protocol",
+        "log_format",
+        "log_level",
+    )
     return AgentSettings(
         **{name: table.get("agent", name) for name in names},
         **tls,
@@ -399,6 +405,7 @@ def load_agent(
         proxy=proxy,
         proxy_credentials=None if credentials == "none" else credentials,
         limits=part_of(table, AgentLimits),
+        emo_limits=part_of(table, EmoLimits),
         link=part_of(table, LinkLimits),
         files=tuple(table.files),
     )
@@ -433,6 +440,11 @@ def _check_agent(table: Table, key_file: str | None) -> None:
         table.complain("agent", "local", f"two offers are named {double}, NAME=HOST:PORT wanted")
     if len(offers) > most and table.sound("link", "offers"):
         table.complain("agent", "local", f"{len(offers)} offers, at most {most} wanted: offers in [link]")
+    port = table.get("agent", "server_port")
+    if table.get("agent", "emo") and (len(offers) != 1 or not port):
+        table.complain("agent", "emo", "one service in local and a server_port wanted with it")
+    elif port and not table.get("agent", "emo"):
+        table.complain("agent", "server_port", "only with emo = yes")
     if key_file is not None and (fault := private_file_fault(key_file)):
         table.complain("agent", "key_file", f"{key_file}: {fault}")
 
@@ -453,8 +465,10 @@ def _flat(settings: ServerSettings | AgentSettings) -> Iterator[tuple[Name, Any]
     role = "agent"
     if isinstance(settings, ServerSettings):
         role, parts[EnrolmentLimits] = "server", settings.authority.limits
-        parts[DataLimits] = settings.data
+        parts[DataLimits], parts[EmoLimits] = settings.data, settings.emo
         parts[PenaltyLimits] = settings.penalties
+    else:
+        parts[EmoLimits] = settings.emo_limits
     for section in SECTIONS:
         if section.reader in (role, "both") and not section.named:
             owner = getattr(settings, section.name) if section.name in ("admin", "authority") else settings

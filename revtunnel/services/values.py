@@ -39,6 +39,7 @@ __all__ = [
     "read_port",
     "read_proxy",
     "read_range",
+    "read_server_port",
     "seconds",
     "serial",
     "share",
@@ -201,6 +202,11 @@ def read_port(text: str, least: int = 1) -> int:
     if not re.fullmatch("[0-9]{1,5}", text, re.ASCII) or not least <= int(text) <= 65535:
         raise ValueError(f"{text[:80]!a}: a port of {least} to 65535 wanted")
     return int(text)
+
+
+def read_server_port(text: str) -> int:
+    """A port that an EMO machine may register, or 0: none."""
+    return 0 if text == "0" else read_port(text, 1025)
 
 
 def read_range(text: str) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from revtunnel.core.gate import LOOPBACK
 from revtunnel.core.policy import (
     AgentLimits,
     DataLimits,
+    EmoLimits,
     EnrolmentLimits,
     LinkLimits,
     PenaltyLimits,
@@ -102,6 +103,7 @@ def test_defaults_without_any_file() -> None:
         exempt=LOOPBACK,
         limits=ServerLimits(),
         data=DataLimits(),
+        emo=EmoLimits(),
         link=LinkLimits(),
         authority=AuthoritySettings(
             "/var/lib/revtunnel/authority",
@@ -405,6 +407,9 @@ def test_agent_settings(tmp_path: Path) -> None:
         key_file=None,
         local=(Offer("tcp-23", Target("10.41.51.152", 23)),),
         legacy=True,
+        emo=False,
+        server_port=0,
+        emo_limits=EmoLimits(),
         data_sockets=True,
         tls="auto",
         authority=None,
