@@ -84,7 +84,7 @@ class Dialler:
         self._reactor = reactor
         self._limits = limits
         self._headers = dict(headers or {})
-        self._allowed = frozenset(offer.target for offer in offers)
+        self._offered = self._allowed = frozenset(offer.target for offer in offers)
         self._lookups = DeferredSemaphore(limits.lookups)
         self._dialling = 0
         self._waiting: deque[_Dial] = deque()
@@ -107,6 +107,10 @@ class Dialler:
         self._waiting.append(dial)
         self._next()
         return dial.wanted
+
+    def keep(self, offers: Sequence[Offer]) -> None:
+        """Dial no target from now on that is not among these, nor any that the agent did not begin with."""
+        self._allowed = self._offered & {offer.target for offer in offers}
 
     def set_limits(self, limits: AgentLimits) -> None:
         """Other limits from now on."""

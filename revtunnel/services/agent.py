@@ -136,7 +136,7 @@ class Agent(MultiService):
         self._data.abort()
 
     def reload(self) -> None:
-        """Take new servers, limits and log level; what the agent offers needs a restart."""
+        """Take new servers, limits, log level. What is offered no more is not dialled; more needs a restart."""
         try:
             new = self._options.load()
             way = way_to(new)
@@ -152,6 +152,7 @@ class Agent(MultiService):
         if observer is not None:
             observer.set_level(new.log_level)
         self._dialler.set_limits(new.limits)
+        self._dialler.keep(new.local)
         self._data.limits = new.limits
         self.uplink.change(new.servers, new.limits)
         if self._keeper is not None:

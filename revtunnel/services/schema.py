@@ -253,7 +253,8 @@ _AGENT = (
     Key("key_file", path(4096, "auto", "none"), "auto", "file with the device key, closed to others; auto: "
         "revtunnel.key in $CREDENTIALS_DIRECTORY, none where there is no such file"),
     Key("local", many("[NAME=]HOST:PORT or unix:PATH", parse_offer, 0, 255), "",
-        "what the agent may dial for the server, and nothing else; at least one is needed"),
+        "what the agent may dial for the server, and nothing else; at least one is needed; what is gone at a "
+        "SIGHUP is dialled no more"),
     Key("tls", word("auto", "yes", "no"), "auto", "auto: yes, but for a server on this machine (127.0.0.1, "
         "::1, localhost) while neither authority nor certificate is set; no: plaintext, see allow_plaintext",
         True),

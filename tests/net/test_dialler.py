@@ -66,6 +66,19 @@ class Dials:
         return result.reason.word if isinstance(result, NotDialled) else type(result).__name__
 
 
+def test_a_target_that_is_taken_off_the_list_is_not_dialled() -> None:
+    """At once, and again once it is back; one that the server was not told of stays out."""
+    dials = Dials("10.0.0.5:23", "10.0.0.5:80")
+    dials.serve("10.0.0.5", 23)
+    dials.serve("10.0.0.6", 23)
+    dials.dialler.keep([parse_offer("10.0.0.5:80"), parse_offer("10.0.0.6:23")])
+    assert dials.dial("10.0.0.5:23").word() == "not-allowed"
+    assert dials.dial("10.0.0.6:23").word() == "not-allowed"
+    dials.dialler.keep([parse_offer("10.0.0.5:23")])
+    dials.dial("10.0.0.5:23").reactor.pump()
+    assert dials.word() == "TargetSocket"
+
+
 def test_a_listed_target_is_reached() -> None:
     """A literal address needs no resolver."""
     dials = Dials("10.0.0.5:23", "[2001:db8::5]:23")
