@@ -96,7 +96,8 @@ class LinkProtocol(Protocol):
     def connectionMade(self) -> None:
         now = self.clock.seconds()
         self.since = self.since or now
-        self.peer = written_address(self.transport.getPeer())
+        with contextlib.suppress(OSError):  # reset by now; connectionLost says so
+            self.peer = written_address(self.transport.getPeer())
         self.transport.setTcpNoDelay(True)
         self.transport.setTcpKeepAlive(True)
         tune(self.handle)

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred, TimeoutError, succeed
 from revtunnel.core.facts import LinkRefused
 from revtunnel.core.handshake import Denied, Dismissed
 from revtunnel.net.credentials import PeerCertificate
+from revtunnel.net.end_transport import EndTransport
 from revtunnel.net.ends import PlainEnd
 from revtunnel.net.enrolling import ask
 from revtunnel.wire.commands import Command, decode_goaway, encode_goaway
@@ -19,7 +20,9 @@ from revtunnel.wire.frames import encode_frame, encode_header
 from revtunnel.wire.reasons import GoAway
 from tests.net.test_link import LISTEN, frames, stranger
 from tests.net.world import World
+from tests.support.ends import tcp_pair
 from tests.support.epoll import Loop, own_reactor
+from tests.support.services import reset
 
 SECRET, REQUEST = bytes(range(16)), b"a request"
 ENROLL = encode_enroll(SECRET, REQUEST)
@@ -100,6 +103,20 @@ def test_a_connection_that_does_not_come(loop: Loop) -> None:
     with pytest.raises(TimeoutError):
         loop.wait(answer)
     assert len(cancelled) == 1
+
+
+@pytest.mark.slow
+def test_a_look_and_gone(loop: Loop) -> None:
+    """Whoever only wants to see the server's certificate is gone at once: a lost connection, no fault."""
+    made = World(start=False)
+    link = made.switchboard._stranger(made.listener(), "203.0.113.9:5")
+    assert link is not None
+    near, far = tcp_pair()
+    near.setblocking(False)
+    reset(far)
+    EndTransport(loop.reactor, PlainEnd(near), link).start()
+    loop.until(lambda: refusals(made), "the end of the link")
+    assert (link.peer, refusals(made)[0][0]) == ("203.0.113.9:5", "lost")
 
 
 # ---- the server's side
