@@ -1,16 +1,23 @@
 """The frames before a data socket's raw bytes: whole, byte by byte, with bytes behind them, and wrong."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from revtunnel.core.data_opening import Answer, AwaitAnswer, AwaitConnect
+from revtunnel.core.policy import DataLimits, LinkLimits
+from revtunnel.core.rt1 import Rt1Mux
+from revtunnel.core.tickets import Tickets
+from revtunnel.core.window import CreditPool
 from revtunnel.wire.commands import Command, encode_connect, encode_reset
 from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.frames import encode_frame
 from revtunnel.wire.origin import Origin, encode_origin
 from revtunnel.wire.reasons import Ended
 from revtunnel.wire.targets import Target
+from tests.core.test_handshake import exchange
 from tests.support.vectors import FRAMES
 
 CONNECT = encode_frame(Command.CONNECT, 0, encode_connect(Target("10.0.0.5", 23)))
@@ -112,3 +119,43 @@ def test_whatever_comes_is_an_answer_or_the_other_side_s_fault(pieces: list[byte
                     break
         except RemoteError:
             pass
+
+
+# -- the protocol's own page
+
+PAGE = (Path(__file__).parents[2] / "docs" / "link-protocol.rst").read_text("utf-8")
+DATA = DataLimits()
+
+
+def test_the_page_s_data_socket() -> None:
+    """The exchange of the page is what the real parts say and take."""
+    said = exchange("on a data socket")
+    tickets: Tickets[str] = Tickets(lambda size: b"\xa5" * size)
+    ticket = tickets.issue("link", 256, 30.0)
+    server = Rt1Mux(LinkLimits(), True, 0.0, CreditPool(0), data_sockets=True)
+    server.want([ticket])
+    target = Target("10.41.51.152", 23)
+    assert said == [
+        ("server", server.take(1 << 16, 0.0)[0]),
+        ("agent", encode_frame(Command.ATTACH, 0, ticket)),
+        ("server", encode_frame(Command.CONNECT, 0, encode_connect(target))),
+        ("agent", OPENED + b"login:"),
+    ]
+    assert AwaitConnect().receive(said[2][1]) == target
+    assert AwaitAnswer().receive(said[3][1]) == Answer(None, "", b"login:")
+
+
+@pytest.mark.parametrize(
+    "phrase",
+    [
+        f"It is good once, for *{DATA.ticket:g} s*",
+        f"or waits for one, at most *{DATA.wait:g} s*",
+        f"by the link at once for *{DATA.retry:g} s*",
+        f"acknowledged CONNECT after *{DATA.answer:g} s*",
+        f"at least *{DATA.warm}* while there are any, at most *{DATA.warm_most}*",
+        f"none after *{DATA.warm_idle:g} s* without a client",
+    ],
+)
+def test_the_page_s_numbers_of_data_sockets(phrase: str) -> None:
+    """Each default that the page names is the program's."""
+    assert phrase in " ".join(PAGE.split())
