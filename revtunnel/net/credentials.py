@@ -10,12 +10,11 @@ A private key is read when it is used, and never repeated.
 Source: faults.md "Device identity", N15, N34; twisted.md 0.1; wire/link-extension.md "Negotiation".
 """
 
-import ipaddress
 import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Any
 
@@ -25,6 +24,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from service_identity.cryptography import verify_certificate_hostname, verify_certificate_ip_address
 
+from revtunnel.net.addresses import is_literal
 from revtunnel.wire.enroll import DEVICE_URI, device_of
 from revtunnel.wire.errors import RemoteError
 
@@ -44,6 +44,7 @@ __all__ = [
 
 MAX_FILE = 4 * 1024 * 1024  # bytes of one PEM file: a list of all public authorities has a quarter MiB
 NAMES_SHOWN = 5
+SOON = timedelta(days=14)  # before its end a certificate of ours is worth a warning
 REVOCATION_MARK = b"-----BEGIN X509 CRL-----"
 
 
@@ -177,7 +178,7 @@ def judge_server(certificate: x509.Certificate, name: str) -> PeerCertificate:
     _check_purpose(certificate, Side.SERVER)
     names = _shown(certificate)
     try:
-        if _is_address(name):
+        if is_literal(name):
             verify_certificate_ip_address(certificate, name)
         else:
             verify_certificate_hostname(certificate, name)
@@ -197,14 +198,6 @@ def judge_device(certificate: x509.Certificate, revoked: Callable[[str, str], bo
     if revoked(peer.serial, peer.fingerprint):
         raise CertificateRefused(f"certificate of {peer.serial} is revoked")
     return peer
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
 
 
 # ---- our own
@@ -279,8 +272,11 @@ class _Reading:
 
     def check_time(self, key: str, path: str, certificate: x509.Certificate) -> None:
         """Expired is a fault; "not yet" is none: a device without a battery wakes in 1970 (N15)."""
-        if certificate.not_valid_after_utc < self.now:
-            self.blame(key, path, f"certificate expired on {day(certificate.not_valid_after_utc)}")
+        until = certificate.not_valid_after_utc
+        if until < self.now:
+            self.blame(key, path, f"certificate expired on {day(until)}")
+        elif until < self.now + SOON and until - certificate.not_valid_before_utc > 3 * SOON:
+            self.warnings.append(f"{path}: certificate expires on {day(until)}")
         elif certificate.not_valid_before_utc > self.now:
             since = day(certificate.not_valid_before_utc)
             self.warnings.append(f"{path}: certificate is not valid before {since}: {_clock(self.now)}")

@@ -24,6 +24,7 @@ from cryptography import x509
 from OpenSSL import SSL
 from OpenSSL.crypto import X509, X509StoreFlags
 
+from revtunnel.net.addresses import is_literal
 from revtunnel.net.credentials import (
     CertificateFiles,
     CertificateRefused,
@@ -228,7 +229,7 @@ class Identity:
         """The agent's end; the server must be ``name``, a host name or an IP address."""
         guard = Guard(lambda shown: judge_server(shown, name), True)
         connection = self._connection(sock, guard)
-        if not name.replace(".", "").isdigit() and ":" not in name:  # a name: RFC 6066 allows no address
+        if not is_literal(name):  # RFC 6066 allows no address
             connection.set_tlsext_host_name(name.encode("ascii"))
         connection.set_connect_state()
         return connection, guard

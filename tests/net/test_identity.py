@@ -486,3 +486,14 @@ def test_n15_own_certificate_that_begins_later_is_a_warning(room: Room) -> None:
     (warning,) = credentials.warnings
     assert "is the clock of this machine right? It says 1970-" in warning
     assert credentials.serial == "plc-7"
+
+
+def test_own_certificate_that_ends_soon_is_a_warning(room: Room) -> None:
+    """Two weeks before its end, unless it was made for a shorter time than that is worth mentioning."""
+    issued = room.issuer.device("plc-7", file="year", until=timedelta(days=365))
+    files = CertificateFiles(Side.DEVICE, issued.certificate_file, issued.key_file)
+    end = issued.certificate.not_valid_after_utc
+    assert read_credentials(files).warnings == ()
+    (warning,) = read_credentials(files, end - timedelta(days=13)).warnings
+    assert warning == f"{issued.certificate_file}: certificate expires on {end:%Y-%m-%d}"
+    assert read_credentials(room.at_agent().rules.files).warnings == ()
