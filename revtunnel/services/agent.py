@@ -136,7 +136,7 @@ class Agent(MultiService):
         self._data.abort()
 
     def reload(self) -> None:
-        """Take new servers, limits, log level. What is offered no more is not dialled; more needs a restart."""
+        """Take new servers, limits, log level; offers that are gone are not dialled, more need a restart."""
         try:
             new = self._options.load()
             way = way_to(new)
