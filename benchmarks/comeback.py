@@ -78,7 +78,9 @@ def measure(how: signal.Signals, service: int, folder: Path) -> tuple[str, float
     """
     link, *pool = free_ports(4, adjacent=True)
     config = folder / "revtunnel.ini"
-    config.write_text(SERVER.format(folder=folder) + RT1.format(port=link, first=pool[0], last=pool[-1]))
+    config.write_text(
+        SERVER.format(folder=folder) + RT1.format(port=link, first=pool[0], last=pool[-1], more="")
+    )
     local = f"echo=127.0.0.1:{service}"
     agent = [*RUN, "agent", "--server", f"127.0.0.1:{link}", "--serial", "plc-1", "--local", local]
     with Crew(folder) as crew:

@@ -1,8 +1,9 @@
 """How revtunnel is driven: its settings file, its two commands, and how its ports are found out.
 
 All that the benchmark knows about revtunnel's command line is in this file.  Everything is on loopback and
-without keys.  The framed link carries at most 255 channels, so `width` connections need several agents, each
-a device of its own serial with a listener of its own.
+without keys, or over mutual TLS with certificates of an authority made for the run.  The framed link carries
+at most 255 channels, so `width` connections need several agents, each a device of its own serial with a
+listener of its own; data sockets carry as many as are wanted.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.peers import System, free_ports
-from benchmarks.processes import Crew
+from benchmarks.processes import Crew, CrewError
 
 __all__ = ["CHANNELS_PER_LINK", "OURS", "RT1", "RUN", "SERVER", "listed"]
 
@@ -34,6 +35,9 @@ socket = {folder}/admin.sock
 RT1 = """\
 [listener main]
 address = 127.0.0.1:{port}
+{more}
+[limits]
+clients_per_device = 4096
 [pool default]
 ranges = {first}-{last}
 bind = 127.0.0.1
@@ -77,29 +81,62 @@ def listed(admin: Path) -> dict[str, int]:
 
 
 @dataclass(frozen=True)
-class Rt1Link(System):
-    """Server and agent over the rt1 link."""
+class Rt1(System):
+    """Server and agents over rt1; `data` says what carries the channels, `tls` whether it is encrypted."""
+
+    data: str = "socket"
+    tls: bool = False
 
     def start(self, crew: Crew, target: int, width: int) -> list[int]:
-        """One agent for each 255 connections of `width`; the ports come from the server's pool."""
-        count = math.ceil(width / CHANNELS_PER_LINK)
+        """One agent, or one for each 255 connections of `width` on links; the ports come from the pool."""
+        count = math.ceil(width / CHANNELS_PER_LINK) if self.data == "link" else 1
         port, *pool = free_ports(1 + count + 8, adjacent=True)
-        _start_server(crew, RT1.format(port=port, first=pool[0], last=pool[-1]))
         serials = [f"plc-{number}" for number in range(1, count + 1)]
+        more = f"data = {self.data}"
+        if self.tls:
+            more += f"\n{_tls_lines(crew)}\n[authority]\ndirectory = {crew.folder}/authority"
+        _start_server(crew, RT1.format(port=port, first=pool[0], last=pool[-1], more=more))
         for serial in serials:
-            local = f"load=127.0.0.1:{target}"
+            local = ["--local", f"load=127.0.0.1:{target}"]
+            trust = _certificate(crew, serial) if self.tls else []
             crew.start(
-                "agent",
-                [*RUN, "agent", "--server", f"127.0.0.1:{port}", "--serial", serial, "--local", local],
+                "agent", [*RUN, "agent", "--server", f"127.0.0.1:{port}", "--serial", serial, *local, *trust]
             )
         ports: dict[str, int] = {}
 
-        def alllisted() -> bool:
+        def all_listed() -> bool:
             ports.update(listed(crew.folder / "admin.sock"))
             return set(serials) <= set(ports)
 
-        crew.wait_until(alllisted, "the agents' ports in `ports --json`")
+        crew.wait_until(all_listed, "the agents' ports in `ports --json`")
         return [ports[serial] for serial in serials]
+
+
+def _tls_lines(crew: Crew) -> str:
+    """Make an authority and the server's certificate; the lines of its listener."""
+    _ctl("ca", "init", "--dir", crew.folder / "authority")
+    return "tls = yes\n" + _ctl(
+        "ca", "issue-server", "--dir", crew.folder / "authority", "--out", crew.folder / "server", "127.0.0.1"
+    )
+
+
+def _certificate(crew: Crew, serial: str) -> list[str | Path]:
+    """Have the server make a device's certificate; the agent's arguments."""
+    out = crew.folder / serial
+    _ctl("--socket", crew.folder / "admin.sock", "enroll", serial, "--out", out)
+    files = {
+        "--certificate": f"{serial}.pem",
+        "--certificate-key": f"{serial}.key",
+        "--authority": "authority.pem",
+    }
+    return [word for option, name in files.items() for word in (option, out / name)]
+
+
+def _ctl(*words: str | Path) -> str:
+    done = subprocess.run([*CTL, *words], capture_output=True, text=True, timeout=30)
+    if done.returncode:
+        raise CrewError(f"revtunnelctl {words[0]}: {done.stderr.strip()}")
+    return done.stdout
 
 
 @dataclass(frozen=True)
@@ -126,6 +163,9 @@ class LegacyLink(System):
 
 
 OURS: tuple[System, ...] = (
-    Rt1Link("revtunnel rt1 link", "ours", _absent),
+    Rt1("revtunnel data sockets", "ours", _absent),
+    Rt1("revtunnel data sockets TLS", "ours", _absent, tls=True),
+    Rt1("revtunnel rt1 link", "ours", _absent, data="link"),
+    Rt1("revtunnel rt1 link TLS", "ours", _absent, data="link", tls=True),
     LegacyLink("revtunnel legacy link", "ours", _absent),
 )
