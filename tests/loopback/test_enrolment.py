@@ -320,3 +320,37 @@ def test_an_authority_made_while_the_server_runs(lab: Lab) -> None:
     firm.server.control("reload")
     firm.agent(firm.token()).start()
     firm.server.wait_link("plc-7")
+
+
+def test_a_certified_device_is_nobody_in_plain(firm: Firm) -> None:
+    """Its serial is taken: who comes by another door without a proof is refused, others there are not."""
+    firm.server.write(**{"listener side": {"address": f"{HOST}:0"}})
+    firm.server.stop()
+    firm.server.start()
+    assert end_of(firm.agent(firm.token(), "plc-7", "real", "--enroll-only")) == 0
+    side = firm.server.ports[1]
+    taken, other = (
+        firm.lab.add(Agent(firm.lab.directory, serial, [f"{HOST}:{side}"], {"it": f"{HOST}:9"})).start()
+        for serial in ("plc-7", "plc-8")
+    )
+    assert "asks for the device key of plc-7" in taken.wait_event("state", state="away")["detail"]
+    firm.server.wait_link("plc-8")
+    assert other.events("state", state="away") == []
+    assert firm.server.events("link-up", serial="plc-7") == []
+
+
+def test_n37_a_lost_ledger_forgets_no_revocation(firm: Firm) -> None:
+    """The authority's own list has it; the server says that it is in doubt until the file is gone."""
+    firm.agent(firm.token()).start()
+    firm.server.wait_link("plc-7")
+    firm.server.control("revoke", "plc-7")
+    firm.server.stop()
+    ledger = Path(firm.authority.path).parent / "revtunnel.db"
+    for each in ledger.parent.glob("revtunnel.db-*"):
+        each.unlink()
+    ledger.write_bytes(b"x" * 5000)
+    firm.server.start()
+    doubt = firm.server.wait_event("state", 2, state="ledger")["detail"]
+    assert doubt.startswith(f"{ledger}.corrupt-1: who is enrolled or revoked is in doubt")
+    assert firm.server.wait_event("link-refused", reason="certificate")["detail"].endswith("is revoked")
+    assert firm.server.events("link-up") == []
