@@ -1,5 +1,6 @@
 """Data sockets from a client to its service: what is carried, what dies, who is refused, what is left."""
 
+import contextlib
 import socket
 from typing import Any
 
@@ -14,8 +15,8 @@ from revtunnel.core.facts import (
     LinkRefused,
     PeerGlitch,
 )
-from revtunnel.core.policy import AgentLimits, DataLimits, ServerLimits
-from revtunnel.net import data_sockets
+from revtunnel.core.policy import AgentLimits, DataLimits, RelayLimits, ServerLimits
+from revtunnel.net import agent_data, data_sockets, data_stream
 from revtunnel.wire.commands import Command
 from revtunnel.wire.frames import encode_frame
 from revtunnel.wire.reasons import Ended
@@ -270,6 +271,47 @@ def test_a_silent_link_ends_its_streams() -> None:
         world.link.fail("silent", "no answer")
         assert world.ending(client) == world.ending(service) == "reset"
         assert world.ended()[0].reason is Ended.LINK_LOST
+
+
+def test_n4_a_reader_that_takes_nothing_keeps_its_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its kernel answers: that is no dead path, however long it takes; and little is held for it."""
+    monkeypatch.setattr(data_sockets, "LONG", 0.05)
+    monkeypatch.setattr(data_sockets, "DEAD", 0.2)
+    monkeypatch.setattr(agent_data, "LOOK", 0.05)
+    monkeypatch.setattr(agent_data, "DEAD", 0.2)
+    with DataWorld() as world:
+        client, service = world.talk()
+        sent = 0
+        end = world.switchboard.data.now() + 1.5
+
+        def stalled() -> bool:
+            nonlocal sent
+            with contextlib.suppress(BlockingIOError):
+                sent += service.send(bytes(1 << 20))
+            return world.switchboard.data.now() > end
+
+        world.until(stalled)
+        (row,) = world.switchboard.running()
+        assert row.waiting_to_client <= RelayLimits().turn
+        rest = sent
+        while rest:
+            rest -= len(world.hear(client, min(rest, 1 << 18)))
+        world.carry(client, service, b"still here")
+
+
+def test_a_stream_whose_machine_is_silent_ends_at_both_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two looks in a row; one may have come at a bad moment."""
+    monkeypatch.setattr(data_stream, "silence", lambda handle: 16.0)
+    with DataWorld() as world:
+        client, service = world.talk()
+        (stream,) = world.switchboard.data.streams()
+        stream.look_at_running(15.0)
+        world.carry(client, service, b"x")
+        stream.look_at_running(15.0)
+        assert world.ending(client) == world.ending(service) == "reset"
+        (fact,) = world.ended()
+        assert fact.reason is Ended.LINK_LOST
+        world.check_rest()
 
 
 def test_a_drain_waits_for_streams() -> None:
