@@ -383,7 +383,12 @@ class Agent(Daemon):
         self.offers = dict(offers)
         self.options = list(options)
         self.config = directory / f"{self.name}.ini"
-        self.settings = merged({"agent": {"log_format": "json", "log_level": "debug"}}, settings or {})
+        defaults = {
+            "log_format": "json",
+            "log_level": "debug",
+            "state_directory": directory / f"{self.name}.state",
+        }
+        self.settings = merged({"agent": defaults}, settings or {})
         self.write()
 
     def write(self, **changes: Mapping[str, object]) -> None:
