@@ -269,8 +269,8 @@ class DataPool:
         """Whether nothing of it needs to be looked at."""
         return self.core.due() is None
 
-    def close(self) -> None:
-        """The link takes no new channels: nothing waits any more; what runs goes on."""
+    def close(self, by_link: bool = False) -> None:
+        """No socket comes any more; what runs goes on. ``by_link``: clients that wait go by that."""
         if self.closed:
             return
         self.closed = True
@@ -280,7 +280,10 @@ class DataPool:
         self._warm.clear()
         for client in [*self._waiting]:
             self._no_more(client)
-            client.refuse("device-absent")
+            if by_link:
+                self._instead(client)
+            else:
+                client.refuse("device-absent")
 
     def end(self, reason: Ended, detail: str) -> None:
         """The link is over, and its streams with it."""

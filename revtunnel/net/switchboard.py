@@ -411,6 +411,8 @@ class Switchboard:
             for link in list(self._strangers):
                 link.fail("stopping", "the server stops", None)
             for link in list(self.links):
+                if link.data is not None:
+                    link.data.close(by_link=True)
                 link.goaway(GoAway.STOPPING, self.limits.retry_after, "the server stops")
         self._check_drained()
         return drained

@@ -329,6 +329,19 @@ def test_a_drain_waits_for_streams() -> None:
         world.until(lambda: drained)
 
 
+def test_a_client_that_waits_when_the_server_drains_goes_by_the_link() -> None:
+    """No data socket is let in any more, but this client was."""
+    with DataWorld() as world:
+        world.brings = False
+        client = world.client()
+        client.send(b"hello")
+        world.until(lambda: world.pool.waits)
+        world.switchboard.drain()
+        service = world.service()
+        assert world.hear(service, 5) == b"hello"
+        world.carry(service, client, b"world")
+
+
 def test_a_stopping_agent_waits_for_streams() -> None:
     """And aborts them when its time is over."""
     with DataWorld() as world:
