@@ -1,5 +1,6 @@
 """The whole way on one machine: a device, its agent, the server, and a client that only knows host and port.
 
+Between agent and server all is mutual TLS, with certificates of an authority that the demonstration makes.
 Every step is printed with the command a person would type. Server and agent are real processes in a directory
 of their own; nothing is left behind. Exit status 0 when every byte was right, 1 when not.
 """
@@ -163,17 +164,35 @@ def client_port(deadline: float) -> int:
     return found
 
 
-def settings(place: Path) -> int:
-    """Write the settings of server and agent and point everything at them; gives the port for agents."""
-    port = free_port()
+def settings(place: Path) -> None:
+    """Write the settings of server and agent and point everything at them; make the certificates."""
     path = place / "revtunnel.ini"
     path.write_text(
         f"[server]\nstate_directory = {place / 'state'}\n\n[admin]\nsocket = {place / 'admin.sock'}\n\n"
-        f"[listener main]\naddress = 127.0.0.1:{port}\n"
+        f"[authority]\ndirectory = {place / 'authority'}\n\n[agent]\nstate_directory = {place / 'agent'}\n\n"
+        f"[listener main]\naddress = 127.0.0.1:{free_port()}\n"
     )
     os.environ["REVTUNNEL_CONFIG"] = str(path)
-    print(f"$ export REVTUNNEL_CONFIG={path}\n{path.read_text()}")
-    return port
+    print(f"$ export REVTUNNEL_CONFIG={path}")
+    say("an authority, and a certificate for the server")
+    print(control("ca", "init"))
+    lines = control("ca", "issue-server", "127.0.0.1")
+    with open(path, "a") as file:
+        file.write("tls = yes\n" + lines)
+    print(path.read_text())
+
+
+def enrolled(place: Path) -> list[str]:
+    """A one-time token for the device: what is pasted beside it, without the command's name."""
+    deadline = time.monotonic() + WAIT
+    while not (place / "admin.sock").exists():
+        if time.monotonic() > deadline:
+            raise Wrong("the server did not start")
+        time.sleep(0.1)
+    line = control("enroll", SERIAL, "--token")
+    print(line)
+    _, *words = shlex.split(line)
+    return words
 
 
 def through(port: int) -> None:
@@ -194,19 +213,16 @@ def through(port: int) -> None:
 def show(place: Path, stack: ExitStack) -> None:
     """All steps, in order; what was started ends with the stack, the last one first."""
     say("settings: everything in a directory that goes away at the end")
-    agents = settings(place)
+    settings(place)
     say("a device: a small web server that only the agent can name")
     local = stack.enter_context(device())
     print(f"device at 127.0.0.1:{local}")
     say("the server, in the open")
     stack.enter_context(daemon(place, "revtunnel-server"))
-    say("the agent, beside the device, dials out")
-    stack.enter_context(
-        daemon(
-            place, "revtunnel-agent",
-            "--server", f"127.0.0.1:{agents}", "--serial", SERIAL, "--local", f"http=127.0.0.1:{local}",
-        )
-    )  # fmt: skip
+    say("one line to paste beside the device")
+    words = enrolled(place)
+    say("the agent, beside the device, dials out, gets its certificate and comes back with it")
+    stack.enter_context(daemon(place, "revtunnel-agent", *words, "--local", f"http=127.0.0.1:{local}"))
     say("which port stands for the device's web server?")
     port = client_port(time.monotonic() + WAIT)
     through(port)
