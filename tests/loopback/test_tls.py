@@ -355,7 +355,7 @@ def test_n34_strangers_get_nothing(firm: Firm, words: bytes, reason: str, detail
             said = read_exactly(sock, 100)
             assert said == b"" or said[0] == 0x15
     assert detail in str(server.wait_event("link-refused", reason=reason)["detail"])
-    wait_until(lambda: server.descriptors() == before, "old number of descriptors")
+    wait_until(lambda: server.descriptors() <= before, "old number of descriptors")
     firm.agent(server, firm.issuer.device("plc-7"))
     server.wait_link("plc-7")
 
