@@ -6,6 +6,7 @@ import pytest
 from twisted.python import usage
 
 import revtunnel
+from revtunnel.core.enrolment import Token, write_token
 from revtunnel.services.options import AgentOptions, ServerOptions
 from revtunnel.services.settings import SettingsError, Surroundings
 from revtunnel.wire.targets import Offer, Target
@@ -13,6 +14,7 @@ from tests.support.throwaway_tls import Issuer
 
 HERE = Surroundings({}, root=True, home="/home/op", host_name="gate", default_path="/nowhere/revtunnel.ini")
 Options = ServerOptions | AgentOptions
+TOKEN = write_token(Token(bytes(32), bytes(16), "plc-7"))
 
 
 @pytest.fixture(autouse=True)
@@ -234,7 +236,7 @@ def certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_c9_examples_of_the_help_are_right(certificates: Path) -> None:
     """What the help shows can be typed, beside files of those names."""
     for kind in (ServerOptions, AgentOptions):
-        text = kind.examples.replace("\\\n", " ")
+        text = kind.examples.replace("\\\n", " ").replace(" TOKEN ", f" {TOKEN} ")
         lines = [line.split() for line in text.splitlines() if line.lstrip().startswith(kind.program)]
         assert len(lines) >= 4
         for _, *words in lines:
