@@ -23,7 +23,8 @@ LEFT_OUT = shutil.ignore_patterns(
 OFFLINE = re.compile(
     "No matching distribution|ConnectionError|Failed to establish|Temporary failure|timed out"
 )
-COMMANDS = ["revtunnel-server", "revtunnel-agent", "revtunnelctl"]
+DAEMONS = ["revtunnel-agent", "revtunnel-cameo", "revtunnel-server"]
+COMMANDS = [*DAEMONS, "revtunnelctl", "cameo-rep-proxy", "cameo-pub-proxy"]
 
 
 def run(*command: str | Path, cwd: Path) -> str:
@@ -59,8 +60,10 @@ def test_the_wheel_has_our_files_and_no_file_of_twisted(packed: Path) -> None:
     data = sorted(name.partition(".data/data/")[2] for name in names if ".data/data/" in name)
     for wanted in (
         "lib/systemd/system/revtunnel-agent@.service",
+        "lib/systemd/system/revtunnel-cameo.service",
         "lib/systemd/system/revtunnel-server.service",
         "share/man/man8/revtunnel-agent.8",
+        "share/man/man8/revtunnel-cameo.8",
         "share/man/man8/revtunnel-server.8",
         "share/revtunnel/revtunnel.ini",
     ):
@@ -82,7 +85,7 @@ def test_the_source_archive_has_what_the_tests_need(packed: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["wheel", "plain", "editable"])
 def test_twistd_finds_the_plugins_and_lives_on_without_them(packed: Path, kind: str, tmp_path: Path) -> None:
-    """Installed: both daemons are listed, the commands are there. Removed: Twisted still works."""
+    """Installed: all daemons are listed, the commands are there. Removed: Twisted still works."""
     run(sys.executable, "-m", "venv", tmp_path / "venv", cwd=tmp_path)
     binaries = tmp_path / "venv" / "bin"
     tree = copied_tree(tmp_path)
@@ -90,7 +93,7 @@ def test_twistd_finds_the_plugins_and_lives_on_without_them(packed: Path, kind: 
     run(binaries / "python", "-m", "pip", "install", "--quiet", *what, cwd=tmp_path)
 
     listed = run(binaries / "twistd", "--help", cwd=tmp_path)
-    assert [word for word in listed.split() if word in COMMANDS] == ["revtunnel-agent", "revtunnel-server"]
+    assert [word for word in listed.split() if word in COMMANDS] == DAEMONS
     for command in COMMANDS:
         assert (binaries / command).exists()
 
@@ -101,7 +104,7 @@ def test_twistd_finds_the_plugins_and_lives_on_without_them(packed: Path, kind: 
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
-@pytest.mark.parametrize("unit", ["revtunnel-server", "revtunnel-agent@"])
+@pytest.mark.parametrize("unit", ["revtunnel-server", "revtunnel-agent@", "revtunnel-cameo"])
 def test_systemd_accepts_the_units(unit: str, tmp_path: Path) -> None:
     """No unknown setting, no setting it ignores; and TLS is not broken by MemoryDenyWriteExecute."""
     text = (ROOT / "etc" / "systemd" / f"{unit}.service").read_text()
