@@ -8,8 +8,7 @@ Source: twisted.md section 7; faults.md C5, C6, "Bind defaults"; ours for the re
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
-from itertools import pairwise
+from dataclasses import fields
 from typing import Any
 
 from revtunnel.core.policy import (
@@ -21,11 +20,9 @@ from revtunnel.core.policy import (
     PenaltyLimits,
     ServerLimits,
 )
-from revtunnel.core.proxy_choice import ProxyChoice
-from revtunnel.core.senders import Network
 from revtunnel.net.credentials import private_file_fault
 from revtunnel.services.agent_files import with_kept_files
-from revtunnel.services.authority_settings import AuthoritySettings, authority_settings
+from revtunnel.services.authority_settings import authority_settings
 from revtunnel.services.inifile import (
     DEFAULT_PATH,
     LABEL,
@@ -36,9 +33,9 @@ from revtunnel.services.inifile import (
     Table,
     read_files,
 )
-from revtunnel.services.proxy_settings import agent_proxy, check_headers, check_senders
+from revtunnel.services.proxy_settings import agent_proxy, check_headers
 from revtunnel.services.record_settings import DeviceSettings, check_clients, device_settings
-from revtunnel.services.schema import SECTIONS, find
+from revtunnel.services.schema import SECTIONS
 from revtunnel.services.sections import (
     AdminSettings,
     admin_settings,
@@ -47,17 +44,20 @@ from revtunnel.services.sections import (
     named_sections,
     part_of,
 )
+from revtunnel.services.server_checks import check_listeners, check_ports, twice
+from revtunnel.services.settings_parts import (
+    AgentSettings,
+    ListenerSettings,
+    PoolSettings,
+    Reservation,
+    ServerSettings,
+)
 from revtunnel.services.tls_settings import (
     AgentTls,
-    ListenerTls,
     check_agent_tls,
-    check_listener_tls,
-    is_loopback,
 )
-from revtunnel.services.values import PortMapping
 from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.serials import parse_serial
-from revtunnel.wire.targets import Offer
 
 __all__ = [
     "DEFAULT_PATH",
@@ -75,100 +75,6 @@ __all__ = [
     "load_agent",
     "load_server",
 ]
-
-# ---- what comes out
-
-
-@dataclass(frozen=True, slots=True)
-class ListenerSettings(ListenerTls):
-    """One door for agents; for kind ``legacy`` ``serial`` and ``mappings`` are set, else None and empty."""
-
-    name: str
-    address: tuple[tuple[str, int], ...]  # IP address and port; port 0 is any
-    kind: str  # rt1, legacy, emo
-    keys: str  # enrolled, required
-    allow_without_keys: bool
-    duplicate: str  # newest, oldest
-    data: str  # link, socket, auto
-    pool: str  # name of a PoolSettings, which exists
-    serial: str | None
-    mappings: tuple[PortMapping, ...]
-    probe: bool
-    heartbeat: bool
-    proxy_protocol: str  # no, v1, v2, any
-    proxy_from: tuple[Network, ...]  # who sends PROXY headers; empty if nobody does
-
-
-@dataclass(frozen=True, slots=True)
-class PoolSettings:
-    """Ports for clients: no two ranges of all pools overlap, and none holds a listener's port."""
-
-    name: str
-    ranges: tuple[tuple[int, int], ...]  # first and last port
-    bind: str  # IP address
-    quarantine: float  # seconds
-    sticky: float  # seconds
-    clients: tuple[Network, ...] | None  # who may use them; None is anybody
-    absent: str  # close, refuse
-    proxy_protocol: str  # no, v1, v2, any
-    proxy_from: tuple[Network, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Reservation:
-    """A port that belongs to one target of one device."""
-
-    serial: str
-    target: str  # name of the offer
-    port: int
-
-
-@dataclass(frozen=True, slots=True)
-class ServerSettings:
-    """All that a server is told; ``drain`` is in ``limits``."""
-
-    name: str
-    state_directory: str | None  # None: keep nothing
-    log_format: str
-    log_level: str
-    listeners: tuple[ListenerSettings, ...]
-    pools: tuple[PoolSettings, ...]
-    reservations: tuple[Reservation, ...]
-    devices: tuple[DeviceSettings, ...]
-    penalties: PenaltyLimits
-    exempt: tuple[Network, ...]  # who pays no penalties
-    limits: ServerLimits
-    data: DataLimits
-    emo: EmoLimits
-    link: LinkLimits
-    admin: AdminSettings
-    authority: AuthoritySettings
-    files: tuple[str, ...]  # that were read, in this order
-
-
-@dataclass(frozen=True, slots=True)
-class AgentSettings(AgentTls):
-    """All that an agent is told."""
-
-    servers: tuple[tuple[str, int], ...]  # at least one
-    serial: str
-    state_directory: str | None  # where enrolment keeps key and certificate; None: nowhere
-    renew_before: float  # share of a certificate's life
-    key_file: str | None
-    local: tuple[Offer, ...]  # at least one, names differ
-    legacy: bool
-    emo: bool
-    server_port: int  # emo: 1025 to 65535, else 0
-    data_sockets: bool
-    proxy: ProxyChoice
-    proxy_credentials: str | None
-    proxy_protocol: tuple[tuple[str, str], ...]  # name of an offer and version, v1 or v2
-    log_format: str
-    log_level: str
-    limits: AgentLimits
-    emo_limits: EmoLimits
-    link: LinkLimits
-    files: tuple[str, ...]
 
 
 # ---- the server
@@ -190,8 +96,8 @@ def load_server(
     around = around or Surroundings.here()
     table = read_files(path, overrides, around)
     settings = _server(table, around)
-    _check_listeners(table, settings)
-    _check_ports(table, settings)
+    check_listeners(table, settings)
+    check_ports(table, settings)
     check_clients(table, settings.pools)
     check_people(table)
     if table.errors:
@@ -243,114 +149,6 @@ def _reservations(table: Table) -> tuple[Reservation, ...]:
         except RemoteError as error:
             table.complain(label, key, f"SERIAL/TARGETNAME = PORT wanted, {error}")
     return tuple(found)
-
-
-def _check_listeners(table: Table, settings: ServerSettings) -> None:
-    """Each listener by itself; an open door without keys must have been asked for by name."""
-    pools = {pool.name for pool in settings.pools}
-    for listener in settings.listeners:
-        label = f"listener {listener.name}"
-        if listener.pool not in pools:
-            table.complain(label, "pool", f"there is no [pool {listener.pool}]")
-        _check_kind(table, label, listener)
-        check_listener_tls(table, label, listener)
-        check_senders(table, label, listener)
-        _check_width(table, label, listener)
-    for pool in settings.pools:
-        check_senders(table, f"pool {pool.name}", pool)
-
-
-def _check_width(table: Table, label: str, listener: ListenerSettings) -> None:
-    """Whom a listener that other machines reach lets in, and whether in plain."""
-    wide = [host for host, _ in listener.address if not is_loopback(host)]
-    if not wide:
-        return
-    if listener.keys == "enrolled" and not listener.certified and not listener.allow_without_keys:
-        keys = " or keys = required" if listener.kind == "rt1" else ""
-        text = f"{wide[0]} lets devices without keys in from other machines"
-        wanted = f"tls = yes with device_certificates = required{keys}, or, if that is meant"
-        table.complain(label, "address", f"{text}, wanted: {wanted}, allow_without_keys = yes")
-    if not listener.tls and not listener.allow_plaintext:
-        text = f"{wide[0]} is reached by other machines, and plaintext can be read and altered on the way"
-        table.complain(
-            label, "address", f"{text}, wanted: tls = yes, or, if that is meant, allow_plaintext = yes"
-        )
-
-
-_EMO_HAS = ("emo", "heartbeat")
-
-
-def _check_kind(table: Table, label: str, listener: ListenerSettings) -> None:
-    """What only a legacy listener has, and must have."""
-    if listener.kind != "legacy":
-        for key in ("serial", "mappings", "probe", "heartbeat"):
-            if table.get(label, key) != find("listener", key).value and (listener.kind, key) != _EMO_HAS:
-                table.complain(label, key, "only with kind = legacy")
-        if listener.kind == "emo" and listener.keys == "required":
-            table.complain(label, "keys", "a machine of EMO has no key, keys = enrolled wanted")
-        return
-    if listener.serial is None:
-        table.complain(label, "serial", "missing: a legacy device cannot name itself, serial = SERIAL wanted")
-    if not listener.mappings:
-        table.complain(label, "mappings", "missing: CLIENTPORT -> HOST:PORT wanted")
-    if listener.keys == "required":
-        table.complain(label, "keys", "a legacy device has no key, keys = enrolled wanted")
-    if double := _double([mapping.offer.name for mapping in listener.mappings]):
-        table.complain(
-            label, "mappings", f"two targets are named {double}, CLIENTPORT -> NAME=HOST:PORT wanted"
-        )
-
-
-def _double(names: list[str]) -> str | None:
-    return next((name for number, name in enumerate(names) if name in names[:number]), None)
-
-
-def _check_ports(table: Table, settings: ServerSettings) -> None:
-    """No port has two owners: listeners, ranges, reservations, fixed ports of legacy devices."""
-    doors: dict[tuple[str, int], str] = {}
-    for listener in settings.listeners:
-        label = f"listener {listener.name}"
-        for address in listener.address if table.sound(label, "address") else ():
-            owner = doors.setdefault(address, label)
-            if owner != label and address[1]:
-                table.complain(label, "address", f"{address[0]} port {address[1]} is also that of [{owner}]")
-    listening = {port: owner for (_, port), owner in doors.items() if port}
-    _check_ranges(table, settings, listening)
-    _check_fixed(table, settings, listening)
-
-
-def _check_ranges(table: Table, settings: ServerSettings, listening: dict[int, str]) -> None:
-    pools = [pool for pool in settings.pools if table.sound(f"pool {pool.name}", "ranges")]
-    ranges = sorted((low, high, pool.name) for pool in pools for low, high in pool.ranges)
-    for (low, high, name), (next_low, next_high, next_name) in pairwise(ranges):
-        if next_low <= high:
-            text = f"{next_low}-{next_high} overlaps {low}-{high} of [pool {name}]"
-            table.complain(f"pool {next_name}", "ranges", text)
-    for low, high, name in ranges:
-        for port in sorted(port for port in listening if low <= port <= high):
-            text = f"{low}-{high} holds port {port}, where [{listening[port]}] listens"
-            table.complain(f"pool {name}", "ranges", text)
-
-
-def _check_fixed(table: Table, settings: ServerSettings, listening: dict[int, str]) -> None:
-    owners: dict[int, Name] = {}
-    for label, key, owner, port in _fixed(settings):
-        first = owners.setdefault(port, owner)
-        if first != owner:
-            table.complain(label, key, f"port {port} is already that of {'/'.join(first)}")
-        if port in listening:
-            table.complain(label, key, f"port {port} is where [{listening[port]}] listens")
-
-
-def _fixed(settings: ServerSettings) -> Iterator[tuple[str, str, Name, int]]:
-    """Section, key, owner and port of everything with a port of its own."""
-    for each in settings.reservations:
-        yield "reservations", f"{each.serial}/{each.target}", (each.serial, each.target), each.port
-    for listener in settings.listeners:
-        for mapping in listener.mappings:
-            if mapping.client_port:
-                owner = (listener.serial or "", mapping.offer.name)
-                yield f"listener {listener.name}", "mappings", owner, mapping.client_port
 
 
 # ---- the agent
@@ -436,7 +234,7 @@ def _identity(table: Table, around: Surroundings, certified: str) -> tuple[str, 
 def _check_agent(table: Table, key_file: str | None) -> None:
     offers = table.get("agent", "local")
     most = table.get("link", "offers")
-    if double := _double([offer.name for offer in offers]):
+    if double := twice([offer.name for offer in offers]):
         table.complain("agent", "local", f"two offers are named {double}, NAME=HOST:PORT wanted")
     if len(offers) > most and table.sound("link", "offers"):
         table.complain("agent", "local", f"{len(offers)} offers, at most {most} wanted: offers in [link]")

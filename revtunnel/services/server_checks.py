@@ -1,0 +1,131 @@
+"""What the settings of a server must not say together: doors that are too wide, ports with two owners.
+
+Rule of this file: every fault is a complaint about the key where it stands; nothing is changed.
+
+Source: faults.md C5, "Bind defaults"; ours.
+"""
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+from revtunnel.services.inifile import (
+    Name,
+    Table,
+)
+from revtunnel.services.proxy_settings import check_senders
+from revtunnel.services.schema import find
+from revtunnel.services.settings_parts import ListenerSettings, ServerSettings
+from revtunnel.services.tls_settings import (
+    check_listener_tls,
+    is_loopback,
+)
+
+__all__ = ["check_listeners", "check_ports", "twice"]
+
+
+def check_listeners(table: Table, settings: ServerSettings) -> None:
+    """Each listener by itself; an open door without keys must have been asked for by name."""
+    pools = {pool.name for pool in settings.pools}
+    for listener in settings.listeners:
+        label = f"listener {listener.name}"
+        if listener.pool not in pools:
+            table.complain(label, "pool", f"there is no [pool {listener.pool}]")
+        _check_kind(table, label, listener)
+        check_listener_tls(table, label, listener)
+        check_senders(table, label, listener)
+        _check_width(table, label, listener)
+    for pool in settings.pools:
+        check_senders(table, f"pool {pool.name}", pool)
+
+
+def _check_width(table: Table, label: str, listener: ListenerSettings) -> None:
+    """Whom a listener that other machines reach lets in, and whether in plain."""
+    wide = [host for host, _ in listener.address if not is_loopback(host)]
+    if not wide:
+        return
+    if listener.keys == "enrolled" and not listener.certified and not listener.allow_without_keys:
+        keys = " or keys = required" if listener.kind == "rt1" else ""
+        text = f"{wide[0]} lets devices without keys in from other machines"
+        wanted = f"tls = yes with device_certificates = required{keys}, or, if that is meant"
+        table.complain(label, "address", f"{text}, wanted: {wanted}, allow_without_keys = yes")
+    if not listener.tls and not listener.allow_plaintext:
+        text = f"{wide[0]} is reached by other machines, and plaintext can be read and altered on the way"
+        table.complain(
+            label, "address", f"{text}, wanted: tls = yes, or, if that is meant, allow_plaintext = yes"
+        )
+
+
+_EMO_HAS = ("emo", "heartbeat")
+
+
+def _check_kind(table: Table, label: str, listener: ListenerSettings) -> None:
+    """What only a legacy listener has, and must have."""
+    if listener.kind != "legacy":
+        for key in ("serial", "mappings", "probe", "heartbeat"):
+            if table.get(label, key) != find("listener", key).value and (listener.kind, key) != _EMO_HAS:
+                table.complain(label, key, "only with kind = legacy")
+        if listener.kind == "emo" and listener.keys == "required":
+            table.complain(label, "keys", "a machine of EMO has no key, keys = enrolled wanted")
+        return
+    if listener.serial is None:
+        table.complain(label, "serial", "missing: a legacy device cannot name itself, serial = SERIAL wanted")
+    if not listener.mappings:
+        table.complain(label, "mappings", "missing: CLIENTPORT -> HOST:PORT wanted")
+    if listener.keys == "required":
+        table.complain(label, "keys", "a legacy device has no key, keys = enrolled wanted")
+    if double := twice([mapping.offer.name for mapping in listener.mappings]):
+        table.complain(
+            label, "mappings", f"two targets are named {double}, CLIENTPORT -> NAME=HOST:PORT wanted"
+        )
+
+
+def twice(names: list[str]) -> str | None:
+    return next((name for number, name in enumerate(names) if name in names[:number]), None)
+
+
+def check_ports(table: Table, settings: ServerSettings) -> None:
+    """No port has two owners: listeners, ranges, reservations, fixed ports of legacy devices."""
+    doors: dict[tuple[str, int], str] = {}
+    for listener in settings.listeners:
+        label = f"listener {listener.name}"
+        for address in listener.address if table.sound(label, "address") else ():
+            owner = doors.setdefault(address, label)
+            if owner != label and address[1]:
+                table.complain(label, "address", f"{address[0]} port {address[1]} is also that of [{owner}]")
+    listening = {port: owner for (_, port), owner in doors.items() if port}
+    _check_ranges(table, settings, listening)
+    _check_fixed(table, settings, listening)
+
+
+def _check_ranges(table: Table, settings: ServerSettings, listening: dict[int, str]) -> None:
+    pools = [pool for pool in settings.pools if table.sound(f"pool {pool.name}", "ranges")]
+    ranges = sorted((low, high, pool.name) for pool in pools for low, high in pool.ranges)
+    for (low, high, name), (next_low, next_high, next_name) in pairwise(ranges):
+        if next_low <= high:
+            text = f"{next_low}-{next_high} overlaps {low}-{high} of [pool {name}]"
+            table.complain(f"pool {next_name}", "ranges", text)
+    for low, high, name in ranges:
+        for port in sorted(port for port in listening if low <= port <= high):
+            text = f"{low}-{high} holds port {port}, where [{listening[port]}] listens"
+            table.complain(f"pool {name}", "ranges", text)
+
+
+def _check_fixed(table: Table, settings: ServerSettings, listening: dict[int, str]) -> None:
+    owners: dict[int, Name] = {}
+    for label, key, owner, port in _fixed(settings):
+        first = owners.setdefault(port, owner)
+        if first != owner:
+            table.complain(label, key, f"port {port} is already that of {'/'.join(first)}")
+        if port in listening:
+            table.complain(label, key, f"port {port} is where [{listening[port]}] listens")
+
+
+def _fixed(settings: ServerSettings) -> Iterator[tuple[str, str, Name, int]]:
+    """Section, key, owner and port of everything with a port of its own."""
+    for each in settings.reservations:
+        yield "reservations", f"{each.serial}/{each.target}", (each.serial, each.target), each.port
+    for listener in settings.listeners:
+        for mapping in listener.mappings:
+            if mapping.client_port:
+                owner = (listener.serial or "", mapping.offer.name)
+                yield f"listener {listener.name}", "mappings", owner, mapping.client_port
