@@ -24,7 +24,7 @@ from revtunnel.net.data_stream import DEAD, sided
 from revtunnel.net.dialler import Dialler, NotDialled, TargetSocket
 from revtunnel.net.ends import End, said
 from revtunnel.net.framed_end import FramedEnd, prepare
-from revtunnel.net.relay import Relay
+from revtunnel.net.relay import Relay, reserve
 from revtunnel.net.tcp_info import silence
 from revtunnel.wire.commands import Command, encode_reset, number_of
 from revtunnel.wire.errors import RemoteError
@@ -213,6 +213,7 @@ class AgentData:
         self._timer: IDelayedCall | None = None
         self._drained: list[Deferred[None]] = []
         self._stopping = False
+        reserve()
 
     def now(self) -> float:
         """Monotonic seconds."""

@@ -23,6 +23,7 @@ from revtunnel.net.clients import ClientSocket
 from revtunnel.net.data_pool import DataLink, DataPool
 from revtunnel.net.data_stream import DEAD, DataStream
 from revtunnel.net.ends import End
+from revtunnel.net.relay import reserve
 from revtunnel.wire.reasons import Ended
 
 __all__ = ["DataSockets"]
@@ -55,6 +56,7 @@ class DataSockets:
         self._busy: set[DataPool] = set()
         self._timer: IDelayedCall | None = None
         self._long_at = 0.0
+        reserve()
 
     def now(self) -> float:
         """Monotonic seconds."""

@@ -40,7 +40,7 @@ from revtunnel.core.policy import RelayLimits
 from revtunnel.net.ends import RECORD, End, said
 from revtunnel.wire.reasons import Ended
 
-__all__ = ["Relay"]
+__all__ = ["Relay", "reserve"]
 
 LARGEST = 1024 * 1024
 SMALL = 4 * 1024  # bytes of a reading that is a message rather than bulk
@@ -415,6 +415,12 @@ class _Watch:
         del self._all[self._reactor]
         self._reactor.removeReader(self)
         self._spare.append(self._epoll)
+
+
+def reserve() -> None:
+    """Have the one descriptor that relays need beside their ends, before descriptors may be short."""
+    if not (_Watch._spare or _Watch._all):
+        _Watch._spare.append(select.epoll())
 
 
 def hung_up(sock: socket.socket) -> OSError | None:

@@ -45,8 +45,8 @@ def clients(port: int, count: int) -> Iterator[list[socket.socket]]:
 
 @contextlib.contextmanager
 def given_back(*daemons: Daemon) -> Iterator[None]:
-    """At the end each daemon has as many descriptors as at the beginning; relays keep one epoll more."""
-    before = [daemon.descriptors() + 1 for daemon in daemons]
+    """At the end each daemon has as many descriptors as at the beginning."""
+    before = [daemon.descriptors() for daemon in daemons]
     yield
     for daemon, number in zip(daemons, before, strict=True):
         wait_until(
