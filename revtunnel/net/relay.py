@@ -304,6 +304,8 @@ class _Side:
         self.relay.check()
         self.settle()
         self.other.settle()
+        if self.held is None and not self.relay.over and self.other.end.pending:
+            self.other.pull()  # what is inside already, no event will ever tell of
 
     def _hold(self, rest: memoryview | None) -> None:
         """Go on holding what is left of it, if any; the memory is given back as a whole."""

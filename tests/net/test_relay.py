@@ -484,6 +484,32 @@ def test_a_hang_up_that_was_another_connections_is_not_believed(plain: Joined) -
     assert plain.hear(plain.service, 5) == b"alive"
 
 
+@pytest.mark.parametrize("size", range(20_000, 80_000, 1_000))
+def test_what_tls_holds_back_follows_when_the_other_side_takes_again(size: int) -> None:
+    """The kernel has nothing left to report then: the last record, and the end behind it, are inside."""
+    joined = Joined((True, False))
+    joined.relay.start()
+    data = bytes(i % 251 for i in range(size))
+    rest = memoryview(data)
+    while rest:
+        rest = rest[joined.client.write(rest) :]
+        joined.turn()
+        if rest and joined.relay.held:
+            break
+    heard = bytearray()
+    while rest:
+        got = joined.service.read_into(ROOM[:RECORD])
+        heard += ROOM[: got or 0]
+        rest = rest[joined.client.write(rest) :]
+        joined.turn()
+    joined.client.end_writing()
+    joined.turn(3)
+    heard += joined.hear(joined.service, size - len(heard))
+    joined.until(lambda: joined.service.read_into(ROOM) == 0)
+    assert heard == data
+    joined.finish()
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.sampled_from(CARRIERS),
