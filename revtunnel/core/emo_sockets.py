@@ -3,12 +3,14 @@
 Rule of this file: events change a row of the table and return what is to be done, in order; payload does not
 pass through here. An index that the agent does not know yet is asked for alone: data sockets say their port,
 not their index, so that two on their way at once could be taken for each other and later commands would mean
-the wrong one.
+the wrong one. For the same reason it is asked for until it comes, also when its client has left, and an index
+that was given up with T is the last to be used again: the original answers T with an S.
 
 ======  ==========================================================  ==========================================
 state   means                                                       leaves it by
 ======  ==========================================================  ==========================================
-ASKED   C was said, the data socket is on its way                   its coming (BUSY), ``wait`` (gone)
+ASKED   C was said, the data socket is on its way; its client may   its coming (BUSY), ``wait`` (gone)
+        be gone already, and the next one takes its place
 BUSY    a client and the device talk                                both ends said (DRAINED)
 DRAINED both ends said, the agent has not said S                    S (IDLE)
 IDLE    waits for the next client                                   a client (BUSY), T or a loss (gone)
@@ -18,6 +20,7 @@ Source: wire/emo.md sections 1 to 3; the asking alone is ours.
 """
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, NamedTuple
@@ -67,6 +70,7 @@ class Slot:
     """One index. ``client`` and ``socket`` belong to the owner and are not looked into."""
 
     number: int
+    stream: int = 0  # what operators call its client's stream; no two streams of a server share one
     state: SlotState = SlotState.ASKED
     client: Any = None
     socket: Any = None
@@ -77,11 +81,17 @@ class Slot:
 
 
 class DataSocketTable:
-    """All indexes of one machine. Clients beyond the limit are refused; nobody else is touched."""
+    """All indexes of one machine. Clients beyond the limit are refused; nobody else is touched.
 
-    def __init__(self, limits: EmoLimits) -> None:
+    ``next_stream`` gives the numbers of streams.
+    """
+
+    def __init__(self, limits: EmoLimits, next_stream: Callable[[], int] = lambda: 0) -> None:
         self._limits = limits
+        self._next_stream = next_stream
         self._slots: dict[int, Slot] = {}
+        self._used: dict[int, None] = {}  # indexes that were given up, the one longest ago first
+        self._late = 0  # data sockets that may still come for an index that was given up
         self._waiting: deque[tuple[float, Any]] = deque()  # clients that need an index nobody has yet
         self._lost = False
 
@@ -102,6 +112,10 @@ class DataSocketTable:
         idle = [slot for slot in self.slots if slot.state is SlotState.IDLE]
         if idle:
             return self._serve(idle[0], client, now)
+        asked = self._asked()
+        if asked is not None and asked.client is None:
+            self._assign(asked, client)
+            return []
         if len(self._slots) + len(self._waiting) >= self._limits.sockets:
             return [Do(Act.REFUSE_CLIENT, client=client, word="too-many-clients")]
         self._waiting.append((now, client))
@@ -121,9 +135,23 @@ class DataSocketTable:
         if slot is None:
             return []
         slot.client = None
+        if slot.state is SlotState.ASKED:  # its data socket comes all the same: for whoever is next
+            if self._waiting:
+                self._assign(slot, self._waiting.popleft()[1])
+            return []
         return self._terminate(slot, now)
 
     # -- data sockets
+
+    @property
+    def expects(self) -> bool:
+        """Whether a data socket was asked for and is on its way."""
+        return self._asked() is not None
+
+    def excuse(self) -> bool:
+        """Whether one that nobody expects may be one that was given up before it came; used up by that."""
+        self._late, late = max(0, self._late - 1), self._late
+        return late > 0
 
     def socket_came(self, socket: Any, now: float) -> list[Do]:
         """A data socket of this machine: it is the one that was asked for.
@@ -135,6 +163,8 @@ class DataSocketTable:
         if slot is None:
             raise RemoteError("a data socket that nobody asked for")
         slot.socket, slot.state = socket, SlotState.BUSY
+        if slot.client is None:
+            return self._terminate(slot, now)
         return [Do(Act.JOIN, slot), *self._ask(now)]
 
     def end_came(self, slot: Slot) -> list[Do]:
@@ -163,6 +193,8 @@ class DataSocketTable:
             return []
         if command.kind is Emo.TERMINATE:
             return [*self._let_go(slot), Do(Act.DROP_SOCKET, slot), *self._ask(now)]
+        if slot.state is SlotState.ASKED:  # of the index's last life
+            return []
         slot.idle_said = True
         return self._settle(slot)
 
@@ -173,7 +205,9 @@ class DataSocketTable:
         done: list[Do] = []
         slot = self._asked()
         if slot is not None and now - slot.since >= self._limits.wait:
-            done += [Do(Act.REFUSE_CLIENT, slot, client=slot.client, word="device-silent")]
+            self._late += 1
+            if slot.client is not None:
+                done.append(Do(Act.REFUSE_CLIENT, slot, client=slot.client, word="device-silent"))
             slot.client = None
             done += self._terminate(slot, now)
         while self._waiting and now - self._waiting[0][0] >= self._limits.wait:
@@ -194,7 +228,8 @@ class DataSocketTable:
         self._waiting.clear()
         for slot in self.slots:
             if slot.state is SlotState.ASKED:
-                done.append(Do(Act.REFUSE_CLIENT, slot, client=slot.client, word="device-absent"))
+                if slot.client is not None:
+                    done.append(Do(Act.REFUSE_CLIENT, slot, client=slot.client, word="device-absent"))
                 self._forget(slot)
             elif slot.state is not SlotState.BUSY:
                 done += [*self._let_go(slot), Do(Act.DROP_SOCKET, slot)]
@@ -209,13 +244,26 @@ class DataSocketTable:
         """Ask for the next new index, if none is on its way."""
         if not self._waiting or self._asked() is not None:
             return []
-        _, client = self._waiting.popleft()
-        number = next(n for n in range(1, self._limits.sockets + 1) if n not in self._slots)
-        slot = self._slots[number] = Slot(number, client=client, since=now)
+        number = self._free_index()
+        slot = self._slots[number] = Slot(number, since=now)
+        self._assign(slot, self._waiting.popleft()[1])
         return [Do(Act.SAY, slot, EmoCommand(Emo.CONNECT, number))]
 
+    def _free_index(self) -> int:
+        """The lowest that was never used, else the one that was given up longest ago."""
+        free = [n for n in range(1, self._limits.sockets + 1) if n not in self._slots]
+        number = next((n for n in free if n not in self._used), 0)
+        if not number:
+            number = next(n for n in self._used if n in free)
+            del self._used[number]
+        return number
+
+    def _assign(self, slot: Slot, client: Any) -> None:
+        slot.client, slot.stream = client, self._next_stream()
+
     def _serve(self, slot: Slot, client: Any, now: float) -> list[Do]:
-        slot.state, slot.client, slot.since = SlotState.BUSY, client, now
+        slot.state, slot.since = SlotState.BUSY, now
+        self._assign(slot, client)
         slot.end_sent = slot.end_came = slot.idle_said = False
         return [Do(Act.SAY, slot, EmoCommand(Emo.CONNECT, slot.number)), Do(Act.JOIN, slot)]
 
@@ -261,3 +309,4 @@ class DataSocketTable:
             raise LocalError(f"index {slot.number} is gone already")
         slot.state = SlotState.GONE
         del self._slots[slot.number]
+        self._used[slot.number] = None

@@ -88,6 +88,8 @@ class TargetSide:
 class AgentLink(LinkProtocol):
     """One connection to a server, from its connect on. ``ready`` and ``left`` tell the uplink."""
 
+    at_once = False  # the next try need not wait
+
     def __init__(
         self,
         clock: IReactorTime,

@@ -50,7 +50,7 @@ class DataSockets:
         self._descriptors_left = descriptors_left
         self._tickets: Tickets[DataPool] = Tickets(random_bytes)
         self._expected: Counter[str] = Counter()  # by the address of their link
-        self._numbering = Numbering()
+        self.numbering = Numbering()
         self._streams: dict[str, dict[int, DataStream]] = {}
         self._opening: set[DataStream] = set()
         self._busy: set[DataPool] = set()
@@ -126,7 +126,7 @@ class DataSockets:
     def issue(self, pool: DataPool, count: int) -> list[bytes]:
         until = self.now() + self.limits.ticket
         self._expected[pool.link.source] += count
-        return [self._tickets.issue(pool, self._numbering.take(), until) for _ in range(count)]
+        return [self._tickets.issue(pool, self.numbering.take(), until) for _ in range(count)]
 
     def withdraw(self, pool: DataPool, tickets: list[bytes]) -> None:
         for ticket in tickets:

@@ -27,7 +27,42 @@ from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.reasons import Ended
 from revtunnel.wire.targets import Target
 
-__all__ = ["EmoAgentLink"]
+__all__ = ["EmoAgentLink", "EmoRemains"]
+
+
+class EmoRemains:
+    """Command sockets of an agent that are gone, whose streams run on (faults.md R16)."""
+
+    def __init__(self) -> None:
+        self._links: set[EmoAgentLink] = set()
+        self._drained: list[Deferred[None]] = []
+
+    def add(self, link: "EmoAgentLink") -> None:
+        """The command socket is gone."""
+        self._links.add(link)
+
+    def discard(self, link: "EmoAgentLink") -> None:
+        """Its last stream has ended."""
+        self._links.discard(link)
+        self._tell()
+
+    def drain(self) -> "Deferred[None]":
+        """Fires when the last of these streams has ended."""
+        drained: Deferred[None] = Deferred()
+        self._drained.append(drained)
+        self._tell()
+        return drained
+
+    def abort(self) -> None:
+        """End them all."""
+        for link in [*self._links]:
+            link.leave(at_once=True)
+
+    def _tell(self) -> None:
+        if not self._links:
+            drained, self._drained = self._drained, []
+            for waiting in drained:
+                waiting.callback(None)
 
 
 class _DataConnection(Protocol):
@@ -71,12 +106,14 @@ class EmoAgentLink(Protocol):
     Args:
         port: the server's port that clients dial, 1025 to 65535.
         connect: makes a further connection to the server of this link, for what the factory builds.
+        remains: knows this link while streams run that outlived it.
     """
 
     transport: Any
     server = None  # says nothing about itself
     mux = SimpleNamespace(wire="emo")  # to those who report
     retry_after = 0
+    at_once = False  # the next try need not wait
     place = ("", 0, "")  # of the server, as net/approach.py says it
     tls = ""  # set by whoever brought the connection to TLS
 
@@ -92,7 +129,9 @@ class EmoAgentLink(Protocol):
         report: Report,
         ready: Callable[["EmoAgentLink"], None],
         left: Callable[["EmoAgentLink"], None],
+        remains: EmoRemains | None = None,
     ) -> None:
+        self._remains = remains or EmoRemains()
         self.clock = clock
         self.limits = limits
         self.serial = serial
@@ -113,6 +152,7 @@ class EmoAgentLink(Protocol):
         self._heartbeat = False  # an old server says nothing: its silence means nothing
         self._timer: IDelayedCall | None = None
         self._departing = False
+        self._lost = False
 
     # -- the command socket
 
@@ -137,12 +177,30 @@ class EmoAgentLink(Protocol):
             self.fail("protocol", str(error))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._stop_timer()
+        self.ended = self.ended or ("lost", reason.getErrorMessage())
+        self._lost = True
+        self._do(self._table.lost())
+        if self._table.slots:
+            self._remains.add(self)
+            self._timer = self.clock.callLater(1.0, self._watch)
+        self._left(self)
+
+    def _watch(self) -> None:
+        """Look after streams that outlived the command socket."""
+        self._look()
+        if self._table.slots:
+            self._timer = self.clock.callLater(1.0, self._watch)
+
+    def _look(self) -> None:
+        """Notice who is gone and is not read at present."""
+        for slot in self._table.slots:
+            if slot.socket is not None:
+                slot.socket.look()
+
+    def _stop_timer(self) -> None:
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
-        self.ended = self.ended or ("lost", reason.getErrorMessage())
-        self.cut = 0
-        self._do(self._table.lost())
-        self._left(self)
 
     def fail(self, reason: str, detail: str) -> None:
         """End the command socket."""
@@ -162,6 +220,9 @@ class EmoAgentLink(Protocol):
                 self._cut(slot, Ended.LINK_LOST, "the agent stops")
             if slot.socket is not None:
                 slot.socket.abort()
+            self._do(self._table.socket_lost(slot))
+        if self._lost:
+            return
         if at_once:
             self.transport.abortConnection()
         else:
@@ -191,6 +252,7 @@ class EmoAgentLink(Protocol):
             self.fail("silent", f"no command in {self.limits.silence:g} s")
             self._timer = self.clock.callLater(2.0, self.transport.abortConnection)
             return
+        self._look()
         self._do(self._table.tick(now))
         self._timer = self.clock.callLater(1.0, self._tick)
 
@@ -213,6 +275,9 @@ class EmoAgentLink(Protocol):
             elif slot is not None:
                 _ACTS[action.act](self, slot)
         self._leave_if_idle()
+        if self._lost and not self._table.slots:
+            self._stop_timer()
+            self._remains.discard(self)
 
     def _open_socket(self, slot: AgentSlot) -> None:
         connecting = self._connect(self, _DataFactory(lambda: _DataConnection(self, slot)))
@@ -224,14 +289,12 @@ class EmoAgentLink(Protocol):
 
     def data_connected(self, slot: AgentSlot, connection: _DataConnection) -> None:
         """A data socket reached the server."""
-        known = slot in self._table.slots
-        connection.transport.write(encode_emo(Emo.DATA_SOCKET, self._port))
-        connection.socket = socket = EmoDataSocket(self.clock, connection.transport, self, self.limits)
-        socket.slot = slot
-        if not known or self.ended is not None:
-            socket.close()
+        if slot not in self._table.slots or self.ended is not None:
+            connection.transport.abortConnection()
             return
-        slot.socket = socket
+        connection.transport.write(encode_emo(Emo.DATA_SOCKET, self._port))
+        connection.socket = slot.socket = EmoDataSocket(self.clock, connection.transport, self, self.limits)
+        slot.socket.slot = slot
         self._do(self._table.socket_opened(slot))
 
     def _dial(self, slot: AgentSlot) -> None:

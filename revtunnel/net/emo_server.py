@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from typing import Protocol as Typing
 
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
@@ -18,6 +19,7 @@ from revtunnel.core.channel import Channel
 from revtunnel.core.emo_sockets import Act, DataSocketTable, Do, Slot
 from revtunnel.core.facts import ChannelEnded, ChannelOpened
 from revtunnel.core.handshake import Denied, ServerUp
+from revtunnel.net.emo_counts import EmoCounts
 from revtunnel.net.emo_stream import EmoChannel, EmoDataSocket, EmoDoor
 from revtunnel.net.running import Running
 from revtunnel.net.server_link import ServerLink
@@ -32,61 +34,36 @@ if TYPE_CHECKING:
 __all__ = ["EmoHub", "EmoServerLink"]
 
 LEAST_PORT = 1025  # that the original lets a client register
+FIRST_OF_RT1 = b"\0"  # of LISTEN and ATTACH; every command of EMO begins with a letter
+_WORDS = {"kicked": Ended.OPERATOR, "expired": Ended.NOT_ALLOWED}  # why streams end with their command socket
 
 
 class EmoHub(Typing):
     """What a machine's connection asks of the server, beside what every link asks."""
 
-    def machine(self, port: int) -> "EmoServerLink | None":
+    def machine(self, serial: str, port: int) -> "EmoServerLink | None":
         """The command socket that has registered this port."""
 
-    def no_stranger(self, link: "EmoServerLink") -> None:
+    def no_stranger(self, link: ServerLink) -> None:
         """The connection is known now, and no link."""
 
     def port_is_open(self, serial: str, target: str) -> bool:
         """Whether clients can come."""
 
+    def next_stream(self) -> int:
+        """The number of one more stream."""
 
-class _Trip:
-    """What a link knows of its path, as rt1's liveness says it."""
+    def expects(self, source: str, change: int) -> None:
+        """So many data sockets more, or less, are on their way from an address."""
 
-    round_trip: float | None = None
+    def socket_came(self, change: int) -> None:
+        """So many data sockets more, or less, are open."""
 
+    def streams_over(self, link: "EmoServerLink") -> None:
+        """The last stream has ended that had outlived this command socket."""
 
-class _Counts:
-    """A mux to those who count and list; it carries nothing."""
-
-    wire = "emo"
-    opens = True
-    origins = False
-    early_read = False
-
-    def __init__(self, table: DataSocketTable, most: int) -> None:
-        self.channels: dict[int, Any] = {}
-        self.liveness = _Trip()
-        self._table = table
-        self._most = most
-
-    @property
-    def running(self) -> int:
-        """Clients that are served or wait."""
-        return self._table.running
-
-    @property
-    def free_numbers(self) -> int:
-        """Clients that may still come."""
-        return max(0, self._most - self._table.running)
-
-    def take(self, quantum: int, now: float) -> tuple[bytes, list[Any], list[Any]]:
-        """Nothing is queued here."""
-        return b"", [], []
-
-    def goaway(self, reason: GoAway, retry_after: int, detail: str) -> None:
-        """The wire has no word for it."""
-
-    def lost(self) -> list[Channel]:
-        """Streams are cut, or go on, one by one."""
-        return []
+    def rt1_instead(self, link: ServerLink) -> ServerLink:
+        """The connection is an agent's of this project: who is to have it."""
 
 
 class EmoServerLink(ServerLink):
@@ -99,13 +76,16 @@ class EmoServerLink(ServerLink):
         self.port = 0
         self._emo_hub: EmoHub = self._hub  # type: ignore[assignment]
         self._commands = EmoDecoder()
-        self._table = DataSocketTable(self._door.limits)
+        self._table = DataSocketTable(self._door.limits, self._emo_hub.next_stream)
+        self._instead: ServerLink | None = None  # it is an agent's of this project
         self._data: EmoDataSocket | None = None  # it is a data socket
         self._heard = 0.0
         self._asked: float | None = None  # when a PING was said that is not answered yet
         self._answers = False  # it has answered a PING: its silence means something
-        self._unasked = 0
+        self._unasked = 0  # data sockets that nobody asked for, since the last one that was
+        self._expecting = False
         self._leaving = False
+        self._watching: IDelayedCall | None = None  # over streams that outlived the command socket
 
     # -- the connection
 
@@ -116,6 +96,11 @@ class EmoServerLink(ServerLink):
     def dataReceived(self, data: bytes) -> None:
         if self._data is not None:
             self._data.received(data)
+        elif self._instead is not None:
+            self._instead.dataReceived(data)
+        elif self.ended is None and self.mux is None and data[:1] == FIRST_OF_RT1 and not self._commands.held:
+            self._become_rt1()
+            self.dataReceived(data)
         elif self.ended is None:
             self._heard = self.clock.seconds()
             self._commands.receive(data)
@@ -124,8 +109,10 @@ class EmoServerLink(ServerLink):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._data is not None:
             self._lost = True
-            self._cancel(self._timer)
+            self._emo_hub.socket_came(-1)
             self._data.lost(reason.getErrorMessage())
+        elif self._instead is not None:
+            self._instead.connectionLost(reason)
         else:
             super().connectionLost(reason)
 
@@ -162,6 +149,15 @@ class EmoServerLink(ServerLink):
         self.write(REFUSED)
         self.fail(reason, detail, None)
 
+    def _become_rt1(self) -> None:
+        """Let a link of rt1 have the connection."""
+        self._cancel(self._timer)
+        self._finished = True
+        self.transport.unregisterProducer()
+        self._instead = self._emo_hub.rt1_instead(self)
+        self._instead.makeConnection(self.transport)
+        self._instead.peer = self.peer
+
     # -- a command socket
 
     def _register(self, port: int) -> None:
@@ -170,13 +166,15 @@ class EmoServerLink(ServerLink):
             self._refuse("denied", f"port {port} is reserved for no device here")
             return
         serial, target = reserved
+        if self.listener.certified_only and self.certificate is None:
+            raise Denied(GoAway.DENIED, "no certificate", serial, word="certificate")
         if self.certificate_serial not in (None, serial):
             raise Denied(GoAway.DENIED, f"the certificate is for {self.certificate_serial}", serial)
         self.port, self.serial = port, serial
         self.authenticated = self.certificate_serial is not None
         self.handshake = ServerUp(serial, None, self.authenticated)
         self._hub.admit(self, self.handshake)
-        self.mux = _Counts(self._table, self._door.limits.sockets)  # type: ignore[assignment]
+        self.mux = EmoCounts(self._table, self._door.limits.sockets)  # type: ignore[assignment]
         self.up_since = self.clock.seconds()
         self._hub.arrived(self)
         if not self._emo_hub.port_is_open(serial, target):
@@ -215,14 +213,20 @@ class EmoServerLink(ServerLink):
         if self._answers and silent >= limits.silence:
             self.fail("silent", f"no command in {limits.silence:g} s", None)
             return
-        for slot in self._table.slots:
-            if slot.client is not None:
-                slot.client.look()
+        self._look()
         self._do(self._table.tick(now))
         if silent >= limits.heartbeat and self._asked is None:
             self._ask()
         else:
             self._set_timer(1.0)
+
+    def _look(self) -> None:
+        """Notice who is gone and is not read at present."""
+        for slot in self._table.slots:
+            if slot.socket is not None:
+                slot.socket.look()
+            elif slot.client is not None:
+                slot.client.look()
 
     def goaway(self, reason: GoAway, retry_after: int, detail: str) -> None:
         """The wire has no word for it: the command socket is closed when nobody uses it any more."""
@@ -236,10 +240,8 @@ class EmoServerLink(ServerLink):
 
     def dismiss(self, reason: str, detail: str, say: GoAway, retry_after: int = 0, by: str = "") -> None:
         self.ended = self.ended or (reason, f"{detail}, {by}" if by else detail)
-        for slot in self._table.slots if reason != "replaced" else ():
-            self._cut(slot, Ended.OPERATOR if reason == "kicked" else Ended.LINK_LOST, detail)
-            if slot.socket is not None:
-                slot.socket.abort()
+        if reason != "replaced":
+            self.end_streams(_WORDS.get(reason, Ended.LINK_LOST), detail)
         self.leave()
 
     def gone(self, reason: str, detail: str, cut: list[Channel]) -> None:
@@ -248,35 +250,75 @@ class EmoServerLink(ServerLink):
             return
         self._do(self._table.lost())
         self._hub.departed(self, reason, detail, 0)
+        if self.outlived:
+            self._watching = self.clock.callLater(1.0, self._watch)
+
+    # -- streams whose command socket is gone (faults.md R16)
+
+    @property
+    def outlived(self) -> bool:
+        """Whether streams run that do not need the command socket any more."""
+        return self._finished and bool(self._table.slots)
+
+    def end_streams(self, reason: Ended, detail: str) -> None:
+        """End every stream, and let every data socket go; who waits is refused."""
+        self._do(self._table.lost())
+        for slot in self._table.slots:
+            self._release(slot, reason, detail)
+            slot.socket.abort()
+            self._do(self._table.socket_lost(slot, self.clock.seconds()))
+
+    def _watch(self) -> None:
+        self._watching = None
+        self._look()
+        if self.outlived:
+            self._watching = self.clock.callLater(1.0, self._watch)
 
     # -- a data socket
 
     def _become_data_socket(self, port: int) -> None:
-        machine = self._emo_hub.machine(port)
-        if machine is None:
-            raise RemoteError(f"a data socket for port {port}, which nobody has registered")
-        if machine.source != self.source or machine.certificate_serial != self.certificate_serial:
+        reserved = self._door.ports.get(port)
+        if reserved is None:
+            raise RemoteError(f"a data socket for port {port}, which is reserved for no device here")
+        machine = self._emo_hub.machine(reserved[0], port)
+        if machine is not None and not self._is_beside(machine):
             raise RemoteError(f"a data socket for port {port}, which {machine.peer} has registered")
+        fault = "nobody has registered it" if machine is None else machine.unexpected()
+        if machine is None or fault:  # in honest hands, when a command socket was lost
+            self.fail("ticket", f"a data socket for port {port}: {fault}", None)
+            return
         early = self._commands.held
         self._cancel(self._timer)
         self._emo_hub.no_stranger(self)
         self._finished = True
         self.transport.unregisterProducer()
-        limits = self._door.limits
-        self._data = EmoDataSocket(self.clock, self.transport, machine, limits)
+        self._emo_hub.socket_came(1)
+        self._data = EmoDataSocket(self.clock, self.transport, machine, self._door.limits, early=False)
         machine.data_came(self._data)
         if early:
             self._data.received(early)
 
+    def _is_beside(self, machine: "EmoServerLink") -> bool:
+        """Whether this is the same agent: by its certificate, else by where it comes from."""
+        if self.certificate_serial is not None or machine.certificate_serial is not None:
+            return self.certificate_serial == machine.certificate_serial
+        return self.source == machine.source
+
+    def unexpected(self) -> str:
+        """Why a data socket of this machine is not taken, or nothing."""
+        if self._table.expects:
+            self._unasked = 0
+            return ""
+        if self._table.excuse():
+            return "it was given up before it came"
+        self._unasked += 1
+        if self._unasked >= self._door.limits.unasked:
+            self.fail("protocol", f"{self._unasked} data sockets that nobody asked for", None)
+        return "nobody asked for it"
+
     def data_came(self, socket: EmoDataSocket) -> None:
-        """A data socket of this machine."""
-        try:
-            self._do(self._table.socket_came(socket, self.clock.seconds()))
-        except RemoteError as error:
-            socket.abort()
-            self._unasked += 1
-            if self._unasked >= self._door.limits.unasked:
-                self.fail("protocol", str(error), None)
+        """The data socket that was asked for."""
+        self._do(self._table.socket_came(socket, self.clock.seconds()))
 
     # -- clients
 
@@ -306,16 +348,19 @@ class EmoServerLink(ServerLink):
         client, channel = slot.client, slot.socket.channel if slot.socket is not None else None
         to_device, to_client = (channel.bytes_sent, channel.bytes_received) if channel is not None else (0, 0)
         state = slot.state.name.lower()
-        who = self.serial, slot.number, client.name, client.peer
+        who = self.serial, slot.stream, client.name, client.peer
         return Running(*who, "socket", state, client.since, to_device, to_client, 0, 0)
 
     def close_channel(self, number: int, reason: Ended, detail: str) -> bool:
         """End one stream; False when there is none."""
-        slot = next((slot for slot in self._table.slots if slot.number == number and slot.client), None)
+        slot = next((slot for slot in self._table.slots if slot.stream == number and slot.client), None)
         if slot is None:
             return False
         client = slot.client
-        self._cut(slot, reason, detail)
+        if slot.socket is None:
+            client.on_lost = None
+            client.refuse("device-absent")
+        self._release(slot, reason, detail)
         self._do(self._table.client_lost(client, self.clock.seconds()))
         return True
 
@@ -334,15 +379,22 @@ class EmoServerLink(ServerLink):
                 action.client.refuse("no-data-socket")
             elif action.slot is not None:
                 _ACTS[action.act](self, action.slot)
+        if self._table.expects != self._expecting:
+            self._expecting = not self._expecting
+            self._emo_hub.expects(self.source, 1 if self._expecting else -1)
         self._leave_if_idle()
+        if self._finished and not self._table.slots:
+            self._cancel(self._watching)
+            self._watching = None
+            self._emo_hub.streams_over(self)
 
     def _join(self, slot: Slot) -> None:
         client, now = slot.client, self.clock.seconds()
         client.on_lost = None
         slot.socket.slot = slot
         milliseconds = round((now - client.since) * 1000, 3)
-        self._report(ChannelOpened(self.serial, slot.number, client.name, client.peer, milliseconds))
-        slot.socket.join(client, EmoChannel(slot.number, now))
+        self._report(ChannelOpened(self.serial, slot.stream, client.name, client.peer, milliseconds))
+        slot.socket.join(client, EmoChannel(slot.stream, now))
 
     def _send_end(self, slot: Slot) -> None:
         slot.socket.send_end()
@@ -357,13 +409,6 @@ class EmoServerLink(ServerLink):
     def _reset_client(self, slot: Slot) -> None:
         self._release(slot, Ended.LINK_LOST, "its data socket was cut")
 
-    def _cut(self, slot: Slot, reason: Ended, detail: str) -> None:
-        if slot.client is not None and slot.socket is None:
-            slot.client.on_lost = None
-            slot.client.refuse("device-absent")
-        elif slot.client is not None:
-            self._release(slot, reason, detail)
-
     def _release(self, slot: Slot, reason: Ended, detail: str) -> None:
         if slot.socket is None:
             return
@@ -373,7 +418,7 @@ class EmoServerLink(ServerLink):
         seconds = round(self.clock.seconds() - far.since, 3)
         sums = channel.bytes_sent, channel.bytes_received
         self._report(
-            ChannelEnded(self.serial, slot.number, far.name, far.peer, reason, detail, seconds, *sums)
+            ChannelEnded(self.serial, slot.stream, far.name, far.peer, reason, detail, seconds, *sums)
         )
         far.over(reason)
 

@@ -7,12 +7,14 @@ other; nothing waits for more bytes than could still be a terminator.
 Source: wire/emo.md sections 1 to 3; house.md rule 3.
 """
 
+import select
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from typing import Protocol as Typing
 
-from twisted.internet.interfaces import IPushProducer, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from zope.interface import implementer
 
 from revtunnel.core.policy import EmoLimits
@@ -21,6 +23,8 @@ from revtunnel.wire.emo import TERMINATOR, EndFinder
 from revtunnel.wire.reasons import Ended
 
 __all__ = ["EmoChannel", "EmoDataSocket", "EmoDoor", "EmoOwner"]
+
+PARTING = 2.0  # seconds that the last bytes on a data socket get
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +63,20 @@ class EmoOwner(Typing):
         """The client or device is gone without an end in order."""
 
     def socket_lost(self, socket: "EmoDataSocket", detail: str) -> None:
-        """The data socket is gone."""
+        """The data socket is gone, or cannot be used any more."""
 
 
 @implementer(IPushProducer)
 class EmoDataSocket:
-    """Owned by a connection's Protocol, which passes ``received`` and ``lost`` on."""
+    """Owned by a connection's Protocol, which passes ``received`` and ``lost`` on.
 
-    def __init__(self, clock: IReactorTime, transport: Any, owner: EmoOwner, limits: EmoLimits) -> None:
+    ``early``: the other end may speak before we say who is joined. So the server may, whose C goes another
+    way; an agent that does is at fault, and its bytes must not reach the next client.
+    """
+
+    def __init__(
+        self, clock: IReactorTime, transport: Any, owner: EmoOwner, limits: EmoLimits, early: bool = True
+    ) -> None:
         self.clock = clock
         self.owner = owner
         self.slot: Any = None  # the owner's
@@ -76,6 +86,8 @@ class EmoDataSocket:
         self._far: ChannelSocket | None = None
         self._finder = EndFinder()
         self._early = b""  # came while nobody was joined
+        self._may_be_early = early
+        self._parting: IDelayedCall | None = None
         self._incoming = False  # a stream of the other end runs: bytes are its, until the terminator
         self._owed = 0  # bytes given to the far socket that it has not taken
         self._held = False
@@ -86,13 +98,20 @@ class EmoDataSocket:
 
     def received(self, data: bytes) -> None:
         """Bytes of the other end."""
+        if self._lost:
+            return
         self._early += data
         if self._incoming:
             self._take_early()
+        if self._early and not self._may_be_early and not self._lost:
+            self.abort()
+            self.owner.socket_lost(self, "bytes where no stream was open")
         self._hold_or_release()
 
     def lost(self, detail: str) -> None:
         """The connection is gone. What was held back is dropped with it: the stream was cut."""
+        if self._parting is not None and self._parting.active():
+            self._parting.cancel()
         if not self._lost:
             self._lost = True
             self.owner.socket_lost(self, detail)
@@ -138,17 +157,32 @@ class EmoDataSocket:
         return far
 
     def close(self) -> None:
-        """Close the connection; nothing more is heard of it."""
+        """Close the connection, within a bounded time; nothing more is heard of it."""
         if not self._lost:
             self._lost = True
             self._transport.unregisterProducer()
+            self._transport.resumeProducing()  # or its end would not be noticed
             self._transport.loseConnection()
+            self._parting = self.clock.callLater(PARTING, self._transport.abortConnection)
 
     def abort(self) -> None:
         """The same with a reset."""
         if not self._lost:
             self._lost = True
             self._transport.abortConnection()
+
+    def look(self) -> None:
+        """Notice its reset, and that of whoever is joined, while they are not read; to be asked often."""
+        if self._far is not None:
+            self._far.look()
+        if self._lost or not self._held or not hasattr(self._transport, "getHandle"):
+            return
+        handle = self._transport.getHandle()
+        if isinstance(handle, socket.socket):
+            poll = select.poll()
+            poll.register(handle, 0)
+            if any(event & select.POLLERR for _, event in poll.poll(0)):
+                self._transport.abortConnection()
 
     # -- from the client or device (streams.Link)
 

@@ -35,6 +35,7 @@ from revtunnel.core.window import CreditPool
 from revtunnel.net.client_ports import ClientPorts
 from revtunnel.net.clients import ClientFactory, ClientSocket
 from revtunnel.net.data_sockets import DataSockets
+from revtunnel.net.emo_modern import ModernLink
 from revtunnel.net.emo_server import EmoServerLink
 from revtunnel.net.end_transport import EndTransport
 from revtunnel.net.ends import End
@@ -97,6 +98,8 @@ class Switchboard:
         self._pool = CreditPool(limits.pool)
         self._pending: Counter[str] = Counter()
         self._strangers: set[ServerLink] = set()
+        self._outlived: set[EmoServerLink] = set()  # command sockets that are gone, whose streams run
+        self._expected: Counter[str] = Counter()  # data sockets of EMO on their way, by address
         self._drained: list[Deferred[None]] = []
         self.data = DataSockets(
             reactor, DataLimits(), random_bytes, lambda: descriptors - self._sockets(), self.report
@@ -131,7 +134,7 @@ class Switchboard:
         reason = ""
         limits = self.limits
         penalty = self.gate.stranger(peer, self._clock.seconds())
-        expected = self.data.expected(source)  # data sockets that we asked for
+        expected = self.data.expected(source) + self._expected[source]  # data sockets that we asked for
         if (
             len(self._strangers) >= self.limits.pending + expected
             or self._pending[source] >= self.limits.pending_per_source + expected
@@ -154,9 +157,35 @@ class Switchboard:
         link.source, link.peer, link.since = source, peer, self._clock.seconds()
         return link
 
-    def machine(self, port: int) -> EmoServerLink | None:
-        machines = (link for link in self.links if isinstance(link, EmoServerLink))
-        return next((link for link in machines if link.port == port and link.ended is None), None)
+    # -- machines of EMO (emo_server.EmoHub)
+
+    def machine(self, serial: str, port: int) -> EmoServerLink | None:
+        device = self.registry.get(serial)
+        link = device.link if device is not None else None
+        found = isinstance(link, EmoServerLink) and link.port == port and link.ended is None
+        return link if isinstance(link, EmoServerLink) and found else None
+
+    def next_stream(self) -> int:
+        return self.data.numbering.take()
+
+    def expects(self, source: str, change: int) -> None:
+        self._expected[source] += change
+        if not self._expected[source]:
+            del self._expected[source]
+
+    def socket_came(self, change: int) -> None:
+        self.data.sockets += change
+
+    def streams_over(self, link: EmoServerLink) -> None:
+        self._outlived.discard(link)
+
+    def rt1_instead(self, link: ServerLink) -> ServerLink:
+        nonce = self._random_bytes(32)
+        made = ModernLink(self._clock, link.listener, self, self._key_of, nonce, self._pool, self.report)
+        made.instead_of(link)
+        self._strangers.remove(link)
+        self._strangers.add(made)
+        return made
 
     def port_is_open(self, serial: str, target: str) -> bool:
         return any(port.factory.name == target for port in self.ports.of(serial))
@@ -257,6 +286,11 @@ class Switchboard:
         self.leaving(link)
         if link.data is not None and reason in ENDS_STREAMS:
             link.data.end(Ended.LINK_LOST, detail)
+        if isinstance(link, EmoServerLink):
+            if reason in ENDS_STREAMS:
+                link.end_streams(Ended.LINK_LOST, detail)
+            if link.outlived:
+                self._outlived.add(link)
         self._check_drained()
 
     def refused(self, link: ServerLink, reason: str, detail: str) -> None:
@@ -286,7 +320,7 @@ class Switchboard:
             return "draining"
         if link is None or link.mux is None or device is None:
             return "device-absent"
-        running = link.mux.running + self.data.running(client.serial)
+        running = link.mux.running + self.data.running(client.serial) + self._outliving(client.serial)
         refusal = self.gate.client(client.serial, client.peer, link.listener.pool, running)
         if refusal:
             return refusal
@@ -302,6 +336,10 @@ class Switchboard:
                 return "no-channel"
         device.channels += 1
         return ""
+
+    def _outliving(self, serial: str) -> int:
+        """Streams of a machine whose command socket is gone."""
+        return sum(len(link.running()) for link in self._outlived if link.serial == serial)
 
     def _by_link(self, link: ServerLink, client: ClientSocket) -> None:
         """Serve a client that no data socket came for."""
@@ -352,7 +390,14 @@ class Switchboard:
         if link is not None:
             link.dismiss("kicked", detail, GoAway.OPERATOR, retry_after, by)
         streams = self.data.end_all(Ended.OPERATOR, detail, serial)
-        return link is not None or streams
+        return self._end_outlived(Ended.OPERATOR, detail, serial) or link is not None or streams
+
+    def _end_outlived(self, reason: Ended, detail: str, serial: str | None = None) -> bool:
+        """End the streams of machines whose command socket is gone; False: there were none."""
+        found = [link for link in self._outlived if serial in (None, link.serial)]
+        for link in found:
+            link.end_streams(reason, detail)
+        return bool(found)
 
     def close_channel(self, serial: str, number: int, detail: str) -> bool:
         """End one channel with a reset; False: there is none."""
@@ -361,6 +406,9 @@ class Switchboard:
     def _end_channel(self, serial: str, number: int, reason: Ended, detail: str) -> bool:
         if self.data.close_channel(serial, number, reason, detail):
             return True
+        for link in [link for link in self._outlived if link.serial == serial]:
+            if link.close_channel(number, reason, detail):
+                return True
         device = self.registry.get(serial)
         return bool(device and device.link and device.link.close_channel(number, reason, detail))
 
@@ -393,10 +441,12 @@ class Switchboard:
             link.dismiss("expired", detail, GoAway.DENIED)
         for serial in {row.serial for row in self.running() if self.gate.expired(row.serial)}:
             self.data.end_all(Ended.NOT_ALLOWED, detail, serial)
+            self._end_outlived(Ended.NOT_ALLOWED, detail, serial)
 
     def running(self, serial: str | None = None, link: ServerLink | None = None) -> list[Running]:
         """The running channels of one device, or all, by serial and number; ``link``: on no other link."""
-        links = [link] if link else [link for link in self.links if serial in (None, link.serial)]
+        known = self.links | self._outlived
+        links = [link] if link else [link for link in known if serial in (None, link.serial)]
         rows = [row for link in links for row in link.running()]
         rows += [stream.running() for stream in self.data.streams(serial)]
         return sorted(rows)
@@ -424,6 +474,7 @@ class Switchboard:
         for link in list(self._strangers | self.links):
             link.dismiss("stopping", "the server stops", GoAway.STOPPING, self.limits.retry_after)
         self.data.end_all(Ended.LINK_LOST, "the server stops")
+        self._end_outlived(Ended.LINK_LOST, "the server stops")
 
     def _check_drained(self) -> None:
         if not self._drained or self.clients:

@@ -161,6 +161,8 @@ class Uplink:
             self._report(LinkDown(link.serial, link.peer, reason, detail, round(lived, 3), link.cut))
             spread = link.server.spread if link.server is not None else 1.0
             delay = self._backoff.after_loss(lived, spread, link.retry_after)
+        elif link.at_once:  # the same server, in another way
+            self._turn, delay = self._turn - 1, 0.0
         else:
             delay = max(self._after_failure(), link.retry_after)
         if self._stopping:

@@ -111,9 +111,59 @@ def test_r15_a_socket_that_never_comes() -> None:
     assert table.tick(LIMITS.wait - 0.1) == []
     done = table.tick(LIMITS.wait)
     assert (done[0].client, done[0].word) == ("a", "device-silent")
-    assert said(done) == [("TERMINATE", 1), ("CONNECT", 1)]
-    assert said(table.tick(2 * LIMITS.wait)) == [("TERMINATE", 1)]
+    assert said(done) == [("TERMINATE", 1), ("CONNECT", 2)]
+    assert said(table.tick(2 * LIMITS.wait)) == [("TERMINATE", 2)]
     assert (table.slots, table.due(99.0)) == ([], None)
+    assert [table.excuse() for _ in range(3)] == [True, True, False]
+
+
+def test_a_client_that_leaves_before_its_socket_comes() -> None:
+    """The socket is the next client's; where there is none, T. Nothing else may be asked for meanwhile."""
+    table = DataSocketTable(LIMITS)
+    table.client_came("scanner", 0.0)
+    assert table.client_lost("scanner", 0.0) == []
+    assert (table.running, table.expects) == (0, True)
+    assert table.client_came("next", 1.0) == []
+    done = table.socket_came("socket", 2.0)
+    assert (done[0].act, done[0].slot.client, said(done)) == (Act.JOIN, "next", [])
+
+    table.client_came("a", 0.0)
+    table.client_came("b", 0.0)
+    table.client_lost("a", 0.0)
+    assert table.socket_came("socket", 2.0)[0].slot.client == "b"
+
+    table.client_came("alone", 0.0)
+    table.client_lost("alone", 0.0)
+    assert acts(table.socket_came("socket", 2.0)) == [Act.SAY, Act.DROP_SOCKET]
+    table.client_came("alone", 0.0)
+    table.client_lost("alone", 0.0)
+    assert acts(table.tick(LIMITS.wait)) == [Act.SAY, Act.DROP_SOCKET]
+    table.client_came("alone", 0.0)
+    table.client_lost("alone", 0.0)
+    assert Act.REFUSE_CLIENT not in acts(table.lost())
+
+
+def test_the_s_that_answers_t_is_not_taken_for_another() -> None:
+    """The original says S after T too; an index that was given up is the last to be used again."""
+    table = DataSocketTable(replace(LIMITS, sockets=3))
+    served(table, "a")
+    table.client_lost("a", 0.0)
+    assert [served(table, name) for name in ("b", "c", "d")] == [2, 3, 1]
+    table.client_lost("d", 0.0)
+    table.client_came("e", 0.0)
+    assert table.command(EmoCommand(Emo.IDLE, 1), 0.0) == []  # its socket is on its way yet
+    slot = table.socket_came("socket", 0.0)[0].slot
+    assert acts(table.end_came(slot)) == [Act.END_CLIENT]  # no end is sent before the client's
+
+
+def test_streams_have_numbers_of_their_own() -> None:
+    """An index serves many, and another command socket of the machine has the same indexes."""
+    numbers = iter(range(256, 300))
+    table = DataSocketTable(LIMITS, lambda: next(numbers))
+    slot = slot_of(table, idle(table))
+    assert slot.stream == 256
+    table.client_came("next", 0.0)
+    assert (slot.number, slot.stream) == (1, 257)
 
 
 def test_r14_a_socket_that_nobody_asked_for() -> None:

@@ -398,17 +398,17 @@ def test_close_and_kick() -> None:
     two, _ = world.talk_to()
     rows = world.switchboard.running("mill-1")
     assert [(row.number, row.target, row.carrier) for row in rows] == [
-        (1, "emo", "socket"),
-        (2, "emo", "socket"),
+        (256, "emo", "socket"),
+        (257, "emo", "socket"),
     ]
-    assert world.switchboard.close_channel("mill-1", 1, "closed by an operator")
+    assert world.switchboard.close_channel("mill-1", 256, "closed by an operator")
     world.pump()
     assert one.was_reset and not two.was_reset
     assert world.switchboard.kick("mill-1", "by an operator", 0)
     world.pump()
     assert two.was_reset
     assert {fact.reason.word for fact in world.of(ChannelEnded)} == {"operator"}
-    assert not world.switchboard.close_channel("mill-1", 2, "again")
+    assert not world.switchboard.close_channel("mill-1", 257, "again")
 
 
 def test_a_silent_machine_is_dropped_once_it_has_answered() -> None:

@@ -1,0 +1,70 @@
+"""An agent of this project at a listener for EMO machines: rt1 on the same port, in place of its machine.
+
+It says LISTEN first, which no EMO client can, and offers one target whose name is "emo-" and the port that
+its command socket would have registered. From there on it is the device that the port is reserved for: the
+same serial, the same target name, the same client port. What EMO's wire cannot carry (the terminator as
+payload, a reset, a key of the device) it can; whom the listener lets in is the same.
+
+Source: ours; wire/link-extension.md.
+"""
+
+from dataclasses import replace
+
+from revtunnel.core.handshake import Denied, ServerUp
+from revtunnel.core.hellos import AgentHello
+from revtunnel.net.server_link import ServerLink
+from revtunnel.wire.reasons import GoAway
+from revtunnel.wire.targets import Offer, Target
+
+__all__ = ["ModernLink", "modern_offer"]
+
+PREFIX = "emo-"
+
+
+def modern_offer(port: int, target: Target) -> Offer:
+    """What an agent offers that would register ``port``."""
+    return Offer(f"{PREFIX}{port}", target)
+
+
+class ModernLink(ServerLink):
+    """One connection of such an agent."""
+
+    def instead_of(self, link: ServerLink) -> None:
+        """Be what this link has been so far."""
+        self.source, self.peer, self.since = link.source, link.peer, link.since
+        self.tls, self.certificate = link.tls, link.certificate
+        self._shake.certified = self.certificate_serial
+
+    def _admit(self, up: ServerUp) -> None:
+        super()._admit(self._placed(up))
+
+    def _placed(self, up: ServerUp) -> ServerUp:
+        """The device that the port is reserved for.
+
+        Raises:
+            Denied: there is none, or the agent proved to be another one.
+        """
+        assert up.hello is not None
+        port, target = _port_of(up.hello, up.serial)
+        reserved = self.listener.emo.ports.get(port) if self.listener.emo is not None else None
+        if reserved is None:
+            raise _denied(up.serial, f"port {port} is reserved for no device here")
+        serial, name = reserved
+        if up.authenticated and up.serial != serial:
+            raise _denied(up.serial, f"port {port} is reserved for {serial}")
+        hello = replace(up.hello, serial=serial, offers=(Offer(name, target),))
+        return ServerUp(serial, hello, up.authenticated)
+
+
+def _port_of(hello: AgentHello, serial: str) -> tuple[int, Target]:
+    """The port it would register, and its target."""
+    if len(hello.offers) == 1:
+        (offer,) = hello.offers
+        digits = offer.name.removeprefix(PREFIX)
+        if offer.name.startswith(PREFIX) and digits.isdigit() and digits.isascii() and len(digits) <= 6:
+            return int(digits), offer.target
+    raise _denied(serial, f"this is a listener for EMO: one offer named {PREFIX}PORT wanted")
+
+
+def _denied(serial: str, detail: str) -> Denied:
+    return Denied(GoAway.DENIED, detail, serial, detail)
