@@ -101,6 +101,7 @@ class Agent(MultiService):
             self.reporter,
             resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         )
+        self._data.relay_limits = self.settings.relay
         self._approach = Approach(self._lean, way_to(self.settings))
         self.uplink = self._make_uplink(self.settings)
         self._keeper = self._make_keeper(self.settings)
@@ -153,12 +154,14 @@ class Agent(MultiService):
             observer.set_level(new.log_level)
         self._dialler.set_limits(new.limits)
         self._dialler.keep(new.local)
-        self._data.limits = new.limits
+        self._data.limits, self._data.relay_limits = new.limits, new.relay
         self.uplink.change(new.servers, new.limits)
         if self._keeper is not None:
             self._keeper.share = new.renew_before
         tls = {field.name: getattr(new, field.name) for field in fields(AgentTls)}
-        self.settings = replace(self.settings, servers=new.servers, limits=new.limits, link=new.link, **tls)
+        self.settings = replace(
+            self.settings, servers=new.servers, limits=new.limits, link=new.link, relay=new.relay, **tls
+        )
         self.settings = replace(self.settings, proxy=new.proxy, proxy_credentials=new.proxy_credentials)
         self.reporter(SettingsReloaded(tuple(live), tuple(restart), ()))
 

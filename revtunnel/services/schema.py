@@ -24,6 +24,7 @@ from revtunnel.core.policy import (
     EmoLimits,
     EnrolmentLimits,
     LinkLimits,
+    RelayLimits,
     ServerLimits,
 )
 from revtunnel.services.cameo_schema import CAMEO_SECTIONS
@@ -232,6 +233,14 @@ _LINK = (
     _link("glitches", count("glitches", 1, 1_000_000), "oddities in glitch_window before a link is closed"),
     _link("glitch_window", _HOUR, "see glitches"),
 )  # fmt: skip
+_relay = partial(limit_key, RelayLimits)
+_RELAY = (
+    _relay("first", size(16 * KIB, MIB), "a reading, to begin with and whenever not all was taken"),
+    _relay("turn", size(16 * KIB, MIB), "the largest reading; more is faster, less is kinder to others"),
+    _relay("calm", count("readings", 0, 65535), "readings that stay small once somebody said little"),
+    _relay("pool", size(MIB, 16 * GIB), "held for all sides that take nothing before readings are small"),
+    _relay("flush", _HOUR, "time a side may take for the last bytes once both have ended"),
+)  # fmt: skip
 _emo = partial(limit_key, EmoLimits)
 _EMO = (
     _emo("sockets", count("sockets", 1, 999), "data sockets of one machine, clients that wait among them"),
@@ -312,6 +321,8 @@ SECTIONS = (
     Section("admin", "server", "The door for revtunnelctl, a UNIX socket.", _ADMIN),
     Section("authority", "server", "A small certificate authority, for people who have none.", _AUTHORITY),
     Section("data", "server", "Data sockets: connections that agents bring for single channels.", _DATA),
+    Section("relay", "both", "Pairs of sockets joined to one stream: clients and services on data sockets.",
+            _RELAY),
     Section("emo", "both", "The MTConnect EMO proxy's wire, at either end.", _EMO),
     Section("link", "both", "One link, at either end; running links keep what they began with.", _LINK),
     Section("agent", "agent", "The agent beside the device.", _AGENT),

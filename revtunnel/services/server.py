@@ -180,7 +180,7 @@ class Server(DoorDaemon):
                 Penalties(settings.penalties, settings.exempt),
             ),
         )
-        self.switchboard.data.limits = settings.data
+        self.switchboard.data.limits, self.switchboard.data.relay_limits = settings.data, settings.relay
         self.operator = Operator(
             self._reactor,
             self.switchboard,
@@ -293,7 +293,7 @@ class Server(DoorDaemon):
     def _take(self, new: ServerSettings) -> None:
         """Apply new settings to what runs; listeners that came or went need a restart."""
         self.switchboard.set_limits(new.limits)
-        self.switchboard.data.limits = new.data
+        self.switchboard.data.limits, self.switchboard.data.relay_limits = new.data, new.relay
         penalties = self.switchboard.gate.penalties
         penalties.limits, penalties.exempt = new.penalties, new.exempt
         self.switchboard.set_records(records_of(new.devices, new.pools))

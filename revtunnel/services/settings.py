@@ -18,6 +18,7 @@ from revtunnel.core.policy import (
     EnrolmentLimits,
     LinkLimits,
     PenaltyLimits,
+    RelayLimits,
     ServerLimits,
 )
 from revtunnel.net.credentials import private_file_fault
@@ -129,6 +130,7 @@ def _server(table: Table, around: Surroundings) -> ServerSettings:
         limits=part_of(table, ServerLimits),
         data=part_of(table, DataLimits),
         emo=part_of(table, EmoLimits),
+        relay=part_of(table, RelayLimits),
         link=part_of(table, LinkLimits),
         admin=admin_settings(table, around.admin_socket() if socket == "auto" else socket),
         authority=authority_settings(table, state),
@@ -204,6 +206,7 @@ def load_agent(
         proxy_credentials=None if credentials == "none" else credentials,
         limits=part_of(table, AgentLimits),
         emo_limits=part_of(table, EmoLimits),
+        relay=part_of(table, RelayLimits),
         link=part_of(table, LinkLimits),
         files=tuple(table.files),
     )
@@ -260,6 +263,7 @@ def changes(
 def _flat(settings: ServerSettings | AgentSettings) -> Iterator[tuple[Name, Any]]:
     """Every setting with its name."""
     parts: dict[type, Any] = {LinkLimits: settings.link, type(settings.limits): settings.limits}
+    parts[RelayLimits] = settings.relay
     role = "agent"
     if isinstance(settings, ServerSettings):
         role, parts[EnrolmentLimits] = "server", settings.authority.limits

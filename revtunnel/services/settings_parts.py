@@ -13,6 +13,7 @@ from revtunnel.core.policy import (
     EmoLimits,
     LinkLimits,
     PenaltyLimits,
+    RelayLimits,
     ServerLimits,
 )
 from revtunnel.core.proxy_choice import ProxyChoice
@@ -93,6 +94,7 @@ class ServerSettings:
     limits: ServerLimits
     data: DataLimits
     emo: EmoLimits
+    relay: RelayLimits
     link: LinkLimits
     admin: AdminSettings
     authority: AuthoritySettings
@@ -120,5 +122,6 @@ class AgentSettings(AgentTls):
     log_level: str
     limits: AgentLimits
     emo_limits: EmoLimits
+    relay: RelayLimits
     link: LinkLimits
     files: tuple[str, ...]

@@ -14,9 +14,11 @@ from revtunnel.core.policy import (
     AgentLimits,
     CameoLimits,
     DataLimits,
+    EmoLimits,
     EnrolmentLimits,
     LinkLimits,
     PenaltyLimits,
+    RelayLimits,
     ServerLimits,
 )
 from revtunnel.services import schema
@@ -80,7 +82,18 @@ def test_no_section_or_key_twice() -> None:
 
 
 @pytest.mark.parametrize(
-    "part", [AgentLimits, CameoLimits, DataLimits, EnrolmentLimits, LinkLimits, PenaltyLimits, ServerLimits]
+    "part",
+    [
+        AgentLimits,
+        CameoLimits,
+        DataLimits,
+        EmoLimits,
+        EnrolmentLimits,
+        LinkLimits,
+        PenaltyLimits,
+        RelayLimits,
+        ServerLimits,
+    ],
 )
 def test_every_limit_is_a_setting_or_fixed(part: type) -> None:
     """A limit that is added to policy.py must be given a key, or be named as one that has none."""

@@ -17,6 +17,7 @@ from revtunnel.core.policy import (
     EnrolmentLimits,
     LinkLimits,
     PenaltyLimits,
+    RelayLimits,
     ServerLimits,
 )
 from revtunnel.core.proxy_choice import DIRECT
@@ -104,6 +105,7 @@ def test_defaults_without_any_file() -> None:
         limits=ServerLimits(),
         data=DataLimits(),
         emo=EmoLimits(),
+        relay=RelayLimits(),
         link=LinkLimits(),
         authority=AuthoritySettings(
             "/var/lib/revtunnel/authority",
@@ -410,6 +412,7 @@ def test_agent_settings(tmp_path: Path) -> None:
         emo=False,
         server_port=0,
         emo_limits=EmoLimits(),
+        relay=RelayLimits(),
         data_sockets=True,
         tls="auto",
         authority=None,
