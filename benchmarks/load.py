@@ -30,10 +30,10 @@ class CompilerMissing(Exception):
     """There is no C compiler on PATH."""
 
 
-def compile_load(folder: Path = HERE / ".build") -> Path:
-    """Return the compiled program; it is built once for each text of load.c."""
-    source = HERE / "load.c"
-    program = folder / f"load-{hashlib.sha256(source.read_bytes()).hexdigest()[:12]}"
+def compile_load(folder: Path = HERE / ".build", name: str = "load") -> Path:
+    """Return the compiled program; it is built once for each text of its source."""
+    source = HERE / f"{name}.c"
+    program = folder / f"{name}-{hashlib.sha256(source.read_bytes()).hexdigest()[:12]}"
     if program.exists():
         return program
     compiler = shutil.which(os.environ.get("CC", "cc"))

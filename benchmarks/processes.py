@@ -190,6 +190,10 @@ class Crew:
             result[role] = Memory(sum(p.resident for p in parts), sum(p.proportional for p in parts))
         return result
 
+    def processes(self) -> dict[str, list[int]]:
+        """Process numbers by role."""
+        return {role: sorted(tree) for role, tree in self._trees().items()}
+
     def settle(self, seconds: float = 3.0) -> None:
         """Wait until the members rest (at most 1 tick in 100 ms), for `seconds` at most."""
         deadline = time.monotonic() + seconds
