@@ -78,6 +78,7 @@ class Slot:
     end_sent: bool = False
     end_came: bool = False
     idle_said: bool = False
+    slow: bool = False  # S is not to be waited for any more
 
 
 class DataSocketTable:
@@ -91,6 +92,7 @@ class DataSocketTable:
         self._next_stream = next_stream
         self._slots: dict[int, Slot] = {}
         self._used: dict[int, None] = {}  # indexes that were given up, the one longest ago first
+        self._owed: set[int] = set()  # indexes for which we said T, which is answered with S
         self._late = 0  # data sockets that may still come for an index that was given up
         self._waiting: deque[tuple[float, Any]] = deque()  # clients that need an index nobody has yet
         self._lost = False
@@ -189,13 +191,12 @@ class DataSocketTable:
         if command.kind not in (Emo.IDLE, Emo.TERMINATE):
             raise RemoteError(f"{command.kind.name} on a command socket")
         slot = self._slots.get(command.number)
-        if slot is None:
-            return []
         if command.kind is Emo.TERMINATE:
-            return [*self._let_go(slot), Do(Act.DROP_SOCKET, slot), *self._ask(now)]
-        if slot.state is SlotState.ASKED:  # of the index's last life
+            return [*self._let_go(slot), Do(Act.DROP_SOCKET, slot), *self._ask(now)] if slot else []
+        if slot is None or (slot.state is SlotState.ASKED and command.number in self._owed):
+            self._owed.discard(command.number)  # the answer to our T
             return []
-        slot.idle_said = True
+        slot.idle_said = True  # while it is asked for too: the device refused, and S overtook its socket
         return self._settle(slot)
 
     # -- time
@@ -212,6 +213,9 @@ class DataSocketTable:
             done += self._terminate(slot, now)
         while self._waiting and now - self._waiting[0][0] >= self._limits.wait:
             done.append(Do(Act.REFUSE_CLIENT, client=self._waiting.popleft()[1], word="device-silent"))
+        done += self._ask(now)
+        for slot in self._slots.values():
+            slot.slow = slot.state is SlotState.DRAINED
         return done
 
     def due(self, now: float) -> float | None:
@@ -241,8 +245,12 @@ class DataSocketTable:
         return next((slot for slot in self._slots.values() if slot.state is SlotState.ASKED), None)
 
     def _ask(self, now: float) -> list[Do]:
-        """Ask for the next new index, if none is on its way."""
-        if not self._waiting or self._asked() is not None:
+        """Ask for the next new index, if none is on its way.
+
+        Nor if enough are about to be idle: S is here one way earlier than a new data socket could be.
+        """
+        settling = sum(slot.state is SlotState.DRAINED and not slot.slow for slot in self._slots.values())
+        if len(self._waiting) <= settling or self._asked() is not None:
             return []
         number = self._free_index()
         slot = self._slots[number] = Slot(number, since=now)
@@ -264,7 +272,7 @@ class DataSocketTable:
     def _serve(self, slot: Slot, client: Any, now: float) -> list[Do]:
         slot.state, slot.since = SlotState.BUSY, now
         self._assign(slot, client)
-        slot.end_sent = slot.end_came = slot.idle_said = False
+        slot.end_sent = slot.end_came = slot.idle_said = slot.slow = False
         return [Do(Act.SAY, slot, EmoCommand(Emo.CONNECT, slot.number)), Do(Act.JOIN, slot)]
 
     def _settle(self, slot: Slot) -> list[Do]:
@@ -294,6 +302,7 @@ class DataSocketTable:
 
     def _terminate(self, slot: Slot, now: float) -> list[Do]:
         """Give an index up, and tell the agent."""
+        self._owed.add(slot.number)
         said = Do(Act.SAY, slot, EmoCommand(Emo.TERMINATE, slot.number))
         return [said, *self._let_go(slot), Do(Act.DROP_SOCKET, slot), *self._ask(now)]
 

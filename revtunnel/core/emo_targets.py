@@ -98,7 +98,8 @@ class AgentTable:
             return self._connect(command.number)
         if command.kind is Emo.TERMINATE:
             slot = self._slots.get(command.number)
-            return self._let_go(slot) if slot is not None else []
+            said = AgentDo(AgentAct.SAY, None, EmoCommand(Emo.IDLE, command.number))
+            return [*self._let_go(slot), said] if slot is not None else []  # S as the original says it
         raise RemoteError(f"{command.kind.name} from the server")
 
     def socket_opened(self, slot: AgentSlot) -> list[AgentDo]:

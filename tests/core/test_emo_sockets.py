@@ -156,6 +156,26 @@ def test_the_s_that_answers_t_is_not_taken_for_another() -> None:
     assert acts(table.end_came(slot)) == [Act.END_CLIENT]  # no end is sent before the client's
 
 
+def test_a_client_waits_for_s_rather_than_for_a_new_socket() -> None:
+    """S is on its way when both ends were said; where it does not come, a new socket is asked for."""
+    table = DataSocketTable(LIMITS)
+    slot = slot_of(table, served(table, "first"))
+    table.client_ended(slot)
+    table.end_came(slot)
+    assert table.client_came("next", 0.0) == []
+    assert said(table.command(EmoCommand(Emo.IDLE, 1), 0.1)) == [("CONNECT", 1)]
+    table.client_ended(slot)
+    table.end_came(slot)
+    assert table.tick(1.0) == []
+    assert said(table.client_came("third", 1.0)) == [("CONNECT", 2)]
+    other = table.socket_came("socket", 1.1)[0].slot
+    table.client_ended(other)
+    table.end_came(other)
+    assert table.client_came("fourth", 1.2) == []
+    assert table.tick(2.0) == []
+    assert said(table.tick(3.0)) == [("CONNECT", 3)]
+
+
 def test_streams_have_numbers_of_their_own() -> None:
     """An index serves many, and another command socket of the machine has the same indexes."""
     numbers = iter(range(256, 300))

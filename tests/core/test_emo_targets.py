@@ -99,7 +99,9 @@ def test_t_of_the_server() -> None:
     """It ends the index; for one nobody knows it means nothing."""
     table = AgentTable(LIMITS)
     busy(table)
-    assert acts(table.command(EmoCommand(Emo.TERMINATE, 1))) == [AgentAct.RESET_TARGET, AgentAct.DROP_SOCKET]
+    done = table.command(EmoCommand(Emo.TERMINATE, 1))
+    assert acts(done) == [AgentAct.RESET_TARGET, AgentAct.DROP_SOCKET, AgentAct.SAY]
+    assert said(done) == [("IDLE", 1)]  # as the original does
     assert table.command(EmoCommand(Emo.TERMINATE, 1)) == []
 
 
