@@ -11,6 +11,7 @@ from dataclasses import dataclass
 __all__ = [
     "AgentLimits",
     "CameoLimits",
+    "CccpLimits",
     "DataLimits",
     "EmoLimits",
     "EnrolmentLimits",
@@ -178,6 +179,31 @@ class CameoLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class CccpLimits:
+    """What CCCP holds for devices that register, for callers of its API, and how long it waits for them."""
+
+    # net/registered_devices.py
+    registration: float = 10.0  # seconds from connect to the end of the serial, TLS included, absolute
+    pending: int = 8192  # connections that have not said their serial
+    pending_per_source: int = 2048  # the same from one address; behind NAT many devices share one
+    handshakes: int = 200  # TLS handshakes in progress; those beyond wait, unread
+    parked: int = 50_000  # devices that are registered
+    parked_time: float = 0.0  # seconds one may stay without a session; 0: for ever
+    backlog: int = 4096  # connections the kernel queues per listening socket
+    # services/http_door.py
+    connections: int = 512  # callers of the API at once
+    header: float = 10.0  # seconds from connect, or from the last answer, to a whole request, absolute
+    body: int = 4096  # bytes of a request's body
+    wait: float = 300.0  # seconds that a caller may ask to wait for a device
+    waiting: int = 256  # callers that wait at once
+    # services/wake.py
+    wakes: int = 16  # wake drivers that run at once
+    wake: float = 20.0  # seconds that one may take
+    # services/cccp.py
+    drain: float = 10.0  # seconds that running sessions get when the daemon stops
+
+
+@dataclass(frozen=True, slots=True)
 class RelayLimits:
     """What joined pairs of sockets move at once and hold for a side that does not take it."""
 
@@ -203,3 +229,5 @@ class EmoLimits:
     idle: float = 600.0  # seconds after which the agent closes an idle data socket
     unasked: int = 4  # data sockets that nobody asked for before the command socket is closed
     held: int = 256 * KIB  # bytes one stream may have on their way to a side that does not take them
+    # core/emo_choice.py
+    ask_again: float = 86_400.0  # seconds after which an original server is offered rt1 again

@@ -134,6 +134,10 @@ class Relay:
         """One side is gone, so the other goes too."""
         self.abort(Ended.RESET_BY_PEER, f"{side.name}: {said(error)}")
 
+    def pass_end(self, end: End) -> bool:
+        """Give a side the other's end of file, behind all its bytes; False: once more when writable."""
+        return end.end_writing()
+
     def check(self) -> None:
         """A direction has ended or is about to, or the last held bytes have gone."""
         near, far = self._near, self._far
@@ -297,7 +301,7 @@ class _Side:
                 self.taken += taken
                 self._hold(self.held[taken:])
             if self.held is None and self.other.read_ended and not self.write_ended:
-                self.write_ended = self.end.end_writing()
+                self.write_ended = self.relay.pass_end(self.end)
         except OSError as error:
             self.relay.cut(self, error)
             return

@@ -1,0 +1,105 @@
+"""The client ports of proxy sessions: a lease, its listening socket, and who may come in.
+
+The rule: the port is bound before anybody is told of it, a port that another program has is set aside and the
+next one tried, and a client that may not come in is reset before a byte is read.
+
+Source: wire/cccp.md section 2 ("dynamic port bind", "503"); faults.md H8, H9.
+"""
+
+import errno
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Protocol, ServerFactory
+
+from revtunnel.core.facts import ListenerClosed, ListenerOpened, Report
+from revtunnel.core.leases import LeaseError, Leases
+from revtunnel.core.pools import Lease
+from revtunnel.net.addresses import place
+
+__all__ = ["TARGET", "NoPort", "ProxyPort", "ProxyPorts"]
+
+TARGET = "cccp"  # what the lease of a session is for
+
+
+class NoPort(Exception):
+    """Every port is taken; the text is for the log."""
+
+
+class ProxyPort:
+    """One open port."""
+
+    def __init__(self, lease: Lease, listening: Any) -> None:
+        self.lease = lease
+        self._listening = listening
+
+    @property
+    def number(self) -> int:
+        """The port."""
+        return self.lease.port
+
+    def stop(self) -> None:
+        """Accept no more; whoever waits there is reset."""
+        self._listening.stopListening()
+
+
+class ProxyPorts:
+    """Opens and closes them; ``lean`` is a LeanReactor."""
+
+    def __init__(self, lean: Any, leases: Leases, backlog: Callable[[], int], report: Report) -> None:
+        self.leases = leases
+        self._lean = lean
+        self._backlog = backlog
+        self._report = report
+
+    def open(self, serial: str, pool: str, clients: Callable[[Any, str], Protocol | None]) -> ProxyPort:
+        """Bind a port, the one of the serial's standing promise if there is one.
+
+        ``clients`` is asked with the address (and as host:port) for whoever takes a client; None resets him.
+
+        Raises:
+            NoPort: none is left.
+            OSError: the system does not let us bind there.
+        """
+        factory = _Factory(clients)
+        try:
+            lease = self.leases.open(serial, TARGET, self._lean.seconds(), pool)
+            while True:
+                try:
+                    port = self._lean.listenTCP(lease.port, factory, self._backlog(), lease.address)
+                except CannotListenError as error:
+                    lease = self._next(lease, error)
+                else:
+                    break
+        except LeaseError as error:
+            raise NoPort(str(error)) from None
+        finally:
+            self.leases.take_displaced()
+        self._report(ListenerOpened(serial, TARGET, lease.port))
+        return ProxyPort(lease, port)
+
+    def close(self, port: ProxyPort, keep: bool = False) -> None:
+        """Close it; ``keep``: the promise stands."""
+        port.stop()
+        if not keep:
+            self.leases.release(port.lease, self._lean.seconds())
+        self._report(ListenerClosed(port.lease.serial, TARGET, port.number))
+
+    def _next(self, lease: Lease, error: CannotListenError) -> Lease:
+        if error.socketError.errno != errno.EADDRINUSE:
+            self.leases.release(lease, self._lean.seconds())
+            raise OSError(f"{place(lease.address, lease.port)}: {error.socketError.strerror}") from None
+        return self.leases.spoil(lease, self._lean.seconds())
+
+
+class _Factory(ServerFactory):
+    noisy = False
+
+    def __init__(self, clients: Callable[[Any, str], Protocol | None]) -> None:
+        self._clients = clients
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
+        host, port = getattr(addr, "host", ""), getattr(addr, "port", 0)
+        return self._clients(addr, place(host, port))
