@@ -15,6 +15,7 @@ from twisted.application.service import IService, MultiService
 from twisted.internet.defer import Deferred, gatherResults
 
 from revtunnel import __version__
+from revtunnel.core.emo_choice import EmoChoice
 from revtunnel.core.facts import ServerState, SettingsReloaded
 from revtunnel.core.handshake import AgentHandshake, AgentHello
 from revtunnel.core.keys import parse_key
@@ -24,7 +25,8 @@ from revtunnel.net.agent_link import AgentLink
 from revtunnel.net.approach import Approach, Way
 from revtunnel.net.credentials import FaultyFiles
 from revtunnel.net.dialler import Dialler
-from revtunnel.net.emo_agent import EmoAgentLink
+from revtunnel.net.emo_agent import EmoAgentLink, EmoRemains
+from revtunnel.net.emo_modern import modern_offer
 from revtunnel.net.end_transport import EndTransport
 from revtunnel.net.ends import End
 from revtunnel.net.identity import Identity
@@ -102,6 +104,8 @@ class Agent(MultiService):
             resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         )
         self._data.relay_limits = self.settings.relay
+        self._emo = EmoChoice(self.settings.modern)
+        self._remains = EmoRemains()
         self._approach = Approach(self._lean, way_to(self.settings))
         self.uplink = self._make_uplink(self.settings)
         self._keeper = self._make_keeper(self.settings)
@@ -128,13 +132,16 @@ class Agent(MultiService):
     def drain(self) -> "Deferred[None]":
         """Take no new channels; fires when the running ones have ended."""
         self.reporter(ServerState("draining", f"at most {DRAIN:g} s"))
-        drained: Deferred[Any] = gatherResults([self.uplink.stop(DRAIN), self._data.drain()])
+        drained: Deferred[Any] = gatherResults(
+            [self.uplink.stop(DRAIN), self._data.drain(), self._remains.drain()]
+        )
         return drained.addCallback(lambda _: None)
 
     def abort(self) -> None:
         """Cut everything now."""
         self.uplink.abort()
         self._data.abort()
+        self._remains.abort()
 
     def reload(self) -> None:
         """Take new servers, limits, log level; offers that are gone are not dialled, more need a restart."""
@@ -162,7 +169,9 @@ class Agent(MultiService):
         self.settings = replace(
             self.settings, servers=new.servers, limits=new.limits, link=new.link, relay=new.relay, **tls
         )
+        self._emo.mode = new.modern
         self.settings = replace(self.settings, proxy=new.proxy, proxy_credentials=new.proxy_credentials)
+        self.settings = replace(self.settings, emo_limits=new.emo_limits, modern=new.modern)
         self.reporter(SettingsReloaded(tuple(live), tuple(restart), ()))
 
     # -- inside
@@ -218,12 +227,17 @@ class Agent(MultiService):
 
     def _make_link(self, ready: Callable[[Any], None], left: Callable[[Any], None]) -> Any:
         settings = self.settings
+        offers, limits = settings.local, settings.link
         if settings.emo:
-            return self._make_emo_link(ready, left)
+            if not self._emo.offers_rt1(self._reactor.seconds(), settings.emo_limits):
+                return self._make_emo_link(ready, left)
+            offers = (modern_offer(settings.server_port, settings.local[0].target),)
+            limits = replace(limits, handshake=min(limits.handshake, settings.emo_limits.first + 1))
+            left = partial(self._left_modern, left)
         hello = AgentHello(
             settings.serial,
             os.urandom(32),
-            settings.local,
+            offers,
             f"revtunnel {__version__}",
             settings.link.first_window,
             features=self._features(settings),
@@ -231,7 +245,7 @@ class Agent(MultiService):
         handshake = AgentHandshake(hello, self._key, settings.legacy)
         return AgentLink(
             self._reactor,
-            settings.link,
+            limits,
             settings.serial,
             handshake,
             self._dialler,
@@ -241,6 +255,14 @@ class Agent(MultiService):
             left,
             self._data if settings.data_sockets else None,
         )
+
+    def _left_modern(self, left: Callable[[Any], None], link: AgentLink) -> None:
+        """A server that hung up on LISTEN is an original one: EMO is spoken at once, and for a while."""
+        reason = link.ended[0] if link.ended is not None else ""
+        if link.up_since is None and self._emo.is_original(reason, self._reactor.seconds()):
+            link.ended = ("original", "it does not know rt1, so EMO is spoken")
+            link.at_once = True
+        left(link)
 
     def _make_emo_link(self, ready: Callable[[Any], None], left: Callable[[Any], None]) -> EmoAgentLink:
         settings = self.settings
@@ -255,6 +277,7 @@ class Agent(MultiService):
             self.reporter,
             ready,
             left,
+            self._remains,
         )
 
     def _dial_emo(self, link: EmoAgentLink, factory: Any) -> "Deferred[None]":

@@ -248,6 +248,7 @@ class AgentOptions(DaemonOptions):
         "proxy": ("agent", "proxy"),
         "proxy-credentials": ("agent", "proxy_credentials"),
         "server-port": ("agent", "server_port"),
+        "modern": ("agent", "modern"),
         "log-format": ("agent", "log_format"),
         "log-level": ("agent", "log_level"),
     }

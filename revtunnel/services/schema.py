@@ -252,6 +252,8 @@ _EMO = (
     _emo("unasked", count("sockets", 1, 1000), "data sockets that nobody asked for before the machine's "
          "command socket is closed"),
     _emo("held", size(4 * KIB, 16 * MIB), "what a stream may have on its way to a side that takes nothing"),
+    _emo("ask_again", seconds(60, 30 * 86400), "time after which the agent offers rt1 again, with its next "
+         "connection, to a server that did not know it; see modern"),
 )  # fmt: skip
 _agent = partial(limit_key, AgentLimits)
 _AGENT = (
@@ -294,6 +296,8 @@ _AGENT = (
     Key("emo", yes_no(), "no", "the server speaks the MTConnect EMO proxy's wire; see server_port"),
     Key("server_port", Kind("port", "0, or 1025 to 65535", read_server_port), "0",
         "emo: the port at the server that stands for the one service in local; needed there"),
+    Key("modern", word("auto", "no"), "auto", "emo: auto: offer rt1 first, which a server of this project "
+        "speaks on the same port; an original server hangs up after 3 s, and is known then; no: never"),
     Key("data_sockets", yes_no(), "yes", "bring connections for single channels when the server wants them"),
     _agent("data_most", count("sockets", 0, 65535), "such connections at once, waiting or in use"),
     _agent("data_dials", count("dials", 1, 1024), "such connections on their way to the server"),

@@ -190,6 +190,7 @@ def load_agent(
         "legacy",
         "emo",
         "server_port",
+        "modern",
         "data_sockets",
         "proxy_protocol",
         "log_format",

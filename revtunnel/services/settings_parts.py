@@ -114,6 +114,7 @@ class AgentSettings(AgentTls):
     legacy: bool
     emo: bool
     server_port: int  # emo: 1025 to 65535, else 0
+    modern: str  # emo: auto, no
     data_sockets: bool
     proxy: ProxyChoice
     proxy_credentials: str | None

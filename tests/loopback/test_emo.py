@@ -36,19 +36,25 @@ def emo_server(lab: Lab, machines: dict[str, int], **listener: object) -> Server
     return lab.server(settings).start()
 
 
-def emo_agent(lab: Lab, server: str, serial: str, port: int, target: str) -> Agent:
+@pytest.fixture(params=["auto", "no"], ids=["modern", "emo"])
+def modern(request: pytest.FixtureRequest) -> str:
+    """What our two ends speak: rt1 on EMO's port, or EMO."""
+    return str(request.param)
+
+
+def emo_agent(lab: Lab, server: str, serial: str, port: int, target: str, modern: str = "auto") -> Agent:
     """Our agent as the machine's end; ``server`` is HOST:PORT."""
-    options = ["--emo", "--server-port", str(port)]
+    options = ["--emo", "--server-port", str(port), "--modern", modern]
     agent: Agent = lab.add(Agent(lab.directory, serial, [server], {"emo": target}, options=options))
     return agent.start()
 
 
 @contextlib.contextmanager
-def ours(lab: Lab, target: str) -> Iterator[tuple[Server, Agent, int]]:
+def ours(lab: Lab, target: str, modern: str) -> Iterator[tuple[Server, Agent, int]]:
     """Server and agent, both ours, and the port that stands for the machine."""
     (port,) = free_ports(1)
     server = emo_server(lab, {"mill-1": port})
-    agent = emo_agent(lab, f"127.0.0.1:{server.port}", "mill-1", port, target)
+    agent = emo_agent(lab, f"127.0.0.1:{server.port}", "mill-1", port, target, modern)
     server.client_port("mill-1", "emo")
     yield server, agent, port
 
@@ -66,9 +72,9 @@ def idle(server: Server) -> bool:
     return server.control("status")["channels"] == 0
 
 
-def test_both_ends_ours_200_in_turn_and_20_at_once(lab: Lab) -> None:
+def test_both_ends_ours_200_in_turn_and_20_at_once(lab: Lab, modern: str) -> None:
     """One data socket serves the former; the latter have one each; the port is shown as any other."""
-    with MtConnect() as machine, ours(lab, machine.target) as (server, agent, port):
+    with MtConnect() as machine, ours(lab, machine.target, modern) as (server, agent, port):
         for number in range(200):
             assert b"sequence" in get(port, "/probe" if number % 2 else "/current")
         many = agent.descriptors()
@@ -83,12 +89,12 @@ def test_both_ends_ours_200_in_turn_and_20_at_once(lab: Lab) -> None:
         (row,) = server.control("ports")["ports"]
         assert (row["serial"], row["target"], row["port"]) == ("mill-1", "emo", port)
         (device,) = server.control("devices")["devices"]
-        assert (device["link"], device["online"]) == ("emo", True)
+        assert (device["link"], device["online"]) == ("emo" if modern == "no" else "rt1", True)
 
 
-def test_bytes_are_exact_both_ways(lab: Lab) -> None:
+def test_bytes_are_exact_both_ways(lab: Lab, modern: str) -> None:
     """64 MiB up and down at once, several streams, mixed sizes."""
-    with Patterned() as service, ours(lab, service.target) as (_, _, port):
+    with Patterned() as service, ours(lab, service.target, modern) as (_, _, port):
         exchange(port, 1, 32 * MIB, 32 * MIB)
         threads = [
             threading.Thread(target=exchange, args=(port, seed, seed * 100_003, seed * 70_001), daemon=True)
@@ -101,9 +107,13 @@ def test_bytes_are_exact_both_ways(lab: Lab) -> None:
             assert not thread.is_alive()
 
 
-def test_half_close_and_every_byte_value(lab: Lab) -> None:
+def test_half_close_and_every_byte_value(lab: Lab, modern: str) -> None:
     """A client that ends its side gets the whole reply; NULs and short messages are nothing special."""
-    with ReplyAfterEof() as service, ours(lab, service.target) as (_, _, port), connect(port) as client:
+    with (
+        ReplyAfterEof() as service,
+        ours(lab, service.target, modern) as (_, _, port),
+        connect(port) as client,
+    ):
         for size in (1, 44, 45, 256):
             client.sendall(bytes(range(256))[:size])
         client.sendall(b"\0" * 1000)
@@ -112,9 +122,9 @@ def test_half_close_and_every_byte_value(lab: Lab) -> None:
         assert end_of(client) == "end of file"
 
 
-def test_resets_either_way(lab: Lab) -> None:
+def test_resets_either_way(lab: Lab, modern: str) -> None:
     """A client's abort reaches the service, or it would stream for ever."""
-    with MtConnect() as machine, ours(lab, machine.target) as (server, _, port):
+    with MtConnect() as machine, ours(lab, machine.target, modern) as (server, _, port):
         client = connect(port)
         client.sendall(b"GET /sample?interval=10 HTTP/1.1\r\n\r\n")
         assert [number for number, _ in parts(client, 3)] == [1, 2, 3]
@@ -123,11 +133,11 @@ def test_resets_either_way(lab: Lab) -> None:
         wait_until(lambda: idle(server), "end of the stream")
 
 
-def test_a_stream_of_parts_beside_a_download(lab: Lab) -> None:
+def test_a_stream_of_parts_beside_a_download(lab: Lab, modern: str) -> None:
     """Every part arrives, in order, while the same machine serves bulk."""
     with (
         MtConnect() as machine,
-        ours(lab, machine.target) as (_, _, port),
+        ours(lab, machine.target, modern) as (_, _, port),
         connect(port) as watcher,
         connect(port) as bulk,
     ):
@@ -262,9 +272,9 @@ def test_two_machines_and_no_byte_crosses(lab: Lab) -> None:
             assert not thread.is_alive()
 
 
-def test_the_server_restarts_under_load(lab: Lab) -> None:
+def test_the_server_restarts_under_load(lab: Lab, modern: str) -> None:
     """Streams end with resets, the agent is back at the same port."""
-    with Echo() as echo, ours(lab, echo.target) as (server, _, port):
+    with Echo() as echo, ours(lab, echo.target, modern) as (server, _, port):
         client = connect(port)
         client.sendall(b"here")
         assert read_exactly(client, 4) == b"here"
@@ -289,3 +299,42 @@ def test_the_three_bare_arguments_of_the_original(lab: Lab) -> None:
         with connect(port) as client:
             client.sendall(TERMINATOR[5:])
             assert read_exactly(client, 40) == TERMINATOR[5:]
+
+
+def test_every_byte_and_the_terminator_in_modern_mode(lab: Lab) -> None:
+    """What EMO's wire cannot carry, rt1 does, on the same port, to the same reservation."""
+    payload = bytes(range(256)) + TERMINATOR + b"\0" * 100 + TERMINATOR[:44]
+    with Echo() as echo, ours(lab, echo.target, "auto") as (server, _, port), connect(port) as client:
+        client.sendall(payload)
+        assert read_exactly(client, len(payload)) == payload
+        assert server.wait_link("mill-1")["wire"] == "rt1"
+        (row,) = server.control("ports")["ports"]
+        assert (row["serial"], row["target"], row["port"]) == ("mill-1", "emo", port)
+
+
+def test_the_three_seconds_of_an_original_server_are_paid_once(lab: Lab) -> None:
+    """It hangs up on LISTEN; then, and after every loss, EMO is spoken at once."""
+    (port,) = free_ports(1)
+    with Echo() as echo, OriginalServer() as server:
+        agent = emo_agent(lab, f"127.0.0.1:{server.port}", "mill-1", port, echo.target)
+        server.record.wait("registered", port)
+        assert server.record.count("too little") == 1
+        for times in (2, 3):
+            agent.wait_event("link-up", count=times - 1, wire="emo")
+            server.drop_machines()
+            server.record.wait("registered", port, count=times, timeout=20)
+        assert server.record.count("too little") == 1
+        agent.wait_event("link-up", count=3, wire="emo")
+        assert len(agent.events("link-down")) == 2
+
+
+def test_whom_the_modern_path_refuses(lab: Lab) -> None:
+    """A port that is reserved for nobody: the same denial, and no EMO after it."""
+    (port, other) = free_ports(2)
+    server = emo_server(lab, {"mill-1": port})
+    with Echo() as echo:
+        agent = emo_agent(lab, f"127.0.0.1:{server.port}", "mill-1", other, echo.target)
+        refused = server.wait_event("link-refused", reason="denied")
+        assert f"port {other} is reserved for no device here" in refused["detail"]
+        agent.wait_event("state", state="away")
+        assert not server.events("link-up")

@@ -411,6 +411,7 @@ def test_agent_settings(tmp_path: Path) -> None:
         legacy=True,
         emo=False,
         server_port=0,
+        modern="auto",
         emo_limits=EmoLimits(),
         relay=RelayLimits(),
         data_sockets=True,

@@ -240,6 +240,12 @@ class OriginalServer(Running):
             machine.stop()
         self._machines.clear()
 
+    def drop_machines(self) -> None:
+        """Lose every command socket and what belongs to it."""
+        for machine in [*self._machines.values()]:
+            machine.stop()
+        self._machines.clear()
+
     def arrived(self, port: int) -> "queue.Queue[socket.socket]":
         """Where data sockets of a port are waited for."""
         return self._arrived if self.crossing else self._of_port.setdefault(port, queue.Queue())
@@ -257,6 +263,7 @@ class OriginalServer(Running):
         try:
             first = read_exactly(sock, 8)
         except OSError:
+            self.record.add("too little")
             sock.close()
             return
         if not FIRST.fullmatch(first):

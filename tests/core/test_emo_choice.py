@@ -1,0 +1,43 @@
+"""When an agent for EMO offers rt1 first."""
+
+import pytest
+
+from revtunnel.core.emo_choice import DOUBT, EmoChoice
+from revtunnel.core.policy import EmoLimits
+
+LIMITS = EmoLimits()
+
+
+@pytest.mark.parametrize("reason", ["lost", "silent"])
+def test_an_original_is_asked_once_a_day(reason: str) -> None:
+    """However often it is connected to meanwhile."""
+    choice = EmoChoice("auto")
+    assert choice.offers_rt1(0.0, LIMITS)
+    assert choice.is_original(reason, 3.0)
+    assert not choice.offers_rt1(3.0, LIMITS)
+    assert not choice.offers_rt1(3.0 + LIMITS.ask_again - 1, LIMITS)
+    assert choice.offers_rt1(3.0 + LIMITS.ask_again, LIMITS)
+
+
+def test_a_refusal_in_words_is_none_of_an_original() -> None:
+    """A server of ours that denies the agent is asked again in the same way."""
+    choice = EmoChoice("auto")
+    for word in ("denied", "duplicate", "protocol", "stopping"):
+        assert not choice.is_original(word, 1.0)
+    assert choice.offers_rt1(1.0, LIMITS)
+
+
+def test_a_hang_up_behind_tls_may_mean_either() -> None:
+    """So it is not believed for long."""
+    choice = EmoChoice("auto")
+    assert choice.is_original("refused", 0.0)
+    assert not choice.offers_rt1(DOUBT - 1, LIMITS)
+    assert choice.offers_rt1(DOUBT, LIMITS)
+
+
+def test_no_is_never() -> None:
+    """And can be set while the agent runs."""
+    choice = EmoChoice("no")
+    assert not choice.offers_rt1(0.0, LIMITS)
+    choice.mode = "auto"
+    assert choice.offers_rt1(0.0, LIMITS)
