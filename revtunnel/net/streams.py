@@ -36,6 +36,7 @@ from zope.interface import implementer
 
 from revtunnel.core.channel import Channel
 from revtunnel.net.ends import End
+from revtunnel.wire.frames import HEADER_SIZE
 from revtunnel.wire.reasons import Ended
 
 __all__ = ["ChannelSocket", "IStream", "Link"]
@@ -48,6 +49,7 @@ class IStream(ITCPTransport, IConsumer, IPushProducer):
 FLUSH = 60.0  # seconds that a far program may take for its last bytes, once the channel has ended
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: a close, also that of a killed process, is a reset
 _IN_ORDER = struct.pack("ii", 0, 0)
+READ = 65536 - HEADER_SIZE  # bytes of one reading: with its header, four whole TLS records
 LINGER = 5.0  # seconds that it may go on sending after its end of file, where nobody can have it any more
 
 
@@ -96,6 +98,8 @@ class ChannelSocket(Protocol):
             self.transport.setTcpNoDelay(True)
             self.transport.setTcpKeepAlive(True)
         self._linger(_RESET)
+        if hasattr(self.transport, "read_size"):
+            self.transport.read_size = READ
         self.transport.registerProducer(self, True)
         self.transport.pauseProducing()  # nothing is read that cannot be placed
 
