@@ -78,7 +78,7 @@ class _DataConnection(Protocol):
     def connectionMade(self) -> None:
         self.transport.setTcpNoDelay(True)
         self.transport.setTcpKeepAlive(True)
-        tune(self.transport.getHandle() if hasattr(self.transport, "getHandle") else None)
+        tune(self.transport.getHandle() if hasattr(self.transport, "getHandle") else None, 0)
         self._link.data_connected(self._slot, self)
 
     def dataReceived(self, data: bytes) -> None:

@@ -21,6 +21,7 @@ from revtunnel.core.facts import ChannelEnded, ChannelOpened
 from revtunnel.core.handshake import Denied, ServerUp
 from revtunnel.net.emo_counts import EmoCounts
 from revtunnel.net.emo_stream import EmoChannel, EmoDataSocket, EmoDoor
+from revtunnel.net.link import tune
 from revtunnel.net.running import Running
 from revtunnel.net.server_link import ServerLink
 from revtunnel.wire.emo import REFUSED, Emo, EmoCommand, EmoDecoder, encode_emo
@@ -292,6 +293,7 @@ class EmoServerLink(ServerLink):
         self._emo_hub.no_stranger(self)
         self._finished = True
         self.transport.unregisterProducer()
+        tune(self.handle, 0)  # a stream may be paused for as long as its client likes
         self._emo_hub.socket_came(1)
         self._data = EmoDataSocket(self.clock, self.transport, machine, self._door.limits, early=False)
         machine.data_came(self._data)

@@ -364,7 +364,8 @@ def written_address(address: Any) -> str:
 def tune(handle: Any, user_timeout: float = USER_TIMEOUT) -> None:
     """Socket options of a link that Twisted has no call for; a transport without a socket is left alone.
 
-    The kernel ends a connection after ``user_timeout`` seconds also if its peer lives and takes nothing.
+    The kernel ends a connection after ``user_timeout`` seconds also if its peer lives and takes nothing;
+    0: it does not.
     """
     if not isinstance(handle, socket.socket) or handle.family not in (socket.AF_INET, socket.AF_INET6):
         return
