@@ -6,6 +6,7 @@ Source: wire/cameo.md section 3 (a server that is killed leaves its programs as 
 """
 
 import contextlib
+import gc
 import os
 import stat
 from collections.abc import Callable
@@ -70,6 +71,7 @@ def run_until_end(reactor: Any, site: CameoSite, patience: float) -> None:
             reactor.stop()
 
     reactor.addSystemEventTrigger("before", "shutdown", end)
+    reactor.callWhenRunning(gc.freeze)  # what was made so far stays: no collection needs to look at it
     if stat.S_ISFIFO(os.fstat(0).st_mode):
         lifeline = Lifeline(0, stop)
         reactor.callWhenRunning(reactor.addReader, lifeline)
