@@ -148,6 +148,7 @@ def test_z8_heartbeats_both_ways(site: Programs, sockets: Sockets) -> None:
             each.get_monitor_socket(zmq.EVENT_DISCONNECTED) for each in (client, subscriber, publisher)
         ]
         subscribed(subscriber, publisher, b"t")
+        emptied(subscriber)
         assert ask(client, SERVER, b"before") == [b"before"]
         time.sleep(2.5)
         assert ask(client, SERVER, b"after") == [b"after"]
@@ -316,6 +317,7 @@ def test_many_subscribers_and_topics(site: Programs, sockets: Sockets) -> None:
         subscribers.append(made)
     for number, each in enumerate(subscribers):
         subscribed(each, publisher, b"stream:app-%d-19:" % number)
+    emptied(subscribers[-1])
     for number, each in enumerate(subscribers):
         with contextlib.suppress(zmq.Again):
             while True:
