@@ -21,7 +21,8 @@ from benchmarks.processes import Crew, CrewError
 
 __all__ = ["PEERS", "System", "accepts", "free_ports"]
 
-PORTS = range(12000, 32000)  # below the ephemeral ports of Linux, which the measured connections use up
+# above revtunnel's own pool, below the ephemeral ports of Linux, which the measured connections use up
+PORTS = range(21000, 32000)
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
 STUNNEL = shutil.which("stunnel4") or "stunnel"
 HAPROXY = shutil.which("haproxy") or "/usr/sbin/haproxy"
