@@ -307,6 +307,14 @@ class Switchboard:
             lambda serial, name: self._client_factory(serial, Offer(name, NOWHERE)), self._descriptors // 2
         )
 
+    def client_factory(self, serial: str, name: str) -> ClientFactory:
+        """What takes clients of a device's target, on whatever port; they are judged as on its own."""
+        device = self.registry.get(serial)
+        offers = device.offers if device is not None else ()
+        return self._client_factory(
+            serial, next((each for each in offers if each.name == name), Offer(name, NOWHERE))
+        )
+
     def _client_factory(self, serial: str, offer: Offer) -> ClientFactory:
         ask = self._admit_client, self._refused, self._left
         return ClientFactory(self._clock, serial, offer.name, offer.target, *ask)

@@ -35,6 +35,7 @@ _PUT = {
     " (fingerprint, name, kind, number, until, issued, revoked) VALUES (?, ?, ?, ?, ?, ?, ?)",
     "barred": "INSERT OR REPLACE INTO barred (serial, since) VALUES (?, ?)",
     "tokens": "INSERT OR REPLACE INTO tokens (mark, serial, until) VALUES (?, ?, ?)",
+    "sessions": "INSERT OR REPLACE INTO sessions (serial, project, port, options) VALUES (?, ?, ?, ?)",
 }
 _REMOVE = {
     "leases": "DELETE FROM leases WHERE port = ?",
@@ -42,6 +43,7 @@ _REMOVE = {
     "certificates": "DELETE FROM certificates WHERE fingerprint = ?",
     "barred": "DELETE FROM barred WHERE serial = ?",
     "tokens": "DELETE FROM tokens WHERE mark = ?",
+    "sessions": "DELETE FROM sessions WHERE serial = ?",
 }
 Change = tuple[str, "int | str | bytes", "tuple[Any, ...] | None"]
 

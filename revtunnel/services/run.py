@@ -37,7 +37,19 @@ if TYPE_CHECKING:
 
     from revtunnel.services.logs import LineObserver
 
-__all__ = ["AGENT", "CAMEO", "SERVER", "DaemonMaker", "agent", "cameo", "main", "run", "server"]
+__all__ = [
+    "AGENT",
+    "CAMEO",
+    "CCCP",
+    "SERVER",
+    "DaemonMaker",
+    "agent",
+    "cameo",
+    "cccp",
+    "main",
+    "run",
+    "server",
+]
 
 USAGE = 64
 CONFIG = 78
@@ -206,6 +218,7 @@ SERVER = DaemonMaker(
 )
 AGENT = DaemonMaker("revtunnel-agent", "revtunnel.services.agent", "dials out and offers a device's services")
 CAMEO = DaemonMaker("revtunnel-cameo", "revtunnel.services.cameo", "the relays of a CAMEO site")
+CCCP = DaemonMaker("revtunnel-cccp", "revtunnel.services.cccp", "proxies for devices that register, by HTTP")
 
 
 def server() -> None:
@@ -223,9 +236,14 @@ def cameo() -> None:
     run(CAMEO, sys.argv[1:])
 
 
+def cccp() -> None:
+    """The command ``revtunnel-cccp``."""
+    run(CCCP, sys.argv[1:])
+
+
 def main(arguments: Sequence[str]) -> None:
-    """``python -m revtunnel.services.run server|agent|cameo ...``"""
-    makers = {"server": SERVER, "agent": AGENT, "cameo": CAMEO}
+    """``python -m revtunnel.services.run server|agent|cameo|cccp ...``"""
+    makers = {"server": SERVER, "agent": AGENT, "cameo": CAMEO, "cccp": CCCP}
     if not arguments or arguments[0] not in makers:
         _leave("revtunnel", USAGE, f"say which daemon to run: {', '.join(makers)}")
     run(makers[arguments[0]], arguments[1:])

@@ -28,6 +28,7 @@ from revtunnel.core.policy import (
     ServerLimits,
 )
 from revtunnel.services.cameo_schema import CAMEO_SECTIONS
+from revtunnel.services.cccp_schema import CCCP_SECTIONS
 from revtunnel.services.record_schema import CLIENTS, RECORD_SECTIONS
 from revtunnel.services.schema_keys import LOG, Key, Section, limit_key
 from revtunnel.services.values import (
@@ -252,6 +253,8 @@ _EMO = (
     _emo("unasked", count("sockets", 1, 1000), "data sockets that nobody asked for before the machine's "
          "command socket is closed"),
     _emo("held", size(4 * KIB, 16 * MIB), "what a stream may have on its way to a side that takes nothing"),
+    _emo("nul_wait", seconds(0.05, 60), "time after which NULs at the end of a message, which might begin a "
+         "terminator, are passed on all the same"),
     _emo("ask_again", seconds(60, 30 * 86400), "time after which the agent offers rt1 again, with its next "
          "connection, to a server that did not know it; see modern"),
 )  # fmt: skip
@@ -331,6 +334,7 @@ SECTIONS = (
     Section("link", "both", "One link, at either end; running links keep what they began with.", _LINK),
     Section("agent", "agent", "The agent beside the device.", _AGENT),
     *CAMEO_SECTIONS,
+    *CCCP_SECTIONS,
 )  # fmt: skip
 
 
@@ -397,6 +401,7 @@ def as_ini() -> str:
             "pool": "[pool default]",
             "device": "[device *]",
             "cameo-outside": "[cameo-outside web]",
+            "cccp-project": "[cccp-project main]",
         }.get(section.name, section.title)
         lines += [f"# ---- {section.text} Read by: {section.reader}.", title, ""]
         for key in _rows(section):

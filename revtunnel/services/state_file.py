@@ -38,6 +38,10 @@ _UPGRADES = (
         "CREATE TABLE tokens (mark BLOB PRIMARY KEY CHECK (length(mark) = 32), serial TEXT NOT NULL,"
         " until REAL NOT NULL) WITHOUT ROWID",
     ),
+    (
+        "CREATE TABLE sessions (serial TEXT PRIMARY KEY, project TEXT NOT NULL, port INTEGER NOT NULL,"
+        " options TEXT NOT NULL) WITHOUT ROWID",
+    ),
 )
 SCHEMA = len(_UPGRADES)
 _SHAPE = (
@@ -46,6 +50,7 @@ _SHAPE = (
     "SELECT fingerprint, name, kind, number, until, issued, revoked FROM certificates LIMIT 0",
     "SELECT serial, since FROM barred LIMIT 0",
     "SELECT mark, serial, until FROM tokens LIMIT 0",
+    "SELECT serial, project, port, options FROM sessions LIMIT 0",
 )
 
 _DAMAGE = (

@@ -276,7 +276,7 @@ def test_an_older_file_is_brought_up_to_date(path: str) -> None:
     """The first schema had leases only; they stay."""
     fill(path, 3)
     with contextlib.closing(sqlite3.connect(path)) as other:
-        for table in ("keys", "certificates", "barred", "tokens"):
+        for table in ("keys", "certificates", "barred", "tokens", "sessions"):
             other.execute(f"DROP TABLE {table}")
         other.execute("PRAGMA user_version = 1")
     with opened(path) as ledger:
@@ -291,7 +291,7 @@ def test_a_file_without_certificates_gets_their_tables(path: str) -> None:
     """The second schema had leases and keys; both stay."""
     fill(path, 3)
     with contextlib.closing(sqlite3.connect(path)) as other:
-        for table in ("certificates", "barred", "tokens"):
+        for table in ("certificates", "barred", "tokens", "sessions"):
             other.execute(f"DROP TABLE {table}")
         other.execute("PRAGMA user_version = 2")
     with opened(path) as ledger:

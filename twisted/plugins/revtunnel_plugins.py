@@ -2,6 +2,7 @@
 
 from revtunnel.services.run import AGENT as agent
 from revtunnel.services.run import CAMEO as cameo
+from revtunnel.services.run import CCCP as cccp
 from revtunnel.services.run import SERVER as server
 
-__all__ = ["agent", "cameo", "server"]
+__all__ = ["agent", "cameo", "cccp", "server"]

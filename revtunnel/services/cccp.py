@@ -1,0 +1,172 @@
+"""The CCCP daemon: devices that register, proxies for them, the control API, and the manners of a daemon.
+
+Source: wire/cccp.md; house.md (services); twisted.md 1.6 and 3.
+"""
+
+import os
+import socket
+import time
+from dataclasses import asdict, replace
+from typing import Any
+
+from twisted.application.service import IService
+from twisted.internet.defer import Deferred
+
+from revtunnel.core.facts import ServerState
+from revtunnel.core.gate import Gate
+from revtunnel.core.leases import Leases
+from revtunnel.net.lean_reactor import LeanReactor
+from revtunnel.services.caretaker import PAGE, Caretaker, Row
+from revtunnel.services.cccp_options import CccpOptions as Options
+from revtunnel.services.cccp_settings import cccp_changes
+from revtunnel.services.cccp_site import CccpSite
+from revtunnel.services.daemon import DoorDaemon
+from revtunnel.services.inifile import SettingsError
+from revtunnel.services.ledger import LedgerError, SqliteLedger
+from revtunnel.services.process import ExitStatus
+from revtunnel.services.reporting import Reporter
+from revtunnel.services.systemd import Notifier
+
+__all__ = ["Cccp", "Options", "makeService"]
+
+FILE_NAME = "cccp.db"  # in the state directory
+KNOWN = frozenset(("Ping", "Status", "Ports", "Watch", "Drain", "Reload", "LogLevel"))
+
+
+class CccpCaretaker(Caretaker):
+    """What an operator sees of the daemon at the admin door; proxies are the API's."""
+
+    def __init__(
+        self, clock: Any, site: CccpSite, leases: Leases, ledger: SqliteLedger, reporter: Reporter
+    ) -> None:
+        super().__init__(clock, reporter, socket.gethostname())
+        self._site = site
+        self._leases = leases
+        self._ledger = ledger
+
+    @property
+    def draining(self) -> bool:
+        return self._site.operator.draining
+
+    @property
+    def problem(self) -> str | None:
+        return self._ledger.problem
+
+    def knows(self, command: str) -> bool:
+        return command in KNOWN
+
+    def status(self) -> Row:
+        """The daemon in one row."""
+        return {
+            **super().status(),
+            **self._site.counts(),
+            "ports": {name: asdict(counts) for name, counts in self._leases.counts().items()},
+            "ledger_problem": self.problem or "",
+        }
+
+    def ports(self, after: int = 0, limit: int = PAGE) -> tuple[list[Row], int | None]:
+        """Every port that is promised, rests or is set aside, by number."""
+        leases = self._leases.ports(after, self._most(limit))
+        now = self._clock.seconds()
+        rows = []
+        for lease in leases:
+            proxy = self._site.proxies.get(lease.serial)
+            rows.append(
+                {
+                    "serial": lease.serial,
+                    "target": lease.target,
+                    "port": lease.port,
+                    "address": lease.address,
+                    "pool": lease.pool,
+                    "state": lease.state.value,
+                    "open": proxy is not None and proxy.port.number == lease.port,
+                    "fixed": lease.fixed,
+                    "since": self._at(lease.since),
+                    "left": None if lease.until is None else round(max(0.0, lease.until - now), 1),
+                }
+            )
+        return rows, (leases[-1].port if len(leases) == self._most(limit) else None)
+
+
+class Cccp(DoorDaemon):
+    """The service tree; also what signals act on (process.Daemon)."""
+
+    def __init__(self, reactor: Any, options: Options, exit_status: ExitStatus, notifier: Notifier) -> None:
+        super().__init__(reactor, options, exit_status, notifier, options.settings.part.limits.drain)
+        self.settings = options.settings
+        self.site: CccpSite
+
+    def privilegedStartService(self) -> None:
+        settings = self.settings
+        self.ledger = _open_ledger(settings.state_directory)
+        try:
+            leases = Leases(settings.part.pools, self._reactor.seconds(), None, self.ledger)
+        except ValueError as error:
+            raise SettingsError([str(error)]) from None
+        lean = LeanReactor(self._reactor, self.reporter)
+        self.site = CccpSite(
+            self._reactor, lean, settings.part, leases, self.ledger, self.reporter, Gate(time.time)
+        )
+        self.site.start()
+        self._listening = self.site.listening
+        operator = CccpCaretaker(self._reactor, self.site, leases, self.ledger, self.reporter)
+        self._tend(operator, settings.admin)
+        super().privilegedStartService()
+
+    def startService(self) -> None:
+        super().startService()
+        for warning in self.ledger.warnings:
+            self.reporter(ServerState("ledger", warning))
+        self.reporter(ServerState("ready", f"devices and callers at {self._places()}"))
+
+    # -- process.Daemon
+
+    def drain(self) -> "Deferred[None]":
+        """Take no new devices, callers and proxies; fires when the last client has gone."""
+        self.reporter(ServerState("draining", f"at most {self.settings.part.limits.drain:g} s"))
+        return self.site.drain()
+
+    def abort(self) -> None:
+        """Cut everybody now."""
+        self.site.stop()
+
+    def reload(self) -> "Deferred[Row]":
+        """Take what changed in the settings and can change live; wrong settings change nothing."""
+        try:
+            new = self._options.load()
+            live, restart = cccp_changes(self.settings, new)
+            self.site.take(new.part)
+        except SettingsError as error:
+            return self._reloaded([], [], error.errors)
+        self._admin.settings = new.admin
+        self._signals.deadline = new.part.limits.drain
+        self._set_log_level(new.log_level)
+        self.settings = replace(new, log_format=self.settings.log_format)
+        return self._reloaded(live, restart, [])
+
+    def stopService(self) -> Any:
+        """Close what is open."""
+        self.abort()
+        self.reporter(ServerState("stopped", ""))
+        done = super().stopService()
+        self.ledger.close()
+        return done
+
+
+def _open_ledger(directory: str | None) -> SqliteLedger:
+    path = None
+    if directory is not None:
+        os.makedirs(directory, mode=0o750, exist_ok=True)
+        path = os.path.join(directory, FILE_NAME)
+    try:
+        return SqliteLedger(path, time.time)
+    except LedgerError as error:
+        raise OSError(str(error)) from None
+
+
+def makeService(options: Options) -> IService:
+    """The service tree of ``twistd revtunnel-cccp``."""
+    from twisted.internet import reactor
+
+    notifier = Notifier.from_environment(os.environ, os.getpid())
+    return Cccp(reactor, options, ExitStatus(reactor), notifier)
