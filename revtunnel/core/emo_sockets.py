@@ -174,7 +174,7 @@ class DataSocketTable:
         if slot.state is not SlotState.BUSY or slot.end_came:
             raise RemoteError(f"data socket {slot.number}: a terminator where nothing was open")
         slot.end_came = True
-        return [Do(Act.END_CLIENT, slot), *self._settle(slot)]
+        return [Do(Act.END_CLIENT, slot, client=slot.client), *self._settle(slot)]
 
     def socket_lost(self, slot: Slot, now: float) -> list[Do]:
         """A data socket is gone; its client, if any, was cut."""

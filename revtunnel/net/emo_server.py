@@ -379,6 +379,8 @@ class EmoServerLink(ServerLink):
             elif action.act is Act.RESET_CLIENT and action.slot is not None and action.slot.socket is None:
                 action.client.on_lost = None  # the agent gave up before its data socket came
                 action.client.refuse("no-data-socket")
+            elif action.act is Act.END_CLIENT:
+                action.client.end_of_file()
             elif action.slot is not None:
                 _ACTS[action.act](self, action.slot)
         if self._table.expects != self._expecting:
@@ -401,10 +403,6 @@ class EmoServerLink(ServerLink):
     def _send_end(self, slot: Slot) -> None:
         slot.socket.send_end()
 
-    def _end_client(self, slot: Slot) -> None:
-        if slot.client is not None:
-            slot.client.end_of_file()
-
     def _close_client(self, slot: Slot) -> None:
         self._release(slot, Ended.CLOSED, "")
 
@@ -420,7 +418,7 @@ class EmoServerLink(ServerLink):
         seconds = round(self.clock.seconds() - far.since, 3)
         sums = channel.bytes_sent, channel.bytes_received
         self._report(
-            ChannelEnded(self.serial, slot.stream, far.name, far.peer, reason, detail, seconds, *sums)
+            ChannelEnded(self.serial, channel.number, far.name, far.peer, reason, detail, seconds, *sums)
         )
         far.over(reason)
 
@@ -452,7 +450,6 @@ class EmoServerLink(ServerLink):
 _ACTS: dict[Act, Callable[[EmoServerLink, Slot], None]] = {
     Act.JOIN: EmoServerLink._join,
     Act.SEND_END: EmoServerLink._send_end,
-    Act.END_CLIENT: EmoServerLink._end_client,
     Act.CLOSE_CLIENT: EmoServerLink._close_client,
     Act.RESET_CLIENT: EmoServerLink._reset_client,
     Act.DROP_SOCKET: EmoServerLink._drop_socket,

@@ -88,6 +88,7 @@ class EmoDataSocket:
         self._early = b""  # came while nobody was joined
         self._may_be_early = early
         self._parting: IDelayedCall | None = None
+        self._nuls: IDelayedCall | None = None
         self._incoming = False  # a stream of the other end runs: bytes are its, until the terminator
         self._owed = 0  # bytes given to the far socket that it has not taken
         self._held = False
@@ -110,8 +111,9 @@ class EmoDataSocket:
 
     def lost(self, detail: str) -> None:
         """The connection is gone. What was held back is dropped with it: the stream was cut."""
-        if self._parting is not None and self._parting.active():
-            self._parting.cancel()
+        for timer in (self._parting, self._nuls):
+            if timer is not None and timer.active():
+                timer.cancel()
         if not self._lost:
             self._lost = True
             self.owner.socket_lost(self, detail)
@@ -220,13 +222,23 @@ class EmoDataSocket:
     def _take_early(self) -> None:
         early, self._early = self._early, b""
         payload, rest = self._finder.feed(early)
+        self._pass_on(payload)
+        if self._finder.held and (self._nuls is None or not self._nuls.active()):
+            self._nuls = self.clock.callLater(self._limits.nul_wait, self._release_nuls)
+        if self._finder.ended:
+            self._incoming, self._early = False, rest
+            self.owner.end_came(self)
+
+    def _pass_on(self, payload: bytes) -> None:
         if payload and self.channel is not None and self._far is not None:
             self.channel.bytes_received += len(payload)
             self._owed += len(payload)
             self._far.deliver(payload)
-        if self._finder.ended:
-            self._incoming, self._early = False, rest
-            self.owner.end_came(self)
+
+    def _release_nuls(self) -> None:
+        """Bytes of a message whose last ones are NULs."""
+        if self._incoming and not self._lost:
+            self._pass_on(self._finder.release())
 
     def _hold_or_release(self) -> None:
         hold = self._owed >= self._limits.held or len(self._early) >= self._limits.held

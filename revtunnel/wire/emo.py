@@ -118,16 +118,28 @@ class EmoDecoder:
 
 
 class EndFinder:
-    """Finds the terminator in one direction of a data socket and lets all else pass at once."""
+    """Finds the terminator in one direction of a data socket and lets all else pass at once.
+
+    A message that ends with NULs would wait for the next one, so its owner may ``release`` them after a
+    while; they are then remembered as the possible beginning that they are.
+    """
 
     def __init__(self) -> None:
         self.ended = False
         self._held = b""
+        self._released = 0  # how many of the first of these were given out already
 
     @property
     def held(self) -> int:
         """Bytes held back because they may begin a terminator: 0 to 44."""
-        return len(self._held)
+        return len(self._held) - self._released
+
+    def release(self) -> bytes:
+        """What is held back, if it is nothing but NULs."""
+        if self._held.strip(b"\0"):
+            return b""
+        held, self._released = self._held[self._released :], len(self._held)
+        return held
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
         """(bytes of the stream that are certain, bytes that follow the terminator).
@@ -137,15 +149,19 @@ class EndFinder:
         data = self._held + data if self._held else data
         end = data.find(TERMINATOR)
         if end >= 0:
-            self.ended, self._held = True, b""
-            return data[:end], data[end + len(TERMINATOR) :]
+            payload = data[self._released : max(end, self._released)]
+            self.ended, self._held, self._released = True, b"", 0
+            return payload, data[end + len(TERMINATOR) :]
         keep = _may_begin(data)
-        self._held = data[len(data) - keep :] if keep else b""
-        return (data[:-keep] if keep else data), b""
+        certain = len(data) - keep
+        payload = data[self._released : certain] if self._released or keep else data
+        self._held = data[certain:] if keep else b""
+        self._released = max(0, self._released - certain)
+        return payload, b""
 
     def flush(self) -> bytes:
         """What was held back: the connection ended without a terminator."""
-        held, self._held = self._held, b""
+        held, self._held, self._released = self._held[self._released :], b"", 0
         return held
 
     def again(self) -> None:

@@ -689,3 +689,41 @@ def test_a_record_that_is_over_ends_a_machine() -> None:
     world.pump()
     assert client.was_reset
     assert world.ended() == [Ended.NOT_ALLOWED.word]
+
+
+def test_a_message_that_ends_with_nuls_is_passed_on(world: EmoWorld) -> None:
+    """They may begin a terminator, and are let go after half a second; the end is found all the same."""
+    client, device = world.talk_to()
+    client.say(b"binary\0\0\0")
+    world.pump()
+    assert device.data == b"binary"
+    world.advance(1)
+    assert device.data == b"binary\0\0\0"
+    client.finish()
+    world.pump()
+    assert device.end_came and device.data == b"binary\0\0\0"
+    device.close()
+    world.pump()
+    assert world.ended() == ["closed"]
+    world.finish()
+
+
+def test_an_end_is_passed_to_the_client_whose_it_is() -> None:
+    """S may overtake a terminator: the index then serves the next client at once, who has not ended."""
+    world = EmoWorld(emo=replace(LIMITS, sockets=3), start=False)
+    party = machine(world, b"C005010\n")
+    one = world.client("mill-1", "emo")
+    world.pump()
+    data = machine(world, b"P005010\n")
+    world.client("mill-1", "emo")  # for whom a new one is asked
+    two = world.client("mill-1", "emo")
+    world.pump()
+    party.say(b"S000001\n")  # the device refused, and this was faster than the terminator
+    world.pump()
+    data.say(TERMINATOR)
+    world.pump()
+    assert one.end_came or one.lost is not None
+    assert not two.end_came and two.here
+    data.say(b"hello two")
+    world.pump()
+    assert two.data == b"hello two"

@@ -156,3 +156,37 @@ def test_any_stream_in_any_pieces(parts: list[bytes], cuts: list[int], after: by
         assert finder.held <= LONGEST_HELD
     end = stream.find(TERMINATOR)
     assert (got, rest) == (stream[:end], stream[end + len(TERMINATOR) :])
+
+
+def test_nuls_are_released_and_may_still_be_a_terminator() -> None:
+    """A message that ends with NULs does not wait for the next one; whatever comes then is cut rightly."""
+    for count in range(1, 6):
+        finder = EndFinder()
+        assert finder.feed(b"message" + bytes(count)) == (b"message", b"")
+        assert (finder.release(), finder.release()) == (bytes(count), b"")
+        assert finder.held == 0
+        assert finder.feed(TERMINATOR[count:] + b"next") == (b"", b"next")
+        assert finder.ended
+    finder = EndFinder()
+    finder.feed(b"m\0\0\0")
+    assert finder.release() == b"\0\0\0"
+    assert finder.feed(b"\0\0\0\0") == (b"", b"")  # three of these seven were given out, five may begin one
+    assert finder.release() == b"\0\0\0\0"
+    assert finder.feed(b"x") == (b"x", b"")
+    finder.feed(TERMINATOR[:20])
+    assert finder.release() == b""  # more than NULs: that is no message
+    assert finder.flush() == TERMINATOR[:20]
+
+
+@given(
+    st.lists(st.tuples(st.binary(max_size=6) | st.just(bytes(3)) | st.just(TERMINATOR[:9]), st.booleans()))
+)
+def test_nothing_is_lost_or_doubled_by_releases(pieces: list[tuple[bytes, bool]]) -> None:
+    """Whenever they happen: what comes out, and what is held, is what went in."""
+    finder = EndFinder()
+    out = b""
+    for piece, release in pieces:
+        out += finder.feed(piece)[0]
+        if release:
+            out += finder.release()
+    assert out + finder.flush() == b"".join(piece for piece, _ in pieces)
