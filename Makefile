@@ -16,7 +16,7 @@ demo: .venv/installed
 test: lint
 	$(BIN)/pytest -q tests/test_floors.py
 	$(BIN)/pytest -q
-	$(BIN)/pytest -q -m slow
+	$(BIN)/pytest -q -m slow -n 4
 
 lint: .venv/tools
 	$(BIN)/ruff check .

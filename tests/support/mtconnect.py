@@ -96,4 +96,4 @@ def parts(sock: socket.socket, count: int) -> list[tuple[int, float]]:
             made = int(text.rpartition('made="')[2].partition('"')[0]) / 1e6
             number = int(text.rpartition('sequence="')[2].partition('"')[0])
             found.append((number, time.monotonic() - made))
-    return found
+    return found[:count]
