@@ -123,6 +123,8 @@ class LegacyMux(Mux):
         if channel.over or channel.state in (State.GOT_CLOSE, State.CLOSED):
             if channel.over:
                 channel.heard_at = now  # it has not come to our CLOSE yet
+                if channel.state is State.SENT_LAST:
+                    self._answer_unknown(frame.channel, now)  # or takes that for an end of file
             return []
         if not frame.payload:
             return self._glitch(f"empty DATA on channel {frame.channel}", now)
@@ -140,7 +142,7 @@ class LegacyMux(Mux):
         self._turns.control(encode_frame(Command.CLOSE, number))
 
     def _answer_unknown(self, number: int, now: float) -> None:
-        """CLOSE for a number nobody holds, once a second and never in answer to a CLOSE."""
+        """CLOSE for a number that nobody holds, or whose client is gone; once a second, never for a CLOSE."""
         if now - self._closed_at.get(number, float("-inf")) >= CLOSE_EVERY:
             self._closed_at[number] = now
             self._send_close(number)
@@ -190,7 +192,7 @@ class LegacyServerMux(LegacyMux):
     def reset(self, channel: Channel, reason: Ended, detail: str, now: float) -> list[Happening]:
         if channel.allows(Event.SEND_CLOSE) and channel.state is not State.GOT_CLOSE:
             channel.step(Event.SEND_CLOSE)
-            channel.heard_at = now
+            channel.heard_at = self._closed_at[channel.number] = now
             self._send_close(channel.number)
         return self._ended(channel, reason, detail)
 
@@ -218,7 +220,7 @@ class LegacyServerMux(LegacyMux):
 
     def _last_of_direction(self, channel: Channel, now: float) -> bytes:
         channel.step(Event.SEND_CLOSE)
-        channel.heard_at = now
+        channel.heard_at = self._closed_at[channel.number] = now
         return encode_frame(Command.CLOSE, channel.number)
 
     def send(self, channel: Channel, data: bytes) -> bool:
@@ -323,6 +325,8 @@ class LegacyAgentMux(LegacyMux):
         super().__init__(limits, False, now)
         self._early: dict[int, tuple[float, list[bytes]]] = {}
         self._early_size = 0
+        self._left: dict[int, int] = {}  # bytes a service had said when its client left
+        self._replies: dict[int, int] = {}  # the same, when last looked at
         self._closed: set[int] = set()  # we said CLOSE first: DATA is late, until the server says a word
         self._asked_on: int | None = None
         self._question = b""
@@ -346,9 +350,12 @@ class LegacyAgentMux(LegacyMux):
         for number in [n for n, (since, _) in self._early.items() if now - since >= self.limits.early_wait]:
             self._drop_early(number)
             self._send_close(number)
-        for channel in list(self.channels.values()):
+        for channel in [each for each in self.channels.values() if each.state is State.GOT_CLOSE]:
             patience = self.limits.legacy_linger if channel.flushed else self.limits.legacy_stall
-            if channel.state is State.GOT_CLOSE and now - channel.heard_at > patience:
+            if channel.queued or channel.bytes_sent != self._replies[channel.number]:
+                self._replies[channel.number] = channel.bytes_sent
+                channel.heard_at = now  # it still says its reply
+            elif now - channel.heard_at > patience:
                 happenings += self.reset(channel, Ended.CLOSED, "the client left, the service stayed", now)
         return happenings
 
@@ -409,10 +416,17 @@ class LegacyAgentMux(LegacyMux):
         if channel is None:
             return self._glitch(f"CLOSE {frame.channel} took early DATA away", now) if early else []
         if not channel.allows(Event.GET_CLOSE):
-            return []
+            return self._closed_twice(channel, now)
         channel.step(Event.GET_CLOSE)  # also while dialling: what the client sent before is still delivered
         channel.heard_at = now
+        self._left[channel.number] = self._replies[channel.number] = channel.bytes_sent
         return [EndOfFile(channel)]
+
+    def _closed_twice(self, channel: Channel, now: float) -> list[Happening]:
+        """After DATA of ours it is an answer: nobody is there any more. Before, it means nothing."""
+        if channel.bytes_sent == self._left[channel.number]:
+            return []
+        return self.reset(channel, Ended.RESET_BY_PEER, "the server closed again: its client is gone", now)
 
     def _unknown_data(self, frame: Frame, now: float) -> list[Happening]:
         if not frame.payload or frame.channel in self._closed:

@@ -1032,6 +1032,74 @@ def test_a_service_that_stays_after_its_client_is_given_up(flushed: bool, patien
     assert closes(end) == [9]
 
 
+def test_n26_a_long_reply_is_not_cut_while_its_service_goes_on() -> None:
+    """The patience counts from the last byte, and not while the link does not take what was said."""
+    end = agent_with(CONNECT_9, frame(Command.CLOSE, 9))
+    (service,) = end.streams
+    service.open()
+    service.flush()
+    for _ in range(6):
+        end.now += LIMITS.legacy_linger - 1
+        end.mux.liveness.heard(end.now)
+        service.send(50)
+        end.take()
+        end.tick()
+    service.send(50)  # the link is full: nothing is written
+    for _ in range(6):
+        end.now += LIMITS.legacy_linger - 1
+        end.mux.liveness.heard(end.now)
+        end.tick()
+    assert service.over is None
+    end.take()
+    end.tick()
+    end.now += LIMITS.legacy_linger + 0.5
+    end.mux.liveness.heard(end.now)
+    end.tick()
+    assert service.over is not None
+    assert closes(end) == [9]
+
+
+def test_n26_a_reply_that_nobody_hears_is_cut() -> None:
+    """CLOSE in answer to DATA behind CLOSE: the client is gone, and its service must not go on for ever."""
+    end = agent_with(CONNECT_9)
+    (service,) = end.streams
+    service.open()
+    service.send(50)
+    end.take()
+    end.read(frame(Command.CLOSE, 9))
+    end.read(frame(Command.CLOSE, 9))  # answers nothing that was said since
+    assert service.over is None
+    service.send(50)
+    end.take()
+    end.read(frame(Command.CLOSE, 9))
+    assert service.over is not None
+    assert service.over.reason is Ended.RESET_BY_PEER
+    assert closes(end) == [9]
+
+
+def test_n26_both_of_ours_end_a_stream_whose_client_is_gone() -> None:
+    """The first CLOSE may be an end of file; when DATA still comes a second later, it is said again."""
+    joined = joined_legacy(LIMITS)
+    client, service = joined.channel()
+    client.reset()
+    joined.settle()
+    assert service.end_came
+    before = len(closes(joined.server))
+    for now in (0.5, 0.9):
+        joined.server.now = joined.agent.now = now
+        service.send(50)
+        joined.settle()
+        assert service.over is None
+    assert len(closes(joined.server)) == before
+    joined.server.now = joined.agent.now = 1.1
+    service.send(50)
+    joined.settle()
+    assert service.over is not None
+    assert service.over.reason is Ended.RESET_BY_PEER
+    joined.finish()
+    at_rest(joined)
+
+
 def test_only_a_server_connects() -> None:
     """An agent that would is our own fault; a wire without GOAWAY says nothing."""
     mux = LegacyAgentMux(LIMITS, 0.0)
