@@ -198,6 +198,12 @@ class Proxies:
             self._let_go(device, reason, "")
         return True
 
+    def renew(self, serial: str) -> None:
+        """A device of another wire left; the port of a session is not to wait for its return."""
+        proxy = self._running.get(serial)
+        if proxy is not None:
+            self.ports.renew(proxy.port)
+
     def tick(self) -> None:
         """Once a second or so: close who is parked too long."""
         most, now = self._limits().parked_time, self._reactor.seconds()

@@ -80,6 +80,11 @@ class ProxyPorts:
         self._report(ListenerOpened(serial, TARGET, lease.port))
         return ProxyPort(lease, port)
 
+    def renew(self, port: ProxyPort) -> None:
+        """Promise it as on the first day."""
+        lease = port.lease
+        port.lease = self.leases.open(lease.serial, lease.target, self._lean.seconds(), lease.pool)
+
     def close(self, port: ProxyPort, keep: bool = False) -> None:
         """Close it; ``keep``: the promise stands."""
         port.stop()

@@ -61,6 +61,7 @@ class CccpCaretaker(Caretaker):
             **super().status(),
             **self._site.counts(),
             "ports": {name: asdict(counts) for name, counts in self._leases.counts().items()},
+            "counts": dict(sorted(self._site.facts.items())),
             "ledger_problem": self.problem or "",
         }
 

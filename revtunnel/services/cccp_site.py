@@ -3,13 +3,14 @@
 Source: issue "CCCP"; house.md (services).
 """
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
 
 from revtunnel.core.cccp_facts import ProxyEnded
-from revtunnel.core.facts import Fact, Report
+from revtunnel.core.facts import Fact, LinkDown, LinkUp, Report
 from revtunnel.core.gate import Gate
 from revtunnel.core.leases import Leases
 from revtunnel.net.credentials import FaultyFiles
@@ -48,6 +49,7 @@ class CccpSite:
     ) -> None:
         self.part = part
         self.listening: list[Any] = []
+        self.facts: Counter[str] = Counter()
         self._reactor = reactor
         self._lean = lean
         self._report = report
@@ -57,9 +59,9 @@ class CccpSite:
         ports = ProxyPorts(lean, leases, lambda: self.part.limits.backlog, report)
         self.proxies = Proxies(lean, ports, lambda: self.part.limits, self._book, self._told)
         self.proxies.linked = linked
-        self.desk = DeviceDesk(lean, lambda: self.part.limits, self.proxies.arrived, report, gate)
+        self.desk = DeviceDesk(lean, lambda: self.part.limits, self.proxies.arrived, self._told, gate)
         self.desk.projects = self._projects(part)
-        self.wake = WakeDriver(reactor, part.wake, report)
+        self.wake = WakeDriver(reactor, part.wake, self._told)
         self.operator = ProxyOperator(
             lean,
             self.proxies,
@@ -101,9 +103,10 @@ class CccpSite:
     def drain(self) -> "Deferred[None]":
         """Take no new ones; fires when no client is connected any more."""
         self._stop_listening()
-        self._drained = Deferred()
+        drained: Deferred[None] = Deferred()
+        self._drained = drained
         self.check_drained()
-        return self._drained
+        return drained
 
     def stop(self) -> None:
         """End all now."""
@@ -111,6 +114,13 @@ class CccpSite:
         if self._ticking is not None and self._ticking.active():
             self._ticking.cancel()
         self.proxies.stop()
+
+    def told(self, fact: Fact) -> None:
+        """What happens to devices of other wires: callers wait for them, and sessions keep their ports."""
+        if isinstance(fact, LinkUp):
+            self._reactor.callLater(0, self.operator.device_came, fact.serial)
+        elif isinstance(fact, LinkDown):  # whose ports are about to become those of a device that is away
+            self._reactor.callLater(0, self.proxies.renew, fact.serial)
 
     def check_drained(self) -> None:
         """Whether the last client is gone."""
@@ -170,6 +180,8 @@ class CccpSite:
         self.listening.clear()
 
     def _told(self, fact: Fact) -> None:
+        reason = getattr(fact, "reason", "")
+        self.facts[f"{fact.word} {reason}" if reason else fact.word] += 1
         self._report(fact)
         if self._drained is not None:
             self._reactor.callLater(0, self.check_drained)

@@ -30,9 +30,11 @@ from revtunnel.net.emo_stream import EmoDoor
 from revtunnel.net.headed import HeaderDesk, Refused
 from revtunnel.net.identity import Identity
 from revtunnel.net.lean_reactor import LeanReactor
+from revtunnel.net.linked_devices import LinkedDevices
 from revtunnel.net.server_link import AgentListener
 from revtunnel.net.switchboard import Switchboard
 from revtunnel.services.authority import Unfit
+from revtunnel.services.cccp_site import CccpSite
 from revtunnel.services.certificate_book import CertificateBook
 from revtunnel.services.daemon import DoorDaemon
 from revtunnel.services.identities import Identities, merged
@@ -102,7 +104,8 @@ def emo_door(settings: ServerSettings) -> EmoDoor:
 
 def pools_of(settings: ServerSettings) -> list[Pool]:
     """The pools of the allocator."""
-    return [Pool(pool.name, pool.ranges, pool.bind, pool.quarantine, pool.sticky) for pool in settings.pools]
+    pools = [Pool(pool.name, pool.ranges, pool.bind, pool.quarantine, pool.sticky) for pool in settings.pools]
+    return pools + (settings.cccp.pools if settings.cccp is not None else [])
 
 
 def reservations_of(settings: ServerSettings) -> dict[Use, int]:
@@ -124,12 +127,15 @@ class Server(DoorDaemon):
         self._lean = LeanReactor(reactor, self._report)
         self._headers = HeaderDesk(reactor, lambda: self.settings.limits.pending)
         self._expiry: Any = None
+        self.cccp: CccpSite | None = None
 
     # -- starting
 
     def privilegedStartService(self) -> None:
         self._build()
         self._listen()
+        if self.cccp is not None:
+            self.cccp.start()
         self.switchboard.keep_promises()
         super().privilegedStartService()
 
@@ -192,7 +198,18 @@ class Server(DoorDaemon):
             os.urandom,
         )
         self.switchboard.issue = self.issuer.answer
+        self._build_cccp(settings)
         self._tend(self.operator, settings.admin)
+
+    def _build_cccp(self, settings: ServerSettings) -> None:
+        """CCCP beside the rest, with the same ports, penalties and ledger."""
+        if settings.cccp is None:
+            return
+        linked = LinkedDevices(self.switchboard)
+        common = self.leases, self.ledger, self._report, self.switchboard.gate, linked, linked.targets
+        self.cccp = CccpSite(self._reactor, self._lean, settings.cccp, *common)
+        self.reporter.watch(linked.told)
+        self.reporter.watch(self.cccp.told)
 
     def _load_authority(self, settings: ServerSettings) -> None:
         """Take the authority as its files are now.
@@ -246,12 +263,18 @@ class Server(DoorDaemon):
         """Take no new links and clients; fires when the last channel has ended and the rest is closed."""
         self.reporter(ServerState("draining", f"at most {self.settings.limits.drain:g} s"))
         self._stop_listening()
-        return self.switchboard.drain().addCallback(self._part)
+        drained = self.switchboard.drain()
+        if self.cccp is not None:
+            beside = self.cccp.drain()
+            drained.addCallback(lambda _: beside)
+        return drained.addCallback(self._part)
 
     def abort(self) -> None:
         """Cut everything now."""
         self._stop_listening()
         self._headers.stop()
+        if self.cccp is not None:
+            self.cccp.stop()
         self.switchboard.stop()
 
     def reload(self) -> "Deferred[Row]":
@@ -261,6 +284,8 @@ class Server(DoorDaemon):
             live, restart = changes(self.settings, new)
             self._load_authority(new)
             identities = self._read_identities(new)
+            if self.cccp is not None and new.cccp is not None:
+                self.cccp.take(new.cccp)
             self.leases.reload(pools_of(new), reservations_of(new), self._reactor.seconds())
         except SettingsError as error:
             return self._reloaded([], [], error.errors)
@@ -283,7 +308,7 @@ class Server(DoorDaemon):
 
     # -- inside
 
-    def _part(self, _: None) -> "Deferred[None]":
+    def _part(self, _: Any) -> "Deferred[None]":
         """Let the agents have their GOAWAY before the process ends."""
         self.switchboard.stop()
         parted: Deferred[None] = Deferred()

@@ -24,6 +24,7 @@ from revtunnel.core.policy import (
 from revtunnel.net.credentials import private_file_fault
 from revtunnel.services.agent_files import with_kept_files
 from revtunnel.services.authority_settings import authority_settings
+from revtunnel.services.cccp_settings import cccp_flat, cccp_part
 from revtunnel.services.inifile import (
     DEFAULT_PATH,
     LABEL,
@@ -134,6 +135,7 @@ def _server(table: Table, around: Surroundings) -> ServerSettings:
         link=part_of(table, LinkLimits),
         admin=admin_settings(table, around.admin_socket() if socket == "auto" else socket),
         authority=authority_settings(table, state),
+        cccp=cccp_part(table, around) if table.get("cccp", "enabled") else None,
         files=tuple(table.files),
     )
 
@@ -284,6 +286,9 @@ def _flat(settings: ServerSettings | AgentSettings) -> Iterator[tuple[Name, Any]
                     yield (label, field.name), getattr(each, field.name)
         for entry in settings.reservations:
             yield ("reservations", f"{entry.serial}/{entry.target}"), entry.port
+        yield ("cccp", "enabled"), settings.cccp is not None
+        if settings.cccp is not None:
+            yield from cccp_flat(settings.cccp)
 
 
 def _doors_and_pools(

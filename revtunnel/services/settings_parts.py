@@ -19,6 +19,7 @@ from revtunnel.core.policy import (
 from revtunnel.core.proxy_choice import ProxyChoice
 from revtunnel.core.senders import Network
 from revtunnel.services.authority_settings import AuthoritySettings
+from revtunnel.services.cccp_settings import CccpPart
 from revtunnel.services.record_settings import DeviceSettings
 from revtunnel.services.sections import (
     AdminSettings,
@@ -98,6 +99,7 @@ class ServerSettings:
     link: LinkLimits
     admin: AdminSettings
     authority: AuthoritySettings
+    cccp: CccpPart | None  # None: not enabled
     files: tuple[str, ...]  # that were read, in this order
 
 

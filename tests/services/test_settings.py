@@ -115,6 +115,7 @@ def test_defaults_without_any_file() -> None:
             limits=EnrolmentLimits(),
         ),
         admin=AdminSettings("/run/revtunnel/admin.sock", 0o660, (), ()),
+        cccp=None,
         files=(),
     )
 
