@@ -53,6 +53,18 @@ mappings = {client} -> 127.0.0.1:{target}
 """
 
 
+EMO_SOCKETS = 500  # data sockets of one machine here
+EMO = """\
+[listener main]
+address = 127.0.0.1:{port}
+kind = emo
+[emo]
+sockets = {sockets}
+[reservations]
+{reservations}
+"""
+
+
 def _absent() -> str:
     try:
         found = all(
@@ -162,10 +174,30 @@ class LegacyLink(System):
         return [*RUN, "agent", "--legacy", "--server", server, "--serial", serial, "--local", local]
 
 
+@dataclass(frozen=True)
+class EmoMachines(System):
+    """Our two ends over the wire of EMO itself; with 50 data sockets each, width would need many machines."""
+
+    def start(self, crew: Crew, target: int, width: int) -> list[int]:
+        count = math.ceil(width / EMO_SOCKETS)
+        port, *clients = free_ports(1 + count)
+        fixed = [f"mill-{number}/emo = {client}" for number, client in enumerate(clients, 1)]
+        _start_server(crew, EMO.format(port=port, sockets=EMO_SOCKETS, reservations="\n".join(fixed)))
+        config = crew.folder / "machine.ini"
+        config.write_text(f"[emo]\nsockets = {EMO_SOCKETS}\n")
+        for number, client in enumerate(clients, 1):
+            place = ["--server", f"127.0.0.1:{port}", "--serial", f"mill-{number}", str(client)]
+            words = ["--emo", "--modern", "no", *place, "127.0.0.1", str(target)]
+            crew.start("agent", [*RUN, "agent", "--config", config, *words])
+        crew.wait_until(lambda: len(listed(crew.folder / "admin.sock")) == count, "the machines' ports")
+        return clients
+
+
 OURS: tuple[System, ...] = (
     Rt1("revtunnel data sockets", "ours", _absent),
     Rt1("revtunnel data sockets TLS", "ours", _absent, tls=True),
     Rt1("revtunnel rt1 link", "ours", _absent, data="link"),
     Rt1("revtunnel rt1 link TLS", "ours", _absent, data="link", tls=True),
     LegacyLink("revtunnel legacy link", "ours", _absent),
+    EmoMachines("revtunnel EMO", "ours", _absent),
 )

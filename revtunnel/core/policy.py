@@ -229,6 +229,6 @@ class EmoLimits:
     idle: float = 600.0  # seconds after which the agent closes an idle data socket
     unasked: int = 4  # data sockets that nobody asked for before the command socket is closed
     held: int = 256 * KIB  # bytes one stream may have on their way to a side that does not take them
-    nul_wait: float = 0.5  # seconds after which NULs that may begin a terminator are passed on
+    nul_wait: float = 0.05  # seconds after which NULs that may begin a terminator are passed on
     # core/emo_choice.py
     ask_again: float = 86_400.0  # seconds after which an original server is offered rt1 again

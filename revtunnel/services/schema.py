@@ -253,7 +253,7 @@ _EMO = (
     _emo("unasked", count("sockets", 1, 1000), "data sockets that nobody asked for before the machine's "
          "command socket is closed"),
     _emo("held", size(4 * KIB, 16 * MIB), "what a stream may have on its way to a side that takes nothing"),
-    _emo("nul_wait", seconds(0.05, 60), "time after which NULs at the end of a message, which might begin a "
+    _emo("nul_wait", seconds(0.01, 60), "time after which NULs at the end of a message, which might begin a "
          "terminator, are passed on all the same"),
     _emo("ask_again", seconds(60, 30 * 86400), "time after which the agent offers rt1 again, with its next "
          "connection, to a server that did not know it; see modern"),
@@ -330,7 +330,7 @@ SECTIONS = (
     Section("data", "server", "Data sockets: connections that agents bring for single channels.", _DATA),
     Section("relay", "both", "Pairs of sockets joined to one stream: clients and services on data sockets.",
             _RELAY),
-    Section("emo", "both", "The MTConnect EMO proxy's wire, at either end.", _EMO),
+    Section("emo", "both", "The MTConnect EMO proxy's wire; command sockets keep what they began with.", _EMO),
     Section("link", "both", "One link, at either end; running links keep what they began with.", _LINK),
     Section("agent", "agent", "The agent beside the device.", _AGENT),
     *CAMEO_SECTIONS,
