@@ -7,7 +7,7 @@ import pytest
 from twisted.internet.endpoints import TCP4ClientEndpoint
 
 from revtunnel.core.emo_sockets import SlotState
-from revtunnel.core.facts import ChannelEnded, ClientRefused, Fact, LinkRefused, LinkUp
+from revtunnel.core.facts import ChannelEnded, ClientRefused, Fact, LinkDown, LinkRefused, LinkUp
 from revtunnel.core.handshake import ListenerRules, ServerHello
 from revtunnel.core.policy import EmoLimits
 from revtunnel.core.pools import Use
@@ -424,6 +424,24 @@ def test_a_silent_machine_is_dropped_once_it_has_answered() -> None:
         assert len(world.switchboard.links) == 1
         world.advance(4)
         assert len(world.switchboard.links) == left
+
+
+@pytest.mark.parametrize("garbage", [b"\0" * 8, b"GET / HT", b"C000001\n", b"P005010\n", b"F0000001\n"])
+def test_r17_data_on_a_command_socket(garbage: bytes) -> None:
+    """The machine is dropped for it, and its streams are reset; another machine is not touched."""
+    world = EmoWorld(serials=("mill-2",))
+    client, device = world.talk_to("mill-2")
+    faulty = machine(world, b"C005010\n")
+    waiting = world.client("mill-1", "emo")
+    world.pump()
+    faulty.say(garbage)
+    world.advance(3)
+    leave(faulty)
+    assert waiting.was_reset
+    assert [(fact.serial, fact.reason) for fact in world.of(LinkDown)] == [("mill-1", "protocol")]
+    client.say(b"unharmed")
+    world.pump()
+    assert device.data == b"unharmed"
 
 
 def test_the_terminator_as_payload_ends_the_stream(world: EmoWorld) -> None:
