@@ -3,6 +3,8 @@
 An original server reads eight bytes, gets the four of LISTEN, and hangs up after three seconds. That is paid
 once in ``ask_again`` seconds and not with every connection, however often those are made: what counts is when
 it was asked last. In between a server that was replaced by one of ours is spoken to in EMO, which it takes.
+One that hangs up at once may as well be one of ours that is overloaded, stopping, or refuses a certificate; that
+is believed for a minute.
 
 Source: ours.
 """
@@ -11,9 +13,9 @@ from revtunnel.core.policy import EmoLimits
 
 __all__ = ["EmoChoice"]
 
-HUNG_UP = frozenset(("lost", "silent"))  # how a connection ends whose LISTEN nobody knew
-DOUBTFUL = "refused"  # or it was our certificate that it did not want, as TLS says it
-DOUBT = 60.0  # seconds for which that is believed
+HUNG_UP = frozenset(("lost", "silent", "refused"))  # how a connection ends whose LISTEN nobody knew
+PATIENT = 1.0  # seconds after which a server that hangs up did not do so at once
+DOUBT = 60.0  # seconds for which one that did is taken for an original
 
 
 class EmoChoice:
@@ -31,10 +33,10 @@ class EmoChoice:
         since = self._original_since
         return since is None or now - since >= min(self._believed, limits.ask_again)
 
-    def is_original(self, reason: str, now: float) -> bool:
-        """Whether a server is an original that ended a connection before it was up, with this word."""
-        if reason not in HUNG_UP and reason != DOUBTFUL:
+    def is_original(self, reason: str, lasted: float, now: float) -> bool:
+        """Whether a server is an original: it ended a connection before it was up, after so many seconds."""
+        if reason not in HUNG_UP:
             return False
         self._original_since = now
-        self._believed = DOUBT if reason == DOUBTFUL else float("inf")
+        self._believed = DOUBT if lasted < PATIENT else float("inf")
         return True

@@ -258,8 +258,8 @@ class Agent(MultiService):
 
     def _left_modern(self, left: Callable[[Any], None], link: AgentLink) -> None:
         """A server that hung up on LISTEN is an original one: EMO is spoken at once, and for a while."""
-        reason = link.ended[0] if link.ended is not None else ""
-        if link.up_since is None and self._emo.is_original(reason, self._reactor.seconds()):
+        reason, now = link.ended[0] if link.ended is not None else "", self._reactor.seconds()
+        if link.up_since is None and self._emo.is_original(reason, now - link.since, now):
             link.ended = ("original", "it does not know rt1, so EMO is spoken")
             link.at_once = True
         left(link)

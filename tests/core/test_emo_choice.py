@@ -8,12 +8,12 @@ from revtunnel.core.policy import EmoLimits
 LIMITS = EmoLimits()
 
 
-@pytest.mark.parametrize("reason", ["lost", "silent"])
+@pytest.mark.parametrize("reason", ["lost", "silent", "refused"])
 def test_an_original_is_asked_once_a_day(reason: str) -> None:
     """However often it is connected to meanwhile."""
     choice = EmoChoice("auto")
     assert choice.offers_rt1(0.0, LIMITS)
-    assert choice.is_original(reason, 3.0)
+    assert choice.is_original(reason, 3.0, 3.0)
     assert not choice.offers_rt1(3.0, LIMITS)
     assert not choice.offers_rt1(3.0 + LIMITS.ask_again - 1, LIMITS)
     assert choice.offers_rt1(3.0 + LIMITS.ask_again, LIMITS)
@@ -23,14 +23,15 @@ def test_a_refusal_in_words_is_none_of_an_original() -> None:
     """A server of ours that denies the agent is asked again in the same way."""
     choice = EmoChoice("auto")
     for word in ("denied", "duplicate", "protocol", "stopping"):
-        assert not choice.is_original(word, 1.0)
+        assert not choice.is_original(word, 3.0, 1.0)
     assert choice.offers_rt1(1.0, LIMITS)
 
 
-def test_a_hang_up_behind_tls_may_mean_either() -> None:
-    """So it is not believed for long."""
+@pytest.mark.parametrize("reason", ["lost", "refused"])
+def test_a_hang_up_at_once_may_mean_either(reason: str) -> None:
+    """An original has three seconds of patience; one of ours may be overloaded. It is not believed for long."""
     choice = EmoChoice("auto")
-    assert choice.is_original("refused", 0.0)
+    assert choice.is_original(reason, 0.1, 0.0)
     assert not choice.offers_rt1(DOUBT - 1, LIMITS)
     assert choice.offers_rt1(DOUBT, LIMITS)
 
