@@ -3,7 +3,7 @@
 An original server reads eight bytes, gets the four of LISTEN, and hangs up after three seconds. That is paid
 once in ``ask_again`` seconds and not with every connection, however often those are made: what counts is when
 it was asked last. In between a server that was replaced by one of ours is spoken to in EMO, which it takes.
-One that hangs up at once may as well be one of ours that is overloaded, stopping, or refuses a certificate; that
+One that hangs up at once may be one of ours that is overloaded, stopping, or wants another certificate; that
 is believed for a minute.
 
 Source: ours.
