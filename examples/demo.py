@@ -33,6 +33,7 @@ WAIT = 20.0  # seconds for a process to be ready or to end
 MODULES = {
     "revtunnel-server": ["revtunnel.services.run", "server"],
     "revtunnel-agent": ["revtunnel.services.run", "agent"],
+    "revtunnel-cccp": ["revtunnel.services.run", "cccp"],
     "revtunnelctl": ["revtunnel.services.ctl"],
 }
 
@@ -232,6 +233,63 @@ def show(place: Path, stack: ExitStack) -> None:
     say("the end: agent, then server, each draining first")
 
 
+def ask(api: int, path: str) -> dict[str, Any]:
+    """One call of the control API, shown as one would type it."""
+    print(f"$ curl 'http://127.0.0.1:{api}{path}'", flush=True)
+    connection = http.client.HTTPConnection("127.0.0.1", api, timeout=WAIT)
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    body = answer.read()
+    connection.close()
+    print(body.decode())
+    if answer.status != 200:
+        raise Wrong(f"{path}: {answer.status}")
+    row: dict[str, Any] = json.loads(body)
+    return row
+
+
+def reached(port: int) -> socket.socket:
+    """A connection to a daemon that may still be starting."""
+    deadline = time.monotonic() + WAIT
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port), WAIT)
+        except ConnectionRefusedError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+def show_cccp(place: Path, stack: ExitStack) -> None:
+    """A device that knows one line only, and the API that gives it a port."""
+    devices, api, client = free_port(), free_port(), free_port()
+    say("TCXN CCCP: a device registers with its serial, a caller starts a proxy for it")
+    words = ["--devices", f"127.0.0.1:{devices}", "--http", f"127.0.0.1:{api}", "--ports", str(client)]
+    words += ["--state-directory", str(place / "cccp"), "--admin-socket", str(place / "cccp.sock")]
+    stack.enter_context(daemon(place, "revtunnel-cccp", *words))
+    thing = stack.enter_context(reached(devices))
+    thing.sendall(b"CLD-123456\r")
+    reached(api).close()
+    port = ask(api, "/on?serial=CLD-123456")["port"]
+    with socket.create_connection(("127.0.0.1", port), WAIT) as scada:
+        scada.sendall(probe(7))
+        heard = b""
+        while len(heard) < len(probe(7)) and (piece := thing.recv(65536)):
+            heard += piece
+        thing.sendall(heard[::-1])
+        back = b""
+        while len(back) < len(heard) and (piece := scada.recv(65536)):
+            back += piece
+        if heard != probe(7) or back != heard[::-1]:
+            raise Wrong(f"{len(heard)} bytes to the device and {len(back)} back, not all of them right")
+        row = ask(api, "/status?serial=CLD-123456")
+        if row != {"device_connected": True, "client_connected": True, "transferred": 2 * len(heard)}:
+            raise Wrong(f"/status says {row}")
+        ask(api, "/off?serial=CLD-123456")
+        if scada.recv(1) or thing.recv(1):
+            raise Wrong("bytes after /off")
+
+
 def main() -> int:
     """Run it; on a fault print what the daemons logged."""
     with tempfile.TemporaryDirectory(prefix="revtunnel-demo-") as directory:
@@ -239,6 +297,8 @@ def main() -> int:
         try:
             with ExitStack() as stack:
                 show(place, stack)
+            with ExitStack() as stack:
+                show_cccp(place, stack)
         except (Wrong, OSError, http.client.HTTPException, subprocess.TimeoutExpired) as error:
             print(f"\nWRONG: {error}", file=sys.stderr)
             for log in sorted(place.glob("*.log")):

@@ -61,9 +61,11 @@ def test_the_wheel_has_our_files_and_no_file_of_twisted(packed: Path) -> None:
     for wanted in (
         "lib/systemd/system/revtunnel-agent@.service",
         "lib/systemd/system/revtunnel-cameo.service",
+        "lib/systemd/system/revtunnel-cccp.service",
         "lib/systemd/system/revtunnel-server.service",
         "share/man/man8/revtunnel-agent.8",
         "share/man/man8/revtunnel-cameo.8",
+        "share/man/man8/revtunnel-cccp.8",
         "share/man/man8/revtunnel-server.8",
         "share/revtunnel/revtunnel.ini",
     ):
@@ -104,7 +106,9 @@ def test_twistd_finds_the_plugins_and_lives_on_without_them(packed: Path, kind: 
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
-@pytest.mark.parametrize("unit", ["revtunnel-server", "revtunnel-agent@", "revtunnel-cameo"])
+@pytest.mark.parametrize(
+    "unit", ["revtunnel-server", "revtunnel-agent@", "revtunnel-cameo", "revtunnel-cccp"]
+)
 def test_systemd_accepts_the_units(unit: str, tmp_path: Path) -> None:
     """No unknown setting, no setting it ignores; and TLS is not broken by MemoryDenyWriteExecute."""
     text = (ROOT / "etc" / "systemd" / f"{unit}.service").read_text()
