@@ -29,7 +29,7 @@ def test_a_refusal_in_words_is_none_of_an_original() -> None:
 
 @pytest.mark.parametrize("reason", ["lost", "refused"])
 def test_a_hang_up_at_once_may_mean_either(reason: str) -> None:
-    """An original has three seconds of patience; one of ours may be overloaded. It is believed for a minute."""
+    """An original is patient for three seconds; one of ours may be overloaded: believed for a minute."""
     choice = EmoChoice("auto")
     assert choice.is_original(reason, 0.1, 0.0)
     assert not choice.offers_rt1(DOUBT - 1, LIMITS)
