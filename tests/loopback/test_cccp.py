@@ -9,12 +9,13 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import pytest
 
 from tests.support.cccp_site import Caller, CccpDaemon, closed, connect, free_ports, read_exactly, refused
-from tests.support.daemons import Lab, port_block
+from tests.support.daemons import Agent, Lab, port_block
+from tests.support.legacy_device import LegacyDevice
 from tests.support.services import Echo
 
 pytestmark = pytest.mark.slow
@@ -785,3 +786,40 @@ def test_on_reaches_every_kind_of_device_of_a_server(lab: Lab) -> None:
     assert device.recv(1) == b"x"
     client.close()
     assert closed(device) == "end"
+
+
+@pytest.mark.parametrize("kind", ["emo", "legacy"])
+def test_on_reaches_devices_of_the_old_wires(lab: Lab, kind: str) -> None:
+    """A machine of EMO that is an original one, and a ReadyAgent, each by its serial."""
+    api, registration, machine = free_ports(3)
+    listener: dict[str, object] = {"address": "127.0.0.1:0", "kind": kind}
+    with Echo() as echo, ExitStack() as stack:
+        if kind == "legacy":
+            listener |= {"serial": "old-1", "mappings": [f"0 -> echo={echo.target}"]}
+        server = lab.server(
+            {
+                "listener main": listener,
+                "reservations": {"old-1/emo": machine} if kind == "emo" else {},
+                "cccp": {"enabled": "yes", "http": f"127.0.0.1:{api}"},
+                "cccp-project main": {
+                    "address": f"127.0.0.1:{registration}",
+                    "ranges": port_block(20),
+                },
+            }
+        ).start()
+        if kind == "emo":
+            options = ["--emo", "--server-port", str(machine), "--modern", "no"]
+            servers = [f"127.0.0.1:{server.port}"]
+            lab.add(Agent(lab.directory, "old-1", servers, {"emo": echo.target}, options=options)).start()
+        else:
+            stack.enter_context(LegacyDevice(("127.0.0.1", server.port)))
+        assert server.wait_link("old-1")["wire"] == kind
+        caller = Caller(api)
+        client = connect(caller.on("old-1"))
+        client.sendall(bytes(1000))
+        assert len(read_exactly(client, 1000)) == 1000
+        assert caller.status("old-1") == (True, True, 2000)
+        client.close()
+        server.wait_until(lambda: caller.status("old-1") is None, "the end of the proxy")
+        ended = server.wait_event("proxy-ended", serial="old-1")
+        assert (ended["reason"], ended["transferred"]) == ("client-closed", 2000)
