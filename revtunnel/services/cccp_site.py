@@ -133,7 +133,7 @@ class CccpSite:
         """For a status."""
         proxies = list(self.proxies)
         return {
-            "registered": len(self.proxies.here()),
+            "devices": len(self.proxies.here()),
             "unregistered": self.desk.waiting,
             "proxies": len(proxies),
             "clients": sum(proxy.session.client_connected for proxy in proxies),

@@ -721,7 +721,8 @@ def test_admin_door_and_exit_status(site: CccpDaemon) -> None:
         assert done.returncode == 0, done
         return json.loads(done.stdout)
 
-    assert control("status")["proxies"] == 1  # type: ignore[index]
+    row = control("status")
+    assert (row["proxies"], row["devices"]) == (1, 0)  # type: ignore[index]
     rows = control("ports")["ports"]  # type: ignore[index]
     assert [(row["serial"], row["open"]) for row in rows] == [("CLD-1", True)]
     assert control("reload")["errors"] == []  # type: ignore[index]
