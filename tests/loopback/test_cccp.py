@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from contextlib import ExitStack, suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
@@ -526,6 +527,48 @@ def test_the_wake_driver_is_run_once_a_request(lab: Lab) -> None:
     assert mark.read_text().split() == ["BAD", "SLOW", "GOOD"]
     outcomes = [(line["serial"], line["outcome"]) for line in site.events("wake-ended")]
     assert outcomes == [("BAD", "failed"), ("SLOW", "timed-out"), ("GOOD", "done")]
+
+
+@pytest.mark.parametrize("code", [204, 500])
+def test_waking_by_post(lab: Lab, code: int) -> None:
+    """The serial in a JSON object; any answer but 2xx is a failure that the caller is told."""
+    posted: list[object] = []
+
+    class Waker(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(code)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Waker) as waker:
+        threading.Thread(target=waker.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{waker.server_address[1]}/wake"
+        site = lab.add(CccpDaemon(lab.directory, {"cccp": {"wake_url": url}})).start()
+        status, row = site.ask("/on", serial="CLD-1", wait=2)
+        waker.shutdown()
+    assert (status, posted) == (504 if code == 204 else 500, [{"serial": "CLD-1"}])
+    assert code == 204 or "500" in row["message"]
+    assert site.status("CLD-1") is None
+
+
+def test_parked_devices_have_limits(lab: Lab) -> None:
+    """So many and so long; one with a proxy stays, and one that comes back is not one more."""
+    site = lab.add(CccpDaemon(lab.directory, {"cccp": {"parked": 2, "parked_time": "1 s"}})).start()
+    site.on("A", persistent="true")
+    first, second = site.device("A"), site.device("B")
+    third = connect(site.device_port)
+    third.sendall(b"C\r")
+    assert closed(third) == "reset"
+    site.wait_event("registration-refused", reason="overloaded", serial="C")
+    again = site.device("A")
+    assert closed(first) == "end"
+    assert closed(second) == "end"
+    site.wait_event("device-gone", serial="B", reason="parked-too-long")
+    assert site.status("A") == (True, False, 0)
+    again.close()
 
 
 # ---- the door
