@@ -284,9 +284,9 @@ class Server(DoorDaemon):
             live, restart = changes(self.settings, new)
             self._load_authority(new)
             identities = self._read_identities(new)
+            self.leases.reload(pools_of(new), reservations_of(new), self._reactor.seconds())
             if self.cccp is not None and new.cccp is not None:
                 self.cccp.take(new.cccp)
-            self.leases.reload(pools_of(new), reservations_of(new), self._reactor.seconds())
         except SettingsError as error:
             return self._reloaded([], [], error.errors)
         except ValueError as error:
