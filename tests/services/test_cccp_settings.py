@@ -1,4 +1,4 @@
-"""The settings of CCCP: defaults, open doors that have to be asked for by name, tokens, what a reload takes."""
+"""The settings of CCCP: defaults, open doors that are asked for by name, tokens, what a reload takes."""
 
 from pathlib import Path
 
