@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from twisted.application.service import IService, MultiService
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred
 
 from revtunnel import __version__
 from revtunnel.core.emo_choice import EmoChoice
@@ -132,10 +132,9 @@ class Agent(MultiService):
     def drain(self) -> "Deferred[None]":
         """Take no new channels; fires when the running ones have ended."""
         self.reporter(ServerState("draining", f"at most {DRAIN:g} s"))
-        drained: Deferred[Any] = gatherResults(
-            [self.uplink.stop(DRAIN), self._data.drain(), self._remains.drain()]
-        )
-        return drained.addCallback(lambda _: None)
+        drained, sockets, remains = self.uplink.stop(DRAIN), self._data.drain(), self._remains.drain()
+        # one waits for the other: a time-out of the whole is that of the one that is waited for
+        return drained.addCallback(lambda _: sockets).addCallback(lambda _: remains)
 
     def abort(self) -> None:
         """Cut everything now."""

@@ -72,6 +72,19 @@ def test_n19_what_does_not_end_in_time_is_reset(lab: Lab) -> None:
         echo.record.wait("failed", 1, "ConnectionResetError")
 
 
+@pytest.mark.parametrize("data", ["link", "socket"])
+def test_n19_an_agent_cuts_what_outlasts_its_drain(lab: Lab, data: str) -> None:
+    """Ten seconds after SIGTERM its streams are reset, and it has ended in order."""
+    with Echo() as echo:
+        server, agent = lab.pair({"listener main": {"data": data}}, it=echo.target)
+        with connect(server.client_port("plc-7", "it")) as client:
+            client.sendall(b"here")
+            assert read_exactly(client, 4) == b"here"
+            agent.signal(signal.SIGTERM)
+            assert end_of(client) == "reset"
+        assert agent.wait() == 0
+
+
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
 def test_n20_a_second_signal_aborts(lab: Lab, second: signal.Signals) -> None:
     """Clients are reset at once and the status says that it was no clean stop."""
