@@ -136,7 +136,7 @@ def test_n25_clients_that_leave_at_once(lab: Lab, leave: object) -> None:
 def test_n1_a_thousand_clients_and_256_descriptors(lab: Lab) -> None:
     """The server turns clients away early, keeps the link, says so in few lines, and recovers by itself."""
     with Echo() as echo:
-        server = lab.server({"limits": {"clients_per_device": 1000}})
+        server = lab.server({"limits": {"clients_per_device": 1000}, **SOON})
         server.descriptors_most = 256
         server.start()
         first = lab.agent(server, offers={"echo": echo.target}).start()
