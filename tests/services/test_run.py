@@ -10,13 +10,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from revtunnel.services.run import AGENT, SERVER, DaemonMaker
+from tests.support.traffic import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WAIT = 30  # seconds until a hanging process is a failure
@@ -234,10 +234,8 @@ def test_daemonising_twistd_starts_and_stops(place: Path, busy_port: int) -> Non
     assert status == 1
     assert "CannotListenError" in errors
     assert finished(place, command)[0] == 0
-    pid_file = place / "own.pid"
+    pid_file, log = place / "own.pid", place / "twistd.log"
+    wait_until(lambda: "ready" in log.read_text(), "ready")  # twistd returns before its reactor runs
     os.kill(int(pid_file.read_text()), signal.SIGTERM)
-    deadline = time.monotonic() + WAIT
-    while pid_file.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not pid_file.exists()
-    assert "draining" in (place / "twistd.log").read_text()
+    wait_until(lambda: not pid_file.exists(), "end")
+    assert "draining" in log.read_text()
