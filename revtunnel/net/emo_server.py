@@ -176,6 +176,7 @@ class EmoServerLink(ServerLink):
         self.handshake = ServerUp(serial, None, self.authenticated)
         self._hub.admit(self, self.handshake)
         self.mux = EmoCounts(self._table, self._door.limits.sockets)  # type: ignore[assignment]
+        tune(self.handle)
         self.up_since = self.clock.seconds()
         self._hub.arrived(self)
         if not self._emo_hub.port_is_open(serial, target):

@@ -98,11 +98,11 @@ class LinkProtocol(Protocol):
         self.since = self.since or now
         with contextlib.suppress(OSError):  # reset by now; connectionLost says so
             self.peer = written_address(self.transport.getPeer())
-        self.transport.setTcpNoDelay(True)
-        self.transport.setTcpKeepAlive(True)
-        tune(self.handle)
         if isinstance(self.transport, EndTransport):
-            self.transport.read_size = READ
+            self.transport.read_size = READ  # and its socket has what all of ours have
+        else:
+            self.transport.setTcpNoDelay(True)
+            self.transport.setTcpKeepAlive(True)
         # a pull producer is asked whenever the transport is empty: our own quantum is the whole buffer
         self.transport.registerProducer(self, False)
         self._set_timer(max(0.0, self.since + self.limits.handshake - now))
@@ -162,6 +162,7 @@ class LinkProtocol(Protocol):
     def up(self, mux: Mux) -> None:
         """The handshake is done; frames belong to the mux from here on."""
         self.mux = mux
+        tune(self.handle)  # not before: what becomes a data socket must not end because its service pauses
         self._set_timer(0.0)
 
     def flush(self) -> None:

@@ -218,7 +218,6 @@ class ServerLink(LinkProtocol):
         now = self.clock.seconds()
         if up.hello is None:
             mux: Mux = LegacyServerMux(self.limits, now, self.listener.heartbeat)
-            tune(self.handle, max(USER_TIMEOUT, self.limits.legacy_answer))
         else:
             largest = min(self.limits.lone_frame, up.hello.largest_data)
             limits = replace(self.limits, lone_frame=largest, frame=min(self.limits.frame, largest))
@@ -229,6 +228,8 @@ class ServerLink(LinkProtocol):
             mux.origins = up.hello.origins and self.listener.hello.origins
         self.up_since = now
         self.up(mux)
+        if up.hello is None:
+            tune(self.handle, max(USER_TIMEOUT, self.limits.legacy_answer))
         self._hub.arrived(self)
 
     def _enrol(self, payload: bytes) -> None:

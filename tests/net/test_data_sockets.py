@@ -48,6 +48,18 @@ def test_the_first_client_waits_for_a_socket_and_the_next_ones_have_one() -> Non
         ]
 
 
+def test_a_stream_may_pause_for_as_long_as_it_likes() -> None:
+    """Only links have TCP_USER_TIMEOUT: it ends a living program that takes nothing for that long."""
+    with DataWorld() as world:
+        world.talk()
+        (stream,) = world.pool.streams
+        (socket_of_agent,) = (each for each in world.data.sockets if each.used)
+        for end in (stream._far, socket_of_agent.end):
+            assert end.sock.getsockopt(socket.IPPROTO_TCP, 18) == 0
+        handle: Any = world.pool.link.handle  # type: ignore[attr-defined]
+        assert handle.getsockopt(socket.IPPROTO_TCP, 18) == 45_000
+
+
 def test_n26_n27_both_halves_end_by_themselves() -> None:
     """Whoever ends first still gets the other's answer, whole; the counts are exact at both ends."""
     with DataWorld() as world:
