@@ -30,6 +30,7 @@ from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from revtunnel.net.reactor_turn import shorten_turns
 from revtunnel.services.systemd import Notifier
 from revtunnel.wire.errors import LocalError
 
@@ -44,7 +45,7 @@ ABORTED = 1  # exit status of a second signal
 
 
 def prepare_reactor(reactor: Any) -> int:
-    """Give the reactor the monotonic clock and this process all the descriptors it may have: their number.
+    """Give the reactor the monotonic clock, short turns, and all descriptors there may be: their number.
 
     Twisted's default clock is the wall clock, whose steps fire or freeze every timer.
 
@@ -55,6 +56,7 @@ def prepare_reactor(reactor: Any) -> int:
         if reactor.getDelayedCalls():
             raise LocalError("a timer was set before the clock was")
         reactor.seconds = time.monotonic
+    shorten_turns(reactor)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         with suppress(OSError, ValueError):  # a hard limit above what the kernel allows now

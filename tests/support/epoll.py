@@ -14,6 +14,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.epollreactor import EPollReactor
 from twisted.python.failure import Failure
 
+from revtunnel.net.reactor_turn import shorten_turns
+
 __all__ = ["QUIET", "Loop", "Names", "own_reactor"]
 
 MOST = 20.0  # seconds to wait for what must come
@@ -27,6 +29,7 @@ class Loop:
     def __init__(self) -> None:
         self.reactor = EPollReactor()
         self.reactor.seconds = time.monotonic
+        shorten_turns(self.reactor)  # as the daemons do
 
     def until(self, condition: Callable[[], Any], what: str = "what must come") -> None:
         """Turn until it is so."""
