@@ -5,6 +5,7 @@ Source: faults.md N33 and "Pre-auth limits"; ours.
 
 import ipaddress
 from collections.abc import Iterable
+from functools import lru_cache
 
 __all__ = ["Address", "Network", "address_of", "block_of", "network_of", "within"]
 
@@ -22,8 +23,13 @@ def address_of(peer: str) -> Address | None:
         host = peer[1:].partition("]")[0]
     elif peer.count(":") == 1:
         host = peer.partition(":")[0]
+    return _address(host.partition("%")[0])
+
+
+@lru_cache(1024)
+def _address(host: str) -> Address | None:
     try:
-        address = ipaddress.ip_address(host.partition("%")[0])
+        address = ipaddress.ip_address(host)
     except ValueError:
         return None
     return getattr(address, "ipv4_mapped", None) or address

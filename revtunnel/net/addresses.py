@@ -6,6 +6,7 @@ Source: Twisted's ``IAddress``; RFC 4007 for the zone of a link-local address (`
 import contextlib
 import ipaddress
 import socket
+from functools import lru_cache
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -13,6 +14,7 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 __all__ = ["address_of", "is_literal", "place", "socket_address"]
 
 
+@lru_cache(1024)
 def is_literal(host: str) -> bool:
     """Whether this is an address, not a name."""
     try:

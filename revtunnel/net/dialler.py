@@ -15,24 +15,20 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredSemaphore
+from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
 from twisted.internet.defer import TimeoutError as DialTimeout
-from twisted.internet.endpoints import (
-    HostnameEndpoint,
-    TCP4ClientEndpoint,
-    TCP6ClientEndpoint,
-    UNIXClientEndpoint,
-)
+from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.error import ConnectionRefusedError, DNSLookupError, TimeoutError
 from twisted.internet.interfaces import (
     IAddress,
+    IConnector,
     IHostnameResolver,
     IHostResolution,
     IReactorPluggableNameResolver,
     IReactorTime,
     IResolutionReceiver,
 )
-from twisted.internet.protocol import Factory
+from twisted.internet.protocol import ClientFactory, Factory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -58,7 +54,39 @@ class NotDialled(Exception):
 
 
 class TargetSocket(ChannelSocket):
-    """The service's side of one channel."""
+    """The service's side of one channel. ``waiting`` is told when it is connected."""
+
+    waiting: "Deferred[TargetSocket] | None" = None
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        if self.waiting is not None:
+            waiting, self.waiting = self.waiting, None
+            waiting.callback(self)
+
+
+class _Attempt(ClientFactory):
+    """One connect; ``connected`` fires with the socket. Endpoints do the same and wrap it for good."""
+
+    noisy = False
+
+    def __init__(self, connect: Callable[["_Attempt"], IConnector]) -> None:
+        self.connected: Deferred[TargetSocket] = Deferred(self._given_up)
+        self._connector = connect(self)
+
+    def buildProtocol(self, addr: IAddress | None) -> TargetSocket:
+        made = TargetSocket()
+        made.waiting = self.connected
+        return made
+
+    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
+        if not self.connected.called:
+            self.connected.errback(reason)
+
+    def _given_up(self, connected: "Deferred[TargetSocket]") -> None:
+        self._connector.stopConnecting()
+        if not connected.called:
+            connected.errback(CancelledError())
 
 
 class _Dial:
@@ -122,9 +150,6 @@ class Dialler:
             self._connect(self._waiting.popleft())
 
     def _connect(self, dial: "_Dial") -> None:
-        factory: Factory = Factory.forProtocol(TargetSocket)
-        factory.noisy = False
-
         def done(result: Any) -> None:
             self._dialling -= 1
             if isinstance(result, Failure):
@@ -134,7 +159,7 @@ class Dialler:
                 dial.wanted.callback(result)
             self._next()
 
-        dial.connecting = self._endpoint(dial.target).connect(factory)
+        dial.connecting = self._begin(dial.target)
         dial.connecting.addTimeout(self._limits.dial, self._reactor, _timed_out)
         dial.connecting.addBoth(done)
 
@@ -151,16 +176,22 @@ class Dialler:
         else:
             dial.connecting.cancel()
 
-    def _endpoint(self, target: Target) -> Any:
-        if target.path is not None:
-            return UNIXClientEndpoint(self._reactor, target.path, timeout=self._limits.dial)
+    def _begin(self, target: Target) -> "Deferred[TargetSocket]":
+        reactor, timeout = self._reactor, self._limits.dial
+        path, host, port = target.path, target.host, target.port
+        if path is not None:
+            return _Attempt(lambda made: reactor.connectUNIX(path, made, timeout=timeout)).connected
         if target.is_literal:
-            literal = TCP6ClientEndpoint if ":" in target.host else TCP4ClientEndpoint
-            return literal(self._reactor, target.host, target.port, timeout=self._limits.dial)
-        if target.host == "localhost":
-            return HostnameEndpoint(self._reactor, target.host, target.port, timeout=self._limits.dial)
-        reactor = _GuardedReactor(self._reactor, self._lookups, target.host)
-        return HostnameEndpoint(reactor, PLACEHOLDER, target.port, timeout=self._limits.dial)
+            return _Attempt(lambda made: reactor.connectTCP(host, port, made, timeout=timeout)).connected
+        if host == "localhost":
+            endpoint = HostnameEndpoint(reactor, host, port, timeout=timeout)
+        else:
+            guarded = _GuardedReactor(reactor, self._lookups, host)
+            endpoint = HostnameEndpoint(guarded, PLACEHOLDER, port, timeout=timeout)
+        factory: Factory = Factory.forProtocol(TargetSocket)
+        factory.noisy = False
+        connected: Deferred[Any] = endpoint.connect(factory)
+        return connected
 
 
 def _failed(reason: Ended, detail: str) -> "Deferred[TargetSocket]":

@@ -299,9 +299,8 @@ def _sentence(error: SSL.Error) -> OSError:
 
 
 def _linger(sock: socket.socket, how: bytes) -> None:
-    if sock.family != socket.AF_UNIX:
-        with contextlib.suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, how)
+    with contextlib.suppress(OSError):  # of no effect on a UNIX socket
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, how)
 
 
 def _written(sock: socket.socket) -> str:

@@ -19,8 +19,6 @@ from revtunnel.wire.errors import RemoteError
 __all__ = ["FramedEnd", "prepare"]
 
 _OPTIONS = (
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPIDLE", 4), 25),  # seconds; below the time of any NAT
     (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPINTVL", 5), 5),
     (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPCNT", 6), 4),  # so a dead path is found in 45 s
@@ -29,7 +27,7 @@ _scratch = memoryview(bytearray(RECORD))
 
 
 def prepare(end: End) -> None:
-    """Set what a data socket needs of its TCP connection."""
+    """Set what a data socket needs of its TCP connection beyond what all have (``ends.tune``)."""
     if end.sock.family != socket.AF_UNIX:
         for level, number, value in _OPTIONS:
             with contextlib.suppress(OSError):

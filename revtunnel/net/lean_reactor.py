@@ -70,6 +70,8 @@ class LeanReactor:
     def __init__(self, reactor: Any, report: Report) -> None:
         self._reactor = reactor
         self._spare = _Spare(reactor, report)
+        for name in ("seconds", "callLater", "addReader", "removeReader", "addWriter", "removeWriter"):
+            setattr(self, name, getattr(reactor, name))  # asked often: no way through __getattr__
         alsoProvides(self, providedBy(reactor))
 
     def __getattr__(self, name: str) -> Any:

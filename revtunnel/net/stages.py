@@ -171,7 +171,7 @@ async def _open(reactor: Any, host: str, port: int, stages: Sequence[Stage]) -> 
     else:
         found: list[Any] = await resolve(reactor, host, port)
         places = [(address.host, address.port) for address in found]
-    end: End = await _Race(reactor, places).won
+    end: End = await (_Race(reactor, places).won if len(places) > 1 else _connect(reactor, *places[0]))
     try:
         for stage in stages:
             end = await stage(end)

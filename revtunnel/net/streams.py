@@ -94,12 +94,13 @@ class ChannelSocket(Protocol):
     # -- from the transport
 
     def connectionMade(self) -> None:
-        with contextlib.suppress(OSError):  # a UNIX socket has neither
-            self.transport.setTcpNoDelay(True)
-            self.transport.setTcpKeepAlive(True)
-        self._linger(_RESET)
-        if hasattr(self.transport, "read_size"):
+        if hasattr(self.transport, "read_size"):  # an EndTransport: its socket has what all of ours have
             self.transport.read_size = READ
+        else:
+            with contextlib.suppress(OSError):  # a UNIX socket has neither
+                self.transport.setTcpNoDelay(True)
+                self.transport.setTcpKeepAlive(True)
+            self._linger(_RESET)
         self.transport.registerProducer(self, True)
         self.transport.pauseProducing()  # nothing is read that cannot be placed
 

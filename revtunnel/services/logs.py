@@ -221,11 +221,10 @@ class LineObserver:
         """Print one event, never raising: called by twisted.logger."""
         if RANK.get(event.get("log_level", LogLevel.info), 0) < self._rank:
             return
-        flat = record(event)
         now = self._now()
         self.summarise(now)
-        if self._flood.admit(_likeness(flat), now):
-            self._print(flat)
+        if self._flood.admit(_likeness(event), now):  # a line of many, which is not printed, costs little
+            self._print(record(event))
 
     def summarise(self, now: float | None = None) -> None:
         """Print the summaries of floods whose minute is over; also called by a timer, for quiet times."""
@@ -246,16 +245,18 @@ class LineObserver:
         return self._form(flat, self._sink.journal).encode("ascii", "backslashreplace")
 
 
-def _likeness(flat: Record) -> tuple[str, str, str, str]:
+def _likeness(event: LogEvent) -> tuple[str, str, str, str]:
     """What makes two lines the same: event and reason, the device for news, the words for free text.
 
     A warning may be about anybody who can connect, with any serial: there the device does not count.
     """
-    level, event = flat["level"], flat["event"]
-    if event in _FREE:
-        return level, event, flat.get("message", "") or flat.get("error", ""), ""
-    news = level in ("debug", "info")
-    return level, event, str(flat.get("reason", "")), str(flat.get("serial", "")) if news else ""
+    level = event.get("log_level", LogLevel.info)
+    word = event.get("event")
+    if word is None or word in _FREE:
+        flat = record(event)
+        return flat["level"], flat["event"], flat.get("message", "") or flat.get("error", ""), ""
+    serial = event.get("serial", "") if RANK[level] <= RANK[LogLevel.info] else ""
+    return level.name, str(word), str(_plain(event.get("reason", ""))), str(_plain(serial))
 
 
 def _own_line(event: str, level: str, **fields: Any) -> Record:

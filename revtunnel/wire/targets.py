@@ -10,6 +10,7 @@ Source: wire/readyagent.md section 1 (CONNECT), faults.md F16 and C8; ``unix:`` 
 import ipaddress
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 __all__ = ["MAX_HOST", "Offer", "Target", "parse_endpoint", "parse_offer", "parse_target", "target_of"]
 
@@ -37,11 +38,7 @@ class Target:
     @property
     def is_literal(self) -> bool:
         """Whether ``host`` is an IP address and needs no name resolution."""
-        try:
-            ipaddress.ip_address(self.host)
-        except ValueError:
-            return False
-        return True
+        return _is_address(self.host)
 
     def __str__(self) -> str:
         if self.path is not None:
@@ -57,6 +54,16 @@ class Offer:
     target: Target
 
 
+@lru_cache(1024)
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+@lru_cache(1024)
 def _canonical(host: str) -> str:
     """The one spelling: names lower case without a final dot, addresses compressed, mapped IPv4 as IPv4."""
     try:

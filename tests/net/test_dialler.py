@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.error import ConnectBindError, ConnectError, NoRouteError, TCPTimedOutError
 from twisted.internet.interfaces import IReactorPluggableNameResolver
 from twisted.internet.protocol import Factory
 
 from revtunnel.core.policy import AgentLimits
-from revtunnel.net.dialler import Dialler, Header, NotDialled, TargetSocket
+from revtunnel.net.dialler import Dialler, Header, NotDialled, TargetSocket, _GuardedReactor
 from revtunnel.wire.origin import Origin
 from revtunnel.wire.proxy_header import encode_header_v1, encode_header_v2
 from revtunnel.wire.targets import Offer, Target, parse_offer, parse_target, target_of
@@ -358,8 +358,8 @@ def test_limits_can_change() -> None:
 
 def test_the_guarded_resolver_stays() -> None:
     """HostnameEndpoint asks the reactor for a resolver: it gets ours, and nobody may put another there."""
-    dials = Dials("printer.local:23")
-    guarded = dials.dialler._endpoint(parse_target("printer.local:23"))._reactor
+    dials = Dials()
+    guarded = _GuardedReactor(dials.reactor, DeferredSemaphore(1), "printer.local")
     assert IReactorPluggableNameResolver.providedBy(guarded)
     with pytest.raises(NotImplementedError):
         guarded.installNameResolver(dials.reactor.names)
