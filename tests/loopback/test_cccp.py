@@ -14,7 +14,16 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from tests.support.cccp_site import Caller, CccpDaemon, closed, connect, free_ports, read_exactly, refused
+from tests.support.cccp_site import (
+    Caller,
+    CccpDaemon,
+    closed,
+    connect,
+    free_ports,
+    read_exactly,
+    refused,
+    turned_away,
+)
 from tests.support.daemons import Agent, Lab, port_block
 from tests.support.legacy_device import LegacyDevice
 from tests.support.services import Echo
@@ -59,8 +68,7 @@ def test_h7_on_twice_is_one_proxy(site: CccpDaemon) -> None:
     assert client.recv(1) == b"b"
     client.close()
     site.until_status("CLD-1", (True, False, 2))
-    with suppress(ConnectionError):
-        assert closed(connect(port, "127.0.0.2")) == "reset"
+    assert turned_away(port, "127.0.0.2") == "reset"
     again = connect(port)
     again.sendall(b"c")
     assert device.recv(1) == b"c"
@@ -237,7 +245,7 @@ def test_a_second_client_is_refused(site: CccpDaemon) -> None:
     port = site.on("CLD-1")
     first = connect(port)
     site.until_status("CLD-1", (True, True, 0))
-    assert closed(connect(port)) == "reset"
+    assert turned_away(port) == "reset"
     first.sendall(b"x")
     assert device.recv(1) == b"x"
 
@@ -245,8 +253,7 @@ def test_a_second_client_is_refused(site: CccpDaemon) -> None:
 def test_whitelist(site: CccpDaemon) -> None:
     """A refused client cancels no time-out and is not shown; networks and mapped addresses count."""
     port = site.on("CLD-1", ip_whitelist="127.0.0.1,10.0.0.0/8", timeout=1)
-    with suppress(ConnectionError):
-        assert closed(connect(port, "127.0.0.2")) == "reset"
+    assert turned_away(port, "127.0.0.2") == "reset"
     assert site.status("CLD-1") == (False, False, 0)
     site.until_status("CLD-1", None)
     port = site.on("CLD-2", ip_whitelist="::ffff:127.0.0.1")
@@ -459,8 +466,7 @@ def test_a_restart_keeps_persistent_proxies_and_says_a_word_of_the_others(lab: L
         site.start()
         site.wait_event("proxy-started", serial="P", how="restart", port=port)
         device = site.device("P")
-        with suppress(ConnectionError):
-            assert closed(connect(port, "127.0.0.2")) == "reset"
+        assert turned_away(port, "127.0.0.2") == "reset"
         client = connect(port)
         client.sendall(b"again")
         assert read_exactly(device, 5) == b"again"
@@ -799,13 +805,12 @@ def test_on_reaches_every_kind_of_device_of_a_server(lab: Lab) -> None:
         caller = Caller(api)
         port = caller.on("plc-7", persistent="true", ip_whitelist="127.0.0.1")
         assert caller.status("plc-7") == (True, False, 0)
-        with suppress(ConnectionError):
-            assert closed(connect(port, "127.0.0.2")) == "reset"
+        assert turned_away(port, "127.0.0.2") == "reset"
         client = connect(port)
         client.sendall(bytes(1000))
         assert len(read_exactly(client, 1000)) == 1000
         assert caller.status("plc-7") == (True, True, 2000)
-        assert closed(connect(port)) == "reset"
+        assert turned_away(port) == "reset"
         client.close()
         server.wait_until(lambda: caller.status("plc-7") == (True, False, 2000), "the client's leaving")
         assert caller.ask("/on", serial="plc-7", target="nothing")[0] == 404
@@ -814,7 +819,7 @@ def test_on_reaches_every_kind_of_device_of_a_server(lab: Lab) -> None:
         assert read_exactly(client, 1) == b"x"
         agent.kill()
         server.wait_until(lambda: caller.status("plc-7") == (False, False, 2002), "the device's leaving")
-        assert closed(connect(port)) == "reset"
+        assert turned_away(port) == "reset"
         agent.start()
         server.wait_link("plc-7", 2)
         client = connect(port)

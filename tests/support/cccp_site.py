@@ -12,7 +12,16 @@ from urllib.parse import urlencode
 
 from tests.support.daemons import Daemon, Settings, ini, merged, port_block
 
-__all__ = ["Caller", "CccpDaemon", "closed", "connect", "free_ports", "read_exactly", "refused"]
+__all__ = [
+    "Caller",
+    "CccpDaemon",
+    "closed",
+    "connect",
+    "free_ports",
+    "read_exactly",
+    "refused",
+    "turned_away",
+]
 
 
 class Caller:
@@ -149,6 +158,15 @@ def closed(sock: socket.socket, patience: float = 20.0) -> str:
         return "reset"
     assert data == b"", data
     return "end"
+
+
+def turned_away(port: int, source: str = "") -> str:
+    """As ``closed`` of a new client; one that is reset early hears of it from connect itself."""
+    try:
+        with connect(port, source) as client:
+            return closed(client)
+    except ConnectionResetError:
+        return "reset"
 
 
 def refused(port: int, patience: float = 5.0) -> bool:
