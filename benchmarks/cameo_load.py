@@ -1,8 +1,8 @@
 """Processes of the CAMEO benchmark: libzmq peers (pyzmq), and the relays that pyzmq itself makes.
 
 `python -m benchmarks.cameo_load ROLE PORT...`; a role ends when it is killed. `receiver` talks: for each line
-on standard input it empties its socket, says "ready", receives until half a second of silence (or COUNT
-messages), and prints how many came and the seconds from the first to the last.
+`COUNT SIZE` on standard input it empties its socket, says "ready", receives until half a second of silence (or
+COUNT messages), and prints how many came and the seconds from the first to the last.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ __all__ = ["ROLES", "SERVER", "connected"]
 
 SERVER = b"0:0"
 SILENCE = 500  # milliseconds
+LARGE = 65536  # bytes from which pyzmq's frames cost less than copies
 
 
 def connected(context: Any, kind: int, port: int, identity: bytes = b"") -> Any:
@@ -40,32 +41,41 @@ def _bound(context: Any, kind: int, port: int) -> Any:
 
 def backend(port: int) -> None:
     """Answers requests as a CAMEO server does: echoes the frames."""
-    router = connected(zmq.Context(), zmq.ROUTER, port, SERVER)
-    while True:
-        router.send_multipart(router.recv_multipart(copy=False), copy=False)
+    _echo(connected(zmq.Context(), zmq.ROUTER, port, SERVER))
 
 
 def worker(port: int) -> None:
     """The same behind a plain broker, where a client's id is all that comes in front."""
-    router = connected(zmq.Context(), zmq.DEALER, port)
+    _echo(connected(zmq.Context(), zmq.DEALER, port))
+
+
+def _echo(peer: Any) -> None:
+    copy = True
     while True:
-        router.send_multipart(router.recv_multipart(copy=False), copy=False)
+        frames = peer.recv_multipart(copy=copy)
+        peer.send_multipart(frames, copy=copy)
+        copy = len(frames[-1]) < LARGE
 
 
 def receiver(port: int) -> None:
     """A subscriber that measures."""
     subscriber = connected(zmq.Context(), zmq.SUB, port)
     subscriber.setsockopt(zmq.SUBSCRIBE, b"t")
+    subscriber.setsockopt(zmq.RCVTIMEO, SILENCE)
     for line in sys.stdin:
-        count = int(line)
+        count, size = map(int, line.split())
+        receive, copy = subscriber.recv_multipart, size < LARGE
         while subscriber.poll(100):
-            subscriber.recv_multipart(copy=False)
+            receive(copy=False)
         print("ready", flush=True)
         subscriber.poll(10_000)
         started = last = time.perf_counter()
         seen = 0
-        while seen < count and subscriber.poll(SILENCE):
-            subscriber.recv_multipart(copy=False)
+        while seen < count:
+            try:
+                receive(copy=copy)
+            except zmq.Again:
+                break
             seen += 1
             if not seen % 64 or count - seen < 64:
                 last = time.perf_counter()

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from revtunnel.core.policy import CameoLimits
 from revtunnel.core.window import CreditPool
+from revtunnel.wire.zmtp import split_run
 
 __all__ = ["Outbox"]
 
@@ -77,12 +78,19 @@ class Outbox:
         self.messages_sent += 1
         return True
 
-    def turn(self) -> bytes:
-        """What this turn brought, to be written now; empty: nothing."""
+    def add_run(self, run: bytes, count: int) -> int:
+        """Take a run of so many messages; how many were dropped."""
+        if not self.full:
+            self.pieces.append(run)
+            self.messages_sent += count
+            return 0
+        return sum(not self.add(message) for message in (split_run(run) if count > 1 else (run,)))
+
+    def turn(self) -> list[bytes]:
+        """What this turn brought, in pieces, to be written now; empty: nothing."""
         pieces, self.pieces = self.pieces, []
-        data = b"".join(pieces)
-        self.bytes_sent += len(data)
-        return data
+        self.bytes_sent += sum(map(len, pieces))
+        return pieces
 
     def portion(self) -> bytes:
         """What has waited longest, to be written when the transport takes again; empty: nothing waits."""

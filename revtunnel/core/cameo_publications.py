@@ -59,13 +59,14 @@ class Publications:
         return list(self.publishers)
 
     def receive(self, message: Message) -> tuple[Peer, ...]:
-        """Pass a publication on to everybody who wants it."""
+        """Pass a publication, or a run of them, on to everybody who wants it."""
         found = self.topics.match(message.heads[0])
         if not found:
-            self.counts["unwanted"] += 1
+            self.counts["unwanted"] += message.messages
         for peer in found:
-            if not peer.outbox.add(message.rest):
-                self.counts["slow"] += 1
+            dropped = peer.outbox.add_run(message.rest, message.messages)
+            if dropped:
+                self.counts["slow"] += dropped
         return found
 
     def request(self, peer: Peer, message: Message) -> Iterable[Peer]:

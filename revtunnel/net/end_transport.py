@@ -53,7 +53,8 @@ _shared = memoryview(bytearray(TURN))  # what is read is copied out before anybo
 class EndTransport(Outgoing):
     """One connection; ``start`` tells the protocol of it.
 
-    ``read_size``, 16 KiB to TURN, is how many bytes a reading takes at most; the protocol may set it.
+    The protocol may set two things: ``read_size``, 16 KiB to TURN, is how many bytes a reading takes at most;
+    with ``gives_views`` it is given a view of the shared buffer, good until it returns.
     """
 
     __slots__ = (
@@ -73,12 +74,14 @@ class EndTransport(Outgoing):
         "_wants",
         "_write_ended",
         "_writes",
+        "gives_views",
         "read_size",
     )
 
     def __init__(self, reactor: Any, end: End, protocol: IProtocol, peer: IAddress | None = None) -> None:
         super().__init__(end)
         self.read_size = _READ
+        self.gives_views = False
         self._reactor = reactor
         self._protocol = protocol
         self._peer = peer
@@ -270,7 +273,8 @@ class EndTransport(Outgoing):
             self._finish(self._failed or _cut(error))
             return
         if size:
-            self._protocol.dataReceived(bytes(_shared[:size]))
+            data = _shared[:size]
+            self._protocol.dataReceived(data if self.gives_views else bytes(data))  # type: ignore[arg-type]
             if self._wants and self._open and self._end.pending:
                 self._soon()
         elif size == 0:

@@ -27,6 +27,7 @@ from OpenSSL import SSL
 
 __all__ = ["RECORD", "End", "PlainEnd", "TlsEnd", "said", "tune"]
 
+IOV_MAX = 1024
 RECORD = 16 * 1024  # bytes of the largest TLS record: the least room to give ``read_into``
 NOTSENT = 512 * 1024  # bytes the kernel may hold unsent (TCP_NOTSENT_LOWAT): as much as a relay moves at once
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: a close, also that of a killed process, is a reset
@@ -41,6 +42,7 @@ class End:
     """
 
     __slots__ = ("peer", "reads_when_writable", "sock", "writes_when_readable")
+    gathers = False  # it has ``write_pieces``
 
     def __init__(self, sock: socket.socket, peer: str = "") -> None:
         sock.setblocking(False)
@@ -73,6 +75,10 @@ class End:
         """
         raise NotImplementedError
 
+    def write_pieces(self, pieces: list[bytes]) -> int:
+        """As ``write`` of all of them, one behind the other; only where it ``gathers``."""
+        raise NotImplementedError
+
     def end_writing(self) -> bool:
         """Send our end of file behind all that was taken; False: call again when writable.
 
@@ -94,6 +100,7 @@ class PlainEnd(End):
     """TCP, or a UNIX socket (which has no reset: its abort is seen as one only behind unread bytes)."""
 
     __slots__ = ()
+    gathers = True
 
     def __init__(self, sock: socket.socket, peer: str = "") -> None:
         super().__init__(sock, peer)
@@ -110,6 +117,13 @@ class PlainEnd(End):
         """As ``End`` says; one system call."""
         try:
             return self.sock.send(data)
+        except BlockingIOError:
+            return 0
+
+    def write_pieces(self, pieces: list[bytes]) -> int:
+        """As ``End`` says; one system call, of at most 1,024 pieces (IOV_MAX)."""
+        try:
+            return self.sock.sendmsg(pieces if len(pieces) <= IOV_MAX else [b"".join(pieces)])
         except BlockingIOError:
             return 0
 

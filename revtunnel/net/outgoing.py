@@ -16,6 +16,7 @@ from revtunnel.net.ends import End
 __all__ = ["TURN", "Outgoing"]
 
 TURN = 256 * 1024  # bytes that one transport writes, or at most reads, before others have their turn
+GATHER = 32 * 1024  # bytes whose copying costs more than a call with many pieces
 HIGH_WATER = 64 * 1024  # bytes waiting at which a push producer is asked to pause
 
 
@@ -83,14 +84,33 @@ class Outgoing:
                 return
             self._head = memoryview(data)[taken:] if taken else data
             self._size = len(self._head)
+        self._wait()
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        """Twisted's; what is large is not joined for it, where the socket takes pieces."""
+        pieces = list(data)
+        size = sum(map(len, pieces))
+        if size < GATHER or not self._end.gathers or self._size or self._spent >= TURN or self._deaf:
+            self.write(b"".join(pieces))
+            return
+        try:
+            taken = self._end.write_pieces(pieces)
+        except OSError as error:
+            self._write_failed(error)
+            return
+        self._spent += taken
+        if taken < size:
+            self._head, self._size = memoryview(b"".join(pieces))[taken:], size - taken
+            self._wait()
+        elif self._producer is not None and not self._streaming:
+            self._ask()
+
+    def _wait(self) -> None:
+        """Not all was taken: ask for the moment when it can be, and the producer to pause."""
         self._watch()
         if self._size > HIGH_WATER and self._streaming and not self._paused and self._producer is not None:
             self._paused = True
             self._producer.pauseProducing()
-
-    def writeSequence(self, data: Iterable[bytes]) -> None:
-        """Twisted's."""
-        self.write(b"".join(data))
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         """Twisted's."""

@@ -2,7 +2,8 @@
 
 The rules: what happens at an event is Twisted's own code, unless it is the plain case, readable and nothing
 more. What is left out is the logging context (``system``) that Twisted makes anew for each event, which
-nobody reads here: 1.7 of the 2.8 microseconds that an event costs before its reader is called.
+nobody reads here, and the question whether a reader was closed without leaving the reactor: 1.8 of the 2.8
+microseconds that an event costs before its reader is called.
 
 Another reactor, or one whose inside is not as it was, is left alone.
 
@@ -13,13 +14,11 @@ import select
 from typing import Any
 
 from twisted.internet.epollreactor import EPollReactor
-from twisted.internet.error import ConnectionFdescWentAway
 from twisted.python import log
 
 __all__ = ["shorten_turns"]
 
 _INSIDE = ("_poller", "_selectables", "_doReadOrWrite", "_disconnectSelectable", "doIteration")
-_GONE = ConnectionFdescWentAway("Filedescriptor went away")
 
 
 def shorten_turns(reactor: Any) -> bool:
@@ -39,7 +38,7 @@ def shorten_turns(reactor: Any) -> bool:
                 other(reader, number, event)
                 continue
             try:
-                why = reader.doRead() if reader.fileno() != -1 else _GONE
+                why = reader.doRead()
             except BaseException as error:
                 why = error
                 log.err()

@@ -158,6 +158,7 @@ class ResponderRelay(Relay):
     ready = encode_ready(b"ROUTER", b"R")
     types = frozenset(("REQ", "DEALER", "ROUTER"))
     heads = keep = 3
+    runs = False
 
     def __init__(self, *arguments: Any, random_bytes: Callable[[int], bytes]) -> None:
         super().__init__(*arguments)
@@ -242,7 +243,7 @@ class _Publishers:
 
     ready = encode_ready(b"XSUB")
     types = frozenset(("PUB", "XPUB"))
-    heads, keep = 1, 0
+    heads, keep, runs = 1, 0, True
 
     def __init__(self, relay: PublisherRelay) -> None:
         self._relay = relay
@@ -273,7 +274,7 @@ class _Subscribers:
 
     ready = encode_ready(b"XPUB")
     types = frozenset(("SUB", "XSUB"))
-    heads, keep = 1, 0
+    heads, keep, runs = 1, 0, False
 
     def __init__(self, relay: PublisherRelay) -> None:
         self._relay = relay

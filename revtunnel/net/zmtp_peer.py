@@ -61,6 +61,7 @@ class Ear(Typing):
     types: frozenset[str]  # of sockets that may connect
     heads: int  # see MessageDecoder
     keep: int
+    runs: bool
 
     def most_bytes(self) -> int:
         """Bytes of one message."""
@@ -111,7 +112,7 @@ class ZmtpPeer(Protocol):
         self._switch = switch
         self._door = door
         self._ear = ear
-        self._decoder = MessageDecoder(0, switch.limits.frames, ear.heads, ear.keep)
+        self._decoder = MessageDecoder(0, switch.limits.frames, ear.heads, ear.keep, ear.runs)
         self._greeting: bytearray | None = bytearray()  # until it is whole
         self._deadline: IDelayedCall | None = None  # of the handshake, then of the parting
         self._silence: IDelayedCall | None = None  # the peer asked to be dropped at its end
@@ -140,7 +141,7 @@ class ZmtpPeer(Protocol):
         self.transport.write(GREETING)
         self._deadline = switch.clock.callLater(switch.limits.handshake, self._late)
 
-    def dataReceived(self, data: bytes) -> None:
+    def dataReceived(self, data: bytes | memoryview) -> None:
         peer = self.peer
         if self._over or peer is None:
             return
@@ -200,16 +201,17 @@ class ZmtpPeer(Protocol):
     def flush(self) -> None:
         """Write what this turn brought for the peer."""
         if self.peer is not None and not self._over:
-            data = self.peer.outbox.turn()
-            if data:
-                self.transport.write(data)
+            pieces = self.peer.outbox.turn()
+            if pieces:
+                self.transport.writeSequence(pieces)
 
     def part(self, reason: str) -> None:
         """Write what waits, end in order, and let the peer come back when it likes."""
         if self._over or self.peer is None:
             return
         outbox = self.peer.outbox
-        for data in (outbox.turn(), *iter(outbox.portion, b"")):
+        self.transport.writeSequence(outbox.turn())
+        for data in iter(outbox.portion, b""):
             self.transport.write(data)
         self._leave(reason, "")
         self.transport.unregisterProducer()
@@ -224,7 +226,7 @@ class ZmtpPeer(Protocol):
 
     # -- inside
 
-    def _greet(self, greeting: bytearray, data: bytes) -> bytes:
+    def _greet(self, greeting: bytearray, data: bytes | memoryview) -> bytes | memoryview:
         """Read the greeting; what is behind it."""
         before = len(greeting)
         greeting += data[: len(GREETING) - before]
@@ -233,11 +235,11 @@ class ZmtpPeer(Protocol):
         self._greeting = None
         return data[len(GREETING) - before :]
 
-    def _take(self, peer: Peer, data: bytes) -> None:
+    def _take(self, peer: Peer, data: bytes | memoryview) -> None:
         message = self._ear.message
         for unit in self._decoder.units(data):
             if type(unit) is Message:
-                peer.messages_received += 1
+                peer.messages_received += unit.messages
                 message(peer, unit)
             else:
                 self._command(peer, unit)  # type: ignore[arg-type]
@@ -348,6 +350,7 @@ class ZmtpPeer(Protocol):
         self.transport.setTcpKeepAlive(True)
         if isinstance(self.transport, EndTransport):
             self.transport.read_size = READ
+            self.transport.gives_views = True
         handle: Any = self.transport.getHandle() if hasattr(self.transport, "getHandle") else None
         if isinstance(handle, socket.socket):
             for option, seconds in KEEPALIVE:

@@ -29,5 +29,5 @@ def message(*bodies: bytes, keep: int = 3) -> Message:
 
 def written(peer: Peer) -> list[list[bytes]]:
     """The messages that were put into a peer's outbox this turn, by their frames."""
-    units = MessageDecoder(1 << 30, 64).units(peer.outbox.turn())
+    units = MessageDecoder(1 << 30, 64).units(b"".join(peer.outbox.turn()))
     return [split_frames(unit.rest) for unit in units if isinstance(unit, Message)]

@@ -21,8 +21,8 @@ def test_a_peer_that_takes_has_no_limit_within_a_turn() -> None:
     """What one read brings goes out together, however many messages it is."""
     outbox, pool, told = an_outbox()
     assert all(outbox.add(b"a", b"b") for _ in range(1000))
-    assert outbox.turn() == b"ab" * 1000
-    assert (outbox.messages_sent, outbox.dropped, told, pool.used, outbox.turn()) == (1000, 0, [], 0, b"")
+    assert b"".join(outbox.turn()) == b"ab" * 1000
+    assert (outbox.messages_sent, outbox.dropped, told, pool.used, outbox.turn()) == (1000, 0, [], 0, [])
 
 
 def test_z5_beyond_its_limits_whole_messages_are_dropped_counted_and_told_once() -> None:
@@ -83,10 +83,10 @@ def test_order_is_kept_and_nothing_is_cut(steps: list[bytes | str]) -> None:
             while portion := outbox.portion():
                 wire.append(portion)
         else:
-            wire.append(outbox.turn())
+            wire += outbox.turn()
             outbox.full = outbox.full or step == "full"
     outbox.full = False
-    wire += [outbox.turn(), outbox.portion()]
+    wire += [*outbox.turn(), outbox.portion()]
     assert b"".join(wire) == b"".join(accepted)
     assert pool.used == 0 and outbox.messages_sent == len(accepted)
     assert outbox.bytes_sent == len(b"".join(accepted))

@@ -6,6 +6,7 @@ from revtunnel.core.cameo_peers import Peer
 from revtunnel.core.cameo_publications import Publications
 from revtunnel.core.policy import CameoLimits
 from revtunnel.wire.errors import RemoteError
+from revtunnel.wire.zmtp import Message, MessageDecoder, encode_message
 from tests.core.cameo import a_peer, message, written
 
 
@@ -87,6 +88,25 @@ def test_z5_a_slow_subscriber_loses_for_itself_only() -> None:
     assert [frames[0] for frames in written(quick)] == [b"t0", b"t1", b"t2", b"t3", b"t4"]
     assert (slow.outbox.waiting, slow.outbox.dropped, quick.outbox.dropped) == (2, 3, 0)
     assert relay.counts["slow"] == 3
+
+
+def test_z5_a_run_is_dropped_message_by_message() -> None:
+    """What has room waits, the rest is counted, one by one."""
+    relay, _ = a_relay()
+    slow, quick = a_peer(limits=CameoLimits(queue_messages=2)), a_peer()
+    for peer in (slow, quick):
+        relay.subscribe(peer, b"", True)
+    slow.outbox.full = True
+    (run,) = MessageDecoder(1 << 30, 64, runs=True).units(encode_message([b"t", b"x"]) * 5)
+    assert isinstance(run, Message) and relay.receive(run) == (slow, quick)
+    assert written(quick) == [[b"t", b"x"]] * 5 and quick.outbox.messages_sent == 5
+    assert (slow.outbox.waiting, slow.outbox.dropped, slow.outbox.messages_sent) == (2, 3, 2)
+    assert relay.counts["slow"] == 3
+    (nobody,) = MessageDecoder(1 << 30, 64, runs=True).units(encode_message([b"t", b"x"]) * 5)
+    relay.leave(slow)
+    relay.leave(quick)
+    assert isinstance(nobody, Message) and relay.receive(nobody) == ()
+    assert relay.counts["unwanted"] == 5
 
 
 def test_a_publisher_that_misses_a_subscription_is_named() -> None:

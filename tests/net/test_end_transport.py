@@ -334,3 +334,63 @@ def test_a_reading_is_as_large_as_the_protocol_wants(loop: Loop) -> None:
         transport.read_size = TURN
         loop.until(lambda: len(protocol.data) == sent)
         assert protocol.pieces == [65536, sent - 65536]
+
+
+def test_a_view_is_of_the_shared_buffer(loop: Loop) -> None:
+    """For protocols that ask for one; others get bytes of their own."""
+    kinds: list[type] = []
+
+    class Looking(Recorder):
+        def dataReceived(self, data: bytes) -> None:
+            kinds.append(type(data))
+            super().dataReceived(bytes(data))
+
+    protocol = Looking()
+    transport, far = bare(loop, protocol)
+    with far:
+        for gives_views in (False, True):
+            transport.gives_views = gives_views
+            far.send(b"one")
+            loop.settle()
+    assert kinds == [bytes, memoryview] and protocol.data == b"oneone"
+
+
+@pytest.mark.parametrize("pieces", [[b"a", b"bc"], [b"head", bytes(range(256)) * 400], [b"x" * 100] * 2000])
+def test_pieces_arrive_as_one(loop: Loop, joined: Joined, pieces: list[bytes]) -> None:
+    """Few, large and more than one call may have; behind what waits as well."""
+    near, far, _, reader = joined
+    for _ in range(3):
+        near.writeSequence(pieces)
+    far.pauseProducing()
+    near.write(bytes(4 << 20))
+    near.writeSequence(iter(pieces))
+    far.resumeProducing()
+    whole = b"".join(pieces)
+    wanted = whole * 3 + bytes(4 << 20) + whole
+    loop.until(lambda: len(reader.data) == len(wanted))
+    assert reader.data == wanted
+
+
+def test_pieces_that_do_not_fit_pause_the_producer(loop: Loop, joined: Joined) -> None:
+    """As a write does, and the rest of them follows when there is room."""
+    near, far, _, reader = joined
+    producer = Pushed()
+    near.registerProducer(producer, True)
+    far.pauseProducing()
+    pieces = [bytes([number]) * 100_000 for number in range(100)]
+    near.writeSequence(pieces)
+    assert producer.told == ["pause"]
+    far.resumeProducing()
+    loop.until(lambda: len(reader.data) == 10_000_000)
+    assert reader.data == b"".join(pieces)
+    loop.until(lambda: producer.told == ["pause", "resume"])
+
+
+def test_pieces_for_a_peer_that_is_gone_are_a_cut(loop: Loop) -> None:
+    """Told by ``connectionLost``, not by an exception."""
+    protocol = Recorder()
+    transport, far = bare(loop, protocol)
+    far.close()
+    transport.writeSequence([bytes(50_000), bytes(50_000)])
+    loop.until(lambda: protocol.lost)
+    assert protocol.lost is not None and protocol.lost.check(ConnectionLost)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from twisted.internet.epollreactor import EPollReactor
-from twisted.internet.error import ConnectionDone, ConnectionFdescWentAway, ConnectionLost
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.selectreactor import SelectReactor
 from twisted.python import log
 from twisted.python.failure import Failure
@@ -33,12 +33,11 @@ class Watched:
         self.near, self.far = socket.socketpair()
         self.loop = loop
         self.act = act
-        self.number = self.near.fileno
         self.told: list[str] = []
         loop.reactor.addReader(self)  # type: ignore[arg-type]
 
     def fileno(self) -> int:
-        return self.number()
+        return self.near.fileno()
 
     def logPrefix(self) -> str:
         return "-"
@@ -96,15 +95,6 @@ def test_what_a_reader_raises_is_logged_and_ends_it(loop: Loop) -> None:
     log.removeObserver(seen.append)
     assert watched.told == ["read", "ValueError"]
     assert ["a bug" in str(event["failure"]) for event in seen if event["isError"]] == [True]
-    watched.close()
-
-
-def test_a_reader_without_a_descriptor_is_let_go(loop: Loop) -> None:
-    watched = Watched(loop)
-    watched.far.send(b"x")
-    watched.number = lambda: -1
-    loop.reactor.iterate(0)
-    assert watched.told == [ConnectionFdescWentAway.__name__]
     watched.close()
 
 

@@ -26,6 +26,7 @@ from revtunnel.wire.zmtp import (
     encode_pong,
     encode_ready,
     split_frames,
+    split_run,
 )
 
 MIB = 1024 * 1024
@@ -129,11 +130,11 @@ def test_captured_bytes() -> None:
     assert isinstance(ready, Command) and isinstance(request, Message)
     name, data = decode_command(ready.body)
     assert (name, decode_properties(data)) == (b"READY", {b"socket-type": b"ROUTER", b"identity": b"0:0"})
-    assert request == ([b"", b"0:0", b""], REQUEST, 4)
+    assert request == Message([b"", b"0:0", b""], REQUEST, 4)
     assert split_frames(request.rest) == [b"", b"0:0", b"", b'{"type":1}']
     assert isinstance(subscribe, Command) and decode_command(subscribe.body) == (b"SUBSCRIBE", b"status")
     assert isinstance(ping, Command) and decode_ping(decode_command(ping.body)[1]) == (10.0, b"")
-    assert isinstance(long, Message) and long == ([b"foo"], LONG, 1)
+    assert isinstance(long, Message) and long == Message([b"foo"], LONG, 1)
     assert isinstance(publication, Message) and publication.heads == [b"topic", b"x" * 300, b""]
 
 
@@ -172,7 +173,7 @@ def test_a_command_between_the_frames_of_a_message(size: int) -> None:
     for keep in (0, 1, 2):
         units = decoded(pieces, heads=1, keep=keep)
         assert [type(unit) for unit in units] == [Command, Command, Command, Message]
-        assert units[-1] == ([b"topic"], encode_message([b"topic", b"one", b"two"][keep:]), 3)
+        assert units[-1] == Message([b"topic"], encode_message([b"topic", b"one", b"two"][keep:]), 3)
 
 
 def test_z2_a_length_of_2_to_63_is_refused_from_its_header() -> None:
@@ -196,7 +197,7 @@ def test_z2_a_message_above_its_limit_is_refused_and_the_one_before_it_delivered
     with pytest.raises(RemoteError, match="1001 bytes or more, limit 1000"):
         for unit in decoder.units(b"\0\1a" + b"\1\xff" + bytes(255) + b"\2" + (735).to_bytes(8, "big")):
             found.append(unit)
-    assert found == [([b"a"], b"\0\1a", 1)]
+    assert found == [Message([b"a"], b"\0\1a", 1)]
 
 
 def test_no_message_before_its_time() -> None:
@@ -295,6 +296,47 @@ def test_any_messages_in_any_pieces(messages: list[list[bytes]], sizes: list[int
     units = decoded(pieces, heads=2, keep=keep)
     assert bodies(units) == [message[keep:] for message in messages]
     assert [unit.heads for unit in units if isinstance(unit, Message)] == [m[:2] for m in messages]
+
+
+publications = st.lists(
+    st.one_of(
+        st.tuples(st.sampled_from([b"", b"a", b"ab", b"t" * 300]), st.binary(max_size=300)).map(list),
+        st.lists(st.binary(max_size=3), min_size=1, max_size=3),
+    ),
+    max_size=12,
+)
+
+
+@given(publications, st.lists(st.integers(1, 900), min_size=1), st.booleans())
+@settings(max_examples=150, deadline=None)
+def test_runs_are_the_same_messages(messages: list[list[bytes]], sizes: list[int], views: bool) -> None:
+    """In any pieces, given as bytes or as a view whose bytes change afterwards; PINGs stand between them."""
+    stream = b"".join(encode_message(each) + PING * (len(each) == 3) for each in messages)
+    decoder, found, at = MessageDecoder(MIB, 64, runs=True), [], 0
+    while at < len(stream):
+        piece = bytearray(stream[at : at + sizes[len(found) % len(sizes)]])
+        at += len(piece)
+        for unit in decoder.units(memoryview(piece) if views else bytes(piece)):
+            if isinstance(unit, Message):
+                parts = split_run(unit.rest)
+                assert len(parts) == unit.messages and all(split_frames(p)[:1] == unit.heads for p in parts)
+                found += map(split_frames, parts)
+        piece[:] = b"?" * len(piece)
+    assert found == messages and decoder.held == 0
+
+
+def test_a_run_ends_where_its_topic_does() -> None:
+    """And before a message above the limit, which is refused behind it."""
+    runs = [(b"a", 3), (b"ab", 1), (b"a", 2)]
+    wire = b"".join(encode_message([topic, b"x" * 300]) * count for topic, count in runs)
+    decoder = MessageDecoder(1000, 64, runs=True)
+    units = [unit for unit in decoder.units(wire) if isinstance(unit, Message)]
+    assert [(unit.heads[0], unit.messages) for unit in units] == runs
+    found = []
+    with pytest.raises(RemoteError, match="message of 1"):
+        for unit in decoder.units(encode_message([b"a", b"x"]) + encode_message([b"a", b"x" * 1000])):
+            found.append(unit)
+    assert [unit.heads for unit in found if isinstance(unit, Message)] == [[b"a"]]
 
 
 @given(st.binary(max_size=300), st.integers(1, 20))
