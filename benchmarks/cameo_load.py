@@ -1,8 +1,8 @@
 """Processes of the CAMEO benchmark: libzmq peers (pyzmq), and the relays that pyzmq itself makes.
 
 `python -m benchmarks.cameo_load ROLE PORT...`; a role ends when it is killed. `receiver` talks: for each line
-`COUNT SIZE` on standard input it empties its socket, says "ready", receives until half a second of silence (or
-COUNT messages), and prints how many came and the seconds from the first to the last.
+`COUNT SIZE` on standard input it empties its socket, says "ready", receives until half a second of silence
+(or COUNT messages), and prints how many came and the seconds from the first to the last.
 """
 
 from __future__ import annotations

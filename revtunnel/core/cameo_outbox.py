@@ -12,10 +12,11 @@ from collections.abc import Callable
 
 from revtunnel.core.policy import CameoLimits
 from revtunnel.core.window import CreditPool
-from revtunnel.wire.zmtp import split_run
+from revtunnel.wire.zmtp_messages import split_run
 
 __all__ = ["Outbox"]
 
+Piece = bytes | memoryview
 PORTION = 256 * 1024  # bytes handed to the transport at once when it takes again
 
 
@@ -43,7 +44,7 @@ class Outbox:
     )
 
     def __init__(self, limits: CameoLimits, pool: CreditPool, slow: Callable[[], None]) -> None:
-        self.pieces: list[bytes] = []  # of this turn, while the transport takes them
+        self.pieces: list[Piece] = []  # of this turn, while the transport takes them
         self.full = False  # the transport does not
         self.dropped = 0  # messages
         self.messages_sent = 0
@@ -60,7 +61,7 @@ class Outbox:
         """Messages that wait because the transport is full."""
         return len(self._waiting)
 
-    def add(self, *pieces: bytes) -> bool:
+    def add(self, *pieces: Piece) -> bool:
         """Take one message in pieces; False: dropped."""
         if not self.full:
             self.pieces += pieces
@@ -78,15 +79,15 @@ class Outbox:
         self.messages_sent += 1
         return True
 
-    def add_run(self, run: bytes, count: int) -> int:
+    def add_run(self, run: Piece, count: int) -> int:
         """Take a run of so many messages; how many were dropped."""
         if not self.full:
             self.pieces.append(run)
             self.messages_sent += count
             return 0
-        return sum(not self.add(message) for message in (split_run(run) if count > 1 else (run,)))
+        return sum(not self.add(message) for message in (split_run(bytes(run)) if count > 1 else (run,)))
 
-    def turn(self) -> list[bytes]:
+    def turn(self) -> list[Piece]:
         """What this turn brought, in pieces, to be written now; empty: nothing."""
         pieces, self.pieces = self.pieces, []
         self.bytes_sent += sum(map(len, pieces))

@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from revtunnel.wire.zmtp import encode_message, split_frames
+from revtunnel.wire.zmtp_messages import encode_message, split_frames
 
 __all__ = ["PORT_QUESTIONS", "READ_ONLY", "UNREADABLE", "refusal", "request_type", "translated"]
 

@@ -30,7 +30,7 @@ from revtunnel.core.cameo_peers import Peer
 from revtunnel.core.cameo_requests import UNREADABLE, refusal, request_type, translated
 from revtunnel.core.facts import Report
 from revtunnel.wire.errors import RemoteError
-from revtunnel.wire.zmtp import Message, encode_more
+from revtunnel.wire.zmtp_messages import Message, encode_more
 
 __all__ = ["SERVER", "Responders"]
 
@@ -126,7 +126,7 @@ class Responders:
         if not named:
             if to == SERVER:
                 peer.requests += 1
-                if peer.door.watches and not self._passes(peer, rest):
+                if peer.door.watches and not self._passes(peer, bytes(rest)):
                     return peer
             elif to[:1] == b"\0":
                 self.counts["forged"] += 1
@@ -138,7 +138,7 @@ class Responders:
             self._nobody(peer, to)
             return None
         if named and destination.door.advertise and peer.identity == SERVER:
-            rest = translated(rest, destination.last_type, destination.door.advertise)
+            rest = translated(bytes(rest), destination.last_type, destination.door.advertise)
         if destination.outbox.add(peer.envelope, rest):
             return destination
         self.counts["slow"] += 1

@@ -38,7 +38,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from revtunnel.net.addresses import address_of
-from revtunnel.net.ends import End, TlsEnd, said
+from revtunnel.net.ends import RECORD, End, TlsEnd, said
 from revtunnel.net.outgoing import TURN, Outgoing
 from revtunnel.wire.errors import LocalError
 
@@ -53,8 +53,9 @@ _shared = memoryview(bytearray(TURN))  # what is read is copied out before anybo
 class EndTransport(Outgoing):
     """One connection; ``start`` tells the protocol of it.
 
-    The protocol may set two things: ``read_size``, 16 KiB to TURN, is how many bytes a reading takes at most;
-    with ``gives_views`` it is given a view of the shared buffer, good until it returns.
+    The protocol may set three things: ``read_size``, 16 KiB to TURN, is how many bytes a reading takes at
+    most; with ``gives_views`` it is given a view of the shared buffer, good until it returns; ``into`` is
+    where the next readings go, if there is room for a RECORD, and then its ``filled(size)`` is called.
     """
 
     __slots__ = (
@@ -75,6 +76,7 @@ class EndTransport(Outgoing):
         "_write_ended",
         "_writes",
         "gives_views",
+        "into",
         "read_size",
     )
 
@@ -82,6 +84,7 @@ class EndTransport(Outgoing):
         super().__init__(end)
         self.read_size = _READ
         self.gives_views = False
+        self.into: memoryview | None = None
         self._reactor = reactor
         self._protocol = protocol
         self._peer = peer
@@ -267,14 +270,18 @@ class EndTransport(Outgoing):
 
     def _read(self) -> None:
         """One reading."""
+        into = self.into if self.into is not None and len(self.into) >= RECORD else None
         try:
-            size = self._end.read_into(_shared[: self.read_size])
+            size = self._end.read_into(_shared[: self.read_size] if into is None else into)
         except OSError as error:
             self._finish(self._failed or _cut(error))
             return
         if size:
-            data = _shared[:size]
-            self._protocol.dataReceived(data if self.gives_views else bytes(data))  # type: ignore[arg-type]
+            if into is not None:
+                self._protocol.filled(size)  # type: ignore[attr-defined]
+            else:
+                data = _shared[:size]
+                self._protocol.dataReceived(data if self.gives_views else bytes(data))  # type: ignore[arg-type]
             if self._wants and self._open and self._end.pending:
                 self._soon()
         elif size == 0:

@@ -75,7 +75,7 @@ class End:
         """
         raise NotImplementedError
 
-    def write_pieces(self, pieces: list[bytes]) -> int:
+    def write_pieces(self, pieces: list[bytes | memoryview]) -> int:
         """As ``write`` of all of them, one behind the other; only where it ``gathers``."""
         raise NotImplementedError
 
@@ -120,7 +120,7 @@ class PlainEnd(End):
         except BlockingIOError:
             return 0
 
-    def write_pieces(self, pieces: list[bytes]) -> int:
+    def write_pieces(self, pieces: list[bytes | memoryview]) -> int:
         """As ``End`` says; one system call, of at most 1,024 pieces (IOV_MAX)."""
         try:
             return self.sock.sendmsg(pieces if len(pieces) <= IOV_MAX else [b"".join(pieces)])

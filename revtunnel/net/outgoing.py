@@ -86,7 +86,7 @@ class Outgoing:
             self._size = len(self._head)
         self._wait()
 
-    def writeSequence(self, data: Iterable[bytes]) -> None:
+    def writeSequence(self, data: Iterable[bytes | memoryview]) -> None:
         """Twisted's; what is large is not joined for it, where the socket takes pieces."""
         pieces = list(data)
         size = sum(map(len, pieces))

@@ -24,7 +24,8 @@ from revtunnel.core.policy import CameoLimits
 from revtunnel.core.window import CreditPool
 from revtunnel.net.zmtp_peer import Ear, NameNotAllowed, ZmtpPeer
 from revtunnel.wire.errors import RemoteError
-from revtunnel.wire.zmtp import Message, encode_ready
+from revtunnel.wire.zmtp import encode_ready
+from revtunnel.wire.zmtp_messages import Message
 
 __all__ = ["PublisherRelay", "Relay", "RelayPort", "ResponderRelay"]
 

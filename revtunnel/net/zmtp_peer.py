@@ -10,6 +10,7 @@ Source: wire/cameo.md section 5; faults.md Z1 to Z5, Z8.
 
 import contextlib
 import socket
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from typing import Protocol as Typing
 
@@ -31,20 +32,18 @@ from revtunnel.net.streams import IStream
 from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.zmtp import (
     GREETING,
-    Command,
-    Message,
-    MessageDecoder,
     check_greeting,
     decode_command,
     decode_ping,
     encode_error,
     encode_pong,
 )
+from revtunnel.wire.zmtp_messages import Command, Message, MessageDecoder
 
 __all__ = ["Ear", "NameNotAllowed", "Switch", "ZmtpPeer"]
 
 UNCOUNTED = 64 * 1024  # bytes of an incomplete message that do not count against the pool
-READ = 128 * 1024  # bytes of one reading: images come in fewer pieces, and stay in the cache
+READ = 64 * 1024  # bytes of one reading; what is missing of an image is read into its own room
 PARTING = 2.0  # seconds that a peer gets to take its last bytes and to close
 # TCP keepalive: a peer whose machine vanished is found out in a minute
 KEEPALIVE = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))
@@ -118,6 +117,7 @@ class ZmtpPeer(Protocol):
         self._silence: IDelayedCall | None = None  # the peer asked to be dropped at its end
         self._ttl = 0.0
         self._counted = 0  # bytes of the pool that an incomplete message has
+        self._direct: EndTransport | None = None  # a transport that can read into a room
         self._over = False  # nothing more is taken from this peer, or written to it
 
     # -- from the transport
@@ -142,16 +142,28 @@ class ZmtpPeer(Protocol):
         self._deadline = switch.clock.callLater(switch.limits.handshake, self._late)
 
     def dataReceived(self, data: bytes | memoryview) -> None:
+        self._received(data, len(data))
+
+    def filled(self, size: int) -> None:
+        """So many bytes were read into the room of a large frame."""
+        self._received(None, size)
+
+    def _received(self, data: bytes | memoryview | None, size: int) -> None:
         peer = self.peer
         if self._over or peer is None:
             return
-        peer.bytes_received += len(data)
+        peer.bytes_received += size
         if self._silence is not None:
             self._silence.reset(self._ttl)
         try:
-            if self._greeting is not None:
-                data = self._greet(self._greeting, data)
-            self._take(peer, data)
+            if data is None:
+                self._take(peer, self._decoder.filled(size))
+            elif self._greeting is None:
+                self._take(peer, self._decoder.units(data))
+            else:
+                self._take(peer, self._decoder.units(self._greet(self._greeting, data)))
+            if self._direct is not None:
+                self._direct.into = self._decoder.room
             if self._decoder.held > UNCOUNTED or self._counted:
                 self._count()
         except RemoteError as error:
@@ -235,9 +247,9 @@ class ZmtpPeer(Protocol):
         self._greeting = None
         return data[len(GREETING) - before :]
 
-    def _take(self, peer: Peer, data: bytes | memoryview) -> None:
+    def _take(self, peer: Peer, units: Iterator[Message | Command]) -> None:
         message = self._ear.message
-        for unit in self._decoder.units(data):
+        for unit in units:
             if type(unit) is Message:
                 peer.messages_received += unit.messages
                 message(peer, unit)
@@ -349,6 +361,7 @@ class ZmtpPeer(Protocol):
         self.transport.setTcpNoDelay(True)
         self.transport.setTcpKeepAlive(True)
         if isinstance(self.transport, EndTransport):
+            self._direct = self.transport
             self.transport.read_size = READ
             self.transport.gives_views = True
         handle: Any = self.transport.getHandle() if hasattr(self.transport, "getHandle") else None

@@ -15,7 +15,7 @@ from revtunnel.core.cameo_requests import (
     request_type,
     translated,
 )
-from revtunnel.wire.zmtp import encode_message, split_frames
+from revtunnel.wire.zmtp_messages import encode_message, split_frames
 
 PORTS = {10000: 21000, 10001: 21001}
 

@@ -355,6 +355,28 @@ def test_a_view_is_of_the_shared_buffer(loop: Loop) -> None:
     assert kinds == [bytes, memoryview] and protocol.data == b"oneone"
 
 
+def test_a_reading_goes_where_the_protocol_has_room(loop: Loop) -> None:
+    """If there is room for a record; else as ever."""
+    told: list[int] = []
+
+    class Roomy(Recorder):
+        def filled(self, size: int) -> None:
+            told.append(size)
+
+    protocol = Roomy()
+    transport, far = bare(loop, protocol)
+    room = memoryview(bytearray(20_000))
+    with far:
+        transport.into = room
+        far.send(b"x" * 5_000)
+        loop.settle()
+        transport.into = room[5_000:15_000]
+        far.send(b"y" * 5_000)
+        loop.settle()
+    assert told == [5_000] and bytes(room) == b"x" * 5_000 + bytes(15_000)
+    assert protocol.data == b"y" * 5_000
+
+
 @pytest.mark.parametrize("pieces", [[b"a", b"bc"], [b"head", bytes(range(256)) * 400], [b"x" * 100] * 2000])
 def test_pieces_arrive_as_one(loop: Loop, joined: Joined, pieces: list[bytes]) -> None:
     """Few, large and more than one call may have; behind what waits as well."""
@@ -393,4 +415,4 @@ def test_pieces_for_a_peer_that_is_gone_are_a_cut(loop: Loop) -> None:
     far.close()
     transport.writeSequence([bytes(50_000), bytes(50_000)])
     loop.until(lambda: protocol.lost)
-    assert protocol.lost is not None and protocol.lost.check(ConnectionLost)
+    assert protocol.lost is ConnectionLost

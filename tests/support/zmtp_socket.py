@@ -18,15 +18,8 @@ from revtunnel.core.facts import Fact
 from revtunnel.core.policy import CameoLimits
 from revtunnel.core.window import CreditPool
 from revtunnel.net.relays import PublisherRelay, Relay, ResponderRelay
-from revtunnel.wire.zmtp import (
-    GREETING,
-    Command,
-    MessageDecoder,
-    decode_command,
-    encode_message,
-    encode_ready,
-    split_frames,
-)
+from revtunnel.wire.zmtp import GREETING, decode_command, encode_ready
+from revtunnel.wire.zmtp_messages import Command, MessageDecoder, encode_message, split_frames
 from tests.support.memory import Network, Pair, Recorder
 
 __all__ = ["PUBLISHER", "RESPONDER", "SUBSCRIBER", "Site", "ZmtpSocket"]

@@ -11,22 +11,23 @@ from revtunnel.wire import zmtp
 from revtunnel.wire.errors import LocalError, RemoteError
 from revtunnel.wire.zmtp import (
     GREETING,
-    MAX_COMMAND,
-    Command,
-    Message,
-    MessageDecoder,
     check_greeting,
     decode_command,
     decode_ping,
     decode_properties,
     encode_command,
     encode_error,
-    encode_message,
-    encode_more,
     encode_pong,
     encode_ready,
+)
+from revtunnel.wire.zmtp_messages import (
+    MAX_COMMAND,
+    Command,
+    Message,
+    MessageDecoder,
+    encode_message,
+    encode_more,
     split_frames,
-    split_run,
 )
 
 MIB = 1024 * 1024
@@ -296,47 +297,6 @@ def test_any_messages_in_any_pieces(messages: list[list[bytes]], sizes: list[int
     units = decoded(pieces, heads=2, keep=keep)
     assert bodies(units) == [message[keep:] for message in messages]
     assert [unit.heads for unit in units if isinstance(unit, Message)] == [m[:2] for m in messages]
-
-
-publications = st.lists(
-    st.one_of(
-        st.tuples(st.sampled_from([b"", b"a", b"ab", b"t" * 300]), st.binary(max_size=300)).map(list),
-        st.lists(st.binary(max_size=3), min_size=1, max_size=3),
-    ),
-    max_size=12,
-)
-
-
-@given(publications, st.lists(st.integers(1, 900), min_size=1), st.booleans())
-@settings(max_examples=150, deadline=None)
-def test_runs_are_the_same_messages(messages: list[list[bytes]], sizes: list[int], views: bool) -> None:
-    """In any pieces, given as bytes or as a view whose bytes change afterwards; PINGs stand between them."""
-    stream = b"".join(encode_message(each) + PING * (len(each) == 3) for each in messages)
-    decoder, found, at = MessageDecoder(MIB, 64, runs=True), [], 0
-    while at < len(stream):
-        piece = bytearray(stream[at : at + sizes[len(found) % len(sizes)]])
-        at += len(piece)
-        for unit in decoder.units(memoryview(piece) if views else bytes(piece)):
-            if isinstance(unit, Message):
-                parts = split_run(unit.rest)
-                assert len(parts) == unit.messages and all(split_frames(p)[:1] == unit.heads for p in parts)
-                found += map(split_frames, parts)
-        piece[:] = b"?" * len(piece)
-    assert found == messages and decoder.held == 0
-
-
-def test_a_run_ends_where_its_topic_does() -> None:
-    """And before a message above the limit, which is refused behind it."""
-    runs = [(b"a", 3), (b"ab", 1), (b"a", 2)]
-    wire = b"".join(encode_message([topic, b"x" * 300]) * count for topic, count in runs)
-    decoder = MessageDecoder(1000, 64, runs=True)
-    units = [unit for unit in decoder.units(wire) if isinstance(unit, Message)]
-    assert [(unit.heads[0], unit.messages) for unit in units] == runs
-    found = []
-    with pytest.raises(RemoteError, match="message of 1"):
-        for unit in decoder.units(encode_message([b"a", b"x"]) + encode_message([b"a", b"x" * 1000])):
-            found.append(unit)
-    assert [unit.heads for unit in found if isinstance(unit, Message)] == [[b"a"]]
 
 
 @given(st.binary(max_size=300), st.integers(1, 20))
