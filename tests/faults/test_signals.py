@@ -51,6 +51,7 @@ def test_n19_sigterm_while_the_client_still_sends(lab: Lab) -> None:
         server, _ = lab.pair(bulk=service.target)
         with connect(server.client_port("plc-7", "bulk")) as client:
             client.sendall(question(1, 0, 0))
+            server.wait_event("channel-opened")
             server.signal(signal.SIGTERM)
             server.wait_event("state", state="draining")
             client.shutdown(socket.SHUT_WR)

@@ -110,7 +110,14 @@ class Daemon:
             )
         if wait:
             self.wait_until(self.ready, "readiness", READY)
+            self._settle()
         return self
+
+    def _settle(self) -> None:
+        """It says that it is ready just before its reactor opens the last descriptors of its own."""
+        before = -1
+        while self.running and before != (before := self.descriptors()):
+            time.sleep(0.01)
 
     def environment(self) -> dict[str, str]:
         """That of the test, without what a service manager or a shell might have set for us."""
