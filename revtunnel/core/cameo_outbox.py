@@ -14,7 +14,7 @@ from revtunnel.core.policy import CameoLimits
 from revtunnel.core.window import CreditPool
 from revtunnel.wire.zmtp_messages import split_run
 
-__all__ = ["Outbox"]
+__all__ = ["Outbox", "Piece"]
 
 Piece = bytes | memoryview
 PORTION = 256 * 1024  # bytes handed to the transport at once when it takes again

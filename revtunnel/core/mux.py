@@ -13,7 +13,7 @@ from revtunnel.core.channel import Channel
 from revtunnel.core.liveness import Liveness
 from revtunnel.core.numbers import Numbers, Tally
 from revtunnel.core.policy import LinkLimits
-from revtunnel.core.turns import Turns
+from revtunnel.core.turns import Piece, Turns
 from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.frames import Frame
 from revtunnel.wire.origin import Origin
@@ -196,8 +196,8 @@ class Mux(ABC):
             channel.ending = True
             self._turns.schedule(channel)
 
-    def take(self, quantum: int, now: float) -> tuple[bytes, list[Channel], list[Happening]]:
-        """About ``quantum`` bytes to write, the channels whose sockets may be read again, what happened."""
+    def take(self, quantum: int, now: float) -> tuple[list[Piece], list[Channel], list[Happening]]:
+        """About ``quantum`` bytes in pieces, the channels whose sockets may be read again, what happened."""
         parts, size = self._turns.take_control()
         readable: list[Channel] = []
         data = False
@@ -218,7 +218,7 @@ class Mux(ABC):
             self.liveness.sent(now)
         late, _ = self._turns.take_control()
         later, self._later = self._later, []
-        return b"".join(parts + late), readable, later
+        return parts + late, readable, later
 
     def lost(self) -> list[Channel]:
         """The link is gone: the channels that were not over, now over."""

@@ -20,6 +20,7 @@ from revtunnel.core.mux import (
     Wanted,
 )
 from revtunnel.core.policy import LinkLimits
+from revtunnel.core.turns import Piece
 from revtunnel.core.window import CreditPool, ReceiveWindow, SendCredit
 from revtunnel.wire.commands import (
     EXACT_SIZE,
@@ -179,7 +180,7 @@ class Rt1Mux(Mux):
         for at in range(0, len(tickets), MAX_TICKETS):
             self._turns.control(encode_frame(Command.WANT, 0, encode_want(tickets[at : at + MAX_TICKETS])))
 
-    def take(self, quantum: int, now: float) -> tuple[bytes, list[Channel], list[Happening]]:
+    def take(self, quantum: int, now: float) -> tuple[list[Piece], list[Channel], list[Happening]]:
         if self._pong is not None:
             self._turns.control(encode_frame(Command.PONG, 0, self._pong))
             self._pong = None

@@ -16,8 +16,9 @@ from revtunnel.wire.commands import Command
 from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.frames import encode_header
 
-__all__ = ["Pace", "Turns"]
+__all__ = ["Pace", "Piece", "Turns"]
 
+Piece = bytes | memoryview  # of what is written
 CONTROL_LIMIT = 256 * 1024  # bytes of control frames the other side may leave unread
 QUICK = 0.005  # seconds in which a quantum should drain
 SLOW = 0.020
@@ -82,9 +83,9 @@ class Turns:
             channel.scheduled = False
             self._ready.remove(channel)
 
-    def take_control(self) -> tuple[list[bytes | memoryview], int]:
+    def take_control(self) -> tuple[list[Piece], int]:
         """All control frames and their size."""
-        parts: list[bytes | memoryview] = list(self._control)
+        parts: list[Piece] = list(self._control)
         size = self._control_size
         self._control = []
         self._control_size = 0
@@ -98,7 +99,7 @@ class Turns:
         channel.scheduled = False
         return channel
 
-    def cut(self, channel: Channel, quantum: int) -> tuple[list[bytes | memoryview], int]:
+    def cut(self, channel: Channel, quantum: int) -> tuple[list[Piece], int]:
         """One DATA frame of a channel, as pieces with its header first, and its size."""
         limits = self._limits
         most = max(limits.frame, quantum // 4) if self._ready else limits.lone_frame

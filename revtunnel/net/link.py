@@ -162,6 +162,8 @@ class LinkProtocol(Protocol):
     def up(self, mux: Mux) -> None:
         """The handshake is done; frames belong to the mux from here on."""
         self.mux = mux
+        if isinstance(self.transport, EndTransport):
+            self.transport.gives_views = True  # views from now on: frames are copied one by one
         tune(self.handle)  # not before: what becomes a data socket must not end because its service pauses
         self._set_timer(0.0)
 
@@ -198,7 +200,7 @@ class LinkProtocol(Protocol):
         self.ended = self.ended or ("left", "")
         if self.mux is not None and not at_once:  # whether the transport is full or not: nothing follows
             with contextlib.suppress(RemoteError):
-                self.write(self.mux.take(0, self.clock.seconds())[0])
+                self.write(b"".join(self.mux.take(0, self.clock.seconds())[0]))
         self._finish()
         if self._lost:
             return
@@ -305,16 +307,19 @@ class LinkProtocol(Protocol):
     def _write_quantum(self, mux: Mux) -> bool:
         """Give the transport its next bytes; False when there were none."""
         now = self.clock.seconds()
-        data, readable, later = mux.take(self._pace.quantum, now)
-        if data:
+        pieces, readable, later = mux.take(self._pace.quantum, now)
+        if pieces:
             self._full = True
-            self._pace.handed(len(data), now)
-            self.transport.write(data)
+            self._pace.handed(sum(map(len, pieces)), now)
+            if isinstance(self.transport, EndTransport):
+                self.transport.writeSequence(pieces)
+            else:  # Twisted's own take no views
+                self.transport.write(b"".join(pieces))
         for channel in readable:
             if channel.owner is not None:
                 channel.owner.may_read()
         self._act(later)
-        return bool(data)
+        return bool(pieces)
 
     def _hold_or_release(self) -> None:
         """Do not read while frames wait for the next turn, or sockets do not take what they are owed."""

@@ -39,7 +39,7 @@ class Outgoing:
     def __init__(self, end: End) -> None:
         self._end = end
         self._head: bytes | memoryview = b""  # perhaps begun: the next write must start with it
-        self._tail: list[bytes] = []
+        self._tail: list[bytes | memoryview] = []
         self._size = 0  # bytes in both
         self._spent = 0  # bytes written since the reactor called
         self._producer: Any = None
@@ -100,7 +100,10 @@ class Outgoing:
             return
         self._spent += taken
         if taken < size:
-            self._head, self._size = memoryview(b"".join(pieces))[taken:], size - taken
+            self._size = size - taken
+            while taken >= len(pieces[0]):
+                taken -= len(pieces.pop(0))
+            self._head, self._tail = memoryview(pieces[0])[taken:], pieces[1:]
             self._wait()
         elif self._producer is not None and not self._streaming:
             self._ask()

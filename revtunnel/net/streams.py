@@ -19,7 +19,6 @@ import contextlib
 import select
 import socket
 import struct
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 from typing import Protocol as Typing
 
@@ -45,9 +44,6 @@ __all__ = ["ChannelSocket", "IStream", "Link"]
 
 class IStream(ITCPTransport, IConsumer, IPushProducer):
     """What we ask of a transport; for the type checker only."""
-
-    def writeSequence(data: Iterable[bytes | memoryview]) -> None:
-        """Twisted's; a view is as good as bytes."""
 
 
 FLUSH = 60.0  # seconds that a far program may take for its last bytes, once the channel has ended

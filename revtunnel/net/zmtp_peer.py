@@ -21,7 +21,7 @@ from zope.interface import implementer
 
 from revtunnel.core.cameo_admission import Admission, Door
 from revtunnel.core.cameo_facts import PeerLeft, PeerRefused, shown
-from revtunnel.core.cameo_outbox import Outbox
+from revtunnel.core.cameo_outbox import Outbox, Piece
 from revtunnel.core.cameo_peers import Peer, Unfit, read_ready
 from revtunnel.core.facts import Report
 from revtunnel.core.policy import CameoLimits
@@ -215,14 +215,14 @@ class ZmtpPeer(Protocol):
         if self.peer is not None and not self._over:
             pieces = self.peer.outbox.turn()
             if pieces:
-                self.transport.writeSequence(pieces)
+                self._write(pieces)
 
     def part(self, reason: str) -> None:
         """Write what waits, end in order, and let the peer come back when it likes."""
         if self._over or self.peer is None:
             return
         outbox = self.peer.outbox
-        self.transport.writeSequence(outbox.turn())
+        self._write(outbox.turn())
         for data in iter(outbox.portion, b""):
             self.transport.write(data)
         self._leave(reason, "")
@@ -237,6 +237,12 @@ class ZmtpPeer(Protocol):
             self.transport.abortConnection()
 
     # -- inside
+
+    def _write(self, pieces: list[Piece]) -> None:
+        if self._direct is not None:
+            self._direct.writeSequence(pieces)
+        else:  # Twisted's own take no views
+            self.transport.write(b"".join(pieces))
 
     def _greet(self, greeting: bytearray, data: bytes | memoryview) -> bytes | memoryview:
         """Read the greeting; what is behind it."""

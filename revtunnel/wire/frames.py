@@ -65,7 +65,7 @@ class FrameDecoder:
         """What is stored and not yet cut, when the stream goes on without frames."""
         return bytes(self._buffer[self._start :])
 
-    def receive(self, data: bytes) -> None:
+    def receive(self, data: bytes | memoryview) -> None:
         """Store what the transport read."""
         if self._start:
             del self._buffer[: self._start]

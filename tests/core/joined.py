@@ -106,7 +106,8 @@ class End:
 
     def take(self, quantum: int = 1 << 16) -> int:
         """Let the mux write once; how much it wrote."""
-        data, readable, later = self.mux.take(quantum, self.now)
+        pieces, readable, later = self.mux.take(quantum, self.now)
+        data = b"".join(pieces)
         self._watch(data)
         self.wire += data
         for channel in readable:

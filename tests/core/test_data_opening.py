@@ -136,7 +136,7 @@ def test_the_page_s_data_socket() -> None:
     server.want([ticket])
     target = Target("10.41.51.152", 23)
     assert said == [
-        ("server", server.take(1 << 16, 0.0)[0]),
+        ("server", b"".join(server.take(1 << 16, 0.0)[0])),
         ("agent", encode_frame(Command.ATTACH, 0, ticket)),
         ("server", encode_frame(Command.CONNECT, 0, encode_connect(target))),
         ("agent", OPENED + b"login:"),

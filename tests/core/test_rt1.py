@@ -767,7 +767,7 @@ def test_tickets_reach_an_agent_that_has_data_sockets() -> None:
     tickets = [n.to_bytes(16, "big") for n in range(300)]
     server = Rt1Mux(LinkLimits(), True, 0.0, CreditPool(0), data_sockets=True)
     server.want(tickets)
-    said = server.take(1 << 20, 0.0)[0]
+    said = b"".join(server.take(1 << 20, 0.0)[0])
     agent = End(Rt1Mux(LinkLimits(), False, 0.0, CreditPool(0), data_sockets=True))
     agent.read(said)
     wanted = [each.tickets for each in agent.story if isinstance(each, Wanted)]
