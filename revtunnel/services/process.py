@@ -11,7 +11,8 @@ HUP      reload, once for a storm of them
 PIPE     ignored
 ======== ===================================================================================
 
-Twisted's own handlers re-raise the signal at the end (exit 143), so ours replace them once the reactor runs.
+Twisted's own handlers re-raise the signal at the end (exit 143) and drain nothing, so ours are in their place
+from the first moment on.
 """
 
 import atexit
@@ -22,6 +23,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Protocol
 
 from twisted.application.service import Service
@@ -148,9 +150,11 @@ class SignalService(Service):
         self._previous: dict[int, Any] = {}
 
     def startService(self) -> None:
-        """Take the signals now, and again when the reactor has put its own handlers there."""
+        """Take the signals now, from the reactor while it starts, and again when it runs."""
         super().startService()
         self._install()
+        self._reactor.sigTerm = partial(self._stop_by, "SIGTERM")  # what it installs in between
+        self._reactor.sigInt = partial(self._stop_by, "SIGINT")
         self._reactor.callWhenRunning(self._install)
 
     def stopService(self) -> None:
@@ -191,14 +195,17 @@ class SignalService(Service):
 
     def _install(self) -> None:
         actions: dict[int, Any] = {
-            signal.SIGTERM: lambda *_: self._hand_over(self.stop_requested, "SIGTERM"),
-            signal.SIGINT: lambda *_: self._hand_over(self.stop_requested, "SIGINT"),
+            signal.SIGTERM: partial(self._stop_by, "SIGTERM"),
+            signal.SIGINT: partial(self._stop_by, "SIGINT"),
             signal.SIGHUP: lambda *_: self._hand_over(self.reload_requested),
             signal.SIGPIPE: signal.SIG_IGN,
         }
         for number, action in actions.items():
             previous = signal.signal(number, action)
             self._previous.setdefault(number, previous)
+
+    def _stop_by(self, name: str, *_: object) -> None:
+        self._hand_over(self.stop_requested, name)
 
     def _hand_over(self, call: Callable[..., None], *arguments: str) -> None:
         self._reactor.callFromThread(call, *arguments)

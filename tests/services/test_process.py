@@ -16,6 +16,7 @@ from twisted.logger import globalLogPublisher
 from revtunnel.services.process import ExitStatus, SignalService, prepare_reactor
 from revtunnel.services.systemd import Notifier
 from revtunnel.wire.errors import LocalError
+from tests.support.epoll import own_reactor
 
 
 class Reactor(MemoryReactorClock):
@@ -102,6 +103,27 @@ def test_n19_the_first_signal_drains_and_the_process_ends_well(desk: Desk, numbe
     assert desk.reactor.hasStopped
     assert desk.status.status == 0
     assert desk.reactor.getDelayedCalls() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_n19_a_signal_while_the_reactor_starts_drains(number: int) -> None:
+    """Between the handlers that we install first and last stand the reactor's, for a moment: ours as well."""
+    with own_reactor() as loop:
+        reactor, daemon = loop.reactor, Daemon()
+        service = SignalService(
+            reactor, daemon, ExitStatus(reactor, lambda _: None, lambda _: None), Notifier(None)
+        )
+        service.startService()
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # which alone the reactor replaces
+        handling = reactor._makeSignalHandling(True)
+        handling.install()
+        try:
+            os.kill(os.getpid(), number)
+            reactor.iterate(0)
+            assert daemon.asked == ["drain"]
+        finally:
+            handling.uninstall()
+            service.restore()
 
 
 def test_n19_a_drain_that_takes_too_long_is_cut(desk: Desk, logged: list[str]) -> None:
