@@ -4,24 +4,12 @@ Source: Twisted's ``IAddress``; RFC 4007 for the zone of a link-local address (`
 """
 
 import contextlib
-import ipaddress
 import socket
-from functools import lru_cache
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 
-__all__ = ["address_of", "is_literal", "place", "socket_address"]
-
-
-@lru_cache(1024)
-def is_literal(host: str) -> bool:
-    """Whether this is an address, not a name."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
+__all__ = ["address_of", "place", "socket_address"]
 
 
 def socket_address(host: str, port: int) -> tuple[socket.AddressFamily, tuple[Any, ...]]:

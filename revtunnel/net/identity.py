@@ -24,7 +24,6 @@ from cryptography import x509
 from OpenSSL import SSL
 from OpenSSL.crypto import X509, X509StoreFlags
 
-from revtunnel.net.addresses import is_literal
 from revtunnel.net.credentials import (
     CertificateFiles,
     CertificateRefused,
@@ -37,6 +36,7 @@ from revtunnel.net.credentials import (
     judge_server,
     read_credentials,
 )
+from revtunnel.wire.targets import is_literal
 
 __all__ = ["ALPN", "Guard", "Identity", "TlsRules", "never_revoked", "silent_refusal", "tls_fault"]
 

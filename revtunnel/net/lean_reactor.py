@@ -41,9 +41,10 @@ from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer, providedBy
 
 from revtunnel.core.facts import NoDescriptors, Report
-from revtunnel.net.addresses import address_of, is_literal, place, socket_address
+from revtunnel.net.addresses import address_of, place, socket_address
 from revtunnel.net.end_transport import EndTransport
 from revtunnel.net.ends import PlainEnd, tune
+from revtunnel.wire.targets import is_literal
 
 __all__ = ["LeanReactor"]
 

@@ -12,7 +12,16 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-__all__ = ["MAX_HOST", "Offer", "Target", "parse_endpoint", "parse_offer", "parse_target", "target_of"]
+__all__ = [
+    "MAX_HOST",
+    "Offer",
+    "Target",
+    "is_literal",
+    "parse_endpoint",
+    "parse_offer",
+    "parse_target",
+    "target_of",
+]
 
 MAX_HOST = 255  # bytes of host in a CONNECT
 _DNS_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
@@ -38,7 +47,7 @@ class Target:
     @property
     def is_literal(self) -> bool:
         """Whether ``host`` is an IP address and needs no name resolution."""
-        return _is_address(self.host)
+        return is_literal(self.host)
 
     def __str__(self) -> str:
         if self.path is not None:
@@ -55,7 +64,8 @@ class Offer:
 
 
 @lru_cache(1024)
-def _is_address(host: str) -> bool:
+def is_literal(host: str) -> bool:
+    """Whether this is an address, not a name."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
