@@ -177,14 +177,6 @@ class Session:
             return Manner.PASS
         return Manner.HOLD if self.hold and not self.options.persistent else Manner.DISCARD
 
-    def row(self) -> dict[str, object]:
-        """The three answers of ``/status``."""
-        return {
-            "device_connected": self.device_connected,
-            "client_connected": self.client_connected,
-            "transferred": self.transferred,
-        }
-
 
 def _until(options: Options, now: float) -> float | None:
     return now + options.timeout if options.timeout else None

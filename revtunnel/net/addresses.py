@@ -4,12 +4,13 @@ Source: Twisted's ``IAddress``; RFC 4007 for the zone of a link-local address (`
 """
 
 import contextlib
+import os
 import socket
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 
-__all__ = ["address_of", "place", "socket_address"]
+__all__ = ["address_of", "place", "socket_address", "written_address"]
 
 
 def socket_address(host: str, port: int) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
@@ -28,6 +29,14 @@ def socket_address(host: str, port: int) -> tuple[socket.AddressFamily, tuple[An
 def place(host: str, port: int) -> str:
     """``host:port``, an IPv6 address in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def written_address(address: Any) -> str:
+    """``host:port`` of a Twisted address, or what it is otherwise."""
+    host = getattr(address, "host", None)
+    if host is None:
+        return f"unix:{os.fsdecode(getattr(address, 'name', None) or '')}"
+    return place(host, address.port)
 
 
 def address_of(family: int, address: Any) -> Any:

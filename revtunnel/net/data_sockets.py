@@ -49,7 +49,7 @@ class DataSockets:
         self.sockets = 0  # attached, waiting or in use
         self._descriptors_left = descriptors_left
         self._tickets: Tickets[DataPool] = Tickets(random_bytes)
-        self._expected: Counter[str] = Counter()  # by the address of their link
+        self._expected: Counter[str] = Counter()  # by address
         self.numbering = Numbering()
         self._streams: dict[str, dict[int, DataStream]] = {}
         self._opening: set[DataStream] = set()
@@ -76,6 +76,12 @@ class DataSockets:
     def expected(self, source: str) -> int:
         """Data sockets that are about to come from an address."""
         return self._expected[source]
+
+    def expect(self, source: str, change: int) -> None:
+        """So many data sockets more, or less, are on their way from an address."""
+        self._expected[source] += change
+        if not self._expected[source]:
+            del self._expected[source]
 
     def redeem(self, ticket: bytes) -> DataPool | None:
         """Whom a connection with this ticket is for; then call ``attached``, or the pool's ``spoilt``."""
@@ -125,7 +131,7 @@ class DataSockets:
 
     def issue(self, pool: DataPool, count: int) -> list[bytes]:
         until = self.now() + self.limits.ticket
-        self._expected[pool.link.source] += count
+        self.expect(pool.link.source, count)
         return [self._tickets.issue(pool, self.numbering.take(), until) for _ in range(count)]
 
     def withdraw(self, pool: DataPool, tickets: list[bytes]) -> None:
@@ -154,10 +160,7 @@ class DataSockets:
 
     def _came(self, pool: DataPool) -> None:
         """One of the expected is here, or will not come."""
-        source = pool.link.source
-        self._expected[source] -= 1
-        if not self._expected[source]:
-            del self._expected[source]
+        self.expect(pool.link.source, -1)
 
     # -- time
 

@@ -19,9 +19,10 @@ from twisted.python.failure import Failure
 from revtunnel.core.emo_targets import AgentAct, AgentDo, AgentSlot, AgentTable
 from revtunnel.core.facts import ChannelEnded, ChannelOpened, PeerGlitch, Report
 from revtunnel.core.policy import EmoLimits
+from revtunnel.net.addresses import written_address
 from revtunnel.net.dialler import Dialler, NotDialled, TargetSocket
 from revtunnel.net.emo_stream import EmoChannel, EmoDataSocket
-from revtunnel.net.link import tune, written_address
+from revtunnel.net.link import tune
 from revtunnel.wire.emo import Emo, EmoCommand, EmoDecoder, encode_emo
 from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.reasons import Ended

@@ -7,6 +7,7 @@ from typing import Any
 
 from revtunnel.core.channel import Channel
 from revtunnel.core.emo_sockets import DataSocketTable
+from revtunnel.core.turns import Piece
 from revtunnel.wire.reasons import GoAway
 
 __all__ = ["EmoCounts"]
@@ -42,9 +43,9 @@ class EmoCounts:
         """Clients that may still come."""
         return max(0, self._most - self._table.running)
 
-    def take(self, quantum: int, now: float) -> tuple[bytes, list[Any], list[Any]]:
+    def take(self, quantum: int, now: float) -> tuple[list[Piece], list[Any], list[Any]]:
         """Nothing is queued here."""
-        return b"", [], []
+        return [], [], []
 
     def goaway(self, reason: GoAway, retry_after: int, detail: str) -> None:
         """The wire has no word for it."""

@@ -8,7 +8,6 @@ Source: wire/link-extension.md; twisted.md 2.3; faults.md F2, N8, N13.
 """
 
 import contextlib
-import os
 import socket
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from revtunnel.core.channel import Channel, State
 from revtunnel.core.mux import Data, EndOfFile, Happening, Mux, Over
 from revtunnel.core.policy import LinkLimits
 from revtunnel.core.turns import Pace
+from revtunnel.net.addresses import written_address
 from revtunnel.net.end_transport import EndTransport
 from revtunnel.net.streams import IStream
 from revtunnel.net.tcp_info import silence
@@ -29,7 +29,7 @@ from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.frames import FrameDecoder
 from revtunnel.wire.reasons import Ended, GoAway
 
-__all__ = ["USER_TIMEOUT", "LinkProtocol", "tune", "written_address"]
+__all__ = ["USER_TIMEOUT", "LinkProtocol", "tune"]
 
 NOTSENT = 128 * 1024  # bytes the kernel may hold unsent (TCP_NOTSENT_LOWAT): more would delay a keystroke
 USER_TIMEOUT = 45.0  # seconds that sent bytes may stay unacknowledged, or untaken by a living peer
@@ -357,14 +357,6 @@ class LinkProtocol(Protocol):
     def _cancel(call: IDelayedCall | None) -> None:
         if call is not None and call.active():
             call.cancel()
-
-
-def written_address(address: Any) -> str:
-    """``host:port`` of a Twisted address, or what it is otherwise."""
-    host = getattr(address, "host", None)
-    if host is None:
-        return f"unix:{os.fsdecode(getattr(address, 'name', None) or '')}"
-    return f"[{host}]:{address.port}" if ":" in host else f"{host}:{address.port}"
 
 
 def tune(handle: Any, user_timeout: float = USER_TIMEOUT) -> None:

@@ -17,7 +17,7 @@ from twisted.internet.protocol import Protocol, ServerFactory
 from revtunnel.core.facts import ListenerClosed, ListenerOpened, Report
 from revtunnel.core.leases import LeaseError, Leases
 from revtunnel.core.pools import Lease
-from revtunnel.net.addresses import place
+from revtunnel.net.addresses import place, written_address
 
 __all__ = ["TARGET", "NoPort", "ProxyPort", "ProxyPorts"]
 
@@ -106,5 +106,4 @@ class _Factory(ServerFactory):
         self._clients = clients
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
-        host, port = getattr(addr, "host", ""), getattr(addr, "port", 0)
-        return self._clients(addr, place(host, port))
+        return self._clients(addr, written_address(addr))

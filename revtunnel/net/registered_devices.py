@@ -22,7 +22,7 @@ from revtunnel.core.cccp_facts import RegistrationRefused
 from revtunnel.core.facts import Report
 from revtunnel.core.gate import Gate
 from revtunnel.core.policy import CccpLimits
-from revtunnel.net.addresses import place
+from revtunnel.net.addresses import written_address
 from revtunnel.net.end_transport import EndTransport
 from revtunnel.net.ends import End
 from revtunnel.net.identity import Identity
@@ -177,8 +177,7 @@ class _Factory(ServerFactory):
         self._name = name
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
-        host, port = getattr(addr, "host", ""), getattr(addr, "port", 0)
-        return self._desk.first(self._name, place(host, port))
+        return self._desk.first(self._name, written_address(addr))
 
 
 class _Line(Protocol):

@@ -27,12 +27,13 @@ from revtunnel.core.mux import Glitch, GoingAway, Happening, Mux, Opened, Over, 
 from revtunnel.core.policy import LinkLimits
 from revtunnel.core.rt1 import Rt1Mux
 from revtunnel.core.window import CreditPool
+from revtunnel.net.addresses import written_address
 from revtunnel.net.credentials import PeerCertificate
 from revtunnel.net.data_pool import DataPool
 from revtunnel.net.emo_stream import EmoDoor
 from revtunnel.net.ends import End
 from revtunnel.net.identity import Identity
-from revtunnel.net.link import USER_TIMEOUT, LinkProtocol, tune, written_address
+from revtunnel.net.link import USER_TIMEOUT, LinkProtocol, tune
 from revtunnel.net.running import Running, of_link
 from revtunnel.net.tls_stages import Secured, TlsFailed
 from revtunnel.wire.commands import TICKET_SIZE, Command, Feature, encode_goaway

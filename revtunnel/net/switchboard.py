@@ -99,7 +99,6 @@ class Switchboard:
         self._pending: Counter[str] = Counter()
         self._strangers: set[ServerLink] = set()
         self._outlived: set[EmoServerLink] = set()  # command sockets that are gone, whose streams run
-        self._expected: Counter[str] = Counter()  # data sockets of EMO on their way, by address
         self._drained: list[Deferred[None]] = []
         self.data = DataSockets(
             reactor, DataLimits(), random_bytes, lambda: descriptors - self._sockets(), self.report
@@ -134,7 +133,7 @@ class Switchboard:
         reason = ""
         limits = self.limits
         penalty = self.gate.stranger(peer, self._clock.seconds())
-        expected = self.data.expected(source) + self._expected[source]  # data sockets that we asked for
+        expected = self.data.expected(source)  # data sockets that we asked for
         if (
             len(self._strangers) >= self.limits.pending + expected
             or self._pending[source] >= self.limits.pending_per_source + expected
@@ -169,9 +168,7 @@ class Switchboard:
         return self.data.numbering.take()
 
     def expects(self, source: str, change: int) -> None:
-        self._expected[source] += change
-        if not self._expected[source]:
-            del self._expected[source]
+        self.data.expect(source, change)
 
     def socket_came(self, change: int) -> None:
         self.data.sockets += change

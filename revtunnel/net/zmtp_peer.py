@@ -26,8 +26,8 @@ from revtunnel.core.cameo_peers import Peer, Unfit, read_ready
 from revtunnel.core.facts import Report
 from revtunnel.core.policy import CameoLimits
 from revtunnel.core.window import CreditPool
+from revtunnel.net.addresses import written_address
 from revtunnel.net.end_transport import EndTransport
-from revtunnel.net.link import written_address
 from revtunnel.net.streams import IStream
 from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.zmtp import (

@@ -3,7 +3,6 @@
 Source: twisted.md section 7; wire/cameo.md section 5; ours for the rest.
 """
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -20,6 +19,7 @@ from revtunnel.services.sections import (
     differences,
     named_sections,
     part_of,
+    socket_beside,
 )
 
 __all__ = ["CameoSettings", "OutsideSettings", "cameo_changes", "load_cameo"]
@@ -73,15 +73,12 @@ def load_cameo(
     """The settings of the relays; arguments and errors as those of ``load_server``."""
     around = around or Surroundings.here()
     table = read_files(path, overrides, around)
-    socket = table.get("cameo", "admin_socket")
-    if socket == "auto":
-        socket = os.path.join(os.path.dirname(around.admin_socket()), "cameo.sock")
     names = ("proxy_ports", "bind", "allow", "trusted", "log_file", "log_format", "log_level")
     settings = CameoSettings(
         **{name: table.get("cameo", name) for name in names},
         outside=tuple(each for each in _outside(table) if not each.empty),
         limits=part_of(table, CameoLimits),
-        admin=admin_settings(table, socket),
+        admin=admin_settings(table, socket_beside(table, "cameo", around)),
         files=tuple(table.files),
     )
     _check(table, settings)

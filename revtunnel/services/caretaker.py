@@ -14,6 +14,8 @@ from twisted.internet.interfaces import IReactorTime
 
 from revtunnel import __version__
 from revtunnel.core.facts import Fact
+from revtunnel.core.leases import Leases
+from revtunnel.core.pools import Lease
 from revtunnel.services.refusals import Busy, Conflict, Invalid
 from revtunnel.services.reporting import Reporter
 
@@ -102,6 +104,30 @@ class Caretaker:
             self.on_log_level(level)
         except ValueError as error:
             raise Invalid(str(error)) from None
+
+    def _port_rows(
+        self, leases: Leases, is_open: Callable[[Lease], bool], after: int, limit: int
+    ) -> tuple[list[Row], int | None]:
+        """A page of what the allocator has promised, by number, and the number to go on after."""
+        limit = self._most(limit)
+        page = leases.ports(after, limit)
+        now = self._clock.seconds()
+        rows = [
+            {
+                "serial": lease.serial,
+                "target": lease.target,
+                "port": lease.port,
+                "address": lease.address,
+                "pool": lease.pool,
+                "state": lease.state.value,
+                "open": is_open(lease),
+                "fixed": lease.fixed,
+                "since": self._at(lease.since),
+                "left": None if lease.until is None else round(max(0.0, lease.until - now), 1),
+            }
+            for lease in page
+        ]
+        return rows, (page[-1].port if len(page) == limit else None)
 
     def _at(self, monotonic: float) -> str:
         """A monotonic time as UTC, for people."""

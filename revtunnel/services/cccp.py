@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 from revtunnel.core.facts import ServerState
 from revtunnel.core.gate import Gate
 from revtunnel.core.leases import Leases
+from revtunnel.core.pools import Lease
 from revtunnel.net.lean_reactor import LeanReactor
 from revtunnel.services.caretaker import PAGE, Caretaker, Row
 from revtunnel.services.cccp_options import CccpOptions as Options
@@ -22,7 +23,7 @@ from revtunnel.services.cccp_settings import cccp_changes
 from revtunnel.services.cccp_site import CccpSite
 from revtunnel.services.daemon import DoorDaemon
 from revtunnel.services.inifile import SettingsError
-from revtunnel.services.ledger import LedgerError, SqliteLedger
+from revtunnel.services.ledger import SqliteLedger, open_ledger
 from revtunnel.services.process import ExitStatus
 from revtunnel.services.reporting import Reporter
 from revtunnel.services.systemd import Notifier
@@ -67,26 +68,11 @@ class CccpCaretaker(Caretaker):
 
     def ports(self, after: int = 0, limit: int = PAGE) -> tuple[list[Row], int | None]:
         """Every port that is promised, rests or is set aside, by number."""
-        leases = self._leases.ports(after, self._most(limit))
-        now = self._clock.seconds()
-        rows = []
-        for lease in leases:
-            proxy = self._site.proxies.get(lease.serial)
-            rows.append(
-                {
-                    "serial": lease.serial,
-                    "target": lease.target,
-                    "port": lease.port,
-                    "address": lease.address,
-                    "pool": lease.pool,
-                    "state": lease.state.value,
-                    "open": proxy is not None and proxy.port.number == lease.port,
-                    "fixed": lease.fixed,
-                    "since": self._at(lease.since),
-                    "left": None if lease.until is None else round(max(0.0, lease.until - now), 1),
-                }
-            )
-        return rows, (leases[-1].port if len(leases) == self._most(limit) else None)
+        return self._port_rows(self._leases, self._is_open, after, limit)
+
+    def _is_open(self, lease: Lease) -> bool:
+        proxy = self._site.proxies.get(lease.serial)
+        return proxy is not None and proxy.port.number == lease.port
 
 
 class Cccp(DoorDaemon):
@@ -99,7 +85,7 @@ class Cccp(DoorDaemon):
 
     def privilegedStartService(self) -> None:
         settings = self.settings
-        self.ledger = _open_ledger(settings.state_directory)
+        self.ledger = open_ledger(settings.state_directory, FILE_NAME)
         try:
             leases = Leases(settings.part.pools, self._reactor.seconds(), None, self.ledger)
         except ValueError as error:
@@ -152,17 +138,6 @@ class Cccp(DoorDaemon):
         done = super().stopService()
         self.ledger.close()
         return done
-
-
-def _open_ledger(directory: str | None) -> SqliteLedger:
-    path = None
-    if directory is not None:
-        os.makedirs(directory, mode=0o750, exist_ok=True)
-        path = os.path.join(directory, FILE_NAME)
-    try:
-        return SqliteLedger(path, time.time)
-    except LedgerError as error:
-        raise OSError(str(error)) from None
 
 
 def makeService(options: Options) -> IService:

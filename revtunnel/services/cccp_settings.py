@@ -24,6 +24,7 @@ from revtunnel.services.sections import (
     differences,
     named_sections,
     part_of,
+    socket_beside,
 )
 from revtunnel.services.tls_settings import ListenerTls, check_listener_tls, is_loopback
 from revtunnel.services.wake import WakeRules
@@ -127,16 +128,13 @@ def load_cccp(
     """The settings of the daemon; arguments and errors as those of ``load_server``."""
     around = around or Surroundings.here()
     table = read_files(path, overrides, around)
-    socket = table.get("cccp", "admin_socket")
-    if socket == "auto":
-        socket = os.path.join(os.path.dirname(around.admin_socket()), "cccp.sock")
     state = table.get("cccp", "state_directory")
     settings = CccpSettings(
         part=cccp_part(table, around),
         state_directory={"auto": around.state_directory(), "none": None}.get(state, state),
         log_format=table.get("cccp", "log_format"),
         log_level=table.get("cccp", "log_level"),
-        admin=admin_settings(table, socket),
+        admin=admin_settings(table, socket_beside(table, "cccp", around)),
         files=tuple(table.files),
     )
     check_people(table)

@@ -12,7 +12,6 @@ Source: TCXN CCCP, "Proxy Control API"; wire/cccp.md section 2; faults.md H1 to 
 
 import hashlib
 import hmac
-import ipaddress
 import json
 import re
 from collections.abc import Callable
@@ -35,6 +34,7 @@ from revtunnel.services.proxy_operator import CallerFailed, DeviceAbsent, NoPort
 from revtunnel.services.refusals import Busy, Invalid, NotFound
 from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.registration import parse_registered
+from revtunnel.wire.targets import is_literal
 
 __all__ = ["DoorRules", "HttpDoor"]
 
@@ -134,13 +134,8 @@ class HttpDoor(resource.Resource):
         if match is None:
             return False
         name = match[1].strip("[]").lower()
-        if name in {"localhost", self.rules.host.lower(), *self.rules.hosts}:
-            return True
-        try:
-            ipaddress.ip_address(name)  # whoever rebinds a name has a name
-        except ValueError:
-            return False
-        return True
+        ours = {"localhost", self.rules.host.lower(), *self.rules.hosts}
+        return name in ours or is_literal(name)  # whoever rebinds a name has a name
 
     def _check_token(self, request: Any, fields: list[tuple[str, str]]) -> None:
         if self.rules.token is None:

@@ -13,7 +13,9 @@ Source: faults.md N37; ours.
 import contextlib
 import heapq
 import math
+import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -22,7 +24,7 @@ from revtunnel.core.pools import MAX_PORT, State
 from revtunnel.services.state_file import BUSY, LedgerError, StateFile
 from revtunnel.wire.errors import LocalError
 
-__all__ = ["FILE_NAME", "KEY_SIZE", "DeviceKey", "LedgerError", "SqliteLedger"]
+__all__ = ["FILE_NAME", "KEY_SIZE", "DeviceKey", "LedgerError", "SqliteLedger", "open_ledger"]
 
 FILE_NAME = "revtunnel.db"  # in the state directory
 KEY_SIZE = 32  # bytes
@@ -221,3 +223,19 @@ class SqliteLedger:
             else:
                 execute(_PUT[table], row)
         execute("COMMIT")
+
+
+def open_ledger(directory: str | None, name: str) -> SqliteLedger:
+    """The ledger ``name`` in a state directory, which is made; in memory only where there is none.
+
+    Raises:
+        OSError: it cannot be made, opened or read, or another server has it.
+    """
+    path = None
+    if directory is not None:
+        os.makedirs(directory, mode=0o750, exist_ok=True)
+        path = os.path.join(directory, name)
+    try:
+        return SqliteLedger(path, time.time)
+    except LedgerError as error:
+        raise OSError(str(error)) from None

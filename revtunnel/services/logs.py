@@ -223,8 +223,10 @@ class LineObserver:
             return
         now = self._now()
         self.summarise(now)
-        if self._flood.admit(_likeness(event), now):  # a line of many, which is not printed, costs little
-            self._print(record(event))
+        flat = None if _is_named(event) else record(event)
+        likeness = _likeness_of_named(event) if flat is None else _likeness_of_free(flat)
+        if self._flood.admit(likeness, now):  # a line of many, which is not printed, costs little
+            self._print(record(event) if flat is None else flat)
 
     def summarise(self, now: float | None = None) -> None:
         """Print the summaries of floods whose minute is over; also called by a timer, for quiet times."""
@@ -245,18 +247,23 @@ class LineObserver:
         return self._form(flat, self._sink.journal).encode("ascii", "backslashreplace")
 
 
-def _likeness(event: LogEvent) -> tuple[str, str, str, str]:
-    """What makes two lines the same: event and reason, the device for news, the words for free text.
+def _is_named(event: LogEvent) -> bool:
+    return event.get("event", "log") not in _FREE
+
+
+def _likeness_of_free(flat: Record) -> tuple[str, str, str, str]:
+    """What makes two lines of free text the same: the words."""
+    return flat["level"], flat["event"], flat.get("message", "") or flat.get("error", ""), ""
+
+
+def _likeness_of_named(event: LogEvent) -> tuple[str, str, str, str]:
+    """What makes two events the same: name and reason, and the device for news.
 
     A warning may be about anybody who can connect, with any serial: there the device does not count.
     """
     level = event.get("log_level", LogLevel.info)
-    word = event.get("event")
-    if word is None or word in _FREE:
-        flat = record(event)
-        return flat["level"], flat["event"], flat.get("message", "") or flat.get("error", ""), ""
     serial = event.get("serial", "") if RANK[level] <= RANK[LogLevel.info] else ""
-    return level.name, str(word), str(_plain(event.get("reason", ""))), str(_plain(serial))
+    return level.name, str(event["event"]), str(_plain(event.get("reason", ""))), str(_plain(serial))
 
 
 def _own_line(event: str, level: str, **fields: Any) -> Record:

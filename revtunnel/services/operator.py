@@ -111,25 +111,10 @@ class Operator(Caretaker):
 
     def ports(self, after: int = 0, limit: int = PAGE) -> tuple[list[Row], int | None]:
         """Every port that is promised, rests or is set aside, by number."""
-        limit = self._most(limit)
-        leases = self._leases.ports(after, limit)
-        now = self._clock.seconds()
-        rows = [
-            {
-                "serial": lease.serial,
-                "target": lease.target,
-                "port": lease.port,
-                "address": lease.address,
-                "pool": lease.pool,
-                "state": lease.state.value,
-                "open": self._switchboard.ports.is_open(lease.serial, lease.target, lease.port),
-                "fixed": lease.fixed,
-                "since": self._at(lease.since),
-                "left": None if lease.until is None else round(max(0.0, lease.until - now), 1),
-            }
-            for lease in leases
-        ]
-        return rows, (leases[-1].port if len(leases) == limit else None)
+        ports = self._switchboard.ports
+        return self._port_rows(
+            self._leases, lambda lease: ports.is_open(lease.serial, lease.target, lease.port), after, limit
+        )
 
     def channels(
         self, serial: str | None = None, after: tuple[str, int] = ("", 0), limit: int = PAGE

@@ -8,7 +8,7 @@ Source: TCXN CCCP; wire/cccp.md section 2; house.md (operator.py).
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -167,8 +167,7 @@ class ProxyOperator:
 
     @staticmethod
     def _with_default(options: Options, project: Project) -> Options:
-        timeout = options.timeout or project.timeout
-        return Options(options.persistent, options.whitelist, timeout, options.target)
+        return replace(options, timeout=options.timeout or project.timeout)
 
     def _wait(self, proxy: Proxy, fresh: bool, seconds: float) -> "Deferred[int]":
         serial = proxy.session.serial

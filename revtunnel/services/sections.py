@@ -4,12 +4,13 @@ Rule of this file: it is imported by the programs that have to listen at once, s
 """
 
 import grp
+import os
 import pwd
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from revtunnel.services.inifile import SECTION_OF, Name, Table
+from revtunnel.services.inifile import SECTION_OF, Name, Surroundings, Table
 from revtunnel.services.schema import SECTIONS, find
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "differences",
     "named_sections",
     "part_of",
+    "socket_beside",
 ]
 
 
@@ -36,6 +38,14 @@ def admin_settings(table: Table, socket: str) -> AdminSettings:
     """Section [admin], with the socket's path, which is never ``auto``."""
     values = {key.name: table.get("admin", key.name) for key in SECTION_OF["admin"].keys}
     return AdminSettings(**{**values, "socket": socket})
+
+
+def socket_beside(table: Table, section: str, around: Surroundings) -> str:
+    """Where a daemon's admin socket is: as set, or beside the server's, under the section's name."""
+    path: str = table.get(section, "admin_socket")
+    if path == "auto":
+        return os.path.join(os.path.dirname(around.admin_socket()), f"{section}.sock")
+    return path
 
 
 def check_people(table: Table) -> None:

@@ -39,14 +39,13 @@ from revtunnel.services.certificate_book import CertificateBook
 from revtunnel.services.daemon import DoorDaemon
 from revtunnel.services.identities import Identities, merged
 from revtunnel.services.issuer import Issuer
-from revtunnel.services.ledger import FILE_NAME, SqliteLedger
+from revtunnel.services.ledger import FILE_NAME, open_ledger
 from revtunnel.services.operator import Operator, Row
 from revtunnel.services.options import ServerOptions as Options
 from revtunnel.services.process import ExitStatus
 from revtunnel.services.proxy_settings import Senders
 from revtunnel.services.record_settings import records_of
 from revtunnel.services.settings import ListenerSettings, ServerSettings, SettingsError, changes
-from revtunnel.services.state_file import LedgerError
 from revtunnel.services.systemd import Notifier
 from revtunnel.services.tls_settings import is_loopback
 from revtunnel.wire.commands import Feature
@@ -152,7 +151,7 @@ class Server(DoorDaemon):
 
     def _build(self) -> None:
         settings = self.settings
-        self.ledger = _open_ledger(settings.state_directory)
+        self.ledger = open_ledger(settings.state_directory, FILE_NAME)
         now = self._reactor.seconds()
         self.issuer = Issuer(
             CertificateBook(self.ledger),
@@ -346,17 +345,6 @@ class Server(DoorDaemon):
         self.ports.expire(self._reactor.seconds())
         self.switchboard.end_expired()
         self._expiry = self._reactor.callLater(EXPIRY_CHECK, self._expire)
-
-
-def _open_ledger(directory: str | None) -> SqliteLedger:
-    path = None
-    if directory is not None:
-        os.makedirs(directory, mode=0o750, exist_ok=True)
-        path = os.path.join(directory, FILE_NAME)
-    try:
-        return SqliteLedger(path, time.time)
-    except LedgerError as error:
-        raise OSError(str(error)) from None
 
 
 def _header_rules(each: Senders, limits: ServerLimits) -> HeaderRules | None:

@@ -12,7 +12,8 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from revtunnel.core.facts import ChannelEnded, LinkDown, LinkRefused, PeerGlitch
 from revtunnel.core.policy import LinkLimits
 from revtunnel.core.turns import CONTROL_LIMIT
-from revtunnel.net.link import LinkProtocol, tune, written_address
+from revtunnel.net.addresses import written_address
+from revtunnel.net.link import LinkProtocol, tune
 from revtunnel.wire.commands import Command, decode_goaway, encode_connect
 from revtunnel.wire.frames import Frame, FrameDecoder, encode_frame
 from revtunnel.wire.reasons import GoAway
