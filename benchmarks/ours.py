@@ -8,7 +8,6 @@ listener of its own; data sockets carry as many as are wanted.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import subprocess
@@ -63,17 +62,6 @@ sockets = {sockets}
 [reservations]
 {reservations}
 """
-
-
-def _absent() -> str:
-    try:
-        found = all(
-            importlib.util.find_spec(f"revtunnel.services.{name}")
-            for name in ("run", "ctl", "server", "agent")
-        )
-    except ModuleNotFoundError:
-        found = False
-    return "" if found else "revtunnel.services has no server and agent yet"
 
 
 def _start_server(crew: Crew, text: str) -> None:
@@ -194,10 +182,10 @@ class EmoMachines(System):
 
 
 OURS: tuple[System, ...] = (
-    Rt1("revtunnel data sockets", "ours", _absent),
-    Rt1("revtunnel data sockets TLS", "ours", _absent, tls=True),
-    Rt1("revtunnel rt1 link", "ours", _absent, data="link"),
-    Rt1("revtunnel rt1 link TLS", "ours", _absent, data="link", tls=True),
-    LegacyLink("revtunnel legacy link", "ours", _absent),
-    EmoMachines("revtunnel EMO", "ours", _absent),
+    Rt1("revtunnel data sockets", "ours", str),
+    Rt1("revtunnel data sockets TLS", "ours", str, tls=True),
+    Rt1("revtunnel rt1 link", "ours", str, data="link"),
+    Rt1("revtunnel rt1 link TLS", "ours", str, data="link", tls=True),
+    LegacyLink("revtunnel legacy link", "ours", str),
+    EmoMachines("revtunnel EMO", "ours", str),
 )

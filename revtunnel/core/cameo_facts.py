@@ -5,7 +5,7 @@
 
 from dataclasses import dataclass
 
-from revtunnel.core.facts import Fact, Severity
+from revtunnel.ground.facts import Fact, Severity
 
 __all__ = [
     "CameoServerGone",

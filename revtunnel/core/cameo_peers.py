@@ -9,7 +9,7 @@ from typing import Any
 
 from revtunnel.core.cameo_admission import Door
 from revtunnel.core.cameo_outbox import Outbox
-from revtunnel.wire.errors import RemoteError
+from revtunnel.ground.errors import RemoteError
 from revtunnel.wire.zmtp import MAX_IDENTITY, decode_command, decode_properties
 from revtunnel.wire.zmtp_messages import Command
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from revtunnel.core.cameo_peers import Peer
 from revtunnel.core.cameo_topics import Topics
-from revtunnel.core.policy import CameoLimits
+from revtunnel.ground.policy import CameoLimits
 from revtunnel.wire.zmtp_messages import Message, encode_message
 
 __all__ = ["Publications"]

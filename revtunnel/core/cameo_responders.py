@@ -28,8 +28,8 @@ from revtunnel.core.cameo_facts import (
 )
 from revtunnel.core.cameo_peers import Peer
 from revtunnel.core.cameo_requests import UNREADABLE, refusal, request_type, translated
-from revtunnel.core.facts import Report
-from revtunnel.wire.errors import RemoteError
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.facts import Report
 from revtunnel.wire.zmtp_messages import Message, encode_more
 
 __all__ = ["SERVER", "Responders"]

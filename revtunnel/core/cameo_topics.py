@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterator
 from typing import Generic, TypeVar
 
-from revtunnel.wire.errors import RemoteError
+from revtunnel.ground.errors import RemoteError
 
 __all__ = ["Topics"]
 

@@ -16,9 +16,9 @@ from enum import Enum, auto
 from typing import Any
 
 from revtunnel.core.window import ReceiveWindow, SendCredit
-from revtunnel.wire.errors import LocalError
-from revtunnel.wire.origin import Origin
-from revtunnel.wire.targets import Target
+from revtunnel.ground.errors import LocalError
+from revtunnel.ground.origin import Origin
+from revtunnel.ground.targets import Target
 
 __all__ = ["LEGACY_NEXT", "NEXT", "Channel", "Event", "State"]
 

@@ -16,12 +16,12 @@ Source: wire/link-extension.md "Data sockets".
 from functools import partial
 from typing import NamedTuple
 
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.origin import Origin, decode_origin
+from revtunnel.ground.reasons import Ended
+from revtunnel.ground.targets import Target
 from revtunnel.wire.commands import EXACT_SIZE, MAX_SIZE, Command, decode_connect, decode_reset
-from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.frames import FrameDecoder
-from revtunnel.wire.origin import Origin, decode_origin
-from revtunnel.wire.reasons import Ended
-from revtunnel.wire.targets import Target
 
 __all__ = ["Answer", "AwaitAnswer", "AwaitConnect"]
 

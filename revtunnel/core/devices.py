@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from revtunnel.core.handshake import Denied
-from revtunnel.core.policy import ServerLimits
-from revtunnel.wire.reasons import GoAway
-from revtunnel.wire.targets import Offer
+from revtunnel.ground.policy import ServerLimits
+from revtunnel.ground.reasons import GoAway
+from revtunnel.ground.targets import Offer
 
 __all__ = ["Device", "Registry", "TwoHolders"]
 

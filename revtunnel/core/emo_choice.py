@@ -9,7 +9,7 @@ is believed for a minute.
 Source: ours.
 """
 
-from revtunnel.core.policy import EmoLimits
+from revtunnel.ground.policy import EmoLimits
 
 __all__ = ["EmoChoice"]
 

@@ -25,9 +25,9 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, NamedTuple
 
-from revtunnel.core.policy import EmoLimits
+from revtunnel.ground.errors import LocalError, RemoteError
+from revtunnel.ground.policy import EmoLimits
 from revtunnel.wire.emo import Emo, EmoCommand
-from revtunnel.wire.errors import LocalError, RemoteError
 
 __all__ = ["Act", "DataSocketTable", "Do", "Slot", "SlotState"]
 

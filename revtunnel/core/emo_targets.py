@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, NamedTuple
 
-from revtunnel.core.policy import EmoLimits
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.policy import EmoLimits
 from revtunnel.wire.emo import Emo, EmoCommand
-from revtunnel.wire.errors import RemoteError
 
 __all__ = ["AgentAct", "AgentDo", "AgentSlot", "AgentSlotState", "AgentTable"]
 

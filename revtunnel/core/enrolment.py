@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from revtunnel.core.handshake import Denied
-from revtunnel.core.policy import EnrolmentLimits
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.policy import EnrolmentLimits
+from revtunnel.ground.reasons import GoAway
+from revtunnel.ground.serials import parse_serial
 from revtunnel.wire.enroll import SECRET_SIZE
-from revtunnel.wire.errors import RemoteError
-from revtunnel.wire.reasons import GoAway
-from revtunnel.wire.serials import parse_serial
 
 __all__ = ["Enrolment", "Token", "TokenRow", "TokenStore", "TooManyTokens", "parse_token", "write_token"]
 

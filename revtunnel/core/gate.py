@@ -10,12 +10,12 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 
 from revtunnel.core.handshake import Denied
-from revtunnel.core.networks import network_of
 from revtunnel.core.penalties import Penalties
-from revtunnel.core.policy import PenaltyLimits
 from revtunnel.core.records import Records
-from revtunnel.wire.reasons import GoAway
-from revtunnel.wire.targets import Offer
+from revtunnel.ground.networks import network_of
+from revtunnel.ground.policy import PenaltyLimits
+from revtunnel.ground.reasons import GoAway
+from revtunnel.ground.targets import Offer
 
 __all__ = ["LOOPBACK", "Gate"]
 

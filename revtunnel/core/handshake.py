@@ -28,11 +28,11 @@ from revtunnel.core.hellos import (
     encode_server_hello,
 )
 from revtunnel.core.keys import DUMMY, Verifier, check_device, prove_device, prove_server, verifier_of
-from revtunnel.core.policy import LinkLimits
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.policy import LinkLimits
+from revtunnel.ground.reasons import GoAway
 from revtunnel.wire.commands import VERSION, Command, decode_goaway
-from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.frames import HEADER_SIZE, Frame, encode_frame
-from revtunnel.wire.reasons import GoAway
 
 __all__ = [
     "AgentHandshake",

@@ -7,6 +7,9 @@ Source: wire/link-extension.md "Negotiation"; docs/link-protocol.rst.
 
 from dataclasses import dataclass
 
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.serials import parse_serial
+from revtunnel.ground.targets import Offer, parse_offer
 from revtunnel.wire.commands import (
     MAX_CREDIT,
     VERSION,
@@ -16,10 +19,7 @@ from revtunnel.wire.commands import (
     decode_tlvs,
     encode_tlvs,
 )
-from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.frames import MAX_PAYLOAD, encode_frame
-from revtunnel.wire.serials import parse_serial
-from revtunnel.wire.targets import Offer, parse_offer
 
 __all__ = [
     "NONCE_SIZE",

@@ -22,7 +22,7 @@ from revtunnel.core.free_ports import Counts, FreePorts
 from revtunnel.core.lease_rows import Forgetful, Ledger, revive
 from revtunnel.core.lease_table import LeaseTable
 from revtunnel.core.pools import Lease, Pool, State, Use
-from revtunnel.wire.errors import LocalError
+from revtunnel.ground.errors import LocalError
 
 __all__ = ["LeaseError", "Leases", "NoFreePort", "NotReserved", "PortTaken", "Rules"]
 

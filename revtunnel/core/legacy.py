@@ -17,13 +17,13 @@ from revtunnel.core.channel import LEGACY_NEXT, Channel, Event, State
 from revtunnel.core.liveness import Liveness
 from revtunnel.core.mux import Data, Dial, EndOfFile, Happening, Mux, Opened, Stalled
 from revtunnel.core.numbers import Tally
-from revtunnel.core.policy import LinkLimits
+from revtunnel.ground.errors import LocalError, RemoteError
+from revtunnel.ground.origin import Origin
+from revtunnel.ground.policy import LinkLimits
+from revtunnel.ground.reasons import Ended, GoAway
+from revtunnel.ground.targets import Target
 from revtunnel.wire.commands import MAX_SIZE, Command, decode_connect, encode_connect
-from revtunnel.wire.errors import LocalError, RemoteError
 from revtunnel.wire.frames import Frame, encode_frame
-from revtunnel.wire.origin import Origin
-from revtunnel.wire.reasons import Ended, GoAway
-from revtunnel.wire.targets import Target
 
 __all__ = ["LegacyAgentMux", "LegacyServerMux"]
 

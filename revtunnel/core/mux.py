@@ -12,13 +12,13 @@ from typing import NamedTuple
 from revtunnel.core.channel import Channel
 from revtunnel.core.liveness import Liveness
 from revtunnel.core.numbers import Numbers, Tally
-from revtunnel.core.policy import LinkLimits
 from revtunnel.core.turns import Piece, Turns
-from revtunnel.wire.errors import RemoteError
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.origin import Origin
+from revtunnel.ground.policy import LinkLimits
+from revtunnel.ground.reasons import Ended, GoAway
+from revtunnel.ground.targets import Target
 from revtunnel.wire.frames import Frame
-from revtunnel.wire.origin import Origin
-from revtunnel.wire.reasons import Ended, GoAway
-from revtunnel.wire.targets import Target
 
 __all__ = [
     "Data",

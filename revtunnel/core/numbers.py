@@ -9,7 +9,7 @@ Source: wire/readyagent.md section 5.1; faults.md F5, F9, N23, N24.
 
 from collections import deque
 
-from revtunnel.wire.errors import LocalError, RemoteError
+from revtunnel.ground.errors import LocalError, RemoteError
 
 __all__ = ["Numbers", "Tally"]
 

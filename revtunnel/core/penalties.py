@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from revtunnel.core.networks import Network, address_of, block_of, within
-from revtunnel.core.policy import PenaltyLimits
+from revtunnel.ground.networks import Network, address_of, block_of, within
+from revtunnel.ground.policy import PenaltyLimits
 
 __all__ = ["Penalties", "weight_of"]
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
-from revtunnel.wire.errors import RemoteError
-from revtunnel.wire.serials import parse_serial
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.serials import parse_serial
 
 __all__ = ["Lease", "Pool", "State", "Use", "conflicts", "parse_use"]
 

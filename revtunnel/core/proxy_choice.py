@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
+from revtunnel.ground.targets import parse_endpoint
 from revtunnel.wire.http_connect import Credentials
-from revtunnel.wire.targets import parse_endpoint
 
 __all__ = [
     "DIRECT",
@@ -112,7 +112,7 @@ class Exceptions:
         return hash(self._text)
 
     def cover(self, host: str, port: int) -> bool:
-        """Whether a server is reached without the proxy; ``host`` is canonical, as in wire/targets.py."""
+        """Whether a server is reached without the proxy; ``host`` is canonical, as in ground/targets.py."""
         return any(covers(host, port) for covers in self._covers)
 
 

@@ -7,12 +7,12 @@ Source: faults.md "Per-device authority record", N33; ours for the patterns.
 """
 
 import re
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
-from revtunnel.core.networks import Network, address_of, within
-from revtunnel.wire.targets import Offer, Target, parse_target
+from revtunnel.ground.networks import Network, address_of, within
+from revtunnel.ground.targets import Offer, Target, parse_target
 
 __all__ = ["DEFAULT", "Pattern", "Record", "Records", "parse_pattern"]
 
@@ -96,13 +96,13 @@ class Record:
 
     def row(self) -> dict[str, object]:
         """The record as plain values, for operators; None is any."""
-        day = None if self.expires is None else time.strftime("%Y-%m-%d", time.gmtime(self.expires - 1))
+        last = None if self.expires is None else datetime.fromtimestamp(self.expires - 1, UTC)
         return {
             "ports": None if self.ports is None else [f"{low}-{high}" for low, high in self.ports],
             "targets": None if self.targets is None else [str(pattern) for pattern in self.targets],
             "clients": None if self.clients is None else [str(network) for network in self.clients],
             "channels": self.channels,
-            "expires": day,  # the last day, UTC
+            "expires": None if last is None else last.strftime("%Y-%m-%d"),  # the last day, UTC
         }
 
 

@@ -19,9 +19,13 @@ from revtunnel.core.mux import (
     Opened,
     Wanted,
 )
-from revtunnel.core.policy import LinkLimits
 from revtunnel.core.turns import Piece
 from revtunnel.core.window import CreditPool, ReceiveWindow, SendCredit
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.origin import Origin, decode_origin, encode_origin
+from revtunnel.ground.policy import LinkLimits
+from revtunnel.ground.reasons import Ended, GoAway
+from revtunnel.ground.targets import Target
 from revtunnel.wire.commands import (
     EXACT_SIZE,
     MAX_SIZE,
@@ -38,11 +42,7 @@ from revtunnel.wire.commands import (
     encode_want,
     encode_window,
 )
-from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.frames import Frame, encode_frame
-from revtunnel.wire.origin import Origin, decode_origin, encode_origin
-from revtunnel.wire.reasons import Ended, GoAway
-from revtunnel.wire.targets import Target
 
 __all__ = ["Rt1Mux"]
 

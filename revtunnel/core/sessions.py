@@ -21,8 +21,8 @@ Source: TCXN CCCP, "The /on endpoint" to "The /status endpoint"; wire/cccp.md se
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from revtunnel.core.networks import Address, Network, within
-from revtunnel.wire.errors import LocalError
+from revtunnel.ground.errors import LocalError
+from revtunnel.ground.networks import Address, Network, within
 
 __all__ = ["MAX_TIMEOUT", "MAX_WHITELIST", "Event", "Life", "Manner", "Options", "Session"]
 

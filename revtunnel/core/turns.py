@@ -11,9 +11,9 @@ Source: wire/link-extension.md "Flow control on the link"; the moving quantum is
 from collections import deque
 
 from revtunnel.core.channel import Channel
-from revtunnel.core.policy import LinkLimits
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.policy import LinkLimits
 from revtunnel.wire.commands import Command
-from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.frames import encode_header
 
 __all__ = ["Pace", "Piece", "Turns"]

@@ -12,8 +12,8 @@ consumed:
 Source: wire/link-extension.md "Flow control on the link".
 """
 
+from revtunnel.ground.errors import LocalError, RemoteError
 from revtunnel.wire.commands import MAX_CREDIT
-from revtunnel.wire.errors import LocalError, RemoteError
 
 __all__ = ["CreditPool", "ReceiveWindow", "SendCredit"]
 

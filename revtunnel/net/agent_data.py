@@ -18,8 +18,11 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from revtunnel.core.data_opening import AwaitConnect
-from revtunnel.core.facts import ChannelEnded, ChannelOpened, DataSocketsMissing, Report
-from revtunnel.core.policy import AgentLimits, RelayLimits
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.facts import ChannelEnded, ChannelOpened, DataSocketsMissing, Report
+from revtunnel.ground.policy import AgentLimits, RelayLimits
+from revtunnel.ground.reasons import Ended
+from revtunnel.ground.targets import Target
 from revtunnel.net.data_stream import DEAD, sided
 from revtunnel.net.dialler import Dialler, NotDialled, TargetSocket
 from revtunnel.net.ends import End, said
@@ -27,10 +30,7 @@ from revtunnel.net.framed_end import FramedEnd, prepare
 from revtunnel.net.relay import Relay, reserve
 from revtunnel.net.tcp_info import silence
 from revtunnel.wire.commands import Command, encode_reset, number_of
-from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.frames import encode_frame
-from revtunnel.wire.reasons import Ended
-from revtunnel.wire.targets import Target
 
 __all__ = ["AgentData", "WantingLink"]
 

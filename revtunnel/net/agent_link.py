@@ -13,21 +13,21 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from revtunnel.core.channel import Channel
-from revtunnel.core.facts import ChannelEnded, ChannelOpened, LinkStalled, PeerGlitch, Report
 from revtunnel.core.handshake import AgentHandshake, AgentUp, Dismissed, ServerHello
 from revtunnel.core.legacy import LegacyAgentMux
 from revtunnel.core.mux import Dial, Glitch, GoingAway, Happening, Mux, Over, Stalled, Wanted
-from revtunnel.core.policy import LinkLimits
 from revtunnel.core.rt1 import Rt1Mux
 from revtunnel.core.window import CreditPool
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.facts import ChannelEnded, ChannelOpened, LinkStalled, PeerGlitch, Report
+from revtunnel.ground.policy import LinkLimits
+from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.net.agent_data import AgentData
 from revtunnel.net.dialler import Dialler, NotDialled, TargetSocket
 from revtunnel.net.identity import silent_refusal
 from revtunnel.net.link import LinkProtocol
 from revtunnel.wire.commands import Feature
-from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.frames import Frame
-from revtunnel.wire.reasons import Ended, GoAway
 
 __all__ = ["AgentLink", "TargetSide"]
 

@@ -17,9 +17,9 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort, IReactorTCP
 from twisted.internet.protocol import ServerFactory
 
-from revtunnel.core.facts import ClientRefused, ListenerClosed, ListenerOpened, ListenerRefused, Report
 from revtunnel.core.leases import LeaseError, Leases
 from revtunnel.core.pools import Lease
+from revtunnel.ground.facts import ClientRefused, ListenerClosed, ListenerOpened, ListenerRefused, Report
 from revtunnel.net.clients import ClientFactory, ClientSocket
 from revtunnel.net.headed import Refused
 

@@ -11,10 +11,10 @@ from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import ServerFactory, connectionDone
 from twisted.python.failure import Failure
 
+from revtunnel.ground.origin import Origin, origin_of
+from revtunnel.ground.targets import Target
 from revtunnel.net.addresses import written_address
 from revtunnel.net.streams import ChannelSocket
-from revtunnel.wire.origin import Origin, origin_of
-from revtunnel.wire.targets import Target
 
 __all__ = ["ClientFactory", "ClientSocket"]
 

@@ -24,9 +24,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from service_identity.cryptography import verify_certificate_hostname, verify_certificate_ip_address
 
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.targets import is_literal
 from revtunnel.wire.enroll import DEVICE_URI, device_of
-from revtunnel.wire.errors import RemoteError
-from revtunnel.wire.targets import is_literal
 
 __all__ = [
     "CertificateFiles",

@@ -10,14 +10,14 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 from typing import Protocol as Typing
 
-from revtunnel.core.facts import PeerGlitch, Report
-from revtunnel.core.policy import DataLimits, RelayLimits
 from revtunnel.core.warm_pool import WarmPool
+from revtunnel.ground.facts import PeerGlitch, Report
+from revtunnel.ground.policy import DataLimits, RelayLimits
+from revtunnel.ground.reasons import Ended
 from revtunnel.net.clients import ClientSocket
 from revtunnel.net.data_stream import DataSocket, DataStream
 from revtunnel.net.ends import End
 from revtunnel.wire.commands import number_of
-from revtunnel.wire.reasons import Ended
 
 __all__ = ["DataHub", "DataLink", "DataPool"]
 

@@ -16,15 +16,15 @@ from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall
 
-from revtunnel.core.facts import Report
-from revtunnel.core.policy import DataLimits, RelayLimits
 from revtunnel.core.tickets import Numbering, Tickets
+from revtunnel.ground.facts import Report
+from revtunnel.ground.policy import DataLimits, RelayLimits
+from revtunnel.ground.reasons import Ended
 from revtunnel.net.clients import ClientSocket
 from revtunnel.net.data_pool import DataLink, DataPool
 from revtunnel.net.data_stream import DEAD, DataStream
 from revtunnel.net.ends import End
 from revtunnel.net.relay import reserve
-from revtunnel.wire.reasons import Ended
 
 __all__ = ["DataSockets"]
 

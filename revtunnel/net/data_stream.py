@@ -17,8 +17,11 @@ from typing import Any
 from typing import Protocol as Typing
 
 from revtunnel.core.data_opening import Answer, AwaitAnswer
-from revtunnel.core.facts import ChannelEnded, ChannelOpened, Report
-from revtunnel.core.policy import RelayLimits
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.facts import ChannelEnded, ChannelOpened, Report
+from revtunnel.ground.origin import encode_origin
+from revtunnel.ground.policy import RelayLimits
+from revtunnel.ground.reasons import Ended
 from revtunnel.net.clients import ClientSocket
 from revtunnel.net.ends import End, said
 from revtunnel.net.framed_end import FramedEnd, prepare
@@ -26,10 +29,7 @@ from revtunnel.net.relay import Relay
 from revtunnel.net.running import Running
 from revtunnel.net.tcp_info import silence
 from revtunnel.wire.commands import Command, encode_connect
-from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.frames import encode_frame
-from revtunnel.wire.origin import encode_origin
-from revtunnel.wire.reasons import Ended
 
 __all__ = ["DEAD", "DataSocket", "DataStream", "Keeper", "sided"]
 

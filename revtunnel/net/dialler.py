@@ -32,11 +32,11 @@ from twisted.internet.protocol import ClientFactory, Factory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from revtunnel.core.policy import AgentLimits
+from revtunnel.ground.origin import Origin
+from revtunnel.ground.policy import AgentLimits
+from revtunnel.ground.reasons import Ended
+from revtunnel.ground.targets import Offer, Target
 from revtunnel.net.streams import ChannelSocket
-from revtunnel.wire.origin import Origin
-from revtunnel.wire.reasons import Ended
-from revtunnel.wire.targets import Offer, Target
 
 __all__ = ["Dialler", "Header", "NotDialled", "TargetSocket"]
 

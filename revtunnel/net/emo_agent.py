@@ -1,7 +1,7 @@
 """The agent's end of EMO: a command socket that registers a port, and data sockets opened when it says so.
 
-Rule of this file: the table (core/emo_targets.py) decides, this acts. Nothing on the command socket ever
-waits for a data socket or for the device. Every dial goes through the agent's own list.
+Rule of this file: the table (core/emo_targets.py) decides, this acts. Nothing on the command socket
+ever waits for a data socket or for the device. Every dial goes through the agent's own list.
 
 Source: wire/emo.md sections 1 to 3.
 """
@@ -17,16 +17,16 @@ from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from revtunnel.core.emo_targets import AgentAct, AgentDo, AgentSlot, AgentTable
-from revtunnel.core.facts import ChannelEnded, ChannelOpened, PeerGlitch, Report
-from revtunnel.core.policy import EmoLimits
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.facts import ChannelEnded, ChannelOpened, PeerGlitch, Report
+from revtunnel.ground.policy import EmoLimits
+from revtunnel.ground.reasons import Ended
+from revtunnel.ground.targets import Target
 from revtunnel.net.addresses import written_address
 from revtunnel.net.dialler import Dialler, NotDialled, TargetSocket
 from revtunnel.net.emo_stream import EmoChannel, EmoDataSocket
 from revtunnel.net.link import tune
 from revtunnel.wire.emo import Emo, EmoCommand, EmoDecoder, encode_emo
-from revtunnel.wire.errors import RemoteError
-from revtunnel.wire.reasons import Ended
-from revtunnel.wire.targets import Target
 
 __all__ = ["EmoAgentLink", "EmoRemains"]
 

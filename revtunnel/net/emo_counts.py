@@ -8,7 +8,7 @@ from typing import Any
 from revtunnel.core.channel import Channel
 from revtunnel.core.emo_sockets import DataSocketTable
 from revtunnel.core.turns import Piece
-from revtunnel.wire.reasons import GoAway
+from revtunnel.ground.reasons import GoAway
 
 __all__ = ["EmoCounts"]
 

@@ -12,9 +12,9 @@ from dataclasses import replace
 
 from revtunnel.core.handshake import Denied, ServerUp
 from revtunnel.core.hellos import AgentHello
+from revtunnel.ground.reasons import GoAway
+from revtunnel.ground.targets import Offer, Target
 from revtunnel.net.server_link import ServerLink
-from revtunnel.wire.reasons import GoAway
-from revtunnel.wire.targets import Offer, Target
 
 __all__ = ["ModernLink", "modern_offer"]
 

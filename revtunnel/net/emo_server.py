@@ -1,8 +1,8 @@
 """The server's end of EMO: a connection is a command socket or a data socket, by its first eight bytes.
 
-Rule of this file: the table (core/emo_sockets.py) decides, this acts. A machine is known by the port that is
-reserved for it; a data socket has to come from where its command socket came from. What is refused is refused
-in the wire's one word for it, and nobody else hears of it.
+Rule of this file: the table (core/emo_sockets.py) decides, this acts. A machine is known by the port
+that is reserved for it; a data socket has to come from where its command socket came from. What is refused is
+refused in the wire's one word for it, and nobody else hears of it.
 
 Source: wire/emo.md; faults.md R12 to R17.
 """
@@ -17,17 +17,17 @@ from twisted.python.failure import Failure
 
 from revtunnel.core.channel import Channel
 from revtunnel.core.emo_sockets import Act, DataSocketTable, Do, Slot
-from revtunnel.core.facts import ChannelEnded, ChannelOpened
 from revtunnel.core.handshake import Denied, ServerUp
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.facts import ChannelEnded, ChannelOpened
+from revtunnel.ground.reasons import Ended, GoAway
+from revtunnel.ground.targets import Offer, Target
 from revtunnel.net.emo_counts import EmoCounts
 from revtunnel.net.emo_stream import EmoChannel, EmoDataSocket, EmoDoor
 from revtunnel.net.link import tune
 from revtunnel.net.running import Running
 from revtunnel.net.server_link import ServerLink
 from revtunnel.wire.emo import REFUSED, Emo, EmoCommand, EmoDecoder, encode_emo
-from revtunnel.wire.errors import RemoteError
-from revtunnel.wire.reasons import Ended, GoAway
-from revtunnel.wire.targets import Offer, Target
 
 if TYPE_CHECKING:
     from revtunnel.net.clients import ClientSocket

@@ -17,10 +17,10 @@ from typing import Protocol as Typing
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from zope.interface import implementer
 
-from revtunnel.core.policy import EmoLimits
+from revtunnel.ground.policy import EmoLimits
+from revtunnel.ground.reasons import Ended
 from revtunnel.net.streams import ChannelSocket
 from revtunnel.wire.emo import TERMINATOR, EndFinder
-from revtunnel.wire.reasons import Ended
 
 __all__ = ["EmoChannel", "EmoDataSocket", "EmoDoor", "EmoOwner"]
 

@@ -37,10 +37,10 @@ from twisted.python import log
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from revtunnel.ground.errors import LocalError
 from revtunnel.net.addresses import address_of
 from revtunnel.net.ends import RECORD, End, TlsEnd, said
 from revtunnel.net.outgoing import TURN, Outgoing
-from revtunnel.wire.errors import LocalError
 
 __all__ = ["EndTransport"]
 

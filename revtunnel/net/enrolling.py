@@ -19,14 +19,14 @@ from twisted.internet.defer import Deferred
 
 from revtunnel.core.handshake import Dismissed
 from revtunnel.core.proxy_choice import ProxyChoice
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.targets import is_literal
 from revtunnel.net.ends import End
 from revtunnel.net.http_proxy import open_way
 from revtunnel.net.stages import client_tls, read_some, write_all
 from revtunnel.wire.commands import Command, decode_goaway
 from revtunnel.wire.enroll import MAX_CERTIFICATE, decode_certificate
-from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.frames import Frame, FrameDecoder, encode_frame
-from revtunnel.wire.targets import is_literal
 
 __all__ = ["ask", "find_authority"]
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from twisted.python.failure import Failure
 
+from revtunnel.ground.errors import RemoteError
 from revtunnel.net.ends import RECORD, End, said
-from revtunnel.wire.errors import RemoteError
 
 __all__ = ["FramedEnd", "prepare"]
 

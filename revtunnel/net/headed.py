@@ -19,11 +19,11 @@ from twisted.python import log
 from twisted.python.failure import Failure
 
 from revtunnel.core.senders import HeaderRules
+from revtunnel.ground.errors import RemoteError
 from revtunnel.net.addresses import address_of, place
 from revtunnel.net.end_transport import EndTransport
 from revtunnel.net.ends import End, said
 from revtunnel.net.heads import HeadEnded, read_head
-from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.proxy_header import ProxyHeader
 
 __all__ = ["HeaderDesk", "Refused"]

@@ -16,10 +16,10 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from revtunnel.core.proxy_choice import Proxy, ProxyChoice
+from revtunnel.ground.errors import RemoteError
 from revtunnel.net.ends import End, said
 from revtunnel.net.heads import read_head
 from revtunnel.net.stages import Stage, open_end, write_all
-from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.http_connect import decode_answer, encode_request
 
 __all__ = ["ProxyError", "open_way", "proxy_stage"]

@@ -24,6 +24,7 @@ from cryptography import x509
 from OpenSSL import SSL
 from OpenSSL.crypto import X509, X509StoreFlags
 
+from revtunnel.ground.targets import is_literal
 from revtunnel.net.credentials import (
     CertificateFiles,
     CertificateRefused,
@@ -36,7 +37,6 @@ from revtunnel.net.credentials import (
     judge_server,
     read_credentials,
 )
-from revtunnel.wire.targets import is_literal
 
 __all__ = ["ALPN", "Guard", "Identity", "TlsRules", "never_revoked", "silent_refusal", "tls_fault"]
 

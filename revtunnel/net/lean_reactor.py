@@ -40,11 +40,11 @@ from twisted.python import log
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer, providedBy
 
-from revtunnel.core.facts import NoDescriptors, Report
+from revtunnel.ground.facts import NoDescriptors, Report
+from revtunnel.ground.targets import is_literal
 from revtunnel.net.addresses import address_of, place, socket_address
 from revtunnel.net.end_transport import EndTransport
 from revtunnel.net.ends import PlainEnd, tune
-from revtunnel.wire.targets import is_literal
 
 __all__ = ["LeanReactor"]
 

@@ -19,15 +19,15 @@ from zope.interface import implementer
 
 from revtunnel.core.channel import Channel, State
 from revtunnel.core.mux import Data, EndOfFile, Happening, Mux, Over
-from revtunnel.core.policy import LinkLimits
 from revtunnel.core.turns import Pace
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.policy import LinkLimits
+from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.net.addresses import written_address
 from revtunnel.net.end_transport import EndTransport
 from revtunnel.net.streams import IStream
 from revtunnel.net.tcp_info import silence
-from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.frames import FrameDecoder
-from revtunnel.wire.reasons import Ended, GoAway
 
 __all__ = ["USER_TIMEOUT", "LinkProtocol", "tune"]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from twisted.internet.protocol import Protocol
 
-from revtunnel.core.facts import ChannelEnded, Fact
+from revtunnel.ground.facts import ChannelEnded, Fact
 from revtunnel.net.clients import ClientSocket
 from revtunnel.net.proxies import Proxy
 from revtunnel.net.switchboard import Switchboard

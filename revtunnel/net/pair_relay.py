@@ -11,10 +11,10 @@ Source: wire/cccp.md section 2 ("non-persistent close", "two devices, one serial
 from collections.abc import Callable
 from typing import Any
 
-from revtunnel.core.policy import RelayLimits
+from revtunnel.ground.policy import RelayLimits
+from revtunnel.ground.reasons import Ended
 from revtunnel.net.ends import End, said
 from revtunnel.net.relay import Relay
-from revtunnel.wire.reasons import Ended
 
 __all__ = ["PairRelay"]
 

@@ -1,8 +1,8 @@
 """Proxy sessions and the devices they are for: who waits where, who is joined, what ends with what.
 
-Rule of this file: the table (core/sessions.py) decides, this acts. A device that is registered and has no
-session is parked: read, and thrown away. Every end is in one place at a time: with a LoneEnd, in a PairRelay,
-or sent away (``part_from``); and a session that ended holds nothing.
+Rule of this file: the table (core/sessions.py) decides, this acts. A device that is registered and
+has no session is parked: read, and thrown away. Every end is in one place at a time: with a LoneEnd, in a
+PairRelay, or sent away (``part_from``); and a session that ended holds nothing.
 
 A device whose link is of another wire (``linked``) brings its streams by that link; see linked_devices.py.
 
@@ -26,18 +26,18 @@ from revtunnel.core.cccp_facts import (
     RegistrationRefused,
 )
 from revtunnel.core.devices import Registry, TwoHolders
-from revtunnel.core.facts import ClientRefused, Report
 from revtunnel.core.handshake import Denied
-from revtunnel.core.networks import address_of
-from revtunnel.core.policy import CccpLimits, RelayLimits, ServerLimits
 from revtunnel.core.sessions import Event, Life, Manner, Options, Session
+from revtunnel.ground.facts import ClientRefused, Report
+from revtunnel.ground.networks import address_of
+from revtunnel.ground.policy import CccpLimits, RelayLimits, ServerLimits
+from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.net.ends import End
 from revtunnel.net.lone_end import LoneEnd, part_from
 from revtunnel.net.pair_relay import PairRelay
 from revtunnel.net.proxy_ports import TARGET, ProxyPort, ProxyPorts
 from revtunnel.net.registered_devices import Arrival, Project
 from revtunnel.net.tls_stages import TlsDoor
-from revtunnel.wire.reasons import Ended, GoAway
 
 __all__ = ["Device", "Linked", "Proxies", "Proxy", "Store"]
 

@@ -14,9 +14,9 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Protocol, ServerFactory
 
-from revtunnel.core.facts import ListenerClosed, ListenerOpened, Report
 from revtunnel.core.leases import LeaseError, Leases
 from revtunnel.core.pools import Lease
+from revtunnel.ground.facts import ListenerClosed, ListenerOpened, Report
 from revtunnel.net.addresses import place, written_address
 
 __all__ = ["TARGET", "NoPort", "ProxyPort", "ProxyPorts"]

@@ -19,16 +19,16 @@ from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.python.failure import Failure
 
 from revtunnel.core.cccp_facts import RegistrationRefused
-from revtunnel.core.facts import Report
 from revtunnel.core.gate import Gate
-from revtunnel.core.policy import CccpLimits
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.facts import Report
+from revtunnel.ground.policy import CccpLimits
 from revtunnel.net.addresses import written_address
 from revtunnel.net.end_transport import EndTransport
 from revtunnel.net.ends import End
 from revtunnel.net.identity import Identity
 from revtunnel.net.lone_end import WithoutLf
 from revtunnel.net.tls_stages import Secured, TlsDesk, TlsDoor
-from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.registration import RegistrationDecoder
 
 __all__ = ["Arrival", "DeviceDesk", "Project"]

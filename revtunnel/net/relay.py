@@ -36,9 +36,9 @@ from twisted.internet.interfaces import IDelayedCall, IReadWriteDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from revtunnel.core.policy import RelayLimits
+from revtunnel.ground.policy import RelayLimits
+from revtunnel.ground.reasons import Ended
 from revtunnel.net.ends import RECORD, End, said
-from revtunnel.wire.reasons import Ended
 
 __all__ = ["Relay", "reserve"]
 

@@ -1,7 +1,7 @@
 """The two CAMEO relays: the responder relay on one port, the publisher relay between two.
 
-Both only listen. What goes where is decided in core/cameo_responders.py and core/cameo_publications.py; here
-the decisions meet the connections.
+Both only listen. What goes where is decided in core/cameo_responders.py and
+core/cameo_publications.py; here the decisions meet the connections.
 
 Source: wire/cameo.md sections 1, 2 and 5; house.md (relays.py).
 """
@@ -19,11 +19,11 @@ from revtunnel.core.cameo_facts import MessagesDropped, PeerJoined, shown
 from revtunnel.core.cameo_peers import Peer
 from revtunnel.core.cameo_publications import Publications
 from revtunnel.core.cameo_responders import Responders
-from revtunnel.core.facts import Fact, Report
-from revtunnel.core.policy import CameoLimits
 from revtunnel.core.window import CreditPool
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.facts import Fact, Report
+from revtunnel.ground.policy import CameoLimits
 from revtunnel.net.zmtp_peer import Ear, NameNotAllowed, ZmtpPeer
-from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.zmtp import encode_ready
 from revtunnel.wire.zmtp_messages import Message
 

@@ -19,14 +19,17 @@ from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.python.failure import Failure
 
 from revtunnel.core.channel import Channel
-from revtunnel.core.facts import ChannelEnded, ChannelOpened, LinkStalled, PeerGlitch, Report
 from revtunnel.core.handshake import Denied, ListenerRules, ServerHandshake, ServerHello, ServerUp
 from revtunnel.core.keys import Verifier
 from revtunnel.core.legacy import LegacyServerMux
 from revtunnel.core.mux import Glitch, GoingAway, Happening, Mux, Opened, Over, Stalled
-from revtunnel.core.policy import LinkLimits
 from revtunnel.core.rt1 import Rt1Mux
 from revtunnel.core.window import CreditPool
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.facts import ChannelEnded, ChannelOpened, LinkStalled, PeerGlitch, Report
+from revtunnel.ground.policy import LinkLimits
+from revtunnel.ground.reasons import Ended, GoAway
+from revtunnel.ground.targets import Offer, Target
 from revtunnel.net.addresses import written_address
 from revtunnel.net.credentials import PeerCertificate
 from revtunnel.net.data_pool import DataPool
@@ -38,10 +41,7 @@ from revtunnel.net.running import Running, of_link
 from revtunnel.net.tls_stages import Secured, TlsFailed
 from revtunnel.wire.commands import TICKET_SIZE, Command, Feature, encode_goaway
 from revtunnel.wire.enroll import MAX_ENROLL
-from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.frames import Frame, encode_frame
-from revtunnel.wire.reasons import Ended, GoAway
-from revtunnel.wire.targets import Offer, Target
 
 if TYPE_CHECKING:
     from revtunnel.net.clients import ClientSocket

@@ -32,9 +32,9 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from revtunnel.ground.targets import is_literal
 from revtunnel.net.addresses import place, socket_address
 from revtunnel.net.ends import RECORD, End, PlainEnd, TlsEnd, tune
-from revtunnel.wire.targets import is_literal
 
 __all__ = [
     "Stage",

@@ -35,9 +35,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from revtunnel.core.channel import Channel
+from revtunnel.ground.reasons import Ended
 from revtunnel.net.ends import End
 from revtunnel.wire.frames import HEADER_SIZE
-from revtunnel.wire.reasons import Ended
 
 __all__ = ["ChannelSocket", "IStream", "Link"]
 

@@ -15,7 +15,13 @@ from twisted.internet.interfaces import IReactorTCP, IReactorTime
 from twisted.internet.protocol import Protocol
 
 from revtunnel.core.devices import Registry, TwoHolders
-from revtunnel.core.facts import (
+from revtunnel.core.gate import Gate
+from revtunnel.core.handshake import Denied, ServerUp
+from revtunnel.core.keys import Verifier
+from revtunnel.core.records import Records
+from revtunnel.core.window import CreditPool
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.facts import (
     ChannelEnded,
     ClientRefused,
     Fact,
@@ -26,12 +32,9 @@ from revtunnel.core.facts import (
     PeerGlitch,
     Report,
 )
-from revtunnel.core.gate import Gate
-from revtunnel.core.handshake import Denied, ServerUp
-from revtunnel.core.keys import Verifier
-from revtunnel.core.policy import DataLimits, ServerLimits
-from revtunnel.core.records import Records
-from revtunnel.core.window import CreditPool
+from revtunnel.ground.policy import DataLimits, ServerLimits
+from revtunnel.ground.reasons import Ended, GoAway
+from revtunnel.ground.targets import Offer, Target
 from revtunnel.net.client_ports import ClientPorts
 from revtunnel.net.clients import ClientFactory, ClientSocket
 from revtunnel.net.data_sockets import DataSockets
@@ -43,9 +46,6 @@ from revtunnel.net.identity import Identity
 from revtunnel.net.running import Running
 from revtunnel.net.server_link import AgentListener, ServerLink, ServerLinkFactory
 from revtunnel.net.tls_stages import Secured, TlsDesk, TlsDoor
-from revtunnel.wire.errors import RemoteError
-from revtunnel.wire.reasons import Ended, GoAway
-from revtunnel.wire.targets import Offer, Target
 
 __all__ = ["Switchboard"]
 

@@ -15,11 +15,11 @@ from twisted.internet.protocol import ClientFactory
 from twisted.python.failure import Failure
 
 from revtunnel.core.backoff import Backoff
-from revtunnel.core.facts import LinkDown, LinkUp, Report, ServerState
-from revtunnel.core.policy import AgentLimits
+from revtunnel.ground.facts import LinkDown, LinkUp, Report, ServerState
+from revtunnel.ground.policy import AgentLimits
+from revtunnel.ground.targets import is_literal
 from revtunnel.net.agent_link import AgentLink
 from revtunnel.net.ends import said
-from revtunnel.wire.targets import is_literal
 
 __all__ = ["Uplink"]
 

@@ -23,13 +23,13 @@ from revtunnel.core.cameo_admission import Admission, Door
 from revtunnel.core.cameo_facts import PeerLeft, PeerRefused, shown
 from revtunnel.core.cameo_outbox import Outbox, Piece
 from revtunnel.core.cameo_peers import Peer, Unfit, read_ready
-from revtunnel.core.facts import Report
-from revtunnel.core.policy import CameoLimits
 from revtunnel.core.window import CreditPool
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.facts import Report
+from revtunnel.ground.policy import CameoLimits
 from revtunnel.net.addresses import written_address
 from revtunnel.net.end_transport import EndTransport
 from revtunnel.net.streams import IStream
-from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.zmtp import (
     GREETING,
     check_greeting,

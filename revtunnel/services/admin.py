@@ -33,7 +33,7 @@ from twisted.protocols import amp
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from revtunnel.core.facts import Fact
+from revtunnel.ground.facts import Fact
 from revtunnel.net.streams import IStream
 from revtunnel.services.admin_commands import COMMANDS, FactSeen, Role, in_json
 from revtunnel.services.admin_desk import Desk

@@ -16,10 +16,10 @@ from twisted.internet.defer import Deferred
 
 from revtunnel import __version__
 from revtunnel.core.emo_choice import EmoChoice
-from revtunnel.core.facts import ServerState, SettingsReloaded
 from revtunnel.core.handshake import AgentHandshake, AgentHello
 from revtunnel.core.keys import parse_key
 from revtunnel.core.window import CreditPool
+from revtunnel.ground.facts import ServerState, SettingsReloaded
 from revtunnel.net.agent_data import AgentData
 from revtunnel.net.agent_link import AgentLink
 from revtunnel.net.approach import Approach, Way

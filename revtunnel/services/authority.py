@@ -30,8 +30,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from revtunnel.ground.errors import RemoteError
 from revtunnel.wire.enroll import device_of, device_uri
-from revtunnel.wire.errors import RemoteError
 
 __all__ = [
     "Authority",

@@ -8,7 +8,7 @@ Source: docs/admin.rst; ours.
 import os
 from dataclasses import dataclass, fields
 
-from revtunnel.core.policy import EnrolmentLimits
+from revtunnel.ground.policy import EnrolmentLimits
 from revtunnel.services.inifile import Table
 
 __all__ = ["AuthoritySettings", "authority_settings"]

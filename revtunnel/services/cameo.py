@@ -11,7 +11,7 @@ from typing import Any
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred, DeferredList
 
-from revtunnel.core.facts import ServerState
+from revtunnel.ground.facts import ServerState
 from revtunnel.services.cameo_operator import CameoOperator
 from revtunnel.services.cameo_options import CameoOptions as Options
 from revtunnel.services.cameo_settings import CameoSettings, cameo_changes

@@ -119,7 +119,7 @@ def _log(name: str, settings: Any, reporter: Any) -> None:
 
     from twisted.logger import globalLogBeginner
 
-    from revtunnel.core.facts import ServerState
+    from revtunnel.ground.facts import ServerState
     from revtunnel.services.logs import LineObserver
     from revtunnel.services.sink import Sink
     from revtunnel.services.syslog_sink import SyslogSink

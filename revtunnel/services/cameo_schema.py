@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from revtunnel.core.policy import KIB, MIB, CameoLimits
+from revtunnel.ground.policy import KIB, MIB, CameoLimits
 from revtunnel.services.schema_keys import LOG, Key, Section, limit_key
 from revtunnel.services.values import (
     GIB,

@@ -9,8 +9,8 @@ from typing import Any
 
 from revtunnel.core.cameo_admission import Door
 from revtunnel.core.cameo_requests import READ_ONLY
-from revtunnel.core.policy import CameoLimits
 from revtunnel.core.senders import Network
+from revtunnel.ground.policy import CameoLimits
 from revtunnel.services.inifile import SECTION_OF, Name, SettingsError, Surroundings, Table, read_files
 from revtunnel.services.sections import (
     AdminSettings,

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from revtunnel.core.cameo_admission import Admission, Door
-from revtunnel.core.facts import Report
 from revtunnel.core.window import CreditPool
+from revtunnel.ground.facts import Report
 from revtunnel.net.lean_reactor import LeanReactor
 from revtunnel.net.relays import PublisherRelay, Relay, RelayPort, ResponderRelay
 from revtunnel.services.cameo_settings import CameoSettings

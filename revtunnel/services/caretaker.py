@@ -13,9 +13,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from revtunnel import __version__
-from revtunnel.core.facts import Fact
 from revtunnel.core.leases import Leases
 from revtunnel.core.pools import Lease
+from revtunnel.ground.facts import Fact
 from revtunnel.services.refusals import Busy, Conflict, Invalid
 from revtunnel.services.reporting import Reporter
 

@@ -12,10 +12,10 @@ from typing import Any
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred
 
-from revtunnel.core.facts import ServerState
 from revtunnel.core.gate import Gate
 from revtunnel.core.leases import Leases
 from revtunnel.core.pools import Lease
+from revtunnel.ground.facts import ServerState
 from revtunnel.net.lean_reactor import LeanReactor
 from revtunnel.services.caretaker import PAGE, Caretaker, Row
 from revtunnel.services.cccp_options import CccpOptions as Options

@@ -3,8 +3,9 @@
 import re
 from functools import partial
 
-from revtunnel.core.policy import CccpLimits
 from revtunnel.core.sessions import MAX_TIMEOUT
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.policy import CccpLimits
 from revtunnel.services.schema_keys import LOG, Key, Section, limit_key
 from revtunnel.services.values import (
     Kind,
@@ -20,7 +21,6 @@ from revtunnel.services.values import (
     word,
     yes_no,
 )
-from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.registration import parse_registered
 
 __all__ = ["CCCP_SECTIONS"]

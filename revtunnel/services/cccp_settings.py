@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from revtunnel.core.policy import CccpLimits
 from revtunnel.core.pools import Pool
+from revtunnel.ground.policy import CccpLimits
 from revtunnel.net.credentials import private_file_fault
 from revtunnel.net.registered_devices import Project
 from revtunnel.services.http_door import DoorRules

@@ -10,9 +10,9 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from revtunnel.core.cccp_facts import ProxyEnded
-from revtunnel.core.facts import Fact, LinkDown, LinkUp, Report
 from revtunnel.core.gate import Gate
 from revtunnel.core.leases import Leases
+from revtunnel.ground.facts import Fact, LinkDown, LinkUp, Report
 from revtunnel.net.credentials import FaultyFiles
 from revtunnel.net.identity import Identity
 from revtunnel.net.proxies import Linked, Proxies

@@ -10,8 +10,8 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from revtunnel.core.networks import network_of
 from revtunnel.core.sessions import Options
+from revtunnel.ground.networks import network_of
 from revtunnel.net.proxies import Proxy
 from revtunnel.services.ledger import SqliteLedger
 

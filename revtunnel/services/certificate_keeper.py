@@ -19,7 +19,8 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
-from revtunnel.core.facts import CertificateFailed, CertificateIssued, Report
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.facts import CertificateFailed, CertificateIssued, Report
 from revtunnel.net.addresses import place
 from revtunnel.net.credentials import device_serial
 from revtunnel.net.ends import End, said
@@ -34,7 +35,6 @@ from revtunnel.services.authority import (
     pin_of,
 )
 from revtunnel.wire.enroll import encode_enroll
-from revtunnel.wire.errors import RemoteError
 
 __all__ = ["CertificateKeeper", "get_certificate", "words_of"]
 

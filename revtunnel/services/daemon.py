@@ -11,7 +11,7 @@ from typing import Any
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, succeed
 
-from revtunnel.core.facts import SettingsReloaded
+from revtunnel.ground.facts import SettingsReloaded
 from revtunnel.services.admin import AdminService
 from revtunnel.services.caretaker import Caretaker, Row
 from revtunnel.services.process import ExitStatus, SignalService

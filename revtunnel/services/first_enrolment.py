@@ -18,8 +18,9 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from revtunnel.core.backoff import Backoff
-from revtunnel.core.facts import CertificateFailed, CertificateIssued, ServerState
 from revtunnel.core.handshake import Dismissed
+from revtunnel.ground.facts import CertificateFailed, CertificateIssued, ServerState
+from revtunnel.ground.reasons import GoAway
 from revtunnel.net.addresses import place
 from revtunnel.net.approach import Approach, Way
 from revtunnel.net.credentials import CertificateFiles, Side
@@ -33,7 +34,6 @@ from revtunnel.services.options import AgentOptions
 from revtunnel.services.process import ExitStatus, SignalService
 from revtunnel.services.reporting import Reporter
 from revtunnel.services.systemd import Notifier, NotifyService
-from revtunnel.wire.reasons import GoAway
 
 __all__ = ["FirstEnrolment"]
 

@@ -26,15 +26,15 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import http, resource, server
 
-from revtunnel.core.networks import Network, network_of
-from revtunnel.core.policy import CccpLimits
 from revtunnel.core.sessions import MAX_TIMEOUT, MAX_WHITELIST, Options
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.networks import Network, network_of
+from revtunnel.ground.policy import CccpLimits
+from revtunnel.ground.targets import is_literal
 from revtunnel.services.openapi import describe_api
 from revtunnel.services.proxy_operator import CallerFailed, DeviceAbsent, NoPorts, OnCall, ProxyOperator
 from revtunnel.services.refusals import Busy, Invalid, NotFound
-from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.registration import parse_registered
-from revtunnel.wire.targets import is_literal
 
 __all__ = ["DoorRules", "HttpDoor"]
 

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from revtunnel.core.policy import MIB
+from revtunnel.ground.policy import MIB
 from revtunnel.services.schema import SECTIONS, Key, Section, find
 
 __all__ = [

@@ -15,8 +15,9 @@ from typing import Any
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from revtunnel.core.enrolment import Enrolment, Token, TooManyTokens, write_token
-from revtunnel.core.facts import CertificateIssued, Report, TokenGiven
-from revtunnel.core.policy import EnrolmentLimits
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.facts import CertificateIssued, Report, TokenGiven
+from revtunnel.ground.policy import EnrolmentLimits
 from revtunnel.services.authority import (
     Authority,
     Request,
@@ -29,7 +30,6 @@ from revtunnel.services.authority_files import AuthorityDirectory, row_of
 from revtunnel.services.certificate_book import DEVICE, SERVER, CertificateBook, CertificateRow
 from revtunnel.services.refusals import Busy, Conflict, Invalid, NotFound
 from revtunnel.wire.enroll import SECRET_SIZE, decode_enroll, encode_certificate
-from revtunnel.wire.errors import RemoteError
 
 __all__ = ["Issuer"]
 

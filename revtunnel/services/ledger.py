@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 
 from revtunnel.core.lease_rows import Row
 from revtunnel.core.pools import MAX_PORT, State
+from revtunnel.ground.errors import LocalError
 from revtunnel.services.state_file import BUSY, LedgerError, StateFile
-from revtunnel.wire.errors import LocalError
 
 __all__ = ["FILE_NAME", "KEY_SIZE", "DeviceKey", "LedgerError", "SqliteLedger", "open_ledger"]
 

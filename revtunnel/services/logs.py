@@ -29,9 +29,9 @@ from typing import Any
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent
 from zope.interface import implementer
 
+from revtunnel.ground.errors import RemoteError
 from revtunnel.services.flood import Flood
 from revtunnel.services.sink import Sink
-from revtunnel.wire.errors import RemoteError
 
 __all__ = ["LineObserver", "format_json", "format_text", "level_named", "record"]
 

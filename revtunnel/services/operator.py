@@ -15,9 +15,11 @@ from typing import Any
 from twisted.internet.interfaces import IReactorTime
 
 from revtunnel.core.devices import Device
-from revtunnel.core.facts import DeviceEnrolled, DeviceRevoked, RevocationLifted
 from revtunnel.core.keys import new_key, parse_key, verifier_of
 from revtunnel.core.leases import Leases
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.facts import DeviceEnrolled, DeviceRevoked, RevocationLifted
+from revtunnel.ground.serials import parse_serial
 from revtunnel.net.running import Running
 from revtunnel.net.server_link import ServerLink
 from revtunnel.net.switchboard import Switchboard
@@ -26,8 +28,6 @@ from revtunnel.services.issuer import Issuer, written
 from revtunnel.services.ledger import SqliteLedger
 from revtunnel.services.refusals import Conflict, Invalid, NotFound
 from revtunnel.services.reporting import Reporter
-from revtunnel.wire.errors import RemoteError
-from revtunnel.wire.serials import parse_serial
 
 __all__ = ["PAGE", "Operator", "Row"]
 

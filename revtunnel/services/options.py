@@ -17,6 +17,7 @@ from twisted.python import usage
 
 import revtunnel
 from revtunnel.core.enrolment import Token, parse_token
+from revtunnel.ground.targets import parse_offer
 from revtunnel.services.agent_files import AgentFiles
 from revtunnel.services.schema import find
 from revtunnel.services.settings import (
@@ -31,7 +32,6 @@ from revtunnel.services.settings import (
     load_server,
 )
 from revtunnel.services.tls_settings import agent_rules, listener_rules, speaks_tls, tls_lines
-from revtunnel.wire.targets import parse_offer
 
 __all__ = ["AgentOptions", "DaemonOptions", "ServerOptions", "describe", "written"]
 

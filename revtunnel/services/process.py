@@ -32,9 +32,9 @@ from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from revtunnel.ground.errors import LocalError
 from revtunnel.net.reactor_turn import shorten_turns
 from revtunnel.services.systemd import Notifier
-from revtunnel.wire.errors import LocalError
 
 __all__ = ["ExitStatus", "SignalService", "prepare_reactor"]
 

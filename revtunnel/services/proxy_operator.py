@@ -14,8 +14,8 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from revtunnel.core.policy import CccpLimits
 from revtunnel.core.sessions import Options
+from revtunnel.ground.policy import CccpLimits
 from revtunnel.net.proxies import Proxies, Proxy
 from revtunnel.net.proxy_ports import NoPort
 from revtunnel.net.registered_devices import Project

@@ -19,12 +19,12 @@ from revtunnel.core.proxy_choice import (
     parse_credentials,
 )
 from revtunnel.core.senders import Network
+from revtunnel.ground.origin import Origin
+from revtunnel.ground.targets import Offer, Target
 from revtunnel.net.credentials import private_file_fault
 from revtunnel.services.inifile import Table
 from revtunnel.wire.http_connect import Credentials
-from revtunnel.wire.origin import Origin
 from revtunnel.wire.proxy_header import encode_header_v1, encode_header_v2
-from revtunnel.wire.targets import Offer, Target
 
 __all__ = ["Senders", "agent_proxy", "check_headers", "check_senders", "headers_of"]
 

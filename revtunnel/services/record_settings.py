@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 from typing import Protocol as Typing
 
-from revtunnel.core.networks import Network
 from revtunnel.core.records import DEFAULT, Pattern, Record, Records
+from revtunnel.ground.networks import Network
 from revtunnel.services.inifile import SECTION_OF, Table
 from revtunnel.services.tls_settings import is_loopback
 

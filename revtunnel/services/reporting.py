@@ -1,13 +1,13 @@
 """Where facts go: one log line each, and to whoever watches.
 
-A watcher that is slow is cut by its own door, not here. Source: core/facts.py.
+A watcher that is slow is cut by its own door, not here. Source: ground/facts.py.
 """
 
 from collections.abc import Callable
 
 from twisted.logger import Logger, LogLevel
 
-from revtunnel.core.facts import Fact, Severity
+from revtunnel.ground.facts import Fact, Severity
 
 __all__ = ["Reporter"]
 

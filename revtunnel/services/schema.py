@@ -7,7 +7,7 @@ itself; the shipped file, its manual page and its page in docs/ are printed from
     python -m revtunnel.services.schema --man > man/revtunnel.ini.5
     python -m revtunnel.services.schema --rst > docs/settings.rst
 
-A key whose ``part`` is a dataclass of core/policy.py takes its default from there.
+A key whose ``part`` is a dataclass of ground/policy.py takes its default from there.
 Source: twisted.md section 7; faults.md C5, "Bind defaults"; ours for the rest.
 """
 
@@ -16,7 +16,7 @@ import sys
 import textwrap
 from functools import partial
 
-from revtunnel.core.policy import (
+from revtunnel.ground.policy import (
     KIB,
     MIB,
     AgentLimits,
@@ -27,6 +27,7 @@ from revtunnel.core.policy import (
     RelayLimits,
     ServerLimits,
 )
+from revtunnel.ground.targets import parse_offer
 from revtunnel.services.cameo_schema import CAMEO_SECTIONS
 from revtunnel.services.cccp_schema import CCCP_SECTIONS
 from revtunnel.services.record_schema import CLIENTS, RECORD_SECTIONS
@@ -57,7 +58,6 @@ from revtunnel.services.values import (
     word,
     yes_no,
 )
-from revtunnel.wire.targets import parse_offer
 
 __all__ = ["FIXED", "SECTIONS", "Key", "Section", "as_ini", "as_man", "as_rst", "find"]
 

@@ -17,7 +17,7 @@ class Key:
     default: str  # as it is written in a file
     text: str
     live: bool = False  # SIGHUP applies it; else it needs a restart
-    part: type | None = None  # the dataclass of core/policy.py it is a field of
+    part: type | None = None  # the dataclass of ground/policy.py it is a field of
 
     @property
     def value(self) -> Any:
@@ -48,7 +48,7 @@ class Section:
 
 
 def limit_key(part: type, name: str, kind: Kind, text: str, live: bool = True) -> Key:
-    """A key that is a field of a dataclass of core/policy.py."""
+    """A key that is a field of a dataclass of ground/policy.py."""
     return Key(name, kind, kind.show(getattr(part(), name)), text, live, part)
 
 

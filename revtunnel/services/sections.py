@@ -1,4 +1,4 @@
-"""What all daemons' settings share: parts of core/policy.py, named sections, the admin door, what changed.
+"""What all daemons' settings share: parts of ground/policy.py, named sections, the admin door, what changed.
 
 Rule of this file: it is imported by the programs that have to listen at once, so it imports little.
 """
@@ -62,7 +62,7 @@ def check_people(table: Table) -> None:
 
 
 def part_of(table: Table, part: type) -> Any:
-    """A dataclass of core/policy.py out of the keys that fill it."""
+    """A dataclass of ground/policy.py out of the keys that fill it."""
     keys = {key.name: section.name for section in SECTIONS for key in section.keys if key.part is part}
     return part(**{key: table.get(section, key) for key, section in keys.items()})
 

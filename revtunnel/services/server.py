@@ -16,15 +16,15 @@ from twisted.application.service import IService
 from twisted.internet.defer import Deferred
 
 from revtunnel import __version__
-from revtunnel.core.facts import LinkRefused, ServerState
 from revtunnel.core.gate import Gate
 from revtunnel.core.handshake import ListenerRules, ServerHello
 from revtunnel.core.keys import DUMMY, Verifier
 from revtunnel.core.leases import Leases
 from revtunnel.core.penalties import Penalties
-from revtunnel.core.policy import ServerLimits
 from revtunnel.core.pools import Pool, Use
 from revtunnel.core.senders import HeaderRules, header_rules
+from revtunnel.ground.facts import LinkRefused, ServerState
+from revtunnel.ground.policy import ServerLimits
 from revtunnel.net.client_ports import ClientPorts
 from revtunnel.net.emo_stream import EmoDoor
 from revtunnel.net.headed import HeaderDesk, Refused

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
-from revtunnel.core.policy import (
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.policy import (
     AgentLimits,
     DataLimits,
     EmoLimits,
@@ -21,6 +22,7 @@ from revtunnel.core.policy import (
     RelayLimits,
     ServerLimits,
 )
+from revtunnel.ground.serials import parse_serial
 from revtunnel.net.credentials import private_file_fault
 from revtunnel.services.agent_files import with_kept_files
 from revtunnel.services.authority_settings import authority_settings
@@ -58,8 +60,6 @@ from revtunnel.services.tls_settings import (
     AgentTls,
     check_agent_tls,
 )
-from revtunnel.wire.errors import RemoteError
-from revtunnel.wire.serials import parse_serial
 
 __all__ = [
     "DEFAULT_PATH",

@@ -7,7 +7,9 @@ Source: twisted.md section 7; ours.
 
 from dataclasses import dataclass
 
-from revtunnel.core.policy import (
+from revtunnel.core.proxy_choice import ProxyChoice
+from revtunnel.core.senders import Network
+from revtunnel.ground.policy import (
     AgentLimits,
     DataLimits,
     EmoLimits,
@@ -16,8 +18,7 @@ from revtunnel.core.policy import (
     RelayLimits,
     ServerLimits,
 )
-from revtunnel.core.proxy_choice import ProxyChoice
-from revtunnel.core.senders import Network
+from revtunnel.ground.targets import Offer
 from revtunnel.services.authority_settings import AuthoritySettings
 from revtunnel.services.cccp_settings import CccpPart
 from revtunnel.services.record_settings import DeviceSettings
@@ -29,7 +30,6 @@ from revtunnel.services.tls_settings import (
     ListenerTls,
 )
 from revtunnel.services.values import PortMapping
-from revtunnel.wire.targets import Offer
 
 __all__ = ["AgentSettings", "ListenerSettings", "PoolSettings", "Reservation", "ServerSettings"]
 

@@ -20,7 +20,7 @@ from twisted.web.client import Agent, FileBodyProducer, readBody
 from twisted.web.http_headers import Headers
 
 from revtunnel.core.cccp_facts import WakeEnded
-from revtunnel.core.facts import Report
+from revtunnel.ground.facts import Report
 
 __all__ = ["WakeDriver", "WakeFailed", "WakeRules"]
 

@@ -25,17 +25,17 @@ byte  name         direction  payload                        channel byte
 ====  ===========  =========  =============================  ========================================
 
 Source: wire/readyagent.md section 1 (1 to 4), wire/link-extension.md (0x10 to 0x1b); ours
-(0x1c and 0x1d, whose payloads are in wire/enroll.py, and 0x1e, in wire/origin.py).
+(0x1c and 0x1d, whose payloads are in wire/enroll.py, and 0x1e, in ground/origin.py).
 """
 
 from collections.abc import Iterator
 from enum import IntEnum, IntFlag
 from struct import Struct
 
-from revtunnel.wire.errors import LocalError, RemoteError
-from revtunnel.wire.origin import MAX_ORIGIN
-from revtunnel.wire.reasons import Ended, GoAway
-from revtunnel.wire.targets import MAX_HOST, Target, target_of
+from revtunnel.ground.errors import LocalError, RemoteError
+from revtunnel.ground.origin import MAX_ORIGIN
+from revtunnel.ground.reasons import Ended, GoAway
+from revtunnel.ground.targets import MAX_HOST, Target, target_of
 
 __all__ = [
     "COMMANDS",

@@ -26,7 +26,7 @@ import re
 from enum import Enum
 from typing import NamedTuple
 
-from revtunnel.wire.errors import RemoteError
+from revtunnel.ground.errors import RemoteError
 
 __all__ = [
     "LONGEST_HELD",

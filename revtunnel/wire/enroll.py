@@ -14,8 +14,8 @@ Source: ours; docs/link-protocol.rst "Enrolment". The name: faults.md "Device id
 
 from struct import Struct
 
-from revtunnel.wire.errors import LocalError, RemoteError
-from revtunnel.wire.serials import parse_serial
+from revtunnel.ground.errors import LocalError, RemoteError
+from revtunnel.ground.serials import parse_serial
 
 __all__ = [
     "DEVICE_URI",

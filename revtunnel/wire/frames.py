@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from struct import Struct
 from typing import NamedTuple
 
-from revtunnel.wire.errors import LocalError
+from revtunnel.ground.errors import LocalError
 
 __all__ = ["HEADER_SIZE", "MAX_PAYLOAD", "Frame", "FrameDecoder", "encode_frame", "encode_header"]
 

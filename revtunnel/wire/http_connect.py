@@ -15,7 +15,7 @@ import base64
 import re
 from typing import NamedTuple
 
-from revtunnel.wire.errors import RemoteError
+from revtunnel.ground.errors import RemoteError
 
 __all__ = ["Answer", "Credentials", "decode_answer", "encode_request"]
 

@@ -23,8 +23,8 @@ import re
 from struct import Struct
 from typing import NamedTuple
 
-from revtunnel.wire.errors import RemoteError
-from revtunnel.wire.origin import Origin, origin_of, packed_ends
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.origin import Origin, origin_of, packed_ends
 
 __all__ = ["LONGEST_LINE", "VERSIONS", "ProxyHeader", "decode_header", "encode_header_v1", "encode_header_v2"]
 

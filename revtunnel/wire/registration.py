@@ -13,7 +13,7 @@ Source: TCXN CCCP, "Registration in Cloud Proxy"; wire/cccp.md section 2; faults
 
 import re
 
-from revtunnel.wire.errors import RemoteError
+from revtunnel.ground.errors import RemoteError
 
 __all__ = ["MAX_LINE", "RegistrationDecoder", "parse_registered"]
 

@@ -37,7 +37,7 @@ bytes                                    meaning
 Source: wire/cameo.md section 5; rfc.zeromq.org 23/ZMTP and 37/ZMTP.
 """
 
-from revtunnel.wire.errors import LocalError, RemoteError
+from revtunnel.ground.errors import LocalError, RemoteError
 from revtunnel.wire.zmtp_messages import COMMAND, MAX_COMMAND, encode_frame
 
 __all__ = [

@@ -10,7 +10,7 @@ Source: wire/cameo.md section 5; rfc.zeromq.org 23/ZMTP and 37/ZMTP; ours for ru
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from revtunnel.wire.errors import RemoteError
+from revtunnel.ground.errors import RemoteError
 
 __all__ = [
     "COMMAND",

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from revtunnel.core.backoff import Backoff
-from revtunnel.core.policy import AgentLimits
+from revtunnel.ground.policy import AgentLimits
 
 LIMITS = AgentLimits()  # 0.5 s first, 60 s most, stable after 60 s
 

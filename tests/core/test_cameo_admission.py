@@ -5,7 +5,7 @@ import ipaddress
 import pytest
 
 from revtunnel.core.cameo_admission import Admission, Door
-from revtunnel.core.policy import CameoLimits
+from revtunnel.ground.policy import CameoLimits
 
 MAIN, THIRD, OUTSIDE = Door(""), Door("", publishing=True), Door("web", outside=True)
 HERE = "192.0.2.1"

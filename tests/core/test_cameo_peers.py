@@ -4,7 +4,7 @@ import pytest
 
 from revtunnel.core.cameo_facts import shown
 from revtunnel.core.cameo_peers import Unfit, read_ready
-from revtunnel.wire.errors import RemoteError
+from revtunnel.ground.errors import RemoteError
 from revtunnel.wire.zmtp import encode_command, encode_ready
 from revtunnel.wire.zmtp_messages import Command
 

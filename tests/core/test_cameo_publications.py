@@ -4,8 +4,8 @@ import pytest
 
 from revtunnel.core.cameo_peers import Peer
 from revtunnel.core.cameo_publications import Publications
-from revtunnel.core.policy import CameoLimits
-from revtunnel.wire.errors import RemoteError
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.policy import CameoLimits
 from revtunnel.wire.zmtp_messages import Message, MessageDecoder, encode_message
 from tests.core.cameo import a_peer, message, written
 

@@ -16,9 +16,9 @@ from revtunnel.core.cameo_facts import (
 from revtunnel.core.cameo_peers import Peer
 from revtunnel.core.cameo_requests import READ_ONLY
 from revtunnel.core.cameo_responders import SERVER, Responders
-from revtunnel.core.facts import Fact
-from revtunnel.core.policy import CameoLimits
-from revtunnel.wire.errors import RemoteError
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.facts import Fact
+from revtunnel.ground.policy import CameoLimits
 from tests.core.cameo import MAIN, a_peer, message, written
 
 RESPONDER = b"responder-676e576d-6102-42d8-ae24-222a7000dfa0-adder:5"

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from revtunnel.core.cameo_topics import REMEMBERED, Topics
-from revtunnel.wire.errors import RemoteError
+from revtunnel.ground.errors import RemoteError
 
 
 def topics(most: int = 100, longest: int = 255) -> Topics[str]:

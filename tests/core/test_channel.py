@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from revtunnel.core.channel import LEGACY_NEXT, NEXT, Channel, Event, State
 from revtunnel.core.window import CreditPool, ReceiveWindow, SendCredit
-from revtunnel.wire.errors import LocalError
-from tests.core.joined import TARGET
+from revtunnel.ground.errors import LocalError
+from tests.support.joined import TARGET
 
 # written out a second time, as a person reads the rule; "." is no move
 RT1 = """

@@ -7,16 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from revtunnel.core.data_opening import Answer, AwaitAnswer, AwaitConnect
-from revtunnel.core.policy import DataLimits, LinkLimits
 from revtunnel.core.rt1 import Rt1Mux
 from revtunnel.core.tickets import Tickets
 from revtunnel.core.window import CreditPool
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.origin import Origin, encode_origin
+from revtunnel.ground.policy import DataLimits, LinkLimits
+from revtunnel.ground.reasons import Ended
+from revtunnel.ground.targets import Target
 from revtunnel.wire.commands import Command, encode_connect, encode_reset
-from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.frames import encode_frame
-from revtunnel.wire.origin import Origin, encode_origin
-from revtunnel.wire.reasons import Ended
-from revtunnel.wire.targets import Target
 from tests.core.test_handshake import exchange
 from tests.support.vectors import FRAMES
 

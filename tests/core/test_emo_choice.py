@@ -3,7 +3,7 @@
 import pytest
 
 from revtunnel.core.emo_choice import DOUBT, EmoChoice
-from revtunnel.core.policy import EmoLimits
+from revtunnel.ground.policy import EmoLimits
 
 LIMITS = EmoLimits()
 

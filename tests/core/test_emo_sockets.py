@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from revtunnel.core.emo_sockets import Act, DataSocketTable, Do, Slot, SlotState
-from revtunnel.core.policy import EmoLimits
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.policy import EmoLimits
 from revtunnel.wire.emo import Emo, EmoCommand
-from revtunnel.wire.errors import RemoteError
 
 LIMITS = EmoLimits()
 

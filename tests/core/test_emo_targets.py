@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from revtunnel.core.emo_targets import AgentAct, AgentDo, AgentSlot, AgentSlotState, AgentTable
-from revtunnel.core.policy import EmoLimits
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.policy import EmoLimits
 from revtunnel.wire.emo import Emo, EmoCommand
-from revtunnel.wire.errors import RemoteError
 
 LIMITS = EmoLimits()
 

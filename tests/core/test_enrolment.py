@@ -19,8 +19,8 @@ from revtunnel.core.enrolment import (
     write_token,
 )
 from revtunnel.core.handshake import Denied
-from revtunnel.core.policy import EnrolmentLimits
-from revtunnel.wire.reasons import GoAway
+from revtunnel.ground.policy import EnrolmentLimits
+from revtunnel.ground.reasons import GoAway
 
 SECRET, OTHER = bytes(range(16)), bytes(16)
 TOKEN = Token(bytes([0xA5]) * 32, SECRET, "plc-7")

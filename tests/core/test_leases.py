@@ -10,8 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from revtunnel.core.lease_rows import Row
 from revtunnel.core.leases import LeaseError, Leases, NoFreePort, NotReserved, PortTaken, Rules
 from revtunnel.core.pools import Lease, Pool, State, Use
+from revtunnel.ground.errors import LocalError
 from revtunnel.services.ledger import SqliteLedger
-from revtunnel.wire.errors import LocalError
 
 DAY = 86400.0
 POOL = Pool("default", ((20000, 20003),))

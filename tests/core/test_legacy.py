@@ -10,16 +10,16 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from revtunnel.core.channel import State
 from revtunnel.core.legacy import LegacyAgentMux, LegacyServerMux
 from revtunnel.core.mux import Glitch, Stalled
-from revtunnel.core.policy import LinkLimits
+from revtunnel.ground.errors import LocalError, RemoteError
+from revtunnel.ground.policy import LinkLimits
+from revtunnel.ground.reasons import Ended, GoAway
+from revtunnel.ground.targets import Target
 from revtunnel.wire.commands import Command, encode_connect
-from revtunnel.wire.errors import LocalError, RemoteError
 from revtunnel.wire.frames import Frame, encode_frame
-from revtunnel.wire.reasons import Ended, GoAway
-from revtunnel.wire.targets import Target
-from tests.core.device import REFUSED, Device, Service
-from tests.core.joined import TARGET, End, Joined, Stream, glitches, joined_legacy
-from tests.core.owners import PICKS, SMALL, OwnersMachine, one_of, size_of
-from tests.core.real_server import Client, RealServer
+from tests.support.device import REFUSED, Device, Service
+from tests.support.joined import TARGET, End, Joined, Stream, glitches, joined_legacy
+from tests.support.owners import PICKS, SMALL, OwnersMachine, one_of, size_of
+from tests.support.real_server import Client, RealServer
 
 LIMITS = LinkLimits()
 CONNECT_9 = encode_frame(Command.CONNECT, 9, encode_connect(TARGET))

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from revtunnel.core.liveness import Liveness
-from revtunnel.core.policy import LinkLimits
+from revtunnel.ground.policy import LinkLimits
 
 LIMITS = LinkLimits()
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from revtunnel.core.policy import LinkLimits
-from tests.core.joined import Joined, joined_legacy, joined_rt1
+from revtunnel.ground.policy import LinkLimits
+from tests.support.joined import Joined, joined_legacy, joined_rt1
 
 LIMITS = LinkLimits()
 

@@ -3,7 +3,7 @@
 import pytest
 
 from revtunnel.core.numbers import Numbers, Tally
-from revtunnel.wire.errors import LocalError, RemoteError
+from revtunnel.ground.errors import LocalError, RemoteError
 
 
 def test_n23_all_numbers_are_taken_and_the_next_one_has_none() -> None:

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revtunnel.core.networks import network_of
 from revtunnel.core.penalties import Penalties
-from revtunnel.core.policy import PenaltyLimits
+from revtunnel.ground.networks import network_of
+from revtunnel.ground.policy import PenaltyLimits
 
 LIMITS = PenaltyLimits()
 HERE, THERE = "198.51.100.1:5", "198.51.100.2:5"

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revtunnel.core.networks import network_of
 from revtunnel.core.records import DEFAULT, Record, Records, parse_pattern
-from revtunnel.wire.targets import parse_offer
+from revtunnel.ground.networks import network_of
+from revtunnel.ground.targets import parse_offer
 
 OFFICE = (network_of("10.1.0.0/16"), network_of("2001:db8:1::/48"))
 NOON = 1_800_000_000.0

@@ -7,9 +7,13 @@ from hypothesis.stateful import invariant
 
 from revtunnel.core.channel import State
 from revtunnel.core.mux import Glitch, GoingAway, Happening, Wanted
-from revtunnel.core.policy import LinkLimits
 from revtunnel.core.rt1 import Rt1Mux
 from revtunnel.core.window import CreditPool
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.origin import Origin, encode_origin
+from revtunnel.ground.policy import LinkLimits
+from revtunnel.ground.reasons import Ended, GoAway
+from revtunnel.ground.targets import Target
 from revtunnel.wire.commands import (
     MAX_CREDIT,
     Command,
@@ -19,13 +23,9 @@ from revtunnel.wire.commands import (
     encode_reset,
     encode_window,
 )
-from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.frames import Frame, encode_frame
-from revtunnel.wire.origin import Origin, encode_origin
-from revtunnel.wire.reasons import Ended, GoAway
-from revtunnel.wire.targets import Target
-from tests.core.joined import TARGET, End, Joined, Stream, glitches, joined_rt1
-from tests.core.owners import SMALL, OwnersMachine
+from tests.support.joined import TARGET, End, Joined, Stream, glitches, joined_rt1
+from tests.support.owners import SMALL, OwnersMachine
 
 
 class Rt1Machine(OwnersMachine):

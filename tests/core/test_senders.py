@@ -5,7 +5,7 @@ import ipaddress
 import pytest
 
 from revtunnel.core.senders import HeaderRules, header_rules
-from revtunnel.wire.errors import RemoteError
+from revtunnel.ground.errors import RemoteError
 from revtunnel.wire.proxy_header import encode_header_v1, encode_header_v2
 
 NETWORKS = tuple(map(ipaddress.ip_network, ("10.0.0.0/24", "192.0.2.7/32", "fd00::/64", "fe80::/10")))

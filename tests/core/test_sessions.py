@@ -6,9 +6,9 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from revtunnel.core.networks import address_of, network_of
 from revtunnel.core.sessions import NEXT, Event, Life, Manner, Options, Session
-from revtunnel.wire.errors import LocalError
+from revtunnel.ground.errors import LocalError
+from revtunnel.ground.networks import address_of, network_of
 
 
 @pytest.mark.parametrize(("persistent", "life", "event"), list(product((True, False), Life, Event)))

@@ -3,13 +3,13 @@
 import pytest
 
 from revtunnel.core.channel import Channel, Event
-from revtunnel.core.policy import LinkLimits
 from revtunnel.core.turns import CONTROL_LIMIT, Pace, Turns
 from revtunnel.core.window import SendCredit
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.policy import LinkLimits
 from revtunnel.wire.commands import Command
-from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.frames import encode_frame
-from tests.core.joined import TARGET, joined_rt1
+from tests.support.joined import TARGET, joined_rt1
 
 LIMITS = LinkLimits()
 

@@ -6,8 +6,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from revtunnel.core.policy import DataLimits
 from revtunnel.core.warm_pool import WarmPool
+from revtunnel.ground.policy import DataLimits
 
 LIMITS = DataLimits()
 PLENTY = 1000

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from revtunnel.core.window import CreditPool, ReceiveWindow, SendCredit
+from revtunnel.ground.errors import LocalError, RemoteError
 from revtunnel.wire.commands import MAX_CREDIT
-from revtunnel.wire.errors import LocalError, RemoteError
 
 FIRST = 64 * 1024
 LARGEST = 4 * 1024 * 1024

@@ -4,19 +4,19 @@ from dataclasses import replace
 
 import pytest
 
-from revtunnel.core.facts import ChannelEnded, ChannelOpened, LinkDown, LinkUp, PeerGlitch
 from revtunnel.core.handshake import AgentHandshake, AgentHello
+from revtunnel.ground.facts import ChannelEnded, ChannelOpened, LinkDown, LinkUp, PeerGlitch
+from revtunnel.ground.origin import Origin
+from revtunnel.ground.reasons import GoAway
+from revtunnel.ground.targets import Target, parse_offer
 from revtunnel.net.agent_link import AgentLink
 from revtunnel.net.dialler import Header
 from revtunnel.wire.commands import Command, Feature, encode_connect
 from revtunnel.wire.frames import encode_frame
-from revtunnel.wire.origin import Origin
 from revtunnel.wire.proxy_header import encode_header_v1, encode_header_v2
-from revtunnel.wire.reasons import GoAway
-from revtunnel.wire.targets import Target, parse_offer
 from tests.net.test_link import inject
-from tests.net.world import CONSOLE, MIB, WEB, WIRES, World
 from tests.support.reactor import HANGS
+from tests.support.world import CONSOLE, MIB, WEB, WIRES, World
 
 CONSOLE_AT = (CONSOLE.target.host, CONSOLE.target.port)
 

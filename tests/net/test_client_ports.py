@@ -6,12 +6,12 @@ import pytest
 from twisted.internet.address import IPv4Address
 from twisted.internet.protocol import ServerFactory
 
-from revtunnel.core.facts import ClientRefused, ListenerClosed, ListenerOpened, ListenerRefused
 from revtunnel.core.pools import Pool, State, Use
+from revtunnel.ground.facts import ClientRefused, ListenerClosed, ListenerOpened, ListenerRefused
+from revtunnel.ground.targets import parse_offer
 from revtunnel.net.headed import Refused
-from revtunnel.wire.targets import parse_offer
-from tests.net.world import CONSOLE, POOL, WEB, World
 from tests.support.recorder import Recorder
+from tests.support.world import CONSOLE, POOL, WEB, World
 
 
 def ports(world: World, serial: str = "plc-1") -> dict[str, int]:

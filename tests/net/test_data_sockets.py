@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from revtunnel.core.facts import (
+from revtunnel.ground.facts import (
     ChannelEnded,
     ChannelOpened,
     ClientRefused,
@@ -15,12 +15,12 @@ from revtunnel.core.facts import (
     LinkRefused,
     PeerGlitch,
 )
-from revtunnel.core.policy import AgentLimits, DataLimits, RelayLimits, ServerLimits
+from revtunnel.ground.policy import AgentLimits, DataLimits, RelayLimits, ServerLimits
+from revtunnel.ground.reasons import Ended
 from revtunnel.net import agent_data, data_sockets, data_stream
 from revtunnel.wire.commands import Command
 from revtunnel.wire.frames import encode_frame
-from revtunnel.wire.reasons import Ended
-from tests.net.data_world import HOST, SERIAL, DataWorld
+from tests.support.data_world import HOST, SERIAL, DataWorld
 from tests.support.services import reset
 
 pytestmark = pytest.mark.slow

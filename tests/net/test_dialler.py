@@ -9,11 +9,11 @@ from twisted.internet.error import ConnectBindError, ConnectError, NoRouteError,
 from twisted.internet.interfaces import IReactorPluggableNameResolver
 from twisted.internet.protocol import Factory
 
-from revtunnel.core.policy import AgentLimits
+from revtunnel.ground.origin import Origin
+from revtunnel.ground.policy import AgentLimits
+from revtunnel.ground.targets import Offer, Target, parse_offer, parse_target, target_of
 from revtunnel.net.dialler import Dialler, Header, NotDialled, TargetSocket, _GuardedReactor
-from revtunnel.wire.origin import Origin
 from revtunnel.wire.proxy_header import encode_header_v1, encode_header_v2
-from revtunnel.wire.targets import Offer, Target, parse_offer, parse_target, target_of
 from tests.support.reactor import HANGS, MemoryReactor
 from tests.support.recorder import Recorder
 

@@ -7,11 +7,12 @@ import pytest
 from twisted.internet.endpoints import TCP4ClientEndpoint
 
 from revtunnel.core.emo_sockets import SlotState
-from revtunnel.core.facts import ChannelEnded, ClientRefused, Fact, LinkDown, LinkRefused, LinkUp
 from revtunnel.core.handshake import ListenerRules, ServerHello
-from revtunnel.core.policy import EmoLimits
 from revtunnel.core.pools import Use
 from revtunnel.core.window import CreditPool
+from revtunnel.ground.facts import ChannelEnded, ClientRefused, Fact, LinkDown, LinkRefused, LinkUp
+from revtunnel.ground.policy import EmoLimits
+from revtunnel.ground.targets import Offer, parse_offer
 from revtunnel.net.dialler import Dialler
 from revtunnel.net.emo_agent import EmoAgentLink, EmoRemains
 from revtunnel.net.emo_server import EmoServerLink
@@ -19,8 +20,7 @@ from revtunnel.net.emo_stream import EmoDoor
 from revtunnel.net.server_link import AgentListener
 from revtunnel.net.uplink import Uplink
 from revtunnel.wire.emo import TERMINATOR
-from revtunnel.wire.targets import Offer, parse_offer
-from tests.net.world import LINK_PORT, MIB, POOL, SERVER, Agent, Party, World, pattern
+from tests.support.world import LINK_PORT, MIB, POOL, SERVER, Agent, Party, World, pattern
 
 PORTS = {"mill-1": 5010, "mill-2": 5011}
 TARGETS = {"mill-1": parse_offer("emo=10.0.0.5:5000"), "mill-2": parse_offer("emo=10.0.0.6:5000")}

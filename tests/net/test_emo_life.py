@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from revtunnel.core.facts import LinkRefused
+from revtunnel.ground.facts import LinkRefused
+from revtunnel.ground.reasons import Ended
 from revtunnel.wire.emo import TERMINATOR
-from revtunnel.wire.reasons import Ended
 from tests.net.test_emo import LIMITS, LIMITS_IDLE_STEPS, EmoWorld, dial_server, leave, machine
-from tests.net.world import Party
+from tests.support.world import Party
 
 
 def lose_command_socket(world: EmoWorld) -> None:

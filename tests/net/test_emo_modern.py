@@ -2,13 +2,13 @@
 
 import pytest
 
-from revtunnel.core.facts import LinkRefused, LinkUp
 from revtunnel.core.keys import Verifier, verifier_of
+from revtunnel.ground.facts import LinkRefused, LinkUp
+from revtunnel.ground.targets import Offer
 from revtunnel.net.emo_modern import modern_offer
 from revtunnel.wire.emo import TERMINATOR
-from revtunnel.wire.targets import Offer
 from tests.net.test_emo import PORTS, TARGETS, EmoWorld, machine
-from tests.net.world import Agent, World
+from tests.support.world import Agent, World
 
 KEY = bytes(range(32))
 

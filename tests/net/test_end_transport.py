@@ -10,10 +10,10 @@ from twisted.internet.interfaces import IConsumer, IPushProducer, IReadWriteDesc
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
+from revtunnel.ground.errors import LocalError
 from revtunnel.net.end_transport import EndTransport
 from revtunnel.net.ends import PlainEnd
 from revtunnel.net.outgoing import HIGH_WATER, TURN
-from revtunnel.wire.errors import LocalError
 from tests.support.ends import join_ends
 from tests.support.epoll import QUIET, Loop, own_reactor
 from tests.support.memory import Network, Recorder

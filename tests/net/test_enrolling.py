@@ -7,22 +7,22 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred, TimeoutError, succeed
 
-from revtunnel.core.facts import LinkRefused
 from revtunnel.core.handshake import Denied, Dismissed
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.facts import LinkRefused
+from revtunnel.ground.reasons import GoAway
 from revtunnel.net.credentials import PeerCertificate
 from revtunnel.net.end_transport import EndTransport
 from revtunnel.net.ends import PlainEnd
 from revtunnel.net.enrolling import ask
 from revtunnel.wire.commands import Command, decode_goaway, encode_goaway
 from revtunnel.wire.enroll import MAX_CERTIFICATE, MAX_ENROLL, encode_certificate, encode_enroll
-from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.frames import encode_frame, encode_header
-from revtunnel.wire.reasons import GoAway
 from tests.net.test_link import LISTEN, frames, stranger
-from tests.net.world import World
 from tests.support.ends import tcp_pair
 from tests.support.epoll import Loop, own_reactor
 from tests.support.services import reset
+from tests.support.world import World
 
 SECRET, REQUEST = bytes(range(16)), b"a request"
 ENROLL = encode_enroll(SECRET, REQUEST)

@@ -2,15 +2,15 @@
 
 import pytest
 
-from revtunnel.core.facts import ChannelEnded, ClientRefused, LinkDown, LinkRefused, ListenerRefused
 from revtunnel.core.gate import Gate
-from revtunnel.core.networks import network_of
 from revtunnel.core.penalties import Penalties
-from revtunnel.core.policy import PenaltyLimits
 from revtunnel.core.pools import Use
 from revtunnel.core.records import Record, Records, parse_pattern
-from tests.net.world import CONSOLE, LINK_PORT, POOL, SERVER, WEB, World
+from revtunnel.ground.facts import ChannelEnded, ClientRefused, LinkDown, LinkRefused, ListenerRefused
+from revtunnel.ground.networks import network_of
+from revtunnel.ground.policy import PenaltyLimits
 from tests.support.recorder import Recorder
+from tests.support.world import CONSOLE, LINK_PORT, POOL, SERVER, WEB, World
 
 LOCAL, ELSEWHERE = (network_of("127.0.0.0/8"),), (network_of("10.0.0.0/8"),)
 END = 1_767_225_600.0  # the end of 2025

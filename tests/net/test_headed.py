@@ -15,8 +15,8 @@ from revtunnel.net.end_transport import EndTransport
 from revtunnel.net.ends import PlainEnd
 from revtunnel.net.headed import HeaderDesk
 from revtunnel.wire.proxy_header import encode_header_v1, encode_header_v2
+from tests.ground.test_origin import V4, V6
 from tests.support.epoll import Loop, own_reactor
-from tests.wire.test_origin import V4, V6
 
 BALANCER = IPv4Address("TCP", "10.0.0.7", 40001)
 

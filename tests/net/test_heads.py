@@ -8,9 +8,9 @@ from typing import NamedTuple
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
+from revtunnel.ground.errors import RemoteError
 from revtunnel.net.ends import PlainEnd, said
 from revtunnel.net.heads import read_head
-from revtunnel.wire.errors import RemoteError
 from revtunnel.wire.proxy_header import VERSIONS, decode_header
 from tests.support.epoll import Loop, own_reactor
 from tests.wire.test_proxy_header import GOLDEN

@@ -28,12 +28,12 @@ from twisted.internet.interfaces import IListeningPort, IReactorPluggableNameRes
 from twisted.internet.protocol import ClientFactory, Protocol, ServerFactory
 from zope.interface.verify import verifyObject
 
-from revtunnel.core.facts import Fact, NoDescriptors
+from revtunnel.ground.facts import Fact, NoDescriptors
+from revtunnel.ground.reasons import Ended
+from revtunnel.ground.targets import Offer, parse_target
 from revtunnel.net.dialler import Dialler, NotDialled
 from revtunnel.net.end_transport import EndTransport
 from revtunnel.net.lean_reactor import ACCEPTS, LeanReactor
-from revtunnel.wire.reasons import Ended
-from revtunnel.wire.targets import Offer, parse_target
 from tests.support.epoll import Loop, Names, own_reactor
 from tests.support.memory import Recorder
 
@@ -402,7 +402,7 @@ def limits() -> Any:
     """An agent's, with a short dial."""
     from dataclasses import replace
 
-    from revtunnel.core.policy import AgentLimits
+    from revtunnel.ground.policy import AgentLimits
 
     return replace(AgentLimits(), dial=0.05)
 

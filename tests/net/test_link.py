@@ -9,17 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 
-from revtunnel.core.facts import ChannelEnded, LinkDown, LinkRefused, PeerGlitch
-from revtunnel.core.policy import LinkLimits
 from revtunnel.core.turns import CONTROL_LIMIT
+from revtunnel.ground.facts import ChannelEnded, LinkDown, LinkRefused, PeerGlitch
+from revtunnel.ground.policy import LinkLimits
+from revtunnel.ground.reasons import GoAway
+from revtunnel.ground.targets import Target
 from revtunnel.net.addresses import written_address
 from revtunnel.net.link import LinkProtocol, tune
 from revtunnel.wire.commands import Command, decode_goaway, encode_connect
 from revtunnel.wire.frames import Frame, FrameDecoder, encode_frame
-from revtunnel.wire.reasons import GoAway
-from revtunnel.wire.targets import Target
-from tests.net.world import KIB, LINK_PORT, SERVER, WIRES, World
 from tests.support.memory import Recorder
+from tests.support.world import KIB, LINK_PORT, SERVER, WIRES, World
 
 both_wires = pytest.mark.parametrize("wire", WIRES)
 LISTEN = encode_frame(Command.LISTEN, 0)
@@ -548,7 +548,7 @@ def test_calls_after_the_end_do_nothing() -> None:
 
 def ended_word() -> Any:
     """Some reason."""
-    from revtunnel.wire.reasons import Ended
+    from revtunnel.ground.reasons import Ended
 
     return Ended.OPERATOR
 

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
+from revtunnel.ground.origin import Origin
 from revtunnel.net.dialler import Header
 from revtunnel.wire.commands import Feature
-from revtunnel.wire.origin import Origin
 from revtunnel.wire.proxy_header import encode_header_v1, encode_header_v2
-from tests.net.data_world import DataWorld
+from tests.support.data_world import DataWorld
 
 pytestmark = pytest.mark.slow
 

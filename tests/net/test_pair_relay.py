@@ -2,10 +2,10 @@
 
 import pytest
 
-from revtunnel.core.policy import RelayLimits
+from revtunnel.ground.policy import RelayLimits
+from revtunnel.ground.reasons import Ended
 from revtunnel.net.ends import RECORD
 from revtunnel.net.pair_relay import PairRelay
-from revtunnel.wire.reasons import Ended
 from tests.net.test_relay import CARRIERS, LIMITS, Joined, connected
 
 

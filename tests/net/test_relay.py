@@ -12,11 +12,11 @@ from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
 
-from revtunnel.core.policy import RelayLimits
+from revtunnel.ground.policy import RelayLimits
+from revtunnel.ground.reasons import Ended
 from revtunnel.net import relay as module
 from revtunnel.net.ends import RECORD, End, PlainEnd
 from revtunnel.net.relay import Relay
-from revtunnel.wire.reasons import Ended
 from tests.net.test_ends import over_tls
 
 LIMITS = RelayLimits(first=RECORD, turn=4 * RECORD)

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from revtunnel.core.policy import RelayLimits
+from revtunnel.ground.policy import RelayLimits
+from revtunnel.ground.reasons import Ended
 from revtunnel.net.ends import End, PlainEnd, tune
-from revtunnel.wire.reasons import Ended
 from tests.net.test_ends import over_tls, tcp_pair
 from tests.net.test_relay import CARRIERS, Joined
 

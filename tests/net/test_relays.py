@@ -6,7 +6,7 @@ import pytest
 
 from revtunnel.core.cameo_admission import Door
 from revtunnel.core.cameo_facts import PeerLeft, PeerRefused
-from revtunnel.core.policy import CameoLimits
+from revtunnel.ground.policy import CameoLimits
 from revtunnel.wire.zmtp import encode_command
 from tests.support.zmtp_socket import PUBLISHER, RESPONDER, SUBSCRIBER, Site
 

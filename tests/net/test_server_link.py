@@ -4,16 +4,16 @@ from dataclasses import replace
 
 import pytest
 
-from revtunnel.core.facts import ChannelEnded, ClientRefused, LinkDown, LinkRefused, LinkUp, PeerGlitch
 from revtunnel.core.handshake import AgentHandshake, AgentHello, ListenerRules
 from revtunnel.core.keys import new_key, parse_key, verifier_of
-from revtunnel.core.policy import LinkLimits, ServerLimits
+from revtunnel.ground.facts import ChannelEnded, ClientRefused, LinkDown, LinkRefused, LinkUp, PeerGlitch
+from revtunnel.ground.policy import LinkLimits, ServerLimits
+from revtunnel.ground.reasons import GoAway
 from revtunnel.net.agent_link import AgentLink
 from revtunnel.wire.commands import Command, decode_connect, decode_goaway
 from revtunnel.wire.frames import encode_frame
-from revtunnel.wire.reasons import GoAway
 from tests.net.test_link import LISTEN, agent_by_hand, frames, stranger
-from tests.net.world import CONSOLE, WEB, WIRES, World
+from tests.support.world import CONSOLE, WEB, WIRES, World
 
 KEY = parse_key(new_key(lambda size: bytes(range(size))))
 DENIED = GoAway.DENIED

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
+from revtunnel.ground.errors import RemoteError
 from revtunnel.net.ends import RECORD, End, PlainEnd, TlsEnd, said
 from revtunnel.net.stages import (
     client_tls,
@@ -19,7 +20,6 @@ from revtunnel.net.stages import (
     writable,
     write_all,
 )
-from revtunnel.wire.errors import RemoteError
 from tests.support.epoll import Loop, Names, own_reactor
 from tests.support.throwaway_tls import contexts
 

@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from revtunnel.core.facts import ChannelEnded, ChannelOpened, LinkStalled
-from revtunnel.core.policy import LinkLimits
-from revtunnel.wire.targets import parse_offer
-from tests.net.world import CONSOLE, KIB, MIB, REPLY, WIRES, Party, World
+from revtunnel.ground.facts import ChannelEnded, ChannelOpened, LinkStalled
+from revtunnel.ground.policy import LinkLimits
+from revtunnel.ground.targets import parse_offer
 from tests.support.memory import CAPACITY
 from tests.support.reactor import HANGS
+from tests.support.world import CONSOLE, KIB, MIB, REPLY, WIRES, Party, World
 
 CUTS = (None, 1, "random")
 PRINTER = parse_offer("printer=printer.local:9100")

@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 from twisted.internet.address import IPv4Address
 
-from revtunnel.core.facts import ClientRefused, LinkDown, LinkRefused
-from revtunnel.core.policy import LinkLimits, ServerLimits
+from revtunnel.ground.facts import ClientRefused, LinkDown, LinkRefused
+from revtunnel.ground.policy import LinkLimits, ServerLimits
+from revtunnel.ground.reasons import GoAway
 from revtunnel.wire.commands import Command, decode_goaway
-from revtunnel.wire.reasons import GoAway
 from tests.net.test_link import LISTEN, agent_by_hand, frames, stranger
-from tests.net.world import CONSOLE, LINK_PORT, SERVER, WEB, WIRES, World
 from tests.support.memory import Recorder
+from tests.support.world import CONSOLE, LINK_PORT, SERVER, WEB, WIRES, World
 
 LIMITS = ServerLimits()
 

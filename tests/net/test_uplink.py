@@ -5,10 +5,10 @@ from itertools import pairwise
 
 import pytest
 
-from revtunnel.core.facts import LinkDown, LinkUp, ServerState
-from revtunnel.core.policy import AgentLimits
-from tests.net.world import LINK_PORT, SERVER, WIRES, World
+from revtunnel.ground.facts import LinkDown, LinkUp, ServerState
+from revtunnel.ground.policy import AgentLimits
 from tests.support.reactor import HANGS
+from tests.support.world import LINK_PORT, SERVER, WIRES, World
 
 LIMITS = AgentLimits(retry_first=1.0, retry_most=60.0)
 

@@ -9,10 +9,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from revtunnel.core.policy import LinkLimits
-from tests.net.world import KIB, Party, World
+from revtunnel.ground.policy import LinkLimits
 from tests.support.memory import CAPACITY
 from tests.support.reactor import HANGS
+from tests.support.world import KIB, Party, World
 
 SERIALS = ("plc-1", "plc-2")
 NAMES = ("console", "web")

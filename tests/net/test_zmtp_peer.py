@@ -6,7 +6,7 @@ import pytest
 
 from revtunnel.core.cameo_admission import Door
 from revtunnel.core.cameo_facts import PeerLeft, PeerRefused
-from revtunnel.core.policy import CameoLimits
+from revtunnel.ground.policy import CameoLimits
 from revtunnel.wire.zmtp import GREETING, encode_command, encode_ready
 from revtunnel.wire.zmtp_messages import encode_message, encode_more
 from tests.support.zmtp_socket import PUBLISHER, RESPONDER, SUBSCRIBER, Site

@@ -15,8 +15,9 @@ from twisted.logger import globalLogPublisher
 from twisted.protocols import amp
 
 from revtunnel import __version__
-from revtunnel.core.facts import PeerGlitch
 from revtunnel.core.pools import Pool
+from revtunnel.ground.facts import PeerGlitch
+from revtunnel.ground.targets import parse_offer
 from revtunnel.services.admin import BOX, CONNECTIONS, UNSENT
 from revtunnel.services.admin_commands import (
     COMMANDS,
@@ -43,8 +44,7 @@ from revtunnel.services.admin_commands import (
     paged,
 )
 from revtunnel.services.refusals import Busy, Conflict, Denied, Invalid, NotFound
-from revtunnel.wire.targets import parse_offer
-from tests.services.room import STRANGER, Room, box
+from tests.support.room import STRANGER, Room, box
 
 
 @pytest.fixture

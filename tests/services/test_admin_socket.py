@@ -17,7 +17,7 @@ from revtunnel.services.admin import AdminService
 from revtunnel.services.admin_commands import Role
 from revtunnel.services.admin_socket import Caller, caller_at, listen, make_room, role_of
 from revtunnel.services.settings import AdminSettings
-from tests.services.room import Room
+from tests.support.room import Room
 
 reactor: Any = installed
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from revtunnel.core.cameo_requests import READ_ONLY
-from revtunnel.core.policy import CameoLimits
+from revtunnel.ground.policy import CameoLimits
 from revtunnel.services.cameo_options import CameoOptions
 from revtunnel.services.cameo_settings import CameoSettings, cameo_changes, load_cameo
 from revtunnel.services.inifile import SettingsError, Surroundings

@@ -8,7 +8,7 @@ import pytest
 
 from revtunnel.core.enrolment import Enrolment
 from revtunnel.core.handshake import Denied
-from revtunnel.core.policy import EnrolmentLimits
+from revtunnel.ground.policy import EnrolmentLimits
 from revtunnel.services.certificate_book import DEVICE, SERVER, CertificateBook, CertificateRow
 from revtunnel.services.ledger import FILE_NAME, SqliteLedger
 

@@ -11,7 +11,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from twisted.internet.defer import Deferred, fail, succeed
 
-from revtunnel.core.facts import CertificateFailed, CertificateIssued, Fact
+from revtunnel.ground.facts import CertificateFailed, CertificateIssued, Fact
+from revtunnel.ground.reasons import GoAway
 from revtunnel.net.ends import End, PlainEnd
 from revtunnel.services.agent_files import AgentFiles
 from revtunnel.services.authority import fingerprint_of, issue_device, make_authority, new_key, read_request
@@ -19,7 +20,6 @@ from revtunnel.services.certificate_keeper import LOOK, RETRY_MOST, CertificateK
 from revtunnel.wire.commands import Command, encode_goaway
 from revtunnel.wire.enroll import decode_enroll, encode_certificate
 from revtunnel.wire.frames import encode_frame
-from revtunnel.wire.reasons import GoAway
 from tests.support.epoll import Loop, own_reactor
 
 NOW = datetime.now(UTC).replace(microsecond=0)

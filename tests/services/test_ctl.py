@@ -14,8 +14,8 @@ from revtunnel.core.records import Record, Records, parse_pattern
 from revtunnel.services.ctl import attempt, main, parser, talk
 from revtunnel.services.ctl_files import find_socket
 from revtunnel.services.inifile import SettingsError, Surroundings
-from tests.services.room import SOCKET, Room
 from tests.support.reactor import HANGS
+from tests.support.room import SOCKET, Room
 
 Capture = pytest.CaptureFixture[str]
 

@@ -12,8 +12,8 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.testing import StringTransport
 
 from revtunnel.core.leases import Leases
-from revtunnel.core.policy import CccpLimits
 from revtunnel.core.pools import Pool
+from revtunnel.ground.policy import CccpLimits
 from revtunnel.net.proxies import Proxies
 from revtunnel.net.proxy_ports import ProxyPorts
 from revtunnel.net.registered_devices import Project

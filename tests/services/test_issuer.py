@@ -8,9 +8,9 @@ import pytest
 from cryptography import x509
 
 from revtunnel.core.enrolment import parse_token
-from revtunnel.core.facts import CertificateIssued, Fact, TokenGiven
 from revtunnel.core.handshake import Denied
-from revtunnel.core.policy import EnrolmentLimits
+from revtunnel.ground.facts import CertificateIssued, Fact, TokenGiven
+from revtunnel.ground.policy import EnrolmentLimits
 from revtunnel.net.credentials import device_serial
 from revtunnel.services.authority import Unfit, fingerprint_of, make_request, new_key
 from revtunnel.services.authority_files import AuthorityDirectory

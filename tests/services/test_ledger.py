@@ -16,9 +16,9 @@ import pytest
 from revtunnel.core.lease_rows import Row
 from revtunnel.core.leases import Leases
 from revtunnel.core.pools import Pool, State
+from revtunnel.ground.errors import LocalError
 from revtunnel.services.ledger import FILE_NAME, DeviceKey, LedgerError, SqliteLedger
 from revtunnel.services.state_file import SCHEMA
-from revtunnel.wire.errors import LocalError
 
 ROW = Row(20000, "default", "plc-7", "http", State.RESERVED, False, None)
 ONE, TWO = b"1" * 32, b"2" * 32

@@ -13,11 +13,11 @@ from twisted.internet.task import Clock
 from twisted.logger import Logger, LogPublisher
 from twisted.python.failure import Failure
 
+from revtunnel.ground.errors import LocalError, RemoteError
+from revtunnel.ground.reasons import Ended
 from revtunnel.services.flood import Flood
 from revtunnel.services.logs import LineObserver, format_json, format_text, level_named, record
 from revtunnel.services.sink import Sink
-from revtunnel.wire.errors import LocalError, RemoteError
-from revtunnel.wire.reasons import Ended
 
 
 class Desk:

@@ -3,12 +3,12 @@
 import pytest
 from twisted.internet.defer import succeed
 
-from revtunnel.core.facts import DeviceEnrolled, DeviceRevoked, LinkDown
 from revtunnel.core.keys import parse_key, verifier_of
-from revtunnel.core.networks import network_of
 from revtunnel.core.records import Record, Records
+from revtunnel.ground.facts import DeviceEnrolled, DeviceRevoked, LinkDown
+from revtunnel.ground.networks import network_of
 from revtunnel.services.refusals import Busy, Conflict, Invalid, NotFound
-from tests.services.room import NOON, Room
+from tests.support.room import NOON, Room
 
 
 def test_status_counts_what_runs() -> None:

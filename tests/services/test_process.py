@@ -13,9 +13,9 @@ from twisted.internet.error import ReactorNotRunning
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import globalLogPublisher
 
+from revtunnel.ground.errors import LocalError
 from revtunnel.services.process import ExitStatus, SignalService, prepare_reactor
 from revtunnel.services.systemd import Notifier
-from revtunnel.wire.errors import LocalError
 from tests.support.epoll import own_reactor
 
 

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from revtunnel.core.networks import network_of
-from revtunnel.core.policy import PenaltyLimits
 from revtunnel.core.records import Pattern
+from revtunnel.ground.networks import network_of
+from revtunnel.ground.policy import PenaltyLimits
+from revtunnel.ground.targets import parse_offer
 from revtunnel.services.record_settings import records_of
 from revtunnel.services.settings import ServerSettings, SettingsError, Surroundings, changes, load_server
-from revtunnel.wire.targets import parse_offer
 
 HERE = Surroundings({}, root=True, home="/home/op", host_name="gate", default_path="/nowhere/revtunnel.ini")
 OFFICE = network_of("10.1.0.0/16")

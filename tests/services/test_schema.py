@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revtunnel.core.policy import (
+from revtunnel.ground.policy import (
     AgentLimits,
     CameoLimits,
     DataLimits,
@@ -21,9 +21,9 @@ from revtunnel.core.policy import (
     RelayLimits,
     ServerLimits,
 )
+from revtunnel.ground.targets import Offer, Target
 from revtunnel.services import schema
 from revtunnel.services.schema import FIXED, SECTIONS, Key, Section, find
-from revtunnel.wire.targets import Offer, Target
 
 ROOT = Path(__file__).parents[2]
 KEYS = [(section, key) for section in SECTIONS for key in section.keys]

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from revtunnel.core.gate import LOOPBACK
-from revtunnel.core.policy import (
+from revtunnel.core.proxy_choice import DIRECT
+from revtunnel.ground.policy import (
     AgentLimits,
     DataLimits,
     EmoLimits,
@@ -20,7 +21,7 @@ from revtunnel.core.policy import (
     RelayLimits,
     ServerLimits,
 )
-from revtunnel.core.proxy_choice import DIRECT
+from revtunnel.ground.targets import Offer, Target
 from revtunnel.services.authority_settings import AuthoritySettings
 from revtunnel.services.settings import (
     AdminSettings,
@@ -37,7 +38,6 @@ from revtunnel.services.settings import (
     load_server,
 )
 from revtunnel.services.values import PortMapping
-from revtunnel.wire.targets import Offer, Target
 
 SHIPPED = Path(__file__).parents[2] / "etc/revtunnel.ini"
 AGENT = "[agent]\nservers = gate:2065\nserial = plc-7\nlocal = 10.41.51.152:23\n"

@@ -7,6 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from revtunnel.ground.errors import LocalError, RemoteError
+from revtunnel.ground.reasons import Ended, GoAway
+from revtunnel.ground.targets import MAX_HOST, Target, parse_target, target_of
 from revtunnel.wire import commands
 from revtunnel.wire.commands import (
     COMMANDS,
@@ -34,9 +37,6 @@ from revtunnel.wire.commands import (
     encode_window,
     number_of,
 )
-from revtunnel.wire.errors import LocalError, RemoteError
-from revtunnel.wire.reasons import Ended, GoAway
-from revtunnel.wire.targets import MAX_HOST, Target, parse_target, target_of
 from tests.support.vectors import CONNECTS, FRAMES, M3DA_COMMAND, M3DA_NOTHING
 
 PAYLOAD = {vector.name: vector.payload for vector in FRAMES}

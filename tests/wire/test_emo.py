@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from revtunnel.ground.errors import RemoteError
 from revtunnel.wire.emo import (
     LONGEST_HELD,
     REFUSED,
@@ -16,7 +17,6 @@ from revtunnel.wire.emo import (
     EndFinder,
     encode_emo,
 )
-from revtunnel.wire.errors import RemoteError
 
 GOLDEN = [
     (b"C005010\n", EmoCommand(Emo.CONNECT, 5010)),

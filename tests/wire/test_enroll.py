@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from revtunnel.ground.errors import LocalError, RemoteError
 from revtunnel.wire.enroll import (
     MAX_CERTIFICATE,
     MAX_ENROLL,
@@ -17,7 +18,6 @@ from revtunnel.wire.enroll import (
     encode_certificate,
     encode_enroll,
 )
-from revtunnel.wire.errors import LocalError, RemoteError
 
 SECRET = bytes(range(16))
 # by hand, from the tables of docs/link-protocol.rst

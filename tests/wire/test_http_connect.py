@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revtunnel.wire.errors import RemoteError
+from revtunnel.ground.errors import RemoteError
 from revtunnel.wire.http_connect import Answer, Credentials, decode_answer, encode_request
 
 LIMIT = 8192

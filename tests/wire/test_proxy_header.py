@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revtunnel.wire.errors import RemoteError
-from revtunnel.wire.origin import Origin
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.origin import Origin
 from revtunnel.wire.proxy_header import (
     LONGEST_LINE,
     VERSIONS,
@@ -14,7 +14,7 @@ from revtunnel.wire.proxy_header import (
     encode_header_v1,
     encode_header_v2,
 )
-from tests.wire.test_origin import ORIGINS, V4, V6
+from tests.ground.test_origin import ORIGINS, V4, V6
 
 LIMIT = 4096
 ANY = VERSIONS["any"]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revtunnel.wire.errors import RemoteError
+from revtunnel.ground.errors import RemoteError
 from revtunnel.wire.registration import MAX_LINE, RegistrationDecoder, parse_registered
 
 SERIALS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=64).filter(

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from revtunnel.ground.errors import LocalError, RemoteError
 from revtunnel.wire import zmtp
-from revtunnel.wire.errors import LocalError, RemoteError
 from revtunnel.wire.zmtp import (
     GREETING,
     check_greeting,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from revtunnel.wire.errors import RemoteError
+from revtunnel.ground.errors import RemoteError
 from revtunnel.wire.zmtp_messages import (
     MAX_ROOM,
     Message,

@@ -6,9 +6,9 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from revtunnel.core import facts
-from revtunnel.core.facts import Fact, Severity
-from revtunnel.wire.reasons import Ended
+from revtunnel.ground import facts
+from revtunnel.ground.facts import Fact, Severity
+from revtunnel.ground.reasons import Ended
 
 KINDS = [
     value

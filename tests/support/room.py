@@ -1,4 +1,4 @@
-"""A server in memory with its admin door: the real operator over the real world of ``tests.net.world``.
+"""A server in memory with its admin door: the real operator over the real world of ``tests.support.world``.
 
 ::
 
@@ -17,9 +17,9 @@ from twisted.internet.defer import Deferred
 from twisted.protocols import amp
 from twisted.python.failure import Failure
 
-from revtunnel.core.facts import Fact
 from revtunnel.core.keys import Verifier
-from revtunnel.core.policy import EnrolmentLimits
+from revtunnel.ground.facts import Fact
+from revtunnel.ground.policy import EnrolmentLimits
 from revtunnel.services.admin import AdminFactory
 from revtunnel.services.admin_client import AdminClient
 from revtunnel.services.admin_commands import AdminCommand
@@ -31,8 +31,8 @@ from revtunnel.services.ledger import SqliteLedger
 from revtunnel.services.operator import Operator
 from revtunnel.services.reporting import Reporter
 from revtunnel.services.settings import AdminSettings
-from tests.net.world import World
 from tests.support.memory import Pair, Recorder
+from tests.support.world import World
 
 __all__ = ["NOON", "SOCKET", "STRANGER", "Room", "Visitor", "box"]
 

@@ -18,7 +18,7 @@ import ipaddress
 from struct import Struct
 from typing import NamedTuple
 
-from revtunnel.wire.errors import RemoteError
+from revtunnel.ground.errors import RemoteError
 
 __all__ = ["MAX_ORIGIN", "Origin", "decode_origin", "encode_origin", "origin_of", "packed_ends"]
 

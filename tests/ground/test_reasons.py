@@ -1,6 +1,6 @@
 """The reasons: their numbers are on the wire and their words on every surface."""
 
-from revtunnel.wire.reasons import Ended, GoAway
+from revtunnel.ground.reasons import Ended, GoAway
 
 # wire/link-extension.md "Commands", Reset reasons
 RESET_REASONS = {

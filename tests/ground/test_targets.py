@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revtunnel.wire.targets import Offer, Target, parse_endpoint, parse_offer, parse_target, target_of
+from revtunnel.ground.targets import Offer, Target, parse_endpoint, parse_offer, parse_target, target_of
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ Source: faults.md "Device identity" (secure mode); ours for the rest.
 
 import re
 
-from revtunnel.wire.errors import RemoteError
+from revtunnel.ground.errors import RemoteError
 
 __all__ = ["MAX_SERIAL", "parse_serial"]
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revtunnel.core.networks import address_of, block_of, network_of, within
+from revtunnel.ground.networks import address_of, block_of, network_of, within
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from enum import Enum
 from typing import Any, ClassVar
 
-from revtunnel.wire.reasons import Ended
+from revtunnel.ground.reasons import Ended
 
 __all__ = [
     "CertificateFailed",

@@ -14,14 +14,14 @@ from typing import Any
 from revtunnel.core.channel import Channel
 from revtunnel.core.legacy import LegacyAgentMux, LegacyServerMux
 from revtunnel.core.mux import Data, Dial, EndOfFile, Glitch, Happening, Mux, Opened, Over, Stalled
-from revtunnel.core.policy import LinkLimits
 from revtunnel.core.rt1 import Rt1Mux
 from revtunnel.core.window import CreditPool
+from revtunnel.ground.origin import Origin
+from revtunnel.ground.policy import LinkLimits
+from revtunnel.ground.reasons import Ended
+from revtunnel.ground.targets import Target
 from revtunnel.wire.commands import Command
 from revtunnel.wire.frames import Frame, FrameDecoder
-from revtunnel.wire.origin import Origin
-from revtunnel.wire.reasons import Ended
-from revtunnel.wire.targets import Target
 
 __all__ = ["TARGET", "End", "Joined", "Stream", "joined_legacy", "joined_rt1"]
 

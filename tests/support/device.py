@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 
 from revtunnel.core.legacy import LegacyServerMux
 from revtunnel.core.mux import EndOfFile, Over
-from revtunnel.core.policy import LinkLimits
+from revtunnel.ground.policy import LinkLimits
+from revtunnel.ground.reasons import Ended
+from revtunnel.ground.targets import Target
 from revtunnel.wire.commands import Command, decode_connect
 from revtunnel.wire.frames import Frame, FrameDecoder, encode_frame
-from revtunnel.wire.reasons import Ended
-from revtunnel.wire.targets import Target
-from tests.core.joined import PATTERN, TARGET, End, Stream
+from tests.support.joined import PATTERN, TARGET, End, Stream
 
 __all__ = ["REFUSED", "Device", "Service"]
 

@@ -11,10 +11,10 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from revtunnel.core.legacy import LegacyAgentMux
-from revtunnel.core.policy import LinkLimits
+from revtunnel.ground.policy import LinkLimits
 from revtunnel.wire.commands import Command, encode_connect
 from revtunnel.wire.frames import FrameDecoder, encode_frame
-from tests.core.joined import PATTERN, TARGET, End, Stream
+from tests.support.joined import PATTERN, TARGET, End, Stream
 
 __all__ = ["Client", "RealServer"]
 

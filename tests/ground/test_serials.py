@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revtunnel.wire.errors import RemoteError
-from revtunnel.wire.serials import MAX_SERIAL, parse_serial
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.serials import MAX_SERIAL, parse_serial
 
 
 @pytest.mark.parametrize("serial", ["plc-7", "CLD-123456", "a", "A.b_c:d-9", "x" * MAX_SERIAL])

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revtunnel.wire.errors import RemoteError
-from revtunnel.wire.origin import Origin, decode_origin, encode_origin, origin_of
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.origin import Origin, decode_origin, encode_origin, origin_of
 
 V4 = Origin("192.0.2.1", 56324, "198.51.100.9", 443)
 V6 = Origin("2001:db8::1", 56324, "2001:db8::9", 443)

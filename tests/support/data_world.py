@@ -17,12 +17,13 @@ from typing import Any, Self
 
 from twisted.internet.defer import Deferred
 
-from revtunnel.core.facts import ChannelEnded, ChannelOpened, Fact
 from revtunnel.core.handshake import AgentHandshake, AgentHello, ListenerRules, ServerHello
 from revtunnel.core.leases import Leases
-from revtunnel.core.policy import AgentLimits, DataLimits, LinkLimits, ServerLimits
 from revtunnel.core.pools import Pool
 from revtunnel.core.window import CreditPool
+from revtunnel.ground.facts import ChannelEnded, ChannelOpened, Fact
+from revtunnel.ground.policy import AgentLimits, DataLimits, LinkLimits, ServerLimits
+from revtunnel.ground.targets import parse_offer
 from revtunnel.net.agent_data import AgentData, AgentSocket
 from revtunnel.net.agent_link import AgentLink
 from revtunnel.net.client_ports import ClientPorts
@@ -35,7 +36,6 @@ from revtunnel.net.stages import open_end
 from revtunnel.net.switchboard import Switchboard
 from revtunnel.net.uplink import Uplink
 from revtunnel.wire.commands import Feature
-from revtunnel.wire.targets import parse_offer
 from tests.support.daemons import port_block
 from tests.support.epoll import own_reactor
 

@@ -1,0 +1,183 @@
+"""The house holds: imports go down, pure modules stay pure, names are single, things stay small."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+# from the ground up; a room imports from itself and from those to its left
+ORDER = (
+    *("ground", "sockets", "streams", "link", "carriers", "fleet", "process", "settings", "state"),
+    *("trust", "systems", "daemons", "ctl"),
+)
+EXCEPTIONS: set[tuple[str, str]] = set()
+# bytes and decisions: no reactor, no socket, no clock, and nothing that has one
+PURE_NAMES = """
+    backoff barrier cameo_admission cameo_facts cameo_outbox cameo_peers cameo_publications
+    cameo_requests cameo_responders cameo_topics cccp_facts channel commands data_opening devices emo
+    emo_choice emo_sockets emo_targets enroll enrolment errors facts frames free_ports gate handshake
+    hellos http_connect keys lease_rows lease_table leases legacy liveness mux networks numbers origin
+    penalties policy pools proxy_choice proxy_header reasons records registration rt1 senders serials
+    sessions targets tickets turns warm_pool window zmtp zmtp_messages
+"""
+PURE = frozenset(PURE_NAMES.split())
+IMPURE = {"twisted", "zope", "OpenSSL", "socket", "ssl", "select", "time", "asyncio", "subprocess"}
+FILES = sorted((ROOT / "revtunnel").rglob("*.py"))
+# classes that have more methods than others may; none may come to them
+WIDE: set[str] = {
+    "EmoAgentLink",
+    "EmoServerLink",
+    "EndTransport",
+    "LinkProtocol",
+    "Proxies",
+    "Rt1Mux",
+    "Switchboard",
+}
+FORBIDDEN_NAMES = {"util", "utils", "common", "helper", "helpers", "manager", "handler"}
+FILE_LINES = 500
+FUNCTION_LINES = 60
+CLASS_METHODS = 30
+INIT_LINES = 12
+
+
+def module_name(path: Path) -> str:
+    """The dotted name of a file of ours."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def tree(path: Path) -> ast.Module:
+    """The parsed file."""
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def imported(node: ast.AST, module: str, is_package: bool) -> Iterator[str]:
+    """Dotted names that one import statement asks for, relative ones made absolute."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        base = module.split(".")[: None if is_package else -1] if node.level else []
+        base = base[: len(base) - node.level + 1] if node.level else []
+        start = ".".join([*base, *([node.module] if node.module else [])])
+        yield start
+        yield from (f"{start}.{alias.name}" for alias in node.names)
+
+
+def imports(path: Path) -> set[str]:
+    """Everything a file imports, also inside functions."""
+    is_package = path.name == "__init__.py"
+    name = module_name(path)
+    return {found for node in ast.walk(tree(path)) for found in imported(node, name, is_package)}
+
+
+MODULES = {module_name(path): path for path in FILES}
+IMPORTS = {name: imports(path) for name, path in MODULES.items()}
+
+
+def is_init(path: Path) -> bool:
+    """Whether a file is a package's own."""
+    return path.stem == "__init__"
+
+
+def room(name: str) -> str | None:
+    """The room of one of our modules; None for the package itself and for strangers."""
+    parts = name.split(".")
+    return parts[1] if parts[0] == "revtunnel" and len(parts) > 1 and parts[1] in ORDER else None
+
+
+def system(name: str) -> str | None:
+    """The system a module is part of: emo, cccp, cameo, ..."""
+    parts = name.split(".")
+    return parts[2] if room(name) == "systems" and len(parts) > 2 else None
+
+
+def runs_against(name: str, found: str) -> bool:
+    """Whether one of our modules may not import the other: it is of a later room, or of another system."""
+    own, other = room(name), room(found)
+    if own is None or other is None or found not in MODULES:
+        return False
+    if own == other == "systems":
+        return None not in (system(name), system(found)) and system(name) != system(found)
+    return ORDER.index(other) > ORDER.index(own)
+
+
+def test_imports_go_down() -> None:
+    """A module imports from its own room and those before it; systems import nothing of each other."""
+    found = {
+        (name.removeprefix("revtunnel."), other.removeprefix("revtunnel."))
+        for name, others in IMPORTS.items()
+        for other in others
+        if runs_against(name, other)
+    }
+    assert found == EXCEPTIONS
+
+
+@pytest.mark.parametrize("name", sorted(PURE))
+def test_pure_modules_know_no_reactor_no_socket_no_clock(name: str) -> None:
+    """Bytes and decisions import no Twisted, OpenSSL, socket or clock, and only pure modules of ours."""
+    path = next(path for path in FILES if path.stem == name)
+    found = IMPORTS[module_name(path)]
+    foreign = sorted(each for each in found if each.split(".")[0] in IMPURE)
+    ours = sorted(each for each in found if each in MODULES and MODULES[each].name != "__init__.py")
+    assert foreign == []
+    assert [each for each in ours if each.rpartition(".")[2] not in PURE] == []
+
+
+def test_no_cycles() -> None:
+    """No module of ours imports itself by way of others."""
+    graph = {
+        name: {found for found in IMPORTS[name] if found in MODULES and found != name} for name in MODULES
+    }
+    while graph:
+        leaves = {name for name, needs in graph.items() if not needs & graph.keys()}
+        assert leaves, f"a cycle among {sorted(graph)}"
+        graph = {name: needs for name, needs in graph.items() if name not in leaves}
+
+
+def test_names_are_single_and_say_something() -> None:
+    """No two modules share a name, and none is named after nothing in particular."""
+    names = [path.stem for path in FILES if path.name != "__init__.py"]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
+    assert sorted(FORBIDDEN_NAMES.intersection(names)) == []
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_files_classes_and_functions_stay_small(name: str) -> None:
+    """A file has at most 500 lines, a class 30 methods, a function 60 lines."""
+    path = MODULES[name]
+    assert path.read_text(encoding="utf-8").count("\n") <= FILE_LINES
+    nodes = [*ast.walk(tree(path))]
+    functions = [node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    too_long = [node.name for node in functions if (node.end_lineno or 0) - node.lineno + 1 > FUNCTION_LINES]
+    assert too_long == []
+    classes = [node for node in nodes if isinstance(node, ast.ClassDef)]
+    too_wide = [each.name for each in classes if methods(each) > CLASS_METHODS]
+    assert [name for name in too_wide if name not in WIDE] == []
+
+
+def methods(node: ast.ClassDef) -> int:
+    """How many functions a class defines itself."""
+    return sum(isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef) for each in node.body)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_module_states_its_rule(name: str) -> None:
+    """Every module begins with a docstring."""
+    assert ast.get_docstring(tree(MODULES[name]))
+
+
+@pytest.mark.parametrize("name", [name for name, path in MODULES.items() if room(name) and is_init(path)])
+def test_a_room_says_what_it_is_for_and_hands_nothing_on(name: str) -> None:
+    """A room's ``__init__`` is a docstring of a few lines, with its law or its way in, and nothing else."""
+    body = tree(MODULES[name]).body
+    assert len(body) == 1
+    text = ast.get_docstring(tree(MODULES[name])) or ""
+    assert "Law: " in text or "Way in: " in text
+    assert text.count("\n") < INIT_LINES
+
+
+def test_plugin_folders_have_no_init() -> None:
+    """An __init__.py there would replace Twisted's own on installation and take it away on removal."""
+    assert sorted((ROOT / "twisted").rglob("__init__.py")) == []
