@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from revtunnel.core.senders import Network
 from revtunnel.ground.policy import CameoLimits
+from revtunnel.sockets.ways.senders import Network
 
 __all__ = ["Admission", "Door"]
 

@@ -24,7 +24,7 @@ from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.policy import EnrolmentLimits
 from revtunnel.ground.reasons import GoAway
 from revtunnel.ground.serials import parse_serial
-from revtunnel.wire.enroll import SECRET_SIZE
+from revtunnel.sockets.tls.enroll import SECRET_SIZE
 
 __all__ = ["Enrolment", "Token", "TokenRow", "TokenStore", "TooManyTokens", "parse_token", "write_token"]
 

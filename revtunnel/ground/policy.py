@@ -207,7 +207,7 @@ class CccpLimits:
 class RelayLimits:
     """What joined pairs of sockets move at once and hold for a side that does not take it."""
 
-    # net/relay.py
+    # sockets/relay.py
     first: int = 64 * KIB  # bytes of a reading, to begin with and whenever not all was taken
     turn: int = 512 * KIB  # bytes of the largest reading; one for each direction and turn of the reactor
     calm: int = 256  # readings of bulk that stay at ``first`` after a small message came

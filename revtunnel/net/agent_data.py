@@ -25,10 +25,10 @@ from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Target
 from revtunnel.net.data_stream import DEAD, sided
 from revtunnel.net.dialler import Dialler, NotDialled, TargetSocket
-from revtunnel.net.ends import End, said
 from revtunnel.net.framed_end import FramedEnd, prepare
-from revtunnel.net.relay import Relay, reserve
-from revtunnel.net.tcp_info import silence
+from revtunnel.sockets.ends import End, said
+from revtunnel.sockets.relay import Relay, reserve
+from revtunnel.sockets.tcp_info import silence
 from revtunnel.wire.commands import Command, encode_reset, number_of
 from revtunnel.wire.frames import encode_frame
 

@@ -24,8 +24,8 @@ from revtunnel.ground.policy import LinkLimits
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.net.agent_data import AgentData
 from revtunnel.net.dialler import Dialler, NotDialled, TargetSocket
-from revtunnel.net.identity import silent_refusal
 from revtunnel.net.link import LinkProtocol
+from revtunnel.sockets.tls.identity import silent_refusal
 from revtunnel.wire.commands import Feature
 from revtunnel.wire.frames import Frame
 

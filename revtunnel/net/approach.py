@@ -15,14 +15,14 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
-from revtunnel.core.proxy_choice import DIRECT, ProxyChoice
 from revtunnel.net.agent_link import AgentLink
-from revtunnel.net.end_transport import EndTransport
-from revtunnel.net.ends import End, TlsEnd
-from revtunnel.net.http_proxy import open_way
-from revtunnel.net.identity import Identity
-from revtunnel.net.stages import open_end
-from revtunnel.net.tls_stages import dial_tls
+from revtunnel.sockets.end_transport import EndTransport
+from revtunnel.sockets.ends import End, TlsEnd
+from revtunnel.sockets.stages import open_end
+from revtunnel.sockets.tls.identity import Identity
+from revtunnel.sockets.tls.tls_stages import dial_tls
+from revtunnel.sockets.ways.http_proxy import open_way
+from revtunnel.sockets.ways.proxy_choice import DIRECT, ProxyChoice
 
 __all__ = ["Approach", "Way"]
 

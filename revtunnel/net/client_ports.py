@@ -21,7 +21,7 @@ from revtunnel.core.leases import LeaseError, Leases
 from revtunnel.core.pools import Lease
 from revtunnel.ground.facts import ClientRefused, ListenerClosed, ListenerOpened, ListenerRefused, Report
 from revtunnel.net.clients import ClientFactory, ClientSocket
-from revtunnel.net.headed import Refused
+from revtunnel.sockets.ways.headed import Refused
 
 __all__ = ["ClientPorts", "OpenPort"]
 

@@ -16,7 +16,7 @@ from revtunnel.ground.policy import DataLimits, RelayLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.net.clients import ClientSocket
 from revtunnel.net.data_stream import DataSocket, DataStream
-from revtunnel.net.ends import End
+from revtunnel.sockets.ends import End
 from revtunnel.wire.commands import number_of
 
 __all__ = ["DataHub", "DataLink", "DataPool"]

@@ -23,8 +23,8 @@ from revtunnel.ground.reasons import Ended
 from revtunnel.net.clients import ClientSocket
 from revtunnel.net.data_pool import DataLink, DataPool
 from revtunnel.net.data_stream import DEAD, DataStream
-from revtunnel.net.ends import End
-from revtunnel.net.relay import reserve
+from revtunnel.sockets.ends import End
+from revtunnel.sockets.relay import reserve
 
 __all__ = ["DataSockets"]
 

@@ -23,11 +23,11 @@ from revtunnel.ground.origin import encode_origin
 from revtunnel.ground.policy import RelayLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.net.clients import ClientSocket
-from revtunnel.net.ends import End, said
 from revtunnel.net.framed_end import FramedEnd, prepare
-from revtunnel.net.relay import Relay
 from revtunnel.net.running import Running
-from revtunnel.net.tcp_info import silence
+from revtunnel.sockets.ends import End, said
+from revtunnel.sockets.relay import Relay
+from revtunnel.sockets.tcp_info import silence
 from revtunnel.wire.commands import Command, encode_connect
 from revtunnel.wire.frames import encode_frame
 

@@ -18,14 +18,14 @@ from OpenSSL import SSL
 from twisted.internet.defer import Deferred
 
 from revtunnel.core.handshake import Dismissed
-from revtunnel.core.proxy_choice import ProxyChoice
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.targets import is_literal
-from revtunnel.net.ends import End
-from revtunnel.net.http_proxy import open_way
-from revtunnel.net.stages import client_tls, read_some, write_all
+from revtunnel.sockets.ends import End
+from revtunnel.sockets.stages import client_tls, read_some, write_all
+from revtunnel.sockets.tls.enroll import MAX_CERTIFICATE, decode_certificate
+from revtunnel.sockets.ways.http_proxy import open_way
+from revtunnel.sockets.ways.proxy_choice import ProxyChoice
 from revtunnel.wire.commands import Command, decode_goaway
-from revtunnel.wire.enroll import MAX_CERTIFICATE, decode_certificate
 from revtunnel.wire.frames import Frame, FrameDecoder, encode_frame
 
 __all__ = ["ask", "find_authority"]

@@ -14,7 +14,7 @@ from typing import Any
 from twisted.python.failure import Failure
 
 from revtunnel.ground.errors import RemoteError
-from revtunnel.net.ends import RECORD, End, said
+from revtunnel.sockets.ends import RECORD, End, said
 
 __all__ = ["FramedEnd", "prepare"]
 

@@ -23,10 +23,10 @@ from revtunnel.core.turns import Pace
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.policy import LinkLimits
 from revtunnel.ground.reasons import Ended, GoAway
-from revtunnel.net.addresses import written_address
-from revtunnel.net.end_transport import EndTransport
 from revtunnel.net.streams import IStream
-from revtunnel.net.tcp_info import silence
+from revtunnel.sockets.addresses import written_address
+from revtunnel.sockets.end_transport import EndTransport
+from revtunnel.sockets.tcp_info import silence
 from revtunnel.wire.frames import FrameDecoder
 
 __all__ = ["USER_TIMEOUT", "LinkProtocol", "tune"]

@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from revtunnel.core.sessions import Manner
-from revtunnel.net.ends import End, said
+from revtunnel.sockets.ends import End, said
 
 __all__ = ["LoneEnd", "WithoutLf", "part_from"]
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from revtunnel.ground.policy import RelayLimits
 from revtunnel.ground.reasons import Ended
-from revtunnel.net.ends import End, said
-from revtunnel.net.relay import Relay
+from revtunnel.sockets.ends import End, said
+from revtunnel.sockets.relay import Relay
 
 __all__ = ["PairRelay"]
 

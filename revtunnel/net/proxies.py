@@ -32,12 +32,12 @@ from revtunnel.ground.facts import ClientRefused, Report
 from revtunnel.ground.networks import address_of
 from revtunnel.ground.policy import CccpLimits, RelayLimits, ServerLimits
 from revtunnel.ground.reasons import Ended, GoAway
-from revtunnel.net.ends import End
 from revtunnel.net.lone_end import LoneEnd, part_from
 from revtunnel.net.pair_relay import PairRelay
 from revtunnel.net.proxy_ports import TARGET, ProxyPort, ProxyPorts
 from revtunnel.net.registered_devices import Arrival, Project
-from revtunnel.net.tls_stages import TlsDoor
+from revtunnel.sockets.ends import End
+from revtunnel.sockets.tls.tls_stages import TlsDoor
 
 __all__ = ["Device", "Linked", "Proxies", "Proxy", "Store"]
 

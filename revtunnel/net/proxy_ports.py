@@ -17,7 +17,7 @@ from twisted.internet.protocol import Protocol, ServerFactory
 from revtunnel.core.leases import LeaseError, Leases
 from revtunnel.core.pools import Lease
 from revtunnel.ground.facts import ListenerClosed, ListenerOpened, Report
-from revtunnel.net.addresses import place, written_address
+from revtunnel.sockets.addresses import place, written_address
 
 __all__ = ["TARGET", "NoPort", "ProxyPort", "ProxyPorts"]
 

@@ -23,12 +23,12 @@ from revtunnel.core.gate import Gate
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import Report
 from revtunnel.ground.policy import CccpLimits
-from revtunnel.net.addresses import written_address
-from revtunnel.net.end_transport import EndTransport
-from revtunnel.net.ends import End
-from revtunnel.net.identity import Identity
 from revtunnel.net.lone_end import WithoutLf
-from revtunnel.net.tls_stages import Secured, TlsDesk, TlsDoor
+from revtunnel.sockets.addresses import written_address
+from revtunnel.sockets.end_transport import EndTransport
+from revtunnel.sockets.ends import End
+from revtunnel.sockets.tls.identity import Identity
+from revtunnel.sockets.tls.tls_stages import Secured, TlsDesk, TlsDoor
 from revtunnel.wire.registration import RegistrationDecoder
 
 __all__ = ["Arrival", "DeviceDesk", "Project"]

@@ -30,17 +30,17 @@ from revtunnel.ground.facts import ChannelEnded, ChannelOpened, LinkStalled, Pee
 from revtunnel.ground.policy import LinkLimits
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.targets import Offer, Target
-from revtunnel.net.addresses import written_address
-from revtunnel.net.credentials import PeerCertificate
 from revtunnel.net.data_pool import DataPool
 from revtunnel.net.emo_stream import EmoDoor
-from revtunnel.net.ends import End
-from revtunnel.net.identity import Identity
 from revtunnel.net.link import USER_TIMEOUT, LinkProtocol, tune
 from revtunnel.net.running import Running, of_link
-from revtunnel.net.tls_stages import Secured, TlsFailed
+from revtunnel.sockets.addresses import written_address
+from revtunnel.sockets.ends import End
+from revtunnel.sockets.tls.credentials import PeerCertificate
+from revtunnel.sockets.tls.enroll import MAX_ENROLL
+from revtunnel.sockets.tls.identity import Identity
+from revtunnel.sockets.tls.tls_stages import Secured, TlsFailed
 from revtunnel.wire.commands import TICKET_SIZE, Command, Feature, encode_goaway
-from revtunnel.wire.enroll import MAX_ENROLL
 from revtunnel.wire.frames import Frame, encode_frame
 
 if TYPE_CHECKING:

@@ -36,7 +36,7 @@ from zope.interface import implementer
 
 from revtunnel.core.channel import Channel
 from revtunnel.ground.reasons import Ended
-from revtunnel.net.ends import End
+from revtunnel.sockets.ends import End
 from revtunnel.wire.frames import HEADER_SIZE
 
 __all__ = ["ChannelSocket", "IStream", "Link"]

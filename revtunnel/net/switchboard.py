@@ -40,12 +40,12 @@ from revtunnel.net.clients import ClientFactory, ClientSocket
 from revtunnel.net.data_sockets import DataSockets
 from revtunnel.net.emo_modern import ModernLink
 from revtunnel.net.emo_server import EmoServerLink
-from revtunnel.net.end_transport import EndTransport
-from revtunnel.net.ends import End
-from revtunnel.net.identity import Identity
 from revtunnel.net.running import Running
 from revtunnel.net.server_link import AgentListener, ServerLink, ServerLinkFactory
-from revtunnel.net.tls_stages import Secured, TlsDesk, TlsDoor
+from revtunnel.sockets.end_transport import EndTransport
+from revtunnel.sockets.ends import End
+from revtunnel.sockets.tls.identity import Identity
+from revtunnel.sockets.tls.tls_stages import Secured, TlsDesk, TlsDoor
 
 __all__ = ["Switchboard"]
 

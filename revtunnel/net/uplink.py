@@ -19,7 +19,7 @@ from revtunnel.ground.facts import LinkDown, LinkUp, Report, ServerState
 from revtunnel.ground.policy import AgentLimits
 from revtunnel.ground.targets import is_literal
 from revtunnel.net.agent_link import AgentLink
-from revtunnel.net.ends import said
+from revtunnel.sockets.ends import said
 
 __all__ = ["Uplink"]
 

@@ -27,9 +27,9 @@ from revtunnel.core.window import CreditPool
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import Report
 from revtunnel.ground.policy import CameoLimits
-from revtunnel.net.addresses import written_address
-from revtunnel.net.end_transport import EndTransport
 from revtunnel.net.streams import IStream
+from revtunnel.sockets.addresses import written_address
+from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.wire.zmtp import (
     GREETING,
     check_greeting,

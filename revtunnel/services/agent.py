@@ -23,14 +23,9 @@ from revtunnel.ground.facts import ServerState, SettingsReloaded
 from revtunnel.net.agent_data import AgentData
 from revtunnel.net.agent_link import AgentLink
 from revtunnel.net.approach import Approach, Way
-from revtunnel.net.credentials import FaultyFiles
 from revtunnel.net.dialler import Dialler
 from revtunnel.net.emo_agent import EmoAgentLink, EmoRemains
 from revtunnel.net.emo_modern import modern_offer
-from revtunnel.net.end_transport import EndTransport
-from revtunnel.net.ends import End
-from revtunnel.net.identity import Identity
-from revtunnel.net.lean_reactor import LeanReactor
 from revtunnel.net.uplink import Uplink
 from revtunnel.services.agent_files import AgentFiles
 from revtunnel.services.certificate_keeper import CertificateKeeper
@@ -42,6 +37,11 @@ from revtunnel.services.reporting import Reporter
 from revtunnel.services.settings import AgentSettings, SettingsError, changes
 from revtunnel.services.systemd import Notifier, NotifyService
 from revtunnel.services.tls_settings import AgentTls, agent_rules, speaks_tls
+from revtunnel.sockets.end_transport import EndTransport
+from revtunnel.sockets.ends import End
+from revtunnel.sockets.lean_reactor import LeanReactor
+from revtunnel.sockets.tls.credentials import FaultyFiles
+from revtunnel.sockets.tls.identity import Identity
 from revtunnel.wire.commands import Feature
 
 __all__ = ["Agent", "Options", "makeService"]

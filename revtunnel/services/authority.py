@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from revtunnel.ground.errors import RemoteError
-from revtunnel.wire.enroll import device_of, device_uri
+from revtunnel.sockets.tls.enroll import device_of, device_uri
 
 __all__ = [
     "Authority",

@@ -9,7 +9,6 @@ from typing import Any
 
 from revtunnel.core.cameo_admission import Door
 from revtunnel.core.cameo_requests import READ_ONLY
-from revtunnel.core.senders import Network
 from revtunnel.ground.policy import CameoLimits
 from revtunnel.services.inifile import SECTION_OF, Name, SettingsError, Surroundings, Table, read_files
 from revtunnel.services.sections import (
@@ -21,6 +20,7 @@ from revtunnel.services.sections import (
     part_of,
     socket_beside,
 )
+from revtunnel.sockets.ways.senders import Network
 
 __all__ = ["CameoSettings", "OutsideSettings", "cameo_changes", "load_cameo"]
 

@@ -10,9 +10,9 @@ from typing import Any
 from revtunnel.core.cameo_admission import Admission, Door
 from revtunnel.core.window import CreditPool
 from revtunnel.ground.facts import Report
-from revtunnel.net.lean_reactor import LeanReactor
 from revtunnel.net.relays import PublisherRelay, Relay, RelayPort, ResponderRelay
 from revtunnel.services.cameo_settings import CameoSettings
+from revtunnel.sockets.lean_reactor import LeanReactor
 
 __all__ = ["CameoSite"]
 

@@ -16,7 +16,6 @@ from revtunnel.core.gate import Gate
 from revtunnel.core.leases import Leases
 from revtunnel.core.pools import Lease
 from revtunnel.ground.facts import ServerState
-from revtunnel.net.lean_reactor import LeanReactor
 from revtunnel.services.caretaker import PAGE, Caretaker, Row
 from revtunnel.services.cccp_options import CccpOptions as Options
 from revtunnel.services.cccp_settings import cccp_changes
@@ -27,6 +26,7 @@ from revtunnel.services.ledger import SqliteLedger, open_ledger
 from revtunnel.services.process import ExitStatus
 from revtunnel.services.reporting import Reporter
 from revtunnel.services.systemd import Notifier
+from revtunnel.sockets.lean_reactor import LeanReactor
 
 __all__ = ["Cccp", "Options", "makeService"]
 

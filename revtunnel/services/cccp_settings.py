@@ -13,7 +13,6 @@ from typing import Any
 
 from revtunnel.core.pools import Pool
 from revtunnel.ground.policy import CccpLimits
-from revtunnel.net.credentials import private_file_fault
 from revtunnel.net.registered_devices import Project
 from revtunnel.services.http_door import DoorRules
 from revtunnel.services.inifile import SECTION_OF, Name, SettingsError, Surroundings, Table, read_files
@@ -28,6 +27,7 @@ from revtunnel.services.sections import (
 )
 from revtunnel.services.tls_settings import ListenerTls, check_listener_tls, is_loopback
 from revtunnel.services.wake import WakeRules
+from revtunnel.sockets.tls.credentials import private_file_fault
 
 __all__ = [
     "CccpPart",

@@ -13,8 +13,6 @@ from revtunnel.core.cccp_facts import ProxyEnded
 from revtunnel.core.gate import Gate
 from revtunnel.core.leases import Leases
 from revtunnel.ground.facts import Fact, LinkDown, LinkUp, Report
-from revtunnel.net.credentials import FaultyFiles
-from revtunnel.net.identity import Identity
 from revtunnel.net.proxies import Linked, Proxies
 from revtunnel.net.proxy_ports import TARGET, NoPort, ProxyPorts
 from revtunnel.net.registered_devices import DeviceDesk, Project
@@ -26,6 +24,8 @@ from revtunnel.services.ledger import SqliteLedger
 from revtunnel.services.proxy_operator import ProxyOperator
 from revtunnel.services.tls_settings import listener_rules
 from revtunnel.services.wake import WakeDriver
+from revtunnel.sockets.tls.credentials import FaultyFiles
+from revtunnel.sockets.tls.identity import Identity
 
 __all__ = ["CccpSite"]
 

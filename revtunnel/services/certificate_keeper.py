@@ -21,9 +21,6 @@ from twisted.python.failure import Failure
 
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import CertificateFailed, CertificateIssued, Report
-from revtunnel.net.addresses import place
-from revtunnel.net.credentials import device_serial
-from revtunnel.net.ends import End, said
 from revtunnel.net.enrolling import ask
 from revtunnel.services.agent_files import AgentFiles
 from revtunnel.services.authority import (
@@ -34,7 +31,10 @@ from revtunnel.services.authority import (
     new_key,
     pin_of,
 )
-from revtunnel.wire.enroll import encode_enroll
+from revtunnel.sockets.addresses import place
+from revtunnel.sockets.ends import End, said
+from revtunnel.sockets.tls.credentials import device_serial
+from revtunnel.sockets.tls.enroll import encode_enroll
 
 __all__ = ["CertificateKeeper", "get_certificate", "words_of"]
 

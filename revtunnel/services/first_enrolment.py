@@ -21,11 +21,8 @@ from revtunnel.core.backoff import Backoff
 from revtunnel.core.handshake import Dismissed
 from revtunnel.ground.facts import CertificateFailed, CertificateIssued, ServerState
 from revtunnel.ground.reasons import GoAway
-from revtunnel.net.addresses import place
 from revtunnel.net.approach import Approach, Way
-from revtunnel.net.credentials import CertificateFiles, Side
 from revtunnel.net.enrolling import find_authority
-from revtunnel.net.identity import Identity, TlsRules
 from revtunnel.services.agent_files import AgentFiles
 from revtunnel.services.authority import fingerprint_of
 from revtunnel.services.certificate_keeper import get_certificate, words_of
@@ -34,6 +31,9 @@ from revtunnel.services.options import AgentOptions
 from revtunnel.services.process import ExitStatus, SignalService
 from revtunnel.services.reporting import Reporter
 from revtunnel.services.systemd import Notifier, NotifyService
+from revtunnel.sockets.addresses import place
+from revtunnel.sockets.tls.credentials import CertificateFiles, Side
+from revtunnel.sockets.tls.identity import Identity, TlsRules
 
 __all__ = ["FirstEnrolment"]
 

@@ -9,11 +9,11 @@ Source: faults.md "TLS"; ours.
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from revtunnel.net.credentials import FaultyFiles
-from revtunnel.net.identity import Identity
 from revtunnel.services.inifile import SECTION_OF, SettingsError
 from revtunnel.services.settings import ListenerSettings
 from revtunnel.services.tls_settings import listener_rules
+from revtunnel.sockets.tls.credentials import FaultyFiles
+from revtunnel.sockets.tls.identity import Identity
 
 __all__ = ["Identities", "merged"]
 

@@ -29,7 +29,7 @@ from revtunnel.services.authority import (
 from revtunnel.services.authority_files import AuthorityDirectory, row_of
 from revtunnel.services.certificate_book import DEVICE, SERVER, CertificateBook, CertificateRow
 from revtunnel.services.refusals import Busy, Conflict, Invalid, NotFound
-from revtunnel.wire.enroll import SECRET_SIZE, decode_enroll, encode_certificate
+from revtunnel.sockets.tls.enroll import SECRET_SIZE, decode_enroll, encode_certificate
 
 __all__ = ["Issuer"]
 

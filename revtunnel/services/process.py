@@ -33,8 +33,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from revtunnel.ground.errors import LocalError
-from revtunnel.net.reactor_turn import shorten_turns
 from revtunnel.services.systemd import Notifier
+from revtunnel.sockets.reactor_turn import shorten_turns
 
 __all__ = ["ExitStatus", "SignalService", "prepare_reactor"]
 

@@ -4,27 +4,27 @@ Rule of this file: two different things share a name. The HTTP proxy is on an ag
 (``proxy``, ``proxy_credentials``). The PROXY protocol says whom a connection is for (``proxy_protocol``): an
 agent says it to a service, a load balancer says it to the server (``proxy_from``).
 
-Source: core/proxy_choice.py; wire/proxy_header.py; ours.
+Source: sockets/ways/proxy_choice.py; sockets/ways/proxy_header.py; ours.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol as Typing
 
-from revtunnel.core.proxy_choice import (
+from revtunnel.ground.origin import Origin
+from revtunnel.ground.targets import Offer, Target
+from revtunnel.services.inifile import Table
+from revtunnel.sockets.tls.credentials import private_file_fault
+from revtunnel.sockets.ways.http_connect import Credentials
+from revtunnel.sockets.ways.proxy_choice import (
     DIRECT,
     Proxy,
     ProxyChoice,
     from_environment,
     parse_credentials,
 )
-from revtunnel.core.senders import Network
-from revtunnel.ground.origin import Origin
-from revtunnel.ground.targets import Offer, Target
-from revtunnel.net.credentials import private_file_fault
-from revtunnel.services.inifile import Table
-from revtunnel.wire.http_connect import Credentials
-from revtunnel.wire.proxy_header import encode_header_v1, encode_header_v2
+from revtunnel.sockets.ways.proxy_header import encode_header_v1, encode_header_v2
+from revtunnel.sockets.ways.senders import Network
 
 __all__ = ["Senders", "agent_proxy", "check_headers", "check_senders", "headers_of"]
 

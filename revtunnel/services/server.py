@@ -22,14 +22,10 @@ from revtunnel.core.keys import DUMMY, Verifier
 from revtunnel.core.leases import Leases
 from revtunnel.core.penalties import Penalties
 from revtunnel.core.pools import Pool, Use
-from revtunnel.core.senders import HeaderRules, header_rules
 from revtunnel.ground.facts import LinkRefused, ServerState
 from revtunnel.ground.policy import ServerLimits
 from revtunnel.net.client_ports import ClientPorts
 from revtunnel.net.emo_stream import EmoDoor
-from revtunnel.net.headed import HeaderDesk, Refused
-from revtunnel.net.identity import Identity
-from revtunnel.net.lean_reactor import LeanReactor
 from revtunnel.net.linked_devices import LinkedDevices
 from revtunnel.net.server_link import AgentListener
 from revtunnel.net.switchboard import Switchboard
@@ -48,6 +44,10 @@ from revtunnel.services.record_settings import records_of
 from revtunnel.services.settings import ListenerSettings, ServerSettings, SettingsError, changes
 from revtunnel.services.systemd import Notifier
 from revtunnel.services.tls_settings import is_loopback
+from revtunnel.sockets.lean_reactor import LeanReactor
+from revtunnel.sockets.tls.identity import Identity
+from revtunnel.sockets.ways.headed import HeaderDesk, Refused
+from revtunnel.sockets.ways.senders import HeaderRules, header_rules
 from revtunnel.wire.commands import Feature
 
 __all__ = ["Options", "Server", "makeService"]

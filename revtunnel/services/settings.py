@@ -23,7 +23,6 @@ from revtunnel.ground.policy import (
     ServerLimits,
 )
 from revtunnel.ground.serials import parse_serial
-from revtunnel.net.credentials import private_file_fault
 from revtunnel.services.agent_files import with_kept_files
 from revtunnel.services.authority_settings import authority_settings
 from revtunnel.services.cccp_settings import cccp_flat, cccp_part
@@ -60,6 +59,7 @@ from revtunnel.services.tls_settings import (
     AgentTls,
     check_agent_tls,
 )
+from revtunnel.sockets.tls.credentials import private_file_fault
 
 __all__ = [
     "DEFAULT_PATH",

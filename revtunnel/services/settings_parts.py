@@ -7,8 +7,6 @@ Source: twisted.md section 7; ours.
 
 from dataclasses import dataclass
 
-from revtunnel.core.proxy_choice import ProxyChoice
-from revtunnel.core.senders import Network
 from revtunnel.ground.policy import (
     AgentLimits,
     DataLimits,
@@ -30,6 +28,8 @@ from revtunnel.services.tls_settings import (
     ListenerTls,
 )
 from revtunnel.services.values import PortMapping
+from revtunnel.sockets.ways.proxy_choice import ProxyChoice
+from revtunnel.sockets.ways.senders import Network
 
 __all__ = ["AgentSettings", "ListenerSettings", "PoolSettings", "Reservation", "ServerSettings"]
 

@@ -12,9 +12,9 @@ Source: faults.md "Bind defaults", "TLS"; ours.
 import ipaddress
 from dataclasses import dataclass
 
-from revtunnel.net.credentials import CertificateFiles, FaultyFiles, Side
-from revtunnel.net.identity import Identity, TlsRules
 from revtunnel.services.inifile import Table
+from revtunnel.sockets.tls.credentials import CertificateFiles, FaultyFiles, Side
+from revtunnel.sockets.tls.identity import Identity, TlsRules
 
 __all__ = [
     "AgentTls",

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from revtunnel.core.proxy_choice import Proxy, parse_proxy
-from revtunnel.core.senders import Network
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.policy import KIB, MIB
 from revtunnel.ground.serials import MAX_SERIAL, parse_serial
 from revtunnel.ground.targets import Offer, parse_endpoint, parse_offer
+from revtunnel.sockets.ways.proxy_choice import Proxy, parse_proxy
+from revtunnel.sockets.ways.senders import Network
 
 __all__ = [
     "GIB",

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
-from revtunnel.core.proxy_choice import ProxyChoice, parse_proxy
-from revtunnel.net.ends import End, said
-from revtunnel.net.http_proxy import ProxyError, open_way
-from revtunnel.net.stages import read_some
-from revtunnel.wire.proxy_header import VERSIONS, ProxyHeader, decode_header
+from revtunnel.sockets.ends import End, said
+from revtunnel.sockets.stages import read_some
+from revtunnel.sockets.ways.http_proxy import ProxyError, open_way
+from revtunnel.sockets.ways.proxy_choice import ProxyChoice, parse_proxy
+from revtunnel.sockets.ways.proxy_header import VERSIONS, ProxyHeader, decode_header
 from tests.support.daemons import Agent, Lab, Server
 from tests.support.epoll import Loop, own_reactor
 from tests.support.haproxy import INSTALLED, Haproxy

@@ -9,7 +9,7 @@ from twisted.internet.protocol import ServerFactory
 from revtunnel.core.pools import Pool, State, Use
 from revtunnel.ground.facts import ClientRefused, ListenerClosed, ListenerOpened, ListenerRefused
 from revtunnel.ground.targets import parse_offer
-from revtunnel.net.headed import Refused
+from revtunnel.sockets.ways.headed import Refused
 from tests.support.recorder import Recorder
 from tests.support.world import CONSOLE, POOL, WEB, World
 

@@ -13,7 +13,7 @@ from revtunnel.ground.origin import Origin
 from revtunnel.ground.policy import AgentLimits
 from revtunnel.ground.targets import Offer, Target, parse_offer, parse_target, target_of
 from revtunnel.net.dialler import Dialler, Header, NotDialled, TargetSocket, _GuardedReactor
-from revtunnel.wire.proxy_header import encode_header_v1, encode_header_v2
+from revtunnel.sockets.ways.proxy_header import encode_header_v1, encode_header_v2
 from tests.support.reactor import HANGS, MemoryReactor
 from tests.support.recorder import Recorder
 

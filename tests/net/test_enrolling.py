@@ -11,12 +11,12 @@ from revtunnel.core.handshake import Denied, Dismissed
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import LinkRefused
 from revtunnel.ground.reasons import GoAway
-from revtunnel.net.credentials import PeerCertificate
-from revtunnel.net.end_transport import EndTransport
-from revtunnel.net.ends import PlainEnd
 from revtunnel.net.enrolling import ask
+from revtunnel.sockets.end_transport import EndTransport
+from revtunnel.sockets.ends import PlainEnd
+from revtunnel.sockets.tls.credentials import PeerCertificate
+from revtunnel.sockets.tls.enroll import MAX_CERTIFICATE, MAX_ENROLL, encode_certificate, encode_enroll
 from revtunnel.wire.commands import Command, decode_goaway, encode_goaway
-from revtunnel.wire.enroll import MAX_CERTIFICATE, MAX_ENROLL, encode_certificate, encode_enroll
 from revtunnel.wire.frames import encode_frame, encode_header
 from tests.net.test_link import LISTEN, frames, stranger
 from tests.support.ends import tcp_pair

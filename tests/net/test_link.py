@@ -14,8 +14,8 @@ from revtunnel.ground.facts import ChannelEnded, LinkDown, LinkRefused, PeerGlit
 from revtunnel.ground.policy import LinkLimits
 from revtunnel.ground.reasons import GoAway
 from revtunnel.ground.targets import Target
-from revtunnel.net.addresses import written_address
 from revtunnel.net.link import LinkProtocol, tune
+from revtunnel.sockets.addresses import written_address
 from revtunnel.wire.commands import Command, decode_goaway, encode_connect
 from revtunnel.wire.frames import Frame, FrameDecoder, encode_frame
 from tests.support.memory import Recorder

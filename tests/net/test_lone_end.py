@@ -7,8 +7,8 @@ import pytest
 from twisted.internet.epollreactor import EPollReactor
 
 from revtunnel.core.sessions import Manner
-from revtunnel.net.ends import PlainEnd
 from revtunnel.net.lone_end import LoneEnd, WithoutLf, part_from
+from revtunnel.sockets.ends import PlainEnd
 
 
 class Room:

@@ -6,8 +6,8 @@ import pytest
 
 from revtunnel.ground.origin import Origin
 from revtunnel.net.dialler import Header
+from revtunnel.sockets.ways.proxy_header import encode_header_v1, encode_header_v2
 from revtunnel.wire.commands import Feature
-from revtunnel.wire.proxy_header import encode_header_v1, encode_header_v2
 from tests.support.data_world import DataWorld
 
 pytestmark = pytest.mark.slow

@@ -4,9 +4,9 @@ import pytest
 
 from revtunnel.ground.policy import RelayLimits
 from revtunnel.ground.reasons import Ended
-from revtunnel.net.ends import RECORD
 from revtunnel.net.pair_relay import PairRelay
-from tests.net.test_relay import CARRIERS, LIMITS, Joined, connected
+from revtunnel.sockets.ends import RECORD
+from tests.sockets.test_relay import CARRIERS, LIMITS, Joined, connected
 
 
 class Paired(Joined):

@@ -15,7 +15,6 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from revtunnel.net.credentials import device_serial, judge_device, judge_server
 from revtunnel.services.authority import (
     Unfit,
     fingerprint_of,
@@ -32,7 +31,8 @@ from revtunnel.services.authority import (
     read_names,
     read_request,
 )
-from revtunnel.wire.enroll import MAX_CERTIFICATE, MAX_ENROLL, encode_certificate, encode_enroll
+from revtunnel.sockets.tls.credentials import device_serial, judge_device, judge_server
+from revtunnel.sockets.tls.enroll import MAX_CERTIFICATE, MAX_ENROLL, encode_certificate, encode_enroll
 
 NOW = datetime(2027, 1, 15, 8, tzinfo=UTC)
 AUTHORITY = make_authority("gate", 7300, NOW)

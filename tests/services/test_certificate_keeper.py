@@ -13,12 +13,12 @@ from twisted.internet.defer import Deferred, fail, succeed
 
 from revtunnel.ground.facts import CertificateFailed, CertificateIssued, Fact
 from revtunnel.ground.reasons import GoAway
-from revtunnel.net.ends import End, PlainEnd
 from revtunnel.services.agent_files import AgentFiles
 from revtunnel.services.authority import fingerprint_of, issue_device, make_authority, new_key, read_request
 from revtunnel.services.certificate_keeper import LOOK, RETRY_MOST, CertificateKeeper
+from revtunnel.sockets.ends import End, PlainEnd
+from revtunnel.sockets.tls.enroll import decode_enroll, encode_certificate
 from revtunnel.wire.commands import Command, encode_goaway
-from revtunnel.wire.enroll import decode_enroll, encode_certificate
 from revtunnel.wire.frames import encode_frame
 from tests.support.epoll import Loop, own_reactor
 

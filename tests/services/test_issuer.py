@@ -11,14 +11,14 @@ from revtunnel.core.enrolment import parse_token
 from revtunnel.core.handshake import Denied
 from revtunnel.ground.facts import CertificateIssued, Fact, TokenGiven
 from revtunnel.ground.policy import EnrolmentLimits
-from revtunnel.net.credentials import device_serial
 from revtunnel.services.authority import Unfit, fingerprint_of, make_request, new_key
 from revtunnel.services.authority_files import AuthorityDirectory
 from revtunnel.services.certificate_book import AUTHORITY, DEVICE, CertificateBook
 from revtunnel.services.issuer import Issuer
 from revtunnel.services.ledger import FILE_NAME, SqliteLedger
 from revtunnel.services.refusals import Busy, Conflict, Invalid, NotFound
-from revtunnel.wire.enroll import decode_certificate, encode_enroll
+from revtunnel.sockets.tls.credentials import device_serial
+from revtunnel.sockets.tls.enroll import decode_certificate, encode_enroll
 
 NOON = 1_800_000_000.0
 HOST = "192.0.2.7"

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from revtunnel.core.proxy_choice import DIRECT, Proxy, ProxyChoice
 from revtunnel.services.options import AgentOptions
 from revtunnel.services.proxy_settings import headers_of
 from revtunnel.services.settings import AgentSettings, SettingsError, changes, load_agent
-from revtunnel.wire.http_connect import Credentials
+from revtunnel.sockets.ways.http_connect import Credentials
+from revtunnel.sockets.ways.proxy_choice import DIRECT, Proxy, ProxyChoice
 from tests.services.test_options import parse, refused
 from tests.services.test_settings import HERE, errors, server
 

@@ -10,7 +10,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from revtunnel.core.gate import LOOPBACK
-from revtunnel.core.proxy_choice import DIRECT
 from revtunnel.ground.policy import (
     AgentLimits,
     DataLimits,
@@ -38,6 +37,7 @@ from revtunnel.services.settings import (
     load_server,
 )
 from revtunnel.services.values import PortMapping
+from revtunnel.sockets.ways.proxy_choice import DIRECT
 
 SHIPPED = Path(__file__).parents[2] / "etc/revtunnel.ini"
 AGENT = "[agent]\nservers = gate:2065\nserial = plc-7\nlocal = 10.41.51.152:23\n"

@@ -29,12 +29,12 @@ from revtunnel.net.agent_link import AgentLink
 from revtunnel.net.client_ports import ClientPorts
 from revtunnel.net.data_pool import DataPool
 from revtunnel.net.dialler import Dialler, Header
-from revtunnel.net.ends import End
-from revtunnel.net.lean_reactor import LeanReactor
 from revtunnel.net.server_link import AgentListener, ServerLink
-from revtunnel.net.stages import open_end
 from revtunnel.net.switchboard import Switchboard
 from revtunnel.net.uplink import Uplink
+from revtunnel.sockets.ends import End
+from revtunnel.sockets.lean_reactor import LeanReactor
+from revtunnel.sockets.stages import open_end
 from revtunnel.wire.commands import Feature
 from tests.support.daemons import port_block
 from tests.support.epoll import own_reactor

@@ -5,8 +5,8 @@ from typing import Any
 
 from twisted.internet.interfaces import IProtocol
 
-from revtunnel.net.end_transport import EndTransport
-from revtunnel.net.ends import PlainEnd, TlsEnd, tune
+from revtunnel.sockets.end_transport import EndTransport
+from revtunnel.sockets.ends import PlainEnd, TlsEnd, tune
 from tests.support.epoll import Loop
 from tests.support.throwaway_tls import contexts
 

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.epollreactor import EPollReactor
 from twisted.python.failure import Failure
 
-from revtunnel.net.reactor_turn import shorten_turns
+from revtunnel.sockets.reactor_turn import shorten_turns
 
 __all__ = ["QUIET", "Loop", "Names", "own_reactor"]
 

@@ -1,0 +1,361 @@
+"""Certificates: our own from files, a peer's from its handshake; each is judged here, and nowhere else.
+
+Rule of this file: a certificate that is refused is refused in words that name the check, fit for a log line.
+What a certificate is for is read from subjectAltName and extended key usage only; a common name is no name.
+A private key is read when it is used, and never repeated.
+
+    device    URI:urn:revtunnel:device:<serial>, exactly one, exact bytes; extended key usage clientAuth
+    server    the DNS name or IP address that the agent dials;             extended key usage serverAuth
+
+Source: faults.md "Device identity", N15, N34; twisted.md 0.1; wire/link-extension.md "Negotiation".
+"""
+
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from typing import Any
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from service_identity.cryptography import verify_certificate_hostname, verify_certificate_ip_address
+
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.targets import is_literal
+from revtunnel.sockets.tls.enroll import DEVICE_URI, device_of
+
+__all__ = [
+    "CertificateFiles",
+    "CertificateRefused",
+    "Credentials",
+    "FaultyFiles",
+    "PeerCertificate",
+    "Side",
+    "device_serial",
+    "judge_device",
+    "judge_server",
+    "private_file_fault",
+    "read_credentials",
+]
+
+MAX_FILE = 4 * 1024 * 1024  # bytes of one PEM file: a list of all public authorities has a quarter MiB
+NAMES_SHOWN = 5
+SOON = timedelta(days=14)  # before its end a certificate of ours is worth a warning
+REVOCATION_MARK = b"-----BEGIN X509 CRL-----"
+
+
+class CertificateRefused(RemoteError):
+    """The other side's certificate is not accepted; the text names the check."""
+
+
+class FaultyFiles(Exception):
+    """Files cannot be used; ``faults`` are pairs of the setting's key and what is wrong with its file."""
+
+    def __init__(self, faults: list[tuple[str, str]]) -> None:
+        self.faults = faults
+        super().__init__("; ".join(f"{key}: {text}" for key, text in faults))
+
+
+class Side(Enum):
+    """Which end shows the certificate."""
+
+    SERVER = ExtendedKeyUsageOID.SERVER_AUTH
+    DEVICE = ExtendedKeyUsageOID.CLIENT_AUTH
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateFiles:
+    """Where the files of one side are; None: it has none."""
+
+    side: Side
+    certificate: str | None = None  # the certificate, then those that lead to its authority
+    key: str | None = None
+    authority: str | None = None  # who may have signed the other side's; None at an agent: the machine's list
+    crl: str | None = None  # certificates that the authority took back
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What was in the files, all of it right."""
+
+    chain: tuple[x509.Certificate, ...] = ()
+    key: Any = None  # a private key
+    authorities: tuple[x509.Certificate, ...] = ()
+    crls: tuple[x509.CertificateRevocationList, ...] = ()
+    serial: str = ""  # of a device's certificate
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def fingerprints(self) -> tuple[str, ...]:
+        """Of everything that was read, in order: two of the same files are equal in this."""
+        lists = (crl.fingerprint(hashes.SHA256()).hex() for crl in self.crls)
+        return (*map(fingerprint, self.chain), "-", *map(fingerprint, self.authorities), "-", *lists)
+
+
+@dataclass(frozen=True, slots=True)
+class PeerCertificate:
+    """What is kept of a certificate that was accepted."""
+
+    serial: str  # of the device; "" for a server's
+    fingerprint: str  # SHA-256 of the certificate, hexadecimal
+    expires: float  # seconds since 1970
+
+
+# ---- what a certificate says
+
+
+def fingerprint(certificate: x509.Certificate) -> str:
+    """SHA-256 of the whole certificate, hexadecimal."""
+    return certificate.fingerprint(hashes.SHA256()).hex()
+
+
+def day(moment: datetime) -> str:
+    """A date as people write it to each other."""
+    return moment.strftime("%Y-%m-%d")
+
+
+def _names(certificate: x509.Certificate) -> x509.SubjectAlternativeName:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        raise CertificateRefused("certificate has no name (no subjectAltName)") from None
+
+
+def device_serial(certificate: x509.Certificate) -> str:
+    """The serial that a certificate was issued for, byte for byte.
+
+    Raises:
+        CertificateRefused: it is for no device, for several, or the serial is none.
+    """
+    uris = _names(certificate).get_values_for_type(x509.UniformResourceIdentifier)
+    try:
+        found = [serial for uri in uris if (serial := device_of(uri)) is not None]
+    except RemoteError as error:
+        raise CertificateRefused(f"certificate: {error}") from None
+    if len(found) != 1:
+        text = f"{len(found)} device names" if found else "no device name"
+        raise CertificateRefused(f"certificate has {text} (exactly one URI {DEVICE_URI}SERIAL is wanted)")
+    return found[0]
+
+
+def _check_purpose(certificate: x509.Certificate, side: Side) -> None:
+    wanted = "servers (serverAuth)" if side is Side.SERVER else "devices (clientAuth)"
+    try:
+        usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        raise CertificateRefused(
+            f"certificate names no use: extended key usage for {wanted} wanted"
+        ) from None
+    if side.value not in usage:
+        raise CertificateRefused(f"certificate is not for {wanted}, by its extended key usage")
+
+
+def _shown(certificate: x509.Certificate) -> str:
+    """The names of a certificate, for a log line."""
+    names = [str(getattr(name, "value", name)) for name in _names(certificate)]
+    more = [f"{len(names) - NAMES_SHOWN} more"] if len(names) > NAMES_SHOWN else []
+    text = ", ".join([*(name[:80] for name in names[:NAMES_SHOWN]), *more])
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def _kept(certificate: x509.Certificate, serial: str) -> PeerCertificate:
+    return PeerCertificate(serial, fingerprint(certificate), certificate.not_valid_after_utc.timestamp())
+
+
+# ---- the other side's
+
+
+def judge_server(certificate: x509.Certificate, name: str) -> PeerCertificate:
+    """Whether this is the server called ``name``, a host name or an IP address. Its signature is not judged.
+
+    Raises:
+        CertificateRefused: it is not; any other exception means the same.
+    """
+    _check_purpose(certificate, Side.SERVER)
+    names = _shown(certificate)
+    try:
+        if is_literal(name):
+            verify_certificate_ip_address(certificate, name)
+        else:
+            verify_certificate_hostname(certificate, name)
+    except Exception as error:  # CertificateError and whatever else: nothing of it may let a server in
+        raise CertificateRefused(f"certificate is for {names}, not for {name}") from error
+    return _kept(certificate, "")
+
+
+def judge_device(certificate: x509.Certificate, revoked: Callable[[str, str], bool]) -> PeerCertificate:
+    """Which device this is. Its signature is not judged. ``revoked`` is asked with serial and fingerprint.
+
+    Raises:
+        CertificateRefused: it is none, or not any more; any other exception means the same.
+    """
+    _check_purpose(certificate, Side.DEVICE)
+    peer = _kept(certificate, device_serial(certificate))
+    if revoked(peer.serial, peer.fingerprint):
+        raise CertificateRefused(f"certificate of {peer.serial} is revoked")
+    return peer
+
+
+# ---- our own
+
+
+def private_file_fault(path: str) -> str | None:
+    """Why a file must not, or cannot, hold a key."""
+    try:
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            status = os.fstat(file.fileno())
+    except OSError as error:
+        return f"{error.strerror}, a file that can be read wanted"
+    if not stat.S_ISREG(status.st_mode):
+        return "not a plain file"
+    if status.st_mode & (stat.S_IROTH | stat.S_IWOTH):
+        return f"mode {stat.S_IMODE(status.st_mode):04o} opens it to everybody, 0600 wanted"
+    return None
+
+
+@dataclass
+class _Reading:
+    """Files on their way; every fault is kept, with the key of its setting."""
+
+    now: datetime
+    faults: list[tuple[str, str]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def blame(self, key: str, path: str, text: str) -> None:
+        self.faults.append((key, f"{path}: {text}"))
+
+    def read(self, key: str, path: str) -> bytes | None:
+        try:
+            with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+                data = file.read(MAX_FILE + 1)
+        except OSError as error:
+            self.blame(key, path, f"{error.strerror}, a file that can be read wanted")
+            return None
+        if len(data) > MAX_FILE:
+            self.blame(key, path, f"more than {MAX_FILE} bytes")
+            return None
+        return data
+
+    def certificates(self, key: str, path: str) -> tuple[x509.Certificate, ...]:
+        data = self.read(key, path)
+        if data is None:
+            return ()
+        try:
+            return tuple(x509.load_pem_x509_certificates(data))
+        except ValueError:
+            self.blame(key, path, "no certificate, or a damaged one; PEM wanted")
+        return ()
+
+    def own(self, files: CertificateFiles, path: str) -> tuple[tuple[x509.Certificate, ...], str]:
+        """The chain that we show, and the serial in it if we are a device."""
+        chain = self.certificates("certificate", path)
+        serial = ""
+        if chain:
+            leaf = chain[0]
+            try:
+                _check_purpose(leaf, files.side)
+                serial = device_serial(leaf) if files.side is Side.DEVICE else self._server_name(leaf)
+            except (CertificateRefused, ValueError, x509.DuplicateExtension) as error:
+                self.blame("certificate", path, str(error))
+            self.check_time("certificate", path, leaf)
+        return chain, serial
+
+    @staticmethod
+    def _server_name(leaf: x509.Certificate) -> str:
+        if not any(isinstance(name, x509.DNSName | x509.IPAddress) for name in _names(leaf)):
+            raise CertificateRefused("certificate has neither a DNS name nor an IP address")
+        return ""
+
+    def check_time(self, key: str, path: str, certificate: x509.Certificate) -> None:
+        """Expired is a fault; "not yet" is none: a device without a battery wakes in 1970 (N15)."""
+        until = certificate.not_valid_after_utc
+        if until < self.now:
+            self.blame(key, path, f"certificate expired on {day(until)}")
+        elif until < self.now + SOON and until - certificate.not_valid_before_utc > 3 * SOON:
+            self.warnings.append(f"{path}: certificate expires on {day(until)}")
+        elif certificate.not_valid_before_utc > self.now:
+            since = day(certificate.not_valid_before_utc)
+            self.warnings.append(f"{path}: certificate is not valid before {since}: {_clock(self.now)}")
+
+    def private_key(self, path: str, chain: tuple[x509.Certificate, ...]) -> Any:
+        if fault := private_file_fault(path):
+            self.blame("certificate_key", path, fault)
+            return None
+        try:
+            key = serialization.load_pem_private_key(self.read("certificate_key", path) or b"", None)
+        except TypeError:
+            self.blame("certificate_key", path, "a passphrase protects it, and nobody is there to be asked")
+            return None
+        except (ValueError, UnsupportedAlgorithm):
+            self.blame("certificate_key", path, "no private key, or a damaged one; PEM wanted")
+            return None
+        if chain and _public(key.public_key()) != _public(chain[0].public_key()):
+            self.blame("certificate_key", path, "it is not the key of the certificate")
+        return key
+
+    def authorities(self, path: str) -> tuple[x509.Certificate, ...]:
+        found = self.certificates("authority", path)
+        valid = [each for each in found if each.not_valid_after_utc >= self.now]
+        if found and not valid:
+            last = day(max(each.not_valid_after_utc for each in found))
+            self.blame("authority", path, f"certificate of the authority expired on {last}")
+        return found
+
+    def crls(
+        self, path: str, authorities: tuple[x509.Certificate, ...]
+    ) -> tuple[x509.CertificateRevocationList, ...]:
+        pieces = (self.read("crl", path) or b"").split(REVOCATION_MARK)[1:]
+        try:
+            found = tuple(x509.load_pem_x509_crl(REVOCATION_MARK + piece) for piece in pieces)
+        except ValueError:
+            found = ()
+        if not found:
+            self.blame("crl", path, "no list of revoked certificates, or a damaged one; PEM wanted")
+        for crl in found:
+            until = crl.next_update_utc
+            if until is not None and until < self.now:
+                self.blame("crl", path, f"its next update was due on {day(until)}, a current list wanted")
+            if authorities and not any(_signed(crl, authority) for authority in authorities):
+                self.blame("crl", path, "signed by none of the authorities")
+        return found
+
+
+def _public(key: Any) -> bytes:
+    encoding, form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    return bytes(key.public_bytes(encoding, form))
+
+
+def _signed(crl: x509.CertificateRevocationList, authority: x509.Certificate) -> bool:
+    key: Any = authority.public_key()
+    try:
+        return crl.issuer == authority.subject and crl.is_signature_valid(key)
+    except (TypeError, ValueError, UnsupportedAlgorithm):
+        return False
+
+
+def _clock(now: datetime) -> str:
+    return f"is the clock of this machine right? It says {day(now)}"
+
+
+def read_credentials(files: CertificateFiles, now: datetime | None = None) -> Credentials:
+    """Read and judge what we show and what we trust. ``now`` is the wall clock; None: this machine's.
+
+    Raises:
+        FaultyFiles: with every fault of every file.
+    """
+    reading = _Reading(now or datetime.now(UTC))
+    chain: tuple[x509.Certificate, ...] = ()
+    serial, key = "", None
+    if files.certificate is not None:
+        chain, serial = reading.own(files, files.certificate)
+    if files.key is not None:
+        key = reading.private_key(files.key, chain)
+    authorities = reading.authorities(files.authority) if files.authority is not None else ()
+    crls = reading.crls(files.crl, authorities) if files.crl is not None else ()
+    if reading.faults:
+        raise FaultyFiles(reading.faults)
+    return Credentials(chain, key, authorities, crls, serial, tuple(reading.warnings))

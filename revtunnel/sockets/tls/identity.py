@@ -1,0 +1,295 @@
+"""Who is at the other end of a TLS connection: contexts from files, and the judgement of its certificate.
+
+Rule of this file: nobody is let in by an exception. OpenSSL judges the chain of signatures, its times and its
+uses; we judge what the certificate says, in the same callback, so that a refused peer gets an alert and not a
+byte more; and when the handshake is done ``Guard.verdict`` asks for all of it once more. Either refusal has
+words (``Guard.fault``).
+
+Twisted's own TLS takes a server certificate that has no subjectAltName for any name (26.4 and 26.10): its
+verify callback leaves such a certificate to OpenSSL, which knows nothing of names. That is why the name is
+checked here, and every exception on the way refuses.
+
+Renegotiation, compression and session tickets are off: a resumed session would not be judged again.
+
+Source: twisted.md 0.1, 2.4; faults.md "TLS", N15, N34.
+"""
+
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from cryptography import x509
+from OpenSSL import SSL
+from OpenSSL.crypto import X509, X509StoreFlags
+
+from revtunnel.ground.targets import is_literal
+from revtunnel.sockets.tls.credentials import (
+    CertificateFiles,
+    CertificateRefused,
+    Credentials,
+    FaultyFiles,
+    PeerCertificate,
+    Side,
+    day,
+    judge_device,
+    judge_server,
+    read_credentials,
+)
+
+__all__ = ["ALPN", "Guard", "Identity", "TlsRules", "never_revoked", "silent_refusal", "tls_fault"]
+
+ALPN = b"revtunnel/1"  # offered by agents; a balancer may choose by it, a server takes agents without it too
+CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; those of 1.3 are all good
+_PEER = {
+    "required": SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT,
+    "optional": SSL.VERIFY_PEER,
+    "no": SSL.VERIFY_NONE,
+}
+_OPTIONS = (
+    SSL.OP_NO_COMPRESSION | SSL.OP_NO_TICKET | SSL.OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE
+)
+_OTHER_AUTHORITY = {2, 7, 18, 19, 20, 21}  # codes of X509_verify_cert: no way from it to one of ours
+
+
+@dataclass(frozen=True, slots=True)
+class TlsRules:
+    """What one listener, or an agent, does with TLS."""
+
+    files: CertificateFiles
+    least: str = "1.3"  # or 1.2
+    peer: str = "required"  # a server asks for device certificates: required, optional, no
+
+    @property
+    def side(self) -> Side:
+        """Which end we are."""
+        return self.files.side
+
+
+def never_revoked(serial: str, fingerprint: str) -> bool:
+    """For whoever keeps no list."""
+    return False
+
+
+# ---- judging
+
+
+def chain_fault(code: int, certificate: x509.Certificate, depth: int, now: datetime) -> str:
+    """What OpenSSL has against a certificate, in our words; ``depth`` 0 is the peer's own."""
+    whose = "certificate" if depth == 0 else "certificate of its authority"
+    if code == 9:
+        since = day(certificate.not_valid_before_utc)
+        return f"{whose} is not valid before {since}: is the clock of this machine right? It says {day(now)}"
+    if code == 10:
+        return f"{whose} expired on {day(certificate.not_valid_after_utc)}"
+    if code in _OTHER_AUTHORITY:
+        issuer = certificate.issuer.rfc4514_string()[:120]
+        return f"{whose} is signed by another authority ({issuer!a})"
+    words = {
+        3: "is not covered by the list of revoked certificates",
+        11: "is covered by a list of revoked certificates that is not valid yet",
+        12: "is covered by a list of revoked certificates that is out of date",
+        23: "is revoked",
+        24: "may not sign others",
+        26: "is for another use, by its extended key usage",
+        66: "has a key that is too short",
+        67: "has a key that is too short",
+        68: "is signed with a weak digest",
+    }
+    return f"{whose} {words.get(code, f'is refused by check {code} of OpenSSL')}"
+
+
+class Guard:
+    """The judgement of one connection's peer. ``fault`` says why it was refused, ``peer`` whom it shows."""
+
+    __slots__ = ("_judge", "fault", "needed", "peer")
+
+    def __init__(self, judge: Callable[[x509.Certificate], PeerCertificate], needed: bool) -> None:
+        self._judge = judge
+        self.needed = needed  # somebody without a certificate is refused
+        self.peer: PeerCertificate | None = None
+        self.fault = ""
+
+    def look(self, shown: X509, code: int, depth: int, good: bool) -> bool:
+        """Called by OpenSSL for every certificate of the chain, the peer's own last."""
+        try:
+            certificate = shown.to_cryptography()
+            if not good:
+                raise CertificateRefused(chain_fault(code, certificate, depth, datetime.now(UTC)))
+            if depth == 0:
+                self.peer = self._judge(certificate)
+        except CertificateRefused as error:
+            self.fault = str(error)
+        except Exception as error:  # whatever it is, it lets nobody in
+            self.fault = f"certificate cannot be judged: {type(error).__name__} {str(error)[:120]!a}"
+        return not self.fault
+
+    def verdict(self, connection: SSL.Connection) -> PeerCertificate | None:
+        """Who is there, once the handshake is done; None: somebody without a certificate, who may be.
+
+        Raises:
+            CertificateRefused: nothing may be sent to this peer, and nothing of it may be read.
+        """
+        certificate = connection.get_peer_certificate(as_cryptography=True)
+        if not self.fault and certificate is None and self.needed:
+            self.fault = "no certificate"
+        if not self.fault and certificate is not None:
+            self.look(X509.from_cryptography(certificate), 0, 0, True)
+        if not self.fault and certificate is not None and not connection.get_verified_chain():
+            self.fault = "certificate was not checked against the authority"
+        if self.fault:
+            raise CertificateRefused(self.fault)
+        return self.peer if certificate is not None else None
+
+
+def _look(connection: SSL.Connection, shown: X509, code: int, depth: int, good: int) -> bool:
+    guard: Guard | None = connection.get_app_data()
+    return guard is not None and guard.look(shown, code, depth, bool(good))
+
+
+# ---- contexts
+
+
+def _context(rules: TlsRules, credentials: Credentials) -> SSL.Context:
+    context = SSL.Context(SSL.TLS_METHOD)
+    context.set_min_proto_version(SSL.TLS1_2_VERSION if rules.least == "1.2" else SSL.TLS1_3_VERSION)
+    context.set_options(_OPTIONS)
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS)  # an idle link holds no record buffers
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    context.set_cipher_list(CIPHERS)
+    _show(context, rules, credentials)
+    _trust(context, rules, credentials)
+    if rules.side is Side.SERVER:
+        context.set_alpn_select_callback(_select)
+    else:
+        context.set_alpn_protos([ALPN])
+    return context
+
+
+def _select(connection: SSL.Connection, offered: list[bytes]) -> Any:
+    return ALPN if ALPN in offered else SSL.NO_OVERLAPPING_PROTOCOLS
+
+
+def _show(context: SSL.Context, rules: TlsRules, credentials: Credentials) -> None:
+    """What we show of ourselves."""
+    if not credentials.chain or credentials.key is None:
+        return
+    try:
+        context.use_certificate(credentials.chain[0])
+        for each in credentials.chain[1:]:
+            context.add_extra_chain_cert(each)
+        context.use_privatekey(credentials.key)
+        context.check_privatekey()
+    except SSL.Error as error:  # a key that is too short, an algorithm that OpenSSL does not know
+        text = f"{rules.files.certificate}: OpenSSL does not take it: {_reasons(error)}"
+        raise FaultyFiles([("certificate", text)]) from None
+
+
+def _trust(context: SSL.Context, rules: TlsRules, credentials: Credentials) -> None:
+    """Who may have signed what the other side shows."""
+    peer = rules.peer if rules.side is Side.SERVER else "required"
+    context.set_verify(_PEER[peer], _look)
+    store = context.get_cert_store()
+    if store is None or peer == "no":
+        return
+    if rules.side is Side.DEVICE and rules.files.authority is None:
+        context.set_default_verify_paths()
+    for authority in credentials.authorities:
+        store.add_cert(X509.from_cryptography(authority))
+    for crl in credentials.crls:
+        store.add_crl(crl)
+    # an authority in the middle may be trusted without the one above it
+    store.set_flags(X509StoreFlags.PARTIAL_CHAIN | (X509StoreFlags.CRL_CHECK if credentials.crls else 0))
+
+
+class Identity:
+    """What new connections are made from: the files as they were when this was made."""
+
+    def __init__(self, rules: TlsRules, revoked: Callable[[str, str], bool] = never_revoked) -> None:
+        """Read the files.
+
+        Raises:
+            FaultyFiles: with every fault of every file.
+        """
+        self._revoked = revoked
+        self.rules = rules
+        self.credentials = read_credentials(rules.files)
+        self._context = _context(rules, self.credentials)
+
+    def accept(self, sock: socket.socket) -> tuple[SSL.Connection, Guard]:
+        """The server's end on a connected socket, its handshake not begun."""
+        revoked = self._revoked
+        guard = Guard(lambda shown: judge_device(shown, revoked), self.rules.peer == "required")
+        connection = self._connection(sock, guard)
+        connection.set_accept_state()
+        return connection, guard
+
+    def connect(self, sock: socket.socket, name: str) -> tuple[SSL.Connection, Guard]:
+        """The agent's end; the server must be ``name``, a host name or an IP address."""
+        guard = Guard(lambda shown: judge_server(shown, name), True)
+        connection = self._connection(sock, guard)
+        if not is_literal(name):  # RFC 6066 allows no address
+            connection.set_tlsext_host_name(name.encode("ascii"))
+        connection.set_connect_state()
+        return connection, guard
+
+    def _connection(self, sock: socket.socket, guard: Guard) -> SSL.Connection:
+        connection = SSL.Connection(self._context, sock)
+        connection.set_app_data(guard)
+        return connection
+
+
+# ---- what went wrong, in words
+
+
+REFUSED = "the other side refused our certificate"
+_ALERTS = {
+    "certificate expired": "expired",
+    "certificate revoked": "revoked",
+    "unknown ca": "signed by another authority",
+    "bad certificate": "bad",
+    "certificate unknown": "not accepted",
+    "unsupported certificate": "of a kind it does not take",
+    "certificate required": "missing",
+    "access denied": "not accepted",
+    "internal error": "not accepted",  # OpenSSL's word where an application refuses, as we do
+}
+_REASONS = {
+    "peer did not return a certificate": "no certificate",
+    "wrong version number": "this is no TLS",
+    "http request": "this is HTTP, not TLS",
+    "packet length too long": "this is no TLS",
+    "unsupported protocol": "no TLS version in common (see tls_least)",
+    "alert protocol version": "no TLS version in common (see tls_least)",
+    "no shared cipher": "no cipher in common",
+    "unexpected eof": "it hung up in the middle of the handshake",
+    "cut: ": "it hung up in the middle of the handshake",
+    "reset by peer": "it hung up in the middle of the handshake",
+}
+
+
+def _reasons(error: BaseException) -> str:
+    """What OpenSSL says, whether it raised it itself or an End passed it on."""
+    found = error.args[0] if error.args and isinstance(error.args[0], list) else []
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return "; ".join(entry[-1] for entry in found) or text.removeprefix("TLS: ")
+
+
+def silent_refusal(error: BaseException | None) -> str:
+    """Why a server hung up behind the agent's own end of the handshake, where TLS 1.3 tells its verdict."""
+    words = tls_fault(error) if error is not None else ""
+    if words.startswith(REFUSED):
+        return words
+    return "the server hung up right after the TLS handshake: does it take our certificate?"
+
+
+def tls_fault(error: BaseException) -> str:
+    """What a handshake, or a read soon after it, failed for: our refusal, the other side's, or bad bytes."""
+    if isinstance(error, CertificateRefused):
+        return str(error)
+    text = _reasons(error)
+    for alert, word in _ALERTS.items():
+        if f"alert {alert}" in text:
+            return f"{REFUSED}: {word}"
+    return next((words for reason, words in _REASONS.items() if reason in text), f"TLS: {text}")

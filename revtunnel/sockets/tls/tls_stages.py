@@ -1,0 +1,189 @@
+"""TLS between a connected socket and its link: the agent's step, and the server's desk for those who come.
+
+The rules: no link is told of a connection before both sides have been judged. A server keeps nothing of TLS
+for whoever has said nothing yet, answers no byte to what is no TLS, and lets so many shake hands at once;
+others wait, unread. Whom it refuses gets an alert and a moment to read it.
+
+Source: twisted.md 0.7, 2.4; faults.md "Pre-auth limits", N34, N36.
+"""
+
+import contextlib
+import errno
+import socket
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.internet.protocol import Protocol
+from twisted.python.failure import Failure
+
+from revtunnel.sockets.ends import RECORD, End, TlsEnd
+from revtunnel.sockets.stages import Stage, readable, writable
+from revtunnel.sockets.tls.credentials import CertificateRefused, PeerCertificate
+from revtunnel.sockets.tls.identity import Guard, Identity, tls_fault
+
+__all__ = ["Secured", "TlsDesk", "TlsDoor", "TlsFailed", "dial_tls"]
+
+HANDSHAKE = 0x16  # first byte of a TLS connection: a record with a ClientHello
+CROWDED = "its turn for a TLS handshake did not come"
+PARTING = 1.0  # seconds that a refused agent gets to take its alert
+DROPS = 8  # records of a refused agent that are read and dropped meanwhile
+
+
+class TlsFailed(ConnectionError):
+    """No TLS with this peer. ``reason`` is a word: "certificate", "tls", "lost", "overloaded"."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(errno.EPROTO, detail)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
+class Secured(NamedTuple):
+    """A connection whose two sides know each other."""
+
+    end: TlsEnd
+    version: str  # such as TLSv1.3
+    peer: PeerCertificate | None  # None: an agent without a certificate, where that is allowed
+
+
+async def shake(reactor: Any, end: TlsEnd, guard: Guard) -> Secured:
+    """The handshake and the verdict; the end is left as it is when that fails.
+
+    Raises:
+        TlsFailed: the other side was refused, refused us, or did not speak TLS.
+    """
+    try:
+        while not end.handshake():
+            await (writable if end.reads_when_writable else readable)(reactor, end)
+        peer = guard.verdict(end.connection)
+    except (OSError, CertificateRefused) as error:
+        if guard.fault:
+            raise TlsFailed("certificate", guard.fault) from None
+        words = tls_fault(error)
+        raise TlsFailed("certificate" if "certificate" in words else "tls", words) from None
+    version = end.connection.get_protocol_version_name()
+    return Secured(end, version, peer)
+
+
+# ---- the agent
+
+
+def dial_tls(reactor: Any, identity: Identity, name: str, begun: Callable[[], None]) -> Stage:
+    """TLS with the server called ``name``; ``begun`` is called when it is TLS's turn.
+
+    TlsFailed: it is another server, or it does not want us.
+    """
+
+    async def stage(plain: End) -> End:
+        begun()
+        connection, guard = identity.connect(plain.sock, name)
+        end = TlsEnd(connection, plain.sock, plain.peer)
+        try:
+            return (await shake(reactor, end, guard)).end
+        except BaseException:
+            end.abort()
+            raise
+
+    return stage
+
+
+# ---- the server
+
+
+class TlsDesk:
+    """All TLS handshakes of one server. ``most`` says how many may be under way."""
+
+    def __init__(self, reactor: Any, most: Callable[[], int]) -> None:
+        self.running = 0
+        self._reactor = reactor
+        self._most = most
+        self._waiting: deque[Deferred[None]] = deque()
+
+    def serve(self, end: End, identity: Identity, seconds: float) -> "Deferred[Secured]":
+        """Take a plain end to TLS within ``seconds``.
+
+        Fails with TlsFailed, TimeoutError (whose text says what was waited for) or CancelledError; the socket
+        is closed then.
+        """
+        stage = ["nothing came"]
+
+        def too_late(result: Any, timeout: float) -> Any:
+            waited = isinstance(result, Failure) and result.check(CancelledError)
+            if waited and stage[0] == CROWDED:  # ours, not the agent's
+                return Failure(TlsFailed("overloaded", f"{CROWDED} in {timeout:g} s"))
+            return Failure(TimeoutError(f"{stage[0]} in {timeout:g} s")) if waited else result
+
+        serving = Deferred.fromCoroutine(self._serve(end, identity, stage))
+        return serving.addTimeout(seconds, self._reactor, too_late)
+
+    async def _serve(self, end: End, identity: Identity, stage: list[str]) -> Secured:
+        try:
+            await self._first_byte(end)
+            stage[0] = CROWDED
+            await self._turn()
+            stage[0] = "it did not finish its TLS handshake"
+            try:
+                connection, guard = identity.accept(end.sock)
+                end = TlsEnd(connection, end.sock, end.peer)
+                return await shake(self._reactor, end, guard)
+            finally:
+                self._done()
+        except TlsFailed:
+            await self._part(end)
+            raise
+        except BaseException:
+            end.abort()
+            raise
+
+    async def _first_byte(self, end: End) -> None:
+        """Wait for it, and leave it where it is. What is no TLS gets no answer."""
+        await readable(self._reactor, end)
+        try:
+            first = end.sock.recv(1, socket.MSG_PEEK)
+        except OSError:  # cut
+            first = b""
+        if not first:
+            raise TlsFailed("lost", "it hung up without a word")
+        if first[0] != HANDSHAKE:
+            raise TlsFailed("tls", f"this is no TLS: it begins with {first[0]:#04x}")
+
+    async def _turn(self) -> None:
+        """Wait until fewer than the limit shake hands."""
+        while self.running >= self._most():
+            turn: Deferred[None] = Deferred(self._waiting.remove)
+            self._waiting.append(turn)
+            await turn
+        self.running += 1
+
+    def _done(self) -> None:
+        self.running -= 1
+        if self._waiting:
+            self._waiting.popleft().callback(None)
+
+    async def _part(self, end: End) -> None:
+        """Let an alert arrive: a close with unread input is a reset, which may overtake it."""
+        sock, until = end.sock, self._reactor.seconds() + PARTING
+        with contextlib.suppress(OSError, TimeoutError, CancelledError):
+            sock.shutdown(socket.SHUT_WR)
+            for _ in range(DROPS):
+                left = max(0.0, until - self._reactor.seconds())
+                await readable(self._reactor, End(sock)).addTimeout(left, self._reactor)
+                if not sock.recv(RECORD):
+                    break
+        end.close()
+
+
+class TlsDoor(Protocol):
+    """Takes an accepted socket away from its transport before a byte is read, for ``take``."""
+
+    def __init__(self, take: Callable[[End], None]) -> None:
+        self._take = take
+
+    def connectionMade(self) -> None:
+        """Twisted calls this."""
+        transport: Any = self.transport
+        self._take(transport.take()[0])

@@ -1,0 +1,84 @@
+"""The way out through an HTTP proxy: CONNECT on a fresh connection, before TLS and before any frame.
+
+The rules: a proxy is asked once, with what the settings know; any answer but 2xx is the end of this try, in
+words that name the proxy and never its password. The bytes behind its answer are the server's: they stay
+unread. The name that TLS checks is the server's all the same.
+
+Source: RFC 9110 9.3.6; sockets/ways/proxy_choice.py and sockets/ways/http_connect.py for what is said.
+"""
+
+import errno
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from revtunnel.ground.errors import RemoteError
+from revtunnel.sockets.ends import End, said
+from revtunnel.sockets.heads import read_head
+from revtunnel.sockets.stages import Stage, open_end, write_all
+from revtunnel.sockets.ways.http_connect import decode_answer, encode_request
+from revtunnel.sockets.ways.proxy_choice import Proxy, ProxyChoice
+
+__all__ = ["ProxyError", "open_way", "proxy_stage"]
+
+MAX_HEAD = 8 * 1024  # bytes of a proxy's answer
+
+
+class ProxyError(ConnectionError):
+    """The proxy did not connect us; the sentence names it."""
+
+    def __init__(self, proxy: Proxy, why: str) -> None:
+        super().__init__(errno.ECONNREFUSED, f"proxy {proxy}: {why}")
+
+
+def proxy_stage(
+    reactor: Any, proxy: Proxy, host: str, port: int, reached: Callable[[], None] | None = None
+) -> Stage:
+    """Ask ``proxy``, to which the End leads, for a connection to a server; the deadline is the caller's.
+
+    ProxyError: it did not give one. ``reached`` is called when the proxy itself was reached.
+    """
+
+    async def stage(end: End) -> End:
+        if reached is not None:
+            reached()
+        try:
+            await write_all(reactor, end, encode_request(host, port, proxy.credentials))
+            answer = await read_head(reactor, end, partial(decode_answer, limit=MAX_HEAD))
+        except RemoteError as error:
+            raise ProxyError(proxy, str(error)) from None
+        except OSError as error:
+            raise ProxyError(proxy, said(error)) from None
+        if not answer.connected:
+            raise ProxyError(proxy, answer.words)
+        end.peer = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return end
+
+    return stage
+
+
+def open_way(
+    reactor: Any, choice: ProxyChoice, host: str, port: int, timeout: float, stages: Sequence[Stage] = ()
+) -> "Deferred[End]":
+    """``stages.open_end``, by the proxy that leads to the server if one does; fails as that does.
+
+    ValueError: a proxy is needed, and the environment's cannot be used.
+    """
+    proxy = choice.proxy_for(host, port)
+    if proxy is None:
+        return open_end(reactor, host, port, timeout, stages)
+    there: list[bool] = []
+    ask = proxy_stage(reactor, proxy, host, port, lambda: there.append(True))
+    opening = open_end(reactor, proxy.host, proxy.port, timeout, [ask, *stages])
+
+    def failed(failure: Failure) -> Failure:
+        """Say that it was the proxy that could not be reached."""
+        error = failure.value
+        return (
+            Failure(ProxyError(proxy, said(error))) if isinstance(error, OSError) and not there else failure
+        )
+
+    return opening.addErrback(failed)

@@ -1,0 +1,44 @@
+"""Who may say, in a PROXY header, whom a connection is for: the load balancers before a server.
+
+The rule: on a listener or pool with such rules a connection of a sender that is named begins with a header,
+and one of anybody else is refused. Whether a header is there is never guessed, or a client could name itself.
+
+Source: the public specification of the PROXY protocol, its section on who is trusted; ours.
+"""
+
+import ipaddress
+from dataclasses import dataclass
+
+from revtunnel.sockets.ways.proxy_header import VERSIONS, ProxyHeader, decode_header
+
+__all__ = ["HeaderRules", "Network", "header_rules"]
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderRules:
+    """What one listener or pool asks of its connections."""
+
+    versions: frozenset[int]
+    senders: tuple[Network, ...]
+    limit: int  # bytes of a v2 header
+    wait: float  # seconds from accept to the header's end, absolute
+
+    def trusts(self, host: str) -> bool:
+        """Whether an address, as the kernel writes it, is a sender's."""
+        try:
+            address = ipaddress.ip_address(host.partition("%")[0])
+        except ValueError:
+            return False
+        plain = getattr(address, "ipv4_mapped", None) or address
+        return any(plain in network for network in self.senders)
+
+    def decode(self, data: bytes) -> ProxyHeader | None:
+        """As ``wire.proxy_header.decode_header``, within these rules."""
+        return decode_header(data, self.versions, self.limit)
+
+
+def header_rules(protocol: str, senders: tuple[Network, ...], limit: int, wait: float) -> HeaderRules | None:
+    """The rules that settings make; ``protocol`` is no, v1, v2 or any. None: nobody sends headers."""
+    return None if protocol == "no" else HeaderRules(VERSIONS[protocol], senders, limit, wait)

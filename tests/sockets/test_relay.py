@@ -1,0 +1,561 @@
+"""Two ends joined: every behaviour on socketpairs, over each mixture of carriers, on a real epoll reactor."""
+
+import contextlib
+import socket
+import tracemalloc
+from collections.abc import Callable, Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.epollreactor import EPollReactor
+from twisted.internet.error import ConnectionLost
+from twisted.python.failure import Failure
+
+from revtunnel.ground.policy import RelayLimits
+from revtunnel.ground.reasons import Ended
+from revtunnel.sockets import relay as module
+from revtunnel.sockets.ends import RECORD, End, PlainEnd
+from revtunnel.sockets.relay import Relay
+from tests.sockets.test_ends import over_tls
+
+LIMITS = RelayLimits(first=RECORD, turn=4 * RECORD)
+CARRIERS = [(False, False), (True, False), (False, True), (True, True)]
+ROOM = memoryview(bytearray(16 * RECORD))
+
+
+class Joined:
+    """A client and a service, and between them a relay; nothing happens but in ``turn``."""
+
+    def __init__(
+        self,
+        tls: tuple[bool, bool] = (False, False),
+        limits: RelayLimits = LIMITS,
+        connect: Callable[[bool], tuple[End, End]] | None = None,
+    ) -> None:
+        connect = connect or connected
+        module._All.calm = 0
+        self.reactor = EPollReactor()
+        self.now = 0.0
+        self.reactor.seconds = lambda: self.now
+        self._own = {*self.reactor.getReaders()}
+        self.client, near = connect(tls[0])
+        self.service, far = connect(tls[1])
+        self.ended: list[tuple[Ended, str]] = []
+        self.relay = Relay(self.reactor, near, far, lambda *how: self.ended.append(how), limits)
+
+    def turn(self, count: int = 1) -> None:
+        """Turns of the reactor."""
+        for _ in range(count):
+            self.reactor.iterate(0)
+
+    def until(self, what: Callable[[], object], turns: int = 10_000) -> None:
+        """Turn until it is so."""
+        while not what():
+            turns -= 1
+            assert turns, "it never happened"
+            self.turn()
+
+    def fill(self, end: End, block: bytes = bytes(4 * RECORD)) -> int:
+        """Write until nobody takes anything any more; how many bytes that were."""
+        total, idle = 0, 0
+        while idle < 20:
+            taken = end.write(block)
+            total += taken
+            idle = 0 if taken else idle + 1
+            self.turn()
+        return total
+
+    def hear(self, end: End, size: int | None = None) -> bytes:
+        """Read so many bytes, or to the end of file."""
+        heard = bytearray()
+        while size is None or len(heard) < size:
+            got = end.read_into(ROOM)
+            if got == 0:
+                assert size is None
+                break
+            heard += ROOM[: got or 0]
+            if got is None:
+                self.turn()
+        return bytes(heard)
+
+    def finish(self) -> None:
+        """Nothing is left behind: no descriptor, no delayed call, no memory."""
+        self.relay.abort(Ended.OPERATOR)
+        assert len(self.ended) == 1
+        assert self.relay.held == 0
+        assert (module._All.held, module._Watch._all) == (0, {})
+        assert {*self.reactor.getReaders()} == self._own
+        assert self.reactor.getWriters() == []
+        assert self.reactor.getDelayedCalls() == []
+        self.client.abort()
+        self.service.abort()
+        for reader in self._own:
+            reader.connectionLost(Failure(ConnectionLost()))
+        self.reactor._poller.close()
+
+
+def connected(tls: bool) -> tuple[End, End]:
+    """The two ends of a connection whose kernel buffers are small."""
+    pair = socket.socketpair()
+    for sock in pair:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 20_000)
+    return over_tls(*pair) if tls else (PlainEnd(pair[0]), PlainEnd(pair[1]))
+
+
+@pytest.fixture(params=CARRIERS, ids=["plain", "tls-plain", "plain-tls", "tls"])
+def joined(request: pytest.FixtureRequest) -> Iterator[Joined]:
+    """A relay of every mixture, that leaves nothing behind."""
+    joined = Joined(request.param)
+    yield joined
+    joined.finish()
+
+
+@pytest.fixture
+def plain() -> Iterator[Joined]:
+    """A relay where the carrier does not matter."""
+    joined = Joined()
+    yield joined
+    joined.finish()
+
+
+def test_bytes_go_both_ways_and_are_counted(joined: Joined) -> None:
+    """Question and answer, each in one turn of the reactor."""
+    joined.relay.start()
+    joined.client.write(b"question")
+    joined.turn()
+    assert joined.hear(joined.service, 8) == b"question"
+    joined.service.write(b"the answer")
+    joined.turn()
+    assert joined.hear(joined.client, 10) == b"the answer"
+    assert (joined.relay.to_far, joined.relay.to_near, joined.relay.lost) == (8, 10, 0)
+
+
+def test_heads_come_first(joined: Joined) -> None:
+    """What was read before the ends were joined goes in front of what follows, and counts."""
+    joined.client.write(b" world")
+    joined.relay.start(b"hello", b"220 ready")
+    assert joined.hear(joined.service, 11) == b"hello world"
+    assert joined.hear(joined.client, 9) == b"220 ready"
+    assert (joined.relay.to_far, joined.relay.to_near) == (11, 9)
+
+
+def test_a_head_too_large_for_the_socket_waits_in_front(joined: Joined) -> None:
+    """It is held, and the client not read until it has gone."""
+    head = bytes(range(256)) * 1024
+    joined.client.write(b"behind")
+    joined.relay.start(head)
+    joined.turn(5)
+    assert joined.relay.held
+    assert joined.hear(joined.service, len(head) + 6) == head + b"behind"
+
+
+def test_n26_the_client_ends_first(joined: Joined) -> None:
+    """Its end of file arrives, and the reply is complete; then all is closed in order."""
+    joined.relay.start()
+    joined.client.write(b"all I have")
+    joined.client.end_writing()
+    assert joined.hear(joined.service) == b"all I have"
+    joined.turn(5)
+    assert joined.ended == []
+    joined.service.write(b"the reply, ")
+    joined.turn(3)
+    joined.service.write(b"complete")
+    joined.service.end_writing()
+    assert joined.hear(joined.client) == b"the reply, complete"
+    assert joined.ended == [(Ended.CLOSED, "")]
+    assert (joined.relay.to_far, joined.relay.to_near, joined.relay.lost) == (10, 19, 0)
+
+
+def test_n27_the_service_ends_first(joined: Joined) -> None:
+    """The same mirrored."""
+    joined.relay.start()
+    joined.service.end_writing()
+    assert joined.hear(joined.client) == b""
+    joined.client.write(b"still sending")
+    joined.turn(3)
+    assert joined.hear(joined.service, 13) == b"still sending"
+    joined.client.end_writing()
+    assert joined.hear(joined.service) == b""
+    assert joined.ended == [(Ended.CLOSED, "")]
+
+
+def test_an_end_of_file_waits_behind_held_bytes(joined: Joined) -> None:
+    """Nothing is cut off by it, and nothing more is read."""
+    joined.relay.start()
+    total = joined.fill(joined.client)
+    rest = bytes(4 * RECORD)
+    heard = 0
+    while rest:
+        rest = rest[joined.client.write(rest) :]
+        heard += joined.service.read_into(ROOM) or 0
+        joined.turn()
+    total += 4 * RECORD
+    joined.client.end_writing()
+    joined.turn(5)
+    assert heard + len(joined.hear(joined.service)) == total
+    joined.service.end_writing()
+    joined.until(lambda: joined.ended)
+    assert joined.ended == [(Ended.CLOSED, "")]
+    assert joined.relay.to_far == total
+
+
+def test_both_ends_at_once(joined: Joined) -> None:
+    """Two empty streams."""
+    joined.client.end_writing()
+    joined.service.end_writing()
+    joined.relay.start()
+    assert joined.hear(joined.client) == joined.hear(joined.service) == b""
+    assert joined.ended == [(Ended.CLOSED, "")]
+
+
+def test_n4_a_side_that_takes_nothing_stops_the_other(joined: Joined) -> None:
+    """At most one reading is held, and all of it arrives when the service reads again."""
+    joined.relay.start()
+    total = joined.fill(joined.client)
+    assert 0 < joined.relay.held <= LIMITS.turn
+    assert joined.relay._near not in joined.reactor.getReaders()
+    assert joined.relay.to_far < total < 1 << 20
+    joined.service.write(b"the other way is open")
+    assert joined.hear(joined.client, 21) == b"the other way is open"
+    assert len(joined.hear(joined.service, total)) == total
+    size = joined.client.write(bytes(4 * RECORD))
+    assert len(joined.hear(joined.service, size)) == size > 0
+
+
+def test_n5_and_the_other_way_round(joined: Joined) -> None:
+    """A client that takes nothing."""
+    joined.relay.start()
+    total = joined.fill(joined.service)
+    assert 0 < joined.relay.held <= LIMITS.turn
+    assert len(joined.hear(joined.client, total)) == total
+
+
+def test_a_turn_moves_a_bounded_number_of_bytes(plain: Joined) -> None:
+    """However much waits in the kernel, other connections get their turn behind one reading."""
+    for sock in (plain.client.sock, plain.service.sock, plain.relay._far.end.sock):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    assert plain.client.write(bytes(200_000)) > 100_000
+    plain.relay.start()
+    moved = []
+    for _ in range(4):
+        before = plain.relay.to_far
+        plain.turn()
+        moved.append(plain.relay.to_far - before)
+    assert moved[:3] == [RECORD, 2 * RECORD, 4 * RECORD]
+    assert max(moved) <= LIMITS.turn
+
+
+def test_a_small_message_keeps_the_readings_of_bulk_small() -> None:
+    """Somebody types beside a bulk stream: it moves less at once for as many readings as the limit says."""
+    limits = RelayLimits(first=RECORD, turn=4 * RECORD, calm=2)
+    bulk, typing = Joined(limits=limits), Joined(limits=limits)
+    bulk.relay._near.room = 4 * RECORD
+    for sock in (bulk.client.sock, bulk.relay._far.end.sock):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    assert bulk.client.write(bytes(12 * RECORD)) > 6 * RECORD
+    typing.relay.start()
+    typing.client.write(b"l")
+    typing.turn()
+    bulk.relay.start()
+    moved = []
+    for _ in range(3):
+        before = bulk.relay.to_far
+        bulk.turn()
+        moved.append(bulk.relay.to_far - before)
+    assert moved == [RECORD, RECORD, 4 * RECORD]
+    bulk.finish()
+    typing.finish()
+
+
+def test_when_much_is_held_readings_are_small() -> None:
+    """A crowd that stalls holds what the pool has, and 16 KiB each beyond it."""
+    limits = RelayLimits(first=8 * RECORD, turn=8 * RECORD, pool=1)
+    crowd = [Joined(limits=limits) for _ in range(3)]
+    for joined in crowd:
+        joined.relay.start()
+        joined.client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        joined.fill(joined.client)
+    assert 0 < crowd[0].relay.held <= 8 * RECORD
+    assert all(0 < joined.relay.held <= RECORD for joined in crowd[1:])
+    for joined in crowd:
+        joined.relay.abort(Ended.OPERATOR)
+    for joined in crowd:
+        joined.finish()
+
+
+def leave_rudely(joined: Joined, leaver: End, other: End) -> None:
+    """Close with unread input, which is the reset that socketpairs have (for plain carriers)."""
+    other.write(b"never read")
+    joined.turn(2)
+    leaver.sock.close()
+
+
+@pytest.mark.parametrize("which", ["client", "service"])
+def test_n28_a_reset_of_either_side_resets_the_other(joined: Joined, which: str) -> None:
+    """One line says who it was; the other side is gone too."""
+    ends = [joined.client, joined.service]
+    leaver, other = ends if which == "client" else ends[::-1]
+    joined.relay.start()
+    leave_rudely(joined, leaver, other)
+    joined.until(lambda: joined.ended)
+    [(reason, detail)] = joined.ended
+    assert reason is Ended.RESET_BY_PEER
+    assert detail.startswith("near: " if which == "client" else "far: ")
+    assert joined.relay._near.fileno() == joined.relay._far.fileno() == -1
+
+
+def test_n28_a_reset_of_a_side_that_is_not_read(joined: Joined) -> None:
+    """The client is paused, because the service takes nothing; its reset is noticed all the same."""
+    joined.relay.start()
+    joined.service.write(b"never read")
+    joined.turn(2)
+    total = joined.fill(joined.client)
+    held = joined.relay.held
+    assert held
+    joined.client.sock.close()
+    joined.turn(3)
+    [(reason, detail)] = joined.ended
+    assert (reason, detail[:6]) == (Ended.RESET_BY_PEER, "near: ")
+    assert joined.relay.lost == held
+    assert joined.relay.to_far + held <= total
+
+
+def test_n28_a_reset_behind_an_end_of_file(joined: Joined) -> None:
+    """A client that has ended its direction is not read any more, and can still be reset."""
+    joined.relay.start()
+    joined.client.end_writing()
+    joined.service.write(b"never read")
+    joined.turn(3)
+    assert joined.ended == []
+    joined.client.sock.close()
+    joined.turn(3)
+    assert [reason for reason, _ in joined.ended] == [Ended.RESET_BY_PEER]
+
+
+def test_a_reset_of_a_side_that_is_read_again(plain: Joined) -> None:
+    """Once paused, now read: what it sent before its reset is delivered first."""
+    plain.relay.start()
+    total = plain.fill(plain.client)
+    assert len(plain.hear(plain.service, total)) == total
+    plain.service.write(b"never read")
+    plain.turn(2)
+    plain.client.write(b"last words")
+    plain.client.sock.close()
+    assert plain.service.read_into(ROOM) is None
+    plain.until(lambda: plain.ended)
+    assert plain.relay.to_far == total + 10
+    assert plain.ended[0][0] is Ended.RESET_BY_PEER
+
+
+def test_n29_a_write_that_fails_counts_what_was_lost(joined: Joined) -> None:
+    """The service is gone with bytes held for it."""
+    joined.relay.start()
+    joined.fill(joined.client)
+    held = joined.relay.held
+    joined.service.sock.close()
+    joined.until(lambda: joined.ended)
+    assert joined.ended[0][0] is Ended.RESET_BY_PEER
+    assert joined.ended[0][1].startswith("far: ")
+    assert joined.relay.lost == held
+
+
+def test_n29_bytes_for_a_service_that_is_gone(plain: Joined) -> None:
+    """Nothing was held; the reading that could not be written is what was lost."""
+    plain.relay.start()
+    plain.service.sock.shutdown(socket.SHUT_RD)
+    plain.client.write(b"hello?")
+    plain.until(lambda: plain.ended)
+    assert plain.ended == [(Ended.RESET_BY_PEER, "far: Broken pipe")]
+    assert (plain.relay.lost, plain.relay.to_far) == (6, 0)
+
+
+def test_a_head_for_a_service_that_is_gone(plain: Joined) -> None:
+    """The end is told inside ``start``."""
+    plain.service.sock.close()
+    plain.relay.start(b"head")
+    assert [reason for reason, _ in plain.ended] == [Ended.RESET_BY_PEER]
+    assert plain.relay.lost == 4
+
+
+def test_n28_over_tls_a_cut_is_no_end_of_file() -> None:
+    """A FIN without close_notify resets the other side."""
+    joined = Joined((True, False))
+    joined.relay.start()
+    joined.client.write(b"not all of it")
+    joined.client.sock.shutdown(socket.SHUT_WR)
+    joined.until(lambda: joined.ended)
+    [(reason, detail)] = joined.ended
+    assert (reason, detail) == (
+        Ended.RESET_BY_PEER,
+        "near: cut: the connection ended without TLS's close_notify",
+    )
+    joined.finish()
+
+
+def test_abort_ends_both_at_once(joined: Joined) -> None:
+    """The owner's reason is what is said, once."""
+    joined.relay.start()
+    joined.fill(joined.client)
+    joined.relay.abort(Ended.OPERATOR, "kicked")
+    joined.relay.abort(Ended.IDLE)
+    joined.turn(3)
+    assert joined.ended == [(Ended.OPERATOR, "kicked")]
+
+
+def test_abort_before_the_start(plain: Joined) -> None:
+    """A relay that never began ends in the same way, and does not begin later."""
+    plain.relay.abort(Ended.OPERATOR)
+    plain.relay.start(b"head")
+    assert plain.ended == [(Ended.OPERATOR, "")]
+    assert plain.relay.to_far == 0
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_last_bytes_that_nobody_takes(tls: bool) -> None:
+    """Both programs have ended; the service keeps its minute as long as it takes something now and then."""
+    joined = Joined((False, tls))
+    joined.relay.start()
+    joined.service.end_writing()
+    joined.fill(joined.client)
+    joined.now += 1000.0  # as long as the client has not ended nobody is in a hurry
+    joined.turn(3)
+    assert joined.reactor.getDelayedCalls() == []
+    joined.client.end_writing()
+    joined.turn(3)
+    before = joined.relay.to_far
+    while joined.relay.to_far == before:
+        joined.service.read_into(ROOM[:RECORD])
+        joined.turn()
+    joined.now += LIMITS.flush + 1
+    joined.turn()
+    assert joined.ended == []
+    joined.now += LIMITS.flush + 1
+    joined.turn()
+    assert joined.ended == [(Ended.STALLED, "the last bytes were not taken")]
+    assert joined.relay.lost > 0
+    joined.finish()
+
+
+def test_a_tls_end_of_file_that_nobody_takes() -> None:
+    """Both directions are at their end, but close_notify finds no room."""
+    joined = Joined((False, True))
+    joined.relay.start()
+    far = joined.relay._far.end
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            far.sock.send(bytes(RECORD))  # as if it were bytes of the relay that nobody reads
+    joined.client.end_writing()
+    joined.service.end_writing()
+    joined.turn(5)
+    assert joined.ended == []
+    joined.now += LIMITS.flush + 1
+    joined.turn()
+    assert [reason for reason, _ in joined.ended] == [Ended.STALLED]
+    joined.finish()
+
+
+def test_idle_pairs_cost_little(plain: Joined) -> None:
+    """Two sockets, two ends, two sides, and the pair: within 2 KiB of Python's memory."""
+    pairs = [(socket.socketpair()[0], socket.socketpair()[0]) for _ in range(100)]
+    ended: list[Ended] = []
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    relays = [
+        Relay(plain.reactor, PlainEnd(a), PlainEnd(b), lambda reason, detail: ended.append(reason), LIMITS)
+        for a, b in pairs
+    ]
+    for relay in relays:
+        relay.start()
+    cost = (tracemalloc.get_traced_memory()[0] - before) / len(relays)
+    tracemalloc.stop()
+    for relay in relays:
+        relay.abort(Ended.OPERATOR)
+    assert cost < 2048
+
+
+def test_a_hang_up_that_was_another_connections_is_not_believed(plain: Joined) -> None:
+    """The reactor's events of one batch are told by number, and a number may have a new owner."""
+    plain.relay.start()
+    for side in (plain.relay._near, plain.relay._far):
+        plain.reactor.removeReader(side)  # as the reactor does before it says so
+        side.connectionLost(Failure(ConnectionLost()))
+    plain.client.write(b"alive")
+    assert plain.hear(plain.service, 5) == b"alive"
+
+
+@pytest.mark.parametrize("size", range(20_000, 80_000, 1_000))
+def test_what_tls_holds_back_follows_when_the_other_side_takes_again(size: int) -> None:
+    """The kernel has nothing left to report then: the last record, and the end behind it, are inside."""
+    joined = Joined((True, False))
+    joined.relay.start()
+    data = bytes(i % 251 for i in range(size))
+    rest = memoryview(data)
+    while rest:
+        rest = rest[joined.client.write(rest) :]
+        joined.turn()
+        if rest and joined.relay.held:
+            break
+    heard = bytearray()
+    while rest:
+        got = joined.service.read_into(ROOM[:RECORD])
+        heard += ROOM[: got or 0]
+        rest = rest[joined.client.write(rest) :]
+        joined.turn()
+    joined.client.end_writing()
+    joined.turn(3)
+    heard += joined.hear(joined.service, size - len(heard))
+    joined.until(lambda: joined.service.read_into(ROOM) == 0)
+    assert heard == data
+    joined.finish()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(CARRIERS),
+    st.lists(st.tuples(st.integers(0, 4), st.integers(1, 80_000)), max_size=40),
+    st.integers(0, 3000),
+)
+def test_whatever_the_pace_every_byte_arrives_once(
+    tls: tuple[bool, bool], steps: list[tuple[int, int]], head: int
+) -> None:
+    """Random writes, reads, and turns; then both end, and both streams are what was sent."""
+    joined = Joined(tls)
+    pattern = memoryview(bytes(i * 7 % 251 for i in range(251)) * 400)
+    ends = [joined.client, joined.service]
+    sent, heard, unsent = [bytearray(), bytearray()], [bytearray(), bytearray()], [b"", b""]
+
+    def write(who: int, data: bytes) -> None:
+        taken = ends[who].write(data) if data else 0
+        unsent[who] = data[taken:]
+
+    def read(who: int, most: int) -> None:
+        got = ends[who].read_into(ROOM[: max(most, RECORD)])
+        heard[1 - who].extend(ROOM[: got or 0])
+
+    sent[0] += pattern[:head]
+    joined.relay.start(bytes(pattern[:head]))
+    for action, size in steps:
+        if action < 2:
+            data = bytes(pattern[size % 251 :][:size])
+            sent[action] += data
+            write(action, unsent[action] + data)
+        elif action < 4:
+            read(action - 2, size)
+        else:
+            joined.turn(1 + size % 3)
+    for who in (0, 1):
+        while unsent[who]:
+            write(who, unsent[who])
+            read(1 - who, RECORD)
+            joined.turn()
+        while not ends[who].end_writing():
+            read(1 - who, RECORD)
+            joined.turn()
+    for who in (0, 1):
+        heard[1 - who] += joined.hear(ends[who])
+    joined.until(lambda: joined.ended)
+    assert joined.ended == [(Ended.CLOSED, "")]
+    assert heard == sent
+    assert (joined.relay.to_far, joined.relay.to_near) == (len(sent[0]), len(sent[1]))
+    joined.finish()

@@ -1,0 +1,213 @@
+"""The desk where a server's strangers become TLS connections, and the agent's step: on real sockets."""
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.python.failure import Failure
+
+from revtunnel.sockets.ends import RECORD, End, PlainEnd
+from revtunnel.sockets.tls.identity import Identity
+from revtunnel.sockets.tls.tls_stages import TlsDesk, TlsFailed, dial_tls
+from tests.sockets.tls.test_identity import NAME, Careless, Room
+from tests.support.epoll import Loop, own_reactor
+from tests.support.throwaway_tls import SERVERS
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory: pytest.TempPathFactory) -> Room:
+    """One authority for all tests of this file."""
+    return Room(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    """A reactor for one test."""
+    with own_reactor() as found:
+        yield found
+
+
+class Door:
+    """A desk, and strangers who came to it."""
+
+    def __init__(self, loop: Loop, identity: Identity, most: int = 10) -> None:
+        self.loop = loop
+        self.identity = identity
+        self.most = most
+        self.desk = TlsDesk(loop.reactor, lambda: self.most)
+
+    def stranger(self, seconds: float = 20.0) -> tuple[socket.socket, "Deferred[Any]", list[Any]]:
+        """One more: its socket, what the server makes of it, and that again once it is known."""
+        near, far = socket.socketpair()
+        near.setblocking(False)
+        serving = self.desk.serve(PlainEnd(far), self.identity, seconds)
+        results: list[Any] = []
+        serving.addBoth(results.append)
+        return near, serving, results
+
+    def dial(self, near: socket.socket, identity: Identity) -> list[Any]:
+        """Let an agent shake hands over a stranger's socket."""
+        stage = dial_tls(self.loop.reactor, identity, NAME, lambda: None)
+        results: list[Any] = []
+        Deferred.fromCoroutine(stage(PlainEnd(near))).addBoth(results.append)
+        return results
+
+    def outcome(self, results: list[Any]) -> Any:
+        """What became of one of them; a failure's exception."""
+        self.loop.until(lambda: results, "an outcome")
+        return results[0].value if isinstance(results[0], Failure) else results[0]
+
+
+def heard(loop: Loop, near: socket.socket) -> bytes:
+    """All that a stranger gets, to the end of its connection."""
+    found: list[bytes] = []
+
+    def ended() -> bool:
+        with contextlib.suppress(BlockingIOError):
+            try:
+                found.append(near.recv(RECORD))
+            except ConnectionResetError:
+                return True
+            return found[-1] == b""
+        return False
+
+    loop.until(ended, "the end")
+    return b"".join(found)
+
+
+def test_both_sides_get_what_they_need(loop: Loop, room: Room) -> None:
+    """The server has the device's certificate and the version of TLS; the agent has an end; bytes flow."""
+    door = Door(loop, room.at_server())
+    near, _, served = door.stranger()
+    dialled = door.dial(near, room.at_agent())
+    end = door.outcome(dialled)
+    secured = door.outcome(served)
+
+    assert (secured.version, secured.peer.serial) == ("TLSv1.3", "plc-7")
+    assert door.desk.running == 0
+    secured.end.write(b"hello")
+    room_for = memoryview(bytearray(RECORD))
+    assert bytes(room_for[: end.read_into(room_for) or 0]) == b"hello"
+    for each in (end, secured.end):
+        each.close()
+
+
+def test_n34_refused_agent_hears_why(loop: Loop, room: Room) -> None:
+    """The server's words are its reason; the agent's alert is not lost, though it has written meanwhile."""
+    door = Door(loop, room.at_server())
+    near, _, served = door.stranger()
+    agent = Careless(room.at_agent().rules, room.issuer.device("plc-7", file="s", uses=SERVERS))
+    end = door.outcome(door.dial(near, agent))  # TLS 1.3: its own end of the handshake is done
+    end.write(b"LISTEN, as agents do at once")
+    failed = door.outcome(served)
+    assert isinstance(failed, TlsFailed)
+    assert (failed.reason, str(failed)) == (
+        "certificate",
+        "certificate is for another use, by its extended key usage",
+    )
+    with pytest.raises(OSError, match="alert"):
+        while end.read_into(memoryview(bytearray(RECORD))) is None:
+            loop.reactor.iterate(0.01)
+    end.close()
+
+
+def test_n34_refused_server_hears_why(loop: Loop, room: Room) -> None:
+    """The agent closes with an alert, and the server's log can say that its certificate was not taken."""
+    door = Door(loop, Careless(room.at_server().rules, room.issuer.server("other.example", file="o")))
+    near, _, served = door.stranger()
+    refused = door.outcome(door.dial(near, room.at_agent()))
+    assert isinstance(refused, TlsFailed)
+    assert str(refused) == f"certificate is for other.example, not for {NAME}"
+    failed = door.outcome(served)
+    assert (failed.reason, str(failed)) == (
+        "certificate",
+        "the other side refused our certificate: not accepted",
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "reason", "answer"),
+    [(b"\0\0\4\0", "tls", b""), (b"GET /", "tls", b""), (b"\x16\x03\x01\0\1x" * 9, "tls", b"\x15")],
+    ids=["plain link", "HTTP", "garbage"],
+)
+def test_n34_what_is_no_tls(loop: Loop, room: Room, words: bytes, reason: str, answer: bytes) -> None:
+    """It gets no answer, or an alert where it began like TLS, and the end."""
+    door = Door(loop, room.at_server())
+    near, _, served = door.stranger()
+    near.send(words)
+    near.shutdown(socket.SHUT_WR)
+    assert heard(loop, near)[:1] == answer
+    assert door.outcome(served).reason == reason
+    near.close()
+
+
+def test_who_hangs_up_without_a_word(loop: Loop, room: Room) -> None:
+    """That is no fault of TLS; balancers look in this way."""
+    door = Door(loop, room.at_server())
+    near, _, served = door.stranger()
+    near.close()
+    failed = door.outcome(served)
+    assert (failed.reason, str(failed)) == ("lost", "it hung up without a word")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(b"", "nothing came in 0.05 s"), (b"\x16", "it did not finish its TLS handshake in 0.05 s")],
+)
+def test_n34_the_time_is_bounded(loop: Loop, room: Room, words: bytes, said: str) -> None:
+    """Silent or stalled: when its time is up the socket is gone, and so is its turn."""
+    door = Door(loop, room.at_server())
+    near, _, served = door.stranger(seconds=0.05)
+    near.send(words)
+    failed = door.outcome(served)
+    assert isinstance(failed, TimeoutError) and str(failed) == said
+    assert heard(loop, near) == b""
+    assert door.desk.running == 0
+    near.close()
+
+
+def test_n36_only_so_many_at_once(loop: Loop, room: Room) -> None:
+    """Who has said nothing takes no turn; beyond the limit they wait, and come in one after the other."""
+    door = Door(loop, room.at_server(), most=1)
+    silent = [door.stranger() for _ in range(5)]
+    stalled, stalling, _ = door.stranger()
+    stalled.send(b"\x16")
+    loop.until(lambda: door.desk.running == 1, "the first turn")
+    good = [door.stranger() for _ in range(3)]
+    dialled = [door.dial(near, room.at_agent()) for near, _, _ in good]
+    loop.settle(lambda: len(dialled[0]))
+    assert door.desk.running == 1 and not any(results for _, _, results in good)
+
+    stalling.cancel()
+    for _, _, results in good:
+        assert door.outcome(results).peer.serial == "plc-7"
+    for each, (_, _, results) in zip(dialled, good, strict=True):
+        end: End = door.outcome(each)
+        end.close()
+        results[0].end.close()
+    for near, serving, results in silent:
+        serving.cancel()
+        assert isinstance(door.outcome(results), CancelledError)
+        near.close()
+    stalled.close()
+    assert door.desk.running == 0
+
+
+def test_a_waiting_one_may_be_sent_away(loop: Loop, room: Room) -> None:
+    """A drain ends those who wait for their turn as well, and nobody gets a turn that nobody takes."""
+    door = Door(loop, room.at_server(), most=0)
+    near, serving, results = door.stranger()
+    dialled = door.dial(near, room.at_agent())
+    loop.settle(lambda: len(dialled))
+    serving.cancel()
+    assert isinstance(door.outcome(results), CancelledError)
+    door.most = 1
+    other, _, served = door.stranger()
+    again = door.dial(other, room.at_agent())
+    assert door.outcome(served).peer.serial == "plc-7"
+    door.outcome(again).close()
+    served[0].end.close()
+    assert isinstance(door.outcome(dialled), TlsFailed)
