@@ -10,8 +10,8 @@ Source: wire/cameo.md section 5 ("Bounded output per peer"); faults.md Z5.
 from collections import deque
 from collections.abc import Callable
 
-from revtunnel.core.window import CreditPool
 from revtunnel.ground.policy import CameoLimits
+from revtunnel.streams.window import CreditPool
 from revtunnel.wire.zmtp_messages import split_run
 
 __all__ = ["Outbox", "Piece"]

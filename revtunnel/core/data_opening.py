@@ -20,8 +20,8 @@ from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.origin import Origin, decode_origin
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Target
-from revtunnel.wire.commands import EXACT_SIZE, MAX_SIZE, Command, decode_connect, decode_reset
-from revtunnel.wire.frames import FrameDecoder
+from revtunnel.streams.commands import EXACT_SIZE, MAX_SIZE, Command, decode_connect, decode_reset
+from revtunnel.streams.frames import FrameDecoder
 
 __all__ = ["Answer", "AwaitAnswer", "AwaitConnect"]
 

@@ -31,8 +31,8 @@ from revtunnel.core.keys import DUMMY, Verifier, check_device, prove_device, pro
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.policy import LinkLimits
 from revtunnel.ground.reasons import GoAway
-from revtunnel.wire.commands import VERSION, Command, decode_goaway
-from revtunnel.wire.frames import HEADER_SIZE, Frame, encode_frame
+from revtunnel.streams.commands import VERSION, Command, decode_goaway
+from revtunnel.streams.frames import HEADER_SIZE, Frame, encode_frame
 
 __all__ = [
     "AgentHandshake",

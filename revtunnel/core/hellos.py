@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.serials import parse_serial
 from revtunnel.ground.targets import Offer, parse_offer
-from revtunnel.wire.commands import (
+from revtunnel.streams.commands import (
     MAX_CREDIT,
     VERSION,
     Command,
@@ -19,7 +19,7 @@ from revtunnel.wire.commands import (
     decode_tlvs,
     encode_tlvs,
 )
-from revtunnel.wire.frames import MAX_PAYLOAD, encode_frame
+from revtunnel.streams.frames import MAX_PAYLOAD, encode_frame
 
 __all__ = [
     "NONCE_SIZE",

@@ -8,7 +8,6 @@ Source: wire/link-extension.md; docs/link-protocol.rst.
 
 from collections.abc import Callable
 
-from revtunnel.core.channel import Channel, Event, State
 from revtunnel.core.mux import (
     Data,
     Dial,
@@ -20,13 +19,13 @@ from revtunnel.core.mux import (
     Wanted,
 )
 from revtunnel.core.turns import Piece
-from revtunnel.core.window import CreditPool, ReceiveWindow, SendCredit
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.origin import Origin, decode_origin, encode_origin
 from revtunnel.ground.policy import LinkLimits
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.targets import Target
-from revtunnel.wire.commands import (
+from revtunnel.streams.channel import Channel, Event, State
+from revtunnel.streams.commands import (
     EXACT_SIZE,
     MAX_SIZE,
     MAX_TICKETS,
@@ -42,7 +41,8 @@ from revtunnel.wire.commands import (
     encode_want,
     encode_window,
 )
-from revtunnel.wire.frames import Frame, encode_frame
+from revtunnel.streams.frames import Frame, encode_frame
+from revtunnel.streams.window import CreditPool, ReceiveWindow, SendCredit
 
 __all__ = ["Rt1Mux"]
 

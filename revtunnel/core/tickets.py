@@ -11,7 +11,7 @@ from collections.abc import Callable
 from struct import Struct
 from typing import Generic, NamedTuple, TypeVar
 
-from revtunnel.wire.commands import TICKET_SIZE
+from revtunnel.streams.commands import TICKET_SIZE
 
 __all__ = ["FIRST_NUMBER", "Numbering", "Tickets"]
 

@@ -10,11 +10,11 @@ Source: wire/link-extension.md "Flow control on the link"; the moving quantum is
 
 from collections import deque
 
-from revtunnel.core.channel import Channel
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.policy import LinkLimits
-from revtunnel.wire.commands import Command
-from revtunnel.wire.frames import encode_header
+from revtunnel.streams.channel import Channel
+from revtunnel.streams.commands import Command
+from revtunnel.streams.frames import encode_header
 
 __all__ = ["Pace", "Piece", "Turns"]
 

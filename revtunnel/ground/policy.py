@@ -29,7 +29,7 @@ MIB = 1024 * KIB
 class LinkLimits:
     """What one link may hold and how long it may be silent; both ends have one."""
 
-    # core/window.py
+    # streams/window.py
     first_window: int = 64 * KIB  # bytes of credit implied at CONNECT
     open_window: int = 256 * KIB  # bytes it is raised to once the target answered
     largest_window: int = 4 * MIB  # bytes that tuning may reach on one channel

@@ -24,13 +24,13 @@ from revtunnel.ground.policy import AgentLimits, RelayLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Target
 from revtunnel.net.data_stream import DEAD, sided
-from revtunnel.net.dialler import Dialler, NotDialled, TargetSocket
 from revtunnel.net.framed_end import FramedEnd, prepare
 from revtunnel.sockets.ends import End, said
 from revtunnel.sockets.relay import Relay, reserve
 from revtunnel.sockets.tcp_info import silence
-from revtunnel.wire.commands import Command, encode_reset, number_of
-from revtunnel.wire.frames import encode_frame
+from revtunnel.streams.commands import Command, encode_reset, number_of
+from revtunnel.streams.dialler import Dialler, NotDialled, TargetSocket
+from revtunnel.streams.frames import encode_frame
 
 __all__ = ["AgentData", "WantingLink"]
 

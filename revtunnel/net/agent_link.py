@@ -12,22 +12,22 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
-from revtunnel.core.channel import Channel
 from revtunnel.core.handshake import AgentHandshake, AgentUp, Dismissed, ServerHello
 from revtunnel.core.legacy import LegacyAgentMux
 from revtunnel.core.mux import Dial, Glitch, GoingAway, Happening, Mux, Over, Stalled, Wanted
 from revtunnel.core.rt1 import Rt1Mux
-from revtunnel.core.window import CreditPool
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, LinkStalled, PeerGlitch, Report
 from revtunnel.ground.policy import LinkLimits
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.net.agent_data import AgentData
-from revtunnel.net.dialler import Dialler, NotDialled, TargetSocket
 from revtunnel.net.link import LinkProtocol
 from revtunnel.sockets.tls.identity import silent_refusal
-from revtunnel.wire.commands import Feature
-from revtunnel.wire.frames import Frame
+from revtunnel.streams.channel import Channel
+from revtunnel.streams.commands import Feature
+from revtunnel.streams.dialler import Dialler, NotDialled, TargetSocket
+from revtunnel.streams.frames import Frame
+from revtunnel.streams.window import CreditPool
 
 __all__ = ["AgentLink", "TargetSide"]
 

@@ -20,8 +20,8 @@ from twisted.internet.protocol import ServerFactory
 from revtunnel.core.leases import LeaseError, Leases
 from revtunnel.core.pools import Lease
 from revtunnel.ground.facts import ClientRefused, ListenerClosed, ListenerOpened, ListenerRefused, Report
-from revtunnel.net.clients import ClientFactory, ClientSocket
 from revtunnel.sockets.ways.headed import Refused
+from revtunnel.streams.clients import ClientFactory, ClientSocket
 
 __all__ = ["ClientPorts", "OpenPort"]
 

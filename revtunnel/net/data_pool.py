@@ -14,10 +14,10 @@ from revtunnel.core.warm_pool import WarmPool
 from revtunnel.ground.facts import PeerGlitch, Report
 from revtunnel.ground.policy import DataLimits, RelayLimits
 from revtunnel.ground.reasons import Ended
-from revtunnel.net.clients import ClientSocket
 from revtunnel.net.data_stream import DataSocket, DataStream
 from revtunnel.sockets.ends import End
-from revtunnel.wire.commands import number_of
+from revtunnel.streams.clients import ClientSocket
+from revtunnel.streams.commands import number_of
 
 __all__ = ["DataHub", "DataLink", "DataPool"]
 

@@ -20,11 +20,11 @@ from revtunnel.core.tickets import Numbering, Tickets
 from revtunnel.ground.facts import Report
 from revtunnel.ground.policy import DataLimits, RelayLimits
 from revtunnel.ground.reasons import Ended
-from revtunnel.net.clients import ClientSocket
 from revtunnel.net.data_pool import DataLink, DataPool
 from revtunnel.net.data_stream import DEAD, DataStream
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.relay import reserve
+from revtunnel.streams.clients import ClientSocket
 
 __all__ = ["DataSockets"]
 

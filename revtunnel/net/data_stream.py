@@ -22,14 +22,14 @@ from revtunnel.ground.facts import ChannelEnded, ChannelOpened, Report
 from revtunnel.ground.origin import encode_origin
 from revtunnel.ground.policy import RelayLimits
 from revtunnel.ground.reasons import Ended
-from revtunnel.net.clients import ClientSocket
 from revtunnel.net.framed_end import FramedEnd, prepare
-from revtunnel.net.running import Running
 from revtunnel.sockets.ends import End, said
 from revtunnel.sockets.relay import Relay
 from revtunnel.sockets.tcp_info import silence
-from revtunnel.wire.commands import Command, encode_connect
-from revtunnel.wire.frames import encode_frame
+from revtunnel.streams.clients import ClientSocket
+from revtunnel.streams.commands import Command, encode_connect
+from revtunnel.streams.frames import encode_frame
+from revtunnel.streams.running import Running
 
 __all__ = ["DEAD", "DataSocket", "DataStream", "Keeper", "sided"]
 
@@ -41,7 +41,7 @@ _STATES = {
     (True, False): "sent-eof",
     (False, True): "got-eof",
     (True, True): "ended",
-}  # by the ends of file of client and agent; the words are those of core/channel.py
+}  # by the ends of file of client and agent; the words are those of streams/channel.py
 
 
 class Keeper(Typing):

@@ -22,10 +22,10 @@ from revtunnel.ground.facts import ChannelEnded, ChannelOpened, PeerGlitch, Repo
 from revtunnel.ground.policy import EmoLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Target
-from revtunnel.net.dialler import Dialler, NotDialled, TargetSocket
 from revtunnel.net.emo_stream import EmoChannel, EmoDataSocket
 from revtunnel.net.link import tune
 from revtunnel.sockets.addresses import written_address
+from revtunnel.streams.dialler import Dialler, NotDialled, TargetSocket
 from revtunnel.wire.emo import Emo, EmoCommand, EmoDecoder, encode_emo
 
 __all__ = ["EmoAgentLink", "EmoRemains"]

@@ -5,10 +5,10 @@ Source: ours.
 
 from typing import Any
 
-from revtunnel.core.channel import Channel
 from revtunnel.core.emo_sockets import DataSocketTable
 from revtunnel.core.turns import Piece
 from revtunnel.ground.reasons import GoAway
+from revtunnel.streams.channel import Channel
 
 __all__ = ["EmoCounts"]
 

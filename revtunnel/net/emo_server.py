@@ -15,7 +15,6 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
-from revtunnel.core.channel import Channel
 from revtunnel.core.emo_sockets import Act, DataSocketTable, Do, Slot
 from revtunnel.core.handshake import Denied, ServerUp
 from revtunnel.ground.errors import RemoteError
@@ -25,12 +24,13 @@ from revtunnel.ground.targets import Offer, Target
 from revtunnel.net.emo_counts import EmoCounts
 from revtunnel.net.emo_stream import EmoChannel, EmoDataSocket, EmoDoor
 from revtunnel.net.link import tune
-from revtunnel.net.running import Running
 from revtunnel.net.server_link import ServerLink
+from revtunnel.streams.channel import Channel
+from revtunnel.streams.running import Running
 from revtunnel.wire.emo import REFUSED, Emo, EmoCommand, EmoDecoder, encode_emo
 
 if TYPE_CHECKING:
-    from revtunnel.net.clients import ClientSocket
+    from revtunnel.streams.clients import ClientSocket
 
 __all__ = ["EmoHub", "EmoServerLink"]
 

@@ -19,7 +19,7 @@ from zope.interface import implementer
 
 from revtunnel.ground.policy import EmoLimits
 from revtunnel.ground.reasons import Ended
-from revtunnel.net.streams import ChannelSocket
+from revtunnel.streams.streams import ChannelSocket
 from revtunnel.wire.emo import TERMINATOR, EndFinder
 
 __all__ = ["EmoChannel", "EmoDataSocket", "EmoDoor", "EmoOwner"]

@@ -25,8 +25,8 @@ from revtunnel.sockets.stages import client_tls, read_some, write_all
 from revtunnel.sockets.tls.enroll import MAX_CERTIFICATE, decode_certificate
 from revtunnel.sockets.ways.http_proxy import open_way
 from revtunnel.sockets.ways.proxy_choice import ProxyChoice
-from revtunnel.wire.commands import Command, decode_goaway
-from revtunnel.wire.frames import Frame, FrameDecoder, encode_frame
+from revtunnel.streams.commands import Command, decode_goaway
+from revtunnel.streams.frames import Frame, FrameDecoder, encode_frame
 
 __all__ = ["ask", "find_authority"]
 

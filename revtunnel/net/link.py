@@ -17,17 +17,17 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from revtunnel.core.channel import Channel, State
 from revtunnel.core.mux import Data, EndOfFile, Happening, Mux, Over
 from revtunnel.core.turns import Pace
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.policy import LinkLimits
 from revtunnel.ground.reasons import Ended, GoAway
-from revtunnel.net.streams import IStream
 from revtunnel.sockets.addresses import written_address
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.tcp_info import silence
-from revtunnel.wire.frames import FrameDecoder
+from revtunnel.streams.channel import Channel, State
+from revtunnel.streams.frames import FrameDecoder
+from revtunnel.streams.streams import IStream
 
 __all__ = ["USER_TIMEOUT", "LinkProtocol", "tune"]
 

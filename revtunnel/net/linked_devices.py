@@ -13,9 +13,9 @@ from typing import Any
 from twisted.internet.protocol import Protocol
 
 from revtunnel.ground.facts import ChannelEnded, Fact
-from revtunnel.net.clients import ClientSocket
 from revtunnel.net.proxies import Proxy
 from revtunnel.net.switchboard import Switchboard
+from revtunnel.streams.clients import ClientSocket
 
 __all__ = ["LinkedDevices"]
 

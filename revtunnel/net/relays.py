@@ -19,11 +19,11 @@ from revtunnel.core.cameo_facts import MessagesDropped, PeerJoined, shown
 from revtunnel.core.cameo_peers import Peer
 from revtunnel.core.cameo_publications import Publications
 from revtunnel.core.cameo_responders import Responders
-from revtunnel.core.window import CreditPool
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import Fact, Report
 from revtunnel.ground.policy import CameoLimits
 from revtunnel.net.zmtp_peer import Ear, NameNotAllowed, ZmtpPeer
+from revtunnel.streams.window import CreditPool
 from revtunnel.wire.zmtp import encode_ready
 from revtunnel.wire.zmtp_messages import Message
 

@@ -18,13 +18,11 @@ from twisted.internet.protocol import Factory
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.python.failure import Failure
 
-from revtunnel.core.channel import Channel
 from revtunnel.core.handshake import Denied, ListenerRules, ServerHandshake, ServerHello, ServerUp
 from revtunnel.core.keys import Verifier
 from revtunnel.core.legacy import LegacyServerMux
 from revtunnel.core.mux import Glitch, GoingAway, Happening, Mux, Opened, Over, Stalled
 from revtunnel.core.rt1 import Rt1Mux
-from revtunnel.core.window import CreditPool
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, LinkStalled, PeerGlitch, Report
 from revtunnel.ground.policy import LinkLimits
@@ -33,18 +31,20 @@ from revtunnel.ground.targets import Offer, Target
 from revtunnel.net.data_pool import DataPool
 from revtunnel.net.emo_stream import EmoDoor
 from revtunnel.net.link import USER_TIMEOUT, LinkProtocol, tune
-from revtunnel.net.running import Running, of_link
 from revtunnel.sockets.addresses import written_address
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.tls.credentials import PeerCertificate
 from revtunnel.sockets.tls.enroll import MAX_ENROLL
 from revtunnel.sockets.tls.identity import Identity
 from revtunnel.sockets.tls.tls_stages import Secured, TlsFailed
-from revtunnel.wire.commands import TICKET_SIZE, Command, Feature, encode_goaway
-from revtunnel.wire.frames import Frame, encode_frame
+from revtunnel.streams.channel import Channel
+from revtunnel.streams.commands import TICKET_SIZE, Command, Feature, encode_goaway
+from revtunnel.streams.frames import Frame, encode_frame
+from revtunnel.streams.running import Running, of_link
+from revtunnel.streams.window import CreditPool
 
 if TYPE_CHECKING:
-    from revtunnel.net.clients import ClientSocket
+    from revtunnel.streams.clients import ClientSocket
 
 __all__ = ["AgentListener", "Hub", "ServerLink", "ServerLinkFactory"]
 

@@ -19,7 +19,6 @@ from revtunnel.core.gate import Gate
 from revtunnel.core.handshake import Denied, ServerUp
 from revtunnel.core.keys import Verifier
 from revtunnel.core.records import Records
-from revtunnel.core.window import CreditPool
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import (
     ChannelEnded,
@@ -36,16 +35,17 @@ from revtunnel.ground.policy import DataLimits, ServerLimits
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.targets import Offer, Target
 from revtunnel.net.client_ports import ClientPorts
-from revtunnel.net.clients import ClientFactory, ClientSocket
 from revtunnel.net.data_sockets import DataSockets
 from revtunnel.net.emo_modern import ModernLink
 from revtunnel.net.emo_server import EmoServerLink
-from revtunnel.net.running import Running
 from revtunnel.net.server_link import AgentListener, ServerLink, ServerLinkFactory
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.tls.identity import Identity
 from revtunnel.sockets.tls.tls_stages import Secured, TlsDesk, TlsDoor
+from revtunnel.streams.clients import ClientFactory, ClientSocket
+from revtunnel.streams.running import Running
+from revtunnel.streams.window import CreditPool
 
 __all__ = ["Switchboard"]
 

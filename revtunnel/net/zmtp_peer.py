@@ -23,13 +23,13 @@ from revtunnel.core.cameo_admission import Admission, Door
 from revtunnel.core.cameo_facts import PeerLeft, PeerRefused, shown
 from revtunnel.core.cameo_outbox import Outbox, Piece
 from revtunnel.core.cameo_peers import Peer, Unfit, read_ready
-from revtunnel.core.window import CreditPool
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import Report
 from revtunnel.ground.policy import CameoLimits
-from revtunnel.net.streams import IStream
 from revtunnel.sockets.addresses import written_address
 from revtunnel.sockets.end_transport import EndTransport
+from revtunnel.streams.streams import IStream
+from revtunnel.streams.window import CreditPool
 from revtunnel.wire.zmtp import (
     GREETING,
     check_greeting,

@@ -34,13 +34,13 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from revtunnel.ground.facts import Fact
-from revtunnel.net.streams import IStream
 from revtunnel.services.admin_commands import COMMANDS, FactSeen, Role, in_json
 from revtunnel.services.admin_desk import Desk
 from revtunnel.services.admin_socket import AdminPort, Caller, caller_at, listen, role_of
 from revtunnel.services.caretaker import Caretaker
 from revtunnel.services.refusals import Conflict
 from revtunnel.services.settings import AdminSettings
+from revtunnel.streams.streams import IStream
 
 __all__ = ["AdminFactory", "AdminProtocol", "AdminService"]
 

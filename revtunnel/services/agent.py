@@ -18,12 +18,10 @@ from revtunnel import __version__
 from revtunnel.core.emo_choice import EmoChoice
 from revtunnel.core.handshake import AgentHandshake, AgentHello
 from revtunnel.core.keys import parse_key
-from revtunnel.core.window import CreditPool
 from revtunnel.ground.facts import ServerState, SettingsReloaded
 from revtunnel.net.agent_data import AgentData
 from revtunnel.net.agent_link import AgentLink
 from revtunnel.net.approach import Approach, Way
-from revtunnel.net.dialler import Dialler
 from revtunnel.net.emo_agent import EmoAgentLink, EmoRemains
 from revtunnel.net.emo_modern import modern_offer
 from revtunnel.net.uplink import Uplink
@@ -42,7 +40,9 @@ from revtunnel.sockets.ends import End
 from revtunnel.sockets.lean_reactor import LeanReactor
 from revtunnel.sockets.tls.credentials import FaultyFiles
 from revtunnel.sockets.tls.identity import Identity
-from revtunnel.wire.commands import Feature
+from revtunnel.streams.commands import Feature
+from revtunnel.streams.dialler import Dialler
+from revtunnel.streams.window import CreditPool
 
 __all__ = ["Agent", "Options", "makeService"]
 

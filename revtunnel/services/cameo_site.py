@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from revtunnel.core.cameo_admission import Admission, Door
-from revtunnel.core.window import CreditPool
 from revtunnel.ground.facts import Report
 from revtunnel.net.relays import PublisherRelay, Relay, RelayPort, ResponderRelay
 from revtunnel.services.cameo_settings import CameoSettings
 from revtunnel.sockets.lean_reactor import LeanReactor
+from revtunnel.streams.window import CreditPool
 
 __all__ = ["CameoSite"]
 

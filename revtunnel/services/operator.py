@@ -20,7 +20,6 @@ from revtunnel.core.leases import Leases
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import DeviceEnrolled, DeviceRevoked, RevocationLifted
 from revtunnel.ground.serials import parse_serial
-from revtunnel.net.running import Running
 from revtunnel.net.server_link import ServerLink
 from revtunnel.net.switchboard import Switchboard
 from revtunnel.services.caretaker import PAGE, Caretaker, Row
@@ -28,6 +27,7 @@ from revtunnel.services.issuer import Issuer, written
 from revtunnel.services.ledger import SqliteLedger
 from revtunnel.services.refusals import Conflict, Invalid, NotFound
 from revtunnel.services.reporting import Reporter
+from revtunnel.streams.running import Running
 
 __all__ = ["PAGE", "Operator", "Row"]
 

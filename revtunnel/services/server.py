@@ -48,7 +48,7 @@ from revtunnel.sockets.lean_reactor import LeanReactor
 from revtunnel.sockets.tls.identity import Identity
 from revtunnel.sockets.ways.headed import HeaderDesk, Refused
 from revtunnel.sockets.ways.senders import HeaderRules, header_rules
-from revtunnel.wire.commands import Feature
+from revtunnel.streams.commands import Feature
 
 __all__ = ["Options", "Server", "makeService"]
 

@@ -3,8 +3,8 @@
 from revtunnel.core.cameo_admission import Door
 from revtunnel.core.cameo_outbox import Outbox
 from revtunnel.core.cameo_peers import Peer
-from revtunnel.core.window import CreditPool
 from revtunnel.ground.policy import CameoLimits
+from revtunnel.streams.window import CreditPool
 from revtunnel.wire.zmtp_messages import Message, MessageDecoder, encode_message, split_frames
 
 __all__ = ["MAIN", "a_peer", "message", "written"]

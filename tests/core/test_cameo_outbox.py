@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from revtunnel.core.cameo_outbox import PORTION, Outbox
-from revtunnel.core.window import CreditPool
 from revtunnel.ground.policy import CameoLimits
+from revtunnel.streams.window import CreditPool
 
 LIMITS = CameoLimits(queue_messages=3, queue=100)
 

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from revtunnel.core.data_opening import Answer, AwaitAnswer, AwaitConnect
 from revtunnel.core.rt1 import Rt1Mux
 from revtunnel.core.tickets import Tickets
-from revtunnel.core.window import CreditPool
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.origin import Origin, encode_origin
 from revtunnel.ground.policy import DataLimits, LinkLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Target
-from revtunnel.wire.commands import Command, encode_connect, encode_reset
-from revtunnel.wire.frames import encode_frame
+from revtunnel.streams.commands import Command, encode_connect, encode_reset
+from revtunnel.streams.frames import encode_frame
+from revtunnel.streams.window import CreditPool
 from tests.core.test_handshake import exchange
 from tests.support.vectors import FRAMES
 

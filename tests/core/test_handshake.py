@@ -31,14 +31,14 @@ from revtunnel.core.keys import Verifier, verifier_of
 from revtunnel.core.legacy import LegacyServerMux
 from revtunnel.core.mux import Happening, Opened, Over
 from revtunnel.core.rt1 import Rt1Mux
-from revtunnel.core.window import CreditPool
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.policy import AgentLimits, LinkLimits, ServerLimits
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.targets import parse_offer
-from revtunnel.wire import commands
-from revtunnel.wire.commands import COMMANDS, Command, Feature, Tlv, encode_goaway, encode_tlvs
-from revtunnel.wire.frames import Frame, FrameDecoder, encode_frame, encode_header
+from revtunnel.streams import commands
+from revtunnel.streams.commands import COMMANDS, Command, Feature, Tlv, encode_goaway, encode_tlvs
+from revtunnel.streams.frames import Frame, FrameDecoder, encode_frame, encode_header
+from revtunnel.streams.window import CreditPool
 
 LIMITS = LinkLimits()
 SERIAL = "plc-7"

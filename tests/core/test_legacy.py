@@ -7,15 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from revtunnel.core.channel import State
 from revtunnel.core.legacy import LegacyAgentMux, LegacyServerMux
 from revtunnel.core.mux import Glitch, Stalled
 from revtunnel.ground.errors import LocalError, RemoteError
 from revtunnel.ground.policy import LinkLimits
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.targets import Target
-from revtunnel.wire.commands import Command, encode_connect
-from revtunnel.wire.frames import Frame, encode_frame
+from revtunnel.streams.channel import State
+from revtunnel.streams.commands import Command, encode_connect
+from revtunnel.streams.frames import Frame, encode_frame
 from tests.support.device import REFUSED, Device, Service
 from tests.support.joined import TARGET, End, Joined, Stream, glitches, joined_legacy
 from tests.support.owners import PICKS, SMALL, OwnersMachine, one_of, size_of

@@ -5,16 +5,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant
 
-from revtunnel.core.channel import State
 from revtunnel.core.mux import Glitch, GoingAway, Happening, Wanted
 from revtunnel.core.rt1 import Rt1Mux
-from revtunnel.core.window import CreditPool
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.origin import Origin, encode_origin
 from revtunnel.ground.policy import LinkLimits
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.targets import Target
-from revtunnel.wire.commands import (
+from revtunnel.streams.channel import State
+from revtunnel.streams.commands import (
     MAX_CREDIT,
     Command,
     decode_reset,
@@ -23,7 +22,8 @@ from revtunnel.wire.commands import (
     encode_reset,
     encode_window,
 )
-from revtunnel.wire.frames import Frame, encode_frame
+from revtunnel.streams.frames import Frame, encode_frame
+from revtunnel.streams.window import CreditPool
 from tests.support.joined import TARGET, End, Joined, Stream, glitches, joined_rt1
 from tests.support.owners import SMALL, OwnersMachine
 

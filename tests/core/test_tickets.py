@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from revtunnel.core.tickets import FIRST_NUMBER, Numbering, Tickets
-from revtunnel.wire.commands import TICKET_SIZE, number_of
+from revtunnel.streams.commands import TICKET_SIZE, number_of
 
 
 def counting() -> Tickets[str]:

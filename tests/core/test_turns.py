@@ -2,13 +2,13 @@
 
 import pytest
 
-from revtunnel.core.channel import Channel, Event
 from revtunnel.core.turns import CONTROL_LIMIT, Pace, Turns
-from revtunnel.core.window import SendCredit
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.policy import LinkLimits
-from revtunnel.wire.commands import Command
-from revtunnel.wire.frames import encode_frame
+from revtunnel.streams.channel import Channel, Event
+from revtunnel.streams.commands import Command
+from revtunnel.streams.frames import encode_frame
+from revtunnel.streams.window import SendCredit
 from tests.support.joined import TARGET, joined_rt1
 
 LIMITS = LinkLimits()

@@ -10,10 +10,10 @@ from revtunnel.ground.origin import Origin
 from revtunnel.ground.reasons import GoAway
 from revtunnel.ground.targets import Target, parse_offer
 from revtunnel.net.agent_link import AgentLink
-from revtunnel.net.dialler import Header
 from revtunnel.sockets.ways.proxy_header import encode_header_v1, encode_header_v2
-from revtunnel.wire.commands import Command, Feature, encode_connect
-from revtunnel.wire.frames import encode_frame
+from revtunnel.streams.commands import Command, Feature, encode_connect
+from revtunnel.streams.dialler import Header
+from revtunnel.streams.frames import encode_frame
 from tests.net.test_link import inject
 from tests.support.reactor import HANGS
 from tests.support.world import CONSOLE, MIB, WEB, WIRES, World

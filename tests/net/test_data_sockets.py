@@ -18,8 +18,8 @@ from revtunnel.ground.facts import (
 from revtunnel.ground.policy import AgentLimits, DataLimits, RelayLimits, ServerLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.net import agent_data, data_sockets, data_stream
-from revtunnel.wire.commands import Command
-from revtunnel.wire.frames import encode_frame
+from revtunnel.streams.commands import Command
+from revtunnel.streams.frames import encode_frame
 from tests.support.data_world import HOST, SERIAL, DataWorld
 from tests.support.services import reset
 

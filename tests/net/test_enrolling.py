@@ -16,8 +16,8 @@ from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import PlainEnd
 from revtunnel.sockets.tls.credentials import PeerCertificate
 from revtunnel.sockets.tls.enroll import MAX_CERTIFICATE, MAX_ENROLL, encode_certificate, encode_enroll
-from revtunnel.wire.commands import Command, decode_goaway, encode_goaway
-from revtunnel.wire.frames import encode_frame, encode_header
+from revtunnel.streams.commands import Command, decode_goaway, encode_goaway
+from revtunnel.streams.frames import encode_frame, encode_header
 from tests.net.test_link import LISTEN, frames, stranger
 from tests.support.ends import tcp_pair
 from tests.support.epoll import Loop, own_reactor

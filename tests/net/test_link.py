@@ -16,8 +16,8 @@ from revtunnel.ground.reasons import GoAway
 from revtunnel.ground.targets import Target
 from revtunnel.net.link import LinkProtocol, tune
 from revtunnel.sockets.addresses import written_address
-from revtunnel.wire.commands import Command, decode_goaway, encode_connect
-from revtunnel.wire.frames import Frame, FrameDecoder, encode_frame
+from revtunnel.streams.commands import Command, decode_goaway, encode_connect
+from revtunnel.streams.frames import Frame, FrameDecoder, encode_frame
 from tests.support.memory import Recorder
 from tests.support.world import KIB, LINK_PORT, SERVER, WIRES, World
 

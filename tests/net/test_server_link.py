@@ -10,8 +10,8 @@ from revtunnel.ground.facts import ChannelEnded, ClientRefused, LinkDown, LinkRe
 from revtunnel.ground.policy import LinkLimits, ServerLimits
 from revtunnel.ground.reasons import GoAway
 from revtunnel.net.agent_link import AgentLink
-from revtunnel.wire.commands import Command, decode_connect, decode_goaway
-from revtunnel.wire.frames import encode_frame
+from revtunnel.streams.commands import Command, decode_connect, decode_goaway
+from revtunnel.streams.frames import encode_frame
 from tests.net.test_link import LISTEN, agent_by_hand, frames, stranger
 from tests.support.world import CONSOLE, WEB, WIRES, World
 

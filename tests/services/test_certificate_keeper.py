@@ -18,8 +18,8 @@ from revtunnel.services.authority import fingerprint_of, issue_device, make_auth
 from revtunnel.services.certificate_keeper import LOOK, RETRY_MOST, CertificateKeeper
 from revtunnel.sockets.ends import End, PlainEnd
 from revtunnel.sockets.tls.enroll import decode_enroll, encode_certificate
-from revtunnel.wire.commands import Command, encode_goaway
-from revtunnel.wire.frames import encode_frame
+from revtunnel.streams.commands import Command, encode_goaway
+from revtunnel.streams.frames import encode_frame
 from tests.support.epoll import Loop, own_reactor
 
 NOW = datetime.now(UTC).replace(microsecond=0)

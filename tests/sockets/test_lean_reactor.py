@@ -31,9 +31,9 @@ from zope.interface.verify import verifyObject
 from revtunnel.ground.facts import Fact, NoDescriptors
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Offer, parse_target
-from revtunnel.net.dialler import Dialler, NotDialled
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.lean_reactor import ACCEPTS, LeanReactor
+from revtunnel.streams.dialler import Dialler, NotDialled
 from tests.support.epoll import Loop, Names, own_reactor
 from tests.support.memory import Recorder
 

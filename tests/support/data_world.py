@@ -20,7 +20,6 @@ from twisted.internet.defer import Deferred
 from revtunnel.core.handshake import AgentHandshake, AgentHello, ListenerRules, ServerHello
 from revtunnel.core.leases import Leases
 from revtunnel.core.pools import Pool
-from revtunnel.core.window import CreditPool
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, Fact
 from revtunnel.ground.policy import AgentLimits, DataLimits, LinkLimits, ServerLimits
 from revtunnel.ground.targets import parse_offer
@@ -28,14 +27,15 @@ from revtunnel.net.agent_data import AgentData, AgentSocket
 from revtunnel.net.agent_link import AgentLink
 from revtunnel.net.client_ports import ClientPorts
 from revtunnel.net.data_pool import DataPool
-from revtunnel.net.dialler import Dialler, Header
 from revtunnel.net.server_link import AgentListener, ServerLink
 from revtunnel.net.switchboard import Switchboard
 from revtunnel.net.uplink import Uplink
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.lean_reactor import LeanReactor
 from revtunnel.sockets.stages import open_end
-from revtunnel.wire.commands import Feature
+from revtunnel.streams.commands import Feature
+from revtunnel.streams.dialler import Dialler, Header
+from revtunnel.streams.window import CreditPool
 from tests.support.daemons import port_block
 from tests.support.epoll import own_reactor
 

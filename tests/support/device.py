@@ -12,8 +12,8 @@ from revtunnel.core.mux import EndOfFile, Over
 from revtunnel.ground.policy import LinkLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Target
-from revtunnel.wire.commands import Command, decode_connect
-from revtunnel.wire.frames import Frame, FrameDecoder, encode_frame
+from revtunnel.streams.commands import Command, decode_connect
+from revtunnel.streams.frames import Frame, FrameDecoder, encode_frame
 from tests.support.joined import PATTERN, TARGET, End, Stream
 
 __all__ = ["REFUSED", "Device", "Service"]

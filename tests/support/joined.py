@@ -11,17 +11,17 @@ after it.
 from dataclasses import dataclass, field
 from typing import Any
 
-from revtunnel.core.channel import Channel
 from revtunnel.core.legacy import LegacyAgentMux, LegacyServerMux
 from revtunnel.core.mux import Data, Dial, EndOfFile, Glitch, Happening, Mux, Opened, Over, Stalled
 from revtunnel.core.rt1 import Rt1Mux
-from revtunnel.core.window import CreditPool
 from revtunnel.ground.origin import Origin
 from revtunnel.ground.policy import LinkLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Target
-from revtunnel.wire.commands import Command
-from revtunnel.wire.frames import Frame, FrameDecoder
+from revtunnel.streams.channel import Channel
+from revtunnel.streams.commands import Command
+from revtunnel.streams.frames import Frame, FrameDecoder
+from revtunnel.streams.window import CreditPool
 
 __all__ = ["TARGET", "End", "Joined", "Stream", "joined_legacy", "joined_rt1"]
 

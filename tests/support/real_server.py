@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 from revtunnel.core.legacy import LegacyAgentMux
 from revtunnel.ground.policy import LinkLimits
-from revtunnel.wire.commands import Command, encode_connect
-from revtunnel.wire.frames import FrameDecoder, encode_frame
+from revtunnel.streams.commands import Command, encode_connect
+from revtunnel.streams.frames import FrameDecoder, encode_frame
 from tests.support.joined import PATTERN, TARGET, End, Stream
 
 __all__ = ["Client", "RealServer"]

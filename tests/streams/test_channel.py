@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revtunnel.core.channel import LEGACY_NEXT, NEXT, Channel, Event, State
-from revtunnel.core.window import CreditPool, ReceiveWindow, SendCredit
 from revtunnel.ground.errors import LocalError
+from revtunnel.streams.channel import LEGACY_NEXT, NEXT, Channel, Event, State
+from revtunnel.streams.window import CreditPool, ReceiveWindow, SendCredit
 from tests.support.joined import TARGET
 
 # written out a second time, as a person reads the rule; "." is no move

@@ -15,10 +15,10 @@ from collections import deque
 from enum import Enum, auto
 from typing import Any
 
-from revtunnel.core.window import ReceiveWindow, SendCredit
 from revtunnel.ground.errors import LocalError
 from revtunnel.ground.origin import Origin
 from revtunnel.ground.targets import Target
+from revtunnel.streams.window import ReceiveWindow, SendCredit
 
 __all__ = ["LEGACY_NEXT", "NEXT", "Channel", "Event", "State"]
 

@@ -13,7 +13,7 @@ Source: wire/link-extension.md "Flow control on the link".
 """
 
 from revtunnel.ground.errors import LocalError, RemoteError
-from revtunnel.wire.commands import MAX_CREDIT
+from revtunnel.streams.commands import MAX_CREDIT
 
 __all__ = ["CreditPool", "ReceiveWindow", "SendCredit"]
 

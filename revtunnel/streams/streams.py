@@ -34,10 +34,10 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from revtunnel.core.channel import Channel
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets.ends import End
-from revtunnel.wire.frames import HEADER_SIZE
+from revtunnel.streams.channel import Channel
+from revtunnel.streams.frames import HEADER_SIZE
 
 __all__ = ["ChannelSocket", "IStream", "Link"]
 

@@ -12,8 +12,8 @@ from twisted.internet.protocol import Factory
 from revtunnel.ground.origin import Origin
 from revtunnel.ground.policy import AgentLimits
 from revtunnel.ground.targets import Offer, Target, parse_offer, parse_target, target_of
-from revtunnel.net.dialler import Dialler, Header, NotDialled, TargetSocket, _GuardedReactor
 from revtunnel.sockets.ways.proxy_header import encode_header_v1, encode_header_v2
+from revtunnel.streams.dialler import Dialler, Header, NotDialled, TargetSocket, _GuardedReactor
 from tests.support.reactor import HANGS, MemoryReactor
 from tests.support.recorder import Recorder
 

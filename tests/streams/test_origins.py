@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from revtunnel.ground.origin import Origin
-from revtunnel.net.dialler import Header
 from revtunnel.sockets.ways.proxy_header import encode_header_v1, encode_header_v2
-from revtunnel.wire.commands import Feature
+from revtunnel.streams.commands import Feature
+from revtunnel.streams.dialler import Header
 from tests.support.data_world import DataWorld
 
 pytestmark = pytest.mark.slow

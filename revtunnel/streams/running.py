@@ -5,7 +5,7 @@ Source: issue "Admin"; ours.
 
 from typing import NamedTuple
 
-from revtunnel.core.channel import Channel
+from revtunnel.streams.channel import Channel
 
 __all__ = ["Running", "of_link"]
 

@@ -7,8 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from revtunnel.ground.errors import LocalError, RemoteError
-from revtunnel.wire.commands import COMMANDS, EXACT_SIZE, LEGACY_COMMANDS, MAX_SIZE
-from revtunnel.wire.frames import HEADER_SIZE, MAX_PAYLOAD, Frame, FrameDecoder, encode_frame, encode_header
+from revtunnel.streams.commands import COMMANDS, EXACT_SIZE, LEGACY_COMMANDS, MAX_SIZE
+from revtunnel.streams.frames import (
+    HEADER_SIZE,
+    MAX_PAYLOAD,
+    Frame,
+    FrameDecoder,
+    encode_frame,
+    encode_header,
+)
 from tests.support.vectors import FRAMES, LEGACY, Vector
 
 SMALL = [vector for vector in FRAMES if len(vector.wire) < 100]

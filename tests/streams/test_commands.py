@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from revtunnel.ground.errors import LocalError, RemoteError
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.targets import MAX_HOST, Target, parse_target, target_of
-from revtunnel.wire import commands
-from revtunnel.wire.commands import (
+from revtunnel.streams import commands
+from revtunnel.streams.commands import (
     COMMANDS,
     EXACT_SIZE,
     LEGACY_COMMANDS,

@@ -2,8 +2,8 @@
 
 import pytest
 
-from revtunnel.core.numbers import Numbers, Tally
 from revtunnel.ground.errors import LocalError, RemoteError
+from revtunnel.streams.numbers import Numbers, Tally
 
 
 def test_n23_all_numbers_are_taken_and_the_next_one_has_none() -> None:

@@ -36,7 +36,7 @@ from revtunnel.ground.origin import Origin
 from revtunnel.ground.policy import AgentLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Offer, Target
-from revtunnel.net.streams import ChannelSocket
+from revtunnel.streams.streams import ChannelSocket
 
 __all__ = ["Dialler", "Header", "NotDialled", "TargetSocket"]
 

@@ -13,8 +13,8 @@ from twisted.python.failure import Failure
 
 from revtunnel.ground.origin import Origin, origin_of
 from revtunnel.ground.targets import Target
-from revtunnel.net.streams import ChannelSocket
 from revtunnel.sockets.addresses import written_address
+from revtunnel.streams.streams import ChannelSocket
 
 __all__ = ["ClientFactory", "ClientSocket"]
 

@@ -5,9 +5,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from revtunnel.core.window import CreditPool, ReceiveWindow, SendCredit
 from revtunnel.ground.errors import LocalError, RemoteError
-from revtunnel.wire.commands import MAX_CREDIT
+from revtunnel.streams.commands import MAX_CREDIT
+from revtunnel.streams.window import CreditPool, ReceiveWindow, SendCredit
 
 FIRST = 64 * 1024
 LARGEST = 4 * 1024 * 1024
