@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from revtunnel.core.handshake import Denied
 from revtunnel.ground.policy import ServerLimits
 from revtunnel.ground.reasons import GoAway
 from revtunnel.ground.targets import Offer
+from revtunnel.link.handshake import Denied
 
 __all__ = ["Device", "Registry", "TwoHolders"]
 

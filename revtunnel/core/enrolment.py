@@ -19,11 +19,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from revtunnel.core.handshake import Denied
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.policy import EnrolmentLimits
 from revtunnel.ground.reasons import GoAway
 from revtunnel.ground.serials import parse_serial
+from revtunnel.link.handshake import Denied
 from revtunnel.sockets.tls.enroll import SECRET_SIZE
 
 __all__ = ["Enrolment", "Token", "TokenRow", "TokenStore", "TooManyTokens", "parse_token", "write_token"]

@@ -9,13 +9,13 @@ Source: faults.md "Pre-auth limits", "Lockout per serial", "Per-device authority
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 
-from revtunnel.core.handshake import Denied
 from revtunnel.core.penalties import Penalties
 from revtunnel.core.records import Records
 from revtunnel.ground.networks import network_of
 from revtunnel.ground.policy import PenaltyLimits
 from revtunnel.ground.reasons import GoAway
 from revtunnel.ground.targets import Offer
+from revtunnel.link.handshake import Denied
 
 __all__ = ["LOOPBACK", "Gate"]
 

@@ -35,13 +35,13 @@ class LinkLimits:
     largest_window: int = 4 * MIB  # bytes that tuning may reach on one channel
     link_pool: int = 16 * MIB  # bytes of credit beyond first_window, all channels of one link
     violations: int = 3  # channels that overspend their credit before the link is closed
-    # core/turns.py
+    # link/turns.py
     frame: int = 16 * KIB  # bytes of DATA in one turn while others wait; a quarter of a quantum above 64 KiB
     lone_frame: int = 65535  # bytes of DATA in one frame while no other channel waits
     queue: int = 64 * KIB  # bytes a channel may have queued before its socket is paused
     smallest_quantum: int = 4 * KIB  # bytes handed to the kernel at once on a slow link
     largest_quantum: int = 256 * KIB  # the same on a fast one
-    # core/legacy.py: a legacy wire has no credit
+    # link/legacy.py: a legacy wire has no credit
     legacy_queue_hard: int = 4 * MIB  # bytes owed to one socket before the link is paused
     legacy_link_queue: int = 16 * MIB  # bytes owed to all sockets of a link before it is paused
     legacy_stall: float = 30.0  # seconds a paused link waits for its slowest socket before resetting it
@@ -51,7 +51,7 @@ class LinkLimits:
     legacy_linger: float = 5.0  # seconds a service has for its reply once it took all its client said (agent)
     legacy_answer: float = 150.0  # seconds a device whose kernel lives may leave a question open (server)
     legacy_glitches: int = 3  # oddities on a legacy link in glitch_window before it is closed
-    # core/mux.py
+    # link/mux.py
     channels: int = 255  # channels at once; the number field allows 1..255
     number_wait: float = 5.0  # seconds a client waits for a channel number
     waiting: int = 256  # clients that may wait for a number
@@ -59,12 +59,12 @@ class LinkLimits:
     glitch_window: float = 60.0  # seconds
     frames_a_turn: int = 1024  # frames handled before the reactor gets its turn (F2)
     time_a_turn: float = 0.002  # seconds, likewise; looked at every 64 frames
-    # core/liveness.py
+    # link/liveness.py
     keepalive: float = 25.0  # seconds of silence before a PING
     busy_keepalive: float = 5.0  # the same while our data is unanswered
     answer: float = 20.0  # seconds a PING may stay unanswered
     busy_answer: float = 15.0  # the same while our data is unanswered
-    # core/handshake.py
+    # link/handshake.py
     handshake: float = 10.0  # seconds from connect to an accepted HELLO, absolute
     probe: float = 1.0  # seconds a legacy listener waits for HELLO before it speaks legacy
     offers: int = 64  # targets one agent may offer

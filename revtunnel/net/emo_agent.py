@@ -22,8 +22,8 @@ from revtunnel.ground.facts import ChannelEnded, ChannelOpened, PeerGlitch, Repo
 from revtunnel.ground.policy import EmoLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Target
+from revtunnel.link.link import tune
 from revtunnel.net.emo_stream import EmoChannel, EmoDataSocket
-from revtunnel.net.link import tune
 from revtunnel.sockets.addresses import written_address
 from revtunnel.streams.dialler import Dialler, NotDialled, TargetSocket
 from revtunnel.wire.emo import Emo, EmoCommand, EmoDecoder, encode_emo
@@ -115,7 +115,7 @@ class EmoAgentLink(Protocol):
     mux = SimpleNamespace(wire="emo")  # to those who report
     retry_after = 0
     at_once = False  # the next try need not wait
-    place = ("", 0, "")  # of the server, as net/approach.py says it
+    place = ("", 0, "")  # of the server, as link/approach.py says it
     tls = ""  # set by whoever brought the connection to TLS
 
     def __init__(

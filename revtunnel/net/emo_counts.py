@@ -6,8 +6,8 @@ Source: ours.
 from typing import Any
 
 from revtunnel.core.emo_sockets import DataSocketTable
-from revtunnel.core.turns import Piece
 from revtunnel.ground.reasons import GoAway
+from revtunnel.link.turns import Piece
 from revtunnel.streams.channel import Channel
 
 __all__ = ["EmoCounts"]

@@ -10,11 +10,11 @@ Source: ours; wire/link-extension.md.
 
 from dataclasses import replace
 
-from revtunnel.core.handshake import Denied, ServerUp
-from revtunnel.core.hellos import AgentHello
 from revtunnel.ground.reasons import GoAway
 from revtunnel.ground.targets import Offer, Target
-from revtunnel.net.server_link import ServerLink
+from revtunnel.link.handshake import Denied, ServerUp
+from revtunnel.link.hellos import AgentHello
+from revtunnel.link.server_link import ServerLink
 
 __all__ = ["ModernLink", "modern_offer"]
 

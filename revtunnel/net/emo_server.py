@@ -16,15 +16,15 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from revtunnel.core.emo_sockets import Act, DataSocketTable, Do, Slot
-from revtunnel.core.handshake import Denied, ServerUp
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.targets import Offer, Target
+from revtunnel.link.handshake import Denied, ServerUp
+from revtunnel.link.link import tune
+from revtunnel.link.server_link import ServerLink
 from revtunnel.net.emo_counts import EmoCounts
 from revtunnel.net.emo_stream import EmoChannel, EmoDataSocket, EmoDoor
-from revtunnel.net.link import tune
-from revtunnel.net.server_link import ServerLink
 from revtunnel.streams.channel import Channel
 from revtunnel.streams.running import Running
 from revtunnel.wire.emo import REFUSED, Emo, EmoCommand, EmoDecoder, encode_emo

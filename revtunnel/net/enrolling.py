@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred
 
-from revtunnel.core.handshake import Dismissed
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.targets import is_literal
+from revtunnel.link.handshake import Dismissed
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.stages import client_tls, read_some, write_all
 from revtunnel.sockets.tls.enroll import MAX_CERTIFICATE, decode_certificate

@@ -26,12 +26,12 @@ from revtunnel.core.cccp_facts import (
     RegistrationRefused,
 )
 from revtunnel.core.devices import Registry, TwoHolders
-from revtunnel.core.handshake import Denied
 from revtunnel.core.sessions import Event, Life, Manner, Options, Session
 from revtunnel.ground.facts import ClientRefused, Report
 from revtunnel.ground.networks import address_of
 from revtunnel.ground.policy import CccpLimits, RelayLimits, ServerLimits
 from revtunnel.ground.reasons import Ended, GoAway
+from revtunnel.link.handshake import Denied
 from revtunnel.net.lone_end import LoneEnd, part_from
 from revtunnel.net.pair_relay import PairRelay
 from revtunnel.net.proxy_ports import TARGET, ProxyPort, ProxyPorts

@@ -16,8 +16,6 @@ from twisted.internet.protocol import Protocol
 
 from revtunnel.core.devices import Registry, TwoHolders
 from revtunnel.core.gate import Gate
-from revtunnel.core.handshake import Denied, ServerUp
-from revtunnel.core.keys import Verifier
 from revtunnel.core.records import Records
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import (
@@ -34,11 +32,13 @@ from revtunnel.ground.facts import (
 from revtunnel.ground.policy import DataLimits, ServerLimits
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.targets import Offer, Target
+from revtunnel.link.handshake import Denied, ServerUp
+from revtunnel.link.keys import Verifier
+from revtunnel.link.server_link import AgentListener, ServerLink, ServerLinkFactory
 from revtunnel.net.client_ports import ClientPorts
 from revtunnel.net.data_sockets import DataSockets
 from revtunnel.net.emo_modern import ModernLink
 from revtunnel.net.emo_server import EmoServerLink
-from revtunnel.net.server_link import AgentListener, ServerLink, ServerLinkFactory
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.tls.identity import Identity

@@ -16,15 +16,15 @@ from twisted.internet.defer import Deferred
 
 from revtunnel import __version__
 from revtunnel.core.emo_choice import EmoChoice
-from revtunnel.core.handshake import AgentHandshake, AgentHello
-from revtunnel.core.keys import parse_key
 from revtunnel.ground.facts import ServerState, SettingsReloaded
+from revtunnel.link.agent_link import AgentLink
+from revtunnel.link.approach import Approach, Way
+from revtunnel.link.handshake import AgentHandshake, AgentHello
+from revtunnel.link.keys import parse_key
+from revtunnel.link.uplink import Uplink
 from revtunnel.net.agent_data import AgentData
-from revtunnel.net.agent_link import AgentLink
-from revtunnel.net.approach import Approach, Way
 from revtunnel.net.emo_agent import EmoAgentLink, EmoRemains
 from revtunnel.net.emo_modern import modern_offer
-from revtunnel.net.uplink import Uplink
 from revtunnel.services.agent_files import AgentFiles
 from revtunnel.services.certificate_keeper import CertificateKeeper
 from revtunnel.services.first_enrolment import FirstEnrolment

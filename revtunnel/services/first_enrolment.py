@@ -17,11 +17,11 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
-from revtunnel.core.backoff import Backoff
-from revtunnel.core.handshake import Dismissed
 from revtunnel.ground.facts import CertificateFailed, CertificateIssued, ServerState
 from revtunnel.ground.reasons import GoAway
-from revtunnel.net.approach import Approach, Way
+from revtunnel.link.approach import Approach, Way
+from revtunnel.link.backoff import Backoff
+from revtunnel.link.handshake import Dismissed
 from revtunnel.net.enrolling import find_authority
 from revtunnel.services.agent_files import AgentFiles
 from revtunnel.services.authority import fingerprint_of

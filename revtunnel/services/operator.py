@@ -15,12 +15,12 @@ from typing import Any
 from twisted.internet.interfaces import IReactorTime
 
 from revtunnel.core.devices import Device
-from revtunnel.core.keys import new_key, parse_key, verifier_of
 from revtunnel.core.leases import Leases
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import DeviceEnrolled, DeviceRevoked, RevocationLifted
 from revtunnel.ground.serials import parse_serial
-from revtunnel.net.server_link import ServerLink
+from revtunnel.link.keys import new_key, parse_key, verifier_of
+from revtunnel.link.server_link import ServerLink
 from revtunnel.net.switchboard import Switchboard
 from revtunnel.services.caretaker import PAGE, Caretaker, Row
 from revtunnel.services.issuer import Issuer, written

@@ -17,17 +17,17 @@ from twisted.internet.defer import Deferred
 
 from revtunnel import __version__
 from revtunnel.core.gate import Gate
-from revtunnel.core.handshake import ListenerRules, ServerHello
-from revtunnel.core.keys import DUMMY, Verifier
 from revtunnel.core.leases import Leases
 from revtunnel.core.penalties import Penalties
 from revtunnel.core.pools import Pool, Use
 from revtunnel.ground.facts import LinkRefused, ServerState
 from revtunnel.ground.policy import ServerLimits
+from revtunnel.link.handshake import ListenerRules, ServerHello
+from revtunnel.link.keys import DUMMY, Verifier
+from revtunnel.link.server_link import AgentListener
 from revtunnel.net.client_ports import ClientPorts
 from revtunnel.net.emo_stream import EmoDoor
 from revtunnel.net.linked_devices import LinkedDevices
-from revtunnel.net.server_link import AgentListener
 from revtunnel.net.switchboard import Switchboard
 from revtunnel.services.authority import Unfit
 from revtunnel.services.cccp_site import CccpSite

@@ -7,17 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from revtunnel.core.data_opening import Answer, AwaitAnswer, AwaitConnect
-from revtunnel.core.rt1 import Rt1Mux
 from revtunnel.core.tickets import Tickets
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.origin import Origin, encode_origin
 from revtunnel.ground.policy import DataLimits, LinkLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Target
+from revtunnel.link.rt1 import Rt1Mux
 from revtunnel.streams.commands import Command, encode_connect, encode_reset
 from revtunnel.streams.frames import encode_frame
 from revtunnel.streams.window import CreditPool
-from tests.core.test_handshake import exchange
+from tests.link.test_handshake import exchange
 from tests.support.vectors import FRAMES
 
 CONNECT = encode_frame(Command.CONNECT, 0, encode_connect(Target("10.0.0.5", 23)))

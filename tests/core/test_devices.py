@@ -9,10 +9,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from revtunnel.core import devices
 from revtunnel.core.devices import BARRED, Registry, TwoHolders
-from revtunnel.core.handshake import Denied
 from revtunnel.ground.policy import ServerLimits
 from revtunnel.ground.reasons import GoAway
 from revtunnel.ground.targets import parse_offer
+from revtunnel.link.handshake import Denied
 
 LIMITS = ServerLimits()  # 3 swaps in 60 s
 OFFERS = (parse_offer("10.0.0.1:23"), parse_offer("http=127.0.0.1:80"))

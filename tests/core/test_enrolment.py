@@ -18,9 +18,9 @@ from revtunnel.core.enrolment import (
     source_of,
     write_token,
 )
-from revtunnel.core.handshake import Denied
 from revtunnel.ground.policy import EnrolmentLimits
 from revtunnel.ground.reasons import GoAway
+from revtunnel.link.handshake import Denied
 
 SECRET, OTHER = bytes(range(16)), bytes(16)
 TOKEN = Token(bytes([0xA5]) * 32, SECRET, "plc-7")

@@ -7,16 +7,16 @@ import pytest
 from twisted.internet.endpoints import TCP4ClientEndpoint
 
 from revtunnel.core.emo_sockets import SlotState
-from revtunnel.core.handshake import ListenerRules, ServerHello
 from revtunnel.core.pools import Use
 from revtunnel.ground.facts import ChannelEnded, ClientRefused, Fact, LinkDown, LinkRefused, LinkUp
 from revtunnel.ground.policy import EmoLimits
 from revtunnel.ground.targets import Offer, parse_offer
+from revtunnel.link.handshake import ListenerRules, ServerHello
+from revtunnel.link.server_link import AgentListener
+from revtunnel.link.uplink import Uplink
 from revtunnel.net.emo_agent import EmoAgentLink, EmoRemains
 from revtunnel.net.emo_server import EmoServerLink
 from revtunnel.net.emo_stream import EmoDoor
-from revtunnel.net.server_link import AgentListener
-from revtunnel.net.uplink import Uplink
 from revtunnel.streams.dialler import Dialler
 from revtunnel.streams.window import CreditPool
 from revtunnel.wire.emo import TERMINATOR

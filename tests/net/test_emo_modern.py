@@ -2,9 +2,9 @@
 
 import pytest
 
-from revtunnel.core.keys import Verifier, verifier_of
 from revtunnel.ground.facts import LinkRefused, LinkUp
 from revtunnel.ground.targets import Offer
+from revtunnel.link.keys import Verifier, verifier_of
 from revtunnel.net.emo_modern import modern_offer
 from revtunnel.wire.emo import TERMINATOR
 from tests.net.test_emo import PORTS, TARGETS, EmoWorld, machine

@@ -9,7 +9,7 @@ from revtunnel.ground.facts import ClientRefused, LinkDown, LinkRefused
 from revtunnel.ground.policy import LinkLimits, ServerLimits
 from revtunnel.ground.reasons import GoAway
 from revtunnel.streams.commands import Command, decode_goaway
-from tests.net.test_link import LISTEN, agent_by_hand, frames, stranger
+from tests.link.test_link import LISTEN, agent_by_hand, frames, stranger
 from tests.support.memory import Recorder
 from tests.support.world import CONSOLE, LINK_PORT, SERVER, WEB, WIRES, World
 

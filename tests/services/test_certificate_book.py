@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from revtunnel.core.enrolment import Enrolment
-from revtunnel.core.handshake import Denied
 from revtunnel.ground.policy import EnrolmentLimits
+from revtunnel.link.handshake import Denied
 from revtunnel.services.certificate_book import DEVICE, SERVER, CertificateBook, CertificateRow
 from revtunnel.services.ledger import FILE_NAME, SqliteLedger
 

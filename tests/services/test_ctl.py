@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred, succeed
 
-from revtunnel.core.keys import parse_key
 from revtunnel.core.records import Record, Records, parse_pattern
+from revtunnel.link.keys import parse_key
 from revtunnel.services.ctl import attempt, main, parser, talk
 from revtunnel.services.ctl_files import find_socket
 from revtunnel.services.inifile import SettingsError, Surroundings

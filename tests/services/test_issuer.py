@@ -8,9 +8,9 @@ import pytest
 from cryptography import x509
 
 from revtunnel.core.enrolment import parse_token
-from revtunnel.core.handshake import Denied
 from revtunnel.ground.facts import CertificateIssued, Fact, TokenGiven
 from revtunnel.ground.policy import EnrolmentLimits
+from revtunnel.link.handshake import Denied
 from revtunnel.services.authority import Unfit, fingerprint_of, make_request, new_key
 from revtunnel.services.authority_files import AuthorityDirectory
 from revtunnel.services.certificate_book import AUTHORITY, DEVICE, CertificateBook

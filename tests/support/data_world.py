@@ -17,19 +17,19 @@ from typing import Any, Self
 
 from twisted.internet.defer import Deferred
 
-from revtunnel.core.handshake import AgentHandshake, AgentHello, ListenerRules, ServerHello
 from revtunnel.core.leases import Leases
 from revtunnel.core.pools import Pool
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, Fact
 from revtunnel.ground.policy import AgentLimits, DataLimits, LinkLimits, ServerLimits
 from revtunnel.ground.targets import parse_offer
+from revtunnel.link.agent_link import AgentLink
+from revtunnel.link.handshake import AgentHandshake, AgentHello, ListenerRules, ServerHello
+from revtunnel.link.server_link import AgentListener, ServerLink
+from revtunnel.link.uplink import Uplink
 from revtunnel.net.agent_data import AgentData, AgentSocket
-from revtunnel.net.agent_link import AgentLink
 from revtunnel.net.client_ports import ClientPorts
 from revtunnel.net.data_pool import DataPool
-from revtunnel.net.server_link import AgentListener, ServerLink
 from revtunnel.net.switchboard import Switchboard
-from revtunnel.net.uplink import Uplink
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.lean_reactor import LeanReactor
 from revtunnel.sockets.stages import open_end

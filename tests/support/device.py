@@ -7,11 +7,11 @@ Source: wire/readyagent.md section 2.
 
 from dataclasses import dataclass, field
 
-from revtunnel.core.legacy import LegacyServerMux
-from revtunnel.core.mux import EndOfFile, Over
 from revtunnel.ground.policy import LinkLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Target
+from revtunnel.link.legacy import LegacyServerMux
+from revtunnel.link.mux import EndOfFile, Over
 from revtunnel.streams.commands import Command, decode_connect
 from revtunnel.streams.frames import Frame, FrameDecoder, encode_frame
 from tests.support.joined import PATTERN, TARGET, End, Stream

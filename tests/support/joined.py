@@ -11,13 +11,13 @@ after it.
 from dataclasses import dataclass, field
 from typing import Any
 
-from revtunnel.core.legacy import LegacyAgentMux, LegacyServerMux
-from revtunnel.core.mux import Data, Dial, EndOfFile, Glitch, Happening, Mux, Opened, Over, Stalled
-from revtunnel.core.rt1 import Rt1Mux
 from revtunnel.ground.origin import Origin
 from revtunnel.ground.policy import LinkLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Target
+from revtunnel.link.legacy import LegacyAgentMux, LegacyServerMux
+from revtunnel.link.mux import Data, Dial, EndOfFile, Glitch, Happening, Mux, Opened, Over, Stalled
+from revtunnel.link.rt1 import Rt1Mux
 from revtunnel.streams.channel import Channel
 from revtunnel.streams.commands import Command
 from revtunnel.streams.frames import Frame, FrameDecoder

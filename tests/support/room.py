@@ -17,9 +17,9 @@ from twisted.internet.defer import Deferred
 from twisted.protocols import amp
 from twisted.python.failure import Failure
 
-from revtunnel.core.keys import Verifier
 from revtunnel.ground.facts import Fact
 from revtunnel.ground.policy import EnrolmentLimits
+from revtunnel.link.keys import Verifier
 from revtunnel.services.admin import AdminFactory
 from revtunnel.services.admin_client import AdminClient
 from revtunnel.services.admin_commands import AdminCommand

@@ -27,18 +27,18 @@ from twisted.internet.protocol import Factory
 from zope.interface import implementer
 
 from revtunnel.core.gate import Gate
-from revtunnel.core.handshake import AgentHandshake, AgentHello, ListenerRules, ServerHello
-from revtunnel.core.keys import Verifier
 from revtunnel.core.leases import Leases
 from revtunnel.core.pools import Pool
 from revtunnel.ground.facts import ChannelEnded, Fact
 from revtunnel.ground.policy import AgentLimits, LinkLimits, ServerLimits
 from revtunnel.ground.targets import Offer, parse_offer
-from revtunnel.net.agent_link import AgentLink
+from revtunnel.link.agent_link import AgentLink
+from revtunnel.link.handshake import AgentHandshake, AgentHello, ListenerRules, ServerHello
+from revtunnel.link.keys import Verifier
+from revtunnel.link.server_link import AgentListener, ServerLink
+from revtunnel.link.uplink import Uplink
 from revtunnel.net.client_ports import ClientPorts
-from revtunnel.net.server_link import AgentListener, ServerLink
 from revtunnel.net.switchboard import Switchboard
-from revtunnel.net.uplink import Uplink
 from revtunnel.streams.dialler import Dialler
 from revtunnel.streams.window import CreditPool
 from tests.support.memory import CAPACITY, Pair, Recorder, random_cuts

@@ -18,19 +18,19 @@ from twisted.internet.protocol import Factory
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.python.failure import Failure
 
-from revtunnel.core.handshake import Denied, ListenerRules, ServerHandshake, ServerHello, ServerUp
-from revtunnel.core.keys import Verifier
-from revtunnel.core.legacy import LegacyServerMux
-from revtunnel.core.mux import Glitch, GoingAway, Happening, Mux, Opened, Over, Stalled
-from revtunnel.core.rt1 import Rt1Mux
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, LinkStalled, PeerGlitch, Report
 from revtunnel.ground.policy import LinkLimits
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.targets import Offer, Target
+from revtunnel.link.handshake import Denied, ListenerRules, ServerHandshake, ServerHello, ServerUp
+from revtunnel.link.keys import Verifier
+from revtunnel.link.legacy import LegacyServerMux
+from revtunnel.link.link import USER_TIMEOUT, LinkProtocol, tune
+from revtunnel.link.mux import Glitch, GoingAway, Happening, Mux, Opened, Over, Stalled
+from revtunnel.link.rt1 import Rt1Mux
 from revtunnel.net.data_pool import DataPool
 from revtunnel.net.emo_stream import EmoDoor
-from revtunnel.net.link import USER_TIMEOUT, LinkProtocol, tune
 from revtunnel.sockets.addresses import written_address
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.tls.credentials import PeerCertificate

@@ -15,7 +15,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
-from revtunnel.net.agent_link import AgentLink
+from revtunnel.link.agent_link import AgentLink
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import End, TlsEnd
 from revtunnel.sockets.stages import open_end

@@ -2,9 +2,9 @@
 
 import pytest
 
-from revtunnel.core.turns import CONTROL_LIMIT, Pace, Turns
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.policy import LinkLimits
+from revtunnel.link.turns import CONTROL_LIMIT, Pace, Turns
 from revtunnel.streams.channel import Channel, Event
 from revtunnel.streams.commands import Command
 from revtunnel.streams.frames import encode_frame

@@ -9,13 +9,13 @@ Source: house.md rules 3 and 5; wire/readyagent.md section 5; wire/link-extensio
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
-from revtunnel.core.liveness import Liveness
-from revtunnel.core.turns import Piece, Turns
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.origin import Origin
 from revtunnel.ground.policy import LinkLimits
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.targets import Target
+from revtunnel.link.liveness import Liveness
+from revtunnel.link.turns import Piece, Turns
 from revtunnel.streams.channel import Channel
 from revtunnel.streams.frames import Frame
 from revtunnel.streams.numbers import Numbers, Tally

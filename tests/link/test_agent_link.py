@@ -4,17 +4,17 @@ from dataclasses import replace
 
 import pytest
 
-from revtunnel.core.handshake import AgentHandshake, AgentHello
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, LinkDown, LinkUp, PeerGlitch
 from revtunnel.ground.origin import Origin
 from revtunnel.ground.reasons import GoAway
 from revtunnel.ground.targets import Target, parse_offer
-from revtunnel.net.agent_link import AgentLink
+from revtunnel.link.agent_link import AgentLink
+from revtunnel.link.handshake import AgentHandshake, AgentHello
 from revtunnel.sockets.ways.proxy_header import encode_header_v1, encode_header_v2
 from revtunnel.streams.commands import Command, Feature, encode_connect
 from revtunnel.streams.dialler import Header
 from revtunnel.streams.frames import encode_frame
-from tests.net.test_link import inject
+from tests.link.test_link import inject
 from tests.support.reactor import HANGS
 from tests.support.world import CONSOLE, MIB, WEB, WIRES, World
 

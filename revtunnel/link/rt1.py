@@ -8,7 +8,12 @@ Source: wire/link-extension.md; docs/link-protocol.rst.
 
 from collections.abc import Callable
 
-from revtunnel.core.mux import (
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.origin import Origin, decode_origin, encode_origin
+from revtunnel.ground.policy import LinkLimits
+from revtunnel.ground.reasons import Ended, GoAway
+from revtunnel.ground.targets import Target
+from revtunnel.link.mux import (
     Data,
     Dial,
     EndOfFile,
@@ -18,12 +23,7 @@ from revtunnel.core.mux import (
     Opened,
     Wanted,
 )
-from revtunnel.core.turns import Piece
-from revtunnel.ground.errors import RemoteError
-from revtunnel.ground.origin import Origin, decode_origin, encode_origin
-from revtunnel.ground.policy import LinkLimits
-from revtunnel.ground.reasons import Ended, GoAway
-from revtunnel.ground.targets import Target
+from revtunnel.link.turns import Piece
 from revtunnel.streams.channel import Channel, Event, State
 from revtunnel.streams.commands import (
     EXACT_SIZE,

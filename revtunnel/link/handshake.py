@@ -17,7 +17,10 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import NamedTuple
 
-from revtunnel.core.hellos import (
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.policy import LinkLimits
+from revtunnel.ground.reasons import GoAway
+from revtunnel.link.hellos import (
     NONCE_SIZE,
     PROOF_ENTRY,
     AgentHello,
@@ -27,10 +30,7 @@ from revtunnel.core.hellos import (
     encode_agent_hello,
     encode_server_hello,
 )
-from revtunnel.core.keys import DUMMY, Verifier, check_device, prove_device, prove_server, verifier_of
-from revtunnel.ground.errors import RemoteError
-from revtunnel.ground.policy import LinkLimits
-from revtunnel.ground.reasons import GoAway
+from revtunnel.link.keys import DUMMY, Verifier, check_device, prove_device, prove_server, verifier_of
 from revtunnel.streams.commands import VERSION, Command, decode_goaway
 from revtunnel.streams.frames import HEADER_SIZE, Frame, encode_frame
 

@@ -5,7 +5,7 @@ from collections import deque
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revtunnel.core.barrier import Barrier
+from revtunnel.link.barrier import Barrier
 
 
 def test_a_thing_passes_after_a_question_that_was_asked_later() -> None:

@@ -12,14 +12,14 @@ Source: wire/readyagent.md sections 1 to 5; wire/link-extension.md "Legacy peers
 
 from abc import abstractmethod
 
-from revtunnel.core.barrier import Barrier
-from revtunnel.core.liveness import Liveness
-from revtunnel.core.mux import Data, Dial, EndOfFile, Happening, Mux, Opened, Stalled
 from revtunnel.ground.errors import LocalError, RemoteError
 from revtunnel.ground.origin import Origin
 from revtunnel.ground.policy import LinkLimits
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.targets import Target
+from revtunnel.link.barrier import Barrier
+from revtunnel.link.liveness import Liveness
+from revtunnel.link.mux import Data, Dial, EndOfFile, Happening, Mux, Opened, Stalled
 from revtunnel.streams.channel import LEGACY_NEXT, Channel, Event, State
 from revtunnel.streams.commands import MAX_SIZE, Command, decode_connect, encode_connect
 from revtunnel.streams.frames import Frame, encode_frame

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 
-from revtunnel.core.turns import CONTROL_LIMIT
 from revtunnel.ground.facts import ChannelEnded, LinkDown, LinkRefused, PeerGlitch
 from revtunnel.ground.policy import LinkLimits
 from revtunnel.ground.reasons import GoAway
 from revtunnel.ground.targets import Target
-from revtunnel.net.link import LinkProtocol, tune
+from revtunnel.link.link import LinkProtocol, tune
+from revtunnel.link.turns import CONTROL_LIMIT
 from revtunnel.sockets.addresses import written_address
 from revtunnel.streams.commands import Command, decode_goaway, encode_connect
 from revtunnel.streams.frames import Frame, FrameDecoder, encode_frame
@@ -247,7 +247,7 @@ def test_f11_a_broken_rule_of_the_server_ends_the_agents_link(what: str) -> None
 
 def agent_by_hand(world: World, serial: str = "plc-1") -> Recorder:
     """An rt1 agent that says nothing of itself after its handshake."""
-    from revtunnel.core.handshake import AgentHello, encode_agent_hello
+    from revtunnel.link.handshake import AgentHello, encode_agent_hello
 
     recorder = stranger(world, LISTEN)
     recorder.transport.write(encode_agent_hello(AgentHello(serial, bytes(32), ())))  # type: ignore[union-attr]

@@ -17,11 +17,11 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from revtunnel.core.mux import Data, EndOfFile, Happening, Mux, Over
-from revtunnel.core.turns import Pace
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.policy import LinkLimits
 from revtunnel.ground.reasons import Ended, GoAway
+from revtunnel.link.mux import Data, EndOfFile, Happening, Mux, Over
+from revtunnel.link.turns import Pace
 from revtunnel.sockets.addresses import written_address
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.tcp_info import silence

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revtunnel.core.liveness import Liveness
 from revtunnel.ground.policy import LinkLimits
+from revtunnel.link.liveness import Liveness
 
 LIMITS = LinkLimits()
 

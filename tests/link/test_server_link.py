@@ -4,15 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from revtunnel.core.handshake import AgentHandshake, AgentHello, ListenerRules
-from revtunnel.core.keys import new_key, parse_key, verifier_of
 from revtunnel.ground.facts import ChannelEnded, ClientRefused, LinkDown, LinkRefused, LinkUp, PeerGlitch
 from revtunnel.ground.policy import LinkLimits, ServerLimits
 from revtunnel.ground.reasons import GoAway
-from revtunnel.net.agent_link import AgentLink
+from revtunnel.link.agent_link import AgentLink
+from revtunnel.link.handshake import AgentHandshake, AgentHello, ListenerRules
+from revtunnel.link.keys import new_key, parse_key, verifier_of
 from revtunnel.streams.commands import Command, decode_connect, decode_goaway
 from revtunnel.streams.frames import encode_frame
-from tests.net.test_link import LISTEN, agent_by_hand, frames, stranger
+from tests.link.test_link import LISTEN, agent_by_hand, frames, stranger
 from tests.support.world import CONSOLE, WEB, WIRES, World
 
 KEY = parse_key(new_key(lambda size: bytes(range(size))))
@@ -115,7 +115,7 @@ def test_a_proof_that_never_comes_is_waited_for_10_s() -> None:
     """Not for ever."""
     world = keyed()
     world.listener(rules=ListenerRules("rt1-0", legacy=True, keys_required=True, legacy_serial="old"))
-    from revtunnel.core.handshake import encode_agent_hello
+    from revtunnel.link.handshake import encode_agent_hello
 
     recorder = stranger(world, LISTEN + encode_agent_hello(AgentHello("plc-1", bytes(32), ())))
     assert frames(recorder.data)[-1].command == Command.CHALLENGE
@@ -431,7 +431,7 @@ def test_a_channel_that_an_operator_closes() -> None:
 
 def test_an_agent_that_says_how_much_it_takes_gets_no_more() -> None:
     """largest_data of HELLO bounds our frames, first_window our first bytes."""
-    from revtunnel.core.handshake import encode_agent_hello
+    from revtunnel.link.handshake import encode_agent_hello
 
     world = World(start=False)
     hello = AgentHello("plc-1", bytes(32), (CONSOLE,), first_window=3000, largest_data=1024)

@@ -5,13 +5,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant
 
-from revtunnel.core.mux import Glitch, GoingAway, Happening, Wanted
-from revtunnel.core.rt1 import Rt1Mux
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.origin import Origin, encode_origin
 from revtunnel.ground.policy import LinkLimits
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.targets import Target
+from revtunnel.link.mux import Glitch, GoingAway, Happening, Wanted
+from revtunnel.link.rt1 import Rt1Mux
 from revtunnel.streams.channel import State
 from revtunnel.streams.commands import (
     MAX_CREDIT,

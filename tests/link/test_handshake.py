@@ -11,7 +11,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from revtunnel.core.handshake import (
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.policy import AgentLimits, LinkLimits, ServerLimits
+from revtunnel.ground.reasons import Ended, GoAway
+from revtunnel.ground.targets import parse_offer
+from revtunnel.link.handshake import (
     MAX_HELLO,
     AgentHandshake,
     AgentHello,
@@ -27,14 +31,10 @@ from revtunnel.core.handshake import (
     encode_agent_hello,
     encode_server_hello,
 )
-from revtunnel.core.keys import Verifier, verifier_of
-from revtunnel.core.legacy import LegacyServerMux
-from revtunnel.core.mux import Happening, Opened, Over
-from revtunnel.core.rt1 import Rt1Mux
-from revtunnel.ground.errors import RemoteError
-from revtunnel.ground.policy import AgentLimits, LinkLimits, ServerLimits
-from revtunnel.ground.reasons import Ended, GoAway
-from revtunnel.ground.targets import parse_offer
+from revtunnel.link.keys import Verifier, verifier_of
+from revtunnel.link.legacy import LegacyServerMux
+from revtunnel.link.mux import Happening, Opened, Over
+from revtunnel.link.rt1 import Rt1Mux
 from revtunnel.streams import commands
 from revtunnel.streams.commands import COMMANDS, Command, Feature, Tlv, encode_goaway, encode_tlvs
 from revtunnel.streams.frames import Frame, FrameDecoder, encode_frame, encode_header
@@ -73,7 +73,7 @@ SERVER_ENTRIES = bytes.fromhex(
     "09020064"  # spread: 100 tenths of a second
 )
 SERVER_HELLO = bytes.fromhex("00241001") + SERVER_ENTRIES
-# from the formulae of core/keys.py and the exchange's hash, with other functions than the module's
+# from the formulae of link/keys.py and the exchange's hash, with other functions than the module's
 CLIENT_KEY = hmac.digest(KEY, b"rt1 deviceplc-7", "sha256")
 STORED_KEY = hashlib.sha256(CLIENT_KEY).digest()
 SERVER_KEY = hmac.digest(KEY, b"rt1 serverplc-7", "sha256")

@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from revtunnel.core.legacy import LegacyAgentMux, LegacyServerMux
-from revtunnel.core.mux import Glitch, Stalled
 from revtunnel.ground.errors import LocalError, RemoteError
 from revtunnel.ground.policy import LinkLimits
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.targets import Target
+from revtunnel.link.legacy import LegacyAgentMux, LegacyServerMux
+from revtunnel.link.mux import Glitch, Stalled
 from revtunnel.streams.channel import State
 from revtunnel.streams.commands import Command, encode_connect
 from revtunnel.streams.frames import Frame, encode_frame

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revtunnel.core.keys import (
+from revtunnel.link.keys import (
     DUMMY,
     Verifier,
     check_device,

@@ -14,11 +14,11 @@ from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.internet.protocol import ClientFactory
 from twisted.python.failure import Failure
 
-from revtunnel.core.backoff import Backoff
 from revtunnel.ground.facts import LinkDown, LinkUp, Report, ServerState
 from revtunnel.ground.policy import AgentLimits
 from revtunnel.ground.targets import is_literal
-from revtunnel.net.agent_link import AgentLink
+from revtunnel.link.agent_link import AgentLink
+from revtunnel.link.backoff import Backoff
 from revtunnel.sockets.ends import said
 
 __all__ = ["Uplink"]

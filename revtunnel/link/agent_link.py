@@ -12,16 +12,16 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
-from revtunnel.core.handshake import AgentHandshake, AgentUp, Dismissed, ServerHello
-from revtunnel.core.legacy import LegacyAgentMux
-from revtunnel.core.mux import Dial, Glitch, GoingAway, Happening, Mux, Over, Stalled, Wanted
-from revtunnel.core.rt1 import Rt1Mux
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, LinkStalled, PeerGlitch, Report
 from revtunnel.ground.policy import LinkLimits
 from revtunnel.ground.reasons import Ended, GoAway
+from revtunnel.link.handshake import AgentHandshake, AgentUp, Dismissed, ServerHello
+from revtunnel.link.legacy import LegacyAgentMux
+from revtunnel.link.link import LinkProtocol
+from revtunnel.link.mux import Dial, Glitch, GoingAway, Happening, Mux, Over, Stalled, Wanted
+from revtunnel.link.rt1 import Rt1Mux
 from revtunnel.net.agent_data import AgentData
-from revtunnel.net.link import LinkProtocol
 from revtunnel.sockets.tls.identity import silent_refusal
 from revtunnel.streams.channel import Channel
 from revtunnel.streams.commands import Feature
