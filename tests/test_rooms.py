@@ -12,7 +12,10 @@ ORDER = (
     *("ground", "sockets", "streams", "link", "carriers", "fleet", "process", "settings", "state"),
     *("trust", "systems", "daemons", "ctl"),
 )
-EXCEPTIONS: set[tuple[str, str]] = set()
+EXCEPTIONS: set[tuple[str, str]] = {
+    ("link.agent_link", "carriers.agent_data"),
+    ("link.server_link", "carriers.data_pool"),
+}
 # bytes and decisions: no reactor, no socket, no clock, and nothing that has one
 PURE_NAMES = """
     backoff barrier cameo_admission cameo_facts cameo_outbox cameo_peers cameo_publications

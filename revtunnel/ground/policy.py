@@ -74,14 +74,14 @@ class LinkLimits:
 class DataLimits:
     """What a server spends on the data sockets of one link."""
 
-    # core/tickets.py
+    # carriers/tickets.py
     ticket: float = 30.0  # seconds within which a data socket must be there
-    # core/warm_pool.py
+    # carriers/warm_pool.py
     warm: int = 2  # sockets that wait for the next client while there are clients now and then
     warm_most: int = 64  # sockets that wait, or were asked for
     warm_idle: float = 60.0  # seconds without a client after which none waits
     retry: float = 30.0  # seconds that all clients go by the link when no socket came
-    # net/data_sockets.py
+    # carriers/data_sockets.py
     wait: float = 3.0  # seconds a client waits for a socket
     answer: float = 0.5  # seconds a CONNECT may stay unacknowledged, or four round trips if those are more
 
@@ -110,7 +110,7 @@ class AgentLimits:
     retry_most: float = 60.0  # seconds
     stable: float = 60.0  # seconds a link must live before the back-off starts over
     connect: float = 10.0  # seconds for a TCP connect to a server
-    # net/agent_data.py
+    # carriers/agent_data.py
     data_most: int = 4096  # data sockets at once, waiting or in use
     data_dials: int = 32  # of them being connected; the rest of the tickets wait
     data_ticket: float = 25.0  # seconds after which a ticket is not worth a dial any more

@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
+from revtunnel.carriers.agent_data import AgentData
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, LinkStalled, PeerGlitch, Report
 from revtunnel.ground.policy import LinkLimits
@@ -21,7 +22,6 @@ from revtunnel.link.legacy import LegacyAgentMux
 from revtunnel.link.link import LinkProtocol
 from revtunnel.link.mux import Dial, Glitch, GoingAway, Happening, Mux, Over, Stalled, Wanted
 from revtunnel.link.rt1 import Rt1Mux
-from revtunnel.net.agent_data import AgentData
 from revtunnel.sockets.tls.identity import silent_refusal
 from revtunnel.streams.channel import Channel
 from revtunnel.streams.commands import Feature

@@ -18,6 +18,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.python.failure import Failure
 
+from revtunnel.carriers.data_pool import DataPool
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, LinkStalled, PeerGlitch, Report
 from revtunnel.ground.policy import LinkLimits
@@ -29,7 +30,6 @@ from revtunnel.link.legacy import LegacyServerMux
 from revtunnel.link.link import USER_TIMEOUT, LinkProtocol, tune
 from revtunnel.link.mux import Glitch, GoingAway, Happening, Mux, Opened, Over, Stalled
 from revtunnel.link.rt1 import Rt1Mux
-from revtunnel.net.data_pool import DataPool
 from revtunnel.net.emo_stream import EmoDoor
 from revtunnel.sockets.addresses import written_address
 from revtunnel.sockets.ends import End

@@ -15,6 +15,7 @@ from twisted.application.service import IService, MultiService
 from twisted.internet.defer import Deferred
 
 from revtunnel import __version__
+from revtunnel.carriers.agent_data import AgentData
 from revtunnel.core.emo_choice import EmoChoice
 from revtunnel.ground.facts import ServerState, SettingsReloaded
 from revtunnel.link.agent_link import AgentLink
@@ -22,7 +23,6 @@ from revtunnel.link.approach import Approach, Way
 from revtunnel.link.handshake import AgentHandshake, AgentHello
 from revtunnel.link.keys import parse_key
 from revtunnel.link.uplink import Uplink
-from revtunnel.net.agent_data import AgentData
 from revtunnel.net.emo_agent import EmoAgentLink, EmoRemains
 from revtunnel.net.emo_modern import modern_offer
 from revtunnel.services.agent_files import AgentFiles

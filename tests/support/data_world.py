@@ -17,6 +17,8 @@ from typing import Any, Self
 
 from twisted.internet.defer import Deferred
 
+from revtunnel.carriers.agent_data import AgentData, AgentSocket
+from revtunnel.carriers.data_pool import DataPool
 from revtunnel.core.leases import Leases
 from revtunnel.core.pools import Pool
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, Fact
@@ -26,9 +28,7 @@ from revtunnel.link.agent_link import AgentLink
 from revtunnel.link.handshake import AgentHandshake, AgentHello, ListenerRules, ServerHello
 from revtunnel.link.server_link import AgentListener, ServerLink
 from revtunnel.link.uplink import Uplink
-from revtunnel.net.agent_data import AgentData, AgentSocket
 from revtunnel.net.client_ports import ClientPorts
-from revtunnel.net.data_pool import DataPool
 from revtunnel.net.switchboard import Switchboard
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.lean_reactor import LeanReactor

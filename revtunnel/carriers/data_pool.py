@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 from typing import Protocol as Typing
 
-from revtunnel.core.warm_pool import WarmPool
+from revtunnel.carriers.data_stream import DataSocket, DataStream
+from revtunnel.carriers.warm_pool import WarmPool
 from revtunnel.ground.facts import PeerGlitch, Report
 from revtunnel.ground.policy import DataLimits, RelayLimits
 from revtunnel.ground.reasons import Ended
-from revtunnel.net.data_stream import DataSocket, DataStream
 from revtunnel.sockets.ends import End
 from revtunnel.streams.clients import ClientSocket
 from revtunnel.streams.commands import number_of

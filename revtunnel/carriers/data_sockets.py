@@ -16,12 +16,12 @@ from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall
 
-from revtunnel.core.tickets import Numbering, Tickets
+from revtunnel.carriers.data_pool import DataLink, DataPool
+from revtunnel.carriers.data_stream import DEAD, DataStream
+from revtunnel.carriers.tickets import Numbering, Tickets
 from revtunnel.ground.facts import Report
 from revtunnel.ground.policy import DataLimits, RelayLimits
 from revtunnel.ground.reasons import Ended
-from revtunnel.net.data_pool import DataLink, DataPool
-from revtunnel.net.data_stream import DEAD, DataStream
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.relay import reserve
 from revtunnel.streams.clients import ClientSocket

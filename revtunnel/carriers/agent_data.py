@@ -17,14 +17,14 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
-from revtunnel.core.data_opening import AwaitConnect
+from revtunnel.carriers.data_opening import AwaitConnect
+from revtunnel.carriers.data_stream import DEAD, sided
+from revtunnel.carriers.framed_end import FramedEnd, prepare
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, DataSocketsMissing, Report
 from revtunnel.ground.policy import AgentLimits, RelayLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Target
-from revtunnel.net.data_stream import DEAD, sided
-from revtunnel.net.framed_end import FramedEnd, prepare
 from revtunnel.sockets.ends import End, said
 from revtunnel.sockets.relay import Relay, reserve
 from revtunnel.sockets.tcp_info import silence

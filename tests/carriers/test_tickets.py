@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revtunnel.core.tickets import FIRST_NUMBER, Numbering, Tickets
+from revtunnel.carriers.tickets import FIRST_NUMBER, Numbering, Tickets
 from revtunnel.streams.commands import TICKET_SIZE, number_of
 
 

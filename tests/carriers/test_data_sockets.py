@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from revtunnel.carriers import agent_data, data_sockets, data_stream
 from revtunnel.ground.facts import (
     ChannelEnded,
     ChannelOpened,
@@ -17,7 +18,6 @@ from revtunnel.ground.facts import (
 )
 from revtunnel.ground.policy import AgentLimits, DataLimits, RelayLimits, ServerLimits
 from revtunnel.ground.reasons import Ended
-from revtunnel.net import agent_data, data_sockets, data_stream
 from revtunnel.streams.commands import Command
 from revtunnel.streams.frames import encode_frame
 from tests.support.data_world import HOST, SERIAL, DataWorld

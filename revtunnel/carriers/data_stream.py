@@ -16,13 +16,13 @@ import termios
 from typing import Any
 from typing import Protocol as Typing
 
-from revtunnel.core.data_opening import Answer, AwaitAnswer
+from revtunnel.carriers.data_opening import Answer, AwaitAnswer
+from revtunnel.carriers.framed_end import FramedEnd, prepare
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, Report
 from revtunnel.ground.origin import encode_origin
 from revtunnel.ground.policy import RelayLimits
 from revtunnel.ground.reasons import Ended
-from revtunnel.net.framed_end import FramedEnd, prepare
 from revtunnel.sockets.ends import End, said
 from revtunnel.sockets.relay import Relay
 from revtunnel.sockets.tcp_info import silence

@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from revtunnel.core.warm_pool import WarmPool
+from revtunnel.carriers.warm_pool import WarmPool
 from revtunnel.ground.policy import DataLimits
 
 LIMITS = DataLimits()

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revtunnel.core.data_opening import Answer, AwaitAnswer, AwaitConnect
-from revtunnel.core.tickets import Tickets
+from revtunnel.carriers.data_opening import Answer, AwaitAnswer, AwaitConnect
+from revtunnel.carriers.tickets import Tickets
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.origin import Origin, encode_origin
 from revtunnel.ground.policy import DataLimits, LinkLimits
