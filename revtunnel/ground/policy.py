@@ -118,7 +118,7 @@ class AgentLimits:
 
 @dataclass(frozen=True, slots=True)
 class PenaltyLimits:
-    """What failures cost their source, core/penalties.py: seconds for which it is not listened to."""
+    """What failures cost their source, fleet/penalties.py: seconds for which it is not listened to."""
 
     authentication: float = 5.0  # a wrong proof, certificate or unknown serial
     silence: float = 10.0  # nothing, or not enough, said in time

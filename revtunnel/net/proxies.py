@@ -25,8 +25,8 @@ from revtunnel.core.cccp_facts import (
     ProxyStarted,
     RegistrationRefused,
 )
-from revtunnel.core.devices import Registry, TwoHolders
 from revtunnel.core.sessions import Event, Life, Manner, Options, Session
+from revtunnel.fleet.devices import Registry, TwoHolders
 from revtunnel.ground.facts import ClientRefused, Report
 from revtunnel.ground.networks import address_of
 from revtunnel.ground.policy import CccpLimits, RelayLimits, ServerLimits

@@ -14,8 +14,8 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Protocol, ServerFactory
 
-from revtunnel.core.leases import LeaseError, Leases
-from revtunnel.core.pools import Lease
+from revtunnel.fleet.leases import LeaseError, Leases
+from revtunnel.fleet.pools import Lease
 from revtunnel.ground.facts import ListenerClosed, ListenerOpened, Report
 from revtunnel.sockets.addresses import place, written_address
 

@@ -19,7 +19,7 @@ from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.python.failure import Failure
 
 from revtunnel.core.cccp_facts import RegistrationRefused
-from revtunnel.core.gate import Gate
+from revtunnel.fleet.gate import Gate
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import Report
 from revtunnel.ground.policy import CccpLimits

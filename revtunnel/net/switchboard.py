@@ -15,9 +15,10 @@ from twisted.internet.interfaces import IReactorTCP, IReactorTime
 from twisted.internet.protocol import Protocol
 
 from revtunnel.carriers.data_sockets import DataSockets
-from revtunnel.core.devices import Registry, TwoHolders
-from revtunnel.core.gate import Gate
-from revtunnel.core.records import Records
+from revtunnel.fleet.client_ports import ClientPorts
+from revtunnel.fleet.devices import Registry, TwoHolders
+from revtunnel.fleet.gate import Gate
+from revtunnel.fleet.records import Records
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import (
     ChannelEnded,
@@ -36,7 +37,6 @@ from revtunnel.ground.targets import Offer, Target
 from revtunnel.link.handshake import Denied, ServerUp
 from revtunnel.link.keys import Verifier
 from revtunnel.link.server_link import AgentListener, ServerLink, ServerLinkFactory
-from revtunnel.net.client_ports import ClientPorts
 from revtunnel.net.emo_modern import ModernLink
 from revtunnel.net.emo_server import EmoServerLink
 from revtunnel.sockets.end_transport import EndTransport

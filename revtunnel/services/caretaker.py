@@ -13,8 +13,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from revtunnel import __version__
-from revtunnel.core.leases import Leases
-from revtunnel.core.pools import Lease
+from revtunnel.fleet.leases import Leases
+from revtunnel.fleet.pools import Lease
 from revtunnel.ground.facts import Fact
 from revtunnel.services.refusals import Busy, Conflict, Invalid
 from revtunnel.services.reporting import Reporter

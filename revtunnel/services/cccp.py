@@ -12,9 +12,9 @@ from typing import Any
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred
 
-from revtunnel.core.gate import Gate
-from revtunnel.core.leases import Leases
-from revtunnel.core.pools import Lease
+from revtunnel.fleet.gate import Gate
+from revtunnel.fleet.leases import Leases
+from revtunnel.fleet.pools import Lease
 from revtunnel.ground.facts import ServerState
 from revtunnel.services.caretaker import PAGE, Caretaker, Row
 from revtunnel.services.cccp_options import CccpOptions as Options

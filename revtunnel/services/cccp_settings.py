@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from revtunnel.core.pools import Pool
+from revtunnel.fleet.pools import Pool
 from revtunnel.ground.policy import CccpLimits
 from revtunnel.net.registered_devices import Project
 from revtunnel.services.http_door import DoorRules

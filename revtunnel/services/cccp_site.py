@@ -10,8 +10,8 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from revtunnel.core.cccp_facts import ProxyEnded
-from revtunnel.core.gate import Gate
-from revtunnel.core.leases import Leases
+from revtunnel.fleet.gate import Gate
+from revtunnel.fleet.leases import Leases
 from revtunnel.ground.facts import Fact, LinkDown, LinkUp, Report
 from revtunnel.net.proxies import Linked, Proxies
 from revtunnel.net.proxy_ports import TARGET, NoPort, ProxyPorts

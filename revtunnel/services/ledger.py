@@ -19,8 +19,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from revtunnel.core.lease_rows import Row
-from revtunnel.core.pools import MAX_PORT, State
+from revtunnel.fleet.lease_rows import Row
+from revtunnel.fleet.pools import MAX_PORT, State
 from revtunnel.ground.errors import LocalError
 from revtunnel.services.state_file import BUSY, LedgerError, StateFile
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 
-from revtunnel.core.devices import Device
-from revtunnel.core.leases import Leases
+from revtunnel.fleet.devices import Device
+from revtunnel.fleet.leases import Leases
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import DeviceEnrolled, DeviceRevoked, RevocationLifted
 from revtunnel.ground.serials import parse_serial

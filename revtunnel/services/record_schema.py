@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from revtunnel.core.records import parse_pattern
+from revtunnel.fleet.records import parse_pattern
 from revtunnel.ground.networks import network_of
 from revtunnel.ground.policy import PenaltyLimits
 from revtunnel.services.schema_keys import Key, Section, limit_key

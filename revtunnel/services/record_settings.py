@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from typing import Protocol as Typing
 
-from revtunnel.core.records import DEFAULT, Pattern, Record, Records
+from revtunnel.fleet.records import DEFAULT, Pattern, Record, Records
 from revtunnel.ground.networks import Network
 from revtunnel.services.inifile import SECTION_OF, Table
 from revtunnel.services.tls_settings import is_loopback

@@ -16,16 +16,16 @@ from twisted.application.service import IService
 from twisted.internet.defer import Deferred
 
 from revtunnel import __version__
-from revtunnel.core.gate import Gate
-from revtunnel.core.leases import Leases
-from revtunnel.core.penalties import Penalties
-from revtunnel.core.pools import Pool, Use
+from revtunnel.fleet.client_ports import ClientPorts
+from revtunnel.fleet.gate import Gate
+from revtunnel.fleet.leases import Leases
+from revtunnel.fleet.penalties import Penalties
+from revtunnel.fleet.pools import Pool, Use
 from revtunnel.ground.facts import LinkRefused, ServerState
 from revtunnel.ground.policy import ServerLimits
 from revtunnel.link.handshake import ListenerRules, ServerHello
 from revtunnel.link.keys import DUMMY, Verifier
 from revtunnel.link.server_link import AgentListener
-from revtunnel.net.client_ports import ClientPorts
 from revtunnel.net.emo_stream import EmoDoor
 from revtunnel.net.linked_devices import LinkedDevices
 from revtunnel.net.switchboard import Switchboard

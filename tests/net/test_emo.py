@@ -7,7 +7,7 @@ import pytest
 from twisted.internet.endpoints import TCP4ClientEndpoint
 
 from revtunnel.core.emo_sockets import SlotState
-from revtunnel.core.pools import Use
+from revtunnel.fleet.pools import Use
 from revtunnel.ground.facts import ChannelEnded, ClientRefused, Fact, LinkDown, LinkRefused, LinkUp
 from revtunnel.ground.policy import EmoLimits
 from revtunnel.ground.targets import Offer, parse_offer

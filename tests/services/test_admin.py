@@ -15,7 +15,7 @@ from twisted.logger import globalLogPublisher
 from twisted.protocols import amp
 
 from revtunnel import __version__
-from revtunnel.core.pools import Pool
+from revtunnel.fleet.pools import Pool
 from revtunnel.ground.facts import PeerGlitch
 from revtunnel.ground.targets import parse_offer
 from revtunnel.services.admin import BOX, CONNECTIONS, UNSENT

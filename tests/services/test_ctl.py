@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred, succeed
 
-from revtunnel.core.records import Record, Records, parse_pattern
+from revtunnel.fleet.records import Record, Records, parse_pattern
 from revtunnel.link.keys import parse_key
 from revtunnel.services.ctl import attempt, main, parser, talk
 from revtunnel.services.ctl_files import find_socket

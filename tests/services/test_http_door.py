@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address
 from twisted.internet.testing import StringTransport
 
-from revtunnel.core.leases import Leases
-from revtunnel.core.pools import Pool
+from revtunnel.fleet.leases import Leases
+from revtunnel.fleet.pools import Pool
 from revtunnel.ground.policy import CccpLimits
 from revtunnel.net.proxies import Proxies
 from revtunnel.net.proxy_ports import ProxyPorts

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from revtunnel.core.lease_rows import Row
-from revtunnel.core.leases import Leases
-from revtunnel.core.pools import Pool, State
+from revtunnel.fleet.lease_rows import Row
+from revtunnel.fleet.leases import Leases
+from revtunnel.fleet.pools import Pool, State
 from revtunnel.ground.errors import LocalError
 from revtunnel.services.ledger import FILE_NAME, DeviceKey, LedgerError, SqliteLedger
 from revtunnel.services.state_file import SCHEMA
@@ -382,8 +382,8 @@ def test_use_after_close_is_a_bug(path: str) -> None:
 
 WRITER = """
 import sys, time
-from revtunnel.core.lease_rows import Row
-from revtunnel.core.pools import State
+from revtunnel.fleet.lease_rows import Row
+from revtunnel.fleet.pools import State
 from revtunnel.services.ledger import SqliteLedger
 ledger = SqliteLedger(sys.argv[1], time.time)
 for number in range(1_000_000):

@@ -3,7 +3,7 @@
 import pytest
 from twisted.internet.defer import succeed
 
-from revtunnel.core.records import Record, Records
+from revtunnel.fleet.records import Record, Records
 from revtunnel.ground.facts import DeviceEnrolled, DeviceRevoked, LinkDown
 from revtunnel.ground.networks import network_of
 from revtunnel.link.keys import parse_key, verifier_of

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from revtunnel.core.records import Pattern
+from revtunnel.fleet.records import Pattern
 from revtunnel.ground.networks import network_of
 from revtunnel.ground.policy import PenaltyLimits
 from revtunnel.ground.targets import parse_offer

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from revtunnel.core.gate import LOOPBACK
+from revtunnel.fleet.gate import LOOPBACK
 from revtunnel.ground.policy import (
     AgentLimits,
     DataLimits,

@@ -19,8 +19,9 @@ from twisted.internet.defer import Deferred
 
 from revtunnel.carriers.agent_data import AgentData, AgentSocket
 from revtunnel.carriers.data_pool import DataPool
-from revtunnel.core.leases import Leases
-from revtunnel.core.pools import Pool
+from revtunnel.fleet.client_ports import ClientPorts
+from revtunnel.fleet.leases import Leases
+from revtunnel.fleet.pools import Pool
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, Fact
 from revtunnel.ground.policy import AgentLimits, DataLimits, LinkLimits, ServerLimits
 from revtunnel.ground.targets import parse_offer
@@ -28,7 +29,6 @@ from revtunnel.link.agent_link import AgentLink
 from revtunnel.link.handshake import AgentHandshake, AgentHello, ListenerRules, ServerHello
 from revtunnel.link.server_link import AgentListener, ServerLink
 from revtunnel.link.uplink import Uplink
-from revtunnel.net.client_ports import ClientPorts
 from revtunnel.net.switchboard import Switchboard
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.lean_reactor import LeanReactor

@@ -26,9 +26,10 @@ from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import Factory
 from zope.interface import implementer
 
-from revtunnel.core.gate import Gate
-from revtunnel.core.leases import Leases
-from revtunnel.core.pools import Pool
+from revtunnel.fleet.client_ports import ClientPorts
+from revtunnel.fleet.gate import Gate
+from revtunnel.fleet.leases import Leases
+from revtunnel.fleet.pools import Pool
 from revtunnel.ground.facts import ChannelEnded, Fact
 from revtunnel.ground.policy import AgentLimits, LinkLimits, ServerLimits
 from revtunnel.ground.targets import Offer, parse_offer
@@ -37,7 +38,6 @@ from revtunnel.link.handshake import AgentHandshake, AgentHello, ListenerRules, 
 from revtunnel.link.keys import Verifier
 from revtunnel.link.server_link import AgentListener, ServerLink
 from revtunnel.link.uplink import Uplink
-from revtunnel.net.client_ports import ClientPorts
 from revtunnel.net.switchboard import Switchboard
 from revtunnel.streams.dialler import Dialler
 from revtunnel.streams.window import CreditPool

@@ -2,7 +2,7 @@
 
 import pytest
 
-from revtunnel.core.pools import Pool, Use, conflicts, parse_use
+from revtunnel.fleet.pools import Pool, Use, conflicts, parse_use
 
 
 def test_a_pool_is_its_ranges() -> None:

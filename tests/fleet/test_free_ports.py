@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revtunnel.core.free_ports import Deadlines, FreePorts
-from revtunnel.core.pools import Lease, Pool, State, Use
+from revtunnel.fleet.free_ports import Deadlines, FreePorts
+from revtunnel.fleet.pools import Lease, Pool, State, Use
 
 MINE, OTHER = Use("d", "x"), Use("e", "x")
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from revtunnel.core.gate import Gate
-from revtunnel.core.penalties import Penalties
-from revtunnel.core.pools import Use
-from revtunnel.core.records import Record, Records, parse_pattern
+from revtunnel.fleet.gate import Gate
+from revtunnel.fleet.penalties import Penalties
+from revtunnel.fleet.pools import Use
+from revtunnel.fleet.records import Record, Records, parse_pattern
 from revtunnel.ground.facts import ChannelEnded, ClientRefused, LinkDown, LinkRefused, ListenerRefused
 from revtunnel.ground.networks import network_of
 from revtunnel.ground.policy import PenaltyLimits

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 
-from revtunnel.core.pools import Lease, Pool, State, Use
+from revtunnel.fleet.pools import Lease, Pool, State, Use
 
 __all__ = ["Counts", "Deadlines", "FreePorts"]
 

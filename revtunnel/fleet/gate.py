@@ -9,8 +9,8 @@ Source: faults.md "Pre-auth limits", "Lockout per serial", "Per-device authority
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 
-from revtunnel.core.penalties import Penalties
-from revtunnel.core.records import Records
+from revtunnel.fleet.penalties import Penalties
+from revtunnel.fleet.records import Records
 from revtunnel.ground.networks import network_of
 from revtunnel.ground.policy import PenaltyLimits
 from revtunnel.ground.reasons import GoAway

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revtunnel.core.penalties import Penalties
+from revtunnel.fleet.penalties import Penalties
 from revtunnel.ground.networks import network_of
 from revtunnel.ground.policy import PenaltyLimits
 

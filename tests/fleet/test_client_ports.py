@@ -6,7 +6,7 @@ import pytest
 from twisted.internet.address import IPv4Address
 from twisted.internet.protocol import ServerFactory
 
-from revtunnel.core.pools import Pool, State, Use
+from revtunnel.fleet.pools import Pool, State, Use
 from revtunnel.ground.facts import ClientRefused, ListenerClosed, ListenerOpened, ListenerRefused
 from revtunnel.ground.targets import parse_offer
 from revtunnel.sockets.ways.headed import Refused

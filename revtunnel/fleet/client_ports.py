@@ -17,8 +17,8 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort, IReactorTCP
 from twisted.internet.protocol import ServerFactory
 
-from revtunnel.core.leases import LeaseError, Leases
-from revtunnel.core.pools import Lease
+from revtunnel.fleet.leases import LeaseError, Leases
+from revtunnel.fleet.pools import Lease
 from revtunnel.ground.facts import ClientRefused, ListenerClosed, ListenerOpened, ListenerRefused, Report
 from revtunnel.sockets.ways.headed import Refused
 from revtunnel.streams.clients import ClientFactory, ClientSocket

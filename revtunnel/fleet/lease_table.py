@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from revtunnel.core.free_ports import Counts, Deadlines, FreePorts
-from revtunnel.core.lease_rows import Ledger, row_of
-from revtunnel.core.pools import Lease, Pool, State, Use, conflicts
+from revtunnel.fleet.free_ports import Counts, Deadlines, FreePorts
+from revtunnel.fleet.lease_rows import Ledger, row_of
+from revtunnel.fleet.pools import Lease, Pool, State, Use, conflicts
 
 __all__ = ["LeaseTable"]
 

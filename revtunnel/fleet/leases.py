@@ -18,10 +18,10 @@ sticky leases, spoiled ports and reclaiming.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from revtunnel.core.free_ports import Counts, FreePorts
-from revtunnel.core.lease_rows import Forgetful, Ledger, revive
-from revtunnel.core.lease_table import LeaseTable
-from revtunnel.core.pools import Lease, Pool, State, Use
+from revtunnel.fleet.free_ports import Counts, FreePorts
+from revtunnel.fleet.lease_rows import Forgetful, Ledger, revive
+from revtunnel.fleet.lease_table import LeaseTable
+from revtunnel.fleet.pools import Lease, Pool, State, Use
 from revtunnel.ground.errors import LocalError
 
 __all__ = ["LeaseError", "Leases", "NoFreePort", "NotReserved", "PortTaken", "Rules"]

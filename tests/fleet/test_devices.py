@@ -7,8 +7,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from revtunnel.core import devices
-from revtunnel.core.devices import BARRED, Registry, TwoHolders
+from revtunnel.fleet import devices
+from revtunnel.fleet.devices import BARRED, Registry, TwoHolders
 from revtunnel.ground.policy import ServerLimits
 from revtunnel.ground.reasons import GoAway
 from revtunnel.ground.targets import parse_offer

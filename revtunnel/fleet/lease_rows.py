@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple, Protocol
 
-from revtunnel.core.pools import Lease, Pool, State
+from revtunnel.fleet.pools import Lease, Pool, State
 
 __all__ = ["Forgetful", "Ledger", "Row", "revive", "row_of"]
 

@@ -7,9 +7,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from revtunnel.core.lease_rows import Row
-from revtunnel.core.leases import LeaseError, Leases, NoFreePort, NotReserved, PortTaken, Rules
-from revtunnel.core.pools import Lease, Pool, State, Use
+from revtunnel.fleet.lease_rows import Row
+from revtunnel.fleet.leases import LeaseError, Leases, NoFreePort, NotReserved, PortTaken, Rules
+from revtunnel.fleet.pools import Lease, Pool, State, Use
 from revtunnel.ground.errors import LocalError
 from revtunnel.services.ledger import SqliteLedger
 
