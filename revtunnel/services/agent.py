@@ -25,15 +25,15 @@ from revtunnel.link.keys import parse_key
 from revtunnel.link.uplink import Uplink
 from revtunnel.net.emo_agent import EmoAgentLink, EmoRemains
 from revtunnel.net.emo_modern import modern_offer
+from revtunnel.process.process import ExitStatus, SignalService
+from revtunnel.process.reporting import Reporter
+from revtunnel.process.systemd import Notifier, NotifyService
 from revtunnel.services.agent_files import AgentFiles
 from revtunnel.services.certificate_keeper import CertificateKeeper
 from revtunnel.services.first_enrolment import FirstEnrolment
 from revtunnel.services.options import AgentOptions as Options
-from revtunnel.services.process import ExitStatus, SignalService
 from revtunnel.services.proxy_settings import headers_of
-from revtunnel.services.reporting import Reporter
 from revtunnel.services.settings import AgentSettings, SettingsError, changes
-from revtunnel.services.systemd import Notifier, NotifyService
 from revtunnel.services.tls_settings import AgentTls, agent_rules, speaks_tls
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import End

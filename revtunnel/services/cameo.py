@@ -12,15 +12,15 @@ from twisted.application.service import IService
 from twisted.internet.defer import Deferred, DeferredList
 
 from revtunnel.ground.facts import ServerState
+from revtunnel.process.door.caretaker import Row
+from revtunnel.process.process import ExitStatus
+from revtunnel.process.systemd import Notifier
 from revtunnel.services.cameo_operator import CameoOperator
 from revtunnel.services.cameo_options import CameoOptions as Options
 from revtunnel.services.cameo_settings import CameoSettings, cameo_changes
 from revtunnel.services.cameo_site import CameoSite
-from revtunnel.services.caretaker import Row
 from revtunnel.services.daemon import DoorDaemon
 from revtunnel.services.inifile import SettingsError
-from revtunnel.services.process import ExitStatus
-from revtunnel.services.systemd import Notifier
 
 __all__ = ["Cameo", "Options", "makeService"]
 

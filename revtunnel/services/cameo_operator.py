@@ -12,9 +12,9 @@ from revtunnel.core.cameo_facts import shown
 from revtunnel.core.cameo_peers import Peer
 from revtunnel.core.cameo_responders import SERVER
 from revtunnel.net.relays import PublisherRelay, Relay, ResponderRelay
-from revtunnel.services.caretaker import PAGE, Caretaker, Row
-from revtunnel.services.refusals import NotFound
-from revtunnel.services.reporting import Reporter
+from revtunnel.process.door.caretaker import PAGE, Caretaker, Row
+from revtunnel.process.door.refusals import NotFound
+from revtunnel.process.reporting import Reporter
 
 __all__ = ["CameoOperator"]
 

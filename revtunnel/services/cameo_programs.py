@@ -73,12 +73,12 @@ def _run(name: str, sockets: list[socket.socket]) -> NoReturn:
     from twisted.internet import reactor
     from twisted.internet.error import CannotListenError
 
+    from revtunnel.process.process import prepare_reactor
+    from revtunnel.process.reporting import Reporter
     from revtunnel.services.cameo_settings import load_cameo
     from revtunnel.services.cameo_site import CameoSite
     from revtunnel.services.inifile import SettingsError
     from revtunnel.services.lifeline import run_until_end
-    from revtunnel.services.process import prepare_reactor
-    from revtunnel.services.reporting import Reporter
 
     prepare_reactor(reactor)
     reporter = Reporter()
@@ -120,9 +120,9 @@ def _log(name: str, settings: Any, reporter: Any) -> None:
     from twisted.logger import globalLogBeginner
 
     from revtunnel.ground.facts import ServerState
-    from revtunnel.services.logs import LineObserver
-    from revtunnel.services.sink import Sink
-    from revtunnel.services.syslog_sink import SyslogSink
+    from revtunnel.process.logs import LineObserver
+    from revtunnel.process.sink import Sink
+    from revtunnel.process.syslog_sink import SyslogSink
 
     descriptor = 1  # nowhere
     sink: Sink

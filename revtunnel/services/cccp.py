@@ -16,16 +16,16 @@ from revtunnel.fleet.gate import Gate
 from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.pools import Lease
 from revtunnel.ground.facts import ServerState
-from revtunnel.services.caretaker import PAGE, Caretaker, Row
+from revtunnel.process.door.caretaker import PAGE, Caretaker, Row
+from revtunnel.process.process import ExitStatus
+from revtunnel.process.reporting import Reporter
+from revtunnel.process.systemd import Notifier
 from revtunnel.services.cccp_options import CccpOptions as Options
 from revtunnel.services.cccp_settings import cccp_changes
 from revtunnel.services.cccp_site import CccpSite
 from revtunnel.services.daemon import DoorDaemon
 from revtunnel.services.inifile import SettingsError
 from revtunnel.services.ledger import SqliteLedger, open_ledger
-from revtunnel.services.process import ExitStatus
-from revtunnel.services.reporting import Reporter
-from revtunnel.services.systemd import Notifier
 from revtunnel.sockets.lean_reactor import LeanReactor
 
 __all__ = ["Cccp", "Options", "makeService"]

@@ -29,10 +29,10 @@ from functools import partial
 from typing import Any, NoReturn
 
 import revtunnel
+from revtunnel.process.door.refusals import Busy, Conflict, Denied, Invalid, NotFound, OperatorError
 from revtunnel.services.ctl_authority import add_commands, run
 from revtunnel.services.ctl_files import Wrong, check_config, find_socket
 from revtunnel.services.inifile import SettingsError, Surroundings
-from revtunnel.services.refusals import Busy, Conflict, Denied, Invalid, NotFound, OperatorError
 from revtunnel.services.tables import clean
 
 __all__ = ["attempt", "main", "parser", "talk"]
@@ -204,7 +204,7 @@ def _complain(error: object, status: int) -> int:
 
 
 async def talk(reactor: Any, path: str, options: argparse.Namespace) -> int:
-    from revtunnel.services.admin_client import TIMEOUT, NoServer, connect
+    from revtunnel.process.door.admin_client import TIMEOUT, NoServer, connect
     from revtunnel.services.ctl_actions import ACTIONS
 
     try:

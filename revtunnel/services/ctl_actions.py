@@ -13,8 +13,8 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from revtunnel.services.admin_client import AdminClient
-from revtunnel.services.admin_commands import (
+from revtunnel.process.door.admin_client import AdminClient
+from revtunnel.process.door.admin_commands import (
     Channels,
     Close,
     Devices,
@@ -29,10 +29,10 @@ from revtunnel.services.admin_commands import (
     Reload,
     Status,
 )
+from revtunnel.process.logs import format_text
 from revtunnel.services.ctl_cameo import cut, peers, relays
 from revtunnel.services.ctl_enroll import enroll, revoke
 from revtunnel.services.ctl_output import listing, print_json, remark, say
-from revtunnel.services.logs import format_text
 from revtunnel.services.tables import age, clean, few, size, table, trip, wall_seconds
 
 __all__ = ["ACTIONS"]

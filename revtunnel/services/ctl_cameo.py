@@ -6,8 +6,8 @@ Source: docs/admin.rst.
 from argparse import Namespace
 from typing import Any
 
-from revtunnel.services.admin_client import AdminClient
-from revtunnel.services.admin_commands import Cut, Peers
+from revtunnel.process.door.admin_client import AdminClient
+from revtunnel.process.door.admin_commands import Cut, Peers
 from revtunnel.services.ctl_output import listing, say
 from revtunnel.services.tables import age, clean, table
 

@@ -12,12 +12,12 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, succeed
 
 from revtunnel.ground.facts import SettingsReloaded
-from revtunnel.services.admin import AdminService
-from revtunnel.services.caretaker import Caretaker, Row
-from revtunnel.services.process import ExitStatus, SignalService
-from revtunnel.services.reporting import Reporter
+from revtunnel.process.door.admin import AdminService
+from revtunnel.process.door.caretaker import Caretaker, Row
+from revtunnel.process.process import ExitStatus, SignalService
+from revtunnel.process.reporting import Reporter
+from revtunnel.process.systemd import Notifier, NotifyService
 from revtunnel.services.sections import AdminSettings
-from revtunnel.services.systemd import Notifier, NotifyService
 
 __all__ = ["DoorDaemon"]
 

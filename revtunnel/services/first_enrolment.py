@@ -23,14 +23,14 @@ from revtunnel.link.approach import Approach, Way
 from revtunnel.link.backoff import Backoff
 from revtunnel.link.handshake import Dismissed
 from revtunnel.net.enrolling import find_authority
+from revtunnel.process.process import ExitStatus, SignalService
+from revtunnel.process.reporting import Reporter
+from revtunnel.process.systemd import Notifier, NotifyService
 from revtunnel.services.agent_files import AgentFiles
 from revtunnel.services.authority import fingerprint_of
 from revtunnel.services.certificate_keeper import get_certificate, words_of
 from revtunnel.services.inifile import SettingsError
 from revtunnel.services.options import AgentOptions
-from revtunnel.services.process import ExitStatus, SignalService
-from revtunnel.services.reporting import Reporter
-from revtunnel.services.systemd import Notifier, NotifyService
 from revtunnel.sockets.addresses import place
 from revtunnel.sockets.tls.credentials import CertificateFiles, Side
 from revtunnel.sockets.tls.identity import Identity, TlsRules

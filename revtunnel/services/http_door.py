@@ -31,9 +31,9 @@ from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.networks import Network, network_of
 from revtunnel.ground.policy import CccpLimits
 from revtunnel.ground.targets import is_literal
+from revtunnel.process.door.refusals import Busy, Invalid, NotFound
 from revtunnel.services.openapi import describe_api
 from revtunnel.services.proxy_operator import CallerFailed, DeviceAbsent, NoPorts, OnCall, ProxyOperator
-from revtunnel.services.refusals import Busy, Invalid, NotFound
 from revtunnel.wire.registration import parse_registered
 
 __all__ = ["DoorRules", "HttpDoor"]

@@ -18,6 +18,7 @@ from revtunnel.core.enrolment import Enrolment, Token, TooManyTokens, write_toke
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import CertificateIssued, Report, TokenGiven
 from revtunnel.ground.policy import EnrolmentLimits
+from revtunnel.process.door.refusals import Busy, Conflict, Invalid, NotFound
 from revtunnel.services.authority import (
     Authority,
     Request,
@@ -28,7 +29,6 @@ from revtunnel.services.authority import (
 )
 from revtunnel.services.authority_files import AuthorityDirectory, row_of
 from revtunnel.services.certificate_book import DEVICE, SERVER, CertificateBook, CertificateRow
-from revtunnel.services.refusals import Busy, Conflict, Invalid, NotFound
 from revtunnel.sockets.tls.enroll import SECRET_SIZE, decode_enroll, encode_certificate
 
 __all__ = ["Issuer"]

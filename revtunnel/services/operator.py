@@ -22,11 +22,11 @@ from revtunnel.ground.serials import parse_serial
 from revtunnel.link.keys import new_key, parse_key, verifier_of
 from revtunnel.link.server_link import ServerLink
 from revtunnel.net.switchboard import Switchboard
-from revtunnel.services.caretaker import PAGE, Caretaker, Row
+from revtunnel.process.door.caretaker import PAGE, Caretaker, Row
+from revtunnel.process.door.refusals import Conflict, Invalid, NotFound
+from revtunnel.process.reporting import Reporter
 from revtunnel.services.issuer import Issuer, written
 from revtunnel.services.ledger import SqliteLedger
-from revtunnel.services.refusals import Conflict, Invalid, NotFound
-from revtunnel.services.reporting import Reporter
 from revtunnel.streams.running import Running
 
 __all__ = ["PAGE", "Operator", "Row"]

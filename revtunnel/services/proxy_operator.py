@@ -19,7 +19,7 @@ from revtunnel.ground.policy import CccpLimits
 from revtunnel.net.proxies import Proxies, Proxy
 from revtunnel.net.proxy_ports import NoPort
 from revtunnel.net.registered_devices import Project
-from revtunnel.services.refusals import Busy, NotFound
+from revtunnel.process.door.refusals import Busy, NotFound
 from revtunnel.services.wake import WakeDriver, WakeFailed
 
 __all__ = ["CallerFailed", "DeviceAbsent", "NoPorts", "OnCall", "ProxyOperator"]

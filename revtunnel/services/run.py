@@ -35,7 +35,7 @@ from zope.interface import implementer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from revtunnel.services.logs import LineObserver
+    from revtunnel.process.logs import LineObserver
 
 __all__ = [
     "AGENT",
@@ -96,7 +96,7 @@ class DaemonMaker:
         """
         from twisted.internet import reactor
 
-        from revtunnel.services.process import prepare_reactor
+        from revtunnel.process.process import prepare_reactor
 
         with ending(self.name):
             prepare_reactor(reactor)
@@ -171,8 +171,8 @@ def make_observer(options: Any) -> "LineObserver | None":
 
     None when twistd was told to use syslog or a logger of its own.
     """
-    from revtunnel.services import logs
-    from revtunnel.services.sink import Sink
+    from revtunnel.process import logs
+    from revtunnel.process.sink import Sink
 
     twistd = options.parent or {}
     if twistd.get("syslog") or twistd.get("logger"):

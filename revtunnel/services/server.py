@@ -29,6 +29,8 @@ from revtunnel.link.server_link import AgentListener
 from revtunnel.net.emo_stream import EmoDoor
 from revtunnel.net.linked_devices import LinkedDevices
 from revtunnel.net.switchboard import Switchboard
+from revtunnel.process.process import ExitStatus
+from revtunnel.process.systemd import Notifier
 from revtunnel.services.authority import Unfit
 from revtunnel.services.cccp_site import CccpSite
 from revtunnel.services.certificate_book import CertificateBook
@@ -38,11 +40,9 @@ from revtunnel.services.issuer import Issuer
 from revtunnel.services.ledger import FILE_NAME, open_ledger
 from revtunnel.services.operator import Operator, Row
 from revtunnel.services.options import ServerOptions as Options
-from revtunnel.services.process import ExitStatus
 from revtunnel.services.proxy_settings import Senders
 from revtunnel.services.record_settings import records_of
 from revtunnel.services.settings import ListenerSettings, ServerSettings, SettingsError, changes
-from revtunnel.services.systemd import Notifier
 from revtunnel.services.tls_settings import is_loopback
 from revtunnel.sockets.lean_reactor import LeanReactor
 from revtunnel.sockets.tls.identity import Identity

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from revtunnel.core.cameo_admission import Door
+from revtunnel.process.door.refusals import Busy, Conflict, NotFound
+from revtunnel.process.reporting import Reporter
 from revtunnel.services.cameo_operator import KNOWN, CameoOperator
 from revtunnel.services.ctl_cameo import relays
-from revtunnel.services.refusals import Busy, Conflict, NotFound
-from revtunnel.services.reporting import Reporter
 from tests.support.zmtp_socket import PUBLISHER, RESPONDER, SUBSCRIBER, Site
 
 NOON = 1_800_000_000.0

@@ -11,12 +11,12 @@ from revtunnel.core.enrolment import parse_token
 from revtunnel.ground.facts import CertificateIssued, Fact, TokenGiven
 from revtunnel.ground.policy import EnrolmentLimits
 from revtunnel.link.handshake import Denied
+from revtunnel.process.door.refusals import Busy, Conflict, Invalid, NotFound
 from revtunnel.services.authority import Unfit, fingerprint_of, make_request, new_key
 from revtunnel.services.authority_files import AuthorityDirectory
 from revtunnel.services.certificate_book import AUTHORITY, DEVICE, CertificateBook
 from revtunnel.services.issuer import Issuer
 from revtunnel.services.ledger import FILE_NAME, SqliteLedger
-from revtunnel.services.refusals import Busy, Conflict, Invalid, NotFound
 from revtunnel.sockets.tls.credentials import device_serial
 from revtunnel.sockets.tls.enroll import decode_certificate, encode_enroll
 

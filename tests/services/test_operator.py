@@ -7,7 +7,7 @@ from revtunnel.fleet.records import Record, Records
 from revtunnel.ground.facts import DeviceEnrolled, DeviceRevoked, LinkDown
 from revtunnel.ground.networks import network_of
 from revtunnel.link.keys import parse_key, verifier_of
-from revtunnel.services.refusals import Busy, Conflict, Invalid, NotFound
+from revtunnel.process.door.refusals import Busy, Conflict, Invalid, NotFound
 from tests.support.room import NOON, Room
 
 

@@ -27,9 +27,9 @@ from twisted.application.service import MultiService, Service
 from twisted.internet import endpoints, protocol, reactor
 from twisted.logger import Logger
 from twisted.python import usage
-from revtunnel.services.process import ExitStatus, SignalService
+from revtunnel.process.process import ExitStatus, SignalService
 from revtunnel.services.settings import SettingsError
-from revtunnel.services.systemd import Notifier
+from revtunnel.process.systemd import Notifier
 
 class Options(usage.Options):
     synopsis = "Usage: stand-in [options]"

@@ -20,16 +20,16 @@ from twisted.python.failure import Failure
 from revtunnel.ground.facts import Fact
 from revtunnel.ground.policy import EnrolmentLimits
 from revtunnel.link.keys import Verifier
-from revtunnel.services.admin import AdminFactory
-from revtunnel.services.admin_client import AdminClient
-from revtunnel.services.admin_commands import AdminCommand
-from revtunnel.services.admin_socket import Caller
+from revtunnel.process.door.admin import AdminFactory
+from revtunnel.process.door.admin_client import AdminClient
+from revtunnel.process.door.admin_commands import AdminCommand
+from revtunnel.process.door.admin_socket import Caller
+from revtunnel.process.reporting import Reporter
 from revtunnel.services.certificate_book import CertificateBook
 from revtunnel.services.ctl import attempt, parser, talk
 from revtunnel.services.issuer import Issuer
 from revtunnel.services.ledger import SqliteLedger
 from revtunnel.services.operator import Operator
-from revtunnel.services.reporting import Reporter
 from revtunnel.services.settings import AdminSettings
 from tests.support.memory import Pair, Recorder
 from tests.support.world import World

@@ -20,7 +20,7 @@ from twisted.internet import tcp, unix
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.python.failure import Failure
 
-from revtunnel.services.admin_commands import MAX_PATH, Role
+from revtunnel.process.door.admin_commands import MAX_PATH, Role
 from revtunnel.services.settings import AdminSettings
 
 __all__ = ["AdminPort", "Caller", "caller_at", "listen", "make_room", "role_of"]

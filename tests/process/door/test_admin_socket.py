@@ -13,9 +13,9 @@ from twisted.internet import reactor as installed
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol
 
-from revtunnel.services.admin import AdminService
-from revtunnel.services.admin_commands import Role
-from revtunnel.services.admin_socket import Caller, caller_at, listen, make_room, role_of
+from revtunnel.process.door.admin import AdminService
+from revtunnel.process.door.admin_commands import Role
+from revtunnel.process.door.admin_socket import Caller, caller_at, listen, make_room, role_of
 from revtunnel.services.settings import AdminSettings
 from tests.support.room import Room
 

@@ -14,8 +14,8 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import globalLogPublisher
 
 from revtunnel.ground.errors import LocalError
-from revtunnel.services.process import ExitStatus, SignalService, prepare_reactor
-from revtunnel.services.systemd import Notifier
+from revtunnel.process.process import ExitStatus, SignalService, prepare_reactor
+from revtunnel.process.systemd import Notifier
 from tests.support.epoll import own_reactor
 
 

@@ -10,7 +10,7 @@ import os
 import re
 import socket
 
-from revtunnel.services.sink import Sink
+from revtunnel.process.sink import Sink
 
 __all__ = ["SyslogSink"]
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revtunnel.services.flood import Flood
+from revtunnel.process.flood import Flood
 
 KEY = ("warn", "link-refused", "denied", "")
 OTHER = ("warn", "link-refused", "silent", "")

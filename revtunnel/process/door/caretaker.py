@@ -16,8 +16,8 @@ from revtunnel import __version__
 from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.pools import Lease
 from revtunnel.ground.facts import Fact
-from revtunnel.services.refusals import Busy, Conflict, Invalid
-from revtunnel.services.reporting import Reporter
+from revtunnel.process.door.refusals import Busy, Conflict, Invalid
+from revtunnel.process.reporting import Reporter
 
 __all__ = ["PAGE", "Caretaker", "Row"]
 

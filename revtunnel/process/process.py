@@ -33,7 +33,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from revtunnel.ground.errors import LocalError
-from revtunnel.services.systemd import Notifier
+from revtunnel.process.systemd import Notifier
 from revtunnel.sockets.reactor_turn import shorten_turns
 
 __all__ = ["ExitStatus", "SignalService", "prepare_reactor"]

@@ -15,9 +15,9 @@ from twisted.python.failure import Failure
 
 from revtunnel.ground.errors import LocalError, RemoteError
 from revtunnel.ground.reasons import Ended
-from revtunnel.services.flood import Flood
-from revtunnel.services.logs import LineObserver, format_json, format_text, level_named, record
-from revtunnel.services.sink import Sink
+from revtunnel.process.flood import Flood
+from revtunnel.process.logs import LineObserver, format_json, format_text, level_named, record
+from revtunnel.process.sink import Sink
 
 
 class Desk:

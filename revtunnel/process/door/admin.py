@@ -34,11 +34,11 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from revtunnel.ground.facts import Fact
-from revtunnel.services.admin_commands import COMMANDS, FactSeen, Role, in_json
-from revtunnel.services.admin_desk import Desk
-from revtunnel.services.admin_socket import AdminPort, Caller, caller_at, listen, role_of
-from revtunnel.services.caretaker import Caretaker
-from revtunnel.services.refusals import Conflict
+from revtunnel.process.door.admin_commands import COMMANDS, FactSeen, Role, in_json
+from revtunnel.process.door.admin_desk import Desk
+from revtunnel.process.door.admin_socket import AdminPort, Caller, caller_at, listen, role_of
+from revtunnel.process.door.caretaker import Caretaker
+from revtunnel.process.door.refusals import Conflict
 from revtunnel.services.settings import AdminSettings
 from revtunnel.streams.streams import IStream
 

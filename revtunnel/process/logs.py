@@ -30,8 +30,8 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent
 from zope.interface import implementer
 
 from revtunnel.ground.errors import RemoteError
-from revtunnel.services.flood import Flood
-from revtunnel.services.sink import Sink
+from revtunnel.process.flood import Flood
+from revtunnel.process.sink import Sink
 
 __all__ = ["LineObserver", "format_json", "format_text", "level_named", "record"]
 

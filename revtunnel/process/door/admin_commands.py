@@ -17,7 +17,7 @@ from typing import Any
 
 from twisted.protocols import amp
 
-from revtunnel.services.refusals import Busy, Conflict, Denied, Invalid, NotFound
+from revtunnel.process.door.refusals import Busy, Conflict, Denied, Invalid, NotFound
 
 __all__ = [
     "COMMANDS",

@@ -20,8 +20,8 @@ from twisted.internet.protocol import ClientCreator, connectionDone
 from twisted.protocols import amp
 from twisted.python.failure import Failure
 
-from revtunnel.services.admin_commands import MAX_PATH, AdminCommand, FactSeen, Watch
-from revtunnel.services.refusals import Busy, Denied, Invalid
+from revtunnel.process.door.admin_commands import MAX_PATH, AdminCommand, FactSeen, Watch
+from revtunnel.process.door.refusals import Busy, Denied, Invalid
 
 __all__ = ["AdminClient", "NoServer", "connect"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from twisted.internet.testing import MemoryReactorClock
 
-from revtunnel.services.systemd import Notifier, NotifyService
+from revtunnel.process.systemd import Notifier, NotifyService
 
 
 class Manager:

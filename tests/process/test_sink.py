@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from revtunnel.services.sink import Sink, write_when_ready
+from revtunnel.process.sink import Sink, write_when_ready
 
 LINE = b"x" * 99 + b"\n"
 STEP = 4096

@@ -14,10 +14,10 @@ from twisted.logger import Logger
 from twisted.protocols import amp
 from twisted.python.failure import Failure
 
-from revtunnel.services.admin_commands import ERRORS, AdminCommand, Role, in_json, paged
-from revtunnel.services.admin_socket import Caller
-from revtunnel.services.caretaker import PAGE
-from revtunnel.services.refusals import Denied, Invalid
+from revtunnel.process.door.admin_commands import ERRORS, AdminCommand, Role, in_json, paged
+from revtunnel.process.door.admin_socket import Caller
+from revtunnel.process.door.caretaker import PAGE
+from revtunnel.process.door.refusals import Denied, Invalid
 
 __all__ = ["Desk"]
 

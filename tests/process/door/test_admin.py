@@ -18,8 +18,8 @@ from revtunnel import __version__
 from revtunnel.fleet.pools import Pool
 from revtunnel.ground.facts import PeerGlitch
 from revtunnel.ground.targets import parse_offer
-from revtunnel.services.admin import BOX, CONNECTIONS, UNSENT
-from revtunnel.services.admin_commands import (
+from revtunnel.process.door.admin import BOX, CONNECTIONS, UNSENT
+from revtunnel.process.door.admin_commands import (
     COMMANDS,
     ERRORS,
     MAX_VALUE,
@@ -43,7 +43,7 @@ from revtunnel.services.admin_commands import (
     in_json,
     paged,
 )
-from revtunnel.services.refusals import Busy, Conflict, Denied, Invalid, NotFound
+from revtunnel.process.door.refusals import Busy, Conflict, Denied, Invalid, NotFound
 from tests.support.room import STRANGER, Room, box
 
 
@@ -545,7 +545,7 @@ def test_facts_too_long_for_the_wire_are_cut() -> None:
 
 def test_the_page_about_the_door_says_what_the_commands_are() -> None:
     """docs/admin.rst has every command with its arguments, answer and role, as they are."""
-    text = (Path(__file__).parents[2] / "docs" / "admin.rst").read_text()
+    text = (Path(__file__).parents[3] / "docs" / "admin.rst").read_text()
     told = dict(re.findall(r"^``([A-Z][a-z]\w+)``(.*)$", text, re.MULTILINE))
 
     def shown(fields: list[tuple[bytes, amp.Argument]]) -> str:

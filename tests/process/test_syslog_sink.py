@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from revtunnel.services.logs import LineObserver
-from revtunnel.services.syslog_sink import SyslogSink
+from revtunnel.process.logs import LineObserver
+from revtunnel.process.syslog_sink import SyslogSink
 
 
 def a_logger(place: Path) -> socket.socket:
