@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass, fields
 
 from revtunnel.ground.policy import EnrolmentLimits
-from revtunnel.services.inifile import Table
+from revtunnel.settings.inifile import Table
 
 __all__ = ["AuthoritySettings", "authority_settings"]
 

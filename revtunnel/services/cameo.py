@@ -20,7 +20,7 @@ from revtunnel.services.cameo_options import CameoOptions as Options
 from revtunnel.services.cameo_settings import CameoSettings, cameo_changes
 from revtunnel.services.cameo_site import CameoSite
 from revtunnel.services.daemon import DoorDaemon
-from revtunnel.services.inifile import SettingsError
+from revtunnel.settings.inifile import SettingsError
 
 __all__ = ["Cameo", "Options", "makeService"]
 

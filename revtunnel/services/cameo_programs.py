@@ -77,8 +77,8 @@ def _run(name: str, sockets: list[socket.socket]) -> NoReturn:
     from revtunnel.process.reporting import Reporter
     from revtunnel.services.cameo_settings import load_cameo
     from revtunnel.services.cameo_site import CameoSite
-    from revtunnel.services.inifile import SettingsError
     from revtunnel.services.lifeline import run_until_end
+    from revtunnel.settings.inifile import SettingsError
 
     prepare_reactor(reactor)
     reporter = Reporter()

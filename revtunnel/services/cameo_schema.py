@@ -3,8 +3,8 @@
 from functools import partial
 
 from revtunnel.ground.policy import KIB, MIB, CameoLimits
-from revtunnel.services.schema_keys import LOG, Key, Section, limit_key
-from revtunnel.services.values import (
+from revtunnel.settings.schema_keys import LOG, Key, Section, limit_key
+from revtunnel.settings.values import (
     GIB,
     Kind,
     count,

@@ -10,8 +10,8 @@ from typing import Any
 from revtunnel.core.cameo_admission import Door
 from revtunnel.core.cameo_requests import READ_ONLY
 from revtunnel.ground.policy import CameoLimits
-from revtunnel.services.inifile import SECTION_OF, Name, SettingsError, Surroundings, Table, read_files
-from revtunnel.services.sections import (
+from revtunnel.settings.inifile import SECTION_OF, Name, SettingsError, Surroundings, Table, read_files
+from revtunnel.settings.sections import (
     AdminSettings,
     admin_settings,
     check_people,

@@ -24,8 +24,8 @@ from revtunnel.services.cccp_options import CccpOptions as Options
 from revtunnel.services.cccp_settings import cccp_changes
 from revtunnel.services.cccp_site import CccpSite
 from revtunnel.services.daemon import DoorDaemon
-from revtunnel.services.inifile import SettingsError
 from revtunnel.services.ledger import SqliteLedger, open_ledger
+from revtunnel.settings.inifile import SettingsError
 from revtunnel.sockets.lean_reactor import LeanReactor
 
 __all__ = ["Cccp", "Options", "makeService"]

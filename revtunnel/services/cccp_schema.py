@@ -6,8 +6,8 @@ from functools import partial
 from revtunnel.core.sessions import MAX_TIMEOUT
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.policy import CccpLimits
-from revtunnel.services.schema_keys import LOG, Key, Section, limit_key
-from revtunnel.services.values import (
+from revtunnel.settings.schema_keys import LOG, Key, Section, limit_key
+from revtunnel.settings.values import (
     Kind,
     count,
     many,

@@ -15,8 +15,10 @@ from revtunnel.fleet.pools import Pool
 from revtunnel.ground.policy import CccpLimits
 from revtunnel.net.registered_devices import Project
 from revtunnel.services.http_door import DoorRules
-from revtunnel.services.inifile import SECTION_OF, Name, SettingsError, Surroundings, Table, read_files
-from revtunnel.services.sections import (
+from revtunnel.services.tls_settings import ListenerTls, check_listener_tls, is_loopback
+from revtunnel.services.wake import WakeRules
+from revtunnel.settings.inifile import SECTION_OF, Name, SettingsError, Surroundings, Table, read_files
+from revtunnel.settings.sections import (
     AdminSettings,
     admin_settings,
     check_people,
@@ -25,8 +27,6 @@ from revtunnel.services.sections import (
     part_of,
     socket_beside,
 )
-from revtunnel.services.tls_settings import ListenerTls, check_listener_tls, is_loopback
-from revtunnel.services.wake import WakeRules
 from revtunnel.sockets.tls.credentials import private_file_fault
 
 __all__ = [

@@ -32,8 +32,8 @@ import revtunnel
 from revtunnel.process.door.refusals import Busy, Conflict, Denied, Invalid, NotFound, OperatorError
 from revtunnel.services.ctl_authority import add_commands, run
 from revtunnel.services.ctl_files import Wrong, check_config, find_socket
-from revtunnel.services.inifile import SettingsError, Surroundings
 from revtunnel.services.tables import clean
+from revtunnel.settings.inifile import SettingsError, Surroundings
 
 __all__ = ["attempt", "main", "parser", "talk"]
 

@@ -16,8 +16,8 @@ from revtunnel.services.authority_files import AuthorityDirectory
 from revtunnel.services.authority_settings import AuthoritySettings, authority_settings
 from revtunnel.services.ctl_files import Wrong
 from revtunnel.services.ctl_output import remark, say
-from revtunnel.services.inifile import SettingsError, Surroundings, read_files
 from revtunnel.services.tables import clean, table
+from revtunnel.settings.inifile import SettingsError, Surroundings, read_files
 
 __all__ = ["add_commands", "run"]
 

@@ -9,7 +9,7 @@ import tempfile
 from contextlib import suppress
 from dataclasses import replace
 
-from revtunnel.services.inifile import SettingsError, Surroundings, read_files
+from revtunnel.settings.inifile import SettingsError, Surroundings, read_files
 
 __all__ = ["KeyFile", "Wrong", "check_config", "find_socket"]
 

@@ -17,7 +17,7 @@ from revtunnel.process.door.caretaker import Caretaker, Row
 from revtunnel.process.process import ExitStatus, SignalService
 from revtunnel.process.reporting import Reporter
 from revtunnel.process.systemd import Notifier, NotifyService
-from revtunnel.services.sections import AdminSettings
+from revtunnel.settings.sections import AdminSettings
 
 __all__ = ["DoorDaemon"]
 

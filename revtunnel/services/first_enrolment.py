@@ -29,8 +29,8 @@ from revtunnel.process.systemd import Notifier, NotifyService
 from revtunnel.services.agent_files import AgentFiles
 from revtunnel.services.authority import fingerprint_of
 from revtunnel.services.certificate_keeper import get_certificate, words_of
-from revtunnel.services.inifile import SettingsError
 from revtunnel.services.options import AgentOptions
+from revtunnel.settings.inifile import SettingsError
 from revtunnel.sockets.addresses import place
 from revtunnel.sockets.tls.credentials import CertificateFiles, Side
 from revtunnel.sockets.tls.identity import Identity, TlsRules

@@ -13,7 +13,7 @@ from typing import Protocol as Typing
 
 from revtunnel.ground.origin import Origin
 from revtunnel.ground.targets import Offer, Target
-from revtunnel.services.inifile import Table
+from revtunnel.settings.inifile import Table
 from revtunnel.sockets.tls.credentials import private_file_fault
 from revtunnel.sockets.ways.http_connect import Credentials
 from revtunnel.sockets.ways.proxy_choice import (

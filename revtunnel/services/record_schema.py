@@ -10,8 +10,8 @@ from typing import Any
 from revtunnel.fleet.records import parse_pattern
 from revtunnel.ground.networks import network_of
 from revtunnel.ground.policy import PenaltyLimits
-from revtunnel.services.schema_keys import Key, Section, limit_key
-from revtunnel.services.values import Kind, count, many, read_range, seconds
+from revtunnel.settings.schema_keys import Key, Section, limit_key
+from revtunnel.settings.values import Kind, count, many, read_range, seconds
 
 __all__ = ["CLIENTS", "RECORD_SECTIONS"]
 

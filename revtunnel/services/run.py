@@ -148,7 +148,7 @@ def ending(name: str) -> "Iterator[None]":
     """Turn what the operator can mend into lines on standard error and an exit status."""
     from twisted.internet.error import CannotListenError
 
-    from revtunnel.services.inifile import SettingsError
+    from revtunnel.settings.inifile import SettingsError
 
     try:
         yield

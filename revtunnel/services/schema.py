@@ -31,8 +31,8 @@ from revtunnel.ground.targets import parse_offer
 from revtunnel.services.cameo_schema import CAMEO_SECTIONS
 from revtunnel.services.cccp_schema import CCCP_SECTIONS
 from revtunnel.services.record_schema import CLIENTS, RECORD_SECTIONS
-from revtunnel.services.schema_keys import LOG, Key, Section, limit_key
-from revtunnel.services.values import (
+from revtunnel.settings.schema_keys import LOG, Key, Section, limit_key
+from revtunnel.settings.values import (
     GIB,
     Kind,
     count,

@@ -26,27 +26,9 @@ from revtunnel.ground.serials import parse_serial
 from revtunnel.services.agent_files import with_kept_files
 from revtunnel.services.authority_settings import authority_settings
 from revtunnel.services.cccp_settings import cccp_flat, cccp_part
-from revtunnel.services.inifile import (
-    DEFAULT_PATH,
-    LABEL,
-    MissingSettings,
-    Name,
-    SettingsError,
-    Surroundings,
-    Table,
-    read_files,
-)
 from revtunnel.services.proxy_settings import agent_proxy, check_headers
 from revtunnel.services.record_settings import DeviceSettings, check_clients, device_settings
 from revtunnel.services.schema import SECTIONS
-from revtunnel.services.sections import (
-    AdminSettings,
-    admin_settings,
-    check_people,
-    differences,
-    named_sections,
-    part_of,
-)
 from revtunnel.services.server_checks import check_listeners, check_ports, twice
 from revtunnel.services.settings_parts import (
     AgentSettings,
@@ -58,6 +40,24 @@ from revtunnel.services.settings_parts import (
 from revtunnel.services.tls_settings import (
     AgentTls,
     check_agent_tls,
+)
+from revtunnel.settings.inifile import (
+    DEFAULT_PATH,
+    LABEL,
+    MissingSettings,
+    Name,
+    SettingsError,
+    Surroundings,
+    Table,
+    read_files,
+)
+from revtunnel.settings.sections import (
+    AdminSettings,
+    admin_settings,
+    check_people,
+    differences,
+    named_sections,
+    part_of,
 )
 from revtunnel.sockets.tls.credentials import private_file_fault
 

@@ -12,7 +12,7 @@ Source: faults.md "Bind defaults", "TLS"; ours.
 import ipaddress
 from dataclasses import dataclass
 
-from revtunnel.services.inifile import Table
+from revtunnel.settings.inifile import Table
 from revtunnel.sockets.tls.credentials import CertificateFiles, FaultyFiles, Side
 from revtunnel.sockets.tls.identity import Identity, TlsRules
 

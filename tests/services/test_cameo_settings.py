@@ -10,7 +10,7 @@ from revtunnel.core.cameo_requests import READ_ONLY
 from revtunnel.ground.policy import CameoLimits
 from revtunnel.services.cameo_options import CameoOptions
 from revtunnel.services.cameo_settings import CameoSettings, cameo_changes, load_cameo
-from revtunnel.services.inifile import SettingsError, Surroundings
+from revtunnel.settings.inifile import SettingsError, Surroundings
 
 HERE = Surroundings({}, True, "/root", "gate", "/nowhere/revtunnel.ini")
 SHIPPED = Path(__file__).parents[2] / "etc" / "revtunnel.ini"

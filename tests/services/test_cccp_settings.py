@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from revtunnel.services.cccp_settings import CccpSettings, cccp_changes, load_cccp
-from revtunnel.services.inifile import SettingsError, Surroundings
 from revtunnel.services.settings import load_server
+from revtunnel.settings.inifile import SettingsError, Surroundings
 
 HERE = Surroundings({}, False, "/home/u", "host", "/nonexistent/revtunnel.ini")
 

@@ -18,7 +18,7 @@ from revtunnel.services.authority import make_request, new_key
 from revtunnel.services.authority_files import AuthorityDirectory
 from revtunnel.services.ctl import main
 from revtunnel.services.ctl_authority import settings_of
-from revtunnel.services.inifile import SettingsError, Surroundings
+from revtunnel.settings.inifile import SettingsError, Surroundings
 from revtunnel.sockets.tls.credentials import CertificateFiles, Side, device_serial, read_credentials
 from tests.support.room import Room
 

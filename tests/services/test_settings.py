@@ -36,7 +36,7 @@ from revtunnel.services.settings import (
     load_agent,
     load_server,
 )
-from revtunnel.services.values import PortMapping
+from revtunnel.settings.values import PortMapping
 from revtunnel.sockets.ways.proxy_choice import DIRECT
 
 SHIPPED = Path(__file__).parents[2] / "etc/revtunnel.ini"

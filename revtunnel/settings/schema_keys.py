@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from revtunnel.services.values import Kind, word
+from revtunnel.settings.values import Kind, word
 
 __all__ = ["LOG", "Key", "Section", "limit_key"]
 

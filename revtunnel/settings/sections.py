@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from revtunnel.services.inifile import SECTION_OF, Name, Surroundings, Table
 from revtunnel.services.schema import SECTIONS, find
+from revtunnel.settings.inifile import SECTION_OF, Name, Surroundings, Table
 
 __all__ = [
     "AdminSettings",
