@@ -30,7 +30,6 @@ from typing import Any
 
 from cryptography import x509
 
-from revtunnel.services.atomic_file import make_directory, write_whole
 from revtunnel.services.authority import (
     Authority,
     Unfit,
@@ -45,6 +44,7 @@ from revtunnel.services.authority import (
     read_names,
 )
 from revtunnel.services.certificate_book import AUTHORITY, KEPT, SERVER, CertificateRow
+from revtunnel.state.atomic_file import make_directory, write_whole
 
 __all__ = ["AuthorityDirectory", "row_of"]
 

@@ -24,9 +24,9 @@ from revtunnel.services.cccp_options import CccpOptions as Options
 from revtunnel.services.cccp_settings import cccp_changes
 from revtunnel.services.cccp_site import CccpSite
 from revtunnel.services.daemon import DoorDaemon
-from revtunnel.services.ledger import SqliteLedger, open_ledger
 from revtunnel.settings.inifile import SettingsError
 from revtunnel.sockets.lean_reactor import LeanReactor
+from revtunnel.state.ledger import SqliteLedger, open_ledger
 
 __all__ = ["Cccp", "Options", "makeService"]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from revtunnel.core.sessions import Options
 from revtunnel.ground.networks import network_of
 from revtunnel.net.proxies import Proxy
-from revtunnel.services.ledger import SqliteLedger
+from revtunnel.state.ledger import SqliteLedger
 
 __all__ = ["Kept", "SessionBook"]
 

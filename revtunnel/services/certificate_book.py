@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from revtunnel.core.enrolment import TokenRow
-from revtunnel.services.ledger import SqliteLedger
+from revtunnel.state.ledger import SqliteLedger
 
 __all__ = ["AUTHORITY", "DEVICE", "KEPT", "SERVER", "CertificateBook", "CertificateRow"]
 

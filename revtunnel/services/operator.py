@@ -26,7 +26,7 @@ from revtunnel.process.door.caretaker import PAGE, Caretaker, Row
 from revtunnel.process.door.refusals import Conflict, Invalid, NotFound
 from revtunnel.process.reporting import Reporter
 from revtunnel.services.issuer import Issuer, written
-from revtunnel.services.ledger import SqliteLedger
+from revtunnel.state.ledger import SqliteLedger
 from revtunnel.streams.running import Running
 
 __all__ = ["PAGE", "Operator", "Row"]

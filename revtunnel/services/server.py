@@ -37,7 +37,6 @@ from revtunnel.services.certificate_book import CertificateBook
 from revtunnel.services.daemon import DoorDaemon
 from revtunnel.services.identities import Identities, merged
 from revtunnel.services.issuer import Issuer
-from revtunnel.services.ledger import FILE_NAME, open_ledger
 from revtunnel.services.operator import Operator, Row
 from revtunnel.services.options import ServerOptions as Options
 from revtunnel.services.proxy_settings import Senders
@@ -48,6 +47,7 @@ from revtunnel.sockets.lean_reactor import LeanReactor
 from revtunnel.sockets.tls.identity import Identity
 from revtunnel.sockets.ways.headed import HeaderDesk, Refused
 from revtunnel.sockets.ways.senders import HeaderRules, header_rules
+from revtunnel.state.ledger import FILE_NAME, open_ledger
 from revtunnel.streams.commands import Feature
 
 __all__ = ["Options", "Server", "makeService"]

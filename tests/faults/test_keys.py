@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from revtunnel.link.keys import new_key, parse_key, verifier_of
-from revtunnel.services.ledger import FILE_NAME, SqliteLedger
+from revtunnel.state.ledger import FILE_NAME, SqliteLedger
 from tests.support.daemons import Agent, Lab, Server
 from tests.support.services import Echo
 from tests.support.traffic import connect, read_exactly

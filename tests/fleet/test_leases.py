@@ -11,7 +11,7 @@ from revtunnel.fleet.lease_rows import Row
 from revtunnel.fleet.leases import LeaseError, Leases, NoFreePort, NotReserved, PortTaken, Rules
 from revtunnel.fleet.pools import Lease, Pool, State, Use
 from revtunnel.ground.errors import LocalError
-from revtunnel.services.ledger import SqliteLedger
+from revtunnel.state.ledger import SqliteLedger
 
 DAY = 86400.0
 POOL = Pool("default", ((20000, 20003),))

@@ -10,7 +10,7 @@ from revtunnel.core.enrolment import Enrolment
 from revtunnel.ground.policy import EnrolmentLimits
 from revtunnel.link.handshake import Denied
 from revtunnel.services.certificate_book import DEVICE, SERVER, CertificateBook, CertificateRow
-from revtunnel.services.ledger import FILE_NAME, SqliteLedger
+from revtunnel.state.ledger import FILE_NAME, SqliteLedger
 
 NOON = 1_800_000_000.0
 DAY = 86400.0

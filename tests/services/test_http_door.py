@@ -19,10 +19,10 @@ from revtunnel.net.proxy_ports import ProxyPorts
 from revtunnel.net.registered_devices import Project
 from revtunnel.services.cccp_store import SessionBook
 from revtunnel.services.http_door import DoorRules, HttpDoor
-from revtunnel.services.ledger import SqliteLedger
 from revtunnel.services.openapi import describe_api
 from revtunnel.services.proxy_operator import ProxyOperator
 from revtunnel.services.wake import WakeDriver, WakeRules
+from revtunnel.state.ledger import SqliteLedger
 from tests.support.reactor import MemoryReactor
 
 HERE = IPv4Address("TCP", "127.0.0.1", 2080)

@@ -16,9 +16,9 @@ from revtunnel.services.authority import Unfit, fingerprint_of, make_request, ne
 from revtunnel.services.authority_files import AuthorityDirectory
 from revtunnel.services.certificate_book import AUTHORITY, DEVICE, CertificateBook
 from revtunnel.services.issuer import Issuer
-from revtunnel.services.ledger import FILE_NAME, SqliteLedger
 from revtunnel.sockets.tls.credentials import device_serial
 from revtunnel.sockets.tls.enroll import decode_certificate, encode_enroll
+from revtunnel.state.ledger import FILE_NAME, SqliteLedger
 
 NOON = 1_800_000_000.0
 HOST = "192.0.2.7"

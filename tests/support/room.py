@@ -28,9 +28,9 @@ from revtunnel.process.reporting import Reporter
 from revtunnel.services.certificate_book import CertificateBook
 from revtunnel.services.ctl import attempt, parser, talk
 from revtunnel.services.issuer import Issuer
-from revtunnel.services.ledger import SqliteLedger
 from revtunnel.services.operator import Operator
 from revtunnel.services.settings import AdminSettings
+from revtunnel.state.ledger import SqliteLedger
 from tests.support.memory import Pair, Recorder
 from tests.support.world import World
 

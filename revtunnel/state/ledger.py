@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from revtunnel.fleet.lease_rows import Row
 from revtunnel.fleet.pools import MAX_PORT, State
 from revtunnel.ground.errors import LocalError
-from revtunnel.services.state_file import BUSY, LedgerError, StateFile
+from revtunnel.state.state_file import BUSY, LedgerError, StateFile
 
 __all__ = ["FILE_NAME", "KEY_SIZE", "DeviceKey", "LedgerError", "SqliteLedger", "open_ledger"]
 

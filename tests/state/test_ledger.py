@@ -17,8 +17,8 @@ from revtunnel.fleet.lease_rows import Row
 from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.pools import Pool, State
 from revtunnel.ground.errors import LocalError
-from revtunnel.services.ledger import FILE_NAME, DeviceKey, LedgerError, SqliteLedger
-from revtunnel.services.state_file import SCHEMA
+from revtunnel.state.ledger import FILE_NAME, DeviceKey, LedgerError, SqliteLedger
+from revtunnel.state.state_file import SCHEMA
 
 ROW = Row(20000, "default", "plc-7", "http", State.RESERVED, False, None)
 ONE, TWO = b"1" * 32, b"2" * 32
@@ -384,7 +384,7 @@ WRITER = """
 import sys, time
 from revtunnel.fleet.lease_rows import Row
 from revtunnel.fleet.pools import State
-from revtunnel.services.ledger import SqliteLedger
+from revtunnel.state.ledger import SqliteLedger
 ledger = SqliteLedger(sys.argv[1], time.time)
 for number in range(1_000_000):
     port, gone = 20000 + number % 1000, 20000 + (number + 500) % 1000
