@@ -88,7 +88,7 @@ class DataLimits:
 
 @dataclass(frozen=True, slots=True)
 class EnrolmentLimits:
-    """What a server spends on devices that ask for a certificate (core/enrolment.py)."""
+    """What a server spends on devices that ask for a certificate (trust/enrolment.py)."""
 
     token_life: float = 3600.0  # seconds a token is good
     tokens: int = 1000  # tokens that wait to be used

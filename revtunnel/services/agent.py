@@ -28,13 +28,9 @@ from revtunnel.net.emo_modern import modern_offer
 from revtunnel.process.process import ExitStatus, SignalService
 from revtunnel.process.reporting import Reporter
 from revtunnel.process.systemd import Notifier, NotifyService
-from revtunnel.services.agent_files import AgentFiles
-from revtunnel.services.certificate_keeper import CertificateKeeper
-from revtunnel.services.first_enrolment import FirstEnrolment
 from revtunnel.services.options import AgentOptions as Options
 from revtunnel.services.proxy_settings import headers_of
 from revtunnel.services.settings import AgentSettings, SettingsError, changes
-from revtunnel.services.tls_settings import AgentTls, agent_rules, speaks_tls
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.lean_reactor import LeanReactor
@@ -43,6 +39,10 @@ from revtunnel.sockets.tls.identity import Identity
 from revtunnel.streams.commands import Feature
 from revtunnel.streams.dialler import Dialler
 from revtunnel.streams.window import CreditPool
+from revtunnel.trust.agent_files import AgentFiles
+from revtunnel.trust.certificate_keeper import CertificateKeeper
+from revtunnel.trust.first_enrolment import FirstEnrolment
+from revtunnel.trust.tls_settings import AgentTls, agent_rules, speaks_tls
 
 __all__ = ["Agent", "Options", "makeService"]
 

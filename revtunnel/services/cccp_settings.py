@@ -15,7 +15,6 @@ from revtunnel.fleet.pools import Pool
 from revtunnel.ground.policy import CccpLimits
 from revtunnel.net.registered_devices import Project
 from revtunnel.services.http_door import DoorRules
-from revtunnel.services.tls_settings import ListenerTls, check_listener_tls, is_loopback
 from revtunnel.services.wake import WakeRules
 from revtunnel.settings.inifile import SECTION_OF, Name, SettingsError, Surroundings, Table, read_files
 from revtunnel.settings.sections import (
@@ -28,6 +27,7 @@ from revtunnel.settings.sections import (
     socket_beside,
 )
 from revtunnel.sockets.tls.credentials import private_file_fault
+from revtunnel.trust.tls_settings import ListenerTls, check_listener_tls, is_loopback
 
 __all__ = [
     "CccpPart",

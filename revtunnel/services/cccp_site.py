@@ -20,12 +20,12 @@ from revtunnel.services.cccp_settings import CccpPart
 from revtunnel.services.cccp_store import Kept, SessionBook
 from revtunnel.services.http_door import HttpDoor
 from revtunnel.services.proxy_operator import ProxyOperator
-from revtunnel.services.tls_settings import listener_rules
 from revtunnel.services.wake import WakeDriver
 from revtunnel.settings.inifile import SettingsError
 from revtunnel.sockets.tls.credentials import FaultyFiles
 from revtunnel.sockets.tls.identity import Identity
 from revtunnel.state.ledger import SqliteLedger
+from revtunnel.trust.tls_settings import listener_rules
 
 __all__ = ["CccpSite"]
 

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from revtunnel.services.authority import Unfit, fingerprint_of
-from revtunnel.services.authority_files import AuthorityDirectory
-from revtunnel.services.authority_settings import AuthoritySettings, authority_settings
 from revtunnel.services.ctl_files import Wrong
 from revtunnel.services.ctl_output import remark, say
 from revtunnel.services.tables import clean, table
 from revtunnel.settings.inifile import SettingsError, Surroundings, read_files
+from revtunnel.trust.authority import Unfit, fingerprint_of
+from revtunnel.trust.authority_files import AuthorityDirectory
+from revtunnel.trust.authority_settings import AuthoritySettings, authority_settings
 
 __all__ = ["add_commands", "run"]
 

@@ -81,8 +81,8 @@ async def _token(client: AdminClient, options: Namespace) -> int:
 async def _certificate(client: AdminClient, options: Namespace) -> int:
     from cryptography.hazmat.primitives.serialization import Encoding
 
-    from revtunnel.services.authority import key_pem, load_certificate, make_request, new_key, pem
     from revtunnel.state.atomic_file import make_directory, write_whole
+    from revtunnel.trust.authority import key_pem, load_certificate, make_request, new_key, pem
 
     serial, directory = options.serial, options.out
     names = {kind: os.path.join(directory or "", f"{serial}.{kind}") for kind in ("pem", "key")}

@@ -25,9 +25,9 @@ from revtunnel.net.switchboard import Switchboard
 from revtunnel.process.door.caretaker import PAGE, Caretaker, Row
 from revtunnel.process.door.refusals import Conflict, Invalid, NotFound
 from revtunnel.process.reporting import Reporter
-from revtunnel.services.issuer import Issuer, written
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.streams.running import Running
+from revtunnel.trust.issuer import Issuer, written
 
 __all__ = ["PAGE", "Operator", "Row"]
 

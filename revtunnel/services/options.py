@@ -16,9 +16,7 @@ from typing import Any, NoReturn
 from twisted.python import usage
 
 import revtunnel
-from revtunnel.core.enrolment import Token, parse_token
 from revtunnel.ground.targets import parse_offer
-from revtunnel.services.agent_files import AgentFiles
 from revtunnel.services.schema import find
 from revtunnel.services.settings import (
     DEFAULT_PATH,
@@ -31,7 +29,9 @@ from revtunnel.services.settings import (
     load_agent,
     load_server,
 )
-from revtunnel.services.tls_settings import agent_rules, listener_rules, speaks_tls, tls_lines
+from revtunnel.trust.agent_files import AgentFiles
+from revtunnel.trust.enrolment import Token, parse_token
+from revtunnel.trust.tls_settings import agent_rules, listener_rules, speaks_tls, tls_lines
 
 __all__ = ["AgentOptions", "DaemonOptions", "ServerOptions", "describe", "written"]
 

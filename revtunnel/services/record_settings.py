@@ -13,8 +13,8 @@ from typing import Protocol as Typing
 
 from revtunnel.fleet.records import DEFAULT, Pattern, Record, Records
 from revtunnel.ground.networks import Network
-from revtunnel.services.tls_settings import is_loopback
 from revtunnel.settings.inifile import SECTION_OF, Table
+from revtunnel.trust.tls_settings import is_loopback
 
 __all__ = ["DeviceSettings", "PoolClients", "check_clients", "device_settings", "records_of"]
 

@@ -31,24 +31,24 @@ from revtunnel.net.linked_devices import LinkedDevices
 from revtunnel.net.switchboard import Switchboard
 from revtunnel.process.process import ExitStatus
 from revtunnel.process.systemd import Notifier
-from revtunnel.services.authority import Unfit
 from revtunnel.services.cccp_site import CccpSite
-from revtunnel.services.certificate_book import CertificateBook
 from revtunnel.services.daemon import DoorDaemon
-from revtunnel.services.identities import Identities, merged
-from revtunnel.services.issuer import Issuer
 from revtunnel.services.operator import Operator, Row
 from revtunnel.services.options import ServerOptions as Options
 from revtunnel.services.proxy_settings import Senders
 from revtunnel.services.record_settings import records_of
 from revtunnel.services.settings import ListenerSettings, ServerSettings, SettingsError, changes
-from revtunnel.services.tls_settings import is_loopback
 from revtunnel.sockets.lean_reactor import LeanReactor
 from revtunnel.sockets.tls.identity import Identity
 from revtunnel.sockets.ways.headed import HeaderDesk, Refused
 from revtunnel.sockets.ways.senders import HeaderRules, header_rules
 from revtunnel.state.ledger import FILE_NAME, open_ledger
 from revtunnel.streams.commands import Feature
+from revtunnel.trust.authority import Unfit
+from revtunnel.trust.certificate_book import CertificateBook
+from revtunnel.trust.identities import Identities, merged
+from revtunnel.trust.issuer import Issuer
+from revtunnel.trust.tls_settings import is_loopback
 
 __all__ = ["Options", "Server", "makeService"]
 

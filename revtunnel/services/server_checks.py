@@ -11,13 +11,13 @@ from itertools import pairwise
 from revtunnel.services.proxy_settings import check_senders
 from revtunnel.services.schema import find
 from revtunnel.services.settings_parts import ListenerSettings, ServerSettings
-from revtunnel.services.tls_settings import (
-    check_listener_tls,
-    is_loopback,
-)
 from revtunnel.settings.inifile import (
     Name,
     Table,
+)
+from revtunnel.trust.tls_settings import (
+    check_listener_tls,
+    is_loopback,
 )
 
 __all__ = ["check_listeners", "check_ports", "twice"]

@@ -23,8 +23,6 @@ from revtunnel.ground.policy import (
     ServerLimits,
 )
 from revtunnel.ground.serials import parse_serial
-from revtunnel.services.agent_files import with_kept_files
-from revtunnel.services.authority_settings import authority_settings
 from revtunnel.services.cccp_settings import cccp_flat, cccp_part
 from revtunnel.services.proxy_settings import agent_proxy, check_headers
 from revtunnel.services.record_settings import DeviceSettings, check_clients, device_settings
@@ -36,10 +34,6 @@ from revtunnel.services.settings_parts import (
     PoolSettings,
     Reservation,
     ServerSettings,
-)
-from revtunnel.services.tls_settings import (
-    AgentTls,
-    check_agent_tls,
 )
 from revtunnel.settings.inifile import (
     DEFAULT_PATH,
@@ -60,6 +54,12 @@ from revtunnel.settings.sections import (
     part_of,
 )
 from revtunnel.sockets.tls.credentials import private_file_fault
+from revtunnel.trust.agent_files import with_kept_files
+from revtunnel.trust.authority_settings import authority_settings
+from revtunnel.trust.tls_settings import (
+    AgentTls,
+    check_agent_tls,
+)
 
 __all__ = [
     "DEFAULT_PATH",

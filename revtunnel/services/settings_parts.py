@@ -17,19 +17,19 @@ from revtunnel.ground.policy import (
     ServerLimits,
 )
 from revtunnel.ground.targets import Offer
-from revtunnel.services.authority_settings import AuthoritySettings
 from revtunnel.services.cccp_settings import CccpPart
 from revtunnel.services.record_settings import DeviceSettings
-from revtunnel.services.tls_settings import (
-    AgentTls,
-    ListenerTls,
-)
 from revtunnel.settings.sections import (
     AdminSettings,
 )
 from revtunnel.settings.values import PortMapping
 from revtunnel.sockets.ways.proxy_choice import ProxyChoice
 from revtunnel.sockets.ways.senders import Network
+from revtunnel.trust.authority_settings import AuthoritySettings
+from revtunnel.trust.tls_settings import (
+    AgentTls,
+    ListenerTls,
+)
 
 __all__ = ["AgentSettings", "ListenerSettings", "PoolSettings", "Reservation", "ServerSettings"]
 

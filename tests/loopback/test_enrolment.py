@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from revtunnel.core.enrolment import Token, parse_token, write_token
-from revtunnel.services.agent_files import AgentFiles
-from revtunnel.services.authority import fingerprint_of, issue_device, new_key
-from revtunnel.services.authority_files import AuthorityDirectory
+from revtunnel.trust.agent_files import AgentFiles
+from revtunnel.trust.authority import fingerprint_of, issue_device, new_key
+from revtunnel.trust.authority_files import AuthorityDirectory
+from revtunnel.trust.enrolment import Token, parse_token, write_token
 from tests.support.daemons import Agent, Lab, Server
 from tests.support.services import Echo
 from tests.support.traffic import connect, read_exactly

@@ -6,10 +6,10 @@ import pytest
 from twisted.python import usage
 
 import revtunnel
-from revtunnel.core.enrolment import Token, write_token
 from revtunnel.ground.targets import Offer, Target
 from revtunnel.services.options import AgentOptions, ServerOptions
 from revtunnel.services.settings import SettingsError, Surroundings
+from revtunnel.trust.enrolment import Token, write_token
 from tests.support.throwaway_tls import Issuer
 
 HERE = Surroundings({}, root=True, home="/home/op", host_name="gate", default_path="/nowhere/revtunnel.ini")

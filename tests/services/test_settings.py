@@ -21,7 +21,6 @@ from revtunnel.ground.policy import (
     ServerLimits,
 )
 from revtunnel.ground.targets import Offer, Target
-from revtunnel.services.authority_settings import AuthoritySettings
 from revtunnel.services.settings import (
     AdminSettings,
     AgentSettings,
@@ -38,6 +37,7 @@ from revtunnel.services.settings import (
 )
 from revtunnel.settings.values import PortMapping
 from revtunnel.sockets.ways.proxy_choice import DIRECT
+from revtunnel.trust.authority_settings import AuthoritySettings
 
 SHIPPED = Path(__file__).parents[2] / "etc/revtunnel.ini"
 AGENT = "[agent]\nservers = gate:2065\nserial = plc-7\nlocal = 10.41.51.152:23\n"

@@ -25,12 +25,12 @@ from revtunnel.process.door.admin_client import AdminClient
 from revtunnel.process.door.admin_commands import AdminCommand
 from revtunnel.process.door.admin_socket import Caller
 from revtunnel.process.reporting import Reporter
-from revtunnel.services.certificate_book import CertificateBook
 from revtunnel.services.ctl import attempt, parser, talk
-from revtunnel.services.issuer import Issuer
 from revtunnel.services.operator import Operator
 from revtunnel.services.settings import AdminSettings
 from revtunnel.state.ledger import SqliteLedger
+from revtunnel.trust.certificate_book import CertificateBook
+from revtunnel.trust.issuer import Issuer
 from tests.support.memory import Pair, Recorder
 from tests.support.world import World
 

@@ -11,13 +11,13 @@ from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import LinkRefused
 from revtunnel.ground.reasons import GoAway
 from revtunnel.link.handshake import Denied, Dismissed
-from revtunnel.net.enrolling import ask
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import PlainEnd
 from revtunnel.sockets.tls.credentials import PeerCertificate
 from revtunnel.sockets.tls.enroll import MAX_CERTIFICATE, MAX_ENROLL, encode_certificate, encode_enroll
 from revtunnel.streams.commands import Command, decode_goaway, encode_goaway
 from revtunnel.streams.frames import encode_frame, encode_header
+from revtunnel.trust.enrolling import ask
 from tests.link.test_link import LISTEN, frames, stranger
 from tests.support.ends import tcp_pair
 from tests.support.epoll import Loop, own_reactor

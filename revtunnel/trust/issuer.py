@@ -14,12 +14,12 @@ from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from revtunnel.core.enrolment import Enrolment, Token, TooManyTokens, write_token
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import CertificateIssued, Report, TokenGiven
 from revtunnel.ground.policy import EnrolmentLimits
 from revtunnel.process.door.refusals import Busy, Conflict, Invalid, NotFound
-from revtunnel.services.authority import (
+from revtunnel.sockets.tls.enroll import SECRET_SIZE, decode_enroll, encode_certificate
+from revtunnel.trust.authority import (
     Authority,
     Request,
     Unfit,
@@ -27,9 +27,9 @@ from revtunnel.services.authority import (
     issue_device,
     read_request,
 )
-from revtunnel.services.authority_files import AuthorityDirectory, row_of
-from revtunnel.services.certificate_book import DEVICE, SERVER, CertificateBook, CertificateRow
-from revtunnel.sockets.tls.enroll import SECRET_SIZE, decode_enroll, encode_certificate
+from revtunnel.trust.authority_files import AuthorityDirectory, row_of
+from revtunnel.trust.certificate_book import DEVICE, SERVER, CertificateBook, CertificateRow
+from revtunnel.trust.enrolment import Enrolment, Token, TooManyTokens, write_token
 
 __all__ = ["Issuer"]
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from revtunnel.core.enrolment import Enrolment
 from revtunnel.ground.policy import EnrolmentLimits
 from revtunnel.link.handshake import Denied
-from revtunnel.services.certificate_book import DEVICE, SERVER, CertificateBook, CertificateRow
 from revtunnel.state.ledger import FILE_NAME, SqliteLedger
+from revtunnel.trust.certificate_book import DEVICE, SERVER, CertificateBook, CertificateRow
+from revtunnel.trust.enrolment import Enrolment
 
 NOON = 1_800_000_000.0
 DAY = 86400.0

@@ -13,13 +13,13 @@ from twisted.internet.defer import Deferred, fail, succeed
 
 from revtunnel.ground.facts import CertificateFailed, CertificateIssued, Fact
 from revtunnel.ground.reasons import GoAway
-from revtunnel.services.agent_files import AgentFiles
-from revtunnel.services.authority import fingerprint_of, issue_device, make_authority, new_key, read_request
-from revtunnel.services.certificate_keeper import LOOK, RETRY_MOST, CertificateKeeper
 from revtunnel.sockets.ends import End, PlainEnd
 from revtunnel.sockets.tls.enroll import decode_enroll, encode_certificate
 from revtunnel.streams.commands import Command, encode_goaway
 from revtunnel.streams.frames import encode_frame
+from revtunnel.trust.agent_files import AgentFiles
+from revtunnel.trust.authority import fingerprint_of, issue_device, make_authority, new_key, read_request
+from revtunnel.trust.certificate_keeper import LOOK, RETRY_MOST, CertificateKeeper
 from tests.support.epoll import Loop, own_reactor
 
 NOW = datetime.now(UTC).replace(microsecond=0)

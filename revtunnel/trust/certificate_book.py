@@ -9,8 +9,8 @@ Source: faults.md "Device identity" (revocation); ours.
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from revtunnel.core.enrolment import TokenRow
 from revtunnel.state.ledger import SqliteLedger
+from revtunnel.trust.enrolment import TokenRow
 
 __all__ = ["AUTHORITY", "DEVICE", "KEPT", "SERVER", "CertificateBook", "CertificateRow"]
 

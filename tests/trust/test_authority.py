@@ -15,7 +15,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from revtunnel.services.authority import (
+from revtunnel.sockets.tls.credentials import device_serial, judge_device, judge_server
+from revtunnel.sockets.tls.enroll import MAX_CERTIFICATE, MAX_ENROLL, encode_certificate, encode_enroll
+from revtunnel.trust.authority import (
     Unfit,
     fingerprint_of,
     issue_device,
@@ -31,8 +33,6 @@ from revtunnel.services.authority import (
     read_names,
     read_request,
 )
-from revtunnel.sockets.tls.credentials import device_serial, judge_device, judge_server
-from revtunnel.sockets.tls.enroll import MAX_CERTIFICATE, MAX_ENROLL, encode_certificate, encode_enroll
 
 NOW = datetime(2027, 1, 15, 8, tzinfo=UTC)
 AUTHORITY = make_authority("gate", 7300, NOW)

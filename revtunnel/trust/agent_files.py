@@ -19,8 +19,8 @@ from typing import Any
 
 from cryptography import x509
 
-from revtunnel.services.authority import Unfit, key_pem, load_certificate, pem
 from revtunnel.state.atomic_file import make_directory, write_whole
+from revtunnel.trust.authority import Unfit, key_pem, load_certificate, pem
 
 __all__ = ["AgentFiles", "kept_files", "with_kept_files"]
 

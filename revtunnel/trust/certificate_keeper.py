@@ -21,9 +21,12 @@ from twisted.python.failure import Failure
 
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import CertificateFailed, CertificateIssued, Report
-from revtunnel.net.enrolling import ask
-from revtunnel.services.agent_files import AgentFiles
-from revtunnel.services.authority import (
+from revtunnel.sockets.addresses import place
+from revtunnel.sockets.ends import End, said
+from revtunnel.sockets.tls.credentials import device_serial
+from revtunnel.sockets.tls.enroll import encode_enroll
+from revtunnel.trust.agent_files import AgentFiles
+from revtunnel.trust.authority import (
     Unfit,
     fingerprint_of,
     load_certificate,
@@ -31,10 +34,7 @@ from revtunnel.services.authority import (
     new_key,
     pin_of,
 )
-from revtunnel.sockets.addresses import place
-from revtunnel.sockets.ends import End, said
-from revtunnel.sockets.tls.credentials import device_serial
-from revtunnel.sockets.tls.enroll import encode_enroll
+from revtunnel.trust.enrolling import ask
 
 __all__ = ["CertificateKeeper", "get_certificate", "words_of"]
 

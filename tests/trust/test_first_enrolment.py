@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from twisted.python import usage
 
-from revtunnel.core.enrolment import Token, write_token
-from revtunnel.services.agent_files import AgentFiles
-from revtunnel.services.authority import issue_device, make_authority, new_key
 from revtunnel.services.options import AgentOptions
 from revtunnel.services.settings import SettingsError, Surroundings
+from revtunnel.trust.agent_files import AgentFiles
+from revtunnel.trust.authority import issue_device, make_authority, new_key
+from revtunnel.trust.enrolment import Token, write_token
 
 NOW = datetime.now(UTC)
 AUTHORITY = make_authority("gate", 7300, NOW)

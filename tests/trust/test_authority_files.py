@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from revtunnel.services.authority import Unfit, fingerprint_of, issue_device, new_key
-from revtunnel.services.authority_files import AuthorityDirectory, row_of
-from revtunnel.services.certificate_book import AUTHORITY, DEVICE, SERVER
 from revtunnel.sockets.tls.credentials import CertificateFiles, Side, read_credentials
 from revtunnel.state.atomic_file import make_directory, write_whole
+from revtunnel.trust.authority import Unfit, fingerprint_of, issue_device, new_key
+from revtunnel.trust.authority_files import AuthorityDirectory, row_of
+from revtunnel.trust.certificate_book import AUTHORITY, DEVICE, SERVER
 
 NOW = datetime.now(UTC)
 

@@ -7,18 +7,18 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from revtunnel.core.enrolment import parse_token
 from revtunnel.ground.facts import CertificateIssued, Fact, TokenGiven
 from revtunnel.ground.policy import EnrolmentLimits
 from revtunnel.link.handshake import Denied
 from revtunnel.process.door.refusals import Busy, Conflict, Invalid, NotFound
-from revtunnel.services.authority import Unfit, fingerprint_of, make_request, new_key
-from revtunnel.services.authority_files import AuthorityDirectory
-from revtunnel.services.certificate_book import AUTHORITY, DEVICE, CertificateBook
-from revtunnel.services.issuer import Issuer
 from revtunnel.sockets.tls.credentials import device_serial
 from revtunnel.sockets.tls.enroll import decode_certificate, encode_enroll
 from revtunnel.state.ledger import FILE_NAME, SqliteLedger
+from revtunnel.trust.authority import Unfit, fingerprint_of, make_request, new_key
+from revtunnel.trust.authority_files import AuthorityDirectory
+from revtunnel.trust.certificate_book import AUTHORITY, DEVICE, CertificateBook
+from revtunnel.trust.enrolment import parse_token
+from revtunnel.trust.issuer import Issuer
 
 NOON = 1_800_000_000.0
 HOST = "192.0.2.7"

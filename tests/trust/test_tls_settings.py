@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from revtunnel.services.settings import AgentSettings, SettingsError, load_agent, load_server
-from revtunnel.services.tls_settings import agent_rules, is_loopback, listener_rules, speaks_tls
+from revtunnel.trust.tls_settings import agent_rules, is_loopback, listener_rules, speaks_tls
 from tests.services.test_settings import HERE, errors, server
 from tests.support.throwaway_tls import Issuer
 

@@ -22,18 +22,18 @@ from revtunnel.ground.reasons import GoAway
 from revtunnel.link.approach import Approach, Way
 from revtunnel.link.backoff import Backoff
 from revtunnel.link.handshake import Dismissed
-from revtunnel.net.enrolling import find_authority
 from revtunnel.process.process import ExitStatus, SignalService
 from revtunnel.process.reporting import Reporter
 from revtunnel.process.systemd import Notifier, NotifyService
-from revtunnel.services.agent_files import AgentFiles
-from revtunnel.services.authority import fingerprint_of
-from revtunnel.services.certificate_keeper import get_certificate, words_of
 from revtunnel.services.options import AgentOptions
 from revtunnel.settings.inifile import SettingsError
 from revtunnel.sockets.addresses import place
 from revtunnel.sockets.tls.credentials import CertificateFiles, Side
 from revtunnel.sockets.tls.identity import Identity, TlsRules
+from revtunnel.trust.agent_files import AgentFiles
+from revtunnel.trust.authority import fingerprint_of
+from revtunnel.trust.certificate_keeper import get_certificate, words_of
+from revtunnel.trust.enrolling import find_authority
 
 __all__ = ["FirstEnrolment"]
 

@@ -8,7 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revtunnel.core.enrolment import (
+from revtunnel.ground.policy import EnrolmentLimits
+from revtunnel.ground.reasons import GoAway
+from revtunnel.link.handshake import Denied
+from revtunnel.trust.enrolment import (
     Enrolment,
     Token,
     TokenRow,
@@ -18,9 +21,6 @@ from revtunnel.core.enrolment import (
     source_of,
     write_token,
 )
-from revtunnel.ground.policy import EnrolmentLimits
-from revtunnel.ground.reasons import GoAway
-from revtunnel.link.handshake import Denied
 
 SECRET, OTHER = bytes(range(16)), bytes(16)
 TOKEN = Token(bytes([0xA5]) * 32, SECRET, "plc-7")

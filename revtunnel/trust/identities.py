@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from revtunnel.services.settings import ListenerSettings
-from revtunnel.services.tls_settings import listener_rules
 from revtunnel.settings.inifile import SECTION_OF, SettingsError
 from revtunnel.sockets.tls.credentials import FaultyFiles
 from revtunnel.sockets.tls.identity import Identity
+from revtunnel.trust.tls_settings import listener_rules
 
 __all__ = ["Identities", "merged"]
 

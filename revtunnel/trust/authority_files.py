@@ -30,7 +30,8 @@ from typing import Any
 
 from cryptography import x509
 
-from revtunnel.services.authority import (
+from revtunnel.state.atomic_file import make_directory, write_whole
+from revtunnel.trust.authority import (
     Authority,
     Unfit,
     fingerprint_of,
@@ -43,8 +44,7 @@ from revtunnel.services.authority import (
     pem,
     read_names,
 )
-from revtunnel.services.certificate_book import AUTHORITY, KEPT, SERVER, CertificateRow
-from revtunnel.state.atomic_file import make_directory, write_whole
+from revtunnel.trust.certificate_book import AUTHORITY, KEPT, SERVER, CertificateRow
 
 __all__ = ["AuthorityDirectory", "row_of"]
 

@@ -1,0 +1,6 @@
+"""Who is who: the small authority, tokens, enrolment, renewal, revocation, the certificates in use.
+
+Law: a private key leaves no file of its owner; what was revoked stays revoked over a restart.
+Way in: ``authority`` (makes certificates), ``issuer`` (at the server), ``certificate_keeper`` (at the agent),
+``tls_settings`` (what settings of TLS mean together).
+"""
