@@ -15,6 +15,7 @@ ORDER = (
 EXCEPTIONS: set[tuple[str, str]] = {
     ("link.agent_link", "carriers.agent_data"),
     ("link.server_link", "carriers.data_pool"),
+    ("link.server_link", "systems.emo.emo_stream"),
 }
 # bytes and decisions: no reactor, no socket, no clock, and nothing that has one
 PURE_NAMES = """

@@ -157,21 +157,21 @@ class ServerLimits:
 class CameoLimits:
     """What the CAMEO relays hold for their peers, and how long they wait for them."""
 
-    # wire/zmtp.py
+    # systems/cameo/zmtp.py
     message: int = 64 * MIB  # bytes of one message with all its frames; results and streams carry images
     frames: int = 64  # frames of one message
-    # core/cameo_outbox.py
+    # systems/cameo/cameo_outbox.py
     queue_messages: int = 10_000  # messages that wait for a peer that does not take them; more are dropped
     queue: int = 64 * MIB  # bytes of them; a single message may be larger
-    # core/cameo_outbox.py, net/relays.py
+    # systems/cameo/cameo_outbox.py, systems/cameo/relays.py
     pool: int = 512 * MIB  # bytes that wait for all peers, and bytes of messages that are not whole yet
-    # core/cameo_topics.py
+    # systems/cameo/cameo_topics.py
     topics: int = 10_000  # topics that one subscriber may have
     topic: int = 255  # bytes of a topic
-    # core/cameo_admission.py
+    # systems/cameo/cameo_admission.py
     connections: int = 4096  # connections in all; the last quarter is for peers of this machine
     connections_per_source: int = 512  # connections of one address of another machine
-    # net/zmtp_peer.py
+    # systems/cameo/zmtp_peer.py
     handshake: float = 10.0  # seconds from connect to a peer's READY, absolute
     # services/cameo.py
     drain: float = 5.0  # seconds that peers get to take what waits for them when the relays stop
@@ -182,7 +182,7 @@ class CameoLimits:
 class CccpLimits:
     """What CCCP holds for devices that register, for callers of its API, and how long it waits for them."""
 
-    # net/registered_devices.py
+    # systems/cccp/registered_devices.py
     registration: float = 10.0  # seconds from connect to the end of the serial, TLS included, absolute
     pending: int = 8192  # connections that have not said their serial
     pending_per_source: int = 2048  # the same from one address; behind NAT many devices share one
@@ -190,13 +190,13 @@ class CccpLimits:
     parked: int = 50_000  # devices that are registered
     parked_time: float = 0.0  # seconds one may stay without a session; 0: for ever
     backlog: int = 4096  # connections the kernel queues per listening socket
-    # services/http_door.py
+    # systems/cccp/http_door.py
     connections: int = 512  # callers of the API at once
     header: float = 10.0  # seconds from connect, or from the last answer, to a whole request, absolute
     body: int = 4096  # bytes of a request's body
     wait: float = 300.0  # seconds that a caller may ask to wait for a device
     waiting: int = 256  # callers that wait at once
-    # services/wake.py
+    # systems/cccp/wake.py
     wakes: int = 16  # wake drivers that run at once
     wake: float = 20.0  # seconds that one may take
     # services/cccp.py
@@ -219,10 +219,10 @@ class RelayLimits:
 class EmoLimits:
     """What the ends of an EMO command socket hold and wait for; the original's numbers where it has one."""
 
-    # core/emo_sockets.py
+    # systems/emo/emo_sockets.py
     sockets: int = 50  # data sockets of one machine, those that wait for a client among them
     wait: float = 30.0  # seconds a client waits for its data socket
-    # net/emo_server.py, net/emo_agent.py
+    # systems/emo/emo_server.py, systems/emo/emo_agent.py
     first: float = 3.0  # seconds for the first command of a connection, absolute
     heartbeat: float = 10.0  # seconds of silence before a PING
     silence: float = 30.0  # seconds of silence after which the other side is gone
@@ -230,5 +230,5 @@ class EmoLimits:
     unasked: int = 4  # data sockets that nobody asked for before the command socket is closed
     held: int = 256 * KIB  # bytes one stream may have on their way to a side that does not take them
     nul_wait: float = 0.05  # seconds after which NULs that may begin a terminator are passed on
-    # core/emo_choice.py
+    # systems/emo/emo_choice.py
     ask_again: float = 86_400.0  # seconds after which an original server is offered rt1 again

@@ -30,7 +30,6 @@ from revtunnel.link.legacy import LegacyServerMux
 from revtunnel.link.link import USER_TIMEOUT, LinkProtocol, tune
 from revtunnel.link.mux import Glitch, GoingAway, Happening, Mux, Opened, Over, Stalled
 from revtunnel.link.rt1 import Rt1Mux
-from revtunnel.net.emo_stream import EmoDoor
 from revtunnel.sockets.addresses import written_address
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.tls.credentials import PeerCertificate
@@ -42,6 +41,7 @@ from revtunnel.streams.commands import TICKET_SIZE, Command, Feature, encode_goa
 from revtunnel.streams.frames import Frame, encode_frame
 from revtunnel.streams.running import Running, of_link
 from revtunnel.streams.window import CreditPool
+from revtunnel.systems.emo.emo_stream import EmoDoor
 
 if TYPE_CHECKING:
     from revtunnel.streams.clients import ClientSocket

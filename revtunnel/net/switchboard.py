@@ -37,8 +37,6 @@ from revtunnel.ground.targets import Offer, Target
 from revtunnel.link.handshake import Denied, ServerUp
 from revtunnel.link.keys import Verifier
 from revtunnel.link.server_link import AgentListener, ServerLink, ServerLinkFactory
-from revtunnel.net.emo_modern import ModernLink
-from revtunnel.net.emo_server import EmoServerLink
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.tls.identity import Identity
@@ -46,6 +44,8 @@ from revtunnel.sockets.tls.tls_stages import Secured, TlsDesk, TlsDoor
 from revtunnel.streams.clients import ClientFactory, ClientSocket
 from revtunnel.streams.running import Running
 from revtunnel.streams.window import CreditPool
+from revtunnel.systems.emo.emo_modern import ModernLink
+from revtunnel.systems.emo.emo_server import EmoServerLink
 
 __all__ = ["Switchboard"]
 

@@ -16,15 +16,12 @@ from twisted.internet.defer import Deferred
 
 from revtunnel import __version__
 from revtunnel.carriers.agent_data import AgentData
-from revtunnel.core.emo_choice import EmoChoice
 from revtunnel.ground.facts import ServerState, SettingsReloaded
 from revtunnel.link.agent_link import AgentLink
 from revtunnel.link.approach import Approach, Way
 from revtunnel.link.handshake import AgentHandshake, AgentHello
 from revtunnel.link.keys import parse_key
 from revtunnel.link.uplink import Uplink
-from revtunnel.net.emo_agent import EmoAgentLink, EmoRemains
-from revtunnel.net.emo_modern import modern_offer
 from revtunnel.process.process import ExitStatus, SignalService
 from revtunnel.process.reporting import Reporter
 from revtunnel.process.systemd import Notifier, NotifyService
@@ -39,6 +36,9 @@ from revtunnel.sockets.tls.identity import Identity
 from revtunnel.streams.commands import Feature
 from revtunnel.streams.dialler import Dialler
 from revtunnel.streams.window import CreditPool
+from revtunnel.systems.emo.emo_agent import EmoAgentLink, EmoRemains
+from revtunnel.systems.emo.emo_choice import EmoChoice
+from revtunnel.systems.emo.emo_modern import modern_offer
 from revtunnel.trust.agent_files import AgentFiles
 from revtunnel.trust.certificate_keeper import CertificateKeeper
 from revtunnel.trust.first_enrolment import FirstEnrolment

@@ -15,12 +15,12 @@ from revtunnel.ground.facts import ServerState
 from revtunnel.process.door.caretaker import Row
 from revtunnel.process.process import ExitStatus
 from revtunnel.process.systemd import Notifier
-from revtunnel.services.cameo_operator import CameoOperator
 from revtunnel.services.cameo_options import CameoOptions as Options
-from revtunnel.services.cameo_settings import CameoSettings, cameo_changes
-from revtunnel.services.cameo_site import CameoSite
 from revtunnel.services.daemon import DoorDaemon
 from revtunnel.settings.inifile import SettingsError
+from revtunnel.systems.cameo.cameo_operator import CameoOperator
+from revtunnel.systems.cameo.cameo_settings import CameoSettings, cameo_changes
+from revtunnel.systems.cameo.cameo_site import CameoSite
 
 __all__ = ["Cameo", "Options", "makeService"]
 

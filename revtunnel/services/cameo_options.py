@@ -1,7 +1,7 @@
 """The command line of revtunnel-cameo."""
 
-from revtunnel.services.cameo_settings import CameoSettings, load_cameo
 from revtunnel.services.options import DaemonOptions, describe, written
+from revtunnel.systems.cameo.cameo_settings import CameoSettings, load_cameo
 
 __all__ = ["CameoOptions"]
 

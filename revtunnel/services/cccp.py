@@ -21,12 +21,12 @@ from revtunnel.process.process import ExitStatus
 from revtunnel.process.reporting import Reporter
 from revtunnel.process.systemd import Notifier
 from revtunnel.services.cccp_options import CccpOptions as Options
-from revtunnel.services.cccp_settings import cccp_changes
-from revtunnel.services.cccp_site import CccpSite
 from revtunnel.services.daemon import DoorDaemon
 from revtunnel.settings.inifile import SettingsError
 from revtunnel.sockets.lean_reactor import LeanReactor
 from revtunnel.state.ledger import SqliteLedger, open_ledger
+from revtunnel.systems.cccp.cccp_settings import cccp_changes
+from revtunnel.systems.cccp.cccp_site import CccpSite
 
 __all__ = ["Cccp", "Options", "makeService"]
 

@@ -1,7 +1,7 @@
 """The command line of revtunnel-cccp."""
 
-from revtunnel.services.cccp_settings import CccpSettings, load_cccp
 from revtunnel.services.options import DaemonOptions, describe, written
+from revtunnel.systems.cccp.cccp_settings import CccpSettings, load_cccp
 
 __all__ = ["CccpOptions"]
 

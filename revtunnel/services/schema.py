@@ -28,8 +28,6 @@ from revtunnel.ground.policy import (
     ServerLimits,
 )
 from revtunnel.ground.targets import parse_offer
-from revtunnel.services.cameo_schema import CAMEO_SECTIONS
-from revtunnel.services.cccp_schema import CCCP_SECTIONS
 from revtunnel.services.record_schema import CLIENTS, RECORD_SECTIONS
 from revtunnel.settings.schema_keys import LOG, Key, Section, limit_key
 from revtunnel.settings.values import (
@@ -58,6 +56,8 @@ from revtunnel.settings.values import (
     word,
     yes_no,
 )
+from revtunnel.systems.cameo.cameo_schema import CAMEO_SECTIONS
+from revtunnel.systems.cccp.cccp_schema import CCCP_SECTIONS
 
 __all__ = ["FIXED", "SECTIONS", "Key", "Section", "as_ini", "as_man", "as_rst", "find"]
 

@@ -26,12 +26,9 @@ from revtunnel.ground.policy import ServerLimits
 from revtunnel.link.handshake import ListenerRules, ServerHello
 from revtunnel.link.keys import DUMMY, Verifier
 from revtunnel.link.server_link import AgentListener
-from revtunnel.net.emo_stream import EmoDoor
-from revtunnel.net.linked_devices import LinkedDevices
 from revtunnel.net.switchboard import Switchboard
 from revtunnel.process.process import ExitStatus
 from revtunnel.process.systemd import Notifier
-from revtunnel.services.cccp_site import CccpSite
 from revtunnel.services.daemon import DoorDaemon
 from revtunnel.services.operator import Operator, Row
 from revtunnel.services.options import ServerOptions as Options
@@ -44,6 +41,9 @@ from revtunnel.sockets.ways.headed import HeaderDesk, Refused
 from revtunnel.sockets.ways.senders import HeaderRules, header_rules
 from revtunnel.state.ledger import FILE_NAME, open_ledger
 from revtunnel.streams.commands import Feature
+from revtunnel.systems.cccp.cccp_site import CccpSite
+from revtunnel.systems.cccp.linked_devices import LinkedDevices
+from revtunnel.systems.emo.emo_stream import EmoDoor
 from revtunnel.trust.authority import Unfit
 from revtunnel.trust.certificate_book import CertificateBook
 from revtunnel.trust.identities import Identities, merged

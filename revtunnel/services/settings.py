@@ -23,7 +23,6 @@ from revtunnel.ground.policy import (
     ServerLimits,
 )
 from revtunnel.ground.serials import parse_serial
-from revtunnel.services.cccp_settings import cccp_flat, cccp_part
 from revtunnel.services.proxy_settings import agent_proxy, check_headers
 from revtunnel.services.record_settings import DeviceSettings, check_clients, device_settings
 from revtunnel.services.schema import SECTIONS
@@ -54,6 +53,7 @@ from revtunnel.settings.sections import (
     part_of,
 )
 from revtunnel.sockets.tls.credentials import private_file_fault
+from revtunnel.systems.cccp.cccp_settings import cccp_flat, cccp_part
 from revtunnel.trust.agent_files import with_kept_files
 from revtunnel.trust.authority_settings import authority_settings
 from revtunnel.trust.tls_settings import (

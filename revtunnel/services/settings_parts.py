@@ -17,7 +17,6 @@ from revtunnel.ground.policy import (
     ServerLimits,
 )
 from revtunnel.ground.targets import Offer
-from revtunnel.services.cccp_settings import CccpPart
 from revtunnel.services.record_settings import DeviceSettings
 from revtunnel.settings.sections import (
     AdminSettings,
@@ -25,6 +24,7 @@ from revtunnel.settings.sections import (
 from revtunnel.settings.values import PortMapping
 from revtunnel.sockets.ways.proxy_choice import ProxyChoice
 from revtunnel.sockets.ways.senders import Network
+from revtunnel.systems.cccp.cccp_settings import CccpPart
 from revtunnel.trust.authority_settings import AuthoritySettings
 from revtunnel.trust.tls_settings import (
     AgentTls,

@@ -13,13 +13,13 @@
 import itertools
 from typing import Any
 
-from revtunnel.core.cameo_admission import Admission, Door
 from revtunnel.ground.facts import Fact
 from revtunnel.ground.policy import CameoLimits
-from revtunnel.net.relays import PublisherRelay, Relay, ResponderRelay
 from revtunnel.streams.window import CreditPool
-from revtunnel.wire.zmtp import GREETING, decode_command, encode_ready
-from revtunnel.wire.zmtp_messages import Command, MessageDecoder, encode_message, split_frames
+from revtunnel.systems.cameo.cameo_admission import Admission, Door
+from revtunnel.systems.cameo.relays import PublisherRelay, Relay, ResponderRelay
+from revtunnel.systems.cameo.zmtp import GREETING, decode_command, encode_ready
+from revtunnel.systems.cameo.zmtp_messages import Command, MessageDecoder, encode_message, split_frames
 from tests.support.memory import Network, Pair, Recorder
 
 __all__ = ["PUBLISHER", "RESPONDER", "SUBSCRIBER", "Site", "ZmtpSocket"]

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from revtunnel.wire.zmtp import GREETING
+from revtunnel.systems.cameo.zmtp import GREETING
 from tests.support.daemons import ROOT, ini
 from tests.support.traffic import connect, read_exactly, wait_until
 
@@ -193,14 +193,14 @@ def test_wrong_settings(tmp_path: Path) -> None:
 def test_ports_are_open_before_anything_large_is_imported() -> None:
     """The first moment needs no Twisted and nothing else of ours."""
     code = (
-        "import sys, revtunnel.services.cameo_programs as it; "
+        "import sys, revtunnel.systems.cameo.cameo_programs as it; "
         "print(*[name for name in sys.modules if name.startswith(('twisted', 'zope', 'revtunnel'))])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert set(done.stdout.split()) == {
         "revtunnel",
         "revtunnel.services",
-        "revtunnel.services.cameo_programs",
+        "revtunnel.systems.cameo.cameo_programs",
     }
 
 
@@ -215,7 +215,7 @@ def test_cameos_own_acceptance_suite(tmp_path: Path) -> None:
         path = tmp_path / name
         path.write_text(
             f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(ROOT)!r})\n"
-            f"from revtunnel.services.cameo_programs import {which}\n{which}()\n"
+            f"from revtunnel.systems.cameo.cameo_programs import {which}\n{which}()\n"
         )
         path.chmod(0o755)
     root = Path(os.environ["CAMEO_TESTS_XML"]).resolve().parents[2]

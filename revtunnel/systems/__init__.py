@@ -1,0 +1,4 @@
+"""The systems beside rt1, a folder each: EMO, CCCP, CAMEO.
+
+Law: each is whole, from its bytes to its settings, and imports nothing of another.
+"""

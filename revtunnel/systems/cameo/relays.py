@@ -1,0 +1,298 @@
+"""The two CAMEO relays: the responder relay on one port, the publisher relay between two.
+
+Both only listen. What goes where is decided in systems/cameo/cameo_responders.py and
+systems/cameo/cameo_publications.py; here the decisions meet the connections.
+
+Source: wire/cameo.md sections 1, 2 and 5; house.md (relays.py).
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.protocol import ServerFactory
+
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.facts import Fact, Report
+from revtunnel.ground.policy import CameoLimits
+from revtunnel.streams.window import CreditPool
+from revtunnel.systems.cameo.cameo_admission import Admission, Door
+from revtunnel.systems.cameo.cameo_facts import MessagesDropped, PeerJoined, shown
+from revtunnel.systems.cameo.cameo_peers import Peer
+from revtunnel.systems.cameo.cameo_publications import Publications
+from revtunnel.systems.cameo.cameo_responders import Responders
+from revtunnel.systems.cameo.zmtp import encode_ready
+from revtunnel.systems.cameo.zmtp_messages import Message
+from revtunnel.systems.cameo.zmtp_peer import Ear, NameNotAllowed, ZmtpPeer
+
+__all__ = ["PublisherRelay", "Relay", "RelayPort", "ResponderRelay"]
+
+
+class RelayPort(ServerFactory):
+    """The connections of one listener; a new ``door`` holds for those that come."""
+
+    noisy = False
+
+    def __init__(self, relay: "Relay", door: Door, ear: Ear) -> None:
+        self.door = door
+        self._relay = relay
+        self._ear = ear
+
+    def buildProtocol(self, addr: IAddress | None) -> ZmtpPeer:
+        return ZmtpPeer(self._relay, self.door, self._ear)
+
+
+class Relay:
+    """What both have: connections, limits, one flush for each turn.
+
+    Args:
+        pool: bytes that may wait for the peers of all relays of this process.
+    """
+
+    name = ""
+
+    def __init__(
+        self, clock: IReactorTime, limits: CameoLimits, admission: Admission, pool: CreditPool, report: Report
+    ) -> None:
+        self.clock = clock
+        self.limits = limits
+        self.admission = admission
+        self.pool = pool
+        self.report = self._noted(report)
+        self.connections: dict[ZmtpPeer, None] = {}
+        self.facts: Counter[str] = Counter()  # by word
+        self.messages = 0  # that peers which are gone had sent
+        self._touched: dict[Peer, None] = {}
+        self._drained: Deferred[None] | None = None
+
+    @property
+    def peers(self) -> list[Peer]:
+        """Those that finished their handshake, or wait to be let in."""
+        return [owner.peer for owner in self.connections if owner.joined and owner.peer is not None]
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Messages that went nowhere, by reason."""
+        raise NotImplementedError
+
+    def set_limits(self, limits: CameoLimits) -> None:
+        """New limits; messages of connections that are there keep the old ones."""
+        self.limits = self.admission.limits = limits
+        self.pool.limit = limits.pool
+
+    def drain(self) -> "Deferred[None]":
+        """Part with everybody in order; fires when all are gone."""
+        for owner in list(self.connections):
+            owner.part("stopping")
+        if not self.connections:
+            return succeed(None)
+        self._drained = Deferred()
+        return self._drained
+
+    def abort(self) -> None:
+        """Cut everybody now."""
+        for owner in list(self.connections):
+            owner.cut("stopping")
+
+    def close(self, address: str) -> bool:
+        """Cut the peer at ``address``, host:port; False: there is none."""
+        found = [
+            owner
+            for owner in self.connections
+            if owner.joined and owner.peer and owner.peer.address == address
+        ]
+        for owner in found:
+            owner.cut("operator")
+        self.flush()
+        return bool(found)
+
+    # -- from the connections (Switch)
+
+    def slow(self, peer: Peer) -> None:
+        """The first message for a peer was dropped."""
+        box = peer.outbox
+        name = shown(peer.identity)
+        self.report(MessagesDropped(self.name, peer.address, name, box.waiting, box.waiting_bytes))
+
+    def left(self, peer: Peer) -> None:
+        """A peer is gone."""
+        self.messages += peer.messages_received
+
+    def touch(self, peer: Peer) -> None:
+        """Something was put into a peer's outbox."""
+        self._touched[peer] = None
+
+    def flush(self) -> None:
+        """Write what was put into outboxes, one write each."""
+        while self._touched:
+            touched, self._touched = self._touched, {}
+            for peer in touched:
+                peer.owner.flush()
+        if self._drained is not None and not self.connections:
+            drained, self._drained = self._drained, None
+            drained.callback(None)
+
+    # -- inside
+
+    def _touch_all(self, peers: Iterable[Peer]) -> None:
+        for peer in peers:
+            self._touched[peer] = None
+
+    def _say_joined(self, peer: Peer, waits: bool = False) -> None:
+        name = shown(peer.identity)
+        self.report(PeerJoined(self.name, peer.address, peer.socket_type, name, waits))
+
+    def _noted(self, report: Report) -> Callable[[Fact], None]:
+        def note(fact: Fact) -> None:
+            self.facts[fact.word] += 1
+            report(fact)
+
+        return note
+
+
+class ResponderRelay(Relay):
+    """Requests and answers between clients and everything that has a name; also the Ear of its port."""
+
+    name = "responder"
+    ready = encode_ready(b"ROUTER", b"R")
+    types = frozenset(("REQ", "DEALER", "ROUTER"))
+    heads = keep = 3
+    runs = False
+
+    def __init__(self, *arguments: Any, random_bytes: Callable[[int], bytes]) -> None:
+        super().__init__(*arguments)
+        self.responders = Responders(random_bytes, self.report)
+
+    def port(self, door: Door) -> RelayPort:
+        """The factory of a listener."""
+        return RelayPort(self, door, self)
+
+    @property
+    def counts(self) -> Counter[str]:
+        return self.responders.counts
+
+    def most_bytes(self) -> int:
+        """Bytes of one message."""
+        return self.limits.message
+
+    def joined(self, owner: ZmtpPeer, socket_type: str, identity: bytes) -> None:
+        """A peer said READY: let it in, or have it wait for the CAMEO server."""
+        assert owner.peer is not None
+        try:
+            entering = self.responders.join(owner.peer, socket_type, identity, self.clock.seconds())
+        except RemoteError as error:
+            raise NameNotAllowed(str(error)) from None
+        self._say_joined(owner.peer, waits=not entering)
+        for peer in entering:
+            peer.owner.let_in()
+
+    def message(self, peer: Peer, message: Message) -> None:
+        """Pass a message on."""
+        destination = self.responders.receive(peer, message)
+        if destination is not None:
+            self._touched[destination] = None
+
+    def command(self, peer: Peer, name: bytes, data: bytes) -> None:
+        """Nothing is known here beyond PING."""
+
+    def left(self, peer: Peer) -> None:
+        super().left(peer)
+        for other in self.responders.leave(peer, self.clock.seconds()):
+            other.owner.part("no-server")
+
+
+class PublisherRelay(Relay):
+    """Publications from the third port to the second, subscriptions the other way."""
+
+    name = "publisher"
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.publications = Publications(self.limits)
+
+    def publishers(self, door: Door) -> RelayPort:
+        """The factory of a listener for publishers."""
+        return RelayPort(self, door, _Publishers(self))
+
+    def subscribers(self, door: Door) -> RelayPort:
+        """The factory of a listener for subscribers."""
+        return RelayPort(self, door, _Subscribers(self))
+
+    def set_limits(self, limits: CameoLimits) -> None:
+        super().set_limits(limits)
+        topics = self.publications.topics
+        topics.most, topics.longest = limits.topics, limits.topic
+
+    @property
+    def counts(self) -> Counter[str]:
+        return self.publications.counts
+
+    def left(self, peer: Peer) -> None:
+        super().left(peer)
+        self._touch_all(self.publications.leave(peer))
+
+    def flush(self) -> None:
+        super().flush()
+        while self.publications.astray:
+            self.publications.astray.pop().owner.cut("protocol", "does not read its subscriptions")
+
+
+class _Publishers:
+    """The Ear of the third port."""
+
+    ready = encode_ready(b"XSUB")
+    types = frozenset(("PUB", "XPUB"))
+    heads, keep, runs = 1, 0, True
+
+    def __init__(self, relay: PublisherRelay) -> None:
+        self._relay = relay
+        self._receive = relay.publications.receive
+        self._touched: tuple[Peer, ...] = ()
+
+    def most_bytes(self) -> int:
+        return self._relay.limits.message
+
+    def joined(self, owner: ZmtpPeer, socket_type: str, identity: bytes) -> None:
+        peer = owner.peer
+        assert peer is not None
+        peer.socket_type = socket_type
+        self._relay._say_joined(peer)
+        owner.let_in()
+        self._relay.publications.join_publisher(peer)
+        self._relay.touch(peer)
+
+    def message(self, peer: Peer, message: Message) -> None:
+        self._relay._touch_all(self._receive(message))
+
+    def command(self, peer: Peer, name: bytes, data: bytes) -> None:
+        """A publisher has nothing else to say."""
+
+
+class _Subscribers:
+    """The Ear of the second port."""
+
+    ready = encode_ready(b"XPUB")
+    types = frozenset(("SUB", "XSUB"))
+    heads, keep, runs = 1, 0, False
+
+    def __init__(self, relay: PublisherRelay) -> None:
+        self._relay = relay
+
+    def most_bytes(self) -> int:
+        return self._relay.limits.topic + 10  # verb and the longer header
+
+    def joined(self, owner: ZmtpPeer, socket_type: str, identity: bytes) -> None:
+        assert owner.peer is not None
+        owner.peer.socket_type = socket_type
+        self._relay._say_joined(owner.peer)
+        owner.let_in()
+
+    def message(self, peer: Peer, message: Message) -> None:
+        self._relay._touch_all(self._relay.publications.request(peer, message))
+
+    def command(self, peer: Peer, name: bytes, data: bytes) -> None:
+        if name in (b"SUBSCRIBE", b"CANCEL"):
+            change = self._relay.publications.subscribe(peer, data, name == b"SUBSCRIBE")
+            self._relay._touch_all(change)

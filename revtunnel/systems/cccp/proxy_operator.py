@@ -1,0 +1,231 @@
+"""What callers of the CCCP API can do, as plain methods: on, off, status, devices. Doors only translate.
+
+Rule of this file: what is wrong raises one of refusals.py, or NoPorts, before anything has changed. ``/on``
+twice is one proxy; a caller may wait for an absent device, who is called (wake.py) once for each request.
+
+Source: TCXN CCCP; wire/cccp.md section 2; house.md (operator.py).
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
+
+from revtunnel.ground.policy import CccpLimits
+from revtunnel.process.door.refusals import Busy, NotFound
+from revtunnel.systems.cccp.proxies import Proxies, Proxy
+from revtunnel.systems.cccp.proxy_ports import NoPort
+from revtunnel.systems.cccp.registered_devices import Project
+from revtunnel.systems.cccp.sessions import Options
+from revtunnel.systems.cccp.wake import WakeDriver, WakeFailed
+
+__all__ = ["CallerFailed", "DeviceAbsent", "NoPorts", "OnCall", "ProxyOperator"]
+
+Row = dict[str, Any]
+
+
+class NoPorts(Exception):
+    """The document's "No available ports"."""
+
+
+class DeviceAbsent(Exception):
+    """The caller waited and the device did not come."""
+
+
+class CallerFailed(Exception):
+    """It could not be done here; the text is for the caller."""
+
+
+@dataclass(frozen=True, slots=True)
+class OnCall:
+    """What ``/on`` was asked."""
+
+    serial: str
+    options: Options = field(default_factory=Options)
+    wait: float = 0.0
+    project: str = ""
+
+
+class _Waiting:
+    """One caller who waits."""
+
+    def __init__(self, proxy: Proxy, fresh: bool) -> None:
+        self.proxy = proxy
+        self.fresh = fresh  # it was started for this caller
+        self.came: Deferred[None] = Deferred()
+
+
+class ProxyOperator:
+    """``projects`` gives them in their order; ``targets`` the names of what a linked device offers."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        proxies: Proxies,
+        projects: Callable[[], Sequence[Project]],
+        limits: Callable[[], CccpLimits],
+        wake: WakeDriver,
+        targets: Callable[[str], list[str]] = lambda serial: [],
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.proxies = proxies
+        self.draining = False
+        self._reactor = reactor
+        self._projects = projects
+        self._limits = limits
+        self._wake = wake
+        self._targets = targets
+        self._wall = wall
+        self._waiting: dict[str, list[_Waiting]] = {}
+        proxies.on_device = self.device_came
+
+    # -- the document's
+
+    def on(self, call: OnCall) -> "int | Deferred[int]":
+        """Start a proxy, or change the running one: its port.
+
+        Raises:
+            Busy: we are stopping, or too many wait.
+            NotFound: the serial is not listed, or there is no such project or target.
+            NoPorts, CallerFailed
+        """
+        if self.draining:
+            raise Busy("stopping")
+        running = self.proxies.get(call.serial)
+        project = running.project if running is not None else self._project(call)
+        if call.options.target and call.options.target not in self._targets(call.serial):
+            raise NotFound(f"The device offers no {call.options.target}")
+        absent = call.wait > 0 and not self.proxies.is_here(call.serial)
+        if absent and sum(map(len, self._waiting.values())) >= self._limits().waiting:
+            raise Busy("too many callers wait for devices")
+        try:
+            proxy = self.proxies.on(call.serial, project, self._with_default(call.options, project))
+        except NoPort as error:
+            raise NoPorts(str(error)) from None
+        except OSError as error:
+            raise CallerFailed(str(error)) from None
+        return self._wait(proxy, running is None, call.wait) if absent else proxy.port.number
+
+    def off(self, serial: str) -> None:
+        """End it, with its client and device. NotFound: there is none."""
+        if self.proxies.off(serial) is None:
+            raise NotFound("No proxy for this device")
+
+    def status(self, serial: str) -> Row:
+        """The three answers. NotFound: there is no proxy."""
+        proxy = self.proxies.get(serial)
+        if proxy is None:
+            raise NotFound("No proxy for this device")
+        return {
+            "device_connected": proxy.session.device_connected or self.proxies.is_here(serial),
+            "client_connected": proxy.session.client_connected,
+            "transferred": self.proxies.transferred(proxy),
+        }
+
+    # -- ours
+
+    def devices(self, after: str = "", limit: int = 200) -> tuple[list[Row], str | None]:
+        """Registered devices and devices with a proxy, by serial: a page, and the serial to go on after."""
+        here = {device.arrival.serial: device for device in self.proxies.here()}
+        serials = sorted({*here, *(proxy.session.serial for proxy in self.proxies)})
+        found = [serial for serial in serials if serial > after]
+        rows = [self._device(serial, here.get(serial)) for serial in found[:limit]]
+        return rows, (found[limit - 1] if len(found) > limit else None)
+
+    def device_came(self, serial: str) -> None:
+        """It is connected: whoever waits for it is answered."""
+        for waiting in self._waiting.pop(serial, []):
+            waiting.came.callback(None)
+
+    def drain(self) -> None:
+        """Start no more proxies; nobody waits any longer."""
+        self.draining = True
+        for serial in list(self._waiting):
+            for waiting in self._waiting.pop(serial):
+                waiting.came.errback(Failure(Busy("stopping")))
+
+    def _project(self, call: OnCall) -> Project:
+        """The one named, or its device's, or the first that lists or takes the serial."""
+        projects = self._projects()
+        device = self.proxies.device(call.serial)
+        if call.project:
+            projects = [each for each in projects if each.name == call.project]
+            if not projects:
+                raise NotFound("No such project")
+        elif device is not None:
+            return device.arrival.project
+        listed = [each for each in projects if call.serial in each.serials]
+        found = [*listed, *(each for each in projects if each.welcomes(call.serial))]
+        if not found:
+            if self.proxies.linked is not None and self.proxies.linked.knows(call.serial):
+                return projects[0]
+            raise NotFound("No such device")
+        return found[0]
+
+    @staticmethod
+    def _with_default(options: Options, project: Project) -> Options:
+        return replace(options, timeout=options.timeout or project.timeout)
+
+    def _wait(self, proxy: Proxy, fresh: bool, seconds: float) -> "Deferred[int]":
+        serial = proxy.session.serial
+        waiting = _Waiting(proxy, fresh)
+        self._waiting.setdefault(serial, []).append(waiting)
+        waking = self._wake.wake(serial)
+        if waking is not None:
+            waking.addErrback(self._not_woken, waiting)
+        late = f"The device did not connect within {seconds:g} s"
+        waiting.came.addTimeout(
+            min(seconds, self._limits().wait), self._reactor, lambda result, _: _late(result, late)
+        )
+        return waiting.came.addBoth(self._waited, waiting)
+
+    def _not_woken(self, failure: Failure, waiting: _Waiting) -> None:
+        failure.trap(WakeFailed)
+        if not waiting.came.called:
+            waiting.came.errback(CallerFailed(f"Wake: {failure.getErrorMessage()}"))
+
+    def _waited(self, result: Any, waiting: _Waiting) -> Any:
+        serial = waiting.proxy.session.serial
+        rest = [each for each in self._waiting.get(serial, []) if each is not waiting]
+        if rest:
+            self._waiting[serial] = rest
+        else:
+            self._waiting.pop(serial, None)
+        proxy = self.proxies.get(serial)
+        if isinstance(result, Failure):
+            hung_up = result.check(CancelledError)
+            if (
+                waiting.fresh
+                and proxy is waiting.proxy
+                and not proxy.session.client_connected
+                and not hung_up
+            ):
+                self.proxies.off(serial, word="device-absent")
+            return result
+        if proxy is not waiting.proxy:
+            raise CallerFailed("The proxy was stopped meanwhile")
+        return proxy.port.number
+
+    def _device(self, serial: str, device: Any) -> Row:
+        proxy = self.proxies.get(serial)
+        now = self._reactor.seconds()
+        since = self._wall() - (now - device.since) if device is not None else None
+        return {
+            "serial": serial,
+            "connected": self.proxies.is_here(serial),
+            "address": device.peer if device is not None else None,
+            "project": device.arrival.project.name if device is not None else proxy.project.name,  # type: ignore[union-attr]
+            "authenticated": device.arrival.authenticated if device is not None else False,
+            "since": None if since is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(since)),
+            "port": proxy.port.number if proxy is not None else None,
+            "persistent": proxy.session.options.persistent if proxy is not None else None,
+            "client": (proxy.client or None) if proxy is not None else None,
+        }
+
+
+def _late(result: Any, text: str) -> Any:
+    late = isinstance(result, Failure) and result.check(CancelledError)
+    return Failure(DeviceAbsent(text)) if late else result

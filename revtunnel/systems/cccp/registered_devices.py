@@ -1,0 +1,258 @@
+"""Where CCCP devices come in: each says one line, is told nothing, and is then whoever's the serial is.
+
+The rules: not a byte is sent before a client's byte (over TLS, but the handshake). What does not say a
+serial in time is closed, the time is absolute and includes TLS. A serial that nobody listed is held to that
+same moment, so that it cannot be told from a slow one. Whoever has said its serial is taken out of Twisted's
+transport, and costs an end and one reader.
+
+Source: TCXN CCCP, "Registration in Cloud Proxy"; wire/cccp.md section 2; faults.md R1 to R11.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from twisted.internet.interfaces import IAddress, IDelayedCall
+from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
+from twisted.python.failure import Failure
+
+from revtunnel.fleet.gate import Gate
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.facts import Report
+from revtunnel.ground.policy import CccpLimits
+from revtunnel.sockets.addresses import written_address
+from revtunnel.sockets.end_transport import EndTransport
+from revtunnel.sockets.ends import End
+from revtunnel.sockets.tls.identity import Identity
+from revtunnel.sockets.tls.tls_stages import Secured, TlsDesk, TlsDoor
+from revtunnel.systems.cccp.cccp_facts import RegistrationRefused
+from revtunnel.systems.cccp.lone_end import WithoutLf
+from revtunnel.systems.cccp.registration import RegistrationDecoder
+
+__all__ = ["Arrival", "DeviceDesk", "Project"]
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """What holds for the devices of one listener and their sessions."""
+
+    name: str
+    pool: str  # where their ports come from
+    newest: bool = True  # which one stays when a serial comes twice, unproved
+    swallow_lf: bool = False
+    hold: bool = True  # early bytes of one-shot sessions stay unread; else thrown away
+    park: bool = False  # /off leaves the device connected
+    timeout: float = 0.0  # seconds to a first client, where /on says none
+    serials: frozenset[str] = frozenset()  # empty: everybody is welcome
+    identity: Identity | None = None
+
+    def welcomes(self, serial: str) -> bool:
+        """Whether the operator knows this device, or takes all."""
+        return not self.serials or serial in self.serials
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A device that said its serial."""
+
+    serial: str
+    project: Project
+    end: End
+    early: bytes  # payload that came with the line
+    authenticated: bool
+    tls: str
+
+
+class DeviceDesk:
+    """All connections that have not said their serial. ``came`` gets those that have; the end is its own."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        limits: Callable[[], CccpLimits],
+        came: Callable[[Arrival], None],
+        report: Report,
+        gate: Gate | None = None,
+    ) -> None:
+        self.projects: dict[str, Project] = {}
+        self.gate = gate or Gate(lambda: 0.0)
+        self.draining = False
+        self._reactor = reactor
+        self._limits = limits
+        self._came = came
+        self._report = report
+        self._tls = TlsDesk(reactor, lambda: limits().handshakes)
+        self._pending: Counter[str] = Counter()
+        self._strangers: set[_Line] = set()
+
+    @property
+    def waiting(self) -> int:
+        """Connections without a serial."""
+        return len(self._strangers)
+
+    def factory(self, name: str) -> ServerFactory:
+        """What to listen with for the devices of ``projects[name]``, which may change."""
+        return _Factory(self, name)
+
+    def stop(self) -> None:
+        """Close everybody who has no serial."""
+        self.draining = True
+        for line in list(self._strangers):
+            line.close("stopping", "the daemon stops")
+
+    # -- from connections
+
+    def first(self, name: str, peer: str) -> Protocol | None:
+        """Who takes a fresh connection: its line, or TLS before it."""
+        project, limits, source = self.projects[name], self._limits(), peer.rpartition(":")[0]
+        penalty = self.gate.stranger(peer, self._reactor.seconds())
+        reason = "penalty" if penalty else "stopping" if self.draining else ""
+        if len(self._strangers) >= limits.pending or self._pending[source] >= limits.pending_per_source:
+            reason = "overloaded"
+        if reason:
+            self._report(RegistrationRefused(name, peer, "", reason, penalty or "not even read"))
+            return None
+        line = _Line(self, project, peer, source, limits.registration)
+        self._strangers.add(line)
+        self._pending[source] += 1
+        if project.identity is None:
+            return line
+        return TlsDoor(partial(self._secure, line, project.identity))
+
+    def _secure(self, line: "_Line", identity: Identity, plain: End) -> None:
+        securing = self._tls.serve(plain, identity, self._limits().registration)
+        line.securing = securing
+
+        def done(found: Secured) -> None:
+            line.securing = None
+            line.tls = found.version
+            line.certified = found.peer.serial if found.peer is not None else None
+            EndTransport(self._reactor, found.end, line).start()
+
+        def failed(failure: Failure) -> None:
+            line.securing = None
+            reason = getattr(failure.value, "reason", "silent")
+            line.over(reason, failure.getErrorMessage())
+
+        securing.addCallbacks(done, failed)
+
+    def forget(self, line: "_Line") -> bool:
+        """It is no stranger any more; False: it was none."""
+        if line not in self._strangers:
+            return False
+        self._strangers.remove(line)
+        self._pending[line.source] -= 1
+        if not self._pending[line.source]:
+            del self._pending[line.source]
+        return True
+
+    def refused(self, line: "_Line", reason: str, detail: str) -> None:
+        """It never became a device."""
+        self.gate.failed(line.peer, reason, line.serial, False, self._reactor.seconds())
+        self._report(RegistrationRefused(line.project.name, line.peer, line.serial, reason, detail))
+
+    def said(self, line: "_Line", end: End, early: bytes) -> None:
+        """A device said its serial."""
+        certified = line.certified is not None
+        self._came(Arrival(line.serial, line.project, end, early, certified, line.tls))
+
+    def later(self, seconds: float, call: Callable[[], None]) -> IDelayedCall:
+        """The reactor's."""
+        timer: IDelayedCall = self._reactor.callLater(seconds, call)
+        return timer
+
+    def seconds(self) -> float:
+        """The reactor's."""
+        now: float = self._reactor.seconds()
+        return now
+
+
+class _Factory(ServerFactory):
+    noisy = False
+
+    def __init__(self, desk: DeviceDesk, name: str) -> None:
+        self._desk = desk
+        self._name = name
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
+        return self._desk.first(self._name, written_address(addr))
+
+
+class _Line(Protocol):
+    """One connection up to the end of its line."""
+
+    transport: Any
+
+    def __init__(self, desk: DeviceDesk, project: Project, peer: str, source: str, seconds: float) -> None:
+        self.project = project
+        self.peer = peer
+        self.source = source
+        self.serial = ""
+        self.tls = ""
+        self.certified: str | None = None  # the serial in its certificate
+        self.securing: Any = None
+        self._desk = desk
+        self._seconds = seconds
+        self._until = desk.seconds() + seconds
+        self._decoder: RegistrationDecoder | None = RegistrationDecoder(project.swallow_lf)
+        self._timer: IDelayedCall | None = None
+
+    def connectionMade(self) -> None:
+        self._timer = self._desk.later(max(0.0, self._until - self._desk.seconds()), self._late)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._decoder is None:  # an unknown serial, held; what it says is not looked at
+            return
+        try:
+            if not self._decoder.receive(data):
+                return
+            self.serial = self._decoder.serial or ""
+            if self.certified not in (None, self.serial):
+                raise RemoteError(f"its certificate is for {self.certified}")
+        except RemoteError as error:
+            self.close("denied" if self.serial else "protocol", str(error))
+            return
+        decoder, self._decoder = self._decoder, None
+        if self.project.welcomes(self.serial):
+            self._hand_over(decoder)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.over("lost", "" if self.serial == "" else "it was not listed")
+
+    def close(self, reason: str, detail: str) -> None:
+        """Say nothing, and close."""
+        self.over(reason, detail)
+        if self.securing is not None:
+            self.securing.cancel()
+        elif self.transport is not None:
+            self.transport.loseConnection()
+
+    def over(self, reason: str, detail: str) -> None:
+        """It is no device, once."""
+        self._stop_timer()
+        if self._desk.forget(self):
+            self._desk.refused(self, reason, detail)
+
+    def _hand_over(self, decoder: RegistrationDecoder) -> None:
+        early, swallow = decoder.take()
+        try:
+            end, _ = self.transport.take()
+        except OSError:
+            return  # ``connectionLost`` comes
+        self._stop_timer()
+        self._desk.forget(self)
+        self._desk.said(self, WithoutLf(end) if swallow else end, early)
+
+    def _late(self) -> None:
+        self._timer = None
+        if self.serial:
+            self.close("unknown", "nobody listed this serial")
+        else:
+            self.close("silent", f"no serial in {self._seconds:g} s")
+
+    def _stop_timer(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None and timer.active():
+            timer.cancel()

@@ -1,0 +1,106 @@
+"""The operator of the CAMEO relays, over memory transports, and through the admin door's commands."""
+
+from typing import Any
+
+import pytest
+
+from revtunnel.process.door.refusals import Busy, Conflict, NotFound
+from revtunnel.process.reporting import Reporter
+from revtunnel.services.ctl_cameo import relays
+from revtunnel.systems.cameo.cameo_admission import Door
+from revtunnel.systems.cameo.cameo_operator import KNOWN, CameoOperator
+from tests.support.zmtp_socket import PUBLISHER, RESPONDER, SUBSCRIBER, Site
+
+NOON = 1_800_000_000.0
+
+
+def an_operator(site: Site) -> CameoOperator:
+    """The operator of a site."""
+    return CameoOperator(site.network, site.responder, site.publisher, Reporter(), "site", lambda: NOON)
+
+
+def test_status() -> None:
+    """Counts of both relays, the CAMEO server's age, what went nowhere."""
+    site = Site()
+    operator = an_operator(site)
+    waiting = site.connect(RESPONDER, "REQ")
+    row = operator.status()
+    assert (row["state"], row["name"], row["cameo_server"]["connected"]) == ("running", "site", False)
+    assert row["responder"]["waiting_clients"] == 1
+    site.connect(RESPONDER, "ROUTER", b"0:0")
+    waiting.send(b"", b"0:0", b"", b"x")
+    waiting.send(b"", b"nobody", b"", b"x")
+    site.connect(SUBSCRIBER, "SUB").send(b"\1status")
+    site.connect(PUBLISHER, "PUB").send(b"other", b"x")
+    site.advance(60.0)
+    row = operator.status()
+    assert row["cameo_server"]["seconds"] == 60.0 and row["cameo_server"]["connected"]
+    assert row["responder"] == {
+        "peers": 2,
+        "messages": 2,
+        "dropped": {"unroutable": 1},
+        "waiting_clients": 0,
+        "unroutable": {"nobody": 1},
+    }
+    assert row["publisher"] == {
+        "peers": 2,
+        "messages": 2,
+        "dropped": {"unwanted": 1},
+        "publishers": 1,
+        "topics": 1,
+    }
+    assert row["connections"] == 4 and row["counts"]["peer-joined"] == 4
+    text = "\n".join(relays(row))
+    assert "127.0.0.1:40002, 1m00s" in text
+    assert "to nobody" in text and "responder: unroutable" in text
+    site.finish()
+
+
+def test_peers_come_in_pages() -> None:
+    """By address, each once; with door, type, name and counters."""
+    site = Site()
+    operator = an_operator(site)
+    site.connect(RESPONDER, "ROUTER", b"0:0")
+    for _ in range(4):
+        site.connect(RESPONDER, "REQ", door=Door("web", outside=True))
+    rows: list[dict[str, Any]] = []
+    after: str | None = ""
+    while after is not None:
+        page, after = operator.peers(after, 2)
+        assert len(page) <= 2
+        rows += page
+    assert [row["peer"] for row in rows] == sorted({row["peer"] for row in rows}) and len(rows) == 5
+    (server,) = [row for row in rows if row["type"] == "ROUTER"]
+    assert (server["identity"], server["local"], server["outside"]) == ("0:0", True, "")
+    assert {row["outside"] for row in rows if row["type"] == "REQ"} == {"web"}
+    operator.cut(server["peer"])
+    with pytest.raises(NotFound):
+        operator.cut(server["peer"])
+    site.finish()
+
+
+def test_what_the_door_may_ask() -> None:
+    """Everything that it knows there is a method for; the server's own commands are not among it."""
+    operator = an_operator(Site())
+    assert not any(operator.knows(name) for name in ("Devices", "Ports", "Kick", "Enroll", "Close"))
+    names = {"LogLevel": "log_level"}
+    assert all(callable(getattr(operator, names.get(name, name.lower()))) for name in KNOWN)
+
+
+def test_draining() -> None:
+    """It is asked for once; nothing is reloaded any more."""
+    operator = an_operator(Site())
+    asked: list[None] = []
+
+    def drain() -> None:
+        asked.append(None)
+        operator.leaving = True
+
+    operator.on_drain = drain
+    with pytest.raises(Conflict):
+        operator.reload()
+    operator.drain()
+    operator.drain()
+    assert asked == [None] and operator.ping()["state"] == "draining"
+    with pytest.raises(Busy):
+        operator.reload()
