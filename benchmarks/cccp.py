@@ -41,7 +41,7 @@ class Site:
             f"admin_socket = {place / 'cccp.sock'}\nlog_level = warn\npending_per_source = 8192\n"
             f"[cccp-project main]\naddress = 127.0.0.1:{self.devices}\nranges = 21000-21199\nquarantine = 0\n"
         )
-        command = [sys.executable, "-m", "revtunnel.services.run", "cccp", "--config", str(config)]
+        command = [sys.executable, "-m", "revtunnel.daemons.run", "cccp", "--config", str(config)]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         end = time.monotonic() + PATIENCE
         while True:

@@ -14,7 +14,7 @@ import signal
 import sys
 from pathlib import Path
 
-from revtunnel.services.run import main
+from revtunnel.daemons.run import main
 
 __all__ = ["FOLDER"]
 

@@ -21,7 +21,7 @@ from benchmarks.processes import Crew, CrewError
 __all__ = ["CHANNELS_PER_LINK", "OURS", "RT1", "RUN", "SERVER", "listed"]
 
 CHANNELS_PER_LINK = 255
-RUN: list[str | Path] = [sys.executable, "-m", "revtunnel.services.run"]
+RUN: list[str | Path] = [sys.executable, "-m", "revtunnel.daemons.run"]
 CTL: list[str | Path] = [sys.executable, "-m", "revtunnel.services.ctl"]
 
 SERVER = """\

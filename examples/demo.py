@@ -31,9 +31,9 @@ IN_TURN, AT_ONCE, BURST = (
 )  # requests one after the other; clients at the same time; their requests
 WAIT = 20.0  # seconds for a process to be ready or to end
 MODULES = {
-    "revtunnel-server": ["revtunnel.services.run", "server"],
-    "revtunnel-agent": ["revtunnel.services.run", "agent"],
-    "revtunnel-cccp": ["revtunnel.services.run", "cccp"],
+    "revtunnel-server": ["revtunnel.daemons.run", "server"],
+    "revtunnel-agent": ["revtunnel.daemons.run", "agent"],
+    "revtunnel-cccp": ["revtunnel.daemons.run", "cccp"],
     "revtunnelctl": ["revtunnel.services.ctl"],
 }
 

@@ -16,6 +16,13 @@ EXCEPTIONS: set[tuple[str, str]] = {
     ("link.agent_link", "carriers.agent_data"),
     ("link.server_link", "carriers.data_pool"),
     ("link.server_link", "systems.emo.emo_stream"),
+    ("process.door.admin", "daemons.settings"),
+    ("process.door.admin_socket", "daemons.settings"),
+    ("settings.inifile", "daemons.schema"),
+    ("settings.sections", "daemons.schema"),
+    ("systems.cccp.linked_devices", "daemons.switchboard"),
+    ("trust.first_enrolment", "daemons.options"),
+    ("trust.identities", "daemons.settings"),
 }
 # bytes and decisions: no reactor, no socket, no clock, and nothing that has one
 PURE_NAMES = """

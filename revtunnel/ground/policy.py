@@ -173,7 +173,7 @@ class CameoLimits:
     connections_per_source: int = 512  # connections of one address of another machine
     # systems/cameo/zmtp_peer.py
     handshake: float = 10.0  # seconds from connect to a peer's READY, absolute
-    # services/cameo.py
+    # daemons/cameo.py
     drain: float = 5.0  # seconds that peers get to take what waits for them when the relays stop
     backlog: int = 1024  # connections the kernel queues per listening socket
 
@@ -199,7 +199,7 @@ class CccpLimits:
     # systems/cccp/wake.py
     wakes: int = 16  # wake drivers that run at once
     wake: float = 20.0  # seconds that one may take
-    # services/cccp.py
+    # daemons/cccp.py
     drain: float = 10.0  # seconds that running sessions get when the daemon stops
 
 

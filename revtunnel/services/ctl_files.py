@@ -89,8 +89,8 @@ def _print(value: dict[str, object]) -> None:
 
 def check_config(path: str | None, in_json: bool) -> int:
     """As ``revtunnel-server --check-config``: the exit status."""
-    from revtunnel.services.options import ServerOptions
-    from revtunnel.services.settings import SettingsError, load_server
+    from revtunnel.daemons.options import ServerOptions
+    from revtunnel.daemons.settings import SettingsError, load_server
 
     if not in_json:
         try:

@@ -20,8 +20,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from revtunnel.daemons.schema import SECTIONS, Key, Section, find
 from revtunnel.ground.policy import MIB
-from revtunnel.services.schema import SECTIONS, Key, Section, find
 
 __all__ = [
     "DEFAULT_PATH",

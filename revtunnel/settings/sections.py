@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from revtunnel.services.schema import SECTIONS, find
+from revtunnel.daemons.schema import SECTIONS, find
 from revtunnel.settings.inifile import SECTION_OF, Name, Surroundings, Table
 
 __all__ = [

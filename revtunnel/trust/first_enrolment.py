@@ -17,6 +17,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
+from revtunnel.daemons.options import AgentOptions
 from revtunnel.ground.facts import CertificateFailed, CertificateIssued, ServerState
 from revtunnel.ground.reasons import GoAway
 from revtunnel.link.approach import Approach, Way
@@ -25,7 +26,6 @@ from revtunnel.link.handshake import Dismissed
 from revtunnel.process.process import ExitStatus, SignalService
 from revtunnel.process.reporting import Reporter
 from revtunnel.process.systemd import Notifier, NotifyService
-from revtunnel.services.options import AgentOptions
 from revtunnel.settings.inifile import SettingsError
 from revtunnel.sockets.addresses import place
 from revtunnel.sockets.tls.credentials import CertificateFiles, Side

@@ -9,7 +9,7 @@ Source: faults.md "TLS"; ours.
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from revtunnel.services.settings import ListenerSettings
+from revtunnel.daemons.settings import ListenerSettings
 from revtunnel.settings.inifile import SECTION_OF, SettingsError
 from revtunnel.sockets.tls.credentials import FaultyFiles
 from revtunnel.sockets.tls.identity import Identity

@@ -114,7 +114,7 @@ def test_exit_status(lab: Lab) -> None:
     """64 for wrong usage, 78 for wrong settings, 1 for a port that is taken, 0 for --check-config."""
 
     def call(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "revtunnel.services.run", "cameo", *words]
+        command = [sys.executable, "-m", "revtunnel.daemons.run", "cameo", *words]
         environment = Daemon(lab.directory, "none").environment()
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, cwd=ROOT)
 

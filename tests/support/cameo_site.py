@@ -192,7 +192,7 @@ class Relays(Daemon):
         self.config.write_text(ini(self.settings))
 
     def command(self) -> list[str]:
-        return [sys.executable, "-m", "revtunnel.services.run", "cameo", "--config", str(self.config)]
+        return [sys.executable, "-m", "revtunnel.daemons.run", "cameo", "--config", str(self.config)]
 
     def ready(self) -> bool:
         return bool(self.events("state", state="ready"))

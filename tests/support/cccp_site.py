@@ -102,7 +102,7 @@ class CccpDaemon(Daemon, Caller):
         self.config.write_text(ini(self.settings))
 
     def command(self) -> list[str]:
-        return [sys.executable, "-m", "revtunnel.services.run", "cccp", "--config", str(self.config)]
+        return [sys.executable, "-m", "revtunnel.daemons.run", "cccp", "--config", str(self.config)]
 
     def ready(self) -> bool:
         return bool(self.events("state", state="ready"))

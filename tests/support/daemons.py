@@ -312,7 +312,7 @@ class Server(Daemon):
         self.config.write_text(ini(self.settings))
 
     def command(self) -> list[str]:
-        return [sys.executable, "-m", "revtunnel.services.run", "server", "--config", str(self.config)]
+        return [sys.executable, "-m", "revtunnel.daemons.run", "server", "--config", str(self.config)]
 
     def start(self, wait: bool = True) -> Self:
         super().start(wait)
@@ -413,7 +413,7 @@ class Agent(Daemon):
         return found + self.options
 
     def command(self) -> list[str]:
-        return [sys.executable, "-m", "revtunnel.services.run", "agent", *self.arguments()]
+        return [sys.executable, "-m", "revtunnel.daemons.run", "agent", *self.arguments()]
 
     def ready(self) -> bool:
         return bool(self.events("state", state="started"))

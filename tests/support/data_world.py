@@ -19,6 +19,7 @@ from twisted.internet.defer import Deferred
 
 from revtunnel.carriers.agent_data import AgentData, AgentSocket
 from revtunnel.carriers.data_pool import DataPool
+from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.fleet.client_ports import ClientPorts
 from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.pools import Pool
@@ -29,7 +30,6 @@ from revtunnel.link.agent_link import AgentLink
 from revtunnel.link.handshake import AgentHandshake, AgentHello, ListenerRules, ServerHello
 from revtunnel.link.server_link import AgentListener, ServerLink
 from revtunnel.link.uplink import Uplink
-from revtunnel.net.switchboard import Switchboard
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.lean_reactor import LeanReactor
 from revtunnel.sockets.stages import open_end

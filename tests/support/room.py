@@ -17,6 +17,8 @@ from twisted.internet.defer import Deferred
 from twisted.protocols import amp
 from twisted.python.failure import Failure
 
+from revtunnel.daemons.operator import Operator
+from revtunnel.daemons.settings import AdminSettings
 from revtunnel.ground.facts import Fact
 from revtunnel.ground.policy import EnrolmentLimits
 from revtunnel.link.keys import Verifier
@@ -26,8 +28,6 @@ from revtunnel.process.door.admin_commands import AdminCommand
 from revtunnel.process.door.admin_socket import Caller
 from revtunnel.process.reporting import Reporter
 from revtunnel.services.ctl import attempt, parser, talk
-from revtunnel.services.operator import Operator
-from revtunnel.services.settings import AdminSettings
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.trust.certificate_book import CertificateBook
 from revtunnel.trust.issuer import Issuer

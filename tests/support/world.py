@@ -26,6 +26,7 @@ from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import Factory
 from zope.interface import implementer
 
+from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.fleet.client_ports import ClientPorts
 from revtunnel.fleet.gate import Gate
 from revtunnel.fleet.leases import Leases
@@ -38,7 +39,6 @@ from revtunnel.link.handshake import AgentHandshake, AgentHello, ListenerRules, 
 from revtunnel.link.keys import Verifier
 from revtunnel.link.server_link import AgentListener, ServerLink
 from revtunnel.link.uplink import Uplink
-from revtunnel.net.switchboard import Switchboard
 from revtunnel.streams.dialler import Dialler
 from revtunnel.streams.window import CreditPool
 from tests.support.memory import CAPACITY, Pair, Recorder, random_cuts

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from twisted.python import usage
 
-from revtunnel.services.options import AgentOptions
-from revtunnel.services.settings import SettingsError, Surroundings
+from revtunnel.daemons.options import AgentOptions
+from revtunnel.daemons.settings import SettingsError, Surroundings
 from revtunnel.trust.agent_files import AgentFiles
 from revtunnel.trust.authority import issue_device, make_authority, new_key
 from revtunnel.trust.enrolment import Token, write_token

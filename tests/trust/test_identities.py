@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from revtunnel.services.settings import ListenerSettings, SettingsError
+from revtunnel.daemons.settings import ListenerSettings, SettingsError
 from revtunnel.sockets.tls.identity import never_revoked
 from revtunnel.trust.identities import Identities, merged
-from tests.services.test_settings import server
+from tests.daemons.test_settings import server
 from tests.support.throwaway_tls import DAY, Issuer
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from revtunnel.services.settings import AgentSettings, SettingsError, load_agent, load_server
+from revtunnel.daemons.settings import AgentSettings, SettingsError, load_agent, load_server
 from revtunnel.trust.tls_settings import agent_rules, is_loopback, listener_rules, speaks_tls
-from tests.services.test_settings import HERE, errors, server
+from tests.daemons.test_settings import HERE, errors, server
 from tests.support.throwaway_tls import Issuer
 
 WIDE = "[listener main]\naddress = 0.0.0.0:2065\n"

@@ -199,7 +199,8 @@ def test_ports_are_open_before_anything_large_is_imported() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert set(done.stdout.split()) == {
         "revtunnel",
-        "revtunnel.services",
+        "revtunnel.systems",
+        "revtunnel.systems.cameo",
         "revtunnel.systems.cameo.cameo_programs",
     }
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 TWISTD = [str(Path(sys.executable).parent / "twistd")]
 FOREGROUND = [*TWISTD, "-n", "--pidfile="]
-PLAIN = [sys.executable, "-m", "revtunnel.services.run"]
+PLAIN = [sys.executable, "-m", "revtunnel.daemons.run"]
 
 
 class TwistdServer(Server):

@@ -20,8 +20,8 @@ from twisted.internet import tcp, unix
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.python.failure import Failure
 
+from revtunnel.daemons.settings import AdminSettings
 from revtunnel.process.door.admin_commands import MAX_PATH, Role
-from revtunnel.services.settings import AdminSettings
 
 __all__ = ["AdminPort", "Caller", "caller_at", "listen", "make_room", "role_of"]
 

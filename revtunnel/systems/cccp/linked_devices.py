@@ -12,8 +12,8 @@ from typing import Any
 
 from twisted.internet.protocol import Protocol
 
+from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.ground.facts import ChannelEnded, Fact
-from revtunnel.net.switchboard import Switchboard
 from revtunnel.streams.clients import ClientSocket
 from revtunnel.systems.cccp.proxies import Proxy
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from revtunnel.daemons.cameo_options import CameoOptions
 from revtunnel.ground.policy import CameoLimits
-from revtunnel.services.cameo_options import CameoOptions
 from revtunnel.settings.inifile import SettingsError, Surroundings
 from revtunnel.systems.cameo.cameo_requests import READ_ONLY
 from revtunnel.systems.cameo.cameo_settings import CameoSettings, cameo_changes, load_cameo

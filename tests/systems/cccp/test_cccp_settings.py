@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from revtunnel.services.settings import load_server
+from revtunnel.daemons.settings import load_server
 from revtunnel.settings.inifile import SettingsError, Surroundings
 from revtunnel.systems.cccp.cccp_settings import CccpSettings, cccp_changes, load_cccp
 

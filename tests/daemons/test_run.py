@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from revtunnel.services.run import AGENT, SERVER, DaemonMaker
+from revtunnel.daemons.run import AGENT, SERVER, DaemonMaker
 from tests.support.traffic import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -28,7 +28,7 @@ from twisted.internet import endpoints, protocol, reactor
 from twisted.logger import Logger
 from twisted.python import usage
 from revtunnel.process.process import ExitStatus, SignalService
-from revtunnel.services.settings import SettingsError
+from revtunnel.daemons.settings import SettingsError
 from revtunnel.process.systemd import Notifier
 
 class Options(usage.Options):
@@ -73,10 +73,10 @@ def makeService(options):
     return root
 """
 PLUGIN = """
-from revtunnel.services.run import DaemonMaker
+from revtunnel.daemons.run import DaemonMaker
 standin = DaemonMaker("stand-in", "standin", "a daemon that does nothing")
 """
-COMMAND = "import sys; from revtunnel.services.run import run, DaemonMaker; "
+COMMAND = "import sys; from revtunnel.daemons.run import run, DaemonMaker; "
 COMMAND += "run(DaemonMaker('stand-in', 'standin', ''), sys.argv[1:])"
 OURS = [sys.executable, "-c", COMMAND]
 RUN_TWISTD = "from twisted.scripts.twistd import run; run()"
@@ -129,8 +129,8 @@ def busy_port() -> Iterator[int]:
 def test_the_daemons_and_their_names() -> None:
     """Plugin and command share one name, and their modules are where the plugins look."""
     assert [(maker.tapname, maker.module) for maker in (SERVER, AGENT)] == [
-        ("revtunnel-server", "revtunnel.services.server"),
-        ("revtunnel-agent", "revtunnel.services.agent"),
+        ("revtunnel-server", "revtunnel.daemons.server"),
+        ("revtunnel-agent", "revtunnel.daemons.agent"),
     ]
     assert isinstance(SERVER, DaemonMaker)
 

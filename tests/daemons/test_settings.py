@@ -9,19 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from revtunnel.fleet.gate import LOOPBACK
-from revtunnel.ground.policy import (
-    AgentLimits,
-    DataLimits,
-    EmoLimits,
-    EnrolmentLimits,
-    LinkLimits,
-    PenaltyLimits,
-    RelayLimits,
-    ServerLimits,
-)
-from revtunnel.ground.targets import Offer, Target
-from revtunnel.services.settings import (
+from revtunnel.daemons.settings import (
     AdminSettings,
     AgentSettings,
     ListenerSettings,
@@ -35,6 +23,18 @@ from revtunnel.services.settings import (
     load_agent,
     load_server,
 )
+from revtunnel.fleet.gate import LOOPBACK
+from revtunnel.ground.policy import (
+    AgentLimits,
+    DataLimits,
+    EmoLimits,
+    EnrolmentLimits,
+    LinkLimits,
+    PenaltyLimits,
+    RelayLimits,
+    ServerLimits,
+)
+from revtunnel.ground.targets import Offer, Target
 from revtunnel.settings.values import PortMapping
 from revtunnel.sockets.ways.proxy_choice import DIRECT
 from revtunnel.trust.authority_settings import AuthoritySettings

@@ -16,6 +16,13 @@ from twisted.application.service import IService
 from twisted.internet.defer import Deferred
 
 from revtunnel import __version__
+from revtunnel.daemons.daemon import DoorDaemon
+from revtunnel.daemons.operator import Operator, Row
+from revtunnel.daemons.options import ServerOptions as Options
+from revtunnel.daemons.proxy_settings import Senders
+from revtunnel.daemons.record_settings import records_of
+from revtunnel.daemons.settings import ListenerSettings, ServerSettings, SettingsError, changes
+from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.fleet.client_ports import ClientPorts
 from revtunnel.fleet.gate import Gate
 from revtunnel.fleet.leases import Leases
@@ -26,15 +33,8 @@ from revtunnel.ground.policy import ServerLimits
 from revtunnel.link.handshake import ListenerRules, ServerHello
 from revtunnel.link.keys import DUMMY, Verifier
 from revtunnel.link.server_link import AgentListener
-from revtunnel.net.switchboard import Switchboard
 from revtunnel.process.process import ExitStatus
 from revtunnel.process.systemd import Notifier
-from revtunnel.services.daemon import DoorDaemon
-from revtunnel.services.operator import Operator, Row
-from revtunnel.services.options import ServerOptions as Options
-from revtunnel.services.proxy_settings import Senders
-from revtunnel.services.record_settings import records_of
-from revtunnel.services.settings import ListenerSettings, ServerSettings, SettingsError, changes
 from revtunnel.sockets.lean_reactor import LeanReactor
 from revtunnel.sockets.tls.identity import Identity
 from revtunnel.sockets.ways.headed import HeaderDesk, Refused

@@ -7,6 +7,7 @@ Source: twisted.md section 7; ours.
 
 from dataclasses import dataclass
 
+from revtunnel.daemons.record_settings import DeviceSettings
 from revtunnel.ground.policy import (
     AgentLimits,
     DataLimits,
@@ -17,7 +18,6 @@ from revtunnel.ground.policy import (
     ServerLimits,
 )
 from revtunnel.ground.targets import Offer
-from revtunnel.services.record_settings import DeviceSettings
 from revtunnel.settings.sections import (
     AdminSettings,
 )

@@ -1,6 +1,6 @@
 """The command line of revtunnel-cccp."""
 
-from revtunnel.services.options import DaemonOptions, describe, written
+from revtunnel.daemons.options import DaemonOptions, describe, written
 from revtunnel.systems.cccp.cccp_settings import CccpSettings, load_cccp
 
 __all__ = ["CccpOptions"]

@@ -8,9 +8,9 @@ Source: faults.md C5, "Bind defaults"; ours.
 from collections.abc import Iterator
 from itertools import pairwise
 
-from revtunnel.services.proxy_settings import check_senders
-from revtunnel.services.schema import find
-from revtunnel.services.settings_parts import ListenerSettings, ServerSettings
+from revtunnel.daemons.proxy_settings import check_senders
+from revtunnel.daemons.schema import find
+from revtunnel.daemons.settings_parts import ListenerSettings, ServerSettings
 from revtunnel.settings.inifile import (
     Name,
     Table,

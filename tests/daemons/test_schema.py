@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from revtunnel.daemons import schema
+from revtunnel.daemons.schema import FIXED, SECTIONS, Key, Section, find
 from revtunnel.ground.policy import (
     AgentLimits,
     CameoLimits,
@@ -22,8 +24,6 @@ from revtunnel.ground.policy import (
     ServerLimits,
 )
 from revtunnel.ground.targets import Offer, Target
-from revtunnel.services import schema
-from revtunnel.services.schema import FIXED, SECTIONS, Key, Section, find
 
 ROOT = Path(__file__).parents[2]
 KEYS = [(section, key) for section in SECTIONS for key in section.keys]
@@ -40,7 +40,7 @@ def test_shipped_files_are_what_the_table_prints(option: str) -> None:
     """Nobody edits them by hand; after a change of the table they are printed again."""
     printer, path = PRINTED[option]
 
-    assert path.read_text("utf-8") == printer(), f"python -m revtunnel.services.schema {option} > {path.name}"
+    assert path.read_text("utf-8") == printer(), f"python -m revtunnel.daemons.schema {option} > {path.name}"
 
 
 @pytest.mark.parametrize(("section", "key"), KEYS, ids=NAMES)
@@ -191,8 +191,8 @@ def test_any_text_is_read_or_refused(which: tuple[Section, Key], text: str) -> N
 
 
 def test_printing_command() -> None:
-    """``python -m revtunnel.services.schema`` prints one of the three, or says how it is used."""
-    command = [sys.executable, "-m", "revtunnel.services.schema"]
+    """``python -m revtunnel.daemons.schema`` prints one of the three, or says how it is used."""
+    command = [sys.executable, "-m", "revtunnel.daemons.schema"]
     printed = subprocess.run([*command, "--ini"], cwd=ROOT, capture_output=True, text=True, timeout=60)
     wrong = subprocess.run([*command, "--nope"], cwd=ROOT, capture_output=True, text=True, timeout=60)
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from revtunnel.services.server import agent_listener
-from revtunnel.services.settings import Surroundings, load_server
+from revtunnel.daemons.server import agent_listener
+from revtunnel.daemons.settings import Surroundings, load_server
 
 AROUND = Surroundings({}, root=False, home="/nowhere", host_name="gate", default_path="/nowhere/r.ini")
 OPEN = "allow_without_keys = yes\nallow_plaintext = yes\n"

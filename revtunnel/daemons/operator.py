@@ -14,6 +14,7 @@ from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 
+from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.fleet.devices import Device
 from revtunnel.fleet.leases import Leases
 from revtunnel.ground.errors import RemoteError
@@ -21,7 +22,6 @@ from revtunnel.ground.facts import DeviceEnrolled, DeviceRevoked, RevocationLift
 from revtunnel.ground.serials import parse_serial
 from revtunnel.link.keys import new_key, parse_key, verifier_of
 from revtunnel.link.server_link import ServerLink
-from revtunnel.net.switchboard import Switchboard
 from revtunnel.process.door.caretaker import PAGE, Caretaker, Row
 from revtunnel.process.door.refusals import Conflict, Invalid, NotFound
 from revtunnel.process.reporting import Reporter

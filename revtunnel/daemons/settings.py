@@ -11,6 +11,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
+from revtunnel.daemons.proxy_settings import agent_proxy, check_headers
+from revtunnel.daemons.record_settings import DeviceSettings, check_clients, device_settings
+from revtunnel.daemons.schema import SECTIONS
+from revtunnel.daemons.server_checks import check_listeners, check_ports, twice
+from revtunnel.daemons.settings_parts import (
+    AgentSettings,
+    ListenerSettings,
+    PoolSettings,
+    Reservation,
+    ServerSettings,
+)
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.policy import (
     AgentLimits,
@@ -23,17 +34,6 @@ from revtunnel.ground.policy import (
     ServerLimits,
 )
 from revtunnel.ground.serials import parse_serial
-from revtunnel.services.proxy_settings import agent_proxy, check_headers
-from revtunnel.services.record_settings import DeviceSettings, check_clients, device_settings
-from revtunnel.services.schema import SECTIONS
-from revtunnel.services.server_checks import check_listeners, check_ports, twice
-from revtunnel.services.settings_parts import (
-    AgentSettings,
-    ListenerSettings,
-    PoolSettings,
-    Reservation,
-    ServerSettings,
-)
 from revtunnel.settings.inifile import (
     DEFAULT_PATH,
     LABEL,

@@ -11,12 +11,12 @@ from typing import Any
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred, DeferredList
 
+from revtunnel.daemons.cameo_options import CameoOptions as Options
+from revtunnel.daemons.daemon import DoorDaemon
 from revtunnel.ground.facts import ServerState
 from revtunnel.process.door.caretaker import Row
 from revtunnel.process.process import ExitStatus
 from revtunnel.process.systemd import Notifier
-from revtunnel.services.cameo_options import CameoOptions as Options
-from revtunnel.services.daemon import DoorDaemon
 from revtunnel.settings.inifile import SettingsError
 from revtunnel.systems.cameo.cameo_operator import CameoOperator
 from revtunnel.systems.cameo.cameo_settings import CameoSettings, cameo_changes

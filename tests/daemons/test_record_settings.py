@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from revtunnel.daemons.record_settings import records_of
+from revtunnel.daemons.settings import ServerSettings, SettingsError, Surroundings, changes, load_server
 from revtunnel.fleet.records import Pattern
 from revtunnel.ground.networks import network_of
 from revtunnel.ground.policy import PenaltyLimits
 from revtunnel.ground.targets import parse_offer
-from revtunnel.services.record_settings import records_of
-from revtunnel.services.settings import ServerSettings, SettingsError, Surroundings, changes, load_server
 
 HERE = Surroundings({}, root=True, home="/home/op", host_name="gate", default_path="/nowhere/revtunnel.ini")
 OFFICE = network_of("10.1.0.0/16")

@@ -1,6 +1,6 @@
 """The command line of revtunnel-cameo."""
 
-from revtunnel.services.options import DaemonOptions, describe, written
+from revtunnel.daemons.options import DaemonOptions, describe, written
 from revtunnel.systems.cameo.cameo_settings import CameoSettings, load_cameo
 
 __all__ = ["CameoOptions"]

@@ -214,11 +214,11 @@ def run(maker: DaemonMaker, arguments: Sequence[str]) -> None:
 
 
 SERVER = DaemonMaker(
-    "revtunnel-server", "revtunnel.services.server", "lets clients reach devices by their agents"
+    "revtunnel-server", "revtunnel.daemons.server", "lets clients reach devices by their agents"
 )
-AGENT = DaemonMaker("revtunnel-agent", "revtunnel.services.agent", "dials out and offers a device's services")
-CAMEO = DaemonMaker("revtunnel-cameo", "revtunnel.services.cameo", "the relays of a CAMEO site")
-CCCP = DaemonMaker("revtunnel-cccp", "revtunnel.services.cccp", "proxies for devices that register, by HTTP")
+AGENT = DaemonMaker("revtunnel-agent", "revtunnel.daemons.agent", "dials out and offers a device's services")
+CAMEO = DaemonMaker("revtunnel-cameo", "revtunnel.daemons.cameo", "the relays of a CAMEO site")
+CCCP = DaemonMaker("revtunnel-cccp", "revtunnel.daemons.cccp", "proxies for devices that register, by HTTP")
 
 
 def server() -> None:
@@ -242,7 +242,7 @@ def cccp() -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """``python -m revtunnel.services.run server|agent|cameo|cccp ...``"""
+    """``python -m revtunnel.daemons.run server|agent|cameo|cccp ...``"""
     makers = {"server": SERVER, "agent": AGENT, "cameo": CAMEO, "cccp": CCCP}
     if not arguments or arguments[0] not in makers:
         _leave("revtunnel", USAGE, f"say which daemon to run: {', '.join(makers)}")

@@ -6,9 +6,9 @@ import pytest
 from twisted.python import usage
 
 import revtunnel
+from revtunnel.daemons.options import AgentOptions, ServerOptions
+from revtunnel.daemons.settings import SettingsError, Surroundings
 from revtunnel.ground.targets import Offer, Target
-from revtunnel.services.options import AgentOptions, ServerOptions
-from revtunnel.services.settings import SettingsError, Surroundings
 from revtunnel.trust.enrolment import Token, write_token
 from tests.support.throwaway_tls import Issuer
 

@@ -3,9 +3,9 @@
 Rule of this file: a setting exists here or it does not exist. The reader (settings.py) knows no key by
 itself; the shipped file, its manual page and its page in docs/ are printed from here, never edited:
 
-    python -m revtunnel.services.schema --ini > etc/revtunnel.ini
-    python -m revtunnel.services.schema --man > man/revtunnel.ini.5
-    python -m revtunnel.services.schema --rst > docs/settings.rst
+    python -m revtunnel.daemons.schema --ini > etc/revtunnel.ini
+    python -m revtunnel.daemons.schema --man > man/revtunnel.ini.5
+    python -m revtunnel.daemons.schema --rst > docs/settings.rst
 
 A key whose ``part`` is a dataclass of ground/policy.py takes its default from there.
 Source: twisted.md section 7; faults.md C5, "Bind defaults"; ours for the rest.
@@ -16,6 +16,7 @@ import sys
 import textwrap
 from functools import partial
 
+from revtunnel.daemons.record_schema import CLIENTS, RECORD_SECTIONS
 from revtunnel.ground.policy import (
     KIB,
     MIB,
@@ -28,7 +29,6 @@ from revtunnel.ground.policy import (
     ServerLimits,
 )
 from revtunnel.ground.targets import parse_offer
-from revtunnel.services.record_schema import CLIENTS, RECORD_SECTIONS
 from revtunnel.settings.schema_keys import LOG, Key, Section, limit_key
 from revtunnel.settings.values import (
     GIB,
@@ -443,7 +443,7 @@ def _cells(key: Key) -> list[str]:
 
 def as_rst() -> str:
     """docs/settings.rst."""
-    lines = ["Settings", "========", "", ".. Printed by: python -m revtunnel.services.schema --rst", ""]
+    lines = ["Settings", "========", "", ".. Printed by: python -m revtunnel.daemons.schema --rst", ""]
     lines += [line.replace("*", "\\*") for line in _SYNTAX]
     lines += ["", "An example::", "", *(f"    {line}".rstrip() for line in _EXAMPLE)]
     for section in SECTIONS:
@@ -465,7 +465,7 @@ def main(arguments: list[str]) -> int:
     """Print one of the three; 64 if it is not clear which."""
     printers = {"--ini": as_ini, "--man": as_man, "--rst": as_rst}
     if len(arguments) != 1 or arguments[0] not in printers:
-        print("usage: python -m revtunnel.services.schema --ini | --man | --rst", file=sys.stderr)
+        print("usage: python -m revtunnel.daemons.schema --ini | --man | --rst", file=sys.stderr)
         return 64
     sys.stdout.write(printers[arguments[0]]())
     return 0

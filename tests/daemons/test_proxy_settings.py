@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from revtunnel.services.options import AgentOptions
-from revtunnel.services.proxy_settings import headers_of
-from revtunnel.services.settings import AgentSettings, SettingsError, changes, load_agent
+from revtunnel.daemons.options import AgentOptions
+from revtunnel.daemons.proxy_settings import headers_of
+from revtunnel.daemons.settings import AgentSettings, SettingsError, changes, load_agent
 from revtunnel.sockets.ways.http_connect import Credentials
 from revtunnel.sockets.ways.proxy_choice import DIRECT, Proxy, ProxyChoice
-from tests.services.test_options import parse, refused
-from tests.services.test_settings import HERE, errors, server
+from tests.daemons.test_options import parse, refused
+from tests.daemons.test_settings import HERE, errors, server
 
 
 def agent(tmp_path: Path, text: str, servers: str = "gate.example:2065", **environ: str) -> AgentSettings:

@@ -16,9 +16,8 @@ from typing import Any, NoReturn
 from twisted.python import usage
 
 import revtunnel
-from revtunnel.ground.targets import parse_offer
-from revtunnel.services.schema import find
-from revtunnel.services.settings import (
+from revtunnel.daemons.schema import find
+from revtunnel.daemons.settings import (
     DEFAULT_PATH,
     AgentSettings,
     MissingSettings,
@@ -29,6 +28,7 @@ from revtunnel.services.settings import (
     load_agent,
     load_server,
 )
+from revtunnel.ground.targets import parse_offer
 from revtunnel.trust.agent_files import AgentFiles
 from revtunnel.trust.enrolment import Token, parse_token
 from revtunnel.trust.tls_settings import agent_rules, listener_rules, speaks_tls, tls_lines

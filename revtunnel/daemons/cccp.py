@@ -12,6 +12,8 @@ from typing import Any
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred
 
+from revtunnel.daemons.cccp_options import CccpOptions as Options
+from revtunnel.daemons.daemon import DoorDaemon
 from revtunnel.fleet.gate import Gate
 from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.pools import Lease
@@ -20,8 +22,6 @@ from revtunnel.process.door.caretaker import PAGE, Caretaker, Row
 from revtunnel.process.process import ExitStatus
 from revtunnel.process.reporting import Reporter
 from revtunnel.process.systemd import Notifier
-from revtunnel.services.cccp_options import CccpOptions as Options
-from revtunnel.services.daemon import DoorDaemon
 from revtunnel.settings.inifile import SettingsError
 from revtunnel.sockets.lean_reactor import LeanReactor
 from revtunnel.state.ledger import SqliteLedger, open_ledger

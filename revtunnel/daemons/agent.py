@@ -16,6 +16,9 @@ from twisted.internet.defer import Deferred
 
 from revtunnel import __version__
 from revtunnel.carriers.agent_data import AgentData
+from revtunnel.daemons.options import AgentOptions as Options
+from revtunnel.daemons.proxy_settings import headers_of
+from revtunnel.daemons.settings import AgentSettings, SettingsError, changes
 from revtunnel.ground.facts import ServerState, SettingsReloaded
 from revtunnel.link.agent_link import AgentLink
 from revtunnel.link.approach import Approach, Way
@@ -25,9 +28,6 @@ from revtunnel.link.uplink import Uplink
 from revtunnel.process.process import ExitStatus, SignalService
 from revtunnel.process.reporting import Reporter
 from revtunnel.process.systemd import Notifier, NotifyService
-from revtunnel.services.options import AgentOptions as Options
-from revtunnel.services.proxy_settings import headers_of
-from revtunnel.services.settings import AgentSettings, SettingsError, changes
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.lean_reactor import LeanReactor

@@ -1,1 +1,0 @@
-"""Floor 2: Twisted Protocols and Factories; the reactor is passed in."""
