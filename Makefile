@@ -1,5 +1,5 @@
 # make demo    a server, an agent and a device on this machine, and what a client sees
-# make test    linter, types, floors, fast tests, then those with real sockets and processes
+# make test    linter, types, rooms, fast tests, then those with real sockets and processes
 # make fast    fast tests only
 # make bench   relay figures beside a direct connection and other relays, into benchmarks/results
 #
@@ -14,7 +14,7 @@ demo: .venv/installed
 	$(BIN)/python examples/demo.py
 
 test: lint
-	$(BIN)/pytest -q tests/test_floors.py
+	$(BIN)/pytest -q tests/test_rooms.py
 	$(BIN)/pytest -q
 	$(BIN)/pytest -q -m slow -n 4
 

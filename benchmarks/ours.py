@@ -22,7 +22,7 @@ __all__ = ["CHANNELS_PER_LINK", "OURS", "RT1", "RUN", "SERVER", "listed"]
 
 CHANNELS_PER_LINK = 255
 RUN: list[str | Path] = [sys.executable, "-m", "revtunnel.daemons.run"]
-CTL: list[str | Path] = [sys.executable, "-m", "revtunnel.services.ctl"]
+CTL: list[str | Path] = [sys.executable, "-m", "revtunnel.ctl.ctl"]
 
 SERVER = """\
 [server]

@@ -34,7 +34,7 @@ MODULES = {
     "revtunnel-server": ["revtunnel.daemons.run", "server"],
     "revtunnel-agent": ["revtunnel.daemons.run", "agent"],
     "revtunnel-cccp": ["revtunnel.daemons.run", "cccp"],
-    "revtunnelctl": ["revtunnel.services.ctl"],
+    "revtunnelctl": ["revtunnel.ctl.ctl"],
 }
 
 

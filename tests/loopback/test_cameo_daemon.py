@@ -29,7 +29,7 @@ class TwistdRelays(Relays):
 
 def control(relays: Relays, *words: str, status: int = 0) -> Any:
     """What ``revtunnelctl --json`` answers, with that exit status."""
-    command = [sys.executable, "-m", "revtunnel.services.ctl", "--json", "--socket", str(relays.admin_socket)]
+    command = [sys.executable, "-m", "revtunnel.ctl.ctl", "--json", "--socket", str(relays.admin_socket)]
     done = subprocess.run(
         [*command, *words], env=relays.environment(), capture_output=True, text=True, timeout=30
     )

@@ -763,7 +763,7 @@ def test_h16_a_caller_who_leaves_before_the_answer(site: CccpDaemon) -> None:
 def test_admin_door_and_exit_status(site: CccpDaemon) -> None:
     """revtunnelctl reaches it by its socket; wrong settings are 78."""
     site.on("CLD-1")
-    command = [sys.executable, "-m", "revtunnel.services.ctl", "--json", "--socket", str(site.admin_socket)]
+    command = [sys.executable, "-m", "revtunnel.ctl.ctl", "--json", "--socket", str(site.admin_socket)]
 
     def control(*words: str) -> object:
         done = subprocess.run([*command, *words], env=site.environment(), capture_output=True, timeout=30)

@@ -48,7 +48,7 @@ class Firm:
         command = [
             sys.executable,
             "-m",
-            "revtunnel.services.ctl",
+            "revtunnel.ctl.ctl",
             "--json",
             "--config",
             str(self.server.config),

@@ -353,7 +353,7 @@ class Server(Daemon):
 
     def control(self, *words: str) -> Any:
         """What ``revtunnelctl --json`` answers; CalledProcessError when it fails."""
-        module = [sys.executable, "-m", "revtunnel.services.ctl"]
+        module = [sys.executable, "-m", "revtunnel.ctl.ctl"]
         command = [*module, "--json", "--socket", str(self.admin_socket), *words]
         done = subprocess.run(
             command,

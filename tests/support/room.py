@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.protocols import amp
 from twisted.python.failure import Failure
 
+from revtunnel.ctl.ctl import attempt, parser, talk
 from revtunnel.daemons.operator import Operator
 from revtunnel.daemons.settings import AdminSettings
 from revtunnel.ground.facts import Fact
@@ -27,7 +28,6 @@ from revtunnel.process.door.admin_client import AdminClient
 from revtunnel.process.door.admin_commands import AdminCommand
 from revtunnel.process.door.admin_socket import Caller
 from revtunnel.process.reporting import Reporter
-from revtunnel.services.ctl import attempt, parser, talk
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.trust.certificate_book import CertificateBook
 from revtunnel.trust.issuer import Issuer

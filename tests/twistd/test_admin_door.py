@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parent.parent.parent
 WAIT = 30  # seconds until a hanging process is a failure
 SERVER = [sys.executable, "-m", "revtunnel.daemons.run", "server"]
-CTL = [sys.executable, "-m", "revtunnel.services.ctl"]
+CTL = [sys.executable, "-m", "revtunnel.ctl.ctl"]
 INI = """\
 [server]
 state_directory = {place}/state

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from revtunnel.ctl.ctl_cameo import relays
 from revtunnel.process.door.refusals import Busy, Conflict, NotFound
 from revtunnel.process.reporting import Reporter
-from revtunnel.services.ctl_cameo import relays
 from revtunnel.systems.cameo.cameo_admission import Door
 from revtunnel.systems.cameo.cameo_operator import KNOWN, CameoOperator
 from tests.support.zmtp_socket import PUBLISHER, RESPONDER, SUBSCRIBER, Site

@@ -6,10 +6,10 @@ Source: docs/admin.rst.
 from argparse import Namespace
 from typing import Any
 
+from revtunnel.ctl.ctl_output import listing, say
+from revtunnel.ctl.tables import age, clean, table
 from revtunnel.process.door.admin_client import AdminClient
 from revtunnel.process.door.admin_commands import Cut, Peers
-from revtunnel.services.ctl_output import listing, say
-from revtunnel.services.tables import age, clean, table
 
 __all__ = ["cut", "peers", "relays"]
 

@@ -13,6 +13,10 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from revtunnel.ctl.ctl_cameo import cut, peers, relays
+from revtunnel.ctl.ctl_enroll import enroll, revoke
+from revtunnel.ctl.ctl_output import listing, print_json, remark, say
+from revtunnel.ctl.tables import age, clean, few, size, table, trip, wall_seconds
 from revtunnel.process.door.admin_client import AdminClient
 from revtunnel.process.door.admin_commands import (
     Channels,
@@ -30,10 +34,6 @@ from revtunnel.process.door.admin_commands import (
     Status,
 )
 from revtunnel.process.logs import format_text
-from revtunnel.services.ctl_cameo import cut, peers, relays
-from revtunnel.services.ctl_enroll import enroll, revoke
-from revtunnel.services.ctl_output import listing, print_json, remark, say
-from revtunnel.services.tables import age, clean, few, size, table, trip, wall_seconds
 
 __all__ = ["ACTIONS"]
 

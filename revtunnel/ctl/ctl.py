@@ -29,10 +29,10 @@ from functools import partial
 from typing import Any, NoReturn
 
 import revtunnel
+from revtunnel.ctl.ctl_authority import add_commands, run
+from revtunnel.ctl.ctl_files import Wrong, check_config, find_socket
+from revtunnel.ctl.tables import clean
 from revtunnel.process.door.refusals import Busy, Conflict, Denied, Invalid, NotFound, OperatorError
-from revtunnel.services.ctl_authority import add_commands, run
-from revtunnel.services.ctl_files import Wrong, check_config, find_socket
-from revtunnel.services.tables import clean
 from revtunnel.settings.inifile import SettingsError, Surroundings
 
 __all__ = ["attempt", "main", "parser", "talk"]
@@ -204,8 +204,8 @@ def _complain(error: object, status: int) -> int:
 
 
 async def talk(reactor: Any, path: str, options: argparse.Namespace) -> int:
+    from revtunnel.ctl.ctl_actions import ACTIONS
     from revtunnel.process.door.admin_client import TIMEOUT, NoServer, connect
-    from revtunnel.services.ctl_actions import ACTIONS
 
     try:
         client = await connect(reactor, path, options.timeout or TIMEOUT)

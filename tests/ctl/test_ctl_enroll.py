@@ -10,11 +10,11 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from revtunnel.ctl.ctl import main
+from revtunnel.ctl.ctl_authority import settings_of
 from revtunnel.ground.facts import LinkDown
 from revtunnel.ground.policy import EnrolmentLimits
 from revtunnel.process.door.refusals import NotFound
-from revtunnel.services.ctl import main
-from revtunnel.services.ctl_authority import settings_of
 from revtunnel.settings.inifile import SettingsError, Surroundings
 from revtunnel.sockets.tls.credentials import CertificateFiles, Side, device_serial, read_credentials
 from revtunnel.trust.authority import make_request, new_key

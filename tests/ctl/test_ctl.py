@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred, succeed
 
+from revtunnel.ctl.ctl import attempt, main, parser, talk
+from revtunnel.ctl.ctl_files import find_socket
 from revtunnel.fleet.records import Record, Records, parse_pattern
 from revtunnel.link.keys import parse_key
-from revtunnel.services.ctl import attempt, main, parser, talk
-from revtunnel.services.ctl_files import find_socket
 from revtunnel.settings.inifile import SettingsError, Surroundings
 from tests.support.reactor import HANGS
 from tests.support.room import SOCKET, Room

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revtunnel.services.tables import age, clean, few, size, table, trip, wall_seconds
+from revtunnel.ctl.tables import age, clean, few, size, table, trip, wall_seconds
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from revtunnel.services.ctl_files import Wrong
-from revtunnel.services.ctl_output import remark, say
-from revtunnel.services.tables import clean, table
+from revtunnel.ctl.ctl_files import Wrong
+from revtunnel.ctl.ctl_output import remark, say
+from revtunnel.ctl.tables import clean, table
 from revtunnel.settings.inifile import SettingsError, Surroundings, read_files
 from revtunnel.trust.authority import Unfit, fingerprint_of
 from revtunnel.trust.authority_files import AuthorityDirectory

@@ -12,7 +12,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any
 
-from revtunnel.services.tables import clean
+from revtunnel.ctl.tables import clean
 
 __all__ = ["listing", "print_json", "remark", "say", "warn"]
 

@@ -12,12 +12,12 @@ from argparse import Namespace
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from revtunnel.ctl.ctl_files import KeyFile, Wrong
+from revtunnel.ctl.ctl_output import remark, say, warn
+from revtunnel.ctl.tables import clean
 from revtunnel.process.door.admin_client import AdminClient
 from revtunnel.process.door.admin_commands import Authority, Certify, Enroll, Revoke, Token
 from revtunnel.process.door.refusals import NotFound
-from revtunnel.services.ctl_files import KeyFile, Wrong
-from revtunnel.services.ctl_output import remark, say, warn
-from revtunnel.services.tables import clean
 
 __all__ = ["enroll", "revoke"]
 

@@ -1,1 +1,0 @@
-"""Floor 3: the processes: settings, doors, service trees."""
