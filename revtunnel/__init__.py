@@ -1,6 +1,6 @@
 """Access to devices behind firewalls: a device's agent dials out, clients reach it as if it were local.
 
-Floors, downwards only: ``twisted/plugins -> services -> net -> core -> wire``.
+Rooms, imports downwards only (tests/test_rooms.py); docs/architecture.rst says what each is for.
 """
 
 __version__ = "0.1.0"
