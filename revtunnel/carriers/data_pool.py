@@ -14,7 +14,6 @@ from revtunnel.carriers.data_stream import DataSocket, DataStream
 from revtunnel.carriers.warm_pool import WarmPool
 from revtunnel.ground.facts import PeerGlitch, Report
 from revtunnel.ground.policy import DataLimits, RelayLimits
-from revtunnel.ground.reasons import Ended
 from revtunnel.sockets.ends import End
 from revtunnel.streams.clients import ClientSocket
 from revtunnel.streams.commands import number_of
@@ -90,23 +89,30 @@ class _Waiting(NamedTuple):
 class DataPool:
     """The spare sockets of one link, the clients that wait for one, and the streams that came of both.
 
-    ``instead`` serves a client that gets no socket: by the link, or with a word.
+    ``instead`` serves a client that gets no socket: by the link, or with a word. ``only``: there is no link
+    to go by, so that a client waits where it would not otherwise. ``stream_ended`` is called after each.
     """
 
     def __init__(
-        self, hub: DataHub, link: DataLink, only: bool, instead: Callable[[ClientSocket], None]
+        self,
+        hub: DataHub,
+        link: DataLink,
+        only: bool,
+        instead: Callable[[ClientSocket], None],
+        stream_ended: Callable[[], None],
     ) -> None:
         self.link = link
         self.core = WarmPool(hub.limits)
         self.closed = False
-        self.streams: set[DataStream] = set()
+        self.streams: dict[int, DataStream] = {}
         self.reactor = hub.reactor
         self.relay_limits = hub.relay_limits
         self.now = hub.now
         self.report = hub.report
         self._hub = hub
-        self._only = only  # never by the link
+        self._only = only
         self._instead = instead
+        self._stream_ended = stream_ended
         self._warm: list[DataSocket] = []
         self._tickets: dict[bytes, float] = {}  # and when each was given
         self._waiting: dict[ClientSocket, _Waiting] = {}
@@ -158,7 +164,7 @@ class DataPool:
     def _start(self, client: ClientSocket, socket: DataSocket, tries: int) -> None:
         self.core.gone()
         stream = DataStream(self, client, socket, tries)
-        self.streams.add(stream)
+        self.streams[stream.number] = stream
         self._hub.remember(stream)
         stream.ask(self.now())
 
@@ -199,9 +205,10 @@ class DataPool:
 
     def ended(self, stream: DataStream) -> None:
         """A stream is over, its socket closed."""
-        self.streams.discard(stream)
+        del self.streams[stream.number]
         self._hub.forget(stream)
         self._hub.released()
+        self._stream_ended()
 
     def refill(self) -> None:
         """Hand out the tickets that are missing, close the sockets that are too many."""
@@ -269,8 +276,8 @@ class DataPool:
         """Whether nothing of it needs to be looked at."""
         return self.core.due() is None
 
-    def close(self, by_link: bool = False) -> None:
-        """No socket comes any more; what runs goes on. ``by_link``: clients that wait go by that."""
+    def close(self, other_way: bool = False) -> None:
+        """No socket comes any more; what runs goes on. ``other_way``: clients that wait get ``instead``."""
         if self.closed:
             return
         self.closed = True
@@ -280,16 +287,10 @@ class DataPool:
         self._warm.clear()
         for client in [*self._waiting]:
             self._no_more(client)
-            if by_link:
+            if other_way:
                 self._instead(client)
             else:
                 client.refuse("device-absent")
-
-    def end(self, reason: Ended, detail: str) -> None:
-        """The link is over, and its streams with it."""
-        self.close()
-        for stream in [*self.streams]:
-            stream.end(reason, detail)
 
     def _withdraw(self, tickets: list[bytes]) -> None:
         for ticket in tickets:

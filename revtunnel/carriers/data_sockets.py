@@ -11,7 +11,7 @@ Source: wire/link-extension.md "Data sockets"; faults.md N1, N8, N25.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall
@@ -21,7 +21,6 @@ from revtunnel.carriers.data_stream import DEAD, DataStream
 from revtunnel.carriers.tickets import Numbering, Tickets
 from revtunnel.ground.facts import Report
 from revtunnel.ground.policy import DataLimits, RelayLimits
-from revtunnel.ground.reasons import Ended
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.relay import reserve
 from revtunnel.streams.clients import ClientSocket
@@ -51,7 +50,7 @@ class DataSockets:
         self._tickets: Tickets[DataPool] = Tickets(random_bytes)
         self._expected: Counter[str] = Counter()  # by address
         self.numbering = Numbering()
-        self._streams: dict[str, dict[int, DataStream]] = {}
+        self._streams: set[DataStream] = set()
         self._opening: set[DataStream] = set()
         self._busy: set[DataPool] = set()
         self._timer: IDelayedCall | None = None
@@ -69,9 +68,15 @@ class DataSockets:
         """Descriptors that data sockets have or are about to have."""
         return self.sockets + len(self._tickets)
 
-    def pool(self, link: DataLink, only: bool, instead: Callable[[ClientSocket], None]) -> DataPool:
+    def pool(
+        self,
+        link: DataLink,
+        only: bool,
+        instead: Callable[[ClientSocket], None],
+        stream_ended: Callable[[], None],
+    ) -> DataPool:
         """The pool of a link that is up and whose agent has data sockets."""
-        return DataPool(self, link, only, instead)
+        return DataPool(self, link, only, instead, stream_ended)
 
     def expected(self, source: str) -> int:
         """Data sockets that are about to come from an address."""
@@ -94,29 +99,6 @@ class DataSockets:
         """The connection is a data socket now."""
         self.sockets += 1
         pool.attached(ticket, end)
-
-    def streams(self, serial: str | None = None) -> Iterator[DataStream]:
-        """The streams of one device, or all."""
-        chosen = self._streams.values() if serial is None else [self._streams.get(serial, {})]
-        return (stream for streams in [*chosen] for stream in [*streams.values()])
-
-    def running(self, serial: str) -> int:
-        """How many streams a device has."""
-        return len(self._streams.get(serial, ()))
-
-    def close_channel(self, serial: str, number: int, reason: Ended, detail: str) -> bool:
-        """End one stream; False: there is none."""
-        stream = self._streams.get(serial, {}).get(number)
-        if stream is not None:
-            stream.end(reason, detail)
-        return stream is not None
-
-    def end_all(self, reason: Ended, detail: str, serial: str | None = None) -> bool:
-        """End the streams of one device, or all; False: there were none."""
-        found = [*self.streams(serial)]
-        for stream in found:
-            stream.end(reason, detail)
-        return bool(found)
 
     def give_way(self) -> bool:
         """Close one socket that waits, for somebody who needs a descriptor now; False: none waits."""
@@ -147,16 +129,13 @@ class DataSockets:
         self.sockets -= 1
 
     def remember(self, stream: DataStream) -> None:
-        self._streams.setdefault(stream.client.serial, {})[stream.number] = stream
+        self._streams.add(stream)
         self._opening.add(stream)
         self._look_within(SHORT)
 
     def forget(self, stream: DataStream) -> None:
         self._opening.discard(stream)
-        serial = stream.client.serial
-        streams = self._streams.get(serial, {})
-        if streams.pop(stream.number, None) is not None and not streams:
-            del self._streams[serial]
+        self._streams.discard(stream)
 
     def _came(self, pool: DataPool) -> None:
         """One of the expected is here, or will not come."""
@@ -194,5 +173,5 @@ class DataSockets:
             pool.look(now)
             if pool.idle:
                 self._busy.discard(pool)
-        for stream in self.streams():
+        for stream in [*self._streams]:
             stream.look_at_running(DEAD)

@@ -76,7 +76,7 @@ class Operator(Caretaker):
             "devices": len(board.registry),
             "links": len(board.links),
             "clients": board.clients,
-            "channels": len(board.running()),
+            "channels": len(board.streams),
             "ports": {name: asdict(counts) for name, counts in self._leases.counts().items()},
             "penalties": board.gate.penalties.refused(self._clock.seconds()),
             "counts": dict(sorted(board.counts.items())),
@@ -266,7 +266,7 @@ class Operator(Caretaker):
     def _device(self, device: Device[ServerLink]) -> Row:
         link = device.link
         mux = link.mux if link is not None else None
-        running = self._switchboard.running(device.serial, link)
+        running = self._switchboard.running(device.serial)
         trip = mux.liveness.round_trip if mux else None
         hello = link.handshake.hello if link is not None and link.handshake else None
         shown = link.certificate if link is not None else None

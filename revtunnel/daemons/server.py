@@ -43,6 +43,7 @@ from revtunnel.state.ledger import FILE_NAME, open_ledger
 from revtunnel.streams.commands import Feature
 from revtunnel.systems.cccp.cccp_site import CccpSite
 from revtunnel.systems.cccp.linked_devices import LinkedDevices
+from revtunnel.systems.emo.emo_server import EmoServerLink
 from revtunnel.systems.emo.emo_stream import EmoDoor
 from revtunnel.trust.authority import Unfit
 from revtunnel.trust.certificate_book import CertificateBook
@@ -61,8 +62,12 @@ def agent_listener(
     settings: ServerSettings,
     identity: Identity | None = None,
     doubt: bool = False,
+    machines: dict[int, Any] | None = None,
 ) -> AgentListener:
-    """What links of one listener get; ``doubt``: who is enrolled is not known (``SqliteLedger.doubtful``)."""
+    """What links of one listener get.
+
+    ``doubt``: who is enrolled is not known (``SqliteLedger.doubtful``); ``machines``: of EMO, that are here.
+    """
     link = settings.link
     wide = any(not is_loopback(host) for host, _ in listener.address)
     rules = ListenerRules(
@@ -91,14 +96,14 @@ def agent_listener(
         data=listener.data,
         identity=identity,
         certified_only=listener.certified,
-        emo=emo_door(settings) if listener.kind == "emo" else None,
+        make=partial(EmoServerLink, emo_door(settings, machines)) if listener.kind == "emo" else None,
     )
 
 
-def emo_door(settings: ServerSettings) -> EmoDoor:
+def emo_door(settings: ServerSettings, machines: dict[int, Any] | None) -> EmoDoor:
     """The machines of EMO: every reservation of a target that is called emo."""
-    machines = [each for each in settings.reservations if each.target == "emo"]
-    return EmoDoor({each.port: (each.serial, each.target) for each in machines}, settings.emo)
+    ports = {each.port: (each.serial, each.target) for each in settings.reservations if each.target == "emo"}
+    return EmoDoor(ports, settings.emo, {} if machines is None else machines)
 
 
 def pools_of(settings: ServerSettings) -> list[Pool]:
@@ -127,6 +132,7 @@ class Server(DoorDaemon):
         self._headers = HeaderDesk(reactor, lambda: self.settings.limits.pending)
         self._expiry: Any = None
         self.cccp: CccpSite | None = None
+        self._emo_machines: dict[int, Any] = {}  # command sockets by the port they registered
 
     # -- starting
 
@@ -196,7 +202,7 @@ class Server(DoorDaemon):
             settings.name,
             os.urandom,
         )
-        self.switchboard.issue = self.issuer.answer
+        self.switchboard.admission.issue = self.issuer.answer
         self._build_cccp(settings)
         self._tend(self.operator, settings.admin)
 
@@ -228,7 +234,9 @@ class Server(DoorDaemon):
 
     def _agent_listener(self, listener: ListenerSettings, settings: ServerSettings) -> AgentListener:
         doubt = self.ledger.doubtful is not None
-        return agent_listener(listener, settings, self._identities.of(listener.name), doubt)
+        return agent_listener(
+            listener, settings, self._identities.of(listener.name), doubt, self._emo_machines
+        )
 
     def _listen(self) -> None:
         for listener in self.settings.listeners:

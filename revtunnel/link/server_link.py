@@ -1,33 +1,32 @@
 """The server's end of a link: who is it, which mux serves it, and one record for every channel.
 
 What a link means to the rest of the server is asked of a ``Hub`` (switchboard.py): may this serial come in,
-it is here now, it is gone. Clients that find all channel numbers in use wait here, for a bounded time.
+it is here now, it is gone. How it carries the streams of clients is in link_carrier.py.
 
 Source: wire/link-extension.md; wire/readyagent.md section 5; faults.md F14, N23.
 """
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from typing import Protocol as Typing
 
 from twisted.internet.defer import Deferred, TimeoutError
-from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import Factory
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.python.failure import Failure
 
-from revtunnel.carriers.data_pool import DataPool
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, LinkStalled, PeerGlitch, Report
 from revtunnel.ground.policy import LinkLimits
 from revtunnel.ground.reasons import Ended, GoAway
-from revtunnel.ground.targets import Offer, Target
+from revtunnel.ground.targets import Offer
 from revtunnel.link.handshake import Denied, ListenerRules, ServerHandshake, ServerHello, ServerUp
 from revtunnel.link.keys import Verifier
 from revtunnel.link.legacy import LegacyServerMux
 from revtunnel.link.link import USER_TIMEOUT, LinkProtocol, tune
+from revtunnel.link.link_carrier import LinkCarrier
 from revtunnel.link.mux import Glitch, GoingAway, Happening, Mux, Opened, Over, Stalled
 from revtunnel.link.rt1 import Rt1Mux
 from revtunnel.sockets.addresses import written_address
@@ -36,17 +35,14 @@ from revtunnel.sockets.tls.credentials import PeerCertificate
 from revtunnel.sockets.tls.enroll import MAX_ENROLL
 from revtunnel.sockets.tls.identity import Identity
 from revtunnel.sockets.tls.tls_stages import Secured, TlsFailed
+from revtunnel.streams.carrier import Carrier
 from revtunnel.streams.channel import Channel
+from revtunnel.streams.clients import ClientSocket
 from revtunnel.streams.commands import TICKET_SIZE, Command, Feature, encode_goaway
 from revtunnel.streams.frames import Frame, encode_frame
-from revtunnel.streams.running import Running, of_link
 from revtunnel.streams.window import CreditPool
-from revtunnel.systems.emo.emo_stream import EmoDoor
 
-if TYPE_CHECKING:
-    from revtunnel.streams.clients import ClientSocket
-
-__all__ = ["AgentListener", "Hub", "ServerLink", "ServerLinkFactory"]
+__all__ = ["AgentListener", "Hub", "LinkMaker", "ServerLink", "ServerLinkFactory"]
 
 
 class Hub(Typing):
@@ -73,6 +69,24 @@ class Hub(Typing):
     def enrol(self, link: "ServerLink", payload: bytes) -> bytes:
         """The connection is there for a certificate: CERTIFICATE's payload. Denied: it gets none."""
 
+    def no_stranger(self, link: "ServerLink") -> None:
+        """The connection is known now, and no link."""
+
+    def expects(self, source: str, change: int) -> None:
+        """So many connections more, or less, that were asked for are on their way from an address."""
+
+    def holds(self, change: int) -> None:
+        """So many connections more, or less, are open that are no links: their descriptors count."""
+
+    def next_stream(self) -> int:
+        """The number of one more stream that has none of a link's."""
+
+    def port_is_open(self, serial: str, target: str) -> bool:
+        """Whether clients of a target can come."""
+
+    def instead(self, link: "ServerLink", make: "LinkMaker") -> "ServerLink":
+        """The connection speaks another wire than its listener's: who is to have it."""
+
 
 @dataclass(frozen=True, slots=True)
 class AgentListener:
@@ -87,8 +101,11 @@ class AgentListener:
     mappings: tuple[Offer, ...] = ()  # legacy: what the device is asked to dial; it offers nothing itself
     identity: Identity | None = None  # for TLS; None: links are plain
     certified_only: bool = False  # without a certificate of the device there is enrolment and nothing else
-    emo: EmoDoor | None = None  # it speaks EMO
+    make: "LinkMaker | None" = None  # who takes its connections; None: a ServerLink
     data: str = "auto"  # what carries channels: link, socket, or auto: sockets, and the link where none comes
+
+
+LinkMaker = Callable[..., "ServerLink"]  # with the arguments of a ServerLink
 
 
 class ServerLink(LinkProtocol):
@@ -118,11 +135,15 @@ class ServerLink(LinkProtocol):
         self._shake = ServerHandshake(listener.rules, listener.limits, key_of, nonce)
         self._pool = pool
         self._report = report
-        self.data: DataPool | None = None  # its data sockets, where both ends have them
-        self.waiting: deque[tuple[float, ClientSocket]] = deque()
-        self._patience: IDelayedCall | None = None  # of those who wait for a number
-        self._serving = False
+        self.channels = LinkCarrier(self, listener.data != "socket")
+        self.carrier: Carrier = self.channels  # what its clients go by: that, or what falls back on it
         self._listened = False
+
+    def instead_of(self, link: "ServerLink") -> None:
+        """Be what this connection has been so far."""
+        self.source, self.peer, self.since = link.source, link.peer, link.since
+        self.tls, self.certificate = link.tls, link.certificate
+        self._shake.certified = self.certificate_serial
 
     # -- TLS
 
@@ -215,6 +236,7 @@ class ServerLink(LinkProtocol):
 
     def _admit(self, up: ServerUp) -> None:
         self.handshake, self.serial, self.authenticated = up, up.serial, up.authenticated
+        self.channels.serial = up.serial
         self._hub.admit(self, up)
         now = self.clock.seconds()
         if up.hello is None:
@@ -288,54 +310,12 @@ class ServerLink(LinkProtocol):
             self.mux.want(tickets)
             self.flush()
 
-    # -- channels
-
-    def open(self, target: Target, client: "ClientSocket") -> bool:
-        """Give a client a channel, now or when a number is free; False: too many wait already."""
-        assert self.mux is not None
-        try:
-            origin = client.origin if self.mux.origins else None
-            channel = self.mux.connect(target, self.clock.seconds(), origin)
-        except RemoteError as error:
-            self.broken(error)
-            return False
-        if channel is not None:
-            client.attach(self, channel)
-            if self.mux.early_read:
-                client.may_read()
-            self.flush()
-            return True
-        if len(self.waiting) >= self.limits.waiting:
-            self.waiting = deque(entry for entry in self.waiting if entry[1].waits)
-        if len(self.waiting) >= self.limits.waiting:
-            return False
-        until = self.clock.seconds() + self.limits.number_wait
-        self.waiting.append((until, client))
-        if self._patience is None:
-            self._patience = self.clock.callLater(self.limits.number_wait, self._give_up_waiting)
-        return True
-
-    def running(self) -> list[Running]:
-        """The channels that run on it, in any order."""
-        channels = self.mux.channels.values() if self.mux is not None else ()
-        return [
-            of_link(self.serial, channel)
-            for channel in channels
-            if not channel.over and channel.owner is not None
-        ]
+    # -- ends
 
     def goaway(self, reason: GoAway, retry_after: int, detail: str) -> None:
         """Ask the agent to leave when its channels have ended."""
         if self.mux is not None and self.ended is None:
             self._guarded(lambda mux: mux.goaway(reason, retry_after, detail))
-
-    def close_channel(self, number: int, reason: Ended, detail: str) -> bool:
-        """End one channel; False when there is none."""
-        channel = self.mux.channels.get(number) if self.mux is not None else None
-        if channel is None or channel.over:
-            return False
-        self.reset(channel, reason, detail)
-        return True
 
     def dismiss(self, reason: str, detail: str, say: GoAway, retry_after: int = 0, by: str = "") -> None:
         """End the link from our side, its channels with it; the agent is not told who wanted it (``by``)."""
@@ -353,7 +333,7 @@ class ServerLink(LinkProtocol):
         elif isinstance(happening, Over):
             self._record(happening.channel, happening.reason, happening.detail)
             happening.channel.owner.over(happening.reason)
-            self._serve_waiting()
+            self.channels.serve()
         elif isinstance(happening, Glitch):
             self._report(PeerGlitch(self.serial, self.peer, happening.detail))
         elif isinstance(happening, Stalled):
@@ -362,11 +342,7 @@ class ServerLink(LinkProtocol):
             self._hub.leaving(self)
 
     def gone(self, reason: str, detail: str, cut: list[Channel]) -> None:
-        self._cancel(self._patience)
-        for _, client in self.waiting:
-            if client.waits:
-                client.refuse("device-absent")
-        self.waiting.clear()
+        self.channels.link_gone()
         for channel in cut:
             self._record(channel, Ended.LINK_LOST, detail)
         if self.up_since is None:
@@ -376,32 +352,10 @@ class ServerLink(LinkProtocol):
 
     def flush(self) -> None:
         super().flush()
-        if self.waiting:
-            self._serve_waiting()
+        if self.channels.waiting:
+            self.channels.serve()
 
-    def _serve_waiting(self) -> None:
-        mux = self.mux
-        if self._serving:  # each that gets a number flushes, and comes here again
-            return
-        self._serving = True
-        while self.waiting and mux is not None and mux.free_numbers and self.ended is None:
-            _, client = self.waiting.popleft()
-            if client.waits:
-                self.open(client.target, client)
-        self._serving = False
-
-    def _give_up_waiting(self) -> None:
-        self._patience = None
-        now = self.clock.seconds()
-        while self.waiting and self.waiting[0][0] <= now:
-            _, client = self.waiting.popleft()
-            if client.waits:
-                client.refuse("no-channel")
-        if self.waiting:
-            delay = max(0.0, self.waiting[0][0] - now)
-            self._patience = self.clock.callLater(delay, self._give_up_waiting)
-
-    def _opened_fact(self, channel: Channel, client: "ClientSocket") -> ChannelOpened:
+    def _opened_fact(self, channel: Channel, client: ClientSocket) -> ChannelOpened:
         milliseconds = round((self.clock.seconds() - client.since) * 1000, 3)
         return ChannelOpened(self.serial, channel.number, client.name, client.peer, milliseconds)
 

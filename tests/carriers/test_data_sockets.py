@@ -316,7 +316,7 @@ def test_a_stream_whose_machine_is_silent_ends_at_both_ends(monkeypatch: pytest.
     monkeypatch.setattr(data_stream, "silence", lambda handle: 16.0)
     with DataWorld() as world:
         client, service = world.talk()
-        (stream,) = world.switchboard.data.streams()
+        (stream,) = world.pool.streams.values()
         stream.look_at_running(15.0)
         world.carry(client, service, b"x")
         stream.look_at_running(15.0)

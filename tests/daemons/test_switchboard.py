@@ -124,7 +124,7 @@ def test_strangers_of_one_source_are_limited() -> None:
     world.pump()
     assert stranger(world, source="203.0.113.1").lost is None
     world.advance(11.0)
-    assert not world.switchboard._pending
+    assert not world.switchboard.admission._pending
     world.finish()
 
 
@@ -201,7 +201,7 @@ def test_limits_can_change() -> None:
     assert late.was_reset
     assert client.here
     assert world.switchboard.registry.limits.clients == 1
-    assert world.switchboard._pool.limit == 0
+    assert world.switchboard.admission.pool.limit == 0
     world.finish()
 
 
@@ -214,7 +214,7 @@ def test_a_pool_without_credit_still_serves() -> None:
     world.pump()
     assert service.data == client.sent
     assert client.data == service.sent
-    assert world.switchboard._pool.used == 0
+    assert world.switchboard.admission.pool.used == 0
     world.finish()
 
 
@@ -374,7 +374,7 @@ def test_an_agent_that_finishes_its_handshake_while_it_drains_is_denied() -> Non
     """It was let in as a stranger before."""
     world = World(start=False)
     world.agents["plc-1"].uplink.start()
-    while not world.switchboard._strangers:
+    while not world.switchboard.admission.strangers:
         world.reactor.turn()
     world.switchboard.draining = True
     world.pump()

@@ -400,7 +400,7 @@ def end_all(world: World) -> None:
     assert world.reactor.sockets == 0
     assert world.switchboard.clients == 0
     assert world.switchboard.links == set()
-    assert world.switchboard._pool.used == 0
+    assert world.switchboard.admission.pool.used == 0
     assert world.reactor.getDelayedCalls() == []
 
 
@@ -508,7 +508,7 @@ def test_no_timer_outlives_its_link(whose: str, wire: str) -> None:
     world.talk()
     waiting = world.client()
     world.pump()
-    assert len(world.server_link().waiting) == 1
+    assert len(world.server_link().channels.waiting) == 1
     pair = world.link_pairs()[0]
     (pair.near if whose == "agent" else pair.far).abortConnection()
     world.pump()

@@ -275,7 +275,7 @@ def test_n23_so_many_may_wait_and_no_more() -> None:
     fourth = world.client()
     world.pump()
     assert fourth.here
-    assert len(world.server_link().waiting) == 1
+    assert len(world.server_link().channels.waiting) == 1
     assert all(client.was_reset for client in waiting)
     world.finish()
 
@@ -287,7 +287,7 @@ def test_n23_hundreds_that_wait_are_served_together() -> None:
     first = [world.talk("web")[0] for _ in range(255)]
     late = [world.client() for _ in range(250)]
     world.pump()
-    assert len(world.server_link().waiting) == 250
+    assert len(world.server_link().channels.waiting) == 250
     for client in first:
         client.abort()
     world.advance(2.0)
@@ -417,7 +417,7 @@ def test_a_channel_that_an_operator_closes() -> None:
     client, service = world.talk()
     link = world.server_link()
     (number,) = link.mux.channels  # type: ignore[union-attr]
-    assert not link.close_channel(number + 1, type(world.of(ChannelEnded)), "")  # type: ignore[arg-type]
+    assert not link.channels.end_stream(number + 1, type(world.of(ChannelEnded)), "")  # type: ignore[arg-type]
     assert world.switchboard.close_channel("plc-1", number, "by hand")
     assert not world.switchboard.close_channel("plc-1", number, "twice")
     assert not world.switchboard.close_channel("plc-9", 1, "nobody")

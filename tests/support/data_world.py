@@ -19,6 +19,7 @@ from twisted.internet.defer import Deferred
 
 from revtunnel.carriers.agent_data import AgentData, AgentSocket
 from revtunnel.carriers.data_pool import DataPool
+from revtunnel.carriers.sockets_first import SocketsFirst
 from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.fleet.client_ports import ClientPorts
 from revtunnel.fleet.leases import Leases
@@ -255,8 +256,8 @@ class DataWorld:
     @property
     def pool(self) -> DataPool:
         """The server's data sockets of the link."""
-        assert self.link.data is not None
-        return self.link.data
+        assert isinstance(self.link.carrier, SocketsFirst)
+        return self.link.carrier.pool
 
     def warm(self, count: int) -> list[AgentSocket]:
         """So many sockets wait, at both ends: the agent's."""

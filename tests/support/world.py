@@ -398,7 +398,7 @@ class World:
             assert not mux.running
             assert mux.channels == {}
             assert not mux._turns.waiting
-        assert self.switchboard._pool.used == 0
+        assert self.switchboard.admission.pool.used == 0
         assert all(agent.pool.used == 0 for agent in self.agents.values())
         links = sum(bool(end.connected) for pair in self.link_pairs() for end in (pair.near, pair.far))
         assert self.reactor.sockets == links
@@ -422,7 +422,7 @@ class World:
         self.switchboard.stop()
         self.advance(5.0)
         assert self.switchboard.links == set()
-        assert self.switchboard._strangers == set()
-        assert not self.switchboard._pending
+        assert self.switchboard.admission.strangers == set()
+        assert not self.switchboard.admission._pending
         assert self.reactor.sockets == 0
         assert self.reactor.getDelayedCalls() == []

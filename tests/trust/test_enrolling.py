@@ -5,12 +5,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, TimeoutError, succeed
 
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import LinkRefused
 from revtunnel.ground.reasons import GoAway
 from revtunnel.link.handshake import Denied, Dismissed
+from revtunnel.link.server_link import ServerLink
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import PlainEnd
 from revtunnel.sockets.tls.credentials import PeerCertificate
@@ -109,8 +111,9 @@ def test_a_connection_that_does_not_come(loop: Loop) -> None:
 def test_a_look_and_gone(loop: Loop) -> None:
     """Whoever only wants to see the server's certificate is gone at once: a lost connection, no fault."""
     made = World(start=False)
-    link = made.switchboard._stranger(made.listener(), "203.0.113.9:5")
-    assert link is not None
+    made.listener()
+    link = made.switchboard.link_factory("rt1-0").buildProtocol(IPv4Address("TCP", "203.0.113.9", 5))
+    assert isinstance(link, ServerLink)
     near, far = tcp_pair()
     near.setblocking(False)
     reset(far)
@@ -138,19 +141,17 @@ class Desk:
 
 def world(desk: Desk, tls: bool = True, shown: str = "", **changes: Any) -> World:
     """A world whose strangers come over TLS, as the switchboard sees it, with a certificate or without."""
-    made = World(start=False)
-    made.listener(**changes)
-    made.switchboard.issue = desk.answer
-    before = made.switchboard._stranger
 
-    def come(listener: Any, peer: str) -> Any:
-        link = before(listener, peer)
-        if link is not None and tls:
+    def make(*args: Any) -> ServerLink:
+        link = ServerLink(*args)
+        if tls:
             link.tls = "TLSv1.3"
             link.certificate = PeerCertificate(shown, "ab" * 32, 0.0) if shown else None
         return link
 
-    made.switchboard._stranger = come  # type: ignore[method-assign]
+    made = World(start=False)
+    made.listener(make=make, **changes)
+    made.switchboard.admission.issue = desk.answer
     return made
 
 
@@ -189,7 +190,7 @@ def test_a_refusal_has_no_text() -> None:
 def test_where_nothing_issues() -> None:
     """A server without an authority says no as any other."""
     made = world(Desk())
-    made.switchboard.issue = World(start=False).switchboard.issue
+    made.switchboard.admission.issue = World(start=False).switchboard.admission.issue
     recorder = stranger(made, encode_frame(Command.ENROLL, 0, ENROLL))
     assert [frame.command for frame in frames(recorder.data)] == [Command.GOAWAY]
     assert refusals(made) == [("denied", "certificates are not made here")]

@@ -50,7 +50,7 @@ class LinkedDevices:
         if not self.here(serial) or not names or wanted not in ("", *names):
             return None
         self._sums[serial] = 0
-        factory = self._switchboard.client_factory(serial, wanted or names[0])
+        factory = self._switchboard.client_streams.factory_by_name(serial, wanted or names[0])
         found = factory.buildProtocol(address)
         leave = factory.left
         factory.left = partial(self._left, leave, left)

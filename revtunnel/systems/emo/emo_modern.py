@@ -8,7 +8,9 @@ payload, a reset, a key of the device) it can; whom the listener lets in is the 
 Source: ours; wire/link-extension.md.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from revtunnel.ground.reasons import GoAway
 from revtunnel.ground.targets import Offer, Target
@@ -27,13 +29,11 @@ def modern_offer(port: int, target: Target) -> Offer:
 
 
 class ModernLink(ServerLink):
-    """One connection of such an agent."""
+    """One connection of such an agent. ``ports``: which is reserved for which device and target."""
 
-    def instead_of(self, link: ServerLink) -> None:
-        """Be what this link has been so far."""
-        self.source, self.peer, self.since = link.source, link.peer, link.since
-        self.tls, self.certificate = link.tls, link.certificate
-        self._shake.certified = self.certificate_serial
+    def __init__(self, ports: Mapping[int, tuple[str, str]], *args: Any) -> None:
+        super().__init__(*args)
+        self._ports = ports
 
     def _admit(self, up: ServerUp) -> None:
         super()._admit(self._placed(up))
@@ -46,7 +46,7 @@ class ModernLink(ServerLink):
         """
         assert up.hello is not None
         port, target = _port_of(up.hello, up.serial)
-        reserved = self.listener.emo.ports.get(port) if self.listener.emo is not None else None
+        reserved = self._ports.get(port)
         if reserved is None:
             raise _denied(up.serial, f"port {port} is reserved for no device here")
         serial, name = reserved

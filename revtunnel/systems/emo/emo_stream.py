@@ -29,10 +29,14 @@ PARTING = 2.0  # seconds that the last bytes on a data socket get
 
 @dataclass(frozen=True, slots=True)
 class EmoDoor:
-    """What a listener of kind emo serves: which port is reserved for which device and target."""
+    """What a listener of kind emo serves: which port is reserved for which device and target.
+
+    ``machines``, one for all such listeners, has the command socket that registered each port.
+    """
 
     ports: Mapping[int, tuple[str, str]]
     limits: EmoLimits = field(default_factory=EmoLimits)
+    machines: dict[int, Any] = field(default_factory=dict)
 
 
 class EmoChannel:

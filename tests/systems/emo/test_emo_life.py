@@ -8,7 +8,7 @@ from revtunnel.ground.facts import LinkRefused
 from revtunnel.ground.reasons import Ended
 from revtunnel.systems.emo.emo import TERMINATOR
 from tests.support.world import Party
-from tests.systems.emo.test_emo_net import LIMITS, LIMITS_IDLE_STEPS, EmoWorld, dial_server, leave, machine
+from tests.systems.emo.test_emo_server import LIMITS, LIMITS_IDLE_STEPS, EmoWorld, dial_server, leave, machine
 
 
 def lose_command_socket(world: EmoWorld) -> None:
@@ -39,7 +39,7 @@ def test_r16_streams_without_a_command_socket_can_be_ended(how: str) -> None:
     assert new.was_reset is (how != "close")
     left = [row.number for row in world.switchboard.running("mill-1")]
     assert left == ([257] if how == "close" else [])
-    assert not world.switchboard._outlived
+    assert not world.outlived()
 
 
 def test_r16_a_server_drains_after_the_last_of_them() -> None:
@@ -65,11 +65,11 @@ def test_r10_streams_of_a_replaced_machine_end_and_leave_nothing() -> None:
     client, device = world.talk_to()
     world.add_agent("mill-1", ())
     world.pump()
-    assert len(world.switchboard._outlived) == 1
+    assert len(world.outlived()) == 1
     for party in (device, client):
         party.close()
     world.pump()
-    assert not world.switchboard._outlived
+    assert not world.outlived()
     assert world.ended() == ["closed"]
 
 
@@ -97,7 +97,7 @@ def test_impatient_clients_cost_the_machine_nothing() -> None:
     for _ in range(10):
         world.client("mill-1", "emo")
         world.pump()
-        (slot,) = world.machine()._table.slots
+        (slot,) = world.machine().machine.table.slots
         slot.client.abort()
         world.pump()
     assert bytes(party.data).count(b"C000001\n") == 1  # and no other
@@ -251,8 +251,8 @@ def test_a_record_that_is_over_ends_a_machine() -> None:
     world = EmoWorld()
     client, _ = world.talk_to()
     lose_command_socket(world)
-    (link,) = world.switchboard._outlived
-    link.end_streams(Ended.NOT_ALLOWED, "its record is over")
+    (machine,) = world.outlived()
+    machine.end_streams(Ended.NOT_ALLOWED, "its record is over")
     world.pump()
     assert client.was_reset
     assert world.ended() == [Ended.NOT_ALLOWED.word]

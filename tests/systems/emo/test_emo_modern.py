@@ -8,7 +8,7 @@ from revtunnel.link.keys import Verifier, verifier_of
 from revtunnel.systems.emo.emo import TERMINATOR
 from revtunnel.systems.emo.emo_modern import modern_offer
 from tests.support.world import Agent, World
-from tests.systems.emo.test_emo_net import PORTS, TARGETS, EmoWorld, machine
+from tests.systems.emo.test_emo_server import PORTS, TARGETS, EmoWorld, machine
 
 KEY = bytes(range(32))
 
@@ -76,7 +76,7 @@ def test_a_proved_serial_must_be_the_ports() -> None:
     world.switchboard.kick("mill-1", "by the test", 3600)
     world.pump()
     keys: dict[str, Verifier] = {"mill-2": verifier_of(KEY, "mill-2")}
-    world.switchboard._key_of = keys.get
+    world.switchboard.admission._key_of = keys.get
     World.add_agent(
         world, "mill-2", (modern_offer(5010, TARGETS["mill-1"].target),)
     )  # has no key: it cannot answer

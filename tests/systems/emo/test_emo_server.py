@@ -1,6 +1,7 @@
 """EMO from client to device in memory: our server, our agent, and every rule of the page between them."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from revtunnel.ground.targets import Offer, parse_offer
 from revtunnel.link.handshake import ListenerRules, ServerHello
 from revtunnel.link.server_link import AgentListener
 from revtunnel.link.uplink import Uplink
+from revtunnel.streams.carrier import Carrier
 from revtunnel.streams.dialler import Dialler
 from revtunnel.streams.window import CreditPool
 from revtunnel.systems.emo.emo import TERMINATOR
@@ -43,8 +45,9 @@ class EmoWorld(World):
         self.leases.reload([POOL], {Use(name, "emo"): port for name, port in PORTS.items()}, 0.0)
         ports = {port: (name, "emo") for name, port in PORTS.items()}
         rules = ListenerRules("machines")
+        make = partial(EmoServerLink, EmoDoor(ports, self.emo))
         listener = AgentListener(
-            rules, self.link_limits, ServerHello("server"), heartbeat=heartbeat, emo=EmoDoor(ports, self.emo)
+            rules, self.link_limits, ServerHello("server"), heartbeat=heartbeat, make=make
         )
         self.switchboard.listeners[rules.name] = listener
         self.reactor.serve(SERVER, LINK_PORT, self.switchboard.link_factory(rules.name))
@@ -105,6 +108,11 @@ class EmoWorld(World):
         (device,) = self.services[serial][before:]
         return client, device
 
+    def outlived(self) -> list[Carrier]:
+        """Machines whose command socket is gone and whose streams run."""
+        everyone = self.switchboard.streams._carriers.values()
+        return [carrier for carriers in everyone for carrier in carriers if carrier.on_rest is not None]
+
     def data_sockets(self) -> int:
         """Data sockets that are open."""
         open_pairs = self.link_pairs()
@@ -147,7 +155,7 @@ def test_a_stream_both_ways_and_half_close(world: EmoWorld) -> None:
     assert client.data.endswith(b"the rest")
     assert client.end_came and not client.was_reset
     assert world.ended() == ["closed"]
-    (slot,) = world.machine()._table.slots
+    (slot,) = world.machine().machine.table.slots
     assert slot.state is SlotState.IDLE
     world.finish()
 

@@ -1,0 +1,94 @@
+"""The clients of devices: who may have a stream, and the word for who may not.
+
+The rule: a client is given to the carrier of its device, or refused at once; nobody is left hanging.
+
+Source: wire/readyagent.md section 5.7; faults.md N1, N23.
+"""
+
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IReactorTime
+
+from revtunnel.fleet.devices import Registry
+from revtunnel.fleet.gate import Gate
+from revtunnel.fleet.streams_of_devices import StreamsOfDevices
+from revtunnel.ground.facts import ClientRefused, Report
+from revtunnel.ground.policy import ServerLimits
+from revtunnel.ground.targets import Offer, Target
+from revtunnel.link.server_link import ServerLink
+from revtunnel.streams.clients import ClientFactory, ClientSocket
+
+__all__ = ["ClientStreams"]
+
+NOWHERE = Target("invalid", 0)  # what a device that is away offers; its clients are refused
+
+
+class ClientStreams:
+    """All clients of a server. ``make_room`` says whether there is a descriptor for one more."""
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        limits: ServerLimits,
+        registry: Registry[ServerLink],
+        streams: StreamsOfDevices,
+        gate: Gate,
+        report: Report,
+    ) -> None:
+        self.limits = limits
+        self.count = 0  # sockets, those that are being turned away included
+        self.draining = False
+        self.make_room: Callable[[], bool] = lambda: True
+        self.on_left: Callable[[], None] = lambda: None
+        self._clock = clock
+        self._registry = registry
+        self._streams = streams
+        self._gate = gate
+        self._report = report
+
+    def factory(self, serial: str, offer: Offer) -> ClientFactory:
+        """What takes clients of a device's offer, on whatever port."""
+        ask = self._admit, self._refused, self._left
+        return ClientFactory(self._clock, serial, offer.name, offer.target, *ask)
+
+    def factory_of_absent(self, serial: str, name: str) -> ClientFactory:
+        """The same for a device that is away; its clients are refused until it comes."""
+        return self.factory(serial, Offer(name, NOWHERE))
+
+    def factory_by_name(self, serial: str, name: str) -> ClientFactory:
+        """The same for what a device offers under a name; they are judged as on its own port."""
+        device = self._registry.get(serial)
+        offers = device.offers if device is not None else ()
+        return self.factory(
+            serial, next((each for each in offers if each.name == name), Offer(name, NOWHERE))
+        )
+
+    def _admit(self, client: ClientSocket) -> str:
+        """Give a client its stream, or say why not."""
+        self.count += 1
+        device = self._registry.get(client.serial)
+        link = device.link if device is not None else None
+        if self.draining:
+            return "draining"
+        if link is None or device is None:
+            return "device-absent"
+        running = self._streams.running(client.serial)
+        refusal = self._gate.client(client.serial, client.peer, link.listener.pool, running)
+        if refusal:
+            return refusal
+        if not self.make_room():
+            return "descriptors"
+        full = running >= self.limits.clients_per_device and link.carrier.at_once
+        if self.count > self.limits.clients or full:  # without a free number it waits for one
+            return "too-many-clients"
+        word = link.carrier.open(client)
+        if not word:
+            device.channels += 1
+        return word
+
+    def _refused(self, client: ClientSocket, reason: str) -> None:
+        self._report(ClientRefused(client.serial, client.name, client.peer, reason))
+
+    def _left(self, client: ClientSocket) -> None:
+        self.count -= 1
+        self.on_left()
