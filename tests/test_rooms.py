@@ -13,7 +13,6 @@ ORDER = (
     *("trust", "systems", "daemons", "ctl"),
 )
 EXCEPTIONS: set[tuple[str, str]] = {
-    ("link.agent_link", "carriers.agent_data"),
     ("process.door.admin", "daemons.settings"),
     ("process.door.admin_socket", "daemons.settings"),
     ("settings.inifile", "daemons.schema"),
@@ -28,7 +27,7 @@ PURE_NAMES = """
     cameo_requests cameo_responders cameo_topics cccp_facts channel commands data_opening devices emo
     emo_choice emo_sockets emo_targets enroll enrolment errors facts frames free_ports gate handshake
     hellos http_connect keys lease_rows lease_table leases legacy liveness mux networks numbers origin
-    penalties policy pools proxy_choice proxy_header reasons records registration rt1 senders serials
+    penalties policy pools proxy_choice proxy_header reasons records registration rt1 rt1_ends senders serials
     sessions targets tickets turns warm_pool window zmtp zmtp_messages
 """
 PURE = frozenset(PURE_NAMES.split())
@@ -36,11 +35,9 @@ IMPURE = {"twisted", "zope", "OpenSSL", "socket", "ssl", "select", "time", "asyn
 FILES = sorted((ROOT / "revtunnel").rglob("*.py"))
 # classes that have more methods than others may; none may come to them
 WIDE: set[str] = {
-    "EmoAgentLink",
     "EndTransport",
     "LinkProtocol",
     "Proxies",
-    "Rt1Mux",
 }
 FORBIDDEN_NAMES = {"util", "utils", "common", "helper", "helpers", "manager", "handler"}
 FILE_LINES = 500

@@ -6,13 +6,13 @@ Source: wire/link-extension.md; wire/readyagent.md sections 2 and 3; faults.md F
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Protocol as Typing
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
-from revtunnel.carriers.agent_data import AgentData
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, LinkStalled, PeerGlitch, Report
 from revtunnel.ground.policy import LinkLimits
@@ -85,6 +85,16 @@ class TargetSide:
             self.dialling.cancel()
 
 
+class Bringer(Typing):
+    """Who brings data sockets to the server that has asked for them on this link (carriers/agent_data.py)."""
+
+    def wanted(self, link: "AgentLink", tickets: list[bytes]) -> None:
+        """Bring one for each ticket."""
+
+    def link_gone(self, link: "AgentLink", dead: bool) -> None:
+        """Its tickets are worth nothing any more; ``dead``: neither are the streams that came of them."""
+
+
 class AgentLink(LinkProtocol):
     """One connection to a server, from its connect on. ``ready`` and ``left`` tell the uplink."""
 
@@ -101,7 +111,7 @@ class AgentLink(LinkProtocol):
         report: Report,
         ready: Callable[["AgentLink"], None],
         left: Callable[["AgentLink"], None],
-        data: AgentData | None = None,
+        data: Bringer | None = None,
     ) -> None:
         super().__init__(clock, limits)
         self.serial = serial

@@ -1,7 +1,7 @@
 """rt1, the extended link: credit, end of file, connect result, last words, heartbeat.
 
-The rule of a channel's end stands in ``channel.py``; the rule of credit in ``window.py``. This file turns
-frames into moves of those two and says what the owner has to do.
+The rule of a channel's end stands in ``channel.py`` and ``rt1_ends.py``; the rule of credit in ``window.py``.
+This file turns frames into moves of those and says what the owner has to do.
 
 Source: wire/link-extension.md; docs/link-protocol.rst.
 """
@@ -19,10 +19,10 @@ from revtunnel.link.mux import (
     EndOfFile,
     GoingAway,
     Happening,
-    Mux,
     Opened,
     Wanted,
 )
+from revtunnel.link.rt1_ends import Rt1Ends
 from revtunnel.link.turns import Piece
 from revtunnel.streams.channel import Channel, Event, State
 from revtunnel.streams.commands import (
@@ -37,7 +37,6 @@ from revtunnel.streams.commands import (
     decode_window,
     encode_connect,
     encode_goaway,
-    encode_reset,
     encode_want,
     encode_window,
 )
@@ -60,7 +59,7 @@ _NEVER_HERE = frozenset(
 _ASKED_FOR = frozenset((Command.WANT, Command.ORIGIN))  # from a server, where both ends have the feature
 
 
-class Rt1Mux(Mux):
+class Rt1Mux(Rt1Ends):
     """The channels of one rt1 link. ``first_window`` is what the other side's HELLO granted us.
 
     ``data_sockets``, ``origins``: both ends said in HELLO that they have them.
@@ -81,9 +80,7 @@ class Rt1Mux(Mux):
         super().__init__(limits, opens, now)
         self._pool = CreditPool(limits.link_pool, pool)
         self._first_credit = limits.first_window if first_window is None else first_window
-        self._violations = 0
         self._pong: bytes | None = None
-        self._unsaid: set[int] = set()  # numbers whose CLOSE, which frees them, waits to be written
         self._handlers: dict[int, Callable[[Frame, float], list[Happening]]] = {
             Command.CONNECT: self._connect,
             Command.CLOSE: self._close,
@@ -146,25 +143,12 @@ class Rt1Mux(Mux):
         if channel.state is State.OPENING or channel.allows(Event.SEND_EOF):
             super().end(channel)
 
-    def reset(self, channel: Channel, reason: Ended, detail: str, now: float) -> list[Happening]:
-        if channel.allows(Event.SEND_RESET):
-            channel.step(Event.SEND_RESET)
-            self._turns.control(encode_frame(Command.RESET, channel.number, encode_reset(reason, detail)))
-        happenings = self._over(channel, reason, detail)
-        if channel.state is State.CLOSED:
-            self._forget(channel)
-        return happenings
-
     def consumed(self, channel: Channel, size: int, now: float) -> None:
         if channel.window is None:
             return
         credit = channel.window.consumed(size, now, self.liveness.round_trip)
         if credit and channel.state in (State.OPENING, State.OPEN, State.SENT_EOF):
             self._turns.control(encode_frame(Command.WINDOW, channel.number, encode_window(credit)))
-
-    def flushed(self, channel: Channel, now: float) -> list[Happening]:
-        channel.flushed = True
-        return self._say_close(channel)
 
     def tick(self, now: float) -> list[Happening]:
         self._check_alive(now)
@@ -314,54 +298,7 @@ class Rt1Mux(Mux):
         """Whether both ends said that they have what this command belongs to."""
         return not self.opens and (self.data_sockets if command == Command.WANT else self.origins)
 
-    # -- ends
-
-    def _last_of_direction(self, channel: Channel, now: float) -> bytes:
-        channel.step(Event.SEND_EOF)
-        self._say_close(channel)
-        return encode_frame(Command.EOF, channel.number)
-
-    def _say_close(self, channel: Channel) -> list[Happening]:
-        """Our last word, once both directions ended and all was delivered."""
-        if not channel.flushed or channel.over or channel.state not in (State.ENDED, State.GOT_CLOSE):
-            return []
-        state = channel.step(Event.SEND_CLOSE)
-        self._turns.control(encode_frame(Command.CLOSE, channel.number))
-        if state is not State.CLOSED:
-            return []
-        self._unsaid.add(channel.number)
-        happenings = self._over(channel, Ended.CLOSED, "")
-        self._forget(channel)
-        return happenings
-
-    def _last_word_came(self, channel: Channel, event: Event, reason: Ended, detail: str) -> list[Happening]:
-        channel.step(event)
-        happenings = self._over(channel, reason, detail)
-        self._forget(channel)
-        return happenings
-
-    def _answer_reset(self, channel: Channel, reason: Ended, detail: str) -> list[Happening]:
-        channel.step(Event.GET_RESET)
-        self._turns.control(encode_frame(Command.CLOSE, channel.number))
-        self._unsaid.add(channel.number)
-        happenings = self._over(channel, reason, detail)
-        self._forget(channel)
-        return happenings
-
-    def _violation(self, channel: Channel, detail: str, now: float, theirs: bool = False) -> list[Happening]:
-        """The other side broke the rules on one channel; ``theirs``: it said its last word with that."""
-        happenings = self._glitch(f"channel {channel.number}: {detail}", now)
-        if theirs and channel.allows(Event.GET_RESET):
-            return happenings + self._answer_reset(channel, Ended.PROTOCOL, detail)
-        if channel.allows(Event.SEND_RESET):
-            return happenings + self.reset(channel, Ended.PROTOCOL, detail, now)
-        return happenings
-
-    def _overspent(self, channel: Channel, detail: str, now: float) -> list[Happening]:
-        self._violations += 1
-        if self._violations >= self.limits.violations:
-            raise RemoteError(f"flow control broken {self._violations} times: {detail}")
-        return self.reset(channel, Ended.FLOW_CONTROL, detail, now)
+    # -- inside
 
     def _late(self, frame: Frame, channel: Channel | None, now: float) -> list[Happening]:
         """A frame for a channel that we have ended is normal; one for a number nobody holds is odd."""

@@ -323,10 +323,6 @@ class EmoAgentLink(Protocol):
             self._do(actions)
             slot.socket.discard()
 
-    def _end_target(self, slot: AgentSlot) -> None:
-        if isinstance(slot.target, TargetSocket):
-            slot.target.end_of_file()
-
     def _close_target(self, slot: AgentSlot) -> None:
         channel, far = slot.socket.channel, slot.socket.let_go()
         slot.target = None
@@ -348,13 +344,6 @@ class EmoAgentLink(Protocol):
                 self.cut += 1
                 self._record(slot, channel, reason, detail)
                 far.over(reason)
-
-    def _send_end(self, slot: AgentSlot) -> None:
-        slot.socket.send_end()
-
-    def _drop_socket(self, slot: AgentSlot) -> None:
-        if slot.socket is not None:
-            slot.socket.close()
 
     # -- from data sockets (EmoOwner)
 
@@ -386,12 +375,26 @@ class EmoAgentLink(Protocol):
         )
 
 
+def _send_end(link: EmoAgentLink, slot: AgentSlot) -> None:
+    slot.socket.send_end()
+
+
+def _drop_socket(link: EmoAgentLink, slot: AgentSlot) -> None:
+    if slot.socket is not None:
+        slot.socket.close()
+
+
+def _end_target(link: EmoAgentLink, slot: AgentSlot) -> None:
+    if isinstance(slot.target, TargetSocket):
+        slot.target.end_of_file()
+
+
 _ACTS: dict[AgentAct, Callable[[EmoAgentLink, AgentSlot], None]] = {
     AgentAct.OPEN_SOCKET: EmoAgentLink._open_socket,
     AgentAct.DIAL: EmoAgentLink._dial,
-    AgentAct.END_TARGET: EmoAgentLink._end_target,
-    AgentAct.SEND_END: EmoAgentLink._send_end,
+    AgentAct.END_TARGET: _end_target,
+    AgentAct.SEND_END: _send_end,
     AgentAct.CLOSE_TARGET: EmoAgentLink._close_target,
     AgentAct.RESET_TARGET: EmoAgentLink._reset_target,
-    AgentAct.DROP_SOCKET: EmoAgentLink._drop_socket,
+    AgentAct.DROP_SOCKET: _drop_socket,
 }
