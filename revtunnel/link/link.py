@@ -9,7 +9,6 @@ Source: wire/link-extension.md; twisted.md 2.3; faults.md F2, N8, N13.
 
 import contextlib
 import socket
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IDelayedCall, IPullProducer, IReactorTime
@@ -20,7 +19,8 @@ from zope.interface import implementer
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.policy import LinkLimits
 from revtunnel.ground.reasons import Ended, GoAway
-from revtunnel.link.mux import Data, EndOfFile, Happening, Mux, Over
+from revtunnel.link.link_channels import LinkChannels
+from revtunnel.link.mux import Mux, Over
 from revtunnel.link.turns import Pace
 from revtunnel.sockets.addresses import written_address
 from revtunnel.sockets.end_transport import EndTransport
@@ -39,7 +39,7 @@ PARTING = 2.0  # seconds a refused or failed link gets to take its GOAWAY
 
 
 @implementer(IPullProducer)
-class LinkProtocol(Protocol):
+class LinkProtocol(LinkChannels, Protocol):
     """One end of a link. ``ServerLink`` and ``AgentLink`` say what its happenings mean there."""
 
     if TYPE_CHECKING:
@@ -81,10 +81,6 @@ class LinkProtocol(Protocol):
 
     def handshake_is_late(self) -> None:
         """The handshake's time is up."""
-        raise NotImplementedError
-
-    def happened(self, happening: Happening) -> None:
-        """Act on Dial, Opened, Over, Glitch, GoingAway, Stalled."""
         raise NotImplementedError
 
     def gone(self, reason: str, detail: str, cut: list[Channel]) -> None:
@@ -129,33 +125,6 @@ class LinkProtocol(Protocol):
 
     def stopProducing(self) -> None:
         """The transport is lost; ``connectionLost`` says it."""
-
-    # -- from the sockets of its channels (streams.Link)
-
-    def send(self, channel: Channel, data: bytes) -> bool:
-        if self.mux is None:
-            return True
-        self.mux.send(channel, data)
-        self.flush()
-        return not channel.blocked
-
-    def end(self, channel: Channel) -> None:
-        if self.mux is not None:
-            self.mux.end(channel)
-            self.flush()
-
-    def consumed(self, channel: Channel, size: int) -> None:
-        if self.mux is not None:
-            self._guarded(lambda mux: mux.consumed(channel, size, self.clock.seconds()))
-            self._hold_or_release()
-
-    def flushed(self, channel: Channel) -> None:
-        if self.mux is not None:
-            self._guarded(lambda mux: mux.flushed(channel, self.clock.seconds()))
-
-    def reset(self, channel: Channel, reason: Ended, detail: str) -> None:
-        if self.mux is not None and not channel.over:
-            self._guarded(lambda mux: mux.reset(channel, reason, detail, self.clock.seconds()))
 
     # -- what an end calls
 
@@ -272,37 +241,17 @@ class LinkProtocol(Protocol):
             self._working = False
         if taken >= most and self._more is None:
             self._more = self.clock.callLater(0, self._work_more)
-        self._hold_or_release()
+        self.hold_or_release()
         self.flush()
 
     def _work_more(self) -> None:
         self._more = None
-        self._hold_or_release()
+        self.hold_or_release()
         self._work()
 
     def broken(self, error: RemoteError) -> None:
         """The other side broke the wire's rules."""
         self.fail("silent" if "silent" in str(error)[:6] else "protocol", str(error))
-
-    def _guarded(self, step: Any) -> None:
-        """Run a step of the mux and act on it; a RemoteError ends the link."""
-        try:
-            self._act(step(self.mux) or ())
-        except RemoteError as error:
-            self.broken(error)
-            return
-        self.flush()
-
-    def _act(self, happenings: Iterable[Happening]) -> None:
-        for happening in happenings:
-            if isinstance(happening, Data):
-                if happening.channel.owner is not None:
-                    happening.channel.owner.deliver(happening.payload)
-            elif isinstance(happening, EndOfFile):
-                if happening.channel.owner is not None:
-                    happening.channel.owner.end_of_file()
-            else:
-                self.happened(happening)
 
     def _write_quantum(self, mux: Mux) -> bool:
         """Give the transport its next bytes; False when there were none."""
@@ -321,7 +270,7 @@ class LinkProtocol(Protocol):
         self._act(later)
         return bool(pieces)
 
-    def _hold_or_release(self) -> None:
+    def hold_or_release(self) -> None:
         """Do not read while frames wait for the next turn, or sockets do not take what they are owed."""
         hold = self._more is not None or (self.mux is not None and self.mux.holds_back)
         if hold != self._held and not self._lost and self.ended is None:
@@ -346,7 +295,7 @@ class LinkProtocol(Protocol):
             mux.liveness.unacknowledged = silence(self.handle)
         self._guarded(lambda mux: mux.tick(self.clock.seconds()))
         if self.ended is None:
-            self._hold_or_release()
+            self.hold_or_release()
             self._set_timer(mux.due(self.clock.seconds()))
 
     def _set_timer(self, delay: float) -> None:
