@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,6 +19,8 @@ from revtunnel.ground.facts import (
 )
 from revtunnel.ground.policy import AgentLimits, DataLimits, RelayLimits, ServerLimits
 from revtunnel.ground.reasons import Ended
+from revtunnel.link.server_link import ServerLink
+from revtunnel.sockets.tls.credentials import PeerCertificate
 from revtunnel.streams.commands import Command
 from revtunnel.streams.frames import encode_frame
 from tests.support.data_world import HOST, SERIAL, DataWorld
@@ -441,6 +444,22 @@ def test_a_ticket_is_good_at_the_door_of_its_link_only() -> None:
             assert world.ending(used) in ("end of file", "reset")
         assert "another" in refusals(world, 2)[0].detail
         other.stopListening()
+
+
+def test_a_ticket_is_good_for_the_certificate_of_its_link_only() -> None:
+    """At the same listener, but shown by whoever proves to be another device."""
+    with DataWorld() as world:
+        ticket = kept_ticket(world)
+
+        def make(*args: Any) -> ServerLink:
+            link = ServerLink(*args)
+            link.certificate = PeerCertificate("another-device", "ab" * 32, 0.0)
+            return link
+
+        world.switchboard.listeners["main"] = replace(world.switchboard.listeners["main"], make=make)
+        with stranger(world, attach(ticket)) as other:
+            assert world.ending(other) in ("end of file", "reset")
+        assert "another" in refusals(world, 1)[0].detail
 
 
 @pytest.mark.parametrize(

@@ -493,6 +493,29 @@ def test_n24_a_number_waits_for_its_echo_however_late() -> None:
     assert device.connect() is not None
 
 
+def test_n24_a_number_whose_device_said_close_rests_until_it_answers_what_was_asked_after_that() -> None:
+    """A second CLOSE, the echo of ours, may still be under way: it must meet nobody."""
+    end = End(LegacyServerMux(replace(LIMITS, channels=1), 0.0))
+    client = end.connect()
+    assert client is not None
+    end.read(frame(Command.DATA, 1, b"!"))
+    end.take()
+    client.reset()
+    end.take()
+    end.read(frame(Command.CLOSE, 1))  # its own, which crossed ours
+    assert end.mux.free_numbers == 0 and end.connect() is None
+    end.take()
+    end.read(frame(Command.CLOSE, 1))  # its answer to ours
+    following, answers = None, 0
+    while following is None:
+        end.read(frame(Command.CLOSE, 0))
+        end.take()
+        following, answers = end.connect(), answers + 1
+    assert following.channel.number == 1 and 1 <= answers <= 3
+    end.read(frame(Command.DATA, 1, b"!"))
+    assert following.received == b"!" and following.over is None
+
+
 def test_n24_1000_clients_in_a_row_over_few_numbers() -> None:
     """Each is served and unharmed, whoever of the two ends it, with a byte under way that meets nobody."""
     device = Device(LinkLimits(channels=2))
