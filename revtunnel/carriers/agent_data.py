@@ -209,6 +209,7 @@ class AgentData:
         self._connect = connect
         self._tickets: deque[_Ticket] = deque()
         self._connecting: dict[Deferred[End], WantingLink] = {}
+        self._dialling = False  # ``_next`` is at work
         self._said_at: float | None = None  # that sockets are missing
         self._timer: IDelayedCall | None = None
         self._drained: list[Deferred[None]] = []
@@ -280,10 +281,17 @@ class AgentData:
             connecting.cancel()
 
     def _next(self) -> None:
-        while self._tickets and len(self._connecting) < self.limits.data_dials:
-            ticket = self._tickets.popleft()
-            if self.now() < ticket.until:
-                self._dial(ticket)
+        """Dial for the tickets that wait; a dial that fails at once comes here again, and finds us at it."""
+        if self._dialling:
+            return
+        self._dialling = True
+        try:
+            while self._tickets and len(self._connecting) < self.limits.data_dials:
+                ticket = self._tickets.popleft()
+                if self.now() < ticket.until:
+                    self._dial(ticket)
+        finally:
+            self._dialling = False
 
     def _dial(self, ticket: _Ticket) -> None:
         connecting = self._connect(ticket.link)

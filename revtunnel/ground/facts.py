@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from revtunnel.ground.reasons import Ended
 
 __all__ = [
+    "AcceptFailed",
     "CertificateFailed",
     "CertificateIssued",
     "ChannelEnded",
@@ -207,6 +208,17 @@ class NoDescriptors(Fact):
     word = "no-descriptors"
     severity = Severity.WARN
     connections: int  # closed since it was last said
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptFailed(Fact):
+    """A listening socket gives no connections, though some wait; it is tried on unless ``detail`` says no."""
+
+    word = "accept-failed"
+    severity = Severity.ERROR
+    address: str
+    failures: int  # since it was last said
     detail: str
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Protocol as Typing
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
@@ -141,6 +142,11 @@ class AgentLink(LinkProtocol):
             self.ended = self.ended or self.why_leaving
         elif self.tls and not self._heard:
             self.ended = self.ended or ("refused", silent_refusal(reason.value))
+        elif self.up_since is None and not self._heard and reason.check(ConnectionDone):
+            self.ended = self.ended or (
+                "lost",
+                "it hung up without a word; does it want TLS? See tls in [agent]",
+            )
         super().connectionLost(reason)
         self._left(self)
 

@@ -18,6 +18,7 @@ from enum import Enum, auto
 from typing import NamedTuple
 
 from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.first_bytes import Door, Spoken, explained, recognise
 from revtunnel.ground.policy import LinkLimits
 from revtunnel.ground.reasons import GoAway
 from revtunnel.link.hellos import (
@@ -32,7 +33,7 @@ from revtunnel.link.hellos import (
 )
 from revtunnel.link.keys import DUMMY, Verifier, check_device, prove_device, prove_server, verifier_of
 from revtunnel.streams.commands import VERSION, Command, decode_goaway
-from revtunnel.streams.frames import HEADER_SIZE, Frame, encode_frame
+from revtunnel.streams.frames import HEADER_SIZE, Frame, encode_frame, encode_header
 
 __all__ = [
     "AgentHandshake",
@@ -172,7 +173,8 @@ class ServerHandshake:
     def judge(self, size: int, command: int, channel: int) -> None:
         """Refuse a frame by its header: nothing large is taken from a stranger."""
         if self._waiting is _Waiting.LISTEN and command != Command.LISTEN:
-            raise RemoteError("the first frame is not LISTEN")
+            first = encode_header(size, command, channel)
+            raise RemoteError(explained("the first frame is not LISTEN", first, Door.LINK))
         most = {_Waiting.HELLO: MAX_HELLO, _Waiting.PROOF: NONCE_SIZE}.get(self._waiting, 0)
         if size > (ODD_LISTEN if command == Command.LISTEN else most):
             raise RemoteError(f"command {command} of {size} bytes before the link is up")
@@ -288,6 +290,9 @@ class AgentHandshake:
 
     def judge(self, size: int, command: int, channel: int) -> None:
         """Refuse a frame by its header."""
+        first = encode_header(size, command, channel)
+        if not (self._greeted or self._legacy) and recognise(first) not in (None, Spoken.RT1):
+            raise RemoteError(explained("the server does not speak rt1", first, Door.SERVER))
         if size > MAX_HELLO and not (self._legacy and command == Command.DATA):
             raise RemoteError(f"command {command} of {size} bytes before the link is up")
         if command == Command.CHALLENGE and (size, channel) != (NONCE_SIZE, 0):

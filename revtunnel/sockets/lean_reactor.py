@@ -2,8 +2,9 @@
 
 The rules: up to 64 connections are accepted a turn; one that is not wanted is reset, never left hanging; a
 process without descriptors turns away whoever waits, by means of one descriptor that it holds back, and says
-so once in ten seconds. A listening socket is closed when its owner says so, not a turn later. Errors are
-Twisted's, so that endpoints and their callers need not know.
+so once in ten seconds. What befell one connection before it was accepted closes no listener (accept(2)); one
+that gives nothing but errors rests between its tries, and says so as seldom. A listening socket is closed
+when its owner says so, not a turn later. Errors are Twisted's, so that endpoints and callers need not know.
 
 What is not plain (a host name, an address to bind to, a lock file beside a UNIX socket) goes to the wrapped
 reactor as it is.
@@ -24,6 +25,8 @@ from twisted.internet.error import (
     ConnectBindError,
     ConnectError,
     ConnectionAborted,
+    ConnectionDone,
+    ConnectionLost,
     getConnectError,
 )
 from twisted.internet.interfaces import (
@@ -40,28 +43,22 @@ from twisted.python import log
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer, providedBy
 
-from revtunnel.ground.facts import NoDescriptors, Report
+from revtunnel.ground.facts import AcceptFailed, NoDescriptors, Report
 from revtunnel.ground.targets import is_literal
-from revtunnel.sockets.addresses import address_of, place, socket_address
+from revtunnel.sockets.addresses import address_of, place, socket_address, written_address
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import PlainEnd, tune
+from revtunnel.sockets.relay import hung_up
 
 __all__ = ["LeanReactor"]
 
 ACCEPTS = 64  # connections one listener takes in a turn
-SAID_EVERY = 10.0  # seconds between two reports of missing descriptors
-REST = 0.1  # seconds that a listener does not look, when it cannot even turn away
+SAID_EVERY = 10.0  # seconds between two reports of missing descriptors, or of failures of one listener
+REST = 0.1  # seconds that a listener does not look, when it cannot even turn away, or only fails
 FULL = 0.02  # seconds until a UNIX socket with a full backlog is tried again
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-_ITS_OWN = (  # what accept says of the one connection that it would have given, see accept(2)
-    errno.ECONNABORTED,
-    errno.EPERM,
-    errno.EPROTO,
-    errno.ENETDOWN,
-    errno.ENETUNREACH,
-    errno.EHOSTDOWN,
-    errno.EHOSTUNREACH,
-)
+# what accept says of the listening socket; all the rest is of the connection that it would have given
+_FATAL = (errno.EBADF, errno.EFAULT, errno.EINVAL, errno.ENOTSOCK)
 
 
 @implementer(IReactorTCP, IReactorUNIX)
@@ -70,6 +67,7 @@ class LeanReactor:
 
     def __init__(self, reactor: Any, report: Report) -> None:
         self._reactor = reactor
+        self._report = report
         self._spare = _Spare(reactor, report)
         for name in ("seconds", "callLater", "addReader", "removeReader", "addWriter", "removeWriter"):
             setattr(self, name, getattr(reactor, name))  # asked often: no way through __getattr__
@@ -82,14 +80,14 @@ class LeanReactor:
         self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = ""
     ) -> IListeningPort:
         """Listen. CannotListenError: its ``socketError`` says why not."""
-        listener = _Port(self._reactor, self._spare, port, factory, backlog, interface)
+        listener = _Port(self._reactor, self._spare, self._report, port, factory, backlog, interface)
         listener.startListening()
         return listener
 
     def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: IProtocolFactory) -> Any:
         """Listen with a socket that listens already. It is duplicated: the descriptor stays the caller's."""
         sock = socket.socket(addressFamily, socket.SOCK_STREAM, fileno=os.dup(fileDescriptor))
-        listener = _Port(self._reactor, self._spare, 0, factory, 0, "", sock)
+        listener = _Port(self._reactor, self._spare, self._report, 0, factory, 0, "", sock)
         listener.startListening()
         return listener
 
@@ -165,6 +163,7 @@ class _Port:
         self,
         reactor: Any,
         spare: _Spare,
+        report: Report,
         port: int,
         factory: IProtocolFactory,
         backlog: int,
@@ -173,12 +172,15 @@ class _Port:
     ) -> None:
         self._reactor = reactor
         self._spare = spare
+        self._report = report
         self._place = (interface, port)
         self._factory: Any = factory
         self._backlog = backlog
         self._sock: socket.socket | None = None
         self._adopted = adopted
         self._resting: IDelayedCall | None = None
+        self._failures = 0  # since they were said
+        self._said: float | None = None
 
     def startListening(self) -> None:
         """Bind and listen. CannotListenError: as Twisted's."""
@@ -218,14 +220,22 @@ class _Port:
         return "-"
 
     def connectionLost(self, reason: Failure) -> None:
-        """Twisted calls this, after an exception in ``doRead``: a bug, which it has logged."""
-        self.stopListening()
+        """Twisted calls this: shut by somebody, or an exception in ``doRead``: a bug, which it has logged."""
+        if self._sock is None:
+            return
+        if not reason.check(ConnectionDone, ConnectionLost):
+            self._give_up(reason.getErrorMessage())
+        elif hung_up(self._sock) is not None:
+            self._give_up("it was shut by somebody else")
+        else:  # the event was of another who had this descriptor before
+            self._reactor.addReader(self)
 
     def doWrite(self) -> None:
         """Twisted never calls this."""
 
     def doRead(self) -> None:
         """Twisted calls this: somebody waits."""
+        failed = 0
         for _ in range(ACCEPTS):
             if self._sock is None:  # closed by whom we let in
                 return
@@ -237,8 +247,12 @@ class _Port:
                 if error.errno in _NO_ROOM:
                     self._turn_away(self._sock, error)
                     return
-                if error.errno not in _ITS_OWN:
-                    raise
+                if error.errno in _FATAL:
+                    self._give_up(os.strerror(error.errno or 0))
+                    return
+                failed += 1
+                if failed == ACCEPTS:
+                    self._only_fails(error)
             else:
                 self._let_in(sock, address)
 
@@ -272,8 +286,32 @@ class _Port:
 
     def _turn_away(self, sock: socket.socket, error: OSError) -> None:
         if not self._spare.turn_away(sock, error):
-            self._reactor.removeReader(self)
-            self._resting = self._reactor.callLater(REST, self._reactor.addReader, self)
+            self._rest()
+
+    def _only_fails(self, error: OSError) -> None:
+        """A turn gave nothing else: whatever waits there is not even taken away, so it would never end."""
+        self._failures += ACCEPTS
+        now = self._reactor.seconds()
+        if self._said is None or now - self._said >= SAID_EVERY:
+            self._said = now
+            self._say_failed(self._failures, os.strerror(error.errno or 0))
+            self._failures = 0
+        self._rest()
+
+    def _rest(self) -> None:
+        self._reactor.removeReader(self)
+        self._resting = self._reactor.callLater(REST, self._reactor.addReader, self)
+
+    def _give_up(self, why: str) -> None:
+        self._say_failed(1, f"{why}; nobody is let in there any more")
+        self.stopListening()
+
+    def _say_failed(self, failures: int, detail: str) -> None:
+        try:
+            where = written_address(self.getHost())
+        except OSError:
+            where = place(*self._place)
+        self._report(AcceptFailed(where, failures, detail))
 
 
 # -- connecting

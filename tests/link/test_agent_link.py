@@ -3,8 +3,9 @@
 from dataclasses import replace
 
 import pytest
+from twisted.internet.protocol import Factory
 
-from revtunnel.ground.facts import ChannelEnded, ChannelOpened, LinkDown, LinkUp, PeerGlitch
+from revtunnel.ground.facts import ChannelEnded, ChannelOpened, LinkDown, LinkUp, PeerGlitch, ServerState
 from revtunnel.ground.origin import Origin
 from revtunnel.ground.reasons import GoAway
 from revtunnel.ground.targets import Target, parse_offer
@@ -15,8 +16,9 @@ from revtunnel.streams.commands import Command, Feature, encode_connect
 from revtunnel.streams.dialler import Header
 from revtunnel.streams.frames import encode_frame
 from tests.link.test_link import inject
+from tests.support.memory import Recorder
 from tests.support.reactor import HANGS
-from tests.support.world import CONSOLE, MIB, WEB, WIRES, World
+from tests.support.world import CONSOLE, LINK_PORT, MIB, SERVER, WEB, WIRES, World
 
 CONSOLE_AT = (CONSOLE.target.host, CONSOLE.target.port)
 
@@ -24,6 +26,48 @@ CONSOLE_AT = (CONSOLE.target.host, CONSOLE.target.port)
 def downs(world: World, serial: str = "plc-1") -> list[LinkDown]:
     """How the agent's links ended, as it says."""
     return [fact for fact in world.agents[serial].facts if isinstance(fact, LinkDown)]
+
+
+class _Speaker(Recorder):
+    """A server of another kind: it says something and hangs up."""
+
+    def __init__(self, words: bytes) -> None:
+        super().__init__()
+        self.words = words
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        self.transport.write(self.words)  # type: ignore[union-attr]
+        self.transport.loseConnection()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (
+            b"HTTP/1.1 400 Bad Request\r\n\r\n",
+            "protocol: the server does not speak rt1; this is HTTP: see servers in [agent]",
+        ),
+        (
+            b"SSH-2.0-OpenSSH_9.2\r\n",
+            "protocol: the server does not speak rt1; this is SSH: see servers in [agent]",
+        ),
+        (
+            b"\x15\x03\x03\x00\x02\x02\x46",
+            "protocol: the server does not speak rt1; this is TLS: see tls in [agent]",
+        ),
+        (b"", "lost: it hung up without a word; does it want TLS? See tls in [agent]"),
+    ],
+)
+def test_a_server_of_another_kind_is_named(words: bytes, why: str) -> None:
+    """At the agent, which says why it is away, and with the setting that answers it."""
+    world = World(start=False)
+    port = LINK_PORT + 1
+    world.reactor.serve(SERVER, port, Factory.forProtocol(lambda: _Speaker(words)))
+    agent = world.add_agent("plc-2", (CONSOLE,), port=port)
+    world.pump()
+    away = [fact.detail for fact in agent.facts if isinstance(fact, ServerState)]
+    assert why in away[0]
 
 
 def test_facts_of_a_channel_at_the_agent() -> None:

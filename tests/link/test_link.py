@@ -111,6 +111,30 @@ def test_f14_a_stranger_that_is_no_agent_is_cut_at_once(said: bytes) -> None:
     world.finish()
 
 
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200),
+            "this is TLS: see tls in [listener NAME]",
+        ),
+        (b"GET / HTTP/1.0\r\n\r\n", "this is HTTP: CCCP's API is at http in [cccp]"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "this is SSH: clients of devices dial the ports"),
+        (b"PROXY UNKNOWN\r\n" + LISTEN, "this is a PROXY header: see proxy_protocol in [listener NAME]"),
+        (b"C005010\n", "this is EMO: machines need kind = emo in [listener NAME]"),
+        (b"\xff\0\0\0\0\0\0\0\x01\x7f", "this is ZeroMQ: its peers dial proxy_ports in [cameo]"),
+    ],
+)
+@pytest.mark.parametrize("cuts", [None, 1])
+def test_f14_what_a_stranger_speaks_is_named_in_the_log(said: bytes, words: str, cuts: int | None) -> None:
+    """However its bytes come; with the setting that answers it."""
+    world = World(start=False, cuts=cuts)
+    stranger(world, said)
+    (refused,) = world.of(LinkRefused)
+    assert refused.detail.startswith(f"the first frame is not LISTEN; {words}")
+    world.finish()
+
+
 def test_f12_f13_odd_listens_are_accepted_and_counted() -> None:
     """A number and a payload in LISTEN, and a second LISTEN; the third ends it."""
     world = World(start=False)

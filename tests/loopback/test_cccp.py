@@ -1,5 +1,6 @@
 """Section 2 of the CCCP page, row by row, against the running daemon: plain sockets and an HTTP client."""
 
+import http.client
 import json
 import os
 import signal
@@ -747,6 +748,27 @@ def test_h15_a_dripping_head_is_closed_in_time(lab: Lab) -> None:
             caller.sendall(b"X: y\r\n")
             time.sleep(0.2)
     assert time.monotonic() - begun < 15
+
+
+def test_h15_callers_who_read_nothing_are_cut(lab: Lab) -> None:
+    """What they do not take keeps no place from the next caller."""
+    site = lab.add(CccpDaemon(lab.directory, {"cccp": {"header": "2 s", "connections": 3}})).start()
+    with ExitStack() as stack:
+        for _ in range(3):
+            caller = stack.enter_context(socket.socket())
+            caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            caller.connect(("127.0.0.1", site.api_port))
+            caller.sendall(b"GET /openapi.json HTTP/1.1\r\n\r\n" * 600)  # 9 MB of answers
+            assert caller.recv(1) == b"H"
+        site.wait_until(lambda: answers(site), "an answer for the next caller")
+
+
+def answers(site: CccpDaemon) -> bool:
+    """Whether a caller gets an answer."""
+    try:
+        return site.ask("/openapi.json")[0] == 200
+    except (ConnectionError, http.client.HTTPException):
+        return False
 
 
 def test_h16_a_caller_who_leaves_before_the_answer(site: CccpDaemon) -> None:

@@ -317,7 +317,18 @@ def test_n34_agent_does_not_fall_back_to_plaintext(firm: Firm) -> None:
     server = firm.lab.server().start()
     agent = firm.agent(server, firm.issuer.device("plc-7"))
     assert "TLS" in away(agent) or "hung up in the middle" in away(agent)
+    assert "this is TLS: see tls in [listener NAME]" in server.wait_event("link-refused")["detail"]
     assert not server.events("link-up")
+
+
+def test_n34_a_plain_agent_at_a_tls_listener(firm: Firm) -> None:
+    """Both logs name the setting."""
+    server = firm.server()
+    agent = Agent(firm.lab.directory, "plc-7", [f"{HOST}:{server.port}"], {"it": f"{HOST}:9"})
+    firm.lab.add(agent).start()
+    assert "does it want TLS? See tls in [agent]" in away(agent)
+    refused = server.wait_event("link-refused", reason="tls")
+    assert refused["detail"].endswith("; this is rt1: its agent comes without TLS, see tls in [agent]")
 
 
 def test_n34_silent_server(firm: Firm) -> None:

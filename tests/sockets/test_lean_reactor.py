@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import itertools
 import os
 import resource
 import socket
@@ -25,10 +26,11 @@ from twisted.internet.error import (
     TimeoutError,
 )
 from twisted.internet.interfaces import IListeningPort, IReactorPluggableNameResolver, IReactorTime
+from twisted.internet.main import CONNECTION_LOST
 from twisted.internet.protocol import ClientFactory, Protocol, ServerFactory
 from zope.interface.verify import verifyObject
 
-from revtunnel.ground.facts import Fact, NoDescriptors
+from revtunnel.ground.facts import AcceptFailed, Fact, NoDescriptors
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Offer, parse_target
 from revtunnel.sockets.end_transport import EndTransport
@@ -264,6 +266,129 @@ def test_n1_without_even_a_spare_descriptor_the_listener_rests(loop: Lean) -> No
         loop.until(lambda: factory.made)
         assert [type(fact) for fact in loop.told] == [NoDescriptors]
     loop.until(lambda: factory.made[0].lost)
+    port.stopListening()
+
+
+class Faulty(socket.socket):
+    """A listening socket whose ``accept`` fails as told before it goes on; each failure takes nobody away."""
+
+    faults: Iterator[int] = iter(())
+    calls = 0
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """As a socket's."""
+        self.calls += 1
+        number = next(self.faults, 0)
+        if number:
+            raise OSError(number, os.strerror(number))
+        return super().accept()
+
+
+def faulty(port: Any, *faults: int, ever: int = 0) -> Faulty:
+    """Have a port's next accepts fail so, and all that follow with ``ever``."""
+    port._sock = made = Faulty(fileno=port._sock.detach())
+    made.setblocking(False)
+    made.faults = itertools.chain(faults, itertools.repeat(ever) if ever else ())
+    return made
+
+
+NETWORK = (  # of the new connection: "treat them like EAGAIN", says accept(2)
+    errno.ENETDOWN,
+    errno.EPROTO,
+    errno.ENOPROTOOPT,
+    errno.EHOSTDOWN,
+    errno.ENONET,
+    errno.EHOSTUNREACH,
+    errno.EOPNOTSUPP,
+    errno.ENETUNREACH,
+)
+OTHERS = (  # that it lists beside them
+    errno.ECONNABORTED,
+    errno.EPERM,
+    errno.ENOSR,
+    errno.ESOCKTNOSUPPORT,
+    errno.EPROTONOSUPPORT,
+    errno.ETIMEDOUT,
+    errno.EINTR,
+)
+UNLISTED = (errno.ECONNRESET, errno.EPIPE, errno.EACCES, errno.EIO)  # of the connection, or a security module
+
+
+def test_what_befell_one_connection_closes_no_listener(loop: Lean) -> None:
+    """accept(2) says to try again: whoever is behind it is let in at once, and there is nothing to say."""
+    factory = Recorders()
+    port = loop.listen(factory)
+    faulty(port, *NETWORK, *OTHERS, *UNLISTED)
+    with socket.create_connection(("127.0.0.1", port.getHost().port)):
+        loop.until(lambda: factory.made)
+    loop.until(lambda: factory.made[0].lost)
+    assert loop.told == []
+    port.stopListening()
+
+
+def test_a_listener_that_only_fails_rests_and_says_so_once(loop: Lean) -> None:
+    """No busy loop and no flood of lines; it listens on, and serves whoever waited once it can."""
+    factory = Recorders()
+    port = loop.listen(factory)
+    sock = faulty(port, ever=errno.EPERM)
+    with socket.create_connection(("127.0.0.1", port.getHost().port)):
+        loop.until(lambda: sock.calls >= 3 * ACCEPTS)
+        assert sock.calls == 3 * ACCEPTS
+        assert port not in loop.reactor.getReaders()
+        where = f"127.0.0.1:{port.getHost().port}"
+        assert loop.told == [AcceptFailed(where, ACCEPTS, "Operation not permitted")]
+        sock.faults = iter(())
+        loop.until(lambda: factory.made)
+    loop.until(lambda: factory.made[0].lost)
+    port.stopListening()
+    assert loop.reactor.getDelayedCalls() == []
+
+
+def test_a_socket_that_cannot_accept_at_all(loop: Lean) -> None:
+    """A datagram socket from a parent that made a mistake: tried again and again, calmly."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wrong:
+        wrong.bind(("127.0.0.1", 0))
+        port = loop.lean.adoptStreamPort(wrong.fileno(), socket.AF_INET, Recorders())
+        wrong.sendto(b"readable", wrong.getsockname())
+        loop.until(lambda: loop.told)
+        assert [fact.detail for fact in loop.told] == [os.strerror(errno.EOPNOTSUPP)]  # type: ignore[attr-defined]
+        assert port not in loop.reactor.getReaders()
+        port.stopListening()
+
+
+@pytest.mark.parametrize("number", [errno.EBADF, errno.EFAULT, errno.EINVAL, errno.ENOTSOCK])
+def test_what_is_fatal_closes_the_listener(loop: Lean, number: int) -> None:
+    """It is no socket that listens: it says so, without a traceback, and is gone."""
+    factory = Recorders()
+    port = loop.listen(factory)
+    where = f"127.0.0.1:{port.getHost().port}"
+    faulty(port, number)
+    with socket.create_connection(("127.0.0.1", port.getHost().port)):
+        loop.until(lambda: loop.told)
+    assert loop.told == [AcceptFailed(where, 1, f"{os.strerror(number)}; nobody is let in there any more")]
+    assert port.fileno() == -1 and factory.numPorts == 0
+    assert port not in loop.reactor.getReaders()
+
+
+def test_a_listening_socket_that_somebody_else_shut(loop: Lean) -> None:
+    """A parent that has it too may do that; accept says EINVAL from then on."""
+    with socket.create_server(("127.0.0.1", 0)) as parent:
+        port = loop.lean.adoptStreamPort(parent.fileno(), socket.AF_INET, Recorders())
+        parent.shutdown(socket.SHUT_RDWR)
+        loop.until(lambda: loop.told)
+        assert port.fileno() == -1
+        assert "nobody is let in there any more" in loop.told[0].detail  # type: ignore[attr-defined]
+
+
+def test_a_hang_up_that_was_another_s_closes_no_listener(loop: Lean) -> None:
+    """A batch of events may hold one of a descriptor that was closed, whose number a listener has now."""
+    factory = Recorders()
+    port = loop.listen(factory)
+    loop.reactor._disconnectSelectable(port, CONNECTION_LOST, False)
+    with socket.create_connection(("127.0.0.1", port.getHost().port)):
+        loop.until(lambda: factory.made)
+    loop.until(lambda: factory.made[0].lost)
+    assert loop.told == []
     port.stopListening()
 
 

@@ -18,6 +18,7 @@ from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 
+from revtunnel.ground.first_bytes import Door, explained
 from revtunnel.sockets.ends import RECORD, End, TlsEnd
 from revtunnel.sockets.stages import Stage, readable, writable
 from revtunnel.sockets.tls.credentials import CertificateRefused, PeerCertificate
@@ -26,6 +27,7 @@ from revtunnel.sockets.tls.identity import Guard, Identity, tls_fault
 __all__ = ["Secured", "TlsDesk", "TlsDoor", "TlsFailed", "dial_tls"]
 
 HANDSHAKE = 0x16  # first byte of a TLS connection: a record with a ClientHello
+FIRST = 80  # bytes that are looked at, to name what is no TLS
 CROWDED = "its turn for a TLS handshake did not come"
 PARTING = 1.0  # seconds that a refused agent gets to take its alert
 DROPS = 8  # records of a refused agent that are read and dropped meanwhile
@@ -99,6 +101,7 @@ class TlsDesk:
 
     def __init__(self, reactor: Any, most: Callable[[], int]) -> None:
         self.running = 0
+        self._handing_on = False
         self._reactor = reactor
         self._most = most
         self._waiting: deque[Deferred[None]] = deque()
@@ -140,16 +143,17 @@ class TlsDesk:
             raise
 
     async def _first_byte(self, end: End) -> None:
-        """Wait for it, and leave it where it is. What is no TLS gets no answer."""
+        """Wait for it, and leave it where it is. What is no TLS gets no answer, but is named in the log."""
         await readable(self._reactor, end)
         try:
-            first = end.sock.recv(1, socket.MSG_PEEK)
+            first = end.sock.recv(FIRST, socket.MSG_PEEK)
         except OSError:  # cut
             first = b""
         if not first:
             raise TlsFailed("lost", "it hung up without a word")
         if first[0] != HANDSHAKE:
-            raise TlsFailed("tls", f"this is no TLS: it begins with {first[0]:#04x}")
+            words = f"this is no TLS: it begins with {first[0]:#04x}"
+            raise TlsFailed("tls", explained(words, first, Door.TLS))
 
     async def _turn(self) -> None:
         """Wait until fewer than the limit shake hands."""
@@ -160,9 +164,14 @@ class TlsDesk:
         self.running += 1
 
     def _done(self) -> None:
+        """Give the turn to whoever waits; one that fails at once comes here again, and finds us at it."""
         self.running -= 1
-        if self._waiting:
+        if self._handing_on:
+            return
+        self._handing_on = True
+        while self._waiting and self.running < self._most():
             self._waiting.popleft().callback(None)
+        self._handing_on = False
 
     async def _part(self, end: End) -> None:
         """Let an alert arrive: a close with unread input is a reset, which may overtake it."""

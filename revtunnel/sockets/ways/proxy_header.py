@@ -24,6 +24,7 @@ from struct import Struct
 from typing import NamedTuple
 
 from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.first_bytes import Door, explained
 from revtunnel.ground.origin import Origin, origin_of, packed_ends
 
 __all__ = ["LONGEST_LINE", "VERSIONS", "ProxyHeader", "decode_header", "encode_header_v1", "encode_header_v2"]
@@ -81,7 +82,8 @@ def decode_header(data: bytes, versions: frozenset[int], limit: int) -> ProxyHea
     if 2 in versions and data[: len(_SIGNATURE)] == _SIGNATURE[: len(data)]:
         return _decode_block(data, limit)
     wanted = " or ".join(f"v{version}" for version in sorted(versions))
-    raise RemoteError(f"{data[:16].hex(' ')}: no PROXY protocol header {wanted}")
+    words = f"{data[:16].hex(' ')}: no PROXY protocol header {wanted}"
+    raise RemoteError(explained(words, data, Door.PROXY))
 
 
 def _decode_line(data: bytes) -> ProxyHeader | None:

@@ -85,7 +85,7 @@ class CccpSite:
                 self.listening.append(self._lean.listenTCP(port, factory, backlog, host))
         site = self.door.site(self._reactor)
         for host, port in self.part.http:
-            self.listening.append(self._reactor.listenTCP(port, site, 128, host))
+            self.listening.append(self._lean.listenTCP(port, site, 128, host))
         self._tick()
 
     def take(self, part: CccpPart) -> None:

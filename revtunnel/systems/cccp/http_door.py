@@ -40,6 +40,7 @@ __all__ = ["DoorRules", "HttpDoor"]
 
 log = Logger(namespace="revtunnel.http")
 MAX_FIELDS = 32
+PARTING = 2.0  # seconds that a caller gets to take his last answer
 _CODES: dict[type[Exception], int] = {
     Invalid: 400,
     NotFound: 404,
@@ -313,26 +314,39 @@ class _Channel(http.HTTPChannel):
         if self.persistent and self._deadline is None and not self._handlingRequest:
             self._await()
 
+    def pauseProducing(self) -> None:
+        """Twisted calls this: the caller does not take his answers, so what he asked already waits."""
+        self.paused = True
+        super().pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """Twisted calls this: he took them all."""
+        self.paused = False
+        super().resumeProducing()
+        if not self._handlingRequest:
+            self.dataReceived(b"")
+
+    def loseConnection(self) -> None:
+        """Twisted calls this, and so do we: close behind what was written, within a bounded time."""
+        self._stop()
+        super().loseConnection()
+        self._deadline = self.clock.callLater(PARTING, self.transport.abortConnection)
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Twisted calls this."""
         self._stop()
         super().connectionLost(reason)
 
     def _too_large(self) -> None:
-        self._stop()
         text = b'{"message":"The body is too large"}'
         head = b"HTTP/1.1 413 Content Too Large\r\nContent-Type: application/json\r\nConnection: close\r\n"
         self.transport.write(head + b"Content-Length: %d\r\n\r\n" % len(text) + text)
         self.dataReceived = self.rawDataReceived = self.lineReceived = lambda *_: None  # type: ignore[method-assign]
         self.length = 1
-        self.transport.loseConnection()
+        self.loseConnection()
 
     def _await(self) -> None:
-        self._deadline = self.clock.callLater(self.limits.header, self._late)
-
-    def _late(self) -> None:
-        self._deadline = None
-        self.transport.loseConnection()
+        self._deadline = self.clock.callLater(self.limits.header, self.loseConnection)
 
     def _stop(self) -> None:
         deadline, self._deadline = self._deadline, None

@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 from revtunnel.fleet.gate import Gate
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import Report
+from revtunnel.ground.first_bytes import Door, explained
 from revtunnel.ground.policy import CccpLimits
 from revtunnel.sockets.addresses import written_address
 from revtunnel.sockets.end_transport import EndTransport
@@ -32,6 +33,8 @@ from revtunnel.systems.cccp.lone_end import WithoutLf
 from revtunnel.systems.cccp.registration import RegistrationDecoder
 
 __all__ = ["Arrival", "DeviceDesk", "Project"]
+
+PARTING = 2.0  # seconds that somebody who is refused gets to take TLS's last word
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,11 +225,12 @@ class _Line(Protocol):
         self.over("lost", "" if self.serial == "" else "it was not listed")
 
     def close(self, reason: str, detail: str) -> None:
-        """Say nothing, and close."""
+        """Say nothing, and close, within a bounded time."""
         self.over(reason, detail)
         if self.securing is not None:
             self.securing.cancel()
         elif self.transport is not None:
+            self._timer = self._desk.later(PARTING, self.transport.abortConnection)
             self.transport.loseConnection()
 
     def over(self, reason: str, detail: str) -> None:
@@ -250,7 +254,8 @@ class _Line(Protocol):
         if self.serial:
             self.close("unknown", "nobody listed this serial")
         else:
-            self.close("silent", f"no serial in {self._seconds:g} s")
+            said, _ = self._decoder.take() if self._decoder is not None else (b"", False)
+            self.close("silent", explained(f"no serial in {self._seconds:g} s", said, Door.CCCP))
 
     def _stop_timer(self) -> None:
         timer, self._timer = self._timer, None

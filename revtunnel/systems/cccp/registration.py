@@ -14,6 +14,7 @@ Source: TCXN CCCP, "Registration in Cloud Proxy"; wire/cccp.md section 2; faults
 import re
 
 from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.first_bytes import Door, explained
 
 __all__ = ["MAX_LINE", "RegistrationDecoder", "parse_registered"]
 
@@ -55,11 +56,17 @@ class RegistrationDecoder:
         line, found, _ = self._held[: MAX_LINE + 1].partition(b"\r")
         if not found:
             if len(self._held) > MAX_LINE:
-                raise RemoteError(f"no return in {MAX_LINE + 1} bytes: {self._held[:80]!a}")
+                raise self._refusal(f"no return in {MAX_LINE + 1} bytes: {self._held[:80]!a}")
             return False
-        self.serial = parse_registered(line.decode("latin-1"))
+        try:
+            self.serial = parse_registered(line.decode("latin-1"))
+        except RemoteError as error:
+            raise self._refusal(str(error)) from None
         self._held = self._held[len(line) + 1 :]
         return True
+
+    def _refusal(self, words: str) -> RemoteError:
+        return RemoteError(explained(words, self._held, Door.CCCP))
 
     def take(self) -> tuple[bytes, bool]:
         """The payload behind the line, and whether one LF is still to be swallowed if it comes next."""

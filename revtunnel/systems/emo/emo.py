@@ -27,6 +27,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.first_bytes import Door, explained
 
 __all__ = [
     "LONGEST_HELD",
@@ -113,7 +114,8 @@ class EmoDecoder:
             return EmoCommand(Emo(first))
         found = _NUMBERED.fullmatch(first)
         if found is None:
-            raise RemoteError(f"{first!r} is no command: a letter of CPST, six digits and a line feed")
+            words = f"{first!r} is no command: a letter of CPST, six digits and a line feed"
+            raise RemoteError(explained(words, first + self._buffer, Door.EMO))
         return EmoCommand(Emo(found[1]), int(found[2]))
 
 

@@ -12,9 +12,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IAddress, IDelayedCall, IPushProducer, IReactorTime
 from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, PeerGlitch, Report
@@ -25,7 +26,7 @@ from revtunnel.link.link import tune
 from revtunnel.sockets.addresses import written_address
 from revtunnel.streams.dialler import Dialler, NotDialled, TargetSocket
 from revtunnel.systems.emo.emo import Emo, EmoCommand, EmoDecoder, encode_emo
-from revtunnel.systems.emo.emo_stream import EmoChannel, EmoDataSocket
+from revtunnel.systems.emo.emo_stream import PARTING, EmoChannel, EmoDataSocket
 from revtunnel.systems.emo.emo_targets import AgentAct, AgentDo, AgentSlot, AgentTable
 
 __all__ = ["EmoAgentLink", "EmoRemains"]
@@ -101,6 +102,7 @@ class _DataFactory(ClientFactory):
         return self._make()
 
 
+@implementer(IPushProducer)
 class EmoAgentLink(Protocol):
     """One command socket, from its connect on, in the form that ``Uplink`` keeps up.
 
@@ -163,6 +165,7 @@ class EmoAgentLink(Protocol):
         self.transport.setTcpKeepAlive(True)
         tune(self.transport.getHandle() if hasattr(self.transport, "getHandle") else None)
         self._heard = self.clock.seconds()
+        self.transport.registerProducer(self, True)
         self._say(EmoCommand(Emo.CONNECT, self._port))
         self._timer = self.clock.callLater(self.limits.first, self._tick)
 
@@ -178,7 +181,7 @@ class EmoAgentLink(Protocol):
             self.fail("protocol", str(error))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._stop_timer()
+        _stop(self._timer)
         self.ended = self.ended or ("lost", reason.getErrorMessage())
         self._lost = True
         self._do(self._table.lost())
@@ -186,6 +189,17 @@ class EmoAgentLink(Protocol):
             self._remains.add(self)
             self._timer = self.clock.callLater(1.0, self._watch)
         self._left(self)
+
+    def pauseProducing(self) -> None:
+        """The server does not take our answers: it is not heard meanwhile."""
+        self.transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """It has taken them all."""
+        self.transport.resumeProducing()
+
+    def stopProducing(self) -> None:
+        """The transport is lost; ``connectionLost`` says it."""
 
     def _watch(self) -> None:
         """Look after streams that outlived the command socket."""
@@ -199,14 +213,11 @@ class EmoAgentLink(Protocol):
             if slot.socket is not None:
                 slot.socket.look()
 
-    def _stop_timer(self) -> None:
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
-
     def fail(self, reason: str, detail: str) -> None:
         """End the command socket."""
-        self.ended = self.ended or (reason, detail)
-        self.transport.loseConnection()
+        if self.ended is None:
+            self.ended = (reason, detail)
+            self._close()
 
     def depart(self) -> None:
         """Take no new clients: the wire has no word for it but hanging up; running streams go on."""
@@ -222,12 +233,17 @@ class EmoAgentLink(Protocol):
             if slot.socket is not None:
                 slot.socket.abort()
             self._do(self._table.socket_lost(slot))
-        if self._lost:
-            return
-        if at_once:
+        if at_once and not self._lost:
             self.transport.abortConnection()
-        else:
-            self.transport.loseConnection()
+        elif not self._lost:
+            self._close()
+
+    def _close(self) -> None:
+        """Behind what was said, but within a bounded time."""
+        _stop(self._timer)
+        self._timer = self.clock.callLater(PARTING, self.transport.abortConnection)
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
 
     def _take(self, command: EmoCommand) -> None:
         if command.kind is Emo.REFUSED:
@@ -251,11 +267,11 @@ class EmoAgentLink(Protocol):
         self._is_up()
         if self._heartbeat and now - self._heard >= self.limits.silence:
             self.fail("silent", f"no command in {self.limits.silence:g} s")
-            self._timer = self.clock.callLater(2.0, self.transport.abortConnection)
             return
         self._look()
         self._do(self._table.tick(now))
-        self._timer = self.clock.callLater(1.0, self._tick)
+        if self.ended is None:
+            self._timer = self.clock.callLater(1.0, self._tick)
 
     def _say(self, command: EmoCommand) -> None:
         if self.ended is None:
@@ -264,7 +280,7 @@ class EmoAgentLink(Protocol):
     def _leave_if_idle(self) -> None:
         if self._departing and self.ended is None and not self._table.running:
             self.ended = ("stopping", "the agent stops")
-            self.transport.loseConnection()
+            self._close()
 
     # -- what the table wants
 
@@ -277,12 +293,8 @@ class EmoAgentLink(Protocol):
                 _ACTS[action.act](self, slot)
         self._leave_if_idle()
         if self._lost and not self._table.slots:
-            self._stop_timer()
+            _stop(self._timer)
             self._remains.discard(self)
-
-    def _open_socket(self, slot: AgentSlot) -> None:
-        connecting = self._connect(self, _DataFactory(lambda: _DataConnection(self, slot)))
-        connecting.addErrback(lambda failure: self._no_socket(slot, failure))
 
     def _no_socket(self, slot: AgentSlot, failure: Failure) -> None:
         self._report(PeerGlitch(self.serial, self.peer, f"no data socket: {failure.getErrorMessage()}"))
@@ -322,17 +334,6 @@ class EmoAgentLink(Protocol):
             actions = self._table.not_dialled(slot)
             self._do(actions)
             slot.socket.discard()
-
-    def _close_target(self, slot: AgentSlot) -> None:
-        channel, far = slot.socket.channel, slot.socket.let_go()
-        slot.target = None
-        self._table.settled(slot, self.clock.seconds())
-        if far is not None and channel is not None:
-            self._record(slot, channel, Ended.CLOSED, "")
-            far.over(Ended.CLOSED)
-
-    def _reset_target(self, slot: AgentSlot) -> None:
-        self._cut(slot, Ended.RESET_BY_PEER, "its data socket was cut")
 
     def _cut(self, slot: AgentSlot, reason: Ended, detail: str) -> None:
         target, slot.target = slot.target, None
@@ -375,6 +376,11 @@ class EmoAgentLink(Protocol):
         )
 
 
+def _stop(timer: IDelayedCall | None) -> None:
+    if timer is not None and timer.active():
+        timer.cancel()
+
+
 def _send_end(link: EmoAgentLink, slot: AgentSlot) -> None:
     slot.socket.send_end()
 
@@ -389,12 +395,30 @@ def _end_target(link: EmoAgentLink, slot: AgentSlot) -> None:
         slot.target.end_of_file()
 
 
+def _close_target(link: EmoAgentLink, slot: AgentSlot) -> None:
+    channel, far = slot.socket.channel, slot.socket.let_go()
+    slot.target = None
+    link._table.settled(slot, link.clock.seconds())
+    if far is not None and channel is not None:
+        link._record(slot, channel, Ended.CLOSED, "")
+        far.over(Ended.CLOSED)
+
+
+def _reset_target(link: EmoAgentLink, slot: AgentSlot) -> None:
+    link._cut(slot, Ended.RESET_BY_PEER, "its data socket was cut")
+
+
+def _open_socket(link: EmoAgentLink, slot: AgentSlot) -> None:
+    connecting = link._connect(link, _DataFactory(lambda: _DataConnection(link, slot)))
+    connecting.addErrback(lambda failure: link._no_socket(slot, failure))
+
+
 _ACTS: dict[AgentAct, Callable[[EmoAgentLink, AgentSlot], None]] = {
-    AgentAct.OPEN_SOCKET: EmoAgentLink._open_socket,
+    AgentAct.OPEN_SOCKET: _open_socket,
     AgentAct.DIAL: EmoAgentLink._dial,
     AgentAct.END_TARGET: _end_target,
     AgentAct.SEND_END: _send_end,
-    AgentAct.CLOSE_TARGET: EmoAgentLink._close_target,
-    AgentAct.RESET_TARGET: EmoAgentLink._reset_target,
+    AgentAct.CLOSE_TARGET: _close_target,
+    AgentAct.RESET_TARGET: _reset_target,
     AgentAct.DROP_SOCKET: _drop_socket,
 }

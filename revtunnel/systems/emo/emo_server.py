@@ -14,6 +14,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.first_bytes import Door, explained
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.targets import Offer, Target
 from revtunnel.link.handshake import Denied, ServerUp
@@ -81,7 +82,8 @@ class EmoServerLink(ServerLink):
             super().connectionLost(reason)
 
     def handshake_is_late(self) -> None:
-        self.fail("silent", f"no command in {self._door.limits.first:g} s", None)
+        words = f"no command in {self._door.limits.first:g} s"
+        self.fail("silent", explained(words, self._commands.held, Door.EMO), None)
 
     def _read_commands(self) -> None:
         try:

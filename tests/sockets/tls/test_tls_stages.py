@@ -129,6 +129,27 @@ def test_n34_refused_server_hears_why(loop: Loop, room: Room) -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (b"\0\0\4\0", "0x00; this is rt1: its agent comes without TLS, see tls in [agent]"),
+        (b"GET / HTTP/1.1\r\n", "0x47; this is HTTP: "),
+        (b"SSH-2.0-x\r\n", "0x53; this is SSH: "),
+        (b"PROXY UNKNOWN\r\n", "0x50; this is a PROXY header: see proxy_protocol in [listener NAME]"),
+        (b"C005010\n", "0x43; this is EMO: see tls in [listener NAME]"),
+        (b"CLD-1\r", "0x43; this is a serial of CCCP: see tls in [cccp-project NAME]"),
+    ],
+)
+def test_n34_what_is_no_tls_is_named_in_the_log(loop: Loop, room: Room, words: bytes, named: str) -> None:
+    """With the setting that answers it; what was looked at stays unread."""
+    door = Door(loop, room.at_server())
+    near, _, served = door.stranger()
+    near.send(words)
+    near.shutdown(socket.SHUT_WR)
+    assert str(door.outcome(served)).startswith(f"this is no TLS: it begins with {named}")
+    near.close()
+
+
+@pytest.mark.parametrize(
     ("words", "reason", "answer"),
     [(b"\0\0\4\0", "tls", b""), (b"GET /", "tls", b""), (b"\x16\x03\x01\0\1x" * 9, "tls", b"\x15")],
     ids=["plain link", "HTTP", "garbage"],
@@ -211,3 +232,22 @@ def test_a_waiting_one_may_be_sent_away(loop: Loop, room: Room) -> None:
     door.outcome(again).close()
     served[0].end.close()
     assert isinstance(door.outcome(dialled), TlsFailed)
+
+
+def test_many_who_fail_at_once_are_no_recursion(loop: Loop, room: Room) -> None:
+    """Each that fails hands its turn on; what waits behind it may all be of the same kind."""
+    door = Door(loop, room.at_server(), most=1)
+    stalled, stalling, _ = door.stranger()
+    stalled.send(b"\x16")
+    loop.until(lambda: door.desk.running == 1, "the first turn")
+    bad = [door.stranger() for _ in range(400)]
+    for near, _, _ in bad:
+        near.send(b"\x16\x03\x01\0\1x" * 9)
+    loop.settle()
+    stalling.cancel()
+    for near, _, results in bad:
+        failed = door.outcome(results)
+        assert isinstance(failed, TlsFailed) and failed.reason == "tls", failed
+        near.close()
+    stalled.close()
+    assert door.desk.running == 0

@@ -140,6 +140,7 @@ def test_strangers_are_refused_before_they_are_read(loop: Loop, rules: HeaderRul
     ("data", "reason", "words"),
     [
         (b"GET / HTTP/1.1\r\n", "proxy-header", "no PROXY protocol header v1 or v2"),
+        (b"\x16\x03\x01\x02\x00\x01", "proxy-header", "this is TLS: its sender puts no header before it"),
         (b"PROXY TCP4 x y 1 2\r\n", "proxy-header", "no PROXY line"),
         (b"PROXY" + b" " * 200, "proxy-header", "without its end"),
         (encode_header_v2(None)[:-2] + b"\xff\xff", "proxy-header", "65551 bytes, limit 536"),

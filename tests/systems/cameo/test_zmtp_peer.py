@@ -62,6 +62,26 @@ def test_z1_bad_beginnings_are_closed(data: bytes, cuts: int | None) -> None:
 
 
 @pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (
+            b"\x16\x03\x01\x02\x00\x01",
+            "greeting begins with 0x16, 0xff wanted; this is TLS: nothing speaks it here",
+        ),
+        (b"POST /x HTTP/1.1\r\n", "this is HTTP: "),
+        (bytes.fromhex("00000400"), "this is rt1: agents dial address in [listener NAME]"),
+    ],
+)
+def test_what_a_stranger_speaks_is_named_in_the_log(said: bytes, words: str) -> None:
+    """With the setting that answers it."""
+    site = Site()
+    site.dial(RESPONDER).say(said)
+    site.advance(3.0)
+    assert words in refusals(site)[0][1]
+    site.finish()
+
+
+@pytest.mark.parametrize(
     ("where", "kind"),
     [(RESPONDER, "SUB"), (RESPONDER, "REP"), (SUBSCRIBER, "PUB"), (PUBLISHER, "SUB"), (PUBLISHER, "PUSH")],
 )

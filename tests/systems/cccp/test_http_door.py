@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import StringTransport
 
 from revtunnel.fleet.leases import Leases
@@ -16,7 +17,7 @@ from revtunnel.fleet.pools import Pool
 from revtunnel.ground.policy import CccpLimits
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.systems.cccp.cccp_store import SessionBook
-from revtunnel.systems.cccp.http_door import DoorRules, HttpDoor
+from revtunnel.systems.cccp.http_door import PARTING, DoorRules, HttpDoor
 from revtunnel.systems.cccp.openapi import describe_api
 from revtunnel.systems.cccp.proxies import Proxies
 from revtunnel.systems.cccp.proxy_operator import ProxyOperator
@@ -24,6 +25,7 @@ from revtunnel.systems.cccp.proxy_ports import ProxyPorts
 from revtunnel.systems.cccp.registered_devices import Project
 from revtunnel.systems.cccp.wake import WakeDriver, WakeRules
 from tests.support.reactor import MemoryReactor
+from tests.support.recorder import Recorder
 
 HERE = IPv4Address("TCP", "127.0.0.1", 2080)
 KINDS: dict[str, Any] = {
@@ -212,3 +214,64 @@ def test_h15_a_request_has_to_be_there_in_time(method: str) -> None:
     assert not transport.disconnecting
     door.reactor.advance(1.5)
     assert transport.disconnecting
+
+
+@pytest.mark.parametrize(
+    ("said", "wait"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", CccpLimits().header),
+        (b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n", 0.0),
+        (b"nonsense\r\n\r\n", 0.0),
+        (b"POST /off HTTP/1.1\r\nContent-Length: 5000\r\n\r\n", 0.0),
+    ],
+    ids=["kept alive", "closing", "garbage", "too long"],
+)
+def test_a_caller_who_reads_nothing_is_cut(said: bytes, wait: float) -> None:
+    """However its connection is to end, it does not wait for a buffer that never empties; no timer stays."""
+    door = Door()
+    channel = door.site.buildProtocol(HERE)
+    pair = door.reactor.join(Recorder(), channel, capacity=20)
+    pair.to_near.blocked = True
+    pair.near.write(said)
+    door.reactor.advance(wait)
+    assert pair.far.connected and pair.far.buffered and pair.far.disconnecting
+    door.reactor.advance(PARTING)
+    assert not pair.far.connected
+    assert door.reactor.getDelayedCalls() == []
+
+
+def test_a_caller_who_has_read_everything_is_let_go_in_order() -> None:
+    """One that was kept alive and said no more sees an end of file; and no timer stays."""
+    door = Door()
+    caller = Recorder()
+    door.reactor.join(caller, door.site.buildProtocol(HERE)).near.write(b"GET / HTTP/1.1\r\n\r\n")
+    door.reactor.advance(CccpLimits().header)
+    assert caller.data.startswith(b"HTTP/1.1 404")
+    assert caller.lost is ConnectionDone
+    assert door.reactor.getDelayedCalls() == []
+
+
+@pytest.mark.parametrize(
+    "wait", [b"", b"GET /on?serial=B&wait=1 HTTP/1.1\r\n\r\n"], ids=["", "behind a wait"]
+)
+def test_answers_wait_for_a_caller_who_does_not_take_them(wait: bytes) -> None:
+    """Requests in one piece are answered as he reads: what waits for him is bounded, nothing is lost."""
+    door = Door()
+    caller = Recorder()
+    pair = door.reactor.join(caller, door.site.buildProtocol(HERE), capacity=1000)
+    pair.to_near.blocked = True
+    pair.near.write(wait + b"GET /openapi.json HTTP/1.1\r\n\r\n" * 1500)
+    door.reactor.advance(2.0)
+    one = len(door.send(b"GET /openapi.json HTTP/1.1\r\n\r\n"))
+    assert 64 * 1024 < pair.far.peak < 64 * 1024 + 2 * one
+    pair.to_near.blocked = False
+    door.reactor.pump()
+    assert caller.data.count(b"HTTP/1.1 200") == 1500
+    assert caller.data.count(b"HTTP/1.1 504") == (1 if wait else 0)
+    assert caller.data.endswith(b"}")
+
+
+def test_many_requests_in_one_piece_are_no_recursion() -> None:
+    """Each is answered, however many one reading brings."""
+    answer = Door().send(b"GET / HTTP/1.1\r\n\r\n" * 3000)
+    assert answer.count(b"HTTP/1.1 404") == 3000

@@ -3,12 +3,27 @@
 from dataclasses import replace
 
 import pytest
+from twisted.internet.defer import fail
 
 from revtunnel.ground.facts import LinkRefused
+from revtunnel.ground.policy import AgentLimits
 from revtunnel.ground.reasons import Ended
-from revtunnel.systems.emo.emo import TERMINATOR
-from tests.support.world import Party
-from tests.systems.emo.test_emo_server import LIMITS, LIMITS_IDLE_STEPS, EmoWorld, dial_server, leave, machine
+from revtunnel.streams.dialler import Dialler
+from revtunnel.systems.emo.emo import REFUSED, TERMINATOR
+from revtunnel.systems.emo.emo_agent import EmoAgentLink
+from revtunnel.systems.emo.emo_stream import PARTING
+from tests.support.memory import CAPACITY, Recorder
+from tests.support.reactor import MemoryReactor
+from tests.support.world import KIB, Party
+from tests.systems.emo.test_emo_server import (
+    LIMITS,
+    LIMITS_IDLE_STEPS,
+    TARGETS,
+    EmoWorld,
+    dial_server,
+    leave,
+    machine,
+)
 
 
 def lose_command_socket(world: EmoWorld) -> None:
@@ -244,6 +259,76 @@ def test_the_agents_streams_that_outlived_their_command_socket() -> None:
         world.pump()
         assert drained.called
         assert device.was_reset is abort
+
+
+class Hostile:
+    """An agent's command socket to a server that takes nothing it says."""
+
+    def __init__(self) -> None:
+        self.reactor = MemoryReactor()
+        self.left: list[EmoAgentLink] = []
+        target = TARGETS["mill-1"]
+        dialler = Dialler(self.reactor, AgentLimits(), [target])
+        self.link = EmoAgentLink(
+            self.reactor,
+            LIMITS,
+            "mill-1",
+            5010,
+            target.target,
+            dialler,
+            lambda link, factory: fail(ConnectionError()),
+            lambda fact: None,
+            lambda link: None,
+            self.left.append,
+        )
+        self.pair = self.reactor.join(self.link, Recorder())
+        self.pair.to_far.capacity = 10
+        self.pair.to_far.blocked = True
+
+    def says(self, words: bytes) -> None:
+        """Bytes for the agent."""
+        self.pair.far.write(words)
+        self.reactor.pump()
+
+
+@pytest.mark.parametrize("how", ["refused", "no command!", "departs", "leaves"])
+def test_a_server_that_does_not_read_keeps_no_agent(how: str) -> None:
+    """However the command socket is to end: the agent does not wait for its last words to be taken."""
+    hostile = Hostile()
+    hostile.says(b"PING   \n" * 10)
+    if how == "departs":
+        hostile.link.depart()
+    elif how == "leaves":
+        hostile.link.leave()
+    else:
+        hostile.says(REFUSED if how == "refused" else how.encode())
+    hostile.reactor.pump()
+    assert hostile.pair.near.disconnecting and not hostile.left
+    hostile.reactor.advance(PARTING)
+    assert hostile.left == [hostile.link] and hostile.reactor.getDelayedCalls() == []
+
+
+def test_a_server_that_only_asks_is_not_heard() -> None:
+    """What waits for it is bounded, and in the end it is left."""
+    hostile = Hostile()
+    hostile.says(b"PING   \n" * 500_000)
+    assert hostile.pair.near.peak < 200 * KIB
+    hostile.reactor.advance(LIMITS.silence + 1 + PARTING)
+    assert hostile.left == [hostile.link] and hostile.link.ended is not None
+    assert hostile.link.ended[0] == "silent"
+    assert hostile.reactor.getDelayedCalls() == []
+
+
+def test_pings_are_answered_when_the_server_reads_on() -> None:
+    """None is lost."""
+    hostile = Hostile()
+    hostile.says(b"PING   \n" * 50_000)
+    hostile.pair.to_far.blocked = False
+    hostile.pair.to_far.capacity = CAPACITY
+    hostile.reactor.pump()
+    server = hostile.pair.far.protocol
+    assert isinstance(server, Recorder)
+    assert server.data == b"C005010\n" + b"PONG   \n" * 50_000
 
 
 def test_a_record_that_is_over_ends_a_machine() -> None:

@@ -299,6 +299,29 @@ def test_r12_r13_strangers(said: bytes, answer: bytes) -> None:
     world.finish()
 
 
+@pytest.mark.parametrize(
+    ("said", "reason", "words"),
+    [
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc", "protocol", "this is TLS: see tls in [listener NAME]"),
+        (b"GET / HTTP/1.1\r\n", "protocol", "this is HTTP: "),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "protocol", "this is SSH: "),
+        (b"PROXY UNKNOWN\r\n", "protocol", "this is a PROXY header: see proxy_protocol in [listener NAME]"),
+        (b"mill-1\r", "silent", "this is a serial of CCCP: devices dial address in [cccp-project NAME]"),
+    ],
+)
+def test_what_a_stranger_speaks_is_named_in_the_log(said: bytes, reason: str, words: str) -> None:
+    """Also what is too short for a command and is waited for in vain."""
+    world = EmoWorld()
+    stranger = Party("stranger")
+    stranger.pair = dial_server(world, stranger)
+    stranger.say(said)
+    world.advance(3)
+    (refused,) = world.of(LinkRefused)
+    assert (refused.reason, words in refused.detail) == (reason, True), refused.detail
+    leave(stranger)
+    world.finish()
+
+
 def leave(stranger: Party) -> None:
     """Somebody whom the server has hung up on goes."""
     assert stranger.was_reset or stranger.end_came

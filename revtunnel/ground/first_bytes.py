@@ -1,0 +1,118 @@
+r"""What somebody speaks who knocked at the wrong door, by his first bytes, and which setting answers it.
+
+Rule of this file: nothing is decided here. A door that refuses somebody adds the sentence to its own words;
+what is not recognised gets none.
+
+==================  ==========================================================================================
+TLS                 ``16 03`` or ``15 03``: a record of handshake or alert (RFC 8446 section 5.1)
+HTTP                a method and a blank, or ``HTTP/`` (RFC 9112 sections 3 and 4)
+SSH                 ``SSH-`` (RFC 4253 section 4.2)
+a PROXY header      ``PROXY`` and a blank, or ``0D 0A 0D 0A 00 0D 0A 51 55 49 54 0A`` (proxy_header.py)
+rt1                 ``00 00 04 00`` LISTEN, ``00 10 1B 00`` ATTACH (streams/commands.py)
+EMO                 a letter and six digits, ``PING`` or ``PONG`` (emo.py)
+ZeroMQ              ``FF`` and seven times ``00`` (systems/cameo/zmtp.py)
+a serial of CCCP    1 to 64 printable characters and ``0D`` (systems/cccp/registration.py)
+==================  ==========================================================================================
+
+The first four bytes are enough for all but the last, because a link looks at no more.
+
+Source: the documents named; ours.
+"""
+
+import re
+from enum import Enum
+
+__all__ = ["Door", "Spoken", "explained", "recognise"]
+
+
+class Spoken(Enum):
+    """What is recognised; the value is how it is called."""
+
+    TLS = "TLS"
+    HTTP = "HTTP"
+    SSH = "SSH"
+    PROXY = "a PROXY header"
+    RT1 = "rt1"
+    EMO = "EMO"
+    ZEROMQ = "ZeroMQ"
+    CCCP = "a serial of CCCP"
+
+
+class Door(Enum):
+    """Where it came; the value is what is spoken there, and needs no explanation."""
+
+    LINK = (Spoken.RT1, "a plain listener of links")
+    SERVER = (Spoken.RT1, "an agent, from its server")
+    EMO = (Spoken.EMO, "a plain listener of EMO, or a machine")
+    CCCP = (Spoken.CCCP, "a plain listener of CCCP's devices")
+    CAMEO = (Spoken.ZEROMQ, "a port of CAMEO's relays")
+    TLS = (Spoken.TLS, "any listener with TLS")
+    PROXY = (Spoken.PROXY, "any listener with PROXY headers")
+
+
+_LEAST = 4  # bytes that are compared at all
+_TLS = (b"\x16\x03", b"\x15\x03")
+_BEGINNINGS = {
+    Spoken.HTTP: (
+        *(b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"CONNECT ", b"OPTIONS ", b"TRACE ", b"PATCH "),
+        *(b"PRI ", b"HTTP/"),
+    ),
+    Spoken.SSH: (b"SSH-",),
+    Spoken.PROXY: (b"PROXY ", bytes.fromhex("0d0a0d0a000d0a515549540a")),
+    Spoken.RT1: (bytes.fromhex("00000400"), bytes.fromhex("00101b00")),
+    Spoken.EMO: (b"PING   \n", b"PONG   \n"),
+    Spoken.ZEROMQ: (b"\xff" + bytes(7),),
+}
+_EMO = re.compile(rb"[CPSTF][0-9]{3}(\Z|[0-9]{3}(\Z|[0-9\n]))")
+_CCCP = re.compile(rb"[!-~]{1,64}\r")
+
+_LISTENER, _PROJECT = "see tls in [listener NAME]", "see tls in [cccp-project NAME]"
+_CLIENTS = "clients of devices dial the ports of revtunnelctl ports"
+_ANSWERS = {
+    Spoken.TLS: "nothing speaks it here",
+    Spoken.HTTP: f"CCCP's API is at http in [cccp], and {_CLIENTS}",
+    Spoken.SSH: _CLIENTS,
+    Spoken.PROXY: "see proxy_protocol in [listener NAME] and [pool NAME]",
+    Spoken.RT1: "agents dial address in [listener NAME]",
+    Spoken.EMO: "machines need kind = emo in [listener NAME]",
+    Spoken.ZEROMQ: "its peers dial proxy_ports in [cameo]",
+    Spoken.CCCP: "devices dial address in [cccp-project NAME]",
+}
+_ANSWERS_AT = {
+    (Door.LINK, Spoken.TLS): f"{_LISTENER}, or --plaintext of the agent",
+    (Door.EMO, Spoken.TLS): _LISTENER,
+    (Door.CCCP, Spoken.TLS): _PROJECT,
+    (Door.TLS, Spoken.RT1): "its agent comes without TLS, see tls in [agent]",
+    (Door.TLS, Spoken.EMO): _LISTENER,
+    (Door.TLS, Spoken.CCCP): _PROJECT,
+    (Door.SERVER, Spoken.TLS): "see tls in [agent]",
+}
+_ANSWERS_OF = {
+    Door.SERVER: "see servers in [agent]",
+    Door.PROXY: f"its sender puts no header before it, {_ANSWERS[Spoken.PROXY]}",
+}
+
+
+def recognise(first: bytes) -> Spoken | None:
+    """What begins with these bytes, if that can be told."""
+    if first[:2] in _TLS:
+        return Spoken.TLS
+    if len(first) >= _LEAST:
+        for spoken, beginnings in _BEGINNINGS.items():
+            if any(first[: len(each)] == each[: len(first)] for each in beginnings):
+                return spoken
+        if _EMO.match(first):
+            return Spoken.EMO
+    return Spoken.CCCP if _CCCP.match(first) else None
+
+
+def explained(words: str, first: bytes, door: Door) -> str:
+    """``words`` of a refusal, and behind them what it looks like and which setting answers it, if known.
+
+    ``first`` are the first bytes of the connection, as many as came.
+    """
+    spoken = recognise(first)
+    if spoken is None or spoken is door.value[0]:
+        return words
+    answer = _ANSWERS_AT.get((door, spoken)) or _ANSWERS_OF.get(door) or _ANSWERS[spoken]
+    return f"{words}; this is {spoken.value}: {answer}"

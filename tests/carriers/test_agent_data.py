@@ -1,0 +1,69 @@
+"""The agent's data sockets where no connection comes of a ticket; the rest is in test_data_sockets.py."""
+
+import errno
+from typing import Any, NamedTuple
+
+from twisted.internet.defer import Deferred, fail
+
+from revtunnel.carriers.agent_data import AgentData
+from revtunnel.ground.facts import DataSocketsMissing
+from revtunnel.ground.policy import AgentLimits
+from revtunnel.sockets.ends import End
+from revtunnel.streams.commands import TICKET_SIZE
+from revtunnel.streams.dialler import Dialler
+from tests.support.reactor import MemoryReactor
+
+LIMITS = AgentLimits()
+
+
+class Link(NamedTuple):
+    """Who brought the tickets."""
+
+    serial: str = "plc-1"
+    peer: str = "192.0.2.1:2065"
+
+
+class Agent:
+    """Data sockets of an agent; ``dials`` are the connects that were begun."""
+
+    def __init__(self) -> None:
+        self.facts: list[Any] = []
+        self.dials: list[Deferred[End]] = []
+        self.dialling = False  # whether a dial takes time, or fails at once
+        self.reactor = MemoryReactor()
+        self.data = AgentData(
+            self.reactor, LIMITS, Dialler(self.reactor, LIMITS, ()), self._connect, self.facts.append
+        )
+
+    def _connect(self, link: Any) -> "Deferred[End]":
+        self.dials.append(Deferred() if self.dialling else fail(_unreachable()))
+        return self.dials[-1]
+
+    def want(self, count: int) -> None:
+        """So many tickets come."""
+        self.data.wanted(Link(), [number.to_bytes(TICKET_SIZE, "big") for number in range(count)])
+
+
+def _unreachable() -> OSError:
+    return OSError(errno.ENETUNREACH, "Network is unreachable")
+
+
+def test_thousands_of_dials_that_fail_at_once() -> None:
+    """Each ticket is tried once, in a loop, and it is said once."""
+    agent = Agent()
+    agent.want(LIMITS.data_most)
+    assert len(agent.dials) == LIMITS.data_most
+    (fact,) = agent.facts
+    assert isinstance(fact, DataSocketsMissing) and "unreachable" in fact.detail
+
+
+def test_dials_that_begin_to_fail_at_once() -> None:
+    """The network went while some were under way: the tickets behind them are tried in the same turn."""
+    agent = Agent()
+    agent.dialling = True
+    agent.want(LIMITS.data_most)
+    assert len(agent.dials) == LIMITS.data_dials
+    agent.dialling = False
+    agent.dials[0].errback(_unreachable())
+    assert len(agent.dials) == LIMITS.data_most
+    assert len(agent.data._connecting) == LIMITS.data_dials - 1
