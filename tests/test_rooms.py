@@ -25,10 +25,10 @@ EXCEPTIONS: set[tuple[str, str]] = {
 PURE_NAMES = """
     backoff barrier cameo_admission cameo_facts cameo_outbox cameo_peers cameo_publications
     cameo_requests cameo_responders cameo_topics cccp_facts channel commands data_opening devices emo
-    emo_choice emo_sockets emo_targets enroll enrolment errors facts first_bytes frames free_ports gate handshake
-    hellos http_connect keys lease_rows lease_table leases legacy liveness mux networks numbers origin
-    penalties policy pools proxy_choice proxy_header reasons records registration rt1 rt1_ends senders serials
-    sessions targets tickets turns warm_pool window zmtp zmtp_messages
+    emo_choice emo_sockets emo_targets enroll enrolment errors facts first_bytes frames free_ports gate
+    handshake hellos http_connect keys lease_rows lease_table leases legacy liveness mux networks
+    numbers origin penalties policy pools proxy_choice proxy_header reasons records registration rt1
+    rt1_ends senders serials sessions targets tickets turns warm_pool window zmtp zmtp_messages
 """
 PURE = frozenset(PURE_NAMES.split())
 IMPURE = {"twisted", "zope", "OpenSSL", "socket", "ssl", "select", "time", "asyncio", "subprocess"}
