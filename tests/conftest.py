@@ -1,10 +1,19 @@
 """What every test may use: a directory of its own, and a check that a test gave everything back."""
 
+import functools
+import importlib.metadata
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.support import depth
+
+depth.register()
+
+# pytest asks for Twisted's version before each test, and it takes 2 ms to read that from its file
+importlib.metadata.version = functools.cache(importlib.metadata.version)
 
 
 def open_descriptors() -> set[str]:

@@ -8,6 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from revtunnel.carriers.warm_pool import WarmPool
 from revtunnel.ground.policy import DataLimits
+from tests.support.depth import deep
 
 LIMITS = DataLimits()
 PLENTY = 1000
@@ -269,4 +270,4 @@ class WarmPoolMachine(RuleBasedStateMachine):
 
 
 TestWarmPool = WarmPoolMachine.TestCase
-TestWarmPool.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestWarmPool.settings = settings(max_examples=deep(60), stateful_step_count=40, deadline=None)

@@ -1,6 +1,7 @@
 """The table of settings: it is complete, its defaults are sound, what is printed from it is what we ship."""
 
 import dataclasses
+import functools
 import re
 import subprocess
 import sys
@@ -35,6 +36,12 @@ PRINTED = {
 }
 
 
+@functools.cache
+def printed(option: str) -> str:
+    """What the table prints for it; once for all keys."""
+    return PRINTED[option][0]()
+
+
 @pytest.mark.parametrize("option", PRINTED)
 def test_shipped_files_are_what_the_table_prints(option: str) -> None:
     """Nobody edits them by hand; after a change of the table they are printed again."""
@@ -55,7 +62,7 @@ def test_key_has_type_default_unit_limit_and_meaning(section: Section, key: Key)
 @pytest.mark.parametrize("option", PRINTED)
 def test_key_is_documented_with_default_unit_and_limit(option: str, section: Section, key: Key) -> None:
     """Each of the three texts has key, default, unit, limit and how a change takes effect, side by side."""
-    text = PRINTED[option][0]().replace("\\", "")
+    text = printed(option).replace("\\", "")
     change = "at once on SIGHUP" if key.live else "with a restart"
     facts = f"Unit: {key.kind.unit}. Limit: {key.kind.limit}. Changes: {change}."
     head = {

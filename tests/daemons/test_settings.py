@@ -38,6 +38,7 @@ from revtunnel.ground.targets import Offer, Target
 from revtunnel.settings.values import PortMapping
 from revtunnel.sockets.ways.proxy_choice import DIRECT
 from revtunnel.trust.authority_settings import AuthoritySettings
+from tests.support.depth import deep
 
 SHIPPED = Path(__file__).parents[2] / "etc/revtunnel.ini"
 AGENT = "[agent]\nservers = gate:2065\nserial = plc-7\nlocal = 10.41.51.152:23\n"
@@ -667,7 +668,7 @@ LINES = st.lists(
 ).map(lambda lines: "\n".join(lines).encode("utf-8", "surrogatepass"))
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=deep(150), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.one_of(LINES, st.binary(max_size=200)))
 def test_c5_any_file_gives_settings_or_errors(tmp_path: Path, data: bytes) -> None:
     """Whatever a file holds, the answer is settings, or lines that begin with file and line number."""

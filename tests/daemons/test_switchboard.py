@@ -10,6 +10,7 @@ from revtunnel.ground.policy import LinkLimits, ServerLimits
 from revtunnel.ground.reasons import GoAway
 from revtunnel.streams.commands import Command, decode_goaway
 from tests.link.test_link import LISTEN, agent_by_hand, frames, stranger
+from tests.support.depth import deep
 from tests.support.memory import Recorder
 from tests.support.world import CONSOLE, LINK_PORT, SERVER, WEB, WIRES, World
 
@@ -91,7 +92,7 @@ def test_a_client_of_a_device_that_is_leaving_is_refused() -> None:
 def test_n25_clients_that_come_and_go_leave_nothing() -> None:
     """300 in turn, some gone before their target answered."""
     world = World()
-    for number in range(300):
+    for number in range(deep(300)):
         client = world.client()
         if number % 3:
             world.pump()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from revtunnel.ground.policy import LinkLimits
+from tests.support.depth import deep
 from tests.support.memory import CAPACITY
 from tests.support.reactor import HANGS
 from tests.support.world import KIB, Party, World
@@ -195,6 +196,6 @@ class LegacyMachine(WorldMachine):
 
 
 TestRt1World = WorldMachine.TestCase
-TestRt1World.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestRt1World.settings = settings(max_examples=deep(40), stateful_step_count=40, deadline=None)
 TestLegacyWorld = LegacyMachine.TestCase
-TestLegacyWorld.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestLegacyWorld.settings = settings(max_examples=deep(40), stateful_step_count=40, deadline=None)

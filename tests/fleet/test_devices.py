@@ -13,6 +13,7 @@ from revtunnel.ground.policy import ServerLimits
 from revtunnel.ground.reasons import GoAway
 from revtunnel.ground.targets import parse_offer
 from revtunnel.link.handshake import Denied
+from tests.support.depth import deep
 
 LIMITS = ServerLimits()  # 3 swaps in 60 s
 OFFERS = (parse_offer("10.0.0.1:23"), parse_offer("http=127.0.0.1:80"))
@@ -247,4 +248,4 @@ class Story(RuleBasedStateMachine):
 
 
 TestStory = Story.TestCase
-TestStory.settings = settings(max_examples=50, stateful_step_count=20, deadline=None)
+TestStory.settings = settings(max_examples=deep(50), stateful_step_count=20, deadline=None)

@@ -12,6 +12,7 @@ from revtunnel.fleet.leases import LeaseError, Leases, NoFreePort, NotReserved, 
 from revtunnel.fleet.pools import Lease, Pool, State, Use
 from revtunnel.ground.errors import LocalError
 from revtunnel.state.ledger import SqliteLedger
+from tests.support.depth import deep
 
 DAY = 86400.0
 POOL = Pool("default", ((20000, 20003),))
@@ -230,7 +231,7 @@ def test_h8_ten_thousand_cycles_leave_the_free_count() -> None:
     """No port leaks, whatever the order; and each gets its turn."""
     table = leases(Pool("default", ((20000, 20099),)))
     seen = set()
-    for cycle in range(10_000):
+    for cycle in range(deep(10_000)):
         lease = table.open(f"d-{cycle % 300}", "x", float(cycle))
         seen.add(lease.port)
         assert table.release(lease, float(cycle))
@@ -671,4 +672,4 @@ class Allocator(RuleBasedStateMachine):
 
 
 TestAllocator = Allocator.TestCase
-TestAllocator.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
+TestAllocator.settings = settings(max_examples=deep(60), stateful_step_count=50, deadline=None)

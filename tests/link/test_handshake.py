@@ -39,6 +39,7 @@ from revtunnel.streams import commands
 from revtunnel.streams.commands import COMMANDS, Command, Feature, Tlv, encode_goaway, encode_tlvs
 from revtunnel.streams.frames import Frame, FrameDecoder, encode_frame, encode_header
 from revtunnel.streams.window import CreditPool
+from tests.support.depth import deep
 
 LIMITS = LinkLimits()
 SERIAL = "plc-7"
@@ -345,7 +346,7 @@ def recorded() -> tuple[End, End]:
 
 @given(nonce=st.binary(min_size=32, max_size=32))
 @example(nonce=AGENT_NONCE)
-@settings(max_examples=30)
+@settings(max_examples=deep(30))
 def test_a_recorded_agent_never_passes_again(nonce: bytes) -> None:
     """Replay to the server: the same bytes, another nonce of the server, no entry."""
     _, old_agent = recorded()
@@ -414,7 +415,7 @@ def test_no_changed_byte_passes(bits: int) -> None:
 
 
 @given(st.sampled_from(PLACES), st.integers(0, 255), st.sampled_from(["replaced", "left out", "put before"]))
-@settings(max_examples=300)
+@settings(max_examples=deep(300))
 def test_no_mutation_passes(place: tuple[bool, int], value: int, how: str) -> None:
     """Any value in the place of any byte, a missing byte, a byte too many: no authenticated outcome."""
     new = bytes([value])

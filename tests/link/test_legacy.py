@@ -16,6 +16,7 @@ from revtunnel.link.mux import Glitch, Stalled
 from revtunnel.streams.channel import State
 from revtunnel.streams.commands import Command, encode_connect
 from revtunnel.streams.frames import Frame, encode_frame
+from tests.support.depth import deep
 from tests.support.device import REFUSED, Device, Service
 from tests.support.joined import TARGET, End, Joined, Stream, glitches, joined_legacy
 from tests.support.owners import PICKS, SMALL, OwnersMachine, one_of, size_of
@@ -62,7 +63,7 @@ class LegacyMachine(OwnersMachine):
 
 
 TestLegacyMachine = LegacyMachine.TestCase
-TestLegacyMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestLegacyMachine.settings = settings(max_examples=deep(60), stateful_step_count=40, deadline=None)
 
 
 def at_rest(joined: Joined) -> None:
@@ -273,9 +274,9 @@ class UnaskedDeviceMachine(DeviceMachine):
 
 
 TestDeviceMachine = DeviceMachine.TestCase
-TestDeviceMachine.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
+TestDeviceMachine.settings = settings(max_examples=deep(50), stateful_step_count=40, deadline=None)
 TestUnaskedDeviceMachine = UnaskedDeviceMachine.TestCase
-TestUnaskedDeviceMachine.settings = settings(max_examples=20, stateful_step_count=40, deadline=None)
+TestUnaskedDeviceMachine.settings = settings(max_examples=deep(20), stateful_step_count=40, deadline=None)
 
 
 # -- signs of life
@@ -519,7 +520,7 @@ def test_n24_a_number_whose_device_said_close_rests_until_it_answers_what_was_as
 def test_n24_1000_clients_in_a_row_over_few_numbers() -> None:
     """Each is served and unharmed, whoever of the two ends it, with a byte under way that meets nobody."""
     device = Device(LinkLimits(channels=2))
-    for turn in range(1000):
+    for turn in range(deep(1000)):
         client = device.connect()
         assert client is not None, turn
         device.settle(echo=False)
@@ -774,7 +775,7 @@ FUZZED = st.lists(
 
 
 @given(FUZZED, st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=deep(60), deadline=None)
 def test_f24_whatever_comes_in_is_the_other_side_s_fault(pieces: list[bytes], opens: bool) -> None:
     """Random bytes and random frames: a RemoteError or nothing."""
     end = End(LegacyServerMux(SMALL, 0.0) if opens else LegacyAgentMux(SMALL, 0.0))
@@ -918,7 +919,7 @@ class RealServerMachine(RuleBasedStateMachine):
 
 
 TestRealServerMachine = RealServerMachine.TestCase
-TestRealServerMachine.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
+TestRealServerMachine.settings = settings(max_examples=deep(50), stateful_step_count=40, deadline=None)
 
 
 def agent_with(*frames: bytes) -> End:

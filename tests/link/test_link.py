@@ -18,6 +18,7 @@ from revtunnel.link.turns import CONTROL_LIMIT
 from revtunnel.sockets.addresses import written_address
 from revtunnel.streams.commands import Command, decode_goaway, encode_connect
 from revtunnel.streams.frames import Frame, FrameDecoder, encode_frame
+from tests.support.depth import deep
 from tests.support.memory import Recorder
 from tests.support.world import KIB, LINK_PORT, SERVER, WIRES, World
 
@@ -337,7 +338,7 @@ def test_f21_a_window_of_zero_or_too_much_resets_the_channel(credit: int) -> Non
     world.finish()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=deep(60), deadline=None)
 @given(
     wire=st.sampled_from(WIRES),
     to_server=st.booleans(),
@@ -370,7 +371,7 @@ def test_f24_random_bytes_never_raise_when_the_link_is_up(
     end_all(world)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=deep(60), deadline=None)
 @given(wire=st.sampled_from(WIRES), listens=st.booleans(), said=st.lists(st.binary(max_size=200), max_size=8))
 def test_f24_random_bytes_never_raise_in_the_servers_handshake(
     wire: str, listens: bool, said: list[bytes]
@@ -388,7 +389,7 @@ def test_f24_random_bytes_never_raise_in_the_servers_handshake(
     end_all(world)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=deep(60), deadline=None)
 @given(wire=st.sampled_from(WIRES), probes=st.booleans(), said=st.lists(st.binary(max_size=200), max_size=8))
 def test_f24_random_bytes_never_raise_in_the_agents_handshake(
     wire: str, probes: bool, said: list[bytes]

@@ -24,6 +24,7 @@ from revtunnel.streams.commands import (
 )
 from revtunnel.streams.frames import Frame, encode_frame
 from revtunnel.streams.window import CreditPool
+from tests.support.depth import deep
 from tests.support.joined import TARGET, End, Joined, Stream, glitches, joined_rt1
 from tests.support.owners import SMALL, OwnersMachine
 
@@ -71,7 +72,7 @@ def at_rest(joined: Joined) -> None:
 
 
 TestRt1Machine = Rt1Machine.TestCase
-TestRt1Machine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestRt1Machine.settings = settings(max_examples=deep(60), stateful_step_count=40, deadline=None)
 
 
 def test_n26_an_end_of_file_before_the_target_answered_waits_for_it() -> None:
@@ -249,7 +250,7 @@ def test_an_answer_to_a_dial_whose_client_has_left_is_late() -> None:
 def test_n25_1000_clients_that_come_and_leave_give_everything_back() -> None:
     """Opened and closed in turn over the numbers, some before they are answered."""
     joined = joined_rt1(LinkLimits(channels=7))
-    for turn in range(1000):
+    for turn in range(deep(1000)):
         client = joined.server.connect()
         assert client is not None
         joined.settle()
@@ -582,7 +583,7 @@ def given_up(number: int) -> bytes:
 def test_n25_clients_that_leave_at_once_never_end_a_link() -> None:
     """10,000 of them in no time, as many at once as there are numbers: each gets its CLOSE, none is odd."""
     joined = joined_rt1()
-    for _ in range(40):
+    for _ in range(deep(40)):
         for _ in range(255):
             stream = joined.server.connect()
             assert stream is not None
@@ -702,7 +703,7 @@ FUZZED = st.lists(
 
 
 @given(FUZZED, st.booleans())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=deep(80), deadline=None)
 def test_f24_whatever_comes_in_is_the_other_side_s_fault(pieces: list[bytes], opens: bool) -> None:
     """Random bytes and random frames: a RemoteError or nothing, and the bounds hold."""
     end = End(Rt1Mux(SMALL, opens, 0.0, CreditPool(1000)))

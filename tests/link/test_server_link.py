@@ -13,6 +13,7 @@ from revtunnel.link.keys import new_key, parse_key, verifier_of
 from revtunnel.streams.commands import Command, decode_connect, decode_goaway
 from revtunnel.streams.frames import encode_frame
 from tests.link.test_link import LISTEN, agent_by_hand, frames, stranger
+from tests.support.depth import deep
 from tests.support.world import CONSOLE, WEB, WIRES, World
 
 KEY = parse_key(new_key(lambda size: bytes(range(size))))
@@ -282,12 +283,14 @@ def test_n23_so_many_may_wait_and_no_more() -> None:
 
 def test_n23_hundreds_that_wait_are_served_together() -> None:
     """255 leave at once, 250 have waited: all get their numbers, in a loop. (A barrier frees all at once.)"""
-    world = World("legacy")
+    numbers = deep(255, 20)
+    count = numbers - 5
+    world = World("legacy", link=LinkLimits(channels=numbers))
     world.service["console"].quick = world.service["web"].quick = "close"
-    first = [world.talk("web")[0] for _ in range(255)]
-    late = [world.client() for _ in range(250)]
+    first = [world.talk("web")[0] for _ in range(numbers)]
+    late = [world.client() for _ in range(count)]
     world.pump()
-    assert len(world.server_link().channels.waiting) == 250
+    assert len(world.server_link().channels.waiting) == count
     for client in first:
         client.abort()
     world.advance(2.0)
@@ -295,7 +298,7 @@ def test_n23_hundreds_that_wait_are_served_together() -> None:
     for client in late:
         client.say(b"x")
     world.pump()
-    assert sum(service.data == b"x" for service in world.services["console"]) == 250
+    assert sum(service.data == b"x" for service in world.services["console"]) == count
     world.finish()
 
 

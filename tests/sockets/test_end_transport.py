@@ -14,6 +14,7 @@ from revtunnel.ground.errors import LocalError
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import PlainEnd
 from revtunnel.sockets.outgoing import HIGH_WATER, TURN
+from tests.support.depth import deep
 from tests.support.ends import join_ends
 from tests.support.epoll import QUIET, Loop, own_reactor
 from tests.support.memory import Network, Recorder
@@ -190,9 +191,10 @@ def test_a_full_kernel_pauses_the_producer_and_an_empty_one_resumes_it(loop: Loo
 def test_a_pull_producer_is_asked_again_without_recursion(loop: Loop, joined: Joined) -> None:
     """Thousands of small pieces, each taken at once, are drawn in a loop; one with nothing is left alone."""
     near, _, _, reader = joined
-    pulled = Pulled(near, 20_000, leaves=False)  # type: ignore[arg-type]
+    pieces = deep(20_000, 2_000)
+    pulled = Pulled(near, pieces, leaves=False)  # type: ignore[arg-type]
     near.registerProducer(pulled, False)
-    loop.until(lambda: len(reader.data) == 200_000)
+    loop.until(lambda: len(reader.data) == 10 * pieces)
     assert pulled.count == 0
     loop.settle()
     assert loop.reactor.getWriters() == [] and loop.reactor.getDelayedCalls() == []

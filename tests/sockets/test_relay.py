@@ -18,6 +18,7 @@ from revtunnel.sockets import relay as module
 from revtunnel.sockets.ends import RECORD, End, PlainEnd
 from revtunnel.sockets.relay import Relay
 from tests.sockets.test_ends import over_tls
+from tests.support.depth import deep
 
 LIMITS = RelayLimits(first=RECORD, turn=4 * RECORD)
 CARRIERS = [(False, False), (True, False), (False, True), (True, True)]
@@ -510,7 +511,7 @@ def test_what_tls_holds_back_follows_when_the_other_side_takes_again(size: int) 
     joined.finish()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=deep(60), deadline=None)
 @given(
     st.sampled_from(CARRIERS),
     st.lists(st.tuples(st.integers(0, 4), st.integers(1, 80_000)), max_size=40),

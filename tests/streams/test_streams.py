@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, LinkStalled
 from revtunnel.ground.policy import LinkLimits
 from revtunnel.ground.targets import parse_offer
+from tests.support.depth import deep
 from tests.support.memory import CAPACITY
 from tests.support.reactor import HANGS
 from tests.support.world import CONSOLE, KIB, MIB, REPLY, WIRES, Party, World
@@ -32,7 +33,7 @@ def exchange(world: World, client: Party, service: Party, size: int) -> None:
 @pytest.mark.parametrize("capacity", [300, CAPACITY])
 def test_bytes_are_exact_both_ways(wire: str, cuts: int | str | None, capacity: int) -> None:
     """CONNECT, OPENED, then data both ways at once, whole, byte by byte and in random pieces."""
-    size = 1_500 if cuts == 1 else 200_000 if capacity == CAPACITY else 30_000
+    size = deep(1_500, 310) if cuts == 1 else 200_000 if capacity == CAPACITY else 30_000
     world = World(wire, cuts=cuts, capacity=capacity)
     client, service = world.talk()
     exchange(world, client, service, size)
@@ -50,7 +51,7 @@ def test_bytes_are_exact_both_ways(wire: str, cuts: int | str | None, capacity: 
 
 
 @both_wires
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=deep(15), deadline=None)
 @given(
     pieces=st.lists(st.tuples(st.booleans(), st.integers(1, 5000)), max_size=12),
     capacity=st.sampled_from((64, 1000, CAPACITY)),
@@ -175,7 +176,7 @@ def test_n26_a_client_that_ends_its_direction_gets_the_whole_reply(wire: str, cu
     world = World(wire, cuts=cuts)
     world.service["console"].quick = "reply"
     client = world.client()
-    client.say_more(1000)
+    client.say_more(deep(1000))
     client.finish()
     world.pump()
     (service,) = world.services["console"]
@@ -205,12 +206,12 @@ def test_n27_a_service_that_ends_its_direction_gets_the_rest(cuts: int | str | N
     """rt1: the service has ended, the client goes on sending."""
     world = World("rt1", cuts=cuts)
     client, service = world.talk()
-    service.say_more(1000)
+    service.say_more(deep(1000))
     service.finish()
     world.pump()
     assert client.data == service.sent
     assert client.end_came
-    client.say_more(3000)
+    client.say_more(deep(3000))
     world.pump()
     assert service.data == client.sent
     assert service.here
@@ -241,9 +242,9 @@ def test_n27_on_the_legacy_wire_a_service_that_ends_ends_both_ways() -> None:
 @every_cut
 def test_n28_a_reset_is_a_reset_at_the_other_side(who: str, cuts: int | str | None) -> None:
     """rt1: RST of either program arrives as RST at the other."""
-    world = World("rt1", cuts=cuts, capacity=2000)
+    world = World("rt1", cuts=cuts, capacity=deep(2000))
     client, service = world.talk()
-    exchange(world, client, service, 3000)
+    exchange(world, client, service, deep(3000))
     one, other = (client, service) if who == "client" else (service, client)
     one.abort()
     world.pump()
@@ -278,7 +279,7 @@ def test_a_lost_link_is_never_a_clean_end(wire: str, cuts: int | str | None) -> 
     world = World(wire, cuts=cuts)
     pairs = [world.talk(), world.talk("web")]
     for client, service in pairs:
-        exchange(world, client, service, 1000)
+        exchange(world, client, service, deep(1000))
     if wire == "rt1":
         pairs[1][1].finish()
         world.pump()

@@ -8,6 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from revtunnel.ground.errors import LocalError, RemoteError
 from revtunnel.streams.commands import MAX_CREDIT
 from revtunnel.streams.window import CreditPool, ReceiveWindow, SendCredit
+from tests.support.depth import deep
 
 FIRST = 64 * 1024
 LARGEST = 4 * 1024 * 1024
@@ -214,4 +215,4 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 TestLedgerMachine = LedgerMachine.TestCase
-TestLedgerMachine.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
+TestLedgerMachine.settings = settings(max_examples=deep(30), stateful_step_count=30, deadline=None)

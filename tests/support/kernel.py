@@ -47,9 +47,14 @@ class Wire:
         self._piece = next(self._cuts, 0)
 
     @property
+    def anything(self) -> bool:
+        """Whether there is something for the reader, here or held back."""
+        return bool(self.data) or self.end_of_file or self.was_reset
+
+    @property
     def readable(self) -> bool:
         """Whether a read would not block."""
-        return not self.blocked and bool(self.data or self.end_of_file or self.was_reset)
+        return self.anything and not self.blocked
 
     @property
     def room(self) -> int:

@@ -248,7 +248,8 @@ class Network:
         moved = self._run_due_calls()
         for pair in self._live:
             moved |= pair.settle()
-        watched = sorted({**self._readers, **self._writers}, key=lambda transport: transport.number)
+        stirred = {each for each in self._readers if each.end.inbox.anything} | self._writers.keys()
+        watched = sorted(stirred, key=lambda transport: transport.number)
         ready = [(each, *self._events(each)) for each in watched]
         for transport, readable, writable, hung_up in ready:
             if self._watched(transport) and (readable or writable or hung_up):

@@ -8,6 +8,7 @@ from twisted.internet.interfaces import IConsumer, IPullProducer, IPushProducer,
 from twisted.internet.protocol import Factory, Protocol
 from zope.interface import implementer
 
+from tests.support.depth import deep
 from tests.support.memory import MemoryTransport, Network, Pair, Recorder, random_cuts
 
 
@@ -500,7 +501,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=deep(60), deadline=None)
 @given(STEPS, st.integers(1, 200), st.integers(0, 999))
 def test_no_byte_is_lost_or_reordered(steps: list[tuple[str, object]], capacity: int, seed: int) -> None:
     """Whatever is written, paused and turned: every byte is in one place, and all arrive in order."""

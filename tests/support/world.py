@@ -41,6 +41,7 @@ from revtunnel.link.server_link import AgentListener, ServerLink
 from revtunnel.link.uplink import Uplink
 from revtunnel.streams.dialler import Dialler
 from revtunnel.streams.window import CreditPool
+from tests.support.depth import deep
 from tests.support.memory import CAPACITY, Pair, Recorder, random_cuts
 from tests.support.reactor import MemoryReactor
 
@@ -53,7 +54,7 @@ CONSOLE = parse_offer("console=10.0.0.5:23")
 WEB = parse_offer("web=10.0.0.5:80")
 SERVER = "192.0.2.1"  # where agents find the server
 LINK_PORT = 2065
-REPLY = 2500  # bytes that a service which replies says
+REPLY = deep(2500)  # bytes that a service which replies says
 POOL = Pool("default", ((20000, 20099),), quarantine=60.0, sticky=3600.0)
 TheFact = TypeVar("TheFact", bound=Fact)
 

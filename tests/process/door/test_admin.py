@@ -44,6 +44,7 @@ from revtunnel.process.door.admin_commands import (
     paged,
 )
 from revtunnel.process.door.refusals import Busy, Conflict, Denied, Invalid, NotFound
+from tests.support.depth import deep
 from tests.support.room import STRANGER, Room, box
 
 
@@ -333,7 +334,7 @@ def test_c2_a_box_that_is_no_command(keys: dict[bytes, bytes], logged: list[dict
     assert [each["reason"] for each in logged] == ["no-command"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=deep(60), deadline=None)
 @given(st.binary(max_size=300), st.integers(1, 7))
 def test_c2_any_bytes_end_in_order(data: bytes, cut: int) -> None:
     """Whatever comes: no exception, and the door is empty again within half a minute of silence."""
@@ -405,7 +406,7 @@ def test_c3_one_row_that_is_too_long_loses_entries_of_its_lists() -> None:
 
 
 @given(st.lists(st.text(max_size=20_000), max_size=12), st.booleans())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=deep(40), deadline=None)
 def test_c3_any_page_fits(texts: list[str], more: bool) -> None:
     """At least one row if there are any, never above what AMP takes unless one row alone is."""
     rows = [{"key": str(number), "text": text[:8000]} for number, text in enumerate(texts)]

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from revtunnel.ground.errors import RemoteError
 from revtunnel.systems.cameo.cameo_topics import REMEMBERED, Topics
+from tests.support.depth import deep
 
 
 def topics(most: int = 100, longest: int = 255) -> Topics[str]:
@@ -87,7 +88,7 @@ steps = st.lists(
 
 
 @given(steps)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=deep(150), deadline=None)
 def test_against_a_plain_model(script: list[tuple[str, int, bytes]]) -> None:
     """A set of pairs, scanned whole, says the same."""
     table: Topics[int] = Topics(100, 255)

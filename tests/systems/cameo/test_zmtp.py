@@ -29,6 +29,7 @@ from revtunnel.systems.cameo.zmtp_messages import (
     encode_more,
     split_frames,
 )
+from tests.support.depth import deep
 
 MIB = 1024 * 1024
 # what libzmq 4.3.5 sends, as captured: greeting of a ROUTER whose id has three bytes, its READY, a request
@@ -286,7 +287,7 @@ frames = st.lists(st.binary(max_size=400), min_size=1, max_size=6)
 
 
 @given(st.lists(frames, max_size=8), st.lists(st.integers(1, 300), min_size=1), st.integers(0, 4))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=deep(100), deadline=None)
 def test_any_messages_in_any_pieces(messages: list[list[bytes]], sizes: list[int], keep: int) -> None:
     """What is encoded is decoded, whatever the pieces; heads and rest are what was asked for."""
     stream, pieces, at = b"".join(map(encode_message, messages)), [], 0
@@ -300,7 +301,7 @@ def test_any_messages_in_any_pieces(messages: list[list[bytes]], sizes: list[int
 
 
 @given(st.binary(max_size=300), st.integers(1, 20))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=deep(200), deadline=None)
 def test_random_bytes_do_no_harm(data: bytes, size: int) -> None:
     """Anything is either cut or refused with RemoteError, never more, and the pieces do not matter."""
 

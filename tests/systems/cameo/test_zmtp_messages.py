@@ -15,6 +15,7 @@ from revtunnel.systems.cameo.zmtp_messages import (
     split_frames,
     split_run,
 )
+from tests.support.depth import deep
 
 MIB = 1024 * 1024
 PING = bytes.fromhex("04 07 04 50494e47 0064")
@@ -28,7 +29,7 @@ publications = st.lists(
 
 
 @given(publications, st.lists(st.integers(1, 900), min_size=1), st.booleans())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=deep(150), deadline=None)
 def test_runs_are_the_same_messages(messages: list[list[bytes]], sizes: list[int], views: bool) -> None:
     """In any pieces, given as bytes or as a view whose bytes change afterwards; PINGs stand between them."""
     stream = b"".join(encode_message(each) + PING * (len(each) == 3) for each in messages)
@@ -54,7 +55,7 @@ large = st.integers(0, 400_000).map(lambda size: random.Random(size).randbytes(s
     st.integers(0, 3),
     st.booleans(),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=deep(60), deadline=None)
 def test_large_frames_have_their_room(
     messages: list[list[bytes]], sizes: list[int], keep: int, into: bool
 ) -> None:

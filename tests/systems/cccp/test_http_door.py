@@ -24,6 +24,7 @@ from revtunnel.systems.cccp.proxy_operator import ProxyOperator
 from revtunnel.systems.cccp.proxy_ports import ProxyPorts
 from revtunnel.systems.cccp.registered_devices import Project
 from revtunnel.systems.cccp.wake import WakeDriver, WakeRules
+from tests.support.depth import deep
 from tests.support.reactor import MemoryReactor
 from tests.support.recorder import Recorder
 
@@ -133,7 +134,7 @@ def requests(draw: st.DrawFn) -> tuple[str, str, str]:
     return path, method, f"{path}?{urlencode(fields)}"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=deep(150), deadline=None)
 @given(st.lists(requests(), min_size=1, max_size=8))
 def test_every_answer_is_documented(calls: list[tuple[str, str, str]]) -> None:
     """No 500, no status and no body that the description does not have, in any order of calls."""

@@ -22,6 +22,7 @@ from revtunnel.systems.emo.emo_agent import EmoAgentLink, EmoRemains
 from revtunnel.systems.emo.emo_server import EmoServerLink
 from revtunnel.systems.emo.emo_sockets import SlotState
 from revtunnel.systems.emo.emo_stream import EmoDoor
+from tests.support.depth import deep
 from tests.support.world import LINK_PORT, MIB, POOL, SERVER, Agent, Party, World, pattern
 
 PORTS = {"mill-1": 5010, "mill-2": 5011}
@@ -163,7 +164,8 @@ def test_a_stream_both_ways_and_half_close(world: EmoWorld) -> None:
 def test_200_streams_in_turn_use_one_data_socket() -> None:
     """C for the same index each time, every byte at its own client."""
     world = EmoWorld(cuts="random")
-    for number in range(200):
+    streams = deep(200)
+    for number in range(streams):
         client, device = world.talk_to()
         client.say_more(1 + number)
         world.pump()
@@ -175,7 +177,7 @@ def test_200_streams_in_turn_use_one_data_socket() -> None:
         client.close()
         world.pump()
     assert world.data_sockets() == 1
-    assert world.ended() == ["closed"] * 200
+    assert world.ended() == ["closed"] * streams
     world.finish()
 
 

@@ -11,6 +11,7 @@ from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.policy import EmoLimits
 from revtunnel.systems.emo.emo import Emo, EmoCommand
 from revtunnel.systems.emo.emo_sockets import Act, DataSocketTable, Do, Slot, SlotState
+from tests.support.depth import deep
 
 LIMITS = EmoLimits()
 
@@ -324,5 +325,5 @@ class AnyOrder(RuleBasedStateMachine):
         assert all((slot.client in self.here) or slot.client is None for slot in self.table.slots)
 
 
-AnyOrder.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+AnyOrder.TestCase.settings = settings(max_examples=deep(60), stateful_step_count=40, deadline=None)
 TestAnyOrder = AnyOrder.TestCase
