@@ -1,12 +1,14 @@
 # make demo    a server, an agent and a device on this machine, and what a client sees
-# make test    linter, types, rooms, fast tests, then those with real sockets and processes
-# make fast    fast tests only
+# make test    linter, types, rooms, fast tests at full depth, then those with real sockets and processes
+# make fast    fast tests only, with few examples of each property and short loops: docs/testing.rst
 # make bench   relay figures beside a direct connection and other relays, into benchmarks/results
 #
 # Everything runs in .venv, made with $(PYTHON) when it is not there; "make clean" takes it away.
 
 PYTHON ?= python3
 BIN := .venv/bin
+# pytest keeps the tests as it compiled them, or does that again in each process, for 5 s
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test fast lint bench clean
 
@@ -15,7 +17,7 @@ demo: .venv/installed
 
 test: lint
 	$(BIN)/pytest -q tests/test_rooms.py
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n 2 --hypothesis-profile=full
 	$(BIN)/pytest -q -m slow -n 4
 
 lint: .venv/tools
@@ -24,7 +26,7 @@ lint: .venv/tools
 	$(BIN)/mypy
 
 fast: .venv/tools
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n 2
 
 bench: .venv/installed
 	$(BIN)/python -m benchmarks.relay

@@ -1,6 +1,7 @@
 """The house holds: imports go down, pure modules stay pure, names are single, things stay small."""
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,6 +52,7 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@functools.cache
 def tree(path: Path) -> ast.Module:
     """The parsed file."""
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
@@ -68,15 +70,15 @@ def imported(node: ast.AST, module: str, is_package: bool) -> Iterator[str]:
         yield from (f"{start}.{alias.name}" for alias in node.names)
 
 
-def imports(path: Path) -> set[str]:
-    """Everything a file imports, also inside functions."""
+@functools.cache
+def imports(name: str) -> set[str]:
+    """Everything a module imports, also inside functions."""
+    path = MODULES[name]
     is_package = path.name == "__init__.py"
-    name = module_name(path)
     return {found for node in ast.walk(tree(path)) for found in imported(node, name, is_package)}
 
 
 MODULES = {module_name(path): path for path in FILES}
-IMPORTS = {name: imports(path) for name, path in MODULES.items()}
 
 
 def is_init(path: Path) -> bool:
@@ -110,8 +112,8 @@ def test_imports_go_down() -> None:
     """A module imports from its own room and those before it; systems import nothing of each other."""
     found = {
         (name.removeprefix("revtunnel."), other.removeprefix("revtunnel."))
-        for name, others in IMPORTS.items()
-        for other in others
+        for name in MODULES
+        for other in imports(name)
         if runs_against(name, other)
     }
     assert found == EXCEPTIONS
@@ -121,7 +123,7 @@ def test_imports_go_down() -> None:
 def test_pure_modules_know_no_reactor_no_socket_no_clock(name: str) -> None:
     """Bytes and decisions import no Twisted, OpenSSL, socket or clock, and only pure modules of ours."""
     path = next(path for path in FILES if path.stem == name)
-    found = IMPORTS[module_name(path)]
+    found = imports(module_name(path))
     foreign = sorted(each for each in found if each.split(".")[0] in IMPURE)
     ours = sorted(each for each in found if each in MODULES and MODULES[each].name != "__init__.py")
     assert foreign == []
@@ -131,7 +133,7 @@ def test_pure_modules_know_no_reactor_no_socket_no_clock(name: str) -> None:
 def test_no_cycles() -> None:
     """No module of ours imports itself by way of others."""
     graph = {
-        name: {found for found in IMPORTS[name] if found in MODULES and found != name} for name in MODULES
+        name: {found for found in imports(name) if found in MODULES and found != name} for name in MODULES
     }
     while graph:
         leaves = {name for name, needs in graph.items() if not needs & graph.keys()}

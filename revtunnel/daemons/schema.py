@@ -14,7 +14,7 @@ Source: twisted.md section 7; faults.md C5, "Bind defaults"; ours for the rest.
 import re
 import sys
 import textwrap
-from functools import partial
+from functools import cache, partial
 
 from revtunnel.daemons.record_schema import CLIENTS, RECORD_SECTIONS
 from revtunnel.ground.policy import (
@@ -339,6 +339,7 @@ SECTIONS = (
 )  # fmt: skip
 
 
+@cache
 def find(section: str, name: str) -> Key:
     """The key ``name`` of a section, ``listener`` for every ``[listener NAME]``; KeyError: there is none."""
     keys = {(each.name, key.name): key for each in SECTIONS for key in each.keys}
