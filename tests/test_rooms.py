@@ -14,8 +14,6 @@ ORDER = (
     *("trust", "systems", "daemons", "ctl"),
 )
 EXCEPTIONS: set[tuple[str, str]] = {
-    ("process.door.admin", "daemons.settings"),
-    ("process.door.admin_socket", "daemons.settings"),
     ("settings.inifile", "daemons.schema"),
     ("settings.sections", "daemons.schema"),
     ("systems.cccp.linked_devices", "daemons.switchboard"),

@@ -13,11 +13,11 @@ from twisted.internet.defer import Deferred, succeed
 
 from revtunnel.ground.facts import SettingsReloaded
 from revtunnel.process.door.admin import AdminService
+from revtunnel.process.door.callers import AdminSettings
 from revtunnel.process.door.caretaker import Caretaker, Row
 from revtunnel.process.process import ExitStatus, SignalService
 from revtunnel.process.reporting import Reporter
 from revtunnel.process.systemd import Notifier, NotifyService
-from revtunnel.settings.sections import AdminSettings
 
 __all__ = ["DoorDaemon"]
 

@@ -45,7 +45,6 @@ from revtunnel.settings.inifile import (
     read_files,
 )
 from revtunnel.settings.sections import (
-    AdminSettings,
     admin_settings,
     check_people,
     differences,
@@ -63,7 +62,6 @@ from revtunnel.trust.tls_settings import (
 
 __all__ = [
     "DEFAULT_PATH",
-    "AdminSettings",
     "AgentSettings",
     "ListenerSettings",
     "MissingSettings",

@@ -7,14 +7,13 @@ import grp
 import os
 import pwd
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from revtunnel.daemons.schema import SECTIONS, find
+from revtunnel.process.door.callers import AdminSettings
 from revtunnel.settings.inifile import SECTION_OF, Name, Surroundings, Table
 
 __all__ = [
-    "AdminSettings",
     "admin_settings",
     "check_people",
     "differences",
@@ -22,16 +21,6 @@ __all__ = [
     "part_of",
     "socket_beside",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class AdminSettings:
-    """The admin door; people are user names, uids or ``@group``, all of which exist."""
-
-    socket: str
-    mode: int
-    operators: tuple[str, ...]
-    readers: tuple[str, ...]
 
 
 def admin_settings(table: Table, socket: str) -> AdminSettings:

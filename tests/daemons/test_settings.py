@@ -10,7 +10,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from revtunnel.daemons.settings import (
-    AdminSettings,
     AgentSettings,
     ListenerSettings,
     MissingSettings,
@@ -35,6 +34,7 @@ from revtunnel.ground.policy import (
     ServerLimits,
 )
 from revtunnel.ground.targets import Offer, Target
+from revtunnel.process.door.callers import AdminSettings
 from revtunnel.settings.values import PortMapping
 from revtunnel.sockets.ways.proxy_choice import DIRECT
 from revtunnel.trust.authority_settings import AuthoritySettings

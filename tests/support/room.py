@@ -19,14 +19,13 @@ from twisted.python.failure import Failure
 
 from revtunnel.ctl.ctl import attempt, parser, talk
 from revtunnel.daemons.operator import Operator
-from revtunnel.daemons.settings import AdminSettings
 from revtunnel.ground.facts import Fact
 from revtunnel.ground.policy import EnrolmentLimits
 from revtunnel.link.keys import Verifier
 from revtunnel.process.door.admin import AdminFactory
 from revtunnel.process.door.admin_client import AdminClient
 from revtunnel.process.door.admin_commands import AdminCommand
-from revtunnel.process.door.admin_socket import Caller
+from revtunnel.process.door.callers import AdminSettings, Caller
 from revtunnel.process.reporting import Reporter
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.trust.certificate_book import CertificateBook

@@ -33,11 +33,11 @@ from twisted.protocols import amp
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from revtunnel.daemons.settings import AdminSettings
 from revtunnel.ground.facts import Fact
 from revtunnel.process.door.admin_commands import COMMANDS, FactSeen, Role, in_json
 from revtunnel.process.door.admin_desk import Desk
-from revtunnel.process.door.admin_socket import AdminPort, Caller, caller_at, listen, role_of
+from revtunnel.process.door.admin_socket import AdminPort, listen
+from revtunnel.process.door.callers import AdminSettings, Caller, caller_at, role_of
 from revtunnel.process.door.caretaker import Caretaker
 from revtunnel.process.door.refusals import Conflict
 from revtunnel.streams.streams import IStream

@@ -15,7 +15,7 @@ from twisted.protocols import amp
 from twisted.python.failure import Failure
 
 from revtunnel.process.door.admin_commands import ERRORS, AdminCommand, Role, in_json, paged
-from revtunnel.process.door.admin_socket import Caller
+from revtunnel.process.door.callers import Caller
 from revtunnel.process.door.caretaker import PAGE
 from revtunnel.process.door.refusals import Denied, Invalid
 

@@ -1,70 +1,30 @@
-"""The UNIX socket of the admin door: making it safely, and who is at its other end.
+"""The UNIX socket of the admin door: making it safely, and taking it away again.
 
 Rule of this file: at no moment may more people connect than the settings say, and a file that is not a dead
 server's socket is never removed. Twisted's own port would set the mode after binding and, on stopping, remove
 whatever file has the name by then.
 
-Source: faults.md C1, C4, "Mechanisms, exact" (Admin); unix(7) for SO_PEERCRED.
+Source: faults.md C1, C4, "Mechanisms, exact" (Admin).
 """
 
 import contextlib
-import grp
 import os
-import pwd
 import socket
 import stat
-import struct
-from typing import Any, NamedTuple
+from typing import Any
 
 from twisted.internet import tcp, unix
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.python.failure import Failure
 
-from revtunnel.daemons.settings import AdminSettings
-from revtunnel.process.door.admin_commands import MAX_PATH, Role
+from revtunnel.process.door.admin_commands import MAX_PATH
+from revtunnel.process.door.callers import AdminSettings
 
-__all__ = ["AdminPort", "Caller", "caller_at", "listen", "make_room", "role_of"]
+__all__ = ["AdminPort", "listen", "make_room"]
 
 DIRECTORY_MODE = 0o750
 CONNECT_TEST = 1.0  # seconds that a server may take to accept; a longer wait means a full queue: it is alive
 BACKLOG = 64
-_CREDENTIALS = struct.Struct("iII")  # struct ucred: pid, uid, gid
-
-
-class Caller(NamedTuple):
-    """Who is at the other end of a connection, as the kernel says."""
-
-    uid: int
-    name: str  # the uid where it has no name
-    groups: frozenset[str] = frozenset()
-
-
-def caller_at(handle: socket.socket) -> Caller:
-    """The process that connected, as it was then."""
-    raw = handle.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    _, uid, gid = _CREDENTIALS.unpack(raw)
-    name, gids = str(uid), {gid}
-    with contextlib.suppress(KeyError):
-        name = pwd.getpwuid(uid).pw_name
-        gids |= set(os.getgrouplist(name, gid))
-    groups = set()
-    for each in gids:
-        with contextlib.suppress(KeyError):
-            groups.add(grp.getgrgid(each).gr_name)
-    return Caller(uid, name, frozenset(groups))
-
-
-def role_of(caller: Caller, settings: AdminSettings) -> Role:
-    """What the caller may do: root and our own user everything, the others what the settings say."""
-    if caller.uid in (0, os.geteuid()) or any(_is(caller, person) for person in settings.operators):
-        return Role.OPERATOR
-    return Role.READER if any(_is(caller, person) for person in settings.readers) else Role.NOBODY
-
-
-def _is(caller: Caller, person: str) -> bool:
-    if person.startswith("@"):
-        return person[1:] in caller.groups
-    return caller.uid == int(person) if person.isdigit() else caller.name == person
 
 
 def make_room(path: str) -> None:

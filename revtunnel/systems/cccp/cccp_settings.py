@@ -13,9 +13,9 @@ from typing import Any
 
 from revtunnel.fleet.pools import Pool
 from revtunnel.ground.policy import CccpLimits
+from revtunnel.process.door.callers import AdminSettings
 from revtunnel.settings.inifile import SECTION_OF, Name, SettingsError, Surroundings, Table, read_files
 from revtunnel.settings.sections import (
-    AdminSettings,
     admin_settings,
     check_people,
     differences,
