@@ -1,74 +1,70 @@
 """What each subcommand of revtunnelctl asks, and what it prints.
 
 Rule of this file: standard output has what was asked for, as a table for people or as one line of JSON;
-remarks go to standard error. Nothing the server says reaches a terminal raw.
+remarks go to standard error. Nothing the server says reaches a terminal raw. What is said of most subcommands
+stands in their rows.
 
 Source: docs/admin.rst.
 """
 
-import time
 from argparse import Namespace
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred
-
-from revtunnel.ctl.ctl_cameo import cut, peers, relays
-from revtunnel.ctl.ctl_enroll import enroll, revoke
-from revtunnel.ctl.ctl_output import listing, print_json, remark, say
-from revtunnel.ctl.tables import age, clean, few, size, table, trip, wall_seconds
+from revtunnel.ctl.command_line import arguments_of
+from revtunnel.ctl.ctl_output import listing, print_json, remark, say, warn
+from revtunnel.ctl.subcommands import COMMANDS
+from revtunnel.ctl.tables import age, cell, clean, listed, table
+from revtunnel.daemons.operations import OPERATIONS
 from revtunnel.process.door.admin_client import AdminClient
-from revtunnel.process.door.admin_commands import (
-    Channels,
-    Close,
-    Devices,
-    Drain,
-    Enrolled,
-    Kick,
-    LogLevel,
-    Ping,
-    Ports,
-    Record,
-    Release,
-    Reload,
-    Status,
-)
-from revtunnel.process.logs import format_text
+from revtunnel.process.door.operation import ROWS, Row
 
-__all__ = ["ACTIONS"]
+__all__ = ["act"]
 
 FAILED, UNAVAILABLE, TRY_AGAIN = 1, 69, 75  # exit status, see ctl.py
 
 
-def _since(text: str) -> float | None:
-    """Seconds since a time that the server wrote; its clock is ours."""
-    then = wall_seconds(text)
-    return None if then is None else time.time() - then
+def act(client: AdminClient, options: Namespace) -> int:
+    """Carry a subcommand out: the exit status."""
+    if options.action == "enroll":
+        from revtunnel.ctl.ctl_enroll import enroll
+
+        return enroll(client, options)
+    if options.action == "watch":
+        return _watch(client, options)
+    row = COMMANDS[options.action]
+    arguments = arguments_of(row, options)
+    if row.answer is ROWS:
+        rows = client.rows(row, **arguments)
+        lines = listed(row.columns, rows) if row.columns else [clean(each) for each in rows]
+        return listing(options, row.command, rows, lines)
+    answer = client.call(row, **arguments)
+    warn(answer)
+    if row.said is None:
+        return _OWN[options.action](options, answer["row"])
+    value, text = row.said(arguments | answer)
+    return say(options, value, clean(text))
 
 
-# ---- looking
-
-
-async def _ping(client: AdminClient, options: Namespace) -> int:
-    row = (await client.call(Ping))["row"]
+def _ping(options: Namespace, row: Row) -> int:
     say(options, row, clean(row["state"]))
     return TRY_AGAIN if row["state"] == "draining" else 0
 
 
-async def _status(client: AdminClient, options: Namespace) -> int:
-    row = (await client.call(Status))["row"]
-    plain = ("name", "version", "state", "devices", "clients", "channels")
-    lines = [f"{name + ':':<10}{clean(row[name])}" for name in plain if name in row]
-    lines.insert(3, f"{'up:':<10}{age(row['uptime'])}, since {clean(row['since'])}")
+def _status(options: Namespace, row: Row) -> int:
+    shown = [each for each in OPERATIONS["Status"].columns if each.head and each.name in row]
+    lines = [f"{each.head + ':':<10}{cell(each, row)}" for each in shown]
+    lines = [f"{line}, since {row['since']}" if line.startswith("up:") else line for line in lines]
     if row.get("ledger_problem"):
-        lines.append(f"problem:  the ledger is not on the disk: {clean(row['ledger_problem'])}")
-    lines += _pools(row) if "ports" in row else relays(row)
+        lines.append(f"problem:  the ledger is not on the disk: {row['ledger_problem']}")
+    lines = [clean(line) for line in lines]
+    lines += _pools(row) if "ports" in row else _relays(row)
     if row["counts"]:
         lines += ["", *table(("SINCE THE START", "TIMES"), list(row["counts"].items()), right="TIMES")]
     return say(options, row, *lines)
 
 
-def _pools(row: dict[str, Any]) -> list[str]:
+def _pools(row: Row) -> list[str]:
     """How the ports of a server's pools stand."""
     heads = ("POOL", "SIZE", "FREE", "LEASED", "AWAY", "FIXED", "RESTING", "FOREIGN")
     keys = ("size", "free", "leased", "sticky", "fixed", "quarantined", "spoiled")
@@ -76,162 +72,41 @@ def _pools(row: dict[str, Any]) -> list[str]:
     return ["", *table(heads, pools, right=" ".join(heads[1:]))]
 
 
-async def _devices(client: AdminClient, options: Namespace) -> int:
-    rows = await client.rows(Devices)
-    heads = ("SERIAL", "STATE", "SINCE", "LINK", "ADDRESS", "TARGETS", "PORTS", "CHANNELS",
-             "TO-DEVICE", "TO-CLIENT", "ROUND-TRIP")  # fmt: skip
-    cells = [
-        (
-            row["serial"],
-            "online" if row["online"] else "away",
-            age(_since(row["since"])),
-            row["link"],
-            row["address"],
-            few([target["name"] for target in row["targets"]]),
-            few([target["port"] or "-" for target in row["targets"]]),
-            row["channels"],
-            size(row["bytes_to_device"]),
-            size(row["bytes_to_client"]),
-            trip(row["round_trip"]),
-        )
-        for row in rows
-    ]
-    lines = table(heads, cells, right="SINCE CHANNELS TO-DEVICE TO-CLIENT ROUND-TRIP")
-    return listing(options, "devices", rows, lines)
-
-
-async def _device(client: AdminClient, options: Namespace) -> int:
-    row = (await client.call(Record, serial=options.serial))["row"]
-    where = {"": "none, everything is allowed", "*": "[device *]"}.get(
-        row["record"], f"[device {row['record']}]"
+def _relays(row: Row) -> list[str]:
+    """The relays of CAMEO, and what went nowhere."""
+    server = row["cameo_server"]
+    there = (
+        f"{clean(server['address'])}, {age(server['seconds'])}" if server["connected"] else "not connected"
     )
+    parts = [(name, row[name]) for name in ("responder", "publisher")]
+    cells = [(name, part["peers"], part["messages"], sum(part["dropped"].values())) for name, part in parts]
+    heads = ("RELAY", "PEERS", "MESSAGES", "NOWHERE")
+    lines = [f"{'server:':<10}{there}", "", *table(heads, cells, right=" ".join(heads[1:]))]
+    reasons = [(f"{name}: {why}", times) for name, part in parts for why, times in part["dropped"].items()]
+    reasons += [(f"to {clean(name)}", times) for name, times in row["responder"]["unroutable"].items()]
+    return [*lines, "", *table(("NOWHERE", "MESSAGES"), reasons, right="MESSAGES")] if reasons else lines
+
+
+def _device(options: Namespace, row: Row) -> int:
+    section = {"": "none, everything is allowed", "*": "[device *]"}
     lines = [
-        f"{'serial:':<10}{clean(row['serial'])}, {'online' if row['online'] else 'away'}",
-        f"{'record:':<10}{clean(where)}",
+        f"{'serial:':<10}{row['serial']}, {'online' if row['online'] else 'away'}",
+        f"{'record:':<10}{section.get(row['record'], '[device {record}]'.format_map(row))}",
         *(f"{name + ':':<10}{_allowed(row[name])}" for name in ("clients", "targets", "ports")),
         f"{'channels:':<10}{'any' if row['channels'] is None else row['channels']}",
-        f"{'expires:':<10}{clean(row['expires'] or 'never')}{', over' if row['expired'] else ''}",
+        f"{'expires:':<10}{row['expires'] or 'never'}{', over' if row['expired'] else ''}",
     ]
     if row["locked"]:
         lines.append(f"{'locked:':<10}{_allowed(row['locked'])}")
-    return say(options, row, *lines)
+    return say(options, row, *(clean(line) for line in lines))
 
 
 def _allowed(entries: list[str] | None) -> str:
     """A list of a record; None is any."""
-    return "any" if entries is None else clean(", ".join(entries) or "none")
+    return "any" if entries is None else ", ".join(entries) or "none"
 
 
-async def _ports(client: AdminClient, options: Namespace) -> int:
-    rows = await client.rows(Ports)
-    heads = ("TARGET -> PORT", "STATE", "OPEN", "ADDRESS", "POOL", "ENDS-IN")
-    cells = [
-        (
-            f"{row['serial']}/{row['target']} -> {row['port']}",
-            f"{row['state']}{', fixed' if row['fixed'] else ''}",
-            "yes" if row["open"] else "no",
-            row["address"],
-            row["pool"],
-            age(row["left"]),
-        )
-        for row in rows
-    ]
-    return listing(options, "ports", rows, table(heads, cells, right="ENDS-IN"))
-
-
-async def _channels(client: AdminClient, options: Namespace) -> int:
-    rows = await client.rows(Channels, serial=options.serial)
-    heads = ("SERIAL", "CHANNEL", "TARGET", "CLIENT", "CARRIER", "STATE", "AGE", "TO-DEVICE",
-             "TO-CLIENT", "WAITING")  # fmt: skip
-    cells = [
-        (
-            row["serial"],
-            row["channel"],
-            row["target"],
-            row["client"],
-            row["carrier"],
-            row["state"],
-            age(row["seconds"]),
-            size(row["bytes_to_device"]),
-            size(row["bytes_to_client"]),
-            size(row["waiting_to_device"] + row["waiting_to_client"]),
-        )
-        for row in rows
-    ]
-    lines = table(heads, cells, right="CHANNEL AGE TO-DEVICE TO-CLIENT WAITING")
-    return listing(options, "channels", rows, lines)
-
-
-async def _enrolled(client: AdminClient, options: Namespace) -> int:
-    rows = await client.rows(Enrolled)
-    return listing(options, "enrolled", rows, [clean(row) for row in rows])
-
-
-async def _watch(client: AdminClient, options: Namespace) -> int:
-    done: Deferred[int] = Deferred()
-    left = [options.count]
-
-    def end(result: Any) -> None:
-        if not done.called:
-            done.callback(result) if isinstance(result, int) else done.errback(result)
-
-    def seen(row: dict[str, Any]) -> None:
-        if done.called:
-            return
-        try:
-            print_json(row) if options.json else print(_line(row), flush=True)
-        except OSError as error:  # our reader left; said where the command ends
-            end(error)
-            return
-        if left[0] is not None:
-            left[0] -= 1
-            if not left[0]:
-                end(0)
-
-    client.closed.addCallback(lambda _: end(UNAVAILABLE))
-    await client.watch(seen)
-    status = await done
-    if status == UNAVAILABLE:
-        remark("the server closed the connection")
-    return status
-
-
-def _line(row: dict[str, Any]) -> str:
-    """A fact as the log has it."""
-    known = row.get("level") in ("debug", "info", "warn", "error")
-    flat = row if known else {**row, "level": "info"}
-    return format_text({**flat, "ts": clean(row.get("ts", "-")), "event": str(row.get("event"))}).rstrip("\n")
-
-
-# ---- changing
-
-
-async def _close(client: AdminClient, options: Namespace) -> int:
-    await client.call(Close, serial=options.serial, channel=options.channel)
-    row = {"closed": {"serial": options.serial, "channel": options.channel}}
-    return say(options, row, f"channel {options.channel} of {options.serial} is closed")
-
-
-async def _kick(client: AdminClient, options: Namespace) -> int:
-    await client.call(Kick, serial=options.serial, retry_after=options.retry_after)
-    row = {"kicked": options.serial, "retry_after": options.retry_after}
-    return say(options, row, f"the link of {options.serial} is closed")
-
-
-async def _release(client: AdminClient, options: Namespace) -> int:
-    serial, target = options.use
-    port = (await client.call(Release, serial=serial, target=target))["port"]
-    row = {"released": f"{serial}/{target}", "port": port}
-    return say(options, row, f"port {port} of {serial}/{target} is given back")
-
-
-async def _drain(client: AdminClient, options: Namespace) -> int:
-    await client.call(Drain)
-    return say(options, {"draining": True}, "the server takes no new ones and ends when the old have ended")
-
-
-async def _reload(client: AdminClient, options: Namespace) -> int:
-    row = (await client.call(Reload))["row"]
+def _reload(options: Namespace, row: Row) -> int:
     lines = [f"changed: {clean(name)}" for name in row["changed"]]
     lines += [f"needs a restart: {clean(name)}" for name in row["needs_restart"]]
     if row["errors"]:
@@ -245,28 +120,30 @@ async def _reload(client: AdminClient, options: Namespace) -> int:
     return FAILED if row["errors"] else 0
 
 
-async def _log_level(client: AdminClient, options: Namespace) -> int:
-    await client.call(LogLevel, least=options.level)
-    return say(options, {"log_level": options.level}, f"logged from {options.level} on")
-
-
-ACTIONS: dict[str, Callable[[AdminClient, Namespace], Awaitable[int]]] = {
+_OWN: dict[str, Callable[[Namespace, Row], int]] = {
     "ping": _ping,
     "status": _status,
-    "devices": _devices,
     "device": _device,
-    "ports": _ports,
-    "channels": _channels,
-    "enrolled": _enrolled,
-    "peers": peers,
-    "watch": _watch,
-    "close": _close,
-    "cut": cut,
-    "kick": _kick,
-    "release": _release,
-    "enroll": enroll,
-    "revoke": revoke,
-    "drain": _drain,
     "reload": _reload,
-    "log-level": _log_level,
 }
+
+
+def _watch(client: AdminClient, options: Namespace) -> int:
+    client.call(OPERATIONS["Watch"])
+    shown: Callable[[Row], Any] = print_json if options.json else _print_fact
+    for number, row in enumerate(client.facts(), 1):
+        shown(row)
+        if number == options.count:
+            return 0
+    remark("the server closed the connection")
+    return UNAVAILABLE
+
+
+def _print_fact(row: Row) -> None:
+    """A fact as the log has it."""
+    from revtunnel.process.logs import format_text  # imports Twisted's logger, 0.2 s of CPU
+
+    known = row.get("level") in ("debug", "info", "warn", "error")
+    flat = row if known else {**row, "level": "info"}
+    text = format_text({**flat, "ts": clean(row.get("ts", "-")), "event": str(row.get("event"))})
+    print(text.rstrip("\n"), flush=True)

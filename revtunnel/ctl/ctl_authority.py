@@ -9,7 +9,6 @@ import os
 from argparse import Namespace
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
 
 from revtunnel.ctl.ctl_files import Wrong
 from revtunnel.ctl.ctl_output import remark, say
@@ -19,29 +18,7 @@ from revtunnel.trust.authority import Unfit, fingerprint_of
 from revtunnel.trust.authority_files import AuthorityDirectory
 from revtunnel.trust.authority_settings import AuthoritySettings, authority_settings
 
-__all__ = ["add_commands", "run"]
-
-
-def add_commands(
-    add: Callable[[Any, str, str], Any], below: Any, number: Callable[[float, float], Callable[[str], Any]]
-) -> None:
-    """The subcommands of ``ca``; ``add`` makes one below ``below``."""
-    init = add(below, "init", "make a new authority")
-    init.add_argument("--name", metavar="NAME", default="revtunnel", help="what people read in it")
-    issue = add(below, "issue-server", "make key and certificate of a server, or renew the certificate")
-    issue.add_argument("names", metavar="NAME", nargs="+", help="host name or IP address, as agents dial it")
-    issue.add_argument(
-        "--out", metavar="DIR", help="where to put the files (default: servers in the authority's directory)"
-    )
-    listing = add(below, "list", "certificates that were issued")
-    for command in (init, issue, listing):
-        command.add_argument(
-            "--dir", metavar="DIR", help="the authority's directory (default: the settings')"
-        )
-    for command in (init, issue):
-        command.add_argument(
-            "--days", metavar="N", type=number(1, 36500), help="days it is good (default: the settings')"
-        )
+__all__ = ["run"]
 
 
 def settings_of(config: str | None, around: Surroundings) -> AuthoritySettings:

@@ -1,4 +1,4 @@
-"""revtunnelctl enroll and revoke: what a device proves itself with, made and taken back.
+"""revtunnelctl enroll: what a device proves itself with, made.
 
 Rule of this file: at a server with an authority a device gets a certificate, at any other a key; ``--key``
 asks for a key in any case. A private key is made where it is kept: here with ``--out``, at the agent with a
@@ -9,24 +9,24 @@ Source: docs/admin.rst "Enrolment".
 
 import os
 from argparse import Namespace
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from revtunnel.ctl.ctl_files import KeyFile, Wrong
 from revtunnel.ctl.ctl_output import remark, say, warn
 from revtunnel.ctl.tables import clean
+from revtunnel.daemons.server_operations import AUTHORITY, CERTIFY, ENROLL, TOKEN
 from revtunnel.process.door.admin_client import AdminClient
-from revtunnel.process.door.admin_commands import Authority, Certify, Enroll, Revoke, Token
 from revtunnel.process.door.refusals import NotFound
 
-__all__ = ["enroll", "revoke"]
+__all__ = ["enroll"]
 
 MAX_REQUEST = 16 * 1024  # bytes of a request's file
 
 
-async def enroll(client: AdminClient, options: Namespace) -> int:
+def enroll(client: AdminClient, options: Namespace) -> int:
     """Make a key, a certificate or a token, as the options and the server say."""
-    forms: dict[str, Callable[[AdminClient, Namespace], Awaitable[int]]] = {
+    forms: dict[str, Callable[[AdminClient, Namespace], int]] = {
         "key": _key,
         "token": _token,
         "csr": _certificate,
@@ -35,18 +35,18 @@ async def enroll(client: AdminClient, options: Namespace) -> int:
     form = next((name for name in ("key", "token", "csr") if getattr(options, name)), None)
     if form is None:
         try:
-            await client.call(Authority)
+            client.call(AUTHORITY)
             form = "out" if options.out else "token"
         except NotFound:
             form = "key"
-    return await forms[form](client, options)
+    return forms[form](client, options)
 
 
-async def _key(client: AdminClient, options: Namespace) -> int:
+def _key(client: AdminClient, options: Namespace) -> int:
     serial = options.serial
     file = KeyFile(options.out, options.replace) if options.out else None
     try:
-        answer = await client.call(Enroll, serial=serial, replace=options.replace)
+        answer = client.call(ENROLL, serial=serial, replace=options.replace)
         if file is not None:
             file.write(answer["key"])
     finally:
@@ -64,10 +64,10 @@ async def _key(client: AdminClient, options: Namespace) -> int:
     return status
 
 
-async def _token(client: AdminClient, options: Namespace) -> int:
+def _token(client: AdminClient, options: Namespace) -> int:
     if options.out:
         raise Wrong("--out: a token is shown and kept nowhere")
-    answer = await client.call(Token, serial=options.serial, replace=options.replace)
+    answer = client.call(TOKEN, serial=options.serial, replace=options.replace)
     warn(answer)
     server = options.server or answer["server"] or "HOST:PORT"
     line = f"revtunnel-agent --enroll {clean(answer['token'])} --server {clean(server)}"
@@ -78,7 +78,7 @@ async def _token(client: AdminClient, options: Namespace) -> int:
     return status
 
 
-async def _certificate(client: AdminClient, options: Namespace) -> int:
+def _certificate(client: AdminClient, options: Namespace) -> int:
     from cryptography.hazmat.primitives.serialization import Encoding
 
     from revtunnel.state.atomic_file import make_directory, write_whole
@@ -97,7 +97,7 @@ async def _certificate(client: AdminClient, options: Namespace) -> int:
             make_directory(directory)
             if private is not None:  # before the certificate is asked for: a full disk costs nothing then
                 write_whole(names["key"], key_pem(private))
-        answer = await client.call(Certify, serial=serial, request=request, replace=options.replace)
+        answer = client.call(CERTIFY, serial=serial, request=request, replace=options.replace)
         made, trusted = (load_certificate(answer[name]) for name in ("certificate", "authority"))
         if directory:
             write_whole(names["pem"], pem(made), 0o644)
@@ -121,14 +121,3 @@ def _read(path: str) -> bytes:
     if len(data) > MAX_REQUEST:
         raise Wrong(f"{path}: more than {MAX_REQUEST} bytes, a certificate request wanted")
     return data
-
-
-async def revoke(client: AdminClient, options: Namespace) -> int:
-    """Withdraw everything that a device proves itself with, or let strange certificates count again."""
-    warn(await client.call(Revoke, serial=options.serial, lift=options.lift))
-    if options.lift:
-        row, text = {"lifted": options.serial}, "certificates of another authority count again"
-        return say(options, row, f"{options.serial}: {text}")
-    return say(
-        options, {"revoked": options.serial}, f"{options.serial} has no key and no certificate any more"
-    )

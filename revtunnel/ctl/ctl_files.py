@@ -7,9 +7,12 @@ import json
 import os
 import tempfile
 from contextlib import suppress
-from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from revtunnel.settings.inifile import SettingsError, Surroundings, read_files
+from revtunnel.ground.errors import SettingsError
+
+if TYPE_CHECKING:
+    from revtunnel.settings.inifile import Surroundings
 
 __all__ = ["KeyFile", "Wrong", "check_config", "find_socket"]
 
@@ -20,7 +23,7 @@ class Wrong(Exception):
     """A file cannot be used; the text says which and why."""
 
 
-def find_socket(named: str | None, config: str | None, around: Surroundings) -> str:
+def find_socket(named: str | None, config: str | None, around: "Surroundings | None" = None) -> str:
     """The socket that was named, else the one of the settings file, else the first usual one that exists.
 
     Raises:
@@ -28,6 +31,11 @@ def find_socket(named: str | None, config: str | None, around: Surroundings) -> 
     """
     if named:
         return os.path.abspath(named)
+    from dataclasses import replace
+
+    from revtunnel.settings.inifile import Surroundings, read_files
+
+    around = around or Surroundings.here()
     table = read_files(config, None, around)
     name = ("admin", "socket")
     if config and not (table.sound(*name) and os.access(config, os.R_OK)):
@@ -90,7 +98,7 @@ def _print(value: dict[str, object]) -> None:
 def check_config(path: str | None, in_json: bool) -> int:
     """As ``revtunnel-server --check-config``: the exit status."""
     from revtunnel.daemons.options import ServerOptions
-    from revtunnel.daemons.settings import SettingsError, load_server
+    from revtunnel.daemons.settings import load_server
 
     if not in_json:
         try:

@@ -6,10 +6,14 @@ character, so a device cannot colour, move or forge lines.
 Source: ours.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import Any
 
-__all__ = ["age", "clean", "few", "size", "table", "trip", "wall_seconds"]
+from revtunnel.process.door.operation import Column, Kind, Row
+
+__all__ = ["age", "cell", "clean", "few", "listed", "size", "table", "trip", "wall_seconds"]
 
 GAP = "  "
 
@@ -87,3 +91,36 @@ def wall_seconds(text: str) -> float | None:
         return datetime.fromisoformat(text).timestamp()
     except ValueError:
         return None
+
+
+def _since(text: str) -> str:
+    """How long a time is ago that the server wrote; its clock is ours."""
+    then = wall_seconds(text)
+    return age(None if then is None else time.time() - then)
+
+
+_SHOWN: dict[Kind, Callable[[Any], str]] = {
+    Kind.BYTES: size,
+    Kind.SECONDS: age,
+    Kind.TRIP: trip,
+    Kind.LIST: few,
+    Kind.YES_NO: lambda value: "yes" if value else "no",
+}
+_TO_RIGHT = {Kind.NUMBER, Kind.BYTES, Kind.SECONDS, Kind.TRIP, Kind.TIME}
+
+
+def cell(column: Column, row: Row) -> str:
+    """The value of a row as people read it; not cleaned."""
+    value = row[column.name] if column.cell is None else column.cell(row)
+    if column.kind is Kind.TIME:
+        return _since(value)
+    return value if isinstance(value, str) else _SHOWN.get(column.kind, str)(value)
+
+
+def listed(columns: Sequence[Column], rows: Sequence[Row]) -> list[str]:
+    """The lines of a listing."""
+    shown = [column for column in columns if column.head]
+    right = " ".join(column.head for column in shown if column.kind in _TO_RIGHT)
+    return table(
+        [column.head for column in shown], [[cell(column, row) for column in shown] for row in rows], right
+    )

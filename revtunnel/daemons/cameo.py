@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from revtunnel.daemons.cameo_options import CameoOptions as Options
 from revtunnel.daemons.daemon import DoorDaemon
 from revtunnel.ground.facts import ServerState
-from revtunnel.process.door.caretaker import Row
+from revtunnel.process.door.operation import Row
 from revtunnel.process.process import ExitStatus
 from revtunnel.process.systemd import Notifier
 from revtunnel.settings.inifile import SettingsError

@@ -18,24 +18,27 @@ from revtunnel.fleet.gate import Gate
 from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.pools import Lease
 from revtunnel.ground.facts import ServerState
-from revtunnel.process.door.caretaker import PAGE, Caretaker, Row
+from revtunnel.process.door.caretaker import Caretaker
+from revtunnel.process.door.operation import PAGE, Row
 from revtunnel.process.process import ExitStatus
 from revtunnel.process.reporting import Reporter
 from revtunnel.process.systemd import Notifier
 from revtunnel.settings.inifile import SettingsError
 from revtunnel.sockets.lean_reactor import LeanReactor
 from revtunnel.state.ledger import SqliteLedger, open_ledger
+from revtunnel.systems.cccp.cccp_operations import CCCP_OPERATIONS
 from revtunnel.systems.cccp.cccp_settings import cccp_changes
 from revtunnel.systems.cccp.cccp_site import CccpSite
 
 __all__ = ["Cccp", "Options", "makeService"]
 
 FILE_NAME = "cccp.db"  # in the state directory
-KNOWN = frozenset(("Ping", "Status", "Ports", "Watch", "Drain", "Reload", "LogLevel"))
 
 
 class CccpCaretaker(Caretaker):
     """What an operator sees of the daemon at the admin door; proxies are the API's."""
+
+    operations = CCCP_OPERATIONS
 
     def __init__(
         self, clock: Any, site: CccpSite, leases: Leases, ledger: SqliteLedger, reporter: Reporter
@@ -52,9 +55,6 @@ class CccpCaretaker(Caretaker):
     @property
     def problem(self) -> str | None:
         return self._ledger.problem
-
-    def knows(self, command: str) -> bool:
-        return command in KNOWN
 
     def status(self) -> Row:
         """The daemon in one row."""

@@ -11,10 +11,12 @@ from typing import Any
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, succeed
 
+from revtunnel.daemons.operations import OPERATIONS
 from revtunnel.ground.facts import SettingsReloaded
 from revtunnel.process.door.admin import AdminService
-from revtunnel.process.door.callers import AdminSettings
-from revtunnel.process.door.caretaker import Caretaker, Row
+from revtunnel.process.door.admin_settings import AdminSettings
+from revtunnel.process.door.caretaker import Caretaker
+from revtunnel.process.door.operation import Row
 from revtunnel.process.process import ExitStatus, SignalService
 from revtunnel.process.reporting import Reporter
 from revtunnel.process.systemd import Notifier, NotifyService
@@ -59,6 +61,7 @@ class DoorDaemon(MultiService):
 
     def _tend(self, operator: Caretaker, admin: AdminSettings) -> None:
         """Add signals, the admin door and, last, what says READY."""
+        operator.known = OPERATIONS
         operator.on_drain = partial(self._signals.stop_requested, "operator")
         operator.on_reload = self.reload
         operator.on_log_level = self._set_log_level

@@ -14,6 +14,7 @@ from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 
+from revtunnel.daemons.server_operations import SERVER_OPERATIONS
 from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.fleet.devices import Device
 from revtunnel.fleet.leases import Leases
@@ -22,7 +23,8 @@ from revtunnel.ground.facts import DeviceEnrolled, DeviceRevoked, RevocationLift
 from revtunnel.ground.serials import parse_serial
 from revtunnel.link.keys import new_key, parse_key, verifier_of
 from revtunnel.link.server_link import ServerLink
-from revtunnel.process.door.caretaker import PAGE, Caretaker, Row
+from revtunnel.process.door.caretaker import Caretaker
+from revtunnel.process.door.operation import PAGE, Row
 from revtunnel.process.door.refusals import Conflict, Invalid, NotFound
 from revtunnel.process.reporting import Reporter
 from revtunnel.state.ledger import SqliteLedger
@@ -36,6 +38,8 @@ REPLACED = "its certificate was replaced by an operator"
 
 class Operator(Caretaker):
     """Everything an operator can see and do. ``wall`` gives seconds since 1970, for people."""
+
+    operations = SERVER_OPERATIONS
 
     def __init__(
         self,
@@ -62,9 +66,6 @@ class Operator(Caretaker):
     @property
     def draining(self) -> bool:
         return self._switchboard.draining
-
-    def knows(self, command: str) -> bool:
-        return command not in ("Peers", "Cut")
 
     # -- what is
 
@@ -235,13 +236,16 @@ class Operator(Caretaker):
             self._switchboard.kick(serial, REPLACED, 0, by)
         return made
 
-    def revoke(self, serial: str, by: str) -> None:
-        """Withdraw key, certificates and tokens of a device, and cut it off.
+    def revoke(self, serial: str, by: str, lift: bool | None = False) -> None:
+        """Withdraw key, certificates and tokens of a device, and cut it off; ``lift``: as ``lift`` does.
 
         Raises:
             Invalid: not a serial, where any serial may have a certificate.
             NotFound: the serial has none of them.
         """
+        if lift:
+            self.lift(serial, by)
+            return
         had_key = self._ledger.remove_key(serial)
         if self._issuer.has(serial) or (self.others_certify and not self._issuer.book.barred(serial)):
             self._check_serial(serial)

@@ -1,10 +1,13 @@
-"""Two kinds of fault, as everywhere in this project.
+"""Three kinds of fault, as everywhere in this project.
 
 ``RemoteError`` is the other side's: it ends that channel or link, is logged once, and is never a traceback.
+``SettingsError`` is the operator's: it is said line by line, and what ran before runs on.
 ``LocalError`` is ours: a bug, raised and never swallowed.
 """
 
-__all__ = ["LocalError", "RemoteError"]
+__all__ = ["LocalError", "RemoteError", "SettingsError"]
+
+MAX_ERRORS = 100  # that are shown; a wrong file may have one on every line
 
 
 class RemoteError(Exception):
@@ -13,3 +16,12 @@ class RemoteError(Exception):
 
 class LocalError(Exception):
     """This program broke its own rules."""
+
+
+class SettingsError(Exception):
+    """The settings cannot be used; ``errors`` has one line for each reason."""
+
+    def __init__(self, errors: list[str]) -> None:
+        more = [f"and {len(errors) - MAX_ERRORS} more"] if len(errors) > MAX_ERRORS else []
+        self.errors = errors[:MAX_ERRORS] + more
+        super().__init__("\n".join(self.errors))

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from revtunnel.daemons.schema import SECTIONS, Key, Section, find
+from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.policy import MIB
 
 __all__ = [
@@ -38,7 +39,6 @@ __all__ = [
 
 DEFAULT_PATH = "/etc/revtunnel/revtunnel.ini"
 MAX_FILE = MIB  # bytes of one file; a larger one is not read
-MAX_ERRORS = 100  # that are shown; a wrong file may have one on every line
 LABEL = re.compile(r"[A-Za-z0-9._-]{1,32}", re.ASCII)  # name of a listener, a pool, a target
 SECTION_OF = {section.name: section for section in SECTIONS}
 
@@ -54,15 +54,6 @@ _ORDERED = (  # section, a key, and the key it must not be above
 )
 
 Name = tuple[str, str]  # section as it is written, such as "listener main", and key
-
-
-class SettingsError(Exception):
-    """The settings cannot be used; ``errors`` has one line for each reason."""
-
-    def __init__(self, errors: list[str]) -> None:
-        more = [f"and {len(errors) - MAX_ERRORS} more"] if len(errors) > MAX_ERRORS else []
-        self.errors = errors[:MAX_ERRORS] + more
-        super().__init__("\n".join(self.errors))
 
 
 class MissingSettings(SettingsError):

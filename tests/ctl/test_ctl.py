@@ -1,5 +1,6 @@
 """revtunnelctl over the real door in memory: what it prints, what it ends with."""
 
+import errno
 import json
 import re
 import stat
@@ -9,12 +10,13 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred, succeed
 
-from revtunnel.ctl.ctl import attempt, main, parser, talk
+from revtunnel.ctl.command_line import parser
+from revtunnel.ctl.ctl import main
 from revtunnel.ctl.ctl_files import find_socket
+from revtunnel.ctl.manual import printed
 from revtunnel.fleet.records import Record, Records, parse_pattern
 from revtunnel.link.keys import parse_key
 from revtunnel.settings.inifile import SettingsError, Surroundings
-from tests.support.reactor import HANGS
 from tests.support.room import SOCKET, Room
 
 Capture = pytest.CaptureFixture[str]
@@ -154,7 +156,7 @@ def test_what_a_device_says_of_itself_cannot_move_the_cursor(capsys: Capture) ->
     room = Room()
     evil = "\x1b[2Jx\r\n\x07\x9b\u202e"
     rows = room.operator.devices()[0]
-    room.operator.devices = lambda *_: ([{**rows[0], "serial": evil, "address": evil}], None)  # type: ignore[method-assign]
+    room.operator.devices = lambda **_: ([{**rows[0], "serial": evil, "address": evil}], None)  # type: ignore[method-assign]
     room.ctl("devices")
     room.ctl("devices", "--json")
     assert room.ctl("kick", evil) == 1
@@ -304,31 +306,27 @@ def test_no_answer_in_time_is_try_again(capsys: Capture) -> None:
     """A server that hangs after accepting: 75 after the time given, not for ever."""
     room = Room()
     room.operator.on_reload = lambda: Deferred()
-    options = parser().parse_args(["--timeout", "3", "reload"])
-    running = Deferred.fromCoroutine(attempt(talk(room.reactor, SOCKET, options)))
-    room.advance(2.9)
-    assert not running.called
-    room.advance(0.2)
-    assert room.result(running) == 75
+    before = room.clock.seconds()
+    assert room.ctl("--timeout", "3", "reload") == 75
+    assert room.clock.seconds() - before == pytest.approx(3.0, abs=0.1)
     assert "no answer within 3 seconds" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("fault", "status"),
-    [(None, 69), (PermissionError(13, "no"), 77), (FileNotFoundError(2, "no"), 69), (HANGS, 75)],
+    [
+        (ConnectionRefusedError(errno.ECONNREFUSED, "no"), 69),
+        (PermissionError(errno.EACCES, "no"), 77),
+        (FileNotFoundError(errno.ENOENT, "no"), 69),
+        (BlockingIOError(errno.EAGAIN, "full"), 75),
+        (TimeoutError("hangs"), 75),
+    ],
 )
 def test_nobody_at_the_socket(capsys: Capture, fault: Any, status: int) -> None:
     """No server 69, not ours 77, no answer 75; each names the socket."""
-    from twisted.internet.error import getConnectError
-
     room = Room()
-    room.reactor.listeners.pop((SOCKET, 0))
-    if fault is not None:
-        room.reactor.faults[SOCKET, 0] = fault if fault is HANGS else getConnectError(fault)
-    options = parser().parse_args(["ping"])
-    running = Deferred.fromCoroutine(attempt(talk(room.reactor, SOCKET, options)))
-    room.advance(16.0)
-    assert room.result(running) == status
+    room.reactor.faults[SOCKET, 0] = fault
+    assert room.ctl("ping") == status
     assert SOCKET in capsys.readouterr().err
 
 
@@ -438,13 +436,17 @@ def test_c5_check_config_needs_no_server(capsys: Capture, tmp_path: Path) -> Non
 
 
 def test_the_manual_and_the_page_have_every_command() -> None:
-    """Nothing can be done that is not described."""
+    """Nothing can be done that is not described, and what is printed from the rows is up to date."""
     root = Path(__file__).parents[2]
+    for path in ("docs/admin.rst", "man/revtunnelctl.1"):
+        text = (root / path).read_text()
+        assert text.count("begin ") >= 3
+        assert printed(text) == text, f"python -m revtunnel.ctl.manual {path}"
     manual = (root / "man" / "revtunnelctl.1").read_text().replace("\\-", "-")
     page = (root / "docs" / "admin.rst").read_text()
     (commands,) = [each.choices for each in parser()._actions if isinstance(each.choices, dict)]
     for name, command in commands.items():
         assert re.search(rf"^\.BI?R? {name}( |$)", manual, re.MULTILINE)
-        assert re.search(rf"^``{name}( |``)", page, re.MULTILINE)
+        assert name == "ca" or re.search(rf"^   \* - ``{name}( |``)", page, re.MULTILINE)
         for option in command._option_string_actions:
             assert option in manual

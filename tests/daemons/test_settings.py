@@ -34,7 +34,7 @@ from revtunnel.ground.policy import (
     ServerLimits,
 )
 from revtunnel.ground.targets import Offer, Target
-from revtunnel.process.door.callers import AdminSettings
+from revtunnel.process.door.admin_settings import AdminSettings
 from revtunnel.settings.values import PortMapping
 from revtunnel.sockets.ways.proxy_choice import DIRECT
 from revtunnel.trust.authority_settings import AuthoritySettings

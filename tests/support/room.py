@@ -3,7 +3,7 @@
 ::
 
     room = Room(serials=("plc-1", "plc-2"))
-    assert room.ask(Ping)["row"]["state"] == "running"         # one command, as root
+    assert room.ask("Ping")["row"]["state"] == "running"       # one command, as root
     visitor = room.visit(uid=1000, name="anna")                # a connection that a test drives by hand
     status = room.ctl("devices", "--json")                     # revtunnelctl, its output by capsys
 """
@@ -11,21 +11,22 @@
 import json
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.protocols import amp
-from twisted.python.failure import Failure
 
-from revtunnel.ctl.ctl import attempt, parser, talk
+from revtunnel.ctl.command_line import parser
+from revtunnel.ctl.ctl import attempt, talk
+from revtunnel.daemons.operations import OPERATIONS
 from revtunnel.daemons.operator import Operator
 from revtunnel.ground.facts import Fact
 from revtunnel.ground.policy import EnrolmentLimits
 from revtunnel.link.keys import Verifier
 from revtunnel.process.door.admin import AdminFactory
-from revtunnel.process.door.admin_client import AdminClient
-from revtunnel.process.door.admin_commands import AdminCommand
-from revtunnel.process.door.callers import AdminSettings, Caller
+from revtunnel.process.door.admin_client import AdminClient, connect
+from revtunnel.process.door.admin_settings import AdminSettings
+from revtunnel.process.door.callers import Caller
 from revtunnel.process.reporting import Reporter
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.trust.certificate_book import CertificateBook
@@ -33,7 +34,7 @@ from revtunnel.trust.issuer import Issuer
 from tests.support.memory import Pair, Recorder
 from tests.support.world import World
 
-__all__ = ["NOON", "SOCKET", "STRANGER", "Room", "Visitor", "box"]
+__all__ = ["NOON", "SOCKET", "STRANGER", "MemorySocket", "Room", "Visitor", "box"]
 
 SOCKET = "/run/revtunnel/admin.sock"
 NOON = 1_800_000_000.0  # the wall clock at the world's second 0
@@ -87,6 +88,51 @@ def _read(key: str, value: str) -> Any:
     return json.loads(value) if key in ("row", "rows") else value
 
 
+class MemorySocket:
+    """What a program has instead of a UNIX socket: when it waits, the room moves, and ``meanwhile`` happens.
+
+    A time-out takes the time that it was set to.
+    """
+
+    def __init__(self, room: "Room", visitor: Visitor, meanwhile: Callable[[], None] | None = None) -> None:
+        self._room = room
+        self._visitor = visitor
+        self._meanwhile = meanwhile
+        self._taken = 0
+        self._seconds: float | None = None
+
+    def settimeout(self, seconds: float | None) -> None:
+        """For ``recv``."""
+        self._seconds = seconds
+
+    def sendall(self, data: bytes) -> None:
+        """To the server."""
+        if not self._visitor.open:
+            raise BrokenPipeError
+        self._visitor.near.write(data)
+
+    def recv(self, size: int) -> bytes:
+        """What came; b"" at the end."""
+        self._room.pump()
+        if self._taken == len(self._visitor.data) and self._meanwhile is not None and self._seconds is None:
+            happens, self._meanwhile = self._meanwhile, None
+            happens()
+            self._room.pump()
+        if self._taken == len(self._visitor.data) and self._visitor.near.connected:
+            assert self._seconds is not None, "it would wait for ever"
+            self._room.advance(self._seconds)
+        if self._taken == len(self._visitor.data) and self._visitor.near.connected:
+            raise TimeoutError
+        found = bytes(self._visitor.data[self._taken : self._taken + size])
+        self._taken += len(found)
+        return found
+
+    def close(self) -> None:
+        """End of it."""
+        self._visitor.near.loseConnection()
+        self._room.pump()
+
+
 class Room(World):
     """The world, an operator, the door. Callers are root unless they say who they are."""
 
@@ -134,47 +180,36 @@ class Room(World):
 
     def caller_as(self, name: str, uid: int, *groups: str) -> AdminClient:
         """A connection of a caller with our own client on it."""
-        self.caller = Caller(uid, name, frozenset(groups))
-        protocol = AdminClient(self.reactor)
-        self.reactor.meet(protocol, self.reactor.at(SOCKET, 0))
-        return protocol
+        return AdminClient(MemorySocket(self, self.visit(name, uid, *groups)))
 
-    def ask(self, command: type[AdminCommand], *, by: AdminClient | None = None, **arguments: Any) -> Any:
+    def ask(self, command: str, *, by: AdminClient | None = None, **arguments: Any) -> Any:
         """One command and its answer; what it fails with is raised."""
         speaker = by or self.caller_as("root", 0)
         try:
-            return self.result(Deferred.fromCoroutine(speaker.call(command, **arguments)))
+            return speaker.call(OPERATIONS[command], **arguments)
         finally:
             if by is None:
                 speaker.close()
-                self.pump()
 
-    def rows(self, command: type[AdminCommand], **arguments: Any) -> list[Any]:
+    def rows(self, command: str, **arguments: Any) -> list[Any]:
         """A whole listing."""
         speaker = self.caller_as("root", 0)
-        found: list[Any] = self.result(Deferred.fromCoroutine(speaker.rows(command, **arguments)))
+        found = speaker.rows(OPERATIONS[command], **arguments)
         speaker.close()
-        self.pump()
         return found
 
-    def result(self, asked: "Deferred[Any]") -> Any:
-        """What a Deferred came to, once everything has moved."""
-        kept: list[Any] = []
-        asked.addBoth(kept.append)
-        self.pump()
-        assert kept, "no answer came"
-        if isinstance(kept[0], Failure):
-            kept[0].raiseException()
-        return kept[0]
-
-    def ctl(self, *words: str, meanwhile: Callable[[], None] = lambda: None) -> int:
-        """The exit status of revtunnelctl; ``meanwhile`` happens while it runs."""
+    def ctl(self, *words: str, meanwhile: Callable[[], None] | None = None) -> int:
+        """The exit status of revtunnelctl; ``meanwhile`` happens while it watches."""
         options = parser().parse_args(list(words))
-        running = Deferred.fromCoroutine(attempt(talk(self.reactor, SOCKET, options)))
-        self.pump()
-        meanwhile()
-        status: int = self.result(running)
-        return status
+
+        def dial(path: str, seconds: float) -> MemorySocket:
+            if fault := self.reactor.faults.get((path, 0)):
+                raise fault
+            visitor = Visitor()
+            visitor.pair = self.reactor.meet(visitor, self.reactor.at(path, 0))
+            return MemorySocket(self, visitor, meanwhile)
+
+        return attempt(lambda: talk(options, SOCKET, partial(connect, dial=dial)))
 
 
 def box(command: str, tag: str = "1", **values: str) -> bytes:

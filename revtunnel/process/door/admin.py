@@ -22,24 +22,24 @@ from collections import Counter, deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IDelayedCall, IPushProducer, IReactorTime
-from twisted.internet.protocol import ServerFactory, connectionDone
+from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.logger import Logger
-from twisted.protocols import amp
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from revtunnel.ground.facts import Fact
-from revtunnel.process.door.admin_commands import COMMANDS, FactSeen, Role, in_json
-from revtunnel.process.door.admin_desk import Desk
+from revtunnel.process.door.admin_boxes import in_json, packed, unpacked, written
+from revtunnel.process.door.admin_calls import AdminCalls
+from revtunnel.process.door.admin_settings import AdminSettings
 from revtunnel.process.door.admin_socket import AdminPort, listen
-from revtunnel.process.door.callers import AdminSettings, Caller, caller_at, role_of
+from revtunnel.process.door.callers import Caller, caller_at, role_of
 from revtunnel.process.door.caretaker import Caretaker
-from revtunnel.process.door.refusals import Conflict
+from revtunnel.process.door.operation import Role
+from revtunnel.process.door.refusals import Conflict, OperatorError
 from revtunnel.streams.streams import IStream
 
 __all__ = ["AdminFactory", "AdminProtocol", "AdminService"]
@@ -52,26 +52,25 @@ BOX_TIME = 10.0  # seconds
 IDLE = 60.0  # seconds
 STALLED = 30.0  # seconds
 UNSENT = 256 * 1024  # bytes
+MAX_WHY = 2000  # characters of an error's text
 PARTING = 2.0  # seconds that a caller gets to take his last answer
 
 
 @implementer(IPushProducer)
-class AdminProtocol(amp.BinaryBoxProtocol, amp.BoxDispatcher):
+class AdminProtocol(Protocol):
     """One caller. It is its own transport's producer: while that is full no further command is read."""
 
-    if TYPE_CHECKING:
-        transport: IStream
+    transport: IStream
 
     def __init__(self, factory: "AdminFactory") -> None:
-        amp.BoxDispatcher.__init__(self, locator=self)
-        amp.BinaryBoxProtocol.__init__(self, boxReceiver=self)
         self.caller = Caller(-1, "?")
         self._factory = factory
-        self._desk: Desk | None = None
+        self._calls: AdminCalls
+        self._received = bytearray()
+        self._paused = False
         self._stop_watching: Callable[[], None] | None = None
         self._facts: deque[str] = deque()
         self._unsent = 0
-        self._size = 0  # of the box that is being read
         self._deadline: IDelayedCall | None = None
         self._waits_for = ""
         self._dropped = False
@@ -84,13 +83,14 @@ class AdminProtocol(amp.BinaryBoxProtocol, amp.BoxDispatcher):
             self.drop("too-many", at_once=True)
             return
         role = partial(self._factory.role_of, self.caller)
-        self._desk = Desk(self._factory.operator, self.caller, role, self._watch)
+        self._calls = AdminCalls(self._factory.operator, self.caller, role, self._watch)
         self.transport.registerProducer(self, True)
         self._time("command")
 
     def dataReceived(self, data: bytes) -> None:
-        super().dataReceived(data)
-        self._look_at_time()
+        if not self._dropped:
+            self._received += data
+            self._read_on()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._dropped = True
@@ -99,51 +99,65 @@ class AdminProtocol(amp.BinaryBoxProtocol, amp.BoxDispatcher):
         if self._stop_watching is not None:
             self._stop_watching()
         self._facts.clear()
-        super().connectionLost(reason)
 
     def pauseProducing(self) -> None:
         """The caller does not take what we write."""
-        super().pauseProducing()
+        self._paused = True
+        self.transport.pauseProducing()
         self._look_at_time()
 
     def resumeProducing(self) -> None:
         """He took it all: facts that wait come first, then his next commands."""
-        self.paused = False
-        while self._facts and not self.paused:
+        self._paused = False
+        while self._facts and not self._paused:
             row = self._facts.popleft()
             self._unsent -= len(row)
-            self.callRemote(FactSeen, row=row)
-        if not self.paused and not self._dropped:
-            super().resumeProducing()
+            self._tell(row)
+        if not self._paused and not self._dropped:
+            self.transport.resumeProducing()
+            self._read_on()
 
     def stopProducing(self) -> None:
         """The transport is gone; ``connectionLost`` says so."""
 
-    # -- from the parser
+    # -- commands
 
-    def stringReceived(self, string: bytes) -> None:
-        self._size += len(string)
-        if self._size > BOX:
+    def _read_on(self) -> None:
+        """Carry out what is whole, as long as its answers are taken."""
+        try:
+            while not (self._paused or self._dropped) and (box := unpacked(self._received, BOX)) is not None:
+                self._cancel_time()  # the next box has its own time
+                self._carry_out(box)
+        except ValueError:
             self.drop("too-long")
-            return
-        super().stringReceived(string)
+        self._look_at_time()
 
-    def lengthLimitExceeded(self, length: int) -> None:
-        self.drop("too-long")
-
-    def ampBoxReceived(self, box: amp.AmpBox) -> None:
-        self._size = 0
-        self._cancel_time()  # the next box has its own time
-        if box.keys() & {amp.COMMAND, amp.ASK, amp.ANSWER, amp.ERROR} == {amp.COMMAND, amp.ASK}:
-            super().ampBoxReceived(box)
-        else:
+    def _carry_out(self, box: dict[bytes, bytes]) -> None:
+        if box.keys() & {b"_command", b"_ask", b"_answer", b"_error"} != {b"_command", b"_ask"}:
             self.drop("no-command")
+            return
+        name = box[b"_command"].decode("ascii", "replace")
+        operation = self._factory.operator.known.get(name)
+        if operation is None:
+            self._refuse(box[b"_ask"], "UNHANDLED", f"Unhandled Command: {name[:80]!a}")
+            return
+        done = self._calls.answer(operation, box)
+        done.addCallback(lambda answer: self._send({b"_answer": box[b"_ask"], **answer}))
+        done.addErrback(self._failed, box[b"_ask"])
 
-    def locateResponder(self, name: bytes) -> Callable[[Any], "Deferred[Any]"] | None:
-        command = COMMANDS.get(name)
-        if command is None or self._desk is None:
-            return None
-        return lambda box: self._desk.answer(command, box, self)  # type: ignore[union-attr]
+    def _failed(self, failure: Failure, tag: bytes) -> None:
+        if isinstance(failure.value, OperatorError):
+            self._refuse(tag, failure.value.code, str(failure.value)[:MAX_WHY])
+            return
+        log.failure("a command failed", failure)
+        self._refuse(tag, "UNKNOWN", "Unknown Error")
+        self.leave()
+
+    def _refuse(self, tag: bytes, code: str, why: str) -> None:
+        self._send(written({"_error": tag, "_error_code": code, "_error_description": why}))
+
+    def _send(self, box: dict[bytes, bytes]) -> None:
+        self.transport.write(packed(box))
 
     # -- watching
 
@@ -156,13 +170,17 @@ class AdminProtocol(amp.BinaryBoxProtocol, amp.BoxDispatcher):
         row = in_json({"ts": self._factory.now(), "level": fact.severity.value, **fact.row()})
         if self._dropped:
             return
-        if not self.paused:
-            self.callRemote(FactSeen, row=row)
+        if not self._paused:
+            self._tell(row)
             return
         self._facts.append(row)
         self._unsent += len(row)
         if self._unsent > UNSENT:
             self.drop("does-not-read", at_once=True)
+
+    def _tell(self, row: str) -> None:
+        """Say a fact; it is not answered."""
+        self._send(written({"_command": "Fact", "row": row}))
 
     # -- ending
 
@@ -179,7 +197,7 @@ class AdminProtocol(amp.BinaryBoxProtocol, amp.BoxDispatcher):
         """Close, after the answers that wait, or at once."""
         if self._dropped:
             return
-        self._dropped = self.paused = True
+        self._dropped = True
         self._cancel_time()
         self._facts.clear()
         if at_once:
@@ -195,9 +213,9 @@ class AdminProtocol(amp.BinaryBoxProtocol, amp.BoxDispatcher):
         """One deadline at a time; it starts anew only when what is waited for changes."""
         if self._dropped:
             return
-        if self.paused:
+        if self._paused:
             self._time("" if self._stop_watching is not None else "reading")
-        elif self.recvd or self.state != "init":
+        elif self._received:
             self._time("command")
         else:
             self._time("" if self._stop_watching is not None else "next")

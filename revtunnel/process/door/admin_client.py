@@ -1,8 +1,10 @@
-"""The caller's end of the admin door: for revtunnelctl, and for other programs that run a reactor.
+"""The caller's end of the admin door: for revtunnelctl, and for other programs of this machine.
 
-    client = await connect(reactor, "/run/revtunnel/admin.sock")
-    devices = await client.rows(Devices)
-    await client.call(Kick, serial="plc-7", retry_after=60)
+    client = connect("/run/revtunnel/admin.sock")
+    devices = client.rows(OPERATIONS["Devices"])
+    client.call(OPERATIONS["Kick"], serial="plc-7", retry_after=60)
+
+Rule of this file: the standard library only, and no reactor: a call waits for its answer.
 
 Source: docs/admin.rst.
 """
@@ -10,22 +12,20 @@ Source: docs/admin.rst.
 import errno
 import json
 import os
-from collections.abc import Callable
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from twisted.internet.defer import Deferred, TimeoutError
-from twisted.internet.error import ConnectError, ConnectionClosed, ConnectionRefusedError
-from twisted.internet.interfaces import IReactorTime
-from twisted.internet.protocol import ClientCreator, connectionDone
-from twisted.protocols import amp
-from twisted.python.failure import Failure
-
-from revtunnel.process.door.admin_commands import MAX_PATH, AdminCommand, FactSeen, Watch
-from revtunnel.process.door.refusals import Busy, Denied, Invalid
+from revtunnel.process.door.admin_boxes import packed, read, unpacked, written
+from revtunnel.process.door.operation import MAX_PATH, ROW, Operation, Row
+from revtunnel.process.door.refusals import REFUSALS, Busy, Conflict, Denied, Invalid
 
 __all__ = ["AdminClient", "NoServer", "connect"]
 
 TIMEOUT = 15.0  # seconds until an answer must be there
+_RECEIVED = 64 * 1024  # bytes at once
 
 
 class NoServer(Exception):
@@ -33,78 +33,112 @@ class NoServer(Exception):
 
 
 _REFUSALS: dict[int | None, tuple[type[Exception], str]] = {
-    None: (Busy, "the server does not accept connections now"),
     errno.ENOENT: (NoServer, "no server has this admin socket"),
     errno.ECONNREFUSED: (NoServer, "nobody listens there; the server was killed, or stops"),
     errno.EACCES: (Denied, "you may not use this socket"),
     errno.EPERM: (Denied, "you may not use this socket"),
+    errno.EAGAIN: (Busy, "the server does not accept connections now"),
+    errno.ETIMEDOUT: (Busy, "the server does not accept connections now"),
 }
 
 
-class AdminClient(amp.BinaryBoxProtocol, amp.BoxDispatcher):
+class AdminClient:
     """One connection to a server's admin door.
 
-    Every call fails with one of ``admin_commands.ERRORS``, or with Busy when there was no answer in time or
-    the server closed the connection.
+    Every call fails with one of refusals.py: Busy also when there was no answer in time or the server closed
+    the connection.
     """
 
-    def __init__(self, clock: IReactorTime, timeout: float = TIMEOUT) -> None:
-        amp.BoxDispatcher.__init__(self, locator=self)
-        amp.BinaryBoxProtocol.__init__(self, boxReceiver=self)
-        self.closed: Deferred[None] = Deferred()
-        self._clock = clock
+    def __init__(self, sock: Any, timeout: float = TIMEOUT) -> None:
+        self._sock = sock
         self._timeout = timeout
-        self._seen: Callable[[dict[str, Any]], None] = lambda row: None
+        self._received = bytearray()
+        self._facts: deque[Row] = deque()
+        self._calls = 0
 
-    async def call(self, command: type[AdminCommand], **arguments: Any) -> dict[str, Any]:
+    def call(self, operation: Operation, **arguments: Any) -> Row:
         """One command and its answer; a ``row`` in it is read already."""
-        asked: Deferred[dict[str, Any]] = self.callRemote(command, **arguments)
+        self._calls += 1
+        tag = str(self._calls)
+        end = time.monotonic() + self._timeout
         try:
-            answer = await asked.addTimeout(self._timeout, self._clock)
+            self._sock.settimeout(self._timeout)
+            self._sock.sendall(packed(written({"_command": operation.name, "_ask": tag, **arguments})))
+            while (box := self._next(end)) is not None:
+                if box.get(b"_answer") == tag.encode():
+                    answer = read(operation.answer, box)
+                    return {"row": json.loads(answer["row"])} if operation.answer is ROW else answer
+                if b"_error" in box:
+                    raise _refusal(operation, box)
         except TimeoutError:
             self.close()
             raise Busy(f"no answer within {self._timeout:g} seconds") from None
-        except ConnectionClosed:
-            raise Busy("the server closed the connection: it stops, or too many are there") from None
-        return answer | {"row": json.loads(answer["row"])} if "row" in answer else answer
+        except ConnectionError:
+            pass
+        raise Busy("the server closed the connection: it stops, or too many are there")
 
-    async def rows(self, command: type[AdminCommand], **arguments: Any) -> list[Any]:
+    def rows(self, operation: Operation, **arguments: Any) -> list[Any]:
         """A whole listing, page after page."""
         found: list[Any] = []
         after: str | None = None
         while True:
-            answer = await self.call(command, after=after, **arguments)
+            answer = self.call(operation, after=after, **arguments)
             found += json.loads(answer["rows"])
-            after = answer.get("after")
+            after = answer["after"]
             if after is None:
                 return found
 
-    async def watch(self, seen: Callable[[dict[str, Any]], None]) -> None:
-        """Have ``seen`` called with everything that happens, until ``closed``."""
-        self._seen = seen
-        await self.call(Watch)
+    def facts(self) -> Iterator[Row]:
+        """After Watch: everything that happens, until the server closes the connection."""
+        try:
+            while self._facts or self._next(None) is not None:
+                while self._facts:
+                    yield self._facts.popleft()
+        except ConnectionError:
+            return
 
     def close(self) -> None:
         """End the connection."""
-        if self.transport is not None:
-            self.transport.loseConnection()
+        self._sock.close()
 
-    # -- from Twisted
+    def _next(self, end: float | None) -> dict[bytes, bytes] | None:
+        """The next box, by ``end``; what happened is put aside first. None: the server has closed.
 
-    def locateResponder(self, name: bytes) -> Callable[[Any], Any] | None:
-        return self._fact if name == FactSeen.commandName else None
+        Raises:
+            TimeoutError, OSError
+        """
+        while (box := unpacked(self._received)) is None:
+            self._sock.settimeout(None if end is None else max(0.001, end - time.monotonic()))
+            data = self._sock.recv(_RECEIVED)
+            if not data:
+                return None
+            self._received += data
+        if box.get(b"_command") == b"Fact":
+            self._facts.append(json.loads(box[b"row"]))
+        return box
 
-    def _fact(self, box: Any) -> amp.AmpBox:
-        self._seen(json.loads(FactSeen.parseArguments(box, self)["row"]))
-        return amp.AmpBox()
 
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        super().connectionLost(reason)
-        if not self.closed.called:
-            self.closed.callback(None)
+def _refusal(operation: Operation, box: dict[bytes, bytes]) -> Exception:
+    code, text = (
+        box.get(name, b"").decode("utf-8", "replace") for name in (b"_error_code", b"_error_description")
+    )
+    if code == "UNHANDLED":
+        return Invalid(f"this daemon has no {operation.name.lower()}")
+    return REFUSALS[code](text) if code in REFUSALS else Conflict("the server failed; its log says why")
 
 
-async def connect(reactor: Any, path: str, timeout: float = TIMEOUT) -> AdminClient:
+def _dial(path: str, timeout: float) -> socket.socket:
+    dialled = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        dialled.settimeout(timeout)
+        dialled.connect(path)
+    except BaseException:
+        dialled.close()
+        raise
+    return dialled
+
+
+def connect(path: str, timeout: float = TIMEOUT, dial: Callable[[str, float], Any] = _dial) -> AdminClient:
     """A connection to the server whose admin socket is at ``path``.
 
     Raises:
@@ -115,13 +149,9 @@ async def connect(reactor: Any, path: str, timeout: float = TIMEOUT) -> AdminCli
     """
     if len(os.fsencode(path)) > MAX_PATH:
         raise Invalid(f"admin socket {path[:80]!a}...: at most {MAX_PATH} bytes wanted")
-    creator = ClientCreator(reactor, AdminClient, reactor, timeout)
     try:
-        client: AdminClient = await creator.connectUNIX(path, timeout)
-    except (ConnectError, OSError) as error:
-        number = getattr(error, "osError", None)  # None: a full queue, or no answer in time
-        if number is None and isinstance(error, ConnectionRefusedError):
-            number = errno.ECONNREFUSED
-        kind, why = _REFUSALS.get(number, (NoServer, str(error)))
+        return AdminClient(dial(path, timeout), timeout)
+    except OSError as error:
+        number = errno.ETIMEDOUT if isinstance(error, TimeoutError) else error.errno
+        kind, why = _REFUSALS.get(number, (NoServer, error.strerror or str(error)))
         raise kind(f"{path}: {why}") from None
-    return client

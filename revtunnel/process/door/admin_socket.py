@@ -17,8 +17,8 @@ from twisted.internet import tcp, unix
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.python.failure import Failure
 
-from revtunnel.process.door.admin_commands import MAX_PATH
-from revtunnel.process.door.callers import AdminSettings
+from revtunnel.process.door.admin_settings import AdminSettings
+from revtunnel.process.door.operation import MAX_PATH
 
 __all__ = ["AdminPort", "listen", "make_room"]
 

@@ -11,24 +11,14 @@ import os
 import pwd
 import socket
 import struct
-from dataclasses import dataclass
 from typing import NamedTuple
 
-from revtunnel.process.door.admin_commands import Role
+from revtunnel.process.door.admin_settings import AdminSettings
+from revtunnel.process.door.operation import Role
 
-__all__ = ["AdminSettings", "Caller", "caller_at", "role_of"]
+__all__ = ["Caller", "caller_at", "role_of"]
 
 _CREDENTIALS = struct.Struct("iII")  # struct ucred: pid, uid, gid
-
-
-@dataclass(frozen=True, slots=True)
-class AdminSettings:
-    """The admin door; people are user names, uids or ``@group``, all of which exist."""
-
-    socket: str
-    mode: int
-    operators: tuple[str, ...]
-    readers: tuple[str, ...]
 
 
 class Caller(NamedTuple):

@@ -6,8 +6,7 @@ Source: house.md (operator.py); issue "Admin".
 """
 
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -16,17 +15,21 @@ from revtunnel import __version__
 from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.pools import Lease
 from revtunnel.ground.facts import Fact
+from revtunnel.process.door.operation import PAGE, Operation, Row, table_of
+from revtunnel.process.door.process_operations import PROCESS_OPERATIONS
 from revtunnel.process.door.refusals import Busy, Conflict, Invalid
 from revtunnel.process.reporting import Reporter
 
-__all__ = ["PAGE", "Caretaker", "Row"]
-
-Row = dict[str, Any]
-PAGE = 200  # rows at most
+__all__ = ["Caretaker"]
 
 
 class Caretaker:
-    """The daemon as a process. ``wall`` gives seconds since 1970, for people."""
+    """The daemon as a process. ``wall`` gives seconds since 1970, for people.
+
+    ``operations`` are those that it has, each with a method; ``known`` are also those of other daemons.
+    """
+
+    operations: Mapping[str, Operation] = table_of(*PROCESS_OPERATIONS)
 
     def __init__(
         self, clock: IReactorTime, reporter: Reporter, name: str, wall: Callable[[], float] = time.time
@@ -37,6 +40,7 @@ class Caretaker:
         self._wall = wall
         self._since = clock.seconds()
         # set by the daemon, which owns the process
+        self.known = self.operations
         self.on_drain: Callable[[], None] = lambda: None
         self.on_reload: Callable[[], Deferred[Row]] | None = None
         self.on_log_level: Callable[[str], None] = lambda level: None
@@ -44,10 +48,6 @@ class Caretaker:
     @property
     def draining(self) -> bool:
         """Whether the daemon is on its way out."""
-        raise NotImplementedError
-
-    def knows(self, command: str) -> bool:
-        """Whether this daemon can answer a command of the admin door, by its name."""
         raise NotImplementedError
 
     @property
@@ -94,14 +94,14 @@ class Caretaker:
             raise Conflict("this server cannot reload")
         return self.on_reload()
 
-    def log_level(self, level: str) -> None:
+    def log_level(self, least: str) -> None:
         """Change how much is logged until the next restart or reload.
 
         Raises:
             Invalid: not a level.
         """
         try:
-            self.on_log_level(level)
+            self.on_log_level(least)
         except ValueError as error:
             raise Invalid(str(error)) from None
 

@@ -8,22 +8,25 @@ from collections.abc import Callable, Sequence
 
 from twisted.internet.interfaces import IReactorTime
 
-from revtunnel.process.door.caretaker import PAGE, Caretaker, Row
+from revtunnel.process.door.caretaker import Caretaker
+from revtunnel.process.door.operation import PAGE, Row
 from revtunnel.process.door.refusals import NotFound
 from revtunnel.process.reporting import Reporter
 from revtunnel.systems.cameo.cameo_facts import shown
+from revtunnel.systems.cameo.cameo_operations import CAMEO_OPERATIONS
 from revtunnel.systems.cameo.cameo_peers import Peer
 from revtunnel.systems.cameo.cameo_responders import SERVER
 from revtunnel.systems.cameo.relays import PublisherRelay, Relay, ResponderRelay
 
 __all__ = ["CameoOperator"]
 
-KNOWN = frozenset(("Ping", "Status", "Peers", "Watch", "Cut", "Drain", "Reload", "LogLevel"))
 MOST_UNROUTABLE = 50  # names in a status, the most wanted ones
 
 
 class CameoOperator(Caretaker):
     """Both relays. ``leaving`` is set by the daemon when it drains."""
+
+    operations = CAMEO_OPERATIONS
 
     def __init__(
         self,
@@ -42,9 +45,6 @@ class CameoOperator(Caretaker):
     @property
     def draining(self) -> bool:
         return self.leaving
-
-    def knows(self, command: str) -> bool:
-        return command in KNOWN
 
     def status(self) -> Row:
         """The relays in one row."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from revtunnel.ground.policy import CameoLimits
-from revtunnel.process.door.callers import AdminSettings
+from revtunnel.process.door.admin_settings import AdminSettings
 from revtunnel.settings.inifile import SECTION_OF, Name, SettingsError, Surroundings, Table, read_files
 from revtunnel.settings.sections import (
     admin_settings,

@@ -13,7 +13,7 @@ from typing import Any
 
 from revtunnel.fleet.pools import Pool
 from revtunnel.ground.policy import CccpLimits
-from revtunnel.process.door.callers import AdminSettings
+from revtunnel.process.door.admin_settings import AdminSettings
 from revtunnel.settings.inifile import SECTION_OF, Name, SettingsError, Surroundings, Table, read_files
 from revtunnel.settings.sections import (
     admin_settings,

@@ -14,9 +14,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol
 
 from revtunnel.process.door.admin import AdminService
-from revtunnel.process.door.admin_commands import Role
+from revtunnel.process.door.admin_settings import AdminSettings
 from revtunnel.process.door.admin_socket import listen, make_room
-from revtunnel.process.door.callers import AdminSettings, Caller, caller_at, role_of
+from revtunnel.process.door.callers import Caller, caller_at, role_of
+from revtunnel.process.door.operation import Role
 from tests.support.room import Room
 
 reactor: Any = installed

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from revtunnel.ctl.ctl_cameo import relays
+from revtunnel.ctl.ctl_actions import _relays
 from revtunnel.process.door.refusals import Busy, Conflict, NotFound
 from revtunnel.process.reporting import Reporter
 from revtunnel.systems.cameo.cameo_admission import Door
-from revtunnel.systems.cameo.cameo_operator import KNOWN, CameoOperator
+from revtunnel.systems.cameo.cameo_operator import CameoOperator
 from tests.support.zmtp_socket import PUBLISHER, RESPONDER, SUBSCRIBER, Site
 
 NOON = 1_800_000_000.0
@@ -50,7 +50,7 @@ def test_status() -> None:
         "topics": 1,
     }
     assert row["connections"] == 4 and row["counts"]["peer-joined"] == 4
-    text = "\n".join(relays(row))
+    text = "\n".join(_relays(row))
     assert "127.0.0.1:40002, 1m00s" in text
     assert "to nobody" in text and "responder: unroutable" in text
     site.finish()
@@ -80,11 +80,13 @@ def test_peers_come_in_pages() -> None:
 
 
 def test_what_the_door_may_ask() -> None:
-    """Everything that it knows there is a method for; the server's own commands are not among it."""
+    """Everything in its table there is a method for; the server's own commands are not among it."""
     operator = an_operator(Site())
-    assert not any(operator.knows(name) for name in ("Devices", "Ports", "Kick", "Enroll", "Close"))
-    names = {"LogLevel": "log_level"}
-    assert all(callable(getattr(operator, names.get(name, name.lower()))) for name in KNOWN)
+    assert not {"Devices", "Ports", "Kick", "Enroll", "Close"} & operator.operations.keys()
+    assert {"Ping", "Status", "Peers", "Watch", "Cut", "Drain", "Reload", "LogLevel"} == set(
+        operator.operations
+    )
+    assert all(callable(getattr(operator, row.method)) for row in operator.operations.values())
 
 
 def test_draining() -> None:

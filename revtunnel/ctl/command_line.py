@@ -1,0 +1,116 @@
+"""The command line of revtunnelctl, made from the rows of its subcommands.
+
+Rule of this file: wrong usage ends with 64; nothing is asked or printed beyond help and errors.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, NoReturn
+
+import revtunnel
+from revtunnel.ctl.subcommands import AUTHORITY, COMMANDS
+from revtunnel.process.door.operation import Argument, Kind, Operation, Row
+
+__all__ = ["arguments_of", "parser", "sentence"]
+
+USAGE = 64
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with the exit status of sysexits.h."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"revtunnelctl: {message}\nrevtunnelctl: try: revtunnelctl --help\n")
+
+
+def _number(low: float, high: float, kind: Callable[[str], Any] = int) -> Callable[[str], Any]:
+    def read(text: str) -> Any:
+        with suppress(ValueError):
+            if low <= kind(text) <= high:
+                return kind(text)
+        raise argparse.ArgumentTypeError(f"{text[:80]!a}: a number of {low:g} to {high:g} wanted")
+
+    return read
+
+
+def _both(text: str) -> tuple[str, str]:
+    """SERIAL/TARGET; a serial may have slashes, the name of a target has none."""
+    serial, _, target = text.rpartition("/")
+    if not serial or not target:
+        raise argparse.ArgumentTypeError(f"{text[:80]!a}: SERIAL/TARGET wanted, such as plc-7/http")
+    return serial, target
+
+
+def _shared(default: Any) -> _Parser:
+    """Options that may stand before and behind the subcommand; behind it, only what is given counts."""
+    shared = _Parser(add_help=False, argument_default=default)
+    shared.add_argument("--json", action="store_true", default=default, help="print JSON, for programs")
+    shared.add_argument("--socket", metavar="PATH", help="the server's admin socket")
+    shared.add_argument("--config", metavar="FILE", help="settings file that names the socket")
+    shared.add_argument(
+        "--timeout",
+        metavar="S",
+        type=_number(0.1, 3600, float),
+        help="seconds to wait for an answer (default: 15)",
+    )
+    return shared
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; ``action`` is the subcommand."""
+    root = _Parser(
+        prog="revtunnelctl",
+        description="Look at a running revtunnel-server and change it.",
+        epilog="The manual is revtunnelctl(1).",
+        parents=[_shared(None)],
+    )
+    root.add_argument("--version", action="version", version=f"revtunnelctl {revtunnel.__version__}")
+    below = root.add_subparsers(dest="action", metavar="COMMAND", required=True)
+    shared = _shared(argparse.SUPPRESS)
+    inner: Any = None
+    for row in COMMANDS.values():
+        group, _, name = row.command.rpartition(" ")
+        if group and inner is None:
+            made = below.add_parser(group, help=AUTHORITY, description=sentence(AUTHORITY), parents=[shared])
+            inner = made.add_subparsers(dest=group, metavar="COMMAND", required=True)
+        text = _plain(f"{sentence(row.help)} {row.text}".strip())
+        made = (inner if group else below).add_parser(name, help=row.help, description=text, parents=[shared])
+        _add_arguments(made, row.arguments)
+    return root
+
+
+def sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _plain(text: str) -> str:
+    """The text of a row without its marks."""
+    return text.replace("``", "").replace("*", "")
+
+
+def _add_arguments(made: argparse.ArgumentParser, arguments: Sequence[Argument]) -> None:
+    either = made.add_mutually_exclusive_group() if any(each.either for each in arguments) else made
+    for each in arguments:
+        first, _, second = each.shown.partition(" ")
+        known: dict[str, Any] = {"help": each.text or None}
+        if each.kind is Kind.NUMBER:
+            known["type"] = _number(each.low, each.high)
+        if each.default is not None:
+            known |= {"default": each.default, "help": f"{each.text} (default: {each.default})"}
+        if first.startswith("--"):
+            known |= {"metavar": second} if second else {"action": "store_true"}
+            (either if each.either else made).add_argument(first, dest=each.name, **known)
+        elif "/" not in first:
+            nargs = {"...": "+"}.get(second, "?" if first.startswith("[") else None)
+            choices = each.words or None
+            made.add_argument(each.name, metavar=first.strip("[]"), nargs=nargs, choices=choices, **known)
+        elif each is arguments[0]:
+            made.add_argument("both", metavar=first, type=_both)
+
+
+def arguments_of(row: Operation, options: argparse.Namespace) -> Row:
+    """What a subcommand was given, by the names of its arguments."""
+    if hasattr(options, "both"):
+        return dict(zip((each.name for each in row.arguments), options.both, strict=True))
+    return {each.name: getattr(options, each.name) for each in row.arguments}

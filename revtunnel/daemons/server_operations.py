@@ -1,0 +1,98 @@
+"""What revtunnel-server has beside what every daemon with devices has (operator.py)."""
+
+from revtunnel.process.door.device_operations import DEVICE_OPERATIONS, SERIAL
+from revtunnel.process.door.operation import (
+    ROW,
+    ROWS,
+    Argument,
+    Column,
+    Kind,
+    Operation,
+    Role,
+    Row,
+    table_of,
+)
+from revtunnel.process.door.process_operations import PROCESS_OPERATIONS, STATUS
+from revtunnel.process.door.refusals import Busy, Conflict, Invalid, NotFound
+
+__all__ = ["AUTHORITY", "CERTIFY", "ENROLL", "SERVER_OPERATIONS", "TOKEN"]
+
+
+def _revoked(row: Row) -> tuple[Row, str]:
+    serial = row["serial"]
+    if row["lift"]:
+        return {"lifted": serial}, f"{serial}: certificates of another authority count again"
+    return {"revoked": serial}, f"{serial} has no key and no certificate any more"
+
+
+_REPLACE = Argument("replace", Kind.YES_NO)
+_PROBLEM = Argument("problem", text="why it is not on the server's disk, though it counts", optional=True)
+_STATUS = STATUS._replace(columns=(
+    Column("links", Kind.NUMBER, "that are up"),
+    Column("penalties", Kind.NUMBER, "addresses and serials that are locked out"),
+))  # fmt: skip
+_RECORD = Operation(
+    "Record", "record", "what one device may do: its record",
+    "With the section it is from, and the addresses that are locked out of its serial "
+    "because they failed to prove it.", (SERIAL,), ROW, errors=(Invalid,), command="device",
+    columns=(
+        Column("serial", Kind.TEXT, "of the device"),
+        Column("online", Kind.YES_NO, "whether it is here"),
+        Column("record", Kind.TEXT, "the section: a serial, ``*``, or nothing"),
+        Column("clients", Kind.LIST, "networks that may reach it; null: any"),
+        Column("targets", Kind.LIST, "what it may offer; null: anything"),
+        Column("ports", Kind.LIST, "that it may have; null: any"),
+        Column("channels", Kind.NUMBER, "at most; null: any"),
+        Column("expires", Kind.TIME, "the day; null: never"),
+        Column("expired", Kind.YES_NO, "whether that is over"),
+        Column("locked", Kind.LIST, "networks that are locked out of its serial"),
+    ),
+)  # fmt: skip
+_RELEASE = Operation(
+    "Release", "release", "give back the port of an absent device's target",
+    "It rests for the quarantine of its pool, then it is free.",
+    (SERIAL._replace(shown="SERIAL/TARGET"), Argument("target", shown="SERIAL/TARGET")),
+    (Argument("port", Kind.NUMBER),),
+    role=Role.OPERATOR, named=True, errors=(NotFound, Conflict), command="release",
+    said=lambda row: ({"released": "{serial}/{target}".format_map(row), "port": row["port"]},
+                      "port {port} of {serial}/{target} is given back".format_map(row)),
+)  # fmt: skip
+_ENROLLED = Operation(
+    "Enrolled", "enrolled", "serials that have a device key", answer=ROWS, command="enrolled"
+)
+ENROLL = Operation(
+    "Enroll", "enroll", "make a device key", "", (SERIAL, _REPLACE), (Argument("key"), _PROBLEM),
+    role=Role.OPERATOR, named=True, errors=(Invalid, Conflict),
+)  # fmt: skip
+AUTHORITY = Operation(
+    "Authority", "authority", "the certificate authority of the server", answer=ROW, errors=(NotFound,),
+    columns=(
+        Column("directory", Kind.TEXT, "where its files are"),
+        Column("fingerprint", Kind.TEXT, "SHA-256 of its certificate"),
+        Column("until", Kind.TIME, "the end of that"),
+        Column("tokens", Kind.NUMBER, "that wait to be used"),
+        Column("certificates", Kind.NUMBER, "that it has issued"),
+    ),
+)  # fmt: skip
+TOKEN = Operation(
+    "Token", "token", "make a one-time token for an agent", 'Where the agent should dial is "" if not known.',
+    (SERIAL, _REPLACE), (Argument("token"), Argument("server"), _PROBLEM),
+    role=Role.OPERATOR, named=True, errors=(Invalid, NotFound, Conflict, Busy),
+)  # fmt: skip
+CERTIFY = Operation(
+    "Certify", "certify", "make a certificate from a request", "PKCS #10 in DER or PEM; the answer is DER.",
+    (SERIAL, Argument("request", Kind.RAW), _REPLACE),
+    (Argument("certificate", Kind.RAW), Argument("authority", Kind.RAW), _PROBLEM),
+    role=Role.OPERATOR, named=True, errors=(Invalid, NotFound, Conflict),
+)  # fmt: skip
+_REVOKE = Operation(
+    "Revoke", "revoke", "withdraw key, certificates and token of a device and cut it off",
+    "Those of our own authority stay revoked whatever is lifted.",
+    (SERIAL, Argument("lift", Kind.YES_NO, "let its certificates of another authority count again", "--lift",
+                      optional=True)),
+    (_PROBLEM,), role=Role.OPERATOR, named=True, errors=(Invalid, NotFound), command="revoke", said=_revoked,
+)  # fmt: skip
+SERVER_OPERATIONS = table_of(
+    *PROCESS_OPERATIONS, *DEVICE_OPERATIONS, _STATUS, _RECORD, _RELEASE, _ENROLLED, ENROLL, AUTHORITY, TOKEN,
+    CERTIFY, _REVOKE,
+)  # fmt: skip

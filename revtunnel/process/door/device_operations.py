@@ -1,0 +1,104 @@
+"""What every daemon with devices has: devices, sessions, channels, ports are listed and ended."""
+
+from revtunnel.process.door.operation import ROWS, Argument, Column, Kind, Operation, Role
+from revtunnel.process.door.process_operations import STATUS
+from revtunnel.process.door.refusals import Invalid, NotFound
+
+__all__ = ["DEVICE_OPERATIONS", "PORTS", "SERIAL", "STATUS_OF_DEVICES"]
+
+SERIAL = Argument("serial", shown="SERIAL")
+_OF_ONE = SERIAL._replace(shown="[SERIAL]", optional=True)
+STATUS_OF_DEVICES = STATUS._replace(columns=(
+    Column("devices", Kind.NUMBER, "that are here", "devices"),
+    Column("clients", Kind.NUMBER, "that are connected", "clients"),
+    Column("channels", Kind.NUMBER, "that run", "channels"),
+    Column("proxies", Kind.NUMBER, "CCCP: proxy sessions"),
+    Column("unregistered", Kind.NUMBER, "CCCP: connections that have not said their serial"),
+    Column("ports", Kind.OBJECT, "by pool: size, free, leased, sticky, fixed, quarantined, spoiled"),
+    Column("ledger_problem", Kind.TEXT, "why what was promised last is not on the disk, or nothing"),
+))  # fmt: skip
+_DEVICES = Operation(
+    "Devices", "devices", "devices that are here or were",
+    "Since when, link, address, targets, ports, bytes each way, round trip.",
+    answer=ROWS, key=("serial",), command="devices",
+    columns=(
+        Column("serial", Kind.TEXT, "of the device", "SERIAL"),
+        Column("online", Kind.YES_NO, "whether it is here", "STATE",
+               lambda row: "online" if row["online"] else "away"),
+        Column("since", Kind.TIME, "when it came, or left", "SINCE"),
+        Column("link", Kind.TEXT, "its wire: ``rt1``, ``legacy``, ``emo``; nothing: away", "LINK"),
+        Column("listener", Kind.TEXT, "where it came in: its listener"),
+        Column("address", Kind.TEXT, "where it came from", "ADDRESS"),
+        Column("authenticated", Kind.YES_NO, "whether it has proved its serial"),
+        Column("tls", Kind.TEXT, "version of TLS, or nothing"),
+        Column("certificate", Kind.TEXT, "SHA-256 of the one it showed, or nothing"),
+        Column("certificate_until", Kind.TIME, "the end of that"),
+        Column("software", Kind.TEXT, "what it says it is"),
+        Column("targets", Kind.LIST, "what it offers: name, target, port (null: none is promised) of each",
+               "TARGETS", lambda row: [target["name"] for target in row["targets"]]),
+        Column("", Kind.LIST, "", "PORTS", lambda row: [target["port"] or "-" for target in row["targets"]]),
+        Column("channels", Kind.NUMBER, "that run", "CHANNELS"),
+        Column("channels_total", Kind.NUMBER, "since the start"),
+        Column("links_total", Kind.NUMBER, "since the start"),
+        Column("bytes_to_device", Kind.BYTES, "since the start, running channels included", "TO-DEVICE"),
+        Column("bytes_to_client", Kind.BYTES, "the same, the other way", "TO-CLIENT"),
+        Column("round_trip", Kind.TRIP, "of the link; null: not known", "ROUND-TRIP"),
+    ),
+)  # fmt: skip
+PORTS = Operation(
+    "Ports", "ports", "client ports: whose, and how they stand",
+    "As *SERIAL/TARGET* -> *PORT*, each ``reserved`` (its device is here), ``sticky`` (kept for a device "
+    "that is away), ``quarantined`` (given back, not given again yet), ``spoiled`` (another program has it) "
+    "or ``unclaimed`` (reserved in the settings, never opened).",
+    answer=ROWS, key=("port",), command="ports",
+    columns=(
+        Column("serial", Kind.TEXT, "whose it is", "TARGET -> PORT",
+               lambda row: "{serial}/{target} -> {port}".format_map(row)),
+        Column("target", Kind.TEXT, "and of which target"),
+        Column("port", Kind.NUMBER, "its number"),
+        Column("state", Kind.TEXT, "one of the words above", "STATE",
+               lambda row: row["state"] + ", fixed" * row["fixed"]),
+        Column("open", Kind.YES_NO, "whether clients are taken there", "OPEN"),
+        Column("address", Kind.TEXT, "where it is bound", "ADDRESS"),
+        Column("pool", Kind.TEXT, "where it is from", "POOL"),
+        Column("fixed", Kind.YES_NO, "whether the settings reserve it"),
+        Column("since", Kind.TIME, "of the state"),
+        Column("left", Kind.SECONDS, "until the state ends; null: it stays", "ENDS-IN"),
+    ),
+)  # fmt: skip
+_CHANNELS = Operation(
+    "Channels", "channels", "running channels", "Of all devices, or of one: each is a client and its stream.",
+    (_OF_ONE,), ROWS, key=("serial", "channel"), command="channels",
+    columns=(
+        Column("serial", Kind.TEXT, "its device", "SERIAL"),
+        Column("channel", Kind.NUMBER, "its number among those of the device", "CHANNEL"),
+        Column("target", Kind.TEXT, "what the client reaches", "TARGET"),
+        Column("client", Kind.TEXT, "its address", "CLIENT"),
+        Column("carrier", Kind.TEXT, "``link`` or ``socket`` (a data socket)", "CARRIER"),
+        Column("state", Kind.TEXT, "of its life", "STATE"),
+        Column("since", Kind.TIME, "when the client came"),
+        Column("seconds", Kind.SECONDS, "since then", "AGE"),
+        Column("bytes_to_device", Kind.BYTES, "that passed", "TO-DEVICE"),
+        Column("bytes_to_client", Kind.BYTES, "that passed", "TO-CLIENT"),
+        Column("waiting_to_device", Kind.BYTES, "that wait", "WAITING",
+               lambda row: row["waiting_to_device"] + row["waiting_to_client"]),
+        Column("waiting_to_client", Kind.BYTES, "that wait"),
+    ),
+)  # fmt: skip
+_CLOSE = Operation(
+    "Close", "close", "end one channel",
+    "Its client sees a reset.",
+    (SERIAL, Argument("channel", Kind.NUMBER, shown="CHANNEL")),
+    role=Role.OPERATOR, named=True, errors=(NotFound,), command="close",
+    said=lambda row: ({"closed": row}, "channel {channel} of {serial} is closed".format_map(row)),
+)  # fmt: skip
+_KICK = Operation(
+    "Kick", "kick", "end a device's link; it comes back by itself",
+    "",
+    (SERIAL, Argument("retry_after", Kind.NUMBER, "seconds it shall stay away", "--retry-after S", default=0,
+                      high=65535)),
+    role=Role.OPERATOR, named=True, errors=(NotFound, Invalid), command="kick",
+    said=lambda row: ({"kicked": row["serial"], "retry_after": row["retry_after"]},
+                      f"the link of {row['serial']} is closed"),
+)  # fmt: skip
+DEVICE_OPERATIONS = (STATUS_OF_DEVICES, _DEVICES, PORTS, _CHANNELS, _CLOSE, _KICK)

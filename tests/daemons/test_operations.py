@@ -1,0 +1,132 @@
+"""The table of operations: the wire is the released one, and each daemon does what its rows say."""
+
+import inspect
+import re
+from typing import Any
+
+import pytest
+
+from revtunnel.daemons.cccp import CccpCaretaker
+from revtunnel.daemons.operations import DAEMONS, OPERATIONS
+from revtunnel.daemons.operator import Operator
+from revtunnel.process.door.caretaker import Caretaker
+from revtunnel.process.door.operation import ROW, ROWS, Argument, Kind, Operation, Role
+from revtunnel.systems.cameo.cameo_operator import CameoOperator
+from tests.support.room import Room
+
+# arguments, answer, role: ? may be missing; programs of others speak this
+WIRE = {
+    "Ping": ("", "row:text", "READER"),
+    "Status": ("", "row:text", "READER"),
+    "Devices": ("?after:text ?limit:number", "rows:text ?after:text", "READER"),
+    "Record": ("serial:text", "row:text", "READER"),
+    "Ports": ("?after:text ?limit:number", "rows:text ?after:text", "READER"),
+    "Channels": ("?serial:text ?after:text ?limit:number", "rows:text ?after:text", "READER"),
+    "Enrolled": ("?after:text ?limit:number", "rows:text ?after:text", "READER"),
+    "Peers": ("?after:text ?limit:number", "rows:text ?after:text", "READER"),
+    "Watch": ("", "", "READER"),
+    "Close": ("serial:text channel:number", "", "OPERATOR"),
+    "Cut": ("peer:text", "", "OPERATOR"),
+    "Kick": ("serial:text retry_after:number", "", "OPERATOR"),
+    "Release": ("serial:text target:text", "port:number", "OPERATOR"),
+    "Enroll": ("serial:text replace:yes or no", "key:text ?problem:text", "OPERATOR"),
+    "Authority": ("", "row:text", "READER"),
+    "Token": ("serial:text replace:yes or no", "token:text server:text ?problem:text", "OPERATOR"),
+    "Certify": (
+        "serial:text request:raw replace:yes or no",
+        "certificate:raw authority:raw ?problem:text",
+        "OPERATOR",
+    ),
+    "Revoke": ("serial:text ?lift:yes or no", "?problem:text", "OPERATOR"),
+    "Drain": ("", "", "OPERATOR"),
+    "Reload": ("", "row:text", "OPERATOR"),
+    "LogLevel": ("least:text", "", "OPERATOR"),
+}
+OPERATORS: dict[str, type[Caretaker]] = {
+    "revtunnel-server": Operator,
+    "revtunnel-cccp": CccpCaretaker,
+    "revtunnel-cameo": CameoOperator,
+}
+ROWS_OF = [(name, row) for name, table in DAEMONS.items() for row in table.values()]
+
+
+def test_the_wire_is_the_released_one() -> None:
+    """Names, arguments, answers and roles; what is new is added here, what is here stays."""
+
+    def shown(fields: tuple[Argument, ...]) -> str:
+        return " ".join(f"{'?' if each.optional else ''}{each.name}:{each.kind.words}" for each in fields)
+
+    assert {
+        name: (shown(row.asked), shown(row.answer), row.role.name) for name, row in OPERATIONS.items()
+    } == WIRE
+
+
+def test_each_daemon_has_its_table() -> None:
+    """The rows of a daemon are those of its operator."""
+    assert {name: operator.operations for name, operator in OPERATORS.items()} == DAEMONS
+
+
+@pytest.mark.parametrize(("daemon", "row"), ROWS_OF, ids=[f"{daemon} {row.name}" for daemon, row in ROWS_OF])
+def test_every_row_has_a_method_that_takes_its_arguments(daemon: str, row: Operation) -> None:
+    """With the same names, with who asks where he is named, and it ends as it says."""
+    method = getattr(OPERATORS[daemon], row.method)
+    if row.name != "Watch":  # the door's: the method gets whoever is told
+        takes = set(inspect.signature(method).parameters) - {"self"}
+        assert takes == {each.name for each in row.asked} | ({"by"} if row.named else set())
+    raised = set(re.findall(r"^ +((?:[A-Z]\w+(?:, )?)+): ", inspect.getdoc(method) or "", re.MULTILINE))
+    said = {name for names in raised for name in names.split(", ")} - {"Raises", "Args"}
+    assert said <= {error.__name__ for error in row.errors}
+
+
+def test_rows_are_as_the_columns_say() -> None:
+    """Every listing and row of a server has exactly the declared keys, with values of their kind."""
+    room = Room()
+    client, _ = room.talk("console")
+    client.say(b"x")
+    room.pump()
+    operator = room.operator
+    found: dict[str, Any] = {
+        "Devices": operator.devices()[0][0],
+        "Ports": operator.ports()[0][0],
+        "Channels": operator.channels()[0][0],
+        "Record": operator.record("plc-1"),
+        "Ping": operator.ping(),
+        "Status": operator.status(),
+    }
+    for name, row in found.items():
+        columns = {each.name: each.kind for each in operator.operations[name].columns if each.name}
+        if name == "Status":  # with CCCP it has more
+            columns = {each: columns[each] for each in columns if each not in ("proxies", "unregistered")}
+        assert row.keys() == columns.keys(), name
+        for key, kind in columns.items():
+            assert row[key] is None or isinstance(row[key], TYPES[kind]), (name, key)
+
+
+TYPES: dict[Kind, tuple[type, ...]] = {
+    Kind.TEXT: (str,),
+    Kind.NUMBER: (int,),
+    Kind.YES_NO: (bool,),
+    Kind.BYTES: (int,),
+    Kind.SECONDS: (int, float),
+    Kind.TRIP: (float,),
+    Kind.TIME: (str,),
+    Kind.LIST: (list, tuple),
+    Kind.OBJECT: (dict,),
+}
+
+
+def test_a_listing_has_a_cursor_of_its_columns() -> None:
+    """One number, one text, or both; a row without columns is its own cursor."""
+    for row in OPERATIONS.values():
+        assert (row.answer is ROWS) >= bool(row.key)
+        kinds = {each.name: each.kind for each in row.columns}
+        shape = [kinds[name] for name in row.key]
+        assert shape in ([], [Kind.TEXT], [Kind.NUMBER], [Kind.TEXT, Kind.NUMBER])
+        assert (row.answer is not ROW) or row.columns
+
+
+def test_what_changes_something_is_an_operators() -> None:
+    """And what only looks says nothing of who asked."""
+    for row in OPERATIONS.values():
+        assert row.role in (Role.READER, Role.OPERATOR)
+        assert row.role is Role.OPERATOR or not row.named
