@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 __all__ = [
     "AgentLimits",
+    "AuditLimits",
     "CameoLimits",
     "CccpLimits",
     "DataLimits",
@@ -96,6 +97,17 @@ class EnrolmentLimits:
     wrong_window: float = 600.0  # seconds
     sources: int = 4096  # addresses that failed of late and are remembered; the oldest is forgotten first
     renewals: int = 16  # certificates of one device in 24 hours
+
+
+@dataclass(frozen=True, slots=True)
+class AuditLimits:
+    """What the audit file holds, state/audit_file.py."""
+
+    size: int = (
+        64 * MIB
+    )  # bytes of a file, after which another is begun; one may be twice that if none can be
+    files: int = 16  # files, the one being written among them; the oldest goes when there are more
+    tail: int = MIB  # bytes at a file's end that are searched for its last whole record
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,10 @@ Source: faults.md N37, N38; ours for the rest.
 """
 
 import contextlib
-import fcntl
 import os
 import sqlite3
+
+from revtunnel.state.lock_file import hold
 
 __all__ = ["SCHEMA", "LedgerError", "StateFile"]
 
@@ -132,23 +133,10 @@ class StateFile:
 
 
 def _lock(path: str) -> int:
-    """The descriptor of ``path.lock``, locked until it is closed or the process ends."""
     try:
-        descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return hold(path)
     except OSError as error:
-        raise LedgerError(f"{path}.lock: {error.strerror}") from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        holder = os.read(descriptor, 20).decode("ascii", "replace").strip() or "unknown"
-        os.close(descriptor)
-        if isinstance(error, BlockingIOError):
-            raise LedgerError(f"{path} is in use by another server, process {holder}") from None
-        raise LedgerError(f"{path}.lock: {error.strerror}") from None
-    with contextlib.suppress(OSError):  # the number is a courtesy
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode())
-    return descriptor
+        raise LedgerError(error.strerror) from None
 
 
 def _connect(path: str) -> sqlite3.Connection:

@@ -2,8 +2,6 @@
 
 import contextlib
 import os
-import resource
-import signal
 import sqlite3
 import stat
 import subprocess
@@ -19,6 +17,7 @@ from revtunnel.fleet.pools import Pool, State
 from revtunnel.ground.errors import LocalError
 from revtunnel.state.ledger import FILE_NAME, DeviceKey, LedgerError, SqliteLedger
 from revtunnel.state.state_file import SCHEMA
+from tests.support.disks import full_disk
 
 ROW = Row(20000, "default", "plc-7", "http", State.RESERVED, False, None)
 ONE, TWO = b"1" * 32, b"2" * 32
@@ -311,19 +310,6 @@ def test_another_programs_database_is_not_touched(path: str) -> None:
 
 
 # ---- a disk that does not take it
-
-
-@contextlib.contextmanager
-def full_disk(bytes_left: int) -> Iterator[None]:
-    """No file may grow beyond this size: writes fail as on a full disk."""
-    old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_left, old[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, old)
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_n37_a_full_disk_loses_nothing_while_the_process_lives(path: str) -> None:
