@@ -2,5 +2,5 @@
 
 Law: saving never raises into whoever changed something; what the disk does not take is told and tried again.
 The audit file alone says no to its caller.
-Way in: ``ledger`` (leases, keys, certificates), ``audit_file``, ``atomic_file`` (files).
+Way in: ``ledger`` (leases, keys, certificates, people), ``audit_file``, ``atomic_file`` (files).
 """

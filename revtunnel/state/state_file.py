@@ -43,6 +43,17 @@ _UPGRADES = (
         "CREATE TABLE sessions (serial TEXT PRIMARY KEY, project TEXT NOT NULL, port INTEGER NOT NULL,"
         " options TEXT NOT NULL) WITHOUT ROWID",
     ),
+    (
+        "CREATE TABLE people (name TEXT PRIMARY KEY, note TEXT NOT NULL, member_of TEXT NOT NULL,"
+        " created REAL NOT NULL) WITHOUT ROWID",
+        "CREATE TABLE people_groups (name TEXT PRIMARY KEY, note TEXT NOT NULL, created REAL NOT NULL)"
+        " WITHOUT ROWID",
+        "CREATE TABLE user_tokens (mark BLOB PRIMARY KEY CHECK (length(mark) = 32), user TEXT NOT NULL,"
+        " note TEXT NOT NULL, created REAL NOT NULL, until REAL NOT NULL, used REAL) WITHOUT ROWID",
+        "CREATE TABLE grants (id TEXT PRIMARY KEY, holder TEXT NOT NULL, device TEXT NOT NULL,"
+        " services TEXT NOT NULL, actions TEXT NOT NULL, begins REAL, until REAL, created REAL NOT NULL,"
+        " made_by TEXT NOT NULL) WITHOUT ROWID",
+    ),
 )
 SCHEMA = len(_UPGRADES)
 _SHAPE = (
@@ -52,6 +63,10 @@ _SHAPE = (
     "SELECT serial, since FROM barred LIMIT 0",
     "SELECT mark, serial, until FROM tokens LIMIT 0",
     "SELECT serial, project, port, options FROM sessions LIMIT 0",
+    "SELECT name, note, member_of, created FROM people LIMIT 0",
+    "SELECT name, note, created FROM people_groups LIMIT 0",
+    "SELECT mark, user, note, created, until, used FROM user_tokens LIMIT 0",
+    "SELECT id, holder, device, services, actions, begins, until, created, made_by FROM grants LIMIT 0",
 )
 
 _DAMAGE = (
