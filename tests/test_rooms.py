@@ -22,6 +22,7 @@ EXCEPTIONS: set[tuple[str, str]] = {
 }
 # bytes and decisions: no reactor, no socket, no clock, and nothing that has one
 PURE_NAMES = """
+    audit_chain audit_records grants labels people refusals user_tokens
     backoff barrier cameo_admission cameo_facts cameo_outbox cameo_peers cameo_publications
     cameo_requests cameo_responders cameo_topics cccp_facts channel commands data_opening devices emo
     emo_choice emo_sockets emo_targets enroll enrolment errors facts first_bytes frames free_ports gate

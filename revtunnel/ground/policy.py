@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 __all__ = [
     "AgentLimits",
+    "AuditLimits",
     "CameoLimits",
     "CccpLimits",
     "DataLimits",
@@ -17,6 +18,7 @@ __all__ = [
     "EnrolmentLimits",
     "LinkLimits",
     "PenaltyLimits",
+    "PeopleLimits",
     "RelayLimits",
     "ServerLimits",
 ]
@@ -96,6 +98,36 @@ class EnrolmentLimits:
     wrong_window: float = 600.0  # seconds
     sources: int = 4096  # addresses that failed of late and are remembered; the oldest is forgotten first
     renewals: int = 16  # certificates of one device in 24 hours
+
+
+@dataclass(frozen=True, slots=True)
+class PeopleLimits:
+    """What a server keeps of people and of what they may do."""
+
+    # trust/people.py
+    users: int = 10_000  # users in all
+    groups: int = 1000  # groups in all
+    groups_per_user: int = 32  # groups that one user is in
+    tokens_per_user: int = 16  # tokens of one user that are good
+    token_life: float = 90 * 86_400.0  # seconds a token is good where nothing is asked for
+    token_longest: float = 366 * 86_400.0  # seconds that may be asked for
+    uses_wait: float = 60.0  # seconds that the time of a last use may wait to be written
+    uses_waiting: int = 1000  # tokens whose last use waits; one more, and all are written
+    # trust/grants.py
+    grants: int = 10_000  # grants in all
+    grants_per_holder: int = 200  # grants of one user or one group
+    services: int = 64  # names and patterns of services in one grant
+
+
+@dataclass(frozen=True, slots=True)
+class AuditLimits:
+    """What the audit file holds, state/audit_file.py."""
+
+    size: int = (
+        64 * MIB
+    )  # bytes of a file, after which another is begun; one may be twice that if none can be
+    files: int = 16  # files, the one being written among them; the oldest goes when there are more
+    tail: int = MIB  # bytes at a file's end that are searched for its last whole record
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The ledger: port leases and device keys in the state file, and what certificate_book.py keeps there.
+"""The ledger: port leases and device keys in the state file, and what the books of trust/ keep there.
 
 Rule of this file: saving never raises into whoever changed something. What the disk does not take is kept in
 memory, counts at once for every question, is told in ``problem``, and goes to the disk with the next change.
@@ -38,6 +38,13 @@ _PUT = {
     "barred": "INSERT OR REPLACE INTO barred (serial, since) VALUES (?, ?)",
     "tokens": "INSERT OR REPLACE INTO tokens (mark, serial, until) VALUES (?, ?, ?)",
     "sessions": "INSERT OR REPLACE INTO sessions (serial, project, port, options) VALUES (?, ?, ?, ?)",
+    "people": "INSERT OR REPLACE INTO people (name, note, member_of, created) VALUES (?, ?, ?, ?)",
+    "people_groups": "INSERT OR REPLACE INTO people_groups (name, note, created) VALUES (?, ?, ?)",
+    "user_tokens": "INSERT OR REPLACE INTO user_tokens (mark, user, note, created, until, used)"
+    " VALUES (?, ?, ?, ?, ?, ?)",
+    "grants": "INSERT OR REPLACE INTO grants"
+    " (id, holder, device, services, actions, begins, until, created, made_by)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
 }
 _REMOVE = {
     "leases": "DELETE FROM leases WHERE port = ?",
@@ -46,6 +53,10 @@ _REMOVE = {
     "barred": "DELETE FROM barred WHERE serial = ?",
     "tokens": "DELETE FROM tokens WHERE mark = ?",
     "sessions": "DELETE FROM sessions WHERE serial = ?",
+    "people": "DELETE FROM people WHERE name = ?",
+    "people_groups": "DELETE FROM people_groups WHERE name = ?",
+    "user_tokens": "DELETE FROM user_tokens WHERE mark = ?",
+    "grants": "DELETE FROM grants WHERE id = ?",
 }
 Change = tuple[str, "int | str | bytes", "tuple[Any, ...] | None"]
 

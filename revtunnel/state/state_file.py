@@ -10,9 +10,10 @@ Source: faults.md N37, N38; ours for the rest.
 """
 
 import contextlib
-import fcntl
 import os
 import sqlite3
+
+from revtunnel.state.lock_file import hold
 
 __all__ = ["SCHEMA", "LedgerError", "StateFile"]
 
@@ -42,6 +43,17 @@ _UPGRADES = (
         "CREATE TABLE sessions (serial TEXT PRIMARY KEY, project TEXT NOT NULL, port INTEGER NOT NULL,"
         " options TEXT NOT NULL) WITHOUT ROWID",
     ),
+    (
+        "CREATE TABLE people (name TEXT PRIMARY KEY, note TEXT NOT NULL, member_of TEXT NOT NULL,"
+        " created REAL NOT NULL) WITHOUT ROWID",
+        "CREATE TABLE people_groups (name TEXT PRIMARY KEY, note TEXT NOT NULL, created REAL NOT NULL)"
+        " WITHOUT ROWID",
+        "CREATE TABLE user_tokens (mark BLOB PRIMARY KEY CHECK (length(mark) = 32), user TEXT NOT NULL,"
+        " note TEXT NOT NULL, created REAL NOT NULL, until REAL NOT NULL, used REAL) WITHOUT ROWID",
+        "CREATE TABLE grants (id TEXT PRIMARY KEY, holder TEXT NOT NULL, device TEXT NOT NULL,"
+        " services TEXT NOT NULL, actions TEXT NOT NULL, begins REAL, until REAL, created REAL NOT NULL,"
+        " made_by TEXT NOT NULL) WITHOUT ROWID",
+    ),
 )
 SCHEMA = len(_UPGRADES)
 _SHAPE = (
@@ -51,6 +63,10 @@ _SHAPE = (
     "SELECT serial, since FROM barred LIMIT 0",
     "SELECT mark, serial, until FROM tokens LIMIT 0",
     "SELECT serial, project, port, options FROM sessions LIMIT 0",
+    "SELECT name, note, member_of, created FROM people LIMIT 0",
+    "SELECT name, note, created FROM people_groups LIMIT 0",
+    "SELECT mark, user, note, created, until, used FROM user_tokens LIMIT 0",
+    "SELECT id, holder, device, services, actions, begins, until, created, made_by FROM grants LIMIT 0",
 )
 
 _DAMAGE = (
@@ -132,23 +148,10 @@ class StateFile:
 
 
 def _lock(path: str) -> int:
-    """The descriptor of ``path.lock``, locked until it is closed or the process ends."""
     try:
-        descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return hold(path)
     except OSError as error:
-        raise LedgerError(f"{path}.lock: {error.strerror}") from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        holder = os.read(descriptor, 20).decode("ascii", "replace").strip() or "unknown"
-        os.close(descriptor)
-        if isinstance(error, BlockingIOError):
-            raise LedgerError(f"{path} is in use by another server, process {holder}") from None
-        raise LedgerError(f"{path}.lock: {error.strerror}") from None
-    with contextlib.suppress(OSError):  # the number is a courtesy
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode())
-    return descriptor
+        raise LedgerError(error.strerror) from None
 
 
 def _connect(path: str) -> sqlite3.Connection:

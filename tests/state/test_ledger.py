@@ -2,8 +2,6 @@
 
 import contextlib
 import os
-import resource
-import signal
 import sqlite3
 import stat
 import subprocess
@@ -19,9 +17,11 @@ from revtunnel.fleet.pools import Pool, State
 from revtunnel.ground.errors import LocalError
 from revtunnel.state.ledger import FILE_NAME, DeviceKey, LedgerError, SqliteLedger
 from revtunnel.state.state_file import SCHEMA
+from tests.support.disks import full_disk
 
 ROW = Row(20000, "default", "plc-7", "http", State.RESERVED, False, None)
 ONE, TWO = b"1" * 32, b"2" * 32
+PEOPLE = ("people", "people_groups", "user_tokens", "grants")  # tables of the fifth schema
 
 
 @pytest.fixture
@@ -276,7 +276,7 @@ def test_an_older_file_is_brought_up_to_date(path: str) -> None:
     """The first schema had leases only; they stay."""
     fill(path, 3)
     with contextlib.closing(sqlite3.connect(path)) as other:
-        for table in ("keys", "certificates", "barred", "tokens", "sessions"):
+        for table in ("keys", "certificates", "barred", "tokens", "sessions", *PEOPLE):
             other.execute(f"DROP TABLE {table}")
         other.execute("PRAGMA user_version = 1")
     with opened(path) as ledger:
@@ -291,13 +291,30 @@ def test_a_file_without_certificates_gets_their_tables(path: str) -> None:
     """The second schema had leases and keys; both stay."""
     fill(path, 3)
     with contextlib.closing(sqlite3.connect(path)) as other:
-        for table in ("certificates", "barred", "tokens", "sessions"):
+        for table in ("certificates", "barred", "tokens", "sessions", *PEOPLE):
             other.execute(f"DROP TABLE {table}")
         other.execute("PRAGMA user_version = 2")
     with opened(path) as ledger:
         assert (ledger.warnings, ledger.serials_with_keys()) == ([], ["plc-7"])
         ledger.change([("barred", "plc-8", ("plc-8", 1.0))])
         assert ledger.select("SELECT serial FROM barred") == [("plc-8",)]
+
+
+def test_a_file_without_people_gets_their_tables(path: str) -> None:
+    """The fourth schema had everything but people and grants; it stays."""
+    fill(path, 3)
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute("INSERT INTO sessions VALUES ('plc-7', 'default', 21000, '{}')")
+        for table in PEOPLE:
+            other.execute(f"DROP TABLE {table}")
+        other.execute("PRAGMA user_version = 4")
+        other.commit()
+    with opened(path) as ledger:
+        assert (ledger.warnings, ledger.serials_with_keys()) == ([], ["plc-7"])
+        assert ledger.select("SELECT serial, port FROM sessions") == [("plc-7", 21000)]
+        ledger.change([("people", "ana", ("ana", "", "", 1.0))])
+        assert ledger.problem is None
+        assert ledger.select("SELECT name FROM people") == [("ana",)]
 
 
 def test_another_programs_database_is_not_touched(path: str) -> None:
@@ -311,19 +328,6 @@ def test_another_programs_database_is_not_touched(path: str) -> None:
 
 
 # ---- a disk that does not take it
-
-
-@contextlib.contextmanager
-def full_disk(bytes_left: int) -> Iterator[None]:
-    """No file may grow beyond this size: writes fail as on a full disk."""
-    old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_left, old[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, old)
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_n37_a_full_disk_loses_nothing_while_the_process_lives(path: str) -> None:

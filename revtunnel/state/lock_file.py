@@ -1,0 +1,39 @@
+"""The lock beside a file that one process has for itself; it ends with its process, however that ends.
+
+Take it after the last fork: a child would hold it too.
+
+Source: faults.md N38.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+
+__all__ = ["hold"]
+
+
+def hold(path: str) -> int:
+    """The descriptor of ``path.lock``, locked until it is closed or the process ends.
+
+    Raises:
+        OSError: another process has it, which ``strerror`` names, or the system says no; it names the file.
+    """
+    name = f"{path}.lock"
+    try:
+        descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise OSError(error.errno, f"{name}: {error.strerror}") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = os.read(descriptor, 20).decode("ascii", "replace").strip() or "unknown"
+        os.close(descriptor)
+        if isinstance(error, BlockingIOError):
+            text = f"{path} is in use by another server, process {holder}"
+            raise OSError(errno.EAGAIN, text) from None
+        raise OSError(error.errno, f"{name}: {error.strerror}") from None
+    with contextlib.suppress(OSError):  # the number is a courtesy
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
+    return descriptor

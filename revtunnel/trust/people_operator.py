@@ -1,0 +1,395 @@
+"""What an operator can do about people and grants: plain methods with plain values, for every door.
+
+Listings come in pages: ``(rows, next)``; ``next`` is what the next page begins after, or None at the end.
+Times in rows are UTC; times that are asked for are days, or times in UTC.
+
+Rule of this file: words and limits of arguments are judged here, what they do is done by people.py and
+grants.py. A token is in the answer that made it, and nowhere else.
+
+Source: ours.
+"""
+
+import re
+from collections.abc import Callable, Collection, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.labels import MAX_LABELS, parse_label
+from revtunnel.ground.serials import parse_serial
+from revtunnel.process.door.caretaker import PAGE, Row
+from revtunnel.process.door.refusals import Invalid
+from revtunnel.state.audit_records import RightsChanged
+from revtunnel.trust.grants import Action, Grant, Grants, Question
+from revtunnel.trust.issuer import written
+from revtunnel.trust.people import GROUP_SIGN, People
+from revtunnel.trust.user_tokens import SECRET_SIZE, UserToken, write_user_token
+
+__all__ = ["PeopleOperator"]
+
+DAY = 86_400.0
+_ID_SIZE = 6  # random bytes that name a grant
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(?::[0-9]{2})?Z", re.ASCII)
+_SERVICE = re.compile(r"[A-Za-z0-9._-]{1,32}", re.ASCII)
+_ACTIONS = ", ".join(action.value for action in Action)
+
+
+class PeopleOperator:
+    """People and grants. ``by`` is the operator's name, for the audit file."""
+
+    def __init__(
+        self,
+        people: People,
+        grants: Grants,
+        wall: Callable[[], float],
+        random_bytes: Callable[[int], bytes],
+        tell: Callable[[RightsChanged], None],
+        labels_of: Callable[[str], Collection[str]] = lambda serial: (),
+    ) -> None:
+        """``tell`` hears of all that was done, and must not raise; ``labels_of`` knows a device's labels."""
+        self._people = people
+        self._grants = grants
+        self._wall = wall
+        self._random_bytes = random_bytes
+        self._tell = tell
+        self._labels_of = labels_of
+
+    # -- users and tokens
+
+    def users(self, after: str = "", limit: int = PAGE) -> tuple[list[Row], str | None]:
+        """Users by name."""
+        found = self._people.users(after, _most(limit) + 1)
+        return _page([self._user(user.name) for user in found[: _most(limit)]], found, limit, "user")
+
+    def user_add(self, user: str, by: str, note: str = "", days: int = 0) -> Row:
+        """Make a user with a first token, which is in this answer only.
+
+        Args:
+            days: that the token is good; 0: as long as is usual.
+
+        Raises:
+            Invalid: the name, the note or the days.
+            Conflict: the name is taken, or no more may be.
+        """
+        now, life = self._wall(), self._life(days)
+        self._people.add_user(user, note, now)
+        token = self._give(user, "", now, life)
+        self._did("user-added", user, by)
+        return token
+
+    def user_remove(self, user: str, by: str) -> None:
+        """Take a user away with his tokens and grants; what he has running ends.
+
+        Raises:
+            NotFound: there is no such user.
+        """
+        self._people.remove_user(user)
+        self._did("user-removed", user, by)
+
+    def tokens(self, user: str) -> list[Row]:
+        """The tokens of a user, the oldest first. There are few.
+
+        Raises:
+            NotFound: there is no such user.
+        """
+        self._people.user(user)
+        now = self._wall()
+        return [self._token(token, now) for token in self._people.tokens(user)]
+
+    def token_new(self, user: str, by: str, note: str = "", days: int = 0) -> Row:
+        """Give a user a further token, which is in this answer only.
+
+        Raises:
+            NotFound: there is no such user.
+            Invalid: the note or the days.
+            Conflict: he has as many as he may have.
+        """
+        token = self._give(user, note, self._wall(), self._life(days))
+        self._did("token-given", f"{user}/{token['id']}", by)
+        return token
+
+    def token_revoke(self, user: str, by: str, token: str = "") -> int:
+        """Let a token count no more, by its id, or all of the user's; what was begun with it ends. How many.
+
+        Raises:
+            NotFound: there is no such user, or he has no such token.
+        """
+        count = self._people.revoke_token(user, token or None)
+        self._did("token-revoked", f"{user}/{token or '*'}", by)
+        return count
+
+    # -- groups
+
+    def groups(self, after: str = "", limit: int = PAGE) -> tuple[list[Row], str | None]:
+        """Groups by name."""
+        found = self._people.groups(after, _most(limit) + 1)
+        rows = [
+            {
+                "group": group.name,
+                "note": group.note,
+                "members": len(self._people.members(group.name)),
+                "grants": len(self._grants.of(GROUP_SIGN + group.name)),
+                "created": written(group.created),
+            }
+            for group in found[: _most(limit)]
+        ]
+        return _page(rows, found, limit, "group")
+
+    def members(self, group: str, after: str = "", limit: int = PAGE) -> tuple[list[Row], str | None]:
+        """The users in a group, by name.
+
+        Raises:
+            NotFound: there is no such group.
+        """
+        self._people.group(group)
+        found = sorted(name for name in self._people.members(group) if name > after)
+        return _page([self._user(name) for name in found[: _most(limit)]], found, limit, "user")
+
+    def group_add(self, group: str, by: str, note: str = "") -> None:
+        """Make a group of nobody.
+
+        Raises:
+            Invalid: the name or the note.
+            Conflict: the name is taken, or no more may be.
+        """
+        self._people.add_group(group, note, self._wall())
+        self._did("group-added", GROUP_SIGN + group, by)
+
+    def group_remove(self, group: str, by: str) -> None:
+        """Take a group away with its grants; its members stay.
+
+        Raises:
+            NotFound: there is no such group.
+        """
+        self._people.remove_group(group)
+        self._did("group-removed", GROUP_SIGN + group, by)
+
+    def member_add(self, group: str, user: str, by: str) -> None:
+        """Put a user into a group.
+
+        Raises:
+            NotFound: there is no such user, or group.
+            Conflict: he is in it, or in as many as he may be.
+        """
+        self._people.add_member(group, user)
+        self._did("member-added", f"{GROUP_SIGN}{group}/{user}", by)
+
+    def member_remove(self, group: str, user: str, by: str) -> None:
+        """Take a user out of a group.
+
+        Raises:
+            NotFound: there is no such user, or group, or he is not in it.
+        """
+        self._people.remove_member(group, user)
+        self._did("member-removed", f"{GROUP_SIGN}{group}/{user}", by)
+
+    # -- grants
+
+    def grants(self, after: str = "", limit: int = PAGE) -> tuple[list[Row], str | None]:
+        """Grants by holder, groups first; ``after`` is ``HOLDER/GRANT``."""
+        holder, _, id = after.partition("/")
+        found = self._grants.page((holder, id), _most(limit) + 1)
+        rows = [self._grant(grant) for grant in found[: _most(limit)]]
+        last = f"{rows[-1]['holder']}/{rows[-1]['grant']}" if len(found) > _most(limit) else None
+        return rows, last
+
+    def grant_add(
+        self,
+        holder: str,
+        device: str,
+        services: Sequence[str],
+        by: str,
+        actions: Sequence[str] = ("list", "start"),
+        begins: str = "",
+        until: str = "",
+    ) -> Row:
+        """Let a user, or a group with ``@`` before its name, do something; the grant.
+
+        Args:
+            device: pattern of serials, or ``label=`` and pattern of labels.
+            services: names of offers, or patterns.
+            begins, until: ``YYYY-MM-DD`` (that day is in it) or ``YYYY-MM-DDTHH:MM[:SS]Z``; empty: any time.
+
+        Raises:
+            NotFound: there is no such user, or group.
+            Invalid: another argument.
+            Conflict: there are as many grants as there may be.
+        """
+        grant = Grant(
+            self._random_bytes(_ID_SIZE).hex(),
+            holder,
+            device,
+            tuple(dict.fromkeys(services)),
+            frozenset(_action(action) for action in actions),
+            _moment("begins", begins, 0),
+            _moment("until", until, 1),
+            self._wall(),
+            by,
+        )
+        self._grants.add(grant)
+        row = self._grant(grant)
+        what = f"{device} {','.join(grant.services)} {','.join(row['actions'])}"
+        self._did("grant-added", f"{holder}/{grant.id}", by, what)
+        return row
+
+    def grant_remove(self, grant: str, by: str) -> Row:
+        """Let a grant count no more; what it alone allowed ends. The grant.
+
+        Raises:
+            NotFound: there is none.
+        """
+        row = self._grant(self._grants.remove(grant))
+        self._did("grant-removed", f"{row['holder']}/{grant}", by)
+        return row
+
+    def may(
+        self, user: str, action: str, serial: str, service: str, labels: Sequence[str] = (), at: str = ""
+    ) -> Row:
+        """Whether a user may do something now, by which grant, and what each of his grants says to it.
+
+        Args:
+            labels: of the device, beside those that are known of it.
+            at: another time than now, as in ``grant_add``.
+
+        Raises:
+            NotFound: there is no such user.
+            Invalid: another argument.
+        """
+        self._people.user(user)
+        moment = _moment("at", at, 0)
+        now = self._wall() if moment is None else moment
+        known = _labels([*self._labels_of(_serial(serial)), *labels])
+        question = Question(user, _action(action), serial, _service(service), now, known)
+        verdict = self._grants.may(question)
+        considered = [
+            {**self._grant(grant), "misfit": grant.misfit(question)}
+            for grant in self._grants.concerning(user)
+        ]
+        return {
+            "user": user,
+            "action": action,
+            "serial": serial,
+            "service": service,
+            "labels": sorted(known),
+            "at": written(now),
+            "allowed": verdict.allowed,
+            "grant": verdict.grant.id if verdict.grant else "",
+            "until": _written_or_none(verdict.until),
+            "why": verdict.why,
+            "considered": sorted(considered, key=lambda row: (row["misfit"] != "", row["misfit"]))[:PAGE],
+        }
+
+    # -- rows
+
+    def _user(self, name: str) -> Row:
+        user = self._people.user(name)
+        tokens = self._people.tokens(name)
+        used = [token.used for token in tokens if token.used is not None]
+        return {
+            "user": name,
+            "note": user.note,
+            "groups": list(user.groups),
+            "tokens": len(tokens),
+            "grants": len(self._grants.of(name)),
+            "created": written(user.created),
+            "used": _written_or_none(max(used, default=None)),
+        }
+
+    @staticmethod
+    def _token(token: UserToken, now: float) -> Row:
+        return {
+            "id": token.id,
+            "user": token.user,
+            "note": token.note,
+            "created": written(token.created),
+            "until": written(token.until),
+            "used": _written_or_none(token.used),
+            "expired": token.until <= now,
+        }
+
+    def _grant(self, grant: Grant) -> Row:
+        return {
+            "grant": grant.id,
+            "holder": grant.holder,
+            "device": grant.device,
+            "services": list(grant.services),
+            "actions": [action.value for action in Action if action in grant.actions],
+            "begins": _written_or_none(grant.begins),
+            "until": _written_or_none(grant.until),
+            "state": grant.untimely(self._wall()) or "in-force",
+            "created": written(grant.created),
+            "by": grant.by,
+        }
+
+    # -- inside
+
+    def _life(self, days: int) -> float | None:
+        most = int(self._people.limits.token_longest // DAY)
+        if not 0 <= days <= most:
+            raise Invalid(f"{days} days: 1 to {most} wanted, or 0 for what is usual")
+        return days * DAY if days else None
+
+    def _give(self, user: str, note: str, now: float, life: float | None) -> dict[str, Any]:
+        secret = self._random_bytes(SECRET_SIZE)
+        token = self._people.new_token(user, secret, note, now, life)
+        return {**self._token(token, now), "token": write_user_token(secret)}
+
+    def _did(self, operation: str, subject: str, by: str, detail: str = "") -> None:
+        self._tell(RightsChanged(operation, subject, by, detail))
+
+
+def _most(limit: int) -> int:
+    return max(1, min(limit, PAGE))
+
+
+def _page(rows: list[Row], found: Sequence[object], limit: int, key: str) -> tuple[list[Row], str | None]:
+    return rows, (rows[-1][key] if len(found) > _most(limit) else None)
+
+
+def _action(text: str) -> Action:
+    try:
+        return Action(text)
+    except ValueError:
+        raise Invalid(f"action {text[:80]!a}: one of {_ACTIONS} wanted") from None
+
+
+def _serial(text: str) -> str:
+    try:
+        return parse_serial(text)
+    except RemoteError as error:
+        raise Invalid(str(error)) from None
+
+
+def _service(text: str) -> str:
+    if not _SERVICE.fullmatch(text):
+        raise Invalid(f"service {text[:80]!a}: 1 to 32 of A-Z a-z 0-9 . _ - wanted")
+    return text
+
+
+def _labels(texts: Sequence[str]) -> frozenset[str]:
+    if len(texts) > MAX_LABELS:
+        raise Invalid(f"{len(texts)} labels, {MAX_LABELS} at most")
+    try:
+        return frozenset(parse_label(text) for text in texts)
+    except ValueError as error:
+        raise Invalid(str(error)) from None
+
+
+def _moment(name: str, text: str, days: int) -> float | None:
+    """Seconds since 1970; a day is its beginning, or with ``days`` 1 its end. None for nothing."""
+    if not text:
+        return None
+    try:
+        if _DAY.fullmatch(text):
+            return (datetime.fromisoformat(text).replace(tzinfo=UTC) + timedelta(days)).timestamp()
+        if _TIME.fullmatch(text):
+            return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError):
+        pass
+    wanted = "a day such as 2027-12-31 wanted, or a time such as 2027-12-31T18:00Z"
+    raise Invalid(f"{name} {text[:80]!a}: {wanted}")
+
+
+def _written_or_none(moment: float | None) -> str | None:
+    return None if moment is None else written(moment)
