@@ -30,8 +30,9 @@ PURE_NAMES = """
     cameo_requests cameo_responders cameo_topics cccp_facts channel commands data_opening devices emo
     emo_choice emo_sockets emo_targets enroll enrolment errors facts frames free_ports gate handshake
     hellos http_connect keys lease_rows lease_table leases legacy liveness mux networks numbers origin
-    penalties policy pools proxy_choice proxy_header reasons records registration rt1 senders serials
-    sessions targets tickets turns warm_pool window zmtp zmtp_messages
+    nonces penalties policy pools proxy_choice proxy_header reasons records registration remote_sessions
+    rt1 senders serials session_life sessions targets tickets turns warm_pool window zmtp
+    zmtp_messages
 """
 PURE = frozenset(PURE_NAMES.split())
 IMPURE = {"twisted", "zope", "OpenSSL", "socket", "ssl", "select", "time", "asyncio", "subprocess"}
