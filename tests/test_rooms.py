@@ -31,8 +31,8 @@ PURE_NAMES = """
     emo_choice emo_sockets emo_targets enroll enrolment errors facts frames free_ports gate handshake
     hellos http_connect keys lease_rows lease_table leases legacy liveness mux networks numbers origin
     nonces penalties policy pools proxy_choice proxy_header reasons records registration remote_sessions
-    rt1 senders serials session_life sessions targets tickets turns warm_pool window zmtp
-    zmtp_messages
+    rt1 senders serials session_life sessions targets tickets turns warm_pool websocket_wire
+    window zmtp zmtp_messages
 """
 PURE = frozenset(PURE_NAMES.split())
 IMPURE = {"twisted", "zope", "OpenSSL", "socket", "ssl", "select", "time", "asyncio", "subprocess"}
