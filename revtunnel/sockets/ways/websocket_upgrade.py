@@ -1,0 +1,316 @@
+"""From HTTP to WebSocket: the handshake of either side, on a connection that has no owner yet.
+
+The rules: an absolute deadline, after which the socket is aborted; a bound on all that comes before it is
+done. The server's side asks ``judge`` last, when nothing else is wrong, so that a nonce is not used up by a
+request that could not have become a WebSocket; whoever sends before our answer is refused. No extension is
+agreed to.
+
+::
+
+    upgraded = await accept_end(reactor, end, judge, limits)                      # HandshakeRefused, OSError
+    upgraded = await connect_end(reactor, end, Asked("gate.example", 2443, "/s/1"), limits)
+    answer = accept_request(request_of("GET", path, headers), judge, limits)      # an HTTP layer has read it
+    open_way(reactor, choice, host, port, 10.0, [client_tls(...), websocket_stage(...)])   # see websocket.py
+
+Source: RFC 6455 section 4; RFC 9112 section 3.2 (Host); issue 10, part 3.
+"""
+
+import errno
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, NamedTuple
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
+from websockets.datastructures import Headers
+from websockets.exceptions import (
+    HeaderLineTooLong,
+    InvalidStatus,
+    NegotiationError,
+    RequestLineTooLong,
+    TooManyHeaders,
+)
+from websockets.http11 import Request, Response
+from websockets.protocol import OPEN, Protocol
+from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
+from websockets.uri import WebSocketURI
+
+from revtunnel.ground.errors import LocalError
+from revtunnel.sockets.ends import End
+from revtunnel.sockets.stages import read_some, readable, writable, write_all
+from revtunnel.sockets.ways.websocket_wire import ClientEngine, ServerEngine, WebSocketLimits, logger
+
+__all__ = [
+    "Answer",
+    "Asked",
+    "HandshakeRefused",
+    "Judge",
+    "Request",
+    "Upgraded",
+    "accept_end",
+    "accept_request",
+    "connect_end",
+    "request_of",
+]
+
+_TOO_LARGE = {RequestLineTooLong: 414, HeaderLineTooLong: 431, TooManyHeaders: 431}
+MAX_WORDS = 160  # characters of a server's own words in our log
+
+
+class HandshakeRefused(ConnectionError):
+    """No WebSocket came of it: we refused (``judge`` raises this), or the other side did.
+
+    ``status`` is that of HTTP, 0 where there is none; the sentence is for people, and goes to the other side.
+    """
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(errno.ECONNREFUSED, why)
+        self.status = status
+        self.why = why
+
+
+Judge = Callable[[Request, tuple[str, ...]], str]
+"""Given a request and the subprotocols it offers: which of them is spoken, "" for none. Raises
+HandshakeRefused. Host, Origin and credentials are for it to look at."""
+
+
+class Upgraded(NamedTuple):
+    """A connection whose handshake is done; a face is to be put on it."""
+
+    end: End
+    engine: Protocol
+    subprotocol: str  # "": none
+    request: Request
+
+
+class Answer(NamedTuple):
+    """What a request comes to: bytes to be written, then an open WebSocket or the end."""
+
+    data: bytes
+    engine: ServerProtocol | None  # None: refused
+    refused: HandshakeRefused | None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a client asks a server for."""
+
+    host: str
+    port: int
+    path: str  # with its query, if any
+    secure: bool = True
+    subprotocols: tuple[str, ...] = ()
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # may hold credentials
+
+
+# -- the server's side
+
+
+def request_of(
+    method: str, path: str, headers: Iterable[tuple[str, str]], version: str = "HTTP/1.1"
+) -> Request:
+    """A request that an HTTP layer has read; header fields in their order, repeated ones repeated."""
+    return Request(path, Headers([*headers]), method, version)
+
+
+def accept_request(request: Request, judge: Judge, limits: WebSocketLimits, early: bool = False) -> Answer:
+    """What is answered to a request; ``early``: bytes stood behind it, which no client may send yet."""
+    if early:
+        return _refusal(HandshakeRefused(400, "bytes came before the handshake was done"))
+    return _accept(request, judge, limits)
+
+
+async def accept_end(reactor: Any, end: End, judge: Judge, limits: WebSocketLimits) -> Upgraded:
+    """Read a request, judge it and answer, within ``limits.handshake``.
+
+    Raises:
+        HandshakeRefused: it was answered so, and the connection is over.
+        OSError: it was cut, or it took too long (TimeoutError).
+    """
+    return await _in_time(reactor, _accept_end(reactor, end, judge, limits), end, limits)
+
+
+async def _accept_end(reactor: Any, end: End, judge: Judge, limits: WebSocketLimits) -> Upgraded:
+    request, early = await _read_head(reactor, end, limits)
+    if isinstance(request, Request):
+        answer = accept_request(request, judge, limits, early)
+    else:
+        answer = _refusal(request)
+    try:
+        await write_all(reactor, end, answer.data)
+    except OSError:
+        if answer.refused is None:
+            raise
+    if answer.refused is not None:
+        with suppress(CancelledError):  # the deadline
+            await _part(reactor, end)
+        raise answer.refused
+    assert isinstance(request, Request) and answer.engine is not None
+    return Upgraded(end, answer.engine, answer.engine.subprotocol or "", request)
+
+
+def _accept(request: Request, judge: Judge, limits: WebSocketLimits) -> Answer:
+    """Have the library check the request, and ``judge`` behind it.
+
+    Its engine for the handshake reads a request first, so that another one is for the frames.
+    """
+    engine = ServerProtocol(logger=logger)
+    raised: list[BaseException] = []
+
+    def pick(_: ServerProtocol, offered: Any) -> Subprotocol | None:
+        try:
+            named = judge(request, tuple(map(str, offered)))
+            if named and named not in offered:
+                raise LocalError(f"subprotocol {named}, which was not offered")
+        except BaseException as error:
+            raised.append(error)
+            raise NegotiationError("refused") from None
+        return Subprotocol(named) if named else None
+
+    if len(request.headers.get_all("Host")) != 1:
+        return _refusal(HandshakeRefused(400, "exactly one Host wanted"))
+    engine.select_subprotocol = pick.__get__(engine)  # type: ignore[method-assign]
+    response = engine.accept(request)
+    if raised and not isinstance(raised[0], HandshakeRefused):
+        raise raised[0]
+    if raised:
+        assert isinstance(raised[0], HandshakeRefused)
+        return _refusal(raised[0])
+    if response.status_code != 101:
+        words = bytes(response.body).decode().removeprefix("Failed to open a WebSocket connection: ")
+        refused = HandshakeRefused(response.status_code, _printable(words.partition("\n")[0]))
+        return Answer(response.serialize(), None, refused)
+    frames = ServerEngine(state=OPEN, max_size=limits.message, logger=logger)
+    frames.subprotocol = engine.subprotocol
+    return Answer(response.serialize(), frames, None)
+
+
+def _refusal(refused: HandshakeRefused) -> Answer:
+    response = ServerProtocol(logger=logger).reject(HTTPStatus(refused.status), f"{refused.why}\n")
+    return Answer(response.serialize(), None, refused)
+
+
+async def _read_head(
+    reactor: Any, end: End, limits: WebSocketLimits
+) -> tuple[Request | HandshakeRefused, bool]:
+    """The request, or what is wrong with it; and whether bytes stood behind it."""
+    engine = ServerProtocol(logger=logger)
+    size, tail = 0, b""
+    while True:
+        data = await read_some(reactor, end)
+        if not data:
+            raise OSError(errno.ECONNABORTED, f"ended after {size} bytes of a request")
+        size, tail = size + len(data), (tail + data)[-4:]
+        engine.receive_data(data)
+        events = engine.events_received()
+        if events and isinstance(events[0], Request) and size <= limits.head:
+            return events[0], len(events) > 1 or bool(engine.reader.buffer) or tail != b"\r\n\r\n"
+        if engine.handshake_exc is not None:
+            cause = engine.handshake_exc.__cause__ or engine.handshake_exc
+            status = next((status for kind, status in _TOO_LARGE.items() if isinstance(cause, kind)), 400)
+            return HandshakeRefused(status, _printable(f"no request for a WebSocket: {cause}")), False
+        if size > limits.head:
+            return HandshakeRefused(431, f"the request passes {limits.head} bytes"), False
+
+
+# -- the client's side
+
+
+async def connect_end(reactor: Any, end: End, asked: Asked, limits: WebSocketLimits) -> Upgraded:
+    """Ask for a WebSocket on a connection, TLS done, within ``limits.handshake``.
+
+    Raises:
+        HandshakeRefused: the server said no, with its status, or speaks something else.
+        OSError: it was cut, or it took too long (TimeoutError).
+    """
+    return await _in_time(reactor, _connect_end(reactor, end, asked, limits), end, limits)
+
+
+async def _connect_end(reactor: Any, end: End, asked: Asked, limits: WebSocketLimits) -> Upgraded:
+    path, _, query = asked.path.partition("?")
+    offers = [Subprotocol(each) for each in asked.subprotocols] or None
+    engine = ClientEngine(
+        WebSocketURI(asked.secure, asked.host, asked.port, path, query),
+        subprotocols=offers,
+        max_size=limits.message,
+        logger=logger,
+    )
+    request = engine.connect()
+    for name, value in asked.headers:
+        request.headers[name] = value
+    engine.send_request(request)
+    await write_all(reactor, end, b"".join(engine.data_to_send()))
+    await _read_answer(reactor, end, engine, limits)
+    return Upgraded(end, engine, engine.subprotocol or "", request)
+
+
+async def _read_answer(reactor: Any, end: End, engine: ClientEngine, limits: WebSocketLimits) -> None:
+    """Read until the WebSocket is open; what came behind the answer stays in the engine."""
+    size = 0
+    while True:
+        data = await read_some(reactor, end)
+        size += len(data)
+        if data:
+            engine.receive_data(data)
+        else:
+            engine.receive_eof()
+        if engine.handshake_exc is not None:
+            raise _server_refused(engine.handshake_exc)
+        if engine.events and isinstance(engine.events[0], Response):
+            del engine.events[0]
+            return
+        if not data:
+            raise OSError(errno.ECONNABORTED, f"ended after {size} bytes of an answer")
+        if size > limits.head:
+            raise HandshakeRefused(0, f"the answer passes {limits.head} bytes")
+
+
+def _server_refused(error: Exception) -> HandshakeRefused:
+    """What a server's answer says, for people."""
+    if isinstance(error, InvalidStatus):
+        response = error.response
+        words = bytes(response.body[: 4 * MAX_WORDS]).decode("utf-8", "replace").strip().partition("\n")[0]
+        status = f"{response.status_code} {response.reason_phrase}"
+        return HandshakeRefused(response.status_code, _printable(f"{status}: {words}" if words else status))
+    cause = error.__cause__ or error
+    return HandshakeRefused(0, _printable(f"it does not speak WebSocket: {cause}"))
+
+
+# -- both
+
+
+async def _in_time(
+    reactor: Any, doing: Coroutine[Any, Any, Upgraded], end: End, limits: WebSocketLimits
+) -> Upgraded:
+    """Within the deadline, or the socket is aborted; so it is after any fault."""
+
+    def too_late(result: Any, seconds: float) -> Any:
+        late = TimeoutError(errno.ETIMEDOUT, f"no WebSocket in {seconds:g} s")
+        return Failure(late) if isinstance(result, Failure) and result.check(CancelledError) else result
+
+    shaking = Deferred.fromCoroutine(doing)
+    try:
+        upgraded: Upgraded = await shaking.addTimeout(limits.handshake, reactor, too_late)
+    except BaseException:
+        end.abort()
+        raise
+    return upgraded
+
+
+async def _part(reactor: Any, end: End) -> None:
+    """End in order, so that the answer is read: our end of file, then theirs; bounded by the deadline."""
+    try:
+        while not end.end_writing():
+            await (readable if end.writes_when_readable else writable)(reactor, end)
+        while await read_some(reactor, end):
+            pass
+        end.close()
+    except OSError:
+        end.abort()
+
+
+def _printable(text: str) -> str:
+    return "".join(each if " " <= each <= "~" else "?" for each in text)[:MAX_WORDS]
