@@ -15,10 +15,13 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
+from typing import Generic, TypeVar
 
 from revtunnel.fleet.pools import Lease, Pool, State, Use
 
 __all__ = ["Counts", "Deadlines", "FreePorts"]
+
+Key = TypeVar("Key", int, str, bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,20 +38,20 @@ class Counts:
     outside: int = 0  # leases under this pool's name whose port is in none of its ranges
 
 
-class Deadlines:
-    """One deadline per port, the earliest first; changing one costs log n, and old entries never pile up."""
+class Deadlines(Generic[Key]):
+    """One deadline per key, the earliest first; changing one costs log n, and old entries never pile up."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int]] = []
-        self._live: dict[int, float] = {}
+        self._heap: list[tuple[float, Key]] = []
+        self._live: dict[Key, float] = {}
 
-    def set(self, port: int, when: float | None) -> None:
-        """Give ``port`` this deadline instead of any other; None is none."""
-        self._live.pop(port, None)
+    def set(self, key: Key, when: float | None) -> None:
+        """Give ``key`` this deadline instead of any other; None is none."""
+        self._live.pop(key, None)
         if when is None:
             return
-        self._live[port] = when
-        heappush(self._heap, (when, port))
+        self._live[key] = when
+        heappush(self._heap, (when, key))
         if len(self._heap) > 2 * len(self._live) + 64:
             self._heap = [(at, key) for key, at in self._live.items()]
             heapify(self._heap)
@@ -59,12 +62,12 @@ class Deadlines:
             heappop(self._heap)
         return self._heap[0][0] if self._heap else None
 
-    def due(self, now: float) -> Iterator[int]:
-        """Take out every port whose deadline is at or before ``now``, in order of deadlines."""
+    def due(self, now: float) -> Iterator[Key]:
+        """Take out every key whose deadline is at or before ``now``, in order of deadlines."""
         while (when := self.earliest()) is not None and when <= now:
-            port = heappop(self._heap)[1]
-            del self._live[port]
-            yield port
+            key = heappop(self._heap)[1]
+            del self._live[key]
+            yield key
 
 
 class FreePorts:
@@ -78,7 +81,7 @@ class FreePorts:
         self._away: OrderedDict[int, float] = OrderedDict()  # leased, device left: port -> since
         self._resting: dict[int, Lease] = {}  # quarantined or spoiled
         self._spoiled = 0  # of those resting
-        self._ends = Deadlines()
+        self._ends: Deadlines[int] = Deadlines()
         self._free: OrderedDict[int, Lease] = OrderedDict()  # given back longest ago first
         self._aside: dict[int, Lease] = {}  # how fixed ports ended, should their reservation go away
 

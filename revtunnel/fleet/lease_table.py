@@ -6,14 +6,13 @@ keep all tables in step and note the port; ``save`` brings the noted ports to th
 Source: ours.
 """
 
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from revtunnel.fleet.free_ports import Counts, Deadlines, FreePorts
 from revtunnel.fleet.lease_rows import Ledger, row_of
-from revtunnel.fleet.pools import Lease, Pool, State, Use, conflicts
+from revtunnel.fleet.pools import MAX_PORT, Lease, Pool, State, Use, conflicts
 
 __all__ = ["LeaseTable"]
 
@@ -38,8 +37,13 @@ class LeaseTable:
         self._free = {pool.name: FreePorts(pool, self._owners) for pool in pools}
         self._uses: dict[str, dict[str, Lease]] = {}
         self._ports: dict[int, Lease] = {}
-        self._ends = Deadlines()
-        self._order: list[int] | None = None
+        self._ends: Deadlines[int] = Deadlines()
+        self._outside: Counter[str] = Counter()  # by pool: leases whose port is in none of its ranges
+        # one byte a port: found in the time that a look at 64 KiB takes, whatever they hold
+        self._held = bytearray(MAX_PORT + 1)  # 1: leased
+        self._listed = bytearray(MAX_PORT + 1)  # 1: leased, reserved or resting; or it was of late
+        for port in self._owners:
+            self._listed[port] = 1
 
     def stands_for(self, pools: Sequence[Pool], reservations: Mapping[Use, int]) -> bool:
         """Whether ``arrange`` would change nothing but empty the tables."""
@@ -116,7 +120,6 @@ class LeaseTable:
 
     def lapse(self, now: float) -> list[Lease]:
         """Free the ports that have rested enough; returns the leases whose time is over, still in place."""
-        self._order = None
         for free in self._free.values():
             free.lapse(now)
         return [self._ports[port] for port in self._ends.due(now)]
@@ -129,10 +132,11 @@ class LeaseTable:
     def place(self, lease: Lease) -> None:
         """Enter a lease, in place of the one that the use has on the same port."""
         self._uses.setdefault(lease.serial, {})[lease.target] = lease
+        self._outside[lease.pool] += lease.port not in self._ports and lease.port not in self.pool(lease.pool)
         self._ports[lease.port] = lease
+        self._held[lease.port] = self._listed[lease.port] = 1
         self._ends.set(lease.port, lease.until)
         self._changed[lease.port] = lease
-        self._order = None
         free = self.covering(lease.port)
         if free is not None:
             free.hold(lease.port)
@@ -145,8 +149,9 @@ class LeaseTable:
         if not targets:
             del self._uses[lease.serial]
         del self._ports[lease.port]
+        self._outside[lease.pool] -= lease.port not in self.pool(lease.pool)
+        self._held[lease.port] = 0
         self._ends.set(lease.port, None)
-        self._order = None
 
     def end(self, lease: Lease, now: float) -> None:
         """End a lease and quarantine its port."""
@@ -159,6 +164,7 @@ class LeaseTable:
         home = next((free for free in self._free.values() if ended.port in free.pool), None)
         if home is not None and ended.port not in self._ports:
             home.rest(ended)
+            self._listed[ended.port] = 1
         self._changed[ended.port] = None if home is None else self._ports.get(ended.port, ended)
 
     def save_dropped(self) -> None:
@@ -177,25 +183,27 @@ class LeaseTable:
         self._changed.clear()
         self._ledger.save(rows, gone)
 
+    def unheld(self, ranges: Iterable[tuple[int, int]]) -> Iterator[int]:
+        """The ports of some ranges that are no lease's, in order."""
+        for low, high in ranges:
+            port = low - 1
+            while (port := self._held.find(0, port + 1, high + 1)) >= 0:
+                yield port
+
     def page(self, after: int, limit: int) -> list[Lease]:
         """At most ``limit`` ports above ``after`` that are not free, in order."""
-        if self._order is None:
-            resting = (port for free in self._free.values() for port in free.resting)
-            self._order = sorted({*self._ports, *self._owners, *resting})
         page: list[Lease] = []
-        for index in range(bisect_right(self._order, after), len(self._order)):
-            if len(page) >= limit:
-                break
-            entry = self._entry(self._order[index])
+        while len(page) < limit and (after := self._listed.find(1, after + 1)) >= 0:
+            entry = self._entry(after)
             if entry is not None:
                 page.append(entry)
+            else:
+                self._listed[after] = 0
         return page
 
     def counts(self) -> dict[str, Counts]:
-        """How the ports of each pool are spread; walks over all leases once."""
-        outside = Counter(
-            lease.pool for lease in self._ports.values() if lease.port not in self.pool(lease.pool)
-        )
+        """How the ports of each pool are spread; costs no walk over them."""
+        outside = self._outside
         return {
             name: replace(free.counts(), outside=outside[name]) for name, free in sorted(self._free.items())
         }

@@ -15,7 +15,7 @@ Source: wire/cccp.md section 2, wire/emo.md section 3 (registration), faults.md 
 sticky leases, spoiled ports and reclaiming.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from revtunnel.fleet.free_ports import Counts, FreePorts
@@ -209,8 +209,8 @@ class Leases:
 
     def reload(
         self, pools: Sequence[Pool], reservations: Mapping[Use, int], now: float, rules: Rules | None = None
-    ) -> list[Lease]:
-        """Take other pools and reservations. Every lease stands; returns those out of place (``misplaced``).
+    ) -> None:
+        """Take other pools and reservations. Every lease stands, also one out of place (``misplaced``).
 
         The ``address`` and ``pool`` of leases may have changed: ask for them again.
 
@@ -219,13 +219,12 @@ class Leases:
         """
         if self._table.stands_for(pools, reservations):
             self._rules = rules or self._rules
-            return self.misplaced()
+            return
         known = [*self._table, *self._table.history()]
         self._table.arrange(pools, reservations)
         self._rules = rules or self._rules
         self._table.fill(known, now)
         self._table.save_dropped()
-        return self.misplaced()
 
     def misplaced(self) -> list[Lease]:
         """Leases that today's settings would not give: they stand until released, or moved by an ``open``."""
@@ -253,6 +252,10 @@ class Leases:
     def at(self, port: int) -> Lease | None:
         """The lease of one port."""
         return self._table.at(port)
+
+    def unheld(self, ranges: Iterable[tuple[int, int]]) -> Iterator[int]:
+        """The ports of some ranges, first and last of each, that are no lease's; in order."""
+        return self._table.unheld(ranges)
 
     def ports(self, after: int = 0, limit: int = 100) -> list[Lease]:
         """A page of every port that is not free, in order: at most ``limit`` of them, above port ``after``.

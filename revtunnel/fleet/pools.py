@@ -14,7 +14,7 @@ from typing import NamedTuple
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.serials import parse_serial
 
-__all__ = ["Lease", "Pool", "State", "Use", "conflicts", "parse_use"]
+__all__ = ["MAX_PORT", "Lease", "Pool", "State", "Use", "conflicts", "parse_use"]
 
 MAX_PORT = 65535
 

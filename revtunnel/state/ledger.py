@@ -11,13 +11,15 @@ Source: faults.md N37; ours.
 """
 
 import contextlib
-import heapq
 import math
 import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
+
+from sortedcontainers import SortedDict
 
 from revtunnel.fleet.lease_rows import Row
 from revtunnel.fleet.pools import MAX_PORT, State
@@ -90,7 +92,7 @@ class SqliteLedger:
         self._pending: dict[tuple[str, int | str | bytes], tuple[Any, ...] | None] = {}
         # all keys are held, so that a disk that cannot be read never makes a device look as if it had none
         stored = self.select("SELECT serial, stored_key, server_key, enrolled FROM keys")
-        self._keys = {serial: DeviceKey(*values) for serial, *values in stored}
+        self._keys = SortedDict((serial, DeviceKey(*values)) for serial, *values in stored)
 
     @property
     def warnings(self) -> list[str]:
@@ -160,7 +162,8 @@ class SqliteLedger:
 
     def key_of(self, serial: str) -> DeviceKey | None:
         """The key of a device, or None if it is not enrolled."""
-        return self._keys.get(serial)
+        key: DeviceKey | None = self._keys.get(serial)
+        return key
 
     def put_key(self, serial: str, stored_key: bytes, server_key: bytes) -> None:
         """Enrol a device now, or give it another key. It counts at once; ``problem`` if the disk lacks it."""
@@ -181,7 +184,7 @@ class SqliteLedger:
 
     def serials_with_keys(self, after: str = "", limit: int = 100) -> list[str]:
         """A page of enrolled serials in order, above ``after``."""
-        return heapq.nsmallest(limit, (serial for serial in self._keys if serial > after))
+        return list(islice(self._keys.irange(after, inclusive=(False, True)), limit))
 
     # ---- what others keep here
 

@@ -64,6 +64,7 @@ class AuthorityDirectory:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self._known = (0, 0)  # inode of the list, and the byte behind what ``news`` has said
 
     def file(self, name: str) -> str:
         """The path of a file in it."""
@@ -184,18 +185,43 @@ class AuthorityDirectory:
         Raises:
             OSError: there is a list, and it cannot be read.
         """
+        return self._behind((0, 0))[0]
+
+    def news(self, now: datetime) -> list[CertificateRow]:
+        """What came to the list since it was asked last; all of it, tidied, when it is another file.
+
+        Raises:
+            OSError: as ``tidy`` and ``rows``.
+        """
+        try:
+            known = os.stat(self.file(ISSUED)).st_ino == self._known[0]
+        except FileNotFoundError:
+            known = False
+        if not known:
+            self.tidy(now)
+        found, self._known = self._behind(self._known)
+        return found
+
+    # -- inside
+
+    def _behind(self, known: tuple[int, int]) -> tuple[list[CertificateRow], tuple[int, int]]:
+        """The whole lines of the list behind a place in a file, and the place behind them."""
         found: dict[str, CertificateRow] = {}
         try:
             with open(self.file(ISSUED), "rb") as file:
-                for row in filter(None, map(_row, file)):
-                    before = found.get(row.fingerprint)
-                    if before is None or before.revoked is None:
+                about = os.fstat(file.fileno())
+                inode, at = known
+                at = at if inode == about.st_ino and at <= about.st_size else 0
+                file.seek(at)
+                for line in file:
+                    at += len(line) if line.endswith(b"\n") else 0
+                    row = _row(line)
+                    before = found.get(row.fingerprint) if row is not None else None
+                    if row is not None and (before is None or before.revoked is None):
                         found[row.fingerprint] = row
+                return list(found.values()), (about.st_ino, at)
         except FileNotFoundError:
-            pass
-        return list(found.values())
-
-    # -- inside
+            return [], (0, 0)
 
     def _read(self, name: str) -> bytes:
         with _blaming(self.file(name)), open(self.file(name), "rb") as file:

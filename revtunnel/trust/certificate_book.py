@@ -43,6 +43,7 @@ class CertificateBook:
         self._ledger = ledger
         self._rows: dict[str, CertificateRow] = {}
         self._of: dict[str, set[str]] = {}  # serial -> fingerprints
+        self._kinds: dict[str, dict[str, CertificateRow]] = {}  # kind -> fingerprint -> row
         fields = ", ".join(CertificateRow._fields)
         for values in ledger.select(f"SELECT {fields} FROM certificates"):
             self._hold(CertificateRow(*values))
@@ -81,7 +82,11 @@ class CertificateBook:
 
     def rows(self, kind: str) -> list[CertificateRow]:
         """All of a kind, the newest last."""
-        return sorted((row for row in self._rows.values() if row.kind == kind), key=lambda row: row.issued)
+        return sorted(self._kinds.get(kind, {}).values(), key=lambda row: row.issued)
+
+    def count(self, kind: str) -> int:
+        """How many of a kind are known."""
+        return len(self._kinds.get(kind, ()))
 
     def put(self, row: CertificateRow) -> None:
         """Remember a certificate; what ended long ago of the same name is forgotten."""
@@ -94,7 +99,7 @@ class CertificateBook:
         good, now = self.good(serial), self._ledger.wall
         rows = [row._replace(revoked=now) for row in self._of_serial(serial) if row.revoked is None]
         for row in rows:
-            self._rows[row.fingerprint] = row
+            self._hold(row)
         self._barred.add(serial)
         changes = [("certificates", row.fingerprint, tuple(row)) for row in rows]
         self._ledger.change([*changes, ("barred", serial, (serial, now))])
@@ -141,6 +146,7 @@ class CertificateBook:
 
     def _hold(self, row: CertificateRow) -> None:
         self._rows[row.fingerprint] = row
+        self._kinds.setdefault(row.kind, {})[row.fingerprint] = row
         if row.kind == DEVICE:
             self._of.setdefault(row.name, set()).add(row.fingerprint)
 
@@ -149,7 +155,7 @@ class CertificateBook:
 
     def _drop(self, rows: list[CertificateRow]) -> None:
         for row in rows:
-            del self._rows[row.fingerprint]
+            del self._rows[row.fingerprint], self._kinds[row.kind][row.fingerprint]
             if row.kind == DEVICE:
                 self._of[row.name].discard(row.fingerprint)
                 if not self._of[row.name]:

@@ -19,6 +19,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from revtunnel.fleet.free_ports import Deadlines
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.policy import EnrolmentLimits
 from revtunnel.ground.reasons import GoAway
@@ -121,9 +122,11 @@ class Enrolment:
         self.limits = limits
         self._store = store
         self._given: dict[bytes, _Given] = {}
+        self._of: dict[str, set[bytes]] = {}  # by serial
+        self._ends: Deadlines[bytes] = Deadlines()
         self._failures: OrderedDict[str, deque[float]] = OrderedDict()
         for row in store.tokens():
-            self._given[row.mark] = _Given(row.serial, now + min(row.left, limits.token_life))
+            self._put(row.mark, row.serial, now + min(row.left, limits.token_life))
         self._forget(now)
 
     def __len__(self) -> int:
@@ -140,24 +143,21 @@ class Enrolment:
             TooManyTokens: the next one has to wait until one is used or its time is up.
         """
         self._forget(now)
-        old = self._marks(serial)
+        old = self._of.get(serial, set())
         if len(self._given) - len(old) >= self.limits.tokens:
             raise TooManyTokens(f"{len(self._given)} tokens wait to be used")
-        for mark in old:
-            del self._given[mark]
+        gone = self._drop(list(old))
         mark, left = mark_of(secret), self.limits.token_life
-        self._given[mark] = _Given(serial, now + left)
-        self._store.save_tokens([TokenRow(mark, serial, left)], old)
+        self._put(mark, serial, now + left)
+        self._store.save_tokens([TokenRow(mark, serial, left)], gone)
 
     def waits(self, serial: str) -> bool:
         """Whether a token of a serial may still be used."""
-        return bool(self._marks(serial))
+        return serial in self._of
 
     def withdraw(self, serial: str) -> int:
         """Make the tokens of a serial void: how many there were."""
-        gone = self._marks(serial)
-        for mark in gone:
-            del self._given[mark]
+        gone = self._drop(list(self._of.get(serial, ())))
         if gone:
             self._store.save_tokens([], gone)
         return len(gone)
@@ -200,8 +200,7 @@ class Enrolment:
             raise self.refuse(source, "the token is wrong, used or too late", now)
         if asked is not None and asked != given.serial:
             raise self.refuse(source, f"the token is for {given.serial}, the request for {asked}", now)
-        del self._given[mark_of(secret)]
-        self._store.save_tokens([], [mark_of(secret)])
+        self._store.save_tokens([], self._drop([mark_of(secret)]))
         return given.serial
 
     def renew(self, serial: str | None, asked: str | None, today: int, source: str, now: float) -> str:
@@ -224,12 +223,21 @@ class Enrolment:
 
     # -- inside
 
-    def _marks(self, serial: str) -> list[bytes]:
-        return [mark for mark, given in self._given.items() if given.serial == serial]
+    def _put(self, mark: bytes, serial: str, until: float) -> None:
+        self._given[mark] = _Given(serial, until)
+        self._of.setdefault(serial, set()).add(mark)
+        self._ends.set(mark, until)
+
+    def _drop(self, marks: list[bytes]) -> list[bytes]:
+        for mark in marks:
+            serial = self._given.pop(mark).serial
+            self._ends.set(mark, None)
+            self._of[serial].discard(mark)
+            if not self._of[serial]:
+                del self._of[serial]
+        return marks
 
     def _forget(self, now: float) -> None:
-        gone = [mark for mark, given in self._given.items() if given.until <= now]
-        for mark in gone:
-            del self._given[mark]
+        gone = self._drop(list(self._ends.due(now)))
         if gone:
             self._store.save_tokens([], gone)

@@ -65,7 +65,9 @@ class Issuer:
         Raises:
             Unfit: there is one, and it cannot be used; then all stays as it was.
         """
-        directory = AuthorityDirectory(path) if path is not None else None
+        directory = self._directory
+        if directory is None or directory.path != path:
+            directory = AuthorityDirectory(path) if path is not None else None
         if directory is not None and directory.is_set_up:
             authority = directory.load()
             self._directory, self._authority = directory, authority
@@ -95,7 +97,7 @@ class Issuer:
             "fingerprint": fingerprint_of(authority.certificate),
             "until": written(authority.certificate.not_valid_after_utc.timestamp()),
             "tokens": len(self._enrolment),
-            "certificates": len(self.book.rows(DEVICE)),
+            "certificates": self.book.count(DEVICE),
         }
 
     def token(self, serial: str, by: str, replace: bool) -> str:
@@ -222,8 +224,7 @@ class Issuer:
     def _learn(self, directory: AuthorityDirectory) -> None:
         self.problem = None
         try:
-            directory.tidy(datetime.fromtimestamp(self._wall(), UTC))
-            self.book.merge(directory.rows())
+            self.book.merge(directory.news(datetime.fromtimestamp(self._wall(), UTC)))
         except OSError as error:
             self.problem = f"{directory.path}: {error.strerror}"
 

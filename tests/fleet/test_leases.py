@@ -251,8 +251,8 @@ def test_reload_keeps_every_lease_and_tells_the_odd_ones() -> None:
     for serial in "abc":
         table.open(serial, "x", 0.0)
     fewer = Pool("default", ((20001, 20001), (20010, 20011)), "0.0.0.0")
-    odd = table.reload([fewer], {Use("b", "x"): 20001, Use("c", "x"): 80}, 10.0)
-    assert [lease.port for lease in odd] == [20000, 20002]
+    table.reload([fewer], {Use("b", "x"): 20001, Use("c", "x"): 80}, 10.0)
+    assert [lease.port for lease in table.misplaced()] == [20000, 20002]
     assert {lease.address for lease in table.leases_of("a")} == {"0.0.0.0"}
     assert table.counts()["default"].outside == 2
     assert table.at(20001).fixed  # type: ignore[union-attr]
@@ -279,7 +279,8 @@ def test_a_port_reserved_while_another_holds_it() -> None:
     """A present device keeps it, an absent one gives it up to whom it is reserved for."""
     table = leases()
     table.open("a", "x", 0.0)
-    assert [lease.serial for lease in table.reload([POOL], {Use("b", "x"): 20000}, 1.0)] == ["a"]
+    table.reload([POOL], {Use("b", "x"): 20000}, 1.0)
+    assert [lease.serial for lease in table.misplaced()] == ["a"]
     with pytest.raises(PortTaken, match="still leased to another use"):
         table.open("b", "x", 2.0)
     assert table.open("a", "x", 2.0).port == 20000
@@ -314,8 +315,8 @@ def test_a_renamed_pool_keeps_its_leases() -> None:
     table = leases(POOL, Pool("old", ((30000, 30001),)))
     table.open("a", "x", 0.0)
     gone = table.open("b", "x", 0.0, pool="old")
-    odd = table.reload([replace(POOL, name="new")], {}, 1.0)
-    assert odd == [gone]
+    table.reload([replace(POOL, name="new")], {}, 1.0)
+    assert table.misplaced() == [gone]
     assert table.open("a", "x", 1.0, pool="new").port == 20000
     assert table.open("b", "x", 1.0, pool="new").port == 20001
     assert table.at(30000) is None
@@ -633,7 +634,8 @@ class Allocator(RuleBasedStateMachine):
     def reload(self, settings: tuple[list[Pool], dict[Use, int]]) -> None:
         """Other ranges and reservations, live: no promise is lost."""
         self.pools, self.reserved = settings
-        odd = self.table.reload(self.pools, self.reserved, self.now)
+        self.table.reload(self.pools, self.reserved, self.now)
+        odd = self.table.misplaced()
         for use, port in self.told.items():
             given = port in self.reserved.values() or self.pool_of(port) is None or use in self.reserved
             fixed = self.reserved.get(use) == port

@@ -18,6 +18,7 @@ from revtunnel.ground.errors import LocalError
 from revtunnel.state.ledger import FILE_NAME, DeviceKey, LedgerError, SqliteLedger
 from revtunnel.state.state_file import SCHEMA
 from tests.support.disks import full_disk
+from tests.support.steps import steps
 
 ROW = Row(20000, "default", "plc-7", "http", State.RESERVED, False, None)
 ONE, TWO = b"1" * 32, b"2" * 32
@@ -417,3 +418,14 @@ def test_n38_kill_9_of_a_writer_leaves_all_it_had_said(path: str) -> None:
             newest = max(int(serial[2:]) for serial in rows.values())
             assert newest in (said, said + 1)
             assert set(rows.values()) == {f"d-{number}" for number in range(newest - 499, newest + 1)}
+
+
+def test_a_page_of_serials_costs_no_look_at_the_others() -> None:
+    """Ten of twenty and ten of two hundred."""
+    costs = []
+    for size in (20, 200):
+        with opened(None) as ledger:
+            for number in range(size):
+                ledger.put_key(f"d-{number:03}", ONE, TWO)
+            costs.append(steps(ledger.serials_with_keys, "d-005", 10))
+    assert costs[1] <= costs[0] * 1.3

@@ -15,6 +15,7 @@ from revtunnel.state.atomic_file import make_directory, write_whole
 from revtunnel.trust.authority import Unfit, fingerprint_of, issue_device, new_key
 from revtunnel.trust.authority_files import AuthorityDirectory, row_of
 from revtunnel.trust.certificate_book import AUTHORITY, DEVICE, SERVER
+from tests.support.steps import steps
 
 NOW = datetime.now(UTC)
 
@@ -199,3 +200,29 @@ def test_what_root_makes_belongs_to_the_daemon(tmp_path: Path) -> None:
     found = [tmp_path / "authority", *(tmp_path / "authority").rglob("*")]
     assert {(each.stat().st_uid, each.stat().st_gid) for each in found} == {(4711, 4712)}
     assert len(found) == 8
+
+
+def test_the_list_is_read_on_from_where_it_was_read_to(directory: AuthorityDirectory) -> None:
+    """A reload costs what is new; another file is read whole, and what is half written later."""
+    first = directory.rows()
+    assert directory.news(NOW) == first
+    assert directory.news(NOW) == []
+    row = first[0]._replace(fingerprint="ab" * 32)
+    AuthorityDirectory(directory.path).record(row)
+    assert directory.news(NOW) == [row]
+    line = json.dumps(row._replace(fingerprint="cd" * 32)._asdict()).encode()
+    with open(directory.file("issued"), "ab") as file:
+        file.write(line[:50])
+    assert directory.news(NOW) == []
+    with open(directory.file("issued"), "ab") as file:
+        file.write(line[50:] + b"\n")
+    assert [each.fingerprint for each in directory.news(NOW)] == ["cd" * 32]
+    assert [each.fingerprint[:2] for each in directory.rows()[1:]] == ["ab", "cd"]
+    for number in range(20):
+        directory.record(row._replace(fingerprint=f"{number:064}"))
+    assert len(directory.news(NOW)) == 20
+    assert steps(directory.news, NOW) < steps(directory.rows) / 2
+    os.replace(directory.file("issued"), directory.file("old"))
+    assert directory.news(NOW) == []
+    directory.record(row)
+    assert directory.news(NOW) == [row]

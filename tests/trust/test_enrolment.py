@@ -21,6 +21,7 @@ from revtunnel.trust.enrolment import (
     source_of,
     write_token,
 )
+from tests.support.steps import steps
 
 SECRET, OTHER = bytes(range(16)), bytes(16)
 TOKEN = Token(bytes([0xA5]) * 32, SECRET, "plc-7")
@@ -270,3 +271,21 @@ def test_failed_addresses_are_bounded() -> None:
 def test_addresses(host: str, source: str) -> None:
     """IPv4 by address, IPv6 by the /64 that one host has for itself."""
     assert source_of(host) == source
+
+
+def test_a_token_costs_no_look_at_the_others() -> None:
+    """Giving one, its use and its withdrawal, with ten and with a thousand that wait."""
+    costs = []
+    for size in (10, 900):
+        tokens = Enrolment(LIMITS, 0.0, Store())
+        for number in range(size):
+            tokens.give(f"d-{number}", number.to_bytes(16, "big"), 0.0)
+
+        def life(given: Enrolment = tokens) -> None:
+            given.give("new", bytes(16), 1.0)
+            assert given.waits("new")
+            given.redeem(bytes(16), None, "192.0.2.1", 1.0)
+            given.withdraw("d-5")
+
+        costs.append(steps(life))
+    assert costs[1] <= costs[0] * 1.2
