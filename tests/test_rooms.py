@@ -16,7 +16,6 @@ ORDER = (
 EXCEPTIONS: set[tuple[str, str]] = {
     ("settings.inifile", "daemons.schema"),
     ("settings.sections", "daemons.schema"),
-    ("systems.cccp.linked_devices", "daemons.switchboard"),
     ("trust.first_enrolment", "daemons.options"),
     ("trust.identities", "daemons.settings"),
 }
@@ -25,11 +24,11 @@ PURE_NAMES = """
     audit_chain audit_records backoff barrier cameo_admission cameo_facts cameo_outbox cameo_peers
     cameo_publications cameo_requests cameo_responders cameo_topics cccp_facts channel commands
     data_opening devices emo emo_choice emo_sockets emo_targets enroll enrolment errors facts
-    first_bytes frames free_ports gate grants handshake hellos http_connect keys labels lease_rows
-    lease_table leases legacy liveness mux networks nonces numbers origin penalties people policy pools
-    proxy_choice proxy_header reasons records refusals registration remote_sessions rt1 rt1_ends senders
-    serials session_life sessions targets tickets turns user_tokens warm_pool websocket_wire window zmtp
-    zmtp_messages
+    first_bytes fleet frames free_ports gate grants handshake hellos http_connect keys labels
+    lease_rows lease_table leases legacy liveness mux networks nonces numbers origin penalties people policy
+    pools proxy_choice proxy_header reasons records refusals registration remote_sessions rt1 rt1_ends
+    senders serials session_life sessions targets tickets turns user_tokens warm_pool websocket_wire window
+    zmtp zmtp_messages
 """
 PURE = frozenset(PURE_NAMES.split())
 IMPURE = {"twisted", "zope", "OpenSSL", "socket", "ssl", "select", "time", "asyncio", "subprocess"}
@@ -37,7 +36,6 @@ FILES = sorted((ROOT / "revtunnel").rglob("*.py"))
 # classes that have more methods than others may; none may come to them
 WIDE: set[str] = {
     "EndTransport",
-    "Proxies",
 }
 FORBIDDEN_NAMES = {"util", "utils", "common", "helper", "helpers", "manager", "handler"}
 FILE_LINES = 500

@@ -10,7 +10,7 @@ sockets wait or streams run, and none else.
 Source: wire/link-extension.md "Data sockets"; faults.md N1, N8, N25.
 """
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -53,6 +53,7 @@ class DataSockets:
         self._streams: set[DataStream] = set()
         self._opening: set[DataStream] = set()
         self._busy: set[DataPool] = set()
+        self._spare: OrderedDict[DataPool, None] = OrderedDict()  # those that have, or had, sockets that wait
         self._timer: IDelayedCall | None = None
         self._long_at = 0.0
         reserve()
@@ -98,11 +99,16 @@ class DataSockets:
     def attached(self, pool: DataPool, ticket: bytes, end: End) -> None:
         """The connection is a data socket now."""
         self.sockets += 1
+        self._spare[pool] = None
         pool.attached(ticket, end)
 
     def give_way(self) -> bool:
         """Close one socket that waits, for somebody who needs a descriptor now; False: none waits."""
-        return any(pool.give_way() for pool in self._busy)
+        while self._spare:
+            if next(iter(self._spare)).give_way():
+                return True
+            self._spare.popitem(last=False)
+        return False
 
     # -- what pools ask (data_pool.DataHub)
 
@@ -147,7 +153,8 @@ class DataSockets:
         if self._timer is None:
             self._timer = self.reactor.callLater(delay, self._look)
         elif self._timer.getTime() - self.now() > delay:
-            self._timer.reset(delay)
+            self._timer.cancel()  # ``reset`` to sooner would look for this call among all of the reactor's
+            self._timer = self.reactor.callLater(delay, self._look)
 
     def _look(self) -> None:
         self._timer = None
@@ -173,5 +180,6 @@ class DataSockets:
             pool.look(now)
             if pool.idle:
                 self._busy.discard(pool)
+                self._spare.pop(pool, None)
         for stream in [*self._streams]:
             stream.look_at_running(DEAD)

@@ -141,6 +141,7 @@ class DataStream:
         self._far = socket.end
         self._asked_at = 0.0
         self._doubted = False  # silent when it was looked at last
+        client.carried = self
 
     # -- from asked to open
 
@@ -224,6 +225,11 @@ class DataStream:
         self.client.on_lost = None
         self.client.abort()
         self._end(reason, detail)
+
+    @property
+    def moved(self) -> int:
+        """Payload bytes so far, both directions."""
+        return self._relay.to_far + self._relay.to_near if self._relay is not None else 0
 
     def running(self) -> Running:
         """As listings show it."""

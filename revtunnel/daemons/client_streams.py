@@ -6,20 +6,22 @@ Source: wire/readyagent.md section 5.7; faults.md N1, N23.
 """
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 
-from revtunnel.fleet.devices import Registry
+from revtunnel.fleet.fleet import Fleet
 from revtunnel.fleet.gate import Gate
 from revtunnel.fleet.streams_of_devices import StreamsOfDevices
 from revtunnel.ground.facts import ClientRefused, Report
 from revtunnel.ground.policy import ServerLimits
 from revtunnel.ground.targets import Offer, Target
-from revtunnel.link.server_link import ServerLink
 from revtunnel.streams.clients import ClientFactory, ClientSocket
 
 __all__ = ["ClientStreams"]
 
+Left = Callable[[ClientSocket], None]
 NOWHERE = Target("invalid", 0)  # what a device that is away offers; its clients are refused
 
 
@@ -30,7 +32,7 @@ class ClientStreams:
         self,
         clock: IReactorTime,
         limits: ServerLimits,
-        registry: Registry[ServerLink],
+        fleet: Fleet[Any],
         streams: StreamsOfDevices,
         gate: Gate,
         report: Report,
@@ -41,47 +43,49 @@ class ClientStreams:
         self.make_room: Callable[[], bool] = lambda: True
         self.on_left: Callable[[], None] = lambda: None
         self._clock = clock
-        self._registry = registry
+        self._fleet = fleet
         self._streams = streams
         self._gate = gate
         self._report = report
 
-    def factory(self, serial: str, offer: Offer) -> ClientFactory:
-        """What takes clients of a device's offer, on whatever port."""
-        ask = self._admit, self._refused, self._left
+    def factory(self, serial: str, offer: Offer, left: Left | None = None) -> ClientFactory:
+        """What takes clients of a device's offer, on whatever port; ``left`` is called after each."""
+        ask = self._admit, self._refused, self._left if left is None else partial(self._left_and_tell, left)
         return ClientFactory(self._clock, serial, offer.name, offer.target, *ask)
 
     def factory_of_absent(self, serial: str, name: str) -> ClientFactory:
         """The same for a device that is away; its clients are refused until it comes."""
         return self.factory(serial, Offer(name, NOWHERE))
 
-    def factory_by_name(self, serial: str, name: str) -> ClientFactory:
+    def factory_by_name(self, serial: str, name: str, left: Left) -> ClientFactory:
         """The same for what a device offers under a name; they are judged as on its own port."""
-        device = self._registry.get(serial)
+        device = self._fleet.get(serial)
         offers = device.offers if device is not None else ()
-        return self.factory(
-            serial, next((each for each in offers if each.name == name), Offer(name, NOWHERE))
-        )
+        offer = next((each for each in offers if each.name == name), Offer(name, NOWHERE))
+        return self.factory(serial, offer, left)
 
     def _admit(self, client: ClientSocket) -> str:
         """Give a client its stream, or say why not."""
         self.count += 1
-        device = self._registry.get(client.serial)
-        link = device.link if device is not None else None
+        self._streams.came(client.serial)
+        device = self._fleet.get(client.serial)
+        carrier = device.carrier if device is not None else None
         if self.draining:
             return "draining"
-        if link is None or device is None:
+        if carrier is None or device is None:
             return "device-absent"
         running = self._streams.running(client.serial)
-        refusal = self._gate.client(client.serial, client.peer, link.listener.pool, running)
+        refusal = self._gate.client(client.serial, client.peer, device.pool, running)
+        if not self._gate.offers(client.serial, (Offer(client.name, client.target),)):
+            refusal = "not-allowed"  # new records, which have not come to its port yet
         if refusal:
             return refusal
         if not self.make_room():
             return "descriptors"
-        full = running >= self.limits.clients_per_device and link.carrier.at_once
+        full = running >= self.limits.clients_per_device and carrier.at_once
         if self.count > self.limits.clients or full:  # without a free number it waits for one
             return "too-many-clients"
-        word = link.carrier.open(client)
+        word: str = carrier.open(client)
         if not word:
             device.channels += 1
         return word
@@ -91,4 +95,9 @@ class ClientStreams:
 
     def _left(self, client: ClientSocket) -> None:
         self.count -= 1
+        self._streams.left(client.serial)
         self.on_left()
+
+    def _left_and_tell(self, told: Left, client: ClientSocket) -> None:
+        self._left(client)
+        told(client)

@@ -22,7 +22,6 @@ from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import DeviceEnrolled, DeviceRevoked, RevocationLifted
 from revtunnel.ground.serials import parse_serial
 from revtunnel.link.keys import new_key, parse_key, verifier_of
-from revtunnel.link.server_link import ServerLink
 from revtunnel.process.door.caretaker import Caretaker
 from revtunnel.process.door.operation import PAGE, Row
 from revtunnel.process.door.refusals import Conflict, Invalid, NotFound
@@ -74,7 +73,7 @@ class Operator(Caretaker):
         board = self._switchboard
         return {
             **super().status(),
-            "devices": len(board.registry),
+            "devices": len(board.fleet),
             "links": len(board.links),
             "clients": board.clients,
             "channels": len(board.streams),
@@ -86,8 +85,10 @@ class Operator(Caretaker):
 
     def devices(self, after: str = "", limit: int = PAGE) -> tuple[list[Row], str | None]:
         """Devices that are here or were, by serial."""
-        found = [device for device in self._switchboard.registry if device.serial > after]
-        return self._page([self._device(d) for d in found[: self._most(limit)]], found, limit, "serial")
+        limit = self._most(limit)
+        found = self._switchboard.fleet.page(after, limit + 1)
+        rows = [self._device(each) for each in found[:limit]]
+        return rows, (found[limit - 1].serial if len(found) > limit else None)
 
     def record(self, serial: str) -> Row:
         """What a device may do now: its record, where that comes from, and who is locked out of its serial.
@@ -100,7 +101,7 @@ class Operator(Caretaker):
         except RemoteError as error:
             raise Invalid(str(error)) from None
         gate = self._switchboard.gate
-        device = self._switchboard.registry.get(serial)
+        device = self._switchboard.fleet.get(serial)
         return {
             "serial": serial,
             "online": device is not None and device.online,
@@ -122,7 +123,11 @@ class Operator(Caretaker):
     ) -> tuple[list[Row], tuple[str, int] | None]:
         """Running channels, by serial and number."""
         limit = self._most(limit)
-        found = [each for each in self._switchboard.running(serial) if (each.serial, each.number) > after]
+        streams = self._switchboard.streams
+        if serial is None:
+            found = streams.page(after, limit + 1)
+        else:
+            found = [each for each in streams.rows(serial) if (each.serial, each.number) > after]
         rows = [self._channel(each) for each in found[:limit]]
         if len(found) <= limit:
             return rows, None
@@ -172,7 +177,7 @@ class Operator(Caretaker):
         lease = self._leases.find(serial, target)
         if lease is None:
             raise NotFound(f"no port is promised to {serial}/{target}")
-        device = self._switchboard.registry.get(serial)
+        device = self._switchboard.fleet.get(serial)
         if device is not None and device.online:
             raise Conflict(f"{serial} is here; kick it first")
         self._switchboard.ports.close(serial, target)
@@ -267,10 +272,10 @@ class Operator(Caretaker):
 
     # -- rows
 
-    def _device(self, device: Device[ServerLink]) -> Row:
-        link = device.link
+    def _device(self, device: Device[Any]) -> Row:
+        link = device.link if device.carrier is not None else None  # else it is of another wire
         mux = link.mux if link is not None else None
-        running = self._switchboard.running(device.serial)
+        running = self._switchboard.streams.rows(device.serial)
         trip = mux.liveness.round_trip if mux else None
         hello = link.handshake.hello if link is not None and link.handshake else None
         shown = link.certificate if link is not None else None
@@ -278,9 +283,9 @@ class Operator(Caretaker):
             "serial": device.serial,
             "online": device.online,
             "since": self._at(device.since),
-            "link": mux.wire if mux else "",
-            "listener": link.listener.rules.name if link else "",
-            "address": link.peer if link else "",
+            "link": device.system if device.online else "",
+            "listener": device.listener if device.online else "",
+            "address": device.peer if device.online else "",
             "authenticated": device.authenticated,
             "tls": link.tls if link else "",
             "certificate": shown.fingerprint if shown else "",
@@ -323,6 +328,3 @@ class Operator(Caretaker):
             parse_serial(serial)
         except RemoteError as error:
             raise Invalid(str(error)) from None
-
-    def _page(self, rows: list[Row], found: list[Any], limit: int, key: str) -> tuple[list[Row], str | None]:
-        return rows, (rows[-1][key] if rows and len(found) > self._most(limit) else None)

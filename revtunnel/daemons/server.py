@@ -42,7 +42,6 @@ from revtunnel.sockets.ways.senders import HeaderRules, header_rules
 from revtunnel.state.ledger import FILE_NAME, open_ledger
 from revtunnel.streams.commands import Feature
 from revtunnel.systems.cccp.cccp_site import CccpSite
-from revtunnel.systems.cccp.linked_devices import LinkedDevices
 from revtunnel.systems.emo.emo_server import EmoServerLink
 from revtunnel.systems.emo.emo_stream import EmoDoor
 from revtunnel.trust.authority import Unfit
@@ -141,7 +140,7 @@ class Server(DoorDaemon):
         self._listen()
         if self.cccp is not None:
             self.cccp.start()
-        self.switchboard.keep_promises()
+        self.switchboard.enforcement.keep_promises()
         super().privilegedStartService()
 
     def startService(self) -> None:
@@ -210,10 +209,11 @@ class Server(DoorDaemon):
         """CCCP beside the rest, with the same ports, penalties and ledger."""
         if settings.cccp is None:
             return
-        linked = LinkedDevices(self.switchboard)
-        common = self.leases, self.ledger, self._report, self.switchboard.gate, linked, linked.targets
-        self.cccp = CccpSite(self._reactor, self._lean, settings.cccp, *common)
-        self.reporter.watch(linked.told)
+        board = self.switchboard
+        self.cccp = CccpSite(
+            *(self._reactor, self._lean, settings.cccp, self.leases, self.ledger, self._report, board.gate),
+            *(settings.relay, board.fleet, board.client_streams.factory_by_name),
+        )
         self.reporter.watch(self.cccp.told)
 
     def _load_authority(self, settings: ServerSettings) -> None:
@@ -294,14 +294,15 @@ class Server(DoorDaemon):
             self.leases.reload(pools_of(new), reservations_of(new), self._reactor.seconds())
             if self.cccp is not None and new.cccp is not None:
                 self.cccp.take(new.cccp)
+                self.cccp.proxies.relay_limits = new.relay
         except SettingsError as error:
             return self._reloaded([], [], error.errors)
         except ValueError as error:
             return self._reloaded([], [], [str(error)])
         live += identities.changed(self._identities)
         self._identities = identities
-        self._take(new)
-        return self._reloaded(live, restart, [])
+        taken = self._take(new)
+        return taken.addCallback(lambda _: self._reloaded(live, restart, []))
 
     def stopService(self) -> Any:
         """Close what is open; a drained server has nothing left."""
@@ -322,15 +323,17 @@ class Server(DoorDaemon):
         self._reactor.callLater(0.05, parted.callback, None)
         return parted
 
-    def _take(self, new: ServerSettings) -> None:
-        """Apply new settings to what runs; listeners that came or went need a restart."""
+    def _take(self, new: ServerSettings) -> "Deferred[Any]":
+        """Apply new settings to what runs; listeners that came or went need a restart.
+
+        What every device is looked at for takes a while: fires when it is done.
+        """
         self.switchboard.set_limits(new.limits)
         self.switchboard.data.limits, self.switchboard.data.relay_limits = new.data, new.relay
         penalties = self.switchboard.gate.penalties
         penalties.limits, penalties.exempt = new.penalties, new.exempt
-        self.switchboard.set_records(records_of(new.devices, new.pools))
         self.ports.refuses = _refusing(new)
-        self.switchboard.keep_promises()
+        taken = self.switchboard.enforcement.set_records(records_of(new.devices, new.pools))
         for listener in new.listeners:
             if listener.name in self.switchboard.listeners:
                 self.switchboard.listeners[listener.name] = self._agent_listener(listener, new)
@@ -338,6 +341,7 @@ class Server(DoorDaemon):
         self._signals.deadline = new.limits.drain
         self._set_log_level(new.log_level)
         self.settings = replace(new, listeners=merged(self.settings.listeners, new.listeners))
+        return taken
 
     def _key_of(self, serial: str) -> Verifier | None:
         """Whose key is to be proved; a serial with a certificate and no key can prove none."""
@@ -351,7 +355,7 @@ class Server(DoorDaemon):
 
     def _expire(self) -> None:
         self.ports.expire(self._reactor.seconds())
-        self.switchboard.end_expired()
+        self.switchboard.enforcement.end_expired()
         self._expiry = self._reactor.callLater(EXPIRY_CHECK, self._expire)
 
 

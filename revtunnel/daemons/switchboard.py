@@ -1,13 +1,15 @@
-"""The server in the middle: links on one side, clients on the other, one registry and one allocator between.
+"""The server in the middle: links on one side, clients on the other, one fleet and one allocator between.
 
 Rule of this file: what happens to devices. Who may connect is admission.py's; who may have a stream is
-client_streams.py's; how a stream is carried is its carrier's (streams/carrier.py).
+client_streams.py's; what records allow is enforcement.py's; how a stream is carried is its carrier's
+(streams/carrier.py).
 
 Source: wire/readyagent.md section 5.7; wire/link-extension.md "Liveness"; faults.md R8 to R10.
 """
 
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTCP, IReactorTime
@@ -16,10 +18,10 @@ from revtunnel.carriers.data_sockets import DataSockets
 from revtunnel.carriers.sockets_first import SocketsFirst
 from revtunnel.daemons.admission import Admission
 from revtunnel.daemons.client_streams import ClientStreams
+from revtunnel.daemons.enforcement import Enforcement
 from revtunnel.fleet.client_ports import ClientPorts
-from revtunnel.fleet.devices import Registry, TwoHolders
+from revtunnel.fleet.fleet import Fleet, TwoHolders
 from revtunnel.fleet.gate import Gate
-from revtunnel.fleet.records import Records
 from revtunnel.fleet.streams_of_devices import StreamsOfDevices
 from revtunnel.ground.facts import (
     ChannelEnded,
@@ -28,7 +30,6 @@ from revtunnel.ground.facts import (
     LinkDown,
     LinkRefused,
     LinkUp,
-    ListenerRefused,
     PeerGlitch,
     Report,
 )
@@ -37,7 +38,6 @@ from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.link.handshake import Denied, ServerUp
 from revtunnel.link.keys import Verifier
 from revtunnel.link.server_link import LinkMaker, ServerLink, ServerLinkFactory
-from revtunnel.streams.running import Running
 
 __all__ = ["Switchboard"]
 
@@ -63,7 +63,7 @@ class Switchboard:
         self.limits = limits
         self.gate = gate or Gate(lambda: 0.0)
         self.ports = ports
-        self.registry: Registry[ServerLink] = Registry(limits)
+        self.fleet: Fleet[Any] = Fleet(limits, self.report)
         self.links: set[ServerLink] = set()
         self.counts: Counter[str] = Counter()
         self.draining = False
@@ -80,11 +80,13 @@ class Switchboard:
         self.admission.full = lambda: self._sockets() >= self._descriptors + self.limits.descriptors_kept
         self.listeners = self.admission.listeners
         self.streams = StreamsOfDevices()
-        self.client_streams = ClientStreams(
-            clock, limits, self.registry, self.streams, self.gate, self.report
-        )
+        self.client_streams = ClientStreams(clock, limits, self.fleet, self.streams, self.gate, self.report)
         self.client_streams.make_room = self._make_room
         self.client_streams.on_left = self._check_drained
+        self.enforcement = Enforcement(
+            *(clock, self.gate, self.fleet, ports, self.streams, self.client_streams, self.report),
+            most=descriptors // 2,
+        )
 
     @property
     def clients(self) -> int:
@@ -130,7 +132,7 @@ class Switchboard:
         self.data.sockets += change
 
     def port_is_open(self, serial: str, target: str) -> bool:
-        return any(port.factory.name == target for port in self.ports.of(serial))
+        return self.ports.is_open(serial, target)
 
     def admit(self, link: ServerLink, up: ServerUp) -> None:
         now = self._clock.seconds()
@@ -139,7 +141,13 @@ class Switchboard:
         self.gate.device(up.serial, link.peer, now)
         offers = up.hello.offers if up.hello is not None else link.offers
         try:
-            old = self.registry.arrive(up.serial, link, now, up.authenticated, link.listener.newest, offers)
+            old = self.fleet.arrive(
+                *(up.serial, link, now, up.authenticated, link.listener.newest, offers),
+                system=link.system,
+                peer=link.peer,
+                listener=link.listener.rules.name,
+                pool=link.listener.pool,
+            )
         except TwoHolders:
             self.kick(up.serial, "its serial has two holders", 0)
             raise
@@ -150,7 +158,6 @@ class Switchboard:
             old.dismiss("replaced", f"by {link.peer}", GoAway.REPLACED)
 
     def arrived(self, link: ServerLink) -> None:
-        now = self._clock.seconds()
         listener = link.listener
         wire = link.mux.wire if link.mux is not None else ""
         self.report(
@@ -167,28 +174,18 @@ class Switchboard:
         if link.takes_sockets and listener.data != "link":
             link.carrier = SocketsFirst(self.data, link, link.channels, listener.data == "socket")
         self.streams.add(link.carrier)
-        self._open_ports(link, now)
-
-    def _open_ports(self, link: ServerLink, now: float) -> None:
-        """Let clients in to what the device offers and its record allows, and to nothing else."""
-        device = self.registry.get(link.serial)
-        offers = device.offers if device is not None else ()
-        allowed = self.gate.offers(link.serial, offers)
-        for offer in offers:
-            if offer in allowed:
-                factory = self.client_streams.factory(link.serial, offer)
-                ranges = self.gate.records.of(link.serial).ports
-                self.ports.open(factory, link.listener.pool, now, ranges)
-            else:
-                detail = f"its record does not allow {offer.target}"
-                self.report(ListenerRefused(link.serial, offer.name, detail))
-        self.ports.withdraw(link.serial, {offer.name for offer in allowed}, now)
+        device = self.fleet.get(link.serial)
+        if device is not None and device.link is link:
+            device.carrier = link.carrier
+        self.enforcement.open_ports(link)
 
     def leaving(self, link: ServerLink) -> None:
         """The agent takes no new channels; what runs goes on until it closes the link."""
         link.carrier.close()
         now = self._clock.seconds()
-        if self.registry.leave(link.serial, link, now) and not self.draining:
+        self.fleet.leave(link.serial, link, now)
+        device = self.fleet.get(link.serial)
+        if not self.draining and (device is None or device.link not in self.links):
             self.ports.leave(link.serial, now)
 
     def departed(self, link: ServerLink, reason: str, detail: str, cut: int) -> None:
@@ -203,13 +200,9 @@ class Switchboard:
 
     # -- what operators and settings do
 
-    def keep_promises(self) -> None:
-        """Open the ports that refuse for devices which are away; half of our sockets may go there."""
-        self.ports.keep_promises(self.client_streams.factory_of_absent, self._descriptors // 2)
-
     def set_limits(self, limits: ServerLimits) -> None:
         """Other limits from now on; what runs stays."""
-        self.limits = self.registry.limits = self.admission.limits = self.client_streams.limits = limits
+        self.limits = self.fleet.limits = self.admission.limits = self.client_streams.limits = limits
         self.admission.pool.limit = limits.pool
 
     def report(self, fact: Fact) -> None:
@@ -217,7 +210,7 @@ class Switchboard:
         self.counts[fact.word] += 1
         if isinstance(fact, ChannelEnded):
             self.counts[f"channel-ended {fact.reason.word}"] += 1
-            device = self.registry.get(fact.serial)
+            device = self.fleet.get(fact.serial)
             if device is not None:
                 device.bytes_to_device += fact.bytes_to_device
                 device.bytes_to_client += fact.bytes_to_client
@@ -232,7 +225,7 @@ class Switchboard:
 
         The agent is told ``detail``; ``by`` stays here.
         """
-        device = self.registry.get(serial)
+        device = self.fleet.get(serial)
         link = device.link if device is not None else None
         if link is not None:
             link.dismiss("kicked", detail, GoAway.OPERATOR, retry_after, by)
@@ -243,46 +236,13 @@ class Switchboard:
         """End one channel with a reset; False: there is none."""
         return self.streams.end(serial, number, Ended.OPERATOR, detail)
 
-    def set_records(self, records: Records) -> None:
-        """Other records from now on; what they allow no more is cut."""
-        self.gate.records = records
-        self.end_expired()
-        now = self._clock.seconds()
-        for link in list(self.links):
-            self._open_ports(link, now)
-        for row in self.running():
-            lease = self.ports.leases.find(row.serial, row.target)
-            device = self.registry.get(row.serial)
-            offers = device.offers if device is not None else ()
-            refusal = self.gate.stream(
-                row.serial,
-                row.client,
-                "" if lease is None else lease.pool,
-                [offer for offer in offers if offer.name == row.target],
-            )
-            if refusal:
-                self.streams.end(row.serial, row.number, Ended.NOT_ALLOWED, refusal)
-
-    def end_expired(self) -> None:
-        """End the devices whose record is over; to be asked every second or so."""
-        if not self.gate.something_ended():
-            return
-        detail = "its record is over"
-        for link in [link for link in self.links if self.gate.expired(link.serial)]:
-            link.dismiss("expired", detail, GoAway.DENIED)
-        for serial in [serial for serial in self.streams.serials() if self.gate.expired(serial)]:
-            self.streams.end_all(Ended.NOT_ALLOWED, detail, serial)
-
-    def running(self, serial: str | None = None) -> list[Running]:
-        """The running channels of one device, or all, by serial and number."""
-        return self.streams.rows(serial)
-
     def drain(self) -> "Deferred[None]":
         """Take no new ones and ask agents to leave; fires when the last channel has ended."""
         drained: Deferred[None] = Deferred()
         self._drained.append(drained)
         if not self.draining:
             self.draining = self.client_streams.draining = True
+            self.enforcement.stop()
             self.ports.close_all()
             self.admission.stop()
             for link in list(self.links):
@@ -294,13 +254,14 @@ class Switchboard:
     def stop(self) -> None:
         """End every link at once; running channels are reset."""
         self.draining = self.client_streams.draining = self.admission.draining = True
+        self.enforcement.stop()
         self.ports.close_all()
         for link in list(self.admission.strangers | self.links):
             link.dismiss("stopping", "the server stops", GoAway.STOPPING, self.limits.retry_after)
         self.streams.end_all(Ended.LINK_LOST, "the server stops")
 
     def _check_drained(self) -> None:
-        if not self._drained or self.client_streams.count or len(self.streams):
+        if not self._drained or self.client_streams.count or not self.streams.at_rest():
             return
         drained, self._drained = self._drained, []
         for waiting in drained:

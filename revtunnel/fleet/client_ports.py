@@ -3,13 +3,14 @@
 The bound socket is the claim on a port: it is bound once, by Twisted's own listening call, and kept; nothing
 is tried out by binding and closing. A port that another program holds is set aside and the next one taken.
 An open socket whose lease went to another use goes with it: Twisted holds a port for a turn after closing it.
+What happens to one device looks at its own ports only.
 
 Source: house.md (leases, listener); faults.md H9, N3, C10; issue "absent = close or refuse" ours.
 """
 
 import contextlib
 import errno
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
@@ -80,17 +81,18 @@ class ClientPorts:
         self._reactor = reactor
         self._backlog = backlog
         self._report = report
-        self._open: dict[tuple[str, str], OpenPort] = {}
+        self._open: dict[str, dict[str, OpenPort]] = {}  # by serial and target
+        self._count = 0
         self.behind: Behind = lambda door, pool, refused: door  # what listens instead of it
 
     def of(self, serial: str) -> list[OpenPort]:
         """The open listeners of one device."""
-        return [port for (owner, _), port in self._open.items() if owner == serial]
+        return list(self._open.get(serial, {}).values())
 
-    def is_open(self, serial: str, name: str, port: int) -> bool:
-        """Whether the listener of this target takes clients on this port."""
-        there = self._open.get((serial, name))
-        return there is not None and there.lease.port == port
+    def is_open(self, serial: str, name: str, port: int | None = None) -> bool:
+        """Whether the listener of this target takes clients, on this port if one is named."""
+        there = self._open.get(serial, {}).get(name)
+        return there is not None and port in (None, there.lease.port)
 
     def close(self, serial: str, name: str) -> None:
         """Close one listener, if it is open; its promise stays."""
@@ -104,7 +106,7 @@ class ClientPorts:
         ``ranges``: the ports that its device may have; None is any.
         """
         use = (factory.serial, factory.name)
-        there = self._open.get(use)
+        there = self._open.get(factory.serial, {}).get(factory.name)
         try:
             lease = self._promise(use, pool, now, ranges)
             if there is not None and there.lease.port == lease.port:
@@ -118,8 +120,7 @@ class ClientPorts:
             return None
         finally:
             self._close_displaced()
-        self._open[use] = opened
-        self._report(ListenerOpened(factory.serial, factory.name, opened.lease.port))
+        self._add(opened)
         return opened
 
     def leave(self, serial: str, now: float) -> None:
@@ -130,27 +131,35 @@ class ClientPorts:
             if not self.refuses.get(port.lease.pool, False):
                 self._close((serial, port.factory.name))
 
-    def keep_promises(self, make: Callable[[str, str], ClientFactory], most: int) -> None:
+    def keep_promises(self, make: Callable[[str, str], ClientFactory], most: int) -> Iterator[None]:
         """Let the ports of devices that are away stand as their pools say: after a start, and other settings.
+
+        A step for each port; what happens to a port between two steps is taken as it is then.
 
         Args:
             make: gives the factory of a serial and the name of its target.
             most: sockets that may be open for clients; ports beyond stay closed until their device comes.
         """
-        for use in list(self._open):
-            lease = self.leases.find(*use)
-            if lease is not None and lease.sticky and not self.refuses.get(lease.pool, False):
-                self._close(use)
+        for lease in self._each_away():
+            if lease is not None and not self.refuses.get(lease.pool, False):
+                self._close(lease.use)
+            yield
+        for lease in self._each_away():
+            if lease is not None and self.refuses.get(lease.pool, False) and not self.is_open(*lease.use):
+                if self._count >= most:
+                    detail = f"{most} client ports are open; those of devices that are away stay closed"
+                    self._report(ListenerRefused(*lease.use, detail))
+                    return
+                self._open_early(lease, make(*lease.use))
+            yield
+
+    def _each_away(self) -> Iterator[Lease | None]:
+        """The lease of every port in turn; None for one that is not a device's which is away now."""
         after = 0
         while page := self.leases.ports(after, PAGE):
             after = page[-1].port
             for lease in page:
-                if lease.sticky and self.refuses.get(lease.pool, False) and lease.use not in self._open:
-                    if len(self._open) >= most:
-                        detail = f"{most} client ports are open; those of devices that are away stay closed"
-                        self._report(ListenerRefused(*lease.use, detail))
-                        return
-                    self._open_early(lease, make(*lease.use))
+                yield lease if lease.sticky and self.leases.at(lease.port) is lease else None
 
     def withdraw(self, serial: str, names: set[str], now: float) -> None:
         """Close the sockets of targets that the device no longer offers."""
@@ -165,8 +174,9 @@ class ClientPorts:
 
     def close_all(self) -> None:
         """Take no more clients anywhere; the promises stay."""
-        for use in list(self._open):
-            self._close(use)
+        for serial in list(self._open):
+            for port in self.of(serial):
+                self._close((serial, port.factory.name))
 
     def _promise(self, use: tuple[str, str], pool: str, now: float, ranges: Ranges | None) -> Lease:
         """The lease of a target, with a port of ``ranges``.
@@ -185,8 +195,9 @@ class ClientPorts:
             self._close(use)
             self.leases.release(held, now)
         fixed = self.leases.reserved(*use)
-        free = (port for low, high in ranges for port in range(low, high + 1) if self.leases.at(port) is None)
-        for port in islice(free, TRIES) if fixed is None else (fixed,) * _has(ranges, fixed):
+        for port in (
+            islice(self.leases.unheld(ranges), TRIES) if fixed is None else (fixed,) * _has(ranges, fixed)
+        ):
             with contextlib.suppress(LeaseError):
                 return self.leases.open(*use, now, pool, wanted=port)
         allowed = ", ".join(f"{low}-{high}" for low, high in ranges)
@@ -214,8 +225,7 @@ class ClientPorts:
         except CannotListenError as error:
             self._report(ListenerRefused(*lease.use, str(error)))
             return
-        self._open[lease.use] = OpenPort(lease, door, port)
-        self._report(ListenerOpened(*lease.use, lease.port))
+        self._add(OpenPort(lease, door, port))
 
     def _listen(self, lease: Lease, door: _Door) -> IListeningPort:
         def refused(peer: str, reason: str, detail: str) -> None:
@@ -228,18 +238,33 @@ class ClientPorts:
         """Close the sockets of leases that ended for others; the one at the heir's port is its own now."""
         inherited = None
         for lost in self.leases.take_displaced():
-            there = self._open.get(lost.use)
+            there = self._open.get(lost.serial, {}).get(lost.target)
             if there is None or there.lease.port != lost.port:
                 continue
             if heir is not None and _socket_of(there.lease) == _socket_of(heir):
-                inherited = self._open.pop(lost.use)
-                self._report(ListenerClosed(*lost.use, lost.port))
+                inherited = self._take(lost.use)
             else:
                 self._close(lost.use)
         return inherited
 
     def _close(self, use: tuple[str, str]) -> None:
-        port = self._open.pop(use, None)
+        port = self._take(use)
         if port is not None:
             port.port.stopListening()
-            self._report(ListenerClosed(use[0], use[1], port.lease.port))
+
+    def _add(self, opened: OpenPort) -> None:
+        self._open.setdefault(opened.lease.serial, {})[opened.lease.target] = opened
+        self._count += 1
+        self._report(ListenerOpened(*opened.lease.use, opened.lease.port))
+
+    def _take(self, use: tuple[str, str]) -> OpenPort | None:
+        """It is not ours any more, if it was."""
+        serial, name = use
+        ports = self._open.get(serial, {})
+        port = ports.pop(name, None)
+        if port is not None:
+            self._count -= 1
+            if not ports:
+                del self._open[serial]
+            self._report(ListenerClosed(serial, name, port.lease.port))
+        return port

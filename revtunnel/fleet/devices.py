@@ -1,46 +1,51 @@
-"""Which device is here, through which link, and what a second link of the same serial does.
+"""What is known of a device, and where devices are kept: by serial, and in the order of serials for listings.
 
-A device that proves its identity replaces its old link at once: the old one is most often half-open. One that
-cannot follows its listener's rule. A proved serial whose links replace each other again and again has two
-holders of one key: both stay out for a while (``TwoHolders``).
+Rule of this file: whatever is asked costs the same with ten devices and with a hundred thousand, but for the
+logarithm of an ordered place. ``Store`` is the form; ``Memory`` keeps what this process has. An engine that
+several nodes share is one more: its ``select`` may answer with a device that is at another node.
 
-Source: wire/link-extension.md "Liveness"; faults.md R8 to R10.
+Source: next/cluster.md section 3; ours.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from heapq import merge
+from itertools import islice
+from typing import Any, Generic, Protocol, TypeVar
 
-from revtunnel.ground.policy import ServerLimits
-from revtunnel.ground.reasons import GoAway
+from sortedcontainers import SortedKeyList
+
 from revtunnel.ground.targets import Offer
-from revtunnel.link.handshake import Denied
 
-__all__ = ["Device", "Registry", "TwoHolders"]
+__all__ = ["Device", "Memory", "Store", "in_order"]
 
 Link = TypeVar("Link")
-BARRED = 300.0  # seconds
-ABSENT_KEPT = 10_000  # absent devices that are remembered
 
 
-class TwoHolders(Denied):
-    """This arrival bars its serial: besides the link that is refused, the one that is up has to be closed."""
-
-
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Device(Generic[Link]):
-    """What is known of one serial. Times are monotonic seconds."""
+    """What is known of one serial. Times are monotonic seconds.
+
+    ``link`` is the connection that it came by; ``carrier`` (streams/carrier.py) brings the streams of clients
+    to it, where its system has such streams.
+    """
 
     serial: str
     link: Link | None = None
+    carrier: Any = None
+    system: str = ""  # the wire of its link, or of the last one: "rt1", "legacy", "emo", "cccp"
+    peer: str = ""  # host:port, likewise
     since: float = 0.0  # online or offline since
     authenticated: bool = False
     offers: tuple[Offer, ...] = ()
+    listener: str = ""  # where it came in
+    pool: str = ""  # where its ports come from
+    labels: tuple[str, ...] = ()  # what operators call it by (ground/labels.py)
     links: int = 0
     channels: int = 0
     bytes_to_device: int = 0
     bytes_to_client: int = 0
-    swaps: list[float] = field(default_factory=list)
+    swaps: tuple[float, ...] = ()
     barred_until: float = 0.0
 
     @property
@@ -49,75 +54,63 @@ class Device(Generic[Link]):
         return self.link is not None
 
 
-class Registry(Generic[Link]):
-    """All devices that are here, and the last 10,000 that were."""
+class Store(Protocol[Link]):
+    """Devices by serial. Whoever puts one in takes it out before its ``system`` changes."""
 
-    def __init__(self, limits: ServerLimits) -> None:
-        self.limits = limits
+    def select(self, serial: str) -> Device[Link] | None:
+        """The device of a serial."""
+
+    def add(self, device: Device[Link]) -> None:
+        """It is here."""
+
+    def remove(self, device: Device[Link]) -> None:
+        """It is not here any more."""
+
+    def count(self, system: str | None = None) -> int:
+        """How many there are, of one system or in all."""
+
+    def page(self, after: str, limit: int | None, system: str | None = None) -> list[Device[Link]]:
+        """Those behind ``after`` in the order of serials, ``limit`` at most (None: all)."""
+
+
+class Memory(Generic[Link]):
+    """The devices of this process."""
+
+    def __init__(self) -> None:
         self._devices: dict[str, Device[Link]] = {}
+        self._ordered: dict[str, SortedKeyList] = {}  # by system
 
-    def get(self, serial: str) -> Device[Link] | None:
-        """The device of a serial, here or remembered."""
+    def select(self, serial: str) -> Device[Link] | None:
         return self._devices.get(serial)
 
-    def __iter__(self) -> Iterator[Device[Link]]:
-        return iter(sorted(self._devices.values(), key=lambda device: device.serial))
+    def add(self, device: Device[Link]) -> None:
+        self._devices[device.serial] = device
+        of_system = self._ordered.get(device.system)
+        if of_system is None:
+            of_system = self._ordered[device.system] = SortedKeyList(key=_serial)
+        of_system.add(device)
 
-    def __len__(self) -> int:
-        return sum(device.online for device in self._devices.values())
+    def remove(self, device: Device[Link]) -> None:
+        del self._devices[device.serial]
+        self._ordered[device.system].remove(device)
 
-    def arrive(
-        self,
-        serial: str,
-        link: Link,
-        now: float,
-        authenticated: bool = False,
-        newest: bool = True,
-        offers: tuple[Offer, ...] = (),
-    ) -> Link | None:
-        """A link of this serial is up: the older link to close for it, or None.
+    def count(self, system: str | None = None) -> int:
+        return len(self._devices if system is None else self._ordered.get(system, ()))
 
-        Raises:
-            TwoHolders: the serial is barred from now on; the link that is up is still ``get(serial).link``.
-            Denied: an older link stays, or the serial is barred already.
-        """
-        device = self._devices.get(serial)
-        if device is None:
-            self._make_room()
-            device = self._devices[serial] = Device(serial)
-        if now < device.barred_until:
-            raise Denied(GoAway.DENIED, f"serial {serial} has two holders; barred", serial)
-        old = device.link
-        if old is not None and authenticated:
-            self._count_swap(device, now)
-        elif old is not None and (device.authenticated or not newest):
-            raise Denied(GoAway.DUPLICATE, f"serial {serial} is here already", serial)
-        device.link, device.since = link, now
-        device.authenticated, device.offers = authenticated, offers
-        device.links += 1
-        return old
+    def page(self, after: str, limit: int | None, system: str | None = None) -> list[Device[Link]]:
+        chosen = self._ordered.values() if system is None else [self._ordered.get(system, _NONE)]
+        behind = (each.irange_key(after, None, inclusive=(False, True)) for each in chosen)
+        return in_order(behind, limit)
 
-    def leave(self, serial: str, link: Link, now: float) -> bool:
-        """A link is gone; False when a newer one has its place already."""
-        device = self._devices.get(serial)
-        if device is None or device.link is not link:
-            return False
-        device.link, device.since = None, now
-        return True
 
-    def _count_swap(self, device: Device[Link], now: float) -> None:
-        limits = self.limits
-        device.swaps = [at for at in device.swaps if now - at < limits.duplicate_window] + [now]
-        if len(device.swaps) > limits.duplicate_swaps:
-            device.barred_until = now + BARRED
-            device.swaps = []
-            detail = f"serial {device.serial} has two holders: both barred for {BARRED:g} s"
-            raise TwoHolders(GoAway.DENIED, detail, device.serial)
+def in_order(listings: Iterable[Iterable[Device[Link]]], limit: int | None) -> list[Device[Link]]:
+    """The first of several ordered listings together."""
+    merged: Iterator[Device[Link]] = merge(*listings, key=_serial)
+    return list(islice(merged, limit))
 
-    def _make_room(self) -> None:
-        """Forget the device that is absent for longest when too many are remembered."""
-        if len(self._devices) < ABSENT_KEPT:
-            return
-        absent = [device for device in self._devices.values() if not device.online]
-        if len(absent) >= ABSENT_KEPT:
-            del self._devices[min(absent, key=lambda device: device.since).serial]
+
+def _serial(device: Device[Link]) -> str:
+    return device.serial
+
+
+_NONE = SortedKeyList(key=_serial)

@@ -40,13 +40,15 @@ class Gate:
     @records.setter
     def records(self, records: Records) -> None:
         self._records = records
-        self._ends = sorted(each.expires for each in records.devices.values() if each.expires is not None)
-        self._looked = float("-inf")
+        ends = ((each.expires, name) for name, each in records.devices.items() if each.expires is not None)
+        self._ends = sorted(ends)
+        self._looked = self._wall()
 
-    def something_ended(self) -> bool:
-        """Whether the time of some record was over since this was asked last."""
+    def ended(self) -> list[str]:
+        """Whose records' time was over since this was asked last; ``*`` is the default record."""
         before, self._looked = self._looked, self._wall()
-        return bisect_right(self._ends, before) < bisect_right(self._ends, self._looked)
+        first, last = (bisect_right(self._ends, at, key=lambda end: end[0]) for at in (before, self._looked))
+        return [name for _, name in self._ends[first:last]]
 
     def stranger(self, peer: str, now: float) -> str:
         """Why a connection from ``HOST:PORT`` is not even read, or nothing."""

@@ -6,6 +6,8 @@ that takes clients, and now and then older ones whose streams have outlived thei
 Source: ours.
 """
 
+from sortedcontainers import SortedDict
+
 from revtunnel.ground.reasons import Ended
 from revtunnel.streams.carrier import Carrier
 from revtunnel.streams.running import Running
@@ -18,10 +20,20 @@ class StreamsOfDevices:
 
     def __init__(self) -> None:
         self._carriers: dict[str, list[Carrier]] = {}
+        self._clients = SortedDict()  # by serial: how many there are; 0: gone, their streams were not yet
 
     def __len__(self) -> int:
         """How many streams run."""
-        return sum(carrier.running for carriers in self._carriers.values() for carrier in carriers)
+        return sum(map(self.running, self._clients))
+
+    def came(self, serial: str) -> None:
+        """A device has a client more."""
+        self._clients[serial] = self._clients.get(serial, 0) + 1
+
+    def left(self, serial: str) -> None:
+        """And one less; its stream may take a while longer."""
+        self._clients[serial] -= 1
+        self._drop_if_idle(serial)
 
     def add(self, carrier: Carrier) -> None:
         """Its device is here."""
@@ -50,9 +62,23 @@ class StreamsOfDevices:
         """How many streams a device has."""
         return sum(carrier.running for carrier in self._carriers.get(serial, ()))
 
-    def rows(self, serial: str | None = None) -> list[Running]:
-        """The running streams of one device, or all, by serial and number."""
-        return sorted(row for carrier in self._of(serial) for row in carrier.rows())
+    def rows(self, serial: str) -> list[Running]:
+        """The running streams of one device, by number."""
+        return sorted(row for carrier in self._carriers.get(serial, ()) for row in carrier.rows())
+
+    def page(self, after: tuple[str, int] = ("", 0), limit: int | None = None) -> list[Running]:
+        """The running streams of all devices behind ``after``, by serial and number, ``limit`` at most."""
+        found: list[Running] = []
+        idle: list[str] = []
+        for serial in self._clients.irange(after[0]):
+            if limit is not None and len(found) >= limit:
+                break
+            rows = self.rows(serial)
+            found += [row for row in rows if (row.serial, row.number) > after]
+            idle += [] if rows else [serial]
+        for serial in idle:
+            self._drop_if_idle(serial)
+        return found[:limit]
 
     def serials(self) -> list[str]:
         """The devices that have a carrier."""
@@ -66,6 +92,18 @@ class StreamsOfDevices:
         """End the streams of one device, or all; False: there were none."""
         ended = [carrier.end_streams(reason, detail) for carrier in self._of(serial)]
         return any(ended)
+
+    def at_rest(self) -> bool:
+        """Whether no stream runs; for whoever waits for that and lets no new ones come."""
+        while self._clients and self._drop_if_idle(self._clients.keys()[-1]):
+            pass
+        return not self._clients
+
+    def _drop_if_idle(self, serial: str) -> bool:
+        idle = not self._clients[serial] and not self.running(serial)
+        if idle:
+            del self._clients[serial]
+        return idle
 
     def _of(self, serial: str | None) -> list[Carrier]:
         if serial is not None:

@@ -21,6 +21,7 @@ __all__ = [
     "DataSocketsMissing",
     "DeviceEnrolled",
     "DeviceRevoked",
+    "DuplicateDevice",
     "Fact",
     "LinkDown",
     "LinkRefused",
@@ -103,6 +104,24 @@ class LinkDown(Fact):
     detail: str
     seconds: float
     channels: int  # channels cut by it
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicateDevice(Fact):
+    """A serial came a second time while it was here: a device that came back, or somebody else. An alarm.
+
+    Told of every wire that cannot tell one from the other, and whenever a serial comes by another wire.
+    """
+
+    word = "duplicate-device"
+    severity = Severity.WARN
+    serial: str
+    peer: str  # of the newer connection
+    older: str
+    stays: str  # "newest", "oldest", "neither"
+    authenticated: bool  # the newer one
+    wire: str  # of the newer connection
+    older_wire: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -280,6 +280,11 @@ class ServerLink(LinkProtocol):
         return end
 
     @property
+    def system(self) -> str:
+        """The wire that it speaks, once it is known who it is."""
+        return "legacy" if self.handshake is None or self.handshake.hello is None else "rt1"
+
+    @property
     def offers(self) -> tuple[Offer, ...]:
         """What its device offers that does not say so itself."""
         return self.listener.mappings

@@ -6,17 +6,49 @@ Source: wire/readyagent.md section 5.7; faults.md N1, N23, N25.
 """
 
 from collections.abc import Callable
+from typing import Any
+from typing import Protocol as Typing
 
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import ServerFactory, connectionDone
 from twisted.python.failure import Failure
 
 from revtunnel.ground.origin import Origin, origin_of
+from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Target
 from revtunnel.sockets.addresses import written_address
-from revtunnel.streams.streams import ChannelSocket
+from revtunnel.streams.channel import Channel
+from revtunnel.streams.streams import ChannelSocket, Link
 
-__all__ = ["ClientFactory", "ClientSocket"]
+__all__ = ["Carried", "ClientFactory", "ClientSocket"]
+
+
+class Carried(Typing):
+    """The stream of a client, whatever carries it; also after its end."""
+
+    @property
+    def moved(self) -> int:
+        """Payload bytes so far, both directions."""
+
+    def end(self, reason: Ended, detail: str) -> None:
+        """End it with resets on both sides, if it has not ended."""
+
+
+class _OnLink:
+    """A channel with the link, or the like of one, that carries it."""
+
+    __slots__ = ("_channel", "_link")
+
+    def __init__(self, link: Link, channel: Any) -> None:
+        self._link = link
+        self._channel = channel
+
+    @property
+    def moved(self) -> int:
+        return int(self._channel.bytes_sent + self._channel.bytes_received)
+
+    def end(self, reason: Ended, detail: str) -> None:
+        self._link.reset(self._channel, reason, detail)
 
 
 class ClientSocket(ChannelSocket):
@@ -26,6 +58,7 @@ class ClientSocket(ChannelSocket):
         self.since = clock.seconds()
         self.peer = "?"
         self.on_lost: Callable[[], None] | None = None  # for whoever has it while it has no channel
+        self.carried: Carried | None = None  # its stream, once there is one
         self._factory = factory
 
     @property
@@ -59,6 +92,21 @@ class ClientSocket(ChannelSocket):
         """Whether it has no channel yet and is still there."""
         return self.channel is None and self.on_lost is None and not self._lost
 
+    @property
+    def moved(self) -> int:
+        """Payload bytes of its stream so far, both directions."""
+        return self.carried.moved if self.carried is not None else 0
+
+    def attach(self, link: Link, channel: Channel) -> None:
+        super().attach(link, channel)
+        self.carried = _OnLink(link, channel)
+
+    def end(self, reason: Ended, detail: str) -> None:
+        """End its stream, or turn it away while it has none."""
+        if self.carried is not None:
+            self.carried.end(reason, detail)
+        self.abort()
+
     def connectionMade(self) -> None:
         self.peer = written_address(self.transport.getPeer())
         self._factory.clients.add(self)
@@ -77,6 +125,7 @@ class ClientSocket(ChannelSocket):
         """It is gone, or what was handed over is."""
         self._factory.clients.discard(self)
         self._factory.left(self)
+        self.carried = None  # who has the one has the other
 
     def refuse(self, reason: str) -> None:
         """Turn the client away with a reset."""

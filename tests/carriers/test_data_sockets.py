@@ -38,14 +38,14 @@ def test_the_first_client_waits_for_a_socket_and_the_next_ones_have_one() -> Non
         client, service = world.talk()
         world.carry(client, service, b"hello")
         world.carry(service, client, b"world")
-        (row,) = world.switchboard.running()
+        (row,) = world.switchboard.streams.page()
         assert (row.serial, row.carrier, row.state) == (SERIAL, "socket", "open")
         assert row.number >= 256
         assert (row.bytes_to_device, row.bytes_to_client) == (5, 5)
         world.warm(DataLimits().warm)
         other, other_service = world.talk()
         world.carry(other, other_service, b"x" * 1_000_000)
-        assert len({each.number for each in world.switchboard.running()}) == 2
+        assert len({each.number for each in world.switchboard.streams.page()}) == 2
         assert [each.channel for each in world.of(ChannelOpened)] == [
             each.channel for each in world.agent_facts if isinstance(each, ChannelOpened)
         ]
@@ -55,7 +55,7 @@ def test_a_stream_may_pause_for_as_long_as_it_likes() -> None:
     """Only links have TCP_USER_TIMEOUT: it ends a living program that takes nothing for that long."""
     with DataWorld() as world:
         world.talk()
-        (stream,) = world.pool.streams
+        (stream,) = world.pool.streams.values()
         (socket_of_agent,) = (each for each in world.data.sockets if each.used)
         for end in (stream._far, socket_of_agent.end):
             assert end.sock.getsockopt(socket.IPPROTO_TCP, 18) == 0
@@ -144,8 +144,8 @@ def test_300_clients_of_one_device_at_once() -> None:
         assert len(heard) == 300
         for number, client in enumerate(clients):
             assert world.hear(client, 4) == b"%4d" % number
-        assert len(world.switchboard.running(SERIAL)) == 300
-        assert max(row.number for row in world.switchboard.running()) > 255
+        assert len(world.switchboard.streams.rows(SERIAL)) == 300
+        assert max(row.number for row in world.switchboard.streams.page()) > 255
         for client in clients:
             client.close()
         for service in services:
@@ -255,8 +255,8 @@ def test_a_lost_link_leaves_its_streams_alone() -> None:
         world.uplink.link.transport.abortConnection()
         world.until(lambda: world.of(LinkDown))
         world.carry(client, service, b"still here")
-        assert [row.carrier for row in world.switchboard.running(SERIAL)] == ["socket"]
-        world.until(lambda: world.ports.of(SERIAL) and world.switchboard.registry.get(SERIAL).online)
+        assert [row.carrier for row in world.switchboard.streams.rows(SERIAL)] == ["socket"]
+        world.until(lambda: world.ports.of(SERIAL) and world.switchboard.fleet.get(SERIAL).online)
         other, other_service = world.talk()
         world.carry(other_service, other, b"new")
         world.carry(service, client, b"old")
@@ -306,7 +306,7 @@ def test_n4_a_reader_that_takes_nothing_keeps_its_stream(monkeypatch: pytest.Mon
             return world.switchboard.data.now() > end
 
         world.until(stalled)
-        (row,) = world.switchboard.running()
+        (row,) = world.switchboard.streams.page()
         assert row.waiting_to_client <= RelayLimits().turn
         rest = sent
         while rest:
@@ -504,7 +504,7 @@ def test_an_agent_without_data_sockets_is_served_by_its_link() -> None:
     with DataWorld(sockets=False) as world:
         client, service = world.talk()
         world.carry(client, service, b"x")
-        assert [row.carrier for row in world.switchboard.running()] == ["link"]
+        assert [row.carrier for row in world.switchboard.streams.page()] == ["link"]
 
 
 def test_data_link_asks_for_no_socket() -> None:
@@ -512,7 +512,7 @@ def test_data_link_asks_for_no_socket() -> None:
     with DataWorld("link") as world:
         client, service = world.talk()
         world.carry(client, service, b"x")
-        assert [row.carrier for row in world.switchboard.running()] == ["link"]
+        assert [row.carrier for row in world.switchboard.streams.page()] == ["link"]
         assert world.data.sockets == set()
 
 
@@ -531,17 +531,17 @@ def test_clients_go_by_the_link_when_no_socket_comes() -> None:
         world.brings = False
         client, service = world.talk()
         world.carry(client, service, b"x")
-        assert [row.carrier for row in world.switchboard.running()] == ["link"]
+        assert [row.carrier for row in world.switchboard.streams.page()] == ["link"]
         out = len(world.switchboard.data._tickets)
         world.talk()
-        assert [row.carrier for row in world.switchboard.running()] == ["link", "link"]
+        assert [row.carrier for row in world.switchboard.streams.page()] == ["link", "link"]
         assert len(world.switchboard.data._tickets) <= out
         world.brings = True
         world.data.link_gone(world.uplink.link, dead=False)  # its dials that hang end
 
         def carried_by_a_socket() -> bool:
             world.talk()
-            return world.switchboard.running()[-1].carrier == "socket"
+            return world.switchboard.streams.page()[-1].carrier == "socket"
 
         world.until(carried_by_a_socket, "a client on a data socket")
 
@@ -566,7 +566,7 @@ def test_the_agent_s_own_limit() -> None:
         pairs = [world.talk() for _ in range(4)]
         for client, service in pairs:
             world.carry(client, service, b"x")
-        carriers = [row.carrier for row in world.switchboard.running()]
+        carriers = [row.carrier for row in world.switchboard.streams.page()]
         assert sorted(carriers) == ["link", "link", "socket", "socket"]
         assert len([fact for fact in world.agent_facts if isinstance(fact, DataSocketsMissing)]) == 1
 
@@ -577,7 +577,7 @@ def test_n1_without_descriptors_clients_go_by_the_link() -> None:
         pairs = [world.talk() for _ in range(15)]
         for client, service in pairs:
             world.carry(client, service, b"x")
-        carriers = [row.carrier for row in world.switchboard.running()]
+        carriers = [row.carrier for row in world.switchboard.streams.page()]
         assert "socket" in carriers and "link" in carriers
         assert world.switchboard._sockets() <= 30
         assert world.pool.core.warm == 0  # none waits where descriptors are short
@@ -621,3 +621,31 @@ def test_a_thousand_clients_in_turn() -> None:
         world.ended(300)
         assert {fact.reason for fact in world.of(ChannelEnded)} == {Ended.CLOSED}
         world.check_rest()
+
+
+def test_a_look_that_comes_sooner_is_no_look_at_all_timers_of_the_server() -> None:
+    """Twisted walks over every timer there is to bring one forward: a timer of each link, here."""
+    with DataWorld() as world:
+        world.talk()
+        world.warm(DataLimits().warm)
+        world.until(lambda: not world.switchboard.data._opening)
+        sockets = world.switchboard.data
+        sockets._look()  # nobody waits: the next one is a while away
+        late = sockets._timer
+        assert late is not None
+        late.resetter = lambda call: pytest.fail("it was looked for")  # type: ignore[attr-defined]
+        world.talk()
+
+
+def test_a_descriptor_for_a_client_is_had_from_whoever_has_one_to_spare() -> None:
+    """Pools without a waiting socket are asked once, not again for every client."""
+    with DataWorld() as world:
+        sockets = world.switchboard.data
+        assert not sockets.give_way()
+        world.talk()
+        world.warm(DataLimits().warm)
+        assert sockets.give_way() and sockets.give_way() and not sockets.give_way()
+        assert not sockets._spare and world.pool.core.warm == 0
+        world.talk()
+        world.until(lambda: world.pool.core.warm, "sockets again")
+        assert sockets.give_way()

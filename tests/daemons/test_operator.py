@@ -55,7 +55,7 @@ def test_the_record_of_a_device() -> None:
     row = room.operator.record("plc-9")
     assert (row["online"], row["record"], row["clients"], row["expired"]) == (False, "", None, False)
     record = Record(clients=(network_of("10.1.0.0/16"),), channels=3, ports=((20000, 20009),))
-    room.switchboard.set_records(Records({"plc-1": record}))
+    room.switchboard.enforcement.set_records(Records({"plc-1": record}))
     for _ in range(10):
         room.switchboard.gate.failed("192.0.2.7:5", "denied", "plc-1", False, room.clock.seconds())
     row = room.operator.record("plc-1")
@@ -151,7 +151,7 @@ def test_kick_ends_the_link_and_asks_the_device_to_stay_away() -> None:
     with pytest.raises(NotFound):
         room.operator.kick("plc-1", 0, "anna")
     room.advance(60.0)
-    assert len(room.switchboard.registry) == 1
+    assert len(room.switchboard.fleet) == 1
     for wrong in (-1, 65536):
         with pytest.raises(Invalid):
             room.operator.kick("plc-1", wrong, "anna")
@@ -183,7 +183,7 @@ def test_enroll_makes_a_key_that_the_server_can_check_and_not_show() -> None:
         getattr(verifier_of(parse_key(key), "plc-1"), name) for name in ("stored_key", "server_key")
     )
     assert room.of(LinkDown)[0].reason == "kicked"
-    assert room.switchboard.registry.get("plc-1").link is None
+    assert room.switchboard.fleet.get("plc-1").link is None
     with pytest.raises(Conflict):
         room.operator.enroll("plc-1", "anna")
     assert room.operator.enroll("plc-1", "anna", replace=True) != key

@@ -150,7 +150,7 @@ def test_a_link_that_came_in_is_no_stranger() -> None:
     second = agent_by_hand(world, "plc-2")
     assert first.lost is None
     assert second.lost is None
-    assert len(world.switchboard.registry) == 2
+    assert len(world.switchboard.fleet) == 2
     for each in (first, second):
         each.transport.abortConnection()  # type: ignore[union-attr]
     world.pump()
@@ -178,7 +178,7 @@ def test_counts_and_sums(wire: str) -> None:
         client.say_more(100)
         client.finish()
         world.pump()
-    device = world.switchboard.registry.get("plc-1")
+    device = world.switchboard.fleet.get("plc-1")
     assert device is not None
     assert (device.channels, device.links) == (3, 1)
     assert device.bytes_to_device == 300
@@ -201,7 +201,7 @@ def test_limits_can_change() -> None:
     world.pump()
     assert late.was_reset
     assert client.here
-    assert world.switchboard.registry.limits.clients == 1
+    assert world.switchboard.fleet.limits.clients == 1
     assert world.switchboard.admission.pool.limit == 0
     world.finish()
 

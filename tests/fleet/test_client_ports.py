@@ -139,7 +139,7 @@ def test_a_pool_that_refuses_does_so_after_a_restart() -> None:
     world = World()
     opened = ports(world)
     restarted(world)
-    world.switchboard.keep_promises()
+    world.switchboard.enforcement.keep_promises()
     assert ports(world) == opened
     client = world.client()
     world.pump()
@@ -160,13 +160,13 @@ def test_promises_follow_the_settings() -> None:
     world = World()
     opened = ports(world)
     restarted(world, refuses=False)
-    world.switchboard.keep_promises()
+    world.switchboard.enforcement.keep_promises()
     assert ports(world) == {}
     world.ports.refuses = {"default": True}
-    world.switchboard.keep_promises()
+    world.switchboard.enforcement.keep_promises()
     assert ports(world) == opened
     world.ports.refuses = {}
-    world.switchboard.keep_promises()
+    world.switchboard.enforcement.keep_promises()
     assert ports(world) == {}
     world.finish()
 
@@ -176,16 +176,15 @@ def test_promises_that_cannot_be_kept_at_the_start() -> None:
     world = World()
     restarted(world)
     world.reactor.taken = {20000: errno.EADDRINUSE}
-    world.switchboard.keep_promises()
+    world.switchboard.enforcement.keep_promises()
     assert ports(world) == {"web": 20001}
     assert [fact.target for fact in world.of(ListenerRefused)] == ["console"]
     world.reactor.taken = {}
     world.ports.close_all()
-    world.switchboard._descriptors = 2
-    world.switchboard.keep_promises()
+    world.switchboard.enforcement.most = 1
+    world.switchboard.enforcement.keep_promises()
     assert ports(world) == {"console": 20000}
     assert "1 client ports are open" in world.of(ListenerRefused)[-1].detail
-    world.switchboard._descriptors = 10_000
     world.finish()
 
 

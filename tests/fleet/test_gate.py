@@ -199,19 +199,19 @@ def test_other_records_cut_what_they_do_not_allow() -> None:
     console, _ = world.talk()
     web, _ = world.talk("web")
     other, _ = world.talk(serial="plc-2")
-    world.switchboard.set_records(only(targets=(parse_pattern("web"),)))
+    world.switchboard.enforcement.set_records(only(targets=(parse_pattern("web"),)))
     world.pump()
     assert (console.was_reset, web.was_reset, other.was_reset) == (True, False, False)
     assert list(ports(world)) == ["web"]
     (ended,) = world.of(ChannelEnded)
     assert (ended.reason.word, ended.target) == ("not-allowed", "console")
     assert ended.detail == "the record of its device does not allow the target"
-    world.switchboard.set_records(only(clients=ELSEWHERE))
+    world.switchboard.enforcement.set_records(only(clients=ELSEWHERE))
     world.pump()
     assert (web.was_reset, other.was_reset) == (True, False)
     assert world.of(ChannelEnded)[-1].detail == "clients from there are not allowed"
     assert set(ports(world)) == {"web", "console"}
-    world.switchboard.set_records(Records())
+    world.switchboard.enforcement.set_records(Records())
     world.talk()
     world.finish()
 
@@ -222,7 +222,7 @@ def test_a_record_that_ends_while_its_device_is_here() -> None:
     world = World(gate=Gate(lambda: wall[0], only(expires=END)), serials=("plc-1", "plc-2"))
     client, _ = world.talk()
     other, _ = world.talk(serial="plc-2")
-    world.switchboard.end_expired()
+    world.switchboard.enforcement.end_expired()
     world.pump()
     assert not client.was_reset
     wall[0] = END
@@ -230,11 +230,11 @@ def test_a_record_that_ends_while_its_device_is_here() -> None:
     world.pump()
     assert late.was_reset
     assert [fact.reason for fact in world.of(ClientRefused)] == ["expired"]
-    world.switchboard.end_expired()
+    world.switchboard.enforcement.end_expired()
     world.advance(15.0)
     assert client.was_reset
     assert not other.was_reset
     assert [fact.reason for fact in world.of(LinkDown)] == ["expired"]
     assert set(refusals(world)) == {"expired"}
-    world.switchboard.end_expired()
+    world.switchboard.enforcement.end_expired()
     world.finish()

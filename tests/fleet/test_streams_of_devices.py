@@ -12,7 +12,7 @@ def test_a_question_about_one_device_is_answered_from_its_own_carriers() -> None
     for serial in ("plc-2", "plc-1", "plc-1"):
         world.client(serial, "web")
     world.pump()
-    assert [(row.serial, row.number) for row in streams.rows()] == [("plc-1", 1), ("plc-1", 2), ("plc-2", 1)]
+    assert [(row.serial, row.number) for row in streams.page()] == [("plc-1", 1), ("plc-1", 2), ("plc-2", 1)]
     assert (streams.running("plc-1"), streams.running("nobody"), len(streams)) == (2, 0, 3)
     assert sorted(streams.serials()) == ["plc-1", "plc-2"]
 
@@ -21,7 +21,7 @@ def test_a_question_about_one_device_is_answered_from_its_own_carriers() -> None
     assert streams.end_all(Ended.OPERATOR, "a test", "plc-1")
     assert not streams.end_all(Ended.OPERATOR, "a test", "nobody")
     world.pump()
-    assert [row.serial for row in streams.rows()] == ["plc-2"]
+    assert [row.serial for row in streams.page()] == ["plc-2"]
     assert world.ended() == ["operator", "operator"]
 
 

@@ -515,7 +515,7 @@ def test_a_peer_that_does_not_read_is_cut_after_2_s(how: str) -> None:
     world.pump()
     assert pair.far.connected
     assert client.was_reset
-    assert world.switchboard.registry.get("plc-1").link is None  # type: ignore[union-attr]
+    assert world.switchboard.fleet.get("plc-1").link is None  # type: ignore[union-attr]
     world.advance(2.5)
     assert not pair.far.connected
     pair.near.resumeProducing()

@@ -210,7 +210,7 @@ def test_r9_two_holders_of_one_key_both_stay_out() -> None:
     last = with_key(world, KEY)
     assert last.ended is not None
     assert last.ended[0] == "denied"
-    device = world.switchboard.registry.get("plc-1")
+    device = world.switchboard.fleet.get("plc-1")
     assert device is not None
     assert device.link is None
     others[-1].uplink.stop(0.0)

@@ -894,3 +894,38 @@ def test_on_reaches_devices_of_the_old_wires(lab: Lab, kind: str) -> None:
         server.wait_until(lambda: caller.status("old-1") is None, "the end of the proxy")
         ended = server.wait_event("proxy-ended", serial="old-1")
         assert (ended["reason"], ended["transferred"]) == ("client-closed", 2000)
+
+
+def test_r8_a_serial_that_comes_by_two_wires(lab: Lab) -> None:
+    """The registered one is newer: an alarm, the linked one's client is cut, and no end stays unwatched."""
+    api, registration = free_ports(2)
+    server = lab.server(
+        {
+            "cccp": {"enabled": "yes", "http": f"127.0.0.1:{api}"},
+            "cccp-project main": {"address": f"127.0.0.1:{registration}", "ranges": port_block(20)},
+        }
+    ).start()
+    with Echo() as echo:
+        agent = lab.agent(server, "plc-7", offers={"echo": echo.target}).start()
+        server.wait_link("plc-7")
+        caller = Caller(api)
+        port = caller.on("plc-7", persistent="true")
+        client = connect(port)
+        client.sendall(b"x")
+        assert read_exactly(client, 1) == b"x"
+        device = connect(registration)
+        device.sendall(b"plc-7\r")
+        told = server.wait_event("duplicate-device", serial="plc-7")
+        assert (told["stays"], told["wire"], told["older_wire"]) == ("newest", "cccp", "rt1")
+        assert closed(client) in ("end", "reset")
+        agent.kill()
+    server.wait_until(lambda: caller.status("plc-7") == (True, False, 2), "the device alone")
+    (row,) = server.control("devices")["devices"]
+    assert (row["serial"], row["online"], row["link"]) == ("plc-7", True, "cccp")
+    client = connect(port)
+    client.sendall(b"y")
+    assert read_exactly(device, 1) == b"y"
+    device.close()
+    server.wait_until(lambda: caller.status("plc-7") == (False, True, 3), "the device's leaving")
+    client.close()
+    server.wait_until(lambda: caller.status("plc-7") == (False, False, 3), "the client's leaving")

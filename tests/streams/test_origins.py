@@ -25,7 +25,7 @@ def test_the_header_is_the_first_that_a_service_hears(rule: str, encode: Header)
             assert world.hear(service, len(header)) == header
             world.carry(client, service, b"hello")
             world.carry(service, client, b"world")
-            (row,) = world.switchboard.running()
+            (row,) = world.switchboard.streams.page()
             assert (row.bytes_to_device, row.bytes_to_client) == (5, 5)
             assert row.carrier == rule
             client.close()
@@ -43,7 +43,7 @@ def test_a_server_that_cannot_say_it(rule: str) -> None:
         world.switchboard.listeners["main"] = replace(listener, hello=hello)
         old = world.link
         old.dismiss("replaced", "for a test", 1)  # type: ignore[arg-type]
-        world.until(lambda: world.switchboard.registry.get("plc-1").link not in (None, old))  # type: ignore[union-attr]
+        world.until(lambda: world.switchboard.fleet.get("plc-1").link not in (None, old))  # type: ignore[union-attr]
         world.until(lambda: world.ports.of("plc-1"))
         client, service = world.talk()
         header = encode_header_v2(None)

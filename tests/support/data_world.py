@@ -249,7 +249,7 @@ class DataWorld:
     @property
     def link(self) -> ServerLink:
         """The server's end of the link."""
-        device = self.switchboard.registry.get(SERIAL)
+        device = self.switchboard.fleet.get(SERIAL)
         assert device is not None and device.link is not None
         return device.link
 
@@ -280,8 +280,8 @@ class DataWorld:
         """No client, stream or channel is left, and what is counted is what there is."""
         self.until(lambda: not self.switchboard.clients and not self.data.running, "rest")
         board = self.switchboard
-        assert board.running() == []
-        self.until(lambda: not board._strangers and not self.pool.core.coming)
+        assert board.streams.page() == []
+        self.until(lambda: not board.admission.strangers and not self.pool.core.coming)
         assert board.data.sockets == self.pool.core.warm == len(self.pool._warm)
         self.until(lambda: len(self.data.sockets) == self.pool.core.warm)
         assert len(board.data._tickets) == 0

@@ -364,7 +364,7 @@ class World:
 
     def server_link(self, serial: str = "plc-1") -> ServerLink:
         """The server's end of a device's link."""
-        device = self.switchboard.registry.get(serial)
+        device = self.switchboard.fleet.get(serial)
         assert device is not None
         assert device.link is not None
         return device.link

@@ -7,7 +7,6 @@ from revtunnel.ground.facts import Fact, Severity
 __all__ = [
     "DeviceGone",
     "DeviceRegistered",
-    "DuplicateDevice",
     "ProxyEnded",
     "ProxyStarted",
     "RegistrationRefused",
@@ -50,19 +49,6 @@ class RegistrationRefused(Fact):
     serial: str  # "" when it never said one
     reason: str  # a word: "silent", "protocol", "unknown", "duplicate", "certificate", "tls", "overloaded"
     detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class DuplicateDevice(Fact):
-    """A serial came a second time while it was here: a device that came back, or somebody else. An alarm."""
-
-    word = "duplicate-device"
-    severity = Severity.WARN
-    serial: str
-    peer: str  # of the newer connection
-    older: str
-    stays: str  # "newest", "oldest", "neither"
-    authenticated: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,14 +4,15 @@ Source: issue "CCCP"; house.md (services).
 """
 
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from revtunnel.fleet.fleet import Fleet
 from revtunnel.fleet.gate import Gate
 from revtunnel.fleet.leases import Leases
 from revtunnel.ground.facts import Fact, LinkDown, LinkUp, Report
+from revtunnel.ground.policy import RelayLimits, ServerLimits
 from revtunnel.settings.inifile import SettingsError
 from revtunnel.sockets.tls.credentials import FaultyFiles
 from revtunnel.sockets.tls.identity import Identity
@@ -20,7 +21,7 @@ from revtunnel.systems.cccp.cccp_facts import ProxyEnded
 from revtunnel.systems.cccp.cccp_settings import CccpPart
 from revtunnel.systems.cccp.cccp_store import Kept, SessionBook
 from revtunnel.systems.cccp.http_door import HttpDoor
-from revtunnel.systems.cccp.proxies import Linked, Proxies
+from revtunnel.systems.cccp.proxies import Links, Proxies
 from revtunnel.systems.cccp.proxy_operator import ProxyOperator
 from revtunnel.systems.cccp.proxy_ports import TARGET, NoPort, ProxyPorts
 from revtunnel.systems.cccp.registered_devices import DeviceDesk, Project
@@ -33,7 +34,10 @@ TICK = 1.0  # seconds between looks at who is parked too long
 
 
 class CccpSite:
-    """``listening`` are the ports of devices and of the API."""
+    """``listening`` are the ports of devices and of the API.
+
+    ``fleet`` and ``links`` are another wire's, where one is spoken beside; else devices are registered here.
+    """
 
     def __init__(
         self,
@@ -44,8 +48,9 @@ class CccpSite:
         ledger: SqliteLedger,
         report: Report,
         gate: Gate,
-        linked: Linked | None = None,
-        targets: Callable[[str], list[str]] = lambda serial: [],
+        relay_limits: RelayLimits | None = None,
+        fleet: Fleet[Any] | None = None,
+        links: Links | None = None,
     ) -> None:
         self.part = part
         self.listening: list[Any] = []
@@ -57,9 +62,12 @@ class CccpSite:
         self._drained: Deferred[None] | None = None
         self._book = SessionBook(ledger)
         ports = ProxyPorts(lean, leases, lambda: self.part.limits.backlog, report)
-        self.proxies = Proxies(lean, ports, lambda: self.part.limits, self._book, self._told)
-        self.proxies.linked = linked
-        self.desk = DeviceDesk(lean, lambda: self.part.limits, self.proxies.arrived, self._told, gate)
+        self.fleet: Fleet[Any] = Fleet(ServerLimits(), self._told) if fleet is None else fleet
+        self.proxies = Proxies(
+            *(lean, ports, lambda: self.part.limits, self._book, self._told),
+            *(self.fleet, relay_limits, links, gate),
+        )
+        self.desk = DeviceDesk(lean, lambda: self.part.limits, self.proxies.parking.arrived, self._told, gate)
         self.desk.projects = self._projects(part)
         self.wake = WakeDriver(reactor, part.wake, self._told)
         self.operator = ProxyOperator(
@@ -68,7 +76,6 @@ class CccpSite:
             lambda: list(self.desk.projects.values()),
             lambda: self.part.limits,
             self.wake,
-            targets,
         )
         self.door = HttpDoor(self.operator, part.rules, lambda: self.part.limits)
 
@@ -118,25 +125,27 @@ class CccpSite:
     def told(self, fact: Fact) -> None:
         """What happens to devices of other wires: callers wait for them, and sessions keep their ports."""
         if isinstance(fact, LinkUp):
-            self._reactor.callLater(0, self.operator.device_came, fact.serial)
+            self._reactor.callLater(0, self._came_elsewhere, fact.serial)
         elif isinstance(fact, LinkDown):  # whose ports are about to become those of a device that is away
-            self._reactor.callLater(0, self.proxies.renew, fact.serial)
+            self._reactor.callLater(0, self.proxies.left_elsewhere, fact.serial)
+
+    def _came_elsewhere(self, serial: str) -> None:
+        self.proxies.came_elsewhere(serial)
+        self.operator.device_came(serial)
 
     def check_drained(self) -> None:
         """Whether the last client is gone."""
-        busy = any(proxy.session.client_connected for proxy in self.proxies)
-        if self._drained is not None and not busy:
+        if self._drained is not None and not self.proxies.clients:
             drained, self._drained = self._drained, None
             drained.callback(None)
 
     def counts(self) -> dict[str, int]:
         """For a status."""
-        proxies = list(self.proxies)
         return {
-            "devices": len(self.proxies.here()),
+            "devices": len(self.proxies.parking),
             "unregistered": self.desk.waiting,
-            "proxies": len(proxies),
-            "clients": sum(proxy.session.client_connected for proxy in proxies),
+            "proxies": len(self.proxies),
+            "clients": self.proxies.clients,
         }
 
     # -- inside
@@ -187,6 +196,6 @@ class CccpSite:
             self._reactor.callLater(0, self.check_drained)
 
     def _tick(self) -> None:
-        self.proxies.tick()
+        self.proxies.parking.tick()
         self.check_drained()
         self._ticking = self._reactor.callLater(TICK, self._tick)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from revtunnel.ground.networks import network_of
 from revtunnel.state.ledger import SqliteLedger
-from revtunnel.systems.cccp.proxies import Proxy
+from revtunnel.systems.cccp.proxy import Proxy
 from revtunnel.systems.cccp.sessions import Options
 
 __all__ = ["Kept", "SessionBook"]

@@ -16,7 +16,8 @@ from twisted.python.failure import Failure
 
 from revtunnel.ground.policy import CccpLimits
 from revtunnel.process.door.refusals import Busy, NotFound
-from revtunnel.systems.cccp.proxies import Proxies, Proxy
+from revtunnel.systems.cccp.proxies import Proxies
+from revtunnel.systems.cccp.proxy import Proxy
 from revtunnel.systems.cccp.proxy_ports import NoPort
 from revtunnel.systems.cccp.registered_devices import Project
 from revtunnel.systems.cccp.sessions import Options
@@ -59,7 +60,7 @@ class _Waiting:
 
 
 class ProxyOperator:
-    """``projects`` gives them in their order; ``targets`` the names of what a linked device offers."""
+    """``projects`` gives them in their order."""
 
     def __init__(
         self,
@@ -68,7 +69,6 @@ class ProxyOperator:
         projects: Callable[[], Sequence[Project]],
         limits: Callable[[], CccpLimits],
         wake: WakeDriver,
-        targets: Callable[[str], list[str]] = lambda serial: [],
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.proxies = proxies
@@ -77,9 +77,9 @@ class ProxyOperator:
         self._projects = projects
         self._limits = limits
         self._wake = wake
-        self._targets = targets
         self._wall = wall
         self._waiting: dict[str, list[_Waiting]] = {}
+        self._callers = 0  # that wait
         proxies.on_device = self.device_came
 
     # -- the document's
@@ -96,10 +96,10 @@ class ProxyOperator:
             raise Busy("stopping")
         running = self.proxies.get(call.serial)
         project = running.project if running is not None else self._project(call)
-        if call.options.target and call.options.target not in self._targets(call.serial):
+        if call.options.target and call.options.target not in self.proxies.targets(call.serial):
             raise NotFound(f"The device offers no {call.options.target}")
         absent = call.wait > 0 and not self.proxies.is_here(call.serial)
-        if absent and sum(map(len, self._waiting.values())) >= self._limits().waiting:
+        if absent and self._callers >= self._limits().waiting:
             raise Busy("too many callers wait for devices")
         try:
             proxy = self.proxies.on(call.serial, project, self._with_default(call.options, project))
@@ -122,17 +122,15 @@ class ProxyOperator:
         return {
             "device_connected": proxy.session.device_connected or self.proxies.is_here(serial),
             "client_connected": proxy.session.client_connected,
-            "transferred": self.proxies.transferred(proxy),
+            "transferred": proxy.transferred,
         }
 
     # -- ours
 
     def devices(self, after: str = "", limit: int = 200) -> tuple[list[Row], str | None]:
         """Registered devices and devices with a proxy, by serial: a page, and the serial to go on after."""
-        here = {device.arrival.serial: device for device in self.proxies.here()}
-        serials = sorted({*here, *(proxy.session.serial for proxy in self.proxies)})
-        found = [serial for serial in serials if serial > after]
-        rows = [self._device(serial, here.get(serial)) for serial in found[:limit]]
+        found = self.proxies.page(after, limit + 1)
+        rows = [self._device(serial) for serial in found[:limit]]
         return rows, (found[limit - 1] if len(found) > limit else None)
 
     def device_came(self, serial: str) -> None:
@@ -150,7 +148,7 @@ class ProxyOperator:
     def _project(self, call: OnCall) -> Project:
         """The one named, or its device's, or the first that lists or takes the serial."""
         projects = self._projects()
-        device = self.proxies.device(call.serial)
+        device = self.proxies.parking.get(call.serial)
         if call.project:
             projects = [each for each in projects if each.name == call.project]
             if not projects:
@@ -160,7 +158,7 @@ class ProxyOperator:
         listed = [each for each in projects if call.serial in each.serials]
         found = [*listed, *(each for each in projects if each.welcomes(call.serial))]
         if not found:
-            if self.proxies.linked is not None and self.proxies.linked.knows(call.serial):
+            if self.proxies.elsewhere(call.serial) is not None:
                 return projects[0]
             raise NotFound("No such device")
         return found[0]
@@ -173,6 +171,7 @@ class ProxyOperator:
         serial = proxy.session.serial
         waiting = _Waiting(proxy, fresh)
         self._waiting.setdefault(serial, []).append(waiting)
+        self._callers += 1
         waking = self._wake.wake(serial)
         if waking is not None:
             waking.addErrback(self._not_woken, waiting)
@@ -189,6 +188,7 @@ class ProxyOperator:
 
     def _waited(self, result: Any, waiting: _Waiting) -> Any:
         serial = waiting.proxy.session.serial
+        self._callers -= 1
         rest = [each for each in self._waiting.get(serial, []) if each is not waiting]
         if rest:
             self._waiting[serial] = rest
@@ -209,8 +209,8 @@ class ProxyOperator:
             raise CallerFailed("The proxy was stopped meanwhile")
         return proxy.port.number
 
-    def _device(self, serial: str, device: Any) -> Row:
-        proxy = self.proxies.get(serial)
+    def _device(self, serial: str) -> Row:
+        proxy, device = self.proxies.get(serial), self.proxies.parking.get(serial)
         now = self._reactor.seconds()
         since = self._wall() - (now - device.since) if device is not None else None
         return {

@@ -54,10 +54,10 @@ class ProxyPorts:
         self._backlog = backlog
         self._report = report
 
-    def open(self, serial: str, pool: str, clients: Callable[[Any, str], Protocol | None]) -> ProxyPort:
+    def open(self, serial: str, pool: str, clients: Callable[[str], Protocol | None]) -> ProxyPort:
         """Bind a port, the one of the serial's standing promise if there is one.
 
-        ``clients`` is asked with the address (and as host:port) for whoever takes a client; None resets him.
+        ``clients`` is asked, with the address as host:port, for whoever takes a client; None resets him.
 
         Raises:
             NoPort: none is left.
@@ -102,8 +102,8 @@ class ProxyPorts:
 class _Factory(ServerFactory):
     noisy = False
 
-    def __init__(self, clients: Callable[[Any, str], Protocol | None]) -> None:
+    def __init__(self, clients: Callable[[str], Protocol | None]) -> None:
         self._clients = clients
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
-        return self._clients(addr, written_address(addr))
+        return self._clients(written_address(addr))

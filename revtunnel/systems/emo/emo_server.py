@@ -37,6 +37,8 @@ _WORDS = {"kicked": Ended.OPERATOR, "expired": Ended.NOT_ALLOWED}  # why streams
 class EmoServerLink(ServerLink):
     """One connection of an EMO client: of no role, then a command socket or a data socket."""
 
+    system = "emo"
+
     def __init__(self, door: EmoDoor, *args: Any) -> None:
         super().__init__(*args)
         self.port = 0

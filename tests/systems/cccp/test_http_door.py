@@ -12,9 +12,10 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import StringTransport
 
+from revtunnel.fleet.fleet import Fleet
 from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.pools import Pool
-from revtunnel.ground.policy import CccpLimits
+from revtunnel.ground.policy import CccpLimits, ServerLimits
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.systems.cccp.cccp_store import SessionBook
 from revtunnel.systems.cccp.http_door import PARTING, DoorRules, HttpDoor
@@ -55,6 +56,7 @@ class Door:
             lambda: limits,
             SessionBook(SqliteLedger(None, lambda: 0.0)),
             told.append,
+            Fleet(ServerLimits(), told.append),
         )
         wake = WakeDriver(self.reactor, WakeRules(), told.append)
         self.operator = ProxyOperator(

@@ -42,7 +42,7 @@ def test_r16_streams_without_a_command_socket_can_be_ended(how: str) -> None:
     lose_command_socket(world)
     world.advance(2)
     new, _ = world.talk_to()
-    assert [row.number for row in world.switchboard.running("mill-1")] == [256, 257]
+    assert [row.number for row in world.switchboard.streams.rows("mill-1")] == [256, 257]
     if how == "close":
         assert world.switchboard.close_channel("mill-1", 256, "closed by an operator")
     elif how == "kick":
@@ -52,7 +52,7 @@ def test_r16_streams_without_a_command_socket_can_be_ended(how: str) -> None:
     world.pump()
     assert old.was_reset and device.was_reset
     assert new.was_reset is (how != "close")
-    left = [row.number for row in world.switchboard.running("mill-1")]
+    left = [row.number for row in world.switchboard.streams.rows("mill-1")]
     assert left == ([257] if how == "close" else [])
     assert not world.outlived()
 

@@ -432,7 +432,7 @@ def test_close_and_kick() -> None:
     world = EmoWorld()
     one, _ = world.talk_to()
     two, _ = world.talk_to()
-    rows = world.switchboard.running("mill-1")
+    rows = world.switchboard.streams.rows("mill-1")
     assert [(row.number, row.target, row.carrier) for row in rows] == [
         (256, "emo", "socket"),
         (257, "emo", "socket"),

@@ -1,0 +1,122 @@
+"""What each device has by its record: open ports, streams, or nothing any more.
+
+The rule: other records count at once for whoever comes, and device by device for whoever is here; thousands
+of devices are looked at in slices (process/slices.py), and no device is looked at for another one's sake.
+
+Source: faults.md "Per-device authority record", N33; docs/records.rst.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+
+from revtunnel.daemons.client_streams import ClientStreams
+from revtunnel.fleet.client_ports import ClientPorts
+from revtunnel.fleet.fleet import Fleet
+from revtunnel.fleet.gate import Gate
+from revtunnel.fleet.records import DEFAULT, Records
+from revtunnel.fleet.streams_of_devices import StreamsOfDevices
+from revtunnel.ground.facts import ListenerRefused, Report
+from revtunnel.ground.reasons import Ended, GoAway
+from revtunnel.link.server_link import ServerLink
+from revtunnel.process.slices import Slices
+
+__all__ = ["Enforcement"]
+
+OVER = "its record is over"
+
+
+class Enforcement:
+    """The records of one server, kept up. ``most``: sockets that may be open for devices that are away."""
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        gate: Gate,
+        fleet: Fleet[Any],
+        ports: ClientPorts,
+        streams: StreamsOfDevices,
+        client_streams: ClientStreams,
+        report: Report,
+        most: int,
+    ) -> None:
+        self._clock = clock
+        self._gate = gate
+        self._fleet = fleet
+        self._ports = ports
+        self._streams = streams
+        self._client_streams = client_streams
+        self._report = report
+        self.most = most
+        self._slices = Slices(clock)
+
+    def open_ports(self, link: ServerLink) -> None:
+        """Let clients in to what the device offers and its record allows, and to nothing else."""
+        now = self._clock.seconds()
+        device = self._fleet.get(link.serial)
+        offers = device.offers if device is not None else ()
+        allowed = self._gate.offers(link.serial, offers)
+        for offer in offers:
+            if offer in allowed:
+                factory = self._client_streams.factory(link.serial, offer)
+                ranges = self._gate.records.of(link.serial).ports
+                self._ports.open(factory, link.listener.pool, now, ranges)
+            else:
+                detail = f"its record does not allow {offer.target}"
+                self._report(ListenerRefused(link.serial, offer.name, detail))
+        self._ports.withdraw(link.serial, {offer.name for offer in allowed}, now)
+
+    def set_records(self, records: Records) -> "Deferred[None]":
+        """Other records from now on; fires when what they allow no more is cut for every device."""
+        self._gate.records = records
+        return self._slices.run(self._apply())
+
+    def end_expired(self) -> None:
+        """End the devices whose record is over; to be asked every second or so."""
+        ended = self._gate.ended()
+        if DEFAULT in ended:
+            self._slices.run(self._apply())
+        else:
+            for serial in ended:
+                self._judge(serial)
+
+    def keep_promises(self) -> None:
+        """Open the ports that refuse for devices which are away, at once."""
+        for _ in self._promises():
+            pass
+
+    def stop(self) -> None:
+        """Look at no more devices."""
+        self._slices.stop()
+
+    # -- inside
+
+    def _apply(self) -> Iterator[None]:
+        """A step for each device that is here or has streams, then one for each port."""
+        for serial in self._streams.serials():
+            self._judge(serial)
+            yield
+        yield from self._promises()
+
+    def _promises(self) -> Iterator[None]:
+        return self._ports.keep_promises(self._client_streams.factory_of_absent, self.most)
+
+    def _judge(self, serial: str) -> None:
+        """Let a device have what its record allows now, and nothing else."""
+        device = self._fleet.get(serial)
+        link = device.link if device is not None and device.carrier is not None else None
+        if self._gate.expired(serial):
+            if link is not None:
+                link.dismiss("expired", OVER, GoAway.DENIED)
+            self._streams.end_all(Ended.NOT_ALLOWED, OVER, serial)
+            return
+        if link is not None:
+            self.open_ports(link)
+        for row in self._streams.rows(serial):
+            lease = self._ports.leases.find(serial, row.target)
+            offers = [each for each in device.offers if each.name == row.target] if device is not None else []
+            refusal = self._gate.stream(serial, row.client, "" if lease is None else lease.pool, offers)
+            if refusal:
+                self._streams.end(serial, row.number, Ended.NOT_ALLOWED, refusal)

@@ -1,0 +1,175 @@
+"""The registered devices: who is here, who gives way to whom, and who is parked too long without a session.
+
+Rule of this file: an end without a session is read, and thrown away. Whether a second device of a serial
+comes in is the fleet's decision (fleet/fleet.py), whatever wire the first one came by.
+
+Source: TCXN CCCP; wire/cccp.md section 2; faults.md R8 to R10.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+from typing import Protocol as Typing
+
+from revtunnel.fleet.devices import Device
+from revtunnel.fleet.fleet import Fleet, TwoHolders
+from revtunnel.fleet.free_ports import Deadlines
+from revtunnel.ground.facts import Report
+from revtunnel.ground.policy import CccpLimits
+from revtunnel.ground.reasons import GoAway
+from revtunnel.link.handshake import Denied
+from revtunnel.sockets.ends import End
+from revtunnel.systems.cccp.cccp_facts import DeviceGone, DeviceRegistered, RegistrationRefused
+from revtunnel.systems.cccp.lone_end import LoneEnd, part_from
+from revtunnel.systems.cccp.registered_devices import Arrival
+from revtunnel.systems.cccp.sessions import Manner
+
+__all__ = ["SYSTEM", "Parking", "Registered", "Sessions"]
+
+SYSTEM = "cccp"  # in the fleet
+
+
+class Sessions(Typing):
+    """What becomes of devices that have a session."""
+
+    def device_came(self, device: "Registered", before: "Registered | None") -> None:
+        """It is here now, instead of another one."""
+
+    def device_left(self, device: "Registered", reason: str, detail: str) -> None:
+        """It is to go, or gone. Whoever has no session for it lets it go."""
+
+
+class Registered:
+    """A registered device: to the fleet its link. ``lone`` has the end, unless a relay has it."""
+
+    __slots__ = ("_parking", "arrival", "known", "lone", "peer", "since")
+
+    known: Device["Registered"]  # the fleet's
+
+    def __init__(self, parking: "Parking", arrival: Arrival, since: float) -> None:
+        self.arrival = arrival
+        self.peer = arrival.end.peer
+        self.since = since
+        self.lone: LoneEnd | None = None
+        self._parking = parking
+
+    def alone(self, end: End, early: bytes = b"") -> None:
+        """Its end is with no relay, or not any more."""
+        parking = self._parking
+        self.lone = LoneEnd(parking.reactor, end, partial(parking.lone_left, self), early)
+
+    def dismiss(self, reason: str, detail: str, say: GoAway, retry_after: int = 0, by: str = "") -> None:
+        """As a link's (link/server_link.py); the wire has no word for it, so the end is closed."""
+        self._parking.sessions.device_left(self, reason, f"{detail}, {by}" if by else detail)
+
+
+class Parking:
+    """All of them. ``limits`` is asked each time; ``sessions`` is set by whoever has them."""
+
+    sessions: Sessions
+
+    def __init__(
+        self, reactor: Any, fleet: Fleet[Any], limits: Callable[[], CccpLimits], report: Report
+    ) -> None:
+        self.reactor = reactor
+        self._fleet = fleet
+        self._limits = limits
+        self._report = report
+        self._parked: Deadlines[str] = Deadlines()  # since when each is here that has no session
+
+    def __len__(self) -> int:
+        return self._fleet.count(SYSTEM)
+
+    def get(self, serial: str) -> Registered | None:
+        """The registered device of a serial."""
+        device = self._fleet.get(serial)
+        return device.link if device is not None and isinstance(device.link, Registered) else None
+
+    def page(self, after: str = "", limit: int | None = None) -> list[Registered]:
+        """Those behind ``after`` in the order of serials, ``limit`` at most."""
+        found = self._fleet.here(SYSTEM, after, limit)
+        return [device.link for device in found if device.link is not None]
+
+    def arrived(self, arrival: Arrival) -> None:
+        """A device said its serial."""
+        device = Registered(self, arrival, self.reactor.seconds())
+        serial, project = arrival.serial, arrival.project
+        full = len(self) >= self._limits().parked and self.get(serial) is None
+        try:
+            if full:
+                raise Denied(GoAway.OVERLOADED, f"{len(self)} devices are here", serial)
+            before = self._fleet.arrive(
+                *(serial, device, device.since, arrival.authenticated, project.newest),
+                system=SYSTEM,
+                peer=device.peer,
+                listener=project.name,
+                pool=project.pool,
+                alarm=True,
+            )
+        except Denied as error:
+            holder = self._fleet.get(serial) if isinstance(error, TwoHolders) else None
+            if holder is not None and holder.link is not None:
+                holder.link.dismiss("replaced", "its serial has two holders", GoAway.DENIED)
+            arrival.end.abort()
+            reason = "overloaded" if full else "duplicate"
+            self._report(RegistrationRefused(project.name, device.peer, serial, reason, str(error)))
+            return
+        self._take(device, before)
+
+    def _take(self, device: Registered, before: Any) -> None:
+        """It is here now, instead of the one before."""
+        arrival = device.arrival
+        known = self._fleet.get(arrival.serial)
+        assert known is not None
+        device.known = known
+        device.alone(arrival.end, arrival.early)
+        if before is not None and not isinstance(before, Registered):
+            before.dismiss("replaced", f"by {device.peer}", GoAway.REPLACED)
+            before = None
+        self.sessions.device_came(device, before)
+
+    def registered(self, device: Registered) -> None:
+        """Say that it is here."""
+        arrival = device.arrival
+        told = device.peer, arrival.project.name, arrival.authenticated, arrival.tls
+        self._report(DeviceRegistered(arrival.serial, *told))
+
+    def park(self, device: Registered) -> None:
+        """It has no session."""
+        if device.lone is not None:
+            device.lone.watch(Manner.DISCARD)
+        self._parked.set(device.arrival.serial, device.since)
+
+    def claim(self, device: Registered) -> None:
+        """It has one."""
+        self._parked.set(device.arrival.serial, None)
+
+    def let_go(self, device: Registered, reason: str, detail: str) -> None:
+        """Close a device that no relay has."""
+        serial, now = device.arrival.serial, self.reactor.seconds()
+        if self.get(serial) in (device, None):  # else the entry is its successor's
+            self._parked.set(serial, None)
+        self._fleet.leave(serial, device, now)
+        lone, device.lone = device.lone, None
+        if lone is not None:
+            lone.leave()
+            if lone.end.fileno() >= 0:
+                part_from(self.reactor, lone.end)
+        self._report(DeviceGone(serial, device.peer, reason, detail, round(now - device.since, 3)))
+
+    def tick(self) -> None:
+        """Once a second or so: close who is parked too long."""
+        most = self._limits().parked_time
+        for serial in self._parked.due(self.reactor.seconds() - most) if most else ():
+            device = self.get(serial)
+            if device is not None:
+                self.let_go(device, "parked-too-long", f"{most:g} s without a session")
+
+    def stop(self) -> None:
+        """Close all at once."""
+        for device in self.page():
+            self.let_go(device, "stopping", "")
+
+    def lone_left(self, device: Registered, detail: str) -> None:
+        """It closed, or its line is dead, while it was alone."""
+        self.sessions.device_left(device, "lost" if detail else "closed", detail)

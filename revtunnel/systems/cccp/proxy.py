@@ -1,0 +1,149 @@
+"""A proxy session with its sockets: where each end is, how two are joined and taken apart again.
+
+Rule of this file: every end is in one place at a time: with a LoneEnd, in the PairRelay, or sent away. A
+client whose device is of another wire is a client of that wire's carriers (``linked``), and only its bytes
+and its leaving are looked at here. What follows from an end is the table's (sessions.py) and its owner's.
+
+Source: TCXN CCCP; wire/cccp.md section 2; faults.md R8.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+from typing import Protocol as Typing
+
+from twisted.internet.interfaces import IDelayedCall
+
+from revtunnel.ground.policy import RelayLimits
+from revtunnel.ground.reasons import Ended
+from revtunnel.sockets.ends import End
+from revtunnel.streams.clients import ClientSocket
+from revtunnel.systems.cccp.lone_end import LoneEnd, part_from
+from revtunnel.systems.cccp.pair_relay import PairRelay
+from revtunnel.systems.cccp.parking import Registered
+from revtunnel.systems.cccp.proxy_ports import ProxyPort
+from revtunnel.systems.cccp.registered_devices import Project
+from revtunnel.systems.cccp.sessions import Life, Manner, Session
+
+__all__ = ["Owner", "Proxy"]
+
+
+class Owner(Typing):
+    """What a proxy tells whoever has it."""
+
+    def client_left(self, proxy: "Proxy") -> None:
+        """Its client is gone."""
+
+    def device_left(self, device: Registered, reason: str, detail: str) -> None:
+        """Its device is."""
+
+
+class Proxy:
+    """A session with its sockets. ``limits`` is asked for each pair."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        session: Session,
+        project: Project,
+        port: ProxyPort,
+        owner: Owner,
+        limits: Callable[[], RelayLimits],
+    ) -> None:
+        self.session = session
+        self.project = project
+        self.port = port
+        self.client = ""  # host:port
+        self.device: Registered | None = None
+        self.timer: IDelayedCall | None = None
+        self.lone: LoneEnd | None = None  # the client's, unless a relay has it
+        self.relay: PairRelay | None = None
+        self.linked: ClientSocket | None = None  # the client, if it goes by the carrier of another wire
+        self._reactor = reactor
+        self._owner = owner
+        self._limits = limits
+
+    @property
+    def transferred(self) -> int:
+        """Payload bytes so far, both directions; exact."""
+        relay, linked = self.relay, self.linked
+        running = relay.to_far + relay.to_near if relay is not None else 0
+        return self.session.transferred + running + (linked.moved if linked is not None else 0)
+
+    def client_came(self, peer: str, end: End) -> None:
+        """A client, whose end is ours."""
+        self.client = peer
+        self.lone = LoneEnd(self._reactor, end, self._client_gone)
+
+    def watch(self, head: bytes = b"") -> None:
+        """Let the ends be where the table wants them. ``head`` is for the client, first."""
+        device, client, manner = self.device, self.lone, self.session.manner
+        if manner is Manner.PASS:
+            if self.relay is None and device is not None and device.lone is not None and client is not None:
+                self._join(device, device.lone, client, head)
+            return
+        for lone in (client, device.lone if device is not None else None):
+            if lone is not None:
+                lone.watch(manner)
+
+    def part(self) -> bytes:
+        """Take a pair apart that has not ended by itself; what the client has not taken yet."""
+        return self.relay.part() if self.relay is not None else b""
+
+    def unlink(self) -> ClientSocket | None:
+        """A client of another wire is ours no more; its bytes stay counted."""
+        linked, self.linked = self.linked, None
+        if linked is not None:
+            self.session.transferred += linked.moved
+            self.client = ""
+        return linked
+
+    def release(self) -> LoneEnd | None:
+        """The client that is alone is somebody else's from now on."""
+        lone, self.lone = self.lone, None
+        if lone is not None:
+            lone.leave()
+        return lone
+
+    def send_client_away(self) -> None:
+        """Whoever he is, in the order of his wire."""
+        self.part()
+        linked, lone = self.unlink(), self.release()
+        if linked is not None:
+            linked.end(Ended.OPERATOR, "its proxy session ended")
+        if lone is not None and lone.end.fileno() >= 0:
+            part_from(self._reactor, lone.end)
+        self.client = ""
+
+    def _join(self, device: Registered, far: LoneEnd, near: LoneEnd, head: bytes) -> None:
+        device.lone, self.lone = None, None
+        far.leave()
+        near.leave()
+        ended = partial(self._pair_ended, device, near.end, far.end)
+        self.relay = PairRelay(self._reactor, near.end, far.end, ended, self._limits())
+        device.known.channels += 1
+        self.relay.start(head_to_near=head + far.early)
+
+    def _pair_ended(self, device: Registered, near: End, far: End, reason: Ended, detail: str) -> None:
+        """Both ends are ours again."""
+        relay = self.relay
+        assert relay is not None
+        self.session.transferred = self.transferred
+        device.known.bytes_to_device += relay.to_far
+        device.known.bytes_to_client += relay.to_near
+        self.relay = None
+        device.alone(far)
+        self.lone = LoneEnd(self._reactor, near, self._client_gone)
+        if reason is Ended.OPERATOR:  # whoever parted them goes on
+            return
+        if relay.far_left:
+            self._owner.device_left(device, "lost" if detail else "closed", detail)
+        if relay.near_left and self.session.life is not Life.ENDED:
+            self._client_gone(detail)
+
+    def _client_gone(self, detail: str) -> None:
+        """It left while it was alone."""
+        lone, self.lone = self.lone, None
+        if lone is not None and lone.end.fileno() >= 0:
+            part_from(self._reactor, lone.end)
+        self._owner.client_left(self)
