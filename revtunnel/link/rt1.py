@@ -81,21 +81,6 @@ class Rt1Mux(Rt1Ends):
         self._pool = CreditPool(limits.link_pool, pool)
         self._first_credit = limits.first_window if first_window is None else first_window
         self._pong: bytes | None = None
-        self._handlers: dict[int, Callable[[Frame, float], list[Happening]]] = {
-            Command.CONNECT: self._connect,
-            Command.CLOSE: self._close,
-            Command.DATA: self._data,
-            Command.LISTEN: self._listen,
-            Command.OPENED: self._opened,
-            Command.RESET: self._reset,
-            Command.EOF: self._eof,
-            Command.WINDOW: self._window,
-            Command.PING: self._ping,
-            Command.PONG: self._pong_came,
-            Command.GOAWAY: self._goaway,
-            Command.WANT: self._want,
-            Command.ORIGIN: self._origin,
-        }
         self.data_sockets = data_sockets
         self.origins = origins
         self._announced: tuple[int, Origin] | None = None  # agent: an ORIGIN, whose CONNECT is next
@@ -114,10 +99,10 @@ class Rt1Mux(Rt1Ends):
 
     def receive(self, frame: Frame, now: float) -> list[Happening]:
         self.liveness.heard(now)
-        handler = self._handlers.get(frame.command)
+        handler = _HANDLERS.get(frame.command)
         if handler is None:
             return self._glitch(f"command {frame.command} skipped with {len(frame.payload)} bytes", now)
-        return handler(frame, now)
+        return handler(self, frame, now)
 
     # -- what the owner calls
 
@@ -316,3 +301,20 @@ class Rt1Mux(Rt1Ends):
     def _enlarge(self, channel: Channel) -> None:
         if channel.window is not None and (credit := channel.window.enlarge(self.limits.open_window)):
             self._turns.control(encode_frame(Command.WINDOW, channel.number, encode_window(credit)))
+
+
+_HANDLERS: dict[int, Callable[[Rt1Mux, Frame, float], list[Happening]]] = {  # one table for all links
+    Command.CONNECT: Rt1Mux._connect,
+    Command.CLOSE: Rt1Mux._close,
+    Command.DATA: Rt1Mux._data,
+    Command.LISTEN: Rt1Mux._listen,
+    Command.OPENED: Rt1Mux._opened,
+    Command.RESET: Rt1Mux._reset,
+    Command.EOF: Rt1Mux._eof,
+    Command.WINDOW: Rt1Mux._window,
+    Command.PING: Rt1Mux._ping,
+    Command.PONG: Rt1Mux._pong_came,
+    Command.GOAWAY: Rt1Mux._goaway,
+    Command.WANT: Rt1Mux._want,
+    Command.ORIGIN: Rt1Mux._origin,
+}
