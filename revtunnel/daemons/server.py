@@ -13,7 +13,8 @@ from functools import partial
 from typing import Any
 
 from twisted.application.service import IService
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.threads import deferToThreadPool
 
 from revtunnel import __version__
 from revtunnel.daemons.daemon import DoorDaemon
@@ -28,6 +29,7 @@ from revtunnel.fleet.gate import Gate
 from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.penalties import Penalties
 from revtunnel.fleet.pools import Pool, Use
+from revtunnel.fleet.records import Records
 from revtunnel.ground.facts import LinkRefused, ServerState
 from revtunnel.ground.policy import ServerLimits
 from revtunnel.link.handshake import ListenerRules, ServerHello
@@ -130,6 +132,7 @@ class Server(DoorDaemon):
         self._lean = LeanReactor(reactor, self._report)
         self._headers = HeaderDesk(reactor, lambda: self.settings.limits.pending)
         self._expiry: Any = None
+        self._reloading = DeferredLock()  # one after the other: the last one has the last word
         self.cccp: CccpSite | None = None
         self._emo_machines: dict[int, Any] = {}  # command sockets by the port they registered
 
@@ -286,9 +289,15 @@ class Server(DoorDaemon):
 
     def reload(self) -> "Deferred[Row]":
         """Take what changed in the settings and can change live; wrong settings change nothing."""
+        return self._reloading.run(lambda: Deferred.fromCoroutine(self._reload()))
+
+    async def _reload(self) -> Row:
+        pool = self._reactor.getThreadPool()
         try:
-            new = self._options.load()
-            live, restart = changes(self.settings, new)
+            read = await deferToThreadPool(self._reactor, pool, self._read)
+            if self.switchboard.draining:
+                return await self._reloaded([], [], ["the server is stopping"])
+            new, live, restart, records = read
             self._load_authority(new)
             identities = self._read_identities(new)
             self.leases.reload(pools_of(new), reservations_of(new), self._reactor.seconds())
@@ -296,13 +305,18 @@ class Server(DoorDaemon):
                 self.cccp.take(new.cccp)
                 self.cccp.proxies.relay_limits = new.relay
         except SettingsError as error:
-            return self._reloaded([], [], error.errors)
+            return await self._reloaded([], [], error.errors)
         except ValueError as error:
-            return self._reloaded([], [], [str(error)])
+            return await self._reloaded([], [], [str(error)])
         live += identities.changed(self._identities)
         self._identities = identities
-        taken = self._take(new)
-        return taken.addCallback(lambda _: self._reloaded(live, restart, []))
+        await self._take(new, records)
+        return await self._reloaded(live, restart, [])
+
+    def _read(self) -> tuple[ServerSettings, list[str], list[str], Records]:
+        """New settings, what they change, their records: in a thread, for thousands of sections take long."""
+        new = self._options.load()
+        return new, *changes(self.settings, new), records_of(new.devices, new.pools)
 
     def stopService(self) -> Any:
         """Close what is open; a drained server has nothing left."""
@@ -323,7 +337,7 @@ class Server(DoorDaemon):
         self._reactor.callLater(0.05, parted.callback, None)
         return parted
 
-    def _take(self, new: ServerSettings) -> "Deferred[Any]":
+    def _take(self, new: ServerSettings, records: Records) -> "Deferred[None]":
         """Apply new settings to what runs; listeners that came or went need a restart.
 
         What every device is looked at for takes a while: fires when it is done.
@@ -333,7 +347,7 @@ class Server(DoorDaemon):
         penalties = self.switchboard.gate.penalties
         penalties.limits, penalties.exempt = new.penalties, new.exempt
         self.ports.refuses = _refusing(new)
-        taken = self.switchboard.enforcement.set_records(records_of(new.devices, new.pools))
+        taken = self.switchboard.enforcement.set_records(records)
         for listener in new.listeners:
             if listener.name in self.switchboard.listeners:
                 self.switchboard.listeners[listener.name] = self._agent_listener(listener, new)

@@ -40,15 +40,14 @@ class Gate:
     @records.setter
     def records(self, records: Records) -> None:
         self._records = records
-        ends = ((each.expires, name) for name, each in records.devices.items() if each.expires is not None)
-        self._ends = sorted(ends)
         self._looked = self._wall()
 
     def ended(self) -> list[str]:
         """Whose records' time was over since this was asked last; ``*`` is the default record."""
         before, self._looked = self._looked, self._wall()
-        first, last = (bisect_right(self._ends, at, key=lambda end: end[0]) for at in (before, self._looked))
-        return [name for _, name in self._ends[first:last]]
+        ends = self._records.ends
+        first, last = (bisect_right(ends, at, key=lambda end: end[0]) for at in (before, self._looked))
+        return [name for _, name in ends[first:last]]
 
     def stranger(self, peer: str, now: float) -> str:
         """Why a connection from ``HOST:PORT`` is not even read, or nothing."""

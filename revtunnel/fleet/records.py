@@ -7,7 +7,7 @@ Source: faults.md "Per-device authority record", N33; ours for the patterns.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -112,6 +112,11 @@ class Records:
 
     devices: Mapping[str, Record] = field(default_factory=dict)
     pools: Mapping[str, tuple[Network, ...] | None] = field(default_factory=dict)
+    ends: Sequence[tuple[float, str]] = field(init=False)  # when each is over that has an end, in order
+
+    def __post_init__(self) -> None:
+        found = ((each.expires, name) for name, each in self.devices.items() if each.expires is not None)
+        object.__setattr__(self, "ends", sorted(found))
 
     def of(self, serial: str) -> Record:
         """The record in force."""
