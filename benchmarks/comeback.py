@@ -28,7 +28,7 @@ __all__ = ["main"]
 PATIENCE = 30.0  # seconds for anything to become ready
 
 
-def _serve_echo() -> int:
+def serve_echo() -> int:
     """An echo service in a thread; its port."""
     listening = socket.create_server(("127.0.0.1", 0))
 
@@ -102,7 +102,7 @@ def main(argv: list[str] | None = None) -> int:
     become_reaper()
     found = []
     try:
-        service = _serve_echo()
+        service = serve_echo()
         for number in range(options.rounds):
             with tempfile.TemporaryDirectory(prefix="comeback-") as folder:
                 found.append(measure((signal.SIGTERM, signal.SIGKILL)[number % 2], service, Path(folder)))

@@ -125,7 +125,9 @@ class Herd:
             clock, clock, LIMITS, self.ports, lambda serial: None, os.urandom, self._told, 1_000_000, gate
         )
         rules = ListenerRules("main")
-        board.listeners["main"] = AgentListener(rules, LinkLimits(), ServerHello("herd", "herd", 65536))
+        hello = ServerHello("herd", "herd", 65536)
+        patient = LinkLimits(answer=1e9, busy_answer=1e9)  # nobody there answers a PING
+        board.listeners["main"] = AgentListener(rules, patient, hello)
         self._factory = board.link_factory("main")
         part = CccpPart((), "", (), None, "", "", (), CccpLimits(parked=1_000_000, parked_time=1e6))
         ledger, links = SqliteLedger(None, lambda: 0.0), board.client_streams.factory_by_name
