@@ -5,13 +5,14 @@ costs a descriptor is counted before it comes: a ticket that is out counts as a 
 not depend on its link's connection, only on its standing: a lost link leaves it alone, an ended one ends it.
 
 One timer serves all: every half second while clients wait for sockets or answers, every five seconds while
-sockets wait or streams run, and none else.
+sockets wait or streams run, and none else. The half seconds look at those who wait only, the others at all of
+them, in slices.
 
 Source: wire/link-extension.md "Data sockets"; faults.md N1, N8, N25.
 """
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall
@@ -23,6 +24,7 @@ from revtunnel.ground.facts import Report
 from revtunnel.ground.policy import DataLimits, RelayLimits
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.relay import reserve
+from revtunnel.sockets.slices import Slices
 from revtunnel.streams.clients import ClientSocket
 
 __all__ = ["DataSockets"]
@@ -53,6 +55,8 @@ class DataSockets:
         self._streams: set[DataStream] = set()
         self._opening: set[DataStream] = set()
         self._busy: set[DataPool] = set()
+        self._waiting: set[DataPool] = set()  # for whom a client waits, or did so when it was looked at last
+        self._slices = Slices(reactor)
         self._spare: OrderedDict[DataPool, None] = OrderedDict()  # those that have, or had, sockets that wait
         self._timer: IDelayedCall | None = None
         self._long_at = 0.0
@@ -129,6 +133,8 @@ class DataSockets:
 
     def busy(self, pool: DataPool) -> None:
         self._busy.add(pool)
+        if pool.waits:
+            self._waiting.add(pool)
         self._look_within(SHORT if pool.waits else LONG)
 
     def released(self) -> None:
@@ -164,22 +170,26 @@ class DataSockets:
                 stream.look_at_opening(now)
             else:
                 self._opening.discard(stream)
-        for pool in [*self._busy]:
-            if pool.waits:
-                pool.look_at_waiting(now)
+        for pool in [*self._waiting]:
+            pool.look_at_waiting(now)
+            if not pool.waits:
+                self._waiting.discard(pool)
         if now >= self._long_at:
             self._long_at = now + LONG
-            self._long_look(now)
-        if self._opening or any(pool.waits for pool in self._busy):
+            self._slices.run(self._long_look())
+        if self._opening or self._waiting:
             self._look_within(SHORT)
         elif self._busy or self._streams:
             self._look_within(LONG)
 
-    def _long_look(self, now: float) -> None:
+    def _long_look(self) -> Iterator[None]:
         for pool in [*self._busy]:
-            pool.look(now)
+            pool.look(self.now())
             if pool.idle:
                 self._busy.discard(pool)
                 self._spare.pop(pool, None)
+            yield
         for stream in [*self._streams]:
-            stream.look_at_running(DEAD)
+            if stream in self._streams:  # still
+                stream.look_at_running(DEAD)
+            yield

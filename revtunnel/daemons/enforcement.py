@@ -1,7 +1,7 @@
 """What each device has by its record: open ports, streams, or nothing any more.
 
 The rule: other records count at once for whoever comes, and device by device for whoever is here; thousands
-of devices are looked at in slices (process/slices.py), and no device is looked at for another one's sake.
+of devices are looked at in slices (sockets/slices.py), and no device is looked at for another one's sake.
 
 Source: faults.md "Per-device authority record", N33; docs/records.rst.
 """
@@ -21,7 +21,7 @@ from revtunnel.fleet.streams_of_devices import StreamsOfDevices
 from revtunnel.ground.facts import ListenerRefused, Report
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.link.server_link import ServerLink
-from revtunnel.process.slices import Slices
+from revtunnel.sockets.slices import Slices
 
 __all__ = ["Enforcement"]
 

@@ -5,7 +5,7 @@ import pytest
 from benchmarks.herd import WEB, Herd, Nowhere
 from revtunnel.fleet.records import DEFAULT, Record, Records, parse_pattern
 from revtunnel.ground.networks import network_of
-from revtunnel.process import slices
+from revtunnel.sockets import slices
 
 NOTHING = Records({DEFAULT: Record(targets=(parse_pattern("console"),))})  # not what devices here offer
 

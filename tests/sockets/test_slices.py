@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from twisted.internet.task import Clock
 
-from revtunnel.process.slices import SLICE, Slices
+from revtunnel.sockets.slices import SLICE, Slices
 
 
 class Work:
