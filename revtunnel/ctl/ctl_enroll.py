@@ -8,11 +8,13 @@ Source: docs/admin.rst "Enrolment".
 """
 
 import os
+import tempfile
 from argparse import Namespace
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
-from revtunnel.ctl.ctl_files import KeyFile, Wrong
+from revtunnel.ctl.ctl_files import Wrong
 from revtunnel.ctl.ctl_output import remark, say, warn
 from revtunnel.ctl.tables import clean
 from revtunnel.daemons.server_operations import AUTHORITY, CERTIFY, ENROLL, TOKEN
@@ -22,6 +24,42 @@ from revtunnel.process.door.refusals import NotFound
 __all__ = ["enroll"]
 
 MAX_REQUEST = 16 * 1024  # bytes of a request's file
+
+
+class KeyFile:
+    """A file for a key, made before the key is, so that no key is lost for want of a place.
+
+    It is written beside the file it becomes, with mode 0600 from its first moment.
+    """
+
+    def __init__(self, path: str, replace: bool) -> None:
+        self._path = path
+        self._made = ""
+        if not replace and os.path.lexists(path):
+            raise Wrong(f"{path}: there is such a file already; --replace would replace it, and the key")
+        try:
+            self._descriptor, self._made = tempfile.mkstemp(
+                ".new", ".revtunnel-", os.path.dirname(path) or "."
+            )
+        except OSError as error:
+            raise Wrong(f"{path}: {error.strerror}") from None
+
+    def write(self, key: str) -> None:
+        """Put the key there, on the disk."""
+        try:
+            os.write(self._descriptor, f"{key}\n".encode("ascii"))
+            os.fsync(self._descriptor)
+            os.replace(self._made, self._path)
+        except OSError as error:
+            raise Wrong(f"{self._path}: {error.strerror}; enroll again, with --replace") from None
+        self._made = ""
+
+    def close(self) -> None:
+        """Leave nothing behind but the finished file."""
+        os.close(self._descriptor)
+        if self._made:
+            with suppress(OSError):
+                os.unlink(self._made)
 
 
 def enroll(client: AdminClient, options: Namespace) -> int:

@@ -1,12 +1,10 @@
-"""What revtunnelctl does with files of its own: where the socket is, settings to check, a key to keep.
+"""What revtunnelctl does with files of its own: where the socket is, settings to check.
 
 Rule of this file: no server is needed for anything here. Source: twisted.md section 7; faults.md C5; ours.
 """
 
 import json
 import os
-import tempfile
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from revtunnel.ground.errors import SettingsError
@@ -14,7 +12,7 @@ from revtunnel.ground.errors import SettingsError
 if TYPE_CHECKING:
     from revtunnel.settings.inifile import Surroundings
 
-__all__ = ["KeyFile", "Wrong", "check_config", "find_socket"]
+__all__ = ["Wrong", "check_config", "find_socket"]
 
 CONFIG = 78  # exit status: wrong settings
 
@@ -53,42 +51,6 @@ def _may_be_there(path: str) -> bool:
     except OSError as error:
         return isinstance(error, PermissionError)
     return True
-
-
-class KeyFile:
-    """A file for a key, made before the key is, so that no key is lost for want of a place.
-
-    It is written beside the file it becomes, with mode 0600 from its first moment.
-    """
-
-    def __init__(self, path: str, replace: bool) -> None:
-        self._path = path
-        self._made = ""
-        if not replace and os.path.lexists(path):
-            raise Wrong(f"{path}: there is such a file already; --replace would replace it, and the key")
-        try:
-            self._descriptor, self._made = tempfile.mkstemp(
-                ".new", ".revtunnel-", os.path.dirname(path) or "."
-            )
-        except OSError as error:
-            raise Wrong(f"{path}: {error.strerror}") from None
-
-    def write(self, key: str) -> None:
-        """Put the key there, on the disk."""
-        try:
-            os.write(self._descriptor, f"{key}\n".encode("ascii"))
-            os.fsync(self._descriptor)
-            os.replace(self._made, self._path)
-        except OSError as error:
-            raise Wrong(f"{self._path}: {error.strerror}; enroll again, with --replace") from None
-        self._made = ""
-
-    def close(self) -> None:
-        """Leave nothing behind but the finished file."""
-        os.close(self._descriptor)
-        if self._made:
-            with suppress(OSError):
-                os.unlink(self._made)
 
 
 def _print(value: dict[str, object]) -> None:

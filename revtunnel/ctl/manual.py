@@ -17,6 +17,7 @@ from revtunnel.ctl.command_line import sentence
 from revtunnel.ctl.subcommands import COMMANDS
 from revtunnel.daemons.operations import DAEMONS, OPERATIONS
 from revtunnel.process.door.operation import Argument, Operation, Role
+from revtunnel.process.door.refusals import REFUSALS
 
 __all__ = ["printed"]
 
@@ -31,61 +32,58 @@ def printed(text: str) -> str:
 
 def _usage(row: Operation) -> list[str]:
     """The words behind a command, each once."""
-    words: dict[str, None] = {}
     either = "|".join(each.shown for each in row.arguments if each.either)
-    for each in row.arguments:
-        optional = each.shown.startswith("--")
-        words[f"[{either if each.either else each.shown}]" if optional else each.shown] = None
-    return [word for word in words if word]
+    words = [each.shown if each.shown[:1] != "-" else f"[{each.shown}]" for each in row.arguments]
+    words = [f"[{either}]" if each.either else word for word, each in zip(words, row.arguments, strict=True)]
+    return [word for word in dict.fromkeys(words) if word]
+
+
+def _options(row: Operation) -> list[Argument]:
+    return [each for each in row.arguments if each.shown.startswith("--")]
 
 
 # ---- docs/admin.rst
 
 
-def _columns(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A simple table."""
-    widths = [max(len(row[at]) for row in (heads, *rows)) for at in range(len(heads))]
-    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in (heads, *rows)]
+def _table(*rows: Sequence[str]) -> list[str]:
+    """A simple table; the first row is its head."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     rule = "  ".join("=" * width for width in widths)
     return ["", rule, lines[0], rule, *lines[1:], rule, ""]
 
 
-def _rst_commands() -> list[str]:
+def _commands() -> list[str]:
     lines = ["", ".. list-table::", ""]
     for command, row in COMMANDS.items():
-        options = [f"``{each.shown}``: {each.text}." for each in row.arguments if each.shown.startswith("--")]
-        usage = " ".join([command, *_usage(row)])
+        options = [f"``{each.shown}``: {each.text}." for each in _options(row)]
         text = " ".join(filter(None, [sentence(row.help), row.text, *options]))
-        lines += [
-            f"   * - ``{usage}``",
-            *wrap(text, 120, initial_indent="     - ", subsequent_indent=" " * 7),
-        ]
+        cell = wrap(text, 120, initial_indent="     - ", subsequent_indent=" " * 7)
+        lines += [f"   * - ``{' '.join([command, *_usage(row)])}``", *cell]
     return [*lines, ""]
 
 
-def _rst_keys() -> list[str]:
+def _keys() -> list[str]:
     lines = []
     for row in OPERATIONS.values():
         keys = [(each.name, each.kind.words, each.text) for each in row.columns if each.name]
         if keys:
-            lines += ["", f"``{row.command or row.name}``", *_columns(("key", "kind", "meaning"), keys)]
+            lines += ["", f"``{row.command or row.name}``", *_table(("key", "kind", "meaning"), *keys)]
     return lines
 
 
-def _rst_wire() -> list[str]:
-    def shown(fields: Sequence[Argument]) -> str:
-        return " ".join(f"[{each.name}]" if each.optional else each.name for each in fields)
-
-    def having(name: str) -> str:
-        found = [daemon.removeprefix("revtunnel-") for daemon, table in DAEMONS.items() if name in table]
-        return "all" if len(found) == len(DAEMONS) else ", ".join(found)
-
-    rows = [
-        [f"``{name}``", shown(row.asked), shown(row.answer), row.role.name.lower(),
-         " ".join(error.code for error in row.errors), having(name)]
-        for name, row in OPERATIONS.items()
-    ]  # fmt: skip
-    return _columns(["command", "arguments", "answer", "role", "errors", "daemons"], rows)
+def _wire() -> list[str]:
+    codes = {kind: code for code, kind in REFUSALS.items()}
+    rows = []
+    for name, row in OPERATIONS.items():
+        asked, answer = (
+            " ".join(f"[{each.name}]" if each.optional else each.name for each in fields)
+            for fields in (row.asked, row.answer)
+        )
+        having = [daemon.removeprefix("revtunnel-") for daemon, table in DAEMONS.items() if name in table]
+        errors = " ".join(codes[error] for error in row.errors)
+        rows.append((f"``{name}``", asked, answer, row.role.name.lower(), errors, ", ".join(having)))
+    return _table(("command", "arguments", "answer", "role", "errors", "daemons"), *rows)
 
 
 # ---- man/revtunnelctl.1
@@ -95,50 +93,37 @@ def _man(rows: Sequence[Operation]) -> list[str]:
     lines = []
     for row in rows:
         command, *inner = row.command.split()
-        usage = " ".join([*(rf"\fB{_dashes(word)}\fR" for word in inner), *map(_bold, _usage(row))])
-        lines += [".TP", f'.BR {_dashes(command)} " {usage}"' if usage else f".B {command}"]
-        lines += [_marked(f"{sentence(row.help)} {row.text}".strip())]
-        options = [each for each in row.arguments if each.shown.startswith("--") and each.text]
-        for each in options:
-            lines += [".RS", ".TP", f".B {_bold(each.shown)}", _marked(sentence(each.text)), ".RE"]
+        usage = " ".join([*(f"``{word}``" for word in inner), *map(_filled_in, _usage(row))])
+        lines += [".TP", f'.BR {_roff(command)} " {_roff(usage)}"' if usage else f".B {_roff(command)}"]
+        lines += [_roff(f"{sentence(row.help)} {row.text}".strip())]
+        for each in _options(row):
+            lines += [".RS", ".TP", f".B {_roff(_filled_in(each.shown))}", _roff(sentence(each.text)), ".RE"]
     return lines
 
 
-def _bold(usage: str) -> str:
-    """Options in bold, words to be filled in in italics."""
-    marked = re.sub(r"--[a-z-]+", lambda found: rf"\fB{found[0]}\fR", usage)
-    return _dashes(re.sub(r"(?<![\w-])[A-Z]+\b(?!\\)", lambda found: rf"\fI{found[0]}\fR", marked))
+def _filled_in(usage: str) -> str:
+    """Words of a usage line with their marks: as they are, or to be filled in."""
+    return re.sub("[A-Z]+", r"*\g<0>*", re.sub("--[a-z-]+", r"``\g<0>``", usage))
 
 
-def _marked(text: str) -> str:
-    text = re.sub(r"``(.+?)``", r"\\fB\1\\fR", text)
-    return _dashes(re.sub(r"\*(.+?)\*", r"\\fI\1\\fR", text))
+def _roff(text: str) -> str:
+    marked = re.sub(r"\*(.+?)\*", r"\\fI\1\\fR", re.sub(r"``(.+?)``", r"\\fB\1\\fR", text))
+    return marked.replace("-", r"\-")
 
 
-def _dashes(text: str) -> str:
-    return text.replace("-", r"\-")
-
-
-def _man_of(role: Role) -> list[str]:
+def _of_daemons(role: Role) -> list[str]:
     return _man([row for row in COMMANDS.values() if row.role is role and " " not in row.command])
 
 
 _PARTS: dict[str, Callable[[], list[str]]] = {
-    "commands": _rst_commands,
-    "keys": _rst_keys,
-    "wire": _rst_wire,
-    "looking": lambda: _man_of(Role.READER),
-    "changing": lambda: _man_of(Role.OPERATOR),
+    "commands": _commands,
+    "keys": _keys,
+    "wire": _wire,
+    "looking": lambda: _of_daemons(Role.READER),
+    "changing": lambda: _of_daemons(Role.OPERATOR),
     "authority": lambda: _man([row for row in COMMANDS.values() if " " in row.command]),
 }
 
-
-def main(paths: Sequence[str]) -> int:
-    """Print the parts of these files anew."""
-    for path in map(Path, paths):
-        path.write_text(printed(path.read_text(encoding="utf-8")), encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    for path in map(Path, sys.argv[1:]):
+        path.write_text(printed(path.read_text(encoding="utf-8")), encoding="utf-8")

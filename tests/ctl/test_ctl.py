@@ -4,6 +4,8 @@ import errno
 import json
 import re
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -369,6 +371,32 @@ def test_c9_help_and_version(capsys: Capture) -> None:
         assert re.search(rf"^ +{name}( |$)", shown, re.MULTILINE)
         assert ended(name, "--help") == 0
         assert "--json" in capsys.readouterr().out
+
+
+def test_a_command_imports_what_it_needs() -> None:
+    """No Twisted, no cryptography and no table of settings for a ping: they cost more than all the rest."""
+    script = """if True:
+        import sys
+        from revtunnel.ctl.ctl import main
+        try:
+            main(["--socket", "/nowhere/at/all", "ping"])
+        except SystemExit as end:
+            print(end.code, *sorted(sys.modules))
+    """
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    status, *modules = done.stdout.split()
+    assert status == "69", done
+    assert "revtunnel.process.door.admin_client" in modules
+    dear = {
+        "twisted",
+        "zope",
+        "cryptography",
+        "OpenSSL",
+        "asyncio",
+        "dataclasses",
+        "revtunnel.daemons.schema",
+    }
+    assert dear.isdisjoint(modules)
 
 
 # ---- files

@@ -4,39 +4,32 @@ __all__ = ["REFUSALS", "Busy", "Conflict", "Denied", "Invalid", "NotFound", "Ope
 
 
 class OperatorError(Exception):
-    """The call was not carried out; the text says why. ``code`` stands for the class on the wire."""
+    """The call was not carried out; the text says why."""
 
-    code = ""
+    @property
+    def code(self) -> str:
+        """What stands for it on the wire."""
+        return next(code for code, kind in REFUSALS.items() if isinstance(self, kind))
 
 
 class NotFound(OperatorError):
     """There is no such device, channel or port."""
 
-    code = "NOT_FOUND"
-
 
 class Invalid(OperatorError):
     """An argument is wrong."""
-
-    code = "INVALID"
 
 
 class Conflict(OperatorError):
     """It cannot be done in the state that things are in."""
 
-    code = "CONFLICT"
-
 
 class Busy(OperatorError):
     """Not now; later it may be possible."""
-
-    code = "BUSY"
 
 
 class Denied(OperatorError):
     """The caller may not do that."""
 
-    code = "DENIED"
 
-
-REFUSALS = {error.code: error for error in (NotFound, Invalid, Conflict, Busy, Denied)}
+REFUSALS = {"NOT_FOUND": NotFound, "INVALID": Invalid, "CONFLICT": Conflict, "BUSY": Busy, "DENIED": Denied}
