@@ -4,9 +4,8 @@ Source: wire/cccp.md; house.md (services); twisted.md 1.6 and 3.
 """
 
 import os
-import socket
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from twisted.application.service import IService
@@ -16,63 +15,20 @@ from revtunnel.daemons.cccp_options import CccpOptions as Options
 from revtunnel.daemons.daemon import DoorDaemon
 from revtunnel.fleet.gate import Gate
 from revtunnel.fleet.leases import Leases
-from revtunnel.fleet.pools import Lease
 from revtunnel.ground.facts import ServerState
-from revtunnel.process.door.caretaker import Caretaker
-from revtunnel.process.door.operation import PAGE, Row
+from revtunnel.process.door.operation import Row
 from revtunnel.process.process import ExitStatus
-from revtunnel.process.reporting import Reporter
 from revtunnel.process.systemd import Notifier
 from revtunnel.settings.inifile import SettingsError
 from revtunnel.sockets.lean_reactor import LeanReactor
-from revtunnel.state.ledger import SqliteLedger, open_ledger
-from revtunnel.systems.cccp.cccp_operations import CCCP_OPERATIONS
+from revtunnel.state.ledger import open_ledger
+from revtunnel.systems.cccp.cccp_operator import CccpCaretaker
 from revtunnel.systems.cccp.cccp_settings import cccp_changes
 from revtunnel.systems.cccp.cccp_site import CccpSite
 
 __all__ = ["Cccp", "Options", "makeService"]
 
 FILE_NAME = "cccp.db"  # in the state directory
-
-
-class CccpCaretaker(Caretaker):
-    """What an operator sees of the daemon at the admin door; proxies are the API's."""
-
-    operations = CCCP_OPERATIONS
-
-    def __init__(
-        self, clock: Any, site: CccpSite, leases: Leases, ledger: SqliteLedger, reporter: Reporter
-    ) -> None:
-        super().__init__(clock, reporter, socket.gethostname())
-        self._site = site
-        self._leases = leases
-        self._ledger = ledger
-
-    @property
-    def draining(self) -> bool:
-        return self._site.operator.draining
-
-    @property
-    def problem(self) -> str | None:
-        return self._ledger.problem
-
-    def status(self) -> Row:
-        """The daemon in one row."""
-        return {
-            **super().status(),
-            **self._site.counts(),
-            "ports": {name: asdict(counts) for name, counts in self._leases.counts().items()},
-            "counts": dict(sorted(self._site.facts.items())),
-            "ledger_problem": self.problem or "",
-        }
-
-    def ports(self, after: int = 0, limit: int = PAGE) -> tuple[list[Row], int | None]:
-        """Every port that is promised, rests or is set aside, by number."""
-        return self._port_rows(self._leases, self._is_open, after, limit)
-
-    def _is_open(self, lease: Lease) -> bool:
-        proxy = self._site.proxies.get(lease.serial)
-        return proxy is not None and proxy.port.number == lease.port
 
 
 class Cccp(DoorDaemon):

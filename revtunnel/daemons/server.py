@@ -43,7 +43,9 @@ from revtunnel.sockets.ways.headed import HeaderDesk, Refused
 from revtunnel.sockets.ways.senders import HeaderRules, header_rules
 from revtunnel.state.ledger import FILE_NAME, open_ledger
 from revtunnel.streams.commands import Feature
+from revtunnel.systems.cccp.cccp_operator import CccpRows
 from revtunnel.systems.cccp.cccp_site import CccpSite
+from revtunnel.systems.cccp.parking import SYSTEM
 from revtunnel.systems.emo.emo_server import EmoServerLink
 from revtunnel.systems.emo.emo_stream import EmoDoor
 from revtunnel.trust.authority import Unfit
@@ -217,6 +219,8 @@ class Server(DoorDaemon):
             *(self._reactor, self._lean, settings.cccp, self.leases, self.ledger, self._report, board.gate),
             *(settings.relay, board.fleet, board.client_streams.factory_by_name),
         )
+        self.operator.wires[SYSTEM] = rows = CccpRows(self.cccp, self.operator.at)
+        self.operator.linked.granted = rows.grants
         self.reporter.watch(self.cccp.told)
 
     def _load_authority(self, settings: ServerSettings) -> None:

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from revtunnel.daemons.cccp import CccpCaretaker
 from revtunnel.daemons.operations import DAEMONS, OPERATIONS
 from revtunnel.daemons.operator import Operator
 from revtunnel.process.door.caretaker import Caretaker
 from revtunnel.process.door.operation import ROW, ROWS, Argument, Kind, Operation, Role
 from revtunnel.systems.cameo.cameo_operator import CameoOperator
+from revtunnel.systems.cccp.cccp_operator import CccpCaretaker
 from tests.support.room import Room
 
 # arguments, answer, role: ? may be missing; programs of others speak this
@@ -22,6 +22,7 @@ WIRE = {
     "Record": ("serial:text", "row:text", "READER"),
     "Ports": ("?after:text ?limit:number", "rows:text ?after:text", "READER"),
     "Channels": ("?serial:text ?after:text ?limit:number", "rows:text ?after:text", "READER"),
+    "Sessions": ("?serial:text ?after:text ?limit:number", "rows:text ?after:text", "READER"),
     "Enrolled": ("?after:text ?limit:number", "rows:text ?after:text", "READER"),
     "Peers": ("?after:text ?limit:number", "rows:text ?after:text", "READER"),
     "Watch": ("", "", "READER"),

@@ -154,7 +154,7 @@ def test_kick_ends_the_link_and_asks_the_device_to_stay_away() -> None:
     assert len(room.switchboard.fleet) == 1
     for wrong in (-1, 65536):
         with pytest.raises(Invalid):
-            room.operator.kick("plc-1", wrong, "anna")
+            room.ask("Kick", serial="plc-1", retry_after=wrong)
 
 
 def test_release_gives_back_what_an_absent_device_holds() -> None:

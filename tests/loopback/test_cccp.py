@@ -12,6 +12,7 @@ import threading
 import time
 from contextlib import ExitStack, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ from tests.support.cccp_site import (
     refused,
     turned_away,
 )
-from tests.support.daemons import Agent, Lab, port_block
+from tests.support.daemons import Agent, Daemon, Lab, port_block
 from tests.support.legacy_device import LegacyDevice
 from tests.support.services import Echo
 
@@ -782,21 +783,44 @@ def test_h16_a_caller_who_leaves_before_the_answer(site: CccpDaemon) -> None:
     assert site.ask("/off", serial="CLD-1") == (200, {})
 
 
+def control(daemon: Daemon, *words: str) -> Any:
+    """What ``revtunnelctl --json`` answers."""
+    command = [sys.executable, "-m", "revtunnel.ctl.ctl", "--json", "--socket", str(daemon.admin_socket)]
+    done = subprocess.run([*command, *words], env=daemon.environment(), capture_output=True, timeout=30)
+    assert done.returncode == 0, done
+    return json.loads(done.stdout)
+
+
+def test_an_operator_sees_and_ends_devices_sessions_and_pairs(site: CccpDaemon) -> None:
+    """By revtunnelctl: each in its listing; a client is reset, a device closed, and the session waits on."""
+    device = site.device("CLD-1")
+    client = connect(site.on("CLD-1", persistent="true"))
+    client.sendall(b"words")
+    assert read_exactly(device, 5) == b"words"
+    (row,) = control(site, "devices")["devices"]
+    assert (row["serial"], row["link"], row["listener"], row["channels"]) == ("CLD-1", "cccp", "main", 1)
+    (row,) = control(site, "sessions")["sessions"]
+    assert (row["kind"], row["state"], row["bytes"], row["persistent"]) == ("cccp", "joined", 5, True)
+    (row,) = control(site, "channels", "CLD-1")["channels"]
+    assert (row["channel"], row["carrier"], row["bytes_to_device"]) == (0, "pair", 5)
+    assert control(site, "close", "CLD-1", "0") == {"closed": {"serial": "CLD-1", "channel": 0}}
+    assert closed(client) == "reset"
+    assert control(site, "sessions")["sessions"][0]["state"] == "device"
+    assert control(site, "kick", "CLD-1") == {"kicked": "CLD-1", "retry_after": 0}
+    assert closed(device) == "end"
+    (row,) = control(site, "devices")["devices"]
+    assert (row["online"], row["channels_total"]) == (False, 1)
+    assert control(site, "sessions")["sessions"][0]["state"] == "waiting"
+
+
 def test_admin_door_and_exit_status(site: CccpDaemon) -> None:
     """revtunnelctl reaches it by its socket; wrong settings are 78."""
     site.on("CLD-1")
-    command = [sys.executable, "-m", "revtunnel.ctl.ctl", "--json", "--socket", str(site.admin_socket)]
-
-    def control(*words: str) -> object:
-        done = subprocess.run([*command, *words], env=site.environment(), capture_output=True, timeout=30)
-        assert done.returncode == 0, done
-        return json.loads(done.stdout)
-
-    row = control("status")
-    assert (row["proxies"], row["devices"]) == (1, 0)  # type: ignore[index]
-    rows = control("ports")["ports"]  # type: ignore[index]
+    row = control(site, "status")
+    assert (row["proxies"], row["devices"]) == (1, 0)
+    rows = control(site, "ports")["ports"]
     assert [(row["serial"], row["open"]) for row in rows] == [("CLD-1", True)]
-    assert control("reload")["errors"] == []  # type: ignore[index]
+    assert control(site, "reload")["errors"] == []
     bad = site.directory / "bad.ini"
     bad.write_text("[cccp]\nhttp = 0.0.0.0:2080\n[cccp-project main]\naddress = 0.0.0.0:2070\n")
     done = subprocess.run(
@@ -855,8 +879,17 @@ def test_on_reaches_every_kind_of_device_of_a_server(lab: Lab) -> None:
     client = connect(caller.on("CLD-1"))
     client.sendall(b"x")
     assert device.recv(1) == b"x"
-    client.close()
+    rows = control(server, "devices")["devices"]
+    assert [(row["serial"], row["link"]) for row in rows] == [("CLD-1", "cccp"), ("plc-7", "rt1")]
+    assert [(row["serial"], row["kind"]) for row in control(server, "sessions")["sessions"]] == [
+        ("CLD-1", "cccp")
+    ]
+    status = control(server, "status")
+    assert [status[name] for name in ("devices", "clients", "channels", "proxies")] == [2, 1, 1, 1]
+    control(server, "enroll", "CLD-1", "--key")
+    control(server, "revoke", "CLD-1")
     assert closed(device) == "end"
+    assert closed(client) == "end"
 
 
 @pytest.mark.parametrize("kind", ["emo", "legacy"])

@@ -1,6 +1,6 @@
 """What an operator can do with any daemon of ours that has an admin door: look, watch, drain, reload.
 
-Rule of this file: nothing of what a daemon is for. ``operator.py`` and ``cameo_operator.py`` add that.
+Rule of this file: nothing of what a daemon is for. ``wires.py`` and each daemon's operator add that.
 
 Source: house.md (operator.py); issue "Admin".
 """
@@ -12,8 +12,6 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from revtunnel import __version__
-from revtunnel.fleet.leases import Leases
-from revtunnel.fleet.pools import Lease
 from revtunnel.ground.facts import Fact
 from revtunnel.process.door.operation import PAGE, Operation, Row, table_of
 from revtunnel.process.door.process_operations import PROCESS_OPERATIONS
@@ -68,7 +66,7 @@ class Caretaker:
         """The daemon in one row; more of it where there is more to say."""
         return {
             **self.ping(),
-            "since": self._at(self._since),
+            "since": self.at(self._since),
             "uptime": round(self._clock.seconds() - self._since, 3),
         }
 
@@ -105,31 +103,7 @@ class Caretaker:
         except ValueError as error:
             raise Invalid(str(error)) from None
 
-    def _port_rows(
-        self, leases: Leases, is_open: Callable[[Lease], bool], after: int, limit: int
-    ) -> tuple[list[Row], int | None]:
-        """A page of what the allocator has promised, by number, and the number to go on after."""
-        limit = self._most(limit)
-        page = leases.ports(after, limit)
-        now = self._clock.seconds()
-        rows = [
-            {
-                "serial": lease.serial,
-                "target": lease.target,
-                "port": lease.port,
-                "address": lease.address,
-                "pool": lease.pool,
-                "state": lease.state.value,
-                "open": is_open(lease),
-                "fixed": lease.fixed,
-                "since": self._at(lease.since),
-                "left": None if lease.until is None else round(max(0.0, lease.until - now), 1),
-            }
-            for lease in page
-        ]
-        return rows, (page[-1].port if len(page) == limit else None)
-
-    def _at(self, monotonic: float) -> str:
+    def at(self, monotonic: float) -> str:
         """A monotonic time as UTC, for people."""
         wall = self._wall() - (self._clock.seconds() - monotonic)
         return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(wall))

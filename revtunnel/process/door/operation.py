@@ -136,6 +136,16 @@ class Operation(NamedTuple):
         page = Argument("after", optional=True), Argument("limit", Kind.NUMBER, optional=True)
         return (*self.arguments, *page) if self.answer is ROWS else self.arguments
 
+    def row(self, source: object, **known: Any) -> Row:
+        """One row: what is known of a column, else the attribute of its name, else nothing of its kind."""
+        return {
+            each.name: known[each.name]
+            if each.name in known
+            else getattr(source, each.name, "" if each.kind is Kind.TEXT else None)
+            for each in self.columns
+            if each.name
+        }
+
 
 def table_of(*rows: Operation) -> dict[str, Operation]:
     """Operations by name; columns of one that is there twice are put together."""

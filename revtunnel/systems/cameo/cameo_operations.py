@@ -4,7 +4,7 @@ from revtunnel.process.door.operation import ROWS, Argument, Column, Kind, Opera
 from revtunnel.process.door.process_operations import PROCESS_OPERATIONS, STATUS
 from revtunnel.process.door.refusals import NotFound
 
-__all__ = ["CAMEO_OPERATIONS"]
+__all__ = ["CAMEO_OPERATIONS", "PEERS"]
 
 _STATUS = STATUS._replace(columns=(
     Column("cameo_server", Kind.OBJECT, "CAMEO: connected, address, since, seconds"),
@@ -14,7 +14,7 @@ _STATUS = STATUS._replace(columns=(
     Column("connections", Kind.NUMBER, "CAMEO: of both relays"),
     Column("waiting_bytes", Kind.BYTES, "CAMEO: that wait for peers"),
 ))  # fmt: skip
-_PEERS = Operation(
+PEERS = Operation(
     "Peers", "peers", "peers of the CAMEO relays", "Messages and bytes of each, what waits, what was lost.",
     answer=ROWS, key=("peer",), command="peers",
     columns=(
@@ -44,4 +44,4 @@ _CUT = Operation(
     role=Role.OPERATOR, errors=(NotFound,), command="cut",
     said=lambda row: ({"cut": row["peer"]}, f"the connection of {row['peer']} is closed"),
 )  # fmt: skip
-CAMEO_OPERATIONS = table_of(*PROCESS_OPERATIONS, _STATUS, _PEERS, _CUT)
+CAMEO_OPERATIONS = table_of(*PROCESS_OPERATIONS, _STATUS, PEERS, _CUT)

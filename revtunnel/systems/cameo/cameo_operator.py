@@ -13,7 +13,7 @@ from revtunnel.process.door.operation import PAGE, Row
 from revtunnel.process.door.refusals import NotFound
 from revtunnel.process.reporting import Reporter
 from revtunnel.systems.cameo.cameo_facts import shown
-from revtunnel.systems.cameo.cameo_operations import CAMEO_OPERATIONS
+from revtunnel.systems.cameo.cameo_operations import CAMEO_OPERATIONS, PEERS
 from revtunnel.systems.cameo.cameo_peers import Peer
 from revtunnel.systems.cameo.cameo_responders import SERVER
 from revtunnel.systems.cameo.relays import PublisherRelay, Relay, ResponderRelay
@@ -98,7 +98,7 @@ class CameoOperator(Caretaker):
         if peer is None or since is None:
             return {"connected": False, "address": "", "since": None, "seconds": None}
         seconds = round(self._clock.seconds() - since, 3)
-        return {"connected": True, "address": peer.address, "since": self._at(since), "seconds": seconds}
+        return {"connected": True, "address": peer.address, "since": self.at(since), "seconds": seconds}
 
     def _relay(self, relay: Relay) -> Row:
         peers = relay.peers
@@ -110,22 +110,22 @@ class CameoOperator(Caretaker):
 
     def _peer(self, relay: str, peer: Peer) -> Row:
         box = peer.outbox
-        return {
-            "peer": peer.address,
-            "relay": relay,
-            "type": peer.socket_type,
-            "identity": shown(peer.identity),
-            "outside": peer.door.name,
-            "local": peer.local,
-            "let_in": peer.ready,
-            "since": self._at(peer.since),
-            "seconds": round(self._clock.seconds() - peer.since, 3),
-            "messages_from_peer": peer.messages_received,
-            "messages_to_peer": box.messages_sent,
-            "bytes_from_peer": peer.bytes_received,
-            "bytes_to_peer": box.bytes_sent,
-            "waiting": box.waiting,
-            "waiting_bytes": box.waiting_bytes,
-            "dropped": box.dropped,
-            "topics": len(self._publisher.publications.topics.of(peer)),
-        }
+        return PEERS.row(
+            peer,
+            peer=peer.address,
+            relay=relay,
+            type=peer.socket_type,
+            identity=shown(peer.identity),
+            outside=peer.door.name,
+            let_in=peer.ready,
+            since=self.at(peer.since),
+            seconds=round(self._clock.seconds() - peer.since, 3),
+            messages_from_peer=peer.messages_received,
+            messages_to_peer=box.messages_sent,
+            bytes_from_peer=peer.bytes_received,
+            bytes_to_peer=box.bytes_sent,
+            waiting=box.waiting,
+            waiting_bytes=box.waiting_bytes,
+            dropped=box.dropped,
+            topics=len(self._publisher.publications.topics.of(peer)),
+        )

@@ -33,7 +33,9 @@ class DeviceGone(Fact):
     word = "device-gone"
     serial: str
     peer: str
-    reason: str  # a word: "closed", "lost", "replaced", "off", "session", "parked-too-long", "stopping"
+    reason: (
+        str  # a word: "closed", "lost", "replaced", "off", "session", "parked-too-long", "kicked", "stopping"
+    )
     detail: str
     seconds: float
 
@@ -70,7 +72,7 @@ class ProxyEnded(Fact):
     word = "proxy-ended"
     serial: str
     port: int
-    reason: str  # a word of systems/cccp/sessions.py, or "restarted", "device-absent"
+    reason: str  # a word of systems/cccp/sessions.py, or "restarted", "device-absent", "operator"
     transferred: int
     seconds: float
 

@@ -106,6 +106,11 @@ class Proxies:
         running = self._running.irange(after, inclusive=(False, True))
         return [serial for serial, _ in islice(groupby(merge(here, running)), limit)]
 
+    def sessions(self, after: str, limit: int, joined: bool = False) -> list[Proxy]:
+        """Sessions behind a serial, by serial, ``limit`` at most; ``joined``: only those with a pair."""
+        found = (self._running[each] for each in self._running.irange(after, inclusive=(False, True)))
+        return list(islice((each for each in found if each.relay is not None or not joined), limit))
+
     def is_here(self, serial: str) -> bool:
         """Whether the device is connected, by whatever wire."""
         device = self._fleet.get(serial)
@@ -158,6 +163,23 @@ class Proxies:
             proxy.session.ended = word or proxy.session.ended
             self._finish(proxy)
         return proxy
+
+    def cut_pair(self, serial: str, word: str) -> bool:
+        """Reset the client of a pair, as if he had left; ``word``: why a session that ends with it did."""
+        proxy = self.get(serial)
+        if proxy is None or proxy.relay is None:
+            return False
+        proxy.part()
+        lone = proxy.release()
+        assert lone is not None
+        lone.end.abort()
+        proxy.client = ""
+        if self._step(proxy, Event.CLIENT_LEFT) is Life.ENDED:
+            proxy.session.ended = word
+            self._finish(proxy)
+        else:
+            proxy.watch()
+        return True
 
     def stop(self) -> None:
         """End all at once; persistent sessions keep their promise for the next start."""

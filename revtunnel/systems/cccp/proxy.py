@@ -54,6 +54,7 @@ class Proxy:
         self.project = project
         self.port = port
         self.client = ""  # host:port
+        self.client_since = 0.0
         self.device: Registered | None = None
         self.timer: IDelayedCall | None = None
         self.lone: LoneEnd | None = None  # the client's, unless a relay has it
@@ -72,7 +73,7 @@ class Proxy:
 
     def client_came(self, peer: str, end: End) -> None:
         """A client, whose end is ours."""
-        self.client = peer
+        self.client, self.client_since = peer, self._reactor.seconds()
         self.lone = LoneEnd(self._reactor, end, self._client_gone)
 
     def watch(self, head: bytes = b"") -> None:
