@@ -10,7 +10,7 @@ import os
 import time
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred, DeferredLock
@@ -43,9 +43,6 @@ from revtunnel.sockets.ways.headed import HeaderDesk, Refused
 from revtunnel.sockets.ways.senders import HeaderRules, header_rules
 from revtunnel.state.ledger import FILE_NAME, open_ledger
 from revtunnel.streams.commands import Feature
-from revtunnel.systems.cccp.cccp_operator import CccpRows
-from revtunnel.systems.cccp.cccp_site import CccpSite
-from revtunnel.systems.cccp.parking import SYSTEM
 from revtunnel.systems.emo.emo_server import EmoServerLink
 from revtunnel.systems.emo.emo_stream import EmoDoor
 from revtunnel.trust.authority import Unfit
@@ -53,6 +50,9 @@ from revtunnel.trust.certificate_book import CertificateBook
 from revtunnel.trust.identities import Identities, merged
 from revtunnel.trust.issuer import Issuer
 from revtunnel.trust.tls_settings import is_loopback
+
+if TYPE_CHECKING:
+    from revtunnel.systems.cccp.cccp_site import CccpSite
 
 __all__ = ["Options", "Server", "makeService"]
 
@@ -214,6 +214,11 @@ class Server(DoorDaemon):
         """CCCP beside the rest, with the same ports, penalties and ledger."""
         if settings.cccp is None:
             return
+        # with twisted.web 70 ms of CPU, which a server without CCCP spares
+        from revtunnel.systems.cccp.cccp_operator import CccpRows
+        from revtunnel.systems.cccp.cccp_site import CccpSite
+        from revtunnel.systems.cccp.parking import SYSTEM
+
         board = self.switchboard
         self.cccp = CccpSite(
             *(self._reactor, self._lean, settings.cccp, self.leases, self.ledger, self._report, board.gate),
