@@ -21,6 +21,7 @@ from revtunnel.sockets.ends import RECORD, End, PlainEnd, said
 from revtunnel.sockets.relay import Relay
 from revtunnel.sockets.ways.websocket import LENIENT, WebSocketEnd, websocket_stage
 from revtunnel.sockets.ways.websocket_upgrade import Upgraded, accept_end
+from tests.support.depth import deep
 from tests.support.epoll import Loop, own_reactor
 from tests.support.memory import Recorder
 from tests.support.web_ends import ASKED, LIMITS, SmallEnd, anybody, end_pair, join_upgraded, join_web_ends
@@ -540,7 +541,7 @@ def test_a_relay_that_is_cut_tells_the_client_so(lasting: Loop) -> None:
     sizes=st.lists(st.integers(1, 5000), min_size=1, max_size=12),
     most=st.sampled_from([1, 13, 500, 1 << 16]),
 )
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=deep(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_writes_and_readings(loop: Loop, data: st.DataObject, sizes: list[int], most: int) -> None:
     """Whatever is written in whatever pieces, with pings between, is read in order, both ways."""
     ends = join_web_ends(loop, replace(LIMITS, piece=700), most=most)

@@ -14,6 +14,7 @@ from revtunnel.ground.errors import LocalError
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets.ways.websocket_messages import WebSocketMessages
 from revtunnel.sockets.ways.websocket_wire import ClientEngine, WebSocketLimits, WebSocketWire
+from tests.support.depth import deep
 from tests.support.ends import join_ends
 from tests.support.epoll import Loop, own_reactor
 from tests.support.memory import Network, Pair, Recorder
@@ -383,7 +384,7 @@ def test_messages_that_came_with_the_handshake_come_first() -> None:
     piece=st.sampled_from([1, 30, 1000]),
     pauses=st.sets(st.integers(0, 12)),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=deep(60), deadline=None)
 def test_any_messages_over_any_transport(
     messages: list[bytes | str], cuts: int | None, capacity: int, piece: int, pauses: set[int]
 ) -> None:

@@ -30,6 +30,7 @@ from revtunnel.sockets.ways.websocket_wire import (
     close_words,
     ended_of,
 )
+from tests.support.depth import deep
 from tests.support.kernel import random_cuts
 from tests.support.web_frames import BINARY, CLOSE, CONT, PING, PONG, TEXT, close, frame, frames
 
@@ -376,7 +377,7 @@ def test_a_reason_always_fits(text: str) -> None:
     st.sampled_from(SIDES),
     st.data(),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=deep(60), deadline=None)
 def test_what_one_says_the_other_hears(
     messages: list[tuple[int, str, int]], side: str, data: st.DataObject
 ) -> None:
@@ -399,7 +400,7 @@ def test_what_one_says_the_other_hears(
 
 
 @given(st.binary(max_size=400), st.sampled_from(SIDES))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=deep(200), deadline=None)
 def test_any_bytes_are_read_or_refused(data: bytes, side: str) -> None:
     """Never an exception; after a fault nothing is told any more."""
     happened, said, _ = play(side, data)

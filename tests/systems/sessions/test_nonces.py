@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from revtunnel.systems.sessions import nonces as module
 from revtunnel.systems.sessions.nonces import NONCE, STATUS, Bound, NonceRefused, Nonces
 from revtunnel.systems.sessions.session_life import Role, SessionRefused
+from tests.support.depth import deep
 
 SESSIONS = st.sampled_from(["s1", "s2"])
 ANA = Bound("s1", Role.OWNER, "ana")
@@ -234,4 +235,4 @@ class Book(RuleBasedStateMachine):
 
 
 TestBook = Book.TestCase
-TestBook.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestBook.settings = settings(max_examples=deep(40), stateful_step_count=30, deadline=None)

@@ -22,6 +22,7 @@ from revtunnel.systems.sessions.session_life import (
     SessionState,
     Wish,
 )
+from tests.support.depth import deep
 
 LIMITS = SessionLimits()
 WISH = Wish("ana", "plc-7", ("ssh",))
@@ -402,4 +403,4 @@ class Anything(RuleBasedStateMachine):
 
 
 TestAnything = Anything.TestCase
-TestAnything.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestAnything.settings = settings(max_examples=deep(60), stateful_step_count=40, deadline=None)
