@@ -21,6 +21,7 @@ Source: sysexits.h; twisted.md section 7; docs/admin.rst.
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -66,6 +67,7 @@ def talk(options: argparse.Namespace, path: str, dial: Callable[..., AdminClient
     """Ask the server at the socket, and print what it says: the exit status."""
     from revtunnel.ctl.ctl_actions import act
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job has it ignored
     client = dial(path, options.timeout or TIMEOUT)
     try:
         return act(client, options)
