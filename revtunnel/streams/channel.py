@@ -79,7 +79,7 @@ LEGACY_NEXT = {
 class Channel:
     """One client's byte stream through a link: its life, its credit and what waits to be sent.
 
-    ``owner`` belongs to the floor above and is not looked at here. ``flushed`` says that everything the other
+    ``owner`` belongs to the rooms above and is not looked at here. ``flushed`` says that everything the other
     side sent has left for our socket, end of file included.
     """
 
