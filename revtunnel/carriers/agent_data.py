@@ -26,7 +26,8 @@ from revtunnel.ground.policy import AgentLimits, RelayLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Target
 from revtunnel.sockets.ends import End, said
-from revtunnel.sockets.relay import Relay, reserve
+from revtunnel.sockets.hangups import reserve
+from revtunnel.sockets.relay import Relay
 from revtunnel.sockets.tcp_info import silence
 from revtunnel.streams.commands import Command, encode_reset, number_of
 from revtunnel.streams.dialler import Dialler, NotDialled, TargetSocket
@@ -112,7 +113,7 @@ class AgentSocket(FramedEnd):
             return
         self._dialling = None
         try:
-            service, early = target.hand_over()
+            service, _ = target.hand_over()
         except OSError as error:
             self._say_reset(Ended.RESET_BY_PEER, said(error))
             return
@@ -124,7 +125,7 @@ class AgentSocket(FramedEnd):
             ChannelOpened(self.link.serial, self.number, str(self._target), self.link.peer, milliseconds)
         )
         self._relay = Relay(self._reactor, self.release(), service, self._relayed, self._data.relay_limits)
-        self._relay.start(b"", early)
+        self._relay.start()
 
     def _not_reached(self, failure: Failure) -> None:
         error = failure.value

@@ -172,7 +172,7 @@ class DataStream:
             self._end(answer.reason, answer.detail)
             return
         try:
-            near, early = self.client.hand_over()
+            near, _ = self.client.hand_over()
         except OSError as error:
             far.abort()
             self._end(Ended.RESET_BY_PEER, f"client: {said(error)}")
@@ -181,7 +181,7 @@ class DataStream:
         client = self.client
         self._pool.report(ChannelOpened(client.serial, self.number, client.name, client.peer, milliseconds))
         self._relay = Relay(self._pool.reactor, near, far, self._relayed, self._pool.relay_limits)
-        self._relay.start(early, answer.rest)
+        self._relay.start(answer.rest)
 
     def refused_by_socket(self, detail: str) -> None:
         """The socket is no good: the client gets another one."""

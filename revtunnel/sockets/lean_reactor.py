@@ -48,7 +48,7 @@ from revtunnel.ground.targets import is_literal
 from revtunnel.sockets.addresses import address_of, place, socket_address, written_address
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import PlainEnd, tune
-from revtunnel.sockets.relay import hung_up
+from revtunnel.sockets.hangups import hung_up
 
 __all__ = ["LeanReactor"]
 

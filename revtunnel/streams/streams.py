@@ -16,7 +16,6 @@ Source: twisted.md 2.3; house.md example 2; wire/link-extension.md.
 """
 
 import contextlib
-import select
 import socket
 import struct
 from typing import TYPE_CHECKING, Any
@@ -36,6 +35,7 @@ from zope.interface import implementer
 
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets.ends import End
+from revtunnel.sockets.hangups import is_cut
 from revtunnel.streams.channel import Channel
 from revtunnel.streams.frames import HEADER_SIZE
 
@@ -185,11 +185,8 @@ class ChannelSocket(Protocol):
     def look(self) -> None:
         """Notice the reset of a far program that is not read at present; the link asks with every tick."""
         handle = None if self._lost else self._handle()
-        if handle is not None:
-            poll = select.poll()
-            poll.register(handle, 0)
-            if any(event & select.POLLERR for _, event in poll.poll(0)):  # POLLHUP: both ends of file too
-                self.abort()
+        if handle is not None and is_cut(handle):
+            self.abort()
 
     @property
     def can_move(self) -> bool:

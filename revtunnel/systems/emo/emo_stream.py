@@ -7,7 +7,6 @@ other; nothing waits for more bytes than could still be a terminator.
 Source: wire/emo.md sections 1 to 3; house.md rule 3.
 """
 
-import select
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from zope.interface import implementer
 
 from revtunnel.ground.policy import EmoLimits
 from revtunnel.ground.reasons import Ended
+from revtunnel.sockets.hangups import is_cut
 from revtunnel.streams.streams import ChannelSocket
 from revtunnel.systems.emo.emo import TERMINATOR, EndFinder
 
@@ -184,11 +184,8 @@ class EmoDataSocket:
         if self._lost or not self._held or not hasattr(self._transport, "getHandle"):
             return
         handle = self._transport.getHandle()
-        if isinstance(handle, socket.socket):
-            poll = select.poll()
-            poll.register(handle, 0)
-            if any(event & select.POLLERR for _, event in poll.poll(0)):
-                self._transport.abortConnection()
+        if isinstance(handle, socket.socket) and is_cut(handle):
+            self._transport.abortConnection()
 
     # -- from the client or device (streams.Link)
 
