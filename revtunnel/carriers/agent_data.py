@@ -30,7 +30,7 @@ from revtunnel.sockets.hangups import reserve
 from revtunnel.sockets.relay import Relay
 from revtunnel.sockets.tcp_info import silence
 from revtunnel.streams.commands import Command, encode_reset, number_of
-from revtunnel.streams.dialler import Dialler, NotDialled, TargetSocket
+from revtunnel.streams.dialler import Dialler, NotDialled
 from revtunnel.streams.frames import encode_frame
 
 __all__ = ["AgentData", "WantingLink"]
@@ -76,7 +76,7 @@ class AgentSocket(FramedEnd):
         self._await = AwaitConnect()
         self._target: Target | None = None
         self._asked_at = 0.0
-        self._dialling: Deferred[TargetSocket] | None = None
+        self._dialling: Deferred[End] | None = None
         self._relay: Relay | None = None
         self._doubted = False
         prepare(end)
@@ -107,16 +107,11 @@ class AgentSocket(FramedEnd):
         if dialling is not None:
             dialling.cancel()
 
-    def _reached(self, target: TargetSocket) -> None:
+    def _reached(self, service: End) -> None:
         if self._dialling is None:  # it is over meanwhile
-            target.abort()
+            service.abort()
             return
         self._dialling = None
-        try:
-            service, _ = target.hand_over()
-        except OSError as error:
-            self._say_reset(Ended.RESET_BY_PEER, said(error))
-            return
         if not self.say(OPENED):
             service.abort()
             return

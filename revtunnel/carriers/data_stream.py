@@ -172,7 +172,7 @@ class DataStream:
             self._end(answer.reason, answer.detail)
             return
         try:
-            near, _ = self.client.hand_over()
+            near = self.client.take()
         except OSError as error:
             far.abort()
             self._end(Ended.RESET_BY_PEER, f"client: {said(error)}")

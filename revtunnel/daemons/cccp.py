@@ -20,7 +20,7 @@ from revtunnel.process.door.operation import Row
 from revtunnel.process.process import ExitStatus
 from revtunnel.process.systemd import Notifier
 from revtunnel.settings.inifile import SettingsError
-from revtunnel.sockets.lean_reactor import LeanReactor
+from revtunnel.sockets.listening import Listeners
 from revtunnel.state.ledger import open_ledger
 from revtunnel.systems.cccp.cccp_operator import CccpCaretaker
 from revtunnel.systems.cccp.cccp_settings import cccp_changes
@@ -46,9 +46,9 @@ class Cccp(DoorDaemon):
             leases = Leases(settings.part.pools, self._reactor.seconds(), None, self.ledger)
         except ValueError as error:
             raise SettingsError([str(error)]) from None
-        lean = LeanReactor(self._reactor, self.reporter)
+        listeners = Listeners(self._reactor, self.reporter)
         self.site = CccpSite(
-            self._reactor, lean, settings.part, leases, self.ledger, self.reporter, Gate(time.time)
+            self._reactor, listeners, settings.part, leases, self.ledger, self.reporter, Gate(time.time)
         )
         self.site.start()
         self._listening = self.site.listening

@@ -20,6 +20,7 @@ from revtunnel.process.door.operation import Row
 from revtunnel.process.process import ExitStatus, SignalService
 from revtunnel.process.reporting import Reporter
 from revtunnel.process.systemd import Notifier, NotifyService
+from revtunnel.sockets.listening import Listener
 
 __all__ = ["DoorDaemon"]
 
@@ -41,7 +42,7 @@ class DoorDaemon(MultiService):
         self._options = options
         self._notifier = notifier
         self._signals = SignalService(reactor, self, exit_status, notifier, deadline=deadline)
-        self._listening: list[Any] = []  # ports
+        self._listening: list[Listener] = []
 
     # -- process.Daemon
 
@@ -82,10 +83,9 @@ class DoorDaemon(MultiService):
 
     def _stop_listening(self) -> None:
         for port in self._listening:
-            port.stopListening()
+            port.stop()
         self._listening.clear()
 
     def _places(self) -> str:
         """Where we listen, for people."""
-        addresses = [port.getHost() for port in self._listening]
-        return ", ".join(f"{address.host}:{address.port}" for address in addresses)
+        return ", ".join(listening.place for listening in self._listening)

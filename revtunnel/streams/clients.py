@@ -1,26 +1,27 @@
-"""The clients of one lease: a listening socket, and one socket per client.
+"""The clients of one lease, as they come to its listening socket.
 
 A client that cannot be served is refused at once, with a reset, and counted; it is never left hanging.
 
 Source: wire/readyagent.md section 5.7; faults.md N1, N23, N25.
 """
 
+import errno
 from collections.abc import Callable
 from typing import Any
 from typing import Protocol as Typing
 
-from twisted.internet.interfaces import IAddress, IReactorTime
-from twisted.internet.protocol import ServerFactory, connectionDone
+from twisted.internet.error import ConnectionAborted
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
-from revtunnel.ground.origin import Origin, origin_of
+from revtunnel.ground.origin import Origin
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Target
-from revtunnel.sockets.addresses import written_address
+from revtunnel.sockets.ends import End
 from revtunnel.streams.channel import Channel
 from revtunnel.streams.streams import ChannelSocket, Link
 
-__all__ = ["Carried", "ClientFactory", "ClientSocket"]
+__all__ = ["Carried", "ClientSocket", "Clients"]
 
 
 class Carried(Typing):
@@ -52,40 +53,35 @@ class _OnLink:
 
 
 class ClientSocket(ChannelSocket):
-    """One client. ``admit`` gives it a channel, or answers with a word that says why not."""
+    """One client, and its stream once it was attached or taken. Until then nobody reads it."""
 
-    def __init__(self, clock: IReactorTime, factory: "ClientFactory") -> None:
-        self.since = clock.seconds()
-        self.peer = "?"
+    def __init__(self, reactor: Any, end: End, clients: "Clients") -> None:
+        super().__init__(reactor, end)
+        self.since = reactor.seconds()
+        self.peer = end.peer
         self.on_lost: Callable[[], None] | None = None  # for whoever has it while it has no channel
         self.carried: Carried | None = None  # its stream, once there is one
-        self._factory = factory
+        self._clients = clients
 
     @property
     def serial(self) -> str:
         """The device it wants."""
-        return self._factory.serial
+        return self._clients.serial
 
     @property
     def name(self) -> str:
         """The name of its target."""
-        return self._factory.name
+        return self._clients.name
 
     @property
     def target(self) -> Target:
         """Its target."""
-        return self._factory.target
+        return self._clients.target
 
     @property
     def origin(self) -> Origin | None:
         """Its address and the one that it dialled; None: it is gone, or has none."""
-        try:
-            peer, host = self.transport.getPeer(), self.transport.getHost()
-        except OSError:
-            return None
-        if not (hasattr(peer, "port") and hasattr(host, "port")):
-            return None
-        return origin_of(peer.host, peer.port, host.host, host.port)
+        return self._end.origin
 
     @property
     def waits(self) -> bool:
@@ -101,19 +97,22 @@ class ClientSocket(ChannelSocket):
         super().attach(link, channel)
         self.carried = _OnLink(link, channel)
 
+    def take(self) -> End:
+        """Its connection, for whoever carries it in another way than a channel and says ``finished``.
+
+        Raises:
+            ConnectionResetError: it is lost, and told so as ever.
+        """
+        if self._lost:
+            raise ConnectionResetError(errno.ECONNRESET, "it left")
+        self._lost = True
+        return self._end
+
     def end(self, reason: Ended, detail: str) -> None:
         """End its stream, or turn it away while it has none."""
         if self.carried is not None:
             self.carried.end(reason, detail)
         self.abort()
-
-    def connectionMade(self) -> None:
-        self.peer = written_address(self.transport.getPeer())
-        self._factory.clients.add(self)
-        super().connectionMade()
-        reason = self._factory.admit(self)
-        if reason:
-            self.refuse(reason)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         super().connectionLost(reason)
@@ -122,25 +121,32 @@ class ClientSocket(ChannelSocket):
         self.finished()
 
     def finished(self) -> None:
-        """It is gone, or what was handed over is."""
-        self._factory.clients.discard(self)
-        self._factory.left(self)
+        """It is gone, or what was taken is."""
+        self._clients.left(self)
         self.carried = None  # who has the one has the other
 
     def refuse(self, reason: str) -> None:
         """Turn the client away with a reset."""
-        self._factory.refused(self, reason)
+        self._clients.refused(self, reason)
         self.abort()
 
+    def abort(self) -> None:
+        if self.transport is None and not self._lost:
+            self._reactor.callLater(0, self.connectionLost, Failure(ConnectionAborted()))
+        super().abort()
 
-class ClientFactory(ServerFactory):
-    """The clients of one target of one device."""
 
-    noisy = False
+class Clients:
+    """The clients of one target of one device, and what they ask; ``came`` is told of each that connected.
+
+    Args:
+        admit: gives a client its stream, or answers with a word that says why not.
+        left: it is gone, ``refused`` or not.
+    """
 
     def __init__(
         self,
-        clock: IReactorTime,
+        reactor: Any,
         serial: str,
         name: str,
         target: Target,
@@ -151,11 +157,15 @@ class ClientFactory(ServerFactory):
         self.serial = serial
         self.name = name
         self.target = target
-        self.admit = admit
         self.refused = refused
         self.left = left
-        self.clients: set[ClientSocket] = set()
-        self._clock = clock
+        self._reactor = reactor
+        self._admit = admit
 
-    def buildProtocol(self, addr: IAddress | None) -> ClientSocket:
-        return ClientSocket(self._clock, self)
+    def came(self, end: End) -> ClientSocket:
+        """A client connected."""
+        client = ClientSocket(self._reactor, end, self)
+        reason = self._admit(client)
+        if reason:
+            client.refuse(reason)
+        return client

@@ -35,6 +35,7 @@ from revtunnel.ground.facts import ChannelEnded, Fact
 from revtunnel.ground.policy import AgentLimits, LinkLimits, ServerLimits
 from revtunnel.ground.targets import Offer, parse_offer
 from revtunnel.link.agent_link import AgentLink
+from revtunnel.link.approach import Approach, Way
 from revtunnel.link.handshake import AgentHandshake, AgentHello, ListenerRules, ServerHello
 from revtunnel.link.keys import Verifier
 from revtunnel.link.server_link import AgentListener, ServerLink
@@ -240,7 +241,7 @@ class World:
         self.reactor.join_options = self._options
         self.leases = Leases(pools, 0.0)
         self.ports = ClientPorts(
-            self.reactor, self.leases, {pool.name: refuses for pool in pools}, 50, self._report
+            self.reactor.listen, self.leases, {pool.name: refuses for pool in pools}, 50, self._report
         )
         self.switchboard = Switchboard(
             self.reactor,
@@ -276,7 +277,7 @@ class World:
     ) -> Agent:
         """An agent; the second of one serial replaces the first in ``agents``."""
         pool = CreditPool(256 * MIB)
-        dialler = Dialler(self.reactor, self.agent_limits, offers)
+        dialler = Dialler(self.reactor, self.agent_limits, offers, reach=self.reactor.reach)
         facts: list[Fact] = []
 
         def make(ready: Any, left: Any) -> AgentLink:
@@ -289,7 +290,8 @@ class World:
             return link
 
         uplink = Uplink(
-            self.reactor, [(SERVER, port)], self.agent_limits, lambda: agent.random, make, facts.append
+            *(self.reactor, [(SERVER, port)], self.agent_limits, lambda: agent.random, make, facts.append),
+            Approach(self.reactor, Way(), self.reactor.reach).connect,
         )
         agent = self.agents[serial] = Agent(uplink, dialler, pool, facts)
         if start:
@@ -307,7 +309,7 @@ class World:
         mappings = offers if legacy else ()
         listener = AgentListener(rules, self.link_limits, hello, heartbeat=heartbeat, mappings=mappings)
         self.switchboard.listeners[rules.name] = listener
-        self.reactor.serve(SERVER, LINK_PORT + number, self.switchboard.link_factory(rules.name))
+        self.reactor.serve(SERVER, LINK_PORT + number, self.switchboard.agents(rules.name))
 
     def listener(self, number: int = 0, **changes: Any) -> AgentListener:
         """A listener for agents, with changes for later links."""

@@ -40,7 +40,7 @@ from revtunnel.process.door.callers import Caller, caller_at, role_of
 from revtunnel.process.door.caretaker import Caretaker
 from revtunnel.process.door.operation import Role
 from revtunnel.process.door.refusals import Conflict, OperatorError
-from revtunnel.streams.streams import IStream
+from revtunnel.sockets.twisted_transport import IStream
 
 __all__ = ["AdminFactory", "AdminProtocol", "AdminService"]
 

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
-from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 
 from revtunnel.ground.first_bytes import Door, explained
@@ -24,7 +23,7 @@ from revtunnel.sockets.stages import Stage, readable, writable
 from revtunnel.sockets.tls.credentials import CertificateRefused, PeerCertificate
 from revtunnel.sockets.tls.identity import Guard, Identity, tls_fault
 
-__all__ = ["Secured", "TlsDesk", "TlsDoor", "TlsFailed", "dial_tls"]
+__all__ = ["Secured", "TlsDesk", "TlsFailed", "dial_tls"]
 
 HANDSHAKE = 0x16  # first byte of a TLS connection: a record with a ClientHello
 FIRST = 80  # bytes that are looked at, to name what is no TLS
@@ -184,15 +183,3 @@ class TlsDesk:
                 if not sock.recv(RECORD):
                     break
         end.close()
-
-
-class TlsDoor(Protocol):
-    """Takes an accepted socket away from its transport before a byte is read, for ``take``."""
-
-    def __init__(self, take: Callable[[End], None]) -> None:
-        self._take = take
-
-    def connectionMade(self) -> None:
-        """Twisted calls this."""
-        transport: Any = self.transport
-        self._take(transport.take()[0])

@@ -62,7 +62,7 @@ def run_until_end(reactor: Any, site: CameoSite, patience: float) -> None:
 
     def end() -> "Deferred[Any]":
         for port in site.ports:
-            port.stopListening()
+            port.stop()
         done: Deferred[Any] = DeferredList([relay.drain() for relay in site.relays])
         return done.addTimeout(patience, reactor).addErrback(lambda _: None)
 

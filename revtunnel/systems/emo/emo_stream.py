@@ -7,7 +7,6 @@ other; nothing waits for more bytes than could still be a terminator.
 Source: wire/emo.md sections 1 to 3; house.md rule 3.
 """
 
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -181,10 +180,8 @@ class EmoDataSocket:
         """Notice its reset, and that of whoever is joined, while they are not read; to be asked often."""
         if self._far is not None:
             self._far.look()
-        if self._lost or not self._held or not hasattr(self._transport, "getHandle"):
-            return
-        handle = self._transport.getHandle()
-        if isinstance(handle, socket.socket) and is_cut(handle):
+        handle = self._transport.getHandle() if self._held and not self._lost else None
+        if handle is not None and is_cut(handle):
             self._transport.abortConnection()
 
     # -- from the client or device (streams.Link)

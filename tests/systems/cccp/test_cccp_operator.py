@@ -13,7 +13,7 @@ from revtunnel.fleet.leases import Leases
 from revtunnel.process.door.refusals import NotFound
 from revtunnel.process.reporting import Reporter
 from revtunnel.settings.inifile import Surroundings
-from revtunnel.sockets.lean_reactor import LeanReactor
+from revtunnel.sockets.listening import Listeners
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.systems.cccp.cccp_operator import CccpCaretaker
 from revtunnel.systems.cccp.cccp_settings import load_cccp
@@ -41,10 +41,12 @@ class Site:
         part = load_cccp(str(path), None, Surroundings({}, False, str(directory), "host")).part
         self.loop = loop
         self.facts: list[Any] = []
-        lean = LeanReactor(loop.reactor, self.facts.append)
+        listeners = Listeners(loop.reactor, self.facts.append)
         ledger = SqliteLedger(None, lambda: 0.0)
         leases = Leases(part.pools, loop.reactor.seconds(), None, ledger)
-        self.site = CccpSite(loop.reactor, lean, part, leases, ledger, self.facts.append, Gate(lambda: 0.0))
+        self.site = CccpSite(
+            *(loop.reactor, listeners, part, leases, ledger, self.facts.append, Gate(lambda: 0.0))
+        )
         self.site.start()
         self.operator = CccpCaretaker(loop.reactor, self.site, leases, ledger, Reporter())
         self.sockets: list[socket.socket] = []
@@ -58,7 +60,7 @@ class Site:
 
     def device(self, serial: str) -> socket.socket:
         """A registered device."""
-        made = self.connect(self.site.listening[0].getHost().port)
+        made = self.connect(self.site.listening[0].port)
         made.sendall(f"{serial}\r".encode())
         self.loop.until(lambda: self.site.proxies.parking.get(serial), "the device")
         return made

@@ -52,7 +52,7 @@ class Door:
         told = self.facts = []  # type: list[Any]
         self.proxies = Proxies(
             self.reactor,
-            ProxyPorts(self.reactor, leases, lambda: 50, told.append),
+            ProxyPorts(self.reactor, self.reactor.listen, leases, lambda: 50, told.append),
             lambda: limits,
             SessionBook(SqliteLedger(None, lambda: 0.0)),
             told.append,
@@ -66,7 +66,7 @@ class Door:
 
     def send(self, data: bytes) -> bytes:
         """What a connection answers to these bytes."""
-        channel = self.site.buildProtocol(HERE)
+        channel = self.site.channel()
         transport = StringTransport(HERE, HERE)
         channel.makeConnection(transport)
         channel.dataReceived(data)
@@ -208,7 +208,7 @@ def test_the_description_is_whole() -> None:
 def test_h15_a_request_has_to_be_there_in_time(method: str) -> None:
     """The time is absolute; a request that is being answered is not cut."""
     door = Door()
-    channel = door.site.buildProtocol(HERE)
+    channel = door.site.channel()
     transport = StringTransport(HERE, HERE)
     channel.makeConnection(transport)
     for _ in range(9):
@@ -232,7 +232,7 @@ def test_h15_a_request_has_to_be_there_in_time(method: str) -> None:
 def test_a_caller_who_reads_nothing_is_cut(said: bytes, wait: float) -> None:
     """However its connection is to end, it does not wait for a buffer that never empties; no timer stays."""
     door = Door()
-    channel = door.site.buildProtocol(HERE)
+    channel = door.site.channel()
     pair = door.reactor.join(Recorder(), channel, capacity=20)
     pair.to_near.blocked = True
     pair.near.write(said)
@@ -247,7 +247,7 @@ def test_a_caller_who_has_read_everything_is_let_go_in_order() -> None:
     """One that was kept alive and said no more sees an end of file; and no timer stays."""
     door = Door()
     caller = Recorder()
-    door.reactor.join(caller, door.site.buildProtocol(HERE)).near.write(b"GET / HTTP/1.1\r\n\r\n")
+    door.reactor.join(caller, door.site.channel()).near.write(b"GET / HTTP/1.1\r\n\r\n")
     door.reactor.advance(CccpLimits().header)
     assert caller.data.startswith(b"HTTP/1.1 404")
     assert caller.lost is ConnectionDone
@@ -261,7 +261,7 @@ def test_answers_wait_for_a_caller_who_does_not_take_them(wait: bytes) -> None:
     """Requests in one piece are answered as he reads: what waits for him is bounded, nothing is lost."""
     door = Door()
     caller = Recorder()
-    pair = door.reactor.join(caller, door.site.buildProtocol(HERE), capacity=1000)
+    pair = door.reactor.join(caller, door.site.channel(), capacity=1000)
     pair.to_near.blocked = True
     pair.near.write(wait + b"GET /openapi.json HTTP/1.1\r\n\r\n" * 1500)
     door.reactor.advance(2.0)

@@ -2,42 +2,46 @@
 
 import contextlib
 import socket
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
 
 from revtunnel.ground.policy import CccpLimits
-from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.systems.cccp.cccp_facts import RegistrationRefused
 from revtunnel.systems.cccp.registered_devices import PARTING, DeviceDesk, Project
 from tests.sockets.test_ends import over_tls
 from tests.support.epoll import own_reactor
-from tests.support.memory import Network, Recorder
+from tests.support.memory import Network, OurSide, Recorder
 
-PEER = IPv4Address("TCP", "192.0.2.7", 40001)
+EVENTS = ("addReader", "removeReader", "addWriter", "removeWriter")
 LIMITS = CccpLimits()
 
 
 class Front:
     """A desk with one project, and nobody who gets past it."""
 
-    def __init__(self, *serials: str) -> None:
-        self.clock: Any = Clock()
+    def __init__(self, reactor: Any, *serials: str) -> None:
         self.told: list[Any] = []
-        self.desk = DeviceDesk(self.clock, lambda: LIMITS, self.told.append, self.told.append)
+        self.desk = DeviceDesk(reactor, lambda: LIMITS, self.told.append, self.told.append)
         self.desk.projects = {"main": Project("main", "p", serials=frozenset(serials))}
-
-    def line(self) -> Any:
-        """What takes a fresh connection."""
-        return self.desk.factory("main").buildProtocol(PEER)
+        self.came = partial(self.desk.came, "main")
 
     def refused(self) -> tuple[str, str]:
         """Why the only connection was refused: word and sentence."""
         (fact,) = self.told
         assert isinstance(fact, RegistrationRefused) and self.desk.waiting == 0
         return fact.reason, fact.detail
+
+
+def device(network: Network, front: Front, said: bytes, cuts: int | None = None) -> None:
+    """Somebody connects and says something."""
+    pair = network.join(recorder := Recorder(), None, cuts=cuts)
+    assert isinstance(pair.far, OurSide)
+    front.came(pair.far.plain)
+    recorder.transport.write(said)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -50,24 +54,28 @@ class Front:
 )
 def test_who_is_refused_cannot_stay(said: bytes, wait: float, reason: str) -> None:
     """TLS has a last word of its own; one who takes nothing is cut without it, and no timer stays."""
-    front = Front("CLD-1")
+    clock = Clock()
     with own_reactor() as loop:
+        events = {name: getattr(loop.reactor, name) for name in EVENTS}
+        front = Front(SimpleNamespace(seconds=clock.seconds, callLater=clock.callLater, **events), "CLD-1")
         device, end = over_tls(*socket.socketpair())
         with contextlib.suppress(BlockingIOError):
             while end.sock.send(bytes(4096)):
                 pass
-        EndTransport(loop.reactor, end, front.line()).start()
+        front.came(end)
         if said:
             device.write(said)
         loop.settle()
-        front.clock.advance(wait)
+        clock.advance(wait)
+        clock.advance(0)
         loop.settle()
         assert front.refused()[0] == reason
         assert end.fileno() >= 0
-        front.clock.advance(PARTING)
+        clock.advance(PARTING)
+        clock.advance(0)
         loop.settle()
         assert end.fileno() < 0
-        assert front.clock.getDelayedCalls() == []
+        assert clock.getDelayedCalls() == []
         device.close()
 
 
@@ -96,9 +104,9 @@ def test_what_a_stranger_speaks_is_named_in_the_log(
     said: bytes, reason: str, words: str, cuts: int | None
 ) -> None:
     """However its bytes come; with the setting that answers it."""
-    front = Front()
-    network = Network(front.clock)
-    network.join(Recorder(), front.line(), cuts=cuts).near.write(said)
+    network = Network()
+    front = Front(network)
+    device(network, front, said, cuts)
     network.advance(LIMITS.registration)
     told, detail = front.refused()
     assert (told, words in detail) == (reason, True), detail
@@ -107,8 +115,8 @@ def test_what_a_stranger_speaks_is_named_in_the_log(
 
 def test_a_serial_that_may_not_be_is_not_explained() -> None:
     """It came to the right door."""
-    front = Front()
-    network = Network(front.clock)
-    network.join(Recorder(), front.line()).near.write(b"a/../b\r")
+    network = Network()
+    front = Front(network)
+    device(network, front, b"a/../b\r")
     network.pump()
     assert front.refused()[1].endswith("printable characters without space wanted")
