@@ -216,6 +216,10 @@ class AgentData:
         self._stopping = False
         reserve()
 
+    def take(self, limits: AgentLimits, relay_limits: RelayLimits) -> None:
+        """Other limits from now on, for later pairs of sockets."""
+        self.limits, self.relay_limits = limits, relay_limits
+
     def now(self) -> float:
         """Monotonic seconds."""
         return float(self.reactor.seconds())

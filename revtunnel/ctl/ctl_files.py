@@ -31,10 +31,11 @@ def find_socket(named: str | None, config: str | None, around: "Surroundings | N
         return os.path.abspath(named)
     from dataclasses import replace
 
+    from revtunnel.daemons.schema import SECTIONS
     from revtunnel.settings.inifile import Surroundings, read_files
 
     around = around or Surroundings.here()
-    table = read_files(config, None, around)
+    table = read_files(config, None, around, SECTIONS)
     name = ("admin", "socket")
     if config and not (table.sound(*name) and os.access(config, os.R_OK)):
         raise SettingsError(table.errors)

@@ -7,7 +7,7 @@ import os
 import random
 import resource
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,7 @@ from revtunnel.carriers.agent_data import AgentData
 from revtunnel.daemons.options import AgentOptions as Options
 from revtunnel.daemons.proxy_settings import headers_of
 from revtunnel.daemons.settings import AgentSettings, SettingsError, changes
+from revtunnel.ground.declared import updated
 from revtunnel.ground.facts import ServerState, SettingsReloaded
 from revtunnel.link.agent_link import AgentLink
 from revtunnel.link.approach import Approach, Way
@@ -42,7 +43,8 @@ from revtunnel.systems.emo.emo_modern import modern_offer
 from revtunnel.trust.agent_files import AgentFiles
 from revtunnel.trust.certificate_keeper import CertificateKeeper
 from revtunnel.trust.first_enrolment import FirstEnrolment
-from revtunnel.trust.tls_settings import AgentTls, agent_rules, speaks_tls
+from revtunnel.trust.tls_checks import agent_rules
+from revtunnel.trust.tls_settings import speaks_tls
 
 __all__ = ["Agent", "Options", "makeService"]
 
@@ -103,7 +105,7 @@ class Agent(MultiService):
             self.reporter,
             resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         )
-        self._data.relay_limits = self.settings.relay
+        self._data.take(self.settings.limits, self.settings.relay)
         self._emo = EmoChoice(self.settings.modern)
         self._remains = EmoRemains()
         self._approach = Approach(self._lean, way_to(self.settings))
@@ -160,17 +162,12 @@ class Agent(MultiService):
             observer.set_level(new.log_level)
         self._dialler.set_limits(new.limits)
         self._dialler.keep(new.local)
-        self._data.limits, self._data.relay_limits = new.limits, new.relay
+        self._data.take(new.limits, new.relay)
         self.uplink.change(new.servers, new.limits)
         if self._keeper is not None:
             self._keeper.share = new.renew_before
-        tls = {field.name: getattr(new, field.name) for field in fields(AgentTls)}
-        self.settings = replace(
-            self.settings, servers=new.servers, limits=new.limits, link=new.link, relay=new.relay, **tls
-        )
         self._emo.mode = new.modern
-        self.settings = replace(self.settings, proxy=new.proxy, proxy_credentials=new.proxy_credentials)
-        self.settings = replace(self.settings, emo_limits=new.emo_limits, modern=new.modern)
+        self.settings = updated(self.settings, new)
         self.reporter(SettingsReloaded(tuple(live), tuple(restart), ()))
 
     # -- inside
@@ -304,9 +301,14 @@ def makeService(options: Options) -> IService:
     notifier = Notifier.from_environment(os.environ, os.getpid())
     exit_status = ExitStatus(reactor)
 
-    def make() -> Agent:
+    def enrolled(files: AgentFiles) -> Agent | None:
+        if options.enroll_only:
+            return None
+        options.enrolled(files)
         return Agent(reactor, options, exit_status, notifier)
 
     if options.token is not None:
-        return FirstEnrolment(reactor, options, exit_status, notifier, make)
-    return make()
+        told, token = options.settings, options.token
+        asked = (told, told.servers, told.proxy, told.limits)
+        return FirstEnrolment(reactor, token, *asked, exit_status, notifier, enrolled)
+    return Agent(reactor, options, exit_status, notifier)

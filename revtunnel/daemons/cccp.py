@@ -5,7 +5,6 @@ Source: wire/cccp.md; house.md (services); twisted.md 1.6 and 3.
 
 import os
 import time
-from dataclasses import replace
 from typing import Any
 
 from twisted.application.service import IService
@@ -15,15 +14,14 @@ from revtunnel.daemons.cccp_options import CccpOptions as Options
 from revtunnel.daemons.daemon import DoorDaemon
 from revtunnel.fleet.gate import Gate
 from revtunnel.fleet.leases import Leases
+from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.facts import ServerState
-from revtunnel.process.door.operation import Row
 from revtunnel.process.process import ExitStatus
 from revtunnel.process.systemd import Notifier
-from revtunnel.settings.inifile import SettingsError
 from revtunnel.sockets.lean_reactor import LeanReactor
 from revtunnel.state.ledger import open_ledger
 from revtunnel.systems.cccp.cccp_operator import CccpCaretaker
-from revtunnel.systems.cccp.cccp_settings import cccp_changes
+from revtunnel.systems.cccp.cccp_settings import CccpSettings
 from revtunnel.systems.cccp.cccp_site import CccpSite
 
 __all__ = ["Cccp", "Options", "makeService"]
@@ -34,9 +32,10 @@ FILE_NAME = "cccp.db"  # in the state directory
 class Cccp(DoorDaemon):
     """The service tree; also what signals act on (process.Daemon)."""
 
+    settings: CccpSettings
+
     def __init__(self, reactor: Any, options: Options, exit_status: ExitStatus, notifier: Notifier) -> None:
-        super().__init__(reactor, options, exit_status, notifier, options.settings.part.limits.drain)
-        self.settings = options.settings
+        super().__init__(reactor, options, exit_status, notifier)
         self.site: CccpSite
 
     def privilegedStartService(self) -> None:
@@ -48,8 +47,10 @@ class Cccp(DoorDaemon):
             raise SettingsError([str(error)]) from None
         lean = LeanReactor(self._reactor, self.reporter)
         self.site = CccpSite(
-            self._reactor, lean, settings.part, leases, self.ledger, self.reporter, Gate(time.time)
+            *(self._reactor, lean, settings.part, leases, self.ledger, self.reporter, Gate(time.time)),
+            settings.relay,
         )
+        self.site.fleet.limits = settings.fleet
         self.site.start()
         self._listening = self.site.listening
         operator = CccpCaretaker(self._reactor, self.site, leases, self.ledger, self.reporter)
@@ -66,26 +67,18 @@ class Cccp(DoorDaemon):
 
     def drain(self) -> "Deferred[None]":
         """Take no new devices, callers and proxies; fires when the last client has gone."""
-        self.reporter(ServerState("draining", f"at most {self.settings.part.limits.drain:g} s"))
+        self.reporter(ServerState("draining", f"at most {self.settings.drain:g} s"))
         return self.site.drain()
 
     def abort(self) -> None:
         """Cut everybody now."""
         self.site.stop()
 
-    def reload(self) -> "Deferred[Row]":
-        """Take what changed in the settings and can change live; wrong settings change nothing."""
-        try:
-            new = self._options.load()
-            live, restart = cccp_changes(self.settings, new)
-            self.site.take(new.part)
-        except SettingsError as error:
-            return self._reloaded([], [], error.errors)
-        self._admin.settings = new.admin
-        self._signals.deadline = new.part.limits.drain
-        self._set_log_level(new.log_level)
-        self.settings = replace(new, log_format=self.settings.log_format)
-        return self._reloaded(live, restart, [])
+    async def _take(self, new: CccpSettings) -> list[str]:
+        """Apply new settings to what runs; listeners that came or went need a restart."""
+        self.site.take(new.part, new.relay, self.site.projects_of(new.part))
+        self.site.fleet.limits = new.fleet
+        return await super()._take(new)
 
     def stopService(self) -> Any:
         """Close what is open."""

@@ -13,23 +13,20 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import IService
-from twisted.internet.defer import Deferred, DeferredLock
-from twisted.internet.threads import deferToThreadPool
+from twisted.internet.defer import Deferred
 
 from revtunnel import __version__
 from revtunnel.daemons.daemon import DoorDaemon
-from revtunnel.daemons.operator import Operator, Row
+from revtunnel.daemons.operator import Operator
 from revtunnel.daemons.options import ServerOptions as Options
-from revtunnel.daemons.proxy_settings import Senders
-from revtunnel.daemons.record_settings import records_of
-from revtunnel.daemons.settings import ListenerSettings, ServerSettings, SettingsError, changes
+from revtunnel.daemons.settings_parts import ListenerSettings, ServerSettings
 from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.fleet.client_ports import ClientPorts
 from revtunnel.fleet.gate import Gate
 from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.penalties import Penalties
 from revtunnel.fleet.pools import Pool, Use
-from revtunnel.fleet.records import Records
+from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.facts import LinkRefused, ServerState
 from revtunnel.ground.policy import ServerLimits
 from revtunnel.link.handshake import ListenerRules, ServerHello
@@ -40,7 +37,7 @@ from revtunnel.process.systemd import Notifier
 from revtunnel.sockets.lean_reactor import LeanReactor
 from revtunnel.sockets.tls.identity import Identity
 from revtunnel.sockets.ways.headed import HeaderDesk, Refused
-from revtunnel.sockets.ways.senders import HeaderRules, header_rules
+from revtunnel.sockets.ways.senders import HeaderRules, SenderSettings, header_rules
 from revtunnel.state.ledger import FILE_NAME, open_ledger
 from revtunnel.streams.commands import Feature
 from revtunnel.systems.emo.emo_server import EmoServerLink
@@ -128,13 +125,14 @@ def reservations_of(settings: ServerSettings) -> dict[Use, int]:
 class Server(DoorDaemon):
     """The server's service tree; also what signals act on (process.Daemon)."""
 
+    door_is_beside = False
+    settings: ServerSettings
+
     def __init__(self, reactor: Any, options: Options, exit_status: ExitStatus, notifier: Notifier) -> None:
-        super().__init__(reactor, options, exit_status, notifier, options.settings.limits.drain)
-        self.settings = options.settings
+        super().__init__(reactor, options, exit_status, notifier)
         self._lean = LeanReactor(reactor, self._report)
         self._headers = HeaderDesk(reactor, lambda: self.settings.limits.pending)
         self._expiry: Any = None
-        self._reloading = DeferredLock()  # one after the other: the last one has the last word
         self.cccp: CccpSite | None = None
         self._emo_machines: dict[int, Any] = {}  # command sockets by the port they registered
 
@@ -189,13 +187,9 @@ class Server(DoorDaemon):
             os.urandom,
             self.reporter,
             descriptor_budget(settings),
-            Gate(
-                time.time,
-                records_of(settings.devices, settings.pools),
-                Penalties(settings.penalties, settings.exempt),
-            ),
+            Gate(time.time, settings.records, Penalties(settings.penalties, settings.penalties.exempt)),
         )
-        self.switchboard.data.limits, self.switchboard.data.relay_limits = settings.data, settings.relay
+        self.switchboard.data.take(settings.data, settings.relay)
         self.operator = Operator(
             self._reactor,
             self.switchboard,
@@ -280,7 +274,7 @@ class Server(DoorDaemon):
 
     def drain(self) -> "Deferred[None]":
         """Take no new links and clients; fires when the last channel has ended and the rest is closed."""
-        self.reporter(ServerState("draining", f"at most {self.settings.limits.drain:g} s"))
+        self.reporter(ServerState("draining", f"at most {self.settings.drain:g} s"))
         self._stop_listening()
         drained = self.switchboard.drain()
         if self.cccp is not None:
@@ -295,37 +289,6 @@ class Server(DoorDaemon):
         if self.cccp is not None:
             self.cccp.stop()
         self.switchboard.stop()
-
-    def reload(self) -> "Deferred[Row]":
-        """Take what changed in the settings and can change live; wrong settings change nothing."""
-        return self._reloading.run(lambda: Deferred.fromCoroutine(self._reload()))
-
-    async def _reload(self) -> Row:
-        pool = self._reactor.getThreadPool()
-        try:
-            read = await deferToThreadPool(self._reactor, pool, self._read)
-            if self.switchboard.draining:
-                return await self._reloaded([], [], ["the server is stopping"])
-            new, live, restart, records = read
-            self._load_authority(new)
-            identities = self._read_identities(new)
-            self.leases.reload(pools_of(new), reservations_of(new), self._reactor.seconds())
-            if self.cccp is not None and new.cccp is not None:
-                self.cccp.take(new.cccp)
-                self.cccp.proxies.relay_limits = new.relay
-        except SettingsError as error:
-            return await self._reloaded([], [], error.errors)
-        except ValueError as error:
-            return await self._reloaded([], [], [str(error)])
-        live += identities.changed(self._identities)
-        self._identities = identities
-        await self._take(new, records)
-        return await self._reloaded(live, restart, [])
-
-    def _read(self) -> tuple[ServerSettings, list[str], list[str], Records]:
-        """New settings, what they change, their records: in a thread, for thousands of sections take long."""
-        new = self._options.load()
-        return new, *changes(self.settings, new), records_of(new.devices, new.pools)
 
     def stopService(self) -> Any:
         """Close what is open; a drained server has nothing left."""
@@ -346,25 +309,34 @@ class Server(DoorDaemon):
         self._reactor.callLater(0.05, parted.callback, None)
         return parted
 
-    def _take(self, new: ServerSettings, records: Records) -> "Deferred[None]":
+    async def _take(self, new: ServerSettings) -> list[str]:
         """Apply new settings to what runs; listeners that came or went need a restart.
 
-        What every device is looked at for takes a while: fires when it is done.
+        What every device is looked at for takes a while: it is done when that is.
         """
+        if self.switchboard.draining:
+            raise SettingsError(["the server is stopping"])
+        self._load_authority(new)
+        identities = self._read_identities(new)
+        projects = self.cccp.projects_of(new.cccp) if self.cccp is not None and new.cccp is not None else {}
+        try:
+            self.leases.reload(pools_of(new), reservations_of(new), self._reactor.seconds())
+        except ValueError as error:
+            raise SettingsError([str(error)]) from None
+        if self.cccp is not None and new.cccp is not None:
+            self.cccp.take(new.cccp, new.relay, projects)
+        changed, self._identities = identities.changed(self._identities), identities
         self.switchboard.set_limits(new.limits)
-        self.switchboard.data.limits, self.switchboard.data.relay_limits = new.data, new.relay
-        penalties = self.switchboard.gate.penalties
-        penalties.limits, penalties.exempt = new.penalties, new.exempt
+        self.switchboard.data.take(new.data, new.relay)
+        self.switchboard.gate.penalties.take(new.penalties)
         self.ports.refuses = _refusing(new)
-        taken = self.switchboard.enforcement.set_records(records)
+        looked = self.switchboard.enforcement.set_records(new.records)
         for listener in new.listeners:
             if listener.name in self.switchboard.listeners:
                 self.switchboard.listeners[listener.name] = self._agent_listener(listener, new)
-        self._admin.settings = new.admin
-        self._signals.deadline = new.limits.drain
-        self._set_log_level(new.log_level)
-        self.settings = replace(new, listeners=merged(self.settings.listeners, new.listeners))
-        return taken
+        await super()._take(replace(new, listeners=merged(self.settings.listeners, new.listeners)))
+        await looked
+        return changed
 
     def _key_of(self, serial: str) -> Verifier | None:
         """Whose key is to be proved; a serial with a certificate and no key can prove none."""
@@ -382,7 +354,7 @@ class Server(DoorDaemon):
         self._expiry = self._reactor.callLater(EXPIRY_CHECK, self._expire)
 
 
-def _header_rules(each: Senders, limits: ServerLimits) -> HeaderRules | None:
+def _header_rules(each: SenderSettings, limits: ServerLimits) -> HeaderRules | None:
     return header_rules(each.proxy_protocol, each.proxy_from, limits.proxy_header, limits.proxy_wait)
 
 

@@ -11,26 +11,52 @@ from twisted.internet.defer import Deferred
 from revtunnel.fleet.fleet import Fleet
 from revtunnel.fleet.gate import Gate
 from revtunnel.fleet.leases import Leases
+from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.facts import Fact, LinkDown, LinkUp, Report
-from revtunnel.ground.policy import RelayLimits, ServerLimits
-from revtunnel.settings.inifile import SettingsError
+from revtunnel.ground.policy import FleetLimits, RelayLimits
 from revtunnel.sockets.tls.credentials import FaultyFiles
 from revtunnel.sockets.tls.identity import Identity
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.systems.cccp.cccp_facts import ProxyEnded
-from revtunnel.systems.cccp.cccp_settings import CccpPart
+from revtunnel.systems.cccp.cccp_settings import CccpPart, ProjectSettings
 from revtunnel.systems.cccp.cccp_store import Kept, SessionBook
-from revtunnel.systems.cccp.http_door import HttpDoor
+from revtunnel.systems.cccp.http_door import DoorRules, HttpDoor
 from revtunnel.systems.cccp.proxies import Links, Proxies
 from revtunnel.systems.cccp.proxy_operator import ProxyOperator
 from revtunnel.systems.cccp.proxy_ports import TARGET, NoPort, ProxyPorts
 from revtunnel.systems.cccp.registered_devices import DeviceDesk, Project
-from revtunnel.systems.cccp.wake import WakeDriver
-from revtunnel.trust.tls_settings import listener_rules
+from revtunnel.systems.cccp.wake import WakeDriver, WakeRules
+from revtunnel.trust.tls_checks import listener_rules
 
 __all__ = ["CccpSite"]
 
 TICK = 1.0  # seconds between looks at who is parked too long
+
+
+def door_rules(part: CccpPart) -> DoorRules:
+    """For the API."""
+    return DoorRules(part.token, "" if part.host == "auto" else part.host, frozenset(part.hosts))
+
+
+def wake_rules(part: CccpPart) -> WakeRules:
+    """For the wake driver."""
+    return WakeRules(part.wake_command, part.wake_url, part.limits.wake, part.limits.wakes)
+
+
+def project_of(each: ProjectSettings) -> Project:
+    """What holds for the devices of a project. FaultyFiles: its certificates cannot be used."""
+    rules = listener_rules(each)
+    return Project(
+        each.name,
+        each.pool.name,
+        each.duplicate == "newest",
+        each.line_feed == "swallow",
+        each.early_data == "hold",
+        each.off == "park",
+        each.timeout,
+        frozenset(each.serials),
+        None if rules is None else Identity(rules),
+    )
 
 
 class CccpSite:
@@ -62,14 +88,14 @@ class CccpSite:
         self._drained: Deferred[None] | None = None
         self._book = SessionBook(ledger)
         ports = ProxyPorts(lean, leases, lambda: self.part.limits.backlog, report)
-        self.fleet: Fleet[Any] = Fleet(ServerLimits(), self._told) if fleet is None else fleet
+        self.fleet: Fleet[Any] = Fleet(FleetLimits(), self._told) if fleet is None else fleet
         self.proxies = Proxies(
             *(lean, ports, lambda: self.part.limits, self._book, self._told),
             *(self.fleet, relay_limits, links, gate),
         )
         self.desk = DeviceDesk(lean, lambda: self.part.limits, self.proxies.parking.arrived, self._told, gate)
-        self.desk.projects = self._projects(part)
-        self.wake = WakeDriver(reactor, part.wake, self._told)
+        self.desk.projects = self.projects_of(part)
+        self.wake = WakeDriver(reactor, wake_rules(part), self._told)
         self.operator = ProxyOperator(
             lean,
             self.proxies,
@@ -77,7 +103,7 @@ class CccpSite:
             lambda: self.part.limits,
             self.wake,
         )
-        self.door = HttpDoor(self.operator, part.rules, lambda: self.part.limits)
+        self.door = HttpDoor(self.operator, door_rules(part), lambda: self.part.limits)
 
     # -- life
 
@@ -95,17 +121,24 @@ class CccpSite:
             self.listening.append(self._lean.listenTCP(port, site, 128, host))
         self._tick()
 
-    def take(self, part: CccpPart) -> None:
-        """Other settings from now on; listeners that came or went need a restart.
+    def projects_of(self, part: CccpPart) -> dict[str, Project]:
+        """What holds for each project. SettingsError: certificate files cannot be used."""
+        found, errors = {}, []
+        for each in part.projects:
+            try:
+                found[each.name] = project_of(each)
+            except FaultyFiles as error:
+                errors += [f"[cccp-project {each.name}] {key}: {text}" for key, text in error.faults]
+        if errors:
+            raise SettingsError(errors)
+        return found
 
-        Raises:
-            SettingsError: certificate files cannot be used; nothing has changed.
-        """
-        fresh = self._projects(part)
+    def take(self, part: CccpPart, relay_limits: RelayLimits, projects: dict[str, Project]) -> None:
+        """Other settings from now on, with their ``projects_of``; new listeners need a restart."""
         known = self.desk.projects
-        self.desk.projects = {name: fresh.get(name, known[name]) for name in known}
-        self.part = part
-        self.door.rules, self.wake.rules = part.rules, part.wake
+        self.desk.projects = {name: projects.get(name, known[name]) for name in known}
+        self.part, self.proxies.relay_limits = part, relay_limits
+        self.door.rules, self.wake.rules = door_rules(part), wake_rules(part)
 
     def drain(self) -> "Deferred[None]":
         """Take no new ones; fires when no client is connected any more."""
@@ -149,18 +182,6 @@ class CccpSite:
         }
 
     # -- inside
-
-    def _projects(self, part: CccpPart) -> dict[str, Project]:
-        found, errors = {}, []
-        for each in part.projects:
-            rules = listener_rules(each)
-            try:
-                found[each.name] = each.project(None if rules is None else Identity(rules))
-            except FaultyFiles as error:
-                errors += [f"[cccp-project {each.name}] {key}: {text}" for key, text in error.faults]
-        if errors:
-            raise SettingsError(errors)
-        return found
 
     def _take_up(self, kept: Kept) -> None:
         """A persistent session goes on, on its port; of any other the end is said."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from revtunnel.daemons.schema import load
 from revtunnel.fleet.gate import Gate
 from revtunnel.fleet.leases import Leases
 from revtunnel.process.door.refusals import NotFound
@@ -16,7 +17,7 @@ from revtunnel.settings.inifile import Surroundings
 from revtunnel.sockets.lean_reactor import LeanReactor
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.systems.cccp.cccp_operator import CccpCaretaker
-from revtunnel.systems.cccp.cccp_settings import load_cccp
+from revtunnel.systems.cccp.cccp_reading import read_cccp
 from revtunnel.systems.cccp.cccp_site import CccpSite
 from revtunnel.systems.cccp.proxy_operator import OnCall
 from revtunnel.systems.cccp.sessions import Options
@@ -38,7 +39,7 @@ class Site:
     def __init__(self, loop: Loop, directory: Path) -> None:
         path = directory / "cccp.ini"
         path.write_text(INI.format(ports=port_block(40)))
-        part = load_cccp(str(path), None, Surroundings({}, False, str(directory), "host")).part
+        part = load(read_cccp, str(path), None, Surroundings({}, False, str(directory), "host")).part
         self.loop = loop
         self.facts: list[Any] = []
         lean = LeanReactor(loop.reactor, self.facts.append)

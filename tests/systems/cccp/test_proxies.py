@@ -16,7 +16,7 @@ from revtunnel.fleet.gate import Gate
 from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.pools import Pool
 from revtunnel.ground.facts import ClientRefused, DuplicateDevice, LinkDown
-from revtunnel.ground.policy import CccpLimits, RelayLimits, ServerLimits
+from revtunnel.ground.policy import RelayLimits, ServerLimits
 from revtunnel.sockets.lean_reactor import LeanReactor
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.systems.cccp.cccp_facts import DeviceGone, ProxyEnded, RegistrationRefused
@@ -30,7 +30,7 @@ from tests.support.data_world import HOST, SERIAL, DataWorld
 from tests.support.epoll import own_reactor
 
 pytestmark = pytest.mark.slow
-PART = CccpPart((), "", (), None, "", "", (), CccpLimits())
+PART = CccpPart(http=(), token=None)
 
 
 class BothWires(DataWorld):
