@@ -316,13 +316,14 @@ class Server(DoorDaemon):
         """
         if self.switchboard.draining:
             raise SettingsError(["the server is stopping"])
-        self._load_authority(new)
-        identities = self._read_identities(new)
         projects = self.cccp.projects_of(new.cccp) if self.cccp is not None and new.cccp is not None else {}
+        self._load_authority(new)
         try:
+            identities = self._read_identities(new)
             self.leases.reload(pools_of(new), reservations_of(new), self._reactor.seconds())
-        except ValueError as error:
-            raise SettingsError([str(error)]) from None
+        except (SettingsError, ValueError) as error:
+            self._load_authority(self.settings)
+            raise SettingsError(getattr(error, "errors", [str(error)])) from None
         if self.cccp is not None and new.cccp is not None:
             self.cccp.take(new.cccp, new.relay, projects)
         changed, self._identities = identities.changed(self._identities), identities
