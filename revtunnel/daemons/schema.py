@@ -42,8 +42,8 @@ from revtunnel.ground.policy import (
     RelayLimits,
     ServerLimits,
 )
-from revtunnel.process.door.admin_settings import AdminSettings
 from revtunnel.settings import printing
+from revtunnel.settings.admin_people import ADMIN
 from revtunnel.settings.inifile import Name, Surroundings, Table, read_files
 from revtunnel.settings.sections import LogSettings, Section, Sections
 from revtunnel.sockets.ways.senders import SenderSettings
@@ -72,14 +72,15 @@ SECTIONS = Sections(
         wanted="SERIAL or *, 1 to 64 of A-Z a-z 0-9 . _ : -", free=True, shown="[device *]"),
     Section("penalties", "server", "What failed handshakes cost the address they come from: an IPv4 address, "
         "or an IPv6 /64.", (PenaltyLimits, PenaltySettings)),
-    Section("limits", "server", "What the server spends at most.", (ServerLimits, FleetLimits)),
-    Section("admin", "server", "The door for revtunnelctl, a UNIX socket.", (AdminSettings,)),
+    Section("limits", "server; cccp: the last two", "What the server spends at most.",
+        (ServerLimits, FleetLimits)),
+    ADMIN,
     Section("authority", "server", "A small certificate authority, for people who have none.",
         (AuthoritySettings, EnrolmentLimits)),
     Section("data", "server", "Data sockets: connections that agents bring for single channels.",
         (DataLimits,)),
-    Section("relay", "both", "Pairs of sockets joined to one stream: clients and services on data sockets.",
-        (RelayLimits,)),
+    Section("relay", "server, agent, cccp", "Pairs of sockets joined to one stream: clients and services on "
+        "data sockets.", (RelayLimits,)),
     Section("emo", "both", "The MTConnect EMO proxy's wire; command sockets keep what they began with.",
         (EmoLimits,)),
     Section("link", "both", "One link, at either end; running links keep what they began with.",

@@ -5,8 +5,11 @@ import pwd
 
 from revtunnel.process.door.admin_settings import AdminSettings
 from revtunnel.settings.inifile import Table
+from revtunnel.settings.sections import Section
 
-__all__ = ["read_admin"]
+__all__ = ["ADMIN", "read_admin"]
+
+ADMIN = Section("admin", "server", "The door for revtunnelctl, a UNIX socket.", (AdminSettings,))
 
 
 def read_admin(table: Table, socket: str) -> AdminSettings:

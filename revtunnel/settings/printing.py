@@ -1,11 +1,12 @@
 """What is printed from the table of settings: the shipped file, its manual page, and its page in docs/.
 
-Rule of this file: it knows no setting; what it prints is checked against the files by
-tests/daemons/test_schema.py.
+Rule of this file: it knows no setting. Limits stand in an appendix of the manuals, not in the shipped file.
+The files are held to what is printed by tests/daemons/test_schema.py.
 """
 
 import re
 import textwrap
+from collections.abc import Iterator
 
 from revtunnel.ground.declared import Key
 from revtunnel.settings.sections import Section, Sections
@@ -46,6 +47,13 @@ plc-7/tcp-23 = 20023
 clients = 10.1.0.0/16, 2001:db8:1::/48
 targets = *:23
 expires = 2027-12-31""".splitlines()
+_APPENDIX = (
+    "What bounds memory, time or count. The defaults are meant to do; they are set as all the rest is."
+)
+_LIMITS = """
+Limits of memory, time and count, such as those of [limits], [link] and [data], are set in the same way. Their
+defaults are meant to do, and they do not stand here: see LIMITS in revtunnel.ini(5), or docs/settings.rst.\
+""".splitlines()
 
 
 def _facts(key: Key) -> str:
@@ -53,22 +61,25 @@ def _facts(key: Key) -> str:
     return f"Unit: {key.kind.unit}. Limit: {key.kind.limit}. Changes: {change}."
 
 
-def _rows(section: Section) -> tuple[Key, ...]:
-    return section.keys if section.entry is None else (*section.keys, section.entry)
+def _rows(sections: Sections, limits: bool) -> Iterator[tuple[Section, list[Key]]]:
+    """The sections, each with those of its keys that are limits, or with the others, where it has any."""
+    for section in sections:
+        keys = [*section.keys, *([section.entry] if section.entry is not None else [])]
+        found = [key for key in keys if key.is_limit is limits]
+        if found:
+            yield section, found
 
 
 def as_ini(sections: Sections) -> str:
-    """etc/revtunnel.ini: every key as a comment with its default."""
+    """etc/revtunnel.ini: every key but the limits, as a comment with its default."""
     lines = ["# Settings of revtunnel-server and revtunnel-agent; each key is shown with its default.", "#"]
-    lines += [*(f"# {line}" for line in _SYNTAX), ""]
-    for section in sections:
+    lines += [*(f"# {line}".rstrip() for line in (*_SYNTAX, *_LIMITS)), ""]
+    for section, keys in _rows(sections, limits=False):
         lines += [f"# ---- {section.text} Read by: {section.reader}.", section.shown or section.title, ""]
-        for key in _rows(section):
+        for key in keys:
             lines += [f"# {line}" for line in (*textwrap.wrap(key.text, 100), _facts(key))]
-            lines += [
-                f"# {key.name} = PORT" if section.entry else f"#{key.name} = {key.default}".rstrip(),
-                "",
-            ]
+            written = f"# {key.name} = PORT" if section.entry else f"#{key.name} = {key.default}"
+            lines += [written.rstrip(), ""]
     return "\n".join(lines)
 
 
@@ -76,26 +87,43 @@ def _roff(text: str) -> str:
     return text.replace("\\", "\\e").replace("-", "\\-").replace("~", "\\(ti")
 
 
+def _man_rows(sections: Sections, limits: bool, head: str) -> Iterator[str]:
+    for section, keys in _rows(sections, limits):
+        yield f'{head} "{_roff(section.title)}"'
+        yield from (_roff(section.text), f"Read by: {section.reader}.")
+        for key in keys:
+            yield from (".TP", rf"\fB{_roff(key.name)}\fR = {_roff(key.default)}".rstrip())
+            yield from (_roff(f"{key.text}."), ".br", _roff(_facts(key)))
+
+
 def as_man(sections: Sections) -> str:
     """man/revtunnel.ini.5, whole."""
     lines = ['.TH REVTUNNEL.INI 5 "" revtunnel "File formats"', ".SH NAME"]
     lines += [r"revtunnel.ini \- settings of revtunnel\-server and revtunnel\-agent", ".SH SYNOPSIS"]
     lines += [".I /etc/revtunnel/revtunnel.ini", ".SH DESCRIPTION", *(_roff(line) for line in _SYNTAX)]
-    for section in sections:
-        lines += [f'.SH "{_roff(section.title)}"', _roff(section.text), f"Read by: {section.reader}."]
-        for key in _rows(section):
-            lines += [".TP", rf"\fB{_roff(key.name)}\fR = {_roff(key.default)}".rstrip()]
-            lines += [_roff(f"{key.text}."), ".br", _roff(_facts(key))]
-    lines += [".SH EXAMPLE", ".nf", *(_roff(line) for line in _EXAMPLE), ".fi", ".SH SEE ALSO"]
+    lines += _man_rows(sections, False, ".SH")
+    lines += [".SH EXAMPLE", ".nf", *(_roff(line) for line in _EXAMPLE), ".fi"]
+    lines += [".SH LIMITS", _roff(_APPENDIX), *_man_rows(sections, True, ".SS"), ".SH SEE ALSO"]
     lines += [r".BR revtunnel\-server (8),", r".BR revtunnel\-agent (8),", ".BR revtunnelctl (1)", ""]
     return "\n".join(lines)
 
 
-def _cells(key: Key) -> list[str]:
-    """A row of the table in docs/; what reST would read as markup is escaped."""
-    default = f"``{key.default}``" if key.default else "(empty)"
-    meaning = re.sub(r"([*|`_])", r"\\\1", f"{key.text}. {_facts(key)}")
-    return [f"   * - ``{key.name}``", f"     - {default}", f"     - {meaning}"]
+def _plain(text: str) -> str:
+    """What reST would read as markup, escaped."""
+    return re.sub(r"([*|`_])", r"\\\1", text)
+
+
+def _rst_rows(sections: Sections, limits: bool, line: str) -> Iterator[str]:
+    for section, keys in _rows(sections, limits):
+        title = f"Limits in {section.title}" if limits else section.title
+        yield from ("", title, line * len(title), "")
+        yield from (_plain(f"{section.text} Read by: {section.reader}."), "")
+        yield from (".. list-table::", "   :header-rows: 1", "   :widths: 20 15 65", "")
+        yield from ("   * - key", "     - default", "     - meaning")
+        for key in keys:
+            default = f"``{key.default}``" if key.default else "(empty)"
+            yield from (f"   * - ``{key.name}``", f"     - {default}")
+            yield f"     - {_plain(f'{key.text}. {_facts(key)}')}"
 
 
 def as_rst(sections: Sections) -> str:
@@ -103,15 +131,5 @@ def as_rst(sections: Sections) -> str:
     lines = ["Settings", "========", "", ".. Printed by: python -m revtunnel.daemons.schema --rst", ""]
     lines += [line.replace("*", "\\*") for line in _SYNTAX]
     lines += ["", "An example::", "", *(f"    {line}".rstrip() for line in _EXAMPLE)]
-    for section in sections:
-        lines += [
-            "",
-            section.title,
-            "-" * len(section.title),
-            "",
-            f"{section.text} Read by: {section.reader}.",
-        ]
-        lines += ["", ".. list-table::", "   :header-rows: 1", "   :widths: 20 15 65", ""]
-        lines += ["   * - key", "     - default", "     - meaning"]
-        lines += [cell for key in _rows(section) for cell in _cells(key)]
-    return "\n".join([*lines, ""])
+    lines += [*_rst_rows(sections, False, "-"), "", "Limits", "------", "", _APPENDIX]
+    return "\n".join([*lines, *_rst_rows(sections, True, "~"), ""])

@@ -137,7 +137,7 @@ def test_shipped_file_gives_the_built_in_defaults(tmp_path: Path, live: bool) ->
     text = SHIPPED.read_text("utf-8")
     text = re.sub(r"(?m)^#([a-z_]+ =)", r"\1", text) if live else text
     wanted = load_server(None, None, HERE)
-    assert ("\nkeepalive = 25 s\n" in text) is live
+    assert ("\ndata_sockets = yes\n" in text) is live
 
     assert replace(server(tmp_path, text), files=()) == wanted
     agent = load_agent(
