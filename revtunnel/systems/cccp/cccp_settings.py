@@ -20,6 +20,7 @@ from revtunnel.ground.kinds import (
     Kind,
     listening,
     many,
+    nothing,
     path,
     seconds,
     text,
@@ -49,7 +50,7 @@ def read_host(text: str) -> str:
     return text.lower()
 
 
-_HOST = text("host name", "auto, or a host name or an address", r"[A-Za-z0-9:._-]{1,253}")
+_HOST = nothing("auto", text("host name", "auto, or a host name or an address", r"[A-Za-z0-9:._-]{1,253}"))
 _COMMAND = Kind("command", "words, no shell", str)
 _URL = text("URL", "empty, http://... or https://...", r"(https?://[!-~]{1,2000})?")
 
@@ -113,8 +114,8 @@ class CccpPart(WakeSettings):
     enabled: bool = setting(yes_no(), "no", "run CCCP inside revtunnel-server, where /on reaches every "
         "device by its serial; revtunnel-cccp does not look at it")
     http: tuple[tuple[str, int], ...] = setting(listening(1), "127.0.0.1:2080", "where the API listens")
-    host: str = setting(_HOST, "auto", "that callers are told to connect their clients to; auto: the address "
-        "their request came in on", live=True)
+    host: str | None = setting(_HOST, "auto", "that callers are told to connect their clients to; auto: the "
+        "address their request came in on", live=True)
     hosts: tuple[str, ...] = setting(many("host name", read_host, 0, 64), "", "names that callers may use "
         "for the API beside addresses, localhost and host", live=True)
     token: bytes | None = setting(PLACE, "auto", "file with the bearer token of callers, closed to others; "

@@ -20,27 +20,17 @@ from revtunnel.state.ledger import SqliteLedger
 from revtunnel.systems.cccp.cccp_facts import ProxyEnded
 from revtunnel.systems.cccp.cccp_settings import CccpPart, ProjectSettings
 from revtunnel.systems.cccp.cccp_store import Kept, SessionBook
-from revtunnel.systems.cccp.http_door import DoorRules, HttpDoor
+from revtunnel.systems.cccp.http_door import HttpDoor
 from revtunnel.systems.cccp.proxies import Links, Proxies
 from revtunnel.systems.cccp.proxy_operator import ProxyOperator
 from revtunnel.systems.cccp.proxy_ports import TARGET, NoPort, ProxyPorts
 from revtunnel.systems.cccp.registered_devices import DeviceDesk, Project
-from revtunnel.systems.cccp.wake import WakeDriver, WakeRules
+from revtunnel.systems.cccp.wake import WakeDriver
 from revtunnel.trust.tls_checks import listener_rules
 
 __all__ = ["CccpSite"]
 
 TICK = 1.0  # seconds between looks at who is parked too long
-
-
-def door_rules(part: CccpPart) -> DoorRules:
-    """For the API."""
-    return DoorRules(part.token, "" if part.host == "auto" else part.host, frozenset(part.hosts))
-
-
-def wake_rules(part: CccpPart) -> WakeRules:
-    """For the wake driver."""
-    return WakeRules(part.wake_command, part.wake_url, part.limits.wake, part.limits.wakes)
 
 
 def project_of(each: ProjectSettings) -> Project:
@@ -95,7 +85,7 @@ class CccpSite:
         )
         self.desk = DeviceDesk(lean, lambda: self.part.limits, self.proxies.parking.arrived, self._told, gate)
         self.desk.projects = self.projects_of(part)
-        self.wake = WakeDriver(reactor, wake_rules(part), self._told)
+        self.wake = WakeDriver(reactor, lambda: self.part, self._told)
         self.operator = ProxyOperator(
             lean,
             self.proxies,
@@ -103,7 +93,7 @@ class CccpSite:
             lambda: self.part.limits,
             self.wake,
         )
-        self.door = HttpDoor(self.operator, door_rules(part), lambda: self.part.limits)
+        self.door = HttpDoor(self.operator, lambda: self.part)
 
     # -- life
 
@@ -138,7 +128,6 @@ class CccpSite:
         known = self.desk.projects
         self.desk.projects = {name: projects.get(name, known[name]) for name in known}
         self.part, self.proxies.relay_limits = part, relay_limits
-        self.door.rules, self.wake.rules = door_rules(part), wake_rules(part)
 
     def drain(self) -> "Deferred[None]":
         """Take no new ones; fires when no client is connected any more."""

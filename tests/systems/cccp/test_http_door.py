@@ -17,14 +17,15 @@ from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.pools import Pool
 from revtunnel.ground.policy import CccpLimits, ServerLimits
 from revtunnel.state.ledger import SqliteLedger
+from revtunnel.systems.cccp.cccp_settings import CccpPart
 from revtunnel.systems.cccp.cccp_store import SessionBook
-from revtunnel.systems.cccp.http_door import PARTING, DoorRules, HttpDoor
+from revtunnel.systems.cccp.http_door import PARTING, HttpDoor
 from revtunnel.systems.cccp.openapi import describe_api
 from revtunnel.systems.cccp.proxies import Proxies
 from revtunnel.systems.cccp.proxy_operator import ProxyOperator
 from revtunnel.systems.cccp.proxy_ports import ProxyPorts
 from revtunnel.systems.cccp.registered_devices import Project
-from revtunnel.systems.cccp.wake import WakeDriver, WakeRules
+from revtunnel.systems.cccp.wake import WakeDriver
 from tests.support.depth import deep
 from tests.support.reactor import MemoryReactor
 from tests.support.recorder import Recorder
@@ -58,11 +59,12 @@ class Door:
             told.append,
             Fleet(ServerLimits(), told.append),
         )
-        wake = WakeDriver(self.reactor, WakeRules(), told.append)
+        part = CccpPart(token=None, limits=limits)
+        wake = WakeDriver(self.reactor, lambda: part, told.append)
         self.operator = ProxyOperator(
             self.reactor, self.proxies, lambda: [Project("main", "p")], lambda: limits, wake
         )
-        self.site = HttpDoor(self.operator, DoorRules(), lambda: limits).site(self.reactor)
+        self.site = HttpDoor(self.operator, lambda: part).site(self.reactor)
 
     def send(self, data: bytes) -> bytes:
         """What a connection answers to these bytes."""
