@@ -23,11 +23,9 @@ from revtunnel.daemons.settings_parts import (
     Reservation,
     ServerSettings,
 )
-from revtunnel.fleet.penalties import PenaltySettings
 from revtunnel.fleet.records import DEFAULT, DeviceSettings, Record, Records
 from revtunnel.ground.declared import keys_of
 from revtunnel.ground.errors import RemoteError
-from revtunnel.ground.policy import AgentLimits, DataLimits, EmoLimits, LinkLimits, RelayLimits, ServerLimits
 from revtunnel.ground.serials import parse_serial
 from revtunnel.settings.admin_people import read_admin
 from revtunnel.settings.inifile import (
@@ -83,12 +81,6 @@ def read_server(table: Table, around: Surroundings) -> ServerSettings:
         reservations=_reservations(table),
         devices=devices,
         records=records_of(devices, pools),
-        penalties=table.part(PenaltySettings),
-        limits=table.part(ServerLimits),
-        data=table.part(DataLimits),
-        emo=table.part(EmoLimits),
-        relay=table.part(RelayLimits),
-        link=table.part(LinkLimits),
         admin=read_admin(table, around.socket(table.get("admin", "socket"))),
         authority=authority_settings(table, state),
         cccp=cccp_part(table, around) if table.get("cccp", "enabled") else None,
@@ -165,10 +157,6 @@ def read_agent(table: Table, around: Surroundings) -> AgentSettings:
         serial=serial,
         key_file=key_file,
         proxy=proxy,
-        limits=table.part(AgentLimits),
-        emo_limits=table.part(EmoLimits),
-        relay=table.part(RelayLimits),
-        link=table.part(LinkLimits),
         files=tuple(table.files),
     )
 

@@ -135,10 +135,16 @@ class Table:
         return self.values[name] if name in self.values else self.sections.find(label, key).value
 
     def part(self, part: type[Part], /, label: str = "", **given: Any) -> Part:
-        """A part out of its section, or out of ``[label]``; ``given`` instead of what is written there."""
+        """A part out of its section, or out of ``[label]``, with the parts in it.
+
+        ``given`` is taken instead of what is written; a field that is neither has its own default.
+        """
         label = label or self.sections.of(part).name
-        keys = keys_of(part).items()
-        return part(**{name: self.get(label, key.name) for name, key in keys if name not in given}, **given)
+        found = {name: self.get(label, key.name) for name, key in keys_of(part).items() if name not in given}
+        inner: dict[str, Any] = {
+            name: self.part(each) for name, each in self.sections.parts_in(part) if name not in given
+        }
+        return part(**found, **inner, **given)
 
     def parts(self, part: type[Part], default: str | None) -> tuple[Part, ...]:
         """One for every ``[section NAME]``, or of one called ``default`` where there is none."""

@@ -76,6 +76,10 @@ class Sections:
         """The section that a part fills; KeyError: it is none."""
         return self._by_part[part]
 
+    def parts_in(self, part: Any) -> Iterator[tuple[str, type]]:
+        """The fields of a part that are parts themselves, not lists of them."""
+        return ((each.name, each.type) for each in fields(part) if each.type in self._by_part)
+
     def differences(self, old: Any, new: Any) -> tuple[list[str], list[str]]:
         """Names of settings that differ: those that SIGHUP applies, and those that need a restart.
 

@@ -36,4 +36,4 @@ def authority_settings(table: Table, state_directory: str | None) -> AuthoritySe
     directory = table.get("authority", "directory")
     if directory == "auto":
         directory = None if state_directory is None else os.path.join(state_directory, "authority")
-    return table.part(AuthoritySettings, directory=directory, limits=table.part(EnrolmentLimits))
+    return table.part(AuthoritySettings, directory=directory)

@@ -109,7 +109,6 @@ def read_cameo(table: Table, around: Surroundings) -> CameoSettings:
         CameoSettings,
         admin_socket=socket,
         outside=tuple(each for each in doors if each != OutsideSettings(name=each.name)),
-        limits=table.part(CameoLimits),
         admin=read_admin(table, socket),
         files=tuple(table.files),
     )

@@ -8,7 +8,6 @@ Source: wire/cccp.md section 2; faults.md "Bind defaults"; ours.
 import hashlib
 import os
 
-from revtunnel.ground.policy import CccpLimits, FleetLimits, RelayLimits
 from revtunnel.settings.admin_people import read_admin
 from revtunnel.settings.inifile import Surroundings, Table
 from revtunnel.sockets.tls.credentials import private_file_fault
@@ -30,8 +29,6 @@ def read_cccp(table: Table, around: Surroundings) -> CccpSettings:
         state_directory=around.kept_in(table.get("cccp", "state_directory")),
         admin_socket=socket,
         part=cccp_part(table, around),
-        fleet=table.part(FleetLimits),
-        relay=table.part(RelayLimits),
         admin=read_admin(table, socket),
         files=tuple(table.files),
     )
@@ -44,7 +41,6 @@ def cccp_part(table: Table, around: Surroundings) -> CccpPart:
         enabled=True,
         token=_token(table, around),
         projects=table.parts(ProjectSettings, "main"),
-        limits=table.part(CccpLimits),
     )
     _check_door(table, part)
     for project in part.projects:
