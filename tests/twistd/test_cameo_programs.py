@@ -199,8 +199,7 @@ def test_ports_are_open_before_anything_large_is_imported() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert set(done.stdout.split()) == {
         "revtunnel",
-        "revtunnel.systems",
-        "revtunnel.systems.cameo",
+        "revtunnel.daemons",
         "revtunnel.daemons.cameo_programs",
     }
 
