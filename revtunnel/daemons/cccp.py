@@ -11,8 +11,8 @@ from twisted.application.service import IService
 from twisted.internet.defer import Deferred
 
 from revtunnel.daemons.cccp_options import CccpOptions as Options
-from revtunnel.daemons.daemon import DoorDaemon
-from revtunnel.fleet.gate import Gate
+from revtunnel.daemons.daemon import AdministeredDaemon
+from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.leases import Leases
 from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.facts import ServerState
@@ -20,23 +20,23 @@ from revtunnel.process.process import ExitStatus
 from revtunnel.process.systemd import Notifier
 from revtunnel.sockets.lean_reactor import LeanReactor
 from revtunnel.state.ledger import open_ledger
-from revtunnel.systems.cccp.cccp_operator import CccpCaretaker
+from revtunnel.systems.cccp.cccp_operator import CccpOperator
 from revtunnel.systems.cccp.cccp_settings import CccpSettings
-from revtunnel.systems.cccp.cccp_site import CccpSite
+from revtunnel.systems.cccp.cccp_system import CccpSystem
 
 __all__ = ["Cccp", "Options", "makeService"]
 
 FILE_NAME = "cccp.db"  # in the state directory
 
 
-class Cccp(DoorDaemon):
+class Cccp(AdministeredDaemon):
     """The service tree; also what signals act on (process.Daemon)."""
 
     settings: CccpSettings
 
     def __init__(self, reactor: Any, options: Options, exit_status: ExitStatus, notifier: Notifier) -> None:
         super().__init__(reactor, options, exit_status, notifier)
-        self.site: CccpSite
+        self.system: CccpSystem
 
     def privilegedStartService(self) -> None:
         settings = self.settings
@@ -46,14 +46,22 @@ class Cccp(DoorDaemon):
         except ValueError as error:
             raise SettingsError([str(error)]) from None
         lean = LeanReactor(self._reactor, self.reporter)
-        self.site = CccpSite(
-            *(self._reactor, lean, settings.part, leases, self.ledger, self.reporter, Gate(time.time)),
+        self.system = CccpSystem(
+            *(
+                self._reactor,
+                lean,
+                settings.part,
+                leases,
+                self.ledger,
+                self.reporter,
+                AccessControl(time.time),
+            ),
             settings.relay,
         )
-        self.site.fleet.limits = settings.fleet
-        self.site.start()
-        self._listening = self.site.listening
-        operator = CccpCaretaker(self._reactor, self.site, leases, self.ledger, self.reporter)
+        self.system.fleet.limits = settings.fleet
+        self.system.start()
+        self._listening = self.system.listening
+        operator = CccpOperator(self._reactor, self.system, leases, self.ledger, self.reporter)
         self._tend(operator, settings.admin)
         super().privilegedStartService()
 
@@ -68,16 +76,16 @@ class Cccp(DoorDaemon):
     def drain(self) -> "Deferred[None]":
         """Take no new devices, callers and proxies; fires when the last client has gone."""
         self.reporter(ServerState("draining", f"at most {self.settings.drain:g} s"))
-        return self.site.drain()
+        return self.system.drain()
 
     def abort(self) -> None:
         """Cut everybody now."""
-        self.site.stop()
+        self.system.stop()
 
     async def _take(self, new: CccpSettings) -> list[str]:
         """Apply new settings to what runs; listeners that came or went need a restart."""
-        self.site.take(new.part, new.relay, self.site.projects_of(new.part))
-        self.site.fleet.limits = new.fleet
+        self.system.take(new.part, new.relay, self.system.projects_of(new.part))
+        self.system.fleet.limits = new.fleet
         return await super()._take(new)
 
     def stopService(self) -> Any:

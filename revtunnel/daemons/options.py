@@ -32,7 +32,7 @@ from revtunnel.daemons.settings import (
 from revtunnel.ground.targets import parse_offer
 from revtunnel.settings.inifile import Table
 from revtunnel.trust.agent_files import AgentFiles
-from revtunnel.trust.enrolment import Token, parse_token
+from revtunnel.trust.enrolment import EnrolmentToken, parse_token
 from revtunnel.trust.tls_checks import agent_rules, listener_rules, tls_lines
 from revtunnel.trust.tls_settings import speaks_tls
 
@@ -248,7 +248,7 @@ class AgentOptions(DaemonOptions):
     synopsis = "Usage: revtunnel-agent --server HOST:PORT --local [NAME=]HOST:PORT [options]"
     settings: AgentSettings
     read = staticmethod(read_agent)
-    token: Token | None = None  # to be enrolled with, because there is no good certificate yet
+    token: EnrolmentToken | None = None  # to be enrolled with, because there is no good certificate yet
     enroll_only = False
     settable = {
         "state-directory": ("agent", "state_directory"),
@@ -347,14 +347,14 @@ Examples:
         settings = self.settings
         return [written((server,)) for server in settings.servers if not speaks_tls(settings, server[0])]
 
-    def _read_token(self, text: str) -> Token:
+    def _read_token(self, text: str) -> EnrolmentToken:
         self["enroll"] = None
         try:
             return parse_token(sys.stdin.readline(1000) if text == "-" else text)
         except ValueError as error:
             raise usage.UsageError(f"--enroll: {error}") from None
 
-    def _prepare(self, token: Token) -> None:
+    def _prepare(self, token: EnrolmentToken) -> None:
         """See whether the token is needed. Until it was used the settings do without a certificate."""
         if self.overrides.setdefault(("agent", "serial"), token.serial) != token.serial:
             raise usage.UsageError(f"--enroll: the token is for {token.serial}")

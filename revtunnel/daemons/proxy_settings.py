@@ -14,16 +14,16 @@ from revtunnel.ground.origin import Origin
 from revtunnel.ground.targets import Offer, Target
 from revtunnel.settings.inifile import Table
 from revtunnel.sockets.tls.credentials import private_file_fault
-from revtunnel.sockets.ways.http_connect import Credentials
+from revtunnel.sockets.ways.http_connect import ProxyCredentials
 from revtunnel.sockets.ways.proxy_choice import (
     DIRECT,
-    Proxy,
+    HttpProxy,
     ProxyChoice,
     from_environment,
     parse_credentials,
 )
 from revtunnel.sockets.ways.proxy_header import encode_header_v1, encode_header_v2
-from revtunnel.sockets.ways.senders import SenderSettings
+from revtunnel.sockets.ways.trusted_proxies import SenderSettings
 
 __all__ = ["agent_proxy", "check_headers", "check_senders", "headers_of"]
 
@@ -70,7 +70,7 @@ def agent_proxy(table: Table, environ: Mapping[str, str]) -> ProxyChoice:
         if path is not None:
             table.complain("agent", "proxy_credentials", "of no use with proxy = none")
         return DIRECT
-    if isinstance(wanted, Proxy):
+    if isinstance(wanted, HttpProxy):
         return ProxyChoice(replace(wanted, credentials=credentials))
     choice = from_environment(environ, credentials)
     for host, port in table.get("agent", "servers"):
@@ -82,7 +82,7 @@ def agent_proxy(table: Table, environ: Mapping[str, str]) -> ProxyChoice:
     return choice
 
 
-def _credentials(table: Table, path: str) -> Credentials | None:
+def _credentials(table: Table, path: str) -> ProxyCredentials | None:
     """User and password out of their file; it must be closed to others."""
     fault = private_file_fault(path)
     if not fault:

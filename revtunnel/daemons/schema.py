@@ -25,10 +25,10 @@ from revtunnel.daemons.settings_parts import (
     ServerSettings,
 )
 from revtunnel.fleet.penalties import PenaltySettings
-from revtunnel.fleet.records import DeviceSettings, Record
+from revtunnel.fleet.records import DeviceRecord, DeviceSettings
 from revtunnel.ground.declared import Key
 from revtunnel.ground.errors import SettingsError
-from revtunnel.ground.kinds import Kind, read_port
+from revtunnel.ground.kinds import SettingKind, read_port
 from revtunnel.ground.policy import (
     AgentLimits,
     CameoLimits,
@@ -46,7 +46,7 @@ from revtunnel.settings import printing
 from revtunnel.settings.admin_people import ADMIN
 from revtunnel.settings.inifile import Name, Surroundings, Table, read_files
 from revtunnel.settings.sections import LogSettings, Section, Sections
-from revtunnel.sockets.ways.senders import SenderSettings
+from revtunnel.sockets.ways.trusted_proxies import SenderSettings
 from revtunnel.systems.cameo.cameo_settings import CameoSettings, OutsideSettings
 from revtunnel.systems.cccp.cccp_settings import CccpPart, CccpSettings, ProjectSettings, WakeSettings
 from revtunnel.trust.authority_settings import AuthoritySettings
@@ -56,7 +56,7 @@ __all__ = ["SECTIONS", "as_ini", "as_man", "as_rst", "find", "load"]
 
 Settings = TypeVar("Settings")
 
-_RESERVATION = Key("SERIAL/TARGETNAME", Kind("port", "1 to 65535", read_port), "none", None,
+_RESERVATION = Key("SERIAL/TARGETNAME", SettingKind("port", "1 to 65535", read_port), "none", None,
     "client port of that target, inside or outside the pools; example: plc-7/http = 20080", True)  # fmt: skip
 # fmt: off
 SECTIONS = Sections(
@@ -68,8 +68,9 @@ SECTIONS = Sections(
     Section("reservations", "server", "Ports that belong to one target of one device for ever.",
         (Reservation,), entry=_RESERVATION),
     Section("device", "server", "What one device may do. [device *] is for all; a device's own section wins, "
-        "key by key.", (DeviceSettings, Record), True, label="SERIAL", labels=r"\*|[A-Za-z0-9._:-]{1,64}",
-        wanted="SERIAL or *, 1 to 64 of A-Z a-z 0-9 . _ : -", free=True, shown="[device *]"),
+        "key by key.", (DeviceSettings, DeviceRecord), True, label="SERIAL",
+        labels=r"\*|[A-Za-z0-9._:-]{1,64}", wanted="SERIAL or *, 1 to 64 of A-Z a-z 0-9 . _ : -", free=True,
+        shown="[device *]"),
     Section("penalties", "server", "What failed handshakes cost the address they come from: an IPv4 address, "
         "or an IPv6 /64.", (PenaltyLimits, PenaltySettings)),
     Section("limits", "server; cccp: the last two", "What the server spends at most.",

@@ -16,13 +16,13 @@ from twisted.application.service import IService
 from twisted.internet.defer import Deferred
 
 from revtunnel import __version__
-from revtunnel.daemons.daemon import DoorDaemon
+from revtunnel.daemons.daemon import AdministeredDaemon
 from revtunnel.daemons.operator import Operator
 from revtunnel.daemons.options import ServerOptions as Options
 from revtunnel.daemons.settings_parts import ListenerSettings, ServerSettings
 from revtunnel.daemons.switchboard import Switchboard
+from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.client_ports import ClientPorts
-from revtunnel.fleet.gate import Gate
 from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.penalties import Penalties
 from revtunnel.fleet.pools import Pool, Use
@@ -36,12 +36,12 @@ from revtunnel.process.process import ExitStatus
 from revtunnel.process.systemd import Notifier
 from revtunnel.sockets.lean_reactor import LeanReactor
 from revtunnel.sockets.tls.identity import Identity
-from revtunnel.sockets.ways.headed import HeaderDesk, Refused
-from revtunnel.sockets.ways.senders import HeaderRules, SenderSettings, header_rules
+from revtunnel.sockets.ways.proxy_protocol import ProxyHeaders, Refused
+from revtunnel.sockets.ways.trusted_proxies import HeaderRules, SenderSettings, header_rules
 from revtunnel.state.ledger import FILE_NAME, open_ledger
 from revtunnel.streams.commands import Feature
 from revtunnel.systems.emo.emo_server import EmoServerLink
-from revtunnel.systems.emo.emo_stream import EmoDoor
+from revtunnel.systems.emo.emo_stream import EmoListener
 from revtunnel.trust.authority import Unfit
 from revtunnel.trust.certificate_book import CertificateBook
 from revtunnel.trust.identities import Identities, merged
@@ -49,7 +49,7 @@ from revtunnel.trust.issuer import Issuer
 from revtunnel.trust.tls_settings import is_loopback
 
 if TYPE_CHECKING:
-    from revtunnel.systems.cccp.cccp_site import CccpSite
+    from revtunnel.systems.cccp.cccp_system import CccpSystem
 
 __all__ = ["Options", "Server", "makeService"]
 
@@ -96,14 +96,14 @@ def agent_listener(
         data=listener.data,
         identity=identity,
         certified_only=listener.certified,
-        make=partial(EmoServerLink, emo_door(settings, machines)) if listener.kind == "emo" else None,
+        make=partial(EmoServerLink, emo_listener(settings, machines)) if listener.kind == "emo" else None,
     )
 
 
-def emo_door(settings: ServerSettings, machines: dict[int, Any] | None) -> EmoDoor:
+def emo_listener(settings: ServerSettings, machines: dict[int, Any] | None) -> EmoListener:
     """The machines of EMO: every reservation of a target that is called emo."""
     ports = {each.port: (each.serial, each.target) for each in settings.reservations if each.target == "emo"}
-    return EmoDoor(ports, settings.emo, {} if machines is None else machines)
+    return EmoListener(ports, settings.emo, {} if machines is None else machines)
 
 
 def pools_of(settings: ServerSettings) -> list[Pool]:
@@ -122,7 +122,7 @@ def reservations_of(settings: ServerSettings) -> dict[Use, int]:
     return fixed
 
 
-class Server(DoorDaemon):
+class Server(AdministeredDaemon):
     """The server's service tree; also what signals act on (process.Daemon)."""
 
     door_is_beside = False
@@ -131,9 +131,9 @@ class Server(DoorDaemon):
     def __init__(self, reactor: Any, options: Options, exit_status: ExitStatus, notifier: Notifier) -> None:
         super().__init__(reactor, options, exit_status, notifier)
         self._lean = LeanReactor(reactor, self._report)
-        self._headers = HeaderDesk(reactor, lambda: self.settings.limits.pending)
+        self._headers = ProxyHeaders(reactor, lambda: self.settings.limits.pending)
         self._expiry: Any = None
-        self.cccp: CccpSite | None = None
+        self.cccp: CccpSystem | None = None
         self._emo_machines: dict[int, Any] = {}  # command sockets by the port they registered
 
     # -- starting
@@ -187,7 +187,9 @@ class Server(DoorDaemon):
             os.urandom,
             self.reporter,
             descriptor_budget(settings),
-            Gate(time.time, settings.records, Penalties(settings.penalties, settings.penalties.exempt)),
+            AccessControl(
+                time.time, settings.records, Penalties(settings.penalties, settings.penalties.exempt)
+            ),
         )
         self.switchboard.data.take(settings.data, settings.relay)
         self.operator = Operator(
@@ -210,12 +212,12 @@ class Server(DoorDaemon):
             return
         # with twisted.web 70 ms of CPU, which a server without CCCP spares
         from revtunnel.systems.cccp.cccp_operator import CccpRows
-        from revtunnel.systems.cccp.cccp_site import CccpSite
+        from revtunnel.systems.cccp.cccp_system import CccpSystem
         from revtunnel.systems.cccp.parking import SYSTEM
 
         board = self.switchboard
-        self.cccp = CccpSite(
-            *(self._reactor, self._lean, settings.cccp, self.leases, self.ledger, self._report, board.gate),
+        self.cccp = CccpSystem(
+            *(self._reactor, self._lean, settings.cccp, self.leases, self.ledger, self._report, board.access),
             *(settings.relay, board.fleet, board.client_streams.factory_by_name),
         )
         self.operator.wires[SYSTEM] = rows = CccpRows(self.cccp, self.operator.at)
@@ -329,7 +331,7 @@ class Server(DoorDaemon):
         changed, self._identities = identities.changed(self._identities), identities
         self.switchboard.set_limits(new.limits)
         self.switchboard.data.take(new.data, new.relay)
-        self.switchboard.gate.penalties.take(new.penalties)
+        self.switchboard.access.penalties.take(new.penalties)
         self.ports.refuses = _refusing(new)
         looked = self.switchboard.enforcement.set_records(new.records)
         for listener in new.listeners:

@@ -23,7 +23,7 @@ from revtunnel.daemons.settings_parts import (
     Reservation,
     ServerSettings,
 )
-from revtunnel.fleet.records import DEFAULT, DeviceSettings, Record, Records
+from revtunnel.fleet.records import DEFAULT, DeviceRecord, DeviceRecords, DeviceSettings
 from revtunnel.ground.declared import keys_of
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.serials import parse_serial
@@ -114,7 +114,7 @@ def _devices(table: Table) -> tuple[DeviceSettings, ...]:
     def value(label: str, key: str) -> Any:
         return table.get(label if (label, key) in table.values else common, key)
 
-    names = keys_of(Record)
+    names = keys_of(DeviceRecord)
     found = [
         DeviceSettings(name=label.split()[1], **{name: value(label, name) for name in names})
         for label in table.named("device")
@@ -122,9 +122,9 @@ def _devices(table: Table) -> tuple[DeviceSettings, ...]:
     return tuple(each for each in found if each != DeviceSettings(name=each.name))
 
 
-def records_of(devices: Iterable[DeviceSettings], pools: Iterable[PoolSettings]) -> Records:
+def records_of(devices: Iterable[DeviceSettings], pools: Iterable[PoolSettings]) -> DeviceRecords:
     """What the server asks."""
-    return Records({each.name: each for each in devices}, {pool.name: pool.clients for pool in pools})
+    return DeviceRecords({each.name: each for each in devices}, {pool.name: pool.clients for pool in pools})
 
 
 load_server = partial(load, read_server)

@@ -10,14 +10,14 @@ import re
 from dataclasses import dataclass, field
 
 from revtunnel.fleet.penalties import PenaltySettings
-from revtunnel.fleet.records import CLIENTS, DeviceSettings, Records
+from revtunnel.fleet.records import CLIENTS, DeviceRecords, DeviceSettings
 from revtunnel.ground.declared import limit, setting
 from revtunnel.ground.kinds import (
     ADDRESS,
     PEM,
     PLACE,
     RANGES,
-    Kind,
+    SettingKind,
     listening,
     many,
     nothing,
@@ -31,10 +31,10 @@ from revtunnel.ground.kinds import (
 from revtunnel.ground.networks import Network
 from revtunnel.ground.policy import AgentLimits, DataLimits, EmoLimits, LinkLimits, RelayLimits, ServerLimits
 from revtunnel.ground.targets import Offer, parse_endpoint, parse_offer
-from revtunnel.process.door.admin_settings import AdminSettings
+from revtunnel.process.admin.admin_settings import AdminSettings
 from revtunnel.settings.sections import LogSettings
-from revtunnel.sockets.ways.proxy_choice import Proxy, ProxyChoice, parse_proxy
-from revtunnel.sockets.ways.senders import SenderSettings
+from revtunnel.sockets.ways.proxy_choice import HttpProxy, ProxyChoice, parse_proxy
+from revtunnel.sockets.ways.trusted_proxies import SenderSettings
 from revtunnel.systems.cccp.cccp_settings import CccpPart
 from revtunnel.trust.authority_settings import AuthoritySettings
 from revtunnel.trust.tls_settings import AgentTls, ListenerTls
@@ -80,7 +80,7 @@ def read_server_port(text: str) -> int:
     return 0 if text == "0" else read_port(text, 1025)
 
 
-def read_proxy(text: str) -> Proxy | str:
+def read_proxy(text: str) -> HttpProxy | str:
     return text if text in ("environment", "none") else parse_proxy(text)
 
 
@@ -96,9 +96,9 @@ _SERVER_NAME = text("name", "auto, or 1 to 64 of A-Z a-z 0-9 . _ -", r"[A-Za-z0-
 _MAPPINGS = many("CLIENTPORT -> [NAME=]HOST:PORT", read_mapping, 0, 255)
 _SERVERS = many("HOST:PORT", read_dialled, 0, 16)
 _OFFERS = many("[NAME=]HOST:PORT or unix:PATH", parse_offer, 0, 255)
-_PROXY = Kind("URL", "environment, none or http://HOST:PORT", read_proxy)
+_PROXY = SettingKind("URL", "environment, none or http://HOST:PORT", read_proxy)
 _HEADERS = many("NAME=v1 or NAME=v2", read_header, 0, 255)
-_SERVER_PORT = Kind("port", "0, or 1025 to 65535", read_server_port)
+_SERVER_PORT = SettingKind("port", "0, or 1025 to 65535", read_server_port)
 
 
 # fmt: off
@@ -175,7 +175,7 @@ class ServerSettings(LogSettings):
     pools: tuple[PoolSettings, ...]
     reservations: tuple[Reservation, ...]
     devices: tuple[DeviceSettings, ...]
-    records: Records = field(default_factory=Records, compare=False)  # made of devices and pools
+    records: DeviceRecords = field(default_factory=DeviceRecords, compare=False)  # made of devices and pools
     penalties: PenaltySettings
     limits: ServerLimits
     data: DataLimits

@@ -12,11 +12,19 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from revtunnel.ground.declared import setting
-from revtunnel.ground.kinds import Kind, any_of, count, nothing, read_range
+from revtunnel.ground.kinds import SettingKind, any_of, count, nothing, read_range
 from revtunnel.ground.networks import Network, address_of, network_of, within
 from revtunnel.ground.targets import Offer, Target, parse_target
 
-__all__ = ["CLIENTS", "DEFAULT", "DeviceSettings", "Pattern", "Record", "Records", "parse_pattern"]
+__all__ = [
+    "CLIENTS",
+    "DEFAULT",
+    "DeviceRecord",
+    "DeviceRecords",
+    "DeviceSettings",
+    "Pattern",
+    "parse_pattern",
+]
 
 DEFAULT = "*"  # the serial of the default record
 DAY = 86400.0  # seconds
@@ -90,12 +98,12 @@ def read_day(text: str) -> float | None:
 CLIENTS = any_of("network", network_of, 1024)
 _TARGETS = any_of("NAME, HOST:PORT or unix:PATH", parse_pattern, 256)
 _PORTS = any_of("PORT or LOW-HIGH", read_range, 64)
-_EXPIRES = Kind("day", "never, or YYYY-MM-DD", read_day)
+_EXPIRES = SettingKind("day", "never, or YYYY-MM-DD", read_day)
 
 
 # fmt: off
 @dataclass(frozen=True, slots=True)
-class Record:
+class DeviceRecord:
     """What holds for one device; None is any, or never. Ports are the first and last of each range."""
 
     clients: tuple[Network, ...] | None = setting(CLIENTS, "any", "who may reach the device, such as "
@@ -135,17 +143,17 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceSettings(Record):
+class DeviceSettings(DeviceRecord):
     """The record of one device, or of all others where ``name`` is ``*``."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
-class Records:
+class DeviceRecords:
     """All records by serial, and what each pool asks of clients beside them."""
 
-    devices: Mapping[str, Record] = field(default_factory=dict)
+    devices: Mapping[str, DeviceRecord] = field(default_factory=dict)
     pools: Mapping[str, tuple[Network, ...] | None] = field(default_factory=dict)
     ends: Sequence[tuple[float, str]] = field(init=False)  # when each is over that has an end, in order
 
@@ -153,7 +161,7 @@ class Records:
         found = ((each.expires, name) for name, each in self.devices.items() if each.expires is not None)
         object.__setattr__(self, "ends", sorted(found))
 
-    def of(self, serial: str) -> Record:
+    def of(self, serial: str) -> DeviceRecord:
         """The record in force."""
         return self.devices.get(serial) or self.devices.get(DEFAULT) or _ANY
 
@@ -176,4 +184,4 @@ class Records:
         return "" if self.of(serial).has_client(peer) else "not-allowed"
 
 
-_ANY = Record()
+_ANY = DeviceRecord()

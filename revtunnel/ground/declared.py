@@ -13,7 +13,7 @@ Source: ours.
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
-from revtunnel.ground.kinds import Kind
+from revtunnel.ground.kinds import SettingKind
 
 __all__ = ["Key", "keys_of", "limit", "own_keys", "setting", "updated"]
 
@@ -26,7 +26,7 @@ class Key:
     """One setting."""
 
     name: str  # in a file
-    kind: Kind
+    kind: SettingKind
     default: str  # as it is written in a file
     value: Any  # the same, read
     text: str
@@ -37,13 +37,13 @@ class Key:
 _FOUND: dict[Any, dict[str, Key]] = {}
 
 
-def setting(kind: Kind, default: str, text: str, live: bool = False, name: str = "") -> Any:
+def setting(kind: SettingKind, default: str, text: str, live: bool = False, name: str = "") -> Any:
     """A field that is a setting; ``default`` as in a file, ``name`` there if it is not the field's."""
     key = Key(name, kind, default, kind.read(default), text, live)
     return field(default=key.value, metadata={_KEY: key})
 
 
-def limit(kind: Kind, default: float, text: str, live: bool = True) -> Any:
+def limit(kind: SettingKind, default: float, text: str, live: bool = True) -> Any:
     """A field that is a limit."""
     key = Key("", kind, kind.show(default), default, text, live, is_limit=True)
     return field(default=default, metadata={_KEY: key})

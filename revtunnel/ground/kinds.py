@@ -27,7 +27,7 @@ __all__ = [
     "PEM",
     "PLACE",
     "RANGES",
-    "Kind",
+    "SettingKind",
     "any_of",
     "count",
     "listening",
@@ -53,7 +53,7 @@ GIB = 1024 * MIB
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class SettingKind:
     """A type of value: ``read`` raises a ValueError that names the value and what is wanted."""
 
     unit: str
@@ -73,7 +73,7 @@ def _largest(value: float, units: dict[str, int]) -> str:
     return f"{value / units[unit]:.15g} {unit}"
 
 
-def _number(unit: str, low: float, high: float, form: str, units: dict[str, int]) -> Kind:
+def _number(unit: str, low: float, high: float, form: str, units: dict[str, int]) -> SettingKind:
     """A number of ``form``, between two limits, with or without one of ``units`` behind it."""
     factors = {"": 1, **{name.lower(): factor for name, factor in units.items()}}
     show = partial(_largest, units=units) if units else str
@@ -89,27 +89,27 @@ def _number(unit: str, low: float, high: float, form: str, units: dict[str, int]
             raise ValueError(f"{text[:80]!a} is outside {limit}")
         return value
 
-    return Kind(unit, limit, read, show)
+    return SettingKind(unit, limit, read, show)
 
 
-def count(unit: str, low: int, high: int) -> Kind:
+def count(unit: str, low: int, high: int) -> SettingKind:
     return _number(unit, low, high, "[0-9]{1,15}", {})
 
 
-def seconds(low: float, high: float) -> Kind:
+def seconds(low: float, high: float) -> SettingKind:
     kind = _number("seconds", low, high, r"[0-9]{1,12}(?:\.[0-9]{1,6})?", _TIMES)
     return dataclasses.replace(kind, read=lambda text: float(kind.read(text)))
 
 
-def size(low: int, high: int) -> Kind:
+def size(low: int, high: int) -> SettingKind:
     return _number("bytes", low, high, "[0-9]{1,15}", _SIZES)
 
 
-def share(low: float, high: float) -> Kind:
+def share(low: float, high: float) -> SettingKind:
     return _number("share", low, high, r"[01](?:\.[0-9]{1,6})?", {})
 
 
-def word(*words: str) -> Kind:
+def word(*words: str) -> SettingKind:
     limit = " or ".join((", ".join(words[:-1]), words[-1]))
 
     def read(text: str) -> str:
@@ -117,26 +117,26 @@ def word(*words: str) -> Kind:
             raise ValueError(f"{text[:80]!a}: {limit} wanted")
         return text
 
-    return Kind("word", limit, read)
+    return SettingKind("word", limit, read)
 
 
-def yes_no() -> Kind:
+def yes_no() -> SettingKind:
     either = word("yes", "no")
-    return Kind(
+    return SettingKind(
         "word", either.limit, lambda text: either.read(text) == "yes", lambda on: "yes" if on else "no"
     )
 
 
-def text(unit: str, limit: str, pattern: str) -> Kind:
+def text(unit: str, limit: str, pattern: str) -> SettingKind:
     def read(text: str) -> str:
         if not re.fullmatch(pattern, text, re.ASCII):
             raise ValueError(f"{text[:80]!a}: {limit} wanted")
         return text
 
-    return Kind(unit, limit, read)
+    return SettingKind(unit, limit, read)
 
 
-def path(longest: int, *words: str) -> Kind:
+def path(longest: int, *words: str) -> SettingKind:
     return text(
         "path",
         f"{', '.join(words)} or an absolute path of at most {longest} characters",
@@ -144,7 +144,7 @@ def path(longest: int, *words: str) -> Kind:
     )
 
 
-def many(unit: str, item: Callable[[str], Any], least: int, most: int) -> Kind:
+def many(unit: str, item: Callable[[str], Any], least: int, most: int) -> SettingKind:
     """A list: one entry a line, or with commas between; no entry twice."""
 
     def read(text: str) -> tuple[Any, ...]:
@@ -159,20 +159,20 @@ def many(unit: str, item: Callable[[str], Any], least: int, most: int) -> Kind:
             seen.add(value)
         return found
 
-    return Kind(unit, f"{least} to {most} entries", read)
+    return SettingKind(unit, f"{least} to {most} entries", read)
 
 
-def any_of(unit: str, item: Callable[[str], Any], most: int) -> Kind:
+def any_of(unit: str, item: Callable[[str], Any], most: int) -> SettingKind:
     """A list, or ``any``, which is None, or ``none``, which is empty."""
     entries = many(unit, item, 1, most)
 
     def read(text: str) -> tuple[Any, ...] | None:
         return {"any": None, "none": ()}.get(text) if text in ("any", "none") else entries.read(text)
 
-    return Kind(unit, f"any, none, or {entries.limit}", read)
+    return SettingKind(unit, f"any, none, or {entries.limit}", read)
 
 
-def nothing(word: str, kind: Kind) -> Kind:
+def nothing(word: str, kind: SettingKind) -> SettingKind:
     """The same, and ``word`` is read as None."""
     return dataclasses.replace(kind, read=lambda text: None if text == word else kind.read(text))
 
@@ -209,7 +209,7 @@ def read_range(text: str) -> tuple[int, int]:
     return first, last
 
 
-def serial_or(nothing: str) -> Kind:
+def serial_or(nothing: str) -> SettingKind:
     """A serial, or the word that stands for none."""
 
     def read(text: str) -> str:
@@ -218,20 +218,20 @@ def serial_or(nothing: str) -> Kind:
         except RemoteError as error:
             raise ValueError(str(error)) from None
 
-    return Kind("serial", f"{nothing}, or 1 to {MAX_SERIAL} of A-Z a-z 0-9 . _ : -", read)
+    return SettingKind("serial", f"{nothing}, or 1 to {MAX_SERIAL} of A-Z a-z 0-9 . _ : -", read)
 
 
-def listening(least: int) -> Kind:
+def listening(least: int) -> SettingKind:
     """Where this machine listens."""
     return many("HOST:PORT", read_listening, least, 16)
 
 
-def networks(most: int) -> Kind:
+def networks(most: int) -> SettingKind:
     """Addresses and networks."""
     return many("network", network_of, 0, most)
 
 
-ADDRESS = Kind("address", "an IP address of this machine", read_address)
+ADDRESS = SettingKind("address", "an IP address of this machine", read_address)
 PEM = nothing("none", path(4096, "none"))
 PLACE = nothing("none", path(4096, "auto", "none"))  # "auto" is replaced by who reads it
 RANGES = many("PORT or LOW-HIGH", read_range, 1, 64)

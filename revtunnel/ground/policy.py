@@ -268,7 +268,7 @@ class CccpLimits:
     parked_time: float = limit(seconds(0, 3650 * 86400), 0.0, "time one may stay without a proxy; 0: for "
         "ever")
     backlog: int = limit(_ANY, 4096, "connections the kernel queues per listening socket", live=False)
-    # systems/cccp/http_door.py
+    # systems/cccp/http_api.py
     connections: int = limit(_MANY, 512, "callers of the API at once")
     header: float = limit(seconds(1, 120), 10.0, "time for a whole request, absolute")
     body: int = limit(size(0, 1024 * 1024), 4096, "body of a request")

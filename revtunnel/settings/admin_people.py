@@ -3,7 +3,7 @@
 import grp
 import pwd
 
-from revtunnel.process.door.admin_settings import AdminSettings
+from revtunnel.process.admin.admin_settings import AdminSettings
 from revtunnel.settings.inifile import Table
 from revtunnel.settings.sections import Section
 

@@ -21,21 +21,21 @@ from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.facts import CertificateFailed, CertificateIssued, ServerState
 from revtunnel.ground.policy import AgentLimits
 from revtunnel.ground.reasons import GoAway
-from revtunnel.link.approach import Approach, Way
 from revtunnel.link.backoff import Backoff
 from revtunnel.link.handshake import Dismissed
+from revtunnel.link.server_connector import ServerConnector, Way
 from revtunnel.process.process import ExitStatus, SignalService
 from revtunnel.process.reporting import Reporter
 from revtunnel.process.systemd import Notifier, NotifyService
 from revtunnel.sockets.addresses import place
-from revtunnel.sockets.tls.credentials import CertificateFiles, Side
+from revtunnel.sockets.tls.credentials import CertificateFiles, TlsSide
 from revtunnel.sockets.tls.identity import Identity, TlsRules
 from revtunnel.sockets.ways.proxy_choice import ProxyChoice
 from revtunnel.trust.agent_files import AgentFiles
 from revtunnel.trust.authority import fingerprint_of
-from revtunnel.trust.certificate_keeper import get_certificate, words_of
+from revtunnel.trust.certificate_renewal import get_certificate, words_of
 from revtunnel.trust.enrolling import find_authority
-from revtunnel.trust.enrolment import Token
+from revtunnel.trust.enrolment import EnrolmentToken
 from revtunnel.trust.tls_settings import AgentTls
 
 __all__ = ["FirstEnrolment"]
@@ -55,7 +55,7 @@ class FirstEnrolment(MultiService):
     def __init__(
         self,
         reactor: Any,
-        token: Token,
+        token: EnrolmentToken,
         tls: AgentTls,
         servers: Sequence[tuple[str, int]],
         proxy: ProxyChoice,
@@ -124,12 +124,12 @@ class FirstEnrolment(MultiService):
         tls, timeout = self._tls, self._timeout
         look = find_authority(self._reactor, self._proxy, host, port, timeout, self._token.pin)
         self._files.trust(await look)
-        rules = TlsRules(CertificateFiles(Side.DEVICE, authority=self._files.authority), tls.tls_least)
+        rules = TlsRules(CertificateFiles(TlsSide.DEVICE, authority=self._files.authority), tls.tls_least)
         way = Way(Identity(rules), server_name=tls.server_name, proxy=self._proxy)
-        approach = Approach(self._reactor, way)
+        connector = ServerConnector(self._reactor, way)
         return await get_certificate(
             self._reactor,
-            lambda: approach.open(host, port, timeout),
+            lambda: connector.open(host, port, timeout),
             self._token.secret,
             self._files,
             self._token.serial,

@@ -121,8 +121,8 @@ def taken(daemon: Server) -> set[Any]:
         board.admission.pool.limit,
         board.data.limits.warm,
         board.data.relay_limits.calm,
-        board.gate.penalties.limits.silence,
-        board.gate.records.of("plc-1").channels,
+        board.access.penalties.limits.silence,
+        board.access.records.of("plc-1").channels,
         board.listeners["main"].limits.keepalive,
         daemon.issuer._enrolment.limits.renewals,
     }
@@ -185,11 +185,11 @@ def test_what_cannot_be_used_is_not_taken_by_halves(loop: Loop, server: tuple[Se
 def test_cccp_alone_goes_by_relay_and_by_the_limits_of_a_fleet(loop: Loop, cccp: tuple[Cccp, Told]) -> None:
     """[relay], duplicate_swaps and duplicate_window, as inside the server: at the start and at a reload."""
     daemon, told = cccp
-    assert daemon.site.proxies.relay_limits == RelayLimits(turn=128 * 1024)
-    assert daemon.site.fleet.limits == FleetLimits(duplicate_swaps=7, duplicate_window=9.0)
+    assert daemon.system.proxies.relay_limits == RelayLimits(turn=128 * 1024)
+    assert daemon.system.fleet.limits == FleetLimits(duplicate_swaps=7, duplicate_window=9.0)
     told.write("[relay]\nturn = 256 KiB\n[limits]\nduplicate_swaps = 8\nclients = 5\n[admin]\nsocket = /x\n")
     row = loop.wait(daemon.reload())
     assert row["changed"] == ["[limits] duplicate_swaps", "[limits] duplicate_window", "[relay] turn"]
     assert row["needs_restart"] == []
-    assert daemon.site.proxies.relay_limits == RelayLimits(turn=256 * 1024)
-    assert daemon.site.fleet.limits == FleetLimits(duplicate_swaps=8)
+    assert daemon.system.proxies.relay_limits == RelayLimits(turn=256 * 1024)
+    assert daemon.system.fleet.limits == FleetLimits(duplicate_swaps=8)

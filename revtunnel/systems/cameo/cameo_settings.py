@@ -8,14 +8,14 @@ Source: twisted.md section 7; wire/cameo.md section 5; ours for the rest.
 from dataclasses import dataclass
 
 from revtunnel.ground.declared import setting
-from revtunnel.ground.kinds import Kind, listening, many, networks, path, read_address, read_port, word
+from revtunnel.ground.kinds import SettingKind, listening, many, networks, path, read_address, read_port, word
 from revtunnel.ground.networks import Network
 from revtunnel.ground.policy import CameoLimits
-from revtunnel.process.door.admin_settings import AdminSettings
+from revtunnel.process.admin.admin_settings import AdminSettings
 from revtunnel.settings.admin_people import read_admin
 from revtunnel.settings.inifile import Surroundings, Table
 from revtunnel.settings.sections import LogSettings
-from revtunnel.systems.cameo.cameo_admission import Door
+from revtunnel.systems.cameo.cameo_admission import CameoRules
 from revtunnel.systems.cameo.cameo_requests import READ_ONLY
 
 __all__ = ["CameoSettings", "OutsideSettings", "read_cameo"]
@@ -44,7 +44,7 @@ def read_type(text: str) -> int:
     return int(text)
 
 
-_PORTS = Kind("ports", "three different ones", read_ports)
+_PORTS = SettingKind("ports", "three different ones", read_ports)
 _TRANSLATIONS = many("REPORTED:ADVERTISED", read_translation, 0, 16)
 _TYPES = many("message type", read_type, 0, 64)
 
@@ -67,10 +67,10 @@ class OutsideSettings:
         "refused beside those", live=True)
 
     @property
-    def door(self) -> Door:
+    def rules(self) -> CameoRules:
         """What holds for its peers."""
         refused = frozenset(self.refuse_types) | (READ_ONLY if self.requests == "read-only" else frozenset())
-        return Door(self.name, outside=True, advertise=dict(self.advertise), refused_types=refused)
+        return CameoRules(self.name, outside=True, advertise=dict(self.advertise), refused_types=refused)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,12 +103,12 @@ class CameoSettings(LogSettings):
 
 def read_cameo(table: Table, around: Surroundings) -> CameoSettings:
     """The settings of the relays; an outside door of which nothing is set is none."""
-    doors = table.parts(OutsideSettings, None)
+    rules = table.parts(OutsideSettings, None)
     socket = around.socket(table.get("cameo", "admin_socket"), "cameo")
     settings = table.part(
         CameoSettings,
         admin_socket=socket,
-        outside=tuple(each for each in doors if each != OutsideSettings(name=each.name)),
+        outside=tuple(each for each in rules if each != OutsideSettings(name=each.name)),
         admin=read_admin(table, socket),
         files=tuple(table.files),
     )

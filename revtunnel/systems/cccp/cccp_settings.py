@@ -17,7 +17,7 @@ from revtunnel.ground.kinds import (
     PEM,
     PLACE,
     RANGES,
-    Kind,
+    SettingKind,
     listening,
     many,
     nothing,
@@ -28,10 +28,10 @@ from revtunnel.ground.kinds import (
     yes_no,
 )
 from revtunnel.ground.policy import CccpLimits, FleetLimits, RelayLimits
-from revtunnel.process.door.admin_settings import AdminSettings
+from revtunnel.process.admin.admin_settings import AdminSettings
 from revtunnel.settings.sections import LogSettings
+from revtunnel.systems.cccp.proxy_sessions import MAX_TIMEOUT
 from revtunnel.systems.cccp.registration import parse_registered
-from revtunnel.systems.cccp.sessions import MAX_TIMEOUT
 from revtunnel.trust.tls_settings import ListenerTls
 
 __all__ = ["CccpPart", "CccpSettings", "ProjectSettings", "WakeSettings"]
@@ -51,7 +51,7 @@ def read_host(text: str) -> str:
 
 
 _HOST = nothing("auto", text("host name", "auto, or a host name or an address", r"[A-Za-z0-9:._-]{1,253}"))
-_COMMAND = Kind("command", "words, no shell", str)
+_COMMAND = SettingKind("command", "words, no shell", str)
 _URL = text("URL", "empty, http://... or https://...", r"(https?://[!-~]{1,2000})?")
 
 
