@@ -21,7 +21,7 @@ from revtunnel.systems.emo.emo import TERMINATOR
 from revtunnel.systems.emo.emo_agent import EmoAgentLink, EmoRemains
 from revtunnel.systems.emo.emo_server import EmoServerLink
 from revtunnel.systems.emo.emo_sockets import SlotState
-from revtunnel.systems.emo.emo_stream import EmoDoor
+from revtunnel.systems.emo.emo_stream import EmoListener
 from tests.support.depth import deep
 from tests.support.world import LINK_PORT, MIB, POOL, SERVER, Agent, Party, World, pattern
 
@@ -46,7 +46,7 @@ class EmoWorld(World):
         self.leases.reload([POOL], {Use(name, "emo"): port for name, port in PORTS.items()}, 0.0)
         ports = {port: (name, "emo") for name, port in PORTS.items()}
         rules = ListenerRules("machines")
-        make = partial(EmoServerLink, EmoDoor(ports, self.emo))
+        make = partial(EmoServerLink, EmoListener(ports, self.emo))
         listener = AgentListener(
             rules, self.link_limits, ServerHello("server"), heartbeat=heartbeat, make=make
         )
