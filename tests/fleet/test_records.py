@@ -55,7 +55,8 @@ def test_a_pool_and_a_record_must_both_allow_a_client() -> None:
     assert both.refuses("plc-1", "10.1.8.1:5", "default", NOON) == "not-allowed"
     assert both.refuses("plc-1", "10.1.8.1:5", "other", NOON) == ""
     assert both.refuses("plc-2", "10.2.0.1:5", "default", NOON) == "not-allowed"
-    assert Records({"plc-1": Record(clients=())}).refuses("plc-1", "127.0.0.1:5", "", NOON) == "not-allowed"
+    for nobody in (Records({"plc-1": Record(clients=())}), Records({}, {"": ()})):
+        assert nobody.refuses("plc-1", "127.0.0.1:5", "", NOON) == "not-allowed"
 
 
 def test_a_record_ends() -> None:
