@@ -225,6 +225,14 @@ def test_a_stopping_daemon_reloads_no_more(desk: Desk) -> None:
     assert desk.daemon.asked == []
 
 
+def test_a_draining_daemon_reloads_no_more(desk: Desk) -> None:
+    """New settings would open again what the drain has closed."""
+    desk.signal(signal.SIGTERM)
+    desk.signal(signal.SIGHUP)
+    desk.reactor.advance(5.0)
+    assert desk.daemon.asked == ["drain"]
+
+
 def test_n20_a_broken_pipe_is_no_signal(desk: Desk) -> None:
     """SIGPIPE is ignored."""
     assert signal.getsignal(signal.SIGPIPE) == signal.SIG_IGN
