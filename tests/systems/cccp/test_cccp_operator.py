@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +227,20 @@ def test_close_resets_the_client_of_a_pair(site: Site) -> None:
     assert site.session("CLD-2") == {}
     ended = next(fact for fact in site.facts if fact.word == "proxy-ended")
     assert (ended.serial, ended.reason) == ("CLD-2", "operator")
+
+
+def test_a_parked_device_was_let_go_by_off_and_by_nothing_else(site: Site) -> None:
+    """Where the project keeps devices after /off, an end of the session by its client still closes it."""
+    part = site.site.part
+    site.site.take(replace(part, projects=tuple(replace(each, off="park") for each in part.projects)))
+    device, client = site.pair("CLD-1", persistent=False)
+    client.close()
+    site.loop.until(lambda: site.session("CLD-1") == {}, "the end of the session")
+    assert device.recv(1) == b""
+    device, client = site.pair("CLD-2", persistent=False)
+    site.site.operator.off("CLD-2")
+    assert client.recv(1) == b""
+    assert site.site.proxies.parking.get("CLD-2") is not None
 
 
 def test_listings_come_in_pages(site: Site) -> None:
