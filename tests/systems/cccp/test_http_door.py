@@ -52,11 +52,12 @@ class Door:
         pool = Pool("p", ((21000, 21000 + ports - 1),), quarantine=0.0)
         leases = Leases([pool], self.reactor.seconds())
         told = self.facts = []  # type: list[Any]
+        self.book = SessionBook(SqliteLedger(None, lambda: 0.0))
         self.proxies = Proxies(
             self.reactor,
             ProxyPorts(self.reactor, leases, lambda: 50, told.append),
             lambda: limits,
-            SessionBook(SqliteLedger(None, lambda: 0.0)),
+            self.book,
             told.append,
             Fleet(ServerLimits(), told.append),
         )
