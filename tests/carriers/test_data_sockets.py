@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from revtunnel.carriers import agent_data, data_sockets, data_stream
-from revtunnel.fleet.records import Record, Records
+from revtunnel.fleet.records import DeviceRecord, DeviceRecords
 from revtunnel.ground.facts import (
     ChannelEnded,
     ChannelOpened,
@@ -272,7 +272,7 @@ def test_n33_a_record_that_is_over_ends_streams_and_link() -> None:
     with DataWorld() as world:
         client, service = world.talk()
         world.carry(client, service, b"x")
-        world.switchboard.enforcement.set_records(Records({SERIAL: Record(expires=-1.0)}))
+        world.switchboard.enforcement.set_records(DeviceRecords({SERIAL: DeviceRecord(expires=-1.0)}))
         assert world.ending(client) == "reset"
         assert world.ending(service) == "reset"
         assert world.ended()[0].reason is Ended.NOT_ALLOWED

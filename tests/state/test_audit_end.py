@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from revtunnel.state.audit_chain import NOTHING, Head, Line, parse_line, write_line
+from revtunnel.state.audit_chain import NOTHING, AuditLine, Head, parse_line, write_line
 from revtunnel.state.audit_end import last_line, mend
 from revtunnel.state.audit_records import AuditOpened, AuditRecovered, RightsChanged
 from tests.support.depth import deep
@@ -43,7 +43,7 @@ class Place:
         (self.path / NAME).write_bytes(data)
         self.file = os.open(self.path / NAME, os.O_RDWR | os.O_APPEND)
 
-    def mend(self) -> tuple[Line | None, AuditRecovered | None]:
+    def mend(self) -> tuple[AuditLine | None, AuditRecovered | None]:
         """Make it whole."""
         return mend(self.file, self.directory, NAME, TAIL)
 

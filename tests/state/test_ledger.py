@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from revtunnel.fleet.lease_rows import Row
+from revtunnel.fleet.lease_rows import LeaseRow
 from revtunnel.fleet.leases import Leases
-from revtunnel.fleet.pools import Pool, State
+from revtunnel.fleet.pools import Pool, PortState
 from revtunnel.ground.errors import LocalError
 from revtunnel.state.ledger import FILE_NAME, DeviceKey, LedgerError, SqliteLedger
 from revtunnel.state.state_file import SCHEMA
 from tests.support.disks import full_disk
 from tests.support.steps import steps
 
-ROW = Row(20000, "default", "plc-7", "http", State.RESERVED, False, None)
+ROW = LeaseRow(20000, "default", "plc-7", "http", PortState.RESERVED, False, None)
 ONE, TWO = b"1" * 32, b"2" * 32
 PEOPLE = ("people", "people_groups", "user_tokens", "grants")  # tables of the fifth schema
 
@@ -55,9 +55,9 @@ def test_rows_come_back_with_what_is_left_of_their_time(path: str) -> None:
     """Seconds that passed by the wall clock are gone, the rest is as it was written."""
     rows = [
         ROW,
-        Row(20001, "default", "plc-7", "tcp-23", State.STICKY, True, 100.0),
-        Row(20002, "default", "a", "x", State.QUARANTINED, False, 60.0),
-        Row(20003, "default", "a", "x", State.SPOILED, False, -5.0),
+        LeaseRow(20001, "default", "plc-7", "tcp-23", PortState.STICKY, True, 100.0),
+        LeaseRow(20002, "default", "a", "x", PortState.QUARANTINED, False, 60.0),
+        LeaseRow(20003, "default", "a", "x", PortState.SPOILED, False, -5.0),
     ]
     with opened(path, 1000.0) as ledger:
         ledger.save([*rows, ROW._replace(port=1)], [])

@@ -27,8 +27,8 @@ from twisted.internet.protocol import Factory
 from zope.interface import implementer
 
 from revtunnel.daemons.switchboard import Switchboard
+from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.client_ports import ClientPorts
-from revtunnel.fleet.gate import Gate
 from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.pools import Pool
 from revtunnel.ground.facts import ChannelEnded, Fact
@@ -224,7 +224,7 @@ class World:
         keys: dict[str, Verifier] | None = None,
         heartbeat: bool = True,
         start: bool = True,
-        gate: Gate | None = None,
+        access: AccessControl | None = None,
     ) -> None:
         self.wire = wire
         self.reactor = MemoryReactor()
@@ -251,7 +251,7 @@ class World:
             self._nonce,
             self._report,
             descriptors,
-            gate,
+            access,
         )
         for offer in offers:
             self.add_service(offer)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from revtunnel.ground.policy import PeopleLimits
-from revtunnel.process.door.refusals import Conflict, Invalid, NotFound
+from revtunnel.process.admin.refusals import Conflict, Invalid, NotFound
 from revtunnel.state.ledger import FILE_NAME
 from revtunnel.trust.people import check_note, parse_group, parse_user
 from revtunnel.trust.user_tokens import BadToken, mark_of, write_user_token

@@ -6,7 +6,7 @@ import pytest
 from twisted.internet.error import ConnectionDone
 
 from revtunnel.ground.policy import CameoLimits
-from revtunnel.systems.cameo.cameo_admission import Door
+from revtunnel.systems.cameo.cameo_admission import CameoRules
 from revtunnel.systems.cameo.cameo_facts import PeerLeft, PeerRefused
 from revtunnel.systems.cameo.zmtp import GREETING, encode_command, encode_ready
 from revtunnel.systems.cameo.zmtp_messages import encode_message, encode_more
@@ -272,7 +272,7 @@ def test_pongs_do_not_pile_up_either() -> None:
 
 def test_count_limits_refuse_at_once() -> None:
     """A connection too many is reset before it said anything."""
-    site = Site(CameoLimits(connections=4), door=Door("", outside=True))
+    site = Site(CameoLimits(connections=4), rules=CameoRules("", outside=True))
     sockets = [site.dial(RESPONDER) for _ in range(5)]
     site.pump()
     assert [socket.open for socket in sockets] == [True] * 3 + [False] * 2
@@ -286,7 +286,7 @@ def test_count_limits_refuse_at_once() -> None:
 def test_the_third_port_is_closed_to_others() -> None:
     """Even behind an agent on this machine."""
     site = Site()
-    socket = site.dial(PUBLISHER, Door("", publishing=True, outside=True))
+    socket = site.dial(PUBLISHER, CameoRules("", publishing=True, outside=True))
     site.pump()
     assert not socket.open and refusals(site) == [("not-local", "")]
     site.finish()

@@ -7,14 +7,14 @@ from twisted.python.failure import Failure
 
 from revtunnel.ground.networks import network_of
 from revtunnel.ground.policy import CccpLimits
-from revtunnel.process.door.refusals import Busy
+from revtunnel.process.admin.refusals import Busy
 from revtunnel.systems.cccp.cccp_store import Kept
 from revtunnel.systems.cccp.proxy_operator import OnCall
-from revtunnel.systems.cccp.sessions import Options
-from tests.systems.cccp.test_http_door import Door
+from revtunnel.systems.cccp.proxy_sessions import ProxyOptions
+from tests.systems.cccp.test_http_api import Door
 
 LIMITS = CccpLimits()
-OPTIONS = Options(True, (network_of("10.0.0.0/8"),), 60.0, "")
+OPTIONS = ProxyOptions(True, (network_of("10.0.0.0/8"),), 60.0, "")
 
 
 def waiting(door: Door, serial: str, answers: list[Any]) -> None:

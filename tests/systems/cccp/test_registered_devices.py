@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from revtunnel.ground.policy import CccpLimits
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.systems.cccp.cccp_facts import RegistrationRefused
-from revtunnel.systems.cccp.registered_devices import PARTING, DeviceDesk, Project
+from revtunnel.systems.cccp.registered_devices import PARTING, Project, Registrations
 from tests.sockets.test_ends import over_tls
 from tests.support.epoll import own_reactor
 from tests.support.memory import Network, Recorder
@@ -26,17 +26,17 @@ class Front:
     def __init__(self, *serials: str) -> None:
         self.clock: Any = Clock()
         self.told: list[Any] = []
-        self.desk = DeviceDesk(self.clock, lambda: LIMITS, self.told.append, self.told.append)
-        self.desk.projects = {"main": Project("main", "p", serials=frozenset(serials))}
+        self.registrations = Registrations(self.clock, lambda: LIMITS, self.told.append, self.told.append)
+        self.registrations.projects = {"main": Project("main", "p", serials=frozenset(serials))}
 
     def line(self) -> Any:
         """What takes a fresh connection."""
-        return self.desk.factory("main").buildProtocol(PEER)
+        return self.registrations.factory("main").buildProtocol(PEER)
 
     def refused(self) -> tuple[str, str]:
         """Why the only connection was refused: word and sentence."""
         (fact,) = self.told
-        assert isinstance(fact, RegistrationRefused) and self.desk.waiting == 0
+        assert isinstance(fact, RegistrationRefused) and self.registrations.waiting == 0
         return fact.reason, fact.detail
 
 
@@ -112,7 +112,7 @@ def test_n1_one_address_has_so_many_connections_without_a_serial() -> None:
     assert front.told == [] and front.line() is None
     assert front.told[-1].reason == "overloaded"
     other = IPv4Address("TCP", "192.0.2.8", 40001)
-    assert front.desk.factory("main").buildProtocol(other) is not None
+    assert front.registrations.factory("main").buildProtocol(other) is not None
     lines[0].close("silent", "")
     assert front.line() is not None
 

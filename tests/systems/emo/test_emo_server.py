@@ -23,7 +23,7 @@ from revtunnel.systems.emo.emo import TERMINATOR
 from revtunnel.systems.emo.emo_agent import EmoAgentLink, EmoRemains
 from revtunnel.systems.emo.emo_server import EmoServerLink
 from revtunnel.systems.emo.emo_sockets import SlotState
-from revtunnel.systems.emo.emo_stream import EmoDoor
+from revtunnel.systems.emo.emo_stream import EmoListener
 from tests.support.depth import deep
 from tests.support.world import LINK_PORT, MIB, POOL, SERVER, Agent, Party, World, pattern
 
@@ -48,7 +48,7 @@ class EmoWorld(World):
         self.leases.reload([POOL], {Use(name, "emo"): port for name, port in PORTS.items()}, 0.0)
         ports = {port: (name, "emo") for name, port in PORTS.items()}
         rules = ListenerRules("machines")
-        self.door = EmoDoor(ports, self.emo)
+        self.door = EmoListener(ports, self.emo)
         make = partial(EmoServerLink, self.door)
         listener = AgentListener(
             rules, self.link_limits, ServerHello("server"), heartbeat=heartbeat, make=make
@@ -425,7 +425,7 @@ def test_r12_a_port_below_1025_is_no_machines() -> None:
     """Also where the settings reserve it: the original lets none register it."""
     world = EmoWorld(start=False)
     listener = world.switchboard.listeners["machines"]
-    make = partial(EmoServerLink, EmoDoor({1024: ("mill-1", "emo")}, LIMITS))
+    make = partial(EmoServerLink, EmoListener({1024: ("mill-1", "emo")}, LIMITS))
     world.switchboard.listeners["machines"] = replace(listener, make=make)
     assert machine(world, b"C001024\n").data == b"F0000001\n"
 
