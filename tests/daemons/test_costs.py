@@ -11,6 +11,8 @@ import pytest
 from benchmarks.herd import WEB, Herd, Nowhere
 from revtunnel.fleet.records import DEFAULT, DeviceRecord, DeviceRecords
 from revtunnel.ground.reasons import Ended
+from revtunnel.streams.commands import Command
+from revtunnel.streams.frames import encode_frame
 from revtunnel.systems.cccp.proxy_sessions import ProxyOptions
 from tests.support.steps import steps
 
@@ -155,15 +157,27 @@ def test_new_records_cost_each_device_the_same() -> None:
 
 
 def test_leaving_links_of_a_server_that_drains_cost_the_same() -> None:
-    """Whether the last stream has ended is asked at each leave, and not of every device."""
+    """Whether the last stream has ended is asked at each leave, and not of every device.
+
+    The last client has said and heard its ends of file and is gone; its device has still to say CLOSE.
+    """
     costs = []
     for size in (FEW, MANY):
         herd = Crowd(size)
-        herd.board.drain()
-        for client in herd.clients[:-1]:
+        fired: list[object] = []
+        herd.board.drain().addCallback(fired.append)
+        *others, last = herd.clients
+        for client in others:
             client.lose()
-        herd.clients[-1].lose()
+        device = herd.links[f"plc-{size - 10:05}"]
+        device.protocol.dataReceived(encode_frame(Command.OPENED, 1) + encode_frame(Command.EOF, 1))
+        last.protocol.readConnectionLost()
+        last.protocol.writeConnectionLost()
+        assert (herd.board.clients, len(herd.board.streams)) == (0, 1)
         costs.append(steps(herd.links["plc-00007"].lose))
+        assert fired == []
+        device.lose()
+        assert fired == [None]
     assert costs[1] <= costs[0] * 1.3 + 30
 
 

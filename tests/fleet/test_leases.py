@@ -54,6 +54,20 @@ def test_a_released_port_rests_and_is_given_last() -> None:
     assert table.open("e", "x", 61.0).port == 20000
 
 
+def test_a_promise_that_has_ended_does_nothing_to_the_next_one_of_its_port() -> None:
+    """Whoever still holds an old lease releases, uses and spoils nothing of the device that has the port."""
+    table = leases(Pool("default", ((20000, 20000),), quarantine=0.0))
+    old = table.open("a", "x", 0.0)
+    assert table.release(old, 1.0)
+    new = table.open("b", "x", 2.0, wait=10.0)
+    assert new.port == old.port
+    assert not table.release(old, 3.0)
+    assert not table.used(old, 3.0)
+    with pytest.raises(LocalError):
+        table.spoil(old, 3.0)
+    assert table.at(20000) == new
+
+
 def test_reservations_are_given_to_their_use_alone() -> None:
     """Inside or outside every range, bound at the pool that has it, else at the pool asked for."""
     inner = Pool("inner", ((30000, 30001),), "10.0.0.1")

@@ -55,10 +55,8 @@ def test_a_pool_and_a_record_must_both_allow_a_client() -> None:
     assert both.refuses("plc-1", "10.1.8.1:5", "default", NOON) == "not-allowed"
     assert both.refuses("plc-1", "10.1.8.1:5", "other", NOON) == ""
     assert both.refuses("plc-2", "10.2.0.1:5", "default", NOON) == "not-allowed"
-    assert (
-        DeviceRecords({"plc-1": DeviceRecord(clients=())}).refuses("plc-1", "127.0.0.1:5", "", NOON)
-        == "not-allowed"
-    )
+    for nobody in (DeviceRecords({"plc-1": DeviceRecord(clients=())}), DeviceRecords({}, {"": ()})):
+        assert nobody.refuses("plc-1", "127.0.0.1:5", "", NOON) == "not-allowed"
 
 
 def test_a_record_ends() -> None:

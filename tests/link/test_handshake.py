@@ -31,7 +31,7 @@ from revtunnel.link.handshake import (
     encode_agent_hello,
     encode_server_hello,
 )
-from revtunnel.link.keys import Verifier, verifier_of
+from revtunnel.link.keys import Verifier, prove_device, verifier_of
 from revtunnel.link.legacy import LegacyServerMux
 from revtunnel.link.mux import Happening, Opened, Over
 from revtunnel.link.rt1 import Rt1Mux
@@ -366,12 +366,15 @@ def test_a_recorded_server_never_passes_again() -> None:
 
 
 def test_one_nonce_is_good_for_one_proof() -> None:
-    """After a wrong proof no second one is taken, be it the right one."""
-    _, old_agent = recorded()
+    """After a wrong proof no second one is taken, be it the right one, also for all that was said by then."""
     at_server = server(KEYED, {SERIAL: KEY})
     at_server.feed(LISTEN + AGENT_HELLO)
-    for proof in (bytes(32), old_agent.said[-32:]):
-        with pytest.raises(RemoteError):
+    wrong = encode_frame(Command.PROOF, 0, bytes(32))
+    said = hashlib.sha256(LISTEN + PROBE + AGENT_HELLO + CHALLENGE + wrong).digest()
+    with pytest.raises(LinkDenied, match="its proof is wrong"):
+        at_server.shake.receive(Frame(Command.PROOF, 0, bytes(32)))
+    for proof in (PROOF[4:], prove_device(KEY, SERIAL, SERVER_NONCE, AGENT_NONCE, said)):
+        with pytest.raises(RemoteError, match="after the handshake's end"):
             at_server.shake.receive(Frame(Command.PROOF, 0, proof))
 
 

@@ -225,6 +225,14 @@ def test_a_stopping_daemon_reloads_no_more(pending: Desk) -> None:
     assert pending.daemon.asked == []
 
 
+def test_a_draining_daemon_reloads_no_more(pending: Desk) -> None:
+    """New settings would open again what the drain has closed."""
+    pending.signal(signal.SIGTERM)
+    pending.signal(signal.SIGHUP)
+    pending.reactor.advance(5.0)
+    assert pending.daemon.asked == ["drain"]
+
+
 def test_n20_a_broken_pipe_is_no_signal(pending: Desk) -> None:
     """SIGPIPE is ignored."""
     assert signal.getsignal(signal.SIGPIPE) == signal.SIG_IGN

@@ -364,6 +364,29 @@ def test_a_file_locked_by_other_tools_is_written_later(path: str) -> None:
         assert other.execute("SELECT count(*) FROM leases").fetchone() == (99,)
 
 
+def test_a_save_that_fails_half_way_keeps_no_transaction_open(path: str) -> None:
+    """It was begun and could not be written: the next one begins anew, and brings both."""
+    with opened(path) as ledger:
+        says_no = "BEFORE INSERT ON keys BEGIN SELECT RAISE(FAIL, 'not now'); END"
+        ledger._connection.execute(f"CREATE TEMP TRIGGER no {says_no}")
+        ledger.put_key("one", ONE, TWO)
+        assert ledger.problem == "not now"
+        ledger._connection.execute("DROP TRIGGER no")
+        ledger.put_key("two", ONE, TWO)
+        assert ledger.problem is None
+    with opened(path) as ledger:
+        assert ledger.serials_with_keys() == ["one", "two"]
+
+
+def test_what_is_on_the_disk_is_not_written_again(path: str) -> None:
+    """Nor held: what somebody else took out of the file does not come back with the next change."""
+    with opened(path) as ledger, contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        ledger.save([ROW], [])
+        other.execute("DELETE FROM leases")
+        ledger.save([ROW._replace(port=20001)], [])
+        assert other.execute("SELECT port FROM leases").fetchall() == [(20001,)]
+
+
 def test_closing_tries_once_more(path: str) -> None:
     """What was pending is not lost by an orderly stop."""
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:

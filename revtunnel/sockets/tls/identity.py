@@ -134,10 +134,10 @@ class Guard:
         certificate = connection.get_peer_certificate(as_cryptography=True)
         if not self.fault and certificate is None and self.needed:
             self.fault = "no certificate"
+        if not self.fault and certificate is not None and self.peer is None:  # OpenSSL has not asked us
+            self.fault = "certificate was not checked against the authority"
         if not self.fault and certificate is not None:
             self.look(X509.from_cryptography(certificate), 0, 0, True)
-        if not self.fault and certificate is not None and not connection.get_verified_chain():
-            self.fault = "certificate was not checked against the authority"
         if self.fault:
             raise CertificateRefused(self.fault)
         return self.peer if certificate is not None else None

@@ -17,7 +17,7 @@ from revtunnel.daemons.operations import OPERATIONS
 from revtunnel.fleet.pools import Pool
 from revtunnel.ground.facts import PeerGlitch
 from revtunnel.ground.targets import parse_offer
-from revtunnel.process.admin.admin import BOX, CONNECTIONS, UNSENT
+from revtunnel.process.admin.admin import BOX, CONNECTIONS, PARTING, UNSENT
 from revtunnel.process.admin.admin_boxes import MAX_VALUE, in_json, paged
 from revtunnel.process.admin.admin_client import AdminClient
 from revtunnel.process.admin.operation import CallerRole
@@ -220,6 +220,34 @@ def test_c2_bytes_that_are_no_text_are_the_callers_error() -> None:
     visitor.near.write(bad.serialize())
     room.pump()
     assert visitor.answers[0]["_error_code"] == "INVALID"
+
+
+def test_c2_a_bug_of_ours_is_not_told_and_ends_the_connection() -> None:
+    """What went wrong stands in our log; the text may be anything, and the caller's state is in doubt."""
+    room = Room()
+
+    def broken(level: str) -> None:
+        raise RuntimeError(f"a secret, {level}")
+
+    room.operator.on_log_level = broken
+    visitor = room.visit()
+    visitor.near.write(box("LogLevel", least="debug") + box("Ping", "2"))
+    room.pump()
+    (answer,) = visitor.answers
+    assert (answer["_error_code"], answer["_error_description"]) == ("UNKNOWN", "Unknown Error")
+    assert not visitor.open
+
+
+def test_c3_who_is_let_go_and_takes_no_answer_is_cut() -> None:
+    """Two seconds after his fault, whatever still waits for him."""
+    room = Room(serials=tuple(f"plc-{number}" for number in range(30)), capacity=1000)
+    visitor = room.visit()
+    visitor.pair.to_near.blocked = True
+    visitor.near.write(box("Devices") + b"\xff" * BOX)
+    room.pump()
+    assert visitor.far.connected and visitor.far.buffered
+    room.advance(PARTING)
+    assert not visitor.far.connected
 
 
 @pytest.mark.parametrize("sent", [b"", b"\x00", b"\x00\x08_comm", box("Ping")[:-1]])

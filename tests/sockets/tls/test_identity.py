@@ -19,9 +19,11 @@ from revtunnel.sockets.tls.credentials import (
     FaultyFiles,
     PeerCertificate,
     TlsSide,
+    judge_device,
+    judge_server,
     read_credentials,
 )
-from revtunnel.sockets.tls.identity import ALPN, Identity, TlsRules, tls_fault
+from revtunnel.sockets.tls.identity import ALPN, Guard, Identity, TlsRules, tls_fault
 from tests.support.throwaway_tls import DAY, DEVICES, SERVERS, Issued, Issuer, pem
 
 NAME = "gate.example"
@@ -300,6 +302,43 @@ def test_n34_list_that_fails_lets_nobody_in(room: Room) -> None:
 
     met = meet(Identity(room.at_server().rules, broken), room.at_agent())
     assert "cannot be judged: OSError" in str(met.server) and met.said == b""
+
+
+def look_again(room: Room, issued: Issued, guard: Guard) -> Any:
+    """What a guard says of a server behind a handshake in which OpenSSL has judged nothing."""
+    left, right = socket.socketpair()
+    context = SSL.Context(SSL.TLS_METHOD)
+    context.set_alpn_protos([ALPN])
+    connection, at_server = room.at_server(issued, peer="no").accept(left)
+    client = SSL.Connection(context, right)
+    client.set_connect_state()
+    ends = TlsEnd(client, right), TlsEnd(connection, left)
+    done: list[Any] = [None, None]
+    for _ in range(20):
+        done = [step(end, each, said) for end, each, said in zip(ends, (guard, at_server), done, strict=True)]
+    for end in ends:
+        end.close()
+    return done[0]
+
+
+def test_n34_the_verdict_looks_once_more(room: Room) -> None:
+    """Where OpenSSL has asked nobody, or asked too early: an authority, a name, the want of a certificate."""
+    guard = Guard(lambda shown: judge_server(shown, NAME), True)
+    assert look_again(room, room.server, guard) == "certificate was not checked against the authority"
+    guard = Guard(lambda shown: judge_server(shown, "other.example"), True)
+    guard.peer = PeerCertificate("", "", 0.0)  # as if it had been another one by then
+    assert "not for other.example" in look_again(room, room.server, guard)
+
+    left, right = socket.socketpair()
+    (b, at_agent) = room.at_agent().connect(right, NAME)
+    server, _ = room.at_server(peer="no").accept(left)
+    needs = Guard(lambda shown: judge_device(shown, lambda *_: False), True)
+    ends, done = (TlsEnd(server, left), TlsEnd(b, right)), [None, None]
+    for _ in range(20):
+        done = [step(end, each, said) for end, each, said in zip(ends, (needs, at_agent), done, strict=True)]
+    for end in ends:
+        end.close()
+    assert done[0] == "no certificate"
 
 
 def test_n34_server_refuses_by_the_list_of_the_authority(room: Room) -> None:

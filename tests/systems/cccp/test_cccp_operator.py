@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from revtunnel.daemons.schema import load
 from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.leases import Leases
+from revtunnel.ground.policy import RelayLimits
 from revtunnel.process.admin.refusals import NotFound
 from revtunnel.process.reporting import Reporter
 from revtunnel.settings.inifile import Surroundings
@@ -231,6 +233,21 @@ def test_close_resets_the_client_of_a_pair(system: Site) -> None:
     assert system.session("CLD-2") == {}
     ended = next(fact for fact in system.facts if fact.word == "proxy-ended")
     assert (ended.serial, ended.reason) == ("CLD-2", "operator")
+
+
+def test_a_parked_device_was_let_go_by_off_and_by_nothing_else(system: Site) -> None:
+    """Where the project keeps devices after /off, an end of the session by its client still closes it."""
+    part = system.system.part
+    part = replace(part, projects=tuple(replace(each, off="park") for each in part.projects))
+    system.system.take(part, RelayLimits(), system.system.projects_of(part))
+    device, client = system.pair("CLD-1", persistent=False)
+    client.close()
+    system.loop.until(lambda: system.session("CLD-1") == {}, "the end of the session")
+    assert device.recv(1) == b""
+    device, client = system.pair("CLD-2", persistent=False)
+    system.system.operator.off("CLD-2")
+    assert client.recv(1) == b""
+    assert system.system.proxies.parking.get("CLD-2") is not None
 
 
 def test_listings_come_in_pages(system: Site) -> None:

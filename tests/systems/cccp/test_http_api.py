@@ -1,7 +1,9 @@
-"""The HTTP door against its own description: whatever a generic client sends, answers are as documented."""
+"""The HTTP api against its own description: whatever a generic client sends, answers are as documented."""
 
+import hashlib
 import json
 import re
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
 
 from revtunnel.fleet.fleet import Fleet
 from revtunnel.fleet.leases import Leases
@@ -42,24 +45,28 @@ KINDS: dict[str, Any] = {
 }
 
 
-class Door:
-    """A door with everything behind it, over memory."""
+OPEN = CccpPart(token=None)
 
-    def __init__(self, ports: int = 3) -> None:
+
+class Door:
+    """A api with everything behind it, over memory."""
+
+    def __init__(self, ports: int = 3, part: CccpPart = OPEN) -> None:
         self.reactor = MemoryReactor()
         limits = CccpLimits()
         pool = Pool("p", ((21000, 21000 + ports - 1),), quarantine=0.0)
         leases = Leases([pool], self.reactor.seconds())
         told = self.facts = []  # type: list[Any]
+        self.book = SessionBook(SqliteLedger(None, lambda: 0.0))
         self.proxies = Proxies(
             self.reactor,
             ProxyPorts(self.reactor, leases, lambda: 50, told.append),
             lambda: limits,
-            SessionBook(SqliteLedger(None, lambda: 0.0)),
+            self.book,
             told.append,
             Fleet(ServerLimits(), told.append),
         )
-        part = CccpPart(token=None, limits=limits)
+        part = replace(part, limits=limits)
         wake = WakeDriver(self.reactor, lambda: part, told.append)
         self.operator = ProxyOperator(
             self.reactor, self.proxies, lambda: [Project("main", "p")], lambda: limits, wake
@@ -159,6 +166,116 @@ def test_right_calls_are_taken() -> None:
     said = {"device_connected": False, "client_connected": False, "transferred": 0}
     assert api.ask("/status?serial=CLD-1") == (200, said)
     assert api.ask("/off?serial=CLD-1") == (200, {})
+
+
+SECRET = b"a long secret"
+# of a SHA-256 that begins with the same two bytes as the secret's
+ALIKE = next(
+    b"guess %d" % number
+    for number in range(10_000_000)
+    if hashlib.sha256(b"guess %d" % number).digest()[:2] == hashlib.sha256(SECRET).digest()[:2]
+)
+
+
+@pytest.mark.parametrize(
+    ("status", "query", "heads"),
+    [
+        (200, "", [b"Bearer " + SECRET]),
+        (200, "", [b"bearer  " + SECRET + b" "]),
+        (401, "", []),
+        (401, "", [b"Bearer "]),
+        (401, "", [b"Bearer " + SECRET[:-1]]),
+        (401, "", [b"Bearer " + ALIKE]),
+        (401, "", [b"Basic " + SECRET]),
+        (401, "", [b"Bearer " + SECRET, b"Bearer other"]),
+        (401, "?access_token=a+long+secret", [b"Bearer " + SECRET]),
+        (401, "?token=a+long+secret", []),
+    ],
+)
+def test_h1_who_has_the_token(status: int, query: str, heads: list[bytes]) -> None:
+    """The whole of it, once, in its header and nowhere else; who has it not learns nothing of paths."""
+    api = Door(part=CccpPart(token=hashlib.sha256(SECRET).digest()))
+    said = b"".join(b"Authorization: %b\r\n" % head for head in heads)
+    for path in ("/openapi.json", "/nowhere"):
+        answer = api.send(f"GET {path}{query} HTTP/1.1\r\n".encode() + said + b"\r\n")
+        known = 404 if path == "/nowhere" and status == 200 else status
+        assert answer.startswith(b"HTTP/1.1 %d" % known)
+
+
+@pytest.mark.parametrize(
+    ("status", "head"),
+    [
+        (200, ""),
+        (200, "Host: localhost:8080"),
+        (200, "Host: 192.0.2.7"),
+        (200, "Host: [2001:db8::7]:80"),
+        (200, "Host: CCCP.example"),
+        (200, "Host: other.example:80"),
+        (200, "Host: localhost\r\nSec-Fetch-Site: same-origin"),
+        (403, "Host: evil.example"),
+        (403, "Host: localhost.evil.example"),
+        (403, "Host: localhost@evil.example"),
+        (403, "Host: localhost\r\nHost: localhost"),
+        (403, "Host: localhost\r\nOrigin: http://localhost"),
+        (403, "Host: localhost\r\nOrigin: null"),
+        (403, "Host: localhost\r\nSec-Fetch-Site: cross-site"),
+        (403, "Host: localhost\r\nSec-Fetch-Site: none\r\nSec-Fetch-Site: cross-site"),
+    ],
+)
+def test_h2_no_web_page_gets_through(status: int, head: str) -> None:
+    """Neither one that a browser says is a page's, nor one by a name that somebody has rebound."""
+    api = Door(part=replace(OPEN, host="cccp.example", hosts=("other.example",)))
+    lines = f"{head}\r\n" if head else ""
+    answer = api.send(f"GET /on?serial=A HTTP/1.1\r\n{lines}\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 %d" % status)
+    assert len(api.proxies) == (status == 200)
+
+
+@pytest.mark.parametrize(
+    ("status", "query"),
+    [
+        (200, "serial=A&timeout=86400"),
+        (400, "serial=A&timeout=86401"),
+        (400, "serial=A&serial=A"),
+        (400, "serial=A&persistent=true&persistent=true"),
+        (200, f"serial=A&ip_whitelist={','.join(f'10.0.0.{n}' for n in range(64))}"),
+        (400, f"serial=A&ip_whitelist={','.join(f'10.0.0.{n}' for n in range(65))}"),
+        (400, "serial=A&ip_whitelist=127.0.0.1,"),
+        (400, "serial=A&ip_whitelist=10.0.0.1/8"),
+    ],
+)
+def test_h3_h6_what_may_be_said_once_and_how_much_of_it(status: int, query: str) -> None:
+    """A second value is never the one that another program would take; nothing is left out in silence."""
+    api = Door()
+    assert api.ask(f"/on?{query}")[0] == status
+    assert len(api.proxies) == (status == 200)
+
+
+def test_h14_a_body_without_a_length_has_its_limit_too() -> None:
+    """It is told so and closed before it is whole."""
+    api = Door()
+    channel = api.site.buildProtocol(HERE)
+    transport = StringTransport(HERE, HERE)
+    channel.makeConnection(transport)
+    channel.dataReceived(b"POST /off HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+    piece = b"400\r\n" + b"x" * 1024 + b"\r\n"
+    sent = 0
+    while not transport.disconnecting:
+        channel.dataReceived(piece)
+        sent += len(piece)
+        assert sent <= 2 * CccpLimits().body + len(piece)
+    assert transport.value().startswith(b"HTTP/1.1 413")
+
+
+def test_h15_only_so_many_callers_at_once() -> None:
+    """The next one is closed at once, and may come when another has left."""
+    api = Door()
+    callers = [api.site.buildProtocol(HERE) for _ in range(CccpLimits().connections)]
+    assert None not in callers
+    assert api.site.buildProtocol(HERE) is None
+    callers[0].makeConnection(StringTransport(HERE, HERE))
+    callers[0].connectionLost(Failure(ConnectionDone()))
+    assert api.site.buildProtocol(HERE) is not None
 
 
 def test_bodies_are_stable_bytes() -> None:

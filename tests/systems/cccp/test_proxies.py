@@ -15,14 +15,17 @@ from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.fleet import Fleet, TwoHolders
 from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.pools import Pool
+from revtunnel.fleet.records import DeviceRecord, DeviceRecords, parse_pattern
 from revtunnel.ground.facts import ClientRefused, DuplicateDevice, LinkDown
 from revtunnel.ground.policy import RelayLimits, ServerLimits
+from revtunnel.process.admin.refusals import NotFound
 from revtunnel.sockets.lean_reactor import LeanReactor
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.systems.cccp.cccp_facts import DeviceGone, ProxyEnded, RegistrationRefused
 from revtunnel.systems.cccp.cccp_settings import CccpPart
 from revtunnel.systems.cccp.cccp_system import CccpSystem
 from revtunnel.systems.cccp.proxy import RunningProxy
+from revtunnel.systems.cccp.proxy_operator import OnCall
 from revtunnel.systems.cccp.proxy_sessions import Life, ProxyOptions
 from revtunnel.systems.cccp.registered_devices import Project
 from tests.support.daemons import port_block
@@ -253,6 +256,28 @@ def test_while_a_linked_device_is_away_its_clients_are_reset() -> None:
         assert world.ending(world.visit(proxy)) == "reset"
         assert [fact.reason for fact in world.of(ClientRefused)] == ["device-absent"]
         assert proxy.session.life is Life.WAITING
+
+
+def test_what_the_record_of_a_linked_device_denies_is_no_target() -> None:
+    """/on does not take it, and a session that was begun before leads nowhere."""
+    with BothWires() as world:
+        (name,) = (offer.name for offer in world.offers)
+        early = world.on()
+        assert world.site.operator.on(OnCall(SERIAL, ProxyOptions(True, target=name))) == early.port.number
+        pattern = parse_pattern("10.0.0.1:1")
+        world.switchboard.access.records = DeviceRecords({SERIAL: DeviceRecord(targets=(pattern,))})
+        with pytest.raises(NotFound, match=f"offers no {name}"):
+            world.site.operator.on(OnCall(SERIAL, ProxyOptions(True, target=name)))
+        assert world.ending(world.visit(early)) == "reset"
+        assert [fact.reason for fact in world.of(ClientRefused)] == ["device-absent"]
+
+
+def test_a_target_that_a_linked_device_offers_no_more_is_absent() -> None:
+    """A session of an earlier start may be for one; its clients are not given another."""
+    with BothWires() as world:
+        proxy = world.site.proxies.on(SERIAL, world.project, ProxyOptions(True, target="gone"))
+        assert world.ending(world.visit(proxy)) == "reset"
+        assert [fact.reason for fact in world.of(ClientRefused)] == ["device-absent"]
 
 
 def test_an_operator_kicks_a_registered_device_like_any_other() -> None:

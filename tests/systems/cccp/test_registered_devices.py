@@ -105,6 +105,31 @@ def test_what_a_stranger_speaks_is_named_in_the_log(
     network.pump()
 
 
+def test_n1_one_address_has_so_many_connections_without_a_serial() -> None:
+    """The next one is not even read; another address is, and so is the next when one has gone."""
+    front = Front()
+    lines = [front.line() for _ in range(LIMITS.pending_per_source)]
+    assert front.told == [] and front.line() is None
+    assert front.told[-1].reason == "overloaded"
+    other = IPv4Address("TCP", "192.0.2.8", 40001)
+    assert front.registrations.factory("main").buildProtocol(other) is not None
+    lines[0].close("silent", "")
+    assert front.line() is not None
+
+
+def test_r1_an_address_that_failed_too_often_is_not_read() -> None:
+    """Lines that are none cost it its turn, here as at any listener."""
+    front = Front()
+    network = Network(front.clock)
+    while (line := front.line()) is not None:
+        network.join(Recorder(), line).near.write(b"no serial\r")
+        network.pump()
+        assert len(front.told) < 10
+    reasons = [fact.reason for fact in front.told]
+    assert reasons[-1] == "penalty" and set(reasons[:-1]) == {"protocol"}
+    network.advance(PARTING)
+
+
 def test_a_serial_that_may_not_be_is_not_explained() -> None:
     """It came to the right door."""
     front = Front()
