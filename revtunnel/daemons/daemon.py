@@ -35,7 +35,7 @@ class AdministeredDaemon(MultiService):
         options: with ``settings``, ``load``, and with ``observer``, the log, once it is there.
     """
 
-    door_is_beside = True  # the server's, so that ``socket`` in [admin] is not ours
+    socket_is_beside = True  # the server's, so that ``socket`` in [admin] is not ours
 
     def __init__(self, reactor: Any, options: Any, exit_status: ExitStatus, notifier: Notifier) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class AdministeredDaemon(MultiService):
         try:
             pool = self._reactor.getThreadPool()
             new, live, restart = await deferToThreadPool(self._reactor, pool, self._read)
-            live = await self._take(new) + live
+            live += await self._take(new)
         except SettingsError as error:
             live, restart, errors = [], [], error.errors
         self.reporter(SettingsReloaded(tuple(live), tuple(restart), tuple(errors)))
@@ -106,7 +106,7 @@ class AdministeredDaemon(MultiService):
         """New settings and what they change: in a thread, for thousands of sections take long."""
         new = self._options.load()
         live, restart = SECTIONS.differences(self.settings, new)
-        return new, live, [each for each in restart if not self.door_is_beside or each != "[admin] socket"]
+        return new, live, [each for each in restart if not self.socket_is_beside or each != "[admin] socket"]
 
     def _set_log_level(self, level: str) -> None:
         observer = getattr(self._options, "observer", None)

@@ -125,7 +125,7 @@ def reservations_of(settings: ServerSettings) -> dict[Use, int]:
 class Server(AdministeredDaemon):
     """The server's service tree; also what signals act on (process.Daemon)."""
 
-    door_is_beside = False
+    socket_is_beside = False
     settings: ServerSettings
 
     def __init__(self, reactor: Any, options: Options, exit_status: ExitStatus, notifier: Notifier) -> None:
