@@ -7,7 +7,7 @@ import os
 import random
 import resource
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,11 +19,12 @@ from revtunnel.carriers.agent_data import AgentData
 from revtunnel.daemons.options import AgentOptions as Options
 from revtunnel.daemons.proxy_settings import headers_of
 from revtunnel.daemons.settings import AgentSettings, SettingsError, changes
+from revtunnel.ground.declared import updated
 from revtunnel.ground.facts import ServerState, SettingsReloaded
 from revtunnel.link.agent_link import AgentLink
-from revtunnel.link.approach import Approach, Way
 from revtunnel.link.handshake import AgentHandshake, AgentHello
 from revtunnel.link.keys import parse_key
+from revtunnel.link.server_connector import ServerConnector, Way
 from revtunnel.link.uplink import Uplink
 from revtunnel.process.process import ExitStatus, SignalService
 from revtunnel.process.reporting import Reporter
@@ -38,9 +39,10 @@ from revtunnel.systems.emo.emo_agent import EmoAgentLink, EmoRemains
 from revtunnel.systems.emo.emo_choice import EmoChoice
 from revtunnel.systems.emo.emo_modern import modern_offer
 from revtunnel.trust.agent_files import AgentFiles
-from revtunnel.trust.certificate_keeper import CertificateKeeper
+from revtunnel.trust.certificate_renewal import CertificateRenewal
 from revtunnel.trust.first_enrolment import FirstEnrolment
-from revtunnel.trust.tls_settings import AgentTls, agent_rules, speaks_tls
+from revtunnel.trust.tls_checks import agent_rules
+from revtunnel.trust.tls_settings import speaks_tls
 
 __all__ = ["Agent", "Options", "makeService"]
 
@@ -100,10 +102,10 @@ class Agent(MultiService):
             self.reporter,
             resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         )
-        self._data.relay_limits = self.settings.relay
+        self._data.take(self.settings.limits, self.settings.relay)
         self._emo = EmoChoice(self.settings.modern)
         self._remains = EmoRemains()
-        self._approach = Approach(self._reactor, way_to(self.settings))
+        self._connector = ServerConnector(self._reactor, way_to(self.settings))
         self.uplink = self._make_uplink(self.settings)
         self._keeper = self._make_keeper(self.settings)
         if self._keeper is not None:
@@ -148,49 +150,44 @@ class Agent(MultiService):
             self.reporter(SettingsReloaded((), (), tuple(error.errors)))
             return
         live, restart = changes(self.settings, new)
-        if _fingerprints(way) != _fingerprints(self._approach.way):
+        if _fingerprints(way) != _fingerprints(self._connector.way):
             live.append("[agent] certificate files")
-        self._approach.way = way
+        self._connector.way = way
         self._warn()
         observer = getattr(self._options, "observer", None)
         if observer is not None:
             observer.set_level(new.log_level)
         self._dialler.set_limits(new.limits)
         self._dialler.keep(new.local)
-        self._data.limits, self._data.relay_limits = new.limits, new.relay
+        self._data.take(new.limits, new.relay)
         self.uplink.change(new.servers, new.limits)
         if self._keeper is not None:
             self._keeper.share = new.renew_before
-        tls = {field.name: getattr(new, field.name) for field in fields(AgentTls)}
-        self.settings = replace(
-            self.settings, servers=new.servers, limits=new.limits, link=new.link, relay=new.relay, **tls
-        )
         self._emo.mode = new.modern
-        self.settings = replace(self.settings, proxy=new.proxy, proxy_credentials=new.proxy_credentials)
-        self.settings = replace(self.settings, emo_limits=new.emo_limits, modern=new.modern)
+        self.settings = updated(self.settings, new)
         self.reporter(SettingsReloaded(tuple(live), tuple(restart), ()))
 
     # -- inside
 
     def _warn(self) -> None:
         """Say what the operator should know of the certificate."""
-        identity = self._approach.way.identity
+        identity = self._connector.way.identity
         for warning in identity.credentials.warnings if identity is not None else ():
             self.reporter(ServerState("certificate", warning))
 
-    def _make_keeper(self, settings: AgentSettings) -> CertificateKeeper | None:
+    def _make_keeper(self, settings: AgentSettings) -> CertificateRenewal | None:
         """Who renews the certificate; None: it is not one of enrolment."""
         if settings.state_directory is None or settings.certificate is None:
             return None
         files = AgentFiles(settings.state_directory, settings.serial)
         if files.certificate != settings.certificate:
             return None
-        return CertificateKeeper(
+        return CertificateRenewal(
             self._reactor,
             files,
             settings.serial,
             lambda: self.settings.servers,
-            self._approach.open,
+            self._connector.open,
             settings.renew_before,
             settings.limits.connect,
             self.reporter,
@@ -201,7 +198,7 @@ class Agent(MultiService):
     def _renewed(self) -> None:
         """Use the new certificate from the next connection on."""
         try:
-            self._approach.way = way_to(self.settings)
+            self._connector.way = way_to(self.settings)
         except SettingsError as error:
             self.reporter(ServerState("certificate", str(error)))
 
@@ -213,7 +210,7 @@ class Agent(MultiService):
             random.random,
             self._make_link,
             self.reporter,
-            self._approach.connect,
+            self._connector.connect,
         )
 
     def _features(self, settings: AgentSettings) -> Feature:
@@ -278,7 +275,7 @@ class Agent(MultiService):
 
     def _dial_again(self, link: AgentLink | EmoAgentLink) -> "Deferred[End]":
         """One more connection to the server of a link, for a data socket."""
-        return self._approach.again(link, self.settings.limits.connect)
+        return self._connector.again(link, self.settings.limits.connect)
 
 
 def _fingerprints(way: Way) -> tuple[str, ...]:
@@ -293,9 +290,14 @@ def makeService(options: Options) -> IService:
     notifier = Notifier.from_environment(os.environ, os.getpid())
     exit_status = ExitStatus(reactor)
 
-    def make() -> Agent:
+    def enrolled(files: AgentFiles) -> Agent | None:
+        if options.enroll_only:
+            return None
+        options.enrolled(files)
         return Agent(reactor, options, exit_status, notifier)
 
     if options.token is not None:
-        return FirstEnrolment(reactor, options, exit_status, notifier, make)
-    return make()
+        told, token = options.settings, options.token
+        asked = (told, told.servers, told.proxy, told.limits)
+        return FirstEnrolment(reactor, token, *asked, exit_status, notifier, enrolled)
+    return Agent(reactor, options, exit_status, notifier)

@@ -9,39 +9,26 @@ Source: sockets/ways/proxy_choice.py; sockets/ways/proxy_header.py; ours.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol as Typing
 
 from revtunnel.ground.origin import Origin
 from revtunnel.ground.targets import Offer, Target
 from revtunnel.settings.inifile import Table
 from revtunnel.sockets.tls.credentials import private_file_fault
-from revtunnel.sockets.ways.http_connect import Credentials
+from revtunnel.sockets.ways.http_connect import ProxyCredentials
 from revtunnel.sockets.ways.proxy_choice import (
     DIRECT,
-    Proxy,
+    HttpProxy,
     ProxyChoice,
     from_environment,
     parse_credentials,
 )
 from revtunnel.sockets.ways.proxy_header import encode_header_v1, encode_header_v2
-from revtunnel.sockets.ways.senders import Network
+from revtunnel.sockets.ways.trusted_proxies import SenderSettings
 
-__all__ = ["Senders", "agent_proxy", "check_headers", "check_senders", "headers_of"]
-
-
-class Senders(Typing):
-    """Part of a listener's and of a pool's settings: who says in a PROXY header whom a connection is for."""
-
-    @property
-    def proxy_protocol(self) -> str:
-        """One of no, v1, v2, any."""
-
-    @property
-    def proxy_from(self) -> tuple[Network, ...]:
-        """Who must say it; nobody else is let in."""
+__all__ = ["agent_proxy", "check_headers", "check_senders", "headers_of"]
 
 
-def check_senders(table: Table, label: str, settings: Senders) -> None:
+def check_senders(table: Table, label: str, settings: SenderSettings) -> None:
     """Headers are taken from those who are named, so somebody must be."""
     if settings.proxy_protocol != "no" and not settings.proxy_from and table.sound(label, "proxy_from"):
         table.complain(label, "proxy_from", "missing: with proxy_protocol the load balancer's address wanted")
@@ -78,12 +65,12 @@ def headers_of(
 def agent_proxy(table: Table, environ: Mapping[str, str]) -> ProxyChoice:
     """How the agent's servers are reached; what is wrong with that is in the table."""
     wanted, path = table.get("agent", "proxy"), table.get("agent", "proxy_credentials")
-    credentials = None if path == "none" else _credentials(table, path)
+    credentials = None if path is None else _credentials(table, path)
     if wanted == "none":
-        if path != "none":
+        if path is not None:
             table.complain("agent", "proxy_credentials", "of no use with proxy = none")
         return DIRECT
-    if isinstance(wanted, Proxy):
+    if isinstance(wanted, HttpProxy):
         return ProxyChoice(replace(wanted, credentials=credentials))
     choice = from_environment(environ, credentials)
     for host, port in table.get("agent", "servers"):
@@ -95,7 +82,7 @@ def agent_proxy(table: Table, environ: Mapping[str, str]) -> ProxyChoice:
     return choice
 
 
-def _credentials(table: Table, path: str) -> Credentials | None:
+def _credentials(table: Table, path: str) -> ProxyCredentials | None:
     """User and password out of their file; it must be closed to others."""
     fault = private_file_fault(path)
     if not fault:

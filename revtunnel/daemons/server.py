@@ -13,23 +13,20 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import IService
-from twisted.internet.defer import Deferred, DeferredLock
-from twisted.internet.threads import deferToThreadPool
+from twisted.internet.defer import Deferred
 
 from revtunnel import __version__
-from revtunnel.daemons.daemon import DoorDaemon
-from revtunnel.daemons.operator import Operator, Row
+from revtunnel.daemons.daemon import AdministeredDaemon
+from revtunnel.daemons.operator import Operator
 from revtunnel.daemons.options import ServerOptions as Options
-from revtunnel.daemons.proxy_settings import Senders
-from revtunnel.daemons.record_settings import records_of
-from revtunnel.daemons.settings import ListenerSettings, ServerSettings, SettingsError, changes
+from revtunnel.daemons.settings_parts import ListenerSettings, ServerSettings
 from revtunnel.daemons.switchboard import Switchboard
+from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.client_ports import ClientPorts
-from revtunnel.fleet.gate import Gate
 from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.penalties import Penalties
 from revtunnel.fleet.pools import Pool, Use
-from revtunnel.fleet.records import Records
+from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.facts import LinkRefused, ServerState
 from revtunnel.ground.policy import ServerLimits
 from revtunnel.link.handshake import ListenerRules, ServerHello
@@ -39,12 +36,12 @@ from revtunnel.process.process import ExitStatus
 from revtunnel.process.systemd import Notifier
 from revtunnel.sockets.listening import Came, Listeners
 from revtunnel.sockets.tls.identity import Identity
-from revtunnel.sockets.ways.headed import HeaderDesk, Refused
-from revtunnel.sockets.ways.senders import HeaderRules, header_rules
+from revtunnel.sockets.ways.proxy_protocol import ProxyHeaders, Refused
+from revtunnel.sockets.ways.trusted_proxies import HeaderRules, SenderSettings, header_rules
 from revtunnel.state.ledger import FILE_NAME, open_ledger
 from revtunnel.streams.commands import Feature
 from revtunnel.systems.emo.emo_server import EmoServerLink
-from revtunnel.systems.emo.emo_stream import EmoDoor
+from revtunnel.systems.emo.emo_stream import EmoListener
 from revtunnel.trust.authority import Unfit
 from revtunnel.trust.certificate_book import CertificateBook
 from revtunnel.trust.identities import Identities, merged
@@ -52,7 +49,7 @@ from revtunnel.trust.issuer import Issuer
 from revtunnel.trust.tls_settings import is_loopback
 
 if TYPE_CHECKING:
-    from revtunnel.systems.cccp.cccp_site import CccpSite
+    from revtunnel.systems.cccp.cccp_system import CccpSystem
 
 __all__ = ["Options", "Server", "makeService"]
 
@@ -99,14 +96,14 @@ def agent_listener(
         data=listener.data,
         identity=identity,
         certified_only=listener.certified,
-        make=partial(EmoServerLink, emo_door(settings, machines)) if listener.kind == "emo" else None,
+        make=partial(EmoServerLink, emo_listener(settings, machines)) if listener.kind == "emo" else None,
     )
 
 
-def emo_door(settings: ServerSettings, machines: dict[int, Any] | None) -> EmoDoor:
+def emo_listener(settings: ServerSettings, machines: dict[int, Any] | None) -> EmoListener:
     """The machines of EMO: every reservation of a target that is called emo."""
     ports = {each.port: (each.serial, each.target) for each in settings.reservations if each.target == "emo"}
-    return EmoDoor(ports, settings.emo, {} if machines is None else machines)
+    return EmoListener(ports, settings.emo, {} if machines is None else machines)
 
 
 def pools_of(settings: ServerSettings) -> list[Pool]:
@@ -125,17 +122,18 @@ def reservations_of(settings: ServerSettings) -> dict[Use, int]:
     return fixed
 
 
-class Server(DoorDaemon):
+class Server(AdministeredDaemon):
     """The server's service tree; also what signals act on (process.Daemon)."""
 
+    socket_is_beside = False
+    settings: ServerSettings
+
     def __init__(self, reactor: Any, options: Options, exit_status: ExitStatus, notifier: Notifier) -> None:
-        super().__init__(reactor, options, exit_status, notifier, options.settings.limits.drain)
-        self.settings = options.settings
+        super().__init__(reactor, options, exit_status, notifier)
         self._listeners = Listeners(reactor, self._report)
-        self._headers = HeaderDesk(reactor, lambda: self.settings.limits.pending)
+        self._headers = ProxyHeaders(reactor, lambda: self.settings.limits.pending)
         self._expiry: Any = None
-        self._reloading = DeferredLock()  # one after the other: the last one has the last word
-        self.cccp: CccpSite | None = None
+        self.cccp: CccpSystem | None = None
         self._emo_machines: dict[int, Any] = {}  # command sockets by the port they registered
 
     # -- starting
@@ -189,13 +187,11 @@ class Server(DoorDaemon):
             os.urandom,
             self.reporter,
             descriptor_budget(settings),
-            Gate(
-                time.time,
-                records_of(settings.devices, settings.pools),
-                Penalties(settings.penalties, settings.exempt),
+            AccessControl(
+                time.time, settings.records, Penalties(settings.penalties, settings.penalties.exempt)
             ),
         )
-        self.switchboard.data.limits, self.switchboard.data.relay_limits = settings.data, settings.relay
+        self.switchboard.data.take(settings.data, settings.relay)
         self.operator = Operator(
             self._reactor,
             self.switchboard,
@@ -216,11 +212,11 @@ class Server(DoorDaemon):
             return
         # with twisted.web 70 ms of CPU, which a server without CCCP spares
         from revtunnel.systems.cccp.cccp_operator import CccpRows
-        from revtunnel.systems.cccp.cccp_site import CccpSite
+        from revtunnel.systems.cccp.cccp_system import CccpSystem
         from revtunnel.systems.cccp.parking import SYSTEM
 
         board = self.switchboard
-        self.cccp = CccpSite(
+        self.cccp = CccpSystem(
             *(
                 self._reactor,
                 self._listeners,
@@ -228,7 +224,7 @@ class Server(DoorDaemon):
                 self.leases,
                 self.ledger,
                 self._report,
-                board.gate,
+                board.access,
             ),
             *(settings.relay, board.fleet, board.client_streams.clients_by_name),
         )
@@ -286,7 +282,7 @@ class Server(DoorDaemon):
 
     def drain(self) -> "Deferred[None]":
         """Take no new links and clients; fires when the last channel has ended and the rest is closed."""
-        self.reporter(ServerState("draining", f"at most {self.settings.limits.drain:g} s"))
+        self.reporter(ServerState("draining", f"at most {self.settings.drain:g} s"))
         self._stop_listening()
         drained = self.switchboard.drain()
         if self.cccp is not None:
@@ -301,37 +297,6 @@ class Server(DoorDaemon):
         if self.cccp is not None:
             self.cccp.stop()
         self.switchboard.stop()
-
-    def reload(self) -> "Deferred[Row]":
-        """Take what changed in the settings and can change live; wrong settings change nothing."""
-        return self._reloading.run(lambda: Deferred.fromCoroutine(self._reload()))
-
-    async def _reload(self) -> Row:
-        pool = self._reactor.getThreadPool()
-        try:
-            read = await deferToThreadPool(self._reactor, pool, self._read)
-            if self.switchboard.draining:
-                return await self._reloaded([], [], ["the server is stopping"])
-            new, live, restart, records = read
-            self._load_authority(new)
-            identities = self._read_identities(new)
-            self.leases.reload(pools_of(new), reservations_of(new), self._reactor.seconds())
-            if self.cccp is not None and new.cccp is not None:
-                self.cccp.take(new.cccp)
-                self.cccp.proxies.relay_limits = new.relay
-        except SettingsError as error:
-            return await self._reloaded([], [], error.errors)
-        except ValueError as error:
-            return await self._reloaded([], [], [str(error)])
-        live += identities.changed(self._identities)
-        self._identities = identities
-        await self._take(new, records)
-        return await self._reloaded(live, restart, [])
-
-    def _read(self) -> tuple[ServerSettings, list[str], list[str], Records]:
-        """New settings, what they change, their records: in a thread, for thousands of sections take long."""
-        new = self._options.load()
-        return new, *changes(self.settings, new), records_of(new.devices, new.pools)
 
     def stopService(self) -> Any:
         """Close what is open; a drained server has nothing left."""
@@ -352,25 +317,35 @@ class Server(DoorDaemon):
         self._reactor.callLater(0.05, parted.callback, None)
         return parted
 
-    def _take(self, new: ServerSettings, records: Records) -> "Deferred[None]":
+    async def _take(self, new: ServerSettings) -> list[str]:
         """Apply new settings to what runs; listeners that came or went need a restart.
 
-        What every device is looked at for takes a while: fires when it is done.
+        What every device is looked at for takes a while: it is done when that is.
         """
+        if self.switchboard.draining:
+            raise SettingsError(["the server is stopping"])
+        projects = self.cccp.projects_of(new.cccp) if self.cccp is not None and new.cccp is not None else {}
+        self._load_authority(new)
+        try:
+            identities = self._read_identities(new)
+            self.leases.reload(pools_of(new), reservations_of(new), self._reactor.seconds())
+        except (SettingsError, ValueError) as error:
+            self._load_authority(self.settings)
+            raise SettingsError(getattr(error, "errors", [str(error)])) from None
+        if self.cccp is not None and new.cccp is not None:
+            self.cccp.take(new.cccp, new.relay, projects)
+        changed, self._identities = identities.changed(self._identities), identities
         self.switchboard.set_limits(new.limits)
-        self.switchboard.data.limits, self.switchboard.data.relay_limits = new.data, new.relay
-        penalties = self.switchboard.gate.penalties
-        penalties.limits, penalties.exempt = new.penalties, new.exempt
+        self.switchboard.data.take(new.data, new.relay)
+        self.switchboard.access.penalties.take(new.penalties)
         self.ports.refuses = _refusing(new)
-        taken = self.switchboard.enforcement.set_records(records)
+        looked = self.switchboard.enforcement.set_records(new.records)
         for listener in new.listeners:
             if listener.name in self.switchboard.listeners:
                 self.switchboard.listeners[listener.name] = self._agent_listener(listener, new)
-        self._admin.settings = new.admin
-        self._signals.deadline = new.limits.drain
-        self._set_log_level(new.log_level)
-        self.settings = replace(new, listeners=merged(self.settings.listeners, new.listeners))
-        return taken
+        await super()._take(replace(new, listeners=merged(self.settings.listeners, new.listeners)))
+        await looked
+        return changed
 
     def _key_of(self, serial: str) -> Verifier | None:
         """Whose key is to be proved; a serial with a certificate and no key can prove none."""
@@ -388,7 +363,7 @@ class Server(DoorDaemon):
         self._expiry = self._reactor.callLater(EXPIRY_CHECK, self._expire)
 
 
-def _header_rules(each: Senders, limits: ServerLimits) -> HeaderRules | None:
+def _header_rules(each: SenderSettings, limits: ServerLimits) -> HeaderRules | None:
     return header_rules(each.proxy_protocol, each.proxy_from, limits.proxy_header, limits.proxy_wait)
 
 

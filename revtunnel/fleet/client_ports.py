@@ -21,7 +21,7 @@ from revtunnel.fleet.pools import Lease
 from revtunnel.ground.facts import ClientRefused, ListenerClosed, ListenerOpened, ListenerRefused, Report
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.listening import Came, Listen, Listening
-from revtunnel.sockets.ways.headed import Refused
+from revtunnel.sockets.ways.proxy_protocol import Refused
 from revtunnel.streams.clients import Clients
 
 __all__ = ["ClientPorts", "OpenPort"]

@@ -88,7 +88,7 @@ class TargetSide:
             self.dialling.cancel()
 
 
-class Bringer(Typing):
+class DataSocketBringer(Typing):
     """Who brings data sockets to the server that has asked for them on this link (carriers/agent_data.py)."""
 
     def wanted(self, link: "AgentLink", tickets: list[bytes]) -> None:
@@ -114,7 +114,7 @@ class AgentLink(LinkProtocol):
         report: Report,
         ready: Callable[["AgentLink"], None],
         left: Callable[["AgentLink"], None],
-        data: Bringer | None = None,
+        data: DataSocketBringer | None = None,
     ) -> None:
         super().__init__(clock, limits)
         self.serial = serial

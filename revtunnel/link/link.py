@@ -24,7 +24,7 @@ from revtunnel.link.mux import Mux, Over
 from revtunnel.link.turns import Pace
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.tcp_info import silence
-from revtunnel.streams.channel import Channel, State
+from revtunnel.streams.channel import Channel, ChannelState
 from revtunnel.streams.frames import FrameDecoder
 
 __all__ = ["USER_TIMEOUT", "LinkProtocol", "tune"]
@@ -196,7 +196,7 @@ class LinkProtocol(LinkChannels, Protocol):
         """
         if mux.opens or mux.wire == "rt1":
             for channel in [*mux.channels.values()]:
-                if channel.state in (State.GOT_CLOSE, State.CLOSED) and not channel.over:
+                if channel.state in (ChannelState.GOT_CLOSE, ChannelState.CLOSED) and not channel.over:
                     channel.over = True
                     self.happened(Over(channel, Ended.CLOSED, ""))
 

@@ -33,7 +33,7 @@ def _is_proved(link: AgentLink) -> bool:
 class Uplink:
     """Connects, waits, connects again, until ``stop``. ``make`` builds a link with a fresh handshake.
 
-    ``connect`` brings about what it is told of (link/approach.py).
+    ``connect`` brings about what it is told of (link/server_connector.py).
     """
 
     def __init__(

@@ -21,10 +21,10 @@ from revtunnel.sockets.ends import End
 from revtunnel.streams.channel import Channel
 from revtunnel.streams.streams import ChannelSocket, Link
 
-__all__ = ["Carried", "ClientSocket", "Clients"]
+__all__ = ["ClientSocket", "ClientStream", "Clients"]
 
 
-class Carried(Typing):
+class ClientStream(Typing):
     """The stream of a client, whatever carries it; also after its end."""
 
     @property
@@ -60,7 +60,7 @@ class ClientSocket(ChannelSocket):
         self.since = reactor.seconds()
         self.peer = end.peer
         self.on_lost: Callable[[], None] | None = None  # for whoever has it while it has no channel
-        self.carried: Carried | None = None  # its stream, once there is one
+        self.carried: ClientStream | None = None  # its stream, once there is one
         self._clients = clients
 
     @property

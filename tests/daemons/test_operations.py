@@ -8,10 +8,10 @@ import pytest
 
 from revtunnel.daemons.operations import DAEMONS, OPERATIONS
 from revtunnel.daemons.operator import Operator
-from revtunnel.process.door.caretaker import Caretaker
-from revtunnel.process.door.operation import ROW, ROWS, Argument, Kind, Operation, Role
+from revtunnel.process.admin.daemon_operator import DaemonOperator
+from revtunnel.process.admin.operation import ROW, ROWS, Argument, CallerRole, Kind, Operation
 from revtunnel.systems.cameo.cameo_operator import CameoOperator
-from revtunnel.systems.cccp.cccp_operator import CccpCaretaker
+from revtunnel.systems.cccp.cccp_operator import CccpOperator
 from tests.support.room import Room
 
 # arguments, answer, role: ? may be missing; programs of others speak this
@@ -43,9 +43,9 @@ WIRE = {
     "Reload": ("", "row:text", "OPERATOR"),
     "LogLevel": ("least:text", "", "OPERATOR"),
 }
-OPERATORS: dict[str, type[Caretaker]] = {
+OPERATORS: dict[str, type[DaemonOperator]] = {
     "revtunnel-server": Operator,
-    "revtunnel-cccp": CccpCaretaker,
+    "revtunnel-cccp": CccpOperator,
     "revtunnel-cameo": CameoOperator,
 }
 ROWS_OF = [(name, row) for name, table in DAEMONS.items() for row in table.values()]
@@ -129,5 +129,5 @@ def test_a_listing_has_a_cursor_of_its_columns() -> None:
 def test_what_changes_something_is_an_operators() -> None:
     """And what only looks says nothing of who asked."""
     for row in OPERATIONS.values():
-        assert row.role in (Role.READER, Role.OPERATOR)
-        assert row.role is Role.OPERATOR or not row.named
+        assert row.role in (CallerRole.READER, CallerRole.OPERATOR)
+        assert row.role is CallerRole.OPERATOR or not row.named

@@ -14,6 +14,7 @@ from revtunnel.daemons.settings import (
     ListenerSettings,
     MissingSettings,
     PoolSettings,
+    PortMapping,
     Reservation,
     ServerSettings,
     SettingsError,
@@ -22,20 +23,19 @@ from revtunnel.daemons.settings import (
     load_agent,
     load_server,
 )
-from revtunnel.fleet.gate import LOOPBACK
+from revtunnel.fleet.access_control import LOOPBACK
+from revtunnel.fleet.penalties import PenaltySettings
 from revtunnel.ground.policy import (
     AgentLimits,
     DataLimits,
     EmoLimits,
     EnrolmentLimits,
     LinkLimits,
-    PenaltyLimits,
     RelayLimits,
     ServerLimits,
 )
 from revtunnel.ground.targets import Offer, Target
-from revtunnel.process.door.admin_settings import AdminSettings
-from revtunnel.settings.values import PortMapping
+from revtunnel.process.admin.admin_settings import AdminSettings
 from revtunnel.sockets.ways.proxy_choice import DIRECT
 from revtunnel.trust.authority_settings import AuthoritySettings
 from tests.support.depth import deep
@@ -97,12 +97,22 @@ def test_defaults_without_any_file() -> None:
             ),
         ),
         pools=(
-            PoolSettings("default", ((20000, 20999),), "127.0.0.1", 60.0, 2592000.0, None, "close", "no", ()),
+            PoolSettings(
+                name="default",
+                ranges=((20000, 20999),),
+                bind="127.0.0.1",
+                quarantine=60.0,
+                sticky=2592000.0,
+                clients=None,
+                absent="close",
+                proxy_protocol="no",
+                proxy_from=(),
+            ),
         ),
         reservations=(),
         devices=(),
-        penalties=PenaltyLimits(),
-        exempt=LOOPBACK,
+        penalties=PenaltySettings(exempt=LOOPBACK),
+        drain=30.0,
         limits=ServerLimits(),
         data=DataLimits(),
         emo=EmoLimits(),
@@ -127,7 +137,7 @@ def test_shipped_file_gives_the_built_in_defaults(tmp_path: Path, live: bool) ->
     text = SHIPPED.read_text("utf-8")
     text = re.sub(r"(?m)^#([a-z_]+ =)", r"\1", text) if live else text
     wanted = load_server(None, None, HERE)
-    assert ("\nkeepalive = 25 s\n" in text) is live
+    assert ("\ndata_sockets = yes\n" in text) is live
 
     assert replace(server(tmp_path, text), files=()) == wanted
     agent = load_agent(
@@ -192,7 +202,7 @@ local = a:1
     )
 
     assert (found.name, found.state_directory, found.log_format) == ("gate-a", None, "json")
-    assert found.limits == replace(ServerLimits(), drain=5.0, clients=50)
+    assert (found.drain, found.limits) == (5.0, replace(ServerLimits(), clients=50))
     assert found.link == replace(LinkLimits(), keepalive=10.0)
     assert found.admin == AdminSettings("/tmp/a.sock", 0o660, ("root",), ())
     main, press = found.listeners

@@ -28,8 +28,8 @@ from revtunnel.ground.facts import ChannelEnded, ChannelOpened, Fact
 from revtunnel.ground.policy import AgentLimits, DataLimits, LinkLimits, ServerLimits
 from revtunnel.ground.targets import parse_offer
 from revtunnel.link.agent_link import AgentLink
-from revtunnel.link.approach import Approach, Way
 from revtunnel.link.handshake import AgentHandshake, AgentHello, ListenerRules, ServerHello
+from revtunnel.link.server_connector import ServerConnector, Way
 from revtunnel.link.server_link import AgentListener, ServerLink
 from revtunnel.link.uplink import Uplink
 from revtunnel.sockets.connecting import open_end
@@ -149,7 +149,7 @@ class DataWorld:
 
         return Uplink(
             *(self.reactor, [(HOST, self.port)], self._agent_limits, lambda: 0.0, make),
-            *(self.agent_facts.append, Approach(self.reactor, Way()).connect),
+            *(self.agent_facts.append, ServerConnector(self.reactor, Way()).connect),
         )
 
     def start(self) -> None:

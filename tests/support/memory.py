@@ -70,8 +70,9 @@ _logged: list[BaseException] = []  # what our transports caught, and logged as a
 
 
 def _note_bug(event: Any) -> None:
-    if event.get("isError") and "failure" in event:
-        _logged.append(event["failure"].value)
+    failure = event.get("failure") if event.get("isError") else None
+    if failure is not None and any("end_transport" in frame[1] for frame in failure.frames):
+        _logged.append(failure.value)
 
 
 log.addObserver(_note_bug)

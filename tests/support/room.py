@@ -23,10 +23,10 @@ from revtunnel.daemons.operator import Operator
 from revtunnel.ground.facts import Fact
 from revtunnel.ground.policy import EnrolmentLimits
 from revtunnel.link.keys import Verifier
-from revtunnel.process.door.admin import AdminFactory
-from revtunnel.process.door.admin_client import AdminClient, connect
-from revtunnel.process.door.admin_settings import AdminSettings
-from revtunnel.process.door.callers import Caller
+from revtunnel.process.admin.admin import AdminFactory
+from revtunnel.process.admin.admin_client import AdminClient, connect
+from revtunnel.process.admin.admin_settings import AdminSettings
+from revtunnel.process.admin.callers import Caller
 from revtunnel.process.reporting import Reporter
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.trust.certificate_book import CertificateBook

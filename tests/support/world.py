@@ -27,17 +27,17 @@ from twisted.internet.protocol import Factory
 from zope.interface import implementer
 
 from revtunnel.daemons.switchboard import Switchboard
+from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.client_ports import ClientPorts
-from revtunnel.fleet.gate import Gate
 from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.pools import Pool
 from revtunnel.ground.facts import ChannelEnded, Fact
 from revtunnel.ground.policy import AgentLimits, LinkLimits, ServerLimits
 from revtunnel.ground.targets import Offer, parse_offer
 from revtunnel.link.agent_link import AgentLink
-from revtunnel.link.approach import Approach, Way
 from revtunnel.link.handshake import AgentHandshake, AgentHello, ListenerRules, ServerHello
 from revtunnel.link.keys import Verifier
+from revtunnel.link.server_connector import ServerConnector, Way
 from revtunnel.link.server_link import AgentListener, ServerLink
 from revtunnel.link.uplink import Uplink
 from revtunnel.streams.dialler import Dialler
@@ -225,7 +225,7 @@ class World:
         keys: dict[str, Verifier] | None = None,
         heartbeat: bool = True,
         start: bool = True,
-        gate: Gate | None = None,
+        access: AccessControl | None = None,
     ) -> None:
         self.wire = wire
         self.reactor = MemoryReactor()
@@ -252,7 +252,7 @@ class World:
             self._nonce,
             self._report,
             descriptors,
-            gate,
+            access,
         )
         for offer in offers:
             self.add_service(offer)
@@ -291,7 +291,7 @@ class World:
 
         uplink = Uplink(
             *(self.reactor, [(SERVER, port)], self.agent_limits, lambda: agent.random, make, facts.append),
-            Approach(self.reactor, Way(), self.reactor.reach).connect,
+            ServerConnector(self.reactor, Way(), self.reactor.reach).connect,
         )
         agent = self.agents[serial] = Agent(uplink, dialler, pool, facts)
         if start:

@@ -8,7 +8,7 @@ Source: issue "CCCP" (Offline intent); ours.
 
 import json
 import shlex
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from io import BytesIO
 from typing import Any
@@ -31,8 +31,9 @@ from revtunnel.sockets.connecting import open_end
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.twisted_transport import TwistedTransport
 from revtunnel.systems.cccp.cccp_facts import WakeEnded
+from revtunnel.systems.cccp.cccp_settings import CccpPart
 
-__all__ = ["WakeDriver", "WakeFailed", "WakeRules"]
+__all__ = ["WakeDriver", "WakeFailed"]
 
 SAID = 400  # characters of a driver's last output that are kept
 
@@ -41,43 +42,33 @@ class WakeFailed(Exception):
     """The driver did not do it; the text says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class WakeRules:
-    """What is run; neither: nothing."""
-
-    command: str = ""
-    url: str = ""
-    seconds: float = 20.0
-    most: int = 16  # at once
-
-
 class WakeDriver:
-    """Runs it. ``rules`` may be replaced."""
+    """Runs it. ``part``, what is run and for how long at most, is asked each time."""
 
-    def __init__(self, reactor: Any, rules: WakeRules, report: Report) -> None:
-        self.rules = rules
+    def __init__(self, reactor: Any, part: Callable[[], CccpPart], report: Report) -> None:
+        self._part = part
         self.running = 0
         self._reactor = reactor
         self._report = report
 
     def wake(self, serial: str) -> "Deferred[None] | None":
         """Run it for a device: fires when it is done, fails with WakeFailed; None: nothing is set."""
-        rules = self.rules
-        if not rules.command and not rules.url:
+        part = self._part()
+        if not part.wake_command and not part.wake_url:
             return None
         begun = self._reactor.seconds()
-        if self.running >= rules.most:
+        if self.running >= part.limits.wakes:
             running = fail(WakeFailed(f"{self.running} wake drivers are running"))
-        elif rules.command and serial.startswith("-"):
+        elif part.wake_command and serial.startswith("-"):
             running = fail(WakeFailed("a serial with - in front would be an option of the command"))
         else:
             self.running += 1
             running = (
-                _command(self._reactor, rules, serial)
-                if rules.command
-                else _post(self._reactor, rules, serial)
+                _command(self._reactor, part.wake_command, serial)
+                if part.wake_command
+                else _post(self._reactor, part.wake_url, part.limits.wake, serial)
             )
-            running.addTimeout(rules.seconds, self._reactor)
+            running.addTimeout(part.limits.wake, self._reactor)
             running.addBoth(self._left)
         return running.addBoth(self._tell, serial, begun)
 
@@ -90,7 +81,7 @@ class WakeDriver:
         if isinstance(result, Failure):
             outcome, detail = "failed", result.getErrorMessage() or type(result.value).__name__
             if result.check(TimeoutError):
-                outcome, detail = "timed-out", f"it did not end in {self.rules.seconds:g} s"
+                outcome, detail = "timed-out", f"it did not end in {self._part().limits.wake:g} s"
             result = Failure(WakeFailed(detail))
         seconds = round(self._reactor.seconds() - begun, 3)
         self._report(WakeEnded(serial, outcome, detail, seconds))
@@ -124,8 +115,8 @@ class _Process(ProcessProtocol):
             self.transport.signalProcess("KILL")
 
 
-def _command(reactor: Any, rules: WakeRules, serial: str) -> "Deferred[None]":
-    words = [*shlex.split(rules.command), serial]
+def _command(reactor: Any, command: str, serial: str) -> "Deferred[None]":
+    words = [*shlex.split(command), serial]
     process = _Process()
     done = process.done
     try:
@@ -172,12 +163,12 @@ class _Place:
 
 
 @inlineCallbacks
-def _post(reactor: Any, rules: WakeRules, serial: str) -> Any:
+def _post(reactor: Any, url: str, wait: float, serial: str) -> Any:
     body = BytesIO(json.dumps({"serial": serial}).encode())
     taking_turns = Cooperator(scheduler=partial(reactor.callLater, 0))
     headers = Headers({b"Content-Type": [b"application/json"], b"User-Agent": [b"revtunnel"]})
-    agent = Agent.usingEndpointFactory(reactor, _Places(reactor, rules.seconds))
-    answer = yield agent.request(b"POST", rules.url.encode(), headers, FileBodyProducer(body, taking_turns))
+    agent = Agent.usingEndpointFactory(reactor, _Places(reactor, wait))
+    answer = yield agent.request(b"POST", url.encode(), headers, FileBodyProducer(body, taking_turns))
     if not 200 <= answer.code < 300:
         raise WakeFailed(f"it answered {answer.code}")
     yield readBody(answer)

@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 
 from revtunnel.ground.policy import CccpLimits
 from revtunnel.systems.cccp.cccp_facts import RegistrationRefused
-from revtunnel.systems.cccp.registered_devices import PARTING, DeviceDesk, Project
+from revtunnel.systems.cccp.registered_devices import PARTING, Project, Registrations
 from tests.sockets.test_ends import over_tls
 from tests.support.epoll import own_reactor
 from tests.support.memory import Network, OurSide, Recorder
@@ -25,23 +25,30 @@ class Front:
 
     def __init__(self, reactor: Any, *serials: str) -> None:
         self.told: list[Any] = []
-        self.desk = DeviceDesk(reactor, lambda: LIMITS, self.told.append, self.told.append)
-        self.desk.projects = {"main": Project("main", "p", serials=frozenset(serials))}
-        self.came = partial(self.desk.came, "main")
+        self.registrations = Registrations(reactor, lambda: LIMITS, self.told.append, self.told.append)
+        self.registrations.projects = {"main": Project("main", "p", serials=frozenset(serials))}
+        self.came = partial(self.registrations.came, "main")
 
     def refused(self) -> tuple[str, str]:
         """Why the only connection was refused: word and sentence."""
         (fact,) = self.told
-        assert isinstance(fact, RegistrationRefused) and self.desk.waiting == 0
+        assert isinstance(fact, RegistrationRefused) and self.registrations.waiting == 0
         return fact.reason, fact.detail
 
 
-def device(network: Network, front: Front, said: bytes, cuts: int | None = None) -> None:
+def device(
+    network: Network,
+    front: Front,
+    said: bytes = b"",
+    cuts: int | None = None,
+    source: str = "192.0.2.7",
+) -> Recorder:
     """Somebody connects and says something."""
-    pair = network.join(recorder := Recorder(), None, cuts=cuts)
+    pair = network.join(recorder := Recorder(), None, cuts=cuts, source=source)
     assert isinstance(pair.far, OurSide)
     front.came(pair.far.plain)
     recorder.transport.write(said)  # type: ignore[union-attr]
+    return recorder
 
 
 @pytest.mark.parametrize(
@@ -111,6 +118,35 @@ def test_what_a_stranger_speaks_is_named_in_the_log(
     told, detail = front.refused()
     assert (told, words in detail) == (reason, True), detail
     network.pump()
+
+
+def test_n1_one_address_has_so_many_connections_without_a_serial() -> None:
+    """The next one is not even read; another address is, and so is the next when one has gone."""
+    network = Network()
+    front = Front(network)
+    first = device(network, front)
+    for _ in range(LIMITS.pending_per_source - 1):
+        device(network, front)
+    assert front.told == []
+    device(network, front)
+    assert [fact.reason for fact in front.told] == ["overloaded"]
+    device(network, front, source="192.0.2.8")
+    first.transport.abortConnection()  # type: ignore[union-attr]
+    network.pump()
+    device(network, front)
+    assert [fact.reason for fact in front.told] == ["overloaded", "lost"]
+
+
+def test_r1_an_address_that_failed_too_often_is_not_read() -> None:
+    """Lines that are none cost it its turn, here as at any listener."""
+    network = Network()
+    front = Front(network)
+    while not front.told or front.told[-1].reason != "penalty":
+        device(network, front, b"no serial\r")
+        network.pump()
+        assert len(front.told) < 10
+    assert {fact.reason for fact in front.told[:-1]} == {"protocol"}
+    network.advance(PARTING)
 
 
 def test_a_serial_that_may_not_be_is_not_explained() -> None:
