@@ -230,7 +230,7 @@ class Server(DoorDaemon):
                 program = f"revtunnel-server {__version__}"
                 file = AuditFile(mine.file, program, mine.limits, Sync(mine.sync), time.time)
             except OSError as error:
-                raise SettingsError([f"[audit] file: {mine.file}: {error.strerror}"]) from None
+                raise SettingsError([f"[audit] file: {mine.file}: {error.strerror or error}"]) from None
         self.audit = SessionAudit(self._reactor, file, self.reporter, time.time, mine.full == "refuse")
         self.people, self.grants, self.people_book = open_people(PeopleLimits(), self.ledger)
         self.mutes = Mutes(self.ledger, time.time, self.audit.changed)
