@@ -20,10 +20,10 @@ from revtunnel.sockets.addresses import written_address
 from revtunnel.streams.channel import Channel
 from revtunnel.streams.streams import ChannelSocket, Link
 
-__all__ = ["Carried", "ClientFactory", "ClientSocket"]
+__all__ = ["ClientFactory", "ClientSocket", "ClientStream"]
 
 
-class Carried(Typing):
+class ClientStream(Typing):
     """The stream of a client, whatever carries it; also after its end."""
 
     @property
@@ -58,7 +58,7 @@ class ClientSocket(ChannelSocket):
         self.since = clock.seconds()
         self.peer = "?"
         self.on_lost: Callable[[], None] | None = None  # for whoever has it while it has no channel
-        self.carried: Carried | None = None  # its stream, once there is one
+        self.carried: ClientStream | None = None  # its stream, once there is one
         self._factory = factory
 
     @property

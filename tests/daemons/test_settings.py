@@ -22,7 +22,7 @@ from revtunnel.daemons.settings import (
     load_agent,
     load_server,
 )
-from revtunnel.fleet.gate import LOOPBACK
+from revtunnel.fleet.access_control import LOOPBACK
 from revtunnel.ground.policy import (
     AgentLimits,
     AuditLimits,
@@ -35,7 +35,7 @@ from revtunnel.ground.policy import (
     ServerLimits,
 )
 from revtunnel.ground.targets import Offer, Target
-from revtunnel.process.door.admin_settings import AdminSettings
+from revtunnel.process.admin.admin_settings import AdminSettings
 from revtunnel.settings.values import PortMapping
 from revtunnel.sockets.ways.proxy_choice import DIRECT
 from revtunnel.trust.audit_settings import AuditSettings
