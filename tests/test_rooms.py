@@ -21,9 +21,9 @@ PURE_NAMES = """
     enroll enrolment errors facts first_bytes fleet frames free_ports grants handshake hellos
     http_connect keys kinds labels lease_rows lease_table leases legacy liveness localproxy mux
     networks nonces numbers origin penalties people policy pools proxy_choice proxy_header
-    proxy_sessions reasons records refusals registration remote_sessions rt1 rt1_ends serials
-    session_life targets tickets trusted_proxies turns user_tokens warm_pool websocket_wire window
-    zmtp zmtp_messages
+    proxy_sessions reasons records refusals registration remote_sessions rt1 rt1_ends rt1_sessions
+    serials session_life session_says targets tickets trusted_proxies turns user_tokens warm_pool
+    websocket_wire window zmtp zmtp_messages
 """
 PURE = frozenset(PURE_NAMES.split())
 IMPURE = {"twisted", "zope", "OpenSSL", "socket", "ssl", "select", "time", "asyncio", "subprocess"}

@@ -19,8 +19,10 @@ from revtunnel.carriers.agent_data import AgentData
 from revtunnel.daemons.options import AgentOptions as Options
 from revtunnel.daemons.proxy_settings import headers_of
 from revtunnel.daemons.settings import AgentSettings, SettingsError, changes
+from revtunnel.daemons.site_consent import SiteConsent
 from revtunnel.ground.declared import updated
 from revtunnel.ground.facts import ServerState, SettingsReloaded
+from revtunnel.ground.targets import Target
 from revtunnel.link.agent_link import AgentLink
 from revtunnel.link.handshake import AgentHandshake, AgentHello
 from revtunnel.link.keys import parse_key
@@ -103,6 +105,9 @@ class Agent(MultiService):
             resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         )
         self._data.take(self.settings.limits, self.settings.relay)
+        self._consent = SiteConsent(reactor, self.settings, self._targets(), self.reporter)
+        self._consent.cut = self._data.end_session
+        self._dialler.consents = self._consent.may_dial
         self._emo = EmoChoice(self.settings.modern)
         self._remains = EmoRemains()
         self._connector = ServerConnector(self._reactor, way_to(self.settings))
@@ -137,6 +142,7 @@ class Agent(MultiService):
 
     def abort(self) -> None:
         """Cut everything now."""
+        self._consent.stop()
         self.uplink.abort()
         self._data.abort()
         self._remains.abort()
@@ -160,6 +166,7 @@ class Agent(MultiService):
         self._dialler.set_limits(new.limits)
         self._dialler.keep(new.local)
         self._data.take(new.limits, new.relay)
+        self._consent.take(new)
         self.uplink.change(new.servers, new.limits)
         if self._keeper is not None:
             self._keeper.share = new.renew_before
@@ -213,10 +220,18 @@ class Agent(MultiService):
             self._connector.connect,
         )
 
+    def _targets(self) -> dict[str, Target]:
+        """What sessions may call services."""
+        settings = self.settings
+        offers = [*settings.local]
+        if settings.emo:
+            offers.append(modern_offer(settings.server_port, settings.local[0].target))
+        return {offer.name: offer.target for offer in offers}
+
     def _features(self, settings: AgentSettings) -> Feature:
         """What its HELLO says that it has."""
         origins = Feature.ORIGIN if self._dialler.asks_for_origins else Feature(0)
-        return origins | (Feature.DATA_SOCKETS if settings.data_sockets else Feature(0))
+        return Feature.SESSIONS | origins | (Feature.DATA_SOCKETS if settings.data_sockets else Feature(0))
 
     def _make_link(self, ready: Callable[[Any], None], left: Callable[[Any], None]) -> Any:
         settings = self.settings
@@ -247,6 +262,7 @@ class Agent(MultiService):
             ready,
             left,
             self._data if settings.data_sockets else None,
+            self._consent,
         )
 
     def _left_modern(self, left: Callable[[Any], None], link: AgentLink) -> None:

@@ -46,21 +46,24 @@ class ClientStreams:
         self._access = access
         self._report = report
 
-    def clients(self, serial: str, offer: Offer, left: Left | None = None) -> Clients:
-        """What takes clients of a device's offer, on whatever port; ``left`` is called after each."""
+    def clients(self, serial: str, offer: Offer, left: Left | None = None, session: str = "") -> Clients:
+        """What takes clients of a device's offer, on whatever port; ``left`` is called after each.
+
+        ``session``: the remote session that they are of, which the agent is told.
+        """
         ask = self._admit, self._refused, self._left if left is None else partial(self._left_and_tell, left)
-        return Clients(self._reactor, serial, offer.name, offer.target, *ask)
+        return Clients(self._reactor, serial, offer.name, offer.target, *ask, session=session)
 
     def clients_of_absent(self, serial: str, name: str) -> Clients:
         """The same for a device that is away; its clients are refused until it comes."""
         return self.clients(serial, Offer(name, NOWHERE))
 
-    def clients_by_name(self, serial: str, name: str, left: Left) -> Clients:
+    def clients_by_name(self, serial: str, name: str, left: Left, session: str = "") -> Clients:
         """The same for what a device offers under a name; they are judged as on its own port."""
         device = self._fleet.get(serial)
         offers = device.offers if device is not None else ()
         offer = next((each for each in offers if each.name == name), Offer(name, NOWHERE))
-        return self.clients(serial, offer, left)
+        return self.clients(serial, offer, left, session)
 
     def _admit(self, client: ClientSocket) -> str:
         """Give a client its stream, or say why not."""

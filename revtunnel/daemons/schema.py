@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from revtunnel.daemons.settings_parts import (
     AgentSettings,
     AgentWays,
+    ConsentSettings,
     ListenerSettings,
     PoolSettings,
     Reservation,
@@ -31,6 +32,7 @@ from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.kinds import SettingKind, read_port
 from revtunnel.ground.policy import (
     AgentLimits,
+    AuditLimits,
     CameoLimits,
     CccpLimits,
     DataLimits,
@@ -49,6 +51,7 @@ from revtunnel.settings.sections import LogSettings, Section, Sections
 from revtunnel.sockets.ways.trusted_proxies import SenderSettings
 from revtunnel.systems.cameo.cameo_settings import CameoSettings, OutsideSettings
 from revtunnel.systems.cccp.cccp_settings import CccpPart, CccpSettings, ProjectSettings, WakeSettings
+from revtunnel.trust.audit_settings import AuditSettings
 from revtunnel.trust.authority_settings import AuthoritySettings
 from revtunnel.trust.tls_settings import AgentTls, ListenerTls
 
@@ -78,6 +81,7 @@ SECTIONS = Sections(
     ADMIN,
     Section("authority", "server", "A small certificate authority, for people who have none.",
         (AuthoritySettings, EnrolmentLimits)),
+    Section("audit", "server", "The audit file; see docs/people.rst.", (AuditSettings, AuditLimits)),
     Section("data", "server", "Data sockets: connections that agents bring for single channels.",
         (DataLimits,)),
     Section("relay", "server, agent, cccp", "Pairs of sockets joined to one stream: clients and services on "
@@ -87,7 +91,7 @@ SECTIONS = Sections(
     Section("link", "both", "One link, at either end; running links keep what they began with.",
         (LinkLimits,)),
     Section("agent", "agent", "The agent beside the device.",
-        (AgentSettings, AgentTls, AgentWays, AgentLimits, LogSettings)),
+        (AgentSettings, AgentTls, AgentWays, ConsentSettings, AgentLimits, LogSettings)),
     Section("cameo", "cameo", "The relays of a CAMEO site.", (CameoSettings, LogSettings, CameoLimits)),
     Section("cameo-outside", "cameo", "A way in for clients beyond the firewall; nobody there is local.",
         (OutsideSettings,), True, shown="[cameo-outside web]"),

@@ -28,7 +28,7 @@ from revtunnel.fleet.penalties import Penalties
 from revtunnel.fleet.pools import Pool, Use
 from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.facts import LinkRefused, ServerState
-from revtunnel.ground.policy import ServerLimits
+from revtunnel.ground.policy import PeopleLimits, ServerLimits
 from revtunnel.link.handshake import ListenerRules, ServerHello
 from revtunnel.link.keys import DUMMY, Verifier
 from revtunnel.link.server_link import AgentListener
@@ -38,7 +38,9 @@ from revtunnel.sockets.listening import Came, Listeners
 from revtunnel.sockets.tls.identity import Identity
 from revtunnel.sockets.ways.proxy_protocol import ProxyHeaders, Refused
 from revtunnel.sockets.ways.trusted_proxies import HeaderRules, SenderSettings, header_rules
+from revtunnel.state.audit_file import AuditFile, Sync
 from revtunnel.state.ledger import FILE_NAME, open_ledger
+from revtunnel.state.session_audit import SessionAudit
 from revtunnel.streams.commands import Feature
 from revtunnel.systems.emo.emo_server import EmoServerLink
 from revtunnel.systems.emo.emo_stream import EmoListener
@@ -46,6 +48,9 @@ from revtunnel.trust.authority import Unfit
 from revtunnel.trust.certificate_book import CertificateBook
 from revtunnel.trust.identities import Identities, merged
 from revtunnel.trust.issuer import Issuer
+from revtunnel.trust.mutes import Mutes
+from revtunnel.trust.people_book import open_people
+from revtunnel.trust.people_operator import PeopleOperator
 from revtunnel.trust.tls_settings import is_loopback
 
 if TYPE_CHECKING:
@@ -54,6 +59,7 @@ if TYPE_CHECKING:
 __all__ = ["Options", "Server", "makeService"]
 
 DOUBT = "who is enrolled or revoked is in doubt; see Enrolment in docs/admin.rst, take it away, reload"
+_FEATURES = Feature.ORIGIN | Feature.SESSIONS
 EXPIRY_CHECK = 1.0  # seconds between looks for leases whose time is over
 
 
@@ -83,7 +89,7 @@ def agent_listener(
         first_window=link.first_window,
         keepalive=link.keepalive,
         spread=settings.limits.herd_spread,
-        features=Feature.ORIGIN | (Feature(0) if listener.data == "link" else Feature.DATA_SOCKETS),
+        features=_FEATURES | (Feature(0) if listener.data == "link" else Feature.DATA_SOCKETS),
     )
     return AgentListener(
         rules,
@@ -149,7 +155,7 @@ class Server(AdministeredDaemon):
     def startService(self) -> None:
         super().startService()
         self._expiry = self._reactor.callLater(EXPIRY_CHECK, self._expire)
-        for warning in self.ledger.warnings:
+        for warning in (*self.ledger.warnings, *self.people_book.warnings):
             self.reporter(ServerState("ledger", warning))
         if self.ledger.doubtful is not None:
             self.reporter(ServerState("ledger", f"{self.ledger.doubtful}: {DOUBT}"))
@@ -192,6 +198,7 @@ class Server(AdministeredDaemon):
             ),
         )
         self.switchboard.data.take(settings.data, settings.relay)
+        self._build_people(settings)
         self.operator = Operator(
             self._reactor,
             self.switchboard,
@@ -201,10 +208,31 @@ class Server(AdministeredDaemon):
             self.reporter,
             settings.name,
             os.urandom,
+            PeopleOperator(
+                self.people, self.grants, time.time, os.urandom, self.audit.changed, self._labels_of
+            ),
+            self.mutes,
+            self.audit,
         )
         self.switchboard.admission.issue = self.issuer.answer
         self._build_cccp(settings)
         self._tend(self.operator, settings.admin)
+
+    def _build_people(self, settings: ServerSettings) -> None:
+        """Who may what by name, as the ledger has it, and the file that tells who did."""
+        mine, file = settings.audit, None
+        if mine.file is not None:
+            try:
+                program = f"revtunnel-server {__version__}"
+                file = AuditFile(mine.file, program, mine.limits, Sync(mine.sync), time.time)
+            except OSError as error:
+                raise SettingsError([f"[audit] file: {mine.file}: {error.strerror or error}"]) from None
+        self.audit = SessionAudit(self._reactor, file, self.reporter, time.time, mine.full == "refuse")
+        self.people, self.grants, self.people_book = open_people(PeopleLimits(), self.ledger)
+        self.mutes = Mutes(self.ledger, time.time, self.audit.changed)
+
+    def _labels_of(self, serial: str) -> tuple[str, ...]:
+        return self.switchboard.access.records.of(serial).labels
 
     def _build_cccp(self, settings: ServerSettings) -> None:
         """CCCP beside the rest, with the same ports, penalties and ledger."""
@@ -305,6 +333,8 @@ class Server(AdministeredDaemon):
         self.abort()
         self.reporter(ServerState("stopped", ""))
         done = super().stopService()
+        self.audit.close()
+        self.people.write_uses(time.time())
         self.ledger.close()
         return done
 
@@ -339,7 +369,11 @@ class Server(AdministeredDaemon):
         self.switchboard.data.take(new.data, new.relay)
         self.switchboard.access.penalties.take(new.penalties)
         self.ports.refuses = _refusing(new)
+        labels = self.switchboard.access.records.labels
         looked = self.switchboard.enforcement.set_records(new.records)
+        if labels != new.records.labels:
+            self.people.everybody_changed()
+        self.audit.take(new.audit.limits, Sync(new.audit.sync), new.audit.full == "refuse")
         for listener in new.listeners:
             if listener.name in self.switchboard.listeners:
                 self.switchboard.listeners[listener.name] = self._agent_listener(listener, new)

@@ -7,6 +7,7 @@ Source: twisted.md section 7; faults.md C5, C6, "Bind defaults"; ours for the re
 """
 
 import re
+import shlex
 from collections.abc import Iterable
 from dataclasses import fields
 from functools import partial
@@ -40,6 +41,7 @@ from revtunnel.settings.inifile import (
 from revtunnel.sockets.tls.credentials import private_file_fault
 from revtunnel.systems.cccp.cccp_reading import cccp_part
 from revtunnel.trust.agent_files import with_kept_files
+from revtunnel.trust.audit_settings import audit_settings
 from revtunnel.trust.authority_settings import authority_settings
 from revtunnel.trust.tls_checks import check_agent_tls
 from revtunnel.trust.tls_settings import AgentTls
@@ -83,6 +85,7 @@ def read_server(table: Table, around: Surroundings) -> ServerSettings:
         records=records_of(devices, pools),
         admin=read_admin(table, around.socket(table.get("admin", "socket"))),
         authority=authority_settings(table, state),
+        audit=audit_settings(table, state),
         cccp=cccp_part(table, around) if table.get("cccp", "enabled") else None,
         files=tuple(table.files),
     )
@@ -198,5 +201,21 @@ def _check_agent(table: Table, key_file: str | None) -> None:
         table.complain("agent", "emo", "one service in local and a server_port wanted with it")
     elif port and not table.get("agent", "emo"):
         table.complain("agent", "server_port", "only with emo = yes")
+    _check_consent(table)
     if key_file is not None and (fault := private_file_fault(key_file)):
         table.complain("agent", "key_file", f"{key_file}: {fault}")
+
+
+def _check_consent(table: Table) -> None:
+    try:
+        words = shlex.split(table.get("agent", "consent_command"))
+    except ValueError as error:
+        table.complain("agent", "consent_command", f"{error}, words as a shell has them wanted")
+        return
+    if table.get("agent", "sessions") == "ask" and not words:
+        table.complain("agent", "sessions", "ask: consent_command wanted with it")
+    old = "legacy" if table.get("agent", "legacy") else "emo"
+    rt1 = not table.get("agent", old) or (old == "emo" and table.get("agent", "modern") != "no")
+    if table.get("agent", "sessions") != "allow" and not rt1:
+        text = "a server of that wire does not say what a connection is for, sessions = allow wanted"
+        table.complain("agent", "sessions", f"with {old} = yes {text}")

@@ -36,12 +36,14 @@ from revtunnel.settings.sections import LogSettings
 from revtunnel.sockets.ways.proxy_choice import HttpProxy, ProxyChoice, parse_proxy
 from revtunnel.sockets.ways.trusted_proxies import SenderSettings
 from revtunnel.systems.cccp.cccp_settings import CccpPart
+from revtunnel.trust.audit_settings import AuditSettings
 from revtunnel.trust.authority_settings import AuthoritySettings
 from revtunnel.trust.tls_settings import AgentTls, ListenerTls
 
 __all__ = [
     "AgentSettings",
     "AgentWays",
+    "ConsentSettings",
     "ListenerSettings",
     "PoolSettings",
     "PortMapping",
@@ -98,6 +100,7 @@ _SERVERS = many("HOST:PORT", read_dialled, 0, 16)
 _OFFERS = many("[NAME=]HOST:PORT or unix:PATH", parse_offer, 0, 255)
 _PROXY = SettingKind("URL", "environment, none or http://HOST:PORT", read_proxy)
 _HEADERS = many("NAME=v1 or NAME=v2", read_header, 0, 255)
+_COMMAND = SettingKind("command", "words, no shell", str)
 _SERVER_PORT = SettingKind("port", "0, or 1025 to 65535", read_server_port)
 
 
@@ -184,6 +187,7 @@ class ServerSettings(LogSettings):
     link: LinkLimits
     admin: AdminSettings
     authority: AuthoritySettings
+    audit: AuditSettings
     cccp: CccpPart | None  # None: not enabled
     files: tuple[str, ...]  # that were read, in this order
 
@@ -210,8 +214,20 @@ class AgentWays:
         "wants them")
 
 
+@dataclass(frozen=True)
+class ConsentSettings:
+    """What the device's site says to remote sessions."""
+
+    sessions: str = setting(word("allow", "ask", "no"), "allow", "remote sessions of people to what is in "
+        "local: allow; ask: if consent_command says yes; no. Clients of ports are not concerned", live=True)
+    consent_command: str = setting(_COMMAND, "", "ask: what has to end with 0; {user}, {services}, "
+        "{session}, {address} and {device} in it are replaced", live=True)
+    consent_wait: float = setting(seconds(1, 110), "60 s", "time that it has; then it is killed, which is a "
+        "no", live=True)
+
+
 @dataclass(frozen=True, kw_only=True)
-class AgentSettings(AgentTls, AgentWays, LogSettings):
+class AgentSettings(AgentTls, AgentWays, ConsentSettings, LogSettings):
     """All that an agent is told; servers and local hold at least one, and no two names of local are equal."""
 
     servers: tuple[tuple[str, int], ...] = setting(_SERVERS, "", "servers, tried in turn; at least one is "

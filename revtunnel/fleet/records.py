@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from revtunnel.ground.declared import setting
-from revtunnel.ground.kinds import SettingKind, any_of, count, nothing, read_range
+from revtunnel.ground.kinds import SettingKind, any_of, count, many, nothing, read_range, word
+from revtunnel.ground.labels import MAX_LABELS, parse_label
 from revtunnel.ground.networks import Network, address_of, network_of, within
 from revtunnel.ground.targets import Offer, Target, parse_target
 
@@ -98,6 +99,7 @@ def read_day(text: str) -> float | None:
 CLIENTS = any_of("network", network_of, 1024)
 _TARGETS = any_of("NAME, HOST:PORT or unix:PATH", parse_pattern, 256)
 _PORTS = any_of("PORT or LOW-HIGH", read_range, 64)
+_LABELS = many("NAME or NAME=VALUE", parse_label, 0, MAX_LABELS)
 _EXPIRES = SettingKind("day", "never, or YYYY-MM-DD", read_day)
 
 
@@ -116,6 +118,11 @@ class DeviceRecord:
         "clients_per_device in [limits] allows to all", live=True)
     expires: float | None = setting(_EXPIRES, "never", "its last day, in UTC; then its link is closed and "
         "refused", live=True)
+    labels: tuple[str, ...] = setting(_LABELS, "", "what grants may call it by, such as hall-b, "
+        "line=3", live=True)
+    sessions: str = setting(word("any", "asked", "no"), "any", "remote sessions to it: any that a grant "
+        "allows, and its site where that can be asked; asked: only if it can, which needs an agent of ours "
+        "that is new enough; no: none", live=True)
 # fmt: on
 
     def has_port(self, port: int) -> bool:
@@ -139,6 +146,8 @@ class DeviceRecord:
             "clients": None if self.clients is None else [str(network) for network in self.clients],
             "channels": self.channels,
             "expires": None if last is None else last.strftime("%Y-%m-%d"),  # the last day, UTC
+            "labels": list(self.labels),
+            "sessions": self.sessions,
         }
 
 
@@ -155,11 +164,14 @@ class DeviceRecords:
 
     devices: Mapping[str, DeviceRecord] = field(default_factory=dict)
     pools: Mapping[str, tuple[Network, ...] | None] = field(default_factory=dict)
+    labels: Mapping[str, tuple[str, ...]] = field(init=False)  # of those that have any, and of DEFAULT
     ends: Sequence[tuple[float, str]] = field(init=False)  # when each is over that has an end, in order
 
     def __post_init__(self) -> None:
         found = ((each.expires, name) for name, each in self.devices.items() if each.expires is not None)
         object.__setattr__(self, "ends", sorted(found))
+        labels = {name: each.labels for name, each in self.devices.items() if each.labels}
+        object.__setattr__(self, "labels", labels)
 
     def of(self, serial: str) -> DeviceRecord:
         """The record in force."""

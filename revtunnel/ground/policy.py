@@ -149,8 +149,8 @@ class PeopleLimits:
 class AuditLimits:
     """What the audit file holds, state/audit_file.py."""
 
-    size: int = 64 * MIB  # bytes of a file, after which another is begun; twice that if none can be
-    files: int = 16  # files, the one being written among them; the oldest goes when there are more
+    size: int = limit(size(64 * KIB, 64 * GIB), 64 * MIB, "after which another file is begun")
+    files: int = limit(count("files", 1, 10_000), 16, "kept, the one being written among them")
     tail: int = MIB  # bytes at a file's end that are searched for its last whole record
 
 

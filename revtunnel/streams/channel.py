@@ -113,6 +113,7 @@ class Channel:
         "queued",
         "rested",
         "scheduled",
+        "session",
         "since",
         "state",
         "table",
@@ -139,6 +140,7 @@ class Channel:
         self.state = ChannelState.OPENING
         self.owner: Any = None
         self.origin: Origin | None = None  # agent: where its client came from, if the server says so
+        self.session = ""  # agent: the remote session that it is of; empty: of none
         self.queue: deque[bytes] = deque()
         self.offset = 0  # bytes of queue[0] that are already sent
         self.queued = 0

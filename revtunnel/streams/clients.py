@@ -79,6 +79,11 @@ class ClientSocket(ChannelSocket):
         return self._clients.target
 
     @property
+    def session(self) -> str:
+        """The remote session that it is of; empty: of none."""
+        return self._clients.session
+
+    @property
     def origin(self) -> Origin | None:
         """Its address and the one that it dialled; None: it is gone, or has none."""
         return self._end.origin
@@ -142,6 +147,7 @@ class Clients:
     Args:
         admit: gives a client its stream, or answers with a word that says why not.
         left: it is gone, ``refused`` or not.
+        session: the remote session that they are of.
     """
 
     def __init__(
@@ -153,7 +159,9 @@ class Clients:
         admit: Callable[[ClientSocket], str],
         refused: Callable[[ClientSocket, str], None],
         left: Callable[[ClientSocket], None],
+        session: str = "",
     ) -> None:
+        self.session = session
         self.serial = serial
         self.name = name
         self.target = target

@@ -16,6 +16,7 @@ from revtunnel.daemons.schema import SECTIONS, find
 from revtunnel.ground.declared import Key, keys_of
 from revtunnel.ground.policy import (
     AgentLimits,
+    AuditLimits,
     CameoLimits,
     CccpLimits,
     DataLimits,
@@ -114,6 +115,7 @@ def test_no_section_or_key_twice() -> None:
     "part",
     [
         AgentLimits,
+        AuditLimits,
         CameoLimits,
         CccpLimits,
         DataLimits,
@@ -129,7 +131,7 @@ def test_no_section_or_key_twice() -> None:
 def test_every_limit_is_a_setting_or_fixed(part: type) -> None:
     """A limit that is added to policy.py must be given a key, or be named as one that has none."""
     keys = keys_of(part)
-    fixed = FIXED if part is LinkLimits else set()
+    fixed = {LinkLimits: FIXED, AuditLimits: {"tail"}}.get(part, set())
 
     assert keys.keys() | fixed == {field.name for field in dataclasses.fields(part)}
     assert not keys.keys() & fixed

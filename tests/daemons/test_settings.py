@@ -27,6 +27,7 @@ from revtunnel.fleet.access_control import LOOPBACK
 from revtunnel.fleet.penalties import PenaltySettings
 from revtunnel.ground.policy import (
     AgentLimits,
+    AuditLimits,
     DataLimits,
     EmoLimits,
     EnrolmentLimits,
@@ -37,6 +38,7 @@ from revtunnel.ground.policy import (
 from revtunnel.ground.targets import Offer, Target
 from revtunnel.process.admin.admin_settings import AdminSettings
 from revtunnel.sockets.ways.proxy_choice import DIRECT
+from revtunnel.trust.audit_settings import AuditSettings
 from revtunnel.trust.authority_settings import AuthoritySettings
 from tests.support.depth import deep
 
@@ -118,6 +120,7 @@ def test_defaults_without_any_file() -> None:
         emo=EmoLimits(),
         relay=RelayLimits(),
         link=LinkLimits(),
+        audit=AuditSettings("/var/lib/revtunnel/audit.jsonl", "lasting", "refuse", AuditLimits()),
         authority=AuthoritySettings(
             "/var/lib/revtunnel/authority",
             authority_days=7300,
@@ -427,6 +430,9 @@ def test_agent_settings(tmp_path: Path) -> None:
         emo_limits=EmoLimits(),
         relay=RelayLimits(),
         data_sockets=True,
+        sessions="allow",
+        consent_command="",
+        consent_wait=60.0,
         tls="auto",
         authority=None,
         server_name=None,
@@ -468,6 +474,21 @@ def test_agent_offers_differ_by_name_and_are_few(tmp_path: Path) -> None:
 
     assert same == "r.ini:4: [agent] local: two offers are named tcp-23, NAME=HOST:PORT wanted"
     assert many == "r.ini:4: [agent] local: 2 offers, at most 1 wanted: offers in [link]"
+
+
+def test_a_site_that_asks_needs_somebody_to_ask(tmp_path: Path) -> None:
+    """The command's words are read as a shell would, once, and have to be there."""
+    (nobody,) = errors(tmp_path, f"{AGENT}sessions = ask\n", "agent")
+    (unreadable,) = errors(tmp_path, f"{AGENT}consent_command = say 'yes\n", "agent")
+    assert nobody == "r.ini:5: [agent] sessions: ask: consent_command wanted with it"
+    assert unreadable.startswith("r.ini:5: [agent] consent_command: No closing quotation")
+    for old in ("legacy = yes", "emo = yes\nserver_port = 5000\nmodern = no"):
+        (deaf,) = errors(tmp_path, f"{AGENT}sessions = no\n{old}\n", "agent")
+        assert f"with {old.split()[0]} = yes a server of that wire does not say" in deaf
+    path = tmp_path / "good.ini"
+    path.write_text(f"{AGENT}sessions = ask\nconsent_command = say {{user}}\nconsent_wait = 5\n")
+    settings = load_agent(str(path), None, HERE)
+    assert (settings.sessions, settings.consent_command, settings.consent_wait) == ("ask", "say {user}", 5.0)
 
 
 @pytest.mark.parametrize(
