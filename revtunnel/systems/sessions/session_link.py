@@ -5,16 +5,16 @@ opens channels, whose CONNECT names a service and port 0; everything else is rt1
 file, connect result, reset reasons, heartbeat). A text is a JSON object of at most 16 KiB, and is told in a
 turn of its own, before the end of the connection is. The two kinds of messages have no order between them.
 
-=========  ===============================================================  ======================================
+=========  ===============================================================  ==================================
 ``say``    with                                                             who says it
-=========  ===============================================================  ======================================
-session    session, device, services [{name, port}], idle, maximum, role    the server, first; seconds
+=========  ===============================================================  ==================================
+session    session, device, services [{name, port}], idle, maximum, role    the server, first; in seconds
 resume     nonce                                                            the server, behind it; good once
 warning    seconds, why: idle or maximum                                    the server
 ended      word, detail                                                     the server, last
 listening  service, address, port                                           the client, for each local port
 end                                                                         the client: end the session
-=========  ===============================================================  ======================================
+=========  ===============================================================  ==================================
 
 An end in order is a close 1000, and only when no channel runs. Otherwise the channels are reset, and the
 close says 4000 + ``Ended`` with a word.
