@@ -138,7 +138,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("what", nargs="*", metavar="DEVICE/SERVICE", help="services of one device")
     for flag, word, text, how in OPTIONS:
-        known = {"metavar": word} if word else {"action": "store_true"}
+        known: dict[str, Any] = {"metavar": word} if word else {"action": "store_true"}
         made.add_argument(flag, help=text, **known, **how)
     made.add_argument("--version", action="version", version=f"revtunnel-connect {revtunnel.__version__}")
     return made

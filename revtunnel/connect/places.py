@@ -106,7 +106,7 @@ def parse_services(texts: list[str]) -> tuple[str, list[str]]:
         services += [service] if slash else []
     if len(set(devices)) != 1:
         raise ValueError(f"{' '.join(texts)[:120]!a}: a session has one device")
-    if len(set(services)) != len(services) or (services and len(services) != len(texts)):
+    if len(set(services)) != len(services) or (len(texts) > 1 and len(services) != len(texts)):
         raise ValueError(f"{' '.join(texts)[:120]!a}: each service once, or the device alone for all of them")
     return devices[0], services
 
