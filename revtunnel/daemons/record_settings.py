@@ -29,6 +29,7 @@ class DeviceSettings:
     ports: tuple[tuple[int, int], ...] | None
     channels: int  # 0: no limit of its own
     expires: float | None  # seconds since 1970
+    labels: tuple[str, ...]
 
 
 class PoolClients(Typing):
@@ -78,7 +79,8 @@ def check_clients(table: Table, pools: Iterable[PoolClients]) -> None:
 def records_of(devices: Sequence[DeviceSettings], pools: Iterable[PoolClients]) -> Records:
     """What the server asks."""
     return Records(
-        {each.name: Record(each.ports, each.targets, each.clients, each.channels or None, each.expires)
+        {each.name: Record(each.ports, each.targets, each.clients, each.channels or None, each.expires,
+                           each.labels)
          for each in devices},
         {pool.name: pool.clients for pool in pools},
     )  # fmt: skip

@@ -13,6 +13,7 @@ from revtunnel.ground.reasons import Ended
 
 __all__ = [
     "AcceptFailed",
+    "AuditProblem",
     "CertificateFailed",
     "CertificateIssued",
     "ChannelEnded",
@@ -38,6 +39,7 @@ __all__ = [
     "SettingsReloaded",
     "Severity",
     "TokenGiven",
+    "WebRefused",
 ]
 
 
@@ -134,6 +136,22 @@ class LinkRefused(Fact):
     peer: str
     serial: str  # "" when it never said one
     reason: str  # a word: "silent", "protocol", "denied", "certificate", "tls", "duplicate", "overloaded"
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class WebRefused(Fact):
+    """A connection to a web listener came to nothing: no WebSocket, and no page."""
+
+    word = "web-refused"
+    severity = Severity.WARN
+    listener: str
+    peer: str
+    path: str  # without its query; "" when it never said one
+    status: int  # of HTTP, that it was told; 0: none
+    reason: (
+        str  # a word: "silent", "protocol", "denied", "origin", "host", "not-found", "penalty", "too-often"
+    )
     detail: str
 
 
@@ -329,6 +347,15 @@ class SettingsReloaded(Fact):
     changed: tuple[str, ...]
     needs_restart: tuple[str, ...]
     errors: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AuditProblem(Fact):
+    """The audit file takes no records; or, with an empty text, it does again."""
+
+    word = "audit-problem"
+    severity = Severity.ERROR
+    problem: str
 
 
 @dataclass(frozen=True, slots=True)
