@@ -88,7 +88,7 @@ class Errands:
             rows += page
             if not answer.get("more") or not page:
                 break
-            after = {"after": str(page[-1].get("device", ""))}
+            after = {"after": str(answer.get("after") or page[-1].get("device", ""))}
         control.close()
         if not self._options.json:
             rows = [{**row, "online": "yes" if row.get("online") else "no"} for row in rows]
@@ -101,7 +101,9 @@ class Errands:
         answer = await control.ask("sessions")
         control.close()
         rows = [row for row in answer.get("sessions", []) if isinstance(row, dict)]
-        self._telling.rows(rows, ("session", "device", "owner", "state"))
+        if not self._options.json:
+            rows = [{**row, "services": " ".join(map(str, row.get("services", [])))} for row in rows]
+        self._telling.rows(rows, ("session", "device", "services", "user", "state", "since"))
         return DONE
 
     async def end(self) -> int:

@@ -22,8 +22,8 @@ __all__ = ["CONFIG", "DENIED", "DONE", "TRY_AGAIN", "UNREACHABLE", "USAGE", "Sto
 DONE, USAGE, UNREACHABLE, TRY_AGAIN, DENIED, CONFIG = 0, 64, 69, 75, 77, 78
 WORDS = {
     # refusals of the server
-    **dict.fromkeys(("denied", "muted", "private", "not-owner", "no-take-over"), DENIED),
-    **dict.fromkeys(("unknown", "invalid"), UNREACHABLE),
+    **dict.fromkeys(("denied", "muted", "private", "not-owner", "no-take-over", "taken"), DENIED),
+    **dict.fromkeys(("unknown", "malformed"), UNREACHABLE),
     # ends of sessions
     **dict.fromkeys(("revoked", "approval-timeout"), DENIED),
     "client-gone": UNREACHABLE,
