@@ -35,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         status = run(options, telling)
         sys.stdout.flush()
     except Stop as stop:
-        telling.complain(stop)
+        if str(stop):
+            telling.complain(stop)
         status = stop.status
     except KeyboardInterrupt:
         status = INTERRUPTED
@@ -69,7 +70,7 @@ def run(options: argparse.Namespace, telling: Telling) -> int:
     return _drive(reactor, errand(), None)
 
 
-def _drive(reactor: Any, work: Coroutine[Any, Any, int], stop: Callable[[int, bool], None] | None) -> int:
+def _drive(reactor: Any, work: Coroutine[Any, Any, int], stop: Callable[[int, bool], bool] | None) -> int:
     """Run the reactor until the work is done; ``stop`` is told of signals, without it they end the work."""
     from twisted.internet.defer import Deferred
 
@@ -86,10 +87,11 @@ def _drive(reactor: Any, work: Coroutine[Any, Any, int], stop: Callable[[int, bo
         Deferred.fromCoroutine(work).addBoth(done)
 
     def caught(number: int, frame: Any) -> None:
-        if stop is None:
-            reactor.callFromThread(reactor.stop)
-        else:
-            reactor.callFromThread(stop, number, number == signal.SIGINT)
+        reactor.callFromThread(signalled, number)
+
+    def signalled(number: int) -> None:
+        if stop is None or not stop(number, number == signal.SIGINT):
+            reactor.stop()
 
     reactor.callWhenRunning(begin)
     reactor.run()

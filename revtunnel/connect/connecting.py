@@ -59,22 +59,21 @@ class Connecting:
                 return await way.upgrade(f"/session/client/{session}", SUBPROTOCOL, nonce)
 
             self.held = held = HeldSession(self._reactor, dial, fresh, self._telling, way.limits)
-            if self._stopped:
-                return DONE
             said = await held.start(nonce)
             return await self._go_on(held, said)
         finally:
             for port in self._ports:
                 port.close()
 
-    def stop(self, number: int, terminal: bool) -> None:
-        """A signal came; ``terminal``: a program of ours has got it too."""
+    def stop(self, number: int, terminal: bool) -> bool:
+        """A signal came; ``terminal``: a program of ours has got it too. False: nothing has to be ended."""
         self._stopped = True
         if self._program is not None:
             if not terminal:
                 self._program.pass_on(number)
         elif self.held is not None:
             self.held.end()
+        return self.held is not None
 
     # -- what is granted
 
@@ -192,6 +191,7 @@ class Connecting:
         wanted = self._options.direct.rpartition("/")[2]
         service = services[0][0] if self._options.direct.startswith(SCHEME) else wanted
         ended: Deferred[tuple[Ended, str]] = Deferred()
+        written: Deferred[None] = Deferred()
 
         def channel_over(channel: Channel, reason: Ended, detail: str) -> None:
             if not ended.called:
@@ -199,6 +199,7 @@ class Connecting:
 
         def left(socket: LocalSocket) -> None:
             held.left(socket)
+            written.callback(None)
             self._reactor.callLater(LAST_WORD, channel_over, None, Ended.RESET_BY_PEER, "it has not ended")
 
         def gone(stop: Stop) -> Stop:
@@ -210,6 +211,7 @@ class Connecting:
         local = LocalSocket(service, held.give, left)
         StandardTransport(self._reactor, local).start()
         reason, detail = await ended
+        await written
         held.end()
         stop = await held.over
         if reason is Ended.CLOSED or self._stopped:

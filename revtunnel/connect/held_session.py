@@ -15,9 +15,10 @@ from typing import Protocol as Typing
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
+from twisted.python import log
 
 from revtunnel.connect.local_ports import LocalSocket
-from revtunnel.connect.outcomes import DENIED, UNREACHABLE, Stop
+from revtunnel.connect.outcomes import UNREACHABLE, Stop
 from revtunnel.ground.policy import LinkLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets.ways.websocket import WebSocketEnd
@@ -35,6 +36,8 @@ WAITING = 256  # programs that wait
 PARTING = 2.0  # seconds for the server's word, once we have said that it is over
 POOL = 256 * 1024 * 1024  # bytes of credit beyond the first windows
 _GONE = frozenset((404, 410))  # of HTTP: there is no such session any more
+_BUSY = frozenset((429, 500, 502, 503, 504))  # perhaps later
+_SILENT = 4000 + Ended.LINK_LOST  # the close code for one who did not answer
 Said = dict[str, Any]
 
 
@@ -168,7 +171,7 @@ class HeldSession:
             self._finish(Stop.by_word(*self._end))
         elif reason == "protocol":
             self._finish(Stop(UNREACHABLE, f"the server broke the rules: {detail}"))
-        elif link.in_order or (closed is not None and closed[0] >= 4000):
+        elif link.in_order or (closed is not None and closed[0] >= 4000 and closed[0] != _SILENT):
             word, _, more = (closed[1] if closed else "").partition(": ")
             self._finish(Stop.by_word(word or "ended", more))
         else:
@@ -223,23 +226,26 @@ class HeldSession:
 
     async def _take_up(self) -> None:
         """One try to come back."""
+        nonce, self._nonce = self._nonce, ""  # good once
+        asks = not nonce and self._fresh is not None
         try:
-            if not self._nonce and self._fresh is not None:
-                self._nonce = await self._fresh()
-            nonce, self._nonce = self._nonce, ""  # good once
+            if self._fresh is not None and asks:
+                nonce = await self._fresh()
+                asks = False
             await self._connect(nonce)
         except Stop as stop:
+            http = getattr(stop, "http", 0)
             if self._ending or self.over.called:
                 return
-            http = getattr(stop, "http", None)
             if http in _GONE:
                 self._finish(Stop.by_word("ended", str(stop)))
-            elif stop.status == DENIED and self._fresh is None:
+            elif stop.status == UNREACHABLE or http in _BUSY:
+                self._nonce = "" if asks or http else nonce  # the server has not seen it
+                self._again(str(stop))
+            elif asks or self._fresh is None:
                 self._finish(stop)
             else:
-                if http is None and self._fresh is None:
-                    self._nonce = nonce  # it did not arrive
-                self._again(str(stop))
+                self._again(str(stop))  # with another nonce
 
     def _part(self) -> None:
         self._timer = None
@@ -249,9 +255,8 @@ class HeldSession:
             self._finish(Stop(0, ""))
 
     def _bug(self, failure: Any) -> None:
-        if not self.over.called:
-            self._end = self._end or ("fault", "")
-            self.over.errback(failure)
+        log.err(failure)
+        self._finish(Stop(1, "a fault of this program"))
 
     def _finish(self, stop: Stop) -> None:
         self._cancel()

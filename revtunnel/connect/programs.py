@@ -7,6 +7,7 @@ Source: next/remote-sessions.md section 7; ours.
 
 import contextlib
 import os
+from shutil import which
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -17,8 +18,6 @@ from twisted.python.failure import Failure
 from revtunnel.connect.outcomes import CONFIG, Stop
 
 __all__ = ["Program", "filled_in"]
-
-NOT_FOUND = 1  # status of a child that could not become the program, as Twisted ends it
 
 
 def filled_in(words: list[str], host: str, port: int, service: str) -> list[str]:
@@ -38,7 +37,8 @@ class Program(ProcessProtocol):
         path = _found(words[0])
         if path is None:
             raise Stop(CONFIG, f"--exec: {words[0][:120]!a}: no such program")
-        reactor.spawnProcess(self, path, words, env=None, childFDs={0: 0, 1: 1, 2: 2})
+        environ = {name: value for name, value in os.environ.items() if name != "REVTUNNEL_TOKEN"}
+        reactor.spawnProcess(self, path, words, env=environ, childFDs={0: 0, 1: 1, 2: 2})
 
     def pass_on(self, number: int) -> None:
         """Send it a signal."""
@@ -53,6 +53,4 @@ class Program(ProcessProtocol):
 
 
 def _found(name: str) -> str | None:
-    from shutil import which
-
     return os.path.abspath(name) if "/" in name and os.access(name, os.X_OK) else which(name)
