@@ -54,6 +54,8 @@ from revtunnel.settings.sections import (
 )
 from revtunnel.sockets.tls.credentials import private_file_fault
 from revtunnel.systems.cccp.cccp_settings import cccp_flat, cccp_part
+from revtunnel.systems.sessions.session_life import SessionLimits
+from revtunnel.systems.sessions.session_settings import check_web, web_flat, web_settings
 from revtunnel.trust.agent_files import with_kept_files
 from revtunnel.trust.audit_settings import audit_settings
 from revtunnel.trust.authority_settings import authority_settings
@@ -99,6 +101,7 @@ def load_server(
     table = read_files(path, overrides, around)
     settings = _server(table, around)
     check_listeners(table, settings)
+    check_web(table, settings.web)
     check_ports(table, settings)
     check_clients(table, settings.pools)
     check_people(table)
@@ -136,6 +139,8 @@ def _server(table: Table, around: Surroundings) -> ServerSettings:
         admin=admin_settings(table, around.admin_socket() if socket == "auto" else socket),
         authority=authority_settings(table, state),
         audit=audit_settings(table, state),
+        web=web_settings(table),
+        sessions=part_of(table, SessionLimits),
         cccp=cccp_part(table, around) if table.get("cccp", "enabled") else None,
         files=tuple(table.files),
     )
@@ -276,6 +281,7 @@ def _flat(settings: ServerSettings | AgentSettings) -> Iterator[tuple[Name, Any]
         role, parts[EnrolmentLimits] = "server", settings.authority.limits
         parts[DataLimits], parts[EmoLimits] = settings.data, settings.emo
         parts[PenaltyLimits], parts[AuditLimits] = settings.penalties, settings.audit.limits
+        parts[SessionLimits] = settings.sessions
     else:
         parts[EmoLimits] = settings.emo_limits
     for section in SECTIONS:
@@ -290,6 +296,7 @@ def _flat(settings: ServerSettings | AgentSettings) -> Iterator[tuple[Name, Any]
                     yield (label, field.name), getattr(each, field.name)
         for entry in settings.reservations:
             yield ("reservations", f"{entry.serial}/{entry.target}"), entry.port
+        yield from web_flat(settings.web)
         yield ("cccp", "enabled"), settings.cccp is not None
         if settings.cccp is not None:
             yield from cccp_flat(settings.cccp)
