@@ -90,18 +90,28 @@ class SessionRoom(Room):
         rights = Rights(self.grants, board.fleet, board.gate, self._labels_of)
         sessions = RemoteSessions(limits or SessionLimits(), self.random_bytes)
         self.live = LiveSessions(
-            *(self.clock, self.wall_clock, sessions, self.people, rights, self.audit, board.report),
+            *(
+                self.clock,
+                self.wall_clock,
+                sessions,
+                self.people,
+                rights,
+                self.audit,
+                board.report,
+                board.say,
+            ),
             muted=lambda serial: self.mutes.of(serial) is not None,
         )
         self.mutes.watchers.append(self.live.mute)
         self.operator.remote.live = self.live
         self.operator.wires["remote"] = SessionRows(self.live, self.operator.at)
         self.asks = ControlAsks(self.live, self.operator.at)
+        self.told: list[dict[str, Any]] = []  # answers of /control
         self.logins: dict[str, Login] = {}
         for name in ("ana", "ben"):
             self.add(name)
         self.grant("ana", ALL, id="g1")
-        self.live.start_ticking()
+        self.live.tick()
 
     _bytes = 0
 
@@ -127,6 +137,12 @@ class SessionRoom(Room):
         """Let somebody do something."""
         self.grants.add(grant_of(id, holder, device, services, actions, **times))
         return id
+
+    def ask(self, user: str, text: str) -> dict[str, Any] | None:
+        """The answer to a message of /control; None: not yet, it will be the last of ``told``."""
+        count = len(self.told)
+        self.asks.answer(text, self.logins[user], call_of("/control"), self.told.append)
+        return self.told[-1] if len(self.told) > count else None
 
     def begin(self, user: str, *services: str, **more: Any) -> tuple[RemoteSession, str]:
         """A session to plc-1, and its owner's nonce."""

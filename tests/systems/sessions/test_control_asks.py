@@ -11,16 +11,14 @@ from hypothesis import strategies as st
 from revtunnel.ground.targets import parse_offer
 from revtunnel.systems.sessions.control_asks import MAX_TEXT
 from tests.support.depth import deep
-from tests.support.session_room import SessionRoom, call_of
-
-CALL = call_of("/control")
+from tests.support.session_room import SessionRoom
 
 
 def ask(room: SessionRoom, user: str, word: str, **arguments: Any) -> Any:
     """What is answered, ``ok`` or the word of the error; it fits into a message."""
     text = json.dumps({"id": 7, "ask": word, **arguments})
-    answer = room.asks.answer(text, room.logins[user], CALL)
-    assert answer["id"] == 7
+    answer = room.ask(user, text)
+    assert answer is not None and answer["id"] == 7
     assert len(json.dumps(answer, separators=(",", ":"))) <= MAX_TEXT
     return answer["ok"] if "ok" in answer else answer["error"]["word"]
 
@@ -76,7 +74,8 @@ def test_a_person_finds_starts_shares_and_ends() -> None:
 def test_what_is_asked_wrongly_is_answered(text: str) -> None:
     """With ``malformed`` and what is wanted; nothing begins."""
     room = SessionRoom()
-    answer = room.asks.answer(text, room.logins["ana"], CALL)
+    answer = room.ask("ana", text)
+    assert answer is not None
     assert answer["error"]["word"] == "malformed"
     assert len(room.live) == 0
 
@@ -100,7 +99,8 @@ def shared_room() -> SessionRoom:
 def test_anything_is_answered(said: Any) -> None:
     """No text makes it fail."""
     room = shared_room()
-    answer = room.asks.answer(json.dumps(said), room.logins["ben"], CALL)
+    answer = room.ask("ben", json.dumps(said))
+    assert answer is not None
     assert set(answer) in ({"id", "ok"}, {"id", "error"})
 
 
