@@ -1,7 +1,5 @@
 """The program as a process, beside a small real server: ports, standard streams, losses, refusals."""
 
-import json
-import os
 import signal
 import socket
 import subprocess
@@ -14,12 +12,12 @@ from typing import Any
 import pytest
 
 from revtunnel.ground.reasons import Ended
+from tests.support.connect_program import Program
 from tests.support.epoll import Loop, own_reactor
 from tests.support.gate import TOKEN, Gate
 from tests.support.world import Party, pattern
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).resolve().parents[2]
 
 
 class Echo:
@@ -56,43 +54,7 @@ class _Echo(Party):
             self.transport.resumeProducing()
 
 
-class Run:
-    """The program, its output in files."""
-
-    def __init__(self, loop: Loop, directory: Path, *arguments: str, **how: Any) -> None:
-        self.loop = loop
-        self.out, self.err = directory / "out", directory / "err"
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_CONFIG_HOME": str(directory)}
-        for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
-            environment.pop(name, None)
-        command = [sys.executable, "-m", "revtunnel.connect.connect", *arguments]
-        with open(self.out, "wb") as out, open(self.err, "wb") as err:
-            streams = {"stdin": subprocess.PIPE, "stdout": out, "stderr": err, **how}
-            self.process = subprocess.Popen(command, env=environment, **streams)
-
-    def said(self) -> list[dict[str, Any]]:
-        """What it said in JSON so far."""
-        return [json.loads(line) for line in self.out.read_text().splitlines() if line.startswith("{")]
-
-    def event(self, word: str) -> dict[str, Any]:
-        """Wait for an event."""
-        found: list[dict[str, Any]] = []
-
-        def came() -> bool:
-            found[:] = [each for each in self.said() if each["event"] == word]
-            assert found or self.process.poll() is None, self.err.read_text()
-            return bool(found)
-
-        self.loop.until(came, word)
-        return found[-1]
-
-    def status(self) -> int:
-        """Wait for its end."""
-        self.loop.until(lambda: self.process.poll() is not None, "the program's end")
-        return int(self.process.returncode)
-
-
-Start = Callable[..., Run]
+Start = Callable[..., Program]
 
 
 @pytest.fixture
@@ -116,26 +78,21 @@ def gates(loop: Loop) -> Iterator[Callable[..., Gate]]:
 
 @pytest.fixture
 def start(loop: Loop, tmp_path: Path) -> Iterator[Start]:
-    runs: list[Run] = []
+    runs: list[Program] = []
 
-    def one(*arguments: str, **how: Any) -> Run:
-        runs.append(Run(loop, tmp_path, *arguments, **how))
+    def one(*arguments: str, **how: Any) -> Program:
+        runs.append(Program(tmp_path, *arguments, wait=loop.until, **how))
         return runs[-1]
 
     yield one
     for run in runs:
-        if run.process.poll() is None:
-            run.process.kill()
-            run.process.wait()
-        if run.process.stdin is not None:
-            run.process.stdin.close()
+        run.close()
 
 
-def log_in(start: Start, gate: Gate, token: str = TOKEN) -> Run:
+def log_in(start: Start, gate: Gate, token: str = TOKEN) -> Program:
     """With the token on standard input."""
     run = start("login", gate.url)
-    run.process.stdin.write(f"{token}\n".encode())  # type: ignore[union-attr]
-    run.process.stdin.close()  # type: ignore[union-attr]
+    run.feed(f"{token}\n".encode())
     run.status()
     return run
 
@@ -243,7 +200,7 @@ def test_standard_input_and_output(loop: Loop, gates: Callable[..., Gate], start
     log_in(start, gate)
     data = pattern("bulk", 3_000_000)
     run = start("-W", "plc-7/echo")
-    feeder = threading.Thread(target=lambda: (run.process.stdin.write(data), run.process.stdin.close()))  # type: ignore[union-attr]
+    feeder = threading.Thread(target=run.feed, args=(data,))
     feeder.start()
     assert run.status() == 0, run.err.read_text()
     feeder.join()
@@ -383,12 +340,10 @@ def test_what_is_wrong_before_anything_is_asked(loop: Loop, start: Start) -> Non
     run = start("--server", f"http://127.0.0.1:{free_port()}", "list")
     assert run.status() == 77  # no login for it
     run = start("login", f"http://127.0.0.1:{free_port()}")
-    run.process.stdin.write(b"token\n")  # type: ignore[union-attr]
-    run.process.stdin.close()  # type: ignore[union-attr]
+    run.feed(b"token\n")
     assert run.status() == 69
     assert "Connection refused" in run.err.read_text()
     run = start("login", "http://192.0.2.1:80")
-    run.process.stdin.write(b"token\n")  # type: ignore[union-attr]
-    run.process.stdin.close()  # type: ignore[union-attr]
+    run.feed(b"token\n")
     assert run.status() == 78
     assert "without TLS" in run.err.read_text()
