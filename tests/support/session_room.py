@@ -138,7 +138,7 @@ class SessionRoom(Room):
         self.grants.add(grant_of(id, holder, device, services, actions, **times))
         return id
 
-    def ask(self, user: str, text: str) -> dict[str, Any] | None:
+    def ask_control(self, user: str, text: str) -> dict[str, Any] | None:
         """The answer to a message of /control; None: not yet, it will be the last of ``told``."""
         count = len(self.told)
         self.asks.answer(text, self.logins[user], call_of("/control"), self.told.append)

@@ -141,9 +141,7 @@ class _Control:
         self._route = route
         self._call = call
         self._full = False
-        self._late: deque[str] = (
-            deque()
-        )  # while it was full; one for each session that waits
+        self._late: deque[str] = deque()  # while it was full; one for each session that waits
 
     def say(self, said: dict[str, Any]) -> None:
         """Send an object; who does not take it is not read until he has."""

@@ -42,7 +42,7 @@ TICK = 1.0  # seconds
 
 
 class LiveSessions:
-    """All of them; ``start_ticking`` begins, ``stop`` ends everything. One thread only."""
+    """All of them; ``tick`` begins, ``stop`` ends everything. One thread only."""
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ from tests.support.session_room import SessionRoom
 def ask(room: SessionRoom, user: str, word: str, **arguments: Any) -> Any:
     """What is answered, ``ok`` or the word of the error; it fits into a message."""
     text = json.dumps({"id": 7, "ask": word, **arguments})
-    answer = room.ask(user, text)
+    answer = room.ask_control(user, text)
     assert answer is not None and answer["id"] == 7
     assert len(json.dumps(answer, separators=(",", ":"))) <= MAX_TEXT
     return answer["ok"] if "ok" in answer else answer["error"]["word"]
@@ -74,7 +74,7 @@ def test_a_person_finds_starts_shares_and_ends() -> None:
 def test_what_is_asked_wrongly_is_answered(text: str) -> None:
     """With ``malformed`` and what is wanted; nothing begins."""
     room = SessionRoom()
-    answer = room.ask("ana", text)
+    answer = room.ask_control("ana", text)
     assert answer is not None
     assert answer["error"]["word"] == "malformed"
     assert len(room.live) == 0
@@ -99,7 +99,7 @@ def shared_room() -> SessionRoom:
 def test_anything_is_answered(said: Any) -> None:
     """No text makes it fail."""
     room = shared_room()
-    answer = room.ask("ben", json.dumps(said))
+    answer = room.ask_control("ben", json.dumps(said))
     assert answer is not None
     assert set(answer) in ({"id", "ok"}, {"id", "error"})
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from revtunnel.daemons.site_consent import ConsentRules
+from revtunnel.fleet.records import Record, Records
 from revtunnel.ground.policy import AuditLimits
 from revtunnel.state.audit_file import AuditFile, Sync
 from revtunnel.state.session_audit import SessionAudit
@@ -315,3 +317,33 @@ def test_limits_of_sessions() -> None:
         room.begin(user, "console")
     assert word(room.begin, "ana", "console") == "too-many"
     assert word(room.begin, "ben", "console") == "too-many"
+
+
+def test_the_site_of_a_device_is_asked_first() -> None:
+    """A yes begins the session, and the answer of /control waits for it; a no, or one taken back, ends it."""
+    for rules, wanted in ((ConsentRules("allow"), "ok"), (ConsentRules("no"), "error")):
+        room = SessionRoom(site=rules)
+        text = json.dumps({"id": 1, "ask": "start", "device": "plc-1", "services": ["console"]})
+        assert room.ask_control("ana", text) is None
+        [live] = room.live.all()
+        assert live.session.status == "initializing"
+        room.pump()
+        [answer] = room.told
+        assert wanted in answer
+        if wanted == "error":
+            assert answer["error"]["word"] == "denied"
+            assert [each.reason for each in ended(room)] == ["denied"]
+            assert room.refusals() == [("consent", "ana", "site")]
+            continue
+        ear = room.come(live.session, answer["ok"]["nonce"])
+        consented = room.switchboard.say.consented
+        assert consented("plc-1", live.session.id, False, "the press is open")
+        assert (ear.ended, live.session.detail) == (["revoked"], "the press is open")
+
+
+def test_a_record_may_refuse_sessions() -> None:
+    """``sessions = no`` in its settings, or ``asked`` where the device cannot be asked."""
+    room = SessionRoom()
+    for policy in ("no", "asked"):
+        room.switchboard.gate.records = Records({"plc-1": Record(sessions=policy)})
+        assert word(room.begin, "ana", "console") == "denied"
