@@ -58,7 +58,7 @@ from revtunnel.trust.tls_settings import is_loopback
 
 if TYPE_CHECKING:
     from revtunnel.daemons.web_site import WebSite
-    from revtunnel.process.door.web_listener import WebListener
+    from revtunnel.process.web.web_listener import WebListener
     from revtunnel.systems.cccp.cccp_site import CccpSite
 
 __all__ = ["Options", "Server", "makeService"]

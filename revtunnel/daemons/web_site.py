@@ -16,7 +16,7 @@ from revtunnel.daemons.settings import ServerSettings, SettingsError
 from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.ground.policy import LinkLimits
 from revtunnel.link.handshake import ServerHello
-from revtunnel.process.door.web_listener import WebListener, WebRules
+from revtunnel.process.web.web_listener import WebListener, WebRules
 from revtunnel.sockets.tls.credentials import FaultyFiles
 from revtunnel.sockets.tls.identity import Identity
 from revtunnel.sockets.ways.websocket_wire import WebSocketLimits

@@ -12,7 +12,7 @@ Rule of this file: all is the real thing but the WebSocket of a seat, whose plac
 
 from typing import Any
 
-from revtunnel.process.door.web_routes import WebCall
+from revtunnel.process.web.web_routes import WebCall
 from revtunnel.sockets.ways.websocket_upgrade import request_of
 from revtunnel.systems.sessions.control_asks import ControlAsks
 from revtunnel.systems.sessions.live_sessions import LiveSessions

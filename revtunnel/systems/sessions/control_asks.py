@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from revtunnel.process.door.web_routes import WebCall
+from revtunnel.process.web.web_routes import WebCall
 from revtunnel.systems.sessions.live_sessions import LiveSessions
 from revtunnel.systems.sessions.session_life import RemoteSession, Role, SessionRefused
 from revtunnel.systems.sessions.session_seats import SERVICES, Start

@@ -28,7 +28,7 @@ from collections import Counter, deque
 from typing import Any
 
 from revtunnel import __version__
-from revtunnel.process.door.web_routes import WebCall, bearer
+from revtunnel.process.web.web_routes import WebCall, bearer
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ways.websocket_messages import WebSocketMessages
 from revtunnel.sockets.ways.websocket_upgrade import HandshakeRefused, Upgraded

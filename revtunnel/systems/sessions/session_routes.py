@@ -21,7 +21,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from revtunnel.ground.policy import LinkLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.link.handshake import ServerHello
-from revtunnel.process.door.web_routes import WebCall, bearer
+from revtunnel.process.web.web_routes import WebCall, bearer
 from revtunnel.sockets.addresses import address_of
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ways.websocket import LENIENT, WebSocketEnd
