@@ -27,8 +27,9 @@ PURE_NAMES = """
     facts first_bytes fleet frames free_ports gate grants handshake hellos http_connect keys labels
     lease_rows lease_table leases legacy liveness localproxy mux networks nonces numbers origin
     outcomes penalties people places policy pools proxy_choice proxy_header rates reasons records
-    refusals registration remote_sessions rt1 rt1_ends senders serials session_life sessions targets
-    tickets turns user_tokens warm_pool websocket_wire window zmtp zmtp_messages
+    refusals registration remote_sessions rt1 rt1_ends rt1_sessions senders serials session_life
+    session_says sessions targets tickets turns user_tokens warm_pool websocket_wire window zmtp
+    zmtp_messages
 """
 PURE = frozenset(PURE_NAMES.split())
 IMPURE = {"twisted", "zope", "OpenSSL", "socket", "ssl", "select", "time", "asyncio", "subprocess"}

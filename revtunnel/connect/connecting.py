@@ -20,8 +20,8 @@ from revtunnel.connect.held_session import HeldSession
 from revtunnel.connect.local_ports import LocalPort, LocalSocket, PortRules, open_port
 from revtunnel.connect.logins import Logins
 from revtunnel.connect.outcomes import DONE, TRY_AGAIN, UNREACHABLE, USAGE, Stop, for_channel
+from revtunnel.connect.own_program import Program, filled_in
 from revtunnel.connect.places import SCHEME, Handed, Server, parse_handed, parse_services
-from revtunnel.connect.programs import Program, filled_in
 from revtunnel.connect.standard import StandardTransport
 from revtunnel.connect.telling import Telling, sized
 from revtunnel.ground.reasons import Ended

@@ -30,6 +30,7 @@ class DeviceSettings:
     channels: int  # 0: no limit of its own
     expires: float | None  # seconds since 1970
     labels: tuple[str, ...]
+    sessions: str  # any, asked, no
 
 
 class PoolClients(Typing):
@@ -80,7 +81,7 @@ def records_of(devices: Sequence[DeviceSettings], pools: Iterable[PoolClients]) 
     """What the server asks."""
     return Records(
         {each.name: Record(each.ports, each.targets, each.clients, each.channels or None, each.expires,
-                           each.labels)
+                           each.labels, each.sessions)
          for each in devices},
         {pool.name: pool.clients for pool in pools},
     )  # fmt: skip

@@ -78,7 +78,7 @@ class WebSite:
         rights = Rights(grants, board.fleet, board.gate, self._labels_of)
         sessions = RemoteSessions(settings.sessions, random_bytes)
         self.live = LiveSessions(
-            *(reactor, time.time, sessions, people, rights, audit, board.report),
+            *(reactor, time.time, sessions, people, rights, audit, board.report, board.say),
             muted=lambda serial: mutes.of(serial) is not None,
         )
         mutes.watchers.append(self.live.mute)
@@ -101,7 +101,7 @@ class WebSite:
 
     def start(self) -> None:
         """Look at sessions once a second from now on."""
-        self.live.start_ticking()
+        self.live.tick()
 
     def read(self, listeners: tuple[WebSettings, ...]) -> None:
         """Other names, origins and certificates, for ``take``; SettingsError: one cannot be used."""
