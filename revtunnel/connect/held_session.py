@@ -99,7 +99,11 @@ class HeldSession:
 
     async def start(self, nonce: str) -> Said:
         """Connect for the first time: what the server says of the session. Stop: it does not let us in."""
-        await self._connect(nonce)
+        try:
+            await self._connect(nonce)
+        except Stop:
+            self.known.callback({})  # nobody waits for it
+            raise
         return await self.known
 
     def give(self, socket: LocalSocket) -> None:
@@ -155,7 +159,7 @@ class HeldSession:
     def channel_ended(self, link: SessionClient, channel: Channel, reason: Ended, detail: str) -> None:
         """A channel is over; one that was refused is told, for its program sees a reset only."""
         self.on_channel(channel, reason, detail)
-        if reason not in (Ended.CLOSED, Ended.RESET_BY_PEER, Ended.LINK_LOST) or detail:
+        if reason not in (Ended.CLOSED, Ended.RESET_BY_PEER) and link.ended is None:
             self._teller.happened("reset", service=channel.target.host, word=reason.word, detail=detail)
         self._reactor.callLater(0, self._serve)
 

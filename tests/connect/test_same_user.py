@@ -1,11 +1,12 @@
 """Whose program comes to a local port: the kernel's table, and real sockets."""
 
+import os
 import socket
 import sys
 
 import pytest
 
-from revtunnel.connect.same_user import is_same_user, owner_of
+from revtunnel.connect.same_user import ask_kernel, is_same_user, owner_of
 from tests.support.ends import tcp_pair
 
 TABLE = """\
@@ -37,3 +38,29 @@ def test_a_connection_of_ours() -> None:
         listener.accept()[0] as accepted,
     ):
         assert is_same_user(accepted)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_a_connection_of_somebody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the kernel's answer, and by its table where it cannot be asked."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        os.seteuid(65534)  # whoever makes a socket is its user
+        try:
+            stranger = socket.socket()
+        finally:
+            os.seteuid(0)
+        stranger.connect(listener.getsockname())
+        accepted = listener.accept()[0]
+        with stranger, accepted:
+            near, far = accepted.getpeername(), accepted.getsockname()
+            assert ask_kernel(socket.AF_INET, near, far) == 65534
+            assert not is_same_user(accepted)
+            monkeypatch.setattr("revtunnel.connect.same_user._DIAG", 99)
+            with pytest.raises(OSError, match="rotocol"):
+                ask_kernel(socket.AF_INET, near, far)
+            assert not is_same_user(accepted)
+
+
+def test_nobody() -> None:
+    """No socket, no owner."""
+    assert ask_kernel(socket.AF_INET, ("127.0.0.1", 1), ("127.0.0.1", 2)) is None

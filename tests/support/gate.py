@@ -15,10 +15,10 @@ import secrets
 import socket
 from typing import Any
 
-from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionDone
+from twisted.internet.defer import CancelledError, Deferred
 
 from revtunnel.ground.policy import LinkLimits
+from revtunnel.ground.reasons import Ended
 from revtunnel.link.handshake import ServerHello
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import PlainEnd, tune
@@ -73,11 +73,13 @@ class Gate:
         self.sessions: dict[str, str] = {}  # nonce -> session
         self.device_of: dict[str, str] = {}
         self.links: list[SessionServer] = []
+        self.controls: list[_Control] = []
         self.refuse = 0  # HTTP status for sessions, while it is not 0
         self._tls = tls
         self._sock = socket.create_server(("127.0.0.1", 0))
         self._sock.setblocking(False)
         self._socks: list[socket.socket] = []
+        self._serving: list[Deferred[None]] = []
         loop.reactor.addReader(self)
         self.port = self._sock.getsockname()[1]
         self.url = f"{'https' if tls else 'http'}://{'localhost' if tls else '127.0.0.1'}:{self.port}"
@@ -113,6 +115,8 @@ class Gate:
         """No server any more."""
         self.loop.reactor.removeReader(self)
         self._sock.close()
+        for serving in self._serving:
+            serving.cancel()
         self.cut()
         for sock in self._socks:
             if sock.fileno() >= 0:
@@ -156,8 +160,6 @@ class Gate:
         self.texts.append(said)
         if said.get("say") == "end":
             link.say({"say": "ended", "word": "owner", "detail": ""})
-            from revtunnel.ground.reasons import Ended
-
             link.finish(Ended.OPERATOR, "owner")
 
     def channel_ended(self, *about: Any) -> None:
@@ -185,10 +187,12 @@ class Gate:
         sock = self._sock.accept()[0]
         tune(sock)
         self._socks.append(sock)
-        Deferred.fromCoroutine(self._serve(PlainEnd(sock))).addErrback(self._failed)
+        serving = Deferred.fromCoroutine(self._serve(PlainEnd(sock)))
+        self._serving.append(serving)
+        serving.addErrback(self._failed)
 
     def _failed(self, failure: Any) -> None:
-        failure.trap(OSError, ConnectionDone)
+        failure.trap(OSError, CancelledError)
 
     async def _serve(self, end: Any) -> None:
         if self._tls is not None:
@@ -214,6 +218,7 @@ class Gate:
 
     def _control(self, upgraded: Upgraded) -> None:
         control = _Control(self)
+        self.controls.append(control)
         control.socket = WebSocketMessages(self.loop.reactor, WebSocketWire(upgraded.engine, LIMITS), control)
         EndTransport(self.loop.reactor, upgraded.end, control.socket).start()
         control.socket.send(json.dumps({"say": "hello", "user": "ana", "server": "gate", "version": "0"}))
