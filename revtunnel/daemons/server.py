@@ -144,7 +144,7 @@ class Server(AdministeredDaemon):
         self._expiry: Any = None
         self._reloading = DeferredLock()  # one after the other: the last one has the last word
         self.web: WebSite | None = None
-        self._doors = 0  # ports for agents among those we listen at
+        self._agent_ports = 0  # ports for agents among those we listen at
         self.cccp: CccpSystem | None = None
         self._emo_machines: dict[int, Any] = {}  # command sockets by the port they registered
 
@@ -169,8 +169,8 @@ class Server(AdministeredDaemon):
             self.reporter(ServerState("ledger", f"{self.ledger.doubtful}: {DOUBT}"))
         for warning in self._identities.warnings:
             self.reporter(ServerState("certificate", warning))
-        people = f"; people at {self._places(self._doors)}" if self.web is not None else ""
-        self.reporter(ServerState("ready", f"agents at {self._places(0, self._doors)}{people}"))
+        people = f"; people at {self._places(self._agent_ports)}" if self.web is not None else ""
+        self.reporter(ServerState("ready", f"agents at {self._places(0, self._agent_ports)}{people}"))
 
     def _build(self) -> None:
         settings = self.settings
@@ -318,7 +318,7 @@ class Server(AdministeredDaemon):
                     self.operator.link_port = self._listening[-1].getHost().port
             if listener.tls and listener.device_certificates != "no":
                 self.operator.others_certify = True
-        self._doors = len(self._listening)
+        self._agent_ports = len(self._listening)
         if self.web is not None:
             self._listen_for_people(self.web.listener)
 
