@@ -86,9 +86,9 @@ class Errands:
             answer = await control.ask("services", **pattern, **after)
             page = [row for row in answer.get("services", []) if isinstance(row, dict)]
             rows += page
-            if not answer.get("more") or not page:
-                break
-            after = {"after": str(answer.get("after") or page[-1].get("device", ""))}
+            if not answer.get("more") or not answer.get("after"):
+                break  # a page may be empty, and others behind it are not
+            after = {"after": str(answer["after"])}
         control.close()
         if not self._options.json:
             rows = [{**row, "online": "yes" if row.get("online") else "no"} for row in rows]

@@ -1,7 +1,7 @@
 """The web listeners of a server, and the remote sessions that come by them.
 
 Rule of this file: it joins what others made: people, grants and the audit file (trust, state), clients of
-devices (client_streams.py), the listener (process/door) and the endpoints (systems/sessions). Imported only
+devices (client_streams.py), the listener (process/web) and the endpoints (systems/sessions). Imported only
 where a [web NAME] is set, for twisted.web costs 70 ms.
 
 Source: next/remote-sessions.md section 1; ours.

@@ -1,4 +1,4 @@
-"""What operators see of remote sessions at the admin door, and can do with them.
+"""What operators see of remote sessions, and can do with them.
 
 Source: issue 10 "What a user can do"; ours.
 """
