@@ -119,6 +119,6 @@ class AdministeredDaemon(MultiService):
             port.stop()
         self._listening.clear()
 
-    def _places(self) -> str:
-        """Where we listen, for people."""
-        return ", ".join(listening.place for listening in self._listening)
+    def _places(self, first: int = 0, last: int | None = None) -> str:
+        """Where we listen, for people; or at some of the ports only."""
+        return ", ".join(listening.place for listening in self._listening[first:last])

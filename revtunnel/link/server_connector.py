@@ -16,9 +16,9 @@ from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
 from revtunnel.link.agent_link import AgentLink
-from revtunnel.sockets.connecting import Reach, connect, open_end
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import End, TlsEnd
+from revtunnel.sockets.opening import Reach, connect, open_end
 from revtunnel.sockets.tls.identity import Identity
 from revtunnel.sockets.tls.tls_stages import dial_tls
 from revtunnel.sockets.ways.http_proxy import open_way

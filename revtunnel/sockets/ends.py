@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 from OpenSSL import SSL
 
 from revtunnel.ground.origin import Origin, origin_of
+from revtunnel.ground.reasons import Ended
 
 __all__ = ["RECORD", "End", "PlainEnd", "TlsEnd", "said", "tune"]
 
@@ -107,6 +108,9 @@ class End:
     def is_parting(self) -> None:
         """It ends in order from now on, also by the death of this process."""
         _linger(self.sock, _IN_ORDER)
+
+    def because(self, reason: Ended, detail: str = "") -> None:
+        """Why ``abort`` comes next, for an end that can say it; TCP and TLS cannot."""
 
     def close(self) -> None:
         """Release the descriptor; after our end of file that is in order. Never raises."""

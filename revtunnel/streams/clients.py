@@ -10,18 +10,27 @@ from collections.abc import Callable
 from typing import Any
 from typing import Protocol as Typing
 
-from twisted.internet.error import ConnectionAborted
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from revtunnel.ground.origin import Origin
+from revtunnel.ground.policy import RelayLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Target
 from revtunnel.sockets.ends import End
+from revtunnel.sockets.relay import Relay
 from revtunnel.streams.channel import Channel
 from revtunnel.streams.streams import ChannelSocket, Link
 
-__all__ = ["ClientSocket", "ClientStream", "Clients"]
+__all__ = ["ClientSocket", "ClientStream", "Clients", "Relayed"]
+
+# words of refusals that are not for want of something
+_REFUSED = {
+    "device-absent": Ended.LINK_LOST,
+    "draining": Ended.OPERATOR,
+    "expired": Ended.NOT_ALLOWED,
+    "not-allowed": Ended.NOT_ALLOWED,
+}
 
 
 class ClientStream(Typing):
@@ -33,6 +42,36 @@ class ClientStream(Typing):
 
     def end(self, reason: Ended, detail: str) -> None:
         """End it with resets on both sides, if it has not ended."""
+
+
+class Relayed(Typing):
+    """A client joined with the end that leads to its device: a ``Relay``, or a ``ChannelJoint``."""
+
+    @property
+    def to_far(self) -> int:
+        """Bytes."""
+
+    @property
+    def to_near(self) -> int:
+        """Bytes."""
+
+    @property
+    def held_for_far(self) -> int:
+        """Bytes."""
+
+    @property
+    def held_for_near(self) -> int:
+        """Bytes."""
+
+    @property
+    def ended(self) -> tuple[bool, bool]:
+        """Whether the client, and the device, has said its end of file."""
+
+    def start(self, rest: bytes) -> None:
+        """Begin, with what the device has said already."""
+
+    def abort(self, reason: Ended, detail: str) -> None:
+        """End it with resets on both sides."""
 
 
 class _OnLink:
@@ -55,13 +94,16 @@ class _OnLink:
 class ClientSocket(ChannelSocket):
     """One client, and its stream once it was attached or taken. Until then nobody reads it."""
 
-    def __init__(self, reactor: Any, end: End, clients: "Clients") -> None:
+    def __init__(
+        self, reactor: Any, end: End | None, clients: "Clients", peer: str, origin: Origin | None = None
+    ) -> None:
         super().__init__(reactor, end)
         self.since = reactor.seconds()
-        self.peer = end.peer
+        self.peer = peer
         self.on_lost: Callable[[], None] | None = None  # for whoever has it while it has no channel
         self.carried: ClientStream | None = None  # its stream, once there is one
         self._clients = clients
+        self._origin = origin
 
     @property
     def serial(self) -> str:
@@ -86,7 +128,7 @@ class ClientSocket(ChannelSocket):
     @property
     def origin(self) -> Origin | None:
         """Its address and the one that it dialled; None: it is gone, or has none."""
-        return self._end.origin
+        return self._origin if self._end is None else self._end.origin
 
     @property
     def waits(self) -> bool:
@@ -102,22 +144,27 @@ class ClientSocket(ChannelSocket):
         super().attach(link, channel)
         self.carried = _OnLink(link, channel)
 
-    def take(self) -> End:
-        """Its connection, for whoever carries it in another way than a channel and says ``finished``.
+    def relay(self, far: End, ended: Callable[[Ended, str], None], limits: RelayLimits) -> Relayed:
+        """Have its bytes go to ``far`` and back. It is told nothing more; whoever has that says ``finished``.
 
         Raises:
-            ConnectionResetError: it is lost, and told so as ever.
+            OSError: it is lost, and told so as ever.
         """
         if self._lost:
             raise ConnectionResetError(errno.ECONNRESET, "it left")
+        if self._end is None:
+            transport: Any = self.transport
+            joined: Relayed = transport.join(self._reactor, far, ended)
+        else:
+            joined = Relay(self._reactor, self._end, far, ended, limits)
         self._lost = True
-        return self._end
+        return joined
 
     def end(self, reason: Ended, detail: str) -> None:
         """End its stream, or turn it away while it has none."""
         if self.carried is not None:
             self.carried.end(reason, detail)
-        self.abort()
+        self.abort(reason, detail)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         super().connectionLost(reason)
@@ -133,12 +180,7 @@ class ClientSocket(ChannelSocket):
     def refuse(self, reason: str) -> None:
         """Turn the client away with a reset."""
         self._clients.refused(self, reason)
-        self.abort()
-
-    def abort(self) -> None:
-        if self.transport is None and not self._lost:
-            self._reactor.callLater(0, self.connectionLost, Failure(ConnectionAborted()))
-        super().abort()
+        self.abort(_REFUSED.get(reason, Ended.OUT_OF_RESOURCES), reason)
 
 
 class Clients:
@@ -172,8 +214,22 @@ class Clients:
 
     def came(self, end: End) -> ClientSocket:
         """A client connected."""
-        client = ClientSocket(self._reactor, end, self)
+        client = self.client(end)
+        self.let_in(client)
+        return client
+
+    def came_by(self, begin: Callable[[ClientSocket], None], peer: str, origin: Origin | None) -> None:
+        """A client came by a channel; ``begin`` gives it its transport."""
+        client = ClientSocket(self._reactor, None, self, peer, origin)
+        begin(client)
+        self.let_in(client)
+
+    def client(self, end: End) -> ClientSocket:
+        """One that nobody has judged yet, for ``let_in``."""
+        return ClientSocket(self._reactor, end, self, end.peer)
+
+    def let_in(self, client: ClientSocket) -> None:
+        """Give it its stream, or turn it away."""
         reason = self._admit(client)
         if reason:
             client.refuse(reason)
-        return client

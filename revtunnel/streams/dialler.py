@@ -24,8 +24,8 @@ from revtunnel.ground.origin import Origin
 from revtunnel.ground.policy import AgentLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Offer, Target
-from revtunnel.sockets.connecting import Reach, connect, open_end, resolve
 from revtunnel.sockets.ends import End
+from revtunnel.sockets.opening import Reach, connect, open_end, resolve
 from revtunnel.sockets.stages import Stage, write_all
 
 __all__ = ["Dialler", "Header", "NotDialled"]

@@ -15,6 +15,7 @@ Source: twisted.md 2.3; house.md example 2; wire/link-extension.md.
 from typing import TYPE_CHECKING, Any
 from typing import Protocol as Typing
 
+from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IPushProducer, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -73,7 +74,8 @@ class ChannelSocket(Protocol):
     _lost = False
     _patience: IDelayedCall | None = None
 
-    def __init__(self, reactor: Any, end: End) -> None:
+    def __init__(self, reactor: Any, end: End | None) -> None:
+        """``end``: None where there is none, and its maker gives it a transport that has ``because``."""
         self._end = end
         self._reactor = reactor
 
@@ -121,7 +123,7 @@ class ChannelSocket(Protocol):
 
     def attach(self, link: Link, channel: Channel) -> None:
         """Tie this socket to its channel; it is read from ``may_read`` on."""
-        if not self._lost:  # else that is told in a moment
+        if self._end is not None and not self._lost:  # else that is told in a moment
             EndTransport(self._reactor, self._end, self).start()
         self.link, self.channel = link, channel
         channel.owner = self
@@ -154,9 +156,9 @@ class ChannelSocket(Protocol):
         if self._lost or self._finished:
             return
         if reason is not Ended.CLOSED or link is None:
-            self.abort()
+            self.abort(reason)
             return
-        self._end.is_parting()
+        self._part()
         if self._end_came:
             self.may_read()  # to its end of file, and dropped: see the head of this file
         else:
@@ -166,16 +168,24 @@ class ChannelSocket(Protocol):
 
     def look(self) -> None:
         """Notice the reset of a far program that is not read at present; the link asks with every tick."""
-        if not self._lost and self._end.fileno() >= 0 and is_cut(self._end.sock):
+        end = self._end
+        if not self._lost and end is not None and end.fileno() >= 0 and is_cut(end.sock):
             self.abort()
 
-    def abort(self) -> None:
-        """End with a reset."""
-        if not self._lost and self.transport is not None:
+    def abort(self, reason: Ended = Ended.RESET_BY_PEER, detail: str = "") -> None:
+        """End with a reset, which says why where the connection can."""
+        if self._lost:
+            return
+        if self._end is not None:
+            self._end.because(reason, detail)
+        else:
+            self.transport.because(reason, detail)  # type: ignore[attr-defined]
+        if self.transport is not None:
             self.transport.abortConnection()
-        elif not self._lost:
+        elif self._end is not None:
             self._end.abort()
             self._lost = True
+            self._reactor.callLater(0, self.connectionLost, Failure(ConnectionAborted()))
 
     # -- inside
 
@@ -185,8 +195,12 @@ class ChannelSocket(Protocol):
 
     def _close_if_done(self) -> None:
         if self._finished and not self._lost:
-            self._end.is_parting()
+            self._part()
             self.transport.loseConnection()
+
+    def _part(self) -> None:
+        if self._end is not None:
+            self._end.is_parting()
 
     def _repay(self) -> None:
         owed, self._owed = self._owed, 0

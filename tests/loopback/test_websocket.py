@@ -21,9 +21,9 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
-from revtunnel.sockets.connecting import open_end
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import End, PlainEnd
+from revtunnel.sockets.opening import open_end
 from revtunnel.sockets.stages import client_tls, server_tls
 from revtunnel.sockets.ways.http_proxy import open_way
 from revtunnel.sockets.ways.proxy_choice import ProxyChoice, parse_proxy

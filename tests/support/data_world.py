@@ -34,9 +34,9 @@ from revtunnel.link.handshake import AgentHandshake, AgentHello, ListenerRules, 
 from revtunnel.link.server_connector import ServerConnector, Way
 from revtunnel.link.server_link import AgentListener, ServerLink
 from revtunnel.link.uplink import Uplink
-from revtunnel.sockets.connecting import open_end
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.listening import Listeners
+from revtunnel.sockets.opening import open_end
 from revtunnel.streams.commands import Feature
 from revtunnel.streams.dialler import Dialler, Header
 from revtunnel.streams.window import CreditPool

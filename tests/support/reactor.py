@@ -276,7 +276,7 @@ class MemoryReactor(Network):
         return self.serve(host, port, came)
 
     async def reach(self, reactor: Any, host: str, port: int) -> End:
-        """As ``connecting.connect``; the answer comes in the next turn."""
+        """As ``opening.connect``; the answer comes in the next turn."""
         where = host.removeprefix(UNIX), port
         self.dialled.append(where)
         self.dialling += 1

@@ -130,7 +130,8 @@ class TlsHandshakes:
             stage[0] = "it did not finish its TLS handshake"
             try:
                 connection, guard = identity.accept(end.sock)
-                end = TlsEnd(connection, end.sock, end.peer)
+                origin, end = end.origin, TlsEnd(connection, end.sock, end.peer)
+                end.origin = origin
                 return await shake(self._reactor, end, guard)
             finally:
                 self._done()

@@ -16,8 +16,8 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from revtunnel.ground.errors import RemoteError
-from revtunnel.sockets.connecting import Reach, connect, open_end
 from revtunnel.sockets.ends import End, said
+from revtunnel.sockets.opening import Reach, connect, open_end
 from revtunnel.sockets.peeking import read_head
 from revtunnel.sockets.stages import Stage, write_all
 from revtunnel.sockets.ways.http_connect import decode_answer, encode_request

@@ -26,8 +26,8 @@ from zope.interface import implementer
 from revtunnel.ground.facts import Report
 from revtunnel.process.programs import run
 from revtunnel.sockets.addresses import address_of
-from revtunnel.sockets.connecting import open_end
 from revtunnel.sockets.ends import End
+from revtunnel.sockets.opening import open_end
 from revtunnel.sockets.twisted_transport import TwistedTransport
 from revtunnel.systems.cccp.cccp_facts import WakeEnded
 from revtunnel.systems.cccp.cccp_settings import CccpPart

@@ -15,7 +15,7 @@ from revtunnel.link.handshake import ListenerRules, ServerHello
 from revtunnel.link.server_connector import ServerConnector, Way
 from revtunnel.link.server_link import AgentListener
 from revtunnel.link.uplink import Uplink
-from revtunnel.sockets.connecting import open_end
+from revtunnel.sockets.opening import open_end
 from revtunnel.sockets.tls.credentials import PeerCertificate
 from revtunnel.streams.carrier import Carrier
 from revtunnel.streams.dialler import Dialler

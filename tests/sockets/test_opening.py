@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from twisted.internet.defer import CancelledError
 
-from revtunnel.sockets.connecting import open_end
 from revtunnel.sockets.ends import End, said
+from revtunnel.sockets.opening import open_end
 from revtunnel.sockets.stages import read_some, readable, write_all
 from tests.support.epoll import Loop, Names, own_reactor
 
