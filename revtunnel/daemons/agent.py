@@ -73,13 +73,13 @@ def way_to(settings: AgentSettings) -> Way:
     Raises:
         SettingsError: the files of TLS cannot be used.
     """
-    identity = None
-    if any(speaks_tls(settings, host) for host, _ in settings.servers):
-        try:
-            identity = Identity(agent_rules(settings))
-        except FaultyFiles as error:
-            raise SettingsError([f"[agent] {key}: {text}" for key, text in error.faults]) from None
-    return Way(identity, partial(speaks_tls, settings), settings.server_name, settings.proxy)
+    rules, secure = agent_rules(settings), [each for each in settings.servers if speaks_tls(settings, each)]
+    try:
+        identity = Identity(rules) if any(not each.web for each in secure) else None
+        web = Identity(replace(rules, alpn=b"http/1.1")) if any(each.web for each in secure) else None
+    except FaultyFiles as error:
+        raise SettingsError([f"[agent] {key}: {text}" for key, text in error.faults]) from None
+    return Way(identity, partial(speaks_tls, settings), settings.server_name, settings.proxy, web)
 
 
 class Agent(MultiService):
@@ -178,7 +178,7 @@ class Agent(MultiService):
 
     def _warn(self) -> None:
         """Say what the operator should know of the certificate."""
-        identity = self._connector.way.identity
+        identity = self._connector.way.identity or self._connector.way.web
         for warning in identity.credentials.warnings if identity is not None else ():
             self.reporter(ServerState("certificate", warning))
 
@@ -193,7 +193,7 @@ class Agent(MultiService):
             self._reactor,
             files,
             settings.serial,
-            lambda: self.settings.servers,
+            lambda: [each for each in self.settings.servers if not each.web],
             self._connector.open,
             settings.renew_before,
             settings.limits.connect,
@@ -296,7 +296,8 @@ class Agent(MultiService):
 
 def _fingerprints(way: Way) -> tuple[str, ...]:
     """What its files hold."""
-    return way.identity.credentials.fingerprints if way.identity is not None else ()
+    identity = way.identity or way.web
+    return identity.credentials.fingerprints if identity is not None else ()
 
 
 def makeService(options: Options) -> IService:

@@ -71,23 +71,26 @@ class LinkAdmission:
     def came(self, hub: Hub, name: str, end: End) -> None:
         """Somebody connected at ``listeners[name]``: he gets his link, or TLS before it."""
         listener, peer = self.listeners[name], end.peer
-        source = peer.rpartition(":")[0]
-        reason, detail = self._refusal(peer, source)
+        reason, detail = self.refusal(peer)
         if reason:
             end.abort()
             self._report(LinkRefused(listener.rules.name, peer, "", reason, detail))
             return
-        link = self._make(hub, listener, listener.make or ServerLink)
-        self._pending[source] += 1
-        link.source, link.peer, link.since = source, peer, self._clock.seconds()
+        link = self._stranger(hub, listener, peer)
         if listener.identity is None:
             EndTransport(self._reactor, end, link).start()
         else:
             self._secure(link, listener.identity, end)
 
-    def _refusal(self, peer: str, source: str) -> tuple[str, str]:
+    def came_by_web(self, hub: Hub, name: str, end: End, subprotocol: str, tls: str) -> None:
+        """Somebody whom ``refusal`` let in has a WebSocket for a link, or for a data socket."""
+        link = self._stranger(hub, self.listeners[name], end.peer)
+        link.subprotocol, link.tls = subprotocol, tls
+        EndTransport(self._reactor, end, link).start()
+
+    def refusal(self, peer: str) -> tuple[str, str]:
         """Why a connection is not even read: word and detail, or nothing."""
-        limits = self.limits
+        limits, source = self.limits, peer.rpartition(":")[0]
         penalty = self._access.stranger(peer, self._clock.seconds())
         expected = self._data.expected(source)  # connections that we asked for
         reason = ""
@@ -103,6 +106,12 @@ class LinkAdmission:
         elif self.full():
             reason = "descriptors"
         return reason, penalty or "not even read"
+
+    def _stranger(self, hub: Hub, listener: AgentListener, peer: str) -> ServerLink:
+        link = self._make(hub, listener, listener.make or ServerLink)
+        link.source, link.peer, link.since = peer.rpartition(":")[0], peer, self._clock.seconds()
+        self._pending[link.source] += 1
+        return link
 
     def _make(self, hub: Hub, listener: AgentListener, make: LinkMaker) -> ServerLink:
         nonce = self._random_bytes(32)

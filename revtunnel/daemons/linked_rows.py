@@ -79,6 +79,7 @@ class LinkedRows:
         trip = mux.liveness.round_trip if mux else None
         hello = link.handshake.hello if link.handshake else None
         return {
+            "way": "web" if link.subprotocol else "port",
             "tls": link.tls,
             "certificate": shown.fingerprint if shown else "",
             "certificate_until": written(shown.expires) if shown else None,

@@ -65,7 +65,7 @@ def written(addresses: tuple[tuple[str, int], ...]) -> str:
 
 def _proxies(settings: AgentSettings) -> list[str]:
     """The proxies that lead to the servers, each once."""
-    ways = (settings.proxy.proxy_for(*server) for server in settings.servers)
+    ways = (settings.proxy.proxy_for(server.host, server.port) for server in settings.servers)
     return list(dict.fromkeys(str(proxy) for proxy in ways if proxy is not None))
 
 
@@ -284,6 +284,8 @@ Examples:
       --local console=[fd00::7]:23 --local http=127.0.0.1:5000 --local unix:/run/plc.sock
   revtunnel-agent --server gate.example:2065 --authority authority.pem \\
       --certificate plc-7.pem --certificate-key plc-7.key --local 10.41.51.152:23
+  revtunnel-agent --server wss://gate.example --key-file plc-7.key --local 10.41.51.152:23
+      where nothing but HTTPS gets out
   revtunnel-agent --enroll TOKEN --server gate.example:2065 --local 10.41.51.152:23
   revtunnel-agent --emo --server gate:8080 --server-port 5010 --local 192.168.0.10:5000
   revtunnel-agent --emo --server gate:8080 5010 192.168.0.10 5000
@@ -345,7 +347,7 @@ Examples:
     def _plain(self) -> list[str]:
         """Servers that are spoken to without TLS."""
         settings = self.settings
-        return [written((server,)) for server in settings.servers if not speaks_tls(settings, server[0])]
+        return [str(server) for server in settings.servers if not speaks_tls(settings, server)]
 
     def _read_token(self, text: str) -> EnrolmentToken:
         self["enroll"] = None
@@ -369,6 +371,8 @@ Examples:
             self.overrides["agent", "local"] = (parse_offer("nothing=127.0.0.1:9"),)
             self.enroll_only = True
             settings = self.load()
+        if any(server.web for server in settings.servers):
+            raise usage.UsageError("--enroll: a web listener does not enrol, --server HOST:PORT wanted")
         if settings.state_directory is None or settings.tls == "no":
             raise usage.UsageError(
                 "--enroll: with tls = no, or without a state_directory, there is no enrolment"
@@ -397,7 +401,7 @@ Examples:
         return [
             f"files: {', '.join(settings.files) or 'none, all defaults'}",
             f"serial: {settings.serial}, key: {settings.key_file or 'none'}",
-            f"servers: {written(settings.servers)}{_wire(settings)}",
+            f"servers: {', '.join(map(str, settings.servers))}{_wire(settings)}",
             f"plaintext: {', '.join(self._plain()) or 'none'}",
             *tls_lines(agent_rules(settings) if settings.tls != "no" else None),
             f"proxy: {', '.join(_proxies(settings)) or 'none'}",

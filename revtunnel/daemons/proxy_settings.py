@@ -73,11 +73,11 @@ def agent_proxy(table: Table, environ: Mapping[str, str]) -> ProxyChoice:
     if isinstance(wanted, HttpProxy):
         return ProxyChoice(replace(wanted, credentials=credentials))
     choice = from_environment(environ, credentials)
-    for host, port in table.get("agent", "servers"):
+    for server in table.get("agent", "servers"):
         try:
-            choice.proxy_for(host, port)
+            choice.proxy_for(server.host, server.port)
         except ValueError as error:
-            table.complain("agent", "proxy", f"for server {host}, environment variable {error}")
+            table.complain("agent", "proxy", f"for server {server.host}, environment variable {error}")
             break
     return choice
 

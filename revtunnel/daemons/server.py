@@ -19,7 +19,7 @@ from revtunnel import __version__
 from revtunnel.daemons.daemon import AdministeredDaemon
 from revtunnel.daemons.operator import Operator
 from revtunnel.daemons.options import ServerOptions as Options
-from revtunnel.daemons.settings_parts import ListenerSettings, ServerSettings
+from revtunnel.daemons.settings_parts import ListenerSettings, ServerSettings, agents_at
 from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.client_ports import ClientPorts
@@ -106,6 +106,11 @@ def agent_listener(
         certified_only=listener.certified,
         make=partial(EmoServerLink, emo_listener(settings, machines)) if listener.kind == "emo" else None,
     )
+
+
+def agents_by_web(settings: ServerSettings) -> list[ListenerSettings]:
+    """Web listeners that are listeners for agents too."""
+    return [agents_at(each) for each in settings.web if each.agents]
 
 
 def emo_listener(settings: ServerSettings, machines: dict[int, Any] | None) -> EmoListener:
@@ -320,6 +325,8 @@ class Server(AdministeredDaemon):
                     self.operator.link_port = self._listening[-1].port
             if listener.tls and listener.device_certificates != "no":
                 self.operator.others_certify = True
+        for listener in agents_by_web(self.settings):
+            self.switchboard.listeners[listener.name] = self._agent_listener(listener, self.settings)
         self._agent_ports = len(self._listening)
         if self.web is not None:
             self._listen_for_people(self.web.listener)
@@ -416,7 +423,7 @@ class Server(AdministeredDaemon):
         if labels != new.records.labels:
             self.people.everybody_changed()
         self.audit.take(new.audit.limits, Sync(new.audit.sync), new.audit.full == "refuse")
-        for listener in new.listeners:
+        for listener in (*new.listeners, *agents_by_web(new)):
             if listener.name in self.switchboard.listeners:
                 self.switchboard.listeners[listener.name] = self._agent_listener(listener, new)
         if self.web is not None:

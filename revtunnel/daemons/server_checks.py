@@ -33,6 +33,8 @@ def check_listeners(table: Table, settings: ServerSettings) -> None:
         check_senders(table, f"pool {pool.name}", pool)
     for each in settings.web:
         check_senders(table, f"web {each.name}", each)
+        if each.pool not in pools:
+            table.complain(f"web {each.name}", "pool", f"there is no [pool {each.pool}]")
 
 
 def _check_width(table: Table, label: str, listener: ListenerSettings) -> None:

@@ -173,7 +173,7 @@ def _identity(table: Table, around: Surroundings, certified: str) -> tuple[str, 
     """The serial, and what is missing; ``certified`` is the one of the certificate, or ``""``."""
     missing = []
     if not table.get("agent", "servers"):
-        missing.append("no server: --server HOST:PORT wanted, or servers in [agent]")
+        missing.append("no server: --server HOST:PORT or --server wss://HOST wanted, or servers in [agent]")
     if not table.get("agent", "local"):
         missing.append("no service to offer: --local [NAME=]HOST:PORT wanted, or local in [agent]")
     serial = table.get("agent", "serial")
@@ -203,9 +203,18 @@ def _check_agent(table: Table, key_file: str | None) -> None:
         table.complain("agent", "emo", "one service in local and a server_port wanted with it")
     elif port and not table.get("agent", "emo"):
         table.complain("agent", "server_port", "only with emo = yes")
+    _check_web(table)
     _check_consent(table)
     if key_file is not None and (fault := private_file_fault(key_file)):
         table.complain("agent", "key_file", f"{key_file}: {fault}")
+
+
+def _check_web(table: Table) -> None:
+    """Web listeners take rt1 and nothing else."""
+    old = next((wire for wire in ("legacy", "emo") if table.get("agent", wire)), "")
+    web = next((server for server in table.get("agent", "servers") if server.web), None)
+    if old and web is not None:
+        table.complain("agent", "servers", f"{web}: with {old} = yes HOST:PORT wanted")
 
 
 def _check_consent(table: Table) -> None:

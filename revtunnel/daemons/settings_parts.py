@@ -30,7 +30,8 @@ from revtunnel.ground.kinds import (
 )
 from revtunnel.ground.networks import Network
 from revtunnel.ground.policy import AgentLimits, DataLimits, EmoLimits, LinkLimits, RelayLimits, ServerLimits
-from revtunnel.ground.targets import Offer, parse_endpoint, parse_offer
+from revtunnel.ground.server_places import ServerPlace, parse_server_place
+from revtunnel.ground.targets import Offer, parse_offer
 from revtunnel.process.admin.admin_settings import AdminSettings
 from revtunnel.settings.sections import LogSettings
 from revtunnel.sockets.ways.proxy_choice import HttpProxy, ProxyChoice, parse_proxy
@@ -51,6 +52,7 @@ __all__ = [
     "PortMapping",
     "Reservation",
     "ServerSettings",
+    "agents_at",
 ]
 
 
@@ -72,13 +74,6 @@ def read_mapping(text: str) -> PortMapping:
     return PortMapping(read_port(port, least=0), parse_offer(offer))
 
 
-def read_dialled(text: str) -> tuple[str, int]:
-    host, port = parse_endpoint(text)
-    if not port:
-        raise ValueError(f"{text[:80]!a}: port 1 to 65535 wanted")
-    return host, port
-
-
 def read_server_port(text: str) -> int:
     """A port that an EMO machine may register, or 0: none."""
     return 0 if text == "0" else read_port(text, 1025)
@@ -98,7 +93,7 @@ def read_header(text: str) -> tuple[str, str]:
 _NAME = text("name", "1 to 32 of A-Z a-z 0-9 . _ -", r"[A-Za-z0-9._-]{1,32}")
 _SERVER_NAME = text("name", "auto, or 1 to 64 of A-Z a-z 0-9 . _ -", r"[A-Za-z0-9._-]{1,64}")
 _MAPPINGS = many("CLIENTPORT -> [NAME=]HOST:PORT", read_mapping, 0, 255)
-_SERVERS = many("HOST:PORT", read_dialled, 0, 16)
+_SERVERS = many("HOST:PORT or wss://HOST[:PORT][/PATH]", parse_server_place, 0, 16)
 _OFFERS = many("[NAME=]HOST:PORT or unix:PATH", parse_offer, 0, 255)
 _PROXY = SettingKind("URL", "environment, none or http://HOST:PORT", read_proxy)
 _HEADERS = many("NAME=v1 or NAME=v2", read_header, 0, 255)
@@ -134,6 +129,12 @@ class ListenerSettings(ListenerTls, SenderSettings):
         "unharmed")
     heartbeat: bool = setting(yes_no(), "yes", "legacy: test a silent link with DATA for the unused channel "
         "0; emo: send PING, which a client of the first version does not bear")
+
+
+def agents_at(web: WebSettings) -> ListenerSettings:
+    """The listener for agents that a web listener is as well; no other has a blank in its name."""
+    told = {name: getattr(web, name) for name in ("address", "keys", "data", "pool")}
+    return ListenerSettings(name=f"web {web.name}", **told)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,8 +235,9 @@ class ConsentSettings:
 class AgentSettings(AgentTls, AgentWays, ConsentSettings, LogSettings):
     """All that an agent is told; servers and local hold at least one, and no two names of local are equal."""
 
-    servers: tuple[tuple[str, int], ...] = setting(_SERVERS, "", "servers, tried in turn; at least one is "
-        "needed", live=True)
+    servers: tuple[ServerPlace, ...] = setting(_SERVERS, "", "servers, tried in turn; at least one is "
+        "needed; a URL is that of a web listener, port 443 and path /link unless it says others: a device "
+        "key is wanted there, for certificates and enrolment are for HOST:PORT", live=True)
     serial: str = setting(serial_or("auto"), "auto", "name of the device; auto: the one in its certificate, "
         "else the host name")
     key_file: str | None = setting(PLACE, "auto", "file with the device key, closed to others; auto: "

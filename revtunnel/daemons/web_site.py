@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from revtunnel import __version__
+from revtunnel.daemons.agent_route import AgentRoute
 from revtunnel.daemons.settings import ServerSettings, SettingsError
 from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.ground.policy import LinkLimits
@@ -85,6 +86,7 @@ class WebSite:
         self.listener = WebListener(
             *(reactor, lambda: board.limits, board.access, board.report, self._state, board.admission.full)
         )
+        self.listener.expected = board.data.expected
         self._fresh = web_rules(settings.web)
         self.listener.rules = dict(self._fresh)
         wire, dial = self.listener.wire, board.client_streams.clients_by_name
@@ -96,6 +98,7 @@ class WebSite:
             self.control,
             ClientRoute(reactor, self.live, dial, wire, self._hello, board.admission.pool),
             RawRoute(reactor, self.live, dial, wire),
+            AgentRoute(reactor, board, wire),
         ]
         board.beside = lambda: self.listener.pending + len(self.control) + self.live.connected
 

@@ -18,6 +18,7 @@ from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, LinkStalled, PeerGlitch, Report
 from revtunnel.ground.policy import LinkLimits
 from revtunnel.ground.reasons import Ended, GoAway
+from revtunnel.ground.server_places import ServerPlace
 from revtunnel.link.handshake import AgentHandshake, AgentUp, Dismissed, ServerHello
 from revtunnel.link.legacy import LegacyAgentMux
 from revtunnel.link.link import LinkProtocol
@@ -146,7 +147,7 @@ class AgentLink(LinkProtocol):
         self.serial = serial
         self.server: ServerHello | None = None
         self.up_since: float | None = None
-        self.place = "", 0, ""  # of the server: host and port as they are set, and the address that answered
+        self.place = ServerPlace("", 0), ""  # of the server, and the address that answered
         self.retry_after = 0
         self.leaving = False
         self.cut = 0  # channels that ended with it
@@ -169,6 +170,8 @@ class AgentLink(LinkProtocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self.leaving:  # the server said why before it hung up
             self.ended = self.ended or self.why_leaving
+        elif self.place[0].web and not self._heard:
+            self.ended = self.ended or ("lost", "its WebSocket ended without a word of a server's")
         elif self.tls and not self._heard:
             self.ended = self.ended or ("refused", silent_refusal(reason.value))
         elif self.up_since is None and not self._heard and reason.check(ConnectionDone):

@@ -1,4 +1,4 @@
-"""The way from an agent to its server: a proxy if one is set, TLS where that is spoken, and then a link.
+"""The way from an agent to its server: a proxy if one is set, TLS, a WebSocket where a URL says so, the link.
 
 The rules: nobody is told of a connection before the server has proved its name; no failure is answered with
 less (no plaintext after TLS failed, no other authority). Data sockets go the way of the link that wants them,
@@ -15,14 +15,18 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
+from revtunnel.ground.server_places import ServerPlace
 from revtunnel.link.agent_link import AgentLink
+from revtunnel.link.link_websockets import DATA, LINK, dial_websocket
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import End, TlsEnd
 from revtunnel.sockets.opening import Reach, connect, open_end
+from revtunnel.sockets.stages import Stage
 from revtunnel.sockets.tls.identity import Identity
 from revtunnel.sockets.tls.tls_stages import dial_tls
 from revtunnel.sockets.ways.http_proxy import open_way
 from revtunnel.sockets.ways.proxy_choice import DIRECT, ProxyChoice
+from revtunnel.sockets.ways.websocket import WebSocketEnd
 
 __all__ = ["ServerConnector", "Way"]
 
@@ -32,9 +36,10 @@ class Way:
     """How servers are reached from now on."""
 
     identity: Identity | None = None  # what TLS is made from; None: it is never spoken
-    tls_for: Callable[[str], bool] = field(default=lambda host: True)
+    tls_for: Callable[[ServerPlace], bool] = field(default=lambda place: True)
     server_name: str | None = None  # that certificates must have; None: the host that is dialled
     proxy: ProxyChoice = DIRECT
+    web: Identity | None = None  # the same for wss, where HTTP is named as what is spoken in TLS
 
 
 class ServerConnector:
@@ -48,19 +53,26 @@ class ServerConnector:
         self._reactor = reactor
         self._reach = reach
 
-    def open(self, host: str, port: int, timeout: float, at: str = "") -> "Deferred[End]":
+    def open(
+        self, place: ServerPlace, timeout: float, at: str = "", subprotocol: str = LINK
+    ) -> "Deferred[End]":
         """A connection to a server, judged and ready, within ``timeout`` seconds.
 
-        ``at`` is the address that the name had before, for one more connection to the same server.
-        Fails with OSError; its sentence is ``ends.said``.
+        ``at`` is the address that the name had before, for one more connection to the same server;
+        ``subprotocol`` is what a WebSocket is for. Fails with OSError; its sentence is ``ends.said``.
         """
         way, stages, begun = self.way, [], [False]
-        if way.identity is not None and way.tls_for(host):
+        host, port = place.host, place.port
+        identity = way.web if place.web else way.identity
+        if identity is not None and way.tls_for(place):
 
             def begin() -> None:
                 begun[0] = True
 
-            stages.append(dial_tls(self._reactor, way.identity, way.server_name or host, begin))
+            stages.append(dial_tls(self._reactor, identity, way.server_name or host, begin))
+        if place.web:
+            stages.append(_ended(begun))
+            stages.append(dial_websocket(self._reactor, place, subprotocol, timeout))
         try:
             if at and way.proxy.proxy_for(host, port) is None:
                 opening = open_end(self._reactor, at, port, timeout, stages, reach=self._reach)
@@ -79,22 +91,33 @@ class ServerConnector:
         return opening.addErrback(failed)
 
     def connect(
-        self, host: str, port: int, timeout: float, make: Callable[[], AgentLink]
+        self, place: ServerPlace, timeout: float, make: Callable[[], AgentLink]
     ) -> "Deferred[AgentLink]":
         """A link; ``make`` is called when its connection is ready. As ``Uplink`` wants it."""
 
         def reached(end: End) -> AgentLink:
             link = make()
-            if isinstance(end, TlsEnd):
-                link.tls = end.connection.get_protocol_version_name()
-            link.place = host, port, end.sock.getpeername()[0]
+            below = end.inner if isinstance(end, WebSocketEnd) else end
+            if isinstance(below, TlsEnd):
+                link.tls = below.connection.get_protocol_version_name()
+            link.place = place, end.sock.getpeername()[0]
             link.peer = end.peer
             EndTransport(self._reactor, end, link).start()
             return link
 
-        return self.open(host, port, timeout).addCallback(reached)
+        return self.open(place, timeout).addCallback(reached)
 
     def again(self, link: Any, timeout: float) -> "Deferred[End]":
         """One more connection to the server of a link, for a data socket."""
-        host, port, at = link.place
-        return self.open(host, port, timeout, at)
+        place, at = link.place
+        return self.open(place, timeout, at, DATA)
+
+
+def _ended(begun: list[bool]) -> Stage:
+    """TLS came to its end."""
+
+    async def stage(end: End) -> End:
+        begun[0] = False
+        return end
+
+    return stage

@@ -24,6 +24,7 @@ from revtunnel.link.keys import Verifier
 from revtunnel.link.legacy import LegacyServerMux
 from revtunnel.link.link import USER_TIMEOUT, LinkProtocol, tune
 from revtunnel.link.link_carrier import LinkCarrier
+from revtunnel.link.link_websockets import DATA
 from revtunnel.link.mux import Consented, Glitch, GoingAway, Happening, Mux, Opened, Over, Stalled
 from revtunnel.link.rt1 import Rt1Mux
 from revtunnel.sockets.ends import End
@@ -128,6 +129,7 @@ class ServerLink(LinkProtocol):
         self.up_since: float | None = None
         self.authenticated = False
         self.certificate: PeerCertificate | None = None  # that TLS has checked
+        self.subprotocol = ""  # of the WebSocket that it came by; "": it came to a link port
         self.securing: Deferred[Secured] | None = None  # TLS is under way: there is no transport yet
         self.handshake: ServerUp | None = None
         self._hub = hub
@@ -178,6 +180,8 @@ class ServerLink(LinkProtocol):
     # -- the handshake
 
     def judge_stranger(self, size: int, command: int, channel: int) -> None:
+        if self.subprotocol and (self.subprotocol == DATA) != (command == Command.ATTACH):
+            raise RemoteError(f"command {command} on a WebSocket of {self.subprotocol}")
         if command == Command.ENROLL and self.tls and not self._listened:
             if channel or size > MAX_ENROLL:
                 raise RemoteError(f"ENROLL of {size} bytes on channel {channel}, {MAX_ENROLL} on 0 at most")
@@ -225,7 +229,9 @@ class ServerLink(LinkProtocol):
     def broken(self, error: RemoteError) -> None:
         if isinstance(error, LinkDenied):
             self.serial = error.serial
-            if not self._shake.serial and not self.tls:  # a legacy device would stumble over GOAWAY
+            if not (
+                self._shake.serial or self.tls or self.subprotocol
+            ):  # a legacy device would stumble over GOAWAY
                 self.fail(error.word, str(error), None)
                 return
             self.write(encode_frame(Command.GOAWAY, 0, encode_goaway(error.reason, 0, error.told)))

@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 
 from revtunnel.ground.facts import LinkDown, LinkUp, Report, ServerState
 from revtunnel.ground.policy import AgentLimits
+from revtunnel.ground.server_places import ServerPlace
 from revtunnel.link.agent_link import AgentLink
 from revtunnel.link.backoff import Backoff
 from revtunnel.sockets.ends import said
@@ -21,8 +22,8 @@ from revtunnel.sockets.ends import said
 __all__ = ["Uplink"]
 
 
-# host, port, seconds, and what makes the link once its connection is ready
-Connect = Callable[[str, int, float, Callable[[], AgentLink]], "Deferred[AgentLink]"]
+# where, seconds, and what makes the link once its connection is ready
+Connect = Callable[[ServerPlace, float, Callable[[], AgentLink]], "Deferred[AgentLink]"]
 
 
 def _is_proved(link: AgentLink) -> bool:
@@ -39,7 +40,7 @@ class Uplink:
     def __init__(
         self,
         reactor: Any,
-        servers: Sequence[tuple[str, int]],
+        servers: Sequence[ServerPlace],
         limits: AgentLimits,
         random: Callable[[], float],
         make: Callable[[Callable[[AgentLink], None], Callable[[AgentLink], None]], AgentLink],
@@ -83,7 +84,7 @@ class Uplink:
         if self.link is not None:
             self.link.leave(at_once=True)
 
-    def change(self, servers: Sequence[tuple[str, int]], limits: AgentLimits) -> None:
+    def change(self, servers: Sequence[ServerPlace], limits: AgentLimits) -> None:
         """Other servers and limits, from the next try on."""
         self._servers, self._limits = servers, limits
         self._backoff.limits = limits
@@ -104,12 +105,12 @@ class Uplink:
 
     def _connect(self) -> None:
         self._waiting = None
-        host, port = self._servers[self._turn % len(self._servers)]
+        place = self._servers[self._turn % len(self._servers)]
         self._turn += 1
         make = partial(self._make, self._ready, self._left)
-        self._connecting = self._dial(host, port, self._limits.connect, make)
+        self._connecting = self._dial(place, self._limits.connect, make)
         self._connecting.addTimeout(self._limits.connect, self._reactor)
-        self._connecting.addCallbacks(self._connected, self._failed, errbackArgs=(f"{host}:{port}",))
+        self._connecting.addCallbacks(self._connected, self._failed, errbackArgs=(str(place),))
 
     def _connected(self, link: AgentLink) -> None:
         self._connecting = None

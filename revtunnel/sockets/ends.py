@@ -46,6 +46,7 @@ class End:
 
     __slots__ = ("_origin", "peer", "reads_when_writable", "sock", "writes_when_readable")
     gathers = False  # it has ``write_pieces``
+    fin_cuts = False  # ends of file are in band, so that the kernel's, before ours was said, is a cut
 
     def __init__(self, sock: socket.socket, peer: str = "") -> None:
         sock.setblocking(False)

@@ -21,6 +21,7 @@ connection.
 Source: performance.md "What a Twisted process can do"; faults.md N4, N5, N26-N29; ours.
 """
 
+import errno
 import socket
 from collections.abc import Callable
 from operator import methodcaller
@@ -38,6 +39,7 @@ from revtunnel.sockets.hangups import Hangups, hung_up
 __all__ = ["Relay"]
 
 LARGEST = 1024 * 1024
+_HUNG_UP = ConnectionResetError(errno.ECONNRESET, "it hung up before its stream had ended both ways")
 SMALL = 4 * 1024  # bytes of a reading that is a message rather than bulk
 _buffer = memoryview(bytearray(LARGEST))  # of all relays: a reading is written or copied before the next
 
@@ -250,6 +252,8 @@ class _Side:
             self._leave_watch()
         elif cut and (error := hung_up(self.sock)) is not None:
             self.relay.cut(self, error)
+        elif self.read_ended and self.end.fin_cuts:
+            self.relay.cut(self, _HUNG_UP)
         else:
             self.ending = True
             self.relay.check()
@@ -278,6 +282,9 @@ class _Side:
                         _All.calm = limits.calm
                 elif room - size < RECORD and other.held is None and room == self.room:
                     self.room = min(room * 2, limits.turn)
+            elif size == 0 and self.ending and end.fin_cuts and not self.write_ended:
+                relay.cut(self, _HUNG_UP)
+                return
             elif size == 0:
                 self.ending = self.read_ended = True
                 other.flush()
@@ -347,7 +354,7 @@ class _Side:
             (reactor.addWriter if writable else reactor.removeWriter)(self)
         if not readable and self.watch is None:
             self.watch = Hangups.of(reactor)
-            self.watch.add(self, self.read_ended)
+            self.watch.add(self, self.read_ended and not end.fin_cuts)
 
     def leave(self, how: Callable[[End], None]) -> None:
         """Leave the reactor and the watch, and close."""

@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import CertificateFailed, CertificateIssued, Report
-from revtunnel.sockets.addresses import place
+from revtunnel.ground.server_places import ServerPlace
 from revtunnel.sockets.ends import End, said
 from revtunnel.sockets.tls.credentials import device_serial
 from revtunnel.sockets.tls.enroll import encode_enroll
@@ -43,7 +43,7 @@ RETRY_FIRST = 60.0  # seconds after the first failure; doubles each time
 RETRY_MOST = 6 * 3600.0  # seconds
 SPREAD = 0.1  # part of the time for renewal over which devices that were enrolled together spread
 
-Open = Callable[[str, int, float], "Deferred[End]"]
+Open = Callable[[ServerPlace, float], "Deferred[End]"]
 
 
 async def get_certificate(
@@ -94,7 +94,7 @@ class CertificateRenewal(Service):
     """Renews while it runs. ``renewed`` is called when a new certificate is kept.
 
     Args:
-        servers: asked in turn, one with each try.
+        servers: with link ports, asked in turn, one with each try.
         opening: a connection to a server, over TLS with the present certificate, within so many seconds.
         share: of a certificate's life that is left when it is renewed; may be set anew.
         timeout: seconds for a connection and, again, for the answer.
@@ -107,7 +107,7 @@ class CertificateRenewal(Service):
         reactor: Any,
         files: AgentFiles,
         serial: str,
-        servers: Callable[[], Sequence[tuple[str, int]]],
+        servers: Callable[[], Sequence[ServerPlace]],
         opening: Open,
         share: float,
         timeout: float,
@@ -169,18 +169,21 @@ class CertificateRenewal(Service):
 
     def _renew(self) -> None:
         servers = self._servers()
-        host, port = servers[self._turn % len(servers)]
+        if not servers:  # none has a link port any more
+            self._waiting = self._reactor.callLater(LOOK, self._look)
+            return
+        server = servers[self._turn % len(servers)]
         self._turn += 1
         getting = get_certificate(
             self._reactor,
-            lambda: self._open(host, port, self._timeout),
+            lambda: self._open(server, self._timeout),
             b"",
             self._files,
             self._serial,
             2 * self._timeout,
         )
         self._asking = Deferred.fromCoroutine(getting)
-        self._asking.addCallbacks(self._kept, self._failed, errbackArgs=(place(host, port),))
+        self._asking.addCallbacks(self._kept, self._failed, errbackArgs=(str(server),))
 
     def _kept(self, made: x509.Certificate) -> None:
         self._asking = None

@@ -21,13 +21,13 @@ from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.facts import CertificateFailed, CertificateIssued, ServerState
 from revtunnel.ground.policy import AgentLimits
 from revtunnel.ground.reasons import GoAway
+from revtunnel.ground.server_places import ServerPlace
 from revtunnel.link.backoff import Backoff
 from revtunnel.link.handshake import Dismissed
 from revtunnel.link.server_connector import ServerConnector, Way
 from revtunnel.process.process import ExitStatus, SignalService
 from revtunnel.process.reporting import Reporter
 from revtunnel.process.systemd import Notifier, NotifyService
-from revtunnel.sockets.addresses import place
 from revtunnel.sockets.tls.credentials import CertificateFiles, TlsSide
 from revtunnel.sockets.tls.identity import Identity, TlsRules
 from revtunnel.sockets.ways.proxy_choice import ProxyChoice
@@ -49,7 +49,7 @@ class FirstEnrolment(MultiService):
 
     Args:
         tls: with a state directory.
-        servers: asked in turn.
+        servers: with link ports, asked in turn.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class FirstEnrolment(MultiService):
         reactor: Any,
         token: EnrolmentToken,
         tls: AgentTls,
-        servers: Sequence[tuple[str, int]],
+        servers: Sequence[ServerPlace],
         proxy: ProxyChoice,
         limits: AgentLimits,
         exit_status: ExitStatus,
@@ -114,22 +114,22 @@ class FirstEnrolment(MultiService):
 
     def _try(self) -> None:
         self._waiting = None
-        host, port = self._servers[self._turn % len(self._servers)]
+        server = self._servers[self._turn % len(self._servers)]
         self._turn += 1
-        self._asking = Deferred.fromCoroutine(self._enrol(host, port))
-        self._asking.addCallbacks(self._enrolled, self._failed, errbackArgs=(place(host, port),))
+        self._asking = Deferred.fromCoroutine(self._enrol(server))
+        self._asking.addCallbacks(self._enrolled, self._failed, errbackArgs=(str(server),))
         self._asking.addErrback(self._wrong)
 
-    async def _enrol(self, host: str, port: int) -> x509.Certificate:
+    async def _enrol(self, server: ServerPlace) -> x509.Certificate:
         tls, timeout = self._tls, self._timeout
-        look = find_authority(self._reactor, self._proxy, host, port, timeout, self._token.pin)
+        look = find_authority(self._reactor, self._proxy, server.host, server.port, timeout, self._token.pin)
         self._files.trust(await look)
         rules = TlsRules(CertificateFiles(TlsSide.DEVICE, authority=self._files.authority), tls.tls_least)
         way = Way(Identity(rules), server_name=tls.server_name, proxy=self._proxy)
         connector = ServerConnector(self._reactor, way)
         return await get_certificate(
             self._reactor,
-            lambda: connector.open(host, port, timeout),
+            lambda: connector.open(server, timeout),
             self._token.secret,
             self._files,
             self._token.serial,

@@ -85,10 +85,14 @@ def check_plaintext(table: Table, label: str, wide: str, listener: ServerTls) ->
 
 def check_agent_tls(table: Table, settings: AgentTls) -> str:
     """Everything that is wrong with the TLS of an agent; the serial in its certificate, or ``""``."""
-    for host, _ in table.get("agent", "servers"):
-        if not speaks_tls(settings, host) and not is_loopback(host) and not settings.allow_plaintext:
-            text = f"{host} is another machine, and plaintext can be read and altered on the way there"
-            table.complain("agent", "tls", f"{text}, wanted: tls = auto, or, if that is meant, {_ALLOWED}")
+    for server in table.get("agent", "servers"):
+        if server.secure and settings.tls == "no":
+            table.complain("agent", "tls", f"no, and {server} is with TLS: tls = auto wanted")
+            break
+        if not speaks_tls(settings, server) and not is_loopback(server.host) and not settings.allow_plaintext:
+            text = f"{server.host} is another machine, and plaintext can be read and altered on the way there"
+            wanted = "wss:// in servers" if server.web else "tls = auto"
+            table.complain("agent", "tls", f"{text}, wanted: {wanted}, or, if that is meant, {_ALLOWED}")
             break
     if settings.tls == "no":
         for key in ("authority", "certificate", "certificate_key"):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from revtunnel.ground.declared import setting
 from revtunnel.ground.kinds import PEM, PLACE, nothing, path, share, text, word, yes_no
+from revtunnel.ground.server_places import ServerPlace
 
 __all__ = ["AgentTls", "ListenerTls", "ServerTls", "is_loopback", "speaks_tls"]
 
@@ -79,8 +80,8 @@ class AgentTls:
     renew_before: float = setting(share(0.05, 0.9), "0.33", "share of its life that is left when a "
         "certificate of enrolment is renewed", live=True)
     tls_least: str = setting(_LEAST, "1.3", "oldest version of TLS that is spoken", live=True)
-    allow_plaintext: bool = setting(yes_no(), "no", "INSECURE: with tls = no, speaks to servers on other "
-        "machines all the same", live=True)
+    allow_plaintext: bool = setting(yes_no(), "no", "INSECURE: with tls = no, or ws://, speaks to servers "
+        "on other machines all the same", live=True)
 # fmt: on
 
 
@@ -93,8 +94,10 @@ def is_loopback(host: str) -> bool:
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
-def speaks_tls(settings: AgentTls, host: str) -> bool:
-    """Whether an agent speaks TLS to this server."""
+def speaks_tls(settings: AgentTls, server: ServerPlace) -> bool:
+    """Whether an agent speaks TLS to this server; a URL says it itself."""
+    if server.web:
+        return server.secure
     if settings.tls != "auto":
         return settings.tls == "yes"
-    return not is_loopback(host) or settings.authority is not None or settings.certificate is not None
+    return not is_loopback(server.host) or settings.authority is not None or settings.certificate is not None

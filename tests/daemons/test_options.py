@@ -8,6 +8,7 @@ from twisted.python import usage
 import revtunnel
 from revtunnel.daemons.options import AgentOptions, ServerOptions
 from revtunnel.daemons.settings import SettingsError, Surroundings
+from revtunnel.ground.server_places import ServerPlace
 from revtunnel.ground.targets import Offer, Target
 from revtunnel.trust.enrolment import EnrolmentToken, write_token
 from tests.support.throwaway_tls import Issuer
@@ -80,7 +81,7 @@ def test_agent_options() -> None:
     ]
     settings = parse(AgentOptions, *servers, *local, "--legacy", "--serial", "plc-7").settings
 
-    assert settings.servers == (("gate-a", 1), ("fd00::1", 2))
+    assert settings.servers == (ServerPlace("gate-a", 1), ServerPlace("fd00::1", 2))
     assert settings.local == (
         Offer("tcp-23", Target("10.41.51.152", 23)),
         Offer("http", Target("127.0.0.1", 5000)),
@@ -96,7 +97,7 @@ def test_agent_options_replace_lists_of_the_file(tmp_path: Path) -> None:
     options = parse(AgentOptions, "--config", str(path), "--local", "c:3")
 
     assert [offer.name for offer in options.settings.local] == ["tcp-3"]
-    assert (options.settings.servers, options.settings.serial) == ((("a", 1),), "plc-9")
+    assert (options.settings.servers, options.settings.serial) == ((ServerPlace("a", 1),), "plc-9")
 
 
 @pytest.mark.parametrize(
@@ -170,7 +171,7 @@ def test_c9_wrong_usage(kind: type[Options], words: list[str], wanted: str) -> N
 def test_c9_agent_without_arguments() -> None:
     """It says all that is missing."""
     assert refused(AgentOptions) == (
-        "no server: --server HOST:PORT wanted, or servers in [agent]; "
+        "no server: --server HOST:PORT or --server wss://HOST wanted, or servers in [agent]; "
         "no service to offer: --local [NAME=]HOST:PORT wanted, or local in [agent]"
     )
 

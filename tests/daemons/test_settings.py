@@ -35,6 +35,7 @@ from revtunnel.ground.policy import (
     RelayLimits,
     ServerLimits,
 )
+from revtunnel.ground.server_places import ServerPlace
 from revtunnel.ground.targets import Offer, Target
 from revtunnel.process.admin.admin_settings import AdminSettings
 from revtunnel.sockets.ways.proxy_choice import DIRECT
@@ -420,7 +421,7 @@ def test_agent_settings(tmp_path: Path) -> None:
     )
 
     assert load_agent(str(path), None, HERE) == AgentSettings(
-        servers=(("gate", 2065),),
+        servers=(ServerPlace("gate", 2065),),
         serial="plc-7",
         state_directory="/var/lib/revtunnel",
         renew_before=0.33,

@@ -7,20 +7,21 @@ import pytest
 
 from revtunnel.ground.facts import LinkDown, LinkUp, ServerState
 from revtunnel.ground.policy import AgentLimits
+from revtunnel.ground.server_places import ServerPlace
 from tests.support.reactor import HANGS
 from tests.support.world import LINK_PORT, SERVER, WIRES, World
 
 LIMITS = AgentLimits(retry_first=1.0, retry_most=60.0)
 
 
-def lonely(servers: list[tuple[str, int]] | None = None, random: float = 1.0) -> World:
+def lonely(servers: list[ServerPlace] | None = None, random: float = 1.0) -> World:
     """A world whose agent dials; nobody listens but where a test says."""
     world = World(agent=LIMITS, start=False)
     world.reactor.at(SERVER, LINK_PORT).stop()  # type: ignore[union-attr]
     world.pump()
     agent = world.agents["plc-1"]
     agent.random = random
-    agent.uplink.change(servers or [(SERVER, LINK_PORT)], LIMITS)
+    agent.uplink.change(servers or [ServerPlace(SERVER, LINK_PORT)], LIMITS)
     return world
 
 
@@ -66,7 +67,7 @@ def test_full_jitter() -> None:
 
 def test_servers_are_tried_in_turn() -> None:
     """The next one soon, the next round after the back-off; the one that answers serves."""
-    servers = [("192.0.2.1", LINK_PORT), ("192.0.2.2", LINK_PORT), ("192.0.2.3", LINK_PORT)]
+    servers = [ServerPlace(f"192.0.2.{number}", LINK_PORT) for number in (1, 2, 3)]
     world = lonely(servers)
     listen(world, "192.0.2.3")
     agent = world.agents["plc-1"]
@@ -79,7 +80,7 @@ def test_servers_are_tried_in_turn() -> None:
 
 def test_a_round_of_servers_counts_once() -> None:
     """With two servers that refuse, the back-off doubles a round, not a try."""
-    world = lonely([("192.0.2.1", LINK_PORT), ("192.0.2.2", LINK_PORT)])
+    world = lonely([ServerPlace("192.0.2.1", LINK_PORT), ServerPlace("192.0.2.2", LINK_PORT)])
     world.agents["plc-1"].uplink.start()
     times = [0.0, *dials(world, 20.0)]
     gaps = [round(after - before) for before, after in pairwise(times[0::2])]
@@ -248,7 +249,7 @@ def test_other_servers_from_the_next_try_on() -> None:
     world = World()
     listen(world, "192.0.2.9")
     agent = world.agents["plc-1"]
-    agent.uplink.change([("192.0.2.9", LINK_PORT)], LIMITS)
+    agent.uplink.change([ServerPlace("192.0.2.9", LINK_PORT)], LIMITS)
     world.advance(10.0)
     assert world.reactor.dialled == [(SERVER, LINK_PORT)]
     world.link_pairs()[0].reset()

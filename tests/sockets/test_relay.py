@@ -20,9 +20,13 @@ from revtunnel.sockets.hangups import Hangups
 from revtunnel.sockets.relay import Relay
 from tests.sockets.test_ends import over_tls
 from tests.support.depth import deep
+from tests.support.web_ends import halves
 
 LIMITS = RelayLimits(first=RECORD, turn=4 * RECORD)
-CARRIERS = [(False, False), (True, False), (False, True), (True, True)]
+CARRIERS: list[tuple[object, object]] = [
+    *((False, False), (True, False), (False, True), (True, True)),
+    *(("web", False), (False, "web"), (False, "wss")),
+]
 ROOM = memoryview(bytearray(16 * RECORD))
 
 
@@ -31,7 +35,7 @@ class Joined:
 
     def __init__(
         self,
-        tls: tuple[bool, bool] = (False, False),
+        tls: tuple[object, object] = (False, False),
         limits: RelayLimits = LIMITS,
         connect: Callable[[bool], tuple[End, End]] | None = None,
     ) -> None:
@@ -41,10 +45,15 @@ class Joined:
         self.now = 0.0
         self.reactor.seconds = lambda: self.now
         self._own = {*self.reactor.getReaders()}
-        self.client, near = connect(tls[0])
-        self.service, far = connect(tls[1])
+        self.client, near = self._connected(connect, tls[0])
+        self.service, far = self._connected(connect, tls[1])
         self.ended: list[tuple[Ended, str]] = []
         self.relay = Relay(self.reactor, near, far, lambda *how: self.ended.append(how), limits)
+
+    def _connected(self, connect: Callable[[bool], tuple[End, End]], kind: object) -> tuple[End, End]:
+        """With TLS or without, and perhaps a WebSocket on it."""
+        ends = connect(kind in (True, "wss"))
+        return halves(self.reactor, *ends) if kind in ("web", "wss") else ends
 
     def turn(self, count: int = 1) -> None:
         """Turns of the reactor."""
@@ -105,7 +114,7 @@ def connected(tls: bool) -> tuple[End, End]:
     return over_tls(*pair) if tls else (PlainEnd(pair[0]), PlainEnd(pair[1]))
 
 
-@pytest.fixture(params=CARRIERS, ids=["plain", "tls-plain", "plain-tls", "tls"])
+@pytest.fixture(params=CARRIERS, ids=str)
 def joined(request: pytest.FixtureRequest) -> Iterator[Joined]:
     """A relay of every mixture, that leaves nothing behind."""
     joined = Joined(request.param)
@@ -220,8 +229,9 @@ def test_n4_a_side_that_takes_nothing_stops_the_other(joined: Joined) -> None:
     joined.service.write(b"the other way is open")
     assert joined.hear(joined.client, 21) == b"the other way is open"
     assert len(joined.hear(joined.service, total)) == total
-    size = joined.client.write(bytes(4 * RECORD))
-    assert len(joined.hear(joined.service, size)) == size > 0
+    sizes = [0]
+    joined.until(lambda: sizes.append(joined.client.write(bytes(4 * RECORD))) or sizes[-1])
+    assert len(joined.hear(joined.service, sizes[-1])) == sizes[-1]
 
 
 def test_n5_and_the_other_way_round(joined: Joined) -> None:
@@ -332,6 +342,44 @@ def test_n28_a_reset_behind_an_end_of_file(joined: Joined) -> None:
     joined.client.sock.close()
     joined.turn(3)
     assert [reason for reason, _ in joined.ended] == [Ended.RESET_BY_PEER]
+
+
+@pytest.mark.parametrize("kind", ["web", "wss"])
+def test_a_fin_behind_an_end_of_file_that_is_in_band_is_a_cut(kind: str) -> None:
+    """A WebSocket that has ended one direction is read no more; a balancer passes a reset on as a FIN."""
+    joined = Joined((False, kind))
+    joined.relay.start()
+    joined.service.write(b"all of it")
+    assert joined.service.end_writing()
+    assert joined.hear(joined.client) == b"all of it"
+    assert joined.ended == []
+    joined.service.sock.shutdown(socket.SHUT_WR)
+    joined.until(lambda: joined.ended)
+    assert joined.ended == [(Ended.RESET_BY_PEER, "far: it hung up before its stream had ended both ways")]
+    joined.finish()
+
+
+def test_a_fin_that_comes_while_an_end_of_file_in_band_waits_is_a_cut() -> None:
+    """The service's side is not read when it hangs up, and its last bytes are still delivered."""
+    joined = Joined((False, "web"))
+    joined.relay.start()
+    total = 0
+    while joined.relay.held == 0:
+        total += joined.service.write(bytes(RECORD))
+        joined.turn()
+    joined.until(lambda: joined.service.end_writing())
+    joined.turn(3)
+    joined.service.sock.shutdown(socket.SHUT_WR)
+    joined.turn(3)
+    assert joined.ended == []
+    heard = 0
+    while not joined.ended:
+        with contextlib.suppress(OSError):
+            heard += joined.client.read_into(ROOM) or 0
+        joined.turn()
+    assert joined.ended == [(Ended.RESET_BY_PEER, "far: it hung up before its stream had ended both ways")]
+    assert heard
+    joined.finish()
 
 
 def test_a_reset_of_a_side_that_is_read_again(plain: Joined) -> None:

@@ -28,6 +28,7 @@ from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.pools import Pool
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, Fact
 from revtunnel.ground.policy import AgentLimits, DataLimits, LinkLimits, ServerLimits
+from revtunnel.ground.server_places import ServerPlace
 from revtunnel.ground.targets import parse_offer
 from revtunnel.link.agent_link import AgentLink
 from revtunnel.link.handshake import AgentHandshake, AgentHello, ListenerRules, ServerHello
@@ -158,7 +159,7 @@ class DataWorld:
             )
 
         return Uplink(
-            *(self.reactor, [(HOST, self.port)], self._agent_limits, lambda: 0.0, make),
+            *(self.reactor, [ServerPlace(HOST, self.port)], self._agent_limits, lambda: 0.0, make),
             *(self.agent_facts.append, ServerConnector(self.reactor, Way()).connect),
         )
 

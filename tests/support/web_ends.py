@@ -10,9 +10,13 @@ import socket
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from websockets.datastructures import Headers
+from websockets.protocol import OPEN
+from websockets.uri import WebSocketURI
 
 from revtunnel.sockets.ends import End, PlainEnd, TlsEnd
 from revtunnel.sockets.ways.websocket import WebSocketEnd
+from revtunnel.sockets.ways.websocket_halves import HalfClosingEnd
 from revtunnel.sockets.ways.websocket_upgrade import (
     Asked,
     Request,
@@ -20,12 +24,12 @@ from revtunnel.sockets.ways.websocket_upgrade import (
     accept_end,
     connect_end,
 )
-from revtunnel.sockets.ways.websocket_wire import WebSocketLimits
+from revtunnel.sockets.ways.websocket_wire import ClientEngine, ServerEngine, WebSocketLimits, logger
 from tests.support.ends import tcp_pair
 from tests.support.epoll import Loop
 from tests.support.throwaway_tls import contexts
 
-__all__ = ["ASKED", "LIMITS", "SmallEnd", "anybody", "end_pair", "join_upgraded", "join_web_ends"]
+__all__ = ["ASKED", "LIMITS", "SmallEnd", "anybody", "end_pair", "halves", "join_upgraded", "join_web_ends"]
 
 LIMITS = WebSocketLimits()
 ASKED = Asked("gate.example", 2443, "/session/client/1", subprotocols=("revtunnel.session.1",))
@@ -106,4 +110,15 @@ def join_web_ends(
     return (
         WebSocketEnd(loop.reactor, client, limits, **face),
         WebSocketEnd(loop.reactor, server, limits, **face),
+    )
+
+
+def halves(reactor: Any, near: End, far: End) -> tuple[HalfClosingEnd, HalfClosingEnd]:
+    """Two joined ends as WebSockets whose directions end one by one; the handshake is left out."""
+    request = Request("/link", Headers())
+    client = ClientEngine(WebSocketURI(False, "gate.example", 80, "/link", ""), state=OPEN, logger=logger)
+    server = ServerEngine(state=OPEN, logger=logger)
+    return (
+        HalfClosingEnd(reactor, Upgraded(near, client, "", request), LIMITS),
+        HalfClosingEnd(reactor, Upgraded(far, server, "", request), LIMITS),
     )

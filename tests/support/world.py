@@ -35,6 +35,7 @@ from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.pools import Pool
 from revtunnel.ground.facts import ChannelEnded, Fact
 from revtunnel.ground.policy import AgentLimits, LinkLimits, ServerLimits
+from revtunnel.ground.server_places import ServerPlace
 from revtunnel.ground.targets import Offer, parse_offer
 from revtunnel.link.agent_link import AgentLink
 from revtunnel.link.handshake import AgentHandshake, AgentHello, ListenerRules, ServerHello
@@ -302,7 +303,14 @@ class World:
             return link
 
         uplink = Uplink(
-            *(self.reactor, [(SERVER, port)], self.agent_limits, lambda: agent.random, make, facts.append),
+            *(
+                self.reactor,
+                [ServerPlace(SERVER, port)],
+                self.agent_limits,
+                lambda: agent.random,
+                make,
+                facts.append,
+            ),
             ServerConnector(self.reactor, Way(), self.reactor.reach).connect,
         )
         agent = self.agents[serial] = Agent(uplink, dialler, pool, facts, consent=consent)

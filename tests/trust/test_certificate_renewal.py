@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 
 from revtunnel.ground.facts import CertificateFailed, CertificateIssued, Fact
 from revtunnel.ground.reasons import GoAway
+from revtunnel.ground.server_places import ServerPlace
 from revtunnel.sockets.ends import End, PlainEnd
 from revtunnel.sockets.tls.enroll import decode_enroll, encode_certificate
 from revtunnel.streams.commands import Command, encode_goaway
@@ -47,7 +48,7 @@ class Beside:
             loop.reactor,
             self.files,
             "plc-7",
-            lambda: [("gate-a", 2065), ("gate-b", 2065)],
+            lambda: [ServerPlace("gate-a", 2065), ServerPlace("gate-b", 2065)],
             self.open,
             0.33,
             5.0,
@@ -57,13 +58,13 @@ class Beside:
             lambda: self.wall,
         )
 
-    def open(self, host: str, port: int, timeout: float) -> "Deferred[End]":
-        self.dialled.append((host, port))
+    def open(self, server: ServerPlace, timeout: float) -> "Deferred[End]":
+        self.dialled.append((server.host, server.port))
         if self.down is not None:
             return fail(self.down)
         near, self.far = socket.socketpair()
         self.far.settimeout(5.0)
-        return succeed(PlainEnd(near, f"{host}:{port}"))
+        return succeed(PlainEnd(near, str(server)))
 
     def again(self) -> None:
         self.renewed += 1

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from revtunnel.daemons.settings import AgentSettings, SettingsError, load_agent, load_server
+from revtunnel.ground.server_places import ServerPlace
 from revtunnel.trust.tls_checks import agent_rules, listener_rules
 from revtunnel.trust.tls_settings import is_loopback, speaks_tls
 from tests.daemons.test_settings import HERE, errors, server
@@ -130,10 +131,10 @@ def test_agent_is_plain_only_to_its_own_machine(tmp_path: Path, host: str, plain
     """tls = auto: TLS, but for servers that are this machine by their very name."""
     assert is_loopback(host) is plain
     found = agent(tmp_path, "")
-    assert speaks_tls(found, host) is not plain
-    assert speaks_tls(replace(found, authority="/x.pem"), host)
-    assert speaks_tls(replace(found, tls="yes"), host)
-    assert not speaks_tls(replace(found, tls="no"), host)
+    assert speaks_tls(found, ServerPlace(host, 2065)) is not plain
+    assert speaks_tls(replace(found, authority="/x.pem"), ServerPlace(host, 2065))
+    assert speaks_tls(replace(found, tls="yes"), ServerPlace(host, 2065))
+    assert not speaks_tls(replace(found, tls="no"), ServerPlace(host, 2065))
 
 
 def test_agent_without_tls_to_another_machine_has_to_be_asked_for(tmp_path: Path) -> None:

@@ -87,6 +87,7 @@ class WebListener:
         self.wire = WebSocketLimits()
         self.pages = WebPages(reactor, lambda path: route_of(self.routes, path) is not None, state)
         self.rates = Rates()
+        self.expected: Callable[[str], int] = lambda source: 0  # connections that were asked of an address
         self._reactor = reactor
         self._limits = limits
         self._access = access
@@ -127,18 +128,21 @@ class WebListener:
 
     def _refusal(self, peer: str, source: str) -> tuple[str, str]:
         """Why a connection is not even read: word and detail, or nothing."""
-        limits, now = self._limits(), self._reactor.seconds()
+        limits, now, expected = self._limits(), self._reactor.seconds(), self.expected(source)
         penalty = self._access.stranger(peer, now)
         reason = ""
         if self._stopping:
             reason = "stopping"
         elif penalty:
             reason = "penalty"
-        elif len(self._serving) >= limits.pending or self._pending[source] >= limits.pending_per_source:
+        elif (
+            len(self._serving) >= limits.pending + expected
+            or self._pending[source] >= limits.pending_per_source + expected
+        ):
             reason = "overloaded"
         elif self._full():
             reason = "descriptors"
-        elif not (self._access.penalties.is_exempt(peer) or self.rates.take(source, now)):
+        elif not (expected or self._access.penalties.is_exempt(peer) or self.rates.take(source, now)):
             reason = "too-often"
         return reason, penalty or "not even read"
 

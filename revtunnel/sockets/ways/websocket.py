@@ -154,7 +154,7 @@ class WebSocketEnd(End):
         """As ``End`` says, in pieces. After the other side's close all is taken, and ``dropped``."""
         if self._cut is not None:
             raise self._cut
-        if self._ended:
+        if self.wire.closed is not None:
             self._begun = 0
             self.dropped += len(data)
             return len(data)
@@ -177,7 +177,7 @@ class WebSocketEnd(End):
             raise LocalError("an end of file before the last write was taken")
         if not self._flush():
             return False
-        self._out = self.wire.close(*self.last)
+        self._out = self._last_word()
         return self._flush()
 
     def close(self) -> None:
@@ -223,6 +223,10 @@ class WebSocketEnd(End):
             self._push()
 
     # -- inside
+
+    def _last_word(self) -> bytes:
+        """What our end of file is, once."""
+        return self.wire.close(*self.last)
 
     def _deliver(self, view: memoryview) -> int:
         """Give what is held."""

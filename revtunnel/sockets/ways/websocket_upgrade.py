@@ -17,6 +17,7 @@ Source: RFC 6455 section 4; RFC 9112 section 3.2 (Host); issue 10, part 3.
 """
 
 import errno
+import re
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -61,6 +62,7 @@ __all__ = [
 ]
 
 _TOO_LARGE = {RequestLineTooLong: 414, HeaderLineTooLong: 431, TooManyHeaders: 431}
+_STATUS = re.compile(r"HTTP/1\.([01]) ([1-9][0-9]{2})(?: (.*))?", re.ASCII)
 MAX_WORDS = 160  # characters of a server's own words in our log
 
 
@@ -68,12 +70,14 @@ class HandshakeRefused(ConnectionError):
     """No WebSocket came of it: we refused (``judge`` raises this), or the other side did.
 
     ``status`` is that of HTTP, 0 where there is none; the sentence is for people, and goes to the other side.
+    ``page``: the other side answered with a web page.
     """
 
-    def __init__(self, status: int, why: str) -> None:
+    def __init__(self, status: int, why: str, page: bool = False) -> None:
         super().__init__(errno.ECONNREFUSED, why)
         self.status = status
         self.why = why
+        self.page = page
 
 
 Judge = Callable[[Request, tuple[str, ...]], str]
@@ -284,10 +288,13 @@ async def _connect_end(reactor: Any, end: End, asked: Asked, limits: WebSocketLi
 
 async def _read_answer(reactor: Any, end: End, engine: ClientEngine, limits: WebSocketLimits) -> None:
     """Read until the WebSocket is open; what came behind the answer stays in the engine."""
-    size = 0
+    size, head = 0, b""
     while True:
         data = await read_some(reactor, end)
         size += len(data)
+        if b"\r\n\r\n" not in head:
+            head += data
+            _refuse_page(head)
         if data:
             engine.receive_data(data)
         else:
@@ -301,6 +308,21 @@ async def _read_answer(reactor: Any, end: End, engine: ClientEngine, limits: Web
             raise OSError(errno.ECONNABORTED, f"ended after {size} bytes of an answer")
         if size > limits.head:
             raise HandshakeRefused(0, f"the answer passes {limits.head} bytes")
+
+
+def _refuse_page(head: bytes) -> None:
+    """Whoever answers as to a browser need not end his answer; its head says enough. HandshakeRefused: so."""
+    whole, end, _ = head.partition(b"\r\n\r\n")
+    first, *fields = whole.decode("latin-1").split("\r\n")
+    match = _STATUS.fullmatch(first)
+    if not end or match is None or match[2] == "101":
+        return
+    named = {name.lower(): value.strip() for name, _, value in (each.partition(":") for each in fields)}
+    page, where = "html" in named.get("content-type", ""), named.get("location", "")
+    if page or where or match[1] == "0":
+        words = [f"{match[2]} {match[3] or ''}".strip(), *(["a web page"] if page else [])]
+        words += [f"which leads to {where}"] if where else []
+        raise HandshakeRefused(int(match[2]), _printable(", ".join(words)), page)
 
 
 def _server_refused(error: Exception) -> HandshakeRefused:

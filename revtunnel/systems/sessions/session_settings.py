@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 from revtunnel.ground.declared import setting
-from revtunnel.ground.kinds import listening, many
+from revtunnel.ground.kinds import listening, many, text, word, yes_no
 from revtunnel.settings.inifile import Table
 from revtunnel.sockets.ways.trusted_proxies import SenderSettings
 from revtunnel.trust.tls_checks import check_listener_tls, check_plaintext
@@ -29,13 +29,14 @@ def read_origin(text: str) -> str:
 
 
 _HOSTS = many("host name", read_host, 0, 64)
+_NAME = text("name", "1 to 32 of A-Z a-z 0-9 . _ -", r"[A-Za-z0-9._-]{1,32}")
 _ORIGINS = many("origin", read_origin, 0, 64)
 
 
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
 class WebSettings(ServerTls, SenderSettings):
-    """One web listener; nobody is asked for a certificate there."""
+    """One web listener, for people and perhaps for agents; nobody is asked for a certificate there."""
 
     address: tuple[tuple[str, int], ...] = setting(listening(0), "", "where people's programs and web pages "
         "come in, such as 127.0.0.1:2443, 0.0.0.0:2443; port 0: any free one; empty: nowhere")
@@ -43,6 +44,14 @@ class WebSettings(ServerTls, SenderSettings):
         "localhost always may be", live=True)
     origins: tuple[str, ...] = setting(_ORIGINS, "", "web pages that may open connections, such as "
         "https://desk.example, beside those from the listener's own address", live=True)
+    agents: bool = setting(yes_no(), "no", "whether agents come in here too, by WebSocket at /link: the "
+        "servers of [agent] are wss://HOST then")
+    keys: str = setting(word("required", "enrolled"), "required", "of agents; required: everybody must prove "
+        "the key of his serial; enrolled: a serial that has a key must, others are let in, which is for a "
+        "listener that no other machine reaches, by a balancer neither")
+    data: str = setting(word("link", "socket", "auto"), "auto", "what carries their channels, as in "
+        "[listener NAME]; data sockets are WebSockets too", live=True)
+    pool: str = setting(_NAME, "default", "the [pool NAME] that gives their devices client ports")
 # fmt: on
 
 
@@ -55,4 +64,8 @@ def web_settings(table: Table) -> tuple[WebSettings, ...]:
         wide = [host for host, _ in listener.address if not is_loopback(host)]
         if wide:
             check_plaintext(table, label, wide[0], listener)
+        if wide and listener.agents and listener.keys == "enrolled":
+            table.complain(
+                label, "keys", f"{wide[0]} lets devices without keys in from other machines, required wanted"
+            )
     return found

@@ -284,7 +284,8 @@ def test_what_a_client_asks(loop: Loop) -> None:
         (b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n", 302, "302 Found"),
         (answer(), 0, "Sec-WebSocket-Accept"),
         (answer(Upgrade=None), 0, "Upgrade"),
-        (b"HTTP/1.0 200 OK\r\n\r\n", 0, "HTTP/1.0"),
+        (b"HTTP/1.0 200 OK\r\n\r\n", 200, "200 OK"),
+        (b"HTTP/1.1 302 Found\r\nLocation: /in\r\n\r\n", 302, "302 Found, which leads to /in"),
         (b"SSH-2.0-OpenSSH_9.2p1\r\n", 0, "SSH-2.0"),
         (b"HTTP/1.1 101 x\r\nX: " + b"y" * 9000, 0, "8192"),
         (b"HTTP/1.1 101 x\r\n" + b"X: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy\r\n" * 500, 0, ""),
@@ -299,6 +300,17 @@ def test_what_a_server_answers_that_is_no_websocket(loop: Loop, said: bytes, sta
     assert isinstance(refused, HandshakeRefused)
     assert refused.status == status and word in refused.why and refused.why.isprintable()
     assert peer.end.fileno() == -1
+    peer.close()
+
+
+@pytest.mark.parametrize("status", ["200 OK", "502 Bad Gateway"])
+def test_a_web_page_is_known_by_its_head(loop: Loop, status: str) -> None:
+    """However large it is, and though it never ends."""
+    peer = Peer(loop, asked=ASKED)
+    peer.say(f"HTTP/1.1 {status}\r\nContent-Type: text/html\r\n\r\n<html>".encode() + bytes(30_000))
+    refused = peer.outcome()
+    assert isinstance(refused, HandshakeRefused)
+    assert (refused.status, refused.page, refused.why) == (int(status[:3]), True, f"{status}, a web page")
     peer.close()
 
 

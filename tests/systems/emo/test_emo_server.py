@@ -10,6 +10,7 @@ import pytest
 from revtunnel.fleet.pools import Use
 from revtunnel.ground.facts import ChannelEnded, ClientRefused, Fact, LinkDown, LinkRefused, LinkUp
 from revtunnel.ground.policy import EmoLimits
+from revtunnel.ground.server_places import ServerPlace
 from revtunnel.ground.targets import Offer, parse_offer
 from revtunnel.link.handshake import ListenerRules, ServerHello
 from revtunnel.link.server_connector import ServerConnector, Way
@@ -86,7 +87,7 @@ class EmoWorld(World):
             return link
 
         uplink = Uplink(
-            *(self.reactor, [(SERVER, LINK_PORT)], self.agent_limits, lambda: agent.random, make),
+            *(self.reactor, [ServerPlace(SERVER, LINK_PORT)], self.agent_limits, lambda: agent.random, make),
             *(facts.append, ServerConnector(self.reactor, Way(), reach).connect),
         )
         agent = self.agents[serial] = Agent(uplink, dialler, CreditPool(MIB), facts)

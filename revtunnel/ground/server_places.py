@@ -1,0 +1,57 @@
+"""Where an agent finds its server: a link port, ``HOST:PORT``, or a web listener, ``wss://HOST[:PORT][/PATH]``.
+
+Source: docs/link-protocol.rst "WebSockets"; ours.
+"""
+
+import re
+from typing import NamedTuple
+
+from revtunnel.ground.targets import parse_endpoint
+
+__all__ = ["LINK_PATH", "ServerPlace", "parse_server_place"]
+
+LINK_PATH = "/link"
+_URL = re.compile(r"(wss?)://([^/?#@\s]+)(/[!-~]{0,255})?", re.ASCII)
+_PORT = re.compile(r"([^:]|\]):[0-9]+", re.ASCII)
+_LOOKS_LIKE_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://", re.ASCII)
+
+
+class ServerPlace(NamedTuple):
+    """One server, as it is written in the settings."""
+
+    host: str
+    port: int
+    path: str = ""  # of its WebSocket; "": a link port
+    secure: bool = False  # of a WebSocket: with TLS
+
+    @property
+    def web(self) -> bool:
+        """Whether links go there over WebSocket."""
+        return bool(self.path)
+
+    def __str__(self) -> str:
+        place = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return f"{'wss' if self.secure else 'ws'}://{place}{self.path}" if self.path else place
+
+
+def parse_server_place(text: str) -> ServerPlace:
+    """Read one ``--server``; a URL's port is 443, 80 for ``ws``, and its path /link, unless it says others.
+
+    Raises:
+        ValueError: it is no such place; the text names the value.
+    """
+    url = _URL.fullmatch(text)
+    if url is None and _LOOKS_LIKE_URL.match(text):
+        raise ValueError(f"{text[:120]!a}: wss://HOST[:PORT][/PATH] wanted, or HOST:PORT")
+    secure = url is not None and url[1] == "wss"
+    place, path = (url[2], url[3] or "") if url is not None else (text, "")
+    if url is not None and not _PORT.search(place):
+        place += ":443" if secure else ":80"
+    host, port = parse_endpoint(place)
+    if not port:
+        raise ValueError(f"{text[:120]!a}: port 1 to 65535 wanted")
+    if url is None:
+        return ServerPlace(host, port)
+    if "?" in path or "#" in path:
+        raise ValueError(f"{text[:120]!a}: a path without query wanted")
+    return ServerPlace(host, port, path if path.strip("/") else LINK_PATH, secure)
