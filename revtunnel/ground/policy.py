@@ -14,6 +14,7 @@ __all__ = [
     "CameoLimits",
     "CccpLimits",
     "DataLimits",
+    "EdgeLimits",
     "EmoLimits",
     "EnrolmentLimits",
     "LinkLimits",
@@ -264,3 +265,19 @@ class EmoLimits:
     nul_wait: float = 0.05  # seconds after which NULs that may begin a terminator are passed on
     # systems/emo/emo_choice.py
     ask_again: float = 86_400.0  # seconds after which an original server is offered rt1 again
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeLimits:
+    """What one ThingWorx device and its tunnels may cost."""
+
+    # systems/thingworx/edge_tunnels.py
+    tunnels: int = 8  # at once: one of eight dropped now and then with PTC's SDK, none of four
+    waiting: int = 64  # clients of one device that wait for a tunnel
+    wait: float = 30.0  # seconds that one waits for a place, and then for the device to bring its tunnel
+    # systems/thingworx/edge_tunnel.py
+    hold: float = 30.0  # seconds of silence after a client's end of file, which no tunnel can carry
+    quiet: float = 0.25  # seconds without a byte after which a service's end has overtaken none
+    held: int = MIB  # bytes for a client that does not take them; the SDK drops a tunnel that is not read
+    # systems/thingworx/edge_link.py
+    first: float = 10.0  # seconds from the WebSocket to a good BIND, absolute

@@ -47,6 +47,7 @@ _PUT = {
     "grants": "INSERT OR REPLACE INTO grants"
     " (id, holder, device, services, actions, begins, until, created, made_by)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    "edge_keys": "INSERT OR REPLACE INTO edge_keys (serial, mark, made) VALUES (?, ?, ?)",
 }
 _REMOVE = {
     "leases": "DELETE FROM leases WHERE port = ?",
@@ -59,6 +60,7 @@ _REMOVE = {
     "people_groups": "DELETE FROM people_groups WHERE name = ?",
     "user_tokens": "DELETE FROM user_tokens WHERE mark = ?",
     "grants": "DELETE FROM grants WHERE id = ?",
+    "edge_keys": "DELETE FROM edge_keys WHERE serial = ?",
 }
 Change = tuple[str, "int | str | bytes", "tuple[Any, ...] | None"]
 

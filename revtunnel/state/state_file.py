@@ -54,6 +54,10 @@ _UPGRADES = (
         " services TEXT NOT NULL, actions TEXT NOT NULL, begins REAL, until REAL, created REAL NOT NULL,"
         " made_by TEXT NOT NULL) WITHOUT ROWID",
     ),
+    (
+        "CREATE TABLE edge_keys (serial TEXT PRIMARY KEY,"
+        " mark BLOB NOT NULL UNIQUE CHECK (length(mark) = 32), made REAL NOT NULL) WITHOUT ROWID",
+    ),
 )
 SCHEMA = len(_UPGRADES)
 _SHAPE = (
@@ -67,6 +71,7 @@ _SHAPE = (
     "SELECT name, note, created FROM people_groups LIMIT 0",
     "SELECT mark, user, note, created, until, used FROM user_tokens LIMIT 0",
     "SELECT id, holder, device, services, actions, begins, until, created, made_by FROM grants LIMIT 0",
+    "SELECT serial, mark, made FROM edge_keys LIMIT 0",
 )
 
 _DAMAGE = (
