@@ -26,7 +26,7 @@ PURE_NAMES = """
     commands data_opening devices emo emo_choice emo_sockets emo_targets enroll enrolment errors facts
     first_bytes fleet frames free_ports gate grants handshake hellos http_connect keys labels lease_rows
     lease_table leases legacy liveness localproxy mux networks nonces numbers origin penalties people
-    policy pools proxy_choice proxy_header reasons records refusals registration remote_sessions rt1
+    policy pools proxy_choice proxy_header rates reasons records refusals registration remote_sessions rt1
     rt1_ends senders serials session_life sessions targets tickets turns user_tokens warm_pool
     websocket_wire window zmtp zmtp_messages
 """

@@ -32,6 +32,7 @@ from revtunnel.ground.facts import (
     LinkUp,
     PeerGlitch,
     Report,
+    WebRefused,
 )
 from revtunnel.ground.policy import DataLimits, ServerLimits
 from revtunnel.ground.reasons import Ended, GoAway
@@ -213,7 +214,7 @@ class Switchboard:
             if device is not None:
                 device.bytes_to_device += fact.bytes_to_device
                 device.bytes_to_client += fact.bytes_to_client
-        elif isinstance(fact, ClientRefused | LinkRefused | LinkDown):
+        elif isinstance(fact, ClientRefused | LinkRefused | LinkDown | WebRefused):
             self.counts[f"{fact.word} {fact.reason}"] += 1
         elif isinstance(fact, PeerGlitch):
             self.counts["glitches"] += 1

@@ -22,6 +22,14 @@ from revtunnel.streams.streams import ChannelSocket, Link
 
 __all__ = ["Carried", "ClientFactory", "ClientSocket"]
 
+# words of refusals that are not for want of something
+_REFUSED = {
+    "device-absent": Ended.LINK_LOST,
+    "draining": Ended.OPERATOR,
+    "expired": Ended.NOT_ALLOWED,
+    "not-allowed": Ended.NOT_ALLOWED,
+}
+
 
 class Carried(Typing):
     """The stream of a client, whatever carries it; also after its end."""
@@ -105,7 +113,7 @@ class ClientSocket(ChannelSocket):
         """End its stream, or turn it away while it has none."""
         if self.carried is not None:
             self.carried.end(reason, detail)
-        self.abort()
+        self.abort(reason, detail)
 
     def connectionMade(self) -> None:
         self.peer = written_address(self.transport.getPeer())
@@ -130,7 +138,7 @@ class ClientSocket(ChannelSocket):
     def refuse(self, reason: str) -> None:
         """Turn the client away with a reset."""
         self._factory.refused(self, reason)
-        self.abort()
+        self.abort(_REFUSED.get(reason, Ended.OUT_OF_RESOURCES), reason)
 
 
 class ClientFactory(ServerFactory):

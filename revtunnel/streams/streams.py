@@ -172,7 +172,7 @@ class ChannelSocket(Protocol):
         if self._lost or self._finished:
             return
         if reason is not Ended.CLOSED or link is None:
-            self.abort()
+            self.abort(reason)
             return
         self._linger(_IN_ORDER)
         if self._end_came:
@@ -207,9 +207,11 @@ class ChannelSocket(Protocol):
         self._lost = True
         return taken
 
-    def abort(self) -> None:
-        """End with a reset."""
+    def abort(self, reason: Ended = Ended.RESET_BY_PEER, detail: str = "") -> None:
+        """End with a reset; a transport that can say why (``ChannelTransport``) is told."""
         if not self._lost:
+            if hasattr(self.transport, "because"):
+                self.transport.because(reason, detail)
             self.transport.abortConnection()
 
     # -- inside

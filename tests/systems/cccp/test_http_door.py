@@ -16,9 +16,10 @@ from revtunnel.fleet.fleet import Fleet
 from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.pools import Pool
 from revtunnel.ground.policy import CccpLimits, ServerLimits
+from revtunnel.process.door.http_channel import PARTING
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.systems.cccp.cccp_store import SessionBook
-from revtunnel.systems.cccp.http_door import PARTING, DoorRules, HttpDoor
+from revtunnel.systems.cccp.http_door import DoorRules, HttpDoor
 from revtunnel.systems.cccp.openapi import describe_api
 from revtunnel.systems.cccp.proxies import Proxies
 from revtunnel.systems.cccp.proxy_operator import ProxyOperator
