@@ -10,6 +10,7 @@ from typing import Any
 from revtunnel.fleet.records import parse_pattern
 from revtunnel.ground.networks import network_of
 from revtunnel.ground.policy import PenaltyLimits
+from revtunnel.ground.targets import Offer, parse_offer
 from revtunnel.settings.schema_keys import Key, Section, limit_key
 from revtunnel.settings.values import Kind, count, many, read_range, seconds
 
@@ -40,6 +41,14 @@ def read_day(text: str) -> float | None:
         raise ValueError(f"{text[:80]!a}: never, or a day such as 2027-12-31 wanted") from None
 
 
+def read_service(text: str) -> Offer:
+    """An offer at a TCP port."""
+    offer = parse_offer(text)
+    if offer.target.path is not None:
+        raise ValueError(f"{text[:80]!a}: [NAME=]HOST:PORT wanted")
+    return offer
+
+
 CLIENTS = any_of("network", network_of, 1024)
 _DEVICE = (
     Key("clients", CLIENTS, "any",
@@ -52,6 +61,8 @@ _DEVICE = (
         "at once; 0: what clients_per_device in [limits] allows to all", True),
     Key("expires", Kind("day", "never, or YYYY-MM-DD", read_day), "never",
         "its last day, in UTC; then its link is closed and refused", True),
+    Key("services", many("[NAME=]HOST:PORT", read_service, 0, 64), "",
+        "what a ThingWorx device has, as it dials it; devices of other wires say that themselves", True),
 )  # fmt: skip
 _penalty = partial(limit_key, PenaltyLimits)
 _HOUR = seconds(0, 3600)

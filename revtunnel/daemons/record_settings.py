@@ -13,6 +13,7 @@ from typing import Protocol as Typing
 
 from revtunnel.fleet.records import DEFAULT, Pattern, Record, Records
 from revtunnel.ground.networks import Network
+from revtunnel.ground.targets import Offer
 from revtunnel.settings.inifile import SECTION_OF, Table
 from revtunnel.trust.tls_settings import is_loopback
 
@@ -29,6 +30,7 @@ class DeviceSettings:
     ports: tuple[tuple[int, int], ...] | None
     channels: int  # 0: no limit of its own
     expires: float | None  # seconds since 1970
+    services: tuple[Offer, ...] = ()  # of a ThingWorx device
 
 
 class PoolClients(Typing):
@@ -78,7 +80,7 @@ def check_clients(table: Table, pools: Iterable[PoolClients]) -> None:
 def records_of(devices: Sequence[DeviceSettings], pools: Iterable[PoolClients]) -> Records:
     """What the server asks."""
     return Records(
-        {each.name: Record(each.ports, each.targets, each.clients, each.channels or None, each.expires)
-         for each in devices},
+        {each.name: Record(each.ports, each.targets, each.clients, each.channels or None, each.expires,
+                           each.services) for each in devices},
         {pool.name: pool.clients for pool in pools},
     )  # fmt: skip

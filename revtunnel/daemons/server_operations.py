@@ -45,6 +45,7 @@ _RECORD = Operation(
         Column("channels", Kind.NUMBER, "at most; null: any"),
         Column("expires", Kind.TIME, "the day; null: never"),
         Column("expired", Kind.YES_NO, "whether that is over"),
+        Column("services", Kind.LIST, "that it has, where it does not say so itself: ThingWorx"),
         Column("locked", Kind.LIST, "networks that are locked out of its serial"),
     ),
 )  # fmt: skip

@@ -81,6 +81,7 @@ class Record:
     clients: tuple[Network, ...] | None = None
     channels: int | None = None  # at once
     expires: float | None = None  # seconds since 1970 at which it is over
+    services: tuple[Offer, ...] = ()  # of a device that does not say itself what it has (ThingWorx)
 
     def has_port(self, port: int) -> bool:
         """Whether the device may hold this client port."""
@@ -103,6 +104,7 @@ class Record:
             "clients": None if self.clients is None else [str(network) for network in self.clients],
             "channels": self.channels,
             "expires": None if last is None else last.strftime("%Y-%m-%d"),  # the last day, UTC
+            "services": [f"{each.name}={each.target}" for each in self.services],
         }
 
 

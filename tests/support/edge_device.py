@@ -1,9 +1,9 @@
 """A ThingWorx device: what PTC's Edge C SDK does with a platform, on blocking sockets, with bytes of its own.
 
 Nothing of the package is used: AlwaysOn and WebSocket are written out here, as the SDK has them. It masks
-with zeros, answers no ping, never says more than one request at a time, and on its tunnels reads and writes by
-turns. A service that ended is told with DISCONNECT again and again until the platform has said DISCONNECT; a
-tunnel that is over is told with CANCEL, and its WebSocket then closed with 1000.
+with zeros, answers no ping, never says more than one request at a time, and on its tunnels reads and writes
+by turns. The end of a service is told with DISCONNECT, again and again until the platform has said
+DISCONNECT; that of a tunnel with CANCEL, and its WebSocket then closed with 1000.
 
     with EdgeDevice(("127.0.0.1", port), key, "Robot1") as device:
         device.wait_until_bound()

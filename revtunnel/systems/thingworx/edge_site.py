@@ -23,6 +23,7 @@ from revtunnel.ground.targets import Offer
 from revtunnel.link.server_link import AgentListener
 from revtunnel.process.door.web_routes import WebCall
 from revtunnel.sockets.end_transport import EndTransport
+from revtunnel.sockets.ends import TlsEnd
 from revtunnel.sockets.ways.websocket_messages import WebSocketMessages
 from revtunnel.sockets.ways.websocket_upgrade import HandshakeRefused, Request, Upgraded
 from revtunnel.sockets.ways.websocket_wire import WebSocketLimits, WebSocketWire
@@ -104,7 +105,7 @@ class EdgeSite:
             return
         limits = WebSocketLimits(message=MAX_MESSAGE, piece=frame, keepalive=KEEPALIVE, answer=ANSWER)
         software = _one(call.request, "User-Agent")[:64]
-        tls = "TLS" if call.secure else ""
+        tls = upgraded.end.connection.get_protocol_version_name() if isinstance(upgraded.end, TlsEnd) else ""
         link = EdgeLink(self, self._listener(call.listener), found, call.peer, tls, software)
         self.links.add(link)
         socket = WebSocketMessages(self._reactor, WebSocketWire(upgraded.engine, limits), link)
@@ -129,6 +130,11 @@ class EdgeSite:
         self.links.discard(link)
 
     # -- what operators and settings do
+
+    @property
+    def tunnels(self) -> int:
+        """WebSockets of tunnels that may come or are here."""
+        return len(self._expected) + sum(len(link.carrier.tunnels) for link in self.links)
 
     def stop(self) -> None:
         """Turn everybody away whose link is not up; those that are up the switchboard ends."""

@@ -16,9 +16,10 @@ OVER      the client is gone or told             -
 ========  =====================================  =============================================================
 
 The rules: the end of a service comes on another connection than its bytes, so nothing is ended before these
-have come; a drop without that word is a reset. There is no half-close: a client's end of file is held back,
-and when the service has then said nothing for ``hold`` seconds both ends are cut. A client is not read while
-the device does not take what it said; a WebSocket is not read while its client owes ``held`` bytes.
+have come; a drop without that word is a reset. There is no half-close: a client's end of file is held back.
+When the service has then said nothing for ``hold`` seconds, or for 2 s while others wait, both ends are cut.
+A client is not read while the device does not take what it said, a WebSocket not while its client has
+``held`` bytes to take.
 
 Source: next/remote-sessions.md section 4; PTC's public Edge C SDK 2.2.1, twTunnelManager.c.
 """
@@ -26,6 +27,7 @@ Source: next/remote-sessions.md section 4; PTC's public Edge C SDK 2.2.1, twTunn
 from collections import deque
 from collections.abc import Callable
 from enum import Enum, auto
+from functools import partial
 from typing import Any
 from typing import Protocol as Typing
 
@@ -103,10 +105,12 @@ class EdgeTunnel:
         self._pending: deque[str] = deque()  # messages of one reading of the client, at most
         self._owed = 0  # bytes that the client has not taken
         self._held = False
-        self._client_ended = False
+        self._ended_at: float | None = None  # the client's end of file, or the last byte for it since
         self._timer: IDelayedCall | None = None
         client.on_lost = self._client_left
-        self._set_timer(owner.limits.wait, self._late)
+        self._set_timer(
+            owner.limits.wait, partial(self.finish, Ended.TIMED_OUT, "the device brought no tunnel")
+        )
 
     @property
     def open(self) -> bool:
@@ -125,6 +129,16 @@ class EdgeTunnel:
         """Notice a client that left and is not read at present."""
         if self.open:
             self._client.look()
+
+    @property
+    def lingers(self) -> float:
+        """Seconds since its client's end of file, or the last byte after it; 0.0: it has not ended."""
+        held = self.stage is Stage.OPEN and self._ended_at is not None and not self._unsent
+        return self.clock.seconds() - self._ended_at if held and self._ended_at is not None else 0.0
+
+    @property
+    def _unsent(self) -> bool:
+        return bool(self._pending) or (self._socket is not None and self._socket.waiting > 0)
 
     # -- from the device
 
@@ -164,6 +178,8 @@ class EdgeTunnel:
     def _take(self, data: bytes) -> None:
         if self._timer is not None and self.stage is not Stage.PARTING:
             self._set_timer(*self._waits())
+        if self._ended_at is not None:
+            self._ended_at = self.clock.seconds()
         self.bytes_received += len(data)
         self._owed += len(data)
         self._client.deliver(data)
@@ -179,7 +195,7 @@ class EdgeTunnel:
         """The WebSocket has ended: in order only where the device had been told to end it."""
         self._socket = None
         if self.stage is Stage.PARTING:
-            self._end_client()
+            self.finish(Ended.CLOSED, "")
         else:
             self.finish(Ended.LINK_LOST, f"its tunnel was dropped: {close_words(code, reason)}")
         self._owner.gone(self)
@@ -211,7 +227,7 @@ class EdgeTunnel:
         return not self.blocked
 
     def end(self, channel: Any) -> None:
-        self._client_ended = True
+        self._ended_at = self.clock.seconds()
         if self.stage is Stage.OPEN:
             self._set_timer(*self._waits())
 
@@ -228,7 +244,7 @@ class EdgeTunnel:
     # -- ends
 
     def finish(self, reason: Ended, detail: str) -> None:
-        """End it with a reset, or refuse its client where it has none yet."""
+        """End it: with a reset, but for CLOSED; where its client waits, it is refused."""
         before = self.stage
         if before is Stage.OVER:
             return
@@ -253,11 +269,6 @@ class EdgeTunnel:
         if reason is Ended.CLOSED:
             client.end_of_file()
         client.over(reason)
-
-    def _end_client(self) -> None:
-        """All has come that will."""
-        if self.open:
-            self._over(Ended.CLOSED, "", "")
 
     def _close(self) -> None:
         if self._socket is None:
@@ -290,22 +301,15 @@ class EdgeTunnel:
             self._set_timer(*self._waits())
             return
         self.stage = Stage.PARTING
-        self._set_timer(PARTING, self._parted)
+        self._set_timer(PARTING, partial(self.finish, Ended.CLOSED, ""))
         self._owner.end_of(self, "service-ended")
 
-    def _parted(self) -> None:
-        self._end_client()
-        self._close()
-
     def _unanswered(self) -> None:
-        if self._pending or (self._socket is not None and self._socket.waiting):
+        if self._unsent:
             self._set_timer(*self._waits())
             return
         hold = self._owner.limits.hold
         self.finish(Ended.IDLE, f"nothing came for {hold:g} s behind an end of file, which no tunnel carries")
-
-    def _late(self) -> None:
-        self.finish(Ended.TIMED_OUT, "the device brought no tunnel")
 
     def _set_timer(self, delay: float, what: Callable[[], None]) -> None:
         self._stop_timer()

@@ -22,6 +22,7 @@ from revtunnel.systems.thingworx.edge_tunnel import EdgeTunnel, Stage
 __all__ = ["EdgeTunnels", "TunnelStarter"]
 
 LOOK = 1.0  # seconds between looks at clients that are not read
+LINGER = 2.0  # seconds of silence after a client's end of file that its tunnel keeps its place from others
 
 
 class TunnelStarter(Typing):
@@ -137,6 +138,15 @@ class EdgeTunnels:
             if client.waits:
                 client.refuse(word)
 
+    def _give_way(self) -> None:
+        """A client that has closed looks like one that waits for its answer; it waits not for ever."""
+        lingering = sorted(
+            (each for each in self.tunnels.values() if each.lingers >= LINGER), key=lambda each: -each.lingers
+        )
+        for tunnel in lingering[: len(self._waiting)]:
+            detail = f"nothing came for {tunnel.lingers:.0f} s behind an end of file, and others wait"
+            tunnel.finish(Ended.IDLE, detail)
+
     def _tick_later(self) -> None:
         if self._timer is None:
             self._timer = self.clock.callLater(LOOK, self._tick)
@@ -146,6 +156,7 @@ class EdgeTunnels:
         self._timer = None
         for tunnel in [*self.tunnels.values()]:
             tunnel.look()
+        self._give_way()
         now = self.clock.seconds()
         while self._waiting and (self._waiting[0][0] <= now or not self._waiting[0][1].waits):
             _, client = self._waiting.popleft()
