@@ -50,7 +50,7 @@ def run(options: Namespace, around: Surroundings) -> int:
         raise Wrong("the settings have no directory for an authority: --dir DIR wanted")
     directory = AuthorityDirectory(os.path.abspath(path))
     try:
-        return _RUN[options.ca](directory, settings, options)
+        return _RUN[options.command](directory, settings, options)
     except Unfit as error:
         raise Wrong(str(error)) from None
     except OSError as error:
@@ -114,7 +114,7 @@ def _day(moment: float) -> str:
 
 
 _RUN: dict[str, Callable[[AuthorityDirectory, AuthoritySettings, Namespace], int]] = {
-    "init": _init,
-    "issue-server": _issue_server,
-    "list": _list,
+    "ca init": _init,
+    "ca issue-server": _issue_server,
+    "ca list": _list,
 }

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from revtunnel.fleet.records import parse_pattern
+from revtunnel.ground.labels import MAX_LABELS, parse_label
 from revtunnel.ground.networks import network_of
 from revtunnel.ground.policy import PenaltyLimits
 from revtunnel.ground.targets import Offer, parse_offer
@@ -61,6 +62,8 @@ _DEVICE = (
         "at once; 0: what clients_per_device in [limits] allows to all", True),
     Key("expires", Kind("day", "never, or YYYY-MM-DD", read_day), "never",
         "its last day, in UTC; then its link is closed and refused", True),
+    Key("labels", many("NAME or NAME=VALUE", parse_label, 0, MAX_LABELS), "",
+        "what grants may call it by, such as hall-b, line=3", True),
     Key("services", many("[NAME=]HOST:PORT", read_service, 0, 64), "",
         "what a ThingWorx device has, as it dials it; devices of other wires say that themselves", True),
 )  # fmt: skip

@@ -30,7 +30,8 @@ class DeviceSettings:
     ports: tuple[tuple[int, int], ...] | None
     channels: int  # 0: no limit of its own
     expires: float | None  # seconds since 1970
-    services: tuple[Offer, ...] = ()  # of a ThingWorx device
+    labels: tuple[str, ...]
+    services: tuple[Offer, ...]  # of a ThingWorx device
 
 
 class PoolClients(Typing):
@@ -81,6 +82,6 @@ def records_of(devices: Sequence[DeviceSettings], pools: Iterable[PoolClients]) 
     """What the server asks."""
     return Records(
         {each.name: Record(each.ports, each.targets, each.clients, each.channels or None, each.expires,
-                           each.services) for each in devices},
+                           each.labels, each.services) for each in devices},
         {pool.name: pool.clients for pool in pools},
     )  # fmt: skip

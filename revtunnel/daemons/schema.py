@@ -21,6 +21,7 @@ from revtunnel.ground.policy import (
     KIB,
     MIB,
     AgentLimits,
+    AuditLimits,
     DataLimits,
     EmoLimits,
     EnrolmentLimits,
@@ -192,6 +193,18 @@ _AUTHORITY = (
     _enrolment("sources", count("addresses", 16, 1_000_000), "addresses that failed and are remembered"),
     _enrolment("renewals", count("certificates", 1, 1000), "certificates that one device gets in 24 hours"),
 )  # fmt: skip
+_audit = partial(limit_key, AuditLimits)
+_AUDIT = (
+    Key("file", path(4096, "auto", "none"), "auto",
+        "who was let in to what; auto: audit.jsonl in state_directory; none: there is none"),
+    _audit("size", size(64 * KIB, 64 * GIB), "after which another file is begun"),
+    _audit("files", count("files", 1, 10_000), "kept, the one being written among them"),
+    Key("sync", word("lasting", "each", "never"), "lasting", "what is on the disk before anything goes on: "
+        "lasting: all but refusals; each: every record; never: nothing, a power cut may take the last ones",
+        True),
+    Key("full", word("refuse", "go-on"), "refuse", "when the file takes no records, because the disk is "
+        "full, say: refuse: no remote session begins; go-on: they begin unrecorded", True),
+)  # fmt: skip
 _data = partial(limit_key, DataLimits)
 _DATA = (
     _data("warm", count("sockets", 0, 1024), "sockets of one agent that wait for its next client, while "
@@ -327,6 +340,7 @@ SECTIONS = (
     Section("limits", "server", "What the server spends at most.", _LIMITS),
     Section("admin", "server", "The door for revtunnelctl, a UNIX socket.", _ADMIN),
     Section("authority", "server", "A small certificate authority, for people who have none.", _AUTHORITY),
+    Section("audit", "server", "The audit file; see docs/people.rst.", _AUDIT),
     Section("data", "server", "Data sockets: connections that agents bring for single channels.", _DATA),
     Section("relay", "both", "Pairs of sockets joined to one stream: clients and services on data sockets.",
             _RELAY),

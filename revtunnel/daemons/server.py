@@ -31,7 +31,7 @@ from revtunnel.fleet.penalties import Penalties
 from revtunnel.fleet.pools import Pool, Use
 from revtunnel.fleet.records import Records
 from revtunnel.ground.facts import LinkRefused, ServerState
-from revtunnel.ground.policy import ServerLimits
+from revtunnel.ground.policy import PeopleLimits, ServerLimits
 from revtunnel.link.handshake import ListenerRules, ServerHello
 from revtunnel.link.keys import DUMMY, Verifier
 from revtunnel.link.server_link import AgentListener
@@ -41,7 +41,9 @@ from revtunnel.sockets.lean_reactor import LeanReactor
 from revtunnel.sockets.tls.identity import Identity
 from revtunnel.sockets.ways.headed import HeaderDesk, Refused
 from revtunnel.sockets.ways.senders import HeaderRules, header_rules
+from revtunnel.state.audit_file import AuditFile, Sync
 from revtunnel.state.ledger import FILE_NAME, open_ledger
+from revtunnel.state.session_audit import SessionAudit
 from revtunnel.streams.commands import Feature
 from revtunnel.systems.emo.emo_server import EmoServerLink
 from revtunnel.systems.emo.emo_stream import EmoDoor
@@ -49,6 +51,9 @@ from revtunnel.trust.authority import Unfit
 from revtunnel.trust.certificate_book import CertificateBook
 from revtunnel.trust.identities import Identities, merged
 from revtunnel.trust.issuer import Issuer
+from revtunnel.trust.mutes import Mutes
+from revtunnel.trust.people_book import open_people
+from revtunnel.trust.people_operator import PeopleOperator
 from revtunnel.trust.tls_settings import is_loopback
 
 if TYPE_CHECKING:
@@ -151,7 +156,7 @@ class Server(DoorDaemon):
     def startService(self) -> None:
         super().startService()
         self._expiry = self._reactor.callLater(EXPIRY_CHECK, self._expire)
-        for warning in self.ledger.warnings:
+        for warning in (*self.ledger.warnings, *self.people_book.warnings):
             self.reporter(ServerState("ledger", warning))
         if self.ledger.doubtful is not None:
             self.reporter(ServerState("ledger", f"{self.ledger.doubtful}: {DOUBT}"))
@@ -196,6 +201,7 @@ class Server(DoorDaemon):
             ),
         )
         self.switchboard.data.limits, self.switchboard.data.relay_limits = settings.data, settings.relay
+        self._build_people(settings)
         self.operator = Operator(
             self._reactor,
             self.switchboard,
@@ -205,10 +211,31 @@ class Server(DoorDaemon):
             self.reporter,
             settings.name,
             os.urandom,
+            PeopleOperator(
+                self.people, self.grants, time.time, os.urandom, self.audit.changed, self._labels_of
+            ),
+            self.mutes,
+            self.audit,
         )
         self.switchboard.admission.issue = self.issuer.answer
         self._build_cccp(settings)
         self._tend(self.operator, settings.admin)
+
+    def _build_people(self, settings: ServerSettings) -> None:
+        """Who may what by name, as the ledger has it, and the file that tells who did."""
+        mine, file = settings.audit, None
+        if mine.file is not None:
+            try:
+                program = f"revtunnel-server {__version__}"
+                file = AuditFile(mine.file, program, mine.limits, Sync(mine.sync), time.time)
+            except OSError as error:
+                raise SettingsError([f"[audit] file: {mine.file}: {error.strerror}"]) from None
+        self.audit = SessionAudit(self._reactor, file, self.reporter, time.time, mine.full == "refuse")
+        self.people, self.grants, self.people_book = open_people(PeopleLimits(), self.ledger)
+        self.mutes = Mutes(self.ledger, time.time, self.audit.changed)
+
+    def _labels_of(self, serial: str) -> tuple[str, ...]:
+        return self.switchboard.gate.records.of(serial).labels
 
     def _build_cccp(self, settings: ServerSettings) -> None:
         """CCCP beside the rest, with the same ports, penalties and ledger."""
@@ -334,6 +361,8 @@ class Server(DoorDaemon):
         self.abort()
         self.reporter(ServerState("stopped", ""))
         done = super().stopService()
+        self.audit.close()
+        self.people.write_uses(time.time())
         self.ledger.close()
         return done
 
@@ -356,7 +385,11 @@ class Server(DoorDaemon):
         penalties = self.switchboard.gate.penalties
         penalties.limits, penalties.exempt = new.penalties, new.exempt
         self.ports.refuses = _refusing(new)
+        labels = self.switchboard.gate.records.labels
         taken = self.switchboard.enforcement.set_records(records)
+        if labels != records.labels:
+            self.people.everybody_changed()
+        self.audit.take(new.audit.limits, Sync(new.audit.sync), new.audit.full == "refuse")
         for listener in new.listeners:
             if listener.name in self.switchboard.listeners:
                 self.switchboard.listeners[listener.name] = self._agent_listener(listener, new)

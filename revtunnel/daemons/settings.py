@@ -25,6 +25,7 @@ from revtunnel.daemons.settings_parts import (
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.policy import (
     AgentLimits,
+    AuditLimits,
     DataLimits,
     EmoLimits,
     EnrolmentLimits,
@@ -54,6 +55,7 @@ from revtunnel.settings.sections import (
 from revtunnel.sockets.tls.credentials import private_file_fault
 from revtunnel.systems.cccp.cccp_settings import cccp_flat, cccp_part
 from revtunnel.trust.agent_files import with_kept_files
+from revtunnel.trust.audit_settings import audit_settings
 from revtunnel.trust.authority_settings import authority_settings
 from revtunnel.trust.tls_settings import (
     AgentTls,
@@ -133,6 +135,7 @@ def _server(table: Table, around: Surroundings) -> ServerSettings:
         link=part_of(table, LinkLimits),
         admin=admin_settings(table, around.admin_socket() if socket == "auto" else socket),
         authority=authority_settings(table, state),
+        audit=audit_settings(table, state),
         cccp=cccp_part(table, around) if table.get("cccp", "enabled") else None,
         files=tuple(table.files),
     )
@@ -261,6 +264,9 @@ def changes(
     return differences(_flat(old), _flat(new))
 
 
+_OWN = ("admin", "authority", "audit")  # sections that are a part of the settings each
+
+
 def _flat(settings: ServerSettings | AgentSettings) -> Iterator[tuple[Name, Any]]:
     """Every setting with its name."""
     parts: dict[type, Any] = {LinkLimits: settings.link, type(settings.limits): settings.limits}
@@ -269,12 +275,12 @@ def _flat(settings: ServerSettings | AgentSettings) -> Iterator[tuple[Name, Any]
     if isinstance(settings, ServerSettings):
         role, parts[EnrolmentLimits] = "server", settings.authority.limits
         parts[DataLimits], parts[EmoLimits] = settings.data, settings.emo
-        parts[PenaltyLimits] = settings.penalties
+        parts[PenaltyLimits], parts[AuditLimits] = settings.penalties, settings.audit.limits
     else:
         parts[EmoLimits] = settings.emo_limits
     for section in SECTIONS:
         if section.reader in (role, "both") and not section.named:
-            owner = getattr(settings, section.name) if section.name in ("admin", "authority") else settings
+            owner = getattr(settings, section.name) if section.name in _OWN else settings
             for key in section.keys:
                 yield (section.name, key.name), getattr(parts[key.part] if key.part else owner, key.name)
     if isinstance(settings, ServerSettings):

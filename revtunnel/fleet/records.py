@@ -81,6 +81,7 @@ class Record:
     clients: tuple[Network, ...] | None = None
     channels: int | None = None  # at once
     expires: float | None = None  # seconds since 1970 at which it is over
+    labels: tuple[str, ...] = ()  # what grants to people may call it by
     services: tuple[Offer, ...] = ()  # of a device that does not say itself what it has (ThingWorx)
 
     def has_port(self, port: int) -> bool:
@@ -104,6 +105,7 @@ class Record:
             "clients": None if self.clients is None else [str(network) for network in self.clients],
             "channels": self.channels,
             "expires": None if last is None else last.strftime("%Y-%m-%d"),  # the last day, UTC
+            "labels": list(self.labels),
             "services": [f"{each.name}={each.target}" for each in self.services],
         }
 
@@ -114,11 +116,14 @@ class Records:
 
     devices: Mapping[str, Record] = field(default_factory=dict)
     pools: Mapping[str, tuple[Network, ...] | None] = field(default_factory=dict)
+    labels: Mapping[str, tuple[str, ...]] = field(init=False)  # of those that have any, and of DEFAULT
     ends: Sequence[tuple[float, str]] = field(init=False)  # when each is over that has an end, in order
 
     def __post_init__(self) -> None:
         found = ((each.expires, name) for name, each in self.devices.items() if each.expires is not None)
         object.__setattr__(self, "ends", sorted(found))
+        labels = {name: each.labels for name, each in self.devices.items() if each.labels}
+        object.__setattr__(self, "labels", labels)
 
     def of(self, serial: str) -> Record:
         """The record in force."""

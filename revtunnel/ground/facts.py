@@ -13,6 +13,7 @@ from revtunnel.ground.reasons import Ended
 
 __all__ = [
     "AcceptFailed",
+    "AuditProblem",
     "CertificateFailed",
     "CertificateIssued",
     "ChannelEnded",
@@ -346,6 +347,15 @@ class SettingsReloaded(Fact):
     changed: tuple[str, ...]
     needs_restart: tuple[str, ...]
     errors: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AuditProblem(Fact):
+    """The audit file takes no records; or, with an empty text, it does again."""
+
+    word = "audit-problem"
+    severity = Severity.ERROR
+    problem: str
 
 
 @dataclass(frozen=True, slots=True)

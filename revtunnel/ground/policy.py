@@ -276,6 +276,7 @@ class EdgeLimits:
     waiting: int = 64  # clients of one device that wait for a tunnel
     wait: float = 30.0  # seconds that one waits for a place, and then for the device to bring its tunnel
     # systems/thingworx/edge_tunnel.py
+    settle: float = 0.25  # seconds before the first byte to a device, which loses what comes with our answer
     hold: float = 30.0  # seconds of silence after a client's end of file, which no tunnel can carry
     quiet: float = 0.25  # seconds without a byte after which a service's end has overtaken none
     held: int = MIB  # bytes for a client that does not take them; the SDK drops a tunnel that is not read

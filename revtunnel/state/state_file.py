@@ -55,6 +55,10 @@ _UPGRADES = (
         " made_by TEXT NOT NULL) WITHOUT ROWID",
     ),
     (
+        "CREATE TABLE muted (serial TEXT PRIMARY KEY, why TEXT NOT NULL, made_by TEXT NOT NULL,"
+        " since REAL NOT NULL) WITHOUT ROWID",
+    ),
+    (
         "CREATE TABLE edge_keys (serial TEXT PRIMARY KEY,"
         " mark BLOB NOT NULL UNIQUE CHECK (length(mark) = 32), made REAL NOT NULL) WITHOUT ROWID",
     ),
@@ -71,6 +75,7 @@ _SHAPE = (
     "SELECT name, note, created FROM people_groups LIMIT 0",
     "SELECT mark, user, note, created, until, used FROM user_tokens LIMIT 0",
     "SELECT id, holder, device, services, actions, begins, until, created, made_by FROM grants LIMIT 0",
+    "SELECT serial, why, made_by, since FROM muted LIMIT 0",
     "SELECT serial, mark, made FROM edge_keys LIMIT 0",
 )
 

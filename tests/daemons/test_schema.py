@@ -15,6 +15,7 @@ from revtunnel.daemons import schema
 from revtunnel.daemons.schema import FIXED, SECTIONS, Key, Section, find
 from revtunnel.ground.policy import (
     AgentLimits,
+    AuditLimits,
     CameoLimits,
     DataLimits,
     EmoLimits,
@@ -92,6 +93,7 @@ def test_no_section_or_key_twice() -> None:
     "part",
     [
         AgentLimits,
+        AuditLimits,
         CameoLimits,
         DataLimits,
         EmoLimits,
@@ -105,7 +107,7 @@ def test_no_section_or_key_twice() -> None:
 def test_every_limit_is_a_setting_or_fixed(part: type) -> None:
     """A limit that is added to policy.py must be given a key, or be named as one that has none."""
     names = {key.name for _, key in KEYS if key.part is part}
-    fixed = FIXED if part is LinkLimits else set()
+    fixed = {LinkLimits: FIXED, AuditLimits: {"tail"}}.get(part, set())
 
     assert names | fixed == {field.name for field in dataclasses.fields(part)}
     assert not names & fixed

@@ -25,6 +25,7 @@ from revtunnel.daemons.settings import (
 from revtunnel.fleet.gate import LOOPBACK
 from revtunnel.ground.policy import (
     AgentLimits,
+    AuditLimits,
     DataLimits,
     EmoLimits,
     EnrolmentLimits,
@@ -37,6 +38,7 @@ from revtunnel.ground.targets import Offer, Target
 from revtunnel.process.door.admin_settings import AdminSettings
 from revtunnel.settings.values import PortMapping
 from revtunnel.sockets.ways.proxy_choice import DIRECT
+from revtunnel.trust.audit_settings import AuditSettings
 from revtunnel.trust.authority_settings import AuthoritySettings
 from tests.support.depth import deep
 
@@ -108,6 +110,7 @@ def test_defaults_without_any_file() -> None:
         emo=EmoLimits(),
         relay=RelayLimits(),
         link=LinkLimits(),
+        audit=AuditSettings("/var/lib/revtunnel/audit.jsonl", AuditLimits(), "lasting", "refuse"),
         authority=AuthoritySettings(
             "/var/lib/revtunnel/authority",
             authority_days=7300,

@@ -22,8 +22,8 @@ from tests.support.steps import steps
 
 ROW = Row(20000, "default", "plc-7", "http", State.RESERVED, False, None)
 ONE, TWO = b"1" * 32, b"2" * 32
-PEOPLE = ("people", "people_groups", "user_tokens", "grants")  # tables of the fifth schema
-EDGE = ("edge_keys",)  # the sixth schema
+PEOPLE = ("people", "people_groups", "user_tokens", "grants", "muted")  # of the fifth schema and the sixth
+EDGE = ("edge_keys",)  # of the seventh
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ from tests.support.world import POOL
 
 __all__ = ["LIMITS", "EdgeWorld", "RawDevice", "edge_world"]
 
-LIMITS = EdgeLimits(wait=5.0, quiet=0.05, first=5.0)
+LIMITS = EdgeLimits(wait=5.0, settle=0.02, quiet=0.05, first=5.0)
 
 
 class RawDevice:
@@ -126,7 +126,7 @@ class EdgeWorld:
         self.listener = WebListener(loop.reactor, ServerLimits, self.gate, self.report)
         self.listener.rules["web"] = WebRules("web")
         self.listener.routes.append(self.site)
-        self.port = lean.listenTCP(0, self.listener.factory("web"), 50, "127.0.0.1")
+        self.port = lean.listenTCP(low + 10, self.listener.factory("web"), 50, "127.0.0.1")
         self.address = "127.0.0.1", self.port.getHost().port
         self.clients = lean.listenTCP(
             0, self.board.client_streams.factory("Robot1", self.offers[0]), 50, "127.0.0.1"

@@ -19,7 +19,8 @@ The rules: the end of a service comes on another connection than its bytes, so n
 have come; a drop without that word is a reset. There is no half-close: a client's end of file is held back.
 When the service has then said nothing for ``hold`` seconds, or for 2 s while others wait, both ends are cut.
 A client is not read while the device does not take what it said, a WebSocket not while its client has
-``held`` bytes to take.
+``held`` bytes to take. Nothing is said at once: the SDK drops what comes in one reading with our answer to its
+request, so the first byte waits until the answer is acknowledged, and ``settle`` seconds more.
 
 Source: next/remote-sessions.md section 4; PTC's public Edge C SDK 2.2.1, twTunnelManager.c.
 """
@@ -38,6 +39,7 @@ from revtunnel.ground.facts import ChannelEnded, ChannelOpened, Report
 from revtunnel.ground.policy import EdgeLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets.end_transport import EndTransport
+from revtunnel.sockets.tcp_info import unacknowledged
 from revtunnel.sockets.ways.websocket_messages import WebSocketMessages
 from revtunnel.sockets.ways.websocket_upgrade import Upgraded
 from revtunnel.sockets.ways.websocket_wire import WebSocketLimits, WebSocketWire, close_words
@@ -105,6 +107,7 @@ class EdgeTunnel:
         self._pending: deque[str] = deque()  # messages of one reading of the client, at most
         self._owed = 0  # bytes that the client has not taken
         self._held = False
+        self._settled = False  # the device has read the answer to its request
         self._ended_at: float | None = None  # the client's end of file, or the last byte for it since
         self._timer: IDelayedCall | None = None
         client.on_lost = self._client_left
@@ -158,9 +161,8 @@ class EdgeTunnel:
         milliseconds = round((self.clock.seconds() - client.since) * 1000, 3)
         self._owner.report(ChannelOpened(self.serial, self.number, client.name, client.peer, milliseconds))
         client.attach(self, self)  # type: ignore[arg-type]
+        self._set_timer(self._owner.limits.settle, self._settle)
         EndTransport(reactor, upgraded.end, socket).start()
-        if self.stage is Stage.OPEN:
-            client.may_read()
 
     def received(self, message: bytes | str) -> None:
         if not self.open:
@@ -172,11 +174,11 @@ class EdgeTunnel:
         except RemoteError as error:
             self.finish(Ended.PROTOCOL, str(error))
             return
-        if data:
-            self._take(data)
-
-    def _take(self, data: bytes) -> None:
-        if self._timer is not None and self.stage is not Stage.PARTING:
+        if not data:
+            return
+        if not self._settled:
+            self._go_on()  # who speaks has read our answer
+        elif self._timer is not None and self.stage is not Stage.PARTING:
             self._set_timer(*self._waits())
         if self._ended_at is not None:
             self._ended_at = self.clock.seconds()
@@ -295,6 +297,19 @@ class EdgeTunnel:
         if self.stage is Stage.ENDING:
             return limits.quiet, self._quiet
         return limits.hold, self._unanswered
+
+    def _settle(self) -> None:
+        """Its kernel has our answer, and it had the time to read that: nothing of the client's stands behind."""
+        socket = self._socket
+        if socket is not None and unacknowledged(socket.transport.getHandle()):
+            self._set_timer(self._owner.limits.settle, self._settle)
+        else:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        self._settled = True
+        self._stop_timer()
+        self._client.may_read()
 
     def _quiet(self) -> None:
         if self._held:  # what is under way was not even read
