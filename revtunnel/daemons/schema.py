@@ -59,6 +59,7 @@ from revtunnel.settings.values import (
 )
 from revtunnel.systems.cameo.cameo_schema import CAMEO_SECTIONS
 from revtunnel.systems.cccp.cccp_schema import CCCP_SECTIONS
+from revtunnel.systems.thingworx.edge_schema import THINGWORX_SECTIONS
 
 __all__ = ["FIXED", "SECTIONS", "Key", "Section", "as_ini", "as_man", "as_rst", "find"]
 
@@ -350,6 +351,7 @@ SECTIONS = (
     Section("agent", "agent", "The agent beside the device.", _AGENT),
     *CAMEO_SECTIONS,
     *CCCP_SECTIONS,
+    *THINGWORX_SECTIONS,
 )  # fmt: skip
 
 

@@ -34,6 +34,8 @@ def check_listeners(table: Table, settings: ServerSettings) -> None:
         check_listener_tls(table, label, listener)
         check_senders(table, label, listener)
         _check_width(table, label, listener)
+    if settings.thingworx.enabled and settings.thingworx.pool not in pools:
+        table.complain("thingworx", "pool", f"there is no [pool {settings.thingworx.pool}]")
     for pool in settings.pools:
         check_senders(table, f"pool {pool.name}", pool)
 

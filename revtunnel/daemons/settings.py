@@ -27,6 +27,7 @@ from revtunnel.ground.policy import (
     AgentLimits,
     AuditLimits,
     DataLimits,
+    EdgeLimits,
     EmoLimits,
     EnrolmentLimits,
     LinkLimits,
@@ -54,6 +55,7 @@ from revtunnel.settings.sections import (
 )
 from revtunnel.sockets.tls.credentials import private_file_fault
 from revtunnel.systems.cccp.cccp_settings import cccp_flat, cccp_part
+from revtunnel.systems.thingworx.edge_settings import EdgeSettings
 from revtunnel.trust.agent_files import with_kept_files
 from revtunnel.trust.audit_settings import audit_settings
 from revtunnel.trust.authority_settings import authority_settings
@@ -137,6 +139,9 @@ def _server(table: Table, around: Surroundings) -> ServerSettings:
         authority=authority_settings(table, state),
         audit=audit_settings(table, state),
         cccp=cccp_part(table, around) if table.get("cccp", "enabled") else None,
+        thingworx=EdgeSettings(
+            table.get("thingworx", "enabled"), table.get("thingworx", "pool"), part_of(table, EdgeLimits)
+        ),
         files=tuple(table.files),
     )
 
@@ -264,7 +269,7 @@ def changes(
     return differences(_flat(old), _flat(new))
 
 
-_OWN = ("admin", "authority", "audit")  # sections that are a part of the settings each
+_OWN = ("admin", "authority", "audit", "thingworx")  # sections that are a part of the settings each
 
 
 def _flat(settings: ServerSettings | AgentSettings) -> Iterator[tuple[Name, Any]]:
@@ -276,6 +281,7 @@ def _flat(settings: ServerSettings | AgentSettings) -> Iterator[tuple[Name, Any]
         role, parts[EnrolmentLimits] = "server", settings.authority.limits
         parts[DataLimits], parts[EmoLimits] = settings.data, settings.emo
         parts[PenaltyLimits], parts[AuditLimits] = settings.penalties, settings.audit.limits
+        parts[EdgeLimits] = settings.thingworx.limits
     else:
         parts[EmoLimits] = settings.emo_limits
     for section in SECTIONS:

@@ -23,6 +23,7 @@ from revtunnel.settings.values import PortMapping
 from revtunnel.sockets.ways.proxy_choice import ProxyChoice
 from revtunnel.sockets.ways.senders import Network
 from revtunnel.systems.cccp.cccp_settings import CccpPart
+from revtunnel.systems.thingworx.edge_settings import EdgeSettings
 from revtunnel.trust.audit_settings import AuditSettings
 from revtunnel.trust.authority_settings import AuthoritySettings
 from revtunnel.trust.tls_settings import (
@@ -100,6 +101,7 @@ class ServerSettings:
     authority: AuthoritySettings
     audit: AuditSettings
     cccp: CccpPart | None  # None: not enabled
+    thingworx: EdgeSettings
     files: tuple[str, ...]  # that were read, in this order
 
 

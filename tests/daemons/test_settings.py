@@ -38,6 +38,7 @@ from revtunnel.ground.targets import Offer, Target
 from revtunnel.process.door.admin_settings import AdminSettings
 from revtunnel.settings.values import PortMapping
 from revtunnel.sockets.ways.proxy_choice import DIRECT
+from revtunnel.systems.thingworx.edge_settings import EdgeSettings
 from revtunnel.trust.audit_settings import AuditSettings
 from revtunnel.trust.authority_settings import AuthoritySettings
 from tests.support.depth import deep
@@ -120,6 +121,7 @@ def test_defaults_without_any_file() -> None:
         ),
         admin=AdminSettings("/run/revtunnel/admin.sock", 0o660, (), ()),
         cccp=None,
+        thingworx=EdgeSettings(),
         files=(),
     )
 

@@ -64,6 +64,7 @@ class WebClient:
         while b"\r\n\r\n" not in self._buffer:
             self._fill()
         head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
+        self.early = len(self._buffer)  # bytes in one reading with the answer, which the SDK drops
         self.answer = head.decode()
         accept = base64.b64encode(hashlib.sha1(nonce + GUID).digest()).decode()
         if " 101 " not in self.answer.split("\r\n")[0]:
@@ -208,6 +209,7 @@ class Tunnel(threading.Thread):
         self.told = threading.Event()  # DISCONNECT
         self.completed = threading.Event()  # CompleteTunnel
         self.drops = False  # at the service's end, without a word
+        self.early = 0
         self.sent = 0  # bytes to the platform
         self.received = 0
 
@@ -222,6 +224,7 @@ class Tunnel(threading.Thread):
             device.command(self.tid, "CANCEL")
             sock.close()
             return
+        self.early = web.early
         place = json.loads(str(self.fields["connection"]))
         try:
             service: socket.socket | None = socket.create_connection((place["host"], place["port"]), 5)

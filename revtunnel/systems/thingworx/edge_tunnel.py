@@ -19,8 +19,8 @@ The rules: the end of a service comes on another connection than its bytes, so n
 have come; a drop without that word is a reset. There is no half-close: a client's end of file is held back.
 When the service has then said nothing for ``hold`` seconds, or for 2 s while others wait, both ends are cut.
 A client is not read while the device does not take what it said, a WebSocket not while its client has
-``held`` bytes to take. Nothing is said at once: the SDK drops what comes in one reading with our answer to its
-request, so the first byte waits until the answer is acknowledged, and ``settle`` seconds more.
+``held`` bytes to take. Nothing is said at once: the SDK drops what comes in one reading with our answer to
+its request, so the first byte waits until the answer is acknowledged, and ``settle`` seconds more.
 
 Source: next/remote-sessions.md section 4; PTC's public Edge C SDK 2.2.1, twTunnelManager.c.
 """
@@ -299,7 +299,7 @@ class EdgeTunnel:
         return limits.hold, self._unanswered
 
     def _settle(self) -> None:
-        """Its kernel has our answer, and it had the time to read that: nothing of the client's stands behind."""
+        """Its kernel has our answer, and it had the time to read that."""
         socket = self._socket
         if socket is not None and unacknowledged(socket.transport.getHandle()):
             self._set_timer(self._owner.limits.settle, self._settle)

@@ -207,6 +207,18 @@ def test_each_client_has_a_tunnel_and_more_wait(world: EdgeWorld) -> None:
     assert device.failures == []
 
 
+def test_nothing_stands_behind_the_answer_to_a_tunnel(loop: Loop, echo: Echo) -> None:
+    """The SDK drops what it reads together with it, so a client that speaks first waits."""
+    with edge_world(loop, ("127.0.0.1", echo.port), replace(LIMITS, settle=0.5)) as world:
+        device = world.device()
+        clients = [world.client() for _ in range(4)]
+        for client in clients:
+            client.sendall(b"first")
+        for client in clients:
+            assert world.call(lambda client=client: client.recv(100)) == b"first"
+        assert [tunnel.early for tunnel in device.tunnels.values()] == [0, 0, 0, 0]
+
+
 def test_a_service_that_ends_is_an_end_of_file(loop: Loop) -> None:
     """Its last bytes come first, whatever connection is faster."""
     with (
