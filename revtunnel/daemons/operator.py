@@ -28,7 +28,7 @@ from revtunnel.process.door.wires import DeviceCaretaker
 from revtunnel.process.reporting import Reporter
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.state.session_audit import SessionAudit
-from revtunnel.systems.thingworx.edge_keys import EdgeKeys
+from revtunnel.trust.app_keys import AppKeys
 from revtunnel.trust.issuer import Issuer
 from revtunnel.trust.mutes import Mutes
 from revtunnel.trust.people_operator import PeopleOperator
@@ -68,7 +68,7 @@ class Operator(DeviceCaretaker):
         self._ledger = ledger
         self._issuer = issuer
         self._random_bytes = random_bytes
-        self.app_keys = EdgeKeys(ledger, random_bytes)
+        self.app_keys = AppKeys(ledger, random_bytes)
         # set by the daemon, which owns the process
         self.link_port = 0  # where agents come in with TLS; 0: nowhere
         self.others_certify = False  # devices may show certificates that were not made here

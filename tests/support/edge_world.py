@@ -32,7 +32,7 @@ from revtunnel.link.server_link import AgentListener
 from revtunnel.process.door.web_listener import WebListener, WebRules
 from revtunnel.sockets.lean_reactor import LeanReactor
 from revtunnel.state.ledger import SqliteLedger
-from revtunnel.systems.thingworx.edge_keys import EdgeKeys
+from revtunnel.trust.app_keys import AppKeys
 from revtunnel.systems.thingworx.edge_site import EdgeSite
 from tests.support.edge_device import BINARY, EdgeDevice, WebClient, auth, bind, fields_of
 from tests.support.epoll import Loop
@@ -94,7 +94,7 @@ class EdgeWorld:
         self.offers = (Offer("echo", Target(*target)),)
         lean = LeanReactor(loop.reactor, self.report)
         self.ledger = SqliteLedger(None, lambda: 0.0)
-        self.keys = EdgeKeys(self.ledger, os.urandom)
+        self.keys = AppKeys(self.ledger, os.urandom)
         self.gate = Gate(lambda: 0.0, Records({"*": Record(services=self.offers)}))
         low = random.randrange(10_000, 30_000)  # below those of outgoing connections
         self.ports = ClientPorts(

@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 from revtunnel.ground.facts import Report
 from revtunnel.ground.policy import EdgeLimits
 from revtunnel.ground.targets import Offer
-from revtunnel.systems.thingworx.edge_keys import EdgeKeys
+from revtunnel.trust.app_keys import AppKeys
 from revtunnel.systems.thingworx.edge_tunnel import EdgeTunnel
 
 __all__ = ["EdgeHost"]
@@ -21,7 +21,7 @@ class EdgeHost(Protocol):
 
     clock: IReactorTime
     limits: EdgeLimits
-    keys: EdgeKeys
+    keys: AppKeys
     hub: Any  # link/server_link.py, Hub; our links have what is asked of its ServerLinks
     report: Report
 

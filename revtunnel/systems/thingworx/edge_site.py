@@ -28,7 +28,7 @@ from revtunnel.sockets.ways.websocket_messages import WebSocketMessages
 from revtunnel.sockets.ways.websocket_upgrade import HandshakeRefused, Request, Upgraded
 from revtunnel.sockets.ways.websocket_wire import WebSocketLimits, WebSocketWire
 from revtunnel.systems.thingworx.alwayson import FRAME, MAX_MESSAGE
-from revtunnel.systems.thingworx.edge_keys import EdgeKeys
+from revtunnel.trust.app_keys import AppKeys
 from revtunnel.systems.thingworx.edge_link import EdgeLink
 from revtunnel.systems.thingworx.edge_tunnel import EdgeTunnel
 
@@ -51,7 +51,7 @@ class EdgeSite:
         self,
         reactor: Any,
         hub: Any,
-        keys: EdgeKeys,
+        keys: AppKeys,
         limits: EdgeLimits,
         services: Callable[[str], tuple[Offer, ...]],
         listener: Callable[[str], AgentListener],

@@ -1,4 +1,4 @@
-"""The app keys of ThingWorx devices: what each proves itself with, at its link and at every tunnel.
+"""The app keys of devices that speak a vendor's wire on WebSockets: what each proves itself with, each time.
 
 A key is written once, for the device, and holds 256 random bits. ::
 
@@ -19,7 +19,7 @@ from sortedcontainers import SortedDict
 
 from revtunnel.state.ledger import SqliteLedger
 
-__all__ = ["EdgeKeys"]
+__all__ = ["AppKeys"]
 
 SECRET_SIZE = 32  # bytes
 PREFIX = "rtapp1_"
@@ -30,7 +30,7 @@ def _mark(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "replace")).digest()
 
 
-class EdgeKeys:
+class AppKeys:
     """All app keys of one server. One thread only."""
 
     def __init__(self, ledger: SqliteLedger, random_bytes: Callable[[int], bytes]) -> None:
