@@ -168,7 +168,7 @@ class DataStream:
         if answer.reason is not None:
             far.close()
             self.client.on_lost = None
-            self.client.abort()
+            self.client.abort(answer.reason, answer.detail)
             self._end(answer.reason, answer.detail)
             return
         try:
@@ -223,7 +223,7 @@ class DataStream:
         if self._socket is not None:
             self._socket.abort()
         self.client.on_lost = None
-        self.client.abort()
+        self.client.abort(reason, detail)
         self._end(reason, detail)
 
     @property

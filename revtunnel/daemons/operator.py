@@ -28,6 +28,7 @@ from revtunnel.process.door.wires import DeviceCaretaker
 from revtunnel.process.reporting import Reporter
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.state.session_audit import SessionAudit
+from revtunnel.systems.sessions.session_operator import SessionOperator
 from revtunnel.trust.app_keys import AppKeys
 from revtunnel.trust.issuer import Issuer
 from revtunnel.trust.mutes import Mutes
@@ -62,6 +63,7 @@ class Operator(DeviceCaretaker):
         self.linked = LinkedRows(switchboard, leases, self.at)
         self.wires[""] = self.linked
         self.people = people
+        self.remote = SessionOperator()
         self.mutes = mutes
         self.audit = audit
         self._switchboard = switchboard
@@ -87,6 +89,7 @@ class Operator(DeviceCaretaker):
             "penalties": penalties,
             "users": self.people.count,
             "muted": len(self.mutes),
+            "remote_sessions": self.remote.count,
             "audit_problem": self.audit.problem,
         }
 

@@ -59,6 +59,8 @@ from revtunnel.settings.values import (
 )
 from revtunnel.systems.cameo.cameo_schema import CAMEO_SECTIONS
 from revtunnel.systems.cccp.cccp_schema import CCCP_SECTIONS
+from revtunnel.systems.sessions.localproxy_settings import LOCALPROXY_SECTIONS
+from revtunnel.systems.sessions.session_schema import SESSION_SECTIONS
 from revtunnel.systems.thingworx.edge_schema import THINGWORX_SECTIONS
 
 __all__ = ["FIXED", "SECTIONS", "Key", "Section", "as_ini", "as_man", "as_rst", "find"]
@@ -351,6 +353,8 @@ SECTIONS = (
     Section("agent", "agent", "The agent beside the device.", _AGENT),
     *CAMEO_SECTIONS,
     *CCCP_SECTIONS,
+    *SESSION_SECTIONS,
+    *LOCALPROXY_SECTIONS,
     *THINGWORX_SECTIONS,
 )  # fmt: skip
 
@@ -420,6 +424,7 @@ def as_ini() -> str:
             "device": "[device *]",
             "cameo-outside": "[cameo-outside web]",
             "cccp-project": "[cccp-project main]",
+            "web": "[web main]",
         }.get(section.name, section.title)
         lines += [f"# ---- {section.text} Read by: {section.reader}.", title, ""]
         for key in _rows(section):

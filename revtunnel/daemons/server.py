@@ -57,6 +57,8 @@ from revtunnel.trust.people_operator import PeopleOperator
 from revtunnel.trust.tls_settings import is_loopback
 
 if TYPE_CHECKING:
+    from revtunnel.daemons.web_site import WebSite
+    from revtunnel.process.door.web_listener import WebListener
     from revtunnel.systems.cccp.cccp_site import CccpSite
 
 __all__ = ["Options", "Server", "makeService"]
@@ -141,6 +143,8 @@ class Server(DoorDaemon):
         self._expiry: Any = None
         self._reloading = DeferredLock()  # one after the other: the last one has the last word
         self.cccp: CccpSite | None = None
+        self.web: WebSite | None = None
+        self._doors = 0  # ports for agents among those we listen at
         self._emo_machines: dict[int, Any] = {}  # command sockets by the port they registered
 
     # -- starting
@@ -150,6 +154,8 @@ class Server(DoorDaemon):
         self._listen()
         if self.cccp is not None:
             self.cccp.start()
+        if self.web is not None:
+            self.web.start()
         self.switchboard.enforcement.keep_promises()
         super().privilegedStartService()
 
@@ -162,7 +168,8 @@ class Server(DoorDaemon):
             self.reporter(ServerState("ledger", f"{self.ledger.doubtful}: {DOUBT}"))
         for warning in self._identities.warnings:
             self.reporter(ServerState("certificate", warning))
-        self.reporter(ServerState("ready", f"agents at {self._places()}"))
+        people = f"; people at {self._places(self._doors)}" if self.web is not None else ""
+        self.reporter(ServerState("ready", f"agents at {self._places(0, self._doors)}{people}"))
 
     def _build(self) -> None:
         settings = self.settings
@@ -219,6 +226,7 @@ class Server(DoorDaemon):
         )
         self.switchboard.admission.issue = self.issuer.answer
         self._build_cccp(settings)
+        self._build_web(settings)
         self._tend(self.operator, settings.admin)
 
     def _build_people(self, settings: ServerSettings) -> None:
@@ -254,6 +262,22 @@ class Server(DoorDaemon):
         self.operator.wires[SYSTEM] = rows = CccpRows(self.cccp, self.operator.at)
         self.operator.linked.granted = rows.grants
         self.reporter.watch(self.cccp.told)
+
+    def _build_web(self, settings: ServerSettings) -> None:
+        """Where people come in for remote sessions."""
+        if not settings.web:
+            return
+        from revtunnel.daemons.web_site import WebSite
+
+        self.web = WebSite(
+            *(self._reactor, settings, self.switchboard, self.people, self.grants, self.mutes, self.audit),
+            *(self.operator.app_keys, os.urandom, self.operator.at),
+        )
+        self.operator.remote.live = self.web.live
+        self.operator.wires["remote"] = self.web.rows
+        others = self.operator.linked.granted
+        mine = self.web.rows.grants
+        self.operator.linked.granted = lambda serial, client: others(serial, client) or mine(serial, client)
 
     def _load_authority(self, settings: ServerSettings) -> None:
         """Take the authority as its files are now.
@@ -293,6 +317,17 @@ class Server(DoorDaemon):
                     self.operator.link_port = self._listening[-1].getHost().port
             if listener.tls and listener.device_certificates != "no":
                 self.operator.others_certify = True
+        self._doors = len(self._listening)
+        if self.web is not None:
+            self._listen_for_people(self.web.listener)
+
+    def _listen_for_people(self, listener: "WebListener") -> None:
+        limits = self.settings.limits
+        for each in self.settings.web:
+            refused = partial(listener.not_let_in, each.name)
+            factory = self._headers.behind(listener.factory(each.name), _header_rules(each, limits), refused)
+            for host, port in each.address:
+                self._listening.append(self._lean.listenTCP(port, factory, limits.backlog, host))
 
     def _behind(self, door: Any, pool: str, refused: Refused) -> Any:
         """What listens for the clients of a pool."""
@@ -309,6 +344,8 @@ class Server(DoorDaemon):
         """Take no new links and clients; fires when the last channel has ended and the rest is closed."""
         self.reporter(ServerState("draining", f"at most {self.settings.limits.drain:g} s"))
         self._stop_listening()
+        if self.web is not None:
+            self.web.drain()
         drained = self.switchboard.drain()
         if self.cccp is not None:
             beside = self.cccp.drain()
@@ -321,6 +358,8 @@ class Server(DoorDaemon):
         self._headers.stop()
         if self.cccp is not None:
             self.cccp.stop()
+        if self.web is not None:
+            self.web.stop()
         self.switchboard.stop()
 
     def reload(self) -> "Deferred[Row]":
@@ -336,6 +375,8 @@ class Server(DoorDaemon):
             new, live, restart, records = read
             self._load_authority(new)
             identities = self._read_identities(new)
+            if self.web is not None:
+                self.web.read(new.web)
             self.leases.reload(pools_of(new), reservations_of(new), self._reactor.seconds())
             if self.cccp is not None and new.cccp is not None:
                 self.cccp.take(new.cccp)
@@ -396,7 +437,11 @@ class Server(DoorDaemon):
         self._admin.settings = new.admin
         self._signals.deadline = new.limits.drain
         self._set_log_level(new.log_level)
-        self.settings = replace(new, listeners=merged(self.settings.listeners, new.listeners))
+        if self.web is not None:
+            self.web.take(new)
+        mine = self.settings
+        web = merged(mine.web, new.web, "web")
+        self.settings = replace(new, listeners=merged(mine.listeners, new.listeners), web=web)
         return taken
 
     def _key_of(self, serial: str) -> Verifier | None:

@@ -15,6 +15,7 @@ from revtunnel.process.door.operation import (
 )
 from revtunnel.process.door.process_operations import PROCESS_OPERATIONS, STATUS
 from revtunnel.process.door.refusals import Busy, Conflict, Invalid, NotFound
+from revtunnel.systems.sessions.session_operations import SESSION_OPERATIONS
 from revtunnel.trust.people_operations import PEOPLE_OPERATIONS
 
 __all__ = ["APP_KEY", "AUTHORITY", "CERTIFY", "ENROLL", "SERVER_OPERATIONS", "TOKEN"]
@@ -33,6 +34,7 @@ _STATUS = STATUS._replace(columns=(
     Column("penalties", Kind.NUMBER, "addresses and serials that are locked out"),
     Column("users", Kind.NUMBER, "people who may be granted sessions"),
     Column("muted", Kind.NUMBER, "devices that take no remote sessions"),
+    Column("remote_sessions", Kind.NUMBER, "that people have now"),
     Column("audit_problem", Kind.TEXT, "why the audit file takes no records, or nothing"),
 ))  # fmt: skip
 _RECORD = Operation(
@@ -141,5 +143,5 @@ _AUDIT_HEAD = Operation(
 )  # fmt: skip
 SERVER_OPERATIONS = table_of(
     *PROCESS_OPERATIONS, *DEVICE_OPERATIONS, _STATUS, _RECORD, _RELEASE, _ENROLLED, ENROLL, APP_KEY,
-    AUTHORITY, TOKEN, CERTIFY, _REVOKE, *PEOPLE_OPERATIONS, *_MUTES, _AUDIT_HEAD,
+    AUTHORITY, TOKEN, CERTIFY, _REVOKE, *PEOPLE_OPERATIONS, *SESSION_OPERATIONS, *_MUTES, _AUDIT_HEAD,
 )  # fmt: skip

@@ -55,6 +55,9 @@ from revtunnel.settings.sections import (
 )
 from revtunnel.sockets.tls.credentials import private_file_fault
 from revtunnel.systems.cccp.cccp_settings import cccp_flat, cccp_part
+from revtunnel.systems.sessions.localproxy_settings import LocalproxySettings
+from revtunnel.systems.sessions.session_life import SessionLimits
+from revtunnel.systems.sessions.session_settings import check_web, web_flat, web_settings
 from revtunnel.systems.thingworx.edge_settings import EdgeSettings
 from revtunnel.trust.agent_files import with_kept_files
 from revtunnel.trust.audit_settings import audit_settings
@@ -101,6 +104,7 @@ def load_server(
     table = read_files(path, overrides, around)
     settings = _server(table, around)
     check_listeners(table, settings)
+    check_web(table, settings.web)
     check_ports(table, settings)
     check_clients(table, settings.pools)
     check_people(table)
@@ -138,7 +142,10 @@ def _server(table: Table, around: Surroundings) -> ServerSettings:
         admin=admin_settings(table, around.admin_socket() if socket == "auto" else socket),
         authority=authority_settings(table, state),
         audit=audit_settings(table, state),
+        web=web_settings(table),
+        sessions=part_of(table, SessionLimits),
         cccp=cccp_part(table, around) if table.get("cccp", "enabled") else None,
+        localproxy=LocalproxySettings(table.get("localproxy", "devices"), table.get("localproxy", "pool")),
         thingworx=EdgeSettings(
             table.get("thingworx", "enabled"), table.get("thingworx", "pool"), part_of(table, EdgeLimits)
         ),
@@ -269,7 +276,13 @@ def changes(
     return differences(_flat(old), _flat(new))
 
 
-_OWN = ("admin", "authority", "audit", "thingworx")  # sections that are a part of the settings each
+_OWN = (
+    "admin",
+    "authority",
+    "audit",
+    "localproxy",
+    "thingworx",
+)  # sections that are a part of the settings each
 
 
 def _flat(settings: ServerSettings | AgentSettings) -> Iterator[tuple[Name, Any]]:
@@ -281,6 +294,7 @@ def _flat(settings: ServerSettings | AgentSettings) -> Iterator[tuple[Name, Any]
         role, parts[EnrolmentLimits] = "server", settings.authority.limits
         parts[DataLimits], parts[EmoLimits] = settings.data, settings.emo
         parts[PenaltyLimits], parts[AuditLimits] = settings.penalties, settings.audit.limits
+        parts[SessionLimits] = settings.sessions
         parts[EdgeLimits] = settings.thingworx.limits
     else:
         parts[EmoLimits] = settings.emo_limits
@@ -296,6 +310,7 @@ def _flat(settings: ServerSettings | AgentSettings) -> Iterator[tuple[Name, Any]
                     yield (label, field.name), getattr(each, field.name)
         for entry in settings.reservations:
             yield ("reservations", f"{entry.serial}/{entry.target}"), entry.port
+        yield from web_flat(settings.web)
         yield ("cccp", "enabled"), settings.cccp is not None
         if settings.cccp is not None:
             yield from cccp_flat(settings.cccp)

@@ -23,6 +23,9 @@ from revtunnel.settings.values import PortMapping
 from revtunnel.sockets.ways.proxy_choice import ProxyChoice
 from revtunnel.sockets.ways.senders import Network
 from revtunnel.systems.cccp.cccp_settings import CccpPart
+from revtunnel.systems.sessions.localproxy_settings import LocalproxySettings
+from revtunnel.systems.sessions.session_life import SessionLimits
+from revtunnel.systems.sessions.session_settings import WebSettings
 from revtunnel.systems.thingworx.edge_settings import EdgeSettings
 from revtunnel.trust.audit_settings import AuditSettings
 from revtunnel.trust.authority_settings import AuthoritySettings
@@ -100,7 +103,10 @@ class ServerSettings:
     admin: AdminSettings
     authority: AuthoritySettings
     audit: AuditSettings
+    web: tuple[WebSettings, ...]  # none: no remote sessions
+    sessions: SessionLimits
     cccp: CccpPart | None  # None: not enabled
+    localproxy: LocalproxySettings
     thingworx: EdgeSettings
     files: tuple[str, ...]  # that were read, in this order
 

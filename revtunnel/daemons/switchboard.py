@@ -68,6 +68,7 @@ class Switchboard:
         self.links: set[ServerLink] = set()
         self.counts: Counter[str] = Counter()
         self.draining = False
+        self.beside: Callable[[], int] = lambda: 0  # sockets that others have in this server
         self._clock = clock
         self._tell = report
         self._descriptors = descriptors
@@ -96,7 +97,7 @@ class Switchboard:
 
     def _sockets(self) -> int:
         strangers = len(self.admission.strangers)
-        return self.client_streams.count + len(self.links) + strangers + self.data.count
+        return self.client_streams.count + len(self.links) + strangers + self.data.count + self.beside()
 
     def _make_room(self) -> bool:
         """Whether one more client can be had."""

@@ -8,6 +8,7 @@ Source: faults.md "TLS"; ours.
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Any
 
 from revtunnel.daemons.settings import ListenerSettings
 from revtunnel.settings.inifile import SECTION_OF, SettingsError
@@ -20,12 +21,10 @@ __all__ = ["Identities", "merged"]
 FILES = "certificate files"
 
 
-def merged(
-    old: tuple[ListenerSettings, ...], new: tuple[ListenerSettings, ...]
-) -> tuple[ListenerSettings, ...]:
+def merged(old: tuple[Any, ...], new: tuple[Any, ...], section: str = "listener") -> tuple[Any, ...]:
     """The listeners that there are, with what a reload changes of them without a restart."""
     found = {listener.name: listener for listener in new}
-    live = [key.name for key in SECTION_OF["listener"].keys if key.live]
+    live = [key.name for key in SECTION_OF[section].keys if key.live]
     return tuple(
         replace(each, **{key: getattr(found.get(each.name, each), key) for key in live}) for each in old
     )

@@ -38,6 +38,8 @@ from revtunnel.ground.targets import Offer, Target
 from revtunnel.process.door.admin_settings import AdminSettings
 from revtunnel.settings.values import PortMapping
 from revtunnel.sockets.ways.proxy_choice import DIRECT
+from revtunnel.systems.sessions.localproxy_settings import LocalproxySettings
+from revtunnel.systems.sessions.session_life import SessionLimits
 from revtunnel.systems.thingworx.edge_settings import EdgeSettings
 from revtunnel.trust.audit_settings import AuditSettings
 from revtunnel.trust.authority_settings import AuthoritySettings
@@ -111,6 +113,8 @@ def test_defaults_without_any_file() -> None:
         emo=EmoLimits(),
         relay=RelayLimits(),
         link=LinkLimits(),
+        web=(),
+        sessions=SessionLimits(),
         audit=AuditSettings("/var/lib/revtunnel/audit.jsonl", AuditLimits(), "lasting", "refuse"),
         authority=AuthoritySettings(
             "/var/lib/revtunnel/authority",
@@ -121,6 +125,7 @@ def test_defaults_without_any_file() -> None:
         ),
         admin=AdminSettings("/run/revtunnel/admin.sock", 0o660, (), ()),
         cccp=None,
+        localproxy=LocalproxySettings(),
         thingworx=EdgeSettings(),
         files=(),
     )

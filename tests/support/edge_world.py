@@ -32,8 +32,8 @@ from revtunnel.link.server_link import AgentListener
 from revtunnel.process.door.web_listener import WebListener, WebRules
 from revtunnel.sockets.lean_reactor import LeanReactor
 from revtunnel.state.ledger import SqliteLedger
-from revtunnel.trust.app_keys import AppKeys
 from revtunnel.systems.thingworx.edge_site import EdgeSite
+from revtunnel.trust.app_keys import AppKeys
 from tests.support.edge_device import BINARY, EdgeDevice, WebClient, auth, bind, fields_of
 from tests.support.epoll import Loop
 from tests.support.world import POOL

@@ -104,6 +104,10 @@ class WebListener:
         """What to listen with, on a LeanReactor, where ``rules[name]`` holds."""
         return WebFactory(partial(self._first, name))
 
+    def not_let_in(self, name: str, peer: str, reason: str, detail: str) -> None:
+        """Whoever is no sender of a PROXY header, or sent none that is right."""
+        self._report(WebRefused(name, peer, "", 0, reason, detail))
+
     @property
     def pending(self) -> int:
         """Connections that are not answered yet."""

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from revtunnel.process.door.web_routes import WebCall
-from revtunnel.systems.sessions.live_sessions import SERVICES, LiveSessions, Start
+from revtunnel.systems.sessions.live_sessions import LiveSessions
 from revtunnel.systems.sessions.session_life import RemoteSession, Role, SessionRefused
+from revtunnel.systems.sessions.session_seats import SERVICES, Start
 from revtunnel.trust.grants import Action
 from revtunnel.trust.user_tokens import Login
 
@@ -73,7 +74,8 @@ class ControlAsks:
         after = _text(said, "after", _SERIAL, "")
         pattern = _text(said, "device", _SERIAL, "")
         page = self._live.rights.listing(login, after, pattern, self._live.wall(), ROWS)
-        kept, after, more = [], page.after, page.more
+        kept: list[Said] = []
+        after, more = page.after, page.more
         size = 200
         for row in page.services:
             size += len(json.dumps(row, separators=(",", ":"))) + 1

@@ -103,6 +103,7 @@ class ControlRoute:
     def stop(self, code: int = GOING_AWAY, reason: str = "stopping") -> None:
         """Close all."""
         self._unwatch()
+        self._unwatch = lambda: None
         for control in [*self._open]:
             control.socket.close(code, reason)
 

@@ -11,14 +11,10 @@ Source: next/remote-sessions.md sections 1 to 3; issue 10, parts 2 and 4; ours.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
-from typing import Protocol as Typing
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from revtunnel.ground.facts import Report
-from revtunnel.ground.reasons import Ended
 from revtunnel.state.session_audit import AuditFull, SessionAudit
 from revtunnel.systems.sessions.nonces import Bound, NonceRefused
 from revtunnel.systems.sessions.remote_sessions import Came, RemoteSessions, SeatsLost
@@ -33,76 +29,14 @@ from revtunnel.systems.sessions.session_life import (
     Wish,
 )
 from revtunnel.systems.sessions.session_rights import Rights
+from revtunnel.systems.sessions.session_seats import Line, Live, Seated, Start
 from revtunnel.trust.grants import Action
 from revtunnel.trust.people import People
 from revtunnel.trust.user_tokens import Login
 
-__all__ = ["HOW_ENDED", "Line", "LiveSessions", "Start"]
+__all__ = ["LiveSessions"]
 
 TICK = 1.0  # seconds
-SERVICES = 64  # of one session
-# what the end of a session, or of somebody's part in it, is to its channels
-HOW_ENDED = {
-    "idle": Ended.IDLE,
-    "maximum": Ended.TIMED_OUT,
-    "revoked": Ended.REFUSED,
-    "muted": Ended.NOT_ALLOWED,
-    "device-gone": Ended.LINK_LOST,
-    "device-timeout": Ended.LINK_LOST,
-    "stopping": Ended.LINK_LOST,
-}  # all others: OPERATOR
-
-
-class Line(Typing):
-    """The connection of one seat; it calls ``LiveSessions.left`` once, when it is over."""
-
-    def moved(self) -> tuple[int, int]:
-        """Payload bytes so far, to the device and to the client."""
-
-    def connections(self) -> int:
-        """How many were opened to services."""
-
-    def say(self, said: dict[str, Any]) -> None:
-        """A command for its program, where it takes any."""
-
-    def end(self, word: str, detail: str) -> None:
-        """Cut it, and say why where that is possible."""
-
-    def look(self, now: float) -> None:
-        """A second has passed: end what takes too long."""
-
-
-class Start(NamedTuple):
-    """What somebody asks for."""
-
-    serial: str
-    services: tuple[str, ...]
-    private: bool = False
-    take_over: bool = False
-
-
-@dataclass(slots=True)
-class _Seated:
-    """Who has a seat, and what is counted of him already."""
-
-    seat: Seat
-    line: Line
-    to_device: int = 0
-    to_client: int = 0
-
-
-@dataclass(slots=True)
-class _Live:
-    """What is kept of a session that runs, beside its life."""
-
-    session: RemoteSession
-    login: Login | None  # of the owner; None: he came by invitation
-    peer: str  # who started it
-    number: int  # in listings
-    until: float | None  # wall clock: rights have to be asked for again then
-    connections: int = 0
-    device: Seat | None = None
-    seated: dict[int, _Seated] = field(default_factory=dict)
 
 
 class LiveSessions:
@@ -124,13 +58,14 @@ class LiveSessions:
         self.rights = rights
         self.people = people
         self.draining = False
+        self.connected = 0  # connections of seats
         self.wall = wall
         self.on_tick: list[Callable[[float], None]] = []
         self._clock = clock
         self._audit = audit
         self._report = report
         self._muted = muted
-        self._live: dict[str, _Live] = {}
+        self._live: dict[str, Live] = {}
         self._numbers = 0
         self._timer: IDelayedCall | None = None
         self._unwatch = people.watch(self._changed)
@@ -183,7 +118,7 @@ class LiveSessions:
             self.sessions.end(session, SessionEvent.OPERATOR, self.now(), "its record could not be written")
             raise SessionRefused("audit", "sessions cannot be recorded now") from None
         self._numbers += 1
-        self._live[session.id] = _Live(session, login, peer, self._numbers, verdict.until)
+        self._live[session.id] = Live(session, login, peer, self._numbers, verdict.until)
         self._report(SessionStarted(session.id, login.user, serial, services, peer))
         return session
 
@@ -210,33 +145,30 @@ class LiveSessions:
             SessionRefused: ``unknown``, ``denied``, ``private``, ``no-take-over``, ``ended``, ``too-many``.
         """
         session = self._of(number)
+        wish, wall = session.wish, self.wall()
         try:
+            if not operator and session.owner != by:
+                raise SessionRefused("unknown", "there is no such session of yours")
             if not operator:
-                self._may_share(session, by)
-            wish = session.wish
-            watches = role is Role.WATCH
-            verdict = self.rights.guest(person, watches, wish.serial, wish.offers, self.wall())
+                verdict = self.rights.may(by, Action.SHARE, wish.serial, wish.offers, wall)
+                if not verdict.allowed:
+                    raise SessionRefused("denied", f"for people: {verdict.why}")
+            verdict = self.rights.guest(person, role is Role.WATCH, wish.serial, wish.offers, wall)
             if not verdict.allowed:
                 raise SessionRefused("denied", f"{person} may not: {verdict.why}")
             nonce = self.sessions.invite(session, session.owner, person, role, self.now())
         except SessionRefused as refused:
             self.refused("share", by, session.wish.serial, session.wish.offers, peer, refused.word)
             raise
-        self._sooner(self._live[number], verdict.until)
+        self._live[number].sooner(verdict.until)
         return nonce
-
-    def _may_share(self, session: RemoteSession, by: str) -> None:
-        if session.owner != by:
-            raise SessionRefused("unknown", "there is no such session of yours")
-        wish = session.wish
-        verdict = self.rights.may(by, Action.SHARE, wish.serial, wish.offers, self.wall())
-        if not verdict.allowed:
-            raise SessionRefused("denied", f"for people: {verdict.why}")
 
     # -- coming and going
 
-    def enter(self, nonce: str, number: str, peer: str, service: str | None = None) -> Came:
+    def enter(self, nonce: str, number: str, peer: str, service: str | None = None, token: str = "") -> Came:
         """Let in whoever shows a nonce; ``service``: the one that he wants, of those who have channels.
+
+        ``token``: whoever says one may use the nonce again with it, within the grace.
 
         ``attach`` comes next, or ``left`` if his connection is gone.
 
@@ -246,14 +178,14 @@ class LiveSessions:
         """
         now = self.now()
         try:
-            bound = self.sessions.nonces.judge(nonce, number, "client", now)
+            bound = self.sessions.nonces.judge(nonce, number, "client", now, "", token)
             session = self._of(number)
             if service is not None and bound.role is Role.WATCH:
                 raise SessionRefused("watch", "an invitation to watch has no connections")
             if service is not None and service not in session.wish.offers:
                 raise SessionRefused("not-of-it", "this service is not of the session")
             self._still_invited(session, bound)
-            came = self.sessions.enter(nonce, number, "client", now)
+            came = self.sessions.enter(nonce, number, "client", now, "", token)
         except (NonceRefused, SessionRefused) as error:
             known = self.sessions.get(number)
             bound_to = getattr(error, "bound", None)
@@ -286,7 +218,8 @@ class LiveSessions:
         if live is None or seat.number not in session.seats:
             line.end(session.ended or "replaced", session.detail)
             return
-        live.seated[seat.number] = _Seated(seat, line)
+        live.seated[seat.number] = Seated(seat, line)
+        self.connected += 1
 
     def left(self, session: RemoteSession, seat: Seat) -> None:
         """The connection of a seat is over; who had it may come back within the grace."""
@@ -294,14 +227,8 @@ class LiveSessions:
         if live is None:
             return
         self._count(live, self.now())
-        seated = live.seated.pop(seat.number, None)
-        if seated is not None:
-            live.connections += seated.line.connections()
+        self._unseat(live, seat)
         self.sessions.leave(session, seat, self.now())
-
-    def has_channels(self, session: RemoteSession, seat: Seat) -> bool:
-        """Whether a seat may open connections now."""
-        return not session.over and seat.number in session.seats and seat.role is not Role.WATCH
 
     # -- ending
 
@@ -347,6 +274,7 @@ class LiveSessions:
         """As ``drain``, and look at nothing any more."""
         self.drain()
         self._unwatch()
+        self._unwatch = lambda: None
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = None
@@ -357,9 +285,14 @@ class LiveSessions:
         """Sessions that run."""
         return len(self._live)
 
-    def live(self, number: str) -> _Live | None:
-        """What is kept of a session that runs."""
-        return self._live.get(number)
+    def all(self) -> list[Live]:
+        """What is kept of each."""
+        return [*self._live.values()]
+
+    def has(self, serial: str, peer: str) -> bool:
+        """Whether somebody at this address is connected to a session to this device."""
+        found = (self._live.get(each.id) for each in self.sessions.of_device(serial))
+        return any(seated.line.peer == peer for live in found if live for seated in live.seated.values())
 
     def refused(
         self, action: str, user: str, serial: str, services: Iterable[str], peer: str, reason: str
@@ -390,7 +323,8 @@ class LiveSessions:
                 self._over(news)
             else:
                 said = {"say": "warning", "seconds": round(news.warned.left), "why": news.warned.word}
-                self._say(news.session, said)
+                for seated in [*self._live[news.session.id].seated.values()]:
+                    seated.line.say(said)
         for ticked in self.on_tick:
             ticked(now)
 
@@ -408,12 +342,7 @@ class LiveSessions:
             raise SessionRefused("ended", f"the session has ended: {session.ended}")
         return session
 
-    def _say(self, session: RemoteSession, said: dict[str, Any]) -> None:
-        live = self._live.get(session.id)
-        for seated in [*live.seated.values()] if live is not None else ():
-            seated.line.say(said)
-
-    def _count(self, live: _Live, now: float) -> None:
+    def _count(self, live: Live, now: float) -> None:
         """Add up what moved since the last look."""
         to_device = to_client = 0
         for seated in live.seated.values():
@@ -424,7 +353,7 @@ class LiveSessions:
         if to_device or to_client:
             self.sessions.moved(live.session, to_device, to_client, now)
 
-    def _device(self, live: _Live, now: float) -> None:
+    def _device(self, live: Live, now: float) -> None:
         """Notice that the device has gone, or come."""
         session, here = live.session, self.rights.reachable(live.session.wish.serial)
         if here and live.device is None and session.state is not SessionState.REQUESTED:
@@ -433,20 +362,27 @@ class LiveSessions:
             self.sessions.leave(session, live.device, now)
             live.device = None
 
-    def _cut(self, live: _Live, seat: Seat, word: str, detail: str) -> None:
+    def _cut(self, live: Live, seat: Seat, word: str, detail: str) -> None:
         """Somebody has lost his seat."""
         self._count(live, self.now())
+        line = self._unseat(live, seat)
+        if line is not None:
+            line.end(word, detail)
+
+    def _unseat(self, live: Live, seat: Seat) -> Line | None:
+        """Its connection counts no more."""
         seated = live.seated.pop(seat.number, None)
-        if seated is not None:
-            live.connections += seated.line.connections()
-            seated.line.end(word, detail)
+        if seated is None:
+            return None
+        self.connected -= 1
+        live.connections += seated.line.connections()
+        return seated.line
 
     def _over(self, lost: SeatsLost, by: str = "") -> None:
         """A session has ended: everybody goes, and it is written down."""
         session = lost.session
         live = self._live.pop(session.id)
-        for seated in live.seated.values():
-            live.connections += seated.line.connections()
+        lines = [self._unseat(live, seated.seat) for seated in [*live.seated.values()]]
         sums = session.bytes_to_device, session.bytes_to_client
         self._audit.closed(session.id, *sums, live.connections, session.ended, by)
         seconds = round((session.ended_at or self.now()) - session.since, 3)
@@ -456,8 +392,8 @@ class LiveSessions:
                 *(seconds, live.connections, *sums),
             )
         )
-        for seated in [*live.seated.values()]:
-            seated.line.end(session.ended, session.detail)
+        for line in filter(None, lines):
+            line.end(session.ended, session.detail)
 
     # -- rights that change
 
@@ -468,7 +404,7 @@ class LiveSessions:
             if live.session.owner in users or any(seat.person in users for seat in seats):
                 self._ask_again(live)
 
-    def _ask_again(self, live: _Live) -> None:
+    def _ask_again(self, live: Live) -> None:
         """Cut who may no longer, and note until when the others may."""
         session, wish, wall = live.session, live.session.wish, self.wall()
         who: Login | str = live.login or session.owner
@@ -483,13 +419,8 @@ class LiveSessions:
             watches = seat.role is Role.WATCH
             verdict = self.rights.guest(seat.person, watches, wish.serial, wish.offers, wall)
             if verdict.allowed:
-                self._sooner(live, verdict.until)
+                live.sooner(verdict.until)
             else:
                 self._cut(live, seat, "revoked", verdict.why)
                 self.sessions.leave(session, seat, self.now())
                 self.sessions.nonces.withdraw(session.id, seat.person)
-
-    @staticmethod
-    def _sooner(live: _Live, until: float | None) -> None:
-        if until is not None and (live.until is None or until < live.until):
-            live.until = until

@@ -1,13 +1,13 @@
 """``GET /tunnel``: AWS's localproxy, as a person's end of a session or as a device.
 
-==================  ===========================================================================================
-local-proxy-mode    access-token is
-==================  ===========================================================================================
-source              a nonce of a session, to be had from /control; with a ``client-token`` it is good again for
-                    whoever says the same, within the session's grace
-destination         the app key of a device (``revtunnelctl enroll SERIAL --app-key``), which is one while its
-                    WebSocket lives
-==================  ===========================================================================================
+================  ===========================================================================================
+local-proxy-mode  access-token is
+================  ===========================================================================================
+source            a nonce of a session, to be had from /control; with a ``client-token`` it is good again for
+                  whoever says the same, within the session's grace
+destination       the app key of a device (``revtunnelctl enroll SERIAL --app-key``), which is one while its
+                  WebSocket lives
+================  ===========================================================================================
 
 Subprotocols ``aws.iot.securetunneling-1.0`` to ``-3.0``: the highest that is offered is named in the answer,
 and spoken to a destination; with a source its fields decide.
@@ -60,7 +60,7 @@ class LocalproxyRoute:
         listener: Callable[[str], AgentListener | None],
         report: Report,
     ) -> None:
-        """``services``: of a serial, by its record; ``listener``: what devices get by name; None: none may come."""
+        """``services``: of a serial, by its record; ``listener``: what devices get; None: none may come."""
         self._reactor = reactor
         self._live = live
         self._dial = dial

@@ -65,8 +65,8 @@ class SessionLimits:
     approval: float = 120.0  # seconds that the device's site has for its yes
     seats: int = 16  # connections of people to one session, watchers included
     # remote_sessions.py
-    sessions: int = 10_000  # sessions that run, in all
-    per_person: int = 32  # the same of one owner
+    total: int = 10_000  # sessions that run, in all
+    per_user: int = 32  # the same of one owner
     per_device: int = 64  # the same to one device
     ended: int = 500  # sessions that are over and still listed; the audit has all
     # nonces.py

@@ -26,24 +26,25 @@ from revtunnel.sockets.addresses import address_of
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ways.websocket import LENIENT, WebSocketEnd
 from revtunnel.sockets.ways.websocket_upgrade import HandshakeRefused, Upgraded
-from revtunnel.sockets.ways.websocket_wire import WebSocketLimits
+from revtunnel.sockets.ways.websocket_wire import WebSocketLimits, close_code
 from revtunnel.streams.channel import Channel
 from revtunnel.streams.clients import ClientFactory, ClientSocket
 from revtunnel.streams.window import CreditPool
-from revtunnel.systems.sessions.live_sessions import HOW_ENDED, LiveSessions
+from revtunnel.systems.sessions.live_sessions import LiveSessions
 from revtunnel.systems.sessions.nonces import NONCE, NonceRefused
 from revtunnel.systems.sessions.remote_sessions import Came
 from revtunnel.systems.sessions.session_life import RemoteSession, Role, Seat, SessionEvent, SessionRefused
 from revtunnel.systems.sessions.session_link import SUBPROTOCOL, SessionServer, serve_session
+from revtunnel.systems.sessions.session_seats import HOW_ENDED
 
-__all__ = ["BINARY", "ClientRoute", "Dial", "RawRoute"]
+__all__ = ["BINARY", "STATUS", "ClientRoute", "Dial", "RawRoute", "addresses_of"]
 
 BINARY = "binary"
 DRAINED = 5.0  # seconds that a service may talk on to one who has closed
 _ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _SERVICE = re.compile(r"[A-Za-z0-9._-]{1,32}", re.ASCII)
 _NONCE = "nonce."
-_STATUS = {"too-many": 503, "not-of-it": 404, "ended": 410}  # all others: 403
+STATUS = {"too-many": 503, "not-of-it": 404, "ended": 410}  # all others: 403
 
 # serial, name of a service, what is called when its client has left
 Dial = Callable[[str, str, Callable[[ClientSocket], None]], ClientFactory]
@@ -69,7 +70,7 @@ class _Entrance:
         except NonceRefused as error:
             raise HandshakeRefused(error.status, str(error)) from None
         except SessionRefused as error:
-            raise HandshakeRefused(_STATUS.get(error.word, 403), str(error)) from None
+            raise HandshakeRefused(STATUS.get(error.word, 403), str(error)) from None
         call.found = came
         call.undo = partial(self._live.left, came.session, came.seat)
 
@@ -101,9 +102,9 @@ class ClientRoute(_Entrance):
 
     def opened(self, call: WebCall, upgraded: Upgraded) -> None:
         came: Came = call.found
-        line = _ProgramLine(self._live, came, self._dial)
+        line = _ProgramLine(self._live, came, call.peer, self._dial)
         limits, hello = self._hello()
-        peer, host = _addresses(call, upgraded)
+        peer, host = addresses_of(call, upgraded)
         line.link = SessionServer(self._reactor, limits, hello, self._pool, line, peer, host)
         serve_session(self._reactor, upgraded, line.link, self.limits)
         line.greet()
@@ -115,7 +116,8 @@ class _ProgramLine:
 
     link: SessionServer
 
-    def __init__(self, live: LiveSessions, came: Came, dial: Dial) -> None:
+    def __init__(self, live: LiveSessions, came: Came, peer: str, dial: Dial) -> None:
+        self.peer = peer
         self.listening: dict[str, str] = {}  # where the program takes connections, by service
         self._live = live
         self._session: RemoteSession = came.session
@@ -166,8 +168,9 @@ class _ProgramLine:
     # -- as the events of its link
 
     def factory_of(self, link: SessionServer, service: str) -> ClientFactory | None:
-        wish = self._session.wish
-        if service not in wish.offers or not self._live.has_channels(self._session, self._seat):
+        wish, seat = self._session.wish, self._seat
+        here = seat.number in self._session.seats and seat.role is not Role.WATCH
+        if service not in wish.offers or not here:
             return None
         return self._dial(wish.serial, service, lambda client: None)
 
@@ -205,9 +208,9 @@ class RawRoute(_Entrance):
         came: Came = call.found
         service = call.path.rpartition("/")[2]
         end = RawEnd(self._reactor, upgraded, self.limits)
-        line = _RawLine(self._live, came, end)
+        line = _RawLine(self._live, came, call.peer, end)
         factory = self._dial(came.session.wish.serial, service, line.left)
-        peer, host = _addresses(call, upgraded)
+        peer, host = addresses_of(call, upgraded)
         line.client = factory.buildProtocol(peer)
         self._live.attach(came.session, came.seat, line)
         if not line.over:
@@ -217,11 +220,12 @@ class RawRoute(_Entrance):
 class RawEnd(WebSocketEnd):
     """A WebSocket of bytes that counts them, and knows since when it takes none."""
 
-    __slots__ = ("stuck", "to_client", "to_device")
+    __slots__ = ("_named", "stuck", "to_client", "to_device")
 
     def __init__(self, reactor: Any, upgraded: Upgraded, limits: WebSocketLimits) -> None:
         self.to_device = self.to_client = 0  # bytes
-        self.stuck = False  # the last write took nothing
+        self.stuck = False  # the last write was not taken whole
+        self._named = False  # why it ends is known, whatever its parts say
         super().__init__(reactor, upgraded, limits, texts="bytes", clean=LENIENT)
 
     def read_into(self, view: memoryview) -> int | None:
@@ -237,13 +241,24 @@ class RawEnd(WebSocketEnd):
         self.stuck = taken < len(data)
         return taken
 
+    def because(self, ended: Ended, detail: str = "") -> None:
+        """As ``WebSocketEnd`` says."""
+        if not self._named:
+            super().because(ended, detail)
+
+    def because_of(self, word: str) -> None:
+        """What ``abort`` is to say when its session ends, or its seat is lost."""
+        self._why = close_code(HOW_ENDED.get(word, Ended.OPERATOR)), word
+        self._named = True
+
 
 class _RawLine:
     """One raw connection."""
 
     client: ClientSocket
 
-    def __init__(self, live: LiveSessions, came: Came, end: RawEnd) -> None:
+    def __init__(self, live: LiveSessions, came: Came, peer: str, end: RawEnd) -> None:
+        self.peer = peer
         self.over = False
         self._live = live
         self._session: RemoteSession = came.session
@@ -272,7 +287,7 @@ class _RawLine:
 
     def end(self, word: str, detail: str) -> None:
         ended = HOW_ENDED.get(word, Ended.OPERATOR)
-        self._end.because(ended, word)
+        self._end.because_of(word)
         if hasattr(self.client, "transport") and self.client.transport is not None:
             self.client.end(ended, word)
         else:  # it was not even begun
@@ -321,7 +336,7 @@ def _nonce_of(call: WebCall, offered: tuple[str, ...]) -> str:
     return text if NONCE.fullmatch(text) else ""
 
 
-def _addresses(call: WebCall, upgraded: Upgraded) -> tuple[Any, Any]:
+def addresses_of(call: WebCall, upgraded: Upgraded) -> tuple[Any, Any]:
     """Twisted's addresses of the person and of where he came in."""
     host, _, port = call.peer.rpartition(":")
     kind = IPv6Address if host.startswith("[") else IPv4Address

@@ -10,8 +10,8 @@ from twisted.internet.interfaces import IReactorTime
 from revtunnel.ground.facts import Report
 from revtunnel.ground.policy import EdgeLimits
 from revtunnel.ground.targets import Offer
-from revtunnel.trust.app_keys import AppKeys
 from revtunnel.systems.thingworx.edge_tunnel import EdgeTunnel
+from revtunnel.trust.app_keys import AppKeys
 
 __all__ = ["EdgeHost"]
 

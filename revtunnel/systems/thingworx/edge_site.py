@@ -28,9 +28,9 @@ from revtunnel.sockets.ways.websocket_messages import WebSocketMessages
 from revtunnel.sockets.ways.websocket_upgrade import HandshakeRefused, Request, Upgraded
 from revtunnel.sockets.ways.websocket_wire import WebSocketLimits, WebSocketWire
 from revtunnel.systems.thingworx.alwayson import FRAME, MAX_MESSAGE
-from revtunnel.trust.app_keys import AppKeys
 from revtunnel.systems.thingworx.edge_link import EdgeLink
 from revtunnel.systems.thingworx.edge_tunnel import EdgeTunnel
+from revtunnel.trust.app_keys import AppKeys
 
 __all__ = ["EdgeSite"]
 
@@ -130,6 +130,11 @@ class EdgeSite:
         self.links.discard(link)
 
     # -- what operators and settings do
+
+    @property
+    def sockets(self) -> int:
+        """WebSockets that are no links: those of tunnels, and of links that are not up."""
+        return self.tunnels + sum(link.up_since is None for link in self.links)
 
     @property
     def tunnels(self) -> int:
