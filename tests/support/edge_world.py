@@ -112,7 +112,7 @@ class EdgeWorld:
             self.gate,
         )
         hello = ServerHello("server", "a test", 65536)
-        agents = AgentListener(ListenerRules("web"), LinkLimits(), hello, data="link")
+        self.agents = agents = AgentListener(ListenerRules("web"), LinkLimits(), hello, data="link")
         self.site = EdgeSite(
             loop.reactor,
             self.board,

@@ -1,8 +1,8 @@
 """AWS's localproxy, either mode and each version of its wire, on blocking sockets; and the real program.
 
-The models speak as 3.3.1 was seen to: a source offers subprotocol 3.0 whatever it speaks, V1 names no service,
-only V3 has numbers of connections; a source that loses its local program says RESET, a destination whose service ends
-says RESET. Messages go out in WebSocket messages of any size, for these are one byte stream.
+The models speak as 3.3.1 was seen to: a source offers subprotocol 3.0 whatever it speaks, V1 names no
+service, only V3 has numbers of connections; a source that loses its local program says RESET, and so does a
+destination whose service ends. WebSocket messages are of any size, for they are one byte stream.
 
 Source: next/remote-sessions.md section 5.
 """
@@ -177,11 +177,14 @@ class Destination(_Model):
     def __init__(self, web: ClientConnection, version: int, targets: dict[str, tuple[str, int]]) -> None:
         self.targets = targets
         self._sockets: dict[tuple[str, int, int], socket.socket | None] = {}
+        self._streams: dict[str, int] = {}
         super().__init__(web, version)
 
     def took(self, message: LocalproxyMessage) -> None:
         key = message.service, message.stream, message.number
-        if message.type in (T.STREAM_START, T.CONNECTION_START):
+        if message.type == T.STREAM_START and self._streams.setdefault(key[0], key[1]) != key[1] and key[2]:
+            self._streams[key[0]] = 0  # as 3.3.1: the stream that runs is ended, and the new one not begun
+        elif message.type in (T.STREAM_START, T.CONNECTION_START):
             threading.Thread(target=self._serve, args=(key,), daemon=True).start()
             self._changed.wait_for(lambda: key in self._sockets, PATIENCE)
         elif message.type == T.DATA and self._sockets.get(key) is not None:
@@ -233,7 +236,6 @@ class RealLocalproxy:
         for at, file in enumerate(authority):
             (trusted / f"{at}.pem").write_bytes(Path(file).read_bytes())
         subprocess.run(["openssl", "rehash", str(trusted)], check=True)
-        (directory / "config").mkdir(exist_ok=True)
         environment = {**os.environ, "AWSIOT_TUNNEL_ACCESS_TOKEN": token}
         for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
             environment.pop(name, None)
@@ -242,7 +244,7 @@ class RealLocalproxy:
             self.process = subprocess.Popen(
                 [
                     *(binary, "-e", f"localhost:{port}", "-c", str(trusted), "-b", "127.0.0.1", "-v", "5"),
-                    *("--config-dir", str(directory / "config"), *options),
+                    *options,
                 ],
                 stdout=log,
                 stderr=log,
@@ -257,7 +259,9 @@ class RealLocalproxy:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        crashed = self.process.poll()
         self.process.terminate()
         self.process.wait(10)
+        print(f"{self.log.name}: ended with {crashed}" if crashed is not None else "")
         if kind is not None:
             print(self.log.read_text(errors="replace")[-4000:])
