@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # from the ground up; a room imports from itself and from those to its left
 ORDER = (
     *("ground", "sockets", "streams", "link", "carriers", "fleet", "process", "settings", "state"),
-    *("trust", "systems", "daemons", "ctl"),
+    *("trust", "systems", "connect", "daemons", "ctl"),
 )
 EXCEPTIONS: set[tuple[str, str]] = {
     ("settings.inifile", "daemons.schema"),
@@ -23,12 +23,13 @@ EXCEPTIONS: set[tuple[str, str]] = {
 PURE_NAMES = """
     alwayson audit_chain audit_records backoff barrier cameo_admission cameo_facts cameo_outbox
     cameo_peers cameo_publications cameo_requests cameo_responders cameo_topics cccp_facts channel
-    commands data_opening devices emo emo_choice emo_sockets emo_targets enroll enrolment errors facts
-    first_bytes fleet frames free_ports gate grants handshake hellos http_connect keys labels lease_rows
-    lease_table leases legacy liveness localproxy mux networks nonces numbers origin penalties people
-    policy pools proxy_choice proxy_header rates reasons records refusals registration remote_sessions rt1
-    rt1_ends senders serials session_life sessions targets tickets turns user_tokens warm_pool
-    websocket_wire window zmtp zmtp_messages
+    commands data_opening devices emo emo_choice emo_sockets emo_targets enroll enrolment errors
+    facts first_bytes fleet frames free_ports gate grants handshake hellos http_connect keys labels
+    lease_rows lease_table leases legacy liveness localproxy mux networks nonces numbers origin
+    outcomes penalties people places policy pools proxy_choice proxy_header rates reasons records
+    refusals registration remote_sessions rt1 rt1_ends rt1_sessions senders serials session_life
+    session_says sessions targets tickets turns user_tokens warm_pool websocket_wire window zmtp
+    zmtp_messages
 """
 PURE = frozenset(PURE_NAMES.split())
 IMPURE = {"twisted", "zope", "OpenSSL", "socket", "ssl", "select", "time", "asyncio", "subprocess"}

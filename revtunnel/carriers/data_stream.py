@@ -24,9 +24,8 @@ from revtunnel.ground.origin import encode_origin
 from revtunnel.ground.policy import RelayLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets.ends import End, said
-from revtunnel.sockets.relay import Relay
 from revtunnel.sockets.tcp_info import silence
-from revtunnel.streams.clients import ClientSocket
+from revtunnel.streams.clients import ClientSocket, Relayed
 from revtunnel.streams.commands import Command, encode_connect
 from revtunnel.streams.frames import encode_frame
 from revtunnel.streams.running import Running
@@ -61,6 +60,10 @@ class Keeper(Typing):
     @property
     def says_origins(self) -> bool:
         """Whether the agent wants to know where its clients come from."""
+
+    @property
+    def says_sessions(self) -> bool:
+        """Whether the agent is told which remote session a client is of."""
 
     def lost(self, socket: "DataSocket", detail: str) -> None:
         """A waiting socket died."""
@@ -137,7 +140,7 @@ class DataStream:
         self.over = False
         self._pool = pool
         self._socket: DataSocket | None = socket
-        self._relay: Relay | None = None
+        self._relay: Relayed | None = None
         self._far = socket.end
         self._asked_at = 0.0
         self._doubted = False  # silent when it was looked at last
@@ -153,6 +156,8 @@ class DataStream:
         self.client.on_lost = self.client_left
         origin = self.client.origin if self._pool.says_origins else None
         asks = encode_frame(Command.ORIGIN, 0, encode_origin(origin)) if origin is not None else b""
+        if self.client.session and self._pool.says_sessions:
+            asks = encode_frame(Command.WITHIN, 0, bytes.fromhex(self.client.session)) + asks
         self._socket.say(asks + encode_frame(Command.CONNECT, 0, encode_connect(self.client.target)))
 
     @property
@@ -172,7 +177,8 @@ class DataStream:
             self._end(answer.reason, answer.detail)
             return
         try:
-            near, early = self.client.hand_over()
+            pool = self._pool
+            relay, early = self.client.relay(pool.reactor, far, self._relayed, pool.relay_limits)
         except OSError as error:
             far.abort()
             self._end(Ended.RESET_BY_PEER, f"client: {said(error)}")
@@ -180,8 +186,8 @@ class DataStream:
         milliseconds = round((self._pool.now() - self.client.since) * 1000, 3)
         client = self.client
         self._pool.report(ChannelOpened(client.serial, self.number, client.name, client.peer, milliseconds))
-        self._relay = Relay(self._pool.reactor, near, far, self._relayed, self._pool.relay_limits)
-        self._relay.start(early, answer.rest)
+        self._relay = relay
+        relay.start(early, answer.rest)
 
     def refused_by_socket(self, detail: str) -> None:
         """The socket is no good: the client gets another one."""

@@ -19,7 +19,9 @@ from revtunnel.carriers.agent_data import AgentData
 from revtunnel.daemons.options import AgentOptions as Options
 from revtunnel.daemons.proxy_settings import headers_of
 from revtunnel.daemons.settings import AgentSettings, SettingsError, changes
+from revtunnel.daemons.site_consent import ConsentRules, SiteConsent
 from revtunnel.ground.facts import ServerState, SettingsReloaded
+from revtunnel.ground.targets import Target
 from revtunnel.link.agent_link import AgentLink
 from revtunnel.link.approach import Approach, Way
 from revtunnel.link.handshake import AgentHandshake, AgentHello
@@ -80,6 +82,11 @@ def way_to(settings: AgentSettings) -> Way:
     return Way(identity, partial(speaks_tls, settings), settings.server_name, settings.proxy)
 
 
+def consent_rules(settings: AgentSettings) -> ConsentRules:
+    """What the site says to remote sessions."""
+    return ConsentRules(settings.sessions, settings.consent_command, settings.consent_wait)
+
+
 class Agent(MultiService):
     """The agent's service tree; also what signals act on (process.Daemon)."""
 
@@ -104,6 +111,9 @@ class Agent(MultiService):
             resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         )
         self._data.relay_limits = self.settings.relay
+        self._consent = SiteConsent(reactor, consent_rules(self.settings), self._targets(), self.reporter)
+        self._consent.cut = self._data.end_session
+        self._dialler.consents = self._consent.may_dial
         self._emo = EmoChoice(self.settings.modern)
         self._remains = EmoRemains()
         self._approach = Approach(self._lean, way_to(self.settings))
@@ -138,6 +148,7 @@ class Agent(MultiService):
 
     def abort(self) -> None:
         """Cut everything now."""
+        self._consent.stop()
         self.uplink.abort()
         self._data.abort()
         self._remains.abort()
@@ -161,6 +172,7 @@ class Agent(MultiService):
         self._dialler.set_limits(new.limits)
         self._dialler.keep(new.local)
         self._data.limits, self._data.relay_limits = new.limits, new.relay
+        self._consent.take(consent_rules(new))
         self.uplink.change(new.servers, new.limits)
         if self._keeper is not None:
             self._keeper.share = new.renew_before
@@ -169,6 +181,8 @@ class Agent(MultiService):
             self.settings, servers=new.servers, limits=new.limits, link=new.link, relay=new.relay, **tls
         )
         self._emo.mode = new.modern
+        rules = {name: getattr(new, name) for name in ("sessions", "consent_command", "consent_wait")}
+        self.settings = replace(self.settings, **rules)
         self.settings = replace(self.settings, proxy=new.proxy, proxy_credentials=new.proxy_credentials)
         self.settings = replace(self.settings, emo_limits=new.emo_limits, modern=new.modern)
         self.reporter(SettingsReloaded(tuple(live), tuple(restart), ()))
@@ -219,10 +233,18 @@ class Agent(MultiService):
             self._approach.connect,
         )
 
+    def _targets(self) -> dict[str, Target]:
+        """What sessions may call services."""
+        settings = self.settings
+        offers = [*settings.local]
+        if settings.emo:
+            offers.append(modern_offer(settings.server_port, settings.local[0].target))
+        return {offer.name: offer.target for offer in offers}
+
     def _features(self, settings: AgentSettings) -> Feature:
         """What its HELLO says that it has."""
         origins = Feature.ORIGIN if self._dialler.asks_for_origins else Feature(0)
-        return origins | (Feature.DATA_SOCKETS if settings.data_sockets else Feature(0))
+        return Feature.SESSIONS | origins | (Feature.DATA_SOCKETS if settings.data_sockets else Feature(0))
 
     def _make_link(self, ready: Callable[[Any], None], left: Callable[[Any], None]) -> Any:
         settings = self.settings
@@ -253,6 +275,7 @@ class Agent(MultiService):
             ready,
             left,
             self._data if settings.data_sockets else None,
+            self._consent,
         )
 
     def _left_modern(self, left: Callable[[Any], None], link: AgentLink) -> None:

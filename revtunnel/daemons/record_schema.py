@@ -13,7 +13,7 @@ from revtunnel.ground.networks import network_of
 from revtunnel.ground.policy import PenaltyLimits
 from revtunnel.ground.targets import Offer, parse_offer
 from revtunnel.settings.schema_keys import Key, Section, limit_key
-from revtunnel.settings.values import Kind, count, many, read_range, seconds
+from revtunnel.settings.values import Kind, count, many, read_range, seconds, word
 
 __all__ = ["CLIENTS", "RECORD_SECTIONS"]
 
@@ -64,6 +64,9 @@ _DEVICE = (
         "its last day, in UTC; then its link is closed and refused", True),
     Key("labels", many("NAME or NAME=VALUE", parse_label, 0, MAX_LABELS), "",
         "what grants may call it by, such as hall-b, line=3", True),
+    Key("sessions", word("any", "asked", "no"), "any", "remote sessions to it: any that a grant allows, "
+        "and its site where that can be asked; asked: only if it can, which needs an agent of ours that is "
+        "new enough; no: none", True),
     Key("services", many("[NAME=]HOST:PORT", read_service, 0, 64), "",
         "what a ThingWorx device has, as it dials it; devices of other wires say that themselves", True),
 )  # fmt: skip

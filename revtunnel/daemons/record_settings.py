@@ -31,7 +31,8 @@ class DeviceSettings:
     channels: int  # 0: no limit of its own
     expires: float | None  # seconds since 1970
     labels: tuple[str, ...]
-    services: tuple[Offer, ...]  # of a ThingWorx device
+    sessions: str  # any, asked, no
+    services: tuple[Offer, ...]  # of a ThingWorx device, or of a localproxy
 
 
 class PoolClients(Typing):
@@ -82,6 +83,7 @@ def records_of(devices: Sequence[DeviceSettings], pools: Iterable[PoolClients]) 
     """What the server asks."""
     return Records(
         {each.name: Record(each.ports, each.targets, each.clients, each.channels or None, each.expires,
-                           each.labels, each.services) for each in devices},
+                           each.labels, each.sessions, each.services)
+         for each in devices},
         {pool.name: pool.clients for pool in pools},
     )  # fmt: skip

@@ -59,7 +59,6 @@ from revtunnel.settings.values import (
 )
 from revtunnel.systems.cameo.cameo_schema import CAMEO_SECTIONS
 from revtunnel.systems.cccp.cccp_schema import CCCP_SECTIONS
-from revtunnel.systems.sessions.localproxy_settings import LOCALPROXY_SECTIONS
 from revtunnel.systems.sessions.session_schema import SESSION_SECTIONS
 from revtunnel.systems.thingworx.edge_schema import THINGWORX_SECTIONS
 
@@ -318,6 +317,11 @@ _AGENT = (
     Key("modern", word("auto", "no"), "auto", "emo: auto: offer rt1 first, which a server of this project "
         "speaks on the same port; an original server hangs up after 3 s, and is known then; no: never"),
     Key("data_sockets", yes_no(), "yes", "bring connections for single channels when the server wants them"),
+    Key("sessions", word("allow", "ask", "no"), "allow", "remote sessions of people to what is in local: "
+        "allow; ask: if consent_command says yes; no. Clients of ports are not concerned", True),
+    Key("consent_command", Kind("command", "words, no shell", str), "", "ask: what has to end with 0; "
+        "{user}, {services}, {session}, {address} and {device} in it are replaced", True),
+    Key("consent_wait", seconds(1, 110), "60 s", "time that it has; then it is killed, which is a no", True),
     _agent("data_most", count("sockets", 0, 65535), "such connections at once, waiting or in use"),
     _agent("data_dials", count("dials", 1, 1024), "such connections on their way to the server"),
     _agent("data_ticket", seconds(1, 300), "time after which one that was not begun is given up"),
@@ -354,7 +358,6 @@ SECTIONS = (
     *CAMEO_SECTIONS,
     *CCCP_SECTIONS,
     *SESSION_SECTIONS,
-    *LOCALPROXY_SECTIONS,
     *THINGWORX_SECTIONS,
 )  # fmt: skip
 

@@ -58,12 +58,13 @@ from revtunnel.trust.tls_settings import is_loopback
 
 if TYPE_CHECKING:
     from revtunnel.daemons.web_site import WebSite
-    from revtunnel.process.door.web_listener import WebListener
+    from revtunnel.process.web.web_listener import WebListener
     from revtunnel.systems.cccp.cccp_site import CccpSite
 
 __all__ = ["Options", "Server", "makeService"]
 
 DOUBT = "who is enrolled or revoked is in doubt; see Enrolment in docs/admin.rst, take it away, reload"
+_FEATURES = Feature.ORIGIN | Feature.SESSIONS
 EXPIRY_CHECK = 1.0  # seconds between looks for leases whose time is over
 
 
@@ -93,7 +94,7 @@ def agent_listener(
         first_window=link.first_window,
         keepalive=link.keepalive,
         spread=settings.limits.herd_spread,
-        features=Feature.ORIGIN | (Feature(0) if listener.data == "link" else Feature.DATA_SOCKETS),
+        features=_FEATURES | (Feature(0) if listener.data == "link" else Feature.DATA_SOCKETS),
     )
     return AgentListener(
         rules,

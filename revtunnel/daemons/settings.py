@@ -7,6 +7,7 @@ Source: twisted.md section 7; faults.md C5, C6, "Bind defaults"; ours for the re
 """
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any
@@ -207,6 +208,9 @@ def load_agent(
         "server_port",
         "modern",
         "data_sockets",
+        "sessions",
+        "consent_command",
+        "consent_wait",
         "proxy_protocol",
         "log_format",
         "log_level",
@@ -262,8 +266,19 @@ def _check_agent(table: Table, key_file: str | None) -> None:
         table.complain("agent", "emo", "one service in local and a server_port wanted with it")
     elif port and not table.get("agent", "emo"):
         table.complain("agent", "server_port", "only with emo = yes")
+    _check_consent(table)
     if key_file is not None and (fault := private_file_fault(key_file)):
         table.complain("agent", "key_file", f"{key_file}: {fault}")
+
+
+def _check_consent(table: Table) -> None:
+    try:
+        words = shlex.split(table.get("agent", "consent_command"))
+    except ValueError as error:
+        table.complain("agent", "consent_command", f"{error}, words as a shell has them wanted")
+        return
+    if table.get("agent", "sessions") == "ask" and not words:
+        table.complain("agent", "sessions", "ask: consent_command wanted with it")
 
 
 # ---- what a reload changes

@@ -126,6 +126,9 @@ class AgentSettings(AgentTls):
     server_port: int  # emo: 1025 to 65535, else 0
     modern: str  # emo: auto, no
     data_sockets: bool
+    sessions: str  # allow, ask, no
+    consent_command: str  # words, of which the first is there when sessions is ask
+    consent_wait: float  # seconds
     proxy: ProxyChoice
     proxy_credentials: str | None
     proxy_protocol: tuple[tuple[str, str], ...]  # name of an offer and version, v1 or v2

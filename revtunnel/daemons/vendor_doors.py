@@ -14,7 +14,7 @@ from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.ground.targets import Offer
 from revtunnel.link.handshake import ListenerRules, ServerHello
 from revtunnel.link.server_link import AgentListener
-from revtunnel.process.door.web_routes import WebRoute
+from revtunnel.process.web.web_routes import WebRoute
 from revtunnel.systems.sessions.live_sessions import LiveSessions
 from revtunnel.systems.sessions.localproxy_route import LocalproxyRoute
 from revtunnel.systems.thingworx.edge_site import EdgeSite

@@ -17,7 +17,7 @@ from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.daemons.vendor_doors import VendorDoors
 from revtunnel.ground.policy import LinkLimits
 from revtunnel.link.handshake import ServerHello
-from revtunnel.process.door.web_listener import WebListener, WebRules
+from revtunnel.process.web.web_listener import WebListener, WebRules
 from revtunnel.sockets.tls.credentials import FaultyFiles
 from revtunnel.sockets.tls.identity import Identity
 from revtunnel.sockets.ways.websocket_wire import WebSocketLimits
@@ -81,7 +81,7 @@ class WebSite:
         rights = Rights(grants, board.fleet, board.gate, self._labels_of)
         sessions = RemoteSessions(settings.sessions, random_bytes)
         self.live = LiveSessions(
-            *(reactor, time.time, sessions, people, rights, audit, board.report),
+            *(reactor, time.time, sessions, people, rights, audit, board.report, board.say),
             muted=lambda serial: mutes.of(serial) is not None,
         )
         mutes.watchers.append(self.live.mute)
@@ -108,7 +108,7 @@ class WebSite:
 
     def start(self) -> None:
         """Look at sessions once a second from now on."""
-        self.live.start_ticking()
+        self.live.tick()
 
     def read(self, listeners: tuple[WebSettings, ...]) -> None:
         """Other names, origins and certificates, for ``take``; SettingsError: one cannot be used."""

@@ -82,6 +82,7 @@ class Record:
     channels: int | None = None  # at once
     expires: float | None = None  # seconds since 1970 at which it is over
     labels: tuple[str, ...] = ()  # what grants to people may call it by
+    sessions: str = "any"  # remote ones: any, asked, no
     services: tuple[Offer, ...] = ()  # of a device that does not say itself what it has (ThingWorx)
 
     def has_port(self, port: int) -> bool:
@@ -106,6 +107,7 @@ class Record:
             "channels": self.channels,
             "expires": None if last is None else last.strftime("%Y-%m-%d"),  # the last day, UTC
             "labels": list(self.labels),
+            "sessions": self.sessions,
             "services": [f"{each.name}={each.target}" for each in self.services],
         }
 

@@ -19,6 +19,7 @@ __all__ = [
     "ChannelEnded",
     "ChannelOpened",
     "ClientRefused",
+    "ConsentGiven",
     "DataSocketsMissing",
     "DeviceEnrolled",
     "DeviceRevoked",
@@ -347,6 +348,20 @@ class SettingsReloaded(Fact):
     changed: tuple[str, ...]
     needs_restart: tuple[str, ...]
     errors: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ConsentGiven(Fact):
+    """An agent's site said yes or no to a remote session, ``seconds`` after it was asked."""
+
+    word = "session-consent"
+    serial: str
+    session: str
+    user: str
+    services: str  # with commas between
+    answer: str  # yes, no
+    detail: str
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)

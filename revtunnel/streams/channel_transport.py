@@ -23,6 +23,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from revtunnel.ground.reasons import Ended
+from revtunnel.sockets.ends import End
+from revtunnel.streams.channel_joint import ChannelJoint
 from revtunnel.streams.streams import READ, Link
 
 __all__ = ["ChannelTransport"]
@@ -192,6 +194,20 @@ class ChannelTransport:
             self._lose(Failure(ConnectionAborted()))
             if self._link is not None:
                 self._link.reset(self._channel, *self._why)
+
+    def join(self, reactor: Any, far: End, ended: Callable[[Ended, str], None]) -> ChannelJoint:
+        """Have the channel go to ``far`` and back, what is held first; the Protocol is told nothing more.
+
+        Raises:
+            OSError: the channel has ended, and the Protocol is told so as ever.
+        """
+        link = self._link
+        if link is None or self._lost is not None or self._told:
+            raise ConnectionResetError("nothing to join: the channel has ended")
+        self._say_opened()
+        self._told = True
+        held, self._held = [*self._held], deque()
+        return ChannelJoint(reactor, far, link, self._channel, held, self._end_came, ended)
 
     # -- what it is
 

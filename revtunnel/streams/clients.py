@@ -14,13 +14,16 @@ from twisted.internet.protocol import ServerFactory, connectionDone
 from twisted.python.failure import Failure
 
 from revtunnel.ground.origin import Origin, origin_of
+from revtunnel.ground.policy import RelayLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Target
 from revtunnel.sockets.addresses import written_address
+from revtunnel.sockets.ends import End
+from revtunnel.sockets.relay import Relay
 from revtunnel.streams.channel import Channel
 from revtunnel.streams.streams import ChannelSocket, Link
 
-__all__ = ["Carried", "ClientFactory", "ClientSocket"]
+__all__ = ["Carried", "ClientFactory", "ClientSocket", "Relayed"]
 
 # words of refusals that are not for want of something
 _REFUSED = {
@@ -40,6 +43,36 @@ class Carried(Typing):
 
     def end(self, reason: Ended, detail: str) -> None:
         """End it with resets on both sides, if it has not ended."""
+
+
+class Relayed(Typing):
+    """A client joined with the end that leads to its device: a ``Relay``, or a ``ChannelJoint``."""
+
+    @property
+    def to_far(self) -> int:
+        """Bytes."""
+
+    @property
+    def to_near(self) -> int:
+        """Bytes."""
+
+    @property
+    def held_for_far(self) -> int:
+        """Bytes."""
+
+    @property
+    def held_for_near(self) -> int:
+        """Bytes."""
+
+    @property
+    def ended(self) -> tuple[bool, bool]:
+        """Whether the client, and the device, has said its end of file."""
+
+    def start(self, early: bytes, rest: bytes) -> None:
+        """Begin, with what the client and the device have said already."""
+
+    def abort(self, reason: Ended, detail: str) -> None:
+        """End it with resets on both sides."""
 
 
 class _OnLink:
@@ -85,6 +118,11 @@ class ClientSocket(ChannelSocket):
         return self._factory.target
 
     @property
+    def session(self) -> str:
+        """The remote session that it is of; empty: of none."""
+        return self._factory.session
+
+    @property
     def origin(self) -> Origin | None:
         """Its address and the one that it dialled; None: it is gone, or has none."""
         try:
@@ -108,6 +146,21 @@ class ClientSocket(ChannelSocket):
     def attach(self, link: Link, channel: Channel) -> None:
         super().attach(link, channel)
         self.carried = _OnLink(link, channel)
+
+    def relay(
+        self, reactor: Any, far: End, ended: Callable[[Ended, str], None], limits: RelayLimits
+    ) -> tuple[Relayed, bytes]:
+        """Have its bytes go to ``far`` and back; with what was read already. It is told nothing more.
+
+        Raises:
+            OSError: it is lost, and told so as ever.
+        """
+        if hasattr(self.transport, "join"):
+            joint: Relayed = self.transport.join(reactor, far, ended)
+            self._lost = True
+            return joint, b""
+        near, early = self.hand_over()
+        return Relay(reactor, near, far, ended, limits), early
 
     def end(self, reason: Ended, detail: str) -> None:
         """End its stream, or turn it away while it has none."""
@@ -142,7 +195,7 @@ class ClientSocket(ChannelSocket):
 
 
 class ClientFactory(ServerFactory):
-    """The clients of one target of one device."""
+    """The clients of one target of one device. ``session``: the remote session that they are of."""
 
     noisy = False
 
@@ -155,7 +208,9 @@ class ClientFactory(ServerFactory):
         admit: Callable[[ClientSocket], str],
         refused: Callable[[ClientSocket, str], None],
         left: Callable[[ClientSocket], None],
+        session: str = "",
     ) -> None:
+        self.session = session
         self.serial = serial
         self.name = name
         self.target = target

@@ -193,8 +193,8 @@ class ChannelSocket(Protocol):
 
     @property
     def can_move(self) -> bool:
-        """Whether the connection can be given away (``hand_over``)."""
-        return not self._lost and hasattr(self.transport, "take")
+        """Whether the connection can be given away (``hand_over``), or a channel joined with another end."""
+        return not self._lost and (hasattr(self.transport, "take") or hasattr(self.transport, "join"))
 
     def hand_over(self) -> tuple[End, bytes]:
         """Give the connection away, with what was read of it; this socket is told nothing more.

@@ -114,7 +114,7 @@ def test_status_and_ping_for_people(capsys: Capture) -> None:
         (["devices"], {"devices"}),
         (
             ["device", "plc-9"],
-            {"serial", "online", "record", "expired", "locked", "labels", "muted", "services"}
+            {"serial", "online", "record", "expired", "locked", "labels", "muted", "services", "sessions"}
             | {"clients", "targets", "ports", "channels", "expires"},
         ),
         (["ports"], {"ports"}),

@@ -427,6 +427,9 @@ def test_agent_settings(tmp_path: Path) -> None:
         emo_limits=EmoLimits(),
         relay=RelayLimits(),
         data_sockets=True,
+        sessions="allow",
+        consent_command="",
+        consent_wait=60.0,
         tls="auto",
         authority=None,
         server_name=None,
@@ -468,6 +471,18 @@ def test_agent_offers_differ_by_name_and_are_few(tmp_path: Path) -> None:
 
     assert same == "r.ini:4: [agent] local: two offers are named tcp-23, NAME=HOST:PORT wanted"
     assert many == "r.ini:4: [agent] local: 2 offers, at most 1 wanted: offers in [link]"
+
+
+def test_a_site_that_asks_needs_somebody_to_ask(tmp_path: Path) -> None:
+    """The command's words are read as a shell would, once, and have to be there."""
+    (nobody,) = errors(tmp_path, f"{AGENT}sessions = ask\n", "agent")
+    (unreadable,) = errors(tmp_path, f"{AGENT}consent_command = say 'yes\n", "agent")
+    assert nobody == "r.ini:5: [agent] sessions: ask: consent_command wanted with it"
+    assert unreadable.startswith("r.ini:5: [agent] consent_command: No closing quotation")
+    path = tmp_path / "good.ini"
+    path.write_text(f"{AGENT}sessions = ask\nconsent_command = say {{user}}\nconsent_wait = 5\n")
+    settings = load_agent(str(path), None, HERE)
+    assert (settings.sessions, settings.consent_command, settings.consent_wait) == ("ask", "say {user}", 5.0)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import hashlib
 import json
 import signal
 import socket
+import ssl
 import threading
 import time
 from typing import Any
@@ -12,8 +13,10 @@ from typing import Any
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from tests.loopback.test_emo import free_ports
 from tests.support.daemons import Agent, Lab, Server
 from tests.support.services import Echo, Service
+from tests.support.throwaway_tls import Issuer
 from tests.support.web_people import ConnectionClosed, Person, code_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -289,3 +292,106 @@ def test_a_device_that_goes_leaves_its_grace_and_a_server_that_stops_says_so(lab
         assert server.wait() == 0
         ended = [each for each in server.all_events() if each["event"] == "session-ended"]
         assert [each["reason"] for each in ended] == ["stopping"]
+
+
+def test_devices_of_other_wires(lab: Lab) -> None:
+    """A ReadyAgent device, and machines of EMO of either kind: a session reaches them as it is."""
+    with Echo() as echo:
+        ports = free_ports(2)
+        legacy = {
+            "address": "127.0.0.1:0",
+            "kind": "legacy",
+            "serial": "press-4",
+            "probe": "no",
+            "mappings": [f"0 -> it={echo.target}"],
+        }
+        settings = {
+            **WEB,
+            "listener main": {"address": "127.0.0.1:0", "kind": "emo"},
+            "listener press": legacy,
+            "reservations": {"mill-1/emo": ports[0], "mill-2/emo": ports[1]},
+        }
+        server = lab.server(settings).start()
+        at = [f"127.0.0.1:{port}" for port in server.ports]
+        for number, modern in enumerate(("auto", "no")):
+            options = ["--emo", "--server-port", str(ports[number]), "--modern", modern]
+            machine = f"mill-{number + 1}"
+            lab.add(Agent(lab.directory, machine, at[:1], {"emo": echo.target}, options=options)).start()
+            server.client_port(machine, "emo")
+        lab.add(Agent(lab.directory, "press-4", at[1:], {"it": echo.target}, options=["--legacy"])).start()
+        server.client_port("press-4", "it")
+        ana = Person(server, "ana", ("*", "*"))
+        with ana.control() as control:
+            for device, service in (("press-4", "it"), ("mill-1", "emo"), ("mill-2", "emo")):
+                session, nonce = control.start(service, device=device)
+                with ana.raw(session, service, nonce) as web:
+                    sent = hashlib.shake_128(device.encode()).digest(50_000)
+                    web.send(sent)
+                    back = b""
+                    while len(back) < len(sent):
+                        piece = web.recv(timeout=20)
+                        assert isinstance(piece, bytes)
+                        back += piece
+                    assert back == sent
+                control.ask("end", session=session)
+        reasons = {each["serial"]: each["reason"] for each in server.events("session-ended")}
+        assert reasons == {"press-4": "owner", "mill-1": "owner", "mill-2": "owner"}
+
+
+def test_over_tls_and_behind_a_balancer(lab: Lab) -> None:
+    """wss with the server's certificate; the client's address is the one of the PROXY header."""
+    issued = Issuer(lab.directory).server("127.0.0.1")
+    files = {"certificate": issued.certificate_file, "certificate_key": issued.key_file}
+    headed = {"proxy_protocol": "v1", "proxy_from": "127.0.0.1"}
+    with Echo() as echo:
+        web = {"web main": {"address": "127.0.0.1:0", "tls": "yes", **files, **headed}}
+        server, _ = lab.pair(web, echo=echo.target)
+        ana = Person(server, "ana", ("plc-7", "*"))
+        context = ssl.create_default_context(cafile=str(lab.directory / "test-authority.pem"))
+
+        def headed_socket() -> socket.socket:
+            sock = socket.create_connection(("127.0.0.1", server.web_port))
+            sock.sendall(b"PROXY TCP4 203.0.113.9 192.0.2.1 4711 443\r\n")
+            return sock
+
+        def over() -> dict[str, Any]:
+            return {"ssl": context, "sock": headed_socket()}
+
+        with ana.control(**over()) as control:
+            session, nonce = control.start("echo")
+            with ana.raw(session, "echo", nonce, **over()) as raw:
+                raw.send(b"x")
+                assert raw.recv(timeout=10) == b"x"
+        assert server.wait_event("session-started")["peer"] == "203.0.113.9:4711"
+        assert server.wait_event("channel-opened")["peer"] == "203.0.113.9:4711"
+        with socket.create_connection(("127.0.0.1", server.web_port)) as sock:
+            sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            with contextlib.suppress(ConnectionResetError):
+                assert sock.recv(100) == b""
+        assert server.wait_event("web-refused")["reason"] == "proxy-header"
+
+
+def test_a_flood_of_upgrades_of_one_address_hurts_no_other(lab: Lab) -> None:
+    """Thousands that fail, from an address that is not exempt: it is turned away, a session goes on."""
+    web = {"web main": {"address": "127.0.0.1:0"}, "penalties": {"exempt": "127.0.0.1"}}
+    with Echo() as echo:
+        server, _ = lab.pair(web, echo=echo.target)
+        ana = Person(server, "ana", ("plc-7", "*"))
+        request = b"GET /control HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        request += b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+        request += b"Sec-WebSocket-Protocol: revtunnel.control.1\r\nAuthorization: Bearer x\r\n\r\n"
+        answered = 0
+        with ana.control() as control:
+            session, nonce = control.start("echo")
+            with ana.raw(session, "echo", nonce) as raw:
+                for number in range(2000):
+                    with contextlib.suppress(OSError), socket.socket() as sock:
+                        sock.bind(("127.0.0.9", 0))
+                        sock.connect(("127.0.0.1", server.web_port))
+                        sock.sendall(request)
+                        answered += sock.recv(100).startswith(b"HTTP/1.1 401")
+                    if number % 100 == 0:
+                        raw.send(b"x")
+                        assert raw.recv(timeout=10) == b"x"
+        assert 1 <= answered < 20
+        assert server.control("status")["counts"]["web-refused penalty"] > 1900

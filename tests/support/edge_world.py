@@ -29,7 +29,7 @@ from revtunnel.ground.policy import EdgeLimits, LinkLimits, ServerLimits
 from revtunnel.ground.targets import Offer, Target
 from revtunnel.link.handshake import ListenerRules, ServerHello
 from revtunnel.link.server_link import AgentListener
-from revtunnel.process.door.web_listener import WebListener, WebRules
+from revtunnel.process.web.web_listener import WebListener, WebRules
 from revtunnel.sockets.lean_reactor import LeanReactor
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.systems.thingworx.edge_site import EdgeSite

@@ -44,9 +44,9 @@ class Control:
         found: dict[str, Any] = answer["ok"]
         return found
 
-    def start(self, *services: str, **more: Any) -> tuple[str, str]:
+    def start(self, *services: str, device: str = "plc-7", **more: Any) -> tuple[str, str]:
         """A session, and the nonce that lets its owner in."""
-        started = self.ask("start", device="plc-7", services=list(services), **more)
+        started = self.ask("start", device=device, services=list(services), **more)
         return started["session"], started["nonce"]
 
 
@@ -69,13 +69,9 @@ class Person:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         more.setdefault("proxy", None)
         port = more.pop("port", self.server.web_port)
-        return connect(
-            f"ws://127.0.0.1:{port}{path}",
-            additional_headers=headers,
-            compression=None,
-            max_size=None,
-            **more,
-        )
+        scheme = "wss" if "ssl" in more else "ws"
+        more |= {"additional_headers": headers, "compression": None, "max_size": None}
+        return connect(f"{scheme}://127.0.0.1:{port}{path}", **more)
 
     @contextlib.contextmanager
     def control(self, **more: Any) -> Iterator[Control]:

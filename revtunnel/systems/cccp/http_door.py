@@ -30,8 +30,8 @@ from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.networks import Network, network_of
 from revtunnel.ground.policy import CccpLimits
 from revtunnel.ground.targets import is_literal
-from revtunnel.process.door.http_channel import BoundedChannel
 from revtunnel.process.door.refusals import Busy, Invalid, NotFound
+from revtunnel.process.web.http_channel import BoundedChannel
 from revtunnel.systems.cccp.openapi import describe_api
 from revtunnel.systems.cccp.proxy_operator import CallerFailed, DeviceAbsent, NoPorts, OnCall, ProxyOperator
 from revtunnel.systems.cccp.registration import parse_registered

@@ -13,18 +13,15 @@ from io import BytesIO
 from typing import Any
 
 from twisted.internet.defer import Deferred, TimeoutError, fail, inlineCallbacks
-from twisted.internet.error import ProcessDone
-from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 from twisted.web.client import Agent, FileBodyProducer, readBody
 from twisted.web.http_headers import Headers
 
 from revtunnel.ground.facts import Report
+from revtunnel.process.programs import run
 from revtunnel.systems.cccp.cccp_facts import WakeEnded
 
 __all__ = ["WakeDriver", "WakeFailed", "WakeRules"]
-
-SAID = 400  # characters of a driver's last output that are kept
 
 
 class WakeFailed(Exception):
@@ -87,42 +84,8 @@ class WakeDriver:
         return result if isinstance(result, Failure) else None
 
 
-class _Process(ProcessProtocol):
-    def __init__(self) -> None:
-        self.done: Deferred[None] = Deferred(lambda _: self._kill())
-        self._said = b""
-
-    def outReceived(self, data: bytes) -> None:
-        """Twisted calls this."""
-        self._said = (self._said + data)[-SAID:]
-
-    errReceived = outReceived
-
-    def processEnded(self, reason: Failure) -> None:
-        """Twisted calls this."""
-        done, self.done = self.done, Deferred()
-        if done.called:
-            return
-        if reason.check(ProcessDone):
-            done.callback(None)
-        else:
-            words = self._said.decode("ascii", "backslashreplace").strip().splitlines()[-1:]
-            done.errback(WakeFailed(": ".join([reason.getErrorMessage(), *words])))
-
-    def _kill(self) -> None:
-        if self.transport is not None:
-            self.transport.signalProcess("KILL")
-
-
-def _command(reactor: Any, rules: WakeRules, serial: str) -> "Deferred[None]":
-    words = [*shlex.split(rules.command), serial]
-    process = _Process()
-    done = process.done
-    try:
-        reactor.spawnProcess(process, words[0], words, env={"PATH": "/usr/local/bin:/usr/bin:/bin"})
-    except OSError as error:
-        return fail(WakeFailed(f"{words[0]}: {error.strerror}"))
-    return done
+def _command(reactor: Any, rules: WakeRules, serial: str) -> "Deferred[Any]":
+    return run(reactor, [*shlex.split(rules.command), serial])
 
 
 @inlineCallbacks

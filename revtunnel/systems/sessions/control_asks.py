@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from revtunnel.process.door.web_routes import WebCall
+from revtunnel.process.web.web_routes import WebCall
 from revtunnel.systems.sessions.live_sessions import LiveSessions
 from revtunnel.systems.sessions.session_life import RemoteSession, Role, SessionRefused
 from revtunnel.systems.sessions.session_seats import SERVICES, Start
@@ -24,14 +24,23 @@ MAX_TEXT = 16_384  # bytes of a message, either way
 ROWS = 100  # of one answer: what fits into a message in any case
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,32}", re.ASCII)
 _SERIAL = re.compile(r"[A-Za-z0-9._:*?-]{1,64}", re.ASCII)
-_NUMBER = re.compile(r"[0-9a-f]{32}", re.ASCII)
+_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _USER = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}", re.ASCII)
 _ROLES = {"watch": Role.WATCH, "use": Role.USE, "take": Role.TAKE}
 Said = dict[str, Any]
 
 
-class Malformed(Exception):
+class _Malformed(Exception):
     """It was asked wrongly; the text says how."""
+
+
+class _Later(Exception):
+    """The device's site is asked first; then this is the answer."""
+
+    def __init__(self, session: RemoteSession, work: Callable[[], Said]) -> None:
+        super().__init__()
+        self.session = session
+        self.work = work
 
 
 class ControlAsks:
@@ -49,24 +58,32 @@ class ControlAsks:
             "nonce": self._nonce,
         }
 
-    def answer(self, text: str, login: Login, call: WebCall) -> Said:
-        """The answer to a message."""
-        said: Any = None
+    def answer(self, text: str, login: Login, call: WebCall, say: Callable[[Said], None]) -> None:
+        """Say the answer to a message: now, or when a device's site has answered."""
         number: Any = None
-        try:
+
+        def attempt(work: Callable[[], Said]) -> None:
+            try:
+                found = work()
+                say({"id": number, "ok": found})
+            except _Malformed as error:
+                say({"id": number, "error": {"word": "malformed", "why": str(error)}})
+            except SessionRefused as error:
+                say({"id": number, "error": {"word": error.word, "why": str(error)}})
+            except _Later as later:
+                work = later.work
+                self._live.when_answered(later.session, lambda: attempt(work))
+
+        def asked() -> Said:
+            nonlocal number
             said = _object(text)
-            number = said.get("id")
-            if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 2**53:
-                number = None
-                raise Malformed("id: a whole number wanted")
+            number = _number(said)
             ask = self._asks.get(_text(said, "ask", re.compile(r"[a-z]{1,16}")))
             if ask is None:
-                raise Malformed("ask: " + ", ".join(self._asks) + " wanted")
-            return {"id": number, "ok": ask(login, said, call)}
-        except Malformed as error:
-            return {"id": number, "error": {"word": "malformed", "why": str(error)}}
-        except SessionRefused as error:
-            return {"id": number, "error": {"word": error.word, "why": str(error)}}
+                raise _Malformed("ask: " + ", ".join(self._asks) + " wanted")
+            return ask(login, said, call)
+
+        attempt(asked)
 
     # -- each
 
@@ -88,31 +105,38 @@ class ControlAsks:
     def _start(self, login: Login, said: Said, call: WebCall) -> Said:
         services = said.get("services")
         if not isinstance(services, list) or not 1 <= len(services) <= SERVICES:
-            raise Malformed(f"services: a list of 1 to {SERVICES} names wanted")
+            raise _Malformed(f"services: a list of 1 to {SERVICES} names wanted")
         if not all(isinstance(each, str) and _NAME.fullmatch(each) for each in services):
-            raise Malformed("services: names wanted, 1 to 32 of A-Z a-z 0-9 . _ - each")
+            raise _Malformed("services: names wanted, 1 to 32 of A-Z a-z 0-9 . _ - each")
         names = tuple(dict.fromkeys(services))
         flags = _flag(said, "private"), _flag(said, "take_over")
         session = self._live.start(login, Start(_text(said, "device", _SERIAL), names, *flags), call.peer)
+        if session.status == "initializing":
+            raise _Later(session, lambda: self._started(login, session))
+        return self._started(login, session)
+
+    def _started(self, login: Login, session: RemoteSession) -> Said:
+        if session.over:
+            raise SessionRefused("denied", f"by the device's site: {session.detail or session.ended}")
         ports = {offer.name: offer.target.port for offer in self._live.rights.services(session.wish.serial)}
         return {
             "session": session.id,
             "nonce": self._live.nonce(login.user, session.id, browser=False),
-            "services": [{"name": name, "port": ports.get(name, 0)} for name in names],
+            "services": [{"name": name, "port": ports.get(name, 0)} for name in session.wish.offers],
             "state": session.status,
             "idle": round(session.limits.idle),
             "maximum": round(session.limits.maximum),
         }
 
     def _end(self, login: Login, said: Said, call: WebCall) -> Said:
-        self._live.end_by(login, _text(said, "session", _NUMBER), call.peer)
+        self._live.end_by(login, _text(said, "session", _ID), call.peer)
         return {}
 
     def _share(self, login: Login, said: Said, call: WebCall) -> Said:
-        number, person = _text(said, "session", _NUMBER), _text(said, "with", _USER)
+        number, person = _text(said, "session", _ID), _text(said, "with", _USER)
         role = _ROLES.get(_text(said, "role", _NAME))
         if role is None:
-            raise Malformed("role: watch, use or take wanted")
+            raise _Malformed("role: watch, use or take wanted")
         nonce = self._live.share(number, login.user, person, role, call.peer)
         host = call.request.headers["Host"]
         return {"nonce": nonce, "url": f"revtunnel://{host}/s/{number}#{nonce}"}
@@ -143,7 +167,7 @@ class ControlAsks:
                 yield session
 
     def _nonce(self, login: Login, said: Said, call: WebCall) -> Said:
-        number = _text(said, "session", _NUMBER)
+        number = _text(said, "session", _ID)
         return {"nonce": self._live.nonce(login.user, number, _flag(said, "browser"))}
 
 
@@ -170,13 +194,20 @@ def session_row(session: RemoteSession, at: Callable[[float], str]) -> Said:
 # -- arguments
 
 
+def _number(said: Said) -> int:
+    number = said.get("id")
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 2**53:
+        raise _Malformed("id: a whole number wanted")
+    return number
+
+
 def _object(text: str) -> Said:
     try:
         said = json.loads(text)
     except (ValueError, RecursionError):
-        raise Malformed("JSON wanted") from None
+        raise _Malformed("JSON wanted") from None
     if not isinstance(said, dict):
-        raise Malformed("a JSON object wanted")
+        raise _Malformed("a JSON object wanted")
     return said
 
 
@@ -185,12 +216,12 @@ def _text(said: Said, name: str, form: re.Pattern[str], default: str | None = No
     if found == default and default is not None:
         return default
     if not isinstance(found, str) or not form.fullmatch(found):
-        raise Malformed(f"{name}: {'missing' if found is None else 'not of its form'}")
+        raise _Malformed(f"{name}: {'missing' if found is None else 'not of its form'}")
     return found
 
 
 def _flag(said: Said, name: str) -> bool:
     found = said.get(name, False)
     if not isinstance(found, bool):
-        raise Malformed(f"{name}: true or false wanted")
+        raise _Malformed(f"{name}: true or false wanted")
     return found

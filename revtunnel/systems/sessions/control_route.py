@@ -24,11 +24,11 @@ Source: issue 10, part 4; next/remote-sessions.md; ours.
 """
 
 import json
-from collections import Counter
+from collections import Counter, deque
 from typing import Any
 
 from revtunnel import __version__
-from revtunnel.process.door.web_routes import WebCall, bearer
+from revtunnel.process.web.web_routes import WebCall, bearer
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ways.websocket_messages import WebSocketMessages
 from revtunnel.sockets.ways.websocket_upgrade import HandshakeRefused, Upgraded
@@ -141,23 +141,27 @@ class _Control:
         self._route = route
         self._call = call
         self._full = False
+        self._late: deque[str] = deque()  # while it was full; one for each session that waits
 
     def say(self, said: dict[str, Any]) -> None:
         """Send an object; who does not take it is not read until he has."""
-        text = json.dumps(said, separators=(",", ":"))
-        if not self.socket.send(text):
-            self._full = True
-            self.socket.pause()
+        self._late.append(json.dumps(said, separators=(",", ":")))
+        while self._late and not self._full:
+            if not self.socket.send(self._late.popleft()):
+                self._full = True
+                self.socket.pause()
 
     def received(self, message: bytes | str) -> None:
         if isinstance(message, bytes):
             self.socket.close(UNSUPPORTED, "text messages wanted")
             return
-        self.say(self._route.asks.answer(message, self.login, self._call))
+        self._route.asks.answer(message, self.login, self._call, self.say)
 
     def may_send(self) -> None:
-        if self._full:
-            self._full = False
+        self._full = False
+        while self._late and not self._full:
+            self._full = not self.socket.send(self._late.popleft())
+        if not self._full:
             self.socket.resume()
 
     def closed(self, code: int, reason: str) -> None:

@@ -11,12 +11,14 @@ Source: next/remote-sessions.md sections 1 to 3; issue 10, parts 2 and 4; ours.
 """
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from revtunnel.fleet.device_say import Asked, DeviceSay
 from revtunnel.ground.facts import Report
 from revtunnel.state.session_audit import AuditFull, SessionAudit
-from revtunnel.systems.sessions.nonces import Bound, NonceRefused
+from revtunnel.systems.sessions.nonces import NonceRefused
 from revtunnel.systems.sessions.remote_sessions import Came, RemoteSessions, SeatsLost
 from revtunnel.systems.sessions.session_facts import PersonRefused, SessionEnded, SessionStarted
 from revtunnel.systems.sessions.session_life import (
@@ -40,7 +42,7 @@ TICK = 1.0  # seconds
 
 
 class LiveSessions:
-    """All of them; ``start_ticking`` begins, ``stop`` ends everything. One thread only."""
+    """All of them; ``tick`` begins, ``stop`` ends everything. One thread only."""
 
     def __init__(
         self,
@@ -51,9 +53,10 @@ class LiveSessions:
         rights: Rights,
         audit: SessionAudit,
         report: Report,
+        say: DeviceSay,
         muted: Callable[[str], bool] = lambda serial: False,
     ) -> None:
-        """``muted``: whether an operator lets a device have no sessions."""
+        """``say``: what sites say; ``muted``: whether an operator lets a device have no sessions."""
         self.sessions = sessions
         self.rights = rights
         self.people = people
@@ -64,6 +67,7 @@ class LiveSessions:
         self._clock = clock
         self._audit = audit
         self._report = report
+        self._say = say
         self._muted = muted
         self._live: dict[str, Live] = {}
         self._numbers = 0
@@ -77,7 +81,7 @@ class LiveSessions:
     # -- starting
 
     def start(self, login: Login, asked: Start, peer: str) -> RemoteSession:
-        """A session for somebody who logged in.
+        """A session for somebody who logged in; one that is ``waiting`` begins when the site has said yes.
 
         Raises:
             SessionRefused: ``denied``, ``unknown``, ``muted``, ``offline``, ``too-many``, ``audit``,
@@ -106,9 +110,12 @@ class LiveSessions:
             raise SessionRefused("unknown", f"there is no {what}")
         if self._muted(serial):
             raise SessionRefused("muted", f"{serial} takes no sessions now")
+        if refusal := self._say.refusal(serial):
+            raise SessionRefused("denied", refusal)
         if not self.rights.reachable(serial):
             raise SessionRefused("offline", f"{serial} is not connected")
-        wish = Wish(login.user, serial, services, verdict.grant.id, asked.private, asked.take_over)
+        asks = self._say.asks(serial)
+        wish = Wish(login.user, serial, services, verdict.grant.id, asked.private, asked.take_over, asks)
         session = self.sessions.start(wish, self.now())
         device = self.rights.device(serial)
         address = device.peer if device is not None else ""
@@ -120,7 +127,33 @@ class LiveSessions:
         self._numbers += 1
         self._live[session.id] = Live(session, login, peer, self._numbers, verdict.until)
         self._report(SessionStarted(session.id, login.user, serial, services, peer))
+        if asks:
+            where = peer.rpartition(":")[0]
+            question = Asked(session.id, login.user, services, where)
+            self._say.ask(serial, question, partial(self._said, session))
         return session
+
+    def when_answered(self, session: RemoteSession, call: Callable[[], None]) -> bool:
+        """Have it called once the device's site has answered, or too late; False: nobody is waited for."""
+        live = self._live.get(session.id)
+        if live is None or session.state is not SessionState.REQUESTED:
+            return False
+        live.answered = call
+        return True
+
+    def _said(self, session: RemoteSession, yes: bool, why: str) -> None:
+        """The site said yes or no, or takes its yes back."""
+        live = self._live.get(session.id)
+        if live is None:
+            return
+        requested = session.state is SessionState.REQUESTED
+        if not yes:
+            wish = session.wish
+            self.refused("consent", session.owner, wish.serial, wish.offers, live.peer, "site")
+            self.end(session.id, SessionEvent.DENIED if requested else SessionEvent.REVOKED, why)
+        elif requested:
+            self.sessions.approve(session, self.now())
+            live.tell()
 
     # -- nonces
 
@@ -184,7 +217,11 @@ class LiveSessions:
                 raise SessionRefused("watch", "an invitation to watch has no connections")
             if service is not None and service not in session.wish.offers:
                 raise SessionRefused("not-of-it", "this service is not of the session")
-            self._still_invited(session, bound)
+            if bound.person != session.owner:  # an invitation is worth what its person may now
+                watches, wish = bound.role is Role.WATCH, session.wish
+                verdict = self.rights.guest(bound.person, watches, wish.serial, wish.offers, self.wall())
+                if not verdict.allowed:
+                    raise SessionRefused("denied", f"for people: {verdict.why}")
             came = self.sessions.enter(nonce, number, "client", now, "", token)
         except (NonceRefused, SessionRefused) as error:
             known = self.sessions.get(number)
@@ -202,15 +239,6 @@ class LiveSessions:
             self._cut(live, seat, word, f"by {came.seat.person}")
         self._device(live, now)
         return came
-
-    def _still_invited(self, session: RemoteSession, bound: Bound) -> None:
-        """An invitation is worth what its person may now."""
-        if bound.person == session.owner:
-            return
-        watches, wish = bound.role is Role.WATCH, session.wish
-        verdict = self.rights.guest(bound.person, watches, wish.serial, wish.offers, self.wall())
-        if not verdict.allowed:
-            raise SessionRefused("denied", f"for people: {verdict.why}")
 
     def attach(self, session: RemoteSession, seat: Seat, line: Line) -> None:
         """The connection of a seat is there; it is ended at once if the seat was lost meanwhile."""
@@ -304,12 +332,9 @@ class LiveSessions:
 
     # -- once a second
 
-    def start_ticking(self) -> None:
-        """Look at everything once a second from now on."""
-        self._timer = self._clock.callLater(TICK, self._tick)
-
     def tick(self) -> None:
-        """What time brings."""
+        """What time brings; called once, it comes again every second."""
+        self._timer = self._clock.callLater(TICK, self.tick)
         now, wall = self.now(), self.wall()
         for live in [*self._live.values()]:
             self._count(live, now)
@@ -327,10 +352,6 @@ class LiveSessions:
                     seated.line.say(said)
         for ticked in self.on_tick:
             ticked(now)
-
-    def _tick(self) -> None:
-        self._timer = self._clock.callLater(TICK, self._tick)
-        self.tick()
 
     # -- inside
 
@@ -392,8 +413,10 @@ class LiveSessions:
                 *(seconds, live.connections, *sums),
             )
         )
+        self._say.over(session.id)
         for line in filter(None, lines):
             line.end(session.ended, session.detail)
+        live.tell()
 
     # -- rights that change
 

@@ -25,16 +25,16 @@ from revtunnel.ground.facts import Report
 from revtunnel.ground.targets import Offer
 from revtunnel.link.handshake import Denied
 from revtunnel.link.server_link import AgentListener
-from revtunnel.process.door.web_routes import WebCall
+from revtunnel.process.web.web_routes import WebCall
 from revtunnel.sockets.ends import TlsEnd
 from revtunnel.sockets.ways.websocket_upgrade import HandshakeRefused, Upgraded
 from revtunnel.systems.sessions.live_sessions import LiveSessions
 from revtunnel.systems.sessions.localproxy_device import LocalproxyDevice
-from revtunnel.systems.sessions.localproxy_source import Dial, LocalproxySource, SourceLine
+from revtunnel.systems.sessions.localproxy_source import LocalproxySource, SourceLine
 from revtunnel.systems.sessions.nonces import NONCE, NonceRefused
 from revtunnel.systems.sessions.remote_sessions import Came
 from revtunnel.systems.sessions.session_life import SessionRefused
-from revtunnel.systems.sessions.session_routes import STATUS, addresses_of
+from revtunnel.systems.sessions.session_routes import STATUS, Dial, addresses_of
 from revtunnel.trust.app_keys import AppKeys
 
 __all__ = ["LocalproxyRoute"]

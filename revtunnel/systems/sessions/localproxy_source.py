@@ -15,24 +15,21 @@ the WebSocket is lost       every connection is cut; the session lives for its g
 Source: next/remote-sessions.md section 5; ours.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from revtunnel.ground.reasons import Ended
 from revtunnel.streams.channel_transport import ChannelTransport
-from revtunnel.streams.clients import ClientFactory, ClientSocket
 from revtunnel.systems.sessions.live_sessions import LiveSessions
 from revtunnel.systems.sessions.localproxy import MAX_NAMES, LocalproxyConnections
 from revtunnel.systems.sessions.localproxy_link import LocalproxyChannel, LocalproxyLink
 from revtunnel.systems.sessions.remote_sessions import Came
 from revtunnel.systems.sessions.session_life import Role
+from revtunnel.systems.sessions.session_routes import Dial
 from revtunnel.systems.sessions.session_seats import HOW_ENDED
 
 __all__ = ["LocalproxySource", "SourceLine"]
 
 DRAINED = 5.0  # seconds that a service may talk on to nobody
-# serial, name of a service, what is called when its client has left
-Dial = Callable[[str, str, Callable[[ClientSocket], None]], ClientFactory]
 
 
 class LocalproxySource(LocalproxyLink):
@@ -59,7 +56,8 @@ class LocalproxySource(LocalproxyLink):
             self.finish(channel, Ended.NOT_ALLOWED)
             return
         peer, host = self._addresses
-        client = self._dial(wish.serial, service, lambda client: None).buildProtocol(peer)
+        factory = self._dial(wish.serial, service, lambda client: None, self.session.id)
+        client = factory.buildProtocol(peer)
         ChannelTransport(self, channel, client, peer, host, lambda: None).start()
 
     def cut_off(self, channel: LocalproxyChannel) -> None:

@@ -123,8 +123,24 @@ class SessionLink(LinkProtocol):
         super().__init__(clock, limits)
         self.web: WebSocketEnd | None = None  # once it is connected
         self.in_order = False  # the other side ended it with a close 1000
+        self._ended_bytes = Moved()
         self._texts: deque[str] = deque()
         self._telling = False
+
+    @property
+    def moved(self) -> Moved:
+        """Payload bytes so far."""
+        moved = Moved(self._ended_bytes.to_device, self._ended_bytes.to_client)
+        for channel in self.mux.channels.values() if self.mux is not None else ():
+            if not channel.over:
+                self._add(moved, channel)
+        return moved
+
+    def _add(self, moved: Moved, channel: Channel) -> None:
+        sent, received = channel.bytes_sent, channel.bytes_received
+        opens = self.mux is not None and self.mux.opens
+        moved.to_device += sent if opens else received
+        moved.to_client += received if opens else sent
 
     # -- commands
 
@@ -240,21 +256,10 @@ class SessionServer(SessionLink):
         super().__init__(clock, limits)
         self.hello = hello
         self.channels_opened = 0
-        self._ended_bytes = Moved()
         self._pool = pool
         self._events = events
         self._peer_address = peer_address
         self._host_address = host_address
-
-    @property
-    def moved(self) -> Moved:
-        """Payload bytes so far."""
-        channels = self.mux.channels.values() if self.mux is not None else ()
-        running = [channel for channel in channels if not channel.over]
-        return Moved(
-            self._ended_bytes.to_device + sum(channel.bytes_received for channel in running),
-            self._ended_bytes.to_client + sum(channel.bytes_sent for channel in running),
-        )
 
     def connectionMade(self) -> None:
         super().connectionMade()
@@ -297,8 +302,7 @@ class SessionServer(SessionLink):
         ChannelTransport(self, channel, protocol, peer, host, opened).start()
 
     def _note(self, channel: Channel, reason: Ended, detail: str) -> None:
-        self._ended_bytes.to_device += channel.bytes_received
-        self._ended_bytes.to_client += channel.bytes_sent
+        self._add(self._ended_bytes, channel)
         self._events.channel_ended(self, channel, reason, detail)
 
 
@@ -379,7 +383,7 @@ class SessionClient(SessionLink):
             if owner is not None:
                 owner.may_read()
         elif isinstance(happening, Over):
-            self._events.channel_ended(self, happening.channel, happening.reason, happening.detail)
+            self._note(happening.channel, happening.reason, happening.detail)
             if owner is not None:
                 owner.over(happening.reason)
 
@@ -388,5 +392,9 @@ class SessionClient(SessionLink):
 
     def gone(self, reason: str, detail: str, cut: list[Channel]) -> None:
         for channel in cut:
-            self._events.channel_ended(self, channel, Ended.LINK_LOST, detail)
+            self._note(channel, Ended.LINK_LOST, detail)
         self._events.gone(self, reason, detail, len(cut))
+
+    def _note(self, channel: Channel, reason: Ended, detail: str) -> None:
+        self._add(self._ended_bytes, channel)
+        self._events.channel_ended(self, channel, reason, detail)

@@ -21,7 +21,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from revtunnel.ground.policy import LinkLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.link.handshake import ServerHello
-from revtunnel.process.door.web_routes import WebCall, bearer
+from revtunnel.process.web.web_routes import WebCall, bearer
 from revtunnel.sockets.addresses import address_of
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ways.websocket import LENIENT, WebSocketEnd
@@ -46,8 +46,8 @@ _SERVICE = re.compile(r"[A-Za-z0-9._-]{1,32}", re.ASCII)
 _NONCE = "nonce."
 STATUS = {"too-many": 503, "not-of-it": 404, "ended": 410}  # all others: 403
 
-# serial, name of a service, what is called when its client has left
-Dial = Callable[[str, str, Callable[[ClientSocket], None]], ClientFactory]
+# serial, name of a service, what is called when its client has left, id of the session
+Dial = Callable[[str, str, Callable[[ClientSocket], None], str], ClientFactory]
 
 
 class _Entrance:
@@ -172,7 +172,7 @@ class _ProgramLine:
         here = seat.number in self._session.seats and seat.role is not Role.WATCH
         if service not in wish.offers or not here:
             return None
-        return self._dial(wish.serial, service, lambda client: None)
+        return self._dial(wish.serial, service, lambda client: None, self._session.id)
 
     def texted(self, link: SessionServer, said: dict[str, Any]) -> None:
         if said.get("say") == "end":
@@ -209,7 +209,7 @@ class RawRoute(_Entrance):
         service = call.path.rpartition("/")[2]
         end = RawEnd(self._reactor, upgraded, self.limits)
         line = _RawLine(self._live, came, call.peer, end)
-        factory = self._dial(came.session.wish.serial, service, line.left)
+        factory = self._dial(came.session.wish.serial, service, line.left, came.session.id)
         peer, host = addresses_of(call, upgraded)
         line.client = factory.buildProtocol(peer)
         self._live.attach(came.session, came.seat, line)

@@ -14,6 +14,7 @@ from revtunnel.settings.values import (
     word,
     yes_no,
 )
+from revtunnel.systems.sessions.localproxy_settings import LOCALPROXY_SECTIONS
 from revtunnel.systems.sessions.session_life import SessionLimits
 
 __all__ = ["SESSION_SECTIONS"]
@@ -66,4 +67,5 @@ SESSION_SECTIONS = (
     Section("web", "server", "Where people come in for remote sessions; there is none without an address.",
             _WEB, named=True),
     Section("sessions", "server", "Remote sessions; those that run keep what they began with.", _SESSIONS),
+    *LOCALPROXY_SECTIONS,
 )  # fmt: skip

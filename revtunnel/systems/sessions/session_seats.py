@@ -5,6 +5,7 @@ Rule of this file: values, and the form of a connection; live_sessions.py decide
 Source: next/remote-sessions.md section 3; ours.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from typing import Protocol as Typing
@@ -80,6 +81,13 @@ class Live:
     connections: int = 0
     device: Seat | None = None
     seated: dict[int, Seated] = field(default_factory=dict)
+    answered: Callable[[], None] | None = None  # called when the device's site has answered, or too late
+
+    def tell(self) -> None:
+        """Whoever waits for the device's site hears that it has answered, or too late."""
+        answered, self.answered = self.answered, None
+        if answered is not None:
+            answered()
 
     def sooner(self, until: float | None) -> None:
         """Rights have to be asked for again by then."""

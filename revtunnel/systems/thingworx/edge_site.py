@@ -21,7 +21,7 @@ from revtunnel.ground.policy import EdgeLimits
 from revtunnel.ground.reasons import GoAway
 from revtunnel.ground.targets import Offer
 from revtunnel.link.server_link import AgentListener
-from revtunnel.process.door.web_routes import WebCall
+from revtunnel.process.web.web_routes import WebCall
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import TlsEnd
 from revtunnel.sockets.ways.websocket_messages import WebSocketMessages

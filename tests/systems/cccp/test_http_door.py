@@ -16,7 +16,7 @@ from revtunnel.fleet.fleet import Fleet
 from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.pools import Pool
 from revtunnel.ground.policy import CccpLimits, ServerLimits
-from revtunnel.process.door.http_channel import PARTING
+from revtunnel.process.web.http_channel import PARTING
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.systems.cccp.cccp_store import SessionBook
 from revtunnel.systems.cccp.http_door import DoorRules, HttpDoor

@@ -14,7 +14,7 @@ from typing import Any
 
 from twisted.web import resource, server
 
-from revtunnel.process.door.http_channel import BoundedChannel
+from revtunnel.process.web.http_channel import BoundedChannel
 
 __all__ = ["WebPages"]
 

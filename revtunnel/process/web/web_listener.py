@@ -29,9 +29,9 @@ from revtunnel.fleet.gate import Gate
 from revtunnel.ground.facts import Report, WebRefused
 from revtunnel.ground.policy import ServerLimits
 from revtunnel.ground.targets import is_literal
-from revtunnel.process.door.rates import Rates
-from revtunnel.process.door.web_pages import WebPages
-from revtunnel.process.door.web_routes import WebCall, WebRoute, route_of
+from revtunnel.process.web.rates import Rates
+from revtunnel.process.web.web_pages import WebPages
+from revtunnel.process.web.web_routes import WebCall, WebRoute, route_of
 from revtunnel.sockets.addresses import written_address
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import End, said

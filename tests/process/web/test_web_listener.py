@@ -15,9 +15,9 @@ from revtunnel.fleet.gate import Gate
 from revtunnel.fleet.penalties import Penalties
 from revtunnel.ground.facts import WebRefused
 from revtunnel.ground.policy import PenaltyLimits, ServerLimits
-from revtunnel.process.door.rates import Rates
-from revtunnel.process.door.web_listener import WebListener, WebRules
-from revtunnel.process.door.web_routes import WebCall, bearer, route_of
+from revtunnel.process.web.rates import Rates
+from revtunnel.process.web.web_listener import WebListener, WebRules
+from revtunnel.process.web.web_routes import WebCall, bearer, route_of
 from revtunnel.sockets.lean_reactor import LeanReactor
 from revtunnel.sockets.ways.websocket_upgrade import HandshakeRefused, Upgraded
 from tests.support.epoll import Loop, own_reactor
