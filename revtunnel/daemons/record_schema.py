@@ -68,7 +68,7 @@ _DEVICE = (
         "and its site where that can be asked; asked: only if it can, which needs an agent of ours that is "
         "new enough; no: none", True),
     Key("services", many("[NAME=]HOST:PORT", read_service, 0, 64), "",
-        "what a ThingWorx device has, as it dials it; devices of other wires say that themselves", True),
+        "what a ThingWorx device has, as it dials it, or a localproxy, by name; others say it", True),
 )  # fmt: skip
 _penalty = partial(limit_key, PenaltyLimits)
 _HOUR = seconds(0, 3600)

@@ -54,7 +54,7 @@ _RECORD = Operation(
         Column("labels", Kind.LIST, "that grants may call it by"),
         Column("sessions", Kind.TEXT, "remote ones: ``any``, ``asked`` or ``no``"),
         Column("muted", Kind.TEXT, "why it takes no remote sessions, or nothing: it does"),
-        Column("services", Kind.LIST, "that it has, where it does not say so itself: ThingWorx"),
+        Column("services", Kind.LIST, "that it has, where it does not say so itself: ThingWorx, localproxy"),
         Column("locked", Kind.LIST, "networks that are locked out of its serial"),
     ),
 )  # fmt: skip
