@@ -32,7 +32,7 @@ from benchmarks.herd import WEB, Herd
 from benchmarks.ours import CTL, RUN, listed
 from benchmarks.peers import free_ports
 from benchmarks.processes import Crew, become_reaper, end_everything
-from revtunnel.fleet.records import DEFAULT, Record, Records
+from revtunnel.fleet.records import DEFAULT, DeviceRecord, DeviceRecords
 
 __all__ = ["main"]
 
@@ -103,7 +103,9 @@ def _reload(herd: Herd, pauses: list[float]) -> tuple[float, float, list[float]]
     """CPU seconds until new records hold for all, of the longest turn, and of Python's own pauses in them."""
     before, turns, done = len(pauses), [], list[None]()
     begun = time.thread_time()
-    herd.board.enforcement.set_records(Records({DEFAULT: Record(channels=9)})).addCallback(done.append)
+    herd.board.enforcement.set_records(DeviceRecords({DEFAULT: DeviceRecord(channels=9)})).addCallback(
+        done.append
+    )
     while not done:
         turn = time.thread_time()
         herd.reactor.turn()

@@ -19,8 +19,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from revtunnel.daemons.switchboard import Switchboard
+from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.client_ports import ClientPorts
-from revtunnel.fleet.gate import Gate
 from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.pools import Pool
 from revtunnel.ground.facts import Fact
@@ -32,7 +32,7 @@ from revtunnel.link.server_link import AgentListener
 from revtunnel.sockets.ends import End
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.systems.cccp.cccp_settings import CccpPart
-from revtunnel.systems.cccp.cccp_site import CccpSite
+from revtunnel.systems.cccp.cccp_system import CccpSystem
 from revtunnel.systems.cccp.registered_devices import Arrival, Project
 
 __all__ = ["WEB", "Herd", "Nowhere"]
@@ -120,9 +120,9 @@ class Herd:
         clock: Any = self.reactor
         self.leases = Leases([POOL, PROJECTS], clock.seconds(), None, SqliteLedger(None, lambda: 0.0))
         self.ports = ClientPorts(clock, self.leases, {}, 50, self._told)
-        gate = Gate(lambda: self.wall)
+        access = AccessControl(lambda: self.wall)
         self.board = board = Switchboard(
-            clock, clock, LIMITS, self.ports, lambda serial: None, os.urandom, self._told, 1_000_000, gate
+            clock, clock, LIMITS, self.ports, lambda serial: None, os.urandom, self._told, 1_000_000, access
         )
         rules = ListenerRules("main")
         hello = ServerHello("herd", "herd", 65536)
@@ -131,8 +131,8 @@ class Herd:
         self._factory = board.link_factory("main")
         part = CccpPart((), "", (), None, "", "", (), CccpLimits(parked=1_000_000, parked_time=1e6))
         ledger, links = SqliteLedger(None, lambda: 0.0), board.client_streams.factory_by_name
-        self.site = CccpSite(
-            clock, clock, part, self.leases, ledger, self._told, gate, None, board.fleet, links
+        self.system = CccpSystem(
+            clock, clock, part, self.leases, ledger, self._told, access, None, board.fleet, links
         )
         self.project = Project("main", PROJECTS.name)
         self.count = 0
@@ -154,7 +154,7 @@ class Herd:
 
     def registered(self, serial: str) -> None:
         """A device of CCCP is here."""
-        self.site.proxies.parking.arrived(Arrival(serial, self.project, _NoEnd(), b"", False, ""))
+        self.system.proxies.parking.arrived(Arrival(serial, self.project, _NoEnd(), b"", False, ""))
 
     def client(self, serial: str) -> Nowhere:
         """A client of a device of rt1."""

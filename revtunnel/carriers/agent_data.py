@@ -46,7 +46,7 @@ class WantingLink(Typing):
     peer: str
 
 
-class _Ticket(NamedTuple):
+class _TicketOfLink(NamedTuple):
     link: WantingLink
     ticket: bytes
     until: float
@@ -212,7 +212,7 @@ class AgentData:
         self.report = report
         self.sockets: set[AgentSocket] = set()
         self._connect = connect
-        self._tickets: deque[_Ticket] = deque()
+        self._tickets: deque[_TicketOfLink] = deque()
         self._connecting: dict[Deferred[End], WantingLink] = {}
         self._dialling = False  # ``_next`` is at work
         self._said_at: float | None = None  # that sockets are missing
@@ -241,7 +241,7 @@ class AgentData:
         if len(tickets) > room:
             self._say_missing(link, f"{most} data sockets are the limit here")
         until = self.now() + self.limits.data_ticket
-        self._tickets.extend(_Ticket(link, ticket, until) for ticket in tickets[: max(0, room)])
+        self._tickets.extend(_TicketOfLink(link, ticket, until) for ticket in tickets[: max(0, room)])
         self._next()
 
     def link_gone(self, link: WantingLink, dead: bool) -> None:
@@ -303,7 +303,7 @@ class AgentData:
         finally:
             self._dialling = False
 
-    def _dial(self, ticket: _Ticket) -> None:
+    def _dial(self, ticket: _TicketOfLink) -> None:
         connecting = self._connect(ticket.link)
         self._connecting[connecting] = ticket.link
 
@@ -318,7 +318,7 @@ class AgentData:
 
         connecting.addBoth(done)
 
-    def _connected(self, ticket: _Ticket, end: End) -> None:
+    def _connected(self, ticket: _TicketOfLink, end: End) -> None:
         socket = AgentSocket(self, end, ticket.link, number_of(ticket.ticket))
         self.sockets.add(socket)
         if socket.say(encode_frame(Command.ATTACH, 0, ticket.ticket)):

@@ -24,12 +24,12 @@ from revtunnel.ground.targets import Target
 from revtunnel.streams.commands import EXACT_SIZE, MAX_SIZE, Command, decode_connect, decode_reset
 from revtunnel.streams.frames import FrameDecoder
 
-__all__ = ["Answer", "AwaitAnswer", "AwaitConnect"]
+__all__ = ["AwaitAnswer", "AwaitConnect", "OpeningAnswer"]
 
 _OPENED = b"\0\0\x13\0"
 
 
-class Answer(NamedTuple):
+class OpeningAnswer(NamedTuple):
     """What the agent said. ``reason`` is None: the target was reached, and ``rest`` are its first bytes."""
 
     reason: Ended | None
@@ -87,19 +87,19 @@ class AwaitAnswer:
     def __init__(self) -> None:
         self._decoder: FrameDecoder | None = None
 
-    def receive(self, data: bytes) -> Answer | None:
+    def receive(self, data: bytes) -> OpeningAnswer | None:
         """Take bytes; the answer once it is whole.
 
         Raises:
             RemoteError: anything else than OPENED or RESET.
         """
         if self._decoder is None and data.startswith(_OPENED):  # as it comes nearly always
-            return Answer(None, "", data[len(_OPENED) :])
+            return OpeningAnswer(None, "", data[len(_OPENED) :])
         if self._decoder is None:
             self._decoder = FrameDecoder(partial(_judge, _OF_AGENT))
         self._decoder.receive(data)
         for frame in self._decoder.frames(1):
             if frame.command == Command.RESET:
-                return Answer(*decode_reset(frame.payload), b"")
-            return Answer(None, "", self._decoder.rest())
+                return OpeningAnswer(*decode_reset(frame.payload), b"")
+            return OpeningAnswer(None, "", self._decoder.rest())
         return None

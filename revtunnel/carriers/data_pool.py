@@ -65,7 +65,7 @@ class DataLink(Typing):
     source: str  # its address
 
     @property
-    def door(self) -> str:
+    def ticket_scope(self) -> str:
         """Where it came in: a ticket is good at the same one only."""
 
     def want(self, tickets: list[bytes]) -> None:
@@ -84,7 +84,7 @@ class DataLink(Typing):
         """Whether the agent is told which remote session a client is of."""
 
 
-class _Waiting(NamedTuple):
+class _WaitingClient(NamedTuple):
     client: ClientSocket
     since: float
     tries: int
@@ -119,7 +119,7 @@ class DataPool:
         self._stream_ended = stream_ended
         self._warm: list[DataSocket] = []
         self._tickets: dict[bytes, float] = {}  # and when each was given
-        self._waiting: dict[ClientSocket, _Waiting] = {}
+        self._waiting: dict[ClientSocket, _WaitingClient] = {}
 
     # -- clients
 
@@ -154,7 +154,7 @@ class DataPool:
         self.refill()
 
     def _wait(self, client: ClientSocket, tries: int) -> None:
-        self._waiting[client] = _Waiting(client, self.now(), tries)
+        self._waiting[client] = _WaitingClient(client, self.now(), tries)
         self.core.waiting += 1
         client.on_lost = lambda: self._no_more(client)
         self._hub.busy(self)

@@ -16,7 +16,7 @@ import termios
 from typing import Any
 from typing import Protocol as Typing
 
-from revtunnel.carriers.data_opening import Answer, AwaitAnswer
+from revtunnel.carriers.data_opening import AwaitAnswer, OpeningAnswer
 from revtunnel.carriers.framed_end import FramedEnd, prepare
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, Report
@@ -30,7 +30,7 @@ from revtunnel.streams.commands import Command, encode_connect
 from revtunnel.streams.frames import encode_frame
 from revtunnel.streams.running import Running
 
-__all__ = ["DEAD", "DataSocket", "DataStream", "Keeper", "sided"]
+__all__ = ["DEAD", "DataSocket", "DataStream", "StreamPool", "sided"]
 
 DEAD = 15.0  # seconds without an acknowledgement; with a second look, 5 s later, a dead path is found in 20 s
 
@@ -43,7 +43,7 @@ _STATES = {
 }  # by the ends of file of client and agent; the words are those of streams/channel.py
 
 
-class Keeper(Typing):
+class StreamPool(Typing):
     """What a socket and a stream need of their pool (data_pool.py)."""
 
     reactor: Any
@@ -88,7 +88,7 @@ class DataSocket(FramedEnd):
 
     __slots__ = ("_answer", "_pool", "number", "since", "stream")
 
-    def __init__(self, reactor: Any, end: End, pool: Keeper, number: int, now: float) -> None:
+    def __init__(self, reactor: Any, end: End, pool: StreamPool, number: int, now: float) -> None:
         super().__init__(reactor, end)
         self.number = number
         self.since = now
@@ -133,7 +133,7 @@ class DataStream:
         "tries",
     )
 
-    def __init__(self, pool: Keeper, client: ClientSocket, socket: DataSocket, tries: int) -> None:
+    def __init__(self, pool: StreamPool, client: ClientSocket, socket: DataSocket, tries: int) -> None:
         self.client = client
         self.number = socket.number
         self.tries = tries  # sockets that failed this client before
@@ -165,7 +165,7 @@ class DataStream:
         """Whether the agent has not answered yet."""
         return self._socket is not None
 
-    def answered(self, answer: Answer) -> None:
+    def answered(self, answer: OpeningAnswer) -> None:
         """The agent's word."""
         assert self._socket is not None
         socket, self._socket = self._socket, None

@@ -13,7 +13,7 @@ import revtunnel
 from revtunnel.connect.outcomes import CONFIG, UNREACHABLE, Stop, for_http
 from revtunnel.connect.places import Server, is_here
 from revtunnel.sockets.ends import End, said
-from revtunnel.sockets.tls.credentials import CertificateFiles, FaultyFiles, Side
+from revtunnel.sockets.tls.credentials import CertificateFiles, FaultyFiles, TlsSide
 from revtunnel.sockets.tls.identity import Identity, TlsRules
 from revtunnel.sockets.tls.tls_stages import TlsFailed, dial_tls
 from revtunnel.sockets.ways.http_proxy import open_way
@@ -89,7 +89,7 @@ class Way:
 def _identity(ca: str) -> Identity:
     """What a server's certificate is judged by. Stop: the file cannot be used."""
     try:
-        files = CertificateFiles(Side.DEVICE, authority=ca or None)
+        files = CertificateFiles(TlsSide.DEVICE, authority=ca or None)
         return Identity(TlsRules(files, least="1.2", alpn=b"http/1.1"))
     except FaultyFiles as error:
         raise Stop(CONFIG, f"--ca: {error}") from None

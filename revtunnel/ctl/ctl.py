@@ -32,8 +32,8 @@ from revtunnel.ctl.command_line import parser
 from revtunnel.ctl.ctl_files import Wrong, check_config, find_socket
 from revtunnel.ctl.tables import clean
 from revtunnel.ground.errors import SettingsError
-from revtunnel.process.door.admin_client import TIMEOUT, AdminClient, NoServer, connect
-from revtunnel.process.door.refusals import Busy, Conflict, Denied, Invalid, NotFound, OperatorError
+from revtunnel.process.admin.admin_client import TIMEOUT, AdminClient, NoServer, connect
+from revtunnel.process.admin.refusals import Busy, Conflict, Denied, Invalid, NotFound, OperatorError
 
 __all__ = ["attempt", "main", "talk"]
 

@@ -16,8 +16,8 @@ from revtunnel.ctl.ctl_output import listing, print_json, remark, say, warn
 from revtunnel.ctl.subcommands import COMMANDS
 from revtunnel.ctl.tables import age, cell, clean, few, listed, table
 from revtunnel.daemons.operations import OPERATIONS
-from revtunnel.process.door.admin_client import AdminClient
-from revtunnel.process.door.operation import ROW, ROWS, Row
+from revtunnel.process.admin.admin_client import AdminClient
+from revtunnel.process.admin.operation import ROW, ROWS, Row
 
 __all__ = ["act"]
 

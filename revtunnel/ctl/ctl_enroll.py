@@ -18,9 +18,9 @@ from revtunnel.ctl.ctl_files import Wrong
 from revtunnel.ctl.ctl_output import remark, say, warn
 from revtunnel.ctl.tables import clean
 from revtunnel.daemons.server_operations import APP_KEY, AUTHORITY, CERTIFY, ENROLL, TOKEN
-from revtunnel.process.door.admin_client import AdminClient
-from revtunnel.process.door.operation import Operation
-from revtunnel.process.door.refusals import NotFound
+from revtunnel.process.admin.admin_client import AdminClient
+from revtunnel.process.admin.operation import Operation
+from revtunnel.process.admin.refusals import NotFound
 
 __all__ = ["enroll"]
 

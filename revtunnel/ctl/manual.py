@@ -16,8 +16,8 @@ from textwrap import wrap
 from revtunnel.ctl.command_line import sentence
 from revtunnel.ctl.subcommands import COMMANDS
 from revtunnel.daemons.operations import DAEMONS, OPERATIONS
-from revtunnel.process.door.operation import Argument, Operation, Role
-from revtunnel.process.door.refusals import REFUSALS
+from revtunnel.process.admin.operation import Argument, CallerRole, Operation
+from revtunnel.process.admin.refusals import REFUSALS
 
 __all__ = ["printed"]
 
@@ -111,7 +111,7 @@ def _roff(text: str) -> str:
     return marked.replace("-", r"\-")
 
 
-def _of_daemons(role: Role) -> list[str]:
+def _of_daemons(role: CallerRole) -> list[str]:
     return _man([row for row in COMMANDS.values() if row.role is role and not row.command.startswith("ca ")])
 
 
@@ -119,8 +119,8 @@ _PARTS: dict[str, Callable[[], list[str]]] = {
     "commands": _commands,
     "keys": _keys,
     "wire": _wire,
-    "looking": lambda: _of_daemons(Role.READER),
-    "changing": lambda: _of_daemons(Role.OPERATOR),
+    "looking": lambda: _of_daemons(CallerRole.READER),
+    "changing": lambda: _of_daemons(CallerRole.OPERATOR),
     "authority": lambda: _man([row for row in COMMANDS.values() if row.command.startswith("ca ")]),
 }
 

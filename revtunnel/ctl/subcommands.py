@@ -4,7 +4,7 @@ Rule of this file: rows of the same form as those of operations; no decision, no
 """
 
 from revtunnel.daemons.operations import OPERATIONS
-from revtunnel.process.door.operation import Argument, Kind, Operation, Role
+from revtunnel.process.admin.operation import Argument, CallerRole, Kind, Operation
 
 __all__ = ["COMMANDS", "GROUPS"]
 
@@ -61,7 +61,7 @@ _ENROLL = Operation(
         Argument("replace", Kind.YES_NO, "also where there is one already, which does not count any more; "
                  "replaces files, too", "--replace"),
     ),
-    role=Role.OPERATOR, command="enroll",
+    role=CallerRole.OPERATOR, command="enroll",
 )  # fmt: skip
 _CA = (
     Operation(

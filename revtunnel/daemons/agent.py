@@ -23,9 +23,9 @@ from revtunnel.daemons.site_consent import ConsentRules, SiteConsent
 from revtunnel.ground.facts import ServerState, SettingsReloaded
 from revtunnel.ground.targets import Target
 from revtunnel.link.agent_link import AgentLink
-from revtunnel.link.approach import Approach, Way
 from revtunnel.link.handshake import AgentHandshake, AgentHello
 from revtunnel.link.keys import parse_key
+from revtunnel.link.server_connector import ServerConnector, Way
 from revtunnel.link.uplink import Uplink
 from revtunnel.process.process import ExitStatus, SignalService
 from revtunnel.process.reporting import Reporter
@@ -42,7 +42,7 @@ from revtunnel.systems.emo.emo_agent import EmoAgentLink, EmoRemains
 from revtunnel.systems.emo.emo_choice import EmoChoice
 from revtunnel.systems.emo.emo_modern import modern_offer
 from revtunnel.trust.agent_files import AgentFiles
-from revtunnel.trust.certificate_keeper import CertificateKeeper
+from revtunnel.trust.certificate_renewal import CertificateRenewal
 from revtunnel.trust.first_enrolment import FirstEnrolment
 from revtunnel.trust.tls_settings import AgentTls, agent_rules, speaks_tls
 
@@ -116,7 +116,7 @@ class Agent(MultiService):
         self._dialler.consents = self._consent.may_dial
         self._emo = EmoChoice(self.settings.modern)
         self._remains = EmoRemains()
-        self._approach = Approach(self._lean, way_to(self.settings))
+        self._connector = ServerConnector(self._lean, way_to(self.settings))
         self.uplink = self._make_uplink(self.settings)
         self._keeper = self._make_keeper(self.settings)
         if self._keeper is not None:
@@ -162,9 +162,9 @@ class Agent(MultiService):
             self.reporter(SettingsReloaded((), (), tuple(error.errors)))
             return
         live, restart = changes(self.settings, new)
-        if _fingerprints(way) != _fingerprints(self._approach.way):
+        if _fingerprints(way) != _fingerprints(self._connector.way):
             live.append("[agent] certificate files")
-        self._approach.way = way
+        self._connector.way = way
         self._warn()
         observer = getattr(self._options, "observer", None)
         if observer is not None:
@@ -191,23 +191,23 @@ class Agent(MultiService):
 
     def _warn(self) -> None:
         """Say what the operator should know of the certificate."""
-        identity = self._approach.way.identity
+        identity = self._connector.way.identity
         for warning in identity.credentials.warnings if identity is not None else ():
             self.reporter(ServerState("certificate", warning))
 
-    def _make_keeper(self, settings: AgentSettings) -> CertificateKeeper | None:
+    def _make_keeper(self, settings: AgentSettings) -> CertificateRenewal | None:
         """Who renews the certificate; None: it is not one of enrolment."""
         if settings.state_directory is None or settings.certificate is None:
             return None
         files = AgentFiles(settings.state_directory, settings.serial)
         if files.certificate != settings.certificate:
             return None
-        return CertificateKeeper(
+        return CertificateRenewal(
             self._lean,
             files,
             settings.serial,
             lambda: self.settings.servers,
-            self._approach.open,
+            self._connector.open,
             settings.renew_before,
             settings.limits.connect,
             self.reporter,
@@ -218,7 +218,7 @@ class Agent(MultiService):
     def _renewed(self) -> None:
         """Use the new certificate from the next connection on."""
         try:
-            self._approach.way = way_to(self.settings)
+            self._connector.way = way_to(self.settings)
         except SettingsError as error:
             self.reporter(ServerState("certificate", str(error)))
 
@@ -230,7 +230,7 @@ class Agent(MultiService):
             random.random,
             self._make_link,
             self.reporter,
-            self._approach.connect,
+            self._connector.connect,
         )
 
     def _targets(self) -> dict[str, Target]:
@@ -308,11 +308,11 @@ class Agent(MultiService):
         def reached(end: End) -> None:
             EndTransport(self._lean, end, factory.buildProtocol(None)).start()
 
-        return self._approach.again(link, self.settings.limits.connect).addCallback(reached)
+        return self._connector.again(link, self.settings.limits.connect).addCallback(reached)
 
     def _dial_again(self, link: AgentLink) -> "Deferred[End]":
         """One more connection to the server of a link, for a data socket."""
-        return self._approach.again(link, self.settings.limits.connect)
+        return self._connector.again(link, self.settings.limits.connect)
 
 
 def _fingerprints(way: Way) -> tuple[str, ...]:

@@ -12,29 +12,29 @@ from twisted.application.service import IService
 from twisted.internet.defer import Deferred, DeferredList
 
 from revtunnel.daemons.cameo_options import CameoOptions as Options
-from revtunnel.daemons.daemon import DoorDaemon
+from revtunnel.daemons.daemon import AdministeredDaemon
 from revtunnel.ground.facts import ServerState
-from revtunnel.process.door.operation import Row
+from revtunnel.process.admin.operation import Row
 from revtunnel.process.process import ExitStatus
 from revtunnel.process.systemd import Notifier
 from revtunnel.settings.inifile import SettingsError
 from revtunnel.systems.cameo.cameo_operator import CameoOperator
 from revtunnel.systems.cameo.cameo_settings import CameoSettings, cameo_changes
-from revtunnel.systems.cameo.cameo_site import CameoSite
+from revtunnel.systems.cameo.cameo_system import CameoSystem
 
 __all__ = ["Cameo", "Options", "makeService"]
 
 
-class Cameo(DoorDaemon):
+class Cameo(AdministeredDaemon):
     """The service tree; also what signals act on (process.Daemon)."""
 
     def __init__(self, reactor: Any, options: Options, exit_status: ExitStatus, notifier: Notifier) -> None:
         super().__init__(reactor, options, exit_status, notifier, options.settings.limits.drain)
         settings = self.settings = options.settings
-        self.site = CameoSite(reactor, settings, self.reporter)
-        self._listening = self.site.ports
+        self.system = CameoSystem(reactor, settings, self.reporter)
+        self._listening = self.system.ports
         self.operator = CameoOperator(
-            reactor, self.site.responder, self.site.publisher, self.reporter, socket.gethostname()
+            reactor, self.system.responder, self.system.publisher, self.reporter, socket.gethostname()
         )
 
     # -- starting
@@ -50,9 +50,9 @@ class Cameo(DoorDaemon):
 
     def _listen(self) -> None:
         settings = self.settings
-        for port, factory in zip(settings.proxy_ports, self.site.main_doors(), strict=True):
-            self.site.listen([(host, port) for host in settings.bind], factory)
-        self.site.listen_outside(responder=True, publisher=True)
+        for port, factory in zip(settings.proxy_ports, self.system.main_ports(), strict=True):
+            self.system.listen([(host, port) for host in settings.bind], factory)
+        self.system.listen_outside(responder=True, publisher=True)
 
     # -- process.Daemon
 
@@ -61,12 +61,12 @@ class Cameo(DoorDaemon):
         self.operator.leaving = True
         self.reporter(ServerState("draining", f"at most {self.settings.limits.drain:g} s"))
         self._stop_listening()
-        return DeferredList([relay.drain() for relay in self.site.relays]).addCallback(lambda _: None)
+        return DeferredList([relay.drain() for relay in self.system.relays]).addCallback(lambda _: None)
 
     def abort(self) -> None:
         """Cut everybody now."""
         self._stop_listening()
-        for relay in self.site.relays:
+        for relay in self.system.relays:
             relay.abort()
 
     def reload(self) -> "Deferred[Row]":
@@ -89,7 +89,7 @@ class Cameo(DoorDaemon):
 
     def _take(self, new: CameoSettings) -> None:
         """Apply new settings to what runs; ports that came or went need a restart."""
-        self.site.take(new)
+        self.system.take(new)
         self._admin.settings = new.admin
         self._signals.deadline = new.limits.drain
         self._set_log_level(new.log_level)

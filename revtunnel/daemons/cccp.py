@@ -12,32 +12,32 @@ from twisted.application.service import IService
 from twisted.internet.defer import Deferred
 
 from revtunnel.daemons.cccp_options import CccpOptions as Options
-from revtunnel.daemons.daemon import DoorDaemon
-from revtunnel.fleet.gate import Gate
+from revtunnel.daemons.daemon import AdministeredDaemon
+from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.leases import Leases
 from revtunnel.ground.facts import ServerState
-from revtunnel.process.door.operation import Row
+from revtunnel.process.admin.operation import Row
 from revtunnel.process.process import ExitStatus
 from revtunnel.process.systemd import Notifier
 from revtunnel.settings.inifile import SettingsError
 from revtunnel.sockets.lean_reactor import LeanReactor
 from revtunnel.state.ledger import open_ledger
-from revtunnel.systems.cccp.cccp_operator import CccpCaretaker
+from revtunnel.systems.cccp.cccp_operator import CccpOperator
 from revtunnel.systems.cccp.cccp_settings import cccp_changes
-from revtunnel.systems.cccp.cccp_site import CccpSite
+from revtunnel.systems.cccp.cccp_system import CccpSystem
 
 __all__ = ["Cccp", "Options", "makeService"]
 
 FILE_NAME = "cccp.db"  # in the state directory
 
 
-class Cccp(DoorDaemon):
+class Cccp(AdministeredDaemon):
     """The service tree; also what signals act on (process.Daemon)."""
 
     def __init__(self, reactor: Any, options: Options, exit_status: ExitStatus, notifier: Notifier) -> None:
         super().__init__(reactor, options, exit_status, notifier, options.settings.part.limits.drain)
         self.settings = options.settings
-        self.site: CccpSite
+        self.system: CccpSystem
 
     def privilegedStartService(self) -> None:
         settings = self.settings
@@ -47,12 +47,12 @@ class Cccp(DoorDaemon):
         except ValueError as error:
             raise SettingsError([str(error)]) from None
         lean = LeanReactor(self._reactor, self.reporter)
-        self.site = CccpSite(
-            self._reactor, lean, settings.part, leases, self.ledger, self.reporter, Gate(time.time)
+        self.system = CccpSystem(
+            self._reactor, lean, settings.part, leases, self.ledger, self.reporter, AccessControl(time.time)
         )
-        self.site.start()
-        self._listening = self.site.listening
-        operator = CccpCaretaker(self._reactor, self.site, leases, self.ledger, self.reporter)
+        self.system.start()
+        self._listening = self.system.listening
+        operator = CccpOperator(self._reactor, self.system, leases, self.ledger, self.reporter)
         self._tend(operator, settings.admin)
         super().privilegedStartService()
 
@@ -67,18 +67,18 @@ class Cccp(DoorDaemon):
     def drain(self) -> "Deferred[None]":
         """Take no new devices, callers and proxies; fires when the last client has gone."""
         self.reporter(ServerState("draining", f"at most {self.settings.part.limits.drain:g} s"))
-        return self.site.drain()
+        return self.system.drain()
 
     def abort(self) -> None:
         """Cut everybody now."""
-        self.site.stop()
+        self.system.stop()
 
     def reload(self) -> "Deferred[Row]":
         """Take what changed in the settings and can change live; wrong settings change nothing."""
         try:
             new = self._options.load()
             live, restart = cccp_changes(self.settings, new)
-            self.site.take(new.part)
+            self.system.take(new.part)
         except SettingsError as error:
             return self._reloaded([], [], error.errors)
         self._admin.settings = new.admin

@@ -11,8 +11,8 @@ from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 
+from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.fleet import Fleet
-from revtunnel.fleet.gate import Gate
 from revtunnel.fleet.streams_of_devices import StreamsOfDevices
 from revtunnel.ground.facts import ClientRefused, Report
 from revtunnel.ground.policy import ServerLimits
@@ -34,7 +34,7 @@ class ClientStreams:
         limits: ServerLimits,
         fleet: Fleet[Any],
         streams: StreamsOfDevices,
-        gate: Gate,
+        access: AccessControl,
         report: Report,
     ) -> None:
         self.limits = limits
@@ -45,7 +45,7 @@ class ClientStreams:
         self._clock = clock
         self._fleet = fleet
         self._streams = streams
-        self._gate = gate
+        self._access = access
         self._report = report
 
     def factory(
@@ -80,8 +80,8 @@ class ClientStreams:
         if carrier is None or device is None:
             return "device-absent"
         running = self._streams.running(client.serial)
-        refusal = self._gate.client(client.serial, client.peer, device.pool, running)
-        if not self._gate.offers(client.serial, (Offer(client.name, client.target),)):
+        refusal = self._access.client(client.serial, client.peer, device.pool, running)
+        if not self._access.offers(client.serial, (Offer(client.name, client.target),)):
             refusal = "not-allowed"  # new records, which have not come to its port yet
         if refusal:
             return refusal

@@ -13,18 +13,18 @@ from twisted.internet.defer import Deferred, succeed
 
 from revtunnel.daemons.operations import OPERATIONS
 from revtunnel.ground.facts import SettingsReloaded
-from revtunnel.process.door.admin import AdminService
-from revtunnel.process.door.admin_settings import AdminSettings
-from revtunnel.process.door.caretaker import Caretaker
-from revtunnel.process.door.operation import Row
+from revtunnel.process.admin.admin import AdminService
+from revtunnel.process.admin.admin_settings import AdminSettings
+from revtunnel.process.admin.daemon_operator import DaemonOperator
+from revtunnel.process.admin.operation import Row
 from revtunnel.process.process import ExitStatus, SignalService
 from revtunnel.process.reporting import Reporter
 from revtunnel.process.systemd import Notifier, NotifyService
 
-__all__ = ["DoorDaemon"]
+__all__ = ["AdministeredDaemon"]
 
 
-class DoorDaemon(MultiService):
+class AdministeredDaemon(MultiService):
     """The service tree; also what signals act on (process.Daemon).
 
     Args:
@@ -59,7 +59,7 @@ class DoorDaemon(MultiService):
 
     # -- for the daemon
 
-    def _tend(self, operator: Caretaker, admin: AdminSettings) -> None:
+    def _tend(self, operator: DaemonOperator, admin: AdminSettings) -> None:
         """Add signals, the admin door and, last, what says READY."""
         operator.known = OPERATIONS
         operator.on_drain = partial(self._signals.stop_requested, "operator")

@@ -13,10 +13,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from revtunnel.daemons.client_streams import ClientStreams
+from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.client_ports import ClientPorts
 from revtunnel.fleet.fleet import Fleet
-from revtunnel.fleet.gate import Gate
-from revtunnel.fleet.records import DEFAULT, Records
+from revtunnel.fleet.records import DEFAULT, DeviceRecords
 from revtunnel.fleet.streams_of_devices import StreamsOfDevices
 from revtunnel.ground.facts import ListenerRefused, Report
 from revtunnel.ground.reasons import Ended, GoAway
@@ -34,7 +34,7 @@ class Enforcement:
     def __init__(
         self,
         clock: IReactorTime,
-        gate: Gate,
+        access: AccessControl,
         fleet: Fleet[Any],
         ports: ClientPorts,
         streams: StreamsOfDevices,
@@ -43,7 +43,7 @@ class Enforcement:
         most: int,
     ) -> None:
         self._clock = clock
-        self._gate = gate
+        self._access = access
         self._fleet = fleet
         self._ports = ports
         self._streams = streams
@@ -57,25 +57,25 @@ class Enforcement:
         now = self._clock.seconds()
         device = self._fleet.get(link.serial)
         offers = device.offers if device is not None else ()
-        allowed = self._gate.offers(link.serial, offers)
+        allowed = self._access.offers(link.serial, offers)
         for offer in offers:
             if offer in allowed:
                 factory = self._client_streams.factory(link.serial, offer)
-                ranges = self._gate.records.of(link.serial).ports
+                ranges = self._access.records.of(link.serial).ports
                 self._ports.open(factory, link.listener.pool, now, ranges)
             else:
                 detail = f"its record does not allow {offer.target}"
                 self._report(ListenerRefused(link.serial, offer.name, detail))
         self._ports.withdraw(link.serial, {offer.name for offer in allowed}, now)
 
-    def set_records(self, records: Records) -> "Deferred[None]":
+    def set_records(self, records: DeviceRecords) -> "Deferred[None]":
         """Other records from now on; fires when what they allow no more is cut for every device."""
-        self._gate.records = records
+        self._access.records = records
         return self._slices.run(self._apply())
 
     def end_expired(self) -> None:
         """End the devices whose record is over; to be asked every second or so."""
-        ended = self._gate.ended()
+        ended = self._access.ended()
         if DEFAULT in ended:
             self._slices.run(self._apply())
         else:
@@ -107,7 +107,7 @@ class Enforcement:
         """Let a device have what its record allows now, and nothing else."""
         device = self._fleet.get(serial)
         link = device.link if device is not None and device.carrier is not None else None
-        if self._gate.expired(serial):
+        if self._access.expired(serial):
             if link is not None:
                 link.dismiss("expired", OVER, GoAway.DENIED)
             self._streams.end_all(Ended.NOT_ALLOWED, OVER, serial)
@@ -117,6 +117,6 @@ class Enforcement:
         for row in self._streams.rows(serial):
             lease = self._ports.leases.find(serial, row.target)
             offers = [each for each in device.offers if each.name == row.target] if device is not None else []
-            refusal = self._gate.stream(serial, row.client, "" if lease is None else lease.pool, offers)
+            refusal = self._access.stream(serial, row.client, "" if lease is None else lease.pool, offers)
             if refusal:
                 self._streams.end(serial, row.number, Ended.NOT_ALLOWED, refusal)

@@ -9,9 +9,9 @@ from revtunnel.fleet.devices import Device
 from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.pools import Lease
 from revtunnel.link.server_link import ServerLink
-from revtunnel.process.door.device_operations import SESSIONS
-from revtunnel.process.door.operation import Row
-from revtunnel.process.door.wires import At, Place
+from revtunnel.process.admin.device_operations import SESSIONS
+from revtunnel.process.admin.operation import Row
+from revtunnel.process.admin.wires import At, Place
 from revtunnel.streams.running import Running
 from revtunnel.trust.issuer import written
 

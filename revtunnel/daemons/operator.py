@@ -22,9 +22,9 @@ from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import DeviceEnrolled, DeviceRevoked, RevocationLifted
 from revtunnel.ground.serials import parse_serial
 from revtunnel.link.keys import new_key, parse_key, verifier_of
-from revtunnel.process.door.operation import PAGE, Row
-from revtunnel.process.door.refusals import Conflict, Invalid, NotFound
-from revtunnel.process.door.wires import DeviceCaretaker
+from revtunnel.process.admin.operation import PAGE, Row
+from revtunnel.process.admin.refusals import Conflict, Invalid, NotFound
+from revtunnel.process.admin.wires import DeviceOperator
 from revtunnel.process.reporting import Reporter
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.state.session_audit import SessionAudit
@@ -39,7 +39,7 @@ __all__ = ["PAGE", "Operator", "Row"]
 REPLACED = "its certificate was replaced by an operator"
 
 
-class Operator(DeviceCaretaker):
+class Operator(DeviceOperator):
     """Everything an operator can see and do. ``wall`` gives seconds since 1970, for people."""
 
     operations = SERVER_OPERATIONS
@@ -83,7 +83,7 @@ class Operator(DeviceCaretaker):
 
     def status(self) -> Row:
         """The server in one row: counts, state, problems."""
-        penalties = self._switchboard.gate.penalties.refused(self._clock.seconds())
+        penalties = self._switchboard.access.penalties.refused(self._clock.seconds())
         return {
             **super().status(),
             "penalties": penalties,
@@ -103,15 +103,15 @@ class Operator(DeviceCaretaker):
             parse_serial(serial)
         except RemoteError as error:
             raise Invalid(str(error)) from None
-        gate = self._switchboard.gate
+        access = self._switchboard.access
         return {
             "serial": serial,
             "online": self.here(serial),
-            "record": gate.records.source(serial),
-            **gate.records.of(serial).row(),
-            "expired": gate.expired(serial),
+            "record": access.records.source(serial),
+            **access.records.of(serial).row(),
+            "expired": access.expired(serial),
             "muted": self._muted(serial),
-            "locked": gate.penalties.locked_of(serial, self._clock.seconds()),
+            "locked": access.penalties.locked_of(serial, self._clock.seconds()),
         }
 
     def enrolled(self, after: str = "", limit: int = PAGE) -> tuple[list[str], str | None]:

@@ -30,7 +30,7 @@ from revtunnel.daemons.settings import (
 )
 from revtunnel.ground.targets import parse_offer
 from revtunnel.trust.agent_files import AgentFiles
-from revtunnel.trust.enrolment import Token, parse_token
+from revtunnel.trust.enrolment import EnrolmentToken, parse_token
 from revtunnel.trust.tls_settings import agent_rules, listener_rules, speaks_tls, tls_lines
 
 __all__ = ["AgentOptions", "DaemonOptions", "ServerOptions", "describe", "written"]
@@ -235,7 +235,7 @@ class AgentOptions(DaemonOptions):
     program = "revtunnel-agent"
     synopsis = "Usage: revtunnel-agent --server HOST:PORT --local [NAME=]HOST:PORT [options]"
     settings: AgentSettings
-    token: Token | None = None  # to be enrolled with, because there is no good certificate yet
+    token: EnrolmentToken | None = None  # to be enrolled with, because there is no good certificate yet
     enroll_only = False
     settable = {
         "state-directory": ("agent", "state_directory"),
@@ -352,14 +352,14 @@ Examples:
         settings = self.settings
         return [written((server,)) for server in settings.servers if not speaks_tls(settings, server[0])]
 
-    def _read_token(self, text: str) -> Token:
+    def _read_token(self, text: str) -> EnrolmentToken:
         self["enroll"] = None
         try:
             return parse_token(sys.stdin.readline(1000) if text == "-" else text)
         except ValueError as error:
             raise usage.UsageError(f"--enroll: {error}") from None
 
-    def _prepare(self, token: Token) -> None:
+    def _prepare(self, token: EnrolmentToken) -> None:
         """See whether the token is needed. Until it was used the settings do without a certificate."""
         if self.overrides.setdefault(("agent", "serial"), token.serial) != token.serial:
             raise usage.UsageError(f"--enroll: the token is for {token.serial}")

@@ -15,21 +15,21 @@ from revtunnel.ground.origin import Origin
 from revtunnel.ground.targets import Offer, Target
 from revtunnel.settings.inifile import Table
 from revtunnel.sockets.tls.credentials import private_file_fault
-from revtunnel.sockets.ways.http_connect import Credentials
+from revtunnel.sockets.ways.http_connect import ProxyCredentials
 from revtunnel.sockets.ways.proxy_choice import (
     DIRECT,
-    Proxy,
+    HttpProxy,
     ProxyChoice,
     from_environment,
     parse_credentials,
 )
 from revtunnel.sockets.ways.proxy_header import encode_header_v1, encode_header_v2
-from revtunnel.sockets.ways.senders import Network
+from revtunnel.sockets.ways.trusted_proxies import Network
 
-__all__ = ["Senders", "agent_proxy", "check_headers", "check_senders", "headers_of"]
+__all__ = ["TrustsProxies", "agent_proxy", "check_headers", "check_senders", "headers_of"]
 
 
-class Senders(Typing):
+class TrustsProxies(Typing):
     """Part of a listener's and of a pool's settings: who says in a PROXY header whom a connection is for."""
 
     @property
@@ -41,7 +41,7 @@ class Senders(Typing):
         """Who must say it; nobody else is let in."""
 
 
-def check_senders(table: Table, label: str, settings: Senders) -> None:
+def check_senders(table: Table, label: str, settings: TrustsProxies) -> None:
     """Headers are taken from those who are named, so somebody must be."""
     if settings.proxy_protocol != "no" and not settings.proxy_from and table.sound(label, "proxy_from"):
         table.complain(label, "proxy_from", "missing: with proxy_protocol the load balancer's address wanted")
@@ -83,7 +83,7 @@ def agent_proxy(table: Table, environ: Mapping[str, str]) -> ProxyChoice:
         if path != "none":
             table.complain("agent", "proxy_credentials", "of no use with proxy = none")
         return DIRECT
-    if isinstance(wanted, Proxy):
+    if isinstance(wanted, HttpProxy):
         return ProxyChoice(replace(wanted, credentials=credentials))
     choice = from_environment(environ, credentials)
     for host, port in table.get("agent", "servers"):
@@ -95,7 +95,7 @@ def agent_proxy(table: Table, environ: Mapping[str, str]) -> ProxyChoice:
     return choice
 
 
-def _credentials(table: Table, path: str) -> Credentials | None:
+def _credentials(table: Table, path: str) -> ProxyCredentials | None:
     """User and password out of their file; it must be closed to others."""
     fault = private_file_fault(path)
     if not fault:

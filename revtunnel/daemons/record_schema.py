@@ -13,21 +13,21 @@ from revtunnel.ground.networks import network_of
 from revtunnel.ground.policy import PenaltyLimits
 from revtunnel.ground.targets import Offer, parse_offer
 from revtunnel.settings.schema_keys import Key, Section, limit_key
-from revtunnel.settings.values import Kind, count, many, read_range, seconds, word
+from revtunnel.settings.values import SettingKind, count, many, read_range, seconds, word
 
 __all__ = ["CLIENTS", "RECORD_SECTIONS"]
 
 DAY = 86400
 
 
-def any_of(unit: str, item: Callable[[str], Any], most: int) -> Kind:
+def any_of(unit: str, item: Callable[[str], Any], most: int) -> SettingKind:
     """A list, or ``any``, which is None, or ``none``, which is empty."""
     entries = many(unit, item, 1, most)
 
     def read(text: str) -> tuple[Any, ...] | None:
         return {"any": None, "none": ()}.get(text) if text in ("any", "none") else entries.read(text)
 
-    return Kind(unit, f"any, none, or {entries.limit}", read)
+    return SettingKind(unit, f"any, none, or {entries.limit}", read)
 
 
 def read_day(text: str) -> float | None:
@@ -60,7 +60,7 @@ _DEVICE = (
     Key("ports", any_of("PORT or LOW-HIGH", read_range, 64), "any", "client ports that it may have", True),
     Key("channels", count("channels", 0, 65535), "0",
         "at once; 0: what clients_per_device in [limits] allows to all", True),
-    Key("expires", Kind("day", "never, or YYYY-MM-DD", read_day), "never",
+    Key("expires", SettingKind("day", "never, or YYYY-MM-DD", read_day), "never",
         "its last day, in UTC; then its link is closed and refused", True),
     Key("labels", many("NAME or NAME=VALUE", parse_label, 0, MAX_LABELS), "",
         "what grants may call it by, such as hall-b, line=3", True),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from typing import Protocol as Typing
 
-from revtunnel.fleet.records import DEFAULT, Pattern, Record, Records
+from revtunnel.fleet.records import DEFAULT, DeviceRecord, DeviceRecords, Pattern
 from revtunnel.ground.networks import Network
 from revtunnel.ground.targets import Offer
 from revtunnel.settings.inifile import SECTION_OF, Table
@@ -79,10 +79,10 @@ def check_clients(table: Table, pools: Iterable[PoolClients]) -> None:
         table.complain(label, "bind", f"{text}, wanted: {wanted}")
 
 
-def records_of(devices: Sequence[DeviceSettings], pools: Iterable[PoolClients]) -> Records:
+def records_of(devices: Sequence[DeviceSettings], pools: Iterable[PoolClients]) -> DeviceRecords:
     """What the server asks."""
-    return Records(
-        {each.name: Record(each.ports, each.targets, each.clients, each.channels or None, each.expires,
+    return DeviceRecords(
+        {each.name: DeviceRecord(each.ports, each.targets, each.clients, each.channels or None, each.expires,
                            each.labels, each.sessions, each.services)
          for each in devices},
         {pool.name: pool.clients for pool in pools},

@@ -172,15 +172,15 @@ def make_observer(options: Any) -> "LineObserver | None":
     None when twistd was told to use syslog or a logger of its own.
     """
     from revtunnel.process import logs
-    from revtunnel.process.sink import Sink
+    from revtunnel.process.log_output import LogOutput
 
     twistd = options.parent or {}
     if twistd.get("syslog") or twistd.get("logger"):
         return None
-    sink = Sink(_log_descriptor(options), os.environ)
+    output = LogOutput(_log_descriptor(options), os.environ)
     form, level = options.get("log-format") or "text", options.get("log-level") or "info"
     try:
-        return logs.LineObserver(sink, form, time.monotonic, level)
+        return logs.LineObserver(output, form, time.monotonic, level)
     except ValueError as error:
         raise usage.UsageError(str(error)) from None
 

@@ -33,7 +33,7 @@ from revtunnel.ground.targets import parse_offer
 from revtunnel.settings.schema_keys import LOG, Key, Section, limit_key
 from revtunnel.settings.values import (
     GIB,
-    Kind,
+    SettingKind,
     count,
     many,
     path,
@@ -139,7 +139,7 @@ _LISTENER = (
 _POOL = (
     Key("ranges", many("PORT or LOW-HIGH", read_range, 1, 64), "20000-20999",
         "ports that clients dial, such as 20000-20999, 30000"),
-    Key("bind", Kind("address", "an IP address of this machine", read_address), "127.0.0.1",
+    Key("bind", SettingKind("address", "an IP address of this machine", read_address), "127.0.0.1",
         "address on which client ports listen; anybody who reaches it reaches the devices"),
     Key("quarantine", seconds(0, 86400), "60 s", "time a port rests before another device gets it"),
     Key("sticky", seconds(0, 3650 * 86400), "30 d", "time a device that is away keeps its ports"),
@@ -149,7 +149,7 @@ _POOL = (
         "while its device is away a client port is closed, or stays open and refuses every client"),
     *_SENDERS,
 )  # fmt: skip
-_RESERVATION = Key("SERIAL/TARGETNAME", Kind("port", "1 to 65535", read_port), "none",
+_RESERVATION = Key("SERIAL/TARGETNAME", SettingKind("port", "1 to 65535", read_port), "none",
     "client port of that target, inside or outside the pools; example: plc-7/http = 20080", True)  # fmt: skip
 _LIMITS = (
     _server("pending", _ANY, "agents that have not finished their handshake"),
@@ -174,7 +174,7 @@ _ADMIN = (
     Key("socket", path(107, "auto"), "auto",
         "auto: admin.sock in $RUNTIME_DIRECTORY, /run/revtunnel for root, else revtunnel in $XDG_RUNTIME_DIR "
         "or ~/.local/state"),
-    Key("mode", Kind("octal", "0600 to 0666", read_mode, "{:04o}".format), "0660", "permission bits"),
+    Key("mode", SettingKind("octal", "0600 to 0666", read_mode, "{:04o}".format), "0660", "permission bits"),
     Key("operators", _PEOPLE, "", "who may change things; root and the user of the server always may", True),
     Key("readers", _PEOPLE, "", "who may only look", True),
 )  # fmt: skip
@@ -304,7 +304,7 @@ _AGENT = (
     _TLS_LEAST,
     Key("allow_plaintext", yes_no(), "no",
         "INSECURE: with tls = no, speaks to servers on other machines all the same", True),
-    Key("proxy", Kind("URL", "environment, none or http://HOST:PORT", read_proxy), "environment",
+    Key("proxy", SettingKind("URL", "environment, none or http://HOST:PORT", read_proxy), "environment",
         "HTTP proxy on the way to the servers; environment: what https_proxy, all_proxy and no_proxy say, "
         "never for a server on this machine", True),
     Key("proxy_credentials", _PEM, "none", "file with user:password for the proxy, closed to others", True),
@@ -312,14 +312,14 @@ _AGENT = (
         "services, by their name in local, that are told with a PROXY header who their client is"),
     Key("legacy", yes_no(), "no", "the server is a ReadyAgent server that nobody changed: never speak rt1"),
     Key("emo", yes_no(), "no", "the server speaks the MTConnect EMO proxy's wire; see server_port"),
-    Key("server_port", Kind("port", "0, or 1025 to 65535", read_server_port), "0",
+    Key("server_port", SettingKind("port", "0, or 1025 to 65535", read_server_port), "0",
         "emo: the port at the server that stands for the one service in local; needed there"),
     Key("modern", word("auto", "no"), "auto", "emo: auto: offer rt1 first, which a server of this project "
         "speaks on the same port; an original server hangs up after 3 s, and is known then; no: never"),
     Key("data_sockets", yes_no(), "yes", "bring connections for single channels when the server wants them"),
     Key("sessions", word("allow", "ask", "no"), "allow", "remote sessions of people to what is in local: "
         "allow; ask: if consent_command says yes; no. Clients of ports are not concerned", True),
-    Key("consent_command", Kind("command", "words, no shell", str), "", "ask: what has to end with 0; "
+    Key("consent_command", SettingKind("command", "words, no shell", str), "", "ask: what has to end with 0; "
         "{user}, {services}, {session}, {address} and {device} in it are replaced", True),
     Key("consent_wait", seconds(1, 110), "60 s", "time that it has; then it is killed, which is a no", True),
     _agent("data_most", count("sockets", 0, 65535), "such connections at once, waiting or in use"),

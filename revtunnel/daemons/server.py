@@ -17,19 +17,19 @@ from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.threads import deferToThreadPool
 
 from revtunnel import __version__
-from revtunnel.daemons.daemon import DoorDaemon
+from revtunnel.daemons.daemon import AdministeredDaemon
 from revtunnel.daemons.operator import Operator, Row
 from revtunnel.daemons.options import ServerOptions as Options
-from revtunnel.daemons.proxy_settings import Senders
+from revtunnel.daemons.proxy_settings import TrustsProxies
 from revtunnel.daemons.record_settings import records_of
 from revtunnel.daemons.settings import ListenerSettings, ServerSettings, SettingsError, changes
 from revtunnel.daemons.switchboard import Switchboard
+from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.client_ports import ClientPorts
-from revtunnel.fleet.gate import Gate
 from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.penalties import Penalties
 from revtunnel.fleet.pools import Pool, Use
-from revtunnel.fleet.records import Records
+from revtunnel.fleet.records import DeviceRecords
 from revtunnel.ground.facts import LinkRefused, ServerState
 from revtunnel.ground.policy import PeopleLimits, ServerLimits
 from revtunnel.link.handshake import ListenerRules, ServerHello
@@ -39,14 +39,14 @@ from revtunnel.process.process import ExitStatus
 from revtunnel.process.systemd import Notifier
 from revtunnel.sockets.lean_reactor import LeanReactor
 from revtunnel.sockets.tls.identity import Identity
-from revtunnel.sockets.ways.headed import HeaderDesk, Refused
-from revtunnel.sockets.ways.senders import HeaderRules, header_rules
+from revtunnel.sockets.ways.proxy_protocol import ProxyHeaders, Refused
+from revtunnel.sockets.ways.trusted_proxies import HeaderRules, header_rules
 from revtunnel.state.audit_file import AuditFile, Sync
 from revtunnel.state.ledger import FILE_NAME, open_ledger
 from revtunnel.state.session_audit import SessionAudit
 from revtunnel.streams.commands import Feature
 from revtunnel.systems.emo.emo_server import EmoServerLink
-from revtunnel.systems.emo.emo_stream import EmoDoor
+from revtunnel.systems.emo.emo_stream import EmoListener
 from revtunnel.trust.authority import Unfit
 from revtunnel.trust.certificate_book import CertificateBook
 from revtunnel.trust.identities import Identities, merged
@@ -59,7 +59,7 @@ from revtunnel.trust.tls_settings import is_loopback
 if TYPE_CHECKING:
     from revtunnel.daemons.web_site import WebSite
     from revtunnel.process.web.web_listener import WebListener
-    from revtunnel.systems.cccp.cccp_site import CccpSite
+    from revtunnel.systems.cccp.cccp_system import CccpSystem
 
 __all__ = ["Options", "Server", "makeService"]
 
@@ -107,14 +107,14 @@ def agent_listener(
         data=listener.data,
         identity=identity,
         certified_only=listener.certified,
-        make=partial(EmoServerLink, emo_door(settings, machines)) if listener.kind == "emo" else None,
+        make=partial(EmoServerLink, emo_listener(settings, machines)) if listener.kind == "emo" else None,
     )
 
 
-def emo_door(settings: ServerSettings, machines: dict[int, Any] | None) -> EmoDoor:
+def emo_listener(settings: ServerSettings, machines: dict[int, Any] | None) -> EmoListener:
     """The machines of EMO: every reservation of a target that is called emo."""
     ports = {each.port: (each.serial, each.target) for each in settings.reservations if each.target == "emo"}
-    return EmoDoor(ports, settings.emo, {} if machines is None else machines)
+    return EmoListener(ports, settings.emo, {} if machines is None else machines)
 
 
 def pools_of(settings: ServerSettings) -> list[Pool]:
@@ -133,19 +133,19 @@ def reservations_of(settings: ServerSettings) -> dict[Use, int]:
     return fixed
 
 
-class Server(DoorDaemon):
+class Server(AdministeredDaemon):
     """The server's service tree; also what signals act on (process.Daemon)."""
 
     def __init__(self, reactor: Any, options: Options, exit_status: ExitStatus, notifier: Notifier) -> None:
         super().__init__(reactor, options, exit_status, notifier, options.settings.limits.drain)
         self.settings = options.settings
         self._lean = LeanReactor(reactor, self._report)
-        self._headers = HeaderDesk(reactor, lambda: self.settings.limits.pending)
+        self._headers = ProxyHeaders(reactor, lambda: self.settings.limits.pending)
         self._expiry: Any = None
         self._reloading = DeferredLock()  # one after the other: the last one has the last word
-        self.cccp: CccpSite | None = None
         self.web: WebSite | None = None
-        self._doors = 0  # ports for agents among those we listen at
+        self._agent_ports = 0  # ports for agents among those we listen at
+        self.cccp: CccpSystem | None = None
         self._emo_machines: dict[int, Any] = {}  # command sockets by the port they registered
 
     # -- starting
@@ -169,8 +169,8 @@ class Server(DoorDaemon):
             self.reporter(ServerState("ledger", f"{self.ledger.doubtful}: {DOUBT}"))
         for warning in self._identities.warnings:
             self.reporter(ServerState("certificate", warning))
-        people = f"; people at {self._places(self._doors)}" if self.web is not None else ""
-        self.reporter(ServerState("ready", f"agents at {self._places(0, self._doors)}{people}"))
+        people = f"; people at {self._places(self._agent_ports)}" if self.web is not None else ""
+        self.reporter(ServerState("ready", f"agents at {self._places(0, self._agent_ports)}{people}"))
 
     def _build(self) -> None:
         settings = self.settings
@@ -202,7 +202,7 @@ class Server(DoorDaemon):
             os.urandom,
             self.reporter,
             descriptor_budget(settings),
-            Gate(
+            AccessControl(
                 time.time,
                 records_of(settings.devices, settings.pools),
                 Penalties(settings.penalties, settings.exempt),
@@ -238,13 +238,13 @@ class Server(DoorDaemon):
                 program = f"revtunnel-server {__version__}"
                 file = AuditFile(mine.file, program, mine.limits, Sync(mine.sync), time.time)
             except OSError as error:
-                raise SettingsError([f"[audit] file: {mine.file}: {error.strerror}"]) from None
+                raise SettingsError([f"[audit] file: {mine.file}: {error.strerror or error}"]) from None
         self.audit = SessionAudit(self._reactor, file, self.reporter, time.time, mine.full == "refuse")
         self.people, self.grants, self.people_book = open_people(PeopleLimits(), self.ledger)
         self.mutes = Mutes(self.ledger, time.time, self.audit.changed)
 
     def _labels_of(self, serial: str) -> tuple[str, ...]:
-        return self.switchboard.gate.records.of(serial).labels
+        return self.switchboard.access.records.of(serial).labels
 
     def _build_cccp(self, settings: ServerSettings) -> None:
         """CCCP beside the rest, with the same ports, penalties and ledger."""
@@ -252,12 +252,12 @@ class Server(DoorDaemon):
             return
         # with twisted.web 70 ms of CPU, which a server without CCCP spares
         from revtunnel.systems.cccp.cccp_operator import CccpRows
-        from revtunnel.systems.cccp.cccp_site import CccpSite
+        from revtunnel.systems.cccp.cccp_system import CccpSystem
         from revtunnel.systems.cccp.parking import SYSTEM
 
         board = self.switchboard
-        self.cccp = CccpSite(
-            *(self._reactor, self._lean, settings.cccp, self.leases, self.ledger, self._report, board.gate),
+        self.cccp = CccpSystem(
+            *(self._reactor, self._lean, settings.cccp, self.leases, self.ledger, self._report, board.access),
             *(settings.relay, board.fleet, board.client_streams.factory_by_name),
         )
         self.operator.wires[SYSTEM] = rows = CccpRows(self.cccp, self.operator.at)
@@ -318,7 +318,7 @@ class Server(DoorDaemon):
                     self.operator.link_port = self._listening[-1].getHost().port
             if listener.tls and listener.device_certificates != "no":
                 self.operator.others_certify = True
-        self._doors = len(self._listening)
+        self._agent_ports = len(self._listening)
         if self.web is not None:
             self._listen_for_people(self.web.listener)
 
@@ -391,7 +391,7 @@ class Server(DoorDaemon):
         await self._take(new, records)
         return await self._reloaded(live, restart, [])
 
-    def _read(self) -> tuple[ServerSettings, list[str], list[str], Records]:
+    def _read(self) -> tuple[ServerSettings, list[str], list[str], DeviceRecords]:
         """New settings, what they change, their records: in a thread, for thousands of sections take long."""
         new = self._options.load()
         return new, *changes(self.settings, new), records_of(new.devices, new.pools)
@@ -417,17 +417,17 @@ class Server(DoorDaemon):
         self._reactor.callLater(0.05, parted.callback, None)
         return parted
 
-    def _take(self, new: ServerSettings, records: Records) -> "Deferred[None]":
+    def _take(self, new: ServerSettings, records: DeviceRecords) -> "Deferred[None]":
         """Apply new settings to what runs; listeners that came or went need a restart.
 
         What every device is looked at for takes a while: fires when it is done.
         """
         self.switchboard.set_limits(new.limits)
         self.switchboard.data.limits, self.switchboard.data.relay_limits = new.data, new.relay
-        penalties = self.switchboard.gate.penalties
+        penalties = self.switchboard.access.penalties
         penalties.limits, penalties.exempt = new.penalties, new.exempt
         self.ports.refuses = _refusing(new)
-        labels = self.switchboard.gate.records.labels
+        labels = self.switchboard.access.records.labels
         taken = self.switchboard.enforcement.set_records(records)
         if labels != records.labels:
             self.people.everybody_changed()
@@ -461,7 +461,7 @@ class Server(DoorDaemon):
         self._expiry = self._reactor.callLater(EXPIRY_CHECK, self._expire)
 
 
-def _header_rules(each: Senders, limits: ServerLimits) -> HeaderRules | None:
+def _header_rules(each: TrustsProxies, limits: ServerLimits) -> HeaderRules | None:
     return header_rules(each.proxy_protocol, each.proxy_from, limits.proxy_header, limits.proxy_wait)
 
 

@@ -1,20 +1,20 @@
 """What revtunnel-server has beside what every daemon with devices has (operator.py)."""
 
-from revtunnel.process.door.device_operations import DEVICE_OPERATIONS, SERIAL
-from revtunnel.process.door.operation import (
+from revtunnel.process.admin.device_operations import DEVICE_OPERATIONS, SERIAL
+from revtunnel.process.admin.operation import (
     PROBLEM,
     ROW,
     ROWS,
     Argument,
+    CallerRole,
     Column,
     Kind,
     Operation,
-    Role,
     Row,
     table_of,
 )
-from revtunnel.process.door.process_operations import PROCESS_OPERATIONS, STATUS
-from revtunnel.process.door.refusals import Busy, Conflict, Invalid, NotFound
+from revtunnel.process.admin.process_operations import PROCESS_OPERATIONS, STATUS
+from revtunnel.process.admin.refusals import Busy, Conflict, Invalid, NotFound
 from revtunnel.systems.sessions.session_operations import SESSION_OPERATIONS
 from revtunnel.trust.people_operations import PEOPLE_OPERATIONS
 
@@ -63,7 +63,7 @@ _RELEASE = Operation(
     "It rests for the quarantine of its pool, then it is free.",
     (SERIAL._replace(shown="SERIAL/TARGET"), Argument("target", shown="SERIAL/TARGET")),
     (Argument("port", Kind.NUMBER),),
-    role=Role.OPERATOR, named=True, errors=(NotFound, Conflict), command="release",
+    role=CallerRole.OPERATOR, named=True, errors=(NotFound, Conflict), command="release",
     said=lambda row: ({"released": "{serial}/{target}".format_map(row), "port": row["port"]},
                       "port {port} of {serial}/{target} is given back".format_map(row)),
 )  # fmt: skip
@@ -72,11 +72,11 @@ _ENROLLED = Operation(
 )
 ENROLL = Operation(
     "Enroll", "enroll", "make a device key", "", (SERIAL, _REPLACE), (Argument("key"), PROBLEM),
-    role=Role.OPERATOR, named=True, errors=(Invalid, Conflict),
+    role=CallerRole.OPERATOR, named=True, errors=(Invalid, Conflict),
 )  # fmt: skip
 APP_KEY = Operation(
     "AppKey", "app_key", "make the app key of a ThingWorx device", "", (SERIAL, _REPLACE),
-    (Argument("key"), PROBLEM), role=Role.OPERATOR, named=True, errors=(Invalid, Conflict),
+    (Argument("key"), PROBLEM), role=CallerRole.OPERATOR, named=True, errors=(Invalid, Conflict),
 )  # fmt: skip
 AUTHORITY = Operation(
     "Authority", "authority", "the certificate authority of the server", answer=ROW, errors=(NotFound,),
@@ -91,20 +91,21 @@ AUTHORITY = Operation(
 TOKEN = Operation(
     "Token", "token", "make a one-time token for an agent", 'Where the agent should dial is "" if not known.',
     (SERIAL, _REPLACE), (Argument("token"), Argument("server"), PROBLEM),
-    role=Role.OPERATOR, named=True, errors=(Invalid, NotFound, Conflict, Busy),
+    role=CallerRole.OPERATOR, named=True, errors=(Invalid, NotFound, Conflict, Busy),
 )  # fmt: skip
 CERTIFY = Operation(
     "Certify", "certify", "make a certificate from a request", "PKCS #10 in DER or PEM; the answer is DER.",
     (SERIAL, Argument("request", Kind.RAW), _REPLACE),
     (Argument("certificate", Kind.RAW), Argument("authority", Kind.RAW), PROBLEM),
-    role=Role.OPERATOR, named=True, errors=(Invalid, NotFound, Conflict),
+    role=CallerRole.OPERATOR, named=True, errors=(Invalid, NotFound, Conflict),
 )  # fmt: skip
 _REVOKE = Operation(
     "Revoke", "revoke", "withdraw key, certificates and token of a device and cut it off",
     "Those of our own authority stay revoked whatever is lifted.",
     (SERIAL, Argument("lift", Kind.YES_NO, "let its certificates of another authority count again", "--lift",
                       optional=True)),
-    (PROBLEM,), role=Role.OPERATOR, named=True, errors=(Invalid, NotFound), command="revoke", said=_revoked,
+    (PROBLEM,),
+    role=CallerRole.OPERATOR, named=True, errors=(Invalid, NotFound), command="revoke", said=_revoked,
 )  # fmt: skip
 _MUTES = (
     Operation(
@@ -121,12 +122,12 @@ _MUTES = (
         "Mute", "mutes.mute", "refuse remote sessions to a device, and end those that run",
         "Until it is unmuted, also over a restart. Clients of ports are not concerned.",
         (SERIAL, Argument("why", text="what people shall read", shown="--why TEXT", optional=True)),
-        (PROBLEM,), role=Role.OPERATOR, named=True, errors=(Invalid, Conflict), command="mute",
+        (PROBLEM,), role=CallerRole.OPERATOR, named=True, errors=(Invalid, Conflict), command="mute",
         said=lambda row: ({"muted": row["serial"]}, f"{row['serial']} takes no remote sessions"),
     ),
     Operation(
         "Unmute", "mutes.unmute", "let a device take remote sessions again", "", (SERIAL,), (PROBLEM,),
-        role=Role.OPERATOR, named=True, errors=(NotFound,), command="unmute",
+        role=CallerRole.OPERATOR, named=True, errors=(NotFound,), command="unmute",
         said=lambda row: ({"unmuted": row["serial"]}, f"{row['serial']} takes remote sessions again"),
     ),
 )  # fmt: skip

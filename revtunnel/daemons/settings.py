@@ -279,6 +279,11 @@ def _check_consent(table: Table) -> None:
         return
     if table.get("agent", "sessions") == "ask" and not words:
         table.complain("agent", "sessions", "ask: consent_command wanted with it")
+    old = "legacy" if table.get("agent", "legacy") else "emo"
+    rt1 = not table.get("agent", old) or (old == "emo" and table.get("agent", "modern") != "no")
+    if table.get("agent", "sessions") != "allow" and not rt1:
+        text = "a server of that wire does not say what a connection is for, sessions = allow wanted"
+        table.complain("agent", "sessions", f"with {old} = yes {text}")
 
 
 # ---- what a reload changes

@@ -18,10 +18,10 @@ from revtunnel.ground.policy import (
     ServerLimits,
 )
 from revtunnel.ground.targets import Offer
-from revtunnel.process.door.admin_settings import AdminSettings
+from revtunnel.process.admin.admin_settings import AdminSettings
 from revtunnel.settings.values import PortMapping
 from revtunnel.sockets.ways.proxy_choice import ProxyChoice
-from revtunnel.sockets.ways.senders import Network
+from revtunnel.sockets.ways.trusted_proxies import Network
 from revtunnel.systems.cccp.cccp_settings import CccpPart
 from revtunnel.systems.sessions.localproxy_settings import LocalproxySettings
 from revtunnel.systems.sessions.session_life import SessionLimits

@@ -1,6 +1,6 @@
 """The server in the middle: links on one side, clients on the other, one fleet and one allocator between.
 
-Rule of this file: what happens to devices. Who may connect is admission.py's; who may have a stream is
+Rule of this file: what happens to devices. Who may connect is link_admission.py's; who may have a stream is
 client_streams.py's; what records allow is enforcement.py's; how a stream is carried is its carrier's
 (streams/carrier.py).
 
@@ -16,13 +16,13 @@ from twisted.internet.interfaces import IReactorTCP, IReactorTime
 
 from revtunnel.carriers.data_sockets import DataSockets
 from revtunnel.carriers.sockets_first import SocketsFirst
-from revtunnel.daemons.admission import Admission
 from revtunnel.daemons.client_streams import ClientStreams
 from revtunnel.daemons.enforcement import Enforcement
+from revtunnel.daemons.link_admission import LinkAdmission
+from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.client_ports import ClientPorts
 from revtunnel.fleet.device_say import DeviceSay
 from revtunnel.fleet.fleet import Fleet, TwoHolders
-from revtunnel.fleet.gate import Gate
 from revtunnel.fleet.streams_of_devices import StreamsOfDevices
 from revtunnel.ground.facts import (
     ChannelEnded,
@@ -37,7 +37,7 @@ from revtunnel.ground.facts import (
 )
 from revtunnel.ground.policy import DataLimits, ServerLimits
 from revtunnel.ground.reasons import Ended, GoAway
-from revtunnel.link.handshake import Denied, ServerUp
+from revtunnel.link.handshake import LinkDenied, ServerUp
 from revtunnel.link.keys import Verifier
 from revtunnel.link.server_link import LinkMaker, ServerLink, ServerLinkFactory
 
@@ -60,10 +60,10 @@ class Switchboard:
         random_bytes: Callable[[int], bytes],
         report: Report,
         descriptors: int,
-        gate: Gate | None = None,
+        access: AccessControl | None = None,
     ) -> None:
         self.limits = limits
-        self.gate = gate or Gate(lambda: 0.0)
+        self.access = access or AccessControl(lambda: 0.0)
         self.ports = ports
         self.fleet: Fleet[Any] = Fleet(limits, self.report)
         self.links: set[ServerLink] = set()
@@ -77,18 +77,18 @@ class Switchboard:
         self.data = DataSockets(
             reactor, DataLimits(), random_bytes, lambda: descriptors - self._sockets(), self.report
         )
-        self.admission = Admission(
-            reactor, clock, limits, self.gate, key_of, random_bytes, self.report, self.data
+        self.admission = LinkAdmission(
+            reactor, clock, limits, self.access, key_of, random_bytes, self.report, self.data
         )
         self.admission.full = lambda: self._sockets() >= self._descriptors + self.limits.descriptors_kept
         self.listeners = self.admission.listeners
         self.streams = StreamsOfDevices()
-        self.client_streams = ClientStreams(clock, limits, self.fleet, self.streams, self.gate, self.report)
-        self.say = DeviceSay(self.fleet, lambda serial: self.gate.records.of(serial))
+        self.client_streams = ClientStreams(clock, limits, self.fleet, self.streams, self.access, self.report)
+        self.say = DeviceSay(self.fleet, lambda serial: self.access.records.of(serial))
         self.client_streams.make_room = self._make_room
         self.client_streams.on_left = self._check_drained
         self.enforcement = Enforcement(
-            *(clock, self.gate, self.fleet, ports, self.streams, self.client_streams, self.report),
+            *(clock, self.access, self.fleet, ports, self.streams, self.client_streams, self.report),
             most=descriptors // 2,
         )
 
@@ -141,8 +141,8 @@ class Switchboard:
     def admit(self, link: ServerLink, up: ServerUp) -> None:
         now = self._clock.seconds()
         if self.draining:
-            raise Denied(GoAway.STOPPING, "the server is stopping", up.serial)
-        self.gate.device(up.serial, link.peer, now)
+            raise LinkDenied(GoAway.STOPPING, "the server is stopping", up.serial)
+        self.access.device(up.serial, link.peer, now)
         offers = up.hello.offers if up.hello is not None else link.offers
         try:
             old = self.fleet.arrive(

@@ -74,7 +74,7 @@ class VendorDoors:
             self.edge.stop()
 
     def _services(self, serial: str) -> tuple[Offer, ...]:
-        return self._board.gate.records.of(serial).services
+        return self._board.access.records.of(serial).services
 
     def _for_thingworx(self, name: str) -> AgentListener:
         return self._listener(name, self._settings.thingworx.pool)

@@ -78,7 +78,7 @@ class WebSite:
         """``at``: a monotonic time for people."""
         self._settings = settings
         self._board = board
-        rights = Rights(grants, board.fleet, board.gate, self._labels_of)
+        rights = Rights(grants, board.fleet, board.access, self._labels_of)
         sessions = RemoteSessions(settings.sessions, random_bytes)
         self.live = LiveSessions(
             *(reactor, time.time, sessions, people, rights, audit, board.report, board.say),
@@ -86,7 +86,7 @@ class WebSite:
         )
         mutes.watchers.append(self.live.mute)
         self.listener = WebListener(
-            *(reactor, lambda: board.limits, board.gate, board.report, self._state, board.admission.full)
+            *(reactor, lambda: board.limits, board.access, board.report, self._state, board.admission.full)
         )
         self._fresh = web_rules(settings.web)
         self.listener.rules = dict(self._fresh)
@@ -136,7 +136,7 @@ class WebSite:
         self.listener.stop()
 
     def _labels_of(self, serial: str) -> tuple[str, ...]:
-        return self._board.gate.records.of(serial).labels
+        return self._board.access.records.of(serial).labels
 
     def _state(self) -> str:
         return "draining" if self._board.draining else "ready"

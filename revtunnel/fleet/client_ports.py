@@ -21,7 +21,7 @@ from twisted.internet.protocol import ServerFactory
 from revtunnel.fleet.leases import LeaseError, Leases
 from revtunnel.fleet.pools import Lease
 from revtunnel.ground.facts import ClientRefused, ListenerClosed, ListenerOpened, ListenerRefused, Report
-from revtunnel.sockets.ways.headed import Refused
+from revtunnel.sockets.ways.proxy_protocol import Refused
 from revtunnel.streams.clients import ClientFactory, ClientSocket
 
 __all__ = ["ClientPorts", "OpenPort"]

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from revtunnel.fleet.fleet import Fleet
-from revtunnel.fleet.records import Record
+from revtunnel.fleet.records import DeviceRecord
 from revtunnel.streams.session_says import Asked, encode_asked, encode_over
 
 __all__ = ["Asked", "DeviceSay"]
@@ -39,7 +39,7 @@ class _Question:
 class DeviceSay:
     """All questions of one server. ``record_of`` knows what the settings say of a device."""
 
-    def __init__(self, fleet: Fleet[Any], record_of: Callable[[str], Record]) -> None:
+    def __init__(self, fleet: Fleet[Any], record_of: Callable[[str], DeviceRecord]) -> None:
         self._fleet = fleet
         self._record_of = record_of
         self._questions: dict[str, _Question] = {}

@@ -1,8 +1,8 @@
 """What is known of a device, and where devices are kept: by serial, and in the order of serials for listings.
 
 Rule of this file: whatever is asked costs the same with ten devices and with a hundred thousand, but for the
-logarithm of an ordered place. ``Store`` is the form; ``Memory`` keeps what this process has. An engine that
-several nodes share is one more: its ``select`` may answer with a device that is at another node.
+logarithm of an ordered place. ``DeviceStore`` is the form; ``Memory`` keeps what this process has. An engine
+that several nodes share is one more: its ``select`` may answer with a device that is at another node.
 
 Source: next/cluster.md section 3; ours.
 """
@@ -17,7 +17,7 @@ from sortedcontainers import SortedKeyList
 
 from revtunnel.ground.targets import Offer
 
-__all__ = ["Device", "Memory", "Store", "in_order"]
+__all__ = ["Device", "DeviceStore", "Memory", "in_order"]
 
 Link = TypeVar("Link")
 
@@ -54,7 +54,7 @@ class Device(Generic[Link]):
         return self.link is not None
 
 
-class Store(Protocol[Link]):
+class DeviceStore(Protocol[Link]):
     """Devices by serial. Whoever puts one in takes it out before its ``system`` changes."""
 
     def select(self, serial: str) -> Device[Link] | None:

@@ -14,12 +14,12 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from revtunnel.fleet.devices import Device, Memory, Store, in_order
+from revtunnel.fleet.devices import Device, DeviceStore, Memory, in_order
 from revtunnel.ground.facts import DuplicateDevice, Fact
 from revtunnel.ground.policy import ServerLimits
 from revtunnel.ground.reasons import GoAway
 from revtunnel.ground.targets import Offer
-from revtunnel.link.handshake import Denied
+from revtunnel.link.handshake import LinkDenied
 
 __all__ = ["Fleet", "TwoHolders"]
 
@@ -28,7 +28,7 @@ BARRED = 300.0  # seconds
 ABSENT_KEPT = 10_000  # absent devices that are remembered
 
 
-class TwoHolders(Denied):
+class TwoHolders(LinkDenied):
     """This arrival bars its serial: besides the link that is refused, the one that is up has to be closed."""
 
 
@@ -39,11 +39,11 @@ class Fleet(Generic[Link]):
         self,
         limits: ServerLimits,
         report: Callable[[Fact], None] = lambda fact: None,
-        store: Store[Link] | None = None,
+        store: DeviceStore[Link] | None = None,
     ) -> None:
         self.limits = limits
         self._report = report
-        self._here: Store[Link] = Memory() if store is None else store
+        self._here: DeviceStore[Link] = Memory() if store is None else store
         self._absent: Memory[Link] = Memory()
         self._ages: OrderedDict[str, None] = OrderedDict()  # of the absent, who left first first
 
@@ -93,7 +93,7 @@ class Fleet(Generic[Link]):
         """
         device = self.get(serial) or Device(serial)
         if now < device.barred_until:
-            raise Denied(GoAway.DENIED, f"serial {serial} has two holders; barred", serial)
+            raise LinkDenied(GoAway.DENIED, f"serial {serial} has two holders; barred", serial)
         old, stays = device.link, "newest"
         try:
             if old is not None and authenticated:
@@ -102,7 +102,7 @@ class Fleet(Generic[Link]):
                 stays = "newest"
             elif old is not None and (device.authenticated or not newest):
                 stays = "oldest"
-                raise Denied(GoAway.DUPLICATE, f"serial {serial} is here already", serial)
+                raise LinkDenied(GoAway.DUPLICATE, f"serial {serial} is here already", serial)
         finally:
             if old is not None and (alarm or device.system != system):
                 twice = peer, device.peer, stays, authenticated, system, device.system

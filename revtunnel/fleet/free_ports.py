@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from typing import Generic, TypeVar
 
-from revtunnel.fleet.pools import Lease, Pool, State, Use
+from revtunnel.fleet.pools import Lease, Pool, PortState, Use
 
 __all__ = ["Counts", "Deadlines", "FreePorts"]
 
@@ -103,7 +103,7 @@ class FreePorts:
         """Lease exactly this port if it is free, or in quarantine after this same use."""
         self.lapse(now)
         last = self._resting.get(port)
-        own = last is not None and last.state is State.QUARANTINED and last.use == use
+        own = last is not None and last.state is PortState.QUARANTINED and last.use == use
         if not (own or port in self._free or self._is_fresh(port)):
             return False
         self.hold(port)
@@ -133,7 +133,7 @@ class FreePorts:
             return
         self._forget(port)
         self._resting[port] = ended
-        self._spoiled += ended.state is State.SPOILED
+        self._spoiled += ended.state is PortState.SPOILED
         self._ends.set(port, ended.until)
 
     def lapse(self, now: float) -> None:
@@ -181,4 +181,4 @@ class FreePorts:
         ended = self._resting.pop(port, None)
         if ended is not None:
             self._ends.set(port, None)
-            self._spoiled -= ended.state is State.SPOILED
+            self._spoiled -= ended.state is PortState.SPOILED

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from revtunnel.fleet.free_ports import Counts, Deadlines, FreePorts
 from revtunnel.fleet.lease_rows import Ledger, row_of
-from revtunnel.fleet.pools import MAX_PORT, Lease, Pool, State, Use, conflicts
+from revtunnel.fleet.pools import MAX_PORT, Lease, Pool, PortState, Use, conflicts
 
 __all__ = ["LeaseTable"]
 
@@ -51,7 +51,7 @@ class LeaseTable:
 
     def fill(self, known: Iterable[Lease], now: float) -> None:
         """Put leases and ended ones into empty tables, in the order in which they came to be."""
-        promised = (State.RESERVED, State.STICKY)
+        promised = (PortState.RESERVED, PortState.STICKY)
         ended = []
         for lease in sorted(known, key=lambda lease: lease.since):
             pool = self.home(lease.port, lease.pool)
@@ -59,7 +59,7 @@ class LeaseTable:
                 ended.append(lease)
                 continue
             if self.find(lease.use) is not None or lease.port in self._ports:  # not a ledger of ours
-                ended.append(replace(lease, state=State.QUARANTINED, until=now + pool.quarantine))
+                ended.append(replace(lease, state=PortState.QUARANTINED, until=now + pool.quarantine))
                 continue
             fixed = self._reservations.get(lease.use) == lease.port
             address = pool.address if pool.name in self._free else lease.address
@@ -157,7 +157,7 @@ class LeaseTable:
         """End a lease and quarantine its port."""
         self.forget(lease)
         until = now + self.home(lease.port, lease.pool).quarantine
-        self.rest(replace(lease, state=State.QUARANTINED, since=now, until=until))
+        self.rest(replace(lease, state=PortState.QUARANTINED, since=now, until=until))
 
     def rest(self, ended: Lease) -> None:
         """Hand an ended lease's port to its pool, or forget it when no pool has it."""
@@ -215,5 +215,5 @@ class LeaseTable:
         if port in self._owners:
             home = self.home(port, "")
             use = self._owners[port]
-            return Lease(port, home.name, home.address, *use, State.UNCLAIMED, True, False, 0.0, None)
+            return Lease(port, home.name, home.address, *use, PortState.UNCLAIMED, True, False, 0.0, None)
         return next((free.resting[port] for free in self._free.values() if port in free.resting), None)

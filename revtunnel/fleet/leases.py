@@ -19,9 +19,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from revtunnel.fleet.free_ports import Counts, FreePorts
-from revtunnel.fleet.lease_rows import Forgetful, Ledger, revive
+from revtunnel.fleet.lease_rows import Ledger, VolatileLedger, revive
 from revtunnel.fleet.lease_table import LeaseTable
-from revtunnel.fleet.pools import Lease, Pool, State, Use
+from revtunnel.fleet.pools import Lease, Pool, PortState, Use
 from revtunnel.ground.errors import LocalError
 
 __all__ = ["LeaseError", "Leases", "NoFreePort", "NotReserved", "PortTaken", "Rules"]
@@ -68,7 +68,7 @@ class Leases:
         Raises:
             ValueError: pools and reservations do not fit together (``pools.conflicts``).
         """
-        ledger = ledger or Forgetful()
+        ledger = ledger or VolatileLedger()
         self._rules = rules or Rules()
         self._displaced: list[Lease] = []
         self._table = table = LeaseTable(ledger)
@@ -112,7 +112,7 @@ class Leases:
         try:
             if held is None or not self._fits(held, pool, number):
                 held = self._move(use, held, pool, number, now)
-            lease = replace(held, state=State.RESERVED, since=now, until=until, wanted=wanted is not None)
+            lease = replace(held, state=PortState.RESERVED, since=now, until=until, wanted=wanted is not None)
             self._table.place(lease)
         finally:
             self._table.save(now)
@@ -136,7 +136,9 @@ class Leases:
                 f"port {held.port}, {why} {held.use}, is in use by another program of this machine"
             )
         self._table.forget(held)
-        self._table.rest(replace(held, state=State.SPOILED, since=now, until=now + self._rules.spoiled_for))
+        self._table.rest(
+            replace(held, state=PortState.SPOILED, since=now, until=now + self._rules.spoiled_for)
+        )
         try:
             moved = replace(held, port=self._pick(held.pool, now))
             self._table.place(moved)
@@ -149,7 +151,7 @@ class Leases:
         held = self._table.at(lease.port)
         if held is None or held.use != lease.use or (held.until is not None and held.until <= now):
             return False
-        if held.state is State.RESERVED and held.until is not None:
+        if held.state is PortState.RESERVED and held.until is not None:
             self._table.place(replace(held, until=None))
             self._table.save(now)
         return True
@@ -180,7 +182,7 @@ class Leases:
                 ended.append(held)
                 continue
             until = now + sticky if held.until is None else min(held.until, now + sticky)
-            self._table.place(replace(held, state=State.STICKY, since=now, until=until))
+            self._table.place(replace(held, state=PortState.STICKY, since=now, until=until))
         self._table.save(now)
         return ended
 
@@ -293,7 +295,7 @@ class Leases:
             self._displace(held, now)
         home = self._table.home(port, pool)
         fixed = self._table.reserved_port(use) == port
-        return Lease(port, home.name, home.address, *use, State.RESERVED, fixed, False, now, None)
+        return Lease(port, home.name, home.address, *use, PortState.RESERVED, fixed, False, now, None)
 
     def _make_room(self, serial: str, now: float) -> None:
         """Keep a device within its number of leases, at its own expense."""

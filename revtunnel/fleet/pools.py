@@ -14,12 +14,12 @@ from typing import NamedTuple
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.serials import parse_serial
 
-__all__ = ["MAX_PORT", "Lease", "Pool", "State", "Use", "conflicts", "parse_use"]
+__all__ = ["MAX_PORT", "Lease", "Pool", "PortState", "Use", "conflicts", "parse_use"]
 
 MAX_PORT = 65535
 
 
-class State(Enum):
+class PortState(Enum):
     """How a port stands. The value is the word on every surface and in the ledger."""
 
     RESERVED = "reserved"  # promised to its use; the device is there, or was never seen to leave
@@ -48,7 +48,7 @@ class Lease:
     address: str  # where the caller binds; carried, never read here
     serial: str
     target: str
-    state: State
+    state: PortState
     fixed: bool  # the settings reserve this port for this use
     wanted: bool  # the caller asked for this port by number, so spoil does not move it
     since: float  # monotonic seconds at which the state began
@@ -62,7 +62,7 @@ class Lease:
     @property
     def sticky(self) -> bool:
         """Whether the device has left and the promise stands for its return."""
-        return self.state is State.STICKY
+        return self.state is PortState.STICKY
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from revtunnel.ground.networks import Network, address_of, within
 from revtunnel.ground.targets import Offer, Target, parse_target
 
-__all__ = ["DEFAULT", "Pattern", "Record", "Records", "parse_pattern"]
+__all__ = ["DEFAULT", "DeviceRecord", "DeviceRecords", "Pattern", "parse_pattern"]
 
 DEFAULT = "*"  # the serial of the default record
 _LABEL = re.compile(r"[A-Za-z0-9._-]{1,32}", re.ASCII)
@@ -73,7 +73,7 @@ def parse_pattern(text: str) -> Pattern:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class DeviceRecord:
     """What holds for one device; None is any, or never."""
 
     ports: tuple[tuple[int, int], ...] | None = None  # first and last of each range
@@ -113,10 +113,10 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Records:
+class DeviceRecords:
     """All records by serial, and what each pool asks of clients beside them."""
 
-    devices: Mapping[str, Record] = field(default_factory=dict)
+    devices: Mapping[str, DeviceRecord] = field(default_factory=dict)
     pools: Mapping[str, tuple[Network, ...] | None] = field(default_factory=dict)
     labels: Mapping[str, tuple[str, ...]] = field(init=False)  # of those that have any, and of DEFAULT
     ends: Sequence[tuple[float, str]] = field(init=False)  # when each is over that has an end, in order
@@ -127,7 +127,7 @@ class Records:
         labels = {name: each.labels for name, each in self.devices.items() if each.labels}
         object.__setattr__(self, "labels", labels)
 
-    def of(self, serial: str) -> Record:
+    def of(self, serial: str) -> DeviceRecord:
         """The record in force."""
         return self.devices.get(serial) or self.devices.get(DEFAULT) or _ANY
 
@@ -150,4 +150,4 @@ class Records:
         return "" if self.of(serial).has_client(peer) else "not-allowed"
 
 
-_ANY = Record()
+_ANY = DeviceRecord()

@@ -22,7 +22,7 @@ Source: the documents named; ours.
 import re
 from enum import Enum
 
-__all__ = ["Door", "Spoken", "explained", "recognise"]
+__all__ = ["Listens", "Spoken", "explained", "recognise"]
 
 
 class Spoken(Enum):
@@ -38,7 +38,7 @@ class Spoken(Enum):
     CCCP = "a serial of CCCP"
 
 
-class Door(Enum):
+class Listens(Enum):
     """Where it came; the value is what is spoken there, and needs no explanation."""
 
     LINK = (Spoken.RT1, "a plain listener of links")
@@ -79,17 +79,17 @@ _ANSWERS = {
     Spoken.CCCP: "devices dial address in [cccp-project NAME]",
 }
 _ANSWERS_AT = {
-    (Door.LINK, Spoken.TLS): f"{_LISTENER}, or --plaintext of the agent",
-    (Door.EMO, Spoken.TLS): _LISTENER,
-    (Door.CCCP, Spoken.TLS): _PROJECT,
-    (Door.TLS, Spoken.RT1): "its agent comes without TLS, see tls in [agent]",
-    (Door.TLS, Spoken.EMO): _LISTENER,
-    (Door.TLS, Spoken.CCCP): _PROJECT,
-    (Door.SERVER, Spoken.TLS): "see tls in [agent]",
+    (Listens.LINK, Spoken.TLS): f"{_LISTENER}, or --plaintext of the agent",
+    (Listens.EMO, Spoken.TLS): _LISTENER,
+    (Listens.CCCP, Spoken.TLS): _PROJECT,
+    (Listens.TLS, Spoken.RT1): "its agent comes without TLS, see tls in [agent]",
+    (Listens.TLS, Spoken.EMO): _LISTENER,
+    (Listens.TLS, Spoken.CCCP): _PROJECT,
+    (Listens.SERVER, Spoken.TLS): "see tls in [agent]",
 }
 _ANSWERS_OF = {
-    Door.SERVER: "see servers in [agent]",
-    Door.PROXY: f"its sender puts no header before it, {_ANSWERS[Spoken.PROXY]}",
+    Listens.SERVER: "see servers in [agent]",
+    Listens.PROXY: f"its sender puts no header before it, {_ANSWERS[Spoken.PROXY]}",
 }
 
 
@@ -106,13 +106,13 @@ def recognise(first: bytes) -> Spoken | None:
     return Spoken.CCCP if _CCCP.match(first) else None
 
 
-def explained(words: str, first: bytes, door: Door) -> str:
+def explained(words: str, first: bytes, at: Listens) -> str:
     """``words`` of a refusal, and behind them what it looks like and which setting answers it, if known.
 
     ``first`` are the first bytes of the connection, as many as came.
     """
     spoken = recognise(first)
-    if spoken is None or spoken is door.value[0]:
+    if spoken is None or spoken is at.value[0]:
         return words
-    answer = _ANSWERS_AT.get((door, spoken)) or _ANSWERS_OF.get(door) or _ANSWERS[spoken]
+    answer = _ANSWERS_AT.get((at, spoken)) or _ANSWERS_OF.get(at) or _ANSWERS[spoken]
     return f"{words}; this is {spoken.value}: {answer}"

@@ -223,7 +223,7 @@ class CccpLimits:
     parked: int = 50_000  # devices that are registered
     parked_time: float = 0.0  # seconds one may stay without a session; 0: for ever
     backlog: int = 4096  # connections the kernel queues per listening socket
-    # systems/cccp/http_door.py
+    # systems/cccp/http_api.py
     connections: int = 512  # callers of the API at once
     header: float = 10.0  # seconds from connect, or from the last answer, to a whole request, absolute
     body: int = 4096  # bytes of a request's body

@@ -98,7 +98,7 @@ class TargetSide:
             self.dialling.cancel()
 
 
-class Bringer(Typing):
+class DataSocketBringer(Typing):
     """Who brings data sockets to the server that has asked for them on this link (carriers/agent_data.py)."""
 
     def wanted(self, link: "AgentLink", tickets: list[bytes]) -> None:
@@ -108,7 +108,7 @@ class Bringer(Typing):
         """Its tickets are worth nothing any more; ``dead``: neither are the streams that came of them."""
 
 
-class Site(Typing):
+class SessionConsent(Typing):
     """Who says whether a remote session may be (daemons/site_consent.py)."""
 
     def asked(self, link: "AgentLink", asked: Asked) -> None:
@@ -137,8 +137,8 @@ class AgentLink(LinkProtocol):
         report: Report,
         ready: Callable[["AgentLink"], None],
         left: Callable[["AgentLink"], None],
-        data: Bringer | None = None,
-        site: Site | None = None,
+        data: DataSocketBringer | None = None,
+        site: SessionConsent | None = None,
     ) -> None:
         super().__init__(clock, limits)
         self.serial = serial

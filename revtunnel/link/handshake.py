@@ -1,8 +1,8 @@
 """From LISTEN to a link that is up: negotiation of rt1, proof of the device key, fallback to legacy.
 
 Each end is an object that takes frames and answers with bytes to send and, once, with an outcome. A
-RemoteError means: close. ``Denied`` carries the GOAWAY that is to be sent first; its text never says which
-check failed.
+RemoteError means: close. ``LinkDenied`` carries the GOAWAY that is to be sent first; its text never says
+which check failed.
 
 Both proofs cover the exchange so far (``_Exchange``): a byte that was changed on the path, be it of a text or
 of an offer, lets no proof pass.
@@ -18,7 +18,7 @@ from enum import Enum, auto
 from typing import NamedTuple
 
 from revtunnel.ground.errors import RemoteError
-from revtunnel.ground.first_bytes import Door, Spoken, explained, recognise
+from revtunnel.ground.first_bytes import Listens, Spoken, explained, recognise
 from revtunnel.ground.policy import LinkLimits
 from revtunnel.ground.reasons import GoAway
 from revtunnel.link.hellos import (
@@ -39,8 +39,8 @@ __all__ = [
     "AgentHandshake",
     "AgentHello",
     "AgentUp",
-    "Denied",
     "Dismissed",
+    "LinkDenied",
     "ListenerRules",
     "ServerHandshake",
     "ServerHello",
@@ -61,7 +61,7 @@ FROM_SERVER = frozenset(
 )  # instead of the probe: a legacy server
 
 
-class Denied(RemoteError):
+class LinkDenied(RemoteError):
     """The link is refused; ``reason`` and ``told`` go to the agent, ``word`` and the text to our own log."""
 
     def __init__(self, reason: GoAway, detail: str, serial: str = "", told: str = "", word: str = "") -> None:
@@ -136,7 +136,7 @@ class _Exchange:
         return final.digest()
 
 
-class _Waiting(Enum):
+class _Awaits(Enum):
     LISTEN = auto()
     HELLO = auto()
     PROOF = auto()
@@ -157,7 +157,7 @@ class ServerHandshake:
         self._limits = limits
         self._key_of = key_of
         self._nonce = nonce
-        self._waiting = _Waiting.LISTEN
+        self._waiting = _Awaits.LISTEN
         self._hello: AgentHello | None = None
         self._verifier: Verifier | None = None
         self._exchange = _Exchange()
@@ -172,10 +172,10 @@ class ServerHandshake:
 
     def judge(self, size: int, command: int, channel: int) -> None:
         """Refuse a frame by its header: nothing large is taken from a stranger."""
-        if self._waiting is _Waiting.LISTEN and command != Command.LISTEN:
+        if self._waiting is _Awaits.LISTEN and command != Command.LISTEN:
             first = encode_header(size, command, channel)
-            raise RemoteError(explained("the first frame is not LISTEN", first, Door.LINK))
-        most = {_Waiting.HELLO: MAX_HELLO, _Waiting.PROOF: NONCE_SIZE}.get(self._waiting, 0)
+            raise RemoteError(explained("the first frame is not LISTEN", first, Listens.LINK))
+        most = {_Awaits.HELLO: MAX_HELLO, _Awaits.PROOF: NONCE_SIZE}.get(self._waiting, 0)
         if size > (ODD_LISTEN if command == Command.LISTEN else most):
             raise RemoteError(f"command {command} of {size} bytes before the link is up")
         if command == Command.PROOF and (size, channel) != (NONCE_SIZE, 0):
@@ -188,11 +188,11 @@ class ServerHandshake:
             Denied: the serial or its key is not accepted.
             RemoteError: the wire's rules were broken.
         """
-        if self._waiting is _Waiting.NOTHING:
+        if self._waiting is _Awaits.NOTHING:
             raise RemoteError(f"command {frame.command} after the handshake's end")
         if frame.command == Command.LISTEN:
             return self._listen(frame)
-        if self._waiting is _Waiting.HELLO:
+        if self._waiting is _Awaits.HELLO:
             return self._take_hello(frame)
         if frame.command == Command.PROOF:
             return b"", self._check(frame)
@@ -200,7 +200,7 @@ class ServerHandshake:
 
     def time_is_up(self) -> ServerUp | None:
         """The agent did not answer the probe in time: a legacy device, where those are served."""
-        if self._rules.legacy and self._waiting is _Waiting.HELLO:
+        if self._rules.legacy and self._waiting is _Awaits.HELLO:
             return self._legacy()
         return None
 
@@ -225,12 +225,12 @@ class ServerHandshake:
             return b"", None
         if self._rules.legacy and not self._rules.probe:
             return b"", self._legacy()
-        self._waiting = _Waiting.HELLO
+        self._waiting = _Awaits.HELLO
         self._exchange.hear(frame)
         return self._exchange.say(PROBE), None
 
     def _legacy(self) -> ServerUp:
-        self._waiting = _Waiting.NOTHING
+        self._waiting = _Awaits.NOTHING
         return ServerUp(self._rules.legacy_serial, None, self._is_certified(self._rules.legacy_serial))
 
     def _is_certified(self, serial: str) -> bool:
@@ -238,7 +238,7 @@ class ServerHandshake:
         if self.certified not in (None, serial):
             whose = "the listener is for" if self._hello is None else "HELLO says"
             detail = f"certificate is for device {self.certified}, {whose} {serial}"
-            raise Denied(GoAway.DENIED, detail, serial, detail)
+            raise LinkDenied(GoAway.DENIED, detail, serial, detail)
         return self.certified is not None
 
     def _take_hello(self, frame: Frame) -> tuple[bytes, ServerUp | None]:
@@ -249,26 +249,26 @@ class ServerHandshake:
         _check_version(frame)
         self._hello = hello = decode_agent_hello(frame.payload, self._limits.offers)
         if self._is_certified(hello.serial):
-            self._waiting = _Waiting.NOTHING
+            self._waiting = _Awaits.NOTHING
             return b"", ServerUp(hello.serial, hello, True)
         self._verifier = self._key_of(hello.serial)
         if self._verifier is None and not self._rules.keys_required:
-            self._waiting = _Waiting.NOTHING
+            self._waiting = _Awaits.NOTHING
             return b"", ServerUp(hello.serial, hello, False)
-        self._waiting = _Waiting.PROOF
+        self._waiting = _Awaits.PROOF
         self._exchange.hear(frame)
         return self._exchange.say(encode_frame(Command.CHALLENGE, 0, self._nonce)), None
 
     def _check(self, frame: Frame) -> ServerUp:
         hello = self._hello
         assert hello is not None
-        self._waiting = _Waiting.NOTHING  # one proof for one nonce
+        self._waiting = _Awaits.NOTHING  # one proof for one nonce
         said = frame.payload, self._nonce, hello.nonce, self._exchange.digest()
         good = check_device(self._verifier or DUMMY, hello.serial, *said)
         self._exchange.hear(frame)
         if not good or self._verifier is None:
             why = "its proof is wrong" if self._verifier else "it is not enrolled"
-            raise Denied(GoAway.DENIED, f"serial {hello.serial}: {why}", hello.serial)
+            raise LinkDenied(GoAway.DENIED, f"serial {hello.serial}: {why}", hello.serial)
         return ServerUp(hello.serial, hello, True)
 
 
@@ -292,7 +292,7 @@ class AgentHandshake:
         """Refuse a frame by its header."""
         first = encode_header(size, command, channel)
         if not (self._greeted or self._legacy) and recognise(first) not in (None, Spoken.RT1):
-            raise RemoteError(explained("the server does not speak rt1", first, Door.SERVER))
+            raise RemoteError(explained("the server does not speak rt1", first, Listens.SERVER))
         if size > MAX_HELLO and not (self._legacy and command == Command.DATA):
             raise RemoteError(f"command {command} of {size} bytes before the link is up")
         if command == Command.CHALLENGE and (size, channel) != (NONCE_SIZE, 0):

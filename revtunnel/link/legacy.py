@@ -20,7 +20,7 @@ from revtunnel.ground.targets import Target
 from revtunnel.link.barrier import Barrier
 from revtunnel.link.liveness import Liveness
 from revtunnel.link.mux import Data, Dial, EndOfFile, Happening, Mux, Opened, Stalled
-from revtunnel.streams.channel import LEGACY_NEXT, Channel, Event, State
+from revtunnel.streams.channel import LEGACY_NEXT, Channel, ChannelEvent, ChannelState
 from revtunnel.streams.commands import MAX_SIZE, Command, decode_connect, encode_connect
 from revtunnel.streams.frames import Frame, encode_frame
 from revtunnel.streams.numbers import Tally
@@ -84,8 +84,8 @@ class LegacyMux(Mux):
         """The wire has no word for it."""
 
     def opened(self, channel: Channel) -> None:
-        if channel.state is State.OPENING:
-            channel.step(Event.OPENED)
+        if channel.state is ChannelState.OPENING:
+            channel.step(ChannelEvent.OPENED)
 
     def tick(self, now: float) -> list[Happening]:
         if self.holds_back:
@@ -120,10 +120,10 @@ class LegacyMux(Mux):
         channel = self.channels.get(frame.channel)
         if channel is None:
             return self._unknown_data(frame, now)
-        if channel.over or channel.state in (State.GOT_CLOSE, State.CLOSED):
+        if channel.over or channel.state in (ChannelState.GOT_CLOSE, ChannelState.CLOSED):
             if channel.over:
                 channel.heard_at = now  # it has not come to our CLOSE yet
-                if channel.state is State.SENT_LAST:
+                if channel.state is ChannelState.SENT_LAST:
                     self._answer_unknown(frame.channel, now)  # or takes that for an end of file
             return []
         if not frame.payload:
@@ -192,8 +192,8 @@ class LegacyServerMux(LegacyMux):
         return channel
 
     def reset(self, channel: Channel, reason: Ended, detail: str, now: float) -> list[Happening]:
-        if channel.allows(Event.SEND_CLOSE) and channel.state is not State.GOT_CLOSE:
-            channel.step(Event.SEND_CLOSE)
+        if channel.allows(ChannelEvent.SEND_CLOSE) and channel.state is not ChannelState.GOT_CLOSE:
+            channel.step(ChannelEvent.SEND_CLOSE)
             channel.heard_at = self._closed_at[channel.number] = now
             self._send_close(channel.number)
         return self._ended(channel, reason, detail)
@@ -205,7 +205,7 @@ class LegacyServerMux(LegacyMux):
     def tick(self, now: float) -> list[Happening]:
         happenings = super().tick(now)
         for channel in list(self.channels.values()):
-            if channel.state is State.SENT_LAST and now >= channel.heard_at + self.limits.echo_wait:
+            if channel.state is ChannelState.SENT_LAST and now >= channel.heard_at + self.limits.echo_wait:
                 happenings += self._closed_by_device(channel, now)
         rested = [channel for until, channel in self._resting if until <= now]
         self._resting = [entry for entry in self._resting if entry[0] > now]
@@ -215,22 +215,24 @@ class LegacyServerMux(LegacyMux):
 
     def due(self, now: float) -> float:
         """As in Mux; also when the first echo is given up, and when the first number has rested."""
-        mute = [channel.heard_at for channel in self.channels.values() if channel.state is State.SENT_LAST]
+        mute = [
+            channel.heard_at for channel in self.channels.values() if channel.state is ChannelState.SENT_LAST
+        ]
         waits = [heard_at + self.limits.echo_wait for heard_at in mute]
         waits += [until for until, _ in self._resting]
         return min(super().due(now), max(0.01, min(waits, default=now + 60.0) - now))
 
     def _last_of_direction(self, channel: Channel, now: float) -> bytes:
-        channel.step(Event.SEND_CLOSE)
+        channel.step(ChannelEvent.SEND_CLOSE)
         channel.heard_at = self._closed_at[channel.number] = now
         return encode_frame(Command.CLOSE, channel.number)
 
     def send(self, channel: Channel, data: bytes) -> bool:
         """As in Mux; what a client says after its device has closed is dropped, nobody can have it."""
-        return channel.state in (State.GOT_CLOSE, State.CLOSED) or super().send(channel, data)
+        return channel.state in (ChannelState.GOT_CLOSE, ChannelState.CLOSED) or super().send(channel, data)
 
     def end(self, channel: Channel) -> None:
-        if channel.allows(Event.SEND_CLOSE) and channel.state is not State.GOT_CLOSE:
+        if channel.allows(ChannelEvent.SEND_CLOSE) and channel.state is not ChannelState.GOT_CLOSE:
             super().end(channel)
 
     def _ask(self, now: float) -> None:
@@ -261,13 +263,13 @@ class LegacyServerMux(LegacyMux):
         if frame.channel == 0:
             return self._answered(now)
         channel = self.channels.get(frame.channel)
-        if channel is None or not channel.allows(Event.GET_CLOSE):
+        if channel is None or not channel.allows(ChannelEvent.GET_CLOSE):
             return []
         return self._closed_by_device(channel, now)
 
     def _closed_by_device(self, channel: Channel, now: float) -> list[Happening]:
-        refused = channel.state is State.OPENING and self._asks
-        channel.step(Event.GET_CLOSE)
+        refused = channel.state is ChannelState.OPENING and self._asks
+        channel.step(ChannelEvent.GET_CLOSE)
         self._rest(channel, now)
         if refused:
             return self._ended(channel, Ended.REFUSED, "the device closed before it had connected")
@@ -293,9 +295,9 @@ class LegacyServerMux(LegacyMux):
         return happenings
 
     def _now_open(self, channel: Channel) -> list[Happening]:
-        if channel.state is not State.OPENING:
+        if channel.state is not ChannelState.OPENING:
             return []
-        channel.step(Event.OPENED)
+        channel.step(ChannelEvent.OPENED)
         return [Opened(channel)]
 
     def _rest(self, channel: Channel, now: float) -> None:
@@ -312,8 +314,8 @@ class LegacyServerMux(LegacyMux):
             self._forget(channel)
 
     def _ended(self, channel: Channel, reason: Ended, detail: str) -> list[Happening]:
-        if channel.state is State.GOT_CLOSE:
-            channel.step(Event.SEND_CLOSE)  # nothing is sent: the device has forgotten the number
+        if channel.state is ChannelState.GOT_CLOSE:
+            channel.step(ChannelEvent.SEND_CLOSE)  # nothing is sent: the device has forgotten the number
         happenings = self._over(channel, reason, detail)
         if channel.rested:
             self._forget(channel)
@@ -354,7 +356,7 @@ class LegacyAgentMux(LegacyMux):
         for number in [n for n, (since, _) in self._early.items() if now - since >= self.limits.early_wait]:
             self._drop_early(number)
             self._send_close(number)
-        for channel in [each for each in self.channels.values() if each.state is State.GOT_CLOSE]:
+        for channel in [each for each in self.channels.values() if each.state is ChannelState.GOT_CLOSE]:
             patience = self.limits.legacy_linger if channel.flushed else self.limits.legacy_stall
             if channel.queued or channel.bytes_sent != self._replies[channel.number]:
                 self._replies[channel.number] = channel.bytes_sent
@@ -364,7 +366,7 @@ class LegacyAgentMux(LegacyMux):
         return happenings
 
     def due(self, now: float) -> float:
-        lingering = any(channel.state is State.GOT_CLOSE for channel in self.channels.values())
+        lingering = any(channel.state is ChannelState.GOT_CLOSE for channel in self.channels.values())
         return min(super().due(now), 0.5) if self._early or lingering else super().due(now)
 
     def _last_of_direction(self, channel: Channel, now: float) -> bytes:
@@ -374,7 +376,7 @@ class LegacyAgentMux(LegacyMux):
 
     def _closed_here(self, channel: Channel, reason: Ended, detail: str) -> list[Happening]:
         """We say CLOSE; what the server had sent by then is not early DATA of the number's next client."""
-        if channel.step(Event.SEND_CLOSE) is State.SENT_LAST:
+        if channel.step(ChannelEvent.SEND_CLOSE) is ChannelState.SENT_LAST:
             self._closed.add(channel.number)
         happenings = self._over(channel, reason, detail)
         self._forget(channel)
@@ -419,9 +421,11 @@ class LegacyAgentMux(LegacyMux):
         channel = self.channels.get(frame.channel)
         if channel is None:
             return self._glitch(f"CLOSE {frame.channel} took early DATA away", now) if early else []
-        if not channel.allows(Event.GET_CLOSE):
+        if not channel.allows(ChannelEvent.GET_CLOSE):
             return self._closed_twice(channel, now)
-        channel.step(Event.GET_CLOSE)  # also while dialling: what the client sent before is still delivered
+        channel.step(
+            ChannelEvent.GET_CLOSE
+        )  # also while dialling: what the client sent before is still delivered
         channel.heard_at = now
         self._left[channel.number] = self._replies[channel.number] = channel.bytes_sent
         return [EndOfFile(channel)]

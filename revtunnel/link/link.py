@@ -25,7 +25,7 @@ from revtunnel.link.turns import Pace
 from revtunnel.sockets.addresses import written_address
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.tcp_info import silence
-from revtunnel.streams.channel import Channel, State
+from revtunnel.streams.channel import Channel, ChannelState
 from revtunnel.streams.frames import FrameDecoder
 from revtunnel.streams.streams import IStream
 
@@ -205,7 +205,7 @@ class LinkProtocol(LinkChannels, Protocol):
         """
         if mux.opens or mux.wire == "rt1":
             for channel in [*mux.channels.values()]:
-                if channel.state in (State.GOT_CLOSE, State.CLOSED) and not channel.over:
+                if channel.state in (ChannelState.GOT_CLOSE, ChannelState.CLOSED) and not channel.over:
                     channel.over = True
                     self.happened(Over(channel, Ended.CLOSED, ""))
 

@@ -25,7 +25,7 @@ from revtunnel.link.mux import (
 )
 from revtunnel.link.rt1_sessions import Rt1Sessions
 from revtunnel.link.turns import Piece
-from revtunnel.streams.channel import Channel, Event, State
+from revtunnel.streams.channel import Channel, ChannelEvent, ChannelState
 from revtunnel.streams.commands import (
     EXACT_SIZE,
     MAX_SIZE,
@@ -135,22 +135,22 @@ class Rt1Mux(Rt1Sessions):
         return channel
 
     def opened(self, channel: Channel) -> None:
-        if channel.state is State.OPENING:
-            channel.step(Event.OPENED)
+        if channel.state is ChannelState.OPENING:
+            channel.step(ChannelEvent.OPENED)
             self._turns.control(encode_frame(Command.OPENED, channel.number))
             self._turns.schedule(channel)
             self._enlarge(channel)
 
     def end(self, channel: Channel) -> None:
         """As in Mux; before OPENED it waits for that, and a second one says nothing new."""
-        if channel.state is State.OPENING or channel.allows(Event.SEND_EOF):
+        if channel.state is ChannelState.OPENING or channel.allows(ChannelEvent.SEND_EOF):
             super().end(channel)
 
     def consumed(self, channel: Channel, size: int, now: float) -> None:
         if channel.window is None:
             return
         credit = channel.window.consumed(size, now, self.liveness.round_trip)
-        if credit and channel.state in (State.OPENING, State.OPEN, State.SENT_EOF):
+        if credit and channel.state in (ChannelState.OPENING, ChannelState.OPEN, ChannelState.SENT_EOF):
             self._turns.control(encode_frame(Command.WINDOW, channel.number, encode_window(credit)))
 
     def tick(self, now: float) -> list[Happening]:
@@ -216,11 +216,11 @@ class Rt1Mux(Rt1Sessions):
 
     def _opened(self, frame: Frame, now: float) -> list[Happening]:
         channel = self.channels.get(frame.channel)
-        if channel is None or channel.state is State.SENT_LAST:
+        if channel is None or channel.state is ChannelState.SENT_LAST:
             return self._late(frame, channel, now)
-        if not self.opens or channel.state is not State.OPENING:
+        if not self.opens or channel.state is not ChannelState.OPENING:
             return self._violation(channel, "OPENED out of turn", now)
-        channel.step(Event.OPENED)
+        channel.step(ChannelEvent.OPENED)
         self._turns.schedule(channel)
         self._enlarge(channel)
         return [Opened(channel)]
@@ -229,8 +229,8 @@ class Rt1Mux(Rt1Sessions):
         channel = self.channels.get(frame.channel)
         if channel is None or channel.window is None:
             return self._late(frame, channel, now)
-        if channel.state not in (State.OPEN, State.SENT_EOF) and not (
-            channel.state is State.OPENING and not self.opens
+        if channel.state not in (ChannelState.OPEN, ChannelState.SENT_EOF) and not (
+            channel.state is ChannelState.OPENING and not self.opens
         ):
             return self._violation(channel, f"DATA in {channel.state.name}", now)
         size = len(frame.payload)
@@ -246,23 +246,23 @@ class Rt1Mux(Rt1Sessions):
 
     def _eof(self, frame: Frame, now: float) -> list[Happening]:
         channel = self.channels.get(frame.channel)
-        if channel is None or channel.state is State.SENT_LAST:
+        if channel is None or channel.state is ChannelState.SENT_LAST:
             return self._late(frame, channel, now)
-        if not channel.allows(Event.GET_EOF):
+        if not channel.allows(ChannelEvent.GET_EOF):
             return self._violation(channel, f"EOF in {channel.state.name}", now)
-        channel.step(Event.GET_EOF)
+        channel.step(ChannelEvent.GET_EOF)
         return [EndOfFile(channel)]
 
     def _close(self, frame: Frame, now: float) -> list[Happening]:
         channel = self.channels.get(frame.channel)
         if channel is None:
             return self._late(frame, channel, now)
-        if channel.state is State.ENDED:
-            channel.step(Event.GET_CLOSE)
+        if channel.state is ChannelState.ENDED:
+            channel.step(ChannelEvent.GET_CLOSE)
             return []
-        if channel.state is State.SENT_LAST:
-            return self._last_word_came(channel, Event.GET_CLOSE, Ended.CLOSED, "")
-        if channel.state is State.GOT_CLOSE:
+        if channel.state is ChannelState.SENT_LAST:
+            return self._last_word_came(channel, ChannelEvent.GET_CLOSE, Ended.CLOSED, "")
+        if channel.state is ChannelState.GOT_CLOSE:
             return self._glitch(f"a second CLOSE on channel {frame.channel}", now)
         return self._violation(channel, f"CLOSE in {channel.state.name}", now, theirs=True)
 
@@ -271,15 +271,15 @@ class Rt1Mux(Rt1Sessions):
         if channel is None:
             return self._late(frame, channel, now)
         reason, detail = decode_reset(frame.payload)
-        if channel.state is State.SENT_LAST:
-            return self._last_word_came(channel, Event.GET_RESET, reason, detail)
-        if not channel.allows(Event.GET_RESET):
+        if channel.state is ChannelState.SENT_LAST:
+            return self._last_word_came(channel, ChannelEvent.GET_RESET, reason, detail)
+        if not channel.allows(ChannelEvent.GET_RESET):
             raise RemoteError(f"RESET on channel {frame.channel} after its last word")
         return self._answer_reset(channel, reason, detail)
 
     def _window(self, frame: Frame, now: float) -> list[Happening]:
         channel = self.channels.get(frame.channel)
-        if channel is None or channel.credit is None or channel.state is State.SENT_LAST:
+        if channel is None or channel.credit is None or channel.state is ChannelState.SENT_LAST:
             return self._late(frame, channel, now)
         try:
             channel.credit.grow(decode_window(frame.payload))

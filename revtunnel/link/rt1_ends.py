@@ -11,7 +11,7 @@ from typing import Any
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.reasons import Ended
 from revtunnel.link.mux import Happening, Mux
-from revtunnel.streams.channel import Channel, Event, State
+from revtunnel.streams.channel import Channel, ChannelEvent, ChannelState
 from revtunnel.streams.commands import Command, encode_reset
 from revtunnel.streams.frames import encode_frame
 
@@ -27,11 +27,11 @@ class Rt1Ends(Mux):
         self._unsaid: set[int] = set()  # numbers whose CLOSE, which frees them, waits to be written
 
     def reset(self, channel: Channel, reason: Ended, detail: str, now: float) -> list[Happening]:
-        if channel.allows(Event.SEND_RESET):
-            channel.step(Event.SEND_RESET)
+        if channel.allows(ChannelEvent.SEND_RESET):
+            channel.step(ChannelEvent.SEND_RESET)
             self._turns.control(encode_frame(Command.RESET, channel.number, encode_reset(reason, detail)))
         happenings = self._over(channel, reason, detail)
-        if channel.state is State.CLOSED:
+        if channel.state is ChannelState.CLOSED:
             self._forget(channel)
         return happenings
 
@@ -40,24 +40,30 @@ class Rt1Ends(Mux):
         return self._say_close(channel)
 
     def _last_of_direction(self, channel: Channel, now: float) -> bytes:
-        channel.step(Event.SEND_EOF)
+        channel.step(ChannelEvent.SEND_EOF)
         self._say_close(channel)
         return encode_frame(Command.EOF, channel.number)
 
     def _say_close(self, channel: Channel) -> list[Happening]:
         """Our last word, once both directions ended and all was delivered."""
-        if not channel.flushed or channel.over or channel.state not in (State.ENDED, State.GOT_CLOSE):
+        if (
+            not channel.flushed
+            or channel.over
+            or channel.state not in (ChannelState.ENDED, ChannelState.GOT_CLOSE)
+        ):
             return []
-        state = channel.step(Event.SEND_CLOSE)
+        state = channel.step(ChannelEvent.SEND_CLOSE)
         self._turns.control(encode_frame(Command.CLOSE, channel.number))
-        if state is not State.CLOSED:
+        if state is not ChannelState.CLOSED:
             return []
         self._unsaid.add(channel.number)
         happenings = self._over(channel, Ended.CLOSED, "")
         self._forget(channel)
         return happenings
 
-    def _last_word_came(self, channel: Channel, event: Event, reason: Ended, detail: str) -> list[Happening]:
+    def _last_word_came(
+        self, channel: Channel, event: ChannelEvent, reason: Ended, detail: str
+    ) -> list[Happening]:
         channel.step(event)
         happenings = self._over(channel, reason, detail)
         self._forget(channel)
@@ -66,14 +72,14 @@ class Rt1Ends(Mux):
     def _answer_reset(self, channel: Channel, reason: Ended, detail: str) -> list[Happening]:
         self._turns.control(encode_frame(Command.CLOSE, channel.number))
         self._unsaid.add(channel.number)
-        return self._last_word_came(channel, Event.GET_RESET, reason, detail)
+        return self._last_word_came(channel, ChannelEvent.GET_RESET, reason, detail)
 
     def _violation(self, channel: Channel, detail: str, now: float, theirs: bool = False) -> list[Happening]:
         """The other side broke the rules on one channel; ``theirs``: it said its last word with that."""
         happenings = self._glitch(f"channel {channel.number}: {detail}", now)
-        if theirs and channel.allows(Event.GET_RESET):
+        if theirs and channel.allows(ChannelEvent.GET_RESET):
             return happenings + self._answer_reset(channel, Ended.PROTOCOL, detail)
-        if channel.allows(Event.SEND_RESET):
+        if channel.allows(ChannelEvent.SEND_RESET):
             return happenings + self.reset(channel, Ended.PROTOCOL, detail, now)
         return happenings
 

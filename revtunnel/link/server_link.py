@@ -22,7 +22,7 @@ from revtunnel.ground.facts import ChannelEnded, ChannelOpened, LinkStalled, Pee
 from revtunnel.ground.policy import LinkLimits
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.targets import Offer
-from revtunnel.link.handshake import Denied, ListenerRules, ServerHandshake, ServerHello, ServerUp
+from revtunnel.link.handshake import LinkDenied, ListenerRules, ServerHandshake, ServerHello, ServerUp
 from revtunnel.link.keys import Verifier
 from revtunnel.link.legacy import LegacyServerMux
 from revtunnel.link.link import USER_TIMEOUT, LinkProtocol, tune
@@ -187,7 +187,7 @@ class ServerLink(LinkProtocol):
                 raise RemoteError(f"ENROLL of {size} bytes on channel {channel}, {MAX_ENROLL} on 0 at most")
             return
         if self.listener.certified_only and self.certificate is None:
-            raise Denied(GoAway.DENIED, "no certificate", "", "no certificate", word="certificate")
+            raise LinkDenied(GoAway.DENIED, "no certificate", "", "no certificate", word="certificate")
         if command != Command.ATTACH or (size, channel) != (TICKET_SIZE, 0) or self._listened:
             self._shake.judge(size, command, channel)
 
@@ -227,7 +227,7 @@ class ServerLink(LinkProtocol):
                 self.broken(error)
 
     def broken(self, error: RemoteError) -> None:
-        if isinstance(error, Denied):
+        if isinstance(error, LinkDenied):
             self.serial = error.serial
             if not self._shake.serial and not self.tls:  # a legacy device would stumble over GOAWAY
                 self.fail(error.word, str(error), None)
@@ -293,7 +293,7 @@ class ServerLink(LinkProtocol):
         return self.listener.mappings
 
     @property
-    def door(self) -> str:
+    def ticket_scope(self) -> str:
         """Where it came in, and with which certificate: a ticket is good at the same one only."""
         return f"{self.listener.rules.name} {self.certificate.serial if self.certificate else ''}"
 

@@ -31,7 +31,7 @@ from zope.interface import implementer
 
 from revtunnel.ground.errors import RemoteError
 from revtunnel.process.flood import Flood
-from revtunnel.process.sink import Sink
+from revtunnel.process.log_output import LogOutput
 
 __all__ = ["LineObserver", "format_json", "format_text", "level_named", "record"]
 
@@ -183,13 +183,13 @@ class LineObserver:
 
     def __init__(
         self,
-        sink: Sink,
+        output: LogOutput,
         form: str,
         now: Callable[[], float],
         level: str = "info",
         flood: Flood | None = None,
     ) -> None:
-        self._sink = sink
+        self._output = output
         self.set_form(form)
         self._now = now
         self._flood = Flood() if flood is None else flood
@@ -204,7 +204,7 @@ class LineObserver:
     @property
     def dropped(self) -> int:
         """Lines lost so far because the output was full, blocked or gone."""
-        return self._sink.dropped
+        return self._output.dropped
 
     def set_form(self, name: str) -> None:
         """Print lines as ``text`` or ``json`` from now on; ValueError for any other name."""
@@ -238,13 +238,13 @@ class LineObserver:
             )
 
     def _print(self, flat: Record) -> None:
-        lost = self._sink.dropped - self._told
-        if lost and self._sink.offer(self._line(_own_line("log-lines-dropped", "warn", lines=lost))):
+        lost = self._output.dropped - self._told
+        if lost and self._output.offer(self._line(_own_line("log-lines-dropped", "warn", lines=lost))):
             self._told += lost
-        self._sink.write(self._line(flat))
+        self._output.write(self._line(flat))
 
     def _line(self, flat: Record) -> bytes:
-        return self._form(flat, self._sink.journal).encode("ascii", "backslashreplace")
+        return self._form(flat, self._output.journal).encode("ascii", "backslashreplace")
 
 
 def _is_named(event: LogEvent) -> bool:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from revtunnel.settings.values import Kind, word
+from revtunnel.settings.values import SettingKind, word
 
 __all__ = ["LOG", "Key", "Section", "limit_key"]
 
@@ -13,7 +13,7 @@ class Key:
     """One setting."""
 
     name: str
-    kind: Kind
+    kind: SettingKind
     default: str  # as it is written in a file
     text: str
     live: bool = False  # SIGHUP applies it; else it needs a restart
@@ -47,7 +47,7 @@ class Section:
         return f"[{self.name} {self.label}]" if self.named else f"[{self.name}]"
 
 
-def limit_key(part: type, name: str, kind: Kind, text: str, live: bool = True) -> Key:
+def limit_key(part: type, name: str, kind: SettingKind, text: str, live: bool = True) -> Key:
     """A key that is a field of a dataclass of ground/policy.py."""
     return Key(name, kind, kind.show(getattr(part(), name)), text, live, part)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from revtunnel.daemons.schema import SECTIONS, find
-from revtunnel.process.door.admin_settings import AdminSettings
+from revtunnel.process.admin.admin_settings import AdminSettings
 from revtunnel.settings.inifile import SECTION_OF, Name, Surroundings, Table
 
 __all__ = [

@@ -18,13 +18,13 @@ from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.policy import KIB, MIB
 from revtunnel.ground.serials import MAX_SERIAL, parse_serial
 from revtunnel.ground.targets import Offer, parse_endpoint, parse_offer
-from revtunnel.sockets.ways.proxy_choice import Proxy, parse_proxy
-from revtunnel.sockets.ways.senders import Network
+from revtunnel.sockets.ways.proxy_choice import HttpProxy, parse_proxy
+from revtunnel.sockets.ways.trusted_proxies import Network
 
 __all__ = [
     "GIB",
-    "Kind",
     "PortMapping",
+    "SettingKind",
     "count",
     "many",
     "path",
@@ -67,7 +67,7 @@ class PortMapping:
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class SettingKind:
     """A type of value: ``read`` raises a ValueError that names the value and what is wanted."""
 
     unit: str
@@ -87,7 +87,7 @@ def _largest(value: float, units: dict[str, int]) -> str:
     return f"{value / units[unit]:.15g} {unit}"
 
 
-def _number(unit: str, low: float, high: float, form: str, units: dict[str, int]) -> Kind:
+def _number(unit: str, low: float, high: float, form: str, units: dict[str, int]) -> SettingKind:
     """A number of ``form``, between two limits, with or without one of ``units`` behind it."""
     factors = {"": 1, **{name.lower(): factor for name, factor in units.items()}}
     show = partial(_largest, units=units) if units else str
@@ -103,27 +103,27 @@ def _number(unit: str, low: float, high: float, form: str, units: dict[str, int]
             raise ValueError(f"{text[:80]!a} is outside {limit}")
         return value
 
-    return Kind(unit, limit, read, show)
+    return SettingKind(unit, limit, read, show)
 
 
-def count(unit: str, low: int, high: int) -> Kind:
+def count(unit: str, low: int, high: int) -> SettingKind:
     return _number(unit, low, high, "[0-9]{1,15}", {})
 
 
-def seconds(low: float, high: float) -> Kind:
+def seconds(low: float, high: float) -> SettingKind:
     kind = _number("seconds", low, high, r"[0-9]{1,12}(?:\.[0-9]{1,6})?", _TIMES)
     return dataclasses.replace(kind, read=lambda text: float(kind.read(text)))
 
 
-def size(low: int, high: int) -> Kind:
+def size(low: int, high: int) -> SettingKind:
     return _number("bytes", low, high, "[0-9]{1,15}", _SIZES)
 
 
-def share(low: float, high: float) -> Kind:
+def share(low: float, high: float) -> SettingKind:
     return _number("share", low, high, r"[01](?:\.[0-9]{1,6})?", {})
 
 
-def word(*words: str) -> Kind:
+def word(*words: str) -> SettingKind:
     limit = " or ".join((", ".join(words[:-1]), words[-1]))
 
     def read(text: str) -> str:
@@ -131,26 +131,26 @@ def word(*words: str) -> Kind:
             raise ValueError(f"{text[:80]!a}: {limit} wanted")
         return text
 
-    return Kind("word", limit, read)
+    return SettingKind("word", limit, read)
 
 
-def yes_no() -> Kind:
+def yes_no() -> SettingKind:
     either = word("yes", "no")
-    return Kind(
+    return SettingKind(
         "word", either.limit, lambda text: either.read(text) == "yes", lambda on: "yes" if on else "no"
     )
 
 
-def text(unit: str, limit: str, pattern: str) -> Kind:
+def text(unit: str, limit: str, pattern: str) -> SettingKind:
     def read(text: str) -> str:
         if not re.fullmatch(pattern, text, re.ASCII):
             raise ValueError(f"{text[:80]!a}: {limit} wanted")
         return text
 
-    return Kind(unit, limit, read)
+    return SettingKind(unit, limit, read)
 
 
-def path(longest: int, *words: str) -> Kind:
+def path(longest: int, *words: str) -> SettingKind:
     return text(
         "path",
         f"{', '.join(words)} or an absolute path of at most {longest} characters",
@@ -158,7 +158,7 @@ def path(longest: int, *words: str) -> Kind:
     )
 
 
-def many(unit: str, item: Callable[[str], Any], least: int, most: int) -> Kind:
+def many(unit: str, item: Callable[[str], Any], least: int, most: int) -> SettingKind:
     """A list: one entry a line, or with commas between; no entry twice."""
 
     def read(text: str) -> tuple[Any, ...]:
@@ -171,7 +171,7 @@ def many(unit: str, item: Callable[[str], Any], least: int, most: int) -> Kind:
                 raise ValueError(f"{pieces[number][:80]!a} stands there twice")
         return found
 
-    return Kind(unit, f"{least} to {most} entries", read)
+    return SettingKind(unit, f"{least} to {most} entries", read)
 
 
 # ---- entries of lists
@@ -239,7 +239,7 @@ def read_network(text: str) -> Network:
         raise ValueError(f"{text[:80]!a}: {wanted}, {error}") from None
 
 
-def read_proxy(text: str) -> Proxy | str:
+def read_proxy(text: str) -> HttpProxy | str:
     return text if text in ("environment", "none") else parse_proxy(text)
 
 
@@ -256,7 +256,7 @@ def read_mode(text: str) -> int:
     return int(text, 8)
 
 
-def serial(nothing: str) -> Kind:
+def serial(nothing: str) -> SettingKind:
     """A serial, or the word that stands for none."""
 
     def read(text: str) -> str:
@@ -265,4 +265,4 @@ def serial(nothing: str) -> Kind:
         except RemoteError as error:
             raise ValueError(str(error)) from None
 
-    return Kind("serial", f"{nothing}, or 1 to {MAX_SERIAL} of A-Z a-z 0-9 . _ : -", read)
+    return SettingKind("serial", f"{nothing}, or 1 to {MAX_SERIAL} of A-Z a-z 0-9 . _ : -", read)

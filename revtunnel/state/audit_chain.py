@@ -35,8 +35,8 @@ from revtunnel.state.audit_records import AuditClosed, AuditOpened, AuditRecord,
 __all__ = [
     "MAX_LINE",
     "NOTHING",
+    "AuditLine",
     "Head",
-    "Line",
     "NotALine",
     "Verified",
     "files_of",
@@ -68,7 +68,7 @@ class NotALine(ValueError):
     """These bytes are no line as it was written; the text says why."""
 
 
-class Line(NamedTuple):
+class AuditLine(NamedTuple):
     """What holds a line in its chain."""
 
     seq: int
@@ -115,7 +115,7 @@ def _fitting(parts: Sequence[str], most: int) -> int:
     return bisect_right(range(len(parts)), room, key=lambda count: len(_written(parts[:count]))) - 1
 
 
-def parse_line(line: bytes) -> Line:
+def parse_line(line: bytes) -> AuditLine:
     """Judge one line with its newline.
 
     Raises:
@@ -137,7 +137,7 @@ def parse_line(line: bytes) -> Line:
         raise NotALine("is not a record: it lacks what every record has") from None
     if type(seq) is not int or not isinstance(prev, str) or not isinstance(event, str):
         raise NotALine("is not a record: it lacks what every record has")
-    return Line(seq, prev, digest, event, str(values.get("cause", "")))
+    return AuditLine(seq, prev, digest, event, str(values.get("cause", "")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,8 +211,8 @@ class _Chain:
 
     def __init__(self, head: Head | None) -> None:
         self._wanted = head
-        self._last: Line | None = None
-        self._line: Line | None = None  # the one that is judged
+        self._last: AuditLine | None = None
+        self._line: AuditLine | None = None  # the one that is judged
         self._first = 0
         self._lines = 0
 
@@ -233,7 +233,7 @@ class _Chain:
             self._lines += 1
         return fault
 
-    def _follows(self, line: Line) -> str:
+    def _follows(self, line: AuditLine) -> str:
         last = self._last
         if last is None:
             if line.seq < 1 or (line.seq == 1 and line.prev != NOTHING.hash):

@@ -12,7 +12,7 @@ import hashlib
 import os
 from typing import NamedTuple
 
-from revtunnel.state.audit_chain import Line, NotALine, parse_line
+from revtunnel.state.audit_chain import AuditLine, NotALine, parse_line
 from revtunnel.state.audit_records import AuditRecovered
 
 __all__ = ["MODE", "OPEN", "last_line", "mend"]
@@ -23,15 +23,15 @@ MOST_ASIDE = 9  # broken ends that are kept; the last one is overwritten
 _PIECE = 1024 * 1024  # bytes hashed at once
 
 
-class End(NamedTuple):
+class AuditEnd(NamedTuple):
     """How a file ends."""
 
-    line: Line | None  # the last whole record; None: none was found
+    line: AuditLine | None  # the last whole record; None: none was found
     size: int  # bytes up to its end
     rest: bytes  # behind it
 
 
-def last_line(file: int, most: int) -> End:
+def last_line(file: int, most: int) -> AuditEnd:
     """The last whole record among the last ``most`` bytes of an open file.
 
     Raises:
@@ -44,12 +44,12 @@ def last_line(file: int, most: int) -> End:
     while behind > 0:
         begin = data.rfind(b"\n", 0, behind - 1) + 1
         with contextlib.suppress(NotALine):  # the rest of a line that began before what was read is none
-            return End(parse_line(data[begin:behind]), start + behind, data[behind:])
+            return AuditEnd(parse_line(data[begin:behind]), start + behind, data[behind:])
         behind = begin
-    return End(None, 0, data)
+    return AuditEnd(None, 0, data)
 
 
-def mend(file: int, directory: int, name: str, most: int) -> tuple[Line | None, AuditRecovered | None]:
+def mend(file: int, directory: int, name: str, most: int) -> tuple[AuditLine | None, AuditRecovered | None]:
     """Let an open file end with a whole record: that record, and what had to be done.
 
     A file without one among its last ``most`` bytes is renamed, and ``file`` is not ``name`` any more.
@@ -77,7 +77,7 @@ def mend(file: int, directory: int, name: str, most: int) -> tuple[Line | None, 
     return end.line, AuditRecovered("set-aside", len(end.rest), digest, aside)
 
 
-def _completed(end: End) -> Line | None:
+def _completed(end: AuditEnd) -> AuditLine | None:
     """The record that the rest is, if only its newline is missing."""
     assert end.line is not None
     with contextlib.suppress(NotALine):

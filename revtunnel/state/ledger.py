@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 
 from sortedcontainers import SortedDict
 
-from revtunnel.fleet.lease_rows import Row
-from revtunnel.fleet.pools import MAX_PORT, State
+from revtunnel.fleet.lease_rows import LeaseRow
+from revtunnel.fleet.pools import MAX_PORT, PortState
 from revtunnel.ground.errors import LocalError
 from revtunnel.state.state_file import BUSY, LedgerError, StateFile
 
@@ -128,7 +128,7 @@ class SqliteLedger:
 
     # ---- leases
 
-    def load(self) -> list[Row]:
+    def load(self) -> list[LeaseRow]:
         """Every row, with the seconds that are left by the wall clock; rows that make no sense are skipped.
 
         Raises:
@@ -141,7 +141,7 @@ class SqliteLedger:
         rows = [self._row(values, now) for values in known.values() if values is not None]
         return [row for row in rows if row is not None]
 
-    def save(self, rows: Sequence[Row], gone: Sequence[int]) -> None:
+    def save(self, rows: Sequence[LeaseRow], gone: Sequence[int]) -> None:
         """Keep these rows, drop these ports, in one transaction."""
         now = self._wall()
         for row in rows:
@@ -152,13 +152,13 @@ class SqliteLedger:
             self._pending["leases", port] = None
         self._flush()
 
-    def _row(self, values: tuple[Any, ...], now: float) -> Row | None:
+    def _row(self, values: tuple[Any, ...], now: float) -> LeaseRow | None:
         port, pool, serial, target, state, wanted, until = values
         texts = all(isinstance(text, str) and text.isascii() for text in (pool, serial, target))
         with contextlib.suppress(ValueError, TypeError):
             left = None if until is None else float(until) - now
             if texts and 1 <= port <= MAX_PORT and (left is None or math.isfinite(left)):
-                return Row(port, pool, serial, target, State(state), bool(wanted), left)
+                return LeaseRow(port, pool, serial, target, PortState(state), bool(wanted), left)
         self.warnings.append(f"the ledger's row of port {port} makes no sense and is skipped")
         return None
 

@@ -20,10 +20,10 @@ from revtunnel.ground.origin import Origin
 from revtunnel.ground.targets import Target
 from revtunnel.streams.window import ReceiveWindow, SendCredit
 
-__all__ = ["LEGACY_NEXT", "NEXT", "Channel", "Event", "State"]
+__all__ = ["LEGACY_NEXT", "NEXT", "Channel", "ChannelEvent", "ChannelState"]
 
 
-class State(Enum):
+class ChannelState(Enum):
     """Where a channel is; "we" is the side that holds the object."""
 
     OPENING = auto()  # the agent is dialling the target
@@ -36,7 +36,7 @@ class State(Enum):
     CLOSED = auto()  # both said; the number is free
 
 
-class Event(Enum):
+class ChannelEvent(Enum):
     """What happens to a channel; SEND is ours, GET is theirs."""
 
     OPENED = auto()
@@ -48,31 +48,43 @@ class Event(Enum):
     GET_RESET = auto()
 
 
-_BEFORE_LAST = (State.OPENING, State.OPEN, State.SENT_EOF, State.GOT_EOF, State.ENDED)
+_BEFORE_LAST = (
+    ChannelState.OPENING,
+    ChannelState.OPEN,
+    ChannelState.SENT_EOF,
+    ChannelState.GOT_EOF,
+    ChannelState.ENDED,
+)
 
 NEXT = {
-    (State.OPENING, Event.OPENED): State.OPEN,
-    (State.OPEN, Event.SEND_EOF): State.SENT_EOF,
-    (State.OPEN, Event.GET_EOF): State.GOT_EOF,
-    (State.SENT_EOF, Event.GET_EOF): State.ENDED,
-    (State.GOT_EOF, Event.SEND_EOF): State.ENDED,
-    (State.ENDED, Event.SEND_CLOSE): State.SENT_LAST,
-    (State.ENDED, Event.GET_CLOSE): State.GOT_CLOSE,
-    (State.GOT_CLOSE, Event.SEND_CLOSE): State.CLOSED,
-    (State.GOT_CLOSE, Event.SEND_RESET): State.CLOSED,
-    (State.SENT_LAST, Event.GET_CLOSE): State.CLOSED,
-    (State.SENT_LAST, Event.GET_RESET): State.CLOSED,
-    **{(state, Event.SEND_RESET): State.SENT_LAST for state in _BEFORE_LAST},
-    **{(state, Event.GET_RESET): State.CLOSED for state in _BEFORE_LAST},
+    (ChannelState.OPENING, ChannelEvent.OPENED): ChannelState.OPEN,
+    (ChannelState.OPEN, ChannelEvent.SEND_EOF): ChannelState.SENT_EOF,
+    (ChannelState.OPEN, ChannelEvent.GET_EOF): ChannelState.GOT_EOF,
+    (ChannelState.SENT_EOF, ChannelEvent.GET_EOF): ChannelState.ENDED,
+    (ChannelState.GOT_EOF, ChannelEvent.SEND_EOF): ChannelState.ENDED,
+    (ChannelState.ENDED, ChannelEvent.SEND_CLOSE): ChannelState.SENT_LAST,
+    (ChannelState.ENDED, ChannelEvent.GET_CLOSE): ChannelState.GOT_CLOSE,
+    (ChannelState.GOT_CLOSE, ChannelEvent.SEND_CLOSE): ChannelState.CLOSED,
+    (ChannelState.GOT_CLOSE, ChannelEvent.SEND_RESET): ChannelState.CLOSED,
+    (ChannelState.SENT_LAST, ChannelEvent.GET_CLOSE): ChannelState.CLOSED,
+    (ChannelState.SENT_LAST, ChannelEvent.GET_RESET): ChannelState.CLOSED,
+    **{(state, ChannelEvent.SEND_RESET): ChannelState.SENT_LAST for state in _BEFORE_LAST},
+    **{(state, ChannelEvent.GET_RESET): ChannelState.CLOSED for state in _BEFORE_LAST},
 }
 
 # The legacy wire: CLOSE ends both directions; a CLOSE that was not ours to answer needs no answer.
 LEGACY_NEXT = {
-    (State.OPENING, Event.OPENED): State.OPEN,
-    **{(state, Event.SEND_CLOSE): State.SENT_LAST for state in (State.OPENING, State.OPEN)},
-    **{(state, Event.GET_CLOSE): State.GOT_CLOSE for state in (State.OPENING, State.OPEN)},
-    (State.GOT_CLOSE, Event.SEND_CLOSE): State.CLOSED,
-    (State.SENT_LAST, Event.GET_CLOSE): State.CLOSED,
+    (ChannelState.OPENING, ChannelEvent.OPENED): ChannelState.OPEN,
+    **{
+        (state, ChannelEvent.SEND_CLOSE): ChannelState.SENT_LAST
+        for state in (ChannelState.OPENING, ChannelState.OPEN)
+    },
+    **{
+        (state, ChannelEvent.GET_CLOSE): ChannelState.GOT_CLOSE
+        for state in (ChannelState.OPENING, ChannelState.OPEN)
+    },
+    (ChannelState.GOT_CLOSE, ChannelEvent.SEND_CLOSE): ChannelState.CLOSED,
+    (ChannelState.SENT_LAST, ChannelEvent.GET_CLOSE): ChannelState.CLOSED,
 }
 
 
@@ -114,7 +126,7 @@ class Channel:
         number: int,
         target: Target,
         now: float,
-        table: dict[tuple[State, Event], State] = NEXT,
+        table: dict[tuple[ChannelState, ChannelEvent], ChannelState] = NEXT,
         credit: SendCredit | None = None,
         window: ReceiveWindow | None = None,
     ) -> None:
@@ -125,7 +137,7 @@ class Channel:
         self.table = table
         self.credit = credit  # None: the legacy wire knows no credit
         self.window = window
-        self.state = State.OPENING
+        self.state = ChannelState.OPENING
         self.owner: Any = None
         self.origin: Origin | None = None  # agent: where its client came from, if the server says so
         self.session = ""  # agent: the remote session that it is of; empty: of none
@@ -142,7 +154,7 @@ class Channel:
         self.bytes_sent = 0
         self.bytes_received = 0
 
-    def step(self, event: Event) -> State:
+    def step(self, event: ChannelEvent) -> ChannelState:
         """Move, and return where to.
 
         Raises:
@@ -154,7 +166,7 @@ class Channel:
             raise LocalError(f"channel {self.number}: {event.name} in {self.state.name}") from None
         return self.state
 
-    def allows(self, event: Event) -> bool:
+    def allows(self, event: ChannelEvent) -> bool:
         """Whether the table has a move."""
         return (self.state, event) in self.table
 
@@ -164,7 +176,7 @@ class Channel:
         if self.queued:
             return self.credit is None or self.credit.left > 0
         # on rt1 an end of file waits for the target's answer
-        return self.ending and (self.credit is None or self.state is not State.OPENING)
+        return self.ending and (self.credit is None or self.state is not ChannelState.OPENING)
 
     def put(self, data: bytes) -> None:
         """Queue bytes behind what waits already."""

@@ -23,7 +23,7 @@ from revtunnel.sockets.relay import Relay
 from revtunnel.streams.channel import Channel
 from revtunnel.streams.streams import ChannelSocket, Link
 
-__all__ = ["Carried", "ClientFactory", "ClientSocket", "Relayed"]
+__all__ = ["ClientFactory", "ClientSocket", "ClientStream", "Relayed"]
 
 # words of refusals that are not for want of something
 _REFUSED = {
@@ -34,7 +34,7 @@ _REFUSED = {
 }
 
 
-class Carried(Typing):
+class ClientStream(Typing):
     """The stream of a client, whatever carries it; also after its end."""
 
     @property
@@ -99,7 +99,7 @@ class ClientSocket(ChannelSocket):
         self.since = clock.seconds()
         self.peer = "?"
         self.on_lost: Callable[[], None] | None = None  # for whoever has it while it has no channel
-        self.carried: Carried | None = None  # its stream, once there is one
+        self.carried: ClientStream | None = None  # its stream, once there is one
         self._factory = factory
 
     @property

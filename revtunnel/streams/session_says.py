@@ -60,7 +60,8 @@ class Asked(NamedTuple):
 def encode_asked(asked: Asked) -> bytes:
     """SESSION's payload that asks."""
     entries = [(_USER, asked.user), *((_SERVICE, name) for name in asked.services)]
-    entries += [(_ADDRESS, asked.address)] if asked.address else []
+    if asked.address and _FORMS[_ADDRESS].fullmatch(asked.address):  # else it is better not known
+        entries.append((_ADDRESS, asked.address))
     values = encode_tlvs([(kind, value.encode("ascii", "replace")) for kind, value in entries])
     return bytes((_ASKED,)) + bytes.fromhex(asked.session) + values
 

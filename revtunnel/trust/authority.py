@@ -35,7 +35,7 @@ from revtunnel.sockets.tls.enroll import device_of, device_uri
 
 __all__ = [
     "Authority",
-    "Request",
+    "CertificateRequest",
     "Unfit",
     "fingerprint_of",
     "issue_device",
@@ -81,7 +81,7 @@ class Authority:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class CertificateRequest:
     """What is taken from a request: a public key whose owner signed it, and the device that it names."""
 
     public_key: Any
@@ -250,7 +250,7 @@ def make_request(serial: str, key: Any) -> bytes:
     return signed.public_bytes(Encoding.DER)
 
 
-def read_request(data: bytes) -> Request:
+def read_request(data: bytes) -> CertificateRequest:
     """Read a request in DER or PEM.
 
     Raises:
@@ -269,7 +269,7 @@ def read_request(data: bytes) -> Request:
         signed = False
     if not signed:
         raise Unfit("the request is not signed with its key")
-    return Request(key, _device(found))
+    return CertificateRequest(key, _device(found))
 
 
 def _check_key(key: Any) -> None:

@@ -5,8 +5,8 @@ what to say, who it is. The server keeps a hash of the secret only. ::
 
     rttok1_ base64url( SHA-256 of the authority's public key | secret of 16 bytes | serial )
 
-Rule of this file: every refusal is the same ``Denied``, made after the same work; why is for our own log. A
-refusal costs the address that it came from one of its tries; an address without tries is refused unheard.
+Rule of this file: every refusal is the same ``LinkDenied``, made after the same work; why is for our own log.
+A refusal costs the address that it came from one of its tries; an address without tries is refused unheard.
 
 Source: docs/link-protocol.rst "Enrolment"; faults.md "Device identity", "Pre-auth limits", "Lockout".
 """
@@ -24,10 +24,18 @@ from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.policy import EnrolmentLimits
 from revtunnel.ground.reasons import GoAway
 from revtunnel.ground.serials import parse_serial
-from revtunnel.link.handshake import Denied
+from revtunnel.link.handshake import LinkDenied
 from revtunnel.sockets.tls.enroll import SECRET_SIZE
 
-__all__ = ["Enrolment", "Token", "TokenRow", "TokenStore", "TooManyTokens", "parse_token", "write_token"]
+__all__ = [
+    "Enrolment",
+    "EnrolmentToken",
+    "TokenRow",
+    "TokenStore",
+    "TooManyTokens",
+    "parse_token",
+    "write_token",
+]
 
 PREFIX = "rttok1_"
 PIN_SIZE = 32
@@ -35,7 +43,7 @@ _HEAD = PIN_SIZE + SECRET_SIZE
 _TEXT = "refused: "  # before every reason in our log
 
 
-class Token(NamedTuple):
+class EnrolmentToken(NamedTuple):
     """What a written token says."""
 
     pin: bytes  # SHA-256 of the authority's SubjectPublicKeyInfo
@@ -71,13 +79,13 @@ class _Given:
     until: float
 
 
-def write_token(token: Token) -> str:
+def write_token(token: EnrolmentToken) -> str:
     """The written form: ASCII without white space, about 75 characters and the serial's."""
     data = token.pin + token.secret + token.serial.encode("ascii")
     return PREFIX + base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
 
 
-def parse_token(text: str) -> Token:
+def parse_token(text: str) -> EnrolmentToken:
     """Read a written token; white space around it is ignored.
 
     Raises:
@@ -92,7 +100,7 @@ def parse_token(text: str) -> Token:
         serial = parse_serial(data[_HEAD:].decode("ascii"))
     except (ValueError, RemoteError):
         raise ValueError(f"not a whole token: {len(text)} characters") from None
-    token = Token(data[:PIN_SIZE], data[PIN_SIZE:_HEAD], serial)
+    token = EnrolmentToken(data[:PIN_SIZE], data[PIN_SIZE:_HEAD], serial)
     if write_token(token) != text:  # the decoder skips and swaps characters
         raise ValueError(f"not a whole token: {len(text)} characters")
     return token
@@ -174,9 +182,9 @@ class Enrolment:
         while failures and failures[0] <= now - self.limits.wrong_window:
             failures.popleft()
         if failures and len(failures) >= self.limits.wrong_tries:
-            raise Denied(GoAway.DENIED, f"{_TEXT}{len(failures)} failures from {source} of late")
+            raise LinkDenied(GoAway.DENIED, f"{_TEXT}{len(failures)} failures from {source} of late")
 
-    def refuse(self, source: str, why: str, now: float) -> Denied:
+    def refuse(self, source: str, why: str, now: float) -> LinkDenied:
         """Count a failure; the refusal, to be raised."""
         key = source_of(source)
         failures = self._failures.setdefault(key, deque(maxlen=max(1, self.limits.wrong_tries)))
@@ -184,7 +192,7 @@ class Enrolment:
         self._failures.move_to_end(key)
         while len(self._failures) > self.limits.sources:
             self._failures.popitem(last=False)
-        return Denied(GoAway.DENIED, f"{_TEXT}{why}")
+        return LinkDenied(GoAway.DENIED, f"{_TEXT}{why}")
 
     def redeem(self, secret: bytes, asked: str | None, source: str, now: float) -> str:
         """The serial that a token is good for; it is used up.

@@ -20,19 +20,19 @@ from twisted.python.failure import Failure
 from revtunnel.daemons.options import AgentOptions
 from revtunnel.ground.facts import CertificateFailed, CertificateIssued, ServerState
 from revtunnel.ground.reasons import GoAway
-from revtunnel.link.approach import Approach, Way
 from revtunnel.link.backoff import Backoff
 from revtunnel.link.handshake import Dismissed
+from revtunnel.link.server_connector import ServerConnector, Way
 from revtunnel.process.process import ExitStatus, SignalService
 from revtunnel.process.reporting import Reporter
 from revtunnel.process.systemd import Notifier, NotifyService
 from revtunnel.settings.inifile import SettingsError
 from revtunnel.sockets.addresses import place
-from revtunnel.sockets.tls.credentials import CertificateFiles, Side
+from revtunnel.sockets.tls.credentials import CertificateFiles, TlsSide
 from revtunnel.sockets.tls.identity import Identity, TlsRules
 from revtunnel.trust.agent_files import AgentFiles
 from revtunnel.trust.authority import fingerprint_of
-from revtunnel.trust.certificate_keeper import get_certificate, words_of
+from revtunnel.trust.certificate_renewal import get_certificate, words_of
 from revtunnel.trust.enrolling import find_authority
 
 __all__ = ["FirstEnrolment"]
@@ -113,12 +113,14 @@ class FirstEnrolment(MultiService):
         settings, timeout = self._options.settings, self._options.settings.limits.connect
         look = find_authority(self._reactor, settings.proxy, host, port, timeout, self._token.pin)
         self._files.trust(await look)
-        rules = TlsRules(CertificateFiles(Side.DEVICE, authority=self._files.authority), settings.tls_least)
+        rules = TlsRules(
+            CertificateFiles(TlsSide.DEVICE, authority=self._files.authority), settings.tls_least
+        )
         way = Way(Identity(rules), server_name=settings.server_name, proxy=settings.proxy)
-        approach = Approach(self._reactor, way)
+        connector = ServerConnector(self._reactor, way)
         return await get_certificate(
             self._reactor,
-            lambda: approach.open(host, port, timeout),
+            lambda: connector.open(host, port, timeout),
             self._token.secret,
             self._files,
             self._token.serial,

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple, Protocol
 
-from revtunnel.process.door.refusals import Conflict, Invalid, NotFound
+from revtunnel.process.admin.refusals import Conflict, Invalid, NotFound
 from revtunnel.trust.people import GROUP_SIGN, People
 from revtunnel.trust.user_tokens import Login
 

@@ -17,11 +17,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import CertificateIssued, Report, TokenGiven
 from revtunnel.ground.policy import EnrolmentLimits
-from revtunnel.process.door.refusals import Busy, Conflict, Invalid, NotFound
+from revtunnel.process.admin.refusals import Busy, Conflict, Invalid, NotFound
 from revtunnel.sockets.tls.enroll import SECRET_SIZE, decode_enroll, encode_certificate
 from revtunnel.trust.authority import (
     Authority,
-    Request,
+    CertificateRequest,
     Unfit,
     fingerprint_of,
     issue_device,
@@ -29,7 +29,7 @@ from revtunnel.trust.authority import (
 )
 from revtunnel.trust.authority_files import AuthorityDirectory, row_of
 from revtunnel.trust.certificate_book import DEVICE, SERVER, CertificateBook, CertificateRow
-from revtunnel.trust.enrolment import Enrolment, Token, TooManyTokens, write_token
+from revtunnel.trust.enrolment import Enrolment, EnrolmentToken, TooManyTokens, write_token
 
 __all__ = ["Issuer"]
 
@@ -116,7 +116,7 @@ class Issuer:
         except TooManyTokens as error:
             raise Busy(str(error)) from None
         self._report(TokenGiven(serial, by))
-        return write_token(Token(authority.pin, secret, serial))
+        return write_token(EnrolmentToken(authority.pin, secret, serial))
 
     def certify(self, serial: str, request: bytes, by: str, replace: bool) -> tuple[bytes, bytes]:
         """A certificate of ``serial`` for the key of a request, and the authority's; both in DER.
@@ -189,7 +189,12 @@ class Issuer:
     # -- inside
 
     def _serial(
-        self, secret: bytes, wanted: Request, shown: tuple[str, str] | None, source: str, now: float
+        self,
+        secret: bytes,
+        wanted: CertificateRequest,
+        shown: tuple[str, str] | None,
+        source: str,
+        now: float,
     ) -> str:
         if secret:
             return self._enrolment.redeem(secret, wanted.serial, source, now)

@@ -14,8 +14,8 @@ from sortedcontainers import SortedDict
 
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.serials import parse_serial
-from revtunnel.process.door.operation import PAGE, Row
-from revtunnel.process.door.refusals import Conflict, Invalid, NotFound
+from revtunnel.process.admin.operation import PAGE, Row
+from revtunnel.process.admin.refusals import Conflict, Invalid, NotFound
 from revtunnel.state.audit_records import RightsChanged
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.trust.issuer import written

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
 from revtunnel.ground.policy import PeopleLimits
-from revtunnel.process.door.refusals import Conflict, Invalid, NotFound
+from revtunnel.process.admin.refusals import Conflict, Invalid, NotFound
 from revtunnel.trust.user_tokens import BadToken, Login, UserToken, mark_of, parse_user_token
 
 __all__ = [

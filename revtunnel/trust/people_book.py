@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 from revtunnel.ground.policy import PeopleLimits
-from revtunnel.process.door.refusals import Invalid
+from revtunnel.process.admin.refusals import Invalid
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.trust.grants import Action, Grant, Grants
 from revtunnel.trust.people import (

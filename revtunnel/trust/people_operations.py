@@ -1,7 +1,16 @@
 """What an operator can see and do about people, tokens, groups and grants (people_operator.py)."""
 
-from revtunnel.process.door.operation import PROBLEM, ROW, ROWS, Argument, Column, Kind, Operation, Role
-from revtunnel.process.door.refusals import Conflict, Invalid, NotFound
+from revtunnel.process.admin.operation import (
+    PROBLEM,
+    ROW,
+    ROWS,
+    Argument,
+    CallerRole,
+    Column,
+    Kind,
+    Operation,
+)
+from revtunnel.process.admin.refusals import Conflict, Invalid, NotFound
 
 __all__ = ["ACTIONS", "PEOPLE_OPERATIONS"]
 
@@ -102,18 +111,18 @@ PEOPLE_OPERATIONS = (
     Operation(
         "UserAdd", "people.user_add", "make a user, with a token, which is shown once",
         "The token stands alone on standard output.", (_USER, _NOTE, _DAYS), _TOKEN,
-        role=Role.OPERATOR, named=True, errors=(Invalid, Conflict), command="user add",
+        role=CallerRole.OPERATOR, named=True, errors=(Invalid, Conflict), command="user add",
     ),
     Operation(
         "UserRemove", "people.user_remove", "take a user away with tokens and grants",
         "What he has running ends.", (_USER,), (PROBLEM,),
-        role=Role.OPERATOR, named=True, errors=(NotFound,), command="user remove",
+        role=CallerRole.OPERATOR, named=True, errors=(NotFound,), command="user remove",
         said=lambda row: ({"removed": row["user"]}, f"{row['user']} is nobody any more"),
     ),
     Operation(
         "TokenNew", "people.token_new", "give a user a further token, which is shown once",
         "The token stands alone on standard output.", (_USER, _NOTE, _DAYS), _TOKEN,
-        role=Role.OPERATOR, named=True, errors=(NotFound, Invalid, Conflict), command="token new",
+        role=CallerRole.OPERATOR, named=True, errors=(NotFound, Invalid, Conflict), command="token new",
     ),
     Operation(
         "TokenRevoke", "people.token_revoke", "let a token of a user count no more",
@@ -121,30 +130,31 @@ PEOPLE_OPERATIONS = (
         (_USER, Argument("token", text="its id (default: all tokens of the user)", shown="[TOKEN]",
                          optional=True)),
         (Argument("count", Kind.NUMBER), PROBLEM),
-        role=Role.OPERATOR, named=True, errors=(NotFound,), command="token revoke",
+        role=CallerRole.OPERATOR, named=True, errors=(NotFound,), command="token revoke",
         said=lambda row: ({"user": row["user"], "revoked": row["count"]},
                           "{count} of {user}: revoked".format_map(row)),
     ),
     Operation(
         "GroupAdd", "people.group_add", "make a group of nobody", "", (_GROUP, _NOTE), (PROBLEM,),
-        role=Role.OPERATOR, named=True, errors=(Invalid, Conflict), command="group add",
+        role=CallerRole.OPERATOR, named=True, errors=(Invalid, Conflict), command="group add",
         said=lambda row: ({"added": row["group"]},
                           "group {group} is there, and called @{group} in grants".format_map(row)),
     ),
     Operation(
         "GroupRemove", "people.group_remove", "take a group away with its grants; its members stay", "",
-        (_GROUP,), (PROBLEM,), role=Role.OPERATOR, named=True, errors=(NotFound,), command="group remove",
+        (_GROUP,), (PROBLEM,),
+        role=CallerRole.OPERATOR, named=True, errors=(NotFound,), command="group remove",
         said=lambda row: ({"removed": row["group"]}, f"group {row['group']} is no more"),
     ),
     Operation(
         "MemberAdd", "people.member_add", "put a user into a group", "", (_GROUP, _USER), (PROBLEM,),
-        role=Role.OPERATOR, named=True, errors=(NotFound, Conflict), command="member add",
+        role=CallerRole.OPERATOR, named=True, errors=(NotFound, Conflict), command="member add",
         said=lambda row: ({"group": row["group"], "added": row["user"]},
                           "{user} is in {group}".format_map(row)),
     ),
     Operation(
         "MemberRemove", "people.member_remove", "take a user out of a group", "", (_GROUP, _USER), (PROBLEM,),
-        role=Role.OPERATOR, named=True, errors=(NotFound,), command="member remove",
+        role=CallerRole.OPERATOR, named=True, errors=(NotFound,), command="member remove",
         said=lambda row: ({"group": row["group"], "removed": row["user"]},
                           "{user} is not in {group} any more".format_map(row)),
     ),
@@ -162,14 +172,14 @@ PEOPLE_OPERATIONS = (
             Argument("until", text=f"its end: {_WHEN}", shown="--until WHEN", optional=True),
         ),
         (Argument("grant"), PROBLEM),
-        role=Role.OPERATOR, named=True, errors=(NotFound, Invalid, Conflict), command="grant",
+        role=CallerRole.OPERATOR, named=True, errors=(NotFound, Invalid, Conflict), command="grant",
         said=lambda row: ({"grant": row["grant"], "holder": row["holder"]},
                           "grant {grant} of {holder} counts".format_map(row)),
     ),
     Operation(
         "GrantRemove", "people.grant_remove", "let a grant count no more; what it alone allowed ends", "",
         (Argument("grant", shown="GRANT"),), (Argument("holder"), PROBLEM),
-        role=Role.OPERATOR, named=True, errors=(NotFound,), command="grant remove",
+        role=CallerRole.OPERATOR, named=True, errors=(NotFound,), command="grant remove",
         said=lambda row: ({"removed": row["grant"], "holder": row["holder"]},
                           "grant {grant} of {holder} counts no more".format_map(row)),
     ),

@@ -17,8 +17,8 @@ from typing import Any
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.labels import MAX_LABELS, parse_label
 from revtunnel.ground.serials import parse_serial
-from revtunnel.process.door.operation import PAGE, Row
-from revtunnel.process.door.refusals import Invalid
+from revtunnel.process.admin.operation import PAGE, Row
+from revtunnel.process.admin.refusals import Invalid
 from revtunnel.state.audit_records import RightsChanged
 from revtunnel.trust.grants import Action, Grant, Grants, Question
 from revtunnel.trust.issuer import written

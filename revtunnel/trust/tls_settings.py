@@ -13,7 +13,7 @@ import ipaddress
 from dataclasses import dataclass
 
 from revtunnel.settings.inifile import Table
-from revtunnel.sockets.tls.credentials import CertificateFiles, FaultyFiles, Side
+from revtunnel.sockets.tls.credentials import CertificateFiles, FaultyFiles, TlsSide
 from revtunnel.sockets.tls.identity import Identity, TlsRules
 
 __all__ = [
@@ -83,7 +83,7 @@ def listener_rules(listener: ListenerTls) -> TlsRules | None:
         return None
     asks = listener.device_certificates != "no"
     files = CertificateFiles(
-        Side.SERVER,
+        TlsSide.SERVER,
         listener.certificate,
         listener.certificate_key,
         listener.authority if asks else None,
@@ -94,7 +94,9 @@ def listener_rules(listener: ListenerTls) -> TlsRules | None:
 
 def agent_rules(settings: AgentTls) -> TlsRules:
     """What to make an agent's identity from."""
-    files = CertificateFiles(Side.DEVICE, settings.certificate, settings.certificate_key, settings.authority)
+    files = CertificateFiles(
+        TlsSide.DEVICE, settings.certificate, settings.certificate_key, settings.authority
+    )
     return TlsRules(files, settings.tls_least)
 
 
@@ -103,7 +105,7 @@ def tls_lines(rules: TlsRules | None) -> list[str]:
     if rules is None:
         return []
     credentials = Identity(rules).credentials
-    asks = f", device certificates {rules.peer}" if rules.side is Side.SERVER else ""
+    asks = f", device certificates {rules.peer}" if rules.side is TlsSide.SERVER else ""
     lines = [f"TLS {rules.least} at least{asks}"]
     if credentials.chain:
         until = credentials.chain[0].not_valid_after_utc

@@ -67,3 +67,26 @@ def test_dials_that_begin_to_fail_at_once() -> None:
     agent.dials[0].errback(_unreachable())
     assert len(agent.dials) == LIMITS.data_most
     assert len(agent.data._connecting) == LIMITS.data_dials - 1
+
+
+def test_tickets_that_wait_for_their_dial_are_counted() -> None:
+    """A server that asks again and again gets no more sockets than the limit, and what is beyond is said."""
+    agent = Agent()
+    agent.dialling = True
+    agent.want(LIMITS.data_most)
+    assert (len(agent.dials), agent.facts) == (LIMITS.data_dials, [])
+    agent.want(1)
+    assert len(agent.data._tickets) == LIMITS.data_most - LIMITS.data_dials
+    assert [type(fact) for fact in agent.facts] == [DataSocketsMissing]
+
+
+def test_a_ticket_that_waited_too_long_is_not_dialled_for() -> None:
+    """The server has forgotten it; a connection that brings it would count as a stranger's."""
+    agent = Agent()
+    agent.dialling = True
+    agent.want(LIMITS.data_dials + 3)
+    agent.reactor.advance(LIMITS.data_ticket)
+    agent.dialling = False
+    agent.dials[0].errback(_unreachable())
+    assert len(agent.dials) == LIMITS.data_dials
+    assert not agent.data._tickets

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revtunnel.carriers.data_opening import Answer, AwaitAnswer, AwaitConnect
+from revtunnel.carriers.data_opening import AwaitAnswer, AwaitConnect, OpeningAnswer
 from revtunnel.carriers.tickets import Tickets
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.origin import Origin, encode_origin
@@ -28,7 +28,7 @@ OPENED = encode_frame(Command.OPENED, 0)
 REFUSED = encode_frame(Command.RESET, 0, encode_reset(Ended.REFUSED, "nobody there"))
 
 
-def fed(end: AwaitConnect | AwaitAnswer, data: bytes, size: int) -> Answer | Target | None:
+def fed(end: AwaitConnect | AwaitAnswer, data: bytes, size: int) -> OpeningAnswer | Target | None:
     """What comes of it, cut into pieces; the rest of the pieces is not fed."""
     for at in range(0, len(data), size):
         if (found := end.receive(data[at : at + size])) is not None:
@@ -74,8 +74,8 @@ def test_within_before_it_names_the_session(size: int) -> None:
 @pytest.mark.parametrize("size", [1, 3, 1000])
 def test_the_answer_is_opened_or_a_reason(size: int) -> None:
     """However it is cut; nothing is an answer before it is whole."""
-    assert fed(AwaitAnswer(), OPENED, size) == Answer(None, "", b"")
-    assert fed(AwaitAnswer(), REFUSED, size) == Answer(Ended.REFUSED, "nobody there", b"")
+    assert fed(AwaitAnswer(), OPENED, size) == OpeningAnswer(None, "", b"")
+    assert fed(AwaitAnswer(), REFUSED, size) == OpeningAnswer(Ended.REFUSED, "nobody there", b"")
     assert fed(AwaitAnswer(), OPENED[:-1], size) is None
     assert fed(AwaitAnswer(), REFUSED[:-1], size) is None
 
@@ -155,7 +155,7 @@ def test_the_page_s_data_socket() -> None:
         ("agent", OPENED + b"login:"),
     ]
     assert AwaitConnect().receive(said[2][1]) == target
-    assert AwaitAnswer().receive(said[3][1]) == Answer(None, "", b"login:")
+    assert AwaitAnswer().receive(said[3][1]) == OpeningAnswer(None, "", b"login:")
 
 
 @pytest.mark.parametrize(

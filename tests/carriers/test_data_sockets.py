@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from revtunnel.carriers import agent_data, data_sockets, data_stream
+from revtunnel.fleet.records import DeviceRecord, DeviceRecords
 from revtunnel.ground.facts import (
     ChannelEnded,
     ChannelOpened,
@@ -264,6 +265,18 @@ def test_a_lost_link_leaves_its_streams_alone() -> None:
         assert world.switchboard.close_channel(SERIAL, number, "by a test")
         assert world.ending(client) == world.ending(service) == "reset"
         assert world.ended()[0].reason is Ended.OPERATOR
+
+
+def test_n33_a_record_that_is_over_ends_streams_and_link() -> None:
+    """Those on data sockets too, which outlive the connection of a link elsewhere."""
+    with DataWorld() as world:
+        client, service = world.talk()
+        world.carry(client, service, b"x")
+        world.switchboard.enforcement.set_records(DeviceRecords({SERIAL: DeviceRecord(expires=-1.0)}))
+        assert world.ending(client) == "reset"
+        assert world.ending(service) == "reset"
+        assert world.ended()[0].reason is Ended.NOT_ALLOWED
+        assert [fact.reason for fact in world.of(LinkDown)] == ["expired"]
 
 
 def test_a_kick_ends_streams_and_link() -> None:

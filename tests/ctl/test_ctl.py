@@ -17,7 +17,7 @@ from revtunnel.ctl.ctl import main
 from revtunnel.ctl.ctl_files import find_socket
 from revtunnel.ctl.manual import printed
 from revtunnel.ctl.subcommands import GROUPS
-from revtunnel.fleet.records import Record, Records, parse_pattern
+from revtunnel.fleet.records import DeviceRecord, DeviceRecords, parse_pattern
 from revtunnel.link.keys import parse_key
 from revtunnel.settings.inifile import SettingsError, Surroundings
 from tests.support.room import SOCKET, Room
@@ -80,8 +80,8 @@ def test_the_record_of_one_device_for_people(capsys: Capture) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert lines[:3] == ["serial:   plc-1, online", "record:   none, everything is allowed", "clients:  any"]
     assert lines[-1] == "expires:  never"
-    record = Record(clients=(), targets=(parse_pattern("*:23"),), channels=3, expires=1_767_225_600.0)
-    room.switchboard.gate.records = Records({"*": record})
+    record = DeviceRecord(clients=(), targets=(parse_pattern("*:23"),), channels=3, expires=1_767_225_600.0)
+    room.switchboard.access.records = DeviceRecords({"*": record})
     assert room.ctl("device", "plc-1") == 0
     assert capsys.readouterr().out.splitlines()[1:] == [
         "record:   [device *]",
@@ -408,7 +408,7 @@ def test_a_command_imports_what_it_needs() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     status, *modules = done.stdout.split()
     assert status == "69", done
-    assert "revtunnel.process.door.admin_client" in modules
+    assert "revtunnel.process.admin.admin_client" in modules
     dear = {
         "twisted",
         "zope",

@@ -14,9 +14,9 @@ from revtunnel.ctl.ctl import main
 from revtunnel.ctl.ctl_authority import settings_of
 from revtunnel.ground.facts import LinkDown
 from revtunnel.ground.policy import EnrolmentLimits
-from revtunnel.process.door.refusals import NotFound
+from revtunnel.process.admin.refusals import NotFound
 from revtunnel.settings.inifile import SettingsError, Surroundings
-from revtunnel.sockets.tls.credentials import CertificateFiles, Side, device_serial, read_credentials
+from revtunnel.sockets.tls.credentials import CertificateFiles, TlsSide, device_serial, read_credentials
 from revtunnel.trust.authority import make_request, new_key
 from revtunnel.trust.authority_files import AuthorityDirectory
 from revtunnel.trust.enrolment import parse_token
@@ -62,7 +62,7 @@ def test_from_nothing_to_an_authority(capsys: Capture, tmp_path: Path) -> None:
     assert ended("ca", "issue-server", "gate.example", "192.0.2.1", *shared) == 0
     lines = dict(line.split(" = ") for line in capsys.readouterr().out.splitlines())
     assert list(lines) == ["certificate", "certificate_key", "authority"]
-    assert read_credentials(CertificateFiles(Side.SERVER, *lines.values())).warnings == ()
+    assert read_credentials(CertificateFiles(TlsSide.SERVER, *lines.values())).warnings == ()
     assert ended("ca", "list", *shared) == 0
     table = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [row[0] for row in table] == ["KIND", "authority", "server"]
@@ -150,7 +150,9 @@ def test_key_and_certificate_made_here(capsys: Capture, directory: Path, tmp_pat
     assert room.ctl("enroll", "plc-2", "--out", str(out)) == 0
     lines = dict(line.split(" = ") for line in capsys.readouterr().out.splitlines())
     assert stat.S_IMODE(os.stat(lines["certificate_key"]).st_mode) == 0o600
-    files = CertificateFiles(Side.DEVICE, lines["certificate"], lines["certificate_key"], lines["authority"])
+    files = CertificateFiles(
+        TlsSide.DEVICE, lines["certificate"], lines["certificate_key"], lines["authority"]
+    )
     assert read_credentials(files).serial == "plc-2"
     assert room.ctl("enroll", "plc-2", "--out", str(out)) == 1
     assert "there is such a file already" in capsys.readouterr().err

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from revtunnel.ctl.ctl import main
-from revtunnel.fleet.records import Record, Records
+from revtunnel.fleet.records import DeviceRecord, DeviceRecords
 from revtunnel.ground.policy import AuditLimits
 from revtunnel.state.audit_file import AuditFile, Sync
 from revtunnel.state.audit_records import RightsChanged
@@ -128,7 +128,7 @@ def test_may_says_by_which_grant_or_why_not(capsys: Capture) -> None:
     assert out[0] == "ana may not start plc-7/ssh: no-grant"
     assert out[-1].split()[0] == grant.id and out[-1].endswith(" device")
     assert room.ctl("may", "ana", "start", "plc-7/ssh", "--label", "line=3,hall-b") == 0
-    room.switchboard.gate.records = Records({"plc-7": Record(labels=("line=3",))})
+    room.switchboard.access.records = DeviceRecords({"plc-7": DeviceRecord(labels=("line=3",))})
     capsys.readouterr()
     assert room.ctl("may", "ana", "start", "plc-7/ssh") == 0
     assert capsys.readouterr().out.splitlines()[0] == f"ana may start plc-7/ssh: grant {grant.id}"

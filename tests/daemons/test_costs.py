@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from benchmarks.herd import WEB, Herd, Nowhere
-from revtunnel.fleet.records import DEFAULT, Record, Records
+from revtunnel.fleet.records import DEFAULT, DeviceRecord, DeviceRecords
 from revtunnel.ground.reasons import Ended
-from revtunnel.systems.cccp.sessions import Options
+from revtunnel.streams.commands import Command
+from revtunnel.streams.frames import encode_frame
+from revtunnel.systems.cccp.proxy_sessions import ProxyOptions
 from tests.support.steps import steps
 
 FEW, MANY = 100, 1000
@@ -30,7 +32,7 @@ class Crowd(Herd):
                 self.come(f"away-{number:05}").lose()
                 self.registered(f"CLD-{number:05}")
                 self.registered(f"EBD-{number:05}")
-                self.site.proxies.on(f"EBD-{number:05}", self.project, Options(persistent=True))
+                self.system.proxies.on(f"EBD-{number:05}", self.project, ProxyOptions(persistent=True))
                 self.clients.append(self.client(f"plc-{number:05}"))
 
     def come(self, serial: str) -> Nowhere:
@@ -44,14 +46,14 @@ def listing(herd: Crowd) -> None:
     herd.board.fleet.page("plc-00050", 10)
     herd.board.streams.page(("plc-00050", 0), 5)
     herd.leases.ports(2050, 10)
-    herd.site.proxies.page("CLD-00050", 10)
-    herd.site.operator.devices("CLD-00050", 10)
+    herd.system.proxies.page("CLD-00050", 10)
+    herd.system.operator.devices("CLD-00050", 10)
 
 
 def counting(herd: Crowd) -> None:
     """What a status says."""
     herd.leases.counts()
-    herd.site.counts()
+    herd.system.counts()
     assert len(herd.board.fleet) > FEW
 
 
@@ -59,8 +61,8 @@ def a_tick(herd: Crowd) -> None:
     """What is done every second."""
     herd.ports.expire(herd.reactor.seconds())
     herd.board.enforcement.end_expired()
-    herd.site.proxies.parking.tick()
-    herd.site.check_drained()
+    herd.system.proxies.parking.tick()
+    herd.system.check_drained()
 
 
 def refusing_to_register(herd: Crowd) -> None:
@@ -72,9 +74,9 @@ def refusing_to_register(herd: Crowd) -> None:
 
 def a_session(herd: Crowd) -> None:
     """/on and /off of a registered device."""
-    herd.site.proxies.on("CLD-00010", herd.project, Options(persistent=True))
-    herd.site.operator.status("CLD-00010")
-    herd.site.proxies.off("CLD-00010")
+    herd.system.proxies.on("CLD-00010", herd.project, ProxyOptions(persistent=True))
+    herd.system.operator.status("CLD-00010")
+    herd.system.proxies.off("CLD-00010")
 
 
 def a_record_that_ends(herd: Crowd) -> None:
@@ -124,8 +126,8 @@ def test_the_end_of_a_record_costs_its_own_device() -> None:
     costs = []
     for size in (FEW, MANY):
         herd = Crowd(size)
-        ends = {f"plc-{number:05}": Record(expires=float(number + 1)) for number in range(100, size)}
-        herd.board.enforcement.set_records(Records({**ends, "plc-00030": Record(expires=5.0)}))
+        ends = {f"plc-{number:05}": DeviceRecord(expires=float(number + 1)) for number in range(100, size)}
+        herd.board.enforcement.set_records(DeviceRecords({**ends, "plc-00030": DeviceRecord(expires=5.0)}))
         costs.append(steps(a_record_that_ends, herd))
     assert costs[1] <= costs[0] * 1.3 + 30
 
@@ -135,7 +137,7 @@ def test_ports_of_a_range_that_all_share_are_found_without_a_walk() -> None:
     costs = []
     for size in (FEW, MANY):
         herd = Herd()
-        herd.board.enforcement.set_records(Records({DEFAULT: Record(ports=((2000, 9000),))}))
+        herd.board.enforcement.set_records(DeviceRecords({DEFAULT: DeviceRecord(ports=((2000, 9000),))}))
         for number in range(size):
             herd.agent(f"plc-{number:05}", WEB)
         costs.append(steps(herd.agent, "plc-new", WEB))
@@ -148,22 +150,34 @@ def test_new_records_cost_each_device_the_same() -> None:
     costs = []
     for size in (FEW, MANY):
         herd = Crowd(size)
-        herd.board.enforcement.set_records(Records({DEFAULT: Record(channels=9)}))
+        herd.board.enforcement.set_records(DeviceRecords({DEFAULT: DeviceRecord(channels=9)}))
         work = herd.board.enforcement._apply()
         costs.append(steps(list, work) / size)
     assert costs[1] <= costs[0] * 1.1
 
 
 def test_leaving_links_of_a_server_that_drains_cost_the_same() -> None:
-    """Whether the last stream has ended is asked at each leave, and not of every device."""
+    """Whether the last stream has ended is asked at each leave, and not of every device.
+
+    The last client has said and heard its ends of file and is gone; its device has still to say CLOSE.
+    """
     costs = []
     for size in (FEW, MANY):
         herd = Crowd(size)
-        herd.board.drain()
-        for client in herd.clients[:-1]:
+        fired: list[object] = []
+        herd.board.drain().addCallback(fired.append)
+        *others, last = herd.clients
+        for client in others:
             client.lose()
-        herd.clients[-1].lose()
+        device = herd.links[f"plc-{size - 10:05}"]
+        device.protocol.dataReceived(encode_frame(Command.OPENED, 1) + encode_frame(Command.EOF, 1))
+        last.protocol.readConnectionLost()
+        last.protocol.writeConnectionLost()
+        assert (herd.board.clients, len(herd.board.streams)) == (0, 1)
         costs.append(steps(herd.links["plc-00007"].lose))
+        assert fired == []
+        device.lose()
+        assert fired == [None]
     assert costs[1] <= costs[0] * 1.3 + 30
 
 

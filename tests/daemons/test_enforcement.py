@@ -3,11 +3,13 @@
 import pytest
 
 from benchmarks.herd import WEB, Herd, Nowhere
-from revtunnel.fleet.records import DEFAULT, Record, Records, parse_pattern
+from revtunnel.fleet.records import DEFAULT, DeviceRecord, DeviceRecords, parse_pattern
 from revtunnel.ground.networks import network_of
 from revtunnel.sockets import slices
 
-NOTHING = Records({DEFAULT: Record(targets=(parse_pattern("console"),))})  # not what devices here offer
+NOTHING = DeviceRecords(
+    {DEFAULT: DeviceRecord(targets=(parse_pattern("console"),))}
+)  # not what devices here offer
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +44,7 @@ def test_records_cut_and_close_for_everybody_a_device_a_turn() -> None:
         left.append(len(herd.board.streams))
     assert left[:6] == [5, 4, 3, 2, 1, 0]
     assert all(herd.ports.of(f"plc-{number}") == [] for number in range(5))
-    herd.board.enforcement.set_records(Records())
+    herd.board.enforcement.set_records(DeviceRecords())
     for _ in range(20):
         herd.reactor.turn()
     assert all(len(herd.ports.of(f"plc-{number}")) == 1 for number in range(5))
@@ -63,8 +65,8 @@ def test_newer_records_count_before_the_older_ones_were_everywhere() -> None:
     herd.board.enforcement.set_records(NOTHING).addCallback(lambda _: told.append("older"))
     for _ in range(2):
         herd.reactor.turn()
-    clients = Record(clients=(network_of("10.0.0.0/8"),))
-    newer = herd.board.enforcement.set_records(Records({"plc-4": clients}))
+    clients = DeviceRecord(clients=(network_of("10.0.0.0/8"),))
+    newer = herd.board.enforcement.set_records(DeviceRecords({"plc-4": clients}))
     newer.addCallback(lambda _: told.append("newer"))
     while not told:
         herd.reactor.turn()
@@ -90,7 +92,9 @@ def test_a_device_that_leaves_in_the_middle_is_left_out() -> None:
 def test_the_end_of_the_default_record_is_the_end_of_everybody_who_has_it() -> None:
     """One with a record of its own stays."""
     herd, _ = crowd()
-    herd.board.enforcement.set_records(Records({DEFAULT: Record(expires=50.0), "plc-1": Record()}))
+    herd.board.enforcement.set_records(
+        DeviceRecords({DEFAULT: DeviceRecord(expires=50.0), "plc-1": DeviceRecord()})
+    )
     for _ in range(20):
         herd.reactor.turn()
     assert len(herd.board.fleet) == 5
@@ -105,7 +109,7 @@ def test_a_server_that_drains_opens_nothing_any_more() -> None:
     """The rest of the devices is not looked at, and whoever waits is told."""
     herd, _ = crowd()
     told: list[None] = []
-    herd.board.enforcement.set_records(Records()).addCallback(told.append)
+    herd.board.enforcement.set_records(DeviceRecords()).addCallback(told.append)
     herd.reactor.turn()
     herd.board.drain()
     assert told == [None]

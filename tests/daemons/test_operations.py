@@ -8,11 +8,11 @@ import pytest
 
 from revtunnel.daemons.operations import DAEMONS, OPERATIONS
 from revtunnel.daemons.operator import Operator
-from revtunnel.process.door.caretaker import Caretaker
-from revtunnel.process.door.operation import ROW, ROWS, Argument, Kind, Operation, Role
+from revtunnel.process.admin.daemon_operator import DaemonOperator
+from revtunnel.process.admin.operation import ROW, ROWS, Argument, CallerRole, Kind, Operation
 from revtunnel.state.session_audit import SessionAudit
 from revtunnel.systems.cameo.cameo_operator import CameoOperator
-from revtunnel.systems.cccp.cccp_operator import CccpCaretaker
+from revtunnel.systems.cccp.cccp_operator import CccpOperator
 from revtunnel.systems.sessions.session_operator import SessionOperator
 from revtunnel.trust.grants import Action
 from revtunnel.trust.mutes import Mutes
@@ -98,9 +98,9 @@ PARTS: dict[str, type] = {  # of an operator
     "audit": SessionAudit,
     "remote": SessionOperator,
 }
-OPERATORS: dict[str, type[Caretaker]] = {
+OPERATORS: dict[str, type[DaemonOperator]] = {
     "revtunnel-server": Operator,
-    "revtunnel-cccp": CccpCaretaker,
+    "revtunnel-cccp": CccpOperator,
     "revtunnel-cameo": CameoOperator,
 }
 ROWS_OF = [(name, row) for name, table in DAEMONS.items() for row in table.values()]
@@ -202,5 +202,5 @@ def test_words_of_actions_are_those_of_grants() -> None:
 def test_what_changes_something_is_an_operators() -> None:
     """And what only looks says nothing of who asked."""
     for row in OPERATIONS.values():
-        assert row.role in (Role.READER, Role.OPERATOR)
-        assert row.role is Role.OPERATOR or not row.named
+        assert row.role in (CallerRole.READER, CallerRole.OPERATOR)
+        assert row.role is CallerRole.OPERATOR or not row.named

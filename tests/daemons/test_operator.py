@@ -3,11 +3,11 @@
 import pytest
 from twisted.internet.defer import succeed
 
-from revtunnel.fleet.records import Record, Records
+from revtunnel.fleet.records import DeviceRecord, DeviceRecords
 from revtunnel.ground.facts import DeviceEnrolled, DeviceRevoked, LinkDown
 from revtunnel.ground.networks import network_of
 from revtunnel.link.keys import parse_key, verifier_of
-from revtunnel.process.door.refusals import Busy, Conflict, Invalid, NotFound
+from revtunnel.process.admin.refusals import Busy, Conflict, Invalid, NotFound
 from tests.support.room import NOON, Room
 
 
@@ -54,10 +54,10 @@ def test_the_record_of_a_device() -> None:
     room = Room()
     row = room.operator.record("plc-9")
     assert (row["online"], row["record"], row["clients"], row["expired"]) == (False, "", None, False)
-    record = Record(clients=(network_of("10.1.0.0/16"),), channels=3, ports=((20000, 20009),))
-    room.switchboard.enforcement.set_records(Records({"plc-1": record}))
+    record = DeviceRecord(clients=(network_of("10.1.0.0/16"),), channels=3, ports=((20000, 20009),))
+    room.switchboard.enforcement.set_records(DeviceRecords({"plc-1": record}))
     for _ in range(10):
-        room.switchboard.gate.failed("192.0.2.7:5", "denied", "plc-1", False, room.clock.seconds())
+        room.switchboard.access.failed("192.0.2.7:5", "denied", "plc-1", False, room.clock.seconds())
     row = room.operator.record("plc-1")
     assert (row["online"], row["record"], row["clients"]) == (True, "plc-1", ["10.1.0.0/16"])
     assert (row["channels"], row["ports"], row["targets"]) == (3, ["20000-20009"], None)

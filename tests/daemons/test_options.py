@@ -9,12 +9,12 @@ import revtunnel
 from revtunnel.daemons.options import AgentOptions, ServerOptions
 from revtunnel.daemons.settings import SettingsError, Surroundings
 from revtunnel.ground.targets import Offer, Target
-from revtunnel.trust.enrolment import Token, write_token
+from revtunnel.trust.enrolment import EnrolmentToken, write_token
 from tests.support.throwaway_tls import Issuer
 
 HERE = Surroundings({}, root=True, home="/home/op", host_name="gate", default_path="/nowhere/revtunnel.ini")
 Options = ServerOptions | AgentOptions
-TOKEN = write_token(Token(bytes(32), bytes(16), "plc-7"))
+TOKEN = write_token(EnrolmentToken(bytes(32), bytes(16), "plc-7"))
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,8 @@ import pytest
 from revtunnel.daemons.options import AgentOptions
 from revtunnel.daemons.proxy_settings import headers_of
 from revtunnel.daemons.settings import AgentSettings, SettingsError, changes, load_agent
-from revtunnel.sockets.ways.http_connect import Credentials
-from revtunnel.sockets.ways.proxy_choice import DIRECT, Proxy, ProxyChoice
+from revtunnel.sockets.ways.http_connect import ProxyCredentials
+from revtunnel.sockets.ways.proxy_choice import DIRECT, HttpProxy, ProxyChoice
 from tests.daemons.test_options import parse, refused
 from tests.daemons.test_settings import HERE, errors, server
 
@@ -44,7 +44,9 @@ def test_without_settings_the_environment_counts(tmp_path: Path) -> None:
     """Its proxy leads to servers elsewhere, within what NO_PROXY says."""
     assert agent(tmp_path, "").proxy == DIRECT
     found = agent(tmp_path, "", HTTPS_PROXY="http://u:p@proxy.plant:3128", NO_PROXY="near.example")
-    assert found.proxy.proxy_for("gate.example", 2065) == Proxy("proxy.plant", 3128, Credentials("u", "p"))
+    assert found.proxy.proxy_for("gate.example", 2065) == HttpProxy(
+        "proxy.plant", 3128, ProxyCredentials("u", "p")
+    )
     assert found.proxy.proxy_for("near.example", 2065) is None
     assert found.proxy.proxy_for("127.0.0.1", 2065) is None
 
@@ -53,7 +55,7 @@ def test_a_proxy_by_its_name(tmp_path: Path) -> None:
     """It wins over the environment; ``none`` goes directly."""
     environ = {"https_proxy": "http://other:1"}
     named = agent(tmp_path, "proxy = http://proxy.plant:3128", **environ)
-    assert named.proxy == ProxyChoice(Proxy("proxy.plant", 3128))
+    assert named.proxy == ProxyChoice(HttpProxy("proxy.plant", 3128))
     assert agent(tmp_path, "proxy = none", **environ).proxy == DIRECT
 
 
@@ -63,7 +65,7 @@ def test_user_and_password_stand_in_a_file(tmp_path: Path) -> None:
     for text, environ in (("proxy = http://proxy:1", {}), ("", {"all_proxy": "proxy:1"})):
         found = agent(tmp_path, f"{text}\nproxy_credentials = {path}", **environ)
         proxy = found.proxy.proxy_for("gate.example", 2065)
-        assert proxy is not None and proxy.credentials == Credentials("me", "s3cret")
+        assert proxy is not None and proxy.credentials == ProxyCredentials("me", "s3cret")
         assert found.proxy_credentials == str(path)
         assert "s3cret" not in repr(found)
 

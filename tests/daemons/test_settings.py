@@ -22,7 +22,7 @@ from revtunnel.daemons.settings import (
     load_agent,
     load_server,
 )
-from revtunnel.fleet.gate import LOOPBACK
+from revtunnel.fleet.access_control import LOOPBACK
 from revtunnel.ground.policy import (
     AgentLimits,
     AuditLimits,
@@ -35,7 +35,7 @@ from revtunnel.ground.policy import (
     ServerLimits,
 )
 from revtunnel.ground.targets import Offer, Target
-from revtunnel.process.door.admin_settings import AdminSettings
+from revtunnel.process.admin.admin_settings import AdminSettings
 from revtunnel.settings.values import PortMapping
 from revtunnel.sockets.ways.proxy_choice import DIRECT
 from revtunnel.systems.sessions.localproxy_settings import LocalproxySettings
@@ -479,6 +479,9 @@ def test_a_site_that_asks_needs_somebody_to_ask(tmp_path: Path) -> None:
     (unreadable,) = errors(tmp_path, f"{AGENT}consent_command = say 'yes\n", "agent")
     assert nobody == "r.ini:5: [agent] sessions: ask: consent_command wanted with it"
     assert unreadable.startswith("r.ini:5: [agent] consent_command: No closing quotation")
+    for old in ("legacy = yes", "emo = yes\nserver_port = 5000\nmodern = no"):
+        (deaf,) = errors(tmp_path, f"{AGENT}sessions = no\n{old}\n", "agent")
+        assert f"with {old.split()[0]} = yes a server of that wire does not say" in deaf
     path = tmp_path / "good.ini"
     path.write_text(f"{AGENT}sessions = ask\nconsent_command = say {{user}}\nconsent_wait = 5\n")
     settings = load_agent(str(path), None, HERE)

@@ -6,10 +6,10 @@ import pytest
 from twisted.internet.address import IPv4Address
 from twisted.internet.protocol import ServerFactory
 
-from revtunnel.fleet.pools import Pool, State, Use
+from revtunnel.fleet.pools import Pool, PortState, Use
 from revtunnel.ground.facts import ClientRefused, ListenerClosed, ListenerOpened, ListenerRefused
 from revtunnel.ground.targets import parse_offer
-from revtunnel.sockets.ways.headed import Refused
+from revtunnel.sockets.ways.proxy_protocol import Refused
 from tests.support.recorder import Recorder
 from tests.support.world import CONSOLE, POOL, WEB, World
 
@@ -39,7 +39,7 @@ def test_ports_open_with_the_device_and_close_without_it() -> None:
     assert not world.ports.is_open("plc-1", "console", 20000)
     assert len(world.of(ListenerClosed)) == 2
     assert world.reactor.dial(20000, Recorder()) is None
-    assert {lease.state for lease in world.leases.leases_of("plc-1")} == {State.STICKY}
+    assert {lease.state for lease in world.leases.leases_of("plc-1")} == {PortState.STICKY}
     world.advance(15.0)
     assert ports(world) == {"console": 20000, "web": 20001}
     assert world.ports.is_open("plc-1", "console", 20000)

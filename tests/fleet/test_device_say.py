@@ -4,7 +4,7 @@ import pytest
 
 from revtunnel.fleet.device_say import Asked, DeviceSay
 from revtunnel.fleet.fleet import Fleet
-from revtunnel.fleet.records import Record
+from revtunnel.fleet.records import DeviceRecord
 from revtunnel.ground.policy import ServerLimits
 from revtunnel.streams.session_says import decode_session
 
@@ -22,12 +22,12 @@ class Link:
         self.said.append(decode_session(payload))
 
 
-def office(record: Record | None = None, link: object = None) -> tuple[DeviceSay, Fleet[object]]:
+def office(record: DeviceRecord | None = None, link: object = None) -> tuple[DeviceSay, Fleet[object]]:
     """A say over a fleet that has one device, or none."""
     fleet: Fleet[object] = Fleet(ServerLimits(), lambda fact: None)
     if link is not None:
         fleet.arrive("plc-7", link, 0.0, True, True, (), system="rt1")
-    return DeviceSay(fleet, lambda serial: record or Record()), fleet
+    return DeviceSay(fleet, lambda serial: record or DeviceRecord()), fleet
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def office(record: Record | None = None, link: object = None) -> tuple[DeviceSay
 )
 def test_the_record_has_the_first_word(policy: str, link: object, refusal: str) -> None:
     """Also for devices whose wire cannot be asked."""
-    say, _ = office(Record(sessions=policy), link)
+    say, _ = office(DeviceRecord(sessions=policy), link)
     assert say.refusal("plc-7") == refusal
 
 

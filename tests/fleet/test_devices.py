@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from revtunnel.fleet.devices import Device, Memory, Store, in_order
+from revtunnel.fleet.devices import Device, DeviceStore, Memory, in_order
 
 
 class Elsewhere:
@@ -31,7 +31,7 @@ class Elsewhere:
         return in_order(pages, limit)
 
 
-STORES: list[Callable[[], Store[str]]] = [Memory, Elsewhere]
+STORES: list[Callable[[], DeviceStore[str]]] = [Memory, Elsewhere]
 
 
 def device(serial: str, system: str = "rt1") -> Device[str]:
@@ -40,7 +40,7 @@ def device(serial: str, system: str = "rt1") -> Device[str]:
 
 
 @pytest.mark.parametrize("make", STORES)
-def test_what_is_put_in_is_found_until_it_is_taken_out(make: Callable[[], Store[str]]) -> None:
+def test_what_is_put_in_is_found_until_it_is_taken_out(make: Callable[[], DeviceStore[str]]) -> None:
     """By its serial, and counted by its system."""
     store = make()
     first, second, third = device("b"), device("a"), device("c", "cccp")
@@ -56,7 +56,7 @@ def test_what_is_put_in_is_found_until_it_is_taken_out(make: Callable[[], Store[
 
 @pytest.mark.parametrize("make", STORES)
 def test_a_page_goes_on_behind_a_serial_that_may_be_gone(
-    make: Callable[[], Store[str]],
+    make: Callable[[], DeviceStore[str]],
 ) -> None:
     """All systems together or one, in the order of serials whatever that of arrival."""
     store = make()

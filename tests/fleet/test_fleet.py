@@ -14,7 +14,7 @@ from revtunnel.ground.facts import DuplicateDevice
 from revtunnel.ground.policy import ServerLimits
 from revtunnel.ground.reasons import GoAway
 from revtunnel.ground.targets import parse_offer
-from revtunnel.link.handshake import Denied
+from revtunnel.link.handshake import LinkDenied
 from tests.support.depth import deep
 from tests.support.steps import steps
 
@@ -89,7 +89,7 @@ def test_r8_oldest_stays_where_the_listener_says_so() -> None:
     """Without keys, duplicate = oldest: the newcomer is told so, and nothing of the old link changes."""
     known = empty()
     known.arrive("plc-7", "a", 0.0, offers=OFFERS)
-    with pytest.raises(Denied, match="here already") as caught:
+    with pytest.raises(LinkDenied, match="here already") as caught:
         known.arrive("plc-7", "b", 1.0, newest=False)
     assert caught.value.reason is GoAway.DUPLICATE and caught.value.serial == "plc-7"
     device = known.get("plc-7")
@@ -106,7 +106,7 @@ def test_r8_a_proved_device_does_not_give_way_to_a_word(newest: bool) -> None:
     known = empty()
     known.arrive("plc-7", "proved", 0.0, authenticated=True)
     for _ in range(10):
-        with pytest.raises(Denied) as caught:
+        with pytest.raises(LinkDenied) as caught:
             known.arrive("plc-7", "said", 1.0, authenticated=False, newest=newest)
         assert caught.value.reason is GoAway.DUPLICATE
     assert known.arrive("plc-7", "again", 2.0, authenticated=True) == "proved"
@@ -150,7 +150,7 @@ def test_r9_two_holders_of_one_key_are_both_barred() -> None:
 
     let_go(known, 40.0)
     for authenticated in (True, False):
-        with pytest.raises(Denied, match="barred") as again:
+        with pytest.raises(LinkDenied, match="barred") as again:
             known.arrive("plc-7", "fifth", 40.0 + BARRED - 0.1, authenticated)
         assert again.value.reason is GoAway.DENIED and not isinstance(again.value, TwoHolders)
     assert known.arrive("plc-8", "other", 41.0) is None  # nobody else is barred
@@ -265,7 +265,7 @@ def test_r8_a_serial_of_another_wire_is_decided_by_the_same_rule_and_told() -> N
 def test_r8_a_proved_device_does_not_give_way_to_a_word_of_another_wire(newest: bool) -> None:
     """And the other way round: whoever proves itself comes in."""
     known, facts = told(authenticated=True)
-    with pytest.raises(Denied):
+    with pytest.raises(LinkDenied):
         known.arrive("plc-7", "device", 1.0, newest=newest, system="cccp")
     assert [fact.stays for fact in facts] == ["oldest"]
     assert (
@@ -320,7 +320,7 @@ class Story(RuleBasedStateMachine):
         self.next += 1
         try:
             old = self.known.arrive(serial, self.next, self.now, proved, newest)
-        except Denied as denied:
+        except LinkDenied as denied:
             assert denied.serial == serial
             return
         assert old == self.here.get(serial)

@@ -4,12 +4,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from revtunnel.fleet.free_ports import Deadlines, FreePorts
-from revtunnel.fleet.pools import Lease, Pool, State, Use
+from revtunnel.fleet.pools import Lease, Pool, PortState, Use
 
 MINE, OTHER = Use("d", "x"), Use("e", "x")
 
 
-def ended(port: int, until: float, state: State = State.QUARANTINED, use: Use = MINE) -> Lease:
+def ended(port: int, until: float, state: PortState = PortState.QUARANTINED, use: Use = MINE) -> Lease:
     """How a port ended."""
     return Lease(port, "default", "127.0.0.1", *use, state, False, False, 0.0, until)
 
@@ -27,7 +27,7 @@ def test_resting_ports_are_not_given_until_their_time() -> None:
     """Quarantined and spoiled alike, to the second."""
     free = FreePorts(Pool("default", ((1, 2),)), ())
     free.rest(ended(1, 60.0))
-    free.rest(ended(2, 300.0, State.SPOILED))
+    free.rest(ended(2, 300.0, PortState.SPOILED))
     assert free.take(59.9) is None
     assert free.next_expiry() == 60.0
     assert free.take(60.0) == 1
@@ -54,7 +54,7 @@ def test_one_port_by_number() -> None:
     free.rest(ended(5, 60.0))
     assert not free.claim(5, OTHER, 1.0)
     assert free.claim(5, MINE, 1.0)
-    free.rest(ended(5, 60.0, State.SPOILED))
+    free.rest(ended(5, 60.0, PortState.SPOILED))
     assert not free.claim(5, MINE, 1.0)
     assert free.claim(5, OTHER, 60.0)
     assert not free.claim(10, MINE, 0.0)
@@ -68,7 +68,7 @@ def test_counts_add_up_at_every_step() -> None:
         free.take(0.0)
     free.away(1, 0.0)
     free.rest(ended(2, 60.0))
-    free.rest(ended(3, 300.0, State.SPOILED))
+    free.rest(ended(3, 300.0, PortState.SPOILED))
     counts = free.counts()
     assert (counts.size, counts.free, counts.leased, counts.fixed) == (10, 5, 2, 1)
     assert (counts.quarantined, counts.spoiled, counts.sticky) == (1, 1, 1)

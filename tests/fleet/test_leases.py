@@ -7,9 +7,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from revtunnel.fleet.lease_rows import Row
+from revtunnel.fleet.lease_rows import LeaseRow
 from revtunnel.fleet.leases import LeaseError, Leases, NoFreePort, NotReserved, PortTaken, Rules
-from revtunnel.fleet.pools import Lease, Pool, State, Use
+from revtunnel.fleet.pools import Lease, Pool, PortState, Use
 from revtunnel.ground.errors import LocalError
 from revtunnel.state.ledger import SqliteLedger
 from tests.support.depth import deep
@@ -30,7 +30,7 @@ def test_a_device_that_asks_again_keeps_its_port() -> None:
     """Asking twice is one promise, and a returning device finds its clients' port as it left it."""
     table = leases()
     first = table.open("plc-7", "http", 0.0)
-    assert (first.port, first.address, first.state) == (20000, "127.0.0.1", State.RESERVED)
+    assert (first.port, first.address, first.state) == (20000, "127.0.0.1", PortState.RESERVED)
     assert table.open("plc-7", "http", 5.0).port == 20000
     assert table.open("plc-7", "tcp-23", 5.0).port == 20001
     assert table.keep("plc-7", 10.0) == []
@@ -52,6 +52,20 @@ def test_a_released_port_rests_and_is_given_last() -> None:
     with pytest.raises(NoFreePort, match=r"of 4, 3 are leased \(0 of them .* 1 quarantined, 0 in use"):
         table.open("e", "x", 60.9)
     assert table.open("e", "x", 61.0).port == 20000
+
+
+def test_a_promise_that_has_ended_does_nothing_to_the_next_one_of_its_port() -> None:
+    """Whoever still holds an old lease releases, uses and spoils nothing of the device that has the port."""
+    table = leases(Pool("default", ((20000, 20000),), quarantine=0.0))
+    old = table.open("a", "x", 0.0)
+    assert table.release(old, 1.0)
+    new = table.open("b", "x", 2.0, wait=10.0)
+    assert new.port == old.port
+    assert not table.release(old, 3.0)
+    assert not table.used(old, 3.0)
+    with pytest.raises(LocalError):
+        table.spoil(old, 3.0)
+    assert table.at(20000) == new
 
 
 def test_reservations_are_given_to_their_use_alone() -> None:
@@ -436,7 +450,9 @@ def test_a_pool_that_keeps_nothing_waits_a_quarantine_after_a_restart() -> None:
 def test_two_rows_of_one_use_become_one_lease() -> None:
     """Whatever wrote such a ledger, a use never has two ports."""
     ledger = SqliteLedger(None, lambda: 0.0)
-    rows = [Row(port, "default", "a", "x", State.RESERVED, False, None) for port in (20000, 20001, 7)]
+    rows = [
+        LeaseRow(port, "default", "a", "x", PortState.RESERVED, False, None) for port in (20000, 20001, 7)
+    ]
     ledger.save(rows, [])
     table = Leases([POOL], 0.0, ledger=ledger)
     assert len(table.leases_of("a")) == 1
@@ -470,7 +486,7 @@ class Allocator(RuleBasedStateMachine):
         self.ledger = SqliteLedger(None, lambda: float(self.time))
         self.rules = Rules(spoiled_for=SPOILED_FOR, most_per_serial=3)
         self.told: dict[Use, int] = {}
-        self.resting: dict[int, tuple[Use, State, int]] = {}  # last use, why, until
+        self.resting: dict[int, tuple[Use, PortState, int]] = {}  # last use, why, until
         self.start()
 
     @property
@@ -484,12 +500,12 @@ class Allocator(RuleBasedStateMachine):
     def pool_of(self, port: int) -> Pool | None:
         return next((pool for pool in self.pools if port in pool), None)
 
-    def give_back(self, lease: Lease, state: State = State.QUARANTINED) -> None:
+    def give_back(self, lease: Lease, state: PortState = PortState.QUARANTINED) -> None:
         """Note that a lease ended; its port rests, if a pool has it."""
         assert self.told.pop(lease.use) == lease.port
         pool = self.pool_of(lease.port)
         if pool is not None:
-            rest = int(pool.quarantine) if state is State.QUARANTINED else SPOILED_FOR
+            rest = int(pool.quarantine) if state is PortState.QUARANTINED else SPOILED_FOR
             self.resting[lease.port] = (lease.use, state, self.time + rest)
 
     def note_displaced(self, port: int | None) -> None:
@@ -502,8 +518,8 @@ class Allocator(RuleBasedStateMachine):
 
     def rests(self, port: int, use: Use, by_number: bool) -> bool:
         """Whether this port must not be given to this use now."""
-        last, state, until = self.resting.get(port, (use, State.QUARANTINED, 0))
-        return until > self.time and not (by_number and last == use and state is State.QUARANTINED)
+        last, state, until = self.resting.get(port, (use, PortState.QUARANTINED, 0))
+        return until > self.time and not (by_number and last == use and state is PortState.QUARANTINED)
 
     def free_ports(self, name: str) -> list[int]:
         """What the pool has to give, by the model."""
@@ -572,9 +588,9 @@ class Allocator(RuleBasedStateMachine):
             return
         except NoFreePort:
             assert not free
-            self.give_back(held, State.SPOILED)
+            self.give_back(held, PortState.SPOILED)
             return
-        self.give_back(held, State.SPOILED)
+        self.give_back(held, PortState.SPOILED)
         self.note_displaced(lease.port)
         assert lease.port != held.port
         assert not self.rests(lease.port, use, False)

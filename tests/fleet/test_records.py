@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revtunnel.fleet.records import DEFAULT, Record, Records, parse_pattern
+from revtunnel.fleet.records import DEFAULT, DeviceRecord, DeviceRecords, parse_pattern
 from revtunnel.ground.networks import network_of
 from revtunnel.ground.targets import parse_offer
 
@@ -14,7 +14,7 @@ NOON = 1_800_000_000.0
 
 def test_nothing_written_allows_everything() -> None:
     """No record, no pool rule: any client, port and target, for ever."""
-    records = Records()
+    records = DeviceRecords()
     record = records.of("plc-1")
     assert records.refuses("plc-1", "198.51.100.1:5", "default", NOON) == ""
     assert record.has_port(65535)
@@ -28,7 +28,7 @@ def test_nothing_written_allows_everything() -> None:
 
 def test_the_record_in_force() -> None:
     """A device's own, else the default one."""
-    records = Records({"plc-1": Record(channels=1), DEFAULT: Record(channels=2)})
+    records = DeviceRecords({"plc-1": DeviceRecord(channels=1), DEFAULT: DeviceRecord(channels=2)})
     assert (records.of("plc-1").channels, records.source("plc-1")) == (1, "plc-1")
     assert (records.of("plc-2").channels, records.source("plc-2")) == (2, "*")
 
@@ -46,23 +46,24 @@ def test_the_record_in_force() -> None:
 )
 def test_n33_clients_by_their_network(peer: str, allowed: bool) -> None:
     """IPv4, IPv6, and IPv4 in IPv6; what has no address is in no network."""
-    records = Records({"plc-1": Record(clients=OFFICE)})
+    records = DeviceRecords({"plc-1": DeviceRecord(clients=OFFICE)})
     assert records.refuses("plc-1", peer, "default", NOON) == ("" if allowed else "not-allowed")
 
 
 def test_a_pool_and_a_record_must_both_allow_a_client() -> None:
     """Neither widens what the other says; no network at all is nobody."""
-    both = Records({"plc-1": Record(clients=OFFICE)}, {"default": (network_of("10.1.7.0/24"),)})
+    both = DeviceRecords({"plc-1": DeviceRecord(clients=OFFICE)}, {"default": (network_of("10.1.7.0/24"),)})
     assert both.refuses("plc-1", "10.1.7.1:5", "default", NOON) == ""
     assert both.refuses("plc-1", "10.1.8.1:5", "default", NOON) == "not-allowed"
     assert both.refuses("plc-1", "10.1.8.1:5", "other", NOON) == ""
     assert both.refuses("plc-2", "10.2.0.1:5", "default", NOON) == "not-allowed"
-    assert Records({"plc-1": Record(clients=())}).refuses("plc-1", "127.0.0.1:5", "", NOON) == "not-allowed"
+    for nobody in (DeviceRecords({"plc-1": DeviceRecord(clients=())}), DeviceRecords({}, {"": ()})):
+        assert nobody.refuses("plc-1", "127.0.0.1:5", "", NOON) == "not-allowed"
 
 
 def test_a_record_ends() -> None:
     """At its second; the day that is shown is the last one."""
-    records = Records({"plc-1": Record(expires=1_767_225_600.0)})  # the end of 2025
+    records = DeviceRecords({"plc-1": DeviceRecord(expires=1_767_225_600.0)})  # the end of 2025
     assert not records.expired("plc-1", 1_767_225_599.9)
     assert records.expired("plc-1", 1_767_225_600.0)
     assert records.refuses("plc-1", "127.0.0.1:5", "default", 1_767_225_600.0) == "expired"
@@ -71,7 +72,7 @@ def test_a_record_ends() -> None:
 
 def test_ports() -> None:
     """Within one of the ranges, ends included."""
-    record = Record(ports=((20000, 20009), (30000, 30000)))
+    record = DeviceRecord(ports=((20000, 20009), (30000, 30000)))
     ports = [19999, 20000, 20009, 20010, 29999, 30000, 30001]
     assert [port for port in ports if record.has_port(port)] == [20000, 20009, 30000]
     assert record.row()["ports"] == ["20000-20009", "30000-30000"]
@@ -95,14 +96,14 @@ def test_ports() -> None:
 )
 def test_targets_by_name_or_by_address(pattern: str, fitting: str, other: str) -> None:
     """In the spelling of offers; a domain is its hosts, not itself."""
-    record = Record(targets=(parse_pattern(pattern),))
+    record = DeviceRecord(targets=(parse_pattern(pattern),))
     assert record.has_target(parse_offer(fitting))
     assert not other or not record.has_target(parse_offer(other))
 
 
 def test_no_target_at_all() -> None:
     """An empty list allows none, which is something else than no list."""
-    assert not Record(targets=()).has_target(parse_offer("10.0.0.5:23"))
+    assert not DeviceRecord(targets=()).has_target(parse_offer("10.0.0.5:23"))
 
 
 @pytest.mark.parametrize(

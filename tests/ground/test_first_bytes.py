@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from revtunnel.daemons.schema import find
-from revtunnel.ground.first_bytes import Door, Spoken, explained, recognise
+from revtunnel.ground.first_bytes import Listens, Spoken, explained, recognise
 from revtunnel.ground.origin import origin_of
 from revtunnel.sockets.ways.proxy_header import encode_header_v1, encode_header_v2
 from revtunnel.streams.commands import COMMANDS, TICKET_SIZE, Command
@@ -74,7 +74,7 @@ def test_a_serial_is_recognised_by_its_return(serial: str) -> None:
 def test_what_is_not_recognised(first: bytes) -> None:
     """It gets no sentence."""
     assert recognise(first) is None
-    assert explained("refused", first, Door.LINK) == "refused"
+    assert explained("refused", first, Listens.LINK) == "refused"
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))
@@ -84,16 +84,16 @@ def test_no_frame_of_a_server_looks_like_anything_else(command: int, size: int, 
     assert recognise(encode_header(size, command, channel)) in (None, Spoken.RT1)
 
 
-@given(st.binary(max_size=100), st.sampled_from(Door))
-def test_any_bytes_at_all(first: bytes, door: Door) -> None:
+@given(st.binary(max_size=100), st.sampled_from(Listens))
+def test_any_bytes_at_all(first: bytes, door: Listens) -> None:
     """The words stay, and what is added is text of ours."""
     said = explained("words", first, door)
     assert said.startswith("words") and said.isascii() and said.isprintable()
 
 
-@pytest.mark.parametrize("door", Door)
+@pytest.mark.parametrize("door", Listens)
 @pytest.mark.parametrize("spoken", Spoken)
-def test_every_door_has_an_answer_to_everything_but_its_own(door: Door, spoken: Spoken) -> None:
+def test_every_door_has_an_answer_to_everything_but_its_own(door: Listens, spoken: Spoken) -> None:
     """What it looks like, and a setting or command to look at, which exists."""
     first = next((first for kind, first in BEGINNINGS if kind is spoken), b"CLD-1\r")
     said = explained("words", first, door)
@@ -110,10 +110,10 @@ def test_the_answers_of_the_table() -> None:
     hello = client_hello()
     listen = encode_frame(Command.LISTEN, 0)
     for first, door, said in (
-        (hello, Door.LINK, "this is TLS: see tls in [listener NAME], or --plaintext of the agent"),
-        (hello, Door.CCCP, "this is TLS: see tls in [cccp-project NAME]"),
-        (hello, Door.CAMEO, "this is TLS: nothing speaks it here"),
-        (listen, Door.TLS, "this is rt1: its agent comes without TLS, see tls in [agent]"),
-        (b"SSH-2.0-x", Door.LINK, "this is SSH: clients of devices dial the ports of revtunnelctl ports"),
+        (hello, Listens.LINK, "this is TLS: see tls in [listener NAME], or --plaintext of the agent"),
+        (hello, Listens.CCCP, "this is TLS: see tls in [cccp-project NAME]"),
+        (hello, Listens.CAMEO, "this is TLS: nothing speaks it here"),
+        (listen, Listens.TLS, "this is rt1: its agent comes without TLS, see tls in [agent]"),
+        (b"SSH-2.0-x", Listens.LINK, "this is SSH: clients of devices dial the ports of revtunnelctl ports"),
     ):
         assert explained("refused", first, door) == f"refused; {said}"

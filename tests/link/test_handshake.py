@@ -20,8 +20,8 @@ from revtunnel.link.handshake import (
     AgentHandshake,
     AgentHello,
     AgentUp,
-    Denied,
     Dismissed,
+    LinkDenied,
     ListenerRules,
     ServerHandshake,
     ServerHello,
@@ -31,7 +31,7 @@ from revtunnel.link.handshake import (
     encode_agent_hello,
     encode_server_hello,
 )
-from revtunnel.link.keys import Verifier, verifier_of
+from revtunnel.link.keys import Verifier, prove_device, verifier_of
 from revtunnel.link.legacy import LegacyServerMux
 from revtunnel.link.mux import Happening, Opened, Over
 from revtunnel.link.rt1 import Rt1Mux
@@ -126,7 +126,7 @@ class End:
                     break
         except RemoteError as error:
             self.error = error
-            if isinstance(error, Denied):
+            if isinstance(error, LinkDenied):
                 answer += encode_frame(Command.GOAWAY, 0, encode_goaway(error.reason))
         self.said += answer
         return answer
@@ -277,10 +277,10 @@ def test_a_known_server_may_do_without_the_key() -> None:
 # -- keys that do not fit
 
 
-def denied(at_server: End, at_agent: End) -> Denied:
+def denied(at_server: End, at_agent: End) -> LinkDenied:
     """The server refused this agent; its own log line."""
     converse(at_server, at_agent)
-    assert at_server.up is None and isinstance(at_server.error, Denied)
+    assert at_server.up is None and isinstance(at_server.error, LinkDenied)
     assert at_agent.up is None and isinstance(at_agent.error, Dismissed)
     assert at_agent.error.reason is GoAway.DENIED
     return at_server.error
@@ -353,7 +353,7 @@ def test_a_recorded_agent_never_passes_again(nonce: bytes) -> None:
     at_server = server(KEYED, {SERIAL: KEY}, nonce)
     at_server.feed(old_agent.said)
     assert at_server.up is None
-    assert isinstance(at_server.error, Denied) == (nonce != SERVER_NONCE)
+    assert isinstance(at_server.error, LinkDenied) == (nonce != SERVER_NONCE)
 
 
 def test_a_recorded_server_never_passes_again() -> None:
@@ -366,12 +366,15 @@ def test_a_recorded_server_never_passes_again() -> None:
 
 
 def test_one_nonce_is_good_for_one_proof() -> None:
-    """After a wrong proof no second one is taken, be it the right one."""
-    _, old_agent = recorded()
+    """After a wrong proof no second one is taken, be it the right one, also for all that was said by then."""
     at_server = server(KEYED, {SERIAL: KEY})
     at_server.feed(LISTEN + AGENT_HELLO)
-    for proof in (bytes(32), old_agent.said[-32:]):
-        with pytest.raises(RemoteError):
+    wrong = encode_frame(Command.PROOF, 0, bytes(32))
+    said = hashlib.sha256(LISTEN + PROBE + AGENT_HELLO + CHALLENGE + wrong).digest()
+    with pytest.raises(LinkDenied, match="its proof is wrong"):
+        at_server.shake.receive(Frame(Command.PROOF, 0, bytes(32)))
+    for proof in (PROOF[4:], prove_device(KEY, SERIAL, SERVER_NONCE, AGENT_NONCE, said)):
+        with pytest.raises(RemoteError, match="after the handshake's end"):
             at_server.shake.receive(Frame(Command.PROOF, 0, proof))
 
 
@@ -449,14 +452,14 @@ def test_an_offer_cannot_be_changed_on_the_path() -> None:
     other = encode_agent_hello(replace(AGENT, offers=OFFERS[:1]))
     at_server, at_agent = server(KEYED, {SERIAL: KEY}), agent(KEY)
     converse(at_server, at_agent, wire=lambda _, data: data.replace(AGENT_HELLO, other))
-    assert at_server.up is None and isinstance(at_server.error, Denied) and at_agent.up is None
+    assert at_server.up is None and isinstance(at_server.error, LinkDenied) and at_agent.up is None
 
 
 def test_a_later_version_cannot_be_taken_out_of_the_probe() -> None:
     """What the server offered is part of what the agent proves: nobody talks the two down."""
     at_server, at_agent = server(KEYED, {SERIAL: KEY}), agent(KEY)
     converse(at_server, at_agent, wire=lambda _, data: data.replace(PROBE, bytes.fromhex("00001002")))
-    assert at_server.up is None and isinstance(at_server.error, Denied)
+    assert at_server.up is None and isinstance(at_server.error, LinkDenied)
 
 
 def test_the_server_s_proof_is_the_last_entry() -> None:
@@ -853,7 +856,7 @@ def test_r6_a_bad_hello_is_refused(payload: bytes) -> None:
     at_server = server()
     at_server.feed(LISTEN + encode_frame(Command.HELLO, 1, payload))
     assert at_server.up is None and at_server.error is not None
-    assert not isinstance(at_server.error, Denied)
+    assert not isinstance(at_server.error, LinkDenied)
     assert str(at_server.error).isprintable() and len(str(at_server.error)) < 300
 
 

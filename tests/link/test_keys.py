@@ -134,6 +134,21 @@ def test_one_flipped_bit_of_a_proof_is_refused(key: bytes, serial: str, bit: int
     assert not check_device(verifier_of(key, serial), serial, bytes(proof), SERVER_NONCE, AGENT_NONCE)
 
 
+def test_a_proof_whose_hash_begins_or_ends_like_the_right_one_is_refused() -> None:
+    """The whole of it is compared: two bytes are found by trying, here in a moment."""
+    verifier = verifier_of(KEY, "plc-7")
+    right = prove_device(KEY, "plc-7", SERVER_NONCE, AGENT_NONCE)
+    client_key = mac(KEY, b"rt1 deviceplc-7")
+    for place in (slice(0, 2), slice(30, 32)):
+        alike = next(
+            guess
+            for guess in (number.to_bytes(32, "big") for number in range(2_000_000))
+            if sha(guess)[place] == verifier.stored_key[place]
+        )
+        proof = bytes(a ^ b ^ c for a, b, c in zip(right, client_key, alike, strict=True))
+        assert not check_device(verifier, "plc-7", proof, SERVER_NONCE, AGENT_NONCE)
+
+
 @pytest.mark.parametrize("size", [0, 1, 31, 33, 64])
 def test_a_proof_of_another_size_is_only_wrong(size: int) -> None:
     """A cut or long proof is refused like any other wrong one; it is no error of ours."""

@@ -13,7 +13,7 @@ from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.targets import Target
 from revtunnel.link.legacy import LegacyAgentMux, LegacyServerMux
 from revtunnel.link.mux import Glitch, Stalled
-from revtunnel.streams.channel import State
+from revtunnel.streams.channel import ChannelState
 from revtunnel.streams.commands import Command, encode_connect
 from revtunnel.streams.frames import Frame, encode_frame
 from tests.support.depth import deep
@@ -75,7 +75,7 @@ def at_rest(joined: Joined) -> None:
         assert not end.mux.holds_back
         assert not end.mux._turns.waiting
         assert all(stream.over is not None for stream in end.streams)
-    assert all(stream.channel.state is State.CLOSED for stream in joined.server.streams)
+    assert all(stream.channel.state is ChannelState.CLOSED for stream in joined.server.streams)
     assert joined.server.mux.free_numbers == joined.server.mux.limits.channels
 
 
@@ -252,7 +252,7 @@ class DeviceMachine(RuleBasedStateMachine):
         assert (mux.channels, mux.free_numbers, mux.holds_back) == ({}, self.numbers, False)
         for client in self.device.server.streams:
             assert client.over is not None
-            assert client.channel.state is State.CLOSED
+            assert client.channel.state is ChannelState.CLOSED
             if client not in self.spoiled:
                 assert client.received == client.other.sent
 

@@ -452,6 +452,20 @@ def test_n8_a_silent_path_is_found_idle_in_45_s_and_busy_in_20_s(wire: str) -> N
         world.finish()
 
 
+def test_n8_a_silent_link_is_cut_at_once_and_waits_for_no_buffer() -> None:
+    """Nobody is there to take what is left of its bytes, nor a last word."""
+    world = World(capacity=300)
+    client, _ = world.talk()
+    pair = world.link_pairs()[0]
+    pair.sever()
+    client.say_more(100_000)
+    while not reasons(world):
+        world.advance(0.25)
+    assert reasons(world) == ["silent"]
+    assert not pair.far.connected
+    world.finish()
+
+
 @pytest.mark.parametrize("to_server", [True, False])
 def test_n13_a_path_that_is_dead_one_way_is_found_by_both(to_server: bool) -> None:
     """What arrives proves nothing of the other direction: an answer is wanted."""

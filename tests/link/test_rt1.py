@@ -12,7 +12,7 @@ from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.targets import Target
 from revtunnel.link.mux import Glitch, GoingAway, Happening, Wanted
 from revtunnel.link.rt1 import Rt1Mux
-from revtunnel.streams.channel import State
+from revtunnel.streams.channel import ChannelState
 from revtunnel.streams.commands import (
     MAX_CREDIT,
     Command,
@@ -66,7 +66,7 @@ def at_rest(joined: Joined) -> None:
         assert end.mux.channels == {}
         assert end.mux._pool.used == 0  # type: ignore[attr-defined]
         assert not end.mux._turns.waiting
-        assert all(stream.channel.state is State.CLOSED for stream in end.streams)
+        assert all(stream.channel.state is ChannelState.CLOSED for stream in end.streams)
         assert all(stream.over is not None for stream in end.streams)
     assert joined.server.mux.free_numbers == joined.server.mux.limits.channels
 
@@ -402,7 +402,7 @@ def commands(end: End) -> list[int]:
     return [frame.command for frame in end.wrote]
 
 
-def server_in(state: State) -> tuple[End, Stream]:
+def server_in(state: ChannelState) -> tuple[End, Stream]:
     """A server's end with channel 1 in a state, everything written."""
     end = End(Rt1Mux(LinkLimits(), True, 0.0, CreditPool(1 << 30)))
     client = end.connect()
@@ -414,19 +414,19 @@ def server_in(state: State) -> tuple[End, Stream]:
     return end, client
 
 
-def lead_to(state: State, end: End, client: Stream) -> None:
+def lead_to(state: ChannelState, end: End, client: Stream) -> None:
     """The shortest way to a state."""
-    if state is State.OPENING:
+    if state is ChannelState.OPENING:
         return
     end.read(encode_frame(Command.OPENED, 1))
-    if state in (State.GOT_EOF, State.ENDED, State.GOT_CLOSE):
+    if state in (ChannelState.GOT_EOF, ChannelState.ENDED, ChannelState.GOT_CLOSE):
         end.read(encode_frame(Command.EOF, 1))
-    if state in (State.SENT_EOF, State.ENDED, State.GOT_CLOSE):
+    if state in (ChannelState.SENT_EOF, ChannelState.ENDED, ChannelState.GOT_CLOSE):
         client.finish()
         end.take()
-    if state is State.GOT_CLOSE:
+    if state is ChannelState.GOT_CLOSE:
         end.read(encode_frame(Command.CLOSE, 1))
-    if state is State.SENT_LAST:
+    if state is ChannelState.SENT_LAST:
         client.reset()
 
 
@@ -458,7 +458,7 @@ def test_every_frame_in_every_state(row: str, name: str) -> None:
     """A frame that breaks the rules ends its channel with one last word of ours, and not the link."""
     state, *cells = row.split()
     answer = dict(zip(FRAMES, cells, strict=True))[name]
-    end, client = server_in(State[state])
+    end, client = server_in(ChannelState[state])
     if answer == "link":
         with pytest.raises(RemoteError, match="after its last word"):
             end.read(FRAMES[name])
@@ -467,13 +467,17 @@ def test_every_frame_in_every_state(row: str, name: str) -> None:
     end.take()
     said = [Command.RESET] if answer == "reset" else [Command.CLOSE] if answer == "close" else []
     assert [c for c in commands(end) if c in (Command.RESET, Command.CLOSE)] == said
-    assert (client.over is not None) == (answer in ("reset", "close") or State[state] is State.SENT_LAST)
+    assert (client.over is not None) == (
+        answer in ("reset", "close") or ChannelState[state] is ChannelState.SENT_LAST
+    )
     odd = answer in ("odd", "reset") or (answer == "close" and name == "CLOSE")
     assert len(end_glitches(end)) == odd
     if answer == "reset":
         assert client.over is not None
         assert client.over.reason is Ended.PROTOCOL
-    gone = answer in ("close", "over") or (answer == "reset" and State[state] is State.GOT_CLOSE)
+    gone = answer in ("close", "over") or (
+        answer == "reset" and ChannelState[state] is ChannelState.GOT_CLOSE
+    )
     assert (1 in end.mux.channels) != gone
     assert end.mux.free_numbers == 255 - (not gone)
 
@@ -486,7 +490,7 @@ def end_glitches(end: End) -> list[str]:
 @pytest.mark.parametrize("name", FRAMES)
 def test_f7_f10_frames_for_a_number_that_nobody_holds_are_odd(name: str) -> None:
     """Counted, and not answered."""
-    end, _ = server_in(State.OPEN)
+    end, _ = server_in(ChannelState.OPEN)
     end.read(FRAMES[name][:3] + b"\x09" + FRAMES[name][4:])
     end.take()
     assert end_glitches(end) == [f"{name} for channel 9, not in use"]
@@ -495,14 +499,14 @@ def test_f7_f10_frames_for_a_number_that_nobody_holds_are_odd(name: str) -> None
 
 def test_f10_a_payload_on_close_is_skipped() -> None:
     """The frame after it is read."""
-    end, client = server_in(State.GOT_EOF)
+    end, client = server_in(ChannelState.GOT_EOF)
     end.read(encode_frame(Command.CLOSE, 9, b"payload") + FRAMES["RESET"])
     assert client.over is not None
 
 
 def test_f3_empty_data_is_ignored_and_counted() -> None:
     """It costs no credit and reaches nobody."""
-    end, client = server_in(State.OPEN)
+    end, client = server_in(ChannelState.OPEN)
     end.read(encode_frame(Command.DATA, 1))
     assert end_glitches(end) == ["empty DATA on channel 1"]
     assert client.over is None
@@ -510,7 +514,7 @@ def test_f3_empty_data_is_ignored_and_counted() -> None:
 
 def test_f5_unknown_commands_are_skipped_with_their_payload_until_there_are_100() -> None:
     """The frame after one is read; the hundredth in a minute ends the link."""
-    end, client = server_in(State.OPEN)
+    end, client = server_in(ChannelState.OPEN)
     end.read(encode_frame(0x42, 1, b"whatever") + encode_frame(0x05, 0) + FRAMES["DATA"])
     assert client.received == b"x"
     assert end_glitches(end) == ["command 66 skipped with 8 bytes", "command 5 skipped with 0 bytes"]
@@ -529,7 +533,7 @@ def test_f11_connect_at_the_server_and_listen_at_the_agent_end_the_link() -> Non
 
 def test_f12_a_second_listen_is_odd_and_a_third_ends_the_link() -> None:
     """The first one began the link."""
-    end, _ = server_in(State.OPEN)
+    end, _ = server_in(ChannelState.OPEN)
     end.read(encode_frame(Command.LISTEN, 0))
     assert end_glitches(end) == ["a second LISTEN"]
     with pytest.raises(RemoteError, match="LISTEN for the third time"):
@@ -617,7 +621,7 @@ def test_a_number_may_come_again_at_once_when_the_agent_said_close_first() -> No
 @pytest.mark.parametrize("credit", [0, MAX_CREDIT, MAX_CREDIT + 1])
 def test_f21_credit_that_cannot_be_resets_the_channel(credit: int) -> None:
     """Zero, a sum beyond 2^31-1, a number beyond it."""
-    end, client = server_in(State.OPEN)
+    end, client = server_in(ChannelState.OPEN)
     end.read(encode_frame(Command.WINDOW, 1, credit.to_bytes(4, "big")))
     assert client.over is not None
     assert client.over.reason is Ended.FLOW_CONTROL
@@ -641,7 +645,7 @@ def test_f22_a_spender_of_credit_that_it_has_not_is_reset_and_the_third_time_end
 
 def test_f23_a_ping_flood_is_answered_once() -> None:
     """One PONG is owed at most, with the last question; the rest is counted, and too much ends the link."""
-    end, _ = server_in(State.OPEN)
+    end, _ = server_in(ChannelState.OPEN)
     pings = [encode_frame(Command.PING, 0, bytes(7) + bytes([n])) for n in range(101)]
     end.read(b"".join(pings[:50]))
     end.take()
@@ -653,7 +657,7 @@ def test_f23_a_ping_flood_is_answered_once() -> None:
 
 def test_f23_a_pong_that_nobody_asked_for_is_odd() -> None:
     """And two answers to one question."""
-    end, _ = server_in(State.OPEN)
+    end, _ = server_in(ChannelState.OPEN)
     end.read(encode_frame(Command.PONG, 0, bytes(8)))
     assert end_glitches(end) == ["PONG that nobody asked for"]
 
@@ -676,7 +680,7 @@ def test_f23_a_pong_that_nobody_asked_for_is_odd() -> None:
 )
 def test_f24_a_header_is_judged_before_its_payload_comes(command: Command, size: int, text: str) -> None:
     """Four bytes are enough to refuse a frame."""
-    end, _ = server_in(State.OPEN)
+    end, _ = server_in(ChannelState.OPEN)
     with pytest.raises(RemoteError, match=text):
         end.read(encode_frame(command, 1, bytes(size))[:4])
 
@@ -749,7 +753,7 @@ def test_a_lost_link_names_the_channels_that_were_not_over_once() -> None:
 
 def test_data_after_both_directions_ended_is_odd_and_reaches_nobody() -> None:
     """Our CLOSE is said, theirs is awaited; a byte now breaks the rules, but no word is left to say so."""
-    end, client = server_in(State.ENDED)
+    end, client = server_in(ChannelState.ENDED)
     client.flush()
     end.take()
     end.read(FRAMES["DATA"])

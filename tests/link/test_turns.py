@@ -5,7 +5,7 @@ import pytest
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.policy import LinkLimits
 from revtunnel.link.turns import CONTROL_LIMIT, Pace, Turns
-from revtunnel.streams.channel import Channel, Event
+from revtunnel.streams.channel import Channel, ChannelEvent
 from revtunnel.streams.commands import Command
 from revtunnel.streams.frames import encode_frame
 from revtunnel.streams.window import SendCredit
@@ -17,7 +17,7 @@ LIMITS = LinkLimits()
 def loaded(number: int, size: int, credit: int | None = None) -> Channel:
     """An open channel with bytes to send."""
     channel = Channel(number, TARGET, 0.0, credit=None if credit is None else SendCredit(credit))
-    channel.step(Event.OPENED)
+    channel.step(ChannelEvent.OPENED)
     if size:
         channel.put(bytes(size))
     return channel

@@ -19,7 +19,7 @@ RESPONDER = b"responder-676e576d-6102-42d8-ae24-222a7000dfa0-adder:5"
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Programs]:
+def system(tmp_path: Path) -> Iterator[Programs]:
     """Both programs, running."""
     with Programs(tmp_path) as programs:
         yield programs
@@ -47,13 +47,13 @@ def emptied(subscriber: Any) -> None:
         subscriber.recv_multipart()
 
 
-def test_z9_requests_of_req_and_dealer(site: Programs, sockets: Sockets) -> None:
+def test_z9_requests_of_req_and_dealer(system: Programs, sockets: Sockets) -> None:
     """REQ to the server, DEALER to a responder with several answers in flight."""
-    with Backend(site.ports[0]), Backend(site.ports[0], RESPONDER, b'{"type":22}'):
-        client = sockets.make(zmq.REQ, site.ports[0])
+    with Backend(system.ports[0]), Backend(system.ports[0], RESPONDER, b'{"type":22}'):
+        client = sockets.make(zmq.REQ, system.ports[0])
         for number in range(50):
             assert ask(client, SERVER, b'{"type":%d}' % number) == [b'{"type":%d}' % number]
-        dealer = sockets.make(zmq.DEALER, site.ports[0])
+        dealer = sockets.make(zmq.DEALER, system.ports[0])
         while True:  # until the responder is there: requests before are dropped, as with CAMEO
             dealer.send_multipart([b"", RESPONDER, b"", b'{"type":1}'])
             if dealer.poll(200):
@@ -68,11 +68,11 @@ def test_z9_requests_of_req_and_dealer(site: Programs, sockets: Sockets) -> None
         assert answers == list(range(100))
 
 
-def test_z9_publications(site: Programs, sockets: Sockets) -> None:
+def test_z9_publications(system: Programs, sockets: Sockets) -> None:
     """Two publishers, two subscribers, prefixes, an end of a subscription."""
-    one, two = (sockets.make(zmq.PUB, site.ports[2]) for _ in range(2))
-    status = sockets.make(zmq.SUB, site.ports[1], SUBSCRIBE=b"status")
-    everything = sockets.make(zmq.SUB, site.ports[1], SUBSCRIBE=b"")
+    one, two = (sockets.make(zmq.PUB, system.ports[2]) for _ in range(2))
+    status = sockets.make(zmq.SUB, system.ports[1], SUBSCRIBE=b"status")
+    everything = sockets.make(zmq.SUB, system.ports[1], SUBSCRIBE=b"")
     for publisher in (one, two):
         subscribed(status, publisher, b"status")
         emptied(status)
@@ -92,44 +92,44 @@ def test_z9_publications(site: Programs, sockets: Sockets) -> None:
     assert not status.poll(300)
 
 
-def test_no_lost_first_request(site: Programs, sockets: Sockets) -> None:
+def test_no_lost_first_request(system: Programs, sockets: Sockets) -> None:
     """A request that is made before the server is there is answered at the moment it is."""
-    client = sockets.make(zmq.REQ, site.ports[0])
+    client = sockets.make(zmq.REQ, system.ports[0])
     client.send_multipart([SERVER, b"", b"early"])
     assert not client.poll(500)
-    with Backend(site.ports[0]) as server:
+    with Backend(system.ports[0]) as server:
         assert client.recv_multipart() == [SERVER, b"", b"early"]
         assert server.asked == [[b"early"]]
 
 
-def test_a_request_that_was_given_up_is_never_executed_late(site: Programs, sockets: Sockets) -> None:
+def test_a_request_that_was_given_up_is_never_executed_late(system: Programs, sockets: Sockets) -> None:
     """Nothing is queued in the relay: the request dies with its socket."""
-    client = sockets.make(zmq.REQ, site.ports[0])
+    client = sockets.make(zmq.REQ, system.ports[0])
     client.send_multipart([SERVER, b"", b"START, but nobody waits any more"])
     assert not client.poll(300)
     client.close(linger=0)
-    with Backend(site.ports[0]) as server:
-        other = sockets.make(zmq.REQ, site.ports[0])
+    with Backend(system.ports[0]) as server:
+        other = sockets.make(zmq.REQ, system.ports[0])
         assert ask(other, SERVER, b"now") == [b"now"]
         assert server.asked == [[b"now"]]
 
 
-def test_the_server_restarts_and_clients_go_on(site: Programs, sockets: Sockets) -> None:
+def test_the_server_restarts_and_clients_go_on(system: Programs, sockets: Sockets) -> None:
     """A REQ socket that asks while the server is away waits, and is answered when it is back."""
-    client = sockets.make(zmq.REQ, site.ports[0])
-    with Backend(site.ports[0]):
+    client = sockets.make(zmq.REQ, system.ports[0])
+    with Backend(system.ports[0]):
         assert ask(client, SERVER, b"first") == [b"first"]
     time.sleep(0.5)  # the relay has seen the server leave
     client.send_multipart([SERVER, b"", b"second"])
     assert not client.poll(300)
-    with Backend(site.ports[0]):
+    with Backend(system.ports[0]):
         assert client.recv_multipart() == [SERVER, b"", b"second"]
 
 
-def test_64_bit_frames(site: Programs, sockets: Sockets) -> None:
+def test_64_bit_frames(system: Programs, sockets: Sockets) -> None:
     """Frames of 255 and 256 bytes, of 1 MiB, of 20 MiB; many frames in one message."""
-    with Backend(site.ports[0]):
-        client = sockets.make(zmq.REQ, site.ports[0])
+    with Backend(system.ports[0]):
+        client = sockets.make(zmq.REQ, system.ports[0])
         for size in (0, 255, 256, 65536, 1 << 20, 20 << 20):
             data = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
             assert ask(client, SERVER, b"head", data, b"") == [b"head", data, b""]
@@ -137,13 +137,13 @@ def test_64_bit_frames(site: Programs, sockets: Sockets) -> None:
         assert ask(client, SERVER, *parts) == parts
 
 
-def test_z8_heartbeats_both_ways(site: Programs, sockets: Sockets) -> None:
+def test_z8_heartbeats_both_ways(system: Programs, sockets: Sockets) -> None:
     """Peers that ask us ten times a second, and drop who does not answer, stay; idle and in use."""
     beat = {"HEARTBEAT_IVL": 100, "HEARTBEAT_TIMEOUT": 1000, "HEARTBEAT_TTL": 1000}
-    with Backend(site.ports[0]):
-        client = sockets.make(zmq.REQ, site.ports[0], **beat)
-        subscriber = sockets.make(zmq.SUB, site.ports[1], SUBSCRIBE=b"t", **beat)
-        publisher = sockets.make(zmq.PUB, site.ports[2], **beat)
+    with Backend(system.ports[0]):
+        client = sockets.make(zmq.REQ, system.ports[0], **beat)
+        subscriber = sockets.make(zmq.SUB, system.ports[1], SUBSCRIBE=b"t", **beat)
+        publisher = sockets.make(zmq.PUB, system.ports[2], **beat)
         monitors = [
             each.get_monitor_socket(zmq.EVENT_DISCONNECTED) for each in (client, subscriber, publisher)
         ]
@@ -157,12 +157,12 @@ def test_z8_heartbeats_both_ways(site: Programs, sockets: Sockets) -> None:
         assert not any(monitor.poll(0) for monitor in monitors)
 
 
-def test_newest_local_holder_of_a_name_wins(site: Programs, sockets: Sockets) -> None:
+def test_newest_local_holder_of_a_name_wins(system: Programs, sockets: Sockets) -> None:
     """With libzmq's own ROUTER the newer one would be ignored for ever. The older serves again after it."""
-    client = sockets.make(zmq.REQ, site.ports[0])
-    with Backend(site.ports[0], answer=b"older"):
+    client = sockets.make(zmq.REQ, system.ports[0])
+    with Backend(system.ports[0], answer=b"older"):
         assert ask(client, SERVER, b"x") == [b"older", b"x"]
-        with Backend(site.ports[0], answer=b"newer"):
+        with Backend(system.ports[0], answer=b"newer"):
             time.sleep(0.5)
             for _ in range(20):
                 assert ask(client, SERVER, b"y") == [b"newer", b"y"]
@@ -170,15 +170,15 @@ def test_newest_local_holder_of_a_name_wins(site: Programs, sockets: Sockets) ->
         assert ask(client, SERVER, b"z") == [b"older", b"z"]
 
 
-def test_no_forged_replies(site: Programs, sockets: Sockets) -> None:
+def test_no_forged_replies(system: Programs, sockets: Sockets) -> None:
     """A client learns its victim's id from the server, and still cannot speak to it."""
     seen: list[bytes] = []
-    router = sockets.make(zmq.ROUTER, site.ports[0], SERVER)
-    victim = sockets.make(zmq.REQ, site.ports[0])
+    router = sockets.make(zmq.ROUTER, system.ports[0], SERVER)
+    victim = sockets.make(zmq.REQ, system.ports[0])
     victim.send_multipart([SERVER, b"", b"question"])
     frames = router.recv_multipart()
     seen.append(frames[2])
-    attacker = sockets.make(zmq.DEALER, site.ports[0])
+    attacker = sockets.make(zmq.DEALER, system.ports[0])
     attacker.send_multipart([b"", frames[2], b"", b"forged"])
     attacker.send_multipart([b"", SERVER, b"", b"marker"])
     marker = router.recv_multipart()
@@ -187,34 +187,34 @@ def test_no_forged_replies(site: Programs, sockets: Sockets) -> None:
     assert victim.recv_multipart() == [SERVER, b"", b"answer"]
 
 
-def test_z9_curve_is_refused_and_nobody_suffers(site: Programs, sockets: Sockets) -> None:
+def test_z9_curve_is_refused_and_nobody_suffers(system: Programs, sockets: Sockets) -> None:
     """A socket with another mechanism never gets in."""
     if not zmq.has("curve"):
         pytest.skip("this libzmq has no CURVE")
     public, secret = zmq.curve_keypair()
     keys = {"CURVE_SERVERKEY": public, "CURVE_PUBLICKEY": public, "CURVE_SECRETKEY": secret}
-    curve = sockets.make(zmq.REQ, site.ports[0], **keys)
-    with Backend(site.ports[0]):
+    curve = sockets.make(zmq.REQ, system.ports[0], **keys)
+    with Backend(system.ports[0]):
         curve.send_multipart([SERVER, b"", b"x"])
-        client = sockets.make(zmq.REQ, site.ports[0])
+        client = sockets.make(zmq.REQ, system.ports[0])
         assert ask(client, SERVER, b"y") == [b"y"]
         assert not curve.poll(300)
 
 
-def test_a_socket_of_the_wrong_kind_is_refused_and_nobody_suffers(site: Programs, sockets: Sockets) -> None:
+def test_a_socket_of_the_wrong_kind_is_refused_and_nobody_suffers(system: Programs, sockets: Sockets) -> None:
     """REP, PUSH, PAIR at each port."""
-    wrong = [sockets.make(kind, port) for kind in (zmq.REP, zmq.PUSH, zmq.PAIR) for port in site.ports]
-    with Backend(site.ports[0]):
-        client = sockets.make(zmq.REQ, site.ports[0])
+    wrong = [sockets.make(kind, port) for kind in (zmq.REP, zmq.PUSH, zmq.PAIR) for port in system.ports]
+    with Backend(system.ports[0]):
+        client = sockets.make(zmq.REQ, system.ports[0])
         assert ask(client, SERVER, b"y") == [b"y"]
     assert len(wrong) == 9
 
 
-def test_z5_a_slow_subscriber_costs_nobody_else_anything(site: Programs, sockets: Sockets) -> None:
+def test_z5_a_slow_subscriber_costs_nobody_else_anything(system: Programs, sockets: Sockets) -> None:
     """It does not read while 200 MB are published; the other one gets every message."""
-    publisher = sockets.make(zmq.PUB, site.ports[2], SNDHWM=0)
-    slow = sockets.make(zmq.SUB, site.ports[1], SUBSCRIBE=b"t", RCVHWM=1, RCVBUF=20_000)
-    quick = sockets.make(zmq.SUB, site.ports[1], SUBSCRIBE=b"t", RCVHWM=0)
+    publisher = sockets.make(zmq.PUB, system.ports[2], SNDHWM=0)
+    slow = sockets.make(zmq.SUB, system.ports[1], SUBSCRIBE=b"t", RCVHWM=1, RCVBUF=20_000)
+    quick = sockets.make(zmq.SUB, system.ports[1], SUBSCRIBE=b"t", RCVHWM=0)
     for each in (slow, quick):
         subscribed(each, publisher, b"t")
     emptied(quick)
@@ -231,8 +231,8 @@ def test_z5_a_slow_subscriber_costs_nobody_else_anything(site: Programs, sockets
 class Load:
     """Requests and publications without an end; a REQ socket without an answer is thrown away."""
 
-    def __init__(self, site: Programs) -> None:
-        self.site = site
+    def __init__(self, system: Programs) -> None:
+        self.system = system
         self.answers = self.events = 0
         self.wrong: list[object] = []
         self._stop = threading.Event()
@@ -259,7 +259,7 @@ class Load:
 
     def _ask(self) -> None:
         with Sockets() as sockets:
-            client = sockets.make(zmq.REQ, self.site.ports[0])
+            client = sockets.make(zmq.REQ, self.system.ports[0])
             for number in itertools.count():
                 if self._stop.is_set():
                     return
@@ -267,7 +267,7 @@ class Load:
                 client.send_multipart([SERVER, b"", word])
                 if not client.poll(500):
                     client.close(linger=0)
-                    client = sockets.make(zmq.REQ, self.site.ports[0])
+                    client = sockets.make(zmq.REQ, self.system.ports[0])
                     continue
                 answer = client.recv_multipart()
                 self.answers += 1
@@ -276,7 +276,7 @@ class Load:
 
     def _publish(self) -> None:
         with Sockets() as sockets:
-            publisher = sockets.make(zmq.PUB, self.site.ports[2])
+            publisher = sockets.make(zmq.PUB, self.system.ports[2])
             for number in itertools.count():
                 if self._stop.is_set():
                     return
@@ -285,7 +285,7 @@ class Load:
 
     def _subscribe(self) -> None:
         with Sockets() as sockets:
-            subscriber = sockets.make(zmq.SUB, self.site.ports[1], SUBSCRIBE=b"t")
+            subscriber = sockets.make(zmq.SUB, self.system.ports[1], SUBSCRIBE=b"t")
             while not self._stop.is_set():
                 if subscriber.poll(100):
                     _, number, data = subscriber.recv_multipart()
@@ -294,24 +294,24 @@ class Load:
                         self.wrong.append((number, len(data)))
 
 
-def test_relays_restarted_under_load_and_everything_heals_by_itself(site: Programs) -> None:
+def test_relays_restarted_under_load_and_everything_heals_by_itself(system: Programs) -> None:
     """Killed three times in the middle of it: sockets come back alone, and no answer goes astray."""
-    with Backend(site.ports[0]), Load(site) as load:
+    with Backend(system.ports[0]), Load(system) as load:
         load.goes_on()
         for _ in range(3):
-            site.kill()
+            system.kill()
             time.sleep(0.2)
-            site.start()
+            system.start()
             load.goes_on()
     assert load.wrong == []
 
 
-def test_many_subscribers_and_topics(site: Programs, sockets: Sockets) -> None:
+def test_many_subscribers_and_topics(system: Programs, sockets: Sockets) -> None:
     """Each of 50 subscribers with 20 topics gets its own and nothing else."""
-    publisher = sockets.make(zmq.PUB, site.ports[2])
+    publisher = sockets.make(zmq.PUB, system.ports[2])
     subscribers = []
     for number in range(50):
-        made = sockets.make(zmq.SUB, site.ports[1])
+        made = sockets.make(zmq.SUB, system.ports[1])
         for topic in range(20):
             made.setsockopt(zmq.SUBSCRIBE, b"stream:app-%d-%d:" % (number, topic))
         subscribers.append(made)

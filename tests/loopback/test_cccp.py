@@ -783,11 +783,11 @@ def test_h16_a_caller_who_leaves_before_the_answer(site: CccpDaemon) -> None:
     assert site.ask("/off", serial="CLD-1") == (200, {})
 
 
-def control(daemon: Daemon, *words: str) -> Any:
-    """What ``revtunnelctl --json`` answers."""
+def control(daemon: Daemon, *words: str, status: int = 0) -> Any:
+    """What ``revtunnelctl --json`` answers, and with which exit status."""
     command = [sys.executable, "-m", "revtunnel.ctl.ctl", "--json", "--socket", str(daemon.admin_socket)]
     done = subprocess.run([*command, *words], env=daemon.environment(), capture_output=True, timeout=30)
-    assert done.returncode == 0, done
+    assert done.returncode == status, done
     return json.loads(done.stdout)
 
 
@@ -890,6 +890,25 @@ def test_on_reaches_every_kind_of_device_of_a_server(lab: Lab) -> None:
     control(server, "revoke", "CLD-1")
     assert closed(device) == "end"
     assert closed(client) == "end"
+
+
+def test_a_reload_that_cccp_cannot_take_changes_nothing_of_the_server(lab: Lab) -> None:
+    """A project's certificate is none: the other ranges of the same file are not taken either."""
+    api, registration = free_ports(2)
+    old, new = port_block(20), port_block(20)
+    settings = {
+        "cccp": {"enabled": "yes", "http": f"127.0.0.1:{api}"},
+        "cccp-project main": {"address": f"127.0.0.1:{registration}", "ranges": old},
+    }
+    server = lab.server(settings).start()
+    garbage = lab.directory / "no.pem"
+    garbage.write_text("no certificate")
+    garbage.chmod(0o600)
+    files = dict.fromkeys(("certificate", "certificate_key", "authority"), garbage)
+    server.write(**{"cccp-project main": {"ranges": new, "tls": "yes", **files}})
+    assert "no.pem" in str(control(server, "reload", status=1)["errors"])
+    first, last = map(int, old.split("-"))
+    assert first <= Caller(api).on("CLD-1") <= last
 
 
 @pytest.mark.parametrize("kind", ["emo", "legacy"])

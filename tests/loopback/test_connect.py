@@ -19,7 +19,8 @@ import pytest
 
 from tests.support.connect_program import Program, until
 from tests.support.daemons import Agent, Lab, Server
-from tests.support.services import Echo, Service, reset
+from tests.support.http_proxies import HttpProxy
+from tests.support.services import Echo, Service, Source, pseudo_random, reset
 from tests.support.throwaway_tls import Issuer, pem
 from tests.support.web_people import Person
 
@@ -91,7 +92,7 @@ class Desk:
 
     def __init__(self, lab: Lab, directory: Path, **offers: str) -> None:
         issuer = Issuer(directory)
-        issued = issuer.server("127.0.0.1", "localhost")
+        issued = issuer.server("127.0.0.1", "localhost", "gate.invalid")
         self.directory = directory
         self.runs: list[Program] = []
         settings = {
@@ -100,6 +101,7 @@ class Desk:
                 "tls": "yes",
                 "certificate": issued.certificate_file,
                 "certificate_key": issued.key_file,
+                "hosts": "gate.invalid",
             }
         }
         self.server: Server
@@ -290,6 +292,46 @@ def test_a_colleague_is_invited(desk: Sit) -> None:
         assert run.interrupt().status() == 0
         assert guest.status() == 0
         assert guest.event("ended")["word"] == "owner"
+
+
+def test_through_an_http_proxy(desk: Sit) -> None:
+    """The environment's, with a name that only it knows; one that refuses is named, its password is not."""
+    with Echo() as echo, HttpProxy(credentials="ana:secret") as proxy:
+        ana = desk(echo=echo.target)
+        proxy.hosts["gate.invalid"] = "127.0.0.1", ana.server.web_port
+        url = "https://gate.invalid:2443"
+        by = {"environment": {"https_proxy": f"http://ana:secret@{proxy.target}"}}
+        login = ana.run("login", url, "--ca", ana.ca, **by)
+        assert login.feed(ana.ana.token.encode()).status() == 0, login.err.read_text()
+        run, ports = ana.ports("plc-7/echo", **by)
+        assert talk(ports["echo"], b"x" * MIB) == b"x" * MIB
+        assert run.interrupt().status() == 0
+        assert proxy.record.count("CONNECT", "gate.invalid:2443") == 3
+        wrong = {"environment": {"https_proxy": f"http://ana:wrong@{proxy.target}"}}
+        run = ana.run("list", **wrong)
+        assert run.status() == 69
+        assert f"proxy http://{proxy.target}" in run.err.read_text()
+        assert "wrong" not in run.err.read_text()
+
+
+@pytest.mark.timeout(500)
+def test_a_gibibyte_each_way(desk: Sit) -> None:
+    """Hashes equal, each end of file kept."""
+    size = 1024 * MIB
+    with Digest() as digest, Source(size) as source:
+        ana = desk(digest=digest.target, source=source.target)
+        run, ports = ana.ports("plc-7/digest", "plc-7/source")
+        with socket.create_connection(("127.0.0.1", ports["digest"]), 60) as sock:
+            for block in pseudo_random(size):
+                sock.sendall(block)
+            sock.shutdown(socket.SHUT_WR)
+            assert sock.recv(100).decode() == source.digest
+        seen = hashlib.sha256()
+        with socket.create_connection(("127.0.0.1", ports["source"]), 60) as sock:
+            while data := sock.recv(MIB):
+                seen.update(data)
+        assert seen.hexdigest() == source.digest
+        assert run.interrupt().status() == 0
 
 
 class Sshd:

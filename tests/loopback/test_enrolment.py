@@ -16,7 +16,7 @@ from cryptography import x509
 from revtunnel.trust.agent_files import AgentFiles
 from revtunnel.trust.authority import fingerprint_of, issue_device, new_key
 from revtunnel.trust.authority_files import AuthorityDirectory
-from revtunnel.trust.enrolment import Token, parse_token, write_token
+from revtunnel.trust.enrolment import EnrolmentToken, parse_token, write_token
 from tests.support.daemons import Agent, Lab, Server
 from tests.support.services import Echo
 from tests.support.traffic import connect, read_exactly
@@ -166,7 +166,7 @@ def test_wrong_used_and_late_tokens(firm: Firm) -> None:
     """Each ends the agent with status 1 and the same words; the server's log knows no more either."""
     good = firm.token()
     assert end_of(firm.agent(good, "plc-7", "first", "--enroll-only")) == 0
-    wrong = write_token(Token(parse_token(good).pin, os.urandom(16), "plc-7"))
+    wrong = write_token(EnrolmentToken(parse_token(good).pin, os.urandom(16), "plc-7"))
     words = []
     for name, token in (("used", good), ("wrong", wrong)):
         agent = firm.agent(token, "plc-7", name)
@@ -182,7 +182,7 @@ def test_wrong_used_and_late_tokens(firm: Firm) -> None:
 def test_a_server_that_the_token_does_not_name(firm: Firm) -> None:
     """Another authority's server learns nothing, and is tried again; nothing is kept of it."""
     token = parse_token(firm.token())
-    agent = firm.agent(write_token(Token(bytes(32), token.secret, "plc-7")))
+    agent = firm.agent(write_token(EnrolmentToken(bytes(32), token.secret, "plc-7")))
     agent.start(wait=False)
     failed = agent.wait_event("certificate-failed", 2)
     assert "does not belong to the authority of this token" in failed["detail"]

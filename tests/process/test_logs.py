@@ -16,8 +16,8 @@ from twisted.python.failure import Failure
 from revtunnel.ground.errors import LocalError, RemoteError
 from revtunnel.ground.reasons import Ended
 from revtunnel.process.flood import Flood
+from revtunnel.process.log_output import LogOutput
 from revtunnel.process.logs import LineObserver, format_json, format_text, level_named, record
-from revtunnel.process.sink import Sink
 
 
 class Desk:
@@ -26,8 +26,8 @@ class Desk:
     def __init__(self, path: Path, form: str, **settings: Any) -> None:
         self._file = path.open("ab+", buffering=0)
         self.clock = Clock()
-        self.sink = Sink(self._file.fileno())
-        self.observer = LineObserver(self.sink, form, self.clock.seconds, **settings)
+        self.output = LogOutput(self._file.fileno())
+        self.observer = LineObserver(self.output, form, self.clock.seconds, **settings)
         self.log = Logger("test", observer=LogPublisher(self.observer))
 
     def lines(self) -> list[str]:
@@ -41,24 +41,24 @@ class Desk:
 
     def close(self) -> None:
         """Give the descriptors back."""
-        self.sink.close()
+        self.output.close()
         self._file.close()
 
 
 @pytest.fixture
 def text(tmp_path: Path) -> Iterator[Desk]:
     """A desk that writes text."""
-    desk = Desk(tmp_path / "log", "text")
-    yield desk
-    desk.close()
+    pending = Desk(tmp_path / "log", "text")
+    yield pending
+    pending.close()
 
 
 @pytest.fixture
 def rows(tmp_path: Path) -> Iterator[Desk]:
     """A desk that writes JSON."""
-    desk = Desk(tmp_path / "log", "json")
-    yield desk
-    desk.close()
+    pending = Desk(tmp_path / "log", "json")
+    yield pending
+    pending.close()
 
 
 def failure(error: Exception) -> Failure:
@@ -264,7 +264,7 @@ def test_free_text_floods_by_its_words(text: Desk) -> None:
 def test_n17_lost_lines_are_told_when_there_is_room_again(tmp_path: Path) -> None:
     """Lines that a full disk swallowed are counted, and the number is the first thing written afterwards."""
 
-    class Disk(Sink):
+    class Disk(LogOutput):
         full = False
 
         def offer(self, line: bytes) -> bool:

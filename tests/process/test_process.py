@@ -70,7 +70,7 @@ class Desk:
 
 
 @pytest.fixture
-def desk() -> Iterator[Desk]:
+def pending() -> Iterator[Desk]:
     """A running service; the handlers that were there before come back."""
     made = Desk()
     made.service.startService()
@@ -92,17 +92,17 @@ def logged() -> Iterator[list[str]]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_n19_the_first_signal_drains_and_the_process_ends_well(desk: Desk, number: int) -> None:
+def test_n19_the_first_signal_drains_and_the_process_ends_well(pending: Desk, number: int) -> None:
     """The reactor stops when the drain is done, not before, and the status is 0."""
-    desk.signal(number)
-    assert desk.daemon.asked == ["drain"]
-    assert not desk.reactor.hasStopped
+    pending.signal(number)
+    assert pending.daemon.asked == ["drain"]
+    assert not pending.reactor.hasStopped
 
-    desk.daemon.drained.callback(None)
+    pending.daemon.drained.callback(None)
 
-    assert desk.reactor.hasStopped
-    assert desk.status.status == 0
-    assert desk.reactor.getDelayedCalls() == []
+    assert pending.reactor.hasStopped
+    assert pending.status.status == 0
+    assert pending.reactor.getDelayedCalls() == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -126,131 +126,139 @@ def test_n19_a_signal_while_the_reactor_starts_drains(number: int) -> None:
             service.restore()
 
 
-def test_n19_a_drain_that_takes_too_long_is_cut(desk: Desk, logged: list[str]) -> None:
+def test_n19_a_drain_that_takes_too_long_is_cut(pending: Desk, logged: list[str]) -> None:
     """When time is up the rest is aborted; that is still an orderly end."""
-    desk.signal(signal.SIGTERM)
-    desk.reactor.advance(29.9)
-    assert not desk.reactor.hasStopped
-    desk.reactor.advance(0.2)
-    assert desk.daemon.asked == ["drain", "cancelled", "abort"]
-    assert desk.reactor.hasStopped
-    assert desk.status.status == 0
+    pending.signal(signal.SIGTERM)
+    pending.reactor.advance(29.9)
+    assert not pending.reactor.hasStopped
+    pending.reactor.advance(0.2)
+    assert pending.daemon.asked == ["drain", "cancelled", "abort"]
+    assert pending.reactor.hasStopped
+    assert pending.status.status == 0
     assert logged == ["stop-requested", "drain-timed-out"]
 
 
-def test_a_deadline_can_be_set_anew(desk: Desk) -> None:
+def test_a_deadline_can_be_set_anew(pending: Desk) -> None:
     """Reloaded settings hold for the next stop."""
-    desk.service.deadline = 5.0
-    desk.signal(signal.SIGTERM)
-    desk.reactor.advance(5.0)
-    assert desk.reactor.hasStopped
+    pending.service.deadline = 5.0
+    pending.signal(signal.SIGTERM)
+    pending.reactor.advance(5.0)
+    assert pending.reactor.hasStopped
 
 
-def test_n20_the_second_signal_aborts_now(desk: Desk, logged: list[str]) -> None:
+def test_n20_the_second_signal_aborts_now(pending: Desk, logged: list[str]) -> None:
     """A drain is cut short at once; the status says that it was not in order."""
-    desk.signal(signal.SIGTERM)
-    desk.signal(signal.SIGINT)
-    assert desk.daemon.asked == ["drain", "abort"]
-    assert desk.reactor.hasStopped
-    assert desk.status.status == 1
+    pending.signal(signal.SIGTERM)
+    pending.signal(signal.SIGINT)
+    assert pending.daemon.asked == ["drain", "abort"]
+    assert pending.reactor.hasStopped
+    assert pending.status.status == 1
     assert logged == ["stop-requested", "stop-aborted"]
 
 
-def test_n20_services_that_hang_after_an_abort_are_left_behind(desk: Desk) -> None:
+def test_n20_services_that_hang_after_an_abort_are_left_behind(pending: Desk) -> None:
     """Stopping in order gets one more second, then the process is gone; a third signal does not even wait."""
-    desk.signal(signal.SIGTERM)
-    desk.signal(signal.SIGTERM)
-    assert desk.left == []
-    desk.reactor.advance(1.0)
-    assert desk.left == [1]
-    desk.signal(signal.SIGTERM)
-    assert desk.left == [1, 1]
+    pending.signal(signal.SIGTERM)
+    pending.signal(signal.SIGTERM)
+    assert pending.left == []
+    pending.reactor.advance(1.0)
+    assert pending.left == [1]
+    pending.signal(signal.SIGTERM)
+    assert pending.left == [1, 1]
 
 
-def test_a_signal_while_the_reactor_stops_already_is_no_error(desk: Desk) -> None:
+def test_a_signal_while_the_reactor_stops_already_is_no_error(pending: Desk) -> None:
     """A daemon that stopped for another reason may still get the signal."""
-    desk.status.end(75)
-    desk.signal(signal.SIGTERM)
-    desk.daemon.drained.callback(None)
-    assert desk.status.status == 75
+    pending.status.end(75)
+    pending.signal(signal.SIGTERM)
+    pending.daemon.drained.callback(None)
+    assert pending.status.status == 75
 
 
-def test_a_failing_drain_ends_the_process_all_the_same(desk: Desk, logged: list[str]) -> None:
+def test_a_failing_drain_ends_the_process_all_the_same(pending: Desk, logged: list[str]) -> None:
     """It is a bug, said in full and in the status, but the operator asked for an end."""
-    desk.signal(signal.SIGTERM)
-    desk.daemon.drained.errback(LocalError("bug"))
-    assert desk.daemon.asked == ["drain", "abort"]
-    assert desk.reactor.hasStopped
-    assert desk.status.status == 1
+    pending.signal(signal.SIGTERM)
+    pending.daemon.drained.errback(LocalError("bug"))
+    assert pending.daemon.asked == ["drain", "abort"]
+    assert pending.reactor.hasStopped
+    assert pending.status.status == 1
     assert logged == ["stop-requested", "drain failed"]
 
 
-def test_n20_a_storm_of_hangups_reloads_once(desk: Desk) -> None:
+def test_n20_a_storm_of_hangups_reloads_once(pending: Desk) -> None:
     """A hundred signals in a row are one reload, when they are over."""
     for _ in range(100):
-        desk.signal(signal.SIGHUP)
-        desk.reactor.advance(0.01)
-    assert desk.daemon.asked == []
-    desk.reactor.advance(0.2)
-    assert desk.daemon.asked == ["reload"]
-    assert desk.reactor.getDelayedCalls() == []
+        pending.signal(signal.SIGHUP)
+        pending.reactor.advance(0.01)
+    assert pending.daemon.asked == []
+    pending.reactor.advance(0.2)
+    assert pending.daemon.asked == ["reload"]
+    assert pending.reactor.getDelayedCalls() == []
 
 
-def test_n20_an_endless_storm_does_not_put_the_reload_off_for_ever(desk: Desk) -> None:
+def test_n20_an_endless_storm_does_not_put_the_reload_off_for_ever(pending: Desk) -> None:
     """Settings are read two seconds after the first signal in any case."""
     for _ in range(25):
-        desk.signal(signal.SIGHUP)
-        desk.reactor.advance(0.1)
-    assert desk.daemon.asked == ["reload"]
+        pending.signal(signal.SIGHUP)
+        pending.reactor.advance(0.1)
+    assert pending.daemon.asked == ["reload"]
 
 
-def test_a_reload_that_fails_is_logged_and_the_next_one_works(desk: Desk, logged: list[str]) -> None:
+def test_a_reload_that_fails_is_logged_and_the_next_one_works(pending: Desk, logged: list[str]) -> None:
     """An exception out of a reload does not end the service."""
-    desk.daemon.error = LocalError("bug")
-    desk.signal(signal.SIGHUP)
-    desk.reactor.advance(0.2)
-    desk.daemon.error = None
-    desk.signal(signal.SIGHUP)
-    desk.reactor.advance(0.2)
-    assert desk.daemon.asked == ["reload", "reload"]
+    pending.daemon.error = LocalError("bug")
+    pending.signal(signal.SIGHUP)
+    pending.reactor.advance(0.2)
+    pending.daemon.error = None
+    pending.signal(signal.SIGHUP)
+    pending.reactor.advance(0.2)
+    assert pending.daemon.asked == ["reload", "reload"]
     assert logged == ["reload failed"]
 
 
-def test_a_stopping_daemon_reloads_no_more(desk: Desk) -> None:
+def test_a_stopping_daemon_reloads_no_more(pending: Desk) -> None:
     """Neither a waiting reload nor a new one happens once the service stopped."""
-    desk.signal(signal.SIGHUP)
-    desk.service.stopService()
-    desk.signal(signal.SIGHUP)
-    desk.reactor.advance(5.0)
-    assert desk.daemon.asked == []
+    pending.signal(signal.SIGHUP)
+    pending.service.stopService()
+    pending.signal(signal.SIGHUP)
+    pending.reactor.advance(5.0)
+    assert pending.daemon.asked == []
 
 
-def test_n20_a_broken_pipe_is_no_signal(desk: Desk) -> None:
+def test_a_draining_daemon_reloads_no_more(pending: Desk) -> None:
+    """New settings would open again what the drain has closed."""
+    pending.signal(signal.SIGTERM)
+    pending.signal(signal.SIGHUP)
+    pending.reactor.advance(5.0)
+    assert pending.daemon.asked == ["drain"]
+
+
+def test_n20_a_broken_pipe_is_no_signal(pending: Desk) -> None:
     """SIGPIPE is ignored."""
     assert signal.getsignal(signal.SIGPIPE) == signal.SIG_IGN
-    desk.signal(signal.SIGPIPE)
-    assert desk.daemon.asked == []
+    pending.signal(signal.SIGPIPE)
+    assert pending.daemon.asked == []
 
 
-def test_handlers_are_taken_again_when_the_reactor_runs(desk: Desk) -> None:
+def test_handlers_are_taken_again_when_the_reactor_runs(pending: Desk) -> None:
     """Twisted puts its own there when it starts: ours, which do not end in 143, come last."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    for hook, args, kwargs in desk.reactor.whenRunningHooks:
+    for hook, args, kwargs in pending.reactor.whenRunningHooks:
         hook(*args, **kwargs)
-    desk.signal(signal.SIGTERM)
-    assert desk.daemon.asked == ["drain"]
+    pending.signal(signal.SIGTERM)
+    assert pending.daemon.asked == ["drain"]
 
 
 def test_the_first_status_counts_and_is_left_with_at_exit() -> None:
     """A second, later problem does not hide the first; status 0 ends in the ordinary way."""
-    desk = Desk()
-    (at_exit,) = desk.at_exit
+    pending = Desk()
+    (at_exit,) = pending.at_exit
     at_exit()
-    assert desk.left == []
-    desk.status.end(75)
-    desk.status.end(1)
+    assert pending.left == []
+    pending.status.end(75)
+    pending.status.end(1)
     at_exit()
-    assert desk.left == [75]
+    assert pending.left == [75]
 
 
 class IdleReactor(ReactorBase):

@@ -14,6 +14,7 @@ from revtunnel.ground.errors import LocalError
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import PlainEnd
 from revtunnel.sockets.outgoing import HIGH_WATER, TURN
+from tests.sockets.test_ends import over_tls, tcp_pair
 from tests.support.depth import deep
 from tests.support.ends import join_ends
 from tests.support.epoll import QUIET, Loop, own_reactor
@@ -254,6 +255,41 @@ def test_a_protocol_that_raises_loses_its_connection(loop: Loop, joined: Joined)
     loop.until(lambda: writer.lost)
     assert writer.lost is ValueError
     assert near.getHandle() is None
+
+
+def test_a_protocol_that_raises_makes_no_end_in_order(loop: Loop) -> None:
+    """The other side must not take what it has for all there was."""
+    near, far = over_tls(*socket.socketpair())
+    writer = Recorder.half_closing()
+
+    def faulty(_: bytes) -> None:
+        raise ValueError("a bug")
+
+    writer.dataReceived = faulty  # type: ignore[method-assign]
+    EndTransport(loop.reactor, near, writer).start()
+    far.write(b"x")
+    loop.until(lambda: writer.lost)
+    with pytest.raises(OSError, match=r"close_notify|reset"):
+        far.read_into(memoryview(bytearray(65536)))
+    far.close()
+
+
+@pytest.mark.slow
+def test_bytes_that_are_not_sent_any_more_make_the_end_a_cut(loop: Loop) -> None:
+    """A protocol that cannot half-close is over with the other side's end of file, whatever it wrote."""
+    near, far = map(PlainEnd, tcp_pair())
+    writer = Recorder()
+    transport = EndTransport(loop.reactor, near, writer)
+    transport.start()
+    transport.write(bytes(32 * 1024 * 1024))
+    far.end_writing()
+    loop.until(lambda: writer.lost)
+    assert writer.lost is ConnectionDone
+    room = memoryview(bytearray(65536))
+    with pytest.raises(ConnectionResetError):
+        while far.read_into(room) != 0:
+            pass
+    far.close()
 
 
 def test_a_hang_up_of_a_former_owner_of_the_descriptor_is_not_believed(loop: Loop, joined: Joined) -> None:

@@ -330,6 +330,22 @@ def test_what_was_kept_may_be_older_than_the_end(place: Path) -> None:
     assert verified(place, FIVE, Head(3, json.loads(FIVE[2])["hash"])).ok
 
 
+def test_what_was_kept_must_not_be_older_than_the_beginning(place: Path) -> None:
+    """Its file may have been removed in order, but nobody can say so: ask for a later one."""
+    lines, _ = chain([AuditOpened("rotation", "x"), refused(1)], Head(9, "1" * 64))
+    assert verified(place, lines, Head(10, json.loads(lines[0])["hash"])).ok
+    text = "record 9, whose hash was kept elsewhere, is not here"
+    assert verified(place, lines, Head(9, "1" * 64)).fault == text
+
+
+def test_a_file_that_was_taken_away_is_found_by_the_next_one(place: Path) -> None:
+    """Who wrote it missed it, and its first record says so; behind that file it is no fault."""
+    lines, _ = chain([AuditOpened(AuditOpened.REPLACED, "x"), refused(1)], FIVE_HEAD)
+    text = "records before 6 were taken away while the file was being written"
+    assert verified(place, lines).fault == f"{place}:1: {text}"
+    assert verified(place, [*FIVE, *lines]).ok
+
+
 def test_lines_that_are_too_long_are_not_held(place: Path) -> None:
     """A file of one line of 100 MB is no reason to have 100 MB."""
     with place.open("wb") as file:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from revtunnel.state.audit_chain import NOTHING, Head, Line, parse_line, write_line
+from revtunnel.state.audit_chain import NOTHING, AuditLine, Head, parse_line, write_line
 from revtunnel.state.audit_end import last_line, mend
 from revtunnel.state.audit_records import AuditOpened, AuditRecovered, RightsChanged
 from tests.support.depth import deep
@@ -43,7 +43,7 @@ class Place:
         (self.path / NAME).write_bytes(data)
         self.file = os.open(self.path / NAME, os.O_RDWR | os.O_APPEND)
 
-    def mend(self) -> tuple[Line | None, AuditRecovered | None]:
+    def mend(self) -> tuple[AuditLine | None, AuditRecovered | None]:
         """Make it whole."""
         return mend(self.file, self.directory, NAME, TAIL)
 
@@ -95,7 +95,8 @@ def test_every_cut_of_the_last_line_is_set_aside(place: Place) -> None:
 def test_a_whole_line_that_does_not_follow_is_no_end(place: Path) -> None:
     """Whatever its own hash says."""
     assert isinstance(place, Place)
-    for stranger in (lines(1)[0], lines(3, Head(7, "1" * 64))[2]):
+    another = lines(1, Head(2, "1" * 64))[0]  # of the right number, behind another one
+    for stranger in (lines(1)[0], lines(3, Head(7, "1" * 64))[2], another):
         place.write(b"".join(THREE[:2]) + stranger[:-1])
         line, recovered = place.mend()
         assert line == parse_line(THREE[1])

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from revtunnel.fleet.lease_rows import Row
+from revtunnel.fleet.lease_rows import LeaseRow
 from revtunnel.fleet.leases import Leases
-from revtunnel.fleet.pools import Pool, State
+from revtunnel.fleet.pools import Pool, PortState
 from revtunnel.ground.errors import LocalError
 from revtunnel.state.ledger import FILE_NAME, DeviceKey, LedgerError, SqliteLedger
 from revtunnel.state.state_file import SCHEMA
 from tests.support.disks import full_disk
 from tests.support.steps import steps
 
-ROW = Row(20000, "default", "plc-7", "http", State.RESERVED, False, None)
+ROW = LeaseRow(20000, "default", "plc-7", "http", PortState.RESERVED, False, None)
 ONE, TWO = b"1" * 32, b"2" * 32
 PEOPLE = ("people", "people_groups", "user_tokens", "grants", "muted")  # of the fifth schema and the sixth
 EDGE = ("edge_keys",)  # of the seventh
@@ -56,9 +56,9 @@ def test_rows_come_back_with_what_is_left_of_their_time(path: str) -> None:
     """Seconds that passed by the wall clock are gone, the rest is as it was written."""
     rows = [
         ROW,
-        Row(20001, "default", "plc-7", "tcp-23", State.STICKY, True, 100.0),
-        Row(20002, "default", "a", "x", State.QUARANTINED, False, 60.0),
-        Row(20003, "default", "a", "x", State.SPOILED, False, -5.0),
+        LeaseRow(20001, "default", "plc-7", "tcp-23", PortState.STICKY, True, 100.0),
+        LeaseRow(20002, "default", "a", "x", PortState.QUARANTINED, False, 60.0),
+        LeaseRow(20003, "default", "a", "x", PortState.SPOILED, False, -5.0),
     ]
     with opened(path, 1000.0) as ledger:
         ledger.save([*rows, ROW._replace(port=1)], [])
@@ -363,6 +363,29 @@ def test_a_file_locked_by_other_tools_is_written_later(path: str) -> None:
         ledger.save([], [20000])
         assert ledger.problem is None
         assert other.execute("SELECT count(*) FROM leases").fetchone() == (99,)
+
+
+def test_a_save_that_fails_half_way_keeps_no_transaction_open(path: str) -> None:
+    """It was begun and could not be written: the next one begins anew, and brings both."""
+    with opened(path) as ledger:
+        says_no = "BEFORE INSERT ON keys BEGIN SELECT RAISE(FAIL, 'not now'); END"
+        ledger._connection.execute(f"CREATE TEMP TRIGGER no {says_no}")
+        ledger.put_key("one", ONE, TWO)
+        assert ledger.problem == "not now"
+        ledger._connection.execute("DROP TRIGGER no")
+        ledger.put_key("two", ONE, TWO)
+        assert ledger.problem is None
+    with opened(path) as ledger:
+        assert ledger.serials_with_keys() == ["one", "two"]
+
+
+def test_what_is_on_the_disk_is_not_written_again(path: str) -> None:
+    """Nor held: what somebody else took out of the file does not come back with the next change."""
+    with opened(path) as ledger, contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        ledger.save([ROW], [])
+        other.execute("DELETE FROM leases")
+        ledger.save([ROW._replace(port=20001)], [])
+        assert other.execute("SELECT port FROM leases").fetchall() == [(20001,)]
 
 
 def test_closing_tries_once_more(path: str) -> None:

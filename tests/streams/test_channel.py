@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from revtunnel.ground.errors import LocalError
-from revtunnel.streams.channel import LEGACY_NEXT, NEXT, Channel, Event, State
+from revtunnel.streams.channel import LEGACY_NEXT, NEXT, Channel, ChannelEvent, ChannelState
 from revtunnel.streams.window import CreditPool, ReceiveWindow, SendCredit
 from tests.support.joined import TARGET
 
@@ -37,18 +37,18 @@ CLOSED      .       .         .        .           .          .           .
 TABLES = {"rt1": (NEXT, RT1), "legacy": (LEGACY_NEXT, LEGACY)}
 
 
-def read(text: str) -> dict[tuple[State, Event], State]:
+def read(text: str) -> dict[tuple[ChannelState, ChannelEvent], ChannelState]:
     """The moves of a written table."""
     heads, *rows = (line.split() for line in text.strip().splitlines())
     return {
-        (State[row[0]], Event[head]): State[cell]
+        (ChannelState[row[0]], ChannelEvent[head]): ChannelState[cell]
         for row in rows
         for head, cell in zip(heads, row[1:], strict=True)
         if cell != "."
     }
 
 
-def in_state(state: State, table: dict[tuple[State, Event], State]) -> Channel:
+def in_state(state: ChannelState, table: dict[tuple[ChannelState, ChannelEvent], ChannelState]) -> Channel:
     """A channel that is there."""
     channel = Channel(1, TARGET, 0.0, table)
     channel.state = state
@@ -56,8 +56,8 @@ def in_state(state: State, table: dict[tuple[State, Event], State]) -> Channel:
 
 
 @pytest.mark.parametrize("wire", TABLES)
-@pytest.mark.parametrize(("state", "event"), list(product(State, Event)))
-def test_every_state_with_every_event(wire: str, state: State, event: Event) -> None:
+@pytest.mark.parametrize(("state", "event"), list(product(ChannelState, ChannelEvent)))
+def test_every_state_with_every_event(wire: str, state: ChannelState, event: ChannelEvent) -> None:
     """Listed moves move; all others raise and leave the state alone."""
     table, text = TABLES[wire]
     goal = read(text).get((state, event))
@@ -79,18 +79,21 @@ def test_every_way_to_the_end_says_one_last_word_of_each_side(wire: str) -> None
     The one exception is a RESET that comes first on rt1: the mux answers it by a CLOSE on the same move.
     """
     table, _ = TABLES[wire]
-    ours, theirs = (Event.SEND_CLOSE, Event.SEND_RESET), (Event.GET_CLOSE, Event.GET_RESET)
-    paths: list[tuple[State, tuple[Event, ...]]] = [(State.OPENING, ())]
+    ours, theirs = (
+        (ChannelEvent.SEND_CLOSE, ChannelEvent.SEND_RESET),
+        (ChannelEvent.GET_CLOSE, ChannelEvent.GET_RESET),
+    )
+    paths: list[tuple[ChannelState, tuple[ChannelEvent, ...]]] = [(ChannelState.OPENING, ())]
     ended = 0
     while paths:
         state, path = paths.pop()
         said, heard = (sum(event in words for event in path) for words in (ours, theirs))
         assert said <= 1
         assert heard <= 1
-        if state is State.CLOSED:
+        if state is ChannelState.CLOSED:
             ended += 1
             assert heard == 1
-            assert said == 1 or path[-1] is Event.GET_RESET
+            assert said == 1 or path[-1] is ChannelEvent.GET_RESET
             continue
         moves = [(event, goal) for (begin, event), goal in table.items() if begin is state]
         assert moves, f"{state} is a dead end"
@@ -138,7 +141,7 @@ def test_sendable_needs_bytes_with_credit_or_an_end_of_file() -> None:
     assert not channel.sendable
     channel.ending = True
     assert not channel.sendable
-    channel.step(Event.OPENED)
+    channel.step(ChannelEvent.OPENED)
     assert channel.sendable
     channel.put(b"x")
     assert not channel.sendable

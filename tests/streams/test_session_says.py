@@ -116,6 +116,11 @@ def test_names_that_are_none_are_refused(entries: bytes) -> None:
         decode_session(b"\1" + RAW + entries)
 
 
+def test_an_address_that_cannot_be_said_is_not() -> None:
+    """The site is asked all the same."""
+    assert decode_session(encode_asked(ANA._replace(address="/run/a socket"))) == ANA
+
+
 def test_what_is_not_known_is_skipped() -> None:
     """A later version may say more."""
     later = entry(9, b"\xff") + entry(1, b"ana") + entry(200, b"") + entry(2, b"ssh")

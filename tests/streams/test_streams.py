@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, LinkStalled
 from revtunnel.ground.policy import LinkLimits
 from revtunnel.ground.targets import parse_offer
+from revtunnel.streams.streams import FLUSH
 from tests.support.depth import deep
 from tests.support.memory import CAPACITY
 from tests.support.reactor import HANGS
@@ -293,6 +294,26 @@ def test_a_lost_link_is_never_a_clean_end(wire: str, cuts: int | str | None) -> 
         pairs[1][0].say(b"after its end of file a program notices a reset when it writes")
         world.pump()
         assert pairs[1][0].was_reset
+    world.finish()
+
+
+def test_a_client_that_does_not_take_its_last_bytes_is_reset() -> None:
+    """A link went behind its device's CLOSE: what is there may be flushed, and what is not taken is cut."""
+    world = World("legacy", capacity=300)
+    client, service = world.talk()
+    client.stop_reading()
+    service.say_more(100_000)
+    service.close()
+    world.pump()
+    world.link_pairs()[0].reset()
+    world.pump()
+    assert world.ended() == ["closed"]
+    assert client.pair is not None and client.pair.far.connected
+    world.advance(FLUSH)
+    assert not client.pair.far.connected
+    client.read_on()
+    world.pump()
+    assert client.was_reset and not client.end_came
     world.finish()
 
 

@@ -20,10 +20,10 @@ from dataclasses import replace
 from typing import Any
 
 from revtunnel.daemons.switchboard import Switchboard
+from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.client_ports import ClientPorts
-from revtunnel.fleet.gate import Gate
 from revtunnel.fleet.leases import Leases
-from revtunnel.fleet.records import Record, Records
+from revtunnel.fleet.records import DeviceRecord, DeviceRecords
 from revtunnel.ground.facts import ChannelEnded, Fact
 from revtunnel.ground.policy import EdgeLimits, LinkLimits, ServerLimits
 from revtunnel.ground.targets import Offer, Target
@@ -95,7 +95,7 @@ class EdgeWorld:
         lean = LeanReactor(loop.reactor, self.report)
         self.ledger = SqliteLedger(None, lambda: 0.0)
         self.keys = AppKeys(self.ledger, os.urandom)
-        self.gate = Gate(lambda: 0.0, Records({"*": Record(services=self.offers)}))
+        self.access = AccessControl(lambda: 0.0, DeviceRecords({"*": DeviceRecord(services=self.offers)}))
         low = random.randrange(10_000, 30_000)  # below those of outgoing connections
         self.ports = ClientPorts(
             lean, Leases([replace(POOL, ranges=((low, low + 9),))], 0.0), {}, 50, self.report
@@ -109,7 +109,7 @@ class EdgeWorld:
             os.urandom,
             self.report,
             5000,
-            self.gate,
+            self.access,
         )
         hello = ServerHello("server", "a test", 65536)
         self.agents = agents = AgentListener(ListenerRules("web"), LinkLimits(), hello, data="link")
@@ -118,12 +118,12 @@ class EdgeWorld:
             self.board,
             self.keys,
             limits,
-            lambda serial: self.gate.records.of(serial).services,
+            lambda serial: self.access.records.of(serial).services,
             lambda _: agents,
             os.urandom,
             self.board.report,
         )
-        self.listener = WebListener(loop.reactor, ServerLimits, self.gate, self.report)
+        self.listener = WebListener(loop.reactor, ServerLimits, self.access, self.report)
         self.listener.rules["web"] = WebRules("web")
         self.listener.routes.append(self.site)
         self.port = lean.listenTCP(low + 10, self.listener.factory("web"), 50, "127.0.0.1")

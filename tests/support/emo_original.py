@@ -58,7 +58,7 @@ class _Unwrapper:
         return passed, False
 
 
-def _copy_in(source: socket.socket, sink: socket.socket | None) -> bool:
+def _copy_in(source: socket.socket, output: socket.socket | None) -> bool:
     """From a data socket until its terminator; False: it was lost. Without a sink all is dropped."""
     unwrapper = _Unwrapper()
     ended = False
@@ -71,21 +71,21 @@ def _copy_in(source: socket.socket, sink: socket.socket | None) -> bool:
             return False
         passed, ended = unwrapper.feed(data)
         with contextlib.suppress(OSError):
-            if sink is not None and passed:
-                sink.sendall(passed)
+            if output is not None and passed:
+                output.sendall(passed)
     with contextlib.suppress(OSError):
-        if sink is not None:
-            sink.shutdown(socket.SHUT_WR)
+        if output is not None:
+            output.shutdown(socket.SHUT_WR)
     return True
 
 
-def _copy_out(source: socket.socket, sink: socket.socket) -> None:
+def _copy_out(source: socket.socket, output: socket.socket) -> None:
     """From a program to its end of file, and the terminator behind it."""
     with contextlib.suppress(OSError):
         while data := source.recv(READ):
-            sink.sendall(data)
+            output.sendall(data)
     with contextlib.suppress(OSError):
-        sink.sendall(TERMINATOR)
+        output.sendall(TERMINATOR)
 
 
 @dataclass(eq=False)

@@ -23,10 +23,10 @@ from revtunnel.daemons.operator import Operator
 from revtunnel.ground.facts import Fact
 from revtunnel.ground.policy import EnrolmentLimits, PeopleLimits
 from revtunnel.link.keys import Verifier
-from revtunnel.process.door.admin import AdminFactory
-from revtunnel.process.door.admin_client import AdminClient, connect
-from revtunnel.process.door.admin_settings import AdminSettings
-from revtunnel.process.door.callers import Caller
+from revtunnel.process.admin.admin import AdminFactory
+from revtunnel.process.admin.admin_client import AdminClient, connect
+from revtunnel.process.admin.admin_settings import AdminSettings
+from revtunnel.process.admin.callers import Caller
 from revtunnel.process.reporting import Reporter
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.state.session_audit import SessionAudit
@@ -180,7 +180,7 @@ class Room(World):
         return NOON + self.clock.seconds()
 
     def _labels_of(self, serial: str) -> tuple[str, ...]:
-        return self.switchboard.gate.records.of(serial).labels
+        return self.switchboard.access.records.of(serial).labels
 
     def _report(self, fact: Fact) -> None:
         super()._report(fact)

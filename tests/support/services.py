@@ -23,13 +23,13 @@ __all__ = [
     "Echo",
     "HalfCloseFirst",
     "Hanger",
+    "LogOutput",
     "Record",
     "Refuser",
     "ReplyAfterEof",
     "Resetter",
     "Running",
     "Service",
-    "Sink",
     "Source",
     "digest_of",
     "hang_up",
@@ -239,7 +239,7 @@ class Echo(Service):
         self.record.add("end of file", number)
 
 
-class Sink(Service):
+class LogOutput(Service):
     """Reads to end of file, counts and hashes, says nothing."""
 
     def serve(self, sock: socket.socket, number: int) -> None:

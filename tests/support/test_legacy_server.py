@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.legacy_device import LegacyDevice
 from tests.support.legacy_server import LegacyServer
-from tests.support.services import Banner, Echo, Sink, Source, digest_of, pseudo_random, reset
+from tests.support.services import Banner, Echo, LogOutput, Source, digest_of, pseudo_random, reset
 from tests.support.test_legacy_device import GOLDEN, LISTEN, Link, close, data
 from tests.support.vectors import LEGACY
 
@@ -235,8 +235,8 @@ def test_split_header_misparse_is_a_switch() -> None:
 
 def test_the_two_models_carry_a_megabyte_each_way() -> None:
     """Device and server against each other, as the originals were tried: hashes equal both ways."""
-    with Sink() as sink, Source(1_000_000, 4) as source, Banner(b"hi") as banner, Echo() as echo:
-        services = (sink, source, banner, echo)
+    with LogOutput() as output, Source(1_000_000, 4) as source, Banner(b"hi") as banner, Echo() as echo:
+        services = (output, source, banner, echo)
         mappings = [(0, "localhost" if each is echo else "127.0.0.1", each.port) for each in services]
         with LegacyServer(mappings) as server, LegacyDevice(("127.0.0.1", server.port)) as device:
             server.record.wait("listening")
@@ -250,9 +250,9 @@ def test_the_two_models_carry_a_megabyte_each_way() -> None:
             with dial(server, 3) as client:
                 client.sendall(b"abc")
                 assert client.recv(10) == b"abc"
-            sink.record.wait("ended", 1)
+            output.record.wait("ended", 1)
             device.record.wait("service ended", count=4)
-    assert sink.received == 1_000_000
+    assert output.received == 1_000_000
     assert hashlib.sha256(got).hexdigest() == digest_of(1_000_000, 4)
 
 

@@ -11,12 +11,12 @@ from tests.support.services import (
     Echo,
     HalfCloseFirst,
     Hanger,
+    LogOutput,
     Record,
     Refuser,
     ReplyAfterEof,
     Resetter,
     Service,
-    Sink,
     Source,
     digest_of,
     pseudo_random,
@@ -54,7 +54,7 @@ def test_ipv6() -> None:
 def test_sink_hashes() -> None:
     """Sink knows the digest of each connection."""
     data = b"".join(pseudo_random(200_000, 3))
-    with Sink() as service:
+    with LogOutput() as service:
         assert talk(service, data) == b""
         assert service.digests == {1: digest_of(200_000, 3)} and service.received == 200_000
 

@@ -28,8 +28,8 @@ from zope.interface import implementer
 
 from revtunnel.daemons.site_consent import ConsentRules, SiteConsent
 from revtunnel.daemons.switchboard import Switchboard
+from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.client_ports import ClientPorts
-from revtunnel.fleet.gate import Gate
 from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.pools import Pool
 from revtunnel.ground.facts import ChannelEnded, Fact
@@ -227,7 +227,7 @@ class World:
         keys: dict[str, Verifier] | None = None,
         heartbeat: bool = True,
         start: bool = True,
-        gate: Gate | None = None,
+        access: AccessControl | None = None,
         site: ConsentRules | None = None,
     ) -> None:
         """``site``: both ends know of remote sessions, and that is what agents' sites say to them."""
@@ -257,7 +257,7 @@ class World:
             self._nonce,
             self._report,
             descriptors,
-            gate,
+            access,
         )
         for offer in offers:
             self.add_service(offer)

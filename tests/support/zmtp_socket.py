@@ -16,10 +16,10 @@ from typing import Any
 from revtunnel.ground.facts import Fact
 from revtunnel.ground.policy import CameoLimits
 from revtunnel.streams.window import CreditPool
-from revtunnel.systems.cameo.cameo_admission import Admission, Door
-from revtunnel.systems.cameo.relays import PublisherRelay, Relay, ResponderRelay
+from revtunnel.systems.cameo.cameo_admission import CameoAdmission, CameoRules
+from revtunnel.systems.cameo.relays import CameoRelay, PublisherRelay, ResponderRelay
 from revtunnel.systems.cameo.zmtp import GREETING, decode_command, encode_ready
-from revtunnel.systems.cameo.zmtp_messages import Command, MessageDecoder, encode_message, split_frames
+from revtunnel.systems.cameo.zmtp_messages import MessageDecoder, ZmtpCommand, encode_message, split_frames
 from tests.support.memory import Network, Pair, Recorder
 
 __all__ = ["PUBLISHER", "RESPONDER", "SUBSCRIBER", "Site", "ZmtpSocket"]
@@ -42,7 +42,7 @@ class ZmtpSocket(Recorder):
         """Messages as lists of frames, commands as pairs of name and data, all that came so far."""
         units = MessageDecoder(1 << 30, 1 << 20).units(bytes(self.data[len(GREETING) :]))
         return [
-            decode_command(unit.body) if isinstance(unit, Command) else split_frames(unit.rest)
+            decode_command(unit.body) if isinstance(unit, ZmtpCommand) else split_frames(unit.rest)
             for unit in units
         ]
 
@@ -68,13 +68,15 @@ class ZmtpSocket(Recorder):
 class Site:
     """Both relays and their peers. ``options`` are those of ``Network.join``, for every connection."""
 
-    def __init__(self, limits: CameoLimits | None = None, door: Door | None = None, **options: Any) -> None:
+    def __init__(
+        self, limits: CameoLimits | None = None, rules: CameoRules | None = None, **options: Any
+    ) -> None:
         self.network = Network()
         self.facts: list[Fact] = []
         self.limits = limits or CameoLimits()
         self.pool = CreditPool(self.limits.pool)
-        self.admission = Admission(self.limits)
-        self.door = door or Door("")
+        self.admission = CameoAdmission(self.limits)
+        self.rules = rules or CameoRules("")
         self.options = options
         numbers = itertools.count(1)
         common = (self.network, self.limits, self.admission, self.pool, self.facts.append)
@@ -83,27 +85,27 @@ class Site:
         )
         self.publisher = PublisherRelay(*common)
 
-    def relays(self) -> tuple[Relay, Relay]:
+    def relays(self) -> tuple[CameoRelay, CameoRelay]:
         """Both."""
         return self.responder, self.publisher
 
-    def dial(self, where: str, door: Door | None = None, **options: Any) -> ZmtpSocket:
+    def dial(self, where: str, rules: CameoRules | None = None, **options: Any) -> ZmtpSocket:
         """A connection that has said nothing yet."""
-        door = door or self.door
+        rules = rules or self.rules
         factory = {
             RESPONDER: self.responder.port,
             SUBSCRIBER: self.publisher.subscribers,
             PUBLISHER: self.publisher.publishers,
-        }[where](door)
+        }[where](rules)
         socket = ZmtpSocket()
         socket.pair = self.network.join(socket, factory.buildProtocol(None), **{**self.options, **options})
         return socket
 
     def connect(
-        self, where: str, kind: str, identity: bytes = b"", door: Door | None = None, **options: Any
+        self, where: str, kind: str, identity: bytes = b"", rules: CameoRules | None = None, **options: Any
     ) -> ZmtpSocket:
         """A connection after its READY."""
-        socket = self.dial(where, door, **options)
+        socket = self.dial(where, rules, **options)
         named = kind in ("REQ", "DEALER", "ROUTER")
         socket.say(GREETING + encode_ready(kind.encode(), identity if named else None))
         self.pump()

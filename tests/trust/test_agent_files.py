@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from revtunnel.daemons.settings import SettingsError, Surroundings, load_agent
-from revtunnel.sockets.tls.credentials import CertificateFiles, Side, read_credentials
+from revtunnel.sockets.tls.credentials import CertificateFiles, TlsSide, read_credentials
 from revtunnel.trust.agent_files import AgentFiles, kept_files
 from revtunnel.trust.authority import issue_device, issue_server, key_pem, make_authority, new_key, pem
 
@@ -32,7 +32,7 @@ def test_files_are_closed_whole_and_usable(tmp_path: Path) -> None:
     assert modes == {"plc-7.pem": 0o600, "plc-7.authority.pem": 0o644}
     assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == 0o700
     taken = read_credentials(
-        CertificateFiles(Side.DEVICE, files.certificate, files.certificate, files.authority)
+        CertificateFiles(TlsSide.DEVICE, files.certificate, files.certificate, files.authority)
     )
     assert (taken.serial, taken.warnings) == ("plc-7", ())
     assert files.trusted() == AUTHORITY.certificate

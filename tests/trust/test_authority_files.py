@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from revtunnel.sockets.tls.credentials import CertificateFiles, Side, read_credentials
+from revtunnel.sockets.tls.credentials import CertificateFiles, TlsSide, read_credentials
 from revtunnel.state.atomic_file import make_directory, write_whole
 from revtunnel.trust.authority import Unfit, fingerprint_of, issue_device, new_key
 from revtunnel.trust.authority_files import AuthorityDirectory, row_of
@@ -86,11 +86,11 @@ def test_a_server_gets_chain_key_and_authority(directory: AuthorityDirectory, tm
         "servers/authority.pem",
     ]
     assert [mode(path) for path in paths] == [0o644, 0o600, 0o644]
-    taken = read_credentials(CertificateFiles(Side.SERVER, *paths))
+    taken = read_credentials(CertificateFiles(TlsSide.SERVER, *paths))
     assert [fingerprint_of(each) for each in taken.chain][1:] == [directory.rows()[0].fingerprint]
     assert taken.warnings == ()
     again = directory.issue_server(["gate.example"], 825, NOW)
-    key = read_credentials(CertificateFiles(Side.SERVER, *again)).key
+    key = read_credentials(CertificateFiles(TlsSide.SERVER, *again)).key
     assert key.private_numbers() == taken.key.private_numbers()
     assert [row.kind for row in directory.rows()] == [AUTHORITY, SERVER, SERVER]
     other = directory.issue_server(["gate.example"], 825, NOW, str(tmp_path / "out"))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from revtunnel.ground.policy import EnrolmentLimits
-from revtunnel.link.handshake import Denied
+from revtunnel.link.handshake import LinkDenied
 from revtunnel.state.ledger import FILE_NAME, SqliteLedger
 from revtunnel.trust.certificate_book import DEVICE, SERVER, CertificateBook, CertificateRow
 from revtunnel.trust.enrolment import Enrolment
@@ -139,5 +139,5 @@ def test_tokens_outlive_the_server(path: str) -> None:
         assert enrolment.redeem(secret, "plc-7", "192.0.2.7", 1000.5) == "plc-7"
     with opened(path, NOON + 3599.0) as book:
         assert book.tokens() == []
-        with pytest.raises(Denied):
+        with pytest.raises(LinkDenied):
             Enrolment(EnrolmentLimits(), 0.0, book).redeem(secret, None, "192.0.2.7", 0.0)

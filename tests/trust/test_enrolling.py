@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, TimeoutError, succeed
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import LinkRefused
 from revtunnel.ground.reasons import GoAway
-from revtunnel.link.handshake import Denied, Dismissed
+from revtunnel.link.handshake import Dismissed, LinkDenied
 from revtunnel.link.server_link import ServerLink
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import PlainEnd
@@ -135,11 +135,11 @@ class Desk:
     def answer(self, payload: bytes, shown: tuple[str, str] | None, source: str) -> bytes:
         self.asked.append((payload, shown, source))
         if self._refuses:
-            raise Denied(GoAway.DENIED, "refused: for a reason of ours")
+            raise LinkDenied(GoAway.DENIED, "refused: for a reason of ours")
         return ANSWER
 
 
-def world(desk: Desk, tls: bool = True, shown: str = "", **changes: Any) -> World:
+def world(pending: Desk, tls: bool = True, shown: str = "", **changes: Any) -> World:
     """A world whose strangers come over TLS, as the switchboard sees it, with a certificate or without."""
 
     def make(*args: Any) -> ServerLink:
@@ -151,7 +151,7 @@ def world(desk: Desk, tls: bool = True, shown: str = "", **changes: Any) -> Worl
 
     made = World(start=False)
     made.listener(make=make, **changes)
-    made.switchboard.admission.issue = desk.answer
+    made.switchboard.admission.issue = pending.answer
     return made
 
 
@@ -162,13 +162,13 @@ def refusals(made: World) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("shown", ["", "plc-7"])
 def test_a_certificate_is_given(shown: str) -> None:
     """One frame, and the connection is closed; it is nobody's failure and nothing is left of it."""
-    desk = Desk()
-    made = world(desk, shown=shown)
+    pending = Desk()
+    made = world(pending, shown=shown)
     recorder = stranger(made, encode_frame(Command.ENROLL, 0, ENROLL))
     (answer,) = frames(recorder.data)
     assert (answer.command, answer.channel, answer.payload) == (Command.CERTIFICATE, 0, ANSWER)
     assert recorder.lost is not None
-    ((payload, who, source),) = desk.asked
+    ((payload, who, source),) = pending.asked
     assert (payload, who) == (ENROLL, ("plc-7", "ab" * 32) if shown else None)
     assert source == "203.0.113.9"
     assert refusals(made) == []
@@ -199,10 +199,10 @@ def test_where_nothing_issues() -> None:
 
 def test_not_in_plain() -> None:
     """A secret on a plain link is not even read."""
-    desk = Desk()
-    made = world(desk, tls=False)
+    pending = Desk()
+    made = world(pending, tls=False)
     recorder = stranger(made, encode_frame(Command.ENROLL, 0, ENROLL))
-    assert (bytes(recorder.data), desk.asked) == (b"", [])
+    assert (bytes(recorder.data), pending.asked) == (b"", [])
     assert refusals(made) == [("protocol", "the first frame is not LISTEN")]
     made.finish()
 
@@ -214,21 +214,21 @@ def test_not_in_plain() -> None:
 )
 def test_judged_by_its_header(said: bytes) -> None:
     """Nothing large is waited for from a stranger."""
-    desk = Desk()
-    made = world(desk)
+    pending = Desk()
+    made = world(pending)
     recorder = stranger(made, said)
     assert recorder.lost is not None
-    assert (desk.asked, [reason for reason, _ in refusals(made)]) == ([], ["protocol"])
+    assert (pending.asked, [reason for reason, _ in refusals(made)]) == ([], ["protocol"])
     made.finish()
 
 
 def test_only_as_the_first_frame() -> None:
     """Behind LISTEN it is too late."""
-    desk = Desk()
-    made = world(desk)
+    pending = Desk()
+    made = world(pending)
     recorder = stranger(made, LISTEN + encode_frame(Command.ENROLL, 0, ENROLL))
     assert recorder.lost is not None
-    assert desk.asked == []
+    assert pending.asked == []
     made.finish()
 
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from revtunnel.ground.policy import EnrolmentLimits
 from revtunnel.ground.reasons import GoAway
-from revtunnel.link.handshake import Denied
+from revtunnel.link.handshake import LinkDenied
 from revtunnel.trust.enrolment import (
     Enrolment,
-    Token,
+    EnrolmentToken,
     TokenRow,
     TooManyTokens,
     mark_of,
@@ -24,7 +24,7 @@ from revtunnel.trust.enrolment import (
 from tests.support.steps import steps
 
 SECRET, OTHER = bytes(range(16)), bytes(16)
-TOKEN = Token(bytes([0xA5]) * 32, SECRET, "plc-7")
+TOKEN = EnrolmentToken(bytes([0xA5]) * 32, SECRET, "plc-7")
 HOST = "192.0.2.7"
 LIMITS = EnrolmentLimits()
 
@@ -52,7 +52,7 @@ def why(
     enrolment: Enrolment, secret: bytes, asked: str | None = None, now: float = 1.0, source: str = HOST
 ) -> str:
     """The reason in our log why a token is refused; what the agent is told is the same for all."""
-    with pytest.raises(Denied) as caught:
+    with pytest.raises(LinkDenied) as caught:
         enrolment.redeem(secret, asked, source, now)
     assert (caught.value.reason, caught.value.serial) == (GoAway.DENIED, "")
     return str(caught.value)
@@ -70,13 +70,13 @@ def test_written_form() -> None:
 
 @given(
     st.builds(
-        Token,
+        EnrolmentToken,
         st.binary(min_size=32, max_size=32),
         st.binary(min_size=16, max_size=16),
         st.from_regex(r"[A-Za-z0-9._:-]{1,64}", fullmatch=True),
     )
 )
-def test_round_trip(token: Token) -> None:
+def test_round_trip(token: EnrolmentToken) -> None:
     """Every serial fits, and the text survives a shell: no character of it means anything there."""
     text = write_token(token)
     assert parse_token(text) == token
@@ -106,7 +106,7 @@ def test_what_is_no_token(text: str) -> None:
 @pytest.mark.parametrize("change", ["cut", "padded", "other alphabet", "white space within", "a bad serial"])
 def test_only_the_one_spelling_is_a_token(change: str) -> None:
     """What the decoder would forgive is refused, so that half a token is not another one."""
-    token = Token(bytes([0xFB]) * 32, SECRET, "plc-70")
+    token = EnrolmentToken(bytes([0xFB]) * 32, SECRET, "plc-70")
     text = write_token(token)
     assert "-" in text[7:]
     wrong = {
@@ -210,11 +210,11 @@ def test_renewal_gives_the_same_serial_only() -> None:
     enrolment = table()
     assert enrolment.renew("plc-7", None, 0, HOST, 0.0) == "plc-7"
     assert enrolment.renew("plc-7", "plc-7", 15, HOST, 0.0) == "plc-7"
-    with pytest.raises(Denied, match="certificate is for plc-7, the request for plc-8"):
+    with pytest.raises(LinkDenied, match="certificate is for plc-7, the request for plc-8"):
         enrolment.renew("plc-7", "plc-8", 0, HOST, 0.0)
-    with pytest.raises(Denied, match="neither a token nor a certificate"):
+    with pytest.raises(LinkDenied, match="neither a token nor a certificate"):
         enrolment.renew(None, None, 0, HOST, 0.0)
-    with pytest.raises(Denied, match="got 16 certificates in 24 hours"):
+    with pytest.raises(LinkDenied, match="got 16 certificates in 24 hours"):
         enrolment.renew("plc-7", None, 16, HOST, 0.0)
 
 
@@ -228,7 +228,7 @@ def test_ten_wrong_tries_and_the_address_is_refused() -> None:
     for now in range(10):
         enrolment.hear(HOST, float(now))
         why(enrolment, OTHER, now=float(now))
-    with pytest.raises(Denied, match=f"10 failures from {HOST}"):
+    with pytest.raises(LinkDenied, match=f"10 failures from {HOST}"):
         enrolment.hear(HOST, 599.9)
     enrolment.hear("192.0.2.8", 10.0)
     enrolment.hear(HOST, 600.0)
@@ -241,7 +241,7 @@ def test_a_refused_address_stays_refused_for_no_longer_than_its_failures() -> No
     for _ in range(10):
         why(enrolment, OTHER, now=0.0)
     for now in (1.0, 300.0, 599.0):
-        with pytest.raises(Denied):
+        with pytest.raises(LinkDenied):
             enrolment.hear(HOST, now)
     enrolment.hear(HOST, 600.0)
 
@@ -253,7 +253,7 @@ def test_failed_addresses_are_bounded() -> None:
         why(enrolment, OTHER, source=host)
     enrolment.hear("10.0.0.2", 1.0)
     for host in ("10.0.0.1", "10.0.0.3"):
-        with pytest.raises(Denied):
+        with pytest.raises(LinkDenied):
             enrolment.hear(host, 1.0)
 
 

@@ -12,11 +12,11 @@ from revtunnel.daemons.options import AgentOptions
 from revtunnel.daemons.settings import SettingsError, Surroundings
 from revtunnel.trust.agent_files import AgentFiles
 from revtunnel.trust.authority import issue_device, make_authority, new_key
-from revtunnel.trust.enrolment import Token, write_token
+from revtunnel.trust.enrolment import EnrolmentToken, write_token
 
 NOW = datetime.now(UTC)
 AUTHORITY = make_authority("gate", 7300, NOW)
-TOKEN = write_token(Token(bytes(32), bytes(range(16)), "plc-7"))
+TOKEN = write_token(EnrolmentToken(bytes(32), bytes(range(16)), "plc-7"))
 HERE = Surroundings({}, root=True, home="/home/op", host_name="gate", default_path="/nowhere/revtunnel.ini")
 
 

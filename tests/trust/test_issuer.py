@@ -9,8 +9,8 @@ from cryptography import x509
 
 from revtunnel.ground.facts import CertificateIssued, Fact, TokenGiven
 from revtunnel.ground.policy import EnrolmentLimits
-from revtunnel.link.handshake import Denied
-from revtunnel.process.door.refusals import Busy, Conflict, Invalid, NotFound
+from revtunnel.link.handshake import LinkDenied
+from revtunnel.process.admin.refusals import Busy, Conflict, Invalid, NotFound
 from revtunnel.sockets.tls.credentials import device_serial
 from revtunnel.sockets.tls.enroll import decode_certificate, encode_enroll
 from revtunnel.state.ledger import FILE_NAME, SqliteLedger
@@ -69,14 +69,14 @@ class Desk:
         return x509.load_der_x509_certificate(answer)
 
     def refused(self, payload: bytes, shown: Any = None, source: str = HOST) -> str:
-        with pytest.raises(Denied) as caught:
+        with pytest.raises(LinkDenied) as caught:
             self.issuer.answer(payload, shown, source)
         assert caught.value.told == ""
         return str(caught.value)
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Any:
+def pending(tmp_path: Path) -> Any:
     made = Desk(tmp_path)
     yield made
     made.ledger.close()
@@ -85,183 +85,183 @@ def desk(tmp_path: Path) -> Any:
 # ---- tokens
 
 
-def test_a_token_becomes_a_certificate(desk: Desk) -> None:
+def test_a_token_becomes_a_certificate(pending: Desk) -> None:
     """For the serial of the token, the key of the request, and the days of the settings; written down."""
-    written = desk.issuer.token("plc-7", "anna", False)
+    written = pending.issuer.token("plc-7", "anna", False)
     token = parse_token(written)
-    assert (token.serial, token.pin) == ("plc-7", desk.directory.load().pin)
-    made = desk.ask(token.secret)
+    assert (token.serial, token.pin) == ("plc-7", pending.directory.load().pin)
+    made = pending.ask(token.secret)
     assert device_serial(made) == "plc-7"
     assert made.public_key() == KEY.public_key()
-    assert made.not_valid_after_utc == desk.now + timedelta(days=90)
-    assert [fact.row() for fact in desk.facts] == [
+    assert made.not_valid_after_utc == pending.now + timedelta(days=90)
+    assert [fact.row() for fact in pending.facts] == [
         TokenGiven("plc-7", "anna").row(),
         CertificateIssued("plc-7", "token", fingerprint_of(made), "2027-04-15T08:00:00Z").row(),
     ]
-    (row,) = desk.book.rows(DEVICE)
+    (row,) = pending.book.rows(DEVICE)
     assert (row.name, row.fingerprint, row.number) == (
         "plc-7",
         fingerprint_of(made),
         f"{made.serial_number:x}",
     )
-    assert desk.directory.rows()[1:] == [row]
-    assert not desk.book.revoked("plc-7", row.fingerprint)
+    assert pending.directory.rows()[1:] == [row]
+    assert not pending.book.revoked("plc-7", row.fingerprint)
 
 
-def test_a_token_after_a_restart(desk: Desk) -> None:
+def test_a_token_after_a_restart(pending: Desk) -> None:
     """And once: a second restart does not bring it back."""
-    secret = desk.token()
-    desk.restart()
-    desk.seconds = 3599.0
-    assert desk.ask(secret)
-    desk.restart()
-    assert "wrong, used or too late" in desk.refused(encode_enroll(secret, make_request("plc-7", KEY)))
+    secret = pending.token()
+    pending.restart()
+    pending.seconds = 3599.0
+    assert pending.ask(secret)
+    pending.restart()
+    assert "wrong, used or too late" in pending.refused(encode_enroll(secret, make_request("plc-7", KEY)))
 
 
-def test_what_a_device_is_refused_for(desk: Desk) -> None:
+def test_what_a_device_is_refused_for(pending: Desk) -> None:
     """Everything is the same Denied, and nothing is told; a wrong request does not use the token up."""
-    secret, good = desk.token(), make_request("plc-7", KEY)
-    assert "wrong, used" in desk.refused(encode_enroll(bytes(16), good))
-    assert "request for plc-8" in desk.refused(encode_enroll(secret, make_request("plc-8", KEY)))
-    assert "no certificate request" in desk.refused(encode_enroll(secret, b"0"))
-    assert "version 1 wanted" in desk.refused(b"\x02")
-    assert "neither a token nor" in desk.refused(encode_enroll(b"", good))
-    assert desk.ask(secret)
+    secret, good = pending.token(), make_request("plc-7", KEY)
+    assert "wrong, used" in pending.refused(encode_enroll(bytes(16), good))
+    assert "request for plc-8" in pending.refused(encode_enroll(secret, make_request("plc-8", KEY)))
+    assert "no certificate request" in pending.refused(encode_enroll(secret, b"0"))
+    assert "version 1 wanted" in pending.refused(b"\x02")
+    assert "neither a token nor" in pending.refused(encode_enroll(b"", good))
+    assert pending.ask(secret)
 
 
-def test_ten_wrong_tries(desk: Desk) -> None:
+def test_ten_wrong_tries(pending: Desk) -> None:
     """Then not even a good token helps from there; from elsewhere it does."""
-    secret = desk.token()
+    secret = pending.token()
     for _ in range(10):
-        desk.refused(encode_enroll(bytes(16), make_request("plc-7", KEY)))
-    assert "10 failures" in desk.refused(encode_enroll(secret, make_request("plc-7", KEY)))
-    assert desk.ask(secret, source="192.0.2.8")
+        pending.refused(encode_enroll(bytes(16), make_request("plc-7", KEY)))
+    assert "10 failures" in pending.refused(encode_enroll(secret, make_request("plc-7", KEY)))
+    assert pending.ask(secret, source="192.0.2.8")
 
 
 def test_too_many_tokens(tmp_path: Path) -> None:
     """The operator is told to come back."""
-    desk = Desk(tmp_path, tokens=1)
-    desk.token("plc-7")
+    pending = Desk(tmp_path, tokens=1)
+    pending.token("plc-7")
     with pytest.raises(Busy, match="1 tokens wait"):
-        desk.issuer.token("plc-8", "anna", False)
-    desk.ledger.close()
+        pending.issuer.token("plc-8", "anna", False)
+    pending.ledger.close()
 
 
 # ---- certificates for operators
 
 
-def test_a_request_that_an_operator_brings(desk: Desk) -> None:
+def test_a_request_that_an_operator_brings(pending: Desk) -> None:
     """His name is in the fact; a request of another serial is not turned into his."""
-    made, _ = desk.issuer.certify("plc-7", make_request("plc-7", KEY), "anna", False)
+    made, _ = pending.issuer.certify("plc-7", make_request("plc-7", KEY), "anna", False)
     assert device_serial(x509.load_der_x509_certificate(made)) == "plc-7"
-    assert [fact.by for fact in desk.facts if isinstance(fact, CertificateIssued)] == ["anna"]
+    assert [fact.by for fact in pending.facts if isinstance(fact, CertificateIssued)] == ["anna"]
     with pytest.raises(Invalid, match="for plc-7, not for plc-8"):
-        desk.issuer.certify("plc-8", make_request("plc-7", KEY), "anna", False)
+        pending.issuer.certify("plc-8", make_request("plc-7", KEY), "anna", False)
     with pytest.raises(Invalid, match="no certificate request"):
-        desk.issuer.certify("plc-8", b"x", "anna", False)
+        pending.issuer.certify("plc-8", b"x", "anna", False)
 
 
-def test_a_second_certificate_wants_a_word(desk: Desk) -> None:
+def test_a_second_certificate_wants_a_word(pending: Desk) -> None:
     """With ``replace`` the first one stops to count at once."""
-    first = desk.ask(desk.token())
+    first = pending.ask(pending.token())
     with pytest.raises(Conflict, match="has a certificate already"):
-        desk.issuer.token("plc-7", "anna", False)
+        pending.issuer.token("plc-7", "anna", False)
     with pytest.raises(Conflict, match="has a certificate already"):
-        desk.issuer.certify("plc-7", make_request("plc-7", KEY), "anna", False)
-    desk.issuer.token("plc-7", "anna", True)
-    assert desk.book.revoked("plc-7", fingerprint_of(first))
+        pending.issuer.certify("plc-7", make_request("plc-7", KEY), "anna", False)
+    pending.issuer.token("plc-7", "anna", True)
+    assert pending.book.revoked("plc-7", fingerprint_of(first))
 
 
 def test_without_an_authority(tmp_path: Path) -> None:
     """Operators are told what to do, devices that they are refused; one made later is found by a reload."""
-    desk = Desk(tmp_path, set_up=False)
-    assert not desk.issuer.is_set_up
+    pending = Desk(tmp_path, set_up=False)
+    assert not pending.issuer.is_set_up
     for call in (
-        desk.issuer.about,
-        lambda: desk.issuer.token("plc-7", "anna", False),
-        lambda: desk.issuer.certify("plc-7", make_request("plc-7", KEY), "anna", False),
+        pending.issuer.about,
+        lambda: pending.issuer.token("plc-7", "anna", False),
+        lambda: pending.issuer.certify("plc-7", make_request("plc-7", KEY), "anna", False),
     ):
         with pytest.raises(NotFound, match="revtunnelctl ca init"):
             call()
-    assert "no authority" in desk.refused(encode_enroll(bytes(16), b"x"))
-    desk.directory.create("gate", 7300, desk.now)
-    desk.issuer.load(desk.directory.path, 30, desk.limits)
-    assert desk.ask(desk.token()).not_valid_after_utc == desk.now + timedelta(days=30)
-    assert desk.issuer.about()["certificates"] == 1
-    desk.issuer.load(None, 30, desk.limits)
-    assert not desk.issuer.is_set_up
-    desk.ledger.close()
+    assert "no authority" in pending.refused(encode_enroll(bytes(16), b"x"))
+    pending.directory.create("gate", 7300, pending.now)
+    pending.issuer.load(pending.directory.path, 30, pending.limits)
+    assert pending.ask(pending.token()).not_valid_after_utc == pending.now + timedelta(days=30)
+    assert pending.issuer.about()["certificates"] == 1
+    pending.issuer.load(None, 30, pending.limits)
+    assert not pending.issuer.is_set_up
+    pending.ledger.close()
 
 
 # ---- renewal
 
 
-def test_renewal(desk: Desk) -> None:
+def test_renewal(pending: Desk) -> None:
     """Shown: a good certificate. Given: one for the same serial with a new life. The old one still counts."""
-    old = desk.ask(desk.token())
-    desk.seconds = 60 * 86400.0
+    old = pending.ask(pending.token())
+    pending.seconds = 60 * 86400.0
     shown = "plc-7", fingerprint_of(old)
-    new = desk.ask(b"", make_request("plc-7", new_key()), shown)
-    assert new.not_valid_after_utc == desk.now + timedelta(days=90)
-    assert not desk.book.revoked("plc-7", fingerprint_of(old))
-    assert "request for plc-8" in desk.refused(encode_enroll(b"", make_request("plc-8", KEY)), shown)
-    desk.issuer.revoke("plc-7")
-    assert "is revoked" in desk.refused(encode_enroll(b"", make_request("plc-7", KEY)), shown)
+    new = pending.ask(b"", make_request("plc-7", new_key()), shown)
+    assert new.not_valid_after_utc == pending.now + timedelta(days=90)
+    assert not pending.book.revoked("plc-7", fingerprint_of(old))
+    assert "request for plc-8" in pending.refused(encode_enroll(b"", make_request("plc-8", KEY)), shown)
+    pending.issuer.revoke("plc-7")
+    assert "is revoked" in pending.refused(encode_enroll(b"", make_request("plc-7", KEY)), shown)
 
 
-def test_renewals_have_an_end(desk: Desk) -> None:
+def test_renewals_have_an_end(pending: Desk) -> None:
     """A device that asks and asks fills neither disk nor memory."""
-    shown = "plc-7", fingerprint_of(desk.ask(desk.token()))
+    shown = "plc-7", fingerprint_of(pending.ask(pending.token()))
     for _ in range(15):
-        desk.ask(b"", None, shown)
-    assert "16 certificates in 24 hours" in desk.refused(
+        pending.ask(b"", None, shown)
+    assert "16 certificates in 24 hours" in pending.refused(
         encode_enroll(b"", make_request("plc-7", KEY)), shown
     )
-    desk.seconds += 86400.0
-    assert desk.ask(b"", None, shown)
+    pending.seconds += 86400.0
+    assert pending.ask(b"", None, shown)
 
 
 # ---- revocation
 
 
-def test_revocation_is_in_both_lists(desk: Desk) -> None:
+def test_revocation_is_in_both_lists(pending: Desk) -> None:
     """A lost ledger learns it again from the authority's own list, and nobody is back who should not be."""
-    made = desk.ask(desk.token())
-    desk.issuer.token("plc-8", "anna", False)
-    assert (desk.issuer.revoke("plc-7"), desk.issuer.revoke("plc-8")) == ((1, 0), (0, 1))
-    desk.ledger.close()
-    for each in desk.path.glob("revtunnel.db*"):
+    made = pending.ask(pending.token())
+    pending.issuer.token("plc-8", "anna", False)
+    assert (pending.issuer.revoke("plc-7"), pending.issuer.revoke("plc-8")) == ((1, 0), (0, 1))
+    pending.ledger.close()
+    for each in pending.path.glob("revtunnel.db*"):
         each.unlink()
-    desk.start()
-    assert desk.book.revoked("plc-7", fingerprint_of(made))
-    assert [row.kind for row in desk.directory.rows()] == [AUTHORITY, DEVICE]
+    pending.start()
+    assert pending.book.revoked("plc-7", fingerprint_of(made))
+    assert [row.kind for row in pending.directory.rows()] == [AUTHORITY, DEVICE]
 
 
-def test_a_list_that_cannot_be_written_is_told(desk: Desk) -> None:
+def test_a_list_that_cannot_be_written_is_told(pending: Desk) -> None:
     """The ledger has it, so the device gets its certificate; the operator sees the problem."""
-    Path(desk.directory.file("issued")).unlink()
-    Path(desk.directory.file("issued")).mkdir()
-    made = desk.ask(desk.token())
-    assert "authority: Is a directory" in str(desk.issuer.problem)
-    assert desk.book.good("plc-7")[0].fingerprint == fingerprint_of(made)
-    Path(desk.directory.file("issued")).rmdir()
-    desk.issuer.revoke("plc-7")
-    assert desk.issuer.problem is None
+    Path(pending.directory.file("issued")).unlink()
+    Path(pending.directory.file("issued")).mkdir()
+    made = pending.ask(pending.token())
+    assert "authority: Is a directory" in str(pending.issuer.problem)
+    assert pending.book.good("plc-7")[0].fingerprint == fingerprint_of(made)
+    Path(pending.directory.file("issued")).rmdir()
+    pending.issuer.revoke("plc-7")
+    assert pending.issuer.problem is None
 
 
-def test_a_damaged_authority_changes_nothing(desk: Desk) -> None:
+def test_a_damaged_authority_changes_nothing(pending: Desk) -> None:
     """A reload says so and goes on with the one it had."""
-    Path(desk.directory.file("authority.key")).write_bytes(b"noise")
+    Path(pending.directory.file("authority.key")).write_bytes(b"noise")
     with pytest.raises(Unfit, match="no private key"):
-        desk.issuer.load(desk.directory.path, 90, desk.limits)
-    assert desk.issuer.is_set_up
+        pending.issuer.load(pending.directory.path, 90, pending.limits)
+    assert pending.issuer.is_set_up
 
 
-def test_names_of_the_server(desk: Desk) -> None:
+def test_names_of_the_server(pending: Desk) -> None:
     """For the line that an operator pastes: those of the newest certificate."""
-    assert desk.issuer.server_names == []
-    desk.directory.issue_server(["old.example"], 825, desk.now)
-    desk.seconds = 1.0
-    desk.directory.issue_server(["gate.example", "192.0.2.1"], 825, desk.now)
-    desk.restart()
-    assert desk.issuer.server_names == ["gate.example", "192.0.2.1"]
+    assert pending.issuer.server_names == []
+    pending.directory.issue_server(["old.example"], 825, pending.now)
+    pending.seconds = 1.0
+    pending.directory.issue_server(["gate.example", "192.0.2.1"], 825, pending.now)
+    pending.restart()
+    assert pending.issuer.server_names == ["gate.example", "192.0.2.1"]

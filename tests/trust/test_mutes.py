@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from revtunnel.process.door.refusals import Invalid, NotFound
+from revtunnel.process.admin.refusals import Invalid, NotFound
 from revtunnel.state.audit_records import RightsChanged
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.trust.mutes import Mutes

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from revtunnel.ground.policy import PeopleLimits
-from revtunnel.process.door.refusals import Conflict, Invalid, NotFound
+from revtunnel.process.admin.refusals import Conflict, Invalid, NotFound
 from revtunnel.state.ledger import FILE_NAME
 from revtunnel.trust.people import check_note, parse_group, parse_user
 from revtunnel.trust.user_tokens import BadToken, mark_of, write_user_token
@@ -255,12 +255,14 @@ def test_what_belongs_to_nobody_is_dropped_for_good(path: str) -> None:
     with town(path) as home:
         home.user("ana")
         home.group("night", "ana")
-        home.token("ana")
+        written = home.token("ana")
         home.grant("ana", id="a")
         home.grant("@night", id="n")
         home.ledger.change([("people", "ana", None), ("people_groups", "night", None)])
     with town(path) as home:
         assert (len(home.people), len(home.grants)) == (0, 0)
+        with pytest.raises(BadToken, match="never given"):
+            home.people.log_in(written, NOON)
         for table in ("user_tokens", "grants"):
             assert home.ledger.select(f"SELECT count(*) FROM {table}") == [(0,)]
     with town(path) as home:

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from revtunnel.ground.policy import PeopleLimits
-from revtunnel.process.door.caretaker import PAGE
-from revtunnel.process.door.refusals import Conflict, Invalid, NotFound
+from revtunnel.process.admin.daemon_operator import PAGE
+from revtunnel.process.admin.refusals import Conflict, Invalid, NotFound
 from revtunnel.state.audit_records import RightsChanged
 from revtunnel.trust.people_operator import PeopleOperator
 from tests.support.people import DAY, NOON, Town, town

@@ -24,7 +24,7 @@ OFFLINE = re.compile(
     "No matching distribution|ConnectionError|Failed to establish|Temporary failure|timed out"
 )
 DAEMONS = ["revtunnel-agent", "revtunnel-cameo", "revtunnel-server"]
-COMMANDS = [*DAEMONS, "revtunnelctl", "cameo-rep-proxy", "cameo-pub-proxy"]
+COMMANDS = [*DAEMONS, "revtunnelctl", "revtunnel-connect", "cameo-rep-proxy", "cameo-pub-proxy"]
 
 
 def run(*command: str | Path, cwd: Path) -> str:

@@ -25,7 +25,7 @@ from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.python import log
 from twisted.python.failure import Failure
 
-from revtunnel.fleet.gate import Gate
+from revtunnel.fleet.access_control import AccessControl
 from revtunnel.ground.facts import Report, WebRefused
 from revtunnel.ground.policy import ServerLimits
 from revtunnel.ground.targets import is_literal
@@ -37,7 +37,7 @@ from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import End, said
 from revtunnel.sockets.stages import read_some
 from revtunnel.sockets.tls.identity import Identity
-from revtunnel.sockets.tls.tls_stages import TlsDesk, TlsDoor, TlsFailed
+from revtunnel.sockets.tls.tls_stages import TlsFailed, TlsHandshakes, TlsProtocol
 from revtunnel.sockets.ways.websocket_upgrade import (
     HandshakeRefused,
     Request,
@@ -79,7 +79,7 @@ class WebListener:
         self,
         reactor: Any,
         limits: Callable[[], ServerLimits],
-        gate: Gate,
+        access: AccessControl,
         report: Report,
         state: Callable[[], str] = lambda: "ready",
         full: Callable[[], bool] = lambda: False,
@@ -92,10 +92,10 @@ class WebListener:
         self.rates = Rates()
         self._reactor = reactor
         self._limits = limits
-        self._gate = gate
+        self._access = access
         self._report = report
         self._full = full
-        self._tls = TlsDesk(reactor, lambda: limits().handshakes)
+        self._tls = TlsHandshakes(reactor, lambda: limits().handshakes)
         self._serving: set[Deferred[None]] = set()
         self._pending: Counter[str] = Counter()
         self._stopping = False
@@ -129,12 +129,12 @@ class WebListener:
         if reason:
             self._report(WebRefused(name, peer, "", 0, reason, detail))
             return None
-        return TlsDoor(partial(self._serve, self.rules[name], address, source))
+        return TlsProtocol(partial(self._serve, self.rules[name], address, source))
 
     def _refusal(self, peer: str, source: str) -> tuple[str, str]:
         """Why a connection is not even read: word and detail, or nothing."""
         limits, now = self._limits(), self._reactor.seconds()
-        penalty = self._gate.stranger(peer, now)
+        penalty = self._access.stranger(peer, now)
         reason = ""
         if self._stopping:
             reason = "stopping"
@@ -144,7 +144,7 @@ class WebListener:
             reason = "overloaded"
         elif self._full():
             reason = "descriptors"
-        elif not (self._gate.penalties.is_exempt(peer) or self.rates.take(source, now)):
+        elif not (self._access.penalties.is_exempt(peer) or self.rates.take(source, now)):
             reason = "too-often"
         return reason, penalty or "not even read"
 
@@ -297,7 +297,7 @@ class WebListener:
 
     def _count(self, visit: "_Visit", status: int, reason: str, detail: str) -> None:
         rules, peer = visit.rules, visit.end.peer
-        self._gate.failed(peer, reason, "", False, self._reactor.seconds())
+        self._access.failed(peer, reason, "", False, self._reactor.seconds())
         self._report(WebRefused(rules.name, peer, visit.path[:80], status, reason, detail))
 
 

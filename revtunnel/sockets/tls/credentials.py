@@ -34,7 +34,7 @@ __all__ = [
     "Credentials",
     "FaultyFiles",
     "PeerCertificate",
-    "Side",
+    "TlsSide",
     "device_serial",
     "judge_device",
     "judge_server",
@@ -60,7 +60,7 @@ class FaultyFiles(Exception):
         super().__init__("; ".join(f"{key}: {text}" for key, text in faults))
 
 
-class Side(Enum):
+class TlsSide(Enum):
     """Which end shows the certificate."""
 
     SERVER = ExtendedKeyUsageOID.SERVER_AUTH
@@ -71,7 +71,7 @@ class Side(Enum):
 class CertificateFiles:
     """Where the files of one side are; None: it has none."""
 
-    side: Side
+    side: TlsSide
     certificate: str | None = None  # the certificate, then those that lead to its authority
     key: str | None = None
     authority: str | None = None  # who may have signed the other side's; None at an agent: the machine's list
@@ -142,8 +142,8 @@ def device_serial(certificate: x509.Certificate) -> str:
     return found[0]
 
 
-def _check_purpose(certificate: x509.Certificate, side: Side) -> None:
-    wanted = "servers (serverAuth)" if side is Side.SERVER else "devices (clientAuth)"
+def _check_purpose(certificate: x509.Certificate, side: TlsSide) -> None:
+    wanted = "servers (serverAuth)" if side is TlsSide.SERVER else "devices (clientAuth)"
     try:
         usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except x509.ExtensionNotFound:
@@ -175,7 +175,7 @@ def judge_server(certificate: x509.Certificate, name: str) -> PeerCertificate:
     Raises:
         CertificateRefused: it is not; any other exception means the same.
     """
-    _check_purpose(certificate, Side.SERVER)
+    _check_purpose(certificate, TlsSide.SERVER)
     names = _shown(certificate)
     try:
         if is_literal(name):
@@ -193,7 +193,7 @@ def judge_device(certificate: x509.Certificate, revoked: Callable[[str, str], bo
     Raises:
         CertificateRefused: it is none, or not any more; any other exception means the same.
     """
-    _check_purpose(certificate, Side.DEVICE)
+    _check_purpose(certificate, TlsSide.DEVICE)
     peer = _kept(certificate, device_serial(certificate))
     if revoked(peer.serial, peer.fingerprint):
         raise CertificateRefused(f"certificate of {peer.serial} is revoked")
@@ -258,7 +258,7 @@ class _Reading:
             leaf = chain[0]
             try:
                 _check_purpose(leaf, files.side)
-                serial = device_serial(leaf) if files.side is Side.DEVICE else self._server_name(leaf)
+                serial = device_serial(leaf) if files.side is TlsSide.DEVICE else self._server_name(leaf)
             except (CertificateRefused, ValueError, x509.DuplicateExtension) as error:
                 self.blame("certificate", path, str(error))
             self.check_time("certificate", path, leaf)

@@ -31,7 +31,7 @@ from revtunnel.sockets.tls.credentials import (
     Credentials,
     FaultyFiles,
     PeerCertificate,
-    Side,
+    TlsSide,
     day,
     judge_device,
     judge_server,
@@ -63,7 +63,7 @@ class TlsRules:
     alpn: bytes = ALPN  # what a client says it will speak
 
     @property
-    def side(self) -> Side:
+    def side(self) -> TlsSide:
         """Which end we are."""
         return self.files.side
 
@@ -135,10 +135,10 @@ class Guard:
         certificate = connection.get_peer_certificate(as_cryptography=True)
         if not self.fault and certificate is None and self.needed:
             self.fault = "no certificate"
+        if not self.fault and certificate is not None and self.peer is None:  # OpenSSL has not asked us
+            self.fault = "certificate was not checked against the authority"
         if not self.fault and certificate is not None:
             self.look(X509.from_cryptography(certificate), 0, 0, True)
-        if not self.fault and certificate is not None and not connection.get_verified_chain():
-            self.fault = "certificate was not checked against the authority"
         if self.fault:
             raise CertificateRefused(self.fault)
         return self.peer if certificate is not None else None
@@ -161,7 +161,7 @@ def _context(rules: TlsRules, credentials: Credentials) -> SSL.Context:
     context.set_cipher_list(CIPHERS)
     _show(context, rules, credentials)
     _trust(context, rules, credentials)
-    if rules.side is Side.SERVER:
+    if rules.side is TlsSide.SERVER:
         context.set_alpn_select_callback(_select)
     else:
         context.set_alpn_protos([rules.alpn])
@@ -189,12 +189,12 @@ def _show(context: SSL.Context, rules: TlsRules, credentials: Credentials) -> No
 
 def _trust(context: SSL.Context, rules: TlsRules, credentials: Credentials) -> None:
     """Who may have signed what the other side shows."""
-    peer = rules.peer if rules.side is Side.SERVER else "required"
+    peer = rules.peer if rules.side is TlsSide.SERVER else "required"
     context.set_verify(_PEER[peer], _look)
     store = context.get_cert_store()
     if store is None or peer == "no":
         return
-    if rules.side is Side.DEVICE and rules.files.authority is None:
+    if rules.side is TlsSide.DEVICE and rules.files.authority is None:
         context.set_default_verify_paths()
     for authority in credentials.authorities:
         store.add_cert(X509.from_cryptography(authority))

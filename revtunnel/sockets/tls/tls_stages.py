@@ -18,13 +18,13 @@ from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 
-from revtunnel.ground.first_bytes import Door, explained
+from revtunnel.ground.first_bytes import Listens, explained
 from revtunnel.sockets.ends import RECORD, End, TlsEnd
 from revtunnel.sockets.stages import Stage, readable, writable
 from revtunnel.sockets.tls.credentials import CertificateRefused, PeerCertificate
 from revtunnel.sockets.tls.identity import Guard, Identity, tls_fault
 
-__all__ = ["Secured", "TlsDesk", "TlsDoor", "TlsFailed", "dial_tls"]
+__all__ = ["Secured", "TlsFailed", "TlsHandshakes", "TlsProtocol", "dial_tls"]
 
 HANDSHAKE = 0x16  # first byte of a TLS connection: a record with a ClientHello
 FIRST = 80  # bytes that are looked at, to name what is no TLS
@@ -96,7 +96,7 @@ def dial_tls(reactor: Any, identity: Identity, name: str, begun: Callable[[], No
 # ---- the server
 
 
-class TlsDesk:
+class TlsHandshakes:
     """All TLS handshakes of one server. ``most`` says how many may be under way."""
 
     def __init__(self, reactor: Any, most: Callable[[], int]) -> None:
@@ -153,7 +153,7 @@ class TlsDesk:
             raise TlsFailed("lost", "it hung up without a word")
         if first[0] != HANDSHAKE:
             words = f"this is no TLS: it begins with {first[0]:#04x}"
-            raise TlsFailed("tls", explained(words, first, Door.TLS))
+            raise TlsFailed("tls", explained(words, first, Listens.TLS))
 
     async def _turn(self) -> None:
         """Wait until fewer than the limit shake hands."""
@@ -186,7 +186,7 @@ class TlsDesk:
         end.close()
 
 
-class TlsDoor(Protocol):
+class TlsProtocol(Protocol):
     """Takes an accepted socket away from its transport before a byte is read, for ``take``."""
 
     def __init__(self, take: Callable[[End], None]) -> None:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from revtunnel.ground.errors import RemoteError
 
-__all__ = ["Answer", "Credentials", "decode_answer", "encode_request"]
+__all__ = ["ProxyAnswer", "ProxyCredentials", "decode_answer", "encode_request"]
 
 MAX_WORDS = 160  # characters of a proxy's own words in our log
 
@@ -27,7 +27,7 @@ _STATUS = re.compile(r"HTTP/1\.[0-9] ([1-9][0-9]{2})(?: (.*))?", re.ASCII)
 _REALM = re.compile(r'realm="?((?:[^"\\]|\\.)*)', re.IGNORECASE)
 
 
-class Credentials(NamedTuple):
+class ProxyCredentials(NamedTuple):
     """What a proxy wants to hear; never logged."""
 
     user: str
@@ -37,7 +37,7 @@ class Credentials(NamedTuple):
         return "Credentials(...)"
 
 
-class Answer(NamedTuple):
+class ProxyAnswer(NamedTuple):
     """The final answer of a proxy."""
 
     status: int
@@ -50,7 +50,7 @@ class Answer(NamedTuple):
         return 200 <= self.status <= 299
 
 
-def encode_request(host: str, port: int, credentials: Credentials | None) -> bytes:
+def encode_request(host: str, port: int, credentials: ProxyCredentials | None) -> bytes:
     """The head that asks for a connection; an IPv6 address is given without brackets, a zone is left out."""
     name = host.partition("%")[0]
     where = f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
@@ -61,7 +61,7 @@ def encode_request(host: str, port: int, credentials: Credentials | None) -> byt
     return "\r\n".join([*lines, "", ""]).encode("ascii")
 
 
-def decode_answer(data: bytes, limit: int) -> Answer | None:
+def decode_answer(data: bytes, limit: int) -> ProxyAnswer | None:
     """The answer that ``data``, all that came so far, begins with; None: its head is not complete.
 
     Raises:
@@ -80,7 +80,7 @@ def decode_answer(data: bytes, limit: int) -> Answer | None:
         status, words = _read(data[at : end.start()].decode("latin-1"))
         at = end.end()
         if status >= 200 or status == 101:
-            return Answer(status, words, at)
+            return ProxyAnswer(status, words, at)
 
 
 def _read(head: str) -> tuple[int, str]:

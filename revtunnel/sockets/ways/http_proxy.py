@@ -17,10 +17,10 @@ from twisted.python.failure import Failure
 
 from revtunnel.ground.errors import RemoteError
 from revtunnel.sockets.ends import End, said
-from revtunnel.sockets.heads import read_head
+from revtunnel.sockets.peeking import read_head
 from revtunnel.sockets.stages import Stage, open_end, write_all
 from revtunnel.sockets.ways.http_connect import decode_answer, encode_request
-from revtunnel.sockets.ways.proxy_choice import Proxy, ProxyChoice
+from revtunnel.sockets.ways.proxy_choice import HttpProxy, ProxyChoice
 
 __all__ = ["ProxyError", "open_way", "proxy_stage"]
 
@@ -30,12 +30,12 @@ MAX_HEAD = 8 * 1024  # bytes of a proxy's answer
 class ProxyError(ConnectionError):
     """The proxy did not connect us; the sentence names it."""
 
-    def __init__(self, proxy: Proxy, why: str) -> None:
+    def __init__(self, proxy: HttpProxy, why: str) -> None:
         super().__init__(errno.ECONNREFUSED, f"proxy {proxy}: {why}")
 
 
 def proxy_stage(
-    reactor: Any, proxy: Proxy, host: str, port: int, reached: Callable[[], None] | None = None
+    reactor: Any, proxy: HttpProxy, host: str, port: int, reached: Callable[[], None] | None = None
 ) -> Stage:
     """Ask ``proxy``, to which the End leads, for a connection to a server; the deadline is the caller's.
 

@@ -18,12 +18,12 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote
 
 from revtunnel.ground.targets import parse_endpoint
-from revtunnel.sockets.ways.http_connect import Credentials
+from revtunnel.sockets.ways.http_connect import ProxyCredentials
 
 __all__ = [
     "DIRECT",
     "Exceptions",
-    "Proxy",
+    "HttpProxy",
     "ProxyChoice",
     "from_environment",
     "parse_credentials",
@@ -38,18 +38,18 @@ _WANTED = "http://HOST:PORT wanted"
 
 
 @dataclass(frozen=True, slots=True)
-class Proxy:
+class HttpProxy:
     """One HTTP proxy; its written form has no password."""
 
     host: str
     port: int
-    credentials: Credentials | None = field(default=None, repr=False)
+    credentials: ProxyCredentials | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
         return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
 
 
-def parse_proxy(text: str) -> Proxy:
+def parse_proxy(text: str) -> HttpProxy:
     """The proxy that a setting names: ``http://HOST:PORT``.
 
     Raises:
@@ -63,7 +63,7 @@ def parse_proxy(text: str) -> Proxy:
     return _proxy(text, match, None)
 
 
-def _proxy(text: str, match: re.Match[str], port: int | None) -> Proxy:
+def _proxy(text: str, match: re.Match[str], port: int | None) -> HttpProxy:
     if (match[1] or "http").lower() != "http":
         raise ValueError(f"{_shown(text)}: only http:// proxies are spoken to, {_WANTED}")
     where = (
@@ -76,8 +76,8 @@ def _proxy(text: str, match: re.Match[str], port: int | None) -> Proxy:
     if not number:
         raise ValueError(f"{_shown(text)}: {_WANTED}, IPv6 in brackets")
     user, colon, password = (match[2] or "").partition(":")
-    credentials = Credentials(unquote(user), unquote(password)) if user or colon else None
-    return Proxy(host, number, credentials)
+    credentials = ProxyCredentials(unquote(user), unquote(password)) if user or colon else None
+    return HttpProxy(host, number, credentials)
 
 
 def _shown(text: str) -> str:
@@ -85,7 +85,7 @@ def _shown(text: str) -> str:
     return f"{text.rpartition('@')[2][:120]!a}"
 
 
-def parse_credentials(text: str) -> Credentials:
+def parse_credentials(text: str) -> ProxyCredentials:
     """What a file for proxy_credentials holds: one line, ``user:password``; the text is never repeated.
 
     Raises:
@@ -95,7 +95,7 @@ def parse_credentials(text: str) -> Credentials:
     user, colon, password = line.partition(":")
     if not user or not colon or not line.isprintable():
         raise ValueError("one line user:password wanted")
-    return Credentials(user, password)
+    return ProxyCredentials(user, password)
 
 
 class Exceptions:
@@ -155,11 +155,11 @@ def _is_here(host: str) -> bool:
 class ProxyChoice:
     """How servers are reached."""
 
-    proxy: Proxy | None = None
+    proxy: HttpProxy | None = None
     exceptions: Exceptions | None = None  # None: the settings name the proxy, and it leads everywhere
     fault: str = ""  # why the environment's cannot be used
 
-    def proxy_for(self, host: str, port: int) -> Proxy | None:
+    def proxy_for(self, host: str, port: int) -> HttpProxy | None:
         """The proxy for a server; None: none is needed.
 
         Raises:
@@ -175,7 +175,7 @@ class ProxyChoice:
 DIRECT = ProxyChoice()
 
 
-def from_environment(environ: Mapping[str, str], credentials: Credentials | None = None) -> ProxyChoice:
+def from_environment(environ: Mapping[str, str], credentials: ProxyCredentials | None = None) -> ProxyChoice:
     """What the usual variables say; ``credentials`` serve a proxy whose variable has none."""
     name = next((variable for variable in _VARIABLES if variable in environ), "")
     text = environ.get(name, "").strip()
@@ -189,4 +189,4 @@ def from_environment(environ: Mapping[str, str], credentials: Credentials | None
         proxy = _proxy(text, match, HTTP_PORT)
     except ValueError as error:
         return ProxyChoice(None, exceptions, f"{name}: {error}")
-    return ProxyChoice(Proxy(proxy.host, proxy.port, proxy.credentials or credentials), exceptions)
+    return ProxyChoice(HttpProxy(proxy.host, proxy.port, proxy.credentials or credentials), exceptions)

@@ -24,7 +24,7 @@ from struct import Struct
 from typing import NamedTuple
 
 from revtunnel.ground.errors import RemoteError
-from revtunnel.ground.first_bytes import Door, explained
+from revtunnel.ground.first_bytes import Listens, explained
 from revtunnel.ground.origin import Origin, origin_of, packed_ends
 
 __all__ = ["LONGEST_LINE", "VERSIONS", "ProxyHeader", "decode_header", "encode_header_v1", "encode_header_v2"]
@@ -83,7 +83,7 @@ def decode_header(data: bytes, versions: frozenset[int], limit: int) -> ProxyHea
         return _decode_block(data, limit)
     wanted = " or ".join(f"v{version}" for version in sorted(versions))
     words = f"{data[:16].hex(' ')}: no PROXY protocol header {wanted}"
-    raise RemoteError(explained(words, data, Door.PROXY))
+    raise RemoteError(explained(words, data, Listens.PROXY))
 
 
 def _decode_line(data: bytes) -> ProxyHeader | None:

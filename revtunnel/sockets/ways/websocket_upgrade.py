@@ -45,12 +45,12 @@ from revtunnel.sockets.stages import read_some, readable, writable, write_all
 from revtunnel.sockets.ways.websocket_wire import ClientEngine, ServerEngine, WebSocketLimits, logger
 
 __all__ = [
-    "Answer",
     "Asked",
     "HandshakeRefused",
     "Judge",
     "Request",
     "RequestReader",
+    "UpgradeAnswer",
     "Upgraded",
     "accept_end",
     "accept_request",
@@ -90,7 +90,7 @@ class Upgraded(NamedTuple):
     request: Request
 
 
-class Answer(NamedTuple):
+class UpgradeAnswer(NamedTuple):
     """What a request comes to: bytes to be written, then an open WebSocket or the end."""
 
     data: bytes
@@ -120,7 +120,9 @@ def request_of(
     return Request(path, Headers([*headers]), method, version)
 
 
-def accept_request(request: Request, judge: Judge, limits: WebSocketLimits, early: bool = False) -> Answer:
+def accept_request(
+    request: Request, judge: Judge, limits: WebSocketLimits, early: bool = False
+) -> UpgradeAnswer:
     """What is answered to a request; ``early``: bytes stood behind it, which no client may send yet."""
     if early:
         return _refusal(HandshakeRefused(400, "bytes came before the handshake was done"))
@@ -182,7 +184,7 @@ async def answer_end(
     return Upgraded(end, answer.engine, answer.engine.subprotocol or "", asked)
 
 
-def _accept(request: Request, judge: Judge, limits: WebSocketLimits) -> Answer:
+def _accept(request: Request, judge: Judge, limits: WebSocketLimits) -> UpgradeAnswer:
     """Have the library check the request, and ``judge`` behind it.
 
     Its engine for the handshake reads a request first, so that another one is for the frames.
@@ -212,15 +214,15 @@ def _accept(request: Request, judge: Judge, limits: WebSocketLimits) -> Answer:
     if response.status_code != 101:
         words = bytes(response.body).decode().removeprefix("Failed to open a WebSocket connection: ")
         refused = HandshakeRefused(response.status_code, _printable(words.partition("\n")[0]))
-        return Answer(response.serialize(), None, refused)
+        return UpgradeAnswer(response.serialize(), None, refused)
     frames = ServerEngine(state=OPEN, max_size=limits.message, logger=logger)
     frames.subprotocol = engine.subprotocol
-    return Answer(response.serialize(), frames, None)
+    return UpgradeAnswer(response.serialize(), frames, None)
 
 
-def _refusal(refused: HandshakeRefused) -> Answer:
+def _refusal(refused: HandshakeRefused) -> UpgradeAnswer:
     response = ServerProtocol(logger=logger).reject(HTTPStatus(refused.status), f"{refused.why}\n")
-    return Answer(response.serialize(), None, refused)
+    return UpgradeAnswer(response.serialize(), None, refused)
 
 
 class RequestReader:

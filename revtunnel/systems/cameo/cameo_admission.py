@@ -13,15 +13,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from revtunnel.ground.policy import CameoLimits
-from revtunnel.sockets.ways.senders import Network
+from revtunnel.sockets.ways.trusted_proxies import Network
 
-__all__ = ["Admission", "Door"]
+__all__ = ["CameoAdmission", "CameoRules"]
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class CameoRules:
     """What holds for the peers of one listener."""
 
     name: str  # of the outside, or ""
@@ -42,7 +42,7 @@ def _plain(host: str) -> Address:
     return getattr(address, "ipv4_mapped", None) or address
 
 
-class Admission:
+class CameoAdmission:
     """Admits connections and counts them. ``allowed`` empty: from everywhere."""
 
     def __init__(
@@ -54,17 +54,17 @@ class Admission:
         self.connections = 0
         self._sources: Counter[str] = Counter()
 
-    def is_local(self, peer: str, here: str, door: Door) -> bool:
+    def is_local(self, peer: str, here: str, rules: CameoRules) -> bool:
         """Whether the peer at address ``peer``, which dialled our address ``here``, is local."""
         address = _plain(peer)
         on_this_machine = address.is_loopback or address == _plain(here)
-        return (on_this_machine and not door.outside) or _among(address, self.trusted)
+        return (on_this_machine and not rules.outside) or _among(address, self.trusted)
 
-    def enter(self, peer: str, here: str, door: Door) -> str:
+    def enter(self, peer: str, here: str, rules: CameoRules) -> str:
         """Count a connection; a word that says why not, empty when it may stay."""
         address = _plain(peer)
-        local = self.is_local(peer, here, door)
-        if door.publishing and not local:
+        local = self.is_local(peer, here, rules)
+        if rules.publishing and not local:
             return "not-local"
         if self.allowed and not local and not address.is_loopback and not _among(address, self.allowed):
             return "not-allowed"

@@ -1,8 +1,8 @@
 """What revtunnel-cameo has beside what every daemon has: the peers of its relays (cameo_operator.py)."""
 
-from revtunnel.process.door.operation import ROWS, Argument, Column, Kind, Operation, Role, table_of
-from revtunnel.process.door.process_operations import PROCESS_OPERATIONS, STATUS
-from revtunnel.process.door.refusals import NotFound
+from revtunnel.process.admin.operation import ROWS, Argument, CallerRole, Column, Kind, Operation, table_of
+from revtunnel.process.admin.process_operations import PROCESS_OPERATIONS, STATUS
+from revtunnel.process.admin.refusals import NotFound
 
 __all__ = ["CAMEO_OPERATIONS", "PEERS"]
 
@@ -41,7 +41,7 @@ PEERS = Operation(
 _CUT = Operation(
     "Cut", "cut", "end the connection of one peer of the CAMEO relays", "It may come back.",
     (Argument("peer", text="its address, as peers shows it", shown="PEER"),),
-    role=Role.OPERATOR, errors=(NotFound,), command="cut",
+    role=CallerRole.OPERATOR, errors=(NotFound,), command="cut",
     said=lambda row: ({"cut": row["peer"]}, f"the connection of {row['peer']} is closed"),
 )  # fmt: skip
 CAMEO_OPERATIONS = table_of(*PROCESS_OPERATIONS, _STATUS, PEERS, _CUT)

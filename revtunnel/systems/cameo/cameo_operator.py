@@ -8,22 +8,22 @@ from collections.abc import Callable, Sequence
 
 from twisted.internet.interfaces import IReactorTime
 
-from revtunnel.process.door.caretaker import Caretaker
-from revtunnel.process.door.operation import PAGE, Row
-from revtunnel.process.door.refusals import NotFound
+from revtunnel.process.admin.daemon_operator import DaemonOperator
+from revtunnel.process.admin.operation import PAGE, Row
+from revtunnel.process.admin.refusals import NotFound
 from revtunnel.process.reporting import Reporter
 from revtunnel.systems.cameo.cameo_facts import shown
 from revtunnel.systems.cameo.cameo_operations import CAMEO_OPERATIONS, PEERS
-from revtunnel.systems.cameo.cameo_peers import Peer
+from revtunnel.systems.cameo.cameo_peers import CameoPeer
 from revtunnel.systems.cameo.cameo_responders import SERVER
-from revtunnel.systems.cameo.relays import PublisherRelay, Relay, ResponderRelay
+from revtunnel.systems.cameo.relays import CameoRelay, PublisherRelay, ResponderRelay
 
 __all__ = ["CameoOperator"]
 
 MOST_UNROUTABLE = 50  # names in a status, the most wanted ones
 
 
-class CameoOperator(Caretaker):
+class CameoOperator(DaemonOperator):
     """Both relays. ``leaving`` is set by the daemon when it drains."""
 
     operations = CAMEO_OPERATIONS
@@ -88,7 +88,7 @@ class CameoOperator(Caretaker):
         if not any(relay.close(peer) for relay in self._relays()):
             raise NotFound(f"no peer {peer[:80]} is connected")
 
-    def _relays(self) -> Sequence[Relay]:
+    def _relays(self) -> Sequence[CameoRelay]:
         return self._responder, self._publisher
 
     def _server(self) -> Row:
@@ -100,7 +100,7 @@ class CameoOperator(Caretaker):
         seconds = round(self._clock.seconds() - since, 3)
         return {"connected": True, "address": peer.address, "since": self.at(since), "seconds": seconds}
 
-    def _relay(self, relay: Relay) -> Row:
+    def _relay(self, relay: CameoRelay) -> Row:
         peers = relay.peers
         return {
             "peers": len(peers),
@@ -108,7 +108,7 @@ class CameoOperator(Caretaker):
             "dropped": dict(sorted(relay.counts.items())),
         }
 
-    def _peer(self, relay: str, peer: Peer) -> Row:
+    def _peer(self, relay: str, peer: CameoPeer) -> Row:
         box = peer.outbox
         return PEERS.row(
             peer,
@@ -116,7 +116,7 @@ class CameoOperator(Caretaker):
             relay=relay,
             type=peer.socket_type,
             identity=shown(peer.identity),
-            outside=peer.door.name,
+            outside=peer.rules.name,
             let_in=peer.ready,
             since=self.at(peer.since),
             seconds=round(self._clock.seconds() - peer.since, 3),

@@ -8,25 +8,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from revtunnel.ground.errors import RemoteError
-from revtunnel.systems.cameo.cameo_admission import Door
+from revtunnel.systems.cameo.cameo_admission import CameoRules
 from revtunnel.systems.cameo.cameo_outbox import Outbox
 from revtunnel.systems.cameo.zmtp import MAX_IDENTITY, decode_command, decode_properties
-from revtunnel.systems.cameo.zmtp_messages import Command
+from revtunnel.systems.cameo.zmtp_messages import ZmtpCommand
 
-__all__ = ["Peer", "Unfit", "read_ready"]
+__all__ = ["CameoPeer", "PeerUnfit", "read_ready"]
 
 
-class Unfit(RemoteError):
+class PeerUnfit(RemoteError):
     """The peer is a socket that can never be served here: it is told so with ERROR and gives up."""
 
 
 @dataclass(slots=True, eq=False)
-class Peer:
+class CameoPeer:
     """A connection. ``owner`` is the Protocol that writes to it."""
 
     address: str  # host:port
     local: bool
-    door: Door
+    rules: CameoRules
     since: float
     outbox: Outbox
     owner: Any = None
@@ -46,7 +46,7 @@ class Peer:
         return bool(self.identity) and self.identity[0] != 0
 
 
-def read_ready(command: Command, allowed: Collection[str]) -> tuple[str, bytes]:
+def read_ready(command: ZmtpCommand, allowed: Collection[str]) -> tuple[str, bytes]:
     """Socket type and identity of a peer whose first command this is.
 
     Raises:
@@ -60,9 +60,9 @@ def read_ready(command: Command, allowed: Collection[str]) -> tuple[str, bytes]:
     socket_type = properties.get(b"socket-type", b"").decode("ascii", "backslashreplace")
     identity = properties.get(b"identity", b"")
     if socket_type not in allowed:
-        raise Unfit(f"socket type {socket_type[:20]!a}, {' or '.join(sorted(allowed))} wanted")
+        raise PeerUnfit(f"socket type {socket_type[:20]!a}, {' or '.join(sorted(allowed))} wanted")
     if len(identity) > MAX_IDENTITY:
-        raise Unfit(f"identity of {len(identity)} bytes, limit {MAX_IDENTITY}")
+        raise PeerUnfit(f"identity of {len(identity)} bytes, limit {MAX_IDENTITY}")
     if identity[:1] == b"\0":
-        raise Unfit("an identity that begins with a zero byte")
+        raise PeerUnfit("an identity that begins with a zero byte")
     return socket_type, identity

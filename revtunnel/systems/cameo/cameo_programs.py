@@ -77,32 +77,32 @@ def _run(name: str, sockets: list[socket.socket]) -> NoReturn:
     from revtunnel.process.reporting import Reporter
     from revtunnel.settings.inifile import SettingsError
     from revtunnel.systems.cameo.cameo_settings import load_cameo
-    from revtunnel.systems.cameo.cameo_site import CameoSite
+    from revtunnel.systems.cameo.cameo_system import CameoSystem
     from revtunnel.systems.cameo.lifeline import run_until_end
 
     prepare_reactor(reactor)
     reporter = Reporter()
     try:
         settings = load_cameo()
-        site = CameoSite(reactor, settings, reporter)
-        _open(site, name, sockets)
+        system = CameoSystem(reactor, settings, reporter)
+        _open(system, name, sockets)
     except SettingsError as error:
         _leave(CONFIG, *(f"{name}: {line}" for line in error.errors))
     except CannotListenError as error:
         _leave(FAILED, f"{name}: {error}")
     _be_silent()
     _log(name, settings, reporter)
-    run_until_end(reactor, site, settings.limits.drain)
+    run_until_end(reactor, system, settings.limits.drain)
     raise SystemExit(0)
 
 
-def _open(site: Any, name: str, sockets: list[socket.socket]) -> None:
-    responder, subscribers, publishers = site.main_doors()
+def _open(system: Any, name: str, sockets: list[socket.socket]) -> None:
+    responder, subscribers, publishers = system.main_ports()
     factories = (responder,) if name == "cameo-rep-proxy" else (subscribers, publishers)
     for sock, factory in zip(sockets, factories, strict=True):
-        site.adopt(sock.fileno(), sock.family, factory)
+        system.adopt(sock.fileno(), sock.family, factory)
         sock.close()
-    site.listen_outside(responder=len(factories) == 1, publisher=len(factories) == 2)
+    system.listen_outside(responder=len(factories) == 1, publisher=len(factories) == 2)
 
 
 def _be_silent() -> None:
@@ -120,19 +120,19 @@ def _log(name: str, settings: Any, reporter: Any) -> None:
     from twisted.logger import globalLogBeginner
 
     from revtunnel.ground.facts import ServerState
+    from revtunnel.process.log_output import LogOutput
     from revtunnel.process.logs import LineObserver
-    from revtunnel.process.sink import Sink
-    from revtunnel.process.syslog_sink import SyslogSink
+    from revtunnel.process.syslog_output import SyslogOutput
 
     descriptor = 1  # nowhere
-    sink: Sink
+    output: LogOutput
     if settings.log_file == "syslog":
-        sink = SyslogSink(name)
+        output = SyslogOutput(name)
     else:
         if settings.log_file != "none":
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
             descriptor = os.open(settings.log_file, flags, 0o640)
-        sink = Sink(descriptor)
-    observer = LineObserver(sink, settings.log_format, time.monotonic, settings.log_level)
+        output = LogOutput(descriptor)
+    observer = LineObserver(output, settings.log_format, time.monotonic, settings.log_level)
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False, discardBuffer=True)
     reporter(ServerState("ready", f"{name}, started by process {os.getppid()}"))

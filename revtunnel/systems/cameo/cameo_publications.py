@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Iterable
 
 from revtunnel.ground.policy import CameoLimits
-from revtunnel.systems.cameo.cameo_peers import Peer
+from revtunnel.systems.cameo.cameo_peers import CameoPeer
 from revtunnel.systems.cameo.cameo_topics import Topics
-from revtunnel.systems.cameo.zmtp_messages import Message, encode_message
+from revtunnel.systems.cameo.zmtp_messages import ZmtpMessage, encode_message
 
 __all__ = ["Publications"]
 
@@ -26,18 +26,18 @@ class Publications:
     """
 
     def __init__(self, limits: CameoLimits) -> None:
-        self.publishers: dict[Peer, None] = {}
-        self.topics: Topics[Peer] = Topics(limits.topics, limits.topic)
+        self.publishers: dict[CameoPeer, None] = {}
+        self.topics: Topics[CameoPeer] = Topics(limits.topics, limits.topic)
         self.counts: Counter[str] = Counter()
-        self.astray: set[Peer] = set()
+        self.astray: set[CameoPeer] = set()
 
-    def join_publisher(self, peer: Peer) -> None:
+    def join_publisher(self, peer: CameoPeer) -> None:
         """A publisher is ready: it is told everything that is wanted."""
         self.publishers[peer] = None
         for prefix in self.topics:
             self._tell((peer,), _SUBSCRIBE, prefix)
 
-    def leave(self, peer: Peer) -> Iterable[Peer]:
+    def leave(self, peer: CameoPeer) -> Iterable[CameoPeer]:
         """A publisher or subscriber is gone; the peers whose outboxes got something for that."""
         self.publishers.pop(peer, None)
         self.astray.discard(peer)
@@ -46,7 +46,7 @@ class Publications:
             self._tell(self.publishers, _CANCEL, prefix)
         return list(self.publishers) if gone else ()
 
-    def subscribe(self, peer: Peer, prefix: bytes, wanted: bool) -> Iterable[Peer]:
+    def subscribe(self, peer: CameoPeer, prefix: bytes, wanted: bool) -> Iterable[CameoPeer]:
         """A subscriber wants a prefix, or no longer; the peers whose outboxes got something for that.
 
         Raises:
@@ -58,7 +58,7 @@ class Publications:
         self._tell(self.publishers, _SUBSCRIBE if wanted else _CANCEL, prefix)
         return list(self.publishers)
 
-    def receive(self, message: Message) -> tuple[Peer, ...]:
+    def receive(self, message: ZmtpMessage) -> tuple[CameoPeer, ...]:
         """Pass a publication, or a run of them, on to everybody who wants it."""
         found = self.topics.match(message.heads[0])
         if not found:
@@ -69,7 +69,7 @@ class Publications:
                 self.counts["slow"] += dropped
         return found
 
-    def request(self, peer: Peer, message: Message) -> Iterable[Peer]:
+    def request(self, peer: CameoPeer, message: ZmtpMessage) -> Iterable[CameoPeer]:
         """A subscriber's message: a subscription in the form of ZMTP 3.0; anything else is dropped.
 
         Raises:
@@ -81,6 +81,6 @@ class Publications:
             return ()
         return self.subscribe(peer, body[1:], body[:1] == _SUBSCRIBE)
 
-    def _tell(self, publishers: Iterable[Peer], verb: bytes, prefix: bytes) -> None:
+    def _tell(self, publishers: Iterable[CameoPeer], verb: bytes, prefix: bytes) -> None:
         message = encode_message([verb + prefix])
         self.astray.update(peer for peer in publishers if not peer.outbox.add(message))

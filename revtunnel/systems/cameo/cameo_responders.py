@@ -28,9 +28,9 @@ from revtunnel.systems.cameo.cameo_facts import (
     Unroutable,
     shown,
 )
-from revtunnel.systems.cameo.cameo_peers import Peer
+from revtunnel.systems.cameo.cameo_peers import CameoPeer
 from revtunnel.systems.cameo.cameo_requests import UNREADABLE, refusal, request_type, translated
-from revtunnel.systems.cameo.zmtp_messages import Message, encode_more
+from revtunnel.systems.cameo.zmtp_messages import ZmtpMessage, encode_more
 
 __all__ = ["SERVER", "Responders"]
 
@@ -49,19 +49,19 @@ class Responders:
     """
 
     def __init__(self, random_bytes: Callable[[int], bytes], report: Report) -> None:
-        self.peers: dict[bytes, Peer] = {}
-        self.waiting: dict[Peer, None] = {}  # for the server, to be let in
+        self.peers: dict[bytes, CameoPeer] = {}
+        self.waiting: dict[CameoPeer, None] = {}  # for the server, to be let in
         self.counts: Counter[str] = Counter()
         self.unroutable: Counter[str] = Counter()
         self.server_since: float | None = None
-        self._older: dict[bytes, list[Peer]] = {}  # holders of a name that a newer one has
+        self._older: dict[bytes, list[CameoPeer]] = {}  # holders of a name that a newer one has
         self._told: set[bytes] = set()
         self._random_bytes = random_bytes
         self._report = report
 
     # -- coming and going
 
-    def join(self, peer: Peer, socket_type: str, identity: bytes, now: float) -> list[Peer]:
+    def join(self, peer: CameoPeer, socket_type: str, identity: bytes, now: float) -> list[CameoPeer]:
         """A peer said READY: the peers to let in now.
 
         Raises:
@@ -85,7 +85,7 @@ class Responders:
             return []
         return [peer]
 
-    def leave(self, peer: Peer, now: float) -> list[Peer]:
+    def leave(self, peer: CameoPeer, now: float) -> list[CameoPeer]:
         """A peer is gone; the peers to be parted with for that."""
         self.waiting.pop(peer, None)
         older = self._older.get(peer.identity, [])
@@ -101,13 +101,13 @@ class Responders:
             self._older.pop(peer.identity, None)
         return [] if peer.identity != SERVER or SERVER in self.peers else self._server_left(peer, now)
 
-    def _server_left(self, peer: Peer, now: float) -> list[Peer]:
+    def _server_left(self, peer: CameoPeer, now: float) -> list[CameoPeer]:
         since = now if self.server_since is None else self.server_since
         self._report(CameoServerGone(peer.address, round(now - since, 3)))
         self.server_since = None
         return [other for other in self.peers.values() if _talks_to_server_only(other)]
 
-    def _server_came(self, peer: Peer, now: float) -> list[Peer]:
+    def _server_came(self, peer: CameoPeer, now: float) -> list[CameoPeer]:
         waited, self.waiting = list(self.waiting), {}
         self.server_since = now
         self._report(CameoServerSeen(peer.address, len(waited)))
@@ -115,7 +115,7 @@ class Responders:
 
     # -- messages
 
-    def receive(self, peer: Peer, message: Message) -> Peer | None:
+    def receive(self, peer: CameoPeer, message: ZmtpMessage) -> CameoPeer | None:
         """Pass a message on: the peer whose outbox has something for it, None when it went nowhere."""
         heads = message.heads
         if message.frames < 4:
@@ -126,7 +126,7 @@ class Responders:
         if not named:
             if to == SERVER:
                 peer.requests += 1
-                if peer.door.watches and not self._passes(peer, bytes(rest)):
+                if peer.rules.watches and not self._passes(peer, bytes(rest)):
                     return peer
             elif to[:1] == b"\0":
                 self.counts["forged"] += 1
@@ -137,27 +137,27 @@ class Responders:
         if destination is None:
             self._nobody(peer, to)
             return None
-        if named and destination.door.advertise and peer.identity == SERVER:
-            rest = translated(bytes(rest), destination.last_type, destination.door.advertise)
+        if named and destination.rules.advertise and peer.identity == SERVER:
+            rest = translated(bytes(rest), destination.last_type, destination.rules.advertise)
         if destination.outbox.add(peer.envelope, rest):
             return destination
         self.counts["slow"] += 1
         return None
 
-    def _passes(self, peer: Peer, rest: bytes) -> bool:
+    def _passes(self, peer: CameoPeer, rest: bytes) -> bool:
         """Judge a request of an outside client to the server; what is refused may be answered at once."""
         kind = peer.last_type = request_type(rest)
-        refused = peer.door.refused_types
+        refused = peer.rules.refused_types
         if kind not in refused and not (refused and kind == UNREADABLE):
             return True
         self.counts["refused"] += 1
         answer = refusal(kind)
-        self._report(RequestRefused(peer.address, peer.door.name, kind, answer is not None))
+        self._report(RequestRefused(peer.address, peer.rules.name, kind, answer is not None))
         if answer is not None:
             peer.outbox.add(_EMPTY + encode_more(SERVER) + _EMPTY, answer)
         return False
 
-    def _nobody(self, peer: Peer, to: bytes) -> None:
+    def _nobody(self, peer: CameoPeer, to: bytes) -> None:
         self.counts["unroutable"] += 1
         if to[:1] == b"\0":
             self.counts["client-gone"] += 1
@@ -170,5 +170,5 @@ class Responders:
             self._report(Unroutable(peer.address, name))
 
 
-def _talks_to_server_only(peer: Peer) -> bool:
+def _talks_to_server_only(peer: CameoPeer) -> bool:
     return peer.socket_type == "REQ" and not peer.named and peer.ready and not peer.other_requests

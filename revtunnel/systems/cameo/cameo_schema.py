@@ -6,7 +6,7 @@ from revtunnel.ground.policy import KIB, MIB, CameoLimits
 from revtunnel.settings.schema_keys import LOG, Key, Section, limit_key
 from revtunnel.settings.values import (
     GIB,
-    Kind,
+    SettingKind,
     count,
     many,
     path,
@@ -49,7 +49,7 @@ _limit = partial(limit_key, CameoLimits)
 _CAMEO = (
     Key(
         "proxy_ports",
-        Kind("ports", "three different ones", read_ports),
+        SettingKind("ports", "three different ones", read_ports),
         "10000, 10001, 10002",
         "responder port, subscriber port, publisher port; the same as proxy_ports of the CAMEO server",
     ),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from revtunnel.ground.policy import CameoLimits
-from revtunnel.process.door.admin_settings import AdminSettings
+from revtunnel.process.admin.admin_settings import AdminSettings
 from revtunnel.settings.inifile import SECTION_OF, Name, SettingsError, Surroundings, Table, read_files
 from revtunnel.settings.sections import (
     admin_settings,
@@ -18,8 +18,8 @@ from revtunnel.settings.sections import (
     part_of,
     socket_beside,
 )
-from revtunnel.sockets.ways.senders import Network
-from revtunnel.systems.cameo.cameo_admission import Door
+from revtunnel.sockets.ways.trusted_proxies import Network
+from revtunnel.systems.cameo.cameo_admission import CameoRules
 from revtunnel.systems.cameo.cameo_requests import READ_ONLY
 
 __all__ = ["CameoSettings", "OutsideSettings", "cameo_changes", "load_cameo"]
@@ -44,10 +44,10 @@ class OutsideSettings:
         return self == OutsideSettings(self.name, (), (), (), "all", ())
 
     @property
-    def door(self) -> Door:
+    def rules(self) -> CameoRules:
         """What holds for its peers."""
         refused = frozenset(self.refuse_types) | (READ_ONLY if self.requests == "read-only" else frozenset())
-        return Door(self.name, outside=True, advertise=dict(self.advertise), refused_types=refused)
+        return CameoRules(self.name, outside=True, advertise=dict(self.advertise), refused_types=refused)
 
 
 @dataclass(frozen=True, slots=True)

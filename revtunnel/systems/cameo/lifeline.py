@@ -19,7 +19,7 @@ from twisted.internet.main import CONNECTION_DONE
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from revtunnel.systems.cameo.cameo_site import CameoSite
+from revtunnel.systems.cameo.cameo_system import CameoSystem
 
 __all__ = ["Lifeline", "run_until_end"]
 
@@ -57,13 +57,13 @@ class Lifeline:
         self._ended()
 
 
-def run_until_end(reactor: Any, site: CameoSite, patience: float) -> None:
+def run_until_end(reactor: Any, system: CameoSystem, patience: float) -> None:
     """Run the reactor until a signal, or until standard input ends where that is a pipe."""
 
     def end() -> "Deferred[Any]":
-        for port in site.ports:
+        for port in system.ports:
             port.stopListening()
-        done: Deferred[Any] = DeferredList([relay.drain() for relay in site.relays])
+        done: Deferred[Any] = DeferredList([relay.drain() for relay in system.relays])
         return done.addTimeout(patience, reactor).addErrback(lambda _: None)
 
     def stop() -> None:

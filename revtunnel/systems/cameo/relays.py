@@ -18,33 +18,33 @@ from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import Fact, Report
 from revtunnel.ground.policy import CameoLimits
 from revtunnel.streams.window import CreditPool
-from revtunnel.systems.cameo.cameo_admission import Admission, Door
+from revtunnel.systems.cameo.cameo_admission import CameoAdmission, CameoRules
 from revtunnel.systems.cameo.cameo_facts import MessagesDropped, PeerJoined, shown
-from revtunnel.systems.cameo.cameo_peers import Peer
+from revtunnel.systems.cameo.cameo_peers import CameoPeer
 from revtunnel.systems.cameo.cameo_publications import Publications
 from revtunnel.systems.cameo.cameo_responders import Responders
 from revtunnel.systems.cameo.zmtp import encode_ready
-from revtunnel.systems.cameo.zmtp_messages import Message
-from revtunnel.systems.cameo.zmtp_peer import Ear, NameNotAllowed, ZmtpPeer
+from revtunnel.systems.cameo.zmtp_messages import ZmtpMessage
+from revtunnel.systems.cameo.zmtp_peer import NameNotAllowed, ZmtpListener, ZmtpPeer
 
-__all__ = ["PublisherRelay", "Relay", "RelayPort", "ResponderRelay"]
+__all__ = ["CameoRelay", "PublisherRelay", "RelayPort", "ResponderRelay"]
 
 
 class RelayPort(ServerFactory):
-    """The connections of one listener; a new ``door`` holds for those that come."""
+    """The connections of one listener; a new ``rules`` holds for those that come."""
 
     noisy = False
 
-    def __init__(self, relay: "Relay", door: Door, ear: Ear) -> None:
-        self.door = door
+    def __init__(self, relay: "CameoRelay", rules: CameoRules, ear: ZmtpListener) -> None:
+        self.rules = rules
         self._relay = relay
         self._ear = ear
 
     def buildProtocol(self, addr: IAddress | None) -> ZmtpPeer:
-        return ZmtpPeer(self._relay, self.door, self._ear)
+        return ZmtpPeer(self._relay, self.rules, self._ear)
 
 
-class Relay:
+class CameoRelay:
     """What both have: connections, limits, one flush for each turn.
 
     Args:
@@ -54,7 +54,12 @@ class Relay:
     name = ""
 
     def __init__(
-        self, clock: IReactorTime, limits: CameoLimits, admission: Admission, pool: CreditPool, report: Report
+        self,
+        clock: IReactorTime,
+        limits: CameoLimits,
+        admission: CameoAdmission,
+        pool: CreditPool,
+        report: Report,
     ) -> None:
         self.clock = clock
         self.limits = limits
@@ -64,11 +69,11 @@ class Relay:
         self.connections: dict[ZmtpPeer, None] = {}
         self.facts: Counter[str] = Counter()  # by word
         self.messages = 0  # that peers which are gone had sent
-        self._touched: dict[Peer, None] = {}
+        self._touched: dict[CameoPeer, None] = {}
         self._drained: Deferred[None] | None = None
 
     @property
-    def peers(self) -> list[Peer]:
+    def peers(self) -> list[CameoPeer]:
         """Those that finished their handshake, or wait to be let in."""
         return [owner.peer for owner in self.connections if owner.joined and owner.peer is not None]
 
@@ -110,17 +115,17 @@ class Relay:
 
     # -- from the connections (Switch)
 
-    def slow(self, peer: Peer) -> None:
+    def slow(self, peer: CameoPeer) -> None:
         """The first message for a peer was dropped."""
         box = peer.outbox
         name = shown(peer.identity)
         self.report(MessagesDropped(self.name, peer.address, name, box.waiting, box.waiting_bytes))
 
-    def left(self, peer: Peer) -> None:
+    def left(self, peer: CameoPeer) -> None:
         """A peer is gone."""
         self.messages += peer.messages_received
 
-    def touch(self, peer: Peer) -> None:
+    def touch(self, peer: CameoPeer) -> None:
         """Something was put into a peer's outbox."""
         self._touched[peer] = None
 
@@ -136,11 +141,11 @@ class Relay:
 
     # -- inside
 
-    def _touch_all(self, peers: Iterable[Peer]) -> None:
+    def _touch_all(self, peers: Iterable[CameoPeer]) -> None:
         for peer in peers:
             self._touched[peer] = None
 
-    def _say_joined(self, peer: Peer, waits: bool = False) -> None:
+    def _say_joined(self, peer: CameoPeer, waits: bool = False) -> None:
         name = shown(peer.identity)
         self.report(PeerJoined(self.name, peer.address, peer.socket_type, name, waits))
 
@@ -152,7 +157,7 @@ class Relay:
         return note
 
 
-class ResponderRelay(Relay):
+class ResponderRelay(CameoRelay):
     """Requests and answers between clients and everything that has a name; also the Ear of its port."""
 
     name = "responder"
@@ -165,9 +170,9 @@ class ResponderRelay(Relay):
         super().__init__(*arguments)
         self.responders = Responders(random_bytes, self.report)
 
-    def port(self, door: Door) -> RelayPort:
+    def port(self, rules: CameoRules) -> RelayPort:
         """The factory of a listener."""
-        return RelayPort(self, door, self)
+        return RelayPort(self, rules, self)
 
     @property
     def counts(self) -> Counter[str]:
@@ -188,22 +193,22 @@ class ResponderRelay(Relay):
         for peer in entering:
             peer.owner.let_in()
 
-    def message(self, peer: Peer, message: Message) -> None:
+    def message(self, peer: CameoPeer, message: ZmtpMessage) -> None:
         """Pass a message on."""
         destination = self.responders.receive(peer, message)
         if destination is not None:
             self._touched[destination] = None
 
-    def command(self, peer: Peer, name: bytes, data: bytes) -> None:
+    def command(self, peer: CameoPeer, name: bytes, data: bytes) -> None:
         """Nothing is known here beyond PING."""
 
-    def left(self, peer: Peer) -> None:
+    def left(self, peer: CameoPeer) -> None:
         super().left(peer)
         for other in self.responders.leave(peer, self.clock.seconds()):
             other.owner.part("no-server")
 
 
-class PublisherRelay(Relay):
+class PublisherRelay(CameoRelay):
     """Publications from the third port to the second, subscriptions the other way."""
 
     name = "publisher"
@@ -212,13 +217,13 @@ class PublisherRelay(Relay):
         super().__init__(*arguments)
         self.publications = Publications(self.limits)
 
-    def publishers(self, door: Door) -> RelayPort:
+    def publishers(self, rules: CameoRules) -> RelayPort:
         """The factory of a listener for publishers."""
-        return RelayPort(self, door, _Publishers(self))
+        return RelayPort(self, rules, _Publishers(self))
 
-    def subscribers(self, door: Door) -> RelayPort:
+    def subscribers(self, rules: CameoRules) -> RelayPort:
         """The factory of a listener for subscribers."""
-        return RelayPort(self, door, _Subscribers(self))
+        return RelayPort(self, rules, _Subscribers(self))
 
     def set_limits(self, limits: CameoLimits) -> None:
         super().set_limits(limits)
@@ -229,7 +234,7 @@ class PublisherRelay(Relay):
     def counts(self) -> Counter[str]:
         return self.publications.counts
 
-    def left(self, peer: Peer) -> None:
+    def left(self, peer: CameoPeer) -> None:
         super().left(peer)
         self._touch_all(self.publications.leave(peer))
 
@@ -249,7 +254,7 @@ class _Publishers:
     def __init__(self, relay: PublisherRelay) -> None:
         self._relay = relay
         self._receive = relay.publications.receive
-        self._touched: tuple[Peer, ...] = ()
+        self._touched: tuple[CameoPeer, ...] = ()
 
     def most_bytes(self) -> int:
         return self._relay.limits.message
@@ -263,10 +268,10 @@ class _Publishers:
         self._relay.publications.join_publisher(peer)
         self._relay.touch(peer)
 
-    def message(self, peer: Peer, message: Message) -> None:
+    def message(self, peer: CameoPeer, message: ZmtpMessage) -> None:
         self._relay._touch_all(self._receive(message))
 
-    def command(self, peer: Peer, name: bytes, data: bytes) -> None:
+    def command(self, peer: CameoPeer, name: bytes, data: bytes) -> None:
         """A publisher has nothing else to say."""
 
 
@@ -289,10 +294,10 @@ class _Subscribers:
         self._relay._say_joined(owner.peer)
         owner.let_in()
 
-    def message(self, peer: Peer, message: Message) -> None:
+    def message(self, peer: CameoPeer, message: ZmtpMessage) -> None:
         self._relay._touch_all(self._relay.publications.request(peer, message))
 
-    def command(self, peer: Peer, name: bytes, data: bytes) -> None:
+    def command(self, peer: CameoPeer, name: bytes, data: bytes) -> None:
         if name in (b"SUBSCRIBE", b"CANCEL"):
             change = self._relay.publications.subscribe(peer, data, name == b"SUBSCRIBE")
             self._relay._touch_all(change)

@@ -38,7 +38,7 @@ Source: wire/cameo.md section 5; rfc.zeromq.org 23/ZMTP and 37/ZMTP.
 """
 
 from revtunnel.ground.errors import LocalError, RemoteError
-from revtunnel.ground.first_bytes import Door, explained
+from revtunnel.ground.first_bytes import Listens, explained
 from revtunnel.systems.cameo.zmtp_messages import COMMAND, MAX_COMMAND, encode_frame
 
 __all__ = [
@@ -71,7 +71,7 @@ def check_greeting(data: bytes | bytearray) -> bool:
     """
     if data[:1] not in (b"", b"\xff"):
         words = f"greeting begins with 0x{data[0]:02x}, 0xff wanted"
-        raise RemoteError(explained(words, bytes(data), Door.CAMEO))
+        raise RemoteError(explained(words, bytes(data), Listens.CAMEO))
     if len(data) > 9 and not data[9] & 1:
         raise RemoteError(f"byte 9 of the greeting is 0x{data[9]:02x}, an odd one wanted")
     if len(data) > 10 and data[10] < 3:

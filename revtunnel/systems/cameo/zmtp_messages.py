@@ -16,9 +16,9 @@ __all__ = [
     "COMMAND",
     "MAX_COMMAND",
     "MAX_ROOM",
-    "Command",
-    "Message",
     "MessageDecoder",
+    "ZmtpCommand",
+    "ZmtpMessage",
     "encode_frame",
     "encode_message",
     "encode_more",
@@ -33,7 +33,7 @@ COMMAND = 4  # of the flags
 _MORE, _LONG = 1, 2
 
 
-class Message(NamedTuple):
+class ZmtpMessage(NamedTuple):
     """One whole message. ``heads`` are the bodies of its first frames, ``rest`` the wire bytes kept of it.
 
     With more than one of ``messages`` it is a run: so many, of two frames, one behind the other, the first
@@ -46,7 +46,7 @@ class Message(NamedTuple):
     messages: int = 1
 
 
-class Command(NamedTuple):
+class ZmtpCommand(NamedTuple):
     """The body of a command frame."""
 
     body: bytes
@@ -83,7 +83,7 @@ def split_run(run: bytes) -> list[bytes]:
 
 
 def split_frames(rest: bytes) -> list[bytes]:
-    """The bodies of whole message frames, as ``Message.rest`` has them."""
+    """The bodies of whole message frames, as ``ZmtpMessage.rest`` has them."""
     bodies, at = [], 0
     while at < len(rest):
         size, body = rest[at + 1], at + 2
@@ -128,7 +128,7 @@ class MessageDecoder:
         self._frames = 0
         self._size = 0  # and their bytes
 
-    def units(self, data: bytes | memoryview) -> Iterator[Message | Command]:
+    def units(self, data: bytes | memoryview) -> Iterator[ZmtpMessage | ZmtpCommand]:
         """Yield what ``data`` completes. Go through all of it before the next call.
 
         Nothing of a view is kept, what is needed of it is copied.
@@ -155,7 +155,7 @@ class MessageDecoder:
         if ROOM <= self._missing <= MAX_ROOM and self._pieces:
             self._make_room()
 
-    def filled(self, size: int) -> Iterator[Message]:
+    def filled(self, size: int) -> Iterator[ZmtpMessage]:
         """Yield what so many bytes complete that were put into ``room``."""
         assert self.room is not None and self._whole is not None
         self.room = self.room[size:]
@@ -174,7 +174,7 @@ class MessageDecoder:
         if whole[at] & _MORE:
             return
         rest = self._done[0] if len(self._done) == 1 else b"".join(self._done)
-        message = Message(self._heads, rest, self._frames)
+        message = ZmtpMessage(self._heads, rest, self._frames)
         self._heads, self._frames, self._size, self._done, self.held = [], 0, 0, [], 0
         yield message
 
@@ -190,7 +190,7 @@ class MessageDecoder:
         self._whole, self.room = whole, whole[have:]
         self.held += self._missing
 
-    def _cut(self, data: bytes, at: int = 0) -> Iterator[Message | Command]:
+    def _cut(self, data: bytes, at: int = 0) -> Iterator[ZmtpMessage | ZmtpCommand]:
         """The loop over frames; all state is in local names until the data ends."""
         start = 0
         end_of_data = len(data)
@@ -215,7 +215,7 @@ class MessageDecoder:
                 if frames > keep:
                     done.append(data[start:at])
                 at = start = end
-                yield Command(data[body:end])
+                yield ZmtpCommand(data[body:end])
                 continue
             size += end - at
             if size > self.most_bytes or frames >= self.most_frames:
@@ -239,7 +239,7 @@ class MessageDecoder:
             if done:
                 rest = b"".join([*done, rest])
                 done = []
-            yield Message(heads, rest, frames, count)
+            yield ZmtpMessage(heads, rest, frames, count)
             heads, frames, size, start = [], 0, 0, at
         else:
             missing = 2  # at least, if there is a part of a message

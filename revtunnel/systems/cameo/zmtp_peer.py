@@ -26,10 +26,10 @@ from revtunnel.sockets.addresses import written_address
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.streams.streams import IStream
 from revtunnel.streams.window import CreditPool
-from revtunnel.systems.cameo.cameo_admission import Admission, Door
+from revtunnel.systems.cameo.cameo_admission import CameoAdmission, CameoRules
 from revtunnel.systems.cameo.cameo_facts import PeerLeft, PeerRefused, shown
 from revtunnel.systems.cameo.cameo_outbox import Outbox, Piece
-from revtunnel.systems.cameo.cameo_peers import Peer, Unfit, read_ready
+from revtunnel.systems.cameo.cameo_peers import CameoPeer, PeerUnfit, read_ready
 from revtunnel.systems.cameo.zmtp import (
     GREETING,
     check_greeting,
@@ -38,9 +38,9 @@ from revtunnel.systems.cameo.zmtp import (
     encode_error,
     encode_pong,
 )
-from revtunnel.systems.cameo.zmtp_messages import Command, Message, MessageDecoder
+from revtunnel.systems.cameo.zmtp_messages import MessageDecoder, ZmtpCommand, ZmtpMessage
 
-__all__ = ["Ear", "NameNotAllowed", "Switch", "ZmtpPeer"]
+__all__ = ["NameNotAllowed", "Switch", "ZmtpListener", "ZmtpPeer"]
 
 UNCOUNTED = 64 * 1024  # bytes of an incomplete message that do not count against the pool
 READ = 64 * 1024  # bytes of one reading; what is missing of an image is read into its own room
@@ -53,7 +53,7 @@ class NameNotAllowed(RemoteError):
     """A name from where names are not allowed; the peer may come back, settings may change."""
 
 
-class Ear(Typing):
+class ZmtpListener(Typing):
     """What one port of a relay says to its peers and hears from them."""
 
     ready: bytes  # our READY
@@ -68,10 +68,10 @@ class Ear(Typing):
     def joined(self, owner: "ZmtpPeer", socket_type: str, identity: bytes) -> None:
         """A peer said READY; RemoteError refuses it."""
 
-    def message(self, peer: Peer, message: Message) -> None:
+    def message(self, peer: CameoPeer, message: ZmtpMessage) -> None:
         """A message of a peer that was let in."""
 
-    def command(self, peer: Peer, name: bytes, data: bytes) -> None:
+    def command(self, peer: CameoPeer, name: bytes, data: bytes) -> None:
         """A command that is not of the connection itself."""
 
 
@@ -81,18 +81,18 @@ class Switch(Typing):
     name: str
     clock: IReactorTime
     limits: CameoLimits
-    admission: Admission
+    admission: CameoAdmission
     pool: CreditPool
     report: Report
     connections: "dict[ZmtpPeer, None]"
 
-    def slow(self, peer: Peer) -> None:
+    def slow(self, peer: CameoPeer) -> None:
         """The first message for a peer was dropped."""
 
-    def left(self, peer: Peer) -> None:
+    def left(self, peer: CameoPeer) -> None:
         """A peer that had joined is gone."""
 
-    def touch(self, peer: Peer) -> None:
+    def touch(self, peer: CameoPeer) -> None:
         """Something was put into a peer's outbox."""
 
     def flush(self) -> None:
@@ -106,10 +106,10 @@ class ZmtpPeer(Protocol):
     if TYPE_CHECKING:
         transport: IStream
 
-    def __init__(self, switch: Switch, door: Door, ear: Ear) -> None:
-        self.peer: Peer | None = None
+    def __init__(self, switch: Switch, rules: CameoRules, ear: ZmtpListener) -> None:
+        self.peer: CameoPeer | None = None
         self._switch = switch
-        self._door = door
+        self._rules = rules
         self._ear = ear
         self._decoder = MessageDecoder(0, switch.limits.frames, ear.heads, ear.keep, ear.runs)
         self._greeting: bytearray | None = bytearray()  # until it is whole
@@ -125,15 +125,15 @@ class ZmtpPeer(Protocol):
     def connectionMade(self) -> None:
         far, near = self.transport.getPeer(), self.transport.getHost()
         switch, address = self._switch, written_address(far)
-        refused = switch.admission.enter(far.host, near.host, self._door)
+        refused = switch.admission.enter(far.host, near.host, self._rules)
         if refused:
             self._over = True
             switch.report(PeerRefused(switch.name, address, refused, ""))
             self.transport.abortConnection()
             return
-        local = switch.admission.is_local(far.host, near.host, self._door)
+        local = switch.admission.is_local(far.host, near.host, self._rules)
         outbox = Outbox(switch.limits, switch.pool, self._slow)
-        self.peer = Peer(address, local, self._door, switch.clock.seconds(), outbox, self)
+        self.peer = CameoPeer(address, local, self._rules, switch.clock.seconds(), outbox, self)
         self._host = far.host
         switch.connections[self] = None
         self._tune()
@@ -253,10 +253,10 @@ class ZmtpPeer(Protocol):
         self._greeting = None
         return data[len(GREETING) - before :]
 
-    def _take(self, peer: Peer, units: Iterator[Message | Command]) -> None:
+    def _take(self, peer: CameoPeer, units: Iterator[ZmtpMessage | ZmtpCommand]) -> None:
         message = self._ear.message
         for unit in units:
-            if type(unit) is Message:
+            if type(unit) is ZmtpMessage:
                 peer.messages_received += unit.messages
                 message(peer, unit)
             else:
@@ -264,7 +264,7 @@ class ZmtpPeer(Protocol):
             if self._over:
                 return
 
-    def _command(self, peer: Peer, command: Command) -> None:
+    def _command(self, peer: CameoPeer, command: ZmtpCommand) -> None:
         if not peer.socket_type:
             self._ear.joined(self, *read_ready(command, self._ear.types))
             self._cancel()
@@ -313,9 +313,9 @@ class ZmtpPeer(Protocol):
     def _refuse(self, error: RemoteError) -> None:
         if self._over:
             return
-        if isinstance(error, Unfit):
+        if isinstance(error, PeerUnfit):
             self.transport.write(encode_error(str(error)))
-        words = {Unfit: "unfit", NameNotAllowed: "name-not-allowed"}
+        words = {PeerUnfit: "unfit", NameNotAllowed: "name-not-allowed"}
         self._end(words.get(type(error), "protocol"), str(error))
 
     def _end(self, reason: str, detail: str) -> None:

@@ -72,7 +72,7 @@ class ProxyEnded(Fact):
     word = "proxy-ended"
     serial: str
     port: int
-    reason: str  # a word of systems/cccp/sessions.py, or "restarted", "device-absent", "operator"
+    reason: str  # a word of systems/cccp/proxy_sessions.py, or "restarted", "device-absent", "operator"
     transferred: int
     seconds: float
 

@@ -11,27 +11,27 @@ from revtunnel.fleet.devices import Device
 from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.pools import Lease
 from revtunnel.ground.reasons import GoAway
-from revtunnel.process.door.device_operations import SESSIONS
-from revtunnel.process.door.operation import Row
-from revtunnel.process.door.wires import At, DeviceCaretaker, Place
+from revtunnel.process.admin.device_operations import SESSIONS
+from revtunnel.process.admin.operation import Row
+from revtunnel.process.admin.wires import At, DeviceOperator, Place
 from revtunnel.process.reporting import Reporter
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.streams.running import Running
 from revtunnel.systems.cccp.cccp_operations import CCCP_OPERATIONS
-from revtunnel.systems.cccp.cccp_site import CccpSite
+from revtunnel.systems.cccp.cccp_system import CccpSystem
 from revtunnel.systems.cccp.parking import Registered
-from revtunnel.systems.cccp.proxy import Proxy
+from revtunnel.systems.cccp.proxy import RunningProxy
 from revtunnel.systems.cccp.proxy_ports import TARGET
 
-__all__ = ["CccpCaretaker", "CccpRows"]
+__all__ = ["CccpOperator", "CccpRows"]
 
 
 class CccpRows:
     """CCCP as one of the wires (wires.Wire). A pair, and a session, has the number 0 at its device."""
 
-    def __init__(self, site: CccpSite, at: At) -> None:
-        self._site = site
-        self._proxies = site.proxies
+    def __init__(self, system: CccpSystem, at: At) -> None:
+        self._system = system
+        self._proxies = system.proxies
         self._at = at
 
     def about(self, device: Device[Any]) -> tuple[list[Running], Row]:
@@ -49,13 +49,13 @@ class CccpRows:
         return [self._session(proxy) for proxy in self._behind(serial, after, limit)]
 
     def counts(self) -> dict[str, int]:
-        sessions, counts = list(self._proxies), self._site.counts()
+        sessions, counts = list(self._proxies), self._system.counts()
         del counts["devices"]  # the fleet's, of all wires
         counts["clients"] -= sum(proxy.linked is not None for proxy in sessions)  # another wire counts them
         return {**counts, "channels": sum(proxy.relay is not None for proxy in sessions)}
 
     def facts(self) -> Counter[str]:
-        return self._site.facts
+        return self._system.facts
 
     def uses(self, lease: Lease) -> bool:
         proxy = self._proxies.get(lease.serial)
@@ -77,14 +77,16 @@ class CccpRows:
 
     # -- inside
 
-    def _behind(self, serial: str | None, after: Place, limit: int, joined: bool = False) -> list[Proxy]:
+    def _behind(
+        self, serial: str | None, after: Place, limit: int, joined: bool = False
+    ) -> list[RunningProxy]:
         """Sessions by serial; each has the number 0, so what is behind a place is of a later serial."""
         if serial is None:
             return self._proxies.sessions(after[0], limit, joined)
         proxy = self._proxies.get(serial)
         return [] if proxy is None or serial <= after[0] else [proxy]
 
-    def _session(self, proxy: Proxy) -> Row:
+    def _session(self, proxy: RunningProxy) -> Row:
         session = proxy.session
         return SESSIONS.row(
             session,
@@ -102,7 +104,7 @@ class CccpRows:
         )
 
 
-def _pair(proxy: Proxy | None) -> list[Running]:
+def _pair(proxy: RunningProxy | None) -> list[Running]:
     """The channel of a session whose ends are joined."""
     if proxy is None or proxy.relay is None:
         return []
@@ -111,22 +113,22 @@ def _pair(proxy: Proxy | None) -> list[Running]:
     return [Running(serial, 0, TARGET, proxy.client, "pair", "open", proxy.client_since, *moved)]
 
 
-class CccpCaretaker(DeviceCaretaker):
+class CccpOperator(DeviceOperator):
     """The daemon as operators see it; proxies are started and ended by the API."""
 
     operations = CCCP_OPERATIONS
 
     def __init__(
-        self, clock: Any, site: CccpSite, leases: Leases, ledger: SqliteLedger, reporter: Reporter
+        self, clock: Any, system: CccpSystem, leases: Leases, ledger: SqliteLedger, reporter: Reporter
     ) -> None:
-        super().__init__(clock, reporter, socket.gethostname(), site.fleet, leases)
-        self.wires[""] = CccpRows(site, self.at)
-        self._site = site
+        super().__init__(clock, reporter, socket.gethostname(), system.fleet, leases)
+        self.wires[""] = CccpRows(system, self.at)
+        self._system = system
         self._ledger = ledger
 
     @property
     def draining(self) -> bool:
-        return self._site.operator.draining
+        return self._system.operator.draining
 
     @property
     def problem(self) -> str | None:

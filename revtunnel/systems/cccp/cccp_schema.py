@@ -7,7 +7,7 @@ from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.policy import CccpLimits
 from revtunnel.settings.schema_keys import LOG, Key, Section, limit_key
 from revtunnel.settings.values import (
-    Kind,
+    SettingKind,
     count,
     many,
     path,
@@ -20,8 +20,8 @@ from revtunnel.settings.values import (
     word,
     yes_no,
 )
+from revtunnel.systems.cccp.proxy_sessions import MAX_TIMEOUT
 from revtunnel.systems.cccp.registration import parse_registered
-from revtunnel.systems.cccp.sessions import MAX_TIMEOUT
 
 __all__ = ["CCCP_SECTIONS"]
 
@@ -94,7 +94,7 @@ _CCCP = (
     ),
     Key(
         "wake_command",
-        Kind("command", "words, no shell", str),
+        SettingKind("command", "words, no shell", str),
         "",
         "run for an absent device when a caller waits for it; its serial is added as the last word",
         True,
@@ -130,7 +130,7 @@ _PROJECT = (
     Key("ranges", many("PORT or LOW-HIGH", read_range, 1, 64), "21000-21999", "ports that its clients dial"),
     Key(
         "bind",
-        Kind("address", "an IP address of this machine", read_address),
+        SettingKind("address", "an IP address of this machine", read_address),
         "127.0.0.1",
         "address on which those listen; who reaches it reaches devices, unless ip_whitelist says no",
     ),

@@ -13,7 +13,7 @@ from typing import Any
 
 from revtunnel.fleet.pools import Pool
 from revtunnel.ground.policy import CccpLimits
-from revtunnel.process.door.admin_settings import AdminSettings
+from revtunnel.process.admin.admin_settings import AdminSettings
 from revtunnel.settings.inifile import SECTION_OF, Name, SettingsError, Surroundings, Table, read_files
 from revtunnel.settings.sections import (
     admin_settings,
@@ -24,7 +24,7 @@ from revtunnel.settings.sections import (
     socket_beside,
 )
 from revtunnel.sockets.tls.credentials import private_file_fault
-from revtunnel.systems.cccp.http_door import DoorRules
+from revtunnel.systems.cccp.http_api import HttpApiRules
 from revtunnel.systems.cccp.registered_devices import Project
 from revtunnel.systems.cccp.wake import WakeRules
 from revtunnel.trust.tls_settings import ListenerTls, check_listener_tls, is_loopback
@@ -95,9 +95,9 @@ class CccpPart:
     limits: CccpLimits
 
     @property
-    def rules(self) -> DoorRules:
+    def rules(self) -> HttpApiRules:
         """For the API."""
-        return DoorRules(self.token, self.host, frozenset(self.hosts))
+        return HttpApiRules(self.token, self.host, frozenset(self.hosts))
 
     @property
     def wake(self) -> WakeRules:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from revtunnel.ground.networks import network_of
 from revtunnel.state.ledger import SqliteLedger
-from revtunnel.systems.cccp.proxy import Proxy
-from revtunnel.systems.cccp.sessions import Options
+from revtunnel.systems.cccp.proxy import RunningProxy
+from revtunnel.systems.cccp.proxy_sessions import ProxyOptions
 
 __all__ = ["Kept", "SessionBook"]
 
@@ -25,16 +25,16 @@ class Kept:
     serial: str
     project: str
     port: int
-    options: Options
+    options: ProxyOptions
 
 
 class SessionBook:
-    """``proxies.Store`` over the ledger."""
+    """``proxies.SessionStore`` over the ledger."""
 
     def __init__(self, ledger: SqliteLedger) -> None:
         self._ledger = ledger
 
-    def keep(self, proxy: Proxy) -> None:
+    def keep(self, proxy: RunningProxy) -> None:
         """Remember it as it is now."""
         session, options = proxy.session, proxy.session.options
         said = {
@@ -66,11 +66,11 @@ class SessionBook:
                 self.drop(serial)
 
 
-def _options(said: dict[str, object]) -> Options:
+def _options(said: dict[str, object]) -> ProxyOptions:
     whitelist = said["whitelist"]
     if not isinstance(whitelist, list) or not isinstance(said["persistent"], bool):
         raise TypeError("not what we wrote")
-    return Options(
+    return ProxyOptions(
         said["persistent"],
         tuple(network_of(str(entry)) for entry in whitelist),
         float(str(said["timeout"])),

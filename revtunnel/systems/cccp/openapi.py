@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from revtunnel import __version__
-from revtunnel.systems.cccp.sessions import MAX_TIMEOUT
+from revtunnel.systems.cccp.proxy_sessions import MAX_TIMEOUT
 
 __all__ = ["describe_api"]
 

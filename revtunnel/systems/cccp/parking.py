@@ -17,19 +17,19 @@ from revtunnel.fleet.free_ports import Deadlines
 from revtunnel.ground.facts import Report
 from revtunnel.ground.policy import CccpLimits
 from revtunnel.ground.reasons import GoAway
-from revtunnel.link.handshake import Denied
+from revtunnel.link.handshake import LinkDenied
 from revtunnel.sockets.ends import End
 from revtunnel.systems.cccp.cccp_facts import DeviceGone, DeviceRegistered, RegistrationRefused
-from revtunnel.systems.cccp.lone_end import LoneEnd, part_from
+from revtunnel.systems.cccp.proxy_sessions import Manner
 from revtunnel.systems.cccp.registered_devices import Arrival
-from revtunnel.systems.cccp.sessions import Manner
+from revtunnel.systems.cccp.unpaired_end import UnpairedEnd, part_from
 
-__all__ = ["SYSTEM", "Parking", "Registered", "Sessions"]
+__all__ = ["SYSTEM", "DeviceSessions", "Parking", "Registered"]
 
 SYSTEM = "cccp"  # in the fleet
 
 
-class Sessions(Typing):
+class DeviceSessions(Typing):
     """What becomes of devices that have a session."""
 
     def device_came(self, device: "Registered", before: "Registered | None") -> None:
@@ -50,13 +50,13 @@ class Registered:
         self.arrival = arrival
         self.peer = arrival.end.peer
         self.since = since
-        self.lone: LoneEnd | None = None
+        self.lone: UnpairedEnd | None = None
         self._parking = parking
 
     def alone(self, end: End, early: bytes = b"") -> None:
         """Its end is with no relay, or not any more."""
         parking = self._parking
-        self.lone = LoneEnd(parking.reactor, end, partial(parking.lone_left, self), early)
+        self.lone = UnpairedEnd(parking.reactor, end, partial(parking.lone_left, self), early)
 
     def dismiss(self, reason: str, detail: str, say: GoAway, retry_after: int = 0, by: str = "") -> None:
         """As a link's (link/server_link.py); the wire has no word for it, so the end is closed."""
@@ -66,7 +66,7 @@ class Registered:
 class Parking:
     """All of them. ``limits`` is asked each time; ``sessions`` is set by whoever has them."""
 
-    sessions: Sessions
+    sessions: DeviceSessions
 
     def __init__(
         self, reactor: Any, fleet: Fleet[Any], limits: Callable[[], CccpLimits], report: Report
@@ -97,7 +97,7 @@ class Parking:
         full = len(self) >= self._limits().parked and self.get(serial) is None
         try:
             if full:
-                raise Denied(GoAway.OVERLOADED, f"{len(self)} devices are here", serial)
+                raise LinkDenied(GoAway.OVERLOADED, f"{len(self)} devices are here", serial)
             before = self._fleet.arrive(
                 *(serial, device, device.since, arrival.authenticated, project.newest),
                 system=SYSTEM,
@@ -106,7 +106,7 @@ class Parking:
                 pool=project.pool,
                 alarm=True,
             )
-        except Denied as error:
+        except LinkDenied as error:
             holder = self._fleet.get(serial) if isinstance(error, TwoHolders) else None
             if holder is not None and holder.link is not None:
                 holder.link.dismiss("replaced", "its serial has two holders", GoAway.DENIED)

@@ -1,6 +1,6 @@
 """All proxy sessions: who starts and ends them, and what ends with what.
 
-Rule of this file: the table (systems/cccp/sessions.py) decides, this acts. A device that is registered and
+Rule of this file: the table (proxy_sessions.py) decides, this acts. A device that is registered and
 has no session is parked (parking.py); where the ends of a session are is proxy.py's; and a session that ended
 holds nothing.
 
@@ -21,34 +21,34 @@ from typing import Protocol as Typing
 from sortedcontainers import SortedDict
 from twisted.internet.protocol import Protocol
 
+from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.devices import Device
 from revtunnel.fleet.fleet import Fleet
-from revtunnel.fleet.gate import Gate
 from revtunnel.ground.facts import ClientRefused, Report
 from revtunnel.ground.networks import address_of
 from revtunnel.ground.policy import CccpLimits, RelayLimits
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import End
-from revtunnel.sockets.tls.tls_stages import TlsDoor
+from revtunnel.sockets.tls.tls_stages import TlsProtocol
 from revtunnel.streams.clients import ClientFactory, ClientSocket
 from revtunnel.systems.cccp.cccp_facts import ProxyEnded, ProxyStarted
 from revtunnel.systems.cccp.parking import SYSTEM, Parking, Registered
-from revtunnel.systems.cccp.proxy import Proxy
+from revtunnel.systems.cccp.proxy import RunningProxy
 from revtunnel.systems.cccp.proxy_ports import TARGET, ProxyPorts
+from revtunnel.systems.cccp.proxy_sessions import Life, ProxyEvent, ProxyOptions, ProxySession
 from revtunnel.systems.cccp.registered_devices import Project
-from revtunnel.systems.cccp.sessions import Event, Life, Options, Session
 
-__all__ = ["Links", "Proxies", "Store"]
+__all__ = ["Links", "Proxies", "SessionStore"]
 
 # what takes a client of a device's target by the carrier of its wire: serial, name of the target, who is told
 # when the client has left
 Links = Callable[[str, str, Callable[[ClientSocket], None]], ClientFactory]
 
 
-class Store(Typing):
+class SessionStore(Typing):
     """What of the sessions survives a restart."""
 
-    def keep(self, proxy: Proxy) -> None:
+    def keep(self, proxy: RunningProxy) -> None:
         """Remember it as it is now."""
 
     def drop(self, serial: str) -> None:
@@ -58,7 +58,7 @@ class Store(Typing):
 class Proxies:
     """All of them; ``limits`` is asked each time, ``relay_limits`` may be set anew and hold for later pairs.
 
-    ``links``: None where no other wire is spoken. ``gate`` has the records of such devices.
+    ``links``: None where no other wire is spoken. ``access`` has the records of such devices.
     """
 
     def __init__(
@@ -66,12 +66,12 @@ class Proxies:
         reactor: Any,
         ports: ProxyPorts,
         limits: Callable[[], CccpLimits],
-        store: Store,
+        store: SessionStore,
         report: Report,
         fleet: Fleet[Any],
         relay_limits: RelayLimits | None = None,
         links: Links | None = None,
-        gate: Gate | None = None,
+        access: AccessControl | None = None,
     ) -> None:
         self.ports = ports
         self.parking = Parking(reactor, fleet, limits, report)
@@ -81,7 +81,7 @@ class Proxies:
         self.on_device: Callable[[str], None] = lambda serial: None  # one has come
         self._fleet = fleet
         self._links = links
-        self._gate = gate or Gate(lambda: 0.0)
+        self._access = access or AccessControl(lambda: 0.0)
         self._reactor = reactor
         self._store = store
         self._report = report
@@ -90,14 +90,14 @@ class Proxies:
     def __len__(self) -> int:
         return len(self._running)
 
-    def __iter__(self) -> Iterator[Proxy]:
+    def __iter__(self) -> Iterator[RunningProxy]:
         return iter(list(self._running.values()))
 
     # -- looking
 
-    def get(self, serial: str) -> Proxy | None:
+    def get(self, serial: str) -> RunningProxy | None:
         """The session of a serial."""
-        proxy: Proxy | None = self._running.get(serial)
+        proxy: RunningProxy | None = self._running.get(serial)
         return proxy
 
     def page(self, after: str, limit: int) -> list[str]:
@@ -106,7 +106,7 @@ class Proxies:
         running = self._running.irange(after, inclusive=(False, True))
         return [serial for serial, _ in islice(groupby(merge(here, running)), limit)]
 
-    def sessions(self, after: str, limit: int, joined: bool = False) -> list[Proxy]:
+    def sessions(self, after: str, limit: int, joined: bool = False) -> list[RunningProxy]:
         """Sessions behind a serial, by serial, ``limit`` at most; ``joined``: only those with a pair."""
         found = (self._running[each] for each in self._running.irange(after, inclusive=(False, True)))
         return list(islice((each for each in found if each.relay is not None or not joined), limit))
@@ -125,11 +125,11 @@ class Proxies:
         """The names of what a device of another wire offers and its record allows."""
         device = self.elsewhere(serial)
         offers = device.offers if device is not None else ()
-        return [offer.name for offer in self._gate.offers(serial, offers)]
+        return [offer.name for offer in self._access.offers(serial, offers)]
 
     # -- what callers do
 
-    def on(self, serial: str, project: Project, options: Options, how: str = "on") -> Proxy:
+    def on(self, serial: str, project: Project, options: ProxyOptions, how: str = "on") -> RunningProxy:
         """Start a proxy, or give the running one other options; its port is open when this returns.
 
         Raises:
@@ -142,20 +142,20 @@ class Proxies:
             how = "renewed"
         else:
             port = self.ports.open(serial, project.pool, partial(self._client, serial))
-            session = Session(serial, options, now, project.hold)
-            proxy = Proxy(self._reactor, session, project, port, self, lambda: self.relay_limits)
+            session = ProxySession(serial, options, now, project.hold)
+            proxy = RunningProxy(self._reactor, session, project, port, self, lambda: self.relay_limits)
             self._running[serial] = proxy
             device = self.parking.get(serial)
             if device is not None:
                 self._give(proxy, device)
-                self._step(proxy, Event.DEVICE_CAME)
+                self._step(proxy, ProxyEvent.DEVICE_CAME)
         proxy.watch()
         self._set_timer(proxy)
         self._store.keep(proxy)
         self._report(ProxyStarted(serial, proxy.port.number, project.name, options.persistent, how))
         return proxy
 
-    def off(self, serial: str, event: Event = Event.OFF, word: str = "") -> Proxy | None:
+    def off(self, serial: str, event: ProxyEvent = ProxyEvent.OFF, word: str = "") -> RunningProxy | None:
         """End a session with its client and device; None: there is none."""
         proxy = self.get(serial)
         if proxy is not None:
@@ -174,7 +174,7 @@ class Proxies:
         assert lone is not None
         lone.end.abort()
         proxy.client = ""
-        if self._step(proxy, Event.CLIENT_LEFT) is Life.ENDED:
+        if self._step(proxy, ProxyEvent.CLIENT_LEFT) is Life.ENDED:
             proxy.session.ended = word
             self._finish(proxy)
         else:
@@ -184,23 +184,23 @@ class Proxies:
     def stop(self) -> None:
         """End all at once; persistent sessions keep their promise for the next start."""
         for proxy in self:
-            self._step(proxy, Event.STOPPED)
+            self._step(proxy, ProxyEvent.STOPPED)
             self._finish(proxy)
         self.parking.stop()
 
-    # -- devices of ours (parking.Sessions)
+    # -- devices of ours (parking.DeviceSessions)
 
     def device_came(self, device: Registered, before: Registered | None) -> None:
         """It is here now, instead of another one of this wire or of another."""
         serial = device.arrival.serial
         proxy = self.get(serial)
         head = b""
-        if proxy is not None and self._step(proxy, Event.DEVICE_CAME) is Life.ENDED:
+        if proxy is not None and self._step(proxy, ProxyEvent.DEVICE_CAME) is Life.ENDED:
             self._finish(proxy)  # with the one before
             proxy = before = None
         elif proxy is not None and proxy.linked is not None:  # a carrier's stream cannot go over to an end
             proxy.send_client_away()
-            self._step(proxy, Event.CLIENT_LEFT)
+            self._step(proxy, ProxyEvent.CLIENT_LEFT)
         elif proxy is not None:
             head = proxy.part()
         if before is not None:
@@ -222,12 +222,12 @@ class Proxies:
         proxy.part()
         proxy.device = None
         self.parking.let_go(device, reason, detail)
-        if self._step(proxy, Event.DEVICE_LEFT) is Life.ENDED:
+        if self._step(proxy, ProxyEvent.DEVICE_LEFT) is Life.ENDED:
             self._finish(proxy)
         else:
             proxy.watch()
 
-    def _give(self, proxy: Proxy, device: Registered) -> None:
+    def _give(self, proxy: RunningProxy, device: Registered) -> None:
         proxy.device = device
         self.parking.claim(device)
 
@@ -241,7 +241,7 @@ class Proxies:
         client = self._link(proxy)
         lone = proxy.release() if client is not None else None
         if client is not None and lone is not None:
-            self._step(proxy, Event.DEVICE_CAME)
+            self._step(proxy, ProxyEvent.DEVICE_CAME)
             EndTransport(self._reactor, lone.end, client).start()
 
     def left_elsewhere(self, serial: str) -> None:
@@ -250,7 +250,7 @@ class Proxies:
         if proxy is not None:
             self.ports.renew(proxy.port)
 
-    def _link(self, proxy: Proxy) -> ClientSocket | None:
+    def _link(self, proxy: RunningProxy) -> ClientSocket | None:
         """What takes the session's client by the carrier of its device; None: that is away, or lacks it."""
         serial, wanted = proxy.session.serial, proxy.session.options.target
         names = self.targets(serial)
@@ -260,53 +260,53 @@ class Proxies:
         proxy.linked = factory.buildProtocol(None)
         return proxy.linked
 
-    def _linked_left(self, proxy: Proxy, client: ClientSocket) -> None:
+    def _linked_left(self, proxy: RunningProxy, client: ClientSocket) -> None:
         if proxy.linked is not client:  # it was sent away
             return
         proxy.unlink()
-        if self._step(proxy, Event.CLIENT_LEFT) is Life.ENDED:
+        if self._step(proxy, ProxyEvent.CLIENT_LEFT) is Life.ENDED:
             self._finish(proxy)
         else:
-            self._step(proxy, Event.DEVICE_LEFT)
+            self._step(proxy, ProxyEvent.DEVICE_LEFT)
 
     # -- clients
 
     def _client(self, serial: str, peer: str) -> Protocol | None:
         """Who takes a client of this session; None: he is reset."""
-        proxy: Proxy = self._running[serial]
+        proxy: RunningProxy = self._running[serial]
         reason = proxy.session.refuses(address_of(peer))
         if not reason and self.elsewhere(serial) is None:
-            return TlsDoor(partial(self._client_came, proxy, peer))
+            return TlsProtocol(partial(self._client_came, proxy, peer))
         client = None if reason else self._link(proxy)
         if client is None:
             self._report(ClientRefused(serial, TARGET, peer, reason or "device-absent"))
             return None
         proxy.client = peer
-        self._step(proxy, Event.DEVICE_CAME)
-        self._step(proxy, Event.CLIENT_CAME)
+        self._step(proxy, ProxyEvent.DEVICE_CAME)
+        self._step(proxy, ProxyEvent.CLIENT_CAME)
         self._set_timer(proxy)
         return client
 
-    def _client_came(self, proxy: Proxy, peer: str, end: End) -> None:
+    def _client_came(self, proxy: RunningProxy, peer: str, end: End) -> None:
         if proxy.session.ended:
             end.abort()
             return
         proxy.client_came(peer, end)
-        self._step(proxy, Event.CLIENT_CAME)
+        self._step(proxy, ProxyEvent.CLIENT_CAME)
         self._set_timer(proxy)
         proxy.watch()
 
-    def client_left(self, proxy: Proxy) -> None:
+    def client_left(self, proxy: RunningProxy) -> None:
         """The client of a pair, or who waited, is gone."""
         proxy.client = ""
-        if self._step(proxy, Event.CLIENT_LEFT) is Life.ENDED:
+        if self._step(proxy, ProxyEvent.CLIENT_LEFT) is Life.ENDED:
             self._finish(proxy)
         else:
             proxy.watch()
 
     # -- the table and the end
 
-    def _step(self, proxy: Proxy, event: Event) -> Life:
+    def _step(self, proxy: RunningProxy, event: ProxyEvent) -> Life:
         """Where an event leads; whoever has a client counts."""
         session = proxy.session
         self.clients -= session.client_connected
@@ -315,7 +315,7 @@ class Proxies:
         finally:
             self.clients += session.client_connected
 
-    def _finish(self, proxy: Proxy) -> None:
+    def _finish(self, proxy: RunningProxy) -> None:
         """The table said ENDED: close the port at once, and everybody in order."""
         session, serial = proxy.session, proxy.session.serial
         stopping = session.ended == "stopping"
@@ -338,7 +338,7 @@ class Proxies:
         else:
             self.parking.let_go(device, "off" if word in ("off", "timed-out") else "session", word)
 
-    def _set_timer(self, proxy: Proxy) -> None:
+    def _set_timer(self, proxy: RunningProxy) -> None:
         """Have the time-out fire when the table says so."""
         timer, proxy.timer = proxy.timer, None
         if timer is not None and timer.active():
@@ -348,9 +348,9 @@ class Proxies:
             left = max(0.0, until - self._reactor.seconds())
             proxy.timer = self._reactor.callLater(left, self._timed_out, proxy)
 
-    def _timed_out(self, proxy: Proxy) -> None:
+    def _timed_out(self, proxy: RunningProxy) -> None:
         proxy.timer = None
         if proxy.session.expired(self._reactor.seconds()):
-            self.off(proxy.session.serial, Event.TIMED_OUT)
+            self.off(proxy.session.serial, ProxyEvent.TIMED_OUT)
         else:
             self._set_timer(proxy)

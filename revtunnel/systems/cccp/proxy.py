@@ -18,33 +18,33 @@ from revtunnel.ground.policy import RelayLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets.ends import End
 from revtunnel.streams.clients import ClientSocket
-from revtunnel.systems.cccp.lone_end import LoneEnd, part_from
 from revtunnel.systems.cccp.pair_relay import PairRelay
 from revtunnel.systems.cccp.parking import Registered
 from revtunnel.systems.cccp.proxy_ports import ProxyPort
+from revtunnel.systems.cccp.proxy_sessions import Life, Manner, ProxySession
 from revtunnel.systems.cccp.registered_devices import Project
-from revtunnel.systems.cccp.sessions import Life, Manner, Session
+from revtunnel.systems.cccp.unpaired_end import UnpairedEnd, part_from
 
-__all__ = ["Owner", "Proxy"]
+__all__ = ["Owner", "RunningProxy"]
 
 
 class Owner(Typing):
     """What a proxy tells whoever has it."""
 
-    def client_left(self, proxy: "Proxy") -> None:
+    def client_left(self, proxy: "RunningProxy") -> None:
         """Its client is gone."""
 
     def device_left(self, device: Registered, reason: str, detail: str) -> None:
         """Its device is."""
 
 
-class Proxy:
+class RunningProxy:
     """A session with its sockets. ``limits`` is asked for each pair."""
 
     def __init__(
         self,
         reactor: Any,
-        session: Session,
+        session: ProxySession,
         project: Project,
         port: ProxyPort,
         owner: Owner,
@@ -57,7 +57,7 @@ class Proxy:
         self.client_since = 0.0
         self.device: Registered | None = None
         self.timer: IDelayedCall | None = None
-        self.lone: LoneEnd | None = None  # the client's, unless a relay has it
+        self.lone: UnpairedEnd | None = None  # the client's, unless a relay has it
         self.relay: PairRelay | None = None
         self.linked: ClientSocket | None = None  # the client, if it goes by the carrier of another wire
         self._reactor = reactor
@@ -74,7 +74,7 @@ class Proxy:
     def client_came(self, peer: str, end: End) -> None:
         """A client, whose end is ours."""
         self.client, self.client_since = peer, self._reactor.seconds()
-        self.lone = LoneEnd(self._reactor, end, self._client_gone)
+        self.lone = UnpairedEnd(self._reactor, end, self._client_gone)
 
     def watch(self, head: bytes = b"") -> None:
         """Let the ends be where the table wants them. ``head`` is for the client, first."""
@@ -99,7 +99,7 @@ class Proxy:
             self.client = ""
         return linked
 
-    def release(self) -> LoneEnd | None:
+    def release(self) -> UnpairedEnd | None:
         """The client that is alone is somebody else's from now on."""
         lone, self.lone = self.lone, None
         if lone is not None:
@@ -116,7 +116,7 @@ class Proxy:
             part_from(self._reactor, lone.end)
         self.client = ""
 
-    def _join(self, device: Registered, far: LoneEnd, near: LoneEnd, head: bytes) -> None:
+    def _join(self, device: Registered, far: UnpairedEnd, near: UnpairedEnd, head: bytes) -> None:
         device.lone, self.lone = None, None
         far.leave()
         near.leave()
@@ -134,7 +134,7 @@ class Proxy:
         device.known.bytes_to_client += relay.to_near
         self.relay = None
         device.alone(far)
-        self.lone = LoneEnd(self._reactor, near, self._client_gone)
+        self.lone = UnpairedEnd(self._reactor, near, self._client_gone)
         if reason is Ended.OPERATOR:  # whoever parted them goes on
             return
         if relay.far_left:

@@ -15,12 +15,12 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from revtunnel.ground.policy import CccpLimits
-from revtunnel.process.door.refusals import Busy, NotFound
+from revtunnel.process.admin.refusals import Busy, NotFound
 from revtunnel.systems.cccp.proxies import Proxies
-from revtunnel.systems.cccp.proxy import Proxy
+from revtunnel.systems.cccp.proxy import RunningProxy
 from revtunnel.systems.cccp.proxy_ports import NoPort
+from revtunnel.systems.cccp.proxy_sessions import ProxyOptions
 from revtunnel.systems.cccp.registered_devices import Project
-from revtunnel.systems.cccp.sessions import Options
 from revtunnel.systems.cccp.wake import WakeDriver, WakeFailed
 
 __all__ = ["CallerFailed", "DeviceAbsent", "NoPorts", "OnCall", "ProxyOperator"]
@@ -45,15 +45,15 @@ class OnCall:
     """What ``/on`` was asked."""
 
     serial: str
-    options: Options = field(default_factory=Options)
+    options: ProxyOptions = field(default_factory=ProxyOptions)
     wait: float = 0.0
     project: str = ""
 
 
-class _Waiting:
+class _WaitingCaller:
     """One caller who waits."""
 
-    def __init__(self, proxy: Proxy, fresh: bool) -> None:
+    def __init__(self, proxy: RunningProxy, fresh: bool) -> None:
         self.proxy = proxy
         self.fresh = fresh  # it was started for this caller
         self.came: Deferred[None] = Deferred()
@@ -78,7 +78,7 @@ class ProxyOperator:
         self._limits = limits
         self._wake = wake
         self._wall = wall
-        self._waiting: dict[str, list[_Waiting]] = {}
+        self._waiting: dict[str, list[_WaitingCaller]] = {}
         self._callers = 0  # that wait
         proxies.on_device = self.device_came
 
@@ -164,12 +164,12 @@ class ProxyOperator:
         return found[0]
 
     @staticmethod
-    def _with_default(options: Options, project: Project) -> Options:
+    def _with_default(options: ProxyOptions, project: Project) -> ProxyOptions:
         return replace(options, timeout=options.timeout or project.timeout)
 
-    def _wait(self, proxy: Proxy, fresh: bool, seconds: float) -> "Deferred[int]":
+    def _wait(self, proxy: RunningProxy, fresh: bool, seconds: float) -> "Deferred[int]":
         serial = proxy.session.serial
-        waiting = _Waiting(proxy, fresh)
+        waiting = _WaitingCaller(proxy, fresh)
         self._waiting.setdefault(serial, []).append(waiting)
         self._callers += 1
         waking = self._wake.wake(serial)
@@ -181,12 +181,12 @@ class ProxyOperator:
         )
         return waiting.came.addBoth(self._waited, waiting)
 
-    def _not_woken(self, failure: Failure, waiting: _Waiting) -> None:
+    def _not_woken(self, failure: Failure, waiting: _WaitingCaller) -> None:
         failure.trap(WakeFailed)
         if not waiting.came.called:
             waiting.came.errback(CallerFailed(f"Wake: {failure.getErrorMessage()}"))
 
-    def _waited(self, result: Any, waiting: _Waiting) -> Any:
+    def _waited(self, result: Any, waiting: _WaitingCaller) -> Any:
         serial = waiting.proxy.session.serial
         self._callers -= 1
         rest = [each for each in self._waiting.get(serial, []) if each is not waiting]

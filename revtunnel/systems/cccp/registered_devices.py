@@ -18,21 +18,21 @@ from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.python.failure import Failure
 
-from revtunnel.fleet.gate import Gate
+from revtunnel.fleet.access_control import AccessControl
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import Report
-from revtunnel.ground.first_bytes import Door, explained
+from revtunnel.ground.first_bytes import Listens, explained
 from revtunnel.ground.policy import CccpLimits
 from revtunnel.sockets.addresses import written_address
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.tls.identity import Identity
-from revtunnel.sockets.tls.tls_stages import Secured, TlsDesk, TlsDoor
+from revtunnel.sockets.tls.tls_stages import Secured, TlsHandshakes, TlsProtocol
 from revtunnel.systems.cccp.cccp_facts import RegistrationRefused
-from revtunnel.systems.cccp.lone_end import WithoutLf
 from revtunnel.systems.cccp.registration import RegistrationDecoder
+from revtunnel.systems.cccp.unpaired_end import WithoutLf
 
-__all__ = ["Arrival", "DeviceDesk", "Project"]
+__all__ = ["Arrival", "Project", "Registrations"]
 
 PARTING = 2.0  # seconds that somebody who is refused gets to take TLS's last word
 
@@ -68,7 +68,7 @@ class Arrival:
     tls: str
 
 
-class DeviceDesk:
+class Registrations:
     """All connections that have not said their serial. ``came`` gets those that have; the end is its own."""
 
     def __init__(
@@ -77,16 +77,16 @@ class DeviceDesk:
         limits: Callable[[], CccpLimits],
         came: Callable[[Arrival], None],
         report: Report,
-        gate: Gate | None = None,
+        access: AccessControl | None = None,
     ) -> None:
         self.projects: dict[str, Project] = {}
-        self.gate = gate or Gate(lambda: 0.0)
+        self.access = access or AccessControl(lambda: 0.0)
         self.draining = False
         self._reactor = reactor
         self._limits = limits
         self._came = came
         self._report = report
-        self._tls = TlsDesk(reactor, lambda: limits().handshakes)
+        self._tls = TlsHandshakes(reactor, lambda: limits().handshakes)
         self._pending: Counter[str] = Counter()
         self._strangers: set[_Line] = set()
 
@@ -110,7 +110,7 @@ class DeviceDesk:
     def first(self, name: str, peer: str) -> Protocol | None:
         """Who takes a fresh connection: its line, or TLS before it."""
         project, limits, source = self.projects[name], self._limits(), peer.rpartition(":")[0]
-        penalty = self.gate.stranger(peer, self._reactor.seconds())
+        penalty = self.access.stranger(peer, self._reactor.seconds())
         reason = "penalty" if penalty else "stopping" if self.draining else ""
         if len(self._strangers) >= limits.pending or self._pending[source] >= limits.pending_per_source:
             reason = "overloaded"
@@ -122,7 +122,7 @@ class DeviceDesk:
         self._pending[source] += 1
         if project.identity is None:
             return line
-        return TlsDoor(partial(self._secure, line, project.identity))
+        return TlsProtocol(partial(self._secure, line, project.identity))
 
     def _secure(self, line: "_Line", identity: Identity, plain: End) -> None:
         securing = self._tls.serve(plain, identity, self._limits().registration)
@@ -153,7 +153,7 @@ class DeviceDesk:
 
     def refused(self, line: "_Line", reason: str, detail: str) -> None:
         """It never became a device."""
-        self.gate.failed(line.peer, reason, line.serial, False, self._reactor.seconds())
+        self.access.failed(line.peer, reason, line.serial, False, self._reactor.seconds())
         self._report(RegistrationRefused(line.project.name, line.peer, line.serial, reason, detail))
 
     def said(self, line: "_Line", end: End, early: bytes) -> None:
@@ -175,12 +175,12 @@ class DeviceDesk:
 class _Factory(ServerFactory):
     noisy = False
 
-    def __init__(self, desk: DeviceDesk, name: str) -> None:
-        self._desk = desk
+    def __init__(self, registrations: Registrations, name: str) -> None:
+        self._registrations = registrations
         self._name = name
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
-        return self._desk.first(self._name, written_address(addr))
+        return self._registrations.first(self._name, written_address(addr))
 
 
 class _Line(Protocol):
@@ -188,7 +188,9 @@ class _Line(Protocol):
 
     transport: Any
 
-    def __init__(self, desk: DeviceDesk, project: Project, peer: str, source: str, seconds: float) -> None:
+    def __init__(
+        self, registrations: Registrations, project: Project, peer: str, source: str, seconds: float
+    ) -> None:
         self.project = project
         self.peer = peer
         self.source = source
@@ -196,14 +198,16 @@ class _Line(Protocol):
         self.tls = ""
         self.certified: str | None = None  # the serial in its certificate
         self.securing: Any = None
-        self._desk = desk
+        self._registrations = registrations
         self._seconds = seconds
-        self._until = desk.seconds() + seconds
+        self._until = registrations.seconds() + seconds
         self._decoder: RegistrationDecoder | None = RegistrationDecoder(project.swallow_lf)
         self._timer: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
-        self._timer = self._desk.later(max(0.0, self._until - self._desk.seconds()), self._late)
+        self._timer = self._registrations.later(
+            max(0.0, self._until - self._registrations.seconds()), self._late
+        )
 
     def dataReceived(self, data: bytes) -> None:
         if self._decoder is None:  # an unknown serial, held; what it says is not looked at
@@ -230,14 +234,14 @@ class _Line(Protocol):
         if self.securing is not None:
             self.securing.cancel()
         elif self.transport is not None:
-            self._timer = self._desk.later(PARTING, self.transport.abortConnection)
+            self._timer = self._registrations.later(PARTING, self.transport.abortConnection)
             self.transport.loseConnection()
 
     def over(self, reason: str, detail: str) -> None:
         """It is no device, once."""
         self._stop_timer()
-        if self._desk.forget(self):
-            self._desk.refused(self, reason, detail)
+        if self._registrations.forget(self):
+            self._registrations.refused(self, reason, detail)
 
     def _hand_over(self, decoder: RegistrationDecoder) -> None:
         early, swallow = decoder.take()
@@ -246,8 +250,8 @@ class _Line(Protocol):
         except OSError:
             return  # ``connectionLost`` comes
         self._stop_timer()
-        self._desk.forget(self)
-        self._desk.said(self, WithoutLf(end) if swallow else end, early)
+        self._registrations.forget(self)
+        self._registrations.said(self, WithoutLf(end) if swallow else end, early)
 
     def _late(self) -> None:
         self._timer = None
@@ -255,7 +259,7 @@ class _Line(Protocol):
             self.close("unknown", "nobody listed this serial")
         else:
             said, _ = self._decoder.take() if self._decoder is not None else (b"", False)
-            self.close("silent", explained(f"no serial in {self._seconds:g} s", said, Door.CCCP))
+            self.close("silent", explained(f"no serial in {self._seconds:g} s", said, Listens.CCCP))
 
     def _stop_timer(self) -> None:
         timer, self._timer = self._timer, None

@@ -14,7 +14,7 @@ Source: TCXN CCCP, "Registration in Cloud Proxy"; wire/cccp.md section 2; faults
 import re
 
 from revtunnel.ground.errors import RemoteError
-from revtunnel.ground.first_bytes import Door, explained
+from revtunnel.ground.first_bytes import Listens, explained
 
 __all__ = ["MAX_LINE", "RegistrationDecoder", "parse_registered"]
 
@@ -66,7 +66,7 @@ class RegistrationDecoder:
         return True
 
     def _refusal(self, words: str) -> RemoteError:
-        return RemoteError(explained(words, self._held, Door.CCCP))
+        return RemoteError(explained(words, self._held, Listens.CCCP))
 
     def take(self) -> tuple[bytes, bool]:
         """The payload behind the line, and whether one LF is still to be swallowed if it comes next."""

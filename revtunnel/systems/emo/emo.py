@@ -27,7 +27,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from revtunnel.ground.errors import RemoteError
-from revtunnel.ground.first_bytes import Door, explained
+from revtunnel.ground.first_bytes import Listens, explained
 
 __all__ = [
     "LONGEST_HELD",
@@ -115,7 +115,7 @@ class EmoDecoder:
         found = _NUMBERED.fullmatch(first)
         if found is None:
             words = f"{first!r} is no command: a letter of CPST, six digits and a line feed"
-            raise RemoteError(explained(words, first + self._buffer, Door.EMO))
+            raise RemoteError(explained(words, first + self._buffer, Listens.EMO))
         return EmoCommand(Emo(found[1]), int(found[2]))
 
 

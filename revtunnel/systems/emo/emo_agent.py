@@ -117,7 +117,7 @@ class EmoAgentLink(Protocol):
     mux = SimpleNamespace(wire="emo")  # to those who report
     retry_after = 0
     at_once = False  # the next try need not wait
-    place = ("", 0, "")  # of the server, as link/approach.py says it
+    place = ("", 0, "")  # of the server, as link/server_connector.py says it
     tls = ""  # set by whoever brought the connection to TLS
 
     def __init__(

@@ -14,7 +14,7 @@ from typing import Any
 
 from revtunnel.ground.reasons import GoAway
 from revtunnel.ground.targets import Offer, Target
-from revtunnel.link.handshake import Denied, ServerUp
+from revtunnel.link.handshake import LinkDenied, ServerUp
 from revtunnel.link.hellos import AgentHello
 from revtunnel.link.server_link import ServerLink
 
@@ -66,5 +66,5 @@ def _port_of(hello: AgentHello, serial: str) -> tuple[int, Target]:
     raise _denied(serial, f"this is a listener for EMO: one offer named {PREFIX}PORT wanted")
 
 
-def _denied(serial: str, detail: str) -> Denied:
-    return Denied(GoAway.DENIED, detail, serial, detail)
+def _denied(serial: str, detail: str) -> LinkDenied:
+    return LinkDenied(GoAway.DENIED, detail, serial, detail)

@@ -14,10 +14,10 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from revtunnel.ground.errors import RemoteError
-from revtunnel.ground.first_bytes import Door, explained
+from revtunnel.ground.first_bytes import Listens, explained
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.targets import Offer, Target
-from revtunnel.link.handshake import Denied, ServerUp
+from revtunnel.link.handshake import LinkDenied, ServerUp
 from revtunnel.link.link import tune
 from revtunnel.link.server_link import ServerLink
 from revtunnel.streams.channel import Channel
@@ -25,7 +25,7 @@ from revtunnel.systems.emo.emo import REFUSED, Emo, EmoCommand, EmoDecoder, enco
 from revtunnel.systems.emo.emo_counts import EmoCounts
 from revtunnel.systems.emo.emo_machine import EmoMachine
 from revtunnel.systems.emo.emo_modern import ModernLink
-from revtunnel.systems.emo.emo_stream import EmoDataSocket, EmoDoor
+from revtunnel.systems.emo.emo_stream import EmoDataSocket, EmoListener
 
 __all__ = ["EmoServerLink"]
 
@@ -39,12 +39,12 @@ class EmoServerLink(ServerLink):
 
     system = "emo"
 
-    def __init__(self, door: EmoDoor, *args: Any) -> None:
+    def __init__(self, serves: EmoListener, *args: Any) -> None:
         super().__init__(*args)
         self.port = 0
-        self.machine = EmoMachine(self, door.limits, self._hub.next_stream, self._report)
+        self.machine = EmoMachine(self, serves.limits, self._hub.next_stream, self._report)
         self.carrier = self.machine
-        self._door = door
+        self._serves = serves
         self._commands = EmoDecoder()
         self._instead: ServerLink | None = None  # it is an agent's of this project
         self._data: EmoDataSocket | None = None  # it is a data socket
@@ -58,7 +58,7 @@ class EmoServerLink(ServerLink):
 
     def connectionMade(self) -> None:
         super().connectionMade()
-        self._set_timer(self._door.limits.first)
+        self._set_timer(self._serves.limits.first)
 
     def dataReceived(self, data: bytes) -> None:
         if self._data is not None:
@@ -84,8 +84,8 @@ class EmoServerLink(ServerLink):
             super().connectionLost(reason)
 
     def handshake_is_late(self) -> None:
-        words = f"no command in {self._door.limits.first:g} s"
-        self.fail("silent", explained(words, self._commands.held, Door.EMO), None)
+        words = f"no command in {self._serves.limits.first:g} s"
+        self.fail("silent", explained(words, self._commands.held, Listens.EMO), None)
 
     def _read_commands(self) -> None:
         try:
@@ -99,7 +99,7 @@ class EmoServerLink(ServerLink):
                     self._answered()
                 else:
                     self.machine.command(command)
-        except Denied as error:
+        except LinkDenied as error:
             self.serial = error.serial or self.serial
             self._refuse(error.word, str(error))
         except RemoteError as error:
@@ -122,7 +122,7 @@ class EmoServerLink(ServerLink):
         self._cancel(self._timer)
         self._finished = True
         self.transport.unregisterProducer()
-        self._instead = self._hub.instead(self, partial(ModernLink, self._door.ports))
+        self._instead = self._hub.instead(self, partial(ModernLink, self._serves.ports))
         self._instead.instead_of(self)
         self._instead.makeConnection(self.transport)
         self._instead.peer = self.peer
@@ -130,24 +130,24 @@ class EmoServerLink(ServerLink):
     # -- a command socket
 
     def _register(self, port: int) -> None:
-        reserved = self._door.ports.get(port) if port >= LEAST_PORT else None
+        reserved = self._serves.ports.get(port) if port >= LEAST_PORT else None
         if reserved is None:
             self._refuse("denied", f"port {port} is reserved for no device here")
             return
         serial, target = reserved
         if self.listener.certified_only and self.certificate is None:
-            raise Denied(GoAway.DENIED, "no certificate", serial, word="certificate")
+            raise LinkDenied(GoAway.DENIED, "no certificate", serial, word="certificate")
         if self.certificate_serial not in (None, serial):
-            raise Denied(GoAway.DENIED, f"the certificate is for {self.certificate_serial}", serial)
+            raise LinkDenied(GoAway.DENIED, f"the certificate is for {self.certificate_serial}", serial)
         self.port, self.serial = port, serial
         self.machine.serial = serial
         self.authenticated = self.certificate_serial is not None
         self.handshake = ServerUp(serial, None, self.authenticated)
         self._hub.admit(self, self.handshake)
-        self.mux = EmoCounts(self.machine.table, self._door.limits.sockets)  # type: ignore[assignment]
+        self.mux = EmoCounts(self.machine.table, self._serves.limits.sockets)  # type: ignore[assignment]
         tune(self.handle)
         self.up_since = self.clock.seconds()
-        self._door.machines[port] = self
+        self._serves.machines[port] = self
         self._hub.arrived(self)
         if not self._hub.port_is_open(serial, target):
             self._refuse("denied", f"port {port} cannot be opened")
@@ -157,7 +157,7 @@ class EmoServerLink(ServerLink):
     @property
     def offers(self) -> tuple[Offer, ...]:
         """The one target; where it is only the agent knows."""
-        _, target = self._door.ports[self.port]
+        _, target = self._serves.ports[self.port]
         return (Offer(target, Target("device.invalid", self.port)),)
 
     def _ask(self) -> None:
@@ -180,7 +180,7 @@ class EmoServerLink(ServerLink):
         if self.mux is None:
             self.handshake_is_late()
             return
-        now, limits = self.clock.seconds(), self._door.limits
+        now, limits = self.clock.seconds(), self._serves.limits
         silent = now - self._heard
         if self._answers and silent >= limits.silence:
             self.fail("silent", f"no command in {limits.silence:g} s", None)
@@ -211,8 +211,8 @@ class EmoServerLink(ServerLink):
         if self.up_since is None:
             self._hub.refused(self, reason, detail)
             return
-        if self._door.machines.get(self.port) is self:
-            del self._door.machines[self.port]
+        if self._serves.machines.get(self.port) is self:
+            del self._serves.machines[self.port]
         self.machine.lost()
         self._hub.departed(self, reason, detail, 0)
 
@@ -234,10 +234,10 @@ class EmoServerLink(ServerLink):
     # -- a data socket
 
     def _become_data_socket(self, port: int) -> None:
-        reserved = self._door.ports.get(port)
+        reserved = self._serves.ports.get(port)
         if reserved is None:
             raise RemoteError(f"a data socket for port {port}, which is reserved for no device here")
-        beside = self._door.machines.get(port)
+        beside = self._serves.machines.get(port)
         if beside is not None and beside.ended is not None:
             beside = None
         if beside is not None and not self._is_beside(beside):
@@ -253,7 +253,9 @@ class EmoServerLink(ServerLink):
         self.transport.unregisterProducer()
         tune(self.handle, 0)  # a stream may be paused for as long as its client likes
         self._hub.holds(1)
-        self._data = EmoDataSocket(self.clock, self.transport, beside.machine, self._door.limits, early=False)
+        self._data = EmoDataSocket(
+            self.clock, self.transport, beside.machine, self._serves.limits, early=False
+        )
         beside.machine.came(self._data)
         if early:
             self._data.received(early)
@@ -267,6 +269,6 @@ class EmoServerLink(ServerLink):
     def unexpected(self) -> str:
         """Why a data socket of this machine is not taken, or nothing; too many of them end it."""
         fault = self.machine.unexpected()
-        if self.machine.unasked >= self._door.limits.unasked:
+        if self.machine.unasked >= self._serves.limits.unasked:
             self.fail("protocol", f"{self.machine.unasked} data sockets that nobody asked for", None)
         return fault

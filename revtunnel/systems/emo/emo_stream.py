@@ -22,13 +22,13 @@ from revtunnel.ground.reasons import Ended
 from revtunnel.streams.streams import ChannelSocket
 from revtunnel.systems.emo.emo import TERMINATOR, EndFinder
 
-__all__ = ["EmoChannel", "EmoDataSocket", "EmoDoor", "EmoOwner"]
+__all__ = ["EmoChannel", "EmoDataSocket", "EmoListener", "EmoOwner"]
 
 PARTING = 2.0  # seconds that the last bytes on a data socket get
 
 
 @dataclass(frozen=True, slots=True)
-class EmoDoor:
+class EmoListener:
     """What a listener of kind emo serves: which port is reserved for which device and target.
 
     ``machines``, one for all such listeners, has the command socket that registered each port.

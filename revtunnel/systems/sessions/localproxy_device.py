@@ -75,7 +75,7 @@ class LocalproxyDevice(LocalproxyLink):
         self._looks: IDelayedCall | None = None
 
     def arrive(self) -> None:
-        """It is here. Denied: it may not be."""
+        """It is here. LinkDenied: it may not be."""
         self._hub.admit(self, ServerUp(self.serial, None, True))
         self.up_since = self.clock.seconds()
         self._hub.arrived(self)

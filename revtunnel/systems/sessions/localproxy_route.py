@@ -23,7 +23,7 @@ from urllib.parse import parse_qs
 
 from revtunnel.ground.facts import Report
 from revtunnel.ground.targets import Offer
-from revtunnel.link.handshake import Denied
+from revtunnel.link.handshake import LinkDenied
 from revtunnel.link.server_link import AgentListener
 from revtunnel.process.web.web_routes import WebCall
 from revtunnel.sockets.ends import TlsEnd
@@ -129,7 +129,7 @@ class LocalproxyRoute:
         )
         try:
             device.arrive()
-        except Denied as error:
+        except LinkDenied as error:
             device.ended = error.word, str(error)
             self._hub.refused(device, error.word, str(error))
             upgraded.end.abort()

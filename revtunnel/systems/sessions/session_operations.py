@@ -1,7 +1,7 @@
 """What an operator can do with remote sessions (session_operator.py)."""
 
-from revtunnel.process.door.operation import Argument, Kind, Operation, Role
-from revtunnel.process.door.refusals import Busy, Conflict, Invalid, NotFound
+from revtunnel.process.admin.operation import Argument, CallerRole, Kind, Operation
+from revtunnel.process.admin.refusals import Busy, Conflict, Invalid, NotFound
 
 __all__ = ["SESSION_OPERATIONS"]
 
@@ -10,7 +10,7 @@ SESSION_OPERATIONS = (
     Operation(
         "SessionEnd", "remote.session_end", "end a remote session",
         "Everybody in it is cut, and told that it was an operator.", (_SESSION,),
-        role=Role.OPERATOR, named=True, errors=(NotFound, Invalid), command="session end",
+        role=CallerRole.OPERATOR, named=True, errors=(NotFound, Invalid), command="session end",
         said=lambda row: ({"ended": row["session"]}, f"session {row['session']} is ended"),
     ),
     Operation(
@@ -26,7 +26,8 @@ SESSION_OPERATIONS = (
             Argument("take", Kind.YES_NO, "instead of its owner", "--take", optional=True, either=True),
         ),
         (Argument("id"), Argument("nonce")),
-        role=Role.OPERATOR, named=True, errors=(NotFound, Invalid, Conflict, Busy), command="session share",
+        role=CallerRole.OPERATOR, named=True, errors=(NotFound, Invalid, Conflict, Busy),
+        command="session share",
         said=lambda row: ({"session": row["id"], "nonce": row["nonce"]}, "{id}#{nonce}".format_map(row)),
     ),
 )  # fmt: skip

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
+from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.devices import Device
 from revtunnel.fleet.fleet import Fleet
-from revtunnel.fleet.gate import Gate
 from revtunnel.ground.targets import Offer
 from revtunnel.trust.grants import Action, Grants, Question, Verdict
 from revtunnel.trust.user_tokens import Login
@@ -35,11 +35,15 @@ class Rights:
     """The one who asks grants. ``labels_of`` knows what a device is called by."""
 
     def __init__(
-        self, grants: Grants, fleet: Fleet[Any], gate: Gate, labels_of: Callable[[str], Iterable[str]]
+        self,
+        grants: Grants,
+        fleet: Fleet[Any],
+        access: AccessControl,
+        labels_of: Callable[[str], Iterable[str]],
     ) -> None:
         self._grants = grants
         self._fleet = fleet
-        self._gate = gate
+        self._access = access
         self._labels_of = labels_of
 
     def device(self, serial: str) -> Device[Any] | None:
@@ -54,7 +58,7 @@ class Rights:
     def services(self, serial: str) -> tuple[Offer, ...]:
         """What a device offers and may."""
         device = self._fleet.get(serial)
-        return self._gate.offers(serial, device.offers) if device is not None else ()
+        return self._access.offers(serial, device.offers) if device is not None else ()
 
     def may(
         self, who: Login | str, action: Action, serial: str, services: Iterable[str], wall: float
@@ -115,6 +119,6 @@ class Rights:
                 "online": device.carrier is not None,
                 "labels": dict(label.partition("=")[::2] for label in self._labels_of(serial)),
             }
-            for offer in self._gate.offers(serial, device.offers)
+            for offer in self._access.offers(serial, device.offers)
             if self.may(login, Action.LIST, serial, [offer.name], wall).allowed
         ]

@@ -22,7 +22,7 @@ from revtunnel.ground.errors import LocalError, RemoteError
 from revtunnel.ground.facts import PeerGlitch
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.targets import Offer
-from revtunnel.link.handshake import Denied, ServerUp
+from revtunnel.link.handshake import LinkDenied, ServerUp
 from revtunnel.link.server_link import AgentListener
 from revtunnel.sockets.ways.websocket_messages import WebSocketMessages
 from revtunnel.sockets.ways.websocket_wire import close_words
@@ -138,7 +138,7 @@ class EdgeLink:
             whole = self._parts.receive(decode_alwayson(message))
             if whole is not None:
                 self._take(whole)
-        except Denied as error:
+        except LinkDenied as error:
             self.fail(error.word, str(error))
         except RemoteError as error:
             self.fail("protocol", str(error))
@@ -175,7 +175,9 @@ class EdgeLink:
         name, key = decode_auth(message.body)
         if name.lower() != "appkey" or self._host.keys.serial_of(key) != self.serial:
             self._answer(message, C.UNAUTHORIZED)
-            raise Denied(GoAway.DENIED, f"AUTH with another {name[:32]!a} than the WebSocket's", self.serial)
+            raise LinkDenied(
+                GoAway.DENIED, f"AUTH with another {name[:32]!a} than the WebSocket's", self.serial
+            )
         self._session = self._session or 1 + self._host.random(0x7FFF_FFFE)
         self._answer(message._replace(session=self._session), C.SUCCESS)
 
@@ -185,13 +187,13 @@ class EdgeLink:
             self._answer(message, C.FORBIDDEN, "not the name that this key is for")
             said = ", ".join(names)[:160]
             if self.up_since is None:
-                raise Denied(GoAway.DENIED, f"the key of {self.serial} binds {said!a}", self.serial)
+                raise LinkDenied(GoAway.DENIED, f"the key of {self.serial} binds {said!a}", self.serial)
             self._odd(f"BIND of {said!a}")
             return
         if self.up_since is None:
             try:
                 self._host.hub.admit(self, ServerUp(self.serial, None, True))
-            except Denied:
+            except LinkDenied:
                 self._answer(message, C.FORBIDDEN)
                 raise
             self._late.cancel()

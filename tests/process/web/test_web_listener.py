@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from twisted.logger import globalLogPublisher
 
-from revtunnel.fleet.gate import Gate
+from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.penalties import Penalties
 from revtunnel.ground.facts import WebRefused
 from revtunnel.ground.policy import PenaltyLimits, ServerLimits
@@ -65,9 +65,9 @@ class Place:
         self.facts: list[Any] = []
         self.state = "ready"
         self.limits = limits or ServerLimits()
-        self.gate = Gate(lambda: 0.0, None, None if exempt else Penalties(PenaltyLimits(), ()))
+        self.access = AccessControl(lambda: 0.0, None, None if exempt else Penalties(PenaltyLimits(), ()))
         self.listener = WebListener(
-            loop.reactor, lambda: self.limits, self.gate, self.facts.append, lambda: self.state
+            loop.reactor, lambda: self.limits, self.access, self.facts.append, lambda: self.state
         )
         self.listener.rules["main"] = WebRules(
             "main", frozenset({"gate.example"}), frozenset({"https://desk"})

@@ -18,10 +18,12 @@ from revtunnel.sockets.tls.credentials import (
     CertificateRefused,
     FaultyFiles,
     PeerCertificate,
-    Side,
+    TlsSide,
+    judge_device,
+    judge_server,
     read_credentials,
 )
-from revtunnel.sockets.tls.identity import ALPN, Identity, TlsRules, tls_fault
+from revtunnel.sockets.tls.identity import ALPN, Guard, Identity, TlsRules, tls_fault
 from tests.support.throwaway_tls import DAY, DEVICES, SERVERS, Issued, Issuer, pem
 
 NAME = "gate.example"
@@ -92,7 +94,7 @@ class Room:
         issued = issued or self.server
         authority = more.pop("authority", self.issuer.file)
         files = CertificateFiles(
-            Side.SERVER, issued.certificate_file, issued.key_file, authority, more.pop("crl", None)
+            TlsSide.SERVER, issued.certificate_file, issued.key_file, authority, more.pop("crl", None)
         )
         return Identity(TlsRules(files, **more), lambda serial, fingerprint: serial in self.revoked)
 
@@ -100,7 +102,7 @@ class Room:
         """The agent's identity."""
         issued = issued or self.device
         authority = more.pop("authority", self.issuer.file)
-        files = CertificateFiles(Side.DEVICE, issued.certificate_file, issued.key_file, authority)
+        files = CertificateFiles(TlsSide.DEVICE, issued.certificate_file, issued.key_file, authority)
         return Identity(TlsRules(files, **more))
 
 
@@ -178,7 +180,7 @@ def test_tls_1_2_needs_its_setting_on_both_sides(room: Room) -> None:
 def test_optional_certificate(room: Room, least: str) -> None:
     """Where certificates are optional an agent without one comes in unnamed, a wrong one is still refused."""
     server = room.at_server(peer="optional", least=least)
-    rules = TlsRules(CertificateFiles(Side.DEVICE, authority=room.issuer.file), least=least)
+    rules = TlsRules(CertificateFiles(TlsSide.DEVICE, authority=room.issuer.file), least=least)
     met = meet(server, Identity(rules))
     assert met.server is None and met.said == b"hello"
     expired = room.issuer.device("plc-7", file="old", until=-timedelta(hours=1))
@@ -274,7 +276,7 @@ def test_n34_server_refuses_a_wrong_device(room: Room, kind: str, tmp_path: Path
 @pytest.mark.parametrize("least", ["1.3", "1.2"])
 def test_n34_server_refuses_who_has_no_certificate(room: Room, least: str) -> None:
     """Without a certificate there is no link where one is required, and the agent learns why."""
-    rules = TlsRules(CertificateFiles(Side.DEVICE, authority=room.issuer.file), least=least)
+    rules = TlsRules(CertificateFiles(TlsSide.DEVICE, authority=room.issuer.file), least=least)
     agent = Identity(rules)
     if least == "1.2":
         agent._context.set_max_proto_version(SSL.TLS1_2_VERSION)
@@ -300,6 +302,43 @@ def test_n34_list_that_fails_lets_nobody_in(room: Room) -> None:
 
     met = meet(Identity(room.at_server().rules, broken), room.at_agent())
     assert "cannot be judged: OSError" in str(met.server) and met.said == b""
+
+
+def look_again(room: Room, issued: Issued, guard: Guard) -> Any:
+    """What a guard says of a server behind a handshake in which OpenSSL has judged nothing."""
+    left, right = socket.socketpair()
+    context = SSL.Context(SSL.TLS_METHOD)
+    context.set_alpn_protos([ALPN])
+    connection, at_server = room.at_server(issued, peer="no").accept(left)
+    client = SSL.Connection(context, right)
+    client.set_connect_state()
+    ends = TlsEnd(client, right), TlsEnd(connection, left)
+    done: list[Any] = [None, None]
+    for _ in range(20):
+        done = [step(end, each, said) for end, each, said in zip(ends, (guard, at_server), done, strict=True)]
+    for end in ends:
+        end.close()
+    return done[0]
+
+
+def test_n34_the_verdict_looks_once_more(room: Room) -> None:
+    """Where OpenSSL has asked nobody, or asked too early: an authority, a name, the want of a certificate."""
+    guard = Guard(lambda shown: judge_server(shown, NAME), True)
+    assert look_again(room, room.server, guard) == "certificate was not checked against the authority"
+    guard = Guard(lambda shown: judge_server(shown, "other.example"), True)
+    guard.peer = PeerCertificate("", "", 0.0)  # as if it had been another one by then
+    assert "not for other.example" in look_again(room, room.server, guard)
+
+    left, right = socket.socketpair()
+    (b, at_agent) = room.at_agent().connect(right, NAME)
+    server, _ = room.at_server(peer="no").accept(left)
+    needs = Guard(lambda shown: judge_device(shown, lambda *_: False), True)
+    ends, done = (TlsEnd(server, left), TlsEnd(b, right)), [None, None]
+    for _ in range(20):
+        done = [step(end, each, said) for end, each, said in zip(ends, (needs, at_agent), done, strict=True)]
+    for end in ends:
+        end.close()
+    assert done[0] == "no certificate"
 
 
 def test_n34_server_refuses_by_the_list_of_the_authority(room: Room) -> None:
@@ -370,7 +409,7 @@ def test_device_cannot_pose_as_the_server(room: Room) -> None:
 
 def test_machine_list_knows_no_test_authority(room: Room) -> None:
     """An agent without an authority of its own asks the machine's list."""
-    rules = TlsRules(CertificateFiles(Side.DEVICE, room.device.certificate_file, room.device.key_file))
+    rules = TlsRules(CertificateFiles(TlsSide.DEVICE, room.device.certificate_file, room.device.key_file))
     met = meet(room.at_server(), Identity(rules))
     assert "signed by another authority" in str(met.agent)
 
@@ -415,7 +454,7 @@ def test_wrong_files_make_no_identity(room: Room) -> None:
 def spoilt(room: Room, tmp_path: Path) -> dict[str, tuple[CertificateFiles, list[tuple[str, str]]]]:
     """Wrong files, and their faults: the setting, and a part of the words."""
     issuer, good = room.issuer, room.server
-    files = CertificateFiles(Side.SERVER, good.certificate_file, good.key_file, issuer.file)
+    files = CertificateFiles(TlsSide.SERVER, good.certificate_file, good.key_file, issuer.file)
     open_key = issuer.write("open.key", pem(good.key), 0o644)
     locked = tmp_path / "locked.key"
     locked.write_bytes(b"-----BEGIN ENCRYPTED PRIVATE KEY-----\nMAA=\n-----END ENCRYPTED PRIVATE KEY-----\n")
@@ -491,7 +530,7 @@ def test_n15_own_certificate_that_begins_later_is_a_warning(room: Room) -> None:
 def test_own_certificate_that_ends_soon_is_a_warning(room: Room) -> None:
     """Two weeks before its end, unless it was made for a shorter time than that is worth mentioning."""
     issued = room.issuer.device("plc-7", file="year", until=timedelta(days=365))
-    files = CertificateFiles(Side.DEVICE, issued.certificate_file, issued.key_file)
+    files = CertificateFiles(TlsSide.DEVICE, issued.certificate_file, issued.key_file)
     end = issued.certificate.not_valid_after_utc
     assert read_credentials(files).warnings == ()
     (warning,) = read_credentials(files, end - timedelta(days=13)).warnings

@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 
 from revtunnel.sockets.ends import RECORD, End, PlainEnd
 from revtunnel.sockets.tls.identity import Identity
-from revtunnel.sockets.tls.tls_stages import TlsDesk, TlsFailed, dial_tls
+from revtunnel.sockets.tls.tls_stages import TlsFailed, TlsHandshakes, dial_tls
 from tests.sockets.tls.test_identity import NAME, Careless, Room
 from tests.support.epoll import Loop, own_reactor
 from tests.support.throwaway_tls import SERVERS
@@ -37,13 +37,13 @@ class Door:
         self.loop = loop
         self.identity = identity
         self.most = most
-        self.desk = TlsDesk(loop.reactor, lambda: self.most)
+        self.pending = TlsHandshakes(loop.reactor, lambda: self.most)
 
     def stranger(self, seconds: float = 20.0) -> tuple[socket.socket, "Deferred[Any]", list[Any]]:
         """One more: its socket, what the server makes of it, and that again once it is known."""
         near, far = socket.socketpair()
         near.setblocking(False)
-        serving = self.desk.serve(PlainEnd(far), self.identity, seconds)
+        serving = self.pending.serve(PlainEnd(far), self.identity, seconds)
         results: list[Any] = []
         serving.addBoth(results.append)
         return near, serving, results
@@ -87,7 +87,7 @@ def test_both_sides_get_what_they_need(loop: Loop, room: Room) -> None:
     secured = door.outcome(served)
 
     assert (secured.version, secured.peer.serial) == ("TLSv1.3", "plc-7")
-    assert door.desk.running == 0
+    assert door.pending.running == 0
     secured.end.write(b"hello")
     room_for = memoryview(bytearray(RECORD))
     assert bytes(room_for[: end.read_into(room_for) or 0]) == b"hello"
@@ -186,7 +186,7 @@ def test_n34_the_time_is_bounded(loop: Loop, room: Room, words: bytes, said: str
     failed = door.outcome(served)
     assert isinstance(failed, TimeoutError) and str(failed) == said
     assert heard(loop, near) == b""
-    assert door.desk.running == 0
+    assert door.pending.running == 0
     near.close()
 
 
@@ -196,11 +196,11 @@ def test_n36_only_so_many_at_once(loop: Loop, room: Room) -> None:
     silent = [door.stranger() for _ in range(5)]
     stalled, stalling, _ = door.stranger()
     stalled.send(b"\x16")
-    loop.until(lambda: door.desk.running == 1, "the first turn")
+    loop.until(lambda: door.pending.running == 1, "the first turn")
     good = [door.stranger() for _ in range(3)]
     dialled = [door.dial(near, room.at_agent()) for near, _, _ in good]
     loop.settle(lambda: len(dialled[0]))
-    assert door.desk.running == 1 and not any(results for _, _, results in good)
+    assert door.pending.running == 1 and not any(results for _, _, results in good)
 
     stalling.cancel()
     for _, _, results in good:
@@ -214,7 +214,7 @@ def test_n36_only_so_many_at_once(loop: Loop, room: Room) -> None:
         assert isinstance(door.outcome(results), CancelledError)
         near.close()
     stalled.close()
-    assert door.desk.running == 0
+    assert door.pending.running == 0
 
 
 def test_a_waiting_one_may_be_sent_away(loop: Loop, room: Room) -> None:
@@ -239,7 +239,7 @@ def test_many_who_fail_at_once_are_no_recursion(loop: Loop, room: Room) -> None:
     door = Door(loop, room.at_server(), most=1)
     stalled, stalling, _ = door.stranger()
     stalled.send(b"\x16")
-    loop.until(lambda: door.desk.running == 1, "the first turn")
+    loop.until(lambda: door.pending.running == 1, "the first turn")
     bad = [door.stranger() for _ in range(400)]
     for near, _, _ in bad:
         near.send(b"\x16\x03\x01\0\1x" * 9)
@@ -250,4 +250,4 @@ def test_many_who_fail_at_once_are_no_recursion(loop: Loop, room: Room) -> None:
         assert isinstance(failed, TlsFailed) and failed.reason == "tls", failed
         near.close()
     stalled.close()
-    assert door.desk.running == 0
+    assert door.pending.running == 0

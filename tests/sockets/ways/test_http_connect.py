@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from revtunnel.ground.errors import RemoteError
-from revtunnel.sockets.ways.http_connect import Answer, Credentials, decode_answer, encode_request
+from revtunnel.sockets.ways.http_connect import ProxyAnswer, ProxyCredentials, decode_answer, encode_request
 
 LIMIT = 8192
 OK = b"HTTP/1.1 200 Connection established\r\n\r\n"
@@ -20,9 +20,9 @@ def test_the_request() -> None:
 
 def test_the_request_with_credentials() -> None:
     """The example of RFC 7617 section 2, and its UTF-8 form."""
-    request = encode_request("gate", 1, Credentials("Aladdin", "open sesame"))
+    request = encode_request("gate", 1, ProxyCredentials("Aladdin", "open sesame"))
     assert request.endswith(b"\r\nProxy-Authorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==\r\n\r\n")
-    assert b"dGVzdDoxMjPCow==" in encode_request("gate", 1, Credentials("test", "123\xa3"))
+    assert b"dGVzdDoxMjPCow==" in encode_request("gate", 1, ProxyCredentials("test", "123\xa3"))
 
 
 def test_ipv6_goes_into_brackets() -> None:
@@ -33,7 +33,7 @@ def test_ipv6_goes_into_brackets() -> None:
 
 def test_credentials_are_not_shown() -> None:
     """Whatever prints them prints nothing."""
-    assert "sesame" not in repr(Credentials("Aladdin", "open sesame"))
+    assert "sesame" not in repr(ProxyCredentials("Aladdin", "open sesame"))
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_connected(head: bytes) -> None:
 )
 def test_not_connected(head: bytes, words: str) -> None:
     """Anything else is no connection; the words say why, and are safe to log."""
-    assert decode_answer(head, LIMIT) == Answer(int(head[9:12]), words, len(head))
+    assert decode_answer(head, LIMIT) == ProxyAnswer(int(head[9:12]), words, len(head))
     answer = decode_answer(head, LIMIT)
     assert answer is not None and not answer.connected
 

@@ -8,13 +8,13 @@ from twisted.internet.defer import Deferred
 
 from revtunnel.sockets.ends import End, PlainEnd, said
 from revtunnel.sockets.stages import client_tls, server_tls
-from revtunnel.sockets.ways.http_connect import Credentials
+from revtunnel.sockets.ways.http_connect import ProxyCredentials
 from revtunnel.sockets.ways.http_proxy import MAX_HEAD, ProxyError, proxy_stage
-from revtunnel.sockets.ways.proxy_choice import Proxy
+from revtunnel.sockets.ways.proxy_choice import HttpProxy
 from tests.support.epoll import Loop, own_reactor
 from tests.support.throwaway_tls import contexts
 
-PROXY = Proxy("proxy.plant", 3128, Credentials("me", "s3cret"))
+PROXY = HttpProxy("proxy.plant", 3128, ProxyCredentials("me", "s3cret"))
 REQUEST = (
     b"CONNECT gate.example:2065 HTTP/1.1\r\nHost: gate.example:2065\r\n"
     b"Proxy-Authorization: Basic bWU6czNjcmV0\r\n\r\n"

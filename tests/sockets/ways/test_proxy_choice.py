@@ -4,18 +4,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revtunnel.sockets.ways.http_connect import Credentials
+from revtunnel.sockets.ways.http_connect import ProxyCredentials
 from revtunnel.sockets.ways.proxy_choice import (
     DIRECT,
     Exceptions,
-    Proxy,
+    HttpProxy,
     ProxyChoice,
     from_environment,
     parse_credentials,
     parse_proxy,
 )
 
-PROXY = Proxy("proxy.plant", 3128)
+PROXY = HttpProxy("proxy.plant", 3128)
 
 
 @pytest.mark.parametrize(
@@ -23,11 +23,11 @@ PROXY = Proxy("proxy.plant", 3128)
     [
         ("http://proxy.plant:3128", PROXY),
         ("HTTP://Proxy.Plant:3128/", PROXY),
-        ("http://10.0.0.1:8080", Proxy("10.0.0.1", 8080)),
-        ("http://[fd00::1]:8080", Proxy("fd00::1", 8080)),
+        ("http://10.0.0.1:8080", HttpProxy("10.0.0.1", 8080)),
+        ("http://[fd00::1]:8080", HttpProxy("fd00::1", 8080)),
     ],
 )
-def test_a_proxy_in_the_settings(text: str, proxy: Proxy) -> None:
+def test_a_proxy_in_the_settings(text: str, proxy: HttpProxy) -> None:
     """A URL with host and port; its written form reads back."""
     assert parse_proxy(text) == proxy
     assert parse_proxy(str(proxy)) == proxy
@@ -67,8 +67,8 @@ def test_no_password_in_the_settings(text: str) -> None:
 
 def test_credentials_of_a_file() -> None:
     """One line; the first colon parts user and password."""
-    assert parse_credentials("me:p:w \xe9\n") == Credentials("me", "p:w \xe9")
-    assert parse_credentials("me:\r\n") == Credentials("me", "")
+    assert parse_credentials("me:p:w \xe9\n") == ProxyCredentials("me", "p:w \xe9")
+    assert parse_credentials("me:\r\n") == ProxyCredentials("me", "")
     for text in ("", "me", ":pw", "me:pw\nmore", "me:\0"):
         with pytest.raises(ValueError, match="one line user:password"):
             parse_credentials(text)
@@ -84,15 +84,15 @@ def test_credentials_of_a_file() -> None:
         ({"HTTP_PROXY": "http://proxy.plant:3128"}, None),
         ({"https_proxy": "http://proxy.plant:3128", "HTTPS_PROXY": "http://other:1"}, PROXY),
         ({"https_proxy": "", "HTTPS_PROXY": "http://other:1", "ALL_PROXY": "http://other:1"}, None),
-        ({"https_proxy": " http://proxy.plant ", "all_proxy": "socks5://x"}, Proxy("proxy.plant", 80)),
-        ({"https_proxy": "[fd00::1]"}, Proxy("fd00::1", 80)),
+        ({"https_proxy": " http://proxy.plant ", "all_proxy": "socks5://x"}, HttpProxy("proxy.plant", 80)),
+        ({"https_proxy": "[fd00::1]"}, HttpProxy("fd00::1", 80)),
         (
             {"https_proxy": "http://me:p%40w@proxy.plant:3128"},
-            Proxy("proxy.plant", 3128, Credentials("me", "p@w")),
+            HttpProxy("proxy.plant", 3128, ProxyCredentials("me", "p@w")),
         ),
     ],
 )
-def test_the_environment(environ: dict[str, str], proxy: Proxy | None) -> None:
+def test_the_environment(environ: dict[str, str], proxy: HttpProxy | None) -> None:
     """The usual variables in the usual order; a user may stand there, in URL form."""
     found = from_environment(environ).proxy_for("gate.example", 2065)
     assert found == proxy
@@ -101,11 +101,11 @@ def test_the_environment(environ: dict[str, str], proxy: Proxy | None) -> None:
 
 def test_credentials_for_the_environments_proxy() -> None:
     """The file serves where the variable names no user."""
-    mine = Credentials("file", "x")
+    mine = ProxyCredentials("file", "x")
     without = from_environment({"ALL_PROXY": "http://proxy:1"}, mine).proxy_for("gate", 1)
     within = from_environment({"ALL_PROXY": "http://me:pw@proxy:1"}, mine).proxy_for("gate", 1)
     assert without is not None and without.credentials == mine
-    assert within is not None and within.credentials == Credentials("me", "pw")
+    assert within is not None and within.credentials == ProxyCredentials("me", "pw")
 
 
 @pytest.mark.parametrize(

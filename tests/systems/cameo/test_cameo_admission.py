@@ -5,9 +5,9 @@ import ipaddress
 import pytest
 
 from revtunnel.ground.policy import CameoLimits
-from revtunnel.systems.cameo.cameo_admission import Admission, Door
+from revtunnel.systems.cameo.cameo_admission import CameoAdmission, CameoRules
 
-MAIN, THIRD, OUTSIDE = Door(""), Door("", publishing=True), Door("web", outside=True)
+MAIN, THIRD, OUTSIDE = CameoRules(""), CameoRules("", publishing=True), CameoRules("web", outside=True)
 HERE = "192.0.2.1"
 
 
@@ -33,14 +33,14 @@ def networks(*texts: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network
 )
 def test_local_is_this_machine_or_a_trusted_network(peer: str, here: str, local: bool) -> None:
     """Loopback, or the address that the peer reached us at; IPv4 in IPv6 is IPv4."""
-    admission = Admission(CameoLimits(), trusted=networks("10.0.0.0/8"))
+    admission = CameoAdmission(CameoLimits(), trusted=networks("10.0.0.0/8"))
     assert admission.is_local(peer, here, MAIN) is local
     assert (admission.enter(peer, here, THIRD) == "") is local
 
 
 def test_nobody_is_local_at_an_outside_door_by_being_on_this_machine() -> None:
     """The agent dials from here for strangers; a trusted network stays trusted."""
-    admission = Admission(CameoLimits(), trusted=networks("10.0.0.0/8"))
+    admission = CameoAdmission(CameoLimits(), trusted=networks("10.0.0.0/8"))
     assert not admission.is_local("127.0.0.1", "127.0.0.1", OUTSIDE)
     assert not admission.is_local(HERE, HERE, OUTSIDE)
     assert admission.is_local("10.1.1.1", HERE, OUTSIDE)
@@ -48,14 +48,14 @@ def test_nobody_is_local_at_an_outside_door_by_being_on_this_machine() -> None:
 
 def test_the_third_port_is_for_local_peers() -> None:
     """Publishers are on this machine."""
-    admission = Admission(CameoLimits())
+    admission = CameoAdmission(CameoLimits())
     assert admission.enter("192.0.2.2", HERE, THIRD) == "not-local"
     assert admission.enter(HERE, HERE, THIRD) == ""
 
 
 def test_allow_list() -> None:
     """With a list, only its networks and this machine; the agent's own connections are from this machine."""
-    admission = Admission(CameoLimits(), allowed=networks("192.0.2.0/30", "2001:db8::/32"))
+    admission = CameoAdmission(CameoLimits(), allowed=networks("192.0.2.0/30", "2001:db8::/32"))
     assert admission.enter("192.0.2.3", HERE, MAIN) == ""
     assert admission.enter("2001:db8::7", HERE, MAIN) == ""
     assert admission.enter("192.0.2.4", HERE, MAIN) == "not-allowed"
@@ -64,7 +64,7 @@ def test_allow_list() -> None:
 
 def test_count_limits() -> None:
     """In all, with a quarter for this machine; of one address, unless it is this machine."""
-    admission = Admission(CameoLimits(connections=8, connections_per_source=2))
+    admission = CameoAdmission(CameoLimits(connections=8, connections_per_source=2))
     assert [admission.enter("192.0.2.2", HERE, MAIN) for _ in range(3)] == [
         "",
         "",
@@ -82,7 +82,7 @@ def test_count_limits() -> None:
 
 def test_everything_is_given_back() -> None:
     """No count is left of addresses that are gone."""
-    admission = Admission(CameoLimits())
+    admission = CameoAdmission(CameoLimits())
     for peer in ("192.0.2.2", "127.0.0.1", HERE):
         assert admission.enter(peer, HERE, MAIN) == ""
     for peer in ("192.0.2.2", "127.0.0.1", HERE):

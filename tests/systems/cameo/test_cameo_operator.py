@@ -5,34 +5,34 @@ from typing import Any
 import pytest
 
 from revtunnel.ctl.ctl_actions import _relays
-from revtunnel.process.door.refusals import Busy, Conflict, NotFound
+from revtunnel.process.admin.refusals import Busy, Conflict, NotFound
 from revtunnel.process.reporting import Reporter
-from revtunnel.systems.cameo.cameo_admission import Door
+from revtunnel.systems.cameo.cameo_admission import CameoRules
 from revtunnel.systems.cameo.cameo_operator import CameoOperator
 from tests.support.zmtp_socket import PUBLISHER, RESPONDER, SUBSCRIBER, Site
 
 NOON = 1_800_000_000.0
 
 
-def an_operator(site: Site) -> CameoOperator:
+def an_operator(system: Site) -> CameoOperator:
     """The operator of a site."""
-    return CameoOperator(site.network, site.responder, site.publisher, Reporter(), "site", lambda: NOON)
+    return CameoOperator(system.network, system.responder, system.publisher, Reporter(), "site", lambda: NOON)
 
 
 def test_status() -> None:
     """Counts of both relays, the CAMEO server's age, what went nowhere."""
-    site = Site()
-    operator = an_operator(site)
-    waiting = site.connect(RESPONDER, "REQ")
+    system = Site()
+    operator = an_operator(system)
+    waiting = system.connect(RESPONDER, "REQ")
     row = operator.status()
     assert (row["state"], row["name"], row["cameo_server"]["connected"]) == ("running", "site", False)
     assert row["responder"]["waiting_clients"] == 1
-    site.connect(RESPONDER, "ROUTER", b"0:0")
+    system.connect(RESPONDER, "ROUTER", b"0:0")
     waiting.send(b"", b"0:0", b"", b"x")
     waiting.send(b"", b"nobody", b"", b"x")
-    site.connect(SUBSCRIBER, "SUB").send(b"\1status")
-    site.connect(PUBLISHER, "PUB").send(b"other", b"x")
-    site.advance(60.0)
+    system.connect(SUBSCRIBER, "SUB").send(b"\1status")
+    system.connect(PUBLISHER, "PUB").send(b"other", b"x")
+    system.advance(60.0)
     row = operator.status()
     assert row["cameo_server"]["seconds"] == 60.0 and row["cameo_server"]["connected"]
     assert row["responder"] == {
@@ -53,16 +53,16 @@ def test_status() -> None:
     text = "\n".join(_relays(row))
     assert "127.0.0.1:40002, 1m00s" in text
     assert "to nobody" in text and "responder: unroutable" in text
-    site.finish()
+    system.finish()
 
 
 def test_peers_come_in_pages() -> None:
     """By address, each once; with door, type, name and counters."""
-    site = Site()
-    operator = an_operator(site)
-    site.connect(RESPONDER, "ROUTER", b"0:0")
+    system = Site()
+    operator = an_operator(system)
+    system.connect(RESPONDER, "ROUTER", b"0:0")
     for _ in range(4):
-        site.connect(RESPONDER, "REQ", door=Door("web", outside=True))
+        system.connect(RESPONDER, "REQ", rules=CameoRules("web", outside=True))
     rows: list[dict[str, Any]] = []
     after: str | None = ""
     while after is not None:
@@ -76,7 +76,7 @@ def test_peers_come_in_pages() -> None:
     operator.cut(server["peer"])
     with pytest.raises(NotFound):
         operator.cut(server["peer"])
-    site.finish()
+    system.finish()
 
 
 def test_what_the_door_may_ask() -> None:

@@ -4,16 +4,16 @@ import pytest
 
 from revtunnel.ground.errors import RemoteError
 from revtunnel.systems.cameo.cameo_facts import shown
-from revtunnel.systems.cameo.cameo_peers import Unfit, read_ready
+from revtunnel.systems.cameo.cameo_peers import PeerUnfit, read_ready
 from revtunnel.systems.cameo.zmtp import encode_command, encode_ready
-from revtunnel.systems.cameo.zmtp_messages import Command
+from revtunnel.systems.cameo.zmtp_messages import ZmtpCommand
 
 TYPES = frozenset(("REQ", "DEALER", "ROUTER"))
 
 
-def body(wire: bytes) -> Command:
+def body(wire: bytes) -> ZmtpCommand:
     """The command of a short frame."""
-    return Command(wire[2:])
+    return ZmtpCommand(wire[2:])
 
 
 def test_ready() -> None:
@@ -34,16 +34,16 @@ def test_ready() -> None:
 )
 def test_unfit_peers_are_told(wire: bytes, text: str) -> None:
     """A wrong type, an id like those we give: coming back would not help."""
-    with pytest.raises(Unfit, match=text):
+    with pytest.raises(PeerUnfit, match=text):
         read_ready(body(wire), TYPES)
 
 
 def test_an_identity_has_a_limit() -> None:
     """255 bytes."""
-    long = Command(encode_ready(b"ROUTER", b"x" * 255)[9:])
+    long = ZmtpCommand(encode_ready(b"ROUTER", b"x" * 255)[9:])
     assert read_ready(long, TYPES)[1] == b"x" * 255
-    with pytest.raises(Unfit, match="256 bytes"):
-        read_ready(Command(encode_ready(b"ROUTER", b"x" * 256)[9:]), TYPES)
+    with pytest.raises(PeerUnfit, match="256 bytes"):
+        read_ready(ZmtpCommand(encode_ready(b"ROUTER", b"x" * 256)[9:]), TYPES)
 
 
 @pytest.mark.parametrize("wire", [encode_command(b"PING", b"\0\0"), encode_command(b"HELLO")])

@@ -4,13 +4,13 @@ import pytest
 
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.policy import CameoLimits
-from revtunnel.systems.cameo.cameo_peers import Peer
+from revtunnel.systems.cameo.cameo_peers import CameoPeer
 from revtunnel.systems.cameo.cameo_publications import Publications
-from revtunnel.systems.cameo.zmtp_messages import Message, MessageDecoder, encode_message
+from revtunnel.systems.cameo.zmtp_messages import MessageDecoder, ZmtpMessage, encode_message
 from tests.support.cameo import a_peer, message, written
 
 
-def a_relay(publishers: int = 1, limits: CameoLimits | None = None) -> tuple[Publications, list[Peer]]:
+def a_relay(publishers: int = 1, limits: CameoLimits | None = None) -> tuple[Publications, list[CameoPeer]]:
     """A relay with so many publishers."""
     relay = Publications(limits or CameoLimits())
     there = [a_peer(f"127.0.0.1:{number}", limits=limits) for number in range(publishers)]
@@ -98,14 +98,14 @@ def test_z5_a_run_is_dropped_message_by_message() -> None:
         relay.subscribe(peer, b"", True)
     slow.outbox.full = True
     (run,) = MessageDecoder(1 << 30, 64, runs=True).units(encode_message([b"t", b"x"]) * 5)
-    assert isinstance(run, Message) and relay.receive(run) == (slow, quick)
+    assert isinstance(run, ZmtpMessage) and relay.receive(run) == (slow, quick)
     assert written(quick) == [[b"t", b"x"]] * 5 and quick.outbox.messages_sent == 5
     assert (slow.outbox.waiting, slow.outbox.dropped, slow.outbox.messages_sent) == (2, 3, 2)
     assert relay.counts["slow"] == 3
     (nobody,) = MessageDecoder(1 << 30, 64, runs=True).units(encode_message([b"t", b"x"]) * 5)
     relay.leave(slow)
     relay.leave(quick)
-    assert isinstance(nobody, Message) and relay.receive(nobody) == ()
+    assert isinstance(nobody, ZmtpMessage) and relay.receive(nobody) == ()
     assert relay.counts["unwanted"] == 5
 
 

@@ -73,8 +73,8 @@ operators = root
     assert (found.admin.socket, found.admin.operators) == ("/run/c.sock", ("root",))
     (web,) = found.outside
     assert web.subscriber == (("127.0.0.1", 10101), ("::1", 10101))
-    assert web.door.outside and web.door.advertise == {12000: 21000, 12001: 21001}
-    assert web.door.refused_types == READ_ONLY | {1, 999}
+    assert web.rules.outside and web.rules.advertise == {12000: 21000, 12001: 21001}
+    assert web.rules.refused_types == READ_ONLY | {1, 999}
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,13 @@ import json
 import pytest
 
 from revtunnel.ground.policy import CameoLimits
-from revtunnel.systems.cameo.cameo_admission import Door
+from revtunnel.systems.cameo.cameo_admission import CameoRules
 from revtunnel.systems.cameo.cameo_facts import PeerLeft, PeerRefused
 from revtunnel.systems.cameo.zmtp import encode_command
 from tests.support.zmtp_socket import PUBLISHER, RESPONDER, SUBSCRIBER, Site
 
 SERVER = b"0:0"
-OUTSIDE = Door("web", outside=True, advertise={10000: 21000})
+OUTSIDE = CameoRules("web", outside=True, advertise={10000: 21000})
 
 
 @pytest.mark.parametrize("cuts", [None, 1, 5])
@@ -94,7 +94,7 @@ def test_newest_local_holder_of_a_name_wins() -> None:
 def test_names_from_outside_are_refused() -> None:
     """Also when the agent that carries them is on this machine; without ERROR, for settings may change."""
     site = Site()
-    intruder = site.connect(RESPONDER, "ROUTER", SERVER, door=OUTSIDE)
+    intruder = site.connect(RESPONDER, "ROUTER", SERVER, rules=OUTSIDE)
     site.advance(3.0)
     assert not intruder.open and intruder.commands == []
     assert [fact.reason for fact in site.seen(PeerRefused)] == ["name-not-allowed"]
@@ -106,7 +106,7 @@ def test_ports_are_translated_at_the_outside_door() -> None:
     """And nowhere else."""
     site = Site()
     server = site.connect(RESPONDER, "ROUTER", SERVER)
-    inside, outside = site.connect(RESPONDER, "REQ"), site.connect(RESPONDER, "REQ", door=OUTSIDE)
+    inside, outside = site.connect(RESPONDER, "REQ"), site.connect(RESPONDER, "REQ", rules=OUTSIDE)
     for client, value in ((inside, 10000), (outside, 21000)):
         client.send(b"", SERVER, b"", b'{"type":36}')
         site.pump()

@@ -22,9 +22,9 @@ from revtunnel.systems.cameo.zmtp import (
 )
 from revtunnel.systems.cameo.zmtp_messages import (
     MAX_COMMAND,
-    Command,
-    Message,
     MessageDecoder,
+    ZmtpCommand,
+    ZmtpMessage,
     encode_message,
     encode_more,
     split_frames,
@@ -46,7 +46,7 @@ STREAM = LIBZMQ_READY + REQUEST + SUBSCRIBE + PING + LONG + encode_message([b"to
 
 def decoded(
     pieces: Iterable[bytes], most: int = MIB, frames: int = 64, heads: int = 1, keep: int = 0
-) -> list[Message | Command]:
+) -> list[ZmtpMessage | ZmtpCommand]:
     """All units of a stream that comes in these pieces, of which nothing is left over."""
     decoder = MessageDecoder(most, frames, heads, keep)
     found = [unit for piece in pieces for unit in decoder.units(piece)]
@@ -54,9 +54,9 @@ def decoded(
     return found
 
 
-def bodies(units: Iterable[Message | Command]) -> list[list[bytes]]:
+def bodies(units: Iterable[ZmtpMessage | ZmtpCommand]) -> list[list[bytes]]:
     """The messages' frames."""
-    return [split_frames(unit.rest) for unit in units if isinstance(unit, Message)]
+    return [split_frames(unit.rest) for unit in units if isinstance(unit, ZmtpMessage)]
 
 
 def refused(data: bytes, most: int = MIB, frames: int = 64) -> str:
@@ -76,7 +76,7 @@ def test_the_table_of_the_document_is_true() -> None:
     wires.add(SUBSCRIBE)
     for wire in wires:
         (unit,) = decoded([wire])
-        if isinstance(unit, Command):
+        if isinstance(unit, ZmtpCommand):
             assert encode_command(*decode_command(unit.body)) == wire
         elif wire != LONG:
             assert encode_message(split_frames(unit.rest)) == wire
@@ -129,15 +129,15 @@ def test_z1_greeting_refused(data: bytes, text: str) -> None:
 def test_captured_bytes() -> None:
     """What libzmq really sends is understood."""
     ready, request, subscribe, ping, long, publication = decoded([STREAM], heads=3)
-    assert isinstance(ready, Command) and isinstance(request, Message)
+    assert isinstance(ready, ZmtpCommand) and isinstance(request, ZmtpMessage)
     name, data = decode_command(ready.body)
     assert (name, decode_properties(data)) == (b"READY", {b"socket-type": b"ROUTER", b"identity": b"0:0"})
-    assert request == Message([b"", b"0:0", b""], REQUEST, 4)
+    assert request == ZmtpMessage([b"", b"0:0", b""], REQUEST, 4)
     assert split_frames(request.rest) == [b"", b"0:0", b"", b'{"type":1}']
-    assert isinstance(subscribe, Command) and decode_command(subscribe.body) == (b"SUBSCRIBE", b"status")
-    assert isinstance(ping, Command) and decode_ping(decode_command(ping.body)[1]) == (10.0, b"")
-    assert isinstance(long, Message) and long == Message([b"foo"], LONG, 1)
-    assert isinstance(publication, Message) and publication.heads == [b"topic", b"x" * 300, b""]
+    assert isinstance(subscribe, ZmtpCommand) and decode_command(subscribe.body) == (b"SUBSCRIBE", b"status")
+    assert isinstance(ping, ZmtpCommand) and decode_ping(decode_command(ping.body)[1]) == (10.0, b"")
+    assert isinstance(long, ZmtpMessage) and long == ZmtpMessage([b"foo"], LONG, 1)
+    assert isinstance(publication, ZmtpMessage) and publication.heads == [b"topic", b"x" * 300, b""]
 
 
 def test_our_ready() -> None:
@@ -146,7 +146,7 @@ def test_our_ready() -> None:
         "04 1a 05 52 45 41 44 59 0b 53 6f 63 6b 65 74 2d 54 79 70 65 00 00 00 04 58 50 55 42"
     )
     (unit,) = decoded([encode_ready(b"ROUTER", b"0:0")])
-    assert isinstance(unit, Command) and encode_ready(b"ROUTER", b"0:0") == LIBZMQ_READY
+    assert isinstance(unit, ZmtpCommand) and encode_ready(b"ROUTER", b"0:0") == LIBZMQ_READY
 
 
 @pytest.mark.parametrize(("heads", "keep"), [(1, 0), (3, 3), (0, 0), (5, 2)])
@@ -174,8 +174,8 @@ def test_a_command_between_the_frames_of_a_message(size: int) -> None:
     pieces = [wire[at : at + size] for at in range(0, len(wire), size)]
     for keep in (0, 1, 2):
         units = decoded(pieces, heads=1, keep=keep)
-        assert [type(unit) for unit in units] == [Command, Command, Command, Message]
-        assert units[-1] == Message([b"topic"], encode_message([b"topic", b"one", b"two"][keep:]), 3)
+        assert [type(unit) for unit in units] == [ZmtpCommand, ZmtpCommand, ZmtpCommand, ZmtpMessage]
+        assert units[-1] == ZmtpMessage([b"topic"], encode_message([b"topic", b"one", b"two"][keep:]), 3)
 
 
 def test_z2_a_length_of_2_to_63_is_refused_from_its_header() -> None:
@@ -199,7 +199,7 @@ def test_z2_a_message_above_its_limit_is_refused_and_the_one_before_it_delivered
     with pytest.raises(RemoteError, match="1001 bytes or more, limit 1000"):
         for unit in decoder.units(b"\0\1a" + b"\1\xff" + bytes(255) + b"\2" + (735).to_bytes(8, "big")):
             found.append(unit)
-    assert found == [Message([b"a"], b"\0\1a", 1)]
+    assert found == [ZmtpMessage([b"a"], b"\0\1a", 1)]
 
 
 def test_no_message_before_its_time() -> None:
@@ -270,7 +270,7 @@ def test_error_command() -> None:
     """The reason is ASCII of at most 255 bytes."""
     assert encode_error("no").hex(" ") == "04 09 05 45 52 52 4f 52 02 6e 6f"
     (unit,) = decoded([encode_error("\u00e4" * 300)])
-    assert isinstance(unit, Command) and decode_command(unit.body)[1] == b"\xff" + b"?" * 255
+    assert isinstance(unit, ZmtpCommand) and decode_command(unit.body)[1] == b"\xff" + b"?" * 255
 
 
 def test_held_bytes_are_counted() -> None:
@@ -297,7 +297,7 @@ def test_any_messages_in_any_pieces(messages: list[list[bytes]], sizes: list[int
         at += size
     units = decoded(pieces, heads=2, keep=keep)
     assert bodies(units) == [message[keep:] for message in messages]
-    assert [unit.heads for unit in units if isinstance(unit, Message)] == [m[:2] for m in messages]
+    assert [unit.heads for unit in units if isinstance(unit, ZmtpMessage)] == [m[:2] for m in messages]
 
 
 @given(st.binary(max_size=300), st.integers(1, 20))

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from revtunnel.ground.errors import RemoteError
 from revtunnel.systems.cameo.zmtp_messages import (
     MAX_ROOM,
-    Message,
     MessageDecoder,
+    ZmtpMessage,
     encode_message,
     split_frames,
     split_run,
@@ -38,7 +38,7 @@ def test_runs_are_the_same_messages(messages: list[list[bytes]], sizes: list[int
         piece = bytearray(stream[at : at + sizes[len(found) % len(sizes)]])
         at += len(piece)
         for unit in decoder.units(memoryview(piece) if views else bytes(piece)):
-            if isinstance(unit, Message):
+            if isinstance(unit, ZmtpMessage):
                 parts = split_run(unit.rest)
                 assert len(parts) == unit.messages and all(split_frames(p)[:1] == unit.heads for p in parts)
                 found += map(split_frames, parts)
@@ -94,10 +94,10 @@ def test_a_run_ends_where_its_topic_does() -> None:
     runs = [(b"a", 3), (b"ab", 1), (b"a", 2)]
     wire = b"".join(encode_message([topic, b"x" * 300]) * count for topic, count in runs)
     decoder = MessageDecoder(1000, 64, runs=True)
-    units = [unit for unit in decoder.units(wire) if isinstance(unit, Message)]
+    units = [unit for unit in decoder.units(wire) if isinstance(unit, ZmtpMessage)]
     assert [(unit.heads[0], unit.messages) for unit in units] == runs
     found = []
     with pytest.raises(RemoteError, match="message of 1"):
         for unit in decoder.units(encode_message([b"a", b"x"]) + encode_message([b"a", b"x" * 1000])):
             found.append(unit)
-    assert [unit.heads for unit in found if isinstance(unit, Message)] == [[b"a"]]
+    assert [unit.heads for unit in found if isinstance(unit, ZmtpMessage)] == [[b"a"]]

@@ -3,13 +3,14 @@
 from dataclasses import replace
 
 import pytest
+from twisted.internet.error import ConnectionDone
 
 from revtunnel.ground.policy import CameoLimits
-from revtunnel.systems.cameo.cameo_admission import Door
+from revtunnel.systems.cameo.cameo_admission import CameoRules
 from revtunnel.systems.cameo.cameo_facts import PeerLeft, PeerRefused
 from revtunnel.systems.cameo.zmtp import GREETING, encode_command, encode_ready
 from revtunnel.systems.cameo.zmtp_messages import encode_message, encode_more
-from tests.support.zmtp_socket import PUBLISHER, RESPONDER, SUBSCRIBER, Site
+from tests.support.zmtp_socket import PUBLISHER, RESPONDER, SUBSCRIBER, Site, ZmtpSocket
 
 SERVER = b"0:0"
 ENVELOPE = (b"", SERVER, b"")
@@ -271,7 +272,7 @@ def test_pongs_do_not_pile_up_either() -> None:
 
 def test_count_limits_refuse_at_once() -> None:
     """A connection too many is reset before it said anything."""
-    site = Site(CameoLimits(connections=4), door=Door("", outside=True))
+    site = Site(CameoLimits(connections=4), rules=CameoRules("", outside=True))
     sockets = [site.dial(RESPONDER) for _ in range(5)]
     site.pump()
     assert [socket.open for socket in sockets] == [True] * 3 + [False] * 2
@@ -285,7 +286,7 @@ def test_count_limits_refuse_at_once() -> None:
 def test_the_third_port_is_closed_to_others() -> None:
     """Even behind an agent on this machine."""
     site = Site()
-    socket = site.dial(PUBLISHER, Door("", publishing=True, outside=True))
+    socket = site.dial(PUBLISHER, CameoRules("", publishing=True, outside=True))
     site.pump()
     assert not socket.open and refusals(site) == [("not-local", "")]
     site.finish()
@@ -311,6 +312,58 @@ def test_drain_gives_everybody_what_waits_and_ends_in_order() -> None:
     site.advance(2.1)
     assert len(ended) == 2
     assert {fact.reason for fact in site.seen(PeerLeft)} == {"stopping"}
+    site.finish()
+
+
+def publications_wait(site: Site) -> ZmtpSocket:
+    """A subscriber that has not taken what was published for it."""
+    subscriber, publisher = site.connect(SUBSCRIBER, "SUB"), site.connect(PUBLISHER, "PUB")
+    subscriber.say(b"\0\1\1")
+    site.pump()
+    subscriber.pair.near.pauseProducing()
+    for number in range(20):
+        publisher.send(b"%d" % number, b"x" * 3000)
+    site.pump()
+    return subscriber
+
+
+def test_a_drain_waits_for_who_takes_nothing_and_then_cuts_it() -> None:
+    """After two seconds, whatever is in the buffer."""
+    site = Site(capacity=5000)
+    subscriber = publications_wait(site)
+    drained = site.publisher.drain()
+    site.advance(1.9)
+    assert not drained.called and subscriber.pair.far.connected
+    site.advance(0.2)
+    assert drained.called and not subscriber.pair.far.connected
+    site.finish()
+
+
+def test_what_a_peer_says_while_it_is_parted_with_costs_it_nothing() -> None:
+    """It was on its way: read and dropped, for what meets a closed socket makes a reset of our last bytes."""
+    site = Site(capacity=1 << 20, lossy=True)
+    subscriber = publications_wait(site)
+    subscriber.pair.to_far.blocked = True
+    subscriber.say(b"\0\2\1t")
+    site.publisher.drain()
+    site.pump()
+    subscriber.pair.to_far.blocked = False
+    site.pump()
+    subscriber.pair.near.resumeProducing()
+    site.pump()
+    assert len(subscriber.messages) == 20 and subscriber.lost is ConnectionDone
+    site.finish()
+
+
+def test_a_client_that_waits_is_told_nothing_before_it_is_let_in() -> None:
+    """Its READY is the first thing it hears, whatever it asks meanwhile."""
+    site = Site()
+    client = site.connect(RESPONDER, "REQ")
+    client.say(encode_command(b"PING", b"\0\0again"))
+    site.pump()
+    assert client.open and client.data == GREETING
+    site.connect(RESPONDER, "ROUTER", SERVER)
+    assert client.commands == [b"READY"]
     site.finish()
 
 

@@ -56,6 +56,26 @@ def test_reset_of_the_client() -> None:
     pair.finish()
 
 
+def test_held_bytes_of_a_client_that_was_cut_go_first() -> None:
+    """The device has all that was held for it before the pair ends, which is no end in order."""
+    pair = Paired()
+    pair.relay.start()
+    pair.service.write(b"never read, so that the client's abort is a reset")
+    pair.until(lambda: pair.relay.to_near)
+    pair.fill(pair.client)
+    held = pair.relay.held_for_far
+    read = pair.relay.to_far + held
+    pair.client.abort()
+    pair.turn(20)
+    assert held and not pair.ended
+    assert len(pair.hear(pair.service, read)) == read
+    pair.until(lambda: pair.ended)
+    ((reason, detail),) = pair.ended
+    assert reason is Ended.RESET_BY_PEER and detail.startswith("near: ")
+    assert pair.relay.near_left and not pair.relay.far_left and not pair.relay.lost
+    pair.finish()
+
+
 def test_held_bytes_of_a_device_that_left_go_first() -> None:
     """The client takes nothing for a while: the pair ends when he has all of it, and not before."""
     pair = Paired()

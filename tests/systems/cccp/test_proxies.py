@@ -11,20 +11,23 @@ from typing import Any
 
 import pytest
 
+from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.fleet import Fleet, TwoHolders
-from revtunnel.fleet.gate import Gate
 from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.pools import Pool
+from revtunnel.fleet.records import DeviceRecord, DeviceRecords, parse_pattern
 from revtunnel.ground.facts import ClientRefused, DuplicateDevice, LinkDown
 from revtunnel.ground.policy import CccpLimits, RelayLimits, ServerLimits
+from revtunnel.process.admin.refusals import NotFound
 from revtunnel.sockets.lean_reactor import LeanReactor
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.systems.cccp.cccp_facts import DeviceGone, ProxyEnded, RegistrationRefused
 from revtunnel.systems.cccp.cccp_settings import CccpPart
-from revtunnel.systems.cccp.cccp_site import CccpSite
-from revtunnel.systems.cccp.proxy import Proxy
+from revtunnel.systems.cccp.cccp_system import CccpSystem
+from revtunnel.systems.cccp.proxy import RunningProxy
+from revtunnel.systems.cccp.proxy_operator import OnCall
+from revtunnel.systems.cccp.proxy_sessions import Life, ProxyOptions
 from revtunnel.systems.cccp.registered_devices import Project
-from revtunnel.systems.cccp.sessions import Life, Options
 from tests.support.daemons import port_block
 from tests.support.data_world import HOST, SERIAL, DataWorld
 from tests.support.epoll import own_reactor
@@ -40,12 +43,12 @@ class BothWires(DataWorld):
         super().__init__(rule, **options)
         board = self.switchboard
         self.project = Project("main", "default", hold=True)
-        self.site = CccpSite(
+        self.site = CccpSystem(
             *(self.loop.reactor, self.reactor, PART, self.ports.leases, SqliteLedger(None, lambda: 0.0)),
-            *(self._told, board.gate, None, board.fleet, board.client_streams.factory_by_name),
+            *(self._told, board.access, None, board.fleet, board.client_streams.factory_by_name),
         )
-        self.site.desk.projects["main"] = self.project
-        self.registration = self.reactor.listenTCP(0, self.site.desk.factory("main"), 50, HOST)
+        self.site.pending.projects["main"] = self.project
+        self.registration = self.reactor.listenTCP(0, self.site.pending.factory("main"), 50, HOST)
         self._stack.callback(self.loop.settle)
         self._stack.callback(self.registration.stopListening)
 
@@ -67,11 +70,11 @@ class BothWires(DataWorld):
         device.send(serial.encode() + b"\r")
         return device
 
-    def on(self, persistent: bool = True, serial: str = SERIAL) -> Proxy:
+    def on(self, persistent: bool = True, serial: str = SERIAL) -> RunningProxy:
         """A session."""
-        return self.site.proxies.on(serial, self.project, Options(persistent))
+        return self.site.proxies.on(serial, self.project, ProxyOptions(persistent))
 
-    def visit(self, proxy: Proxy) -> socket.socket:
+    def visit(self, proxy: RunningProxy) -> socket.socket:
         """A client of a session; nobody has taken it in yet."""
         return self._connect_to(proxy.port.number)
 
@@ -235,7 +238,7 @@ def test_a_client_who_waits_is_served_by_whatever_wire_its_device_comes() -> Non
 def test_the_oldest_stays_where_the_newer_ones_listener_says_so() -> None:
     """For both wires; who is turned away changes nothing for who is here."""
     with BothWires() as world:
-        world.site.desk.projects["main"] = replace(world.project, newest=False)
+        world.site.pending.projects["main"] = replace(world.project, newest=False)
         client, service = world.talk()
         device = world.device()
         assert world.alarm() == ("oldest", "cccp", "rt1")
@@ -255,6 +258,28 @@ def test_while_a_linked_device_is_away_its_clients_are_reset() -> None:
         assert proxy.session.life is Life.WAITING
 
 
+def test_what_the_record_of_a_linked_device_denies_is_no_target() -> None:
+    """/on does not take it, and a session that was begun before leads nowhere."""
+    with BothWires() as world:
+        (name,) = (offer.name for offer in world.offers)
+        early = world.on()
+        assert world.site.operator.on(OnCall(SERIAL, ProxyOptions(True, target=name))) == early.port.number
+        pattern = parse_pattern("10.0.0.1:1")
+        world.switchboard.access.records = DeviceRecords({SERIAL: DeviceRecord(targets=(pattern,))})
+        with pytest.raises(NotFound, match=f"offers no {name}"):
+            world.site.operator.on(OnCall(SERIAL, ProxyOptions(True, target=name)))
+        assert world.ending(world.visit(early)) == "reset"
+        assert [fact.reason for fact in world.of(ClientRefused)] == ["device-absent"]
+
+
+def test_a_target_that_a_linked_device_offers_no_more_is_absent() -> None:
+    """A session of an earlier start may be for one; its clients are not given another."""
+    with BothWires() as world:
+        proxy = world.site.proxies.on(SERIAL, world.project, ProxyOptions(True, target="gone"))
+        assert world.ending(world.visit(proxy)) == "reset"
+        assert [fact.reason for fact in world.of(ClientRefused)] == ["device-absent"]
+
+
 def test_an_operator_kicks_a_registered_device_like_any_other() -> None:
     """Its end is closed and the fact says why."""
     with BothWires() as world:
@@ -267,7 +292,7 @@ def test_an_operator_kicks_a_registered_device_like_any_other() -> None:
 
 
 @contextlib.contextmanager
-def alone() -> Iterator[tuple[Any, CccpSite, list[Any]]]:
+def alone() -> Iterator[tuple[Any, CccpSystem, list[Any]]]:
     """CCCP without another wire, with one listener."""
     with own_reactor() as loop:
         facts: list[Any] = []
@@ -275,7 +300,7 @@ def alone() -> Iterator[tuple[Any, CccpSite, list[Any]]]:
         low, high = map(int, port_block().split("-"))
         leases = Leases((Pool("default", ((low, high),)),), 0.0)
         ledger = SqliteLedger(None, lambda: 0.0)
-        site = CccpSite(loop.reactor, lean, PART, leases, ledger, facts.append, Gate(lambda: 0.0))
+        site = CccpSystem(loop.reactor, lean, PART, leases, ledger, facts.append, AccessControl(lambda: 0.0))
         yield loop, site, facts
         site.stop()
         loop.settle()
@@ -285,14 +310,14 @@ def test_a_pair_has_the_limits_that_hold_when_it_is_joined() -> None:
     """[relay] reaches CCCP, and other values reach the pairs that come."""
     with alone() as (loop, site, _), contextlib.ExitStack() as stack:
         project = Project("main", "default")
-        site.desk.projects["main"] = project
-        port = site._lean.listenTCP(0, site.desk.factory("main"), 50, HOST)
+        site.pending.projects["main"] = project
+        port = site._lean.listenTCP(0, site.pending.factory("main"), 50, HOST)
         for serial, first in (("a", 12_345), ("b", 54_321)):
             site.proxies.relay_limits = RelayLimits(first=first)
             device = stack.enter_context(socket.create_connection((HOST, port.getHost().port)))
             device.sendall(serial.encode() + b"\r")
             loop.until(lambda serial=serial: site.proxies.parking.get(serial))
-            proxy = site.proxies.on(serial, project, Options())
+            proxy = site.proxies.on(serial, project, ProxyOptions())
             client = stack.enter_context(socket.create_connection((HOST, proxy.port.number)))
             loop.until(lambda proxy=proxy: proxy.relay)
             assert proxy.relay is not None and proxy.relay.limits.first == first

@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from revtunnel.ground.policy import CccpLimits
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.systems.cccp.cccp_facts import RegistrationRefused
-from revtunnel.systems.cccp.registered_devices import PARTING, DeviceDesk, Project
+from revtunnel.systems.cccp.registered_devices import PARTING, Project, Registrations
 from tests.sockets.test_ends import over_tls
 from tests.support.epoll import own_reactor
 from tests.support.memory import Network, Recorder
@@ -26,17 +26,17 @@ class Front:
     def __init__(self, *serials: str) -> None:
         self.clock: Any = Clock()
         self.told: list[Any] = []
-        self.desk = DeviceDesk(self.clock, lambda: LIMITS, self.told.append, self.told.append)
-        self.desk.projects = {"main": Project("main", "p", serials=frozenset(serials))}
+        self.registrations = Registrations(self.clock, lambda: LIMITS, self.told.append, self.told.append)
+        self.registrations.projects = {"main": Project("main", "p", serials=frozenset(serials))}
 
     def line(self) -> Any:
         """What takes a fresh connection."""
-        return self.desk.factory("main").buildProtocol(PEER)
+        return self.registrations.factory("main").buildProtocol(PEER)
 
     def refused(self) -> tuple[str, str]:
         """Why the only connection was refused: word and sentence."""
         (fact,) = self.told
-        assert isinstance(fact, RegistrationRefused) and self.desk.waiting == 0
+        assert isinstance(fact, RegistrationRefused) and self.registrations.waiting == 0
         return fact.reason, fact.detail
 
 
@@ -103,6 +103,31 @@ def test_what_a_stranger_speaks_is_named_in_the_log(
     told, detail = front.refused()
     assert (told, words in detail) == (reason, True), detail
     network.pump()
+
+
+def test_n1_one_address_has_so_many_connections_without_a_serial() -> None:
+    """The next one is not even read; another address is, and so is the next when one has gone."""
+    front = Front()
+    lines = [front.line() for _ in range(LIMITS.pending_per_source)]
+    assert front.told == [] and front.line() is None
+    assert front.told[-1].reason == "overloaded"
+    other = IPv4Address("TCP", "192.0.2.8", 40001)
+    assert front.registrations.factory("main").buildProtocol(other) is not None
+    lines[0].close("silent", "")
+    assert front.line() is not None
+
+
+def test_r1_an_address_that_failed_too_often_is_not_read() -> None:
+    """Lines that are none cost it its turn, here as at any listener."""
+    front = Front()
+    network = Network(front.clock)
+    while (line := front.line()) is not None:
+        network.join(Recorder(), line).near.write(b"no serial\r")
+        network.pump()
+        assert len(front.told) < 10
+    reasons = [fact.reason for fact in front.told]
+    assert reasons[-1] == "penalty" and set(reasons[:-1]) == {"protocol"}
+    network.advance(PARTING)
 
 
 def test_a_serial_that_may_not_be_is_not_explained() -> None:

@@ -162,7 +162,7 @@ def test_r13_a_stranger_pays_for_what_it_tries() -> None:
     world = EmoWorld()
     client, device = world.talk_to()
     refused = []
-    world.switchboard.gate.penalties.exempt = ()
+    world.switchboard.access.penalties.exempt = ()
     for _ in range(4):
         stranger = Party("stranger")
         stranger.pair = dial_server(world, stranger)

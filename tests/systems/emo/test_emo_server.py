@@ -1,5 +1,6 @@
 """EMO from client to device in memory: our server, our agent, and every rule of the page between them."""
 
+import errno
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ from revtunnel.ground.targets import Offer, parse_offer
 from revtunnel.link.handshake import ListenerRules, ServerHello
 from revtunnel.link.server_link import AgentListener
 from revtunnel.link.uplink import Uplink
+from revtunnel.sockets.tls.credentials import PeerCertificate
 from revtunnel.streams.carrier import Carrier
 from revtunnel.streams.dialler import Dialler
 from revtunnel.streams.window import CreditPool
@@ -21,7 +23,7 @@ from revtunnel.systems.emo.emo import TERMINATOR
 from revtunnel.systems.emo.emo_agent import EmoAgentLink, EmoRemains
 from revtunnel.systems.emo.emo_server import EmoServerLink
 from revtunnel.systems.emo.emo_sockets import SlotState
-from revtunnel.systems.emo.emo_stream import EmoDoor
+from revtunnel.systems.emo.emo_stream import EmoListener
 from tests.support.depth import deep
 from tests.support.world import LINK_PORT, MIB, POOL, SERVER, Agent, Party, World, pattern
 
@@ -46,7 +48,8 @@ class EmoWorld(World):
         self.leases.reload([POOL], {Use(name, "emo"): port for name, port in PORTS.items()}, 0.0)
         ports = {port: (name, "emo") for name, port in PORTS.items()}
         rules = ListenerRules("machines")
-        make = partial(EmoServerLink, EmoDoor(ports, self.emo))
+        self.door = EmoListener(ports, self.emo)
+        make = partial(EmoServerLink, self.door)
         listener = AgentListener(
             rules, self.link_limits, ServerHello("server"), heartbeat=heartbeat, make=make
         )
@@ -344,6 +347,87 @@ def machine(world: EmoWorld, *words: bytes) -> Party:
 def dial_server(world: EmoWorld, party: Party) -> Any:
     """A connection to the listener for machines."""
     return world.reactor.dial(LINK_PORT, party, host=SERVER)
+
+
+def refusals(world: EmoWorld) -> list[tuple[str, str]]:
+    """Word and sentence of everybody who was refused."""
+    return [(fact.reason, fact.detail) for fact in world.of(LinkRefused)]
+
+
+def showing(world: EmoWorld, serial: str | None, **rules: Any) -> None:
+    """Whoever connects from now on shows the certificate of this device, or none, as TLS would say it."""
+    listener = world.switchboard.listeners["machines"]
+
+    def make(*args: Any) -> EmoServerLink:
+        link = EmoServerLink(world.door, *args)
+        link.certificate = None if serial is None else PeerCertificate(serial, "ab" * 32, 0.0)
+        return link
+
+    world.switchboard.listeners["machines"] = replace(listener, make=make, **rules)
+
+
+@pytest.mark.parametrize(
+    ("shown", "only", "refused"),
+    [
+        ("mill-1", True, None),
+        (None, False, None),
+        ("mill-2", False, ("denied", "the certificate is for mill-2")),
+        (None, True, ("certificate", "no certificate")),
+    ],
+)
+def test_n34_whose_certificate_a_port_is_for(
+    shown: str | None, only: bool, refused: tuple[str, str] | None
+) -> None:
+    """Its machine's; and none, where the listener does without."""
+    world = EmoWorld(start=False)
+    showing(world, shown, certified_only=only)
+    party = machine(world, b"C005010\n")
+    assert party.data == (b"F0000001\n" if refused else b"PING   \n")
+    assert refusals(world) == ([refused] if refused else [])
+    assert [up.authenticated for up in world.of(LinkUp)] == ([] if refused else [shown is not None])
+
+
+@pytest.mark.parametrize(
+    ("shown", "source"), [("mill-2", "127.0.0.1"), (None, "127.0.0.1"), (None, "198.51.100.9")]
+)
+def test_r13_a_data_socket_is_its_own_machines(shown: str | None, source: str) -> None:
+    """Who has registered the port is known by certificate where there is one, and else by address."""
+    world = EmoWorld(start=False)
+    own = "mill-1" if source == "127.0.0.1" else None
+    showing(world, own)
+    machine(world, b"C005010\n")
+    client = world.client("mill-1", "emo")
+    world.pump()
+    showing(world, shown)
+    thief = Party("thief")
+    thief.pair = world.reactor.dial(LINK_PORT, thief, source, SERVER)
+    thief.say(b"P005010\n" + b"not the device")
+    world.pump()
+    assert [word for word, _ in refusals(world)] == ["protocol"] and not client.data
+    showing(world, own)
+    machine(world, b"P005010\n").say(b"the device")
+    world.pump()
+    assert client.data == b"the device"
+
+
+def test_r12_a_port_that_another_program_has_is_refused() -> None:
+    """The machine hears its F, and is no device that nobody could reach."""
+    world = EmoWorld(start=False)
+    world.reactor.taken[5010] = errno.EADDRINUSE
+    party = machine(world, b"C005010\n")
+    assert party.data.endswith(b"F0000001\n")
+    world.advance(3)
+    assert len(world.switchboard.links) == 0
+    assert world.of(LinkDown)[0].detail == "port 5010 cannot be opened"
+
+
+def test_r12_a_port_below_1025_is_no_machines() -> None:
+    """Also where the settings reserve it: the original lets none register it."""
+    world = EmoWorld(start=False)
+    listener = world.switchboard.listeners["machines"]
+    make = partial(EmoServerLink, EmoListener({1024: ("mill-1", "emo")}, LIMITS))
+    world.switchboard.listeners["machines"] = replace(listener, make=make)
+    assert machine(world, b"C001024\n").data == b"F0000001\n"
 
 
 def test_a_silent_stranger_goes_after_three_seconds() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from revtunnel.daemons.site_consent import ConsentRules
-from revtunnel.fleet.records import Record, Records
+from revtunnel.fleet.records import DeviceRecord, DeviceRecords
 from revtunnel.ground.policy import AuditLimits
 from revtunnel.state.audit_file import AuditFile, Sync
 from revtunnel.state.session_audit import SessionAudit
@@ -345,5 +345,5 @@ def test_a_record_may_refuse_sessions() -> None:
     """``sessions = no`` in its settings, or ``asked`` where the device cannot be asked."""
     room = SessionRoom()
     for policy in ("no", "asked"):
-        room.switchboard.gate.records = Records({"plc-1": Record(sessions=policy)})
+        room.switchboard.access.records = DeviceRecords({"plc-1": DeviceRecord(sessions=policy)})
         assert word(room.begin, "ana", "console") == "denied"

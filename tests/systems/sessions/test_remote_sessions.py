@@ -229,6 +229,20 @@ def test_a_revoked_person_is_out_of_everything() -> None:
         assert word(NonceRefused, sessions.enter, each, other.id, "client", 2.0) == "withdrawn"
 
 
+def test_a_session_that_was_taken_is_revoked_with_whoever_has_it() -> None:
+    """And goes on when who began it is no more; his limit it was, his it is not."""
+    for revoked, over in (("ana", False), ("ben", True)):
+        sessions = server()
+        session = sessions.start(replace(WISH, take_over=True), 0.0)
+        come(sessions, session, Role.OWNER, "ana")
+        taking = sessions.invite(session, "ana", "ben", Role.TAKE, 0.0)
+        sessions.enter(taking, session.id, "client", 0.0)
+        assert session.owner == "ben"
+        lost = sessions.expel(revoked, 1.0)
+        assert [len(each.seats) for each in lost] == ([1] if over else [])
+        assert session.ended == ("revoked" if over else "")
+
+
 def test_a_tick_costs_what_happens_in_it() -> None:
     """With 5,000 sessions that run, a tick in which nothing is due looks at none of them."""
     sessions = server(replace(LIMITS, per_user=10_000, per_device=10_000))

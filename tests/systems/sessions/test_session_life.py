@@ -240,6 +240,10 @@ def test_a_watcher_is_no_client() -> None:
     assert found.state is S.CREATED
     found.leave(watcher, 1.0)
     assert (found.state, found.expired(60.0)) == (S.CREATED, E.UNUSED)
+    found, owner, _ = joined()
+    found.come(Role.WATCH, "ben", 0.0)
+    found.leave(owner, 1.0)
+    assert (found.state, found.expired(61.0)) == (S.DEVICE_ONLY, E.CLIENT_GONE)
 
 
 def test_the_owners_grace_runs_while_a_guest_goes_on() -> None:

@@ -1,0 +1,179 @@
+"""Admission: who may connect to a listener for agents, until it is known what a connection is.
+
+The rule: whoever is not known yet is counted, by address too, and costs nothing beyond that. What cannot be
+served now is refused now, with a word.
+
+Source: wire/link-extension.md; faults.md N1, N19, R8 to R10.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import Protocol
+
+from revtunnel.carriers.data_sockets import DataSockets
+from revtunnel.fleet.access_control import AccessControl
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.facts import LinkRefused, Report
+from revtunnel.ground.policy import ServerLimits
+from revtunnel.ground.reasons import GoAway
+from revtunnel.link.handshake import LinkDenied
+from revtunnel.link.keys import Verifier
+from revtunnel.link.server_link import AgentListener, Hub, LinkMaker, ServerLink, ServerLinkFactory
+from revtunnel.sockets.end_transport import EndTransport
+from revtunnel.sockets.ends import End
+from revtunnel.sockets.tls.identity import Identity
+from revtunnel.sockets.tls.tls_stages import Secured, TlsHandshakes, TlsProtocol
+from revtunnel.streams.window import CreditPool
+
+__all__ = ["LinkAdmission"]
+
+# ENROLL's payload, serial and fingerprint of the certificate that was shown, address -> CERTIFICATE's payload
+Issue = Callable[[bytes, tuple[str, str] | None, str], bytes]
+
+
+def _issues_nothing(payload: bytes, shown: tuple[str, str] | None, source: str) -> bytes:
+    raise LinkDenied(GoAway.DENIED, "certificates are not made here")
+
+
+class LinkAdmission:
+    """The connections of all listeners that are no links yet. ``full``: no descriptor is left for more."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        clock: IReactorTime,
+        limits: ServerLimits,
+        access: AccessControl,
+        key_of: Callable[[str], Verifier | None],
+        random_bytes: Callable[[int], bytes],
+        report: Report,
+        data: DataSockets,
+    ) -> None:
+        self.limits = limits
+        self.listeners: dict[str, AgentListener] = {}
+        self.strangers: set[ServerLink] = set()
+        self.pool = CreditPool(limits.pool)
+        self.draining = False
+        self.full: Callable[[], bool] = lambda: False
+        self.issue: Issue = _issues_nothing  # set by whoever has an authority
+        self._reactor = reactor
+        self._clock = clock
+        self._access = access
+        self._key_of = key_of
+        self._random_bytes = random_bytes
+        self._report = report
+        self._data = data
+        self._tls = TlsHandshakes(reactor, lambda: self.limits.handshakes)
+        self._pending: Counter[str] = Counter()
+
+    def link_factory(self, hub: Hub, name: str) -> ServerLinkFactory:
+        """What to listen with for agents at ``listeners[name]``, whose rules may change for later links."""
+        return ServerLinkFactory(lambda peer: self._first(hub, self.listeners[name], peer))
+
+    def _first(self, hub: Hub, listener: AgentListener, peer: str) -> Protocol | None:
+        """Who takes a fresh connection: its link, or TLS before it."""
+        source = peer.rpartition(":")[0]
+        reason, detail = self._refusal(peer, source)
+        if reason:
+            self._report(LinkRefused(listener.rules.name, peer, "", reason, detail))
+            return None
+        link = self._make(hub, listener, listener.make or ServerLink)
+        self._pending[source] += 1
+        link.source, link.peer, link.since = source, peer, self._clock.seconds()
+        if listener.identity is None:
+            return link
+        return TlsProtocol(partial(self._secure, link, listener.identity))
+
+    def _refusal(self, peer: str, source: str) -> tuple[str, str]:
+        """Why a connection is not even read: word and detail, or nothing."""
+        limits = self.limits
+        penalty = self._access.stranger(peer, self._clock.seconds())
+        expected = self._data.expected(source)  # connections that we asked for
+        reason = ""
+        if (
+            len(self.strangers) >= limits.pending + expected
+            or self._pending[source] >= limits.pending_per_source + expected
+        ):
+            reason = "overloaded"
+        elif penalty:
+            reason = "penalty"
+        elif self.draining:
+            reason = "stopping"
+        elif self.full():
+            reason = "descriptors"
+        return reason, penalty or "not even read"
+
+    def _make(self, hub: Hub, listener: AgentListener, make: LinkMaker) -> ServerLink:
+        nonce = self._random_bytes(32)
+        link = make(self._clock, listener, hub, self._key_of, nonce, self.pool, self._report)
+        self.strangers.add(link)
+        return link
+
+    def _secure(self, link: ServerLink, identity: Identity, plain: End) -> None:
+        """Bring a connection to TLS, and then to its link. It counts as a stranger meanwhile."""
+
+        def done(found: Secured) -> None:
+            link.secured(found)
+            EndTransport(self._reactor, found.end, link).start()
+            link.peer = found.end.peer  # a load balancer may have said who it is
+
+        link.securing = securing = self._tls.serve(plain, identity, link.limits.handshake)
+        securing.addCallbacks(done, link.turned_away)
+
+    # -- what a connection turned out to be
+
+    def no_stranger(self, link: ServerLink) -> None:
+        """It is known now."""
+        if link in self.strangers:
+            self.strangers.remove(link)
+            self._pending[link.source] -= 1
+            if not self._pending[link.source]:
+                del self._pending[link.source]
+
+    def instead(self, hub: Hub, link: ServerLink, make: LinkMaker) -> ServerLink:
+        """It speaks another wire than its listener's: who has it from now on, a stranger like the first."""
+        made = self._make(hub, link.listener, make)
+        self.strangers.remove(link)
+        return made
+
+    def enrol(self, link: ServerLink, payload: bytes) -> bytes:
+        """It is there for a certificate: CERTIFICATE's payload. Denied: it gets none."""
+        shown = link.certificate
+        asked = payload, None if shown is None else (shown.serial, shown.fingerprint), link.source
+        answer = self.issue(*asked)
+        self.no_stranger(link)
+        return answer
+
+    def attach(self, link: ServerLink, ticket: bytes) -> None:
+        """It is a data socket, if its ticket is good."""
+        self.no_stranger(link)
+        pool = self._data.redeem(ticket)
+        if pool is None:
+            link.fail("ticket", "its ticket was never given, or is used or too old", None)
+            return
+        try:
+            if pool.link.ticket_scope != link.ticket_scope:
+                raise RemoteError("its ticket is another device's")
+            end = link.hand_over()
+        except (OSError, RemoteError) as error:
+            pool.spoilt(ticket)
+            link.fail("ticket", str(error), None)
+        else:
+            self._data.attached(pool, ticket, end)
+
+    def refused(self, link: ServerLink, reason: str, detail: str) -> None:
+        """It never became a link."""
+        self.no_stranger(link)
+        shaken = link.handshake is not None
+        self._access.failed(link.peer, reason, link.serial, shaken, self._clock.seconds())
+        self._report(LinkRefused(link.listener.rules.name, link.peer, link.serial, reason, detail))
+
+    def stop(self) -> None:
+        """Turn everybody away."""
+        self.draining = True
+        for link in list(self.strangers):
+            link.fail("stopping", "the server stops", None)

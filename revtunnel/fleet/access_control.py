@@ -1,0 +1,107 @@
+"""Who is let in: strangers by what their source did before, devices and clients by the record of the device.
+
+The rule: every open is asked here, with a word when the answer is no. What is asked changes nothing; only a
+failure, which is told afterwards, does.
+
+Source: faults.md "Pre-auth limits", "Lockout per serial", "Per-device authority record".
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
+
+from revtunnel.fleet.penalties import Penalties
+from revtunnel.fleet.records import DeviceRecords
+from revtunnel.ground.networks import network_of
+from revtunnel.ground.policy import PenaltyLimits
+from revtunnel.ground.reasons import GoAway
+from revtunnel.ground.targets import Offer
+from revtunnel.link.handshake import LinkDenied
+
+__all__ = ["LOOPBACK", "AccessControl"]
+
+LOOPBACK = (network_of("127.0.0.0/8"), network_of("::1"))
+
+
+class AccessControl:
+    """Records and penalties of one server. ``wall`` gives seconds since 1970."""
+
+    def __init__(
+        self,
+        wall: Callable[[], float],
+        records: DeviceRecords | None = None,
+        penalties: Penalties | None = None,
+    ) -> None:
+        self._wall = wall
+        self.records = records or DeviceRecords()
+        self.penalties = Penalties(PenaltyLimits(), LOOPBACK) if penalties is None else penalties
+
+    @property
+    def records(self) -> DeviceRecords:
+        """Those in force."""
+        return self._records
+
+    @records.setter
+    def records(self, records: DeviceRecords) -> None:
+        self._records = records
+        self._looked = self._wall()
+
+    def ended(self) -> list[str]:
+        """Whose records' time was over since this was asked last; ``*`` is the default record."""
+        before, self._looked = self._looked, self._wall()
+        ends = self._records.ends
+        first, last = (bisect_right(ends, at, key=lambda end: end[0]) for at in (before, self._looked))
+        return [name for _, name in ends[first:last]]
+
+    def stranger(self, peer: str, now: float) -> str:
+        """Why a connection from ``HOST:PORT`` is not even read, or nothing."""
+        left = self.penalties.refused_for(peer, now)
+        return f"its address failed too often; refused for {left:.0f} s" if left else ""
+
+    def device(self, serial: str, peer: str, now: float) -> None:
+        """An agent that passed its handshake wants to come in.
+
+        Raises:
+            Denied: its record is over, or its serial is locked to where it comes from. It is told no more
+                than after a wrong proof.
+        """
+        left = self.penalties.locked_for(serial, peer, now)
+        if left:
+            detail = f"serial {serial} failed too often from there; locked for {left:.0f} s"
+            raise LinkDenied(GoAway.DENIED, detail, serial, word="locked")
+        if self.expired(serial):
+            detail = f"the record of {serial} ended on {self.records.of(serial).row()['expires']}"
+            raise LinkDenied(GoAway.DENIED, detail, serial, word="expired")
+
+    def client(self, serial: str, peer: str, pool: str, running: int) -> str:
+        """Why a client from ``HOST:PORT`` may not have a channel beside ``running`` others, or nothing."""
+        most = self.records.of(serial).channels
+        refused = self.records.refuses(serial, peer, pool, self._wall())
+        return refused or ("too-many-clients" if most is not None and running >= most else "")
+
+    def stream(self, serial: str, peer: str, pool: str, offers: Sequence[Offer]) -> str:
+        """Why a running channel of a client to one of these offers must end, in a sentence, or nothing."""
+        refused = self.records.refuses(serial, peer, pool, self._wall())
+        if refused:
+            return "its record is over" if refused == "expired" else "clients from there are not allowed"
+        allowed = not offers or self.offers(serial, offers)
+        return "" if allowed else "the record of its device does not allow the target"
+
+    def offers(self, serial: str, offers: Iterable[Offer]) -> tuple[Offer, ...]:
+        """Those offers of a device that its record allows."""
+        record = self.records.of(serial)
+        return tuple(offer for offer in offers if record.has_target(offer))
+
+    def expired(self, serial: str) -> bool:
+        """Whether a device's record is over."""
+        return self.records.expired(serial, self._wall())
+
+    def failed(self, peer: str, reason: str, serial: str, shaken: bool, now: float) -> None:
+        """A connection never became a link.
+
+        Args:
+            reason: the word of its refusal.
+            serial: who it said to be, if it got so far.
+            shaken: whether its handshake was in order; what was refused then is no failure.
+        """
+        if not shaken:
+            self.penalties.failed(peer, reason, serial if reason == "denied" else "", now)

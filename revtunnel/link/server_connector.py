@@ -1,0 +1,96 @@
+"""The way from an agent to its server: a proxy if one is set, TLS where that is spoken, and then a link.
+
+The rules: nobody is told of a connection before the server has proved its name; no failure is answered with
+less (no plaintext after TLS failed, no other authority). Data sockets go the way of the link that wants them,
+to the very address that it reached.
+
+Source: wire/link-extension.md "Data sockets"; faults.md N15, N34; twisted.md 0.1.
+"""
+
+import errno
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail
+from twisted.python.failure import Failure
+
+from revtunnel.link.agent_link import AgentLink
+from revtunnel.sockets.end_transport import EndTransport
+from revtunnel.sockets.ends import End, TlsEnd
+from revtunnel.sockets.stages import open_end
+from revtunnel.sockets.tls.identity import Identity
+from revtunnel.sockets.tls.tls_stages import dial_tls
+from revtunnel.sockets.ways.http_proxy import open_way
+from revtunnel.sockets.ways.proxy_choice import DIRECT, ProxyChoice
+
+__all__ = ["ServerConnector", "Way"]
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How servers are reached from now on."""
+
+    identity: Identity | None = None  # what TLS is made from; None: it is never spoken
+    tls_for: Callable[[str], bool] = field(default=lambda host: True)
+    server_name: str | None = None  # that certificates must have; None: the host that is dialled
+    proxy: ProxyChoice = DIRECT
+
+
+class ServerConnector:
+    """Opens connections to servers. ``way`` may be replaced; what is open stays."""
+
+    def __init__(self, reactor: Any, way: Way) -> None:
+        self.way = way
+        self._reactor = reactor
+
+    def open(self, host: str, port: int, timeout: float, at: str = "") -> "Deferred[End]":
+        """A connection to a server, judged and ready, within ``timeout`` seconds.
+
+        ``at`` is the address that the name had before, for one more connection to the same server.
+        Fails with OSError; its sentence is ``ends.said``.
+        """
+        way, stages, begun = self.way, [], [False]
+        if way.identity is not None and way.tls_for(host):
+
+            def begin() -> None:
+                begun[0] = True
+
+            stages.append(dial_tls(self._reactor, way.identity, way.server_name or host, begin))
+        try:
+            if at and way.proxy.proxy_for(host, port) is None:
+                opening = open_end(self._reactor, at, port, timeout, stages)
+            else:
+                opening = open_way(self._reactor, way.proxy, host, port, timeout, stages)
+        except ValueError as error:  # the environment's proxy cannot be used
+            return fail(ConnectionError(errno.EINVAL, str(error)))
+
+        def failed(failure: Failure) -> Failure:
+            """Say that it was TLS that did not come to an end."""
+            if begun[0] and failure.check(TimeoutError):
+                late = f"{host}:{port}: the TLS handshake was not done in {timeout:g} s"
+                return Failure(TimeoutError(errno.ETIMEDOUT, late))
+            return failure
+
+        return opening.addErrback(failed)
+
+    def connect(
+        self, host: str, port: int, timeout: float, make: Callable[[], AgentLink]
+    ) -> "Deferred[AgentLink]":
+        """A link; ``make`` is called when its connection is ready. As ``Uplink`` wants it."""
+
+        def reached(end: End) -> AgentLink:
+            link = make()
+            if isinstance(end, TlsEnd):
+                link.tls = end.connection.get_protocol_version_name()
+            link.place = host, port, end.sock.getpeername()[0]
+            EndTransport(self._reactor, end, link).start()
+            link.peer = end.peer
+            return link
+
+        return self.open(host, port, timeout).addCallback(reached)
+
+    def again(self, link: Any, timeout: float) -> "Deferred[End]":
+        """One more connection to the server of a link, for a data socket."""
+        host, port, at = link.place
+        return self.open(host, port, timeout, at)

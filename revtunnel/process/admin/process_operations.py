@@ -1,0 +1,59 @@
+"""What every daemon with an admin door has: looked at, watched, drained, reloaded (daemon_operator.py)."""
+
+from revtunnel.process.admin.operation import ROW, Argument, CallerRole, Column, Kind, Operation
+from revtunnel.process.admin.refusals import Busy, Conflict, Invalid
+
+__all__ = ["PROCESS_OPERATIONS", "STATUS", "WATCH"]
+
+_ALIVE = (
+    Column("name", Kind.TEXT, "of the daemon, as the settings say, or of the host", "name"),
+    Column("version", Kind.TEXT, "of revtunnel", "version"),
+    Column("state", Kind.TEXT, "``running`` or ``draining``", "state"),
+)
+STATUS = Operation(
+    "Status", "status", "the server as a whole: counts, state, problems", answer=ROW, command="status",
+    columns=(
+        *_ALIVE,
+        Column("uptime", Kind.SECONDS, "since the start", "up"),
+        Column("since", Kind.TIME, "of the start"),
+        Column("counts", Kind.OBJECT, "how often each fact happened since the start, some by their reason"),
+    ),
+)  # fmt: skip
+PROCESS_OPERATIONS = (
+    STATUS,
+    Operation(
+        "Ping", "ping", "is the server alive; status 75 while it drains", answer=ROW, command="ping",
+        columns=_ALIVE,
+    ),
+    WATCH := Operation(
+        "Watch", "watch", "print what happens, as it happens", "One line each, as the log has it.",
+        errors=(Conflict,), command="watch",
+        columns=(
+            Column("ts", Kind.TIME, "when it happened"),
+            Column("level", Kind.TEXT, "``debug``, ``info``, ``warn`` or ``error``"),
+            Column("event", Kind.TEXT, "its name; the other keys are its fields, as in the log"),
+        ),
+    ),
+    Operation(
+        "Drain", "drain", "stop the server in order, as SIGTERM does",
+        "No new clients; running channels may end.", role=CallerRole.OPERATOR, command="drain",
+        said=lambda _: ({"draining": True},
+                        "the server takes no new ones and ends when the old have ended"),
+    ),
+    Operation(
+        "Reload", "reload", "read the settings again, as SIGHUP does; status 1 when they are wrong",
+        "Says what changed and what needs a restart; when anything is wrong, what, and changes nothing.",
+        answer=ROW, role=CallerRole.OPERATOR, errors=(Busy, Conflict), command="reload",
+        columns=(
+            Column("changed", Kind.LIST, "settings that are in force now"),
+            Column("needs_restart", Kind.LIST, "settings that are not, before the next start"),
+            Column("errors", Kind.LIST, "what is wrong, with file and line; then nothing has changed"),
+        ),
+    ),
+    Operation(
+        "LogLevel", "log_level", "log from this level on", "Until the next restart or reload.",
+        (Argument("least", shown="LEVEL", words=("debug", "info", "warn", "error")),),
+        role=CallerRole.OPERATOR, errors=(Invalid,), command="log-level",
+        said=lambda row: ({"log_level": row["least"]}, f"logged from {row['least']} on"),
+    ),
+)  # fmt: skip

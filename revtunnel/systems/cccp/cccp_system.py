@@ -1,0 +1,203 @@
+"""CCCP with all its parts, from settings: listeners of devices, the sessions, the API; for both daemons.
+
+Source: issue "CCCP"; house.md (services).
+"""
+
+from collections import Counter
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from revtunnel.fleet.access_control import AccessControl
+from revtunnel.fleet.fleet import Fleet
+from revtunnel.fleet.leases import Leases
+from revtunnel.ground.facts import Fact, LinkDown, LinkUp, Report
+from revtunnel.ground.policy import RelayLimits, ServerLimits
+from revtunnel.settings.inifile import SettingsError
+from revtunnel.sockets.tls.credentials import FaultyFiles
+from revtunnel.sockets.tls.identity import Identity
+from revtunnel.state.ledger import SqliteLedger
+from revtunnel.systems.cccp.cccp_facts import ProxyEnded
+from revtunnel.systems.cccp.cccp_settings import CccpPart
+from revtunnel.systems.cccp.cccp_store import Kept, SessionBook
+from revtunnel.systems.cccp.http_api import HttpApi
+from revtunnel.systems.cccp.proxies import Links, Proxies
+from revtunnel.systems.cccp.proxy_operator import ProxyOperator
+from revtunnel.systems.cccp.proxy_ports import TARGET, NoPort, ProxyPorts
+from revtunnel.systems.cccp.registered_devices import Project, Registrations
+from revtunnel.systems.cccp.wake import WakeDriver
+from revtunnel.trust.tls_settings import listener_rules
+
+__all__ = ["CccpSystem"]
+
+TICK = 1.0  # seconds between looks at who is parked too long
+
+
+class CccpSystem:
+    """``listening`` are the ports of devices and of the API.
+
+    ``fleet`` and ``links`` are another wire's, where one is spoken beside; else devices are registered here.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        lean: Any,
+        part: CccpPart,
+        leases: Leases,
+        ledger: SqliteLedger,
+        report: Report,
+        access: AccessControl,
+        relay_limits: RelayLimits | None = None,
+        fleet: Fleet[Any] | None = None,
+        links: Links | None = None,
+    ) -> None:
+        self.part = part
+        self.listening: list[Any] = []
+        self.facts: Counter[str] = Counter()
+        self._reactor = reactor
+        self._lean = lean
+        self._report = report
+        self._ticking: Any = None
+        self._drained: Deferred[None] | None = None
+        self._book = SessionBook(ledger)
+        ports = ProxyPorts(lean, leases, lambda: self.part.limits.backlog, report)
+        self.fleet: Fleet[Any] = Fleet(ServerLimits(), self._told) if fleet is None else fleet
+        self.proxies = Proxies(
+            *(lean, ports, lambda: self.part.limits, self._book, self._told),
+            *(self.fleet, relay_limits, links, access),
+        )
+        self.pending = Registrations(
+            lean, lambda: self.part.limits, self.proxies.parking.arrived, self._told, access
+        )
+        self.pending.projects = self._projects(part)
+        self.wake = WakeDriver(reactor, part.wake, self._told)
+        self.operator = ProxyOperator(
+            lean,
+            self.proxies,
+            lambda: list(self.pending.projects.values()),
+            lambda: self.part.limits,
+            self.wake,
+        )
+        self.api = HttpApi(self.operator, part.rules, lambda: self.part.limits)
+
+    # -- life
+
+    def start(self) -> None:
+        """Take up what the last start left, and listen. CannotListenError: a port cannot be had."""
+        for kept in list(self._book.load()):
+            self._take_up(kept)
+        backlog = self.part.limits.backlog
+        for project in self.part.projects:
+            for host, port in project.address:
+                factory = self.pending.factory(project.name)
+                self.listening.append(self._lean.listenTCP(port, factory, backlog, host))
+        site = self.api.site(self._reactor)
+        for host, port in self.part.http:
+            self.listening.append(self._lean.listenTCP(port, site, 128, host))
+        self._tick()
+
+    def take(self, part: CccpPart) -> None:
+        """Other settings from now on; listeners that came or went need a restart.
+
+        Raises:
+            SettingsError: certificate files cannot be used; nothing has changed.
+        """
+        fresh = self._projects(part)
+        known = self.pending.projects
+        self.pending.projects = {name: fresh.get(name, known[name]) for name in known}
+        self.part = part
+        self.api.rules, self.wake.rules = part.rules, part.wake
+
+    def drain(self) -> "Deferred[None]":
+        """Take no new ones; fires when no client is connected any more."""
+        self._stop_listening()
+        drained: Deferred[None] = Deferred()
+        self._drained = drained
+        self.check_drained()
+        return drained
+
+    def stop(self) -> None:
+        """End all now."""
+        self._stop_listening()
+        if self._ticking is not None and self._ticking.active():
+            self._ticking.cancel()
+        self.proxies.stop()
+
+    def told(self, fact: Fact) -> None:
+        """What happens to devices of other wires: callers wait for them, and sessions keep their ports."""
+        if isinstance(fact, LinkUp):
+            self._reactor.callLater(0, self._came_elsewhere, fact.serial)
+        elif isinstance(fact, LinkDown):  # whose ports are about to become those of a device that is away
+            self._reactor.callLater(0, self.proxies.left_elsewhere, fact.serial)
+
+    def _came_elsewhere(self, serial: str) -> None:
+        self.proxies.came_elsewhere(serial)
+        self.operator.device_came(serial)
+
+    def check_drained(self) -> None:
+        """Whether the last client is gone."""
+        if self._drained is not None and not self.proxies.clients:
+            drained, self._drained = self._drained, None
+            drained.callback(None)
+
+    def counts(self) -> dict[str, int]:
+        """For a status."""
+        return {
+            "devices": len(self.proxies.parking),
+            "unregistered": self.pending.waiting,
+            "proxies": len(self.proxies),
+            "clients": self.proxies.clients,
+        }
+
+    # -- inside
+
+    def _projects(self, part: CccpPart) -> dict[str, Project]:
+        found, errors = {}, []
+        for each in part.projects:
+            rules = listener_rules(each)
+            try:
+                found[each.name] = each.project(None if rules is None else Identity(rules))
+            except FaultyFiles as error:
+                errors += [f"[cccp-project {each.name}] {key}: {text}" for key, text in error.faults]
+        if errors:
+            raise SettingsError(errors)
+        return found
+
+    def _take_up(self, kept: Kept) -> None:
+        """A persistent session goes on, on its port; of any other the end is said."""
+        project = self.pending.projects.get(kept.project)
+        if kept.options.persistent and project is not None:
+            try:
+                self.proxies.on(kept.serial, project, kept.options, "restart")
+            except (NoPort, OSError) as error:
+                self._end_kept(kept, f"restarted: {error}")
+            return
+        self._end_kept(kept, "restarted")
+
+    def _end_kept(self, kept: Kept, word: str) -> None:
+        leases = self.proxies.ports.leases
+        lease = leases.find(kept.serial, TARGET)
+        if lease is not None:
+            leases.release(lease, self._lean.seconds())
+        self._book.drop(kept.serial)
+        self._report(ProxyEnded(kept.serial, kept.port, word, 0, 0.0))
+
+    def _stop_listening(self) -> None:
+        self.operator.drain()
+        self.pending.stop()
+        for port in self.listening:
+            port.stopListening()
+        self.listening.clear()
+
+    def _told(self, fact: Fact) -> None:
+        reason = getattr(fact, "reason", "")
+        self.facts[f"{fact.word} {reason}" if reason else fact.word] += 1
+        self._report(fact)
+        if self._drained is not None:
+            self._reactor.callLater(0, self.check_drained)
+
+    def _tick(self) -> None:
+        self.proxies.parking.tick()
+        self.check_drained()
+        self._ticking = self._reactor.callLater(TICK, self._tick)

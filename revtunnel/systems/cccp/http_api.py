@@ -1,0 +1,308 @@
+"""The HTTP door of CCCP: /on, /off, /status as documented, /devices and /openapi.json of ours.
+
+Rule of this file: it translates, and refuses before anything is looked up: a request that a web page could
+have sent (Origin, Sec-Fetch-Site, a Host that is not ours), one without the token, other methods and paths.
+Every answer is one JSON object, whose bytes depend on nothing but its values. A request has to be there whole
+within its time, which nothing extends.
+
+``+`` in a query is a blank, as forms have it; a serial with a plus is written %2B.
+
+Source: TCXN CCCP, "Proxy Control API"; wire/cccp.md section 2; faults.md H1 to H17; twisted.md 2.8.
+"""
+
+import hashlib
+import hmac
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl
+
+from twisted.internet.defer import CancelledError, maybeDeferred
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web import resource, server
+
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.networks import Network, network_of
+from revtunnel.ground.policy import CccpLimits
+from revtunnel.ground.targets import is_literal
+from revtunnel.process.admin.refusals import Busy, Invalid, NotFound
+from revtunnel.process.web.http_channel import BoundedChannel
+from revtunnel.systems.cccp.openapi import describe_api
+from revtunnel.systems.cccp.proxy_operator import CallerFailed, DeviceAbsent, NoPorts, OnCall, ProxyOperator
+from revtunnel.systems.cccp.proxy_sessions import MAX_TIMEOUT, MAX_WHITELIST, ProxyOptions
+from revtunnel.systems.cccp.registration import parse_registered
+
+__all__ = ["HttpApi", "HttpApiRules"]
+
+log = Logger(namespace="revtunnel.http")
+MAX_FIELDS = 32
+_CODES: dict[type[Exception], int] = {
+    Invalid: 400,
+    NotFound: 404,
+    CallerFailed: 500,
+    NoPorts: 503,
+    Busy: 503,
+    DeviceAbsent: 504,
+}
+Fields = dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class HttpApiRules:
+    """Who may call, and what callers are told."""
+
+    token: bytes | None = None  # SHA-256 of it; None: nobody needs one
+    host: str = ""  # that answers name; "": the address the request came in on
+    hosts: frozenset[str] = frozenset()  # names that a Host header may have beside addresses
+
+
+class _Refused(Exception):
+    """Not even looked at."""
+
+    def __init__(self, code: int, message: str, header: tuple[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.header = header
+
+
+class HttpApi(resource.Resource):
+    """The one resource; ``rules`` may be replaced."""
+
+    isLeaf = True
+
+    def __init__(
+        self, operator: ProxyOperator, rules: HttpApiRules, limits: Callable[[], CccpLimits]
+    ) -> None:
+        super().__init__()
+        self.rules = rules
+        self.limits = limits
+        self._operator = operator
+        self._answers: dict[bytes, tuple[tuple[bytes, ...], Callable[[Any, Fields], Any]]] = {
+            b"/on": ((b"GET", b"POST"), self._on),
+            b"/off": ((b"GET", b"POST"), self._off),
+            b"/status": ((b"GET", b"POST"), self._status),
+            b"/devices": ((b"GET",), self._devices),
+            b"/openapi.json": ((b"GET",), self._openapi),
+        }
+
+    def site(self, reactor: Any) -> "_Site":
+        """What to listen with."""
+        return _Site(self, reactor)
+
+    def render(self, request: Any) -> Any:
+        """Twisted calls this."""
+        done = maybeDeferred(self._carry_out, request)
+        gone: list[bool] = []
+
+        def hung_up(_: Failure) -> None:
+            gone.append(True)
+            done.cancel()
+
+        request.notifyFinish().addErrback(hung_up)
+        done.addErrback(_as_answer)
+        done.addCallback(lambda answer: None if gone else _write(request, *answer))
+        done.addErrback(lambda bug: log.failure("answering failed", bug))
+        return server.NOT_DONE_YET
+
+    def _carry_out(self, request: Any) -> Any:
+        self._check_origin(request)
+        fields = _fields(request)
+        self._check_token(request, fields)
+        methods, answer = self._answers.get(request.path, ((), self._status))
+        if not methods:
+            raise _Refused(404, "Not found")
+        if request.method not in methods:
+            raise _Refused(405, "Method not allowed", ("Allow", ", ".join(map(bytes.decode, methods))))
+        return maybeDeferred(answer, request, _single(fields)).addCallback(lambda row: (200, row, None))
+
+    # -- who asks
+
+    def _check_origin(self, request: Any) -> None:
+        """No page of a browser asks here."""
+        headers = request.requestHeaders
+        site = headers.getRawHeaders(b"sec-fetch-site", [b"none"])
+        if headers.hasHeader(b"origin") or any(each not in (b"none", b"same-origin") for each in site):
+            raise _Refused(403, "Not for web pages")
+        hosts = headers.getRawHeaders(b"host", [])
+        if len(hosts) > 1 or not all(self._is_ours(host.decode("latin-1")) for host in hosts):
+            raise _Refused(403, "Not for this host")
+
+    def _is_ours(self, host: str) -> bool:
+        match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?", host)
+        if match is None:
+            return False
+        name = match[1].strip("[]").lower()
+        ours = {"localhost", self.rules.host.lower(), *self.rules.hosts}
+        return name in ours or is_literal(name)  # whoever rebinds a name has a name
+
+    def _check_token(self, request: Any, fields: list[tuple[str, str]]) -> None:
+        if self.rules.token is None:
+            return
+        said = request.requestHeaders.getRawHeaders(b"authorization", [b""])
+        scheme, _, token = said[0].partition(b" ")
+        right = hmac.compare_digest(hashlib.sha256(token.strip()).digest(), self.rules.token)
+        in_query = any(name in ("token", "access_token") for name, _ in fields)
+        if not right or scheme.lower() != b"bearer" or len(said) != 1 or in_query:
+            raise _Refused(401, "A bearer token is wanted", ("WWW-Authenticate", "Bearer"))
+
+    # -- what is asked
+
+    def _on(self, request: Any, fields: Fields) -> Any:
+        options = ProxyOptions(
+            _truth(fields.get("persistent", "false")),
+            _whitelist(fields["ip_whitelist"]) if "ip_whitelist" in fields else (),
+            _whole("timeout", fields.get("timeout", "0"), MAX_TIMEOUT),
+            fields.get("target", ""),
+        )
+        wait = _whole("wait", fields.get("wait", "0"), int(self.limits().wait))
+        call = OnCall(_serial(fields), options, wait, fields.get("project", ""))
+        host = self.rules.host or request.getHost().host
+        return maybeDeferred(self._operator.on, call).addCallback(lambda port: {"host": host, "port": port})
+
+    def _off(self, request: Any, fields: Fields) -> Any:
+        self._operator.off(_serial(fields))
+        return {}
+
+    def _status(self, request: Any, fields: Fields) -> Any:
+        return self._operator.status(_serial(fields))
+
+    def _devices(self, request: Any, fields: Fields) -> Any:
+        limit = int(_whole("limit", fields.get("limit", "200"), 200))
+        rows, more = self._operator.devices(fields.get("after", ""), max(1, limit))
+        return {"devices": rows, "next": more}
+
+    def _openapi(self, request: Any, fields: Fields) -> Any:
+        return describe_api(self.rules.token is not None)
+
+
+# ---- parameters
+
+
+def _fields(request: Any) -> list[tuple[str, str]]:
+    """Those of the query, and of a form in the body."""
+    texts = [request.uri.partition(b"?")[2]]
+    kind = request.requestHeaders.getRawHeaders(b"content-type", [b""])[0]
+    if kind.partition(b";")[0].strip().lower() == b"application/x-www-form-urlencoded":
+        texts.append(request.content.read())
+    try:
+        return [
+            pair
+            for text in texts
+            for pair in parse_qsl(
+                text.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS
+            )
+        ]
+    except ValueError:
+        raise Invalid("The parameters cannot be read") from None
+
+
+def _single(fields: list[tuple[str, str]]) -> Fields:
+    names = [name for name, _ in fields]
+    if double := next((name for name in names if names.count(name) > 1), None):
+        raise Invalid(f"{double[:40]!a} is given twice")
+    return dict(fields)
+
+
+def _serial(fields: Fields) -> str:
+    try:
+        return parse_registered(fields["serial"])
+    except KeyError:
+        raise Invalid("serial is missing") from None
+    except RemoteError as error:
+        raise Invalid(str(error)) from None
+
+
+def _truth(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise Invalid("persistent: true or false wanted")
+    return text.lower() == "true"
+
+
+def _whole(name: str, text: str, most: int) -> float:
+    if not re.fullmatch("[0-9]{1,9}", text, re.ASCII) or int(text) > most:
+        raise Invalid(f"{name}: a whole number of 0 to {most} wanted")
+    return float(text)
+
+
+def _whitelist(text: str) -> tuple[Network, ...]:
+    entries = text.split(",", MAX_WHITELIST)
+    if len(entries) > MAX_WHITELIST:
+        raise Invalid(f"ip_whitelist: at most {MAX_WHITELIST} entries")
+    try:
+        return tuple(dict.fromkeys(network_of(entry.strip()) for entry in entries))
+    except ValueError as error:
+        raise Invalid(f"ip_whitelist: {error}") from None
+
+
+# ---- answers
+
+
+def _as_answer(failure: Failure) -> tuple[int, dict[str, Any], tuple[str, str] | None]:
+    """The answer that says what went wrong; a bug is logged."""
+    error = failure.value
+    if isinstance(error, _Refused):
+        return error.code, {"message": str(error)}, error.header
+    if isinstance(error, NoPorts):
+        log.warn("no-ports", event="no-ports", detail=str(error))
+        return 503, {"message": "No available ports"}, None
+    code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), None)
+    if code is not None:
+        return code, {"message": str(error)}, None
+    if not isinstance(error, CancelledError):
+        log.failure("request failed", failure)
+    return 500, {"message": "Internal error"}, None
+
+
+def _write(request: Any, code: int, row: dict[str, Any], header: tuple[str, str] | None) -> None:
+    body = json.dumps(row, separators=(",", ":")).encode("ascii")
+    request.setResponseCode(code)
+    request.setHeader("Content-Type", "application/json")
+    request.setHeader("Cache-Control", "no-store")
+    request.setHeader("X-Content-Type-Options", "nosniff")
+    request.setHeader("Content-Length", str(len(body)))
+    if header is not None:
+        request.setHeader(*header)
+    if request.method != b"HEAD":
+        request.write(body)
+    request.finish()
+
+
+# ---- the connection
+
+
+class _Site(server.Site):
+    """The door's connections; those beyond the limit are closed at once."""
+
+    noisy = False
+    protocol: Any = BoundedChannel
+
+    def __init__(self, api: HttpApi, reactor: Any) -> None:
+        super().__init__(api, reactor=reactor, timeout=None, parsePOSTFormSubmission=False)
+        self._api = api
+        self._clock = reactor
+        self._count = 0
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """Twisted calls this."""
+        limits = self._api.limits()
+        if self._count >= limits.connections:
+            return None
+        channel: Any = super().buildProtocol(addr)
+        channel.limits, channel.clock = limits, self._clock
+        lost = channel.connectionLost
+
+        def over(reason: Failure = connectionDone) -> None:
+            self._count -= 1
+            lost(reason)
+
+        channel.connectionLost = over
+        self._count += 1
+        return channel
+
+    def log(self, request: Any) -> None:
+        """Twisted's access log; ours says what changed."""

@@ -1,0 +1,252 @@
+"""An end without a partner: parked, waiting for the other side of its session, or on its way out.
+
+The rules: bytes are read and thrown away, or not read at all; in both cases its leaving is noticed. Whoever
+parts hears our end of file behind all that was written, and is read (and ignored) until his own comes or his
+time is over, because a close with unread input would be a reset that overtakes what was written.
+
+Not reading and still hearing of a FIN or a reset takes a second epoll, as in relay.py, which asks for nothing
+else.
+
+Source: wire/cccp.md section 2 ("bytes before pairing", "device connects before /on"); ours.
+"""
+
+import select
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from twisted.internet.interfaces import IDelayedCall, IReadWriteDescriptor
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from revtunnel.sockets.ends import End, said
+from revtunnel.systems.cccp.proxy_sessions import Manner
+
+__all__ = ["UnpairedEnd", "WithoutLf", "part_from"]
+
+PARTING = 2.0  # seconds that somebody who is sent away has for his own end of file
+_buffer = memoryview(bytearray(64 * 1024))  # of all: what is read is not looked at
+
+
+@implementer(IReadWriteDescriptor)
+class UnpairedEnd:
+    """Watches one end; ``gone(detail)`` is called once, from the reactor, when its owner left.
+
+    ``early`` is what it said before it came here, for whoever takes it over; thrown away with the rest.
+    """
+
+    __slots__ = ("_gone", "_manner", "_reactor", "early", "end", "fileno")
+
+    fileno: Callable[[], int]
+
+    def __init__(self, reactor: Any, end: End, gone: Callable[[str], None], early: bytes = b"") -> None:
+        self.end = end
+        self.early = early
+        self.fileno = end.sock.fileno
+        self._reactor = reactor
+        self._gone = gone
+        self._manner: Manner | None = None
+
+    def watch(self, manner: Manner) -> None:
+        """DISCARD or HOLD from now on."""
+        if manner is self._manner:
+            return
+        self.leave()
+        self._manner = manner
+        if manner is Manner.HOLD:
+            _Hangups.of(self._reactor).add(self)
+            return
+        self.early = b""
+        self._reactor.addReader(self)
+        if self.end.pending:
+            self._reactor.callLater(0, self._pending)
+
+    def leave(self) -> None:
+        """Watch no more; the end is the caller's."""
+        if self._manner is Manner.HOLD:
+            _Hangups.of(self._reactor).remove(self)
+        elif self._manner is not None:
+            self._reactor.removeReader(self)
+            self._reactor.removeWriter(self)
+        self._manner = None
+
+    def lost(self, detail: str) -> None:
+        """Its owner left."""
+        self.leave()
+        gone, self._gone = self._gone, _nobody
+        gone(detail)
+
+    # -- Twisted calls these
+
+    def logPrefix(self) -> str:
+        """For what Twisted logs."""
+        return "-"
+
+    def doRead(self) -> None:
+        """Readable: throw one reading away."""
+        try:
+            size = self.end.read_into(_buffer)
+        except OSError as error:
+            self.lost(said(error))
+            return
+        if size == 0:
+            self.lost("")
+        elif self.end.pending:
+            self._reactor.callLater(0, self._pending)
+        elif self.end.reads_when_writable:
+            self._reactor.addWriter(self)
+
+    def doWrite(self) -> None:
+        """Writable, which TLS had to wait for."""
+        self._reactor.removeWriter(self)
+        self.doRead()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Hung up."""
+        if self._manner is not None:
+            self.doRead()
+        if self._manner is Manner.DISCARD:  # the event was another's who had this descriptor before
+            self._reactor.addReader(self)
+
+    def _pending(self) -> None:
+        """What TLS has read and not given."""
+        if self._manner is Manner.DISCARD:
+            self.doRead()
+
+
+def _nobody(detail: str) -> None:
+    """In place of the owner's callback, which is kept no longer than needed."""
+
+
+def part_from(reactor: Any, end: End, seconds: float = PARTING) -> None:
+    """Say our end of file, and close when his has come, or after ``seconds``."""
+    try:
+        done = end.end_writing()
+        if not done:
+            reactor.callLater(0.05, _say_end, end)
+    except OSError:
+        end.abort()
+        return
+    late: list[IDelayedCall] = []
+
+    def close(detail: str) -> None:
+        if late and late[0].active():
+            late[0].cancel()
+        end.close()
+
+    lone = UnpairedEnd(reactor, end, close)
+    late.append(reactor.callLater(seconds, lone.lost, ""))
+    lone.watch(Manner.DISCARD)
+
+
+def _say_end(end: End) -> None:
+    """Once more, for TLS; who does not take it now is closed without."""
+    try:
+        if end.fileno() >= 0:
+            end.end_writing()
+    except OSError:
+        return  # the reading side hears of it too
+
+
+@implementer(IReadWriteDescriptor)
+class _Hangups:
+    """The second epoll of a reactor, while there is need of one."""
+
+    _all: ClassVar[dict[Any, "_Hangups"]] = {}
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._epoll = select.epoll()
+        self._ends: dict[int, UnpairedEnd] = {}
+        reactor.addReader(self)
+
+    @classmethod
+    def of(cls, reactor: Any) -> "_Hangups":
+        """The one of this reactor."""
+        if reactor not in cls._all:
+            cls._all[reactor] = cls(reactor)
+        return cls._all[reactor]
+
+    def add(self, lone: UnpairedEnd) -> None:
+        """Tell it when its other side has left, also when that was before."""
+        self._ends[lone.fileno()] = lone
+        self._epoll.register(lone, select.EPOLLRDHUP)
+
+    def remove(self, lone: UnpairedEnd) -> None:
+        """Before it is closed."""
+        del self._ends[lone.fileno()]
+        self._epoll.unregister(lone)
+        if not self._ends:
+            del self._all[self._reactor]
+            self._reactor.removeReader(self)
+            self._epoll.close()
+
+    def fileno(self) -> int:
+        """The second epoll's."""
+        return self._epoll.fileno()
+
+    def logPrefix(self) -> str:
+        """For what Twisted logs."""
+        return "-"
+
+    def doRead(self) -> None:
+        """Some have left."""
+        for number, event in self._epoll.poll(0, 64):
+            lone = self._ends.get(number)
+            if lone is not None:
+                lone.lost("" if event & select.EPOLLRDHUP and not event & select.EPOLLERR else "reset")
+            if self._epoll.closed:
+                return
+
+    def doWrite(self) -> None:
+        """Never asked for."""
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor stops."""
+
+
+class WithoutLf(End):
+    """An end that leaves one LF out, if it is the very first byte."""
+
+    __slots__ = ("_done", "_end")
+
+    def __init__(self, end: End) -> None:
+        self._end = end
+        self._done = False
+        super().__init__(end.sock, end.peer)
+
+    @property
+    def pending(self) -> bool:
+        """As ``End`` says."""
+        return self._end.pending
+
+    def read_into(self, view: memoryview) -> int | None:
+        """As ``End`` says."""
+        size = self._end.read_into(view)
+        self.reads_when_writable = self._end.reads_when_writable
+        if not size or self._done:
+            return size
+        self._done = True
+        if view[0] != ord("\n"):
+            return size
+        view[: size - 1] = bytes(view[1:size])
+        return size - 1 or None
+
+    def write(self, data: bytes | memoryview) -> int:
+        """As ``End`` says."""
+        taken = self._end.write(data)
+        self.writes_when_readable = self._end.writes_when_readable
+        return taken
+
+    def end_writing(self) -> bool:
+        """As ``End`` says."""
+        done = self._end.end_writing()
+        self.writes_when_readable = self._end.writes_when_readable
+        return done
+
+    def close(self) -> None:
+        """As ``End`` says."""
+        self._end.close()
+
+    def abort(self) -> None:
+        """As ``End`` says."""
+        self._end.abort()

@@ -1,0 +1,208 @@
+"""The agent's own certificate: the answer to ENROLL is judged and kept, and renewed long before its end.
+
+Rule of this file: nothing is kept that the server could not use against us: a certificate for another device,
+for another key or by another authority is refused. The one we have stays until a new one is on the disk; a
+link that is up never notices.
+
+Source: docs/link-protocol.rst "Enrolment"; ours.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.python.failure import Failure
+
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.facts import CertificateFailed, CertificateIssued, Report
+from revtunnel.sockets.addresses import place
+from revtunnel.sockets.ends import End, said
+from revtunnel.sockets.tls.credentials import device_serial
+from revtunnel.sockets.tls.enroll import encode_enroll
+from revtunnel.trust.agent_files import AgentFiles
+from revtunnel.trust.authority import (
+    Unfit,
+    fingerprint_of,
+    load_certificate,
+    make_request,
+    new_key,
+    pin_of,
+)
+from revtunnel.trust.enrolling import ask
+
+__all__ = ["CertificateRenewal", "get_certificate", "words_of"]
+
+LOOK = 86400.0  # seconds at most between looks at the clock, which may be set meanwhile
+RETRY_FIRST = 60.0  # seconds after the first failure; doubles each time
+RETRY_MOST = 6 * 3600.0  # seconds
+SPREAD = 0.1  # part of the time for renewal over which devices that were enrolled together spread
+
+Open = Callable[[str, int, float], "Deferred[End]"]
+
+
+async def get_certificate(
+    reactor: Any,
+    opening: "Callable[[], Deferred[End]]",
+    secret: bytes,
+    files: AgentFiles,
+    serial: str,
+    timeout: float,
+) -> x509.Certificate:
+    """Ask for a certificate, judge it, keep it with its new key. The authority is in ``files`` already.
+
+    Raises:
+        OSError, RemoteError: there is none, or not a good one; what was kept before is still there.
+        Unfit: the files cannot be read.
+    """
+    key = new_key()
+    payload = encode_enroll(secret, make_request(serial, key))
+    answer, _ = await ask(reactor, opening, payload, timeout)
+    try:
+        made = load_certificate(answer)
+    except Unfit as error:
+        raise RemoteError(f"the server sent {error}") from None
+    _judge(made, serial, key, files.trusted())
+    files.keep(key, made)
+    return made
+
+
+def _judge(made: x509.Certificate, serial: str, key: Any, authority: x509.Certificate) -> None:
+    if device_serial(made) != serial:
+        raise RemoteError(f"the server sent a certificate of {device_serial(made)}, {serial} wanted")
+    if made.public_key() != key.public_key():
+        raise RemoteError("the server sent a certificate for another key")
+    try:
+        made.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        pin = pin_of(authority).hex()[:16]
+        raise RemoteError(f"the server sent a certificate by another authority than {pin}") from None
+
+
+def words_of(failure: Failure) -> str:
+    """What went wrong, in one line."""
+    error = failure.value
+    return said(error) if isinstance(error, OSError) else failure.getErrorMessage()
+
+
+class CertificateRenewal(Service):
+    """Renews while it runs. ``renewed`` is called when a new certificate is kept.
+
+    Args:
+        servers: asked in turn, one with each try.
+        opening: a connection to a server, over TLS with the present certificate, within so many seconds.
+        share: of a certificate's life that is left when it is renewed; may be set anew.
+        timeout: seconds for a connection and, again, for the answer.
+        random: floats in [0, 1).
+        wall: seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        files: AgentFiles,
+        serial: str,
+        servers: Callable[[], Sequence[tuple[str, int]]],
+        opening: Open,
+        share: float,
+        timeout: float,
+        report: Report,
+        renewed: Callable[[], None],
+        random: Callable[[], float],
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.share = share
+        self._reactor = reactor
+        self._files = files
+        self._serial = serial
+        self._servers = servers
+        self._open = opening
+        self._timeout = timeout
+        self._report = report
+        self._renewed = renewed
+        self._random = random
+        self._wall = wall
+        self._early = random() * SPREAD
+        self._failures = 0
+        self._turn = 0
+        self._waiting: IDelayedCall | None = None
+        self._asking: Deferred[Any] | None = None
+
+    def startService(self) -> None:
+        """Look at the certificate now and then."""
+        super().startService()
+        self._look()
+
+    def stopService(self) -> None:
+        """Leave a renewal that is under way; the certificate that we have goes on."""
+        super().stopService()
+        if self._waiting is not None and self._waiting.active():
+            self._waiting.cancel()
+        if self._asking is not None:
+            self._asking.cancel()
+
+    # -- inside
+
+    def _look(self) -> None:
+        self._waiting = None
+        try:
+            certificate = self._files.load()
+        except (OSError, Unfit) as error:
+            self._failed(Failure(error), self._files.certificate)
+            return
+        left = self._due(certificate) - self._wall()
+        if left > 0:
+            self._waiting = self._reactor.callLater(min(left, LOOK), self._look)
+        else:
+            self._renew()
+
+    def _due(self, certificate: x509.Certificate) -> float:
+        """When it is to be renewed, in seconds since 1970."""
+        begin = certificate.not_valid_before_utc.timestamp()
+        end = certificate.not_valid_after_utc.timestamp()
+        return end - (end - begin) * self.share * (1 + self._early)
+
+    def _renew(self) -> None:
+        servers = self._servers()
+        host, port = servers[self._turn % len(servers)]
+        self._turn += 1
+        getting = get_certificate(
+            self._reactor,
+            lambda: self._open(host, port, self._timeout),
+            b"",
+            self._files,
+            self._serial,
+            2 * self._timeout,
+        )
+        self._asking = Deferred.fromCoroutine(getting)
+        self._asking.addCallbacks(self._kept, self._failed, errbackArgs=(place(host, port),))
+
+    def _kept(self, made: x509.Certificate) -> None:
+        self._asking = None
+        self._failures = 0
+        until = made.not_valid_after_utc.strftime("%Y-%m-%dT%H:%M:%SZ")
+        self._report(CertificateIssued(self._serial, "renewal", fingerprint_of(made), until))
+        self._renewed()
+        self._look()
+
+    def _failed(self, failure: Failure, where: str) -> None:
+        self._asking = None
+        if not self.running or failure.check(CancelledError):
+            return
+        self._report(CertificateFailed(self._serial, where, f"{words_of(failure)}{self._last_day()}"))
+        delay = min(RETRY_MOST, RETRY_FIRST * 2.0 ** min(self._failures, 20))
+        self._failures += 1
+        self._waiting = self._reactor.callLater(delay * (0.5 + self._random() / 2), self._look)
+
+    def _last_day(self) -> str:
+        try:
+            end = self._files.load().not_valid_after_utc
+        except (OSError, Unfit):
+            return ""
+        gone = end <= datetime.fromtimestamp(self._wall(), UTC)
+        return f"; ours {'ended' if gone else 'ends'} on {end.strftime('%Y-%m-%d')}"
