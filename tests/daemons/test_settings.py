@@ -39,7 +39,9 @@ from revtunnel.ground.server_places import ServerPlace
 from revtunnel.ground.targets import Offer, Target
 from revtunnel.process.admin.admin_settings import AdminSettings
 from revtunnel.sockets.ways.proxy_choice import DIRECT
+from revtunnel.systems.sessions.localproxy_settings import LocalproxySettings
 from revtunnel.systems.sessions.session_life import SessionLimits
+from revtunnel.systems.thingworx.edge_settings import EdgeSettings
 from revtunnel.trust.audit_settings import AuditSettings
 from revtunnel.trust.authority_settings import AuthoritySettings
 from tests.support.depth import deep
@@ -134,6 +136,8 @@ def test_defaults_without_any_file() -> None:
         ),
         admin=AdminSettings("/run/revtunnel/admin.sock", 0o660, (), ()),
         cccp=None,
+        localproxy=LocalproxySettings(),
+        thingworx=EdgeSettings(),
         files=(),
     )
 
@@ -148,7 +152,7 @@ def test_shipped_file_gives_the_built_in_defaults(tmp_path: Path, live: bool) ->
 
     assert replace(server(tmp_path, text), files=()) == wanted
     agent = load_agent(
-        str(tmp_path / "r.ini"), {("agent", "servers"): (("g", 1),), ("agent", "local"): (OFFER,)}, HERE
+        str(tmp_path / "r.ini"), {("agent", "servers"): (ServerPlace("g", 1),), ("agent", "local"): (OFFER,)}, HERE
     )
     assert (agent.serial, agent.key_file, agent.limits, agent.link) == (
         "gate",

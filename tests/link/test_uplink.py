@@ -101,7 +101,7 @@ def test_a_server_that_hangs_is_given_up() -> None:
 
 def test_n32_a_server_whose_name_hangs_is_given_up() -> None:
     """And tried again when the name is known."""
-    world = lonely([("server.example", LINK_PORT)])
+    world = lonely([ServerPlace("server.example", LINK_PORT)])
     names = world.reactor.names
     names.held.add("server.example")
     names.answers["server.example"] = [SERVER]
@@ -175,7 +175,7 @@ def test_a_server_that_says_stay_away_is_obeyed() -> None:
 @pytest.mark.parametrize("stage", ["lookup", "connect", "waiting", "up", "not started"])
 def test_stop_in_every_stage(stage: str) -> None:
     """The Deferred fires, and no timer, dial or socket is left."""
-    world = lonely([("server.example", LINK_PORT)])
+    world = lonely([ServerPlace("server.example", LINK_PORT)])
     agent = world.agents["plc-1"]
     names = world.reactor.names
     names.answers["server.example"] = [SERVER]

@@ -33,14 +33,14 @@ from revtunnel.systems.sessions.session_life import RemoteSession, Role, Seat, S
 from revtunnel.systems.sessions.session_link import SUBPROTOCOL, SessionServer, serve_session
 from revtunnel.systems.sessions.session_seats import HOW_ENDED
 
-__all__ = ["BINARY", "ClientRoute", "Dial", "RawRoute"]
+__all__ = ["BINARY", "STATUS", "ClientRoute", "Dial", "RawRoute"]
 
 BINARY = "binary"
 DRAINED = 5.0  # seconds that a service may talk on to one who has closed
 _ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _SERVICE = re.compile(r"[A-Za-z0-9._-]{1,32}", re.ASCII)
 _NONCE = "nonce."
-_STATUS = {"too-many": 503, "not-of-it": 404, "ended": 410}  # all others: 403
+STATUS = {"too-many": 503, "not-of-it": 404, "ended": 410}  # all others: 403
 
 # serial, name of a service, what is called when its client has left, id of the session
 Dial = Callable[[str, str, Callable[[ClientSocket], None], str], Clients]
@@ -66,7 +66,7 @@ class _Entrance:
         except NonceRefused as error:
             raise HandshakeRefused(error.status, str(error)) from None
         except SessionRefused as error:
-            raise HandshakeRefused(_STATUS.get(error.word, 403), str(error)) from None
+            raise HandshakeRefused(STATUS.get(error.word, 403), str(error)) from None
         call.found = came
         call.undo = partial(self._live.left, came.session, came.seat)
 
