@@ -53,9 +53,9 @@ def dial_websocket(reactor: Any, place: ServerPlace, subprotocol: str, timeout: 
 def _words(refused: HandshakeRefused, place: ServerPlace) -> str:
     """What an answer means that is no WebSocket."""
     if refused.page and refused.status in _GATEWAY:
-        return f"answered with a web page: {refused.why}: the server behind this gateway is not there"
+        return f"{refused.why}: the server behind this gateway is not there"
     if refused.page or refused.status // 100 in (2, 3):
-        return f"answered with a web page: {refused.why}: this is no revtunnel server"
+        return f"{refused.why}: this is no revtunnel server"
     if refused.status == 404:
         return f"{refused.why}: no agents are let in at {place.path}, see agents in [web NAME] of its server"
     return refused.why

@@ -152,7 +152,9 @@ def test_shipped_file_gives_the_built_in_defaults(tmp_path: Path, live: bool) ->
 
     assert replace(server(tmp_path, text), files=()) == wanted
     agent = load_agent(
-        str(tmp_path / "r.ini"), {("agent", "servers"): (ServerPlace("g", 1),), ("agent", "local"): (OFFER,)}, HERE
+        str(tmp_path / "r.ini"),
+        {("agent", "servers"): (ServerPlace("g", 1),), ("agent", "local"): (OFFER,)},
+        HERE,
     )
     assert (agent.serial, agent.key_file, agent.limits, agent.link) == (
         "gate",

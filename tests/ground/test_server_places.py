@@ -10,10 +10,18 @@ from revtunnel.ground.server_places import ServerPlace, parse_server_place
     [
         ("gate:2065", ServerPlace("gate", 2065), "gate:2065"),
         ("[fd00::1]:2", ServerPlace("fd00::1", 2), "[fd00::1]:2"),
-        ("wss://Gate.example", ServerPlace("gate.example", 443, "/link", True), "wss://gate.example:443/link"),
+        (
+            "wss://Gate.example",
+            ServerPlace("gate.example", 443, "/link", True),
+            "wss://gate.example:443/link",
+        ),
         ("wss://gate:8443/", ServerPlace("gate", 8443, "/link", True), "wss://gate:8443/link"),
         ("ws://127.0.0.1", ServerPlace("127.0.0.1", 80, "/link"), "ws://127.0.0.1:80/link"),
-        ("wss://[fd00::1]/a/link", ServerPlace("fd00::1", 443, "/a/link", True), "wss://[fd00::1]:443/a/link"),
+        (
+            "wss://[fd00::1]/a/link",
+            ServerPlace("fd00::1", 443, "/a/link", True),
+            "wss://[fd00::1]:443/a/link",
+        ),
         ("wss://[fd00::1]:9", ServerPlace("fd00::1", 9, "/link", True), "wss://[fd00::1]:9/link"),
     ],
 )
@@ -34,5 +42,5 @@ def test_places(text: str, place: ServerPlace, written: str) -> None:
 )
 def test_what_is_no_place(text: str) -> None:
     """One sentence."""
-    with pytest.raises(ValueError, match="wanted|above|not a host"):
+    with pytest.raises(ValueError, match=r"wanted|above|not a host"):
         parse_server_place(text)

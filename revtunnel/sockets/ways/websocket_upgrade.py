@@ -320,9 +320,9 @@ def _refuse_page(head: bytes) -> None:
     named = {name.lower(): value.strip() for name, _, value in (each.partition(":") for each in fields)}
     page, where = "html" in named.get("content-type", ""), named.get("location", "")
     if page or where or match[1] == "0":
-        words = [f"{match[2]} {match[3] or ''}".strip(), *(["a web page"] if page else [])]
-        words += [f"which leads to {where}"] if where else []
-        raise HandshakeRefused(int(match[2]), _printable(", ".join(words)), page)
+        words = f"{'answered with a web page: ' * page}{match[2]} {match[3] or ''}".strip()
+        words += f", which leads to {where}" if where else ""
+        raise HandshakeRefused(int(match[2]), _printable(words), page)
 
 
 def _server_refused(error: Exception) -> HandshakeRefused:
