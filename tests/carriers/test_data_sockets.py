@@ -32,6 +32,17 @@ pytestmark = pytest.mark.slow
 # -- what is carried
 
 
+# what speaks to a link port itself
+AT_PORT = pytest.mark.parametrize("way", ["port"], indirect=True)
+
+
+@pytest.fixture(autouse=True, params=["port", "web"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Everything comes to a link port, or by WebSocket to a web listener."""
+    monkeypatch.setattr(DataWorld, "web", request.param == "web")
+    return str(request.param)
+
+
 def test_the_first_client_waits_for_a_socket_and_the_next_ones_have_one() -> None:
     """A ticket goes out with the first client, and those that stay warm with it; numbers begin at 256."""
     with DataWorld() as world:
@@ -193,6 +204,7 @@ def test_a_socket_that_dies_of_its_connect_costs_a_retry() -> None:
         assert world.hear(world.service(), 5) == b"hello"
 
 
+@AT_PORT
 def test_a_socket_that_takes_no_connect_costs_a_retry() -> None:
     """Its path is silent: after some round trips another one is asked, and nothing was lost."""
     with DataWorld(data=DataLimits(answer=0.1)) as world:
@@ -220,11 +232,11 @@ def test_a_slow_target_is_no_silent_socket() -> None:
         world.warm(2)
         dialled: list[Any] = []
         dial = world.dialler.dial
-        world.dialler.dial = lambda target, origin: (
+        world.dialler.dial = lambda target, *more: (
             dialled.append(dial)
             or __import__(  # type: ignore[method-assign, func-returns-value]
                 "twisted.internet.task", fromlist=["deferLater"]
-            ).deferLater(world.reactor, 0.7, dial, target)
+            ).deferLater(world.reactor, 0.7, dial, target, *more)
         )
         client = world.client()
         client.send(b"hello")
@@ -416,6 +428,7 @@ def kept_ticket(world: DataWorld) -> bytes:
     return next(iter(world.pool._tickets))
 
 
+@AT_PORT
 def test_a_wrong_and_a_used_ticket_are_refused() -> None:
     """Each in its own line, and nothing is counted as a data socket."""
     with DataWorld() as world:
@@ -433,6 +446,7 @@ def test_a_wrong_and_a_used_ticket_are_refused() -> None:
         assert "ticket" in facts[0].detail
 
 
+@AT_PORT
 def test_a_late_ticket_is_refused() -> None:
     """After its time."""
     with DataWorld(data=DataLimits(ticket=0.1, wait=0.05)) as world:
@@ -444,6 +458,7 @@ def test_a_late_ticket_is_refused() -> None:
         assert refusals(world, 1)[0].reason == "ticket"
 
 
+@AT_PORT
 def test_a_ticket_is_good_at_the_door_of_its_link_only() -> None:
     """Brought to another listener it is refused, and used up."""
     with DataWorld() as world:
@@ -459,6 +474,7 @@ def test_a_ticket_is_good_at_the_door_of_its_link_only() -> None:
         other.stop()
 
 
+@AT_PORT
 def test_a_ticket_is_good_for_the_certificate_of_its_link_only() -> None:
     """At the same listener, but shown by whoever proves to be another device."""
     with DataWorld() as world:
@@ -475,6 +491,7 @@ def test_a_ticket_is_good_for_the_certificate_of_its_link_only() -> None:
         assert "another" in refusals(world, 1)[0].detail
 
 
+@AT_PORT
 @pytest.mark.parametrize(
     "data",
     [attach(bytes(16))[:-1] + b"", b"\0\x11\x1b\0", b"\0\x10\x1b\1", b"\0\0\x04\0" + attach(bytes(16))],
@@ -491,6 +508,7 @@ def test_what_is_no_attach_gets_nothing(data: bytes) -> None:
         assert world.switchboard.data.sockets == 0
 
 
+@AT_PORT
 def test_bytes_behind_attach_are_refused() -> None:
     """Nothing is said before CONNECT."""
     with DataWorld() as world:

@@ -12,6 +12,7 @@ import contextlib
 import os
 import socket
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,6 +21,7 @@ from twisted.internet.defer import Deferred
 from revtunnel.carriers.agent_data import AgentData, AgentSocket
 from revtunnel.carriers.data_pool import DataPool
 from revtunnel.carriers.sockets_first import SocketsFirst
+from revtunnel.daemons.agent_route import AgentRoute
 from revtunnel.daemons.settings_parts import ConsentSettings
 from revtunnel.daemons.site_consent import SiteConsent
 from revtunnel.daemons.switchboard import Switchboard
@@ -28,16 +30,16 @@ from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.pools import Pool
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, Fact
 from revtunnel.ground.policy import AgentLimits, DataLimits, LinkLimits, ServerLimits
-from revtunnel.ground.server_places import ServerPlace
+from revtunnel.ground.server_places import LINK_PATH, ServerPlace
 from revtunnel.ground.targets import parse_offer
 from revtunnel.link.agent_link import AgentLink
 from revtunnel.link.handshake import AgentHandshake, AgentHello, ListenerRules, ServerHello
 from revtunnel.link.server_connector import ServerConnector, Way
 from revtunnel.link.server_link import AgentListener, ServerLink
 from revtunnel.link.uplink import Uplink
+from revtunnel.process.web.web_listener import WebListener, WebRules
 from revtunnel.sockets.ends import End
-from revtunnel.sockets.listening import Listeners
-from revtunnel.sockets.opening import open_end
+from revtunnel.sockets.listening import Came, Listeners
 from revtunnel.streams.commands import Feature
 from revtunnel.streams.dialler import Dialler, Header
 from revtunnel.streams.window import CreditPool
@@ -51,7 +53,12 @@ SERIAL = "plc-1"
 
 
 class DataWorld:
-    """``rule`` is the listener's ``data``; ``sockets`` says whether the agent has data sockets."""
+    """``rule`` is the listener's ``data``; ``sockets`` says whether the agent has data sockets.
+
+    Set ``web`` before: the agent comes by WebSocket, to a web listener.
+    """
+
+    web = False
 
     def __init__(
         self,
@@ -134,13 +141,27 @@ class DataWorld:
         listener = AgentListener(rules, self.link_limits, hello, data=rule)
         self.switchboard.listeners["main"] = listener
         self.switchboard.listeners["other"] = replace(listener, rules=ListenerRules("other"))
-        self.agents = self.listeners.listen(HOST, 0, 1000, self.switchboard.agents("main"))
+        came = self._web() if self.web else self.switchboard.agents("main")
+        self.agents = self.listeners.listen(HOST, 0, 1000, came)
         self.port = self.agents.port
+        self.place = ServerPlace(HOST, self.port, LINK_PATH if self.web else "")
+        self.connector = ServerConnector(self.reactor, Way())
+
+    def _web(self) -> Came:
+        """A web listener that is ``main`` for agents."""
+        board = self.switchboard
+        web = WebListener(self.reactor, lambda: board.limits, board.access, self._report)
+        web.expected = board.data.expected
+        web.rules["main"] = WebRules("main")
+        board.listeners["web main"] = board.listeners["main"]
+        web.routes.append(AgentRoute(self.reactor, board, web.wire))
+        self._stack.callback(web.stop)
+        return partial(web.came, "main")
 
     def _connect(self, link: Any) -> "Deferred[End]":
         if not self.brings:
             return Deferred(lambda _: None)
-        return open_end(self.reactor, HOST, self.port, 10.0)
+        return self.connector.again(link, 10.0)
 
     def make_uplink(self) -> Uplink:
         """The agent's way to the server."""
@@ -159,8 +180,8 @@ class DataWorld:
             )
 
         return Uplink(
-            *(self.reactor, [ServerPlace(HOST, self.port)], self._agent_limits, lambda: 0.0, make),
-            *(self.agent_facts.append, ServerConnector(self.reactor, Way()).connect),
+            *(self.reactor, [self.place], self._agent_limits, lambda: 0.0, make),
+            *(self.agent_facts.append, self.connector.connect),
         )
 
     def start(self) -> None:
