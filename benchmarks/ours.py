@@ -42,6 +42,12 @@ ranges = {first}-{last}
 bind = 127.0.0.1
 """
 
+WEB = """\
+[web main]
+agents = yes
+address = 127.0.0.1:{port}
+"""
+
 LEGACY = """\
 [listener old-{number}]
 address = 127.0.0.1:{port}
@@ -82,26 +88,32 @@ def listed(admin: Path) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Rt1(System):
-    """Server and agents over rt1; `data` says what carries the channels, `tls` whether it is encrypted."""
+    """Server and agents over rt1; `data` says what carries the channels, `tls` whether it is encrypted.
+
+    With `web` the agents come by WebSocket over TLS, with keys.
+    """
 
     data: str = "socket"
     tls: bool = False
+    web: bool = False
 
     def start(self, crew: Crew, target: int, width: int) -> list[int]:
         """One agent, or one for each 255 connections of `width` on links; the ports come from the pool."""
         count = math.ceil(width / CHANNELS_PER_LINK) if self.data == "link" else 1
         port, *pool = free_ports(1 + count + 8, adjacent=True)
         serials = [f"plc-{number}" for number in range(1, count + 1)]
-        more = f"data = {self.data}"
+        more, server = f"data = {self.data}", f"127.0.0.1:{port}"
+        if self.web:
+            (web,) = free_ports(1)
+            more = f"{WEB.format(port=web)}{more}\n{_tls_lines(crew)}"
+            server = f"wss://127.0.0.1:{web}"
         if self.tls:
             more += f"\n{_tls_lines(crew)}\n[authority]\ndirectory = {crew.folder}/authority"
         _start_server(crew, RT1.format(port=port, first=pool[0], last=pool[-1], more=more))
         for serial in serials:
             local = ["--local", f"load=127.0.0.1:{target}"]
-            trust = _certificate(crew, serial) if self.tls else []
-            crew.start(
-                "agent", [*RUN, "agent", "--server", f"127.0.0.1:{port}", "--serial", serial, *local, *trust]
-            )
+            trust = _certificate(crew, serial) if self.tls else _key(crew, serial) if self.web else []
+            crew.start("agent", [*RUN, "agent", "--server", server, "--serial", serial, *local, *trust])
         ports: dict[str, int] = {}
 
         def all_listed() -> bool:
@@ -130,6 +142,13 @@ def _certificate(crew: Crew, serial: str) -> list[str | Path]:
         "--authority": "authority.pem",
     }
     return [word for option, name in files.items() for word in (option, out / name)]
+
+
+def _key(crew: Crew, serial: str) -> list[str | Path]:
+    """Have the server make a device's key; the agent's arguments."""
+    file = crew.folder / f"{serial}.key"
+    _ctl("--socket", crew.folder / "admin.sock", "enroll", serial, "--key", "--out", file)
+    return ["--key-file", file, "--authority", crew.folder / "authority" / "authority.pem"]
 
 
 def _ctl(*words: str | Path) -> str:
@@ -186,6 +205,8 @@ OURS: tuple[System, ...] = (
     Rt1("revtunnel data sockets TLS", "ours", str, tls=True),
     Rt1("revtunnel rt1 link", "ours", str, data="link"),
     Rt1("revtunnel rt1 link TLS", "ours", str, data="link", tls=True),
+    Rt1("revtunnel data sockets wss", "ours", str, web=True),
+    Rt1("revtunnel rt1 link wss", "ours", str, data="link", web=True),
     LegacyLink("revtunnel legacy link", "ours", str),
     EmoMachines("revtunnel EMO", "ours", str),
 )

@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from revtunnel.carriers.data_opening import AwaitConnect
-from revtunnel.carriers.data_stream import DEAD, sided
+from revtunnel.carriers.data_stream import BEAT, DEAD, sided
 from revtunnel.carriers.framed_end import FramedEnd, prepare
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, DataSocketsMissing, Report
@@ -62,6 +62,7 @@ class AgentSocket(FramedEnd):
         "_data",
         "_dialling",
         "_doubted",
+        "_looks",
         "_relay",
         "_target",
         "link",
@@ -79,6 +80,7 @@ class AgentSocket(FramedEnd):
         self._dialling: Deferred[End] | None = None
         self._relay: Relay | None = None
         self._doubted = False
+        self._looks = 0
         prepare(end)
 
     @property
@@ -143,7 +145,10 @@ class AgentSocket(FramedEnd):
     # -- ends
 
     def look(self) -> None:
-        """Give up a stream whose server's machine is silent, now and the last time."""
+        """Give a sign of life; give up a stream whose server's machine is silent, now and the last time."""
+        self._looks += 1
+        if self._looks % BEAT == 0:
+            self.end.beat()
         if self._relay is not None:
             silent = silence(self.end.sock)
             if silent >= DEAD and self._doubted:

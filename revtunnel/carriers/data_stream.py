@@ -30,8 +30,9 @@ from revtunnel.streams.commands import Command, encode_connect
 from revtunnel.streams.frames import encode_frame
 from revtunnel.streams.running import Running
 
-__all__ = ["DEAD", "DataSocket", "DataStream", "StreamPool", "sided"]
+__all__ = ["BEAT", "DEAD", "DataSocket", "DataStream", "StreamPool", "sided"]
 
+BEAT = 5  # looks, 5 s apart, from one sign of life to the next
 DEAD = 15.0  # seconds without an acknowledgement; with a second look, 5 s later, a dead path is found in 20 s
 
 
@@ -124,6 +125,7 @@ class DataStream:
         "_asked_at",
         "_doubted",
         "_far",
+        "_looks",
         "_pool",
         "_relay",
         "_socket",
@@ -144,6 +146,7 @@ class DataStream:
         self._far = socket.end
         self._asked_at = 0.0
         self._doubted = False  # silent when it was looked at last
+        self._looks = 0
         client.carried = self
 
     # -- from asked to open
@@ -213,6 +216,9 @@ class DataStream:
         """Give up a stream whose agent's machine was silent for ``dead`` seconds, now and the last time."""
         if self._relay is None:
             return
+        self._looks += 1
+        if self._looks % BEAT == 0:
+            self._far.beat()
         silent = silence(self._far.sock)
         if silent >= dead and self._doubted:
             self.end(Ended.LINK_LOST, f"the agent's machine is silent for {silent:.0f} s")

@@ -106,6 +106,9 @@ class End:
         """
         raise NotImplementedError
 
+    def beat(self) -> None:
+        """Say something that is no byte of the stream, for whoever cuts what is silent; TCP has keepalive."""
+
     def is_parting(self) -> None:
         """It ends in order from now on, also by the death of this process."""
         _linger(self.sock, _IN_ORDER)

@@ -304,6 +304,26 @@ def test_a_kick_ends_streams_and_link() -> None:
         assert not world.switchboard.kick(SERIAL, "by a test", 0)
 
 
+@pytest.mark.parametrize("way", ["web"], indirect=True)
+def test_a_silent_stream_gives_signs_of_life_for_balancers() -> None:
+    """Both ways, also from a socket that waits; no byte of the stream comes of it."""
+    with DataWorld() as world:
+        client, service = world.talk()
+        world.warm(2)
+        (stream,) = world.pool.streams.values()
+        near: Any = stream._far
+        waiting: Any = world.pool._warm[-1].end
+        far: Any = next(each for each in world.data.sockets if each.used).end
+        frames = [end.wire.frames for end in (near, waiting, far)]
+        for _ in range(data_stream.BEAT):
+            stream.look_at_running(15.0)
+            for each in [*world.data.sockets]:
+                each.look()
+        world.until(lambda: [end.wire.frames for end in (near, waiting, far)] == [n + 1 for n in frames])
+        world.carry(client, service, b"still here")
+        world.carry(service, client, b"and here")
+
+
 def test_a_silent_link_ends_its_streams() -> None:
     """Its path is dead, so theirs is."""
     with DataWorld() as world:

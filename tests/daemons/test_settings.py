@@ -23,6 +23,7 @@ from revtunnel.daemons.settings import (
     load_agent,
     load_server,
 )
+from revtunnel.daemons.settings_parts import agents_at
 from revtunnel.fleet.access_control import LOOPBACK
 from revtunnel.fleet.penalties import PenaltySettings
 from revtunnel.ground.policy import (
@@ -280,6 +281,12 @@ def test_c5_lines_may_end_with_cr_lf(tmp_path: Path) -> None:
         ),
         ("[agent]\nservers = x", "r.ini:2: [agent] servers: 'x': HOST:PORT wanted, IPv6 in brackets"),
         ("[listener a]\npool = b", "r.ini:2: [listener a] pool: there is no [pool b]"),
+        ("[agent]\nservers = https://x", "r.ini:2: [agent] servers: 'https://x': wss://HOST[:PORT][/PATH]"),
+        ("[web a]\naddress = 127.0.0.1:0\npool = b", "r.ini:3: [web a] pool: there is no [pool b]"),
+        (
+            "[web a]\naddress = 0.0.0.0:0\nallow_plaintext = yes\nagents = yes\nkeys = enrolled",
+            "r.ini:5: [web a] keys: 0.0.0.0 lets devices without keys in from other machines",
+        ),
         (
             "[admin]\nreaders = @no-such-group",
             "r.ini:2: [admin] readers: '@no-such-group': no such user or group",
@@ -722,3 +729,34 @@ def test_c5_any_file_gives_settings_or_errors(tmp_path: Path, data: bytes) -> No
             continue
         except SettingsError as error:
             assert all(re.match(rf"{re.escape(str(path))}:\d+: |settings: ", line) for line in error.errors)
+
+
+def test_agents_by_web(tmp_path: Path) -> None:
+    """They need keys unless it is said otherwise; as a listener for agents it has a blank in its name."""
+    text = "[web a]\naddress = 127.0.0.1:0\nagents = yes\n[web b]\naddress = 127.0.0.1:1"
+    first, second = server(tmp_path, text).web
+    assert (first.agents, first.keys, first.pool, second.agents) == (True, "required", "default", False)
+    made = agents_at(first)
+    assert (made.name, made.keys, made.kind, made.tls) == ("web a", "required", "rt1", False)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("servers = ws://gate.example", "[agent] tls: gate.example is another machine"),
+        ("servers = wss://gate.example\ntls = no", "[agent] tls: no, and wss://gate.example:443/link is"),
+        ("servers = wss://gate.example\nlegacy = yes", "[agent] servers: wss://gate.example:443/link: with"),
+    ],
+)
+def test_what_does_not_go_with_a_url(tmp_path: Path, text: str, wanted: str) -> None:
+    """Plaintext to others, TLS that is switched off, another wire."""
+    (line,) = errors(tmp_path, f"[agent]\nserial = plc-7\nlocal = 10.0.0.1:23\n{text}", "agent")
+    assert wanted in line
+
+
+def test_plaintext_by_web_can_be_asked_for(tmp_path: Path) -> None:
+    """And needs not be for this machine."""
+    for text in ("ws://127.0.0.1:80/link", "ws://gate.example\nallow_plaintext = yes"):
+        told = f"[agent]\nserial = plc-7\nlocal = 10.0.0.1:23\nservers = {text}"
+        (tmp_path / "r.ini").write_text(told)
+        assert load_agent(str(tmp_path / "r.ini"), None, HERE).servers[0].web

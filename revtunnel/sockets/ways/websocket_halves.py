@@ -6,7 +6,7 @@ have ended is a cut; so is any other text, and bytes behind an ``eof``. An abort
 has read an end of file reads no close any more: the FIN of a balancer that passes a reset on is a cut there
 too (``fin_cuts``).
 
-Source: RFC 6455 sections 5.5.1 and 7; docs/link-protocol.rst "WebSockets"; ours.
+Source: RFC 6455 sections 5.5.1, 5.5.3 and 7; docs/link-protocol.rst "WebSockets"; ours.
 """
 
 import contextlib
@@ -44,6 +44,13 @@ class HalfClosingEnd(WebSocketEnd):
         """As ``End`` says: a reset."""
         self._stop_flusher()
         self.inner.abort()
+
+    def beat(self) -> None:
+        """As ``End`` says; what is under way is sign of life enough."""
+        busy = self._out or self.wire.waiting or self._begun
+        if not (busy or self._said or self._cut is not None) and self.inner.fileno() >= 0:
+            self.wire.queue(self.wire.beat())
+            self._push()
 
     # -- inside
 

@@ -245,6 +245,13 @@ class WebSocketWire:
         self.engine.send_ping(payload)
         return self._written()
 
+    def beat(self) -> bytes:
+        """A pong that nobody asked for, and that asks for nothing; none after a close."""
+        if not self.may_say:
+            return b""
+        self.engine.send_pong(b"")
+        return self._written()
+
     def close(self, code: int = NORMAL, reason: str = "") -> bytes:
         """Our close, once: nothing is said after it, and what comes until theirs is still delivered."""
         if not self.may_say:

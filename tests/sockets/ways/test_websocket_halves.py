@@ -123,7 +123,26 @@ def test_nothing_comes_behind_an_end_of_file(loop: Loop, late: str, words: str) 
 def _all_of(end: HalfClosingEnd) -> bytes:
     room = memoryview(bytearray(65536))
     size = end.inner.read_into(room)
-    return bytes(room[: size or 0])
+    return bytes(room[: size or 0])  # nothing where there is nothing now
+
+
+def test_signs_of_life(pair: Pair) -> None:
+    """They are no bytes, and not answered; none comes behind our end of file, or while we are busy anyway."""
+    near, far = pair
+    frames = far.wire.frames
+    near.beat()
+    assert take(far) is None
+    assert far.wire.frames == frames + 1
+    assert far.wire.waiting == 0 and take(near) is None and near.wire.frames == 0
+    push(near, b"between")
+    near.beat()
+    assert drain(far) == b"between"
+    finish(near)
+    near.beat()
+    assert take(far) == b""
+    assert _all_of(far) == b""
+    near.close()
+    near.beat()
 
 
 def test_an_end_before_the_last_write_is_a_bug(loop: Loop) -> None:
