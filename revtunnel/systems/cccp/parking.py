@@ -22,7 +22,7 @@ from revtunnel.sockets.ends import End
 from revtunnel.systems.cccp.cccp_facts import DeviceGone, DeviceRegistered, RegistrationRefused
 from revtunnel.systems.cccp.proxy_sessions import Manner
 from revtunnel.systems.cccp.registered_devices import Arrival
-from revtunnel.systems.cccp.unpaired_end import UnpairedEnd, part_from
+from revtunnel.systems.cccp.unpaired_end import UnpairedEnd
 
 __all__ = ["SYSTEM", "DeviceSessions", "Parking", "Registered"]
 
@@ -152,9 +152,7 @@ class Parking:
         self._fleet.leave(serial, device, now)
         lone, device.lone = device.lone, None
         if lone is not None:
-            lone.leave()
-            if lone.end.fileno() >= 0:
-                part_from(self.reactor, lone.end)
+            lone.send_away()
         self._report(DeviceGone(serial, device.peer, reason, detail, round(now - device.since, 3)))
 
     def tick(self) -> None:

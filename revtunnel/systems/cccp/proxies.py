@@ -169,7 +169,7 @@ class Proxies:
         proxy = self.get(serial)
         if proxy is None or proxy.relay is None:
             return False
-        proxy.part()
+        proxy.part_for_good()
         lone = proxy.release()
         assert lone is not None
         lone.end.abort()
@@ -194,7 +194,6 @@ class Proxies:
         """It is here now, instead of another one of this wire or of another."""
         serial = device.arrival.serial
         proxy = self.get(serial)
-        head = b""
         if proxy is not None and self._step(proxy, ProxyEvent.DEVICE_CAME) is Life.ENDED:
             self._finish(proxy)  # with the one before
             proxy = before = None
@@ -202,13 +201,13 @@ class Proxies:
             proxy.send_client_away()
             self._step(proxy, ProxyEvent.CLIENT_LEFT)
         elif proxy is not None:
-            head = proxy.part()
+            proxy.part()
         if before is not None:
             self.parking.let_go(before, "replaced", f"by {device.peer}")
         self.parking.registered(device)
         if proxy is not None:
             self._give(proxy, device)
-            proxy.watch(head)
+            proxy.watch()
         else:
             self.parking.park(device)
         self.on_device(serial)
@@ -219,7 +218,7 @@ class Proxies:
         if proxy is None or proxy.device is not device:
             self.parking.let_go(device, reason, detail)
             return
-        proxy.part()
+        proxy.part_for_good()
         proxy.device = None
         self.parking.let_go(device, reason, detail)
         if self._step(proxy, ProxyEvent.DEVICE_LEFT) is Life.ENDED:
@@ -333,7 +332,8 @@ class Proxies:
 
     def _after(self, device: Registered, word: str, project: Project) -> None:
         """What becomes of the device of a session that ended."""
-        if word in ("off", "timed-out") and project.park and device.lone is not None:
+        kept = word in ("off", "timed-out") and project.park
+        if kept and device.lone is not None and device.lone.whole:
             self.parking.park(device)
         else:
             self.parking.let_go(device, "off" if word in ("off", "timed-out") else "session", word)
