@@ -109,9 +109,14 @@ class Proxies:
         return list(islice((each for each in found if each.relay is not None or not joined), limit))
 
     def is_here(self, serial: str) -> bool:
-        """Whether the device is connected, by whatever wire."""
+        """Whether the device is connected, by whatever wire, and no stream of another door has it."""
         device = self._fleet.get(serial)
-        return device is not None and device.online
+        return device is not None and device.online and self.in_use(serial) is None
+
+    def in_use(self, serial: str) -> Any:
+        """The stream that has a registered device for a client of another door; None: nobody has."""
+        device = self.parking.get(serial)
+        return device.stream if device is not None else None
 
     def elsewhere(self, serial: str) -> Device[Any] | None:
         """The device of another wire that is, or was, here by this serial."""
@@ -143,7 +148,7 @@ class Proxies:
             proxy = RunningProxy(self._reactor, session, project, port, self, lambda: self.relay_limits)
             self._running[serial] = proxy
             device = self.parking.get(serial)
-            if device is not None:
+            if device is not None and device.stream is None:
                 self._give(proxy, device)
                 self._step(proxy, ProxyEvent.DEVICE_CAME)
         proxy.watch()
