@@ -15,12 +15,12 @@ import pytest
 from revtunnel.daemons.client_streams import ClientStreams
 from revtunnel.daemons.schema import load
 from revtunnel.fleet.access_control import AccessControl
+from revtunnel.fleet.device_records import DeviceRecord, DeviceRecords, parse_pattern
 from revtunnel.fleet.fleet import Fleet
 from revtunnel.fleet.leases import Leases
-from revtunnel.fleet.records import DeviceRecord, DeviceRecords, parse_pattern
 from revtunnel.fleet.streams_of_devices import StreamsOfDevices
 from revtunnel.ground.facts import ChannelEnded, ClientRefused
-from revtunnel.ground.policy import CccpLimits, FleetLimits, ServerLimits
+from revtunnel.ground.limits import CccpLimits, FleetLimits, ServerLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.settings.inifile import Surroundings
 from revtunnel.sockets.ends import PlainEnd

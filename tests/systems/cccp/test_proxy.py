@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from revtunnel.ground.policy import RelayLimits
+from revtunnel.ground.limits import RelayLimits
 from revtunnel.process.admin.refusals import NotFound
 from tests.systems.cccp.test_cccp_operator import Site, system
 
