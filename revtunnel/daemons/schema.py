@@ -70,6 +70,8 @@ FIXED = {
     "largest_quantum",
     "frames_a_turn",
     "time_a_turn",
+    "late_frames",
+    "idle_frames",
 }
 
 
@@ -93,6 +95,8 @@ _SERVER = (
     Key("state_directory", path(4096, "auto", "none"), "auto",
         "where leases and device keys are kept; auto: $STATE_DIRECTORY, /var/lib/revtunnel for root, else "
         "revtunnel in $XDG_STATE_HOME or ~/.local/state; none: in memory, lost at the end"),
+    Key("allow_open_state", yes_no(), "no",
+        "INSECURE: lets others than its owner write in state_directory; no: the server does not start there"),
     _server("drain", seconds(0, 3600), "time that running channels get when the server stops"),
     *LOG,
 )  # fmt: skip

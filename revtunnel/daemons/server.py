@@ -161,7 +161,7 @@ class Server(AdministeredDaemon):
 
     def _build(self) -> None:
         settings = self.settings
-        self.ledger = open_ledger(settings.state_directory, FILE_NAME)
+        self.ledger = open_ledger(settings.state_directory, FILE_NAME, settings.allow_open_state)
         now = self._reactor.seconds()
         self.issuer = Issuer(
             CertificateBook(self.ledger),

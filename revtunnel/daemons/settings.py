@@ -118,6 +118,7 @@ def _server(table: Table, around: Surroundings) -> ServerSettings:
     return ServerSettings(
         name=re.sub("[^A-Za-z0-9._-]", "-", around.host_name)[:64] if name == "auto" else name,
         state_directory=state,
+        allow_open_state=table.get("server", "allow_open_state"),
         log_format=table.get("server", "log_format"),
         log_level=table.get("server", "log_level"),
         listeners=tuple(_listener(values) for values in named_sections(table, "listener", "main")),

@@ -82,6 +82,7 @@ class ServerSettings:
 
     name: str
     state_directory: str | None  # None: keep nothing
+    allow_open_state: bool
     log_format: str
     log_level: str
     listeners: tuple[ListenerSettings, ...]

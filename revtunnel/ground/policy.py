@@ -59,6 +59,8 @@ class LinkLimits:
     waiting: int = 256  # clients that may wait for a number
     glitches: int = 100  # tolerated oddities in glitch_window before the link is closed
     glitch_window: float = 60.0  # seconds
+    late_frames: int = 64  # rt1: frames without data for a channel that we have ended; more are oddities
+    idle_frames: int = 10_000  # legacy and EMO: frames in glitch_window that change nothing
     frames_a_turn: int = 1024  # frames handled before the reactor gets its turn (F2)
     time_a_turn: float = 0.002  # seconds, likewise; looked at every 64 frames
     # link/liveness.py

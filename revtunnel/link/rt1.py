@@ -56,6 +56,7 @@ _NEVER_HERE = frozenset(
         Command.CERTIFICATE,
     )
 )
+GOAWAYS = 3  # that are heard on one link
 _ASKED_FOR = frozenset((Command.WANT, Command.ORIGIN))  # from a server, where both ends have the feature
 
 
@@ -81,6 +82,7 @@ class Rt1Mux(Rt1Ends):
         self._pool = CreditPool(limits.link_pool, pool)
         self._first_credit = limits.first_window if first_window is None else first_window
         self._pong: bytes | None = None
+        self._goaways = 0
         self.data_sockets = data_sockets
         self.origins = origins
         self._announced: tuple[int, Origin] | None = None  # agent: an ORIGIN, whose CONNECT is next
@@ -274,7 +276,10 @@ class Rt1Mux(Rt1Ends):
         return self._glitch("PONG that nobody asked for", now)
 
     def _goaway(self, frame: Frame, now: float) -> list[Happening]:
-        return [GoingAway(*decode_goaway(frame.payload))]
+        """A server that drains and then stops says it twice; who goes on saying it says nothing."""
+        said = GoingAway(*decode_goaway(frame.payload))
+        self._goaways += 1
+        return [said] if self._goaways <= GOAWAYS else self._glitch("GOAWAY again and again", now)
 
     def _want(self, frame: Frame, now: float) -> list[Happening]:
         return [Wanted(decode_want(frame.payload))]
@@ -286,10 +291,25 @@ class Rt1Mux(Rt1Ends):
     # -- inside
 
     def _late(self, frame: Frame, channel: Channel | None, now: float) -> list[Happening]:
-        """A frame for a channel that we have ended is normal; one for a number nobody holds is odd."""
-        if channel is not None:
+        """A frame for a channel that we have ended is normal, if it was said before the other side knew.
+
+        What that cannot be, more data than it had credit for and frame upon frame of the others, is counted
+        like a frame for a number that nobody holds.
+        """
+        name = Command(frame.command).name
+        if channel is None:
+            return self._glitch(f"{name} for channel {frame.channel}, not in use", now)
+        if frame.command == Command.DATA and frame.payload:
+            channel.spare -= len(frame.payload)
+            if channel.spare < 0:
+                return self._overspent(channel, f"{-channel.spare} bytes beyond its credit, late", now)
             return []
-        return self._glitch(f"{Command(frame.command).name} for channel {frame.channel}, not in use", now)
+        channel.late += 1
+        if channel.late > self.limits.late_frames:
+            return self._glitch(
+                f"{name} for channel {frame.channel}, the {channel.late}th since it ended", now
+            )
+        return []
 
     def _new(self, number: int, target: Target, now: float) -> Channel:
         limits = self.limits

@@ -24,6 +24,7 @@ from sortedcontainers import SortedDict
 from revtunnel.fleet.lease_rows import LeaseRow
 from revtunnel.fleet.pools import MAX_PORT, PortState
 from revtunnel.ground.errors import LocalError
+from revtunnel.state.state_directory import ready_directory
 from revtunnel.state.state_file import BUSY, LedgerError, StateFile
 
 __all__ = ["FILE_NAME", "KEY_SIZE", "DeviceKey", "LedgerError", "SqliteLedger", "open_ledger"]
@@ -239,17 +240,21 @@ class SqliteLedger:
         execute("COMMIT")
 
 
-def open_ledger(directory: str | None, name: str) -> SqliteLedger:
+def open_ledger(directory: str | None, name: str, allow_open: bool = False) -> SqliteLedger:
     """The ledger ``name`` in a state directory, which is made; in memory only where there is none.
 
+    ``allow_open``: others than its owner may write in the directory, which is warned of.
+
     Raises:
-        OSError: it cannot be made, opened or read, or another server has it.
+        OSError: it cannot be made, opened or read, others may write there, or another server has it.
     """
-    path = None
+    path, warning = None, ""
     if directory is not None:
-        os.makedirs(directory, mode=0o750, exist_ok=True)
+        warning = ready_directory(directory, allow_open)
         path = os.path.join(directory, name)
     try:
-        return SqliteLedger(path, time.time)
+        ledger = SqliteLedger(path, time.time)
     except LedgerError as error:
         raise OSError(str(error)) from None
+    ledger.warnings.extend([warning] if warning else [])
+    return ledger

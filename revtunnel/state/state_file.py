@@ -135,8 +135,10 @@ class StateFile:
 
     def _touch(self, path: str) -> None:
         """Make the file if it is not there; nobody else may read it, for it holds keys."""
-        existed = os.path.exists(path)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        existed = os.path.lexists(path)
+        if os.path.islink(path):  # it has another name, with another lock
+            raise LedgerError(f"{path} is a symbolic link: name the directory that the file is in")
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             status = os.fstat(descriptor)
             if existed and status.st_size == 0:

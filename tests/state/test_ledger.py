@@ -452,3 +452,14 @@ def test_a_page_of_serials_costs_no_look_at_the_others() -> None:
                 ledger.put_key(f"d-{number:03}", ONE, TWO)
             costs.append(steps(ledger.serials_with_keys, "d-005", 10))
     assert costs[1] <= costs[0] * 1.3
+
+
+def test_a_link_to_a_file_elsewhere_is_not_followed(path: str, tmp_path: Path) -> None:
+    """It has a lock beside each of its names: two servers could have it."""
+    other = tmp_path / "elsewhere.db"
+    fill(str(other), 1)
+    before = other.read_bytes()
+    os.symlink(other, path)
+    with pytest.raises(LedgerError, match="symbolic link"):
+        SqliteLedger(path, lambda: 0.0)
+    assert other.read_bytes() == before

@@ -85,6 +85,7 @@ _CCCP = (
         "auto",
         "where revtunnel-cccp keeps ports and sessions, in cccp.db; auto and none as in [server]",
     ),
+    Key("allow_open_state", yes_no(), "no", "as in [server]"),
     Key(
         "admin_socket",
         path(107, "auto"),

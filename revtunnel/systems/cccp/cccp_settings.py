@@ -116,6 +116,7 @@ class CccpSettings:
 
     part: CccpPart
     state_directory: str | None
+    allow_open_state: bool
     log_format: str
     log_level: str
     admin: AdminSettings
@@ -132,6 +133,7 @@ def load_cccp(
     settings = CccpSettings(
         part=cccp_part(table, around),
         state_directory={"auto": around.state_directory(), "none": None}.get(state, state),
+        allow_open_state=table.get("cccp", "allow_open_state"),
         log_format=table.get("cccp", "log_format"),
         log_level=table.get("cccp", "log_level"),
         admin=admin_settings(table, socket_beside(table, "cccp", around)),
@@ -225,7 +227,7 @@ def cccp_changes(old: CccpSettings, new: CccpSettings) -> tuple[list[str], list[
 
 def _flat(settings: CccpSettings) -> Iterator[tuple[Name, Any]]:
     yield from cccp_flat(settings.part)
-    for name in ("state_directory", "log_format", "log_level"):
+    for name in ("state_directory", "allow_open_state", "log_format", "log_level"):
         yield ("cccp", name), getattr(settings, name)
     yield ("cccp", "admin_socket"), settings.admin.socket
     for name in ("mode", "operators", "readers"):

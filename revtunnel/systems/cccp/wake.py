@@ -1,7 +1,8 @@
 """The wake driver: what makes an absent device connect (an SMS, a call), run once a request.
 
 Rule of this file: it gets the serial and nothing else of the request, as the last word of a command line that
-no shell sees, or in the body of a POST; it has a deadline, and its failure has a sentence.
+no shell sees, or in the body of a POST; it has a deadline, and its failure has a sentence. What a URL answers
+is read to its end, kept nowhere, and cut where it is long.
 
 Source: issue "CCCP" (Offline intent); ours.
 """
@@ -14,9 +15,10 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, TimeoutError, fail, inlineCallbacks
 from twisted.internet.error import ProcessDone
-from twisted.internet.protocol import ProcessProtocol
+from twisted.internet.protocol import ProcessProtocol, Protocol, connectionDone
 from twisted.python.failure import Failure
-from twisted.web.client import Agent, FileBodyProducer, readBody
+from twisted.web.client import Agent, FileBodyProducer, ResponseDone
+from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 
 from revtunnel.ground.facts import Report
@@ -25,6 +27,7 @@ from revtunnel.systems.cccp.cccp_facts import WakeEnded
 __all__ = ["WakeDriver", "WakeFailed", "WakeRules"]
 
 SAID = 400  # characters of a driver's last output that are kept
+ANSWER = 64 * 1024  # bytes of a URL's answer
 
 
 class WakeFailed(Exception):
@@ -114,6 +117,35 @@ class _Process(ProcessProtocol):
             self.transport.signalProcess("KILL")
 
 
+class _Answer(Protocol):
+    """What a URL says behind its status; ``done`` fires at its end, and fails where that does not come."""
+
+    def __init__(self) -> None:
+        self.done: Deferred[None] = Deferred(lambda _: self.cut())
+        self._size = 0
+
+    def cut(self) -> None:
+        """Read no more of it."""
+        if self.transport is not None:
+            self.transport.loseConnection()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Twisted calls this."""
+        self._size += len(data)
+        if self._size > ANSWER and not self.done.called:
+            self.done.errback(WakeFailed(f"it answered more than {ANSWER} bytes"))
+            self.cut()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Twisted calls this."""
+        if self.done.called:
+            return
+        if reason.check(ResponseDone, PotentialDataLoss):
+            self.done.callback(None)
+        else:
+            self.done.errback(WakeFailed("its answer broke off"))
+
+
 def _command(reactor: Any, rules: WakeRules, serial: str) -> "Deferred[None]":
     words = [*shlex.split(rules.command), serial]
     process = _Process()
@@ -131,6 +163,9 @@ def _post(reactor: Any, rules: WakeRules, serial: str) -> Any:
     headers = Headers({b"Content-Type": [b"application/json"], b"User-Agent": [b"revtunnel"]})
     agent = Agent(reactor, connectTimeout=rules.seconds)
     answer = yield agent.request(b"POST", rules.url.encode(), headers, FileBodyProducer(BytesIO(body)))
+    body_of = _Answer()
+    answer.deliverBody(body_of)
     if not 200 <= answer.code < 300:
+        body_of.cut()
         raise WakeFailed(f"it answered {answer.code}")
-    yield readBody(answer)
+    yield body_of.done
