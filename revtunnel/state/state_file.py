@@ -1,8 +1,9 @@
-"""The state file: one SQLite database that one server has for itself.
+"""The state file: one SQLite database that one server has for itself, and the journal beside it.
 
 Rule of this file: opening it either works, or works empty with a warning, or says in one sentence why not.
-A damaged file is moved aside, not deleted; a file of a newer program or of another one is not touched;
-two servers never have the same file (a lock that ends with its process, however that ends).
+A damaged file is moved aside, not deleted, and so is one that is older than the journal can make good; a file
+of a newer program or of another one is not touched; two servers never have the same file (a lock that ends
+with its process, however that ends).
 
 Open it after the last fork: neither SQLite nor its locks survive one.
 
@@ -13,12 +14,15 @@ import contextlib
 import os
 import sqlite3
 
+from revtunnel.state.atomic_file import settle
+from revtunnel.state.change_journal import Change, ChangeJournal, MissingChanges
 from revtunnel.state.lock_file import hold
 
 __all__ = ["SCHEMA", "LedgerError", "StateFile"]
 
 APPLICATION = 0x72767475  # "rvtu" in the file's header: this database is ours
 BUSY = 250  # milliseconds to wait for somebody who reads the file with other tools
+JOURNAL = ".changes"  # behind the file's name
 MOST_ASIDE = 9  # damaged files that are kept; the last one is overwritten
 
 # one entry for each schema: what makes it from the one before
@@ -54,6 +58,7 @@ _UPGRADES = (
         " services TEXT NOT NULL, actions TEXT NOT NULL, begins REAL, until REAL, created REAL NOT NULL,"
         " made_by TEXT NOT NULL) WITHOUT ROWID",
     ),
+    ("CREATE TABLE changes (id INTEGER PRIMARY KEY CHECK (id = 0), number INTEGER NOT NULL)",),
 )
 SCHEMA = len(_UPGRADES)
 _SHAPE = (
@@ -67,6 +72,7 @@ _SHAPE = (
     "SELECT name, note, created FROM people_groups LIMIT 0",
     "SELECT mark, user, note, created, until, used FROM user_tokens LIMIT 0",
     "SELECT id, holder, device, services, actions, begins, until, created, made_by FROM grants LIMIT 0",
+    "SELECT id, number FROM changes LIMIT 0",
 )
 
 _DAMAGE = (
@@ -85,7 +91,10 @@ class _Damaged(Exception):
 
 
 class StateFile:
-    """An open state file. ``warnings`` tells what the operator should know about how it opened."""
+    """An open state file. ``warnings`` tells what the operator should know about how it opened.
+
+    ``number`` is that of the last change in it; ``owed``: what the journal has and it has not.
+    """
 
     def __init__(self, path: str | None) -> None:
         """Open or make the file ``path``; None is a database in memory, gone at the end.
@@ -96,6 +105,9 @@ class StateFile:
         self.path = path
         self.warnings: list[str] = []
         self.moved_aside: str | None = None
+        self.journal: ChangeJournal | None = None
+        self.number = 0
+        self.owed: list[Change] = []
         self._lock = None if path is None else _lock(path)
         try:
             self.connection = self._open()
@@ -111,6 +123,8 @@ class StateFile:
     def close(self) -> None:
         """Close the file and let another server have it."""
         self.connection.close()
+        if self.journal is not None:
+            self.journal.close()
         self._unlock()
 
     def _unlock(self) -> None:
@@ -122,16 +136,28 @@ class StateFile:
         if self.path is None:
             return _connect(":memory:")
         try:
+            journal = self.journal = ChangeJournal(self.path + JOURNAL)
             self._touch(self.path)
             try:
-                return _connect(self.path)
+                return self._compared(_connect(self.path), journal)
             except _Damaged as error:
                 aside = self.moved_aside = _move_aside(self.path)
                 self.warnings.append(f"{self.path} was damaged ({error}): kept as {aside}, started empty")
             self._touch(self.path)
+            self.owed = journal.everything()
             return _connect(self.path)
         except (sqlite3.Error, OSError, _Damaged) as error:
             raise LedgerError(f"{self.path}: {error}") from None
+
+    def _compared(self, connection: sqlite3.Connection, journal: ChangeJournal) -> sqlite3.Connection:
+        """The database, once it is known what it lacks."""
+        try:
+            self.number = _number(connection, "SELECT coalesce(max(number), 0) FROM changes")
+            self.owed = journal.since(self.number)
+        except MissingChanges as error:
+            connection.close()
+            raise _Damaged(str(error)) from None
+        return connection
 
     def _touch(self, path: str) -> None:
         """Make the file if it is not there; nobody else may read it, for it holds keys."""
@@ -147,6 +173,8 @@ class StateFile:
                 os.fchmod(descriptor, 0o600)
         finally:
             os.close(descriptor)
+        if not existed:
+            settle(os.path.dirname(path) or ".")
 
 
 def _lock(path: str) -> int:
