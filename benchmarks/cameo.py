@@ -32,7 +32,7 @@ __all__ = ["main"]
 
 SMALL, LARGE = 100, 100_000  # bytes
 PATIENCE = 30_000  # milliseconds
-PROGRAM = "from revtunnel.systems.cameo.cameo_programs import {0}; {0}()"
+PROGRAM = "from revtunnel.daemons.cameo_programs import {0}; {0}()"
 Figures = dict[str, float]
 
 

@@ -129,7 +129,7 @@ class Herd:
         patient = LinkLimits(answer=1e9, busy_answer=1e9)  # nobody there answers a PING
         board.listeners["main"] = AgentListener(rules, patient, hello)
         self._factory = board.link_factory("main")
-        part = CccpPart((), "", (), None, "", "", (), CccpLimits(parked=1_000_000, parked_time=1e6))
+        part = CccpPart(http=(), token=None, limits=CccpLimits(parked=1_000_000, parked_time=1e6))
         ledger, links = SqliteLedger(None, lambda: 0.0), board.client_streams.factory_by_name
         self.system = CccpSystem(
             clock, clock, part, self.leases, ledger, self._told, access, None, board.fleet, links

@@ -13,22 +13,17 @@ ORDER = (
     *("ground", "sockets", "streams", "link", "carriers", "fleet", "process", "settings", "state"),
     *("trust", "systems", "daemons", "ctl"),
 )
-EXCEPTIONS: set[tuple[str, str]] = {
-    ("settings.inifile", "daemons.schema"),
-    ("settings.sections", "daemons.schema"),
-    ("trust.first_enrolment", "daemons.options"),
-    ("trust.identities", "daemons.settings"),
-}
 # bytes and decisions: no reactor, no socket, no clock, and nothing that has one
 PURE_NAMES = """
     access_control alwayson audit_chain audit_records backoff barrier cameo_admission cameo_facts
     cameo_outbox cameo_peers cameo_publications cameo_requests cameo_responders cameo_topics
-    cccp_facts channel commands data_opening devices emo emo_choice emo_sockets emo_targets enroll
-    enrolment errors facts first_bytes fleet frames free_ports grants handshake hellos http_connect
-    keys labels lease_rows lease_table leases legacy liveness localproxy mux networks nonces numbers
-    origin penalties people policy pools proxy_choice proxy_header proxy_sessions reasons records
-    refusals registration remote_sessions rt1 rt1_ends serials session_life targets tickets
-    trusted_proxies turns user_tokens warm_pool websocket_wire window zmtp zmtp_messages
+    cccp_facts channel commands data_opening declared devices emo emo_choice emo_sockets emo_targets
+    enroll enrolment errors facts first_bytes fleet frames free_ports grants handshake hellos
+    http_connect keys kinds labels lease_rows lease_table leases legacy liveness localproxy mux
+    networks nonces numbers origin penalties people policy pools proxy_choice proxy_header
+    proxy_sessions reasons records refusals registration remote_sessions rt1 rt1_ends rt1_sessions
+    serials session_life session_says targets tickets trusted_proxies turns user_tokens warm_pool
+    websocket_wire window zmtp zmtp_messages
 """
 PURE = frozenset(PURE_NAMES.split())
 IMPURE = {"twisted", "zope", "OpenSSL", "socket", "ssl", "select", "time", "asyncio", "subprocess"}
@@ -114,7 +109,7 @@ def test_imports_go_down() -> None:
         for other in imports(name)
         if runs_against(name, other)
     }
-    assert found == EXCEPTIONS
+    assert found == set()
 
 
 @pytest.mark.parametrize("name", sorted(PURE))

@@ -85,6 +85,11 @@ class AgentSocket(FramedEnd):
         """Whether the server has asked it for a target."""
         return self._target is not None
 
+    @property
+    def session(self) -> str:
+        """The remote session that its client is of; empty: of none."""
+        return self._await.session
+
     # -- before the target answered
 
     def received(self, data: bytes) -> None:
@@ -94,7 +99,7 @@ class AgentSocket(FramedEnd):
         if target is not None:
             self._target = target
             self._asked_at = self._data.now()
-            self._dialling = self._data.dialler.dial(target, self._await.origin)
+            self._dialling = self._data.dialler.dial(target, self._await.origin, self.session)
             self._dialling.addCallbacks(self._reached, self._not_reached)
 
     def died(self, detail: str) -> None:
@@ -216,6 +221,10 @@ class AgentData:
         self._stopping = False
         reserve()
 
+    def take(self, limits: AgentLimits, relay_limits: RelayLimits) -> None:
+        """Other limits from now on, for later pairs of sockets."""
+        self.limits, self.relay_limits = limits, relay_limits
+
     def now(self) -> float:
         """Monotonic seconds."""
         return float(self.reactor.seconds())
@@ -246,6 +255,11 @@ class AgentData:
             connecting.cancel()
         for socket in [each for each in self.sockets if each.link is link and (dead or not each.used)]:
             socket.stop(Ended.LINK_LOST, "the link is silent")
+
+    def end_session(self, session: str, detail: str) -> None:
+        """The site takes a session back: its streams end."""
+        for socket in [each for each in self.sockets if each.session == session]:
+            socket.stop(Ended.NOT_ALLOWED, detail)
 
     # -- from the daemon
 

@@ -3,7 +3,8 @@
 ::
 
     agent  -> server   ATTACH     once connected; then the socket waits for a client
-    server -> agent    ORIGIN     where the client comes from, if the agent asked for that in HELLO
+    server -> agent    WITHIN     the remote session that the client is of, if it is of one
+                       ORIGIN     where the client comes from, if the agent asked for that in HELLO
                        CONNECT    the target; nothing follows it
     agent  -> server   OPENED     from here on raw bytes, both ways
                        or RESET   with a reason, and the connection is closed
@@ -46,7 +47,7 @@ def _judge(most: dict[int, int], size: int, command: int, channel: int) -> None:
         raise RemoteError(f"{Command(command).name} of {size} bytes on a data socket")
 
 
-_OF_SERVER = {int(command): MAX_SIZE[command] for command in (Command.ORIGIN, Command.CONNECT)}
+_OF_SERVER = {int(each): MAX_SIZE[each] for each in (Command.WITHIN, Command.ORIGIN, Command.CONNECT)}
 _OF_AGENT = {int(Command.OPENED): 0, int(Command.RESET): MAX_SIZE[Command.RESET]}
 
 
@@ -55,21 +56,25 @@ class AwaitConnect:
 
     def __init__(self) -> None:
         self.origin: Origin | None = None
+        self.session = ""
         self._decoder = FrameDecoder(partial(_judge, _OF_SERVER))
 
     def receive(self, data: bytes) -> Target | None:
         """Take bytes; the target once CONNECT is whole.
 
         Raises:
-            RemoteError: another frame, a bad one, a second ORIGIN, or bytes behind CONNECT.
+            RemoteError: another frame, a bad one, a second ORIGIN or WITHIN, or bytes behind CONNECT.
         """
         self._decoder.receive(data)
-        for frame in self._decoder.frames(2):
+        for frame in self._decoder.frames(3):
             if frame.command == Command.ORIGIN and self.origin is None:
                 self.origin = decode_origin(frame.payload)
                 continue
-            if frame.command == Command.ORIGIN:
-                raise RemoteError("a second ORIGIN on a data socket")
+            if frame.command == Command.WITHIN and not self.session and self.origin is None:
+                self.session = frame.payload.hex()
+                continue
+            if frame.command != Command.CONNECT:
+                raise RemoteError(f"a second {Command(frame.command).name} on a data socket, or a late one")
             if self._decoder.held:
                 raise RemoteError(f"{self._decoder.held} bytes behind CONNECT on a data socket")
             return decode_connect(frame.payload)

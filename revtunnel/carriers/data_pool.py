@@ -79,6 +79,10 @@ class DataLink(Typing):
     def says_origins(self) -> bool:
         """Whether the agent wants to know where its clients come from."""
 
+    @property
+    def says_sessions(self) -> bool:
+        """Whether the agent is told which remote session a client is of."""
+
 
 class _WaitingClient(NamedTuple):
     client: ClientSocket
@@ -243,6 +247,11 @@ class DataPool:
     def says_origins(self) -> bool:
         """As the link does."""
         return self.link.says_origins
+
+    @property
+    def says_sessions(self) -> bool:
+        """Whether the agent is told which remote session a client is of."""
+        return self.link.says_sessions
 
     @property
     def patience(self) -> float:

@@ -62,6 +62,10 @@ class DataSockets:
         self._long_at = 0.0
         reserve()
 
+    def take(self, limits: DataLimits, relay_limits: RelayLimits) -> None:
+        """Other limits from now on, for later pairs of sockets."""
+        self.limits, self.relay_limits = limits, relay_limits
+
     def now(self) -> float:
         """Monotonic seconds."""
         return float(self.reactor.seconds())

@@ -62,6 +62,10 @@ class StreamPool(Typing):
     def says_origins(self) -> bool:
         """Whether the agent wants to know where its clients come from."""
 
+    @property
+    def says_sessions(self) -> bool:
+        """Whether the agent is told which remote session a client is of."""
+
     def lost(self, socket: "DataSocket", detail: str) -> None:
         """A waiting socket died."""
 
@@ -153,6 +157,8 @@ class DataStream:
         self.client.on_lost = self.client_left
         origin = self.client.origin if self._pool.says_origins else None
         asks = encode_frame(Command.ORIGIN, 0, encode_origin(origin)) if origin is not None else b""
+        if self.client.session and self._pool.says_sessions:
+            asks = encode_frame(Command.WITHIN, 0, bytes.fromhex(self.client.session)) + asks
         self._socket.say(asks + encode_frame(Command.CONNECT, 0, encode_connect(self.client.target)))
 
     @property

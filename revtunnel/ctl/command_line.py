@@ -4,21 +4,33 @@ Rule of this file: wrong usage ends with 64; nothing is asked or printed beyond 
 """
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import pairwise
 from typing import Any, NoReturn
 
 import revtunnel
-from revtunnel.ctl.subcommands import AUTHORITY, COMMANDS
+from revtunnel.ctl.subcommands import COMMANDS, GROUPS
 from revtunnel.process.admin.operation import Argument, Kind, Operation, Row
 
 __all__ = ["arguments_of", "parser", "sentence"]
 
 USAGE = 64
+_LONGER = {command for command in COMMANDS if command.rpartition(" ")[0] in COMMANDS}
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse with the exit status of sysexits.h."""
+    """argparse with the exit status of sysexits.h, and with commands that go on from another one."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """``grant`` and ``remove`` are one word, behind each other."""
+        words = sys.argv[1:] if args is None else list(args)
+        pairs = (f"{first} {second}" for first, second in pairwise(words))
+        at = next((at for at, pair in enumerate(pairs) if pair in _LONGER), None)
+        if at is not None:
+            words[at : at + 2] = [" ".join(words[at : at + 2])]
+        return super().parse_known_args(words, namespace)
 
     def error(self, message: str) -> NoReturn:
         self.exit(USAGE, f"revtunnelctl: {message}\nrevtunnelctl: try: revtunnelctl --help\n")
@@ -42,6 +54,10 @@ def _both(text: str) -> tuple[str, str]:
     return serial, target
 
 
+def _entries(text: str) -> list[str]:
+    return [each for each in text.split(",") if each]
+
+
 def _shared(default: Any) -> _Parser:
     """Options that may stand before and behind the subcommand; behind it, only what is given counts."""
     shared = _Parser(add_help=False, argument_default=default)
@@ -58,7 +74,7 @@ def _shared(default: Any) -> _Parser:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line; ``action`` is the subcommand."""
+    """The command line; ``command`` is the subcommand."""
     root = _Parser(
         prog="revtunnelctl",
         description="Look at a running revtunnel-server and change it.",
@@ -66,16 +82,20 @@ def parser() -> argparse.ArgumentParser:
         parents=[_shared(None)],
     )
     root.add_argument("--version", action="version", version=f"revtunnelctl {revtunnel.__version__}")
-    below = root.add_subparsers(dest="action", metavar="COMMAND", required=True)
+    below = root.add_subparsers(dest="command", metavar="COMMAND", required=True)
     shared = _shared(argparse.SUPPRESS)
-    inner: Any = None
+    inner: dict[str, Any] = {}
     for row in COMMANDS.values():
         group, _, name = row.command.rpartition(" ")
-        if group and inner is None:
-            made = below.add_parser(group, help=AUTHORITY, description=sentence(AUTHORITY), parents=[shared])
-            inner = made.add_subparsers(dest=group, metavar="COMMAND", required=True)
+        if group in COMMANDS:  # a command itself; see ``_Parser``
+            group, name = "", row.command
+        if group and group not in inner:
+            text = GROUPS[group]
+            made = below.add_parser(group, help=text, description=sentence(text), parents=[shared])
+            inner[group] = made.add_subparsers(dest="command", metavar="COMMAND", required=True)
         text = _plain(f"{sentence(row.help)} {row.text}".strip())
-        made = (inner if group else below).add_parser(name, help=row.help, description=text, parents=[shared])
+        made = inner.get(group, below).add_parser(name, help=row.help, description=text, parents=[shared])
+        made.set_defaults(command=row.command)
         _add_arguments(made, row.arguments)
     return root
 
@@ -90,12 +110,15 @@ def _plain(text: str) -> str:
 
 
 def _add_arguments(made: argparse.ArgumentParser, arguments: Sequence[Argument]) -> None:
+    seen: set[str] = set()
     either = made.add_mutually_exclusive_group() if any(each.either for each in arguments) else made
     for each in arguments:
         first, _, second = each.shown.partition(" ")
         known: dict[str, Any] = {"help": each.text or None}
         if each.kind is Kind.NUMBER:
             known["type"] = _number(each.low, each.high)
+        if each.kind is Kind.LIST:
+            known["type"] = _entries
         if each.default is not None:
             known |= {"default": each.default, "help": f"{each.text} (default: {each.default})"}
         if first.startswith("--"):
@@ -105,12 +128,14 @@ def _add_arguments(made: argparse.ArgumentParser, arguments: Sequence[Argument])
             nargs = {"...": "+"}.get(second, "?" if first.startswith("[") else None)
             choices = each.words or None
             made.add_argument(each.name, metavar=first.strip("[]"), nargs=nargs, choices=choices, **known)
-        elif each is arguments[0]:
+        elif first not in seen:
             made.add_argument("both", metavar=first, type=_both)
+        seen.add(first)
 
 
 def arguments_of(row: Operation, options: argparse.Namespace) -> Row:
     """What a subcommand was given, by the names of its arguments."""
-    if hasattr(options, "both"):
-        return dict(zip((each.name for each in row.arguments), options.both, strict=True))
-    return {each.name: getattr(options, each.name) for each in row.arguments}
+    both = iter(getattr(options, "both", ()))
+    return {
+        each.name: next(both) if "/" in each.shown else getattr(options, each.name) for each in row.arguments
+    }

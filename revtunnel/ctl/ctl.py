@@ -7,7 +7,8 @@ other. The command line is command_line.py's; what a subcommand does and prints 
 status when
 ====== ===============================================================================================
 0      done
-1      no such device, channel or port; not possible as things are; a reload found wrong settings
+1      no such device, channel or port; not possible as things are; a reload found wrong settings; a user
+       may not what was asked; an audit file is broken
 64     wrong usage
 69     no server answers at the socket
 75     try again: no answer in time, too many callers, the server is draining
@@ -76,9 +77,13 @@ def talk(options: argparse.Namespace, path: str, dial: Callable[..., AdminClient
 
 
 def _work(options: argparse.Namespace) -> int:
-    if options.action == "check-config":
+    if options.command == "check-config":
         return check_config(options.file or options.config, bool(options.json))
-    if options.action == "ca":
+    if options.command == "audit verify":
+        from revtunnel.ctl.ctl_audit import verify_audit
+
+        return verify_audit(options)
+    if options.command.startswith("ca "):
         from revtunnel.ctl.ctl_authority import run
         from revtunnel.settings.inifile import Surroundings
 

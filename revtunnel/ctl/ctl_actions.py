@@ -14,10 +14,10 @@ from typing import Any
 from revtunnel.ctl.command_line import arguments_of
 from revtunnel.ctl.ctl_output import listing, print_json, remark, say, warn
 from revtunnel.ctl.subcommands import COMMANDS
-from revtunnel.ctl.tables import age, cell, clean, listed, table
+from revtunnel.ctl.tables import age, cell, clean, few, listed, table
 from revtunnel.daemons.operations import OPERATIONS
 from revtunnel.process.admin.admin_client import AdminClient
-from revtunnel.process.admin.operation import ROWS, Row
+from revtunnel.process.admin.operation import ROW, ROWS, Row
 
 __all__ = ["act"]
 
@@ -26,13 +26,13 @@ FAILED, UNAVAILABLE, TRY_AGAIN = 1, 69, 75  # exit status, see ctl.py
 
 def act(client: AdminClient, options: Namespace) -> int:
     """Carry a subcommand out: the exit status."""
-    if options.action == "enroll":
+    if options.command == "enroll":
         from revtunnel.ctl.ctl_enroll import enroll
 
         return enroll(client, options)
-    if options.action == "watch":
+    if options.command == "watch":
         return _watch(client, options)
-    row = COMMANDS[options.action]
+    row = COMMANDS[options.command]
     arguments = arguments_of(row, options)
     if row.answer is ROWS:
         rows = client.rows(row, **arguments)
@@ -41,7 +41,7 @@ def act(client: AdminClient, options: Namespace) -> int:
     answer = client.call(row, **arguments)
     warn(answer)
     if row.said is None:
-        return _OWN[options.action](options, answer["row"])
+        return _OWN[row.command](options, answer["row"] if row.answer is ROW else answer)
     value, text = row.said(arguments | answer)
     return say(options, value, clean(text))
 
@@ -57,6 +57,8 @@ def _status(options: Namespace, row: Row) -> int:
     lines = [f"{line}, since {row['since']}" if line.startswith("up:") else line for line in lines]
     if row.get("ledger_problem"):
         lines.append(f"problem:  the ledger is not on the disk: {row['ledger_problem']}")
+    if row.get("audit_problem"):
+        lines.append(f"problem:  the audit file takes no records: {row['audit_problem']}")
     lines = [clean(line) for line in lines]
     lines += _pools(row) if "ports" in row else _relays(row)
     if row["counts"]:
@@ -96,6 +98,10 @@ def _device(options: Namespace, row: Row) -> int:
         f"{'channels:':<10}{'any' if row['channels'] is None else row['channels']}",
         f"{'expires:':<10}{row['expires'] or 'never'}{', over' if row['expired'] else ''}",
     ]
+    if row["labels"]:
+        lines.append(f"{'labels:':<10}{_allowed(row['labels'])}")
+    if row["muted"]:
+        lines.append(f"{'muted:':<10}{row['muted']}")
     if row["locked"]:
         lines.append(f"{'locked:':<10}{_allowed(row['locked'])}")
     return say(options, row, *(clean(line) for line in lines))
@@ -120,11 +126,47 @@ def _reload(options: Namespace, row: Row) -> int:
     return FAILED if row["errors"] else 0
 
 
+def _token(options: Namespace, row: Row) -> int:
+    """A user's token, alone on standard output."""
+    keys = ("user", "id", "until", "token")
+    status = say(options, {key: row[key] for key in keys}, clean(row["token"]))
+    if not options.json:
+        remark("token {id} of {user}, good until {until}; it is shown here only".format_map(row))
+    return status
+
+
+def _may(options: Namespace, row: Row) -> int:
+    what = "{user} may{0} {action} {serial}/{service}".format("" if row["allowed"] else " not", **row)
+    until = f" until {row['until']}" if row["until"] else ""
+    lines = [f"{what}: grant {row['grant']}{until}" if row["allowed"] else f"{what}: {row['why']}"]
+    heads = ("GRANT", "HOLDER", "DEVICE", "SERVICES", "ACTIONS", "DOES NOT FIT")
+    cells = [
+        [*(each[key] for key in ("grant", "holder", "device")), few(each["services"]),
+         ", ".join(each["actions"]), each["misfit"]]
+        for each in row["considered"]
+    ]  # fmt: skip
+    say(options, row, *map(clean, lines), *(["", *table(heads, cells)] if cells else []))
+    return 0 if row["allowed"] else FAILED
+
+
+def _head(options: Namespace, row: Row) -> int:
+    """What one keeps elsewhere, as ``audit verify --head`` wants it."""
+    if row["problem"]:
+        remark(f"the audit file takes no records: {row['problem']}")
+    elif not row["file"] and not options.json:
+        remark("there is no audit file")
+    return say(options, row, *([clean("{seq}:{hash}".format_map(row))] if row["file"] else []))
+
+
 _OWN: dict[str, Callable[[Namespace, Row], int]] = {
     "ping": _ping,
     "status": _status,
     "device": _device,
     "reload": _reload,
+    "user add": _token,
+    "token new": _token,
+    "may": _may,
+    "audit head": _head,
 }
 
 

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from revtunnel.ctl.ctl_files import Wrong
 from revtunnel.ctl.ctl_output import remark, say
 from revtunnel.ctl.tables import clean, table
+from revtunnel.daemons.schema import SECTIONS
 from revtunnel.settings.inifile import SettingsError, Surroundings, read_files
 from revtunnel.trust.authority import Unfit, fingerprint_of
 from revtunnel.trust.authority_files import AuthorityDirectory
@@ -27,14 +28,13 @@ def settings_of(config: str | None, around: Surroundings) -> AuthoritySettings:
     Raises:
         SettingsError: the file that was named cannot be read, or is wrong there.
     """
-    found = read_files(config, None, around)
+    found = read_files(config, None, around, SECTIONS)
     if config and not os.access(config, os.R_OK):
         raise SettingsError(found.errors)
     mine = [line for line in found.errors if "[authority]" in line or "state_directory" in line]
     if mine:
         raise SettingsError(mine)
-    state = found.get("server", "state_directory")
-    return authority_settings(found, {"auto": around.state_directory(), "none": None}.get(state, state))
+    return authority_settings(found, around.kept_in(found.get("server", "state_directory")))
 
 
 def run(options: Namespace, around: Surroundings) -> int:
@@ -50,7 +50,7 @@ def run(options: Namespace, around: Surroundings) -> int:
         raise Wrong("the settings have no directory for an authority: --dir DIR wanted")
     directory = AuthorityDirectory(os.path.abspath(path))
     try:
-        return _RUN[options.ca](directory, settings, options)
+        return _RUN[options.command](directory, settings, options)
     except Unfit as error:
         raise Wrong(str(error)) from None
     except OSError as error:
@@ -114,7 +114,7 @@ def _day(moment: float) -> str:
 
 
 _RUN: dict[str, Callable[[AuthorityDirectory, AuthoritySettings, Namespace], int]] = {
-    "init": _init,
-    "issue-server": _issue_server,
-    "list": _list,
+    "ca init": _init,
+    "ca issue-server": _issue_server,
+    "ca list": _list,
 }

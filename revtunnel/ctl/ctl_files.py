@@ -31,13 +31,17 @@ def find_socket(named: str | None, config: str | None, around: "Surroundings | N
         return os.path.abspath(named)
     from dataclasses import replace
 
+    from revtunnel.settings.admin_people import ADMIN
     from revtunnel.settings.inifile import Surroundings, read_files
+    from revtunnel.settings.sections import Sections
 
     around = around or Surroundings.here()
-    table = read_files(config, None, around)
+    table = read_files(config, None, around, Sections(ADMIN))  # the other sections would take a while
     name = ("admin", "socket")
     if config and not (table.sound(*name) and os.access(config, os.R_OK)):
-        raise SettingsError(table.errors)
+        from revtunnel.daemons.schema import SECTIONS
+
+        raise SettingsError(read_files(config, None, around, SECTIONS).errors)
     if table.sound(*name) and table.get(*name) != "auto":
         return str(table.get(*name))
     system, own = replace(around, root=True, environ={}), replace(around, root=False)

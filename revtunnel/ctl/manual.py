@@ -112,7 +112,7 @@ def _roff(text: str) -> str:
 
 
 def _of_daemons(role: CallerRole) -> list[str]:
-    return _man([row for row in COMMANDS.values() if row.role is role and " " not in row.command])
+    return _man([row for row in COMMANDS.values() if row.role is role and not row.command.startswith("ca ")])
 
 
 _PARTS: dict[str, Callable[[], list[str]]] = {
@@ -121,7 +121,7 @@ _PARTS: dict[str, Callable[[], list[str]]] = {
     "wire": _wire,
     "looking": lambda: _of_daemons(CallerRole.READER),
     "changing": lambda: _of_daemons(CallerRole.OPERATOR),
-    "authority": lambda: _man([row for row in COMMANDS.values() if " " in row.command]),
+    "authority": lambda: _man([row for row in COMMANDS.values() if row.command.startswith("ca ")]),
 }
 
 if __name__ == "__main__":

@@ -6,9 +6,17 @@ Rule of this file: rows of the same form as those of operations; no decision, no
 from revtunnel.daemons.operations import OPERATIONS
 from revtunnel.process.admin.operation import Argument, CallerRole, Kind, Operation
 
-__all__ = ["AUTHORITY", "COMMANDS"]
+__all__ = ["COMMANDS", "GROUPS"]
 
-AUTHORITY = "the certificate authority's own files; needs no server"
+# the first words of commands of two words
+GROUPS = {
+    "ca": "the certificate authority's own files; needs no server",
+    "user": "people who may be granted sessions",
+    "token": "what a user shows",
+    "group": "groups of people",
+    "member": "who is in a group",
+    "audit": "the record of who was let in to what",
+}
 _SERIAL = Argument("serial", shown="SERIAL")
 _DIR = Argument("dir", text="the authority's directory (default: the settings')", shown="--dir DIR")
 _DAYS = Argument(
@@ -21,6 +29,16 @@ _CHECK = Operation(
     "", "", "check a settings file; needs no server", "Says ok, or every error with file and line.",
     (Argument("file", text="default: the one of --config, or the usual one", shown="[FILE]"),),
     command="check-config",
+)  # fmt: skip
+_VERIFY = Operation(
+    "", "", "find the first record of an audit file that was changed, is missing or out of order",
+    "Needs no server. With older files beside it, which belong to it. Status 1 where there is one.",
+    (
+        Argument("file", text="the newest file (default: the settings')", shown="[FILE]"),
+        Argument("head", text="number and hash that were kept elsewhere; the chain has to come by there",
+                 shown="--head SEQ:HASH"),
+    ),
+    command="audit verify",
 )  # fmt: skip
 _ENROLL = Operation(
     "", "", "give a device a certificate where the server has an authority, else a key",
@@ -67,6 +85,6 @@ _CA = (
         command="ca list",
     ),
 )  # fmt: skip
-_ALL = {**OPERATIONS, "Watch": _WATCH, "check-config": _CHECK, "enroll": _ENROLL}
+_ALL = {**OPERATIONS, "Watch": _WATCH, "check-config": _CHECK, "verify": _VERIFY, "enroll": _ENROLL}
 _OF_DAEMONS = sorted((row for row in _ALL.values() if row.command), key=lambda row: row.role)  # looking first
 COMMANDS = {row.command: row for row in (*_OF_DAEMONS, *_CA)}

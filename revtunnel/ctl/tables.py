@@ -112,8 +112,8 @@ _TO_RIGHT = {Kind.NUMBER, Kind.BYTES, Kind.SECONDS, Kind.TRIP, Kind.TIME}
 def cell(column: Column, row: Row) -> str:
     """The value of a row as people read it; not cleaned."""
     value = row[column.name] if column.cell is None else column.cell(row)
-    if column.kind is Kind.TIME:
-        return _since(value)
+    if column.kind is Kind.TIME and column.cell is None:
+        return _since(value or "")
     return value if isinstance(value, str) else _SHOWN.get(column.kind, str)(value)
 
 

@@ -8,7 +8,7 @@ import random
 import resource
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,10 @@ from revtunnel.carriers.agent_data import AgentData
 from revtunnel.daemons.options import AgentOptions as Options
 from revtunnel.daemons.proxy_settings import headers_of
 from revtunnel.daemons.settings import AgentSettings, SettingsError, changes
+from revtunnel.daemons.site_consent import SiteConsent
+from revtunnel.ground.declared import updated
 from revtunnel.ground.facts import ServerState, SettingsReloaded
+from revtunnel.ground.targets import Target
 from revtunnel.link.agent_link import AgentLink
 from revtunnel.link.handshake import AgentHandshake, AgentHello
 from revtunnel.link.keys import parse_key
@@ -44,7 +47,8 @@ from revtunnel.systems.emo.emo_modern import modern_offer
 from revtunnel.trust.agent_files import AgentFiles
 from revtunnel.trust.certificate_renewal import CertificateRenewal
 from revtunnel.trust.first_enrolment import FirstEnrolment
-from revtunnel.trust.tls_settings import AgentTls, agent_rules, speaks_tls
+from revtunnel.trust.tls_checks import agent_rules
+from revtunnel.trust.tls_settings import speaks_tls
 
 __all__ = ["Agent", "Options", "makeService"]
 
@@ -105,7 +109,10 @@ class Agent(MultiService):
             self.reporter,
             resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         )
-        self._data.relay_limits = self.settings.relay
+        self._data.take(self.settings.limits, self.settings.relay)
+        self._consent = SiteConsent(reactor, self.settings, self._targets(), self.reporter)
+        self._consent.cut = self._data.end_session
+        self._dialler.consents = self._consent.may_dial
         self._emo = EmoChoice(self.settings.modern)
         self._remains = EmoRemains()
         self._connector = ServerConnector(self._lean, way_to(self.settings))
@@ -140,6 +147,7 @@ class Agent(MultiService):
 
     def abort(self) -> None:
         """Cut everything now."""
+        self._consent.stop()
         self.uplink.abort()
         self._data.abort()
         self._remains.abort()
@@ -162,17 +170,13 @@ class Agent(MultiService):
             observer.set_level(new.log_level)
         self._dialler.set_limits(new.limits)
         self._dialler.keep(new.local)
-        self._data.limits, self._data.relay_limits = new.limits, new.relay
+        self._data.take(new.limits, new.relay)
+        self._consent.take(new)
         self.uplink.change(new.servers, new.limits)
         if self._keeper is not None:
             self._keeper.share = new.renew_before
-        tls = {field.name: getattr(new, field.name) for field in fields(AgentTls)}
-        self.settings = replace(
-            self.settings, servers=new.servers, limits=new.limits, link=new.link, relay=new.relay, **tls
-        )
         self._emo.mode = new.modern
-        self.settings = replace(self.settings, proxy=new.proxy, proxy_credentials=new.proxy_credentials)
-        self.settings = replace(self.settings, emo_limits=new.emo_limits, modern=new.modern)
+        self.settings = updated(self.settings, new)
         self.reporter(SettingsReloaded(tuple(live), tuple(restart), ()))
 
     # -- inside
@@ -225,10 +229,18 @@ class Agent(MultiService):
             self._connector.connect,
         )
 
+    def _targets(self) -> dict[str, Target]:
+        """What sessions may call services."""
+        settings = self.settings
+        offers = [*settings.local]
+        if settings.emo:
+            offers.append(modern_offer(settings.server_port, settings.local[0].target))
+        return {offer.name: offer.target for offer in offers}
+
     def _features(self, settings: AgentSettings) -> Feature:
         """What its HELLO says that it has."""
         origins = Feature.ORIGIN if self._dialler.asks_for_origins else Feature(0)
-        return origins | (Feature.DATA_SOCKETS if settings.data_sockets else Feature(0))
+        return Feature.SESSIONS | origins | (Feature.DATA_SOCKETS if settings.data_sockets else Feature(0))
 
     def _make_link(self, ready: Callable[[Any], None], left: Callable[[Any], None]) -> Any:
         settings = self.settings
@@ -259,6 +271,7 @@ class Agent(MultiService):
             ready,
             left,
             self._data if settings.data_sockets else None,
+            self._consent,
         )
 
     def _left_modern(self, left: Callable[[Any], None], link: AgentLink) -> None:
@@ -310,9 +323,14 @@ def makeService(options: Options) -> IService:
     notifier = Notifier.from_environment(os.environ, os.getpid())
     exit_status = ExitStatus(reactor)
 
-    def make() -> Agent:
+    def enrolled(files: AgentFiles) -> Agent | None:
+        if options.enroll_only:
+            return None
+        options.enrolled(files)
         return Agent(reactor, options, exit_status, notifier)
 
     if options.token is not None:
-        return FirstEnrolment(reactor, options, exit_status, notifier, make)
-    return make()
+        told, token = options.settings, options.token
+        asked = (told, told.servers, told.proxy, told.limits)
+        return FirstEnrolment(reactor, token, *asked, exit_status, notifier, enrolled)
+    return Agent(reactor, options, exit_status, notifier)

@@ -5,7 +5,6 @@ Source: wire/cameo.md section 5 (mode "Service"); house.md (services); twisted.m
 
 import os
 import socket
-from dataclasses import replace
 from typing import Any
 
 from twisted.application.service import IService
@@ -14,12 +13,10 @@ from twisted.internet.defer import Deferred, DeferredList
 from revtunnel.daemons.cameo_options import CameoOptions as Options
 from revtunnel.daemons.daemon import AdministeredDaemon
 from revtunnel.ground.facts import ServerState
-from revtunnel.process.admin.operation import Row
 from revtunnel.process.process import ExitStatus
 from revtunnel.process.systemd import Notifier
-from revtunnel.settings.inifile import SettingsError
 from revtunnel.systems.cameo.cameo_operator import CameoOperator
-from revtunnel.systems.cameo.cameo_settings import CameoSettings, cameo_changes
+from revtunnel.systems.cameo.cameo_settings import CameoSettings
 from revtunnel.systems.cameo.cameo_system import CameoSystem
 
 __all__ = ["Cameo", "Options", "makeService"]
@@ -28,10 +25,11 @@ __all__ = ["Cameo", "Options", "makeService"]
 class Cameo(AdministeredDaemon):
     """The service tree; also what signals act on (process.Daemon)."""
 
+    settings: CameoSettings
+
     def __init__(self, reactor: Any, options: Options, exit_status: ExitStatus, notifier: Notifier) -> None:
-        super().__init__(reactor, options, exit_status, notifier, options.settings.limits.drain)
-        settings = self.settings = options.settings
-        self.system = CameoSystem(reactor, settings, self.reporter)
+        super().__init__(reactor, options, exit_status, notifier)
+        self.system = CameoSystem(reactor, self.settings, self.reporter)
         self._listening = self.system.ports
         self.operator = CameoOperator(
             reactor, self.system.responder, self.system.publisher, self.reporter, socket.gethostname()
@@ -59,7 +57,7 @@ class Cameo(AdministeredDaemon):
     def drain(self) -> "Deferred[None]":
         """Take no new connections, give everybody what waits; fires when all are gone."""
         self.operator.leaving = True
-        self.reporter(ServerState("draining", f"at most {self.settings.limits.drain:g} s"))
+        self.reporter(ServerState("draining", f"at most {self.settings.drain:g} s"))
         self._stop_listening()
         return DeferredList([relay.drain() for relay in self.system.relays]).addCallback(lambda _: None)
 
@@ -69,16 +67,6 @@ class Cameo(AdministeredDaemon):
         for relay in self.system.relays:
             relay.abort()
 
-    def reload(self) -> "Deferred[Row]":
-        """Take what changed in the settings and can change live; wrong settings change nothing."""
-        try:
-            new = self._options.load()
-        except SettingsError as error:
-            return self._reloaded([], [], error.errors)
-        live, restart = cameo_changes(self.settings, new)
-        self._take(new)
-        return self._reloaded(live, restart, [])
-
     def stopService(self) -> Any:
         """Close what is open; drained relays have nothing left."""
         self.abort()
@@ -87,14 +75,10 @@ class Cameo(AdministeredDaemon):
 
     # -- inside
 
-    def _take(self, new: CameoSettings) -> None:
+    async def _take(self, new: CameoSettings) -> list[str]:
         """Apply new settings to what runs; ports that came or went need a restart."""
         self.system.take(new)
-        self._admin.settings = new.admin
-        self._signals.deadline = new.limits.drain
-        self._set_log_level(new.log_level)
-        kept = {name: getattr(self.settings, name) for name in ("proxy_ports", "bind", "log_file")}
-        self.settings = replace(new, **kept)
+        return await super()._take(new)
 
 
 def makeService(options: Options) -> IService:

@@ -1,7 +1,7 @@
 """The command line of revtunnel-cameo."""
 
-from revtunnel.daemons.options import DaemonOptions, describe, written
-from revtunnel.systems.cameo.cameo_settings import CameoSettings, load_cameo
+from revtunnel.daemons.options import DaemonOptions, options_of, written
+from revtunnel.systems.cameo.cameo_settings import CameoSettings, read_cameo
 
 __all__ = ["CameoOptions"]
 
@@ -12,6 +12,7 @@ class CameoOptions(DaemonOptions):
     program = "revtunnel-cameo"
     synopsis = "Usage: revtunnel-cameo [options]"
     settings: CameoSettings
+    read = staticmethod(read_cameo)
     settable = {
         "proxy-ports": ("cameo", "proxy_ports"),
         "bind": ("cameo", "bind"),
@@ -19,7 +20,7 @@ class CameoOptions(DaemonOptions):
         "log-format": ("cameo", "log_format"),
         "log-level": ("cameo", "log_level"),
     }
-    optParameters = [[option, None, None, describe(*name)] for option, name in settable.items()]
+    optParameters = options_of(settable)
     examples = """\
 Examples:
   revtunnel-cameo
@@ -27,18 +28,6 @@ Examples:
   revtunnel-cameo --proxy-ports "12000, 12001, 12002" --bind 0.0.0.0
   revtunnel-cameo --config /etc/revtunnel/revtunnel.ini --check-config
 """
-
-    def load(self) -> CameoSettings:
-        """Read everything again, for SIGHUP.
-
-        Raises:
-            SettingsError: the settings are wrong now; ``self.settings`` is as it was.
-        """
-        return load_cameo(self.path, self.overrides, self.around)
-
-    def _take(self) -> None:
-        self.settings = self.load()
-        self["log-format"], self["log-level"] = self.settings.log_format, self.settings.log_level
 
     def _summary(self) -> list[str]:
         settings = self.settings

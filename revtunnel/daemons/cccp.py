@@ -5,7 +5,6 @@ Source: wire/cccp.md; house.md (services); twisted.md 1.6 and 3.
 
 import os
 import time
-from dataclasses import replace
 from typing import Any
 
 from twisted.application.service import IService
@@ -15,15 +14,14 @@ from revtunnel.daemons.cccp_options import CccpOptions as Options
 from revtunnel.daemons.daemon import AdministeredDaemon
 from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.leases import Leases
+from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.facts import ServerState
-from revtunnel.process.admin.operation import Row
 from revtunnel.process.process import ExitStatus
 from revtunnel.process.systemd import Notifier
-from revtunnel.settings.inifile import SettingsError
 from revtunnel.sockets.lean_reactor import LeanReactor
 from revtunnel.state.ledger import open_ledger
 from revtunnel.systems.cccp.cccp_operator import CccpOperator
-from revtunnel.systems.cccp.cccp_settings import cccp_changes
+from revtunnel.systems.cccp.cccp_settings import CccpSettings
 from revtunnel.systems.cccp.cccp_system import CccpSystem
 
 __all__ = ["Cccp", "Options", "makeService"]
@@ -34,9 +32,10 @@ FILE_NAME = "cccp.db"  # in the state directory
 class Cccp(AdministeredDaemon):
     """The service tree; also what signals act on (process.Daemon)."""
 
+    settings: CccpSettings
+
     def __init__(self, reactor: Any, options: Options, exit_status: ExitStatus, notifier: Notifier) -> None:
-        super().__init__(reactor, options, exit_status, notifier, options.settings.part.limits.drain)
-        self.settings = options.settings
+        super().__init__(reactor, options, exit_status, notifier)
         self.system: CccpSystem
 
     def privilegedStartService(self) -> None:
@@ -48,8 +47,18 @@ class Cccp(AdministeredDaemon):
             raise SettingsError([str(error)]) from None
         lean = LeanReactor(self._reactor, self.reporter)
         self.system = CccpSystem(
-            self._reactor, lean, settings.part, leases, self.ledger, self.reporter, AccessControl(time.time)
+            *(
+                self._reactor,
+                lean,
+                settings.part,
+                leases,
+                self.ledger,
+                self.reporter,
+                AccessControl(time.time),
+            ),
+            settings.relay,
         )
+        self.system.fleet.limits = settings.fleet
         self.system.start()
         self._listening = self.system.listening
         operator = CccpOperator(self._reactor, self.system, leases, self.ledger, self.reporter)
@@ -66,26 +75,18 @@ class Cccp(AdministeredDaemon):
 
     def drain(self) -> "Deferred[None]":
         """Take no new devices, callers and proxies; fires when the last client has gone."""
-        self.reporter(ServerState("draining", f"at most {self.settings.part.limits.drain:g} s"))
+        self.reporter(ServerState("draining", f"at most {self.settings.drain:g} s"))
         return self.system.drain()
 
     def abort(self) -> None:
         """Cut everybody now."""
         self.system.stop()
 
-    def reload(self) -> "Deferred[Row]":
-        """Take what changed in the settings and can change live; wrong settings change nothing."""
-        try:
-            new = self._options.load()
-            live, restart = cccp_changes(self.settings, new)
-            self.system.take(new.part)
-        except SettingsError as error:
-            return self._reloaded([], [], error.errors)
-        self._admin.settings = new.admin
-        self._signals.deadline = new.part.limits.drain
-        self._set_log_level(new.log_level)
-        self.settings = replace(new, log_format=self.settings.log_format)
-        return self._reloaded(live, restart, [])
+    async def _take(self, new: CccpSettings) -> list[str]:
+        """Apply new settings to what runs; listeners that came or went need a restart."""
+        self.system.take(new.part, new.relay, self.system.projects_of(new.part))
+        self.system.fleet.limits = new.fleet
+        return await super()._take(new)
 
     def stopService(self) -> Any:
         """Close what is open."""

@@ -1,7 +1,8 @@
 """The command line of revtunnel-cccp."""
 
-from revtunnel.daemons.options import DaemonOptions, describe, written
-from revtunnel.systems.cccp.cccp_settings import CccpSettings, load_cccp
+from revtunnel.daemons.options import DaemonOptions, options_of, written
+from revtunnel.systems.cccp.cccp_reading import read_cccp
+from revtunnel.systems.cccp.cccp_settings import CccpSettings
 
 __all__ = ["CccpOptions"]
 
@@ -12,6 +13,7 @@ class CccpOptions(DaemonOptions):
     program = "revtunnel-cccp"
     synopsis = "Usage: revtunnel-cccp [options]"
     settings: CccpSettings
+    read = staticmethod(read_cccp)
     settable = {
         "devices": ("cccp-project main", "address"),
         "ports": ("cccp-project main", "ranges"),
@@ -25,9 +27,7 @@ class CccpOptions(DaemonOptions):
         "log-level": ("cccp", "log_level"),
     }
     paths = DaemonOptions.paths | {"token-file"}
-    optParameters = [
-        [option, None, None, describe(name[0].split()[0], name[1])] for option, name in settable.items()
-    ]
+    optParameters = options_of(settable)
     examples = """\
 Examples:
   revtunnel-cccp
@@ -35,18 +35,6 @@ Examples:
   revtunnel-cccp --host proxy.example --bind 0.0.0.0 --ports 30000-30999
   revtunnel-cccp --config /etc/revtunnel/revtunnel.ini --check-config
 """
-
-    def load(self) -> CccpSettings:
-        """Read everything again, for SIGHUP.
-
-        Raises:
-            SettingsError: the settings are wrong now; ``self.settings`` is as it was.
-        """
-        return load_cccp(self.path, self.overrides, self.around)
-
-    def _take(self) -> None:
-        self.settings = self.load()
-        self["log-format"], self["log-level"] = self.settings.log_format, self.settings.log_level
 
     def _summary(self) -> list[str]:
         settings, part = self.settings, self.settings.part

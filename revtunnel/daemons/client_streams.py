@@ -48,21 +48,26 @@ class ClientStreams:
         self._access = access
         self._report = report
 
-    def factory(self, serial: str, offer: Offer, left: Left | None = None) -> ClientFactory:
-        """What takes clients of a device's offer, on whatever port; ``left`` is called after each."""
+    def factory(
+        self, serial: str, offer: Offer, left: Left | None = None, session: str = ""
+    ) -> ClientFactory:
+        """What takes clients of a device's offer, on whatever port; ``left`` is called after each.
+
+        ``session``: the remote session that they are of, which the agent is told.
+        """
         ask = self._admit, self._refused, self._left if left is None else partial(self._left_and_tell, left)
-        return ClientFactory(self._clock, serial, offer.name, offer.target, *ask)
+        return ClientFactory(self._clock, serial, offer.name, offer.target, *ask, session=session)
 
     def factory_of_absent(self, serial: str, name: str) -> ClientFactory:
         """The same for a device that is away; its clients are refused until it comes."""
         return self.factory(serial, Offer(name, NOWHERE))
 
-    def factory_by_name(self, serial: str, name: str, left: Left) -> ClientFactory:
+    def factory_by_name(self, serial: str, name: str, left: Left, session: str = "") -> ClientFactory:
         """The same for what a device offers under a name; they are judged as on its own port."""
         device = self._fleet.get(serial)
         offers = device.offers if device is not None else ()
         offer = next((each for each in offers if each.name == name), Offer(name, NOWHERE))
-        return self.factory(serial, offer, left)
+        return self.factory(serial, offer, left, session)
 
     def _admit(self, client: ClientSocket) -> str:
         """Give a client its stream, or say why not."""

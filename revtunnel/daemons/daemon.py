@@ -1,4 +1,4 @@
-"""The part of a service tree that daemons with an admin door share: signals, door, reports, log level, ports.
+"""The part of a service tree that daemons with an admin door share: signals, door, reports, reloads, ports.
 
 Rule of this file: nothing of what a daemon is for; server.py and cameo.py add that.
 
@@ -9,9 +9,13 @@ from functools import partial
 from typing import Any
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.threads import deferToThreadPool
 
 from revtunnel.daemons.operations import OPERATIONS
+from revtunnel.daemons.schema import SECTIONS
+from revtunnel.ground.declared import updated
+from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.facts import SettingsReloaded
 from revtunnel.process.admin.admin import AdminService
 from revtunnel.process.admin.admin_settings import AdminSettings
@@ -28,20 +32,21 @@ class AdministeredDaemon(MultiService):
     """The service tree; also what signals act on (process.Daemon).
 
     Args:
-        options: with ``load``, and with ``observer``, the log, once it is there.
-        deadline: seconds that a drain may take.
+        options: with ``settings``, ``load``, and with ``observer``, the log, once it is there.
     """
 
-    def __init__(
-        self, reactor: Any, options: Any, exit_status: ExitStatus, notifier: Notifier, deadline: float
-    ) -> None:
+    socket_is_beside = True  # the server's, so that ``socket`` in [admin] is not ours
+
+    def __init__(self, reactor: Any, options: Any, exit_status: ExitStatus, notifier: Notifier) -> None:
         super().__init__()
         self.reporter = Reporter()
+        self.settings = options.settings
         self._reactor = reactor
         self._options = options
         self._notifier = notifier
-        self._signals = SignalService(reactor, self, exit_status, notifier, deadline=deadline)
+        self._signals = SignalService(reactor, self, exit_status, notifier, deadline=self.settings.drain)
         self._listening: list[Any] = []  # ports
+        self._reloading = DeferredLock()  # one after the other: the last one has the last word
 
     # -- process.Daemon
 
@@ -54,8 +59,8 @@ class AdministeredDaemon(MultiService):
         raise NotImplementedError
 
     def reload(self) -> "Deferred[Row]":
-        """Read the settings again; wrong ones change nothing."""
-        raise NotImplementedError
+        """Take what changed in the settings and can change live; wrong settings change nothing."""
+        return self._reloading.run(lambda: Deferred.fromCoroutine(self._reload()))
 
     # -- for the daemon
 
@@ -70,10 +75,38 @@ class AdministeredDaemon(MultiService):
         for service in (self._signals, self._admin, notify):
             service.setServiceParent(self)
 
-    def _reloaded(self, live: list[str], restart: list[str], errors: list[str]) -> "Deferred[Row]":
-        """Say what a reload came to."""
+    async def _take(self, new: Any) -> list[str]:
+        """Apply new settings to what runs: names of what changed beside them.
+
+        Raises:
+            SettingsError: they cannot be used; nothing has changed.
+        """
+        self._admin.settings = new.admin
+        self._signals.deadline = new.drain
+        self._set_log_level(new.log_level)
+        self.settings = updated(self.settings, new)
+        return []
+
+    # -- inside
+
+    async def _reload(self) -> Row:
+        live: list[str] = []
+        restart: list[str] = []
+        errors: list[str] = []
+        try:
+            pool = self._reactor.getThreadPool()
+            new, live, restart = await deferToThreadPool(self._reactor, pool, self._read)
+            live += await self._take(new)
+        except SettingsError as error:
+            live, restart, errors = [], [], error.errors
         self.reporter(SettingsReloaded(tuple(live), tuple(restart), tuple(errors)))
-        return succeed({"changed": live, "needs_restart": restart, "errors": errors})
+        return {"changed": live, "needs_restart": restart, "errors": errors}
+
+    def _read(self) -> tuple[Any, list[str], list[str]]:
+        """New settings and what they change: in a thread, for thousands of sections take long."""
+        new = self._options.load()
+        live, restart = SECTIONS.differences(self.settings, new)
+        return new, live, [each for each in restart if not self.socket_is_beside or each != "[admin] socket"]
 
     def _set_log_level(self, level: str) -> None:
         observer = getattr(self._options, "observer", None)

@@ -9,12 +9,14 @@ Source: house.md (operator.py); issue "Admin"; faults.md C1 to C3.
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 
 from revtunnel.daemons.linked_rows import LinkedRows
 from revtunnel.daemons.server_operations import SERVER_OPERATIONS
 from revtunnel.daemons.switchboard import Switchboard
+from revtunnel.fleet.devices import Device
 from revtunnel.fleet.leases import Leases
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import DeviceEnrolled, DeviceRevoked, RevocationLifted
@@ -25,7 +27,10 @@ from revtunnel.process.admin.refusals import Conflict, Invalid, NotFound
 from revtunnel.process.admin.wires import DeviceOperator
 from revtunnel.process.reporting import Reporter
 from revtunnel.state.ledger import SqliteLedger
+from revtunnel.state.session_audit import SessionAudit
 from revtunnel.trust.issuer import Issuer
+from revtunnel.trust.mutes import Mutes
+from revtunnel.trust.people_operator import PeopleOperator
 
 __all__ = ["PAGE", "Operator", "Row"]
 
@@ -47,11 +52,17 @@ class Operator(DeviceOperator):
         reporter: Reporter,
         name: str,
         random_bytes: Callable[[int], bytes],
+        people: PeopleOperator,
+        mutes: Mutes,
+        audit: SessionAudit,
         wall: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(clock, reporter, name, switchboard.fleet, leases, wall)
         self.linked = LinkedRows(switchboard, leases, self.at)
         self.wires[""] = self.linked
+        self.people = people
+        self.mutes = mutes
+        self.audit = audit
         self._switchboard = switchboard
         self._ledger = ledger
         self._issuer = issuer
@@ -69,7 +80,13 @@ class Operator(DeviceOperator):
     def status(self) -> Row:
         """The server in one row: counts, state, problems."""
         penalties = self._switchboard.access.penalties.refused(self._clock.seconds())
-        return {**super().status(), "penalties": penalties}
+        return {
+            **super().status(),
+            "penalties": penalties,
+            "users": self.people.count,
+            "muted": len(self.mutes),
+            "audit_problem": self.audit.problem,
+        }
 
     def record(self, serial: str) -> Row:
         """What a device may do now: its record, where that comes from, and who is locked out of its serial.
@@ -88,6 +105,7 @@ class Operator(DeviceOperator):
             "record": access.records.source(serial),
             **access.records.of(serial).row(),
             "expired": access.expired(serial),
+            "muted": self._muted(serial),
             "locked": access.penalties.locked_of(serial, self._clock.seconds()),
         }
 
@@ -179,7 +197,7 @@ class Operator(DeviceOperator):
             self.cut_off(serial, REPLACED, by)
         return made
 
-    def revoke(self, serial: str, by: str, lift: bool | None = False) -> None:
+    def revoke(self, serial: str, by: str, lift: bool = False) -> None:
         """Withdraw key, certificates and tokens of a device, and cut it off; ``lift``: as ``lift`` does.
 
         Raises:
@@ -207,6 +225,13 @@ class Operator(DeviceOperator):
         if not self._issuer.book.lift(serial):
             raise NotFound(f"{serial} is not revoked")
         self._reporter(RevocationLifted(serial, by))
+
+    def _device(self, device: Device[Any]) -> Row:
+        return {**super()._device(device), "muted": self._muted(device.serial)}
+
+    def _muted(self, serial: str) -> str:
+        muted = self.mutes.of(serial)
+        return muted.text if muted else ""
 
     @staticmethod
     def _check_serial(serial: str) -> None:

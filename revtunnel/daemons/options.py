@@ -10,13 +10,14 @@ Source: twisted.md sections 1.6 and 7; faults.md C5, C7, C8, C9.
 
 import os
 import sys
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from twisted.python import usage
 
 import revtunnel
-from revtunnel.daemons.schema import find
+from revtunnel.daemons.schema import find, load
 from revtunnel.daemons.settings import (
     DEFAULT_PATH,
     AgentSettings,
@@ -25,15 +26,17 @@ from revtunnel.daemons.settings import (
     ServerSettings,
     SettingsError,
     Surroundings,
-    load_agent,
-    load_server,
+    read_agent,
+    read_server,
 )
 from revtunnel.ground.targets import parse_offer
+from revtunnel.settings.inifile import Table
 from revtunnel.trust.agent_files import AgentFiles
 from revtunnel.trust.enrolment import EnrolmentToken, parse_token
-from revtunnel.trust.tls_settings import agent_rules, listener_rules, speaks_tls, tls_lines
+from revtunnel.trust.tls_checks import agent_rules, listener_rules, tls_lines
+from revtunnel.trust.tls_settings import speaks_tls
 
-__all__ = ["AgentOptions", "DaemonOptions", "ServerOptions", "describe", "written"]
+__all__ = ["AgentOptions", "DaemonOptions", "ServerOptions", "options_of", "written"]
 
 CONFIG = 78  # exit status of sysexits.h: wrong settings
 
@@ -42,6 +45,11 @@ def describe(section: str, name: str) -> str:
     """A setting as the help of its option."""
     key = find(section, name)
     return f"{key.text} ({key.kind.unit}: {key.kind.limit}; default: {key.default or 'none'})"
+
+
+def options_of(settable: Mapping[str, Name]) -> list[list[str | None]]:
+    """Options that take one value each."""
+    return [[option, None, None, describe(*name)] for option, name in settable.items()]
 
 
 def _bad(option: str, value: str, error: ValueError) -> usage.UsageError:
@@ -67,6 +75,8 @@ class DaemonOptions(usage.Options):
     longdesc = ""  # else twisted shows the docstring of __main__
     examples = ""
     program = ""
+    settings: Any
+    read: Callable[[Table, Surroundings], Any]  # makes them
     settable: dict[str, Name] = {}  # option with one value: the setting it stands for
     paths = frozenset(
         {
@@ -141,7 +151,7 @@ class DaemonOptions(usage.Options):
         if option in self.paths and text not in ("auto", "none", "system"):
             text = os.path.abspath(text) if text else text
         try:
-            self.overrides[name] = find(name[0].split()[0], name[1]).kind.read(text)
+            self.overrides[name] = find(*name).kind.read(text)
         except ValueError as error:
             raise _bad(option, text, error) from None
 
@@ -150,6 +160,14 @@ class DaemonOptions(usage.Options):
             print(f"{self.program}: {line}", file=sys.stderr)
         raise SystemExit(CONFIG)
 
+    def _repeat(self, option: str, name: Name, value: str) -> None:
+        """One more use of an option that is read as its setting, which is a list."""
+        try:
+            found = find(*name).kind.read(value)
+        except ValueError as error:
+            raise _bad(option, value, error) from None
+        self._add(option, name, value, found)
+
     def _add(self, option: str, name: Name, value: str, found: tuple[Any, ...]) -> None:
         """One more use of an option that may be repeated."""
         before = self.overrides.get(name, ())
@@ -157,8 +175,17 @@ class DaemonOptions(usage.Options):
             raise usage.UsageError(f"--{option} {value[:120]!a} was given twice")
         self.overrides[name] = before + found
 
+    def load(self) -> Any:
+        """Read everything again, for SIGHUP.
+
+        Raises:
+            SettingsError: the settings are wrong now; ``self.settings`` is as it was.
+        """
+        return load(type(self).read, self.path, self.overrides, self.around)
+
     def _take(self) -> None:
-        raise NotImplementedError
+        self.settings = self.load()
+        self["log-format"], self["log-level"] = self.settings.log_format, self.settings.log_level
 
     def _summary(self) -> list[str]:
         raise NotImplementedError
@@ -170,6 +197,7 @@ class ServerOptions(DaemonOptions):
     program = "revtunnel-server"
     synopsis = "Usage: revtunnel-server [options]"
     settings: ServerSettings
+    read = staticmethod(read_server)
     settable = {
         "state-directory": ("server", "state_directory"),
         "admin-socket": ("admin", "socket"),
@@ -179,9 +207,7 @@ class ServerOptions(DaemonOptions):
         "log-format": ("server", "log_format"),
         "log-level": ("server", "log_level"),
     }
-    optParameters = [
-        [option, None, None, describe(name[0].split()[0], name[1])] for option, name in settable.items()
-    ]
+    optParameters = options_of(settable)
     examples = """\
 Examples:
   revtunnel-server
@@ -193,28 +219,14 @@ Examples:
 """
 
     def opt_listen(self, value: str) -> None:
-        name = ("listener main", "address")
-        try:
-            found = find("listener", "address").kind.read(value)
-        except ValueError as error:
-            raise _bad("listen", value, error) from None
-        self._add("listen", name, value, found)
+        self._repeat("listen", ("listener main", "address"), value)
 
     opt_listen.__doc__ = f"of [listener main], may be repeated: {describe('listener', 'address')}"
-
-    def load(self) -> ServerSettings:
-        """Read everything again, for SIGHUP.
-
-        Raises:
-            SettingsError: the settings are wrong now; ``self.settings`` is as it was.
-        """
-        return load_server(self.path, self.overrides, self.around)
 
     def _take(self) -> None:
         if self["certificate"] is not None:
             self.overrides["listener main", "tls"] = True
-        self.settings = self.load()
-        self["log-format"], self["log-level"] = self.settings.log_format, self.settings.log_level
+        super()._take()
 
     def _summary(self) -> list[str]:
         settings = self.settings
@@ -235,6 +247,7 @@ class AgentOptions(DaemonOptions):
     program = "revtunnel-agent"
     synopsis = "Usage: revtunnel-agent --server HOST:PORT --local [NAME=]HOST:PORT [options]"
     settings: AgentSettings
+    read = staticmethod(read_agent)
     token: EnrolmentToken | None = None  # to be enrolled with, because there is no good certificate yet
     enroll_only = False
     settable = {
@@ -260,7 +273,7 @@ class AgentOptions(DaemonOptions):
         ["enroll-only", None, "end when the certificate is there; so it is where nothing is offered"],
     ]
     optParameters = [
-        *([option, None, None, describe(*name)] for option, name in settable.items()),
+        *options_of(settable),
         ["enroll", None, None, "get a certificate with this one-time token first, unless there is a good "
          "one; - reads it from standard input (revtunnelctl enroll)"],
     ]  # fmt: skip
@@ -290,11 +303,7 @@ Examples:
         self.opt_local(f"emo={host}:{words[2]}")
 
     def opt_server(self, value: str) -> None:
-        try:
-            found = find("agent", "servers").kind.read(value)
-        except ValueError as error:
-            raise _bad("server", value, error) from None
-        self._add("server", ("agent", "servers"), value, found)
+        self._repeat("server", ("agent", "servers"), value)
 
     opt_server.__doc__ = f"may be repeated: {describe('agent', 'servers')}"
 
@@ -312,22 +321,9 @@ Examples:
     opt_local.__doc__ = f"may be repeated: {describe('agent', 'local')}"
 
     def opt_proxy_protocol(self, value: str) -> None:
-        name = ("agent", "proxy_protocol")
-        try:
-            found = find(*name).kind.read(value)
-        except ValueError as error:
-            raise _bad("proxy-protocol", value, error) from None
-        self._add("proxy-protocol", name, value, found)
+        self._repeat("proxy-protocol", ("agent", "proxy_protocol"), value)
 
     opt_proxy_protocol.__doc__ = f"may be repeated: {describe('agent', 'proxy_protocol')}"
-
-    def load(self) -> AgentSettings:
-        """Read everything again, for SIGHUP.
-
-        Raises:
-            SettingsError: the settings are wrong now; ``self.settings`` is as it was.
-        """
-        return load_agent(self.path, self.overrides, self.around)
 
     def _take(self) -> None:
         for flag in ("legacy", "emo"):
@@ -344,8 +340,7 @@ Examples:
             self._prepare(self._read_token(self["enroll"]))
         elif self.enroll_only:
             raise usage.UsageError("--enroll-only: nothing to enrol with, --enroll TOKEN wanted")
-        self.settings = self.load()
-        self["log-format"], self["log-level"] = self.settings.log_format, self.settings.log_level
+        super()._take()
 
     def _plain(self) -> list[str]:
         """Servers that are spoken to without TLS."""
@@ -365,7 +360,7 @@ Examples:
             raise usage.UsageError(f"--enroll: the token is for {token.serial}")
         if ("agent", "certificate") in self.overrides:
             raise usage.UsageError("--enroll: the certificate is made, --certificate is of no use with it")
-        self.overrides["agent", "certificate"] = "none"
+        self.overrides["agent", "certificate"] = None
         try:
             settings = self.load()
         except MissingSettings as error:

@@ -9,7 +9,6 @@ Source: sockets/ways/proxy_choice.py; sockets/ways/proxy_header.py; ours.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol as Typing
 
 from revtunnel.ground.origin import Origin
 from revtunnel.ground.targets import Offer, Target
@@ -24,24 +23,12 @@ from revtunnel.sockets.ways.proxy_choice import (
     parse_credentials,
 )
 from revtunnel.sockets.ways.proxy_header import encode_header_v1, encode_header_v2
-from revtunnel.sockets.ways.trusted_proxies import Network
+from revtunnel.sockets.ways.trusted_proxies import SenderSettings
 
-__all__ = ["TrustsProxies", "agent_proxy", "check_headers", "check_senders", "headers_of"]
-
-
-class TrustsProxies(Typing):
-    """Part of a listener's and of a pool's settings: who says in a PROXY header whom a connection is for."""
-
-    @property
-    def proxy_protocol(self) -> str:
-        """One of no, v1, v2, any."""
-
-    @property
-    def proxy_from(self) -> tuple[Network, ...]:
-        """Who must say it; nobody else is let in."""
+__all__ = ["agent_proxy", "check_headers", "check_senders", "headers_of"]
 
 
-def check_senders(table: Table, label: str, settings: TrustsProxies) -> None:
+def check_senders(table: Table, label: str, settings: SenderSettings) -> None:
     """Headers are taken from those who are named, so somebody must be."""
     if settings.proxy_protocol != "no" and not settings.proxy_from and table.sound(label, "proxy_from"):
         table.complain(label, "proxy_from", "missing: with proxy_protocol the load balancer's address wanted")
@@ -78,9 +65,9 @@ def headers_of(
 def agent_proxy(table: Table, environ: Mapping[str, str]) -> ProxyChoice:
     """How the agent's servers are reached; what is wrong with that is in the table."""
     wanted, path = table.get("agent", "proxy"), table.get("agent", "proxy_credentials")
-    credentials = None if path == "none" else _credentials(table, path)
+    credentials = None if path is None else _credentials(table, path)
     if wanted == "none":
-        if path != "none":
+        if path is not None:
             table.complain("agent", "proxy_credentials", "of no use with proxy = none")
         return DIRECT
     if isinstance(wanted, HttpProxy):

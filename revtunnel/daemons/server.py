@@ -13,25 +13,22 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import IService
-from twisted.internet.defer import Deferred, DeferredLock
-from twisted.internet.threads import deferToThreadPool
+from twisted.internet.defer import Deferred
 
 from revtunnel import __version__
 from revtunnel.daemons.daemon import AdministeredDaemon
-from revtunnel.daemons.operator import Operator, Row
+from revtunnel.daemons.operator import Operator
 from revtunnel.daemons.options import ServerOptions as Options
-from revtunnel.daemons.proxy_settings import TrustsProxies
-from revtunnel.daemons.record_settings import records_of
-from revtunnel.daemons.settings import ListenerSettings, ServerSettings, SettingsError, changes
+from revtunnel.daemons.settings_parts import ListenerSettings, ServerSettings
 from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.client_ports import ClientPorts
 from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.penalties import Penalties
 from revtunnel.fleet.pools import Pool, Use
-from revtunnel.fleet.records import DeviceRecords
+from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.facts import LinkRefused, ServerState
-from revtunnel.ground.policy import ServerLimits
+from revtunnel.ground.policy import PeopleLimits, ServerLimits
 from revtunnel.link.handshake import ListenerRules, ServerHello
 from revtunnel.link.keys import DUMMY, Verifier
 from revtunnel.link.server_link import AgentListener
@@ -40,8 +37,10 @@ from revtunnel.process.systemd import Notifier
 from revtunnel.sockets.lean_reactor import LeanReactor
 from revtunnel.sockets.tls.identity import Identity
 from revtunnel.sockets.ways.proxy_protocol import ProxyHeaders, Refused
-from revtunnel.sockets.ways.trusted_proxies import HeaderRules, header_rules
+from revtunnel.sockets.ways.trusted_proxies import HeaderRules, SenderSettings, header_rules
+from revtunnel.state.audit_file import AuditFile, Sync
 from revtunnel.state.ledger import FILE_NAME, open_ledger
+from revtunnel.state.session_audit import SessionAudit
 from revtunnel.streams.commands import Feature
 from revtunnel.systems.emo.emo_server import EmoServerLink
 from revtunnel.systems.emo.emo_stream import EmoListener
@@ -49,6 +48,9 @@ from revtunnel.trust.authority import Unfit
 from revtunnel.trust.certificate_book import CertificateBook
 from revtunnel.trust.identities import Identities, merged
 from revtunnel.trust.issuer import Issuer
+from revtunnel.trust.mutes import Mutes
+from revtunnel.trust.people_book import open_people
+from revtunnel.trust.people_operator import PeopleOperator
 from revtunnel.trust.tls_settings import is_loopback
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
 __all__ = ["Options", "Server", "makeService"]
 
 DOUBT = "who is enrolled or revoked is in doubt; see Enrolment in docs/admin.rst, take it away, reload"
+_FEATURES = Feature.ORIGIN | Feature.SESSIONS
 EXPIRY_CHECK = 1.0  # seconds between looks for leases whose time is over
 
 
@@ -86,7 +89,7 @@ def agent_listener(
         first_window=link.first_window,
         keepalive=link.keepalive,
         spread=settings.limits.herd_spread,
-        features=Feature.ORIGIN | (Feature(0) if listener.data == "link" else Feature.DATA_SOCKETS),
+        features=_FEATURES | (Feature(0) if listener.data == "link" else Feature.DATA_SOCKETS),
     )
     return AgentListener(
         rules,
@@ -128,13 +131,14 @@ def reservations_of(settings: ServerSettings) -> dict[Use, int]:
 class Server(AdministeredDaemon):
     """The server's service tree; also what signals act on (process.Daemon)."""
 
+    socket_is_beside = False
+    settings: ServerSettings
+
     def __init__(self, reactor: Any, options: Options, exit_status: ExitStatus, notifier: Notifier) -> None:
-        super().__init__(reactor, options, exit_status, notifier, options.settings.limits.drain)
-        self.settings = options.settings
+        super().__init__(reactor, options, exit_status, notifier)
         self._lean = LeanReactor(reactor, self._report)
         self._headers = ProxyHeaders(reactor, lambda: self.settings.limits.pending)
         self._expiry: Any = None
-        self._reloading = DeferredLock()  # one after the other: the last one has the last word
         self.cccp: CccpSystem | None = None
         self._emo_machines: dict[int, Any] = {}  # command sockets by the port they registered
 
@@ -151,7 +155,7 @@ class Server(AdministeredDaemon):
     def startService(self) -> None:
         super().startService()
         self._expiry = self._reactor.callLater(EXPIRY_CHECK, self._expire)
-        for warning in self.ledger.warnings:
+        for warning in (*self.ledger.warnings, *self.people_book.warnings):
             self.reporter(ServerState("ledger", warning))
         if self.ledger.doubtful is not None:
             self.reporter(ServerState("ledger", f"{self.ledger.doubtful}: {DOUBT}"))
@@ -190,12 +194,11 @@ class Server(AdministeredDaemon):
             self.reporter,
             descriptor_budget(settings),
             AccessControl(
-                time.time,
-                records_of(settings.devices, settings.pools),
-                Penalties(settings.penalties, settings.exempt),
+                time.time, settings.records, Penalties(settings.penalties, settings.penalties.exempt)
             ),
         )
-        self.switchboard.data.limits, self.switchboard.data.relay_limits = settings.data, settings.relay
+        self.switchboard.data.take(settings.data, settings.relay)
+        self._build_people(settings)
         self.operator = Operator(
             self._reactor,
             self.switchboard,
@@ -205,10 +208,31 @@ class Server(AdministeredDaemon):
             self.reporter,
             settings.name,
             os.urandom,
+            PeopleOperator(
+                self.people, self.grants, time.time, os.urandom, self.audit.changed, self._labels_of
+            ),
+            self.mutes,
+            self.audit,
         )
         self.switchboard.admission.issue = self.issuer.answer
         self._build_cccp(settings)
         self._tend(self.operator, settings.admin)
+
+    def _build_people(self, settings: ServerSettings) -> None:
+        """Who may what by name, as the ledger has it, and the file that tells who did."""
+        mine, file = settings.audit, None
+        if mine.file is not None:
+            try:
+                program = f"revtunnel-server {__version__}"
+                file = AuditFile(mine.file, program, mine.limits, Sync(mine.sync), time.time)
+            except OSError as error:
+                raise SettingsError([f"[audit] file: {mine.file}: {error.strerror or error}"]) from None
+        self.audit = SessionAudit(self._reactor, file, self.reporter, time.time, mine.full == "refuse")
+        self.people, self.grants, self.people_book = open_people(PeopleLimits(), self.ledger)
+        self.mutes = Mutes(self.ledger, time.time, self.audit.changed)
+
+    def _labels_of(self, serial: str) -> tuple[str, ...]:
+        return self.switchboard.access.records.of(serial).labels
 
     def _build_cccp(self, settings: ServerSettings) -> None:
         """CCCP beside the rest, with the same ports, penalties and ledger."""
@@ -280,7 +304,7 @@ class Server(AdministeredDaemon):
 
     def drain(self) -> "Deferred[None]":
         """Take no new links and clients; fires when the last channel has ended and the rest is closed."""
-        self.reporter(ServerState("draining", f"at most {self.settings.limits.drain:g} s"))
+        self.reporter(ServerState("draining", f"at most {self.settings.drain:g} s"))
         self._stop_listening()
         drained = self.switchboard.drain()
         if self.cccp is not None:
@@ -296,37 +320,6 @@ class Server(AdministeredDaemon):
             self.cccp.stop()
         self.switchboard.stop()
 
-    def reload(self) -> "Deferred[Row]":
-        """Take what changed in the settings and can change live; wrong settings change nothing."""
-        return self._reloading.run(lambda: Deferred.fromCoroutine(self._reload()))
-
-    async def _reload(self) -> Row:
-        pool = self._reactor.getThreadPool()
-        try:
-            read = await deferToThreadPool(self._reactor, pool, self._read)
-            if self.switchboard.draining:
-                return await self._reloaded([], [], ["the server is stopping"])
-            new, live, restart, records = read
-            self._load_authority(new)
-            identities = self._read_identities(new)
-            self.leases.reload(pools_of(new), reservations_of(new), self._reactor.seconds())
-            if self.cccp is not None and new.cccp is not None:
-                self.cccp.take(new.cccp)
-                self.cccp.proxies.relay_limits = new.relay
-        except SettingsError as error:
-            return await self._reloaded([], [], error.errors)
-        except ValueError as error:
-            return await self._reloaded([], [], [str(error)])
-        live += identities.changed(self._identities)
-        self._identities = identities
-        await self._take(new, records)
-        return await self._reloaded(live, restart, [])
-
-    def _read(self) -> tuple[ServerSettings, list[str], list[str], DeviceRecords]:
-        """New settings, what they change, their records: in a thread, for thousands of sections take long."""
-        new = self._options.load()
-        return new, *changes(self.settings, new), records_of(new.devices, new.pools)
-
     def stopService(self) -> Any:
         """Close what is open; a drained server has nothing left."""
         if self._expiry is not None and self._expiry.active():
@@ -334,6 +327,8 @@ class Server(AdministeredDaemon):
         self.abort()
         self.reporter(ServerState("stopped", ""))
         done = super().stopService()
+        self.audit.close()
+        self.people.write_uses(time.time())
         self.ledger.close()
         return done
 
@@ -346,25 +341,39 @@ class Server(AdministeredDaemon):
         self._reactor.callLater(0.05, parted.callback, None)
         return parted
 
-    def _take(self, new: ServerSettings, records: DeviceRecords) -> "Deferred[None]":
+    async def _take(self, new: ServerSettings) -> list[str]:
         """Apply new settings to what runs; listeners that came or went need a restart.
 
-        What every device is looked at for takes a while: fires when it is done.
+        What every device is looked at for takes a while: it is done when that is.
         """
+        if self.switchboard.draining:
+            raise SettingsError(["the server is stopping"])
+        projects = self.cccp.projects_of(new.cccp) if self.cccp is not None and new.cccp is not None else {}
+        self._load_authority(new)
+        try:
+            identities = self._read_identities(new)
+            self.leases.reload(pools_of(new), reservations_of(new), self._reactor.seconds())
+        except (SettingsError, ValueError) as error:
+            self._load_authority(self.settings)
+            raise SettingsError(getattr(error, "errors", [str(error)])) from None
+        if self.cccp is not None and new.cccp is not None:
+            self.cccp.take(new.cccp, new.relay, projects)
+        changed, self._identities = identities.changed(self._identities), identities
         self.switchboard.set_limits(new.limits)
-        self.switchboard.data.limits, self.switchboard.data.relay_limits = new.data, new.relay
-        penalties = self.switchboard.access.penalties
-        penalties.limits, penalties.exempt = new.penalties, new.exempt
+        self.switchboard.data.take(new.data, new.relay)
+        self.switchboard.access.penalties.take(new.penalties)
         self.ports.refuses = _refusing(new)
-        taken = self.switchboard.enforcement.set_records(records)
+        labels = self.switchboard.access.records.labels
+        looked = self.switchboard.enforcement.set_records(new.records)
+        if labels != new.records.labels:
+            self.people.everybody_changed()
+        self.audit.take(new.audit.limits, Sync(new.audit.sync), new.audit.full == "refuse")
         for listener in new.listeners:
             if listener.name in self.switchboard.listeners:
                 self.switchboard.listeners[listener.name] = self._agent_listener(listener, new)
-        self._admin.settings = new.admin
-        self._signals.deadline = new.limits.drain
-        self._set_log_level(new.log_level)
-        self.settings = replace(new, listeners=merged(self.settings.listeners, new.listeners))
-        return taken
+        await super()._take(replace(new, listeners=merged(self.settings.listeners, new.listeners)))
+        await looked
+        return changed
 
     def _key_of(self, serial: str) -> Verifier | None:
         """Whose key is to be proved; a serial with a certificate and no key can prove none."""
@@ -382,7 +391,7 @@ class Server(AdministeredDaemon):
         self._expiry = self._reactor.callLater(EXPIRY_CHECK, self._expire)
 
 
-def _header_rules(each: TrustsProxies, limits: ServerLimits) -> HeaderRules | None:
+def _header_rules(each: SenderSettings, limits: ServerLimits) -> HeaderRules | None:
     return header_rules(each.proxy_protocol, each.proxy_from, limits.proxy_header, limits.proxy_wait)
 
 

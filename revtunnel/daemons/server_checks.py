@@ -5,22 +5,17 @@ Rule of this file: every fault is a complaint about the key where it stands; not
 Source: faults.md C5, "Bind defaults"; ours.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 from revtunnel.daemons.proxy_settings import check_senders
-from revtunnel.daemons.schema import find
-from revtunnel.daemons.settings_parts import ListenerSettings, ServerSettings
-from revtunnel.settings.inifile import (
-    Name,
-    Table,
-)
-from revtunnel.trust.tls_settings import (
-    check_listener_tls,
-    is_loopback,
-)
+from revtunnel.daemons.settings_parts import ListenerSettings, PoolSettings, ServerSettings
+from revtunnel.fleet.records import DEFAULT
+from revtunnel.settings.inifile import Name, Table
+from revtunnel.trust.tls_checks import check_listener_tls, check_plaintext
+from revtunnel.trust.tls_settings import is_loopback
 
-__all__ = ["check_listeners", "check_ports", "twice"]
+__all__ = ["check_clients", "check_listeners", "check_ports", "twice"]
 
 
 def check_listeners(table: Table, settings: ServerSettings) -> None:
@@ -48,11 +43,7 @@ def _check_width(table: Table, label: str, listener: ListenerSettings) -> None:
         text = f"{wide[0]} lets devices without keys in from other machines"
         wanted = f"tls = yes with device_certificates = required{keys}, or, if that is meant"
         table.complain(label, "address", f"{text}, wanted: {wanted}, allow_without_keys = yes")
-    if not listener.tls and not listener.allow_plaintext:
-        text = f"{wide[0]} is reached by other machines, and plaintext can be read and altered on the way"
-        table.complain(
-            label, "address", f"{text}, wanted: tls = yes, or, if that is meant, allow_plaintext = yes"
-        )
+    check_plaintext(table, label, wide[0], listener)
 
 
 _EMO_HAS = ("emo", "heartbeat")
@@ -62,7 +53,10 @@ def _check_kind(table: Table, label: str, listener: ListenerSettings) -> None:
     """What only a legacy listener has, and must have."""
     if listener.kind != "legacy":
         for key in ("serial", "mappings", "probe", "heartbeat"):
-            if table.get(label, key) != find("listener", key).value and (listener.kind, key) != _EMO_HAS:
+            if (
+                table.get(label, key) != table.sections.find("listener", key).value
+                and (listener.kind, key) != _EMO_HAS
+            ):
                 table.complain(label, key, "only with kind = legacy")
         if listener.kind == "emo" and listener.keys == "required":
             table.complain(label, "keys", "a machine of EMO has no key, keys = enrolled wanted")
@@ -77,6 +71,18 @@ def _check_kind(table: Table, label: str, listener: ListenerSettings) -> None:
         table.complain(
             label, "mappings", f"two targets are named {double}, CLIENTPORT -> NAME=HOST:PORT wanted"
         )
+
+
+def check_clients(table: Table, pools: Iterable[PoolSettings]) -> None:
+    """Ports that other machines reach are for somebody who was named, by the pool or for all devices."""
+    said = (f"device {DEFAULT}", "clients") in table.values
+    for pool in pools:
+        label = f"pool {pool.name}"
+        if said or is_loopback(pool.bind) or (label, "clients") in table.origins:
+            continue
+        text = f"{pool.bind} is reached by other machines, which reach the devices then"
+        wanted = "clients = 10.1.0.0/16, or whoever may, or, if that is meant, clients = any"
+        table.complain(label, "bind", f"{text}, wanted: {wanted}")
 
 
 def twice(names: list[str]) -> str | None:

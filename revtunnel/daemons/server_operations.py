@@ -2,6 +2,7 @@
 
 from revtunnel.process.admin.device_operations import DEVICE_OPERATIONS, SERIAL
 from revtunnel.process.admin.operation import (
+    PROBLEM,
     ROW,
     ROWS,
     Argument,
@@ -14,6 +15,7 @@ from revtunnel.process.admin.operation import (
 )
 from revtunnel.process.admin.process_operations import PROCESS_OPERATIONS, STATUS
 from revtunnel.process.admin.refusals import Busy, Conflict, Invalid, NotFound
+from revtunnel.trust.people_operations import PEOPLE_OPERATIONS
 
 __all__ = ["AUTHORITY", "CERTIFY", "ENROLL", "SERVER_OPERATIONS", "TOKEN"]
 
@@ -26,10 +28,12 @@ def _revoked(row: Row) -> tuple[Row, str]:
 
 
 _REPLACE = Argument("replace", Kind.YES_NO)
-_PROBLEM = Argument("problem", text="why it is not on the server's disk, though it counts", optional=True)
 _STATUS = STATUS._replace(columns=(
     Column("links", Kind.NUMBER, "that are up"),
     Column("penalties", Kind.NUMBER, "addresses and serials that are locked out"),
+    Column("users", Kind.NUMBER, "people who may be granted sessions"),
+    Column("muted", Kind.NUMBER, "devices that take no remote sessions"),
+    Column("audit_problem", Kind.TEXT, "why the audit file takes no records, or nothing"),
 ))  # fmt: skip
 _RECORD = Operation(
     "Record", "record", "what one device may do: its record",
@@ -45,6 +49,9 @@ _RECORD = Operation(
         Column("channels", Kind.NUMBER, "at most; null: any"),
         Column("expires", Kind.TIME, "the day; null: never"),
         Column("expired", Kind.YES_NO, "whether that is over"),
+        Column("labels", Kind.LIST, "that grants may call it by"),
+        Column("sessions", Kind.TEXT, "remote ones: ``any``, ``asked`` or ``no``"),
+        Column("muted", Kind.TEXT, "why it takes no remote sessions, or nothing: it does"),
         Column("locked", Kind.LIST, "networks that are locked out of its serial"),
     ),
 )  # fmt: skip
@@ -61,7 +68,7 @@ _ENROLLED = Operation(
     "Enrolled", "enrolled", "serials that have a device key", answer=ROWS, command="enrolled"
 )
 ENROLL = Operation(
-    "Enroll", "enroll", "make a device key", "", (SERIAL, _REPLACE), (Argument("key"), _PROBLEM),
+    "Enroll", "enroll", "make a device key", "", (SERIAL, _REPLACE), (Argument("key"), PROBLEM),
     role=CallerRole.OPERATOR, named=True, errors=(Invalid, Conflict),
 )  # fmt: skip
 AUTHORITY = Operation(
@@ -76,13 +83,13 @@ AUTHORITY = Operation(
 )  # fmt: skip
 TOKEN = Operation(
     "Token", "token", "make a one-time token for an agent", 'Where the agent should dial is "" if not known.',
-    (SERIAL, _REPLACE), (Argument("token"), Argument("server"), _PROBLEM),
+    (SERIAL, _REPLACE), (Argument("token"), Argument("server"), PROBLEM),
     role=CallerRole.OPERATOR, named=True, errors=(Invalid, NotFound, Conflict, Busy),
 )  # fmt: skip
 CERTIFY = Operation(
     "Certify", "certify", "make a certificate from a request", "PKCS #10 in DER or PEM; the answer is DER.",
     (SERIAL, Argument("request", Kind.RAW), _REPLACE),
-    (Argument("certificate", Kind.RAW), Argument("authority", Kind.RAW), _PROBLEM),
+    (Argument("certificate", Kind.RAW), Argument("authority", Kind.RAW), PROBLEM),
     role=CallerRole.OPERATOR, named=True, errors=(Invalid, NotFound, Conflict),
 )  # fmt: skip
 _REVOKE = Operation(
@@ -90,10 +97,46 @@ _REVOKE = Operation(
     "Those of our own authority stay revoked whatever is lifted.",
     (SERIAL, Argument("lift", Kind.YES_NO, "let its certificates of another authority count again", "--lift",
                       optional=True)),
-    (_PROBLEM,), role=CallerRole.OPERATOR, named=True, errors=(Invalid, NotFound),
-    command="revoke", said=_revoked,
+    (PROBLEM,),
+    role=CallerRole.OPERATOR, named=True, errors=(Invalid, NotFound), command="revoke", said=_revoked,
+)  # fmt: skip
+_MUTES = (
+    Operation(
+        "Muted", "mutes.muted", "devices that take no remote sessions", answer=ROWS, key=("serial",),
+        command="muted",
+        columns=(
+            Column("serial", Kind.TEXT, "of the device", "SERIAL"),
+            Column("why", Kind.TEXT, "as it was given", "WHY"),
+            Column("by", Kind.TEXT, "who said so", "BY"),
+            Column("since", Kind.TIME, "when", "SINCE"),
+        ),
+    ),
+    Operation(
+        "Mute", "mutes.mute", "refuse remote sessions to a device, and end those that run",
+        "Until it is unmuted, also over a restart. Clients of ports are not concerned.",
+        (SERIAL, Argument("why", text="what people shall read", shown="--why TEXT", optional=True)),
+        (PROBLEM,), role=CallerRole.OPERATOR, named=True, errors=(Invalid, Conflict), command="mute",
+        said=lambda row: ({"muted": row["serial"]}, f"{row['serial']} takes no remote sessions"),
+    ),
+    Operation(
+        "Unmute", "mutes.unmute", "let a device take remote sessions again", "", (SERIAL,), (PROBLEM,),
+        role=CallerRole.OPERATOR, named=True, errors=(NotFound,), command="unmute",
+        said=lambda row: ({"unmuted": row["serial"]}, f"{row['serial']} takes remote sessions again"),
+    ),
+)  # fmt: skip
+_AUDIT_HEAD = Operation(
+    "AuditHead", "audit.head", "the newest record of the audit file, by number and hash",
+    "Kept elsewhere, they prove all before it: see ``audit verify --head``.",
+    answer=ROW, command="audit head",
+    columns=(
+        Column("file", Kind.TEXT, "its path, or nothing: there is none"),
+        Column("seq", Kind.NUMBER, "number of the newest record"),
+        Column("hash", Kind.TEXT, "SHA-256 of it"),
+        Column("open", Kind.NUMBER, "sessions whose end is not in it yet"),
+        Column("problem", Kind.TEXT, "why it takes no records, or nothing"),
+    ),
 )  # fmt: skip
 SERVER_OPERATIONS = table_of(
     *PROCESS_OPERATIONS, *DEVICE_OPERATIONS, _STATUS, _RECORD, _RELEASE, _ENROLLED, ENROLL, AUTHORITY, TOKEN,
-    CERTIFY, _REVOKE,
+    CERTIFY, _REVOKE, *PEOPLE_OPERATIONS, *_MUTES, _AUDIT_HEAD,
 )  # fmt: skip

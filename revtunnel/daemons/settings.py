@@ -1,39 +1,34 @@
 """From ini files and the command line to frozen settings; every fault is found before any socket opens.
 
 Rule of this file: all errors at once, each as ``FILE:LINE: [section] key: what is wrong, what is wanted``;
-nothing here opens a socket, writes a file or knows a key that schema.py does not name.
+nothing here opens a socket or writes a file, and all of it may run in a thread.
 
 Source: twisted.md section 7; faults.md C5, C6, "Bind defaults"; ours for the rest.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+import shlex
+from collections.abc import Iterable
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 from revtunnel.daemons.proxy_settings import agent_proxy, check_headers
-from revtunnel.daemons.record_settings import DeviceSettings, check_clients, device_settings
-from revtunnel.daemons.schema import SECTIONS
-from revtunnel.daemons.server_checks import check_listeners, check_ports, twice
+from revtunnel.daemons.schema import SECTIONS, load
+from revtunnel.daemons.server_checks import check_clients, check_listeners, check_ports, twice
 from revtunnel.daemons.settings_parts import (
     AgentSettings,
     ListenerSettings,
     PoolSettings,
+    PortMapping,
     Reservation,
     ServerSettings,
 )
+from revtunnel.fleet.records import DEFAULT, DeviceRecord, DeviceRecords, DeviceSettings
+from revtunnel.ground.declared import keys_of
 from revtunnel.ground.errors import RemoteError
-from revtunnel.ground.policy import (
-    AgentLimits,
-    DataLimits,
-    EmoLimits,
-    EnrolmentLimits,
-    LinkLimits,
-    PenaltyLimits,
-    RelayLimits,
-    ServerLimits,
-)
 from revtunnel.ground.serials import parse_serial
+from revtunnel.settings.admin_people import read_admin
 from revtunnel.settings.inifile import (
     DEFAULT_PATH,
     LABEL,
@@ -42,23 +37,14 @@ from revtunnel.settings.inifile import (
     SettingsError,
     Surroundings,
     Table,
-    read_files,
-)
-from revtunnel.settings.sections import (
-    admin_settings,
-    check_people,
-    differences,
-    named_sections,
-    part_of,
 )
 from revtunnel.sockets.tls.credentials import private_file_fault
-from revtunnel.systems.cccp.cccp_settings import cccp_flat, cccp_part
+from revtunnel.systems.cccp.cccp_reading import cccp_part
 from revtunnel.trust.agent_files import with_kept_files
+from revtunnel.trust.audit_settings import audit_settings
 from revtunnel.trust.authority_settings import authority_settings
-from revtunnel.trust.tls_settings import (
-    AgentTls,
-    check_agent_tls,
-)
+from revtunnel.trust.tls_checks import check_agent_tls
+from revtunnel.trust.tls_settings import AgentTls
 
 __all__ = [
     "DEFAULT_PATH",
@@ -67,6 +53,7 @@ __all__ = [
     "MissingSettings",
     "Name",
     "PoolSettings",
+    "PortMapping",
     "Reservation",
     "ServerSettings",
     "SettingsError",
@@ -74,69 +61,38 @@ __all__ = [
     "changes",
     "load_agent",
     "load_server",
+    "records_of",
 ]
+
+changes = SECTIONS.differences
 
 
 # ---- the server
 
 
-def load_server(
-    path: str | None = None, overrides: Mapping[Name, Any] | None = None, around: Surroundings | None = None
-) -> ServerSettings:
-    """The settings of a server.
-
-    Args:
-        path: the file named by the user; None: $REVTUNNEL_CONFIG, else the default path if it exists.
-        overrides: values, already read, of keys such as ``("listener main", "address")``.
-        around: what is taken from the process; None: this process.
-
-    Raises:
-        SettingsError: with every error of every file.
-    """
-    around = around or Surroundings.here()
-    table = read_files(path, overrides, around)
-    settings = _server(table, around)
-    check_listeners(table, settings)
-    check_ports(table, settings)
-    check_clients(table, settings.pools)
-    check_people(table)
-    if table.errors:
-        raise SettingsError(table.errors)
-    return settings
-
-
-def _listener(values: dict[str, Any]) -> ListenerSettings:
-    kept: dict[str, Any] = {key: None if value == "none" else value for key, value in values.items()}
-    return ListenerSettings(**kept)
-
-
-def _server(table: Table, around: Surroundings) -> ServerSettings:
-    name = table.get("server", "name")
-    state = table.get("server", "state_directory")
-    state = {"auto": around.state_directory(), "none": None}.get(state, state)
-    socket = table.get("admin", "socket")
-    return ServerSettings(
+def read_server(table: Table, around: Surroundings) -> ServerSettings:
+    """The settings of a server."""
+    name, state = table.get("server", "name"), around.kept_in(table.get("server", "state_directory"))
+    pools, devices = table.parts(PoolSettings, "default"), _devices(table)
+    settings = table.part(
+        ServerSettings,
         name=re.sub("[^A-Za-z0-9._-]", "-", around.host_name)[:64] if name == "auto" else name,
         state_directory=state,
-        allow_open_state=table.get("server", "allow_open_state"),
-        log_format=table.get("server", "log_format"),
-        log_level=table.get("server", "log_level"),
-        listeners=tuple(_listener(values) for values in named_sections(table, "listener", "main")),
-        pools=tuple(PoolSettings(**values) for values in named_sections(table, "pool", "default")),
+        listeners=table.parts(ListenerSettings, "main"),
+        pools=pools,
         reservations=_reservations(table),
-        devices=device_settings(table),
-        penalties=part_of(table, PenaltyLimits),
-        exempt=table.get("penalties", "exempt"),
-        limits=part_of(table, ServerLimits),
-        data=part_of(table, DataLimits),
-        emo=part_of(table, EmoLimits),
-        relay=part_of(table, RelayLimits),
-        link=part_of(table, LinkLimits),
-        admin=admin_settings(table, around.admin_socket() if socket == "auto" else socket),
+        devices=devices,
+        records=records_of(devices, pools),
+        admin=read_admin(table, around.socket(table.get("admin", "socket"))),
         authority=authority_settings(table, state),
+        audit=audit_settings(table, state),
         cccp=cccp_part(table, around) if table.get("cccp", "enabled") else None,
         files=tuple(table.files),
     )
+    check_listeners(table, settings)
+    check_ports(table, settings)
+    check_clients(table, settings.pools)
+    return settings
 
 
 def _reservations(table: Table) -> tuple[Reservation, ...]:
@@ -154,64 +110,61 @@ def _reservations(table: Table) -> tuple[Reservation, ...]:
     return tuple(found)
 
 
+def _devices(table: Table) -> tuple[DeviceSettings, ...]:
+    """Every [device SERIAL] that says something; what it does not say it takes from [device *]."""
+    common = f"device {DEFAULT}"
+
+    def value(label: str, key: str) -> Any:
+        return table.get(label if (label, key) in table.values else common, key)
+
+    names = keys_of(DeviceRecord)
+    found = [
+        DeviceSettings(name=label.split()[1], **{name: value(label, name) for name in names})
+        for label in table.named("device")
+    ]
+    return tuple(each for each in found if each != DeviceSettings(name=each.name))
+
+
+def records_of(devices: Iterable[DeviceSettings], pools: Iterable[PoolSettings]) -> DeviceRecords:
+    """What the server asks."""
+    return DeviceRecords({each.name: each for each in devices}, {pool.name: pool.clients for pool in pools})
+
+
+load_server = partial(load, read_server)
+
+
 # ---- the agent
 
-# what stands for nothing in a file
-NOTHING = {"authority": "system", "server_name": "auto", "certificate": "none", "certificate_key": "none"}
 
-
-def load_agent(
-    path: str | None = None, overrides: Mapping[Name, Any] | None = None, around: Surroundings | None = None
-) -> AgentSettings:
-    """The settings of an agent; arguments as for ``load_server``.
+def read_agent(table: Table, around: Surroundings) -> AgentSettings:
+    """The settings of an agent.
 
     Raises:
         SettingsError: with every error of every file.
         MissingSettings: no error, but servers, local or a serial are missing.
     """
-    around = around or Surroundings.here()
-    table = read_files(path, overrides, around)
     key_file = table.get("agent", "key_file")
-    key_file = {"auto": around.credential(), "none": None}.get(key_file, key_file)
+    key_file = around.credential() if key_file == "auto" else key_file
     _check_agent(table, key_file)
-    tls = {field.name: table.get("agent", field.name) for field in fields(AgentTls)}
-    tls = {key: None if value == NOTHING.get(key) else value for key, value in tls.items()}
-    state = table.get("agent", "state_directory")
-    state = {"auto": around.state_directory(), "none": None}.get(state, state)
-    tls = with_kept_files(tls, state, table.get("agent", "serial"), around.host_name)
+    state = around.kept_in(table.get("agent", "state_directory"))
+    written = table.part(AgentTls, state_directory=state)
+    tls = with_kept_files(written, table.get("agent", "serial"), around.host_name)
     check_headers(table)
     proxy = agent_proxy(table, around.environ)
-    credentials = table.get("agent", "proxy_credentials")
-    serial, missing = _identity(table, around, check_agent_tls(table, AgentTls(**tls)))
+    serial, missing = _identity(table, around, check_agent_tls(table, tls))
     if table.errors or missing:
         raise SettingsError(table.errors) if table.errors else MissingSettings(missing)
-    names = (
-        "servers",
-        "local",
-        "legacy",
-        "emo",
-        "server_port",
-        "modern",
-        "data_sockets",
-        "proxy_protocol",
-        "log_format",
-        "log_level",
-    )
-    return AgentSettings(
-        **{name: table.get("agent", name) for name in names},
-        **tls,
+    return table.part(
+        AgentSettings,
+        **{field.name: getattr(tls, field.name) for field in fields(tls)},
         serial=serial,
-        state_directory=state,
-        renew_before=table.get("agent", "renew_before"),
         key_file=key_file,
         proxy=proxy,
-        proxy_credentials=None if credentials == "none" else credentials,
-        limits=part_of(table, AgentLimits),
-        emo_limits=part_of(table, EmoLimits),
-        relay=part_of(table, RelayLimits),
-        link=part_of(table, LinkLimits),
         files=tuple(table.files),
     )
+
+
+load_agent = partial(load, read_agent)
 
 
 def _identity(table: Table, around: Surroundings, certified: str) -> tuple[str, list[str]]:
@@ -248,54 +201,21 @@ def _check_agent(table: Table, key_file: str | None) -> None:
         table.complain("agent", "emo", "one service in local and a server_port wanted with it")
     elif port and not table.get("agent", "emo"):
         table.complain("agent", "server_port", "only with emo = yes")
+    _check_consent(table)
     if key_file is not None and (fault := private_file_fault(key_file)):
         table.complain("agent", "key_file", f"{key_file}: {fault}")
 
 
-# ---- what a reload changes
-
-
-def changes(
-    old: ServerSettings | AgentSettings, new: ServerSettings | AgentSettings
-) -> tuple[list[str], list[str]]:
-    """Names of settings that differ, as ``differences`` says them."""
-    return differences(_flat(old), _flat(new))
-
-
-def _flat(settings: ServerSettings | AgentSettings) -> Iterator[tuple[Name, Any]]:
-    """Every setting with its name."""
-    parts: dict[type, Any] = {LinkLimits: settings.link, type(settings.limits): settings.limits}
-    parts[RelayLimits] = settings.relay
-    role = "agent"
-    if isinstance(settings, ServerSettings):
-        role, parts[EnrolmentLimits] = "server", settings.authority.limits
-        parts[DataLimits], parts[EmoLimits] = settings.data, settings.emo
-        parts[PenaltyLimits] = settings.penalties
-    else:
-        parts[EmoLimits] = settings.emo_limits
-    for section in SECTIONS:
-        if section.reader in (role, "both") and not section.named:
-            owner = getattr(settings, section.name) if section.name in ("admin", "authority") else settings
-            for key in section.keys:
-                yield (section.name, key.name), getattr(parts[key.part] if key.part else owner, key.name)
-    if isinstance(settings, ServerSettings):
-        for label, each in _doors_and_pools(settings):
-            for field in fields(each):
-                if field.name != "name":
-                    yield (label, field.name), getattr(each, field.name)
-        for entry in settings.reservations:
-            yield ("reservations", f"{entry.serial}/{entry.target}"), entry.port
-        yield ("cccp", "enabled"), settings.cccp is not None
-        if settings.cccp is not None:
-            yield from cccp_flat(settings.cccp)
-
-
-def _doors_and_pools(
-    settings: ServerSettings,
-) -> Iterator[tuple[str, ListenerSettings | PoolSettings | DeviceSettings]]:
-    for listener in settings.listeners:
-        yield f"listener {listener.name}", listener
-    for pool in settings.pools:
-        yield f"pool {pool.name}", pool
-    for device in settings.devices:
-        yield f"device {device.name}", device
+def _check_consent(table: Table) -> None:
+    try:
+        words = shlex.split(table.get("agent", "consent_command"))
+    except ValueError as error:
+        table.complain("agent", "consent_command", f"{error}, words as a shell has them wanted")
+        return
+    if table.get("agent", "sessions") == "ask" and not words:
+        table.complain("agent", "sessions", "ask: consent_command wanted with it")
+    old = "legacy" if table.get("agent", "legacy") else "emo"
+    rt1 = not table.get("agent", old) or (old == "emo" and table.get("agent", "modern") != "no")
+    if table.get("agent", "sessions") != "allow" and not rt1:
+        text = "a server of that wire does not say what a connection is for, sessions = allow wanted"
+        table.complain("agent", "sessions", f"with {old} = yes {text}")

@@ -1,70 +1,154 @@
-"""What settings become: frozen values, one class for each part, complete and right once they exist.
+"""What a server and an agent are told: frozen values, a class for each part, right once they exist.
 
-Rule of this file: no decision and no default; schema.py has those, settings.py makes these.
+Rule of this file: settings are declared here (ground/declared.py) and not decided about; settings.py makes
+these from a file. It is imported by whoever reads settings, so it imports little.
 
 Source: twisted.md section 7; ours.
 """
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 
-from revtunnel.daemons.record_settings import DeviceSettings
-from revtunnel.ground.policy import (
-    AgentLimits,
-    DataLimits,
-    EmoLimits,
-    LinkLimits,
-    PenaltyLimits,
-    RelayLimits,
-    ServerLimits,
+from revtunnel.fleet.penalties import PenaltySettings
+from revtunnel.fleet.records import CLIENTS, DeviceRecords, DeviceSettings
+from revtunnel.ground.declared import limit, setting
+from revtunnel.ground.kinds import (
+    ADDRESS,
+    PEM,
+    PLACE,
+    RANGES,
+    SettingKind,
+    listening,
+    many,
+    nothing,
+    read_port,
+    seconds,
+    serial_or,
+    text,
+    word,
+    yes_no,
 )
-from revtunnel.ground.targets import Offer
+from revtunnel.ground.networks import Network
+from revtunnel.ground.policy import AgentLimits, DataLimits, EmoLimits, LinkLimits, RelayLimits, ServerLimits
+from revtunnel.ground.targets import Offer, parse_endpoint, parse_offer
 from revtunnel.process.admin.admin_settings import AdminSettings
-from revtunnel.settings.values import PortMapping
-from revtunnel.sockets.ways.proxy_choice import ProxyChoice
-from revtunnel.sockets.ways.trusted_proxies import Network
+from revtunnel.settings.sections import LogSettings
+from revtunnel.sockets.ways.proxy_choice import HttpProxy, ProxyChoice, parse_proxy
+from revtunnel.sockets.ways.trusted_proxies import SenderSettings
 from revtunnel.systems.cccp.cccp_settings import CccpPart
+from revtunnel.trust.audit_settings import AuditSettings
 from revtunnel.trust.authority_settings import AuthoritySettings
-from revtunnel.trust.tls_settings import (
-    AgentTls,
-    ListenerTls,
-)
+from revtunnel.trust.tls_settings import AgentTls, ListenerTls
 
-__all__ = ["AgentSettings", "ListenerSettings", "PoolSettings", "Reservation", "ServerSettings"]
+__all__ = [
+    "AgentSettings",
+    "AgentWays",
+    "ConsentSettings",
+    "ListenerSettings",
+    "PoolSettings",
+    "PortMapping",
+    "Reservation",
+    "ServerSettings",
+]
 
 
 @dataclass(frozen=True, slots=True)
-class ListenerSettings(ListenerTls):
+class PortMapping:
+    """One service of a legacy device: the port that clients dial (0: one from the pool), and its target."""
+
+    client_port: int
+    offer: Offer
+
+    def __str__(self) -> str:
+        return f"{self.client_port} -> {self.offer.name}={self.offer.target}"
+
+
+def read_mapping(text: str) -> PortMapping:
+    port, arrow, offer = (part.strip() for part in text.partition("->"))
+    if not arrow:
+        raise ValueError(f"{text[:120]!a}: CLIENTPORT -> [NAME=]HOST:PORT wanted")
+    return PortMapping(read_port(port, least=0), parse_offer(offer))
+
+
+def read_dialled(text: str) -> tuple[str, int]:
+    host, port = parse_endpoint(text)
+    if not port:
+        raise ValueError(f"{text[:80]!a}: port 1 to 65535 wanted")
+    return host, port
+
+
+def read_server_port(text: str) -> int:
+    """A port that an EMO machine may register, or 0: none."""
+    return 0 if text == "0" else read_port(text, 1025)
+
+
+def read_proxy(text: str) -> HttpProxy | str:
+    return text if text in ("environment", "none") else parse_proxy(text)
+
+
+def read_header(text: str) -> tuple[str, str]:
+    match = re.fullmatch(r"([A-Za-z0-9._-]{1,32})=(v[12])", text, re.ASCII)
+    if not match:
+        raise ValueError(f"{text[:80]!a}: NAME=v1 or NAME=v2 wanted, NAME as in local")
+    return match[1], match[2]
+
+
+_NAME = text("name", "1 to 32 of A-Z a-z 0-9 . _ -", r"[A-Za-z0-9._-]{1,32}")
+_SERVER_NAME = text("name", "auto, or 1 to 64 of A-Z a-z 0-9 . _ -", r"[A-Za-z0-9._-]{1,64}")
+_MAPPINGS = many("CLIENTPORT -> [NAME=]HOST:PORT", read_mapping, 0, 255)
+_SERVERS = many("HOST:PORT", read_dialled, 0, 16)
+_OFFERS = many("[NAME=]HOST:PORT or unix:PATH", parse_offer, 0, 255)
+_PROXY = SettingKind("URL", "environment, none or http://HOST:PORT", read_proxy)
+_HEADERS = many("NAME=v1 or NAME=v2", read_header, 0, 255)
+_COMMAND = SettingKind("command", "words, no shell", str)
+_SERVER_PORT = SettingKind("port", "0, or 1025 to 65535", read_server_port)
+
+
+# fmt: off
+@dataclass(frozen=True, kw_only=True)
+class ListenerSettings(ListenerTls, SenderSettings):
     """One door for agents; for kind ``legacy`` ``serial`` and ``mappings`` are set, else None and empty."""
 
-    name: str
-    address: tuple[tuple[str, int], ...]  # IP address and port; port 0 is any
-    kind: str  # rt1, legacy, emo
-    keys: str  # enrolled, required
-    allow_without_keys: bool
-    duplicate: str  # newest, oldest
-    data: str  # link, socket, auto
-    pool: str  # name of a PoolSettings, which exists
-    serial: str | None
-    mappings: tuple[PortMapping, ...]
-    probe: bool
-    heartbeat: bool
-    proxy_protocol: str  # no, v1, v2, any
-    proxy_from: tuple[Network, ...]  # who sends PROXY headers; empty if nobody does
+    address: tuple[tuple[str, int], ...] = setting(listening(1), "127.0.0.1:2065", "where agents come in; "
+        "several, such as IPv4 and IPv6, with commas; port 0: any free one")
+    kind: str = setting(word("rt1", "legacy", "emo"), "rt1", "rt1: agents of this project name themselves; "
+        "legacy: the ReadyAgent device named by serial; emo: machines of the MTConnect EMO proxy, each known "
+        "by its port: SERIAL/emo = PORT in [reservations]")
+    keys: str = setting(word("enrolled", "required"), "enrolled", "enrolled: a serial that has a key must "
+        "prove it, others are let in; required: everybody must")
+    allow_without_keys: bool = setting(yes_no(), "no", "INSECURE: lets devices without keys in from other "
+        "machines; no: such a listener does not start")
+    duplicate: str = setting(word("newest", "oldest"), "newest", "which link stays when a serial that proves "
+        "no key comes twice")
+    data: str = setting(word("link", "socket", "auto"), "auto", "what carries channels: the link; a "
+        "connection of its own for each, which the agent brings; auto: that, and the link where none "
+        "comes", live=True)
+    pool: str = setting(_NAME, "default", "the [pool NAME] that gives its devices their client ports")
+    serial: str | None = setting(nothing("none", serial_or("none")), "none", "legacy: serial of its one "
+        "device; needed there")
+    mappings: tuple[PortMapping, ...] = setting(_MAPPINGS, "", "legacy: services of the device, one a line; "
+        "CLIENTPORT 0: one from the pool; needed there")
+    probe: bool = setting(yes_no(), "yes", "legacy: offer rt1 first; a real device ignores the offer "
+        "unharmed")
+    heartbeat: bool = setting(yes_no(), "yes", "legacy: test a silent link with DATA for the unused channel "
+        "0; emo: send PING, which a client of the first version does not bear")
 
 
-@dataclass(frozen=True, slots=True)
-class PoolSettings:
+@dataclass(frozen=True, kw_only=True)
+class PoolSettings(SenderSettings):
     """Ports for clients: no two ranges of all pools overlap, and none holds a listener's port."""
 
     name: str
-    ranges: tuple[tuple[int, int], ...]  # first and last port
-    bind: str  # IP address
-    quarantine: float  # seconds
-    sticky: float  # seconds
-    clients: tuple[Network, ...] | None  # who may use them; None is anybody
-    absent: str  # close, refuse
-    proxy_protocol: str  # no, v1, v2, any
-    proxy_from: tuple[Network, ...]
+    ranges: tuple[tuple[int, int], ...] = setting(RANGES, "20000-20999", "ports that clients dial, such as "
+        "20000-20999, 30000")
+    bind: str = setting(ADDRESS, "127.0.0.1", "address on which client ports listen; anybody who reaches it "
+        "reaches the devices")
+    quarantine: float = setting(seconds(0, 86400), "60 s", "time a port rests before another device gets it")
+    sticky: float = setting(seconds(0, 3650 * 86400), "30 d", "time a device that is away keeps its ports")
+    clients: tuple[Network, ...] | None = setting(CLIENTS, "any", "who may use its ports; has to be said "
+        "where other machines reach bind, here or in [device *]", live=True)
+    absent: str = setting(word("close", "refuse"), "close", "while its device is away a client port is "
+        "closed, or stays open and refuses every client")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,22 +159,29 @@ class Reservation:
     target: str  # name of the offer
     port: int
 
+    @property
+    def name(self) -> str:
+        """Its key."""
+        return f"{self.serial}/{self.target}"
 
-@dataclass(frozen=True, slots=True)
-class ServerSettings:
-    """All that a server is told; ``drain`` is in ``limits``."""
 
-    name: str
-    state_directory: str | None  # None: keep nothing
-    allow_open_state: bool
-    log_format: str
-    log_level: str
+@dataclass(frozen=True, kw_only=True)
+class ServerSettings(LogSettings):
+    """All that a server is told."""
+
+    name: str = setting(_SERVER_NAME, "auto", "name that agents are told; auto: the host name")
+    state_directory: str | None = setting(PLACE, "auto", "where leases and device keys are kept; auto: "
+        "$STATE_DIRECTORY, /var/lib/revtunnel for root, else revtunnel in $XDG_STATE_HOME or ~/.local/state; "
+        "none: in memory, lost at the end")
+    allow_open_state: bool = setting(yes_no(), "no", "INSECURE: lets others than its owner write in "
+        "state_directory; no: the server does not start there")
+    drain: float = limit(seconds(0, 3600), 30.0, "time that running channels get when the server stops")
     listeners: tuple[ListenerSettings, ...]
     pools: tuple[PoolSettings, ...]
     reservations: tuple[Reservation, ...]
     devices: tuple[DeviceSettings, ...]
-    penalties: PenaltyLimits
-    exempt: tuple[Network, ...]  # who pays no penalties
+    records: DeviceRecords = field(default_factory=DeviceRecords, compare=False)  # made of devices and pools
+    penalties: PenaltySettings
     limits: ServerLimits
     data: DataLimits
     emo: EmoLimits
@@ -98,30 +189,57 @@ class ServerSettings:
     link: LinkLimits
     admin: AdminSettings
     authority: AuthoritySettings
+    audit: AuditSettings
     cccp: CccpPart | None  # None: not enabled
     files: tuple[str, ...]  # that were read, in this order
 
 
-@dataclass(frozen=True, slots=True)
-class AgentSettings(AgentTls):
-    """All that an agent is told."""
+@dataclass(frozen=True, kw_only=True)
+class AgentWays:
+    """How an agent gets to its servers, and what is spoken there."""
 
-    servers: tuple[tuple[str, int], ...]  # at least one
-    serial: str
-    state_directory: str | None  # where enrolment keeps key and certificate; None: nowhere
-    renew_before: float  # share of a certificate's life
-    key_file: str | None
-    local: tuple[Offer, ...]  # at least one, names differ
-    legacy: bool
-    emo: bool
-    server_port: int  # emo: 1025 to 65535, else 0
-    modern: str  # emo: auto, no
-    data_sockets: bool
-    proxy: ProxyChoice
-    proxy_credentials: str | None
-    proxy_protocol: tuple[tuple[str, str], ...]  # name of an offer and version, v1 or v2
-    log_format: str
-    log_level: str
+    proxy: ProxyChoice = setting(_PROXY, "environment", "HTTP proxy on the way to the servers; environment: "
+        "what https_proxy, all_proxy and no_proxy say, never for a server on this machine", live=True)
+    proxy_credentials: str | None = setting(PEM, "none", "file with user:password for the proxy, closed to "
+        "others", live=True)
+    proxy_protocol: tuple[tuple[str, str], ...] = setting(_HEADERS, "", "services, by their name in local, "
+        "that are told with a PROXY header who their client is")
+    legacy: bool = setting(yes_no(), "no", "the server is a ReadyAgent server that nobody changed: never "
+        "speak rt1")
+    emo: bool = setting(yes_no(), "no", "the server speaks the MTConnect EMO proxy's wire; see server_port")
+    server_port: int = setting(_SERVER_PORT, "0", "emo: the port at the server that stands for the one "
+        "service in local; needed there")
+    modern: str = setting(word("auto", "no"), "auto", "emo: auto: offer rt1 first, which a server of this "
+        "project speaks on the same port; an original server hangs up after 3 s, and is known then; no: "
+        "never", live=True)
+    data_sockets: bool = setting(yes_no(), "yes", "bring connections for single channels when the server "
+        "wants them")
+
+
+@dataclass(frozen=True)
+class ConsentSettings:
+    """What the device's site says to remote sessions."""
+
+    sessions: str = setting(word("allow", "ask", "no"), "allow", "remote sessions of people to what is in "
+        "local: allow; ask: if consent_command says yes; no. Clients of ports are not concerned", live=True)
+    consent_command: str = setting(_COMMAND, "", "ask: what has to end with 0; {user}, {services}, "
+        "{session}, {address} and {device} in it are replaced", live=True)
+    consent_wait: float = setting(seconds(1, 110), "60 s", "time that it has; then it is killed, which is a "
+        "no", live=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentSettings(AgentTls, AgentWays, ConsentSettings, LogSettings):
+    """All that an agent is told; servers and local hold at least one, and no two names of local are equal."""
+
+    servers: tuple[tuple[str, int], ...] = setting(_SERVERS, "", "servers, tried in turn; at least one is "
+        "needed", live=True)
+    serial: str = setting(serial_or("auto"), "auto", "name of the device; auto: the one in its certificate, "
+        "else the host name")
+    key_file: str | None = setting(PLACE, "auto", "file with the device key, closed to others; auto: "
+        "revtunnel.key in $CREDENTIALS_DIRECTORY, none where there is no such file")
+    local: tuple[Offer, ...] = setting(_OFFERS, "", "what the agent may dial for the server, and nothing "
+        "else; at least one is needed; what is gone at a SIGHUP is dialled no more")
     limits: AgentLimits
     emo_limits: EmoLimits
     relay: RelayLimits

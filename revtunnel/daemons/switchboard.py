@@ -21,6 +21,7 @@ from revtunnel.daemons.enforcement import Enforcement
 from revtunnel.daemons.link_admission import LinkAdmission
 from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.client_ports import ClientPorts
+from revtunnel.fleet.device_say import DeviceSay
 from revtunnel.fleet.fleet import Fleet, TwoHolders
 from revtunnel.fleet.streams_of_devices import StreamsOfDevices
 from revtunnel.ground.facts import (
@@ -81,6 +82,7 @@ class Switchboard:
         self.listeners = self.admission.listeners
         self.streams = StreamsOfDevices()
         self.client_streams = ClientStreams(clock, limits, self.fleet, self.streams, self.access, self.report)
+        self.say = DeviceSay(self.fleet, lambda serial: self.access.records.of(serial))
         self.client_streams.make_room = self._make_room
         self.client_streams.on_left = self._check_drained
         self.enforcement = Enforcement(
@@ -178,6 +180,13 @@ class Switchboard:
         if device is not None and device.link is link:
             device.carrier = link.carrier
         self.enforcement.open_ports(link)
+        self.say.arrived(link.serial)
+
+    def consented(self, link: ServerLink, session: str, yes: bool, why: str) -> None:
+        device = self.fleet.get(link.serial)
+        ours = device is not None and device.link is link
+        if ours and not self.say.consented(link.serial, session, yes, why) and yes:
+            self.report(PeerGlitch(link.serial, link.peer, "a yes to a session that nobody asked for"))
 
     def leaving(self, link: ServerLink) -> None:
         """The agent takes no new channels; what runs goes on until it closes the link."""

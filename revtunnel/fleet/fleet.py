@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 
 from revtunnel.fleet.devices import Device, DeviceStore, Memory, in_order
 from revtunnel.ground.facts import DuplicateDevice, Fact
-from revtunnel.ground.policy import ServerLimits
+from revtunnel.ground.policy import FleetLimits
 from revtunnel.ground.reasons import GoAway
 from revtunnel.ground.targets import Offer
 from revtunnel.link.handshake import LinkDenied
@@ -37,7 +37,7 @@ class Fleet(Generic[Link]):
 
     def __init__(
         self,
-        limits: ServerLimits,
+        limits: FleetLimits,
         report: Callable[[Fact], None] = lambda fact: None,
         store: DeviceStore[Link] | None = None,
     ) -> None:

@@ -15,10 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from revtunnel.ground.declared import setting
+from revtunnel.ground.kinds import networks
 from revtunnel.ground.networks import Network, address_of, block_of, within
 from revtunnel.ground.policy import PenaltyLimits
 
-__all__ = ["Penalties", "weight_of"]
+__all__ = ["Penalties", "PenaltySettings", "weight_of"]
 
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
@@ -38,6 +40,16 @@ def weight_of(limits: PenaltyLimits, reason: str) -> float:
         "tls": limits.garbage,
     }
     return weights.get(reason, 0.0)
+
+
+# fmt: off
+@dataclass(frozen=True, slots=True)
+class PenaltySettings(PenaltyLimits):
+    """All that is said of them."""
+
+    exempt: tuple[Network, ...] = setting(networks(1024), "127.0.0.0/8, ::1", "who pays nothing; a load "
+        "balancer without a PROXY header belongs here, or all behind it pay for one", live=True)
+# fmt: on
 
 
 @dataclass(slots=True)
@@ -60,6 +72,10 @@ class Penalties:
         self.exempt = exempt
         self._sources: OrderedDict[Network, _Source] = OrderedDict()
         self._serials: OrderedDict[str, _Serial] = OrderedDict()
+
+    def take(self, settings: PenaltySettings) -> None:
+        """Other settings from now on; what is owed is owed."""
+        self.limits, self.exempt = settings, settings.exempt
 
     @property
     def known(self) -> int:

@@ -11,12 +11,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from revtunnel.ground.networks import Network, address_of, within
+from revtunnel.ground.declared import setting
+from revtunnel.ground.kinds import SettingKind, any_of, count, many, nothing, read_range, word
+from revtunnel.ground.labels import MAX_LABELS, parse_label
+from revtunnel.ground.networks import Network, address_of, network_of, within
 from revtunnel.ground.targets import Offer, Target, parse_target
 
-__all__ = ["DEFAULT", "DeviceRecord", "DeviceRecords", "Pattern", "parse_pattern"]
+__all__ = [
+    "CLIENTS",
+    "DEFAULT",
+    "DeviceRecord",
+    "DeviceRecords",
+    "DeviceSettings",
+    "Pattern",
+    "parse_pattern",
+]
 
 DEFAULT = "*"  # the serial of the default record
+DAY = 86400.0  # seconds
 _LABEL = re.compile(r"[A-Za-z0-9._-]{1,32}", re.ASCII)
 _LOOSE = re.compile(r"\*?(?:[A-Za-z0-9._-]{1,253})?", re.ASCII)
 
@@ -72,15 +84,46 @@ def parse_pattern(text: str) -> Pattern:
     return Pattern(host="" if host == "*" else host.lower(), port=0 if port == "*" else int(port))
 
 
+def read_day(text: str) -> float | None:
+    """The end of a day in UTC, in seconds since 1970; None for ``never``."""
+    if text == "never":
+        return None
+    try:
+        if not re.fullmatch("[0-9]{4}-[0-9]{2}-[0-9]{2}", text, re.ASCII):
+            raise ValueError(text)
+        return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() + DAY
+    except ValueError:
+        raise ValueError(f"{text[:80]!a}: never, or a day such as 2027-12-31 wanted") from None
+
+
+CLIENTS = any_of("network", network_of, 1024)
+_TARGETS = any_of("NAME, HOST:PORT or unix:PATH", parse_pattern, 256)
+_PORTS = any_of("PORT or LOW-HIGH", read_range, 64)
+_LABELS = many("NAME or NAME=VALUE", parse_label, 0, MAX_LABELS)
+_EXPIRES = SettingKind("day", "never, or YYYY-MM-DD", read_day)
+
+
+# fmt: off
 @dataclass(frozen=True, slots=True)
 class DeviceRecord:
-    """What holds for one device; None is any, or never."""
+    """What holds for one device; None is any, or never. Ports are the first and last of each range."""
 
-    ports: tuple[tuple[int, int], ...] | None = None  # first and last of each range
-    targets: tuple[Pattern, ...] | None = None
-    clients: tuple[Network, ...] | None = None
-    channels: int | None = None  # at once
-    expires: float | None = None  # seconds since 1970 at which it is over
+    clients: tuple[Network, ...] | None = setting(CLIENTS, "any", "who may reach the device, such as "
+        "10.1.0.0/16, 2001:db8::/32; and its pool must have him too", live=True)
+    targets: tuple[Pattern, ...] | None = setting(_TARGETS, "any", "what it may offer: names of services, or "
+        "addresses in which * is any host or port and *.DOMAIN any host of a domain", live=True)
+    ports: tuple[tuple[int, int], ...] | None = setting(_PORTS, "any", "client ports that it may "
+        "have", live=True)
+    channels: int | None = setting(nothing("0", count("channels", 0, 65535)), "0", "at once; 0: what "
+        "clients_per_device in [limits] allows to all", live=True)
+    expires: float | None = setting(_EXPIRES, "never", "its last day, in UTC; then its link is closed and "
+        "refused", live=True)
+    labels: tuple[str, ...] = setting(_LABELS, "", "what grants may call it by, such as hall-b, "
+        "line=3", live=True)
+    sessions: str = setting(word("any", "asked", "no"), "any", "remote sessions to it: any that a grant "
+        "allows, and its site where that can be asked; asked: only if it can, which needs an agent of ours "
+        "that is new enough; no: none", live=True)
+# fmt: on
 
     def has_port(self, port: int) -> bool:
         """Whether the device may hold this client port."""
@@ -103,7 +146,16 @@ class DeviceRecord:
             "clients": None if self.clients is None else [str(network) for network in self.clients],
             "channels": self.channels,
             "expires": None if last is None else last.strftime("%Y-%m-%d"),  # the last day, UTC
+            "labels": list(self.labels),
+            "sessions": self.sessions,
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceSettings(DeviceRecord):
+    """The record of one device, or of all others where ``name`` is ``*``."""
+
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +164,14 @@ class DeviceRecords:
 
     devices: Mapping[str, DeviceRecord] = field(default_factory=dict)
     pools: Mapping[str, tuple[Network, ...] | None] = field(default_factory=dict)
+    labels: Mapping[str, tuple[str, ...]] = field(init=False)  # of those that have any, and of DEFAULT
     ends: Sequence[tuple[float, str]] = field(init=False)  # when each is over that has an end, in order
 
     def __post_init__(self) -> None:
         found = ((each.expires, name) for name, each in self.devices.items() if each.expires is not None)
         object.__setattr__(self, "ends", sorted(found))
+        labels = {name: each.labels for name, each in self.devices.items() if each.labels}
+        object.__setattr__(self, "labels", labels)
 
     def of(self, serial: str) -> DeviceRecord:
         """The record in force."""

@@ -13,11 +13,13 @@ from revtunnel.ground.reasons import Ended
 
 __all__ = [
     "AcceptFailed",
+    "AuditProblem",
     "CertificateFailed",
     "CertificateIssued",
     "ChannelEnded",
     "ChannelOpened",
     "ClientRefused",
+    "ConsentGiven",
     "DataSocketsMissing",
     "DeviceEnrolled",
     "DeviceRevoked",
@@ -329,6 +331,29 @@ class SettingsReloaded(Fact):
     changed: tuple[str, ...]
     needs_restart: tuple[str, ...]
     errors: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ConsentGiven(Fact):
+    """An agent's site said yes or no to a remote session, ``seconds`` after it was asked."""
+
+    word = "session-consent"
+    serial: str
+    session: str
+    user: str
+    services: str  # with commas between
+    answer: str  # yes, no
+    detail: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class AuditProblem(Fact):
+    """The audit file takes no records; or, with an empty text, it does again."""
+
+    word = "audit-problem"
+    severity = Severity.ERROR
+    problem: str
 
 
 @dataclass(frozen=True, slots=True)

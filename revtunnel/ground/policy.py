@@ -1,14 +1,20 @@
 """Every limit in one place, each with its unit: what one link, one agent and one server may hold or wait.
 
 Rule of this file: a number that bounds memory, time or count stands here and nowhere else; what is written
-here is enforced somewhere (the comment says where), or it is deleted.
+here is enforced somewhere (the comment says where), or it is deleted. What is declared with ``limit`` can be
+set (ground/declared.py); a bare number cannot.
 
 Source: wire/link-extension.md "Flow control", "Liveness"; faults.md "Mechanisms, exact"; ours where noted.
 """
 
 from dataclasses import dataclass
 
+from revtunnel.ground.declared import limit
+from revtunnel.ground.kinds import GIB, KIB, MIB, count, seconds, share, size
+
 __all__ = [
+    "KIB",
+    "MIB",
     "AgentLimits",
     "AuditLimits",
     "CameoLimits",
@@ -16,6 +22,7 @@ __all__ = [
     "DataLimits",
     "EmoLimits",
     "EnrolmentLimits",
+    "FleetLimits",
     "LinkLimits",
     "PenaltyLimits",
     "PeopleLimits",
@@ -23,83 +30,102 @@ __all__ = [
     "ServerLimits",
 ]
 
-KIB = 1024
-MIB = 1024 * KIB
+_ANY = count("connections", 1, 65535)
+_MANY = count("connections", 1, 1_000_000)
+_HOUR = seconds(1, 3600)
+_COST = seconds(0, 3600)
+_QUEUED = size(4 * KIB, GIB)
+
+# fmt: off
 
 
 @dataclass(frozen=True, slots=True)
 class LinkLimits:
     """What one link may hold and how long it may be silent; both ends have one."""
 
+    # link/liveness.py
+    keepalive: float = limit(_HOUR, 25.0, "silence before a PING; below the time of any NAT on the way")
+    busy_keepalive: float = limit(_HOUR, 5.0, "the same while sent data is unanswered")
+    answer: float = limit(_HOUR, 20.0, "time a PING may stay unanswered")
+    busy_answer: float = limit(_HOUR, 15.0, "the same while sent data is unanswered")
+    # link/handshake.py
+    handshake: float = limit(seconds(1, 120), 10.0, "time from connect to an accepted HELLO, absolute")
+    probe: float = limit(seconds(0.1, 30), 1.0, "time a legacy listener waits for an answer to its offer")
+    offers: int = limit(count("targets", 1, 255), 64, "targets that one agent may offer")
+    # link/mux.py
+    channels: int = limit(count("channels", 1, 255), 255, "channels at once")
+    number_wait: float = limit(seconds(0, 60), 5.0, "time a client waits for a free channel number")
+    waiting: int = limit(count("clients", 0, 65535), 256, "clients that may wait for one")
+    frames_a_turn: int = 1024  # frames handled before the reactor gets its turn (F2)
+    time_a_turn: float = 0.002  # seconds, likewise; looked at every 64 frames
     # streams/window.py
-    first_window: int = 64 * KIB  # bytes of credit implied at CONNECT
-    open_window: int = 256 * KIB  # bytes it is raised to once the target answered
-    largest_window: int = 4 * MIB  # bytes that tuning may reach on one channel
-    link_pool: int = 16 * MIB  # bytes of credit beyond first_window, all channels of one link
+    first_window: int = limit(size(4 * KIB, 16 * MIB), 64 * KIB, "credit of a new channel")
+    open_window: int = limit(_QUEUED, 256 * KIB, "credit once the target has answered")
+    largest_window: int = limit(_QUEUED, 4 * MIB, "credit that tuning may reach on a channel")
+    link_pool: int = limit(size(0, 16 * GIB), 16 * MIB, "credit beyond first_window, all channels")
     violations: int = 3  # channels that overspend their credit before the link is closed
     # link/turns.py
+    queue: int = limit(size(4 * KIB, 16 * MIB), 64 * KIB, "what a channel may queue before its socket is "
+        "paused")
     frame: int = 16 * KIB  # bytes of DATA in one turn while others wait; a quarter of a quantum above 64 KiB
     lone_frame: int = 65535  # bytes of DATA in one frame while no other channel waits
-    queue: int = 64 * KIB  # bytes a channel may have queued before its socket is paused
     smallest_quantum: int = 4 * KIB  # bytes handed to the kernel at once on a slow link
     largest_quantum: int = 256 * KIB  # the same on a fast one
     # link/legacy.py: a legacy wire has no credit
-    legacy_queue_hard: int = 4 * MIB  # bytes owed to one socket before the link is paused
-    legacy_link_queue: int = 16 * MIB  # bytes owed to all sockets of a link before it is paused
-    legacy_stall: float = 30.0  # seconds a paused link waits for its slowest socket before resetting it
-    early_data: int = 64 * KIB  # bytes held for an id whose CONNECT has not come yet (agent)
-    early_wait: float = 1.0  # seconds they are held
-    echo_wait: float = 60.0  # seconds of silence after which a missing echo CLOSE counts as seen
-    legacy_linger: float = 5.0  # seconds a service has for its reply once it took all its client said (agent)
-    legacy_answer: float = 150.0  # seconds a device whose kernel lives may leave a question open (server)
-    legacy_glitches: int = 3  # oddities on a legacy link in glitch_window before it is closed
+    legacy_queue_hard: int = limit(_QUEUED, 4 * MIB, "legacy: owed to one socket before the link is paused")
+    legacy_link_queue: int = limit(_QUEUED, 16 * MIB, "legacy: owed to all sockets before the link is paused")
+    legacy_stall: float = limit(_HOUR, 30.0, "legacy: time a paused link waits for its slowest socket, then "
+        "resets it")
+    early_data: int = limit(size(0, 16 * MIB), 64 * KIB, "legacy: held for a channel whose CONNECT has not "
+        "come yet")
+    early_wait: float = limit(seconds(0, 60), 1.0, "legacy: time it is held")
+    echo_wait: float = limit(seconds(1, 600), 60.0, "legacy: silence after which a missing echo CLOSE counts "
+        "as seen")
+    legacy_linger: float = limit(seconds(0, 600), 5.0, "legacy: time a service may be silent after its "
+        "client's CLOSE")
+    legacy_answer: float = limit(_HOUR, 150.0, "legacy: time a device may answer nothing while its TCP still "
+        "answers; it does so while it dials")
+    legacy_glitches: int = limit(count("glitches", 1, 1_000_000), 3, "the same as glitches on a legacy link")
     # link/mux.py
-    channels: int = 255  # channels at once; the number field allows 1..255
-    number_wait: float = 5.0  # seconds a client waits for a channel number
-    waiting: int = 256  # clients that may wait for a number
-    glitches: int = 100  # tolerated oddities in glitch_window before the link is closed
-    glitch_window: float = 60.0  # seconds
+    glitches: int = limit(count("glitches", 1, 1_000_000), 100, "oddities in glitch_window before a link is "
+        "closed")
+    glitch_window: float = limit(_HOUR, 60.0, "see glitches")
     late_frames: int = 64  # rt1: frames without data for a channel that we have ended; more are oddities
     idle_frames: int = 10_000  # legacy and EMO: frames in glitch_window that change nothing
-    frames_a_turn: int = 1024  # frames handled before the reactor gets its turn (F2)
-    time_a_turn: float = 0.002  # seconds, likewise; looked at every 64 frames
-    # link/liveness.py
-    keepalive: float = 25.0  # seconds of silence before a PING
-    busy_keepalive: float = 5.0  # the same while our data is unanswered
-    answer: float = 20.0  # seconds a PING may stay unanswered
-    busy_answer: float = 15.0  # the same while our data is unanswered
-    # link/handshake.py
-    handshake: float = 10.0  # seconds from connect to an accepted HELLO, absolute
-    probe: float = 1.0  # seconds a legacy listener waits for HELLO before it speaks legacy
-    offers: int = 64  # targets one agent may offer
 
 
 @dataclass(frozen=True, slots=True)
 class DataLimits:
     """What a server spends on the data sockets of one link."""
 
-    # carriers/tickets.py
-    ticket: float = 30.0  # seconds within which a data socket must be there
     # carriers/warm_pool.py
-    warm: int = 2  # sockets that wait for the next client while there are clients now and then
-    warm_most: int = 64  # sockets that wait, or were asked for
-    warm_idle: float = 60.0  # seconds without a client after which none waits
-    retry: float = 30.0  # seconds that all clients go by the link when no socket came
+    warm: int = limit(count("sockets", 0, 1024), 2, "sockets of one agent that wait for its next client, "
+        "while there are clients now and then")
+    warm_most: int = limit(count("sockets", 1, 1024), 64, "sockets of one agent that wait or are on their "
+        "way")
+    warm_idle: float = limit(seconds(1, 86400), 60.0, "time without a client after which none waits")
     # carriers/data_sockets.py
-    wait: float = 3.0  # seconds a client waits for a socket
-    answer: float = 0.5  # seconds a CONNECT may stay unacknowledged, or four round trips if those are more
+    wait: float = limit(seconds(0, 60), 3.0, "time a client waits for a socket before it goes by the link")
+    # carriers/warm_pool.py
+    retry: float = limit(_HOUR, 30.0, "time that clients go by the link at once after no socket came")
+    # carriers/data_sockets.py
+    answer: float = limit(seconds(0.1, 60), 0.5, "time an agent's machine has to acknowledge a CONNECT, or "
+        "four round trips if that is more; then another socket is tried")
+    # carriers/tickets.py
+    ticket: float = limit(seconds(1, 300), 30.0, "time an agent has to bring a socket")
 
 
 @dataclass(frozen=True, slots=True)
 class EnrolmentLimits:
     """What a server spends on devices that ask for a certificate (trust/enrolment.py)."""
 
-    token_life: float = 3600.0  # seconds a token is good
-    tokens: int = 1000  # tokens that wait to be used
-    wrong_tries: int = 10  # failures of one address in wrong_window before it is refused for as long
-    wrong_window: float = 600.0  # seconds
-    sources: int = 4096  # addresses that failed of late and are remembered; the oldest is forgotten first
-    renewals: int = 16  # certificates of one device in 24 hours
+    token_life: float = limit(seconds(60, 30 * 86400), 3600.0, "time a one-time token is good")
+    tokens: int = limit(count("tokens", 1, 100_000), 1000, "tokens that wait to be used")
+    wrong_tries: int = limit(count("tries", 1, 1000), 10, "failures of one address within wrong_window "
+        "before it is refused for as long; behind NAT many devices share one")
+    wrong_window: float = limit(seconds(1, 86400), 600.0, "see wrong_tries")
+    sources: int = limit(count("addresses", 16, 1_000_000), 4096, "addresses that failed and are remembered")
+    renewals: int = limit(count("certificates", 1, 1000), 16, "certificates that one device gets in 24 hours")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +151,8 @@ class PeopleLimits:
 class AuditLimits:
     """What the audit file holds, state/audit_file.py."""
 
-    size: int = (
-        64 * MIB
-    )  # bytes of a file, after which another is begun; one may be twice that if none can be
-    files: int = 16  # files, the one being written among them; the oldest goes when there are more
+    size: int = limit(size(64 * KIB, 64 * GIB), 64 * MIB, "after which another file is begun")
+    files: int = limit(count("files", 1, 10_000), 16, "kept, the one being written among them")
     tail: int = MIB  # bytes at a file's end that are searched for its last whole record
 
 
@@ -136,80 +160,99 @@ class AuditLimits:
 class AgentLimits:
     """What an agent spends on dialling targets and on coming back."""
 
-    dial: float = 10.0  # seconds for one target, name resolution included
-    dials: int = 64  # dials in flight per link
-    dials_waiting: int = 256  # further CONNECTs that wait for a dial; the rest are refused
-    lookups: int = 4  # name resolutions in flight: the thread pool has 10 threads
-    retry_first: float = 0.5  # seconds; full jitter over U(0, min(retry_most, retry_first * 2**n))
-    retry_most: float = 60.0  # seconds
-    stable: float = 60.0  # seconds a link must live before the back-off starts over
-    connect: float = 10.0  # seconds for a TCP connect to a server
     # carriers/agent_data.py
-    data_most: int = 4096  # data sockets at once, waiting or in use
-    data_dials: int = 32  # of them being connected; the rest of the tickets wait
-    data_ticket: float = 25.0  # seconds after which a ticket is not worth a dial any more
+    data_most: int = limit(count("sockets", 0, 65535), 4096, "data sockets at once, waiting or in use")
+    data_dials: int = limit(count("dials", 1, 1024), 32, "data sockets on their way to the server")
+    data_ticket: float = limit(seconds(1, 300), 25.0, "time after which one that was not begun is given up")
+    # streams/dialler.py, link/backoff.py
+    dial: float = limit(seconds(0.1, 300), 10.0, "time for one target, name resolution included")
+    dials: int = limit(count("dials", 1, 1024), 64, "dials in flight per link")
+    dials_waiting: int = limit(count("dials", 0, 65535), 256, "dials that wait their turn; more are refused")
+    lookups: int = limit(count("lookups", 1, 8), 4, "name resolutions in flight")
+    retry_first: float = limit(seconds(0.1, 60), 0.5, "longest first wait before a new try; doubles each "
+        "time")
+    retry_most: float = limit(_HOUR, 60.0, "longest wait of all")
+    stable: float = limit(_HOUR, 60.0, "time a link must live before the waits start over")
+    connect: float = limit(seconds(1, 300), 10.0, "time for the connection to a server")
 
 
 @dataclass(frozen=True, slots=True)
 class PenaltyLimits:
     """What failures cost their source, fleet/penalties.py: seconds for which it is not listened to."""
 
-    authentication: float = 5.0  # a wrong proof, certificate or unknown serial
-    silence: float = 10.0  # nothing, or not enough, said in time
-    garbage: float = 10.0  # what is no handshake
-    applied: float = 15.0  # a source is refused above this
-    most: float = 600.0  # and never owes more
-    sources: int = 65_536  # sources and serials that are remembered, each
-    serial_failures: int = 10  # of one serial in serial_window; then those that failed are locked out
-    serial_window: float = 600.0
-    serial_lockout: float = 600.0
+    authentication: float = limit(_COST, 5.0, "cost of a wrong proof or certificate; 0: none")
+    silence: float = limit(_COST, 10.0, "cost of a handshake that was not finished in time")
+    garbage: float = limit(_COST, 10.0, "cost of what is no handshake")
+    applied: float = limit(seconds(0, 86400), 15.0, "an address that owes more is refused until it owes "
+        "nothing")
+    most: float = limit(seconds(1, 86400), 600.0, "what one address owes at most")
+    sources: int = limit(count("addresses", 16, 1_000_000), 65_536, "addresses that are remembered, and "
+        "serials")
+    serial_failures: int = limit(count("failures", 2, 1000), 10, "wrong proofs for one serial in "
+        "serial_window before the addresses they came from are locked out of it")
+    serial_window: float = limit(seconds(1, 86400), 600.0, "see serial_failures")
+    serial_lockout: float = limit(seconds(0, 86400), 600.0, "how long they are")
 
 
 @dataclass(frozen=True, slots=True)
-class ServerLimits:
+class FleetLimits:
+    """What a fleet bears of a serial that comes again and again, fleet/fleet.py."""
+
+    duplicate_swaps: int = limit(count("links", 1, 1000), 3, "links of one serial that may replace each "
+        "other within duplicate_window before all are refused")
+    duplicate_window: float = limit(_HOUR, 60.0, "see duplicate_swaps")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLimits(FleetLimits):
     """What a server spends on peers it does not know yet, on clients, and in all."""
 
-    pending: int = 512  # connections that have not finished their handshake
-    pending_per_source: int = 64  # the same from one address
-    handshakes: int = 200  # TLS handshakes in progress; those beyond wait, unread
-    clients: int = 10_000  # client connections in all
-    clients_per_device: int = 4096  # client connections to one device; a link alone carries 255 at once
-    pool: int = 256 * MIB  # bytes of credit beyond first_window, all links
-    descriptors: float = 0.85  # share of RLIMIT_NOFILE that connections may use
-    descriptors_kept: int = 32  # descriptors kept for links and the admin door in any case
-    herd_spread: float = 1.0  # seconds over which agents spread their return after a lost link
-    retry_after: int = 0  # seconds a leaving server asks its agents to stay away
-    drain: float = 30.0  # seconds running channels get when the server stops
-    backlog: int = 4096  # connections the kernel queues per listening socket
-    duplicate_swaps: int = 3  # links of one serial that may replace each other in duplicate_window
-    duplicate_window: float = 60.0  # seconds
-    proxy_header: int = 4 * KIB  # bytes of a PROXY header v2 with all its entries
-    proxy_wait: float = 5.0  # seconds from accept to the end of a PROXY header, absolute
+    pending: int = limit(_ANY, 512, "agents that have not finished their handshake")
+    pending_per_source: int = limit(_ANY, 64, "the same from one address; behind NAT many devices share one")
+    handshakes: int = limit(_ANY, 200, "TLS handshakes in progress; the next ones wait")
+    proxy_header: int = limit(size(536, 64 * KIB), 4 * KIB, "a PROXY header v2 with all its entries")
+    proxy_wait: float = limit(seconds(1, 60), 5.0, "time from connect to the end of a PROXY header, absolute")
+    clients: int = limit(_MANY, 10_000, "clients in all")
+    clients_per_device: int = limit(_ANY, 4096, "clients of one device")
+    pool: int = limit(size(0, 64 * GIB), 256 * MIB, "credit beyond first_window, all links")
+    descriptors: float = limit(share(0.1, 1.0), 0.85, "share of the file descriptors that connections may "
+        "use")
+    descriptors_kept: int = limit(count("descriptors", 8, 4096), 32, "kept for links and the admin door")
+    herd_spread: float = limit(seconds(0, 600), 1.0, "time over which agents spread their return; 10 s for "
+        "thousands of agents, 30 s above 20000")
+    retry_after: int = limit(count("seconds", 0, 3600), 0, "time a leaving server asks its agents to stay "
+        "away")
+    backlog: int = limit(_ANY, 4096, "connections the kernel queues per listening socket", live=False)
 
 
 @dataclass(frozen=True, slots=True)
 class CameoLimits:
     """What the CAMEO relays hold for their peers, and how long they wait for them."""
 
-    # systems/cameo/zmtp.py
-    message: int = 64 * MIB  # bytes of one message with all its frames; results and streams carry images
-    frames: int = 64  # frames of one message
-    # systems/cameo/cameo_outbox.py
-    queue_messages: int = 10_000  # messages that wait for a peer that does not take them; more are dropped
-    queue: int = 64 * MIB  # bytes of them; a single message may be larger
-    # systems/cameo/cameo_outbox.py, systems/cameo/relays.py
-    pool: int = 512 * MIB  # bytes that wait for all peers, and bytes of messages that are not whole yet
-    # systems/cameo/cameo_topics.py
-    topics: int = 10_000  # topics that one subscriber may have
-    topic: int = 255  # bytes of a topic
-    # systems/cameo/cameo_admission.py
-    connections: int = 4096  # connections in all; the last quarter is for peers of this machine
-    connections_per_source: int = 512  # connections of one address of another machine
-    # systems/cameo/zmtp_peer.py
-    handshake: float = 10.0  # seconds from connect to a peer's READY, absolute
     # daemons/cameo.py
-    drain: float = 5.0  # seconds that peers get to take what waits for them when the relays stop
-    backlog: int = 1024  # connections the kernel queues per listening socket
+    drain: float = limit(seconds(0, 600), 5.0, "time that peers get to take what waits for them when the "
+        "relays stop")
+    # systems/cameo/zmtp.py
+    message: int = limit(size(64 * KIB, 4 * GIB), 64 * MIB, "one message, all its frames together")
+    frames: int = limit(count("frames", 8, 65535), 64, "frames of one message")
+    # systems/cameo/cameo_outbox.py
+    queue_messages: int = limit(count("messages", 1, 10_000_000), 10_000, "messages that wait for a peer "
+        "that does not take them; further ones are dropped whole, and counted")
+    queue: int = limit(size(64 * KIB, 16 * GIB), 64 * MIB, "bytes of them; a single message may be larger")
+    # systems/cameo/cameo_outbox.py, systems/cameo/relays.py
+    pool: int = limit(size(MIB, 256 * GIB), 512 * MIB, "what waits for all peers together, with messages "
+        "that are not whole")
+    # systems/cameo/cameo_topics.py
+    topics: int = limit(count("topics", 1, 1_000_000), 10_000, "topics of one subscriber")
+    topic: int = limit(count("bytes", 1, 4000), 255, "length of a topic")
+    # systems/cameo/cameo_admission.py
+    connections: int = limit(count("connections", 8, 1_000_000), 4096, "connections in all; the last quarter "
+        "is kept for this machine")
+    connections_per_source: int = limit(_MANY, 512, "connections of one other machine")
+    # systems/cameo/zmtp_peer.py
+    handshake: float = limit(seconds(1, 120), 10.0, "time from connect to a peer's READY, absolute")
+    # daemons/cameo.py
+    backlog: int = limit(_ANY, 1024, "connections the kernel queues per listening socket", live=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,24 +260,27 @@ class CccpLimits:
     """What CCCP holds for devices that register, for callers of its API, and how long it waits for them."""
 
     # systems/cccp/registered_devices.py
-    registration: float = 10.0  # seconds from connect to the end of the serial, TLS included, absolute
-    pending: int = 8192  # connections that have not said their serial
-    pending_per_source: int = 2048  # the same from one address; behind NAT many devices share one
-    handshakes: int = 200  # TLS handshakes in progress; those beyond wait, unread
-    parked: int = 50_000  # devices that are registered
-    parked_time: float = 0.0  # seconds one may stay without a session; 0: for ever
-    backlog: int = 4096  # connections the kernel queues per listening socket
+    registration: float = limit(seconds(1, 120), 10.0, "time from connect to the end of a serial, with TLS, "
+        "absolute")
+    pending: int = limit(_MANY, 8192, "connections that have not said their serial")
+    pending_per_source: int = limit(_MANY, 2048, "the same from one address; behind NAT many devices share "
+        "one")
+    handshakes: int = limit(_MANY, 200, "TLS handshakes in progress; the next ones wait")
+    parked: int = limit(_MANY, 50_000, "devices that are registered")
+    parked_time: float = limit(seconds(0, 3650 * 86400), 0.0, "time one may stay without a proxy; 0: for "
+        "ever")
+    backlog: int = limit(_ANY, 4096, "connections the kernel queues per listening socket", live=False)
     # systems/cccp/http_api.py
-    connections: int = 512  # callers of the API at once
-    header: float = 10.0  # seconds from connect, or from the last answer, to a whole request, absolute
-    body: int = 4096  # bytes of a request's body
-    wait: float = 300.0  # seconds that a caller may ask to wait for a device
-    waiting: int = 256  # callers that wait at once
+    connections: int = limit(_MANY, 512, "callers of the API at once")
+    header: float = limit(seconds(1, 120), 10.0, "time for a whole request, absolute")
+    body: int = limit(size(0, 1024 * 1024), 4096, "body of a request")
+    wait: float = limit(seconds(0, 3600), 300.0, "longest wait= of a caller")
+    waiting: int = limit(_MANY, 256, "callers that wait at once")
     # systems/cccp/wake.py
-    wakes: int = 16  # wake drivers that run at once
-    wake: float = 20.0  # seconds that one may take
+    wakes: int = limit(count("drivers", 1, 1000), 16, "wake drivers that run at once")
+    wake: float = limit(seconds(1, 600), 20.0, "time one may take")
     # daemons/cccp.py
-    drain: float = 10.0  # seconds that running sessions get when the daemon stops
+    drain: float = limit(seconds(0, 3600), 10.0, "time that connected clients get when revtunnel-cccp stops")
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,11 +288,14 @@ class RelayLimits:
     """What joined pairs of sockets move at once and hold for a side that does not take it."""
 
     # sockets/relay.py
-    first: int = 64 * KIB  # bytes of a reading, to begin with and whenever not all was taken
-    turn: int = 512 * KIB  # bytes of the largest reading; one for each direction and turn of the reactor
-    calm: int = 256  # readings of bulk that stay at ``first`` after a small message came
-    pool: int = 64 * MIB  # bytes held by all pairs beyond which readings are of 16 KiB
-    flush: float = 60.0  # seconds a side may take for the last bytes once both sides have ended
+    first: int = limit(size(16 * KIB, MIB), 64 * KIB, "a reading, to begin with and whenever not all was "
+        "taken")
+    turn: int = limit(size(16 * KIB, MIB), 512 * KIB, "the largest reading; more is faster, less is kinder "
+        "to others")
+    calm: int = limit(count("readings", 0, 65535), 256, "readings that stay small once somebody said little")
+    pool: int = limit(size(MIB, 16 * GIB), 64 * MIB, "held for all sides that take nothing before readings "
+        "are small")
+    flush: float = limit(_HOUR, 60.0, "time a side may take for the last bytes once both have ended")
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,15 +303,22 @@ class EmoLimits:
     """What the ends of an EMO command socket hold and wait for; the original's numbers where it has one."""
 
     # systems/emo/emo_sockets.py
-    sockets: int = 50  # data sockets of one machine, those that wait for a client among them
-    wait: float = 30.0  # seconds a client waits for its data socket
+    sockets: int = limit(count("sockets", 1, 999), 50, "data sockets of one machine, clients that wait among "
+        "them")
+    wait: float = limit(seconds(1, 600), 30.0, "time a client waits for its data socket")
     # systems/emo/emo_server.py, systems/emo/emo_agent.py
-    first: float = 3.0  # seconds for the first command of a connection, absolute
-    heartbeat: float = 10.0  # seconds of silence before a PING
-    silence: float = 30.0  # seconds of silence after which the other side is gone
-    idle: float = 600.0  # seconds after which the agent closes an idle data socket
-    unasked: int = 4  # data sockets that nobody asked for before the command socket is closed
-    held: int = 256 * KIB  # bytes one stream may have on their way to a side that does not take them
-    nul_wait: float = 0.05  # seconds after which NULs that may begin a terminator are passed on
+    first: float = limit(seconds(0.1, 60), 3.0, "time from connect to the first command, absolute")
+    heartbeat: float = limit(_HOUR, 10.0, "silence before a PING")
+    silence: float = limit(_HOUR, 30.0, "silence after which the other side is gone, if it took part in PING "
+        "and PONG")
+    idle: float = limit(seconds(1, 86400), 600.0, "time after which the agent closes a data socket that "
+        "nobody uses")
+    unasked: int = limit(count("sockets", 1, 1000), 4, "data sockets that nobody asked for before the "
+        "machine's command socket is closed")
+    held: int = limit(size(4 * KIB, 16 * MIB), 256 * KIB, "what a stream may have on its way to a side that "
+        "takes nothing")
+    nul_wait: float = limit(seconds(0.01, 60), 0.05, "time after which NULs at the end of a message, which "
+        "might begin a terminator, are passed on all the same")
     # systems/emo/emo_choice.py
-    ask_again: float = 86_400.0  # seconds after which an original server is offered rt1 again
+    ask_again: float = limit(seconds(60, 30 * 86400), 86_400.0, "time after which the agent offers rt1 "
+        "again, with its next connection, to a server that did not know it; see modern")

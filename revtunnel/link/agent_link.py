@@ -21,13 +21,25 @@ from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.link.handshake import AgentHandshake, AgentUp, Dismissed, ServerHello
 from revtunnel.link.legacy import LegacyAgentMux
 from revtunnel.link.link import LinkProtocol
-from revtunnel.link.mux import Dial, Glitch, GoingAway, Happening, Mux, Over, Stalled, Wanted
+from revtunnel.link.mux import (
+    Dial,
+    Glitch,
+    GoingAway,
+    Happening,
+    Mux,
+    Over,
+    SessionAsked,
+    SessionOver,
+    Stalled,
+    Wanted,
+)
 from revtunnel.link.rt1 import Rt1Mux
 from revtunnel.sockets.tls.identity import silent_refusal
 from revtunnel.streams.channel import Channel
 from revtunnel.streams.commands import Feature
 from revtunnel.streams.dialler import Dialler, NotDialled, TargetSocket
 from revtunnel.streams.frames import Frame
+from revtunnel.streams.session_says import Asked, encode_consent
 from revtunnel.streams.window import CreditPool
 
 __all__ = ["AgentLink", "TargetSide"]
@@ -96,6 +108,19 @@ class DataSocketBringer(Typing):
         """Its tickets are worth nothing any more; ``dead``: neither are the streams that came of them."""
 
 
+class SessionConsent(Typing):
+    """Who says whether a remote session may be (daemons/site_consent.py)."""
+
+    def asked(self, link: "AgentLink", asked: Asked) -> None:
+        """The server asks: answer with ``link.consent``."""
+
+    def over(self, session: str) -> None:
+        """A session is over."""
+
+    def link_gone(self, link: "AgentLink") -> None:
+        """Whoever asked is gone."""
+
+
 class AgentLink(LinkProtocol):
     """One connection to a server, from its connect on. ``ready`` and ``left`` tell the uplink."""
 
@@ -113,6 +138,7 @@ class AgentLink(LinkProtocol):
         ready: Callable[["AgentLink"], None],
         left: Callable[["AgentLink"], None],
         data: DataSocketBringer | None = None,
+        site: SessionConsent | None = None,
     ) -> None:
         super().__init__(clock, limits)
         self.serial = serial
@@ -131,6 +157,7 @@ class AgentLink(LinkProtocol):
         self._ready = ready
         self._left = left
         self._data = data
+        self._site = site
 
     def connectionMade(self) -> None:
         super().connectionMade()
@@ -186,6 +213,7 @@ class AgentLink(LinkProtocol):
             mux = Rt1Mux(limits, False, now, self._pool, up.hello.first_window, data_sockets=sockets)
         self.up_since = now
         mux.origins = up.hello is not None and up.hello.origins and self._dialler.asks_for_origins
+        mux.sessions = up.hello is not None and self._site is not None and up.hello.sessions
         self.up(mux)
         self._ready(self)
         if up.first is not None:
@@ -222,6 +250,8 @@ class AgentLink(LinkProtocol):
             self._report(PeerGlitch(self.serial, self.peer, happening.detail))
         elif isinstance(happening, Stalled):
             self._report(LinkStalled(self.serial, happening.channel.number, happening.owed))
+        elif isinstance(happening, SessionAsked | SessionOver):
+            self._of_session(happening)
         elif isinstance(happening, Wanted):
             if self._data is not None and not self.leaving:
                 self._data.wanted(self, happening.tickets)
@@ -237,18 +267,42 @@ class AgentLink(LinkProtocol):
             self._record(channel, Ended.LINK_LOST, detail)
         if self._data is not None:
             self._data.link_gone(self, dead=reason == "silent")
+        if self._site is not None:
+            self._site.link_gone(self)
 
     def _leave_if_idle(self) -> None:
         if self.leaving and self.ended is None and self.mux is not None and not self.mux.running:
             self.ended = self.why_leaving
             self.leave()
 
+    # -- sessions
+
+    def _of_session(self, happening: SessionAsked | SessionOver) -> None:
+        if self._site is None:
+            return
+        if isinstance(happening, SessionOver):
+            self._site.over(happening.session)
+        else:
+            self._site.asked(self, happening.asked)
+
+    def consent(self, session: str, yes: bool, why: str) -> None:
+        """Answer the server for the site; a no after a yes takes that back."""
+        if isinstance(self.mux, Rt1Mux) and self.mux.sessions and self.ended is None:
+            self.mux.consent(encode_consent(session, yes, why))
+            self.flush()
+
+    def end_session(self, session: str, detail: str) -> None:
+        """The site takes a session back: its channels end."""
+        channels = self.mux.channels.values() if self.mux is not None else ()
+        for channel in [each for each in channels if each.session == session and not each.over]:
+            self.reset(channel, Ended.NOT_ALLOWED, detail)
+
     # -- dialling
 
     def _dial(self, channel: Channel) -> None:
         side = TargetSide(channel, self.clock.seconds())
         channel.owner = side
-        side.dialling = self._dialler.dial(channel.target, channel.origin)
+        side.dialling = self._dialler.dial(channel.target, channel.origin, channel.session)
         side.dialling.addCallbacks(
             lambda socket: self._reached(side, socket), lambda failure: self._not_reached(side, failure)
         )

@@ -35,7 +35,7 @@ __all__ = [
 NONCE_SIZE = 32
 PROOF_ENTRY = 2 + 32  # bytes at the end of the server's HELLO
 LEAST_DATA = 1024  # bytes of DATA in one frame that everybody has to take
-_NONE, _KNOWN = Feature(0), Feature.DATA_SOCKETS | Feature.ORIGIN
+_NONE, _KNOWN = Feature(0), Feature.DATA_SOCKETS | Feature.ORIGIN | Feature.SESSIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +49,6 @@ class AgentHello:
     first_window: int = 65536
     largest_data: int = 65535
     features: Feature = _NONE
-
-    @property
-    def origins(self) -> bool:
-        """Whether ORIGIN is among its features."""
-        return Feature.ORIGIN in self.features
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +68,11 @@ class ServerHello:
     def origins(self) -> bool:
         """Whether ORIGIN is among its features."""
         return Feature.ORIGIN in self.features
+
+    @property
+    def sessions(self) -> bool:
+        """Whether SESSIONS is."""
+        return Feature.SESSIONS in self.features
 
 
 def _number(single: dict[int, bytes], kind: Tlv, size: int, default: int, least: int, most: int) -> int:

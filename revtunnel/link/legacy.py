@@ -184,7 +184,9 @@ class LegacyServerMux(LegacyMux):
         self._question = b""
         self._resting: list[tuple[float, Channel]] = []  # without questions numbers rest by time
 
-    def connect(self, target: Target, now: float, origin: Origin | None = None) -> Channel | None:
+    def connect(
+        self, target: Target, now: float, origin: Origin | None = None, session: str = ""
+    ) -> Channel | None:
         number = self._numbers.take()
         if number is None:
             return None
@@ -339,7 +341,9 @@ class LegacyAgentMux(LegacyMux):
         self._asked_on: int | None = None
         self._question = b""
 
-    def connect(self, target: Target, now: float, origin: Origin | None = None) -> Channel | None:
+    def connect(
+        self, target: Target, now: float, origin: Origin | None = None, session: str = ""
+    ) -> Channel | None:
         raise LocalError("an agent opens no channels")
 
     def reset(self, channel: Channel, reason: Ended, detail: str, now: float) -> list[Happening]:

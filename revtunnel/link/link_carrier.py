@@ -49,7 +49,7 @@ class LinkCarrier:
             return "no-data-socket"
         try:
             origin = client.origin if mux.origins else None
-            channel = mux.connect(client.target, link.clock.seconds(), origin)
+            channel = mux.connect(client.target, link.clock.seconds(), origin, client.session)
         except RemoteError as error:
             link.broken(error)
             return "no-channel"

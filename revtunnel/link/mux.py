@@ -19,8 +19,10 @@ from revtunnel.link.turns import Piece, Turns
 from revtunnel.streams.channel import Channel
 from revtunnel.streams.frames import Frame
 from revtunnel.streams.numbers import Numbers, Tally
+from revtunnel.streams.session_says import Asked
 
 __all__ = [
+    "Consented",
     "Data",
     "Dial",
     "EndOfFile",
@@ -30,6 +32,8 @@ __all__ = [
     "Mux",
     "Opened",
     "Over",
+    "SessionAsked",
+    "SessionOver",
     "Stalled",
     "Wanted",
 ]
@@ -95,7 +99,40 @@ class Wanted(NamedTuple):
     tickets: list[bytes]
 
 
-Happening = Dial | Opened | Data | EndOfFile | Over | Glitch | GoingAway | Stalled | Wanted
+class SessionAsked(NamedTuple):
+    """Agent: may this session be? Answer with CONSENT, whenever that is known."""
+
+    asked: Asked
+
+
+class SessionOver(NamedTuple):
+    """Agent: this session is over."""
+
+    session: str
+
+
+class Consented(NamedTuple):
+    """Server: the device's site says yes or no to a session; after a yes a no takes it back."""
+
+    session: str
+    yes: bool
+    why: str
+
+
+Happening = (
+    Dial
+    | Opened
+    | Data
+    | EndOfFile
+    | Over
+    | Glitch
+    | GoingAway
+    | Stalled
+    | Wanted
+    | SessionAsked
+    | SessionOver
+    | Consented
+)
 
 
 class Mux(ABC):
@@ -104,6 +141,7 @@ class Mux(ABC):
     wire = ""
     early_read = False  # whether a client is read before its target answered
     origins = False  # whether a client's origin is told to the agent
+    sessions = False  # whether the agent is asked for sessions, and told which one a channel is of
 
     def __init__(self, limits: LinkLimits, opens: bool, now: float) -> None:
         self.limits = limits
@@ -141,10 +179,13 @@ class Mux(ABC):
         """
 
     @abstractmethod
-    def connect(self, target: Target, now: float, origin: Origin | None = None) -> Channel | None:
+    def connect(
+        self, target: Target, now: float, origin: Origin | None = None, session: str = ""
+    ) -> Channel | None:
         """Server: open a channel to a target, or None when no number is free.
 
-        ``origin``, where the client came from, is told to an agent that asked for it.
+        ``origin``, where the client came from, and ``session``, of which it is, are told to an agent that
+        asked for that.
         """
 
     @abstractmethod

@@ -7,6 +7,7 @@ Source: wire/link-extension.md; docs/link-protocol.rst.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.origin import Origin, decode_origin, encode_origin
@@ -22,7 +23,7 @@ from revtunnel.link.mux import (
     Opened,
     Wanted,
 )
-from revtunnel.link.rt1_ends import Rt1Ends
+from revtunnel.link.rt1_sessions import Rt1Sessions
 from revtunnel.link.turns import Piece
 from revtunnel.streams.channel import Channel, ChannelEvent, ChannelState
 from revtunnel.streams.commands import (
@@ -57,13 +58,22 @@ _NEVER_HERE = frozenset(
     )
 )
 GOAWAYS = 3  # that are heard on one link
-_ASKED_FOR = frozenset((Command.WANT, Command.ORIGIN))  # from a server, where both ends have the feature
+# where both ends have the feature: from a server, but for CONSENT
+_ASKED_FOR = frozenset((Command.WANT, Command.ORIGIN, Command.SESSION, Command.CONSENT, Command.WITHIN))
 
 
-class Rt1Mux(Rt1Ends):
+class _Before(NamedTuple):
+    """What stood before a CONNECT."""
+
+    number: int
+    session: str = ""
+    origin: Origin | None = None
+
+
+class Rt1Mux(Rt1Sessions):
     """The channels of one rt1 link. ``first_window`` is what the other side's HELLO granted us.
 
-    ``data_sockets``, ``origins``: both ends said in HELLO that they have them.
+    ``data_sockets``, ``origins``, ``sessions``: both ends said in HELLO that they have them.
     """
 
     wire = "rt1"
@@ -85,7 +95,7 @@ class Rt1Mux(Rt1Ends):
         self._goaways = 0
         self.data_sockets = data_sockets
         self.origins = origins
-        self._announced: tuple[int, Origin] | None = None  # agent: an ORIGIN, whose CONNECT is next
+        self._announced: _Before | None = None  # agent: WITHIN and ORIGIN, whose CONNECT is next
 
     def judge(self, size: int, command: int, channel: int) -> None:
         if command == Command.DATA:
@@ -108,11 +118,15 @@ class Rt1Mux(Rt1Ends):
 
     # -- what the owner calls
 
-    def connect(self, target: Target, now: float, origin: Origin | None = None) -> Channel | None:
+    def connect(
+        self, target: Target, now: float, origin: Origin | None = None, session: str = ""
+    ) -> Channel | None:
         number = self._numbers.take()
         if number is None:
             return None
         channel = self._new(number, target, now)
+        if self.sessions and session:
+            self._turns.control(encode_frame(Command.WITHIN, number, bytes.fromhex(session)))
         if self.origins and origin is not None:
             self._turns.control(encode_frame(Command.ORIGIN, number, encode_origin(origin)))
         self._turns.control(encode_frame(Command.CONNECT, number, encode_connect(target)))
@@ -166,10 +180,11 @@ class Rt1Mux(Rt1Ends):
             raise RemoteError("CONNECT at the server")
         if frame.channel == 0 or frame.channel in self.channels:
             raise RemoteError(f"CONNECT for channel {frame.channel}, which is in use")
-        number, origin = self._announced or (frame.channel, None)
+        number, session, origin = self._announced or _Before(frame.channel)
         self._announced = None
         if number != frame.channel:
-            raise RemoteError(f"CONNECT for channel {frame.channel} behind ORIGIN for {number}")
+            what = "WITHIN" if origin is None else "ORIGIN"
+            raise RemoteError(f"CONNECT for channel {frame.channel} behind {what} for {number}")
         if frame.channel in self._unsaid:
             raise RemoteError(f"CONNECT for channel {frame.channel}, whose CLOSE is not yet said")
         try:
@@ -179,14 +194,22 @@ class Rt1Mux(Rt1Ends):
             self.reset(channel, Ended.NOT_ALLOWED, str(error), now)
             return self._glitch(str(error), now)
         channel = self._new(frame.channel, target, now)
-        channel.origin = origin
+        channel.origin, channel.session = origin, session
         return [Dial(channel)]
+
+    def _within(self, frame: Frame, now: float) -> list[Happening]:
+        """Of which session the CONNECT behind it is."""
+        if self._announced is not None:
+            raise RemoteError(f"WITHIN for channel {frame.channel} instead of CONNECT")
+        self._announced = _Before(frame.channel, frame.payload.hex())
+        return []
 
     def _origin(self, frame: Frame, now: float) -> list[Happening]:
         """Where the client of the CONNECT behind it comes from."""
-        if self._announced is not None:
+        before = self._announced or _Before(frame.channel)
+        if before.origin is not None or before.number != frame.channel:
             raise RemoteError(f"ORIGIN for channel {frame.channel} instead of CONNECT")
-        self._announced = frame.channel, decode_origin(frame.payload)
+        self._announced = before._replace(origin=decode_origin(frame.payload))
         return []
 
     def _opened(self, frame: Frame, now: float) -> list[Happening]:
@@ -286,7 +309,10 @@ class Rt1Mux(Rt1Ends):
 
     def _asked_for(self, command: int) -> bool:
         """Whether both ends said that they have what this command belongs to."""
-        return not self.opens and (self.data_sockets if command == Command.WANT else self.origins)
+        if command == Command.CONSENT:
+            return self.opens and self.sessions
+        has = {Command.WANT: self.data_sockets, Command.ORIGIN: self.origins}
+        return not self.opens and has.get(Command(command), self.sessions)
 
     # -- inside
 
@@ -337,4 +363,7 @@ _HANDLERS: dict[int, Callable[[Rt1Mux, Frame, float], list[Happening]]] = {  # o
     Command.GOAWAY: Rt1Mux._goaway,
     Command.WANT: Rt1Mux._want,
     Command.ORIGIN: Rt1Mux._origin,
+    Command.SESSION: Rt1Mux._session,
+    Command.CONSENT: Rt1Mux._consented,
+    Command.WITHIN: Rt1Mux._within,
 }

@@ -27,7 +27,7 @@ from revtunnel.link.keys import Verifier
 from revtunnel.link.legacy import LegacyServerMux
 from revtunnel.link.link import USER_TIMEOUT, LinkProtocol, tune
 from revtunnel.link.link_carrier import LinkCarrier
-from revtunnel.link.mux import Glitch, GoingAway, Happening, Mux, Opened, Over, Stalled
+from revtunnel.link.mux import Consented, Glitch, GoingAway, Happening, Mux, Opened, Over, Stalled
 from revtunnel.link.rt1 import Rt1Mux
 from revtunnel.sockets.addresses import written_address
 from revtunnel.sockets.ends import End
@@ -83,6 +83,9 @@ class Hub(Typing):
 
     def port_is_open(self, serial: str, target: str) -> bool:
         """Whether clients of a target can come."""
+
+    def consented(self, link: "ServerLink", session: str, yes: bool, why: str) -> None:
+        """The device's site answered for a session, or takes its answer back."""
 
     def instead(self, link: "ServerLink", make: "LinkMaker") -> "ServerLink":
         """The connection speaks another wire than its listener's: who is to have it."""
@@ -248,7 +251,7 @@ class ServerLink(LinkProtocol):
             sockets = Feature.DATA_SOCKETS in both
             mux = Rt1Mux(limits, True, now, self._pool, up.hello.first_window, data_sockets=sockets)
             self.write(self._shake.welcome(self.listener.hello))
-            mux.origins = up.hello.origins and self.listener.hello.origins
+            mux.origins, mux.sessions = Feature.ORIGIN in both, Feature.SESSIONS in both
         self.up_since = now
         self.up(mux)
         if up.hello is None:
@@ -309,6 +312,17 @@ class ServerLink(LinkProtocol):
         """Whether the agent wants to know where its clients come from."""
         return self.mux is not None and self.mux.origins
 
+    @property
+    def says_sessions(self) -> bool:
+        """Whether the agent is asked before a session begins, and told which one a channel is of."""
+        return self.mux is not None and self.mux.sessions
+
+    def say_session(self, payload: bytes) -> None:
+        """Ask the device's site for a session, or say that one is over (session_says.py)."""
+        if isinstance(self.mux, Rt1Mux) and self.mux.sessions and self.ended is None:
+            self.mux.session(payload)
+            self.flush()
+
     def want(self, tickets: list[bytes]) -> None:
         """Ask the agent for a data socket for each ticket."""
         if isinstance(self.mux, Rt1Mux) and self.ended is None:
@@ -345,6 +359,8 @@ class ServerLink(LinkProtocol):
             self._report(LinkStalled(self.serial, happening.channel.number, happening.owed))
         elif isinstance(happening, GoingAway):
             self._hub.leaving(self)
+        elif isinstance(happening, Consented):
+            self._hub.consented(self, *happening)
 
     def gone(self, reason: str, detail: str, cut: list[Channel]) -> None:
         self.channels.link_gone()

@@ -18,16 +18,16 @@ import re
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from revtunnel.daemons.schema import SECTIONS, Key, Section, find
+from revtunnel.ground.declared import Key, keys_of
 from revtunnel.ground.errors import SettingsError
-from revtunnel.ground.policy import MIB
+from revtunnel.ground.kinds import MIB
+from revtunnel.settings.sections import Section, Sections
 
 __all__ = [
     "DEFAULT_PATH",
     "LABEL",
-    "SECTION_OF",
     "File",
     "MissingSettings",
     "Name",
@@ -40,7 +40,6 @@ __all__ = [
 DEFAULT_PATH = "/etc/revtunnel/revtunnel.ini"
 MAX_FILE = MIB  # bytes of one file; a larger one is not read
 LABEL = re.compile(r"[A-Za-z0-9._-]{1,32}", re.ASCII)  # name of a listener, a pool, a target
-SECTION_OF = {section.name: section for section in SECTIONS}
 
 _SECRETS = {"key", "secret", "password", "passphrase", "token", "psk", "device_key", "private_key"}
 _ORDERED = (  # section, a key, and the key it must not be above
@@ -54,6 +53,7 @@ _ORDERED = (  # section, a key, and the key it must not be above
 )
 
 Name = tuple[str, str]  # section as it is written, such as "listener main", and key
+Part = TypeVar("Part")
 
 
 class MissingSettings(SettingsError):
@@ -86,6 +86,15 @@ class Surroundings:
         directory = self._first("RUNTIME_DIRECTORY") or root or self._below("XDG_RUNTIME_DIR")
         return os.path.join(directory, "admin.sock")
 
+    def socket(self, path: str, name: str = "admin") -> str:
+        """A daemon's admin socket: as set, or, for ``auto``, beside the server's."""
+        beside = self.admin_socket()
+        return os.path.join(os.path.dirname(beside), f"{name}.sock") if path == "auto" else path
+
+    def kept_in(self, directory: str | None) -> str | None:
+        """A state directory, ``auto`` replaced."""
+        return self.state_directory() if directory == "auto" else directory
+
     def credential(self) -> str | None:
         """The device key that systemd handed over, if it did."""
         path = os.path.join(self.environ.get("CREDENTIALS_DIRECTORY", ""), "revtunnel.key")
@@ -102,7 +111,8 @@ class Surroundings:
 class Table:
     """Values by section and key, where each came from, and every error so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, sections: Sections) -> None:
+        self.sections = sections
         self.values: dict[Name, Any] = {}
         self.origins: dict[Name, str] = {}
         self.heads: dict[str, str] = {}  # sections in the order of their first head line
@@ -122,7 +132,25 @@ class Table:
     def get(self, label: str, key: str) -> Any:
         """The value, or the default."""
         name = (label, key)
-        return self.values[name] if name in self.values else find(label.split()[0], key).value
+        return self.values[name] if name in self.values else self.sections.find(label, key).value
+
+    def part(self, part: type[Part], /, label: str = "", **given: Any) -> Part:
+        """A part out of its section, or out of ``[label]``, with the parts in it.
+
+        ``given`` is taken instead of what is written; a field that is neither has its own default.
+        """
+        label = label or self.sections.of(part).name
+        found = {name: self.get(label, key.name) for name, key in keys_of(part).items() if name not in given}
+        inner: dict[str, Any] = {
+            name: self.part(each) for name, each in self.sections.parts_in(part) if name not in given
+        }
+        return part(**found, **inner, **given)
+
+    def parts(self, part: type[Part], default: str | None) -> tuple[Part, ...]:
+        """One for every ``[section NAME]``, or of one called ``default`` where there is none."""
+        kind = self.sections.of(part).name
+        labels = self.named(kind) or ([] if default is None else [f"{kind} {default}"])
+        return tuple(self.part(part, label, name=label.split()[1]) for label in labels)
 
     def sound(self, label: str, *keys: str) -> bool:
         """Whether none of these values is known to be wrong; a second error about it would only confuse."""
@@ -208,9 +236,9 @@ class File:
     def _head(self, number: int, line: str) -> None:
         self._section, self._label = None, "?"  # what follows a bad head is not judged
         words = line[1:-1].split() if line.endswith("]") else []
-        section = SECTION_OF.get(words[0]) if words else None
+        section = self._table.sections.by_name.get(words[0]) if words else None
         if section is None:
-            known = ", ".join(each.title for each in SECTIONS)
+            known = ", ".join(each.title for each in self._table.sections)
             self._fail(number, f"{line[:80]!a} is no section, wanted: {known}")
         elif section.named and (len(words) != 2 or not re.fullmatch(section.labels, words[1], re.ASCII)):
             self._fail(number, f"{line[:80]!a}: {section.title} wanted, {section.wanted}")
@@ -256,8 +284,18 @@ def _paths(path: str | None, around: Surroundings) -> list[str]:
     return found
 
 
-def read_files(path: str | None, overrides: Mapping[Name, Any] | None, around: Surroundings) -> Table:
-    table = Table()
+def read_files(
+    path: str | None, overrides: Mapping[Name, Any] | None, around: Surroundings, sections: Sections
+) -> Table:
+    """All files that there are, and over them ``overrides``.
+
+    Args:
+        path: the file named by the user; None: $REVTUNNEL_CONFIG, else the default path if it exists.
+        overrides: values, already read, of keys such as ``("listener main", "address")``.
+        around: what is taken from the process.
+        sections: those that a file may have.
+    """
+    table = Table(sections)
     for each in _paths(path, around):
         File(each, table).read()
     for name, value in (overrides or {}).items():
@@ -265,7 +303,11 @@ def read_files(path: str | None, overrides: Mapping[Name, Any] | None, around: S
         table.origins[name] = "command line"
         table.values[name] = value
     for label, below, above in _ORDERED:
-        if table.sound(label, below, above) and table.get(label, below) > table.get(label, above):
+        if (
+            label in sections.by_name
+            and table.sound(label, below, above)
+            and table.get(label, below) > table.get(label, above)
+        ):
             table.complain(
                 label, below, f"{table.get(label, below)} is above {above} = {table.get(label, above)}"
             )

@@ -1,92 +1,116 @@
-"""What all daemons' settings share: parts of ground/policy.py, named sections, the admin door, what changed.
+"""Sections of settings: which dataclasses fill which section, and what differs between two trees of settings.
 
 Rule of this file: it is imported by the programs that have to listen at once, so it imports little.
 """
 
-import grp
-import os
-import pwd
-from collections.abc import Iterable
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
-from revtunnel.daemons.schema import SECTIONS, find
-from revtunnel.process.admin.admin_settings import AdminSettings
-from revtunnel.settings.inifile import SECTION_OF, Name, Surroundings, Table
+from revtunnel.ground.declared import Key, keys_of, own_keys, setting
+from revtunnel.ground.kinds import word
 
-__all__ = [
-    "admin_settings",
-    "check_people",
-    "differences",
-    "named_sections",
-    "part_of",
-    "socket_beside",
-]
+__all__ = ["LogSettings", "Section", "Sections"]
+
+Name = tuple[str, str]  # section as it is written, such as "listener main", and key
+_FORM, _LEVEL = word("text", "json"), word("debug", "info", "warn", "error")
 
 
-def admin_settings(table: Table, socket: str) -> AdminSettings:
-    """Section [admin], with the socket's path, which is never ``auto``."""
-    values = {key.name: table.get("admin", key.name) for key in SECTION_OF["admin"].keys}
-    return AdminSettings(**{**values, "socket": socket})
+@dataclass(frozen=True)
+class LogSettings:
+    """The log of any daemon."""
+
+    log_format: str = setting(_FORM, "text", "form of a log line: for people, or one JSON object")
+    log_level: str = setting(_LEVEL, "info", "least level that is logged", live=True)
 
 
-def socket_beside(table: Table, section: str, around: Surroundings) -> str:
-    """Where a daemon's admin socket is: as set, or beside the server's, under the section's name."""
-    path: str = table.get(section, "admin_socket")
-    if path == "auto":
-        return os.path.join(os.path.dirname(around.admin_socket()), f"{section}.sock")
-    return path
+@dataclass(frozen=True)
+class Section:
+    """One section; ``named``: it is written ``[listener NAME]`` and may come several times."""
+
+    name: str
+    reader: str  # server, agent, both, ...
+    text: str
+    parts: tuple[type, ...] = ()  # each with the keys that its bases have not, in this order
+    named: bool = False
+    entry: Key | None = None  # the form of every line, where keys are free
+    label: str = "NAME"  # what stands behind the name of a named section
+    labels: str = r"[A-Za-z0-9._-]{1,32}"  # and its form
+    wanted: str = "NAME 1 to 32 of A-Z a-z 0-9 . _ -"  # and that in words
+    free: bool = False  # named sections of it come and go on SIGHUP
+    shown: str = ""  # head line in the shipped file, if not the title
+
+    @cached_property
+    def keys(self) -> tuple[Key, ...]:
+        """Its settings; a part may say another text of what it inherits."""
+        by_name = {key.name: key for part in reversed(self.parts) for key in keys_of(part).values()}
+        return tuple(by_name[key.name] for part in self.parts for key in own_keys(part))
+
+    @property
+    def title(self) -> str:
+        """Its head line as a manual shows it."""
+        return f"[{self.name} {self.label}]" if self.named else f"[{self.name}]"
 
 
-def check_people(table: Table) -> None:
-    """Everybody in [admin] must exist."""
-    for key in ("operators", "readers"):
-        for person in table.get("admin", key):
-            try:
-                if person.startswith("@"):
-                    grp.getgrnam(person[1:])
-                elif not person.isdigit():
-                    pwd.getpwnam(person)
-            except KeyError:
-                table.complain("admin", key, f"{person!a}: no such user or group on this machine")
+class Sections:
+    """The table of all sections."""
 
+    def __init__(self, *sections: Section) -> None:
+        self.all = sections
+        self.by_name = {section.name: section for section in sections}
+        self._by_part = {part: section for section in reversed(sections) for part in section.parts}
+        self._keys = {(section.name, key.name): key for section in sections for key in section.keys}
 
-def part_of(table: Table, part: type) -> Any:
-    """A dataclass of ground/policy.py out of the keys that fill it."""
-    keys = {key.name: section.name for section in SECTIONS for key in section.keys if key.part is part}
-    return part(**{key: table.get(section, key) for key, section in keys.items()})
+    def __iter__(self) -> Iterator[Section]:
+        return iter(self.all)
 
+    def __len__(self) -> int:
+        return len(self.all)
 
-def named_sections(table: Table, kind: str, default: str | None) -> list[dict[str, Any]]:
-    """The values of every ``[kind NAME]``, or of one called ``default`` where there is none."""
-    labels = table.named(kind) or ([] if default is None else [f"{kind} {default}"])
-    return [
-        {"name": label.split()[1], **{key.name: table.get(label, key.name) for key in SECTION_OF[kind].keys}}
-        for label in labels
-    ]
+    def find(self, label: str, name: str) -> Key:
+        """A key of a section, ``listener`` for every ``[listener NAME]``; KeyError: there is none."""
+        return self._keys[label.partition(" ")[0], name]
 
+    def of(self, part: type) -> Section:
+        """The section that a part fills; KeyError: it is none."""
+        return self._by_part[part]
 
-def differences(
-    old: Iterable[tuple[Name, Any]], new: Iterable[tuple[Name, Any]]
-) -> tuple[list[str], list[str]]:
-    """Names of settings that differ: those that SIGHUP applies, and those that need a restart.
+    def parts_in(self, part: Any) -> Iterator[tuple[str, type]]:
+        """The fields of a part that are parts themselves, not lists of them."""
+        return ((each.name, each.type) for each in fields(part) if each.type in self._by_part)
 
-    A name is ``[section] key``; a named section that came or went is one name without a key.
-    """
-    before, after = dict(old), dict(new)
-    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
-    whole = {label for label, _ in before} ^ {label for label, _ in after}
-    live: list[str] = []
-    restart: list[str] = []
-    for label, key in names:
-        comes_or_goes = label in whole and " " in label
-        text = f"[{label}]" if comes_or_goes else f"[{label}] {key}"
-        stays = not comes_or_goes or SECTION_OF[label.split()[0]].free
-        group = live if _is_live(label, key) and stays else restart
-        if text not in group:
-            group.append(text)
-    return live, [text for text in restart if text not in live]
+    def differences(self, old: Any, new: Any) -> tuple[list[str], list[str]]:
+        """Names of settings that differ: those that SIGHUP applies, and those that need a restart.
 
+        A name is ``[section] key``; a named section that came or went is one name without a key.
+        """
+        before, after = dict(self._flat(old)), dict(self._flat(new))
+        names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+        whole = {label for label, _ in before} ^ {label for label, _ in after}
+        live: dict[str, None] = {}
+        restart: dict[str, None] = {}
+        for label, key in names:
+            section = self.by_name[label.partition(" ")[0]]
+            comes_or_goes = label in whole and section.named
+            is_live = (section.entry or self.find(label, key)).live
+            group = live if is_live and (section.free or not comes_or_goes) else restart
+            group[f"[{label}]" if comes_or_goes else f"[{label}] {key}"] = None
+        return [*live], [text for text in restart if text not in live]
 
-def _is_live(label: str, key: str) -> bool:
-    section = SECTION_OF[label.split()[0]]
-    return section.entry.live if section.entry else find(section.name, key).live
+    def _flat(self, part: Any) -> Iterator[tuple[Name, Any]]:
+        """Every setting of a part and of the parts in it, with its name."""
+        section = self._by_part[type(part)]
+        label = f"{section.name} {part.name}" if section.named else section.name
+        if section.entry is not None:
+            yield (label, part.name), part
+            return
+        keys = keys_of(type(part))
+        for each in fields(part):
+            value = getattr(part, each.name)
+            if each.name in keys:
+                yield (label, keys[each.name].name), value
+            else:
+                for inner in value if isinstance(value, tuple) else (value,):
+                    if type(inner) in self._by_part:
+                        yield from self._flat(inner)

@@ -119,7 +119,7 @@ class AuditFile:
             self._put(self._owed)
         except OSError as error:
             if error.errno not in _FULL:
-                raise OSError(error.errno, f"{self.path}: {_why(error)}") from None
+                raise OSError(error.errno, _why(error), self.path) from None
             self._blame(error, 0)
 
     def _is_ours(self) -> bool:

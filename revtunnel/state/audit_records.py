@@ -82,6 +82,7 @@ class SessionClosed(AuditRecord):
     bytes_to_client: int
     connections: int
     cause: str  # one word
+    by: str = ""  # who ended it, where that was somebody
 
 
 @dataclass(frozen=True, slots=True)

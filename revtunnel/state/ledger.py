@@ -51,6 +51,7 @@ _PUT = {
     "grants": "INSERT OR REPLACE INTO grants"
     " (id, holder, device, services, actions, begins, until, created, made_by)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    "muted": "INSERT OR REPLACE INTO muted (serial, why, made_by, since) VALUES (?, ?, ?, ?)",
 }
 _REMOVE = {
     "leases": "DELETE FROM leases WHERE port = ?",
@@ -63,6 +64,7 @@ _REMOVE = {
     "people_groups": "DELETE FROM people_groups WHERE name = ?",
     "user_tokens": "DELETE FROM user_tokens WHERE mark = ?",
     "grants": "DELETE FROM grants WHERE id = ?",
+    "muted": "DELETE FROM muted WHERE serial = ?",
 }
 FLEETING = frozenset(("leases", "sessions"))  # what a power cut may take the last moments of
 # what the journal keeps when it is begun anew: table, and its rows by their key

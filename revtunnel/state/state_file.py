@@ -58,6 +58,10 @@ _UPGRADES = (
         " services TEXT NOT NULL, actions TEXT NOT NULL, begins REAL, until REAL, created REAL NOT NULL,"
         " made_by TEXT NOT NULL) WITHOUT ROWID",
     ),
+    (
+        "CREATE TABLE muted (serial TEXT PRIMARY KEY, why TEXT NOT NULL, made_by TEXT NOT NULL,"
+        " since REAL NOT NULL) WITHOUT ROWID",
+    ),
     ("CREATE TABLE changes (id INTEGER PRIMARY KEY CHECK (id = 0), number INTEGER NOT NULL)",),
 )
 SCHEMA = len(_UPGRADES)
@@ -72,6 +76,7 @@ _SHAPE = (
     "SELECT name, note, created FROM people_groups LIMIT 0",
     "SELECT mark, user, note, created, until, used FROM user_tokens LIMIT 0",
     "SELECT id, holder, device, services, actions, begins, until, created, made_by FROM grants LIMIT 0",
+    "SELECT serial, why, made_by, since FROM muted LIMIT 0",
     "SELECT id, number FROM changes LIMIT 0",
 )
 

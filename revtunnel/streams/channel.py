@@ -114,6 +114,7 @@ class Channel:
         "queued",
         "rested",
         "scheduled",
+        "session",
         "since",
         "spare",
         "state",
@@ -141,6 +142,7 @@ class Channel:
         self.state = ChannelState.OPENING
         self.owner: Any = None
         self.origin: Origin | None = None  # agent: where its client came from, if the server says so
+        self.session = ""  # agent: the remote session that it is of; empty: of none
         self.queue: deque[bytes] = deque()
         self.offset = 0  # bytes of queue[0] that are already sent
         self.queued = 0

@@ -77,6 +77,11 @@ class ClientSocket(ChannelSocket):
         return self._factory.target
 
     @property
+    def session(self) -> str:
+        """The remote session that it is of; empty: of none."""
+        return self._factory.session
+
+    @property
     def origin(self) -> Origin | None:
         """Its address and the one that it dialled; None: it is gone, or has none."""
         try:
@@ -134,7 +139,7 @@ class ClientSocket(ChannelSocket):
 
 
 class ClientFactory(ServerFactory):
-    """The clients of one target of one device."""
+    """The clients of one target of one device. ``session``: the remote session that they are of."""
 
     noisy = False
 
@@ -147,7 +152,9 @@ class ClientFactory(ServerFactory):
         admit: Callable[[ClientSocket], str],
         refused: Callable[[ClientSocket, str], None],
         left: Callable[[ClientSocket], None],
+        session: str = "",
     ) -> None:
+        self.session = session
         self.serial = serial
         self.name = name
         self.target = target

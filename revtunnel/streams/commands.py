@@ -22,10 +22,14 @@ byte  name         direction  payload                        channel byte
 0x1c  ENROLL       a->s       u8 version, secret, request    0
 0x1d  CERTIFICATE  s->a       u8 version, two certificates   0
 0x1e  ORIGIN       s->a       u8 family, client, server      the channel
+0x1f  SESSION      s->a       u8 what, 16-byte id, TLVs      0
+0x20  CONSENT      a->s       16-byte id, u8 answer, text    0
+0x21  WITHIN       s->a       16-byte id                     the channel
 ====  ===========  =========  =============================  ========================================
 
 Source: wire/readyagent.md section 1 (1 to 4), wire/link-extension.md (0x10 to 0x1b); ours
-(0x1c and 0x1d, whose payloads are in sockets/tls/enroll.py, and 0x1e, in ground/origin.py).
+(0x1c and 0x1d, whose payloads are in sockets/tls/enroll.py, 0x1e, in ground/origin.py, and 0x1f to 0x21, in
+streams/session_says.py).
 """
 
 from collections.abc import Iterator
@@ -48,6 +52,7 @@ __all__ = [
     "Command",
     "Feature",
     "Tlv",
+    "cut",
     "decode_connect",
     "decode_goaway",
     "decode_reset",
@@ -61,6 +66,7 @@ __all__ = [
     "encode_want",
     "encode_window",
     "number_of",
+    "plain",
 ]
 
 VERSION = 1  # of rt1, in the channel byte of HELLO
@@ -92,6 +98,9 @@ class Command(IntEnum):
     ENROLL = 0x1C
     CERTIFICATE = 0x1D
     ORIGIN = 0x1E
+    SESSION = 0x1F
+    CONSENT = 0x20
+    WITHIN = 0x21
 
 
 COMMANDS = frozenset(int(command) for command in Command)
@@ -107,6 +116,7 @@ EXACT_SIZE = {
     Command.PING: 8,
     Command.PONG: 8,
     Command.ATTACH: 16,
+    Command.WITHIN: 16,
 }
 MAX_SIZE = {
     Command.CONNECT: 2 + MAX_HOST + 2,
@@ -114,6 +124,9 @@ MAX_SIZE = {
     Command.GOAWAY: 3 + MAX_TEXT,
     Command.WANT: MAX_TICKETS * TICKET_SIZE,
     Command.ORIGIN: MAX_ORIGIN,
+    Command.SESSION: 4096,
+    Command.CONSENT: 16 + 1 + MAX_TEXT,
+    Command.WITHIN: 16,
 }
 
 _U16 = Struct("!H")
@@ -142,6 +155,7 @@ class Feature(IntFlag):
 
     DATA_SOCKETS = 1  # agent: it answers WANT; server: it takes ATTACH
     ORIGIN = 2  # agent: it wants ORIGIN before CONNECT; server: it can say it
+    SESSIONS = 4  # agent: it answers SESSION; server: it asks before a session begins, and says WITHIN
 
 
 def encode_connect(target: Target) -> bytes:
@@ -168,26 +182,27 @@ def decode_connect(payload: bytes) -> Target:
         raise RemoteError(f"CONNECT: {error}") from None
 
 
-def _text(data: bytes) -> str:
+def plain(data: bytes) -> str:
     """Text from the other side, safe to log: one line, printable."""
     text = data[:MAX_TEXT].decode("utf-8", "replace")
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
-def _cut(text: str) -> bytes:
+def cut(text: str) -> bytes:
+    """A text of at most 200 bytes, whole characters."""
     return text.encode("utf-8")[:MAX_TEXT].decode("utf-8", "ignore").encode("utf-8")
 
 
 def encode_reset(reason: Ended, text: str = "") -> bytes:
     """RESET's payload; a text over 200 bytes is cut."""
-    return bytes((reason,)) + _cut(text)
+    return bytes((reason,)) + cut(text)
 
 
 def decode_reset(payload: bytes) -> tuple[Ended, str]:
     """Reason and text of a RESET; an unknown reason counts as PROTOCOL with its number in the text."""
     if not payload:
         raise RemoteError("RESET without a reason")
-    text = _text(payload[1:])
+    text = plain(payload[1:])
     try:
         reason = Ended(payload[0])
     except ValueError:
@@ -197,7 +212,7 @@ def decode_reset(payload: bytes) -> tuple[Ended, str]:
 
 def encode_goaway(reason: GoAway, retry_after: int = 0, text: str = "") -> bytes:
     """GOAWAY's payload; ``retry_after`` in seconds, 0 to 65535."""
-    return _GOAWAY.pack(reason, retry_after) + _cut(text)
+    return _GOAWAY.pack(reason, retry_after) + cut(text)
 
 
 def decode_goaway(payload: bytes) -> tuple[GoAway, int, str]:
@@ -205,7 +220,7 @@ def decode_goaway(payload: bytes) -> tuple[GoAway, int, str]:
     if len(payload) < _GOAWAY.size:
         raise RemoteError(f"GOAWAY of {len(payload)} bytes, at least {_GOAWAY.size} wanted")
     number, retry_after = _GOAWAY.unpack_from(payload)
-    text = _text(payload[_GOAWAY.size :])
+    text = plain(payload[_GOAWAY.size :])
     try:
         return GoAway(number), retry_after, text
     except ValueError:

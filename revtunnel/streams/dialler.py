@@ -1,8 +1,8 @@
 """The agent's dial: only what its own list allows, a bounded number at once, and one word when it fails.
 
-The list is asked on every CONNECT, and again for the addresses that a listed name resolves to: a name does
-not open the loopback, the link-local network (cloud metadata lives there) or a multicast group. Written
-literally, they are allowed.
+The list is asked on every CONNECT, a remote session's consent after it, and the list again for the addresses
+that a listed name resolves to: a name does not open the loopback, the link-local network (cloud metadata
+lives there) or a multicast group. Written literally, they are allowed.
 
 A target may want to know who its client is: then a PROXY header is the very first that it is sent.
 
@@ -115,6 +115,8 @@ class Dialler:
         self._limits = limits
         self._headers = dict(headers or {})
         self._offered = self._allowed = frozenset(offer.target for offer in offers)
+        # why a remote session may not have a target, or nothing; set by whoever asks the site
+        self.consents: Callable[[str, Target], str] = lambda session, target: "no session is allowed here"
         self._lookups = DeferredSemaphore(limits.lookups)
         self._dialling = 0
         self._waiting: deque[_Dial] = deque()
@@ -124,13 +126,18 @@ class Dialler:
         """Whether some target is told who its client is."""
         return bool(self._headers)
 
-    def dial(self, target: Target, origin: Origin | None = None) -> "Deferred[TargetSocket]":
+    def dial(
+        self, target: Target, origin: Origin | None = None, session: str = ""
+    ) -> "Deferred[TargetSocket]":
         """Connect to a target; fails with NotDialled. Cancel it when nobody wants it any more.
 
-        ``origin`` is where the client comes from; None: nobody knows.
+        ``origin`` is where the client comes from; None: nobody knows. ``session``: the remote session that it
+        is of.
         """
         if target not in self._allowed:
             return _failed(Ended.NOT_ALLOWED, f"{target} is not on this agent's list")
+        if session and (why := self.consents(session, target)):
+            return _failed(Ended.NOT_ALLOWED, why)
         if len(self._waiting) >= self._limits.dials_waiting:
             return _failed(Ended.OUT_OF_RESOURCES, f"{self._dialling} dials run, {len(self._waiting)} wait")
         dial = _Dial(target, origin, self._given_up)

@@ -14,6 +14,7 @@ Source: ours.
 """
 
 import os
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -21,6 +22,7 @@ from cryptography import x509
 
 from revtunnel.state.atomic_file import make_directory, write_whole
 from revtunnel.trust.authority import Unfit, key_pem, load_certificate, pem
+from revtunnel.trust.tls_settings import AgentTls
 
 __all__ = ["AgentFiles", "kept_files", "with_kept_files"]
 
@@ -90,21 +92,18 @@ def kept_files(directory: str | None, serial: str, host_name: str) -> AgentFiles
     return here[0] if len(here) == 1 else None
 
 
-def with_kept_files(
-    tls: dict[str, Any], directory: str | None, serial: str, host_name: str
-) -> dict[str, Any]:
+def with_kept_files(tls: AgentTls, serial: str, host_name: str) -> AgentTls:
     """The settings of TLS, "auto" in them replaced by what enrolment left, or by nothing."""
     files = None
-    if tls["tls"] != "no" and tls["certificate"] == "auto":
-        files = kept_files(directory, serial, host_name)
-    found = dict(tls)
-    if tls["certificate"] == "auto":
-        found["certificate"] = files.certificate if files is not None else None
-    if tls["authority"] == "auto":
-        found["authority"] = files.authority if files is not None else None
-    if files is not None:
-        found["certificate_key"] = files.certificate
-    return found
+    if tls.tls != "no" and tls.certificate == "auto":
+        files = kept_files(tls.state_directory, serial, host_name)
+    certificate, authority = (files.certificate, files.authority) if files is not None else (None, None)
+    return replace(
+        tls,
+        certificate=certificate if tls.certificate == "auto" else tls.certificate,
+        certificate_key=certificate or tls.certificate_key,
+        authority=authority if tls.authority == "auto" else tls.authority,
+    )
 
 
 def _listed(directory: str) -> list[str]:

@@ -6,34 +6,34 @@ Source: docs/admin.rst; ours.
 """
 
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 
+from revtunnel.ground.declared import setting
+from revtunnel.ground.kinds import PLACE, count
 from revtunnel.ground.policy import EnrolmentLimits
 from revtunnel.settings.inifile import Table
 
 __all__ = ["AuthoritySettings", "authority_settings"]
 
 
+# fmt: off
 @dataclass(frozen=True, slots=True)
 class AuthoritySettings:
-    """Where it is, how long certificates live, what enrolment may cost."""
+    """Where it is, how long certificates live, what enrolment may cost; no directory: there is none."""
 
-    directory: str | None  # it need not exist; None: there is none
-    authority_days: int
-    server_days: int
-    device_days: int
-    limits: EnrolmentLimits
+    directory: str | None = setting(PLACE, "auto", "where the authority is, once revtunnelctl ca init has "
+        "made one; auto: authority in state_directory", live=True)
+    authority_days: int = setting(count("days", 1, 36500), "7300", "life of the authority itself")
+    server_days: int = setting(count("days", 1, 3650), "825", "life of a server's certificate")
+    device_days: int = setting(count("days", 1, 3650), "90", "life of a device's certificate; its agent "
+        "renews it", live=True)
+    limits: EnrolmentLimits = field(default_factory=EnrolmentLimits)
+# fmt: on
 
 
 def authority_settings(table: Table, state_directory: str | None) -> AuthoritySettings:
     """What [authority] says, beside what is kept in ``state_directory``."""
     directory = table.get("authority", "directory")
-    beside = os.path.join(state_directory, "authority") if state_directory is not None else None
-    limits = {field.name: table.get("authority", field.name) for field in fields(EnrolmentLimits)}
-    return AuthoritySettings(
-        {"auto": beside, "none": None}.get(directory, directory),
-        table.get("authority", "authority_days"),
-        table.get("authority", "server_days"),
-        table.get("authority", "device_days"),
-        EnrolmentLimits(**limits),
-    )
+    if directory == "auto":
+        directory = None if state_directory is None else os.path.join(state_directory, "authority")
+    return table.part(AuthoritySettings, directory=directory)

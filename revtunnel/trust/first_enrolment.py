@@ -8,7 +8,7 @@ Source: docs/link-protocol.rst "Enrolment"; ours.
 
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from cryptography import x509
@@ -17,8 +17,9 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
-from revtunnel.daemons.options import AgentOptions
+from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.facts import CertificateFailed, CertificateIssued, ServerState
+from revtunnel.ground.policy import AgentLimits
 from revtunnel.ground.reasons import GoAway
 from revtunnel.link.backoff import Backoff
 from revtunnel.link.handshake import Dismissed
@@ -26,14 +27,16 @@ from revtunnel.link.server_connector import ServerConnector, Way
 from revtunnel.process.process import ExitStatus, SignalService
 from revtunnel.process.reporting import Reporter
 from revtunnel.process.systemd import Notifier, NotifyService
-from revtunnel.settings.inifile import SettingsError
 from revtunnel.sockets.addresses import place
 from revtunnel.sockets.tls.credentials import CertificateFiles, TlsSide
 from revtunnel.sockets.tls.identity import Identity, TlsRules
+from revtunnel.sockets.ways.proxy_choice import ProxyChoice
 from revtunnel.trust.agent_files import AgentFiles
 from revtunnel.trust.authority import fingerprint_of
 from revtunnel.trust.certificate_renewal import get_certificate, words_of
 from revtunnel.trust.enrolling import find_authority
+from revtunnel.trust.enrolment import EnrolmentToken
+from revtunnel.trust.tls_settings import AgentTls
 
 __all__ = ["FirstEnrolment"]
 
@@ -42,28 +45,37 @@ DRAIN = 1.0  # seconds
 
 
 class FirstEnrolment(MultiService):
-    """Enrols, and then starts what ``then`` makes from the settings as they are by then."""
+    """Enrols, and then starts what ``then`` makes; None: that was all.
+
+    Args:
+        tls: with a state directory.
+        servers: asked in turn.
+    """
 
     def __init__(
         self,
         reactor: Any,
-        options: AgentOptions,
+        token: EnrolmentToken,
+        tls: AgentTls,
+        servers: Sequence[tuple[str, int]],
+        proxy: ProxyChoice,
+        limits: AgentLimits,
         exit_status: ExitStatus,
         notifier: Notifier,
-        then: Callable[[], IService],
+        then: Callable[[AgentFiles], IService | None],
     ) -> None:
         super().__init__()
-        assert options.token is not None
         self._reactor = reactor
-        self._options = options
+        self._tls = tls
+        self._servers = servers
+        self._proxy = proxy
+        self._timeout = limits.connect
         self._exit = exit_status
         self._then = then
-        self._token = options.token
+        self._token = token
         self._report = Reporter()
-        settings = options.settings
-        assert settings.state_directory is not None
-        self._files = AgentFiles(settings.state_directory, self._token.serial)
-        self._backoff = Backoff(settings.limits, random.random)
+        self._files = AgentFiles(str(tls.state_directory), token.serial)
+        self._backoff = Backoff(limits, random.random)
         self._turn = 0
         self._waiting: IDelayedCall | None = None
         self._asking: Deferred[Any] | None = None
@@ -102,21 +114,18 @@ class FirstEnrolment(MultiService):
 
     def _try(self) -> None:
         self._waiting = None
-        servers = self._options.settings.servers
-        host, port = servers[self._turn % len(servers)]
+        host, port = self._servers[self._turn % len(self._servers)]
         self._turn += 1
         self._asking = Deferred.fromCoroutine(self._enrol(host, port))
         self._asking.addCallbacks(self._enrolled, self._failed, errbackArgs=(place(host, port),))
         self._asking.addErrback(self._wrong)
 
     async def _enrol(self, host: str, port: int) -> x509.Certificate:
-        settings, timeout = self._options.settings, self._options.settings.limits.connect
-        look = find_authority(self._reactor, settings.proxy, host, port, timeout, self._token.pin)
+        tls, timeout = self._tls, self._timeout
+        look = find_authority(self._reactor, self._proxy, host, port, timeout, self._token.pin)
         self._files.trust(await look)
-        rules = TlsRules(
-            CertificateFiles(TlsSide.DEVICE, authority=self._files.authority), settings.tls_least
-        )
-        way = Way(Identity(rules), server_name=settings.server_name, proxy=settings.proxy)
+        rules = TlsRules(CertificateFiles(TlsSide.DEVICE, authority=self._files.authority), tls.tls_least)
+        way = Way(Identity(rules), server_name=tls.server_name, proxy=self._proxy)
         connector = ServerConnector(self._reactor, way)
         return await get_certificate(
             self._reactor,
@@ -131,13 +140,13 @@ class FirstEnrolment(MultiService):
         self._asking = None
         until = made.not_valid_after_utc.strftime("%Y-%m-%dT%H:%M:%SZ")
         self._report(CertificateIssued(self._token.serial, "token", fingerprint_of(made), until))
-        if self._options.enroll_only:
+        service = self._then(self._files)
+        if service is None:
             self._exit.end()
             return
-        self._options.enrolled(self._files)
-        for service in (self._signals, self._notify):
-            service.disownServiceParent()
-        self._then().setServiceParent(self)
+        for before in (self._signals, self._notify):
+            before.disownServiceParent()
+        service.setServiceParent(self)
 
     def _failed(self, failure: Failure, where: str) -> None:
         self._asking = None
@@ -151,7 +160,7 @@ class FirstEnrolment(MultiService):
             )
             self._exit.end(REFUSED)
             return
-        again = bool(self._turn % len(self._options.settings.servers))
+        again = bool(self._turn % len(self._servers))
         delay = 0.1 if again else self._backoff.after_failure()
         self._waiting = self._reactor.callLater(delay, self._try)
 

@@ -8,27 +8,25 @@ Source: faults.md "TLS"; ours.
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import TypeVar
 
-from revtunnel.daemons.settings import ListenerSettings
-from revtunnel.settings.inifile import SECTION_OF, SettingsError
+from revtunnel.ground.declared import updated
+from revtunnel.ground.errors import SettingsError
 from revtunnel.sockets.tls.credentials import FaultyFiles
 from revtunnel.sockets.tls.identity import Identity
-from revtunnel.trust.tls_settings import listener_rules
+from revtunnel.trust.tls_checks import listener_rules
+from revtunnel.trust.tls_settings import ListenerTls
 
 __all__ = ["Identities", "merged"]
 
 FILES = "certificate files"
+Listener = TypeVar("Listener", bound=ListenerTls)
 
 
-def merged(
-    old: tuple[ListenerSettings, ...], new: tuple[ListenerSettings, ...]
-) -> tuple[ListenerSettings, ...]:
+def merged(old: tuple[Listener, ...], new: tuple[Listener, ...]) -> tuple[Listener, ...]:
     """The listeners that there are, with what a reload changes of them without a restart."""
     found = {listener.name: listener for listener in new}
-    live = [key.name for key in SECTION_OF["listener"].keys if key.live]
-    return tuple(
-        replace(each, **{key: getattr(found.get(each.name, each), key) for key in live}) for each in old
-    )
+    return tuple(updated(each, found.get(each.name, each)) for each in old)
 
 
 class Identities:
@@ -47,7 +45,7 @@ class Identities:
         """What the operator should know of the files."""
         return [text for identity in self._found.values() for text in identity.credentials.warnings]
 
-    def read(self, listeners: Iterable[ListenerSettings], enrols: bool) -> "Identities":
+    def read(self, listeners: Iterable[ListenerTls], enrols: bool) -> "Identities":
         """Those that the files give now.
 
         Args:

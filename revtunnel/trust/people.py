@@ -153,6 +153,10 @@ class People:
         for watcher in list(self._watchers):
             watcher(concerned)
 
+    def everybody_changed(self) -> None:
+        """Tell the watchers that anybody's rights may be others now."""
+        self.changed(self._users)
+
     # -- users
 
     def user(self, name: str) -> User:

@@ -55,6 +55,11 @@ class PeopleOperator:
         self._tell = tell
         self._labels_of = labels_of
 
+    @property
+    def count(self) -> int:
+        """Users."""
+        return len(self._people)
+
     # -- users and tokens
 
     def users(self, after: str = "", limit: int = PAGE) -> tuple[list[Row], str | None]:
@@ -87,15 +92,15 @@ class PeopleOperator:
         self._people.remove_user(user)
         self._did("user-removed", user, by)
 
-    def tokens(self, user: str) -> list[Row]:
-        """The tokens of a user, the oldest first. There are few.
+    def tokens(self, user: str, after: str = "", limit: int = PAGE) -> tuple[list[Row], str | None]:
+        """The tokens of a user, the oldest first. There are few: they are one page.
 
         Raises:
             NotFound: there is no such user.
         """
         self._people.user(user)
         now = self._wall()
-        return [self._token(token, now) for token in self._people.tokens(user)]
+        return [self._token(token, now) for token in self._people.tokens(user)], None
 
     def token_new(self, user: str, by: str, note: str = "", days: int = 0) -> Row:
         """Give a user a further token, which is in this answer only.

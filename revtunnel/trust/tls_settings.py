@@ -1,7 +1,7 @@
-"""The settings of TLS at either end: what they mean together, and that their files can be used.
+"""The settings of TLS at either end.
 
-Rule of this file: plaintext between machines has to be asked for by name (``allow_plaintext``), a file that
-cannot be used is an error before any socket opens, and TLS is never given up for want of an answer.
+Rule of this file: plaintext between machines has to be asked for by name (``allow_plaintext``). It is
+imported by whoever reads settings, so it imports nothing of TLS; tls_checks.py does.
 
 An agent decides for each server by what is written, not by what a resolver says: ``auto`` is plain only for
 127.0.0.0/8, ::1 and localhost, and not even there once an authority or a certificate is set.
@@ -12,35 +12,38 @@ Source: faults.md "Bind defaults", "TLS"; ours.
 import ipaddress
 from dataclasses import dataclass
 
-from revtunnel.settings.inifile import Table
-from revtunnel.sockets.tls.credentials import CertificateFiles, FaultyFiles, TlsSide
-from revtunnel.sockets.tls.identity import Identity, TlsRules
+from revtunnel.ground.declared import setting
+from revtunnel.ground.kinds import PEM, PLACE, nothing, path, share, text, word, yes_no
 
-__all__ = [
-    "AgentTls",
-    "ListenerTls",
-    "agent_rules",
-    "check_agent_tls",
-    "check_listener_tls",
-    "is_loopback",
-    "listener_rules",
-    "speaks_tls",
-    "tls_lines",
-]
+__all__ = ["AgentTls", "ListenerTls", "is_loopback", "speaks_tls"]
+
+_LEAST = word("1.3", "1.2")
+_AUTHORITY = nothing("system", path(4096, "auto", "system"))
+_HOST = nothing("auto", text("name", "auto, or a host name or an address", r"[A-Za-z0-9._:-]{1,253}"))
 
 
-@dataclass(frozen=True, slots=True)
+# fmt: off
+@dataclass(frozen=True, kw_only=True)
 class ListenerTls:
-    """What one door for agents does with TLS; files are None where ``none`` is written."""
+    """What one door for agents does with TLS; a file is None where ``none`` is written."""
 
-    tls: bool
-    certificate: str | None
-    certificate_key: str | None
-    authority: str | None
-    device_certificates: str  # required, optional, no
-    crl: str | None
-    tls_least: str  # 1.3, 1.2
-    allow_plaintext: bool
+    name: str
+    tls: bool = setting(yes_no(), "no", "agents have to come with TLS; needs certificate and "
+        "certificate_key", live=True)
+    certificate: str | None = setting(PEM, "none", "of the server, for the name or address that agents dial, "
+        "extended key usage serverAuth; behind it those that lead to its authority", live=True)
+    certificate_key: str | None = setting(PEM, "none", "file with its private key, closed to "
+        "others", live=True)
+    authority: str | None = setting(PEM, "none", "certificates of those who sign device "
+        "certificates", live=True)
+    device_certificates: str = setting(word("required", "optional", "no"), "required", "required: an agent "
+        "must show a certificate, whose URI urn:revtunnel:device:SERIAL says which device it is, extended "
+        "key usage clientAuth; optional: may; no: is not asked, keys decide", live=True)
+    crl: str | None = setting(PEM, "none", "certificates that the authority took back; a list that is not "
+        "current lets nobody in", live=True)
+    tls_least: str = setting(_LEAST, "1.3", "oldest version of TLS that is spoken", live=True)
+    allow_plaintext: bool = setting(yes_no(), "no", "INSECURE: lets other machines in without TLS; no: such "
+        "a listener does not start")
 
     @property
     def certified(self) -> bool:
@@ -48,17 +51,31 @@ class ListenerTls:
         return self.tls and self.device_certificates == "required"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class AgentTls:
-    """What an agent does with TLS."""
+    """What an agent does with TLS; no authority: whom this machine trusts, no name: the host it dials."""
 
-    tls: str  # auto, yes, no
-    authority: str | None  # None: whom this machine trusts
-    server_name: str | None  # None: the host that is dialled
-    certificate: str | None
-    certificate_key: str | None
-    tls_least: str
-    allow_plaintext: bool
+    tls: str = setting(word("auto", "yes", "no"), "auto", "auto: yes, but for a server on this machine "
+        "(127.0.0.1, ::1, localhost) while neither authority nor certificate is set; no: plaintext, see "
+        "allow_plaintext", live=True)
+    state_directory: str | None = setting(PLACE, "auto", "where enrolment keeps key and certificate; auto: "
+        "$STATE_DIRECTORY, /var/lib/revtunnel for root, else revtunnel in $XDG_STATE_HOME or ~/.local/state")
+    authority: str | None = setting(_AUTHORITY, "auto", "certificates of those who sign the server's; "
+        "system: whom this machine trusts; auto: the one that enrolment left where its certificate is used, "
+        "else system", live=True)
+    server_name: str | None = setting(_HOST, "auto", "whom the server's certificate must name; auto: the "
+        "host of servers, as it is written there", live=True)
+    certificate: str | None = setting(PLACE, "auto", "of the device: URI urn:revtunnel:device:SERIAL, "
+        "extended key usage clientAuth; behind it those that lead to its authority; auto: what enrolment "
+        "left in state_directory, with its key", live=True)
+    certificate_key: str | None = setting(PEM, "none", "file with its private key, closed to "
+        "others", live=True)
+    renew_before: float = setting(share(0.05, 0.9), "0.33", "share of its life that is left when a "
+        "certificate of enrolment is renewed", live=True)
+    tls_least: str = setting(_LEAST, "1.3", "oldest version of TLS that is spoken", live=True)
+    allow_plaintext: bool = setting(yes_no(), "no", "INSECURE: with tls = no, speaks to servers on other "
+        "machines all the same", live=True)
+# fmt: on
 
 
 def is_loopback(host: str) -> bool:
@@ -75,92 +92,3 @@ def speaks_tls(settings: AgentTls, host: str) -> bool:
     if settings.tls != "auto":
         return settings.tls == "yes"
     return not is_loopback(host) or settings.authority is not None or settings.certificate is not None
-
-
-def listener_rules(listener: ListenerTls) -> TlsRules | None:
-    """What to make a listener's identity from; None: it is plain."""
-    if not listener.tls:
-        return None
-    asks = listener.device_certificates != "no"
-    files = CertificateFiles(
-        TlsSide.SERVER,
-        listener.certificate,
-        listener.certificate_key,
-        listener.authority if asks else None,
-        listener.crl if asks else None,
-    )
-    return TlsRules(files, listener.tls_least, listener.device_certificates)
-
-
-def agent_rules(settings: AgentTls) -> TlsRules:
-    """What to make an agent's identity from."""
-    files = CertificateFiles(
-        TlsSide.DEVICE, settings.certificate, settings.certificate_key, settings.authority
-    )
-    return TlsRules(files, settings.tls_least)
-
-
-def tls_lines(rules: TlsRules | None) -> list[str]:
-    """What --check-config says of TLS, a line each; the files were judged before."""
-    if rules is None:
-        return []
-    credentials = Identity(rules).credentials
-    asks = f", device certificates {rules.peer}" if rules.side is TlsSide.SERVER else ""
-    lines = [f"TLS {rules.least} at least{asks}"]
-    if credentials.chain:
-        until = credentials.chain[0].not_valid_after_utc
-        lines.append(f"certificate until {until:%Y-%m-%d}, {credentials.fingerprints[0][:16]}")
-    return [*lines, *(f"warning: {text}" for text in credentials.warnings)]
-
-
-def check_listener_tls(table: Table, label: str, listener: ListenerTls) -> None:
-    """Everything that is wrong with the TLS of one listener."""
-    files = ("certificate", "certificate_key", "authority", "crl")
-    rules = listener_rules(listener)
-    if rules is None:
-        for key in files:
-            if getattr(listener, key) is not None:
-                table.complain(label, key, "only with tls = yes")
-        return
-    needed = ["certificate", "certificate_key"]
-    if listener.device_certificates != "no":
-        needed.append("authority")
-    missing = [key for key in needed if getattr(listener, key) is None]
-    for key in missing:
-        table.complain(label, key, "missing: with tls = yes a PEM file is wanted")
-    if not missing and table.sound(label, *files):
-        _try(table, label, rules)
-
-
-def check_agent_tls(table: Table, settings: AgentTls) -> str:
-    """Everything that is wrong with the TLS of an agent; the serial in its certificate, or ``""``."""
-    for host, _ in table.get("agent", "servers"):
-        if not speaks_tls(settings, host) and not is_loopback(host) and not settings.allow_plaintext:
-            text = f"{host} is another machine, and plaintext can be read and altered on the way there"
-            table.complain("agent", "tls", f"{text}, wanted: tls = auto, or, if that is meant, {_ALLOWED}")
-            break
-    if settings.tls == "no":
-        for key in ("authority", "certificate", "certificate_key"):
-            if getattr(settings, key) is not None:
-                table.complain("agent", key, "of no use with tls = no")
-        return ""
-    for key, other in (("certificate", "certificate_key"), ("certificate_key", "certificate")):
-        if getattr(settings, key) is None and getattr(settings, other) is not None:
-            table.complain("agent", key, f"missing: {other} is set, both are wanted")
-            return ""
-    if not table.sound("agent", "authority", "certificate", "certificate_key"):
-        return ""
-    return _try(table, "agent", agent_rules(settings))
-
-
-_ALLOWED = "allow_plaintext = yes"
-
-
-def _try(table: Table, label: str, rules: TlsRules) -> str:
-    """Read the files as a start would; the serial of a device's certificate."""
-    try:
-        return Identity(rules).credentials.serial
-    except FaultyFiles as error:
-        for key, text in error.faults:
-            table.complain(label, key, text)
-    return ""

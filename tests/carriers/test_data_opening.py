@@ -23,6 +23,7 @@ from tests.support.vectors import FRAMES
 CONNECT = encode_frame(Command.CONNECT, 0, encode_connect(Target("10.0.0.5", 23)))
 CLIENT = Origin("192.0.2.1", 56324, "198.51.100.9", 443)
 ORIGIN = encode_frame(Command.ORIGIN, 0, encode_origin(CLIENT))
+WITHIN = encode_frame(Command.WITHIN, 0, bytes(range(16)))
 OPENED = encode_frame(Command.OPENED, 0)
 REFUSED = encode_frame(Command.RESET, 0, encode_reset(Ended.REFUSED, "nobody there"))
 
@@ -55,6 +56,18 @@ def test_origin_before_it_names_the_client(size: int) -> None:
         ORIGIN.replace(b"\x1e\0", b"\x1e\1"),
     ):
         with pytest.raises(RemoteError, match=r"ORIGIN|command 30"):
+            fed(AwaitConnect(), wrong, size)
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_within_before_it_names_the_session(size: int) -> None:
+    """Before ORIGIN, if there is one; a second one, a late one, or one of another size, ends the socket."""
+    for opening, origin in ((WITHIN + CONNECT, None), (WITHIN + ORIGIN + CONNECT, CLIENT)):
+        end = AwaitConnect()
+        assert fed(end, opening, size) == Target("10.0.0.5", 23)
+        assert (end.session, end.origin) == (bytes(range(16)).hex(), origin)
+    for wrong in (WITHIN + WITHIN, ORIGIN + WITHIN, encode_frame(Command.WITHIN, 0, bytes(15))):
+        with pytest.raises(RemoteError, match="WITHIN"):
             fed(AwaitConnect(), wrong, size)
 
 

@@ -10,8 +10,13 @@ from revtunnel.daemons.operations import DAEMONS, OPERATIONS
 from revtunnel.daemons.operator import Operator
 from revtunnel.process.admin.daemon_operator import DaemonOperator
 from revtunnel.process.admin.operation import ROW, ROWS, Argument, CallerRole, Kind, Operation
+from revtunnel.state.session_audit import SessionAudit
 from revtunnel.systems.cameo.cameo_operator import CameoOperator
 from revtunnel.systems.cccp.cccp_operator import CccpOperator
+from revtunnel.trust.grants import Action
+from revtunnel.trust.mutes import Mutes
+from revtunnel.trust.people_operations import ACTIONS
+from revtunnel.trust.people_operator import PeopleOperator
 from tests.support.room import Room
 
 # arguments, answer, role: ? may be missing; programs of others speak this
@@ -42,7 +47,44 @@ WIRE = {
     "Drain": ("", "", "OPERATOR"),
     "Reload": ("", "row:text", "OPERATOR"),
     "LogLevel": ("least:text", "", "OPERATOR"),
+    "Users": ("?after:text ?limit:number", "rows:text ?after:text", "READER"),
+    "Tokens": ("user:text ?after:text ?limit:number", "rows:text ?after:text", "READER"),
+    "Groups": ("?after:text ?limit:number", "rows:text ?after:text", "READER"),
+    "Members": ("group:text ?after:text ?limit:number", "rows:text ?after:text", "READER"),
+    "Grants": ("?after:text ?limit:number", "rows:text ?after:text", "READER"),
+    "May": (
+        "user:text action:text serial:text service:text ?labels:list ?at:text",
+        "row:text",
+        "READER",
+    ),
+    "UserAdd": (
+        "user:text ?note:text ?days:number",
+        "user:text id:text until:text token:text ?problem:text",
+        "OPERATOR",
+    ),
+    "UserRemove": ("user:text", "?problem:text", "OPERATOR"),
+    "TokenNew": (
+        "user:text ?note:text ?days:number",
+        "user:text id:text until:text token:text ?problem:text",
+        "OPERATOR",
+    ),
+    "TokenRevoke": ("user:text ?token:text", "count:number ?problem:text", "OPERATOR"),
+    "GroupAdd": ("group:text ?note:text", "?problem:text", "OPERATOR"),
+    "GroupRemove": ("group:text", "?problem:text", "OPERATOR"),
+    "MemberAdd": ("group:text user:text", "?problem:text", "OPERATOR"),
+    "MemberRemove": ("group:text user:text", "?problem:text", "OPERATOR"),
+    "GrantAdd": (
+        "holder:text device:text services:list ?actions:list ?begins:text ?until:text",
+        "grant:text ?problem:text",
+        "OPERATOR",
+    ),
+    "GrantRemove": ("grant:text", "holder:text ?problem:text", "OPERATOR"),
+    "Muted": ("?after:text ?limit:number", "rows:text ?after:text", "READER"),
+    "Mute": ("serial:text ?why:text", "?problem:text", "OPERATOR"),
+    "Unmute": ("serial:text", "?problem:text", "OPERATOR"),
+    "AuditHead": ("", "row:text", "READER"),
 }
+PARTS: dict[str, type] = {"people": PeopleOperator, "mutes": Mutes, "audit": SessionAudit}  # of an operator
 OPERATORS: dict[str, type[DaemonOperator]] = {
     "revtunnel-server": Operator,
     "revtunnel-cccp": CccpOperator,
@@ -70,7 +112,8 @@ def test_each_daemon_has_its_table() -> None:
 @pytest.mark.parametrize(("daemon", "row"), ROWS_OF, ids=[f"{daemon} {row.name}" for daemon, row in ROWS_OF])
 def test_every_row_has_a_method_that_takes_its_arguments(daemon: str, row: Operation) -> None:
     """With the same names, with who asks where he is named, and it ends as it says."""
-    method = getattr(OPERATORS[daemon], row.method)
+    part, _, name = row.method.rpartition(".")
+    method = getattr(PARTS[part] if part else OPERATORS[daemon], name)
     if row.name != "Watch":  # the door's: the method gets whoever is told
         takes = set(inspect.signature(method).parameters) - {"self"}
         assert takes == {each.name for each in row.asked} | ({"by"} if row.named else set())
@@ -86,6 +129,10 @@ def test_rows_are_as_the_columns_say() -> None:
     client.say(b"x")
     room.pump()
     operator = room.operator
+    operator.people.user_add("ana", "root")
+    operator.people.group_add("night", "root")
+    operator.people.grant_add("ana", "plc-*", ["web"], "root")
+    operator.mutes.mute("plc-9", "root", "a press is being mended")
     found: dict[str, Any] = {
         "Devices": operator.devices()[0][0],
         "Ports": operator.ports()[0][0],
@@ -93,6 +140,13 @@ def test_rows_are_as_the_columns_say() -> None:
         "Record": operator.record("plc-1"),
         "Ping": operator.ping(),
         "Status": operator.status(),
+        "AuditHead": operator.audit.head(),
+        "Users": operator.people.users()[0][0],
+        "Tokens": operator.people.tokens("ana")[0][0],
+        "Groups": operator.people.groups()[0][0],
+        "Grants": operator.people.grants()[0][0],
+        "May": operator.people.may("ana", "start", "plc-1", "web"),
+        "Muted": operator.mutes.muted()[0][0],
     }
     for name, row in found.items():
         columns = {each.name: each.kind for each in operator.operations[name].columns if each.name}
@@ -122,8 +176,14 @@ def test_a_listing_has_a_cursor_of_its_columns() -> None:
         assert (row.answer is ROWS) >= bool(row.key)
         kinds = {each.name: each.kind for each in row.columns}
         shape = [kinds[name] for name in row.key]
-        assert shape in ([], [Kind.TEXT], [Kind.NUMBER], [Kind.TEXT, Kind.NUMBER])
+        texts, numbers = [Kind.TEXT], [Kind.NUMBER]
+        assert shape in ([], texts, numbers, texts + numbers, texts + texts)
         assert (row.answer is not ROW) or row.columns
+
+
+def test_words_of_actions_are_those_of_grants() -> None:
+    """They stand twice, because importing grants costs what no command has time for."""
+    assert tuple(action.value for action in Action) == ACTIONS
 
 
 def test_what_changes_something_is_an_operators() -> None:

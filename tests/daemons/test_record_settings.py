@@ -4,11 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from revtunnel.daemons.record_settings import records_of
-from revtunnel.daemons.settings import ServerSettings, SettingsError, Surroundings, changes, load_server
+from revtunnel.daemons.settings import (
+    ServerSettings,
+    SettingsError,
+    Surroundings,
+    changes,
+    load_server,
+    records_of,
+)
+from revtunnel.fleet.penalties import PenaltySettings
 from revtunnel.fleet.records import Pattern
 from revtunnel.ground.networks import network_of
-from revtunnel.ground.policy import PenaltyLimits
 from revtunnel.ground.targets import parse_offer
 
 HERE = Surroundings({}, root=True, home="/home/op", host_name="gate", default_path="/nowhere/revtunnel.ini")
@@ -122,9 +128,9 @@ def test_penalties(tmp_path: Path) -> None:
     """Each is a setting; loopback is exempt unless something else is said."""
     text = "[penalties]\nauthentication = 1\nserial_failures = 3\nexempt = 10.0.0.7\n"
     found = server(tmp_path, text)
-    assert found.penalties == PenaltyLimits(authentication=1.0, serial_failures=3)
-    assert found.exempt == (network_of("10.0.0.7"),)
-    assert server(tmp_path, "").exempt == (network_of("127.0.0.0/8"), network_of("::1"))
+    exempt = (network_of("10.0.0.7"),)
+    assert found.penalties == PenaltySettings(authentication=1.0, serial_failures=3, exempt=exempt)
+    assert server(tmp_path, "").penalties.exempt == (network_of("127.0.0.0/8"), network_of("::1"))
 
 
 def test_records_and_penalties_change_on_sighup(tmp_path: Path) -> None:

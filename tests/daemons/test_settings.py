@@ -14,6 +14,7 @@ from revtunnel.daemons.settings import (
     ListenerSettings,
     MissingSettings,
     PoolSettings,
+    PortMapping,
     Reservation,
     ServerSettings,
     SettingsError,
@@ -23,20 +24,21 @@ from revtunnel.daemons.settings import (
     load_server,
 )
 from revtunnel.fleet.access_control import LOOPBACK
+from revtunnel.fleet.penalties import PenaltySettings
 from revtunnel.ground.policy import (
     AgentLimits,
+    AuditLimits,
     DataLimits,
     EmoLimits,
     EnrolmentLimits,
     LinkLimits,
-    PenaltyLimits,
     RelayLimits,
     ServerLimits,
 )
 from revtunnel.ground.targets import Offer, Target
 from revtunnel.process.admin.admin_settings import AdminSettings
-from revtunnel.settings.values import PortMapping
 from revtunnel.sockets.ways.proxy_choice import DIRECT
+from revtunnel.trust.audit_settings import AuditSettings
 from revtunnel.trust.authority_settings import AuthoritySettings
 from tests.support.depth import deep
 
@@ -98,17 +100,28 @@ def test_defaults_without_any_file() -> None:
             ),
         ),
         pools=(
-            PoolSettings("default", ((20000, 20999),), "127.0.0.1", 60.0, 2592000.0, None, "close", "no", ()),
+            PoolSettings(
+                name="default",
+                ranges=((20000, 20999),),
+                bind="127.0.0.1",
+                quarantine=60.0,
+                sticky=2592000.0,
+                clients=None,
+                absent="close",
+                proxy_protocol="no",
+                proxy_from=(),
+            ),
         ),
         reservations=(),
         devices=(),
-        penalties=PenaltyLimits(),
-        exempt=LOOPBACK,
+        penalties=PenaltySettings(exempt=LOOPBACK),
+        drain=30.0,
         limits=ServerLimits(),
         data=DataLimits(),
         emo=EmoLimits(),
         relay=RelayLimits(),
         link=LinkLimits(),
+        audit=AuditSettings("/var/lib/revtunnel/audit.jsonl", "lasting", "refuse", AuditLimits()),
         authority=AuthoritySettings(
             "/var/lib/revtunnel/authority",
             authority_days=7300,
@@ -128,7 +141,7 @@ def test_shipped_file_gives_the_built_in_defaults(tmp_path: Path, live: bool) ->
     text = SHIPPED.read_text("utf-8")
     text = re.sub(r"(?m)^#([a-z_]+ =)", r"\1", text) if live else text
     wanted = load_server(None, None, HERE)
-    assert ("\nkeepalive = 25 s\n" in text) is live
+    assert ("\ndata_sockets = yes\n" in text) is live
 
     assert replace(server(tmp_path, text), files=()) == wanted
     agent = load_agent(
@@ -193,7 +206,7 @@ local = a:1
     )
 
     assert (found.name, found.state_directory, found.log_format) == ("gate-a", None, "json")
-    assert found.limits == replace(ServerLimits(), drain=5.0, clients=50)
+    assert (found.drain, found.limits) == (5.0, replace(ServerLimits(), clients=50))
     assert found.link == replace(LinkLimits(), keepalive=10.0)
     assert found.admin == AdminSettings("/tmp/a.sock", 0o660, ("root",), ())
     main, press = found.listeners
@@ -418,6 +431,9 @@ def test_agent_settings(tmp_path: Path) -> None:
         emo_limits=EmoLimits(),
         relay=RelayLimits(),
         data_sockets=True,
+        sessions="allow",
+        consent_command="",
+        consent_wait=60.0,
         tls="auto",
         authority=None,
         server_name=None,
@@ -459,6 +475,21 @@ def test_agent_offers_differ_by_name_and_are_few(tmp_path: Path) -> None:
 
     assert same == "r.ini:4: [agent] local: two offers are named tcp-23, NAME=HOST:PORT wanted"
     assert many == "r.ini:4: [agent] local: 2 offers, at most 1 wanted: offers in [link]"
+
+
+def test_a_site_that_asks_needs_somebody_to_ask(tmp_path: Path) -> None:
+    """The command's words are read as a shell would, once, and have to be there."""
+    (nobody,) = errors(tmp_path, f"{AGENT}sessions = ask\n", "agent")
+    (unreadable,) = errors(tmp_path, f"{AGENT}consent_command = say 'yes\n", "agent")
+    assert nobody == "r.ini:5: [agent] sessions: ask: consent_command wanted with it"
+    assert unreadable.startswith("r.ini:5: [agent] consent_command: No closing quotation")
+    for old in ("legacy = yes", "emo = yes\nserver_port = 5000\nmodern = no"):
+        (deaf,) = errors(tmp_path, f"{AGENT}sessions = no\n{old}\n", "agent")
+        assert f"with {old.split()[0]} = yes a server of that wire does not say" in deaf
+    path = tmp_path / "good.ini"
+    path.write_text(f"{AGENT}sessions = ask\nconsent_command = say {{user}}\nconsent_wait = 5\n")
+    settings = load_agent(str(path), None, HERE)
+    assert (settings.sessions, settings.consent_command, settings.consent_wait) == ("ask", "say {user}", 5.0)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from tests.support.steps import steps
 
 ROW = LeaseRow(20000, "default", "plc-7", "http", PortState.RESERVED, False, None)
 ONE, TWO = b"1" * 32, b"2" * 32
-PEOPLE = ("people", "people_groups", "user_tokens", "grants")  # tables of the fifth schema
+PEOPLE = ("people", "people_groups", "user_tokens", "grants", "muted")  # of the fifth schema and the sixth
 LATER = (*PEOPLE, "changes")  # and of those behind it
 
 

@@ -70,6 +70,7 @@ def test_the_table_gives_direction_and_channel() -> None:
 def test_the_table_gives_the_sizes_that_are_enforced() -> None:
     """Where the code asks for an exact size the row says the same; limits of text are those of the row."""
     sizes = {"none": 0, "32 bytes": 32, "u32 credit": 4, "8 bytes": 8, "16-byte ticket": 16}
+    sizes["16-byte id"] = 16
     rows = {row[1]: row[3] for row in table()}
     for command, size in EXACT_SIZE.items():
         assert sizes[rows[command.name]] == size
@@ -80,6 +81,9 @@ def test_the_table_gives_the_sizes_that_are_enforced() -> None:
         Command.GOAWAY: 203,
         Command.WANT: 4096,
         Command.ORIGIN: 37,
+        Command.SESSION: 4096,
+        Command.CONSENT: 217,
+        Command.WITHIN: 16,
     }
     assert rows["DATA"] == "1..65535 bytes"
 

@@ -21,7 +21,7 @@ __all__ = ["PATIENCE", "SERVER", "Backend", "Programs", "Relays", "Sockets", "as
 
 SERVER = b"0:0"
 PATIENCE = 20_000  # milliseconds that a socket waits for a message
-_CODE = "from revtunnel.systems.cameo.cameo_programs import {0}; {0}()"
+_CODE = "from revtunnel.daemons.cameo_programs import {0}; {0}()"
 
 
 def free_ports(count: int = 3) -> list[int]:

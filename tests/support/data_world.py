@@ -20,6 +20,8 @@ from twisted.internet.defer import Deferred
 from revtunnel.carriers.agent_data import AgentData, AgentSocket
 from revtunnel.carriers.data_pool import DataPool
 from revtunnel.carriers.sockets_first import SocketsFirst
+from revtunnel.daemons.settings_parts import ConsentSettings
+from revtunnel.daemons.site_consent import SiteConsent
 from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.fleet.client_ports import ClientPorts
 from revtunnel.fleet.leases import Leases
@@ -60,6 +62,7 @@ class DataWorld:
         link: LinkLimits | None = None,
         descriptors: int = 10_000,
         header: Header | None = None,
+        site: ConsentSettings | None = None,
     ) -> None:
         self._stack = contextlib.ExitStack()
         self.loop = self._stack.enter_context(own_reactor())
@@ -95,6 +98,11 @@ class DataWorld:
         self.data = AgentData(
             self.reactor, self._agent_limits, self.dialler, self._connect, self.agent_facts.append
         )
+        self.consent: SiteConsent | None = None
+        if site is not None:
+            targets = {offer.name: offer.target for offer in self.offers}
+            self.consent = SiteConsent(self.loop.reactor, site, targets, self.agent_facts.append)
+            self.consent.cut, self.dialler.consents = self.data.end_session, self.consent.may_dial
         self.sockets = sockets
         self.uplink = self.make_uplink()
         self.start()
@@ -119,7 +127,7 @@ class DataWorld:
 
     def _listen(self, rule: str) -> None:
         rules = ListenerRules("main")
-        hello = ServerHello("server", "a test", keepalive=25.0, features=Feature(3))
+        hello = ServerHello("server", "a test", keepalive=25.0, features=Feature(7))
         listener = AgentListener(rules, self.link_limits, hello, data=rule)
         self.switchboard.listeners["main"] = listener
         self.switchboard.listeners["other"] = replace(listener, rules=ListenerRules("other"))
@@ -137,12 +145,14 @@ class DataWorld:
         def make(ready: Any, left: Any) -> AgentLink:
             features = Feature.DATA_SOCKETS if self.sockets else Feature(0)
             features |= Feature.ORIGIN if self.dialler.asks_for_origins else Feature(0)
+            features |= Feature.SESSIONS if self.consent is not None else Feature(0)
             hello = AgentHello(SERIAL, os.urandom(32), self.offers, "a test", features=features)
             shake = AgentHandshake(hello, None, False)
             pool, facts = CreditPool(1 << 28), self.agent_facts.append
             limits, data = self.link_limits, self.data if self.sockets else None
             return AgentLink(
-                self.reactor, limits, SERIAL, shake, self.dialler, pool, facts, ready, left, data
+                *(self.reactor, limits, SERIAL, shake, self.dialler, pool, facts, ready, left, data),
+                self.consent,
             )
 
         return Uplink(

@@ -125,9 +125,11 @@ class End:
         """The timer."""
         self.happened(self.mux.tick(self.now))
 
-    def connect(self, target: Target = TARGET, origin: Origin | None = None) -> Stream | None:
+    def connect(
+        self, target: Target = TARGET, origin: Origin | None = None, session: str = ""
+    ) -> Stream | None:
         """A client comes (server)."""
-        channel = self.mux.connect(target, self.now, origin)
+        channel = self.mux.connect(target, self.now, origin, session)
         return None if channel is None else self._stream(channel)
 
     # -- what happens

@@ -18,7 +18,7 @@ world outside: who listens where, who refuses or hangs, what a name means, which
 import errno
 import ipaddress
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -43,6 +43,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tests.support.memory import Network, Pair
+from tests.support.programs import Program
 
 __all__ = ["HANGS", "MemoryReactor"]
 
@@ -218,11 +219,13 @@ class MemoryReactor(Network):
         self.listeners: dict[Where, _Listener] = {}
         self.taken: dict[int, int] = {}  # port -> errno that listening meets there
         self.faults: dict[Where, BaseException] = {}
+        self.missing: set[str] = set()  # programs that are not there
         self.names = Names(self)
         self.join_options: Callable[[int], dict[str, Any]] = lambda port: {}
         self.dialled: list[Where] = []  # every connect that was tried
         self.dialling = 0  # connects under way
         self.most_dialling = 0
+        self.programs: list[Program] = []  # that were begun
 
     # -- what a test does
 
@@ -259,6 +262,16 @@ class MemoryReactor(Network):
         return sum(bool(end.connected) for pair in self.pairs for end in (pair.near, pair.far))
 
     # -- what our code does
+
+    def spawnProcess(
+        self, protocol: Any, executable: str, args: Sequence[str], env: Mapping[str, str]
+    ) -> None:
+        """A program, which ends when the test wants."""
+        if executable in self.missing:
+            raise FileNotFoundError(2, "No such file or directory")
+        program = Program(protocol, args, env)
+        self.programs.append(program)
+        protocol.makeConnection(program)
 
     @property
     def nameResolver(self) -> IHostnameResolver:

@@ -21,7 +21,7 @@ from revtunnel.ctl.ctl import attempt, talk
 from revtunnel.daemons.operations import OPERATIONS
 from revtunnel.daemons.operator import Operator
 from revtunnel.ground.facts import Fact
-from revtunnel.ground.policy import EnrolmentLimits
+from revtunnel.ground.policy import EnrolmentLimits, PeopleLimits
 from revtunnel.link.keys import Verifier
 from revtunnel.process.admin.admin import AdminFactory
 from revtunnel.process.admin.admin_client import AdminClient, connect
@@ -29,8 +29,12 @@ from revtunnel.process.admin.admin_settings import AdminSettings
 from revtunnel.process.admin.callers import Caller
 from revtunnel.process.reporting import Reporter
 from revtunnel.state.ledger import SqliteLedger
+from revtunnel.state.session_audit import SessionAudit
 from revtunnel.trust.certificate_book import CertificateBook
 from revtunnel.trust.issuer import Issuer
+from revtunnel.trust.mutes import Mutes
+from revtunnel.trust.people_book import open_people
+from revtunnel.trust.people_operator import PeopleOperator
 from tests.support.memory import Pair, Recorder
 from tests.support.world import World
 
@@ -145,6 +149,9 @@ class Room(World):
         book = CertificateBook(self.ledger)
         limits = EnrolmentLimits()
         self.issuer = Issuer(book, limits, self.clock.seconds, os.urandom, self.reporter, self.wall)
+        self.people, self.grants, _ = open_people(PeopleLimits(), self.ledger)
+        self.audit = SessionAudit(self.clock, None, self.reporter, self.wall)
+        self.mutes = Mutes(self.ledger, self.wall, self.audit.changed)
         self.operator = Operator(
             self.reactor,
             self.switchboard,
@@ -154,6 +161,11 @@ class Room(World):
             self.reporter,
             "gate",
             os.urandom,
+            PeopleOperator(
+                self.people, self.grants, self.wall, os.urandom, self.audit.changed, self._labels_of
+            ),
+            self.mutes,
+            self.audit,
             self.wall,
         )
         self.settings = AdminSettings(SOCKET, 0o660, ("anna", "@wheel", "1001"), ("rita",))
@@ -166,6 +178,9 @@ class Room(World):
     def wall(self) -> float:
         """Seconds since 1970."""
         return NOON + self.clock.seconds()
+
+    def _labels_of(self, serial: str) -> tuple[str, ...]:
+        return self.switchboard.access.records.of(serial).labels
 
     def _report(self, fact: Fact) -> None:
         super()._report(fact)

@@ -75,7 +75,9 @@ NEGOTIATION = "link-extension.md Negotiation"
 DATA_SOCKETS = "link-extension.md Data sockets"
 ENROLMENT = "docs/link-protocol.rst Enrolment"
 ORIGINS = "docs/link-protocol.rst The client's address"
+SESSIONS = "docs/link-protocol.rst Sessions"
 _NONCE = bytes(range(32))
+_SESSION = bytes(range(16))
 _MARK = bytes(range(1, 9))
 _TICKETS = bytes(range(16)), bytes(range(16, 32))
 
@@ -168,6 +170,41 @@ RT1 = [
         0x1E,
         7,
         b"\x04\xc0\x00\x02\x01\xdc\x04\xc6\x33\x64\x09\x01\xbb",
+    ),
+    _vector(
+        "SESSION for ana, ssh",
+        SESSIONS,
+        "00 1b 1f 00 01 00 01 02 03 04 05 06 07 08 09 0a 0b 0c 0d 0e 0f 01 03 61 6e 61 02 03 73 73 68",
+        0x1F,
+        0,
+        b"\x01" + _SESSION + b"\x01\x03ana\x02\x03ssh",
+    ),
+    _vector(
+        "SESSION over",
+        SESSIONS,
+        "00 11 1f 00 02 00 01 02 03 04 05 06 07 08 09 0a 0b 0c 0d 0e 0f",
+        0x1F,
+        0,
+        b"\x02" + _SESSION,
+    ),
+    _vector(
+        "CONSENT no",
+        SESSIONS,
+        "00 13 20 00 00 01 02 03 04 05 06 07 08 09 0a 0b 0c 0d 0e 0f 00 6e 6f",
+        0x20,
+        0,
+        _SESSION + b"\x00no",
+    ),
+    _vector(
+        "CONSENT yes",
+        SESSIONS,
+        "00 11 20 00 00 01 02 03 04 05 06 07 08 09 0a 0b 0c 0d 0e 0f 01",
+        0x20,
+        0,
+        _SESSION + b"\x01",
+    ),
+    _vector(
+        "WITHIN 5", SESSIONS, "00 10 21 05 00 01 02 03 04 05 06 07 08 09 0a 0b 0c 0d 0e 0f", 0x21, 5, _SESSION
     ),
 ]
 

@@ -26,6 +26,8 @@ from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import Factory
 from zope.interface import implementer
 
+from revtunnel.daemons.settings_parts import ConsentSettings
+from revtunnel.daemons.site_consent import SiteConsent
 from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.client_ports import ClientPorts
@@ -39,6 +41,7 @@ from revtunnel.link.handshake import AgentHandshake, AgentHello, ListenerRules, 
 from revtunnel.link.keys import Verifier
 from revtunnel.link.server_link import AgentListener, ServerLink
 from revtunnel.link.uplink import Uplink
+from revtunnel.streams.commands import Feature
 from revtunnel.streams.dialler import Dialler
 from revtunnel.streams.window import CreditPool
 from tests.support.depth import deep
@@ -192,6 +195,7 @@ class Agent:
     facts: list[Fact] = field(default_factory=list)
     links: list[AgentLink] = field(default_factory=list)
     random: float = 0.5
+    consent: SiteConsent | None = None
 
     @property
     def link(self) -> AgentLink:
@@ -225,7 +229,10 @@ class World:
         heartbeat: bool = True,
         start: bool = True,
         access: AccessControl | None = None,
+        site: ConsentSettings | None = None,
     ) -> None:
+        """``site``: both ends know of remote sessions, and that is what agents' sites say to them."""
+        self.site = site
         self.wire = wire
         self.reactor = MemoryReactor()
         self.clock = self.reactor.clock
@@ -278,20 +285,25 @@ class World:
         pool = CreditPool(256 * MIB)
         dialler = Dialler(self.reactor, self.agent_limits, offers)
         facts: list[Fact] = []
+        consent, features = None, Feature(0)
+        if self.site is not None:
+            targets = {offer.name: offer.target for offer in offers}
+            consent, features = SiteConsent(self.reactor, self.site, targets, facts.append), Feature.SESSIONS
+            dialler.consents = consent.may_dial
 
         def make(ready: Any, left: Any) -> AgentLink:
-            hello = AgentHello(serial, self._nonce(32), offers, "a test", self.link_limits.first_window)
+            window = self.link_limits.first_window
+            hello = AgentHello(serial, self._nonce(32), offers, "a test", window, features=features)
             shake = AgentHandshake(hello, None, self.wire == "legacy")
-            link = AgentLink(
-                self.reactor, self.link_limits, serial, shake, dialler, pool, facts.append, ready, left
-            )
+            told = pool, facts.append, ready, left, None, consent
+            link = AgentLink(self.reactor, self.link_limits, serial, shake, dialler, *told)
             agent.links.append(link)
             return link
 
         uplink = Uplink(
             self.reactor, [(SERVER, port)], self.agent_limits, lambda: agent.random, make, facts.append
         )
-        agent = self.agents[serial] = Agent(uplink, dialler, pool, facts)
+        agent = self.agents[serial] = Agent(uplink, dialler, pool, facts, consent=consent)
         if start:
             uplink.start()
         return agent
@@ -302,7 +314,11 @@ class World:
             f"{self.wire}-{number}", legacy=legacy, probe=not legacy, legacy_serial=serial if legacy else ""
         )
         hello = ServerHello(
-            "server", "a test", self.link_limits.first_window, keepalive=self.link_limits.keepalive
+            "server",
+            "a test",
+            self.link_limits.first_window,
+            keepalive=self.link_limits.keepalive,
+            features=Feature(0) if self.site is None else Feature.SESSIONS,
         )
         mappings = offers if legacy else ()
         listener = AgentListener(rules, self.link_limits, hello, heartbeat=heartbeat, mappings=mappings)
@@ -353,6 +369,13 @@ class World:
         assert client.pair is not None
         self.clients.append(client)
         return client
+
+    def member(self, session: str, name: str = "console", serial: str = "plc-1") -> Party:
+        """A client of a remote session, connected; nothing has moved yet."""
+        door = self.switchboard.client_streams.factory_by_name(serial, name, lambda client: None, session)
+        port = 30_000 + len(self.clients)
+        self.reactor.serve("127.0.0.1", port, door)
+        return self.client(port=port)
 
     def talk(self, name: str = "console", serial: str = "plc-1") -> tuple[Party, Party]:
         """A client and its service, connected through the link."""

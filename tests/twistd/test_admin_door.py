@@ -209,3 +209,57 @@ def _line(running: "subprocess.Popen[str]") -> str:
     """A line of output, if one comes soon."""
     ready, _, _ = select.select([running.stdout], [], [], 0.5)
     return running.stdout.readline() if ready and running.stdout else ""
+
+
+# ---- people and the audit file
+
+
+def test_people_outlive_a_killed_server_and_the_audit_tells_of_them(place: Place) -> None:
+    """Users, grants and mutes are there again; the chain goes on over a kill, a restart and a moved file."""
+    place.write("[device plc-7]\nlabels = line=3\n")
+    server = place.start()
+    status, token, _ = place.ctl("user", "add", "ana")
+    assert (status, token.startswith("rtuser1_")) == (0, True)
+    assert place.ctl("grant", "ana", "label=line=3", "ssh")[0] == 0
+    assert place.ctl("mute", "plc-9", "--why", "a press is being mended")[0] == 0
+    head = place.ctl("audit", "head")[1].strip()
+    server.kill()
+    server.wait(WAIT)
+    server = place.start()
+    assert place.ctl("may", "ana", "start", "plc-7/ssh")[0] == 0
+    assert place.ctl("may", "ana", "start", "plc-8/ssh")[0] == 1
+    assert [row["why"] for row in place.json("muted")["muted"]] == ["a press is being mended"]
+    place.write("[device plc-7]\nlabels = line=4\n[audit]\nfull = go-on\n")
+    changed = place.json("reload")["changed"]
+    assert set(changed) == {"[device plc-7] labels", "[audit] full"}
+    assert place.ctl("may", "ana", "start", "plc-7/ssh")[0] == 1
+    assert place.ctl("user", "remove", "ana")[0] == 0
+    server.terminate()
+    server.wait(WAIT)
+    verified = place.ctl("--config", str(place.ini), "audit", "verify", "--head", head)
+    assert (verified[0], verified[2]) == (0, "")
+    assert verified[1].endswith(": unbroken\n") and "not closed" not in verified[1]
+    audit = place.path / "state" / "audit.jsonl"
+    assert stat.S_IMODE(audit.stat().st_mode) == 0o640
+    told = [json.loads(line) for line in audit.read_text().splitlines()]
+    assert [line.get("operation", line["event"]) for line in told] == [
+        *("audit-opened", "user-added", "grant-added", "device-muted"),
+        *("audit-opened", "user-removed", "audit-closed"),
+    ]
+    assert token.strip() not in audit.read_text()
+    audit.write_text(audit.read_text().replace('"plc-9"', '"plc-8"'))
+    status, said, _ = place.ctl("--config", str(place.ini), "audit", "verify")
+    assert (status, said) == (1, f"{audit}:4: was changed: it does not match its own hash\n")
+
+
+def test_an_audit_file_that_cannot_be_had_stops_the_start(place: Place) -> None:
+    """One clear line; nothing is listened on."""
+    target = place.path / "elsewhere"
+    target.touch()
+    (place.path / "link.jsonl").symlink_to(target)
+    place.write(f"[audit]\nfile = {place.path}/link.jsonl\n")
+    server = place.process(SERVER, "--config", str(place.ini))
+    output, errors = server.communicate(timeout=WAIT)
+    assert server.returncode == 78
+    assert "is a symbolic link, a plain file wanted" in output + errors
+    assert "Traceback" not in output + errors

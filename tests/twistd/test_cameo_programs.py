@@ -193,15 +193,14 @@ def test_wrong_settings(tmp_path: Path) -> None:
 def test_ports_are_open_before_anything_large_is_imported() -> None:
     """The first moment needs no Twisted and nothing else of ours."""
     code = (
-        "import sys, revtunnel.systems.cameo.cameo_programs as it; "
+        "import sys, revtunnel.daemons.cameo_programs as it; "
         "print(*[name for name in sys.modules if name.startswith(('twisted', 'zope', 'revtunnel'))])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert set(done.stdout.split()) == {
         "revtunnel",
-        "revtunnel.systems",
-        "revtunnel.systems.cameo",
-        "revtunnel.systems.cameo.cameo_programs",
+        "revtunnel.daemons",
+        "revtunnel.daemons.cameo_programs",
     }
 
 
@@ -216,7 +215,7 @@ def test_cameos_own_acceptance_suite(tmp_path: Path) -> None:
         path = tmp_path / name
         path.write_text(
             f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(ROOT)!r})\n"
-            f"from revtunnel.systems.cameo.cameo_programs import {which}\n{which}()\n"
+            f"from revtunnel.daemons.cameo_programs import {which}\n{which}()\n"
         )
         path.chmod(0o755)
     root = Path(os.environ["CAMEO_TESTS_XML"]).resolve().parents[2]

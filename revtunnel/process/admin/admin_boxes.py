@@ -26,6 +26,7 @@ _READ: dict[Kind, Callable[[bytes], Any]] = {
     Kind.NUMBER: int,
     Kind.YES_NO: {b"True": True, b"False": False}.__getitem__,
     Kind.RAW: bytes,
+    Kind.LIST: lambda raw: [each for each in raw.decode().split(",") if each],
 }
 
 
@@ -52,7 +53,9 @@ def read(fields: Sequence[Argument], box: Mapping[bytes, bytes]) -> dict[str, An
 def written(values: Mapping[str, Any]) -> dict[bytes, bytes]:
     """Values as a box has them; None is not there."""
     return {
-        name.encode(): value if isinstance(value, bytes) else str(value).encode()
+        name.encode(): value
+        if isinstance(value, bytes)
+        else (",".join(value) if isinstance(value, list) else str(value)).encode()
         for name, value in values.items()
         if value is not None
     }

@@ -7,6 +7,7 @@ Source: faults.md C1, "Mechanisms, exact" (Admin).
 """
 
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -67,11 +68,12 @@ class AdminCalls:
     def _call(self, operation: Operation, arguments: Row) -> Any:
         if operation.method == "watch":
             return self._watch()
-        method = getattr(self._operator, operation.method)
+        method = attrgetter(operation.method)(self._operator)
+        given = {name: value for name, value in arguments.items() if value is not None}
         if operation.answer is not ROWS:
-            return method(**arguments, **{"by": self._caller.name} if operation.named else {})
+            return method(**given, **{"by": self._caller.name} if operation.named else {})
         page = {"after": _start(operation, arguments["after"]), "limit": arguments["limit"] or PAGE}
-        rows, more = method(**{**arguments, **page})
+        rows, more = method(**{**given, **page})
         return paged(rows, more is not None, lambda row: _cursor(operation, row))
 
     def _note(self, result: Any, operation: Operation, arguments: Row) -> Any:
@@ -106,10 +108,11 @@ class AdminCalls:
 def _start(operation: Operation, cursor: str | None) -> Any:
     """Where a page begins, as the method has it."""
     kinds = {column.name: column.kind for column in operation.columns}
-    if [kinds[name] for name in operation.key] == [Kind.NUMBER]:
-        return _number(cursor)
-    if len(operation.key) < 2:
+    shape = [kinds[name] for name in operation.key]
+    if Kind.NUMBER not in shape:
         return cursor or ""
+    if len(shape) == 1:
+        return _number(cursor)
     text, _, number = (cursor or "/0").rpartition("/")
     return text, _number(number)
 

@@ -24,7 +24,7 @@ DEVICES = Operation(
     columns=(
         Column("serial", Kind.TEXT, "of the device", "SERIAL"),
         Column("online", Kind.YES_NO, "whether it is here", "STATE",
-               lambda row: "online" if row["online"] else "away"),
+               lambda row: ("online" if row["online"] else "away") + ", muted" * bool(row["muted"])),
         Column("since", Kind.TIME, "when it came, or left", "SINCE"),
         Column("link", Kind.TEXT, "its wire: ``rt1``, ``legacy``, ``emo``, ``cccp``; nothing: away", "LINK"),
         Column("listener", Kind.TEXT, "where it came in: a listener, or a project of CCCP"),
@@ -37,6 +37,7 @@ DEVICES = Operation(
         Column("targets", Kind.LIST, "what it offers: name, target, port (null: none is promised) of each",
                "TARGETS", lambda row: [target["name"] for target in row["targets"]]),
         Column("", Kind.LIST, "", "PORTS", lambda row: [target["port"] or "-" for target in row["targets"]]),
+        Column("muted", Kind.TEXT, "why it takes no remote sessions, or nothing: it does"),
         Column("channels", Kind.NUMBER, "that run", "CHANNELS"),
         Column("channels_total", Kind.NUMBER, "since the start"),
         Column("links_total", Kind.NUMBER, "since the start"),

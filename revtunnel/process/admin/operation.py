@@ -16,6 +16,7 @@ from revtunnel.process.admin.refusals import OperatorError
 __all__ = [
     "MAX_PATH",
     "PAGE",
+    "PROBLEM",
     "ROW",
     "ROWS",
     "Argument",
@@ -42,17 +43,17 @@ class CallerRole(IntEnum):
 
 
 class Kind(Enum):
-    """What a value is. The first four may be arguments and values of an answer; rows may have all but RAW."""
+    """What a value is. The first five may be arguments, four of them of an answer; rows have all but RAW."""
 
     TEXT = auto()
     NUMBER = auto()
     YES_NO = auto()
     RAW = auto()  # bytes
+    LIST = auto()  # of texts; as an argument with commas between
     BYTES = auto()  # a number of them
     SECONDS = auto()  # a length of time
     TRIP = auto()  # a short one
     TIME = auto()  # UTC
-    LIST = auto()
     OBJECT = auto()
 
     @property
@@ -96,6 +97,7 @@ class Column(NamedTuple):
     cell: Callable[[Row], Any] | None = None
 
 
+PROBLEM = Argument("problem", text="why it is not on the server's disk, though it counts", optional=True)
 ROW = (Argument("row"),)  # one JSON object
 ROWS = (Argument("rows"), Argument("after", optional=True))  # a JSON array, and the cursor of the next page
 
@@ -105,7 +107,8 @@ class Operation(NamedTuple):
 
     Attributes:
         name: on the wire.
-        method: of the daemon's operator. A listing's gets ``after`` and ``limit`` too and gives rows and the
+        method: of the daemon's operator, or ``people.users``: of a part of it. An argument that is missing
+            has the method's own default. A listing's gets ``after`` and ``limit`` too and gives rows and the
             cursor to go on with; its arguments on the wire have both.
         help: one line for ``revtunnelctl --help``.
         text: for the manual, with ``literals`` and *words to be filled in*.

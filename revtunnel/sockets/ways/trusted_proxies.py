@@ -9,11 +9,24 @@ Source: the public specification of the PROXY protocol, its section on who is tr
 import ipaddress
 from dataclasses import dataclass
 
+from revtunnel.ground.declared import setting
+from revtunnel.ground.kinds import networks, word
+from revtunnel.ground.networks import Network
 from revtunnel.sockets.ways.proxy_header import VERSIONS, ProxyHeader, decode_header
 
-__all__ = ["HeaderRules", "Network", "header_rules"]
+__all__ = ["HeaderRules", "Network", "SenderSettings", "header_rules"]
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+# fmt: off
+@dataclass(frozen=True, kw_only=True)
+class SenderSettings:
+    """Part of a listener's and of a pool's settings."""
+
+    proxy_protocol: str = setting(word("no", "v1", "v2", "any"), "no", "a load balancer says in a PROXY "
+        "header whom each connection is for; of which version")
+    proxy_from: tuple[Network, ...] = setting(networks(256), "", "the load balancer's addresses, such as "
+        "10.0.0.7, fd00::/64: who sends the header, and who else is refused")
+# fmt: on
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,5 @@
 """CAMEO: a responder and a publisher relay in front of many ZeroMQ programs.
 
 Way in: ``zmtp`` (the bytes), ``zmtp_peer`` (one connection), ``relays`` (both), ``cameo_system`` (all of it
-from settings), ``cameo_programs`` (under the names that CAMEO starts); docs/cameo.rst.
+from settings); docs/cameo.rst.
 """

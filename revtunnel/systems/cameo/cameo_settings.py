@@ -1,47 +1,70 @@
 """The settings of revtunnel-cameo and of cameo-rep-proxy and cameo-pub-proxy: sections [cameo] and [admin].
 
+Rule of this file: it is imported by whoever reads settings, so it imports little.
+
 Source: twisted.md section 7; wire/cameo.md section 5; ours for the rest.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
+from revtunnel.ground.declared import setting
+from revtunnel.ground.kinds import SettingKind, listening, many, networks, path, read_address, read_port, word
+from revtunnel.ground.networks import Network
 from revtunnel.ground.policy import CameoLimits
 from revtunnel.process.admin.admin_settings import AdminSettings
-from revtunnel.settings.inifile import SECTION_OF, Name, SettingsError, Surroundings, Table, read_files
-from revtunnel.settings.sections import (
-    admin_settings,
-    check_people,
-    differences,
-    named_sections,
-    part_of,
-    socket_beside,
-)
-from revtunnel.sockets.ways.trusted_proxies import Network
+from revtunnel.settings.admin_people import read_admin
+from revtunnel.settings.inifile import Surroundings, Table
+from revtunnel.settings.sections import LogSettings
 from revtunnel.systems.cameo.cameo_admission import CameoRules
 from revtunnel.systems.cameo.cameo_requests import READ_ONLY
 
-__all__ = ["CameoSettings", "OutsideSettings", "cameo_changes", "load_cameo"]
+__all__ = ["CameoSettings", "OutsideSettings", "read_cameo"]
 
 Endpoint = tuple[str, int]
 
 
-@dataclass(frozen=True, slots=True)
+def read_ports(text: str) -> tuple[int, int, int]:
+    """The three numbers of CAMEO's own ``proxy_ports``."""
+    ports = [read_port(part.strip()) for part in text.split(",")]
+    if len(ports) != 3 or len(set(ports)) != 3:
+        raise ValueError(f"{text[:80]!a}: three different ports wanted, such as 10000, 10001, 10002")
+    return ports[0], ports[1], ports[2]
+
+
+def read_translation(text: str) -> tuple[int, int]:
+    reported, colon, advertised = (part.strip() for part in text.partition(":"))
+    if not colon:
+        raise ValueError(f"{text[:80]!a}: REPORTED:ADVERTISED wanted, such as 10000:21000")
+    return read_port(reported), read_port(advertised)
+
+
+def read_type(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or int(text[:4]) > 999:
+        raise ValueError(f"{text[:80]!a}: a message type of 0 to 999 wanted")
+    return int(text)
+
+
+_PORTS = SettingKind("ports", "three different ones", read_ports)
+_TRANSLATIONS = many("REPORTED:ADVERTISED", read_translation, 0, 16)
+_TYPES = many("message type", read_type, 0, 64)
+
+
+# fmt: off
+@dataclass(frozen=True, kw_only=True)
 class OutsideSettings:
     """One way in for clients beyond the firewall; at least one of the first two is not empty."""
 
     name: str
-    responder: tuple[Endpoint, ...]
-    subscriber: tuple[Endpoint, ...]
-    advertise: tuple[tuple[int, int], ...]
-    requests: str  # all, read-only
-    refuse_types: tuple[int, ...]
-
-    @property
-    def empty(self) -> bool:
-        """Whether nothing is set: a section as the shipped file has it."""
-        return self == OutsideSettings(self.name, (), (), (), "all", ())
+    responder: tuple[Endpoint, ...] = setting(listening(0), "", "where outside clients reach the responder "
+        "relay; an agent offers it with --local")
+    subscriber: tuple[Endpoint, ...] = setting(listening(0), "", "where outside clients reach the publisher "
+        "relay; at least one of both is needed")
+    advertise: tuple[tuple[int, int], ...] = setting(_TRANSLATIONS, "", "ports in answers of the CAMEO "
+        "server that clients of this door are told otherwise: 10000:21000, 10001:21001", live=True)
+    requests: str = setting(word("all", "read-only"), "all", "what such clients may ask the CAMEO server; "
+        "read-only: nothing that starts, stops, writes, sets or removes", live=True)
+    refuse_types: tuple[int, ...] = setting(_TYPES, "", "types of requests to the CAMEO server that are "
+        "refused beside those", live=True)
 
     @property
     def rules(self) -> CameoRules:
@@ -50,47 +73,47 @@ class OutsideSettings:
         return CameoRules(self.name, outside=True, advertise=dict(self.advertise), refused_types=refused)
 
 
-@dataclass(frozen=True, slots=True)
-class CameoSettings:
-    """All that the relays are told; ``drain`` is in ``limits``."""
+@dataclass(frozen=True, kw_only=True)
+class CameoSettings(LogSettings):
+    """All that the relays are told."""
 
-    proxy_ports: tuple[int, int, int]  # responder, subscriber, publisher
-    bind: tuple[str, ...]
-    allow: tuple[Network, ...]
-    trusted: tuple[Network, ...]
-    log_file: str  # a path, syslog or none
-    log_format: str
-    log_level: str
-    outside: tuple[OutsideSettings, ...]
+    proxy_ports: tuple[int, int, int] = setting(_PORTS, "10000, 10001, 10002", "responder port, subscriber "
+        "port, publisher port; the same as proxy_ports of the CAMEO server")
+    bind: tuple[str, ...] = setting(many("address", read_address, 1, 16), "127.0.0.1", "addresses where the "
+        "three ports listen; the programs of CAMEO's names listen everywhere instead")
+    allow: tuple[Network, ...] = setting(networks(256), "", "who may connect to the first two ports, such as "
+        "10.1.0.0/16; empty: everybody who reaches them; this machine always may", live=True)
+    trusted: tuple[Network, ...] = setting(networks(256), "", "whose peers may hold names and publish, as "
+        "those of this machine may; for applications of the site that run on another one", live=True)
+    admin_socket: str = setting(path(107, "auto"), "auto", "the door for revtunnelctl --socket PATH; auto: "
+        "cameo.sock beside the server's; who may use it stands in [admin]")
+    log_file: str = setting(path(4096, "syslog", "none"), "syslog", "where the two programs log to, whose "
+        "output nobody reads; the service logs to its standard output")
     limits: CameoLimits
+    outside: tuple[OutsideSettings, ...]
     admin: AdminSettings
     files: tuple[str, ...]
 
+    @property
+    def drain(self) -> float:
+        """Seconds that a drain may take."""
+        return self.limits.drain
+# fmt: on
 
-def load_cameo(
-    path: str | None = None, overrides: Mapping[Name, Any] | None = None, around: Surroundings | None = None
-) -> CameoSettings:
-    """The settings of the relays; arguments and errors as those of ``load_server``."""
-    around = around or Surroundings.here()
-    table = read_files(path, overrides, around)
-    names = ("proxy_ports", "bind", "allow", "trusted", "log_file", "log_format", "log_level")
-    settings = CameoSettings(
-        **{name: table.get("cameo", name) for name in names},
-        outside=tuple(each for each in _outside(table) if not each.empty),
-        limits=part_of(table, CameoLimits),
-        admin=admin_settings(table, socket_beside(table, "cameo", around)),
+
+def read_cameo(table: Table, around: Surroundings) -> CameoSettings:
+    """The settings of the relays; an outside door of which nothing is set is none."""
+    rules = table.parts(OutsideSettings, None)
+    socket = around.socket(table.get("cameo", "admin_socket"), "cameo")
+    settings = table.part(
+        CameoSettings,
+        admin_socket=socket,
+        outside=tuple(each for each in rules if each != OutsideSettings(name=each.name)),
+        admin=read_admin(table, socket),
         files=tuple(table.files),
     )
     _check(table, settings)
-    check_people(table)
-    if table.errors:
-        raise SettingsError(table.errors)
     return settings
-
-
-def _outside(table: Table) -> Iterator[OutsideSettings]:
-    for values in named_sections(table, "cameo-outside", None):
-        yield OutsideSettings(**values)
 
 
 def _check(table: Table, settings: CameoSettings) -> None:
@@ -112,21 +135,3 @@ def _check(table: Table, settings: CameoSettings) -> None:
             ports = [pair[side] for pair in each.advertise]
             if double := next((port for at, port in enumerate(ports) if port in ports[:at]), None):
                 table.complain(label, "advertise", f"port {double} is {what} twice")
-
-
-def cameo_changes(old: CameoSettings, new: CameoSettings) -> tuple[list[str], list[str]]:
-    """Names of settings that differ, as ``differences`` says them."""
-    return differences(_flat(old), _flat(new))
-
-
-def _flat(settings: CameoSettings) -> Iterator[tuple[Name, Any]]:
-    """Every setting with its name."""
-    for key in SECTION_OF["cameo"].keys:
-        owner: Any = settings.limits if key.part else settings
-        value = settings.admin.socket if key.name == "admin_socket" else getattr(owner, key.name)
-        yield ("cameo", key.name), value
-    for name in ("mode", "operators", "readers"):
-        yield ("admin", name), getattr(settings.admin, name)
-    for each in settings.outside:
-        for field in fields(each)[1:]:
-            yield (f"cameo-outside {each.name}", field.name), getattr(each, field.name)

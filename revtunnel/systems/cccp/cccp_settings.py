@@ -1,108 +1,130 @@
 """The settings of CCCP: sections [cccp] and [cccp-project ...], for revtunnel-cccp and for revtunnel-server.
 
-Rule of this file: who may register and who may call from other machines has to be said by name.
+Rule of this file: it is imported by whoever reads settings, so it imports little; cccp_reading.py makes these
+from a file.
 
-Source: twisted.md section 7; wire/cccp.md section 2; faults.md "Bind defaults"; ours.
+Source: twisted.md section 7; wire/cccp.md section 2; ours.
 """
 
-import hashlib
-import os
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+import re
+from dataclasses import dataclass, field
 
 from revtunnel.fleet.pools import Pool
-from revtunnel.ground.policy import CccpLimits
-from revtunnel.process.admin.admin_settings import AdminSettings
-from revtunnel.settings.inifile import SECTION_OF, Name, SettingsError, Surroundings, Table, read_files
-from revtunnel.settings.sections import (
-    admin_settings,
-    check_people,
-    differences,
-    named_sections,
-    part_of,
-    socket_beside,
+from revtunnel.ground.declared import setting
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.kinds import (
+    ADDRESS,
+    PEM,
+    PLACE,
+    RANGES,
+    SettingKind,
+    listening,
+    many,
+    nothing,
+    path,
+    seconds,
+    text,
+    word,
+    yes_no,
 )
-from revtunnel.sockets.tls.credentials import private_file_fault
-from revtunnel.systems.cccp.http_api import HttpApiRules
-from revtunnel.systems.cccp.registered_devices import Project
-from revtunnel.systems.cccp.wake import WakeRules
-from revtunnel.trust.tls_settings import ListenerTls, check_listener_tls, is_loopback
+from revtunnel.ground.policy import CccpLimits, FleetLimits, RelayLimits
+from revtunnel.process.admin.admin_settings import AdminSettings
+from revtunnel.settings.sections import LogSettings
+from revtunnel.systems.cccp.proxy_sessions import MAX_TIMEOUT
+from revtunnel.systems.cccp.registration import parse_registered
+from revtunnel.trust.tls_settings import ListenerTls
 
-__all__ = [
-    "CccpPart",
-    "CccpSettings",
-    "ProjectSettings",
-    "cccp_changes",
-    "cccp_flat",
-    "cccp_part",
-    "load_cccp",
-]
-
-TOKEN = "revtunnel-cccp.token"  # in $CREDENTIALS_DIRECTORY
-LEAST_TOKEN = 16  # characters
+__all__ = ["CccpPart", "CccpSettings", "ProjectSettings", "WakeSettings"]
 
 
-@dataclass(frozen=True, slots=True)
+def read_serial(text: str) -> str:
+    try:
+        return parse_registered(text)
+    except RemoteError as error:
+        raise ValueError(str(error)) from None
+
+
+def read_host(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9:._-]{1,253}", text, re.ASCII):
+        raise ValueError(f"{text[:80]!a}: a host name or an address wanted")
+    return text.lower()
+
+
+_HOST = nothing("auto", text("host name", "auto, or a host name or an address", r"[A-Za-z0-9:._-]{1,253}"))
+_COMMAND = SettingKind("command", "words, no shell", str)
+_URL = text("URL", "empty, http://... or https://...", r"(https?://[!-~]{1,2000})?")
+
+
+# fmt: off
+@dataclass(frozen=True, kw_only=True)
 class ProjectSettings(ListenerTls):
     """Devices of one project, and the ports of their clients."""
 
-    name: str
-    address: tuple[tuple[str, int], ...]
-    ranges: tuple[tuple[int, int], ...]
-    bind: str
-    quarantine: float
-    sticky: float
-    duplicate: str  # newest, oldest
-    line_feed: str  # payload, swallow
-    early_data: str  # hold, discard
-    off: str  # close, park
-    timeout: float
-    serials: tuple[str, ...]
-    allow_open: bool
+    address: tuple[tuple[str, int], ...] = setting(listening(1), "127.0.0.1:2070", "where its devices "
+        "register")
+    ranges: tuple[tuple[int, int], ...] = setting(RANGES, "21000-21999", "ports that its clients dial")
+    bind: str = setting(ADDRESS, "127.0.0.1", "address on which those listen; who reaches it reaches "
+        "devices, unless ip_whitelist says no")
+    quarantine: float = setting(seconds(0, 86400), "60 s", "time a port rests before another device gets it")
+    sticky: float = setting(seconds(0, 3650 * 86400), "30 d", "time a persistent proxy's port is kept while "
+        "we are down")
+    duplicate: str = setting(word("newest", "oldest"), "newest", "which connection stays when a serial "
+        "without a certificate comes twice", live=True)
+    line_feed: str = setting(word("payload", "swallow"), "payload", "what one LF directly behind the return "
+        "is", live=True)
+    early_data: str = setting(word("hold", "discard"), "hold", "what the first side of a proxy that is not "
+        "persistent says before the other is there: left unread, or thrown away", live=True)
+    off: str = setting(word("close", "park"), "close", "what /off does with the device's "
+        "connection", live=True)
+    timeout: float = setting(seconds(0, MAX_TIMEOUT), "0 s", "time to the first client where /on says none; "
+        "0: none", live=True)
+    serials: tuple[str, ...] = setting(many("serial", read_serial, 0, 100_000), "", "devices that are known; "
+        "empty: every one", live=True)
+    allow_open: bool = setting(yes_no(), "no", "INSECURE: lets other machines register any serial without a "
+        "device certificate; no: such a listener does not start")
+    # said otherwise than of agents
+    tls: bool = setting(yes_no(), "no", "devices have to come with TLS; needs certificate and "
+        "certificate_key")
+    certificate: str | None = setting(PEM, "none", "of this listener, for the name that devices "
+        "dial", live=True)
+    device_certificates: str = setting(word("required", "optional", "no"), "required", "required: a device "
+        "must show a certificate, whose URI urn:revtunnel:device:SERIAL is what it says; optional: may; no: "
+        "is not asked", live=True)
+    crl: str | None = setting(PEM, "none", "certificates that the authority took back", live=True)
 
     @property
     def pool(self) -> Pool:
         """Its ports, for the allocator."""
         return Pool(f"cccp-{self.name}", self.ranges, self.bind, self.quarantine, self.sticky)
 
-    def project(self, identity: Any = None) -> Project:
-        """What holds for its devices."""
-        return Project(
-            self.name,
-            self.pool.name,
-            self.duplicate == "newest",
-            self.line_feed == "swallow",
-            self.early_data == "hold",
-            self.off == "park",
-            self.timeout,
-            frozenset(self.serials),
-            identity,
-        )
+
+@dataclass(frozen=True, kw_only=True)
+class WakeSettings:
+    """What makes an absent device connect."""
+
+    wake_command: str = setting(_COMMAND, "", "run for an absent device when a caller waits for it; its "
+        "serial is added as the last word", live=True)
+    wake_url: str = setting(_URL, "", 'instead of that: where {"serial": ...} is posted', live=True)
 
 
-@dataclass(frozen=True, slots=True)
-class CccpPart:
+@dataclass(frozen=True, kw_only=True)
+class CccpPart(WakeSettings):
     """What both daemons are told."""
 
-    http: tuple[tuple[str, int], ...]
-    host: str  # "": the address a request came in on
-    hosts: tuple[str, ...]
-    token: bytes | None  # SHA-256
-    wake_command: str
-    wake_url: str
-    projects: tuple[ProjectSettings, ...]
-    limits: CccpLimits
-
-    @property
-    def rules(self) -> HttpApiRules:
-        """For the API."""
-        return HttpApiRules(self.token, self.host, frozenset(self.hosts))
-
-    @property
-    def wake(self) -> WakeRules:
-        """For the wake driver."""
-        return WakeRules(self.wake_command, self.wake_url, self.limits.wake, self.limits.wakes)
+    enabled: bool = setting(yes_no(), "no", "run CCCP inside revtunnel-server, where /on reaches every "
+        "device by its serial; revtunnel-cccp does not look at it")
+    http: tuple[tuple[str, int], ...] = setting(listening(1), "127.0.0.1:2080", "where the API listens")
+    host: str | None = setting(_HOST, "auto", "that callers are told to connect their clients to; auto: the "
+        "address their request came in on", live=True)
+    hosts: tuple[str, ...] = setting(many("host name", read_host, 0, 64), "", "names that callers may use "
+        "for the API beside addresses, localhost and host", live=True)
+    token: bytes | None = setting(PLACE, "auto", "file with the bearer token of callers, closed to others; "
+        "auto: revtunnel-cccp.token in $CREDENTIALS_DIRECTORY, none where there is no such "
+        "file", live=True, name="token_file")
+    allow_without_token: bool = setting(yes_no(), "no", "INSECURE: lets other machines call without a token; "
+        "no: such a listener does not start")
+    projects: tuple[ProjectSettings, ...] = ()
+    limits: CccpLimits = field(default_factory=CccpLimits)
 
     @property
     def pools(self) -> list[Pool]:
@@ -110,139 +132,22 @@ class CccpPart:
         return [project.pool for project in self.projects]
 
 
-@dataclass(frozen=True, slots=True)
-class CccpSettings:
+@dataclass(frozen=True, kw_only=True)
+class CccpSettings(LogSettings):
     """All that revtunnel-cccp is told."""
 
+    state_directory: str | None = setting(PLACE, "auto", "where revtunnel-cccp keeps ports and sessions, in "
+        "cccp.db; auto and none as in [server]")
+    allow_open_state: bool = setting(yes_no(), "no", "as in [server]")
+    admin_socket: str = setting(path(107, "auto"), "auto", "the door for revtunnelctl --socket PATH; auto: "
+        "cccp.sock beside the server's; who may use it stands in [admin]")
     part: CccpPart
-    state_directory: str | None
-    allow_open_state: bool
-    log_format: str
-    log_level: str
+    fleet: FleetLimits
+    relay: RelayLimits
     admin: AdminSettings
     files: tuple[str, ...]
 
-
-def load_cccp(
-    path: str | None = None, overrides: Mapping[Name, Any] | None = None, around: Surroundings | None = None
-) -> CccpSettings:
-    """The settings of the daemon; arguments and errors as those of ``load_server``."""
-    around = around or Surroundings.here()
-    table = read_files(path, overrides, around)
-    state = table.get("cccp", "state_directory")
-    settings = CccpSettings(
-        part=cccp_part(table, around),
-        state_directory={"auto": around.state_directory(), "none": None}.get(state, state),
-        allow_open_state=table.get("cccp", "allow_open_state"),
-        log_format=table.get("cccp", "log_format"),
-        log_level=table.get("cccp", "log_level"),
-        admin=admin_settings(table, socket_beside(table, "cccp", around)),
-        files=tuple(table.files),
-    )
-    check_people(table)
-    if table.errors:
-        raise SettingsError(table.errors)
-    return settings
-
-
-def cccp_part(table: Table, around: Surroundings) -> CccpPart:
-    """What both daemons take from the table; what is wrong with it is noted there."""
-    host = table.get("cccp", "host")
-    part = CccpPart(
-        http=table.get("cccp", "http"),
-        host="" if host == "auto" else host,
-        hosts=table.get("cccp", "hosts"),
-        token=_token(table, around),
-        wake_command=table.get("cccp", "wake_command"),
-        wake_url=table.get("cccp", "wake_url"),
-        projects=tuple(_projects(table)),
-        limits=part_of(table, CccpLimits),
-    )
-    _check_door(table, part)
-    for project in part.projects:
-        label = f"cccp-project {project.name}"
-        check_listener_tls(table, label, project)
-        _check_width(table, label, project)
-    return part
-
-
-def _projects(table: Table) -> Iterator[ProjectSettings]:
-    for values in named_sections(table, "cccp-project", "main"):
-        kept: dict[str, Any] = {key: None if value == "none" else value for key, value in values.items()}
-        yield ProjectSettings(**kept)
-
-
-def _token(table: Table, around: Surroundings) -> bytes | None:
-    path = table.get("cccp", "token_file")
-    if path == "auto":
-        path = os.path.join(around.environ.get("CREDENTIALS_DIRECTORY", ""), TOKEN)
-        path = path if os.path.isabs(path) and os.path.exists(path) else "none"
-    if path == "none":
-        return None
-    fault = private_file_fault(path)
-    text = b""
-    if fault is None:
-        with open(path, "rb") as file:
-            text = file.read(4097).strip()
-        if not LEAST_TOKEN <= len(text) <= 4096 or not text.isascii() or len(text.split()) != 1:
-            fault = f"one word of {LEAST_TOKEN} to 4096 characters wanted"
-    if fault is not None:
-        table.complain("cccp", "token_file", f"{path}: {fault}")
-    return hashlib.sha256(text).digest()
-
-
-def _check_door(table: Table, part: CccpPart) -> None:
-    wide = [host for host, _ in part.http if not is_loopback(host)]
-    if wide and part.token is None and not table.get("cccp", "allow_without_token"):
-        wanted = "token_file = PATH, or, if that is meant, allow_without_token = yes"
-        table.complain(
-            "cccp", "http", f"{wide[0]} lets other machines call without a token, wanted: {wanted}"
-        )
-    if part.wake_command and part.wake_url:
-        table.complain("cccp", "wake_url", "wake_command is set as well, one of them wanted")
-
-
-def _check_width(table: Table, label: str, project: ProjectSettings) -> None:
-    """Whom a listener that other machines reach lets in, and whether in plain."""
-    wide = [host for host, _ in project.address if not is_loopback(host)]
-    if not wide:
-        return
-    if not project.certified and not project.allow_open:
-        wanted = "tls = yes with device_certificates = required, or, if that is meant, allow_open = yes"
-        table.complain(label, "address", f"{wide[0]} lets anybody register any serial, wanted: {wanted}")
-    if not project.tls and not project.allow_plaintext:
-        text = f"{wide[0]} is reached by other machines, and plaintext can be read and altered on the way"
-        table.complain(
-            label, "address", f"{text}, wanted: tls = yes, or, if that is meant, allow_plaintext = yes"
-        )
-
-
-# ---- what changed
-
-
-def cccp_changes(old: CccpSettings, new: CccpSettings) -> tuple[list[str], list[str]]:
-    """Names of settings that differ, as ``differences`` says them."""
-    return differences(_flat(old), _flat(new))
-
-
-def _flat(settings: CccpSettings) -> Iterator[tuple[Name, Any]]:
-    yield from cccp_flat(settings.part)
-    for name in ("state_directory", "allow_open_state", "log_format", "log_level"):
-        yield ("cccp", name), getattr(settings, name)
-    yield ("cccp", "admin_socket"), settings.admin.socket
-    for name in ("mode", "operators", "readers"):
-        yield ("admin", name), getattr(settings.admin, name)
-
-
-def cccp_flat(part: CccpPart) -> Iterable[tuple[Name, Any]]:
-    """Every setting of the part with its name."""
-    for name in ("http", "host", "hosts", "wake_command", "wake_url"):
-        yield ("cccp", name), getattr(part, name)
-    yield ("cccp", "token_file"), part.token
-    for key in SECTION_OF["cccp"].keys:
-        if key.part is CccpLimits:
-            yield ("cccp", key.name), getattr(part.limits, key.name)
-    for project in part.projects:
-        for field in fields(project):
-            if field.name != "name":
-                yield (f"cccp-project {project.name}", field.name), getattr(project, field.name)
+    @property
+    def drain(self) -> float:
+        """Seconds that a drain may take."""
+        return self.part.limits.drain

@@ -11,14 +11,14 @@ from twisted.internet.defer import Deferred
 from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.fleet import Fleet
 from revtunnel.fleet.leases import Leases
+from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.facts import Fact, LinkDown, LinkUp, Report
-from revtunnel.ground.policy import RelayLimits, ServerLimits
-from revtunnel.settings.inifile import SettingsError
+from revtunnel.ground.policy import FleetLimits, RelayLimits
 from revtunnel.sockets.tls.credentials import FaultyFiles
 from revtunnel.sockets.tls.identity import Identity
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.systems.cccp.cccp_facts import ProxyEnded
-from revtunnel.systems.cccp.cccp_settings import CccpPart
+from revtunnel.systems.cccp.cccp_settings import CccpPart, ProjectSettings
 from revtunnel.systems.cccp.cccp_store import Kept, SessionBook
 from revtunnel.systems.cccp.http_api import HttpApi
 from revtunnel.systems.cccp.proxies import Links, Proxies
@@ -26,11 +26,27 @@ from revtunnel.systems.cccp.proxy_operator import ProxyOperator
 from revtunnel.systems.cccp.proxy_ports import TARGET, NoPort, ProxyPorts
 from revtunnel.systems.cccp.registered_devices import Project, Registrations
 from revtunnel.systems.cccp.wake import WakeDriver
-from revtunnel.trust.tls_settings import listener_rules
+from revtunnel.trust.tls_checks import listener_rules
 
 __all__ = ["CccpSystem"]
 
 TICK = 1.0  # seconds between looks at who is parked too long
+
+
+def project_of(each: ProjectSettings) -> Project:
+    """What holds for the devices of a project. FaultyFiles: its certificates cannot be used."""
+    rules = listener_rules(each)
+    return Project(
+        each.name,
+        each.pool.name,
+        each.duplicate == "newest",
+        each.line_feed == "swallow",
+        each.early_data == "hold",
+        each.off == "park",
+        each.timeout,
+        frozenset(each.serials),
+        None if rules is None else Identity(rules),
+    )
 
 
 class CccpSystem:
@@ -62,7 +78,7 @@ class CccpSystem:
         self._drained: Deferred[None] | None = None
         self._book = SessionBook(ledger)
         ports = ProxyPorts(lean, leases, lambda: self.part.limits.backlog, report)
-        self.fleet: Fleet[Any] = Fleet(ServerLimits(), self._told) if fleet is None else fleet
+        self.fleet: Fleet[Any] = Fleet(FleetLimits(), self._told) if fleet is None else fleet
         self.proxies = Proxies(
             *(lean, ports, lambda: self.part.limits, self._book, self._told),
             *(self.fleet, relay_limits, links, access),
@@ -70,8 +86,8 @@ class CccpSystem:
         self.pending = Registrations(
             lean, lambda: self.part.limits, self.proxies.parking.arrived, self._told, access
         )
-        self.pending.projects = self._projects(part)
-        self.wake = WakeDriver(reactor, part.wake, self._told)
+        self.pending.projects = self.projects_of(part)
+        self.wake = WakeDriver(reactor, lambda: self.part, self._told)
         self.operator = ProxyOperator(
             lean,
             self.proxies,
@@ -79,7 +95,7 @@ class CccpSystem:
             lambda: self.part.limits,
             self.wake,
         )
-        self.api = HttpApi(self.operator, part.rules, lambda: self.part.limits)
+        self.api = HttpApi(self.operator, lambda: self.part)
 
     # -- life
 
@@ -97,17 +113,23 @@ class CccpSystem:
             self.listening.append(self._lean.listenTCP(port, site, 128, host))
         self._tick()
 
-    def take(self, part: CccpPart) -> None:
-        """Other settings from now on; listeners that came or went need a restart.
+    def projects_of(self, part: CccpPart) -> dict[str, Project]:
+        """What holds for each project. SettingsError: certificate files cannot be used."""
+        found, errors = {}, []
+        for each in part.projects:
+            try:
+                found[each.name] = project_of(each)
+            except FaultyFiles as error:
+                errors += [f"[cccp-project {each.name}] {key}: {text}" for key, text in error.faults]
+        if errors:
+            raise SettingsError(errors)
+        return found
 
-        Raises:
-            SettingsError: certificate files cannot be used; nothing has changed.
-        """
-        fresh = self._projects(part)
+    def take(self, part: CccpPart, relay_limits: RelayLimits, projects: dict[str, Project]) -> None:
+        """Other settings from now on, with their ``projects_of``; new listeners need a restart."""
         known = self.pending.projects
-        self.pending.projects = {name: fresh.get(name, known[name]) for name in known}
-        self.part = part
-        self.api.rules, self.wake.rules = part.rules, part.wake
+        self.pending.projects = {name: projects.get(name, known[name]) for name in known}
+        self.part, self.proxies.relay_limits = part, relay_limits
 
     def drain(self) -> "Deferred[None]":
         """Take no new ones; fires when no client is connected any more."""
@@ -151,18 +173,6 @@ class CccpSystem:
         }
 
     # -- inside
-
-    def _projects(self, part: CccpPart) -> dict[str, Project]:
-        found, errors = {}, []
-        for each in part.projects:
-            rules = listener_rules(each)
-            try:
-                found[each.name] = each.project(None if rules is None else Identity(rules))
-            except FaultyFiles as error:
-                errors += [f"[cccp-project {each.name}] {key}: {text}" for key, text in error.faults]
-        if errors:
-            raise SettingsError(errors)
-        return found
 
     def _take_up(self, kept: Kept) -> None:
         """A persistent session goes on, on its port; of any other the end is said."""

@@ -15,7 +15,6 @@ import hmac
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -31,12 +30,13 @@ from revtunnel.ground.networks import Network, network_of
 from revtunnel.ground.policy import CccpLimits
 from revtunnel.ground.targets import is_literal
 from revtunnel.process.admin.refusals import Busy, Invalid, NotFound
+from revtunnel.systems.cccp.cccp_settings import CccpPart
 from revtunnel.systems.cccp.openapi import describe_api
 from revtunnel.systems.cccp.proxy_operator import CallerFailed, DeviceAbsent, NoPorts, OnCall, ProxyOperator
 from revtunnel.systems.cccp.proxy_sessions import MAX_TIMEOUT, MAX_WHITELIST, ProxyOptions
 from revtunnel.systems.cccp.registration import parse_registered
 
-__all__ = ["HttpApi", "HttpApiRules"]
+__all__ = ["HttpApi"]
 
 log = Logger(namespace="revtunnel.http")
 MAX_FIELDS = 32
@@ -52,15 +52,6 @@ _CODES: dict[type[Exception], int] = {
 Fields = dict[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class HttpApiRules:
-    """Who may call, and what callers are told."""
-
-    token: bytes | None = None  # SHA-256 of it; None: nobody needs one
-    host: str = ""  # that answers name; "": the address the request came in on
-    hosts: frozenset[str] = frozenset()  # names that a Host header may have beside addresses
-
-
 class _Refused(Exception):
     """Not even looked at."""
 
@@ -71,16 +62,13 @@ class _Refused(Exception):
 
 
 class HttpApi(resource.Resource):
-    """The one resource; ``rules`` may be replaced."""
+    """The one resource; ``part``, who may call and what callers are told, is asked each time."""
 
     isLeaf = True
 
-    def __init__(
-        self, operator: ProxyOperator, rules: HttpApiRules, limits: Callable[[], CccpLimits]
-    ) -> None:
+    def __init__(self, operator: ProxyOperator, part: Callable[[], CccpPart]) -> None:
         super().__init__()
-        self.rules = rules
-        self.limits = limits
+        self.part = part
         self._operator = operator
         self._answers: dict[bytes, tuple[tuple[bytes, ...], Callable[[Any, Fields], Any]]] = {
             b"/on": ((b"GET", b"POST"), self._on),
@@ -137,15 +125,16 @@ class HttpApi(resource.Resource):
         if match is None:
             return False
         name = match[1].strip("[]").lower()
-        ours = {"localhost", self.rules.host.lower(), *self.rules.hosts}
+        ours = {"localhost", (self.part().host or "").lower(), *self.part().hosts}
         return name in ours or is_literal(name)  # whoever rebinds a name has a name
 
     def _check_token(self, request: Any, fields: list[tuple[str, str]]) -> None:
-        if self.rules.token is None:
+        wanted = self.part().token
+        if wanted is None:
             return
         said = request.requestHeaders.getRawHeaders(b"authorization", [b""])
         scheme, _, token = said[0].partition(b" ")
-        right = hmac.compare_digest(hashlib.sha256(token.strip()).digest(), self.rules.token)
+        right = hmac.compare_digest(hashlib.sha256(token.strip()).digest(), wanted)
         in_query = any(name in ("token", "access_token") for name, _ in fields)
         if not right or scheme.lower() != b"bearer" or len(said) != 1 or in_query:
             raise _Refused(401, "A bearer token is wanted", ("WWW-Authenticate", "Bearer"))
@@ -159,9 +148,9 @@ class HttpApi(resource.Resource):
             _whole("timeout", fields.get("timeout", "0"), MAX_TIMEOUT),
             fields.get("target", ""),
         )
-        wait = _whole("wait", fields.get("wait", "0"), int(self.limits().wait))
+        wait = _whole("wait", fields.get("wait", "0"), int(self.part().limits.wait))
         call = OnCall(_serial(fields), options, wait, fields.get("project", ""))
-        host = self.rules.host or request.getHost().host
+        host = self.part().host or request.getHost().host
         return maybeDeferred(self._operator.on, call).addCallback(lambda port: {"host": host, "port": port})
 
     def _off(self, request: Any, fields: Fields) -> Any:
@@ -177,7 +166,7 @@ class HttpApi(resource.Resource):
         return {"devices": rows, "next": more}
 
     def _openapi(self, request: Any, fields: Fields) -> Any:
-        return describe_api(self.rules.token is not None)
+        return describe_api(self.part().token is not None)
 
 
 # ---- parameters
@@ -370,7 +359,7 @@ class _Site(server.Site):
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """Twisted calls this."""
-        limits = self._api.limits()
+        limits = self._api.part().limits
         if self._count >= limits.connections:
             return None
         channel: Any = super().buildProtocol(addr)

@@ -9,24 +9,24 @@ Source: issue "CCCP" (Offline intent); ours.
 
 import json
 import shlex
-from dataclasses import dataclass
+from collections.abc import Callable
 from io import BytesIO
 from typing import Any
 
 from twisted.internet.defer import Deferred, TimeoutError, fail, inlineCallbacks
-from twisted.internet.error import ProcessDone
-from twisted.internet.protocol import ProcessProtocol, Protocol, connectionDone
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import Agent, FileBodyProducer, ResponseDone
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 
 from revtunnel.ground.facts import Report
+from revtunnel.process.programs import run
 from revtunnel.systems.cccp.cccp_facts import WakeEnded
+from revtunnel.systems.cccp.cccp_settings import CccpPart
 
-__all__ = ["WakeDriver", "WakeFailed", "WakeRules"]
+__all__ = ["WakeDriver", "WakeFailed"]
 
-SAID = 400  # characters of a driver's last output that are kept
 ANSWER = 64 * 1024  # bytes of a URL's answer
 
 
@@ -34,43 +34,33 @@ class WakeFailed(Exception):
     """The driver did not do it; the text says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class WakeRules:
-    """What is run; neither: nothing."""
-
-    command: str = ""
-    url: str = ""
-    seconds: float = 20.0
-    most: int = 16  # at once
-
-
 class WakeDriver:
-    """Runs it. ``rules`` may be replaced."""
+    """Runs it. ``part``, what is run and for how long at most, is asked each time."""
 
-    def __init__(self, reactor: Any, rules: WakeRules, report: Report) -> None:
-        self.rules = rules
+    def __init__(self, reactor: Any, part: Callable[[], CccpPart], report: Report) -> None:
+        self._part = part
         self.running = 0
         self._reactor = reactor
         self._report = report
 
     def wake(self, serial: str) -> "Deferred[None] | None":
         """Run it for a device: fires when it is done, fails with WakeFailed; None: nothing is set."""
-        rules = self.rules
-        if not rules.command and not rules.url:
+        part = self._part()
+        if not part.wake_command and not part.wake_url:
             return None
         begun = self._reactor.seconds()
-        if self.running >= rules.most:
+        if self.running >= part.limits.wakes:
             running = fail(WakeFailed(f"{self.running} wake drivers are running"))
-        elif rules.command and serial.startswith("-"):
+        elif part.wake_command and serial.startswith("-"):
             running = fail(WakeFailed("a serial with - in front would be an option of the command"))
         else:
             self.running += 1
             running = (
-                _command(self._reactor, rules, serial)
-                if rules.command
-                else _post(self._reactor, rules, serial)
+                _command(self._reactor, part.wake_command, serial)
+                if part.wake_command
+                else _post(self._reactor, part.wake_url, part.limits.wake, serial)
             )
-            running.addTimeout(rules.seconds, self._reactor)
+            running.addTimeout(part.limits.wake, self._reactor)
             running.addBoth(self._left)
         return running.addBoth(self._tell, serial, begun)
 
@@ -83,38 +73,11 @@ class WakeDriver:
         if isinstance(result, Failure):
             outcome, detail = "failed", result.getErrorMessage() or type(result.value).__name__
             if result.check(TimeoutError):
-                outcome, detail = "timed-out", f"it did not end in {self.rules.seconds:g} s"
+                outcome, detail = "timed-out", f"it did not end in {self._part().limits.wake:g} s"
             result = Failure(WakeFailed(detail))
         seconds = round(self._reactor.seconds() - begun, 3)
         self._report(WakeEnded(serial, outcome, detail, seconds))
         return result if isinstance(result, Failure) else None
-
-
-class _Process(ProcessProtocol):
-    def __init__(self) -> None:
-        self.done: Deferred[None] = Deferred(lambda _: self._kill())
-        self._said = b""
-
-    def outReceived(self, data: bytes) -> None:
-        """Twisted calls this."""
-        self._said = (self._said + data)[-SAID:]
-
-    errReceived = outReceived
-
-    def processEnded(self, reason: Failure) -> None:
-        """Twisted calls this."""
-        done, self.done = self.done, Deferred()
-        if done.called:
-            return
-        if reason.check(ProcessDone):
-            done.callback(None)
-        else:
-            words = self._said.decode("ascii", "backslashreplace").strip().splitlines()[-1:]
-            done.errback(WakeFailed(": ".join([reason.getErrorMessage(), *words])))
-
-    def _kill(self) -> None:
-        if self.transport is not None:
-            self.transport.signalProcess("KILL")
 
 
 class _Answer(Protocol):
@@ -146,23 +109,16 @@ class _Answer(Protocol):
             self.done.errback(WakeFailed("its answer broke off"))
 
 
-def _command(reactor: Any, rules: WakeRules, serial: str) -> "Deferred[None]":
-    words = [*shlex.split(rules.command), serial]
-    process = _Process()
-    done = process.done
-    try:
-        reactor.spawnProcess(process, words[0], words, env={"PATH": "/usr/local/bin:/usr/bin:/bin"})
-    except OSError as error:
-        return fail(WakeFailed(f"{words[0]}: {error.strerror}"))
-    return done
+def _command(reactor: Any, command: str, serial: str) -> "Deferred[Any]":
+    return run(reactor, [*shlex.split(command), serial])
 
 
 @inlineCallbacks
-def _post(reactor: Any, rules: WakeRules, serial: str) -> Any:
+def _post(reactor: Any, url: str, wait: float, serial: str) -> Any:
     body = json.dumps({"serial": serial}).encode()
     headers = Headers({b"Content-Type": [b"application/json"], b"User-Agent": [b"revtunnel"]})
-    agent = Agent(reactor, connectTimeout=rules.seconds)
-    answer = yield agent.request(b"POST", rules.url.encode(), headers, FileBodyProducer(BytesIO(body)))
+    agent = Agent(reactor, connectTimeout=wait)
+    answer = yield agent.request(b"POST", url.encode(), headers, FileBodyProducer(BytesIO(body)))
     body_of = _Answer()
     answer.deliverBody(body_of)
     if not 200 <= answer.code < 300:

@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 
 from revtunnel.daemons.linked_rows import LinkedRows
+from revtunnel.daemons.schema import load
 from revtunnel.fleet.pools import Pool
 from revtunnel.ground.policy import RelayLimits
 from revtunnel.process.admin.refusals import Conflict, NotFound
 from revtunnel.settings.inifile import Surroundings
 from revtunnel.systems.cccp.cccp_operator import CccpRows
-from revtunnel.systems.cccp.cccp_settings import load_cccp
+from revtunnel.systems.cccp.cccp_reading import read_cccp
 from revtunnel.systems.cccp.cccp_system import CccpSystem
 from revtunnel.systems.cccp.parking import SYSTEM
 from revtunnel.systems.cccp.proxy_operator import OnCall
@@ -26,7 +27,7 @@ class Both(Room):
 
     def __init__(self, directory: Path, **options: Any) -> None:
         super().__init__(pools=POOLS, **options)
-        part = load_cccp(str(directory / "none.ini"), {}, around(directory)).part
+        part = load(read_cccp, str(directory / "none.ini"), {}, around(directory)).part
         board = self.switchboard
         self.cccp = CccpSystem(
             *(self.reactor, self.reactor, part, self.leases, self.ledger, self._report, board.access),

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from revtunnel.daemons.cameo_options import CameoOptions
+from revtunnel.daemons.schema import load
+from revtunnel.daemons.settings import changes
 from revtunnel.ground.policy import CameoLimits
 from revtunnel.settings.inifile import SettingsError, Surroundings
 from revtunnel.systems.cameo.cameo_requests import READ_ONLY
-from revtunnel.systems.cameo.cameo_settings import CameoSettings, cameo_changes, load_cameo
+from revtunnel.systems.cameo.cameo_settings import CameoSettings, read_cameo
 
 HERE = Surroundings({}, True, "/root", "gate", "/nowhere/revtunnel.ini")
 SHIPPED = Path(__file__).parents[3] / "etc" / "revtunnel.ini"
@@ -20,12 +22,12 @@ def cameo(tmp_path: Path, text: str) -> CameoSettings:
     """The settings of a file."""
     path = tmp_path / "c.ini"
     path.write_text(text)
-    return load_cameo(str(path), None, HERE)
+    return load(read_cameo, str(path), None, HERE)
 
 
 def test_defaults() -> None:
     """CAMEO's usual ports, on loopback only; the door beside the server's; syslog for the programs."""
-    found = load_cameo(None, None, HERE)
+    found = load(read_cameo, None, None, HERE)
     assert (found.proxy_ports, found.bind, found.log_file) == (
         (10000, 10001, 10002),
         ("127.0.0.1",),
@@ -37,7 +39,7 @@ def test_defaults() -> None:
 
 def test_shipped_file_gives_the_defaults() -> None:
     """Its example of an outside door is empty, and so is none."""
-    assert replace(load_cameo(str(SHIPPED), None, HERE), files=()) == load_cameo(None, None, HERE)
+    assert replace(load(read_cameo, str(SHIPPED), None, HERE), files=()) == load(read_cameo, None, None, HERE)
 
 
 def test_everything(tmp_path: Path) -> None:
@@ -127,10 +129,10 @@ def test_what_a_reload_changes(tmp_path: Path) -> None:
         "[cameo-outside web]\nresponder = 127.0.0.1:9\nrequests = read-only\n"
         "[cameo-outside more]\nresponder = 127.0.0.1:7\n",
     )
-    live, restart = cameo_changes(before, after)
+    live, restart = changes(before, after)
     assert live == ["[cameo] allow", "[cameo] topics", "[cameo-outside web] requests"]
     assert restart == ["[cameo] proxy_ports", "[cameo-outside web] responder", "[cameo-outside more]"]
-    assert cameo_changes(before, before) == ([], [])
+    assert changes(before, before) == ([], [])
 
 
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,15 +9,17 @@ from typing import Any
 
 import pytest
 
+from revtunnel.daemons.schema import load
 from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.leases import Leases
+from revtunnel.ground.policy import RelayLimits
 from revtunnel.process.admin.refusals import NotFound
 from revtunnel.process.reporting import Reporter
 from revtunnel.settings.inifile import Surroundings
 from revtunnel.sockets.lean_reactor import LeanReactor
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.systems.cccp.cccp_operator import CccpOperator
-from revtunnel.systems.cccp.cccp_settings import load_cccp
+from revtunnel.systems.cccp.cccp_reading import read_cccp
 from revtunnel.systems.cccp.cccp_system import CccpSystem
 from revtunnel.systems.cccp.proxy_operator import OnCall
 from revtunnel.systems.cccp.proxy_sessions import ProxyOptions
@@ -39,7 +41,7 @@ class Site:
     def __init__(self, loop: Loop, directory: Path) -> None:
         path = directory / "cccp.ini"
         path.write_text(INI.format(ports=port_block(40)))
-        part = load_cccp(str(path), None, Surroundings({}, False, str(directory), "host")).part
+        part = load(read_cccp, str(path), None, Surroundings({}, False, str(directory), "host")).part
         self.loop = loop
         self.facts: list[Any] = []
         lean = LeanReactor(loop.reactor, self.facts.append)
@@ -236,7 +238,8 @@ def test_close_resets_the_client_of_a_pair(system: Site) -> None:
 def test_a_parked_device_was_let_go_by_off_and_by_nothing_else(system: Site) -> None:
     """Where the project keeps devices after /off, an end of the session by its client still closes it."""
     part = system.system.part
-    system.system.take(replace(part, projects=tuple(replace(each, off="park") for each in part.projects)))
+    part = replace(part, projects=tuple(replace(each, off="park") for each in part.projects))
+    system.system.take(part, RelayLimits(), system.system.projects_of(part))
     device, client = system.pair("CLD-1", persistent=False)
     client.close()
     system.loop.until(lambda: system.session("CLD-1") == {}, "the end of the session")

@@ -4,30 +4,32 @@ from pathlib import Path
 
 import pytest
 
-from revtunnel.daemons.settings import load_server
+from revtunnel.daemons.schema import load
+from revtunnel.daemons.settings import changes, load_server
 from revtunnel.settings.inifile import SettingsError, Surroundings
-from revtunnel.systems.cccp.cccp_settings import CccpSettings, cccp_changes, load_cccp
+from revtunnel.systems.cccp.cccp_reading import read_cccp
+from revtunnel.systems.cccp.cccp_settings import CccpSettings
 
 HERE = Surroundings({}, False, "/home/u", "host", "/nonexistent/revtunnel.ini")
 
 
-def load(tmp_path: Path, text: str, environ: dict[str, str] | None = None) -> CccpSettings:
+def cccp(tmp_path: Path, text: str, environ: dict[str, str] | None = None) -> CccpSettings:
     """The settings of a file."""
     path = tmp_path / "a.ini"
     path.write_text(text)
-    return load_cccp(str(path), None, Surroundings(environ or {}, False, "/home/u", "host"))
+    return load(read_cccp, str(path), None, Surroundings(environ or {}, False, "/home/u", "host"))
 
 
 def errors(tmp_path: Path, text: str) -> str:
     """What is wrong with a file."""
     with pytest.raises(SettingsError) as caught:
-        load(tmp_path, text)
+        cccp(tmp_path, text)
     return "\n".join(caught.value.errors)
 
 
 def test_shipped_values() -> None:
     """Everything on loopback, one project, nobody needs a token."""
-    settings = load_cccp(None, None, HERE)
+    settings = load(read_cccp, None, None, HERE)
     (project,) = settings.part.projects
     assert settings.part.http == (("127.0.0.1", 2080),) and settings.part.token is None
     assert project.address == (("127.0.0.1", 2070),) and project.ranges == ((21000, 21999),)
@@ -44,7 +46,7 @@ def test_open_doors_are_asked_for_by_name(tmp_path: Path) -> None:
         "[cccp]\nhttp = 0.0.0.0:1\nallow_without_token = yes\n"
         "[cccp-project a]\naddress = [::]:2\nallow_open = yes\nallow_plaintext = yes\n"
     )
-    assert load(tmp_path, meant).part.projects[0].name == "a"
+    assert cccp(tmp_path, meant).part.projects[0].name == "a"
 
 
 def test_token_files(tmp_path: Path) -> None:
@@ -60,8 +62,8 @@ def test_token_files(tmp_path: Path) -> None:
         assert wrong in errors(tmp_path, f"[cccp]\ntoken_file = {path}\n")
     path.write_text("0123456789abcdef\n")
     path.chmod(0o600)
-    by_name = load(tmp_path, f"[cccp]\ntoken_file = {path}\nhttp = 0.0.0.0:1\n")
-    found = load(tmp_path, "[cccp]\n", {"CREDENTIALS_DIRECTORY": str(tmp_path)})
+    by_name = cccp(tmp_path, f"[cccp]\ntoken_file = {path}\nhttp = 0.0.0.0:1\n")
+    found = cccp(tmp_path, "[cccp]\n", {"CREDENTIALS_DIRECTORY": str(tmp_path)})
     assert by_name.part.token == found.part.token is not None
 
 
@@ -81,14 +83,14 @@ def test_what_cannot_be_meant(tmp_path: Path, text: str, wanted: str) -> None:
 
 def test_what_a_reload_takes(tmp_path: Path) -> None:
     """Limits and manners at once; ports and listeners with a restart."""
-    old = load(tmp_path, "[cccp]\nhost = a\n[cccp-project a]\n")
-    new = load(
+    old = cccp(tmp_path, "[cccp]\nhost = a\n[cccp-project a]\n")
+    new = cccp(
         tmp_path, "[cccp]\nhost = b\nwait = 1\nhttp = 127.0.0.1:9\n[cccp-project a]\nduplicate = oldest\n"
     )
-    live, restart = cccp_changes(old, new)
+    live, restart = changes(old, new)
     assert set(live) == {"[cccp] host", "[cccp] wait", "[cccp-project a] duplicate"}
     assert restart == ["[cccp] http"]
-    assert cccp_changes(old, old) == ([], [])
+    assert changes(old, old) == ([], [])
 
 
 def test_the_server_reads_it_where_it_is_enabled(tmp_path: Path) -> None:

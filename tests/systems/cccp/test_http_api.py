@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -19,14 +20,15 @@ from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.pools import Pool
 from revtunnel.ground.policy import CccpLimits, ServerLimits
 from revtunnel.state.ledger import SqliteLedger
+from revtunnel.systems.cccp.cccp_settings import CccpPart
 from revtunnel.systems.cccp.cccp_store import SessionBook
-from revtunnel.systems.cccp.http_api import PARTING, HttpApi, HttpApiRules
+from revtunnel.systems.cccp.http_api import PARTING, HttpApi
 from revtunnel.systems.cccp.openapi import describe_api
 from revtunnel.systems.cccp.proxies import Proxies
 from revtunnel.systems.cccp.proxy_operator import ProxyOperator
 from revtunnel.systems.cccp.proxy_ports import ProxyPorts
 from revtunnel.systems.cccp.registered_devices import Project
-from revtunnel.systems.cccp.wake import WakeDriver, WakeRules
+from revtunnel.systems.cccp.wake import WakeDriver
 from tests.support.depth import deep
 from tests.support.reactor import MemoryReactor
 from tests.support.recorder import Recorder
@@ -43,10 +45,13 @@ KINDS: dict[str, Any] = {
 }
 
 
+OPEN = CccpPart(token=None)
+
+
 class Door:
     """A api with everything behind it, over memory."""
 
-    def __init__(self, ports: int = 3, rules: HttpApiRules | None = None) -> None:
+    def __init__(self, ports: int = 3, part: CccpPart = OPEN) -> None:
         self.reactor = MemoryReactor()
         limits = CccpLimits()
         pool = Pool("p", ((21000, 21000 + ports - 1),), quarantine=0.0)
@@ -61,11 +66,12 @@ class Door:
             told.append,
             Fleet(ServerLimits(), told.append),
         )
-        wake = WakeDriver(self.reactor, WakeRules(), told.append)
+        part = replace(part, limits=limits)
+        wake = WakeDriver(self.reactor, lambda: part, told.append)
         self.operator = ProxyOperator(
             self.reactor, self.proxies, lambda: [Project("main", "p")], lambda: limits, wake
         )
-        self.site = HttpApi(self.operator, rules or HttpApiRules(), lambda: limits).site(self.reactor)
+        self.site = HttpApi(self.operator, lambda: part).site(self.reactor)
 
     def send(self, data: bytes) -> bytes:
         """What a connection answers to these bytes."""
@@ -188,7 +194,7 @@ ALIKE = next(
 )
 def test_h1_who_has_the_token(status: int, query: str, heads: list[bytes]) -> None:
     """The whole of it, once, in its header and nowhere else; who has it not learns nothing of paths."""
-    api = Door(rules=HttpApiRules(token=hashlib.sha256(SECRET).digest()))
+    api = Door(part=CccpPart(token=hashlib.sha256(SECRET).digest()))
     said = b"".join(b"Authorization: %b\r\n" % head for head in heads)
     for path in ("/openapi.json", "/nowhere"):
         answer = api.send(f"GET {path}{query} HTTP/1.1\r\n".encode() + said + b"\r\n")
@@ -218,7 +224,7 @@ def test_h1_who_has_the_token(status: int, query: str, heads: list[bytes]) -> No
 )
 def test_h2_no_web_page_gets_through(status: int, head: str) -> None:
     """Neither one that a browser says is a page's, nor one by a name that somebody has rebound."""
-    api = Door(rules=HttpApiRules(host="cccp.example", hosts=frozenset(["other.example"])))
+    api = Door(part=replace(OPEN, host="cccp.example", hosts=("other.example",)))
     lines = f"{head}\r\n" if head else ""
     answer = api.send(f"GET /on?serial=A HTTP/1.1\r\n{lines}\r\n".encode())
     assert answer.startswith(b"HTTP/1.1 %d" % status)

@@ -17,7 +17,7 @@ from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.pools import Pool
 from revtunnel.fleet.records import DeviceRecord, DeviceRecords, parse_pattern
 from revtunnel.ground.facts import ClientRefused, DuplicateDevice, LinkDown
-from revtunnel.ground.policy import CccpLimits, RelayLimits, ServerLimits
+from revtunnel.ground.policy import RelayLimits, ServerLimits
 from revtunnel.process.admin.refusals import NotFound
 from revtunnel.sockets.lean_reactor import LeanReactor
 from revtunnel.state.ledger import SqliteLedger
@@ -33,7 +33,7 @@ from tests.support.data_world import HOST, SERIAL, DataWorld
 from tests.support.epoll import own_reactor
 
 pytestmark = pytest.mark.slow
-PART = CccpPart((), "", (), None, "", "", (), CccpLimits())
+PART = CccpPart(http=(), token=None)
 
 
 class BothWires(DataWorld):

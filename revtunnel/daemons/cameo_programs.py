@@ -73,17 +73,18 @@ def _run(name: str, sockets: list[socket.socket]) -> NoReturn:
     from twisted.internet import reactor
     from twisted.internet.error import CannotListenError
 
+    from revtunnel.daemons.schema import load
+    from revtunnel.ground.errors import SettingsError
     from revtunnel.process.process import prepare_reactor
     from revtunnel.process.reporting import Reporter
-    from revtunnel.settings.inifile import SettingsError
-    from revtunnel.systems.cameo.cameo_settings import load_cameo
+    from revtunnel.systems.cameo.cameo_settings import read_cameo
     from revtunnel.systems.cameo.cameo_system import CameoSystem
     from revtunnel.systems.cameo.lifeline import run_until_end
 
     prepare_reactor(reactor)
     reporter = Reporter()
     try:
-        settings = load_cameo()
+        settings = load(read_cameo)
         system = CameoSystem(reactor, settings, reporter)
         _open(system, name, sockets)
     except SettingsError as error:
@@ -92,7 +93,7 @@ def _run(name: str, sockets: list[socket.socket]) -> NoReturn:
         _leave(FAILED, f"{name}: {error}")
     _be_silent()
     _log(name, settings, reporter)
-    run_until_end(reactor, system, settings.limits.drain)
+    run_until_end(reactor, system, settings.drain)
     raise SystemExit(0)
 
 

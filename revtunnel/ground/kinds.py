@@ -1,7 +1,7 @@
-"""Types of settings: what a value looks like in a file, its unit, its limits, and how it is read.
+"""Kinds of values that are set: what one looks like in a file, its unit, its limits, and how it is read.
 
 Rule of this file: a reader gives a value or raises a ValueError that names the text and what is wanted; it
-looks at nothing but that text.
+looks at nothing but that text. Kinds that one owner has alone stand beside him.
 
 Source: twisted.md section 7; faults.md C5; ours for the rest.
 """
@@ -15,33 +15,31 @@ from functools import partial
 from typing import Any
 
 from revtunnel.ground.errors import RemoteError
-from revtunnel.ground.policy import KIB, MIB
+from revtunnel.ground.networks import network_of
 from revtunnel.ground.serials import MAX_SERIAL, parse_serial
-from revtunnel.ground.targets import Offer, parse_endpoint, parse_offer
-from revtunnel.sockets.ways.proxy_choice import HttpProxy, parse_proxy
-from revtunnel.sockets.ways.trusted_proxies import Network
+from revtunnel.ground.targets import parse_endpoint
 
 __all__ = [
+    "ADDRESS",
     "GIB",
-    "PortMapping",
+    "KIB",
+    "MIB",
+    "PEM",
+    "PLACE",
+    "RANGES",
     "SettingKind",
+    "any_of",
     "count",
+    "listening",
     "many",
+    "networks",
+    "nothing",
     "path",
     "read_address",
-    "read_dialled",
-    "read_header",
-    "read_listening",
-    "read_mapping",
-    "read_mode",
-    "read_network",
-    "read_person",
     "read_port",
-    "read_proxy",
     "read_range",
-    "read_server_port",
     "seconds",
-    "serial",
+    "serial_or",
     "share",
     "size",
     "text",
@@ -49,21 +47,9 @@ __all__ = [
     "yes_no",
 ]
 
+KIB = 1024
+MIB = 1024 * KIB
 GIB = 1024 * MIB
-
-
-@dataclass(frozen=True, slots=True)
-class PortMapping:
-    """One service of a legacy device: the port that clients dial (0: one from the pool), and its target."""
-
-    client_port: int
-    offer: Offer
-
-    def __str__(self) -> str:
-        return f"{self.client_port} -> {self.offer.name}={self.offer.target}"
-
-
-# ---- kinds of values
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,15 +152,32 @@ def many(unit: str, item: Callable[[str], Any], least: int, most: int) -> Settin
         found = tuple(item(piece) for piece in pieces)
         if not least <= len(found) <= most:
             raise ValueError(f"{len(found)} entries, {least} to {most} wanted: {unit}")
-        for number, value in enumerate(found):
-            if value in found[:number]:
-                raise ValueError(f"{pieces[number][:80]!a} stands there twice")
+        seen: set[Any] = set()
+        for piece, value in zip(pieces, found, strict=True):
+            if value in seen:
+                raise ValueError(f"{piece[:80]!a} stands there twice")
+            seen.add(value)
         return found
 
     return SettingKind(unit, f"{least} to {most} entries", read)
 
 
-# ---- entries of lists
+def any_of(unit: str, item: Callable[[str], Any], most: int) -> SettingKind:
+    """A list, or ``any``, which is None, or ``none``, which is empty."""
+    entries = many(unit, item, 1, most)
+
+    def read(text: str) -> tuple[Any, ...] | None:
+        return {"any": None, "none": ()}.get(text) if text in ("any", "none") else entries.read(text)
+
+    return SettingKind(unit, f"any, none, or {entries.limit}", read)
+
+
+def nothing(word: str, kind: SettingKind) -> SettingKind:
+    """The same, and ``word`` is read as None."""
+    return dataclasses.replace(kind, read=lambda text: None if text == word else kind.read(text))
+
+
+# ---- what several owners have
 
 
 def read_address(text: str) -> str:
@@ -191,22 +194,10 @@ def read_listening(text: str) -> tuple[str, int]:
     return read_address(host), port
 
 
-def read_dialled(text: str) -> tuple[str, int]:
-    host, port = parse_endpoint(text)
-    if not port:
-        raise ValueError(f"{text[:80]!a}: port 1 to 65535 wanted")
-    return host, port
-
-
 def read_port(text: str, least: int = 1) -> int:
     if not re.fullmatch("[0-9]{1,5}", text, re.ASCII) or not least <= int(text) <= 65535:
         raise ValueError(f"{text[:80]!a}: a port of {least} to 65535 wanted")
     return int(text)
-
-
-def read_server_port(text: str) -> int:
-    """A port that an EMO machine may register, or 0: none."""
-    return 0 if text == "0" else read_port(text, 1025)
 
 
 def read_range(text: str) -> tuple[int, int]:
@@ -218,45 +209,7 @@ def read_range(text: str) -> tuple[int, int]:
     return first, last
 
 
-def read_mapping(text: str) -> PortMapping:
-    port, arrow, offer = (part.strip() for part in text.partition("->"))
-    if not arrow:
-        raise ValueError(f"{text[:120]!a}: CLIENTPORT -> [NAME=]HOST:PORT wanted")
-    return PortMapping(read_port(port, least=0), parse_offer(offer))
-
-
-def read_person(text: str) -> str:
-    if not re.fullmatch(r"[0-9]{1,10}|@?[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?", text, re.ASCII):
-        raise ValueError(f"{text[:80]!a}: a user name, a uid or @group wanted")
-    return text
-
-
-def read_network(text: str) -> Network:
-    try:
-        return ipaddress.ip_network(text)
-    except ValueError as error:
-        wanted = "an address or a network such as 10.0.0.0/8 wanted"
-        raise ValueError(f"{text[:80]!a}: {wanted}, {error}") from None
-
-
-def read_proxy(text: str) -> HttpProxy | str:
-    return text if text in ("environment", "none") else parse_proxy(text)
-
-
-def read_header(text: str) -> tuple[str, str]:
-    match = re.fullmatch(r"([A-Za-z0-9._-]{1,32})=(v[12])", text, re.ASCII)
-    if not match:
-        raise ValueError(f"{text[:80]!a}: NAME=v1 or NAME=v2 wanted, NAME as in local")
-    return match[1], match[2]
-
-
-def read_mode(text: str) -> int:
-    if not re.fullmatch("0?6[046][046]", text, re.ASCII):
-        raise ValueError(f"{text[:80]!a}: an octal mode such as 0660 wanted, nothing executable")
-    return int(text, 8)
-
-
-def serial(nothing: str) -> SettingKind:
+def serial_or(nothing: str) -> SettingKind:
     """A serial, or the word that stands for none."""
 
     def read(text: str) -> str:
@@ -266,3 +219,19 @@ def serial(nothing: str) -> SettingKind:
             raise ValueError(str(error)) from None
 
     return SettingKind("serial", f"{nothing}, or 1 to {MAX_SERIAL} of A-Z a-z 0-9 . _ : -", read)
+
+
+def listening(least: int) -> SettingKind:
+    """Where this machine listens."""
+    return many("HOST:PORT", read_listening, least, 16)
+
+
+def networks(most: int) -> SettingKind:
+    """Addresses and networks."""
+    return many("network", network_of, 0, most)
+
+
+ADDRESS = SettingKind("address", "an IP address of this machine", read_address)
+PEM = nothing("none", path(4096, "none"))
+PLACE = nothing("none", path(4096, "auto", "none"))  # "auto" is replaced by who reads it
+RANGES = many("PORT or LOW-HIGH", read_range, 1, 64)

@@ -1,0 +1,26 @@
+"""Section [admin] for whichever daemon has a door: everybody who is named there exists."""
+
+import grp
+import pwd
+
+from revtunnel.process.admin.admin_settings import AdminSettings
+from revtunnel.settings.inifile import Table
+from revtunnel.settings.sections import Section
+
+__all__ = ["ADMIN", "read_admin"]
+
+ADMIN = Section("admin", "server", "The door for revtunnelctl, a UNIX socket.", (AdminSettings,))
+
+
+def read_admin(table: Table, socket: str) -> AdminSettings:
+    """The settings of the door at ``socket``, which is never ``auto``."""
+    for key in ("operators", "readers"):
+        for person in table.get("admin", key):
+            try:
+                if person.startswith("@"):
+                    grp.getgrnam(person[1:])
+                elif not person.isdigit():
+                    pwd.getpwnam(person)
+            except KeyError:
+                table.complain("admin", key, f"{person!a}: no such user or group on this machine")
+    return table.part(AdminSettings, socket=socket)

@@ -1,0 +1,108 @@
+"""Devices that take no remote sessions, because an operator said so; kept in the state file.
+
+Rule of this file: a change counts at once, whatever the disk says; then whoever watches is told. Clients of
+ports and proxy sessions are not concerned. When a damaged ledger was moved aside nothing is muted.
+
+Source: ours.
+"""
+
+from collections.abc import Callable
+from itertools import islice
+from typing import NamedTuple
+
+from sortedcontainers import SortedDict
+
+from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.serials import parse_serial
+from revtunnel.process.admin.operation import PAGE, Row
+from revtunnel.process.admin.refusals import Conflict, Invalid, NotFound
+from revtunnel.state.audit_records import RightsChanged
+from revtunnel.state.ledger import SqliteLedger
+from revtunnel.trust.issuer import written
+
+__all__ = ["Muted", "Mutes"]
+
+MOST = 100_000  # devices
+MAX_WHY = 128  # characters
+
+
+class Muted(NamedTuple):
+    """One device that is muted."""
+
+    serial: str
+    why: str
+    by: str
+    since: float  # seconds since 1970
+
+    @property
+    def text(self) -> str:
+        """For listings, where nothing means not muted."""
+        return self.why or f"by {self.by}"
+
+
+class Mutes:
+    """All of them. ``watchers`` are called with a serial that has just been muted."""
+
+    def __init__(
+        self, ledger: SqliteLedger, wall: Callable[[], float], tell: Callable[[RightsChanged], None]
+    ) -> None:
+        """``tell`` hears of all that was done, and must not raise.
+
+        Raises:
+            LedgerError: the file cannot be read.
+        """
+        self.watchers: list[Callable[[str], None]] = []
+        self._ledger = ledger
+        self._wall = wall
+        self._tell = tell
+        rows = ledger.select("SELECT serial, why, made_by, since FROM muted")
+        self._muted = SortedDict((str(values[0]), Muted(*values)) for values in rows)
+
+    def __len__(self) -> int:
+        return len(self._muted)
+
+    def of(self, serial: str) -> Muted | None:
+        """Whether and why a device is muted."""
+        found: Muted | None = self._muted.get(serial)
+        return found
+
+    def muted(self, after: str = "", limit: int = PAGE) -> tuple[list[Row], str | None]:
+        """Devices that are muted, by serial."""
+        limit = max(1, min(limit, PAGE))
+        names = [*islice(self._muted.irange(after, inclusive=(False, True)), limit + 1)]
+        found = [self._muted[name] for name in names[:limit]]
+        rows = [{**each._asdict(), "since": written(each.since)} for each in found]
+        return rows, names[limit - 1] if len(names) > limit else None
+
+    def mute(self, serial: str, by: str, why: str = "") -> None:
+        """Refuse new sessions to a device, and end those that run; muted again, the words are others.
+
+        Raises:
+            Invalid: not a serial, or the words cannot be shown in one line.
+            Conflict: too many are muted.
+        """
+        try:
+            parse_serial(serial)
+        except RemoteError as error:
+            raise Invalid(str(error)) from None
+        if len(why) > MAX_WHY or not why.isprintable():
+            raise Invalid(f"--why of {len(why)} characters: up to {MAX_WHY} wanted, none of them a control")
+        if len(self._muted) >= MOST and serial not in self._muted:
+            raise Conflict(f"{len(self._muted)} devices are muted, {MOST} at most")
+        muted = Muted(serial, why, by, self._wall())
+        self._muted[serial] = muted
+        self._ledger.change([("muted", serial, tuple(muted))])
+        self._tell(RightsChanged("device-muted", serial, by, why))
+        for watcher in list(self.watchers):
+            watcher(serial)
+
+    def unmute(self, serial: str, by: str) -> None:
+        """Let a device take sessions again.
+
+        Raises:
+            NotFound: it is not muted.
+        """
+        if self._muted.pop(serial, None) is None:
+            raise NotFound(f"{serial[:80]} is not muted")
+        self._ledger.change([("muted", serial, None)])
+        self._tell(RightsChanged("device-unmuted", serial, by))

@@ -1,0 +1,195 @@
+"""Reloads of whole daemons, read in a thread as they are: one after the other, each whole or not at all."""
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.defer import maybeDeferred
+
+from revtunnel.daemons.cccp import Cccp
+from revtunnel.daemons.schema import load
+from revtunnel.daemons.server import Server
+from revtunnel.daemons.settings import read_server
+from revtunnel.ground.policy import FleetLimits, RelayLimits
+from revtunnel.process.process import ExitStatus
+from revtunnel.process.systemd import Notifier
+from revtunnel.settings.inifile import Surroundings
+from revtunnel.systems.cccp.cccp_reading import read_cccp
+from tests.support.daemons import port_block
+from tests.support.epoll import QUIET, Loop, own_reactor
+
+FILE = """\
+[server]
+state_directory = none
+[listener main]
+address = 127.0.0.1:0
+[pool default]
+ranges = {ports}
+[admin]
+socket = {socket}
+[cccp]
+state_directory = none
+http = 127.0.0.1:0
+admin_socket = {socket}
+[cccp-project main]
+address = 127.0.0.1:0
+"""
+
+
+class Told:
+    """What a daemon has for options: files that a test writes. ``may_go_on``: a reading ends no sooner."""
+
+    def __init__(self, directory: Path, read: Callable[..., Any]) -> None:
+        path = directory / "r.ini"
+        path.write_text(FILE.format(ports=port_block(40), socket=directory / "a.sock"))
+        self._more = directory / "r.ini.d" / "more.ini"
+        self._more.parent.mkdir()
+        self._load = lambda: load(read, str(path), None, Surroundings({}, False, str(directory), "gate"))
+        self.settings = self._load()
+        self.have_read = threading.Semaphore(0)
+        self.may_go_on = threading.Event()
+        self.may_go_on.set()
+        self.threads: set[int] = set()
+
+    def write(self, text: str) -> None:
+        """What is set beside what every test has."""
+        self._more.write_text(text)
+
+    def load(self) -> Any:
+        """The settings."""
+        found = self._load()
+        self.threads.add(threading.get_ident())
+        self.have_read.release()
+        assert self.may_go_on.wait(20)
+        return found
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    """A reactor, and its threads."""
+    with own_reactor() as loop:
+        pool = loop.reactor.getThreadPool()
+        pool.start()
+        yield loop
+        pool.stop()
+
+
+@pytest.fixture
+def server(loop: Loop, tmp_path: Path) -> Iterator[tuple[Server, Told]]:
+    """A server, and what it is told."""
+    told = Told(tmp_path, read_server)
+    daemon = Server(loop.reactor, told, ExitStatus(loop.reactor), Notifier(None))  # type: ignore[arg-type]
+    daemon.privilegedStartService()
+    yield daemon, told
+    loop.wait(maybeDeferred(daemon.stopService))
+
+
+@pytest.fixture
+def cccp(loop: Loop, tmp_path: Path) -> Iterator[tuple[Cccp, Told]]:
+    """revtunnel-cccp, and what it is told."""
+    told = Told(tmp_path, read_cccp)
+    told.write("[relay]\nturn = 128 KiB\n[limits]\nduplicate_swaps = 7\nduplicate_window = 9\n")
+    told.settings = told._load()
+    daemon = Cccp(loop.reactor, told, ExitStatus(loop.reactor), Notifier(None))  # type: ignore[arg-type]
+    daemon.privilegedStartService()
+    yield daemon, told
+    loop.wait(maybeDeferred(daemon.stopService))
+
+
+def everything(number: int, keys: str = "") -> str:
+    """A file that says ``number`` to every part of a server that takes settings."""
+    return (
+        f"[server]\ndrain = {number}\n[limits]\nclients = {number}\npool = {number}\n"
+        f"[data]\nwarm = {number}\n[relay]\ncalm = {number}\n[penalties]\nsilence = {number}\n"
+        f"[device plc-1]\nchannels = {number}\n[link]\nkeepalive = {number}\n"
+        f"[authority]\nrenewals = {number}\n{keys}"
+    )
+
+
+def taken(daemon: Server) -> set[Any]:
+    """What those parts go by."""
+    board = daemon.switchboard
+    return {
+        daemon.settings.drain,
+        daemon._signals.deadline,
+        board.limits.clients,
+        board.fleet.limits.clients,  # type: ignore[attr-defined]
+        board.admission.limits.clients,
+        board.client_streams.limits.clients,
+        board.admission.pool.limit,
+        board.data.limits.warm,
+        board.data.relay_limits.calm,
+        board.access.penalties.limits.silence,
+        board.access.records.of("plc-1").channels,
+        board.listeners["main"].limits.keepalive,
+        daemon.issuer._enrolment.limits.renewals,
+    }
+
+
+def test_the_last_of_two_overlapping_reloads_has_the_last_word(
+    loop: Loop, server: tuple[Server, Told]
+) -> None:
+    """Both are answered with what they changed; every part goes by the last file, read in a thread."""
+    daemon, told = server
+    told.may_go_on.clear()
+    told.write(everything(5))
+    first = daemon.reload()
+    loop.until(lambda: told.have_read.acquire(blocking=False), "the first reading")
+    told.write(everything(6))
+    second = daemon.reload()
+    loop.settle(quiet=QUIET)
+    assert not told.have_read.acquire(blocking=False)  # the second one waits for its turn
+    told.may_go_on.set()
+    changed = loop.wait(first)["changed"]
+    assert "[limits] clients" in changed and "[device plc-1]" in changed
+    assert taken(daemon) == {5}
+    changed = loop.wait(second)["changed"]
+    assert "[limits] clients" in changed and "[device plc-1] channels" in changed
+    assert taken(daemon) == {6}
+    assert threading.get_ident() not in told.threads
+
+
+def test_wrong_settings_between_two_good_ones_change_nothing(loop: Loop, server: tuple[Server, Told]) -> None:
+    """Each reload reads what is there when its turn comes, and applies all of it or nothing."""
+    daemon, told = server
+    told.write(everything(5))
+    first = daemon.reload()
+    loop.until(lambda: told.have_read.acquire(blocking=False), "the first reading")
+    told.write(everything(6, "[pool x]\nranges = y\n"))
+    second = daemon.reload()
+    assert loop.wait(first)["errors"] == []
+    (error,) = loop.wait(second)["errors"]
+    assert "[pool x] ranges" in error and taken(daemon) == {5}
+    told.write(everything(7))
+    assert loop.wait(daemon.reload())["errors"] == []
+    assert taken(daemon) == {7}
+
+
+def test_what_cannot_be_used_is_not_taken_by_halves(loop: Loop, server: tuple[Server, Told]) -> None:
+    """Ports that do not fit together are found late, when other parts could have changed already."""
+    daemon, told = server
+    told.write(everything(5))
+    loop.wait(daemon.reload())
+
+    def refuse(*_: object) -> None:
+        raise ValueError("they do not fit")
+
+    daemon.leases.reload = refuse  # type: ignore[method-assign, assignment]
+    told.write(everything(6))
+    assert loop.wait(daemon.reload())["errors"] == ["they do not fit"]
+    assert taken(daemon) == {5}
+
+
+def test_cccp_alone_goes_by_relay_and_by_the_limits_of_a_fleet(loop: Loop, cccp: tuple[Cccp, Told]) -> None:
+    """[relay], duplicate_swaps and duplicate_window, as inside the server: at the start and at a reload."""
+    daemon, told = cccp
+    assert daemon.system.proxies.relay_limits == RelayLimits(turn=128 * 1024)
+    assert daemon.system.fleet.limits == FleetLimits(duplicate_swaps=7, duplicate_window=9.0)
+    told.write("[relay]\nturn = 256 KiB\n[limits]\nduplicate_swaps = 8\nclients = 5\n[admin]\nsocket = /x\n")
+    row = loop.wait(daemon.reload())
+    assert row["changed"] == ["[limits] duplicate_swaps", "[limits] duplicate_window", "[relay] turn"]
+    assert row["needs_restart"] == []
+    assert daemon.system.proxies.relay_limits == RelayLimits(turn=256 * 1024)
+    assert daemon.system.fleet.limits == FleetLimits(duplicate_swaps=8)
