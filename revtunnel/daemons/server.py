@@ -215,6 +215,8 @@ class Server(AdministeredDaemon):
             self.audit,
         )
         self.switchboard.admission.issue = self.issuer.answer
+        self.switchboard.admission.used = self.issuer.used
+        self.issuer.cut_off = partial(self.operator.cut_off, by="two_renewals")
         self._build_cccp(settings)
         self._tend(self.operator, settings.admin)
 
@@ -263,10 +265,11 @@ class Server(AdministeredDaemon):
             self.issuer.load(mine.directory, mine.device_days, mine.limits)
         except Unfit as error:
             raise SettingsError([f"[authority] directory: {error}"]) from None
+        self.issuer.ends_forks = mine.two_renewals == "revoke"
 
     def _read_identities(self, settings: ServerSettings) -> Identities:
         """The certificates of all listeners. SettingsError: their files cannot be used."""
-        return Identities(self.issuer.book.revoked).read(settings.listeners, self.issuer.is_set_up)
+        return Identities(self.issuer.revoked).read(settings.listeners, self.issuer.is_set_up)
 
     def _agent_listener(self, listener: ListenerSettings, settings: ServerSettings) -> AgentListener:
         doubt = self.ledger.doubtful is not None

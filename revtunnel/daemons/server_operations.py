@@ -79,6 +79,7 @@ AUTHORITY = Operation(
         Column("until", Kind.TIME, "the end of that"),
         Column("tokens", Kind.NUMBER, "that wait to be used"),
         Column("certificates", Kind.NUMBER, "that it has issued"),
+        Column("forked", Kind.LIST, "serials, one of whose certificates was renewed for two keys"),
     ),
 )  # fmt: skip
 TOKEN = Operation(

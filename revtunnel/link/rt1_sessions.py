@@ -1,7 +1,7 @@
 """What is said about remote sessions on an rt1 link: the server asks, the agent answers.
 
-Rule of this file: a question that cannot be read is answered with no, and counts as an oddity. So does, without
-a word, what nobody asked for: it is normal about a session of the link before, and nothing else.
+Rule of this file: a question that cannot be read is answered with no, and counts as an oddity. So does what
+nobody asked for, without a word: it is normal about a session of the link before, and nothing else.
 
 Source: streams/session_says.py; docs/link-protocol.rst "Sessions".
 """

@@ -40,7 +40,8 @@ _PUT = {
     " VALUES (?, ?, ?, ?, ?, ?, ?)",
     "keys": "INSERT OR REPLACE INTO keys (serial, stored_key, server_key, enrolled) VALUES (?, ?, ?, ?)",
     "certificates": "INSERT OR REPLACE INTO certificates"
-    " (fingerprint, name, kind, number, until, issued, revoked) VALUES (?, ?, ?, ?, ?, ?, ?)",
+    " (fingerprint, name, kind, number, until, issued, revoked, parent, key)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
     "barred": "INSERT OR REPLACE INTO barred (serial, since) VALUES (?, ?)",
     "tokens": "INSERT OR REPLACE INTO tokens (mark, serial, until) VALUES (?, ?, ?)",
     "sessions": "INSERT OR REPLACE INTO sessions (serial, project, port, options) VALUES (?, ?, ?, ?)",
@@ -72,7 +73,7 @@ _REVOCATIONS = (
     ("barred", "SELECT serial, since FROM barred"),
     (
         "certificates",
-        "SELECT fingerprint, name, kind, number, until, issued, revoked FROM certificates"
+        "SELECT fingerprint, name, kind, number, until, issued, revoked, parent, key FROM certificates"
         " WHERE revoked IS NOT NULL",
     ),
 )

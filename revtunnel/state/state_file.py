@@ -62,13 +62,17 @@ _UPGRADES = (
         "CREATE TABLE muted (serial TEXT PRIMARY KEY, why TEXT NOT NULL, made_by TEXT NOT NULL,"
         " since REAL NOT NULL) WITHOUT ROWID",
     ),
-    ("CREATE TABLE changes (id INTEGER PRIMARY KEY CHECK (id = 0), number INTEGER NOT NULL)",),
+    (
+        "CREATE TABLE changes (id INTEGER PRIMARY KEY CHECK (id = 0), number INTEGER NOT NULL)",
+        "ALTER TABLE certificates ADD COLUMN parent TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE certificates ADD COLUMN key TEXT NOT NULL DEFAULT ''",
+    ),
 )
 SCHEMA = len(_UPGRADES)
 _SHAPE = (
     "SELECT port, pool, serial, target, state, wanted, until FROM leases LIMIT 0",
     "SELECT serial, stored_key, server_key, enrolled FROM keys LIMIT 0",
-    "SELECT fingerprint, name, kind, number, until, issued, revoked FROM certificates LIMIT 0",
+    "SELECT fingerprint, name, kind, number, until, issued, revoked, parent, key FROM certificates LIMIT 0",
     "SELECT serial, since FROM barred LIMIT 0",
     "SELECT mark, serial, until FROM tokens LIMIT 0",
     "SELECT serial, project, port, options FROM sessions LIMIT 0",

@@ -261,7 +261,7 @@ def _row(line: bytes) -> CertificateRow | None:
         row = CertificateRow(**json.loads(line))
     except (ValueError, TypeError):
         return None
-    texts = (row.fingerprint, row.name, row.kind, row.number)
+    texts = (row.fingerprint, row.name, row.kind, row.number, row.parent, row.key)
     times = (row.until, row.issued, row.revoked or 0.0)
     sound = all(isinstance(text, str) for text in texts) and all(isinstance(at, int | float) for at in times)
     return row if sound and len(row.fingerprint) == 64 else None

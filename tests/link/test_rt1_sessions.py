@@ -123,7 +123,7 @@ def test_a_question_that_cannot_be_read_is_answered_with_no() -> None:
 
 
 def test_what_nobody_asked_for_has_a_limit() -> None:
-    """An answer may be taken back, and a session of the link before may end: a flood of that ends the link."""
+    """An answer may be taken back, and a session of the link before may end; a flood of that ends us."""
     ends = joined()
     ends.server.mux.session(encode_asked(ANA))
     answer = encode_frame(Command.CONSENT, 0, encode_consent(ID, False, ""))
