@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # from the ground up; a room imports from itself and from those to its left
 ORDER = (
     *("ground", "sockets", "streams", "link", "carriers", "fleet", "process", "settings", "state"),
-    *("trust", "systems", "daemons", "ctl"),
+    *("trust", "systems", "connect", "daemons", "ctl"),
 )
 # bytes and decisions: no reactor, no socket, no clock, and nothing that has one
 PURE_NAMES = """
@@ -20,10 +20,10 @@ PURE_NAMES = """
     cccp_facts channel commands data_opening declared devices emo emo_choice emo_sockets emo_targets
     enroll enrolment errors facts first_bytes fleet frames free_ports grants handshake hellos
     http_connect keys kinds labels lease_rows lease_table leases legacy liveness localproxy mux
-    networks nonces numbers origin penalties people policy pools proxy_choice proxy_header
-    proxy_sessions reasons records refusals registration remote_sessions rt1 rt1_ends rt1_sessions
-    serials session_life session_says targets tickets trusted_proxies turns user_tokens warm_pool
-    websocket_wire window zmtp zmtp_messages
+    networks nonces numbers origin outcomes penalties people places policy pools proxy_choice
+    proxy_header proxy_sessions rates reasons records refusals registration remote_sessions rt1
+    rt1_ends rt1_sessions serials session_life session_says targets tickets trusted_proxies turns
+    user_tokens warm_pool websocket_wire window zmtp zmtp_messages
 """
 PURE = frozenset(PURE_NAMES.split())
 IMPURE = {"twisted", "zope", "OpenSSL", "socket", "ssl", "select", "time", "asyncio", "subprocess"}

@@ -15,6 +15,7 @@ GROUPS = {
     "token": "what a user shows",
     "group": "groups of people",
     "member": "who is in a group",
+    "session": "remote sessions of people",
     "audit": "the record of who was let in to what",
 }
 _SERIAL = Argument("serial", shown="SERIAL")

@@ -118,7 +118,7 @@ class AdministeredDaemon(MultiService):
             port.stopListening()
         self._listening.clear()
 
-    def _places(self) -> str:
-        """Where we listen, for people."""
-        addresses = [port.getHost() for port in self._listening]
+    def _places(self, first: int = 0, last: int | None = None) -> str:
+        """Where we listen, for people; or at some of the ports only."""
+        addresses = [port.getHost() for port in self._listening[first:last]]
         return ", ".join(f"{address.host}:{address.port}" for address in addresses)

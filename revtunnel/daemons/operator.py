@@ -28,6 +28,7 @@ from revtunnel.process.admin.wires import DeviceOperator
 from revtunnel.process.reporting import Reporter
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.state.session_audit import SessionAudit
+from revtunnel.systems.sessions.session_operator import SessionOperator
 from revtunnel.trust.issuer import Issuer
 from revtunnel.trust.mutes import Mutes
 from revtunnel.trust.people_operator import PeopleOperator
@@ -61,6 +62,7 @@ class Operator(DeviceOperator):
         self.linked = LinkedRows(switchboard, leases, self.at)
         self.wires[""] = self.linked
         self.people = people
+        self.remote = SessionOperator()
         self.mutes = mutes
         self.audit = audit
         self._switchboard = switchboard
@@ -83,8 +85,10 @@ class Operator(DeviceOperator):
         return {
             **super().status(),
             "penalties": penalties,
+            "forked": self._issuer.book.forked()[:PAGE],
             "users": self.people.count,
             "muted": len(self.mutes),
+            "remote_sessions": self.remote.count,
             "audit_problem": self.audit.problem,
         }
 

@@ -54,6 +54,8 @@ from revtunnel.trust.people_operator import PeopleOperator
 from revtunnel.trust.tls_settings import is_loopback
 
 if TYPE_CHECKING:
+    from revtunnel.daemons.web_site import WebSite
+    from revtunnel.process.web.web_listener import WebListener
     from revtunnel.systems.cccp.cccp_system import CccpSystem
 
 __all__ = ["Options", "Server", "makeService"]
@@ -139,6 +141,8 @@ class Server(AdministeredDaemon):
         self._lean = LeanReactor(reactor, self._report)
         self._headers = ProxyHeaders(reactor, lambda: self.settings.limits.pending)
         self._expiry: Any = None
+        self.web: WebSite | None = None
+        self._agent_ports = 0  # ports for agents among those we listen at
         self.cccp: CccpSystem | None = None
         self._emo_machines: dict[int, Any] = {}  # command sockets by the port they registered
 
@@ -149,6 +153,8 @@ class Server(AdministeredDaemon):
         self._listen()
         if self.cccp is not None:
             self.cccp.start()
+        if self.web is not None:
+            self.web.start()
         self.switchboard.enforcement.keep_promises()
         super().privilegedStartService()
 
@@ -161,7 +167,8 @@ class Server(AdministeredDaemon):
             self.reporter(ServerState("ledger", f"{self.ledger.doubtful}: {DOUBT}"))
         for warning in self._identities.warnings:
             self.reporter(ServerState("certificate", warning))
-        self.reporter(ServerState("ready", f"agents at {self._places()}"))
+        people = f"; people at {self._places(self._agent_ports)}" if self.web is not None else ""
+        self.reporter(ServerState("ready", f"agents at {self._places(0, self._agent_ports)}{people}"))
 
     def _build(self) -> None:
         settings = self.settings
@@ -218,6 +225,7 @@ class Server(AdministeredDaemon):
         self.switchboard.admission.used = self.issuer.used
         self.issuer.cut_off = partial(self.operator.cut_off, by="two_renewals")
         self._build_cccp(settings)
+        self._build_web(settings)
         self._tend(self.operator, settings.admin)
 
     def _build_people(self, settings: ServerSettings) -> None:
@@ -253,6 +261,22 @@ class Server(AdministeredDaemon):
         self.operator.wires[SYSTEM] = rows = CccpRows(self.cccp, self.operator.at)
         self.operator.linked.granted = rows.grants
         self.reporter.watch(self.cccp.told)
+
+    def _build_web(self, settings: ServerSettings) -> None:
+        """Where people come in for remote sessions."""
+        if not settings.web:
+            return
+        from revtunnel.daemons.web_site import WebSite
+
+        self.web = WebSite(
+            *(self._reactor, settings, self.switchboard, self.people, self.grants, self.mutes, self.audit),
+            *(os.urandom, self.operator.at),
+        )
+        self.operator.remote.live = self.web.live
+        self.operator.wires["remote"] = self.web.rows
+        others = self.operator.linked.granted
+        mine = self.web.rows.grants
+        self.operator.linked.granted = lambda serial, client: others(serial, client) or mine(serial, client)
 
     def _load_authority(self, settings: ServerSettings) -> None:
         """Take the authority as its files are now.
@@ -293,6 +317,17 @@ class Server(AdministeredDaemon):
                     self.operator.link_port = self._listening[-1].getHost().port
             if listener.tls and listener.device_certificates != "no":
                 self.operator.others_certify = True
+        self._agent_ports = len(self._listening)
+        if self.web is not None:
+            self._listen_for_people(self.web.listener)
+
+    def _listen_for_people(self, listener: "WebListener") -> None:
+        limits = self.settings.limits
+        for each in self.settings.web:
+            refused = partial(listener.not_let_in, each.name)
+            factory = self._headers.behind(listener.factory(each.name), _header_rules(each, limits), refused)
+            for host, port in each.address:
+                self._listening.append(self._lean.listenTCP(port, factory, limits.backlog, host))
 
     def _behind(self, door: Any, pool: str, refused: Refused) -> Any:
         """What listens for the clients of a pool."""
@@ -309,6 +344,8 @@ class Server(AdministeredDaemon):
         """Take no new links and clients; fires when the last channel has ended and the rest is closed."""
         self.reporter(ServerState("draining", f"at most {self.settings.drain:g} s"))
         self._stop_listening()
+        if self.web is not None:
+            self.web.drain()
         drained = self.switchboard.drain()
         if self.cccp is not None:
             beside = self.cccp.drain()
@@ -321,6 +358,8 @@ class Server(AdministeredDaemon):
         self._headers.stop()
         if self.cccp is not None:
             self.cccp.stop()
+        if self.web is not None:
+            self.web.stop()
         self.switchboard.stop()
 
     def stopService(self) -> Any:
@@ -355,6 +394,8 @@ class Server(AdministeredDaemon):
         self._load_authority(new)
         try:
             identities = self._read_identities(new)
+            if self.web is not None:
+                self.web.read(new.web)
             self.leases.reload(pools_of(new), reservations_of(new), self._reactor.seconds())
         except (SettingsError, ValueError) as error:
             self._load_authority(self.settings)
@@ -374,7 +415,11 @@ class Server(AdministeredDaemon):
         for listener in new.listeners:
             if listener.name in self.switchboard.listeners:
                 self.switchboard.listeners[listener.name] = self._agent_listener(listener, new)
-        await super()._take(replace(new, listeners=merged(self.settings.listeners, new.listeners)))
+        if self.web is not None:
+            self.web.take(new)
+        mine = self.settings
+        kept = replace(new, listeners=merged(mine.listeners, new.listeners), web=merged(mine.web, new.web))
+        await super()._take(kept)
         await looked
         return changed
 

@@ -31,6 +31,8 @@ def check_listeners(table: Table, settings: ServerSettings) -> None:
         _check_width(table, label, listener)
     for pool in settings.pools:
         check_senders(table, f"pool {pool.name}", pool)
+    for each in settings.web:
+        check_senders(table, f"web {each.name}", each)
 
 
 def _check_width(table: Table, label: str, listener: ListenerSettings) -> None:
@@ -92,9 +94,10 @@ def twice(names: list[str]) -> str | None:
 def check_ports(table: Table, settings: ServerSettings) -> None:
     """No port has two owners: listeners, ranges, reservations, fixed ports of legacy devices."""
     doors: dict[tuple[str, int], str] = {}
-    for listener in settings.listeners:
-        label = f"listener {listener.name}"
-        for address in listener.address if table.sound(label, "address") else ():
+    named = [(f"listener {each.name}", each.address) for each in settings.listeners]
+    named += [(f"web {each.name}", each.address) for each in settings.web]
+    for label, addresses in named:
+        for address in addresses if table.sound(label, "address") else ():
             owner = doors.setdefault(address, label)
             if owner != label and address[1]:
                 table.complain(label, "address", f"{address[0]} port {address[1]} is also that of [{owner}]")

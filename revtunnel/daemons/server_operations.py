@@ -15,6 +15,7 @@ from revtunnel.process.admin.operation import (
 )
 from revtunnel.process.admin.process_operations import PROCESS_OPERATIONS, STATUS
 from revtunnel.process.admin.refusals import Busy, Conflict, Invalid, NotFound
+from revtunnel.systems.sessions.session_operations import SESSION_OPERATIONS
 from revtunnel.trust.people_operations import PEOPLE_OPERATIONS
 
 __all__ = ["AUTHORITY", "CERTIFY", "ENROLL", "SERVER_OPERATIONS", "TOKEN"]
@@ -31,8 +32,10 @@ _REPLACE = Argument("replace", Kind.YES_NO)
 _STATUS = STATUS._replace(columns=(
     Column("links", Kind.NUMBER, "that are up"),
     Column("penalties", Kind.NUMBER, "addresses and serials that are locked out"),
+    Column("forked", Kind.LIST, "devices, a certificate of which was renewed for two keys"),
     Column("users", Kind.NUMBER, "people who may be granted sessions"),
     Column("muted", Kind.NUMBER, "devices that take no remote sessions"),
+    Column("remote_sessions", Kind.NUMBER, "that people have now"),
     Column("audit_problem", Kind.TEXT, "why the audit file takes no records, or nothing"),
 ))  # fmt: skip
 _RECORD = Operation(
@@ -79,7 +82,6 @@ AUTHORITY = Operation(
         Column("until", Kind.TIME, "the end of that"),
         Column("tokens", Kind.NUMBER, "that wait to be used"),
         Column("certificates", Kind.NUMBER, "that it has issued"),
-        Column("forked", Kind.LIST, "serials, one of whose certificates was renewed for two keys"),
     ),
 )  # fmt: skip
 TOKEN = Operation(
@@ -139,5 +141,5 @@ _AUDIT_HEAD = Operation(
 )  # fmt: skip
 SERVER_OPERATIONS = table_of(
     *PROCESS_OPERATIONS, *DEVICE_OPERATIONS, _STATUS, _RECORD, _RELEASE, _ENROLLED, ENROLL, AUTHORITY, TOKEN,
-    CERTIFY, _REVOKE, *PEOPLE_OPERATIONS, *_MUTES, _AUDIT_HEAD,
+    CERTIFY, _REVOKE, *PEOPLE_OPERATIONS, *SESSION_OPERATIONS, *_MUTES, _AUDIT_HEAD,
 )  # fmt: skip

@@ -36,6 +36,8 @@ from revtunnel.settings.sections import LogSettings
 from revtunnel.sockets.ways.proxy_choice import HttpProxy, ProxyChoice, parse_proxy
 from revtunnel.sockets.ways.trusted_proxies import SenderSettings
 from revtunnel.systems.cccp.cccp_settings import CccpPart
+from revtunnel.systems.sessions.session_life import SessionLimits
+from revtunnel.systems.sessions.session_settings import WebSettings
 from revtunnel.trust.audit_settings import AuditSettings
 from revtunnel.trust.authority_settings import AuthoritySettings
 from revtunnel.trust.tls_settings import AgentTls, ListenerTls
@@ -190,6 +192,8 @@ class ServerSettings(LogSettings):
     admin: AdminSettings
     authority: AuthoritySettings
     audit: AuditSettings
+    web: tuple[WebSettings, ...]  # none: no remote sessions
+    sessions: SessionLimits
     cccp: CccpPart | None  # None: not enabled
     files: tuple[str, ...]  # that were read, in this order
 

@@ -33,6 +33,7 @@ from revtunnel.ground.facts import (
     LinkUp,
     PeerGlitch,
     Report,
+    WebRefused,
 )
 from revtunnel.ground.policy import DataLimits, ServerLimits
 from revtunnel.ground.reasons import Ended, GoAway
@@ -68,6 +69,7 @@ class Switchboard:
         self.links: set[ServerLink] = set()
         self.counts: Counter[str] = Counter()
         self.draining = False
+        self.beside: Callable[[], int] = lambda: 0  # sockets that others have in this server
         self._clock = clock
         self._tell = report
         self._descriptors = descriptors
@@ -97,7 +99,7 @@ class Switchboard:
 
     def _sockets(self) -> int:
         strangers = len(self.admission.strangers)
-        return self.client_streams.count + len(self.links) + strangers + self.data.count
+        return self.client_streams.count + len(self.links) + strangers + self.data.count + self.beside()
 
     def _make_room(self) -> bool:
         """Whether one more client can be had."""
@@ -225,7 +227,7 @@ class Switchboard:
             if device is not None:
                 device.bytes_to_device += fact.bytes_to_device
                 device.bytes_to_client += fact.bytes_to_client
-        elif isinstance(fact, ClientRefused | LinkRefused | LinkDown):
+        elif isinstance(fact, ClientRefused | LinkRefused | LinkDown | WebRefused):
             self.counts[f"{fact.word} {fact.reason}"] += 1
         elif isinstance(fact, PeerGlitch):
             self.counts["glitches"] += 1

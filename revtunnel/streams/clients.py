@@ -14,13 +14,24 @@ from twisted.internet.protocol import ServerFactory, connectionDone
 from twisted.python.failure import Failure
 
 from revtunnel.ground.origin import Origin, origin_of
+from revtunnel.ground.policy import RelayLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Target
 from revtunnel.sockets.addresses import written_address
+from revtunnel.sockets.ends import End
+from revtunnel.sockets.relay import Relay
 from revtunnel.streams.channel import Channel
 from revtunnel.streams.streams import ChannelSocket, Link
 
-__all__ = ["ClientFactory", "ClientSocket", "ClientStream"]
+__all__ = ["ClientFactory", "ClientSocket", "ClientStream", "Relayed"]
+
+# words of refusals that are not for want of something
+_REFUSED = {
+    "device-absent": Ended.LINK_LOST,
+    "draining": Ended.OPERATOR,
+    "expired": Ended.NOT_ALLOWED,
+    "not-allowed": Ended.NOT_ALLOWED,
+}
 
 
 class ClientStream(Typing):
@@ -32,6 +43,36 @@ class ClientStream(Typing):
 
     def end(self, reason: Ended, detail: str) -> None:
         """End it with resets on both sides, if it has not ended."""
+
+
+class Relayed(Typing):
+    """A client joined with the end that leads to its device: a ``Relay``, or a ``ChannelJoint``."""
+
+    @property
+    def to_far(self) -> int:
+        """Bytes."""
+
+    @property
+    def to_near(self) -> int:
+        """Bytes."""
+
+    @property
+    def held_for_far(self) -> int:
+        """Bytes."""
+
+    @property
+    def held_for_near(self) -> int:
+        """Bytes."""
+
+    @property
+    def ended(self) -> tuple[bool, bool]:
+        """Whether the client, and the device, has said its end of file."""
+
+    def start(self, early: bytes, rest: bytes) -> None:
+        """Begin, with what the client and the device have said already."""
+
+    def abort(self, reason: Ended, detail: str) -> None:
+        """End it with resets on both sides."""
 
 
 class _OnLink:
@@ -106,11 +147,26 @@ class ClientSocket(ChannelSocket):
         super().attach(link, channel)
         self.carried = _OnLink(link, channel)
 
+    def relay(
+        self, reactor: Any, far: End, ended: Callable[[Ended, str], None], limits: RelayLimits
+    ) -> tuple[Relayed, bytes]:
+        """Have its bytes go to ``far`` and back; with what was read already. It is told nothing more.
+
+        Raises:
+            OSError: it is lost, and told so as ever.
+        """
+        if hasattr(self.transport, "join"):
+            joint: Relayed = self.transport.join(reactor, far, ended)
+            self._lost = True
+            return joint, b""
+        near, early = self.hand_over()
+        return Relay(reactor, near, far, ended, limits), early
+
     def end(self, reason: Ended, detail: str) -> None:
         """End its stream, or turn it away while it has none."""
         if self.carried is not None:
             self.carried.end(reason, detail)
-        self.abort()
+        self.abort(reason, detail)
 
     def connectionMade(self) -> None:
         self.peer = written_address(self.transport.getPeer())
@@ -135,7 +191,7 @@ class ClientSocket(ChannelSocket):
     def refuse(self, reason: str) -> None:
         """Turn the client away with a reset."""
         self._factory.refused(self, reason)
-        self.abort()
+        self.abort(_REFUSED.get(reason, Ended.OUT_OF_RESOURCES), reason)
 
 
 class ClientFactory(ServerFactory):

@@ -172,7 +172,7 @@ class ChannelSocket(Protocol):
         if self._lost or self._finished:
             return
         if reason is not Ended.CLOSED or link is None:
-            self.abort()
+            self.abort(reason)
             return
         self._linger(_IN_ORDER)
         if self._end_came:
@@ -193,8 +193,8 @@ class ChannelSocket(Protocol):
 
     @property
     def can_move(self) -> bool:
-        """Whether the connection can be given away (``hand_over``)."""
-        return not self._lost and hasattr(self.transport, "take")
+        """Whether the connection can be given away (``hand_over``), or a channel joined with another end."""
+        return not self._lost and (hasattr(self.transport, "take") or hasattr(self.transport, "join"))
 
     def hand_over(self) -> tuple[End, bytes]:
         """Give the connection away, with what was read of it; this socket is told nothing more.
@@ -207,9 +207,11 @@ class ChannelSocket(Protocol):
         self._lost = True
         return taken
 
-    def abort(self) -> None:
-        """End with a reset."""
+    def abort(self, reason: Ended = Ended.RESET_BY_PEER, detail: str = "") -> None:
+        """End with a reset; a transport that can say why (``ChannelTransport``) is told."""
         if not self._lost:
+            if hasattr(self.transport, "because"):
+                self.transport.because(reason, detail)
             self.transport.abortConnection()
 
     # -- inside

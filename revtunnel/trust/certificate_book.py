@@ -18,6 +18,10 @@ from revtunnel.trust.enrolment import TokenRow
 __all__ = ["AUTHORITY", "DEVICE", "KEPT", "SERVER", "CertificateBook", "CertificateRow"]
 
 AUTHORITY, DEVICE, SERVER = "authority", "device", "server"  # kinds
+FOREIGN = "foreign"  # not made here, or forgotten: known because it was renewed here
+FOREIGN_LIFE = (
+    3650 * 86400.0
+)  # seconds for which it is remembered beyond its child's end, for want of its own
 KEPT = 30 * 86400.0  # seconds that a certificate is remembered after its end
 DAY = 86400.0
 
@@ -113,8 +117,12 @@ class CertificateBook:
     def used(self, fingerprint: str) -> CertificateRow | None:
         """A certificate is used: the parent, if that is retired by it."""
         row = self._rows.get(fingerprint)
-        parent = self._rows.get(row.parent) if row is not None and row.parent else None
-        if parent is None or parent.revoked is not None:
+        if row is None or not row.parent:
+            return None
+        parent = self._rows.get(row.parent) or CertificateRow(
+            row.parent, row.name, FOREIGN, "", row.until + FOREIGN_LIFE, 0.0
+        )
+        if parent.revoked is not None:
             return None
         retired = parent._replace(revoked=self._ledger.wall)
         self._hold(retired)

@@ -107,7 +107,6 @@ class Issuer:
             "until": written(authority.certificate.not_valid_after_utc.timestamp()),
             "tokens": len(self._enrolment),
             "certificates": self.book.count(DEVICE),
-            "forked": self.book.forked(),
         }
 
     def token(self, serial: str, by: str, replace: bool) -> str:

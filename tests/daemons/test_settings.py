@@ -38,6 +38,7 @@ from revtunnel.ground.policy import (
 from revtunnel.ground.targets import Offer, Target
 from revtunnel.process.admin.admin_settings import AdminSettings
 from revtunnel.sockets.ways.proxy_choice import DIRECT
+from revtunnel.systems.sessions.session_life import SessionLimits
 from revtunnel.trust.audit_settings import AuditSettings
 from revtunnel.trust.authority_settings import AuthoritySettings
 from tests.support.depth import deep
@@ -121,6 +122,8 @@ def test_defaults_without_any_file() -> None:
         emo=EmoLimits(),
         relay=RelayLimits(),
         link=LinkLimits(),
+        web=(),
+        sessions=SessionLimits(),
         audit=AuditSettings("/var/lib/revtunnel/audit.jsonl", "lasting", "refuse", AuditLimits()),
         authority=AuthoritySettings(
             "/var/lib/revtunnel/authority",

@@ -14,7 +14,7 @@ from revtunnel.process.admin.refusals import Busy, Conflict, Invalid, NotFound
 from revtunnel.sockets.tls.credentials import device_serial
 from revtunnel.sockets.tls.enroll import decode_certificate, encode_enroll
 from revtunnel.state.ledger import FILE_NAME, SqliteLedger
-from revtunnel.trust.authority import Unfit, fingerprint_of, make_request, new_key
+from revtunnel.trust.authority import Unfit, fingerprint_of, issue_device, make_request, new_key
 from revtunnel.trust.authority_files import AuthorityDirectory
 from revtunnel.trust.certificate_book import AUTHORITY, DEVICE, CertificateBook
 from revtunnel.trust.enrolment import parse_token
@@ -267,6 +267,17 @@ def test_who_shows_a_retired_certificate_is_told_of(pending: Desk) -> None:
     assert len(forks(pending)) == 1
 
 
+def test_a_certificate_that_is_not_known_here_is_retired_too(pending: Desk) -> None:
+    """Of another authority, or of a ledger that was lost: what was renewed here is known by that."""
+    key = new_key()
+    old = issue_device(pending.directory.load(), "plc-7", key.public_key(), 90, pending.now)
+    new = renewed(pending, old)
+    pending.issuer.used("plc-7", fingerprint_of(new))
+    pending.restart()
+    assert not counts(pending, old) and counts(pending, new)
+    assert pending.issuer.about()["certificates"] == 1
+
+
 def test_a_renewal_is_a_use(pending: Desk) -> None:
     """Whoever renews what he got by renewal retires the first one, without ever having a link."""
     first = pending.ask(pending.token())
@@ -281,7 +292,7 @@ def test_a_try_whose_answer_was_lost_is_no_fork(pending: Desk) -> None:
     for _ in range(3):
         assert renewed(pending, old, key).public_key() == key.public_key()
     assert forks(pending) == []
-    assert pending.issuer.about()["forked"] == []
+    assert pending.book.forked() == []
 
 
 def test_two_children_of_one_parent_are_an_alarm(pending: Desk) -> None:
@@ -293,11 +304,11 @@ def test_two_children_of_one_parent_are_an_alarm(pending: Desk) -> None:
     assert (fork.serial, fork.fingerprint, fork.peer) == ("plc-7", fingerprint_of(old), HOST)
     assert fingerprint_of(first) in fork.detail
     assert counts(pending, first) and counts(pending, second)
-    assert pending.issuer.about()["forked"] == ["plc-7"]
+    assert pending.book.forked() == ["plc-7"]
     pending.restart()
-    assert pending.issuer.about()["forked"] == ["plc-7"]
+    assert pending.book.forked() == ["plc-7"]
     pending.issuer.revoke("plc-7")
-    assert pending.issuer.about()["forked"] == []
+    assert pending.book.forked() == []
 
 
 def test_by_a_setting_they_are_the_end_of_both(pending: Desk) -> None:

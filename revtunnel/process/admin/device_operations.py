@@ -87,15 +87,17 @@ CHANNELS = Operation(
     ),
 )  # fmt: skip
 SESSIONS = Operation(
-    "Sessions", "sessions", "granted uses of devices: proxy sessions, and clients of ports",
-    "Of all devices, or of one. A proxy session of CCCP is there with a client or without.",
+    "Sessions", "sessions", "granted uses of devices: of people, proxy sessions, and clients of ports",
+    "Of all devices, or of one. A proxy session of CCCP, and a person's, is there with a client or without.",
     (_OF_ONE,), ROWS, key=("serial", "channel"), command="sessions",
     columns=(
         Column("serial", Kind.TEXT, "its device", "SERIAL"),
-        Column("channel", Kind.NUMBER, "the number of its channel; of a proxy session 0"),
-        Column("kind", Kind.TEXT, "``cccp``: a proxy session; ``port``: a client of a promised port", "KIND"),
+        Column("channel", Kind.NUMBER, "the number of its channel; of a proxy session 0; remote: its own"),
+        Column("kind", Kind.TEXT, "``cccp``: a proxy session; ``port``: a client of a promised port; "
+               "``remote``: a person's", "KIND"),
         Column("state", Kind.TEXT, "cccp: who is here, ``waiting`` (nobody), ``device``, ``client``, "
-               "``joined``; port: the channel's", "STATE"),
+               "``joined``; port: the channel's; remote: ``initializing``, ``created``, ``started``",
+               "STATE"),
         Column("target", Kind.TEXT, "what is reached", "TARGET"),
         Column("port", Kind.NUMBER, "where clients come in", "PORT"),
         Column("client", Kind.TEXT, "its address, or nothing", "CLIENT"),
@@ -104,6 +106,9 @@ SESSIONS = Operation(
         Column("bytes", Kind.BYTES, "so far, both ways together", "BYTES"),
         Column("persistent", Kind.YES_NO, "cccp: whether it outlives its client", "PERSISTENT"),
         Column("project", Kind.TEXT, "cccp: its project", "PROJECT"),
+        Column("user", Kind.TEXT, "remote: whose it is", "USER"),
+        Column("session", Kind.TEXT, "remote: its id", "SESSION"),
+        Column("people", Kind.LIST, "remote: users who are connected now"),
     ),
 )  # fmt: skip
 _CLOSE = Operation(

@@ -19,10 +19,11 @@ from revtunnel.fleet.fleet import Fleet
 from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.pools import Pool
 from revtunnel.ground.policy import CccpLimits, ServerLimits
+from revtunnel.process.web.http_channel import PARTING
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.systems.cccp.cccp_settings import CccpPart
 from revtunnel.systems.cccp.cccp_store import SessionBook
-from revtunnel.systems.cccp.http_api import PARTING, HttpApi
+from revtunnel.systems.cccp.http_api import HttpApi
 from revtunnel.systems.cccp.openapi import describe_api
 from revtunnel.systems.cccp.proxies import Proxies
 from revtunnel.systems.cccp.proxy_operator import ProxyOperator
