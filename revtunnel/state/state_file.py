@@ -121,7 +121,7 @@ class StateFile:
         try:
             self.connection = self._open()
         except BaseException:
-            self._unlock()
+            self._let_go()
             raise
 
     @property
@@ -132,11 +132,11 @@ class StateFile:
     def close(self) -> None:
         """Close the file and let another server have it."""
         self.connection.close()
+        self._let_go()
+
+    def _let_go(self) -> None:
         if self.journal is not None:
             self.journal.close()
-        self._unlock()
-
-    def _unlock(self) -> None:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
