@@ -36,6 +36,7 @@ from revtunnel.ground.policy import (
     CameoLimits,
     CccpLimits,
     DataLimits,
+    EdgeLimits,
     EmoLimits,
     EnrolmentLimits,
     FleetLimits,
@@ -51,8 +52,10 @@ from revtunnel.settings.sections import LogSettings, Section, Sections
 from revtunnel.sockets.ways.trusted_proxies import SenderSettings
 from revtunnel.systems.cameo.cameo_settings import CameoSettings, OutsideSettings
 from revtunnel.systems.cccp.cccp_settings import CccpPart, CccpSettings, ProjectSettings, WakeSettings
+from revtunnel.systems.sessions.localproxy_settings import LocalproxySettings
 from revtunnel.systems.sessions.session_life import SessionLimits
 from revtunnel.systems.sessions.session_settings import WebSettings
+from revtunnel.systems.thingworx.edge_settings import EdgeSettings
 from revtunnel.trust.audit_settings import AuditSettings
 from revtunnel.trust.authority_settings import AuthoritySettings
 from revtunnel.trust.tls_settings import AgentTls, ListenerTls, ServerTls
@@ -105,6 +108,10 @@ SECTIONS = Sections(
         (WebSettings, ServerTls, SenderSettings), True, shown="[web main]"),
     Section("sessions", "server", "Remote sessions; those that run keep what they began with.",
         (SessionLimits,)),
+    Section("localproxy", "server", "AWS's localproxy, at every [web NAME]: see docs/localproxy.rst.",
+        (LocalproxySettings,)),
+    Section("thingworx", "server", "ThingWorx devices: see docs/thingworx.rst. What each has is services in "
+        "[device SERIAL].", (EdgeSettings, EdgeLimits)),
 )
 # fmt: on
 find = SECTIONS.find

@@ -270,7 +270,7 @@ class Server(AdministeredDaemon):
 
         self.web = WebSite(
             *(self._reactor, settings, self.switchboard, self.people, self.grants, self.mutes, self.audit),
-            *(os.urandom, self.operator.at),
+            *(self.operator.app_keys, os.urandom, self.operator.at),
         )
         self.operator.remote.live = self.web.live
         self.operator.wires["remote"] = self.web.rows

@@ -29,6 +29,9 @@ def check_listeners(table: Table, settings: ServerSettings) -> None:
         check_listener_tls(table, label, listener)
         check_senders(table, label, listener)
         _check_width(table, label, listener)
+    for label, name in (("thingworx", settings.thingworx.pool), ("localproxy", settings.localproxy.pool)):
+        if name not in pools and (label, "pool") in table.values:
+            table.complain(label, "pool", f"there is no [pool {name}]")
     for pool in settings.pools:
         check_senders(table, f"pool {pool.name}", pool)
     for each in settings.web:

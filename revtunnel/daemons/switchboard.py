@@ -165,12 +165,11 @@ class Switchboard:
 
     def arrived(self, link: ServerLink) -> None:
         listener = link.listener
-        wire = link.mux.wire if link.mux is not None else ""
         self.report(
             LinkUp(
                 link.serial,
                 link.peer,
-                wire,
+                link.system,
                 listener.rules.name,
                 link.authenticated,
                 link.replaced,

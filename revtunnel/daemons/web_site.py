@@ -14,6 +14,7 @@ from typing import Any
 from revtunnel import __version__
 from revtunnel.daemons.settings import ServerSettings, SettingsError
 from revtunnel.daemons.switchboard import Switchboard
+from revtunnel.daemons.vendor_doors import VendorDoors
 from revtunnel.ground.policy import LinkLimits
 from revtunnel.link.handshake import ServerHello
 from revtunnel.process.web.web_listener import WebListener, WebRules
@@ -29,6 +30,7 @@ from revtunnel.systems.sessions.session_operator import SessionRows
 from revtunnel.systems.sessions.session_rights import Rights
 from revtunnel.systems.sessions.session_routes import ClientRoute, RawRoute
 from revtunnel.systems.sessions.session_settings import WebSettings
+from revtunnel.trust.app_keys import AppKeys
 from revtunnel.trust.grants import Grants
 from revtunnel.trust.mutes import Mutes
 from revtunnel.trust.people import People
@@ -69,6 +71,7 @@ class WebSite:
         grants: Grants,
         mutes: Mutes,
         audit: SessionAudit,
+        keys: AppKeys,
         random_bytes: Callable[[int], bytes],
         at: Callable[[float], str],
     ) -> None:
@@ -97,7 +100,11 @@ class WebSite:
             ClientRoute(reactor, self.live, dial, wire, self._hello, board.admission.pool),
             RawRoute(reactor, self.live, dial, wire),
         ]
-        board.beside = lambda: self.listener.pending + len(self.control) + self.live.connected
+        self.doors = VendorDoors(reactor, settings, board, self.live, keys, random_bytes)
+        self.listener.routes += self.doors.routes
+        board.beside = lambda: (
+            self.listener.pending + len(self.control) + self.live.connected + self.doors.sockets
+        )
 
     def start(self) -> None:
         """Look at sessions once a second from now on."""
@@ -111,18 +118,21 @@ class WebSite:
         """Other settings from now on; listeners that came or went need a restart."""
         self._settings = settings
         self.live.sessions.limits = settings.sessions
+        self.doors.take(settings)
         mine = self.listener.rules
         mine |= {name: each for name, each in self._fresh.items() if name in mine}
 
     def drain(self) -> None:
         """End all sessions, and let nobody in."""
         self.live.drain()
+        self.doors.stop()
         self.control.stop()
 
     def stop(self) -> None:
         """As ``drain``, and turn away who is on his way in."""
         self.live.stop()
         self.control.stop()
+        self.doors.stop()
         self.listener.stop()
 
     def _labels_of(self, serial: str) -> tuple[str, ...]:

@@ -308,6 +308,12 @@ class ServerLink(LinkProtocol):
         return self.mux.liveness.round_trip if self.mux is not None else None
 
     @property
+    def software(self) -> str:
+        """What it says it is."""
+        hello = self.handshake.hello if self.handshake is not None else None
+        return hello.software if hello is not None else ""
+
+    @property
     def says_origins(self) -> bool:
         """Whether the agent wants to know where its clients come from."""
         return self.mux is not None and self.mux.origins

@@ -63,6 +63,10 @@ _UPGRADES = (
         " since REAL NOT NULL) WITHOUT ROWID",
     ),
     (
+        "CREATE TABLE edge_keys (serial TEXT PRIMARY KEY,"
+        " mark BLOB NOT NULL UNIQUE CHECK (length(mark) = 32), made REAL NOT NULL) WITHOUT ROWID",
+    ),
+    (
         "CREATE TABLE changes (id INTEGER PRIMARY KEY CHECK (id = 0), number INTEGER NOT NULL)",
         "ALTER TABLE certificates ADD COLUMN parent TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE certificates ADD COLUMN key TEXT NOT NULL DEFAULT ''",
@@ -81,6 +85,7 @@ _SHAPE = (
     "SELECT mark, user, note, created, until, used FROM user_tokens LIMIT 0",
     "SELECT id, holder, device, services, actions, begins, until, created, made_by FROM grants LIMIT 0",
     "SELECT serial, why, made_by, since FROM muted LIMIT 0",
+    "SELECT serial, mark, made FROM edge_keys LIMIT 0",
     "SELECT id, number FROM changes LIMIT 0",
 )
 

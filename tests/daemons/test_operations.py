@@ -37,6 +37,7 @@ WIRE = {
     "Kick": ("serial:text retry_after:number", "", "OPERATOR"),
     "Release": ("serial:text target:text", "port:number", "OPERATOR"),
     "Enroll": ("serial:text replace:yes or no", "key:text ?problem:text", "OPERATOR"),
+    "AppKey": ("serial:text replace:yes or no", "key:text ?problem:text", "OPERATOR"),
     "Authority": ("", "row:text", "READER"),
     "Token": ("serial:text replace:yes or no", "token:text server:text ?problem:text", "OPERATOR"),
     "Certify": (

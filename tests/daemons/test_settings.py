@@ -38,7 +38,9 @@ from revtunnel.ground.policy import (
 from revtunnel.ground.targets import Offer, Target
 from revtunnel.process.admin.admin_settings import AdminSettings
 from revtunnel.sockets.ways.proxy_choice import DIRECT
+from revtunnel.systems.sessions.localproxy_settings import LocalproxySettings
 from revtunnel.systems.sessions.session_life import SessionLimits
+from revtunnel.systems.thingworx.edge_settings import EdgeSettings
 from revtunnel.trust.audit_settings import AuditSettings
 from revtunnel.trust.authority_settings import AuthoritySettings
 from tests.support.depth import deep
@@ -134,6 +136,8 @@ def test_defaults_without_any_file() -> None:
         ),
         admin=AdminSettings("/run/revtunnel/admin.sock", 0o660, (), ()),
         cccp=None,
+        localproxy=LocalproxySettings(),
+        thingworx=EdgeSettings(),
         files=(),
     )
 

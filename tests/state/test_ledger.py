@@ -25,7 +25,7 @@ from tests.support.steps import steps
 ROW = LeaseRow(20000, "default", "plc-7", "http", PortState.RESERVED, False, None)
 ONE, TWO = b"1" * 32, b"2" * 32
 PEOPLE = ("people", "people_groups", "user_tokens", "grants", "muted")  # of the fifth schema and the sixth
-LATER = (*PEOPLE, "changes")  # and of those behind it
+LATER = (*PEOPLE, "edge_keys", "changes")  # and of those behind it
 
 
 @pytest.fixture
@@ -422,13 +422,13 @@ def test_use_after_close_is_a_bug(path: str) -> None:
 
 WRITER = """
 import sys, time
-from revtunnel.fleet.lease_rows import Row
-from revtunnel.fleet.pools import State
+from revtunnel.fleet.lease_rows import LeaseRow
+from revtunnel.fleet.pools import PortState
 from revtunnel.state.ledger import SqliteLedger
 ledger = SqliteLedger(sys.argv[1], time.time)
 for number in range(1_000_000):
     port, gone = 20000 + number % 1000, 20000 + (number + 500) % 1000
-    ledger.save([Row(port, "default", f"d-{number}", "x", State.RESERVED, False, None)], [gone])
+    ledger.save([LeaseRow(port, "default", f"d-{number}", "x", PortState.RESERVED, False, None)], [gone])
     print(number, flush=True)
 """
 

@@ -26,7 +26,8 @@ DEVICES = Operation(
         Column("online", Kind.YES_NO, "whether it is here", "STATE",
                lambda row: ("online" if row["online"] else "away") + ", muted" * bool(row["muted"])),
         Column("since", Kind.TIME, "when it came, or left", "SINCE"),
-        Column("link", Kind.TEXT, "its wire: ``rt1``, ``legacy``, ``emo``, ``cccp``; nothing: away", "LINK"),
+        Column("link", Kind.TEXT, "its wire: ``rt1``, ``legacy``, ``emo``, ``cccp``, ``thingworx``, "
+               "``localproxy``; nothing: away", "LINK"),
         Column("listener", Kind.TEXT, "where it came in: a listener, or a project of CCCP"),
         Column("address", Kind.TEXT, "where it came from", "ADDRESS"),
         Column("authenticated", Kind.YES_NO, "whether it has proved its serial"),
@@ -75,7 +76,8 @@ CHANNELS = Operation(
         Column("channel", Kind.NUMBER, "its number among those of the device; CCCP: 0", "CHANNEL"),
         Column("target", Kind.TEXT, "what the client reaches", "TARGET"),
         Column("client", Kind.TEXT, "its address", "CLIENT"),
-        Column("carrier", Kind.TEXT, "``link``, ``socket`` (a data socket) or ``pair`` (CCCP)", "CARRIER"),
+        Column("carrier", Kind.TEXT, "``link``, ``socket`` (a data socket), ``pair`` (CCCP) or ``tunnel`` "
+               "(ThingWorx)", "CARRIER"),
         Column("state", Kind.TEXT, "of its life", "STATE"),
         Column("since", Kind.TIME, "when the client came"),
         Column("seconds", Kind.SECONDS, "since then", "AGE"),

@@ -2,5 +2,5 @@
 
 Way in: ``session_life`` (what one session may do, and when it is over), ``nonces`` (who may come in),
 ``remote_sessions`` (all of a server), ``live_sessions`` (with rights, connections and clocks), the endpoints
-``control_route`` and ``session_routes``; ``localproxy`` and ``alwayson`` (the bytes of two vendors).
+``control_route`` and ``session_routes``; ``localproxy`` (AWS's bytes), ``localproxy_route``.
 """

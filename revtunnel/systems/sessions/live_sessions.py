@@ -198,8 +198,10 @@ class LiveSessions:
 
     # -- coming and going
 
-    def enter(self, nonce: str, number: str, peer: str, service: str | None = None) -> Came:
+    def enter(self, nonce: str, number: str, peer: str, service: str | None = None, token: str = "") -> Came:
         """Let in whoever shows a nonce; ``service``: the one that he wants, of those who have channels.
+
+        ``token``: whoever says one may use the nonce again with it, within the grace.
 
         ``attach`` comes next, or ``left`` if his connection is gone.
 
@@ -209,7 +211,7 @@ class LiveSessions:
         """
         now = self.now()
         try:
-            bound = self.sessions.nonces.judge(nonce, number, "client", now)
+            bound = self.sessions.nonces.judge(nonce, number, "client", now, "", token)
             session = self._of(number)
             if service is not None and bound.role is Role.WATCH:
                 raise SessionRefused("watch", "an invitation to watch has no connections")
@@ -220,7 +222,7 @@ class LiveSessions:
                 verdict = self.rights.guest(bound.person, watches, wish.serial, wish.offers, self.wall())
                 if not verdict.allowed:
                     raise SessionRefused("denied", f"for people: {verdict.why}")
-            came = self.sessions.enter(nonce, number, "client", now)
+            came = self.sessions.enter(nonce, number, "client", now, "", token)
         except (NonceRefused, SessionRefused) as error:
             known = self.sessions.get(number)
             bound_to = getattr(error, "bound", None)

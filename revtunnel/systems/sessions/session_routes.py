@@ -37,14 +37,14 @@ from revtunnel.systems.sessions.session_life import RemoteSession, Role, Seat, S
 from revtunnel.systems.sessions.session_link import SUBPROTOCOL, SessionServer, serve_session
 from revtunnel.systems.sessions.session_seats import HOW_ENDED
 
-__all__ = ["BINARY", "ClientRoute", "Dial", "RawRoute"]
+__all__ = ["BINARY", "STATUS", "ClientRoute", "Dial", "RawRoute", "addresses_of"]
 
 BINARY = "binary"
 DRAINED = 5.0  # seconds that a service may talk on to one who has closed
 _ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _SERVICE = re.compile(r"[A-Za-z0-9._-]{1,32}", re.ASCII)
 _NONCE = "nonce."
-_STATUS = {"too-many": 503, "not-of-it": 404, "ended": 410}  # all others: 403
+STATUS = {"too-many": 503, "not-of-it": 404, "ended": 410}  # all others: 403
 
 # serial, name of a service, what is called when its client has left, id of the session
 Dial = Callable[[str, str, Callable[[ClientSocket], None], str], ClientFactory]
@@ -70,7 +70,7 @@ class _Entrance:
         except NonceRefused as error:
             raise HandshakeRefused(error.status, str(error)) from None
         except SessionRefused as error:
-            raise HandshakeRefused(_STATUS.get(error.word, 403), str(error)) from None
+            raise HandshakeRefused(STATUS.get(error.word, 403), str(error)) from None
         call.found = came
         call.undo = partial(self._live.left, came.session, came.seat)
 
@@ -104,7 +104,7 @@ class ClientRoute(_Entrance):
         came: Came = call.found
         line = _ProgramLine(self._live, came, call.peer, self._dial)
         limits, hello = self._hello()
-        peer, host = _addresses(call, upgraded)
+        peer, host = addresses_of(call, upgraded)
         line.link = SessionServer(self._reactor, limits, hello, self._pool, line, peer, host)
         serve_session(self._reactor, upgraded, line.link, self.limits)
         line.greet()
@@ -210,7 +210,7 @@ class RawRoute(_Entrance):
         end = RawEnd(self._reactor, upgraded, self.limits)
         line = _RawLine(self._live, came, call.peer, end)
         factory = self._dial(came.session.wish.serial, service, line.left, came.session.id)
-        peer, host = _addresses(call, upgraded)
+        peer, host = addresses_of(call, upgraded)
         line.client = factory.buildProtocol(peer)
         self._live.attach(came.session, came.seat, line)
         if not line.over:
@@ -336,7 +336,7 @@ def _nonce_of(call: WebCall, offered: tuple[str, ...]) -> str:
     return text if NONCE.fullmatch(text) else ""
 
 
-def _addresses(call: WebCall, upgraded: Upgraded) -> tuple[Any, Any]:
+def addresses_of(call: WebCall, upgraded: Upgraded) -> tuple[Any, Any]:
     """Twisted's addresses of the person and of where he came in."""
     host, _, port = call.peer.rpartition(":")
     kind = IPv6Address if host.startswith("[") else IPv4Address
