@@ -28,14 +28,14 @@ from revtunnel.fleet.penalties import Penalties
 from revtunnel.fleet.pools import Pool, Use
 from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.facts import LinkRefused, ServerState
-from revtunnel.ground.policy import PeopleLimits, ServerLimits
+from revtunnel.ground.limits import PeopleLimits, ServerLimits
 from revtunnel.link.handshake import ListenerRules, ServerHello
 from revtunnel.link.keys import DUMMY, Verifier
 from revtunnel.link.server_link import AgentListener
 from revtunnel.process.process import ExitStatus
 from revtunnel.process.systemd import Notifier
 from revtunnel.sockets.listening import Came, Listeners
-from revtunnel.sockets.tls.identity import Identity
+from revtunnel.sockets.tls.peer_verification import Identity
 from revtunnel.sockets.ways.proxy_protocol import ProxyHeaders, Refused
 from revtunnel.sockets.ways.trusted_proxies import HeaderRules, SenderSettings, header_rules
 from revtunnel.state.audit_file import AuditFile, Sync
@@ -54,7 +54,7 @@ from revtunnel.trust.people_operator import PeopleOperator
 from revtunnel.trust.tls_settings import is_loopback
 
 if TYPE_CHECKING:
-    from revtunnel.daemons.web_site import WebSite
+    from revtunnel.daemons.web_system import WebSystem
     from revtunnel.process.web.web_listener import WebListener
     from revtunnel.systems.cccp.cccp_system import CccpSystem
 
@@ -141,7 +141,7 @@ class Server(AdministeredDaemon):
         self._listeners = Listeners(reactor, self._report)
         self._headers = ProxyHeaders(reactor, lambda: self.settings.limits.pending)
         self._expiry: Any = None
-        self.web: WebSite | None = None
+        self.web: WebSystem | None = None
         self._agent_ports = 0  # ports for agents among those we listen at
         self.cccp: CccpSystem | None = None
         self._emo_machines: dict[int, Any] = {}  # command sockets by the port they registered
@@ -251,7 +251,7 @@ class Server(AdministeredDaemon):
         # with twisted.web 70 ms of CPU, which a server without CCCP spares
         from revtunnel.systems.cccp.cccp_operator import CccpRows
         from revtunnel.systems.cccp.cccp_system import CccpSystem
-        from revtunnel.systems.cccp.parking import SYSTEM
+        from revtunnel.systems.cccp.idle_devices import SYSTEM
 
         board = self.switchboard
         self.cccp = CccpSystem(
@@ -274,9 +274,9 @@ class Server(AdministeredDaemon):
         """Where people come in for remote sessions."""
         if not settings.web:
             return
-        from revtunnel.daemons.web_site import WebSite
+        from revtunnel.daemons.web_system import WebSystem
 
-        self.web = WebSite(
+        self.web = WebSystem(
             *(self._reactor, settings, self.switchboard, self.people, self.grants, self.mutes, self.audit),
             *(self.operator.app_keys, os.urandom, self.operator.at),
         )

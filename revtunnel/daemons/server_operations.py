@@ -1,7 +1,7 @@
 """What revtunnel-server has beside what every daemon with devices has (operator.py)."""
 
 from revtunnel.process.admin.device_operations import DEVICE_OPERATIONS, SERIAL
-from revtunnel.process.admin.operation import (
+from revtunnel.process.admin.operation_form import (
     PROBLEM,
     ROW,
     ROWS,

@@ -13,8 +13,8 @@ Source: wire/readyagent.md sections 1 to 5; wire/link-extension.md "Legacy peers
 from abc import abstractmethod
 
 from revtunnel.ground.errors import LocalError, RemoteError
+from revtunnel.ground.limits import LinkLimits
 from revtunnel.ground.origin import Origin
-from revtunnel.ground.policy import LinkLimits
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.targets import Target
 from revtunnel.link.barrier import Barrier

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.limits import LinkLimits
 from revtunnel.ground.origin import Origin, decode_origin, encode_origin
-from revtunnel.ground.policy import LinkLimits
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.targets import Target
 from revtunnel.link.mux import (
@@ -24,7 +24,7 @@ from revtunnel.link.mux import (
     Wanted,
 )
 from revtunnel.link.rt1_sessions import Rt1Sessions
-from revtunnel.link.turns import Piece
+from revtunnel.link.send_scheduler import Piece
 from revtunnel.streams.channel import Channel, ChannelEvent, ChannelState
 from revtunnel.streams.commands import (
     EXACT_SIZE,

@@ -3,15 +3,15 @@
 Rule of this file: a question that cannot be read is answered with no, and counts as an oddity. So does what
 nobody asked for, without a word: it is normal about a session of the link before, and nothing else.
 
-Source: streams/session_says.py; docs/link-protocol.rst "Sessions".
+Source: streams/consent_messages.py; docs/link-protocol.rst "Sessions".
 """
 
 from revtunnel.ground.errors import RemoteError
 from revtunnel.link.mux import Consented, Happening, SessionAsked, SessionOver
 from revtunnel.link.rt1_ends import Rt1Ends
 from revtunnel.streams.commands import Command
+from revtunnel.streams.consent_messages import SHORTEST, decode_consent, decode_session, encode_consent
 from revtunnel.streams.frames import Frame, encode_frame
-from revtunnel.streams.session_says import SHORTEST, decode_consent, decode_session, encode_consent
 
 __all__ = ["Rt1Sessions"]
 

@@ -20,8 +20,8 @@ from typing import Any
 from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.python.failure import Failure
 
+from revtunnel.ground.limits import AgentLimits
 from revtunnel.ground.origin import Origin
-from revtunnel.ground.policy import AgentLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Offer, Target
 from revtunnel.sockets.ends import End

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from revtunnel.ground.declared import setting
 from revtunnel.ground.kinds import PLACE, count, word
-from revtunnel.ground.policy import EnrolmentLimits
+from revtunnel.ground.limits import EnrolmentLimits
 from revtunnel.settings.inifile import Table
 
 __all__ = ["AuthoritySettings", "authority_settings"]

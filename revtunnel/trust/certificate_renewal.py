@@ -23,7 +23,7 @@ from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import CertificateFailed, CertificateIssued, Report
 from revtunnel.sockets.addresses import place
 from revtunnel.sockets.ends import End, said
-from revtunnel.sockets.tls.credentials import device_serial
+from revtunnel.sockets.tls.certificates import device_serial
 from revtunnel.sockets.tls.enroll import encode_enroll
 from revtunnel.trust.agent_files import AgentFiles
 from revtunnel.trust.authority import (

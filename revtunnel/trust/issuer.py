@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import CertificateForked, CertificateIssued, DeviceRevoked, Report, TokenGiven
-from revtunnel.ground.policy import EnrolmentLimits
+from revtunnel.ground.limits import EnrolmentLimits
 from revtunnel.process.admin.refusals import Busy, Conflict, Invalid, NotFound
 from revtunnel.sockets.tls.enroll import SECRET_SIZE, decode_enroll, encode_certificate
 from revtunnel.trust.authority import (

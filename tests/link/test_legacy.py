@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from revtunnel.ground.errors import LocalError, RemoteError
-from revtunnel.ground.policy import LinkLimits
+from revtunnel.ground.limits import LinkLimits
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.targets import Target
 from revtunnel.link.legacy import LegacyAgentMux, LegacyServerMux

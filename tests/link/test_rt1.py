@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import invariant
 
 from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.limits import LinkLimits
 from revtunnel.ground.origin import Origin, encode_origin
-from revtunnel.ground.policy import LinkLimits
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.targets import Target
 from revtunnel.link.mux import Glitch, GoingAway, Happening, Wanted

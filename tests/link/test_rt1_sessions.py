@@ -3,18 +3,18 @@
 import pytest
 
 from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.limits import LinkLimits
 from revtunnel.ground.origin import Origin, encode_origin
-from revtunnel.ground.policy import LinkLimits
 from revtunnel.link.mux import Consented, Glitch, SessionAsked, SessionOver
 from revtunnel.link.rt1 import Rt1Mux
 from revtunnel.streams.commands import Command, encode_connect
+from revtunnel.streams.consent_messages import ConsentRequest, encode_asked, encode_consent, encode_over
 from revtunnel.streams.frames import encode_frame
-from revtunnel.streams.session_says import Asked, encode_asked, encode_consent, encode_over
 from revtunnel.streams.window import CreditPool
 from tests.link.test_rt1 import TARGET, Joined
 
 ID, OTHER = bytes(range(16)).hex(), bytes(range(1, 17)).hex()
-ANA = Asked(ID, "ana", ("ssh", "http"), "192.0.2.7")
+ANA = ConsentRequest(ID, "ana", ("ssh", "http"), "192.0.2.7")
 CLIENT = Origin("192.0.2.1", 56324, "198.51.100.9", 443)
 ORIGIN = encode_frame(Command.ORIGIN, 1, encode_origin(CLIENT))
 WITHIN = encode_frame(Command.WITHIN, 1, bytes.fromhex(ID))

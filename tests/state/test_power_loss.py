@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from revtunnel.ground.policy import EnrolmentLimits, PeopleLimits
+from revtunnel.ground.limits import EnrolmentLimits, PeopleLimits
 from revtunnel.state.ledger import FILE_NAME, open_ledger
 from revtunnel.trust.certificate_book import CertificateBook
 from revtunnel.trust.enrolment import Enrolment
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(GCC is None, reason="there is no gcc to build th
 WORK = """
 import sys
 from revtunnel.state import change_journal
-from revtunnel.ground.policy import EnrolmentLimits, PeopleLimits
+from revtunnel.ground.limits import EnrolmentLimits, PeopleLimits
 from revtunnel.state.ledger import FILE_NAME, open_ledger
 from revtunnel.trust.certificate_book import CertificateBook, CertificateRow
 from revtunnel.trust.enrolment import Enrolment

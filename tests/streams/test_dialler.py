@@ -7,8 +7,8 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory
 
+from revtunnel.ground.limits import AgentLimits
 from revtunnel.ground.origin import Origin
-from revtunnel.ground.policy import AgentLimits
 from revtunnel.ground.targets import Offer, Target, parse_offer, parse_target, target_of
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.ways.proxy_header import encode_header_v1, encode_header_v2

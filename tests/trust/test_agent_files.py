@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from revtunnel.daemons.settings import SettingsError, Surroundings, load_agent
-from revtunnel.sockets.tls.credentials import CertificateFiles, TlsSide, read_credentials
+from revtunnel.sockets.tls.certificates import CertificateFiles, TlsSide, read_credentials
 from revtunnel.trust.agent_files import AgentFiles, kept_files
 from revtunnel.trust.authority import issue_device, issue_server, key_pem, make_authority, new_key, pem
 

@@ -8,10 +8,10 @@ import pytest
 from cryptography import x509
 
 from revtunnel.ground.facts import CertificateForked, CertificateIssued, DeviceRevoked, Fact, TokenGiven
-from revtunnel.ground.policy import EnrolmentLimits
+from revtunnel.ground.limits import EnrolmentLimits
 from revtunnel.link.handshake import LinkDenied
 from revtunnel.process.admin.refusals import Busy, Conflict, Invalid, NotFound
-from revtunnel.sockets.tls.credentials import device_serial
+from revtunnel.sockets.tls.certificates import device_serial
 from revtunnel.sockets.tls.enroll import decode_certificate, encode_enroll
 from revtunnel.state.ledger import FILE_NAME, SqliteLedger
 from revtunnel.trust.authority import Unfit, fingerprint_of, issue_device, make_request, new_key

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from revtunnel.ground.policy import PeopleLimits
+from revtunnel.ground.limits import PeopleLimits
 from revtunnel.process.admin.refusals import Conflict, Invalid, NotFound
 from revtunnel.state.ledger import FILE_NAME
 from revtunnel.trust.people import check_note, parse_group, parse_user

@@ -26,7 +26,7 @@ from enum import Enum, auto
 from typing import Any, NamedTuple
 
 from revtunnel.ground.errors import LocalError, RemoteError
-from revtunnel.ground.policy import EmoLimits
+from revtunnel.ground.limits import EmoLimits
 from revtunnel.systems.emo.emo import Emo, EmoCommand
 
 __all__ = ["Act", "DataSocketTable", "Do", "Slot", "SlotState"]

@@ -9,14 +9,14 @@ import pytest
 
 from revtunnel.fleet.pools import Use
 from revtunnel.ground.facts import ChannelEnded, ClientRefused, Fact, LinkDown, LinkRefused, LinkUp
-from revtunnel.ground.policy import EmoLimits
+from revtunnel.ground.limits import EmoLimits
 from revtunnel.ground.targets import Offer, parse_offer
 from revtunnel.link.handshake import ListenerRules, ServerHello
-from revtunnel.link.server_connector import ServerConnector, Way
+from revtunnel.link.server_connector import ServerConnector, ServerWay
 from revtunnel.link.server_link import AgentListener
 from revtunnel.link.uplink import Uplink
 from revtunnel.sockets.opening import open_end
-from revtunnel.sockets.tls.credentials import PeerCertificate
+from revtunnel.sockets.tls.certificates import PeerCertificate
 from revtunnel.streams.carrier import Carrier
 from revtunnel.streams.dialler import Dialler
 from revtunnel.streams.window import CreditPool
@@ -87,7 +87,7 @@ class EmoWorld(World):
 
         uplink = Uplink(
             *(self.reactor, [(SERVER, LINK_PORT)], self.agent_limits, lambda: agent.random, make),
-            *(facts.append, ServerConnector(self.reactor, Way(), reach).connect),
+            *(facts.append, ServerConnector(self.reactor, ServerWay(), reach).connect),
         )
         agent = self.agents[serial] = Agent(uplink, dialler, CreditPool(MIB), facts)
         if start:
