@@ -91,6 +91,8 @@ class LinkLimits:
     glitches: int = limit(count("glitches", 1, 1_000_000), 100, "oddities in glitch_window before a link is "
         "closed")
     glitch_window: float = limit(_HOUR, 60.0, "see glitches")
+    late_frames: int = 64  # rt1: frames without data for a channel that we have ended; more are oddities
+    idle_frames: int = 10_000  # legacy and EMO: frames in glitch_window that change nothing
 
 
 @dataclass(frozen=True, slots=True)

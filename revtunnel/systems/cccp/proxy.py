@@ -2,7 +2,7 @@
 
 Rule of this file: every end is in one place at a time: with an UnpairedEnd, in the PairRelay, or sent away. A
 client whose device is of another wire is a client of that wire's carriers (``linked``), and only its bytes
-and its leaving are looked at here. What follows from an end is the table's (proxy_sessions.py) and its owner's.
+and its leaving are looked at here. What follows is the table's (proxy_sessions.py) and its owner's.
 
 Source: TCXN CCCP; wire/cccp.md section 2; faults.md R8.
 """
