@@ -7,6 +7,7 @@ import os
 import random
 import resource
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -34,6 +35,7 @@ from revtunnel.process.systemd import Notifier, NotifyService
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.tls.certificates import FaultyFiles
 from revtunnel.sockets.tls.peer_verification import Identity
+from revtunnel.state.state_directory import openness
 from revtunnel.streams.commands import Feature
 from revtunnel.streams.dialler import Dialler
 from revtunnel.streams.window import CreditPool
@@ -177,7 +179,11 @@ class Agent(MultiService):
     # -- inside
 
     def _warn(self) -> None:
-        """Say what the operator should know of the certificate."""
+        """Say what the operator should know of the certificate and of where its key is."""
+        with suppress(FileNotFoundError):
+            directory = self.settings.state_directory
+            if self._keeper is not None and directory is not None and (found := openness(directory)):
+                self.reporter(ServerState("state", found))
         identity = self._connector.way.identity or self._connector.way.web
         for warning in identity.credentials.warnings if identity is not None else ():
             self.reporter(ServerState("certificate", warning))

@@ -1,4 +1,4 @@
-"""The part of a service tree that daemons with an admin socket share: signals, socket, reports, reloads, ports.
+"""The part of a service tree that daemons with an admin socket share: signals, reports, reloads, ports.
 
 Rule of this file: nothing of what a daemon is for; server.py and cameo.py add that.
 

@@ -57,7 +57,9 @@ class LinkAdmission:
         self.pool = CreditPool(limits.pool)
         self.draining = False
         self.full: Callable[[], bool] = lambda: False
-        self.issue: Issue = _issues_nothing  # set by whoever has an authority
+        # set by whoever has an authority
+        self.issue: Issue = _issues_nothing
+        self.used: Callable[[str, str], None] = lambda serial, fingerprint: None
         self._reactor = reactor
         self._clock = clock
         self._access = access

@@ -87,6 +87,7 @@ class Operator(DeviceOperator):
         return {
             **super().status(),
             "penalties": penalties,
+            "forked": self._issuer.book.forked()[:PAGE],
             "users": self.people.count,
             "muted": len(self.mutes),
             "remote_sessions": self.remote.count,

@@ -177,7 +177,7 @@ class Server(AdministeredDaemon):
 
     def _build(self) -> None:
         settings = self.settings
-        self.ledger = open_ledger(settings.state_directory, FILE_NAME)
+        self.ledger = open_ledger(settings.state_directory, FILE_NAME, settings.allow_open_state)
         now = self._reactor.seconds()
         self.issuer = Issuer(
             CertificateBook(self.ledger),
@@ -227,6 +227,8 @@ class Server(AdministeredDaemon):
             self.audit,
         )
         self.switchboard.admission.issue = self.issuer.answer
+        self.switchboard.admission.used = self.issuer.used
+        self.issuer.cut_off = partial(self.operator.cut_off, by="two_renewals")
         self._build_cccp(settings)
         self._build_web(settings)
         self._tend(self.operator, settings.admin)
@@ -268,6 +270,7 @@ class Server(AdministeredDaemon):
                 board.access,
             ),
             *(settings.relay, board.fleet, board.client_streams.clients_by_name),
+            *(board.streams, board.next_stream),
         )
         self.operator.wires[SYSTEM] = rows = CccpRows(self.cccp, self.operator.at)
         self.operator.linked.granted = rows.grants
@@ -300,10 +303,11 @@ class Server(AdministeredDaemon):
             self.issuer.load(mine.directory, mine.device_days, mine.limits)
         except Unfit as error:
             raise SettingsError([f"[authority] directory: {error}"]) from None
+        self.issuer.ends_forks = mine.two_renewals == "revoke"
 
     def _read_identities(self, settings: ServerSettings) -> Identities:
         """The certificates of all listeners. SettingsError: their files cannot be used."""
-        return Identities(self.issuer.book.revoked).read(settings.listeners, self.issuer.is_set_up)
+        return Identities(self.issuer.revoked).read(settings.listeners, self.issuer.is_set_up)
 
     def _agent_listener(self, listener: ListenerSettings, settings: ServerSettings) -> AgentListener:
         doubt = self.ledger.doubtful is not None

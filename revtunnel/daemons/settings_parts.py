@@ -178,6 +178,8 @@ class ServerSettings(LogSettings):
     state_directory: str | None = setting(PLACE, "auto", "where leases and device keys are kept; auto: "
         "$STATE_DIRECTORY, /var/lib/revtunnel for root, else revtunnel in $XDG_STATE_HOME or ~/.local/state; "
         "none: in memory, lost at the end")
+    allow_open_state: bool = setting(yes_no(), "no", "INSECURE: lets others than its owner write in "
+        "state_directory; no: the server does not start there")
     drain: float = limit(seconds(0, 3600), 30.0, "time that running channels get when the server stops")
     listeners: tuple[ListenerSettings, ...]
     pools: tuple[PoolSettings, ...]

@@ -159,6 +159,8 @@ class Switchboard:
         except TwoHolders:
             self.kick(up.serial, "its serial has two holders", 0)
             raise
+        if link.certificate is not None:
+            self.admission.used(link.certificate.serial, link.certificate.fingerprint)
         self.no_stranger(link)
         self.links.add(link)
         if old is not None:

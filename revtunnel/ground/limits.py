@@ -91,6 +91,8 @@ class LinkLimits:
     glitches: int = limit(count("glitches", 1, 1_000_000), 100, "oddities in glitch_window before a link is "
         "closed")
     glitch_window: float = limit(_HOUR, 60.0, "see glitches")
+    late_frames: int = 64  # rt1: frames without data for a channel that we have ended; more are oddities
+    idle_frames: int = 10_000  # legacy and EMO: frames in glitch_window that change nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +271,10 @@ class CccpLimits:
     parked_time: float = limit(seconds(0, 3650 * 86400), 0.0, "time one may stay without a proxy; 0: for "
         "ever")
     backlog: int = limit(_ANY, 4096, "connections the kernel queues per listening socket", live=False)
+    # systems/cccp/device_carrier.py
+    busy_wait: float = limit(seconds(0, 300), 10.0, "time that a client of a session waits for a device that "
+        "another client has; 0: none does")
+    busy_clients: int = limit(count("clients", 1, 1000), 16, "clients of one device that wait so")
     # systems/cccp/http_api.py
     connections: int = limit(_MANY, 512, "callers of the API at once")
     header: float = limit(seconds(1, 120), 10.0, "time for a whole request, absolute")

@@ -42,6 +42,8 @@ FIXED = {
     "largest_quantum",
     "frames_a_turn",
     "time_a_turn",
+    "late_frames",
+    "idle_frames",
 }
 KEYS = [(section, key) for section in SECTIONS for key in section.keys]
 NAMES = [f"{section.name}.{key.name}" for section, key in KEYS]

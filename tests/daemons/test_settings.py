@@ -75,6 +75,7 @@ def test_defaults_without_any_file() -> None:
     assert load_server(None, None, HERE) == ServerSettings(
         name="gate",
         state_directory="/var/lib/revtunnel",
+        allow_open_state=False,
         log_format="text",
         log_level="info",
         listeners=(

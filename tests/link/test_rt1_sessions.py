@@ -120,3 +120,18 @@ def test_a_question_that_cannot_be_read_is_answered_with_no() -> None:
     assert isinstance(answer, Consented)
     assert (answer.session, answer.yes) == (ID, False)
     assert "user 'a; b' is none" in answer.why
+
+
+def test_what_nobody_asked_for_has_a_limit() -> None:
+    """An answer may be taken back, and a session of the link before may end; a flood of that ends us."""
+    ends = joined()
+    ends.server.mux.session(encode_asked(ANA))
+    answer = encode_frame(Command.CONSENT, 0, encode_consent(ID, False, ""))
+    ends.server.read(answer * 101)
+    assert ends.server.story == [Consented(ID, False, "")] * 101
+    with pytest.raises(RemoteError, match="100 oddities"):
+        ends.server.read(answer)
+    over = encode_frame(Command.SESSION, 0, encode_over(OTHER))
+    ends.agent.read(over * 99)
+    with pytest.raises(RemoteError, match="100 oddities"):
+        ends.agent.read(over)

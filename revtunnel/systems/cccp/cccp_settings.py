@@ -138,6 +138,7 @@ class CccpSettings(LogSettings):
 
     state_directory: str | None = setting(PLACE, "auto", "where revtunnel-cccp keeps ports and sessions, in "
         "cccp.db; auto and none as in [server]")
+    allow_open_state: bool = setting(yes_no(), "no", "as in [server]")
     admin_socket: str = setting(path(107, "auto"), "auto", "where revtunnelctl comes in with --socket "
         "PATH; auto: cccp.sock beside the server's; who may use it stands in [admin]")
     part: CccpPart

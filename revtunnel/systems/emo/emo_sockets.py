@@ -199,6 +199,10 @@ class DataSocketTable:
         slot.idle_said = True  # while it is asked for too: the device refused, and S overtook its socket
         return self._settle(slot)
 
+    def means_nothing(self, command: EmoCommand) -> bool:
+        """Whether an S or T is about an index that nobody knows, nor a T of ours waits for."""
+        return command.number not in self._slots and command.number not in self._owed
+
     # -- time
 
     def tick(self, now: float) -> list[Do]:

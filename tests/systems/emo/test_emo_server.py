@@ -331,6 +331,17 @@ def test_what_a_stranger_speaks_is_named_in_the_log(said: bytes, reason: str, wo
     world.finish()
 
 
+@pytest.mark.parametrize("word", [b"PONG   \n", b"S000042\n", b"T000042\n"])
+def test_a_flood_of_commands_that_change_nothing_ends_the_machine(word: bytes) -> None:
+    """Each by itself is normal."""
+    world = EmoWorld(start=False)
+    party = machine(world, b"C005010\n", word * 9000)
+    assert not [each for each in world.facts if isinstance(each, LinkDown)]
+    party.say(word * 1002)
+    world.pump()
+    assert [each.reason for each in world.facts if isinstance(each, LinkDown)] == ["protocol"]
+
+
 def leave(stranger: Party) -> None:
     """Somebody whom the server has hung up on goes."""
     assert stranger.was_reset or stranger.end_came
