@@ -7,7 +7,8 @@ import re
 from dataclasses import dataclass
 
 from revtunnel.ground.declared import setting
-from revtunnel.ground.kinds import listening, many
+from revtunnel.ground.kinds import listening, many, networks
+from revtunnel.ground.networks import Network
 from revtunnel.settings.inifile import Table
 from revtunnel.sockets.ways.trusted_proxies import SenderSettings
 from revtunnel.trust.tls_checks import check_listener_tls, check_plaintext
@@ -43,6 +44,9 @@ class WebSettings(ServerTls, SenderSettings):
         "localhost always may be", live=True)
     origins: tuple[str, ...] = setting(_ORIGINS, "", "web pages that may open connections, such as "
         "https://desk.example, beside those from the listener's own address", live=True)
+    forwarded_from: tuple[Network, ...] = setting(networks(256), "", "load balancers that speak HTTP and "
+        "name the client in X-Forwarded-For, such as 127.0.0.1; of all others that header is ignored",
+        live=True)
 # fmt: on
 
 
