@@ -177,8 +177,7 @@ class DataStream:
             self._end(answer.reason, answer.detail)
             return
         try:
-            pool = self._pool
-            relay, early = self.client.relay(pool.reactor, far, self._relayed, pool.relay_limits)
+            relay = self.client.relay(far, self._relayed, self._pool.relay_limits)
         except OSError as error:
             far.abort()
             self._end(Ended.RESET_BY_PEER, f"client: {said(error)}")
@@ -187,7 +186,7 @@ class DataStream:
         client = self.client
         self._pool.report(ChannelOpened(client.serial, self.number, client.name, client.peer, milliseconds))
         self._relay = relay
-        relay.start(early, answer.rest)
+        relay.start(answer.rest)
 
     def refused_by_socket(self, detail: str) -> None:
         """The socket is no good: the client gets another one."""

@@ -51,22 +51,20 @@ def run(options: argparse.Namespace, telling: Telling) -> int:
     from twisted.internet import reactor as found
 
     from revtunnel.connect.logins import Logins, place_of
-    from revtunnel.sockets.lean_reactor import LeanReactor
     from revtunnel.sockets.reactor_turn import shorten_turns
 
     logins = Logins(place_of(os.environ))
     reactor: Any = found
     reactor.seconds = time.monotonic
     shorten_turns(reactor)
-    lean = LeanReactor(reactor, lambda fact: None)
     if options.action == "connect":
         from revtunnel.connect.connecting import Connecting
 
-        connecting = Connecting(lean, options, logins, telling)
+        connecting = Connecting(reactor, options, logins, telling)
         return _drive(reactor, connecting.run(), connecting.stop)
     from revtunnel.connect.errands import Errands
 
-    errand = getattr(Errands(lean, options, logins, telling), options.action)
+    errand = getattr(Errands(reactor, options, logins, telling), options.action)
     return _drive(reactor, errand(), None)
 
 

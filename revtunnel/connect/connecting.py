@@ -25,6 +25,7 @@ from revtunnel.connect.places import SCHEME, Handed, Server, parse_handed, parse
 from revtunnel.connect.standard import StandardTransport
 from revtunnel.connect.telling import Telling, sized
 from revtunnel.ground.reasons import Ended
+from revtunnel.sockets.listening import Listeners
 from revtunnel.sockets.ways.websocket_upgrade import Upgraded
 from revtunnel.streams.channel import Channel
 from revtunnel.systems.sessions.session_link import SUBPROTOCOL
@@ -42,6 +43,7 @@ class Connecting:
     def __init__(self, reactor: Any, options: argparse.Namespace, logins: Logins, telling: Telling) -> None:
         self.held: HeldSession | None = None
         self._reactor = reactor
+        self._listeners = Listeners(reactor, lambda fact: None)
         self._options = options
         self._logins = logins
         self._telling = telling
@@ -159,7 +161,7 @@ class Connecting:
         options = self._options
         rules = PortRules(options.listen, options.port or 0, options.address_range, options.any_user)
         for service, own in services:
-            port = open_port(self._reactor, service, own, rules, held.give, held.left)
+            port = open_port(self._reactor, self._listeners, service, own, rules, held.give, held.left)
             port.on_stranger = partial(self._telling.happened, "stranger", service=service)
             self._ports.append(port)
             held.listening(service, port.address, port.port)
@@ -208,7 +210,7 @@ class Connecting:
 
         held.on_channel = channel_over
         held.over.addCallback(gone)
-        local = LocalSocket(service, held.give, left)
+        local = LocalSocket(self._reactor, None, service, held.give, left)
         StandardTransport(self._reactor, local).start()
         reason, detail = await ended
         await written

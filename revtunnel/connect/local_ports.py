@@ -10,19 +10,21 @@ Source: next/remote-sessions.md section 7; ours.
 
 import errno
 import ipaddress
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IAddress, IListeningPort
-from twisted.internet.protocol import ServerFactory, connectionDone
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from revtunnel.connect.outcomes import CONFIG, Stop
 from revtunnel.connect.same_user import is_same_user
 from revtunnel.ground.targets import is_literal
 from revtunnel.sockets.addresses import place
+from revtunnel.sockets.ends import End
+from revtunnel.sockets.listening import Listener, Listeners
 from revtunnel.streams.streams import ChannelSocket
 
 __all__ = ["LocalPort", "LocalSocket", "PortRules", "open_port"]
@@ -49,7 +51,9 @@ class PortRules:
 class LocalSocket(ChannelSocket):
     """A program's connection, in want of a channel to a service."""
 
-    def __init__(self, service: str, give: Give, left: Left) -> None:
+    def __init__(self, reactor: Any, end: End | None, service: str, give: Give, left: Left) -> None:
+        """``end``: None where it is given a transport."""
+        super().__init__(reactor, end)
         self.service = service
         self._give = give
         self._left = left
@@ -61,29 +65,35 @@ class LocalSocket(ChannelSocket):
 
     def connectionMade(self) -> None:
         super().connectionMade()
-        self._give(self)
+        if self._end is None:
+            self._give(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         super().connectionLost(reason)
         self._left(self)
 
 
-class LocalPort(ServerFactory):
+class LocalPort:
     """One service's port."""
 
-    noisy = False
-    listener: IListeningPort
+    listener: Listener
 
-    def __init__(self, service: str, rules: PortRules, give: Give, left: Left) -> None:
+    def __init__(self, reactor: Any, service: str, rules: PortRules, give: Give, left: Left) -> None:
         self.service = service
+        self._reactor = reactor
         self.address, self.port = "", 0
         self.on_stranger: Callable[[], None] = lambda: None  # somebody was turned away
         self._rules = rules
         self._give = give
         self._left = left
 
-    def buildProtocol(self, addr: IAddress | None) -> LocalSocket:
-        return LocalSocket(self.service, self._judged, self._left)
+    def came(self, end: End) -> None:
+        """A program connected."""
+        if self._fits(end.sock):
+            self._give(LocalSocket(self._reactor, end, self.service, self._give, self._left))
+        else:
+            end.abort()
+            self.on_stranger()
 
     @property
     def place(self) -> str:
@@ -92,36 +102,31 @@ class LocalPort(ServerFactory):
 
     def close(self) -> None:
         """Listen no more."""
-        self.listener.stopListening()
+        self.listener.stop()
 
-    def _judged(self, socket: LocalSocket) -> None:
-        handle: Any = socket.transport.getHandle()  # type: ignore[attr-defined]
+    def _fits(self, sock: socket.socket) -> bool:
         try:
-            fits = self._rules.any_user or not _is_loopback(handle.getpeername()[0]) or is_same_user(handle)
+            return self._rules.any_user or not _is_loopback(sock.getpeername()[0]) or is_same_user(sock)
         except OSError:  # gone by now
-            fits = False
-        if fits:
-            self._give(socket)
-        else:
-            self.on_stranger()
-            socket.abort()
+            return False
 
 
-def open_port(reactor: Any, service: str, own: int, rules: PortRules, give: Give, left: Left) -> LocalPort:
+def open_port(
+    reactor: Any, listeners: Listeners, service: str, own: int, rules: PortRules, give: Give, left: Left
+) -> LocalPort:
     """Listen for a service whose own port is ``own``, 0 if nobody knows. Stop: it cannot be."""
-    made = LocalPort(service, rules, give, left)
+    made = LocalPort(reactor, service, rules, give, left)
     wanted = rules.port or own
     fault: OSError | None = None
     for address, port in _places(rules, wanted):
         try:
-            made.listener = reactor.listenTCP(port, made, BACKLOG, address)
+            made.listener = listener = listeners.listen(address, port, BACKLOG, made.came)
         except CannotListenError as error:
             fault = error.socketError
             if fault.errno not in _TAKEN:
                 break
         else:
-            host: Any = made.listener.getHost()
-            made.address, made.port = host.host, host.port
+            made.address, made.port = address, listener.port
             return made
     why = fault.strerror if fault is not None else "no port left"
     raise Stop(CONFIG, f"no local port for {service}: {rules.listen} port {wanted}: {why}")

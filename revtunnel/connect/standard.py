@@ -27,6 +27,8 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from revtunnel.ground.reasons import Ended
+
 __all__ = ["StandardTransport"]
 
 READ = 64 * 1024 - 4  # bytes of one reading: a frame of a link
@@ -161,6 +163,9 @@ class StandardTransport:
         if not (self._over or self._closing):
             self._closing = self._ending = True
             self._reactor.callLater(0, self._end_if_written)
+
+    def because(self, reason: Ended, detail: str) -> None:
+        """Nothing: a pipe cannot say why."""
 
     def abortConnection(self) -> None:
         """Twisted's."""

@@ -30,10 +30,10 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]], right: str = "
     """Lines of aligned columns, the head first.
 
     Args:
-        rows: cells of the same number as ``heads``; they are cleaned here. An empty one shows as ``-``.
+        rows: cells of the same number as ``heads``; they are cleaned here. Nothing, and None, shows as ``-``.
         right: heads of the columns that are aligned to the right, with spaces between.
     """
-    lines = [list(heads), *([clean(cell) or "-" for cell in row] for row in rows)]
+    lines = [list(heads), *([clean("" if cell is None else cell) or "-" for cell in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
     to_right = [head in right.split() for head in heads]
     return [
@@ -99,11 +99,6 @@ def _since(text: str) -> str:
     return age(None if then is None else time.time() - then)
 
 
-def _plain(value: object) -> str:
-    """Anything else; what is not there is nothing, which a table shows as ``-``."""
-    return "" if value is None else str(value)
-
-
 _SHOWN: dict[Kind, Callable[[Any], str]] = {
     Kind.BYTES: size,
     Kind.SECONDS: age,
@@ -119,7 +114,7 @@ def cell(column: Column, row: Row) -> str:
     value = row[column.name] if column.cell is None else column.cell(row)
     if column.kind is Kind.TIME and column.cell is None:
         return _since(value or "")
-    return value if isinstance(value, str) else _SHOWN.get(column.kind, _plain)(value)
+    return value if isinstance(value, str) else _SHOWN.get(column.kind, str)(value)
 
 
 def listed(columns: Sequence[Column], rows: Sequence[Row]) -> list[str]:

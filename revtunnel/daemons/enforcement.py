@@ -60,9 +60,9 @@ class Enforcement:
         allowed = self._access.offers(link.serial, offers)
         for offer in offers:
             if offer in allowed:
-                factory = self._client_streams.factory(link.serial, offer)
+                clients = self._client_streams.clients(link.serial, offer)
                 ranges = self._access.records.of(link.serial).ports
-                self._ports.open(factory, link.listener.pool, now, ranges)
+                self._ports.open(clients, link.listener.pool, now, ranges)
             else:
                 detail = f"its record does not allow {offer.target}"
                 self._report(ListenerRefused(link.serial, offer.name, detail))
@@ -101,7 +101,7 @@ class Enforcement:
         yield from self._promises()
 
     def _promises(self) -> Iterator[None]:
-        return self._ports.keep_promises(self._client_streams.factory_of_absent, self.most)
+        return self._ports.keep_promises(self._client_streams.clients_of_absent, self.most)
 
     def _judge(self, serial: str) -> None:
         """Let a device have what its record allows now, and nothing else."""

@@ -34,7 +34,7 @@ from revtunnel.link.keys import DUMMY, Verifier
 from revtunnel.link.server_link import AgentListener
 from revtunnel.process.process import ExitStatus
 from revtunnel.process.systemd import Notifier
-from revtunnel.sockets.lean_reactor import LeanReactor
+from revtunnel.sockets.listening import Came, Listeners
 from revtunnel.sockets.tls.identity import Identity
 from revtunnel.sockets.ways.proxy_protocol import ProxyHeaders, Refused
 from revtunnel.sockets.ways.trusted_proxies import HeaderRules, SenderSettings, header_rules
@@ -138,7 +138,7 @@ class Server(AdministeredDaemon):
 
     def __init__(self, reactor: Any, options: Options, exit_status: ExitStatus, notifier: Notifier) -> None:
         super().__init__(reactor, options, exit_status, notifier)
-        self._lean = LeanReactor(reactor, self._report)
+        self._listeners = Listeners(reactor, self._report)
         self._headers = ProxyHeaders(reactor, lambda: self.settings.limits.pending)
         self._expiry: Any = None
         self.web: WebSite | None = None
@@ -188,11 +188,11 @@ class Server(AdministeredDaemon):
         except ValueError as error:
             raise SettingsError([str(error)]) from None
         self.ports = ClientPorts(
-            self._lean, self.leases, _refusing(settings), settings.limits.backlog, self._report
+            self._listeners.listen, self.leases, _refusing(settings), settings.limits.backlog, self._report
         )
         self.ports.behind = self._behind
         self.switchboard = Switchboard(
-            self._lean,
+            self._reactor,
             self._reactor,
             settings.limits,
             self.ports,
@@ -253,8 +253,16 @@ class Server(AdministeredDaemon):
 
         board = self.switchboard
         self.cccp = CccpSystem(
-            *(self._reactor, self._lean, settings.cccp, self.leases, self.ledger, self._report, board.access),
-            *(settings.relay, board.fleet, board.client_streams.factory_by_name),
+            *(
+                self._reactor,
+                self._listeners,
+                settings.cccp,
+                self.leases,
+                self.ledger,
+                self._report,
+                board.access,
+            ),
+            *(settings.relay, board.fleet, board.client_streams.clients_by_name),
         )
         self.operator.wires[SYSTEM] = rows = CccpRows(self.cccp, self.operator.at)
         self.operator.linked.granted = rows.grants
@@ -301,17 +309,15 @@ class Server(AdministeredDaemon):
     def _listen(self) -> None:
         for listener in self.settings.listeners:
             self.switchboard.listeners[listener.name] = self._agent_listener(listener, self.settings)
-            factory = self._headers.behind(
-                self.switchboard.link_factory(listener.name),
+            came = self._headers.behind(
+                self.switchboard.agents(listener.name),
                 _header_rules(listener, self.settings.limits),
                 partial(self._not_let_in, listener.name),
             )
             for host, port in listener.address:
-                self._listening.append(
-                    self._lean.listenTCP(port, factory, self.settings.limits.backlog, host)
-                )
+                self._listening.append(self._listeners.listen(host, port, self.settings.limits.backlog, came))
                 if listener.tls and not self.operator.link_port:
-                    self.operator.link_port = self._listening[-1].getHost().port
+                    self.operator.link_port = self._listening[-1].port
             if listener.tls and listener.device_certificates != "no":
                 self.operator.others_certify = True
         self._agent_ports = len(self._listening)
@@ -322,15 +328,16 @@ class Server(AdministeredDaemon):
         limits = self.settings.limits
         for each in self.settings.web:
             refused = partial(listener.not_let_in, each.name)
-            factory = self._headers.behind(listener.factory(each.name), _header_rules(each, limits), refused)
+            people = partial(listener.came, each.name)
+            came = self._headers.behind(people, _header_rules(each, limits), refused)
             for host, port in each.address:
-                self._listening.append(self._lean.listenTCP(port, factory, limits.backlog, host))
+                self._listening.append(self._listeners.listen(host, port, limits.backlog, came))
 
-    def _behind(self, door: Any, pool: str, refused: Refused) -> Any:
+    def _behind(self, came: Came, pool: str, refused: Refused) -> Came:
         """What listens for the clients of a pool."""
         pools = (each for each in self.settings.pools if each.name == pool)
         rules = (_header_rules(each, self.settings.limits) for each in pools)
-        return self._headers.behind(door, next(rules, None), refused)
+        return self._headers.behind(came, next(rules, None), refused)
 
     def _not_let_in(self, listener: str, peer: str, reason: str, detail: str) -> None:
         self._report(LinkRefused(listener, peer, "", reason, detail))

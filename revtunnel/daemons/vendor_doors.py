@@ -37,7 +37,7 @@ class VendorDoors:
     ) -> None:
         self._settings = settings
         self._board = board
-        dial = board.client_streams.factory_by_name
+        dial = board.client_streams.clients_by_name
         self.routes: list[WebRoute] = [
             LocalproxyRoute(
                 *(reactor, live, dial, board, keys, self._services, self._for_localproxy, board.report)

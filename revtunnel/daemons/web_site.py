@@ -91,7 +91,7 @@ class WebSite:
         )
         self._fresh = web_rules(settings.web)
         self.listener.rules = dict(self._fresh)
-        wire, dial = self.listener.wire, board.client_streams.factory_by_name
+        wire, dial = self.listener.wire, board.client_streams.clients_by_name
         asks = ControlAsks(self.live, at)
         small = WebSocketLimits(message=MAX_TEXT, text=MAX_TEXT)
         self.control = ControlRoute(reactor, self.live, asks, settings.name, small)

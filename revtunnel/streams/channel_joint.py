@@ -14,7 +14,6 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from revtunnel.ground.reasons import Ended
-from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import End
 from revtunnel.streams.streams import ChannelSocket, Link
 
@@ -39,7 +38,7 @@ class ChannelJoint(ChannelSocket):
         self._end_waits = end_came
         self._ended = ended
         self._why: tuple[Ended, str] | None = None
-        self._far = EndTransport(reactor, far, self)
+        super().__init__(reactor, far)
         self.attach(link, channel)
 
     @property
@@ -67,13 +66,11 @@ class ChannelJoint(ChannelSocket):
         """Whether the channel's, and the connection's, end of file came."""
         return self._end_came, self._read_ended
 
-    def start(self, early: bytes, rest: bytes) -> None:
+    def start(self, rest: bytes) -> None:
         """Begin; ``rest`` is what the connection has said already."""
-        self._far.start()
         held, self._held = self._held, []
-        for data in (early, *held):
-            if data:
-                self.deliver(data)
+        for data in held:
+            self.deliver(data)
         if rest:
             self.dataReceived(rest)
         if self._end_waits:

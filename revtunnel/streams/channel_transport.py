@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IAddress, IConsumer, IPushProducer, ITransport
+from twisted.internet.interfaces import IConsumer, IPushProducer
 from twisted.python import log
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -30,7 +30,7 @@ from revtunnel.streams.streams import READ, Link
 __all__ = ["ChannelTransport"]
 
 
-@implementer(ITransport, IConsumer, IPushProducer)
+@implementer(IConsumer, IPushProducer)
 class ChannelTransport:
     """One channel of ``link``, which may be any object with ``blocked``; ``start`` makes the connection.
 
@@ -45,15 +45,12 @@ class ChannelTransport:
         link: Link,
         channel: Any,
         protocol: Any,
-        peer: IAddress,
-        host: IAddress,
         opened: Callable[[], None],
     ) -> None:
         self._link: Link | None = link  # None: the channel has ended
         self._clock = link.clock
         self._channel = channel
         self._protocol = protocol
-        self._peer, self._host = peer, host
         self._opened: Callable[[], None] | None = opened
         self._producer: Any = None
         self._held: deque[bytes] = deque()  # of the channel, not delivered yet
@@ -208,16 +205,6 @@ class ChannelTransport:
         self._told = True
         held, self._held = [*self._held], deque()
         return ChannelJoint(reactor, far, link, self._channel, held, self._end_came, ended)
-
-    # -- what it is
-
-    def getPeer(self) -> IAddress:
-        """Twisted's: who is at the other end of the link."""
-        return self._peer
-
-    def getHost(self) -> IAddress:
-        """Twisted's: where he came in."""
-        return self._host
 
     # -- inside
 

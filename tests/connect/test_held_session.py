@@ -83,9 +83,10 @@ class Held:
         """One that comes to the local port."""
         near, far = tcp_pair()
         party = _Reading("program")
-        for sock, protocol in ((near, LocalSocket("echo", self.held.give, self.held.left)), (far, party)):
-            self.transports.append(EndTransport(self.loop.reactor, PlainEnd(sock), protocol))
-            self.transports[-1].start()
+        self.transports.append(EndTransport(self.loop.reactor, PlainEnd(far), party))
+        self.transports[-1].start()
+        held = self.held
+        held.give(LocalSocket(self.loop.reactor, PlainEnd(near), "echo", held.give, held.left))
         return party
 
     def end(self) -> Stop:

@@ -2,12 +2,13 @@
 
 import socket
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
 from revtunnel.connect.local_ports import LocalPort, LocalSocket, PortRules, open_port
 from revtunnel.connect.outcomes import CONFIG, Stop
-from revtunnel.sockets.lean_reactor import LeanReactor
+from revtunnel.sockets.listening import Listeners
 from tests.support.epoll import Loop, own_reactor
 
 
@@ -24,12 +25,12 @@ class Ports:
         self.came: list[LocalSocket] = []
         self.gone: list[LocalSocket] = []
         self.made: list[LocalPort] = []
-        self._reactor = LeanReactor(loop.reactor, lambda fact: None)
+        self._open = partial(open_port, loop.reactor, Listeners(loop.reactor, lambda fact: None))
 
     def open(self, own: int, **rules: object) -> LocalPort:
         """One more."""
         give, left = self.came.append, self.gone.append
-        self.made.append(open_port(self._reactor, "ssh", own, PortRules(**rules), give, left))  # type: ignore[arg-type]
+        self.made.append(self._open("ssh", own, PortRules(**rules), give, left))  # type: ignore[arg-type]
         return self.made[-1]
 
 

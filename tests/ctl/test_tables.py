@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revtunnel.ctl.tables import age, clean, few, listed, size, table, trip, wall_seconds
-from revtunnel.process.admin.operation import Column, Kind
+from revtunnel.ctl.tables import age, clean, few, size, table, trip, wall_seconds
 
 
 @pytest.mark.parametrize(
@@ -67,11 +66,12 @@ def test_columns_are_aligned() -> None:
     ]
 
 
-@pytest.mark.parametrize("kind", [Kind.NUMBER, Kind.TEXT])
-def test_what_a_row_does_not_have_is_a_dash(kind: Kind) -> None:
-    """A remote session has no port: Python's word for that is nobody's business."""
-    columns = [Column("serial", Kind.TEXT, "", "SERIAL"), Column("port", kind, "", "PORT")]
-    assert listed(columns, [{"serial": "plc-7", "port": None}])[1].split() == ["plc-7", "-"]
+def test_what_a_row_does_not_have_is_a_dash() -> None:
+    """A remote session has no port."""
+    assert table(("SERIAL", "PORT", "USER"), [("plc-7", None, "")]) == [
+        "SERIAL  PORT  USER",
+        "plc-7   -     -",
+    ]
 
 
 def test_a_long_list_is_cut_in_a_cell() -> None:

@@ -21,7 +21,7 @@ class Joined:
         self.world = world
         streams = world.switchboard.client_streams
         self.left: list[Any] = []
-        factory = streams.factory_by_name(SERIAL, "echo", self.left.append)
+        factory = streams.clients_by_name(SERIAL, "echo", self.left.append)
         self.session = Session(world.loop, {"echo": factory})
 
     def talk(self) -> tuple[Party, Any]:

@@ -17,6 +17,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from revtunnel.daemons.switchboard import Switchboard
@@ -30,7 +31,7 @@ from revtunnel.ground.targets import Offer, Target
 from revtunnel.link.handshake import ListenerRules, ServerHello
 from revtunnel.link.server_link import AgentListener
 from revtunnel.process.web.web_listener import WebListener, WebRules
-from revtunnel.sockets.lean_reactor import LeanReactor
+from revtunnel.sockets.listening import Listeners
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.systems.thingworx.edge_site import EdgeSite
 from revtunnel.trust.app_keys import AppKeys
@@ -92,16 +93,16 @@ class EdgeWorld:
         self.loop = loop
         self.facts: list[Fact] = []
         self.offers = (Offer("echo", Target(*target)),)
-        lean = LeanReactor(loop.reactor, self.report)
+        listeners = Listeners(loop.reactor, self.report)
         self.ledger = SqliteLedger(None, lambda: 0.0)
         self.keys = AppKeys(self.ledger, os.urandom)
         self.access = AccessControl(lambda: 0.0, DeviceRecords({"*": DeviceRecord(services=self.offers)}))
         low = random.randrange(10_000, 30_000)  # below those of outgoing connections
         self.ports = ClientPorts(
-            lean, Leases([replace(POOL, ranges=((low, low + 9),))], 0.0), {}, 50, self.report
+            listeners.listen, Leases([replace(POOL, ranges=((low, low + 9),))], 0.0), {}, 50, self.report
         )
         self.board = Switchboard(
-            lean,
+            loop.reactor,
             loop.reactor,
             ServerLimits(),
             self.ports,
@@ -126,10 +127,10 @@ class EdgeWorld:
         self.listener = WebListener(loop.reactor, ServerLimits, self.access, self.report)
         self.listener.rules["web"] = WebRules("web")
         self.listener.routes.append(self.site)
-        self.port = lean.listenTCP(low + 10, self.listener.factory("web"), 50, "127.0.0.1")
-        self.address = "127.0.0.1", self.port.getHost().port
-        self.clients = lean.listenTCP(
-            0, self.board.client_streams.factory("Robot1", self.offers[0]), 50, "127.0.0.1"
+        self.port = listeners.listen("127.0.0.1", low + 10, 50, partial(self.listener.came, "web"))
+        self.address = "127.0.0.1", self.port.port
+        self.clients = listeners.listen(
+            "127.0.0.1", 0, 50, self.board.client_streams.clients("Robot1", self.offers[0]).came
         )
         self.closing = contextlib.ExitStack()
 
@@ -178,7 +179,7 @@ class EdgeWorld:
 
     def client(self) -> socket.socket:
         """A client of Robot1's service."""
-        sock = socket.create_connection(("127.0.0.1", self.clients.getHost().port), 20)
+        sock = socket.create_connection(("127.0.0.1", self.clients.port), 20)
         self.closing.callback(sock.close)
         return sock
 
@@ -188,8 +189,8 @@ class EdgeWorld:
         self.site.stop()
         self.board.stop()
         self.listener.stop()
-        self.port.stopListening()
-        self.clients.stopListening()
+        self.port.stop()
+        self.clients.stop()
         self.loop.until(lambda: not (self.site.links or self.board.links), "the end of the links")
         self.loop.until(lambda: not self.board.client_streams.count, "the end of the clients")
         assert self.site.tunnels == 0

@@ -29,6 +29,7 @@ from revtunnel.sockets.ways.websocket_wire import WebSocketLimits, WebSocketWire
 from revtunnel.streams.window import CreditPool
 from revtunnel.systems.sessions.session_link import SessionServer, serve_session
 from tests.support.epoll import Loop
+from tests.support.session_ends import Made
 
 __all__ = ["TOKEN", "Gate"]
 
@@ -150,10 +151,10 @@ class Gate:
 
     # -- of a session (ServerEvents)
 
-    def factory_of(self, link: Any, service: str) -> Any:
+    def clients_of(self, link: Any, service: str) -> Any:
         """The services of its device."""
         found = self.devices[self.device_of[link.session]].get(service)
-        return found[1] if found else None
+        return Made(found[1]) if found else None
 
     def texted(self, link: Any, said: dict[str, Any]) -> None:
         """A client's command."""

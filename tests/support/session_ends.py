@@ -8,6 +8,7 @@
 """
 
 import socket
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.interfaces import IProtocol
@@ -24,7 +25,18 @@ from tests.support.ends import tcp_pair
 from tests.support.epoll import Loop
 from tests.support.web_ends import LIMITS, join_upgraded
 
-__all__ = ["Session", "Told"]
+__all__ = ["Made", "Session", "Told"]
+
+
+class Made:
+    """Those of a test's own factory."""
+
+    def __init__(self, factory: Any) -> None:
+        self._factory = factory
+
+    def came_by(self, begin: Callable[[Any], None], peer: str, origin: Any) -> None:
+        """One more."""
+        begin(self._factory.buildProtocol(None))
 
 
 class Told:
@@ -38,9 +50,10 @@ class Told:
         self.bytes: list[tuple[int, int]] = []  # of each channel: sent, received
         self.over: list[tuple[str, str, int]] = []  # reason, detail, channels cut
 
-    def factory_of(self, link: Any, service: str) -> Any:
+    def clients_of(self, link: Any, service: str) -> Any:
         """Of this session, or None."""
-        return self.services.get(service)
+        found = self.services.get(service)
+        return found if found is None or hasattr(found, "came_by") else Made(found)
 
     def up(self, link: Any) -> None:
         """HELLO came."""
@@ -85,11 +98,9 @@ class Session:
     def open(self, service: str, program: IProtocol) -> ChannelSocket:
         """A local program connects, and its connection is given a channel."""
         near, far = tcp_pair()
-        local = ChannelSocket()
-        for sock, protocol in ((near, local), (far, program)):
-            transport = EndTransport(self.loop.reactor, PlainEnd(sock), protocol)
-            transport.start()
-            self.transports.append(transport)
+        local = ChannelSocket(self.loop.reactor, PlainEnd(near))
+        self.transports.append(EndTransport(self.loop.reactor, PlainEnd(far), program))
+        self.transports[-1].start()
         assert self.client.open(local, service) is not None
         return local
 

@@ -22,8 +22,6 @@ from functools import partial
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
-from twisted.internet.interfaces import IAddress
-from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.python import log
 from twisted.python.failure import Failure
 
@@ -35,12 +33,12 @@ from revtunnel.ground.targets import is_literal
 from revtunnel.process.web.rates import Rates
 from revtunnel.process.web.web_pages import WebPages
 from revtunnel.process.web.web_routes import WebCall, WebRoute, route_of
-from revtunnel.sockets.addresses import place, written_address
-from revtunnel.sockets.end_transport import EndTransport
+from revtunnel.sockets.addresses import place
 from revtunnel.sockets.ends import End, said
 from revtunnel.sockets.stages import read_some
 from revtunnel.sockets.tls.identity import Identity
-from revtunnel.sockets.tls.tls_stages import TlsFailed, TlsHandshakes, TlsProtocol
+from revtunnel.sockets.tls.tls_stages import TlsFailed, TlsHandshakes
+from revtunnel.sockets.twisted_transport import TwistedTransport
 from revtunnel.sockets.ways.websocket_upgrade import (
     HandshakeRefused,
     Request,
@@ -118,10 +116,6 @@ class WebListener:
         self._pending: Counter[str] = Counter()
         self._stopping = False
 
-    def factory(self, name: str) -> "WebFactory":
-        """What to listen with, on a LeanReactor, where ``rules[name]`` holds."""
-        return WebFactory(partial(self._first, name))
-
     def not_let_in(self, name: str, peer: str, reason: str, detail: str) -> None:
         """Whoever is no sender of a PROXY header, or sent none that is right."""
         self._report(WebRefused(name, peer, "", 0, reason, detail))
@@ -139,15 +133,16 @@ class WebListener:
 
     # -- a connection
 
-    def _first(self, name: str, address: Any) -> Protocol | None:
-        """Who takes a fresh connection; None: it is reset."""
-        peer = written_address(address)
+    def came(self, name: str, end: End) -> None:
+        """Somebody connected where ``rules[name]`` holds."""
+        peer = end.peer
         source = peer.rpartition(":")[0]
         reason, detail = self._refusal(peer, source, self.rules[name].is_balancer(peer))
         if reason:
+            end.abort()
             self._report(WebRefused(name, peer, "", 0, reason, detail))
-            return None
-        return TlsProtocol(partial(self._serve, self.rules[name], address, source))
+        else:
+            self._serve(self.rules[name], source, end)
 
     def _refusal(self, peer: str, source: str, is_balancer: bool) -> tuple[str, str]:
         """Why a connection is not even read: word and detail, or nothing."""
@@ -173,10 +168,9 @@ class WebListener:
         is_free = self._access.penalties.is_exempt(peer) or self.rates.take(source, now)
         return ("", "") if is_free else ("too-often", "not even read")
 
-    def _serve(self, rules: WebRules, address: Any, source: str, end: End) -> None:
+    def _serve(self, rules: WebRules, source: str, end: End) -> None:
         """Read a connection and answer it, in time."""
-        end.peer = written_address(address)
-        visit = _Visit(rules, end, address)
+        visit = _Visit(rules, end)
         serving = Deferred.fromCoroutine(self._answer(visit))
         self._serving.add(serving)
         self._pending[source] += 1
@@ -217,11 +211,11 @@ class WebListener:
         host = _head_host(head)
         if host is not None and not self._is_ours(visit.rules, host):
             return HandshakeRefused(421, f"Host {host[:80]!a} is not one of ours"), False
-        channel = self.pages.channel(visit.address)
+        channel = self.pages.channel()
         if channel is None:
             return HandshakeRefused(503, "too many callers"), False
         visit.taken = True
-        EndTransport(self._reactor, visit.end, channel, visit.address).start()
+        TwistedTransport(self._reactor, visit.end, channel).start()
         channel.dataReceived(head)  # with deadlines of its own
         return None, False
 
@@ -335,29 +329,16 @@ class WebListener:
 class _Visit:
     """One connection on its way to an answer."""
 
-    __slots__ = ("address", "call", "end", "heard", "path", "route", "rules", "taken")
+    __slots__ = ("call", "end", "heard", "path", "route", "rules", "taken")
 
-    def __init__(self, rules: WebRules, end: End, address: Any) -> None:
+    def __init__(self, rules: WebRules, end: End) -> None:
         self.rules = rules
         self.end = end
-        self.address = address
         self.path = ""
         self.heard = 0  # bytes of its request
         self.call: WebCall | None = None
         self.route: WebRoute | None = None
         self.taken = False  # the connection has another owner
-
-
-class WebFactory(ServerFactory):
-    """Gives accepted connections to the listener."""
-
-    noisy = False
-
-    def __init__(self, first: Callable[[Any], Protocol | None]) -> None:
-        self._first = first
-
-    def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
-        return self._first(addr)
 
 
 def _head_host(head: bytes) -> str | None:

@@ -108,11 +108,11 @@ class WebPages:
         self._clock = reactor
         self._site = _Site(self.root, reactor=reactor, timeout=None, parsePOSTFormSubmission=False)
 
-    def channel(self, address: Any) -> Any:
+    def channel(self) -> Any:
         """A protocol for one connection; None: too many have one."""
         if self.callers >= self.most:
             return None
-        channel: Any = self._site.buildProtocol(address)
+        channel: Any = self._site.buildProtocol(None)
         channel.limits, channel.clock = self, self._clock
         lost = channel.connectionLost
 

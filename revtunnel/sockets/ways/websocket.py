@@ -348,7 +348,7 @@ def websocket_stage(
     texts: Texts = None,
     clean: frozenset[int] = CLEAN,
 ) -> Stage:
-    """The client's side as a step behind TLS (``stages.open_end``, ``http_proxy.open_way``); fails so too."""
+    """The client's side as a step behind TLS (``open_end``, ``http_proxy.open_way``); fails so too."""
 
     async def stage(end: End) -> End:
         return WebSocketEnd(reactor, await connect_end(reactor, end, asked, limits), limits, texts, clean)

@@ -19,7 +19,6 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from twisted.internet.defer import CancelledError, maybeDeferred
-from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -30,6 +29,8 @@ from revtunnel.ground.networks import Network, network_of
 from revtunnel.ground.targets import is_literal
 from revtunnel.process.admin.refusals import Busy, Invalid, NotFound
 from revtunnel.process.web.http_channel import BoundedChannel
+from revtunnel.sockets.ends import End
+from revtunnel.sockets.twisted_transport import TwistedTransport
 from revtunnel.systems.cccp.cccp_settings import CccpPart
 from revtunnel.systems.cccp.openapi import describe_api
 from revtunnel.systems.cccp.proxy_operator import CallerFailed, DeviceAbsent, NoPorts, OnCall, ProxyOperator
@@ -275,12 +276,20 @@ class _Site(server.Site):
         self._clock = reactor
         self._count = 0
 
-    def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Twisted calls this."""
+    def came(self, end: End) -> None:
+        """Somebody connected."""
+        channel = self.channel()
+        if channel is None:
+            end.abort()
+        else:
+            TwistedTransport(self._clock, end, channel).start()
+
+    def channel(self) -> Any:
+        """Who speaks HTTP with somebody; None: there are too many."""
         limits = self._api.part().limits
         if self._count >= limits.connections:
             return None
-        channel: Any = super().buildProtocol(addr)
+        channel: Any = self.buildProtocol(None)
         channel.limits, channel.clock = limits, self._clock
         lost = channel.connectionLost
 

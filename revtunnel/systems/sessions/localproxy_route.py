@@ -34,7 +34,7 @@ from revtunnel.systems.sessions.localproxy_source import LocalproxySource, Sourc
 from revtunnel.systems.sessions.nonces import NONCE, NonceRefused
 from revtunnel.systems.sessions.remote_sessions import Came
 from revtunnel.systems.sessions.session_life import SessionRefused
-from revtunnel.systems.sessions.session_routes import STATUS, Dial, addresses_of
+from revtunnel.systems.sessions.session_routes import STATUS, Dial
 from revtunnel.trust.app_keys import AppKeys
 
 __all__ = ["LocalproxyRoute"]
@@ -116,7 +116,7 @@ class LocalproxyRoute:
         if isinstance(call.found, Came):
             came = call.found
             source = LocalproxySource(
-                self._reactor, self._live, came, self._dial, addresses_of(call, upgraded)
+                self._reactor, self._live, came, self._dial, upgraded.end.peer, upgraded.end.origin
             )
             self._live.attach(came.session, came.seat, SourceLine(source, call.peer))
             source.carried_by(upgraded)

@@ -17,8 +17,10 @@ Source: next/remote-sessions.md section 5; ours.
 
 from typing import Any
 
+from revtunnel.ground.origin import Origin
 from revtunnel.ground.reasons import Ended
 from revtunnel.streams.channel_transport import ChannelTransport
+from revtunnel.streams.clients import ClientSocket
 from revtunnel.systems.sessions.live_sessions import LiveSessions
 from revtunnel.systems.sessions.localproxy import MAX_NAMES, LocalproxyConnections
 from revtunnel.systems.sessions.localproxy_link import LocalproxyChannel, LocalproxyLink
@@ -36,14 +38,14 @@ class LocalproxySource(LocalproxyLink):
     """One of them."""
 
     def __init__(
-        self, reactor: Any, live: LiveSessions, came: Came, dial: Dial, addresses: tuple[Any, Any]
+        self, reactor: Any, live: LiveSessions, came: Came, dial: Dial, peer: str, origin: Origin | None
     ) -> None:
-        """``addresses``: of the person and of where it came in, as Twisted has them."""
+        """``peer``, ``origin``: of the person, as an End has them."""
         self.session, self.seat = came.session, came.seat
         super().__init__(reactor, LocalproxyConnections(self.session.wish.offers[:MAX_NAMES], source=True))
         self._live = live
         self._dial = dial
-        self._addresses = addresses
+        self._person = peer, origin
 
     # -- as a LocalproxyLink
 
@@ -55,10 +57,11 @@ class LocalproxySource(LocalproxyLink):
             channel.owner = _NOBODY
             self.finish(channel, Ended.NOT_ALLOWED)
             return
-        peer, host = self._addresses
-        factory = self._dial(wish.serial, service, lambda client: None, self.session.id)
-        client = factory.buildProtocol(peer)
-        ChannelTransport(self, channel, client, peer, host, lambda: None).start()
+
+        def begin(client: ClientSocket) -> None:
+            ChannelTransport(self, channel, client, lambda: None).start()
+
+        self._dial(wish.serial, service, lambda client: None, self.session.id).came_by(begin, *self._person)
 
     def cut_off(self, channel: LocalproxyChannel) -> None:
         channel.patience = self.clock.callLater(

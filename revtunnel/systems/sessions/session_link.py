@@ -25,16 +25,18 @@ Source: next/remote-sessions.md section 2; docs/link-protocol.rst; ours.
 import json
 import re
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 from typing import Protocol as Typing
 
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IProtocolFactory, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from revtunnel.ground.errors import LocalError, RemoteError
+from revtunnel.ground.origin import Origin
 from revtunnel.ground.policy import LinkLimits
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.targets import Target
@@ -220,11 +222,18 @@ class SessionLink(LinkProtocol):
 # -- the server's end
 
 
+class Far(Typing):
+    """Where channels go on."""
+
+    def came_by(self, begin: Callable[[Any], None], peer: str, origin: Origin | None) -> None:
+        """One came; ``begin`` gives a protocol the channel as its transport."""
+
+
 class ServerEvents(Typing):
     """Who owns a session at the server."""
 
-    def factory_of(self, link: "SessionServer", service: str) -> IProtocolFactory | None:
-        """What makes the far side of a channel, a ``ClientFactory``; None: not a service of this session."""
+    def clients_of(self, link: "SessionServer", service: str) -> "Far | None":
+        """Who takes channels to a service, ``Clients``; None: not a service of this session."""
 
     def texted(self, link: "SessionServer", said: Said) -> None:
         """The client's command."""
@@ -237,11 +246,7 @@ class ServerEvents(Typing):
 
 
 class SessionServer(SessionLink):
-    """The server's end: a channel is joined with what ``events.factory_of`` makes, no socket between them.
-
-    ``peer_address``, ``host_address``: Twisted's addresses of the person's program and of where it came in,
-    as the clients of devices have them; None: those of the connection.
-    """
+    """The server's end: a channel goes on at what ``events.clients_of`` says, no socket between them."""
 
     def __init__(
         self,
@@ -250,24 +255,16 @@ class SessionServer(SessionLink):
         hello: ServerHello,
         pool: CreditPool,
         events: ServerEvents,
-        peer_address: Any = None,
-        host_address: Any = None,
     ) -> None:
         super().__init__(clock, limits)
         self.hello = hello
         self.channels_opened = 0
         self._pool = pool
         self._events = events
-        self._peer_address = peer_address
-        self._host_address = host_address
+        self.origin: Origin | None = None  # of the person's program
 
     def connectionMade(self) -> None:
         super().connectionMade()
-        try:
-            self._peer_address = self._peer_address or self.transport.getPeer()
-            self._host_address = self._host_address or self.transport.getHost()
-        except OSError:  # reset by now; connectionLost says so
-            return
         self.write(encode_server_hello(self.hello))
         self.up(SessionMux(self.limits, False, self.clock.seconds(), self._pool))
 
@@ -288,9 +285,8 @@ class SessionServer(SessionLink):
         self._events.gone(self, reason, detail, len(cut))
 
     def _dial(self, channel: Channel) -> None:
-        factory = self._events.factory_of(self, channel.target.host)
-        protocol = factory.buildProtocol(self._peer_address) if factory is not None else None
-        if protocol is None:
+        far = self._events.clients_of(self, channel.target.host)
+        if far is None:
             self.reset(channel, Ended.NOT_ALLOWED, f"{channel.target.host} is not a service of this session")
             return
         self.channels_opened += 1
@@ -298,8 +294,10 @@ class SessionServer(SessionLink):
         def opened() -> None:
             self._guarded(lambda mux: mux.opened(channel))
 
-        peer, host = self._peer_address, self._host_address
-        ChannelTransport(self, channel, protocol, peer, host, opened).start()
+        def begin(protocol: Any) -> None:
+            ChannelTransport(self, channel, protocol, opened).start()
+
+        far.came_by(begin, self.peer, self.origin)
 
     def _note(self, channel: Channel, reason: Ended, detail: str) -> None:
         self._add(self._ended_bytes, channel)
@@ -310,6 +308,7 @@ def serve_session(
     reactor: Any, upgraded: Upgraded, link: SessionServer, limits: WebSocketLimits
 ) -> SessionServer:
     """Put a session's end on a connection that was upgraded."""
+    link.peer, link.origin = upgraded.end.peer, upgraded.end.origin
     link.carried_by(WebSocketEnd(reactor, upgraded, limits, link.text_came), reactor)
     return link
 

@@ -16,19 +16,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from twisted.internet.address import IPv4Address, IPv6Address
-
 from revtunnel.ground.policy import LinkLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.link.handshake import ServerHello
 from revtunnel.process.web.web_routes import WebCall, bearer
-from revtunnel.sockets.addresses import address_of
-from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ways.websocket import LENIENT, WebSocketEnd
 from revtunnel.sockets.ways.websocket_upgrade import HandshakeRefused, Upgraded
 from revtunnel.sockets.ways.websocket_wire import WebSocketLimits, close_code
 from revtunnel.streams.channel import Channel
-from revtunnel.streams.clients import ClientFactory, ClientSocket
+from revtunnel.streams.clients import Clients, ClientSocket
 from revtunnel.streams.window import CreditPool
 from revtunnel.systems.sessions.live_sessions import LiveSessions
 from revtunnel.systems.sessions.nonces import NONCE, NonceRefused
@@ -37,7 +33,7 @@ from revtunnel.systems.sessions.session_life import RemoteSession, Role, Seat, S
 from revtunnel.systems.sessions.session_link import SUBPROTOCOL, SessionServer, serve_session
 from revtunnel.systems.sessions.session_seats import HOW_ENDED
 
-__all__ = ["BINARY", "STATUS", "ClientRoute", "Dial", "RawRoute", "addresses_of"]
+__all__ = ["BINARY", "STATUS", "ClientRoute", "Dial", "RawRoute"]
 
 BINARY = "binary"
 DRAINED = 5.0  # seconds that a service may talk on to one who has closed
@@ -47,7 +43,7 @@ _NONCE = "nonce."
 STATUS = {"too-many": 503, "not-of-it": 404, "ended": 410}  # all others: 403
 
 # serial, name of a service, what is called when its client has left, id of the session
-Dial = Callable[[str, str, Callable[[ClientSocket], None], str], ClientFactory]
+Dial = Callable[[str, str, Callable[[ClientSocket], None], str], Clients]
 
 
 class _Entrance:
@@ -104,8 +100,7 @@ class ClientRoute(_Entrance):
         came: Came = call.found
         line = _ProgramLine(self._live, came, call.peer, self._dial)
         limits, hello = self._hello()
-        peer, host = addresses_of(call, upgraded)
-        line.link = SessionServer(self._reactor, limits, hello, self._pool, line, peer, host)
+        line.link = SessionServer(self._reactor, limits, hello, self._pool, line)
         serve_session(self._reactor, upgraded, line.link, self.limits)
         line.greet()
         self._live.attach(came.session, came.seat, line)
@@ -167,7 +162,7 @@ class _ProgramLine:
 
     # -- as the events of its link
 
-    def factory_of(self, link: SessionServer, service: str) -> ClientFactory | None:
+    def clients_of(self, link: SessionServer, service: str) -> Clients | None:
         wish, seat = self._session.wish, self._seat
         here = seat.number in self._session.seats and seat.role is not Role.WATCH
         if service not in wish.offers or not here:
@@ -209,12 +204,12 @@ class RawRoute(_Entrance):
         service = call.path.rpartition("/")[2]
         end = RawEnd(self._reactor, upgraded, self.limits)
         line = _RawLine(self._live, came, call.peer, end)
-        factory = self._dial(came.session.wish.serial, service, line.left, came.session.id)
-        peer, host = addresses_of(call, upgraded)
-        line.client = factory.buildProtocol(peer)
+        clients = self._dial(came.session.wish.serial, service, line.left, came.session.id)
+        line.client = clients.client(end)
         self._live.attach(came.session, came.seat, line)
         if not line.over:
-            _RawTransport(self._reactor, end, line.client, peer, host).start()
+            line.begun = True
+            clients.let_in(line.client)
 
 
 class RawEnd(WebSocketEnd):
@@ -227,6 +222,7 @@ class RawEnd(WebSocketEnd):
         self.stuck = False  # the last write was not taken whole
         self._named = False  # why it ends is known, whatever its parts say
         super().__init__(reactor, upgraded, limits, texts="bytes", clean=LENIENT)
+        self.origin = upgraded.end.origin
 
     def read_into(self, view: memoryview) -> int | None:
         """As ``End`` says."""
@@ -260,6 +256,7 @@ class _RawLine:
     def __init__(self, live: LiveSessions, came: Came, peer: str, end: RawEnd) -> None:
         self.peer = peer
         self.over = False
+        self.begun = False  # its client was let in
         self._live = live
         self._session: RemoteSession = came.session
         self._seat: Seat = came.seat
@@ -288,7 +285,7 @@ class _RawLine:
     def end(self, word: str, detail: str) -> None:
         ended = HOW_ENDED.get(word, Ended.OPERATOR)
         self._end.because_of(word)
-        if hasattr(self.client, "transport") and self.client.transport is not None:
+        if self.begun:
             self.client.end(ended, word)
         else:  # it was not even begun
             self.over = True
@@ -309,37 +306,9 @@ class _RawLine:
             self.client.end(Ended.STALLED, "the WebSocket takes nothing")
 
 
-class _RawTransport(EndTransport):
-    """A transport that knows the client behind balancers, and says why it is cut."""
-
-    __slots__ = ("_host",)
-
-    def __init__(self, reactor: Any, end: RawEnd, protocol: ClientSocket, peer: Any, host: Any) -> None:
-        super().__init__(reactor, end, protocol, peer)
-        self._host = host
-
-    def getHost(self) -> Any:
-        """Twisted's."""
-        return self._host
-
-    def because(self, reason: Ended, detail: str) -> None:
-        """What the other side is told of an abort."""
-        if isinstance(self._end, RawEnd):
-            self._end.because(reason, detail)
-
-
 def _nonce_of(call: WebCall, offered: tuple[str, ...]) -> str:
     """What lets in; "" where there is none, or it could be none."""
     text = bearer(call.request) or next(
         (each.removeprefix(_NONCE) for each in offered if each.startswith(_NONCE)), ""
     )
     return text if NONCE.fullmatch(text) else ""
-
-
-def addresses_of(call: WebCall, upgraded: Upgraded) -> tuple[Any, Any]:
-    """Twisted's addresses of the person and of where he came in."""
-    host, _, port = call.peer.rpartition(":")
-    kind = IPv6Address if host.startswith("[") else IPv4Address
-    sock = upgraded.end.sock
-    peer = kind("TCP", host.strip("[]"), int(port)) if port.isdecimal() else IPv4Address("TCP", "0.0.0.0", 0)
-    return peer, address_of(sock.family, sock.getsockname())

@@ -6,6 +6,7 @@ import socket
 import struct
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from revtunnel.ground.policy import PenaltyLimits, ServerLimits
 from revtunnel.process.web.rates import Rates
 from revtunnel.process.web.web_listener import WebListener, WebRules
 from revtunnel.process.web.web_routes import WebCall, bearer, route_of
-from revtunnel.sockets.lean_reactor import LeanReactor
+from revtunnel.sockets.listening import Listeners
 from revtunnel.sockets.ways.websocket_upgrade import HandshakeRefused, Upgraded
 from tests.support.epoll import Loop, own_reactor
 
@@ -75,14 +76,13 @@ class Place:
         )
         self.echo = Echo()
         self.listener.routes.append(self.echo)
-        self.port: Any = LeanReactor(loop.reactor, self.facts.append).listenTCP(
-            0, self.listener.factory("main"), 50, "127.0.0.1"
-        )
+        listeners = Listeners(loop.reactor, self.facts.append)
+        self.port = listeners.listen("127.0.0.1", 0, 50, partial(self.listener.came, "main"))
         self.sockets: list[socket.socket] = []
 
     def knock(self, data: bytes = b"") -> socket.socket:
         """Connect and say something."""
-        sock = socket.create_connection(("127.0.0.1", self.port.getHost().port))
+        sock = socket.create_connection(("127.0.0.1", self.port.port))
         sock.setblocking(False)
         self.sockets.append(sock)
         if data:
@@ -118,7 +118,7 @@ class Place:
         return fact
 
     def close(self) -> None:
-        self.port.stopListening()
+        self.port.stop()
         os.close(self.port._spare._number)
         self.listener.stop()
         for upgraded in self.echo.open:

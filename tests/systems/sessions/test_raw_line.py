@@ -4,15 +4,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from twisted.internet.address import IPv4Address
 
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Target
-from revtunnel.sockets.relay import reserve
+from revtunnel.sockets.hangups import reserve
 from revtunnel.sockets.ways.websocket import WebSocketEnd
-from revtunnel.streams.clients import ClientFactory
+from revtunnel.streams.clients import Clients
 from revtunnel.systems.sessions.session_life import Role
-from revtunnel.systems.sessions.session_routes import RawEnd, _RawLine, _RawTransport
+from revtunnel.systems.sessions.session_routes import RawEnd, _RawLine
 from tests.support.epoll import Loop, own_reactor
 from tests.support.session_room import PEER, SessionRoom
 from tests.support.web_ends import LIMITS, join_upgraded
@@ -39,11 +38,11 @@ class Place:
         self.end = RawEnd(loop.reactor, far, LIMITS)
         self.line = _RawLine(room.live, came, PEER, self.end)
         told: Any = ("plc-1", "console", Target("10.0.0.5", 23), lambda client: "", lambda client, word: None)
-        self.line.client = ClientFactory(loop.reactor, *told, self.line.left).buildProtocol(None)
+        clients = Clients(loop.reactor, *told, self.line.left)
+        self.line.client = clients.client(self.end)
         room.live.attach(self.session, came.seat, self.line)
-        address = far.end.sock.getpeername()
-        where = IPv4Address("TCP", *address)
-        _RawTransport(loop.reactor, self.end, self.line.client, where, where).start()
+        self.line.begun = True
+        clients.let_in(self.line.client)
 
     @property
     def seats(self) -> int:

@@ -303,7 +303,7 @@ def test_channels_of_a_device(make: Make, wire: str) -> None:
     """The far side is the one that all clients of devices have: gate, carrier, agent, service."""
     world = World(wire)
     left: list[Any] = []
-    console = world.switchboard.client_streams.factory_by_name("plc-1", "console", left.append)
+    console = world.switchboard.client_streams.clients_by_name("plc-1", "console", left.append)
     session = make({"console": console})
     program = Party("program")
 
@@ -338,7 +338,7 @@ def test_a_device_that_is_away_is_said_to_be(make: Make) -> None:
     """The client's side learns the word that the server's log has."""
     world = World("rt1")
     session = make(
-        {"console": world.switchboard.client_streams.factory_by_name("plc-9", "console", lambda _: None)}
+        {"console": world.switchboard.client_streams.clients_by_name("plc-9", "console", lambda _: None)}
     )
     program = Party("program")
     session.open("console", program)
@@ -351,7 +351,7 @@ def test_a_target_that_refuses_is_said_to(make: Make) -> None:
     world = World("rt1")
     world.reactor.faults["10.0.0.5", 23] = ConnectionRefusedError()
     session = make(
-        {"console": world.switchboard.client_streams.factory_by_name("plc-1", "console", lambda _: None)}
+        {"console": world.switchboard.client_streams.clients_by_name("plc-1", "console", lambda _: None)}
     )
     program = Party("program")
     session.open("console", program)

@@ -20,7 +20,7 @@ from tests.support.session_room import PEER, SessionRoom, call_of
 
 def routes(room: SessionRoom) -> tuple[ClientRoute, RawRoute]:
     """Both endpoints."""
-    dial: Any = room.switchboard.client_streams.factory_by_name
+    dial: Any = room.switchboard.client_streams.clients_by_name
     common = room.reactor, room.live, dial, WebSocketLimits()
     pool = CreditPool(1 << 20)
     return ClientRoute(*common, lambda: (LinkLimits(), ServerHello()), pool), RawRoute(*common)
