@@ -40,9 +40,10 @@ class Site:
         (lab.directory / "gate-and-key.pem").write_bytes(certificate.read_bytes() + key.read_bytes())
         self.ca = str(issuer.write("ca.pem", pem(issuer.certificate)))
         self.context = ssl.create_default_context(cafile=self.ca)
-        # ``websockets`` reads in one thread, writes in another: with TLS 1.3, whose tickets come behind the
-        # handshake, the ssl module of Python 3.11 let the writer wait for what the reader had taken
-        self.context.maximum_version = ssl.TLSVersion.TLSv1_2
+        if not way.tls_at_server:
+            # ``websockets`` reads and writes in two threads: with TLS 1.3, whose tickets come behind the
+            # handshake, the ssl module of Python 3.11 let the writer wait for what the reader had taken
+            self.context.maximum_version = ssl.TLSVersion.TLSv1_2
         self.server: Server
         self.server, _ = lab.pair(way.settings(lab.directory), **offers)
         self.ana = Person(self.server, "ana", ("plc-7", "*"))
