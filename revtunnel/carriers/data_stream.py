@@ -20,8 +20,8 @@ from revtunnel.carriers.data_opening import AwaitAnswer, OpeningAnswer
 from revtunnel.carriers.framed_end import FramedEnd, prepare
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, Report
+from revtunnel.ground.limits import RelayLimits
 from revtunnel.ground.origin import encode_origin
-from revtunnel.ground.policy import RelayLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets.ends import End, said
 from revtunnel.sockets.tcp_info import silence

@@ -30,7 +30,7 @@ from twisted.internet.interfaces import IDelayedCall, IReadWriteDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from revtunnel.ground.policy import RelayLimits
+from revtunnel.ground.limits import RelayLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets.ends import RECORD, End, said
 from revtunnel.sockets.hangups import Hangups, hung_up

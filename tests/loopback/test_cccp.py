@@ -562,6 +562,34 @@ def test_waking_by_post(lab: Lab, code: int) -> None:
     assert site.status("CLD-1") is None
 
 
+@pytest.mark.parametrize("code", [200, 404])
+def test_what_a_wake_url_answers_is_not_read_without_end(lab: Lab, code: int) -> None:
+    """It is cut after 64 KiB, or at once where its status says no; the request has its answer then."""
+    sent = list[int]()
+
+    class Chatterbox(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(code)
+            self.end_headers()
+            with suppress(OSError):
+                for _ in range(4096):
+                    self.wfile.write(bytes(65536))
+                    sent.append(65536)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Chatterbox) as waker:
+        threading.Thread(target=waker.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{waker.server_address[1]}/wake"
+        site = lab.add(CccpDaemon(lab.directory, {"cccp": {"wake_url": url}})).start()
+        status, row = site.ask("/on", serial="CLD-1", wait=30)
+        waker.shutdown()
+    assert status == 500
+    assert ("more than 65536 bytes" if code == 200 else "404") in row["message"]
+    assert sum(sent) < 64 * 1024 * 1024
+
+
 def test_parked_devices_have_limits(lab: Lab) -> None:
     """So many and so long; one with a proxy stays, and one that comes back is not one more."""
     site = lab.add(CccpDaemon(lab.directory, {"cccp": {"parked": 2, "parked_time": "1 s"}})).start()

@@ -12,7 +12,7 @@ from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
 
-from revtunnel.ground.policy import RelayLimits
+from revtunnel.ground.limits import RelayLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets import relay as module
 from revtunnel.sockets.ends import RECORD, End, PlainEnd

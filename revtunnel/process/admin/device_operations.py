@@ -1,6 +1,6 @@
-"""What every daemon with devices has: devices, sessions, channels, ports, listed and ended (wires.py)."""
+"""What every daemon with devices has: devices, sessions, channels, ports (device_listings.py)."""
 
-from revtunnel.process.admin.operation import ROWS, Argument, CallerRole, Column, Kind, Operation
+from revtunnel.process.admin.operation_form import ROWS, Argument, CallerRole, Column, Kind, Operation
 from revtunnel.process.admin.process_operations import STATUS
 from revtunnel.process.admin.refusals import NotFound
 

@@ -14,10 +14,10 @@ from revtunnel.fleet.fleet import Fleet
 from revtunnel.fleet.leases import Leases
 from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.facts import Fact, LinkDown, LinkUp, Report
-from revtunnel.ground.policy import FleetLimits, RelayLimits
+from revtunnel.ground.limits import FleetLimits, RelayLimits
 from revtunnel.sockets.listening import Listener, Listeners
-from revtunnel.sockets.tls.credentials import FaultyFiles
-from revtunnel.sockets.tls.identity import Identity
+from revtunnel.sockets.tls.certificates import FaultyFiles
+from revtunnel.sockets.tls.peer_verification import Identity
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.systems.cccp.cccp_facts import ProxyEnded
 from revtunnel.systems.cccp.cccp_settings import CccpPart, ProjectSettings
@@ -28,7 +28,7 @@ from revtunnel.systems.cccp.proxy_operator import ProxyOperator
 from revtunnel.systems.cccp.proxy_ports import TARGET, NoPort, ProxyPorts
 from revtunnel.systems.cccp.registered_devices import Project, Registrations
 from revtunnel.systems.cccp.wake import WakeDriver
-from revtunnel.trust.tls_checks import listener_rules
+from revtunnel.trust.tls_settings_checks import listener_rules
 
 __all__ = ["CccpSystem"]
 

@@ -11,7 +11,7 @@ Source: wire/cccp.md section 2 ("non-persistent close", "two devices, one serial
 from collections.abc import Callable
 from typing import Any
 
-from revtunnel.ground.policy import RelayLimits
+from revtunnel.ground.limits import RelayLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets.ends import End, said
 from revtunnel.sockets.relay import Relay

@@ -1,8 +1,8 @@
 """All proxy sessions: who starts and ends them, and what ends with what.
 
 Rule of this file: the table (proxy_sessions.py) decides, this acts. A device that is registered and
-has no session is parked (parking.py); where the ends of a session are is proxy.py's; and a session that ended
-holds nothing.
+has no session is parked (idle_devices.py); where the ends of a session are is proxy.py's; and a session that
+ended holds nothing.
 
 A device that is here by another wire is reached by ``/on`` too: its client goes by that wire's carrier, made
 and judged as a client of any port of that device. The table sees such a device for as long as a client has
@@ -24,12 +24,12 @@ from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.devices import Device
 from revtunnel.fleet.fleet import Fleet
 from revtunnel.ground.facts import ClientRefused, Report
+from revtunnel.ground.limits import CccpLimits, RelayLimits
 from revtunnel.ground.networks import address_of
-from revtunnel.ground.policy import CccpLimits, RelayLimits
 from revtunnel.sockets.ends import End
 from revtunnel.streams.clients import Clients, ClientSocket
 from revtunnel.systems.cccp.cccp_facts import ProxyEnded, ProxyStarted
-from revtunnel.systems.cccp.parking import SYSTEM, Parking, Registered
+from revtunnel.systems.cccp.idle_devices import SYSTEM, IdleDevices, Registered
 from revtunnel.systems.cccp.proxy import RunningProxy
 from revtunnel.systems.cccp.proxy_ports import TARGET, ProxyPorts
 from revtunnel.systems.cccp.proxy_sessions import Life, ProxyEvent, ProxyOptions, ProxySession
@@ -71,7 +71,7 @@ class Proxies:
         access: AccessControl | None = None,
     ) -> None:
         self.ports = ports
-        self.parking = Parking(reactor, fleet, limits, report)
+        self.parking = IdleDevices(reactor, fleet, limits, report)
         self.parking.sessions = self
         self.relay_limits = relay_limits or RelayLimits()
         self.clients = 0  # sessions that have one

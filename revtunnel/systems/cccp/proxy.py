@@ -1,8 +1,8 @@
 """A proxy session with its sockets: where each end is, how two are joined and taken apart again.
 
-Rule of this file: every end is in one place at a time: with a LoneEnd, in the PairRelay, or sent away. A
+Rule of this file: every end is in one place at a time: with an UnpairedEnd, in the PairRelay, or sent away. A
 client whose device is of another wire is a client of that wire's carriers (``linked``), and only its bytes
-and its leaving are looked at here. What follows from an end is the table's (sessions.py) and its owner's.
+and its leaving are looked at here. What follows is the table's (proxy_sessions.py) and its owner's.
 
 Source: TCXN CCCP; wire/cccp.md section 2; faults.md R8.
 """
@@ -14,14 +14,14 @@ from typing import Protocol as Typing
 
 from twisted.internet.interfaces import IDelayedCall
 
-from revtunnel.ground.policy import RelayLimits
+from revtunnel.ground.limits import RelayLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets.ends import End
 from revtunnel.streams.clients import ClientSocket
+from revtunnel.systems.cccp.idle_devices import Registered
 from revtunnel.systems.cccp.pair_relay import PairRelay
-from revtunnel.systems.cccp.parking import Registered
 from revtunnel.systems.cccp.proxy_ports import ProxyPort
-from revtunnel.systems.cccp.proxy_sessions import Life, Manner, ProxySession
+from revtunnel.systems.cccp.proxy_sessions import Life, ProxySession, SideMode
 from revtunnel.systems.cccp.registered_devices import Project
 from revtunnel.systems.cccp.unpaired_end import UnpairedEnd, part_from
 
@@ -79,7 +79,7 @@ class RunningProxy:
     def watch(self, head: bytes = b"") -> None:
         """Let the ends be where the table wants them. ``head`` is for the client, first."""
         device, client, manner = self.device, self.lone, self.session.manner
-        if manner is Manner.PASS:
+        if manner is SideMode.PASS:
             if self.relay is None and device is not None and device.lone is not None and client is not None:
                 self._join(device, device.lone, client, head)
             return

@@ -1,4 +1,4 @@
-"""What callers of the CCCP API can do, as plain methods: on, off, status, devices. Doors only translate.
+"""What callers of the CCCP API can do, as plain methods: on, off, status, devices. Interfaces only translate.
 
 Rule of this file: what is wrong raises one of refusals.py, or NoPorts, before anything has changed. ``/on``
 twice is one proxy; a caller may wait for an absent device, who is called (wake.py) once for each request.
@@ -14,7 +14,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from revtunnel.ground.policy import CccpLimits
+from revtunnel.ground.limits import CccpLimits
 from revtunnel.process.admin.refusals import Busy, NotFound
 from revtunnel.systems.cccp.proxies import Proxies
 from revtunnel.systems.cccp.proxy import RunningProxy

@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from revtunnel.sockets.ends import End, said
 from revtunnel.sockets.hangups import Hangups
-from revtunnel.systems.cccp.proxy_sessions import Manner
+from revtunnel.systems.cccp.proxy_sessions import SideMode
 
 __all__ = ["UnpairedEnd", "WithoutLf", "part_from"]
 
@@ -42,15 +42,15 @@ class UnpairedEnd:
         self.fileno = end.sock.fileno
         self._reactor = reactor
         self._gone = gone
-        self._manner: Manner | None = None
+        self._manner: SideMode | None = None
 
-    def watch(self, manner: Manner) -> None:
+    def watch(self, manner: SideMode) -> None:
         """DISCARD or HOLD from now on."""
         if manner is self._manner:
             return
         self.leave()
         self._manner = manner
-        if manner is Manner.HOLD:
+        if manner is SideMode.HOLD:
             Hangups.of(self._reactor).add(self)
             return
         self.early = b""
@@ -60,7 +60,7 @@ class UnpairedEnd:
 
     def leave(self) -> None:
         """Watch no more; the end is the caller's."""
-        if self._manner is Manner.HOLD:
+        if self._manner is SideMode.HOLD:
             Hangups.of(self._reactor).remove(self)
         elif self._manner is not None:
             self._reactor.removeReader(self)
@@ -113,12 +113,12 @@ class UnpairedEnd:
         """Hung up."""
         if self._manner is not None:
             self.doRead()
-        if self._manner is Manner.DISCARD:  # the event was another's who had this descriptor before
+        if self._manner is SideMode.DISCARD:  # the event was another's who had this descriptor before
             self._reactor.addReader(self)
 
     def _pending(self) -> None:
         """What TLS has read and not given."""
-        if self._manner is Manner.DISCARD:
+        if self._manner is SideMode.DISCARD:
             self.doRead()
 
 
@@ -144,7 +144,7 @@ def part_from(reactor: Any, end: End, seconds: float = PARTING) -> None:
 
     lone = UnpairedEnd(reactor, end, close)
     late.append(reactor.callLater(seconds, lone.lost, ""))
-    lone.watch(Manner.DISCARD)
+    lone.watch(SideMode.DISCARD)
 
 
 def _say_end(end: End) -> None:

@@ -11,8 +11,8 @@ from revtunnel.ground.kinds import listening, many, networks
 from revtunnel.ground.networks import Network
 from revtunnel.settings.inifile import Table
 from revtunnel.sockets.ways.trusted_proxies import SenderSettings
-from revtunnel.trust.tls_checks import check_listener_tls, check_plaintext
 from revtunnel.trust.tls_settings import ServerTls, is_loopback
+from revtunnel.trust.tls_settings_checks import check_listener_tls, check_plaintext
 
 __all__ = ["WebSettings", "web_settings"]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from revtunnel.ground.policy import RelayLimits
+from revtunnel.ground.limits import RelayLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets.ends import RECORD
 from revtunnel.systems.cccp.pair_relay import PairRelay

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revtunnel.fleet.records import DEFAULT, DeviceRecord, DeviceRecords, parse_pattern
+from revtunnel.fleet.device_records import DEFAULT, DeviceRecord, DeviceRecords, parse_pattern
 from revtunnel.ground.networks import network_of
 from revtunnel.ground.targets import parse_offer
 

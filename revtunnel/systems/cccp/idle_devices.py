@@ -15,16 +15,16 @@ from revtunnel.fleet.devices import Device
 from revtunnel.fleet.fleet import Fleet, TwoHolders
 from revtunnel.fleet.free_ports import Deadlines
 from revtunnel.ground.facts import Report
-from revtunnel.ground.policy import CccpLimits
+from revtunnel.ground.limits import CccpLimits
 from revtunnel.ground.reasons import GoAway
 from revtunnel.link.handshake import LinkDenied
 from revtunnel.sockets.ends import End
 from revtunnel.systems.cccp.cccp_facts import DeviceGone, DeviceRegistered, RegistrationRefused
-from revtunnel.systems.cccp.proxy_sessions import Manner
+from revtunnel.systems.cccp.proxy_sessions import SideMode
 from revtunnel.systems.cccp.registered_devices import Arrival
 from revtunnel.systems.cccp.unpaired_end import UnpairedEnd, part_from
 
-__all__ = ["SYSTEM", "DeviceSessions", "Parking", "Registered"]
+__all__ = ["SYSTEM", "DeviceSessions", "IdleDevices", "Registered"]
 
 SYSTEM = "cccp"  # in the fleet
 
@@ -46,7 +46,7 @@ class Registered:
 
     known: Device["Registered"]  # the fleet's
 
-    def __init__(self, parking: "Parking", arrival: Arrival, since: float) -> None:
+    def __init__(self, parking: "IdleDevices", arrival: Arrival, since: float) -> None:
         self.arrival = arrival
         self.peer = arrival.end.peer
         self.since = since
@@ -63,7 +63,7 @@ class Registered:
         self._parking.sessions.device_left(self, reason, f"{detail}, {by}" if by else detail)
 
 
-class Parking:
+class IdleDevices:
     """All of them. ``limits`` is asked each time; ``sessions`` is set by whoever has them."""
 
     sessions: DeviceSessions
@@ -137,7 +137,7 @@ class Parking:
     def park(self, device: Registered) -> None:
         """It has no session."""
         if device.lone is not None:
-            device.lone.watch(Manner.DISCARD)
+            device.lone.watch(SideMode.DISCARD)
         self._parked.set(device.arrival.serial, device.since)
 
     def claim(self, device: Registered) -> None:
