@@ -107,6 +107,8 @@ class Enforcement:
         """Let a device have what its record allows now, and nothing else."""
         device = self._fleet.get(serial)
         link = device.link if device is not None and device.carrier is not None else None
+        if not hasattr(link, "listener"):  # of CCCP: its clients have no ports of ours
+            link = None
         if self._access.expired(serial):
             if link is not None:
                 link.dismiss("expired", OVER, GoAway.DENIED)

@@ -206,7 +206,7 @@ class ClientRefused(Fact):
     serial: str
     target: str
     peer: str
-    reason: str  # a word: "device-absent", "too-many-clients", "descriptors", "no-channel", "draining"
+    reason: str  # a word: "device-absent", "in-use", "too-many-clients", "descriptors", "no-channel", ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -271,6 +271,10 @@ class CccpLimits:
     parked_time: float = limit(seconds(0, 3650 * 86400), 0.0, "time one may stay without a proxy; 0: for "
         "ever")
     backlog: int = limit(_ANY, 4096, "connections the kernel queues per listening socket", live=False)
+    # systems/cccp/device_carrier.py
+    busy_wait: float = limit(seconds(0, 300), 10.0, "time that a client of a session waits for a device that "
+        "another client has; 0: none does")
+    busy_clients: int = limit(count("clients", 1, 1000), 16, "clients of one device that wait so")
     # systems/cccp/http_api.py
     connections: int = limit(_MANY, 512, "callers of the API at once")
     header: float = limit(seconds(1, 120), 10.0, "time for a whole request, absolute")

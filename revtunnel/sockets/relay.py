@@ -122,6 +122,8 @@ class Relay:
     def abort(self, reason: Ended, detail: str = "") -> None:
         """End at once: both sides see a reset."""
         if not self.over:
+            for side in (self._near, self._far):
+                side.end.because(reason)
             self._finish(_ABORT, reason, detail)
 
     def cut(self, side: "_Side", error: OSError) -> None:

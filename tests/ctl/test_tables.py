@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from revtunnel.ctl.tables import age, clean, few, listed, size, table, trip, wall_seconds
-from revtunnel.process.admin.operation import Column, Kind
+from revtunnel.process.admin.operation_form import Column, Kind
 
 
 @pytest.mark.parametrize(

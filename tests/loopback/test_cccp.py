@@ -354,7 +354,7 @@ def test_transferred_counts_both_directions(site: CccpDaemon) -> None:
 
 
 def test_h10_off_in_the_middle_of_a_transfer(site: CccpDaemon) -> None:
-    """Both are closed, the client at an end of file; the count is what the other side's kernel took."""
+    """Both are closed, the client with a reset: bytes were held. The count is what our kernel took."""
     device = site.device("CLD-1")
     port = site.on("CLD-1")
     client = connect(port)
@@ -374,10 +374,11 @@ def test_h10_off_in_the_middle_of_a_transfer(site: CccpDaemon) -> None:
     assert site.status("CLD-1") is None and refused(port)
     rest = 0
     client.settimeout(10)
-    while piece := client.recv(65536):
-        rest += len(piece)
+    with pytest.raises(ConnectionResetError):
+        while piece := client.recv(65536):
+            rest += len(piece)
     ended = site.wait_event("proxy-ended", serial="CLD-1")
-    assert (ended["reason"], ended["transferred"]) == ("off", 1_000_000 + rest)
+    assert ended["reason"] == "off" and ended["transferred"] >= 1_000_000 + rest
     client.close()
     thread.join(10)
     assert not thread.is_alive()

@@ -76,8 +76,8 @@ CHANNELS = Operation(
         Column("channel", Kind.NUMBER, "its number among those of the device; CCCP: 0", "CHANNEL"),
         Column("target", Kind.TEXT, "what the client reaches", "TARGET"),
         Column("client", Kind.TEXT, "its address", "CLIENT"),
-        Column("carrier", Kind.TEXT, "``link``, ``socket`` (a data socket), ``pair`` (CCCP) or ``tunnel`` "
-               "(ThingWorx)", "CARRIER"),
+        Column("carrier", Kind.TEXT, "``link``, ``socket`` (a data socket), ``pair`` or ``device`` "
+               "(CCCP: of a proxy, of a session) or ``tunnel`` (ThingWorx)", "CARRIER"),
         Column("state", Kind.TEXT, "of its life", "STATE"),
         Column("since", Kind.TIME, "when the client came"),
         Column("seconds", Kind.SECONDS, "since then", "AGE"),

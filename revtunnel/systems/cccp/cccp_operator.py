@@ -37,9 +37,12 @@ class CccpRows:
     def about(self, device: Device[Any]) -> tuple[list[Running], Row]:
         proxy = self._proxies.get(device.serial)
         port = None if proxy is None else proxy.port.number
-        more: Row = {"targets": [{"name": TARGET, "target": "", "port": port}]}
+        names = {TARGET: port} | {each.name: None for each in device.offers}
+        more: Row = {"targets": [{"name": name, "target": "", "port": at} for name, at in names.items()]}
         if isinstance(device.link, Registered):
             more["tls"] = device.link.arrival.tls
+            if device.link.stream is not None:
+                return [device.link.stream.row()], more
         return _pair(proxy), more
 
     def streams(self, serial: str | None, after: Place, limit: int) -> list[Running]:

@@ -37,6 +37,7 @@ _DEVICE = _object(
     serial=_TEXT,
     connected=_TRUTH,
     address=_OR_NULL,
+    in_use=_TRUTH,
     project=_TEXT,
     authenticated=_TRUTH,
     since=_OR_NULL,

@@ -2,7 +2,8 @@
 
 The rules: bytes are read and thrown away, or not read at all; in both cases its leaving is noticed. Whoever
 parts hears our end of file behind all that was written, and is read (and ignored) until his own comes or his
-time is over, because a close with unread input would be a reset that overtakes what was written.
+time is over, because a close with unread input would be a reset that overtakes what was written. Who does not
+get what was for him, or said what was kept and then dropped, is reset instead: a cut is no end.
 
 Source: wire/cccp.md section 2 ("bytes before pairing", "device connects before /on"); ours.
 """
@@ -19,7 +20,7 @@ from revtunnel.sockets.ends import End, said
 from revtunnel.sockets.hangups import Hangups
 from revtunnel.systems.cccp.proxy_sessions import SideMode
 
-__all__ = ["UnpairedEnd", "WithoutLf", "part_from"]
+__all__ = ["UnpairedEnd", "WithoutLf", "part_from", "unread"]
 
 PARTING = 2.0  # seconds that somebody who is sent away has for his own end of file
 _buffer = memoryview(bytearray(64 * 1024))  # of all: what is read is not looked at
@@ -30,19 +31,23 @@ class UnpairedEnd:
     """Watches one end; ``gone(detail)`` is called once, from the reactor, when its owner left.
 
     ``early`` is what it said before it came here, for whoever takes it over; thrown away with the rest.
+    ``owed`` is what was for it and was not taken yet; ``cut``: more was, which was never read.
     """
 
-    __slots__ = ("_gone", "_manner", "_reactor", "early", "end", "fileno")
+    __slots__ = ("_gone", "_kept", "_manner", "_reactor", "cut", "early", "end", "fileno", "owed")
 
     fileno: Callable[[], int]
 
     def __init__(self, reactor: Any, end: End, gone: Callable[[str], None], early: bytes = b"") -> None:
         self.end = end
         self.early = early
+        self.owed = b""
+        self.cut = False
         self.fileno = end.sock.fileno
         self._reactor = reactor
         self._gone = gone
         self._manner: SideMode | None = None
+        self._kept = False  # what it says is not read
 
     def watch(self, manner: SideMode) -> None:
         """DISCARD or HOLD from now on."""
@@ -50,7 +55,8 @@ class UnpairedEnd:
             return
         self.leave()
         self._manner = manner
-        if manner is SideMode.HOLD:
+        self._kept = manner is SideMode.HOLD
+        if self._kept:
             Hangups.of(self._reactor).add(self)
             return
         self.early = b""
@@ -66,6 +72,21 @@ class UnpairedEnd:
             self._reactor.removeReader(self)
             self._reactor.removeWriter(self)
         self._manner = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether it got all that was for it."""
+        return not (self.owed or self.cut)
+
+    def send_away(self) -> None:
+        """Close it: in order, or with a reset where bytes are dropped with it."""
+        self.leave()
+        if self.end.fileno() < 0:
+            return
+        if self.whole and not (self._kept and (self.early or unread(self.end))):
+            part_from(self._reactor, self.end)
+        else:
+            self.end.abort()
 
     def lost(self, detail: str) -> None:
         """Its owner left."""
@@ -124,6 +145,14 @@ class UnpairedEnd:
 
 def _nobody(detail: str) -> None:
     """In place of the owner's callback, which is kept no longer than needed."""
+
+
+def unread(end: End) -> bool:
+    """Whether bytes came that nobody has read; some of them are thrown away."""
+    try:
+        return bool(end.read_into(_buffer))
+    except OSError:
+        return False  # its owner sees the reset himself
 
 
 def part_from(reactor: Any, end: End, seconds: float = PARTING) -> None:
