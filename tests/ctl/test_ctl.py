@@ -115,7 +115,7 @@ def test_status_and_ping_for_people(capsys: Capture) -> None:
         (
             ["device", "plc-9"],
             {"serial", "online", "record", "expired", "locked", "labels", "muted", "sessions"}
-            | {"clients", "targets", "ports", "channels", "expires"},
+            | {"clients", "targets", "ports", "leases", "channels", "expires"},
         ),
         (["ports"], {"ports"}),
         (["channels"], {"channels"}),

@@ -21,7 +21,8 @@ def test_nothing_written_allows_everything() -> None:
     assert record.has_target(parse_offer("anything=10.0.0.5:1"))
     assert not records.expired("plc-1", 1e12)
     assert records.source("plc-1") == ""
-    assert {name for name, value in record.row().items() if value is not None} == {"labels", "sessions"}
+    said = {name for name, value in record.row().items() if value is not None}
+    assert said == {"labels", "leases", "sessions"}
     assert (record.labels, record.sessions) == ((), "any")
 
 

@@ -238,7 +238,8 @@ def _as_answer(failure: Failure) -> tuple[int, dict[str, Any], tuple[str, str] |
         return error.code, {"message": str(error)}, error.header
     if isinstance(error, NoPorts):
         log.warn("no-ports", event="no-ports", detail=str(error))
-        return 503, {"message": "No available ports"}, None
+        rest = {"detail": error.rest} if error.rest else {}
+        return 503, {"message": "No available ports", **rest}, None
     code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), None)
     if code is not None:
         return code, {"message": str(error)}, None

@@ -32,6 +32,7 @@ def _parameter(name: str, schema: Schema, text: str, required: bool = False) -> 
 
 _TEXT, _TRUTH, _OR_NULL = {"type": "string"}, {"type": "boolean"}, {"type": ["string", "null"]}
 _MESSAGE = _object(message=_TEXT)
+_MESSAGE["properties"]["detail"] = _TEXT  # when ports rest: until when
 _SERIAL = _parameter("serial", SERIAL, "Serial number of the device.", True)
 _DEVICE = _object(
     serial=_TEXT,

@@ -51,10 +51,10 @@ OPEN = CccpPart(token=None)
 class Door:
     """A api with everything behind it, over memory."""
 
-    def __init__(self, ports: int = 3, part: CccpPart = OPEN) -> None:
+    def __init__(self, ports: int = 3, part: CccpPart = OPEN, quarantine: float = 0.0) -> None:
         self.reactor = MemoryReactor()
         limits = CccpLimits()
-        pool = Pool("p", ((21000, 21000 + ports - 1),), quarantine=0.0)
+        pool = Pool("p", ((21000, 21000 + ports - 1),), quarantine=quarantine)
         leases = Leases([pool], self.reactor.seconds())
         told = self.facts = []  # type: list[Any]
         self.book = SessionBook(SqliteLedger(None, lambda: 0.0))
@@ -290,6 +290,21 @@ def test_bodies_are_stable_bytes() -> None:
         (b"/off?serial=A", b"{}"),
     ):
         assert api.send(request % target).endswith(b"\r\n\r\n" + body)
+
+
+def test_a_caller_hears_until_when_ports_rest() -> None:
+    """Beside the document's text, where nothing but time is missing."""
+    api = Door(2, quarantine=60.0)
+    for serial in ("A", "B"):
+        api.ask(f"/on?serial={serial}")
+    assert api.ask("/on?serial=C") == (503, {"message": "No available ports"})
+    api.ask("/off?serial=A")
+    api.reactor.advance(15.0)
+    code, body = api.ask("/on?serial=C")
+    assert (code, body["message"]) == (503, "No available ports")
+    assert body["detail"] == "1 port rests for another 45 s"
+    answers = API["paths"]["/on"]["get"]["responses"]
+    assert fits(answers["503"]["content"]["application/json"]["schema"], body)
 
 
 def test_h17_transferred_is_an_exact_integer() -> None:
