@@ -8,12 +8,11 @@ mux and timers; for CCCP the whole CccpSite. Not there: sockets, and with them d
 from __future__ import annotations
 
 import os
+import socket
 from types import SimpleNamespace
 from typing import Any
 
-from twisted.internet.address import IPv4Address
 from twisted.internet.epollreactor import EPollReactor
-from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -44,34 +43,36 @@ NONCE = bytes(32)
 LIMITS = ServerLimits(clients=1_000_000, pending=1_000_000, pending_per_source=1_000_000)
 
 
-class Nowhere:
-    """A connection, as a transport, whose other side takes everything and says nothing."""
+class Nowhere(End):
+    """A connection whose other side takes everything and says nothing; ``protocol`` has it."""
 
-    def __init__(self, number: int, protocol: Any) -> None:
-        self.protocol = protocol
-        self._peer = IPv4Address("TCP", f"127.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}", 40000)
-        self._over = False
+    __slots__ = ("protocol",)
+    gathers = True
 
-    def getPeer(self) -> IPv4Address:
-        return self._peer
+    def __init__(self, number: int) -> None:
+        self.sock = SimpleNamespace(fileno=lambda: -1, family=socket.AF_UNIX)  # type: ignore[assignment]
+        self.peer = f"127.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}:40000"
+        self.reads_when_writable = self.writes_when_readable = False
+        self._origin = None
+        self.protocol: Any = None
 
-    getHost = getPeer
+    def write(self, data: bytes | memoryview) -> int:
+        return len(data)
 
-    def write(self, data: bytes) -> None:
-        """Taken."""
+    def write_pieces(self, pieces: list[bytes | memoryview]) -> int:
+        return sum(map(len, pieces))
+
+    def end_writing(self) -> bool:
+        return True
+
+    def is_parting(self) -> None:
+        """Nothing is open."""
+
+    close = abort = is_parting
 
     def lose(self) -> None:
-        """Its other side, or we, have ended it."""
-        if not self._over:
-            self._over = True
-            self.protocol.connectionLost(Failure(ConnectionDone()))
-
-    def _nothing(self, *_: Any) -> None:
-        pass
-
-    registerProducer = unregisterProducer = pauseProducing = resumeProducing = _nothing
-    setTcpNoDelay = setTcpKeepAlive = loseWriteConnection = _nothing
-    loseConnection = abortConnection = lose
+        """Its other side has gone."""
+        self.protocol.transport.connectionLost(Failure(ConnectionResetError("gone")))
 
 
 @implementer(IReactorTime)
@@ -87,27 +88,11 @@ class _Reactor:
         """What is due, once."""
         self._reactor.runUntilCurrent()
 
-    def listenTCP(self, *_: Any) -> _Reactor:
+    def listen(self, *_: Any) -> _Reactor:
         return self
 
-    def stopListening(self) -> None:
+    def stop(self) -> None:
         """Nothing was opened."""
-
-
-class _NoEnd(End):
-    """The end of a registered device that says no more."""
-
-    __slots__ = ()
-
-    def __init__(self) -> None:
-        self.sock = SimpleNamespace(fileno=lambda: -1)  # type: ignore[assignment]
-        self.peer = "127.0.0.1:40000"
-
-    def fileno(self) -> int:
-        return -1
-
-    def abort(self) -> None:
-        """Nothing is open."""
 
 
 class Herd:
@@ -119,7 +104,7 @@ class Herd:
         self.wall = 0.0
         clock: Any = self.reactor
         self.leases = Leases([POOL, PROJECTS], clock.seconds(), None, SqliteLedger(None, lambda: 0.0))
-        self.ports = ClientPorts(clock, self.leases, {}, 50, self._told)
+        self.ports = ClientPorts(clock.listen, self.leases, {}, 50, self._told)
         access = AccessControl(lambda: self.wall)
         self.board = board = Switchboard(
             clock, clock, LIMITS, self.ports, lambda serial: None, os.urandom, self._told, 1_000_000, access
@@ -128,9 +113,9 @@ class Herd:
         hello = ServerHello("herd", "herd", 65536)
         patient = LinkLimits(answer=1e9, busy_answer=1e9)  # nobody there answers a PING
         board.listeners["main"] = AgentListener(rules, patient, hello)
-        self._factory = board.link_factory("main")
+        self._came = board.agents("main")
         part = CccpPart(http=(), token=None, limits=CccpLimits(parked=1_000_000, parked_time=1e6))
-        ledger, links = SqliteLedger(None, lambda: 0.0), board.client_streams.factory_by_name
+        ledger, links = SqliteLedger(None, lambda: 0.0), board.client_streams.clients_by_name
         self.system = CccpSystem(
             clock, clock, part, self.leases, ledger, self._told, access, None, board.fleet, links
         )
@@ -145,21 +130,21 @@ class Herd:
     def agent(self, serial: str, *offers: Offer) -> Nowhere:
         """A device of rt1 is here."""
         self.count += 1
-        link = self._factory.buildProtocol(IPv4Address("TCP", f"127.0.{self.count % 250}.1", 40000))
-        connection = Nowhere(self.count, link)
-        link.makeConnection(connection)  # type: ignore[union-attr, arg-type]
+        connection = Nowhere(self.count)
+        self._came(connection)
+        (link,) = self.board.admission.strangers
+        connection.protocol = link
         for said in (LISTEN, encode_agent_hello(AgentHello(serial, NONCE, offers, "herd"))):
-            link.dataReceived(said)  # type: ignore[union-attr]
+            link.dataReceived(said)
         return connection
 
     def registered(self, serial: str) -> None:
         """A device of CCCP is here."""
-        self.system.proxies.parking.arrived(Arrival(serial, self.project, _NoEnd(), b"", False, ""))
+        self.system.proxies.parking.arrived(Arrival(serial, self.project, Nowhere(1), b"", False, ""))
 
     def client(self, serial: str) -> Nowhere:
         """A client of a device of rt1."""
         self.count += 1
-        client = self.ports.of(serial)[0].door.buildProtocol(None)
-        connection = Nowhere(self.count, client)
-        client.makeConnection(connection)  # type: ignore[arg-type]
+        connection = Nowhere(self.count)
+        connection.protocol = self.ports.of(serial)[0].clients.came(connection)
         return connection

@@ -26,10 +26,11 @@ from revtunnel.ground.policy import AgentLimits, RelayLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Target
 from revtunnel.sockets.ends import End, said
-from revtunnel.sockets.relay import Relay, reserve
+from revtunnel.sockets.hangups import reserve
+from revtunnel.sockets.relay import Relay
 from revtunnel.sockets.tcp_info import silence
 from revtunnel.streams.commands import Command, encode_reset, number_of
-from revtunnel.streams.dialler import Dialler, NotDialled, TargetSocket
+from revtunnel.streams.dialler import Dialler, NotDialled
 from revtunnel.streams.frames import encode_frame
 
 __all__ = ["AgentData", "WantingLink"]
@@ -75,7 +76,7 @@ class AgentSocket(FramedEnd):
         self._await = AwaitConnect()
         self._target: Target | None = None
         self._asked_at = 0.0
-        self._dialling: Deferred[TargetSocket] | None = None
+        self._dialling: Deferred[End] | None = None
         self._relay: Relay | None = None
         self._doubted = False
         prepare(end)
@@ -111,16 +112,11 @@ class AgentSocket(FramedEnd):
         if dialling is not None:
             dialling.cancel()
 
-    def _reached(self, target: TargetSocket) -> None:
+    def _reached(self, service: End) -> None:
         if self._dialling is None:  # it is over meanwhile
-            target.abort()
+            service.abort()
             return
         self._dialling = None
-        try:
-            service, early = target.hand_over()
-        except OSError as error:
-            self._say_reset(Ended.RESET_BY_PEER, said(error))
-            return
         if not self.say(OPENED):
             service.abort()
             return
@@ -129,7 +125,7 @@ class AgentSocket(FramedEnd):
             ChannelOpened(self.link.serial, self.number, str(self._target), self.link.peer, milliseconds)
         )
         self._relay = Relay(self._reactor, self.release(), service, self._relayed, self._data.relay_limits)
-        self._relay.start(b"", early)
+        self._relay.start()
 
     def _not_reached(self, failure: Failure) -> None:
         error = failure.value

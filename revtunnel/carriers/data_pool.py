@@ -125,7 +125,7 @@ class DataPool:
 
     def admit(self, client: ClientSocket) -> bool:
         """Serve a client by a data socket, now or soon; False: it should go by the link."""
-        if self.closed or not client.can_move:
+        if self.closed:
             return False
         now = self.now()
         self.core.limits = self._hub.limits

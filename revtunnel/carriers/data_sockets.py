@@ -23,7 +23,7 @@ from revtunnel.carriers.tickets import Numbering, Tickets
 from revtunnel.ground.facts import Report
 from revtunnel.ground.policy import DataLimits, RelayLimits
 from revtunnel.sockets.ends import End
-from revtunnel.sockets.relay import reserve
+from revtunnel.sockets.hangups import reserve
 from revtunnel.sockets.slices import Slices
 from revtunnel.streams.clients import ClientSocket
 

@@ -24,9 +24,8 @@ from revtunnel.ground.origin import encode_origin
 from revtunnel.ground.policy import RelayLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets.ends import End, said
-from revtunnel.sockets.relay import Relay
 from revtunnel.sockets.tcp_info import silence
-from revtunnel.streams.clients import ClientSocket
+from revtunnel.streams.clients import ClientSocket, Relayed
 from revtunnel.streams.commands import Command, encode_connect
 from revtunnel.streams.frames import encode_frame
 from revtunnel.streams.running import Running
@@ -141,7 +140,7 @@ class DataStream:
         self.over = False
         self._pool = pool
         self._socket: DataSocket | None = socket
-        self._relay: Relay | None = None
+        self._relay: Relayed | None = None
         self._far = socket.end
         self._asked_at = 0.0
         self._doubted = False  # silent when it was looked at last
@@ -174,11 +173,11 @@ class DataStream:
         if answer.reason is not None:
             far.close()
             self.client.on_lost = None
-            self.client.abort()
+            self.client.abort(answer.reason, answer.detail)
             self._end(answer.reason, answer.detail)
             return
         try:
-            near, early = self.client.hand_over()
+            relay = self.client.relay(far, self._relayed, self._pool.relay_limits)
         except OSError as error:
             far.abort()
             self._end(Ended.RESET_BY_PEER, f"client: {said(error)}")
@@ -186,8 +185,8 @@ class DataStream:
         milliseconds = round((self._pool.now() - self.client.since) * 1000, 3)
         client = self.client
         self._pool.report(ChannelOpened(client.serial, self.number, client.name, client.peer, milliseconds))
-        self._relay = Relay(self._pool.reactor, near, far, self._relayed, self._pool.relay_limits)
-        self._relay.start(early, answer.rest)
+        self._relay = relay
+        relay.start(answer.rest)
 
     def refused_by_socket(self, detail: str) -> None:
         """The socket is no good: the client gets another one."""
@@ -229,7 +228,7 @@ class DataStream:
         if self._socket is not None:
             self._socket.abort()
         self.client.on_lost = None
-        self.client.abort()
+        self.client.abort(reason, detail)
         self._end(reason, detail)
 
     @property

@@ -1,8 +1,8 @@
 """revtunnelctl enroll: what a device proves itself with, made.
 
 Rule of this file: at a server with an authority a device gets a certificate, at any other a key; ``--key``
-asks for a key in any case. A private key is made where it is kept: here with ``--out``, at the agent with a
-token.
+asks for a key in any case, ``--app-key`` for that of a ThingWorx device. A private key is made where it is
+kept: here with ``--out``, at the agent with a token.
 
 Source: docs/admin.rst "Enrolment".
 """
@@ -17,8 +17,9 @@ from typing import Any
 from revtunnel.ctl.ctl_files import Wrong
 from revtunnel.ctl.ctl_output import remark, say, warn
 from revtunnel.ctl.tables import clean
-from revtunnel.daemons.server_operations import AUTHORITY, CERTIFY, ENROLL, TOKEN
+from revtunnel.daemons.server_operations import APP_KEY, AUTHORITY, CERTIFY, ENROLL, TOKEN
 from revtunnel.process.admin.admin_client import AdminClient
+from revtunnel.process.admin.operation import Operation
 from revtunnel.process.admin.refusals import NotFound
 
 __all__ = ["enroll"]
@@ -66,11 +67,12 @@ def enroll(client: AdminClient, options: Namespace) -> int:
     """Make a key, a certificate or a token, as the options and the server say."""
     forms: dict[str, Callable[[AdminClient, Namespace], int]] = {
         "key": _key,
+        "app_key": _app_key,
         "token": _token,
         "csr": _certificate,
         "out": _certificate,
     }
-    form = next((name for name in ("key", "token", "csr") if getattr(options, name)), None)
+    form = next((name for name in ("key", "app_key", "token", "csr") if getattr(options, name)), None)
     if form is None:
         try:
             client.call(AUTHORITY)
@@ -81,10 +83,28 @@ def enroll(client: AdminClient, options: Namespace) -> int:
 
 
 def _key(client: AdminClient, options: Namespace) -> int:
+    serial, name = options.serial, options.out or f"{options.serial}.key"
+    status = _make_key(client, options, ENROLL)
+    if not options.json:
+        store = "" if options.out else f"keep it in a file of mode 0600, such as {name}; "
+        remark(f"{store}beside the device, run:")
+        remark(f"  revtunnel-agent --serial {serial} --key-file {name} --server HOST:PORT --local HOST:PORT")
+    return status
+
+
+def _app_key(client: AdminClient, options: Namespace) -> int:
+    status = _make_key(client, options, APP_KEY)
+    if not options.json:
+        remark("it is the appKey of the device's SDK, whose thing has to be called as the serial;")
+        remark(f"what the device has stands in the server's settings: [device {options.serial}] services")
+    return status
+
+
+def _make_key(client: AdminClient, options: Namespace, operation: Operation) -> int:
     serial = options.serial
     file = KeyFile(options.out, options.replace) if options.out else None
     try:
-        answer = client.call(ENROLL, serial=serial, replace=options.replace)
+        answer = client.call(operation, serial=serial, replace=options.replace)
         if file is not None:
             file.write(answer["key"])
     finally:
@@ -92,14 +112,8 @@ def _key(client: AdminClient, options: Namespace) -> int:
             file.close()
     warn(answer)
     row = {"serial": serial} | ({"file": options.out} if file is not None else {"key": answer["key"]})
-    name = options.out or f"{serial}.key"
-    lines = [f"key of {serial} is in {clean(name)}" if file is not None else clean(answer["key"])]
-    status = say(options, row, *lines)
-    if not options.json:
-        store = "" if file is not None else f"keep it in a file of mode 0600, such as {name}; "
-        remark(f"{store}beside the device, run:")
-        remark(f"  revtunnel-agent --serial {serial} --key-file {name} --server HOST:PORT --local HOST:PORT")
-    return status
+    text = f"key of {serial} is in {clean(options.out)}" if file is not None else clean(answer["key"])
+    return say(options, row, text)
 
 
 def _token(client: AdminClient, options: Namespace) -> int:

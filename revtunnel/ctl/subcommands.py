@@ -15,6 +15,7 @@ GROUPS = {
     "token": "what a user shows",
     "group": "groups of people",
     "member": "who is in a group",
+    "session": "remote sessions of people",
     "audit": "the record of who was let in to what",
 }
 _SERIAL = Argument("serial", shown="SERIAL")
@@ -52,6 +53,7 @@ _ENROLL = Operation(
         Argument("csr", text="make the certificate for this request (PKCS #10), whose names are ignored; it "
                  "is printed, or put into --out", shown="--csr FILE", either=True),
         Argument("key", Kind.YES_NO, "make a device key in any case", "--key", either=True),
+        Argument("app_key", Kind.YES_NO, "make the app key of a ThingWorx device", "--app-key", either=True),
         Argument("out", text="where to put it: a directory for a certificate and its key, both made here, a "
                  "file (mode 0600) for a device key", shown="--out PATH"),
         Argument("server", text="where the agent shall dial (default: what the server knows)",

@@ -30,10 +30,10 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]], right: str = "
     """Lines of aligned columns, the head first.
 
     Args:
-        rows: cells of the same number as ``heads``; they are cleaned here. An empty one shows as ``-``.
+        rows: cells of the same number as ``heads``; they are cleaned here. Nothing, and None, shows as ``-``.
         right: heads of the columns that are aligned to the right, with spaces between.
     """
-    lines = [list(heads), *([clean(cell) or "-" for cell in row] for row in rows)]
+    lines = [list(heads), *([clean("" if cell is None else cell) or "-" for cell in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
     to_right = [head in right.split() for head in heads]
     return [

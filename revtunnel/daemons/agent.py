@@ -31,9 +31,7 @@ from revtunnel.link.uplink import Uplink
 from revtunnel.process.process import ExitStatus, SignalService
 from revtunnel.process.reporting import Reporter
 from revtunnel.process.systemd import Notifier, NotifyService
-from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import End
-from revtunnel.sockets.lean_reactor import LeanReactor
 from revtunnel.sockets.tls.credentials import FaultyFiles
 from revtunnel.sockets.tls.identity import Identity
 from revtunnel.streams.commands import Feature
@@ -96,11 +94,10 @@ class Agent(MultiService):
         self._notifier = notifier
         self._key = read_key(self.settings.key_file)
         self._pool = CreditPool(POOL)
-        self._lean = LeanReactor(reactor, self.reporter)
         headers = headers_of(self.settings.local, self.settings.proxy_protocol)
-        self._dialler = Dialler(self._lean, self.settings.limits, self.settings.local, headers)
+        self._dialler = Dialler(self._reactor, self.settings.limits, self.settings.local, headers)
         self._data = AgentData(
-            self._lean,
+            self._reactor,
             self.settings.limits,
             self._dialler,
             self._dial_again,
@@ -113,7 +110,7 @@ class Agent(MultiService):
         self._dialler.consents = self._consent.may_dial
         self._emo = EmoChoice(self.settings.modern)
         self._remains = EmoRemains()
-        self._connector = ServerConnector(self._lean, way_to(self.settings))
+        self._connector = ServerConnector(self._reactor, way_to(self.settings))
         self.uplink = self._make_uplink(self.settings)
         self._keeper = self._make_keeper(self.settings)
         if self._keeper is not None:
@@ -193,7 +190,7 @@ class Agent(MultiService):
         if files.certificate != settings.certificate:
             return None
         return CertificateRenewal(
-            self._lean,
+            self._reactor,
             files,
             settings.serial,
             lambda: self.settings.servers,
@@ -214,7 +211,7 @@ class Agent(MultiService):
 
     def _make_uplink(self, settings: AgentSettings) -> Uplink:
         return Uplink(
-            self._lean,
+            self._reactor,
             settings.servers,
             settings.limits,
             random.random,
@@ -285,22 +282,14 @@ class Agent(MultiService):
             settings.server_port,
             settings.local[0].target,
             self._dialler,
-            self._dial_emo,
+            self._dial_again,
             self.reporter,
             ready,
             left,
             self._remains,
         )
 
-    def _dial_emo(self, link: EmoAgentLink, factory: Any) -> "Deferred[None]":
-        """One more connection to the server of a link, for a data socket of EMO."""
-
-        def reached(end: End) -> None:
-            EndTransport(self._lean, end, factory.buildProtocol(None)).start()
-
-        return self._connector.again(link, self.settings.limits.connect).addCallback(reached)
-
-    def _dial_again(self, link: AgentLink) -> "Deferred[End]":
+    def _dial_again(self, link: AgentLink | EmoAgentLink) -> "Deferred[End]":
         """One more connection to the server of a link, for a data socket."""
         return self._connector.again(link, self.settings.limits.connect)
 

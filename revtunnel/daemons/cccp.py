@@ -18,7 +18,7 @@ from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.facts import ServerState
 from revtunnel.process.process import ExitStatus
 from revtunnel.process.systemd import Notifier
-from revtunnel.sockets.lean_reactor import LeanReactor
+from revtunnel.sockets.listening import Listeners
 from revtunnel.state.ledger import open_ledger
 from revtunnel.systems.cccp.cccp_operator import CccpOperator
 from revtunnel.systems.cccp.cccp_settings import CccpSettings
@@ -46,11 +46,11 @@ class Cccp(AdministeredDaemon):
         except ValueError as error:
             raise SettingsError([str(error)]) from None
         leases.until = until
-        lean = LeanReactor(self._reactor, self.reporter)
+        listeners = Listeners(self._reactor, self.reporter)
         self.system = CccpSystem(
             *(
                 self._reactor,
-                lean,
+                listeners,
                 settings.part,
                 leases,
                 self.ledger,

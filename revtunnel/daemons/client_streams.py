@@ -9,15 +9,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from twisted.internet.interfaces import IReactorTime
-
 from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.fleet import Fleet
 from revtunnel.fleet.streams_of_devices import StreamsOfDevices
 from revtunnel.ground.facts import ClientRefused, Report
 from revtunnel.ground.policy import ServerLimits
 from revtunnel.ground.targets import Offer, Target
-from revtunnel.streams.clients import ClientFactory, ClientSocket
+from revtunnel.streams.clients import Clients, ClientSocket
 
 __all__ = ["ClientStreams"]
 
@@ -30,7 +28,7 @@ class ClientStreams:
 
     def __init__(
         self,
-        clock: IReactorTime,
+        reactor: Any,
         limits: ServerLimits,
         fleet: Fleet[Any],
         streams: StreamsOfDevices,
@@ -42,32 +40,30 @@ class ClientStreams:
         self.draining = False
         self.make_room: Callable[[], bool] = lambda: True
         self.on_left: Callable[[], None] = lambda: None
-        self._clock = clock
+        self._reactor = reactor
         self._fleet = fleet
         self._streams = streams
         self._access = access
         self._report = report
 
-    def factory(
-        self, serial: str, offer: Offer, left: Left | None = None, session: str = ""
-    ) -> ClientFactory:
+    def clients(self, serial: str, offer: Offer, left: Left | None = None, session: str = "") -> Clients:
         """What takes clients of a device's offer, on whatever port; ``left`` is called after each.
 
         ``session``: the remote session that they are of, which the agent is told.
         """
         ask = self._admit, self._refused, self._left if left is None else partial(self._left_and_tell, left)
-        return ClientFactory(self._clock, serial, offer.name, offer.target, *ask, session=session)
+        return Clients(self._reactor, serial, offer.name, offer.target, *ask, session=session)
 
-    def factory_of_absent(self, serial: str, name: str) -> ClientFactory:
+    def clients_of_absent(self, serial: str, name: str) -> Clients:
         """The same for a device that is away; its clients are refused until it comes."""
-        return self.factory(serial, Offer(name, NOWHERE))
+        return self.clients(serial, Offer(name, NOWHERE))
 
-    def factory_by_name(self, serial: str, name: str, left: Left, session: str = "") -> ClientFactory:
+    def clients_by_name(self, serial: str, name: str, left: Left, session: str = "") -> Clients:
         """The same for what a device offers under a name; they are judged as on its own port."""
         device = self._fleet.get(serial)
         offers = device.offers if device is not None else ()
         offer = next((each for each in offers if each.name == name), Offer(name, NOWHERE))
-        return self.factory(serial, offer, left, session)
+        return self.clients(serial, offer, left, session)
 
     def _admit(self, client: ClientSocket) -> str:
         """Give a client its stream, or say why not."""

@@ -25,6 +25,7 @@ from revtunnel.process.admin.operation import Row
 from revtunnel.process.process import ExitStatus, SignalService
 from revtunnel.process.reporting import Reporter
 from revtunnel.process.systemd import Notifier, NotifyService
+from revtunnel.sockets.listening import Listener
 
 __all__ = ["AdministeredDaemon", "until"]
 
@@ -51,7 +52,7 @@ class AdministeredDaemon(MultiService):
         self._options = options
         self._notifier = notifier
         self._signals = SignalService(reactor, self, exit_status, notifier, deadline=self.settings.drain)
-        self._listening: list[Any] = []  # ports
+        self._listening: list[Listener] = []
         self._reloading = DeferredLock()  # one after the other: the last one has the last word
 
     # -- process.Daemon
@@ -121,10 +122,9 @@ class AdministeredDaemon(MultiService):
 
     def _stop_listening(self) -> None:
         for port in self._listening:
-            port.stopListening()
+            port.stop()
         self._listening.clear()
 
-    def _places(self) -> str:
-        """Where we listen, for people."""
-        addresses = [port.getHost() for port in self._listening]
-        return ", ".join(f"{address.host}:{address.port}" for address in addresses)
+    def _places(self, first: int = 0, last: int | None = None) -> str:
+        """Where we listen, for people; or at some of the ports only."""
+        return ", ".join(listening.place for listening in self._listening[first:last])

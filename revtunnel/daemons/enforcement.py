@@ -116,8 +116,8 @@ class Enforcement:
     # -- inside
 
     def _open(self, serial: str, offer: Offer, pool: str, now: float) -> None:
-        factory = self._client_streams.factory(serial, offer)
-        self._ports.open(factory, pool, now, self._access.records.of(serial).ports)
+        clients = self._client_streams.clients(serial, offer)
+        self._ports.open(clients, pool, now, self._access.records.of(serial).ports)
 
     def _apply(self) -> Iterator[None]:
         """A step for each device that is here or has streams, then one for each port."""
@@ -127,7 +127,7 @@ class Enforcement:
         yield from self._promises()
 
     def _promises(self) -> Iterator[None]:
-        return self._ports.keep_promises(self._client_streams.factory_of_absent, self.most)
+        return self._ports.keep_promises(self._client_streams.clients_of_absent, self.most)
 
     def _judge(self, serial: str) -> None:
         """Let a device have what its record allows now, and nothing else."""

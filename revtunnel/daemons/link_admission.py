@@ -8,11 +8,9 @@ Source: wire/link-extension.md; faults.md N1, N19, R8 to R10.
 
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.protocol import Protocol
 
 from revtunnel.carriers.data_sockets import DataSockets
 from revtunnel.fleet.access_control import AccessControl
@@ -22,11 +20,11 @@ from revtunnel.ground.policy import ServerLimits
 from revtunnel.ground.reasons import GoAway
 from revtunnel.link.handshake import LinkDenied
 from revtunnel.link.keys import Verifier
-from revtunnel.link.server_link import AgentListener, Hub, LinkMaker, ServerLink, ServerLinkFactory
+from revtunnel.link.server_link import AgentListener, Hub, LinkMaker, ServerLink
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.tls.identity import Identity
-from revtunnel.sockets.tls.tls_stages import Secured, TlsHandshakes, TlsProtocol
+from revtunnel.sockets.tls.tls_stages import Secured, TlsHandshakes
 from revtunnel.streams.window import CreditPool
 
 __all__ = ["LinkAdmission"]
@@ -70,23 +68,22 @@ class LinkAdmission:
         self._tls = TlsHandshakes(reactor, lambda: self.limits.handshakes)
         self._pending: Counter[str] = Counter()
 
-    def link_factory(self, hub: Hub, name: str) -> ServerLinkFactory:
-        """What to listen with for agents at ``listeners[name]``, whose rules may change for later links."""
-        return ServerLinkFactory(lambda peer: self._first(hub, self.listeners[name], peer))
-
-    def _first(self, hub: Hub, listener: AgentListener, peer: str) -> Protocol | None:
-        """Who takes a fresh connection: its link, or TLS before it."""
+    def came(self, hub: Hub, name: str, end: End) -> None:
+        """Somebody connected at ``listeners[name]``: he gets his link, or TLS before it."""
+        listener, peer = self.listeners[name], end.peer
         source = peer.rpartition(":")[0]
         reason, detail = self._refusal(peer, source)
         if reason:
+            end.abort()
             self._report(LinkRefused(listener.rules.name, peer, "", reason, detail))
-            return None
+            return
         link = self._make(hub, listener, listener.make or ServerLink)
         self._pending[source] += 1
         link.source, link.peer, link.since = source, peer, self._clock.seconds()
         if listener.identity is None:
-            return link
-        return TlsProtocol(partial(self._secure, link, listener.identity))
+            EndTransport(self._reactor, end, link).start()
+        else:
+            self._secure(link, listener.identity, end)
 
     def _refusal(self, peer: str, source: str) -> tuple[str, str]:
         """Why a connection is not even read: word and detail, or nothing."""
@@ -119,7 +116,6 @@ class LinkAdmission:
         def done(found: Secured) -> None:
             link.secured(found)
             EndTransport(self._reactor, found.end, link).start()
-            link.peer = found.end.peer  # a load balancer may have said who it is
 
         link.securing = securing = self._tls.serve(plain, identity, link.limits.handshake)
         securing.addCallbacks(done, link.turned_away)

@@ -81,14 +81,12 @@ class LinkedRows:
     def _link(self, link: ServerLink | None) -> Row:
         if link is None:
             return {}
-        mux, shown = link.mux, link.certificate
-        trip = mux.liveness.round_trip if mux else None
-        hello = link.handshake.hello if link.handshake else None
+        shown, trip = link.certificate, link.round_trip
         return {
             "tls": link.tls,
             "certificate": shown.fingerprint if shown else "",
             "certificate_until": written(shown.expires) if shown else None,
-            "software": hello.software if hello else "",
+            "software": link.software,
             "round_trip": None if trip is None else round(trip, 6),
         }
 

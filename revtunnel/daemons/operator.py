@@ -28,6 +28,8 @@ from revtunnel.process.admin.wires import DeviceOperator
 from revtunnel.process.reporting import Reporter
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.state.session_audit import SessionAudit
+from revtunnel.systems.sessions.session_operator import SessionOperator
+from revtunnel.trust.app_keys import AppKeys
 from revtunnel.trust.issuer import Issuer
 from revtunnel.trust.mutes import Mutes
 from revtunnel.trust.people_operator import PeopleOperator
@@ -61,12 +63,14 @@ class Operator(DeviceOperator):
         self.linked = LinkedRows(switchboard, leases, self.at)
         self.wires[""] = self.linked
         self.people = people
+        self.remote = SessionOperator()
         self.mutes = mutes
         self.audit = audit
         self._switchboard = switchboard
         self._ledger = ledger
         self._issuer = issuer
         self._random_bytes = random_bytes
+        self.app_keys = AppKeys(ledger, random_bytes)
         # set by the daemon, which owns the process
         self.link_port = 0  # where agents come in with TLS; 0: nowhere
         self.others_certify = False  # devices may show certificates that were not made here
@@ -85,6 +89,7 @@ class Operator(DeviceOperator):
             "penalties": penalties,
             "users": self.people.count,
             "muted": len(self.mutes),
+            "remote_sessions": self.remote.count,
             "audit_problem": self.audit.problem,
         }
 
@@ -110,9 +115,10 @@ class Operator(DeviceOperator):
         }
 
     def enrolled(self, after: str = "", limit: int = PAGE) -> tuple[list[str], str | None]:
-        """Serials that have a device key."""
+        """Serials that have a device key, or an app key."""
         limit = self._most(limit)
-        serials = self._ledger.serials_with_keys(after, limit)
+        found = {*self._ledger.serials_with_keys(after, limit), *self.app_keys.serials(after, limit)}
+        serials = sorted(found)[:limit]
         return serials, (serials[-1] if len(serials) == limit else None)
 
     @property
@@ -153,6 +159,21 @@ class Operator(DeviceOperator):
         key = new_key(self._random_bytes)
         verifier = verifier_of(parse_key(key), serial)
         self._ledger.put_key(serial, verifier.stored_key, verifier.server_key)
+        self._reporter(DeviceEnrolled(serial, by))
+        self.linked.kick(serial, "enrolled by an operator", 0, by)
+        return key
+
+    def app_key(self, serial: str, by: str, replace: bool = False) -> str:
+        """Make the app key of a ThingWorx device; it is shown here once and never again.
+
+        Raises:
+            Invalid: not a serial.
+            Conflict: the serial has an app key and ``replace`` is False.
+        """
+        self._check_serial(serial)
+        if self.app_keys.has(serial) and not replace:
+            raise Conflict(f"{serial} has an app key already; revoke it first, or replace it")
+        key = self.app_keys.make(serial)
         self._reporter(DeviceEnrolled(serial, by))
         self.linked.kick(serial, "enrolled by an operator", 0, by)
         return key
@@ -207,11 +228,11 @@ class Operator(DeviceOperator):
         if lift:
             self.lift(serial, by)
             return
-        had_key = self._ledger.remove_key(serial)
+        keys = self._ledger.remove_key(serial), self.app_keys.remove(serial)
         if self._issuer.has(serial) or (self.others_certify and not self._issuer.book.barred(serial)):
             self._check_serial(serial)
             self._issuer.revoke(serial)
-        elif not had_key:
+        elif not any(keys):
             raise NotFound(f"{serial} has no key, no certificate and no token")
         self._reporter(DeviceRevoked(serial, by))
         self.cut_off(serial, "revoked by an operator", by)

@@ -36,6 +36,7 @@ from revtunnel.ground.policy import (
     CameoLimits,
     CccpLimits,
     DataLimits,
+    EdgeLimits,
     EmoLimits,
     EnrolmentLimits,
     FleetLimits,
@@ -51,9 +52,13 @@ from revtunnel.settings.sections import LogSettings, Section, Sections
 from revtunnel.sockets.ways.trusted_proxies import SenderSettings
 from revtunnel.systems.cameo.cameo_settings import CameoSettings, OutsideSettings
 from revtunnel.systems.cccp.cccp_settings import CccpPart, CccpSettings, ProjectSettings, WakeSettings
+from revtunnel.systems.sessions.localproxy_settings import LocalproxySettings
+from revtunnel.systems.sessions.session_life import SessionLimits
+from revtunnel.systems.sessions.session_settings import WebSettings
+from revtunnel.systems.thingworx.edge_settings import EdgeSettings
 from revtunnel.trust.audit_settings import AuditSettings
 from revtunnel.trust.authority_settings import AuthoritySettings
-from revtunnel.trust.tls_settings import AgentTls, ListenerTls
+from revtunnel.trust.tls_settings import AgentTls, ListenerTls, ServerTls
 
 __all__ = ["SECTIONS", "as_ini", "as_man", "as_rst", "find", "load"]
 
@@ -65,7 +70,7 @@ _RESERVATION = Key("SERIAL/TARGETNAME", SettingKind("port", "1 to 65535", read_p
 SECTIONS = Sections(
     Section("server", "server", "The server as a whole.", (ServerSettings, LogSettings)),
     Section("listener", "server", "A door for agents. Without any, [listener main] is assumed.",
-        (ListenerSettings, ListenerTls, SenderSettings), True, shown="[listener main]"),
+        (ListenerSettings, ServerTls, ListenerTls, SenderSettings), True, shown="[listener main]"),
     Section("pool", "server", "Ports for clients. Without any, [pool default] is assumed.",
         (PoolSettings, SenderSettings), True, shown="[pool default]"),
     Section("reservations", "server", "Ports that belong to one target of one device for ever.",
@@ -98,7 +103,15 @@ SECTIONS = Sections(
     Section("cccp", "cccp, server", "TCXN CCCP: devices that register, and its control API.",
         (CccpPart, CccpSettings, WakeSettings, LogSettings, CccpLimits)),
     Section("cccp-project", "cccp, server", "Devices of a project, and its ports. Without any, [cccp-project "
-        "main] is assumed.", (ProjectSettings, ListenerTls), True, shown="[cccp-project main]"),
+        "main] is assumed.", (ProjectSettings, ServerTls, ListenerTls), True, shown="[cccp-project main]"),
+    Section("web", "server", "Where people come in for remote sessions; there is none without an address.",
+        (WebSettings, ServerTls, SenderSettings), True, shown="[web main]"),
+    Section("sessions", "server", "Remote sessions; those that run keep what they began with.",
+        (SessionLimits,)),
+    Section("localproxy", "server", "AWS's localproxy, at every [web NAME]: see docs/localproxy.rst.",
+        (LocalproxySettings,)),
+    Section("thingworx", "server", "ThingWorx devices: see docs/thingworx.rst. What each has is services in "
+        "[device SERIAL].", (EdgeSettings, EdgeLimits)),
 )
 # fmt: on
 find = SECTIONS.find

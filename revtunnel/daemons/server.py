@@ -34,7 +34,7 @@ from revtunnel.link.keys import DUMMY, Verifier
 from revtunnel.link.server_link import AgentListener
 from revtunnel.process.process import ExitStatus
 from revtunnel.process.systemd import Notifier
-from revtunnel.sockets.lean_reactor import LeanReactor
+from revtunnel.sockets.listening import Came, Listeners
 from revtunnel.sockets.tls.identity import Identity
 from revtunnel.sockets.ways.proxy_protocol import ProxyHeaders, Refused
 from revtunnel.sockets.ways.trusted_proxies import HeaderRules, SenderSettings, header_rules
@@ -54,6 +54,8 @@ from revtunnel.trust.people_operator import PeopleOperator
 from revtunnel.trust.tls_settings import is_loopback
 
 if TYPE_CHECKING:
+    from revtunnel.daemons.web_site import WebSite
+    from revtunnel.process.web.web_listener import WebListener
     from revtunnel.systems.cccp.cccp_system import CccpSystem
 
 __all__ = ["Options", "Server", "makeService"]
@@ -136,9 +138,11 @@ class Server(AdministeredDaemon):
 
     def __init__(self, reactor: Any, options: Options, exit_status: ExitStatus, notifier: Notifier) -> None:
         super().__init__(reactor, options, exit_status, notifier)
-        self._lean = LeanReactor(reactor, self._report)
+        self._listeners = Listeners(reactor, self._report)
         self._headers = ProxyHeaders(reactor, lambda: self.settings.limits.pending)
         self._expiry: Any = None
+        self.web: WebSite | None = None
+        self._agent_ports = 0  # ports for agents among those we listen at
         self.cccp: CccpSystem | None = None
         self._emo_machines: dict[int, Any] = {}  # command sockets by the port they registered
 
@@ -149,6 +153,8 @@ class Server(AdministeredDaemon):
         self._listen()
         if self.cccp is not None:
             self.cccp.start()
+        if self.web is not None:
+            self.web.start()
         self.switchboard.enforcement.keep_promises()
         super().privilegedStartService()
 
@@ -161,7 +167,8 @@ class Server(AdministeredDaemon):
             self.reporter(ServerState("ledger", f"{self.ledger.doubtful}: {DOUBT}"))
         for warning in self._identities.warnings:
             self.reporter(ServerState("certificate", warning))
-        self.reporter(ServerState("ready", f"agents at {self._places()}"))
+        people = f"; people at {self._places(self._agent_ports)}" if self.web is not None else ""
+        self.reporter(ServerState("ready", f"agents at {self._places(0, self._agent_ports)}{people}"))
 
     def _build(self) -> None:
         settings = self.settings
@@ -181,12 +188,12 @@ class Server(AdministeredDaemon):
         except ValueError as error:
             raise SettingsError([str(error)]) from None
         self.ports = ClientPorts(
-            self._lean, self.leases, _refusing(settings), settings.limits.backlog, self._report
+            self._listeners.listen, self.leases, _refusing(settings), settings.limits.backlog, self._report
         )
         self.leases.until = until
         self.ports.behind = self._behind
         self.switchboard = Switchboard(
-            self._lean,
+            self._reactor,
             self._reactor,
             settings.limits,
             self.ports,
@@ -217,6 +224,7 @@ class Server(AdministeredDaemon):
         )
         self.switchboard.admission.issue = self.issuer.answer
         self._build_cccp(settings)
+        self._build_web(settings)
         self._tend(self.operator, settings.admin)
 
     def _build_people(self, settings: ServerSettings) -> None:
@@ -246,12 +254,36 @@ class Server(AdministeredDaemon):
 
         board = self.switchboard
         self.cccp = CccpSystem(
-            *(self._reactor, self._lean, settings.cccp, self.leases, self.ledger, self._report, board.access),
-            *(settings.relay, board.fleet, board.client_streams.factory_by_name),
+            *(
+                self._reactor,
+                self._listeners,
+                settings.cccp,
+                self.leases,
+                self.ledger,
+                self._report,
+                board.access,
+            ),
+            *(settings.relay, board.fleet, board.client_streams.clients_by_name),
         )
         self.operator.wires[SYSTEM] = rows = CccpRows(self.cccp, self.operator.at)
         self.operator.linked.granted = rows.grants
         self.reporter.watch(self.cccp.told)
+
+    def _build_web(self, settings: ServerSettings) -> None:
+        """Where people come in for remote sessions."""
+        if not settings.web:
+            return
+        from revtunnel.daemons.web_site import WebSite
+
+        self.web = WebSite(
+            *(self._reactor, settings, self.switchboard, self.people, self.grants, self.mutes, self.audit),
+            *(self.operator.app_keys, os.urandom, self.operator.at),
+        )
+        self.operator.remote.live = self.web.live
+        self.operator.wires["remote"] = self.web.rows
+        others = self.operator.linked.granted
+        mine = self.web.rows.grants
+        self.operator.linked.granted = lambda serial, client: others(serial, client) or mine(serial, client)
 
     def _load_authority(self, settings: ServerSettings) -> None:
         """Take the authority as its files are now.
@@ -278,25 +310,35 @@ class Server(AdministeredDaemon):
     def _listen(self) -> None:
         for listener in self.settings.listeners:
             self.switchboard.listeners[listener.name] = self._agent_listener(listener, self.settings)
-            factory = self._headers.behind(
-                self.switchboard.link_factory(listener.name),
+            came = self._headers.behind(
+                self.switchboard.agents(listener.name),
                 _header_rules(listener, self.settings.limits),
                 partial(self._not_let_in, listener.name),
             )
             for host, port in listener.address:
-                self._listening.append(
-                    self._lean.listenTCP(port, factory, self.settings.limits.backlog, host)
-                )
+                self._listening.append(self._listeners.listen(host, port, self.settings.limits.backlog, came))
                 if listener.tls and not self.operator.link_port:
-                    self.operator.link_port = self._listening[-1].getHost().port
+                    self.operator.link_port = self._listening[-1].port
             if listener.tls and listener.device_certificates != "no":
                 self.operator.others_certify = True
+        self._agent_ports = len(self._listening)
+        if self.web is not None:
+            self._listen_for_people(self.web.listener)
 
-    def _behind(self, door: Any, pool: str, refused: Refused) -> Any:
+    def _listen_for_people(self, listener: "WebListener") -> None:
+        limits = self.settings.limits
+        for each in self.settings.web:
+            refused = partial(listener.not_let_in, each.name)
+            people = partial(listener.came, each.name)
+            came = self._headers.behind(people, _header_rules(each, limits), refused)
+            for host, port in each.address:
+                self._listening.append(self._listeners.listen(host, port, limits.backlog, came))
+
+    def _behind(self, came: Came, pool: str, refused: Refused) -> Came:
         """What listens for the clients of a pool."""
         pools = (each for each in self.settings.pools if each.name == pool)
         rules = (_header_rules(each, self.settings.limits) for each in pools)
-        return self._headers.behind(door, next(rules, None), refused)
+        return self._headers.behind(came, next(rules, None), refused)
 
     def _not_let_in(self, listener: str, peer: str, reason: str, detail: str) -> None:
         self._report(LinkRefused(listener, peer, "", reason, detail))
@@ -307,6 +349,8 @@ class Server(AdministeredDaemon):
         """Take no new links and clients; fires when the last channel has ended and the rest is closed."""
         self.reporter(ServerState("draining", f"at most {self.settings.drain:g} s"))
         self._stop_listening()
+        if self.web is not None:
+            self.web.drain()
         drained = self.switchboard.drain()
         if self.cccp is not None:
             beside = self.cccp.drain()
@@ -319,6 +363,8 @@ class Server(AdministeredDaemon):
         self._headers.stop()
         if self.cccp is not None:
             self.cccp.stop()
+        if self.web is not None:
+            self.web.stop()
         self.switchboard.stop()
 
     def stopService(self) -> Any:
@@ -353,6 +399,8 @@ class Server(AdministeredDaemon):
         self._load_authority(new)
         try:
             identities = self._read_identities(new)
+            if self.web is not None:
+                self.web.read(new.web)
             self.leases.reload(pools_of(new), reservations_of(new), self._reactor.seconds())
         except (SettingsError, ValueError) as error:
             self._load_authority(self.settings)
@@ -372,7 +420,11 @@ class Server(AdministeredDaemon):
         for listener in new.listeners:
             if listener.name in self.switchboard.listeners:
                 self.switchboard.listeners[listener.name] = self._agent_listener(listener, new)
-        await super()._take(replace(new, listeners=merged(self.settings.listeners, new.listeners)))
+        if self.web is not None:
+            self.web.take(new)
+        mine = self.settings
+        kept = replace(new, listeners=merged(mine.listeners, new.listeners), web=merged(mine.web, new.web))
+        await super()._take(kept)
         await looked
         return changed
 

@@ -29,8 +29,13 @@ def check_listeners(table: Table, settings: ServerSettings) -> None:
         check_listener_tls(table, label, listener)
         check_senders(table, label, listener)
         _check_width(table, label, listener)
+    for label, name in (("thingworx", settings.thingworx.pool), ("localproxy", settings.localproxy.pool)):
+        if name not in pools and (label, "pool") in table.values:
+            table.complain(label, "pool", f"there is no [pool {name}]")
     for pool in settings.pools:
         check_senders(table, f"pool {pool.name}", pool)
+    for each in settings.web:
+        check_senders(table, f"web {each.name}", each)
 
 
 def _check_width(table: Table, label: str, listener: ListenerSettings) -> None:
@@ -92,9 +97,10 @@ def twice(names: list[str]) -> str | None:
 def check_ports(table: Table, settings: ServerSettings) -> None:
     """No port has two owners: listeners, ranges, reservations, fixed ports of legacy devices."""
     doors: dict[tuple[str, int], str] = {}
-    for listener in settings.listeners:
-        label = f"listener {listener.name}"
-        for address in listener.address if table.sound(label, "address") else ():
+    named = [(f"listener {each.name}", each.address) for each in settings.listeners]
+    named += [(f"web {each.name}", each.address) for each in settings.web]
+    for label, addresses in named:
+        for address in addresses if table.sound(label, "address") else ():
             owner = doors.setdefault(address, label)
             if owner != label and address[1]:
                 table.complain(label, "address", f"{address[0]} port {address[1]} is also that of [{owner}]")

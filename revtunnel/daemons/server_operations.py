@@ -15,9 +15,10 @@ from revtunnel.process.admin.operation import (
 )
 from revtunnel.process.admin.process_operations import PROCESS_OPERATIONS, STATUS
 from revtunnel.process.admin.refusals import Busy, Conflict, Invalid, NotFound
+from revtunnel.systems.sessions.session_operations import SESSION_OPERATIONS
 from revtunnel.trust.people_operations import PEOPLE_OPERATIONS
 
-__all__ = ["AUTHORITY", "CERTIFY", "ENROLL", "SERVER_OPERATIONS", "TOKEN"]
+__all__ = ["APP_KEY", "AUTHORITY", "CERTIFY", "ENROLL", "SERVER_OPERATIONS", "TOKEN"]
 
 
 def _revoked(row: Row) -> tuple[Row, str]:
@@ -33,6 +34,7 @@ _STATUS = STATUS._replace(columns=(
     Column("penalties", Kind.NUMBER, "addresses and serials that are locked out"),
     Column("users", Kind.NUMBER, "people who may be granted sessions"),
     Column("muted", Kind.NUMBER, "devices that take no remote sessions"),
+    Column("remote_sessions", Kind.NUMBER, "that people have now"),
     Column("audit_problem", Kind.TEXT, "why the audit file takes no records, or nothing"),
 ))  # fmt: skip
 _RECORD = Operation(
@@ -53,6 +55,7 @@ _RECORD = Operation(
         Column("labels", Kind.LIST, "that grants may call it by"),
         Column("sessions", Kind.TEXT, "remote ones: ``any``, ``asked`` or ``no``"),
         Column("muted", Kind.TEXT, "why it takes no remote sessions, or nothing: it does"),
+        Column("services", Kind.LIST, "that it has, where it does not say so itself: ThingWorx, localproxy"),
         Column("locked", Kind.LIST, "networks that are locked out of its serial"),
     ),
 )  # fmt: skip
@@ -66,11 +69,15 @@ _RELEASE = Operation(
                       "port {port} of {serial}/{target} is given back".format_map(row)),
 )  # fmt: skip
 _ENROLLED = Operation(
-    "Enrolled", "enrolled", "serials that have a device key", answer=ROWS, command="enrolled"
+    "Enrolled", "enrolled", "serials that have a device key or an app key", answer=ROWS, command="enrolled"
 )
 ENROLL = Operation(
     "Enroll", "enroll", "make a device key", "", (SERIAL, _REPLACE), (Argument("key"), PROBLEM),
     role=CallerRole.OPERATOR, named=True, errors=(Invalid, Conflict),
+)  # fmt: skip
+APP_KEY = Operation(
+    "AppKey", "app_key", "make the app key of a ThingWorx device", "", (SERIAL, _REPLACE),
+    (Argument("key"), PROBLEM), role=CallerRole.OPERATOR, named=True, errors=(Invalid, Conflict),
 )  # fmt: skip
 AUTHORITY = Operation(
     "Authority", "authority", "the certificate authority of the server", answer=ROW, errors=(NotFound,),
@@ -138,6 +145,6 @@ _AUDIT_HEAD = Operation(
     ),
 )  # fmt: skip
 SERVER_OPERATIONS = table_of(
-    *PROCESS_OPERATIONS, *DEVICE_OPERATIONS, _STATUS, _RECORD, _RELEASE, _ENROLLED, ENROLL, AUTHORITY, TOKEN,
-    CERTIFY, _REVOKE, *PEOPLE_OPERATIONS, *_MUTES, _AUDIT_HEAD,
+    *PROCESS_OPERATIONS, *DEVICE_OPERATIONS, _STATUS, _RECORD, _RELEASE, _ENROLLED, ENROLL, APP_KEY,
+    AUTHORITY, TOKEN, CERTIFY, _REVOKE, *PEOPLE_OPERATIONS, *SESSION_OPERATIONS, *_MUTES, _AUDIT_HEAD,
 )  # fmt: skip

@@ -40,6 +40,7 @@ from revtunnel.settings.inifile import (
 )
 from revtunnel.sockets.tls.credentials import private_file_fault
 from revtunnel.systems.cccp.cccp_reading import cccp_part
+from revtunnel.systems.sessions.session_settings import web_settings
 from revtunnel.trust.agent_files import with_kept_files
 from revtunnel.trust.audit_settings import audit_settings
 from revtunnel.trust.authority_settings import authority_settings
@@ -86,6 +87,7 @@ def read_server(table: Table, around: Surroundings) -> ServerSettings:
         admin=read_admin(table, around.socket(table.get("admin", "socket"))),
         authority=authority_settings(table, state),
         audit=audit_settings(table, state),
+        web=web_settings(table),
         cccp=cccp_part(table, around) if table.get("cccp", "enabled") else None,
         files=tuple(table.files),
     )

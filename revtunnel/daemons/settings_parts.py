@@ -15,6 +15,7 @@ from revtunnel.fleet.records import CLIENTS, DeviceRecords, DeviceSettings
 from revtunnel.ground.declared import limit, setting
 from revtunnel.ground.kinds import (
     ADDRESS,
+    NAME,
     PEM,
     PLACE,
     RANGES,
@@ -37,6 +38,10 @@ from revtunnel.settings.sections import LogSettings
 from revtunnel.sockets.ways.proxy_choice import HttpProxy, ProxyChoice, parse_proxy
 from revtunnel.sockets.ways.trusted_proxies import SenderSettings
 from revtunnel.systems.cccp.cccp_settings import CccpPart
+from revtunnel.systems.sessions.localproxy_settings import LocalproxySettings
+from revtunnel.systems.sessions.session_life import SessionLimits
+from revtunnel.systems.sessions.session_settings import WebSettings
+from revtunnel.systems.thingworx.edge_settings import EdgeSettings
 from revtunnel.trust.audit_settings import AuditSettings
 from revtunnel.trust.authority_settings import AuthoritySettings
 from revtunnel.trust.tls_settings import AgentTls, ListenerTls
@@ -94,7 +99,6 @@ def read_header(text: str) -> tuple[str, str]:
     return match[1], match[2]
 
 
-_NAME = text("name", "1 to 32 of A-Z a-z 0-9 . _ -", r"[A-Za-z0-9._-]{1,32}")
 _SERVER_NAME = text("name", "auto, or 1 to 64 of A-Z a-z 0-9 . _ -", r"[A-Za-z0-9._-]{1,64}")
 _MAPPINGS = many("CLIENTPORT -> [NAME=]HOST:PORT", read_mapping, 0, 255)
 _SERVERS = many("HOST:PORT", read_dialled, 0, 16)
@@ -124,7 +128,7 @@ class ListenerSettings(ListenerTls, SenderSettings):
     data: str = setting(word("link", "socket", "auto"), "auto", "what carries channels: the link; a "
         "connection of its own for each, which the agent brings; auto: that, and the link where none "
         "comes", live=True)
-    pool: str = setting(_NAME, "default", "the [pool NAME] that gives its devices their client ports")
+    pool: str = setting(NAME, "default", "the [pool NAME] that gives its devices their client ports")
     serial: str | None = setting(nothing("none", serial_or("none")), "none", "legacy: serial of its one "
         "device; needed there")
     mappings: tuple[PortMapping, ...] = setting(_MAPPINGS, "", "legacy: services of the device, one a line; "
@@ -199,7 +203,11 @@ class ServerSettings(LogSettings):
     admin: AdminSettings
     authority: AuthoritySettings
     audit: AuditSettings
+    web: tuple[WebSettings, ...]  # none: no remote sessions
+    sessions: SessionLimits
     cccp: CccpPart | None  # None: not enabled
+    localproxy: LocalproxySettings
+    thingworx: EdgeSettings
     files: tuple[str, ...]  # that were read, in this order
 
 

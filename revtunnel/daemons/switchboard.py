@@ -9,10 +9,11 @@ Source: wire/readyagent.md section 5.7; wire/link-extension.md "Liveness"; fault
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTCP, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 
 from revtunnel.carriers.data_sockets import DataSockets
 from revtunnel.carriers.sockets_first import SocketsFirst
@@ -33,12 +34,14 @@ from revtunnel.ground.facts import (
     LinkUp,
     PeerGlitch,
     Report,
+    WebRefused,
 )
 from revtunnel.ground.policy import DataLimits, ServerLimits
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.link.handshake import LinkDenied, ServerUp
 from revtunnel.link.keys import Verifier
-from revtunnel.link.server_link import LinkMaker, ServerLink, ServerLinkFactory
+from revtunnel.link.server_link import LinkMaker, ServerLink
+from revtunnel.sockets.listening import Came
 
 __all__ = ["Switchboard"]
 
@@ -51,7 +54,7 @@ class Switchboard:
 
     def __init__(
         self,
-        reactor: IReactorTCP,
+        reactor: Any,
         clock: IReactorTime,
         limits: ServerLimits,
         ports: ClientPorts,
@@ -68,6 +71,7 @@ class Switchboard:
         self.links: set[ServerLink] = set()
         self.counts: Counter[str] = Counter()
         self.draining = False
+        self.beside: Callable[[], int] = lambda: 0  # sockets that others have in this server
         self._clock = clock
         self._tell = report
         self._descriptors = descriptors
@@ -81,7 +85,9 @@ class Switchboard:
         self.admission.full = lambda: self._sockets() >= self._descriptors + self.limits.descriptors_kept
         self.listeners = self.admission.listeners
         self.streams = StreamsOfDevices()
-        self.client_streams = ClientStreams(clock, limits, self.fleet, self.streams, self.access, self.report)
+        self.client_streams = ClientStreams(
+            reactor, limits, self.fleet, self.streams, self.access, self.report
+        )
         self.say = DeviceSay(self.fleet, lambda serial: self.access.records.of(serial))
         self.client_streams.make_room = self._make_room
         self.client_streams.on_left = self._check_drained
@@ -97,7 +103,7 @@ class Switchboard:
 
     def _sockets(self) -> int:
         strangers = len(self.admission.strangers)
-        return self.client_streams.count + len(self.links) + strangers + self.data.count
+        return self.client_streams.count + len(self.links) + strangers + self.data.count + self.beside()
 
     def _make_room(self) -> bool:
         """Whether one more client can be had."""
@@ -105,9 +111,9 @@ class Switchboard:
 
     # -- what links ask (server_link.Hub)
 
-    def link_factory(self, name: str) -> ServerLinkFactory:
+    def agents(self, name: str) -> Came:
         """What to listen with for agents at ``listeners[name]``, whose rules may change for later links."""
-        return self.admission.link_factory(self, name)
+        return partial(self.admission.came, self, name)
 
     def attach(self, link: ServerLink, ticket: bytes) -> None:
         self.admission.attach(link, ticket)
@@ -161,12 +167,11 @@ class Switchboard:
 
     def arrived(self, link: ServerLink) -> None:
         listener = link.listener
-        wire = link.mux.wire if link.mux is not None else ""
         self.report(
             LinkUp(
                 link.serial,
                 link.peer,
-                wire,
+                link.system,
                 listener.rules.name,
                 link.authenticated,
                 link.replaced,
@@ -223,7 +228,7 @@ class Switchboard:
             if device is not None:
                 device.bytes_to_device += fact.bytes_to_device
                 device.bytes_to_client += fact.bytes_to_client
-        elif isinstance(fact, ClientRefused | LinkRefused | LinkDown):
+        elif isinstance(fact, ClientRefused | LinkRefused | LinkDown | WebRefused):
             self.counts[f"{fact.word} {fact.reason}"] += 1
         elif isinstance(fact, PeerGlitch):
             self.counts["glitches"] += 1

@@ -1,8 +1,8 @@
 """The listening sockets of leases: opened for a device that is here, closed or refusing while it is away.
 
-The bound socket is the claim on a port: it is bound once, by Twisted's own listening call, and kept; nothing
-is tried out by binding and closing. A port that another program holds is set aside and the next one taken.
-An open socket whose lease went to another use goes with it: Twisted holds a port for a turn after closing it.
+The bound socket is the claim on a port: it is bound once and kept; nothing is tried out by binding and
+closing. A port that another program holds is set aside and the next one taken. An open socket whose lease
+went to another use goes with it.
 What happens to one device looks at its own ports only.
 
 Source: house.md (leases, listener); faults.md H9, N3, C10; issue "absent = close or refuse" ours.
@@ -15,15 +15,15 @@ from dataclasses import dataclass
 from itertools import islice
 
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IAddress, IListeningPort, IReactorTCP
-from twisted.internet.protocol import ServerFactory
 
 from revtunnel.fleet.leases import LeaseError, Leases, NoFreePort
 from revtunnel.fleet.pools import Lease
 from revtunnel.fleet.refused_ports import RefusedPorts
 from revtunnel.ground.facts import ClientRefused, ListenerClosed, ListenerOpened, ListenerRefused, Report
+from revtunnel.sockets.ends import End
+from revtunnel.sockets.listening import Came, Listen, Listening
 from revtunnel.sockets.ways.proxy_protocol import Refused
-from revtunnel.streams.clients import ClientFactory, ClientSocket
+from revtunnel.streams.clients import Clients
 
 __all__ = ["ClientPorts", "OpenPort"]
 
@@ -42,50 +42,37 @@ def _socket_of(lease: Lease) -> tuple[int, str, str]:
     return lease.port, lease.address, lease.pool
 
 
-class _Door(ServerFactory):
-    """What Twisted listens with: it lets clients in to whoever has the lease now."""
-
-    noisy = False
-
-    def __init__(self, clients: ClientFactory) -> None:
-        self.clients = clients
-
-    def buildProtocol(self, addr: IAddress | None) -> ClientSocket:
-        return self.clients.buildProtocol(addr)
-
-
-Behind = Callable[[_Door, str, Refused], ServerFactory]  # the name is the pool's
-
-
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class OpenPort:
-    """One lease whose socket is open."""
+    """One lease whose socket is open, and who has it now."""
 
     lease: Lease
-    door: _Door
-    port: IListeningPort
+    clients: Clients
+    listening: Listening | None = None
 
-    @property
-    def factory(self) -> ClientFactory:
-        """Who has it now."""
-        return self.door.clients
+    def came(self, end: End) -> None:
+        """A client connected."""
+        self.clients.came(end)
+
+
+Behind = Callable[[Came, str, Refused], Came]  # the name is the pool's
 
 
 class ClientPorts:
     """All open client listeners. ``refuses`` names the pools whose ports stay open without their device."""
 
     def __init__(
-        self, reactor: IReactorTCP, leases: Leases, refuses: Mapping[str, bool], backlog: int, report: Report
+        self, listen: Listen, leases: Leases, refuses: Mapping[str, bool], backlog: int, report: Report
     ) -> None:
         self.leases = leases
         self.refuses = refuses
         self.refused = RefusedPorts()
-        self._reactor = reactor
+        self._listen = listen
         self._backlog = backlog
         self._report = report
         self._open: dict[str, dict[str, OpenPort]] = {}  # by serial and target
         self._count = 0
-        self.behind: Behind = lambda door, pool, refused: door  # what listens instead of it
+        self.behind: Behind = lambda came, pool, refused: came  # what listens instead of it
 
     def of(self, serial: str) -> list[OpenPort]:
         """The open listeners of one device."""
@@ -100,24 +87,22 @@ class ClientPorts:
         """Close one listener, if it is open; its promise stays."""
         self._close((serial, name))
 
-    def open(
-        self, factory: ClientFactory, pool: str, now: float, ranges: Ranges | None = None
-    ) -> OpenPort | None:
+    def open(self, clients: Clients, pool: str, now: float, ranges: Ranges | None = None) -> OpenPort | None:
         """Open the port of a target, the one it had before if possible; None without one.
 
         It is reported then, once for all tries (``refused``).
 
         ``ranges``: the ports that its device may have; None is any.
         """
-        use = (factory.serial, factory.name)
-        there = self._open.get(factory.serial, {}).get(factory.name)
+        use = (clients.serial, clients.name)
+        there = self._open.get(clients.serial, {}).get(clients.name)
         try:
             lease = self._promise(use, pool, now, ranges)
             if there is not None and there.lease.port == lease.port:
-                there.lease, there.factory.target = lease, factory.target
+                there.lease, there.clients.target = lease, clients.target
                 return there
             self._close(use)
-            opened = self._bind(lease, factory, now)
+            opened = self._bind(lease, clients, now)
         except (LeaseError, OSError) as error:
             self._close(use)
             wanting = pool if isinstance(error, NoFreePort) else None
@@ -136,15 +121,15 @@ class ClientPorts:
             self._close((lease.serial, lease.target))
         for port in self.of(serial):
             if not self.refuses.get(port.lease.pool, False):
-                self._close((serial, port.factory.name))
+                self._close((serial, port.clients.name))
 
-    def keep_promises(self, make: Callable[[str, str], ClientFactory], most: int) -> Iterator[None]:
+    def keep_promises(self, make: Callable[[str, str], Clients], most: int) -> Iterator[None]:
         """Let the ports of devices that are away stand as their pools say: after a start, and other settings.
 
         A step for each port; what happens to a port between two steps is taken as it is then.
 
         Args:
-            make: gives the factory of a serial and the name of its target.
+            make: gives the clients of a serial and the name of its target.
             most: sockets that may be open for clients; ports beyond stay closed until their device comes.
         """
         for lease in self._each_away():
@@ -173,8 +158,8 @@ class ClientPorts:
         self.refused.keep(serial, names)
         self.leases.unoffered(serial, names, self.refuses, now)
         for port in self.of(serial):
-            if port.factory.name not in names:
-                self._close((serial, port.factory.name))
+            if port.clients.name not in names:
+                self._close((serial, port.clients.name))
 
     def due(self, now: float) -> list[tuple[str, str]]:
         """Serial and target of every refused port that should be tried again now."""
@@ -191,7 +176,7 @@ class ClientPorts:
         self.refused = RefusedPorts()
         for serial in list(self._open):
             for port in self.of(serial):
-                self._close((serial, port.factory.name))
+                self._close((serial, port.clients.name))
 
     def _promise(self, use: tuple[str, str], pool: str, now: float, ranges: Ranges | None) -> Lease:
         """The lease of a target, with a port of ``ranges``.
@@ -218,36 +203,33 @@ class ClientPorts:
         allowed = ", ".join(f"{low}-{high}" for low, high in ranges)
         raise LeaseError(f"none of the ports that its record allows, {allowed}, is free in pool {pool}")
 
-    def _bind(self, lease: Lease, factory: ClientFactory, now: float) -> OpenPort:
+    def _bind(self, lease: Lease, clients: Clients, now: float) -> OpenPort:
         while (inherited := self._close_displaced(lease)) is None:
-            door = _Door(factory)
             try:
-                port = self._listen(lease, door)
+                return self._opened(lease, clients)
             except CannotListenError as error:
                 if error.socketError.errno != errno.EADDRINUSE:
                     raise OSError(f"{lease.address}:{lease.port}: {error.socketError.strerror}") from None
                 lease = self.leases.spoil(lease, now)
-            else:
-                return OpenPort(lease, door, port)
-        inherited.door.clients = factory
-        return OpenPort(lease, inherited.door, inherited.port)
+        inherited.lease, inherited.clients = lease, clients
+        return inherited
 
-    def _open_early(self, lease: Lease, factory: ClientFactory) -> None:
+    def _open_early(self, lease: Lease, clients: Clients) -> None:
         """Open the port of a device that is away; one that cannot be had is left for its return to settle."""
-        door = _Door(factory)
         try:
-            port = self._listen(lease, door)
+            self._add(self._opened(lease, clients))
         except CannotListenError as error:
             self._report(ListenerRefused(*lease.use, str(error)))
-            return
-        self._add(OpenPort(lease, door, port))
 
-    def _listen(self, lease: Lease, door: _Door) -> IListeningPort:
+    def _opened(self, lease: Lease, clients: Clients) -> OpenPort:
+        opened = OpenPort(lease, clients)
+
         def refused(peer: str, reason: str, detail: str) -> None:
-            self._report(ClientRefused(door.clients.serial, door.clients.name, peer, reason))
+            self._report(ClientRefused(opened.clients.serial, opened.clients.name, peer, reason))
 
-        factory = self.behind(door, lease.pool, refused)
-        return self._reactor.listenTCP(lease.port, factory, self._backlog, lease.address)
+        came = self.behind(opened.came, lease.pool, refused)
+        opened.listening = self._listen(lease.address, lease.port, self._backlog, came)
+        return opened
 
     def _close_displaced(self, heir: Lease | None = None) -> OpenPort | None:
         """Close the sockets of leases that ended for others; the one at the heir's port is its own now."""
@@ -264,8 +246,8 @@ class ClientPorts:
 
     def _close(self, use: tuple[str, str]) -> None:
         port = self._take(use)
-        if port is not None:
-            port.port.stopListening()
+        if port is not None and port.listening is not None:
+            port.listening.stop()
 
     def _add(self, opened: OpenPort) -> None:
         self.refused.drop(*opened.lease.use)

@@ -116,6 +116,10 @@ class Penalties:
             return 0.0
         return max(0.0, entry.locked.get(source, now) - now)
 
+    def is_exempt(self, peer: str) -> bool:
+        """Whether nothing is counted against this peer, or it has no address."""
+        return self._source(peer) is None
+
     def refused(self, now: float) -> int:
         """How many sources are refused now; walks over all that are known."""
         return sum(entry.applied and entry.until > now for entry in self._sources.values())

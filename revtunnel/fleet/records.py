@@ -15,7 +15,7 @@ from revtunnel.ground.declared import setting
 from revtunnel.ground.kinds import SettingKind, any_of, count, many, nothing, read_range, word
 from revtunnel.ground.labels import MAX_LABELS, parse_label
 from revtunnel.ground.networks import Network, address_of, network_of, within
-from revtunnel.ground.targets import Offer, Target, parse_target
+from revtunnel.ground.targets import Offer, Target, parse_offer, parse_target
 
 __all__ = [
     "CLIENTS",
@@ -96,10 +96,19 @@ def read_day(text: str) -> float | None:
         raise ValueError(f"{text[:80]!a}: never, or a day such as 2027-12-31 wanted") from None
 
 
+def read_service(text: str) -> Offer:
+    """An offer at a TCP port."""
+    offer = parse_offer(text)
+    if offer.target.path is not None:
+        raise ValueError(f"{text[:80]!a}: [NAME=]HOST:PORT wanted")
+    return offer
+
+
 CLIENTS = any_of("network", network_of, 1024)
 _TARGETS = any_of("NAME, HOST:PORT or unix:PATH", parse_pattern, 256)
 _PORTS = any_of("PORT or LOW-HIGH", read_range, 64)
 _LABELS = many("NAME or NAME=VALUE", parse_label, 0, MAX_LABELS)
+_SERVICES = many("[NAME=]HOST:PORT", read_service, 0, 64)
 _EXPIRES = SettingKind("day", "never, or YYYY-MM-DD", read_day)
 
 
@@ -125,6 +134,8 @@ class DeviceRecord:
     sessions: str = setting(word("any", "asked", "no"), "any", "remote sessions to it: any that a grant "
         "allows, and its site where that can be asked; asked: only if it can, which needs an agent of ours "
         "that is new enough; no: none", live=True)
+    services: tuple[Offer, ...] = setting(_SERVICES, "", "what a ThingWorx device has, as it dials it, or a "
+        "localproxy, by name; others say it", live=True)
 # fmt: on
 
     def has_port(self, port: int) -> bool:
@@ -151,6 +162,7 @@ class DeviceRecord:
             "expires": None if last is None else last.strftime("%Y-%m-%d"),  # the last day, UTC
             "labels": list(self.labels),
             "sessions": self.sessions,
+            "services": [f"{each.name}={each.target}" for each in self.services],
         }
 
 

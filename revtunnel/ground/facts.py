@@ -40,6 +40,7 @@ __all__ = [
     "SettingsReloaded",
     "Severity",
     "TokenGiven",
+    "WebRefused",
 ]
 
 
@@ -136,6 +137,22 @@ class LinkRefused(Fact):
     peer: str
     serial: str  # "" when it never said one
     reason: str  # a word: "silent", "protocol", "denied", "certificate", "tls", "duplicate", "overloaded"
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class WebRefused(Fact):
+    """A connection to a web listener came to nothing: no WebSocket, and no page."""
+
+    word = "web-refused"
+    severity = Severity.WARN
+    listener: str
+    peer: str
+    path: str  # without its query; "" when it never said one
+    status: int  # of HTTP, that it was told; 0: none
+    reason: (
+        str  # a word: "silent", "protocol", "denied", "origin", "host", "not-found", "penalty", "too-often"
+    )
     detail: str
 
 

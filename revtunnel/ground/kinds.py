@@ -24,6 +24,7 @@ __all__ = [
     "GIB",
     "KIB",
     "MIB",
+    "NAME",
     "PEM",
     "PLACE",
     "RANGES",
@@ -234,4 +235,5 @@ def networks(most: int) -> SettingKind:
 ADDRESS = SettingKind("address", "an IP address of this machine", read_address)
 PEM = nothing("none", path(4096, "none"))
 PLACE = nothing("none", path(4096, "auto", "none"))  # "auto" is replaced by who reads it
+NAME = text("name", "1 to 32 of A-Z a-z 0-9 . _ -", r"[A-Za-z0-9._-]{1,32}")
 RANGES = many("PORT or LOW-HIGH", read_range, 1, 64)

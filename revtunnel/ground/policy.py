@@ -20,6 +20,7 @@ __all__ = [
     "CameoLimits",
     "CccpLimits",
     "DataLimits",
+    "EdgeLimits",
     "EmoLimits",
     "EnrolmentLimits",
     "FleetLimits",
@@ -320,3 +321,26 @@ class EmoLimits:
     # systems/emo/emo_choice.py
     ask_again: float = limit(seconds(60, 30 * 86400), 86_400.0, "time after which the agent offers rt1 "
         "again, with its next connection, to a server that did not know it; see modern")
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeLimits:
+    """What one ThingWorx device and its tunnels may cost."""
+
+    # systems/thingworx/edge_tunnels.py
+    tunnels: int = limit(count("tunnels", 1, 255), 8, "of one device at once, one for each client; of eight "
+        "the SDK drops one now and then")
+    waiting: int = limit(count("clients", 0, 65535), 64, "clients of one device that wait for one")
+    wait: float = limit(seconds(0.1, 600), 30.0, "time that a client waits for a place, and for the device "
+        "to bring it")
+    # systems/thingworx/edge_tunnel.py
+    settle: float = limit(seconds(0, 60), 0.25, "time before the first byte to a device, which loses what "
+        "comes at once")
+    hold: float = limit(seconds(0.1, 3600), 30.0, "silence after a client's end of file, which no tunnel can "
+        "carry, before both ends are cut")
+    quiet: float = limit(seconds(0, 60), 0.25, "time without a byte after which the end of a service has "
+        "overtaken none")
+    held: int = limit(size(64 * KIB, 64 * MIB), MIB, "what a client may have to take before its tunnel is "
+        "not read, which the SDK bears for 0.1 s")
+    # systems/thingworx/edge_link.py
+    first: float = limit(seconds(1, 120), 10.0, "time from the WebSocket to a good BIND, absolute")

@@ -34,12 +34,14 @@ from revtunnel.link.mux import (
     Wanted,
 )
 from revtunnel.link.rt1 import Rt1Mux
+from revtunnel.sockets.ends import End
 from revtunnel.sockets.tls.identity import silent_refusal
 from revtunnel.streams.channel import Channel
 from revtunnel.streams.commands import Feature
-from revtunnel.streams.dialler import Dialler, NotDialled, TargetSocket
+from revtunnel.streams.dialler import Dialler, NotDialled
 from revtunnel.streams.frames import Frame
 from revtunnel.streams.session_says import Asked, encode_consent
+from revtunnel.streams.streams import ChannelSocket
 from revtunnel.streams.window import CreditPool
 
 __all__ = ["AgentLink", "TargetSide"]
@@ -54,14 +56,14 @@ class TargetSide:
     def __init__(self, channel: Channel, since: float) -> None:
         self.channel = channel
         self.since = since
-        self.dialling: Deferred[TargetSocket] | None = None
-        self.socket: TargetSocket | None = None
+        self.dialling: Deferred[End] | None = None
+        self.socket: ChannelSocket | None = None
         self._early: deque[bytes] = deque()
         self._ended_early = False
 
-    def reached(self, link: "AgentLink", socket: TargetSocket) -> None:
+    def reached(self, link: "AgentLink", end: End) -> None:
         """The target answered: give it what came meanwhile."""
-        self.socket = socket
+        self.socket = socket = ChannelSocket(link.clock, end)
         socket.attach(link, self.channel)
         self.channel.owner = self
         while self._early:
@@ -304,19 +306,19 @@ class AgentLink(LinkProtocol):
         channel.owner = side
         side.dialling = self._dialler.dial(channel.target, channel.origin, channel.session)
         side.dialling.addCallbacks(
-            lambda socket: self._reached(side, socket), lambda failure: self._not_reached(side, failure)
+            lambda end: self._reached(side, end), lambda failure: self._not_reached(side, failure)
         )
 
-    def _reached(self, side: TargetSide, socket: TargetSocket) -> None:
+    def _reached(self, side: TargetSide, end: End) -> None:
         channel = side.channel
         if not channel.over:
             self._guarded(lambda mux: mux.opened(channel))
         if channel.over:  # by then, or by that
-            socket.abort()
+            end.abort()
             return
         milliseconds = round((self.clock.seconds() - side.since) * 1000, 3)
         self._report(ChannelOpened(self.serial, channel.number, str(channel.target), self.peer, milliseconds))
-        side.reached(self, socket)
+        side.reached(self, end)
         self.flush()
 
     def _not_reached(self, side: TargetSide, failure: Failure) -> None:

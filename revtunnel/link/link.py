@@ -22,19 +22,17 @@ from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.link.link_channels import LinkChannels
 from revtunnel.link.mux import Mux, Over
 from revtunnel.link.turns import Pace
-from revtunnel.sockets.addresses import written_address
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.tcp_info import silence
 from revtunnel.streams.channel import Channel, ChannelState
 from revtunnel.streams.frames import FrameDecoder
-from revtunnel.streams.streams import IStream
 
 __all__ = ["USER_TIMEOUT", "LinkProtocol", "tune"]
 
 NOTSENT = 128 * 1024  # bytes the kernel may hold unsent (TCP_NOTSENT_LOWAT): more would delay a keystroke
 USER_TIMEOUT = 45.0  # seconds that sent bytes may stay unacknowledged, or untaken by a living peer
 LOOK = 64  # frames between two looks at the time of a turn
-READ = 256 * 1024  # bytes that one reading takes, where the transport lets us choose
+READ = 256 * 1024  # bytes that one reading takes
 PARTING = 2.0  # seconds a refused or failed link gets to take its GOAWAY
 
 
@@ -43,7 +41,7 @@ class LinkProtocol(LinkChannels, Protocol):
     """One end of a link. ``ServerLink`` and ``AgentLink`` say what its happenings mean there."""
 
     if TYPE_CHECKING:
-        transport: IStream
+        transport: EndTransport  # type: ignore[assignment]
 
     def __init__(self, clock: IReactorTime, limits: LinkLimits) -> None:
         self.clock = clock
@@ -66,8 +64,8 @@ class LinkProtocol(LinkChannels, Protocol):
 
     @property
     def handle(self) -> Any:
-        """The socket below; None where the transport has none."""
-        return self.transport.getHandle() if hasattr(self.transport, "getHandle") else None
+        """The socket below."""
+        return self.transport.getHandle()
 
     # -- what an end has to provide
 
@@ -92,13 +90,7 @@ class LinkProtocol(LinkChannels, Protocol):
     def connectionMade(self) -> None:
         now = self.clock.seconds()
         self.since = self.since or now
-        with contextlib.suppress(OSError):  # reset by now; connectionLost says so
-            self.peer = written_address(self.transport.getPeer())
-        if isinstance(self.transport, EndTransport):
-            self.transport.read_size = READ  # and its socket has what all of ours have
-        else:
-            self.transport.setTcpNoDelay(True)
-            self.transport.setTcpKeepAlive(True)
+        self.transport.read_size = READ
         # a pull producer is asked whenever the transport is empty: our own quantum is the whole buffer
         self.transport.registerProducer(self, False)
         self._set_timer(max(0.0, self.since + self.limits.handshake - now))
@@ -131,8 +123,7 @@ class LinkProtocol(LinkChannels, Protocol):
     def up(self, mux: Mux) -> None:
         """The handshake is done; frames belong to the mux from here on."""
         self.mux = mux
-        if isinstance(self.transport, EndTransport):
-            self.transport.gives_views = True  # views from now on: frames are copied one by one
+        self.transport.gives_views = True  # from now on: frames are copied one by one
         tune(self.handle)  # not before: what becomes a data socket must not end because its service pauses
         self._set_timer(0.0)
 
@@ -260,10 +251,7 @@ class LinkProtocol(LinkChannels, Protocol):
         if pieces:
             self._full = True
             self._pace.handed(sum(map(len, pieces)), now)
-            if isinstance(self.transport, EndTransport):
-                self.transport.writeSequence(pieces)
-            else:  # Twisted's own take no views
-                self.transport.write(b"".join(pieces))
+            self.transport.writeSequence(pieces)
         for channel in readable:
             if channel.owner is not None:
                 channel.owner.may_read()

@@ -95,6 +95,10 @@ class Rt1Mux(Rt1Sessions):
         self.origins = origins
         self._announced: _Before | None = None  # agent: WITHIN and ORIGIN, whose CONNECT is next
 
+    def target_of(self, payload: bytes) -> Target:
+        """What a CONNECT names; RemoteError: nothing that can be asked for here."""
+        return decode_connect(payload)
+
     def judge(self, size: int, command: int, channel: int) -> None:
         if command == Command.DATA:
             return
@@ -186,7 +190,7 @@ class Rt1Mux(Rt1Sessions):
         if frame.channel in self._unsaid:
             raise RemoteError(f"CONNECT for channel {frame.channel}, whose CLOSE is not yet said")
         try:
-            target = decode_connect(frame.payload)
+            target = self.target_of(frame.payload)
         except RemoteError as error:
             channel = self._new(frame.channel, Target("invalid", 0), now)
             self.reset(channel, Ended.NOT_ALLOWED, str(error), now)

@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from revtunnel.link.agent_link import AgentLink
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import End, TlsEnd
-from revtunnel.sockets.stages import open_end
+from revtunnel.sockets.opening import Reach, connect, open_end
 from revtunnel.sockets.tls.identity import Identity
 from revtunnel.sockets.tls.tls_stages import dial_tls
 from revtunnel.sockets.ways.http_proxy import open_way
@@ -38,11 +38,15 @@ class Way:
 
 
 class ServerConnector:
-    """Opens connections to servers. ``way`` may be replaced; what is open stays."""
+    """Opens connections to servers. ``way`` may be replaced; what is open stays.
 
-    def __init__(self, reactor: Any, way: Way) -> None:
+    ``reach`` connects to one address, as ``connect`` does.
+    """
+
+    def __init__(self, reactor: Any, way: Way, reach: Reach = connect) -> None:
         self.way = way
         self._reactor = reactor
+        self._reach = reach
 
     def open(self, host: str, port: int, timeout: float, at: str = "") -> "Deferred[End]":
         """A connection to a server, judged and ready, within ``timeout`` seconds.
@@ -59,9 +63,9 @@ class ServerConnector:
             stages.append(dial_tls(self._reactor, way.identity, way.server_name or host, begin))
         try:
             if at and way.proxy.proxy_for(host, port) is None:
-                opening = open_end(self._reactor, at, port, timeout, stages)
+                opening = open_end(self._reactor, at, port, timeout, stages, reach=self._reach)
             else:
-                opening = open_way(self._reactor, way.proxy, host, port, timeout, stages)
+                opening = open_way(self._reactor, way.proxy, host, port, timeout, stages, self._reach)
         except ValueError as error:  # the environment's proxy cannot be used
             return fail(ConnectionError(errno.EINVAL, str(error)))
 
@@ -84,8 +88,8 @@ class ServerConnector:
             if isinstance(end, TlsEnd):
                 link.tls = end.connection.get_protocol_version_name()
             link.place = host, port, end.sock.getpeername()[0]
-            EndTransport(self._reactor, end, link).start()
             link.peer = end.peer
+            EndTransport(self._reactor, end, link).start()
             return link
 
         return self.open(host, port, timeout).addCallback(reached)

@@ -8,13 +8,10 @@ Source: wire/link-extension.md; wire/readyagent.md section 5; faults.md F14, N23
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 from typing import Protocol as Typing
 
 from twisted.internet.defer import Deferred, TimeoutError
-from twisted.internet.interfaces import IAddress, IReactorTime
-from twisted.internet.protocol import Factory
-from twisted.internet.protocol import Protocol as TwistedProtocol
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from revtunnel.ground.errors import RemoteError
@@ -29,7 +26,6 @@ from revtunnel.link.link import USER_TIMEOUT, LinkProtocol, tune
 from revtunnel.link.link_carrier import LinkCarrier
 from revtunnel.link.mux import Consented, Glitch, GoingAway, Happening, Mux, Opened, Over, Stalled
 from revtunnel.link.rt1 import Rt1Mux
-from revtunnel.sockets.addresses import written_address
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.tls.credentials import PeerCertificate
 from revtunnel.sockets.tls.enroll import MAX_ENROLL
@@ -42,7 +38,7 @@ from revtunnel.streams.commands import TICKET_SIZE, Command, Feature, encode_goa
 from revtunnel.streams.frames import Frame, encode_frame
 from revtunnel.streams.window import CreditPool
 
-__all__ = ["AgentListener", "Hub", "LinkMaker", "ServerLink", "ServerLinkFactory"]
+__all__ = ["AgentListener", "Hub", "LinkMaker", "ServerLink"]
 
 
 class Hub(Typing):
@@ -275,8 +271,7 @@ class ServerLink(LinkProtocol):
         """
         if self._decoder.held:
             raise RemoteError(f"{self._decoder.held} bytes behind ATTACH")
-        transport: Any = self.transport
-        end: End = transport.take()[0]
+        end = self.transport.take()
         self.ended = ("data-socket", "")
         self._lost = self._finished = True
         self._cancel(self._timer)
@@ -306,6 +301,12 @@ class ServerLink(LinkProtocol):
     def round_trip(self) -> float | None:
         """Seconds, as measured; None: not yet."""
         return self.mux.liveness.round_trip if self.mux is not None else None
+
+    @property
+    def software(self) -> str:
+        """What it says it is."""
+        hello = self.handshake.hello if self.handshake is not None else None
+        return hello.software if hello is not None else ""
 
     @property
     def says_origins(self) -> bool:
@@ -398,15 +399,3 @@ class ServerLink(LinkProtocol):
                 channel.bytes_received,
             )
         )
-
-
-class ServerLinkFactory(Factory):
-    """Makes server links for one listener, or what brings their connection to TLS first."""
-
-    noisy = False
-
-    def __init__(self, make: Callable[[str], TwistedProtocol | None]) -> None:
-        self._make = make
-
-    def buildProtocol(self, addr: IAddress | None) -> TwistedProtocol | None:
-        return self._make(written_address(addr))

@@ -9,14 +9,11 @@ from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
-from twisted.internet.interfaces import IAddress, IDelayedCall
-from twisted.internet.protocol import ClientFactory
+from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from revtunnel.ground.facts import LinkDown, LinkUp, Report, ServerState
 from revtunnel.ground.policy import AgentLimits
-from revtunnel.ground.targets import is_literal
 from revtunnel.link.agent_link import AgentLink
 from revtunnel.link.backoff import Backoff
 from revtunnel.sockets.ends import said
@@ -33,20 +30,10 @@ def _is_proved(link: AgentLink) -> bool:
     return bool(link.tls) or bool(link.server and link.server.proof)
 
 
-class _LinkFactory(ClientFactory):
-    noisy = False
-
-    def __init__(self, make: Callable[[], AgentLink]) -> None:
-        self._make = make
-
-    def buildProtocol(self, addr: IAddress | None) -> AgentLink:
-        return self._make()
-
-
 class Uplink:
     """Connects, waits, connects again, until ``stop``. ``make`` builds a link with a fresh handshake.
 
-    ``connect`` brings about what it is told of; None: the reactor's TCP, in plain.
+    ``connect`` brings about what it is told of (link/server_connector.py).
     """
 
     def __init__(
@@ -57,10 +44,10 @@ class Uplink:
         random: Callable[[], float],
         make: Callable[[Callable[[AgentLink], None], Callable[[AgentLink], None]], AgentLink],
         report: Report,
-        connect: Connect | None = None,
+        connect: Connect,
     ) -> None:
         self.link: AgentLink | None = None
-        self._dial = connect or self._plain
+        self._dial = connect
         self._reactor = reactor
         self._servers = servers
         self._limits = limits
@@ -123,18 +110,6 @@ class Uplink:
         self._connecting = self._dial(host, port, self._limits.connect, make)
         self._connecting.addTimeout(self._limits.connect, self._reactor)
         self._connecting.addCallbacks(self._connected, self._failed, errbackArgs=(f"{host}:{port}",))
-
-    def _plain(
-        self, host: str, port: int, timeout: float, make: Callable[[], AgentLink]
-    ) -> "Deferred[AgentLink]":
-        """The shortest way there is; for an address, HostnameEndpoint would add 0.3 s to a refused dial."""
-        kind: Any = HostnameEndpoint
-        if is_literal(host):
-            kind = TCP6ClientEndpoint if ":" in host else TCP4ClientEndpoint
-        found: Deferred[AgentLink] = kind(self._reactor, host, port, timeout=timeout).connect(
-            _LinkFactory(make)
-        )
-        return found
 
     def _connected(self, link: AgentLink) -> None:
         self._connecting = None

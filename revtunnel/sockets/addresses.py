@@ -10,15 +10,19 @@ from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 
-__all__ = ["address_of", "place", "socket_address", "written_address"]
+__all__ = ["UNIX", "address_of", "place", "socket_address", "written_address"]
+
+UNIX = "unix:"  # before the path of a UNIX socket, which has no port
 
 
-def socket_address(host: str, port: int) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
-    """The family and address that a socket wants, for a literal; "" is every IPv4 address.
+def socket_address(host: str, port: int) -> tuple[socket.AddressFamily, Any]:
+    """The family and address that a socket wants, for a literal or ``unix:PATH``; "" is every IPv4 address.
 
     Raises:
         OSError: its zone is no interface here.
     """
+    if host.startswith(UNIX):
+        return socket.AF_UNIX, host.removeprefix(UNIX)
     if ":" not in host:
         return socket.AF_INET, (host, port)
     literal, _, zone = host.partition("%")
@@ -27,7 +31,9 @@ def socket_address(host: str, port: int) -> tuple[socket.AddressFamily, tuple[An
 
 
 def place(host: str, port: int) -> str:
-    """``host:port``, an IPv6 address in brackets."""
+    """``host:port``, an IPv6 address in brackets; ``unix:PATH`` as it is."""
+    if host.startswith(UNIX):
+        return host
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

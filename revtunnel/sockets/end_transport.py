@@ -17,20 +17,17 @@ Source: ours; performance.md "What a Twisted process can do"; twisted.md 2.3; Tw
 """
 
 import contextlib
-import select
 import socket
 from typing import Any
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
-    IAddress,
     IConsumer,
     IHalfCloseableProtocol,
     IProtocol,
     IPushProducer,
     IReadWriteDescriptor,
     ISystemHandle,
-    ITCPTransport,
 )
 from twisted.internet.protocol import Protocol
 from twisted.python import log
@@ -38,8 +35,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from revtunnel.ground.errors import LocalError
-from revtunnel.sockets.addresses import address_of
 from revtunnel.sockets.ends import RECORD, End, TlsEnd, said
+from revtunnel.sockets.hangups import hung_up
 from revtunnel.sockets.outgoing import TURN, Outgoing
 
 __all__ = ["EndTransport"]
@@ -49,7 +46,7 @@ _NOBODY = Protocol()
 _shared = memoryview(bytearray(TURN))  # what is read is copied out before anybody is called
 
 
-@implementer(ITCPTransport, IConsumer, IPushProducer, IReadWriteDescriptor, ISystemHandle)
+@implementer(IConsumer, IPushProducer, IReadWriteDescriptor, ISystemHandle)
 class EndTransport(Outgoing):
     """One connection; ``start`` tells the protocol of it.
 
@@ -66,7 +63,6 @@ class EndTransport(Outgoing):
         "_failed",
         "_fin_waits",
         "_open",
-        "_peer",
         "_protocol",
         "_reactor",
         "_read_ended",
@@ -80,14 +76,13 @@ class EndTransport(Outgoing):
         "read_size",
     )
 
-    def __init__(self, reactor: Any, end: End, protocol: IProtocol, peer: IAddress | None = None) -> None:
+    def __init__(self, reactor: Any, end: End, protocol: IProtocol) -> None:
         super().__init__(end)
         self.read_size = _READ
         self.gives_views = False
         self.into: memoryview | None = None
         self._reactor = reactor
         self._protocol = protocol
-        self._peer = peer
         self._open = True  # the end is ours and may be used
         self._told = False  # the protocol knows that it is over, or need not
         self._due = False  # ``_turn`` will be called
@@ -102,19 +97,16 @@ class EndTransport(Outgoing):
         self._fin_waits = False  # our end of file was begun and did not fit
         self._write_ended = False
 
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {type(self._protocol).__name__} to {self._end.peer}>"
-
     def start(self) -> None:
         """Tell the protocol that it is connected, and read for it from then on."""
         try:
-            self._protocol.makeConnection(self)
+            self._protocol.makeConnection(self)  # type: ignore[arg-type]
         except BaseException:
             self._broken()
         self._watch()
 
-    def take(self) -> tuple[End, bytes]:
-        """Hand the end over, with what was read and not delivered; nothing is told to the protocol any more.
+    def take(self) -> End:
+        """Hand the end over; nothing is told to the protocol any more, which has had every reading whole.
 
         Raises:
             OSError: the connection is lost, or cut.
@@ -127,7 +119,7 @@ class EndTransport(Outgoing):
         self._leave_reactor()
         self._open, self._told = False, True
         self._producer, self._protocol = None, _NOBODY
-        return self._end, b""  # a reading is delivered whole; the rest is in the end itself
+        return self._end
 
     # -- the protocol writes
 
@@ -153,10 +145,6 @@ class EndTransport(Outgoing):
                 self._soon()
             self._watch()
 
-    def stopProducing(self) -> None:
-        """Twisted's."""
-        self.loseConnection()
-
     # -- the protocol ends it
 
     @property
@@ -174,6 +162,8 @@ class EndTransport(Outgoing):
             self._finish(_done())
         else:
             self._after_flush()
+
+    stopProducing = loseConnection
 
     def loseWriteConnection(self) -> None:
         """Twisted's: our end of file, behind what waits; ``writeConnectionLost`` says when."""
@@ -193,32 +183,6 @@ class EndTransport(Outgoing):
     def getHandle(self) -> socket.socket | None:
         """Twisted's: the socket; None when it is closed, or another's."""
         return self._end.sock if self._open else None
-
-    def getPeer(self) -> Any:
-        """Twisted's."""
-        if self._peer is None:
-            self._peer = address_of(self._end.sock.family, self._end.sock.getpeername())
-        return self._peer
-
-    def getHost(self) -> Any:
-        """Twisted's."""
-        return address_of(self._end.sock.family, self._end.sock.getsockname())
-
-    def getTcpNoDelay(self) -> bool:
-        """Twisted's."""
-        return bool(self._end.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
-
-    def setTcpNoDelay(self, enabled: bool) -> None:
-        """Twisted's."""
-        self._end.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, enabled)
-
-    def getTcpKeepAlive(self) -> bool:
-        """Twisted's."""
-        return bool(self._end.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
-
-    def setTcpKeepAlive(self, enabled: bool) -> None:
-        """Twisted's."""
-        self._end.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, enabled)
 
     # -- the reactor calls
 
@@ -255,7 +219,7 @@ class EndTransport(Outgoing):
         if reason.check(ConnectionDone, ConnectionLost):
             if self._wants:
                 self._read()
-            if not self._open or not self._hung_up():
+            if not self._open or hung_up(self._end.sock) is None:
                 self._watch()
                 return
             reason = self._failed or Failure(ConnectionLost("hung up"))
@@ -402,20 +366,11 @@ class EndTransport(Outgoing):
         if producer is not None:
             producer.stopProducing()
         protocol.connectionLost(reason)
-        self._over(reason)
-
-    def _over(self, reason: Failure) -> None:
-        """The protocol was told; for those who made this transport."""
 
     def _broken(self) -> None:
         """The protocol raised: a bug, logged, and the end of this connection."""
         log.err()
         self._finish(Failure())
-
-    def _hung_up(self) -> bool:
-        poll = select.poll()
-        poll.register(self._end, 0)
-        return bool(poll.poll(0))
 
 
 def _done() -> Failure:

@@ -25,6 +25,9 @@ from typing import Any, NoReturn
 
 from OpenSSL import SSL
 
+from revtunnel.ground.origin import Origin, origin_of
+from revtunnel.ground.reasons import Ended
+
 __all__ = ["RECORD", "End", "PlainEnd", "TlsEnd", "said", "tune"]
 
 IOV_MAX = 1024
@@ -41,19 +44,35 @@ class End:
     ``writes_when_readable``: the last ``write`` (or ``end_writing``) waits until it is readable. TLS only.
     """
 
-    __slots__ = ("peer", "reads_when_writable", "sock", "writes_when_readable")
+    __slots__ = ("_origin", "peer", "reads_when_writable", "sock", "writes_when_readable")
     gathers = False  # it has ``write_pieces``
 
     def __init__(self, sock: socket.socket, peer: str = "") -> None:
         sock.setblocking(False)
         self.sock = sock
         self.peer = peer or _written(sock)  # host:port
+        self._origin: Origin | None = None
         self.reads_when_writable = False
         self.writes_when_readable = False
 
     def fileno(self) -> int:
         """The descriptor; -1 once closed or aborted."""
         return self.sock.fileno()
+
+    @property
+    def origin(self) -> Origin | None:
+        """Its client's address and the one that he dialled; None: it has none, or is gone.
+
+        Set by whoever was told of another than the kernel's.
+        """
+        if self._origin is None and self.sock.family in (socket.AF_INET, socket.AF_INET6):
+            with contextlib.suppress(OSError):
+                self._origin = origin_of(*self.sock.getpeername()[:2], *self.sock.getsockname()[:2])
+        return self._origin
+
+    @origin.setter
+    def origin(self, origin: Origin | None) -> None:
+        self._origin = origin
 
     @property
     def pending(self) -> bool:
@@ -85,6 +104,13 @@ class End:
         Not before the last write was taken whole. Reading goes on.
         """
         raise NotImplementedError
+
+    def is_parting(self) -> None:
+        """It ends in order from now on, also by the death of this process."""
+        _linger(self.sock, _IN_ORDER)
+
+    def because(self, reason: Ended, detail: str = "") -> None:
+        """Why ``abort`` comes next, for an end that can say it; TCP and TLS cannot."""
 
     def close(self) -> None:
         """Release the descriptor; after our end of file that is in order. Never raises."""
@@ -134,7 +160,7 @@ class PlainEnd(End):
 
     def close(self) -> None:
         """As ``End`` says."""
-        _linger(self.sock, _IN_ORDER)
+        self.is_parting()
         self.sock.close()
 
 

@@ -15,22 +15,16 @@ Splicing through 1 MiB pipes took the same CPU for one stream as this buffer (0.
 and 0.4 against 0.6 for 16; it needs two descriptors more for each direction, a pool of enlarged pipes, a
 second path for TLS, and still a buffer for what is left in a pipe. Not worth it yet.
 
-Traps stepped around: epoll reports a reset only on descriptors it has been given, and a side that is not
-read has been taken away from the reactor's; ``_Watch`` is a second epoll, one reader to the reactor, that
-asks edge-triggered for errors and FINs only, from the first pause of a side on: two system calls in the life
-of a connection. The events of one batch may belong to a descriptor that was closed meanwhile and given to
-another connection, so a hang-up is believed only when it is still there.
+From the first pause of a side on hangups.py says that it has left: two system calls in the life of a
+connection.
 
 Source: performance.md "What a Twisted process can do"; faults.md N4, N5, N26-N29; ours.
 """
 
-import errno
-import os
-import select
 import socket
 from collections.abc import Callable
 from operator import methodcaller
-from typing import Any, ClassVar
+from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IReadWriteDescriptor
 from twisted.python.failure import Failure
@@ -39,8 +33,9 @@ from zope.interface import implementer
 from revtunnel.ground.policy import RelayLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets.ends import RECORD, End, said
+from revtunnel.sockets.hangups import Hangups, hung_up
 
-__all__ = ["Relay", "reserve"]
+__all__ = ["Relay"]
 
 LARGEST = 1024 * 1024
 SMALL = 4 * 1024  # bytes of a reading that is a message rather than bulk
@@ -114,11 +109,10 @@ class Relay:
         """Whether the end of file came from the near side, and from the far one."""
         return self._near.read_ended, self._far.read_ended
 
-    def start(self, head_to_far: bytes = b"", head_to_near: bytes = b"") -> None:
-        """Begin, with bytes that were read from the ends before they came here."""
-        for side, head in ((self._far, head_to_far), (self._near, head_to_near)):
-            if head and not self.over:
-                side.push(memoryview(head))
+    def start(self, head: bytes = b"") -> None:
+        """Begin; ``head`` is for the near side: bytes that were read from the far one before it came here."""
+        if head and not self.over:
+            self._near.push(memoryview(head))
         for side in (self._near, self._far):
             if not self.over:
                 side.settle()
@@ -212,7 +206,7 @@ class _Side:
         self.write_ended = False  # the other's end of file was passed on to it
         self.reading = False  # as the reactor knows it
         self.writing = False
-        self.watch: _Watch | None = None
+        self.watch: Hangups | None = None
 
     # -- Twisted calls these
 
@@ -242,6 +236,23 @@ class _Side:
             self.relay.cut(self, error)
         else:
             self.settle()
+
+    # -- hangups.Unread
+
+    @property
+    def sock(self) -> socket.socket:
+        """Its socket."""
+        return self.end.sock
+
+    def left(self, cut: bool) -> None:
+        """It has ended, or was cut, while it is perhaps not read."""
+        if self.reading:  # it hears of it itself, behind what it has still to read
+            self._leave_watch()
+        elif cut and (error := hung_up(self.sock)) is not None:
+            self.relay.cut(self, error)
+        else:
+            self.ending = True
+            self.relay.check()
 
     # -- bytes
 
@@ -335,8 +346,8 @@ class _Side:
             self.writing = writable
             (reactor.addWriter if writable else reactor.removeWriter)(self)
         if not readable and self.watch is None:
-            self.watch = _Watch.of(reactor)
-            self.watch.add(self)
+            self.watch = Hangups.of(reactor)
+            self.watch.add(self, self.read_ended)
 
     def leave(self, how: Callable[[End], None]) -> None:
         """Leave the reactor and the watch, and close."""
@@ -345,95 +356,14 @@ class _Side:
             reactor.removeReader(self)
         if self.writing:
             reactor.removeWriter(self)
-        if self.watch is not None:
-            self.watch.remove(self)
+        self._leave_watch()
         self.reading = self.writing = False
-        self.watch = None
         if self.held is not None:
             self.lost += len(self.held)
             self._hold(None)
         how(self.end)
 
-
-@implementer(IReadWriteDescriptor)
-class _Watch:
-    """Errors of descriptors that the reactor does not have at present; one for each reactor, while needed."""
-
-    _all: ClassVar[dict[Any, "_Watch"]] = {}
-    _spare: ClassVar[list[select.epoll]] = []
-
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
-        self._epoll = self._spare.pop() if self._spare else select.epoll()
-        self._sides: dict[int, _Side] = {}
-        reactor.addReader(self)
-
-    @classmethod
-    def of(cls, reactor: Any) -> "_Watch":
-        """The one of this reactor."""
-        if reactor not in cls._all:
-            cls._all[reactor] = cls(reactor)
-        return cls._all[reactor]
-
-    def add(self, side: _Side) -> None:
-        """Tell of this side's reset, and of its FIN, also when it has come already."""
-        self._sides[side.fileno()] = side
-        self._epoll.register(side, select.EPOLLET | (0 if side.read_ended else select.EPOLLRDHUP))
-
-    def remove(self, side: _Side) -> None:
-        """Before it is closed."""
-        del self._sides[side.fileno()]
-        self._epoll.unregister(side)
-        if not self._sides:
-            self._rest()
-
-    def fileno(self) -> int:
-        """The second epoll's."""
-        return self._epoll.fileno()
-
-    def logPrefix(self) -> str:
-        """For what Twisted logs."""
-        return "relay"
-
-    def doRead(self) -> None:
-        """Something happened to some."""
-        for number, event in self._epoll.poll(0, 64):
-            side = self._sides.get(number)
-            if side is None:
-                continue
-            if side.reading:  # it hears of it itself, behind what it has still to read
-                side.watch = None
-                self.remove(side)
-            elif event & select.EPOLLERR and (error := hung_up(side.end.sock)) is not None:
-                side.relay.cut(side, error)
-            elif event & select.EPOLLRDHUP:
-                side.ending = True
-                side.relay.check()
-
-    def doWrite(self) -> None:
-        """Never asked for."""
-
-    def connectionLost(self, reason: Failure) -> None:
-        """The reactor stops."""
-
-    def _rest(self) -> None:
-        """Nobody needs it; the epoll itself is kept for the next."""
-        del self._all[self._reactor]
-        self._reactor.removeReader(self)
-        self._spare.append(self._epoll)
-
-
-def reserve() -> None:
-    """Have the one descriptor that relays need beside their ends, before descriptors may be short."""
-    if not (_Watch._spare or _Watch._all):
-        _Watch._spare.append(select.epoll())
-
-
-def hung_up(sock: socket.socket) -> OSError | None:
-    """Why a descriptor has hung up; EPIPE where both directions have ended; None: it has not."""
-    poll = select.poll()
-    poll.register(sock, 0)
-    if not (events := poll.poll(0)):
-        return None
-    number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if events[0][1] & select.POLLERR else 0
-    return OSError(number or errno.EPIPE, os.strerror(number or errno.EPIPE))
+    def _leave_watch(self) -> None:
+        watch, self.watch = self.watch, None
+        if watch is not None:
+            watch.remove(self)

@@ -1,56 +1,36 @@
-"""The steps of a connection that has no owner yet: connect, ask a proxy, shake hands; each may be awaited.
-
-::
-
-    dial = open_end(reactor, "server.example", 7443, 10.0, [proxy_stage, client_tls(reactor, context, name)])
-    dial.addCallbacks(lambda end: EndTransport(reactor, end, protocol).start(), failed)
+"""The steps of a connection that has no owner yet: ask a proxy, shake hands; each may be awaited.
 
 A stage is an async callable that takes an End and gives the one to go on with. The rules: who cancels, or
 lets a deadline of his pass (``addTimeout``), has the socket aborted; no step reads a byte that belongs to the
 next.
 
-Source: ours; RFC 8305 for the stagger between addresses.
+Source: ours.
 """
 
-import errno
-import os
-import socket
-from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
-    IAddress,
-    IDelayedCall,
-    IHostnameResolver,
-    IHostResolution,
     IReadWriteDescriptor,
-    IResolutionReceiver,
 )
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from revtunnel.ground.targets import is_literal
-from revtunnel.sockets.addresses import place, socket_address
-from revtunnel.sockets.ends import RECORD, End, PlainEnd, TlsEnd, tune
+from revtunnel.sockets.ends import RECORD, End, TlsEnd
 
 __all__ = [
     "Stage",
     "client_tls",
-    "open_end",
     "read_some",
     "readable",
-    "resolve",
     "server_tls",
     "shake_hands",
     "writable",
     "write_all",
 ]
 
-STAGGER = 0.25  # seconds that one address gets before the next is tried beside it
-ADDRESSES = 16  # of one name, at most
 Stage = Callable[[End], Coroutine[Any, Any, End]]
 Check = Callable[[SSL.Connection], Any]
 
@@ -135,121 +115,6 @@ async def _checked(reactor: Any, end: TlsEnd, check: Check | None) -> TlsEnd:
     return end
 
 
-# -- connecting
-
-
-def open_end(
-    reactor: Any, host: str, port: int, timeout: float, stages: Sequence[Stage] = ()
-) -> "Deferred[End]":
-    """Connect and go through ``stages``, all within ``timeout`` seconds.
-
-    Fails with OSError (``said`` has its sentence; TimeoutError is one), or with what a stage raises. A name's
-    addresses are tried in turn, the next one beside the first after 0.25 s.
-    """
-
-    def too_late(result: Any, seconds: float) -> Any:
-        late = TimeoutError(errno.ETIMEDOUT, f"{host}:{port} did not answer in {seconds:g} s")
-        return Failure(late) if isinstance(result, Failure) else result
-
-    opening = Deferred.fromCoroutine(_open(reactor, host, port, stages))
-    return opening.addTimeout(timeout, reactor, too_late)
-
-
-async def resolve(reactor: Any, host: str, port: int) -> list[Any]:
-    """The addresses of a name, by the reactor's resolver. OSError: there is none."""
-    answer: Deferred[list[Any]] = Deferred()
-    resolver: IHostnameResolver = reactor.nameResolver
-    resolver.resolveHostName(_Answer(answer), host, port)
-    found = await answer
-    if not found:
-        raise socket.gaierror(socket.EAI_NONAME, f"{host}: the name is unknown")
-    return found[:ADDRESSES]
-
-
-async def _open(reactor: Any, host: str, port: int, stages: Sequence[Stage]) -> End:
-    if is_literal(host.partition("%")[0]):
-        places = [(host, port)]
-    else:
-        found: list[Any] = await resolve(reactor, host, port)
-        places = [(address.host, address.port) for address in found]
-    end: End = await (_Race(reactor, places).won if len(places) > 1 else _connect(reactor, *places[0]))
-    try:
-        for stage in stages:
-            end = await stage(end)
-    except BaseException:
-        end.abort()
-        raise
-    return end
-
-
-async def _connect(reactor: Any, host: str, port: int) -> End:
-    family, address = socket_address(host, port)
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        end = PlainEnd(sock, place(host, port))
-        tune(sock)
-        code = sock.connect_ex(address)
-        if code == errno.EINPROGRESS:
-            await writable(reactor, end)
-            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
-            raise OSError(code, f"{end.peer}: {os.strerror(code)}")
-    except BaseException:
-        sock.close()
-        raise
-    return end
-
-
-class _Race:
-    """Connects to several addresses; ``won`` fires with the first that answers, or with the first error."""
-
-    def __init__(self, reactor: Any, places: Sequence[tuple[str, int]]) -> None:
-        self.won: Deferred[End] = Deferred(lambda _: self._stop())
-        self._reactor = reactor
-        self._places = deque(places)
-        self._running: set[Deferred[End]] = set()
-        self._timer: IDelayedCall | None = None
-        self._error: Failure | None = None
-        self._next()
-
-    def _next(self) -> None:
-        self._end_timer()
-        if self._places:
-            attempt = Deferred.fromCoroutine(_connect(self._reactor, *self._places.popleft()))
-            self._running.add(attempt)
-            if self._places:
-                self._timer = self._reactor.callLater(STAGGER, self._next)
-            attempt.addCallbacks(
-                self._answered, self._failed, callbackArgs=(attempt,), errbackArgs=(attempt,)
-            )
-        elif not self._running and self._error is not None:
-            self.won.errback(self._error)
-
-    def _answered(self, end: End, attempt: "Deferred[End]") -> None:
-        self._running.discard(attempt)
-        self._stop()
-        self.won.callback(end)
-
-    def _failed(self, failure: Failure, attempt: "Deferred[End]") -> None:
-        if attempt not in self._running:  # given up by us
-            return
-        self._running.discard(attempt)
-        self._error = self._error or failure
-        self._next()
-
-    def _stop(self) -> None:
-        self._places.clear()
-        self._end_timer()
-        running, self._running = self._running, set()
-        for attempt in running:
-            attempt.cancel()
-
-    def _end_timer(self) -> None:
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
-        self._timer = None
-
-
 @implementer(IReadWriteDescriptor)
 class _Wait:
     """Waits once for one event of an end."""
@@ -297,24 +162,3 @@ class _Wait:
         if self._waiting:
             self._leave()
             self._end.abort()
-
-
-@implementer(IResolutionReceiver)
-class _Answer:
-    """Collects the addresses of a name."""
-
-    def __init__(self, answer: "Deferred[list[Any]]") -> None:
-        self._answer = answer
-        self._found: list[Any] = []
-
-    def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
-        """Twisted calls this."""
-
-    def addressResolved(self, address: IAddress) -> None:
-        """Twisted calls this."""
-        self._found.append(address)
-
-    def resolutionComplete(self) -> None:
-        """Twisted calls this."""
-        if not self._answer.called:
-            self._answer.callback(self._found)

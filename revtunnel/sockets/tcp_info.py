@@ -4,18 +4,20 @@ A ReadyAgent device that dials a service, or waits for a slow one, answers nothi
 goes on to acknowledge; that of a machine without power does not. TCP_USER_TIMEOUT cannot tell the two apart:
 it also ends a connection whose other side lives and takes nothing for that long.
 
-Source: tcp(7), struct tcp_info of linux/tcp.h; faults.md N8; wire/readyagent.md section 2.
+Source: tcp(7), also for SIOCOUTQ; struct tcp_info of linux/tcp.h; faults.md N8; wire/readyagent.md section 2.
 """
 
 import contextlib
+import fcntl
 import socket
 import struct
 from typing import Any
 
-__all__ = ["silence"]
+__all__ = ["silence", "unacknowledged"]
 
 _INFO = struct.Struct("=8B13I")  # the last of the 13: milliseconds since an acknowledgement came
 _RETRANSMITS, _PROBES, _LAST_ACK = 2, 3, 20
+_OUTQ = 0x5411  # SIOCOUTQ of linux/sockios.h
 _UNANSWERED = 2  # in a row; one may be on its way
 
 
@@ -32,3 +34,11 @@ def silence(handle: Any) -> float:
         if max(info[_RETRANSMITS], info[_PROBES]) >= _UNANSWERED:
             return float(info[_LAST_ACK]) / 1000
     return 0.0
+
+
+def unacknowledged(handle: Any) -> int:
+    """Bytes that were written and that the other kernel has not said to have; 0 also where nobody knows."""
+    if isinstance(handle, socket.socket):
+        with contextlib.suppress(OSError):
+            return int(struct.unpack("i", fcntl.ioctl(handle, _OUTQ, b"\0" * 4))[0])
+    return 0

@@ -48,6 +48,7 @@ _PUT = {
     " (id, holder, device, services, actions, begins, until, created, made_by)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
     "muted": "INSERT OR REPLACE INTO muted (serial, why, made_by, since) VALUES (?, ?, ?, ?)",
+    "edge_keys": "INSERT OR REPLACE INTO edge_keys (serial, mark, made) VALUES (?, ?, ?)",
 }
 _REMOVE = {
     "leases": "DELETE FROM leases WHERE port = ?",
@@ -61,6 +62,7 @@ _REMOVE = {
     "user_tokens": "DELETE FROM user_tokens WHERE mark = ?",
     "grants": "DELETE FROM grants WHERE id = ?",
     "muted": "DELETE FROM muted WHERE serial = ?",
+    "edge_keys": "DELETE FROM edge_keys WHERE serial = ?",
 }
 Change = tuple[str, "int | str | bytes", "tuple[Any, ...] | None"]
 

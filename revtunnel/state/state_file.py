@@ -58,6 +58,10 @@ _UPGRADES = (
         "CREATE TABLE muted (serial TEXT PRIMARY KEY, why TEXT NOT NULL, made_by TEXT NOT NULL,"
         " since REAL NOT NULL) WITHOUT ROWID",
     ),
+    (
+        "CREATE TABLE edge_keys (serial TEXT PRIMARY KEY,"
+        " mark BLOB NOT NULL UNIQUE CHECK (length(mark) = 32), made REAL NOT NULL) WITHOUT ROWID",
+    ),
 )
 SCHEMA = len(_UPGRADES)
 _SHAPE = (
@@ -72,6 +76,7 @@ _SHAPE = (
     "SELECT mark, user, note, created, until, used FROM user_tokens LIMIT 0",
     "SELECT id, holder, device, services, actions, begins, until, created, made_by FROM grants LIMIT 0",
     "SELECT serial, why, made_by, since FROM muted LIMIT 0",
+    "SELECT serial, mark, made FROM edge_keys LIMIT 0",
 )
 
 _DAMAGE = (

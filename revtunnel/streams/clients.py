@@ -1,26 +1,36 @@
-"""The clients of one lease: a listening socket, and one socket per client.
+"""The clients of one lease, as they come to its listening socket.
 
 A client that cannot be served is refused at once, with a reset, and counted; it is never left hanging.
 
 Source: wire/readyagent.md section 5.7; faults.md N1, N23, N25.
 """
 
+import errno
 from collections.abc import Callable
 from typing import Any
 from typing import Protocol as Typing
 
-from twisted.internet.interfaces import IAddress, IReactorTime
-from twisted.internet.protocol import ServerFactory, connectionDone
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
-from revtunnel.ground.origin import Origin, origin_of
+from revtunnel.ground.origin import Origin
+from revtunnel.ground.policy import RelayLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Target
-from revtunnel.sockets.addresses import written_address
+from revtunnel.sockets.ends import End
+from revtunnel.sockets.relay import Relay
 from revtunnel.streams.channel import Channel
 from revtunnel.streams.streams import ChannelSocket, Link
 
-__all__ = ["ClientFactory", "ClientSocket", "ClientStream"]
+__all__ = ["ClientSocket", "ClientStream", "Clients", "Relayed"]
+
+# words of refusals that are not for want of something
+_REFUSED = {
+    "device-absent": Ended.LINK_LOST,
+    "draining": Ended.OPERATOR,
+    "expired": Ended.NOT_ALLOWED,
+    "not-allowed": Ended.NOT_ALLOWED,
+}
 
 
 class ClientStream(Typing):
@@ -32,6 +42,36 @@ class ClientStream(Typing):
 
     def end(self, reason: Ended, detail: str) -> None:
         """End it with resets on both sides, if it has not ended."""
+
+
+class Relayed(Typing):
+    """A client joined with the end that leads to its device: a ``Relay``, or a ``ChannelJoint``."""
+
+    @property
+    def to_far(self) -> int:
+        """Bytes."""
+
+    @property
+    def to_near(self) -> int:
+        """Bytes."""
+
+    @property
+    def held_for_far(self) -> int:
+        """Bytes."""
+
+    @property
+    def held_for_near(self) -> int:
+        """Bytes."""
+
+    @property
+    def ended(self) -> tuple[bool, bool]:
+        """Whether the client, and the device, has said its end of file."""
+
+    def start(self, rest: bytes) -> None:
+        """Begin, with what the device has said already."""
+
+    def abort(self, reason: Ended, detail: str) -> None:
+        """End it with resets on both sides."""
 
 
 class _OnLink:
@@ -52,45 +92,43 @@ class _OnLink:
 
 
 class ClientSocket(ChannelSocket):
-    """One client. ``admit`` gives it a channel, or answers with a word that says why not."""
+    """One client, and its stream once it was attached or taken. Until then nobody reads it."""
 
-    def __init__(self, clock: IReactorTime, factory: "ClientFactory") -> None:
-        self.since = clock.seconds()
-        self.peer = "?"
+    def __init__(
+        self, reactor: Any, end: End | None, clients: "Clients", peer: str, origin: Origin | None = None
+    ) -> None:
+        super().__init__(reactor, end)
+        self.since = reactor.seconds()
+        self.peer = peer
         self.on_lost: Callable[[], None] | None = None  # for whoever has it while it has no channel
         self.carried: ClientStream | None = None  # its stream, once there is one
-        self._factory = factory
+        self._clients = clients
+        self._origin = origin
 
     @property
     def serial(self) -> str:
         """The device it wants."""
-        return self._factory.serial
+        return self._clients.serial
 
     @property
     def name(self) -> str:
         """The name of its target."""
-        return self._factory.name
+        return self._clients.name
 
     @property
     def target(self) -> Target:
         """Its target."""
-        return self._factory.target
+        return self._clients.target
 
     @property
     def session(self) -> str:
         """The remote session that it is of; empty: of none."""
-        return self._factory.session
+        return self._clients.session
 
     @property
     def origin(self) -> Origin | None:
         """Its address and the one that it dialled; None: it is gone, or has none."""
-        try:
-            peer, host = self.transport.getPeer(), self.transport.getHost()
-        except OSError:
-            return None
-        if not (hasattr(peer, "port") and hasattr(host, "port")):
-            return None
-        return origin_of(peer.host, peer.port, host.host, host.port)
+        return self._origin if self._end is None else self._end.origin
 
     @property
     def waits(self) -> bool:
@@ -106,19 +144,27 @@ class ClientSocket(ChannelSocket):
         super().attach(link, channel)
         self.carried = _OnLink(link, channel)
 
+    def relay(self, far: End, ended: Callable[[Ended, str], None], limits: RelayLimits) -> Relayed:
+        """Have its bytes go to ``far`` and back. It is told nothing more; whoever has that says ``finished``.
+
+        Raises:
+            OSError: it is lost, and told so as ever.
+        """
+        if self._lost:
+            raise ConnectionResetError(errno.ECONNRESET, "it left")
+        if self._end is None:
+            transport: Any = self.transport
+            joined: Relayed = transport.join(self._reactor, far, ended)
+        else:
+            joined = Relay(self._reactor, self._end, far, ended, limits)
+        self._lost = True
+        return joined
+
     def end(self, reason: Ended, detail: str) -> None:
         """End its stream, or turn it away while it has none."""
         if self.carried is not None:
             self.carried.end(reason, detail)
-        self.abort()
-
-    def connectionMade(self) -> None:
-        self.peer = written_address(self.transport.getPeer())
-        self._factory.clients.add(self)
-        super().connectionMade()
-        reason = self._factory.admit(self)
-        if reason:
-            self.refuse(reason)
+        self.abort(reason, detail)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         super().connectionLost(reason)
@@ -127,25 +173,28 @@ class ClientSocket(ChannelSocket):
         self.finished()
 
     def finished(self) -> None:
-        """It is gone, or what was handed over is."""
-        self._factory.clients.discard(self)
-        self._factory.left(self)
+        """It is gone, or what was taken is."""
+        self._clients.left(self)
         self.carried = None  # who has the one has the other
 
     def refuse(self, reason: str) -> None:
         """Turn the client away with a reset."""
-        self._factory.refused(self, reason)
-        self.abort()
+        self._clients.refused(self, reason)
+        self.abort(_REFUSED.get(reason, Ended.OUT_OF_RESOURCES), reason)
 
 
-class ClientFactory(ServerFactory):
-    """The clients of one target of one device. ``session``: the remote session that they are of."""
+class Clients:
+    """The clients of one target of one device, and what they ask; ``came`` is told of each that connected.
 
-    noisy = False
+    Args:
+        admit: gives a client its stream, or answers with a word that says why not.
+        left: it is gone, ``refused`` or not.
+        session: the remote session that they are of.
+    """
 
     def __init__(
         self,
-        clock: IReactorTime,
+        reactor: Any,
         serial: str,
         name: str,
         target: Target,
@@ -158,11 +207,29 @@ class ClientFactory(ServerFactory):
         self.serial = serial
         self.name = name
         self.target = target
-        self.admit = admit
         self.refused = refused
         self.left = left
-        self.clients: set[ClientSocket] = set()
-        self._clock = clock
+        self._reactor = reactor
+        self._admit = admit
 
-    def buildProtocol(self, addr: IAddress | None) -> ClientSocket:
-        return ClientSocket(self._clock, self)
+    def came(self, end: End) -> ClientSocket:
+        """A client connected."""
+        client = self.client(end)
+        self.let_in(client)
+        return client
+
+    def came_by(self, begin: Callable[[ClientSocket], None], peer: str, origin: Origin | None) -> None:
+        """A client came by a channel; ``begin`` gives it its transport."""
+        client = ClientSocket(self._reactor, None, self, peer, origin)
+        begin(client)
+        self.let_in(client)
+
+    def client(self, end: End) -> ClientSocket:
+        """One that nobody has judged yet, for ``let_in``."""
+        return ClientSocket(self._reactor, end, self, end.peer)
+
+    def let_in(self, client: ClientSocket) -> None:
+        """Give it its stream, or turn it away."""
+        reason = self._admit(client)
+        if reason:
+            client.refuse(reason)

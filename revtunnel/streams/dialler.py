@@ -11,38 +11,28 @@ Source: faults.md "ReadyAgent" row of the threat model, F16, F19, N2, N30 to N32
 
 import errno
 import ipaddress
+import os
+import socket
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
-from twisted.internet.defer import TimeoutError as DialTimeout
-from twisted.internet.endpoints import HostnameEndpoint
-from twisted.internet.error import ConnectionRefusedError, DNSLookupError, TimeoutError
-from twisted.internet.interfaces import (
-    IAddress,
-    IConnector,
-    IHostnameResolver,
-    IHostResolution,
-    IReactorPluggableNameResolver,
-    IReactorTime,
-    IResolutionReceiver,
-)
-from twisted.internet.protocol import ClientFactory, Factory
+from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from revtunnel.ground.origin import Origin
 from revtunnel.ground.policy import AgentLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Offer, Target
-from revtunnel.streams.streams import ChannelSocket
+from revtunnel.sockets.ends import End
+from revtunnel.sockets.opening import Reach, connect, open_end, resolve
+from revtunnel.sockets.stages import Stage, write_all
 
-__all__ = ["Dialler", "Header", "NotDialled", "TargetSocket"]
+__all__ = ["Dialler", "Header", "NotDialled"]
 
-PLACEHOLDER = "target"  # the name that HostnameEndpoint is given; see _GuardedResolver
 Header = Callable[[Origin | None], bytes]
 METADATA = frozenset(("fd00:ec2::254", "fd20:ce::254", "100.100.100.200"))  # of clouds, beyond 169.254/16
+NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class NotDialled(Exception):
@@ -53,54 +43,21 @@ class NotDialled(Exception):
         self.reason = reason
 
 
-class TargetSocket(ChannelSocket):
-    """The service's side of one channel. ``waiting`` is told when it is connected."""
-
-    waiting: "Deferred[TargetSocket] | None" = None
-
-    def connectionMade(self) -> None:
-        super().connectionMade()
-        if self.waiting is not None:
-            waiting, self.waiting = self.waiting, None
-            waiting.callback(self)
-
-
-class _Attempt(ClientFactory):
-    """One connect; ``connected`` fires with the socket. Endpoints do the same and wrap it for good."""
-
-    noisy = False
-
-    def __init__(self, connect: Callable[["_Attempt"], IConnector]) -> None:
-        self.connected: Deferred[TargetSocket] = Deferred(self._given_up)
-        self._connector = connect(self)
-
-    def buildProtocol(self, addr: IAddress | None) -> TargetSocket:
-        made = TargetSocket()
-        made.waiting = self.connected
-        return made
-
-    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
-        if not self.connected.called:
-            self.connected.errback(reason)
-
-    def _given_up(self, connected: "Deferred[TargetSocket]") -> None:
-        self._connector.stopConnecting()
-        if not connected.called:
-            connected.errback(CancelledError())
-
-
 class _Dial:
     """One dial: it waits for its turn, then it connects."""
 
     def __init__(self, target: Target, origin: Origin | None, given_up: "Callable[[_Dial], None]") -> None:
         self.target = target
         self.origin = origin
-        self.wanted: Deferred[TargetSocket] = Deferred(lambda _: given_up(self))
+        self.wanted: Deferred[End] = Deferred(lambda _: given_up(self))
         self.connecting: Deferred[Any] | None = None
 
 
 class Dialler:
-    """Dials the targets of one agent. ``headers`` encodes the PROXY header of those that want one."""
+    """Dials the targets of one agent. ``headers`` encodes the PROXY header of those that want one.
+
+    ``reach`` connects to one address, as ``connect`` does.
+    """
 
     def __init__(
         self,
@@ -108,25 +65,26 @@ class Dialler:
         limits: AgentLimits,
         offers: Sequence[Offer],
         headers: Mapping[Target, Header] | None = None,
+        reach: Reach = connect,
     ) -> None:
         self._reactor = reactor
         self._limits = limits
         self._headers = dict(headers or {})
+        self._reach = reach
         self._offered = self._allowed = frozenset(offer.target for offer in offers)
         # why a remote session may not have a target, or nothing; set by whoever asks the site
         self.consents: Callable[[str, Target], str] = lambda session, target: "no session is allowed here"
         self._lookups = DeferredSemaphore(limits.lookups)
         self._dialling = 0
         self._waiting: deque[_Dial] = deque()
+        self._beginning = False
 
     @property
     def asks_for_origins(self) -> bool:
         """Whether some target is told who its client is."""
         return bool(self._headers)
 
-    def dial(
-        self, target: Target, origin: Origin | None = None, session: str = ""
-    ) -> "Deferred[TargetSocket]":
+    def dial(self, target: Target, origin: Origin | None = None, session: str = "") -> "Deferred[End]":
         """Connect to a target; fails with NotDialled. Cancel it when nobody wants it any more.
 
         ``origin`` is where the client comes from; None: nobody knows. ``session``: the remote session that it
@@ -152,9 +110,16 @@ class Dialler:
         self._limits = limits
 
     def _next(self) -> None:
-        while self._waiting and self._dialling < self._limits.dials:
-            self._dialling += 1
-            self._connect(self._waiting.popleft())
+        """Begin what may begin; a dial that fails at once comes here again, and finds us at it."""
+        if self._beginning:
+            return
+        self._beginning = True
+        try:
+            while self._waiting and self._dialling < self._limits.dials:
+                self._dialling += 1
+                self._connect(self._waiting.popleft())
+        finally:
+            self._beginning = False
 
     def _connect(self, dial: "_Dial") -> None:
         def done(result: Any) -> None:
@@ -162,19 +127,27 @@ class Dialler:
             if isinstance(result, Failure):
                 dial.wanted.errback(Failure(_worded(result.value, dial.target)))
             else:
-                self._say_client(dial, result)
                 dial.wanted.callback(result)
             self._next()
 
-        dial.connecting = self._begin(dial.target)
-        dial.connecting.addTimeout(self._limits.dial, self._reactor, _timed_out)
+        target = dial.target
+        names = resolve if target.host == "localhost" else self._guarded_names
+        where = target.host, target.port, self._limits.dial
+        dial.connecting = open_end(self._reactor, *where, self._stages(dial), names, self._reach)
         dial.connecting.addBoth(done)
 
-    def _say_client(self, dial: "_Dial", socket: TargetSocket) -> None:
-        """Before anybody else can write to it."""
+    def _stages(self, dial: "_Dial") -> Sequence[Stage]:
+        """What comes before anybody else can write: who its client is."""
         encode = self._headers.get(dial.target)
-        if encode is not None:
-            socket.transport.write(encode(dial.origin))
+        if encode is None:
+            return ()
+        header = encode(dial.origin)
+
+        async def say_client(end: End) -> End:
+            await write_all(self._reactor, end, header)
+            return end
+
+        return (say_client,)
 
     def _given_up(self, dial: "_Dial") -> None:
         """Nobody wants it any more: its place is free at once."""
@@ -183,141 +156,52 @@ class Dialler:
         else:
             dial.connecting.cancel()
 
-    def _begin(self, target: Target) -> "Deferred[TargetSocket]":
-        reactor, timeout = self._reactor, self._limits.dial
-        path, host, port = target.path, target.host, target.port
-        if path is not None:
-            return _Attempt(lambda made: reactor.connectUNIX(path, made, timeout=timeout)).connected
-        if target.is_literal:
-            return _Attempt(lambda made: reactor.connectTCP(host, port, made, timeout=timeout)).connected
-        if host == "localhost":
-            endpoint = HostnameEndpoint(reactor, host, port, timeout=timeout)
-        else:
-            guarded = _GuardedReactor(reactor, self._lookups, host)
-            endpoint = HostnameEndpoint(guarded, PLACEHOLDER, port, timeout=timeout)
-        factory: Factory = Factory.forProtocol(TargetSocket)
-        factory.noisy = False
-        connected: Deferred[Any] = endpoint.connect(factory)
-        return connected
+    async def _guarded_names(self, reactor: Any, host: str, port: int) -> Sequence[Any]:
+        """The addresses that a name may lead to, a few questions at a time: threads never run out (N32).
+
+        A question cannot be taken back: it has its place until it is answered, whoever still waits for that.
+        """
+        await self._lookups.acquire()
+        answer: Deferred[Sequence[Any]] = Deferred()
+
+        def answered(found: Any) -> None:
+            self._lookups.release()
+            answer.callback(found)
+
+        Deferred.fromCoroutine(resolve(reactor, host, port)).addBoth(answered)
+        found = [each for each in await answer if _guarded(each)]
+        if not found:
+            raise socket.gaierror(socket.EAI_NONAME, "no address that is allowed")
+        return found
 
 
-def _failed(reason: Ended, detail: str) -> "Deferred[TargetSocket]":
-    waiting: Deferred[TargetSocket] = Deferred()
+def _failed(reason: Ended, detail: str) -> "Deferred[End]":
+    waiting: Deferred[End] = Deferred()
     waiting.errback(Failure(NotDialled(reason, detail)))
     return waiting
 
 
-def _timed_out(result: Any, seconds: float) -> Any:
-    """The word of a dial that took too long, in whichever of its stages it was."""
-    return Failure(DialTimeout(seconds, "dial")) if isinstance(result, Failure) else result
-
-
 def _worded(error: BaseException | None, target: Target) -> NotDialled:
     """The word and sentence for a failed connect."""
-    code = getattr(error, "osError", None)
-    if error is not None and code is None and error.args and isinstance(error.args[0], int):
-        code = error.args[0]
-    if isinstance(error, ConnectionRefusedError):
-        return NotDialled(Ended.REFUSED, f"{target} refused the connection")
-    if isinstance(error, TimeoutError | DialTimeout) or code == errno.ETIMEDOUT:
-        return NotDialled(Ended.TIMED_OUT, f"{target} did not answer in time")
-    if isinstance(error, DNSLookupError):
+    code = error.errno if isinstance(error, OSError) else None
+    if isinstance(error, socket.gaierror):
         return NotDialled(
             Ended.UNREACHABLE, f"{target}: the name is unknown, or only of addresses not allowed"
         )
-    if code in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+    if code == errno.ECONNREFUSED:
+        return NotDialled(Ended.REFUSED, f"{target} refused the connection")
+    if isinstance(error, TimeoutError):
+        return NotDialled(Ended.TIMED_OUT, f"{target} did not answer in time")
+    if code in NO_ROOM:
         return NotDialled(Ended.OUT_OF_RESOURCES, f"{target}: no descriptor or memory left here")
-    if code in (errno.ENOENT, errno.ECONNREFUSED):
+    if code == errno.ENOENT:
         return NotDialled(Ended.REFUSED, f"{target}: nobody listens there")
-    return NotDialled(Ended.UNREACHABLE, f"{target}: {error}")
+    return NotDialled(Ended.UNREACHABLE, f"{target}: {os.strerror(code) if code else error}")
 
 
-def _guarded(address: IAddress) -> bool:
+def _guarded(address: Any) -> bool:
     """Whether a listed name may lead to this address."""
     host = ipaddress.ip_address(str(getattr(address, "host", "0.0.0.0")).partition("%")[0])
     host = getattr(host, "ipv4_mapped", None) or host
     guarded = host.is_loopback or host.is_link_local or host.is_multicast or host.is_unspecified
     return not guarded and str(host) not in METADATA
-
-
-@implementer(IResolutionReceiver)
-class _OnlyGuarded:
-    """Passes on the addresses that a name may lead to."""
-
-    def __init__(self, receiver: IResolutionReceiver, done: Callable[[], None]) -> None:
-        self._receiver = receiver
-        self._done = done
-
-    def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
-        self._receiver.resolutionBegan(resolutionInProgress)
-
-    def addressResolved(self, address: IAddress) -> None:
-        if _guarded(address):
-            self._receiver.addressResolved(address)
-
-    def resolutionComplete(self) -> None:
-        self._done()
-        self._receiver.resolutionComplete()
-
-
-@implementer(IHostResolution)
-class _Resolution:
-    """A resolution that cannot be taken back: its thread runs to its end."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def cancel(self) -> None:
-        """Nothing: the answer is ignored by whoever asked."""
-
-
-@implementer(IHostnameResolver)
-class _GuardedResolver:
-    """The reactor's resolver, a few questions at a time so that its threads never run out (N32).
-
-    It asks for one name, whatever it is asked: HostnameEndpoint takes none with an underscore.
-    """
-
-    def __init__(self, resolver: IHostnameResolver, places: DeferredSemaphore, name: str) -> None:
-        self._resolver = resolver
-        self._places = places
-        self._name = name
-
-    def resolveHostName(
-        self,
-        resolutionReceiver: IResolutionReceiver,
-        hostName: str,
-        portNumber: int = 0,
-        addressTypes: Sequence[type[IAddress]] | None = None,
-        transportSemantics: str = "TCP",
-    ) -> IHostResolution:
-        def ask(_: object) -> None:
-            receiver = _OnlyGuarded(resolutionReceiver, self._places.release)
-            self._resolver.resolveHostName(receiver, self._name, portNumber, addressTypes, transportSemantics)
-
-        self._places.acquire().addCallback(ask)
-        return _Resolution(self._name)
-
-
-@implementer(IReactorPluggableNameResolver, IReactorTime)
-class _GuardedReactor:
-    """What HostnameEndpoint asks of a reactor, with our resolver in it, for one name."""
-
-    def __init__(self, reactor: Any, places: DeferredSemaphore, name: str) -> None:
-        self._reactor = reactor
-        self.nameResolver = _GuardedResolver(reactor.nameResolver, places, name)
-
-    def installNameResolver(self, resolver: IHostnameResolver) -> IHostnameResolver:
-        raise NotImplementedError("the guarded resolver stays")
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._reactor, name)
-
-    def callLater(self, delay: float, callable: Callable[..., Any], *args: object, **kwargs: object) -> Any:
-        return self._reactor.callLater(delay, callable, *args, **kwargs)
-
-    def getDelayedCalls(self) -> Sequence[Any]:
-        return list(self._reactor.getDelayedCalls())
-
-    def seconds(self) -> float:
-        return float(self._reactor.seconds())

@@ -9,46 +9,29 @@ finishes, so the producer is unregistered first; a close with unread input in th
 can destroy our last bytes at the peer, so after our end of file the rest of the input is read and dropped.
 A paused socket is not in epoll, so that ``look`` has to ask for its reset.
 
-And one of the kernel: it ends the sockets of a killed process with FIN, so they are set to end with a reset
-until their end in order begins.
-
 Source: twisted.md 2.3; house.md example 2; wire/link-extension.md.
 """
 
-import contextlib
-import select
-import socket
-import struct
 from typing import TYPE_CHECKING, Any
 from typing import Protocol as Typing
 
-from twisted.internet.interfaces import (
-    IConsumer,
-    IDelayedCall,
-    IHalfCloseableProtocol,
-    IPushProducer,
-    IReactorTime,
-    ITCPTransport,
-)
+from twisted.internet.error import ConnectionAborted
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IPushProducer, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from revtunnel.ground.reasons import Ended
+from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import End
+from revtunnel.sockets.hangups import is_cut
 from revtunnel.streams.channel import Channel
 from revtunnel.streams.frames import HEADER_SIZE
 
-__all__ = ["ChannelSocket", "IStream", "Link"]
-
-
-class IStream(ITCPTransport, IConsumer, IPushProducer):
-    """What we ask of a transport; for the type checker only."""
+__all__ = ["ChannelSocket", "Link"]
 
 
 FLUSH = 60.0  # seconds that a far program may take for its last bytes, once the channel has ended
-_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: a close, also that of a killed process, is a reset
-_IN_ORDER = struct.pack("ii", 0, 0)
 READ = 65536 - HEADER_SIZE  # bytes of one reading: with its header, four whole TLS records
 LINGER = 5.0  # seconds that it may go on sending after its end of file, where nobody can have it any more
 
@@ -76,10 +59,10 @@ class Link(Typing):
 
 @implementer(IPushProducer, IHalfCloseableProtocol)
 class ChannelSocket(Protocol):
-    """A socket and, once ``attach`` was called, its channel."""
+    """A connected end and, once ``attach`` was called, its channel and a transport."""
 
     if TYPE_CHECKING:
-        transport: IStream
+        transport: EndTransport  # type: ignore[assignment]
 
     link: Link | None = None
     channel: Channel | None = None
@@ -91,16 +74,15 @@ class ChannelSocket(Protocol):
     _lost = False
     _patience: IDelayedCall | None = None
 
+    def __init__(self, reactor: Any, end: End | None) -> None:
+        """``end``: None where there is none, and its maker gives it a transport that has ``because``."""
+        self._end = end
+        self._reactor = reactor
+
     # -- from the transport
 
     def connectionMade(self) -> None:
-        if hasattr(self.transport, "read_size"):  # an EndTransport: its socket has what all of ours have
-            self.transport.read_size = READ
-        else:
-            with contextlib.suppress(OSError):  # a UNIX socket has neither
-                self.transport.setTcpNoDelay(True)
-                self.transport.setTcpKeepAlive(True)
-            self._linger(_RESET)
+        self.transport.read_size = READ
         self.transport.registerProducer(self, True)
         self.transport.pauseProducing()  # nothing is read that cannot be placed
 
@@ -141,6 +123,8 @@ class ChannelSocket(Protocol):
 
     def attach(self, link: Link, channel: Channel) -> None:
         """Tie this socket to its channel; it is read from ``may_read`` on."""
+        if self._end is not None and not self._lost:  # else that is told in a moment
+            EndTransport(self._reactor, self._end, self).start()
         self.link, self.channel = link, channel
         channel.owner = self
 
@@ -172,9 +156,9 @@ class ChannelSocket(Protocol):
         if self._lost or self._finished:
             return
         if reason is not Ended.CLOSED or link is None:
-            self.abort()
+            self.abort(reason)
             return
-        self._linger(_IN_ORDER)
+        self._part()
         if self._end_came:
             self.may_read()  # to its end of file, and dropped: see the head of this file
         else:
@@ -184,33 +168,24 @@ class ChannelSocket(Protocol):
 
     def look(self) -> None:
         """Notice the reset of a far program that is not read at present; the link asks with every tick."""
-        handle = None if self._lost else self._handle()
-        if handle is not None:
-            poll = select.poll()
-            poll.register(handle, 0)
-            if any(event & select.POLLERR for _, event in poll.poll(0)):  # POLLHUP: both ends of file too
-                self.abort()
+        end = self._end
+        if not self._lost and end is not None and end.fileno() >= 0 and is_cut(end.sock):
+            self.abort()
 
-    @property
-    def can_move(self) -> bool:
-        """Whether the connection can be given away (``hand_over``)."""
-        return not self._lost and hasattr(self.transport, "take")
-
-    def hand_over(self) -> tuple[End, bytes]:
-        """Give the connection away, with what was read of it; this socket is told nothing more.
-
-        Raises:
-            OSError: it is lost, and told so as ever.
-        """
-        transport: Any = self.transport
-        taken: tuple[End, bytes] = transport.take()
-        self._lost = True
-        return taken
-
-    def abort(self) -> None:
-        """End with a reset."""
-        if not self._lost:
+    def abort(self, reason: Ended = Ended.RESET_BY_PEER, detail: str = "") -> None:
+        """End with a reset, which says why where the connection can."""
+        if self._lost:
+            return
+        if self._end is not None:
+            self._end.because(reason, detail)
+        else:
+            self.transport.because(reason, detail)  # type: ignore[attr-defined]
+        if self.transport is not None:
             self.transport.abortConnection()
+        elif self._end is not None:
+            self._end.abort()
+            self._lost = True
+            self._reactor.callLater(0, self.connectionLost, Failure(ConnectionAborted()))
 
     # -- inside
 
@@ -220,18 +195,12 @@ class ChannelSocket(Protocol):
 
     def _close_if_done(self) -> None:
         if self._finished and not self._lost:
-            self._linger(_IN_ORDER)
+            self._part()
             self.transport.loseConnection()
 
-    def _linger(self, how: bytes) -> None:
-        handle = self._handle()
-        if handle is not None and handle.family != socket.AF_UNIX:
-            handle.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, how)
-
-    def _handle(self) -> socket.socket | None:
-        """The kernel's socket, where the transport has one."""
-        handle: Any = self.transport.getHandle() if hasattr(self.transport, "getHandle") else None
-        return handle if isinstance(handle, socket.socket) else None
+    def _part(self) -> None:
+        if self._end is not None:
+            self._end.is_parting()
 
     def _repay(self) -> None:
         owed, self._owed = self._owed, 0

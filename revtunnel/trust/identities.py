@@ -15,12 +15,12 @@ from revtunnel.ground.errors import SettingsError
 from revtunnel.sockets.tls.credentials import FaultyFiles
 from revtunnel.sockets.tls.identity import Identity
 from revtunnel.trust.tls_checks import listener_rules
-from revtunnel.trust.tls_settings import ListenerTls
+from revtunnel.trust.tls_settings import ListenerTls, ServerTls
 
 __all__ = ["Identities", "merged"]
 
 FILES = "certificate files"
-Listener = TypeVar("Listener", bound=ListenerTls)
+Listener = TypeVar("Listener", bound=ServerTls)
 
 
 def merged(old: tuple[Listener, ...], new: tuple[Listener, ...]) -> tuple[Listener, ...]:

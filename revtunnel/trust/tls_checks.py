@@ -9,7 +9,7 @@ Source: faults.md "Bind defaults", "TLS"; ours.
 from revtunnel.settings.inifile import Table
 from revtunnel.sockets.tls.credentials import CertificateFiles, FaultyFiles, TlsSide
 from revtunnel.sockets.tls.identity import Identity, TlsRules
-from revtunnel.trust.tls_settings import AgentTls, ListenerTls, is_loopback, speaks_tls
+from revtunnel.trust.tls_settings import AgentTls, ListenerTls, ServerTls, is_loopback, speaks_tls
 
 __all__ = [
     "agent_rules",
@@ -23,18 +23,14 @@ __all__ = [
 _ALLOWED = "allow_plaintext = yes"
 
 
-def listener_rules(listener: ListenerTls) -> TlsRules | None:
+def listener_rules(listener: ServerTls) -> TlsRules | None:
     """What to make a listener's identity from; None: it is plain."""
     if not listener.tls:
         return None
-    asks = listener.device_certificates != "no"
-    files = CertificateFiles(
-        TlsSide.SERVER,
-        listener.certificate,
-        listener.certificate_key,
-        listener.authority if asks else None,
-        listener.crl if asks else None,
-    )
+    mine = listener.certificate, listener.certificate_key
+    if not isinstance(listener, ListenerTls) or listener.device_certificates == "no":
+        return TlsRules(CertificateFiles(TlsSide.SERVER, *mine), listener.tls_least, "no")
+    files = CertificateFiles(TlsSide.SERVER, *mine, listener.authority, listener.crl)
     return TlsRules(files, listener.tls_least, listener.device_certificates)
 
 
@@ -59,9 +55,11 @@ def tls_lines(rules: TlsRules | None) -> list[str]:
     return [*lines, *(f"warning: {text}" for text in credentials.warnings)]
 
 
-def check_listener_tls(table: Table, label: str, listener: ListenerTls) -> None:
+def check_listener_tls(table: Table, label: str, listener: ServerTls) -> None:
     """Everything that is wrong with the TLS of one listener."""
-    files = ("certificate", "certificate_key", "authority", "crl")
+    files = ["certificate", "certificate_key"]
+    if isinstance(listener, ListenerTls):
+        files += ["authority", "crl"]
     rules = listener_rules(listener)
     if rules is None:
         for key in files:
@@ -69,7 +67,7 @@ def check_listener_tls(table: Table, label: str, listener: ListenerTls) -> None:
                 table.complain(label, key, "only with tls = yes")
         return
     needed = ["certificate", "certificate_key"]
-    if listener.device_certificates != "no":
+    if isinstance(listener, ListenerTls) and listener.device_certificates != "no":
         needed.append("authority")
     missing = [key for key in needed if getattr(listener, key) is None]
     for key in missing:
@@ -78,7 +76,7 @@ def check_listener_tls(table: Table, label: str, listener: ListenerTls) -> None:
         _try(table, label, rules)
 
 
-def check_plaintext(table: Table, label: str, wide: str, listener: ListenerTls) -> None:
+def check_plaintext(table: Table, label: str, wide: str, listener: ServerTls) -> None:
     """A listener whose address ``wide`` other machines reach speaks TLS, or was meant not to."""
     if not listener.tls and not listener.allow_plaintext:
         text = f"{wide} is reached by other machines, and plaintext can be read and altered on the way"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from revtunnel.ground.declared import setting
 from revtunnel.ground.kinds import PEM, PLACE, nothing, path, share, text, word, yes_no
 
-__all__ = ["AgentTls", "ListenerTls", "is_loopback", "speaks_tls"]
+__all__ = ["AgentTls", "ListenerTls", "ServerTls", "is_loopback", "speaks_tls"]
 
 _LEAST = word("1.3", "1.2")
 _AUTHORITY = nothing("system", path(4096, "auto", "system"))
@@ -24,16 +24,25 @@ _HOST = nothing("auto", text("name", "auto, or a host name or an address", r"[A-
 
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
-class ListenerTls:
-    """What one door for agents does with TLS; a file is None where ``none`` is written."""
+class ServerTls:
+    """What one listener does with TLS; a file is None where ``none`` is written."""
 
     name: str
-    tls: bool = setting(yes_no(), "no", "agents have to come with TLS; needs certificate and "
+    tls: bool = setting(yes_no(), "no", "whoever comes has to speak TLS; needs certificate and "
         "certificate_key", live=True)
-    certificate: str | None = setting(PEM, "none", "of the server, for the name or address that agents dial, "
+    certificate: str | None = setting(PEM, "none", "of the server, for the name or address that is dialled, "
         "extended key usage serverAuth; behind it those that lead to its authority", live=True)
     certificate_key: str | None = setting(PEM, "none", "file with its private key, closed to "
         "others", live=True)
+    tls_least: str = setting(_LEAST, "1.3", "oldest version of TLS that is spoken", live=True)
+    allow_plaintext: bool = setting(yes_no(), "no", "INSECURE: lets other machines in without TLS; no: such "
+        "a listener does not start")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListenerTls(ServerTls):
+    """The same for agents, who show certificates too."""
+
     authority: str | None = setting(PEM, "none", "certificates of those who sign device "
         "certificates", live=True)
     device_certificates: str = setting(word("required", "optional", "no"), "required", "required: an agent "
@@ -41,9 +50,6 @@ class ListenerTls:
         "key usage clientAuth; optional: may; no: is not asked, keys decide", live=True)
     crl: str | None = setting(PEM, "none", "certificates that the authority took back; a list that is not "
         "current lets nobody in", live=True)
-    tls_least: str = setting(_LEAST, "1.3", "oldest version of TLS that is spoken", live=True)
-    allow_plaintext: bool = setting(yes_no(), "no", "INSECURE: lets other machines in without TLS; no: such "
-        "a listener does not start")
 
     @property
     def certified(self) -> bool:

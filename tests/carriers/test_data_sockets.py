@@ -448,15 +448,15 @@ def test_a_ticket_is_good_at_the_door_of_its_link_only() -> None:
     """Brought to another listener it is refused, and used up."""
     with DataWorld() as world:
         ticket = kept_ticket(world)
-        other = world.reactor.listenTCP(0, world.switchboard.link_factory("other"), 50, HOST)
-        with socket.create_connection((HOST, other.getHost().port)) as foreign:
+        other = world.listeners.listen(HOST, 0, 50, world.switchboard.agents("other"))
+        with socket.create_connection((HOST, other.port)) as foreign:
             foreign.setblocking(False)
             foreign.send(attach(ticket))
             assert world.ending(foreign) in ("end of file", "reset")
         with stranger(world, attach(ticket)) as used:
             assert world.ending(used) in ("end of file", "reset")
         assert "another" in refusals(world, 2)[0].detail
-        other.stopListening()
+        other.stop()
 
 
 def test_a_ticket_is_good_for_the_certificate_of_its_link_only() -> None:
@@ -562,7 +562,7 @@ def test_clients_go_by_the_link_when_no_socket_comes() -> None:
 def test_a_failing_dial_is_said_once() -> None:
     """Not a line for each ticket."""
     with DataWorld(data=DataLimits(wait=0.1)) as world:
-        world.agents.stopListening()
+        world.agents.stop()
         clients = [world.client() for _ in range(5)]
         for client in clients:
             client.send(b"hello")

@@ -114,7 +114,7 @@ def test_status_and_ping_for_people(capsys: Capture) -> None:
         (["devices"], {"devices"}),
         (
             ["device", "plc-9"],
-            {"serial", "online", "record", "expired", "locked", "labels", "muted", "sessions"}
+            {"serial", "online", "record", "expired", "locked", "labels", "muted", "services", "sessions"}
             | {"clients", "targets", "ports", "leases", "channels", "expires"},
         ),
         (["ports"], {"ports"}),
@@ -239,6 +239,23 @@ def test_enroll_prints_the_key_and_how_to_use_it(capsys: Capture) -> None:
     assert room.ctl("enroll", "plc-2") == 1
     assert room.ctl("enroll", "plc-2", "--replace") == 0
     assert room.ctl("enroll", "plc 2") == 64
+
+
+def test_enroll_makes_the_app_key_of_a_thingworx_device(capsys: Capture, tmp_path: Path) -> None:
+    """Once, alone on standard output or in a file; it goes with the other keys when the device is revoked."""
+    room = Room()
+    assert room.ctl("enroll", "Robot1", "--app-key") == 0
+    captured = capsys.readouterr()
+    assert room.operator.app_keys.serial_of(captured.out.strip()) == "Robot1"
+    assert "[device Robot1] services" in captured.err
+    assert room.ctl("enroll", "Robot1", "--app-key") == 1
+    path = tmp_path / "Robot1.key"
+    assert room.ctl("enroll", "Robot1", "--app-key", "--replace", "--out", str(path)) == 0
+    assert room.operator.app_keys.serial_of(captured.out.strip()) is None
+    assert room.operator.app_keys.serial_of(path.read_text().strip()) == "Robot1"
+    assert room.operator.enrolled() == (["Robot1"], None)
+    assert room.ctl("revoke", "Robot1") == 0
+    assert room.operator.app_keys.serial_of(path.read_text().strip()) is None
 
 
 def test_enroll_writes_the_key_into_a_file_of_its_own(capsys: Capture, tmp_path: Path) -> None:

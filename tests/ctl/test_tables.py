@@ -66,6 +66,14 @@ def test_columns_are_aligned() -> None:
     ]
 
 
+def test_what_a_row_does_not_have_is_a_dash() -> None:
+    """A remote session has no port."""
+    assert table(("SERIAL", "PORT", "USER"), [("plc-7", None, "")]) == [
+        "SERIAL  PORT  USER",
+        "plc-7   -     -",
+    ]
+
+
 def test_a_long_list_is_cut_in_a_cell() -> None:
     """Four entries and how many more there are."""
     assert few(["a", 2]) == "a, 2"

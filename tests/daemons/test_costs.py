@@ -173,6 +173,7 @@ def test_leaving_links_of_a_server_that_drains_cost_the_same() -> None:
         device.protocol.dataReceived(encode_frame(Command.OPENED, 1) + encode_frame(Command.EOF, 1))
         last.protocol.readConnectionLost()
         last.protocol.writeConnectionLost()
+        herd.reactor.turn()
         assert (herd.board.clients, len(herd.board.streams)) == (0, 1)
         costs.append(steps(herd.links["plc-00007"].lose))
         assert fired == []

@@ -13,6 +13,7 @@ from revtunnel.process.admin.operation import ROW, ROWS, Argument, CallerRole, K
 from revtunnel.state.session_audit import SessionAudit
 from revtunnel.systems.cameo.cameo_operator import CameoOperator
 from revtunnel.systems.cccp.cccp_operator import CccpOperator
+from revtunnel.systems.sessions.session_operator import SessionOperator
 from revtunnel.trust.grants import Action
 from revtunnel.trust.mutes import Mutes
 from revtunnel.trust.people_operations import ACTIONS
@@ -36,6 +37,7 @@ WIRE = {
     "Kick": ("serial:text retry_after:number", "", "OPERATOR"),
     "Release": ("serial:text target:text", "port:number", "OPERATOR"),
     "Enroll": ("serial:text replace:yes or no", "key:text ?problem:text", "OPERATOR"),
+    "AppKey": ("serial:text replace:yes or no", "key:text ?problem:text", "OPERATOR"),
     "Authority": ("", "row:text", "READER"),
     "Token": ("serial:text replace:yes or no", "token:text server:text ?problem:text", "OPERATOR"),
     "Certify": (
@@ -83,8 +85,19 @@ WIRE = {
     "Mute": ("serial:text ?why:text", "?problem:text", "OPERATOR"),
     "Unmute": ("serial:text", "?problem:text", "OPERATOR"),
     "AuditHead": ("", "row:text", "READER"),
+    "SessionEnd": ("session:text", "", "OPERATOR"),
+    "SessionShare": (
+        "session:text person:text ?watch:yes or no ?use:yes or no ?take:yes or no",
+        "id:text nonce:text",
+        "OPERATOR",
+    ),
 }
-PARTS: dict[str, type] = {"people": PeopleOperator, "mutes": Mutes, "audit": SessionAudit}  # of an operator
+PARTS: dict[str, type] = {  # of an operator
+    "people": PeopleOperator,
+    "mutes": Mutes,
+    "audit": SessionAudit,
+    "remote": SessionOperator,
+}
 OPERATORS: dict[str, type[DaemonOperator]] = {
     "revtunnel-server": Operator,
     "revtunnel-cccp": CccpOperator,

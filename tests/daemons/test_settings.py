@@ -38,6 +38,9 @@ from revtunnel.ground.policy import (
 from revtunnel.ground.targets import Offer, Target
 from revtunnel.process.admin.admin_settings import AdminSettings
 from revtunnel.sockets.ways.proxy_choice import DIRECT
+from revtunnel.systems.sessions.localproxy_settings import LocalproxySettings
+from revtunnel.systems.sessions.session_life import SessionLimits
+from revtunnel.systems.thingworx.edge_settings import EdgeSettings
 from revtunnel.trust.audit_settings import AuditSettings
 from revtunnel.trust.authority_settings import AuthoritySettings
 from tests.support.depth import deep
@@ -120,6 +123,8 @@ def test_defaults_without_any_file() -> None:
         emo=EmoLimits(),
         relay=RelayLimits(),
         link=LinkLimits(),
+        web=(),
+        sessions=SessionLimits(),
         audit=AuditSettings("/var/lib/revtunnel/audit.jsonl", "lasting", "refuse", AuditLimits()),
         authority=AuthoritySettings(
             "/var/lib/revtunnel/authority",
@@ -130,6 +135,8 @@ def test_defaults_without_any_file() -> None:
         ),
         admin=AdminSettings("/run/revtunnel/admin.sock", 0o660, (), ()),
         cccp=None,
+        localproxy=LocalproxySettings(),
+        thingworx=EdgeSettings(),
         files=(),
     )
 

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-from twisted.internet.address import IPv4Address
 
 from revtunnel.ground.facts import ClientRefused, LinkDown, LinkRefused
 from revtunnel.ground.policy import LinkLimits, ServerLimits
@@ -158,11 +157,11 @@ def test_a_link_that_came_in_is_no_stranger() -> None:
 
 
 def test_a_source_is_told_from_another_by_its_address() -> None:
-    """buildProtocol is asked with the address of the other end."""
+    """Without its port."""
     world = World(start=False)
-    factory = world.switchboard.link_factory("rt1-0")
-    link = factory.buildProtocol(IPv4Address("TCP", "203.0.113.1", 5))
-    assert link.source == "203.0.113.1"  # type: ignore[union-attr]
+    world.reactor.dial(LINK_PORT, Recorder(), "203.0.113.1", SERVER)
+    (link,) = world.switchboard.admission.strangers
+    assert link.source == "203.0.113.1"
 
 
 # -- counts
@@ -336,14 +335,14 @@ def test_a_client_that_waits_for_a_number_while_it_drains_is_not_left_hanging() 
 
 
 def test_a_client_that_was_accepted_while_the_listeners_closed_is_refused() -> None:
-    """Twisted may still hand out a connection that the kernel had."""
+    """The kernel had it before, or its PROXY header came late."""
     world = World(server=replace(LIMITS, retry_after=600))
-    factory = world.ports.of("plc-1")[0].factory
+    port = world.ports.of("plc-1")[0]
     keep, _ = world.talk()
     world.switchboard.drain()
-    protocol = factory.buildProtocol(None)
     client = Recorder()
-    world.reactor.join(client, protocol)
+    pair = world.reactor.join(client, None)
+    port.came(pair.far.plain)  # type: ignore[union-attr]
     world.pump()
     assert client.lost is not None
     assert words(world) == ["draining"]

@@ -3,12 +3,11 @@
 import errno
 
 import pytest
-from twisted.internet.address import IPv4Address
-from twisted.internet.protocol import ServerFactory
 
 from revtunnel.fleet.pools import Pool, PortState, Use
 from revtunnel.ground.facts import ClientRefused, ListenerClosed, ListenerOpened, ListenerRefused
 from revtunnel.ground.targets import parse_offer
+from revtunnel.sockets.listening import Came
 from revtunnel.sockets.ways.proxy_protocol import Refused
 from tests.support.recorder import Recorder
 from tests.support.world import CONSOLE, POOL, WEB, World
@@ -369,7 +368,7 @@ def test_the_same_target_under_two_devices_has_two_ports() -> None:
 def test_the_listener_is_where_its_pool_says() -> None:
     """The pool's address is bound."""
     world = World(pools=(Pool("default", ((20000, 20009),), address="127.0.0.2"),))
-    assert world.ports.of("plc-1")[0].port.getHost() == IPv4Address("TCP", "127.0.0.2", 20000)
+    assert ("127.0.0.2", 20000) in world.reactor.listeners
     world.finish()
 
 
@@ -378,15 +377,9 @@ def test_what_comes_before_the_clients_of_a_pool() -> None:
     world = World(start=False)
     asked: list[tuple[str, Refused]] = []
 
-    class Before(ServerFactory):
-        """Refuses everybody."""
-
-        def buildProtocol(self, addr: object) -> None:
-            """Nobody."""
-
-    def behind(door: object, pool: str, refused: Refused) -> Before:
+    def behind(came: Came, pool: str, refused: Refused) -> Came:
         asked.append((pool, refused))
-        return Before()
+        return lambda end: end.abort()
 
     world.ports.behind = behind
     world.add_agent("plc-1", (CONSOLE, WEB))

@@ -269,7 +269,7 @@ def test_n23_so_many_may_wait_and_no_more() -> None:
     third = world.client()
     world.pump()
     assert third.was_reset
-    for socket in list(world.ports.of("plc-1")[0].factory.clients):
+    for _, socket in list(world.server_link().channels.waiting):
         if socket.waits:
             socket.abort()
     world.pump()

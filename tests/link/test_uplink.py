@@ -16,7 +16,7 @@ LIMITS = AgentLimits(retry_first=1.0, retry_most=60.0)
 def lonely(servers: list[tuple[str, int]] | None = None, random: float = 1.0) -> World:
     """A world whose agent dials; nobody listens but where a test says."""
     world = World(agent=LIMITS, start=False)
-    world.reactor.at(SERVER, LINK_PORT).stopListening()  # type: ignore[union-attr]
+    world.reactor.at(SERVER, LINK_PORT).stop()  # type: ignore[union-attr]
     world.pump()
     agent = world.agents["plc-1"]
     agent.random = random
@@ -26,7 +26,7 @@ def lonely(servers: list[tuple[str, int]] | None = None, random: float = 1.0) ->
 
 def listen(world: World, host: str = SERVER, port: int = LINK_PORT) -> None:
     """The server is there."""
-    world.reactor.serve(host, port, world.switchboard.link_factory("rt1-0"))
+    world.reactor.serve(host, port, world.switchboard.agents("rt1-0"))
 
 
 def dials(world: World, seconds: float) -> list[float]:

@@ -19,9 +19,9 @@ ANA = Asked(ID, "ana", ("echo",), "192.0.2.7:4711")
 
 def member(world: DataWorld, session: str = ID) -> socket.socket:
     """A client of a session."""
-    factory = world.switchboard.client_streams.factory_by_name(SERIAL, "echo", lambda client: None, session)
-    port = world.reactor.listenTCP(0, factory, 10, HOST)
-    client = world._stack.enter_context(socket.create_connection((HOST, port.getHost().port)))
+    clients = world.switchboard.client_streams.clients_by_name(SERIAL, "echo", lambda client: None, session)
+    listener = world.listeners.listen(HOST, 0, 10, clients.came)
+    client = world._stack.enter_context(socket.create_connection((HOST, listener.port)))
     client.setblocking(False)
     return client
 

@@ -23,7 +23,8 @@ from websockets.typing import Subprotocol
 
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import End, PlainEnd
-from revtunnel.sockets.stages import client_tls, open_end, server_tls
+from revtunnel.sockets.opening import open_end
+from revtunnel.sockets.stages import client_tls, server_tls
 from revtunnel.sockets.ways.http_proxy import open_way
 from revtunnel.sockets.ways.proxy_choice import ProxyChoice, parse_proxy
 from revtunnel.sockets.ways.websocket import WebSocketEnd, websocket_stage

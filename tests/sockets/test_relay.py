@@ -16,6 +16,7 @@ from revtunnel.ground.policy import RelayLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets import relay as module
 from revtunnel.sockets.ends import RECORD, End, PlainEnd
+from revtunnel.sockets.hangups import Hangups
 from revtunnel.sockets.relay import Relay
 from tests.sockets.test_ends import over_tls
 from tests.support.depth import deep
@@ -85,7 +86,7 @@ class Joined:
         self.relay.abort(Ended.OPERATOR)
         assert len(self.ended) == 1
         assert self.relay.held == 0
-        assert (module._All.held, module._Watch._all) == (0, {})
+        assert (module._All.held, Hangups._all) == (0, {})
         assert {*self.reactor.getReaders()} == self._own
         assert self.reactor.getWriters() == []
         assert self.reactor.getDelayedCalls() == []
@@ -132,23 +133,22 @@ def test_bytes_go_both_ways_and_are_counted(joined: Joined) -> None:
     assert (joined.relay.to_far, joined.relay.to_near, joined.relay.lost) == (8, 10, 0)
 
 
-def test_heads_come_first(joined: Joined) -> None:
+def test_a_head_comes_first(joined: Joined) -> None:
     """What was read before the ends were joined goes in front of what follows, and counts."""
-    joined.client.write(b" world")
-    joined.relay.start(b"hello", b"220 ready")
-    assert joined.hear(joined.service, 11) == b"hello world"
-    assert joined.hear(joined.client, 9) == b"220 ready"
-    assert (joined.relay.to_far, joined.relay.to_near) == (11, 9)
+    joined.service.write(b" world")
+    joined.relay.start(b"hello")
+    assert joined.hear(joined.client, 11) == b"hello world"
+    assert (joined.relay.to_far, joined.relay.to_near) == (0, 11)
 
 
 def test_a_head_too_large_for_the_socket_waits_in_front(joined: Joined) -> None:
-    """It is held, and the client not read until it has gone."""
+    """It is held, and the service not read until it has gone."""
     head = bytes(range(256)) * 1024
-    joined.client.write(b"behind")
+    joined.service.write(b"behind")
     joined.relay.start(head)
     joined.turn(5)
     assert joined.relay.held
-    assert joined.hear(joined.service, len(head) + 6) == head + b"behind"
+    assert joined.hear(joined.client, len(head) + 6) == head + b"behind"
 
 
 def test_n26_the_client_ends_first(joined: Joined) -> None:
@@ -371,9 +371,9 @@ def test_n29_bytes_for_a_service_that_is_gone(plain: Joined) -> None:
     assert (plain.relay.lost, plain.relay.to_far) == (6, 0)
 
 
-def test_a_head_for_a_service_that_is_gone(plain: Joined) -> None:
+def test_a_head_for_a_client_that_is_gone(plain: Joined) -> None:
     """The end is told inside ``start``."""
-    plain.service.sock.close()
+    plain.client.sock.close()
     plain.relay.start(b"head")
     assert [reason for reason, _ in plain.ended] == [Ended.RESET_BY_PEER]
     assert plain.relay.lost == 4
@@ -534,7 +534,7 @@ def test_whatever_the_pace_every_byte_arrives_once(
         got = ends[who].read_into(ROOM[: max(most, RECORD)])
         heard[1 - who].extend(ROOM[: got or 0])
 
-    sent[0] += pattern[:head]
+    sent[1] += pattern[:head]
     joined.relay.start(bytes(pattern[:head]))
     for action, size in steps:
         if action < 2:

@@ -1,6 +1,5 @@
 """Steps before a connection has an owner: waiting, giving up, handshakes, and the way to an address."""
 
-import errno
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +11,6 @@ from revtunnel.ground.errors import RemoteError
 from revtunnel.sockets.ends import RECORD, End, PlainEnd, TlsEnd, said
 from revtunnel.sockets.stages import (
     client_tls,
-    open_end,
     read_some,
     readable,
     server_tls,
@@ -20,7 +18,7 @@ from revtunnel.sockets.stages import (
     writable,
     write_all,
 )
-from tests.support.epoll import Loop, Names, own_reactor
+from tests.support.epoll import Loop, own_reactor
 from tests.support.throwaway_tls import contexts
 
 
@@ -150,98 +148,3 @@ def test_a_handshake_with_garbage_fails_in_words(loop: Loop, ends: tuple[PlainEn
         loop.wait(start(shake_hands(loop.reactor, end)))
     assert said(caught.value).startswith("TLS: ")
     assert end.fileno() == -1
-
-
-# -- the way to an address
-
-
-def listening() -> socket.socket:
-    return socket.create_server(("127.0.0.1", 0))
-
-
-def refusing() -> int:
-    """A port where nobody listens."""
-    with listening() as closed:
-        return int(closed.getsockname()[1])
-
-
-@pytest.mark.slow
-def test_a_name_is_resolved_and_its_addresses_tried(loop: Loop) -> None:
-    """The first address refuses, so the second is tried at once; the end knows whom it reached."""
-    with listening() as server:
-        port = server.getsockname()[1]
-        loop.reactor.installNameResolver(Names(service=["127.0.0.9", "127.0.0.1"]))
-        end = loop.wait(open_end(loop.reactor, "service", port, 10.0))
-        assert end.peer == f"127.0.0.1:{port}"
-        end.close()
-
-
-@pytest.mark.slow
-def test_an_address_that_is_silent_does_not_hold_up_the_next(loop: Loop) -> None:
-    """A full backlog swallows the first dial; the second address answers beside it; the first is given up."""
-    with socket.socket() as deaf, listening() as server:
-        port = server.getsockname()[1]
-        deaf.bind(("127.0.0.2", port))
-        deaf.listen(0)
-        crowd = [socket.socket() for _ in range(4)]
-        for one in crowd:
-            one.setblocking(False)
-            one.connect_ex(("127.0.0.2", port))
-        loop.reactor.installNameResolver(Names(service=["127.0.0.2", "127.0.0.1"]))
-        end = loop.wait(open_end(loop.reactor, "service", port, 10.0))
-        assert end.peer == f"127.0.0.1:{port}"
-        assert loop.reactor.getWriters() == []
-        for one in [*crowd, end]:
-            one.close()
-
-
-@pytest.mark.slow
-def test_the_errors_of_a_dial(loop: Loop) -> None:
-    """Refused, unknown and late are OSErrors with a sentence each."""
-    loop.reactor.installNameResolver(Names())
-    with pytest.raises(ConnectionRefusedError) as refused:
-        loop.wait(open_end(loop.reactor, "127.0.0.1", refusing(), 10.0))
-    assert refused.value.errno == errno.ECONNREFUSED and "refused" in said(refused.value)
-    with pytest.raises(OSError, match="the name is unknown"):
-        loop.wait(open_end(loop.reactor, "nowhere", 1, 10.0))
-
-    async def forever(end: End) -> End:
-        await readable(loop.reactor, end)
-        return end
-
-    with listening() as server, pytest.raises(TimeoutError, match=r"did not answer in 0\.05 s"):
-        loop.wait(open_end(loop.reactor, "127.0.0.1", server.getsockname()[1], 0.05, [forever]))
-    assert loop.reactor.getReaders() == [loop.reactor.waker]
-
-
-@pytest.mark.slow
-def test_stages_are_gone_through_in_turn(loop: Loop) -> None:
-    """Each stage gets the end of the one before; a cancelled dial aborts in whichever it is."""
-    said_by: list[str] = []
-
-    def stage(name: str) -> Any:
-        async def run(end: End) -> End:
-            said_by.append(name)
-            await write_all(loop.reactor, end, name.encode())
-            return end
-
-        return run
-
-    async def stuck(end: End) -> End:
-        await read_some(loop.reactor, end)
-        return end
-
-    with listening() as server:
-        port = server.getsockname()[1]
-        end = loop.wait(open_end(loop.reactor, "127.0.0.1", port, 10.0, [stage("a"), stage("b")]))
-        accepted, _ = server.accept()
-        with accepted:
-            assert accepted.recv(10) == b"ab" and said_by == ["a", "b"]
-        end.close()
-        dial = open_end(loop.reactor, "127.0.0.1", port, 10.0, [stuck])
-        accepted, _ = server.accept()
-        loop.settle()
-        dial.cancel()
-        with pytest.raises(CancelledError), accepted:
-            loop.wait(dial)
-        assert loop.reactor.getReaders() == [loop.reactor.waker]

@@ -23,6 +23,7 @@ from tests.support.steps import steps
 ROW = LeaseRow(20000, "default", "plc-7", "http", PortState.RESERVED, False, None)
 ONE, TWO = b"1" * 32, b"2" * 32
 PEOPLE = ("people", "people_groups", "user_tokens", "grants", "muted")  # of the fifth schema and the sixth
+EDGE = ("edge_keys",)  # of the seventh
 
 
 @pytest.fixture
@@ -277,7 +278,7 @@ def test_an_older_file_is_brought_up_to_date(path: str) -> None:
     """The first schema had leases only; they stay."""
     fill(path, 3)
     with contextlib.closing(sqlite3.connect(path)) as other:
-        for table in ("keys", "certificates", "barred", "tokens", "sessions", *PEOPLE):
+        for table in ("keys", "certificates", "barred", "tokens", "sessions", *PEOPLE, *EDGE):
             other.execute(f"DROP TABLE {table}")
         other.execute("PRAGMA user_version = 1")
     with opened(path) as ledger:
@@ -292,7 +293,7 @@ def test_a_file_without_certificates_gets_their_tables(path: str) -> None:
     """The second schema had leases and keys; both stay."""
     fill(path, 3)
     with contextlib.closing(sqlite3.connect(path)) as other:
-        for table in ("certificates", "barred", "tokens", "sessions", *PEOPLE):
+        for table in ("certificates", "barred", "tokens", "sessions", *PEOPLE, *EDGE):
             other.execute(f"DROP TABLE {table}")
         other.execute("PRAGMA user_version = 2")
     with opened(path) as ledger:
@@ -306,7 +307,7 @@ def test_a_file_without_people_gets_their_tables(path: str) -> None:
     fill(path, 3)
     with contextlib.closing(sqlite3.connect(path)) as other:
         other.execute("INSERT INTO sessions VALUES ('plc-7', 'default', 21000, '{}')")
-        for table in PEOPLE:
+        for table in (*PEOPLE, *EDGE):
             other.execute(f"DROP TABLE {table}")
         other.execute("PRAGMA user_version = 4")
         other.commit()

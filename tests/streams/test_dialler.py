@@ -4,16 +4,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
-from twisted.internet.defer import Deferred, DeferredSemaphore
-from twisted.internet.error import ConnectBindError, ConnectError, NoRouteError, TCPTimedOutError
-from twisted.internet.interfaces import IReactorPluggableNameResolver
+from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory
 
 from revtunnel.ground.origin import Origin
 from revtunnel.ground.policy import AgentLimits
 from revtunnel.ground.targets import Offer, Target, parse_offer, parse_target, target_of
+from revtunnel.sockets.ends import End
 from revtunnel.sockets.ways.proxy_header import encode_header_v1, encode_header_v2
-from revtunnel.streams.dialler import Dialler, Header, NotDialled, TargetSocket, _GuardedReactor
+from revtunnel.streams.dialler import Dialler, Header, NotDialled
 from tests.support.reactor import HANGS, MemoryReactor
 from tests.support.recorder import Recorder
 
@@ -28,9 +27,13 @@ class Dials:
     ) -> None:
         self.reactor = MemoryReactor()
         self.dialler = Dialler(
-            self.reactor, limits, [parse_offer(f"t{n}={w}") for n, w in enumerate(written)], headers
+            self.reactor,
+            limits,
+            [parse_offer(f"t{n}={w}") for n, w in enumerate(written)],
+            headers,
+            self.reactor.reach,
         )
-        self.running: list[Deferred[TargetSocket]] = []
+        self.running: list[Deferred[End]] = []
         self.results: list[object] = []
 
     def serve(self, host: str, port: int) -> list[Recorder]:
@@ -76,7 +79,7 @@ def test_a_target_that_is_taken_off_the_list_is_not_dialled() -> None:
     assert dials.dial("10.0.0.6:23").word() == "not-allowed"
     dials.dialler.keep([parse_offer("10.0.0.5:23")])
     dials.dial("10.0.0.5:23").reactor.pump()
-    assert dials.word() == "TargetSocket"
+    assert dials.word() == "PlainEnd"
 
 
 def test_a_listed_target_is_reached() -> None:
@@ -84,7 +87,7 @@ def test_a_listed_target_is_reached() -> None:
     dials = Dials("10.0.0.5:23", "[2001:db8::5]:23")
     four, six = dials.serve("10.0.0.5", 23), dials.serve("2001:db8::5", 23)
     dials.dial("10.0.0.5:23").dial("[2001:DB8:0::5]:23").reactor.pump()
-    assert [dials.word(0), dials.word(1)] == ["TargetSocket", "TargetSocket"]
+    assert [dials.word(0), dials.word(1)] == ["PlainEnd", "PlainEnd"]
     assert (len(four), len(six)) == (1, 1)
     assert dials.reactor.names.asked == []
 
@@ -116,7 +119,7 @@ def test_n33_the_list_compares_canonical_forms(listed: str, host: str) -> None:
     dials.serve("10.0.0.5", 23)
     dials.serve("2001:db8::5", 23)
     dials.dial(target_of(host, 23)).reactor.pump()
-    assert dials.word() == "TargetSocket"
+    assert dials.word() == "PlainEnd"
 
 
 @pytest.mark.parametrize(
@@ -155,7 +158,7 @@ def test_a_name_with_good_and_guarded_addresses_leads_to_the_good_one() -> None:
     dials.reactor.names.answers["printer.local"] = ["127.0.0.1", "10.0.0.5"]
     made = dials.serve("10.0.0.5", 23)
     dials.dial("printer.local:23").reactor.pump()
-    assert dials.word() == "TargetSocket"
+    assert dials.word() == "PlainEnd"
     assert len(made) == 1
     assert dials.reactor.dialled == [("10.0.0.5", 23)]
 
@@ -167,7 +170,7 @@ def test_written_literally_guarded_addresses_are_allowed(target: str) -> None:
     parsed = parse_target(target)
     dials.serve("127.0.0.1" if parsed.host == "localhost" else parsed.host, 23)
     dials.dial(target).reactor.pump()
-    assert dials.word() == "TargetSocket"
+    assert dials.word() == "PlainEnd"
 
 
 @pytest.mark.parametrize(
@@ -179,7 +182,7 @@ def test_odd_names_are_dialled(name: str) -> None:
     dials.reactor.names.answers[name] = ["10.0.0.5"]
     dials.serve("10.0.0.5", 23)
     dials.dial(f"{name}:23").reactor.pump()
-    assert dials.word() == "TargetSocket"
+    assert dials.word() == "PlainEnd"
 
 
 def test_n32_an_unknown_name() -> None:
@@ -204,14 +207,14 @@ def test_n32_a_resolver_that_hangs_is_given_up_after_10_s() -> None:
 
 
 def test_n32_twenty_addresses_that_hang_are_given_up_after_10_s() -> None:
-    """One after the other is tried, and all are given up together."""
+    """One after the other is tried, 16 at most, and all are given up together."""
     dials = Dials("printer.local:23")
     addresses = [f"10.0.0.{n}" for n in range(20)]
     dials.reactor.names.answers["printer.local"] = addresses
     dials.reactor.faults.update({(address, 23): HANGS for address in addresses})
     dials.dial("printer.local:23").reactor.advance(10.5)
     assert dials.word() == "timed-out"
-    assert len(dials.reactor.dialled) == 20
+    assert len(dials.reactor.dialled) == 16
     assert dials.reactor.dialling == 0
     assert dials.reactor.getDelayedCalls() == []
 
@@ -223,7 +226,7 @@ def test_n32_a_dead_address_before_a_good_one() -> None:
     dials.reactor.faults["2001:db8::5", 23] = HANGS
     dials.serve("10.0.0.5", 23)
     dials.dial("printer.local:23").reactor.advance(0.5)
-    assert dials.word() == "TargetSocket"
+    assert dials.word() == "PlainEnd"
     assert dials.reactor.dialling == 0
 
 
@@ -245,7 +248,7 @@ def test_n32_four_lookups_at_once() -> None:
         dials.reactor.pump()
     assert names.most_asking == 4
     assert len(made) == 11
-    assert {dials.word(at) for at in range(11)} == {"TargetSocket"}
+    assert {dials.word(at) for at in range(11)} == {"PlainEnd"}
 
 
 def test_f19_at_most_64_dials_and_256_waiting() -> None:
@@ -316,23 +319,24 @@ def test_unix_targets() -> None:
     """A path is dialled as it is written; one where nobody listens is refused."""
     dials = Dials("unix:/run/one", "unix:/run/two")
     dials.serve("/run/one", 0)
-    dials.reactor.faults["/run/two", 0] = ConnectError(2, "no such file")
+    dials.reactor.faults["/run/two", 0] = OSError(2, "no such file")
     dials.dial("unix:/run/one").dial("unix:/run/two").reactor.pump()
-    assert dials.word(0) == "TargetSocket"
+    assert dials.word(0) == "PlainEnd"
     assert dials.word(1) == "refused"
 
 
 @pytest.mark.parametrize(
     ("problem", "word"),
     [
-        (ConnectBindError(24, "Too many open files"), "out-of-resources"),
-        (ConnectBindError(23, "Too many open files in system"), "out-of-resources"),
+        (OSError(24, "Too many open files"), "out-of-resources"),
+        (OSError(23, "Too many open files in system"), "out-of-resources"),
         (OSError(105, "No buffer space"), "out-of-resources"),
-        (ConnectError(111, "refused"), "refused"),
-        (TCPTimedOutError(110, "timed out"), "timed-out"),
-        (NoRouteError(113, "no route"), "unreachable"),
-        (ConnectError(101, "network is down"), "unreachable"),
-        (ConnectError(None, "whatever"), "unreachable"),
+        (OSError(111, "refused"), "refused"),
+        (OSError(2, "no such file"), "refused"),
+        (OSError(110, "timed out"), "timed-out"),
+        (OSError(113, "no route"), "unreachable"),
+        (OSError(101, "network is down"), "unreachable"),
+        (OSError("whatever"), "unreachable"),
         (ValueError("odd"), "unreachable"),
     ],
 )
@@ -356,23 +360,11 @@ def test_limits_can_change() -> None:
     assert dials.reactor.dialling == 3
 
 
-def test_the_guarded_resolver_stays() -> None:
-    """HostnameEndpoint asks the reactor for a resolver: it gets ours, and nobody may put another there."""
-    dials = Dials()
-    guarded = _GuardedReactor(dials.reactor, DeferredSemaphore(1), "printer.local")
-    assert IReactorPluggableNameResolver.providedBy(guarded)
-    with pytest.raises(NotImplementedError):
-        guarded.installNameResolver(dials.reactor.names)
-    assert guarded.seconds() == dials.reactor.seconds()
-    call = guarded.callLater(1.0, lambda: None)
-    assert guarded.getDelayedCalls() == [call]
-
-
 def test_offers_of_the_same_target_are_one() -> None:
     """Two names for one target."""
     reactor = MemoryReactor()
     target = parse_target("10.0.0.5:23")
-    dialler = Dialler(reactor, LIMITS, [Offer("a", target), Offer("b", target)])
+    dialler = Dialler(reactor, LIMITS, [Offer("a", target), Offer("b", target)], reach=reactor.reach)
     result: list[object] = []
     dialler.dial(target).addBoth(result.append)
     reactor.pump()
@@ -390,9 +382,7 @@ def test_a_target_that_wants_it_is_told_its_client_first(encode: Header, origin:
     assert dials.dialler.asks_for_origins
     told, other = dials.serve("10.0.0.5", 23), dials.serve("10.0.0.6", 23)
     for target in ("10.0.0.5:23", "10.0.0.6:23"):
-        dials.dialler.dial(parse_target(target), origin).addCallback(
-            lambda socket: socket.transport.write(b"hello")
-        )
+        dials.dialler.dial(parse_target(target), origin).addCallback(lambda end: end.write(b"hello"))
     dials.reactor.pump()
     assert bytes(told[0].data) == encode(origin) + b"hello"
     assert bytes(other[0].data) == b"hello"
@@ -401,3 +391,33 @@ def test_a_target_that_wants_it_is_told_its_client_first(encode: Header, origin:
 def test_without_such_targets_nobody_asks() -> None:
     """So that the server says nothing about its clients."""
     assert not Dials("10.0.0.5:23").dialler.asks_for_origins
+
+
+def test_hundreds_of_dials_that_fail_at_once() -> None:
+    """Where no socket can be had, each fails inside the call that began it: in a loop, not one in another."""
+    dials = Dials("10.0.0.5:23", limits=replace(LIMITS, dials=1, dials_waiting=2000))
+
+    async def reach(reactor: object, host: str, port: int) -> End:
+        raise OSError(24, "Too many open files")
+
+    dials.reactor.faults["10.0.0.5", 23] = HANGS
+    dials.dial("10.0.0.5:23")
+    for _ in range(2000):
+        dials.dial("10.0.0.5:23")
+    dials.dialler._reach = reach
+    dials.running[0].cancel()
+    assert {dials.word(at) for at in range(1, 2001)} == {"out-of-resources"}
+
+
+def test_n32_a_lookup_that_nobody_waits_for_has_its_place_until_it_is_answered() -> None:
+    """Its thread runs on: the next question waits."""
+    dials = Dials("one.local:23", "two.local:23", limits=replace(LIMITS, lookups=1))
+    names = dials.reactor.names
+    names.held.add("one.local")
+    dials.dial("one.local:23")
+    dials.running[0].cancel()
+    dials.dial("two.local:23").reactor.pump()
+    assert names.asked == ["one.local"]
+    names.release()
+    dials.reactor.pump()
+    assert names.asked == ["one.local", "two.local"]

@@ -138,7 +138,7 @@ def test_n30_n31_a_client_whose_target_does_not_answer_is_reset(
     world = World(wire)
     other, its_service = world.talk("web")
     if fault is None:
-        world.reactor.at(*CONSOLE_AT).stopListening()  # type: ignore[union-attr]
+        world.reactor.at(*CONSOLE_AT).stop()  # type: ignore[union-attr]
         world.pump()
     else:
         world.reactor.faults[CONSOLE_AT] = fault
@@ -160,7 +160,7 @@ def test_f16_a_target_that_is_not_on_the_list_is_not_dialled() -> None:
     for wire in WIRES:
         world = World(wire)
         port = world.ports.of("plc-1")[0]
-        port.factory.target = type(port.factory.target)("10.0.0.5", 22)
+        port.clients.target = type(port.clients.target)("10.0.0.5", 22)
         client = world.client(port=port.lease.port)
         world.pump()
         assert client.was_reset
@@ -438,4 +438,19 @@ def test_a_client_that_leaves_while_its_target_is_dialled_ends_the_dial() -> Non
     assert world.ended() == ["reset-by-peer"]
     world.advance(11.0)
     assert world.reactor.dialling == 0
+    world.finish()
+
+
+def test_a_client_that_is_aborted_in_the_turn_of_its_channel_ends_it() -> None:
+    """Its reset was noticed, and its carrier gave it a channel before that was told."""
+    world = World()
+    client = Party("late")
+    pair = world.reactor.join(client, None)
+    clients = world.ports.of("plc-1")[0].clients
+    admit, clients._admit = clients._admit, lambda one: one.abort() or admit(one)  # type: ignore[func-returns-value]
+    clients.came(pair.far.plain)  # type: ignore[union-attr]
+    clients._admit = admit
+    world.pump()
+    assert client.was_reset
+    assert world.ended() == ["reset-by-peer"]
     world.finish()

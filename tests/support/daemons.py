@@ -331,7 +331,13 @@ class Server(Daemon):
     def ports(self) -> list[int]:
         """Where agents come in: one port for each listener, in the order of the file."""
         detail = self.events("state", state="ready")[-1]["detail"]
-        return [int(each.rpartition(":")[2]) for each in detail.removeprefix("agents at ").split(", ")]
+        agents = detail.partition("; ")[0].removeprefix("agents at ")
+        return [int(each.rpartition(":")[2]) for each in agents.split(", ")]
+
+    @property
+    def web_port(self) -> int:
+        """Where people come in."""
+        return int(self.events("state", state="ready")[-1]["detail"].rpartition(":")[2])
 
     @property
     def port(self) -> int:

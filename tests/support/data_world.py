@@ -31,11 +31,12 @@ from revtunnel.ground.policy import AgentLimits, DataLimits, LinkLimits, ServerL
 from revtunnel.ground.targets import parse_offer
 from revtunnel.link.agent_link import AgentLink
 from revtunnel.link.handshake import AgentHandshake, AgentHello, ListenerRules, ServerHello
+from revtunnel.link.server_connector import ServerConnector, Way
 from revtunnel.link.server_link import AgentListener, ServerLink
 from revtunnel.link.uplink import Uplink
 from revtunnel.sockets.ends import End
-from revtunnel.sockets.lean_reactor import LeanReactor
-from revtunnel.sockets.stages import open_end
+from revtunnel.sockets.listening import Listeners
+from revtunnel.sockets.opening import open_end
 from revtunnel.streams.commands import Feature
 from revtunnel.streams.dialler import Dialler, Header
 from revtunnel.streams.window import CreditPool
@@ -71,7 +72,8 @@ class DataWorld:
         self._stack.callback(threads.stop)
         self.facts: list[Fact] = []
         self.agent_facts: list[Fact] = []
-        self.reactor = LeanReactor(self.loop.reactor, self.facts.append)
+        self.reactor = self.loop.reactor
+        self.listeners = Listeners(self.reactor, self.facts.append)
         self.brings = True  # whether the agent's dials for data sockets are made at all
         self.link_limits = link or LinkLimits()
         self._agent_limits = agent or AgentLimits()
@@ -80,7 +82,7 @@ class DataWorld:
         self.offers = (parse_offer(f"echo={HOST}:{self.listening.getsockname()[1]}"),)
         low, high = map(int, port_block().split("-"))
         pool = Pool("default", ((low, high),), quarantine=60.0, sticky=3600.0)
-        self.ports = ClientPorts(self.reactor, Leases((pool,), 0.0), {}, 1000, self._report)
+        self.ports = ClientPorts(self.listeners.listen, Leases((pool,), 0.0), {}, 1000, self._report)
         self.switchboard = Switchboard(
             self.reactor,
             self.reactor,
@@ -116,7 +118,7 @@ class DataWorld:
         self.uplink.abort()
         self.data.abort()
         self.switchboard.stop()
-        self.agents.stopListening()
+        self.agents.stop()
         for use in self.loop.reactor.getDelayedCalls():
             use.cancel()
         for _ in range(5):
@@ -131,8 +133,8 @@ class DataWorld:
         listener = AgentListener(rules, self.link_limits, hello, data=rule)
         self.switchboard.listeners["main"] = listener
         self.switchboard.listeners["other"] = replace(listener, rules=ListenerRules("other"))
-        self.agents = self.reactor.listenTCP(0, self.switchboard.link_factory("main"), 1000, HOST)
-        self.port = self.agents.getHost().port
+        self.agents = self.listeners.listen(HOST, 0, 1000, self.switchboard.agents("main"))
+        self.port = self.agents.port
 
     def _connect(self, link: Any) -> "Deferred[End]":
         if not self.brings:
@@ -156,7 +158,8 @@ class DataWorld:
             )
 
         return Uplink(
-            self.reactor, [(HOST, self.port)], self._agent_limits, lambda: 0.0, make, self.agent_facts.append
+            *(self.reactor, [(HOST, self.port)], self._agent_limits, lambda: 0.0, make),
+            *(self.agent_facts.append, ServerConnector(self.reactor, Way()).connect),
         )
 
     def start(self) -> None:

@@ -7,13 +7,15 @@ closed socket, and closing with unread input, make a reset.
 
 import random
 import socket
+import struct
 from collections.abc import Iterable, Iterator
-from errno import EAGAIN
+from errno import EAGAIN, EBADF
 from itertools import repeat
 from typing import Any
 
 __all__ = ["CAPACITY", "Cuts", "MemorySocket", "Wire", "random_cuts"]
 
+_IN_ORDER = struct.pack("ii", 0, 0)
 CAPACITY = 64 * 1024  # bytes a wire takes before the writer has to wait
 Cuts = int | Iterable[int] | None
 
@@ -86,9 +88,14 @@ class Wire:
 
 
 class MemorySocket:
-    """The kernel's end of a connection, as far as Twisted's Connection asks for it."""
+    """The kernel's end of a connection, as far as Twisted's Connection and a PlainEnd ask for it."""
 
-    def __init__(self, inbox: Wire, outbox: Wire, number: int) -> None:
+    family = socket.AF_INET
+
+    def __init__(
+        self, inbox: Wire, outbox: Wire, number: int, host: tuple[str, int], peer: tuple[str, int]
+    ) -> None:
+        self._host, self._peer = host, peer
         self.inbox = inbox
         self.outbox = outbox
         self.options: dict[tuple[int, int], Any] = {}
@@ -102,6 +109,16 @@ class MemorySocket:
     def fileno(self) -> int:
         """A number of no system descriptor."""
         return -1 if self.closed else self._number
+
+    def getsockname(self) -> tuple[str, int]:
+        """Our address."""
+        return self._host
+
+    def getpeername(self) -> tuple[str, int]:
+        """The other side's."""
+        if self.closed:
+            raise OSError(EBADF, "closed")
+        return self._peer
 
     def setsockopt(self, level: int, name: int, value: Any) -> None:
         """Keep the option for the test to look at."""
@@ -141,6 +158,16 @@ class MemorySocket:
             return b""
         raise ConnectionResetError("reset by the other side")
 
+    def recv_into(self, view: memoryview) -> int:
+        """The same into a buffer."""
+        data = self.recv(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def sendmsg(self, pieces: list[bytes | memoryview]) -> int:
+        """As ``send`` of all of them."""
+        return self.send(b"".join(pieces))
+
     def send(self, data: bytes | memoryview) -> int:
         """As many bytes as the wire has room for."""
         if self.broken or self._shut:
@@ -158,7 +185,8 @@ class MemorySocket:
 
     def close(self) -> None:
         """Close; linger 0 or unread input make it a reset."""
-        if (socket.SOL_SOCKET, socket.SO_LINGER) in self.options or self.inbox.data:
+        lingers = self.options.get((socket.SOL_SOCKET, socket.SO_LINGER), _IN_ORDER)
+        if lingers != _IN_ORDER or self.inbox.data:
             self.outbox.reset()
         self.closed = True
         self.inbox.reader_closed = True

@@ -41,9 +41,11 @@ from twisted.internet.interfaces import (
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.task import Clock
 from twisted.internet.tcp import Connection
+from twisted.python import log
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from revtunnel.sockets.ends import PlainEnd
 from tests.support.kernel import CAPACITY, Cuts, MemorySocket, Wire, random_cuts
 from tests.support.recorder import Recorder
 from tests.support.throwaway_tls import over_tls
@@ -56,25 +58,37 @@ __all__ = [
     "MemorySocket",
     "MemoryTransport",
     "Network",
+    "OurSide",
     "Pair",
     "Recorder",
     "Wire",
     "random_cuts",
 ]
 
+FIRST = 1000  # the number of the first socket: none of the system's
+_logged: list[BaseException] = []  # what our transports caught, and logged as a bug
+
+
+def _note_bug(event: Any) -> None:
+    failure = event.get("failure") if event.get("isError") else None
+    if failure is not None and any("end_transport" in frame[1] for frame in failure.frames):
+        _logged.append(failure.value)
+
+
+log.addObserver(_note_bug)
 _PLAIN_ENDS = (error.ConnectionDone, error.ConnectionLost, error.ConnectionAborted)
 
 
 class MemoryTransport(Connection):
     """Twisted's TCP transport on a MemorySocket; ``name`` is the place in ``Network.held``."""
 
-    def __init__(self, end: MemorySocket, network: "Network", host: IPv4Address, peer: IPv4Address) -> None:
+    def __init__(self, end: MemorySocket, network: "Network") -> None:
         super().__init__(end, None, network)  # type: ignore[arg-type]
         self.end = end  # stays when Twisted deletes its ``socket``
         self.number = end.fileno()
         self.peak = 0  # most bytes that were in the write buffer
         self._network = network
-        self._host, self._peer = host, peer
+        self._host, self._peer = IPv4Address("TCP", *end._host), IPv4Address("TCP", *end._peer)
         self._half_close = True
 
     def __repr__(self) -> str:
@@ -130,10 +144,62 @@ class MemoryTransport(Connection):
         super().connectionLost(reason)
 
 
+class OurSide:
+    """The side of a pair that is ours: a PlainEnd on a MemorySocket, whoever has it."""
+
+    def __init__(self, end: MemorySocket, network: "Network") -> None:
+        self.end = end
+        self.plain = PlainEnd(end)  # type: ignore[arg-type]
+        self.number = end.fileno()
+        self._network = network
+
+    def __repr__(self) -> str:
+        return f"<our side to {self.plain.peer}>"
+
+    @property
+    def connected(self) -> bool:
+        """Whether it is open."""
+        return not self.end.closed
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that were written and are not on the wire."""
+        return int(getattr(self.owner, "_size", 0))
+
+    @property
+    def reading(self) -> bool:
+        """Whether anybody reads it."""
+        return self.owner in self._network.getReaders()
+
+    @property
+    def owner(self) -> Any:
+        """Who read or wrote it last; None: nobody yet."""
+        return self._network.owners.get(self.number)
+
+    def pauseProducing(self) -> None:
+        """As its transport's."""
+        self.owner.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """As its transport's."""
+        self.owner.resumeProducing()
+
+    def abortConnection(self) -> None:
+        """As its transport's."""
+        self.owner.abortConnection()
+
+    def getPeer(self) -> IPv4Address:
+        """The other side's address."""
+        return IPv4Address("TCP", *self.end._peer)
+
+
+Side = MemoryTransport | OurSide
+
+
 class Pair:
     """Two joined transports. ``near`` dialled, ``far`` accepted."""
 
-    def __init__(self, name: str, near: MemoryTransport, far: MemoryTransport) -> None:
+    def __init__(self, name: str, near: Side, far: Side) -> None:
         self.name = name
         self.near = near
         self.far = far
@@ -191,6 +257,8 @@ class Network:
         self.strict = strict
         self.errors: list[BaseException] = []
         self.pairs: list[Pair] = []
+        _logged.clear()
+        self.owners: dict[int, Any] = {}  # who read or wrote a socket last
         self._live: list[Pair] = []
         self._readers: dict[Any, None] = {}
         self._writers: dict[Any, None] = {}
@@ -200,8 +268,8 @@ class Network:
 
     def join(
         self,
-        near: IProtocol,
-        far: IProtocol,
+        near: IProtocol | None,
+        far: IProtocol | None,
         *,
         cuts: Cuts = None,
         cuts_to_near: Cuts = None,
@@ -211,8 +279,9 @@ class Network:
         tls: bool = False,
         name: str = "",
         port: int = 2065,
+        source: str = "127.0.0.1",
     ) -> Pair:
-        """Connect two protocols; both have had connectionMade when it returns.
+        """Connect two protocols; both have had connectionMade when it returns. None: that side is ours.
 
         Args:
             cuts: how bytes to ``far`` are cut (see Wire); ``cuts_to_near`` is None for the same again,
@@ -223,18 +292,25 @@ class Network:
         back = cuts if cuts_to_near is None and not isinstance(cuts, Iterator) else cuts_to_near
         to_far, to_near = Wire(capacity, cuts, lossy), Wire(capacity, back, lossy)
         self._port += 1
-        here, there = IPv4Address("TCP", "127.0.0.1", self._port), IPv4Address("TCP", "127.0.0.1", port)
-        count = len(self.pairs)
-        dialled = MemoryTransport(MemorySocket(to_near, to_far, 1000 + 2 * count), self, here, there)
-        accepted = MemoryTransport(MemorySocket(to_far, to_near, 1001 + 2 * count), self, there, here)
-        pair = Pair(name or f"pair{count}", dialled, accepted)
+        here, there = (source, self._port), ("127.0.0.1", port)
+        number = FIRST + 2 * len(self.pairs)
+        ends = (
+            MemorySocket(to_near, to_far, number, here, there),
+            MemorySocket(to_far, to_near, number + 1, there, here),
+        )
+        dialled, accepted = (
+            OurSide(end, self) if side is None else MemoryTransport(end, self)
+            for end, side in zip(ends, (near, far), strict=True)
+        )
+        pair = Pair(name or f"pair{len(self.pairs)}", dialled, accepted)
         self.pairs.append(pair)
         self._live = [each for each in self._live if each.open or each.to_far.data or each.to_near.data]
         self._live.append(pair)
         if tls:
             near, far = over_tls(near, True, self.clock), over_tls(far, False, self.clock)
-        dialled.open(near, half_close)
-        accepted.open(far, half_close)
+        for side, protocol in ((dialled, near), (accepted, far)):
+            if isinstance(side, MemoryTransport) and protocol is not None:
+                side.open(protocol, half_close)
         return pair
 
     def endpoint(self, name: str = "", **options: Any) -> "MemoryEndpoint":
@@ -248,13 +324,15 @@ class Network:
         moved = self._run_due_calls()
         for pair in self._live:
             moved |= pair.settle()
-        stirred = {each for each in self._readers if each.end.inbox.anything} | self._writers.keys()
-        watched = sorted(stirred, key=lambda transport: transport.number)
+        stirred = {each for each in self._readers if self._kernel(each).inbox.anything} | self._writers.keys()
+        watched = sorted(stirred, key=lambda transport: transport.fileno())
         ready = [(each, *self._events(each)) for each in watched]
         for transport, readable, writable, hung_up in ready:
             if self._watched(transport) and (readable or writable or hung_up):
                 moved = True
                 self._serve(transport, readable, writable, hung_up)
+        self.errors += _logged
+        _logged.clear()
         if self.strict and self.errors:
             raise self.errors.pop(0)
         return moved
@@ -301,18 +379,23 @@ class Network:
                 self._attempt(lambda call=call: call.func(*call.args, **call.kw))  # type: ignore[misc]
         return bool(due)
 
-    def _watched(self, transport: MemoryTransport) -> bool:
+    def _kernel(self, reader: Any) -> MemorySocket:
+        """The socket of whoever reads or writes."""
+        pair = self.pairs[(reader.fileno() - FIRST) // 2]
+        return (pair.far if (reader.fileno() - FIRST) % 2 else pair.near).end
+
+    def _watched(self, transport: Any) -> bool:
         return transport in self._readers or transport in self._writers
 
-    def _events(self, transport: MemoryTransport) -> tuple[bool, bool, bool]:
-        end = transport.end
+    def _events(self, transport: Any) -> tuple[bool, bool, bool]:
+        end = self._kernel(transport)
         return (
             transport in self._readers and end.readable,
             transport in self._writers and end.writable,
             end.hung_up,
         )
 
-    def _serve(self, transport: MemoryTransport, readable: bool, writable: bool, hung_up: bool) -> None:
+    def _serve(self, transport: Any, readable: bool, writable: bool, hung_up: bool) -> None:
         """What Twisted's epoll reactor does with one transport's events."""
         why: Any = None
         reading = False
@@ -327,10 +410,10 @@ class Network:
         if why:
             self._disconnect(transport, why, reading)
 
-    def _disconnect(self, transport: MemoryTransport, why: BaseException, reading: bool) -> None:
+    def _disconnect(self, transport: Any, why: BaseException, reading: bool) -> None:
         self.removeReader(transport)
         reason = Failure(why)
-        if reading and isinstance(why, error.ConnectionDone):
+        if reading and isinstance(why, error.ConnectionDone) and isinstance(transport, MemoryTransport):
             self._attempt(lambda: transport.readConnectionLost(reason))
             return
         self.removeWriter(transport)
@@ -341,10 +424,12 @@ class Network:
     def addReader(self, reader: Any) -> None:
         """The transport reads."""
         self._readers[reader] = None
+        self.owners[reader.fileno()] = reader
 
     def addWriter(self, writer: Any) -> None:
         """The transport has something to write, or to close."""
         self._writers[writer] = None
+        self.owners[writer.fileno()] = writer
 
     def removeReader(self, reader: Any) -> None:
         """The transport does not read."""

@@ -1,15 +1,15 @@
 """A reactor in memory: listening, dialling and resolving, over ``memory.Network``.
 
-Rule of this file: a dial goes through Twisted's own BaseConnector (states, time-out, cancelling), a listener
-that was told to stop holds its port until the next turn, as Twisted's Port does; what a test steers is the
-world outside: who listens where, who refuses or hangs, what a name means, which port another program has.
+Rule of this file: our own code listens and dials as in the open, by ``listen`` and ``reach``, and its ends
+are real ones on sockets of memory; Twisted's goes through its BaseConnector. What a test steers is the world
+outside: who listens where, who refuses or hangs, what a name means, which port another program has.
 
 ::
 
     reactor = MemoryReactor()
-    reactor.serve("10.0.0.5", 23, factory)                 # a service; connectTCP and connectUNIX find it
+    reactor.serve("10.0.0.5", 23, factory)                 # a service; reach and connectUNIX find it
     reactor.faults["10.0.0.6", 23] = HANGS                 # or an exception that the dial ends with
-    reactor.taken[20000] = errno.EADDRINUSE                # listenTCP raises CannotListenError with it
+    reactor.taken[20000] = errno.EADDRINUSE                # listen raises CannotListenError with it
     reactor.names.answers["printer.local"] = ["10.0.0.7"]  # or hold it: reactor.names.held.add(name)
     reactor.join_options = lambda port: {"cuts": 1}        # how connections to that port are wired
     pair = reactor.dial(20000, Recorder())                 # a client, connected when it returns; or None
@@ -31,18 +31,19 @@ from twisted.internet.interfaces import (
     IHostResolution,
     IListeningPort,
     IProtocol,
-    IProtocolFactory,
     IReactorPluggableNameResolver,
     IReactorTCP,
     IReactorTime,
     IReactorUNIX,
     IResolutionReceiver,
 )
-from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from tests.support.memory import Network, Pair
+from revtunnel.sockets.addresses import UNIX
+from revtunnel.sockets.ends import End
+from revtunnel.sockets.listening import Came
+from tests.support.memory import Network, OurSide, Pair
 from tests.support.programs import Program
 
 __all__ = ["HANGS", "MemoryReactor"]
@@ -52,39 +53,19 @@ Where = tuple[str, int]
 EVERYWHERE = ("", "0.0.0.0", "::")
 
 
-@implementer(IListeningPort)
 class _Listener:
-    """One listening socket."""
+    """One listening socket: ``factory`` is Twisted's, for a test's own, or what takes an end."""
 
-    def __init__(self, reactor: "MemoryReactor", where: Where, factory: IProtocolFactory) -> None:
+    def __init__(self, reactor: "MemoryReactor", where: Where, factory: Any) -> None:
         self.where = where
         self.factory = factory
-        self.bound = True
         self._reactor = reactor
+        reactor.listeners[where] = self
 
-    def startListening(self) -> None:
-        """Accept from now on."""
-        self._reactor.listeners[self.where] = self
-        self.factory.doStart()
-
-    def stopListening(self) -> Deferred[None]:
-        """Accept no more; the socket is closed in the next turn."""
-        done: Deferred[None] = Deferred()
-        if self.bound:
-            self.bound = False
-            self._reactor.callLater(0, self._close, done)
-        else:
-            done.callback(None)
-        return done
-
-    def getHost(self) -> IPv4Address:
-        """Where it listens."""
-        return IPv4Address("TCP", *self.where)
-
-    def _close(self, done: Deferred[None]) -> None:
-        del self._reactor.listeners[self.where]
-        self.factory.doStop()
-        done.callback(None)
+    def stop(self) -> None:
+        """Accept no more."""
+        if self._reactor.listeners.get(self.where) is self:
+            del self._reactor.listeners[self.where]
 
 
 class _Connector(BaseConnector):
@@ -146,7 +127,7 @@ class _Dial:
         self._end()
         near = self._connector.buildProtocol(self._connector.getDestination())
         if near is not None:
-            self._connector.transport = self._reactor.meet(near, listener).near
+            self._connector.transport = self._reactor.meet(near, listener).near  # type: ignore[assignment]
 
 
 @implementer(IHostResolution)
@@ -229,16 +210,14 @@ class MemoryReactor(Network):
 
     # -- what a test does
 
-    def serve(self, host: str, port: int, factory: IProtocolFactory) -> IListeningPort:
-        """A service at any address; a UNIX socket has its path as host, and port 0."""
-        listener = _Listener(self, (host, port), factory)
-        listener.startListening()
-        return listener
+    def serve(self, host: str, port: int, factory: Any) -> _Listener:
+        """A service at any address, by a factory or what takes an end; a UNIX socket's host is its path."""
+        return _Listener(self, (host, port), factory)
 
     def at(self, host: str, port: int) -> _Listener | None:
         """Who accepts there."""
         places = (self.listeners.get((place, port)) for place in (host, *EVERYWHERE))
-        return next((place for place in places if place is not None and place.bound), None)
+        return next((place for place in places if place is not None), None)
 
     def dial(
         self, port: int, protocol: IProtocol, source: str = "127.0.0.1", host: str = "127.0.0.1"
@@ -247,13 +226,14 @@ class MemoryReactor(Network):
         listener = self.at(host, port)
         return None if listener is None else self.meet(protocol, listener, source)
 
-    def meet(self, near: IProtocol, listener: _Listener, source: str = "127.0.0.1") -> Pair:
-        """A connection that a listener accepted; one that its factory does not want is closed."""
-        far = listener.factory.buildProtocol(IPv4Address("TCP", source, 40001 + len(self.pairs)))
-        port = listener.where[1]
-        pair = self.join(near, far or Protocol(), port=port, **self.join_options(port))
-        if far is None:
-            pair.far.loseConnection()
+    def meet(self, near: IProtocol | None, listener: _Listener, source: str = "127.0.0.1") -> Pair:
+        """A connection that a listener accepted."""
+        port, factory = listener.where[1], listener.factory
+        build = getattr(factory, "buildProtocol", None)
+        far = build(IPv4Address("TCP", source, 40001 + len(self.pairs))) if build is not None else None
+        pair = self.join(near, far, port=port, source=source, **self.join_options(port))
+        if isinstance(pair.far, OurSide):
+            factory(pair.far.plain)
         return pair
 
     @property
@@ -286,22 +266,35 @@ class MemoryReactor(Network):
         """What is due one day."""
         return list(self.clock.getDelayedCalls())
 
-    def listenTCP(
-        self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = ""
-    ) -> IListeningPort:
-        """Twisted's rule: the socket is bound when this returns, or CannotListenError is raised."""
+    def listen(self, host: str, port: int, backlog: int, came: Came) -> _Listener:
+        """As ``Listeners.listen``: the socket is bound when this returns, or CannotListenError is raised."""
         code = self.taken.get(port, 0)
-        held = any(at == port and host in (interface, *EVERYWHERE) for host, at in self.listeners)
+        held = any(at == port and place in (host, *EVERYWHERE) for place, at in self.listeners)
         if code or held:
             code = code or errno.EADDRINUSE
-            raise CannotListenError(interface, port, OSError(code, os.strerror(code)))
-        return self.serve(interface, port, factory)
+            raise CannotListenError(host, port, OSError(code, os.strerror(code)))
+        return self.serve(host, port, came)
 
-    def connectTCP(
-        self, host: str, port: int, factory: Any, timeout: float = 30, bindAddress: Any = None
-    ) -> _Connector:
-        """Begin a dial."""
-        return self._connect(_Connector(self, (host, port), factory, timeout))
+    async def reach(self, reactor: Any, host: str, port: int) -> End:
+        """As ``opening.connect``; the answer comes in the next turn."""
+        where = host.removeprefix(UNIX), port
+        self.dialled.append(where)
+        self.dialling += 1
+        self.most_dialling = max(self.most_dialling, self.dialling)
+        answer: Deferred[None] = Deferred(lambda _: call.cancel())
+        call = self.callLater(0, answer.callback, None)
+        try:
+            await answer
+            fault, listener = self.faults.get(where), self.at(*where)
+            if fault is HANGS:
+                await Deferred()
+            if fault is not None or listener is None:
+                raise fault or OSError(errno.ECONNREFUSED, "Connection refused")
+        finally:
+            self.dialling -= 1
+        side = self.meet(None, listener).near
+        assert isinstance(side, OurSide)
+        return side.plain
 
     def connectUNIX(
         self, address: str, factory: Any, timeout: float = 30, checkPID: bool = False

@@ -39,6 +39,7 @@ from revtunnel.ground.targets import Offer, parse_offer
 from revtunnel.link.agent_link import AgentLink
 from revtunnel.link.handshake import AgentHandshake, AgentHello, ListenerRules, ServerHello
 from revtunnel.link.keys import Verifier
+from revtunnel.link.server_connector import ServerConnector, Way
 from revtunnel.link.server_link import AgentListener, ServerLink
 from revtunnel.link.uplink import Uplink
 from revtunnel.streams.commands import Feature
@@ -247,7 +248,7 @@ class World:
         self.reactor.join_options = self._options
         self.leases = Leases(pools, 0.0)
         self.ports = ClientPorts(
-            self.reactor, self.leases, {pool.name: refuses for pool in pools}, 50, self._report
+            self.reactor.listen, self.leases, {pool.name: refuses for pool in pools}, 50, self._report
         )
         self.switchboard = Switchboard(
             self.reactor,
@@ -283,7 +284,7 @@ class World:
     ) -> Agent:
         """An agent; the second of one serial replaces the first in ``agents``."""
         pool = CreditPool(256 * MIB)
-        dialler = Dialler(self.reactor, self.agent_limits, offers)
+        dialler = Dialler(self.reactor, self.agent_limits, offers, reach=self.reactor.reach)
         facts: list[Fact] = []
         consent, features = None, Feature(0)
         if self.site is not None:
@@ -301,7 +302,8 @@ class World:
             return link
 
         uplink = Uplink(
-            self.reactor, [(SERVER, port)], self.agent_limits, lambda: agent.random, make, facts.append
+            *(self.reactor, [(SERVER, port)], self.agent_limits, lambda: agent.random, make, facts.append),
+            ServerConnector(self.reactor, Way(), self.reactor.reach).connect,
         )
         agent = self.agents[serial] = Agent(uplink, dialler, pool, facts, consent=consent)
         if start:
@@ -323,7 +325,7 @@ class World:
         mappings = offers if legacy else ()
         listener = AgentListener(rules, self.link_limits, hello, heartbeat=heartbeat, mappings=mappings)
         self.switchboard.listeners[rules.name] = listener
-        self.reactor.serve(SERVER, LINK_PORT + number, self.switchboard.link_factory(rules.name))
+        self.reactor.serve(SERVER, LINK_PORT + number, self.switchboard.agents(rules.name))
 
     def listener(self, number: int = 0, **changes: Any) -> AgentListener:
         """A listener for agents, with changes for later links."""
@@ -372,9 +374,9 @@ class World:
 
     def member(self, session: str, name: str = "console", serial: str = "plc-1") -> Party:
         """A client of a remote session, connected; nothing has moved yet."""
-        door = self.switchboard.client_streams.factory_by_name(serial, name, lambda client: None, session)
+        clients = self.switchboard.client_streams.clients_by_name(serial, name, lambda client: None, session)
         port = 30_000 + len(self.clients)
-        self.reactor.serve("127.0.0.1", port, door)
+        self.reactor.serve("127.0.0.1", port, clients.came)
         return self.client(port=port)
 
     def talk(self, name: str = "console", serial: str = "plc-1") -> tuple[Party, Party]:

@@ -20,7 +20,7 @@ from revtunnel.systems.cameo.cameo_admission import CameoAdmission, CameoRules
 from revtunnel.systems.cameo.relays import CameoRelay, PublisherRelay, ResponderRelay
 from revtunnel.systems.cameo.zmtp import GREETING, decode_command, encode_ready
 from revtunnel.systems.cameo.zmtp_messages import MessageDecoder, ZmtpCommand, encode_message, split_frames
-from tests.support.memory import Network, Pair, Recorder
+from tests.support.memory import Network, OurSide, Pair, Recorder
 
 __all__ = ["PUBLISHER", "RESPONDER", "SUBSCRIBER", "Site", "ZmtpSocket"]
 
@@ -92,13 +92,15 @@ class Site:
     def dial(self, where: str, rules: CameoRules | None = None, **options: Any) -> ZmtpSocket:
         """A connection that has said nothing yet."""
         rules = rules or self.rules
-        factory = {
+        port = {
             RESPONDER: self.responder.port,
             SUBSCRIBER: self.publisher.subscribers,
             PUBLISHER: self.publisher.publishers,
         }[where](rules)
         socket = ZmtpSocket()
-        socket.pair = self.network.join(socket, factory.buildProtocol(None), **{**self.options, **options})
+        socket.pair = pair = self.network.join(socket, None, **{**self.options, **options})
+        assert isinstance(pair.far, OurSide)
+        port.came(pair.far.plain)
         return socket
 
     def connect(

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, TimeoutError, succeed
 
 from revtunnel.ground.errors import RemoteError
@@ -13,7 +12,6 @@ from revtunnel.ground.facts import LinkRefused
 from revtunnel.ground.reasons import GoAway
 from revtunnel.link.handshake import Dismissed, LinkDenied
 from revtunnel.link.server_link import ServerLink
-from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import PlainEnd
 from revtunnel.sockets.tls.credentials import PeerCertificate
 from revtunnel.sockets.tls.enroll import MAX_CERTIFICATE, MAX_ENROLL, encode_certificate, encode_enroll
@@ -21,6 +19,7 @@ from revtunnel.streams.commands import Command, decode_goaway, encode_goaway
 from revtunnel.streams.frames import encode_frame, encode_header
 from revtunnel.trust.enrolling import ask
 from tests.link.test_link import LISTEN, frames, stranger
+from tests.support.data_world import DataWorld
 from tests.support.ends import tcp_pair
 from tests.support.epoll import Loop, own_reactor
 from tests.support.services import reset
@@ -108,18 +107,15 @@ def test_a_connection_that_does_not_come(loop: Loop) -> None:
 
 
 @pytest.mark.slow
-def test_a_look_and_gone(loop: Loop) -> None:
+def test_a_look_and_gone() -> None:
     """Whoever only wants to see the server's certificate is gone at once: a lost connection, no fault."""
-    made = World(start=False)
-    made.listener()
-    link = made.switchboard.link_factory("rt1-0").buildProtocol(IPv4Address("TCP", "203.0.113.9", 5))
-    assert isinstance(link, ServerLink)
-    near, far = tcp_pair()
-    near.setblocking(False)
-    reset(far)
-    EndTransport(loop.reactor, PlainEnd(near), link).start()
-    loop.until(lambda: refusals(made), "the end of the link")
-    assert (link.peer, refusals(made)[0][0]) == ("203.0.113.9:5", "lost")
+    with DataWorld() as world:
+        near, far = tcp_pair()
+        reset(far)
+        world.switchboard.agents("main")(PlainEnd(near, "203.0.113.9:5"))
+        world.until(lambda: world.of(LinkRefused), "the end of the link")
+        (fact,) = world.of(LinkRefused)
+        assert (fact.peer, fact.reason) == ("203.0.113.9:5", "lost")
 
 
 # ---- the server's side

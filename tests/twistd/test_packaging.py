@@ -24,7 +24,7 @@ OFFLINE = re.compile(
     "No matching distribution|ConnectionError|Failed to establish|Temporary failure|timed out"
 )
 DAEMONS = ["revtunnel-agent", "revtunnel-cameo", "revtunnel-server"]
-COMMANDS = [*DAEMONS, "revtunnelctl", "cameo-rep-proxy", "cameo-pub-proxy"]
+COMMANDS = [*DAEMONS, "revtunnelctl", "revtunnel-connect", "cameo-rep-proxy", "cameo-pub-proxy"]
 
 
 def run(*command: str | Path, cwd: Path) -> str:
@@ -63,6 +63,8 @@ def test_the_wheel_has_our_files_and_no_file_of_twisted(packed: Path) -> None:
         "lib/systemd/system/revtunnel-cameo.service",
         "lib/systemd/system/revtunnel-cccp.service",
         "lib/systemd/system/revtunnel-server.service",
+        "share/applications/revtunnel-connect.desktop",
+        "share/man/man1/revtunnel-connect.1",
         "share/man/man8/revtunnel-agent.8",
         "share/man/man8/revtunnel-cameo.8",
         "share/man/man8/revtunnel-cccp.8",

@@ -40,7 +40,7 @@ from revtunnel.process.admin.callers import Caller, caller_at, role_of
 from revtunnel.process.admin.daemon_operator import DaemonOperator
 from revtunnel.process.admin.operation import CallerRole
 from revtunnel.process.admin.refusals import Conflict, OperatorError
-from revtunnel.streams.streams import IStream
+from revtunnel.sockets.twisted_transport import IStream
 
 __all__ = ["AdminFactory", "AdminProtocol", "AdminService"]
 

@@ -32,7 +32,8 @@ DEVICES = Operation(
         Column("online", Kind.YES_NO, "whether it is here", "STATE",
                lambda row: ("online" if row["online"] else "away") + ", muted" * bool(row["muted"])),
         Column("since", Kind.TIME, "when it came, or left", "SINCE"),
-        Column("link", Kind.TEXT, "its wire: ``rt1``, ``legacy``, ``emo``, ``cccp``; nothing: away", "LINK"),
+        Column("link", Kind.TEXT, "its wire: ``rt1``, ``legacy``, ``emo``, ``cccp``, ``thingworx``, "
+               "``localproxy``; nothing: away", "LINK"),
         Column("listener", Kind.TEXT, "where it came in: a listener, or a project of CCCP"),
         Column("address", Kind.TEXT, "where it came from", "ADDRESS"),
         Column("authenticated", Kind.YES_NO, "whether it has proved its serial"),
@@ -82,7 +83,8 @@ CHANNELS = Operation(
         Column("channel", Kind.NUMBER, "its number among those of the device; CCCP: 0", "CHANNEL"),
         Column("target", Kind.TEXT, "what the client reaches", "TARGET"),
         Column("client", Kind.TEXT, "its address", "CLIENT"),
-        Column("carrier", Kind.TEXT, "``link``, ``socket`` (a data socket) or ``pair`` (CCCP)", "CARRIER"),
+        Column("carrier", Kind.TEXT, "``link``, ``socket`` (a data socket), ``pair`` (CCCP) or ``tunnel`` "
+               "(ThingWorx)", "CARRIER"),
         Column("state", Kind.TEXT, "of its life", "STATE"),
         Column("since", Kind.TIME, "when the client came"),
         Column("seconds", Kind.SECONDS, "since then", "AGE"),
@@ -94,15 +96,17 @@ CHANNELS = Operation(
     ),
 )  # fmt: skip
 SESSIONS = Operation(
-    "Sessions", "sessions", "granted uses of devices: proxy sessions, and clients of ports",
-    "Of all devices, or of one. A proxy session of CCCP is there with a client or without.",
+    "Sessions", "sessions", "granted uses of devices: of people, proxy sessions, and clients of ports",
+    "Of all devices, or of one. A proxy session of CCCP, and a person's, is there with a client or without.",
     (_OF_ONE,), ROWS, key=("serial", "channel"), command="sessions",
     columns=(
         Column("serial", Kind.TEXT, "its device", "SERIAL"),
-        Column("channel", Kind.NUMBER, "the number of its channel; of a proxy session 0"),
-        Column("kind", Kind.TEXT, "``cccp``: a proxy session; ``port``: a client of a promised port", "KIND"),
+        Column("channel", Kind.NUMBER, "the number of its channel; of a proxy session 0; remote: its own"),
+        Column("kind", Kind.TEXT, "``cccp``: a proxy session; ``port``: a client of a promised port; "
+               "``remote``: a person's", "KIND"),
         Column("state", Kind.TEXT, "cccp: who is here, ``waiting`` (nobody), ``device``, ``client``, "
-               "``joined``; port: the channel's", "STATE"),
+               "``joined``; port: the channel's; remote: ``initializing``, ``created``, ``started``",
+               "STATE"),
         Column("target", Kind.TEXT, "what is reached", "TARGET"),
         Column("port", Kind.NUMBER, "where clients come in", "PORT"),
         Column("client", Kind.TEXT, "its address, or nothing", "CLIENT"),
@@ -111,6 +115,9 @@ SESSIONS = Operation(
         Column("bytes", Kind.BYTES, "so far, both ways together", "BYTES"),
         Column("persistent", Kind.YES_NO, "cccp: whether it outlives its client", "PERSISTENT"),
         Column("project", Kind.TEXT, "cccp: its project", "PROJECT"),
+        Column("user", Kind.TEXT, "remote: whose it is", "USER"),
+        Column("session", Kind.TEXT, "remote: its id", "SESSION"),
+        Column("people", Kind.LIST, "remote: users who are connected now"),
     ),
 )  # fmt: skip
 _CLOSE = Operation(

@@ -60,6 +60,7 @@ class TlsRules:
     files: CertificateFiles
     least: str = "1.3"  # or 1.2
     peer: str = "required"  # a server asks for device certificates: required, optional, no
+    alpn: bytes = ALPN  # what a client says it will speak
 
     @property
     def side(self) -> TlsSide:
@@ -163,7 +164,7 @@ def _context(rules: TlsRules, credentials: Credentials) -> SSL.Context:
     if rules.side is TlsSide.SERVER:
         context.set_alpn_select_callback(_select)
     else:
-        context.set_alpn_protos([ALPN])
+        context.set_alpn_protos([rules.alpn])
     return context
 
 

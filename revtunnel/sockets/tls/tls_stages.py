@@ -15,7 +15,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
-from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 
 from revtunnel.ground.first_bytes import Listens, explained
@@ -24,7 +23,7 @@ from revtunnel.sockets.stages import Stage, readable, writable
 from revtunnel.sockets.tls.credentials import CertificateRefused, PeerCertificate
 from revtunnel.sockets.tls.identity import Guard, Identity, tls_fault
 
-__all__ = ["Secured", "TlsFailed", "TlsHandshakes", "TlsProtocol", "dial_tls"]
+__all__ = ["Secured", "TlsFailed", "TlsHandshakes", "dial_tls"]
 
 HANDSHAKE = 0x16  # first byte of a TLS connection: a record with a ClientHello
 FIRST = 80  # bytes that are looked at, to name what is no TLS
@@ -131,7 +130,8 @@ class TlsHandshakes:
             stage[0] = "it did not finish its TLS handshake"
             try:
                 connection, guard = identity.accept(end.sock)
-                end = TlsEnd(connection, end.sock, end.peer)
+                origin, end = end.origin, TlsEnd(connection, end.sock, end.peer)
+                end.origin = origin
                 return await shake(self._reactor, end, guard)
             finally:
                 self._done()
@@ -184,15 +184,3 @@ class TlsHandshakes:
                 if not sock.recv(RECORD):
                     break
         end.close()
-
-
-class TlsProtocol(Protocol):
-    """Takes an accepted socket away from its transport before a byte is read, for ``take``."""
-
-    def __init__(self, take: Callable[[End], None]) -> None:
-        self._take = take
-
-    def connectionMade(self) -> None:
-        """Twisted calls this."""
-        transport: Any = self.transport
-        self._take(transport.take()[0])

@@ -17,8 +17,9 @@ from twisted.python.failure import Failure
 
 from revtunnel.ground.errors import RemoteError
 from revtunnel.sockets.ends import End, said
+from revtunnel.sockets.opening import Reach, connect, open_end
 from revtunnel.sockets.peeking import read_head
-from revtunnel.sockets.stages import Stage, open_end, write_all
+from revtunnel.sockets.stages import Stage, write_all
 from revtunnel.sockets.ways.http_connect import decode_answer, encode_request
 from revtunnel.sockets.ways.proxy_choice import HttpProxy, ProxyChoice
 
@@ -61,18 +62,24 @@ def proxy_stage(
 
 
 def open_way(
-    reactor: Any, choice: ProxyChoice, host: str, port: int, timeout: float, stages: Sequence[Stage] = ()
+    reactor: Any,
+    choice: ProxyChoice,
+    host: str,
+    port: int,
+    timeout: float,
+    stages: Sequence[Stage] = (),
+    reach: Reach = connect,
 ) -> "Deferred[End]":
-    """``stages.open_end``, by the proxy that leads to the server if one does; fails as that does.
+    """``open_end``, by the proxy that leads to the server if one does; fails as that does.
 
     ValueError: a proxy is needed, and the environment's cannot be used.
     """
     proxy = choice.proxy_for(host, port)
     if proxy is None:
-        return open_end(reactor, host, port, timeout, stages)
+        return open_end(reactor, host, port, timeout, stages, reach=reach)
     there: list[bool] = []
     ask = proxy_stage(reactor, proxy, host, port, lambda: there.append(True))
-    opening = open_end(reactor, proxy.host, proxy.port, timeout, [ask, *stages])
+    opening = open_end(reactor, proxy.host, proxy.port, timeout, [ask, *stages], reach=reach)
 
     def failed(failure: Failure) -> Failure:
         """Say that it was the proxy that could not be reached."""

@@ -9,19 +9,16 @@ Source: the public specification of the PROXY protocol; sockets/ways/trusted_pro
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
-from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
-from twisted.internet.interfaces import IAddress, IProtocol
-from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.python import log
 from twisted.python.failure import Failure
 
 from revtunnel.ground.errors import RemoteError
-from revtunnel.sockets.addresses import address_of, place
-from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import End, said
+from revtunnel.sockets.listening import Came
 from revtunnel.sockets.peeking import HeadEnded, read_head
 from revtunnel.sockets.ways.proxy_header import ProxyHeader
 from revtunnel.sockets.ways.trusted_proxies import HeaderRules
@@ -34,7 +31,7 @@ Refused = Callable[[str, str, str], None]  # "host:port", a word, a sentence
 class _Headed(NamedTuple):
     """One listening socket whose connections have headers."""
 
-    factory: Any
+    came: Came
     rules: HeaderRules
     refused: Refused
 
@@ -52,23 +49,29 @@ class ProxyHeaders:
         """Headers that are awaited."""
         return len(self._reading)
 
-    def behind(self, factory: Any, rules: HeaderRules | None, refused: Refused) -> Any:
-        """What to listen with, on a LeanReactor: ``factory`` sees clients only, whose headers were read."""
-        return factory if rules is None else _HeadedFactory(self, _Headed(factory, rules, refused))
+    def behind(self, came: Came, rules: HeaderRules | None, refused: Refused) -> Came:
+        """What to listen with: ``came`` sees clients only, whose headers were read."""
+        return came if rules is None else partial(self._came, _Headed(came, rules, refused))
 
     def stop(self) -> None:
         """Wait for no header any more."""
         for reading in list(self._reading):
             reading.cancel()
 
-    # -- from the factories
+    # -- inside
 
-    @property
-    def full(self) -> bool:
-        """Whether nobody's header can be awaited now."""
-        return len(self._reading) >= self._most()
+    def _came(self, headed: _Headed, end: End) -> None:
+        if not headed.rules.trusts(end.peer):
+            why = "not-allowed", "only those that proxy_from names are let in here"
+        elif len(self._reading) >= self._most():
+            why = "overloaded", "too many PROXY headers are awaited"
+        else:
+            self._read(end, headed)
+            return
+        end.abort()
+        headed.refused(end.peer, *why)
 
-    def read(self, end: End, headed: _Headed) -> None:
+    def _read(self, end: End, headed: _Headed) -> None:
         """Read the header, then let the client in."""
         reading = Deferred.fromCoroutine(read_head(self._reactor, end, headed.rules.decode))
         self._reading.add(reading)
@@ -84,18 +87,14 @@ class ProxyHeaders:
         reading.addBoth(done).addErrback(lambda bug: log.err(bug))
 
     def _let_in(self, end: End, headed: _Headed, header: ProxyHeader) -> None:
-        protocol = None
+        if header.origin is not None:
+            end.origin = header.origin
+            end.peer = header.origin.peer
         try:
-            peer, host = _sides(end, header)
-            end.peer = place(peer.host, peer.port)
-            protocol = headed.factory.buildProtocol(peer)
-        except OSError:  # reset meanwhile
-            return
-        finally:
-            if protocol is None:
-                end.abort()
-        if protocol is not None:
-            _HeadedTransport(self._reactor, end, protocol, peer, host).start()
+            headed.came(end)
+        except BaseException:
+            end.abort()
+            raise
 
     def _refuse(self, end: End, headed: _Headed, failure: Failure) -> None:
         error, peer = failure.value, end.peer
@@ -110,67 +109,3 @@ class ProxyHeaders:
             headed.refused(peer, "lost", said(error))
         else:
             failure.raiseException()
-
-
-def _sides(end: End, header: ProxyHeader) -> tuple[Any, Any]:
-    """Twisted's addresses of the client and of what it dialled."""
-    sock, origin = end.sock, header.origin
-    if origin is None:
-        return address_of(sock.family, sock.getpeername()), address_of(sock.family, sock.getsockname())
-    kind = IPv6Address if origin.family == 6 else IPv4Address
-    return kind("TCP", origin.client, origin.client_port), kind("TCP", origin.server, origin.server_port)
-
-
-class _HeadedFactory(ServerFactory):
-    """Lets senders in whose header is to be read."""
-
-    noisy = False
-
-    def __init__(self, pending: ProxyHeaders, headed: _Headed) -> None:
-        self._pending = pending
-        self._headed = headed
-
-    def doStart(self) -> None:
-        """Twisted calls this."""
-        self._headed.factory.doStart()
-
-    def doStop(self) -> None:
-        """Twisted calls this."""
-        self._headed.factory.doStop()
-
-    def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
-        host, port = getattr(addr, "host", ""), getattr(addr, "port", 0)
-        if not self._headed.rules.trusts(host):
-            why = "not-allowed", "only those that proxy_from names are let in here"
-        elif self._pending.full:
-            why = "overloaded", "too many PROXY headers are awaited"
-        else:
-            return _HeaderProtocol(self._pending, self._headed)
-        self._headed.refused(place(host, port), *why)
-        return None
-
-
-class _HeaderProtocol(Protocol):
-    """Takes an accepted connection away from its transport before a byte is read."""
-
-    def __init__(self, pending: ProxyHeaders, headed: _Headed) -> None:
-        self._pending = pending
-        self._headed = headed
-
-    def connectionMade(self) -> None:
-        transport: Any = self.transport
-        self._pending.read(transport.take()[0], self._headed)
-
-
-class _HeadedTransport(EndTransport):
-    """A transport whose own address is the one that the client dialled."""
-
-    __slots__ = ("_host",)
-
-    def __init__(self, reactor: Any, end: End, protocol: IProtocol, peer: IAddress, host: IAddress) -> None:
-        super().__init__(reactor, end, protocol, peer)
-        self._host = host
-
-    def getHost(self) -> Any:
-        """Twisted's."""
-        return self._host

@@ -6,12 +6,11 @@ and one of anybody else is refused. Whether a header is there is never guessed, 
 Source: the public specification of the PROXY protocol, its section on who is trusted; ours.
 """
 
-import ipaddress
 from dataclasses import dataclass
 
 from revtunnel.ground.declared import setting
 from revtunnel.ground.kinds import networks, word
-from revtunnel.ground.networks import Network
+from revtunnel.ground.networks import Network, address_of, within
 from revtunnel.sockets.ways.proxy_header import VERSIONS, ProxyHeader, decode_header
 
 __all__ = ["HeaderRules", "Network", "SenderSettings", "header_rules"]
@@ -38,14 +37,9 @@ class HeaderRules:
     limit: int  # bytes of a v2 header
     wait: float  # seconds from accept to the header's end, absolute
 
-    def trusts(self, host: str) -> bool:
-        """Whether an address, as the kernel writes it, is a sender's."""
-        try:
-            address = ipaddress.ip_address(host.partition("%")[0])
-        except ValueError:
-            return False
-        plain = getattr(address, "ipv4_mapped", None) or address
-        return any(plain in network for network in self.senders)
+    def trusts(self, peer: str) -> bool:
+        """Whether ``host:port`` is a sender's."""
+        return within(address_of(peer), self.senders)
 
     def decode(self, data: bytes) -> ProxyHeader | None:
         """As ``wire.proxy_header.decode_header``, within these rules."""

@@ -80,6 +80,7 @@ class WebSocketEnd(End):
         "clean",
         "dropped",
         "inner",
+        "last",
         "limits",
         "ponged",
         "wire",
@@ -99,6 +100,7 @@ class WebSocketEnd(End):
         most_text = limits.text if callable(texts) else limits.message
         self.wire = WebSocketWire(upgraded.engine, limits, streams=True, text=most_text)
         self.clean = clean
+        self.last = NORMAL, ""  # code and reason of our end of file
         self.dropped = 0  # bytes of ours that came after the other side's close
         self.ponged: Callable[[bytes], None] | None = None  # is given the payload of each pong
         self._reactor = reactor
@@ -170,12 +172,12 @@ class WebSocketEnd(End):
         return taken
 
     def end_writing(self) -> bool:
-        """As ``End`` says: our close, 1000."""
+        """As ``End`` says: our close, 1000 unless ``last`` was set."""
         if self._begun:
             raise LocalError("an end of file before the last write was taken")
         if not self._flush():
             return False
-        self._out = self.wire.close(NORMAL)
+        self._out = self.wire.close(*self.last)
         return self._flush()
 
     def close(self) -> None:
@@ -346,7 +348,7 @@ def websocket_stage(
     texts: Texts = None,
     clean: frozenset[int] = CLEAN,
 ) -> Stage:
-    """The client's side as a step behind TLS (``stages.open_end``, ``http_proxy.open_way``); fails so too."""
+    """The client's side as a step behind TLS (``open_end``, ``http_proxy.open_way``); fails so too."""
 
     async def stage(end: End) -> End:
         return WebSocketEnd(reactor, await connect_end(reactor, end, asked, limits), limits, texts, clean)

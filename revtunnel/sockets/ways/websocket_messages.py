@@ -24,6 +24,7 @@ from zope.interface import implementer
 
 from revtunnel.ground.errors import LocalError
 from revtunnel.ground.reasons import Ended
+from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.tcp_info import silence
 from revtunnel.sockets.ways.websocket_wire import (
     CUT,
@@ -37,13 +38,6 @@ from revtunnel.sockets.ways.websocket_wire import (
     WebSocketWire,
     close_code,
 )
-
-if TYPE_CHECKING:
-    from twisted.internet.interfaces import IConsumer, IPushProducer, ISystemHandle, ITCPTransport
-
-    class _Transport(ITCPTransport, IConsumer, IPushProducer, ISystemHandle):
-        """What is asked of a transport; for the type checker only."""
-
 
 __all__ = ["MessageOwner", "WebSocketMessages"]
 
@@ -70,7 +64,7 @@ class WebSocketMessages(Protocol):
     """One WebSocket whose handshake is done."""
 
     if TYPE_CHECKING:
-        transport: _Transport
+        transport: EndTransport  # type: ignore[assignment]
 
     def __init__(self, reactor: IReactorTime, wire: WebSocketWire, owner: MessageOwner) -> None:
         self.wire = wire
@@ -174,8 +168,7 @@ class WebSocketMessages(Protocol):
     # -- from the transport
 
     def connectionMade(self) -> None:
-        if hasattr(self.transport, "read_size"):  # an EndTransport
-            self.transport.read_size = READ
+        self.transport.read_size = READ
         self._heard = self._reactor.seconds()
         self.transport.registerProducer(self, False)
         self._look_later()

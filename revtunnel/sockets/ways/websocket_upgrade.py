@@ -8,6 +8,7 @@ agreed to.
 ::
 
     upgraded = await accept_end(reactor, end, judge, limits)                      # HandshakeRefused, OSError
+    upgraded = await answer_end(reactor, end, request, early, judge, limits)      # read by a RequestReader
     upgraded = await connect_end(reactor, end, Asked("gate.example", 2443, "/s/1"), limits)
     answer = accept_request(request_of("GET", path, headers), judge, limits)      # an HTTP layer has read it
     open_way(reactor, choice, host, port, 10.0, [client_tls(...), websocket_stage(...)])   # see websocket.py
@@ -48,11 +49,14 @@ __all__ = [
     "HandshakeRefused",
     "Judge",
     "Request",
+    "RequestReader",
     "UpgradeAnswer",
     "Upgraded",
     "accept_end",
     "accept_request",
+    "answer_end",
     "connect_end",
+    "part",
     "request_of",
 ]
 
@@ -136,22 +140,48 @@ async def accept_end(reactor: Any, end: End, judge: Judge, limits: WebSocketLimi
 
 
 async def _accept_end(reactor: Any, end: End, judge: Judge, limits: WebSocketLimits) -> Upgraded:
-    request, early = await _read_head(reactor, end, limits)
-    if isinstance(request, Request):
-        answer = accept_request(request, judge, limits, early)
+    reader = RequestReader(limits)
+    found = None
+    while found is None:
+        data = await read_some(reactor, end)
+        if not data:
+            raise OSError(errno.ECONNABORTED, f"ended after {reader.size} bytes of a request")
+        found = reader.receive(data)
+    try:
+        return await answer_end(reactor, end, *found, judge, limits)
+    except HandshakeRefused:
+        with suppress(CancelledError):  # the deadline
+            await part(reactor, end)
+        raise
+
+
+async def answer_end(
+    reactor: Any,
+    end: End,
+    asked: Request | HandshakeRefused,
+    early: bool,
+    judge: Judge,
+    limits: WebSocketLimits,
+) -> Upgraded:
+    """Answer what a ``RequestReader`` found; the deadline is the caller's.
+
+    Raises:
+        HandshakeRefused: it was answered so; ``part`` comes next.
+        OSError: it was cut.
+    """
+    if isinstance(asked, Request):
+        answer = accept_request(asked, judge, limits, early)
     else:
-        answer = _refusal(request)
+        answer = _refusal(asked)
     try:
         await write_all(reactor, end, answer.data)
     except OSError:
         if answer.refused is None:
             raise
     if answer.refused is not None:
-        with suppress(CancelledError):  # the deadline
-            await _part(reactor, end)
         raise answer.refused
-    assert isinstance(request, Request) and answer.engine is not None
-    return Upgraded(end, answer.engine, answer.engine.subprotocol or "", request)
+    assert isinstance(asked, Request) and answer.engine is not None
+    return Upgraded(end, answer.engine, answer.engine.subprotocol or "", asked)
 
 
 def _accept(request: Request, judge: Judge, limits: WebSocketLimits) -> UpgradeAnswer:
@@ -195,27 +225,30 @@ def _refusal(refused: HandshakeRefused) -> UpgradeAnswer:
     return UpgradeAnswer(response.serialize(), None, refused)
 
 
-async def _read_head(
-    reactor: Any, end: End, limits: WebSocketLimits
-) -> tuple[Request | HandshakeRefused, bool]:
-    """The request, or what is wrong with it; and whether bytes stood behind it."""
-    engine = ServerProtocol(logger=logger)
-    size, tail = 0, b""
-    while True:
-        data = await read_some(reactor, end)
-        if not data:
-            raise OSError(errno.ECONNABORTED, f"ended after {size} bytes of a request")
-        size, tail = size + len(data), (tail + data)[-4:]
+class RequestReader:
+    """The bytes of a request as they come, all that stand before the handshake is done."""
+
+    def __init__(self, limits: WebSocketLimits) -> None:
+        self.size = 0  # bytes so far
+        self._limits = limits
+        self._tail = b""
+        self._engine = ServerProtocol(logger=logger)
+
+    def receive(self, data: bytes) -> tuple[Request | HandshakeRefused, bool] | None:
+        """The request, or what is wrong with it, and whether bytes stood behind it; None: it is not whole."""
+        self.size, self._tail = self.size + len(data), (self._tail + data)[-4:]
+        engine, most = self._engine, self._limits.head
         engine.receive_data(data)
         events = engine.events_received()
-        if events and isinstance(events[0], Request) and size <= limits.head:
-            return events[0], len(events) > 1 or bool(engine.reader.buffer) or tail != b"\r\n\r\n"
+        if events and isinstance(events[0], Request) and self.size <= most:
+            return events[0], len(events) > 1 or bool(engine.reader.buffer) or self._tail != b"\r\n\r\n"
         if engine.handshake_exc is not None:
             cause = engine.handshake_exc.__cause__ or engine.handshake_exc
             status = next((status for kind, status in _TOO_LARGE.items() if isinstance(cause, kind)), 400)
             return HandshakeRefused(status, _printable(f"no request for a WebSocket: {cause}")), False
-        if size > limits.head:
-            return HandshakeRefused(431, f"the request passes {limits.head} bytes"), False
+        if self.size > most:
+            return HandshakeRefused(431, f"the request passes {most} bytes"), False
+        return None
 
 
 # -- the client's side
@@ -302,8 +335,8 @@ async def _in_time(
     return upgraded
 
 
-async def _part(reactor: Any, end: End) -> None:
-    """End in order, so that the answer is read: our end of file, then theirs; bounded by the deadline."""
+async def part(reactor: Any, end: End) -> None:
+    """End in order, so that the answer is read: our end of file, then theirs; the caller has the deadline."""
     try:
         while not end.end_writing():
             await (readable if end.writes_when_readable else writable)(reactor, end)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from revtunnel.ground.facts import Report
-from revtunnel.sockets.lean_reactor import LeanReactor
+from revtunnel.sockets.listening import Listener, Listeners
 from revtunnel.streams.window import CreditPool
 from revtunnel.systems.cameo.cameo_admission import CameoAdmission, CameoRules
 from revtunnel.systems.cameo.cameo_settings import CameoSettings
@@ -28,9 +28,9 @@ class CameoSystem:
         common = (reactor, limits, self.admission, CreditPool(limits.pool), report)
         self.responder = ResponderRelay(*common, random_bytes=os.urandom)
         self.publisher = PublisherRelay(*common)
-        self.ports: list[Any] = []
+        self.ports: list[Listener] = []
         self._settings = settings
-        self._lean = LeanReactor(reactor, report)
+        self._listeners = Listeners(reactor, report)
         self._outside: list[RelayPort] = []
 
     @property
@@ -39,19 +39,19 @@ class CameoSystem:
         return self.responder, self.publisher
 
     def main_ports(self) -> tuple[RelayPort, RelayPort, RelayPort]:
-        """The factories of the three ports, in the order of ``proxy_ports``."""
+        """The connections of the three ports, in the order of ``proxy_ports``."""
         third = self.publisher.publishers(CameoRules("", publishing=True))
         return self.responder.port(MAIN), self.publisher.subscribers(MAIN), third
 
-    def listen(self, places: Iterable[tuple[str, int]], factory: RelayPort) -> None:
+    def listen(self, places: Iterable[tuple[str, int]], peers: RelayPort) -> None:
         """Open ports. CannotListenError: one cannot be had."""
         for host, port in places:
-            opened = self._lean.listenTCP(port, factory, self._settings.limits.backlog, host)
-            self.ports.append(opened)
+            backlog = self._settings.limits.backlog
+            self.ports.append(self._listeners.listen(host, port, backlog, peers.came))
 
-    def adopt(self, descriptor: int, family: int, factory: RelayPort) -> None:
+    def adopt(self, descriptor: int, family: int, peers: RelayPort) -> None:
         """Use a socket that listens already; it is duplicated."""
-        self.ports.append(self._lean.adoptStreamPort(descriptor, family, factory))
+        self.ports.append(self._listeners.adopt(descriptor, family, peers.came))
 
     def listen_outside(self, responder: bool, publisher: bool) -> None:
         """Open the outside doors of one or both relays."""
@@ -67,9 +67,9 @@ class CameoSystem:
         for relay in self.relays:
             relay.set_limits(settings.limits)
         rules = {outside.name: outside.rules for outside in settings.outside}
-        for factory in self._outside:
-            factory.rules = rules.get(factory.rules.name, factory.rules)
+        for peers in self._outside:
+            peers.rules = rules.get(peers.rules.name, peers.rules)
 
-    def _open(self, places: Iterable[tuple[str, int]], factory: RelayPort) -> None:
-        self._outside.append(factory)
-        self.listen(places, factory)
+    def _open(self, places: Iterable[tuple[str, int]], peers: RelayPort) -> None:
+        self._outside.append(peers)
+        self.listen(places, peers)

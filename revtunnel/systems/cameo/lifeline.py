@@ -62,7 +62,7 @@ def run_until_end(reactor: Any, system: CameoSystem, patience: float) -> None:
 
     def end() -> "Deferred[Any]":
         for port in system.ports:
-            port.stopListening()
+            port.stop()
         done: Deferred[Any] = DeferredList([relay.drain() for relay in system.relays])
         return done.addTimeout(patience, reactor).addErrback(lambda _: None)
 

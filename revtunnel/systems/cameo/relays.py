@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IAddress, IReactorTime
-from twisted.internet.protocol import ServerFactory
+from twisted.internet.interfaces import IReactorTime
 
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import Fact, Report
 from revtunnel.ground.policy import CameoLimits
+from revtunnel.sockets.end_transport import EndTransport
+from revtunnel.sockets.ends import End
 from revtunnel.streams.window import CreditPool
 from revtunnel.systems.cameo.cameo_admission import CameoAdmission, CameoRules
 from revtunnel.systems.cameo.cameo_facts import MessagesDropped, PeerJoined, shown
@@ -30,18 +31,18 @@ from revtunnel.systems.cameo.zmtp_peer import NameNotAllowed, ZmtpListener, Zmtp
 __all__ = ["CameoRelay", "PublisherRelay", "RelayPort", "ResponderRelay"]
 
 
-class RelayPort(ServerFactory):
+class RelayPort:
     """The connections of one listener; a new ``rules`` holds for those that come."""
-
-    noisy = False
 
     def __init__(self, relay: "CameoRelay", rules: CameoRules, ear: ZmtpListener) -> None:
         self.rules = rules
         self._relay = relay
         self._ear = ear
 
-    def buildProtocol(self, addr: IAddress | None) -> ZmtpPeer:
-        return ZmtpPeer(self._relay, self.rules, self._ear)
+    def came(self, end: End) -> None:
+        """A peer connected."""
+        peer = ZmtpPeer(self._relay, self.rules, self._ear, end)
+        EndTransport(self._relay.clock, end, peer).start()
 
 
 class CameoRelay:
@@ -171,7 +172,7 @@ class ResponderRelay(CameoRelay):
         self.responders = Responders(random_bytes, self.report)
 
     def port(self, rules: CameoRules) -> RelayPort:
-        """The factory of a listener."""
+        """The connections of a listener."""
         return RelayPort(self, rules, self)
 
     @property
@@ -218,11 +219,11 @@ class PublisherRelay(CameoRelay):
         self.publications = Publications(self.limits)
 
     def publishers(self, rules: CameoRules) -> RelayPort:
-        """The factory of a listener for publishers."""
+        """The connections of a listener for publishers."""
         return RelayPort(self, rules, _Publishers(self))
 
     def subscribers(self, rules: CameoRules) -> RelayPort:
-        """The factory of a listener for subscribers."""
+        """The connections of a listener for subscribers."""
         return RelayPort(self, rules, _Subscribers(self))
 
     def set_limits(self, limits: CameoLimits) -> None:

@@ -11,7 +11,7 @@ Source: wire/cameo.md section 5; faults.md Z1 to Z5, Z8.
 import contextlib
 import socket
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from typing import Protocol as Typing
 
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
@@ -22,9 +22,8 @@ from zope.interface import implementer
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import Report
 from revtunnel.ground.policy import CameoLimits
-from revtunnel.sockets.addresses import written_address
 from revtunnel.sockets.end_transport import EndTransport
-from revtunnel.streams.streams import IStream
+from revtunnel.sockets.ends import End
 from revtunnel.streams.window import CreditPool
 from revtunnel.systems.cameo.cameo_admission import CameoAdmission, CameoRules
 from revtunnel.systems.cameo.cameo_facts import PeerLeft, PeerRefused, shown
@@ -104,11 +103,12 @@ class ZmtpPeer(Protocol):
     """The connection; ``peer`` is what the relay's decisions know of it, None until it was admitted."""
 
     if TYPE_CHECKING:
-        transport: IStream
+        transport: EndTransport  # type: ignore[assignment]
 
-    def __init__(self, switch: Switch, rules: CameoRules, ear: ZmtpListener) -> None:
+    def __init__(self, switch: Switch, rules: CameoRules, ear: ZmtpListener, end: End) -> None:
         self.peer: CameoPeer | None = None
         self._switch = switch
+        self._connection = end
         self._rules = rules
         self._ear = ear
         self._decoder = MessageDecoder(0, switch.limits.frames, ear.heads, ear.keep, ear.runs)
@@ -117,24 +117,26 @@ class ZmtpPeer(Protocol):
         self._silence: IDelayedCall | None = None  # the peer asked to be dropped at its end
         self._ttl = 0.0
         self._counted = 0  # bytes of the pool that an incomplete message has
-        self._direct: EndTransport | None = None  # a transport that can read into a room
         self._over = False  # nothing more is taken from this peer, or written to it
 
     # -- from the transport
 
     def connectionMade(self) -> None:
-        far, near = self.transport.getPeer(), self.transport.getHost()
-        switch, address = self._switch, written_address(far)
-        refused = switch.admission.enter(far.host, near.host, self._rules)
+        switch, address, origin = self._switch, self._connection.peer, self._connection.origin
+        if origin is None:  # reset by now
+            self._over = True
+            self.transport.abortConnection()
+            return
+        refused = switch.admission.enter(origin.client, origin.server, self._rules)
         if refused:
             self._over = True
             switch.report(PeerRefused(switch.name, address, refused, ""))
             self.transport.abortConnection()
             return
-        local = switch.admission.is_local(far.host, near.host, self._rules)
+        local = switch.admission.is_local(origin.client, origin.server, self._rules)
         outbox = Outbox(switch.limits, switch.pool, self._slow)
         self.peer = CameoPeer(address, local, self._rules, switch.clock.seconds(), outbox, self)
-        self._host = far.host
+        self._host = origin.client
         switch.connections[self] = None
         self._tune()
         self.transport.registerProducer(self, True)
@@ -162,8 +164,7 @@ class ZmtpPeer(Protocol):
                 self._take(peer, self._decoder.units(data))
             else:
                 self._take(peer, self._decoder.units(self._greet(self._greeting, data)))
-            if self._direct is not None:
-                self._direct.into = self._decoder.room
+            self.transport.into = self._decoder.room
             if self._decoder.held > UNCOUNTED or self._counted:
                 self._count()
         except RemoteError as error:
@@ -239,10 +240,7 @@ class ZmtpPeer(Protocol):
     # -- inside
 
     def _write(self, pieces: list[Piece]) -> None:
-        if self._direct is not None:
-            self._direct.writeSequence(pieces)
-        else:  # Twisted's own take no views
-            self.transport.write(b"".join(pieces))
+        self.transport.writeSequence(pieces)
 
     def _greet(self, greeting: bytearray, data: bytes | memoryview) -> bytes | memoryview:
         """Read the greeting; what is behind it."""
@@ -364,14 +362,8 @@ class ZmtpPeer(Protocol):
         self._deadline = None
 
     def _tune(self) -> None:
-        self.transport.setTcpNoDelay(True)
-        self.transport.setTcpKeepAlive(True)
-        if isinstance(self.transport, EndTransport):
-            self._direct = self.transport
-            self.transport.read_size = READ
-            self.transport.gives_views = True
-        handle: Any = self.transport.getHandle() if hasattr(self.transport, "getHandle") else None
-        if isinstance(handle, socket.socket):
-            for option, seconds in KEEPALIVE:
-                with contextlib.suppress(OSError):
-                    handle.setsockopt(socket.IPPROTO_TCP, option, seconds)
+        self.transport.read_size = READ
+        self.transport.gives_views = True
+        for option, seconds in KEEPALIVE:
+            with contextlib.suppress(OSError):
+                self._connection.sock.setsockopt(socket.IPPROTO_TCP, option, seconds)

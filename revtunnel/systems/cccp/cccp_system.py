@@ -4,6 +4,7 @@ Source: issue "CCCP"; house.md (services).
 """
 
 from collections import Counter
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -14,6 +15,7 @@ from revtunnel.fleet.leases import Leases
 from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.facts import Fact, LinkDown, LinkUp, Report
 from revtunnel.ground.policy import FleetLimits, RelayLimits
+from revtunnel.sockets.listening import Listener, Listeners
 from revtunnel.sockets.tls.credentials import FaultyFiles
 from revtunnel.sockets.tls.identity import Identity
 from revtunnel.state.ledger import SqliteLedger
@@ -58,7 +60,7 @@ class CccpSystem:
     def __init__(
         self,
         reactor: Any,
-        lean: Any,
+        listeners: Listeners,
         part: CccpPart,
         leases: Leases,
         ledger: SqliteLedger,
@@ -69,27 +71,27 @@ class CccpSystem:
         links: Links | None = None,
     ) -> None:
         self.part = part
-        self.listening: list[Any] = []
+        self.listening: list[Listener] = []
         self.facts: Counter[str] = Counter()
         self._reactor = reactor
-        self._lean = lean
+        self._listeners = listeners
         self._report = report
         self._ticking: Any = None
         self._drained: Deferred[None] | None = None
         self._book = SessionBook(ledger)
-        ports = ProxyPorts(lean, leases, lambda: self.part.limits.backlog, report)
+        ports = ProxyPorts(reactor, listeners.listen, leases, lambda: self.part.limits.backlog, report)
         self.fleet: Fleet[Any] = Fleet(FleetLimits(), self._told) if fleet is None else fleet
         self.proxies = Proxies(
-            *(lean, ports, lambda: self.part.limits, self._book, self._told),
+            *(reactor, ports, lambda: self.part.limits, self._book, self._told),
             *(self.fleet, relay_limits, links, access),
         )
         self.pending = Registrations(
-            lean, lambda: self.part.limits, self.proxies.parking.arrived, self._told, access
+            reactor, lambda: self.part.limits, self.proxies.parking.arrived, self._told, access
         )
         self.pending.projects = self.projects_of(part)
         self.wake = WakeDriver(reactor, lambda: self.part, self._told)
         self.operator = ProxyOperator(
-            lean,
+            reactor,
             self.proxies,
             lambda: list(self.pending.projects.values()),
             lambda: self.part.limits,
@@ -106,11 +108,11 @@ class CccpSystem:
         backlog = self.part.limits.backlog
         for project in self.part.projects:
             for host, port in project.address:
-                factory = self.pending.factory(project.name)
-                self.listening.append(self._lean.listenTCP(port, factory, backlog, host))
-        site = self.api.site(self._reactor)
+                came = partial(self.pending.came, project.name)
+                self.listening.append(self._listeners.listen(host, port, backlog, came))
+        api = self.api.site(self._reactor)
         for host, port in self.part.http:
-            self.listening.append(self._lean.listenTCP(port, site, 128, host))
+            self.listening.append(self._listeners.listen(host, port, 128, api.came))
         self._tick()
 
     def projects_of(self, part: CccpPart) -> dict[str, Project]:
@@ -189,7 +191,7 @@ class CccpSystem:
         leases = self.proxies.ports.leases
         lease = leases.find(kept.serial, TARGET)
         if lease is not None:
-            leases.release(lease, self._lean.seconds())
+            leases.release(lease, self._reactor.seconds())
         self._book.drop(kept.serial)
         self._report(ProxyEnded(kept.serial, kept.port, word, 0, 0.0))
 
@@ -197,7 +199,7 @@ class CccpSystem:
         self.operator.drain()
         self.pending.stop()
         for port in self.listening:
-            port.stopListening()
+            port.stop()
         self.listening.clear()
 
     def _told(self, fact: Fact) -> None:

@@ -19,16 +19,17 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from twisted.internet.defer import CancelledError, maybeDeferred
-from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web import http, resource, server
+from twisted.web import resource, server
 
 from revtunnel.ground.errors import RemoteError
-from revtunnel.ground.policy import CccpLimits
 from revtunnel.ground.targets import is_literal
 from revtunnel.process.admin.refusals import Busy, Invalid, NotFound
+from revtunnel.process.web.http_channel import BoundedChannel
+from revtunnel.sockets.ends import End
+from revtunnel.sockets.twisted_transport import TwistedTransport
 from revtunnel.systems.cccp.cccp_settings import CccpPart
 from revtunnel.systems.cccp.openapi import PAGE, describe_api
 from revtunnel.systems.cccp.parameters import read_truth, read_whitelist, read_whole
@@ -40,7 +41,6 @@ __all__ = ["HttpApi"]
 
 log = Logger(namespace="revtunnel.http")
 MAX_FIELDS = 32
-PARTING = 2.0  # seconds that a caller gets to take his last answer
 _CODES: dict[type[Exception], int] = {
     Invalid: 400,
     NotFound: 404,
@@ -243,92 +243,11 @@ def _write(request: Any, code: int, row: dict[str, Any], header: tuple[str, str]
 # ---- the connection
 
 
-class _Channel(http.HTTPChannel):
-    """One caller: a whole request within its time, a body within its size."""
-
-    transport: Any
-    limits: CccpLimits
-    clock: Any
-    _deadline: IDelayedCall | None = None
-    _body = 0
-
-    def connectionMade(self) -> None:
-        """Twisted calls this."""
-        super().connectionMade()
-        self._await()
-
-    def allHeadersReceived(self) -> None:
-        """Twisted calls this."""
-        super().allHeadersReceived()
-        if self.length is not None and self.length > self.limits.body:
-            self._too_large()
-
-    def rawDataReceived(self, data: bytes) -> None:
-        """Twisted calls this: a body, or what came behind a request."""
-        if not self._handlingRequest:
-            self._body += len(data)
-            if self._body > 2 * self.limits.body:
-                self._too_large()
-                return
-        super().rawDataReceived(data)
-
-    def allContentReceived(self) -> None:
-        """Twisted calls this."""
-        self._stop()
-        self._body = 0
-        super().allContentReceived()
-
-    def requestDone(self, request: Any) -> None:
-        """Twisted calls this."""
-        super().requestDone(request)
-        if self.persistent and self._deadline is None and not self._handlingRequest:
-            self._await()
-
-    def pauseProducing(self) -> None:
-        """Twisted calls this: the caller does not take his answers, so what he asked already waits."""
-        self.paused = True
-        super().pauseProducing()
-
-    def resumeProducing(self) -> None:
-        """Twisted calls this: he took them all."""
-        self.paused = False
-        super().resumeProducing()
-        if not self._handlingRequest:
-            self.dataReceived(b"")
-
-    def loseConnection(self) -> None:
-        """Twisted calls this, and so do we: close behind what was written, within a bounded time."""
-        self._stop()
-        super().loseConnection()
-        self._deadline = self.clock.callLater(PARTING, self.transport.abortConnection)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Twisted calls this."""
-        self._stop()
-        super().connectionLost(reason)
-
-    def _too_large(self) -> None:
-        text = b'{"message":"The body is too large"}'
-        head = b"HTTP/1.1 413 Content Too Large\r\nContent-Type: application/json\r\nConnection: close\r\n"
-        self.transport.write(head + b"Content-Length: %d\r\n\r\n" % len(text) + text)
-        self.dataReceived = self.rawDataReceived = self.lineReceived = lambda *_: None  # type: ignore[method-assign]
-        self.length = 1
-        self.loseConnection()
-
-    def _await(self) -> None:
-        self._deadline = self.clock.callLater(self.limits.header, self.loseConnection)
-
-    def _stop(self) -> None:
-        deadline, self._deadline = self._deadline, None
-        if deadline is not None and deadline.active():
-            deadline.cancel()
-
-
 class _Site(server.Site):
     """The door's connections; those beyond the limit are closed at once."""
 
     noisy = False
-    protocol: Any = _Channel
+    protocol: Any = BoundedChannel
 
     def __init__(self, api: HttpApi, reactor: Any) -> None:
         super().__init__(api, reactor=reactor, timeout=None, parsePOSTFormSubmission=False)
@@ -336,12 +255,20 @@ class _Site(server.Site):
         self._clock = reactor
         self._count = 0
 
-    def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Twisted calls this."""
+    def came(self, end: End) -> None:
+        """Somebody connected."""
+        channel = self.channel()
+        if channel is None:
+            end.abort()
+        else:
+            TwistedTransport(self._clock, end, channel).start()
+
+    def channel(self) -> Any:
+        """Who speaks HTTP with somebody; None: there are too many."""
         limits = self._api.part().limits
         if self._count >= limits.connections:
             return None
-        channel: Any = super().buildProtocol(addr)
+        channel: Any = self.buildProtocol(None)
         channel.limits, channel.clock = limits, self._clock
         lost = channel.connectionLost
 

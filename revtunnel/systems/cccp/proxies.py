@@ -19,7 +19,6 @@ from typing import Any
 from typing import Protocol as Typing
 
 from sortedcontainers import SortedDict
-from twisted.internet.protocol import Protocol
 
 from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.devices import Device
@@ -27,10 +26,8 @@ from revtunnel.fleet.fleet import Fleet
 from revtunnel.ground.facts import ClientRefused, Report
 from revtunnel.ground.networks import address_of
 from revtunnel.ground.policy import CccpLimits, RelayLimits
-from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import End
-from revtunnel.sockets.tls.tls_stages import TlsProtocol
-from revtunnel.streams.clients import ClientFactory, ClientSocket
+from revtunnel.streams.clients import Clients, ClientSocket
 from revtunnel.systems.cccp.cccp_facts import ProxyEnded, ProxyStarted
 from revtunnel.systems.cccp.parking import SYSTEM, Parking, Registered
 from revtunnel.systems.cccp.proxy import RunningProxy
@@ -42,7 +39,7 @@ __all__ = ["Links", "Proxies", "SessionStore"]
 
 # what takes a client of a device's target by the carrier of its wire: serial, name of the target, who is told
 # when the client has left
-Links = Callable[[str, str, Callable[[ClientSocket], None]], ClientFactory]
+Links = Callable[[str, str, Callable[[ClientSocket], None]], Clients]
 
 
 class SessionStore(Typing):
@@ -141,7 +138,7 @@ class Proxies:
             proxy.session.renew(options, now)
             how = "renewed"
         else:
-            port = self.ports.open(serial, project.pool, partial(self._client, serial))
+            port = self.ports.open(serial, project.pool, partial(self._client_came, serial))
             session = ProxySession(serial, options, now, project.hold)
             proxy = RunningProxy(self._reactor, session, project, port, self, lambda: self.relay_limits)
             self._running[serial] = proxy
@@ -238,11 +235,11 @@ class Proxies:
         proxy = self.get(serial)
         if proxy is None or proxy.lone is None or proxy.device is not None:
             return
-        client = self._link(proxy)
-        lone = proxy.release() if client is not None else None
-        if client is not None and lone is not None:
+        clients = self._by_link(proxy)
+        lone = proxy.release() if clients is not None else None
+        if clients is not None and lone is not None:
             self._step(proxy, ProxyEvent.DEVICE_CAME)
-            EndTransport(self._reactor, lone.end, client).start()
+            proxy.linked = clients.came(lone.end)
 
     def left_elsewhere(self, serial: str) -> None:
         """One left; the port of a session is not to wait for its return."""
@@ -250,15 +247,13 @@ class Proxies:
         if proxy is not None:
             self.ports.renew(proxy.port)
 
-    def _link(self, proxy: RunningProxy) -> ClientSocket | None:
+    def _by_link(self, proxy: RunningProxy) -> Clients | None:
         """What takes the session's client by the carrier of its device; None: that is away, or lacks it."""
         serial, wanted = proxy.session.serial, proxy.session.options.target
         names = self.targets(serial)
         if self._links is None or not self.is_here(serial) or not names or wanted not in ("", *names):
             return None
-        factory = self._links(serial, wanted or names[0], partial(self._linked_left, proxy))
-        proxy.linked = factory.buildProtocol(None)
-        return proxy.linked
+        return self._links(serial, wanted or names[0], partial(self._linked_left, proxy))
 
     def _linked_left(self, proxy: RunningProxy, client: ClientSocket) -> None:
         if proxy.linked is not client:  # it was sent away
@@ -271,30 +266,26 @@ class Proxies:
 
     # -- clients
 
-    def _client(self, serial: str, peer: str) -> Protocol | None:
-        """Who takes a client of this session; None: he is reset."""
+    def _client_came(self, serial: str, end: End) -> None:
+        """A client of this session connected."""
         proxy: RunningProxy = self._running[serial]
-        reason = proxy.session.refuses(address_of(peer))
-        if not reason and self.elsewhere(serial) is None:
-            return TlsProtocol(partial(self._client_came, proxy, peer))
-        client = None if reason else self._link(proxy)
-        if client is None:
-            self._report(ClientRefused(serial, TARGET, peer, reason or "device-absent"))
-            return None
-        proxy.client = peer
-        self._step(proxy, ProxyEvent.DEVICE_CAME)
-        self._step(proxy, ProxyEvent.CLIENT_CAME)
-        self._set_timer(proxy)
-        return client
-
-    def _client_came(self, proxy: RunningProxy, peer: str, end: End) -> None:
-        if proxy.session.ended:
+        reason, here = proxy.session.refuses(address_of(end.peer)), self.elsewhere(serial) is None
+        clients = None if reason or here else self._by_link(proxy)
+        if reason or not (here or clients):
             end.abort()
+            self._report(ClientRefused(serial, TARGET, end.peer, reason or "device-absent"))
             return
-        proxy.client_came(peer, end)
+        if clients is not None:
+            proxy.client = end.peer
+            self._step(proxy, ProxyEvent.DEVICE_CAME)
+        else:
+            proxy.client_came(end.peer, end)
         self._step(proxy, ProxyEvent.CLIENT_CAME)
         self._set_timer(proxy)
-        proxy.watch()
+        if clients is not None:
+            proxy.linked = clients.came(end)
+        else:
+            proxy.watch()
 
     def client_left(self, proxy: RunningProxy) -> None:
         """The client of a pair, or who waited, is gone."""

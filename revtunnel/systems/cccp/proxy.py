@@ -123,7 +123,7 @@ class RunningProxy:
         ended = partial(self._pair_ended, device, near.end, far.end)
         self.relay = PairRelay(self._reactor, near.end, far.end, ended, self._limits())
         device.known.channels += 1
-        self.relay.start(head_to_near=head + far.early)
+        self.relay.start(head + far.early)
 
     def _pair_ended(self, device: Registered, near: End, far: End, reason: Ended, detail: str) -> None:
         """Both ends are ours again."""

@@ -11,13 +11,12 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IAddress
-from twisted.internet.protocol import Protocol, ServerFactory
 
 from revtunnel.fleet.leases import LeaseError, Leases
 from revtunnel.fleet.pools import Lease
 from revtunnel.ground.facts import ListenerClosed, ListenerOpened, Report
-from revtunnel.sockets.addresses import place, written_address
+from revtunnel.sockets.addresses import place
+from revtunnel.sockets.listening import Came, Listen, Listening
 
 __all__ = ["TARGET", "NoPort", "ProxyPort", "ProxyPorts"]
 
@@ -35,7 +34,7 @@ class NoPort(Exception):
 class ProxyPort:
     """One open port."""
 
-    def __init__(self, lease: Lease, listening: Any) -> None:
+    def __init__(self, lease: Lease, listening: Listening) -> None:
         self.lease = lease
         self._listening = listening
 
@@ -46,33 +45,35 @@ class ProxyPort:
 
     def stop(self) -> None:
         """Accept no more; whoever waits there is reset."""
-        self._listening.stopListening()
+        self._listening.stop()
 
 
 class ProxyPorts:
-    """Opens and closes them; ``lean`` is a LeanReactor."""
+    """Opens and closes them."""
 
-    def __init__(self, lean: Any, leases: Leases, backlog: Callable[[], int], report: Report) -> None:
+    def __init__(
+        self, clock: Any, listen: Listen, leases: Leases, backlog: Callable[[], int], report: Report
+    ) -> None:
         self.leases = leases
-        self._lean = lean
+        self._clock = clock
+        self._listen = listen
         self._backlog = backlog
         self._report = report
 
-    def open(self, serial: str, pool: str, clients: Callable[[str], Protocol | None]) -> ProxyPort:
+    def open(self, serial: str, pool: str, came: Came) -> ProxyPort:
         """Bind a port, the one of the serial's standing promise if there is one.
 
-        ``clients`` is asked, with the address as host:port, for whoever takes a client; None resets him.
+        ``came`` is told of each client.
 
         Raises:
             NoPort: none is left.
             OSError: the system does not let us bind there.
         """
-        factory = _Factory(clients)
         try:
-            lease = self.leases.open(serial, TARGET, self._lean.seconds(), pool)
+            lease = self.leases.open(serial, TARGET, self._clock.seconds(), pool)
             while True:
                 try:
-                    port = self._lean.listenTCP(lease.port, factory, self._backlog(), lease.address)
+                    port = self._listen(lease.address, lease.port, self._backlog(), came)
                 except CannotListenError as error:
                     lease = self._next(lease, error)
                 else:
@@ -87,27 +88,17 @@ class ProxyPorts:
     def renew(self, port: ProxyPort) -> None:
         """Promise it as on the first day."""
         lease = port.lease
-        port.lease = self.leases.open(lease.serial, lease.target, self._lean.seconds(), lease.pool)
+        port.lease = self.leases.open(lease.serial, lease.target, self._clock.seconds(), lease.pool)
 
     def close(self, port: ProxyPort, keep: bool = False) -> None:
         """Close it; ``keep``: the promise stands."""
         port.stop()
         if not keep:
-            self.leases.release(port.lease, self._lean.seconds())
+            self.leases.release(port.lease, self._clock.seconds())
         self._report(ListenerClosed(port.lease.serial, TARGET, port.number))
 
     def _next(self, lease: Lease, error: CannotListenError) -> Lease:
         if error.socketError.errno != errno.EADDRINUSE:
-            self.leases.release(lease, self._lean.seconds())
+            self.leases.release(lease, self._clock.seconds())
             raise OSError(f"{place(lease.address, lease.port)}: {error.socketError.strerror}") from None
-        return self.leases.spoil(lease, self._lean.seconds())
-
-
-class _Factory(ServerFactory):
-    noisy = False
-
-    def __init__(self, clients: Callable[[str], Protocol | None]) -> None:
-        self._clients = clients
-
-    def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
-        return self._clients(written_address(addr))
+        return self.leases.spoil(lease, self._clock.seconds())

@@ -11,11 +11,10 @@ Source: TCXN CCCP, "Registration in Cloud Proxy"; wire/cccp.md section 2; faults
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-from twisted.internet.interfaces import IAddress, IDelayedCall
-from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from revtunnel.fleet.access_control import AccessControl
@@ -23,11 +22,10 @@ from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import Report
 from revtunnel.ground.first_bytes import Listens, explained
 from revtunnel.ground.policy import CccpLimits
-from revtunnel.sockets.addresses import written_address
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.tls.identity import Identity
-from revtunnel.sockets.tls.tls_stages import Secured, TlsHandshakes, TlsProtocol
+from revtunnel.sockets.tls.tls_stages import Secured, TlsHandshakes
 from revtunnel.systems.cccp.cccp_facts import RegistrationRefused
 from revtunnel.systems.cccp.registration import RegistrationDecoder
 from revtunnel.systems.cccp.unpaired_end import WithoutLf
@@ -84,7 +82,7 @@ class Registrations:
         self.draining = False
         self._reactor = reactor
         self._limits = limits
-        self._came = came
+        self._registered = came
         self._report = report
         self._tls = TlsHandshakes(reactor, lambda: limits().handshakes)
         self._pending: Counter[str] = Counter()
@@ -95,10 +93,6 @@ class Registrations:
         """Connections without a serial."""
         return len(self._strangers)
 
-    def factory(self, name: str) -> ServerFactory:
-        """What to listen with for the devices of ``projects[name]``, which may change."""
-        return _Factory(self, name)
-
     def stop(self) -> None:
         """Close everybody who has no serial."""
         self.draining = True
@@ -107,22 +101,25 @@ class Registrations:
 
     # -- from connections
 
-    def first(self, name: str, peer: str) -> Protocol | None:
-        """Who takes a fresh connection: its line, or TLS before it."""
-        project, limits, source = self.projects[name], self._limits(), peer.rpartition(":")[0]
+    def came(self, name: str, end: End) -> None:
+        """A device of ``projects[name]`` connected: its line is next, or TLS before it."""
+        project, limits, peer = self.projects[name], self._limits(), end.peer
+        source = peer.rpartition(":")[0]
         penalty = self.access.stranger(peer, self._reactor.seconds())
         reason = "penalty" if penalty else "stopping" if self.draining else ""
         if len(self._strangers) >= limits.pending or self._pending[source] >= limits.pending_per_source:
             reason = "overloaded"
         if reason:
+            end.abort()
             self._report(RegistrationRefused(name, peer, "", reason, penalty or "not even read"))
-            return None
+            return
         line = _Line(self, project, peer, source, limits.registration)
         self._strangers.add(line)
         self._pending[source] += 1
         if project.identity is None:
-            return line
-        return TlsProtocol(partial(self._secure, line, project.identity))
+            EndTransport(self._reactor, end, line).start()
+        else:
+            self._secure(line, project.identity, end)
 
     def _secure(self, line: "_Line", identity: Identity, plain: End) -> None:
         securing = self._tls.serve(plain, identity, self._limits().registration)
@@ -159,7 +156,7 @@ class Registrations:
     def said(self, line: "_Line", end: End, early: bytes) -> None:
         """A device said its serial."""
         certified = line.certified is not None
-        self._came(Arrival(line.serial, line.project, end, early, certified, line.tls))
+        self._registered(Arrival(line.serial, line.project, end, early, certified, line.tls))
 
     def later(self, seconds: float, call: Callable[[], None]) -> IDelayedCall:
         """The reactor's."""
@@ -170,17 +167,6 @@ class Registrations:
         """The reactor's."""
         now: float = self._reactor.seconds()
         return now
-
-
-class _Factory(ServerFactory):
-    noisy = False
-
-    def __init__(self, registrations: Registrations, name: str) -> None:
-        self._registrations = registrations
-        self._name = name
-
-    def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
-        return self._registrations.first(self._name, written_address(addr))
 
 
 class _Line(Protocol):
@@ -246,7 +232,7 @@ class _Line(Protocol):
     def _hand_over(self, decoder: RegistrationDecoder) -> None:
         early, swallow = decoder.take()
         try:
-            end, _ = self.transport.take()
+            end = self.transport.take()
         except OSError:
             return  # ``connectionLost`` comes
         self._stop_timer()

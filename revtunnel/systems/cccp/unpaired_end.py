@@ -4,21 +4,19 @@ The rules: bytes are read and thrown away, or not read at all; in both cases its
 parts hears our end of file behind all that was written, and is read (and ignored) until his own comes or his
 time is over, because a close with unread input would be a reset that overtakes what was written.
 
-Not reading and still hearing of a FIN or a reset takes a second epoll, as in relay.py, which asks for nothing
-else.
-
 Source: wire/cccp.md section 2 ("bytes before pairing", "device connects before /on"); ours.
 """
 
-import select
+import socket
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IReadWriteDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from revtunnel.sockets.ends import End, said
+from revtunnel.sockets.hangups import Hangups
 from revtunnel.systems.cccp.proxy_sessions import Manner
 
 __all__ = ["UnpairedEnd", "WithoutLf", "part_from"]
@@ -53,7 +51,7 @@ class UnpairedEnd:
         self.leave()
         self._manner = manner
         if manner is Manner.HOLD:
-            _Hangups.of(self._reactor).add(self)
+            Hangups.of(self._reactor).add(self)
             return
         self.early = b""
         self._reactor.addReader(self)
@@ -63,7 +61,7 @@ class UnpairedEnd:
     def leave(self) -> None:
         """Watch no more; the end is the caller's."""
         if self._manner is Manner.HOLD:
-            _Hangups.of(self._reactor).remove(self)
+            Hangups.of(self._reactor).remove(self)
         elif self._manner is not None:
             self._reactor.removeReader(self)
             self._reactor.removeWriter(self)
@@ -74,6 +72,17 @@ class UnpairedEnd:
         self.leave()
         gone, self._gone = self._gone, _nobody
         gone(detail)
+
+    # -- hangups.Unread
+
+    @property
+    def sock(self) -> socket.socket:
+        """Its socket."""
+        return self.end.sock
+
+    def left(self, cut: bool) -> None:
+        """Its owner left, while it is held."""
+        self.lost("reset" if cut else "")
 
     # -- Twisted calls these
 
@@ -145,63 +154,6 @@ def _say_end(end: End) -> None:
             end.end_writing()
     except OSError:
         return  # the reading side hears of it too
-
-
-@implementer(IReadWriteDescriptor)
-class _Hangups:
-    """The second epoll of a reactor, while there is need of one."""
-
-    _all: ClassVar[dict[Any, "_Hangups"]] = {}
-
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
-        self._epoll = select.epoll()
-        self._ends: dict[int, UnpairedEnd] = {}
-        reactor.addReader(self)
-
-    @classmethod
-    def of(cls, reactor: Any) -> "_Hangups":
-        """The one of this reactor."""
-        if reactor not in cls._all:
-            cls._all[reactor] = cls(reactor)
-        return cls._all[reactor]
-
-    def add(self, lone: UnpairedEnd) -> None:
-        """Tell it when its other side has left, also when that was before."""
-        self._ends[lone.fileno()] = lone
-        self._epoll.register(lone, select.EPOLLRDHUP)
-
-    def remove(self, lone: UnpairedEnd) -> None:
-        """Before it is closed."""
-        del self._ends[lone.fileno()]
-        self._epoll.unregister(lone)
-        if not self._ends:
-            del self._all[self._reactor]
-            self._reactor.removeReader(self)
-            self._epoll.close()
-
-    def fileno(self) -> int:
-        """The second epoll's."""
-        return self._epoll.fileno()
-
-    def logPrefix(self) -> str:
-        """For what Twisted logs."""
-        return "-"
-
-    def doRead(self) -> None:
-        """Some have left."""
-        for number, event in self._epoll.poll(0, 64):
-            lone = self._ends.get(number)
-            if lone is not None:
-                lone.lost("" if event & select.EPOLLRDHUP and not event & select.EPOLLERR else "reset")
-            if self._epoll.closed:
-                return
-
-    def doWrite(self) -> None:
-        """Never asked for."""
-
-    def connectionLost(self, reason: Failure) -> None:
-        """The reactor stops."""
 
 
 class WithoutLf(End):

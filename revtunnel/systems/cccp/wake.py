@@ -9,16 +9,26 @@ Source: issue "CCCP" (Offline intent); ours.
 import json
 import shlex
 from collections.abc import Callable
+from functools import partial
 from io import BytesIO
 from typing import Any
 
 from twisted.internet.defer import Deferred, TimeoutError, fail, inlineCallbacks
+from twisted.internet.endpoints import wrapClientTLS
+from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.task import Cooperator
 from twisted.python.failure import Failure
-from twisted.web.client import Agent, FileBodyProducer, readBody
+from twisted.web.client import URI, Agent, BrowserLikePolicyForHTTPS, FileBodyProducer, readBody
 from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgentEndpointFactory
+from zope.interface import implementer
 
 from revtunnel.ground.facts import Report
 from revtunnel.process.programs import run
+from revtunnel.sockets.addresses import address_of
+from revtunnel.sockets.ends import End
+from revtunnel.sockets.opening import open_end
+from revtunnel.sockets.twisted_transport import TwistedTransport
 from revtunnel.systems.cccp.cccp_facts import WakeEnded
 from revtunnel.systems.cccp.cccp_settings import CccpPart
 
@@ -79,12 +89,49 @@ def _command(reactor: Any, command: str, serial: str) -> "Deferred[Any]":
     return run(reactor, [*shlex.split(command), serial])
 
 
+@implementer(IAgentEndpointFactory)
+class _Places:
+    """Where requests go to, dialled as all the rest is; certificates are verified as a browser does."""
+
+    def __init__(self, reactor: Any, seconds: float) -> None:
+        self._reactor = reactor
+        self._seconds = seconds
+
+    def endpointForURI(self, uri: URI) -> Any:
+        """Twisted calls this."""
+        place = _Place(self._reactor, uri.host.decode("ascii").strip("[]"), uri.port, self._seconds)
+        if uri.scheme != b"https":
+            return place
+        return wrapClientTLS(BrowserLikePolicyForHTTPS().creatorForNetloc(uri.host, uri.port), place)
+
+
+@implementer(IStreamClientEndpoint)
+class _Place:
+    """One of them."""
+
+    def __init__(self, *where: Any) -> None:
+        self._reactor = where[0]
+        self._where = where
+
+    def connect(self, protocolFactory: IProtocolFactory) -> "Deferred[Any]":
+        """Twisted calls this."""
+
+        def reached(end: End) -> Any:
+            peer = address_of(end.sock.family, end.sock.getpeername())
+            protocol: Any = protocolFactory.buildProtocol(peer)
+            TwistedTransport(self._reactor, end, protocol).start()
+            return protocol
+
+        return open_end(*self._where).addCallback(reached)
+
+
 @inlineCallbacks
 def _post(reactor: Any, url: str, wait: float, serial: str) -> Any:
-    body = json.dumps({"serial": serial}).encode()
+    body = BytesIO(json.dumps({"serial": serial}).encode())
+    taking_turns = Cooperator(scheduler=partial(reactor.callLater, 0))
     headers = Headers({b"Content-Type": [b"application/json"], b"User-Agent": [b"revtunnel"]})
-    agent = Agent(reactor, connectTimeout=wait)
-    answer = yield agent.request(b"POST", url.encode(), headers, FileBodyProducer(BytesIO(body)))
+    agent = Agent.usingEndpointFactory(reactor, _Places(reactor, wait))
+    answer = yield agent.request(b"POST", url.encode(), headers, FileBodyProducer(body, taking_turns))
     if not 200 <= answer.code < 300:
         raise WakeFailed(f"it answered {answer.code}")
     yield readBody(answer)

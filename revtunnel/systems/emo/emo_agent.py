@@ -12,8 +12,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IDelayedCall, IPushProducer, IReactorTime
-from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -23,8 +23,10 @@ from revtunnel.ground.policy import EmoLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Target
 from revtunnel.link.link import tune
-from revtunnel.sockets.addresses import written_address
-from revtunnel.streams.dialler import Dialler, NotDialled, TargetSocket
+from revtunnel.sockets.end_transport import EndTransport
+from revtunnel.sockets.ends import End
+from revtunnel.streams.dialler import Dialler, NotDialled
+from revtunnel.streams.streams import ChannelSocket
 from revtunnel.systems.emo.emo import Emo, EmoCommand, EmoDecoder, encode_emo
 from revtunnel.systems.emo.emo_stream import PARTING, EmoChannel, EmoDataSocket
 from revtunnel.systems.emo.emo_targets import AgentAct, AgentDo, AgentSlot, AgentTable
@@ -78,9 +80,7 @@ class _DataConnection(Protocol):
         self._slot = slot
 
     def connectionMade(self) -> None:
-        self.transport.setTcpNoDelay(True)
-        self.transport.setTcpKeepAlive(True)
-        tune(self.transport.getHandle() if hasattr(self.transport, "getHandle") else None, 0)
+        tune(self.transport.getHandle(), 0)
         self._link.data_connected(self._slot, self)
 
     def dataReceived(self, data: bytes) -> None:
@@ -92,23 +92,13 @@ class _DataConnection(Protocol):
             self.socket.lost(reason.getErrorMessage())
 
 
-class _DataFactory(ClientFactory):
-    noisy = False
-
-    def __init__(self, make: Callable[[], _DataConnection]) -> None:
-        self._make = make
-
-    def buildProtocol(self, addr: IAddress | None) -> _DataConnection:
-        return self._make()
-
-
 @implementer(IPushProducer)
 class EmoAgentLink(Protocol):
     """One command socket, from its connect on, in the form that ``Uplink`` keeps up.
 
     Args:
         port: the server's port that clients dial, 1025 to 65535.
-        connect: makes a further connection to the server of this link, for what the factory builds.
+        connect: makes a further connection to the server of this link.
         remains: knows this link while streams run that outlived it.
     """
 
@@ -128,7 +118,7 @@ class EmoAgentLink(Protocol):
         port: int,
         target: Target,
         dialler: Dialler,
-        connect: Callable[["EmoAgentLink", ClientFactory], "Deferred[Any]"],
+        connect: Callable[["EmoAgentLink"], "Deferred[End]"],
         report: Report,
         ready: Callable[["EmoAgentLink"], None],
         left: Callable[["EmoAgentLink"], None],
@@ -160,10 +150,7 @@ class EmoAgentLink(Protocol):
     # -- the command socket
 
     def connectionMade(self) -> None:
-        self.peer = written_address(self.transport.getPeer())
-        self.transport.setTcpNoDelay(True)
-        self.transport.setTcpKeepAlive(True)
-        tune(self.transport.getHandle() if hasattr(self.transport, "getHandle") else None)
+        tune(self.transport.getHandle())
         self._heard = self.clock.seconds()
         self.transport.registerProducer(self, True)
         self._say(EmoCommand(Emo.CONNECT, self._port))
@@ -317,8 +304,8 @@ class EmoAgentLink(Protocol):
             partial(self._reached, slot, since), lambda failure: self._not_reached(slot, failure)
         )
 
-    def _reached(self, slot: AgentSlot, since: float, target: TargetSocket) -> None:
-        slot.target = target
+    def _reached(self, slot: AgentSlot, since: float, end: End) -> None:
+        slot.target = target = ChannelSocket(self.clock, end)
         channel = EmoChannel(slot.number, since)
         milliseconds = round((self.clock.seconds() - since) * 1000, 3)
         self._report(ChannelOpened(self.serial, slot.number, str(self._target), self.peer, milliseconds))
@@ -391,7 +378,7 @@ def _drop_socket(link: EmoAgentLink, slot: AgentSlot) -> None:
 
 
 def _end_target(link: EmoAgentLink, slot: AgentSlot) -> None:
-    if isinstance(slot.target, TargetSocket):
+    if isinstance(slot.target, ChannelSocket):
         slot.target.end_of_file()
 
 
@@ -409,8 +396,10 @@ def _reset_target(link: EmoAgentLink, slot: AgentSlot) -> None:
 
 
 def _open_socket(link: EmoAgentLink, slot: AgentSlot) -> None:
-    connecting = link._connect(link, _DataFactory(lambda: _DataConnection(link, slot)))
-    connecting.addErrback(lambda failure: link._no_socket(slot, failure))
+    def reached(end: End) -> None:
+        EndTransport(link.clock, end, _DataConnection(link, slot)).start()
+
+    link._connect(link).addCallbacks(reached, lambda failure: link._no_socket(slot, failure))
 
 
 _ACTS: dict[AgentAct, Callable[[EmoAgentLink, AgentSlot], None]] = {

@@ -7,8 +7,6 @@ other; nothing waits for more bytes than could still be a terminator.
 Source: wire/emo.md sections 1 to 3; house.md rule 3.
 """
 
-import select
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +17,7 @@ from zope.interface import implementer
 
 from revtunnel.ground.policy import EmoLimits
 from revtunnel.ground.reasons import Ended
+from revtunnel.sockets.hangups import is_cut
 from revtunnel.streams.streams import ChannelSocket
 from revtunnel.systems.emo.emo import TERMINATOR, EndFinder
 
@@ -181,14 +180,9 @@ class EmoDataSocket:
         """Notice its reset, and that of whoever is joined, while they are not read; to be asked often."""
         if self._far is not None:
             self._far.look()
-        if self._lost or not self._held or not hasattr(self._transport, "getHandle"):
-            return
-        handle = self._transport.getHandle()
-        if isinstance(handle, socket.socket):
-            poll = select.poll()
-            poll.register(handle, 0)
-            if any(event & select.POLLERR for _, event in poll.poll(0)):
-                self._transport.abortConnection()
+        handle = self._transport.getHandle() if self._held and not self._lost else None
+        if handle is not None and is_cut(handle):
+            self._transport.abortConnection()
 
     # -- from the client or device (streams.Link)
 

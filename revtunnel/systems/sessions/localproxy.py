@@ -28,7 +28,8 @@ type  name              means
 ====  ================  =======================================================
 
 The rules: a version is judged by the fields of what begins a stream, for all three offer subprotocol 3.0, and
-is kept to in what is answered; nothing is passed on from one side to the other. Data for a connection that is
+is kept to in what is answered; nothing is passed on from one side to the other. A stream of version 3
+outlives its connections: a destination of 3.3.1 begins no other beside it. Data for a connection that is
 unknown is dropped, for it may have crossed a reset. Our own numbers are never used twice.
 
 Source: next/remote-sessions.md section 5; the public V1 to V3 WebSocketProtocolGuide and Message.proto.
@@ -339,9 +340,10 @@ class LocalproxyConnections:
         if self.source or service not in self.services:
             raise LocalError(f"no connection to {service} is opened here")
         name = service if self.version > 1 else ""
-        running = self._of(name, self._streams.get(name, 0))
-        if len(self._where) >= MAX_CONNECTIONS or (running and self.version < 3):
+        stream = self._streams.get(name, 0)
+        if len(self._where) >= MAX_CONNECTIONS or (self.version < 3 and self._of(name, stream)):
             return None
+        running = self.version == 3 and stream  # also when its last connection has ended
         if not running:
             self._last_stream += 1
             self._streams[name] = self._last_stream

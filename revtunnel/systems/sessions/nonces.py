@@ -120,6 +120,11 @@ class Nonces:
                 self._over(key, "withdrawn")
         return self._keep(bound, ENDLESS, True)
 
+    def session_of(self, text: str) -> str:
+        """Whose session a nonce is for, for a door whose path does not say; "": nobody's that runs."""
+        kept = self._kept.get(_hash(text))
+        return kept.bound.session if kept is not None else ""
+
     def judge(
         self, text: str, session: str, side: str, now: float, person: str = "", token: str = ""
     ) -> Bound:

@@ -105,8 +105,8 @@ class RemoteSessions:
         """
         limits = self.limits
         for what, has, most in (
-            ("sessions run", len(self._running), limits.sessions),
-            (f"sessions of {wish.owner}", len(self._owners.get(wish.owner, ())), limits.per_person),
+            ("sessions run", len(self._running), limits.total),
+            (f"sessions of {wish.owner}", len(self._owners.get(wish.owner, ())), limits.per_user),
             (f"sessions to {wish.serial}", len(self._devices.get(wish.serial, ())), limits.per_device),
         ):
             if has >= most:

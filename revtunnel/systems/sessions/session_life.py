@@ -30,7 +30,9 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple
 
+from revtunnel.ground.declared import limit
 from revtunnel.ground.errors import LocalError
+from revtunnel.ground.kinds import count, seconds
 
 __all__ = [
     "NEXT",
@@ -46,37 +48,31 @@ __all__ = [
     "Wish",
 ]
 
-_IDLE = (60.0, 3600.0)  # seconds that ``idle`` may be set to
-_MAXIMUM = (3600.0, 864_000.0)  # seconds that ``maximum`` may be set to
+_SESSIONS = count("sessions", 1, 1_000_000)
 
 
 @dataclass(frozen=True, slots=True)
 class SessionLimits:
-    """What the sessions of one server may be and how long they wait; ValueError: out of range."""
+    """What the sessions of one server may be and how long they wait; no setting: our own measure."""
 
     # session_life.py
-    idle: float = 900.0  # seconds without a payload byte either way; 60 to 3600
-    maximum: float = 86_400.0  # seconds that a session may last; 3600 to 864,000
+    idle: float = limit(seconds(60, 3600), 900.0, "time without a byte either way after which a session ends")
+    maximum: float = limit(seconds(3600, 864_000), 86_400.0, "time that a session may last")
     warning: float = 60.0  # seconds before either at which the client programs are told; half of it at most
-    grace: float = 60.0  # seconds that a lost connection has to come back
+    grace: float = limit(seconds(1, 3600), 60.0, "time that a lost connection, or device, has to come back")
     first_use: float = 60.0  # seconds from the start to the first client, and the life of a nonce
     browser_use: float = 30.0  # the same for a nonce that goes into a web page
     device_wait: float = 30.0  # seconds that the first client waits for the device
     approval: float = 120.0  # seconds that the device's site has for its yes
     seats: int = 16  # connections of people to one session, watchers included
     # remote_sessions.py
-    sessions: int = 10_000  # sessions that run, in all
-    per_person: int = 32  # the same of one owner
-    per_device: int = 64  # the same to one device
+    total: int = limit(_SESSIONS, 10_000, "sessions in all")
+    per_user: int = limit(_SESSIONS, 32, "sessions of one user at once")
+    per_device: int = limit(_SESSIONS, 64, "sessions to one device at once")
     ended: int = 500  # sessions that are over and still listed; the audit has all
     # nonces.py
     invitations: int = 32  # nonces of one session that are not used up
     spent: int = 65_536  # nonces that are over and still known by their fault; the oldest is forgotten first
-
-    def __post_init__(self) -> None:
-        for name, value, (least, most) in (("idle", self.idle, _IDLE), ("maximum", self.maximum, _MAXIMUM)):
-            if not least <= value <= most:
-                raise ValueError(f"{name} {value:g} s: {least:g} to {most:g} s wanted")
 
 
 class SessionState(Enum):

@@ -31,7 +31,7 @@ class Both(Room):
         board = self.switchboard
         self.cccp = CccpSystem(
             *(self.reactor, self.reactor, part, self.leases, self.ledger, self._report, board.access),
-            *(RelayLimits(), board.fleet, board.client_streams.factory_by_name),
+            *(RelayLimits(), board.fleet, board.client_streams.clients_by_name),
         )
         self.operator.wires[SYSTEM] = rows = CccpRows(self.cccp, self.operator.at)
         self.operator.linked.granted = rows.grants

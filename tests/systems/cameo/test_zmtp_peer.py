@@ -296,7 +296,7 @@ def test_drain_gives_everybody_what_waits_and_ends_in_order() -> None:
     """No byte of a whole message is lost; who does not close is cut after two seconds."""
     site = Site(capacity=5000)
     subscriber, stubborn = site.connect(SUBSCRIBER, "SUB"), site.connect(RESPONDER, "ROUTER", SERVER)
-    stubborn.pair.far.protocol.transport.end.inbox.blocked = True
+    stubborn.pair.far.end.inbox.blocked = True
     subscriber.say(b"\0\1\1")
     publisher = site.connect(PUBLISHER, "PUB")
     subscriber.pair.near.pauseProducing()

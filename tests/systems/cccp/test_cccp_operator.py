@@ -16,7 +16,7 @@ from revtunnel.ground.policy import RelayLimits
 from revtunnel.process.admin.refusals import NotFound
 from revtunnel.process.reporting import Reporter
 from revtunnel.settings.inifile import Surroundings
-from revtunnel.sockets.lean_reactor import LeanReactor
+from revtunnel.sockets.listening import Listeners
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.systems.cccp.cccp_operator import CccpOperator
 from revtunnel.systems.cccp.cccp_reading import read_cccp
@@ -44,11 +44,11 @@ class Site:
         part = load(read_cccp, str(path), None, Surroundings({}, False, str(directory), "host")).part
         self.loop = loop
         self.facts: list[Any] = []
-        lean = LeanReactor(loop.reactor, self.facts.append)
+        listeners = Listeners(loop.reactor, self.facts.append)
         ledger = SqliteLedger(None, lambda: 0.0)
         leases = Leases(part.pools, loop.reactor.seconds(), None, ledger)
         self.system = CccpSystem(
-            loop.reactor, lean, part, leases, ledger, self.facts.append, AccessControl(lambda: 0.0)
+            *(loop.reactor, listeners, part, leases, ledger, self.facts.append, AccessControl(lambda: 0.0))
         )
         self.system.start()
         self.operator = CccpOperator(loop.reactor, self.system, leases, ledger, Reporter())
@@ -63,7 +63,7 @@ class Site:
 
     def device(self, serial: str) -> socket.socket:
         """A registered device."""
-        made = self.connect(self.system.listening[0].getHost().port)
+        made = self.connect(self.system.listening[0].port)
         made.sendall(f"{serial}\r".encode())
         self.loop.until(lambda: self.system.proxies.parking.get(serial), "the device")
         return made

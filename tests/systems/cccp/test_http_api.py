@@ -19,10 +19,11 @@ from revtunnel.fleet.fleet import Fleet
 from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.pools import Pool
 from revtunnel.ground.policy import CccpLimits, ServerLimits
+from revtunnel.process.web.http_channel import PARTING
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.systems.cccp.cccp_settings import CccpPart
 from revtunnel.systems.cccp.cccp_store import SessionBook
-from revtunnel.systems.cccp.http_api import PARTING, HttpApi
+from revtunnel.systems.cccp.http_api import HttpApi
 from revtunnel.systems.cccp.openapi import describe_api
 from revtunnel.systems.cccp.proxies import Proxies
 from revtunnel.systems.cccp.proxy_operator import ProxyOperator
@@ -60,7 +61,7 @@ class Door:
         self.book = SessionBook(SqliteLedger(None, lambda: 0.0))
         self.proxies = Proxies(
             self.reactor,
-            ProxyPorts(self.reactor, leases, lambda: 50, told.append),
+            ProxyPorts(self.reactor, self.reactor.listen, leases, lambda: 50, told.append),
             lambda: limits,
             self.book,
             told.append,
@@ -75,7 +76,7 @@ class Door:
 
     def send(self, data: bytes) -> bytes:
         """What a connection answers to these bytes."""
-        channel = self.site.buildProtocol(HERE)
+        channel = self.site.channel()
         transport = StringTransport(HERE, HERE)
         channel.makeConnection(transport)
         channel.dataReceived(data)
@@ -257,7 +258,7 @@ def test_h3_h6_what_may_be_said_once_and_how_much_of_it(status: int, query: str)
 def test_h14_a_body_without_a_length_has_its_limit_too() -> None:
     """It is told so and closed before it is whole."""
     api = Door()
-    channel = api.site.buildProtocol(HERE)
+    channel = api.site.channel()
     transport = StringTransport(HERE, HERE)
     channel.makeConnection(transport)
     channel.dataReceived(b"POST /off HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -273,12 +274,12 @@ def test_h14_a_body_without_a_length_has_its_limit_too() -> None:
 def test_h15_only_so_many_callers_at_once() -> None:
     """The next one is closed at once, and may come when another has left."""
     api = Door()
-    callers = [api.site.buildProtocol(HERE) for _ in range(CccpLimits().connections)]
+    callers = [api.site.channel() for _ in range(CccpLimits().connections)]
     assert None not in callers
-    assert api.site.buildProtocol(HERE) is None
+    assert api.site.channel() is None
     callers[0].makeConnection(StringTransport(HERE, HERE))
     callers[0].connectionLost(Failure(ConnectionDone()))
-    assert api.site.buildProtocol(HERE) is not None
+    assert api.site.channel() is not None
 
 
 def test_bodies_are_stable_bytes() -> None:
@@ -345,7 +346,7 @@ def test_the_description_is_whole() -> None:
 def test_h15_a_request_has_to_be_there_in_time(method: str) -> None:
     """The time is absolute; a request that is being answered is not cut."""
     api = Door()
-    channel = api.site.buildProtocol(HERE)
+    channel = api.site.channel()
     transport = StringTransport(HERE, HERE)
     channel.makeConnection(transport)
     for _ in range(9):
@@ -369,7 +370,7 @@ def test_h15_a_request_has_to_be_there_in_time(method: str) -> None:
 def test_a_caller_who_reads_nothing_is_cut(said: bytes, wait: float) -> None:
     """However its connection is to end, it does not wait for a buffer that never empties; no timer stays."""
     api = Door()
-    channel = api.site.buildProtocol(HERE)
+    channel = api.site.channel()
     pair = api.reactor.join(Recorder(), channel, capacity=20)
     pair.to_near.blocked = True
     pair.near.write(said)
@@ -384,7 +385,7 @@ def test_a_caller_who_has_read_everything_is_let_go_in_order() -> None:
     """One that was kept alive and said no more sees an end of file; and no timer stays."""
     api = Door()
     caller = Recorder()
-    api.reactor.join(caller, api.site.buildProtocol(HERE)).near.write(b"GET / HTTP/1.1\r\n\r\n")
+    api.reactor.join(caller, api.site.channel()).near.write(b"GET / HTTP/1.1\r\n\r\n")
     api.reactor.advance(CccpLimits().header)
     assert caller.data.startswith(b"HTTP/1.1 404")
     assert caller.lost is ConnectionDone
@@ -398,7 +399,7 @@ def test_answers_wait_for_a_caller_who_does_not_take_them(wait: bytes) -> None:
     """Requests in one piece are answered as he reads: what waits for him is bounded, nothing is lost."""
     api = Door()
     caller = Recorder()
-    pair = api.reactor.join(caller, api.site.buildProtocol(HERE), capacity=1000)
+    pair = api.reactor.join(caller, api.site.channel(), capacity=1000)
     pair.to_near.blocked = True
     pair.near.write(wait + b"GET /openapi.json HTTP/1.1\r\n\r\n" * 1500)
     api.reactor.advance(2.0)

@@ -7,6 +7,7 @@ import contextlib
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from revtunnel.fleet.records import DeviceRecord, DeviceRecords, parse_pattern
 from revtunnel.ground.facts import ClientRefused, DuplicateDevice, LinkDown
 from revtunnel.ground.policy import RelayLimits, ServerLimits
 from revtunnel.process.admin.refusals import NotFound
-from revtunnel.sockets.lean_reactor import LeanReactor
+from revtunnel.sockets.listening import Listeners
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.systems.cccp.cccp_facts import DeviceGone, ProxyEnded, RegistrationRefused
 from revtunnel.systems.cccp.cccp_settings import CccpPart
@@ -44,13 +45,13 @@ class BothWires(DataWorld):
         board = self.switchboard
         self.project = Project("main", "default", hold=True)
         self.site = CccpSystem(
-            *(self.loop.reactor, self.reactor, PART, self.ports.leases, SqliteLedger(None, lambda: 0.0)),
-            *(self._told, board.access, None, board.fleet, board.client_streams.factory_by_name),
+            *(self.reactor, self.listeners, PART, self.ports.leases, SqliteLedger(None, lambda: 0.0)),
+            *(self._told, board.access, None, board.fleet, board.client_streams.clients_by_name),
         )
         self.site.pending.projects["main"] = self.project
-        self.registration = self.reactor.listenTCP(0, self.site.pending.factory("main"), 50, HOST)
+        self.registration = self.listeners.listen(HOST, 0, 50, partial(self.site.pending.came, "main"))
         self._stack.callback(self.loop.settle)
-        self._stack.callback(self.registration.stopListening)
+        self._stack.callback(self.registration.stop)
 
     def _report(self, fact: Any) -> None:
         super()._report(fact)
@@ -66,7 +67,7 @@ class BothWires(DataWorld):
 
     def device(self, serial: str = SERIAL) -> socket.socket:
         """A device of CCCP; nobody has read its line yet."""
-        device = self._connect_to(self.registration.getHost().port)
+        device = self._connect_to(self.registration.port)
         device.send(serial.encode() + b"\r")
         return device
 
@@ -296,11 +297,13 @@ def alone() -> Iterator[tuple[Any, CccpSystem, list[Any]]]:
     """CCCP without another wire, with one listener."""
     with own_reactor() as loop:
         facts: list[Any] = []
-        lean = LeanReactor(loop.reactor, facts.append)
+        listeners = Listeners(loop.reactor, facts.append)
         low, high = map(int, port_block().split("-"))
         leases = Leases((Pool("default", ((low, high),)),), 0.0)
         ledger = SqliteLedger(None, lambda: 0.0)
-        site = CccpSystem(loop.reactor, lean, PART, leases, ledger, facts.append, AccessControl(lambda: 0.0))
+        site = CccpSystem(
+            loop.reactor, listeners, PART, leases, ledger, facts.append, AccessControl(lambda: 0.0)
+        )
         yield loop, site, facts
         site.stop()
         loop.settle()
@@ -311,10 +314,10 @@ def test_a_pair_has_the_limits_that_hold_when_it_is_joined() -> None:
     with alone() as (loop, site, _), contextlib.ExitStack() as stack:
         project = Project("main", "default")
         site.pending.projects["main"] = project
-        port = site._lean.listenTCP(0, site.pending.factory("main"), 50, HOST)
+        port = site._listeners.listen(HOST, 0, 50, partial(site.pending.came, "main"))
         for serial, first in (("a", 12_345), ("b", 54_321)):
             site.proxies.relay_limits = RelayLimits(first=first)
-            device = stack.enter_context(socket.create_connection((HOST, port.getHost().port)))
+            device = stack.enter_context(socket.create_connection((HOST, port.port)))
             device.sendall(serial.encode() + b"\r")
             loop.until(lambda serial=serial: site.proxies.parking.get(serial))
             proxy = site.proxies.on(serial, project, ProxyOptions())
@@ -323,7 +326,7 @@ def test_a_pair_has_the_limits_that_hold_when_it_is_joined() -> None:
             assert proxy.relay is not None and proxy.relay.limits.first == first
             client.close()
             loop.until(lambda serial=serial: site.proxies.get(serial) is None)
-        port.stopListening()
+        port.stop()
 
 
 def test_the_limits_of_swaps_reach_the_devices_of_cccp() -> None:

@@ -2,42 +2,53 @@
 
 import contextlib
 import socket
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
 
 from revtunnel.ground.policy import CccpLimits
-from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.systems.cccp.cccp_facts import RegistrationRefused
 from revtunnel.systems.cccp.registered_devices import PARTING, Project, Registrations
 from tests.sockets.test_ends import over_tls
 from tests.support.epoll import own_reactor
-from tests.support.memory import Network, Recorder
+from tests.support.memory import Network, OurSide, Recorder
 
-PEER = IPv4Address("TCP", "192.0.2.7", 40001)
+EVENTS = ("addReader", "removeReader", "addWriter", "removeWriter")
 LIMITS = CccpLimits()
 
 
 class Front:
     """A desk with one project, and nobody who gets past it."""
 
-    def __init__(self, *serials: str) -> None:
-        self.clock: Any = Clock()
+    def __init__(self, reactor: Any, *serials: str) -> None:
         self.told: list[Any] = []
-        self.registrations = Registrations(self.clock, lambda: LIMITS, self.told.append, self.told.append)
+        self.registrations = Registrations(reactor, lambda: LIMITS, self.told.append, self.told.append)
         self.registrations.projects = {"main": Project("main", "p", serials=frozenset(serials))}
-
-    def line(self) -> Any:
-        """What takes a fresh connection."""
-        return self.registrations.factory("main").buildProtocol(PEER)
+        self.came = partial(self.registrations.came, "main")
 
     def refused(self) -> tuple[str, str]:
         """Why the only connection was refused: word and sentence."""
         (fact,) = self.told
         assert isinstance(fact, RegistrationRefused) and self.registrations.waiting == 0
         return fact.reason, fact.detail
+
+
+def device(
+    network: Network,
+    front: Front,
+    said: bytes = b"",
+    cuts: int | None = None,
+    source: str = "192.0.2.7",
+) -> Recorder:
+    """Somebody connects and says something."""
+    pair = network.join(recorder := Recorder(), None, cuts=cuts, source=source)
+    assert isinstance(pair.far, OurSide)
+    front.came(pair.far.plain)
+    recorder.transport.write(said)  # type: ignore[union-attr]
+    return recorder
 
 
 @pytest.mark.parametrize(
@@ -50,24 +61,28 @@ class Front:
 )
 def test_who_is_refused_cannot_stay(said: bytes, wait: float, reason: str) -> None:
     """TLS has a last word of its own; one who takes nothing is cut without it, and no timer stays."""
-    front = Front("CLD-1")
+    clock = Clock()
     with own_reactor() as loop:
+        events = {name: getattr(loop.reactor, name) for name in EVENTS}
+        front = Front(SimpleNamespace(seconds=clock.seconds, callLater=clock.callLater, **events), "CLD-1")
         device, end = over_tls(*socket.socketpair())
         with contextlib.suppress(BlockingIOError):
             while end.sock.send(bytes(4096)):
                 pass
-        EndTransport(loop.reactor, end, front.line()).start()
+        front.came(end)
         if said:
             device.write(said)
         loop.settle()
-        front.clock.advance(wait)
+        clock.advance(wait)
+        clock.advance(0)
         loop.settle()
         assert front.refused()[0] == reason
         assert end.fileno() >= 0
-        front.clock.advance(PARTING)
+        clock.advance(PARTING)
+        clock.advance(0)
         loop.settle()
         assert end.fileno() < 0
-        assert front.clock.getDelayedCalls() == []
+        assert clock.getDelayedCalls() == []
         device.close()
 
 
@@ -96,9 +111,9 @@ def test_what_a_stranger_speaks_is_named_in_the_log(
     said: bytes, reason: str, words: str, cuts: int | None
 ) -> None:
     """However its bytes come; with the setting that answers it."""
-    front = Front()
-    network = Network(front.clock)
-    network.join(Recorder(), front.line(), cuts=cuts).near.write(said)
+    network = Network()
+    front = Front(network)
+    device(network, front, said, cuts)
     network.advance(LIMITS.registration)
     told, detail = front.refused()
     assert (told, words in detail) == (reason, True), detail
@@ -107,33 +122,37 @@ def test_what_a_stranger_speaks_is_named_in_the_log(
 
 def test_n1_one_address_has_so_many_connections_without_a_serial() -> None:
     """The next one is not even read; another address is, and so is the next when one has gone."""
-    front = Front()
-    lines = [front.line() for _ in range(LIMITS.pending_per_source)]
-    assert front.told == [] and front.line() is None
-    assert front.told[-1].reason == "overloaded"
-    other = IPv4Address("TCP", "192.0.2.8", 40001)
-    assert front.registrations.factory("main").buildProtocol(other) is not None
-    lines[0].close("silent", "")
-    assert front.line() is not None
+    network = Network()
+    front = Front(network)
+    first = device(network, front)
+    for _ in range(LIMITS.pending_per_source - 1):
+        device(network, front)
+    assert front.told == []
+    device(network, front)
+    assert [fact.reason for fact in front.told] == ["overloaded"]
+    device(network, front, source="192.0.2.8")
+    first.transport.abortConnection()  # type: ignore[union-attr]
+    network.pump()
+    device(network, front)
+    assert [fact.reason for fact in front.told] == ["overloaded", "lost"]
 
 
 def test_r1_an_address_that_failed_too_often_is_not_read() -> None:
     """Lines that are none cost it its turn, here as at any listener."""
-    front = Front()
-    network = Network(front.clock)
-    while (line := front.line()) is not None:
-        network.join(Recorder(), line).near.write(b"no serial\r")
+    network = Network()
+    front = Front(network)
+    while not front.told or front.told[-1].reason != "penalty":
+        device(network, front, b"no serial\r")
         network.pump()
         assert len(front.told) < 10
-    reasons = [fact.reason for fact in front.told]
-    assert reasons[-1] == "penalty" and set(reasons[:-1]) == {"protocol"}
+    assert {fact.reason for fact in front.told[:-1]} == {"protocol"}
     network.advance(PARTING)
 
 
 def test_a_serial_that_may_not_be_is_not_explained() -> None:
     """It came to the right door."""
-    front = Front()
-    network = Network(front.clock)
-    network.join(Recorder(), front.line()).near.write(b"a/../b\r")
+    network = Network()
+    front = Front(network)
+    device(network, front, b"a/../b\r")
     network.pump()
     assert front.refused()[1].endswith("printable characters without space wanted")

@@ -6,15 +6,16 @@ from functools import partial
 from typing import Any
 
 import pytest
-from twisted.internet.endpoints import TCP4ClientEndpoint
 
 from revtunnel.fleet.pools import Use
 from revtunnel.ground.facts import ChannelEnded, ClientRefused, Fact, LinkDown, LinkRefused, LinkUp
 from revtunnel.ground.policy import EmoLimits
 from revtunnel.ground.targets import Offer, parse_offer
 from revtunnel.link.handshake import ListenerRules, ServerHello
+from revtunnel.link.server_connector import ServerConnector, Way
 from revtunnel.link.server_link import AgentListener
 from revtunnel.link.uplink import Uplink
+from revtunnel.sockets.opening import open_end
 from revtunnel.sockets.tls.credentials import PeerCertificate
 from revtunnel.streams.carrier import Carrier
 from revtunnel.streams.dialler import Dialler
@@ -54,16 +55,17 @@ class EmoWorld(World):
             rules, self.link_limits, ServerHello("server"), heartbeat=heartbeat, make=make
         )
         self.switchboard.listeners[rules.name] = listener
-        self.reactor.serve(SERVER, LINK_PORT, self.switchboard.link_factory(rules.name))
+        self.reactor.serve(SERVER, LINK_PORT, self.switchboard.agents(rules.name))
 
     def add_agent(
         self, serial: str, offers: tuple[Offer, ...], start: bool = True, port: int = LINK_PORT
     ) -> Agent:
         facts: list[Fact] = []
-        dialler = Dialler(self.reactor, self.agent_limits, [TARGETS[serial]])
+        reach = self.reactor.reach
+        dialler = Dialler(self.reactor, self.agent_limits, [TARGETS[serial]], reach=reach)
 
-        def connect(link: Any, factory: Any) -> Any:
-            return TCP4ClientEndpoint(self.reactor, SERVER, LINK_PORT).connect(factory)
+        def connect(link: Any) -> Any:
+            return open_end(self.reactor, SERVER, LINK_PORT, 10.0, reach=reach)
 
         def make(ready: Any, left: Any) -> Any:
             target = TARGETS[serial].target
@@ -84,7 +86,8 @@ class EmoWorld(World):
             return link
 
         uplink = Uplink(
-            self.reactor, [(SERVER, LINK_PORT)], self.agent_limits, lambda: agent.random, make, facts.append
+            *(self.reactor, [(SERVER, LINK_PORT)], self.agent_limits, lambda: agent.random, make),
+            *(facts.append, ServerConnector(self.reactor, Way(), reach).connect),
         )
         agent = self.agents[serial] = Agent(uplink, dialler, CreditPool(MIB), facts)
         if start:

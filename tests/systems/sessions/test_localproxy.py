@@ -225,13 +225,13 @@ def test_a_version_1_source_is_never_joined_raw_to_a_version_3_destination() -> 
 
 
 def test_a_destination_of_version_3() -> None:
-    """The first connection begins a stream, further ones join it; when none runs, the next begins another."""
+    """The first connection begins a stream, further ones join it, also when none runs any more."""
     ours = LocalproxyConnections(("SSH1",), source=False)
     assert ours.start("SSH1") == (1, START_V3)
     assert ours.start("SSH1") == (2, NEXT_V3)
     assert [*ours.receive(END_V3 + bytes.fromhex(VECTORS[5][1]))] == [Cut(1)]
     assert ours.reset(2) == framed("08071001 2a0453534831 3802")
-    assert ours.start("SSH1") == (3, framed("08021002 2a0453534831 3803"))
+    assert ours.start("SSH1") == (3, framed("08061001 2a0453534831 3803"))
     with pytest.raises(LocalError):
         ours.start("WEB")
 

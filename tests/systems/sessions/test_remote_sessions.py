@@ -69,7 +69,7 @@ def test_a_session_from_start_to_end() -> None:
 
 def test_limits_of_a_person_a_device_and_all() -> None:
     """Refused with the number; an end makes room."""
-    sessions = server(replace(LIMITS, sessions=4, per_person=2, per_device=3))
+    sessions = server(replace(LIMITS, total=4, per_user=2, per_device=3))
     mine = [sessions.start(WISH, 0.0) for _ in range(2)]
     assert word(SessionRefused, sessions.start, WISH, 0.0) == "too-many"
     sessions.start(replace(WISH, owner="ben"), 0.0)
@@ -245,7 +245,7 @@ def test_a_session_that_was_taken_is_revoked_with_whoever_has_it() -> None:
 
 def test_a_tick_costs_what_happens_in_it() -> None:
     """With 5,000 sessions that run, a tick in which nothing is due looks at none of them."""
-    sessions = server(replace(LIMITS, per_person=10_000, per_device=10_000))
+    sessions = server(replace(LIMITS, per_user=10_000, per_device=10_000))
     looked = []
     for _ in range(5000):
         session = sessions.start(WISH, 0.0)
@@ -280,7 +280,7 @@ class Anything(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.limits = replace(LIMITS, sessions=4, per_person=3, per_device=3, ended=3)
+        self.limits = replace(LIMITS, total=4, per_user=3, per_device=3, ended=3)
         self.sessions = server(self.limits)
         self.now = 0.0
         self.all: list[RemoteSession] = []

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from revtunnel.ground.errors import LocalError, RemoteError
-from revtunnel.systems.sessions import alwayson
-from revtunnel.systems.sessions.alwayson import (
+from revtunnel.systems.thingworx import alwayson
+from revtunnel.systems.thingworx.alwayson import (
     CHUNK,
     FRAME,
     IDLE,

@@ -1,0 +1,148 @@
+"""The web listeners of a server, and the remote sessions that come by them.
+
+Rule of this file: it joins what others made: people, grants and the audit file (trust, state), clients of
+devices (client_streams.py), the listener (process/web) and the endpoints (systems/sessions). Imported only
+where a [web NAME] is set, for twisted.web costs 70 ms.
+
+Source: next/remote-sessions.md section 1; ours.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from revtunnel import __version__
+from revtunnel.daemons.settings import ServerSettings, SettingsError
+from revtunnel.daemons.switchboard import Switchboard
+from revtunnel.daemons.vendor_doors import VendorDoors
+from revtunnel.ground.policy import LinkLimits
+from revtunnel.link.handshake import ServerHello
+from revtunnel.process.web.web_listener import WebListener, WebRules
+from revtunnel.sockets.tls.credentials import FaultyFiles
+from revtunnel.sockets.tls.identity import Identity
+from revtunnel.sockets.ways.websocket_wire import WebSocketLimits
+from revtunnel.state.session_audit import SessionAudit
+from revtunnel.systems.sessions.control_asks import MAX_TEXT, ControlAsks
+from revtunnel.systems.sessions.control_route import ControlRoute
+from revtunnel.systems.sessions.live_sessions import LiveSessions
+from revtunnel.systems.sessions.remote_sessions import RemoteSessions
+from revtunnel.systems.sessions.session_operator import SessionRows
+from revtunnel.systems.sessions.session_rights import Rights
+from revtunnel.systems.sessions.session_routes import ClientRoute, RawRoute
+from revtunnel.systems.sessions.session_settings import WebSettings
+from revtunnel.trust.app_keys import AppKeys
+from revtunnel.trust.grants import Grants
+from revtunnel.trust.mutes import Mutes
+from revtunnel.trust.people import People
+from revtunnel.trust.tls_checks import listener_rules
+
+__all__ = ["WebSite", "web_rules"]
+
+
+def web_rules(listeners: tuple[WebSettings, ...]) -> dict[str, WebRules]:
+    """What holds at each listener, with the certificates that its files give now.
+
+    Raises:
+        SettingsError: with every fault of every file.
+    """
+    found, errors = {}, []
+    for each in listeners:
+        rules = listener_rules(each)
+        try:
+            identity = None if rules is None else Identity(rules)
+        except FaultyFiles as error:
+            errors += [f"[web {each.name}] {key}: {text}" for key, text in error.faults]
+            continue
+        found[each.name] = WebRules(each.name, frozenset(each.hosts), frozenset(each.origins), identity)
+    if errors:
+        raise SettingsError(errors)
+    return found
+
+
+class WebSite:
+    """All of it. SettingsError: a certificate cannot be used."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        settings: ServerSettings,
+        board: Switchboard,
+        people: People,
+        grants: Grants,
+        mutes: Mutes,
+        audit: SessionAudit,
+        keys: AppKeys,
+        random_bytes: Callable[[int], bytes],
+        at: Callable[[float], str],
+    ) -> None:
+        """``at``: a monotonic time for people."""
+        self._settings = settings
+        self._board = board
+        rights = Rights(grants, board.fleet, board.access, self._labels_of)
+        sessions = RemoteSessions(settings.sessions, random_bytes)
+        self.live = LiveSessions(
+            *(reactor, time.time, sessions, people, rights, audit, board.report, board.say),
+            muted=lambda serial: mutes.of(serial) is not None,
+        )
+        mutes.watchers.append(self.live.mute)
+        self.listener = WebListener(
+            *(reactor, lambda: board.limits, board.access, board.report, self._state, board.admission.full)
+        )
+        self._fresh = web_rules(settings.web)
+        self.listener.rules = dict(self._fresh)
+        wire, dial = self.listener.wire, board.client_streams.clients_by_name
+        asks = ControlAsks(self.live, at)
+        small = WebSocketLimits(message=MAX_TEXT, text=MAX_TEXT)
+        self.control = ControlRoute(reactor, self.live, asks, settings.name, small)
+        self.rows = SessionRows(self.live, at)
+        self.listener.routes += [
+            self.control,
+            ClientRoute(reactor, self.live, dial, wire, self._hello, board.admission.pool),
+            RawRoute(reactor, self.live, dial, wire),
+        ]
+        self.doors = VendorDoors(reactor, settings, board, self.live, keys, random_bytes)
+        self.listener.routes += self.doors.routes
+        board.beside = lambda: (
+            self.listener.pending + len(self.control) + self.live.connected + self.doors.sockets
+        )
+
+    def start(self) -> None:
+        """Look at sessions once a second from now on."""
+        self.live.tick()
+
+    def read(self, listeners: tuple[WebSettings, ...]) -> None:
+        """Other names, origins and certificates, for ``take``; SettingsError: one cannot be used."""
+        self._fresh = web_rules(listeners)
+
+    def take(self, settings: ServerSettings) -> None:
+        """Other settings from now on; listeners that came or went need a restart."""
+        self._settings = settings
+        self.live.sessions.limits = settings.sessions
+        self.doors.take(settings)
+        mine = self.listener.rules
+        mine |= {name: each for name, each in self._fresh.items() if name in mine}
+
+    def drain(self) -> None:
+        """End all sessions, and let nobody in."""
+        self.live.drain()
+        self.doors.stop()
+        self.control.stop()
+
+    def stop(self) -> None:
+        """As ``drain``, and turn away who is on his way in."""
+        self.live.stop()
+        self.control.stop()
+        self.doors.stop()
+        self.listener.stop()
+
+    def _labels_of(self, serial: str) -> tuple[str, ...]:
+        return self._board.access.records.of(serial).labels
+
+    def _state(self) -> str:
+        return "draining" if self._board.draining else "ready"
+
+    def _hello(self) -> tuple[LinkLimits, ServerHello]:
+        link = self._settings.link
+        software = f"revtunnel {__version__}"
+        name, window = self._settings.name, link.first_window
+        return link, ServerHello(name, software, window, keepalive=link.keepalive)

@@ -1,0 +1,125 @@
+"""What a web listener answers that is no WebSocket: ``/healthz``, and one JSON object for everything else.
+
+The rule: one connection is one answer. So a WebSocket never comes behind a request on a connection that a
+balancer keeps open for others, and nobody's bytes stand behind another's.
+
+``root`` is a twisted.web resource, and takes children.
+
+Source: ours.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from twisted.web import resource, server
+
+from revtunnel.process.web.http_channel import BoundedChannel
+
+__all__ = ["WebPages"]
+
+_SENTENCES = {404: "nothing is here", 405: "not with this method", 426: "this is for WebSockets"}
+
+
+class _Told(resource.Resource):
+    """One answer, whatever is asked behind it."""
+
+    isLeaf = True
+
+    def __init__(self, code: int, row: dict[str, Any] | None = None, **headers: str) -> None:
+        super().__init__()
+        self._code = code
+        self._row = {"error": _SENTENCES[code]} if row is None else row
+        self._headers = headers
+
+    def render(self, request: Any) -> bytes:
+        """Twisted calls this."""
+        body = json.dumps(self._row, separators=(",", ":")).encode("ascii")
+        request.setResponseCode(self._code)
+        request.setHeader("Content-Type", "application/json")
+        request.setHeader("Cache-Control", "no-store")
+        request.setHeader("X-Content-Type-Options", "nosniff")
+        request.setHeader("Content-Length", str(len(body)))
+        for name, value in self._headers.items():
+            request.setHeader(name, value)
+        return b"" if request.method == b"HEAD" else body
+
+
+class _Health(resource.Resource):
+    """Whether this server takes new work: 200 or 503."""
+
+    isLeaf = True
+
+    def __init__(self, state: Callable[[], str]) -> None:
+        super().__init__()
+        self._state = state
+
+    def render(self, request: Any) -> bytes:
+        """Twisted calls this."""
+        if request.method not in (b"GET", b"HEAD"):
+            return _Told(405, Allow="GET, HEAD").render(request)
+        state = self._state()
+        return _Told(200 if state == "ready" else 503, {"state": state}).render(request)
+
+
+class _Root(resource.Resource):
+    """Everything that has no child of its own."""
+
+    def __init__(self, is_route: Callable[[str], bool]) -> None:
+        super().__init__()
+        self._is_route = is_route
+
+    def getChild(self, path: bytes, request: Any) -> resource.Resource:
+        """Twisted calls this."""
+        whole = request.path.decode("latin-1")
+        return _Told(426, Upgrade="websocket") if self._is_route(whole) else _Told(404)
+
+
+class _OneAnswer(BoundedChannel):
+    """A connection for one request."""
+
+    def checkPersistence(self, request: Any, version: bytes) -> bool:
+        """Twisted asks this."""
+        request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
+        return False
+
+
+class _Site(server.Site):
+    """Makes the channels; nothing listens with it."""
+
+    noisy = False
+    protocol: Any = _OneAnswer
+
+    def log(self, request: Any) -> None:
+        """Twisted's access log; ours says what changed."""
+
+
+class WebPages:
+    """The pages of all listeners of a server. ``state`` is a word; ``is_route`` knows the WebSockets."""
+
+    header = 10.0  # seconds to a whole request, absolute
+    body = 64 * 1024  # bytes of one
+    most = 512  # callers at once
+
+    def __init__(self, reactor: Any, is_route: Callable[[str], bool], state: Callable[[], str]) -> None:
+        self.root = _Root(is_route)
+        self.root.putChild(b"healthz", _Health(state))
+        self.callers = 0
+        self._clock = reactor
+        self._site = _Site(self.root, reactor=reactor, timeout=None, parsePOSTFormSubmission=False)
+
+    def channel(self) -> Any:
+        """A protocol for one connection; None: too many have one."""
+        if self.callers >= self.most:
+            return None
+        channel: Any = self._site.buildProtocol(None)
+        channel.limits, channel.clock = self, self._clock
+        lost = channel.connectionLost
+
+        def over(*reason: Any) -> None:
+            self.callers -= 1
+            lost(*reason)
+
+        channel.connectionLost = over
+        self.callers += 1
+        return channel

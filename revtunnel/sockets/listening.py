@@ -1,0 +1,232 @@
+"""Listening sockets: each hands over the ends of those who connect, before a byte is read.
+
+The rules: up to 64 connections are accepted a turn; whoever is let in is the caller's, to read or to abort; a
+process without descriptors turns away whoever waits, by means of one descriptor that it holds back, and says
+so once in ten seconds. What befell one connection before it was accepted closes no listener (accept(2)); one
+that gives nothing but errors rests between its tries, and says so as seldom. A listening socket is closed
+when its owner says so, not a turn later.
+
+Source: faults.md N1, N2; performance.md "Connections".
+"""
+
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+from typing import Protocol as Typing
+
+from twisted.internet.error import CannotListenError, ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IDelayedCall, IReadWriteDescriptor
+from twisted.python import log
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from revtunnel.ground.facts import AcceptFailed, NoDescriptors, Report
+from revtunnel.sockets.addresses import address_of, socket_address, written_address
+from revtunnel.sockets.ends import End, PlainEnd, tune
+from revtunnel.sockets.hangups import hung_up
+
+__all__ = ["Came", "Listen", "Listener", "Listeners", "Listening"]
+
+ACCEPTS = 64  # connections one listener takes in a turn
+SAID_EVERY = 10.0  # seconds between two reports of missing descriptors, or of failures of one listener
+REST = 0.1  # seconds that a listener does not look, when it cannot even turn away, or only fails
+_NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+# what accept says of the listening socket; all the rest is of the connection that it would have given
+_FATAL = (errno.EBADF, errno.EFAULT, errno.EINVAL, errno.ENOTSOCK)
+
+Came = Callable[
+    [End], object
+]  # somebody connected: his end is the caller's; an exception is a bug, and aborts
+
+
+class Listening(Typing):
+    """What a listening socket's owner may do with it."""
+
+    def stop(self) -> None:
+        """Accept no more; the port is free when this returns, and who still waits there is reset."""
+
+
+Listen = Callable[[str, int, int, Came], Listening]  # as Listeners.listen
+
+
+class Listeners:
+    """Opens the listening sockets of a process. ``report`` is told of missing descriptors."""
+
+    def __init__(self, reactor: Any, report: Report) -> None:
+        self._reactor = reactor
+        self._report = report
+        self._spare = _Spare(reactor, report)
+
+    def listen(self, host: str, port: int, backlog: int, came: Came) -> "Listener":
+        """Listen at an address; port 0 is any. CannotListenError: its ``socketError`` says why not."""
+        return self._opened(_bound(host, port, backlog), came)
+
+    def adopt(self, descriptor: int, family: int, came: Came) -> "Listener":
+        """Listen with a socket that listens already. It is duplicated: the descriptor stays the caller's."""
+        return self._opened(socket.socket(family, socket.SOCK_STREAM, fileno=os.dup(descriptor)), came)
+
+    def _opened(self, sock: socket.socket, came: Came) -> "Listener":
+        self._spare.hold()
+        return Listener(self._reactor, self._spare, self._report, sock, came)
+
+
+def _bound(host: str, port: int, backlog: int) -> socket.socket:
+    sock = None
+    try:
+        family, address = socket_address(host, port)
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        tune(sock)  # what is accepted inherits it
+        sock.bind(address)
+        sock.listen(backlog)
+    except OSError as error:
+        if sock is not None:
+            sock.close()
+        raise CannotListenError(host, port, error) from None
+    return sock
+
+
+class _Spare:
+    """A descriptor held back, for turning away whoever waits when there is no other left."""
+
+    def __init__(self, reactor: Any, report: Report) -> None:
+        self._reactor = reactor
+        self._report = report
+        self._number: int | None = None
+        self._turned_away = 0
+        self._said: float | None = None
+
+    def hold(self) -> None:
+        """Hold a descriptor back, if there is one."""
+        if self._number is None:
+            with contextlib.suppress(OSError):
+                self._number = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    def turn_away(self, listening: socket.socket, why: OSError) -> bool:
+        """Reset the connections that wait. False: that was not possible, and they go on waiting."""
+        held, self._number = self._number, None
+        if held is not None:
+            os.close(held)
+        count = 0
+        with contextlib.suppress(OSError):
+            while count < ACCEPTS:
+                PlainEnd(listening.accept()[0]).abort()
+                count += 1
+        self.hold()
+        self._turned_away += count
+        now = self._reactor.seconds()
+        if self._said is None or now - self._said >= SAID_EVERY:
+            said, self._turned_away, self._said = self._turned_away, 0, now
+            self._report(NoDescriptors(said, os.strerror(why.errno or 0)))
+        return count > 0
+
+
+@implementer(IReadWriteDescriptor)
+class Listener:
+    """One listening socket, at ``place`` (host:port), also once it is closed."""
+
+    def __init__(self, reactor: Any, spare: _Spare, report: Report, sock: socket.socket, came: Came) -> None:
+        self._reactor = reactor
+        self._spare = spare
+        self._report = report
+        self._came = came
+        self._sock: socket.socket | None = sock
+        self._resting: IDelayedCall | None = None
+        self._failures = 0  # since they were said
+        self._said: float | None = None
+        sock.setblocking(False)
+        where = address_of(sock.family, sock.getsockname())
+        self.place = written_address(where)
+        self.port = int(getattr(where, "port", 0))
+        reactor.addReader(self)
+
+    def stop(self) -> None:
+        """Accept no more; the port is free when this returns, and who still waits there is reset."""
+        sock = self._sock
+        if sock is not None:
+            if self._resting is not None and self._resting.active():
+                self._resting.cancel()
+            self._reactor.removeReader(self)
+            self._sock = None
+            sock.close()
+
+    # -- the reactor calls
+
+    def fileno(self) -> int:
+        """Twisted calls this."""
+        return self._sock.fileno() if self._sock is not None else -1
+
+    def logPrefix(self) -> str:
+        """Twisted calls this."""
+        return "-"
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Twisted calls this: shut by somebody, or an exception in ``doRead``: a bug, which it has logged."""
+        if self._sock is None:
+            return
+        if not reason.check(ConnectionDone, ConnectionLost):
+            self._give_up(reason.getErrorMessage())
+        elif hung_up(self._sock) is not None:
+            self._give_up("it was shut by somebody else")
+        else:  # the event was of another who had this descriptor before
+            self._reactor.addReader(self)
+
+    def doWrite(self) -> None:
+        """Twisted never calls this."""
+
+    def doRead(self) -> None:
+        """Twisted calls this: somebody waits."""
+        failed = 0
+        for _ in range(ACCEPTS):
+            if self._sock is None:  # closed by whom we let in
+                return
+            try:
+                sock, address = self._sock.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _NO_ROOM:
+                    if not self._spare.turn_away(self._sock, error):
+                        self._rest()
+                    return
+                if error.errno in _FATAL:
+                    self._give_up(os.strerror(error.errno or 0))
+                    return
+                failed += 1
+                if failed == ACCEPTS:
+                    self._only_fails(error)
+            else:
+                self._let_in(PlainEnd(sock, written_address(address_of(sock.family, address))))
+
+    # -- inside
+
+    def _let_in(self, end: End) -> None:
+        try:
+            self._came(end)
+        except Exception:
+            log.err()
+            end.abort()
+
+    def _only_fails(self, error: OSError) -> None:
+        """A turn gave nothing else: whatever waits there is not even taken away, so it would never end."""
+        self._failures += ACCEPTS
+        now = self._reactor.seconds()
+        if self._said is None or now - self._said >= SAID_EVERY:
+            self._said = now
+            self._say_failed(self._failures, os.strerror(error.errno or 0))
+            self._failures = 0
+        self._rest()
+
+    def _rest(self) -> None:
+        self._reactor.removeReader(self)
+        self._resting = self._reactor.callLater(REST, self._reactor.addReader, self)
+
+    def _give_up(self, why: str) -> None:
+        self._say_failed(1, f"{why}; nobody is let in there any more")
+        self.stop()
+
+    def _say_failed(self, failures: int, detail: str) -> None:
+        self._report(AcceptFailed(self.place, failures, detail))

@@ -1,0 +1,449 @@
+"""The remote sessions of a server with their connections: who may start, come, share, and when it is over.
+
+The rules: what is not allowed is refused with a word, told as a fact and written to the audit, and changes
+nothing. Every session has one opening record before anybody can use it, and one closing record. Rights are
+asked for again when people or grants change, and when the time of what allowed them is over: what they no
+longer allow is cut then, not at its next connection. A device that goes leaves the session its grace. A tick
+a second counts bytes, looks for devices, and ends what is due; lives are measured by a clock that nobody
+sets, validity by the wall clock.
+
+Source: next/remote-sessions.md sections 1 to 3; issue 10, parts 2 and 4; ours.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from revtunnel.fleet.device_say import Asked, DeviceSay
+from revtunnel.ground.facts import Report
+from revtunnel.state.session_audit import AuditFull, SessionAudit
+from revtunnel.systems.sessions.nonces import NonceRefused
+from revtunnel.systems.sessions.remote_sessions import Came, RemoteSessions, SeatsLost
+from revtunnel.systems.sessions.session_facts import PersonRefused, SessionEnded, SessionStarted
+from revtunnel.systems.sessions.session_life import (
+    RemoteSession,
+    Role,
+    Seat,
+    SessionEvent,
+    SessionRefused,
+    SessionState,
+    Wish,
+)
+from revtunnel.systems.sessions.session_rights import Rights
+from revtunnel.systems.sessions.session_seats import Line, Live, Seated, Start
+from revtunnel.trust.grants import Action
+from revtunnel.trust.people import People
+from revtunnel.trust.user_tokens import Login
+
+__all__ = ["LiveSessions"]
+
+TICK = 1.0  # seconds
+
+
+class LiveSessions:
+    """All of them; ``tick`` begins, ``stop`` ends everything. One thread only."""
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        wall: Callable[[], float],
+        sessions: RemoteSessions,
+        people: People,
+        rights: Rights,
+        audit: SessionAudit,
+        report: Report,
+        say: DeviceSay,
+        muted: Callable[[str], bool] = lambda serial: False,
+    ) -> None:
+        """``say``: what sites say; ``muted``: whether an operator lets a device have no sessions."""
+        self.sessions = sessions
+        self.rights = rights
+        self.people = people
+        self.draining = False
+        self.connected = 0  # connections of seats
+        self.wall = wall
+        self.on_tick: list[Callable[[float], None]] = []
+        self._clock = clock
+        self._audit = audit
+        self._report = report
+        self._say = say
+        self._muted = muted
+        self._live: dict[str, Live] = {}
+        self._numbers = 0
+        self._timer: IDelayedCall | None = None
+        self._unwatch = people.watch(self._changed)
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return self._clock.seconds()
+
+    # -- starting
+
+    def start(self, login: Login, asked: Start, peer: str) -> RemoteSession:
+        """A session for somebody who logged in; one that is ``waiting`` begins when the site has said yes.
+
+        Raises:
+            SessionRefused: ``denied``, ``unknown``, ``muted``, ``offline``, ``too-many``, ``audit``,
+                ``stopping``.
+        """
+        try:
+            return self._start(login, asked, peer)
+        except SessionRefused as refused:
+            reason = getattr(refused, "why", "") or refused.word
+            self.refused("start", login.user, asked.serial, asked.services, peer, reason)
+            raise
+
+    def _start(self, login: Login, asked: Start, peer: str) -> RemoteSession:
+        serial, services = asked.serial, asked.services
+        if self.draining:
+            raise SessionRefused("stopping", "the server is stopping")
+        verdict = self.rights.may(login, Action.START, serial, services, self.wall())
+        if verdict.grant is None:
+            refused = SessionRefused("denied", f"for people: {verdict.why}")
+            refused.why = verdict.why  # type: ignore[attr-defined]
+            raise refused
+        offered = {offer.name for offer in self.rights.services(serial)}
+        missing = next((each for each in services if each not in offered), None)
+        if self.rights.device(serial) is None or missing is not None:
+            what = serial if missing is None else f"{serial}/{missing}"
+            raise SessionRefused("unknown", f"there is no {what}")
+        if self._muted(serial):
+            raise SessionRefused("muted", f"{serial} takes no sessions now")
+        if refusal := self._say.refusal(serial):
+            raise SessionRefused("denied", refusal)
+        if not self.rights.reachable(serial):
+            raise SessionRefused("offline", f"{serial} is not connected")
+        asks = self._say.asks(serial)
+        wish = Wish(login.user, serial, services, verdict.grant.id, asked.private, asked.take_over, asks)
+        session = self.sessions.start(wish, self.now())
+        device = self.rights.device(serial)
+        address = device.peer if device is not None else ""
+        try:
+            self._audit.opened(session.id, login.user, wish.grant, serial, services, peer, address)
+        except AuditFull:
+            self.sessions.end(session, SessionEvent.OPERATOR, self.now(), "its record could not be written")
+            raise SessionRefused("audit", "sessions cannot be recorded now") from None
+        self._numbers += 1
+        self._live[session.id] = Live(session, login, peer, self._numbers, verdict.until)
+        self._report(SessionStarted(session.id, login.user, serial, services, peer))
+        if asks:
+            where = peer.rpartition(":")[0]
+            question = Asked(session.id, login.user, services, where)
+            self._say.ask(serial, question, partial(self._said, session))
+        return session
+
+    def when_answered(self, session: RemoteSession, call: Callable[[], None]) -> bool:
+        """Have it called once the device's site has answered, or too late; False: nobody is waited for."""
+        live = self._live.get(session.id)
+        if live is None or session.state is not SessionState.REQUESTED:
+            return False
+        live.answered = call
+        return True
+
+    def _said(self, session: RemoteSession, yes: bool, why: str) -> None:
+        """The site said yes or no, or takes its yes back."""
+        live = self._live.get(session.id)
+        if live is None:
+            return
+        requested = session.state is SessionState.REQUESTED
+        if not yes:
+            wish = session.wish
+            self.refused("consent", session.owner, wish.serial, wish.offers, live.peer, "site")
+            self.end(session.id, SessionEvent.DENIED if requested else SessionEvent.REVOKED, why)
+        elif requested:
+            self.sessions.approve(session, self.now())
+            live.tell()
+
+    # -- nonces
+
+    def nonce(self, user: str, number: str, browser: bool) -> str:
+        """What one more connection of a session's owner comes in with; in a browser it replaces none.
+
+        Raises:
+            SessionRefused: ``unknown``, ``ended``, ``too-many``.
+        """
+        session = self._of(number)
+        if session.owner != user:
+            raise SessionRefused("unknown", "there is no such session of yours")
+        role = Role.USE if browser else Role.OWNER
+        return self.sessions.nonce(session, role, user, self.now(), browser)
+
+    def share(self, number: str, by: str, person: str, role: Role, peer: str, operator: bool = False) -> str:
+        """What a second person comes in with: single use, to watch, use or take the session over.
+
+        ``operator``: an operator does it in the owner's name.
+
+        Raises:
+            SessionRefused: ``unknown``, ``denied``, ``private``, ``no-take-over``, ``ended``, ``too-many``.
+        """
+        session = self._of(number)
+        wish, wall = session.wish, self.wall()
+        try:
+            if not operator and session.owner != by:
+                raise SessionRefused("unknown", "there is no such session of yours")
+            if not operator:
+                verdict = self.rights.may(by, Action.SHARE, wish.serial, wish.offers, wall)
+                if not verdict.allowed:
+                    raise SessionRefused("denied", f"for people: {verdict.why}")
+            verdict = self.rights.guest(person, role is Role.WATCH, wish.serial, wish.offers, wall)
+            if not verdict.allowed:
+                raise SessionRefused("denied", f"{person} may not: {verdict.why}")
+            nonce = self.sessions.invite(session, session.owner, person, role, self.now())
+        except SessionRefused as refused:
+            self.refused("share", by, session.wish.serial, session.wish.offers, peer, refused.word)
+            raise
+        self._live[number].sooner(verdict.until)
+        return nonce
+
+    # -- coming and going
+
+    def enter(self, nonce: str, number: str, peer: str, service: str | None = None, token: str = "") -> Came:
+        """Let in whoever shows a nonce; ``service``: the one that he wants, of those who have channels.
+
+        ``token``: whoever says one may use the nonce again with it, within the grace.
+
+        ``attach`` comes next, or ``left`` if his connection is gone.
+
+        Raises:
+            NonceRefused: with its status.
+            SessionRefused: ``watch``, ``not-of-it``, ``denied``, ``no-take-over``, ``too-many``.
+        """
+        now = self.now()
+        try:
+            bound = self.sessions.nonces.judge(nonce, number, "client", now, "", token)
+            session = self._of(number)
+            if service is not None and bound.role is Role.WATCH:
+                raise SessionRefused("watch", "an invitation to watch has no connections")
+            if service is not None and service not in session.wish.offers:
+                raise SessionRefused("not-of-it", "this service is not of the session")
+            if bound.person != session.owner:  # an invitation is worth what its person may now
+                watches, wish = bound.role is Role.WATCH, session.wish
+                verdict = self.rights.guest(bound.person, watches, wish.serial, wish.offers, self.wall())
+                if not verdict.allowed:
+                    raise SessionRefused("denied", f"for people: {verdict.why}")
+            came = self.sessions.enter(nonce, number, "client", now, "", token)
+        except (NonceRefused, SessionRefused) as error:
+            known = self.sessions.get(number)
+            bound_to = getattr(error, "bound", None)
+            user = bound_to.person if bound_to is not None else ""
+            serial = known.wish.serial if known is not None else ""
+            self.refused(
+                "enter", user, serial, known.wish.offers if known is not None else (), peer, error.word
+            )
+            raise
+        live = self._live[number]
+        if bound.role is Role.TAKE:
+            live.login = None
+        for seat, word in came.displaced:
+            self._cut(live, seat, word, f"by {came.seat.person}")
+        self._device(live, now)
+        return came
+
+    def attach(self, session: RemoteSession, seat: Seat, line: Line) -> None:
+        """The connection of a seat is there; it is ended at once if the seat was lost meanwhile."""
+        live = self._live.get(session.id)
+        if live is None or seat.number not in session.seats:
+            line.end(session.ended or "replaced", session.detail)
+            return
+        live.seated[seat.number] = Seated(seat, line)
+        self.connected += 1
+
+    def left(self, session: RemoteSession, seat: Seat) -> None:
+        """The connection of a seat is over; who had it may come back within the grace."""
+        live = self._live.get(session.id)
+        if live is None:
+            return
+        self._count(live, self.now())
+        self._unseat(live, seat)
+        self.sessions.leave(session, seat, self.now())
+
+    # -- ending
+
+    def end(self, number: str, event: SessionEvent, detail: str = "", by: str = "") -> None:
+        """End a session for a cause that is no time.
+
+        Raises:
+            SessionRefused: ``unknown``, ``ended``.
+        """
+        live = self._live.get(self._of(number).id)
+        assert live is not None
+        self._count(live, self.now())
+        self._over(SeatsLost(live.session, self.sessions.end(live.session, event, self.now(), detail)), by)
+
+    def end_by(self, login: Login, number: str, peer: str) -> None:
+        """Somebody ends a session of his own, or another's where he may.
+
+        Raises:
+            SessionRefused: ``unknown``, ``ended``, ``denied``.
+        """
+        session = self._of(number)
+        wish = session.wish
+        if session.owner == login.user:
+            self.end(number, SessionEvent.OWNER_END)
+        elif self.rights.may(login, Action.END, wish.serial, wish.offers, self.wall()).allowed:
+            self.end(number, SessionEvent.OPERATOR, f"by {login.user}", login.user)
+        else:
+            self.refused("end", login.user, wish.serial, wish.offers, peer, "no-grant")
+            raise SessionRefused("unknown", "there is no such session of yours")
+
+    def mute(self, serial: str) -> None:
+        """A device takes no sessions any more: those that run end."""
+        for session in self.sessions.of_device(serial):
+            self.end(session.id, SessionEvent.MUTED)
+
+    def drain(self) -> None:
+        """Start no more, and end what runs."""
+        self.draining = True
+        for number in [*self._live]:
+            self.end(number, SessionEvent.STOPPED)
+
+    def stop(self) -> None:
+        """As ``drain``, and look at nothing any more."""
+        self.drain()
+        self._unwatch()
+        self._unwatch = lambda: None
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+
+    # -- what is
+
+    def __len__(self) -> int:
+        """Sessions that run."""
+        return len(self._live)
+
+    def all(self) -> list[Live]:
+        """What is kept of each."""
+        return [*self._live.values()]
+
+    def has(self, serial: str, peer: str) -> bool:
+        """Whether somebody at this address is connected to a session to this device."""
+        found = (self._live.get(each.id) for each in self.sessions.of_device(serial))
+        return any(seated.line.peer == peer for live in found if live for seated in live.seated.values())
+
+    def refused(
+        self, action: str, user: str, serial: str, services: Iterable[str], peer: str, reason: str
+    ) -> None:
+        """Somebody may not: told once, and written down."""
+        named = tuple(services)
+        self._report(PersonRefused(action, user, serial, named, peer, reason))
+        self._audit.refused(action, user, serial, named, peer, reason)
+
+    # -- once a second
+
+    def tick(self) -> None:
+        """What time brings; called once, it comes again every second."""
+        self._timer = self._clock.callLater(TICK, self.tick)
+        now, wall = self.now(), self.wall()
+        for live in [*self._live.values()]:
+            self._count(live, now)
+            self._device(live, now)
+            for seated in [*live.seated.values()]:
+                seated.line.look(now)
+            if live.until is not None and wall >= live.until and not live.session.over:
+                self._ask_again(live)
+        for news in self.sessions.tick(now):
+            if isinstance(news, SeatsLost):
+                self._over(news)
+            else:
+                said = {"say": "warning", "seconds": round(news.warned.left), "why": news.warned.word}
+                for seated in [*self._live[news.session.id].seated.values()]:
+                    seated.line.say(said)
+        for ticked in self.on_tick:
+            ticked(now)
+
+    # -- inside
+
+    def _of(self, number: str) -> RemoteSession:
+        session = self.sessions.get(number)
+        if session is None:
+            raise SessionRefused("unknown", "there is no such session")
+        if session.over:
+            raise SessionRefused("ended", f"the session has ended: {session.ended}")
+        return session
+
+    def _count(self, live: Live, now: float) -> None:
+        """Add up what moved since the last look."""
+        to_device = to_client = 0
+        for seated in live.seated.values():
+            down, up = seated.line.moved()
+            to_device += down - seated.to_device
+            to_client += up - seated.to_client
+            seated.to_device, seated.to_client = down, up
+        if to_device or to_client:
+            self.sessions.moved(live.session, to_device, to_client, now)
+
+    def _device(self, live: Live, now: float) -> None:
+        """Notice that the device has gone, or come."""
+        session, here = live.session, self.rights.reachable(live.session.wish.serial)
+        if here and live.device is None and session.state is not SessionState.REQUESTED:
+            live.device = self.sessions.device_came(session, now).seat
+        elif not here and live.device is not None:
+            self.sessions.leave(session, live.device, now)
+            live.device = None
+
+    def _cut(self, live: Live, seat: Seat, word: str, detail: str) -> None:
+        """Somebody has lost his seat."""
+        self._count(live, self.now())
+        line = self._unseat(live, seat)
+        if line is not None:
+            line.end(word, detail)
+
+    def _unseat(self, live: Live, seat: Seat) -> Line | None:
+        """Its connection counts no more."""
+        seated = live.seated.pop(seat.number, None)
+        if seated is None:
+            return None
+        self.connected -= 1
+        live.connections += seated.line.connections()
+        return seated.line
+
+    def _over(self, lost: SeatsLost, by: str = "") -> None:
+        """A session has ended: everybody goes, and it is written down."""
+        session = lost.session
+        live = self._live.pop(session.id)
+        lines = [self._unseat(live, seated.seat) for seated in [*live.seated.values()]]
+        sums = session.bytes_to_device, session.bytes_to_client
+        self._audit.closed(session.id, *sums, live.connections, session.ended, by)
+        seconds = round((session.ended_at or self.now()) - session.since, 3)
+        self._report(
+            SessionEnded(
+                *(session.id, session.owner, session.wish.serial, session.ended, session.detail),
+                *(seconds, live.connections, *sums),
+            )
+        )
+        self._say.over(session.id)
+        for line in filter(None, lines):
+            line.end(session.ended, session.detail)
+        live.tell()
+
+    # -- rights that change
+
+    def _changed(self, users: frozenset[str]) -> None:
+        """People or grants are others now; the sessions of those concerned are looked at."""
+        for live in [*self._live.values()]:
+            seats = live.session.seats.values()
+            if live.session.owner in users or any(seat.person in users for seat in seats):
+                self._ask_again(live)
+
+    def _ask_again(self, live: Live) -> None:
+        """Cut who may no longer, and note until when the others may."""
+        session, wish, wall = live.session, live.session.wish, self.wall()
+        who: Login | str = live.login or session.owner
+        verdict = self.rights.may(who, Action.START, wish.serial, wish.offers, wall)
+        if not verdict.allowed:
+            self.end(session.id, SessionEvent.REVOKED, verdict.why)
+            return
+        live.until = verdict.until
+        for seat in [*session.seats.values()]:
+            if seat.role in (Role.OWNER, Role.DEVICE) or seat.person == session.owner:
+                continue
+            watches = seat.role is Role.WATCH
+            verdict = self.rights.guest(seat.person, watches, wish.serial, wish.offers, wall)
+            if verdict.allowed:
+                live.sooner(verdict.until)
+            else:
+                self._cut(live, seat, "revoked", verdict.why)
+                self.sessions.leave(session, seat, self.now())
+                self.sessions.nonces.withdraw(session.id, seat.person)

@@ -1,0 +1,33 @@
+"""What an operator can do with remote sessions (session_operator.py)."""
+
+from revtunnel.process.admin.operation import Argument, CallerRole, Kind, Operation
+from revtunnel.process.admin.refusals import Busy, Conflict, Invalid, NotFound
+
+__all__ = ["SESSION_OPERATIONS"]
+
+_SESSION = Argument("session", text="its id, or the beginning of it", shown="SESSION")
+SESSION_OPERATIONS = (
+    Operation(
+        "SessionEnd", "remote.session_end", "end a remote session",
+        "Everybody in it is cut, and told that it was an operator.", (_SESSION,),
+        role=CallerRole.OPERATOR, named=True, errors=(NotFound, Invalid), command="session end",
+        said=lambda row: ({"ended": row["session"]}, f"session {row['session']} is ended"),
+    ),
+    Operation(
+        "SessionShare", "remote.session_share", "let a second person into a remote session, once",
+        "In its owner's name; the person needs a grant for its services. What is printed is good for a "
+        "minute.",
+        (
+            _SESSION,
+            Argument("person", text="user who is let in", shown="--with USER"),
+            Argument("watch", Kind.YES_NO, "without connections (default)", "--watch", optional=True,
+                     either=True),
+            Argument("use", Kind.YES_NO, "with connections of his own", "--use", optional=True, either=True),
+            Argument("take", Kind.YES_NO, "instead of its owner", "--take", optional=True, either=True),
+        ),
+        (Argument("id"), Argument("nonce")),
+        role=CallerRole.OPERATOR, named=True, errors=(NotFound, Invalid, Conflict, Busy),
+        command="session share",
+        said=lambda row: ({"session": row["id"], "nonce": row["nonce"]}, "{id}#{nonce}".format_map(row)),
+    ),
+)  # fmt: skip

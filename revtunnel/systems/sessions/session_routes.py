@@ -1,0 +1,314 @@
+"""The endpoints of remote sessions: ``/session/client/<id>`` for programs, ``/session/raw/<id>/<service>``.
+
+A nonce lets in, as ``Authorization: Bearer``, or from a browser as a subprotocol ``nonce.<value>`` beside the
+one that is spoken; never in a query. The rules: a refusal is told with its status (nonces.py) and uses
+nothing up; in the raw endpoint one WebSocket is one connection to the service, binary and text payloads are
+its bytes, a close of either side is an end of file there, and anything cut is never a 1000.
+
+A raw WebSocket that takes nothing for ``limits.stall`` seconds, does not answer our close in
+``limits.closing``, or lets the service talk on behind its own close for 5 s, is ended.
+
+Source: next/remote-sessions.md sections 2 and 6; ours.
+"""
+
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from revtunnel.ground.policy import LinkLimits
+from revtunnel.ground.reasons import Ended
+from revtunnel.link.handshake import ServerHello
+from revtunnel.process.web.web_routes import WebCall, bearer
+from revtunnel.sockets.ways.websocket import LENIENT, WebSocketEnd
+from revtunnel.sockets.ways.websocket_upgrade import HandshakeRefused, Upgraded
+from revtunnel.sockets.ways.websocket_wire import WebSocketLimits, close_code
+from revtunnel.streams.channel import Channel
+from revtunnel.streams.clients import Clients, ClientSocket
+from revtunnel.streams.window import CreditPool
+from revtunnel.systems.sessions.live_sessions import LiveSessions
+from revtunnel.systems.sessions.nonces import NONCE, NonceRefused
+from revtunnel.systems.sessions.remote_sessions import Came
+from revtunnel.systems.sessions.session_life import RemoteSession, Role, Seat, SessionEvent, SessionRefused
+from revtunnel.systems.sessions.session_link import SUBPROTOCOL, SessionServer, serve_session
+from revtunnel.systems.sessions.session_seats import HOW_ENDED
+
+__all__ = ["BINARY", "STATUS", "ClientRoute", "Dial", "RawRoute"]
+
+BINARY = "binary"
+DRAINED = 5.0  # seconds that a service may talk on to one who has closed
+_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
+_SERVICE = re.compile(r"[A-Za-z0-9._-]{1,32}", re.ASCII)
+_NONCE = "nonce."
+STATUS = {"too-many": 503, "not-of-it": 404, "ended": 410}  # all others: 403
+
+# serial, name of a service, what is called when its client has left, id of the session
+Dial = Callable[[str, str, Callable[[ClientSocket], None], str], Clients]
+
+
+class _Entrance:
+    """What both endpoints ask of whoever comes."""
+
+    browsers = True
+
+    def __init__(self, reactor: Any, live: LiveSessions, dial: Dial, limits: WebSocketLimits) -> None:
+        self.limits = limits
+        self._reactor = reactor
+        self._live = live
+        self._dial = dial
+
+    def _enter(self, call: WebCall, offered: tuple[str, ...], number: str, service: str | None) -> None:
+        """Use the nonce up; what that gave is undone if the connection is lost."""
+        if not _ID.fullmatch(number):
+            raise HandshakeRefused(404, "nothing is here")
+        try:
+            came = self._live.enter(_nonce_of(call, offered), number, call.peer, service)
+        except NonceRefused as error:
+            raise HandshakeRefused(error.status, str(error)) from None
+        except SessionRefused as error:
+            raise HandshakeRefused(STATUS.get(error.word, 403), str(error)) from None
+        call.found = came
+        call.undo = partial(self._live.left, came.session, came.seat)
+
+
+class ClientRoute(_Entrance):
+    """Programs: rt1 frames inside, any number of connections."""
+
+    prefix = "/session/client/"
+
+    def __init__(
+        self,
+        reactor: Any,
+        live: LiveSessions,
+        dial: Dial,
+        limits: WebSocketLimits,
+        hello: Callable[[], tuple[LinkLimits, ServerHello]],
+        pool: CreditPool,
+    ) -> None:
+        """``hello``: what a link is told now; ``pool``: credit of all of them."""
+        super().__init__(reactor, live, dial, limits)
+        self._hello = hello
+        self._pool = pool
+
+    def judge(self, call: WebCall, offered: tuple[str, ...]) -> str:
+        if SUBPROTOCOL not in offered:
+            raise HandshakeRefused(400, f"subprotocol {SUBPROTOCOL} wanted")
+        self._enter(call, offered, call.path.removeprefix(self.prefix), None)
+        return SUBPROTOCOL
+
+    def opened(self, call: WebCall, upgraded: Upgraded) -> None:
+        came: Came = call.found
+        line = _ProgramLine(self._live, came, call.peer, self._dial)
+        limits, hello = self._hello()
+        line.link = SessionServer(self._reactor, limits, hello, self._pool, line)
+        serve_session(self._reactor, upgraded, line.link, self.limits)
+        line.greet()
+        self._live.attach(came.session, came.seat, line)
+
+
+class _ProgramLine:
+    """One program's connection."""
+
+    link: SessionServer
+
+    def __init__(self, live: LiveSessions, came: Came, peer: str, dial: Dial) -> None:
+        self.peer = peer
+        self.listening: dict[str, str] = {}  # where the program takes connections, by service
+        self._live = live
+        self._session: RemoteSession = came.session
+        self._seat: Seat = came.seat
+        self._resume = came.resume
+        self._dial = dial
+
+    def greet(self) -> None:
+        """Say what session this is, and how to come back."""
+        session, limits = self._session, self._session.limits
+        offers = {offer.name: offer for offer in self._live.rights.services(session.wish.serial)}
+        left = max(0.0, session.since + limits.maximum - self._live.now())
+        self.link.say(
+            {
+                "say": "session",
+                "session": session.id,
+                "device": session.wish.serial,
+                "services": [
+                    {"name": name, "port": offers[name].target.port if name in offers else 0}
+                    for name in session.wish.offers
+                ],
+                "idle": round(limits.idle),
+                "maximum": round(left),
+                "role": self._seat.role.value,
+            }
+        )
+        self.link.say({"say": "resume", "nonce": self._resume})
+
+    # -- as a Line
+
+    def moved(self) -> tuple[int, int]:
+        moved = self.link.moved
+        return moved.to_device, moved.to_client
+
+    def connections(self) -> int:
+        return self.link.channels_opened
+
+    def say(self, said: dict[str, Any]) -> None:
+        self.link.say(said)
+
+    def end(self, word: str, detail: str) -> None:
+        self.link.say({"say": "ended", "word": word, "detail": detail})
+        self.link.finish(HOW_ENDED.get(word, Ended.OPERATOR), word)
+
+    def look(self, now: float) -> None:
+        """Nothing: a link has its own signs of life."""
+
+    # -- as the events of its link
+
+    def clients_of(self, link: SessionServer, service: str) -> Clients | None:
+        wish, seat = self._session.wish, self._seat
+        here = seat.number in self._session.seats and seat.role is not Role.WATCH
+        if service not in wish.offers or not here:
+            return None
+        return self._dial(wish.serial, service, lambda client: None, self._session.id)
+
+    def texted(self, link: SessionServer, said: dict[str, Any]) -> None:
+        if said.get("say") == "end":
+            if self._seat.role is Role.OWNER and self._seat.number in self._session.seats:
+                self._live.end(self._session.id, SessionEvent.OWNER_END)
+            else:
+                link.finish(Ended.OPERATOR, "left")
+        elif said.get("say") == "listening" and said.get("service") in self._session.wish.offers:
+            self.listening[said["service"]] = f"{said.get('address')}:{said.get('port')}"[:80]
+
+    def channel_ended(self, link: SessionServer, channel: Channel, reason: Ended, detail: str) -> None:
+        """Nothing: its client is told of as every client of the device is."""
+
+    def gone(self, link: SessionServer, reason: str, detail: str, cut: int) -> None:
+        self._live.left(self._session, self._seat)
+
+
+class RawRoute(_Entrance):
+    """Browsers, websocat, anything: one connection to one service."""
+
+    prefix = "/session/raw/"
+
+    def judge(self, call: WebCall, offered: tuple[str, ...]) -> str:
+        number, _, service = call.path.removeprefix(self.prefix).partition("/")
+        if not _SERVICE.fullmatch(service):
+            raise HandshakeRefused(404, "nothing is here")
+        if any(each.startswith(_NONCE) for each in offered) and BINARY not in offered:
+            raise HandshakeRefused(400, f"subprotocol {BINARY} wanted beside the nonce")
+        self._enter(call, offered, number, service)
+        return BINARY if BINARY in offered else ""
+
+    def opened(self, call: WebCall, upgraded: Upgraded) -> None:
+        came: Came = call.found
+        service = call.path.rpartition("/")[2]
+        end = RawEnd(self._reactor, upgraded, self.limits)
+        line = _RawLine(self._live, came, call.peer, end)
+        clients = self._dial(came.session.wish.serial, service, line.left, came.session.id)
+        line.client = clients.client(end)
+        self._live.attach(came.session, came.seat, line)
+        if not line.over:
+            line.begun = True
+            clients.let_in(line.client)
+
+
+class RawEnd(WebSocketEnd):
+    """A WebSocket of bytes that counts them, and knows since when it takes none."""
+
+    __slots__ = ("_named", "stuck", "to_client", "to_device")
+
+    def __init__(self, reactor: Any, upgraded: Upgraded, limits: WebSocketLimits) -> None:
+        self.to_device = self.to_client = 0  # bytes
+        self.stuck = False  # the last write was not taken whole
+        self._named = False  # why it ends is known, whatever its parts say
+        super().__init__(reactor, upgraded, limits, texts="bytes", clean=LENIENT)
+        self.origin = upgraded.end.origin
+
+    def read_into(self, view: memoryview) -> int | None:
+        """As ``End`` says."""
+        size = super().read_into(view)
+        self.to_device += size or 0
+        return size
+
+    def write(self, data: bytes | memoryview) -> int:
+        """As ``End`` says."""
+        taken = super().write(data)
+        self.to_client += taken
+        self.stuck = taken < len(data)
+        return taken
+
+    def because(self, ended: Ended, detail: str = "") -> None:
+        """As ``WebSocketEnd`` says."""
+        if not self._named:
+            super().because(ended, detail)
+
+    def because_of(self, word: str) -> None:
+        """What ``abort`` is to say when its session ends, or its seat is lost."""
+        self._why = close_code(HOW_ENDED.get(word, Ended.OPERATOR)), word
+        self._named = True
+
+
+class _RawLine:
+    """One raw connection."""
+
+    client: ClientSocket
+
+    def __init__(self, live: LiveSessions, came: Came, peer: str, end: RawEnd) -> None:
+        self.peer = peer
+        self.over = False
+        self.begun = False  # its client was let in
+        self._live = live
+        self._session: RemoteSession = came.session
+        self._seat: Seat = came.seat
+        self._end = end
+        self._taken = 0  # bytes, when it was looked at last
+        self._taken_at = live.now()
+        self._closing_at: float | None = None  # since when one side has closed
+
+    def left(self, client: ClientSocket) -> None:
+        """Its client is gone: for the device's accounts, and for the session's."""
+        if not self.over:
+            self.over = True
+            self._live.left(self._session, self._seat)
+
+    # -- as a Line
+
+    def moved(self) -> tuple[int, int]:
+        return self._end.to_device, self._end.to_client
+
+    def connections(self) -> int:
+        return 1
+
+    def say(self, said: dict[str, Any]) -> None:
+        """Nothing: there are only bytes."""
+
+    def end(self, word: str, detail: str) -> None:
+        ended = HOW_ENDED.get(word, Ended.OPERATOR)
+        self._end.because_of(word)
+        if self.begun:
+            self.client.end(ended, word)
+        else:  # it was not even begun
+            self.over = True
+            self._end.abort()
+
+    def look(self, now: float) -> None:
+        end, limits = self._end, self._end.limits
+        if end.to_client != self._taken or not end.stuck:
+            self._taken, self._taken_at = end.to_client, now
+        parting = end.closed is not None or end.wire.close_said
+        if parting and self._closing_at is None:
+            self._closing_at = now
+        patience = limits.closing if end.closed is None else DRAINED
+        if self._closing_at is not None and now - self._closing_at >= patience:
+            self.client.end(Ended.STALLED, "one side had closed, and the other did not end")
+        elif now - self._taken_at >= limits.stall:
+            end.because(Ended.STALLED, "it takes nothing")
+            self.client.end(Ended.STALLED, "the WebSocket takes nothing")
+
+
+def _nonce_of(call: WebCall, offered: tuple[str, ...]) -> str:
+    """What lets in; "" where there is none, or it could be none."""
+    text = bearer(call.request) or next(
+        (each.removeprefix(_NONCE) for each in offered if each.startswith(_NONCE)), ""
+    )
+    return text if NONCE.fullmatch(text) else ""

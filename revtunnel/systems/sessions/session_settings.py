@@ -1,0 +1,58 @@
+"""The settings of web listeners, and what they must not say.
+
+Source: docs/sessions.rst; ours.
+"""
+
+import re
+from dataclasses import dataclass
+
+from revtunnel.ground.declared import setting
+from revtunnel.ground.kinds import listening, many
+from revtunnel.settings.inifile import Table
+from revtunnel.sockets.ways.trusted_proxies import SenderSettings
+from revtunnel.trust.tls_checks import check_listener_tls, check_plaintext
+from revtunnel.trust.tls_settings import ServerTls, is_loopback
+
+__all__ = ["WebSettings", "web_settings"]
+
+
+def read_host(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,253}", text, re.ASCII):
+        raise ValueError(f"{text[:80]!a}: a host name wanted")
+    return text.lower().rstrip(".")
+
+
+def read_origin(text: str) -> str:
+    if not re.fullmatch(r"https?://[A-Za-z0-9.\[\]:_-]{1,262}", text, re.ASCII):
+        raise ValueError(f"{text[:80]!a}: an origin such as https://desk.example wanted, without a path")
+    return text.lower()
+
+
+_HOSTS = many("host name", read_host, 0, 64)
+_ORIGINS = many("origin", read_origin, 0, 64)
+
+
+# fmt: off
+@dataclass(frozen=True, kw_only=True)
+class WebSettings(ServerTls, SenderSettings):
+    """One web listener; nobody is asked for a certificate there."""
+
+    address: tuple[tuple[str, int], ...] = setting(listening(0), "", "where people's programs and web pages "
+        "come in, such as 127.0.0.1:2443, 0.0.0.0:2443; port 0: any free one; empty: nowhere")
+    hosts: tuple[str, ...] = setting(_HOSTS, "", "names by which people reach it, as in Host; addresses and "
+        "localhost always may be", live=True)
+    origins: tuple[str, ...] = setting(_ORIGINS, "", "web pages that may open connections, such as "
+        "https://desk.example, beside those from the listener's own address", live=True)
+# fmt: on
+
+
+def web_settings(table: Table) -> tuple[WebSettings, ...]:
+    """Every [web NAME] with an address; one that other machines reach speaks TLS, or was meant not to."""
+    found = tuple(each for each in table.parts(WebSettings, None) if each.address)
+    for listener in found:
+        label = f"web {listener.name}"
+        check_listener_tls(table, label, listener)
+        wide = [host for host, _ in listener.address if not is_loopback(host)]
+        if wide:
+            check_plaintext(table, label, wide[0], listener)
+    return found
