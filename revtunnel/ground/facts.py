@@ -26,6 +26,7 @@ __all__ = [
     "DuplicateDevice",
     "Fact",
     "LinkDown",
+    "LinkNotBegun",
     "LinkRefused",
     "LinkStalled",
     "LinkUp",
@@ -154,6 +155,13 @@ class WebRefused(Fact):
         str  # a word: "silent", "protocol", "denied", "origin", "host", "not-found", "penalty", "too-often"
     )
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class LinkNotBegun(LinkRefused):
+    """It hung up before it was a link: an agent that looked whom to trust, a load balancer that checks."""
+
+    severity = Severity.INFO
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from revtunnel.process.admin.refusals import NotFound
 
 __all__ = ["CHANNELS", "DEVICES", "DEVICE_OPERATIONS", "PORTS", "SERIAL", "SESSIONS"]
 
-SERIAL = Argument("serial", shown="SERIAL")
+SERIAL = Argument("serial", shown="SERIAL", form="[!-~]{1,64}")  # of every wire
 
 
 def _port(target: Row) -> object:
