@@ -161,6 +161,7 @@ class WebRefused(Fact):
 class LinkNotBegun(LinkRefused):
     """It hung up before it was a link: an agent that looked whom to trust, a load balancer that checks."""
 
+    word = "link-not-begun"
     severity = Severity.INFO
 
 
