@@ -4,8 +4,8 @@ import pytest
 from twisted.internet.defer import succeed
 
 from revtunnel.fleet.access_control import AccessControl
+from revtunnel.fleet.device_records import DeviceRecord, DeviceRecords, parse_pattern
 from revtunnel.fleet.pools import Pool
-from revtunnel.fleet.records import DeviceRecord, DeviceRecords, parse_pattern
 from revtunnel.ground.facts import DeviceEnrolled, DeviceRevoked, LinkDown
 from revtunnel.ground.networks import network_of
 from revtunnel.link.keys import parse_key, verifier_of

@@ -12,7 +12,7 @@ from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
 
-from revtunnel.ground.policy import RelayLimits
+from revtunnel.ground.limits import RelayLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets import relay as module
 from revtunnel.sockets.ends import RECORD, End, PlainEnd
@@ -560,3 +560,18 @@ def test_whatever_the_pace_every_byte_arrives_once(
     assert heard == sent
     assert (joined.relay.to_far, joined.relay.to_near) == (len(sent[0]), len(sent[1]))
     joined.finish()
+
+
+def test_an_end_that_can_say_why_is_told() -> None:
+    """The word only: details are for operators."""
+    said: list[tuple[Ended, str]] = []
+
+    class Saying(PlainEnd):
+        def because(self, reason: Ended, detail: str = "") -> None:
+            said.append((reason, detail))
+
+    pair = Joined(connect=lambda _: (PlainEnd((both := socket.socketpair())[0]), Saying(both[1])))
+    pair.relay.start()
+    pair.relay.abort(Ended.OPERATOR, "kicked by anna")
+    assert said == [(Ended.OPERATOR, "")] * 2 and pair.ended == [(Ended.OPERATOR, "kicked by anna")]
+    pair.finish()

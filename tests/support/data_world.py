@@ -27,11 +27,11 @@ from revtunnel.fleet.client_ports import ClientPorts
 from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.pools import Pool
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, Fact
-from revtunnel.ground.policy import AgentLimits, DataLimits, LinkLimits, ServerLimits
+from revtunnel.ground.limits import AgentLimits, DataLimits, LinkLimits, ServerLimits
 from revtunnel.ground.targets import parse_offer
 from revtunnel.link.agent_link import AgentLink
 from revtunnel.link.handshake import AgentHandshake, AgentHello, ListenerRules, ServerHello
-from revtunnel.link.server_connector import ServerConnector, Way
+from revtunnel.link.server_connector import ServerConnector, ServerWay
 from revtunnel.link.server_link import AgentListener, ServerLink
 from revtunnel.link.uplink import Uplink
 from revtunnel.sockets.ends import End
@@ -159,7 +159,7 @@ class DataWorld:
 
         return Uplink(
             *(self.reactor, [(HOST, self.port)], self._agent_limits, lambda: 0.0, make),
-            *(self.agent_facts.append, ServerConnector(self.reactor, Way()).connect),
+            *(self.agent_facts.append, ServerConnector(self.reactor, ServerWay()).connect),
         )
 
     def start(self) -> None:

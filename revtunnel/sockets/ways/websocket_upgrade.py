@@ -45,12 +45,12 @@ from revtunnel.sockets.stages import read_some, readable, writable, write_all
 from revtunnel.sockets.ways.websocket_wire import ClientEngine, ServerEngine, WebSocketLimits, logger
 
 __all__ = [
-    "Asked",
     "HandshakeRefused",
     "Judge",
     "Request",
     "RequestReader",
     "UpgradeAnswer",
+    "UpgradeRequest",
     "Upgraded",
     "accept_end",
     "accept_request",
@@ -99,7 +99,7 @@ class UpgradeAnswer(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class UpgradeRequest:
     """What a client asks a server for."""
 
     host: str
@@ -254,7 +254,7 @@ class RequestReader:
 # -- the client's side
 
 
-async def connect_end(reactor: Any, end: End, asked: Asked, limits: WebSocketLimits) -> Upgraded:
+async def connect_end(reactor: Any, end: End, asked: UpgradeRequest, limits: WebSocketLimits) -> Upgraded:
     """Ask for a WebSocket on a connection, TLS done, within ``limits.handshake``.
 
     Raises:
@@ -264,7 +264,7 @@ async def connect_end(reactor: Any, end: End, asked: Asked, limits: WebSocketLim
     return await _in_time(reactor, _connect_end(reactor, end, asked, limits), end, limits)
 
 
-async def _connect_end(reactor: Any, end: End, asked: Asked, limits: WebSocketLimits) -> Upgraded:
+async def _connect_end(reactor: Any, end: End, asked: UpgradeRequest, limits: WebSocketLimits) -> Upgraded:
     path, _, query = asked.path.partition("?")
     offers = [Subprotocol(each) for each in asked.subprotocols] or None
     engine = ClientEngine(

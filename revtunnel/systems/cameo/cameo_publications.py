@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from revtunnel.ground.errors import RemoteError
-from revtunnel.ground.policy import CameoLimits
+from revtunnel.ground.limits import CameoLimits
 from revtunnel.systems.cameo.cameo_peers import CameoPeer
 from revtunnel.systems.cameo.cameo_topics import Topics
 from revtunnel.systems.cameo.zmtp_messages import ZmtpMessage, encode_message
