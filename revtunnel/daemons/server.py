@@ -271,7 +271,7 @@ class Server(AdministeredDaemon):
                 board.access,
             ),
             *(settings.relay, board.fleet, board.client_streams.clients_by_name),
-            *(board.streams, board.next_stream),
+            *(board.streams, board.next_stream, self.issuer.book.revoked),
         )
         self.operator.wires[SYSTEM] = rows = CccpRows(self.cccp, self.operator.at)
         self.operator.linked.granted = rows.grants

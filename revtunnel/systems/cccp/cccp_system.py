@@ -19,7 +19,7 @@ from revtunnel.ground.facts import Fact, LinkDown, LinkUp, Report
 from revtunnel.ground.limits import FleetLimits, RelayLimits
 from revtunnel.sockets.listening import Listener, Listeners
 from revtunnel.sockets.tls.certificates import FaultyFiles
-from revtunnel.sockets.tls.peer_verification import Identity
+from revtunnel.sockets.tls.peer_verification import Identity, never_revoked
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.systems.cccp.cccp_facts import ProxyEnded
 from revtunnel.systems.cccp.cccp_settings import CccpPart, ProjectSettings
@@ -38,7 +38,7 @@ __all__ = ["CccpSystem"]
 TICK = 1.0  # seconds between looks at who is parked too long
 
 
-def project_of(each: ProjectSettings) -> Project:
+def project_of(each: ProjectSettings, revoked: Callable[[str, str], bool] = never_revoked) -> Project:
     """What holds for the devices of a project. FaultyFiles: its certificates cannot be used."""
     rules = listener_rules(each)
     return Project(
@@ -50,7 +50,7 @@ def project_of(each: ProjectSettings) -> Project:
         each.off == "park",
         each.timeout,
         frozenset(each.serials),
-        None if rules is None else Identity(rules),
+        None if rules is None else Identity(rules, revoked),
     )
 
 
@@ -58,7 +58,8 @@ class CccpSystem:
     """``listening`` are the ports of devices and of the API.
 
     ``fleet`` and ``links`` are another wire's, where one is spoken beside; else devices are registered here.
-    ``streams`` has the carriers of a server where others than proxies may reach registered devices.
+    ``streams`` has the carriers of a server where others than proxies may reach registered devices;
+    ``revoked`` says by serial and fingerprint which certificates count no more.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class CccpSystem:
         links: Links | None = None,
         streams: StreamsOfDevices | None = None,
         next_stream: Callable[[], int] = lambda: 0,
+        revoked: Callable[[str, str], bool] = never_revoked,
     ) -> None:
         self.part = part
         self.listening: list[Listener] = []
@@ -85,6 +87,7 @@ class CccpSystem:
         self._ticking: Any = None
         self._drained: Deferred[None] | None = None
         self._book = SessionBook(ledger)
+        self._revoked = revoked
         ports = ProxyPorts(reactor, listeners.listen, leases, lambda: self.part.limits.backlog, report)
         self.fleet: Fleet[Any] = Fleet(FleetLimits(), self._told) if fleet is None else fleet
         self.proxies = Proxies(
@@ -135,7 +138,7 @@ class CccpSystem:
         found, errors = {}, []
         for each in part.projects:
             try:
-                found[each.name] = project_of(each)
+                found[each.name] = project_of(each, self._revoked)
             except FaultyFiles as error:
                 errors += [f"[cccp-project {each.name}] {key}: {text}" for key, text in error.faults]
         if errors:
