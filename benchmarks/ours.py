@@ -105,7 +105,8 @@ class Rt1(System):
         more, server = f"data = {self.data}", f"127.0.0.1:{port}"
         if self.web:
             (web,) = free_ports(1)
-            more = f"{WEB.format(port=web)}{more}\n{_tls_lines(crew)}"
+            lines = [each for each in _tls_lines(crew).splitlines() if not each.startswith("authority")]
+            more = "\n".join([WEB.format(port=web) + more, *lines])
             server = f"wss://127.0.0.1:{web}"
         if self.tls:
             more += f"\n{_tls_lines(crew)}\n[authority]\ndirectory = {crew.folder}/authority"
