@@ -32,7 +32,7 @@ from benchmarks.herd import WEB, Herd
 from benchmarks.ours import CTL, RUN, listed
 from benchmarks.peers import free_ports
 from benchmarks.processes import Crew, become_reaper, end_everything
-from revtunnel.fleet.records import DEFAULT, DeviceRecord, DeviceRecords
+from revtunnel.fleet.device_records import DEFAULT, DeviceRecord, DeviceRecords
 
 __all__ = ["main"]
 

@@ -23,7 +23,7 @@ from revtunnel.fleet.client_ports import ClientPorts
 from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.pools import Pool
 from revtunnel.ground.facts import Fact
-from revtunnel.ground.policy import CccpLimits, LinkLimits, ServerLimits
+from revtunnel.ground.limits import CccpLimits, LinkLimits, ServerLimits
 from revtunnel.ground.targets import Offer, parse_offer
 from revtunnel.link.handshake import LISTEN, ListenerRules, ServerHello
 from revtunnel.link.hellos import AgentHello, encode_agent_hello

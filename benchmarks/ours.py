@@ -78,7 +78,7 @@ def _start_server(crew: Crew, text: str) -> None:
 
 
 def listed(admin: Path) -> dict[str, int]:
-    """Return serial -> client port, as the server's admin door lists them; empty while it does not answer."""
+    """Return serial -> client port, as the admin socket lists them; empty while it does not answer."""
     try:
         done = subprocess.run([*CTL, "--socket", admin, "ports", "--json"], capture_output=True, timeout=10)
         return {row["serial"]: row["port"] for row in json.loads(done.stdout)["ports"]}

@@ -1,7 +1,7 @@
 """What running daemons hold: descriptors by kind, timers, channels, memory; is it back to what it was?
 
 Descriptors and memory come from /proc, timers from the daemons themselves (inside.py), channels from the
-server's admin door.
+server's admin socket.
 """
 
 from __future__ import annotations

@@ -15,15 +15,16 @@ ORDER = (
 )
 # bytes and decisions: no reactor, no socket, no clock, and nothing that has one
 PURE_NAMES = """
-    access_control alwayson audit_chain audit_records backoff barrier cameo_admission cameo_facts
-    cameo_outbox cameo_peers cameo_publications cameo_requests cameo_responders cameo_topics
-    cccp_facts channel commands data_opening declared devices emo emo_choice emo_sockets emo_targets
-    enroll enrolment errors facts first_bytes fleet frames free_ports grants handshake hellos
-    http_connect keys kinds labels lease_rows lease_table leases legacy liveness localproxy mux
-    networks nonces numbers origin outcomes penalties people places policy pools proxy_choice
-    proxy_header proxy_sessions rates reasons records refusals registration remote_sessions rt1
-    rt1_ends rt1_sessions serials session_life session_says targets tickets trusted_proxies turns
-    user_tokens warm_pool websocket_wire window zmtp zmtp_messages
+    access_control addressing alwayson_messages audit_chain audit_records backoff barrier
+    cameo_admission cameo_facts cameo_outbox cameo_peers cameo_publications cameo_requests
+    cameo_responders cameo_topics cccp_facts channel commands consent_messages data_opening declared
+    device_records devices emo emo_choice emo_sockets emo_targets enroll enrolment errors facts
+    first_bytes fleet frames free_ports grants handshake hellos http_connect keys kinds labels
+    lease_rows lease_table leases legacy limits liveness localproxy mux networks nonces numbers
+    origin outcomes penalties people pools proxy_choice proxy_header proxy_sessions rates reasons
+    refusals registration remote_sessions rt1 rt1_ends rt1_sessions send_scheduler serials
+    session_life targets tickets trusted_proxies user_tokens warm_pool websocket_wire window zmtp
+    zmtp_messages
 """
 PURE = frozenset(PURE_NAMES.split())
 IMPURE = {"twisted", "zope", "OpenSSL", "socket", "ssl", "select", "time", "asyncio", "subprocess"}

@@ -22,7 +22,7 @@ from revtunnel.carriers.data_stream import BEAT, DEAD, sided
 from revtunnel.carriers.framed_end import FramedEnd, prepare
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, DataSocketsMissing, Report
-from revtunnel.ground.policy import AgentLimits, RelayLimits
+from revtunnel.ground.limits import AgentLimits, RelayLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Target
 from revtunnel.sockets.ends import End, said

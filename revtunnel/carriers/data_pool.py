@@ -13,7 +13,7 @@ from typing import Protocol as Typing
 from revtunnel.carriers.data_stream import DataSocket, DataStream
 from revtunnel.carriers.warm_pool import WarmPool
 from revtunnel.ground.facts import PeerGlitch, Report
-from revtunnel.ground.policy import DataLimits, RelayLimits
+from revtunnel.ground.limits import DataLimits, RelayLimits
 from revtunnel.sockets.ends import End
 from revtunnel.streams.clients import ClientSocket
 from revtunnel.streams.commands import number_of

@@ -21,7 +21,7 @@ from revtunnel.carriers.data_pool import DataLink, DataPool
 from revtunnel.carriers.data_stream import DEAD, DataStream
 from revtunnel.carriers.tickets import Numbering, Tickets
 from revtunnel.ground.facts import Report
-from revtunnel.ground.policy import DataLimits, RelayLimits
+from revtunnel.ground.limits import DataLimits, RelayLimits
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.hangups import reserve
 from revtunnel.sockets.slices import Slices

@@ -20,28 +20,20 @@ from revtunnel.carriers.data_opening import AwaitAnswer, OpeningAnswer
 from revtunnel.carriers.framed_end import FramedEnd, prepare
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, Report
+from revtunnel.ground.limits import RelayLimits
 from revtunnel.ground.origin import encode_origin
-from revtunnel.ground.policy import RelayLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets.ends import End, said
 from revtunnel.sockets.tcp_info import silence
 from revtunnel.streams.clients import ClientSocket, Relayed
 from revtunnel.streams.commands import Command, encode_connect
 from revtunnel.streams.frames import encode_frame
-from revtunnel.streams.running import Running
+from revtunnel.streams.running import Running, relayed_state
 
 __all__ = ["BEAT", "DEAD", "DataSocket", "DataStream", "StreamPool", "sided"]
 
 BEAT = 5  # looks, 5 s apart, from one sign of life to the next
 DEAD = 15.0  # seconds without an acknowledgement; with a second look, 5 s later, a dead path is found in 20 s
-
-
-_STATES = {
-    (False, False): "open",
-    (True, False): "sent-eof",
-    (False, True): "got-eof",
-    (True, True): "ended",
-}  # by the ends of file of client and agent; the words are those of streams/channel.py
 
 
 class StreamPool(Typing):
@@ -247,7 +239,7 @@ class DataStream:
         client, relay = self.client, self._relay
         state, to_device, to_client, held_to_device, held_to_client = "opening", 0, 0, 0, 0
         if relay is not None:
-            state = _STATES[relay.ended]
+            state = relayed_state(relay.ended)
             to_device, to_client = relay.to_far, relay.to_near
             held_to_device, held_to_client = relay.held_for_far, relay.held_for_near
         return Running(

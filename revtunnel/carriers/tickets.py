@@ -17,7 +17,7 @@ __all__ = ["FIRST_NUMBER", "Numbering", "Tickets"]
 
 Holder = TypeVar("Holder")
 FIRST_NUMBER = 256  # the numbers below are those of a link's own channels
-_LAST_NUMBER = 2**31 - 1  # what every door can say
+_LAST_NUMBER = 2**31 - 1  # what every interface can say
 _NUMBER = Struct("!I")
 
 

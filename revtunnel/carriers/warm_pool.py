@@ -16,7 +16,7 @@ Source: wire/link-extension.md "Data sockets"; performance.md (a handshake belon
 
 from math import exp
 
-from revtunnel.ground.policy import DataLimits
+from revtunnel.ground.limits import DataLimits
 
 __all__ = ["WarmPool"]
 

@@ -17,8 +17,8 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from revtunnel.connect.connect_line import read_line
+from revtunnel.connect.console_output import Telling
 from revtunnel.connect.outcomes import Stop
-from revtunnel.connect.telling import Telling
 
 __all__ = ["main", "run"]
 
@@ -62,7 +62,7 @@ def run(options: argparse.Namespace, telling: Telling) -> int:
 
         connecting = Connecting(reactor, options, logins, telling)
         return _drive(reactor, connecting.run(), connecting.stop)
-    from revtunnel.connect.errands import Errands
+    from revtunnel.connect.one_shot_commands import Errands
 
     errand = getattr(Errands(reactor, options, logins, telling), options.action)
     return _drive(reactor, errand(), None)

@@ -14,16 +14,16 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from revtunnel.connect.dialling import Way
-from revtunnel.connect.errands import controlled, way_to
+from revtunnel.connect.addressing import SCHEME, Handed, ServerAddress, parse_handed, parse_services
+from revtunnel.connect.console_output import Telling, sized
+from revtunnel.connect.dialling import DialWay
 from revtunnel.connect.held_session import HeldSession
 from revtunnel.connect.local_ports import LocalPort, LocalSocket, PortRules, open_port
 from revtunnel.connect.logins import Logins
+from revtunnel.connect.one_shot_commands import controlled, way_to
 from revtunnel.connect.outcomes import DONE, TRY_AGAIN, UNREACHABLE, USAGE, Stop, for_channel
 from revtunnel.connect.own_program import Program, filled_in
-from revtunnel.connect.places import SCHEME, Handed, Server, parse_handed, parse_services
-from revtunnel.connect.standard import StandardTransport
-from revtunnel.connect.telling import Telling, sized
+from revtunnel.connect.stdio import StandardTransport
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets.listening import Listeners
 from revtunnel.sockets.ways.websocket_upgrade import Upgraded
@@ -79,7 +79,7 @@ class Connecting:
 
     # -- what is granted
 
-    async def _granted(self) -> tuple[str, str, Way, Callable[[], Awaitable[str]] | None]:
+    async def _granted(self) -> tuple[str, str, DialWay, Callable[[], Awaitable[str]] | None]:
         """The session, its first nonce, the way to its server, and who gives another nonce."""
         handed = self._handed()
         if handed is not None:
@@ -113,7 +113,7 @@ class Connecting:
             handed = parse_handed(texts[0])
         except ValueError as error:
             raise Stop(USAGE, str(error)) from None
-        plain = Server(handed.server.host, handed.server.port, secure=False)
+        plain = ServerAddress(handed.server.host, handed.server.port, secure=False)
         if self._options.plaintext or str(plain) in self._logins.of:
             return Handed(plain, handed.session, handed.nonce)
         return handed
@@ -125,7 +125,7 @@ class Connecting:
         except ValueError as error:
             raise Stop(USAGE, str(error)) from None
 
-    async def _start(self, server: Server, device: str, services: list[str]) -> Said:
+    async def _start(self, server: ServerAddress, device: str, services: list[str]) -> Said:
         """Ask for the session."""
         control = await controlled(self._reactor, self._options, self._logins, server)
         if not services:

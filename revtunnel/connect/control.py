@@ -3,7 +3,7 @@
 The rules: at most 16 questions wait for an answer, each for a bounded time; what the server says unasked is
 handed on; whatever breaks the form ends the connection. A refusal has the server's word.
 
-Source: next/remote-sessions.md section 1 (doors); ours.
+Source: next/remote-sessions.md section 1; ours.
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from revtunnel.connect.dialling import Way
+from revtunnel.connect.dialling import DialWay
 from revtunnel.connect.outcomes import DENIED, TRY_AGAIN, UNREACHABLE, Stop
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ways.websocket_messages import WebSocketMessages
@@ -27,7 +27,7 @@ REVOKED = 4001  # close code
 Said = dict[str, Any]
 
 
-async def open_control(reactor: Any, way: Way, token: str, timeout: float) -> "Control":
+async def open_control(reactor: Any, way: DialWay, token: str, timeout: float) -> "Control":
     """Connect, and wait for the server's greeting. Stop: it does not let us in."""
     upgraded = await way.upgrade("/control", SUBPROTOCOL, token)
     control = Control(reactor, str(way.server), timeout)

@@ -10,18 +10,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import revtunnel
+from revtunnel.connect.addressing import ServerAddress, is_here
 from revtunnel.connect.outcomes import CONFIG, UNREACHABLE, Stop, for_http
-from revtunnel.connect.places import Server, is_here
 from revtunnel.sockets.ends import End, said
-from revtunnel.sockets.tls.credentials import CertificateFiles, FaultyFiles, TlsSide
-from revtunnel.sockets.tls.identity import Identity, TlsRules
+from revtunnel.sockets.tls.certificates import CertificateFiles, FaultyFiles, TlsSide
+from revtunnel.sockets.tls.peer_verification import Identity, TlsRules
 from revtunnel.sockets.tls.tls_stages import TlsFailed, dial_tls
 from revtunnel.sockets.ways.http_proxy import open_way
 from revtunnel.sockets.ways.proxy_choice import from_environment
-from revtunnel.sockets.ways.websocket_upgrade import Asked, HandshakeRefused, Upgraded, connect_end
+from revtunnel.sockets.ways.websocket_upgrade import HandshakeRefused, Upgraded, UpgradeRequest, connect_end
 from revtunnel.sockets.ways.websocket_wire import WebSocketLimits
 
-__all__ = ["Refused", "Way"]
+__all__ = ["DialWay", "Refused"]
 
 
 class Refused(Stop):
@@ -32,13 +32,13 @@ class Refused(Stop):
         self.http = http
 
 
-class Way:
+class DialWay:
     """How one server is reached."""
 
     def __init__(
         self,
         reactor: Any,
-        server: Server,
+        server: ServerAddress,
         environ: Mapping[str, str],
         ca: str = "",
         plaintext: bool = False,
@@ -65,7 +65,7 @@ class Way:
                 ("Authorization", f"Bearer {bearer}"),
                 ("User-Agent", f"revtunnel-connect/{revtunnel.__version__}"),
             )
-            asked = Asked(server.host, server.port, path, server.secure, (subprotocol,), headers)
+            asked = UpgradeRequest(server.host, server.port, path, server.secure, (subprotocol,), headers)
             upgraded = await connect_end(self._reactor, end, asked, self.limits)
         except HandshakeRefused as error:
             raise Refused(error.status, f"{server}: {error.why}") from None

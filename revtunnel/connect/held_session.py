@@ -19,7 +19,7 @@ from twisted.python import log
 
 from revtunnel.connect.local_ports import LocalSocket
 from revtunnel.connect.outcomes import UNREACHABLE, Stop
-from revtunnel.ground.policy import LinkLimits
+from revtunnel.ground.limits import LinkLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets.ways.websocket import WebSocketEnd
 from revtunnel.sockets.ways.websocket_upgrade import Upgraded

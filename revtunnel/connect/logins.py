@@ -12,17 +12,17 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
+from revtunnel.connect.addressing import ServerAddress, parse_server
 from revtunnel.connect.outcomes import CONFIG, DENIED, Stop
-from revtunnel.connect.places import Server, parse_server
 from revtunnel.state.atomic_file import make_directory, write_whole
 
-__all__ = ["Login", "Logins", "place_of"]
+__all__ = ["KeptLogin", "Logins", "place_of"]
 
 MOST = 256 * 1024  # bytes of the file
 
 
 @dataclass(frozen=True, slots=True)
-class Login:
+class KeptLogin:
     """What is kept for one server."""
 
     token: str = field(repr=False)
@@ -45,19 +45,19 @@ class Logins:
         """Read it. Stop: it cannot be used."""
         self.path = path
         self.last = ""
-        self.of: dict[str, Login] = {}
+        self.of: dict[str, KeptLogin] = {}
         text = self._read()
         try:
             content = json.loads(text) if text else {}
             self.last = str(content.get("last", ""))
             self.of = {
-                str(parse_server(server)): Login(**{key: str(value) for key, value in kept.items()})
+                str(parse_server(server)): KeptLogin(**{key: str(value) for key, value in kept.items()})
                 for server, kept in content.get("servers", {}).items()
             }
         except (ValueError, TypeError, AttributeError):
             raise Stop(CONFIG, f"{path}: not written by this program; remove it and log in again") from None
 
-    def server(self, named: str) -> Server:
+    def server(self, named: str) -> ServerAddress:
         """The server that is meant: the one that is named, or the last login's. Stop: there is none."""
         if not named and not self.last:
             raise Stop(CONFIG, "no login: run revtunnel-connect login https://HOST:PORT, or name a --server")
@@ -66,23 +66,23 @@ class Logins:
         except ValueError as error:
             raise Stop(CONFIG, f"--server: {error}" if named else f"{self.path}: {error}") from None
 
-    def login(self, server: Server, environ: Mapping[str, str]) -> Login:
+    def login(self, server: ServerAddress, environ: Mapping[str, str]) -> KeptLogin:
         """What is known for a server. Stop: nothing is."""
         kept = self.of.get(str(server))
         token = environ.get("REVTUNNEL_TOKEN", "").strip()
         if token:
-            return Login(token, "", kept.ca if kept else "")
+            return KeptLogin(token, "", kept.ca if kept else "")
         if kept is None:
             raise Stop(DENIED, f"no login for {server}: run revtunnel-connect login {server}")
         return kept
 
-    def keep(self, server: Server, login: Login) -> None:
+    def keep(self, server: ServerAddress, login: KeptLogin) -> None:
         """Keep a login, in place of the one before. Stop: the file cannot be written."""
         self.of[str(server)] = login
         self.last = str(server)
         self._write()
 
-    def forget(self, server: Server) -> bool:
+    def forget(self, server: ServerAddress) -> bool:
         """Keep no login of this server any more; False: there was none."""
         known = self.of.pop(str(server), None) is not None
         if self.last == str(server):

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import revtunnel
 from revtunnel.ctl.subcommands import COMMANDS, GROUPS
-from revtunnel.process.admin.operation import Argument, Kind, Operation, Row
+from revtunnel.process.admin.operation_form import Argument, Kind, Operation, Row
 
 __all__ = ["arguments_of", "parser", "sentence"]
 

@@ -1,4 +1,4 @@
-"""The command revtunnelctl: look at a running server and change it, through its admin door.
+"""The command revtunnelctl: look at a running server and change it, through its admin socket.
 
 Rule of this file: the connection and the exit status; what is needed for one subcommand is imported for no
 other. The command line is command_line.py's; what a subcommand does and prints is ctl_actions.py's.

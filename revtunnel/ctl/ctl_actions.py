@@ -15,9 +15,9 @@ from revtunnel.ctl.command_line import arguments_of
 from revtunnel.ctl.ctl_output import listing, print_json, remark, say, warn
 from revtunnel.ctl.subcommands import COMMANDS
 from revtunnel.ctl.tables import age, cell, clean, few, listed, table
-from revtunnel.daemons.operations import OPERATIONS
+from revtunnel.daemons.all_operations import OPERATIONS
 from revtunnel.process.admin.admin_client import AdminClient
-from revtunnel.process.admin.operation import ROW, ROWS, Row
+from revtunnel.process.admin.operation_form import ROW, ROWS, Row
 
 __all__ = ["act"]
 

@@ -19,7 +19,7 @@ from revtunnel.ctl.ctl_output import remark, say, warn
 from revtunnel.ctl.tables import clean
 from revtunnel.daemons.server_operations import APP_KEY, AUTHORITY, CERTIFY, ENROLL, TOKEN
 from revtunnel.process.admin.admin_client import AdminClient
-from revtunnel.process.admin.operation import Operation
+from revtunnel.process.admin.operation_form import Operation
 from revtunnel.process.admin.refusals import NotFound
 
 __all__ = ["enroll"]

@@ -15,8 +15,8 @@ from textwrap import wrap
 
 from revtunnel.ctl.command_line import sentence
 from revtunnel.ctl.subcommands import COMMANDS
-from revtunnel.daemons.operations import DAEMONS, OPERATIONS
-from revtunnel.process.admin.operation import Argument, CallerRole, Operation
+from revtunnel.daemons.all_operations import DAEMONS, OPERATIONS
+from revtunnel.process.admin.operation_form import Argument, CallerRole, Operation
 from revtunnel.process.admin.refusals import REFUSALS
 
 __all__ = ["printed"]

@@ -3,8 +3,8 @@
 Rule of this file: rows of the same form as those of operations; no decision, no output.
 """
 
-from revtunnel.daemons.operations import OPERATIONS
-from revtunnel.process.admin.operation import Argument, CallerRole, Kind, Operation
+from revtunnel.daemons.all_operations import OPERATIONS
+from revtunnel.process.admin.operation_form import Argument, CallerRole, Kind, Operation
 
 __all__ = ["COMMANDS", "GROUPS"]
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
-from revtunnel.process.admin.operation import Column, Kind, Row
+from revtunnel.process.admin.operation_form import Column, Kind, Row
 
 __all__ = ["age", "cell", "clean", "few", "listed", "size", "table", "trip", "wall_seconds"]
 

@@ -7,6 +7,7 @@ import os
 import random
 import resource
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -26,14 +27,15 @@ from revtunnel.ground.targets import Target
 from revtunnel.link.agent_link import AgentLink
 from revtunnel.link.handshake import AgentHandshake, AgentHello
 from revtunnel.link.keys import parse_key
-from revtunnel.link.server_connector import ServerConnector, Way
+from revtunnel.link.server_connector import ServerConnector, ServerWay
 from revtunnel.link.uplink import Uplink
 from revtunnel.process.process import ExitStatus, SignalService
 from revtunnel.process.reporting import Reporter
 from revtunnel.process.systemd import Notifier, NotifyService
 from revtunnel.sockets.ends import End
-from revtunnel.sockets.tls.credentials import FaultyFiles
-from revtunnel.sockets.tls.identity import Identity
+from revtunnel.sockets.tls.certificates import FaultyFiles
+from revtunnel.sockets.tls.peer_verification import Identity
+from revtunnel.state.state_directory import openness
 from revtunnel.streams.commands import Feature
 from revtunnel.streams.dialler import Dialler
 from revtunnel.streams.window import CreditPool
@@ -43,8 +45,8 @@ from revtunnel.systems.emo.emo_modern import modern_offer
 from revtunnel.trust.agent_files import AgentFiles
 from revtunnel.trust.certificate_renewal import CertificateRenewal
 from revtunnel.trust.first_enrolment import FirstEnrolment
-from revtunnel.trust.tls_checks import agent_rules
 from revtunnel.trust.tls_settings import speaks_tls
+from revtunnel.trust.tls_settings_checks import agent_rules
 
 __all__ = ["Agent", "Options", "makeService"]
 
@@ -67,7 +69,7 @@ def read_key(path: str | None) -> bytes | None:
         raise SettingsError([f"key file {path}: {error}"]) from None
 
 
-def way_to(settings: AgentSettings) -> Way:
+def way_to(settings: AgentSettings) -> ServerWay:
     """How servers are reached.
 
     Raises:
@@ -79,7 +81,7 @@ def way_to(settings: AgentSettings) -> Way:
         web = Identity(replace(rules, alpn=b"http/1.1")) if any(each.web for each in secure) else None
     except FaultyFiles as error:
         raise SettingsError([f"[agent] {key}: {text}" for key, text in error.faults]) from None
-    return Way(identity, partial(speaks_tls, settings), settings.server_name, settings.proxy, web)
+    return ServerWay(identity, partial(speaks_tls, settings), settings.server_name, settings.proxy, web)
 
 
 class Agent(MultiService):
@@ -177,7 +179,11 @@ class Agent(MultiService):
     # -- inside
 
     def _warn(self) -> None:
-        """Say what the operator should know of the certificate."""
+        """Say what the operator should know of the certificate and of where its key is."""
+        with suppress(FileNotFoundError):
+            directory = self.settings.state_directory
+            if self._keeper is not None and directory is not None and (found := openness(directory)):
+                self.reporter(ServerState("state", found))
         identity = self._connector.way.identity or self._connector.way.web
         for warning in identity.credentials.warnings if identity is not None else ():
             self.reporter(ServerState("certificate", warning))
@@ -294,7 +300,7 @@ class Agent(MultiService):
         return self._connector.again(link, self.settings.limits.connect)
 
 
-def _fingerprints(way: Way) -> tuple[str, ...]:
+def _fingerprints(way: ServerWay) -> tuple[str, ...]:
     """What its files hold."""
     identity = way.identity or way.web
     return identity.credentials.fingerprints if identity is not None else ()

@@ -40,7 +40,7 @@ class Cccp(AdministeredDaemon):
 
     def privilegedStartService(self) -> None:
         settings = self.settings
-        self.ledger = open_ledger(settings.state_directory, FILE_NAME)
+        self.ledger = open_ledger(settings.state_directory, FILE_NAME, settings.allow_open_state)
         try:
             leases = Leases(settings.part.pools, self._reactor.seconds(), None, self.ledger)
         except ValueError as error:

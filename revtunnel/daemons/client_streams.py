@@ -13,7 +13,7 @@ from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.fleet import Fleet
 from revtunnel.fleet.streams_of_devices import StreamsOfDevices
 from revtunnel.ground.facts import ClientRefused, Report
-from revtunnel.ground.policy import ServerLimits
+from revtunnel.ground.limits import ServerLimits
 from revtunnel.ground.targets import Offer, Target
 from revtunnel.streams.clients import Clients, ClientSocket
 

@@ -1,4 +1,4 @@
-"""The part of a service tree that daemons with an admin door share: signals, door, reports, reloads, ports.
+"""The part of a service tree that daemons with an admin socket share: signals, reports, reloads, ports.
 
 Rule of this file: nothing of what a daemon is for; server.py and cameo.py add that.
 
@@ -12,7 +12,7 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.threads import deferToThreadPool
 
-from revtunnel.daemons.operations import OPERATIONS
+from revtunnel.daemons.all_operations import OPERATIONS
 from revtunnel.daemons.schema import SECTIONS
 from revtunnel.ground.declared import updated
 from revtunnel.ground.errors import SettingsError
@@ -20,7 +20,7 @@ from revtunnel.ground.facts import SettingsReloaded
 from revtunnel.process.admin.admin import AdminService
 from revtunnel.process.admin.admin_settings import AdminSettings
 from revtunnel.process.admin.daemon_operator import DaemonOperator
-from revtunnel.process.admin.operation import Row
+from revtunnel.process.admin.operation_form import Row
 from revtunnel.process.process import ExitStatus, SignalService
 from revtunnel.process.reporting import Reporter
 from revtunnel.process.systemd import Notifier, NotifyService
@@ -66,7 +66,7 @@ class AdministeredDaemon(MultiService):
     # -- for the daemon
 
     def _tend(self, operator: DaemonOperator, admin: AdminSettings) -> None:
-        """Add signals, the admin door and, last, what says READY."""
+        """Add signals, the admin socket and, last, what says READY."""
         operator.known = OPERATIONS
         operator.on_drain = partial(self._signals.stop_requested, "operator")
         operator.on_reload = self.reload

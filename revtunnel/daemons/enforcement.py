@@ -3,7 +3,7 @@
 The rule: other records count at once for whoever comes, and device by device for whoever is here; thousands
 of devices are looked at in slices (sockets/slices.py), and no device is looked at for another one's sake.
 
-Source: faults.md "Per-device authority record", N33; docs/records.rst.
+Source: faults.md "Per-device authority record", N33.
 """
 
 from collections.abc import Iterator
@@ -15,8 +15,8 @@ from twisted.internet.interfaces import IReactorTime
 from revtunnel.daemons.client_streams import ClientStreams
 from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.client_ports import ClientPorts
+from revtunnel.fleet.device_records import DEFAULT, DeviceRecords
 from revtunnel.fleet.fleet import Fleet
-from revtunnel.fleet.records import DEFAULT, DeviceRecords
 from revtunnel.fleet.streams_of_devices import StreamsOfDevices
 from revtunnel.ground.facts import ListenerRefused, Report
 from revtunnel.ground.reasons import Ended, GoAway
@@ -107,6 +107,8 @@ class Enforcement:
         """Let a device have what its record allows now, and nothing else."""
         device = self._fleet.get(serial)
         link = device.link if device is not None and device.carrier is not None else None
+        if not hasattr(link, "listener"):  # of CCCP: its clients have no ports of ours
+            link = None
         if self._access.expired(serial):
             if link is not None:
                 link.dismiss("expired", OVER, GoAway.DENIED)

@@ -16,14 +16,14 @@ from revtunnel.carriers.data_sockets import DataSockets
 from revtunnel.fleet.access_control import AccessControl
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import LinkRefused, Report
-from revtunnel.ground.policy import ServerLimits
+from revtunnel.ground.limits import ServerLimits
 from revtunnel.ground.reasons import GoAway
 from revtunnel.link.handshake import LinkDenied
 from revtunnel.link.keys import Verifier
 from revtunnel.link.server_link import AgentListener, Hub, LinkMaker, ServerLink
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import End
-from revtunnel.sockets.tls.identity import Identity
+from revtunnel.sockets.tls.peer_verification import Identity
 from revtunnel.sockets.tls.tls_stages import Secured, TlsHandshakes
 from revtunnel.streams.window import CreditPool
 
@@ -57,7 +57,9 @@ class LinkAdmission:
         self.pool = CreditPool(limits.pool)
         self.draining = False
         self.full: Callable[[], bool] = lambda: False
-        self.issue: Issue = _issues_nothing  # set by whoever has an authority
+        # set by whoever has an authority
+        self.issue: Issue = _issues_nothing
+        self.used: Callable[[str, str], None] = lambda serial, fingerprint: None
         self._reactor = reactor
         self._clock = clock
         self._access = access

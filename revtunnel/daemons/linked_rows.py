@@ -9,9 +9,9 @@ from revtunnel.fleet.devices import Device
 from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.pools import Lease
 from revtunnel.link.server_link import ServerLink
+from revtunnel.process.admin.device_listings import At, Place
 from revtunnel.process.admin.device_operations import SESSIONS
-from revtunnel.process.admin.operation import Row
-from revtunnel.process.admin.wires import At, Place
+from revtunnel.process.admin.operation_form import Row
 from revtunnel.streams.running import Running
 from revtunnel.trust.issuer import written
 

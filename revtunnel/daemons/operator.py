@@ -1,7 +1,7 @@
-"""The one place that lists, opens, closes, drains: plain methods with plain values, for every door.
+"""The one place that lists, opens, closes, drains: plain methods with plain values, for every interface.
 
 Listings come in pages: ``(rows, next)``, where ``next`` is the cursor for the next page, or None at the end.
-Doors (AMP now, HTTP later) only translate. Who may call what is the door's business; who did it arrives as
+Interfaces (AMP, HTTP) only translate. Who may call what is the interface's business; who did it arrives as
 ``by``.
 
 Source: house.md (operator.py); issue "Admin"; faults.md C1 to C3.
@@ -22,9 +22,9 @@ from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import DeviceEnrolled, DeviceRevoked, RevocationLifted
 from revtunnel.ground.serials import parse_serial
 from revtunnel.link.keys import new_key, parse_key, verifier_of
-from revtunnel.process.admin.operation import PAGE, Row
+from revtunnel.process.admin.device_listings import DeviceOperator
+from revtunnel.process.admin.operation_form import PAGE, Row
 from revtunnel.process.admin.refusals import Conflict, Invalid, NotFound
-from revtunnel.process.admin.wires import DeviceOperator
 from revtunnel.process.reporting import Reporter
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.state.session_audit import SessionAudit
@@ -87,6 +87,7 @@ class Operator(DeviceOperator):
         return {
             **super().status(),
             "penalties": penalties,
+            "forked": self._issuer.book.forked()[:PAGE],
             "users": self.people.count,
             "muted": len(self.mutes),
             "remote_sessions": self.remote.count,

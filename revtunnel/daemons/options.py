@@ -33,8 +33,8 @@ from revtunnel.ground.targets import parse_offer
 from revtunnel.settings.inifile import Table
 from revtunnel.trust.agent_files import AgentFiles
 from revtunnel.trust.enrolment import EnrolmentToken, parse_token
-from revtunnel.trust.tls_checks import agent_rules, listener_rules, tls_lines
 from revtunnel.trust.tls_settings import speaks_tls
+from revtunnel.trust.tls_settings_checks import agent_rules, listener_rules, tls_lines
 
 __all__ = ["AgentOptions", "DaemonOptions", "ServerOptions", "options_of", "written"]
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from revtunnel.ground.origin import Origin
 from revtunnel.ground.targets import Offer, Target
 from revtunnel.settings.inifile import Table
-from revtunnel.sockets.tls.credentials import private_file_fault
+from revtunnel.sockets.tls.certificates import private_file_fault
 from revtunnel.sockets.ways.http_connect import ProxyCredentials
 from revtunnel.sockets.ways.proxy_choice import (
     DIRECT,

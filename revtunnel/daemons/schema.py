@@ -25,12 +25,12 @@ from revtunnel.daemons.settings_parts import (
     Reservation,
     ServerSettings,
 )
+from revtunnel.fleet.device_records import DeviceRecord, DeviceSettings
 from revtunnel.fleet.penalties import PenaltySettings
-from revtunnel.fleet.records import DeviceRecord, DeviceSettings
 from revtunnel.ground.declared import Key
 from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.kinds import SettingKind, read_port
-from revtunnel.ground.policy import (
+from revtunnel.ground.limits import (
     AgentLimits,
     AuditLimits,
     CameoLimits,
@@ -69,7 +69,7 @@ _RESERVATION = Key("SERIAL/TARGETNAME", SettingKind("port", "1 to 65535", read_p
 # fmt: off
 SECTIONS = Sections(
     Section("server", "server", "The server as a whole.", (ServerSettings, LogSettings)),
-    Section("listener", "server", "A door for agents. Without any, [listener main] is assumed.",
+    Section("listener", "server", "Where agents come in. Without any, [listener main] is assumed.",
         (ListenerSettings, ServerTls, ListenerTls, SenderSettings), True, shown="[listener main]"),
     Section("pool", "server", "Ports for clients. Without any, [pool default] is assumed.",
         (PoolSettings, SenderSettings), True, shown="[pool default]"),

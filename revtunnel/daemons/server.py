@@ -28,14 +28,14 @@ from revtunnel.fleet.penalties import Penalties
 from revtunnel.fleet.pools import Pool, Use
 from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.facts import LinkRefused, ServerState
-from revtunnel.ground.policy import PeopleLimits, ServerLimits
+from revtunnel.ground.limits import PeopleLimits, ServerLimits
 from revtunnel.link.handshake import ListenerRules, ServerHello
 from revtunnel.link.keys import DUMMY, Verifier
 from revtunnel.link.server_link import AgentListener
 from revtunnel.process.process import ExitStatus
 from revtunnel.process.systemd import Notifier
 from revtunnel.sockets.listening import Came, Listeners
-from revtunnel.sockets.tls.identity import Identity
+from revtunnel.sockets.tls.peer_verification import Identity
 from revtunnel.sockets.ways.proxy_protocol import ProxyHeaders, Refused
 from revtunnel.sockets.ways.trusted_proxies import HeaderRules, SenderSettings, header_rules
 from revtunnel.state.audit_file import AuditFile, Sync
@@ -54,7 +54,7 @@ from revtunnel.trust.people_operator import PeopleOperator
 from revtunnel.trust.tls_settings import is_loopback
 
 if TYPE_CHECKING:
-    from revtunnel.daemons.web_site import WebSite
+    from revtunnel.daemons.web_system import WebSystem
     from revtunnel.process.web.web_listener import WebListener
     from revtunnel.systems.cccp.cccp_system import CccpSystem
 
@@ -146,7 +146,7 @@ class Server(AdministeredDaemon):
         self._listeners = Listeners(reactor, self._report)
         self._headers = ProxyHeaders(reactor, lambda: self.settings.limits.pending)
         self._expiry: Any = None
-        self.web: WebSite | None = None
+        self.web: WebSystem | None = None
         self._agent_ports = 0  # ports for agents among those we listen at
         self.cccp: CccpSystem | None = None
         self._emo_machines: dict[int, Any] = {}  # command sockets by the port they registered
@@ -177,7 +177,7 @@ class Server(AdministeredDaemon):
 
     def _build(self) -> None:
         settings = self.settings
-        self.ledger = open_ledger(settings.state_directory, FILE_NAME)
+        self.ledger = open_ledger(settings.state_directory, FILE_NAME, settings.allow_open_state)
         now = self._reactor.seconds()
         self.issuer = Issuer(
             CertificateBook(self.ledger),
@@ -227,6 +227,8 @@ class Server(AdministeredDaemon):
             self.audit,
         )
         self.switchboard.admission.issue = self.issuer.answer
+        self.switchboard.admission.used = self.issuer.used
+        self.issuer.cut_off = partial(self.operator.cut_off, by="two_renewals")
         self._build_cccp(settings)
         self._build_web(settings)
         self._tend(self.operator, settings.admin)
@@ -254,7 +256,7 @@ class Server(AdministeredDaemon):
         # with twisted.web 70 ms of CPU, which a server without CCCP spares
         from revtunnel.systems.cccp.cccp_operator import CccpRows
         from revtunnel.systems.cccp.cccp_system import CccpSystem
-        from revtunnel.systems.cccp.parking import SYSTEM
+        from revtunnel.systems.cccp.idle_devices import SYSTEM
 
         board = self.switchboard
         self.cccp = CccpSystem(
@@ -268,6 +270,7 @@ class Server(AdministeredDaemon):
                 board.access,
             ),
             *(settings.relay, board.fleet, board.client_streams.clients_by_name),
+            *(board.streams, board.next_stream),
         )
         self.operator.wires[SYSTEM] = rows = CccpRows(self.cccp, self.operator.at)
         self.operator.linked.granted = rows.grants
@@ -277,9 +280,9 @@ class Server(AdministeredDaemon):
         """Where people come in for remote sessions."""
         if not settings.web:
             return
-        from revtunnel.daemons.web_site import WebSite
+        from revtunnel.daemons.web_system import WebSystem
 
-        self.web = WebSite(
+        self.web = WebSystem(
             *(self._reactor, settings, self.switchboard, self.people, self.grants, self.mutes, self.audit),
             *(self.operator.app_keys, os.urandom, self.operator.at),
         )
@@ -300,10 +303,11 @@ class Server(AdministeredDaemon):
             self.issuer.load(mine.directory, mine.device_days, mine.limits)
         except Unfit as error:
             raise SettingsError([f"[authority] directory: {error}"]) from None
+        self.issuer.ends_forks = mine.two_renewals == "revoke"
 
     def _read_identities(self, settings: ServerSettings) -> Identities:
         """The certificates of all listeners. SettingsError: their files cannot be used."""
-        return Identities(self.issuer.book.revoked).read(settings.listeners, self.issuer.is_set_up)
+        return Identities(self.issuer.revoked).read(settings.listeners, self.issuer.is_set_up)
 
     def _agent_listener(self, listener: ListenerSettings, settings: ServerSettings) -> AgentListener:
         doubt = self.ledger.doubtful is not None

@@ -1,4 +1,4 @@
-"""What the settings of a server must not say together: doors that are too wide, ports with two owners.
+"""What the settings of a server must not say together: listeners that are too wide, ports with two owners.
 
 Rule of this file: every fault is a complaint about the key where it stands; nothing is changed.
 
@@ -10,16 +10,16 @@ from itertools import pairwise
 
 from revtunnel.daemons.proxy_settings import check_senders
 from revtunnel.daemons.settings_parts import ListenerSettings, PoolSettings, ServerSettings
-from revtunnel.fleet.records import DEFAULT
+from revtunnel.fleet.device_records import DEFAULT
 from revtunnel.settings.inifile import Name, Table
-from revtunnel.trust.tls_checks import check_listener_tls, check_plaintext
 from revtunnel.trust.tls_settings import is_loopback
+from revtunnel.trust.tls_settings_checks import check_listener_tls, check_plaintext
 
 __all__ = ["check_clients", "check_listeners", "check_ports", "twice"]
 
 
 def check_listeners(table: Table, settings: ServerSettings) -> None:
-    """Each listener by itself; an open door without keys must have been asked for by name."""
+    """Each listener by itself; an open listener without keys must have been asked for by name."""
     pools = {pool.name for pool in settings.pools}
     for listener in settings.listeners:
         label = f"listener {listener.name}"
@@ -98,15 +98,15 @@ def twice(names: list[str]) -> str | None:
 
 def check_ports(table: Table, settings: ServerSettings) -> None:
     """No port has two owners: listeners, ranges, reservations, fixed ports of legacy devices."""
-    doors: dict[tuple[str, int], str] = {}
+    owners: dict[tuple[str, int], str] = {}
     named = [(f"listener {each.name}", each.address) for each in settings.listeners]
     named += [(f"web {each.name}", each.address) for each in settings.web]
     for label, addresses in named:
         for address in addresses if table.sound(label, "address") else ():
-            owner = doors.setdefault(address, label)
+            owner = owners.setdefault(address, label)
             if owner != label and address[1]:
                 table.complain(label, "address", f"{address[0]} port {address[1]} is also that of [{owner}]")
-    listening = {port: owner for (_, port), owner in doors.items() if port}
+    listening = {port: owner for (_, port), owner in owners.items() if port}
     _check_ranges(table, settings, listening)
     _check_fixed(table, settings, listening)
 

@@ -1,7 +1,7 @@
 """What revtunnel-server has beside what every daemon with devices has (operator.py)."""
 
 from revtunnel.process.admin.device_operations import DEVICE_OPERATIONS, SERIAL
-from revtunnel.process.admin.operation import (
+from revtunnel.process.admin.operation_form import (
     PROBLEM,
     ROW,
     ROWS,
@@ -32,6 +32,7 @@ _REPLACE = Argument("replace", Kind.YES_NO)
 _STATUS = STATUS._replace(columns=(
     Column("links", Kind.NUMBER, "that are up"),
     Column("penalties", Kind.NUMBER, "addresses and serials that are locked out"),
+    Column("forked", Kind.LIST, "devices, a certificate of which was renewed for two keys"),
     Column("users", Kind.NUMBER, "people who may be granted sessions"),
     Column("muted", Kind.NUMBER, "devices that take no remote sessions"),
     Column("remote_sessions", Kind.NUMBER, "that people have now"),

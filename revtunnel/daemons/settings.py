@@ -24,7 +24,7 @@ from revtunnel.daemons.settings_parts import (
     Reservation,
     ServerSettings,
 )
-from revtunnel.fleet.records import DEFAULT, DeviceRecord, DeviceRecords, DeviceSettings
+from revtunnel.fleet.device_records import DEFAULT, DeviceRecord, DeviceRecords, DeviceSettings
 from revtunnel.ground.declared import keys_of
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.serials import parse_serial
@@ -38,14 +38,14 @@ from revtunnel.settings.inifile import (
     Surroundings,
     Table,
 )
-from revtunnel.sockets.tls.credentials import private_file_fault
+from revtunnel.sockets.tls.certificates import private_file_fault
 from revtunnel.systems.cccp.cccp_reading import cccp_part
 from revtunnel.systems.sessions.session_settings import web_settings
 from revtunnel.trust.agent_files import with_kept_files
 from revtunnel.trust.audit_settings import audit_settings
 from revtunnel.trust.authority_settings import authority_settings
-from revtunnel.trust.tls_checks import check_agent_tls
 from revtunnel.trust.tls_settings import AgentTls
+from revtunnel.trust.tls_settings_checks import check_agent_tls
 
 __all__ = [
     "DEFAULT_PATH",

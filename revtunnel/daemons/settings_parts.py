@@ -9,8 +9,8 @@ Source: twisted.md section 7; ours.
 import re
 from dataclasses import dataclass, field
 
+from revtunnel.fleet.device_records import CLIENTS, DeviceRecords, DeviceSettings
 from revtunnel.fleet.penalties import PenaltySettings
-from revtunnel.fleet.records import CLIENTS, DeviceRecords, DeviceSettings
 from revtunnel.ground.declared import limit, setting
 from revtunnel.ground.kinds import (
     ADDRESS,
@@ -29,8 +29,8 @@ from revtunnel.ground.kinds import (
     word,
     yes_no,
 )
+from revtunnel.ground.limits import AgentLimits, DataLimits, EmoLimits, LinkLimits, RelayLimits, ServerLimits
 from revtunnel.ground.networks import Network
-from revtunnel.ground.policy import AgentLimits, DataLimits, EmoLimits, LinkLimits, RelayLimits, ServerLimits
 from revtunnel.ground.server_places import ServerPlace, parse_server_place
 from revtunnel.ground.targets import Offer, parse_offer
 from revtunnel.process.admin.admin_settings import AdminSettings
@@ -106,7 +106,7 @@ _SERVER_PORT = SettingKind("port", "0, or 1025 to 65535", read_server_port)
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
 class ListenerSettings(ListenerTls, SenderSettings):
-    """One door for agents; for kind ``legacy`` ``serial`` and ``mappings`` are set, else None and empty."""
+    """A listener for agents; ``serial`` and ``mappings`` are set for kind ``legacy``, else None and empty."""
 
     address: tuple[tuple[str, int], ...] = setting(listening(1), "127.0.0.1:2065", "where agents come in; "
         "several, such as IPv4 and IPv6, with commas; port 0: any free one")
@@ -178,6 +178,8 @@ class ServerSettings(LogSettings):
     state_directory: str | None = setting(PLACE, "auto", "where leases and device keys are kept; auto: "
         "$STATE_DIRECTORY, /var/lib/revtunnel for root, else revtunnel in $XDG_STATE_HOME or ~/.local/state; "
         "none: in memory, lost at the end")
+    allow_open_state: bool = setting(yes_no(), "no", "INSECURE: lets others than its owner write in "
+        "state_directory; no: the server does not start there")
     drain: float = limit(seconds(0, 3600), 30.0, "time that running channels get when the server stops")
     listeners: tuple[ListenerSettings, ...]
     pools: tuple[PoolSettings, ...]

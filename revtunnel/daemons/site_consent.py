@@ -8,7 +8,7 @@ one session.
 
 The command's words are made once, then ``{user}``, ``{services}``, ``{session}``, ``{address}`` and
 ``{device}`` in them are replaced; no shell sees them. The same is in the environment, as ``REVTUNNEL_USER``
-and so on. Names that the server says are plain, or were refused before (session_says.py).
+and so on. Names that the server says are plain, or were refused before (consent_messages.py).
 
 Source: issue "Remote sessions" (The device's own say); ours.
 """
@@ -26,7 +26,7 @@ from revtunnel.daemons.settings_parts import ConsentSettings
 from revtunnel.ground.facts import ConsentGiven, Report
 from revtunnel.ground.targets import Target
 from revtunnel.process.programs import ProgramFailed, run
-from revtunnel.streams.session_says import Asked
+from revtunnel.streams.consent_messages import ConsentRequest
 
 __all__ = ["SiteConsent"]
 
@@ -49,7 +49,7 @@ class Asking(Typing):
 
 @dataclass(slots=True)
 class _Allowed:
-    asked: Asked
+    asked: ConsentRequest
     targets: frozenset[Target]
     link: Asking | None
     until: float = field(default=float("inf"))  # without a link
@@ -88,7 +88,7 @@ class SiteConsent:
 
     # -- from the link
 
-    def asked(self, link: Asking, asked: Asked) -> None:
+    def asked(self, link: Asking, asked: ConsentRequest) -> None:
         """The server asks; it is answered at once, or when the command has ended."""
         self._forget_old()
         before = self._allowed.get(asked.session)
@@ -129,7 +129,7 @@ class SiteConsent:
     def _now(self) -> float:
         return float(self._reactor.seconds())
 
-    def _refusal(self, asked: Asked) -> str:
+    def _refusal(self, asked: ConsentRequest) -> str:
         """Why the answer is no without asking anybody."""
         unknown = next((name for name in asked.services if name not in self._targets), None)
         if self._rules.sessions == "no":
@@ -144,7 +144,7 @@ class SiteConsent:
             return f"{len(self._asking)} sessions are being asked for, {AT_ONCE} at most"
         return ""
 
-    def _run(self, link: Asking, asked: Asked) -> None:
+    def _run(self, link: Asking, asked: ConsentRequest) -> None:
         begun, rules = self._now(), self._rules
         values = {
             "user": asked.user,
@@ -167,7 +167,7 @@ class SiteConsent:
 
         running.addTimeout(rules.consent_wait, self._reactor).addBoth(done)
 
-    def _answer(self, link: Asking, asked: Asked, yes: bool, why: str, seconds: float) -> None:
+    def _answer(self, link: Asking, asked: ConsentRequest, yes: bool, why: str, seconds: float) -> None:
         self._allowed.pop(asked.session, None)
         if yes:
             targets = frozenset(self._targets[name] for name in asked.services)

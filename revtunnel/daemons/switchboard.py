@@ -22,7 +22,7 @@ from revtunnel.daemons.enforcement import Enforcement
 from revtunnel.daemons.link_admission import LinkAdmission
 from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.client_ports import ClientPorts
-from revtunnel.fleet.device_say import DeviceSay
+from revtunnel.fleet.device_consent import DeviceConsent
 from revtunnel.fleet.fleet import Fleet, TwoHolders
 from revtunnel.fleet.streams_of_devices import StreamsOfDevices
 from revtunnel.ground.facts import (
@@ -36,7 +36,7 @@ from revtunnel.ground.facts import (
     Report,
     WebRefused,
 )
-from revtunnel.ground.policy import DataLimits, ServerLimits
+from revtunnel.ground.limits import DataLimits, ServerLimits
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.link.handshake import LinkDenied, ServerUp
 from revtunnel.link.keys import Verifier
@@ -88,7 +88,7 @@ class Switchboard:
         self.client_streams = ClientStreams(
             reactor, limits, self.fleet, self.streams, self.access, self.report
         )
-        self.say = DeviceSay(self.fleet, lambda serial: self.access.records.of(serial))
+        self.say = DeviceConsent(self.fleet, lambda serial: self.access.records.of(serial))
         self.client_streams.make_room = self._make_room
         self.client_streams.on_left = self._check_drained
         self.enforcement = Enforcement(
@@ -159,6 +159,8 @@ class Switchboard:
         except TwoHolders:
             self.kick(up.serial, "its serial has two holders", 0)
             raise
+        if link.certificate is not None:
+            self.admission.used(link.certificate.serial, link.certificate.fingerprint)
         self.no_stranger(link)
         self.links.add(link)
         if old is not None:

@@ -9,10 +9,10 @@ Source: faults.md "Pre-auth limits", "Lockout per serial", "Per-device authority
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 
+from revtunnel.fleet.device_records import DeviceRecords
 from revtunnel.fleet.penalties import Penalties
-from revtunnel.fleet.records import DeviceRecords
+from revtunnel.ground.limits import PenaltyLimits
 from revtunnel.ground.networks import network_of
-from revtunnel.ground.policy import PenaltyLimits
 from revtunnel.ground.reasons import GoAway
 from revtunnel.ground.targets import Offer
 from revtunnel.link.handshake import LinkDenied

@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 
 from revtunnel.fleet.devices import Device, DeviceStore, Memory, in_order
 from revtunnel.ground.facts import DuplicateDevice, Fact
-from revtunnel.ground.policy import FleetLimits
+from revtunnel.ground.limits import FleetLimits
 from revtunnel.ground.reasons import GoAway
 from revtunnel.ground.targets import Offer
 from revtunnel.link.handshake import LinkDenied

@@ -17,8 +17,8 @@ from typing import TypeVar
 
 from revtunnel.ground.declared import setting
 from revtunnel.ground.kinds import networks
+from revtunnel.ground.limits import PenaltyLimits
 from revtunnel.ground.networks import Network, address_of, block_of, within
-from revtunnel.ground.policy import PenaltyLimits
 
 __all__ = ["Penalties", "PenaltySettings", "weight_of"]
 

@@ -15,6 +15,7 @@ __all__ = [
     "AcceptFailed",
     "AuditProblem",
     "CertificateFailed",
+    "CertificateForked",
     "CertificateIssued",
     "ChannelEnded",
     "ChannelOpened",
@@ -205,7 +206,7 @@ class ClientRefused(Fact):
     serial: str
     target: str
     peer: str
-    reason: str  # a word: "device-absent", "too-many-clients", "descriptors", "no-channel", "draining"
+    reason: str  # a word: "device-absent", "in-use", "too-many-clients", "descriptors", "no-channel", ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,6 +311,18 @@ class CertificateFailed(Fact):
     severity = Severity.WARN
     serial: str
     server: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateForked(Fact):
+    """Two have the key of one certificate: it was renewed for two keys, or shown after its child was used."""
+
+    word = "certificate-forked"
+    severity = Severity.ERROR
+    serial: str
+    fingerprint: str  # of that certificate
+    peer: str  # who came with it; empty: nobody knows
     detail: str
 
 

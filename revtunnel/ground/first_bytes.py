@@ -1,7 +1,7 @@
-r"""What somebody speaks who knocked at the wrong door, by his first bytes, and which setting answers it.
+r"""What somebody speaks who knocked at the wrong port, by his first bytes, and which setting answers it.
 
-Rule of this file: nothing is decided here. A door that refuses somebody adds the sentence to its own words;
-what is not recognised gets none.
+Rule of this file: nothing is decided here. A listener that refuses somebody adds the sentence to its own
+words; what is not recognised gets none.
 
 ==================  ==========================================================================================
 TLS                 ``16 03`` or ``15 03``: a record of handshake or alert (RFC 8446 section 5.1)

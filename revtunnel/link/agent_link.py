@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, LinkStalled, PeerGlitch, Report
-from revtunnel.ground.policy import LinkLimits
+from revtunnel.ground.limits import LinkLimits
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.server_places import ServerPlace
 from revtunnel.link.handshake import AgentHandshake, AgentUp, Dismissed, ServerHello
@@ -36,12 +36,12 @@ from revtunnel.link.mux import (
 )
 from revtunnel.link.rt1 import Rt1Mux
 from revtunnel.sockets.ends import End
-from revtunnel.sockets.tls.identity import silent_refusal
+from revtunnel.sockets.tls.peer_verification import silent_refusal
 from revtunnel.streams.channel import Channel
 from revtunnel.streams.commands import Feature
+from revtunnel.streams.consent_messages import ConsentRequest, encode_consent
 from revtunnel.streams.dialler import Dialler, NotDialled
 from revtunnel.streams.frames import Frame
-from revtunnel.streams.session_says import Asked, encode_consent
 from revtunnel.streams.streams import ChannelSocket
 from revtunnel.streams.window import CreditPool
 
@@ -114,7 +114,7 @@ class DataSocketBringer(Typing):
 class SessionConsent(Typing):
     """Who says whether a remote session may be (daemons/site_consent.py)."""
 
-    def asked(self, link: "AgentLink", asked: Asked) -> None:
+    def asked(self, link: "AgentLink", asked: ConsentRequest) -> None:
         """The server asks: answer with ``link.consent``."""
 
     def over(self, session: str) -> None:

@@ -9,7 +9,7 @@ Source: faults.md "Thundering herd numbers"; wire/link-extension.md (herd spread
 
 from collections.abc import Callable
 
-from revtunnel.ground.policy import AgentLimits
+from revtunnel.ground.limits import AgentLimits
 
 __all__ = ["Backoff"]
 

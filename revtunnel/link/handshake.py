@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.first_bytes import Listens, Spoken, explained, recognise
-from revtunnel.ground.policy import LinkLimits
+from revtunnel.ground.limits import LinkLimits
 from revtunnel.ground.reasons import GoAway
 from revtunnel.link.hellos import (
     NONCE_SIZE,

@@ -13,8 +13,8 @@ Source: wire/readyagent.md sections 1 to 5; wire/link-extension.md "Legacy peers
 from abc import abstractmethod
 
 from revtunnel.ground.errors import LocalError, RemoteError
+from revtunnel.ground.limits import LinkLimits
 from revtunnel.ground.origin import Origin
-from revtunnel.ground.policy import LinkLimits
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.targets import Target
 from revtunnel.link.barrier import Barrier
@@ -39,6 +39,7 @@ class LegacyMux(Mux):
 
     def __init__(self, limits: LinkLimits, opens: bool, now: float) -> None:
         super().__init__(limits, opens, now)
+        self._idle = Tally(limits.idle_frames, limits.glitch_window, "frames that change nothing")
         self._out_of_step = Tally(limits.legacy_glitches, limits.glitch_window, "unknown frames")
         self._owed = 0
         self._held_since: float | None = None
@@ -125,7 +126,7 @@ class LegacyMux(Mux):
                 channel.heard_at = now  # it has not come to our CLOSE yet
                 if channel.state is ChannelState.SENT_LAST:
                     self._answer_unknown(frame.channel, now)  # or takes that for an end of file
-            return []
+            return [] if frame.payload else self._nothing(now)
         if not frame.payload:
             return self._glitch(f"empty DATA on channel {frame.channel}", now)
         return self._arrived(channel, frame.payload, now)
@@ -137,6 +138,11 @@ class LegacyMux(Mux):
         channel.bytes_received += size
         channel.heard_at = now
         return [Data(channel, payload)]
+
+    def _nothing(self, now: float) -> list[Happening]:
+        """A frame that changes nothing: normal where each end forgets by itself, but not in a flood."""
+        self._idle.add(now)
+        return []
 
     def _send_close(self, number: int) -> None:
         self._turns.control(encode_frame(Command.CLOSE, number))
@@ -256,7 +262,7 @@ class LegacyServerMux(LegacyMux):
     def _unknown_data(self, frame: Frame, now: float) -> list[Happening]:
         self._answer_unknown(frame.channel, now)
         if frame.channel == 0 and not frame.payload:
-            return []  # an agent of ours asks whether we live
+            return self._nothing(now)  # an agent of ours asks whether we live
         return self._glitch(f"DATA for number {frame.channel}, not in use", now)
 
     def _close(self, frame: Frame, now: float) -> list[Happening]:
@@ -264,7 +270,7 @@ class LegacyServerMux(LegacyMux):
             return self._answered(now)
         channel = self.channels.get(frame.channel)
         if channel is None or not channel.allows(ChannelEvent.GET_CLOSE):
-            return []
+            return self._nothing(now)
         return self._closed_by_device(channel, now)
 
     def _closed_by_device(self, channel: Channel, now: float) -> list[Happening]:
@@ -282,7 +288,7 @@ class LegacyServerMux(LegacyMux):
     def _answered(self, now: float) -> list[Happening]:
         passed = self._barrier.answer()
         if passed is None:
-            return []
+            return self._nothing(now)
         if not self._barrier.open:  # else it answers an older question than the one that is timed
             self.liveness.answered(self._question, now)
         happenings: list[Happening] = []
@@ -420,7 +426,8 @@ class LegacyAgentMux(LegacyMux):
         early = self._drop_early(frame.channel)
         channel = self.channels.get(frame.channel)
         if channel is None:
-            return self._glitch(f"CLOSE {frame.channel} took early DATA away", now) if early else []
+            odd = f"CLOSE {frame.channel} took early DATA away"
+            return self._glitch(odd, now) if early else self._nothing(now)
         if not channel.allows(ChannelEvent.GET_CLOSE):
             return self._closed_twice(channel, now)
         channel.step(
@@ -433,12 +440,12 @@ class LegacyAgentMux(LegacyMux):
     def _closed_twice(self, channel: Channel, now: float) -> list[Happening]:
         """After DATA of ours it is an answer: nobody is there any more. Before, it means nothing."""
         if channel.bytes_sent == self._left[channel.number]:
-            return []
+            return self._nothing(now)
         return self.reset(channel, Ended.RESET_BY_PEER, "the server closed again: its client is gone", now)
 
     def _unknown_data(self, frame: Frame, now: float) -> list[Happening]:
         if not frame.payload or frame.channel in self._closed:
-            return []
+            return [] if frame.payload else self._nothing(now)
         if frame.channel == 0 and frame.payload == b"\0":
             self._send_close(0)  # the server's question
             return []

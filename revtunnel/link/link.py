@@ -17,11 +17,11 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from revtunnel.ground.errors import RemoteError
-from revtunnel.ground.policy import LinkLimits
+from revtunnel.ground.limits import LinkLimits
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.link.link_channels import LinkChannels
 from revtunnel.link.mux import Mux, Over
-from revtunnel.link.turns import Pace
+from revtunnel.link.send_scheduler import Pace
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.tcp_info import silence
 from revtunnel.streams.channel import Channel, ChannelState

@@ -15,7 +15,7 @@ from revtunnel.sockets.ends import End
 from revtunnel.sockets.stages import Stage
 from revtunnel.sockets.ways.websocket import WebSocketEnd
 from revtunnel.sockets.ways.websocket_halves import HalfClosingEnd
-from revtunnel.sockets.ways.websocket_upgrade import Asked, HandshakeRefused, Upgraded, connect_end
+from revtunnel.sockets.ways.websocket_upgrade import HandshakeRefused, Upgraded, UpgradeRequest, connect_end
 from revtunnel.sockets.ways.websocket_wire import WebSocketLimits
 
 __all__ = ["DATA", "LINK", "dial_websocket", "end_of"]
@@ -34,7 +34,7 @@ def dial_websocket(reactor: Any, place: ServerPlace, subprotocol: str, timeout: 
     """A WebSocket with a server's web listener. ConnectionError: whoever is there has none for us."""
     limits = WebSocketLimits(handshake=timeout)
     agent = (("User-Agent", f"revtunnel-agent/{revtunnel.__version__}"),)
-    asked = Asked(place.host, place.port, place.path, place.secure, (subprotocol,), agent)
+    asked = UpgradeRequest(place.host, place.port, place.path, place.secure, (subprotocol,), agent)
 
     async def stage(end: End) -> End:
         try:

@@ -10,7 +10,7 @@ gets ``patience`` instead, as long as its kernel acknowledges what is sent (``un
 Source: wire/link-extension.md "Liveness"; wire/readyagent.md section 2; faults.md N8, N13.
 """
 
-from revtunnel.ground.policy import LinkLimits
+from revtunnel.ground.limits import LinkLimits
 
 __all__ = ["Liveness"]
 

@@ -10,16 +10,16 @@ from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.limits import LinkLimits
 from revtunnel.ground.origin import Origin
-from revtunnel.ground.policy import LinkLimits
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.targets import Target
 from revtunnel.link.liveness import Liveness
-from revtunnel.link.turns import Piece, Turns
+from revtunnel.link.send_scheduler import Piece, SendScheduler
 from revtunnel.streams.channel import Channel
+from revtunnel.streams.consent_messages import ConsentRequest
 from revtunnel.streams.frames import Frame
 from revtunnel.streams.numbers import Numbers, Tally
-from revtunnel.streams.session_says import Asked
 
 __all__ = [
     "Consented",
@@ -102,7 +102,7 @@ class Wanted(NamedTuple):
 class SessionAsked(NamedTuple):
     """Agent: may this session be? Answer with CONSENT, whenever that is known."""
 
-    asked: Asked
+    asked: ConsentRequest
 
 
 class SessionOver(NamedTuple):
@@ -150,7 +150,7 @@ class Mux(ABC):
         self.channels: dict[int, Channel] = {}
         self.glitches = Tally(limits.glitches, limits.glitch_window, "oddities")
         self._numbers = Numbers(limits.channels)
-        self._turns = Turns(limits)
+        self._turns = SendScheduler(limits)
         self._later: list[Happening] = []
         self._listens = 1  # the one that began the link
 

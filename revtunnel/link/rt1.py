@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.limits import LinkLimits
 from revtunnel.ground.origin import Origin, decode_origin, encode_origin
-from revtunnel.ground.policy import LinkLimits
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.targets import Target
 from revtunnel.link.mux import (
@@ -24,7 +24,7 @@ from revtunnel.link.mux import (
     Wanted,
 )
 from revtunnel.link.rt1_sessions import Rt1Sessions
-from revtunnel.link.turns import Piece
+from revtunnel.link.send_scheduler import Piece
 from revtunnel.streams.channel import Channel, ChannelEvent, ChannelState
 from revtunnel.streams.commands import (
     EXACT_SIZE,
@@ -57,6 +57,7 @@ _NEVER_HERE = frozenset(
         Command.CERTIFICATE,
     )
 )
+GOAWAYS = 3  # that are heard on one link
 # where both ends have the feature: from a server, but for CONSENT
 _ASKED_FOR = frozenset((Command.WANT, Command.ORIGIN, Command.SESSION, Command.CONSENT, Command.WITHIN))
 
@@ -91,6 +92,7 @@ class Rt1Mux(Rt1Sessions):
         self._pool = CreditPool(limits.link_pool, pool)
         self._first_credit = limits.first_window if first_window is None else first_window
         self._pong: bytes | None = None
+        self._goaways = 0
         self.data_sockets = data_sockets
         self.origins = origins
         self._announced: _Before | None = None  # agent: WITHIN and ORIGIN, whose CONNECT is next
@@ -301,7 +303,10 @@ class Rt1Mux(Rt1Sessions):
         return self._glitch("PONG that nobody asked for", now)
 
     def _goaway(self, frame: Frame, now: float) -> list[Happening]:
-        return [GoingAway(*decode_goaway(frame.payload))]
+        """A server that drains and then stops says it twice; who goes on saying it says nothing."""
+        said = GoingAway(*decode_goaway(frame.payload))
+        self._goaways += 1
+        return [said] if self._goaways <= GOAWAYS else self._glitch("GOAWAY again and again", now)
 
     def _want(self, frame: Frame, now: float) -> list[Happening]:
         return [Wanted(decode_want(frame.payload))]
@@ -316,10 +321,25 @@ class Rt1Mux(Rt1Sessions):
     # -- inside
 
     def _late(self, frame: Frame, channel: Channel | None, now: float) -> list[Happening]:
-        """A frame for a channel that we have ended is normal; one for a number nobody holds is odd."""
-        if channel is not None:
+        """A frame for a channel that we have ended is normal, if it was said before the other side knew.
+
+        What that cannot be, more data than it had credit for and frame upon frame of the others, is counted
+        like a frame for a number that nobody holds.
+        """
+        name = Command(frame.command).name
+        if channel is None:
+            return self._glitch(f"{name} for channel {frame.channel}, not in use", now)
+        if frame.command == Command.DATA and frame.payload:
+            channel.spare -= len(frame.payload)
+            if channel.spare < 0:
+                return self._overspent(channel, f"{-channel.spare} bytes beyond its credit, late", now)
             return []
-        return self._glitch(f"{Command(frame.command).name} for channel {frame.channel}, not in use", now)
+        channel.late += 1
+        if channel.late > self.limits.late_frames:
+            return self._glitch(
+                f"{name} for channel {frame.channel}, the {channel.late}th since it ended", now
+            )
+        return []
 
     def _new(self, number: int, target: Target, now: float) -> Channel:
         limits = self.limits

@@ -1,25 +1,31 @@
 """What is said about remote sessions on an rt1 link: the server asks, the agent answers.
 
-Rule of this file: a question that cannot be read is answered with no, and counts as an oddity.
+Rule of this file: a question that cannot be read is answered with no, and counts as an oddity. So does what
+nobody asked for, without a word: it is normal about a session of the link before, and nothing else.
 
-Source: streams/session_says.py; docs/link-protocol.rst "Sessions".
+Source: streams/consent_messages.py; docs/link-protocol.rst "Sessions".
 """
 
 from revtunnel.ground.errors import RemoteError
 from revtunnel.link.mux import Consented, Happening, SessionAsked, SessionOver
 from revtunnel.link.rt1_ends import Rt1Ends
 from revtunnel.streams.commands import Command
+from revtunnel.streams.consent_messages import SHORTEST, decode_consent, decode_session, encode_consent
 from revtunnel.streams.frames import Frame, encode_frame
-from revtunnel.streams.session_says import SHORTEST, decode_consent, decode_session, encode_consent
 
 __all__ = ["Rt1Sessions"]
+
+ANSWERS = 2  # to one question: yes, and later that it is taken back
 
 
 class Rt1Sessions(Rt1Ends):
     """Questions and answers; which channel is of which session is said in rt1.py."""
 
+    _due = 0  # server: answers, taken back ones among them; agent: ends of what was asked for
+
     def session(self, payload: bytes) -> None:
         """Server: ask for a session, or say that it is over."""
+        self._due += ANSWERS
         self._turns.control(encode_frame(Command.SESSION, 0, payload))
 
     def consent(self, payload: bytes) -> None:
@@ -34,7 +40,19 @@ class Rt1Sessions(Rt1Ends):
                 raise
             self.consent(encode_consent(frame.payload[1:SHORTEST].hex(), False, str(error)))
             return self._glitch(str(error), now)
-        return [SessionOver(said) if isinstance(said, str) else SessionAsked(said)]
+        if not isinstance(said, str):
+            self._due += 1
+            return [SessionAsked(said)]
+        self._settle(now)
+        return [SessionOver(said)]
 
     def _consented(self, frame: Frame, now: float) -> list[Happening]:
-        return [Consented(*decode_consent(frame.payload))]
+        said = Consented(*decode_consent(frame.payload))
+        self._settle(now)
+        return [said]
+
+    def _settle(self, now: float) -> None:
+        if self._due:
+            self._due -= 1
+        else:
+            self.glitches.add(now)

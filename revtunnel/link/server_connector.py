@@ -22,17 +22,17 @@ from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import End, TlsEnd
 from revtunnel.sockets.opening import Reach, connect, open_end
 from revtunnel.sockets.stages import Stage
-from revtunnel.sockets.tls.identity import Identity
+from revtunnel.sockets.tls.peer_verification import Identity
 from revtunnel.sockets.tls.tls_stages import dial_tls
 from revtunnel.sockets.ways.http_proxy import open_way
 from revtunnel.sockets.ways.proxy_choice import DIRECT, ProxyChoice
 from revtunnel.sockets.ways.websocket import WebSocketEnd
 
-__all__ = ["ServerConnector", "Way"]
+__all__ = ["ServerConnector", "ServerWay"]
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class ServerWay:
     """How servers are reached from now on."""
 
     identity: Identity | None = None  # what TLS is made from; None: it is never spoken
@@ -48,7 +48,7 @@ class ServerConnector:
     ``reach`` connects to one address, as ``connect`` does.
     """
 
-    def __init__(self, reactor: Any, way: Way, reach: Reach = connect) -> None:
+    def __init__(self, reactor: Any, way: ServerWay, reach: Reach = connect) -> None:
         self.way = way
         self._reactor = reactor
         self._reach = reach

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, LinkStalled, PeerGlitch, Report
-from revtunnel.ground.policy import LinkLimits
+from revtunnel.ground.limits import LinkLimits
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.targets import Offer
 from revtunnel.link.handshake import LinkDenied, ListenerRules, ServerHandshake, ServerHello, ServerUp
@@ -28,9 +28,9 @@ from revtunnel.link.link_websockets import DATA
 from revtunnel.link.mux import Consented, Glitch, GoingAway, Happening, Mux, Opened, Over, Stalled
 from revtunnel.link.rt1 import Rt1Mux
 from revtunnel.sockets.ends import End
-from revtunnel.sockets.tls.credentials import PeerCertificate
+from revtunnel.sockets.tls.certificates import PeerCertificate
 from revtunnel.sockets.tls.enroll import MAX_ENROLL
-from revtunnel.sockets.tls.identity import Identity
+from revtunnel.sockets.tls.peer_verification import Identity
 from revtunnel.sockets.tls.tls_stages import Secured, TlsFailed
 from revtunnel.streams.carrier import Carrier
 from revtunnel.streams.channel import Channel
@@ -325,7 +325,7 @@ class ServerLink(LinkProtocol):
         return self.mux is not None and self.mux.sessions
 
     def say_session(self, payload: bytes) -> None:
-        """Ask the device's site for a session, or say that one is over (session_says.py)."""
+        """Ask the device's site for a session, or say that one is over (consent_messages.py)."""
         if isinstance(self.mux, Rt1Mux) and self.mux.sessions and self.ended is None:
             self.mux.session(payload)
             self.flush()

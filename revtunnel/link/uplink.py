@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from revtunnel.ground.facts import LinkDown, LinkUp, Report, ServerState
-from revtunnel.ground.policy import AgentLimits
+from revtunnel.ground.limits import AgentLimits
 from revtunnel.ground.server_places import ServerPlace
 from revtunnel.link.agent_link import AgentLink
 from revtunnel.link.backoff import Backoff

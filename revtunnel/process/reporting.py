@@ -1,6 +1,6 @@
 """Where facts go: one log line each, and to whoever watches.
 
-A watcher that is slow is cut by its own door, not here. Source: ground/facts.py.
+A watcher that is slow is cut by its own connection, not here. Source: ground/facts.py.
 """
 
 from collections.abc import Callable

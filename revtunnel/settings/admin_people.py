@@ -1,4 +1,4 @@
-"""Section [admin] for whichever daemon has a door: everybody who is named there exists."""
+"""Section [admin] for whichever daemon has an admin socket: everybody who is named there exists."""
 
 import grp
 import pwd
@@ -9,11 +9,11 @@ from revtunnel.settings.sections import Section
 
 __all__ = ["ADMIN", "read_admin"]
 
-ADMIN = Section("admin", "server", "The door for revtunnelctl, a UNIX socket.", (AdminSettings,))
+ADMIN = Section("admin", "server", "Where revtunnelctl comes in, a UNIX socket.", (AdminSettings,))
 
 
 def read_admin(table: Table, socket: str) -> AdminSettings:
-    """The settings of the door at ``socket``, which is never ``auto``."""
+    """The settings of the admin socket at ``socket``, which is never ``auto``."""
     for key in ("operators", "readers"):
         for person in table.get("admin", key):
             try:

@@ -31,7 +31,7 @@ from twisted.internet.interfaces import IDelayedCall, IReadWriteDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from revtunnel.ground.policy import RelayLimits
+from revtunnel.ground.limits import RelayLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets.ends import RECORD, End, said
 from revtunnel.sockets.hangups import Hangups, hung_up
@@ -124,6 +124,8 @@ class Relay:
     def abort(self, reason: Ended, detail: str = "") -> None:
         """End at once: both sides see a reset."""
         if not self.over:
+            for side in (self._near, self._far):
+                side.end.because(reason)
             self._finish(_ABORT, reason, detail)
 
     def cut(self, side: "_Side", error: OSError) -> None:

@@ -13,7 +13,7 @@ import os
 import tempfile
 from contextlib import suppress
 
-__all__ = ["make_directory", "write_whole"]
+__all__ = ["make_directory", "settle", "write_whole"]
 
 
 def write_whole(path: str, data: bytes, mode: int = 0o600) -> None:
@@ -38,7 +38,7 @@ def write_whole(path: str, data: bytes, mode: int = 0o600) -> None:
         with suppress(OSError):
             os.unlink(made)
         raise
-    _settle(directory)
+    settle(directory)
 
 
 def make_directory(path: str, mode: int = 0o700) -> None:
@@ -66,8 +66,8 @@ def _hand_over(descriptor: int, directory: str) -> None:
         os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
-def _settle(directory: str) -> None:
-    """The rename itself, on the disk; some file systems cannot."""
+def settle(directory: str) -> None:
+    """Put the names in a directory on the disk; some file systems cannot."""
     with suppress(OSError):
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
         try:

@@ -19,7 +19,7 @@ import stat
 from collections.abc import Callable, Sequence
 from enum import Enum
 
-from revtunnel.ground.policy import AuditLimits
+from revtunnel.ground.limits import AuditLimits
 from revtunnel.state.audit_chain import NOTHING, Head, files_of, rotated_name, write_line
 from revtunnel.state.audit_end import MODE, OPEN, last_line, mend, write_all
 from revtunnel.state.audit_records import AuditClosed, AuditGap, AuditOpened, AuditRecord, time_text

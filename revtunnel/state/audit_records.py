@@ -17,7 +17,7 @@ __all__ = [
     "AuditOpened",
     "AuditRecord",
     "AuditRecovered",
-    "Refused",
+    "AuditRefused",
     "RightsChanged",
     "SessionClosed",
     "SessionOpened",
@@ -86,7 +86,7 @@ class SessionClosed(AuditRecord):
 
 
 @dataclass(frozen=True, slots=True)
-class Refused(AuditRecord):
+class AuditRefused(AuditRecord):
     """Somebody may not; with an empty user nobody knows who it was."""
 
     event: ClassVar[str] = "refused"

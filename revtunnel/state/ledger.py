@@ -4,8 +4,10 @@ Rule of this file: saving never raises into whoever changed something. What the 
 memory, counts at once for every question, is told in ``problem``, and goes to the disk with the next change.
 
 Deadlines are kept as wall time, because monotonic seconds mean nothing after a reboot; what is read back is
-how many seconds are left. Every save is one transaction, in the file when ``save`` returns: a killed process
-loses nothing, a power cut at most the last moments, and neither damages the file.
+how many seconds are left. Every save is one transaction. Leases and sessions are in the file when it returns:
+a killed process loses nothing, a power cut at most the last moments. All else, whom to let in and whom not,
+is on the disk then, and in the journal beside the file before that: what the database loses with its log
+comes back from there.
 
 Source: faults.md N37; ours.
 """
@@ -24,7 +26,9 @@ from sortedcontainers import SortedDict
 from revtunnel.fleet.lease_rows import LeaseRow
 from revtunnel.fleet.pools import MAX_PORT, PortState
 from revtunnel.ground.errors import LocalError
-from revtunnel.state.state_file import BUSY, LedgerError, StateFile
+from revtunnel.state.change_journal import Change, ChangeJournal
+from revtunnel.state.state_directory import ready_directory
+from revtunnel.state.state_file import BUSY, JOURNAL, LedgerError, StateFile
 
 __all__ = ["FILE_NAME", "KEY_SIZE", "DeviceKey", "LedgerError", "SqliteLedger", "open_ledger"]
 
@@ -36,7 +40,8 @@ _PUT = {
     " VALUES (?, ?, ?, ?, ?, ?, ?)",
     "keys": "INSERT OR REPLACE INTO keys (serial, stored_key, server_key, enrolled) VALUES (?, ?, ?, ?)",
     "certificates": "INSERT OR REPLACE INTO certificates"
-    " (fingerprint, name, kind, number, until, issued, revoked) VALUES (?, ?, ?, ?, ?, ?, ?)",
+    " (fingerprint, name, kind, number, until, issued, revoked, parent, key)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
     "barred": "INSERT OR REPLACE INTO barred (serial, since) VALUES (?, ?)",
     "tokens": "INSERT OR REPLACE INTO tokens (mark, serial, until) VALUES (?, ?, ?)",
     "sessions": "INSERT OR REPLACE INTO sessions (serial, project, port, options) VALUES (?, ?, ?, ?)",
@@ -64,7 +69,16 @@ _REMOVE = {
     "muted": "DELETE FROM muted WHERE serial = ?",
     "edge_keys": "DELETE FROM edge_keys WHERE serial = ?",
 }
-Change = tuple[str, "int | str | bytes", "tuple[Any, ...] | None"]
+FLEETING = frozenset(("leases", "sessions"))  # what a power cut may take the last moments of
+# what the journal keeps when it is begun anew: table, and its rows by their key
+_REVOCATIONS = (
+    ("barred", "SELECT serial, since FROM barred"),
+    (
+        "certificates",
+        "SELECT fingerprint, name, kind, number, until, issued, revoked, parent, key FROM certificates"
+        " WHERE revoked IS NOT NULL",
+    ),
+)
 
 
 class DeviceKey(NamedTuple):
@@ -79,6 +93,8 @@ class SqliteLedger:
     """Leases (``core.lease_rows.Ledger``) and keys. One thread only."""
 
     problem: str | None = None  # why the last save did not reach the disk
+    _wait = BUSY  # milliseconds for the lock of somebody else
+    _number = 0  # of the last change in the journal
 
     def __init__(self, path: str | None, wall: Callable[[], float]) -> None:
         """Open ``path``, usually ``FILE_NAME`` in the state directory; None keeps all in memory.
@@ -94,6 +110,13 @@ class SqliteLedger:
         self._wall = wall
         # table and key -> whole row, or None to remove it: what is not on the disk yet
         self._pending: dict[tuple[str, int | str | bytes], tuple[Any, ...] | None] = {}
+        self._unsaid: list[Change] = []  # what is not in the journal yet
+        self._syncs = False  # each transaction waits for the disk
+        try:
+            self._catch_up()
+        except BaseException:
+            self._file.close()
+            raise
         # all keys are held, so that a disk that cannot be read never makes a device look as if it had none
         stored = self.select("SELECT serial, stored_key, server_key, enrolled FROM keys")
         self._keys = SortedDict((serial, DeviceKey(*values)) for serial, *values in stored)
@@ -144,13 +167,12 @@ class SqliteLedger:
     def save(self, rows: Sequence[LeaseRow], gone: Sequence[int]) -> None:
         """Keep these rows, drop these ports, in one transaction."""
         now = self._wall()
+        changes: list[Change] = []
         for row in rows:
             until = None if row.left is None else now + row.left
             values = (row.port, row.pool, row.serial, row.target, row.state.value, int(row.wanted), until)
-            self._pending["leases", row.port] = values
-        for port in gone:
-            self._pending["leases", port] = None
-        self._flush()
+            changes.append(("leases", row.port, values))
+        self.change([*changes, *(("leases", port, None) for port in gone)])
 
     def _row(self, values: tuple[Any, ...], now: float) -> LeaseRow | None:
         port, pool, serial, target, state, wanted, until = values
@@ -175,15 +197,13 @@ class SqliteLedger:
             raise LocalError(f"keys of {len(stored_key)} and {len(server_key)} bytes, {KEY_SIZE} wanted")
         key = DeviceKey(bytes(stored_key), bytes(server_key), self._wall())
         self._keys[serial] = key
-        self._pending["keys", serial] = (serial, *key)
-        self._flush()
+        self.change([("keys", serial, (serial, *key))])
 
     def remove_key(self, serial: str) -> bool:
         """Withdraw a device's key; False when it had none."""
         if self._keys.pop(serial, None) is None:
             return False
-        self._pending["keys", serial] = None
-        self._flush()
+        self.change([("keys", serial, None)])
         return True
 
     def serials_with_keys(self, after: str = "", limit: int = 100) -> list[str]:
@@ -194,7 +214,11 @@ class SqliteLedger:
 
     def change(self, changes: Iterable[Change]) -> None:
         """Keep rows (table, key, whole row) or, with None for the row, drop them, in one transaction."""
-        self._pending.update({(table, key): row for table, key, row in changes})
+        for change in changes:
+            table, key, row = change
+            self._pending[table, key] = row
+            if table not in FLEETING:
+                self._unsaid.append(change)
         self._flush()
 
     def select(self, query: str) -> list[tuple[Any, ...]]:
@@ -211,30 +235,49 @@ class SqliteLedger:
     # ---- within
 
     def _flush(self) -> None:
-        """Bring what is pending to the disk, all or nothing."""
-        if not self._pending:
+        """Bring what is pending to the disk, all or nothing, after the journal has it."""
+        if not self._pending and not self._unsaid:
             return
+        unsaid = self._say()
         try:
-            self._write()
+            self._write(any(table not in FLEETING for table, _ in self._pending))
         except sqlite3.ProgrammingError:  # a closed file, another thread: ours
             raise
         except sqlite3.DatabaseError as error:
             with contextlib.suppress(sqlite3.DatabaseError):  # often it was rolled back already
                 self._connection.execute("ROLLBACK")
-            self._blame(str(error))
+            self._blame(str(error), 0)
         else:
             self._pending.clear()
-            self._blame(None)
+            self._blame(unsaid, BUSY)
+            self._shorten()
 
-    def _blame(self, problem: str | None) -> None:
+    def _say(self) -> str | None:
+        """Write what must not be forgotten to the journal; why it does not take it."""
+        journal = self._file.journal
+        try:
+            if self._unsaid and journal is not None:
+                journal.append(self._unsaid)
+                self._number = journal.number
+        except OSError as error:
+            return f"{self._file.path}{JOURNAL}: {error.strerror or error}"
+        self._unsaid = []
+        return None
+
+    def _blame(self, problem: str | None, wait: int) -> None:
         """Note how the last save went. While the file is not usable nobody waits for its lock again."""
-        if (problem is None) != (self.problem is None):
-            self._connection.execute(f"PRAGMA busy_timeout = {BUSY if problem is None else 0}")
-        self.problem = problem
+        if wait != self._wait:
+            self._connection.execute(f"PRAGMA busy_timeout = {wait}")
+        self.problem, self._wait = problem, wait
 
-    def _write(self) -> None:
+    def _write(self, lasting: bool) -> None:
         execute = self._connection.execute
+        if lasting != self._syncs:
+            execute(f"PRAGMA synchronous = {'FULL' if lasting else 'NORMAL'}")
+            self._syncs = lasting
         execute("BEGIN IMMEDIATE")
+        if lasting:
+            execute("INSERT OR REPLACE INTO changes (id, number) VALUES (0, ?)", (self._number,))
         for (table, key), row in self._pending.items():
             if row is None:
                 execute(_REMOVE[table], (key,))
@@ -242,18 +285,68 @@ class SqliteLedger:
                 execute(_PUT[table], row)
         execute("COMMIT")
 
+    # ---- the journal
 
-def open_ledger(directory: str | None, name: str) -> SqliteLedger:
+    def _catch_up(self) -> None:
+        """Bring the database to where the journal is, and have a journal.
+
+        Raises:
+            LedgerError: the disk does not take it.
+        """
+        file, journal = self._file, self._file.journal
+        self._number = file.number
+        if journal is None:
+            return
+        if file.owed and file.moved_aside is None:
+            file.warnings.append(f"{file.path} lacked {len(file.owed)} changes, which {journal.path} had")
+        self._pending.update({(table, key): row for table, key, row in file.owed if table in _PUT})
+        self._number = max(file.number, journal.number, int(self._has_rows()))
+        try:
+            if self._number > file.number:
+                self._write(lasting=True)
+                self._pending.clear()
+            if journal.damage:
+                file.warnings.append(f"{journal.damage}: begun anew")
+            if journal.damage or not journal.is_there or journal.number != self._number:
+                self._begin_journal(journal)
+        except (sqlite3.Error, OSError) as error:
+            raise LedgerError(f"{file.path}: {error}") from None
+        journal.forget()
+
+    def _has_rows(self) -> bool:
+        """Whether there is anything that must not be forgotten."""
+        kept = (table for table in _PUT if table not in FLEETING)
+        return any(self.select(f"SELECT 1 FROM {table} LIMIT 1") for table in kept)
+
+    def _begin_journal(self, journal: ChangeJournal) -> None:
+        """Begin the journal anew; the database is whole without its log first."""
+        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        rows = [(table, row[0], row) for table, query in _REVOCATIONS for row in self.select(query)]
+        journal.begin(self._number, rows)
+
+    def _shorten(self) -> None:
+        """Begin a large journal anew, if the disk takes that; else it is tried again."""
+        journal = self._file.journal
+        if journal is not None and journal.is_large and not self._unsaid:
+            with contextlib.suppress(OSError, sqlite3.Error):
+                self._begin_journal(journal)
+
+
+def open_ledger(directory: str | None, name: str, allow_open: bool = False) -> SqliteLedger:
     """The ledger ``name`` in a state directory, which is made; in memory only where there is none.
 
+    ``allow_open``: others than its owner may write in the directory, which is warned of.
+
     Raises:
-        OSError: it cannot be made, opened or read, or another server has it.
+        OSError: it cannot be made, opened or read, others may write there, or another server has it.
     """
-    path = None
+    path, warning = None, ""
     if directory is not None:
-        os.makedirs(directory, mode=0o750, exist_ok=True)
+        warning = ready_directory(directory, allow_open)
         path = os.path.join(directory, name)
     try:
-        return SqliteLedger(path, time.time)
+        ledger = SqliteLedger(path, time.time)
     except LedgerError as error:
         raise OSError(str(error)) from None
+    ledger.warnings.extend([warning] if warning else [])
+    return ledger

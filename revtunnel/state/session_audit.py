@@ -22,11 +22,11 @@ from typing import Any, NamedTuple
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from revtunnel.ground.facts import AuditProblem, Report
-from revtunnel.ground.policy import AuditLimits
+from revtunnel.ground.limits import AuditLimits
 from revtunnel.state.audit_file import AuditFile, AuditFull, Sync
 from revtunnel.state.audit_records import (
     AuditRecord,
-    Refused,
+    AuditRefused,
     RightsChanged,
     SessionClosed,
     SessionOpened,
@@ -66,7 +66,7 @@ class SessionAudit:
         self._wall = wall
         self._open: dict[str, _Open] = {}
         self._closings: list[AuditRecord] = []
-        self._refusals: dict[Refused, tuple[Refused, int]] = {}  # by kind: the first, and how many
+        self._refusals: dict[AuditRefused, tuple[AuditRefused, int]] = {}  # by kind: the first, and how many
         self._timer: IDelayedCall | None = None
         self._told = ""
 
@@ -156,7 +156,9 @@ class SessionAudit:
 
         Refusals that differ in the user's port only are the same.
         """
-        record = Refused(action, user, grant, serial, tuple(services), user_address, device_address, cause)
+        record = AuditRefused(
+            action, user, grant, serial, tuple(services), user_address, device_address, cause
+        )
         kind = replace(record, user_address=user_address.rpartition(":")[0])
         first, times = self._refusals.get(kind, (record, 0))
         self._refusals[kind] = first, times + 1

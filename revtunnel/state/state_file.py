@@ -1,8 +1,9 @@
-"""The state file: one SQLite database that one server has for itself.
+"""The state file: one SQLite database that one server has for itself, and the journal beside it.
 
 Rule of this file: opening it either works, or works empty with a warning, or says in one sentence why not.
-A damaged file is moved aside, not deleted; a file of a newer program or of another one is not touched;
-two servers never have the same file (a lock that ends with its process, however that ends).
+A damaged file is moved aside, not deleted, and so is one that is older than the journal can make good; a file
+of a newer program or of another one is not touched; two servers never have the same file (a lock that ends
+with its process, however that ends).
 
 Open it after the last fork: neither SQLite nor its locks survive one.
 
@@ -13,12 +14,15 @@ import contextlib
 import os
 import sqlite3
 
+from revtunnel.state.atomic_file import settle
+from revtunnel.state.change_journal import Change, ChangeJournal, MissingChanges
 from revtunnel.state.lock_file import hold
 
 __all__ = ["SCHEMA", "LedgerError", "StateFile"]
 
 APPLICATION = 0x72767475  # "rvtu" in the file's header: this database is ours
 BUSY = 250  # milliseconds to wait for somebody who reads the file with other tools
+JOURNAL = ".changes"  # behind the file's name
 MOST_ASIDE = 9  # damaged files that are kept; the last one is overwritten
 
 # one entry for each schema: what makes it from the one before
@@ -62,12 +66,17 @@ _UPGRADES = (
         "CREATE TABLE edge_keys (serial TEXT PRIMARY KEY,"
         " mark BLOB NOT NULL UNIQUE CHECK (length(mark) = 32), made REAL NOT NULL) WITHOUT ROWID",
     ),
+    (
+        "CREATE TABLE changes (id INTEGER PRIMARY KEY CHECK (id = 0), number INTEGER NOT NULL)",
+        "ALTER TABLE certificates ADD COLUMN parent TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE certificates ADD COLUMN key TEXT NOT NULL DEFAULT ''",
+    ),
 )
 SCHEMA = len(_UPGRADES)
 _SHAPE = (
     "SELECT port, pool, serial, target, state, wanted, until FROM leases LIMIT 0",
     "SELECT serial, stored_key, server_key, enrolled FROM keys LIMIT 0",
-    "SELECT fingerprint, name, kind, number, until, issued, revoked FROM certificates LIMIT 0",
+    "SELECT fingerprint, name, kind, number, until, issued, revoked, parent, key FROM certificates LIMIT 0",
     "SELECT serial, since FROM barred LIMIT 0",
     "SELECT mark, serial, until FROM tokens LIMIT 0",
     "SELECT serial, project, port, options FROM sessions LIMIT 0",
@@ -77,6 +86,7 @@ _SHAPE = (
     "SELECT id, holder, device, services, actions, begins, until, created, made_by FROM grants LIMIT 0",
     "SELECT serial, why, made_by, since FROM muted LIMIT 0",
     "SELECT serial, mark, made FROM edge_keys LIMIT 0",
+    "SELECT id, number FROM changes LIMIT 0",
 )
 
 _DAMAGE = (
@@ -95,7 +105,10 @@ class _Damaged(Exception):
 
 
 class StateFile:
-    """An open state file. ``warnings`` tells what the operator should know about how it opened."""
+    """An open state file. ``warnings`` tells what the operator should know about how it opened.
+
+    ``number`` is that of the last change in it; ``owed``: what the journal has and it has not.
+    """
 
     def __init__(self, path: str | None) -> None:
         """Open or make the file ``path``; None is a database in memory, gone at the end.
@@ -106,11 +119,14 @@ class StateFile:
         self.path = path
         self.warnings: list[str] = []
         self.moved_aside: str | None = None
+        self.journal: ChangeJournal | None = None
+        self.number = 0
+        self.owed: list[Change] = []
         self._lock = None if path is None else _lock(path)
         try:
             self.connection = self._open()
         except BaseException:
-            self._unlock()
+            self._let_go()
             raise
 
     @property
@@ -121,9 +137,11 @@ class StateFile:
     def close(self) -> None:
         """Close the file and let another server have it."""
         self.connection.close()
-        self._unlock()
+        self._let_go()
 
-    def _unlock(self) -> None:
+    def _let_go(self) -> None:
+        if self.journal is not None:
+            self.journal.close()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -132,21 +150,35 @@ class StateFile:
         if self.path is None:
             return _connect(":memory:")
         try:
+            journal = self.journal = ChangeJournal(self.path + JOURNAL)
             self._touch(self.path)
             try:
-                return _connect(self.path)
+                return self._compared(_connect(self.path), journal)
             except _Damaged as error:
                 aside = self.moved_aside = _move_aside(self.path)
                 self.warnings.append(f"{self.path} was damaged ({error}): kept as {aside}, started empty")
             self._touch(self.path)
+            self.owed = journal.everything()
             return _connect(self.path)
         except (sqlite3.Error, OSError, _Damaged) as error:
             raise LedgerError(f"{self.path}: {error}") from None
 
+    def _compared(self, connection: sqlite3.Connection, journal: ChangeJournal) -> sqlite3.Connection:
+        """The database, once it is known what it lacks."""
+        try:
+            self.number = _number(connection, "SELECT coalesce(max(number), 0) FROM changes")
+            self.owed = journal.since(self.number)
+        except MissingChanges as error:
+            connection.close()
+            raise _Damaged(str(error)) from None
+        return connection
+
     def _touch(self, path: str) -> None:
         """Make the file if it is not there; nobody else may read it, for it holds keys."""
-        existed = os.path.exists(path)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        existed = os.path.lexists(path)
+        if os.path.islink(path):  # it has another name, with another lock
+            raise LedgerError(f"{path} is a symbolic link: name the directory that the file is in")
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             status = os.fstat(descriptor)
             if existed and status.st_size == 0:
@@ -155,6 +187,8 @@ class StateFile:
                 os.fchmod(descriptor, 0o600)
         finally:
             os.close(descriptor)
+        if not existed:
+            settle(os.path.dirname(path) or ".")
 
 
 def _lock(path: str) -> int:

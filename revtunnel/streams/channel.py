@@ -103,6 +103,7 @@ class Channel:
         "ending",
         "flushed",
         "heard_at",
+        "late",
         "number",
         "offset",
         "origin",
@@ -115,6 +116,7 @@ class Channel:
         "scheduled",
         "session",
         "since",
+        "spare",
         "state",
         "table",
         "target",
@@ -149,6 +151,8 @@ class Channel:
         self.ending = False  # our end of file waits behind the queue
         self.flushed = False
         self.over = False  # its end was reported
+        self.late = 0  # frames without data that came for it since
+        self.spare = 0  # bytes that the other side may have sent for it since
         self.rested = False  # legacy: nothing late can come for the number any more
         self.owed = 0  # bytes received and not yet consumed
         self.bytes_sent = 0
@@ -213,5 +217,6 @@ class Channel:
         self.offset = self.queued = 0
         self.ending = False
         if self.window is not None:
+            self.spare = self.window.left
             self.window.end()
             self.window = None

@@ -13,8 +13,8 @@ from typing import Protocol as Typing
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
+from revtunnel.ground.limits import RelayLimits
 from revtunnel.ground.origin import Origin
-from revtunnel.ground.policy import RelayLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Target
 from revtunnel.sockets.ends import End

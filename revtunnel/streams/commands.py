@@ -29,7 +29,7 @@ byte  name         direction  payload                        channel byte
 
 Source: wire/readyagent.md section 1 (1 to 4), wire/link-extension.md (0x10 to 0x1b); ours
 (0x1c and 0x1d, whose payloads are in sockets/tls/enroll.py, 0x1e, in ground/origin.py, and 0x1f to 0x21, in
-streams/session_says.py).
+streams/consent_messages.py).
 """
 
 from collections.abc import Iterator

@@ -20,8 +20,8 @@ from typing import Any
 from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.python.failure import Failure
 
+from revtunnel.ground.limits import AgentLimits
 from revtunnel.ground.origin import Origin
-from revtunnel.ground.policy import AgentLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Offer, Target
 from revtunnel.sockets.ends import End
@@ -31,7 +31,9 @@ from revtunnel.sockets.stages import Stage, write_all
 __all__ = ["Dialler", "Header", "NotDialled"]
 
 Header = Callable[[Origin | None], bytes]
-METADATA = frozenset(("fd00:ec2::254", "fd20:ce::254", "100.100.100.200"))  # of clouds, beyond 169.254/16
+# of clouds, beyond 169.254/16
+METADATA = frozenset(("fd00:ec2::254", "fd20:ce::254", "100.100.100.200", "168.63.129.16", "192.0.0.192"))
+NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # leads to the IPv4 address in its last 32 bits
 NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -202,6 +204,8 @@ def _worded(error: BaseException | None, target: Target) -> NotDialled:
 def _guarded(address: Any) -> bool:
     """Whether a listed name may lead to this address."""
     host = ipaddress.ip_address(str(getattr(address, "host", "0.0.0.0")).partition("%")[0])
-    host = getattr(host, "ipv4_mapped", None) or host
+    if isinstance(host, ipaddress.IPv6Address):
+        carried = ipaddress.IPv4Address(int(host) & 0xFFFFFFFF) if host in NAT64 else None
+        host = host.ipv4_mapped or host.sixtofour or carried or host
     guarded = host.is_loopback or host.is_link_local or host.is_multicast or host.is_unspecified
     return not guarded and str(host) not in METADATA

@@ -7,7 +7,14 @@ from typing import NamedTuple
 
 from revtunnel.streams.channel import Channel
 
-__all__ = ["Running", "of_link"]
+__all__ = ["Running", "of_link", "relayed_state"]
+
+_RELAYED = {
+    (False, False): "open",
+    (True, False): "sent-eof",
+    (False, True): "got-eof",
+    (True, True): "ended",
+}
 
 
 class Running(NamedTuple):
@@ -17,13 +24,18 @@ class Running(NamedTuple):
     number: int  # 1 to 255 on the link, 256 and more on a data socket
     target: str  # the name of the offer
     client: str  # host:port
-    carrier: str  # "link" or "socket"
+    carrier: str  # "link", "socket", "tunnel", "device" or "pair"
     state: str
     since: float  # monotonic seconds
     bytes_to_device: int
     bytes_to_client: int
     waiting_to_device: int
     waiting_to_client: int
+
+
+def relayed_state(ended: tuple[bool, bool]) -> str:
+    """The state of two ends joined, by the ends of file of client and device; words as of channel.py."""
+    return _RELAYED[ended]
 
 
 def of_link(serial: str, channel: Channel) -> Running:

@@ -6,6 +6,7 @@ file                       mode   what
 ``SERIAL.pem``             0600   the device's private key and its certificate: one file, so that they
                                   change together
 ``SERIAL.authority.pem``   0644   the authority that servers are judged by
+``SERIAL.next.key``        0600   the key of a certificate that was asked for and has not come
 =========================  =====  ======================================================================
 
 Rule of this file: what is not asked for by name is found only where it is clear which one is meant.
@@ -14,6 +15,7 @@ Source: ours.
 """
 
 import os
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -21,7 +23,7 @@ from typing import Any
 from cryptography import x509
 
 from revtunnel.state.atomic_file import make_directory, write_whole
-from revtunnel.trust.authority import Unfit, key_pem, load_certificate, pem
+from revtunnel.trust.authority import Unfit, key_pem, load_certificate, load_key, new_key, pem
 from revtunnel.trust.tls_settings import AgentTls
 
 __all__ = ["AgentFiles", "kept_files", "with_kept_files"]
@@ -36,6 +38,7 @@ class AgentFiles:
     def __init__(self, directory: str, serial: str) -> None:
         self.certificate = os.path.join(directory, f"{serial}.pem")
         self.authority = os.path.join(directory, f"{serial}{AUTHORITY}")
+        self._next = os.path.join(directory, f"{serial}.next.key")
         self._directory = directory
 
     def is_good(self, now: datetime) -> bool:
@@ -68,6 +71,31 @@ class AgentFiles:
         make_directory(self._directory)
         write_whole(self.authority, pem(authority), 0o644)
 
+    def next_key(self) -> Any:
+        """The key to ask for a certificate with: that of the last try, whose answer was lost, or a new one.
+
+        The server takes a second key for a second holder of the certificate that is renewed.
+
+        Raises:
+            OSError: it cannot be kept.
+        """
+        with suppress(OSError, Unfit):
+            with open(self._next, "rb") as file:
+                key = load_key(file.read(MAX_PEM))
+            if not self._is_kept(key):
+                return key
+        key = new_key()
+        make_directory(self._directory)
+        write_whole(self._next, key_pem(key))
+        return key
+
+    def _is_kept(self, key: Any) -> bool:
+        """Whether the answer had come, and only this file had not gone."""
+        try:
+            return bool(self.load().public_key() == key.public_key())
+        except (OSError, Unfit):
+            return False
+
     def keep(self, key: Any, certificate: x509.Certificate) -> None:
         """Keep a key and its certificate, in place of those before.
 
@@ -76,6 +104,8 @@ class AgentFiles:
         """
         make_directory(self._directory)
         write_whole(self.certificate, key_pem(key) + pem(certificate))
+        with suppress(OSError):
+            os.unlink(self._next)
 
 
 def kept_files(directory: str | None, serial: str, host_name: str) -> AgentFiles | None:

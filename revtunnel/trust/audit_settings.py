@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from revtunnel.ground.declared import setting
 from revtunnel.ground.kinds import PLACE, word
-from revtunnel.ground.policy import AuditLimits
+from revtunnel.ground.limits import AuditLimits
 from revtunnel.settings.inifile import Table
 from revtunnel.state.audit_file import FILE_NAME
 

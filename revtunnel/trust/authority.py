@@ -40,6 +40,7 @@ __all__ = [
     "fingerprint_of",
     "issue_device",
     "issue_server",
+    "key_mark",
     "key_pem",
     "load_authority",
     "load_certificate",
@@ -128,6 +129,11 @@ def load_authority(certificate: bytes, key: bytes) -> Authority:
 def pin_of(certificate: x509.Certificate) -> bytes:
     """SHA-256 of its SubjectPublicKeyInfo."""
     return hashlib.sha256(_spki(certificate.public_key())).digest()
+
+
+def key_mark(key: Any) -> str:
+    """SHA-256 of a public key, 64 hexadecimal digits."""
+    return hashlib.sha256(_spki(key)).hexdigest()
 
 
 def fingerprint_of(certificate: x509.Certificate) -> str:

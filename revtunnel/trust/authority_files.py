@@ -31,6 +31,7 @@ from typing import Any
 from cryptography import x509
 
 from revtunnel.state.atomic_file import make_directory, write_whole
+from revtunnel.state.state_directory import openness
 from revtunnel.trust.authority import (
     Authority,
     Unfit,
@@ -97,10 +98,12 @@ class AuthorityDirectory:
         """The authority.
 
         Raises:
-            Unfit: a file is not there, cannot be read, is damaged, or others may read the key.
+            Unfit: a file is not there, cannot be read, is damaged, or others may read the key or replace it.
         """
         key = self.file(KEY)
         with _blaming(key):
+            if found := openness(self.path):
+                raise Unfit(f"others may replace it: {found}")
             if os.stat(key).st_mode & 0o077:
                 raise Unfit("others than its owner may use it, mode 0600 wanted")
         certificate, written = self._read(CERTIFICATE), self._read(KEY)
@@ -258,7 +261,7 @@ def _row(line: bytes) -> CertificateRow | None:
         row = CertificateRow(**json.loads(line))
     except (ValueError, TypeError):
         return None
-    texts = (row.fingerprint, row.name, row.kind, row.number)
+    texts = (row.fingerprint, row.name, row.kind, row.number, row.parent, row.key)
     times = (row.until, row.issued, row.revoked or 0.0)
     sound = all(isinstance(text, str) for text in texts) and all(isinstance(at, int | float) for at in times)
     return row if sound and len(row.fingerprint) == 64 else None

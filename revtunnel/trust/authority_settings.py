@@ -9,8 +9,8 @@ import os
 from dataclasses import dataclass, field
 
 from revtunnel.ground.declared import setting
-from revtunnel.ground.kinds import PLACE, count
-from revtunnel.ground.policy import EnrolmentLimits
+from revtunnel.ground.kinds import PLACE, count, word
+from revtunnel.ground.limits import EnrolmentLimits
 from revtunnel.settings.inifile import Table
 
 __all__ = ["AuthoritySettings", "authority_settings"]
@@ -27,6 +27,9 @@ class AuthoritySettings:
     server_days: int = setting(count("days", 1, 3650), "825", "life of a server's certificate")
     device_days: int = setting(count("days", 1, 3650), "90", "life of a device's certificate; its agent "
         "renews it", live=True)
+    two_renewals: str = setting(word("tell", "revoke"), "tell", "when one certificate is renewed for two "
+        "keys, so that two must hold it: certificate-forked is told; or that, and the device is revoked",
+        live=True)
     limits: EnrolmentLimits = field(default_factory=EnrolmentLimits)
 # fmt: on
 

@@ -3,6 +3,9 @@
 Rule of this file: what it says is true at once, also while the disk does not take it (see ledger.py). A
 certificate that is not known here is judged by its serial alone: another authority may have issued it.
 
+A renewed certificate is the child of the one that was shown for it, its parent. A parent is retired, which is
+revoked, when a child of it is used; a parent with children of several keys is forked: two have its key.
+
 Source: faults.md "Device identity" (revocation); ours.
 """
 
@@ -15,6 +18,10 @@ from revtunnel.trust.enrolment import TokenRow
 __all__ = ["AUTHORITY", "DEVICE", "KEPT", "SERVER", "CertificateBook", "CertificateRow"]
 
 AUTHORITY, DEVICE, SERVER = "authority", "device", "server"  # kinds
+FOREIGN = "foreign"  # not made here, or forgotten: known because it was renewed here
+FOREIGN_LIFE = (
+    3650 * 86400.0
+)  # seconds for which it is remembered beyond its child's end, for want of its own
 KEPT = 30 * 86400.0  # seconds that a certificate is remembered after its end
 DAY = 86400.0
 
@@ -29,6 +36,8 @@ class CertificateRow(NamedTuple):
     until: float
     issued: float
     revoked: float | None = None
+    parent: str = ""  # fingerprint of the one that was shown for it; none for the first of a device
+    key: str = ""  # SHA-256 of its public key, hexadecimal
 
 
 class CertificateBook:
@@ -43,6 +52,7 @@ class CertificateBook:
         self._ledger = ledger
         self._rows: dict[str, CertificateRow] = {}
         self._of: dict[str, set[str]] = {}  # serial -> fingerprints
+        self._children: dict[str, set[str]] = {}  # parent -> fingerprints
         self._kinds: dict[str, dict[str, CertificateRow]] = {}  # kind -> fingerprint -> row
         fields = ", ".join(CertificateRow._fields)
         for values in ledger.select(f"SELECT {fields} FROM certificates"):
@@ -87,6 +97,37 @@ class CertificateBook:
     def count(self, kind: str) -> int:
         """How many of a kind are known."""
         return len(self._kinds.get(kind, ()))
+
+    def children(self, fingerprint: str) -> list[CertificateRow]:
+        """What one certificate was renewed to and counts now."""
+        rows = (self._rows[each] for each in self._children.get(fingerprint, ()))
+        return [row for row in rows if row.revoked is None]
+
+    def retired(self, fingerprint: str) -> bool:
+        """Whether one does not count any more because a child of it was used."""
+        row = self._rows.get(fingerprint)
+        return row is not None and row.revoked is not None and bool(self.children(fingerprint))
+
+    def forked(self) -> list[str]:
+        """Devices one of whose certificates has children of several keys that count."""
+        parents = [each for each, children in self._children.items() if len(children) > 1]
+        twice = (rows for rows in map(self.children, parents) if len({row.key for row in rows}) > 1)
+        return sorted({rows[0].name for rows in twice})
+
+    def used(self, fingerprint: str) -> CertificateRow | None:
+        """A certificate is used: the parent, if that is retired by it."""
+        row = self._rows.get(fingerprint)
+        if row is None or not row.parent:
+            return None
+        parent = self._rows.get(row.parent) or CertificateRow(
+            row.parent, row.name, FOREIGN, "", row.until + FOREIGN_LIFE, 0.0
+        )
+        if parent.revoked is not None:
+            return None
+        retired = parent._replace(revoked=self._ledger.wall)
+        self._hold(retired)
+        self._ledger.change([("certificates", retired.fingerprint, tuple(retired))])
+        return retired
 
     def put(self, row: CertificateRow) -> None:
         """Remember a certificate; what ended long ago of the same name is forgotten."""
@@ -149,6 +190,8 @@ class CertificateBook:
         self._kinds.setdefault(row.kind, {})[row.fingerprint] = row
         if row.kind == DEVICE:
             self._of.setdefault(row.name, set()).add(row.fingerprint)
+        if row.parent:
+            self._children.setdefault(row.parent, set()).add(row.fingerprint)
 
     def _forgotten(self, row: CertificateRow) -> bool:
         return row.until + KEPT < self._ledger.wall
@@ -156,6 +199,10 @@ class CertificateBook:
     def _drop(self, rows: list[CertificateRow]) -> None:
         for row in rows:
             del self._rows[row.fingerprint], self._kinds[row.kind][row.fingerprint]
+            if row.parent:
+                self._children[row.parent].discard(row.fingerprint)
+                if not self._children[row.parent]:
+                    del self._children[row.parent]
             if row.kind == DEVICE:
                 self._of[row.name].discard(row.fingerprint)
                 if not self._of[row.name]:

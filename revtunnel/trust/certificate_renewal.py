@@ -2,7 +2,7 @@
 
 Rule of this file: nothing is kept that the server could not use against us: a certificate for another device,
 for another key or by another authority is refused. The one we have stays until a new one is on the disk; a
-link that is up never notices.
+link that is up never notices. A try whose answer was lost is made again with the same key.
 
 Source: docs/link-protocol.rst "Enrolment"; ours.
 """
@@ -23,7 +23,7 @@ from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import CertificateFailed, CertificateIssued, Report
 from revtunnel.ground.server_places import ServerPlace
 from revtunnel.sockets.ends import End, said
-from revtunnel.sockets.tls.credentials import device_serial
+from revtunnel.sockets.tls.certificates import device_serial
 from revtunnel.sockets.tls.enroll import encode_enroll
 from revtunnel.trust.agent_files import AgentFiles
 from revtunnel.trust.authority import (
@@ -31,7 +31,6 @@ from revtunnel.trust.authority import (
     fingerprint_of,
     load_certificate,
     make_request,
-    new_key,
     pin_of,
 )
 from revtunnel.trust.enrolling import ask
@@ -60,7 +59,7 @@ async def get_certificate(
         OSError, RemoteError: there is none, or not a good one; what was kept before is still there.
         Unfit: the files cannot be read.
     """
-    key = new_key()
+    key = files.next_key()
     payload = encode_enroll(secret, make_request(serial, key))
     answer, _ = await ask(reactor, opening, payload, timeout)
     try:

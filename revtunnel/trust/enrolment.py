@@ -21,7 +21,7 @@ from typing import NamedTuple, Protocol
 
 from revtunnel.fleet.free_ports import Deadlines
 from revtunnel.ground.errors import RemoteError
-from revtunnel.ground.policy import EnrolmentLimits
+from revtunnel.ground.limits import EnrolmentLimits
 from revtunnel.ground.reasons import GoAway
 from revtunnel.ground.serials import parse_serial
 from revtunnel.link.handshake import LinkDenied

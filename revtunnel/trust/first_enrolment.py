@@ -19,17 +19,17 @@ from twisted.python.failure import Failure
 
 from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.facts import CertificateFailed, CertificateIssued, ServerState
-from revtunnel.ground.policy import AgentLimits
+from revtunnel.ground.limits import AgentLimits
 from revtunnel.ground.reasons import GoAway
 from revtunnel.ground.server_places import ServerPlace
 from revtunnel.link.backoff import Backoff
 from revtunnel.link.handshake import Dismissed
-from revtunnel.link.server_connector import ServerConnector, Way
+from revtunnel.link.server_connector import ServerConnector, ServerWay
 from revtunnel.process.process import ExitStatus, SignalService
 from revtunnel.process.reporting import Reporter
 from revtunnel.process.systemd import Notifier, NotifyService
-from revtunnel.sockets.tls.credentials import CertificateFiles, TlsSide
-from revtunnel.sockets.tls.identity import Identity, TlsRules
+from revtunnel.sockets.tls.certificates import CertificateFiles, TlsSide
+from revtunnel.sockets.tls.peer_verification import Identity, TlsRules
 from revtunnel.sockets.ways.proxy_choice import ProxyChoice
 from revtunnel.trust.agent_files import AgentFiles
 from revtunnel.trust.authority import fingerprint_of
@@ -125,7 +125,7 @@ class FirstEnrolment(MultiService):
         look = find_authority(self._reactor, self._proxy, server.host, server.port, timeout, self._token.pin)
         self._files.trust(await look)
         rules = TlsRules(CertificateFiles(TlsSide.DEVICE, authority=self._files.authority), tls.tls_least)
-        way = Way(Identity(rules), server_name=tls.server_name, proxy=self._proxy)
+        way = ServerWay(Identity(rules), server_name=tls.server_name, proxy=self._proxy)
         connector = ServerConnector(self._reactor, way)
         return await get_certificate(
             self._reactor,

@@ -1,4 +1,4 @@
-"""The certificates that the doors of a server show: read at the start, and again on SIGHUP.
+"""The certificates that the listeners of a server show: read at the start, and again on SIGHUP.
 
 Rule of this file: new files count for later connections, all of them or none; a link that is up goes on with
 what it began with.
@@ -12,10 +12,10 @@ from typing import TypeVar
 
 from revtunnel.ground.declared import updated
 from revtunnel.ground.errors import SettingsError
-from revtunnel.sockets.tls.credentials import FaultyFiles
-from revtunnel.sockets.tls.identity import Identity
-from revtunnel.trust.tls_checks import listener_rules
+from revtunnel.sockets.tls.certificates import FaultyFiles
+from revtunnel.sockets.tls.peer_verification import Identity
 from revtunnel.trust.tls_settings import ListenerTls, ServerTls
+from revtunnel.trust.tls_settings_checks import listener_rules
 
 __all__ = ["Identities", "merged"]
 

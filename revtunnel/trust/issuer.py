@@ -4,6 +4,9 @@ Rule of this file: a request is read before anything is granted, and a token is 
 is made from it. What was issued is in the ledger before it leaves; the authority's own list follows, and a
 list that cannot be written is a problem to tell, not a reason to refuse.
 
+The first use of a renewed certificate retires the one before it. An agent asks again with the same key until
+it has its answer, so a second key for one certificate is a second holder, and told.
+
 Source: docs/link-protocol.rst "Enrolment"; docs/admin.rst; faults.md "Device identity".
 """
 
@@ -15,8 +18,8 @@ from typing import Any
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from revtunnel.ground.errors import RemoteError
-from revtunnel.ground.facts import CertificateIssued, Report, TokenGiven
-from revtunnel.ground.policy import EnrolmentLimits
+from revtunnel.ground.facts import CertificateForked, CertificateIssued, DeviceRevoked, Report, TokenGiven
+from revtunnel.ground.limits import EnrolmentLimits
 from revtunnel.process.admin.refusals import Busy, Conflict, Invalid, NotFound
 from revtunnel.sockets.tls.enroll import SECRET_SIZE, decode_enroll, encode_certificate
 from revtunnel.trust.authority import (
@@ -25,6 +28,7 @@ from revtunnel.trust.authority import (
     Unfit,
     fingerprint_of,
     issue_device,
+    key_mark,
     read_request,
 )
 from revtunnel.trust.authority_files import AuthorityDirectory, row_of
@@ -35,7 +39,10 @@ __all__ = ["Issuer"]
 
 
 class Issuer:
-    """What the server does with its authority, if it has one: see ``load``. ``days``: life of a device's."""
+    """What the server does with its authority, if it has one: see ``load``. ``days``: life of a device's.
+
+    ``ends_forks``: a device whose certificate is renewed for a second key is revoked, and ``cut_off``.
+    """
 
     def __init__(
         self,
@@ -48,6 +55,8 @@ class Issuer:
     ) -> None:
         self.book = book
         self.days = 90
+        self.ends_forks = False
+        self.cut_off: Callable[[str, str], object] = lambda serial, detail: None
         self.problem: str | None = None  # why the authority's list lacks something, or there is no authority
         self._enrolment = Enrolment(limits, seconds(), book)
         self._directory: AuthorityDirectory | None = None
@@ -135,7 +144,7 @@ class Issuer:
             raise Invalid(f"the request is for {wanted.serial}, not for {serial}")
         self._make_room(serial, replace)
         try:
-            return self._issue(serial, wanted.public_key, by)
+            return self._issue(serial, wanted.public_key, by, "")
         except Unfit as error:
             raise Conflict(str(error)) from None
 
@@ -178,15 +187,52 @@ class Issuer:
             secret, request = decode_enroll(payload)
             wanted = read_request(request)
             serial = self._serial(secret, wanted, shown, source, now)
-            return encode_certificate(
-                *self._issue(serial, wanted.public_key, "token" if secret else "renewal")
-            )
+            parent = shown[1] if shown is not None and not secret else ""
+            if parent:
+                self.used(serial, parent)
+                self._beware(serial, parent, key_mark(wanted.public_key), source, now)
+            by = "renewal" if parent else "token"
+            return encode_certificate(*self._issue(serial, wanted.public_key, by, parent))
         except (RemoteError, Unfit) as error:
             if isinstance(error, Unfit) or type(error) is RemoteError:
                 raise self._enrolment.refuse(source, str(error), now) from None
             raise
 
+    # -- what devices show
+
+    def revoked(self, serial: str, fingerprint: str) -> bool:
+        """Whether a device's certificate, good otherwise, does not count. Asked at every handshake."""
+        refused = self.book.revoked(serial, fingerprint)
+        if refused and self.book.retired(fingerprint):
+            self._report(
+                CertificateForked(serial, fingerprint, "", "it was renewed, and the new one is in use")
+            )
+        return refused
+
+    def used(self, serial: str, fingerprint: str) -> None:
+        """A device is here with a certificate that was accepted: the one before it counts no more."""
+        retired = self.book.used(fingerprint)
+        if retired is not None:
+            self._list(retired)
+
     # -- inside
+
+    def _beware(self, serial: str, parent: str, key: str, source: str, now: float) -> None:
+        """Tell when a certificate is renewed for a second key.
+
+        Raises:
+            Denied: and that was the end of both.
+        """
+        others = [row.fingerprint for row in self.book.children(parent) if row.key != key]
+        if not others:
+            return
+        detail = f"it is renewed for a second key; {others[0]} is the first one's"
+        self._report(CertificateForked(serial, parent, source, detail))
+        if self.ends_forks:
+            self.revoke(serial)
+            self._report(DeviceRevoked(serial, "two_renewals"))
+            self.cut_off(serial, "two hold its certificate")
+            raise self._enrolment.refuse(source, f"two hold the certificate of {serial}", now)
 
     def _serial(
         self,
@@ -216,11 +262,11 @@ class Issuer:
             raise Conflict(f"{serial} has a certificate already; revoke it first, or replace it")
         self.revoke(serial)
 
-    def _issue(self, serial: str, public_key: Any, by: str) -> tuple[bytes, bytes]:
+    def _issue(self, serial: str, public_key: Any, by: str, parent: str) -> tuple[bytes, bytes]:
         authority = self._needed()
         now = datetime.fromtimestamp(self._wall(), UTC)
         made = issue_device(authority, serial, public_key, self.days, now)
-        row = row_of(made, DEVICE, serial, now)
+        row = row_of(made, DEVICE, serial, now)._replace(parent=parent, key=key_mark(public_key))
         self.book.put(row)
         self._list(row)
         self._report(CertificateIssued(serial, by, row.fingerprint, written(row.until)))

@@ -14,7 +14,7 @@ from sortedcontainers import SortedDict
 
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.serials import parse_serial
-from revtunnel.process.admin.operation import PAGE, Row
+from revtunnel.process.admin.operation_form import PAGE, Row
 from revtunnel.process.admin.refusals import Conflict, Invalid, NotFound
 from revtunnel.state.audit_records import RightsChanged
 from revtunnel.state.ledger import SqliteLedger

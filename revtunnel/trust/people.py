@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
-from revtunnel.ground.policy import PeopleLimits
+from revtunnel.ground.limits import PeopleLimits
 from revtunnel.process.admin.refusals import Conflict, Invalid, NotFound
 from revtunnel.trust.user_tokens import BadToken, Login, UserToken, mark_of, parse_user_token
 

@@ -9,7 +9,7 @@ Source: ours.
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
-from revtunnel.ground.policy import PeopleLimits
+from revtunnel.ground.limits import PeopleLimits
 from revtunnel.process.admin.refusals import Invalid
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.trust.grants import Action, Grant, Grants

@@ -1,6 +1,6 @@
 """What an operator can see and do about people, tokens, groups and grants (people_operator.py)."""
 
-from revtunnel.process.admin.operation import (
+from revtunnel.process.admin.operation_form import (
     PROBLEM,
     ROW,
     ROWS,

@@ -1,4 +1,4 @@
-"""What an operator can do about people and grants: plain methods with plain values, for every door.
+"""What an operator can do about people and grants: plain methods with plain values, for every interface.
 
 Listings come in pages: ``(rows, next)``; ``next`` is what the next page begins after, or None at the end.
 Times in rows are UTC; times that are asked for are days, or times in UTC.
@@ -17,7 +17,7 @@ from typing import Any
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.labels import MAX_LABELS, parse_label
 from revtunnel.ground.serials import parse_serial
-from revtunnel.process.admin.operation import PAGE, Row
+from revtunnel.process.admin.operation_form import PAGE, Row
 from revtunnel.process.admin.refusals import Invalid
 from revtunnel.state.audit_records import RightsChanged
 from revtunnel.trust.grants import Action, Grant, Grants, Question

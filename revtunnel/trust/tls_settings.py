@@ -1,7 +1,7 @@
 """The settings of TLS at either end.
 
 Rule of this file: plaintext between machines has to be asked for by name (``allow_plaintext``). It is
-imported by whoever reads settings, so it imports nothing of TLS; tls_checks.py does.
+imported by whoever reads settings, so it imports nothing of TLS; tls_settings_checks.py does.
 
 An agent decides for each server by what is written, not by what a resolver says: ``auto`` is plain only for
 127.0.0.0/8, ::1 and localhost, and not even there once an authority or a certificate is set.

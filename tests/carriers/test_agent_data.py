@@ -7,7 +7,7 @@ from twisted.internet.defer import Deferred, fail
 
 from revtunnel.carriers.agent_data import AgentData
 from revtunnel.ground.facts import DataSocketsMissing
-from revtunnel.ground.policy import AgentLimits
+from revtunnel.ground.limits import AgentLimits
 from revtunnel.sockets.ends import End
 from revtunnel.streams.commands import TICKET_SIZE
 from revtunnel.streams.dialler import Dialler

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from revtunnel.carriers.data_opening import AwaitAnswer, AwaitConnect, OpeningAnswer
 from revtunnel.carriers.tickets import Tickets
 from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.limits import DataLimits, LinkLimits
 from revtunnel.ground.origin import Origin, encode_origin
-from revtunnel.ground.policy import DataLimits, LinkLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Target
 from revtunnel.link.rt1 import Rt1Mux

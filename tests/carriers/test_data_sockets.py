@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from revtunnel.carriers import agent_data, data_sockets, data_stream
-from revtunnel.fleet.records import DeviceRecord, DeviceRecords
+from revtunnel.fleet.device_records import DeviceRecord, DeviceRecords
 from revtunnel.ground.facts import (
     ChannelEnded,
     ChannelOpened,
@@ -18,10 +18,10 @@ from revtunnel.ground.facts import (
     LinkRefused,
     PeerGlitch,
 )
-from revtunnel.ground.policy import AgentLimits, DataLimits, RelayLimits, ServerLimits
+from revtunnel.ground.limits import AgentLimits, DataLimits, RelayLimits, ServerLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.link.server_link import ServerLink
-from revtunnel.sockets.tls.credentials import PeerCertificate
+from revtunnel.sockets.tls.certificates import PeerCertificate
 from revtunnel.streams.commands import Command
 from revtunnel.streams.frames import encode_frame
 from tests.support.data_world import HOST, SERIAL, DataWorld

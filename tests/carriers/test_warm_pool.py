@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from revtunnel.carriers.warm_pool import WarmPool
-from revtunnel.ground.policy import DataLimits
+from revtunnel.ground.limits import DataLimits
 from tests.support.depth import deep
 
 LIMITS = DataLimits()

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
+from revtunnel.connect.addressing import ServerAddress
 from revtunnel.connect.control import Control, open_control
-from revtunnel.connect.dialling import Way
+from revtunnel.connect.dialling import DialWay
 from revtunnel.connect.outcomes import CONFIG, DENIED, TRY_AGAIN, UNREACHABLE, Stop
-from revtunnel.connect.places import Server
 from tests.support.epoll import Loop, own_reactor
 from tests.support.gate import TOKEN, Gate
 
@@ -31,7 +31,7 @@ def gate(loop: Loop) -> Iterator[Gate]:
 def opened(gate: Gate, timeout: float = 10.0, token: str = TOKEN) -> Control:
     """A connection."""
     reactor = gate.loop.reactor
-    way = Way(reactor, Server("127.0.0.1", gate.port, False), {})
+    way = DialWay(reactor, ServerAddress("127.0.0.1", gate.port, False), {})
     control: Control = gate.loop.wait(Deferred.fromCoroutine(open_control(reactor, way, token, timeout)))
     return control
 
@@ -143,9 +143,9 @@ def test_what_is_not_asked_for(gate: Gate) -> None:
 def test_no_plaintext_to_others(loop: Loop) -> None:
     """Unless the person says so; an authority that cannot be read is a sentence."""
     with pytest.raises(Stop, match="without TLS") as stop:
-        Way(loop.reactor, Server("192.0.2.1", 80, False), {})
+        DialWay(loop.reactor, ServerAddress("192.0.2.1", 80, False), {})
     assert stop.value.status == CONFIG
-    Way(loop.reactor, Server("192.0.2.1", 80, False), {}, plaintext=True)
+    DialWay(loop.reactor, ServerAddress("192.0.2.1", 80, False), {}, plaintext=True)
     with pytest.raises(Stop, match="--ca") as stop:
-        Way(loop.reactor, Server("gate.example", 443), {}, ca="/nowhere/ca.pem")
+        DialWay(loop.reactor, ServerAddress("gate.example", 443), {}, ca="/nowhere/ca.pem")
     assert stop.value.status == CONFIG

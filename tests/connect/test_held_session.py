@@ -7,11 +7,11 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from revtunnel.connect import held_session
-from revtunnel.connect.dialling import Way
+from revtunnel.connect.addressing import ServerAddress
+from revtunnel.connect.dialling import DialWay
 from revtunnel.connect.held_session import HeldSession
 from revtunnel.connect.local_ports import LocalSocket
 from revtunnel.connect.outcomes import DENIED, DONE, TRY_AGAIN, UNREACHABLE, Stop
-from revtunnel.connect.places import Server
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import PlainEnd
@@ -50,7 +50,7 @@ class Held:
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.session = self.gate.start("plc-7")
         self.fresh = 0
-        way = Way(loop.reactor, Server("127.0.0.1", self.gate.port, False), {})
+        way = DialWay(loop.reactor, ServerAddress("127.0.0.1", self.gate.port, False), {})
 
         async def dial(nonce: str) -> Any:
             return await way.upgrade(f"/session/client/{self.session}", SUBPROTOCOL, nonce)

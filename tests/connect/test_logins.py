@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from revtunnel.connect.logins import Login, Logins, place_of
+from revtunnel.connect.addressing import ServerAddress
+from revtunnel.connect.logins import KeptLogin, Logins, place_of
 from revtunnel.connect.outcomes import CONFIG, DENIED, Stop
-from revtunnel.connect.places import Server
 
-GATE, OTHER = Server("gate.example", 2443), Server("other.example", 443)
+GATE, OTHER = ServerAddress("gate.example", 2443), ServerAddress("other.example", 443)
 
 
 @pytest.fixture
@@ -19,15 +19,15 @@ def path(tmp_path: Path) -> str:
 def test_what_is_kept_is_there_again(path: str) -> None:
     """Directory 0700, file 0600; the last login is the server that is meant."""
     logins = Logins(path)
-    logins.keep(GATE, Login("secret-1", "ana", "/etc/ca.pem"))
-    logins.keep(OTHER, Login("secret-2", "ana"))
+    logins.keep(GATE, KeptLogin("secret-1", "ana", "/etc/ca.pem"))
+    logins.keep(OTHER, KeptLogin("secret-2", "ana"))
     assert Path(path).stat().st_mode & 0o777 == 0o600
     assert Path(path).parent.stat().st_mode & 0o777 == 0o700
     again = Logins(path)
     assert again.server("") == OTHER
     assert again.server("https://gate.example:2443") == GATE
-    assert again.login(GATE, {}) == Login("secret-1", "ana", "/etc/ca.pem")
-    assert again.login(GATE, {"REVTUNNEL_TOKEN": " other "}) == Login("other", "", "/etc/ca.pem")
+    assert again.login(GATE, {}) == KeptLogin("secret-1", "ana", "/etc/ca.pem")
+    assert again.login(GATE, {"REVTUNNEL_TOKEN": " other "}) == KeptLogin("other", "", "/etc/ca.pem")
     assert "secret" not in repr(again.login(GATE, {}))
     assert again.forget(OTHER)
     assert not again.forget(OTHER)
@@ -48,7 +48,7 @@ def test_without_a_login(path: str) -> None:
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o777])
 def test_a_file_that_others_can_read_is_refused(path: str, mode: int) -> None:
     """And left as it is."""
-    Logins(path).keep(GATE, Login("secret", "ana"))
+    Logins(path).keep(GATE, KeptLogin("secret", "ana"))
     Path(path).chmod(mode)
     with pytest.raises(Stop, match="chmod 600") as stop:
         Logins(path)

@@ -17,7 +17,7 @@ from revtunnel.ctl.ctl import main
 from revtunnel.ctl.ctl_files import find_socket
 from revtunnel.ctl.manual import printed
 from revtunnel.ctl.subcommands import GROUPS
-from revtunnel.fleet.records import DeviceRecord, DeviceRecords, parse_pattern
+from revtunnel.fleet.device_records import DeviceRecord, DeviceRecords, parse_pattern
 from revtunnel.link.keys import parse_key
 from revtunnel.settings.inifile import SettingsError, Surroundings
 from tests.support.room import SOCKET, Room

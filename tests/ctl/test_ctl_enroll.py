@@ -13,10 +13,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from revtunnel.ctl.ctl import main
 from revtunnel.ctl.ctl_authority import settings_of
 from revtunnel.ground.facts import LinkDown
-from revtunnel.ground.policy import EnrolmentLimits
+from revtunnel.ground.limits import EnrolmentLimits
 from revtunnel.process.admin.refusals import NotFound
 from revtunnel.settings.inifile import SettingsError, Surroundings
-from revtunnel.sockets.tls.credentials import CertificateFiles, TlsSide, device_serial, read_credentials
+from revtunnel.sockets.tls.certificates import CertificateFiles, TlsSide, device_serial, read_credentials
 from revtunnel.trust.authority import make_request, new_key
 from revtunnel.trust.authority_files import AuthorityDirectory
 from revtunnel.trust.enrolment import parse_token

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from revtunnel.ctl.ctl import main
-from revtunnel.fleet.records import DeviceRecord, DeviceRecords
-from revtunnel.ground.policy import AuditLimits
+from revtunnel.fleet.device_records import DeviceRecord, DeviceRecords
+from revtunnel.ground.limits import AuditLimits
 from revtunnel.state.audit_file import AuditFile, Sync
 from revtunnel.state.audit_records import RightsChanged
 from revtunnel.state.session_audit import SessionAudit

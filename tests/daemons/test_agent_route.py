@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 
 from revtunnel.daemons.agent_route import AgentRoute
 from revtunnel.ground.facts import LinkRefused
-from revtunnel.ground.policy import ServerLimits
+from revtunnel.ground.limits import ServerLimits
 from revtunnel.link.link_websockets import DATA, LINK, dial_websocket
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.opening import open_end

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from benchmarks.herd import WEB, Herd, Nowhere
-from revtunnel.fleet.records import DEFAULT, DeviceRecord, DeviceRecords
+from revtunnel.fleet.device_records import DEFAULT, DeviceRecord, DeviceRecords
 from revtunnel.ground.reasons import Ended
 from revtunnel.streams.commands import Command
 from revtunnel.streams.frames import encode_frame

@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.herd import WEB, Herd, Nowhere
-from revtunnel.fleet.records import DEFAULT, DeviceRecord, DeviceRecords, parse_pattern
+from revtunnel.fleet.device_records import DEFAULT, DeviceRecord, DeviceRecords, parse_pattern
 from revtunnel.ground.networks import network_of
 from revtunnel.sockets import slices
 

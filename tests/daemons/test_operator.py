@@ -3,7 +3,7 @@
 import pytest
 from twisted.internet.defer import succeed
 
-from revtunnel.fleet.records import DeviceRecord, DeviceRecords
+from revtunnel.fleet.device_records import DeviceRecord, DeviceRecords
 from revtunnel.ground.facts import DeviceEnrolled, DeviceRevoked, LinkDown
 from revtunnel.ground.networks import network_of
 from revtunnel.link.keys import parse_key, verifier_of

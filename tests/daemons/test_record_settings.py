@@ -12,8 +12,8 @@ from revtunnel.daemons.settings import (
     load_server,
     records_of,
 )
+from revtunnel.fleet.device_records import Pattern
 from revtunnel.fleet.penalties import PenaltySettings
-from revtunnel.fleet.records import Pattern
 from revtunnel.ground.networks import network_of
 from revtunnel.ground.targets import parse_offer
 

@@ -12,7 +12,7 @@ from revtunnel.daemons.cccp import Cccp
 from revtunnel.daemons.schema import load
 from revtunnel.daemons.server import Server
 from revtunnel.daemons.settings import read_server
-from revtunnel.ground.policy import FleetLimits, RelayLimits
+from revtunnel.ground.limits import FleetLimits, RelayLimits
 from revtunnel.process.process import ExitStatus
 from revtunnel.process.systemd import Notifier
 from revtunnel.settings.inifile import Surroundings

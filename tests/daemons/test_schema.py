@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from revtunnel.daemons import schema
 from revtunnel.daemons.schema import SECTIONS, find
 from revtunnel.ground.declared import Key, keys_of
-from revtunnel.ground.policy import (
+from revtunnel.ground.limits import (
     AgentLimits,
     AuditLimits,
     CameoLimits,
@@ -42,6 +42,8 @@ FIXED = {
     "largest_quantum",
     "frames_a_turn",
     "time_a_turn",
+    "late_frames",
+    "idle_frames",
 }
 KEYS = [(section, key) for section in SECTIONS for key in section.keys]
 NAMES = [f"{section.name}.{key.name}" for section, key in KEYS]
@@ -131,7 +133,7 @@ def test_no_section_or_key_twice() -> None:
     ],
 )
 def test_every_limit_is_a_setting_or_fixed(part: type) -> None:
-    """A limit that is added to policy.py must be given a key, or be named as one that has none."""
+    """A limit that is added to limits.py must be given a key, or be named as one that has none."""
     keys = keys_of(part)
     fixed = {LinkLimits: FIXED, AuditLimits: {"tail"}}.get(part, set())
 

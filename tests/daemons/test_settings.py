@@ -26,7 +26,7 @@ from revtunnel.daemons.settings import (
 from revtunnel.daemons.settings_parts import agents_at
 from revtunnel.fleet.access_control import LOOPBACK
 from revtunnel.fleet.penalties import PenaltySettings
-from revtunnel.ground.policy import (
+from revtunnel.ground.limits import (
     AgentLimits,
     AuditLimits,
     DataLimits,
@@ -71,10 +71,11 @@ def errors(tmp_path: Path, text: str | bytes, role: str = "server", around: Surr
 
 
 def test_defaults_without_any_file() -> None:
-    """A server needs no file: one listener on loopback, one pool, all limits as in policy.py."""
+    """A server needs no file: one listener on loopback, one pool, all limits as in limits.py."""
     assert load_server(None, None, HERE) == ServerSettings(
         name="gate",
         state_directory="/var/lib/revtunnel",
+        allow_open_state=False,
         log_format="text",
         log_level="info",
         listeners=(

@@ -4,15 +4,15 @@ import pytest
 
 from revtunnel.daemons.settings_parts import ConsentSettings
 from revtunnel.daemons.site_consent import AT_ONCE, KEPT, MOST
-from revtunnel.fleet.device_say import Asked
+from revtunnel.fleet.device_consent import ConsentRequest
 from revtunnel.ground.facts import ConsentGiven, PeerGlitch
 from revtunnel.ground.reasons import Ended
-from revtunnel.streams.session_says import encode_consent
+from revtunnel.streams.consent_messages import encode_consent
 from tests.support.programs import Program
 from tests.support.world import World
 
 ID = bytes(range(16)).hex()
-ANA = Asked(ID, "ana", ("console",), "192.0.2.7:4711")
+ANA = ConsentRequest(ID, "ana", ("console",), "192.0.2.7:4711")
 ASK = ConsentSettings("ask", "/usr/local/bin/site-says --who {user} '{services} of {device}' {session}")
 
 
@@ -29,7 +29,7 @@ class Site:
         self.answers: list[tuple[bool, str]] = []
         self.say = self.world.switchboard.say
 
-    def ask(self, asked: Asked = ANA) -> None:
+    def ask(self, asked: ConsentRequest = ANA) -> None:
         """The server asks, and everything that can move has moved."""
         self.say.ask("plc-1", asked, lambda yes, why: self.answers.append((yes, why)))
         self.world.pump()

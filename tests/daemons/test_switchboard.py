@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from revtunnel.ground.facts import ClientRefused, LinkDown, LinkRefused
-from revtunnel.ground.policy import LinkLimits, ServerLimits
+from revtunnel.ground.limits import LinkLimits, ServerLimits
 from revtunnel.ground.reasons import GoAway
 from revtunnel.streams.commands import Command, decode_goaway
 from tests.link.test_link import LISTEN, agent_by_hand, frames, stranger

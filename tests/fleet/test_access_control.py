@@ -3,12 +3,12 @@
 import pytest
 
 from revtunnel.fleet.access_control import AccessControl
+from revtunnel.fleet.device_records import DeviceRecord, DeviceRecords, parse_pattern
 from revtunnel.fleet.penalties import Penalties
 from revtunnel.fleet.pools import Use
-from revtunnel.fleet.records import DeviceRecord, DeviceRecords, parse_pattern
 from revtunnel.ground.facts import ChannelEnded, ClientRefused, LinkDown, LinkRefused, ListenerRefused
+from revtunnel.ground.limits import PenaltyLimits
 from revtunnel.ground.networks import network_of
-from revtunnel.ground.policy import PenaltyLimits
 from tests.support.recorder import Recorder
 from tests.support.world import CONSOLE, LINK_PORT, POOL, SERVER, WEB, World
 

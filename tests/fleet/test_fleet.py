@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from revtunnel.fleet import fleet
 from revtunnel.fleet.fleet import BARRED, Fleet, TwoHolders
 from revtunnel.ground.facts import DuplicateDevice
-from revtunnel.ground.policy import ServerLimits
+from revtunnel.ground.limits import ServerLimits
 from revtunnel.ground.reasons import GoAway
 from revtunnel.ground.targets import parse_offer
 from revtunnel.link.handshake import LinkDenied

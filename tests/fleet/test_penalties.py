@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from revtunnel.fleet.penalties import Penalties
+from revtunnel.ground.limits import PenaltyLimits
 from revtunnel.ground.networks import network_of
-from revtunnel.ground.policy import PenaltyLimits
 
 LIMITS = PenaltyLimits()
 HERE, THERE = "198.51.100.1:5", "198.51.100.2:5"

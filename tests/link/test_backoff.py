@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revtunnel.ground.policy import AgentLimits
+from revtunnel.ground.limits import AgentLimits
 from revtunnel.link.backoff import Backoff
 
 LIMITS = AgentLimits()  # 0.5 s first, 60 s most, stable after 60 s

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from revtunnel.ground.errors import RemoteError
-from revtunnel.ground.policy import AgentLimits, LinkLimits, ServerLimits
+from revtunnel.ground.limits import AgentLimits, LinkLimits, ServerLimits
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.targets import parse_offer
 from revtunnel.link.handshake import (

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from revtunnel.ground.errors import LocalError, RemoteError
-from revtunnel.ground.policy import LinkLimits
+from revtunnel.ground.limits import LinkLimits
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.targets import Target
 from revtunnel.link.legacy import LegacyAgentMux, LegacyServerMux
@@ -1131,3 +1131,33 @@ def test_only_a_server_connects() -> None:
         mux.connect(TARGET, 0.0)
     mux.goaway(GoAway.STOPPING, 1, "restart")
     assert mux.take(1 << 16, 0.0) == ([], [], [])
+
+
+# ---- frames that change nothing
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        frame(Command.CLOSE, 0),
+        frame(Command.CLOSE, 7),
+        frame(Command.DATA, 0),
+        frame(Command.CLOSE, 1) + frame(Command.DATA, 1),
+    ],
+    ids=["answers to no question", "ends of nothing", "questions", "nothing for a number that rests"],
+)
+def test_a_flood_of_frames_that_change_nothing_ends_the_link(data: bytes) -> None:
+    """Each is normal on this wire, 10,000 in a minute are not."""
+    end, _ = server()
+    end.read(data * 4000)
+    assert odd(end) == []
+    with pytest.raises(RemoteError, match="10000 frames that change nothing in 60 s"):
+        end.read(data * 6010)
+
+
+@pytest.mark.parametrize("data", [frame(Command.CLOSE, 9), frame(Command.DATA, 9)])
+def test_a_flood_of_them_ends_the_agents_link(data: bytes) -> None:
+    """The same from a server."""
+    agent = End(LegacyAgentMux(LIMITS, 0.0))
+    with pytest.raises(RemoteError, match="10000 frames that change nothing in 60 s"):
+        agent.read(data * 10_000)

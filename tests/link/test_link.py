@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 
 from revtunnel.ground.facts import ChannelEnded, LinkDown, LinkRefused, PeerGlitch
-from revtunnel.ground.policy import LinkLimits
+from revtunnel.ground.limits import LinkLimits
 from revtunnel.ground.reasons import GoAway
 from revtunnel.ground.targets import Target
 from revtunnel.link.link import LinkProtocol, tune
-from revtunnel.link.turns import CONTROL_LIMIT
+from revtunnel.link.send_scheduler import CONTROL_LIMIT
 from revtunnel.sockets.addresses import written_address
 from revtunnel.streams.commands import Command, decode_goaway, encode_connect
 from revtunnel.streams.frames import Frame, FrameDecoder, encode_frame

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from revtunnel.ground.policy import LinkLimits
+from revtunnel.ground.limits import LinkLimits
 from tests.support.joined import Joined, joined_legacy, joined_rt1
 
 LIMITS = LinkLimits()

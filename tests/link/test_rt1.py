@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import invariant
 
 from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.limits import LinkLimits
 from revtunnel.ground.origin import Origin, encode_origin
-from revtunnel.ground.policy import LinkLimits
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.targets import Target
 from revtunnel.link.mux import Glitch, GoingAway, Happening, Wanted
@@ -843,3 +843,73 @@ def test_an_origin_before_a_connect_that_cannot_be_dialled_is_gone_with_it() -> 
     joined.agent.read(encode_frame(Command.CONNECT, 1, b"bad!") + encode_frame(Command.CLOSE, 1))
     joined.agent.read(encode_frame(Command.CONNECT, 2, encode_connect(TARGET)))
     assert [stream.channel.origin for stream in joined.agent.streams] == [None]
+
+
+# ---- frames that change nothing
+
+
+def test_who_goes_on_saying_goaway_is_odd() -> None:
+    """A server that drains and then stops says it twice; a flood of it ends the link."""
+    end, _ = server_in(ChannelState.OPEN)
+    goaway = encode_frame(Command.GOAWAY, 0, encode_goaway(GoAway.STOPPING, 0, ""))
+    end.read(goaway * 3)
+    assert sum(isinstance(each, GoingAway) for each in end.story) == 3
+    with pytest.raises(RemoteError, match="100 oddities"):
+        end.read(goaway * 100)
+    assert sum(isinstance(each, GoingAway) for each in end.story) == 3
+
+
+@pytest.mark.parametrize("name", ["OPENED", "EOF", "WINDOW"])
+def test_late_frames_have_a_limit(name: str) -> None:
+    """What crossed our last word is normal; what comes for ever after it ends the link."""
+    end, _ = server_in(ChannelState.SENT_LAST)
+    end.read(FRAMES[name] * 64)
+    assert end_glitches(end) == []
+    with pytest.raises(RemoteError, match="100 oddities"):
+        end.read(FRAMES[name] * 100)
+
+
+def test_late_data_is_within_the_credit_that_was_given() -> None:
+    """As many bytes as the other side may have sent before it knew; more is what it is on a channel."""
+    end, client = server_in(ChannelState.OPEN)
+    end.take()
+    given = client.channel.window.left  # type: ignore[union-attr]
+    client.reset()
+    whole, rest = divmod(given, 60_000)
+    end.read(
+        encode_frame(Command.DATA, 1, bytes(60_000)) * whole + encode_frame(Command.DATA, 1, bytes(rest))
+    )
+    assert end_glitches(end) == []
+    with pytest.raises(RemoteError, match="flow control broken 3 times: 3 bytes beyond its credit, late"):
+        end.read(FRAMES["DATA"] * 3)
+
+
+def test_late_data_without_a_byte_has_a_limit() -> None:
+    """It costs no credit."""
+    end, _ = server_in(ChannelState.SENT_LAST)
+    with pytest.raises(RemoteError, match="100 oddities"):
+        end.read(encode_frame(Command.DATA, 1) * 164)
+
+
+ALL = {
+    **FRAMES,
+    "DATA": encode_frame(Command.DATA, 1, bytes(100)),
+    "LISTEN": encode_frame(Command.LISTEN, 0),
+    "PING": encode_frame(Command.PING, 0, bytes(8)),
+    "PONG": encode_frame(Command.PONG, 0, bytes(8)),
+    "GOAWAY": encode_frame(Command.GOAWAY, 0, encode_goaway(GoAway.STOPPING, 0, "")),
+    "empty DATA": encode_frame(Command.DATA, 1),
+    "unknown": encode_frame(0x42, 0),
+}
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("state", [ChannelState.OPEN, ChannelState.GOT_EOF, ChannelState.SENT_LAST])
+def test_no_frame_comes_100_000_times(name: str, state: ChannelState) -> None:
+    """Whatever it is: it breaks a rule or is counted, if it does not bring bytes or credit."""
+    end, _ = server_in(state)
+    if name in ("DATA", "WINDOW") and state is not ChannelState.SENT_LAST:
+        return
+    with pytest.raises(RemoteError):
+        for _ in range(1000):
+            end.read(ALL[name] * 100)

@@ -3,18 +3,18 @@
 import pytest
 
 from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.limits import LinkLimits
 from revtunnel.ground.origin import Origin, encode_origin
-from revtunnel.ground.policy import LinkLimits
 from revtunnel.link.mux import Consented, Glitch, SessionAsked, SessionOver
 from revtunnel.link.rt1 import Rt1Mux
 from revtunnel.streams.commands import Command, encode_connect
+from revtunnel.streams.consent_messages import ConsentRequest, encode_asked, encode_consent, encode_over
 from revtunnel.streams.frames import encode_frame
-from revtunnel.streams.session_says import Asked, encode_asked, encode_consent, encode_over
 from revtunnel.streams.window import CreditPool
 from tests.link.test_rt1 import TARGET, Joined
 
 ID, OTHER = bytes(range(16)).hex(), bytes(range(1, 17)).hex()
-ANA = Asked(ID, "ana", ("ssh", "http"), "192.0.2.7")
+ANA = ConsentRequest(ID, "ana", ("ssh", "http"), "192.0.2.7")
 CLIENT = Origin("192.0.2.1", 56324, "198.51.100.9", 443)
 ORIGIN = encode_frame(Command.ORIGIN, 1, encode_origin(CLIENT))
 WITHIN = encode_frame(Command.WITHIN, 1, bytes.fromhex(ID))
@@ -120,3 +120,18 @@ def test_a_question_that_cannot_be_read_is_answered_with_no() -> None:
     assert isinstance(answer, Consented)
     assert (answer.session, answer.yes) == (ID, False)
     assert "user 'a; b' is none" in answer.why
+
+
+def test_what_nobody_asked_for_has_a_limit() -> None:
+    """An answer may be taken back, and a session of the link before may end; a flood of that ends us."""
+    ends = joined()
+    ends.server.mux.session(encode_asked(ANA))
+    answer = encode_frame(Command.CONSENT, 0, encode_consent(ID, False, ""))
+    ends.server.read(answer * 101)
+    assert ends.server.story == [Consented(ID, False, "")] * 101
+    with pytest.raises(RemoteError, match="100 oddities"):
+        ends.server.read(answer)
+    over = encode_frame(Command.SESSION, 0, encode_over(OTHER))
+    ends.agent.read(over * 99)
+    with pytest.raises(RemoteError, match="100 oddities"):
+        ends.agent.read(over)

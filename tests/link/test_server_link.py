@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from revtunnel.ground.facts import ChannelEnded, ClientRefused, LinkDown, LinkRefused, LinkUp, PeerGlitch
-from revtunnel.ground.policy import LinkLimits, ServerLimits
+from revtunnel.ground.limits import LinkLimits, ServerLimits
 from revtunnel.ground.reasons import GoAway
 from revtunnel.link.agent_link import AgentLink
 from revtunnel.link.handshake import AgentHandshake, AgentHello, ListenerRules

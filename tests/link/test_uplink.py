@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from revtunnel.ground.facts import LinkDown, LinkUp, ServerState
-from revtunnel.ground.policy import AgentLimits
+from revtunnel.ground.limits import AgentLimits
 from revtunnel.ground.server_places import ServerPlace
 from tests.support.reactor import HANGS
 from tests.support.world import LINK_PORT, SERVER, WIRES, World

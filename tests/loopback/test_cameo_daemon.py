@@ -1,4 +1,4 @@
-"""revtunnel-cameo as a process: its manners, its admin door, and clients far away behind the tunnel."""
+"""revtunnel-cameo as a process: its manners, its admin socket, and clients far away behind the tunnel."""
 
 import json
 import signal

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -246,6 +247,45 @@ def test_renewal_without_a_person(firm: Firm) -> None:
         (row,) = firm.server.control("devices")["devices"]
         assert row["certificate"] == fingerprint_of(new)
     assert len(agent.events("certificate-issued")) == 1
+
+
+def test_a_stolen_key_does_not_renew_unseen(firm: Firm) -> None:
+    """Copied files renew beside their owner's: that is told, and who comes with the old ones is refused."""
+    firm.leave(90, timedelta(days=89))
+    shutil.copytree(firm.state(), firm.state("thief"))
+    shutil.copytree(firm.state(), firm.state("old"))
+    owner = firm.agent().start()
+    owner.wait_event("certificate-issued", by="renewal")
+    thief = firm.agent(name="thief").start()
+    thief.wait_event("certificate-issued", by="renewal")
+    fork = firm.server.wait_event("certificate-forked")
+    assert (fork["serial"], fork["peer"]) == ("plc-7", HOST)
+    assert fingerprint_of(firm.kept()) in fork["detail"]
+    assert firm.server.control("status")["forked"] == ["plc-7"]
+    thief.stop()
+    owner.stop()
+    owner.start()
+    firm.server.wait_link("plc-7")
+    owner.stop()
+    firm.agent(name="old").start(wait=False)
+    assert firm.server.wait_event("link-refused", reason="certificate")["detail"].endswith("is revoked")
+    assert "the new one is in use" in firm.server.wait_event("certificate-forked", 2)["detail"]
+
+
+def test_by_a_setting_two_renewals_end_both(firm: Firm) -> None:
+    """The device is revoked and its link cut; a person enrols it anew."""
+    firm.server.write(authority={"two_renewals": "revoke"})
+    firm.server.signal(signal.SIGHUP)
+    firm.server.wait_event("settings-reloaded")
+    firm.leave(90, timedelta(days=89))
+    shutil.copytree(firm.state(), firm.state("thief"))
+    owner = firm.agent().start()
+    owner.wait_event("certificate-issued", by="renewal")
+    firm.server.wait_link("plc-7")
+    firm.agent(name="thief").start(wait=False)
+    assert firm.server.wait_event("device-revoked")["by"] == "two_renewals"
+    firm.server.wait_event("link-down", serial="plc-7")
+    firm.server.wait_event("link-refused", reason="certificate")
 
 
 def test_a_renewal_that_fails_is_told_and_harms_nothing(firm: Firm) -> None:

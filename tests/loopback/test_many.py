@@ -154,7 +154,7 @@ def test_n1_a_thousand_clients_and_256_descriptors(lab: Lab) -> None:
             for number, client in enumerate(served[:50]):
                 client.settimeout(20)
                 hear(client, say(client, number))
-            assert server.control("status")["devices"] == 2  # the admin door is open
+            assert server.control("status")["devices"] == 2  # the admin socket is open
             refusals = [line for line in server.events() if line["level"] == "warn"]
             assert 1 <= len(refusals) <= 25, len(refusals)
         wait_until(lambda: server.descriptors() <= before + 5, "descriptors back")

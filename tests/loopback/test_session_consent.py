@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from revtunnel.daemons.settings_parts import ConsentSettings
-from revtunnel.fleet.device_say import Asked
+from revtunnel.fleet.device_consent import ConsentRequest
 from revtunnel.ground.facts import ChannelEnded
 from tests.support.data_world import HOST, SERIAL, DataWorld
 
 pytestmark = pytest.mark.slow
 
 ID = bytes(range(16)).hex()
-ANA = Asked(ID, "ana", ("echo",), "192.0.2.7:4711")
+ANA = ConsentRequest(ID, "ana", ("echo",), "192.0.2.7:4711")
 
 
 def member(world: DataWorld, session: str = ID) -> socket.socket:

@@ -29,7 +29,7 @@ from revtunnel.sockets.ways.http_proxy import open_way
 from revtunnel.sockets.ways.proxy_choice import ProxyChoice, parse_proxy
 from revtunnel.sockets.ways.websocket import WebSocketEnd, websocket_stage
 from revtunnel.sockets.ways.websocket_messages import WebSocketMessages
-from revtunnel.sockets.ways.websocket_upgrade import Asked, accept_end, connect_end
+from revtunnel.sockets.ways.websocket_upgrade import UpgradeRequest, accept_end, connect_end
 from revtunnel.sockets.ways.websocket_wire import WebSocketLimits, WebSocketWire
 from tests.support.epoll import Loop, own_reactor
 from tests.support.http_proxies import HttpProxy
@@ -297,7 +297,7 @@ def test_our_client_at_the_packages_server_through_a_proxy(loop: Loop, tls: bool
         package_server(echo, context if tls else None) as port,
         HttpProxy(hosts={"gate.test": ("127.0.0.1", port)}) as proxy,
     ):
-        asked = Asked("gate.test", port, "/s", secure=tls, subprotocols=("revtunnel.session.1",))
+        asked = UpgradeRequest("gate.test", port, "/s", secure=tls, subprotocols=("revtunnel.session.1",))
         stages = [websocket_stage(reactor, asked, LIMITS)]
         if tls:
             stages.insert(0, client_tls(reactor, contexts()[1].getContext(), "gate.test"))
@@ -374,7 +374,7 @@ def test_autobahn_has_nothing_to_say_of_our_client(loop: Loop, tmp_path: Path) -
         port = free.getsockname()[1]
 
     def run(path: str) -> Echo:
-        asked = Asked("127.0.0.1", port, path, secure=False)
+        asked = UpgradeRequest("127.0.0.1", port, path, secure=False)
         connecting = open_end(loop.reactor, "127.0.0.1", port, 10.0)
         connecting.addCallback(
             lambda end: Deferred.fromCoroutine(connect_end(loop.reactor, end, asked, ROOMY))

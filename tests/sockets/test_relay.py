@@ -12,7 +12,7 @@ from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
 
-from revtunnel.ground.policy import RelayLimits
+from revtunnel.ground.limits import RelayLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets import relay as module
 from revtunnel.sockets.ends import RECORD, End, PlainEnd
@@ -23,10 +23,8 @@ from tests.support.depth import deep
 from tests.support.web_ends import halves
 
 LIMITS = RelayLimits(first=RECORD, turn=4 * RECORD)
-CARRIERS: list[tuple[object, object]] = [
-    *((False, False), (True, False), (False, True), (True, True)),
-    *(("web", False), (False, "web"), (False, "wss")),
-]
+CARRIERS = [(False, False), (True, False), (False, True), (True, True)]
+BY_WEB: list[tuple[object, object]] = [("web", False), (False, "web"), (False, "wss")]
 ROOM = memoryview(bytearray(16 * RECORD))
 
 
@@ -114,7 +112,7 @@ def connected(tls: bool) -> tuple[End, End]:
     return over_tls(*pair) if tls else (PlainEnd(pair[0]), PlainEnd(pair[1]))
 
 
-@pytest.fixture(params=CARRIERS, ids=str)
+@pytest.fixture(params=[*CARRIERS, *BY_WEB], ids=str)
 def joined(request: pytest.FixtureRequest) -> Iterator[Joined]:
     """A relay of every mixture, that leaves nothing behind."""
     joined = Joined(request.param)
@@ -561,7 +559,7 @@ def test_what_tls_holds_back_follows_when_the_other_side_takes_again(size: int) 
 
 @settings(max_examples=deep(60), deadline=None)
 @given(
-    st.sampled_from(CARRIERS),
+    st.sampled_from([*CARRIERS, *BY_WEB]),
     st.lists(st.tuples(st.integers(0, 4), st.integers(1, 80_000)), max_size=40),
     st.integers(0, 3000),
 )
@@ -608,3 +606,18 @@ def test_whatever_the_pace_every_byte_arrives_once(
     assert heard == sent
     assert (joined.relay.to_far, joined.relay.to_near) == (len(sent[0]), len(sent[1]))
     joined.finish()
+
+
+def test_an_end_that_can_say_why_is_told() -> None:
+    """The word only: details are for operators."""
+    said: list[tuple[Ended, str]] = []
+
+    class Saying(PlainEnd):
+        def because(self, reason: Ended, detail: str = "") -> None:
+            said.append((reason, detail))
+
+    pair = Joined(connect=lambda _: (PlainEnd((both := socket.socketpair())[0]), Saying(both[1])))
+    pair.relay.start()
+    pair.relay.abort(Ended.OPERATOR, "kicked by anna")
+    assert said == [(Ended.OPERATOR, "")] * 2 and pair.ended == [(Ended.OPERATOR, "kicked by anna")]
+    pair.finish()

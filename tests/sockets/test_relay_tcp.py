@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from revtunnel.ground.policy import RelayLimits
+from revtunnel.ground.limits import RelayLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets.ends import End, PlainEnd, tune
 from tests.sockets.test_ends import over_tls, tcp_pair

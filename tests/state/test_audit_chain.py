@@ -29,7 +29,7 @@ from revtunnel.state.audit_records import (
     AuditClosed,
     AuditOpened,
     AuditRecord,
-    Refused,
+    AuditRefused,
     RightsChanged,
     SessionClosed,
     SessionOpened,
@@ -61,9 +61,9 @@ def verified(place: Path, lines: list[bytes], head: Head | None = None) -> Verif
     return verify([str(place)], head)
 
 
-def refused(number: int) -> Refused:
+def refused(number: int) -> AuditRefused:
     """One of many records."""
-    return Refused("start", "ana", "", f"plc-{number}", ("ssh",), "192.0.2.1:4711", "", "no-grant")
+    return AuditRefused("start", "ana", "", f"plc-{number}", ("ssh",), "192.0.2.1:4711", "", "no-grant")
 
 
 FIVE, FIVE_HEAD = chain([OPENED, *(refused(number) for number in range(4))])
@@ -101,7 +101,7 @@ records = st.one_of(
         SessionOpened, texts, texts, texts, texts, st.lists(texts, max_size=4).map(tuple), texts, texts
     ),
     st.builds(
-        Refused,
+        AuditRefused,
         *(texts, texts, texts, texts),
         st.lists(texts, max_size=4).map(tuple),
         *(texts, texts, texts),
@@ -138,7 +138,7 @@ def test_what_is_too_long_is_cut(size: int, character: str) -> None:
     """Each text at 512 bytes as it is written, lists at 2048; so that no record is too long for a line."""
     text = character * size
     services = tuple([text] * 200)
-    record = Refused(text, text, text, text, services, text, text, text)
+    record = AuditRefused(text, text, text, text, services, text, text, text)
     line, _ = write_line(record, NOTHING, NOON)
     assert len(line) <= MAX_LINE
     user = json.loads(line)["user"]

@@ -16,16 +16,16 @@ from typing import Any
 
 import pytest
 
-from revtunnel.ground.policy import AuditLimits
+from revtunnel.ground.limits import AuditLimits
 from revtunnel.state.audit_chain import NOTHING, Head, files_of, verify
 from revtunnel.state.audit_file import FILE_NAME, AuditFile, AuditFull, Sync
-from revtunnel.state.audit_records import AuditRecord, Refused, RightsChanged, SessionOpened
+from revtunnel.state.audit_records import AuditRecord, AuditRefused, RightsChanged, SessionOpened
 from tests.support.disks import full_disk
 
 NOON = 1_800_000_000.0
 LIMITS = AuditLimits()
 OPENED = SessionOpened("s1", "ana", "g1", "plc-7", ("ssh",), "192.0.2.1:4711", "192.0.2.9:1")
-REFUSED = Refused("start", "ana", "", "plc-7", ("ssh",), "192.0.2.1:4711", "", "no-grant")
+REFUSED = AuditRefused("start", "ana", "", "plc-7", ("ssh",), "192.0.2.1:4711", "", "no-grant")
 CHANGED = RightsChanged("user-added", "ana", "root")
 
 
@@ -541,7 +541,7 @@ def test_a_file_of_nothing_but_garbage_is_set_aside(path: str, no_leaks: None) -
 
 WRITER = """
 import sys, time
-from revtunnel.ground.policy import AuditLimits
+from revtunnel.ground.limits import AuditLimits
 from revtunnel.state.audit_file import AuditFile, Sync
 from revtunnel.state.audit_records import RightsChanged
 file = AuditFile(sys.argv[1], "test", AuditLimits(size=20_000, files=1000), Sync.NEVER, time.time)
@@ -583,7 +583,7 @@ def test_kill_9_leaves_all_that_was_said_in_an_unbroken_chain(path: str) -> None
 FILLER = """
 import sys, time
 from dataclasses import replace
-from revtunnel.ground.policy import AuditLimits
+from revtunnel.ground.limits import AuditLimits
 from revtunnel.state.audit_chain import verify
 from revtunnel.state.audit_file import AuditFile, AuditFull, Sync
 from revtunnel.state.audit_records import RightsChanged

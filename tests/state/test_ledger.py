@@ -2,11 +2,12 @@
 
 import contextlib
 import os
+import shutil
 import sqlite3
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from revtunnel.fleet.lease_rows import LeaseRow
 from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.pools import Pool, PortState
 from revtunnel.ground.errors import LocalError
+from revtunnel.state.change_journal import Change
 from revtunnel.state.ledger import FILE_NAME, DeviceKey, LedgerError, SqliteLedger
 from revtunnel.state.state_file import SCHEMA
 from tests.support.disks import full_disk
@@ -23,7 +25,7 @@ from tests.support.steps import steps
 ROW = LeaseRow(20000, "default", "plc-7", "http", PortState.RESERVED, False, None)
 ONE, TWO = b"1" * 32, b"2" * 32
 PEOPLE = ("people", "people_groups", "user_tokens", "grants", "muted")  # of the fifth schema and the sixth
-EDGE = ("edge_keys",)  # of the seventh
+LATER = (*PEOPLE, "edge_keys", "changes")  # and of those behind it
 
 
 @pytest.fixture
@@ -237,12 +239,16 @@ def test_n37_a_moved_file_leaves_doubt_until_somebody_takes_it_away(path: str) -
 
 
 def test_n37_an_empty_file_is_a_new_one_with_a_warning(path: str) -> None:
-    """Cut to nothing: there is nothing to keep, but the operator should know."""
+    """Cut to nothing: there is nothing to keep, but the operator should know; keys are in the journal."""
     fill(path)
     os.truncate(path, 0)
     with opened(path) as ledger:
-        assert ledger.warnings == [f"{path} was empty"]
+        assert ledger.warnings == [
+            f"{path} was empty",
+            f"{path} lacked 1 changes, which {path}.changes had",
+        ]
         assert list(ledger.load()) == []
+        assert ledger.serials_with_keys() == ["plc-7"]
 
 
 def test_rows_that_make_no_sense_are_skipped(path: str) -> None:
@@ -278,9 +284,10 @@ def test_an_older_file_is_brought_up_to_date(path: str) -> None:
     """The first schema had leases only; they stay."""
     fill(path, 3)
     with contextlib.closing(sqlite3.connect(path)) as other:
-        for table in ("keys", "certificates", "barred", "tokens", "sessions", *PEOPLE, *EDGE):
+        for table in ("keys", "certificates", "barred", "tokens", "sessions", *LATER):
             other.execute(f"DROP TABLE {table}")
         other.execute("PRAGMA user_version = 1")
+    os.unlink(path + ".changes")
     with opened(path) as ledger:
         assert ledger.warnings == []
         assert len(list(ledger.load())) == 3
@@ -293,9 +300,10 @@ def test_a_file_without_certificates_gets_their_tables(path: str) -> None:
     """The second schema had leases and keys; both stay."""
     fill(path, 3)
     with contextlib.closing(sqlite3.connect(path)) as other:
-        for table in ("certificates", "barred", "tokens", "sessions", *PEOPLE, *EDGE):
+        for table in ("certificates", "barred", "tokens", "sessions", *LATER):
             other.execute(f"DROP TABLE {table}")
         other.execute("PRAGMA user_version = 2")
+    os.unlink(path + ".changes")
     with opened(path) as ledger:
         assert (ledger.warnings, ledger.serials_with_keys()) == ([], ["plc-7"])
         ledger.change([("barred", "plc-8", ("plc-8", 1.0))])
@@ -307,10 +315,13 @@ def test_a_file_without_people_gets_their_tables(path: str) -> None:
     fill(path, 3)
     with contextlib.closing(sqlite3.connect(path)) as other:
         other.execute("INSERT INTO sessions VALUES ('plc-7', 'default', 21000, '{}')")
-        for table in (*PEOPLE, *EDGE):
+        for table in LATER:
             other.execute(f"DROP TABLE {table}")
+        for column in ("parent", "key"):
+            other.execute(f"ALTER TABLE certificates DROP COLUMN {column}")
         other.execute("PRAGMA user_version = 4")
         other.commit()
+    os.unlink(path + ".changes")
     with opened(path) as ledger:
         assert (ledger.warnings, ledger.serials_with_keys()) == ([], ["plc-7"])
         assert ledger.select("SELECT serial, port FROM sessions") == [("plc-7", 21000)]
@@ -411,13 +422,13 @@ def test_use_after_close_is_a_bug(path: str) -> None:
 
 WRITER = """
 import sys, time
-from revtunnel.fleet.lease_rows import Row
-from revtunnel.fleet.pools import State
+from revtunnel.fleet.lease_rows import LeaseRow
+from revtunnel.fleet.pools import PortState
 from revtunnel.state.ledger import SqliteLedger
 ledger = SqliteLedger(sys.argv[1], time.time)
 for number in range(1_000_000):
     port, gone = 20000 + number % 1000, 20000 + (number + 500) % 1000
-    ledger.save([Row(port, "default", f"d-{number}", "x", State.RESERVED, False, None)], [gone])
+    ledger.save([LeaseRow(port, "default", f"d-{number}", "x", PortState.RESERVED, False, None)], [gone])
     print(number, flush=True)
 """
 
@@ -453,3 +464,206 @@ def test_a_page_of_serials_costs_no_look_at_the_others() -> None:
                 ledger.put_key(f"d-{number:03}", ONE, TWO)
             costs.append(steps(ledger.serials_with_keys, "d-005", 10))
     assert costs[1] <= costs[0] * 1.3
+
+
+def test_a_link_to_a_file_elsewhere_is_not_followed(path: str, tmp_path: Path) -> None:
+    """It has a lock beside each of its names: two servers could have it."""
+    other = tmp_path / "elsewhere.db"
+    fill(str(other), 1)
+    before = other.read_bytes()
+    os.symlink(other, path)
+    with pytest.raises(LedgerError, match="symbolic link"):
+        SqliteLedger(path, lambda: 0.0)
+    assert other.read_bytes() == before
+
+
+# ---- the journal beside it
+
+BARRED = ("barred", "plc-9", ("plc-9", 5.0))
+
+
+def wipe_log(path: str) -> None:
+    """The write-ahead log is gone."""
+    os.unlink(path + "-wal")
+
+
+def spoil_log(path: str) -> None:
+    """It is damaged: SQLite takes it for empty."""
+    log = Path(path + "-wal")
+    log.write_bytes(os.urandom(log.stat().st_size))
+
+
+def empty(path: str) -> None:
+    """The database is cut to nothing, its log goes with it."""
+    os.truncate(path, 0)
+    os.unlink(path + "-wal")
+
+
+def lose(path: str) -> None:
+    """The database is gone."""
+    os.unlink(path)
+    os.unlink(path + "-wal")
+
+
+def spoil(path: str) -> None:
+    """The database is noise."""
+    Path(path).write_bytes(os.urandom(20_000))
+
+
+HARM = [wipe_log, spoil_log, empty, lose, spoil]
+
+
+def killed_after(path: str, changes: list[Change]) -> None:
+    """A server that made these changes is killed: its log stays."""
+    ledger = SqliteLedger(path, lambda: 5.0)
+    ledger.change(changes)
+    for suffix in ("", "-wal", ".changes"):
+        shutil.copy(path + suffix, path + suffix + "~")
+    ledger.close()
+    for suffix in ("", "-wal", ".changes"):
+        os.replace(path + suffix + "~", path + suffix)
+    Path(path + "-shm").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("harm", HARM)
+@pytest.mark.parametrize("anew", [False, True], ids=["first journal", "begun anew"])
+def test_a_revocation_outlives_the_database(path: str, harm: Callable[[str], None], anew: bool) -> None:
+    """Log damaged, lost, database empty, gone, noise: who was revoked is; doubt where more may be missing."""
+    fill(path)
+    with opened(path) as ledger:
+        ledger.change([("barred", "plc-8", ("plc-8", 4.0))])
+        if anew:
+            ledger._begin_journal(ledger._file.journal)  # type: ignore[arg-type]
+    killed_after(path, [BARRED, ("keys", "new", ("new", ONE, TWO, 5.0))])
+    harm(path)
+    for _ in range(2):  # and at the start after that
+        with opened(path) as ledger:
+            assert sorted(ledger.select("SELECT serial FROM barred")) == [("plc-8",), ("plc-9",)]
+            assert ledger.key_of("new") == DeviceKey(ONE, TWO, 5.0)
+            assert (ledger.key_of("plc-7") is not None) or ledger.doubtful
+            assert bool(ledger.doubtful) == (harm is spoil or (anew and harm in (empty, lose)))
+            assert ledger.problem is None
+
+
+def test_an_older_database_is_taken_for_damaged(path: str) -> None:
+    """A copy from before the journal was begun anew: what went in between is nowhere else."""
+    fill(path)
+    shutil.copy(path, path + ".old")
+    with opened(path) as ledger:
+        ledger.change([BARRED])
+        ledger._begin_journal(ledger._file.journal)  # type: ignore[arg-type]
+    os.replace(path + ".old", path)
+    with opened(path) as ledger:
+        assert "changes 2 to 2 are not all in" in ledger.warnings[0]
+        assert ledger.doubtful == path + ".corrupt-1"
+        assert ledger.select("SELECT serial FROM barred") == [("plc-9",)]
+
+
+def test_a_large_journal_is_begun_anew(path: str) -> None:
+    """With the revocations, which it keeps for ever, and nothing else."""
+    with opened(path) as ledger:
+        ledger.change([BARRED])
+        for number in range(60):
+            ledger.change([("people", "ana", ("ana", "x" * 100_000, "", float(number)))])
+        assert os.path.getsize(path + ".changes") < 3_000_000
+    assert b'"plc-9"' in Path(path + ".changes").read_bytes().splitlines()[0]
+    os.truncate(path, 0)
+    with opened(path) as ledger:
+        assert ledger.select("SELECT serial FROM barred") == [("plc-9",)]
+        assert ledger.doubtful
+
+
+def test_a_file_of_before_the_journal_gets_one(path: str) -> None:
+    """And is missed from then on, when it is emptied: it had rows."""
+    fill(path)
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute("DELETE FROM changes")
+        other.commit()
+    os.unlink(path + ".changes")
+    with opened(path) as ledger:
+        assert (ledger.warnings, ledger.doubtful) == ([], None)
+    os.truncate(path, 0)
+    with opened(path) as ledger:
+        assert ledger.doubtful
+
+
+def test_an_empty_database_that_never_had_a_row_is_no_doubt(path: str) -> None:
+    """A server that was installed and never used."""
+    with opened(path) as ledger:
+        ledger.save([ROW], [])
+    os.truncate(path, 0)
+    with opened(path) as ledger:
+        assert (ledger.warnings, ledger.doubtful) == ([f"{path} was empty"], None)
+
+
+def test_the_journal_s_damage_is_told_and_mended(path: str) -> None:
+    """The database has it all: the journal is begun anew."""
+    fill(path)
+    with opened(path) as ledger:
+        ledger.change([BARRED])
+        ledger.change([("barred", "plc-5", ("plc-5", 5.0))])
+    journal = Path(path + ".changes")
+    whole = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join([whole[0], b"noise\n", *whole[2:]]))
+    with opened(path) as ledger:
+        assert ledger.warnings == [f"{path}.changes: line 2 is damaged: begun anew"]
+        assert ledger.doubtful is None
+    with opened(path) as ledger:
+        assert ledger.warnings == []
+        ledger.change([("barred", "plc-6", ("plc-6", 5.0))])
+    os.truncate(path, 0)
+    with opened(path) as ledger:
+        found = ledger.select("SELECT serial FROM barred ORDER BY serial")
+        assert found == [("plc-5",), ("plc-6",), ("plc-9",)]
+        assert ledger.doubtful
+
+
+def test_a_line_that_was_not_finished_is_dropped(path: str) -> None:
+    """Nobody was answered for it; the next one stands in its place."""
+    fill(path)
+    with opened(path) as ledger:
+        ledger.change([BARRED])
+    with Path(path + ".changes").open("ab") as journal:
+        journal.write(b'1234abcd {"number":3,"chan')
+    with opened(path) as ledger:
+        assert ledger.warnings == []
+        ledger.change([("barred", "plc-6", ("plc-6", 5.0))])
+    os.truncate(path, 0)
+    with opened(path) as ledger:
+        assert [serial for (serial,) in ledger.select("SELECT serial FROM barred")] == ["plc-6", "plc-9"]
+
+
+def test_a_journal_that_takes_nothing_is_a_problem(path: str) -> None:
+    """The database has the change, and the journal gets it with the next one."""
+    with opened(path) as ledger:
+        ledger.put_key("old", ONE, TWO)
+        with full_disk(os.path.getsize(path + ".changes") + 10):
+            ledger.change([BARRED])
+            assert ledger.problem is not None
+        ledger.change([("barred", "plc-6", ("plc-6", 5.0))])
+        assert ledger.problem is None
+    os.truncate(path, 0)
+    with opened(path) as ledger:
+        assert [serial for (serial,) in ledger.select("SELECT serial FROM barred")] == ["plc-6", "plc-9"]
+        assert ledger.serials_with_keys() == ["old"]
+
+
+def test_leases_do_not_wait_for_the_disk(path: str) -> None:
+    """They come and go with devices, and a power cut may take the last of them."""
+    with opened(path) as ledger:
+        for port in range(20000, 20100):
+            ledger.save([ROW._replace(port=port)], [])
+        assert ledger.select("PRAGMA synchronous") == [(1,)]
+        assert len(Path(path + ".changes").read_bytes().splitlines()) == 1
+        ledger.put_key("a", ONE, TWO)
+        assert ledger.select("PRAGMA synchronous") == [(2,)]
+
+
+def test_the_journal_is_for_its_owner_alone_and_no_link(path: str) -> None:
+    """It holds what checks keys, as the database does."""
+    fill(path)
+    assert stat.S_IMODE(os.stat(path + ".changes").st_mode) == 0o600
+    os.rename(path + ".changes", path + ".else")
+    os.symlink(path + ".else", path + ".changes")
+    with pytest.raises(LedgerError, match="changes"):
+        SqliteLedger(path, lambda: 0.0)

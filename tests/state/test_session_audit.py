@@ -8,7 +8,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from revtunnel.ground.facts import AuditProblem, Fact
-from revtunnel.ground.policy import AuditLimits
+from revtunnel.ground.limits import AuditLimits
 from revtunnel.state.audit_chain import files_of, verify
 from revtunnel.state.audit_file import AuditFile, Sync
 from revtunnel.state.audit_records import RightsChanged

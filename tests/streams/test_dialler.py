@@ -7,8 +7,8 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory
 
+from revtunnel.ground.limits import AgentLimits
 from revtunnel.ground.origin import Origin
-from revtunnel.ground.policy import AgentLimits
 from revtunnel.ground.targets import Offer, Target, parse_offer, parse_target, target_of
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.ways.proxy_header import encode_header_v1, encode_header_v2
@@ -135,6 +135,10 @@ def test_n33_the_list_compares_canonical_forms(listed: str, host: str) -> None:
         "::ffff:169.254.169.254",
         "fd00:ec2::254",
         "100.100.100.200",
+        "168.63.129.16",
+        "192.0.0.192",
+        "64:ff9b::a9fe:a9fe",
+        "2002:a9fe:a9fe::1",
         "224.0.0.1",
         "ff02::1",
         "0.0.0.0",

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, LinkStalled
-from revtunnel.ground.policy import LinkLimits
+from revtunnel.ground.limits import LinkLimits
 from revtunnel.ground.targets import parse_offer
 from revtunnel.streams.streams import FLUSH
 from tests.support.depth import deep

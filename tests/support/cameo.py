@@ -1,6 +1,6 @@
 """Peers of a relay without sockets, for tests of its decisions."""
 
-from revtunnel.ground.policy import CameoLimits
+from revtunnel.ground.limits import CameoLimits
 from revtunnel.streams.window import CreditPool
 from revtunnel.systems.cameo.cameo_admission import CameoRules
 from revtunnel.systems.cameo.cameo_outbox import Outbox

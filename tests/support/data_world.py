@@ -29,12 +29,12 @@ from revtunnel.fleet.client_ports import ClientPorts
 from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.pools import Pool
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, Fact
-from revtunnel.ground.policy import AgentLimits, DataLimits, LinkLimits, ServerLimits
+from revtunnel.ground.limits import AgentLimits, DataLimits, LinkLimits, ServerLimits
 from revtunnel.ground.server_places import LINK_PATH, ServerPlace
 from revtunnel.ground.targets import parse_offer
 from revtunnel.link.agent_link import AgentLink
 from revtunnel.link.handshake import AgentHandshake, AgentHello, ListenerRules, ServerHello
-from revtunnel.link.server_connector import ServerConnector, Way
+from revtunnel.link.server_connector import ServerConnector, ServerWay
 from revtunnel.link.server_link import AgentListener, ServerLink
 from revtunnel.link.uplink import Uplink
 from revtunnel.process.web.web_listener import WebListener, WebRules
@@ -145,7 +145,7 @@ class DataWorld:
         self.agents = self.listeners.listen(HOST, 0, 1000, came)
         self.port = self.agents.port
         self.place = ServerPlace(HOST, self.port, LINK_PATH if self.web else "")
-        self.connector = ServerConnector(self.reactor, Way())
+        self.connector = ServerConnector(self.reactor, ServerWay())
 
     def _web(self) -> Came:
         """A web listener that is ``main`` for agents."""

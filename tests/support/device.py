@@ -7,7 +7,7 @@ Source: wire/readyagent.md section 2.
 
 from dataclasses import dataclass, field
 
-from revtunnel.ground.policy import LinkLimits
+from revtunnel.ground.limits import LinkLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Target
 from revtunnel.link.legacy import LegacyServerMux

@@ -23,17 +23,17 @@ from typing import Any
 from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.client_ports import ClientPorts
+from revtunnel.fleet.device_records import DeviceRecord, DeviceRecords
 from revtunnel.fleet.leases import Leases
-from revtunnel.fleet.records import DeviceRecord, DeviceRecords
 from revtunnel.ground.facts import ChannelEnded, Fact
-from revtunnel.ground.policy import EdgeLimits, LinkLimits, ServerLimits
+from revtunnel.ground.limits import EdgeLimits, LinkLimits, ServerLimits
 from revtunnel.ground.targets import Offer, Target
 from revtunnel.link.handshake import ListenerRules, ServerHello
 from revtunnel.link.server_link import AgentListener
 from revtunnel.process.web.web_listener import WebListener, WebRules
 from revtunnel.sockets.listening import Listeners
 from revtunnel.state.ledger import SqliteLedger
-from revtunnel.systems.thingworx.edge_site import EdgeSite
+from revtunnel.systems.thingworx.edge_system import EdgeSystem
 from revtunnel.trust.app_keys import AppKeys
 from tests.support.edge_device import BINARY, EdgeDevice, WebClient, auth, bind, fields_of
 from tests.support.epoll import Loop
@@ -114,7 +114,7 @@ class EdgeWorld:
         )
         hello = ServerHello("server", "a test", 65536)
         self.agents = agents = AgentListener(ListenerRules("web"), LinkLimits(), hello, data="link")
-        self.site = EdgeSite(
+        self.site = EdgeSystem(
             loop.reactor,
             self.board,
             self.keys,

@@ -17,7 +17,7 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 
-from revtunnel.ground.policy import LinkLimits
+from revtunnel.ground.limits import LinkLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.link.handshake import ServerHello
 from revtunnel.sockets.end_transport import EndTransport

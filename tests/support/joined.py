@@ -11,8 +11,8 @@ after it.
 from dataclasses import dataclass, field
 from typing import Any
 
+from revtunnel.ground.limits import LinkLimits
 from revtunnel.ground.origin import Origin
-from revtunnel.ground.policy import LinkLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Target
 from revtunnel.link.legacy import LegacyAgentMux, LegacyServerMux

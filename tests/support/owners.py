@@ -7,7 +7,7 @@ and the stories worth telling need many moves. ``pick`` chooses stream and size 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from revtunnel.ground.policy import LinkLimits
+from revtunnel.ground.limits import LinkLimits
 from tests.support.joined import End, Joined, Stream
 
 __all__ = ["PICKS", "SMALL", "OwnersMachine", "one_of", "size_of"]

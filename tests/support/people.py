@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 
-from revtunnel.ground.policy import PeopleLimits
+from revtunnel.ground.limits import PeopleLimits
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.trust.grants import Action, Grant, Grants
 from revtunnel.trust.people import People

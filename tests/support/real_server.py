@@ -10,7 +10,7 @@ Source: wire/readyagent.md section 3.
 from collections import deque
 from dataclasses import dataclass, field
 
-from revtunnel.ground.policy import LinkLimits
+from revtunnel.ground.limits import LinkLimits
 from revtunnel.link.legacy import LegacyAgentMux
 from revtunnel.streams.commands import Command, encode_connect
 from revtunnel.streams.frames import FrameDecoder, encode_frame

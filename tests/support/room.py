@@ -1,4 +1,4 @@
-"""A server in memory with its admin door: the real operator over the real world of ``tests.support.world``.
+"""A server in memory with its admin socket: the real operator over the real world of ``tests.support.world``.
 
 ::
 
@@ -18,10 +18,10 @@ from twisted.protocols import amp
 
 from revtunnel.ctl.command_line import parser
 from revtunnel.ctl.ctl import attempt, talk
-from revtunnel.daemons.operations import OPERATIONS
+from revtunnel.daemons.all_operations import OPERATIONS
 from revtunnel.daemons.operator import Operator
 from revtunnel.ground.facts import Fact
-from revtunnel.ground.policy import EnrolmentLimits, PeopleLimits
+from revtunnel.ground.limits import EnrolmentLimits, PeopleLimits
 from revtunnel.link.keys import Verifier
 from revtunnel.process.admin.admin import AdminFactory
 from revtunnel.process.admin.admin_client import AdminClient, connect

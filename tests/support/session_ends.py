@@ -13,7 +13,7 @@ from typing import Any
 
 from twisted.internet.interfaces import IProtocol
 
-from revtunnel.ground.policy import LinkLimits
+from revtunnel.ground.limits import LinkLimits
 from revtunnel.link.handshake import ServerHello
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import PlainEnd, tune

@@ -18,9 +18,9 @@ from revtunnel.sockets.ends import End, PlainEnd, TlsEnd
 from revtunnel.sockets.ways.websocket import WebSocketEnd
 from revtunnel.sockets.ways.websocket_halves import HalfClosingEnd
 from revtunnel.sockets.ways.websocket_upgrade import (
-    Asked,
     Request,
     Upgraded,
+    UpgradeRequest,
     accept_end,
     connect_end,
 )
@@ -32,7 +32,7 @@ from tests.support.throwaway_tls import contexts
 __all__ = ["ASKED", "LIMITS", "SmallEnd", "anybody", "end_pair", "halves", "join_upgraded", "join_web_ends"]
 
 LIMITS = WebSocketLimits()
-ASKED = Asked("gate.example", 2443, "/session/client/1", subprotocols=("revtunnel.session.1",))
+ASKED = UpgradeRequest("gate.example", 2443, "/session/client/1", subprotocols=("revtunnel.session.1",))
 
 
 def anybody(request: Request, offered: tuple[str, ...]) -> str:
@@ -92,7 +92,7 @@ def end_pair(tls: bool = False, tcp: bool = False, most: int = 0) -> tuple[End, 
 
 
 def join_upgraded(
-    loop: Loop, asked: Asked = ASKED, limits: WebSocketLimits = LIMITS, **how: Any
+    loop: Loop, asked: UpgradeRequest = ASKED, limits: WebSocketLimits = LIMITS, **how: Any
 ) -> tuple[Upgraded, Upgraded]:
     """A client and a server whose handshake is done; ``how`` as for ``end_pair``."""
     near, far = end_pair(**how)

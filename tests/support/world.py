@@ -34,13 +34,13 @@ from revtunnel.fleet.client_ports import ClientPorts
 from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.pools import Pool
 from revtunnel.ground.facts import ChannelEnded, Fact
-from revtunnel.ground.policy import AgentLimits, LinkLimits, ServerLimits
+from revtunnel.ground.limits import AgentLimits, LinkLimits, ServerLimits
 from revtunnel.ground.server_places import ServerPlace
 from revtunnel.ground.targets import Offer, parse_offer
 from revtunnel.link.agent_link import AgentLink
 from revtunnel.link.handshake import AgentHandshake, AgentHello, ListenerRules, ServerHello
 from revtunnel.link.keys import Verifier
-from revtunnel.link.server_connector import ServerConnector, Way
+from revtunnel.link.server_connector import ServerConnector, ServerWay
 from revtunnel.link.server_link import AgentListener, ServerLink
 from revtunnel.link.uplink import Uplink
 from revtunnel.streams.commands import Feature
@@ -311,7 +311,7 @@ class World:
                 make,
                 facts.append,
             ),
-            ServerConnector(self.reactor, Way(), self.reactor.reach).connect,
+            ServerConnector(self.reactor, ServerWay(), self.reactor.reach).connect,
         )
         agent = self.agents[serial] = Agent(uplink, dialler, pool, facts, consent=consent)
         if start:

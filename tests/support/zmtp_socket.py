@@ -14,7 +14,7 @@ import itertools
 from typing import Any
 
 from revtunnel.ground.facts import Fact
-from revtunnel.ground.policy import CameoLimits
+from revtunnel.ground.limits import CameoLimits
 from revtunnel.streams.window import CreditPool
 from revtunnel.systems.cameo.cameo_admission import CameoAdmission, CameoRules
 from revtunnel.systems.cameo.relays import CameoRelay, PublisherRelay, ResponderRelay

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from revtunnel.daemons.settings import SettingsError, Surroundings, load_agent
-from revtunnel.sockets.tls.credentials import CertificateFiles, TlsSide, read_credentials
+from revtunnel.sockets.tls.certificates import CertificateFiles, TlsSide, read_credentials
 from revtunnel.trust.agent_files import AgentFiles, kept_files
 from revtunnel.trust.authority import issue_device, issue_server, key_pem, make_authority, new_key, pem
 
@@ -115,3 +115,26 @@ def test_a_servers_certificate_is_no_devices(tmp_path: Path) -> None:
     Path(files.certificate).write_bytes(key_pem(key) + pem(made))
     with pytest.raises(SettingsError, match="not for devices"):
         load_agent(str(settings(tmp_path)), None, AROUND)
+
+
+def test_a_try_is_made_again_with_its_key(tmp_path: Path) -> None:
+    """Also after a restart, until the certificate has come; then with another."""
+    files = leave(tmp_path, "plc-7")
+    key = files.next_key()
+    assert stat.S_IMODE((tmp_path / "plc-7.next.key").stat().st_mode) == 0o600
+    again = AgentFiles(str(tmp_path), "plc-7").next_key()
+    assert again.public_key() == key.public_key()
+    files.keep(key, issue_device(AUTHORITY, "plc-7", key.public_key(), 90, NOW))
+    assert not (tmp_path / "plc-7.next.key").exists()
+    assert files.next_key().public_key() != key.public_key()
+
+
+@pytest.mark.parametrize("found", [b"noise", None], ids=["damaged", "of the certificate that came"])
+def test_a_key_of_no_use_is_not_asked_with(tmp_path: Path, found: bytes | None) -> None:
+    """The power went before the file was gone: the key is the certificate's that we have."""
+    files, key = leave(tmp_path, "plc-7"), new_key()
+    files.keep(key, issue_device(AUTHORITY, "plc-7", key.public_key(), 90, NOW))
+    (tmp_path / "plc-7.next.key").write_bytes(found or key_pem(key))
+    asked = files.next_key()
+    assert asked.public_key() != key.public_key()
+    assert files.next_key().public_key() == asked.public_key()

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from revtunnel.sockets.tls.credentials import device_serial, judge_device, judge_server
+from revtunnel.sockets.tls.certificates import device_serial, judge_device, judge_server
 from revtunnel.sockets.tls.enroll import MAX_CERTIFICATE, MAX_ENROLL, encode_certificate, encode_enroll
 from revtunnel.trust.authority import (
     Unfit,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from revtunnel.sockets.tls.credentials import CertificateFiles, TlsSide, read_credentials
+from revtunnel.sockets.tls.certificates import CertificateFiles, TlsSide, read_credentials
 from revtunnel.state.atomic_file import make_directory, write_whole
 from revtunnel.trust.authority import Unfit, fingerprint_of, issue_device, new_key
 from revtunnel.trust.authority_files import AuthorityDirectory, row_of

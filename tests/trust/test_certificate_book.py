@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from revtunnel.ground.policy import EnrolmentLimits
+from revtunnel.ground.limits import EnrolmentLimits
 from revtunnel.link.handshake import LinkDenied
 from revtunnel.state.ledger import FILE_NAME, SqliteLedger
 from revtunnel.trust.certificate_book import DEVICE, SERVER, CertificateBook, CertificateRow

@@ -13,7 +13,7 @@ from revtunnel.ground.reasons import GoAway
 from revtunnel.link.handshake import Dismissed, LinkDenied
 from revtunnel.link.server_link import ServerLink
 from revtunnel.sockets.ends import PlainEnd
-from revtunnel.sockets.tls.credentials import PeerCertificate
+from revtunnel.sockets.tls.certificates import PeerCertificate
 from revtunnel.sockets.tls.enroll import MAX_CERTIFICATE, MAX_ENROLL, encode_certificate, encode_enroll
 from revtunnel.streams.commands import Command, decode_goaway, encode_goaway
 from revtunnel.streams.frames import encode_frame, encode_header

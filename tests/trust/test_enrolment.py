@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revtunnel.ground.policy import EnrolmentLimits
+from revtunnel.ground.limits import EnrolmentLimits
 from revtunnel.ground.reasons import GoAway
 from revtunnel.link.handshake import LinkDenied
 from revtunnel.trust.enrolment import (

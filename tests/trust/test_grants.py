@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from revtunnel.ground.policy import PeopleLimits
+from revtunnel.ground.limits import PeopleLimits
 from revtunnel.process.admin.refusals import Conflict, Invalid, NotFound
 from revtunnel.state.ledger import FILE_NAME, SqliteLedger
 from revtunnel.trust.grants import Action, Grant, Question, Verdict, decide

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from revtunnel.daemons.settings import ListenerSettings, SettingsError
-from revtunnel.sockets.tls.identity import never_revoked
+from revtunnel.sockets.tls.peer_verification import never_revoked
 from revtunnel.trust.identities import Identities, merged
 from tests.daemons.test_settings import server
 from tests.support.throwaway_tls import DAY, Issuer

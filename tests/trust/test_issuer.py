@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from revtunnel.ground.facts import CertificateIssued, Fact, TokenGiven
-from revtunnel.ground.policy import EnrolmentLimits
+from revtunnel.ground.facts import CertificateForked, CertificateIssued, DeviceRevoked, Fact, TokenGiven
+from revtunnel.ground.limits import EnrolmentLimits
 from revtunnel.link.handshake import LinkDenied
 from revtunnel.process.admin.refusals import Busy, Conflict, Invalid, NotFound
-from revtunnel.sockets.tls.credentials import device_serial
+from revtunnel.sockets.tls.certificates import device_serial
 from revtunnel.sockets.tls.enroll import decode_certificate, encode_enroll
 from revtunnel.state.ledger import FILE_NAME, SqliteLedger
-from revtunnel.trust.authority import Unfit, fingerprint_of, make_request, new_key
+from revtunnel.trust.authority import Unfit, fingerprint_of, issue_device, make_request, new_key
 from revtunnel.trust.authority_files import AuthorityDirectory
 from revtunnel.trust.certificate_book import AUTHORITY, DEVICE, CertificateBook
 from revtunnel.trust.enrolment import parse_token
@@ -219,6 +219,111 @@ def test_renewals_have_an_end(pending: Desk) -> None:
     )
     pending.seconds += 86400.0
     assert pending.ask(b"", None, shown)
+
+
+def renewed(desk: Desk, shown: x509.Certificate, key: Any = None) -> x509.Certificate:
+    """What whoever has a certificate and its key gets for another key."""
+    made: x509.Certificate = desk.ask(
+        b"", make_request("plc-7", key or new_key()), ("plc-7", fingerprint_of(shown))
+    )
+    return made
+
+
+def forks(desk: Desk) -> list[CertificateForked]:
+    """The alarms."""
+    return [fact for fact in desk.facts if isinstance(fact, CertificateForked)]
+
+
+def counts(desk: Desk, made: x509.Certificate) -> bool:
+    """Whether a handshake with it passes."""
+    return not desk.issuer.revoked("plc-7", fingerprint_of(made))
+
+
+def test_the_first_use_of_a_renewed_certificate_retires_the_one_before(pending: Desk) -> None:
+    """Not the issue, for the answer may be lost; and over a restart, in both lists."""
+    old = pending.ask(pending.token())
+    new = renewed(pending, old)
+    assert counts(pending, old) and counts(pending, new)
+    pending.issuer.used("plc-7", fingerprint_of(old))
+    assert counts(pending, old)
+    for _ in range(2):
+        pending.issuer.used("plc-7", fingerprint_of(new))
+        assert not counts(pending, old) and counts(pending, new)
+        pending.restart()
+    assert [row.revoked is not None for row in pending.directory.rows()[1:]] == [True, False]
+    assert len(forks(pending)) == 2
+
+
+def test_who_shows_a_retired_certificate_is_told_of(pending: Desk) -> None:
+    """Its key was stolen, or old files were put back; one that an operator revoked is no news."""
+    old = pending.ask(pending.token())
+    new = renewed(pending, old)
+    pending.issuer.used("plc-7", fingerprint_of(new))
+    assert forks(pending) == []
+    assert not counts(pending, old)
+    assert [(fact.serial, fact.fingerprint) for fact in forks(pending)] == [("plc-7", fingerprint_of(old))]
+    pending.issuer.revoke("plc-7")
+    assert not counts(pending, old)
+    assert len(forks(pending)) == 1
+
+
+def test_a_certificate_that_is_not_known_here_is_retired_too(pending: Desk) -> None:
+    """Of another authority, or of a ledger that was lost: what was renewed here is known by that."""
+    key = new_key()
+    old = issue_device(pending.directory.load(), "plc-7", key.public_key(), 90, pending.now)
+    new = renewed(pending, old)
+    pending.issuer.used("plc-7", fingerprint_of(new))
+    pending.restart()
+    assert not counts(pending, old) and counts(pending, new)
+    assert pending.issuer.about()["certificates"] == 1
+
+
+def test_a_renewal_is_a_use(pending: Desk) -> None:
+    """Whoever renews what he got by renewal retires the first one, without ever having a link."""
+    first = pending.ask(pending.token())
+    second = renewed(pending, first)
+    renewed(pending, second)
+    assert not counts(pending, first) and counts(pending, second)
+
+
+def test_a_try_whose_answer_was_lost_is_no_fork(pending: Desk) -> None:
+    """It comes with the same key."""
+    old, key = pending.ask(pending.token()), new_key()
+    for _ in range(3):
+        assert renewed(pending, old, key).public_key() == key.public_key()
+    assert forks(pending) == []
+    assert pending.book.forked() == []
+
+
+def test_two_children_of_one_parent_are_an_alarm(pending: Desk) -> None:
+    """A stolen key renews beside its owner: the second one is told, with where it came from, and shown."""
+    old = pending.ask(pending.token())
+    first = renewed(pending, old)
+    second = renewed(pending, old)
+    (fork,) = forks(pending)
+    assert (fork.serial, fork.fingerprint, fork.peer) == ("plc-7", fingerprint_of(old), HOST)
+    assert fingerprint_of(first) in fork.detail
+    assert counts(pending, first) and counts(pending, second)
+    assert pending.book.forked() == ["plc-7"]
+    pending.restart()
+    assert pending.book.forked() == ["plc-7"]
+    pending.issuer.revoke("plc-7")
+    assert pending.book.forked() == []
+
+
+def test_by_a_setting_they_are_the_end_of_both(pending: Desk) -> None:
+    """Nobody can say which is which: the device is revoked and cut off, and enrolled anew by a person."""
+    cut: list[tuple[str, str]] = []
+    pending.issuer.ends_forks = True
+    pending.issuer.cut_off = lambda serial, detail: cut.append((serial, detail))
+    old = pending.ask(pending.token())
+    first = renewed(pending, old)
+    request = encode_enroll(b"", make_request("plc-7", new_key()))
+    assert "two hold the certificate of plc-7" in pending.refused(request, ("plc-7", fingerprint_of(old)))
+    assert not counts(pending, old) and not counts(pending, first)
+    assert cut == [("plc-7", "two hold its certificate")]
+    assert DeviceRevoked("plc-7", "two_renewals") in pending.facts
+    assert counts(pending, pending.ask(pending.token()))
 
 
 # ---- revocation

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from revtunnel.ground.policy import PeopleLimits
+from revtunnel.ground.limits import PeopleLimits
 from revtunnel.process.admin.refusals import Conflict, Invalid, NotFound
 from revtunnel.state.ledger import FILE_NAME
 from revtunnel.trust.people import check_note, parse_group, parse_user
@@ -376,11 +376,16 @@ def test_what_the_disk_does_not_take_counts_all_the_same(path: str) -> None:
 
 
 def test_after_damage_nobody_is_known(path: str) -> None:
-    """Denied by default: who was there has to be made again."""
+    """Denied by default: who was there has to be made again, as far as the journal has not kept it."""
     with town(path) as home:
         home.user("ana")
         written = home.token("ana")
     Path(path).write_bytes(b"x" * 5000)
+    with town(path) as home:
+        assert home.ledger.moved_aside
+        assert home.people.log_in(written, NOON)
+    for name in (path, f"{path}.changes"):
+        Path(name).write_bytes(b"x" * 5000)
     with town(path) as home:
         assert home.ledger.moved_aside
         with pytest.raises(BadToken):

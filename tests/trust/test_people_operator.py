@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from revtunnel.ground.policy import PeopleLimits
+from revtunnel.ground.limits import PeopleLimits
 from revtunnel.process.admin.daemon_operator import PAGE
 from revtunnel.process.admin.refusals import Conflict, Invalid, NotFound
 from revtunnel.state.audit_records import RightsChanged

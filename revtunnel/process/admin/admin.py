@@ -1,4 +1,4 @@
-"""The admin door: AMP over a UNIX socket, for revtunnelctl and other programs of this machine.
+"""The admin socket: AMP over a UNIX socket, for revtunnelctl and other programs of this machine.
 
 Rule of this file: no caller can make the server wait, or hold more than a named number of bytes for him. Who
 does not read his answers is not read; a watcher who does not read is dropped.
@@ -38,7 +38,7 @@ from revtunnel.process.admin.admin_settings import AdminSettings
 from revtunnel.process.admin.admin_socket import AdminPort, listen
 from revtunnel.process.admin.callers import Caller, caller_at, role_of
 from revtunnel.process.admin.daemon_operator import DaemonOperator
-from revtunnel.process.admin.operation import CallerRole
+from revtunnel.process.admin.operation_form import CallerRole
 from revtunnel.process.admin.refusals import Conflict, OperatorError
 from revtunnel.sockets.twisted_transport import IStream
 
@@ -243,7 +243,7 @@ class AdminProtocol(Protocol):
 
 
 class AdminFactory(ServerFactory):
-    """Everybody who is at the door, and what each may do; ``settings`` may change at any time."""
+    """Everybody who is at the socket, and what each may do; ``settings`` may change at any time."""
 
     noisy = False
 
@@ -288,7 +288,7 @@ class AdminFactory(ServerFactory):
 
 
 class AdminService(Service):
-    """The door, open while the server runs."""
+    """The socket, open while the server runs."""
 
     def __init__(self, reactor: Any, operator: DaemonOperator, settings: AdminSettings) -> None:
         self._reactor = reactor

@@ -13,7 +13,7 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from revtunnel.process.admin.operation import Argument, Kind
+from revtunnel.process.admin.operation_form import Argument, Kind
 from revtunnel.process.admin.refusals import Invalid
 
 __all__ = ["MAX_VALUE", "in_json", "packed", "paged", "read", "unpacked", "written"]

@@ -1,4 +1,4 @@
-"""What one caller of the admin door gets: each command becomes one call of the operator.
+"""What one caller of the admin socket gets: each command becomes one call of the operator.
 
 Rule of this file: who may not is refused before anything is looked at; what changes something, and every
 refusal, is a log line with the caller's name (the audit trail). Nothing secret is logged.
@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from revtunnel.process.admin.admin_boxes import in_json, paged, read, written
 from revtunnel.process.admin.callers import Caller
 from revtunnel.process.admin.daemon_operator import DaemonOperator
-from revtunnel.process.admin.operation import PAGE, ROW, ROWS, CallerRole, Kind, Operation, Row
+from revtunnel.process.admin.operation_form import PAGE, ROW, ROWS, CallerRole, Kind, Operation, Row
 from revtunnel.process.admin.refusals import Denied, Invalid, OperatorError
 
 __all__ = ["AdminCalls"]

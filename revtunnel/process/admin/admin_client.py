@@ -1,4 +1,4 @@
-"""The caller's end of the admin door: for revtunnelctl, and for other programs of this machine.
+"""The caller's end of the admin socket: for revtunnelctl, and for other programs of this machine.
 
     client = connect("/run/revtunnel/admin.sock")
     devices = client.rows(OPERATIONS["Devices"])
@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from revtunnel.process.admin.admin_boxes import packed, read, unpacked, written
-from revtunnel.process.admin.operation import MAX_PATH, ROW, Operation, Row
+from revtunnel.process.admin.operation_form import MAX_PATH, ROW, Operation, Row
 from revtunnel.process.admin.refusals import REFUSALS, Busy, Conflict, Denied, Invalid
 
 __all__ = ["AdminClient", "NoServer", "connect"]
@@ -43,7 +43,7 @@ _REFUSALS: dict[int | None, tuple[type[Exception], str]] = {
 
 
 class AdminClient:
-    """One connection to a server's admin door.
+    """One connection to a server's admin socket.
 
     Every call fails with one of refusals.py: Busy also when there was no answer in time or the server closed
     the connection.

@@ -1,4 +1,4 @@
-"""The settings of the admin door."""
+"""The settings of the admin socket."""
 
 import re
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ _MODE = SettingKind("octal", "0600 to 0666", read_mode, "{:04o}".format)
 # fmt: off
 @dataclass(frozen=True, slots=True)
 class AdminSettings:
-    """The admin door; people are user names, uids or ``@group``, all of which exist."""
+    """The admin socket; people are user names, uids or ``@group``, all of which exist."""
 
     socket: str = setting(path(107, "auto"), "auto", "auto: admin.sock in $RUNTIME_DIRECTORY, /run/revtunnel "
         "for root, else revtunnel in $XDG_RUNTIME_DIR or ~/.local/state")

@@ -1,4 +1,4 @@
-"""The UNIX socket of the admin door: making it safely, and taking it away again.
+"""The UNIX socket of the admin socket: making it safely, and taking it away again.
 
 Rule of this file: at no moment may more people connect than the settings say, and a file that is not a dead
 server's socket is never removed. Twisted's own port would set the mode after binding and, on stopping, remove
@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IProtocolFactory
 from twisted.python.failure import Failure
 
 from revtunnel.process.admin.admin_settings import AdminSettings
-from revtunnel.process.admin.operation import MAX_PATH
+from revtunnel.process.admin.operation_form import MAX_PATH
 
 __all__ = ["AdminPort", "listen", "make_room"]
 

@@ -1,4 +1,4 @@
-"""Who is at the other end of the admin door's socket, and what the settings let him do.
+"""Who is at the other end of the admin socket's socket, and what the settings let him do.
 
 Rule of this file: the kernel says who it is; a user is never taken for a group or a number.
 
@@ -14,7 +14,7 @@ import struct
 from typing import NamedTuple
 
 from revtunnel.process.admin.admin_settings import AdminSettings
-from revtunnel.process.admin.operation import CallerRole
+from revtunnel.process.admin.operation_form import CallerRole
 
 __all__ = ["Caller", "caller_at", "role_of"]
 

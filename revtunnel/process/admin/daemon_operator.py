@@ -1,6 +1,6 @@
-"""What an operator can do with any daemon of ours that has an admin door: look, watch, drain, reload.
+"""What an operator can do with any daemon of ours that has an admin socket: look, watch, drain, reload.
 
-Rule of this file: nothing of what a daemon is for. ``wires.py`` and each daemon's operator add that.
+Rule of this file: nothing of what a daemon is for. device_listings.py`` and each daemon's operator add that.
 
 Source: house.md (operator.py); issue "Admin".
 """
@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from revtunnel import __version__
 from revtunnel.ground.facts import Fact
-from revtunnel.process.admin.operation import PAGE, Operation, Row, table_of
+from revtunnel.process.admin.operation_form import PAGE, Operation, Row, table_of
 from revtunnel.process.admin.process_operations import PROCESS_OPERATIONS
 from revtunnel.process.admin.refusals import Busy, Conflict, Invalid
 from revtunnel.process.reporting import Reporter

@@ -1,6 +1,6 @@
-"""What every daemon with devices has: devices, sessions, channels, ports, listed and ended (wires.py)."""
+"""What every daemon with devices has: devices, sessions, channels, ports (device_listings.py)."""
 
-from revtunnel.process.admin.operation import ROWS, Argument, CallerRole, Column, Kind, Operation
+from revtunnel.process.admin.operation_form import ROWS, Argument, CallerRole, Column, Kind, Operation
 from revtunnel.process.admin.process_operations import STATUS
 from revtunnel.process.admin.refusals import NotFound
 
@@ -78,8 +78,8 @@ CHANNELS = Operation(
         Column("channel", Kind.NUMBER, "its number among those of the device; CCCP: 0", "CHANNEL"),
         Column("target", Kind.TEXT, "what the client reaches", "TARGET"),
         Column("client", Kind.TEXT, "its address", "CLIENT"),
-        Column("carrier", Kind.TEXT, "``link``, ``socket`` (a data socket), ``pair`` (CCCP) or ``tunnel`` "
-               "(ThingWorx)", "CARRIER"),
+        Column("carrier", Kind.TEXT, "``link``, ``socket`` (a data socket), ``pair`` or ``device`` "
+               "(CCCP: of a proxy, of a session) or ``tunnel`` (ThingWorx)", "CARRIER"),
         Column("state", Kind.TEXT, "of its life", "STATE"),
         Column("since", Kind.TIME, "when the client came"),
         Column("seconds", Kind.SECONDS, "since then", "AGE"),

@@ -1,6 +1,6 @@
-"""What every daemon with an admin door has: looked at, watched, drained, reloaded (daemon_operator.py)."""
+"""What every daemon with an admin socket has: looked at, watched, drained, reloaded (daemon_operator.py)."""
 
-from revtunnel.process.admin.operation import ROW, Argument, CallerRole, Column, Kind, Operation
+from revtunnel.process.admin.operation_form import ROW, Argument, CallerRole, Column, Kind, Operation
 from revtunnel.process.admin.refusals import Busy, Conflict, Invalid
 
 __all__ = ["PROCESS_OPERATIONS", "STATUS", "WATCH"]

@@ -1,4 +1,4 @@
-"""Why an operator's wish was not carried out, on every door: the operator raises them, doors pass them on."""
+"""Why an operator's wish was not carried out: the operator raises them, interfaces pass them on."""
 
 __all__ = ["REFUSALS", "Busy", "Conflict", "Denied", "Invalid", "NotFound", "OperatorError"]
 

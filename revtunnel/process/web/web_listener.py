@@ -25,14 +25,14 @@ from twisted.python.failure import Failure
 
 from revtunnel.fleet.access_control import AccessControl
 from revtunnel.ground.facts import Report, WebRefused
-from revtunnel.ground.policy import ServerLimits
+from revtunnel.ground.limits import ServerLimits
 from revtunnel.ground.targets import is_literal
 from revtunnel.process.web.rates import Rates
 from revtunnel.process.web.web_pages import WebPages
 from revtunnel.process.web.web_routes import WebCall, WebRoute, route_of
 from revtunnel.sockets.ends import End, said
 from revtunnel.sockets.stages import read_some
-from revtunnel.sockets.tls.identity import Identity
+from revtunnel.sockets.tls.peer_verification import Identity
 from revtunnel.sockets.tls.tls_stages import TlsFailed, TlsHandshakes
 from revtunnel.sockets.twisted_transport import TwistedTransport
 from revtunnel.sockets.ways.websocket_upgrade import (

@@ -20,8 +20,8 @@ from twisted.python.failure import Failure
 from revtunnel.ground.first_bytes import Listens, explained
 from revtunnel.sockets.ends import RECORD, End, TlsEnd
 from revtunnel.sockets.stages import Stage, readable, writable
-from revtunnel.sockets.tls.credentials import CertificateRefused, PeerCertificate
-from revtunnel.sockets.tls.identity import Guard, Identity, tls_fault
+from revtunnel.sockets.tls.certificates import CertificateRefused, PeerCertificate
+from revtunnel.sockets.tls.peer_verification import Guard, Identity, tls_fault
 
 __all__ = ["Secured", "TlsFailed", "TlsHandshakes", "dial_tls"]
 

@@ -34,7 +34,7 @@ from revtunnel.ground.errors import LocalError
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.stages import Stage
-from revtunnel.sockets.ways.websocket_upgrade import Asked, Upgraded, connect_end
+from revtunnel.sockets.ways.websocket_upgrade import Upgraded, UpgradeRequest, connect_end
 from revtunnel.sockets.ways.websocket_wire import (
     CUT,
     NORMAL,
@@ -347,7 +347,7 @@ class _Flusher:
 
 def websocket_stage(
     reactor: Any,
-    asked: Asked,
+    asked: UpgradeRequest,
     limits: WebSocketLimits,
     texts: Texts = None,
     clean: frozenset[int] = CLEAN,

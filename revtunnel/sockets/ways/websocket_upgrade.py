@@ -9,7 +9,7 @@ agreed to.
 
     upgraded = await accept_end(reactor, end, judge, limits)                      # HandshakeRefused, OSError
     upgraded = await answer_end(reactor, end, request, early, judge, limits)      # read by a RequestReader
-    upgraded = await connect_end(reactor, end, Asked("gate.example", 2443, "/s/1"), limits)
+    upgraded = await connect_end(reactor, end, UpgradeRequest("gate.example", 2443, "/s/1"), limits)
     answer = accept_request(request_of("GET", path, headers), judge, limits)      # an HTTP layer has read it
     open_way(reactor, choice, host, port, 10.0, [client_tls(...), websocket_stage(...)])   # see websocket.py
 
@@ -46,12 +46,12 @@ from revtunnel.sockets.stages import read_some, readable, writable, write_all
 from revtunnel.sockets.ways.websocket_wire import ClientEngine, ServerEngine, WebSocketLimits, logger
 
 __all__ = [
-    "Asked",
     "HandshakeRefused",
     "Judge",
     "Request",
     "RequestReader",
     "UpgradeAnswer",
+    "UpgradeRequest",
     "Upgraded",
     "accept_end",
     "accept_request",
@@ -103,7 +103,7 @@ class UpgradeAnswer(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class UpgradeRequest:
     """What a client asks a server for."""
 
     host: str
@@ -258,7 +258,7 @@ class RequestReader:
 # -- the client's side
 
 
-async def connect_end(reactor: Any, end: End, asked: Asked, limits: WebSocketLimits) -> Upgraded:
+async def connect_end(reactor: Any, end: End, asked: UpgradeRequest, limits: WebSocketLimits) -> Upgraded:
     """Ask for a WebSocket on a connection, TLS done, within ``limits.handshake``.
 
     Raises:
@@ -268,7 +268,7 @@ async def connect_end(reactor: Any, end: End, asked: Asked, limits: WebSocketLim
     return await _in_time(reactor, _connect_end(reactor, end, asked, limits), end, limits)
 
 
-async def _connect_end(reactor: Any, end: End, asked: Asked, limits: WebSocketLimits) -> Upgraded:
+async def _connect_end(reactor: Any, end: End, asked: UpgradeRequest, limits: WebSocketLimits) -> Upgraded:
     path, _, query = asked.path.partition("?")
     offers = [Subprotocol(each) for each in asked.subprotocols] or None
     engine = ClientEngine(

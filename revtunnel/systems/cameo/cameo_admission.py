@@ -2,7 +2,7 @@
 
 A peer is local when it is on this machine: its address is a loopback one, or the very address it reached us
 at; or when it is in one of the trusted networks. Only local peers may hold a name or publish. At an outside
-door nobody is local by being on this machine: an agent that carries strangers dials from there.
+listener nobody is local by being on this machine: an agent that carries strangers dials from there.
 
 Source: wire/cameo.md section 5; faults.md "Bind defaults".
 """
@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from revtunnel.ground.policy import CameoLimits
+from revtunnel.ground.limits import CameoLimits
 from revtunnel.sockets.ways.trusted_proxies import Network
 
 __all__ = ["CameoAdmission", "CameoRules"]

@@ -1,6 +1,14 @@
 """What revtunnel-cameo has beside what every daemon has: the peers of its relays (cameo_operator.py)."""
 
-from revtunnel.process.admin.operation import ROWS, Argument, CallerRole, Column, Kind, Operation, table_of
+from revtunnel.process.admin.operation_form import (
+    ROWS,
+    Argument,
+    CallerRole,
+    Column,
+    Kind,
+    Operation,
+    table_of,
+)
 from revtunnel.process.admin.process_operations import PROCESS_OPERATIONS, STATUS
 from revtunnel.process.admin.refusals import NotFound
 

@@ -1,4 +1,4 @@
-"""What an operator sees of the CAMEO relays, and can do with them: plain methods for the admin door.
+"""What an operator sees of the CAMEO relays, and can do with them: plain methods for the admin socket.
 
 Source: wire/cameo.md section 5 ("Status"); issue "CAMEO".
 """
@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from twisted.internet.interfaces import IReactorTime
 
 from revtunnel.process.admin.daemon_operator import DaemonOperator
-from revtunnel.process.admin.operation import PAGE, Row
+from revtunnel.process.admin.operation_form import PAGE, Row
 from revtunnel.process.admin.refusals import NotFound
 from revtunnel.process.reporting import Reporter
 from revtunnel.systems.cameo.cameo_facts import shown

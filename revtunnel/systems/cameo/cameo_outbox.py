@@ -10,7 +10,7 @@ Source: wire/cameo.md section 5 ("Bounded output per peer"); faults.md Z5.
 from collections import deque
 from collections.abc import Callable
 
-from revtunnel.ground.policy import CameoLimits
+from revtunnel.ground.limits import CameoLimits
 from revtunnel.streams.window import CreditPool
 from revtunnel.systems.cameo.zmtp_messages import split_run
 

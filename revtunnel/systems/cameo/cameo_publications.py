@@ -6,7 +6,7 @@ Source: wire/cameo.md sections 2 and 5 (XPUB/XSUB); faults.md Z5 to Z7.
 from collections import Counter
 from collections.abc import Iterable
 
-from revtunnel.ground.policy import CameoLimits
+from revtunnel.ground.limits import CameoLimits
 from revtunnel.systems.cameo.cameo_peers import CameoPeer
 from revtunnel.systems.cameo.cameo_topics import Topics
 from revtunnel.systems.cameo.zmtp_messages import ZmtpMessage, encode_message

@@ -1,4 +1,4 @@
-"""Requests to the CAMEO server that come through an outside door: which are refused, which answers change.
+"""Requests to the CAMEO server by an outside listener: which are refused, which answers change.
 
 Rule of this file: only what goes to the name of the server, or comes from it, is looked at; whatever is not
 rewritten passes byte for byte. Where a policy holds, what cannot be read is refused. A question for a port is

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from revtunnel.ground.declared import setting
 from revtunnel.ground.kinds import SettingKind, listening, many, networks, path, read_address, read_port, word
+from revtunnel.ground.limits import CameoLimits
 from revtunnel.ground.networks import Network
-from revtunnel.ground.policy import CameoLimits
 from revtunnel.process.admin.admin_settings import AdminSettings
 from revtunnel.settings.admin_people import read_admin
 from revtunnel.settings.inifile import Surroundings, Table
@@ -60,7 +60,7 @@ class OutsideSettings:
     subscriber: tuple[Endpoint, ...] = setting(listening(0), "", "where outside clients reach the publisher "
         "relay; at least one of both is needed")
     advertise: tuple[tuple[int, int], ...] = setting(_TRANSLATIONS, "", "ports in answers of the CAMEO "
-        "server that clients of this door are told otherwise: 10000:21000, 10001:21001", live=True)
+        "server that clients of this listener are told otherwise: 10000:21000, 10001:21001", live=True)
     requests: str = setting(word("all", "read-only"), "all", "what such clients may ask the CAMEO server; "
         "read-only: nothing that starts, stops, writes, sets or removes", live=True)
     refuse_types: tuple[int, ...] = setting(_TYPES, "", "types of requests to the CAMEO server that are "
@@ -85,8 +85,8 @@ class CameoSettings(LogSettings):
         "10.1.0.0/16; empty: everybody who reaches them; this machine always may", live=True)
     trusted: tuple[Network, ...] = setting(networks(256), "", "whose peers may hold names and publish, as "
         "those of this machine may; for applications of the site that run on another one", live=True)
-    admin_socket: str = setting(path(107, "auto"), "auto", "the door for revtunnelctl --socket PATH; auto: "
-        "cameo.sock beside the server's; who may use it stands in [admin]")
+    admin_socket: str = setting(path(107, "auto"), "auto", "where revtunnelctl comes in with --socket "
+        "PATH; auto: cameo.sock beside the server's; who may use it stands in [admin]")
     log_file: str = setting(path(4096, "syslog", "none"), "syslog", "where the two programs log to, whose "
         "output nobody reads; the service logs to its standard output")
     limits: CameoLimits
@@ -102,7 +102,7 @@ class CameoSettings(LogSettings):
 
 
 def read_cameo(table: Table, around: Surroundings) -> CameoSettings:
-    """The settings of the relays; an outside door of which nothing is set is none."""
+    """The settings of the relays; an outside listener of which nothing is set is none."""
     rules = table.parts(OutsideSettings, None)
     socket = around.socket(table.get("cameo", "admin_socket"), "cameo")
     settings = table.part(

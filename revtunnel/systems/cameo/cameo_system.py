@@ -1,4 +1,4 @@
-"""Both relays of a site with what they share, and the listeners of their doors; from settings.
+"""Both relays of a site with what they share, and their listeners; from settings.
 
 Source: wire/cameo.md section 5.
 """
@@ -54,7 +54,7 @@ class CameoSystem:
         self.ports.append(self._listeners.adopt(descriptor, family, peers.came))
 
     def listen_outside(self, responder: bool, publisher: bool) -> None:
-        """Open the outside doors of one or both relays."""
+        """Open the outside listeners of one or both relays."""
         for outside in self._settings.outside:
             if responder:
                 self._open(outside.responder, self.responder.port(outside.rules))

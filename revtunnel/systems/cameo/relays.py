@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import Fact, Report
-from revtunnel.ground.policy import CameoLimits
+from revtunnel.ground.limits import CameoLimits
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import End
 from revtunnel.streams.window import CreditPool

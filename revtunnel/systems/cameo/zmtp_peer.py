@@ -21,7 +21,7 @@ from zope.interface import implementer
 
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import Report
-from revtunnel.ground.policy import CameoLimits
+from revtunnel.ground.limits import CameoLimits
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import End
 from revtunnel.streams.window import CreditPool

@@ -1,4 +1,4 @@
-"""What operators see of CCCP's devices, sessions and pairs at the admin door, and can do with them.
+"""What operators see of CCCP's devices, sessions and pairs at the admin socket, and can do with them.
 
 Source: wire/cccp.md; issue "Admin".
 """
@@ -11,15 +11,15 @@ from revtunnel.fleet.devices import Device
 from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.pools import Lease
 from revtunnel.ground.reasons import GoAway
+from revtunnel.process.admin.device_listings import At, DeviceOperator, Place
 from revtunnel.process.admin.device_operations import SESSIONS
-from revtunnel.process.admin.operation import Row
-from revtunnel.process.admin.wires import At, DeviceOperator, Place
+from revtunnel.process.admin.operation_form import Row
 from revtunnel.process.reporting import Reporter
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.streams.running import Running
 from revtunnel.systems.cccp.cccp_operations import CCCP_OPERATIONS
 from revtunnel.systems.cccp.cccp_system import CccpSystem
-from revtunnel.systems.cccp.parking import Registered
+from revtunnel.systems.cccp.idle_devices import Registered
 from revtunnel.systems.cccp.proxy import RunningProxy
 from revtunnel.systems.cccp.proxy_ports import TARGET
 
@@ -37,9 +37,12 @@ class CccpRows:
     def about(self, device: Device[Any]) -> tuple[list[Running], Row]:
         proxy = self._proxies.get(device.serial)
         port = None if proxy is None else proxy.port.number
-        more: Row = {"targets": [{"name": TARGET, "target": "", "port": port}]}
+        names = {TARGET: port} | {each.name: None for each in device.offers}
+        more: Row = {"targets": [{"name": name, "target": "", "port": at} for name, at in names.items()]}
         if isinstance(device.link, Registered):
             more["tls"] = device.link.arrival.tls
+            if device.link.stream is not None:
+                return [device.link.stream.row()], more
         return _pair(proxy), more
 
     def streams(self, serial: str | None, after: Place, limit: int) -> list[Running]:

@@ -27,7 +27,7 @@ from revtunnel.ground.kinds import (
     word,
     yes_no,
 )
-from revtunnel.ground.policy import CccpLimits, FleetLimits, RelayLimits
+from revtunnel.ground.limits import CccpLimits, FleetLimits, RelayLimits
 from revtunnel.process.admin.admin_settings import AdminSettings
 from revtunnel.settings.sections import LogSettings
 from revtunnel.systems.cccp.proxy_sessions import MAX_TIMEOUT
@@ -138,8 +138,9 @@ class CccpSettings(LogSettings):
 
     state_directory: str | None = setting(PLACE, "auto", "where revtunnel-cccp keeps ports and sessions, in "
         "cccp.db; auto and none as in [server]")
-    admin_socket: str = setting(path(107, "auto"), "auto", "the door for revtunnelctl --socket PATH; auto: "
-        "cccp.sock beside the server's; who may use it stands in [admin]")
+    allow_open_state: bool = setting(yes_no(), "no", "as in [server]")
+    admin_socket: str = setting(path(107, "auto"), "auto", "where revtunnelctl comes in with --socket "
+        "PATH; auto: cccp.sock beside the server's; who may use it stands in [admin]")
     part: CccpPart
     fleet: FleetLimits
     relay: RelayLimits

@@ -4,6 +4,7 @@ Source: issue "CCCP"; house.md (services).
 """
 
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,23 +13,25 @@ from twisted.internet.defer import Deferred
 from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.fleet import Fleet
 from revtunnel.fleet.leases import Leases
+from revtunnel.fleet.streams_of_devices import StreamsOfDevices
 from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.facts import Fact, LinkDown, LinkUp, Report
-from revtunnel.ground.policy import FleetLimits, RelayLimits
+from revtunnel.ground.limits import FleetLimits, RelayLimits
 from revtunnel.sockets.listening import Listener, Listeners
-from revtunnel.sockets.tls.credentials import FaultyFiles
-from revtunnel.sockets.tls.identity import Identity
+from revtunnel.sockets.tls.certificates import FaultyFiles
+from revtunnel.sockets.tls.peer_verification import Identity
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.systems.cccp.cccp_facts import ProxyEnded
 from revtunnel.systems.cccp.cccp_settings import CccpPart, ProjectSettings
 from revtunnel.systems.cccp.cccp_store import Kept, SessionBook
+from revtunnel.systems.cccp.device_carrier import DeviceCarriers
 from revtunnel.systems.cccp.http_api import HttpApi
 from revtunnel.systems.cccp.proxies import Links, Proxies
 from revtunnel.systems.cccp.proxy_operator import ProxyOperator
 from revtunnel.systems.cccp.proxy_ports import TARGET, NoPort, ProxyPorts
 from revtunnel.systems.cccp.registered_devices import Project, Registrations
 from revtunnel.systems.cccp.wake import WakeDriver
-from revtunnel.trust.tls_checks import listener_rules
+from revtunnel.trust.tls_settings_checks import listener_rules
 
 __all__ = ["CccpSystem"]
 
@@ -55,6 +58,7 @@ class CccpSystem:
     """``listening`` are the ports of devices and of the API.
 
     ``fleet`` and ``links`` are another wire's, where one is spoken beside; else devices are registered here.
+    ``streams`` has the carriers of a server where others than proxies may reach registered devices.
     """
 
     def __init__(
@@ -69,6 +73,8 @@ class CccpSystem:
         relay_limits: RelayLimits | None = None,
         fleet: Fleet[Any] | None = None,
         links: Links | None = None,
+        streams: StreamsOfDevices | None = None,
+        next_stream: Callable[[], int] = lambda: 0,
     ) -> None:
         self.part = part
         self.listening: list[Listener] = []
@@ -85,6 +91,15 @@ class CccpSystem:
             *(reactor, ports, lambda: self.part.limits, self._book, self._told),
             *(self.fleet, relay_limits, links, access),
         )
+        if streams is not None:
+            self.proxies.parking.takers = DeviceCarriers(
+                *(self.proxies.parking, streams, next_stream, lambda: self.part.limits),
+                *(
+                    lambda: self.proxies.relay_limits,
+                    report,
+                    lambda serial: bool(self.proxies.get(serial)),
+                ),
+            )
         self.pending = Registrations(
             reactor, lambda: self.part.limits, self.proxies.parking.arrived, self._told, access
         )

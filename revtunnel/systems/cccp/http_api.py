@@ -1,4 +1,4 @@
-"""The HTTP door of CCCP: /on, /off, /status as documented, /devices and /openapi.json of ours.
+"""The HTTP API of CCCP: /on, /off, /status as documented, /devices and /openapi.json of ours.
 
 Rule of this file: it translates, and refuses before anything is looked up: a request that a web page could
 have sent (Origin, Sec-Fetch-Site, a Host that is not ours), one without the token, other methods and paths.
@@ -265,7 +265,7 @@ def _write(request: Any, code: int, row: dict[str, Any], header: tuple[str, str]
 
 
 class _Site(server.Site):
-    """The door's connections; those beyond the limit are closed at once."""
+    """The API's connections; those beyond the limit are closed at once."""
 
     noisy = False
     protocol: Any = BoundedChannel

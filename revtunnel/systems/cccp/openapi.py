@@ -1,6 +1,6 @@
-"""The description of the CCCP API that machines read: OpenAPI 3.1, as the door really answers.
+"""The description of the CCCP API that machines read: OpenAPI 3.1, as the API really answers.
 
-Rule of this file: what the door does and this does not say is a fault of one of them; the tests hold every
+Rule of this file: what the API does and this does not say is a fault of one of them; the tests hold every
 answer against it.
 
 Source: TCXN CCCP, "Proxy Control API"; the OpenAPI specification 3.1.
@@ -37,6 +37,7 @@ _DEVICE = _object(
     serial=_TEXT,
     connected=_TRUTH,
     address=_OR_NULL,
+    in_use=_TRUTH,
     project=_TEXT,
     authenticated=_TRUTH,
     since=_OR_NULL,

@@ -11,7 +11,7 @@ Source: wire/cccp.md section 2 ("non-persistent close", "two devices, one serial
 from collections.abc import Callable
 from typing import Any
 
-from revtunnel.ground.policy import RelayLimits
+from revtunnel.ground.limits import RelayLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets.ends import End, said
 from revtunnel.sockets.relay import Relay
@@ -39,9 +39,9 @@ class PairRelay(Relay):
         """Not passed on: the owner decides."""
         return True
 
-    def part(self) -> bytes:
-        """Dissolve it now: what the client has not taken yet; ``ended`` is called with OPERATOR."""
-        rest = bytes(self._near.held or b"")
+    def part(self) -> tuple[bytes, bytes]:
+        """Dissolve it now: what client and device have not taken yet; ``ended`` is called with OPERATOR."""
+        rest = bytes(self._near.held or b""), bytes(self._far.held or b"")
         if not self.over:
             self._finish(_keep, Ended.OPERATOR, "")
         return rest

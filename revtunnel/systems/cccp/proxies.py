@@ -1,8 +1,8 @@
 """All proxy sessions: who starts and ends them, and what ends with what.
 
 Rule of this file: the table (proxy_sessions.py) decides, this acts. A device that is registered and
-has no session is parked (parking.py); where the ends of a session are is proxy.py's; and a session that ended
-holds nothing.
+has no session is parked (idle_devices.py); where the ends of a session are is proxy.py's; and a session that
+ended holds nothing.
 
 A device that is here by another wire is reached by ``/on`` too: its client goes by that wire's carrier, made
 and judged as a client of any port of that device. The table sees such a device for as long as a client has
@@ -24,12 +24,12 @@ from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.devices import Device
 from revtunnel.fleet.fleet import Fleet
 from revtunnel.ground.facts import ClientRefused, Report
+from revtunnel.ground.limits import CccpLimits, RelayLimits
 from revtunnel.ground.networks import address_of
-from revtunnel.ground.policy import CccpLimits, RelayLimits
 from revtunnel.sockets.ends import End
 from revtunnel.streams.clients import Clients, ClientSocket
 from revtunnel.systems.cccp.cccp_facts import ProxyEnded, ProxyStarted
-from revtunnel.systems.cccp.parking import SYSTEM, Parking, Registered
+from revtunnel.systems.cccp.idle_devices import SYSTEM, IdleDevices, Registered
 from revtunnel.systems.cccp.proxy import RunningProxy
 from revtunnel.systems.cccp.proxy_ports import TARGET, ProxyPorts
 from revtunnel.systems.cccp.proxy_sessions import Life, ProxyEvent, ProxyOptions, ProxySession
@@ -71,7 +71,7 @@ class Proxies:
         access: AccessControl | None = None,
     ) -> None:
         self.ports = ports
-        self.parking = Parking(reactor, fleet, limits, report)
+        self.parking = IdleDevices(reactor, fleet, limits, report)
         self.parking.sessions = self
         self.relay_limits = relay_limits or RelayLimits()
         self.clients = 0  # sessions that have one
@@ -109,9 +109,14 @@ class Proxies:
         return list(islice((each for each in found if each.relay is not None or not joined), limit))
 
     def is_here(self, serial: str) -> bool:
-        """Whether the device is connected, by whatever wire."""
+        """Whether the device is connected, by whatever wire, and no stream of another door has it."""
         device = self._fleet.get(serial)
-        return device is not None and device.online
+        return device is not None and device.online and self.in_use(serial) is None
+
+    def in_use(self, serial: str) -> Any:
+        """The stream that has a registered device for a client of another door; None: nobody has."""
+        device = self.parking.get(serial)
+        return device.stream if device is not None else None
 
     def elsewhere(self, serial: str) -> Device[Any] | None:
         """The device of another wire that is, or was, here by this serial."""
@@ -143,7 +148,7 @@ class Proxies:
             proxy = RunningProxy(self._reactor, session, project, port, self, lambda: self.relay_limits)
             self._running[serial] = proxy
             device = self.parking.get(serial)
-            if device is not None:
+            if device is not None and device.stream is None:
                 self._give(proxy, device)
                 self._step(proxy, ProxyEvent.DEVICE_CAME)
         proxy.watch()
@@ -166,7 +171,7 @@ class Proxies:
         proxy = self.get(serial)
         if proxy is None or proxy.relay is None:
             return False
-        proxy.part()
+        proxy.part_for_good()
         lone = proxy.release()
         assert lone is not None
         lone.end.abort()
@@ -191,7 +196,6 @@ class Proxies:
         """It is here now, instead of another one of this wire or of another."""
         serial = device.arrival.serial
         proxy = self.get(serial)
-        head = b""
         if proxy is not None and self._step(proxy, ProxyEvent.DEVICE_CAME) is Life.ENDED:
             self._finish(proxy)  # with the one before
             proxy = before = None
@@ -199,13 +203,13 @@ class Proxies:
             proxy.send_client_away()
             self._step(proxy, ProxyEvent.CLIENT_LEFT)
         elif proxy is not None:
-            head = proxy.part()
+            proxy.part()
         if before is not None:
             self.parking.let_go(before, "replaced", f"by {device.peer}")
         self.parking.registered(device)
         if proxy is not None:
             self._give(proxy, device)
-            proxy.watch(head)
+            proxy.watch()
         else:
             self.parking.park(device)
         self.on_device(serial)
@@ -216,7 +220,7 @@ class Proxies:
         if proxy is None or proxy.device is not device:
             self.parking.let_go(device, reason, detail)
             return
-        proxy.part()
+        proxy.part_for_good()
         proxy.device = None
         self.parking.let_go(device, reason, detail)
         if self._step(proxy, ProxyEvent.DEVICE_LEFT) is Life.ENDED:
@@ -324,7 +328,8 @@ class Proxies:
 
     def _after(self, device: Registered, word: str, project: Project) -> None:
         """What becomes of the device of a session that ended."""
-        if word in ("off", "timed-out") and project.park and device.lone is not None:
+        kept = word in ("off", "timed-out") and project.park
+        if kept and device.lone is not None and device.lone.whole:
             self.parking.park(device)
         else:
             self.parking.let_go(device, "off" if word in ("off", "timed-out") else "session", word)

@@ -1,8 +1,8 @@
 """A proxy session with its sockets: where each end is, how two are joined and taken apart again.
 
-Rule of this file: every end is in one place at a time: with a LoneEnd, in the PairRelay, or sent away. A
+Rule of this file: every end is in one place at a time: with an UnpairedEnd, in the PairRelay, or sent away. A
 client whose device is of another wire is a client of that wire's carriers (``linked``), and only its bytes
-and its leaving are looked at here. What follows from an end is the table's (sessions.py) and its owner's.
+and its leaving are looked at here. What follows is the table's (proxy_sessions.py) and its owner's.
 
 Source: TCXN CCCP; wire/cccp.md section 2; faults.md R8.
 """
@@ -14,16 +14,16 @@ from typing import Protocol as Typing
 
 from twisted.internet.interfaces import IDelayedCall
 
-from revtunnel.ground.policy import RelayLimits
+from revtunnel.ground.limits import RelayLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets.ends import End
 from revtunnel.streams.clients import ClientSocket
+from revtunnel.systems.cccp.idle_devices import Registered
 from revtunnel.systems.cccp.pair_relay import PairRelay
-from revtunnel.systems.cccp.parking import Registered
 from revtunnel.systems.cccp.proxy_ports import ProxyPort
-from revtunnel.systems.cccp.proxy_sessions import Life, Manner, ProxySession
+from revtunnel.systems.cccp.proxy_sessions import Life, ProxySession, SideMode
 from revtunnel.systems.cccp.registered_devices import Project
-from revtunnel.systems.cccp.unpaired_end import UnpairedEnd, part_from
+from revtunnel.systems.cccp.unpaired_end import UnpairedEnd, unread
 
 __all__ = ["Owner", "RunningProxy"]
 
@@ -76,20 +76,34 @@ class RunningProxy:
         self.client, self.client_since = peer, self._reactor.seconds()
         self.lone = UnpairedEnd(self._reactor, end, self._client_gone)
 
-    def watch(self, head: bytes = b"") -> None:
-        """Let the ends be where the table wants them. ``head`` is for the client, first."""
+    def watch(self) -> None:
+        """Let the ends be where the table wants them."""
         device, client, manner = self.device, self.lone, self.session.manner
-        if manner is Manner.PASS:
+        if manner is SideMode.PASS:
             if self.relay is None and device is not None and device.lone is not None and client is not None:
-                self._join(device, device.lone, client, head)
+                self._join(device, device.lone, client)
             return
         for lone in (client, device.lone if device is not None else None):
             if lone is not None:
                 lone.watch(manner)
 
-    def part(self) -> bytes:
-        """Take a pair apart that has not ended by itself; what the client has not taken yet."""
-        return self.relay.part() if self.relay is not None else b""
+    def part(self) -> tuple[UnpairedEnd, UnpairedEnd] | None:
+        """Take a pair apart that has not ended by itself: client and device, with what each is owed."""
+        relay, device = self.relay, self.device
+        if relay is None or device is None:
+            return None
+        owed_near, owed_far = relay.part()
+        near, far = self.lone, device.lone
+        assert near is not None and far is not None
+        near.owed, far.owed = owed_near, owed_far
+        return near, far
+
+    def part_for_good(self) -> None:
+        """The same where one of them goes: what nobody has read yet is dropped, and known to be."""
+        pair = self.part()
+        if pair is not None:
+            near, far = pair
+            near.cut, far.cut = unread(far.end), unread(near.end)
 
     def unlink(self) -> ClientSocket | None:
         """A client of another wire is ours no more; its bytes stay counted."""
@@ -107,23 +121,23 @@ class RunningProxy:
         return lone
 
     def send_client_away(self) -> None:
-        """Whoever he is, in the order of his wire."""
-        self.part()
+        """Whoever he is, in the order of his wire; with a reset where bytes for him were dropped."""
+        self.part_for_good()
         linked, lone = self.unlink(), self.release()
         if linked is not None:
             linked.end(Ended.OPERATOR, "its proxy session ended")
-        if lone is not None and lone.end.fileno() >= 0:
-            part_from(self._reactor, lone.end)
+        if lone is not None:
+            lone.send_away()
         self.client = ""
 
-    def _join(self, device: Registered, far: UnpairedEnd, near: UnpairedEnd, head: bytes) -> None:
+    def _join(self, device: Registered, far: UnpairedEnd, near: UnpairedEnd) -> None:
         device.lone, self.lone = None, None
         far.leave()
         near.leave()
         ended = partial(self._pair_ended, device, near.end, far.end)
         self.relay = PairRelay(self._reactor, near.end, far.end, ended, self._limits())
         device.known.channels += 1
-        self.relay.start(head + far.early)
+        self.relay.start(near.owed + far.early)
 
     def _pair_ended(self, device: Registered, near: End, far: End, reason: Ended, detail: str) -> None:
         """Both ends are ours again."""
@@ -145,6 +159,6 @@ class RunningProxy:
     def _client_gone(self, detail: str) -> None:
         """It left while it was alone."""
         lone, self.lone = self.lone, None
-        if lone is not None and lone.end.fileno() >= 0:
-            part_from(self._reactor, lone.end)
+        if lone is not None:
+            lone.send_away()
         self._owner.client_left(self)

@@ -1,4 +1,4 @@
-"""What callers of the CCCP API can do, as plain methods: on, off, status, devices. Doors only translate.
+"""What callers of the CCCP API can do, as plain methods: on, off, status, devices. Interfaces only translate.
 
 Rule of this file: what is wrong raises one of refusals.py, or NoPorts, before anything has changed. ``/on``
 twice is one proxy; a caller may wait for an absent device, who is called (wake.py) once for each request.
@@ -14,7 +14,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from revtunnel.ground.policy import CccpLimits
+from revtunnel.ground.limits import CccpLimits
 from revtunnel.process.admin.refusals import Busy, NotFound
 from revtunnel.systems.cccp.proxies import Proxies
 from revtunnel.systems.cccp.proxy import RunningProxy
@@ -172,7 +172,7 @@ class ProxyOperator:
         waiting = _WaitingCaller(proxy, fresh)
         self._waiting.setdefault(serial, []).append(waiting)
         self._callers += 1
-        waking = self._wake.wake(serial)
+        waking = self._wake.wake(serial) if self.proxies.in_use(serial) is None else None
         if waking is not None:
             waking.addErrback(self._not_woken, waiting)
         late = f"The device did not connect within {seconds:g} s"
@@ -211,18 +211,21 @@ class ProxyOperator:
 
     def _device(self, serial: str) -> Row:
         proxy, device = self.proxies.get(serial), self.proxies.parking.get(serial)
+        taken = self.proxies.in_use(serial)
+        client = taken.client if taken is not None else proxy.client if proxy is not None else ""
         now = self._reactor.seconds()
         since = self._wall() - (now - device.since) if device is not None else None
         return {
             "serial": serial,
-            "connected": self.proxies.is_here(serial),
+            "connected": taken is not None or self.proxies.is_here(serial),
+            "in_use": taken is not None,
             "address": device.peer if device is not None else None,
             "project": device.arrival.project.name if device is not None else proxy.project.name,  # type: ignore[union-attr]
             "authenticated": device.arrival.authenticated if device is not None else False,
             "since": None if since is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(since)),
             "port": proxy.port.number if proxy is not None else None,
             "persistent": proxy.session.options.persistent if proxy is not None else None,
-            "client": (proxy.client or None) if proxy is not None else None,
+            "client": client or None,
         }
 
 

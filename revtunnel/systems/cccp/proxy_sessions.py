@@ -24,7 +24,7 @@ from enum import Enum, auto
 from revtunnel.ground.errors import LocalError
 from revtunnel.ground.networks import Address, Network, within
 
-__all__ = ["MAX_TIMEOUT", "MAX_WHITELIST", "Life", "Manner", "ProxyEvent", "ProxyOptions", "ProxySession"]
+__all__ = ["MAX_TIMEOUT", "MAX_WHITELIST", "Life", "ProxyEvent", "ProxyOptions", "ProxySession", "SideMode"]
 
 MAX_TIMEOUT = 86_400  # seconds
 MAX_WHITELIST = 64  # entries
@@ -52,7 +52,7 @@ class ProxyEvent(Enum):
     STOPPED = auto()  # the daemon ends
 
 
-class Manner(Enum):
+class SideMode(Enum):
     """What becomes of the bytes of a side."""
 
     DISCARD = auto()  # read and thrown away, not counted
@@ -171,11 +171,11 @@ class ProxySession:
         return self.until is not None and now >= self.until
 
     @property
-    def manner(self) -> Manner:
+    def manner(self) -> SideMode:
         """What becomes of the bytes of whoever is here."""
         if self.life is Life.JOINED:
-            return Manner.PASS
-        return Manner.HOLD if self.hold and not self.options.persistent else Manner.DISCARD
+            return SideMode.PASS
+        return SideMode.HOLD if self.hold and not self.options.persistent else SideMode.DISCARD
 
 
 def _until(options: ProxyOptions, now: float) -> float | None:

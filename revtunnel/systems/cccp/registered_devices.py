@@ -21,10 +21,10 @@ from revtunnel.fleet.access_control import AccessControl
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import Report
 from revtunnel.ground.first_bytes import Listens, explained
-from revtunnel.ground.policy import CccpLimits
+from revtunnel.ground.limits import CccpLimits
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import End
-from revtunnel.sockets.tls.identity import Identity
+from revtunnel.sockets.tls.peer_verification import Identity
 from revtunnel.sockets.tls.tls_stages import Secured, TlsHandshakes
 from revtunnel.systems.cccp.cccp_facts import RegistrationRefused
 from revtunnel.systems.cccp.registration import RegistrationDecoder

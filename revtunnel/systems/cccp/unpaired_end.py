@@ -2,7 +2,8 @@
 
 The rules: bytes are read and thrown away, or not read at all; in both cases its leaving is noticed. Whoever
 parts hears our end of file behind all that was written, and is read (and ignored) until his own comes or his
-time is over, because a close with unread input would be a reset that overtakes what was written.
+time is over, because a close with unread input would be a reset that overtakes what was written. Who does not
+get what was for him, or said what was kept and then dropped, is reset instead: a cut is no end.
 
 Source: wire/cccp.md section 2 ("bytes before pairing", "device connects before /on"); ours.
 """
@@ -17,9 +18,9 @@ from zope.interface import implementer
 
 from revtunnel.sockets.ends import End, said
 from revtunnel.sockets.hangups import Hangups
-from revtunnel.systems.cccp.proxy_sessions import Manner
+from revtunnel.systems.cccp.proxy_sessions import SideMode
 
-__all__ = ["UnpairedEnd", "WithoutLf", "part_from"]
+__all__ = ["UnpairedEnd", "WithoutLf", "part_from", "unread"]
 
 PARTING = 2.0  # seconds that somebody who is sent away has for his own end of file
 _buffer = memoryview(bytearray(64 * 1024))  # of all: what is read is not looked at
@@ -30,27 +31,32 @@ class UnpairedEnd:
     """Watches one end; ``gone(detail)`` is called once, from the reactor, when its owner left.
 
     ``early`` is what it said before it came here, for whoever takes it over; thrown away with the rest.
+    ``owed`` is what was for it and was not taken yet; ``cut``: more was, which was never read.
     """
 
-    __slots__ = ("_gone", "_manner", "_reactor", "early", "end", "fileno")
+    __slots__ = ("_gone", "_kept", "_manner", "_reactor", "cut", "early", "end", "fileno", "owed")
 
     fileno: Callable[[], int]
 
     def __init__(self, reactor: Any, end: End, gone: Callable[[str], None], early: bytes = b"") -> None:
         self.end = end
         self.early = early
+        self.owed = b""
+        self.cut = False
         self.fileno = end.sock.fileno
         self._reactor = reactor
         self._gone = gone
-        self._manner: Manner | None = None
+        self._manner: SideMode | None = None
+        self._kept = False  # what it says is not read
 
-    def watch(self, manner: Manner) -> None:
+    def watch(self, manner: SideMode) -> None:
         """DISCARD or HOLD from now on."""
         if manner is self._manner:
             return
         self.leave()
         self._manner = manner
-        if manner is Manner.HOLD:
+        self._kept = manner is SideMode.HOLD
+        if self._kept:
             Hangups.of(self._reactor).add(self)
             return
         self.early = b""
@@ -60,12 +66,27 @@ class UnpairedEnd:
 
     def leave(self) -> None:
         """Watch no more; the end is the caller's."""
-        if self._manner is Manner.HOLD:
+        if self._manner is SideMode.HOLD:
             Hangups.of(self._reactor).remove(self)
         elif self._manner is not None:
             self._reactor.removeReader(self)
             self._reactor.removeWriter(self)
         self._manner = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether it got all that was for it."""
+        return not (self.owed or self.cut)
+
+    def send_away(self) -> None:
+        """Close it: in order, or with a reset where bytes are dropped with it."""
+        self.leave()
+        if self.end.fileno() < 0:
+            return
+        if self.whole and not (self._kept and (self.early or unread(self.end))):
+            part_from(self._reactor, self.end)
+        else:
+            self.end.abort()
 
     def lost(self, detail: str) -> None:
         """Its owner left."""
@@ -113,17 +134,25 @@ class UnpairedEnd:
         """Hung up."""
         if self._manner is not None:
             self.doRead()
-        if self._manner is Manner.DISCARD:  # the event was another's who had this descriptor before
+        if self._manner is SideMode.DISCARD:  # the event was another's who had this descriptor before
             self._reactor.addReader(self)
 
     def _pending(self) -> None:
         """What TLS has read and not given."""
-        if self._manner is Manner.DISCARD:
+        if self._manner is SideMode.DISCARD:
             self.doRead()
 
 
 def _nobody(detail: str) -> None:
     """In place of the owner's callback, which is kept no longer than needed."""
+
+
+def unread(end: End) -> bool:
+    """Whether bytes came that nobody has read; some of them are thrown away."""
+    try:
+        return bool(end.read_into(_buffer))
+    except OSError:
+        return False  # its owner sees the reset himself
 
 
 def part_from(reactor: Any, end: End, seconds: float = PARTING) -> None:
@@ -144,7 +173,7 @@ def part_from(reactor: Any, end: End, seconds: float = PARTING) -> None:
 
     lone = UnpairedEnd(reactor, end, close)
     late.append(reactor.callLater(seconds, lone.lost, ""))
-    lone.watch(Manner.DISCARD)
+    lone.watch(SideMode.DISCARD)
 
 
 def _say_end(end: End) -> None:

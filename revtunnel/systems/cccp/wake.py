@@ -1,7 +1,8 @@
 """The wake driver: what makes an absent device connect (an SMS, a call), run once a request.
 
 Rule of this file: it gets the serial and nothing else of the request, as the last word of a command line that
-no shell sees, or in the body of a POST; it has a deadline, and its failure has a sentence.
+no shell sees, or in the body of a POST; it has a deadline, and its failure has a sentence. What a URL answers
+is read to its end, kept nowhere, and cut where it is long.
 
 Source: issue "CCCP" (Offline intent); ours.
 """
@@ -16,9 +17,11 @@ from typing import Any
 from twisted.internet.defer import Deferred, TimeoutError, fail, inlineCallbacks
 from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import Cooperator
 from twisted.python.failure import Failure
-from twisted.web.client import URI, Agent, BrowserLikePolicyForHTTPS, FileBodyProducer, readBody
+from twisted.web.client import URI, Agent, BrowserLikePolicyForHTTPS, FileBodyProducer, ResponseDone
+from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
@@ -33,6 +36,8 @@ from revtunnel.systems.cccp.cccp_facts import WakeEnded
 from revtunnel.systems.cccp.cccp_settings import CccpPart
 
 __all__ = ["WakeDriver", "WakeFailed"]
+
+ANSWER = 64 * 1024  # bytes of a URL's answer
 
 
 class WakeFailed(Exception):
@@ -85,6 +90,35 @@ class WakeDriver:
         return result if isinstance(result, Failure) else None
 
 
+class _Answer(Protocol):
+    """What a URL says behind its status; ``done`` fires at its end, and fails where that does not come."""
+
+    def __init__(self) -> None:
+        self.done: Deferred[None] = Deferred(lambda _: self.cut())
+        self._size = 0
+
+    def cut(self) -> None:
+        """Read no more of it."""
+        if self.transport is not None:
+            self.transport.loseConnection()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Twisted calls this."""
+        self._size += len(data)
+        if self._size > ANSWER and not self.done.called:
+            self.done.errback(WakeFailed(f"it answered more than {ANSWER} bytes"))
+            self.cut()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Twisted calls this."""
+        if self.done.called:
+            return
+        if reason.check(ResponseDone, PotentialDataLoss):
+            self.done.callback(None)
+        else:
+            self.done.errback(WakeFailed("its answer broke off"))
+
+
 def _command(reactor: Any, command: str, serial: str) -> "Deferred[Any]":
     return run(reactor, [*shlex.split(command), serial])
 
@@ -132,6 +166,9 @@ def _post(reactor: Any, url: str, wait: float, serial: str) -> Any:
     headers = Headers({b"Content-Type": [b"application/json"], b"User-Agent": [b"revtunnel"]})
     agent = Agent.usingEndpointFactory(reactor, _Places(reactor, wait))
     answer = yield agent.request(b"POST", url.encode(), headers, FileBodyProducer(body, taking_turns))
+    body_of = _Answer()
+    answer.deliverBody(body_of)
     if not 200 <= answer.code < 300:
+        body_of.cut()
         raise WakeFailed(f"it answered {answer.code}")
-    yield readBody(answer)
+    yield body_of.done

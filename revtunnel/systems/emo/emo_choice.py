@@ -9,7 +9,7 @@ is believed for a minute.
 Source: ours.
 """
 
-from revtunnel.ground.policy import EmoLimits
+from revtunnel.ground.limits import EmoLimits
 
 __all__ = ["EmoChoice"]
 

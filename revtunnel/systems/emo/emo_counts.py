@@ -6,7 +6,7 @@ Source: ours.
 from typing import Any
 
 from revtunnel.ground.reasons import GoAway
-from revtunnel.link.turns import Piece
+from revtunnel.link.send_scheduler import Piece
 from revtunnel.streams.channel import Channel
 from revtunnel.systems.emo.emo_sockets import DataSocketTable
 

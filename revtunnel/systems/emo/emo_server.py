@@ -21,6 +21,7 @@ from revtunnel.link.handshake import LinkDenied, ServerUp
 from revtunnel.link.link import tune
 from revtunnel.link.server_link import ServerLink
 from revtunnel.streams.channel import Channel
+from revtunnel.streams.numbers import Tally
 from revtunnel.systems.emo.emo import REFUSED, Emo, EmoCommand, EmoDecoder, encode_emo
 from revtunnel.systems.emo.emo_counts import EmoCounts
 from revtunnel.systems.emo.emo_machine import EmoMachine
@@ -49,6 +50,8 @@ class EmoServerLink(ServerLink):
         self._instead: ServerLink | None = None  # it is an agent's of this project
         self._data: EmoDataSocket | None = None  # it is a data socket
         self._heard = 0.0
+        limits = self.limits
+        self._idle = Tally(limits.idle_frames, limits.glitch_window, "commands that change nothing")
         self._asked: float | None = None  # when a PING was said that is not answered yet
         self._answers = False  # it has answered a PING: its silence means something
         self._expecting = False
@@ -97,6 +100,9 @@ class EmoServerLink(ServerLink):
                     self._first_command(command)
                 elif command.kind is Emo.PONG:
                     self._answered()
+                elif self.machine.table.means_nothing(command):
+                    self._idle.add(self._heard)
+                    self.machine.command(command)
                 else:
                     self.machine.command(command)
         except LinkDenied as error:
@@ -168,6 +174,8 @@ class EmoServerLink(ServerLink):
         self._set_timer(1.0)
 
     def _answered(self) -> None:
+        if self._asked is None:
+            self._idle.add(self._heard)
         self._answers = True
         if self.mux is not None and self._asked is not None:
             self.mux.liveness.round_trip = max(1e-6, self.clock.seconds() - self._asked)

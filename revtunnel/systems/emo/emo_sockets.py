@@ -26,7 +26,7 @@ from enum import Enum, auto
 from typing import Any, NamedTuple
 
 from revtunnel.ground.errors import LocalError, RemoteError
-from revtunnel.ground.policy import EmoLimits
+from revtunnel.ground.limits import EmoLimits
 from revtunnel.systems.emo.emo import Emo, EmoCommand
 
 __all__ = ["Act", "DataSocketTable", "Do", "Slot", "SlotState"]
@@ -198,6 +198,10 @@ class DataSocketTable:
             return []
         slot.idle_said = True  # while it is asked for too: the device refused, and S overtook its socket
         return self._settle(slot)
+
+    def means_nothing(self, command: EmoCommand) -> bool:
+        """Whether an S or T is about an index that nobody knows, nor a T of ours waits for."""
+        return command.number not in self._slots and command.number not in self._owed
 
     # -- time
 

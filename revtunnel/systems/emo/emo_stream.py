@@ -15,7 +15,7 @@ from typing import Protocol as Typing
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from zope.interface import implementer
 
-from revtunnel.ground.policy import EmoLimits
+from revtunnel.ground.limits import EmoLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets.hangups import is_cut
 from revtunnel.streams.streams import ChannelSocket

@@ -18,7 +18,7 @@ from enum import Enum, auto
 from typing import Any, NamedTuple
 
 from revtunnel.ground.errors import RemoteError
-from revtunnel.ground.policy import EmoLimits
+from revtunnel.ground.limits import EmoLimits
 from revtunnel.systems.emo.emo import Emo, EmoCommand
 
 __all__ = ["AgentAct", "AgentDo", "AgentSlot", "AgentSlotState", "AgentTable"]

@@ -15,7 +15,7 @@ from functools import partial
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from revtunnel.fleet.device_say import Asked, DeviceSay
+from revtunnel.fleet.device_consent import ConsentRequest, DeviceConsent
 from revtunnel.ground.facts import Report
 from revtunnel.state.session_audit import AuditFull, SessionAudit
 from revtunnel.systems.sessions.nonces import NonceRefused
@@ -27,8 +27,8 @@ from revtunnel.systems.sessions.session_life import (
     Seat,
     SessionEvent,
     SessionRefused,
+    SessionRequest,
     SessionState,
-    Wish,
 )
 from revtunnel.systems.sessions.session_rights import Rights
 from revtunnel.systems.sessions.session_seats import Line, Live, Seated, Start
@@ -53,7 +53,7 @@ class LiveSessions:
         rights: Rights,
         audit: SessionAudit,
         report: Report,
-        say: DeviceSay,
+        say: DeviceConsent,
         muted: Callable[[str], bool] = lambda serial: False,
     ) -> None:
         """``say``: what sites say; ``muted``: whether an operator lets a device have no sessions."""
@@ -115,7 +115,9 @@ class LiveSessions:
         if not self.rights.reachable(serial):
             raise SessionRefused("offline", f"{serial} is not connected")
         asks = self._say.asks(serial)
-        wish = Wish(login.user, serial, services, verdict.grant.id, asked.private, asked.take_over, asks)
+        wish = SessionRequest(
+            login.user, serial, services, verdict.grant.id, asked.private, asked.take_over, asks
+        )
         session = self.sessions.start(wish, self.now())
         device = self.rights.device(serial)
         address = device.peer if device is not None else ""
@@ -129,7 +131,7 @@ class LiveSessions:
         self._report(SessionStarted(session.id, login.user, serial, services, peer))
         if asks:
             where = peer.rpartition(":")[0]
-            question = Asked(session.id, login.user, services, where)
+            question = ConsentRequest(session.id, login.user, services, where)
             self._say.ask(serial, question, partial(self._said, session))
         return session
 

@@ -17,7 +17,7 @@ not-yours   403     right, but for another person
 ended       410     of a session that has ended
 ==========  ======  =============================================================
 
-A refusal changes nothing: a replayed nonce ends no session, and one that was shown at the wrong door is still
+A refusal changes nothing: a replayed nonce ends no session, and one that was shown at the wrong port is still
 good at the right one. What waits is bounded for each session, what is over by number in all.
 
 Source: next/remote-sessions.md section 2 "Credentials" and section 5 (``client-token``).
@@ -121,7 +121,7 @@ class Nonces:
         return self._keep(bound, ENDLESS, True)
 
     def session_of(self, text: str) -> str:
-        """Whose session a nonce is for, for a door whose path does not say; "": nobody's that runs."""
+        """Whose session a nonce is for, for an endpoint whose path does not say; "": nobody's that runs."""
         kept = self._kept.get(_hash(text))
         return kept.bound.session if kept is not None else ""
 

@@ -27,8 +27,8 @@ from revtunnel.systems.sessions.session_life import (
     SessionEvent,
     SessionLimits,
     SessionRefused,
+    SessionRequest,
     Warned,
-    Wish,
 )
 
 __all__ = ["Came", "RemoteSessions", "SeatsLost", "SessionWarning"]
@@ -97,7 +97,7 @@ class RemoteSessions:
 
     # -- beginning
 
-    def start(self, wish: Wish, now: float) -> RemoteSession:
+    def start(self, wish: SessionRequest, now: float) -> RemoteSession:
         """A session, for somebody whose right to it was found.
 
         Raises:

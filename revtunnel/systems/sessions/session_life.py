@@ -43,9 +43,9 @@ __all__ = [
     "SessionEvent",
     "SessionLimits",
     "SessionRefused",
+    "SessionRequest",
     "SessionState",
     "Warned",
-    "Wish",
 ]
 
 _SESSIONS = count("sessions", 1, 1_000_000)
@@ -200,7 +200,7 @@ class Warned(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class SessionRequest:
     """What is asked for, after the grant was found."""
 
     owner: str
@@ -215,7 +215,7 @@ class Wish:
 class RemoteSession:
     """One session. Times are monotonic seconds."""
 
-    def __init__(self, number: str, wish: Wish, limits: SessionLimits, now: float) -> None:
+    def __init__(self, number: str, wish: SessionRequest, limits: SessionLimits, now: float) -> None:
         self.id = number  # public: 32 hexadecimal digits
         self.wish = wish
         self.owner = wish.owner  # whoever took it over, later on

@@ -36,8 +36,8 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from revtunnel.ground.errors import LocalError, RemoteError
+from revtunnel.ground.limits import LinkLimits
 from revtunnel.ground.origin import Origin
-from revtunnel.ground.policy import LinkLimits
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.targets import Target
 from revtunnel.link.handshake import ServerHello

@@ -1,6 +1,6 @@
 """What an operator can do with remote sessions (session_operator.py)."""
 
-from revtunnel.process.admin.operation import Argument, CallerRole, Kind, Operation
+from revtunnel.process.admin.operation_form import Argument, CallerRole, Kind, Operation
 from revtunnel.process.admin.refusals import Busy, Conflict, Invalid, NotFound
 
 __all__ = ["SESSION_OPERATIONS"]

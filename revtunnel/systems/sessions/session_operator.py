@@ -9,10 +9,10 @@ from typing import Any
 
 from revtunnel.fleet.devices import Device
 from revtunnel.fleet.pools import Lease
+from revtunnel.process.admin.device_listings import At, Place
 from revtunnel.process.admin.device_operations import SESSIONS
-from revtunnel.process.admin.operation import Row
+from revtunnel.process.admin.operation_form import Row
 from revtunnel.process.admin.refusals import Busy, Conflict, Invalid, NotFound
-from revtunnel.process.admin.wires import At, Place
 from revtunnel.streams.running import Running
 from revtunnel.systems.sessions.live_sessions import LiveSessions
 from revtunnel.systems.sessions.session_life import Role, SessionEvent, SessionRefused

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from revtunnel.ground.policy import LinkLimits
+from revtunnel.ground.limits import LinkLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.link.handshake import ServerHello
 from revtunnel.process.web.web_routes import WebCall, bearer

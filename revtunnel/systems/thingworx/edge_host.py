@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from twisted.internet.interfaces import IReactorTime
 
 from revtunnel.ground.facts import Report
-from revtunnel.ground.policy import EdgeLimits
+from revtunnel.ground.limits import EdgeLimits
 from revtunnel.ground.targets import Offer
 from revtunnel.systems.thingworx.edge_tunnel import EdgeTunnel
 from revtunnel.trust.app_keys import AppKeys
@@ -17,7 +17,7 @@ __all__ = ["EdgeHost"]
 
 
 class EdgeHost(Protocol):
-    """The site of all of them (edge_site.py)."""
+    """The site of all of them (edge_system.py)."""
 
     clock: IReactorTime
     limits: EdgeLimits

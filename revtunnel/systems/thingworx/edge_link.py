@@ -26,7 +26,7 @@ from revtunnel.link.handshake import LinkDenied, ServerUp
 from revtunnel.link.server_link import AgentListener
 from revtunnel.sockets.ways.websocket_messages import WebSocketMessages
 from revtunnel.sockets.ways.websocket_wire import close_words
-from revtunnel.systems.thingworx.alwayson import (
+from revtunnel.systems.thingworx.alwayson_messages import (
     NOTHING,
     AlwaysOnCode,
     AlwaysOnMessage,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from revtunnel.ground.declared import setting
 from revtunnel.ground.kinds import NAME, yes_no
-from revtunnel.ground.policy import EdgeLimits
+from revtunnel.ground.limits import EdgeLimits
 
 __all__ = ["EdgeSettings"]
 

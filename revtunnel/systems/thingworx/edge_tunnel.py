@@ -36,7 +36,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, Report
-from revtunnel.ground.policy import EdgeLimits
+from revtunnel.ground.limits import EdgeLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.tcp_info import unacknowledged
@@ -45,7 +45,7 @@ from revtunnel.sockets.ways.websocket_upgrade import Upgraded
 from revtunnel.sockets.ways.websocket_wire import WebSocketLimits, WebSocketWire, close_words
 from revtunnel.streams.clients import ClientSocket
 from revtunnel.streams.running import Running
-from revtunnel.systems.thingworx.alwayson import decode_tunnel, encode_tunnel
+from revtunnel.systems.thingworx.alwayson_messages import decode_tunnel, encode_tunnel
 
 __all__ = ["EdgeTunnel", "Stage", "TunnelOwner", "tunnel_limits"]
 

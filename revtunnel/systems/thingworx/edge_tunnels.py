@@ -13,7 +13,7 @@ from typing import Protocol as Typing
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from revtunnel.ground.facts import Report
-from revtunnel.ground.policy import EdgeLimits
+from revtunnel.ground.limits import EdgeLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.streams.clients import ClientSocket
 from revtunnel.streams.running import Running

@@ -1,4 +1,4 @@
-"""The admin door over a real transport in memory: commands, roles, limits, watchers."""
+"""The admin socket over a real transport in memory: commands, roles, limits, watchers."""
 
 import json
 import struct
@@ -13,14 +13,14 @@ from twisted.logger import globalLogPublisher
 from twisted.protocols import amp
 
 from revtunnel import __version__
-from revtunnel.daemons.operations import OPERATIONS
+from revtunnel.daemons.all_operations import OPERATIONS
 from revtunnel.fleet.pools import Pool
 from revtunnel.ground.facts import PeerGlitch
 from revtunnel.ground.targets import parse_offer
 from revtunnel.process.admin.admin import BOX, CONNECTIONS, PARTING, UNSENT
 from revtunnel.process.admin.admin_boxes import MAX_VALUE, in_json, paged
 from revtunnel.process.admin.admin_client import AdminClient
-from revtunnel.process.admin.operation import CallerRole
+from revtunnel.process.admin.operation_form import CallerRole
 from revtunnel.process.admin.refusals import Busy, Conflict, Denied, Invalid, NotFound
 from tests.support.depth import deep
 from tests.support.room import STRANGER, Room, box

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from twisted.protocols import amp
 
 from revtunnel.process.admin.admin_boxes import packed, read, unpacked, written
-from revtunnel.process.admin.operation import Argument, Kind
+from revtunnel.process.admin.operation_form import Argument, Kind
 from revtunnel.process.admin.refusals import Invalid
 
 BOXES = st.lists(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from revtunnel.daemons.operations import OPERATIONS
+from revtunnel.daemons.all_operations import OPERATIONS
 from revtunnel.process.admin.admin_boxes import packed, unpacked
 from revtunnel.process.admin.admin_client import AdminClient, NoServer, connect
 from revtunnel.process.admin.refusals import Busy, Conflict, Denied, Invalid

@@ -17,7 +17,7 @@ from revtunnel.process.admin.admin import AdminService
 from revtunnel.process.admin.admin_settings import AdminSettings
 from revtunnel.process.admin.admin_socket import listen, make_room
 from revtunnel.process.admin.callers import Caller, caller_at, role_of
-from revtunnel.process.admin.operation import CallerRole
+from revtunnel.process.admin.operation_form import CallerRole
 from tests.support.room import Room
 
 reactor: Any = installed

@@ -15,7 +15,7 @@ from twisted.logger import globalLogPublisher
 from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.penalties import Penalties
 from revtunnel.ground.facts import WebRefused
-from revtunnel.ground.policy import PenaltyLimits, ServerLimits
+from revtunnel.ground.limits import PenaltyLimits, ServerLimits
 from revtunnel.process.web.rates import Rates
 from revtunnel.process.web.web_listener import WebListener, WebRules
 from revtunnel.process.web.web_routes import WebCall, bearer, route_of

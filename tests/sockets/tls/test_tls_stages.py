@@ -10,9 +10,9 @@ from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.python.failure import Failure
 
 from revtunnel.sockets.ends import RECORD, End, PlainEnd
-from revtunnel.sockets.tls.identity import Identity
+from revtunnel.sockets.tls.peer_verification import Identity
 from revtunnel.sockets.tls.tls_stages import TlsFailed, TlsHandshakes, dial_tls
-from tests.sockets.tls.test_identity import NAME, Careless, Room
+from tests.sockets.tls.test_peer_verification import NAME, Careless, Room
 from tests.support.epoll import Loop, own_reactor
 from tests.support.throwaway_tls import SERVERS
 

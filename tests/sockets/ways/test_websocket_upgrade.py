@@ -11,10 +11,10 @@ from twisted.internet.defer import Deferred
 from revtunnel.ground.errors import LocalError
 from revtunnel.sockets.ends import PlainEnd
 from revtunnel.sockets.ways.websocket_upgrade import (
-    Asked,
     HandshakeRefused,
     Request,
     Upgraded,
+    UpgradeRequest,
     accept_end,
     accept_request,
     connect_end,
@@ -53,7 +53,11 @@ class Peer:
     """The other side as a plain socket, and what came of ours."""
 
     def __init__(
-        self, loop: Loop, limits: WebSocketLimits = LIMITS, judge: Any = anybody, asked: Asked | None = None
+        self,
+        loop: Loop,
+        limits: WebSocketLimits = LIMITS,
+        judge: Any = anybody,
+        asked: UpgradeRequest | None = None,
     ) -> None:
         self.loop = loop
         ours, self.sock = socket.socketpair()
@@ -259,7 +263,9 @@ def answer(status: str = "101 Switching Protocols", more: str = "", **fields: st
 
 def test_what_a_client_asks(loop: Loop) -> None:
     """Path with its query, host with its port, subprotocols, credentials in a header, no extension."""
-    asked = Asked("gate.example", 2443, "/s/1?x=y", True, ("a", "b"), (("Authorization", "Bearer secret"),))
+    asked = UpgradeRequest(
+        "gate.example", 2443, "/s/1?x=y", True, ("a", "b"), (("Authorization", "Bearer secret"),)
+    )
     peer = Peer(loop, asked=asked)
     loop.reactor.iterate(0)
     request = peer.sock.recv(4096).decode()

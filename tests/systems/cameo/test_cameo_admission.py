@@ -4,7 +4,7 @@ import ipaddress
 
 import pytest
 
-from revtunnel.ground.policy import CameoLimits
+from revtunnel.ground.limits import CameoLimits
 from revtunnel.systems.cameo.cameo_admission import CameoAdmission, CameoRules
 
 MAIN, THIRD, OUTSIDE = CameoRules(""), CameoRules("", publishing=True), CameoRules("web", outside=True)

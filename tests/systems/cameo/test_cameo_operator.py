@@ -1,4 +1,4 @@
-"""The operator of the CAMEO relays, over memory transports, and through the admin door's commands."""
+"""The operator of the CAMEO relays, over memory transports, and through the admin socket's commands."""
 
 from typing import Any
 

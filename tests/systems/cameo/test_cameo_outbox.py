@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revtunnel.ground.policy import CameoLimits
+from revtunnel.ground.limits import CameoLimits
 from revtunnel.streams.window import CreditPool
 from revtunnel.systems.cameo.cameo_outbox import PORTION, Outbox
 

@@ -3,7 +3,7 @@
 import pytest
 
 from revtunnel.ground.errors import RemoteError
-from revtunnel.ground.policy import CameoLimits
+from revtunnel.ground.limits import CameoLimits
 from revtunnel.systems.cameo.cameo_peers import CameoPeer
 from revtunnel.systems.cameo.cameo_publications import Publications
 from revtunnel.systems.cameo.zmtp_messages import MessageDecoder, ZmtpMessage, encode_message

@@ -7,7 +7,7 @@ import pytest
 
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import Fact
-from revtunnel.ground.policy import CameoLimits
+from revtunnel.ground.limits import CameoLimits
 from revtunnel.systems.cameo.cameo_admission import CameoRules
 from revtunnel.systems.cameo.cameo_facts import (
     CameoServerGone,
@@ -238,7 +238,7 @@ def test_z5_a_backend_that_does_not_take_loses_whole_messages() -> None:
     assert (server.outbox.waiting, server.outbox.dropped, system.relay.counts["slow"]) == (1, 1, 1)
 
 
-# ---- through an outside door
+# ---- through an outside listener
 
 
 def test_port_answers_are_translated_for_an_outside_client_only() -> None:

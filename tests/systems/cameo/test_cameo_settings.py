@@ -9,7 +9,7 @@ import pytest
 from revtunnel.daemons.cameo_options import CameoOptions
 from revtunnel.daemons.schema import load
 from revtunnel.daemons.settings import changes
-from revtunnel.ground.policy import CameoLimits
+from revtunnel.ground.limits import CameoLimits
 from revtunnel.settings.inifile import SettingsError, Surroundings
 from revtunnel.systems.cameo.cameo_requests import READ_ONLY
 from revtunnel.systems.cameo.cameo_settings import CameoSettings, read_cameo
@@ -38,7 +38,7 @@ def test_defaults() -> None:
 
 
 def test_shipped_file_gives_the_defaults() -> None:
-    """Its example of an outside door is empty, and so is none."""
+    """Its example of an outside listener is empty, and so is none."""
     assert replace(load(read_cameo, str(SHIPPED), None, HERE), files=()) == load(read_cameo, None, None, HERE)
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from revtunnel.ground.policy import CameoLimits
+from revtunnel.ground.limits import CameoLimits
 from revtunnel.systems.cameo.cameo_admission import CameoRules
 from revtunnel.systems.cameo.cameo_facts import PeerLeft, PeerRefused
 from revtunnel.systems.cameo.zmtp import encode_command

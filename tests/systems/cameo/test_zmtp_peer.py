@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from twisted.internet.error import ConnectionDone
 
-from revtunnel.ground.policy import CameoLimits
+from revtunnel.ground.limits import CameoLimits
 from revtunnel.systems.cameo.cameo_admission import CameoRules
 from revtunnel.systems.cameo.cameo_facts import PeerLeft, PeerRefused
 from revtunnel.systems.cameo.zmtp import GREETING, encode_command, encode_ready

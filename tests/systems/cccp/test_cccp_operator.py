@@ -12,7 +12,7 @@ import pytest
 from revtunnel.daemons.schema import load
 from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.leases import Leases
-from revtunnel.ground.policy import RelayLimits
+from revtunnel.ground.limits import RelayLimits
 from revtunnel.process.admin.refusals import NotFound
 from revtunnel.process.reporting import Reporter
 from revtunnel.settings.inifile import Surroundings

@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from revtunnel.fleet.fleet import Fleet
 from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.pools import Pool
-from revtunnel.ground.policy import CccpLimits, ServerLimits
+from revtunnel.ground.limits import CccpLimits, ServerLimits
 from revtunnel.process.web.http_channel import PARTING
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.systems.cccp.cccp_settings import CccpPart

@@ -2,7 +2,7 @@
 
 import pytest
 
-from revtunnel.ground.policy import RelayLimits
+from revtunnel.ground.limits import RelayLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets.ends import RECORD
 from revtunnel.systems.cccp.pair_relay import PairRelay
@@ -111,7 +111,7 @@ def test_parted_by_the_owner() -> None:
     pair.relay.start()
     total = pair.fill(pair.service)
     taken = pair.relay.to_near
-    rest = pair.relay.part()
+    rest, _ = pair.relay.part()
     assert pair.ended == [(Ended.OPERATOR, "")] and not (pair.relay.near_left or pair.relay.far_left)
     assert rest and taken + len(rest) <= total
     pair.finish()

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from revtunnel.fleet.access_control import AccessControl
+from revtunnel.fleet.device_records import DeviceRecord, DeviceRecords, parse_pattern
 from revtunnel.fleet.fleet import Fleet, TwoHolders
 from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.pools import Pool
-from revtunnel.fleet.records import DeviceRecord, DeviceRecords, parse_pattern
 from revtunnel.ground.facts import ClientRefused, DuplicateDevice, LinkDown
-from revtunnel.ground.policy import RelayLimits, ServerLimits
+from revtunnel.ground.limits import RelayLimits, ServerLimits
 from revtunnel.process.admin.refusals import NotFound
 from revtunnel.sockets.listening import Listeners
 from revtunnel.state.ledger import SqliteLedger

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from twisted.python.failure import Failure
 
+from revtunnel.ground.limits import CccpLimits
 from revtunnel.ground.networks import network_of
-from revtunnel.ground.policy import CccpLimits
 from revtunnel.process.admin.refusals import Busy
 from revtunnel.systems.cccp.cccp_store import Kept
 from revtunnel.systems.cccp.proxy_operator import OnCall

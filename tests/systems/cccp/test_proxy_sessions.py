@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from revtunnel.ground.errors import LocalError
 from revtunnel.ground.networks import address_of, network_of
-from revtunnel.systems.cccp.proxy_sessions import NEXT, Life, Manner, ProxyEvent, ProxyOptions, ProxySession
+from revtunnel.systems.cccp.proxy_sessions import NEXT, Life, ProxyEvent, ProxyOptions, ProxySession, SideMode
 
 
 @pytest.mark.parametrize(("persistent", "life", "event"), list(product((True, False), Life, ProxyEvent)))
@@ -125,8 +125,8 @@ class Proxies(RuleBasedStateMachine):
         assert (session.device_connected, session.client_connected) == (self.device, self.client)
         assert session.until == self.deadline
         both = self.device and self.client
-        alone = Manner.DISCARD if session.options.persistent else Manner.HOLD
-        assert session.manner is (Manner.PASS if both else alone)
+        alone = SideMode.DISCARD if session.options.persistent else SideMode.HOLD
+        assert session.manner is (SideMode.PASS if both else alone)
 
 
 TestProxies = Proxies.TestCase
@@ -158,5 +158,5 @@ def test_early_bytes_may_be_thrown_away_by_setting() -> None:
     """``early_data = discard`` holds for one-shot sessions too."""
     session = ProxySession("a", ProxyOptions(), 0.0, hold=False)
     session.step(ProxyEvent.CLIENT_CAME)
-    assert session.manner is Manner.DISCARD
+    assert session.manner is SideMode.DISCARD
     assert (session.device_connected, session.client_connected, session.transferred) == (False, True, 0)

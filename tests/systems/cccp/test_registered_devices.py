@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
-from revtunnel.ground.policy import CccpLimits
+from revtunnel.ground.limits import CccpLimits
 from revtunnel.systems.cccp.cccp_facts import RegistrationRefused
 from revtunnel.systems.cccp.registered_devices import PARTING, Project, Registrations
 from tests.sockets.test_ends import over_tls

@@ -7,7 +7,7 @@ import pytest
 from twisted.internet.epollreactor import EPollReactor
 
 from revtunnel.sockets.ends import PlainEnd
-from revtunnel.systems.cccp.proxy_sessions import Manner
+from revtunnel.systems.cccp.proxy_sessions import SideMode
 from revtunnel.systems.cccp.unpaired_end import UnpairedEnd, WithoutLf, part_from
 
 
@@ -30,9 +30,9 @@ class Room:
             self.reactor.iterate(0)
 
 
-@pytest.mark.parametrize("manner", [Manner.DISCARD, Manner.HOLD])
+@pytest.mark.parametrize("manner", [SideMode.DISCARD, SideMode.HOLD])
 @pytest.mark.parametrize("first", [b"", b"words"])
-def test_leaving_is_heard(manner: Manner, first: bytes) -> None:
+def test_leaving_is_heard(manner: SideMode, first: bytes) -> None:
     """Once, also behind bytes that nobody reads."""
     room = Room()
     room.lone.watch(manner)
@@ -48,14 +48,14 @@ def test_leaving_is_heard(manner: Manner, first: bytes) -> None:
 def test_held_bytes_are_there_and_thrown_away_ones_are_not() -> None:
     """Manners may change; the early bytes go with the rest."""
     room = Room()
-    room.lone.watch(Manner.HOLD)
+    room.lone.watch(SideMode.HOLD)
     room.other.sendall(b"held")
     room.turn()
     room.lone.leave()
     view = memoryview(bytearray(100))
     assert room.lone.early == b"early" and room.end.read_into(view) == 4
-    room.lone.watch(Manner.HOLD)
-    room.lone.watch(Manner.DISCARD)
+    room.lone.watch(SideMode.HOLD)
+    room.lone.watch(SideMode.DISCARD)
     room.other.sendall(b"lost")
     room.turn()
     room.lone.leave()

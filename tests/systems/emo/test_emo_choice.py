@@ -2,7 +2,7 @@
 
 import pytest
 
-from revtunnel.ground.policy import EmoLimits
+from revtunnel.ground.limits import EmoLimits
 from revtunnel.systems.emo.emo_choice import DOUBT, EmoChoice
 
 LIMITS = EmoLimits()

@@ -6,7 +6,7 @@ import pytest
 from twisted.internet.defer import fail
 
 from revtunnel.ground.facts import LinkRefused
-from revtunnel.ground.policy import AgentLimits
+from revtunnel.ground.limits import AgentLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.streams.dialler import Dialler
 from revtunnel.systems.emo.emo import REFUSED, TERMINATOR

@@ -9,15 +9,15 @@ import pytest
 
 from revtunnel.fleet.pools import Use
 from revtunnel.ground.facts import ChannelEnded, ClientRefused, Fact, LinkDown, LinkRefused, LinkUp
-from revtunnel.ground.policy import EmoLimits
+from revtunnel.ground.limits import EmoLimits
 from revtunnel.ground.server_places import ServerPlace
 from revtunnel.ground.targets import Offer, parse_offer
 from revtunnel.link.handshake import ListenerRules, ServerHello
-from revtunnel.link.server_connector import ServerConnector, Way
+from revtunnel.link.server_connector import ServerConnector, ServerWay
 from revtunnel.link.server_link import AgentListener
 from revtunnel.link.uplink import Uplink
 from revtunnel.sockets.opening import open_end
-from revtunnel.sockets.tls.credentials import PeerCertificate
+from revtunnel.sockets.tls.certificates import PeerCertificate
 from revtunnel.streams.carrier import Carrier
 from revtunnel.streams.dialler import Dialler
 from revtunnel.streams.window import CreditPool
@@ -88,7 +88,7 @@ class EmoWorld(World):
 
         uplink = Uplink(
             *(self.reactor, [ServerPlace(SERVER, LINK_PORT)], self.agent_limits, lambda: agent.random, make),
-            *(facts.append, ServerConnector(self.reactor, Way(), reach).connect),
+            *(facts.append, ServerConnector(self.reactor, ServerWay(), reach).connect),
         )
         agent = self.agents[serial] = Agent(uplink, dialler, CreditPool(MIB), facts)
         if start:
@@ -329,6 +329,17 @@ def test_what_a_stranger_speaks_is_named_in_the_log(said: bytes, reason: str, wo
     assert (refused.reason, words in refused.detail) == (reason, True), refused.detail
     leave(stranger)
     world.finish()
+
+
+@pytest.mark.parametrize("word", [b"PONG   \n", b"S000042\n", b"T000042\n"])
+def test_a_flood_of_commands_that_change_nothing_ends_the_machine(word: bytes) -> None:
+    """Each by itself is normal."""
+    world = EmoWorld(start=False)
+    party = machine(world, b"C005010\n", word * 9000)
+    assert not [each for each in world.facts if isinstance(each, LinkDown)]
+    party.say(word * 1002)
+    world.pump()
+    assert [each.reason for each in world.facts if isinstance(each, LinkDown)] == ["protocol"]
 
 
 def leave(stranger: Party) -> None:

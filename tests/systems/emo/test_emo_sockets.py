@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from revtunnel.ground.errors import RemoteError
-from revtunnel.ground.policy import EmoLimits
+from revtunnel.ground.limits import EmoLimits
 from revtunnel.systems.emo.emo import Emo, EmoCommand
 from revtunnel.systems.emo.emo_sockets import Act, DataSocketTable, Do, Slot, SlotState
 from tests.support.depth import deep

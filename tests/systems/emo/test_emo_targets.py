@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from revtunnel.ground.errors import RemoteError
-from revtunnel.ground.policy import EmoLimits
+from revtunnel.ground.limits import EmoLimits
 from revtunnel.systems.emo.emo import Emo, EmoCommand
 from revtunnel.systems.emo.emo_targets import AgentAct, AgentDo, AgentSlot, AgentSlotState, AgentTable
 

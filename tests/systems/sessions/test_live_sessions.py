@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from revtunnel.daemons.settings_parts import ConsentSettings
-from revtunnel.fleet.records import DeviceRecord, DeviceRecords
-from revtunnel.ground.policy import AuditLimits
+from revtunnel.fleet.device_records import DeviceRecord, DeviceRecords
+from revtunnel.ground.limits import AuditLimits
 from revtunnel.state.audit_file import AuditFile, Sync
 from revtunnel.state.session_audit import SessionAudit
 from revtunnel.systems.sessions.nonces import NonceRefused

@@ -19,13 +19,13 @@ from revtunnel.systems.sessions.session_life import (
     SessionEvent,
     SessionLimits,
     SessionRefused,
+    SessionRequest,
     SessionState,
-    Wish,
 )
 from tests.support.depth import deep
 
 LIMITS = SessionLimits()
-WISH = Wish("ana", "plc-7", ("ssh",))
+WISH = SessionRequest("ana", "plc-7", ("ssh",))
 
 
 def server(limits: SessionLimits = LIMITS) -> RemoteSessions:
@@ -308,7 +308,7 @@ class Anything(RuleBasedStateMachine):
             or sum(each.wish.owner == owner for each in live) >= 3
             or sum(each.wish.serial == serial for each in live) >= 3
         )
-        wish = Wish(owner, serial, ("ssh",), take_over=take, ask=ask)
+        wish = SessionRequest(owner, serial, ("ssh",), take_over=take, ask=ask)
         if full:
             assert word(SessionRefused, self.sessions.start, wish, self.now) == "too-many"
         else:

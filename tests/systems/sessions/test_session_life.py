@@ -15,8 +15,8 @@ from revtunnel.systems.sessions.session_life import (
     SessionEvent,
     SessionLimits,
     SessionRefused,
+    SessionRequest,
     SessionState,
-    Wish,
 )
 
 S, E = SessionState, SessionEvent
@@ -27,7 +27,7 @@ ANYWHERE = {E.OWNER_END, E.OPERATOR, E.REVOKED, E.MUTED, E.STOPPED}
 
 def session(now: float = 0.0, limits: SessionLimits = LIMITS, **wish: bool) -> RemoteSession:
     """A session of ana's."""
-    return RemoteSession("0" * 32, Wish("ana", "plc-7", ("ssh",), **wish), limits, now)  # type: ignore[arg-type]
+    return RemoteSession("0" * 32, SessionRequest("ana", "plc-7", ("ssh",), **wish), limits, now)  # type: ignore[arg-type]
 
 
 def joined(now: float = 0.0, **wish: bool) -> tuple[RemoteSession, Seat, Seat]:

@@ -7,7 +7,7 @@ import pytest
 from twisted.internet.protocol import Factory
 
 from revtunnel.ground.errors import LocalError, RemoteError
-from revtunnel.ground.policy import LinkLimits
+from revtunnel.ground.limits import LinkLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.systems.sessions.session_link import SessionMux, read_text, write_text
 from tests.support.epoll import Loop, own_reactor

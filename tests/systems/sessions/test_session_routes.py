@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from revtunnel.ground.policy import LinkLimits
+from revtunnel.ground.limits import LinkLimits
 from revtunnel.link.handshake import ServerHello
 from revtunnel.sockets.ways.websocket_upgrade import HandshakeRefused
 from revtunnel.sockets.ways.websocket_wire import WebSocketLimits

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from revtunnel.daemons.operations import DAEMONS, OPERATIONS
+from revtunnel.daemons.all_operations import DAEMONS, OPERATIONS
 from revtunnel.daemons.operator import Operator
 from revtunnel.process.admin.daemon_operator import DaemonOperator
-from revtunnel.process.admin.operation import ROW, ROWS, Argument, CallerRole, Kind, Operation
+from revtunnel.process.admin.operation_form import ROW, ROWS, Argument, CallerRole, Kind, Operation
 from revtunnel.state.session_audit import SessionAudit
 from revtunnel.systems.cameo.cameo_operator import CameoOperator
 from revtunnel.systems.cccp.cccp_operator import CccpOperator

@@ -15,16 +15,17 @@ from revtunnel.fleet.devices import Device
 from revtunnel.fleet.fleet import Fleet, TwoHolders
 from revtunnel.fleet.free_ports import Deadlines
 from revtunnel.ground.facts import Report
-from revtunnel.ground.policy import CccpLimits
+from revtunnel.ground.limits import CccpLimits
 from revtunnel.ground.reasons import GoAway
+from revtunnel.ground.targets import Offer
 from revtunnel.link.handshake import LinkDenied
 from revtunnel.sockets.ends import End
 from revtunnel.systems.cccp.cccp_facts import DeviceGone, DeviceRegistered, RegistrationRefused
-from revtunnel.systems.cccp.proxy_sessions import Manner
+from revtunnel.systems.cccp.proxy_sessions import SideMode
 from revtunnel.systems.cccp.registered_devices import Arrival
-from revtunnel.systems.cccp.unpaired_end import UnpairedEnd, part_from
+from revtunnel.systems.cccp.unpaired_end import UnpairedEnd
 
-__all__ = ["SYSTEM", "DeviceSessions", "Parking", "Registered"]
+__all__ = ["SYSTEM", "DeviceSessions", "IdleDevices", "Registered", "Takers"]
 
 SYSTEM = "cccp"  # in the fleet
 
@@ -39,18 +40,45 @@ class DeviceSessions(Typing):
         """It is to go, or gone. Whoever has no session for it lets it go."""
 
 
-class Registered:
-    """A registered device: to the fleet its link. ``lone`` has the end, unless a relay has it."""
+class Takers(Typing):
+    """Who takes parked devices for clients of other doors than a proxy's (device_carrier.py)."""
 
-    __slots__ = ("_parking", "arrival", "known", "lone", "peer", "since")
+    offers: tuple[Offer, ...]
+
+    def came(self, device: "Registered") -> None:
+        """It is here."""
+
+    def parked(self, device: "Registered") -> None:
+        """It is free."""
+
+    def gone(self, device: "Registered", reason: str, detail: str) -> None:
+        """It is let go, with whatever has it."""
+
+    def tick(self) -> None:
+        """Once a second or so."""
+
+    def stop(self) -> None:
+        """No device comes any more."""
+
+
+class Registered:
+    """A registered device: to the fleet its link. ``lone`` has the end, unless a relay has it.
+
+    ``stream``: the one that a taker joined it with; ``carried_by``: the taker's carrier of its serial.
+    """
+
+    __slots__ = ("_parking", "arrival", "carried_by", "known", "lone", "parked", "peer", "since", "stream")
 
     known: Device["Registered"]  # the fleet's
 
-    def __init__(self, parking: "Parking", arrival: Arrival, since: float) -> None:
+    def __init__(self, parking: "IdleDevices", arrival: Arrival, since: float) -> None:
         self.arrival = arrival
         self.peer = arrival.end.peer
         self.since = since
         self.lone: UnpairedEnd | None = None
+        self.parked = False
+        self.stream: Any = None
+        self.carried_by: Any = None
         self._parking = parking
 
     def alone(self, end: End, early: bytes = b"") -> None:
@@ -63,7 +91,7 @@ class Registered:
         self._parking.sessions.device_left(self, reason, f"{detail}, {by}" if by else detail)
 
 
-class Parking:
+class IdleDevices:
     """All of them. ``limits`` is asked each time; ``sessions`` is set by whoever has them."""
 
     sessions: DeviceSessions
@@ -72,6 +100,7 @@ class Parking:
         self, reactor: Any, fleet: Fleet[Any], limits: Callable[[], CccpLimits], report: Report
     ) -> None:
         self.reactor = reactor
+        self.takers: Takers | None = None
         self._fleet = fleet
         self._limits = limits
         self._report = report
@@ -100,6 +129,7 @@ class Parking:
                 raise LinkDenied(GoAway.OVERLOADED, f"{len(self)} devices are here", serial)
             before = self._fleet.arrive(
                 *(serial, device, device.since, arrival.authenticated, project.newest),
+                offers=self.takers.offers if self.takers is not None else (),
                 system=SYSTEM,
                 peer=device.peer,
                 listener=project.name,
@@ -123,6 +153,8 @@ class Parking:
         assert known is not None
         device.known = known
         device.alone(arrival.end, arrival.early)
+        if self.takers is not None:
+            self.takers.came(device)
         if before is not None and not isinstance(before, Registered):
             before.dismiss("replaced", f"by {device.peer}", GoAway.REPLACED)
             before = None
@@ -137,11 +169,15 @@ class Parking:
     def park(self, device: Registered) -> None:
         """It has no session."""
         if device.lone is not None:
-            device.lone.watch(Manner.DISCARD)
+            device.lone.watch(SideMode.DISCARD)
         self._parked.set(device.arrival.serial, device.since)
+        device.parked = True
+        if self.takers is not None:
+            self.takers.parked(device)
 
     def claim(self, device: Registered) -> None:
-        """It has one."""
+        """It has one, or is taken."""
+        device.parked = False
         self._parked.set(device.arrival.serial, None)
 
     def let_go(self, device: Registered, reason: str, detail: str) -> None:
@@ -149,12 +185,13 @@ class Parking:
         serial, now = device.arrival.serial, self.reactor.seconds()
         if self.get(serial) in (device, None):  # else the entry is its successor's
             self._parked.set(serial, None)
+        device.parked = False
         self._fleet.leave(serial, device, now)
         lone, device.lone = device.lone, None
         if lone is not None:
-            lone.leave()
-            if lone.end.fileno() >= 0:
-                part_from(self.reactor, lone.end)
+            lone.send_away()
+        if self.takers is not None:
+            self.takers.gone(device, reason, detail)
         self._report(DeviceGone(serial, device.peer, reason, detail, round(now - device.since, 3)))
 
     def tick(self) -> None:
@@ -164,11 +201,15 @@ class Parking:
             device = self.get(serial)
             if device is not None:
                 self.let_go(device, "parked-too-long", f"{most:g} s without a session")
+        if self.takers is not None:
+            self.takers.tick()
 
     def stop(self) -> None:
         """Close all at once."""
         for device in self.page():
             self.let_go(device, "stopping", "")
+        if self.takers is not None:
+            self.takers.stop()
 
     def lone_left(self, device: Registered, detail: str) -> None:
         """It closed, or its line is dead, while it was alone."""

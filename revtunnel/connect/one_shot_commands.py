@@ -8,12 +8,12 @@ import os
 import sys
 from typing import Any
 
+from revtunnel.connect.addressing import ServerAddress, parse_server, parse_session
+from revtunnel.connect.console_output import Telling, clean
 from revtunnel.connect.control import Control, open_control
-from revtunnel.connect.dialling import Way
-from revtunnel.connect.logins import Login, Logins
+from revtunnel.connect.dialling import DialWay
+from revtunnel.connect.logins import KeptLogin, Logins
 from revtunnel.connect.outcomes import DENIED, DONE, USAGE, Stop
-from revtunnel.connect.places import Server, parse_server, parse_session
-from revtunnel.connect.telling import Telling, clean
 
 __all__ = ["Errands", "controlled", "token_typed"]
 
@@ -34,17 +34,21 @@ def token_typed() -> str:
     return token
 
 
-async def controlled(reactor: Any, options: argparse.Namespace, logins: Logins, server: Server) -> Control:
+async def controlled(
+    reactor: Any, options: argparse.Namespace, logins: Logins, server: ServerAddress
+) -> Control:
     """A control connection with the login's token. Stop: there is none."""
     login = logins.login(server, os.environ)
     way = way_to(reactor, options, server, login)
     return await open_control(reactor, way, login.token, options.timeout)
 
 
-def way_to(reactor: Any, options: argparse.Namespace, server: Server, login: Login | None) -> Way:
+def way_to(
+    reactor: Any, options: argparse.Namespace, server: ServerAddress, login: KeptLogin | None
+) -> DialWay:
     """How a server is reached, by what was typed and what is kept."""
     ca = options.ca or (login.ca if login is not None else "")
-    return Way(reactor, server, os.environ, ca, options.plaintext, options.timeout)
+    return DialWay(reactor, server, os.environ, ca, options.plaintext, options.timeout)
 
 
 class Errands:
@@ -61,10 +65,10 @@ class Errands:
         server = _typed(self._options.what[0])
         token = token_typed()
         ca = os.path.abspath(self._options.ca) if self._options.ca else ""
-        way = way_to(self._reactor, self._options, server, Login("", "", ca))
+        way = way_to(self._reactor, self._options, server, KeptLogin("", "", ca))
         control = await open_control(self._reactor, way, token, self._options.timeout)
         control.close()
-        self._logins.keep(server, Login(token, control.user, ca))
+        self._logins.keep(server, KeptLogin(token, control.user, ca))
         print(f"logged in at {server} as {clean(control.user)}")
         return DONE
 
@@ -130,7 +134,7 @@ class Errands:
         return await controlled(self._reactor, self._options, self._logins, server)
 
 
-def _typed(text: str) -> Server:
+def _typed(text: str) -> ServerAddress:
     try:
         return parse_server(text)
     except ValueError as error:

@@ -27,7 +27,7 @@ from revtunnel.streams.commands import cut, decode_tlvs, encode_tlvs, plain
 __all__ = [
     "MAX_SERVICES",
     "SHORTEST",
-    "Asked",
+    "ConsentRequest",
     "decode_consent",
     "decode_session",
     "encode_asked",
@@ -48,7 +48,7 @@ _FORMS = {
 _NAMES = {_USER: "user", _SERVICE: "service", _ADDRESS: "address"}
 
 
-class Asked(NamedTuple):
+class ConsentRequest(NamedTuple):
     """May this person have a session?"""
 
     session: str
@@ -57,7 +57,7 @@ class Asked(NamedTuple):
     address: str = ""  # where the user is; empty: not known
 
 
-def encode_asked(asked: Asked) -> bytes:
+def encode_asked(asked: ConsentRequest) -> bytes:
     """SESSION's payload that asks."""
     entries = [(_USER, asked.user), *((_SERVICE, name) for name in asked.services)]
     if asked.address and _FORMS[_ADDRESS].fullmatch(asked.address):  # else it is better not known
@@ -71,7 +71,7 @@ def encode_over(session: str) -> bytes:
     return bytes((_OVER,)) + bytes.fromhex(session)
 
 
-def decode_session(payload: bytes) -> Asked | str:
+def decode_session(payload: bytes) -> ConsentRequest | str:
     """What a SESSION asks, or the id of the one that is over.
 
     Raises:
@@ -92,7 +92,7 @@ def decode_session(payload: bytes) -> Asked | str:
     if len(users) != 1 or len(addresses) > 1 or not 1 <= len(services) <= MAX_SERVICES:
         counts = f"{len(users)} users, {len(services)} services and {len(addresses)} addresses"
         raise RemoteError(f"SESSION with {counts}; one user, 1 to {MAX_SERVICES} services wanted")
-    return Asked(session, users[0], tuple(dict.fromkeys(services)), "".join(addresses))
+    return ConsentRequest(session, users[0], tuple(dict.fromkeys(services)), "".join(addresses))
 
 
 def _name(kind: int, value: bytes) -> str:

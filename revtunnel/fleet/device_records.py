@@ -136,10 +136,6 @@ class DeviceRecord:
         "localproxy, by name; others say it", live=True)
 # fmt: on
 
-    def has_port(self, port: int) -> bool:
-        """Whether the device may hold this client port."""
-        return self.ports is None or any(first <= port <= last for first, last in self.ports)
-
     def has_target(self, offer: Offer) -> bool:
         """Whether the device may offer this."""
         return self.targets is None or any(pattern.fits(offer) for pattern in self.targets)

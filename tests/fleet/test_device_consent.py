@@ -2,13 +2,13 @@
 
 import pytest
 
-from revtunnel.fleet.device_say import Asked, DeviceSay
+from revtunnel.fleet.device_consent import ConsentRequest, DeviceConsent
+from revtunnel.fleet.device_records import DeviceRecord
 from revtunnel.fleet.fleet import Fleet
-from revtunnel.fleet.records import DeviceRecord
-from revtunnel.ground.policy import ServerLimits
-from revtunnel.streams.session_says import decode_session
+from revtunnel.ground.limits import ServerLimits
+from revtunnel.streams.consent_messages import decode_session
 
-ANA = Asked(bytes(range(16)).hex(), "ana", ("ssh",))
+ANA = ConsentRequest(bytes(range(16)).hex(), "ana", ("ssh",))
 
 
 class Link:
@@ -16,18 +16,18 @@ class Link:
 
     def __init__(self, says_sessions: bool = True) -> None:
         self.says_sessions = says_sessions
-        self.said: list[Asked | str] = []
+        self.said: list[ConsentRequest | str] = []
 
     def say_session(self, payload: bytes) -> None:
         self.said.append(decode_session(payload))
 
 
-def office(record: DeviceRecord | None = None, link: object = None) -> tuple[DeviceSay, Fleet[object]]:
+def office(record: DeviceRecord | None = None, link: object = None) -> tuple[DeviceConsent, Fleet[object]]:
     """A say over a fleet that has one device, or none."""
     fleet: Fleet[object] = Fleet(ServerLimits(), lambda fact: None)
     if link is not None:
         fleet.arrive("plc-7", link, 0.0, True, True, (), system="rt1")
-    return DeviceSay(fleet, lambda serial: record or DeviceRecord()), fleet
+    return DeviceConsent(fleet, lambda serial: record or DeviceRecord()), fleet
 
 
 @pytest.mark.parametrize(

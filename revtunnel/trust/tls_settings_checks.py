@@ -7,8 +7,8 @@ Source: faults.md "Bind defaults", "TLS"; ours.
 """
 
 from revtunnel.settings.inifile import Table
-from revtunnel.sockets.tls.credentials import CertificateFiles, FaultyFiles, TlsSide
-from revtunnel.sockets.tls.identity import Identity, TlsRules
+from revtunnel.sockets.tls.certificates import CertificateFiles, FaultyFiles, TlsSide
+from revtunnel.sockets.tls.peer_verification import Identity, TlsRules
 from revtunnel.trust.tls_settings import AgentTls, ListenerTls, ServerTls, is_loopback, speaks_tls
 
 __all__ = [

@@ -21,7 +21,7 @@ from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.pools import Lease
 from revtunnel.process.admin.daemon_operator import DaemonOperator
 from revtunnel.process.admin.device_operations import CHANNELS, DEVICES, PORTS
-from revtunnel.process.admin.operation import PAGE, Row
+from revtunnel.process.admin.operation_form import PAGE, Row
 from revtunnel.process.admin.refusals import NotFound
 from revtunnel.process.reporting import Reporter
 from revtunnel.streams.running import Running

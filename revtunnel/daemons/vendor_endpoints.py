@@ -1,4 +1,4 @@
-"""The doors of two vendors at the web listeners: ThingWorx devices, and AWS's localproxy at either end.
+"""The endpoints of two vendors at the web listeners: ThingWorx devices, and AWS's localproxy at either end.
 
 Rule of this file: it joins what others made, and gives devices that come so what links of agents get.
 
@@ -17,13 +17,13 @@ from revtunnel.link.server_link import AgentListener
 from revtunnel.process.web.web_routes import WebRoute
 from revtunnel.systems.sessions.live_sessions import LiveSessions
 from revtunnel.systems.sessions.localproxy_route import LocalproxyRoute
-from revtunnel.systems.thingworx.edge_site import EdgeSite
+from revtunnel.systems.thingworx.edge_system import EdgeSystem
 from revtunnel.trust.app_keys import AppKeys
 
-__all__ = ["VendorDoors"]
+__all__ = ["VendorEndpoints"]
 
 
-class VendorDoors:
+class VendorEndpoints:
     """Both, as far as the settings want them."""
 
     def __init__(
@@ -43,9 +43,9 @@ class VendorDoors:
                 *(reactor, live, dial, board, keys, self._services, self._for_localproxy, board.report)
             )
         ]
-        self.edge: EdgeSite | None = None
+        self.edge: EdgeSystem | None = None
         if settings.thingworx.enabled:
-            self.edge = EdgeSite(
+            self.edge = EdgeSystem(
                 *(reactor, board, keys, settings.thingworx.limits, self._services, self._for_thingworx),
                 *(random_bytes, board.report),
             )

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from revtunnel.ground.errors import LocalError, RemoteError
-from revtunnel.systems.thingworx import alwayson
-from revtunnel.systems.thingworx.alwayson import (
+from revtunnel.systems.thingworx import alwayson_messages
+from revtunnel.systems.thingworx.alwayson_messages import (
     CHUNK,
     FRAME,
     IDLE,
@@ -122,7 +122,7 @@ def test_complete_tunnel() -> None:
 
 def test_the_tables_of_the_document_are_those_of_the_code() -> None:
     """Codes and types of values."""
-    rows = [line.split() for line in (alwayson.__doc__ or "").splitlines()]
+    rows = [line.split() for line in (alwayson_messages.__doc__ or "").splitlines()]
     named = {
         row[1]: int(row[0], 16) for row in rows if len(row) > 1 and len(row[0]) == 2 and row[1].isupper()
     }
@@ -350,7 +350,7 @@ def test_what_is_written_is_read(one: str, two: str, three: str, number: int) ->
     assert decode_request(encode_request(request)) == request
     assert request.fields() == {"tid": two, "command": three}
     assert decode_reply(encode_reply(AlwaysOnReply(one))) == AlwaysOnReply(one)
-    assert alwayson._service(one, two, {"n": number}).fields() == {"n": number}
+    assert alwayson_messages._service(one, two, {"n": number}).fields() == {"n": number}
 
 
 @given(

@@ -1,4 +1,4 @@
-"""The form of an operation: one thing that an operator can see or do, declared once for every door.
+"""The form of an operation: one thing that an operator can see or do, declared once for every interface.
 
 Rule of this file: the form only; a daemon's rows stand beside its operator. AMP commands, ``revtunnelctl``,
 the pages about both and the audit line are made from these rows. ``revtunnelctl`` imports them for every
@@ -70,7 +70,7 @@ class Argument(NamedTuple):
         text: for people, behind an option of ``--help`` and in the manual.
         shown: on the command line: ``SERIAL``, ``[SERIAL]``, ``NAME ...``, ``--retry-after S``, ``--lift``;
             the same ``SERIAL/TARGET`` for two arguments that make one word; "": not there.
-        low, high: limits of a number, held by the door.
+        low, high: limits of a number, held by the interface.
         words: the only ones that the command line takes.
         either: excludes the others of its operation that are so.
     """

@@ -6,22 +6,22 @@ from hypothesis import strategies as st
 
 from revtunnel.ground.errors import RemoteError
 from revtunnel.streams.commands import MAX_SIZE, Command
-from revtunnel.streams.frames import encode_frame
-from revtunnel.streams.session_says import (
+from revtunnel.streams.consent_messages import (
     MAX_SERVICES,
-    Asked,
+    ConsentRequest,
     decode_consent,
     decode_session,
     encode_asked,
     encode_consent,
     encode_over,
 )
+from revtunnel.streams.frames import encode_frame
 from tests.link.test_handshake import exchange
 from tests.support.vectors import FRAMES
 
 ID = bytes(range(16)).hex()
 RAW = bytes(range(16))
-ANA = Asked(ID, "ana", ("ssh",))
+ANA = ConsentRequest(ID, "ana", ("ssh",))
 PAYLOAD = {vector.name: vector.payload for vector in FRAMES}
 USERS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}", fullmatch=True)
 SERVICES = st.from_regex(r"[A-Za-z0-9._][A-Za-z0-9._-]{0,31}", fullmatch=True)
@@ -58,7 +58,7 @@ def test_the_page_s_exchange() -> None:
 @given(IDS, USERS, st.lists(SERVICES, min_size=1, max_size=MAX_SERVICES, unique=True), st.booleans())
 def test_every_question_comes_as_it_went(session: str, user: str, services: list[str], known: bool) -> None:
     """And the longest one fits into a frame of its size."""
-    asked = Asked(session, user, tuple(services), "[2001:db8::1]:65535" if known else "")
+    asked = ConsentRequest(session, user, tuple(services), "[2001:db8::1]:65535" if known else "")
     payload = encode_asked(asked)
     assert len(payload) <= MAX_SIZE[Command.SESSION]
     assert decode_session(payload) == asked

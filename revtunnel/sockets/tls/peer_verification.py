@@ -25,7 +25,7 @@ from OpenSSL import SSL
 from OpenSSL.crypto import X509, X509StoreFlags
 
 from revtunnel.ground.targets import is_literal
-from revtunnel.sockets.tls.credentials import (
+from revtunnel.sockets.tls.certificates import (
     CertificateFiles,
     CertificateRefused,
     Credentials,

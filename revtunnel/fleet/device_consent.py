@@ -19,11 +19,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from revtunnel.fleet.device_records import DeviceRecord
 from revtunnel.fleet.fleet import Fleet
-from revtunnel.fleet.records import DeviceRecord
-from revtunnel.streams.session_says import Asked, encode_asked, encode_over
+from revtunnel.streams.consent_messages import ConsentRequest, encode_asked, encode_over
 
-__all__ = ["Asked", "DeviceSay"]
+__all__ = ["ConsentRequest", "DeviceConsent"]
 
 Answered = Callable[[bool, str], None]
 
@@ -31,12 +31,12 @@ Answered = Callable[[bool, str], None]
 @dataclass(slots=True)
 class _Question:
     serial: str
-    asked: Asked
+    asked: ConsentRequest
     answered: Answered
     yes: bool | None = None  # what was said last
 
 
-class DeviceSay:
+class DeviceConsent:
     """All questions of one server. ``record_of`` knows what the settings say of a device."""
 
     def __init__(self, fleet: Fleet[Any], record_of: Callable[[str], DeviceRecord]) -> None:
@@ -59,7 +59,7 @@ class DeviceSay:
             return f"{serial} cannot be asked, and its record has sessions = asked"
         return ""
 
-    def ask(self, serial: str, asked: Asked, answered: Answered) -> None:
+    def ask(self, serial: str, asked: ConsentRequest, answered: Answered) -> None:
         """Ask the site of a device that is here; its answer may take as long as somebody needs there."""
         self._questions[asked.session] = _Question(serial, asked, answered)
         self._of.setdefault(serial, set()).add(asked.session)

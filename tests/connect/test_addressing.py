@@ -2,8 +2,8 @@
 
 import pytest
 
-from revtunnel.connect.places import (
-    Server,
+from revtunnel.connect.addressing import (
+    ServerAddress,
     is_here,
     parse_handed,
     parse_server,
@@ -17,17 +17,17 @@ ID, NONCE = "0123456789abcdef" * 2, "a_Nonce-" * 4
 @pytest.mark.parametrize(
     ("text", "server", "written"),
     [
-        ("https://gate.example", Server("gate.example", 443), "https://gate.example:443"),
-        ("https://Gate.example:2443/", Server("gate.example", 2443), "https://gate.example:2443"),
-        ("wss://gate.example:2443", Server("gate.example", 2443), "https://gate.example:2443"),
-        ("gate.example:2443", Server("gate.example", 2443), "https://gate.example:2443"),
-        ("http://127.0.0.1:80", Server("127.0.0.1", 80, False), "http://127.0.0.1:80"),
-        ("ws://localhost", Server("localhost", 80, False), "http://localhost:80"),
-        ("https://[::1]:2443", Server("::1", 2443), "https://[::1]:2443"),
-        ("https://[::1]", Server("::1", 443), "https://[::1]:443"),
+        ("https://gate.example", ServerAddress("gate.example", 443), "https://gate.example:443"),
+        ("https://Gate.example:2443/", ServerAddress("gate.example", 2443), "https://gate.example:2443"),
+        ("wss://gate.example:2443", ServerAddress("gate.example", 2443), "https://gate.example:2443"),
+        ("gate.example:2443", ServerAddress("gate.example", 2443), "https://gate.example:2443"),
+        ("http://127.0.0.1:80", ServerAddress("127.0.0.1", 80, False), "http://127.0.0.1:80"),
+        ("ws://localhost", ServerAddress("localhost", 80, False), "http://localhost:80"),
+        ("https://[::1]:2443", ServerAddress("::1", 2443), "https://[::1]:2443"),
+        ("https://[::1]", ServerAddress("::1", 443), "https://[::1]:443"),
     ],
 )
-def test_a_server(text: str, server: Server, written: str) -> None:
+def test_a_server(text: str, server: ServerAddress, written: str) -> None:
     """One written form for each."""
     assert parse_server(text) == server
     assert str(server) == written
@@ -58,7 +58,7 @@ def test_what_is_no_server(text: str) -> None:
 def test_a_session_that_is_handed_over() -> None:
     """Its nonce stands in no repr."""
     handed = parse_handed(f"revtunnel://gate.example:2443/s/{ID}#{NONCE}")
-    assert (handed.server, handed.session, handed.nonce) == (Server("gate.example", 2443), ID, NONCE)
+    assert (handed.server, handed.session, handed.nonce) == (ServerAddress("gate.example", 2443), ID, NONCE)
     assert NONCE not in repr(handed)
     assert parse_handed(f"revtunnel://gate.example/s/{ID}#{NONCE}").server.port == 443
 

@@ -13,7 +13,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL import SSL
 
 from revtunnel.sockets.ends import RECORD, TlsEnd
-from revtunnel.sockets.tls.credentials import (
+from revtunnel.sockets.tls.certificates import (
     CertificateFiles,
     CertificateRefused,
     FaultyFiles,
@@ -23,7 +23,7 @@ from revtunnel.sockets.tls.credentials import (
     judge_server,
     read_credentials,
 )
-from revtunnel.sockets.tls.identity import ALPN, Guard, Identity, TlsRules, tls_fault
+from revtunnel.sockets.tls.peer_verification import ALPN, Guard, Identity, TlsRules, tls_fault
 from tests.support.throwaway_tls import DAY, DEVICES, SERVERS, Issued, Issuer, pem
 
 NAME = "gate.example"

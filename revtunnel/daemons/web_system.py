@@ -15,12 +15,12 @@ from revtunnel import __version__
 from revtunnel.daemons.agent_route import AgentRoute
 from revtunnel.daemons.settings import ServerSettings, SettingsError
 from revtunnel.daemons.switchboard import Switchboard
-from revtunnel.daemons.vendor_doors import VendorDoors
-from revtunnel.ground.policy import LinkLimits
+from revtunnel.daemons.vendor_endpoints import VendorEndpoints
+from revtunnel.ground.limits import LinkLimits
 from revtunnel.link.handshake import ServerHello
 from revtunnel.process.web.web_listener import WebListener, WebRules
-from revtunnel.sockets.tls.credentials import FaultyFiles
-from revtunnel.sockets.tls.identity import Identity
+from revtunnel.sockets.tls.certificates import FaultyFiles
+from revtunnel.sockets.tls.peer_verification import Identity
 from revtunnel.sockets.ways.websocket_wire import WebSocketLimits
 from revtunnel.state.session_audit import SessionAudit
 from revtunnel.systems.sessions.control_asks import MAX_TEXT, ControlAsks
@@ -35,9 +35,9 @@ from revtunnel.trust.app_keys import AppKeys
 from revtunnel.trust.grants import Grants
 from revtunnel.trust.mutes import Mutes
 from revtunnel.trust.people import People
-from revtunnel.trust.tls_checks import listener_rules
+from revtunnel.trust.tls_settings_checks import listener_rules
 
-__all__ = ["WebSite", "web_rules"]
+__all__ = ["WebSystem", "web_rules"]
 
 
 def web_rules(listeners: tuple[WebSettings, ...]) -> dict[str, WebRules]:
@@ -60,7 +60,7 @@ def web_rules(listeners: tuple[WebSettings, ...]) -> dict[str, WebRules]:
     return found
 
 
-class WebSite:
+class WebSystem:
     """All of it. SettingsError: a certificate cannot be used."""
 
     def __init__(
@@ -103,10 +103,10 @@ class WebSite:
             RawRoute(reactor, self.live, dial, wire),
             AgentRoute(reactor, board, wire),
         ]
-        self.doors = VendorDoors(reactor, settings, board, self.live, keys, random_bytes)
-        self.listener.routes += self.doors.routes
+        self.vendors = VendorEndpoints(reactor, settings, board, self.live, keys, random_bytes)
+        self.listener.routes += self.vendors.routes
         board.beside = lambda: (
-            self.listener.pending + len(self.control) + self.live.connected + self.doors.sockets
+            self.listener.pending + len(self.control) + self.live.connected + self.vendors.sockets
         )
 
     def start(self) -> None:
@@ -121,21 +121,21 @@ class WebSite:
         """Other settings from now on; listeners that came or went need a restart."""
         self._settings = settings
         self.live.sessions.limits = settings.sessions
-        self.doors.take(settings)
+        self.vendors.take(settings)
         mine = self.listener.rules
         mine |= {name: each for name, each in self._fresh.items() if name in mine}
 
     def drain(self) -> None:
         """End all sessions, and let nobody in."""
         self.live.drain()
-        self.doors.stop()
+        self.vendors.stop()
         self.control.stop()
 
     def stop(self) -> None:
         """As ``drain``, and turn away who is on his way in."""
         self.live.stop()
         self.control.stop()
-        self.doors.stop()
+        self.vendors.stop()
         self.listener.stop()
 
     def _labels_of(self, serial: str) -> tuple[str, ...]:

@@ -13,7 +13,15 @@ from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.serials import parse_serial
 from revtunnel.ground.targets import is_literal, parse_endpoint
 
-__all__ = ["Handed", "Server", "is_here", "parse_handed", "parse_server", "parse_services", "parse_session"]
+__all__ = [
+    "Handed",
+    "ServerAddress",
+    "is_here",
+    "parse_handed",
+    "parse_server",
+    "parse_services",
+    "parse_session",
+]
 
 SCHEME = "revtunnel://"
 _SECURE = {"https": True, "wss": True, "http": False, "ws": False}
@@ -25,7 +33,7 @@ _SERVICE = re.compile(r"[A-Za-z0-9._-]{1,32}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class ServerAddress:
     """Where a server's web listener is; its written form is what logins are kept under."""
 
     host: str
@@ -45,7 +53,7 @@ class Server:
 class Handed:
     """A session that somebody, or a web page, handed over."""
 
-    server: Server
+    server: ServerAddress
     session: str
     nonce: str = field(repr=False)
 
@@ -60,7 +68,7 @@ def _endpoint(text: str, port: int) -> tuple[str, int]:
     return parse_endpoint(text if re.search(r"[^:]:[0-9]+\Z|\]:[0-9]+\Z", text) else f"{text}:{port}")
 
 
-def parse_server(text: str) -> Server:
+def parse_server(text: str) -> ServerAddress:
     """``https://HOST[:PORT]`` or ``HOST[:PORT]``; ``http://`` is without TLS. ValueError: none of these."""
     match = _SERVER.fullmatch(text)
     scheme = match[1] or "https" if match else ""
@@ -70,7 +78,7 @@ def parse_server(text: str) -> Server:
     host, port = _endpoint(match[2], 443 if secure else 80)
     if not port:
         raise ValueError(f"{text[:120]!a}: port 1 to 65535 wanted")
-    return Server(host, port, secure)
+    return ServerAddress(host, port, secure)
 
 
 def parse_handed(text: str) -> Handed:
@@ -81,7 +89,7 @@ def parse_handed(text: str) -> Handed:
     host, port = _endpoint(match[1], 443)
     if not port:
         raise ValueError(f"{match[1][:120]!a}: port 1 to 65535 wanted")
-    return Handed(Server(host, port), match[2], match[3])
+    return Handed(ServerAddress(host, port), match[2], match[3])
 
 
 def parse_session(text: str) -> str:

@@ -1,10 +1,10 @@
 """The whole table: every operation of every daemon, and which daemons have it.
 
-Source: process/admin/operation.py has the form.
+Source: process/admin/operation_form.py has the form.
 """
 
 from revtunnel.daemons.server_operations import SERVER_OPERATIONS
-from revtunnel.process.admin.operation import table_of
+from revtunnel.process.admin.operation_form import table_of
 from revtunnel.systems.cameo.cameo_operations import CAMEO_OPERATIONS
 from revtunnel.systems.cccp.cccp_operations import CCCP_OPERATIONS
 

@@ -1,8 +1,8 @@
-"""Every limit in one place, each with its unit: what one link, one agent and one server may hold or wait.
+"""The limits of links, streams, agents, servers, with their units: what each may hold or wait.
 
-Rule of this file: a number that bounds memory, time or count stands here and nowhere else; what is written
-here is enforced somewhere (the comment says where), or it is deleted. What is declared with ``limit`` can be
-set (ground/declared.py); a bare number cannot.
+Rule of this file: a number that bounds memory, time or count and that more than one room needs stands here;
+a system's own stand beside it. What is written here is enforced where the comment says, or it is deleted.
+What is declared with ``limit`` can be set (ground/declared.py); a bare number cannot.
 
 Source: wire/link-extension.md "Flow control", "Liveness"; faults.md "Mechanisms, exact"; ours where noted.
 """
@@ -65,7 +65,7 @@ class LinkLimits:
     largest_window: int = limit(_QUEUED, 4 * MIB, "credit that tuning may reach on a channel")
     link_pool: int = limit(size(0, 16 * GIB), 16 * MIB, "credit beyond first_window, all channels")
     violations: int = 3  # channels that overspend their credit before the link is closed
-    # link/turns.py
+    # link/send_scheduler.py
     queue: int = limit(size(4 * KIB, 16 * MIB), 64 * KIB, "what a channel may queue before its socket is "
         "paused")
     frame: int = 16 * KIB  # bytes of DATA in one turn while others wait; a quarter of a quantum above 64 KiB
@@ -91,6 +91,8 @@ class LinkLimits:
     glitches: int = limit(count("glitches", 1, 1_000_000), 100, "oddities in glitch_window before a link is "
         "closed")
     glitch_window: float = limit(_HOUR, 60.0, "see glitches")
+    late_frames: int = 64  # rt1: frames without data for a channel that we have ended; more are oddities
+    idle_frames: int = 10_000  # legacy and EMO: frames in glitch_window that change nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +218,7 @@ class ServerLimits(FleetLimits):
     pool: int = limit(size(0, 64 * GIB), 256 * MIB, "credit beyond first_window, all links")
     descriptors: float = limit(share(0.1, 1.0), 0.85, "share of the file descriptors that connections may "
         "use")
-    descriptors_kept: int = limit(count("descriptors", 8, 4096), 32, "kept for links and the admin door")
+    descriptors_kept: int = limit(count("descriptors", 8, 4096), 32, "kept for links and the admin socket")
     herd_spread: float = limit(seconds(0, 600), 1.0, "time over which agents spread their return; 10 s for "
         "thousands of agents, 30 s above 20000")
     retry_after: int = limit(count("seconds", 0, 3600), 0, "time a leaving server asks its agents to stay "
@@ -269,6 +271,10 @@ class CccpLimits:
     parked_time: float = limit(seconds(0, 3650 * 86400), 0.0, "time one may stay without a proxy; 0: for "
         "ever")
     backlog: int = limit(_ANY, 4096, "connections the kernel queues per listening socket", live=False)
+    # systems/cccp/device_carrier.py
+    busy_wait: float = limit(seconds(0, 300), 10.0, "time that a client of a session waits for a device that "
+        "another client has; 0: none does")
+    busy_clients: int = limit(count("clients", 1, 1000), 16, "clients of one device that wait so")
     # systems/cccp/http_api.py
     connections: int = limit(_MANY, 512, "callers of the API at once")
     header: float = limit(seconds(1, 120), 10.0, "time for a whole request, absolute")

@@ -3,8 +3,8 @@
 import pytest
 
 from revtunnel.ground.errors import RemoteError
-from revtunnel.ground.policy import LinkLimits
-from revtunnel.link.turns import CONTROL_LIMIT, Pace, Turns
+from revtunnel.ground.limits import LinkLimits
+from revtunnel.link.send_scheduler import CONTROL_LIMIT, Pace, SendScheduler
 from revtunnel.streams.channel import Channel, ChannelEvent
 from revtunnel.streams.commands import Command
 from revtunnel.streams.frames import encode_frame
@@ -23,7 +23,7 @@ def loaded(number: int, size: int, credit: int | None = None) -> Channel:
     return channel
 
 
-def take_turns(turns: Turns, rounds: int) -> list[int]:
+def take_turns(turns: SendScheduler, rounds: int) -> list[int]:
     """The numbers of the channels that had a turn, each with one frame."""
     order = []
     while len(order) < rounds and (channel := turns.next()) is not None:
@@ -35,7 +35,7 @@ def take_turns(turns: Turns, rounds: int) -> list[int]:
 
 def test_channels_take_turns_in_the_order_in_which_they_came() -> None:
     """One with a great backlog sends no more often than one with a small one."""
-    turns = Turns(LIMITS)
+    turns = SendScheduler(LIMITS)
     for number, size in ((1, 10_000_000), (2, 40_000), (3, 100)):
         turns.schedule(loaded(number, size))
     assert take_turns(turns, 9) == [1, 2, 3, 1, 2, 1, 2, 1, 1]
@@ -43,7 +43,7 @@ def test_channels_take_turns_in_the_order_in_which_they_came() -> None:
 
 def test_n6_eight_channels_with_unequal_backlogs_get_equal_shares() -> None:
     """Over 800 turns of a link, whatever the backlogs, nobody is more than one frame ahead."""
-    turns = Turns(LIMITS)
+    turns = SendScheduler(LIMITS)
     channels = [loaded(number, LIMITS.frame * (100 + 50 * number)) for number in range(1, 9)]
     for channel in channels:
         turns.schedule(channel)
@@ -58,7 +58,7 @@ def test_n6_eight_channels_with_unequal_backlogs_get_equal_shares() -> None:
 
 def test_n6_a_channel_that_comes_late_waits_one_frame_of_each_other() -> None:
     """A keystroke among seven bulk transfers goes out eighth at the latest."""
-    turns = Turns(LIMITS)
+    turns = SendScheduler(LIMITS)
     for number in range(1, 8):
         turns.schedule(loaded(number, 10_000_000))
     take_turns(turns, 23)
@@ -100,7 +100,7 @@ def test_control_frames_go_before_all_data() -> None:
 
 def test_control_is_taken_whole_and_once() -> None:
     """In the order in which it was said."""
-    turns = Turns(LIMITS)
+    turns = SendScheduler(LIMITS)
     turns.control(b"first")
     turns.control(b"second")
     assert turns.waiting
@@ -111,7 +111,7 @@ def test_control_is_taken_whole_and_once() -> None:
 
 def test_f23_control_that_the_other_side_never_reads_ends_the_link() -> None:
     """256 KiB may wait, one byte more may not."""
-    turns = Turns(LIMITS)
+    turns = SendScheduler(LIMITS)
     turns.control(bytes(CONTROL_LIMIT))
     with pytest.raises(RemoteError, match="262145 bytes of control frames unread, limit 262144"):
         turns.control(b"x")
@@ -119,7 +119,7 @@ def test_f23_control_that_the_other_side_never_reads_ends_the_link() -> None:
 
 def test_only_a_channel_with_something_to_send_is_scheduled_and_only_once() -> None:
     """Twice in the circle would be twice the share."""
-    turns = Turns(LIMITS)
+    turns = SendScheduler(LIMITS)
     empty, spent, ready = loaded(1, 0), loaded(2, 5, credit=0), loaded(3, 50_000)
     for channel in (empty, spent, ready, ready):
         turns.schedule(channel)
@@ -129,7 +129,7 @@ def test_only_a_channel_with_something_to_send_is_scheduled_and_only_once() -> N
 
 def test_a_removed_channel_has_no_turn() -> None:
     """Taken out of the middle; one that has no turn is left alone."""
-    turns = Turns(LIMITS)
+    turns = SendScheduler(LIMITS)
     channels = [loaded(number, 10) for number in (1, 2, 3)]
     for channel in channels:
         turns.schedule(channel)
@@ -150,7 +150,7 @@ def test_a_removed_channel_has_no_turn() -> None:
 )
 def test_the_size_of_one_frame(others: int, quantum: int, credit: int | None, size: int) -> None:
     """One turn is one DATA frame with its header, within the frame's limits, the quantum and the credit."""
-    turns = Turns(LIMITS)
+    turns = SendScheduler(LIMITS)
     channel = loaded(9, 200_000, credit)
     for number in range(1, others + 1):
         turns.schedule(loaded(number, 10))

@@ -8,13 +8,13 @@ import pytest
 from revtunnel.daemons.linked_rows import LinkedRows
 from revtunnel.daemons.schema import load
 from revtunnel.fleet.pools import Pool
-from revtunnel.ground.policy import RelayLimits
+from revtunnel.ground.limits import RelayLimits
 from revtunnel.process.admin.refusals import Conflict, NotFound
 from revtunnel.settings.inifile import Surroundings
 from revtunnel.systems.cccp.cccp_operator import CccpRows
 from revtunnel.systems.cccp.cccp_reading import read_cccp
 from revtunnel.systems.cccp.cccp_system import CccpSystem
-from revtunnel.systems.cccp.parking import SYSTEM
+from revtunnel.systems.cccp.idle_devices import SYSTEM
 from revtunnel.systems.cccp.proxy_operator import OnCall
 from revtunnel.systems.cccp.proxy_sessions import ProxyOptions
 from tests.support.room import Room

@@ -11,12 +11,12 @@ Source: wire/link-extension.md "Flow control on the link"; the moving quantum is
 from collections import deque
 
 from revtunnel.ground.errors import RemoteError
-from revtunnel.ground.policy import LinkLimits
+from revtunnel.ground.limits import LinkLimits
 from revtunnel.streams.channel import Channel
 from revtunnel.streams.commands import Command
 from revtunnel.streams.frames import encode_header
 
-__all__ = ["Pace", "Piece", "Turns"]
+__all__ = ["Pace", "Piece", "SendScheduler"]
 
 Piece = bytes | memoryview  # of what is written
 CONTROL_LIMIT = 256 * 1024  # bytes of control frames the other side may leave unread
@@ -46,7 +46,7 @@ class Pace:
             self.quantum = min(self.quantum * 2, self._limits.largest_quantum)
 
 
-class Turns:
+class SendScheduler:
     """What waits to be sent on one link."""
 
     def __init__(self, limits: LinkLimits) -> None:

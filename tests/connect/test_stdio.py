@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from revtunnel.connect.standard import StandardTransport
+from revtunnel.connect.stdio import StandardTransport
 from tests.support.epoll import Loop, own_reactor
 from tests.support.world import Party
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from revtunnel.ground.facts import Report
-from revtunnel.ground.policy import EdgeLimits
+from revtunnel.ground.limits import EdgeLimits
 from revtunnel.ground.reasons import GoAway
 from revtunnel.ground.targets import Offer
 from revtunnel.link.server_link import AgentListener
@@ -27,12 +27,12 @@ from revtunnel.sockets.ends import TlsEnd
 from revtunnel.sockets.ways.websocket_messages import WebSocketMessages
 from revtunnel.sockets.ways.websocket_upgrade import HandshakeRefused, Request, Upgraded
 from revtunnel.sockets.ways.websocket_wire import WebSocketLimits, WebSocketWire
-from revtunnel.systems.thingworx.alwayson import FRAME, MAX_MESSAGE
+from revtunnel.systems.thingworx.alwayson_messages import FRAME, MAX_MESSAGE
 from revtunnel.systems.thingworx.edge_link import EdgeLink
 from revtunnel.systems.thingworx.edge_tunnel import EdgeTunnel
 from revtunnel.trust.app_keys import AppKeys
 
-__all__ = ["EdgeSite"]
+__all__ = ["EdgeSystem"]
 
 LINK, TUNNEL = "/Thingworx/WS", "/Thingworx/WSTunnelServer/"
 LEAST_FRAME = 1024  # bytes: what we say in one piece fits
@@ -41,7 +41,7 @@ KEEPALIVE = 300.0  # seconds of silence before a ping: the SDK sends its own eve
 ANSWER = 60.0  # seconds for its answer
 
 
-class EdgeSite:
+class EdgeSystem:
     """All ThingWorx devices of one server, as a route of its web listeners."""
 
     prefix = "/Thingworx/"
