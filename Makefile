@@ -1,4 +1,4 @@
-# make demo    a server, an agent and a device on this machine, and what a client sees
+# make demo    a server, an agent and a device here: what a client sees, what a person does, what is written down
 # make test    linter, types, rooms, fast tests at full depth, then those with real sockets and processes
 # make fast    fast tests only, with few examples of each property and short loops: docs/testing.rst
 # make bench   relay figures beside a direct connection and other relays, into benchmarks/results

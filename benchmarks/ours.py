@@ -18,11 +18,12 @@ from pathlib import Path
 from benchmarks.peers import System, free_ports
 from benchmarks.processes import Crew, CrewError
 
-__all__ = ["CHANNELS_PER_LINK", "OURS", "RT1", "RUN", "SERVER", "listed"]
+__all__ = ["CHANNELS_PER_LINK", "OURS", "RT1", "RUN", "SERVER", "SESSIONS", "listed"]
 
 CHANNELS_PER_LINK = 255
 RUN: list[str | Path] = [sys.executable, "-m", "revtunnel.daemons.run"]
 CTL: list[str | Path] = [sys.executable, "-m", "revtunnel.ctl.ctl"]
+CONNECT: list[str | Path] = [sys.executable, "-m", "revtunnel.connect.connect"]
 
 SERVER = """\
 [server]
@@ -42,7 +43,7 @@ ranges = {first}-{last}
 bind = 127.0.0.1
 """
 
-WEB = """\
+AGENTS = """\
 [web main]
 agents = yes
 address = 127.0.0.1:{port}
@@ -99,17 +100,24 @@ class Rt1(System):
 
     def start(self, crew: Crew, target: int, width: int) -> list[int]:
         """One agent, or one for each 255 connections of `width` on links; the ports come from the pool."""
-        count = math.ceil(width / CHANNELS_PER_LINK) if self.data == "link" else 1
+        return self._serve(crew, target, math.ceil(width / CHANNELS_PER_LINK) if self.data == "link" else 1)
+
+    def _serve(self, crew: Crew, target: int, count: int, web: int = 0) -> list[int]:
+        """A server, with a web listener where a port is given, and agents; their client ports."""
         port, *pool = free_ports(1 + count + 8, adjacent=True)
         serials = [f"plc-{number}" for number in range(1, count + 1)]
-        more, server = f"data = {self.data}", f"127.0.0.1:{port}"
+        more, server, lines = f"data = {self.data}", f"127.0.0.1:{port}", ""
         if self.web:
-            (web,) = free_ports(1)
-            lines = [each for each in _tls_lines(crew).splitlines() if not each.startswith("authority")]
-            more = "\n".join([WEB.format(port=web) + more, *lines])
-            server = f"wss://127.0.0.1:{web}"
+            (agents,) = free_ports(1)
+            kept = [each for each in _tls_lines(crew).splitlines() if not each.startswith("authority")]
+            more = "\n".join([AGENTS.format(port=agents) + more, *kept])
+            server = f"wss://127.0.0.1:{agents}"
         if self.tls:
-            more += f"\n{_tls_lines(crew)}\n[authority]\ndirectory = {crew.folder}/authority"
+            lines = _tls_lines(crew)
+            more += f"\n{lines}\n[authority]\ndirectory = {crew.folder}/authority"
+        if web:
+            kept = [line for line in lines.splitlines() if not line.startswith("authority")]
+            more += WEB.format(port=web, tls="\n".join(kept))
         _start_server(crew, RT1.format(port=port, first=pool[0], last=pool[-1], more=more))
         for serial in serials:
             local = ["--local", f"load=127.0.0.1:{target}"]
@@ -123,6 +131,35 @@ class Rt1(System):
 
         crew.wait_until(all_listed, "the agents' ports in `ports --json`")
         return [ports[serial] for serial in serials]
+
+
+WEB = """
+[web main]
+address = 127.0.0.1:{port}
+{tls}
+"""
+
+
+@dataclass(frozen=True)
+class PersonsSession(Rt1):
+    """As ``Rt1``, and a person's session by a web listener, whose local port is the front."""
+
+    def start(self, crew: Crew, target: int, width: int) -> list[int]:
+        web, front = free_ports(2)
+        if width > CHANNELS_PER_LINK:
+            raise CrewError(f"a session has {CHANNELS_PER_LINK} connections at most")
+        self._serve(crew, target, 1, web)
+        admin: list[str | Path] = ["--socket", crew.folder / "admin.sock"]
+        token = _ctl(*admin, "user", "add", "ana").strip()
+        _ctl(*admin, "grant", "ana", "*", "*")
+        url = f"http{'s' if self.tls else ''}://127.0.0.1:{web}"
+        person = ["env", f"XDG_CONFIG_HOME={crew.folder}", *CONNECT]
+        trust = ["--ca", crew.folder / "server" / "authority.pem"] if self.tls else []
+        done = subprocess.run([*person, "login", url, *trust], input=token, capture_output=True, text=True)
+        if done.returncode:
+            raise CrewError(f"revtunnel-connect login: {done.stderr.strip()}")
+        crew.start("server", [*person, "--quiet", "--port", str(front), "plc-1/load"])
+        return [front]
 
 
 def _tls_lines(crew: Crew) -> str:
@@ -210,4 +247,10 @@ OURS: tuple[System, ...] = (
     Rt1("revtunnel rt1 link wss", "ours", str, data="link", web=True),
     LegacyLink("revtunnel legacy link", "ours", str),
     EmoMachines("revtunnel EMO", "ours", str),
+)
+
+SESSIONS: tuple[System, ...] = (
+    PersonsSession("revtunnel session", "ours", str, tls=True),
+    PersonsSession("revtunnel session link", "ours", str, data="link", tls=True),
+    PersonsSession("revtunnel session plain", "ours", str),
 )

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from benchmarks.processes import Crew, CrewError
 
-__all__ = ["PEERS", "System", "accepts", "free_ports"]
+__all__ = ["LOCAL_PEERS", "PEERS", "System", "accepts", "free_ports"]
 
 # above revtunnel's own pool, below the ephemeral ports of Linux, which the measured connections use up
 PORTS = range(21000, 32000)
@@ -141,34 +141,52 @@ Compression no
 """
 
 
+def _sshd(crew: Crew, role: str, cipher: str = "") -> list[str | Path]:
+    """Start a private sshd with throw-away keys; the words of an ssh to it, up to what it forwards."""
+    port = free_ports(1)[0]
+    for name in ("host", "user"):
+        key = crew.folder / name
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True, timeout=30)
+    _separation_folder()
+    pam = "yes" if os.geteuid() == 0 else "no"  # root's password may be locked, which only PAM lets pass
+    config, options = crew.folder / "sshd_config", crew.folder / "ssh_config"
+    config.write_text(SSHD_CONFIG.format(port=port, folder=crew.folder, pam=pam))
+    options.write_text(SSH_OPTIONS)
+    crew.start(role, [SSHD, "-D", "-e", "-f", config])
+    crew.wait_until(lambda: accepts(port), "sshd")
+    chosen = ["-c", cipher] if cipher else []
+    login = ["-i", crew.folder / "user", "-p", str(port), f"{getpass.getuser()}@127.0.0.1"]
+    return ["ssh", "-F", options, *chosen, "-N", "-T", *login]
+
+
 @dataclass(frozen=True)
 class SshReverse(System):
-    """`ssh -R` to a private sshd with throw-away keys; `cipher` empty: what the two agree on by default."""
+    """`ssh -R` to a private sshd; `cipher` empty: what the two agree on by default."""
 
     cipher: str = ""
 
     def start(self, crew: Crew, target: int, width: int) -> list[int]:
-        port, front = free_ports(2)
-        for name in ("host", "user"):
-            key = crew.folder / name
-            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True, timeout=30)
-        _separation_folder()
-        pam = "yes" if os.geteuid() == 0 else "no"  # root's password may be locked, which only PAM lets pass
-        config, options = crew.folder / "sshd_config", crew.folder / "ssh_config"
-        config.write_text(SSHD_CONFIG.format(port=port, folder=crew.folder, pam=pam))
-        options.write_text(SSH_OPTIONS)
-        crew.start("server", [SSHD, "-D", "-e", "-f", config])
-        crew.wait_until(lambda: accepts(port), "sshd")
-        cipher: list[str | Path] = ["-c", self.cipher] if self.cipher else []
-        forward = f"127.0.0.1:{front}:127.0.0.1:{target}"
-        login: list[str | Path] = [
-            "-i",
-            crew.folder / "user",
-            "-p",
-            str(port),
-            f"{getpass.getuser()}@127.0.0.1",
-        ]
-        crew.start("agent", ["ssh", "-F", options, *cipher, "-N", "-T", "-R", forward, *login])
+        front = free_ports(1)[0]
+        ssh = _sshd(crew, "server", self.cipher)
+        crew.start("agent", [*ssh, "-R", f"127.0.0.1:{front}:127.0.0.1:{target}"])
+        return [front]
+
+
+@dataclass(frozen=True)
+class SshLocal(System):
+    """`ssh -L` to an sshd beside the device; `reverse`: to one in the middle, to which `ssh -R` dials."""
+
+    reverse: bool = False
+
+    def start(self, crew: Crew, target: int, width: int) -> list[int]:
+        front, middle = free_ports(2)
+        ssh = _sshd(crew, "server" if self.reverse else "agent")
+        if self.reverse:
+            crew.start("agent", [*ssh, "-R", f"127.0.0.1:{middle}:127.0.0.1:{target}"])
+            crew.wait_until(lambda: accepts(middle), "ssh -R")
+        crew.start(
+            "server", [*ssh, "-L", f"127.0.0.1:{front}:127.0.0.1:{middle if self.reverse else target}"]
+        )
         return [front]
 
 
@@ -265,29 +283,38 @@ class Bore(System):
 
 @dataclass(frozen=True)
 class Chisel(System):
-    """HTTP upgrade, SSH inside."""
+    """HTTP upgrade, SSH inside; ``local``: the client is the person's, and the server beside the device."""
+
+    local: bool = False
 
     def start(self, crew: Crew, target: int, width: int) -> list[int]:
         port, front = free_ports(2)
-        crew.start("server", ["chisel", "server", "--host", "127.0.0.1", "--port", str(port), "--reverse"])
+        far, near = ("agent", "server") if self.local else ("server", "agent")
+        crew.start(far, ["chisel", "server", "--host", "127.0.0.1", "--port", str(port), "--reverse"])
         crew.wait_until(lambda: accepts(port), "chisel server")
-        remote = f"R:127.0.0.1:{front}:127.0.0.1:{target}"
-        crew.start("agent", ["chisel", "client", f"http://127.0.0.1:{port}", remote])
+        remote = f"{'' if self.local else 'R:'}127.0.0.1:{front}:127.0.0.1:{target}"
+        crew.start(near, ["chisel", "client", f"http://127.0.0.1:{port}", remote])
         return [front]
 
 
 @dataclass(frozen=True)
 class Wstunnel(System):
-    """WebSockets, one for each client; `scheme` wss: over TLS, its own certificate, which nobody verifies."""
+    """WebSockets, one for each client; `scheme` wss: over TLS, its own certificate, which nobody verifies.
+
+    `local`: the client is the person's, and the server beside the device.
+    """
 
     scheme: str = "ws"
+    local: bool = False
 
     def start(self, crew: Crew, target: int, width: int) -> list[int]:
         port, front = free_ports(2)
         url = f"{self.scheme}://127.0.0.1:{port}"
-        crew.start("server", ["wstunnel", "server", url])
+        far, near = ("agent", "server") if self.local else ("server", "agent")
+        crew.start(far, ["wstunnel", "server", url])
         crew.wait_until(lambda: accepts(port), "wstunnel server")
-        crew.start("agent", ["wstunnel", "client", "-R", f"tcp://127.0.0.1:{front}:127.0.0.1:{target}", url])
+        way = "-L" if self.local else "-R"
+        crew.start(near, ["wstunnel", "client", way, f"tcp://127.0.0.1:{front}:127.0.0.1:{target}", url])
         return [front]
 
 
@@ -351,4 +378,13 @@ PEERS: tuple[System, ...] = (
     Wstunnel("wstunnel", "peer", _needs("wstunnel")),
     Wstunnel("wstunnel wss", "peer", _needs("wstunnel"), scheme="wss"),
     StunnelTwice("stunnel x2", "peer", _needs(STUNNEL, "openssl")),
+)
+
+LOCAL_PEERS: tuple[System, ...] = (
+    PEERS[0],
+    SshLocal("ssh -L", "peer", _needs("ssh", "ssh-keygen", SSHD)),
+    SshLocal("ssh -L to ssh -R", "peer", _needs("ssh", "ssh-keygen", SSHD), reverse=True),
+    Chisel("chisel", "peer", _needs("chisel"), local=True),
+    Wstunnel("wstunnel", "peer", _needs("wstunnel"), local=True),
+    Wstunnel("wstunnel wss", "peer", _needs("wstunnel"), scheme="wss", local=True),
 )

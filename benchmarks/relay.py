@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NoReturn
 
@@ -26,10 +26,9 @@ from benchmarks.peers import PEERS, System, free_ports
 from benchmarks.processes import become_reaper, end_everything
 from benchmarks.rows import Plan, answers, measure
 
-__all__ = ["main"]
+__all__ = ["Bout", "main"]
 
 EX_USAGE, EX_UNAVAILABLE, INTERRUPTED = 64, 69, 130
-SYSTEMS = PEERS + OURS
 Pass = dict[str, dict[str, float]]
 
 
@@ -41,15 +40,28 @@ class Arguments(argparse.ArgumentParser):
         self.exit(EX_USAGE, f"{self.prog}: {message}\n")
 
 
-def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = Arguments(prog="python -m benchmarks.relay", description=__doc__.split("\n")[0])
+@dataclass(frozen=True)
+class Bout:
+    """What is measured by one command: `name` is the module's and the report's."""
+
+    name: str
+    systems: tuple[System, ...]
+    idle: int  # connections held, where nothing else is said
+    about: str
+
+
+RELAY = Bout("relay", PEERS + OURS, 1000, __doc__.split("\n")[0])
+
+
+def arguments(argv: Sequence[str] | None, bout: Bout) -> argparse.Namespace:
+    parser = Arguments(prog=f"python -m benchmarks.{bout.name}", description=bout.about)
     parser.add_argument("--systems", help="only these, comma separated; see --list", metavar="LIST")
     parser.add_argument(
         "--list", action="store_true", help="name the systems, say which are missing, and end"
     )
     parser.add_argument("--passes", type=int, default=3, help="how often each system is measured (3)")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of each measurement (3)")
-    parser.add_argument("--idle", type=int, default=1000, help="idle connections held (1000)")
+    parser.add_argument("--idle", type=int, default=bout.idle, help=f"idle connections held ({bout.idle})")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", metavar="DIR")
     parser.add_argument(
         "--quick", action="store_true", help="one pass of half a second each, 200 idle: does it work?"
@@ -59,19 +71,19 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         options.passes, options.seconds, options.idle = 1, 0.5, 200
     if options.passes < 1 or not 0.1 <= options.seconds <= 600 or not 1 <= options.idle <= 2500:
         parser.error("--passes from 1, --seconds from 0.1 to 600, --idle from 1 to 2500")
-    options.systems = chosen(options.systems, parser)
+    options.systems = chosen(options.systems, bout.systems, parser)
     return options
 
 
-def chosen(names: str | None, parser: Arguments) -> list[System]:
+def chosen(names: str | None, systems: tuple[System, ...], parser: Arguments) -> list[System]:
     """Return the systems whose names are listed, in the order of the table."""
     if names is None:
-        return list(SYSTEMS)
+        return list(systems)
     wanted = {name.strip() for name in names.split(",") if name.strip()}
-    unknown = wanted - {system.name for system in SYSTEMS}
+    unknown = wanted - {system.name for system in systems}
     if unknown or not wanted:
         parser.error(f"no system is called {', '.join(sorted(unknown)) or '(nothing)'}; see --list")
-    return [system for system in SYSTEMS if system.name in wanted]
+    return [system for system in systems if system.name in wanted]
 
 
 def say(text: str) -> None:
@@ -103,9 +115,9 @@ def run(
 
 
 def write(
-    folder: Path, facts: dict[str, object], systems: list[System], passes: list[Pass], remarks: list[str]
+    report: Path, facts: dict[str, object], systems: list[System], passes: list[Pass], remarks: list[str]
 ) -> str:
-    """Write relay.md and relay.json; return the Markdown."""
+    """Write the report as .md and .json; return the Markdown."""
     middle, spread = table.medians(passes), table.spreads(passes)
     peers = [system.name for system in systems if system.kind == "peer"]
     best = table.best_peers(middle, peers)
@@ -121,9 +133,9 @@ def write(
         "rows": [asdict(row) for row in table.ROWS],
         "remarks": remarks,
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "relay.md").write_text(text)
-    (folder / "relay.json").write_text(json.dumps(record, indent=1) + "\n")
+    report.parent.mkdir(parents=True, exist_ok=True)
+    report.with_suffix(".md").write_text(text)
+    report.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
     return text
 
 
@@ -142,9 +154,9 @@ def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, bout: Bout = RELAY) -> int:
     """Run the command line; return the exit code."""
-    options = arguments(argv)
+    options = arguments(argv, bout)
     absent = {system.name: why for system in options.systems if (why := system.missing())}
     if options.list:
         print("\n".join(f"{system.name:24}{absent.get(system.name, 'found')}" for system in options.systems))
@@ -159,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     become_reaper()
     try:
-        return _measured(options, absent, program)
+        return _measured(options, absent, program, options.out / bout.name)
     except KeyboardInterrupt:
         say("interrupted: nothing written")
         return INTERRUPTED
@@ -169,12 +181,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         end_everything()
 
 
-def _measured(options: argparse.Namespace, absent: dict[str, str], program: Path) -> int:
+def _measured(options: argparse.Namespace, absent: dict[str, str], program: Path, report: Path) -> int:
     systems = [system for system in options.systems if system.name not in absent]
     passes, quiet, troubles = run(options, systems, program)
     remarks = [f"not measured: {name}: {why}" for name, why in absent.items()] + troubles
-    print(write(options.out, summary(options, quiet), systems, passes, remarks))
-    say(f"written: {options.out / 'relay.md'} and relay.json")
+    print(write(report, summary(options, quiet), systems, passes, remarks))
+    say(f"written: {report.with_suffix('.md')} and {report.name}.json")
     return 0 if any(passes[0].values()) else 1
 
 

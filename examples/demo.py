@@ -1,5 +1,6 @@
 """The whole way on one machine: a device, its agent, the server, and a client that only knows host and port.
 
+Then a person who was granted the device reaches it by a local port, and the audit file says so.
 Between agent and server all is mutual TLS, with certificates of an authority that the demonstration makes.
 Every step is printed with the command a person would type. Server and agent are real processes in a directory
 of their own; nothing is left behind. Exit status 0 when every byte was right, 1 when not.
@@ -10,6 +11,7 @@ import http.client
 import json
 import os
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -35,6 +37,7 @@ MODULES = {
     "revtunnel-agent": ["revtunnel.daemons.run", "agent"],
     "revtunnel-cccp": ["revtunnel.daemons.run", "cccp"],
     "revtunnelctl": ["revtunnel.ctl.ctl"],
+    "revtunnel-connect": ["revtunnel.connect.connect"],
 }
 
 
@@ -178,8 +181,9 @@ def settings(place: Path) -> None:
     say("an authority, and a certificate for the server")
     print(control("ca", "init"))
     lines = control("ca", "issue-server", "127.0.0.1")
+    people = "".join(line for line in lines.splitlines(True) if line.startswith("certificate"))
     with open(path, "a") as file:
-        file.write("tls = yes\n" + lines)
+        file.write(f"tls = yes\n{lines}\n[web main]\naddress = 127.0.0.1:{free_port()}\ntls = yes\n{people}")
     print(path.read_text())
 
 
@@ -211,6 +215,80 @@ def through(port: int) -> None:
     print(f"{AT_ONCE} connections, {total} bytes, every byte right, {time.monotonic() - started:.2f} s")
 
 
+def gate(place: Path) -> str:
+    """Where people come in, as the settings say it."""
+    text = (place / "revtunnel.ini").read_text()
+    return "https://" + text.partition("[web main]\naddress = ")[2].partition("\n")[0]
+
+
+def connect(*arguments: str, said: str | None = None) -> str:
+    """What revtunnel-connect prints; ``said`` is its standard input. Wrong when it fails."""
+    call = command("revtunnel-connect", *arguments)
+    done = subprocess.run(call, input=said or "", capture_output=True, text=True, timeout=WAIT)
+    if done.returncode:
+        raise Wrong(f"revtunnel-connect: {done.stderr.strip()}")
+    return done.stdout
+
+
+@contextmanager
+def session(place: Path) -> Iterator[int]:
+    """A session of hers, which Ctrl-C ends; gives the local port that stands for the device's web server."""
+    call = command("revtunnel-connect", f"{SERIAL}/http")
+    with (
+        open(place / "revtunnel-connect.log", "wb") as log,
+        subprocess.Popen(
+            call, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True
+        ) as program,
+    ):
+        try:
+            assert program.stdout is not None
+            begun, at = program.stdout.readline(), program.stdout.readline()
+            print(begun + at)
+            if not at:
+                raise Wrong("revtunnel-connect gave no port")
+            yield int(at.rpartition(":")[2])
+            program.send_signal(signal.SIGINT)
+            status = program.wait(WAIT)
+        finally:
+            program.kill()
+    print(f"^C\nrevtunnel-connect ended with status {status}")
+    if status:
+        raise Wrong(f"revtunnel-connect ended with status {status}")
+
+
+def show_person(place: Path) -> None:
+    """A user, a grant, a session with a local port, and what the audit file keeps of it."""
+    say("a person: a user, a token that is shown once, and a grant of this device's web server")
+    token = control("user", "add", "ana").strip()
+    print(f"{token[:12]}...")
+    print(control("grant", "ana", "plc-*", "http", "--actions", "list,start"))
+    say("she logs in, sees what she may reach, and brings it to a port of her own machine")
+    authority = str(place / "authority" / "authority.pem")
+    os.environ["XDG_CONFIG_HOME"] = str(place)
+    print(connect("login", gate(place), "--ca", authority, said=token))
+    print(connect("list"))
+    with session(place) as port:
+        total = sum(fetch(port, [number]) for number in range(IN_TURN))
+        print(f"{IN_TURN} connections to 127.0.0.1:{port}, {total} bytes, every byte right\n")
+        print(control("sessions"))
+    audited(place, total)
+
+
+def audited(place: Path, total: int) -> None:
+    """Look at what was written down, and that it would be seen if somebody changed it."""
+    say("who did what, and how long: the audit file")
+    print(control("audit", "head"))
+    print(control("audit", "verify"))
+    lines = (place / "state" / "audit.jsonl").read_text("ascii").splitlines()
+    rows = {row["event"]: (row, line) for line in lines if (row := json.loads(line))}
+    if not {"session-opened", "session-closed"} <= rows.keys():
+        raise Wrong(f"the audit file has only {sorted(rows)}")
+    print(rows["session-opened"][1], rows["session-closed"][1], sep="\n\n")
+    closed = rows["session-closed"][0]
+    if closed["user"] != "ana" or closed["cause"] != "owner" or closed["bytes_to_client"] < total:
+        raise Wrong("the audit file says something else of this session")
+
+
 def show(place: Path, stack: ExitStack) -> None:
     """All steps, in order; what was started ends with the stack, the last one first."""
     say("settings: everything in a directory that goes away at the end")
@@ -230,6 +308,7 @@ def show(place: Path, stack: ExitStack) -> None:
     say("what the operator sees")
     print(control("devices"))
     print(control("ports"))
+    show_person(place)
     say("the end: agent, then server, each draining first")
 
 

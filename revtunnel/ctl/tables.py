@@ -99,6 +99,11 @@ def _since(text: str) -> str:
     return age(None if then is None else time.time() - then)
 
 
+def _plain(value: object) -> str:
+    """Anything else; what is not there is nothing, which a table shows as ``-``."""
+    return "" if value is None else str(value)
+
+
 _SHOWN: dict[Kind, Callable[[Any], str]] = {
     Kind.BYTES: size,
     Kind.SECONDS: age,
@@ -114,7 +119,7 @@ def cell(column: Column, row: Row) -> str:
     value = row[column.name] if column.cell is None else column.cell(row)
     if column.kind is Kind.TIME and column.cell is None:
         return _since(value or "")
-    return value if isinstance(value, str) else _SHOWN.get(column.kind, str)(value)
+    return value if isinstance(value, str) else _SHOWN.get(column.kind, _plain)(value)
 
 
 def listed(columns: Sequence[Column], rows: Sequence[Row]) -> list[str]:

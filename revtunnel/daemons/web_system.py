@@ -54,7 +54,8 @@ def web_rules(listeners: tuple[WebSettings, ...]) -> dict[str, WebRules]:
         except FaultyFiles as error:
             errors += [f"[web {each.name}] {key}: {text}" for key, text in error.faults]
             continue
-        found[each.name] = WebRules(each.name, frozenset(each.hosts), frozenset(each.origins), identity)
+        names = frozenset(each.hosts), frozenset(each.origins)
+        found[each.name] = WebRules(each.name, *names, identity, each.forwarded_from)
     if errors:
         raise SettingsError(errors)
     return found

@@ -28,7 +28,7 @@ def test_list_names_every_system_and_what_it_lacks(capsys: pytest.CaptureFixture
     """The list says which rows a run on this machine will have."""
     assert relay.main(["--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(relay.SYSTEMS)
+    assert len(lines) == len(relay.RELAY.systems)
     assert lines[0].split() == ["direct", "found"]
 
 
@@ -41,18 +41,19 @@ def test_a_missing_compiler_is_said_plainly(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("cc") is None, reason="the load generator needs cc")
-def test_a_short_run_writes_both_files(tmp_path: Path) -> None:
-    """Every row of the direct connection is measured; how fast it is does not matter here.
+@pytest.mark.parametrize(("name", "system"), [("relay", "direct"), ("sessions", "revtunnel session")])
+def test_a_short_run_writes_both_files(tmp_path: Path, name: str, system: str) -> None:
+    """Every row is measured; how fast it is does not matter here.
 
     A process of its own, because the command takes over signal handlers and all of its children.
     """
     command = [
         sys.executable,
         "-m",
-        "benchmarks.relay",
+        f"benchmarks.{name}",
         "--quick",
         "--systems",
-        "direct",
+        system,
         "--out",
         str(tmp_path),
     ]
@@ -60,10 +61,10 @@ def test_a_short_run_writes_both_files(tmp_path: Path) -> None:
         command, cwd=Path(relay.__file__).parent.parent, capture_output=True, text=True, timeout=110
     )
     assert done.returncode == 0, done.stderr
-    record = json.loads((tmp_path / "relay.json").read_text())
-    measured = record["medians"]["direct"]
+    record = json.loads((tmp_path / f"{name}.json").read_text())
+    measured = record["medians"][system]
     assert {"up_1", "up_16", "down_1", "down_16", "ping_p50", "ping_beside_p99", "connect_16"} <= set(
         measured
     )
     assert record["remarks"] == []
-    assert (tmp_path / "relay.md").read_text().startswith("# Relay benchmark")
+    assert (tmp_path / f"{name}.md").read_text().startswith("# Relay benchmark")

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revtunnel.ctl.tables import age, clean, few, size, table, trip, wall_seconds
+from revtunnel.ctl.tables import age, clean, few, listed, size, table, trip, wall_seconds
+from revtunnel.process.admin.operation_form import Column, Kind
 
 
 @pytest.mark.parametrize(
@@ -72,6 +73,13 @@ def test_what_a_row_does_not_have_is_a_dash() -> None:
         "SERIAL  PORT  USER",
         "plc-7   -     -",
     ]
+
+
+@pytest.mark.parametrize("kind", [Kind.NUMBER, Kind.TEXT])
+def test_what_a_row_of_a_listing_does_not_have_is_a_dash(kind: Kind) -> None:
+    """Python's word for that is nobody's business."""
+    columns = [Column("serial", Kind.TEXT, "", "SERIAL"), Column("port", kind, "", "PORT")]
+    assert listed(columns, [{"serial": "plc-7", "port": None}])[1].split() == ["plc-7", "-"]
 
 
 def test_a_long_list_is_cut_in_a_cell() -> None:

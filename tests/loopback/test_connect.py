@@ -3,6 +3,7 @@
 import contextlib
 import getpass
 import hashlib
+import http.client
 import json
 import os
 import shutil
@@ -12,6 +13,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -196,26 +199,67 @@ def test_local_ports_with_one_stalled_of_eight(desk: Sit) -> None:
         assert closed["bytes_to_device"] >= 7 * 8 * MIB
 
 
-def test_fifty_at_once_and_many_in_turn(desk: Sit) -> None:
-    """Connections are opened on demand, and numbers come back."""
-    with Echo() as echo:
-        ana = desk(echo=echo.target)
-        run, ports = ana.ports("plc-7/echo")
-        got: list[bool] = []
+class Pages(BaseHTTPRequestHandler):
+    """Of a device: each path has its own page."""
 
-        def one(number: int) -> None:
-            data = f"request {number}".encode() * 50
-            got.append(talk(ports["echo"], data) == data)
+    protocol_version = "HTTP/1.1"
 
-        threads = [threading.Thread(target=one, args=(number,)) for number in range(50)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        for number in range(300):
-            one(number)
-        assert got == [True] * 350
-        assert run.interrupt(signal.SIGTERM).status() == 0
+    def do_GET(self) -> None:
+        body = page(self.path)
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing."""
+
+
+def page(path: str) -> bytes:
+    """Up to 32 KiB."""
+    return path.encode() * (1 + sum(path.encode()) * 97 % 4096)
+
+
+def get(port: int, *paths: str) -> list[bool]:
+    """Whether each is right, asked for in turn on one connection."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    with contextlib.closing(connection):
+        right = []
+        for path in paths:
+            connection.request("GET", path)
+            right.append(connection.getresponse().read() == page(path))
+        return right
+
+
+class WebServer(ThreadingHTTPServer):
+    """Of a device."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+
+def test_fifty_http_requests_at_once_and_five_hundred_in_turn(desk: Sit) -> None:
+    """Each on a connection of its own, opened on demand in one session; more of them on kept ones."""
+    with WebServer(("127.0.0.1", 0), Pages) as pages:
+        serving = threading.Thread(target=pages.serve_forever)
+        serving.start()
+        try:
+            ana = desk(http=f"127.0.0.1:{pages.server_address[1]}")
+            run, ports = ana.ports("plc-7/http")
+            with ThreadPoolExecutor(50) as pool:
+                at_once = pool.map(lambda number: get(ports["http"], f"/at-once/{number}"), range(50))
+                assert [*at_once] == [[True]] * 50
+                paths = [f"/kept/{number}" for number in range(20)]
+                assert [*pool.map(lambda _: get(ports["http"], *paths), range(8))] == [[True] * 20] * 8
+            for number in range(500):
+                assert get(ports["http"], f"/in-turn/{number}") == [True]
+            assert run.interrupt(signal.SIGTERM).status() == 0
+            until(lambda: ana.audit("session-closed"), "the record")
+            (closed,) = ana.audit("session-closed")
+            assert closed["connections"] == 50 + 8 + 500
+        finally:
+            pages.shutdown()
+            serving.join()
 
 
 def test_standard_streams_and_programs(desk: Sit) -> None:

@@ -6,10 +6,8 @@ import json
 import signal
 import socket
 import ssl
-import subprocess
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -397,52 +395,3 @@ def test_a_flood_of_upgrades_of_one_address_hurts_no_other(lab: Lab) -> None:
                         assert raw.recv(timeout=10) == b"x"
         assert 1 <= answered < 20
         assert server.control("status")["counts"]["web-refused penalty"] > 1900
-
-
-@pytest.mark.skipif(not Path("/usr/sbin/nginx").exists(), reason="no nginx here")
-def test_behind_nginx(lab: Lab) -> None:
-    """It ends TLS or not, keeps connections, and passes upgrades on."""
-    with Echo() as echo:
-        server, _ = world(lab, echo=echo.target)
-        ana = Person(server, "ana", ("plc-7", "*"))
-        (port,) = free_ports(1)
-        root = lab.directory
-        (root / "nginx.conf").write_text(f"""
-            daemon off; pid {root}/nginx.pid; error_log {root}/nginx.log; events {{}}
-            http {{
-                access_log off; client_body_temp_path {root}/body; proxy_temp_path {root}/proxy;
-                fastcgi_temp_path {root}/f; uwsgi_temp_path {root}/u; scgi_temp_path {root}/s;
-                upstream gate {{ server 127.0.0.1:{server.web_port}; keepalive 8; }}
-                map $http_upgrade $way {{ default upgrade; "" ""; }}
-                server {{
-                    listen 127.0.0.1:{port};
-                    location / {{
-                        proxy_pass http://gate; proxy_http_version 1.1; proxy_buffering off;
-                        proxy_set_header Host $http_host; proxy_set_header Upgrade $http_upgrade;
-                        proxy_set_header Connection $way;
-                    }}
-                }}
-            }}""")
-        command = ["/usr/sbin/nginx", "-p", str(root), "-c", str(root / "nginx.conf")]
-        with subprocess.Popen(command) as nginx:
-            try:
-                server.wait_until(lambda: _answers(port), "nginx")
-                for _ in range(3):
-                    assert _answers(port) == b"HTTP/1.1 200"
-                    with ana.control(port=port) as control:
-                        session, nonce = control.start("echo")
-                        with ana.raw(session, "echo", nonce, port=port) as web:
-                            web.send(b"x" * 100_000)
-                            got = 0
-                            while got < 100_000:
-                                got += len(web.recv(timeout=10))
-            finally:
-                nginx.terminate()
-
-
-def _answers(port: int) -> bytes:
-    """The beginning of what /healthz is answered; b"": nothing yet."""
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 5) as sock:
-        sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
-        return sock.recv(100)[:12]
-    return b""

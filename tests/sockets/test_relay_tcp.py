@@ -26,7 +26,7 @@ def connected(tls: bool) -> tuple[End, End]:
     return over_tls(*pair) if tls else (PlainEnd(pair[0]), PlainEnd(pair[1]))
 
 
-@pytest.fixture(params=CARRIERS, ids=["plain", "tls-plain", "plain-tls", "tls"])
+@pytest.fixture(params=CARRIERS, ids=str)
 def joined(request: pytest.FixtureRequest) -> Iterator[Joined]:
     """A relay of every mixture, with the limits it is shipped with."""
     joined = Joined(request.param, RelayLimits(), connected)

@@ -1,6 +1,7 @@
 """The demonstration of README.rst: it works, and it would notice if it did not."""
 
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -41,6 +42,15 @@ def test_the_demonstration_ends_well() -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "plc-7/http ->" in done.stdout
+    assert re.search("^session [0-9a-f]{32}: plc-7, owner$", done.stdout, re.MULTILINE)
+    assert re.search(
+        "^20 connections to 127.0.0.1:[0-9]+, 636934 bytes, every byte right$", done.stdout, re.MULTILINE
+    )
+    assert ": unbroken" in done.stdout
+    [opened, closed] = [json.loads(line) for line in done.stdout.splitlines() if '"event":"session-' in line]
+    assert opened["grant"] in done.stdout.partition("grant ana")[2].partition(" of ana counts")[0]
+    assert (opened["user"], closed["cause"], closed["connections"]) == ("ana", "owner", 20)
+    assert not re.search("rtuser1_[A-Za-z0-9_-]{43}", done.stdout + done.stderr)
     assert done.stdout.endswith("\nall right\n")
     settings = re.search("REVTUNNEL_CONFIG=(.+)", done.stdout)
     assert settings is not None

@@ -3,7 +3,9 @@
 The rules: from accept to the answer there is one absolute deadline, TLS included, after which the socket is
 aborted. Whoever failed too often, asks too often, or has too many requests under way is turned away unread.
 ``Host`` has to be one of ours, so that no page rebinds a name of its own to us, and a page may come from the
-origins that are named, or from us; both are judged before any route is asked.
+origins that are named, or from us; both are judged before any route is asked. Whom a connection of a balancer
+is for says its X-Forwarded-For, if the balancer is named in the settings, and what others are judged by when
+they connect is asked of that client then.
 
 A refusal is told with its HTTP status, reported once, and costs the source what the word of it costs
 (fleet/penalties.py). A page of another origin costs nothing: whose browser it is cannot help it.
@@ -26,10 +28,12 @@ from twisted.python.failure import Failure
 from revtunnel.fleet.access_control import AccessControl
 from revtunnel.ground.facts import Report, WebRefused
 from revtunnel.ground.limits import ServerLimits
+from revtunnel.ground.networks import Network, address_of, within
 from revtunnel.ground.targets import is_literal
 from revtunnel.process.web.rates import Rates
 from revtunnel.process.web.web_pages import WebPages
 from revtunnel.process.web.web_routes import WebCall, WebRoute, route_of
+from revtunnel.sockets.addresses import place
 from revtunnel.sockets.ends import End, said
 from revtunnel.sockets.stages import read_some
 from revtunnel.sockets.tls.peer_verification import Identity
@@ -67,6 +71,21 @@ class WebRules:
     hosts: frozenset[str] = frozenset()  # names that a Host header may have, beside addresses and localhost
     origins: frozenset[str] = frozenset()  # of pages that may ask, beside our own
     identity: Identity | None = None  # None: plain
+    forwarded_from: tuple[Network, ...] = ()  # balancers whose X-Forwarded-For counts
+
+    def is_balancer(self, peer: str) -> bool:
+        """Whether ``HOST:PORT`` may say whom it speaks for."""
+        return within(address_of(peer), self.forwarded_from)
+
+    def client_of(self, peer: str, said: list[str]) -> str:
+        """Whom a connection is for: the last in X-Forwarded-For that is no balancer, if one says so."""
+        client = peer
+        for each in reversed(",".join(said).split(",")):
+            address = address_of(each.strip())
+            if address is None or not self.is_balancer(client):
+                break
+            client = place(str(address), 0)
+        return client
 
 
 class WebListener:
@@ -119,32 +138,37 @@ class WebListener:
         """Somebody connected where ``rules[name]`` holds."""
         peer = end.peer
         source = peer.rpartition(":")[0]
-        reason, detail = self._refusal(peer, source)
+        reason, detail = self._refusal(peer, source, self.rules[name].is_balancer(peer))
         if reason:
             end.abort()
             self._report(WebRefused(name, peer, "", 0, reason, detail))
         else:
             self._serve(self.rules[name], source, end)
 
-    def _refusal(self, peer: str, source: str) -> tuple[str, str]:
+    def _refusal(self, peer: str, source: str, is_balancer: bool) -> tuple[str, str]:
         """Why a connection is not even read: word and detail, or nothing."""
-        limits, now, expected = self._limits(), self._reactor.seconds(), self.expected(source)
-        penalty = self._access.stranger(peer, now)
-        reason = ""
+        limits, expected = self._limits(), self.expected(source)
         if self._stopping:
-            reason = "stopping"
-        elif penalty:
-            reason = "penalty"
-        elif (
-            len(self._serving) >= limits.pending + expected
-            or self._pending[source] >= limits.pending_per_source + expected
-        ):
-            reason = "overloaded"
-        elif self._full():
-            reason = "descriptors"
-        elif not (expected or self._access.penalties.is_exempt(peer) or self.rates.take(source, now)):
-            reason = "too-often"
-        return reason, penalty or "not even read"
+            return "stopping", "not even read"
+        if len(self._serving) >= limits.pending + expected:
+            return "overloaded", "not even read"
+        if self._full():
+            return "descriptors", "not even read"
+        if is_balancer:
+            return "", ""
+        if self._pending[source] >= limits.pending_per_source + expected:
+            return "overloaded", "not even read"
+        return self._owing(peer, source)
+
+    def _owing(self, peer: str, source: str) -> tuple[str, str]:
+        """Whether a client failed or came too often: word and detail, or nothing."""
+        now = self._reactor.seconds()
+        penalty = self._access.stranger(peer, now)
+        if penalty:
+            return "penalty", penalty
+        is_free = self.expected(source) or self._access.penalties.is_exempt(peer)
+        is_free = is_free or self.rates.take(source, now)
+        return ("", "") if is_free else ("too-often", "not even read")
 
     def _serve(self, rules: WebRules, source: str, end: End) -> None:
         """Read a connection and answer it, in time."""
@@ -214,12 +238,18 @@ class WebListener:
         """Whether there is a WebSocket for this, and which; what was used up for it is undone if it fails."""
         path, _, query = request.path.partition("?")
         visit.path = path
+        balancer = visit.end.peer
+        visit.end.peer = visit.rules.client_of(balancer, request.headers.get_all("X-Forwarded-For"))
         origin = request.headers.get("Origin")
         call = WebCall(
             *(request, path, query, visit.end.peer, visit.rules.identity is not None, origin),
             listener=visit.rules.name,
         )
         visit.call = call
+        if visit.end.peer != balancer:
+            call.reason, why = self._owing(visit.end.peer, visit.end.peer)
+            if call.reason:
+                raise HandshakeRefused(429, why)
         route = visit.route = route_of(self.routes, path)
         host = request.headers["Host"]
         if not self._is_ours(visit.rules, host):

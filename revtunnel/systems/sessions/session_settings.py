@@ -7,7 +7,8 @@ import re
 from dataclasses import dataclass
 
 from revtunnel.ground.declared import setting
-from revtunnel.ground.kinds import listening, many, text, word, yes_no
+from revtunnel.ground.kinds import listening, many, networks, text, word, yes_no
+from revtunnel.ground.networks import Network
 from revtunnel.settings.inifile import Table
 from revtunnel.sockets.ways.trusted_proxies import SenderSettings
 from revtunnel.trust.tls_settings import ServerTls, is_loopback
@@ -44,6 +45,9 @@ class WebSettings(ServerTls, SenderSettings):
         "localhost always may be", live=True)
     origins: tuple[str, ...] = setting(_ORIGINS, "", "web pages that may open connections, such as "
         "https://desk.example, beside those from the listener's own address", live=True)
+    forwarded_from: tuple[Network, ...] = setting(networks(256), "", "load balancers that speak HTTP and "
+        "name the client in X-Forwarded-For, such as 127.0.0.1; of all others that header is ignored",
+        live=True)
     agents: bool = setting(yes_no(), "no", "whether agents come in here too, by WebSocket at /link: the "
         "servers of [agent] are wss://HOST then")
     keys: str = setting(word("required", "enrolled"), "required", "of agents; required: everybody must prove "

@@ -16,6 +16,7 @@ from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.penalties import Penalties
 from revtunnel.ground.facts import WebRefused
 from revtunnel.ground.limits import PenaltyLimits, ServerLimits
+from revtunnel.ground.networks import network_of
 from revtunnel.process.web.rates import Rates
 from revtunnel.process.web.web_listener import WebListener, WebRules
 from revtunnel.process.web.web_routes import WebCall, bearer, route_of
@@ -294,6 +295,58 @@ def test_limits_of_those_under_way_and_of_how_often(loop: Loop, no_leaks: None) 
     answers = [status(place.ask(Authorization="Bearer wrong")) for _ in range(5)]
     assert answers == [401, 401, 401, 401, 0]
     assert place.refused().reason == "penalty"
+    place.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "trusted", "peer"),
+    [
+        ("203.0.113.9", "127.0.0.1", "203.0.113.9:0"),
+        (
+            "198.51.100.1, 203.0.113.9",
+            "127.0.0.1",
+            "203.0.113.9:0",
+        ),  # what stands before it is the client's own word
+        ("203.0.113.9 ,\t10.0.0.7", "127.0.0.1, 10.0.0.0/8", "203.0.113.9:0"),
+        ("10.0.0.8, 10.0.0.7", "127.0.0.1, 10.0.0.0/8", "10.0.0.8:0"),
+        ("2001:db8::1", "127.0.0.1", "[2001:db8::1]:0"),
+        ("[2001:db8::1]:4711", "127.0.0.1", "[2001:db8::1]:0"),
+        ("::ffff:203.0.113.9", "127.0.0.1", "203.0.113.9:0"),
+        ("203.0.113.9", "10.0.0.0/8", None),
+        ("203.0.113.9", "", None),
+        ("unknown", "127.0.0.1", None),
+        ("203.0.113.9,", "127.0.0.1", None),
+        (None, "127.0.0.1", None),
+    ],
+)
+def test_whom_a_balancer_names(place: Place, said: str | None, trusted: str, peer: str | None) -> None:
+    """The last address that is no balancer's, where a balancer of the settings says so."""
+    networks = tuple(network_of(each.strip()) for each in trusted.split(",") if each)
+    rules = place.listener.rules
+    rules["main"] = replace(rules["main"], forwarded_from=networks)
+    assert status(place.ask(X_Forwarded_For=said)) == 101
+    assert place.echo.calls[0].peer == (peer or "{}:{}".format(*place.sockets[0].getsockname()))
+
+
+def test_behind_a_balancer_whoever_fails_or_floods_pays_for_it_himself(loop: Loop, no_leaks: None) -> None:
+    """Not the balancer, by which all the others come."""
+    place = Place(loop, ServerLimits(pending_per_source=1), exempt=False)
+    balancer = (network_of("127.0.0.1"),)
+    place.listener.rules["main"] = replace(place.listener.rules["main"], forwarded_from=balancer)
+    place.listener.rates = Rates(burst=8.0, second=0.0)
+    two = place.knock(), place.knock()
+    loop.until(lambda: place.listener.pending == 2, "two")
+    for sock in two:
+        sock.close()
+
+    def ask(peer: str, token: str = "right") -> int:
+        return status(place.ask(X_Forwarded_For=peer, Authorization=f"Bearer {token}"))
+
+    assert [ask("203.0.113.9", "wrong") for _ in range(5)] == [401, 401, 401, 401, 429]
+    assert (place.refused().reason, place.refused().peer) == ("penalty", "203.0.113.9:0")
+    assert [ask("203.0.113.10") for _ in range(9)] == [101] * 8 + [429]
+    assert place.refused().reason == "too-often"
+    assert ask("203.0.113.11") == 101
     place.close()
 
 

@@ -161,6 +161,21 @@ def test_warnings_and_idleness() -> None:
     assert [each["why"] for each in ear.said] == ["idle", "idle"]
 
 
+@pytest.mark.parametrize("way", [(1, 0), (0, 1)], ids=["up", "down"])
+def test_traffic_one_way_only_is_never_idle(way: tuple[int, int]) -> None:
+    """A firmware image that is sent for hours, a camera that is watched: one byte a while is enough."""
+    room = SessionRoom()
+    session, nonce = room.begin("ana", "console")
+    ear = room.come(session, nonce)
+    for _ in range(12):
+        room.advance(LIMITS.idle - LIMITS.warning - 10.0)
+        ear.sums = ear.sums[0] + way[0], ear.sums[1] + way[1]
+        room.advance(2.0)
+    assert (ear.ended, ear.said, session.over) == ([], [], False)
+    room.advance(LIMITS.idle + 1.0)
+    assert ear.ended == ["idle"]
+
+
 def test_a_device_that_goes_and_comes() -> None:
     """Its grace is the session's; back in time it goes on, else it ends; no new session meanwhile."""
     room = SessionRoom()
