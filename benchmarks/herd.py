@@ -114,7 +114,11 @@ class Herd:
         patient = LinkLimits(answer=1e9, busy_answer=1e9)  # nobody there answers a PING
         board.listeners["main"] = AgentListener(rules, patient, hello)
         self._came = board.agents("main")
-        part = CccpPart(http=(), token=None, limits=CccpLimits(parked=1_000_000, parked_time=1e6))
+        part = CccpPart(
+            http=(),
+            token=None,
+            limits=CccpLimits(parked=1_000_000, parked_per_source=1_000_000, parked_time=1e6),
+        )
         ledger, links = SqliteLedger(None, lambda: 0.0), board.client_streams.clients_by_name
         self.system = CccpSystem(
             clock, clock, part, self.leases, ledger, self._told, access, None, board.fleet, links

@@ -11,7 +11,7 @@ from twisted.application.service import IService
 from twisted.internet.defer import Deferred
 
 from revtunnel.daemons.cccp_options import CccpOptions as Options
-from revtunnel.daemons.daemon import AdministeredDaemon
+from revtunnel.daemons.daemon import AdministeredDaemon, until
 from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.leases import Leases
 from revtunnel.ground.errors import SettingsError
@@ -45,6 +45,7 @@ class Cccp(AdministeredDaemon):
             leases = Leases(settings.part.pools, self._reactor.seconds(), None, self.ledger)
         except ValueError as error:
             raise SettingsError([str(error)]) from None
+        leases.until = until
         listeners = Listeners(self._reactor, self.reporter)
         self.system = CccpSystem(
             *(

@@ -5,6 +5,7 @@ Rule of this file: nothing of what a daemon is for; server.py and cameo.py add t
 Source: house.md (services); twisted.md 1.6 and 3.
 """
 
+import time
 from functools import partial
 from typing import Any
 
@@ -26,7 +27,12 @@ from revtunnel.process.reporting import Reporter
 from revtunnel.process.systemd import Notifier, NotifyService
 from revtunnel.sockets.listening import Listener
 
-__all__ = ["AdministeredDaemon"]
+__all__ = ["AdministeredDaemon", "until"]
+
+
+def until(seconds: float) -> str:
+    """When so many seconds from now are over, by the clock of this machine."""
+    return time.strftime("until %H:%M:%S", time.localtime(time.time() + seconds))
 
 
 class AdministeredDaemon(MultiService):

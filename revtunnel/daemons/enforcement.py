@@ -16,16 +16,22 @@ from revtunnel.daemons.client_streams import ClientStreams
 from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.client_ports import ClientPorts
 from revtunnel.fleet.device_records import DEFAULT, DeviceRecords
+from revtunnel.fleet.devices import Device
 from revtunnel.fleet.fleet import Fleet
 from revtunnel.fleet.streams_of_devices import StreamsOfDevices
 from revtunnel.ground.facts import ListenerRefused, Report
 from revtunnel.ground.reasons import Ended, GoAway
+from revtunnel.ground.targets import Offer
 from revtunnel.link.server_link import ServerLink
 from revtunnel.sockets.slices import Slices
 
 __all__ = ["Enforcement"]
 
 OVER = "its record is over"
+
+
+def _not_allowed(offer: Offer) -> str:
+    return f"its record does not allow {offer.target}"
 
 
 class Enforcement:
@@ -51,6 +57,7 @@ class Enforcement:
         self._report = report
         self.most = most
         self._slices = Slices(clock)
+        ports.leases.most_of = lambda serial: access.records.of(serial).leases
 
     def open_ports(self, link: ServerLink) -> None:
         """Let clients in to what the device offers and its record allows, and to nothing else."""
@@ -58,15 +65,30 @@ class Enforcement:
         device = self._fleet.get(link.serial)
         offers = device.offers if device is not None else ()
         allowed = self._access.offers(link.serial, offers)
+        self._ports.withdraw(link.serial, {offer.name for offer in allowed}, now)
         for offer in offers:
             if offer in allowed:
-                clients = self._client_streams.clients(link.serial, offer)
-                ranges = self._access.records.of(link.serial).ports
-                self._ports.open(clients, link.listener.pool, now, ranges)
+                self._open(link.serial, offer, link.listener.pool, now)
             else:
-                detail = f"its record does not allow {offer.target}"
-                self._report(ListenerRefused(link.serial, offer.name, detail))
-        self._ports.withdraw(link.serial, {offer.name for offer in allowed}, now)
+                self._report(ListenerRefused(link.serial, offer.name, _not_allowed(offer)))
+
+    def problems(self, device: Device[Any]) -> dict[str, str]:
+        """Why a device that is here has no client port for what it offers, by target."""
+        allowed = self._access.offers(device.serial, device.offers)
+        denied = {each.name: _not_allowed(each) for each in device.offers if each not in allowed}
+        return denied | self._ports.refused.of(device.serial)
+
+    def try_again(self) -> None:
+        """Open ports that were refused, where it is time or one has come free; to be asked every second."""
+        now = self._clock.seconds()
+        for serial, name in self._ports.due(now):
+            device = self._fleet.get(serial)
+            offers = self._access.offers(serial, device.offers if device is not None else ())
+            offer = next((each for each in offers if each.name == name), None)
+            if device is None or device.carrier is None or offer is None:
+                self._ports.refused.drop(serial, name)
+            else:
+                self._open(serial, offer, device.pool, now)
 
     def set_records(self, records: DeviceRecords) -> "Deferred[None]":
         """Other records from now on; fires when what they allow no more is cut for every device."""
@@ -92,6 +114,10 @@ class Enforcement:
         self._slices.stop()
 
     # -- inside
+
+    def _open(self, serial: str, offer: Offer, pool: str, now: float) -> None:
+        clients = self._client_streams.clients(serial, offer)
+        self._ports.open(clients, pool, now, self._access.records.of(serial).ports)
 
     def _apply(self) -> Iterator[None]:
         """A step for each device that is here or has streams, then one for each port."""

@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from revtunnel.carriers.data_sockets import DataSockets
 from revtunnel.fleet.access_control import AccessControl
 from revtunnel.ground.errors import RemoteError
-from revtunnel.ground.facts import LinkRefused, Report
+from revtunnel.ground.facts import LinkNotBegun, LinkRefused, Report
 from revtunnel.ground.limits import ServerLimits
 from revtunnel.ground.reasons import GoAway
 from revtunnel.link.handshake import LinkDenied
@@ -177,7 +177,8 @@ class LinkAdmission:
         self.no_stranger(link)
         shaken = link.handshake is not None
         self._access.failed(link.peer, reason, link.serial, shaken, self._clock.seconds())
-        self._report(LinkRefused(link.listener.rules.name, link.peer, link.serial, reason, detail))
+        fact = LinkNotBegun if reason == "lost" else LinkRefused
+        self._report(fact(link.listener.rules.name, link.peer, link.serial, reason, detail))
 
     def stop(self) -> None:
         """Turn everybody away."""

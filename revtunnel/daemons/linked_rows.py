@@ -28,8 +28,14 @@ class LinkedRows:
         self._at = at
 
     def about(self, device: Device[Any]) -> tuple[list[Running], Row]:
+        problems = self._switchboard.enforcement.problems(device)
         targets = [
-            {"name": each.name, "target": str(each.target), "port": self._port(device.serial, each.name)}
+            {
+                "name": each.name,
+                "target": str(each.target),
+                "port": self._port(device.serial, each.name),
+                "problem": problems.get(each.name, ""),
+            }
             for each in device.offers
         ]
         return self._switchboard.streams.rows(device.serial), {"targets": targets, **self._link(device.link)}

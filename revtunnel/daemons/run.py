@@ -35,6 +35,7 @@ from zope.interface import implementer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from revtunnel.process.log_output import LogOutput
     from revtunnel.process.logs import LineObserver
 
 __all__ = [
@@ -96,11 +97,12 @@ class DaemonMaker:
         """
         from twisted.internet import reactor
 
-        from revtunnel.process.process import prepare_reactor
+        from revtunnel.process.process import prepare_reactor, rotate_on_signal
 
         with ending(self.name):
             prepare_reactor(reactor)
             options.observer = make_observer(options)
+            rotate_on_signal(reactor, options.observer.rotate if options.observer else lambda: None)
             root = Root(self.name, reactor, options.observer, may_exit=_stays(options))
             namedAny(self.module).makeService(options).setServiceParent(root)
         return root
@@ -172,12 +174,11 @@ def make_observer(options: Any) -> "LineObserver | None":
     None when twistd was told to use syslog or a logger of its own.
     """
     from revtunnel.process import logs
-    from revtunnel.process.log_output import LogOutput
 
     twistd = options.parent or {}
     if twistd.get("syslog") or twistd.get("logger"):
         return None
-    output = LogOutput(_log_descriptor(options), os.environ)
+    output = _log_output(options)
     form, level = options.get("log-format") or "text", options.get("log-level") or "info"
     try:
         return logs.LineObserver(output, form, time.monotonic, level)
@@ -185,14 +186,20 @@ def make_observer(options: Any) -> "LineObserver | None":
         raise usage.UsageError(str(error)) from None
 
 
-def _log_descriptor(options: Any) -> int:
-    """Standard output, or twistd's log file, appended to, so that it may be truncated by a rotation."""
+def _log_output(options: Any) -> "LogOutput":
+    """Standard output, or twistd's log file."""
+    from revtunnel.process.log_output import LogOutput, open_log
+
     twistd = options.parent or {}
     path = twistd.get("logfile")
     if path == "-" or (not path and _stays(options)):
-        return 1
-    path = os.path.join(twistd.get("rundir", "."), path or "twistd.log")
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        return LogOutput(1, os.environ)
+    path = os.path.abspath(os.path.join(twistd.get("rundir", "."), path or "twistd.log"))
+    descriptor = open_log(path)
+    try:
+        return LogOutput(descriptor, os.environ, path)
+    finally:
+        os.close(descriptor)
 
 
 def _stays(options: Any) -> bool:

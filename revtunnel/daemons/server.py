@@ -16,7 +16,7 @@ from twisted.application.service import IService
 from twisted.internet.defer import Deferred
 
 from revtunnel import __version__
-from revtunnel.daemons.daemon import AdministeredDaemon
+from revtunnel.daemons.daemon import AdministeredDaemon, until
 from revtunnel.daemons.operator import Operator
 from revtunnel.daemons.options import ServerOptions as Options
 from revtunnel.daemons.settings_parts import ListenerSettings, ServerSettings, agents_at
@@ -121,7 +121,7 @@ def emo_listener(settings: ServerSettings, machines: dict[int, Any] | None) -> E
 
 def pools_of(settings: ServerSettings) -> list[Pool]:
     """The pools of the allocator."""
-    pools = [Pool(pool.name, pool.ranges, pool.bind, pool.quarantine, pool.sticky) for pool in settings.pools]
+    pools = [pool.pool for pool in settings.pools]
     return pools + (settings.cccp.pools if settings.cccp is not None else [])
 
 
@@ -195,6 +195,7 @@ class Server(AdministeredDaemon):
         self.ports = ClientPorts(
             self._listeners.listen, self.leases, _refusing(settings), settings.limits.backlog, self._report
         )
+        self.leases.until = until
         self.ports.behind = self._behind
         self.switchboard = Switchboard(
             self._reactor,
@@ -451,6 +452,7 @@ class Server(AdministeredDaemon):
     def _expire(self) -> None:
         self.ports.expire(self._reactor.seconds())
         self.switchboard.enforcement.end_expired()
+        self.switchboard.enforcement.try_again()
         self._expiry = self._reactor.callLater(EXPIRY_CHECK, self._expire)
 
 

@@ -49,6 +49,7 @@ _RECORD = Operation(
         Column("clients", Kind.LIST, "networks that may reach it; null: any"),
         Column("targets", Kind.LIST, "what it may offer; null: anything"),
         Column("ports", Kind.LIST, "that it may have; null: any"),
+        Column("leases", Kind.NUMBER, "client ports that it may hold"),
         Column("channels", Kind.NUMBER, "at most; null: any"),
         Column("expires", Kind.TIME, "the day; null: never"),
         Column("expired", Kind.YES_NO, "whether that is over"),

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from revtunnel.fleet.device_records import CLIENTS, DeviceRecords, DeviceSettings
 from revtunnel.fleet.penalties import PenaltySettings
+from revtunnel.fleet.pools import Pool
 from revtunnel.ground.declared import limit, setting
 from revtunnel.ground.kinds import (
     ADDRESS,
@@ -149,11 +150,21 @@ class PoolSettings(SenderSettings):
     bind: str = setting(ADDRESS, "127.0.0.1", "address on which client ports listen; anybody who reaches it "
         "reaches the devices")
     quarantine: float = setting(seconds(0, 86400), "60 s", "time a port rests before another device gets it")
+    quarantine_least: float | None = setting(nothing("full", seconds(0, 86400)), "full", "time it rests at "
+        "least where the pool has no other port left; full: quarantine, whatever happens")
     sticky: float = setting(seconds(0, 3650 * 86400), "30 d", "time a device that is away keeps its ports")
+    unoffered: float = setting(seconds(0, 3650 * 86400), "1 h", "time a device that is here keeps the port "
+        "of a service that it offers no longer")
     clients: tuple[Network, ...] | None = setting(CLIENTS, "any", "who may use its ports; has to be said "
         "where other machines reach bind, here or in [device *]", live=True)
     absent: str = setting(word("close", "refuse"), "close", "while its device is away a client port is "
         "closed, or stays open and refuses every client")
+
+    @property
+    def pool(self) -> Pool:
+        """Its ports, for the allocator."""
+        rests = self.quarantine, self.sticky, self.unoffered, self.quarantine_least
+        return Pool(self.name, self.ranges, self.bind, *rests)
 
 
 @dataclass(frozen=True, slots=True)

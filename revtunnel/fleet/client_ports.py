@@ -16,8 +16,9 @@ from itertools import islice
 
 from twisted.internet.error import CannotListenError
 
-from revtunnel.fleet.leases import LeaseError, Leases
+from revtunnel.fleet.leases import LeaseError, Leases, NoFreePort
 from revtunnel.fleet.pools import Lease
+from revtunnel.fleet.refused_ports import RefusedPorts
 from revtunnel.ground.facts import ClientRefused, ListenerClosed, ListenerOpened, ListenerRefused, Report
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.listening import Came, Listen, Listening
@@ -65,6 +66,7 @@ class ClientPorts:
     ) -> None:
         self.leases = leases
         self.refuses = refuses
+        self.refused = RefusedPorts()
         self._listen = listen
         self._backlog = backlog
         self._report = report
@@ -86,7 +88,9 @@ class ClientPorts:
         self._close((serial, name))
 
     def open(self, clients: Clients, pool: str, now: float, ranges: Ranges | None = None) -> OpenPort | None:
-        """Open the port of a target, the one it had before if possible; None, and reported, without one.
+        """Open the port of a target, the one it had before if possible; None without one.
+
+        It is reported then, once for all tries (``refused``).
 
         ``ranges``: the ports that its device may have; None is any.
         """
@@ -101,7 +105,9 @@ class ClientPorts:
             opened = self._bind(lease, clients, now)
         except (LeaseError, OSError) as error:
             self._close(use)
-            self._report(ListenerRefused(clients.serial, clients.name, str(error)))
+            wanting = pool if isinstance(error, NoFreePort) else None
+            if self.refused.add(*use, str(error), now, wanting):
+                self._report(ListenerRefused(*use, str(error)))
             return None
         finally:
             self._close_displaced()
@@ -110,6 +116,7 @@ class ClientPorts:
 
     def leave(self, serial: str, now: float) -> None:
         """The device is away: keep its promises; close its sockets, unless their pool refuses instead."""
+        self.refused.keep(serial, set())
         for lease in self.leases.keep(serial, now):
             self._close((lease.serial, lease.target))
         for port in self.of(serial):
@@ -147,10 +154,17 @@ class ClientPorts:
                 yield lease if lease.sticky and self.leases.at(lease.port) is lease else None
 
     def withdraw(self, serial: str, names: set[str], now: float) -> None:
-        """Close the sockets of targets that the device no longer offers."""
+        """The device is here and offers ``names`` only: close the sockets of others, and let them age."""
+        self.refused.keep(serial, names)
+        self.leases.unoffered(serial, names, self.refuses, now)
         for port in self.of(serial):
             if port.clients.name not in names:
                 self._close((serial, port.clients.name))
+
+    def due(self, now: float) -> list[tuple[str, str]]:
+        """Serial and target of every refused port that should be tried again now."""
+        counts = self.leases.counts()
+        return self.refused.due(now, lambda pool: counts[pool].free if pool in counts else 0)
 
     def expire(self, now: float) -> None:
         """Close the sockets of leases whose time is over."""
@@ -159,6 +173,7 @@ class ClientPorts:
 
     def close_all(self) -> None:
         """Take no more clients anywhere; the promises stay."""
+        self.refused = RefusedPorts()
         for serial in list(self._open):
             for port in self.of(serial):
                 self._close((serial, port.clients.name))
@@ -235,6 +250,7 @@ class ClientPorts:
             port.listening.stop()
 
     def _add(self, opened: OpenPort) -> None:
+        self.refused.drop(*opened.lease.use)
         self._open.setdefault(opened.lease.serial, {})[opened.lease.target] = opened
         self._count += 1
         self._report(ListenerOpened(*opened.lease.use, opened.lease.port))

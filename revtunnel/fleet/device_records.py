@@ -123,6 +123,8 @@ class DeviceRecord:
         "addresses in which * is any host or port and *.DOMAIN any host of a domain", live=True)
     ports: tuple[tuple[int, int], ...] | None = setting(_PORTS, "any", "client ports that it may "
         "have", live=True)
+    leases: int = setting(count("ports", 0, 65535), "64", "client ports that it may hold beside those in "
+        "[reservations], and as many that rest after it; a lower number counts for its next ones", live=True)
     channels: int | None = setting(nothing("0", count("channels", 0, 65535)), "0", "at once; 0: what "
         "clients_per_device in [limits] allows to all", live=True)
     expires: float | None = setting(_EXPIRES, "never", "its last day, in UTC; then its link is closed and "
@@ -151,6 +153,7 @@ class DeviceRecord:
             "ports": None if self.ports is None else [f"{low}-{high}" for low, high in self.ports],
             "targets": None if self.targets is None else [str(pattern) for pattern in self.targets],
             "clients": None if self.clients is None else [str(network) for network in self.clients],
+            "leases": self.leases,
             "channels": self.channels,
             "expires": None if last is None else last.strftime("%Y-%m-%d"),  # the last day, UTC
             "labels": list(self.labels),

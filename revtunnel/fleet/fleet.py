@@ -33,7 +33,10 @@ class TwoHolders(LinkDenied):
 
 
 class Fleet(Generic[Link]):
-    """All devices that are here, and the last 10,000 that were. ``limits`` may be set anew at any time."""
+    """All devices that are here, and the last 10,000 that were. ``limits`` may be set anew at any time.
+
+    Of those that were, who never proved his serial is forgotten first: a word costs nothing.
+    """
 
     def __init__(
         self,
@@ -45,7 +48,8 @@ class Fleet(Generic[Link]):
         self._report = report
         self._here: DeviceStore[Link] = Memory() if store is None else store
         self._absent: Memory[Link] = Memory()
-        self._ages: OrderedDict[str, None] = OrderedDict()  # of the absent, who left first first
+        # of the absent, who left first first; apart by whether they had proved their serial
+        self._ages: dict[bool, OrderedDict[str, None]] = {False: OrderedDict(), True: OrderedDict()}
 
     def get(self, serial: str) -> Device[Link] | None:
         """The device of a serial, here or remembered."""
@@ -122,23 +126,23 @@ class Fleet(Generic[Link]):
         self._here.remove(device)
         device.link, device.carrier, device.since = None, None, now
         self._absent.add(device)
-        self._ages[serial] = None
-        if len(self._ages) > ABSENT_KEPT:
-            self._forget(next(iter(self._ages)))
+        self._ages[device.authenticated][serial] = None
+        if sum(map(len, self._ages.values())) > ABSENT_KEPT:
+            self._forget(next(iter(self._ages[False] or self._ages[True])))
         return True
 
     def _put_here(self, device: Device[Link], system: str) -> None:
         if device.link is not None:
             self._here.remove(device)
-        elif device.serial in self._ages:
+        else:
             self._forget(device.serial)
         device.system = system
         self._here.add(device)
 
     def _forget(self, serial: str) -> None:
-        del self._ages[serial]
         device = self._absent.select(serial)
         if device is not None:
+            self._ages[device.authenticated].pop(serial)
             self._absent.remove(device)
 
     def _count_swap(self, device: Device[Link], now: float) -> None:

@@ -11,17 +11,18 @@ just lost is the last one that somebody else gets.
 Source: wire/cccp.md section 2 "port reuse", faults.md N3 and H9; ours for the rest.
 """
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from typing import Generic, TypeVar
 
+from revtunnel.fleet.away_ports import AwayPorts
 from revtunnel.fleet.pools import Lease, Pool, PortState, Use
 
 __all__ = ["Counts", "Deadlines", "FreePorts"]
 
-Key = TypeVar("Key", int, str, bytes)
+Key = TypeVar("Key", int, str, bytes, tuple[str, str])
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +72,20 @@ class Deadlines(Generic[Key]):
 
 
 class FreePorts:
-    """The ports of one pool. It knows numbers and how they ended; who holds them is for leases.py."""
+    """The ports of one pool. It knows numbers and how they ended; who holds them is for leases.py.
+
+    ``away`` has those whose devices have left; who leases a port anew takes it out of there.
+    """
 
     def __init__(self, pool: Pool, reserved: Collection[int]) -> None:
         self.pool = pool
         self._fixed = frozenset(port for port in reserved if port in pool)
         self._fresh = iter(pool)
         self._leased: set[int] = set()
-        self._away: OrderedDict[int, float] = OrderedDict()  # leased, device left: port -> since
+        self.away = AwayPorts()  # leased, their devices have left
         self._resting: dict[int, Lease] = {}  # quarantined or spoiled
         self._spoiled = 0  # of those resting
+        self._quarantined: Counter[str] = Counter()  # of those resting, by the serial that had them
         self._ends: Deadlines[int] = Deadlines()
         self._free: OrderedDict[int, Lease] = OrderedDict()  # given back longest ago first
         self._aside: dict[int, Lease] = {}  # how fixed ports ended, should their reservation go away
@@ -95,6 +100,8 @@ class FreePorts:
         port = next((port for port in self._fresh if self._is_fresh(port)), None)
         if port is None:
             port = next(iter(self._free), None)
+        if port is None:
+            port = self._rested_least(now)
         if port is not None:
             self.hold(port)
         return port
@@ -114,17 +121,6 @@ class FreePorts:
         self._forget(port)
         self._leased.add(port)
 
-    def away(self, port: int, since: float | None) -> None:
-        """The device of this leased port has left at ``since``, or is back (None)."""
-        self._away.pop(port, None)
-        if since is not None:
-            self._away[port] = since
-
-    def longest_away(self, since: float) -> int | None:
-        """The leased port whose device left first, if that was at or before ``since``."""
-        port = next(iter(self._away), None)
-        return port if port is not None and self._away[port] <= since else None
-
     def rest(self, ended: Lease) -> None:
         """A port of this pool was given back or spoiled; it is free again from ``ended.until`` on."""
         port = ended.port
@@ -134,6 +130,7 @@ class FreePorts:
         self._forget(port)
         self._resting[port] = ended
         self._spoiled += ended.state is PortState.SPOILED
+        self._quarantined[ended.serial] += ended.state is PortState.QUARANTINED
         self._ends.set(port, ended.until)
 
     def lapse(self, now: float) -> None:
@@ -152,6 +149,15 @@ class FreePorts:
         """The ports that are quarantined or spoiled, and how they ended."""
         return self._resting
 
+    def quarantined_of(self, serial: str) -> int:
+        """How many ports are quarantined that a device had last."""
+        return self._quarantined.get(serial, 0)
+
+    def given_back_first(self) -> Lease | None:
+        """How the port ended that is quarantined longest."""
+        resting = self._resting.values()
+        return next((each for each in resting if each.state is PortState.QUARANTINED), None)
+
     def history(self) -> list[Lease]:
         """How every port that is not leased ended last; what another FreePorts needs to go on from here."""
         return [*self._free.values(), *self._resting.values(), *self._aside.values()]
@@ -166,8 +172,14 @@ class FreePorts:
             fixed=fixed,
             quarantined=resting - self._spoiled,
             spoiled=self._spoiled,
-            sticky=len(self._away),
+            sticky=len(self.away),
         )
+
+    def _rested_least(self, now: float) -> int | None:
+        """A port that has been quarantined long enough for a pool without others."""
+        least, first = self.pool.quarantine_least, self.given_back_first()
+        rested = least is not None and first is not None and first.since <= now - least
+        return first.port if first is not None and rested else None
 
     def _is_fresh(self, port: int) -> bool:
         known = port in self._leased or port in self._resting or port in self._free
@@ -176,9 +188,12 @@ class FreePorts:
     def _forget(self, port: int) -> None:
         """Take the port out of whichever place it is in."""
         self._leased.discard(port)
-        self._away.pop(port, None)
+        self.away.drop(port)
         self._free.pop(port, None)
         ended = self._resting.pop(port, None)
         if ended is not None:
             self._ends.set(port, None)
             self._spoiled -= ended.state is PortState.SPOILED
+            self._quarantined[ended.serial] -= ended.state is PortState.QUARANTINED
+            if not self._quarantined[ended.serial]:
+                del self._quarantined[ended.serial]

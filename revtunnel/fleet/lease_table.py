@@ -102,6 +102,10 @@ class LeaseTable:
         """The lease of one port."""
         return self._ports.get(port)
 
+    def quarantined_of(self, serial: str) -> int:
+        """How many ports are quarantined that one device had last."""
+        return sum(free.quarantined_of(serial) for free in self._free.values())
+
     def reserved_port(self, use: Use) -> int | None:
         """The port that the settings reserve for this use."""
         return self._reservations.get(use)
@@ -140,7 +144,8 @@ class LeaseTable:
         free = self.covering(lease.port)
         if free is not None:
             free.hold(lease.port)
-            free.away(lease.port, lease.since if lease.sticky else None)
+            if lease.sticky:
+                free.away.add(lease.port, lease.serial, lease.since)
 
     def forget(self, lease: Lease) -> None:
         """Take a lease out of the tables; what becomes of its port is for the caller to say."""

@@ -15,7 +15,7 @@ Source: wire/cccp.md section 2, wire/emo.md section 3 (registration), faults.md 
 sticky leases, spoiled ports and reclaiming.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from revtunnel.fleet.free_ports import Counts, FreePorts
@@ -24,15 +24,28 @@ from revtunnel.fleet.lease_table import LeaseTable
 from revtunnel.fleet.pools import Lease, Pool, PortState, Use
 from revtunnel.ground.errors import LocalError
 
-__all__ = ["LeaseError", "Leases", "NoFreePort", "NotReserved", "PortTaken", "Rules"]
+__all__ = ["HoldsEnough", "LeaseError", "Leases", "NoFreePort", "NotReserved", "PortTaken", "Rules"]
+
+MOST = 64  # ports of one device where nobody says otherwise
 
 
 class LeaseError(Exception):
-    """No port can be promised; the text says why, with numbers, and names no other device."""
+    """No port can be promised; the text says why, with numbers, and names no other device.
+
+    ``rest``: when asking again is of use, as far as quarantines say it.
+    """
+
+    def __init__(self, text: str, rest: str = "") -> None:
+        super().__init__("; ".join(filter(None, (text, rest))))
+        self.rest = rest
 
 
 class NoFreePort(LeaseError):
     """Every port of the pool is leased, quarantined, spoiled or fixed; CCCP answers 503."""
+
+
+class HoldsEnough(LeaseError):
+    """The device has as many ports as it may."""
 
 
 class NotReserved(LeaseError):
@@ -48,8 +61,7 @@ class Rules:
     """What holds for all pools."""
 
     spoiled_for: float = 300.0  # seconds a port found in use by another program is set aside
-    reclaim: bool = True  # an exhausted pool takes back the port of the device that is away longest
-    most_per_serial: int = 256  # leases of one device; its own oldest sticky one makes room first
+    reclaim: bool = True  # an exhausted pool takes back ports of devices that are away (away_ports.py)
 
 
 class Leases:
@@ -68,6 +80,8 @@ class Leases:
         Raises:
             ValueError: pools and reservations do not fit together (``pools.conflicts``).
         """
+        self.most_of: Callable[[str], int] = lambda serial: MOST  # ports that a device may have
+        self.until: Callable[[float], str] = _for_another  # how an end is told that is so many seconds away
         ledger = ledger or VolatileLedger()
         self._rules = rules or Rules()
         self._displaced: list[Lease] = []
@@ -93,15 +107,17 @@ class Leases:
         """Promise a port, or renew the promise the use already holds.
 
         In this order: the port it holds, if that is of ``pool`` and of the number asked for; the port that
-        the settings reserve for it; ``wanted``; the next free port of the pool; the port of the device that
-        is away longest. A use that gets another port than it held has given that back (``take_displaced``).
+        the settings reserve for it; ``wanted``; the next free port of the pool; one that is kept for a device
+        which is away (away_ports.py). A use that gets another port than it held has given that back
+        (``take_displaced``).
 
         Args:
             wait: seconds the port may stay without a first client (``used``), counted anew at each call.
             wanted: the one port number that will do.
 
         Raises:
-            NoFreePort: the pool has none left, or the device holds as many as it may.
+            NoFreePort: the pool has none left.
+            HoldsEnough: the device has as many as it may, or as many rest that it had.
             NotReserved: ``wanted`` is outside the pool's ranges, or another port is fixed for this use.
             PortTaken: ``wanted`` or the fixed port is promised to another use, quarantined or spoiled.
         """
@@ -185,6 +201,16 @@ class Leases:
             self._table.place(replace(held, state=PortState.STICKY, since=now, until=until))
         self._table.save(now)
         return ended
+
+    def unoffered(self, serial: str, names: Collection[str], pools: Collection[str], now: float) -> None:
+        """The device is here and offers ``names`` only: its other leases of these pools end before long."""
+        for held in self.leases_of(serial):
+            if held.target in names or held.fixed or held.pool not in pools:
+                continue
+            until = now + self._table.pool(held.pool).unoffered
+            if held.until is None or held.until > until:
+                self._table.place(replace(held, until=until))
+        self._table.save(now)
 
     def expire(self, now: float) -> list[Lease]:
         """End every lease whose time is over and return them: the caller closes their listeners."""
@@ -288,24 +314,31 @@ class Leases:
 
     def _move(self, use: Use, held: Lease | None, pool: str, number: int | None, now: float) -> Lease:
         """A lease of another port than the use held; the state is for the caller to set."""
-        if held is None:
+        fixed = number is not None and self._table.reserved_port(use) == number
+        if held is None and not fixed:
             self._make_room(use.serial, now)
         port = self._pick(pool, now) if number is None else self._name(use, pool, number, now)
         if held is not None:
             self._displace(held, now)
         home = self._table.home(port, pool)
-        fixed = self._table.reserved_port(use) == port
         return Lease(port, home.name, home.address, *use, PortState.RESERVED, fixed, False, now, None)
 
     def _make_room(self, serial: str, now: float) -> None:
-        """Keep a device within its number of leases, at its own expense."""
-        held = self.leases_of(serial)
-        if len(held) < self._rules.most_per_serial:
-            return
-        away = [lease for lease in held if lease.sticky]
-        if not away:
-            raise NoFreePort(f"{serial} holds {len(held)} ports, its limit")
-        self._displace(min(away, key=lambda lease: lease.since), now)
+        """Keep a device within its number of leases: of those that have an end, the one whose is next goes.
+
+        What settings reserve is beside it. Those that rest after it are counted too: else it could have all
+        of a pool, one after the other.
+        """
+        most = self.most_of(serial)
+        held = [lease for lease in self.leases_of(serial) if not lease.fixed]
+        ending = [lease for lease in held if lease.until is not None]
+        if len(held) >= most and not ending:
+            raise HoldsEnough(f"{serial} has {len(held)} of the {most} ports that it may have")
+        resting = self._table.quarantined_of(serial)
+        if resting >= max(most, 1):
+            raise HoldsEnough(f"{resting} ports rest that {serial} gave back; it may have {most}")
+        if len(held) >= most:
+            self._displace(min(ending, key=lambda lease: lease.until or now), now)
 
     def _name(self, use: Use, pool: str, port: int, now: float) -> int:
         """Take one port by number."""
@@ -336,16 +369,16 @@ class Leases:
         if port is None and self._rules.reclaim:
             port = self._reclaim(free, now)
         if port is None:
-            raise NoFreePort(_exhausted(pool, free.counts()))
+            raise NoFreePort(_exhausted(pool, free.counts()), self._rest(free, now))
         return port
 
     def _reclaim(self, free: FreePorts, now: float) -> int | None:
-        """Take back the port of the device that is away longest.
+        """Take back a port that is kept for a device which is away.
 
         Not of one that left within the quarantine: its clients would meet somebody else's device. So a
         restart with a full pool gives every device that long to return.
         """
-        port = free.longest_away(now - free.pool.quarantine)
+        port = free.away.first(now - free.pool.quarantine)
         holder = None if port is None else self._table.at(port)
         if holder is not None:
             self._table.forget(holder)
@@ -356,6 +389,13 @@ class Leases:
         self._table.end(lease, now)
         self._displaced.append(lease)
 
+    def _rest(self, free: FreePorts, now: float) -> str:
+        count, first = free.counts().quarantined, free.given_back_first()
+        if first is None or first.until is None:
+            return ""
+        ports = "1 port rests" if count == 1 else f"{count} ports rest, the first"
+        return f"{ports} {self.until(max(0.0, first.until - now))}"
+
 
 def _exhausted(pool: str, counts: Counts) -> str:
     return (
@@ -363,3 +403,7 @@ def _exhausted(pool: str, counts: Counts) -> str:
         f" ({counts.sticky} of them to devices that are away), {counts.fixed} fixed by the settings,"
         f" {counts.quarantined} quarantined, {counts.spoiled} in use by other programs"
     )
+
+
+def _for_another(seconds: float) -> str:
+    return f"for another {seconds:.0f} s"

@@ -26,6 +26,10 @@ _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
 
+SHARE = 16  # sources of one site have one place of so many
+SITE = 48  # bits of an IPv6 address that one customer may have for himself
+
+
 def weight_of(limits: PenaltyLimits, reason: str) -> float:
     """Seconds that a refusal costs its source, by its word; 0.0 for what is nobody's fault.
 
@@ -65,12 +69,17 @@ class _Serial:
 
 
 class Penalties:
-    """Two bounded tables; the source or serial that failed longest ago is forgotten first."""
+    """Two bounded tables; the source or serial that failed longest ago is forgotten first.
+
+    Whoever has an IPv6 /48 has as many sources as the table has places: he gets a sixteenth of them, and
+    beyond it one of his own is forgotten.
+    """
 
     def __init__(self, limits: PenaltyLimits, exempt: Sequence[Network] = ()) -> None:
         self.limits = limits
         self.exempt = exempt
         self._sources: OrderedDict[Network, _Source] = OrderedDict()
+        self._sites: dict[Network, OrderedDict[Network, None]] = {}  # by /48 of IPv6, who failed first first
         self._serials: OrderedDict[str, _Serial] = OrderedDict()
 
     def take(self, settings: PenaltySettings) -> None:
@@ -99,7 +108,7 @@ class Penalties:
             entry = _Source(now)
         entry.until = min(entry.until + weight, now + self.limits.most)
         entry.applied = entry.applied or entry.until - now > self.limits.applied
-        _push(self._sources, source, entry, self.limits.sources)
+        self._remember(source, entry)
         if serial:
             self._count(serial, source, now)
 
@@ -130,6 +139,26 @@ class Penalties:
         return sorted(str(where) for where, until in entry.locked.items() if until > now) if entry else []
 
     # -- inside
+
+    def _remember(self, source: Network, entry: _Source) -> None:
+        """Put a source last, and forget the first ones beyond its site's share and beyond all places."""
+        self._sources[source] = entry
+        if source.version == 6:
+            own = self._sites.setdefault(source.supernet(new_prefix=SITE), OrderedDict())
+            own[source] = None
+            own.move_to_end(source)
+            if len(own) > max(1, self.limits.sources // SHARE):
+                self._forget(next(iter(own)))
+        while len(self._sources) > self.limits.sources:
+            self._forget(next(iter(self._sources)))
+
+    def _forget(self, source: Network) -> None:
+        del self._sources[source]
+        if source.version == 6:
+            site = source.supernet(new_prefix=SITE)
+            del self._sites[site][source]
+            if not self._sites[site]:
+                del self._sites[site]
 
     def _source(self, peer: str) -> Network | None:
         """What is punished for a peer; None: nothing is."""

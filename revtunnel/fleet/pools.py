@@ -75,9 +75,9 @@ class Pool:
     ]  # first and last port of each; without any, only fixed ports are given
     address: str = "127.0.0.1"
     quarantine: float = 60.0  # seconds a port given back is kept from everybody else
-    sticky: float = (
-        30 * 86400.0
-    )  # seconds the ports of a device that left are kept for it; 0: given back at once
+    sticky: float = 30 * 86400.0  # seconds a device that left keeps its ports; 0: given back at once
+    unoffered: float = 3600.0  # seconds a device that is here keeps the port of what it offers no more
+    quarantine_least: float | None = None  # seconds after which a port is given if no other is left
 
     def __contains__(self, port: object) -> bool:
         return isinstance(port, int) and any(first <= port <= last for first, last in self.ranges)

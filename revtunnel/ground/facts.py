@@ -27,6 +27,7 @@ __all__ = [
     "DuplicateDevice",
     "Fact",
     "LinkDown",
+    "LinkNotBegun",
     "LinkRefused",
     "LinkStalled",
     "LinkUp",
@@ -155,6 +156,14 @@ class WebRefused(Fact):
         str  # a word: "silent", "protocol", "denied", "origin", "host", "not-found", "penalty", "too-often"
     )
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class LinkNotBegun(LinkRefused):
+    """It hung up before it was a link: an agent that looked whom to trust, a load balancer that checks."""
+
+    word = "link-not-begun"
+    severity = Severity.INFO
 
 
 @dataclass(frozen=True, slots=True)

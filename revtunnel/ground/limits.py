@@ -245,6 +245,8 @@ class CameoLimits:
         "that are not whole")
     # systems/cameo/cameo_topics.py
     topics: int = limit(count("topics", 1, 1_000_000), 10_000, "topics of one subscriber")
+    topics_per_source: int = limit(count("topics", 1, 10_000_000), 100_000, "topics of all subscribers on "
+        "one other machine")
     topic: int = limit(count("bytes", 1, 4000), 255, "length of a topic")
     # systems/cameo/cameo_admission.py
     connections: int = limit(count("connections", 8, 1_000_000), 4096, "connections in all; the last quarter "
@@ -268,6 +270,8 @@ class CccpLimits:
         "one")
     handshakes: int = limit(_MANY, 200, "TLS handshakes in progress; the next ones wait")
     parked: int = limit(_MANY, 50_000, "devices that are registered")
+    parked_per_source: int = limit(_MANY, 25_000, "the same from one address, but for those that showed a "
+        "certificate")
     parked_time: float = limit(seconds(0, 3650 * 86400), 0.0, "time one may stay without a proxy; 0: for "
         "ever")
     backlog: int = limit(_ANY, 4096, "connections the kernel queues per listening socket", live=False)

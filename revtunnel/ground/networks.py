@@ -35,14 +35,14 @@ def _address(host: str) -> Address | None:
     return getattr(address, "ipv4_mapped", None) or address
 
 
-def network_of(text: str) -> Network:
+def network_of(text: str, strict: bool = True) -> Network:
     """Read ``10.0.0.0/8``, ``192.0.2.7``, ``2001:db8::/32``.
 
     Raises:
-        ValueError: neither an address nor a network, or bits behind its length are set.
+        ValueError: neither an address nor a network, or, if ``strict``, bits behind its length are set.
     """
     try:
-        network = ipaddress.ip_network(text)
+        network = ipaddress.ip_network(text, strict)
     except ValueError as error:
         wanted = "an address or a network such as 10.0.0.0/8 wanted"
         raise ValueError(f"{text[:80]!a}: {wanted}, {error}") from None

@@ -228,6 +228,14 @@ class LineObserver:
         if self._flood.admit(likeness, now):  # a line of many, which is not printed, costs little
             self._print(record(event) if flat is None else flat)
 
+    def rotate(self) -> None:
+        """Go on in a new file, where the output is a file; what cannot be done is a line in the old one."""
+        try:
+            if self._output.rotate():
+                self._print(_own_line("log-rotated", "info"))
+        except OSError as error:
+            self._print(_own_line("log-not-rotated", "error", error=str(error)))
+
     def summarise(self, now: float | None = None) -> None:
         """Print the summaries of floods whose minute is over; also called by a timer, for quiet times."""
         now = self._now() if now is None else now

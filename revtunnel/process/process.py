@@ -8,6 +8,7 @@ signal   what happens
 ======== ===================================================================================
 TERM INT first: drain, at most ``deadline`` seconds, exit 0; second: abort now, exit 1
 HUP      reload, once for a storm of them
+USR1     begin a new log file, where twistd's --logfile names one; else ignored
 PIPE     ignored
 ======== ===================================================================================
 
@@ -36,7 +37,7 @@ from revtunnel.ground.errors import LocalError
 from revtunnel.process.systemd import Notifier
 from revtunnel.sockets.reactor_turn import shorten_turns
 
-__all__ = ["ExitStatus", "SignalService", "prepare_reactor"]
+__all__ = ["ExitStatus", "SignalService", "prepare_reactor", "rotate_on_signal"]
 
 log = Logger()
 
@@ -64,6 +65,11 @@ def prepare_reactor(reactor: Any) -> int:
         with suppress(OSError, ValueError):  # a hard limit above what the kernel allows now
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def rotate_on_signal(reactor: Any, rotate: Callable[[], None]) -> None:
+    """Let SIGUSR1 call ``rotate``, in the reactor's turn; without anybody who takes it, it ends a process."""
+    signal.signal(signal.SIGUSR1, lambda *_: reactor.callFromThread(rotate))
 
 
 class ExitStatus:

@@ -115,7 +115,7 @@ def test_status_and_ping_for_people(capsys: Capture) -> None:
         (
             ["device", "plc-9"],
             {"serial", "online", "record", "expired", "locked", "labels", "muted", "services", "sessions"}
-            | {"clients", "targets", "ports", "channels", "expires"},
+            | {"clients", "targets", "ports", "leases", "channels", "expires"},
         ),
         (["ports"], {"ports"}),
         (["channels"], {"channels"}),
@@ -166,7 +166,7 @@ def test_what_a_device_says_of_itself_cannot_move_the_cursor(capsys: Capture) ->
     room.operator.devices = lambda **_: ([{**rows[0], "serial": evil, "address": evil}], None)  # type: ignore[method-assign]
     room.ctl("devices")
     room.ctl("devices", "--json")
-    assert room.ctl("kick", evil) == 1
+    assert room.ctl("kick", evil) == 64
     captured = capsys.readouterr()
     assert "\\x1b[2Jx\\r\\n\\x07\\x9b\\u202e" in captured.out
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", captured.out + captured.err)
@@ -226,6 +226,23 @@ def test_close_kick_release_revoke_do_it(capsys: Capture) -> None:
         "revtunnelctl: plc-1 is here; kick it first",
         "revtunnelctl: plc-3 has no key, no certificate and no token",
     ]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["kick"], ["close", "1"], ["channels"], ["sessions"], ["device"]),
+        *(["enroll"], ["revoke"], ["mute"], ["unmute"]),
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_serial_that_is_none_is_wrong_usage(capsys: Capture, words: list[str]) -> None:
+    """64 as docs/admin.rst says, whatever is done with it; nothing is looked up."""
+    room, (command, *rest) = Room(), words
+    for serial in ("no serial", "", "a" * 65, "caf\u00e9"):
+        assert room.ctl(command, serial, *rest) == 64
+        assert "serial" in capsys.readouterr().err
+    assert room.ctl("release", "no serial/web") == 64
 
 
 def test_enroll_prints_the_key_and_how_to_use_it(capsys: Capture) -> None:

@@ -3,7 +3,9 @@
 import pytest
 from twisted.internet.defer import succeed
 
-from revtunnel.fleet.device_records import DeviceRecord, DeviceRecords
+from revtunnel.fleet.access_control import AccessControl
+from revtunnel.fleet.device_records import DeviceRecord, DeviceRecords, parse_pattern
+from revtunnel.fleet.pools import Pool
 from revtunnel.ground.facts import DeviceEnrolled, DeviceRevoked, LinkDown
 from revtunnel.ground.networks import network_of
 from revtunnel.link.keys import parse_key, verifier_of
@@ -47,6 +49,33 @@ def test_a_device_shows_its_link_targets_ports_and_bytes() -> None:
     room.pump()
     ((row,), _) = room.operator.devices()
     assert (row["bytes_to_device"], row["channels"], row["channels_total"]) == (1000, 0, 1)
+
+
+def test_a_device_shows_what_it_has_no_port_for_and_why() -> None:
+    """A pool without ports, or its record; nothing more once it has one."""
+    room = Room(pools=(Pool("default", ((20000, 20000),)),))
+    ((row,), _) = room.operator.devices()
+    console, web = row["targets"]
+    assert (console["port"], console["problem"], web["port"]) == (20000, "", None)
+    assert web["problem"].startswith("pool default has no free port: of 1, 1 are leased")
+    record = DeviceRecord(targets=(parse_pattern("web"),))
+    room.switchboard.enforcement.set_records(DeviceRecords({"plc-1": record}))
+    room.advance(1.0)
+    ((row,), _) = room.operator.devices()
+    assert row["targets"][0]["problem"] == "its record does not allow 10.0.0.5:23"
+
+
+def test_the_share_of_a_record_bounds_a_devices_ports() -> None:
+    """leases of [device]; the target beyond it is shown with the reason, and gets a port by other records."""
+    access = AccessControl(lambda: 0.0, DeviceRecords({"plc-1": DeviceRecord(leases=1)}))
+    room = Room(access=access)
+    assert [port.lease.target for port in room.ports.of("plc-1")] == ["console"]
+    ((row,), _) = room.operator.devices()
+    assert row["targets"][1]["problem"] == "plc-1 has 1 of the 1 ports that it may have"
+    assert room.operator.record("plc-1")["leases"] == 1
+    room.switchboard.enforcement.set_records(DeviceRecords())
+    room.advance(1.0)
+    assert [port.lease.target for port in room.ports.of("plc-1")] == ["console", "web"]
 
 
 def test_the_record_of_a_device() -> None:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from twisted.scripts import twistd
 
 from revtunnel.daemons.run import AGENT, SERVER, DaemonMaker
 from tests.support.traffic import wait_until
@@ -239,3 +240,13 @@ def test_daemonising_twistd_starts_and_stops(place: Path, busy_port: int) -> Non
     os.kill(int(pid_file.read_text()), signal.SIGTERM)
     wait_until(lambda: not pid_file.exists(), "end")
     assert "draining" in log.read_text()
+
+
+def test_every_option_of_twistd_is_described() -> None:
+    """The table in docs/operations.rst says what each does with our daemons, and names no other."""
+    text = (ROOT / "docs/operations.rst").read_text(encoding="utf-8")
+    table = text.partition("Under twistd\n---")[2].partition("\nLogs\n")[0]
+    heads = "".join(line for line in table.splitlines() if line.startswith("   * - "))
+    described = set(re.findall(r"``--([a-z_-]+)", heads))
+    options = [name.rstrip("=") for name in twistd.ServerOptions().longOpt]  # type: ignore[attr-defined]
+    assert described == {*options}

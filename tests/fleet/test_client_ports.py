@@ -84,6 +84,81 @@ def test_n3_when_every_port_is_taken_the_link_stays() -> None:
     world.finish()
 
 
+def again(world: World, seconds: float = 1.0) -> None:
+    """What the server does every second."""
+    world.advance(seconds)
+    world.ports.expire(world.clock.seconds())
+    world.switchboard.enforcement.try_again()
+    world.pump()
+
+
+def test_a_listener_without_a_port_gets_one_when_one_comes_free() -> None:
+    """It is told once, shown beside its target, and opens while the link lives."""
+    world = World(serials=("plc-1", "plc-2"), pools=(Pool("default", ((20000, 20002),), quarantine=60.0),))
+    assert ports(world, "plc-2") == {"console": 20002}
+    (fact,) = world.of(ListenerRefused)
+    assert (fact.serial, fact.target) == ("plc-2", "web")
+    assert world.ports.refused.of("plc-2") == {"web": fact.detail}
+    for _ in range(20):
+        again(world)
+    assert len(world.of(ListenerRefused)) == 1
+    lease = world.leases.find("plc-1", "web")
+    assert lease is not None
+    world.ports.close("plc-1", "web")
+    world.leases.release(lease, world.clock.seconds())
+    for _ in range(59):
+        again(world)
+    assert ports(world, "plc-2") == {"console": 20002}
+    again(world)
+    assert ports(world, "plc-2") == {"console": 20002, "web": 20001}
+    assert world.ports.refused.of("plc-2") == {}
+    assert world.of(ListenerOpened)[-1].serial == "plc-2"
+    world.finish()
+
+
+def test_a_port_that_another_program_held_comes_back_by_itself() -> None:
+    """One that the settings reserve does not move; it is tried until that program has gone."""
+    world = World(start=False)
+    world.leases.reload((POOL,), {Use("plc-1", "web"): 20050}, 0.0)
+    world.reactor.taken = {20050: errno.EADDRINUSE}
+    world.agents["plc-1"].uplink.start()
+    world.pump()
+    assert ports(world) == {"console": 20000}
+    for _ in range(30):
+        again(world)
+    assert "another program" in world.ports.refused.of("plc-1")["web"]
+    assert len(world.of(ListenerRefused)) == 1
+    world.reactor.taken = {}
+    for _ in range(60):
+        again(world)
+    assert ports(world) == {"console": 20000, "web": 20050}
+    world.finish()
+
+
+def test_who_left_is_not_tried_again() -> None:
+    """Nor what it offers no more."""
+    world = World(pools=(Pool("default", ((20000, 20000),)),))
+    assert list(world.ports.refused.of("plc-1")) == ["web"]
+    world.ports.withdraw("plc-1", {"console"}, 0.0)
+    assert world.ports.refused.of("plc-1") == {}
+    restart_agent(world)
+    assert list(world.ports.refused.of("plc-1")) == ["web"]
+    world.agents["plc-1"].uplink.stop(0.0)
+    world.pump()
+    assert world.ports.refused.of("plc-1") == {}
+    world.finish()
+
+
+def test_a_name_that_its_device_offers_no_more_ages() -> None:
+    """An hour instead of thirty days; a new link with other names says so."""
+    world = World()
+    world.ports.withdraw("plc-1", {"console"}, world.clock.seconds())
+    lease = world.leases.find("plc-1", "web")
+    assert lease is not None
+    assert lease.until == world.clock.seconds() + 3600.0
+    world.finish()
+
+
 @pytest.mark.parametrize(
     ("code", "text"), [(errno.EACCES, "denied"), (errno.EADDRNOTAVAIL, "assign"), (errno.EMFILE, "files")]
 )

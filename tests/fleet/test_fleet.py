@@ -205,6 +205,23 @@ def test_the_longest_absent_device_is_forgotten_first(monkeypatch: pytest.Monkey
     ]
 
 
+def test_who_never_proved_his_serial_is_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made-up names push out each other, and no device that has a key or certificate."""
+    monkeypatch.setattr(fleet, "ABSENT_KEPT", 3)
+    known = empty()
+    for serial in ("proved-1", "proved-2"):
+        known.arrive(serial, "p", 0.0, authenticated=True)
+        known.leave(serial, "p", 0.0)
+    for count in range(20):
+        known.arrive(f"made-up-{count}", "x", 1.0)
+        known.leave(f"made-up-{count}", "x", 1.0)
+    assert [device.serial for device in known.page("", None)] == ["made-up-19", "proved-1", "proved-2"]
+    for count in range(3, 6):
+        known.arrive(f"proved-{count}", "p", 2.0, authenticated=True)
+        known.leave(f"proved-{count}", "p", 2.0)
+    assert [device.serial for device in known.page("", None)] == ["proved-3", "proved-4", "proved-5"]
+
+
 def test_many_that_are_here_are_no_reason_to_forget(monkeypatch: pytest.MonkeyPatch) -> None:
     """The cap counts the absent only: ten devices at once stay, whatever the number of absent ones kept."""
     monkeypatch.setattr(fleet, "ABSENT_KEPT", 3)

@@ -66,7 +66,7 @@ def test_counts_add_up_at_every_step() -> None:
     free = FreePorts(Pool("default", ((1, 10),)), (10,))
     for _ in range(4):
         free.take(0.0)
-    free.away(1, 0.0)
+    free.away.add(1, "d", 0.0)
     free.rest(ended(2, 60.0))
     free.rest(ended(3, 300.0, PortState.SPOILED))
     counts = free.counts()
@@ -78,18 +78,19 @@ def test_counts_add_up_at_every_step() -> None:
     assert free.counts().free == 8
 
 
-def test_longest_away_is_first_in_first_out() -> None:
-    """And a device that came back is not in the queue."""
-    free = FreePorts(Pool("default", ((1, 3),)), ())
-    for since in (10.0, 20.0, 30.0):
-        port = free.take(0.0)
-        assert port is not None
-        free.away(port, since)
-    assert free.longest_away(9.0) is None
-    assert free.longest_away(10.0) == 1
-    free.away(1, None)
-    assert free.longest_away(10.0) is None
-    assert free.longest_away(25.0) == 2
+def test_a_pool_without_others_gives_what_has_rested_enough() -> None:
+    """Only where its settings allow, the port that was given back first first, and no spoiled one."""
+    ranges = ((1, 3),)
+    strict, loose = FreePorts(Pool("p", ranges), ()), FreePorts(Pool("p", ranges, quarantine_least=10.0), ())
+    for free in (strict, loose):
+        free.hold(1)
+        free.rest(ended(2, 300.0, PortState.SPOILED))
+        free.rest(ended(3, 60.0))
+        free.rest(ended(1, 61.0))
+        assert free.take(9.0) is None
+    assert strict.take(59.0) is None
+    assert [loose.take(10.0), loose.take(10.0), loose.take(10.0)] == [3, 1, None]
+    assert loose.quarantined_of("d") == 0
 
 
 @given(st.lists(st.tuples(st.integers(1, 8), st.none() | st.integers(0, 20)), max_size=60))

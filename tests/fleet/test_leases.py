@@ -1,5 +1,6 @@
 """The port allocator: who gets which port, for how long, and what a restart leaves of it."""
 
+import contextlib
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from revtunnel.fleet.lease_rows import LeaseRow
-from revtunnel.fleet.leases import LeaseError, Leases, NoFreePort, NotReserved, PortTaken, Rules
+from revtunnel.fleet.leases import HoldsEnough, LeaseError, Leases, NoFreePort, NotReserved, PortTaken, Rules
 from revtunnel.fleet.pools import Lease, Pool, PortState, Use
 from revtunnel.ground.errors import LocalError
 from revtunnel.state.ledger import SqliteLedger
@@ -125,16 +126,109 @@ def test_another_pool_is_another_port() -> None:
 
 def test_one_device_cannot_have_every_port() -> None:
     """Its own oldest unused promise makes room; without one it is refused and nobody else suffers."""
-    table = leases(rules=Rules(most_per_serial=2))
+    table = leases()
+    table.most_of = lambda serial: 2
     table.open("a", "1", 0.0)
     table.open("a", "2", 0.0)
-    with pytest.raises(NoFreePort, match="a holds 2 ports, its limit"):
+    with pytest.raises(HoldsEnough, match="a has 2 of the 2 ports that it may have"):
         table.open("a", "3", 0.0)
     table.keep("a", 1.0)
     table.open("a", "1", 2.0)
     table.open("a", "3", 2.0)
     assert [lease.target for lease in table.take_displaced()] == ["2"]
     assert {lease.target for lease in table.leases_of("a")} == {"1", "3"}
+
+
+def test_nor_have_them_all_one_after_the_other() -> None:
+    """What rests after a device counts too, however it comes to rest, until it has rested."""
+    table = leases(Pool("default", ((1, 1000),)))
+    table.most_of = lambda serial: 4
+    for turn in range(100):
+        try:
+            for name in range(4):
+                table.open("a", f"{turn}-{name}", 0.0)
+        except HoldsEnough as error:
+            assert str(error) == "4 ports rest that a gave back; it may have 4"
+        table.keep("a", 0.0)
+    assert table.counts()["default"].free == 1000 - 8
+    assert table.open("b", "x", 0.0).port == 9
+    table.expire(60.0)
+    assert table.open("a", "new", 60.0).port == 10
+
+
+def test_a_device_at_its_limit_loses_what_it_offers_no_more() -> None:
+    """It is here, with other names than before: what ends first makes room."""
+    table = leases()
+    table.most_of = lambda serial: 2
+    table.open("a", "old", 0.0)
+    table.open("a", "kept", 0.0)
+    table.unoffered("a", {"kept", "new"}, {"default"}, 1.0)
+    assert table.open("a", "new", 1.0).port == 20002
+    assert [lease.target for lease in table.take_displaced()] == ["old"]
+
+
+def test_what_settings_reserve_is_beside_a_devices_share() -> None:
+    """The operator said so by name."""
+    table = leases(reservations={Use("a", "fixed"): 80, Use("a", "other"): 81})
+    table.most_of = lambda serial: 1
+    assert [table.open("a", name, 0.0).port for name in ("fixed", "x", "other")] == [80, 20000, 81]
+    with pytest.raises(HoldsEnough):
+        table.open("a", "y", 0.0)
+
+
+def test_one_device_with_a_certificate_does_not_keep_a_pool_from_others() -> None:
+    """64 other names at each of its connections, and it leaves: an honest device finds a port at once."""
+    table = leases(Pool("default", ((1, 100),)))
+    for turn in range(4):
+        for name in range(64):
+            with contextlib.suppress(LeaseError):
+                table.open("greedy", f"{turn}-{name}", float(turn))
+        table.keep("greedy", float(turn))
+    table.expire(100.0)
+    for number in range(30):
+        table.open(f"early-{number}", "x", 100.0)
+        table.keep(f"early-{number}", 0.0)
+    table.expire(400.0)
+    for number in range(6 + 63):
+        assert table.open(f"d-{number}", "x", 500.0)
+    assert {lease.serial for lease in table.take_displaced()} == {"greedy"}
+    assert len(table.leases_of("greedy")) == 1  # no more than others
+    assert all(table.leases_of(f"early-{number}") for number in range(30))
+
+
+def test_a_name_that_is_offered_no_more_keeps_its_port_for_an_hour() -> None:
+    """Counted once, ended by offering it again; neither fixed ports nor those of other pools."""
+    table = leases(POOL, Pool("other", ((30000, 30009),)), reservations={Use("a", "fixed"): 80})
+    for name in ("x", "y", "z", "fixed"):
+        table.open("a", name, 0.0)
+    table.open("a", "elsewhere", 0.0, pool="other")
+    table.keep("a", 1.0)
+    table.open("a", "x", 2.0)
+    for now in (2.0, 1000.0):
+        table.unoffered("a", {"x"}, {"default"}, now)
+    table.open("a", "z", 1001.0)
+    assert table.expire(3601.9) == []
+    assert [lease.target for lease in table.expire(3602.0)] == ["y"]
+    assert {lease.target for lease in table.leases_of("a")} == {"x", "z", "fixed", "elsewhere"}
+    table.unoffered("a", {"x"}, {"default"}, 4000.0)
+    table.keep("a", 4001.0)
+    assert [lease.target for lease in table.expire(7600.0)] == ["z"]
+
+
+def test_n_ports_rest_until_when() -> None:
+    """Whoever is refused hears when it is worth asking again, as the daemon tells times."""
+    table = leases()
+    for name in "abcd":
+        table.release(table.open(name, "x", 0.0), {"a": 5.0}.get(name, 10.0))
+    with pytest.raises(NoFreePort, match=r"4 quarantined, 0 .*; 4 ports rest, the first for another 50 s$"):
+        table.open("e", "x", 15.0)
+    table.until = lambda seconds: f"until {seconds:g}"
+    table.expire(69.0)
+    for name in "fgh":
+        with contextlib.suppress(NoFreePort):
+            table.open(name, "x", 69.0)
+    with pytest.raises(NoFreePort, match=r"; 3 ports rest, the first until 1$"):
+        table.open("i", "x", 69.0)
 
 
 # ---- ports of other programs
@@ -484,7 +578,7 @@ class Allocator(RuleBasedStateMachine):
         self.boot = 1_699_990_000
         self.pools, self.reserved = SETTINGS[0]
         self.ledger = SqliteLedger(None, lambda: float(self.time))
-        self.rules = Rules(spoiled_for=SPOILED_FOR, most_per_serial=3)
+        self.rules = Rules(spoiled_for=SPOILED_FOR)
         self.told: dict[Use, int] = {}
         self.resting: dict[int, tuple[Use, PortState, int]] = {}  # last use, why, until
         self.start()
@@ -496,6 +590,7 @@ class Allocator(RuleBasedStateMachine):
 
     def start(self) -> None:
         self.table = Leases(self.pools, self.now, self.reserved, self.ledger, self.rules)
+        self.table.most_of = lambda serial: 3
 
     def pool_of(self, port: int) -> Pool | None:
         return next((pool for pool in self.pools if port in pool), None)
@@ -541,13 +636,13 @@ class Allocator(RuleBasedStateMachine):
     )
     def open(self, use: Use, pool: str, wait: int | None, wanted: int | None) -> None:
         """A device comes, returns, or asks for a port by number."""
-        held, room = self.table.find(*use), len(self.table.leases_of(use.serial)) < 3
+        held = self.table.find(*use)
         free = self.free_ports(pool)
         try:
             lease = self.table.open(*use, self.now, pool, wait, wanted)
         except LeaseError as error:
             self.note_displaced(None)
-            if isinstance(error, NoFreePort) and wanted is None and (held or room):
+            if isinstance(error, NoFreePort) and wanted is None:
                 assert not free
             assert self.table.find(*use) == held
             return
@@ -657,6 +752,13 @@ class Allocator(RuleBasedStateMachine):
             fixed = self.reserved.get(use) == port
             assert (use in {lease.use for lease in odd}) == (given and not fixed)
         self.resting = {port: rest for port, rest in self.resting.items() if self.pool_of(port)}
+
+    @invariant()
+    def nobody_has_more_than_his_share(self) -> None:
+        """Beside what the settings reserve; what a restart or reload finds is more at most by those."""
+        for serial in SERIALS:
+            reserved = sum(use.serial == serial for settings in SETTINGS for use in settings[1])
+            assert len(self.table.leases_of(serial)) <= 3 + reserved
 
     @invariant()
     def promises_stand(self) -> None:

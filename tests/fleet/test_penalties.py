@@ -115,6 +115,23 @@ def test_the_table_forgets_who_failed_longest_ago() -> None:
     assert len(penalties._serials) == 3
 
 
+def test_a_site_with_many_addresses_forgets_its_own() -> None:
+    """A /48 has 65,536 sources, as many as there are places; whoever else is refused stays refused."""
+    penalties = Penalties(PenaltyLimits(sources=64))
+    for _ in range(4):
+        penalties.failed(HERE, "denied", "", 0.0)
+        penalties.failed("[2001:db8:1::1]:5", "denied", "", 0.0)
+    for block in range(1000):
+        penalties.failed(f"[2001:db8:2:{block:x}::1]:5", "denied", "", 1.0)
+    assert penalties.refused_for(HERE, 1.0) == 19.0
+    assert penalties.refused_for("[2001:db8:1::7]:5", 1.0) == 19.0
+    assert penalties.known == 2 + 64 // 16
+    for number in range(200):
+        penalties.failed(f"198.51.{number}.1:5", "denied", "", 2.0)
+    assert penalties.known == 64
+    assert penalties._sites == {}
+
+
 def test_a_serial_is_locked_to_those_that_failed() -> None:
     """Ten failures in ten minutes, from two sources: both are out for ten minutes, the device is not."""
     penalties = Penalties(LIMITS)

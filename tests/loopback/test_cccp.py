@@ -667,7 +667,7 @@ def test_h2_no_web_page_can_call(site: CccpDaemon, headers: dict[str, str]) -> N
         "serial=a&ip_whitelist=",
         "serial=a&ip_whitelist=,",
         "serial=a&ip_whitelist=plc.example",
-        "serial=a&ip_whitelist=10.0.0.1/8",
+        "serial=a&ip_whitelist=10.0.0.1/255.0.0.0",
         "serial=a&ip_whitelist=" + ",".join(f"10.0.0.{each}" for each in range(65)),
         "&".join(f"a{each}=b" for each in range(100)),
     ],

@@ -143,6 +143,7 @@ def test_one_pasted_line(firm: Firm) -> None:
     secret = parse_token(token).secret.hex()
     for log in (firm.server.log_path, agent.log_path):
         assert token not in log.read_text() and secret not in log.read_text()
+    assert [line for line in firm.server.events() if line["level"] not in ("debug", "info")] == []
 
 
 def test_enrol_only_and_by_standard_input(firm: Firm) -> None:

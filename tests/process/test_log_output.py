@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from revtunnel.process.log_output import LogOutput, write_when_ready
+from revtunnel.process.log_output import LogOutput, open_log, write_when_ready
 
 LINE = b"x" * 99 + b"\n"
 STEP = 4096
@@ -126,3 +126,55 @@ def test_the_journal_is_recognised_by_its_stream(pipe: tuple[int, int]) -> None:
         output = LogOutput(pipe[1], environ)
         assert output.journal is expected
         output.close()
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    """The files of a directory by name."""
+    return {each.name: each.read_bytes() for each in sorted(directory.iterdir())}
+
+
+def test_a_file_is_rotated_as_twistd_does_it(tmp_path: Path, no_leaks: None) -> None:
+    """The newest of the old ones is .1; the new one has the rights of the first."""
+    path = tmp_path / "log"
+    descriptor = open_log(str(path))
+    output = LogOutput(descriptor, path=str(path))
+    os.close(descriptor)
+    for line in (b"a\n", b"b\n", b"c\n"):
+        assert output.write(line)
+        assert output.rotate()
+    assert output.write(b"d\n")
+    assert contents(tmp_path) == {"log": b"d\n", "log.1": b"c\n", "log.2": b"b\n", "log.3": b"a\n"}
+    assert path.stat().st_mode & 0o777 == 0o640
+    output.close()
+
+
+def test_a_file_that_was_moved_away_is_made_anew(tmp_path: Path, no_leaks: None) -> None:
+    """As logrotate moves it: nothing else is touched."""
+    path = tmp_path / "log"
+    descriptor = open_log(str(path))
+    output = LogOutput(descriptor, path=str(path))
+    os.close(descriptor)
+    output.write(b"old\n")
+    path.rename(tmp_path / "moved")
+    (tmp_path / "log.1").write_bytes(b"of somebody else")
+    assert output.rotate()
+    output.write(b"new\n")
+    assert contents(tmp_path) == {"log": b"new\n", "log.1": b"of somebody else", "moved": b"old\n"}
+    output.close()
+
+
+def test_what_cannot_be_rotated_goes_on(tmp_path: Path, no_leaks: None) -> None:
+    """A directory that is gone; standard output and pipes have no path."""
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    descriptor = open_log(str(folder / "log"))
+    output, plain = LogOutput(descriptor, path=str(folder / "log")), LogOutput(descriptor)
+    os.close(descriptor)
+    folder.rename(tmp_path / "elsewhere")
+    with pytest.raises(FileNotFoundError):
+        output.rotate()
+    assert output.write(LINE)
+    assert not plain.rotate()
+    assert (tmp_path / "elsewhere" / "log").read_bytes() == LINE
+    output.close()
+    plain.close()

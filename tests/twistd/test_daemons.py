@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.daemons import ROOT, Agent, Daemon, Lab, Server
+from tests.support.daemons import ROOT, Agent, Daemon, Lab, Server, port_block
 from tests.support.services import Echo
 from tests.support.traffic import connect, read_exactly, wait_until
 
@@ -81,6 +81,73 @@ def test_twistd_in_the_background(lab: Lab) -> None:
             os.kill(pid, signal.SIGTERM)
         wait_until(lambda: not pid_file.exists(), "end")
         assert not server.faults()
+
+
+def start(lab: Lab, *options: str, daemon: str = "server") -> tuple[int, Server]:
+    """A daemon that twistd puts into the background, once it says that it is ready; its pid."""
+    server = Server(lab.directory, "behind")
+    pid_file, log = lab.directory / "behind.pid", server.log_path
+    words = [f"--pidfile={pid_file}", f"--logfile={log}", *options]
+    done = call(lab, *TWISTD, *words, f"revtunnel-{daemon}", "--config", str(server.config))
+    assert (done.returncode, done.stderr) == (0, "")
+    wait_until(lambda: server.events("state", state="ready"), "readiness")
+    return int(pid_file.read_text()), server
+
+
+def end(pid: int) -> None:
+    """SIGTERM, and wait until it is gone."""
+    os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: not Path(f"/proc/{pid}").exists(), "end")
+
+
+def test_sigusr1_begins_a_new_log_file(lab: Lab) -> None:
+    """As under plain twistd: the old one is .1; a file that logrotate has moved is made anew."""
+    pid, server = start(lab)
+    try:
+        log, first = server.log_path, server.log_path.with_name(server.log_path.name + ".1")
+        os.kill(pid, signal.SIGUSR1)
+        wait_until(lambda: log.exists() and "log-rotated" in log.read_text(), "a new file")
+        assert "ready" in first.read_text() and "ready" not in log.read_text()
+        log.rename(lab.directory / "moved")
+        os.kill(pid, signal.SIGUSR1)
+        wait_until(lambda: log.exists() and "log-rotated" in log.read_text(), "a new file")
+        assert not list(lab.directory.glob("*.log.2"))
+    finally:
+        end(pid)
+    assert "stopped" in log.read_text()
+
+
+@pytest.mark.parametrize("daemon", ["server", "agent", "cccp", "cameo"])
+def test_sigusr1_without_a_log_file_is_ignored(lab: Lab, daemon: str) -> None:
+    """It ends no daemon, whose standard output goes to the journal."""
+    config = lab.directory / "all.ini"
+    sockets = {"admin": "socket", "cameo": "admin_socket", "cccp": "admin_socket"}
+    config.write_text(
+        "".join(f"[{section}]\n{key} = {lab.directory}/{section}.sock\n" for section, key in sockets.items())
+        + "[server]\nstate_directory = none\n[listener main]\naddress = 127.0.0.1:0\n"
+        "[agent]\nstate_directory = none\nservers = 127.0.0.1:9\nserial = d\nlocal = x=127.0.0.1:9\n"
+        "[cccp-project main]\naddress = 127.0.0.1:0\n" + f"[pool default]\nranges = {port_block(9)}\n"
+    )
+    text = config.read_text().replace("[cameo]\n", f"[cameo]\nproxy_ports = {three_ports()}\n")
+    config.write_text(text.replace("[cccp]\n", "[cccp]\nstate_directory = none\nhttp = 127.0.0.1:0\n"))
+    command = [*FOREGROUND, f"revtunnel-{daemon}", "--config", str(config)]
+    environment = Daemon(lab.directory, "none").environment()
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "state=ready" in line or "state=away" in line:
+                break
+        process.send_signal(signal.SIGUSR1)
+        process.send_signal(signal.SIGUSR1)
+        process.send_signal(signal.SIGTERM)
+        process.stdout.read()
+        assert process.wait(20) == 0
+
+
+def three_ports() -> str:
+    """For the relays of CAMEO."""
+    low = int(port_block(3).partition("-")[0])
+    return f"{low}, {low + 1}, {low + 2}"
 
 
 @pytest.mark.parametrize("way", [FOREGROUND, PLAIN], ids=["twistd", "plain"])

@@ -9,6 +9,7 @@ Source: twisted.md 2.5; twisted.protocols.amp; faults.md C1 to C3, "Mechanisms, 
 """
 
 import json
+import re
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -47,6 +48,8 @@ def read(fields: Sequence[Argument], box: Mapping[bytes, bytes]) -> dict[str, An
             raise Invalid(f"{field.name} {(raw or b'')[:80]!a}: {field.kind.words} wanted") from None
         if isinstance(value, int) and not field.low <= value <= field.high:
             raise Invalid(f"{field.name} {value}: {field.low} to {field.high} wanted")
+        if isinstance(value, str) and field.form and not re.fullmatch(field.form, value, re.ASCII):
+            raise Invalid(f"{field.name} {value[:80]!a}: no {field.name} is so written")
     return found
 
 

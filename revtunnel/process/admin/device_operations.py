@@ -1,12 +1,18 @@
 """What every daemon with devices has: devices, sessions, channels, ports (device_listings.py)."""
 
-from revtunnel.process.admin.operation_form import ROWS, Argument, CallerRole, Column, Kind, Operation
+from revtunnel.process.admin.operation_form import ROWS, Argument, CallerRole, Column, Kind, Operation, Row
 from revtunnel.process.admin.process_operations import STATUS
 from revtunnel.process.admin.refusals import NotFound
 
 __all__ = ["CHANNELS", "DEVICES", "DEVICE_OPERATIONS", "PORTS", "SERIAL", "SESSIONS"]
 
-SERIAL = Argument("serial", shown="SERIAL")
+SERIAL = Argument("serial", shown="SERIAL", form="[!-~]{1,64}")  # of every wire
+
+
+def _port(target: Row) -> object:
+    return "refused" if target.get("problem") else target["port"] or "-"
+
+
 _OF_ONE = SERIAL._replace(shown="[SERIAL]", optional=True)
 _STATUS = STATUS._replace(columns=(
     Column("devices", Kind.NUMBER, "that are here, by whatever wire", "devices"),
@@ -37,9 +43,10 @@ DEVICES = Operation(
         Column("certificate", Kind.TEXT, "SHA-256 of the one it showed, or nothing"),
         Column("certificate_until", Kind.TIME, "the end of that"),
         Column("software", Kind.TEXT, "what it says it is"),
-        Column("targets", Kind.LIST, "what it offers: name, target, port (null: none is promised) of each",
+        Column("targets", Kind.LIST, "what it offers: name, target, port (null: none is promised), problem "
+               "(why clients cannot come in, or nothing) of each",
                "TARGETS", lambda row: [target["name"] for target in row["targets"]]),
-        Column("", Kind.LIST, "", "PORTS", lambda row: [target["port"] or "-" for target in row["targets"]]),
+        Column("", Kind.LIST, "", "PORTS", lambda row: [_port(target) for target in row["targets"]]),
         Column("muted", Kind.TEXT, "why it takes no remote sessions, or nothing: it does"),
         Column("channels", Kind.NUMBER, "that run", "CHANNELS"),
         Column("channels_total", Kind.NUMBER, "since the start"),

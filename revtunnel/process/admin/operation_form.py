@@ -71,6 +71,7 @@ class Argument(NamedTuple):
         shown: on the command line: ``SERIAL``, ``[SERIAL]``, ``NAME ...``, ``--retry-after S``, ``--lift``;
             the same ``SERIAL/TARGET`` for two arguments that make one word; "": not there.
         low, high: limits of a number, held by the interface.
+        form: a pattern that a text has to match, held by the interface; "": any.
         words: the only ones that the command line takes.
         either: excludes the others of its operation that are so.
     """
@@ -83,6 +84,7 @@ class Argument(NamedTuple):
     default: Any = None  # of the command line
     low: int = 0
     high: int = 2**31 - 1
+    form: str = ""
     words: tuple[str, ...] = ()
     either: bool = False
 

@@ -6,6 +6,7 @@ Source: wire/cameo.md sections 2 and 5 (XPUB/XSUB); faults.md Z5 to Z7.
 from collections import Counter
 from collections.abc import Iterable
 
+from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.limits import CameoLimits
 from revtunnel.systems.cameo.cameo_peers import CameoPeer
 from revtunnel.systems.cameo.cameo_topics import Topics
@@ -28,7 +29,9 @@ class Publications:
     def __init__(self, limits: CameoLimits) -> None:
         self.publishers: dict[CameoPeer, None] = {}
         self.topics: Topics[CameoPeer] = Topics(limits.topics, limits.topic)
+        self.most_of_source = limits.topics_per_source
         self.counts: Counter[str] = Counter()
+        self._of_sources: Counter[str] = Counter()  # topics, by address of other machines
         self.astray: set[CameoPeer] = set()
 
     def join_publisher(self, peer: CameoPeer) -> None:
@@ -41,6 +44,7 @@ class Publications:
         """A publisher or subscriber is gone; the peers whose outboxes got something for that."""
         self.publishers.pop(peer, None)
         self.astray.discard(peer)
+        self._count(peer, -self.topics.count(peer))
         gone = self.topics.leave(peer)
         for prefix in gone:
             self._tell(self.publishers, _CANCEL, prefix)
@@ -52,8 +56,13 @@ class Publications:
         Raises:
             RemoteError: it passes a limit.
         """
+        known = self.topics.has(peer, prefix)
+        if wanted and not known and self._of_sources.get(_host(peer), 0) >= self.most_of_source:
+            raise RemoteError(f"more than {self.most_of_source} topics from {_host(peer)}")
         change = self.topics.subscribe if wanted else self.topics.cancel
-        if not change(peer, prefix):
+        last_or_first = change(peer, prefix)
+        self._count(peer, wanted - known)
+        if not last_or_first:
             return ()
         self._tell(self.publishers, _SUBSCRIBE if wanted else _CANCEL, prefix)
         return list(self.publishers)
@@ -84,3 +93,15 @@ class Publications:
     def _tell(self, publishers: Iterable[CameoPeer], verb: bytes, prefix: bytes) -> None:
         message = encode_message([verb + prefix])
         self.astray.update(peer for peer in publishers if not peer.outbox.add(message))
+
+    def _count(self, peer: CameoPeer, change: int) -> None:
+        """Keep the sum of its machine."""
+        if peer.local or not change:
+            return
+        self._of_sources[_host(peer)] += change
+        if not self._of_sources[_host(peer)]:
+            del self._of_sources[_host(peer)]
+
+
+def _host(peer: CameoPeer) -> str:
+    return peer.address.rpartition(":")[0]

@@ -49,6 +49,14 @@ class Topics(Generic[Subscriber]):
         """What one subscriber wants."""
         return list(self._prefixes.get(subscriber, ()))
 
+    def count(self, subscriber: Subscriber) -> int:
+        """How many one subscriber wants."""
+        return len(self._prefixes.get(subscriber, ()))
+
+    def has(self, subscriber: Subscriber, prefix: bytes) -> bool:
+        """Whether one subscriber wants this prefix, as such."""
+        return prefix in self._prefixes.get(subscriber, ())
+
     def subscribe(self, subscriber: Subscriber, prefix: bytes) -> bool:
         """Add a subscription; whether it is the first one of this prefix.
 

@@ -230,6 +230,7 @@ class PublisherRelay(CameoRelay):
         super().set_limits(limits)
         topics = self.publications.topics
         topics.most, topics.longest = limits.topics, limits.topic
+        self.publications.most_of_source = limits.topics_per_source
 
     @property
     def counts(self) -> Counter[str]:

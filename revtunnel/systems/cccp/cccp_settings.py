@@ -66,6 +66,8 @@ class ProjectSettings(ListenerTls):
     bind: str = setting(ADDRESS, "127.0.0.1", "address on which those listen; who reaches it reaches "
         "devices, unless ip_whitelist says no")
     quarantine: float = setting(seconds(0, 86400), "60 s", "time a port rests before another device gets it")
+    quarantine_least: float | None = setting(nothing("full", seconds(0, 86400)), "full", "time it rests at "
+        "least where no other port is left; full: quarantine, whatever happens")
     sticky: float = setting(seconds(0, 3650 * 86400), "30 d", "time a persistent proxy's port is kept while "
         "we are down")
     duplicate: str = setting(word("newest", "oldest"), "newest", "which connection stays when a serial "
@@ -95,7 +97,8 @@ class ProjectSettings(ListenerTls):
     @property
     def pool(self) -> Pool:
         """Its ports, for the allocator."""
-        return Pool(f"cccp-{self.name}", self.ranges, self.bind, self.quarantine, self.sticky)
+        where = f"cccp-{self.name}", self.ranges, self.bind
+        return Pool(*where, self.quarantine, self.sticky, quarantine_least=self.quarantine_least)
 
 
 @dataclass(frozen=True, kw_only=True)

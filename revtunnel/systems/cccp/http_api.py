@@ -25,16 +25,16 @@ from twisted.python.failure import Failure
 from twisted.web import resource, server
 
 from revtunnel.ground.errors import RemoteError
-from revtunnel.ground.networks import Network, network_of
 from revtunnel.ground.targets import is_literal
 from revtunnel.process.admin.refusals import Busy, Invalid, NotFound
 from revtunnel.process.web.http_channel import BoundedChannel
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.twisted_transport import TwistedTransport
 from revtunnel.systems.cccp.cccp_settings import CccpPart
-from revtunnel.systems.cccp.openapi import describe_api
+from revtunnel.systems.cccp.openapi import PAGE, describe_api
+from revtunnel.systems.cccp.parameters import read_truth, read_whitelist, read_whole
 from revtunnel.systems.cccp.proxy_operator import CallerFailed, DeviceAbsent, NoPorts, OnCall, ProxyOperator
-from revtunnel.systems.cccp.proxy_sessions import MAX_TIMEOUT, MAX_WHITELIST, ProxyOptions
+from revtunnel.systems.cccp.proxy_sessions import MAX_TIMEOUT, ProxyOptions
 from revtunnel.systems.cccp.registration import parse_registered
 
 __all__ = ["HttpApi"]
@@ -143,12 +143,12 @@ class HttpApi(resource.Resource):
 
     def _on(self, request: Any, fields: Fields) -> Any:
         options = ProxyOptions(
-            _truth(fields.get("persistent", "false")),
-            _whitelist(fields["ip_whitelist"]) if "ip_whitelist" in fields else (),
-            _whole("timeout", fields.get("timeout", "0"), MAX_TIMEOUT),
+            read_truth("persistent", fields.get("persistent", "false")),
+            read_whitelist(fields["ip_whitelist"]) if "ip_whitelist" in fields else (),
+            read_whole("timeout", fields.get("timeout", "0"), 0, MAX_TIMEOUT),
             fields.get("target", ""),
         )
-        wait = _whole("wait", fields.get("wait", "0"), int(self.part().limits.wait))
+        wait = read_whole("wait", fields.get("wait", "0"), 0, int(self.part().limits.wait))
         call = OnCall(_serial(fields), options, wait, fields.get("project", ""))
         host = self.part().host or request.getHost().host
         return maybeDeferred(self._operator.on, call).addCallback(lambda port: {"host": host, "port": port})
@@ -161,12 +161,12 @@ class HttpApi(resource.Resource):
         return self._operator.status(_serial(fields))
 
     def _devices(self, request: Any, fields: Fields) -> Any:
-        limit = int(_whole("limit", fields.get("limit", "200"), 200))
-        rows, more = self._operator.devices(fields.get("after", ""), max(1, limit))
+        limit = read_whole("limit", fields.get("limit", str(PAGE)), 1, PAGE)
+        rows, more = self._operator.devices(fields.get("after", ""), limit)
         return {"devices": rows, "next": more}
 
     def _openapi(self, request: Any, fields: Fields) -> Any:
-        return describe_api(self.part().token is not None)
+        return describe_api(self.part().token is not None, int(self.part().limits.wait))
 
 
 # ---- parameters
@@ -206,28 +206,6 @@ def _serial(fields: Fields) -> str:
         raise Invalid(str(error)) from None
 
 
-def _truth(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise Invalid("persistent: true or false wanted")
-    return text.lower() == "true"
-
-
-def _whole(name: str, text: str, most: int) -> float:
-    if not re.fullmatch("[0-9]{1,9}", text, re.ASCII) or int(text) > most:
-        raise Invalid(f"{name}: a whole number of 0 to {most} wanted")
-    return float(text)
-
-
-def _whitelist(text: str) -> tuple[Network, ...]:
-    entries = text.split(",", MAX_WHITELIST)
-    if len(entries) > MAX_WHITELIST:
-        raise Invalid(f"ip_whitelist: at most {MAX_WHITELIST} entries")
-    try:
-        return tuple(dict.fromkeys(network_of(entry.strip()) for entry in entries))
-    except ValueError as error:
-        raise Invalid(f"ip_whitelist: {error}") from None
-
-
 # ---- answers
 
 
@@ -238,7 +216,8 @@ def _as_answer(failure: Failure) -> tuple[int, dict[str, Any], tuple[str, str] |
         return error.code, {"message": str(error)}, error.header
     if isinstance(error, NoPorts):
         log.warn("no-ports", event="no-ports", detail=str(error))
-        return 503, {"message": "No available ports"}, None
+        rest = {"detail": error.rest} if error.rest else {}
+        return 503, {"message": "No available ports", **rest}, None
     code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), None)
     if code is not None:
         return code, {"message": str(error)}, None

@@ -6,6 +6,7 @@ comes in is the fleet's decision (fleet/fleet.py), whatever wire the first one c
 Source: TCXN CCCP; wire/cccp.md section 2; faults.md R8 to R10.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -16,6 +17,7 @@ from revtunnel.fleet.fleet import Fleet, TwoHolders
 from revtunnel.fleet.free_ports import Deadlines
 from revtunnel.ground.facts import Report
 from revtunnel.ground.limits import CccpLimits
+from revtunnel.ground.networks import Network, address_of, block_of
 from revtunnel.ground.reasons import GoAway
 from revtunnel.ground.targets import Offer
 from revtunnel.link.handshake import LinkDenied
@@ -67,7 +69,10 @@ class Registered:
     ``stream``: the one that a taker joined it with; ``carried_by``: the taker's carrier of its serial.
     """
 
-    __slots__ = ("_parking", "arrival", "carried_by", "known", "lone", "parked", "peer", "since", "stream")
+    __slots__ = (
+        *("_parking", "arrival", "carried_by", "known", "lone", "parked", "peer", "since", "source"),
+        "stream",
+    )
 
     known: Device["Registered"]  # the fleet's
 
@@ -79,6 +84,7 @@ class Registered:
         self.parked = False
         self.stream: Any = None
         self.carried_by: Any = None
+        self.source: Network | None = None  # whose share it is of, while it is
         self._parking = parking
 
     def alone(self, end: End, early: bytes = b"") -> None:
@@ -89,6 +95,12 @@ class Registered:
     def dismiss(self, reason: str, detail: str, say: GoAway, retry_after: int = 0, by: str = "") -> None:
         """As a link's (link/server_link.py); the wire has no word for it, so the end is closed."""
         self._parking.sessions.device_left(self, reason, f"{detail}, {by}" if by else detail)
+
+
+def _source(device: Registered) -> Network | None:
+    """Whose share a device is of: its address's, if it showed no certificate."""
+    address = None if device.arrival.authenticated else address_of(device.peer)
+    return None if address is None else block_of(address)
 
 
 class IdleDevices:
@@ -104,6 +116,7 @@ class IdleDevices:
         self._fleet = fleet
         self._limits = limits
         self._report = report
+        self._of_sources: Counter[Network] = Counter()  # those that showed no certificate
         self._parked: Deadlines[str] = Deadlines()  # since when each is here that has no session
 
     def __len__(self) -> int:
@@ -123,10 +136,10 @@ class IdleDevices:
         """A device said its serial."""
         device = Registered(self, arrival, self.reactor.seconds())
         serial, project = arrival.serial, arrival.project
-        full = len(self) >= self._limits().parked and self.get(serial) is None
+        full = self._full(device) if self.get(serial) is None else ""
         try:
             if full:
-                raise LinkDenied(GoAway.OVERLOADED, f"{len(self)} devices are here", serial)
+                raise LinkDenied(GoAway.OVERLOADED, full, serial)
             before = self._fleet.arrive(
                 *(serial, device, device.since, arrival.authenticated, project.newest),
                 offers=self.takers.offers if self.takers is not None else (),
@@ -146,9 +159,22 @@ class IdleDevices:
             return
         self._take(device, before)
 
+    def _full(self, device: Registered) -> str:
+        """Why there is no place for one more, or nothing."""
+        limits = self._limits()
+        if len(self) >= limits.parked:
+            return f"{len(self)} devices are here"
+        source = _source(device)
+        if source is not None and self._of_sources[source] >= limits.parked_per_source:
+            return f"{self._of_sources[source]} devices without a certificate are here from {source}"
+        return ""
+
     def _take(self, device: Registered, before: Any) -> None:
         """It is here now, instead of the one before."""
         arrival = device.arrival
+        device.source = _source(device)
+        if device.source is not None:
+            self._of_sources[device.source] += 1
         known = self._fleet.get(arrival.serial)
         assert known is not None
         device.known = known
@@ -187,6 +213,11 @@ class IdleDevices:
             self._parked.set(serial, None)
         device.parked = False
         self._fleet.leave(serial, device, now)
+        source, device.source = device.source, None
+        if source is not None:
+            self._of_sources[source] -= 1
+            if not self._of_sources[source]:
+                del self._of_sources[source]
         lone, device.lone = device.lone, None
         if lone is not None:
             lone.send_away()

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from revtunnel import __version__
-from revtunnel.systems.cccp.proxy_sessions import MAX_TIMEOUT
+from revtunnel.systems.cccp.parameters import ENTRY, SERIAL, TRUTHS
+from revtunnel.systems.cccp.proxy_sessions import MAX_TIMEOUT, MAX_WHITELIST
 
-__all__ = ["describe_api"]
+__all__ = ["PAGE", "describe_api"]
 
-SERIAL = {"type": "string", "minLength": 1, "maxLength": 64, "pattern": "^[!-~]{1,64}$"}
+PAGE = 200  # devices of a page at most
 Schema = dict[str, Any]
 _NOTHING = {"type": "object", "additionalProperties": False}
 _NO_PROXY = {"404": "No proxy for this device."}
@@ -32,7 +33,8 @@ def _parameter(name: str, schema: Schema, text: str, required: bool = False) -> 
 
 _TEXT, _TRUTH, _OR_NULL = {"type": "string"}, {"type": "boolean"}, {"type": ["string", "null"]}
 _MESSAGE = _object(message=_TEXT)
-_SERIAL = _parameter("serial", SERIAL, "Serial number of the device.", True)
+_MESSAGE["properties"]["detail"] = _TEXT  # when ports rest: until when
+_SERIAL = _parameter("serial", _TEXT | {"pattern": SERIAL}, "Serial number of the device.", True)
 _DEVICE = _object(
     serial=_TEXT,
     connected=_TRUTH,
@@ -61,12 +63,21 @@ _CALLS = {
         _object(host=_TEXT, port={"type": "integer", "minimum": 1, "maximum": 65535}),
         [
             _SERIAL,
-            _parameter("persistent", _TEXT | {"enum": ["true", "false"]}, "Both may come and go."),
-            _parameter(
-                "ip_whitelist",
-                _TEXT | {"minLength": 1},
-                "Addresses or networks of clients, with commas between; at most 64.",
-            ),
+            _parameter("persistent", _TEXT | {"enum": [*TRUTHS]}, "Both may come and go."),
+            {
+                **_parameter(
+                    "ip_whitelist",
+                    {
+                        "type": "array",
+                        "items": _TEXT | {"pattern": ENTRY},
+                        "minItems": 1,
+                        "maxItems": MAX_WHITELIST,
+                    },
+                    "Addresses or networks of clients, with commas between.",
+                ),
+                "style": "form",
+                "explode": False,
+            },
             _parameter(
                 "timeout",
                 {"type": "integer", "minimum": 0, "maximum": MAX_TIMEOUT},
@@ -74,7 +85,7 @@ _CALLS = {
             ),
             _parameter(
                 "wait",
-                {"type": "number", "minimum": 0, "maximum": 3600},
+                {"type": "integer", "minimum": 0},  # the most is set by the operator
                 "Seconds to wait for the device, which is woken if the operator has set how.",
             ),
             _parameter("project", _TEXT, "Name of the project, where several take the serial."),
@@ -100,7 +111,7 @@ _CALLS = {
         _object(devices={"type": "array", "items": _DEVICE}, next=_OR_NULL),
         [
             _parameter("after", _TEXT, "The next of the page before."),
-            _parameter("limit", {"type": "integer", "minimum": 1, "maximum": 200}, "Rows of a page."),
+            _parameter("limit", {"type": "integer", "minimum": 1, "maximum": PAGE}, "Rows of a page."),
         ],
         methods=("get",),
     ),
@@ -119,14 +130,17 @@ def _answer(text: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"description": text, "content": {"application/json": {"schema": schema}}}
 
 
-def _operation(path: str, call: _Call, method: str, token: bool) -> dict[str, Any]:
+def _operation(path: str, call: _Call, method: str, token: bool, wait: int) -> dict[str, Any]:
     faults = {**_FAULTS, **call.faults}
     if not token:
         del faults["401"]
     return {
         "operationId": f"{method}{path.title().replace('/', '').replace('.', '')}",
         "summary": call.text,
-        "parameters": [*call.parameters],
+        "parameters": [
+            {**each, "schema": {**each["schema"], "maximum": wait}} if each["name"] == "wait" else each
+            for each in call.parameters
+        ],
         "responses": {
             "200": _answer("Done.", call.good),
             **{code: _answer(text, _MESSAGE) for code, text in sorted(faults.items())},
@@ -135,10 +149,10 @@ def _operation(path: str, call: _Call, method: str, token: bool) -> dict[str, An
     }
 
 
-def describe_api(token: bool) -> dict[str, Any]:
-    """The description; ``token``: a bearer token is wanted."""
+def describe_api(token: bool, wait: int) -> dict[str, Any]:
+    """The description; ``token``: a bearer token is wanted; ``wait``: seconds that a caller may wait."""
     paths = {
-        path: {method: _operation(path, call, method, token) for method in call.methods}
+        path: {method: _operation(path, call, method, token, wait) for method in call.methods}
         for path, call in _CALLS.items()
     }
     schemes = {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}} if token else {}
@@ -147,7 +161,8 @@ def describe_api(token: bool) -> dict[str, Any]:
         "info": {
             "title": "Proxy Control API",
             "version": __version__,
-            "description": "Starts and stops proxy servers for devices; TCXN CCCP.",
+            "description": "Starts and stops proxy servers for devices; TCXN CCCP. "
+            "With POST, parameters may also stand in a form.",
         },
         "paths": paths,
         **({"components": schemes} if schemes else {}),

@@ -29,7 +29,11 @@ Row = dict[str, Any]
 
 
 class NoPorts(Exception):
-    """The document's "No available ports"."""
+    """The document's "No available ports"; ``rest`` says when asking again is of use."""
+
+    def __init__(self, text: str, rest: str) -> None:
+        super().__init__(text)
+        self.rest = rest
 
 
 class DeviceAbsent(Exception):
@@ -104,7 +108,7 @@ class ProxyOperator:
         try:
             proxy = self.proxies.on(call.serial, project, self._with_default(call.options, project))
         except NoPort as error:
-            raise NoPorts(str(error)) from None
+            raise NoPorts(str(error), error.rest) from None
         except OSError as error:
             raise CallerFailed(str(error)) from None
         return self._wait(proxy, running is None, call.wait) if absent else proxy.port.number

@@ -24,7 +24,11 @@ TARGET = "cccp"  # what the lease of a session is for
 
 
 class NoPort(Exception):
-    """Every port is taken; the text is for the log."""
+    """Every port is taken; the text is for the log, ``rest`` says when asking again is of use."""
+
+    def __init__(self, text: str, rest: str) -> None:
+        super().__init__(text)
+        self.rest = rest
 
 
 class ProxyPort:
@@ -75,7 +79,7 @@ class ProxyPorts:
                 else:
                     break
         except LeaseError as error:
-            raise NoPort(str(error)) from None
+            raise NoPort(str(error), error.rest) from None
         finally:
             self.leases.take_displaced()
         self._report(ListenerOpened(serial, TARGET, lease.port))

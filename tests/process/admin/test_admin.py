@@ -318,13 +318,13 @@ def test_c2_a_box_too_long_ends_the_connection(sent: bytes, logged: list[dict[st
 
 
 def test_c2_the_longest_box_that_is_allowed() -> None:
-    """Just below the limit it is a command."""
+    """Just below the limit it is a command, of a serial that is none."""
     room = Room()
     visitor = room.visit()
     room_for = BOX - len("_commandRevoke_ask1serial")
     visitor.near.write(box("Revoke", serial="x" * room_for))
     room.pump()
-    assert visitor.answers[0]["_error_code"] == "NOT_FOUND"
+    assert visitor.answers[0]["_error_code"] == "INVALID"
 
 
 @pytest.mark.parametrize(

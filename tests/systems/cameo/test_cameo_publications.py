@@ -135,6 +135,30 @@ def test_z6_limits_are_the_subscribers_fault() -> None:
     assert written(publisher) == [[b"\1a"], [b"\1b"]]
 
 
+def test_the_subscribers_of_one_machine_share_its_topics() -> None:
+    """As many connections as they like; this machine's own are not counted, and who leaves makes room."""
+    relay, _ = a_relay(limits=CameoLimits(topics=10, topics_per_source=3))
+    first, second = (a_peer(f"192.0.2.1:{port}", local=False) for port in (1, 2))
+    other, here = a_peer("192.0.2.2:1", local=False), a_peer()
+    for prefix in (b"a", b"b"):
+        relay.subscribe(first, prefix, True)
+        relay.subscribe(second, b"a", True)
+    with pytest.raises(RemoteError, match=r"more than 3 topics from 192\.0\.2\.1"):
+        relay.subscribe(second, b"c", True)
+    for peer in (other, here):
+        relay.subscribe(peer, b"c", True)
+    relay.subscribe(first, b"b", False)
+    relay.subscribe(second, b"c", True)
+    relay.leave(first)
+    relay.leave(second)
+    for prefix in (b"d", b"e", b"f"):
+        relay.subscribe(first, prefix, True)
+        relay.subscribe(here, prefix, True)
+    relay.leave(first)
+    relay.leave(other)
+    assert not relay._of_sources
+
+
 def test_what_nobody_wants_is_counted() -> None:
     """A publisher may not have heard yet that a topic is not wanted any more."""
     relay, _ = a_relay()

@@ -18,6 +18,7 @@ from revtunnel.process.reporting import Reporter
 from revtunnel.settings.inifile import Surroundings
 from revtunnel.sockets.listening import Listeners
 from revtunnel.state.ledger import SqliteLedger
+from revtunnel.systems.cccp.cccp_facts import RegistrationRefused
 from revtunnel.systems.cccp.cccp_operator import CccpOperator
 from revtunnel.systems.cccp.cccp_reading import read_cccp
 from revtunnel.systems.cccp.cccp_system import CccpSystem
@@ -248,6 +249,39 @@ def test_a_parked_device_was_let_go_by_off_and_by_nothing_else(system: Site) -> 
     system.system.operator.off("CLD-2")
     assert client.recv(1) == b""
     assert system.system.proxies.parking.get("CLD-2") is not None
+
+
+def test_one_address_parks_its_share_of_devices(system: Site) -> None:
+    """Those without a certificate; a serial that is here may come again, and who leaves makes room."""
+    part = system.system.part
+    limits = replace(part.limits, parked_per_source=2)
+    part = replace(part, limits=limits)
+    system.system.take(part, RelayLimits(), system.system.projects_of(part))
+    first = system.device("A")
+    system.device("B")
+    third = system.connect(system.system.listening[0].port)
+    third.sendall(b"C\r")
+    system.loop.until(lambda: refused(system), "the refusal")
+    (fact,) = refused(system)
+    assert (fact.reason, fact.detail) == (
+        "overloaded",
+        "2 devices without a certificate are here from 127.0.0.1/32",
+    )
+    for _ in range(3):
+        before = system.system.proxies.parking.get("A")
+        again = system.connect(system.system.listening[0].port)
+        again.sendall(b"A\r")
+        system.loop.until(lambda: system.system.proxies.parking.get("A") is not before, "the next one")  # noqa: B023
+    first.close()
+    again.close()
+    system.loop.until(lambda: system.system.proxies.parking.get("A") is None, "its leaving")
+    system.device("C")
+    assert len(refused(system)) == 1
+
+
+def refused(system: Site) -> list[RegistrationRefused]:
+    """Devices that were turned away."""
+    return [fact for fact in system.facts if isinstance(fact, RegistrationRefused)]
 
 
 def test_listings_come_in_pages(system: Site) -> None:
