@@ -23,10 +23,8 @@ from tests.support.depth import deep
 from tests.support.web_ends import halves
 
 LIMITS = RelayLimits(first=RECORD, turn=4 * RECORD)
-CARRIERS: list[tuple[object, object]] = [
-    *((False, False), (True, False), (False, True), (True, True)),
-    *(("web", False), (False, "web"), (False, "wss")),
-]
+CARRIERS = [(False, False), (True, False), (False, True), (True, True)]
+BY_WEB: list[tuple[object, object]] = [("web", False), (False, "web"), (False, "wss")]
 ROOM = memoryview(bytearray(16 * RECORD))
 
 
@@ -114,7 +112,7 @@ def connected(tls: bool) -> tuple[End, End]:
     return over_tls(*pair) if tls else (PlainEnd(pair[0]), PlainEnd(pair[1]))
 
 
-@pytest.fixture(params=CARRIERS, ids=str)
+@pytest.fixture(params=[*CARRIERS, *BY_WEB], ids=str)
 def joined(request: pytest.FixtureRequest) -> Iterator[Joined]:
     """A relay of every mixture, that leaves nothing behind."""
     joined = Joined(request.param)
@@ -561,7 +559,7 @@ def test_what_tls_holds_back_follows_when_the_other_side_takes_again(size: int) 
 
 @settings(max_examples=deep(60), deadline=None)
 @given(
-    st.sampled_from(CARRIERS),
+    st.sampled_from([*CARRIERS, *BY_WEB]),
     st.lists(st.tuples(st.integers(0, 4), st.integers(1, 80_000)), max_size=40),
     st.integers(0, 3000),
 )

@@ -9,7 +9,7 @@ agreed to.
 
     upgraded = await accept_end(reactor, end, judge, limits)                      # HandshakeRefused, OSError
     upgraded = await answer_end(reactor, end, request, early, judge, limits)      # read by a RequestReader
-    upgraded = await connect_end(reactor, end, Asked("gate.example", 2443, "/s/1"), limits)
+    upgraded = await connect_end(reactor, end, UpgradeRequest("gate.example", 2443, "/s/1"), limits)
     answer = accept_request(request_of("GET", path, headers), judge, limits)      # an HTTP layer has read it
     open_way(reactor, choice, host, port, 10.0, [client_tls(...), websocket_stage(...)])   # see websocket.py
 
