@@ -227,7 +227,7 @@ def test_who_has_no_key_is_not_let_in(lab: Lab) -> None:
     """Keys are required unless the settings say otherwise."""
     site = Site(lab)
     away(site.agent(keyed=False), "the server asks for the device key of plc-7, and no key file is set")
-    site.server.wait_event("link-refused", listener="web main")
+    site.server.wait_event("link-not-begun", listener="web main")
     assert not site.server.events("link-up")
 
 
