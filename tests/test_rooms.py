@@ -1,6 +1,7 @@
 """The house holds: imports go down, pure modules stay pure, names are single, things stay small."""
 
 import ast
+import configparser
 import functools
 from collections.abc import Iterator
 from pathlib import Path
@@ -170,6 +171,15 @@ def test_a_room_says_what_it_is_for_and_hands_nothing_on(name: str) -> None:
     text = ast.get_docstring(tree(MODULES[name])) or ""
     assert "Law: " in text or "Way in: " in text
     assert text.count("\n") < INIT_LINES
+
+
+def test_every_room_is_installed() -> None:
+    """A folder that setup.cfg does not name is in the clone and in no wheel."""
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    named = settings["options"]["packages"].split()
+    ours = {module_name(path) for path in FILES if path.name == "__init__.py"}
+    assert ours - set(named) == set()
 
 
 def test_plugin_folders_have_no_init() -> None:

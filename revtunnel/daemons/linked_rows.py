@@ -83,7 +83,7 @@ class LinkedRows:
             return {}
         shown, trip = link.certificate, link.round_trip
         return {
-            "way": "web" if link.subprotocol else "port",
+            "way": "web" if link.by_web else "port",
             "tls": link.tls,
             "certificate": shown.fingerprint if shown else "",
             "certificate_until": written(shown.expires) if shown else None,

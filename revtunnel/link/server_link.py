@@ -299,6 +299,11 @@ class ServerLink(LinkProtocol):
         return f"{self.listener.rules.name} {self.certificate.serial if self.certificate else ''}"
 
     @property
+    def by_web(self) -> bool:
+        """Whether it came to a web listener, by WebSocket."""
+        return bool(self.subprotocol)
+
+    @property
     def takes_sockets(self) -> bool:
         """Whether the agent brings data sockets when it is asked."""
         return isinstance(self.mux, Rt1Mux) and self.mux.data_sockets

@@ -563,11 +563,10 @@ def test_kill_9_leaves_all_that_was_said_in_an_unbroken_chain(path: str) -> None
         ) as writer:
             assert writer.stdout is not None
             assert writer.stdout.readline() == "ready\n"
-            for _ in range(dice.randrange(200)):
-                writer.stdout.readline()
+            lines = [writer.stdout.readline() for _ in range(dice.randrange(200))]
             time.sleep(dice.random() / 100)  # the moment is any
             writer.kill()
-            said = [line for line in writer.stdout.readlines() if line.endswith("\n")]
+            said = [line for line in [*lines, *writer.stdout.readlines()] if line.endswith("\n")]
         found = verify(files_of(path), head)
         assert found.ok, found.fault
         if said:

@@ -38,6 +38,7 @@ class LocalproxyDevice(LocalproxyLink):
 
     system = "localproxy"
     takes_sockets = False
+    by_web = True
     handshake = None
     certificate = None
     round_trip = None

@@ -61,6 +61,7 @@ class EdgeLink:
 
     system = "thingworx"
     takes_sockets = False
+    by_web = True
     handshake = None
     certificate = None
 
