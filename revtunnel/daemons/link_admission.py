@@ -87,7 +87,7 @@ class LinkAdmission:
     def came_by_web(self, hub: Hub, name: str, end: End, subprotocol: str, tls: str) -> None:
         """Somebody whom ``refusal`` let in has a WebSocket for a link, or for a data socket."""
         link = self._stranger(hub, self.listeners[name], end.peer)
-        link.subprotocol, link.tls = subprotocol, tls
+        link.by_web, link.subprotocol, link.tls = True, subprotocol, tls
         EndTransport(self._reactor, end, link).start()
 
     def refusal(self, peer: str) -> tuple[str, str]:

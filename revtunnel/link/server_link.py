@@ -130,6 +130,7 @@ class ServerLink(LinkProtocol):
         self.authenticated = False
         self.certificate: PeerCertificate | None = None  # that TLS has checked
         self.subprotocol = ""  # of the WebSocket that it came by; "": it came to a link port
+        self.by_web = False
         self.securing: Deferred[Secured] | None = None  # TLS is under way: there is no transport yet
         self.handshake: ServerUp | None = None
         self._hub = hub
@@ -297,11 +298,6 @@ class ServerLink(LinkProtocol):
     def ticket_scope(self) -> str:
         """Where it came in, and with which certificate: a ticket is good at the same one only."""
         return f"{self.listener.rules.name} {self.certificate.serial if self.certificate else ''}"
-
-    @property
-    def by_web(self) -> bool:
-        """Whether it came to a web listener, by WebSocket."""
-        return bool(self.subprotocol)
 
     @property
     def takes_sockets(self) -> bool:
