@@ -148,7 +148,7 @@ class ControlAsks:
             if len(rows) >= ROWS // 4:
                 more = True
                 break
-            rows.append(session_row(session, self._at))
+            rows.append(session_row(self._live.counted(session), self._at))
         while len(json.dumps(rows)) > MAX_TEXT - 200:
             rows.pop()
             more = True

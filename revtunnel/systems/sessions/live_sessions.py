@@ -319,6 +319,13 @@ class LiveSessions:
         """What is kept of each."""
         return [*self._live.values()]
 
+    def counted(self, session: RemoteSession) -> RemoteSession:
+        """The same, with the bytes that have moved until now."""
+        live = self._live.get(session.id)
+        if live is not None:
+            self._count(live, self.now())
+        return session
+
     def has(self, serial: str, peer: str) -> bool:
         """Whether somebody at this address is connected to a session to this device."""
         found = (self._live.get(each.id) for each in self.sessions.of_device(serial))

@@ -65,7 +65,7 @@ class SessionRows:
         return self._live.has(serial, client)
 
     def _row(self, live: Live) -> Row:
-        session = live.session
+        session = self._live.counted(live.session)
         return SESSIONS.row(
             session,
             serial=session.wish.serial,

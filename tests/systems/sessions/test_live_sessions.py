@@ -34,6 +34,20 @@ def ended(room: SessionRoom) -> list[SessionEnded]:
     return [each for each in room.facts if isinstance(each, SessionEnded)]
 
 
+def test_a_listing_counts_what_has_moved_until_now() -> None:
+    """For an operator and for the person, not as it was at the last second's look."""
+    room = SessionRoom()
+    session, nonce = room.begin("ana", "console")
+    room.come(session, nonce).sums = 5, 6
+
+    rows, _ = room.operator.sessions()
+    assert [row["bytes"] for row in rows] == [11]
+    answer = room.ask_control("ana", '{"id": 1, "ask": "sessions"}')
+    assert answer is not None
+    [row] = answer["ok"]["sessions"]
+    assert (row["bytes_to_device"], row["bytes_to_client"]) == (5, 6)
+
+
 def test_a_session_from_its_start_to_its_end() -> None:
     """Bytes either way are counted once a second and keep it alive; one fact at each end."""
     room = SessionRoom()
