@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 from revtunnel.ground.declared import setting
-from revtunnel.ground.kinds import listening, many, networks, text, word, yes_no
+from revtunnel.ground.kinds import NAME, listening, many, networks, word, yes_no
 from revtunnel.ground.networks import Network
 from revtunnel.settings.inifile import Table
 from revtunnel.sockets.ways.trusted_proxies import SenderSettings
@@ -30,7 +30,6 @@ def read_origin(text: str) -> str:
 
 
 _HOSTS = many("host name", read_host, 0, 64)
-_NAME = text("name", "1 to 32 of A-Z a-z 0-9 . _ -", r"[A-Za-z0-9._-]{1,32}")
 _ORIGINS = many("origin", read_origin, 0, 64)
 
 
@@ -55,7 +54,7 @@ class WebSettings(ServerTls, SenderSettings):
         "listener that no other machine reaches, by a balancer neither")
     data: str = setting(word("link", "socket", "auto"), "auto", "what carries their channels, as in "
         "[listener NAME]; data sockets are WebSockets too", live=True)
-    pool: str = setting(_NAME, "default", "the [pool NAME] that gives their devices client ports")
+    pool: str = setting(NAME, "default", "the [pool NAME] that gives their devices client ports")
 # fmt: on
 
 
