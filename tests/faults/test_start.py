@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.daemons import Agent, Daemon, Lab
 from tests.support.services import Echo
-from tests.support.traffic import connect, read_exactly
+from tests.support.traffic import connect, read_exactly, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -156,6 +156,12 @@ def full_pipe() -> tuple[int, int]:
     return reading, writing
 
 
+def answers(port: int) -> bool:
+    """Whether somebody listens there."""
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
 def test_n18_a_log_that_nobody_reads(lab: Lab) -> None:
     """Standard output is a pipe that is full: not one line gets out, and clients are served all the same."""
     with Echo() as echo, socket.create_server(("127.0.0.1", 0)) as free:
@@ -170,6 +176,7 @@ def test_n18_a_log_that_nobody_reads(lab: Lab) -> None:
         agent = Agent(lab.directory, "plc-7", [f"127.0.0.1:{door}"], {"it": echo.target})
         lab.add(agent).start()
         agent.wait_event("link-up")
+        wait_until(lambda: answers(low), "client port")  # the server's log, which would say so, is not there
         for number in range(50):
             words = b"client %d" % number
             with connect(low) as client:

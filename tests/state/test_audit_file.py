@@ -554,9 +554,13 @@ for number in range(10_000_000):
 
 @pytest.mark.slow
 def test_kill_9_leaves_all_that_was_said_in_an_unbroken_chain(path: str) -> None:
-    """At any moment, forty times; each start goes on where the last one was."""
+    """At any moment, forty times; each start goes on where the last one was.
+
+    A write that crosses a page is cut where the kill finds it: that record was not said, and is set aside.
+    """
     dice = random.Random(7)
     head = NOTHING
+    cut = 0
     for _ in range(40):
         with subprocess.Popen(
             [sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE, text=True
@@ -567,17 +571,20 @@ def test_kill_9_leaves_all_that_was_said_in_an_unbroken_chain(path: str) -> None
             time.sleep(dice.random() / 100)  # the moment is any
             writer.kill()
             said = [line for line in [*lines, *writer.stdout.readlines()] if line.endswith("\n")]
-        found = verify(files_of(path), head)
-        assert found.ok, found.fault
         if said:
             seq, digest = said[-1].split()
             head = Head(int(seq), digest)
+        found = verify(files_of(path), head)
+        assert found.ok or found.fault.endswith("is not whole: it has no newline"), found.fault
+        cut += not found.ok
+        if said:
             # one append, and the two records of another file's beginning
-            assert found.head.seq - head.seq <= 5 + 2
-        assert verify(files_of(path), head).ok
+            assert 0 <= found.head.seq - head.seq <= 5 + 2
     with opened(path, replace(LIMITS, files=1000)) as file:
         assert file.head.seq > found.head.seq
+    assert verify(files_of(path), head).ok
     assert events(path).count("audit-opened") >= 41
+    assert events(path).count("audit-recovered") == cut
 
 
 FILLER = """
