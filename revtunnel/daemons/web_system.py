@@ -18,7 +18,8 @@ from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.daemons.vendor_endpoints import VendorEndpoints
 from revtunnel.ground.limits import LinkLimits
 from revtunnel.link.handshake import ServerHello
-from revtunnel.process.web.web_listener import WebListener, WebRules
+from revtunnel.process.web.web_listener import WebListener
+from revtunnel.process.web.web_rules import WebRules
 from revtunnel.sockets.tls.certificates import FaultyFiles
 from revtunnel.sockets.tls.peer_verification import Identity
 from revtunnel.sockets.ways.websocket_wire import WebSocketLimits

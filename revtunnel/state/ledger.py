@@ -45,14 +45,15 @@ _PUT = {
     "barred": "INSERT OR REPLACE INTO barred (serial, since) VALUES (?, ?)",
     "tokens": "INSERT OR REPLACE INTO tokens (mark, serial, until) VALUES (?, ?, ?)",
     "sessions": "INSERT OR REPLACE INTO sessions (serial, project, port, options) VALUES (?, ?, ?, ?)",
-    "people": "INSERT OR REPLACE INTO people (name, note, member_of, created) VALUES (?, ?, ?, ?)",
+    "people": "INSERT OR REPLACE INTO people (name, note, member_of, created, role) VALUES (?, ?, ?, ?, ?)",
     "people_groups": "INSERT OR REPLACE INTO people_groups (name, note, created) VALUES (?, ?, ?)",
-    "user_tokens": "INSERT OR REPLACE INTO user_tokens (mark, user, note, created, until, used)"
-    " VALUES (?, ?, ?, ?, ?, ?)",
+    "user_tokens": "INSERT OR REPLACE INTO user_tokens"
+    " (mark, user, note, created, until, used, scope, parent) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
     "grants": "INSERT OR REPLACE INTO grants"
     " (id, holder, device, services, actions, begins, until, created, made_by)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
     "muted": "INSERT OR REPLACE INTO muted (serial, why, made_by, since) VALUES (?, ?, ?, ?)",
+    "logins": "INSERT OR REPLACE INTO logins (user, password, secret, step) VALUES (?, ?, ?, ?)",
     "edge_keys": "INSERT OR REPLACE INTO edge_keys (serial, mark, made) VALUES (?, ?, ?)",
 }
 _REMOVE = {
@@ -67,6 +68,7 @@ _REMOVE = {
     "user_tokens": "DELETE FROM user_tokens WHERE mark = ?",
     "grants": "DELETE FROM grants WHERE id = ?",
     "muted": "DELETE FROM muted WHERE serial = ?",
+    "logins": "DELETE FROM logins WHERE user = ?",
     "edge_keys": "DELETE FROM edge_keys WHERE serial = ?",
 }
 FLEETING = frozenset(("leases", "sessions"))  # what a power cut may take the last moments of
@@ -299,7 +301,9 @@ class SqliteLedger:
             return
         if file.owed and file.moved_aside is None:
             file.warnings.append(f"{file.path} lacked {len(file.owed)} changes, which {journal.path} had")
-        self._pending.update({(table, key): row for table, key, row in file.owed if table in _PUT})
+        self._pending.update(
+            {(table, key): _whole(table, row) for table, key, row in file.owed if table in _PUT}
+        )
         self._number = max(file.number, journal.number, int(self._has_rows()))
         try:
             if self._number > file.number:
@@ -330,6 +334,11 @@ class SqliteLedger:
         if journal is not None and journal.is_large and not self._unsaid:
             with contextlib.suppress(OSError, sqlite3.Error):
                 self._begin_journal(journal)
+
+
+def _whole(table: str, row: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+    """A row of a journal; what an older program did not have yet is empty."""
+    return row if row is None else row + ("",) * (_PUT[table].count("?") - len(row))
 
 
 def open_ledger(directory: str | None, name: str, allow_open: bool = False) -> SqliteLedger:

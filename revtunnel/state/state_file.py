@@ -71,6 +71,13 @@ _UPGRADES = (
         "ALTER TABLE certificates ADD COLUMN parent TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE certificates ADD COLUMN key TEXT NOT NULL DEFAULT ''",
     ),
+    (
+        "ALTER TABLE people ADD COLUMN role TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE user_tokens ADD COLUMN scope TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE user_tokens ADD COLUMN parent TEXT NOT NULL DEFAULT ''",
+        "CREATE TABLE logins (user TEXT PRIMARY KEY, password TEXT NOT NULL, secret BLOB NOT NULL,"
+        " step INTEGER NOT NULL) WITHOUT ROWID",
+    ),
 )
 SCHEMA = len(_UPGRADES)
 _SHAPE = (
@@ -80,13 +87,14 @@ _SHAPE = (
     "SELECT serial, since FROM barred LIMIT 0",
     "SELECT mark, serial, until FROM tokens LIMIT 0",
     "SELECT serial, project, port, options FROM sessions LIMIT 0",
-    "SELECT name, note, member_of, created FROM people LIMIT 0",
+    "SELECT name, note, member_of, created, role FROM people LIMIT 0",
     "SELECT name, note, created FROM people_groups LIMIT 0",
-    "SELECT mark, user, note, created, until, used FROM user_tokens LIMIT 0",
+    "SELECT mark, user, note, created, until, used, scope, parent FROM user_tokens LIMIT 0",
     "SELECT id, holder, device, services, actions, begins, until, created, made_by FROM grants LIMIT 0",
     "SELECT serial, why, made_by, since FROM muted LIMIT 0",
     "SELECT serial, mark, made FROM edge_keys LIMIT 0",
     "SELECT id, number FROM changes LIMIT 0",
+    "SELECT user, password, secret, step FROM logins LIMIT 0",
 )
 
 _DAMAGE = (

@@ -52,7 +52,8 @@ class AdminCalls:
         if operation.role is not CallerRole.OPERATOR:
             return self._call(operation, arguments)
         done = maybeDeferred(self._call, operation, arguments)
-        done.addBoth(note, operation, arguments, by=self._caller.name, uid=self._caller.uid)
+        who = {"by": self._caller.name, "uid": self._caller.uid}
+        done.addBoth(lambda result: note(result, operation, arguments, who))
         return done
 
     def _check(self, operation: Operation) -> None:
@@ -69,7 +70,10 @@ class AdminCalls:
         if operation.method == "watch":
             return self._watch()
         found = call(self._operator, operation, arguments, self._caller.name)
-        return paged(*found, partial(cursor_of, operation)) if operation.answer is ROWS else found
+        if operation.answer is not ROWS:
+            return found
+        rows, more = found
+        return paged(rows, more, partial(cursor_of, operation))
 
     def _as_box(self, result: Any, operation: Operation) -> dict[bytes, bytes]:
         """What the method gave, as the answer's values."""

@@ -35,7 +35,7 @@ def call(operator: object, operation: Operation, arguments: Row, by: str) -> Any
     return rows, more is not None
 
 
-def note(result: Any, operation: Operation, arguments: Row, **who: Any) -> Any:
+def note(result: Any, operation: Operation, arguments: Row, who: Row) -> Any:
     """One line for every attempt to change something; the result is passed on."""
     word = "done"
     if isinstance(result, Failure):

@@ -17,7 +17,6 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -28,15 +27,12 @@ from twisted.python.failure import Failure
 from revtunnel.fleet.access_control import AccessControl
 from revtunnel.ground.facts import Report, WebRefused
 from revtunnel.ground.limits import ServerLimits
-from revtunnel.ground.networks import Network, address_of, within
-from revtunnel.ground.targets import is_literal
 from revtunnel.process.web.rates import Rates
 from revtunnel.process.web.web_pages import WebPages
 from revtunnel.process.web.web_routes import WebCall, WebRoute, route_of
-from revtunnel.sockets.addresses import place
+from revtunnel.process.web.web_rules import WebRules
 from revtunnel.sockets.ends import End, said
 from revtunnel.sockets.stages import read_some
-from revtunnel.sockets.tls.peer_verification import Identity
 from revtunnel.sockets.tls.tls_stages import TlsFailed, TlsHandshakes
 from revtunnel.sockets.twisted_transport import TwistedTransport
 from revtunnel.sockets.ways.websocket_upgrade import (
@@ -49,10 +45,9 @@ from revtunnel.sockets.ways.websocket_upgrade import (
 )
 from revtunnel.sockets.ways.websocket_wire import WebSocketLimits
 
-__all__ = ["WebListener", "WebRules"]
+__all__ = ["WebListener"]
 
 _UPGRADE = re.compile(rb"\r\nupgrade[ \t]*:[^\r\n]*websocket", re.IGNORECASE)
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?", re.ASCII)
 _WORDS = {
     **dict.fromkeys((400, 414, 431), "protocol"),
     **dict.fromkeys((401, 403, 410), "denied"),
@@ -61,31 +56,6 @@ _WORDS = {
     429: "too-many",
     503: "busy",
 }  # of a status, for counters and penalties
-
-
-@dataclass(frozen=True, slots=True)
-class WebRules:
-    """What holds at one listener; may be replaced for later connections."""
-
-    name: str
-    hosts: frozenset[str] = frozenset()  # names that a Host header may have, beside addresses and localhost
-    origins: frozenset[str] = frozenset()  # of pages that may ask, beside our own
-    identity: Identity | None = None  # None: plain
-    forwarded_from: tuple[Network, ...] = ()  # balancers whose X-Forwarded-For counts
-
-    def is_balancer(self, peer: str) -> bool:
-        """Whether ``HOST:PORT`` may say whom it speaks for."""
-        return within(address_of(peer), self.forwarded_from)
-
-    def client_of(self, peer: str, said: list[str]) -> str:
-        """Whom a connection is for: the last in X-Forwarded-For that is no balancer, if one says so."""
-        client = peer
-        for each in reversed(",".join(said).split(",")):
-            address = address_of(each.strip())
-            if address is None or not self.is_balancer(client):
-                break
-            client = place(str(address), 0)
-        return client
 
 
 class WebListener:
@@ -211,12 +181,13 @@ class WebListener:
             found = RequestReader(self.wire).receive(head)
             return found or (HandshakeRefused(400, "the request is not whole"), False)
         host = _head_host(head)
-        if host is not None and not self._is_ours(visit.rules, host):
+        if host is not None and not visit.rules.is_ours(host):
             return HandshakeRefused(421, f"Host {host[:80]!a} is not one of ours"), False
         channel = self.pages.channel()
         if channel is None:
             return HandshakeRefused(503, "too many callers"), False
         visit.taken = True
+        channel.rules, channel.came_from = visit.rules, visit.end.peer
         TwistedTransport(self._reactor, visit.end, channel).start()
         channel.dataReceived(head)  # with deadlines of its own
         return None, False
@@ -252,10 +223,10 @@ class WebListener:
                 raise HandshakeRefused(429, why)
         route = visit.route = route_of(self.routes, path)
         host = request.headers["Host"]
-        if not self._is_ours(visit.rules, host):
+        if not visit.rules.is_ours(host):
             call.reason = "host"
             raise HandshakeRefused(421, f"Host {host[:80]!a} is not one of ours")
-        if origin is not None and not self._is_our_page(visit.rules, origin, host, call.secure):
+        if origin is not None and not visit.rules.is_our_page(origin, host):
             call.reason = "origin"
             raise HandshakeRefused(403, "not for pages of another origin")
         if route is None:
@@ -272,22 +243,6 @@ class WebListener:
         visit.call.undo = None
         visit.route.opened(visit.call, upgraded)
         visit.taken = True
-
-    @staticmethod
-    def _is_ours(rules: WebRules, host: str) -> bool:
-        match = _HOST.fullmatch(host)
-        if match is None:
-            return False
-        name = match[1].strip("[]").lower().rstrip(".")
-        return name == "localhost" or name in rules.hosts or is_literal(name)
-
-    @staticmethod
-    def _is_our_page(rules: WebRules, origin: str, host: str, secure: bool) -> bool:
-        """Whether a page is one of those named, or has come from this very place."""
-        said_origin = origin.lower()
-        schemes = ("https",) if secure else ("https", "http")  # a balancer may have ended the TLS
-        own = {f"{scheme}://{host.lower()}" for scheme in schemes}
-        return said_origin in rules.origins or said_origin in own
 
     # -- the end of one that came to nothing
 

@@ -8,12 +8,12 @@ balancer keeps open for others, and nobody's bytes stand behind another's.
 Source: ours.
 """
 
-import json
 from collections.abc import Callable
 from typing import Any
 
 from twisted.web import resource, server
 
+from revtunnel.process.web.http_answers import write_json
 from revtunnel.process.web.http_channel import BoundedChannel
 
 __all__ = ["WebPages"]
@@ -32,17 +32,10 @@ class _Told(resource.Resource):
         self._row = {"error": _SENTENCES[code]} if row is None else row
         self._headers = headers
 
-    def render(self, request: Any) -> bytes:
+    def render(self, request: Any) -> int:
         """Twisted calls this."""
-        body = json.dumps(self._row, separators=(",", ":")).encode("ascii")
-        request.setResponseCode(self._code)
-        request.setHeader("Content-Type", "application/json")
-        request.setHeader("Cache-Control", "no-store")
-        request.setHeader("X-Content-Type-Options", "nosniff")
-        request.setHeader("Content-Length", str(len(body)))
-        for name, value in self._headers.items():
-            request.setHeader(name, value)
-        return b"" if request.method == b"HEAD" else body
+        write_json(request, self._code, self._row, self._headers)
+        return server.NOT_DONE_YET
 
 
 class _Health(resource.Resource):
@@ -54,7 +47,7 @@ class _Health(resource.Resource):
         super().__init__()
         self._state = state
 
-    def render(self, request: Any) -> bytes:
+    def render(self, request: Any) -> int:
         """Twisted calls this."""
         if request.method not in (b"GET", b"HEAD"):
             return _Told(405, Allow="GET, HEAD").render(request)
