@@ -70,6 +70,11 @@ class Login(NamedTuple):
     until: float
     scope: str = ""
 
+    @property
+    def is_browser(self) -> bool:
+        """Whether it was a browser's cookie."""
+        return BROWSER in self.scope.split()
+
 
 class BadToken(Exception):
     """A token that does not count. For our own log: the other side gets one answer for all of them."""

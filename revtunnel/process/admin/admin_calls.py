@@ -73,7 +73,7 @@ class AdminCalls:
         if operation.answer is not ROWS:
             return found
         rows, more = found
-        return paged(rows, more, partial(cursor_of, operation))
+        return paged(rows, more is not None, partial(cursor_of, operation))
 
     def _as_box(self, result: Any, operation: Operation) -> dict[bytes, bytes]:
         """What the method gave, as the answer's values."""

@@ -21,7 +21,7 @@ log = Logger(namespace="revtunnel.admin")
 
 
 def call(operator: object, operation: Operation, arguments: Row, by: str) -> Any:
-    """What the method gives; of a listing the rows, and whether there are more.
+    """What the method gives; of a listing the rows, and a cursor as the method has it, or None.
 
     Raises:
         OperatorError: as the operation says; Invalid: the cursor is none.
@@ -31,8 +31,7 @@ def call(operator: object, operation: Operation, arguments: Row, by: str) -> Any
     if operation.answer is not ROWS:
         return method(**given, **{"by": by} if operation.named else {})
     page = {"after": _start(operation, arguments["after"]), "limit": arguments["limit"] or PAGE}
-    rows, more = method(**{**given, **page})
-    return rows, more is not None
+    return method(**{**given, **page})
 
 
 def note(result: Any, operation: Operation, arguments: Row, who: Row) -> Any:

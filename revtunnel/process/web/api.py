@@ -14,6 +14,8 @@ import hashlib
 import hmac
 import re
 from collections.abc import Callable
+from functools import partial
+from itertools import groupby
 from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -43,7 +45,7 @@ from revtunnel.process.web.http_answers import (
 from revtunnel.process.web.repeated_calls import RepeatedCalls
 from revtunnel.process.web.web_rules import API
 
-__all__ = ["Answer", "Api", "failed"]
+__all__ = ["Answer", "Api", "body_of", "failed"]
 
 log = Logger(namespace="revtunnel.web")
 MAX_CHOICE = 128  # characters of a pattern
@@ -87,7 +89,7 @@ class Api(resource.Resource):
     def render(self, request: Any) -> Any:
         """Twisted calls this."""
         done = maybeDeferred(self._carry_out, request).addErrback(failed)
-        return answered(request, done, lambda *answer: _send(request, Answer(*answer)), cancels=False)
+        return answered(request, done, write, cancels=False)
 
     def _carry_out(self, request: Any) -> Any:
         place = place_of(request)
@@ -138,7 +140,7 @@ class Api(resource.Resource):
     ) -> Any:
         operation = route.operation
         query = query_of(request.uri.partition(b"?")[2])
-        raw = _body(request)
+        raw = body_of(request)
         filters = {each.name: query.pop(each.name) for each in route.filters if each.name in query}
         if operation.method == "watch":
             return self._watch(request, asker, query)
@@ -222,7 +224,9 @@ class Api(resource.Resource):
             return result
         if operation.answer is ROWS:
             rows, more = result
-            return {"rows": rows, "next": cursor_of(operation, rows[-1]) if more and rows else None}
+            if more is not None and not isinstance(more, str):
+                more = cursor_of(operation, rows[-1])
+            return {"rows": rows, "next": more}
         row = values_of(operation, result, self._operator.problem)
         return {
             name: base64.b64encode(value).decode() if isinstance(value, bytes) else value
@@ -239,14 +243,14 @@ class Api(resource.Resource):
         while more and looked < LOOKED:
             page = self._call(asker, operation, {**arguments, "after": after, "limit": PAGE})
             more = page["next"] is not None
-            for place, row in enumerate(page["rows"]):
-                looked += 1
-                after = cursor_of(operation, row)
-                if all(_fits(row.get(name), pattern) for name, pattern in fits):
-                    found.append(row)
-                if len(found) == limit:
-                    more = more or place + 1 < len(page["rows"])
-                    return {"rows": found, "next": after if more else None}
+            for cursor, same in groupby(page["rows"], partial(cursor_of, operation)):
+                if len(found) >= limit:
+                    return {"rows": found, "next": after}
+                rows, after = list(same), cursor
+                looked += len(rows)
+                found += [row for row in rows if all(_fits(row.get(name), pattern) for name, pattern in fits)]
+            after = page["next"]
+            looked += not page["rows"] and LOOKED
         return {"rows": found, "next": after if more else None}
 
 
@@ -266,11 +270,8 @@ def failed(failure: Failure) -> Answer:
     return Answer(error.status, in_bytes(row), PROBLEM_JSON, error.headers)
 
 
-def _send(request: Any, answer: Answer) -> None:
-    write(request, *answer)
-
-
-def _body(request: Any) -> bytes:
+def body_of(request: Any) -> bytes:
+    """The body of a request; HttpRefused: it has one that is no JSON."""
     raw: bytes = request.content.read()
     kind = (request.getHeader("content-type") or "").partition(";")[0].strip().lower()
     if raw and kind != JSON:

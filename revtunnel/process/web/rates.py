@@ -1,11 +1,12 @@
-"""How often one source may come: a bucket of tokens for each, in a bounded table.
+"""How often one source may come, or one name be tried: a bucket of tokens for each, in a bounded table.
 
 Source: issue "Bad input" (10,000 upgrades a minute from one address must not hurt others); ours.
 """
 
 from collections import OrderedDict
+from collections.abc import Hashable
 
-from revtunnel.ground.networks import Network, address_of, block_of
+from revtunnel.ground.networks import address_of, block_of
 
 __all__ = ["Rates"]
 
@@ -18,7 +19,7 @@ class Rates:
         self.burst = burst
         self.second = second
         self._most = sources
-        self._left: OrderedDict[Network, tuple[float, float]] = OrderedDict()
+        self._left: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
 
     def __len__(self) -> int:
         """Sources that are remembered."""
@@ -29,7 +30,14 @@ class Rates:
         address = address_of(peer)
         if address is None:
             return True
-        source = block_of(address)
+        return self.spend(block_of(address), now)
+
+    def forget(self, key: Hashable) -> None:
+        """Begin anew with one."""
+        self._left.pop(key, None)
+
+    def spend(self, source: Hashable, now: float) -> bool:
+        """The same for anything."""
         left, since = self._left.pop(source, (self.burst, now))
         left = min(self.burst, left + max(0.0, now - since) * self.second)
         self._left[source] = (left - 1.0 if left >= 1.0 else left), now
