@@ -159,7 +159,7 @@ class Server(AdministeredDaemon):
         if self.cccp is not None:
             self.cccp.start()
         if self.web is not None:
-            self.web.start()
+            self.web.start(self._places(self._agent_ports).partition(", ")[0])
         self.switchboard.enforcement.keep_promises()
         super().privilegedStartService()
 
@@ -285,7 +285,7 @@ class Server(AdministeredDaemon):
 
         self.web = WebSystem(
             *(self._reactor, settings, self.switchboard, self.people, self.grants, self.mutes, self.audit),
-            *(self.operator.app_keys, os.urandom, self.operator.at),
+            *(self.operator, self.ledger, os.urandom),
         )
         self.operator.remote.live = self.web.live
         self.operator.wires["remote"] = self.web.rows

@@ -9,20 +9,24 @@ Source: next/remote-sessions.md section 1; ours.
 
 import time
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 from revtunnel import __version__
 from revtunnel.daemons.agent_route import AgentRoute
+from revtunnel.daemons.operator import Operator
 from revtunnel.daemons.settings import ServerSettings, SettingsError
 from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.daemons.vendor_endpoints import VendorEndpoints
 from revtunnel.ground.limits import LinkLimits
 from revtunnel.link.handshake import ServerHello
 from revtunnel.process.web.web_listener import WebListener
-from revtunnel.process.web.web_rules import WebRules
+from revtunnel.process.web.web_rules import API, PAGE, WebRules
 from revtunnel.sockets.tls.certificates import FaultyFiles
 from revtunnel.sockets.tls.peer_verification import Identity
 from revtunnel.sockets.ways.websocket_wire import WebSocketLimits
+from revtunnel.state.ledger import SqliteLedger
 from revtunnel.state.session_audit import SessionAudit
 from revtunnel.systems.sessions.control_asks import MAX_TEXT, ControlAsks
 from revtunnel.systems.sessions.control_route import ControlRoute
@@ -32,13 +36,17 @@ from revtunnel.systems.sessions.session_operator import SessionRows
 from revtunnel.systems.sessions.session_rights import Rights
 from revtunnel.systems.sessions.session_routes import ClientRoute, RawRoute
 from revtunnel.systems.sessions.session_settings import WebSettings
-from revtunnel.trust.app_keys import AppKeys
 from revtunnel.trust.grants import Grants
 from revtunnel.trust.mutes import Mutes
 from revtunnel.trust.people import People
 from revtunnel.trust.tls_settings_checks import listener_rules
 
+if TYPE_CHECKING:
+    from revtunnel.daemons.web_people import WebPeople
+
 __all__ = ["WebSystem", "web_rules"]
+
+EXTRA = "pip install 'revtunnel[web]'"
 
 
 def web_rules(listeners: tuple[WebSettings, ...]) -> dict[str, WebRules]:
@@ -50,16 +58,34 @@ def web_rules(listeners: tuple[WebSettings, ...]) -> dict[str, WebRules]:
     found, errors = {}, []
     for each in listeners:
         rules = listener_rules(each)
+        parts, missing = _parts_of(each)
+        errors += missing
         try:
             identity = None if rules is None else Identity(rules)
         except FaultyFiles as error:
             errors += [f"[web {each.name}] {key}: {text}" for key, text in error.faults]
             continue
         names = frozenset(each.hosts), frozenset(each.origins)
-        found[each.name] = WebRules(each.name, *names, identity, each.forwarded_from)
+        found[each.name] = WebRules(
+            each.name, *names, identity, each.forwarded_from, parts, each.plain_cookies
+        )
     if errors:
         raise SettingsError(errors)
     return found
+
+
+def _parts_of(each: WebSettings) -> tuple[frozenset[str], list[str]]:
+    """What is at a listener beside WebSockets, and which packages are missing for that."""
+    found, missing = set(), []
+    for part, said, package in ((API, each.api, ""), (PAGE, each.page, "argon2")):
+        is_there = not package or find_spec(package) is not None
+        if said == "yes" and not is_there:
+            missing.append(f"[web {each.name}] {part}: package {package} is not here: {EXTRA}")
+        if said == "yes" or (said == "auto" and each.is_safe and is_there):
+            found.add(part)
+    if PAGE in found:
+        found.add(API)
+    return frozenset(found), missing
 
 
 class WebSystem:
@@ -74,11 +100,12 @@ class WebSystem:
         grants: Grants,
         mutes: Mutes,
         audit: SessionAudit,
-        keys: AppKeys,
+        operator: Operator,
+        ledger: SqliteLedger,
         random_bytes: Callable[[int], bytes],
-        at: Callable[[float], str],
     ) -> None:
-        """``at``: a monotonic time for people."""
+        at = operator.at
+        self._reactor = reactor
         self._settings = settings
         self._board = board
         rights = Rights(grants, board.fleet, board.access, self._labels_of)
@@ -105,15 +132,29 @@ class WebSystem:
             RawRoute(reactor, self.live, dial, wire),
             AgentRoute(reactor, board, wire),
         ]
-        self.vendors = VendorEndpoints(reactor, settings, board, self.live, keys, random_bytes)
+        self.vendors = VendorEndpoints(reactor, settings, board, self.live, operator.app_keys, random_bytes)
         self.listener.routes += self.vendors.routes
+        self.people = self._people(operator, people, ledger, audit, random_bytes)
         board.beside = lambda: (
             self.listener.pending + len(self.control) + self.live.connected + self.vendors.sockets
         )
 
-    def start(self) -> None:
-        """Look at sessions once a second from now on."""
+    def _people(self, operator: Operator, *told: Any) -> "WebPeople | None":
+        """API, page and logins, where a listener has one of them."""
+        if not any(each.parts for each in self.listener.rules.values()):
+            return None
+        from revtunnel.daemons.web_people import WebPeople
+
+        return WebPeople(
+            self._reactor, self._settings, self._board, operator, self.live, self.listener, *told
+        )
+
+    def start(self, place: str) -> None:
+        """Look at sessions once a second from now on; ``place``: HOST:PORT where people come in."""
         self.live.tick()
+        if self.people is not None:
+            rules = next(each for each in self.listener.rules.values() if each.parts)
+            self.people.start(f"{'http' if rules.identity is None else 'https'}://{place}")
 
     def read(self, listeners: tuple[WebSettings, ...]) -> None:
         """Other names, origins and certificates, for ``take``; SettingsError: one cannot be used."""
@@ -125,7 +166,8 @@ class WebSystem:
         self.live.sessions.limits = settings.sessions
         self.vendors.take(settings)
         mine = self.listener.rules
-        mine |= {name: each for name, each in self._fresh.items() if name in mine}
+        fresh = {name: each for name, each in self._fresh.items() if name in mine}
+        mine |= {name: replace(each, parts=mine[name].parts) for name, each in fresh.items()}
 
     def drain(self) -> None:
         """End all sessions, and let nobody in."""
@@ -137,6 +179,8 @@ class WebSystem:
         """As ``drain``, and turn away who is on his way in."""
         self.live.stop()
         self.control.stop()
+        if self.people is not None:
+            self.people.stop()
         self.vendors.stop()
         self.listener.stop()
 

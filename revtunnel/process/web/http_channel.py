@@ -36,6 +36,7 @@ class BoundedChannel(http.HTTPChannel):
 
     transport: Any
     limits: HttpLimits
+    too_large = "application/json", b'{"message":"The body is too large"}'
     clock: Any
     _deadline: IDelayedCall | None = None
     _body = 0
@@ -96,8 +97,8 @@ class BoundedChannel(http.HTTPChannel):
         super().connectionLost(reason)
 
     def _too_large(self) -> None:
-        text = b'{"message":"The body is too large"}'
-        head = b"HTTP/1.1 413 Content Too Large\r\nContent-Type: application/json\r\nConnection: close\r\n"
+        kind, text = self.too_large
+        head = f"HTTP/1.1 413 Content Too Large\r\nContent-Type: {kind}\r\nConnection: close\r\n".encode()
         self.transport.write(head + b"Content-Length: %d\r\n\r\n" % len(text) + text)
         self.dataReceived = self.rawDataReceived = self.lineReceived = lambda *_: None  # type: ignore[method-assign]
         self.length = 1

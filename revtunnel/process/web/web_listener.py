@@ -130,6 +130,14 @@ class WebListener:
             return "overloaded", "not even read"
         return self._owing(peer, source)
 
+    def owing(self, peer: str) -> str:
+        """Why a client is not heard now, whoever brought him, or nothing."""
+        return self._access.stranger(peer, self._reactor.seconds())
+
+    def failed(self, peer: str) -> None:
+        """A client was not who he said."""
+        self._access.failed(peer, "denied", "", False, self._reactor.seconds())
+
     def _owing(self, peer: str, source: str) -> tuple[str, str]:
         """Whether a client failed or came too often: word and detail, or nothing."""
         now = self._reactor.seconds()

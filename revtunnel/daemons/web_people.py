@@ -1,0 +1,145 @@
+"""The HTTP API, the page and the logins of people at a server's web listeners, joined with what they ask.
+
+Rule of this file: it joins. Imported only where a listener has one of them; argon2 only where one has a page.
+
+Source: issue 13; ours.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from revtunnel.daemons.operator import Operator
+from revtunnel.daemons.settings import ServerSettings
+from revtunnel.daemons.switchboard import Switchboard
+from revtunnel.daemons.traffic import Traffic
+from revtunnel.process.admin.operation_form import table_of
+from revtunnel.process.logs import timestamp
+from revtunnel.process.web.api import Api
+from revtunnel.process.web.askers import Asker
+from revtunnel.process.web.event_streams import EventStreams
+from revtunnel.process.web.page_files import PageFiles
+from revtunnel.process.web.series import Sample, Series
+from revtunnel.process.web.web_listener import WebListener
+from revtunnel.process.web.web_operations import WEB_OPERATIONS
+from revtunnel.process.web.web_rules import PAGE
+from revtunnel.state.ledger import SqliteLedger
+from revtunnel.state.session_audit import SessionAudit
+from revtunnel.systems.sessions.live_sessions import LiveSessions
+from revtunnel.systems.sessions.person_operations import PERSON_OPERATIONS
+from revtunnel.systems.sessions.person_operator import PersonOperator
+from revtunnel.trust.account_operations import ACCOUNT_OPERATIONS
+from revtunnel.trust.account_operator import AccountOperator, Accounts
+from revtunnel.trust.login_secrets import LoginSecrets
+from revtunnel.trust.people import People
+from revtunnel.trust.web_askers import WebAskers
+
+__all__ = ["WebPeople"]
+
+OWN = table_of(*ACCOUNT_OPERATIONS, *PERSON_OPERATIONS, *WEB_OPERATIONS)
+
+
+class _Mine:
+    """What OWN is asked of, for one person who asks now."""
+
+    def __init__(self, account: AccountOperator, sessions: PersonOperator, charts: Series) -> None:
+        self.account = account
+        self.sessions = sessions
+        self.charts = charts
+
+
+class WebPeople:
+    """All of it, for the listeners of one server."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        settings: ServerSettings,
+        board: Switchboard,
+        operator: Operator,
+        live: LiveSessions,
+        listener: WebListener,
+        people: People,
+        ledger: SqliteLedger,
+        audit: SessionAudit,
+        random_bytes: Callable[[int], bytes],
+    ) -> None:
+        self.traffic = Traffic(reactor, board)
+        self._board = board
+        self._live = live
+        self._at = operator.at
+        self._people = people
+        self._kept = LoginSecrets(people, ledger)
+        self._unwatch = [operator.watch(self.traffic.told), people.watch(lambda _: self.events.look())]
+        askers = self.askers = WebAskers(
+            people, audit, board.report, time.time, listener.owing, listener.failed
+        )
+        now = lambda: timestamp(time.time())  # noqa: E731
+        self.events = EventStreams(reactor, operator.watch, now, askers.stands)
+        self.series = Series(reactor, operator.at, self._sample, self._of_device)
+        hashing = self.logins = None
+        pages = listener.pages
+        if any(PAGE in each.parts for each in listener.rules.values()):
+            from revtunnel.trust.login_routes import LoginRoutes
+            from revtunnel.trust.password_hashing import PasswordHashing
+
+            hashing = PasswordHashing(reactor)
+            self.logins = LoginRoutes(
+                *(reactor, time.time, people, self._kept, hashing, askers, board.report, random_bytes)
+            )
+            files = PageFiles()
+            pages.put("", files.root)
+            pages.put("page", files)
+            for name, each in self.logins.resources.items():
+                pages.put(name, each)
+        self._accounts = Accounts(
+            *(people, operator.people, self._kept, hashing, time.time, random_bytes),
+            *(audit.changed, settings.name),
+        )
+        pages.put("api", Api(reactor, operator, OWN, self._mine, askers.who, self.events))
+
+    def start(self, place: str) -> None:
+        """Count from now on; ``place``: where people come in, as a page's address has it."""
+        self.traffic.start()
+        self.series.start()
+        if self.logins is not None and not len(self._people):
+            self.logins.offer_first(place)
+
+    def stop(self) -> None:
+        """Count no more, and end what is read."""
+        for each in self._unwatch:
+            each()
+        self._unwatch = []
+        self.events.stop()
+        self.series.stop()
+        self.traffic.stop()
+
+    def _mine(self, asker: Asker) -> _Mine:
+        account = AccountOperator(self._accounts, asker)
+        return _Mine(account, PersonOperator(self._live, self._at, asker), self.series)
+
+    def _sample(self) -> Sample:
+        board = self._board
+        return {
+            "devices": len(board.fleet),
+            "links": len(board.links),
+            "clients": board.clients,
+            "channels": len(board.streams),
+            "sessions": len(self._live),
+            "bytes_to_device": self.traffic.to_device,
+            "bytes_to_client": self.traffic.to_client,
+        }
+
+    def _of_device(self, serial: str) -> Sample | None:
+        device = self._board.fleet.get(serial)
+        if device is None:
+            return None
+        running = self._board.streams.rows(serial)
+        trip = device.link.round_trip if device.link is not None else None
+        return {
+            "online": int(device.online),
+            "channels": len(running),
+            "round_trip": trip,
+            "bytes_to_device": device.bytes_to_device + sum(each.bytes_to_device for each in running),
+            "bytes_to_client": device.bytes_to_client + sum(each.bytes_to_client for each in running),
+        }
