@@ -63,6 +63,7 @@ class WebPeople:
         ledger: SqliteLedger,
         audit: SessionAudit,
         random_bytes: Callable[[int], bytes],
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self.traffic = Traffic(reactor, board)
         self._board = board
@@ -71,10 +72,8 @@ class WebPeople:
         self._people = people
         self._kept = LoginSecrets(people, ledger)
         self._unwatch = [operator.watch(self.traffic.told), people.watch(lambda _: self.events.look())]
-        askers = self.askers = WebAskers(
-            people, audit, board.report, time.time, listener.owing, listener.failed
-        )
-        now = lambda: timestamp(time.time())  # noqa: E731
+        askers = self.askers = WebAskers(people, audit, board.report, wall, listener.owing, listener.failed)
+        now = lambda: timestamp(wall())  # noqa: E731
         self.events = EventStreams(reactor, operator.watch, now, askers.stands)
         self.series = Series(reactor, operator.at, self._sample, self._of_device)
         hashing = self.logins = None
@@ -85,7 +84,7 @@ class WebPeople:
 
             hashing = PasswordHashing(reactor)
             self.logins = LoginRoutes(
-                *(reactor, time.time, people, self._kept, hashing, askers, board.report, random_bytes)
+                *(reactor, wall, people, self._kept, hashing, askers, board.report, random_bytes)
             )
             files = PageFiles()
             pages.put("", files.root)
@@ -93,7 +92,7 @@ class WebPeople:
             for name, each in self.logins.resources.items():
                 pages.put(name, each)
         self._accounts = Accounts(
-            *(people, operator.people, self._kept, hashing, time.time, random_bytes),
+            *(people, operator.people, self._kept, hashing, wall, random_bytes),
             *(audit.changed, settings.name),
         )
         pages.put("api", Api(reactor, operator, OWN, self._mine, askers.who, self.events))

@@ -21,7 +21,7 @@ from revtunnel.process.admin.operation_form import Argument, Row
 from revtunnel.process.web.api import Answer, body_of, failed
 from revtunnel.process.web.api_values import checked, read_body
 from revtunnel.process.web.askers import Place, place_of
-from revtunnel.process.web.http_answers import HttpRefused, answered, in_bytes, write
+from revtunnel.process.web.http_answers import HttpRefused, answered, header, in_bytes, write
 from revtunnel.process.web.rates import Rates
 from revtunnel.process.web.web_rules import PAGE
 from revtunnel.trust.issuer import written
@@ -136,7 +136,7 @@ class LoginRoutes:
     async def _logout(self, request: Any, place: Place, body: dict[str, Any]) -> Answer:
         asker = self._askers.who(request, place)
         if not asker.csrf or not secrets.compare_digest(
-            (request.getHeader("x-csrf-token") or "").encode(), asker.csrf.encode()
+            header(request, "x-csrf-token").encode(), asker.csrf.encode()
         ):
             raise HttpRefused(403, "csrf", "X-CSRF-Token is wanted, from a browser that is logged in")
         self._people.revoke_token(asker.name, asker.login.token)

@@ -88,7 +88,7 @@ def step_of(secret: bytes, code: str, now: float) -> int:
     """Of which step a code is, within one either way; 0: of none."""
     current = int(now // STEP)
     good = 0
-    for step in (current - 1, current, current + 1) if secret else ():
+    for step in range(max(0, current - 1), current + 2) if secret else ():
         right = _factor(secret).generate(step * STEP)
         if hmac.compare_digest(right, code.encode("ascii", "replace")):
             good = step

@@ -37,6 +37,7 @@ from revtunnel.process.web.http_answers import (
     PROBLEM_JSON,
     HttpRefused,
     answered,
+    header,
     in_bytes,
     problem,
     refused_as,
@@ -129,7 +130,7 @@ class Api(resource.Resource):
             log.warn("admin-refused", event="admin-refused", **who, command=command, reason="denied")
             raise HttpRefused(403, "denied", f"{asker.name} may not {operation.help}")
         if asker.csrf and route.method != "GET":
-            said = request.getHeader("x-csrf-token") or ""
+            said = header(request, "x-csrf-token")
             if not hmac.compare_digest(said.encode(), asker.csrf.encode()):
                 raise HttpRefused(403, "csrf", "X-CSRF-Token is wanted, as /api/v1/my has it")
 
@@ -143,7 +144,7 @@ class Api(resource.Resource):
         raw = body_of(request)
         filters = {each.name: query.pop(each.name) for each in route.filters if each.name in query}
         if operation.method == "watch":
-            return self._watch(request, asker, query)
+            return self._watch(request, asker, query, operation.role is CallerRole.NOBODY)
         if query and route.method in ("POST", "PUT"):
             raise Invalid(f"{next(iter(query))[:80]!a}: arguments are in the body here")
         if raw and not route.has_body:
@@ -155,10 +156,10 @@ class Api(resource.Resource):
         arguments = checked(route.asked, {**query, **in_path}, body)
         if route.method == "GET":
             return self._read(request, asker, operation, arguments, filters)
-        if reading is not None and (wanted := request.getHeader("if-match")):
+        if reading is not None and (wanted := header(request, "if-match")):
             self._compare(asker, reading.operation, in_path, wanted)
-        key = request.getHeader("idempotency-key")
-        if route.method != "POST" or key is None:
+        key = header(request, "idempotency-key")
+        if route.method != "POST" or not request.requestHeaders.hasHeader(b"idempotency-key"):
             return self._change(asker, operation, arguments)
         if not _KEY.fullmatch(key):
             raise Invalid("Idempotency-Key: 1 to 128 visible characters of ASCII wanted")
@@ -170,14 +171,14 @@ class Api(resource.Resource):
             )
         )
 
-    def _watch(self, request: Any, asker: Asker, query: dict[str, str]) -> Any:
+    def _watch(self, request: Any, asker: Asker, query: dict[str, str], own: bool) -> Any:
         unknown = query.keys() - {"event"}
         if unknown:
             raise Invalid(f"{unknown.pop()[:80]!a} is not known here")
         kinds = frozenset(filter(None, query.get("event", "").split(",")))
         if request.method == b"HEAD":
             return Answer(200, b"", "text/event-stream")
-        self._events.open(request, asker, kinds)
+        self._events.open(request, asker, kinds, own)
         return Deferred()  # it answers by itself
 
     def _read(
@@ -191,7 +192,7 @@ class Api(resource.Resource):
         def tagged(row: Any) -> Answer:
             body = in_bytes(row)
             tag = _tag(body)
-            same = tag in re.findall(r'"[^"]*"', request.getHeader("if-none-match") or "")
+            same = tag in re.findall(r'"[^"]*"', header(request, "if-none-match"))
             return Answer(304 if same else 200, b"" if same else body, JSON, {"ETag": tag})
 
         return done.addCallback(tagged)
@@ -273,7 +274,7 @@ def failed(failure: Failure) -> Answer:
 def body_of(request: Any) -> bytes:
     """The body of a request; HttpRefused: it has one that is no JSON."""
     raw: bytes = request.content.read()
-    kind = (request.getHeader("content-type") or "").partition(";")[0].strip().lower()
+    kind = header(request, "content-type").partition(";")[0].strip().lower()
     if raw and kind != JSON:
         raise HttpRefused(415, "media-type", f"{JSON} wanted", Accept=JSON)
     return raw

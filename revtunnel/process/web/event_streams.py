@@ -25,9 +25,9 @@ from zope.interface import implementer
 
 from revtunnel.ground.facts import Fact
 from revtunnel.process.admin.admin_boxes import in_json
-from revtunnel.process.admin.operation_form import CallerRole, Row
+from revtunnel.process.admin.operation_form import Row
 from revtunnel.process.web.askers import Asker
-from revtunnel.process.web.http_answers import HttpRefused
+from revtunnel.process.web.http_answers import HttpRefused, header
 
 __all__ = ["EventStreams"]
 
@@ -72,18 +72,20 @@ class EventStreams:
         self._number = 0
         self._unwatch = watch(self._fact)
 
-    def open(self, request: Any, asker: Asker, kinds: frozenset[str]) -> None:
+    def open(self, request: Any, asker: Asker, kinds: frozenset[str], own: bool) -> None:
         """Let somebody read from now on; ``kinds``: only these events; none: all.
+
+        ``own``: only those that name him.
 
         Raises:
             HttpRefused: there are too many readers.
         """
-        own = sum(each.asker.name == asker.name for each in self.readers)
-        if len(self.readers) >= self.most or own >= self.most_per_person:
+        his = sum(each.asker.name == asker.name for each in self.readers)
+        if len(self.readers) >= self.most or his >= self.most_per_person:
             raise HttpRefused(503, "busy", "too many read events", Retry_After="10")
-        reader = _Reader(self, request, asker, kinds)
+        reader = _Reader(self, request, asker, kinds, own)
         self.readers.add(reader)
-        reader.begin(self._missed(request.getHeader(b"last-event-id")))
+        reader.begin(self._missed(header(request, "last-event-id")))
 
     def look(self) -> None:
         """Somebody's rights have changed: end the streams of those who may no longer."""
@@ -98,9 +100,8 @@ class EventStreams:
         for reader in [*self.readers]:
             reader.end("stopping")
 
-    def _missed(self, said: str | bytes | None) -> tuple[int, list[_Told], bool]:
+    def _missed(self, text: str) -> tuple[int, list[_Told], bool]:
         """The last number, what came behind the one that was said, and whether something is missing."""
-        text = said.decode("latin-1") if isinstance(said, bytes) else said or ""
         if not (text.isascii() and text.isdecimal() and len(text) <= 15):
             return self._number, [], False
         found = [each for each in self._kept if each.number > int(text)]
@@ -120,11 +121,14 @@ class EventStreams:
 class _Reader:
     """One of them: its request's producer."""
 
-    def __init__(self, streams: EventStreams, request: Any, asker: Asker, kinds: frozenset[str]) -> None:
+    def __init__(
+        self, streams: EventStreams, request: Any, asker: Asker, kinds: frozenset[str], own: bool
+    ) -> None:
         self.asker = asker
         self._streams = streams
         self._request = request
         self._kinds = kinds
+        self._own = own
         self._waiting: deque[bytes] = deque()
         self._unsent = 0
         self._paused = False
@@ -155,7 +159,7 @@ class _Reader:
         row = told.row
         if self._kinds and row["event"] not in self._kinds:
             return
-        if self.asker.role is CallerRole.NOBODY and row.get("user") != self.asker.name:
+        if self._own and row.get("user") != self.asker.name:
             return
         self._say(told.text)
 

@@ -23,6 +23,7 @@ __all__ = [
     "STATUS",
     "HttpRefused",
     "answered",
+    "header",
     "in_bytes",
     "problem",
     "refused_as",
@@ -57,6 +58,12 @@ def refused_as(error: OperatorError) -> HttpRefused:
     """What an operator's refusal is by HTTP."""
     status = next(status for kind, status in STATUS.items() if isinstance(error, kind))
     return HttpRefused(status, error.code.lower().replace("_", "-"), str(error))
+
+
+def header(request: Any, name: str) -> str:
+    """A field of a request, the first of its name; "" where there is none. Any byte is a character."""
+    found: list[bytes] = request.requestHeaders.getRawHeaders(name.encode("ascii"), [b""])
+    return found[0].decode("latin-1")
 
 
 def answered(request: Any, done: "Deferred[Any]", write: Callable[..., None], cancels: bool) -> Any:

@@ -21,6 +21,7 @@ from twisted.web import resource, server
 from revtunnel.process.web.http_answers import (
     PROBLEM_JSON,
     HttpRefused,
+    header,
     problem,
     write,
     write_json,
@@ -69,7 +70,7 @@ class PageFiles(resource.Resource):
         self._files = dict(_read(folder or files(__package__) / "page", ""))
         if sum(len(each.body) for each in self._files.values()) > MOST:
             raise ValueError(f"more than {MOST} bytes of files in page")
-        self.root = _Index(lambda request: self._answer(request, "index.html"))
+        self.root = _Index(self._answer)
 
     def render(self, request: Any) -> Any:
         """Twisted calls this."""
@@ -90,10 +91,10 @@ class PageFiles(resource.Resource):
         if request.method not in (b"GET", b"HEAD"):
             raise HttpRefused(405, "method", "not with this method, but GET, HEAD", Allow="GET, HEAD")
         headers = {**_HEADERS, "ETag": found.tag, **self.headers.get(name, {})}
-        if found.tag in re.findall(r'"[^"]*"', request.getHeader("if-none-match") or ""):
+        if found.tag in re.findall(r'"[^"]*"', header(request, "if-none-match")):
             write(request, 304, b"", found.kind, headers)
             return
-        takes = (request.getHeader("accept-encoding") or "").replace(" ", "").split(",")
+        takes = header(request, "accept-encoding").replace(" ", "").split(",")
         if found.small and "gzip" in takes:
             write(request, 200, found.small, found.kind, {**headers, "Content-Encoding": "gzip"})
         else:
@@ -105,13 +106,13 @@ class _Index(resource.Resource):
 
     isLeaf = True
 
-    def __init__(self, answer: Callable[[Any], Any]) -> None:
+    def __init__(self, answer: Callable[[Any, str], Any]) -> None:
         super().__init__()
         self._answer = answer
 
     def render(self, request: Any) -> Any:
         """Twisted calls this."""
-        return self._answer(request)
+        return self._answer(request, "" if request.postpath else "index.html")
 
 
 def _read(folder: Traversable, before: str) -> list[tuple[str, _File]]:
