@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 from revtunnel.daemons.operator import Operator
+from revtunnel.daemons.own_operations import OWN
 from revtunnel.daemons.settings import ServerSettings
 from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.daemons.traffic import Traffic
-from revtunnel.process.admin.operation_form import table_of
 from revtunnel.process.logs import timestamp
 from revtunnel.process.web.api import Api
 from revtunnel.process.web.askers import Asker
@@ -21,22 +21,17 @@ from revtunnel.process.web.event_streams import EventStreams
 from revtunnel.process.web.page_files import PageFiles
 from revtunnel.process.web.series import Sample, Series
 from revtunnel.process.web.web_listener import WebListener
-from revtunnel.process.web.web_operations import WEB_OPERATIONS
 from revtunnel.process.web.web_rules import PAGE
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.state.session_audit import SessionAudit
 from revtunnel.systems.sessions.live_sessions import LiveSessions
-from revtunnel.systems.sessions.person_operations import PERSON_OPERATIONS
 from revtunnel.systems.sessions.person_operator import PersonOperator
-from revtunnel.trust.account_operations import ACCOUNT_OPERATIONS
 from revtunnel.trust.account_operator import AccountOperator, Accounts
 from revtunnel.trust.login_secrets import LoginSecrets
 from revtunnel.trust.people import People
 from revtunnel.trust.web_askers import WebAskers
 
 __all__ = ["WebPeople"]
-
-OWN = table_of(*ACCOUNT_OPERATIONS, *PERSON_OPERATIONS, *WEB_OPERATIONS)
 
 
 class _Mine:
@@ -71,6 +66,7 @@ class WebPeople:
         self._at = operator.at
         self._people = people
         self._kept = LoginSecrets(people, ledger)
+        operator.people.forget_login = self._kept.forget
         self._unwatch = [operator.watch(self.traffic.told), people.watch(lambda _: self.events.look())]
         askers = self.askers = WebAskers(people, audit, board.report, wall, listener.owing, listener.failed)
         now = lambda: timestamp(wall())  # noqa: E731

@@ -145,6 +145,13 @@ PEOPLE_OPERATIONS = (
         route="PUT /users/{user}",
     ),
     Operation(
+        "UserReset", "people.user_reset", "take password and second factor away from a user",
+        "Browsers of the user are logged out; tokens stay.", (_USER,), (PROBLEM,),
+        role=CallerRole.OPERATOR, named=True, errors=(NotFound,), command="user reset",
+        said=lambda row: ({"reset": row["user"]}, f"{row['user']} has no password and no second factor"),
+        route="DELETE /users/{user}/login",
+    ),
+    Operation(
         "UserRemove", "people.user_remove", "take a user away with tokens and grants",
         "What he has running ends.", (_USER,), (PROBLEM,),
         role=CallerRole.OPERATOR, named=True, errors=(NotFound,), command="user remove",

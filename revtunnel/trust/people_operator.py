@@ -18,7 +18,7 @@ from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.labels import MAX_LABELS, parse_label
 from revtunnel.ground.serials import parse_serial
 from revtunnel.process.admin.operation_form import PAGE, Row
-from revtunnel.process.admin.refusals import Invalid
+from revtunnel.process.admin.refusals import Invalid, NotFound
 from revtunnel.state.audit_records import RightsChanged
 from revtunnel.trust.grants import Action, Grant, Grants, Question
 from revtunnel.trust.issuer import written
@@ -55,6 +55,8 @@ class PeopleOperator:
         self._random_bytes = random_bytes
         self._tell = tell
         self._labels_of = labels_of
+        # takes away password and second factor of a user; False: there are none
+        self.forget_login: Callable[[str], bool] = lambda user: False
 
     @property
     def count(self) -> int:
@@ -101,6 +103,20 @@ class PeopleOperator:
         """
         self._people.change_user(user, note, None if role is None else _role(role))
         self._did("user-changed", user, by, role or "")
+
+    def user_reset(self, user: str, by: str) -> None:
+        """Take password and second factor away from a user, and log his browsers out; his tokens stay.
+
+        Raises:
+            NotFound: there is no such user, or he has neither.
+        """
+        self._people.user(user)
+        if not self.forget_login(user):
+            raise NotFound(f"{user} has no password and no second factor")
+        for token in self._people.tokens(user):
+            if token.is_browser:
+                self._people.revoke_token(user, token.id)
+        self._did("login-reset", user, by)
 
     def user_remove(self, user: str, by: str) -> None:
         """Take a user away with his tokens and grants; what he has running ends.

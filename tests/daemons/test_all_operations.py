@@ -66,6 +66,7 @@ WIRE = {
     ),
     "User": ("user:text", "row:text", "READER"),
     "UserEdit": ("user:text ?note:text ?role:text", "?problem:text", "OPERATOR"),
+    "UserReset": ("user:text", "?problem:text", "OPERATOR"),
     "UserRemove": ("user:text", "?problem:text", "OPERATOR"),
     "TokenNew": (
         "user:text ?note:text ?days:number ?scope:text",

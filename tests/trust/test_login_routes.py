@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.twofactor.totp import TOTP
 from twisted.internet.defer import Deferred
 
+from revtunnel.process.admin.refusals import NotFound
 from revtunnel.process.web.web_rules import PAGE
 from revtunnel.trust.login_routes import FIRST_LIFE, LoggedIn
 from tests.support.desk import ARGON2, Answer, Desk
@@ -186,6 +187,19 @@ def test_a_password_is_changed_by_who_knows_the_old_one() -> None:
     assert desk.ask("PUT", path, token, {"password": "another password", "current": PASSWORD}).status == 200
     assert log_in(desk).status == 401
     assert desk.ask("PUT", path, desk.person("ana", scope="own"), {"password": PASSWORD}).word == "denied"
+
+
+def test_an_operator_takes_password_and_second_factor_away() -> None:
+    """Of whoever has lost them; his browsers are logged out, his tokens stay."""
+    desk = Desk()
+    with_password(desk)
+    token, cookie = desk.person("ana"), f"Cookie: {cookie_of(log_in(desk))}"
+    desk.operator.people.user_reset("ana", "root")
+    assert log_in(desk).status == 401
+    assert desk.ask("GET", MY, "", None, cookie).status == 401
+    assert desk.ask("GET", MY, token).row["password"] is False
+    with pytest.raises(NotFound):
+        desk.operator.people.user_reset("ana", "root")
 
 
 def test_passwords_wait_in_a_short_queue() -> None:

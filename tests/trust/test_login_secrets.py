@@ -56,6 +56,19 @@ def test_a_code_is_good_once_also_over_a_restart(tmp_path: Path) -> None:
         assert (kept.forget("ben"), kept.forget("ben")) == (True, False)
 
 
+def test_who_is_removed_where_nobody_logs_in_takes_his_with_him(tmp_path: Path) -> None:
+    """Somebody of that name has nothing of it, wherever it is asked for next."""
+    path = str(tmp_path / FILE_NAME)
+    with town(path) as home:
+        home.user("ana")
+        LoginSecrets(home.people, home.ledger).set_password("ana", "$argon2id$x")
+    with town(path) as home:
+        home.people.remove_user("ana")
+        home.user("ana")
+    with town(path) as home:
+        assert LoginSecrets(home.people, home.ledger).of("ana").password == ""
+
+
 def test_an_authenticator_reads_it() -> None:
     """Name, issuer, secret."""
     found = address_of_factor(SECRET, "ana@example", "gate")

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import globalLogPublisher
 
 from revtunnel.daemons.operator import Operator
-from revtunnel.daemons.web_people import OWN
+from revtunnel.daemons.own_operations import OWN
 from revtunnel.process.admin.operation_form import PAGE, CallerRole, Kind, Operation
 from revtunnel.process.web.api_routes import ROOT, ApiRoute, ApiRoutes
 from revtunnel.process.web.series import Series
