@@ -45,14 +45,14 @@ const LABELS = { title: "Labels", kind: "labels", cell: (row) => row.labels.join
 const SEEN = [
   ...OWN,
   { title: "Since", cell: (row) => when(row.since), sort: (row) => (row.since ? -Date.parse(row.since) : null), hint: "how long it is here, or away" },
-  { title: "Services and client ports", kind: "wide", cell: services, sort: (row) => row.targets.length },
+  { title: "Services and client ports", kind: "chips", cell: services, sort: (row) => row.targets.length },
   { title: "Clients", kind: "number", cell: (row) => String(row.channels ?? "–"), sort: (row) => row.channels, hint: "channels that run" },
   { title: "Round trip", kind: "number", cell: (row) => trip(row.round_trip), sort: (row) => row.round_trip },
   { title: "To device", kind: "number", cell: (row) => speed(row.rate?.[0]), sort: (row) => row.rate?.[0], hint: "bytes in a second, now" },
   { title: "To clients", kind: "number", cell: (row) => speed(row.rate?.[1]), sort: (row) => row.rate?.[1], hint: "bytes in a second, now" },
   { title: "Link", kind: "less", cell: wire, sort: (row) => row.link },
 ];
-const GRANTED = [...OWN, { title: "Services", kind: "wide", cell: services, sort: (row) => row.targets.length }, LABELS];
+const GRANTED = [...OWN, { title: "Services", kind: "chips", cell: services, sort: (row) => row.targets.length }, LABELS];
 
 export function view() {
   const table = new Table({

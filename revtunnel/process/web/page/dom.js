@@ -99,10 +99,10 @@ export function when(text) {
   return h("time", { datetime: text, title: moment(text) }, seconds < -1 ? `in ${age(-seconds)}` : age(seconds));
 }
 
-/** A time in the reader's own zone. */
+/** A time in the reader's own zone, written as ISO 8601 has it, which is what Swedish does. */
 export function moment(text) {
   const time = new Date(text);
-  return Number.isNaN(time.getTime()) ? shown(text ?? "–") : time.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "medium" });
+  return Number.isNaN(time.getTime()) ? shown(text ?? "–") : time.toLocaleString("sv");
 }
 
 export const many = (count, one, more = `${one}s`) => `${count.toLocaleString()} ${count === 1 ? one : more}`;
@@ -121,7 +121,7 @@ export function facts(...pairs) {
 
 /** A text to take along: shown whole, and copied on a click. */
 export function copyable(text, label) {
-  const field = h("textarea", { class: "copy", readonly: true, rows: "2", "aria-label": label, spellcheck: "false", onfocus: () => field.select() });
+  const field = h("textarea", { class: "copy", readonly: true, rows: "3", "aria-label": label, spellcheck: "false", onfocus: () => field.select() });
   field.value = text;
   const done = button("Copy", async () => {
     field.select();

@@ -9,7 +9,7 @@ const choice = { text: "", level: "" };
 
 const clock = (text) => {
   const time = new Date(text);
-  return Number.isNaN(time.getTime()) ? text : time.toLocaleTimeString();
+  return Number.isNaN(time.getTime()) ? text : time.toLocaleTimeString("sv");
 };
 
 function line(row) {
