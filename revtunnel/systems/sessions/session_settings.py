@@ -66,7 +66,7 @@ class WebSettings(ServerTls, SenderSettings):
         "for readers, by their token; open: for everybody who gets here; auto: token, as api, if "
         "prometheus_client is there")
     metrics_devices: bool = setting(yes_no(), "no", "/metrics of each device too, by its serial; many "
-        "devices make that large", live=True)
+        "devices make that large")
 # fmt: on
 
     @property
