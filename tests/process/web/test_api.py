@@ -166,7 +166,7 @@ def test_nothing_is_there_where_the_listener_has_no_api() -> None:
         ("GET", "/devices?limit=1&limit=2", None),
         ("GET", "/devices?limit=1e9", None),
         ("GET", "/devices?colour=red", None),
-        ("GET", "/devices?serial=" + "x" * 129, None),
+        ("GET", "/devices?serial=" + "x" * 81, None),
         ("GET", "/devices?" + "&".join(f"a{n}=1" for n in range(40)), None),
         ("GET", "/devices?after=%ff", None),
         ("GET", "/ports?after=x", None),
@@ -302,7 +302,7 @@ def test_pages_and_choices(fresh: Desk) -> None:
     assert walk("user=user-00?&note=even&limit=2") == everybody[0:10:2]
     assert walk("role=admin") == ["root"]
     assert walk("user=[u]*") == []
-    assert fresh.ask("GET", f"{ROOT}/users?user={'*a' * 60}*", token).row["rows"] == []
+    assert fresh.ask("GET", f"{ROOT}/users?user={'*a' * 39}*", token).row["rows"] == []
 
 
 def test_tags(fresh: Desk) -> None:
