@@ -18,6 +18,7 @@ __all__ = [
     "Target",
     "is_literal",
     "parse_endpoint",
+    "parse_endpoint_or",
     "parse_offer",
     "parse_target",
     "target_of",
@@ -29,6 +30,7 @@ _NAME = re.compile(rf"(?=.{{1,253}}\Z){_DNS_LABEL}(?:\.{_DNS_LABEL})*\.?", re.AS
 _NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0[xX][0-9A-Fa-f]*)\.?", re.ASCII)  # inet_aton may take it
 _ZONE = re.compile(r"[A-Za-z0-9_.-]{1,15}", re.ASCII)  # as long as Linux lets an interface's name be
 _LABEL = re.compile(r"[A-Za-z0-9._-]{1,32}", re.ASCII)
+_WITH_PORT = re.compile(r".*[^:]:[0-9]+", re.ASCII)
 _UNIX = re.compile(r"/[\x21-\x7e]{1,100}", re.ASCII)
 
 
@@ -127,6 +129,14 @@ def parse_endpoint(text: str) -> tuple[str, int]:
     if port > 65535:
         raise ValueError(f"{text[:120]!a}: port {port} is above 65535")
     return _canonical(host), port
+
+
+def parse_endpoint_or(text: str, port: int | None) -> tuple[str, int]:
+    """The same where we dial: no port 0, and ``port`` where none is written; None: one has to be."""
+    host, written = parse_endpoint(text if port is None or _WITH_PORT.fullmatch(text) else f"{text}:{port}")
+    if not written:
+        raise ValueError(f"{text[:120]!a}: port 1 to 65535 wanted")
+    return host, written
 
 
 def parse_target(text: str) -> Target:

@@ -25,6 +25,7 @@ ID, NONCE = "0123456789abcdef" * 2, "a_Nonce-" * 4
         ("ws://localhost", ServerAddress("localhost", 80, False), "http://localhost:80"),
         ("https://[::1]:2443", ServerAddress("::1", 2443), "https://[::1]:2443"),
         ("https://[::1]", ServerAddress("::1", 443), "https://[::1]:443"),
+        ("https://[fd00:1::5]", ServerAddress("fd00:1::5", 443), "https://[fd00:1::5]:443"),
     ],
 )
 def test_a_server(text: str, server: ServerAddress, written: str) -> None:

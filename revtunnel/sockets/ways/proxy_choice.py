@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
-from revtunnel.ground.targets import parse_endpoint
+from revtunnel.ground.targets import parse_endpoint_or
 from revtunnel.sockets.ways.http_connect import ProxyCredentials
 
 __all__ = [
@@ -66,15 +66,10 @@ def parse_proxy(text: str) -> HttpProxy:
 def _proxy(text: str, match: re.Match[str], port: int | None) -> HttpProxy:
     if (match[1] or "http").lower() != "http":
         raise ValueError(f"{_shown(text)}: only http:// proxies are spoken to, {_WANTED}")
-    where = (
-        match[3] if port is None or re.search(r"[^:]:[0-9]+$|\]:[0-9]+$", match[3]) else f"{match[3]}:{port}"
-    )
     try:
-        host, number = parse_endpoint(where)
+        host, number = parse_endpoint_or(match[3], port)
     except ValueError:
-        number = 0
-    if not number:
-        raise ValueError(f"{_shown(text)}: {_WANTED}, IPv6 in brackets")
+        raise ValueError(f"{_shown(text)}: {_WANTED}, IPv6 in brackets") from None
     user, colon, password = (match[2] or "").partition(":")
     credentials = ProxyCredentials(unquote(user), unquote(password)) if user or colon else None
     return HttpProxy(host, number, credentials)
