@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.serials import parse_serial
-from revtunnel.ground.targets import is_literal, parse_endpoint_or
+from revtunnel.ground.targets import parse_endpoint_or
 
 __all__ = [
     "Handed",
     "ServerAddress",
-    "is_here",
     "parse_handed",
     "parse_server",
     "parse_services",
@@ -56,11 +55,6 @@ class Handed:
     server: ServerAddress
     session: str
     nonce: str = field(repr=False)
-
-
-def is_here(host: str) -> bool:
-    """Whether a host is this machine, by its name or address."""
-    return host == "localhost" or host == "::1" or (host.startswith("127.") and is_literal(host))
 
 
 def parse_server(text: str) -> ServerAddress:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
+from revtunnel.ground.networks import address_of, is_loopback, within
 from revtunnel.ground.targets import parse_endpoint_or
 from revtunnel.sockets.ways.http_connect import ProxyCredentials
 
@@ -129,21 +130,12 @@ def _name_entry(name: str) -> Callable[[str], bool]:
     except ValueError:
         suffix = name.removeprefix("*").lstrip(".").rstrip(".")
         return lambda host: bool(suffix) and f".{host}".endswith(f".{suffix}")
-    return lambda host: (address := _address(host)) is not None and address in network
-
-
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return None
-    return getattr(address, "ipv4_mapped", None) or address
+    return lambda host: within(address_of(host), (network,))
 
 
 def _is_here(host: str) -> bool:
     """Whether a server is on this machine."""
-    address = _address(host)
-    return address.is_loopback if address else f".{host}".endswith(".localhost")
+    return is_loopback(host) or host.endswith(".localhost")
 
 
 @dataclass(frozen=True, slots=True)
