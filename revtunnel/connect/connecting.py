@@ -9,6 +9,7 @@ Source: next/remote-sessions.md section 7; ours.
 import argparse
 import os
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -97,10 +98,8 @@ class Connecting:
         session = str(answer.get("session", ""))
 
         async def fresh() -> str:
-            control = await controlled(self._reactor, self._options, self._logins, server)
-            nonce = str((await control.ask("nonce", session=session)).get("nonce", ""))
-            control.close()
-            return nonce
+            with closing(await controlled(self._reactor, self._options, self._logins, server)) as control:
+                return str((await control.ask("nonce", session=session)).get("nonce", ""))
 
         return session, str(answer.get("nonce", "")), way, fresh
 
@@ -127,16 +126,14 @@ class Connecting:
 
     async def _start(self, server: ServerAddress, device: str, services: list[str]) -> Said:
         """Ask for the session."""
-        control = await controlled(self._reactor, self._options, self._logins, server)
-        if not services:
-            rows = (await control.ask("services", device=device)).get("services", [])
-            services = [str(row["service"]) for row in rows if row.get("device") == device]
+        with closing(await controlled(self._reactor, self._options, self._logins, server)) as control:
             if not services:
-                raise Stop.by_word("unknown", f"no service of {device} that you may reach")
-        flags = {"private": self._options.private, "take_over": self._options.take_over}
-        answer = await control.ask("start", device=device, services=services, **flags)
-        control.close()
-        return answer
+                rows = (await control.ask("services", device=device)).get("services", [])
+                services = [str(row["service"]) for row in rows if row.get("device") == device]
+                if not services:
+                    raise Stop.by_word("unknown", f"no service of {device} that you may reach")
+            flags = {"private": self._options.private, "take_over": self._options.take_over}
+            return await control.ask("start", device=device, services=services, **flags)
 
     # -- what is done with it
 

@@ -6,6 +6,7 @@ Source: next/remote-sessions.md; ours.
 import argparse
 import os
 import sys
+from contextlib import closing
 from typing import Any
 
 from revtunnel.connect.addressing import ServerAddress, parse_server, parse_session
@@ -82,18 +83,17 @@ class Errands:
 
     async def list(self) -> int:
         """Devices and services."""
-        control = await self._control()
         pattern = {"device": self._options.what[0]} if self._options.what else {}
         rows: list[dict[str, Any]] = []
         after: dict[str, str] = {}
-        for _ in range(PAGES):
-            answer = await control.ask("services", **pattern, **after)
-            page = [row for row in answer.get("services", []) if isinstance(row, dict)]
-            rows += page
-            if not answer.get("more") or not answer.get("after"):
-                break  # a page may be empty, and others behind it are not
-            after = {"after": str(answer["after"])}
-        control.close()
+        with closing(await self._control()) as control:
+            for _ in range(PAGES):
+                answer = await control.ask("services", **pattern, **after)
+                page = [row for row in answer.get("services", []) if isinstance(row, dict)]
+                rows += page
+                if not answer.get("more") or not answer.get("after"):
+                    break  # a page may be empty, and others behind it are not
+                after = {"after": str(answer["after"])}
         if not self._options.json:
             rows = [{**row, "online": "yes" if row.get("online") else "no"} for row in rows]
         self._telling.rows(rows, ("device", "service", "port", "online"))
@@ -101,9 +101,8 @@ class Errands:
 
     async def sessions(self) -> int:
         """Running sessions."""
-        control = await self._control()
-        answer = await control.ask("sessions")
-        control.close()
+        with closing(await self._control()) as control:
+            answer = await control.ask("sessions")
         rows = [row for row in answer.get("sessions", []) if isinstance(row, dict)]
         if not self._options.json:
             rows = [{**row, "services": " ".join(map(str, row.get("services", [])))} for row in rows]
@@ -113,19 +112,16 @@ class Errands:
     async def end(self) -> int:
         """End a session."""
         session = _session(self._options.what[0])
-        control = await self._control()
-        await control.ask("end", session=session)
-        control.close()
+        with closing(await self._control()) as control:
+            await control.ask("end", session=session)
         return DONE
 
     async def share(self) -> int:
         """Invite somebody."""
         session, options = _session(self._options.what[0]), self._options
-        control = await self._control()
-        answer = await control.ask(
-            "share", **{"session": session, "with": options.guest, "role": options.role or "watch"}
-        )
-        control.close()
+        asked = {"session": session, "with": options.guest, "role": options.role or "watch"}
+        with closing(await self._control()) as control:
+            answer = await control.ask("share", **asked)
         print(clean(answer.get("url", "")))
         return DONE
 
