@@ -16,7 +16,7 @@ from revtunnel.connect.dialling import DialWay
 from revtunnel.connect.logins import KeptLogin, Logins
 from revtunnel.connect.outcomes import DENIED, DONE, USAGE, Stop
 
-__all__ = ["Errands", "controlled", "token_typed"]
+__all__ = ["Errands", "token_typed", "way_to"]
 
 PAGES = 1000  # of a listing
 
@@ -33,15 +33,6 @@ def token_typed() -> str:
     if not token or not (token.isascii() and token.isprintable()) or " " in token:
         raise Stop(USAGE, "no token: one word of printable ASCII wanted")
     return token
-
-
-async def controlled(
-    reactor: Any, options: argparse.Namespace, logins: Logins, server: ServerAddress
-) -> Control:
-    """A control connection with the login's token. Stop: there is none."""
-    login = logins.login(server, os.environ)
-    way = way_to(reactor, options, server, login)
-    return await open_control(reactor, way, login.token, options.timeout)
 
 
 def way_to(
@@ -127,7 +118,9 @@ class Errands:
 
     async def _control(self) -> Control:
         server = self._logins.server(self._options.server)
-        return await controlled(self._reactor, self._options, self._logins, server)
+        login = self._logins.login(server, os.environ)
+        way = way_to(self._reactor, self._options, server, login)
+        return await open_control(self._reactor, way, login.token, self._options.timeout)
 
 
 def _typed(text: str) -> ServerAddress:
