@@ -31,7 +31,7 @@ from revtunnel.sockets.ways.websocket_upgrade import HandshakeRefused, Upgraded
 from revtunnel.systems.sessions.live_sessions import LiveSessions
 from revtunnel.systems.sessions.localproxy_device import LocalproxyDevice
 from revtunnel.systems.sessions.localproxy_source import LocalproxySource, SourceLine
-from revtunnel.systems.sessions.nonces import NONCE, NonceRefused
+from revtunnel.systems.sessions.nonces import NonceRefused
 from revtunnel.systems.sessions.remote_sessions import Came
 from revtunnel.systems.sessions.session_life import SessionRefused
 from revtunnel.systems.sessions.session_routes import STATUS, Dial
@@ -88,9 +88,9 @@ class LocalproxyRoute:
         return named[0]
 
     def _enter(self, call: WebCall, token: str, client_token: str) -> None:
-        number = self._live.sessions.nonces.session_of(token) if NONCE.fullmatch(token) else ""
+        number = self._live.sessions.nonces.session_of(token)
         try:
-            came = self._live.enter(token if number else "", number, call.peer, token=client_token)
+            came = self._live.enter(token, number, call.peer, token=client_token)
         except NonceRefused as error:
             raise HandshakeRefused(error.status, str(error)) from None
         except SessionRefused as error:
