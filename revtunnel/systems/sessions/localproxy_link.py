@@ -105,6 +105,9 @@ class LocalproxyLink:
 
     def carried_by(self, upgraded: Upgraded) -> None:
         """Speak on this connection; the first word is which services there are."""
+        if self._closed:  # ended while it came
+            upgraded.end.abort()
+            return
         socket = WebSocketMessages(self._reactor, WebSocketWire(upgraded.engine, LIMITS), self)
         self._socket = socket
         EndTransport(self._reactor, upgraded.end, socket).start()

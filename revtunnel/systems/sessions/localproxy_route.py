@@ -118,8 +118,8 @@ class LocalproxyRoute:
             source = LocalproxySource(
                 self._reactor, self._live, came, self._dial, upgraded.end.peer, upgraded.end.origin
             )
-            self._live.attach(came.session, came.seat, SourceLine(source, call.peer))
             source.carried_by(upgraded)
+            self._live.attach(came.session, came.seat, SourceLine(source, call.peer))
             return
         (serial, listener), version = call.found
         tls = upgraded.end.connection.get_protocol_version_name() if isinstance(upgraded.end, TlsEnd) else ""
