@@ -347,6 +347,8 @@ def test_behind_a_balancer_whoever_fails_or_floods_pays_for_it_himself(loop: Loo
     assert [ask("203.0.113.10") for _ in range(9)] == [101] * 8 + [429]
     assert place.refused().reason == "too-often"
     assert ask("203.0.113.11") == 101
+    place.listener.expected = {"203.0.113.10": 1}.__contains__
+    assert ask("203.0.113.10") == 101  # a data socket that was asked for
     place.close()
 
 
