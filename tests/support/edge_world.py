@@ -193,7 +193,7 @@ class EdgeWorld:
         self.clients.stop()
         self.loop.until(lambda: not (self.site.links or self.board.links), "the end of the links")
         self.loop.until(lambda: not self.board.client_streams.count, "the end of the clients")
-        assert self.site.tunnels == 0
+        assert not self.site._expected
 
 
 @contextlib.contextmanager

@@ -133,13 +133,8 @@ class EdgeSystem:
 
     @property
     def sockets(self) -> int:
-        """WebSockets that are no links: those of tunnels, and of links that are not up."""
-        return self.tunnels + sum(link.up_since is None for link in self.links)
-
-    @property
-    def tunnels(self) -> int:
-        """WebSockets of tunnels that may come or are here."""
-        return len(self._expected) + sum(len(link.carrier.tunnels) for link in self.links)
+        """WebSockets that are no links: of tunnels, also those that may come, and of links not up yet."""
+        return sum(len(link.carrier.tunnels) + (link.up_since is None) for link in self.links)
 
     def stop(self) -> None:
         """Turn everybody away whose link is not up; those that are up the switchboard ends."""
