@@ -24,6 +24,7 @@ from revtunnel.systems.sessions.localproxy_link import HELD
 from tests.support.edge_world import EdgeWorld, edge_world
 from tests.support.epoll import Loop, own_reactor
 from tests.support.services import reset
+from tests.support.traffic import read_exactly
 from tests.support.web_ends import join_upgraded
 
 T, M = LocalproxyType, LocalproxyMessage
@@ -163,9 +164,7 @@ def test_a_client_that_takes_nothing_stops_the_reading(far: Far) -> None:
         size += len(piece)
     loop_of(far).settle(lambda: channel.bytes_received, 0.1)
     assert channel.bytes_received < size
-    got = 0
-    while got < size:
-        got += len(far.world.call(lambda: client.recv(1 << 20)))
+    assert len(far.world.call(lambda: read_exactly(client, size))) == size
     assert channel.owed == 0
 
 
