@@ -220,7 +220,7 @@ def test_what_is_no_websocket_gets_one_answer(place: Place) -> None:
     place.state = "draining"
     assert status(place.hear(place.knock(request("/healthz", **plain)))) == 503
     assert status(place.hear(place.knock(request("/healthz", **{**plain, "Host": "evil.example"})))) == 421
-    place.loop.until(lambda: not place.listener.pages.callers, "the end of all callers")
+    place.loop.until(lambda: not place.listener.pages.site.callers, "the end of all callers")
 
 
 def test_a_head_that_is_too_large_or_too_slow(place: Place) -> None:
