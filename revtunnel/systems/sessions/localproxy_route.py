@@ -26,7 +26,6 @@ from revtunnel.ground.targets import Offer
 from revtunnel.link.handshake import LinkDenied
 from revtunnel.link.server_link import AgentListener
 from revtunnel.process.web.web_routes import WebCall
-from revtunnel.sockets.ends import TlsEnd
 from revtunnel.sockets.ways.websocket_upgrade import HandshakeRefused, Upgraded
 from revtunnel.systems.sessions.live_sessions import LiveSessions
 from revtunnel.systems.sessions.localproxy_device import LocalproxyDevice
@@ -122,10 +121,9 @@ class LocalproxyRoute:
             self._live.attach(came.session, came.seat, SourceLine(source, call.peer))
             return
         (serial, listener), version = call.found
-        tls = upgraded.end.connection.get_protocol_version_name() if isinstance(upgraded.end, TlsEnd) else ""
         device = LocalproxyDevice(
             *(self._reactor, self._hub, listener, serial, self._services(serial), version),
-            *(call.peer, tls, self._report),
+            *(call.peer, upgraded.end.tls_version, self._report),
         )
         try:
             device.arrive()
