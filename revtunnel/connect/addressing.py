@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.serials import parse_serial
-from revtunnel.ground.targets import parse_endpoint_or
+from revtunnel.ground.targets import parse_endpoint_or, place
 
 __all__ = [
     "Handed",
@@ -42,7 +42,7 @@ class ServerAddress:
     @property
     def place(self) -> str:
         """``HOST:PORT``."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return place(self.host, self.port)
 
     def __str__(self) -> str:
         return f"{'https' if self.secure else 'http'}://{self.place}"

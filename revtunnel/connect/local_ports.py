@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 from revtunnel.connect.outcomes import CONFIG, Stop
 from revtunnel.connect.same_user import is_same_user
 from revtunnel.ground.networks import is_loopback
-from revtunnel.sockets.addresses import place
+from revtunnel.ground.targets import place
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.listening import Listener, Listeners
 from revtunnel.streams.streams import ChannelSocket

@@ -6,7 +6,7 @@ Source: docs/link-protocol.rst "WebSockets"; ours.
 import re
 from typing import NamedTuple
 
-from revtunnel.ground.targets import parse_endpoint_or
+from revtunnel.ground.targets import parse_endpoint_or, place
 
 __all__ = ["LINK_PATH", "ServerPlace", "parse_server_place"]
 
@@ -29,8 +29,8 @@ class ServerPlace(NamedTuple):
         return bool(self.path)
 
     def __str__(self) -> str:
-        place = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-        return f"{'wss' if self.secure else 'ws'}://{place}{self.path}" if self.path else place
+        where = place(self.host, self.port)
+        return f"{'wss' if self.secure else 'ws'}://{where}{self.path}" if self.path else where
 
 
 def parse_server_place(text: str) -> ServerPlace:

@@ -21,6 +21,7 @@ __all__ = [
     "parse_endpoint_or",
     "parse_offer",
     "parse_target",
+    "place",
     "target_of",
 ]
 
@@ -52,9 +53,7 @@ class Target:
         return is_literal(self.host)
 
     def __str__(self) -> str:
-        if self.path is not None:
-            return self.host
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return place(self.host, self.port)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +62,13 @@ class Offer:
 
     name: str
     target: Target
+
+
+def place(host: str, port: int) -> str:
+    """``host:port``, an IPv6 address in brackets; ``unix:PATH`` as it is."""
+    if host.startswith("unix:"):
+        return host
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 @lru_cache(1024)

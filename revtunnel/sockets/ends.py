@@ -27,6 +27,7 @@ from OpenSSL import SSL
 
 from revtunnel.ground.origin import Origin, origin_of
 from revtunnel.ground.reasons import Ended
+from revtunnel.ground.targets import place
 
 __all__ = ["RECORD", "End", "PlainEnd", "TlsEnd", "said", "tune"]
 
@@ -357,5 +358,4 @@ def _written(sock: socket.socket) -> str:
         return "?"
     if not isinstance(address, tuple):
         return f"unix:{os.fsdecode(address or b'')}"
-    host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return place(*address[:2])

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote
 
 from revtunnel.ground.networks import address_of, is_loopback, within
-from revtunnel.ground.targets import parse_endpoint_or
+from revtunnel.ground.targets import parse_endpoint_or, place
 from revtunnel.sockets.ways.http_connect import ProxyCredentials
 
 __all__ = [
@@ -47,7 +47,7 @@ class HttpProxy:
     credentials: ProxyCredentials | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
-        return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
+        return f"http://{place(self.host, self.port)}"
 
 
 def parse_proxy(text: str) -> HttpProxy:
