@@ -25,7 +25,7 @@ from revtunnel.ground.declared import updated
 from revtunnel.ground.facts import ServerState, SettingsReloaded
 from revtunnel.ground.targets import Target
 from revtunnel.link.agent_link import AgentLink
-from revtunnel.link.handshake import AgentHandshake, AgentHello
+from revtunnel.link.handshake import FILLER, AgentHandshake, AgentHello
 from revtunnel.link.keys import parse_key
 from revtunnel.link.server_connector import ServerConnector, ServerWay
 from revtunnel.link.uplink import Uplink
@@ -241,11 +241,12 @@ class Agent(MultiService):
 
     def _make_link(self, ready: Callable[[Any], None], left: Callable[[Any], None]) -> Any:
         settings = self.settings
-        offers, limits = settings.local, settings.link
+        offers, limits, filler = settings.local, settings.link, b""
         if settings.emo:
             if not self._emo.offers_rt1(self._reactor.seconds(), settings.emo_limits):
                 return self._make_emo_link(ready, left)
             offers = (modern_offer(settings.server_port, settings.local[0].target),)
+            filler = FILLER
             limits = replace(limits, handshake=min(limits.handshake, settings.emo_limits.first + 1))
             left = partial(self._left_modern, left)
         hello = AgentHello(
@@ -256,7 +257,7 @@ class Agent(MultiService):
             settings.link.first_window,
             features=self._features(settings),
         )
-        handshake = AgentHandshake(hello, self._key, settings.legacy)
+        handshake = AgentHandshake(hello, self._key, settings.legacy, filler)
         return AgentLink(
             self._reactor,
             limits,
@@ -274,7 +275,7 @@ class Agent(MultiService):
     def _left_modern(self, left: Callable[[Any], None], link: AgentLink) -> None:
         """A server that hung up on LISTEN is an original one: EMO is spoken at once, and for a while."""
         reason, now = link.ended[0] if link.ended is not None else "", self._reactor.seconds()
-        if link.up_since is None and self._emo.is_original(reason, now - link.since, now):
+        if link.up_since is None and self._emo.is_original(reason, now):
             link.ended = ("original", "it does not know rt1, so EMO is spoken")
             link.at_once = True
         left(link)

@@ -230,8 +230,8 @@ class AgentWays:
     server_port: int = setting(_SERVER_PORT, "0", "emo: the port at the server that stands for the one "
         "service in local; needed there")
     modern: str = setting(word("auto", "no"), "auto", "emo: auto: offer rt1 first, which a server of this "
-        "project speaks on the same port; an original server hangs up after 3 s, and is known then; no: "
-        "never", live=True)
+        "project speaks on the same port; an original server hangs up on it at once, and EMO is spoken then; "
+        "no: never", live=True)
     data_sockets: bool = setting(yes_no(), "yes", "bring connections for single channels when the server "
         "wants them")
 
