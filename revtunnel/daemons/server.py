@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 __all__ = ["Options", "Server", "makeService"]
 
 DOUBT = "who is enrolled or revoked is in doubt; see Enrolment in docs/admin.rst, take it away, reload"
-_FEATURES = Feature.ORIGIN | Feature.SESSIONS
+_FEATURES = Feature.ORIGIN | Feature.SESSIONS | Feature.SERVICES
 EXPIRY_CHECK = 1.0  # seconds between looks for leases whose time is over
 
 
