@@ -228,7 +228,7 @@ class WebListener:
         )
         visit.call = call
         if visit.end.peer != balancer:
-            call.reason, why = self._owing(visit.end.peer, visit.end.peer)
+            call.reason, why = self._owing(visit.end.peer, visit.end.peer.rpartition(":")[0])
             if call.reason:
                 raise HandshakeRefused(429, why)
         route = visit.route = route_of(self.routes, path)

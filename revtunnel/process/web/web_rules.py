@@ -8,8 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from revtunnel.ground.networks import Network, address_of, within
-from revtunnel.ground.targets import is_literal
-from revtunnel.sockets.addresses import place
+from revtunnel.ground.targets import is_literal, place
 from revtunnel.sockets.tls.peer_verification import Identity
 
 __all__ = ["API", "DEVICE_METRICS", "METRICS", "OPEN_METRICS", "PAGE", "WebRules", "is_ours"]
