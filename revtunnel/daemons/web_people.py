@@ -21,7 +21,7 @@ from revtunnel.process.web.event_streams import EventStreams
 from revtunnel.process.web.page_files import PageFiles
 from revtunnel.process.web.series import Sample, Series
 from revtunnel.process.web.web_listener import WebListener
-from revtunnel.process.web.web_rules import PAGE
+from revtunnel.process.web.web_rules import METRICS, PAGE
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.state.session_audit import SessionAudit
 from revtunnel.systems.sessions.live_sessions import LiveSessions
@@ -93,9 +93,20 @@ class WebPeople:
         )
         pages.put("api", Api(reactor, operator, OWN, self._mine, askers.who, self.events))
 
+        self._delay = None
+        if any(METRICS in each.parts for each in listener.rules.values()):
+            from revtunnel.daemons.web_metrics import Figures, MetricsPage
+
+            figures = Figures(operator, board, self.traffic, self.events)
+            page = MetricsPage(reactor, figures, askers.who)
+            self._delay = page.delay
+            pages.put("metrics", page)
+
     def start(self, place: str) -> None:
         """Count from now on; ``place``: where people come in, as a page's address has it."""
         self.traffic.start()
+        if self._delay is not None:
+            self._delay.start()
         self.series.start()
         if self.logins is not None and not len(self._people):
             self.logins.offer_first(place)
@@ -108,6 +119,8 @@ class WebPeople:
         self.events.stop()
         self.series.stop()
         self.traffic.stop()
+        if self._delay is not None:
+            self._delay.stop()
 
     def _mine(self, asker: Asker) -> _Mine:
         account = AccountOperator(self._accounts, asker)

@@ -22,7 +22,7 @@ from revtunnel.daemons.vendor_endpoints import VendorEndpoints
 from revtunnel.ground.limits import LinkLimits
 from revtunnel.link.handshake import ServerHello
 from revtunnel.process.web.web_listener import WebListener
-from revtunnel.process.web.web_rules import API, PAGE, WebRules
+from revtunnel.process.web.web_rules import API, DEVICE_METRICS, METRICS, OPEN_METRICS, PAGE, WebRules
 from revtunnel.sockets.tls.certificates import FaultyFiles
 from revtunnel.sockets.tls.peer_verification import Identity
 from revtunnel.sockets.ways.websocket_wire import WebSocketLimits
@@ -77,12 +77,16 @@ def web_rules(listeners: tuple[WebSettings, ...]) -> dict[str, WebRules]:
 def _parts_of(each: WebSettings) -> tuple[frozenset[str], list[str]]:
     """What is at a listener beside WebSockets, and which packages are missing for that."""
     found, missing = set(), []
-    for part, said, package in ((API, each.api, ""), (PAGE, each.page, "argon2")):
+    wanted = (API, each.api, ""), (PAGE, each.page, "argon2"), (METRICS, each.metrics, "prometheus_client")
+    for part, said, package in wanted:
         is_there = not package or find_spec(package) is not None
-        if said == "yes" and not is_there:
+        if said not in ("auto", "no") and not is_there:
             missing.append(f"[web {each.name}] {part}: package {package} is not here: {EXTRA}")
-        if said == "yes" or (said == "auto" and each.is_safe and is_there):
+        if said not in ("auto", "no") or (said == "auto" and each.is_safe and is_there):
             found.add(part)
+    if METRICS in found:
+        found |= {OPEN_METRICS} if each.metrics == "open" else set()
+        found |= {DEVICE_METRICS} if each.metrics_devices else set()
     if PAGE in found:
         found.add(API)
     return frozenset(found), missing

@@ -45,7 +45,7 @@ class WebAskers:
         audit: SessionAudit,
         report: Report,
         wall: Callable[[], float],
-        owing: Callable[[str], str],
+        owing: Callable[[str, bool], str],
         failed: Callable[[str], None],
     ) -> None:
         self._people = people
@@ -88,7 +88,7 @@ class WebAskers:
 
     def hear(self, place: Place) -> None:
         """HttpRefused: the address failed too often."""
-        why = self._owing(place.peer)
+        why = self._owing(place.peer, place.is_forwarded)
         if why:
             raise HttpRefused(429, "too-many", why, Retry_After="60")
 

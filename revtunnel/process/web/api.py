@@ -29,7 +29,7 @@ from revtunnel.process.admin.operation_form import PAGE, ROW, ROWS, CallerRole, 
 from revtunnel.process.admin.refusals import Invalid, OperatorError
 from revtunnel.process.web.api_description import describe, described
 from revtunnel.process.web.api_routes import ROOT, ApiRoute, ApiRoutes
-from revtunnel.process.web.api_values import checked, query_of, read_body
+from revtunnel.process.web.api_values import MAX_CHOICE, checked, query_of, read_body
 from revtunnel.process.web.askers import Asker, Place, place_of
 from revtunnel.process.web.event_streams import EventStreams
 from revtunnel.process.web.http_answers import (
@@ -49,7 +49,6 @@ from revtunnel.process.web.web_rules import API
 __all__ = ["Answer", "Api", "body_of", "failed"]
 
 log = Logger(namespace="revtunnel.web")
-MAX_CHOICE = 128  # characters of a pattern
 LOOKED = 500  # rows that one request looks at to choose some
 _KEY = re.compile(r"[!-~]{1,128}", re.ASCII)
 
@@ -156,13 +155,14 @@ class Api(resource.Resource):
         arguments = checked(route.asked, {**query, **in_path}, body)
         if route.method == "GET":
             return self._read(request, asker, operation, arguments, filters)
-        if reading is not None and (wanted := header(request, "if-match")):
-            self._compare(asker, reading.operation, in_path, wanted)
+        has_key = route.method == "POST" and request.requestHeaders.hasHeader(b"idempotency-key")
         key = header(request, "idempotency-key")
-        if route.method != "POST" or not request.requestHeaders.hasHeader(b"idempotency-key"):
-            return self._change(asker, operation, arguments)
-        if not _KEY.fullmatch(key):
+        if has_key and not _KEY.fullmatch(key):
             raise Invalid("Idempotency-Key: 1 to 128 visible characters of ASCII wanted")
+        if reading is not None and reading.is_record and (wanted := header(request, "if-match")):
+            self._compare(asker, reading.operation, in_path, wanted)
+        if not has_key:
+            return self._change(asker, operation, arguments)
         whole = b"\0".join((request.method, request.uri, raw))
         done = self._repeated.once(asker.name, key, whole, lambda: self._change(asker, operation, arguments))
         return done.addCallback(

@@ -14,7 +14,7 @@ from typing import Any
 from revtunnel import __version__
 from revtunnel.process.admin.operation_form import PAGE, ROW, ROWS, Argument, CallerRole, Column, Kind
 from revtunnel.process.web.api_routes import ROOT, ApiRoute
-from revtunnel.process.web.api_values import MAX_TEXT
+from revtunnel.process.web.api_values import MAX_CHOICE, MAX_TEXT
 from revtunnel.process.web.http_answers import JSON, PROBLEM_JSON, STATUS
 
 __all__ = ["describe", "described"]
@@ -25,7 +25,7 @@ _ARGUMENTS: dict[Kind, Schema] = {
     Kind.TEXT: {"type": "string", "maxLength": MAX_TEXT, "pattern": "^[^\\x00]*$"},
     Kind.NUMBER: {"type": "integer"},
     Kind.YES_NO: {"type": "boolean"},
-    Kind.LIST: {"type": "array", "items": {"type": "string", "maxLength": MAX_TEXT}},
+    Kind.LIST: {"type": "array", "maxItems": MAX_TEXT, "items": {"type": "string", "maxLength": MAX_TEXT}},
     Kind.RAW: {"type": "string", "contentEncoding": "base64"},
 }
 _VALUES: dict[Kind, Schema] = {
@@ -48,8 +48,10 @@ _FAULTS = {
     409: "It cannot be done in the state that things are in.",
     412: "The record is not any more as it was read.",
     413: "The body is too large.",
+    414: "The request line is longer than 8 KiB.",
     415: "The body is no application/json.",
     422: "The Idempotency-Key was of another request.",
+    431: "The head is longer than 16 KiB.",
     429: "The address failed, or asked, too often.",
     500: "A bug.",
     503: "Not now; later it may be possible.",
@@ -77,7 +79,7 @@ def describe(routes: Iterable[ApiRoute]) -> dict[str, Any]:
     """OpenAPI 3.1."""
     paths: dict[str, Any] = {}
     listed = list(routes)
-    reads = {each.path for each in listed if each.method == "GET"}
+    reads = {each.path for each in listed if each.is_record}
     for each in sorted(listed, key=lambda route: (route.path, route.method)):
         paths.setdefault(ROOT + each.path, {})[each.method.lower()] = _operation(each, each.path in reads)
     return {
@@ -104,7 +106,7 @@ def _operation(route: ApiRoute, is_read: bool) -> dict[str, Any]:
     row = route.operation
     parameters = [_parameter(each, route) for each in route.asked if not _in_body(each, route)]
     for column in route.filters:
-        schema = {"type": "string", "maxLength": 128}
+        schema = {"type": "string", "maxLength": MAX_CHOICE}
         text = f"Only rows that fit: {_plain(column.text)}. * is any characters, ? is one."
         parameters.append(_named(column.name, "query", schema, text))
     if row.method == "watch":
@@ -178,6 +180,7 @@ def _responses(route: ApiRoute, is_read: bool) -> dict[str, Any]:
         str(code): {"description": _FAULTS[code], "content": {PROBLEM_JSON: {"schema": _REFERENCE}}}
         for code in sorted(codes)
     }
+    found |= {str(code): {"description": _FAULTS[code]} for code in (414, 431)}
     if row.method == "watch":
         return {"200": {"description": "Server-sent events.", "content": {"text/event-stream": {}}}, **found}
     if route.method == "GET":

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from revtunnel.process.admin.operation_form import ROWS, Argument, CallerRole, Column, Kind, Operation
+from revtunnel.process.admin.operation_form import ROW, ROWS, Argument, CallerRole, Column, Kind, Operation
 from revtunnel.process.admin.refusals import Invalid
 
 __all__ = ["ROOT", "ApiRoute", "ApiRoutes"]
@@ -37,6 +37,11 @@ class ApiRoute(NamedTuple):
     def has_body(self) -> bool:
         """Whether arguments are in a body."""
         return self.method in ("POST", "PUT") and len(self.in_path) < len(self.operation.arguments)
+
+    @property
+    def is_record(self) -> bool:
+        """Whether it reads one thing, which can be compared before it is changed."""
+        return self.method == "GET" and self.operation.answer is ROW
 
     @property
     def filters(self) -> tuple[Column, ...]:

@@ -17,9 +17,10 @@ from revtunnel.process.admin.admin_boxes import check
 from revtunnel.process.admin.operation_form import Argument, Kind, Row
 from revtunnel.process.admin.refusals import Invalid
 
-__all__ = ["MAX_TEXT", "WHOLE", "checked", "query_of", "read_body", "read_texts"]
+__all__ = ["MAX_CHOICE", "MAX_TEXT", "WHOLE", "checked", "query_of", "read_body", "read_texts"]
 
-MAX_TEXT = 4096  # characters of one text
+MAX_TEXT = 256  # characters of one text, and texts of one list
+MAX_CHOICE = 80  # characters of a pattern that chooses rows
 MAX_FIELDS = 32
 WHOLE = "-?(?:0|[1-9][0-9]{0,14})"
 _TRUTHS = {"true": True, "false": False}

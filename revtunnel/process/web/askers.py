@@ -21,6 +21,7 @@ class Place(NamedTuple):
     rules: WebRules
     peer: str  # HOST:PORT
     host: str  # as it was asked for
+    is_forwarded: bool = False  # a balancer brought him
 
 
 class Asker(NamedTuple):
@@ -50,4 +51,5 @@ def place_of(request: Any) -> Place:
         each not in (b"none", b"same-origin") for each in sites
     ):
         raise HttpRefused(403, "origin", "not for pages of another origin")
-    return Place(rules, rules.client_of(request.channel.came_from, said), host)
+    peer = rules.client_of(request.channel.came_from, said)
+    return Place(rules, peer, host, peer != request.channel.came_from)

@@ -130,8 +130,10 @@ class WebListener:
             return "overloaded", "not even read"
         return self._owing(peer, source)
 
-    def owing(self, peer: str) -> str:
-        """Why a client is not heard now, whoever brought him, or nothing."""
+    def owing(self, peer: str, is_forwarded: bool) -> str:
+        """Why a client is not heard now, or nothing; one whom a balancer brought was not asked yet."""
+        if is_forwarded:
+            return self._owing(peer, peer)[1]
         return self._access.stranger(peer, self._reactor.seconds())
 
     def failed(self, peer: str) -> None:
@@ -226,7 +228,7 @@ class WebListener:
         )
         visit.call = call
         if visit.end.peer != balancer:
-            call.reason, why = self._owing(visit.end.peer, visit.end.peer)
+            call.reason, why = self._owing(visit.end.peer, visit.end.peer.rpartition(":")[0])
             if call.reason:
                 raise HandshakeRefused(429, why)
         route = visit.route = route_of(self.routes, path)

@@ -14,7 +14,7 @@ from typing import Any
 from twisted.web import resource, server
 
 from revtunnel.process.web.http_answers import PROBLEM_JSON, in_bytes, problem, write_json
-from revtunnel.process.web.http_channel import BoundedChannel
+from revtunnel.process.web.http_channel import BoundedChannel, BoundedSite
 
 __all__ = ["WebPages"]
 
@@ -85,14 +85,8 @@ class _OneAnswer(BoundedChannel):
         return False
 
 
-class _Site(server.Site):
-    """Makes the channels; nothing listens with it."""
-
-    noisy = False
+class _Site(BoundedSite):
     protocol: Any = _OneAnswer
-
-    def log(self, request: Any) -> None:
-        """Twisted's access log; ours says what changed."""
 
 
 class WebPages:
@@ -100,7 +94,7 @@ class WebPages:
 
     header = 10.0  # seconds to a whole request, absolute
     body = 64 * 1024  # bytes of one
-    most = 512  # callers at once
+    connections = 512  # callers at once
 
     def __init__(self, reactor: Any, is_route: Callable[[str], bool], state: Callable[[], str]) -> None:
         self.root = _Root(is_route)
@@ -109,26 +103,9 @@ class WebPages:
         health.putChild(b"live", _Health(lambda: "ready"))
         health.putChild(b"ready", _Health(state))
         self.root.putChild(b"health", health)
-        self.callers = 0
-        self._clock = reactor
-        self._site = _Site(self.root, reactor=reactor, timeout=None, parsePOSTFormSubmission=False)
+        self.site = _Site(self.root, reactor, lambda: self)
+        self.channel = self.site.channel  # a protocol for one connection; None: too many have one
 
     def put(self, name: str, page: resource.Resource) -> None:
         """Answer ``/name`` and what is below it with another resource."""
         self.root.putChild(name.encode("ascii"), page)
-
-    def channel(self) -> Any:
-        """A protocol for one connection; None: too many have one."""
-        if self.callers >= self.most:
-            return None
-        channel: Any = self._site.buildProtocol(None)
-        channel.limits, channel.clock = self, self._clock
-        lost = channel.connectionLost
-
-        def over(*reason: Any) -> None:
-            self.callers -= 1
-            lost(*reason)
-
-        channel.connectionLost = over
-        self.callers += 1
-        return channel

@@ -8,13 +8,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from revtunnel.ground.networks import Network, address_of, within
-from revtunnel.ground.targets import is_literal
-from revtunnel.sockets.addresses import place
+from revtunnel.ground.targets import is_literal, place
 from revtunnel.sockets.tls.peer_verification import Identity
 
-__all__ = ["API", "METRICS", "OPEN_METRICS", "PAGE", "WebRules", "is_ours"]
+__all__ = ["API", "DEVICE_METRICS", "METRICS", "OPEN_METRICS", "PAGE", "WebRules", "is_ours"]
 
-API, PAGE, METRICS, OPEN_METRICS = "api", "page", "metrics", "open-metrics"
+API, PAGE = "api", "page"
+METRICS, OPEN_METRICS, DEVICE_METRICS = "metrics", "open-metrics", "device-metrics"
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?", re.ASCII)
 
 

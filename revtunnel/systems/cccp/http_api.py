@@ -17,15 +17,14 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from twisted.internet.defer import CancelledError, maybeDeferred
-from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web import resource, server
+from twisted.web import resource
 
 from revtunnel.ground.errors import RemoteError
 from revtunnel.process.admin.refusals import Busy, Invalid, NotFound
 from revtunnel.process.web.http_answers import answered, write_json
-from revtunnel.process.web.http_channel import BoundedChannel
+from revtunnel.process.web.http_channel import BoundedSite
 from revtunnel.process.web.web_rules import is_ours
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.twisted_transport import TwistedTransport
@@ -79,7 +78,7 @@ class HttpApi(resource.Resource):
 
     def site(self, reactor: Any) -> "_Site":
         """What to listen with."""
-        return _Site(self, reactor)
+        return _Site(self, reactor, lambda: self.part().limits)
 
     def render(self, request: Any) -> Any:
         """Twisted calls this."""
@@ -217,17 +216,8 @@ def _write(request: Any, code: int, row: dict[str, Any], header: tuple[str, str]
 # ---- the connection
 
 
-class _Site(server.Site):
+class _Site(BoundedSite):
     """The API's connections; those beyond the limit are closed at once."""
-
-    noisy = False
-    protocol: Any = BoundedChannel
-
-    def __init__(self, api: HttpApi, reactor: Any) -> None:
-        super().__init__(api, reactor=reactor, timeout=None, parsePOSTFormSubmission=False)
-        self._api = api
-        self._clock = reactor
-        self._count = 0
 
     def came(self, end: End) -> None:
         """Somebody connected."""
@@ -236,23 +226,3 @@ class _Site(server.Site):
             end.abort()
         else:
             TwistedTransport(self._clock, end, channel).start()
-
-    def channel(self) -> Any:
-        """Who speaks HTTP with somebody; None: there are too many."""
-        limits = self._api.part().limits
-        if self._count >= limits.connections:
-            return None
-        channel: Any = self.buildProtocol(None)
-        channel.limits, channel.clock = limits, self._clock
-        lost = channel.connectionLost
-
-        def over(reason: Failure = connectionDone) -> None:
-            self._count -= 1
-            lost(reason)
-
-        channel.connectionLost = over
-        self._count += 1
-        return channel
-
-    def log(self, request: Any) -> None:
-        """Twisted's access log; ours says what changed."""

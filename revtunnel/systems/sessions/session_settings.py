@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from revtunnel.ground.declared import setting
 from revtunnel.ground.kinds import NAME, listening, many, networks, word, yes_no
-from revtunnel.ground.networks import Network
+from revtunnel.ground.networks import Network, is_loopback
 from revtunnel.settings.inifile import Table
 from revtunnel.sockets.ways.trusted_proxies import SenderSettings
-from revtunnel.trust.tls_settings import ServerTls, is_loopback
+from revtunnel.trust.tls_settings import ServerTls
 from revtunnel.trust.tls_settings_checks import check_listener_tls, check_plaintext
 
 __all__ = ["WebSettings", "web_settings"]
@@ -66,7 +66,7 @@ class WebSettings(ServerTls, SenderSettings):
         "for readers, by their token; open: for everybody who gets here; auto: token, as api, if "
         "prometheus_client is there")
     metrics_devices: bool = setting(yes_no(), "no", "/metrics of each device too, by its serial; many "
-        "devices make that large", live=True)
+        "devices make that large")
 # fmt: on
 
     @property
