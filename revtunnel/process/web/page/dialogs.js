@@ -3,9 +3,12 @@
 
 import { button, h, put, say } from "./dom.js";
 
+let names = 0;
+const named = (what) => `${what}-${(names += 1)}`;
+
 /** One field of a question: {name, label, kind: text|number|password|select|check, value, words, hint, ...}. */
-function field(about, index) {
-  const id = `field-${index}-${about.name}`;
+function field(about) {
+  const id = named("field");
   const shared = { id, name: about.name, required: about.required, autocomplete: about.autocomplete ?? "off", "aria-describedby": about.hint && `${id}-hint` };
   const hint = about.hint && h("p", { class: "hint", id: `${id}-hint` }, about.hint);
   if (about.kind === "check") {
@@ -19,12 +22,18 @@ function field(about, index) {
     input = h("input", { type: about.kind ?? "text", ...shared, value: about.value, pattern: about.pattern, title: about.title, min: about.min, max: about.max, minlength: about.minlength, maxlength: about.maxlength, list: about.words && `${id}-words`, spellcheck: "false", autocapitalize: "none" });
   }
   const words = about.kind !== "select" && about.words && h("datalist", { id: `${id}-words` }, about.words.map((value) => h("option", { value })));
-  return [h("div", { class: "field" }, h("label", { for: id }, about.label), input, words, hint), () => (about.kind === "number" ? Number(input.value) : input.value.trim())];
+  return [h("div", { class: "field" }, h("label", { for: id }, about.label), input, words, hint), () => read(input, about.kind)];
+}
+
+/** What a field says; a blank belongs to a password as any other character. */
+function read(input, kind) {
+  if (kind === "number") return Number(input.value);
+  return kind === "password" ? input.value : input.value.trim();
 }
 
 /** A form: its fields, a button that does `work(values)`; what goes wrong is said in it. */
 export function form({ fields = [], action, danger, work, others = [] }) {
-  const made = fields.map(field);
+  const made = fields.map((each) => field(each));
   const wrong = h("p", { class: "wrong", role: "alert" });
   const go = h("button", { type: "submit", class: danger ? "danger" : "main" }, action);
   const node = h("form", { class: "form", method: "dialog" }, made.map(([each]) => each), wrong, h("div", { class: "buttons" }, others, go));
@@ -46,10 +55,11 @@ export function form({ fields = [], action, danger, work, others = [] }) {
 
 /** Show something over the page; gives the means to close it. `closed`: called once it is. */
 export function open(title, inside, closed) {
-  const node = h("dialog", { class: "over", "aria-labelledby": "over-title" });
+  const heading = named("heading");
+  const node = h("dialog", { class: "over", "aria-labelledby": heading });
   const close = () => node.close();
   const cross = button("×", close, { class: "cross", "aria-label": "Close" });
-  node.append(h("div", { class: "head" }, h("h2", { id: "over-title" }, title), cross));
+  node.append(h("div", { class: "head" }, h("h2", { id: heading }, title), cross));
   node.append(...[inside(close)].flat());
   node.addEventListener("close", () => {
     node.remove();

@@ -39,7 +39,7 @@ export function view(why, done) {
   }, other);
 
   const byPassword = () => tried([USER, { ...PASSWORD, minlength: undefined, hint: undefined, autocomplete: "current-password" }], ({ user, password }) => ({ user, password }), button("Log in by a token", byToken, { class: "plain" }));
-  const byToken = () => tried([{ name: "token", label: "Token", kind: "password", required: true, autocomplete: "off", hint: "as revtunnelctl user add has shown it" }], ({ token }) => ({ token }), button("Log in by name and password", byPassword, { class: "plain" }));
+  const byToken = () => tried([{ name: "token", label: "Token", kind: "password", required: true, autocomplete: "off", hint: "as revtunnelctl user add has shown it" }], ({ token }) => ({ token: token.trim() }), button("Log in by name and password", byPassword, { class: "plain" }));
 
   const node = h("main", { class: "login", id: "main" },
     h("h1", { tabindex: "-1" }, "revtunnel"),
