@@ -20,6 +20,7 @@ import json
 import shutil
 import subprocess
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
@@ -59,6 +60,7 @@ class Chromium:
         self._directory = directory
         self._process: subprocess.Popen[bytes]
         self._web: ClientConnection
+        self._open = ExitStack()
         self._number = 0
         self.pages: dict[str, Page] = {}  # by DevTools session
 
@@ -69,20 +71,15 @@ class Chromium:
             self._process = subprocess.Popen(command, stdout=said, stderr=said, stdin=subprocess.DEVNULL)
         try:
             port, path = _wait(lambda: _place(profile / "DevToolsActivePort"), "DevTools of Chromium")
-            self._web = connect(
-                f"ws://127.0.0.1:{port}{path}",
-                compression=None,
-                max_size=None,
-                proxy=None,
-                ping_interval=None,
-            )
+            about: dict[str, Any] = {"compression": None, "max_size": None, "proxy": None, "ping_interval": None}
+            self._web = self._open.enter_context(connect(f"ws://127.0.0.1:{port}{path}", **about))
         except BaseException:
             self._end()
             raise
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._web.close()
+        self._open.close()
         self._end()
 
     def _end(self) -> None:

@@ -62,6 +62,8 @@ export function open(title, inside, closed) {
   node.append(h("div", { class: "head" }, h("h2", { id: heading }, title), cross));
   node.append(...[inside(close)].flat());
   node.addEventListener("close", () => {
+    const said = document.getElementById("said");
+    if (node.contains(said)) document.body.append(said);
     node.remove();
     closed?.();
   });

@@ -48,6 +48,8 @@ let quiet = 0;
 /** Say something at the edge of the page, to screen readers too. */
 export function say(text, bad = false) {
   const place = document.getElementById("said");
+  const over = [...document.querySelectorAll("dialog[open]")].at(-1) ?? document.body;
+  if (place.parentNode !== over) over.append(place); // what is behind a dialog is not read out
   place.textContent = shown(text);
   place.classList.toggle("bad", bad);
   clearTimeout(quiet);

@@ -76,6 +76,7 @@ export function view() {
     h("div", { class: "bar", role: "search" }, h("label", { for: "event-search", class: "grow" }, "Search ", words), h("label", { for: "event-level" }, "Level ", levels)),
     state,
     place,
+    h("p", { class: "nothing" }, "Nothing has happened yet that fits."),
     h("p", { class: "hint" }, "The newest first, since this page was opened. The log of the server, and its audit file, have all."),
   ];
   return { title: "Events", node, stop: () => (stop(), cancelAnimationFrame(frame)) };

@@ -6,7 +6,7 @@ import { button, copyable, h, mark, moment, part, put, when } from "./dom.js";
 import { Table } from "./table.js";
 
 const ROLES = [["person", "person: what is granted"], ["reader", "reader: may look at everything"], ["admin", "admin: may do everything"]];
-const ACTIONS = ["list", "start", "end", "share", "observe"];
+const ACTIONS = { list: "sees them", start: "starts sessions", end: "ends sessions of others", share: "lets others into own sessions", observe: "sees sessions of others" };
 const SCOPES = [["all", "all that the user may"], ["read", "read: look only"], ["own", "own: the user's own services and sessions"]];
 
 /** A secret that is shown once. */
@@ -59,13 +59,13 @@ function grant(users, groups, done) {
       { name: "holder", label: "To whom: a user, or @GROUP", required: true, words: [...users.map((row) => row.user), ...groups.map((row) => `@${row.group}`)] },
       { name: "device", label: "Devices", required: true, hint: "a serial, a pattern such as plc-*, or label=line=3" },
       { name: "services", label: "Services", required: true, value: "*", hint: "names or patterns with commas between" },
-      ...ACTIONS.map((name) => ({ name: `may ${name}`, label: name, kind: "check", value: name === "list" || name === "start" })),
+      ...Object.entries(ACTIONS).map(([name, means]) => ({ name: `may ${name}`, label: `${name}: ${means}`, kind: "check", value: name === "list" || name === "start" })),
       { name: "begins", label: "From (empty: now)", hint: "2027-12-31, or 2027-12-31T18:00Z" },
       { name: "until", label: "Until (empty: for ever)" },
     ],
     action: "Grant",
     work: async (values) => {
-      const body = { holder: values.holder, device: values.device, services: values.services.split(",").map((each) => each.trim()).filter(Boolean), actions: ACTIONS.filter((name) => values[`may ${name}`]) };
+      const body = { holder: values.holder, device: values.device, services: values.services.split(",").map((each) => each.trim()).filter(Boolean), actions: Object.keys(ACTIONS).filter((name) => values[`may ${name}`]) };
       for (const name of ["begins", "until"]) if (values[name]) body[name] = values[name];
       await call("POST", "/grants", body);
       done();
