@@ -71,7 +71,12 @@ class Chromium:
             self._process = subprocess.Popen(command, stdout=said, stderr=said, stdin=subprocess.DEVNULL)
         try:
             port, path = _wait(lambda: _place(profile / "DevToolsActivePort"), "DevTools of Chromium")
-            about: dict[str, Any] = {"compression": None, "max_size": None, "proxy": None, "ping_interval": None}
+            about: dict[str, Any] = {
+                "compression": None,
+                "max_size": None,
+                "proxy": None,
+                "ping_interval": None,
+            }
             self._web = self._open.enter_context(connect(f"ws://127.0.0.1:{port}{path}", **about))
         except BaseException:
             self._end()

@@ -1,0 +1,84 @@
+"""The sources of the page: what they may use, what belongs together, and how much it is."""
+
+import gzip
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import revtunnel.process.web
+
+PAGE = Path(revtunnel.process.web.__file__).parent / "page"
+SCRIPTS = sorted(PAGE.glob("*.js"))
+MOST = 150_000  # bytes compressed, without what others have made
+LINES = 500
+
+
+def imports(script: Path) -> dict[str, dict[str, str]]:
+    """By the module of the page: what is imported from it, and as what; ``*``: all."""
+    found: dict[str, dict[str, str]] = {}
+    for names, at in re.findall(r'^import (.+?) from "\./([\w-]+\.js)";$', script.read_text(), re.M):
+        pairs = [each.strip().split(" as ") for each in names.strip("{} ").split(",")]
+        found[at] = {each[0]: each[-1] for each in pairs}
+    return found
+
+
+def exports(script: Path) -> set[str]:
+    """What a module has for others."""
+    text = script.read_text()
+    found = set(re.findall(r"^export (?:async )?(?:function\*?|const|let|class) (\w+)", text, re.M))
+    for listed in re.findall(r"^export \{ (.+?) \};", text, re.M):
+        found |= {each.strip() for each in listed.split(",")}
+    return found
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda each: each.name)
+def test_a_script(script: Path) -> None:
+    """Text never becomes markup or a program, and what it imports is there, and used."""
+    text = script.read_text()
+    assert not re.search(
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|DOMParser|srcdoc|"
+        r"createContextualFragment|setHTML|https?://(?!www\.w3\.org)",
+        text,
+    )
+    assert text.startswith("// ")
+    assert len(text.splitlines()) <= LINES
+    body = re.sub(r"^import .+;$", "", text, flags=re.M)
+    for at, names in imports(script).items():
+        assert names.keys() - {"*"} <= exports(PAGE / at), at
+        assert all(re.search(rf"\b{alias}\b", body) for alias in names.values()), at
+
+
+def test_every_module_is_reached() -> None:
+    """From the one that the page begins with."""
+    reached, waiting = set(), {"app.js"}
+    while waiting:
+        at = waiting.pop()
+        reached.add(at)
+        waiting |= imports(PAGE / at).keys() - reached
+    assert reached == {each.name for each in SCRIPTS}
+
+
+def test_the_page_itself() -> None:
+    """No script, no style and no handler stands in it: the policy would not let them run."""
+    for page in PAGE.glob("*.html"):
+        text = page.read_text()
+        assert not re.search(r"<style|\sstyle=|\son\w+=|javascript:", text, re.I)
+        assert all('src="/page/' in tag for tag in re.findall(r"<script[^>]*>", text))
+        assert all((PAGE / name).exists() for name in re.findall(r'(?:src|href)="/page/([^"]+)"', text))
+
+
+def test_it_is_small() -> None:
+    """All that a browser fetches."""
+    own = [each for each in PAGE.iterdir() if each.is_file()]
+    assert sum(len(gzip.compress(each.read_bytes(), 9)) for each in own) < MOST
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="no node here")
+def test_scripts_can_be_read() -> None:
+    """By a program that reads such scripts."""
+    for script in SCRIPTS:
+        command = ["node", "--check", "--input-type=module"]
+        subprocess.run(command, input=script.read_bytes(), check=True, timeout=60)
