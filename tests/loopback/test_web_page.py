@@ -153,6 +153,10 @@ def test_many_devices(lab: Lab, server: Server, herd: None, browser: Chromium, t
     assert page.run("document.querySelectorAll('tbody tr').length") < 80
     assert page.run("document.querySelector('table').getAttribute('aria-rowcount')") == str(MANY + 1)
     page.screenshot(tmp_path / "devices.png")
+    for width in (740, 860, 1000, 1060, 1280):
+        page.resize(width, 800)
+        assert page.overflow() <= 0
+        assert page.run("(({scrollWidth: a, clientWidth: b}) => a - b)(document.querySelector('.rows'))") <= 0
     page.run("window.scrollTo(0, document.scrollingElement.scrollHeight)")
     page.wait("tbody td a", f"plc-{MANY - 1:05}")
     page.wait_gone("tbody td a", "plc-00000")

@@ -1,9 +1,10 @@
 // Small line charts of the last hour, as inline SVG; what they show is said in words, too.
 
 import { get, query } from "./api.js";
-import { h, put, shown, speed, trip } from "./dom.js";
+import { age, h, put, shown, speed, trip } from "./dom.js";
 
-const WIDE = 360; // samples of an hour
+const HOUR = 360; // samples
+const LEAST = 30; // samples that a chart has room for, where few are known
 const HIGH = 60;
 const SVG = "http://www.w3.org/2000/svg";
 const whole = (value) => (value === null || value === undefined ? "–" : Math.round(value).toLocaleString());
@@ -25,8 +26,8 @@ function growth(sums, step) {
 }
 
 /** The path of one line; samples end at the right edge. */
-function line(samples, most) {
-  const first = WIDE - samples.length;
+function line(samples, most, wide) {
+  const first = wide - samples.length;
   let text = "";
   let pen = "M";
   samples.forEach((value, index) => {
@@ -40,16 +41,18 @@ function line(samples, most) {
   return text && text.match(/L/) ? text : text && `${text}h1`;
 }
 
-function chart(title, lines, format) {
+function chart(title, lines, format, step) {
+  const wide = Math.min(HOUR, Math.max(LEAST, ...lines.map(([, samples]) => samples.length)));
+  const span = age(wide * step);
   const known = lines.flatMap(([, samples]) => samples.filter((value) => value !== null && value !== undefined));
   const most = Math.max(...known, 0) || 1;
   const said = lines.map(([name, samples]) => `${name ? `${name} ` : ""}${format(samples.at(-1) ?? null)}`);
-  const words = known.length ? `${title}, last hour: now ${said.join(", ")}; at most ${format(Math.max(...known))}` : `${title}: nothing known yet`;
-  const drawn = svg("svg", { viewBox: `0 0 ${WIDE} ${HIGH}`, preserveAspectRatio: "none", role: "img", "aria-label": shown(words) });
-  drawn.append(svg("path", { class: "grid", d: `M0 ${HIGH - 2}H${WIDE}M0 4H${WIDE}` }));
-  lines.forEach(([, samples], index) => drawn.append(svg("path", { class: `line line-${index}`, d: line(samples, most) })));
+  const words = known.length ? `${title}, last ${span}: now ${said.join(", ")}; at most ${format(Math.max(...known))}` : `${title}: nothing known yet`;
+  const drawn = svg("svg", { viewBox: `0 0 ${wide} ${HIGH}`, preserveAspectRatio: "none", role: "img", "aria-label": shown(words) });
+  drawn.append(svg("path", { class: "grid", d: `M0 ${HIGH - 2}H${wide}M0 4H${wide}` }));
+  lines.forEach(([, samples], index) => drawn.append(svg("path", { class: `line line-${index}`, d: line(samples, most, wide) })));
   const legend = lines.map(([name], index) => h("span", { class: `now now-${index}` }, said[index] || name));
-  return h("figure", { class: "chart" }, h("figcaption", {}, h("b", {}, title), legend), drawn, h("p", { class: "span" }, h("span", {}, "an hour ago"), h("span", {}, known.length ? `most ${format(Math.max(...known))}` : ""), h("span", {}, "now")));
+  return h("figure", { class: "chart" }, h("figcaption", {}, h("b", {}, title), legend), drawn, h("p", { class: "span" }, h("span", {}, `${span} ago`), h("span", {}, known.length ? `most ${format(Math.max(...known))}` : ""), h("span", {}, "now")));
 }
 
 const SERVER = [
@@ -74,7 +77,7 @@ export function charts(serial) {
         const samples = found.series[name] ?? [];
         return [words?.[index] ?? "", format === speed ? growth(samples, found.step) : samples];
       });
-      return chart(title, lines, format);
+      return chart(title, lines, format, found.step);
     }));
   };
   return { node, refresh };

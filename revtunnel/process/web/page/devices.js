@@ -3,7 +3,7 @@
 import { may, my } from "./api.js";
 import { enrol } from "./enrol.js";
 import { button, h, many, mark, put, speed, trip, when } from "./dom.js";
-import { fleet, watch } from "./fleet.js";
+import { fleet, readAgain, watch } from "./fleet.js";
 import { Table } from "./table.js";
 
 const choice = { text: "", state: "", label: "" };
@@ -35,7 +35,8 @@ export function chip(target) {
 
 export const wire = (row) => (row.link ? [row.link, row.way === "web" && " by web", row.tls ? ` · ${row.tls}` : ""] : "–");
 const rank = (row) => (row.online ? 0 : 1) + (row.muted ? 0.5 : 0);
-const services = (row) => [row.targets.slice(0, CHIPS).map(chip), row.targets.length > CHIPS && h("span", { class: "more" }, `+${row.targets.length - CHIPS}`), !row.targets.length && "–"];
+const weight = (each) => (each.problem || each.up === false ? 0 : 1); // what is wrong comes first
+const services = (row) => [[...row.targets].sort((a, b) => weight(a) - weight(b)).slice(0, CHIPS).map(chip), row.targets.length > CHIPS && h("span", { class: "more" }, `+${row.targets.length - CHIPS}`), !row.targets.length && "–"];
 
 const OWN = [
   { title: "Serial", kind: "main", cell: (row) => link(row.serial), sort: (row) => row.serial },
@@ -46,10 +47,10 @@ const SEEN = [
   ...OWN,
   { title: "Since", cell: (row) => when(row.since), sort: (row) => (row.since ? -Date.parse(row.since) : null), hint: "how long it is here, or away" },
   { title: "Services and client ports", kind: "chips", cell: services, sort: (row) => row.targets.length },
-  { title: "Clients", kind: "number", cell: (row) => String(row.channels ?? "–"), sort: (row) => row.channels, hint: "channels that run" },
-  { title: "Round trip", kind: "number", cell: (row) => trip(row.round_trip), sort: (row) => row.round_trip },
-  { title: "To device", kind: "number", cell: (row) => speed(row.rate?.[0]), sort: (row) => row.rate?.[0], hint: "bytes in a second, now" },
-  { title: "To clients", kind: "number", cell: (row) => speed(row.rate?.[1]), sort: (row) => row.rate?.[1], hint: "bytes in a second, now" },
+  { title: "Clients", kind: "number", now: true, cell: (row) => String(row.channels ?? "–"), sort: (row) => row.channels, hint: "channels that run" },
+  { title: "Round trip", kind: "number", now: true, cell: (row) => trip(row.round_trip), sort: (row) => row.round_trip },
+  { title: "To device", kind: "number rate", now: true, cell: (row) => speed(row.rate?.[0]), sort: (row) => row.rate?.[0], hint: "bytes in a second, now" },
+  { title: "To clients", kind: "number rate", now: true, cell: (row) => speed(row.rate?.[1]), sort: (row) => row.rate?.[1], hint: "bytes in a second, now" },
   { title: "Link", kind: "less", cell: wire, sort: (row) => row.link },
 ];
 const GRANTED = [...OWN, { title: "Services", kind: "chips", cell: services, sort: (row) => row.targets.length }, LABELS];
@@ -60,7 +61,10 @@ export function view() {
     columns: may.look ? SEEN : GRANTED,
     key: (row) => row.serial,
     sorted,
-    onsort: () => show(),
+    onsort: () => {
+      if (SEEN[sorted.column]?.now) readAgain();
+      show();
+    },
     empty: "",
   });
   const words = h("input", { type: "search", id: "search", placeholder: "serial, service, address …", autocomplete: "off", spellcheck: "false", oninput: () => choose({ text: words.value }) });

@@ -8,6 +8,7 @@ const MOST = 50_000; // devices that one page keeps
 const LOOK = 5000; // ms between two looks at what is in sight
 const ASKS = 4; // requests of one look
 const ABOUT = 50; // devices of one request
+const MEAN = 600; // s between two looks, of which a mean still says something
 const OFTEN = 200; // devices with news from which on all are read again
 const NEWS = new Set(["link-up", "link-down", "device-registered", "device-gone", "channel-opened", "channel-ended", "service-up", "service-down", "listener-opened", "listener-closed", "listener-refused"]);
 
@@ -16,6 +17,7 @@ export const fleet = {
   reading: false,
   whole: false, // all were read
   problem: "",
+  read: 0, // when, by performance.now()
 };
 const watchers = new Set();
 const news = new Set();
@@ -64,7 +66,7 @@ function take(row) {
   if (row.bytes_to_device !== undefined && before) {
     const seconds = (now - before.at) / 1000;
     if (seconds < 1) Object.assign(made, { at: before.at, rate: before.rate, bytes_to_device: before.bytes_to_device, bytes_to_client: before.bytes_to_client });
-    else if (seconds < 60) made.rate = [row.bytes_to_device - before.bytes_to_device, row.bytes_to_client - before.bytes_to_client].map((sum) => Math.max(0, sum) / seconds);
+    else if (seconds < MEAN) made.rate = [row.bytes_to_device - before.bytes_to_device, row.bytes_to_client - before.bytes_to_client].map((sum) => Math.max(0, sum) / seconds);
   }
   fleet.rows.set(row.serial, made);
 }
@@ -107,12 +109,17 @@ export async function readAll() {
       changed();
     }
     for (const serial of [...fleet.rows.keys()]) if (!found.has(serial)) fleet.rows.delete(serial);
-    Object.assign(fleet, { reading: false, whole: found.size < MOST });
+    Object.assign(fleet, { reading: false, whole: found.size < MOST, read: performance.now() });
   } catch (error) {
     if (signal.aborted) return;
     Object.assign(fleet, { reading: false, problem: error.message });
   }
   changed();
+}
+
+/** Read all of them, if that was some time ago: of those out of sight only that says what they do now. */
+export function readAgain() {
+  if (!fleet.reading && performance.now() - fleet.read > LOOK) readAll();
 }
 
 async function lookAround() {

@@ -69,7 +69,7 @@ export class Table {
     if (sorted) {
       const value = this.columns[sorted.column].sort;
       const keyed = rows.map((row) => [value(row), row]);
-      keyed.sort(([a, one], [b, other]) => (sorted.down ? compare(b, a) : compare(a, b)) || compare(this.key(one), this.key(other)));
+      keyed.sort(([a, one], [b, other]) => compare(a, b, sorted.down) || compare(this.key(one), this.key(other)));
       this.rows = keyed.map(([, row]) => row);
       this.heads.forEach((head, index) => (index === sorted.column ? head.setAttribute("aria-sort", sorted.down ? "descending" : "ascending") : head.removeAttribute("aria-sort")));
       this.chooser.querySelector("select").value = `${sorted.column} ${sorted.down ? "down" : ""}`;
@@ -145,10 +145,11 @@ export class Table {
   }
 }
 
-function compare(a, b) {
+/** Which comes first; what is not known comes last either way. */
+function compare(a, b, down = false) {
   if (a === b) return 0;
   if (a === null || a === undefined) return 1;
   if (b === null || b === undefined) return -1;
-  if (typeof a === "string") return words.compare(a, b);
-  return a < b ? -1 : 1;
+  const order = typeof a === "string" ? words.compare(a, b) : a < b ? -1 : 1;
+  return down ? -order : order;
 }
