@@ -148,6 +148,7 @@ class Server(AdministeredDaemon):
         self._headers = ProxyHeaders(reactor, lambda: self.settings.limits.pending)
         self._expiry: Any = None
         self.web: WebSystem | None = None
+        self._web_ports: dict[str, int] = {}  # by listener
         self._agent_ports = 0  # ports for agents among those we listen at
         self.cccp: CccpSystem | None = None
         self._emo_machines: dict[int, Any] = {}  # command sockets by the port they registered
@@ -160,7 +161,7 @@ class Server(AdministeredDaemon):
         if self.cccp is not None:
             self.cccp.start()
         if self.web is not None:
-            self.web.start(self._places(self._agent_ports).partition(", ")[0])
+            self.web.start(self._web_ports)
         self.switchboard.enforcement.keep_promises()
         super().privilegedStartService()
 
@@ -347,6 +348,7 @@ class Server(AdministeredDaemon):
             came = self._headers.behind(people, _header_rules(each, limits), refused)
             for host, port in each.address:
                 self._listening.append(self._listeners.listen(host, port, limits.backlog, came))
+                self._web_ports.setdefault(each.name, self._listening[-1].port)
 
     def _behind(self, came: Came, pool: str, refused: Refused) -> Came:
         """What listens for the clients of a pool."""

@@ -69,8 +69,7 @@ class WebPeople:
         operator.people.forget_login = self._kept.forget
         self._unwatch = [operator.watch(self.traffic.told), people.watch(lambda _: self.events.look())]
         askers = self.askers = WebAskers(people, audit, board.report, wall, listener.owing, listener.failed)
-        now = lambda: timestamp(wall())  # noqa: E731
-        self.events = EventStreams(reactor, operator.watch, now, askers.stands)
+        self.events = EventStreams(reactor, operator.watch, lambda: timestamp(wall()), askers.stands)
         self.series = Series(reactor, operator.at, self._sample, self._of_device)
         hashing = self.logins = None
         pages = listener.pages
@@ -80,7 +79,8 @@ class WebPeople:
 
             hashing = PasswordHashing(reactor)
             self.logins = LoginRoutes(
-                *(reactor, wall, people, self._kept, hashing, askers, board.report, random_bytes)
+                *(reactor, wall, people, self._kept, hashing, askers, board.report, audit.changed),
+                random_bytes,
             )
             files = PageFiles()
             pages.put("", files.root)

@@ -8,7 +8,7 @@ Source: next/remote-sessions.md section 1; ours.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from revtunnel.daemons.settings import ServerSettings, SettingsError
 from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.daemons.vendor_endpoints import VendorEndpoints
 from revtunnel.ground.limits import LinkLimits
+from revtunnel.ground.targets import place
 from revtunnel.link.handshake import ServerHello
 from revtunnel.process.web.web_listener import WebListener
 from revtunnel.process.web.web_rules import API, DEVICE_METRICS, METRICS, OPEN_METRICS, PAGE, WebRules
@@ -140,7 +141,11 @@ class WebSystem:
         self.listener.routes += self.vendors.routes
         self.people = self._people(operator, people, ledger, audit, random_bytes)
         board.beside = lambda: (
-            self.listener.pending + len(self.control) + self.live.connected + self.vendors.sockets
+            self.listener.pending
+            + self.listener.pages.site.callers
+            + len(self.control)
+            + self.live.connected
+            + self.vendors.sockets
         )
 
     def _people(self, operator: Operator, *told: Any) -> "WebPeople | None":
@@ -153,12 +158,20 @@ class WebSystem:
             self._reactor, self._settings, self._board, operator, self.live, self.listener, *told
         )
 
-    def start(self, place: str) -> None:
-        """Look at sessions once a second from now on; ``place``: HOST:PORT where people come in."""
+    def start(self, ports: dict[str, int]) -> None:
+        """Look at sessions once a second from now on; ``ports``: where people come in, by listener."""
         self.live.tick()
         if self.people is not None:
-            rules = next(each for each in self.listener.rules.values() if each.parts)
-            self.people.start(f"{'http' if rules.identity is None else 'https'}://{place}")
+            self.people.start(next(self._addresses(ports), ""))
+
+    def _addresses(self, ports: dict[str, int]) -> Iterator[str]:
+        """Of the listeners that have a page, as people type them."""
+        for each in self._settings.web:
+            rules = self.listener.rules[each.name]
+            if PAGE in rules.parts:
+                host = (*each.hosts, each.address[0][0])[0]
+                scheme = "http" if rules.identity is None else "https"
+                yield f"{scheme}://{place(host, ports[each.name])}"
 
     def read(self, listeners: tuple[WebSettings, ...]) -> None:
         """Other names, origins and certificates, for ``take``; SettingsError: one cannot be used."""

@@ -105,7 +105,8 @@ class AccountOperator:
         if before and not await self._all.hashing.is_right(before, current):
             raise Denied("the current password is another")
         hashed = await self._all.hashing.make(password)
-        self._all.people.user(self._user)  # he may be gone meanwhile
+        if not self._all.people.knows(self._user):
+            raise Denied(f"{self._user} was removed meanwhile")
         self._all.kept.set_password(self._user, hashed)
         self._did("password-set")
 

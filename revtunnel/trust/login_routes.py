@@ -24,6 +24,7 @@ from revtunnel.process.web.askers import Place, place_of
 from revtunnel.process.web.http_answers import HttpRefused, answered, header, in_bytes, write
 from revtunnel.process.web.rates import Rates
 from revtunnel.process.web.web_rules import PAGE
+from revtunnel.state.audit_records import RightsChanged
 from revtunnel.trust.issuer import written
 from revtunnel.trust.login_secrets import LoginSecrets
 from revtunnel.trust.password_hashing import PasswordHashing, check_password
@@ -68,8 +69,10 @@ class LoginRoutes:
         hashing: PasswordHashing,
         askers: WebAskers,
         report: Report,
+        tell: Callable[[RightsChanged], None],
         random_bytes: Callable[[int], bytes],
     ) -> None:
+        """``tell``: the audit file, which must not raise."""
         self._clock = clock
         self._wall = wall
         self._people = people
@@ -77,6 +80,7 @@ class LoginRoutes:
         self._hashing = hashing
         self._askers = askers
         self._report = report
+        self._tell = tell
         self._random_bytes = random_bytes
         self._names = Rates(burst=10.0, second=1 / 60)
         self._sources = Rates(burst=20.0, second=1 / 15)
@@ -131,6 +135,7 @@ class LoginRoutes:
         user = self._people.add_user(said["user"], "", self._wall(), "admin")
         self.first = ""
         self._kept.set_password(user.name, hashed)
+        self._tell(RightsChanged("user-added", user.name, "first-link", "admin"))
         return self._let_in(place, self._by_itself(user.name), "first")
 
     async def _logout(self, request: Any, place: Place, body: dict[str, Any]) -> Answer:
@@ -140,6 +145,7 @@ class LoginRoutes:
         ):
             raise HttpRefused(403, "csrf", "X-CSRF-Token is wanted, from a browser that is logged in")
         self._people.revoke_token(asker.name, asker.login.token)
+        self._tell(RightsChanged("logged-out", f"{asker.name}/{asker.login.token}", asker.name))
         return Answer(204, b"", headers={"Set-Cookie": self._cookie(place, "", 0)})
 
     # -- inside
@@ -174,6 +180,7 @@ class LoginRoutes:
         note = f"{how}, from {place.peer.rpartition(':')[0]}"
         kept = self._people.new_token(login.user, secret, note, now, life, scope, login.token)
         text = write_user_token(secret)
+        self._tell(RightsChanged("logged-in", f"{login.user}/{kept.id}", login.user, note))
         self._report(LoggedIn(login.user, place.peer, how, place.rules.name))
         row: Row = {"user": login.user, "csrf": csrf_of(text), "until": written(kept.until)}
         return Answer(200, in_bytes(row), headers={"Set-Cookie": self._cookie(place, text, life)})

@@ -53,7 +53,7 @@ class PasswordHashing:
             if not hashed and not self._nobody:
                 self._nobody = self._hasher.hash(secrets.token_urlsafe())
             try:
-                return self._hasher.verify(hashed or self._nobody, password[:MOST]) and bool(hashed)
+                return self._hasher.verify(hashed or self._nobody, password) and bool(hashed)
             except (Argon2Error, InvalidHashError):
                 return False
 

@@ -1,7 +1,9 @@
 """Logins of browsers: passwords, tokens, codes, the first link; what a try costs; cookies and their word."""
 
 import base64
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,8 +11,10 @@ from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.twofactor.totp import TOTP
 from twisted.internet.defer import Deferred
 
+from revtunnel.ground.limits import AuditLimits
 from revtunnel.process.admin.refusals import NotFound
 from revtunnel.process.web.web_rules import PAGE
+from revtunnel.state.audit_file import AuditFile, Sync
 from revtunnel.trust.login_routes import FIRST_LIFE, LoggedIn
 from tests.support.desk import ARGON2, Answer, Desk
 
@@ -60,6 +64,31 @@ def test_a_browser_logs_in_and_out() -> None:
     assert (out.status, "Max-Age=0" in out.headers["set-cookie"]) == (204, True)
     assert desk.ask("GET", MY, "", None, cookie).word == "login"
     assert desk.ask("POST", "/logout", "", None, cookie, word).status == 401
+
+
+def test_logins_are_in_the_audit_file(tmp_path: Path) -> None:
+    """Who came from where and how, who was not let in, who left; no secret."""
+    desk = Desk()
+    file = AuditFile(str(tmp_path / "audit"), "test", AuditLimits(), Sync.NEVER, desk.wall_clock)
+    desk.audit._file = file
+    with_password(desk)
+    log_in(desk, user="ana", password="wrong")
+    answer = log_in(desk)
+    lines = f"Cookie: {cookie_of(answer)}", f"X-CSRF-Token: {answer.row['csrf']}"
+    assert desk.ask("POST", "/logout", "", None, *lines).status == 204
+    desk.audit.close()
+    records = [json.loads(line) for line in (tmp_path / "audit").read_text().splitlines()]
+    told = [each for each in records if each["event"] in ("rights-changed", "refused")]
+    assert [each.get("operation") or each["cause"] for each in told] == [
+        "password-set",
+        "password",
+        "logged-in",
+        "logged-out",
+    ]
+    assert next(each["detail"] for each in records if each.get("operation") == "logged-in") == (
+        "password, from 192.0.2.7"
+    )
+    assert answer.headers["set-cookie"][20:40] not in (tmp_path / "audit").read_text()
 
 
 def test_whoever_is_refused_learns_nothing() -> None:

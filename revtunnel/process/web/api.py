@@ -14,7 +14,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -86,6 +86,14 @@ class Api(resource.Resource):
         self._events = events
         self._repeated = RepeatedCalls(reactor)
 
+    @cached_property
+    def _description(self) -> bytes:
+        return in_bytes(describe(self.routes.all))
+
+    @cached_property
+    def _page(self) -> bytes:
+        return described(self.routes.all)
+
     def render(self, request: Any) -> Any:
         """Twisted calls this."""
         done = maybeDeferred(self._carry_out, request).addErrback(failed)
@@ -117,8 +125,8 @@ class Api(resource.Resource):
         if path == "/api":
             return Answer(308, b"", JSON, {"Location": "/api/"})
         if path == "/api/":
-            return Answer(200, described(self.routes.all), "text/html; charset=utf-8", _HTML)
-        return Answer(200, in_bytes(describe(self.routes.all)))
+            return Answer(200, self._page, "text/html; charset=utf-8", _HTML)
+        return Answer(200, self._description)
 
     def _check(self, asker: Asker, route: ApiRoute, request: Any) -> None:
         """Whether he may, and whether it is he who asks."""
@@ -164,7 +172,7 @@ class Api(resource.Resource):
         if not has_key:
             return self._change(asker, operation, arguments)
         whole = b"\0".join((request.method, request.uri, raw))
-        done = self._repeated.once(asker.name, key, whole, lambda: self._change(asker, operation, arguments))
+        done = self._repeated.once(asker.login, key, whole, lambda: self._change(asker, operation, arguments))
         return done.addCallback(
             lambda found: (
                 found[0]._replace(headers={"Idempotency-Replayed": "true"}) if found[1] else found[0]

@@ -1,14 +1,15 @@
 """Answers to what was asked with an Idempotency-Key, kept for a while: asking again does nothing twice.
 
-Rule of this file: a key is its person's; the same key with another request is refused, and so is one whose
+Rule of this file: a key is of one login; the same key with another request is refused, and so is one whose
 first request still runs. What was refused may be tried again. Kept in memory, for ``life`` seconds, for the
-last ``most`` keys of a person and the last ``people`` people.
+last ``most`` keys of a login and the last ``logins`` logins.
 
 Source: draft-ietf-httpapi-idempotency-key-header; ours.
 """
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,25 +29,25 @@ class _Kept:
 
 
 class RepeatedCalls:
-    """Of all people. ``clock`` is the reactor."""
+    """Of all logins. ``clock`` is the reactor."""
 
     life = 600.0
     most = 64
-    people = 256
+    logins = 256
 
     def __init__(self, clock: Any) -> None:
         self._clock = clock
-        self._kept: OrderedDict[str, OrderedDict[str, _Kept]] = OrderedDict()
+        self._kept: OrderedDict[Hashable, OrderedDict[str, _Kept]] = OrderedDict()
 
-    def once(self, person: str, key: str, request: bytes, work: Any) -> "Deferred[tuple[Any, bool]]":
+    def once(self, login: Hashable, key: str, request: bytes, work: Any) -> "Deferred[tuple[Any, bool]]":
         """What ``work`` gives, or gave; and whether it was done before.
 
         Raises:
             HttpRefused: 422 with another request, 409 while the first one runs.
         """
         now = self._clock.seconds()
-        mine = self._kept.setdefault(person, OrderedDict())
-        self._kept.move_to_end(person)
+        mine = self._kept.setdefault(login, OrderedDict())
+        self._kept.move_to_end(login)
         while mine and now - next(iter(mine.values())).at > self.life:
             mine.popitem(last=False)
         hashed = hashlib.sha256(request).digest()
@@ -60,7 +61,7 @@ class RepeatedCalls:
         mine[key] = fresh = _Kept(hashed, now)
         while len(mine) > self.most:
             mine.popitem(last=False)
-        while len(self._kept) > self.people:
+        while len(self._kept) > self.logins:
             self._kept.popitem(last=False)
 
         def over(result: Any) -> Any:

@@ -30,7 +30,7 @@ def test_an_answer_is_kept_for_a_while_and_a_failure_is_not() -> None:
 def test_so_many_of_a_person_and_so_many_people() -> None:
     """The oldest goes."""
     calls = RepeatedCalls(Clock())
-    calls.most = calls.people = 2
+    calls.most = calls.logins = 2
     for key in "abc":
         calls.once("ana", key, b"x", lambda: 1)
     assert calls.once("ana", "c", b"x", lambda: 2).result == (1, True)
