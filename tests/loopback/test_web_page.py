@@ -6,6 +6,7 @@ Pictures of what showed are in the directory of each test, ``*.png``: look at th
 import base64
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ from cryptography.hazmat.primitives.twofactor.totp import TOTP
 
 from tests.support.chromium import CHROMIUM, Chromium, Page
 from tests.support.daemons import Agent, Lab, Server, port_block
-from tests.support.services import Echo
+from tests.support.services import Echo, Service
 from tests.support.web_people import Person
 
 pytestmark = [
@@ -33,6 +34,20 @@ MARKUP = "<img src=x onerror=document.title='cut'>"
 PASSWORD = "correct horse battery staple "  # the blank belongs to it
 PHONE = 360, 740
 DIALOG = "dialog:last-of-type"
+
+
+class Telnet(Service):
+    """Echoes by itself, as its negotiation says, and greets in colour."""
+
+    def serve(self, sock: socket.socket, number: int) -> None:
+        """One client: its answers to the negotiation come first."""
+        self.send(sock, b"\xff\xfb\x01\xff\xfb\x03\x1b[31mmachine\x1b[0m\r\n> ")
+        answers = b""
+        while len(answers) < 6:
+            answers += sock.recv(100)
+        self.record.add("negotiated", answers[:6], answers[6:])
+        while data := sock.recv(4096):
+            self.send(sock, data.upper())
 
 
 @pytest.fixture
@@ -362,3 +377,39 @@ def test_users_and_grants(lab: Lab, server: Server, browser: Chromium, tmp_path:
         page.wait(".nothing", "No session runs")
         sound(page)
         sound(other)
+
+
+def test_a_terminal(lab: Lab, server: Server, browser: Chromium, tmp_path: Path) -> None:
+    """What is typed gets to the service, what it says to the screen; the end is told, and can be undone."""
+    with Telnet() as machine:
+        lab.agent(server, offers={"console": machine.target, "ssh": "127.0.0.1:22"}).start()
+        server.client_port("plc-7", "console")
+        page = logged_in(browser, server, "ana", "admin")
+        server.control("grant", "ana", "plc-7", "console")
+        page.click("plc-7")
+        page.wait("td a[target=_blank]", "Terminal")
+        link = page.run(
+            "[...document.querySelectorAll('td a[target=_blank]')].map((each) => each.href).join()"
+        )
+        page.go(link)  # one: ssh has programs of its own
+        page.wait("h1", "plc-7/console")
+        assert server.events("session-started") == []  # a link alone starts nothing
+        page.click("Connect")
+        page.wait("header", "connected")
+        page.wait(".xterm-rows", "machine")
+        machine.record.wait("negotiated", b"\xff\xfd\x01\xff\xfd\x03", b"")
+        page.ask("Input.insertText", text="status")
+        page.wait(".xterm-rows", "> STATUS")
+        page.screenshot(tmp_path / "terminal.png")
+        page.resize(*PHONE)
+        assert page.overflow() <= 0
+        page.click("End session")
+        page.wait("header", "over")
+        server.wait_event("session-ended", serial="plc-7")
+        page.click("Connect again")
+        page.wait("header", "connected")
+        server.wait_event("session-started", 2)
+        machine.stop()
+        page.wait("header", "over")
+        page.screenshot(tmp_path / "terminal-over.png")
+        sound(page)

@@ -10,10 +10,12 @@ import { enrol } from "./enrol.js";
 import { list } from "./events.js";
 import { again, device, fleet } from "./fleet.js";
 import { events, hear } from "./live.js";
+import { address } from "./raw.js";
 import { Table } from "./table.js";
 
 const LOOK = 5000;
 const SHOWN = 20; // events
+const OWN = /^(ssh|sftp|https?|web|vnc|rdp|opc.*|modbus|snmp)([._-]|\d|$)/i; // services for programs of their own
 
 function kick(serial) {
   ask({
@@ -99,8 +101,16 @@ const serviceColumns = (row) => [
     { title: "Client port", kind: "number", cell: (each) => (each.port ? String(each.port) : "–") },
   ] : [{ title: "Port", kind: "number", cell: (each) => String(each.dials ?? "–") }]),
   { title: "State", kind: "wide", cell: (each) => about(each, row) },
-  ...(may.act ? [{ title: "Actions", kind: "acts", cell: (each) => button("Start session", () => start(row.serial, [each.name]), { disabled: !row.online || Boolean(row.muted), "aria-label": `Start session to ${each.name}` }) }] : []),
+  ...(may.act ? [{ title: "Actions", kind: "acts", cell: (each) => offered(each, row) }] : []),
 ];
+
+/** What can be begun at a service; a terminal is of no use where a program of its own is wanted. */
+function offered(each, row) {
+  const here = row.online && !row.muted;
+  return h("div", { class: "actions" },
+    here && !OWN.test(each.name) && h("a", { class: "button", href: address("terminal", row.serial, each.name), target: "_blank", rel: "noopener", "aria-label": `Terminal at ${each.name}` }, "Terminal"),
+    button("Start session", () => start(row.serial, [each.name]), { disabled: !here, "aria-label": `Start session to ${each.name}` }));
+}
 
 function about(each, row) {
   if (each.problem) return [mark("bad", "refused"), ` ${each.problem}`];
