@@ -7,12 +7,14 @@ import base64
 import os
 import re
 import socket
+import struct
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from cryptography.hazmat.primitives.hashes import SHA1
@@ -48,6 +50,36 @@ class Telnet(Service):
         self.record.add("negotiated", answers[:6], answers[6:])
         while data := sock.recv(4096):
             self.send(sock, data.upper())
+
+
+class Screen(Service):
+    """A VNC server, RFB 3.8 without a password: 64 times 48 red pixels; keys that are pressed are recorded."""
+
+    sizes: ClassVar = {0: 20, 3: 10, 4: 8, 5: 6}  # of messages, by their first byte
+
+    def serve(self, sock: socket.socket, number: int) -> None:
+        """One client."""
+        with sock.makefile("rb") as said:
+            self.send(sock, b"RFB 003.008\n")
+            said.read(12)
+            self.send(sock, b"\x01\x01")
+            said.read(1)
+            self.send(sock, bytes(4))
+            said.read(1)
+            name = b"press"
+            form = bytes((32, 24, 0, 1, 0, 255, 0, 255, 0, 255, 0, 8, 16, 0, 0, 0))
+            self.send(sock, struct.pack("!HH", 64, 48) + form + struct.pack("!I", len(name)) + name)
+            while kind := said.read(1):
+                if kind == b"\x02":
+                    _, count = struct.unpack("!BH", said.read(3))
+                    said.read(4 * count)
+                    continue
+                rest = said.read(self.sizes[kind[0]] - 1)
+                if kind == b"\x03":
+                    head = struct.pack("!BBHHHHHi", 0, 0, 1, 0, 0, 64, 48, 0)
+                    self.send(sock, head + b"\xff\x00\x00\x00" * 64 * 48)
+                elif kind == b"\x04":
+                    self.record.add("key", *struct.unpack("!BxxI", rest))
 
 
 @pytest.fixture
@@ -412,4 +444,29 @@ def test_a_terminal(lab: Lab, server: Server, browser: Chromium, tmp_path: Path)
         machine.stop()
         page.wait("header", "over")
         page.screenshot(tmp_path / "terminal-over.png")
+        sound(page)
+
+
+def test_a_screen(lab: Lab, server: Server, browser: Chromium, tmp_path: Path) -> None:
+    """The picture of a device is shown, and a key gets there."""
+    with Screen() as machine:
+        lab.agent(server, offers={"vnc": machine.target}).start()
+        server.client_port("plc-7", "vnc")
+        page = logged_in(browser, server, "ana", "admin")
+        server.control("grant", "ana", "plc-7", "vnc")
+        page.click("plc-7")
+        page.wait("td a[target=_blank]", "Screen")
+        page.go(page.run("document.querySelector('td a[target=_blank]').href"))
+        page.click("Connect")
+        page.wait("header", "connected")
+        red = """(() => { const it = document.querySelector(".picture canvas");
+            if (it?.width !== 64) return null;
+            return `${it.getContext("2d").getImageData(9, 9, 1, 1).data}` === "255,0,0,255" })()"""
+        page.wait_for(red, "a red picture")
+        page.key("Enter")
+        machine.record.wait("key", 1, 0xFF0D)
+        page.screenshot(tmp_path / "screen.png")
+        page.click("End session")
+        page.wait("header", "over")
+        server.wait_event("session-ended", serial="plc-7")
         sound(page)

@@ -13,7 +13,7 @@ const terminal = new Terminal({
   fontFamily: 'ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace',
   fontSize: 14,
   scrollback: 5000,
-  theme: { background: "#12161c", foreground: "#e3e8ee" },
+  theme: { background: "#000", foreground: "#e3e8ee" },
   linkHandler: { activate: () => {} }, // an address that a device writes is text
 });
 const fit = new FitAddon();
