@@ -53,7 +53,7 @@ class Telnet(Service):
 
 
 class Screen(Service):
-    """A VNC server, RFB 3.8 without a password: 64 times 48 red pixels; keys that are pressed are recorded."""
+    """A VNC server, RFB 3.8 without a password: 64 times 48 red pixels; keys are recorded."""
 
     sizes: ClassVar = {0: 20, 3: 10, 4: 8, 5: 6}  # of messages, by their first byte
 
