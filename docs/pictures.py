@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT))
 from tests.support.chromium import Chromium, Page  # noqa: E402
 from tests.support.daemons import Lab, Server, laboratory, port_block  # noqa: E402
 from tests.support.services import Echo, Source  # noqa: E402
+from tests.support.throwaway_tls import Issuer  # noqa: E402
 from tests.support.traffic import connect  # noqa: E402
 
 PICTURES = ROOT / "docs" / "pictures"
@@ -24,7 +25,6 @@ HERD = 240
 READER = "import socket, time; s = socket.socket(fileno=0)\nwhile s.recv(20000): time.sleep(0.1)"
 SETTINGS = {
     "server": {"name": "gate"},
-    "web main": {"address": "127.0.0.1:0"},
     "limits": {"pending_per_source": 500},
     "pool default": {"ranges": port_block(1000)},
     "device press-12": {"labels": "line=3, hall-b", "channels": "16"},
@@ -55,7 +55,7 @@ def herd(server: Server) -> Iterator[None]:
 
 def take(page: Page, server: Server) -> None:
     """All of them."""
-    home = f"http://127.0.0.1:{server.web_port}/#/"
+    home = f"https://localhost:{server.web_port}/#/"
     page.click("Log in by a token")
     page.type("[name=token]", server.control("user", "add", "ana", "--role", "admin")["token"])
     page.key("Enter")
@@ -98,12 +98,15 @@ def main() -> None:
 
 def work(lab: Lab, echo: Echo, flow: Source) -> None:
     """With everything in place."""
-    server = lab.server(SETTINGS).start()
+    issued = Issuer(lab.directory).server("localhost")
+    files = {"tls": "yes", "certificate": issued.certificate_file, "certificate_key": issued.key_file}
+    settings = {**SETTINGS, "web main": {"address": "127.0.0.1:0", **files}}
+    server = lab.server(settings).start()
     offers = {"ssh": echo.target, "http": flow.target, "vnc": "127.0.0.1:9"}
     probe = {"agent": {"probe": "\n    ssh\n    vnc", "probe_interval": 1}}
     lab.agent(server, "press-12", offers=offers, settings=probe).start()
     with herd(server), Chromium(lab.directory) as browser:
-        page = browser.page(f"http://127.0.0.1:{server.web_port}/", 1060, 520)
+        page = browser.page(f"https://localhost:{server.web_port}/", 1060, 520)
         page.wait("[name=user]")
         with (
             connect(server.client_port("press-12", "http")) as client,

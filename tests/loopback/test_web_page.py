@@ -23,6 +23,8 @@ from cryptography.hazmat.primitives.twofactor.totp import TOTP
 from tests.support.chromium import CHROMIUM, Chromium, Page
 from tests.support.daemons import Agent, Lab, Server, port_block
 from tests.support.services import Echo, Service
+from tests.support.throwaway_tls import Issuer
+from tests.support.traffic import wait_until
 from tests.support.web_people import Person
 
 pytestmark = [
@@ -141,15 +143,17 @@ def code(secret: str, ahead: int = 0) -> str:
 def sound(page: Page) -> None:
     """No script failed, the policy was not hurt, nothing from elsewhere was asked, no text became markup."""
     assert page.problems == []
-    here = re.compile(r"http://127\.0\.0\.1:\d+/|about:blank|data:image/")
+    here = re.compile(r"https?://(127\.0\.0\.1|localhost):\d+/|about:blank|data:image/")
     assert [each for each in page.asked if not here.match(each)] == []
     assert page.run("document.querySelectorAll('img, iframe, script:not([src])').length") == 0
 
 
-def test_first_administrator_and_second_factor(
-    lab: Lab, server: Server, browser: Chromium, tmp_path: Path
-) -> None:
-    """The link of the log makes an administrator; who has a second factor is asked for its code."""
+def test_first_administrator_and_second_factor(lab: Lab, browser: Chromium, tmp_path: Path) -> None:
+    """The link of the log makes an administrator; who has a second factor is asked for its code. Over TLS."""
+    issued = Issuer(tmp_path).server("localhost")
+    files = {"certificate": issued.certificate_file, "certificate_key": issued.key_file}
+    web = {"address": "127.0.0.1:0", "tls": "yes", "hosts": "localhost", **files}
+    server = lab.server({"web main": web}).start()
     page = browser.page(server.wait_event("first-administrator")["link"])
     page.wait("p", "you are the administrator then")
     page.type("[name=user]", "ana")
@@ -470,3 +474,35 @@ def test_a_screen(lab: Lab, server: Server, browser: Chromium, tmp_path: Path) -
         page.wait("header", "over")
         server.wait_event("session-ended", serial="plc-7")
         sound(page)
+
+
+def test_tabs_and_a_server_that_goes(lab: Lab, server: Server, browser: Chromium, tmp_path: Path) -> None:
+    """Tabs share one stream of events; when the server is gone the page says so, and goes on."""
+    server.write(**{"web main": {"address": f"127.0.0.1:{server.web_port}"}})  # the same place again
+    page = logged_in(browser, server, "ana", "admin")
+    other = browser.page(home(server, "events"), beside=page)
+    other.wait("header .live", "live")
+    page.go(home(server, "events"))
+    server.control("user", "add", "ben", "--role", "reader")
+    token = server.control("token", "new", "ben")["token"]
+    third = browser.page(home(server), apart=True)
+    third.click("Log in by a token")
+    third.type("[name=token]", token)
+    third.key("Enter")
+    for each in (page, other):
+        each.ask("Page.bringToFront")  # one behind another is not drawn
+        each.wait(".events li", "logged-in")
+    readers = [each for each in (page, other) if any(url.endswith("/events") for url in each.asked)]
+    assert readers == [page]
+    page.close()
+    wait_until(lambda: other.run("1") and any(url.endswith("/v1/events") for url in other.asked), "its turn")
+    other.wait("header .live", "live")
+
+    server.stop()
+    other.wait("header .live", "not connected")
+    other.screenshot(tmp_path / "gone.png")
+    server.start()
+    other.wait("header .live .good", "live")
+    other.click("Server")
+    other.wait(".problems", "nothing is wrong")
+    assert [each for each in other.problems if "ERR_" not in each] == []

@@ -35,6 +35,7 @@ _WORDS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic"),
     *("--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"),
     *("--no-proxy-server", "--remote-debugging-port=0", "--force-device-scale-factor=1", "--hide-scrollbars"),
+    "--ignore-certificate-errors",
 )
 # what a person sees and can press; a dialog is over all else
 _PRESSED = """(text) => {
@@ -95,14 +96,22 @@ class Chromium:
             self._process.kill()
             self._process.wait()
 
-    def page(self, url: str, width: int = 1280, height: int = 800, apart: bool = False) -> "Page":
-        """A new tab at a page; ``apart``: of somebody else, with cookies of his own."""
-        about = (
-            {"browserContextId": self.ask("Target.createBrowserContext")["browserContextId"]} if apart else {}
-        )
+    def page(
+        self,
+        url: str,
+        width: int = 1280,
+        height: int = 800,
+        apart: bool = False,
+        beside: "Page | None" = None,
+    ) -> "Page":
+        """A new tab; ``apart``: of somebody else, with cookies of his own; ``beside``: of whom another is."""
+        context = beside.context if beside is not None else ""
+        if apart:
+            context = self.ask("Target.createBrowserContext")["browserContextId"]
+        about = {"browserContextId": context} if context else {}
         target = self.ask("Target.createTarget", url="about:blank", **about)["targetId"]
         session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        page = self.pages[session] = Page(self, session, target)
+        page = self.pages[session] = Page(self, session, target, context)
         for domain in ("Page", "Runtime", "Log", "Network"):
             page.ask(f"{domain}.enable")
         page.resize(width, height)
@@ -130,10 +139,11 @@ class Chromium:
 class Page:
     """One tab."""
 
-    def __init__(self, browser: Chromium, session: str, target: str) -> None:
+    def __init__(self, browser: Chromium, session: str, target: str, context: str) -> None:
         self._browser = browser
         self._session = session
         self._target = target
+        self.context = context  # whose cookies; "": those of the browser itself
         self.problems: list[str] = []  # faults of scripts, violations of the policy, what failed to load
         self.asked: list[str] = []  # every address that was asked for
 
@@ -156,6 +166,10 @@ class Page:
             self.asked.append(about["request"]["url"])
 
     # -- what is done
+
+    def close(self) -> None:
+        """As a person closes a tab."""
+        self._browser.ask("Target.closeTarget", targetId=self._target)
 
     def go(self, url: str) -> None:
         """Open another page."""

@@ -8,7 +8,7 @@ import { ask } from "./dialogs.js";
 import { button, code, facts, h, many, mark, moment, part, put, size, speed, trip, when } from "./dom.js";
 import { enrol } from "./enrol.js";
 import { list } from "./events.js";
-import { again, device, fleet } from "./fleet.js";
+import { again, calmly, device, fleet } from "./fleet.js";
 import { events, hear } from "./live.js";
 import { address } from "./raw.js";
 import { Table } from "./table.js";
@@ -204,13 +204,14 @@ export function view(serial) {
       button("Revoke", () => revoke(serial), { class: "danger" }));
   };
 
-  const told = () => put(happened, list(events.filter((row) => row.serial === serial).slice(0, SHOWN), "Nothing has happened since this page was opened."));
+  const told = calmly(async () => put(happened, list(events.filter((row) => row.serial === serial).slice(0, SHOWN), "Nothing has happened since this page was opened.")), 100);
+  const news = calmly(look);
   const stops = [
     again(() => (document.hidden ? Promise.resolve() : look()), LOOK),
     hear((row) => {
       if (row.serial !== serial) return;
       told();
-      look();
+      news();
     }),
   ];
   const known = fleet.rows.get(serial);

@@ -31,7 +31,7 @@ export function view() {
   let held = false;
   let frame = 0;
   let missed = 0;
-  const place = h("ul", { class: "events", role: "log", "aria-label": "Events", "aria-live": "polite", "aria-relevant": "additions" });
+  const place = h("ul", { class: "events" });
   const state = h("p", { class: "count", role: "status" });
   const words = h("input", { type: "search", id: "event-search", placeholder: "event, serial, reason …", autocomplete: "off", spellcheck: "false", oninput: () => again({ text: words.value }) });
   words.value = choice.text;
@@ -75,8 +75,7 @@ export function view() {
     h("div", { class: "title" }, h("h1", { tabindex: "-1" }, "Events"), hold),
     h("div", { class: "bar", role: "search" }, h("label", { for: "event-search", class: "grow" }, "Search ", words), h("label", { for: "event-level" }, "Level ", levels)),
     state,
-    place,
-    h("p", { class: "nothing" }, "Nothing has happened yet that fits."),
+    h("div", { class: "log", role: "log", "aria-label": "Events", "aria-live": "polite", "aria-relevant": "additions" }, place, h("p", { class: "nothing" }, "Nothing has happened yet that fits.")),
     h("p", { class: "hint" }, "The newest first, since this page was opened. The log of the server, and its audit file, have all."),
   ];
   return { title: "Events", node, stop: () => (stop(), cancelAnimationFrame(frame)) };

@@ -161,6 +161,21 @@ function again(work, pause) {
   };
 }
 
+/** A call of `work` a moment after it was asked for, one for all that ask meanwhile. */
+function calmly(work, pause = 300) {
+  let timer = 0;
+  let running = false;
+  const ask = () => {
+    if (running || timer) return;
+    timer = setTimeout(async () => {
+      [timer, running] = [0, true];
+      await work();
+      running = false;
+    }, pause);
+  };
+  return ask;
+}
+
 /** Begin for who is logged in now. */
 export function begin() {
   end();
@@ -180,4 +195,4 @@ export function end() {
   Object.assign(fleet, { reading: false, whole: false, problem: "" });
 }
 
-export { again };
+export { again, calmly };

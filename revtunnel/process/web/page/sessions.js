@@ -3,11 +3,12 @@
 import { all, at, call, may, my } from "./api.js";
 import { ask, form, open } from "./dialogs.js";
 import { button, copyable, h, mark, put, say, size, when } from "./dom.js";
-import { again } from "./fleet.js";
+import { again, calmly } from "./fleet.js";
 import { hear } from "./live.js";
 import { Table } from "./table.js";
 
 const short = (id) => id.slice(0, 8);
+const SECURE = location.protocol === "https:";
 const quoted = (text) => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
 
 /** Start one, after a word about it. */
@@ -38,6 +39,7 @@ export function command(session, serial, services, nonce) {
   const handed = (word) => `revtunnel://${location.host}/s/${session}#${word}`;
   const show = (word) => put(line,
     copyable(`revtunnel-connect ${quoted(handed(word))}`, "Command"),
+    !SECURE && h("p", { class: "wrong" }, "This page came without TLS, and such addresses are for TLS only: take the command below."),
     h("p", { class: "hint" }, "Good once, for a minute, and secret until then. Or ", h("a", { href: handed(word) }, "open it with revtunnel-connect"), " where that is set up for such addresses."));
   const renew = async () => {
     try {
@@ -61,7 +63,7 @@ export function command(session, serial, services, nonce) {
     h("p", {}, "Run this on your machine:"),
     line,
     state,
-    h("details", {}, h("summary", {}, "Without this page, from a machine that is logged in"), services.map((name) => copyable(name === "ssh" ? `ssh -o ProxyCommand='revtunnel-connect -W ${quoted(`${serial}/${name}`)}' root@${serial}` : `revtunnel-connect ${quoted(`${serial}/${name}`)}`, `Command for ${name}`))),
+    h("details", { open: !SECURE }, h("summary", {}, "Without this page, from a machine that is logged in"), services.map((name) => copyable(name === "ssh" ? `ssh -o ProxyCommand='revtunnel-connect --server ${location.origin} -W ${quoted(`${serial}/${name}`)}' root@${serial}` : `revtunnel-connect --server ${location.origin} ${quoted(`${serial}/${name}`)}`, `Command for ${name}`))),
     h("div", { class: "buttons" }, button("End session", () => (close(), end({ session, serial, user: my.me.user })), { class: "danger" }), button("Share …", () => share({ session, user: my.me.user })), button("Another command", renew), button("Done", close, { class: "main" })),
   ], stop);
 }
@@ -156,7 +158,8 @@ export function view() {
       put(wrong, error.message);
     }
   };
-  const stop = [again(look, 4000), hear((row) => row.event.startsWith("session-") && look())];
+  const news = calmly(look);
+  const stop = [again(look, 4000), hear((row) => row.event.startsWith("session-") && news())];
   look();
   return {
     title: "Sessions",
