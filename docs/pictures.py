@@ -26,7 +26,7 @@ READER = "import socket, time; s = socket.socket(fileno=0)\nwhile s.recv(20000):
 SETTINGS = {
     "server": {"name": "gate"},
     "limits": {"pending_per_source": 500},
-    "pool default": {"ranges": port_block(1000)},
+    "pool default": {"ranges": port_block(600)},
     "device press-12": {"labels": "line=3, hall-b", "channels": "16"},
 }
 

@@ -95,7 +95,7 @@ def server(lab: Lab) -> Server:
     """With a web listener, and device plc-7 that has labels."""
     about = {"web main": {"address": "127.0.0.1:0"}, "device plc-7": {"labels": "line=3"}}
     found: Server = lab.server(
-        about | {"limits": {"pending_per_source": 500}, "pool default": {"ranges": port_block(900)}}
+        about | {"limits": {"pending_per_source": 500}, "pool default": {"ranges": port_block(400)}}
     ).start()
     return found
 
@@ -367,6 +367,13 @@ def test_users_and_grants(lab: Lab, server: Server, browser: Chromium, tmp_path:
         token = page.run(f"document.querySelector('{DIALOG} textarea').value")
         page.click("Done")
         page.wait("td", MARKUP)
+        for note in (MARKUP, "second"):
+            page.click("Change ben")
+            page.wait_for(f"document.querySelector('{DIALOG} [name=note]')?.value === `{note}` || null", note)
+            page.type(f"{DIALOG} [name=note]", "second")
+            page.key("Enter")
+            page.wait_gone("dialog")
+            page.wait("td", "second")
 
         other = browser.page(home(server), *PHONE, apart=True)
         other.click("Log in by a token")
@@ -431,7 +438,7 @@ def test_a_terminal(lab: Lab, server: Server, browser: Chromium, tmp_path: Path)
         page.wait("h1", "plc-7/console")
         assert server.events("session-started") == []  # a link alone starts nothing
         page.click("Connect")
-        page.wait("header", "connected")
+        page.wait("header .mark.good", "connected")
         page.wait(".xterm-rows", "machine")
         machine.record.wait("negotiated", b"\xff\xfd\x01\xff\xfd\x03", b"")
         page.ask("Input.insertText", text="status")
@@ -440,13 +447,13 @@ def test_a_terminal(lab: Lab, server: Server, browser: Chromium, tmp_path: Path)
         page.resize(*PHONE)
         assert page.overflow() <= 0
         page.click("End session")
-        page.wait("header", "over")
+        page.wait("header .mark.off", "over")
         server.wait_event("session-ended", serial="plc-7")
         page.click("Connect again")
-        page.wait("header", "connected")
+        page.wait("header .mark.good", "connected")
         server.wait_event("session-started", 2)
         machine.stop()
-        page.wait("header", "over")
+        page.wait("header .mark.off", "over")
         page.screenshot(tmp_path / "terminal-over.png")
         sound(page)
 
@@ -462,7 +469,7 @@ def test_a_screen(lab: Lab, server: Server, browser: Chromium, tmp_path: Path) -
         page.wait("td a[target=_blank]", "Screen")
         page.go(page.run("document.querySelector('td a[target=_blank]').href"))
         page.click("Connect")
-        page.wait("header", "connected")
+        page.wait("header .mark.good", "connected")
         red = """(() => { const it = document.querySelector(".picture canvas");
             if (it?.width !== 64) return null;
             return `${it.getContext("2d").getImageData(9, 9, 1, 1).data}` === "255,0,0,255" })()"""
@@ -471,7 +478,7 @@ def test_a_screen(lab: Lab, server: Server, browser: Chromium, tmp_path: Path) -
         machine.record.wait("key", 1, 0xFF0D)
         page.screenshot(tmp_path / "screen.png")
         page.click("End session")
-        page.wait("header", "over")
+        page.wait("header .mark.off", "over")
         server.wait_event("session-ended", serial="plc-7")
         sound(page)
 

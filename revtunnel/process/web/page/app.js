@@ -28,6 +28,7 @@ const VIEWS = [
 ];
 let shown = null; // the view that is there
 let main = null;
+let deaf = () => {}; // the state of the connection is not shown any more
 
 async function begin(why = "") {
   try {
@@ -52,6 +53,7 @@ async function begin(why = "") {
 function leave() {
   shown?.stop();
   shown = null;
+  deaf();
   live.stop();
   fleet.end();
   for (const each of document.querySelectorAll("dialog")) each.close();
@@ -90,7 +92,7 @@ function frame() {
     h("header", {}, menu, h("a", { href: "#/", class: "name" }, "revtunnel"), h("span", { class: "server" }, my.me.server), state, h("span", { class: "who" }, my.me.user, my.me.role !== "person" && h("span", { class: "quiet" }, ` ${my.me.role}`)), button("Log out", logOut)),
     around, main);
   const show = () => put(state, live.connected() ? mark("good", "live") : mark("warn", "not connected"));
-  live.hear((row) => state.isConnected && ["connected", "lost"].includes(row.event) && show());
+  deaf = live.hear((row) => ["connected", "lost"].includes(row.event) && show());
   show();
 }
 

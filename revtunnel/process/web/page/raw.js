@@ -15,14 +15,15 @@ function named() {
 }
 
 /**
- * The page: `place` is for what `connect(address, protocols)` makes, which gives {close()} and calls what it is
- * given as `over(code, reason)` once it is over; `more` stands beside the buttons.
+ * The page: `place` has what `connect(address, protocols, connected, over)` shows, which gives {close()} and calls
+ * `connected()`, and `over(code, reason)` at the end; `more` stands beside the buttons.
  */
 export async function begin(kind, place, connect, more = []) {
   const [serial, service] = named();
   const app = document.getElementById("app");
+  window.addEventListener("hashchange", () => location.reload());
   const state = h("span", { role: "status" }, mark("off", "not connected"));
-  const go = button("Connect", () => start(), { class: "main" });
+  const go = button("Connect", () => start(), { class: "main", disabled: true });
   const stop = button("End session", () => end(), { class: "danger", disabled: true });
   let session = "";
   let running = null;
@@ -34,28 +35,29 @@ export async function begin(kind, place, connect, more = []) {
   try {
     my.me = await get("/my");
   } catch (error) {
-    go.disabled = true;
     put(state, error.status === 401 ? ["Log in first: ", h("a", { href: "/" }, "revtunnel"), "."] : error.message);
     return;
   }
   if (!serial || !service || !may.act) {
-    go.disabled = true;
     wrong(may.act ? "the address names no service" : "this login is for looking only");
     return;
   }
+  go.disabled = false;
   go.focus();
 
-  const open = async () => {
+  /** What the next connection comes in with: to the session that there is, else to a new one. */
+  async function open() {
+    const nonce = async () => (await call("POST", at`/my/sessions/${session}/nonce`, { browser: true })).nonce;
     if (session) {
       try {
-        return (await call("POST", at`/my/sessions/${session}/nonce`, { browser: true })).nonce;
+        return await nonce();
       } catch (error) {
         if (error.status !== 404) throw error;
       }
     }
     session = (await call("POST", "/my/sessions", { device: serial, services: [service] })).session;
-    return (await call("POST", at`/my/sessions/${session}/nonce`, { browser: true })).nonce;
-  };
+    return nonce();
+  }
 
   async function start() {
     go.disabled = true;

@@ -5,6 +5,7 @@ import { button, h, put } from "./dom.js";
 
 const MANY = 120; // rows from which on only those that are seen are in the page
 const BESIDE = 10; // rows above and below those
+const FOCUS = "a, button"; // what may have the focus in a row
 const words = new Intl.Collator("en", { numeric: true }); // plc-2 before plc-10
 
 /**
@@ -111,7 +112,7 @@ export class Table {
       const row = this.rows[index];
       const name = this.key(row);
       const before = this.made.get(name);
-      const made = before?.row === row ? before : { row, node: this.line(row, before?.node) };
+      const made = before?.row === row ? before : { row, node: this.line(row, before) };
       made.node.setAttribute("aria-rowindex", index + 2);
       kept.set(name, made);
       wanted.push(made.node);
@@ -133,15 +134,19 @@ export class Table {
     }
   }
 
-  /** One row; where it was there before, only what differs is put in. */
+  /** One row; where it was there before, only what differs is put in, and the focus stays where it was. */
   line(row, before) {
     const cells = this.columns.map((column) => h("td", { role: "cell", class: column.kind, "data-label": column.title }, column.cell(row)));
     if (!before) return h("tr", { role: "row" }, cells);
+    const differs = JSON.stringify(row) !== JSON.stringify(before.row); // buttons look alike, and mean the old row
     cells.forEach((cell, index) => {
-      const old = before.children[index];
-      if (!old.isEqualNode(cell) && !old.contains(document.activeElement)) old.replaceWith(cell);
+      const old = before.node.children[index];
+      if (old.isEqualNode(cell) && !(differs && this.columns[index].kind === "acts")) return;
+      const at = [...old.querySelectorAll(FOCUS)].indexOf(document.activeElement);
+      old.replaceWith(cell);
+      if (at >= 0) cell.querySelectorAll(FOCUS)[at]?.focus({ preventScroll: true });
     });
-    return before;
+    return before.node;
   }
 }
 
