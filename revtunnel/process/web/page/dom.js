@@ -123,7 +123,7 @@ export function facts(...pairs) {
 
 /** A text to take along: shown whole, and copied on a click. */
 export function copyable(text, label) {
-  const field = h("textarea", { class: "copy", readonly: true, rows: "3", "aria-label": label, spellcheck: "false", onfocus: () => field.select() });
+  const field = h("textarea", { class: "copy", readonly: true, rows: Math.min(5, Math.ceil(text.length / 40)), "aria-label": label, spellcheck: "false", onfocus: () => field.select() });
   field.value = text;
   const done = button("Copy", async () => {
     field.select();

@@ -14,7 +14,7 @@ const clock = (text) => {
 
 function line(row) {
   const { ts, level, event, serial, ...more } = row;
-  const said = Object.entries(more).filter(([, value]) => value !== "" && value !== null && value !== false).map(([name, value]) => `${name} ${typeof value === "object" ? JSON.stringify(value) : value}`);
+  const said = Object.entries(more).filter(([, value]) => value !== "" && value !== null && value !== false).map(([name, value]) => `${name} ${Array.isArray(value) ? value.join(", ") : typeof value === "object" ? JSON.stringify(value) : value}`);
   return h("li", { class: KINDS[level] ?? "" },
     h("time", { datetime: ts, title: ts }, clock(ts)), " ",
     h("b", {}, event), " ", level === "warn" || level === "error" ? [mark(KINDS[level], level), " "] : "",
