@@ -12,8 +12,10 @@ __all__ = ["Program"]
 class Program:
     """One that runs; it is the process's transport as well."""
 
+    pid = None
+
     def __init__(self, protocol: Any, words: Sequence[str], environ: Mapping[str, str]) -> None:
-        self.words = list(words)
+        self.words = list(words)[words[0].endswith("/setsid") :]
         self.environ = dict(environ)
         self.signals: list[str] = []
         self._protocol = protocol
