@@ -238,9 +238,10 @@ class SqliteLedger:
         """Bring what is pending to the disk, all or nothing, after the journal has it."""
         if not self._pending and not self._unsaid:
             return
+        lasting = bool(self._unsaid) or any(table not in FLEETING for table, _ in self._pending)
         unsaid = self._say()
         try:
-            self._write(any(table not in FLEETING for table, _ in self._pending))
+            self._write(lasting)
         except sqlite3.ProgrammingError:  # a closed file, another thread: ours
             raise
         except sqlite3.DatabaseError as error:
@@ -257,12 +258,23 @@ class SqliteLedger:
         journal = self._file.journal
         try:
             if self._unsaid and journal is not None:
-                journal.append(self._unsaid)
+                try:
+                    journal.append(self._unsaid)
+                except FileNotFoundError:  # somebody took it away
+                    self._replace_journal(journal)
+                    journal.append(self._unsaid)
                 self._number = journal.number
-        except OSError as error:
-            return f"{self._file.path}{JOURNAL}: {error.strerror or error}"
+        except (OSError, LedgerError, sqlite3.DatabaseError) as error:
+            return f"{self._file.path}{JOURNAL}: {getattr(error, 'strerror', None) or error}"
         self._unsaid = []
         return None
+
+    def _replace_journal(self, journal: ChangeJournal) -> None:
+        """Begin it anew as the database is; what that has not is to be said again."""
+        ((self._number,),) = self.select("SELECT coalesce(max(number), 0) FROM changes")
+        self._begin_journal(journal)
+        lasting = [(table, key, row) for (table, key), row in self._pending.items() if table not in FLEETING]
+        self._unsaid = [*lasting, *self._unsaid]
 
     def _blame(self, problem: str | None, wait: int) -> None:
         """Note how the last save went. While the file is not usable nobody waits for its lock again."""

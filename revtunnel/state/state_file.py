@@ -14,7 +14,7 @@ import contextlib
 import os
 import sqlite3
 
-from revtunnel.state.atomic_file import settle
+from revtunnel.state.atomic_file import OPEN, settle
 from revtunnel.state.change_journal import Change, ChangeJournal, MissingChanges
 from revtunnel.state.lock_file import hold
 
@@ -178,7 +178,7 @@ class StateFile:
         existed = os.path.lexists(path)
         if os.path.islink(path):  # it has another name, with another lock
             raise LedgerError(f"{path} is a symbolic link: name the directory that the file is in")
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | OPEN, 0o600)
         try:
             status = os.fstat(descriptor)
             if existed and status.st_size == 0:
