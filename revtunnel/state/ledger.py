@@ -28,7 +28,7 @@ from revtunnel.fleet.pools import MAX_PORT, PortState
 from revtunnel.ground.errors import LocalError
 from revtunnel.state.change_journal import Change, ChangeJournal
 from revtunnel.state.state_directory import ready_directory
-from revtunnel.state.state_file import BUSY, JOURNAL, LedgerError, StateFile
+from revtunnel.state.state_file import BUSY, JOURNAL, NUMBER, TABLES, LedgerError, StateFile
 
 __all__ = ["FILE_NAME", "KEY_SIZE", "DeviceKey", "LedgerError", "SqliteLedger", "open_ledger"]
 
@@ -36,49 +36,13 @@ FILE_NAME = "revtunnel.db"  # in the state directory
 KEY_SIZE = 32  # bytes
 
 _PUT = {
-    "leases": "INSERT OR REPLACE INTO leases (port, pool, serial, target, state, wanted, until)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?)",
-    "keys": "INSERT OR REPLACE INTO keys (serial, stored_key, server_key, enrolled) VALUES (?, ?, ?, ?)",
-    "certificates": "INSERT OR REPLACE INTO certificates"
-    " (fingerprint, name, kind, number, until, issued, revoked, parent, key)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    "barred": "INSERT OR REPLACE INTO barred (serial, since) VALUES (?, ?)",
-    "tokens": "INSERT OR REPLACE INTO tokens (mark, serial, until) VALUES (?, ?, ?)",
-    "sessions": "INSERT OR REPLACE INTO sessions (serial, project, port, options) VALUES (?, ?, ?, ?)",
-    "people": "INSERT OR REPLACE INTO people (name, note, member_of, created) VALUES (?, ?, ?, ?)",
-    "people_groups": "INSERT OR REPLACE INTO people_groups (name, note, created) VALUES (?, ?, ?)",
-    "user_tokens": "INSERT OR REPLACE INTO user_tokens (mark, user, note, created, until, used)"
-    " VALUES (?, ?, ?, ?, ?, ?)",
-    "grants": "INSERT OR REPLACE INTO grants"
-    " (id, holder, device, services, actions, begins, until, created, made_by)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    "muted": "INSERT OR REPLACE INTO muted (serial, why, made_by, since) VALUES (?, ?, ?, ?)",
-    "edge_keys": "INSERT OR REPLACE INTO edge_keys (serial, mark, made) VALUES (?, ?, ?)",
+    table: f"INSERT OR REPLACE INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' for _ in columns)})"
+    for table, columns in TABLES.items()
 }
-_REMOVE = {
-    "leases": "DELETE FROM leases WHERE port = ?",
-    "keys": "DELETE FROM keys WHERE serial = ?",
-    "certificates": "DELETE FROM certificates WHERE fingerprint = ?",
-    "barred": "DELETE FROM barred WHERE serial = ?",
-    "tokens": "DELETE FROM tokens WHERE mark = ?",
-    "sessions": "DELETE FROM sessions WHERE serial = ?",
-    "people": "DELETE FROM people WHERE name = ?",
-    "people_groups": "DELETE FROM people_groups WHERE name = ?",
-    "user_tokens": "DELETE FROM user_tokens WHERE mark = ?",
-    "grants": "DELETE FROM grants WHERE id = ?",
-    "muted": "DELETE FROM muted WHERE serial = ?",
-    "edge_keys": "DELETE FROM edge_keys WHERE serial = ?",
-}
+_REMOVE = {table: f"DELETE FROM {table} WHERE {columns[0]} = ?" for table, columns in TABLES.items()}
 FLEETING = frozenset(("leases", "sessions"))  # what a power cut may take the last moments of
-# what the journal keeps when it is begun anew: table, and its rows by their key
-_REVOCATIONS = (
-    ("barred", "SELECT serial, since FROM barred"),
-    (
-        "certificates",
-        "SELECT fingerprint, name, kind, number, until, issued, revoked, parent, key FROM certificates"
-        " WHERE revoked IS NOT NULL",
-    ),
-)
+# what the journal keeps when it is begun anew: rows of a table
+_REVOCATIONS = {"barred": "true", "certificates": "revoked IS NOT NULL"}
 
 
 class DeviceKey(NamedTuple):
@@ -118,7 +82,7 @@ class SqliteLedger:
             self._file.close()
             raise
         # all keys are held, so that a disk that cannot be read never makes a device look as if it had none
-        stored = self.select("SELECT serial, stored_key, server_key, enrolled FROM keys")
+        stored = self.select(_select("keys"))
         self._keys = SortedDict((serial, DeviceKey(*values)) for serial, *values in stored)
 
     @property
@@ -158,7 +122,7 @@ class SqliteLedger:
             LedgerError: the file cannot be read.
         """
         now = self._wall()
-        stored = self.select("SELECT port, pool, serial, target, state, wanted, until FROM leases")
+        stored = self.select(_select("leases"))
         known: dict[int | str | bytes, tuple[Any, ...] | None] = {values[0]: values for values in stored}
         known.update({key: values for (table, key), values in self._pending.items() if table == "leases"})
         rows = [self._row(values, now) for values in known.values() if values is not None]
@@ -271,7 +235,7 @@ class SqliteLedger:
 
     def _replace_journal(self, journal: ChangeJournal) -> None:
         """Begin it anew as the database is; what that has not is to be said again."""
-        ((self._number,),) = self.select("SELECT coalesce(max(number), 0) FROM changes")
+        ((self._number,),) = self.select(NUMBER)
         self._begin_journal(journal)
         lasting = [(table, key, row) for (table, key), row in self._pending.items() if table not in FLEETING]
         self._unsaid = [*lasting, *self._unsaid]
@@ -333,7 +297,11 @@ class SqliteLedger:
     def _begin_journal(self, journal: ChangeJournal) -> None:
         """Begin the journal anew; the database is whole without its log first."""
         self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        rows = [(table, row[0], row) for table, query in _REVOCATIONS for row in self.select(query)]
+        rows = [
+            (table, row[0], row)
+            for table, which in _REVOCATIONS.items()
+            for row in self.select(f"{_select(table)} WHERE {which}")
+        ]
         journal.begin(self._number, rows)
 
     def _shorten(self) -> None:
@@ -342,6 +310,10 @@ class SqliteLedger:
         if journal is not None and journal.is_large and not self._unsaid:
             with contextlib.suppress(OSError, sqlite3.Error):
                 self._begin_journal(journal)
+
+
+def _select(table: str) -> str:
+    return f"SELECT {', '.join(TABLES[table])} FROM {table}"
 
 
 def open_ledger(directory: str | None, name: str, allow_open: bool = False) -> SqliteLedger:
