@@ -70,6 +70,7 @@ class Cccp(AdministeredDaemon):
         super().startService()
         for warning in self.ledger.warnings:
             self.reporter(ServerState("ledger", warning))
+        self._warn(self.system.identities)
         self.reporter(ServerState("ready", f"devices and callers at {self._places()}"))
 
     # -- process.Daemon
@@ -85,9 +86,10 @@ class Cccp(AdministeredDaemon):
 
     async def _take(self, new: CccpSettings) -> list[str]:
         """Apply new settings to what runs; listeners that came or went need a restart."""
-        self.system.take(new.part, new.relay, self.system.projects_of(new.part))
+        changed = self.system.take(new.part, new.relay, self.system.projects_of(new.part))
         self.system.fleet.limits = new.fleet
-        return await super()._take(new)
+        self._warn(self.system.identities)
+        return changed + await super()._take(new)
 
     def stopService(self) -> Any:
         """Close what is open."""

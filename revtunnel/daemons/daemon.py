@@ -17,7 +17,7 @@ from revtunnel.daemons.all_operations import OPERATIONS
 from revtunnel.daemons.schema import SECTIONS
 from revtunnel.ground.declared import updated
 from revtunnel.ground.errors import SettingsError
-from revtunnel.ground.facts import SettingsReloaded
+from revtunnel.ground.facts import ServerState, SettingsReloaded
 from revtunnel.process.admin.admin import AdminService
 from revtunnel.process.admin.admin_settings import AdminSettings
 from revtunnel.process.admin.daemon_operator import DaemonOperator
@@ -26,6 +26,7 @@ from revtunnel.process.process import ExitStatus, SignalService
 from revtunnel.process.reporting import Reporter
 from revtunnel.process.systemd import Notifier, NotifyService
 from revtunnel.sockets.listening import Listener
+from revtunnel.trust.identities import Identities
 
 __all__ = ["AdministeredDaemon", "until"]
 
@@ -119,6 +120,11 @@ class AdministeredDaemon(MultiService):
         observer = getattr(self._options, "observer", None)
         if observer is not None:
             observer.set_level(level)
+
+    def _warn(self, *identities: Identities) -> None:
+        """Say what the operator should know of certificate files."""
+        for warning in (text for each in identities for text in each.warnings):
+            self.reporter(ServerState("certificate", warning))
 
     def _stop_listening(self) -> None:
         for port in self._listening:

@@ -170,8 +170,7 @@ class Server(AdministeredDaemon):
             self.reporter(ServerState("ledger", warning))
         if self.ledger.doubtful is not None:
             self.reporter(ServerState("ledger", f"{self.ledger.doubtful}: {DOUBT}"))
-        for warning in self._identities.warnings:
-            self.reporter(ServerState("certificate", warning))
+        self._warn(*self._all_identities())
         people = f"; people at {self._places(self._agent_ports)}" if self.web is not None else ""
         self.reporter(ServerState("ready", f"agents at {self._places(0, self._agent_ports)}{people}"))
 
@@ -310,6 +309,9 @@ class Server(AdministeredDaemon):
         """The certificates of all listeners. SettingsError: their files cannot be used."""
         return Identities(self.issuer.revoked).read(settings.listeners, self.issuer.is_set_up)
 
+    def _all_identities(self) -> list[Identities]:
+        return [self._identities, *(each.identities for each in (self.web, self.cccp) if each is not None)]
+
     def _agent_listener(self, listener: ListenerSettings, settings: ServerSettings) -> AgentListener:
         doubt = self.ledger.doubtful is not None
         return agent_listener(
@@ -416,9 +418,9 @@ class Server(AdministeredDaemon):
         except (SettingsError, ValueError) as error:
             self._load_authority(self.settings)
             raise SettingsError(getattr(error, "errors", [str(error)])) from None
-        if self.cccp is not None and new.cccp is not None:
-            self.cccp.take(new.cccp, new.relay, projects)
         changed, self._identities = identities.changed(self._identities), identities
+        if self.cccp is not None and new.cccp is not None:
+            changed += self.cccp.take(new.cccp, new.relay, projects)
         self.switchboard.set_limits(new.limits)
         self.switchboard.data.take(new.data, new.relay)
         self.switchboard.access.penalties.take(new.penalties)
@@ -432,7 +434,8 @@ class Server(AdministeredDaemon):
             if listener.name in self.switchboard.listeners:
                 self.switchboard.listeners[listener.name] = self._agent_listener(listener, new)
         if self.web is not None:
-            self.web.take(new)
+            changed += self.web.take(new)
+        self._warn(*self._all_identities())
         mine = self.settings
         kept = replace(new, listeners=merged(mine.listeners, new.listeners), web=merged(mine.web, new.web))
         await super()._take(kept)

@@ -19,6 +19,7 @@ from revtunnel.settings.inifile import Surroundings
 from revtunnel.systems.cccp.cccp_reading import read_cccp
 from tests.support.daemons import port_block
 from tests.support.epoll import QUIET, Loop, own_reactor
+from tests.support.throwaway_tls import DAY, Issuer
 
 FILE = """\
 [server]
@@ -180,6 +181,37 @@ def test_what_cannot_be_used_is_not_taken_by_halves(loop: Loop, server: tuple[Se
     told.write(everything(6))
     assert loop.wait(daemon.reload())["errors"] == ["they do not fit"]
     assert taken(daemon) == {5}
+
+
+def test_new_certificates_are_named_for_every_kind_of_listener(loop: Loop, tmp_path: Path) -> None:
+    """And what is to be known of them: of web listeners and CCCP's as of those for agents."""
+    issuer = Issuer(tmp_path)
+    issuer.server("gate.example", file="a")
+    files = f"certificate = {tmp_path}/a.pem\ncertificate_key = {tmp_path}/a.key\ntls = yes\n"
+    told = Told(tmp_path, read_server)
+    told.write(
+        f"[listener main]\n{files}authority = {issuer.file}\n"
+        f"[cccp]\nenabled = yes\n[cccp-project main]\n{files}authority = {issuer.file}\n"
+        f"[web main]\naddress = 127.0.0.1:0\nhosts = gate.example\n{files}"
+    )
+    told.settings = told._load()
+    daemon = Server(loop.reactor, told, ExitStatus(loop.reactor), Notifier(None))  # type: ignore[arg-type]
+    daemon.privilegedStartService()
+    facts: list[Any] = []
+    daemon.reporter.watch(facts.append)
+    try:
+        assert loop.wait(daemon.reload())["changed"] == []
+        issuer.server("gate.example", file="a", since=DAY)
+        assert loop.wait(daemon.reload())["changed"] == [
+            "[listener main] certificate files",
+            "[cccp-project main] certificate files",
+            "[web main] certificate files",
+        ]
+        warned = [fact.detail for fact in facts if fact.word == "state" and fact.state == "certificate"]
+        assert len(warned) == 3
+        assert all(text.startswith(f"{tmp_path}/a.pem: certificate is not valid before") for text in warned)
+    finally:
+        loop.wait(maybeDeferred(daemon.stopService))
 
 
 def test_cccp_alone_goes_by_relay_and_by_the_limits_of_a_fleet(loop: Loop, cccp: tuple[Cccp, Told]) -> None:

@@ -14,11 +14,9 @@ from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.fleet import Fleet
 from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.streams_of_devices import StreamsOfDevices
-from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.facts import Fact, LinkDown, LinkUp, Report
 from revtunnel.ground.limits import FleetLimits, RelayLimits
 from revtunnel.sockets.listening import Listener, Listeners
-from revtunnel.sockets.tls.certificates import FaultyFiles
 from revtunnel.sockets.tls.peer_verification import Identity, never_revoked
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.systems.cccp.cccp_facts import ProxyEnded
@@ -31,16 +29,15 @@ from revtunnel.systems.cccp.proxy_operator import ProxyOperator
 from revtunnel.systems.cccp.proxy_ports import TARGET, NoPort, ProxyPorts
 from revtunnel.systems.cccp.registered_devices import Project, Registrations
 from revtunnel.systems.cccp.wake import WakeDriver
-from revtunnel.trust.tls_settings_checks import listener_rules
+from revtunnel.trust.identities import Identities
 
 __all__ = ["CccpSystem"]
 
 TICK = 1.0  # seconds between looks at who is parked too long
 
 
-def project_of(each: ProjectSettings, revoked: Callable[[str, str], bool] = never_revoked) -> Project:
-    """What holds for the devices of a project. FaultyFiles: its certificates cannot be used."""
-    rules = listener_rules(each)
+def project_of(each: ProjectSettings, identity: Identity | None) -> Project:
+    """What holds for the devices of a project."""
     return Project(
         each.name,
         each.pool.name,
@@ -50,7 +47,7 @@ def project_of(each: ProjectSettings, revoked: Callable[[str, str], bool] = neve
         each.off == "park",
         each.timeout,
         frozenset(each.serials),
-        None if rules is None else Identity(rules, revoked),
+        identity,
     )
 
 
@@ -87,7 +84,7 @@ class CccpSystem:
         self._ticking: Any = None
         self._drained: Deferred[None] | None = None
         self._book = SessionBook(ledger)
-        self._revoked = revoked
+        self.identities = self._fresh = Identities(revoked, "cccp-project")
         ports = ProxyPorts(reactor, listeners.listen, leases, lambda: self.part.limits.backlog, report)
         self.fleet: Fleet[Any] = Fleet(FleetLimits(), self._told) if fleet is None else fleet
         self.proxies = Proxies(
@@ -107,6 +104,7 @@ class CccpSystem:
             reactor, lambda: self.part.limits, self.proxies.parking.arrived, self._told, access
         )
         self.pending.projects = self.projects_of(part)
+        self.identities = self._fresh
         self.wake = WakeDriver(reactor, lambda: self.part, self._told)
         self.operator = ProxyOperator(
             reactor,
@@ -135,21 +133,19 @@ class CccpSystem:
 
     def projects_of(self, part: CccpPart) -> dict[str, Project]:
         """What holds for each project. SettingsError: certificate files cannot be used."""
-        found, errors = {}, []
-        for each in part.projects:
-            try:
-                found[each.name] = project_of(each, self._revoked)
-            except FaultyFiles as error:
-                errors += [f"[cccp-project {each.name}] {key}: {text}" for key, text in error.faults]
-        if errors:
-            raise SettingsError(errors)
-        return found
+        self._fresh = self.identities.read(part.projects)
+        return {each.name: project_of(each, self._fresh.of(each.name)) for each in part.projects}
 
-    def take(self, part: CccpPart, relay_limits: RelayLimits, projects: dict[str, Project]) -> None:
-        """Other settings from now on, with their ``projects_of``; new listeners need a restart."""
+    def take(self, part: CccpPart, relay_limits: RelayLimits, projects: dict[str, Project]) -> list[str]:
+        """Other settings from now on, with their ``projects_of``; new listeners need a restart.
+
+        Whose certificates are others now, as names of settings.
+        """
         known = self.pending.projects
         self.pending.projects = {name: projects.get(name, known[name]) for name in known}
         self.part, self.proxies.relay_limits = part, relay_limits
+        changed, self.identities = self._fresh.changed(self.identities), self._fresh
+        return changed
 
     def drain(self) -> "Deferred[None]":
         """Take no new ones; fires when no client is connected any more."""
