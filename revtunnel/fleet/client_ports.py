@@ -163,8 +163,7 @@ class ClientPorts:
 
     def due(self, now: float) -> list[tuple[str, str]]:
         """Serial and target of every refused port that should be tried again now."""
-        counts = self.leases.counts()
-        return self.refused.due(now, lambda pool: counts[pool].free if pool in counts else 0)
+        return self.refused.due(now, self.leases.free)
 
     def expire(self, now: float) -> None:
         """Close the sockets of leases whose time is over."""
