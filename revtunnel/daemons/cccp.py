@@ -41,12 +41,13 @@ class Cccp(AdministeredDaemon):
     def privilegedStartService(self) -> None:
         settings = self.settings
         self.ledger = open_ledger(settings.state_directory, FILE_NAME, settings.allow_open_state)
+        self.ledger.retries = self.retries
         try:
             leases = Leases(settings.part.pools, self._reactor.seconds(), None, self.ledger)
         except ValueError as error:
             raise SettingsError([str(error)]) from None
         leases.until = until
-        listeners = Listeners(self._reactor, self.reporter)
+        listeners = Listeners(self._reactor, self.reporter, self.retries)
         self.system = CccpSystem(
             *(
                 self._reactor,

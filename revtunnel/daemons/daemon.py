@@ -18,6 +18,7 @@ from revtunnel.daemons.schema import SECTIONS
 from revtunnel.ground.declared import updated
 from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.facts import ServerState, SettingsReloaded
+from revtunnel.ground.retries import Retries
 from revtunnel.process.admin.admin import AdminService
 from revtunnel.process.admin.admin_settings import AdminSettings
 from revtunnel.process.admin.daemon_operator import DaemonOperator
@@ -48,6 +49,7 @@ class AdministeredDaemon(MultiService):
     def __init__(self, reactor: Any, options: Any, exit_status: ExitStatus, notifier: Notifier) -> None:
         super().__init__()
         self.reporter = Reporter()
+        self.retries = Retries(reactor, self.reporter)
         self.settings = options.settings
         self._reactor = reactor
         self._options = options
@@ -70,6 +72,11 @@ class AdministeredDaemon(MultiService):
         """Take what changed in the settings and can change live; wrong settings change nothing."""
         return self._reloading.run(lambda: Deferred.fromCoroutine(self._reload()))
 
+    def stopService(self) -> Any:
+        """Try nothing again any more."""
+        self.retries.stop()
+        return super().stopService()
+
     # -- for the daemon
 
     def _tend(self, operator: DaemonOperator, admin: AdminSettings) -> None:
@@ -78,6 +85,7 @@ class AdministeredDaemon(MultiService):
         operator.on_drain = partial(self._signals.stop_requested, "operator")
         operator.on_reload = self.reload
         operator.on_log_level = self._set_log_level
+        operator.problems = lambda: self.retries.problems
         self._admin = AdminService(self._reactor, operator, admin)
         notify = NotifyService(self._reactor, self._notifier)
         for service in (self._signals, self._admin, notify):
@@ -133,4 +141,7 @@ class AdministeredDaemon(MultiService):
 
     def _places(self, first: int = 0, last: int | None = None) -> str:
         """Where we listen, for people; or at some of the ports only."""
-        return ", ".join(listening.place for listening in self._listening[first:last])
+        return ", ".join(
+            f"{listening.place}{'' if listening.is_open else ' (not yet)'}"
+            for listening in self._listening[first:last]
+        )

@@ -143,7 +143,7 @@ class Server(AdministeredDaemon):
 
     def __init__(self, reactor: Any, options: Options, exit_status: ExitStatus, notifier: Notifier) -> None:
         super().__init__(reactor, options, exit_status, notifier)
-        self._listeners = Listeners(reactor, self._report)
+        self._listeners = Listeners(reactor, self._report, self.retries)
         self._headers = ProxyHeaders(reactor, lambda: self.settings.limits.pending)
         self._expiry: Any = None
         self.web: WebSystem | None = None
@@ -177,6 +177,7 @@ class Server(AdministeredDaemon):
     def _build(self) -> None:
         settings = self.settings
         self.ledger = open_ledger(settings.state_directory, FILE_NAME, settings.allow_open_state)
+        self.ledger.retries = self.retries
         now = self._reactor.seconds()
         self.issuer = Issuer(
             CertificateBook(self.ledger),
@@ -185,6 +186,7 @@ class Server(AdministeredDaemon):
             os.urandom,
             self.reporter,
         )
+        self.issuer.retries = self.retries
         self._load_authority(settings)
         self._identities = self._read_identities(settings)
         try:
@@ -243,6 +245,7 @@ class Server(AdministeredDaemon):
             except OSError as error:
                 raise SettingsError([f"[audit] file: {mine.file}: {error.strerror or error}"]) from None
         self.audit = SessionAudit(self._reactor, file, self.reporter, time.time, mine.full == "refuse")
+        self.audit.retries = self.retries
         self.people, self.grants, self.people_book = open_people(PeopleLimits(), self.ledger)
         self.mutes = Mutes(self.ledger, time.time, self.audit.changed)
 
@@ -327,7 +330,8 @@ class Server(AdministeredDaemon):
                 partial(self._not_let_in, listener.name),
             )
             for host, port in listener.address:
-                self._listening.append(self._listeners.listen(host, port, self.settings.limits.backlog, came))
+                name, backlog = f"[listener {listener.name}]", self.settings.limits.backlog
+                self._listening.append(self._listeners.keep(name, host, port, backlog, came, must=True))
                 if listener.tls and not self.operator.link_port:
                     self.operator.link_port = self._listening[-1].port
             if listener.tls and listener.device_certificates != "no":
@@ -345,7 +349,8 @@ class Server(AdministeredDaemon):
             people = partial(listener.came, each.name)
             came = self._headers.behind(people, _header_rules(each, limits), refused)
             for host, port in each.address:
-                self._listening.append(self._listeners.listen(host, port, limits.backlog, came))
+                name = f"[web {each.name}]"
+                self._listening.append(self._listeners.keep(name, host, port, limits.backlog, came))
 
     def _behind(self, came: Came, pool: str, refused: Refused) -> Came:
         """What listens for the clients of a pool."""

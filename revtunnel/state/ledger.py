@@ -1,7 +1,8 @@
 """The ledger: port leases and device keys in the state file, and what the books of trust/ keep there.
 
 Rule of this file: saving never raises into whoever changed something. What the disk does not take is kept in
-memory, counts at once for every question, is told in ``problem``, and goes to the disk with the next change.
+memory, counts at once for every question, is told in ``problem``, and goes to the disk with the next change,
+or by itself a little later (``retries``).
 
 Deadlines are kept as wall time, because monotonic seconds mean nothing after a reboot; what is read back is
 how many seconds are left. Every save is one transaction. Leases and sessions are in the file when it returns:
@@ -26,6 +27,7 @@ from sortedcontainers import SortedDict
 from revtunnel.fleet.lease_rows import LeaseRow
 from revtunnel.fleet.pools import MAX_PORT, PortState
 from revtunnel.ground.errors import LocalError
+from revtunnel.ground.retries import Retries
 from revtunnel.state.change_journal import Change, ChangeJournal
 from revtunnel.state.state_directory import ready_directory
 from revtunnel.state.state_file import BUSY, JOURNAL, NUMBER, TABLES, LedgerError, StateFile
@@ -34,6 +36,7 @@ __all__ = ["FILE_NAME", "KEY_SIZE", "DeviceKey", "LedgerError", "SqliteLedger", 
 
 FILE_NAME = "revtunnel.db"  # in the state directory
 KEY_SIZE = 32  # bytes
+STATE = "state file"  # what ``Retries`` know it by
 
 _PUT = {
     table: f"INSERT OR REPLACE INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' for _ in columns)})"
@@ -57,6 +60,7 @@ class SqliteLedger:
     """Leases (``core.lease_rows.Ledger``) and keys. One thread only."""
 
     problem: str | None = None  # why the last save did not reach the disk
+    retries: Retries | None = None
     _wait = BUSY  # milliseconds for the lock of somebody else
     _number = 0  # of the last change in the journal
 
@@ -245,6 +249,12 @@ class SqliteLedger:
         if wait != self._wait:
             self._connection.execute(f"PRAGMA busy_timeout = {wait}")
         self.problem, self._wait = problem, wait
+        if self.retries is None:
+            return
+        if problem is None:
+            self.retries.well(STATE)
+        else:
+            self.retries.failed(STATE, problem, self._flush)
 
     def _write(self, lasting: bool) -> None:
         execute = self._connection.execute

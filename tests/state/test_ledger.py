@@ -11,11 +11,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from twisted.internet.task import Clock
 
 from revtunnel.fleet.lease_rows import LeaseRow
 from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.pools import Pool, PortState
 from revtunnel.ground.errors import LocalError
+from revtunnel.ground.facts import Fact, Trouble, TroubleOver
+from revtunnel.ground.retries import Retries
 from revtunnel.state.change_journal import Change, ChangeJournal
 from revtunnel.state.ledger import FILE_NAME, DeviceKey, LedgerError, SqliteLedger
 from revtunnel.state.state_file import SCHEMA
@@ -361,6 +364,31 @@ def test_n37_a_full_disk_loses_nothing_while_the_process_lives(path: str) -> Non
     with opened(path) as ledger:
         assert sorted(row.port for row in ledger.load()) == [20001, 20002]
         assert ledger.serials_with_keys() == ["new"]
+
+
+def test_n37_what_a_full_disk_did_not_take_is_saved_by_itself(path: str) -> None:
+    """In order, seconds after there is room; the problem lasts as long, and is said at both ends."""
+    clock, facts = Clock(), list[Fact]()
+    with opened(path) as ledger:
+        ledger.retries = Retries(clock, facts.append, lambda: 0.0)
+        ledger.put_key("old", ONE, TWO)
+        with full_disk(4096):
+            ledger.put_key("new", ONE, TWO)
+            assert ledger.remove_key("new")
+            ledger.save([ROW], [])
+            ledger.change([BARRED])
+            clock.advance(2)
+            assert list(ledger.retries.problems) == ["state file"]
+        clock.advance(4)
+        assert (ledger.problem, ledger.retries.problems) == (None, {})
+        assert [type(fact) for fact in facts] == [Trouble, TroubleOver]
+        for file in (path, path + "-wal", path + ".changes"):  # as kill -9 leaves them
+            shutil.copy(file, file.replace(FILE_NAME, "copy"))
+    with opened(path.replace(FILE_NAME, "copy")) as ledger:
+        assert ledger.warnings == []
+        assert ledger.serials_with_keys() == ["old"]
+        assert ledger.load() == [ROW]
+        assert ledger.select("SELECT serial FROM barred") == [("plc-9",)]
 
 
 def test_a_file_locked_by_other_tools_is_written_later(path: str) -> None:

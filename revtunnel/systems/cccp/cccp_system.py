@@ -118,17 +118,18 @@ class CccpSystem:
     # -- life
 
     def start(self) -> None:
-        """Take up what the last start left, and listen. CannotListenError: a port cannot be had."""
+        """Take up what the last start left, and listen. CannotListenError: a port cannot be had at all."""
         for kept in list(self._book.load()):
             self._take_up(kept)
         backlog = self.part.limits.backlog
         for project in self.part.projects:
             for host, port in project.address:
                 came = partial(self.pending.came, project.name)
-                self.listening.append(self._listeners.listen(host, port, backlog, came))
+                name = f"[cccp-project {project.name}]"
+                self.listening.append(self._listeners.keep(name, host, port, backlog, came))
         api = self.api.site(self._reactor)
         for host, port in self.part.http:
-            self.listening.append(self._listeners.listen(host, port, 128, api.came))
+            self.listening.append(self._listeners.keep("[cccp] http", host, port, 128, api.came))
         self._tick()
 
     def projects_of(self, part: CccpPart) -> dict[str, Project]:
