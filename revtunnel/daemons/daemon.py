@@ -12,13 +12,14 @@ from typing import Any
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
 
 from revtunnel.daemons.all_operations import OPERATIONS
 from revtunnel.daemons.schema import SECTIONS
 from revtunnel.ground.declared import updated
 from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.facts import ServerState, SettingsReloaded
-from revtunnel.ground.retries import Retries
+from revtunnel.ground.retries import SETTINGS, Retries
 from revtunnel.process.admin.admin import AdminService
 from revtunnel.process.admin.admin_settings import AdminSettings
 from revtunnel.process.admin.daemon_operator import DaemonOperator
@@ -30,6 +31,8 @@ from revtunnel.sockets.listening import Listener
 from revtunnel.trust.identities import Identities
 
 __all__ = ["AdministeredDaemon", "until"]
+
+log = Logger(namespace="revtunnel.daemon")
 
 
 def until(seconds: float) -> str:
@@ -105,7 +108,11 @@ class AdministeredDaemon(MultiService):
 
     # -- inside
 
-    async def _reload(self) -> Row:
+    def _reload_again(self) -> None:
+        done = self._reloading.run(lambda: Deferred.fromCoroutine(self._reload(again=True)))
+        done.addErrback(lambda bug: log.failure("reload failed", bug))
+
+    async def _reload(self, again: bool = False) -> Row:
         live: list[str] = []
         restart: list[str] = []
         errors: list[str] = []
@@ -115,6 +122,11 @@ class AdministeredDaemon(MultiService):
             live += await self._take(new)
         except SettingsError as error:
             live, restart, errors = [], [], error.errors
+            self.retries.settings_failed(error, self._reload_again)
+            if again and error.passes:  # that was said
+                return {}
+        else:
+            self.retries.well(SETTINGS)
         self.reporter(SettingsReloaded(tuple(live), tuple(restart), tuple(errors)))
         return {"changed": live, "needs_restart": restart, "errors": errors}
 

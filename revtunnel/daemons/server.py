@@ -305,7 +305,7 @@ class Server(AdministeredDaemon):
         try:
             self.issuer.load(mine.directory, mine.device_days, mine.limits)
         except Unfit as error:
-            raise SettingsError([f"[authority] directory: {error}"]) from None
+            raise SettingsError([f"[authority] directory: {error}"], passes=True) from None
         self.issuer.ends_forks = mine.two_renewals == "revoke"
 
     def _read_identities(self, settings: ServerSettings) -> Identities:
@@ -422,7 +422,7 @@ class Server(AdministeredDaemon):
             self.leases.reload(pools_of(new), reservations_of(new), self._reactor.seconds())
         except (SettingsError, ValueError) as error:
             self._load_authority(self.settings)
-            raise SettingsError(getattr(error, "errors", [str(error)])) from None
+            raise error if isinstance(error, SettingsError) else SettingsError([str(error)]) from None
         changed, self._identities = identities.changed(self._identities), identities
         if self.cccp is not None and new.cccp is not None:
             changed += self.cccp.take(new.cccp, new.relay, projects)

@@ -12,9 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.facts import Report, Trouble, TroubleOver
 
-__all__ = ["Retries", "longer"]
+__all__ = ["SETTINGS", "Retries", "longer"]
+
+SETTINGS = "settings"  # a reload of them
 
 FIRST = 2.0  # seconds to the first new try; doubles each time
 LAST = 60.0  # seconds between tries at most
@@ -68,6 +71,13 @@ class Retries:
             failing.wait = longer(failing.wait)
             delay = failing.wait * (1 - EARLIER * self._random())
             failing.due = self._clock.callLater(delay, self._try, failing)
+
+    def settings_failed(self, error: SettingsError, again: Callable[[], object]) -> None:
+        """A reload failed: what may pass by itself is tried again, all else somebody has to mend first."""
+        if error.passes:
+            self.failed(SETTINGS, error.errors[0], again)
+        else:
+            self.drop(SETTINGS)
 
     def well(self, what: str) -> None:
         """It is well, whether it failed before or not."""

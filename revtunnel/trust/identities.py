@@ -70,7 +70,7 @@ class Identities:
             except FaultyFiles as error:
                 errors += [f"[{self._section} {listener.name}] {key}: {text}" for key, text in error.faults]
         if errors:
-            raise SettingsError(errors)
+            raise SettingsError(errors, passes=True)
         return fresh
 
     def changed(self, before: "Identities") -> list[str]:
