@@ -89,7 +89,7 @@ class AdministeredDaemon(MultiService):
         operator.on_reload = self.reload
         operator.on_log_level = self._set_log_level
         operator.problems = lambda: self.retries.problems
-        self._admin = AdminService(self._reactor, operator, admin)
+        self._admin = AdminService(self._reactor, operator, admin, self.retries)
         notify = NotifyService(self._reactor, self._notifier)
         for service in (self._signals, self._admin, notify):
             service.setServiceParent(self)

@@ -15,7 +15,7 @@ from typing import Any
 from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.facts import Report, Trouble, TroubleOver
 
-__all__ = ["SETTINGS", "Retries", "longer"]
+__all__ = ["SETTINGS", "Retries", "earlier", "longer"]
 
 SETTINGS = "settings"  # a reload of them
 
@@ -27,6 +27,11 @@ EARLIER = 0.2  # share of the time that a try may be early
 def longer(wait: float) -> float:
     """The seconds to wait after a wait of so many was of no use; 0: the first."""
     return min(max(FIRST, 2 * wait), LAST)
+
+
+def earlier(wait: float, share: float) -> float:
+    """A wait that is shorter by that share of what is allowed."""
+    return wait * (1 - EARLIER * share)
 
 
 @dataclass(slots=True)
@@ -69,7 +74,7 @@ class Retries:
         failing.why, failing.again = why, again
         if failing.due is None:
             failing.wait = longer(failing.wait)
-            delay = failing.wait * (1 - EARLIER * self._random())
+            delay = earlier(failing.wait, self._random())
             failing.due = self._clock.callLater(delay, self._try, failing)
 
     def settings_failed(self, error: SettingsError, again: Callable[[], object]) -> None:
