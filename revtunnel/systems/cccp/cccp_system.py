@@ -113,6 +113,9 @@ class CccpSystem:
             lambda: self.part.limits,
             self.wake,
         )
+        self.operator.retries = listeners.retries
+        self.operator.give_up = self._give_up
+        self._waiting: dict[str, Kept] = {}  # sessions that are to go on, and have no port as yet
         self.api = HttpApi(self.operator, lambda: self.part)
 
     # -- life
@@ -194,13 +197,38 @@ class CccpSystem:
     def _take_up(self, kept: Kept) -> None:
         """A persistent session goes on, on its port; of any other the end is said."""
         project = self.pending.projects.get(kept.project)
-        if kept.options.persistent and project is not None:
-            try:
-                self.proxies.on(kept.serial, project, kept.options, "restart")
-            except (NoPort, OSError) as error:
-                self._end_kept(kept, f"restarted: {error}")
+        if not kept.options.persistent or project is None:
+            self._end_kept(kept, "restarted")
             return
-        self._end_kept(kept, "restarted")
+        try:
+            self.proxies.on(kept.serial, project, kept.options, "restart")
+        except (NoPort, OSError) as error:
+            retries = self._listeners.retries
+            if retries is None:
+                self._end_kept(kept, f"restarted: {error}")
+                return
+            self._waiting[kept.serial] = kept
+            retries.failed(f"proxy of {kept.serial}", str(error), partial(self._take_up_again, kept))
+        else:
+            self._waits_no_more(kept.serial)
+
+    def _take_up_again(self, kept: Kept) -> None:
+        if self.proxies.get(kept.serial) is None and self._drained is None:
+            self._take_up(kept)
+        else:
+            self._waits_no_more(kept.serial)
+
+    def _waits_no_more(self, serial: str) -> Kept | None:
+        if self._listeners.retries is not None:
+            self._listeners.retries.well(f"proxy of {serial}")
+        return self._waiting.pop(serial, None)
+
+    def _give_up(self, serial: str) -> bool:
+        """A caller ends a session that has no port as yet; False: there is none."""
+        kept = self._waits_no_more(serial)
+        if kept is not None:
+            self._end_kept(kept, "off")
+        return kept is not None
 
     def _end_kept(self, kept: Kept, word: str) -> None:
         leases = self.proxies.ports.leases
