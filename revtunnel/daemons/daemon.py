@@ -153,7 +153,4 @@ class AdministeredDaemon(MultiService):
 
     def _places(self, first: int = 0, last: int | None = None) -> str:
         """Where we listen, for people; or at some of the ports only."""
-        return ", ".join(
-            f"{listening.place}{'' if listening.is_open else ' (not yet)'}"
-            for listening in self._listening[first:last]
-        )
+        return ", ".join(listening.place for listening in self._listening[first:last])
