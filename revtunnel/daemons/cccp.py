@@ -59,6 +59,7 @@ class Cccp(AdministeredDaemon):
                 AccessControl(time.time),
             ),
             settings.relay,
+            retries=self.retries,
         )
         self.system.fleet.limits = settings.fleet
         self.system.start()

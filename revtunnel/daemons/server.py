@@ -277,6 +277,7 @@ class Server(AdministeredDaemon):
             ),
             *(settings.relay, board.fleet, board.client_streams.clients_by_name),
             *(board.streams, board.next_stream, self.issuer.book.revoked),
+            retries=self.retries,
         )
         self.operator.wires[SYSTEM] = rows = CccpRows(self.cccp, self.operator.at)
         self.operator.linked.granted = rows.grants

@@ -193,7 +193,7 @@ def test_new_certificates_are_named_for_every_kind_of_listener(loop: Loop, tmp_p
     told = Told(tmp_path, read_server)
     told.write(
         f"[listener main]\n{files}authority = {issuer.file}\n"
-        f"[cccp]\nenabled = yes\n[cccp-project main]\n{files}authority = {issuer.file}\n"
+        f"[cccp]\nenabled = yes\n[cccp-project main]\nranges = 9000-9009\n{files}authority = {issuer.file}\n"
         f"[web main]\naddress = 127.0.0.1:0\nhosts = gate.example\n{files}"
     )
     told.settings = told._load()

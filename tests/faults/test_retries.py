@@ -75,7 +75,7 @@ def test_cccp_waits_for_its_ports(lab: Lab) -> None:
         server = lab.server(
             {
                 "cccp": {"enabled": "yes", "http": f"127.0.0.1:{http}"},
-                "cccp-project main": {"address": f"127.0.0.1:{devices}"},
+                "cccp-project main": {"address": f"127.0.0.1:{devices}", "ranges": "9000-9009"},
             }
         ).start()
         assert len(problems(server)) == 2

@@ -16,6 +16,7 @@ from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.streams_of_devices import StreamsOfDevices
 from revtunnel.ground.facts import Fact, LinkDown, LinkUp, Report
 from revtunnel.ground.limits import FleetLimits, RelayLimits
+from revtunnel.ground.retries import Retries
 from revtunnel.sockets.listening import Listener, Listeners
 from revtunnel.sockets.tls.peer_verification import Identity, never_revoked
 from revtunnel.state.ledger import SqliteLedger
@@ -74,6 +75,7 @@ class CccpSystem:
         streams: StreamsOfDevices | None = None,
         next_stream: Callable[[], int] = lambda: 0,
         revoked: Callable[[str, str], bool] = never_revoked,
+        retries: Retries | None = None,
     ) -> None:
         self.part = part
         self.listening: list[Listener] = []
@@ -113,7 +115,7 @@ class CccpSystem:
             lambda: self.part.limits,
             self.wake,
         )
-        self.operator.retries = listeners.retries
+        self.retries = self.operator.retries = retries
         self.operator.give_up = self._give_up
         self._waiting: dict[str, Kept] = {}  # sessions that are to go on, and have no port as yet
         self.api = HttpApi(self.operator, lambda: self.part)
@@ -203,12 +205,11 @@ class CccpSystem:
         try:
             self.proxies.on(kept.serial, project, kept.options, "restart")
         except (NoPort, OSError) as error:
-            retries = self._listeners.retries
-            if retries is None:
+            if self.retries is None:
                 self._end_kept(kept, f"restarted: {error}")
                 return
             self._waiting[kept.serial] = kept
-            retries.failed(f"proxy of {kept.serial}", str(error), partial(self._take_up_again, kept))
+            self.retries.failed(f"proxy of {kept.serial}", str(error), partial(self._take_up_again, kept))
         else:
             self._waits_no_more(kept.serial)
 
@@ -219,8 +220,8 @@ class CccpSystem:
             self._waits_no_more(kept.serial)
 
     def _waits_no_more(self, serial: str) -> Kept | None:
-        if self._listeners.retries is not None:
-            self._listeners.retries.well(f"proxy of {serial}")
+        if self.retries is not None:
+            self.retries.well(f"proxy of {serial}")
         return self._waiting.pop(serial, None)
 
     def _give_up(self, serial: str) -> bool:

@@ -128,8 +128,7 @@ def system(tmp_path: Path) -> Iterator[Site]:
 def test_a_persistent_proxy_whose_address_is_not_there_yet_is_started_later(system: Site) -> None:
     """And ended before, where a caller wants that."""
     clock, said = Clock(), list[Any]()
-    retries = system.system._listeners.retries = Retries(clock, said.append, lambda: 0.0)
-    system.system.operator.give_up = system.system._give_up
+    retries = system.system.retries = Retries(clock, said.append, lambda: 0.0)
     ports, listen = system.system.proxies.ports, system.system.proxies.ports._listen
 
     def refuse(host: str, port: int, *_: Any) -> Any:
