@@ -29,7 +29,6 @@ from revtunnel.daemons.settings_parts import (
 from revtunnel.fleet.device_records import DeviceRecord, DeviceSettings
 from revtunnel.fleet.penalties import PenaltySettings
 from revtunnel.ground.declared import Key
-from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.kinds import SettingKind, read_port
 from revtunnel.ground.limits import (
     AgentLimits,
@@ -142,7 +141,7 @@ def load(
     table = read_files(path, overrides, around, SECTIONS)
     settings = read(table, around)
     if table.errors:
-        raise SettingsError(table.errors)
+        raise table.fault
     return settings
 
 

@@ -144,7 +144,7 @@ class Server(AdministeredDaemon):
 
     def __init__(self, reactor: Any, options: Options, exit_status: ExitStatus, notifier: Notifier) -> None:
         super().__init__(reactor, options, exit_status, notifier)
-        self._listeners = Listeners(reactor, self._report)
+        self._listeners = Listeners(reactor, self._report, self.retries)
         self._headers = ProxyHeaders(reactor, lambda: self.settings.limits.pending)
         self._expiry: Any = None
         self.web: WebSystem | None = None
@@ -173,14 +173,14 @@ class Server(AdministeredDaemon):
             self.reporter(ServerState("ledger", f"{self.ledger.doubtful}: {DOUBT}"))
         for warning in doubts(self.settings):
             self.reporter(ServerState("settings", warning))
-        for warning in self._identities.warnings:
-            self.reporter(ServerState("certificate", warning))
+        self._warn(*self._all_identities())
         people = f"; people at {self._places(self._agent_ports)}" if self.web is not None else ""
         self.reporter(ServerState("ready", f"agents at {self._places(0, self._agent_ports)}{people}"))
 
     def _build(self) -> None:
         settings = self.settings
         self.ledger = open_ledger(settings.state_directory, FILE_NAME, settings.allow_open_state)
+        self.ledger.retries = self.retries
         now = self._reactor.seconds()
         self.issuer = Issuer(
             CertificateBook(self.ledger),
@@ -189,6 +189,7 @@ class Server(AdministeredDaemon):
             os.urandom,
             self.reporter,
         )
+        self.issuer.retries = self.retries
         self._load_authority(settings)
         self._identities = self._read_identities(settings)
         try:
@@ -247,6 +248,7 @@ class Server(AdministeredDaemon):
             except OSError as error:
                 raise SettingsError([f"[audit] file: {mine.file}: {error.strerror or error}"]) from None
         self.audit = SessionAudit(self._reactor, file, self.reporter, time.time, mine.full == "refuse")
+        self.audit.retries = self.retries
         self.people, self.grants, self.people_book = open_people(PeopleLimits(), self.ledger)
         self.mutes = Mutes(self.ledger, time.time, self.audit.changed)
 
@@ -275,6 +277,7 @@ class Server(AdministeredDaemon):
             ),
             *(settings.relay, board.fleet, board.client_streams.clients_by_name),
             *(board.streams, board.next_stream, self.issuer.book.revoked),
+            retries=self.retries,
         )
         self.operator.wires[SYSTEM] = rows = CccpRows(self.cccp, self.operator.at)
         self.operator.linked.granted = rows.grants
@@ -306,12 +309,15 @@ class Server(AdministeredDaemon):
         try:
             self.issuer.load(mine.directory, mine.device_days, mine.limits)
         except Unfit as error:
-            raise SettingsError([f"[authority] directory: {error}"]) from None
+            raise SettingsError([f"[authority] directory: {error}"], passes=True) from None
         self.issuer.ends_forks = mine.two_renewals == "revoke"
 
     def _read_identities(self, settings: ServerSettings) -> Identities:
         """The certificates of all listeners. SettingsError: their files cannot be used."""
         return Identities(self.issuer.revoked).read(settings.listeners, self.issuer.is_set_up)
+
+    def _all_identities(self) -> list[Identities]:
+        return [self._identities, *(each.identities for each in (self.web, self.cccp) if each is not None)]
 
     def _agent_listener(self, listener: ListenerSettings, settings: ServerSettings) -> AgentListener:
         doubt = self.ledger.doubtful is not None
@@ -328,7 +334,8 @@ class Server(AdministeredDaemon):
                 partial(self._not_let_in, listener.name),
             )
             for host, port in listener.address:
-                self._listening.append(self._listeners.listen(host, port, self.settings.limits.backlog, came))
+                name, backlog = f"[listener {listener.name}]", self.settings.limits.backlog
+                self._listening.append(self._listeners.keep(name, host, port, backlog, came, must=True))
                 if listener.tls and not self.operator.link_port:
                     self.operator.link_port = self._listening[-1].port
             if listener.tls and listener.device_certificates != "no":
@@ -346,7 +353,8 @@ class Server(AdministeredDaemon):
             people = partial(listener.came, each.name)
             came = self._headers.behind(people, _header_rules(each, limits), refused)
             for host, port in each.address:
-                self._listening.append(self._listeners.listen(host, port, limits.backlog, came))
+                name = f"[web {each.name}]"
+                self._listening.append(self._listeners.keep(name, host, port, limits.backlog, came))
 
     def _behind(self, came: Came, pool: str, refused: Refused) -> Came:
         """What listens for the clients of a pool."""
@@ -418,10 +426,10 @@ class Server(AdministeredDaemon):
             self.leases.reload(pools_of(new), reservations_of(new), self._reactor.seconds())
         except (SettingsError, ValueError) as error:
             self._load_authority(self.settings)
-            raise SettingsError(getattr(error, "errors", [str(error)])) from None
-        if self.cccp is not None and new.cccp is not None:
-            self.cccp.take(new.cccp, new.relay, projects)
+            raise error if isinstance(error, SettingsError) else SettingsError([str(error)]) from None
         changed, self._identities = identities.changed(self._identities), identities
+        if self.cccp is not None and new.cccp is not None:
+            changed += self.cccp.take(new.cccp, new.relay, projects)
         self.switchboard.set_limits(new.limits)
         self.switchboard.data.take(new.data, new.relay)
         self.switchboard.access.penalties.take(new.penalties)
@@ -435,7 +443,8 @@ class Server(AdministeredDaemon):
             if listener.name in self.switchboard.listeners:
                 self.switchboard.listeners[listener.name] = self._agent_listener(listener, new)
         if self.web is not None:
-            self.web.take(new)
+            changed += self.web.take(new)
+        self._warn(*self._all_identities())
         mine = self.settings
         kept = replace(new, listeners=merged(mine.listeners, new.listeners), web=merged(mine.web, new.web))
         await super()._take(kept)

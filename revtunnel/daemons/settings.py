@@ -156,7 +156,7 @@ def read_agent(table: Table, around: Surroundings) -> AgentSettings:
     proxy = agent_proxy(table, around.environ)
     serial, missing = _identity(table, around, check_agent_tls(table, tls))
     if table.errors or missing:
-        raise SettingsError(table.errors) if table.errors else MissingSettings(missing)
+        raise table.fault if table.errors else MissingSettings(missing)
     return table.part(
         AgentSettings,
         **{field.name: getattr(tls, field.name) for field in fields(tls)},

@@ -44,6 +44,8 @@ __all__ = [
     "SettingsReloaded",
     "Severity",
     "TokenGiven",
+    "Trouble",
+    "TroubleOver",
     "WebRefused",
 ]
 
@@ -416,6 +418,25 @@ class AuditProblem(Fact):
     word = "audit-problem"
     severity = Severity.ERROR
     problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble(Fact):
+    """Something fails for a reason outside this program, and is tried again until it is well."""
+
+    word = "trouble"
+    severity = Severity.ERROR
+    what: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class TroubleOver(Fact):
+    """It is well again, after so many ``seconds``."""
+
+    word = "trouble-over"
+    what: str
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
