@@ -86,6 +86,8 @@ class LinkLimits:
         "client's CLOSE")
     legacy_answer: float = limit(_HOUR, 150.0, "legacy: time a device may answer nothing while its TCP still "
         "answers; it does so while it dials")
+    legacy_refusal: float = limit(seconds(0, 60), 0.1, "legacy: time after a channel was taken for opened in "
+        "which the device's CLOSE, before any byte, says that the target refused; 0: never")
     legacy_glitches: int = limit(count("glitches", 1, 1_000_000), 3, "the same as glitches on a legacy link")
     # link/mux.py
     glitches: int = limit(count("glitches", 1, 1_000_000), 100, "oddities in glitch_window before a link is "

@@ -42,6 +42,7 @@ class LegacyDevice(Running):
 
     Attributes:
         echo_close: a CLOSE from the server is answered by one, ``echo_delay`` seconds later.
+        refusal_delay: seconds from a refused connect to its CLOSE; the link is served meanwhile.
         blocking_connect: a connect holds up the whole link until the system gives up.
         skip_stray_payload: off, the payload of a CLOSE, a LISTEN or an unknown command stays in the stream.
         silent_on_malformed: a CONNECT that cannot be read gets no answer; off, it gets a CLOSE.
@@ -58,6 +59,7 @@ class LegacyDevice(Running):
     server: tuple[str, int]
     echo_close: bool = True
     echo_delay: float = 0.02
+    refusal_delay: float = 0.04
     blocking_connect: bool = True
     skip_stray_payload: bool = False
     silent_on_malformed: bool = True
@@ -272,6 +274,7 @@ class DeviceLink:
         """Service to server, until the service ends; then the one CLOSE of this service."""
         if sock is None:
             self.device.record.add("refused", channel)
+            time.sleep(self.device.refusal_delay)
             self._gone(channel, service)
             return
         service.connected(sock)
