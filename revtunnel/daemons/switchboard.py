@@ -42,6 +42,7 @@ from revtunnel.link.handshake import LinkDenied, ServerUp
 from revtunnel.link.keys import Verifier
 from revtunnel.link.server_link import LinkMaker, ServerLink
 from revtunnel.sockets.listening import Came
+from revtunnel.systems.emo.emo_modern import deny_machine
 
 __all__ = ["Switchboard"]
 
@@ -146,6 +147,8 @@ class Switchboard:
         now = self._clock.seconds()
         if self.draining:
             raise LinkDenied(GoAway.STOPPING, "the server is stopping", up.serial)
+        if up.hello is not None:
+            deny_machine(up.hello)
         self.access.device(up.serial, link.peer, now)
         offers = up.hello.offers if up.hello is not None else link.offers
         try:

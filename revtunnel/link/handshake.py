@@ -59,6 +59,7 @@ FROM_DEVICE = frozenset((Command.CLOSE, Command.DATA))  # instead of HELLO: a le
 FROM_SERVER = frozenset(
     (Command.CONNECT, Command.CLOSE, Command.DATA)
 )  # instead of the probe: a legacy server
+NEEDS_LEGACY = "; a ReadyAgent server needs --legacy and no key"
 
 
 class LinkDenied(RemoteError):
@@ -317,12 +318,18 @@ class AgentHandshake:
             raise Dismissed(*decode_goaway(frame.payload))
         if self._legacy and not self._greeted and frame.command in FROM_SERVER:
             return b"", AgentUp(None, frame)
-        why = "" if self._legacy else "; a ReadyAgent server needs --legacy and no key"
+        why = "" if self._legacy else NEEDS_LEGACY
         raise RemoteError(f"command {frame.command} instead of HELLO{why}")
 
     def time_is_up(self) -> AgentUp | None:
         """Nothing came: a ReadyAgent server that has no client yet, where those are accepted."""
         return AgentUp(None, None) if self._legacy and not self._greeted else None
+
+    def unanswered(self, seconds: float) -> str:
+        """What the server did not do in time."""
+        if self._greeted:
+            return f"the server did not end its handshake in {seconds:g} s"
+        return f"the server did not answer LISTEN in {seconds:g} s{NEEDS_LEGACY}"
 
     def _hello(self, frame: Frame) -> tuple[bytes, AgentUp | None]:
         if not self._greeted:
