@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred
 
 from revtunnel import __version__
 from revtunnel.daemons.daemon import AdministeredDaemon, until
+from revtunnel.daemons.legacy_devices import fixed_ports, offers_at, sources_at
 from revtunnel.daemons.operator import Operator
 from revtunnel.daemons.options import ServerOptions as Options
 from revtunnel.daemons.settings_parts import ListenerSettings, ServerSettings, agents_at
@@ -84,6 +85,7 @@ def agent_listener(
         probe=listener.probe,
         keys_required=listener.keys == "required" or (doubt and wide),
         legacy_serial=listener.serial or "",
+        sources=sources_at(settings, listener),
     )
     hello = ServerHello(
         name=settings.name,
@@ -100,7 +102,7 @@ def agent_listener(
         newest=listener.duplicate == "newest",
         pool=listener.pool,
         heartbeat=listener.heartbeat,
-        mappings=tuple(mapping.offer for mapping in listener.mappings),
+        mappings=offers_at(settings, listener),
         data=listener.data,
         identity=identity,
         certified_only=listener.certified,
@@ -120,19 +122,18 @@ def emo_listener(settings: ServerSettings, machines: dict[int, Any] | None) -> E
 
 
 def pools_of(settings: ServerSettings) -> list[Pool]:
-    """The pools of the allocator."""
-    pools = [pool.pool for pool in settings.pools]
+    """The pools of the allocator, each with the addresses that mappings of legacy devices name."""
+    elsewhere = {
+        each.client_port: each.client_host for _, each, _ in fixed_ports(settings) if each.client_host
+    }
+    pools = [replace(pool.pool, elsewhere=elsewhere) for pool in settings.pools]
     return pools + (settings.cccp.pools if settings.cccp is not None else [])
 
 
 def reservations_of(settings: ServerSettings) -> dict[Use, int]:
     """Fixed ports: those of [reservations], and those that legacy mappings name."""
     fixed = {Use(entry.serial, entry.target): entry.port for entry in settings.reservations}
-    for listener in settings.listeners:
-        for mapping in listener.mappings:
-            if mapping.client_port:
-                fixed[Use(listener.serial or "", mapping.offer.name)] = mapping.client_port
-    return fixed
+    return fixed | {use: mapping.client_port for _, mapping, use in fixed_ports(settings)}
 
 
 class Server(AdministeredDaemon):

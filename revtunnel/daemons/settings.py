@@ -13,11 +13,13 @@ from dataclasses import fields
 from functools import partial
 from typing import Any
 
+from revtunnel.daemons.legacy_devices import twice
 from revtunnel.daemons.proxy_settings import agent_proxy, check_headers
 from revtunnel.daemons.schema import SECTIONS, load
-from revtunnel.daemons.server_checks import check_clients, check_listeners, check_ports, twice
+from revtunnel.daemons.server_checks import check_clients, check_listeners, check_ports
 from revtunnel.daemons.settings_parts import (
     AgentSettings,
+    LegacyDeviceSettings,
     ListenerSettings,
     PoolSettings,
     PortMapping,
@@ -82,6 +84,7 @@ def read_server(table: Table, around: Surroundings) -> ServerSettings:
         listeners=table.parts(ListenerSettings, "main"),
         pools=pools,
         reservations=_reservations(table),
+        legacy_devices=_legacy_devices(table),
         devices=devices,
         records=records_of(devices, pools),
         admin=read_admin(table, around.socket(table.get("admin", "socket"))),
@@ -93,7 +96,7 @@ def read_server(table: Table, around: Surroundings) -> ServerSettings:
     )
     check_listeners(table, settings)
     check_ports(table, settings)
-    check_clients(table, settings.pools)
+    check_clients(table, settings)
     return settings
 
 
@@ -110,6 +113,12 @@ def _reservations(table: Table) -> tuple[Reservation, ...]:
         except RemoteError as error:
             table.complain(label, key, f"SERIAL/TARGETNAME = PORT wanted, {error}")
     return tuple(found)
+
+
+def _legacy_devices(table: Table) -> tuple[LegacyDeviceSettings, ...]:
+    """Every [legacy-device SERIAL] that says something."""
+    found = table.parts(LegacyDeviceSettings, None)
+    return tuple(each for each in found if each != LegacyDeviceSettings(name=each.name))
 
 
 def _devices(table: Table) -> tuple[DeviceSettings, ...]:

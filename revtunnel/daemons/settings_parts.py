@@ -22,7 +22,9 @@ from revtunnel.ground.kinds import (
     SettingKind,
     listening,
     many,
+    networks,
     nothing,
+    read_listening,
     read_port,
     seconds,
     serial_or,
@@ -51,6 +53,7 @@ __all__ = [
     "AgentSettings",
     "AgentWays",
     "ConsentSettings",
+    "LegacyDeviceSettings",
     "ListenerSettings",
     "PoolSettings",
     "PortMapping",
@@ -66,16 +69,17 @@ class PortMapping:
 
     client_port: int
     offer: Offer
-
-    def __str__(self) -> str:
-        return f"{self.client_port} -> {self.offer.name}={self.offer.target}"
+    client_host: str = ""  # where that port listens; empty: where the pool's do
 
 
 def read_mapping(text: str) -> PortMapping:
-    port, arrow, offer = (part.strip() for part in text.partition("->"))
+    where, arrow, offer = (part.strip() for part in text.partition("->"))
     if not arrow:
         raise ValueError(f"{text[:120]!a}: CLIENTPORT -> [NAME=]HOST:PORT wanted")
-    return PortMapping(read_port(port, least=0), parse_offer(offer))
+    if ":" not in where:
+        return PortMapping(read_port(where, least=0), parse_offer(offer))
+    host, port = read_listening(where)
+    return PortMapping(read_port(str(port)), parse_offer(offer), host)
 
 
 def read_server_port(text: str) -> int:
@@ -95,7 +99,7 @@ def read_header(text: str) -> tuple[str, str]:
 
 
 _SERVER_NAME = text("name", "auto, or 1 to 64 of A-Z a-z 0-9 . _ -", r"[A-Za-z0-9._-]{1,64}")
-_MAPPINGS = many("CLIENTPORT -> [NAME=]HOST:PORT", read_mapping, 0, 255)
+_MAPPINGS = many("[HOST:]CLIENTPORT -> [NAME=]HOST:PORT", read_mapping, 0, 255)
 _SERVERS = many("HOST:PORT or wss://HOST[:PORT][/PATH]", parse_server_place, 0, 16)
 _OFFERS = many("[NAME=]HOST:PORT or unix:PATH", parse_offer, 0, 255)
 _PROXY = SettingKind("URL", "environment, none or http://HOST:PORT", read_proxy)
@@ -112,7 +116,7 @@ class ListenerSettings(ListenerTls, SenderSettings):
     address: tuple[tuple[str, int], ...] = setting(listening(1), "127.0.0.1:2065", "where agents come in; "
         "several, such as IPv4 and IPv6, with commas; port 0: any free one")
     kind: str = setting(word("rt1", "legacy", "emo"), "rt1", "rt1: agents of this project name themselves; "
-        "legacy: the ReadyAgent device named by serial; emo: machines of the MTConnect EMO proxy, each known "
+        "legacy: ReadyAgent devices, see serial; emo: machines of the MTConnect EMO proxy, each known "
         "by its port: SERIAL/emo = PORT in [reservations]")
     keys: str = setting(word("enrolled", "required"), "enrolled", "enrolled: a serial that has a key must "
         "prove it, others are let in; required: everybody must")
@@ -125,13 +129,27 @@ class ListenerSettings(ListenerTls, SenderSettings):
         "comes", live=True)
     pool: str = setting(NAME, "default", "the [pool NAME] that gives its devices their client ports")
     serial: str | None = setting(nothing("none", serial_or("none")), "none", "legacy: serial of its one "
-        "device; needed there")
+        "device; none: it has those of [legacy-device SERIAL]")
     mappings: tuple[PortMapping, ...] = setting(_MAPPINGS, "", "legacy: services of the device, one a line; "
-        "CLIENTPORT 0: one from the pool; needed there")
+        "CLIENTPORT 0: one from the pool; with HOST it listens there, and not where the pool does")
     probe: bool = setting(yes_no(), "yes", "legacy: offer rt1 first; a real device ignores the offer "
         "unharmed")
     heartbeat: bool = setting(yes_no(), "yes", "legacy: test a silent link with DATA for the unused channel "
         "0; emo: send PING, which a client of the first version does not bear")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LegacyDeviceSettings:
+    """One of the devices that come in at one legacy listener."""
+
+    name: str
+    listener: str | None = setting(nothing("none", NAME), "none", "the [listener NAME] that it comes to; "
+        "needed", live=True)
+    source: tuple[Network, ...] = setting(networks(64), "", "where it comes from, such as 10.41.0.7 or "
+        "10.41.0.0/28; of two devices it is the one with the smaller network; not needed where TLS shows its "
+        "certificate", live=True)
+    mappings: tuple[PortMapping, ...] = setting(_MAPPINGS, "", "its services, as in [listener NAME]; empty: "
+        "those that stand there", live=True)
 
 
 def agents_at(web: WebSettings) -> ListenerSettings:
@@ -195,6 +213,7 @@ class ServerSettings(LogSettings):
     listeners: tuple[ListenerSettings, ...]
     pools: tuple[PoolSettings, ...]
     reservations: tuple[Reservation, ...]
+    legacy_devices: tuple[LegacyDeviceSettings, ...] = ()
     devices: tuple[DeviceSettings, ...]
     records: DeviceRecords = field(default_factory=DeviceRecords, compare=False)  # made of devices and pools
     penalties: PenaltySettings

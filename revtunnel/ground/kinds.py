@@ -37,6 +37,7 @@ __all__ = [
     "nothing",
     "path",
     "read_address",
+    "read_listening",
     "read_port",
     "read_range",
     "seconds",

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.cccp_site import free_ports
 from tests.support.daemons import Lab, Server
 from tests.support.legacy_device import LegacyDevice
 from tests.support.services import Echo, Hanger, Refuser, Service, Source, reset
@@ -129,6 +130,36 @@ def test_two_mappings_on_one_link(lab: Lab) -> None:
                 with connect(server.client_port(SERIAL, f"s{number}")) as client:
                     data = read_exactly(client, 10_000)
                     assert hashlib.sha256(data).hexdigest() == service.digest
+
+
+def test_devices_that_share_a_listener(lab: Lab) -> None:
+    """Each by its address; one has services of its own, and one of their ports listens elsewhere."""
+    (port,) = free_ports(1)
+    with Source(1000, seed=1) as first, Source(2000, seed=2) as second:
+        settings = {
+            "listener main": {"kind": "legacy", "probe": "no", "mappings": f"0 -> s={first.target}"},
+            "legacy-device plc-1": {"listener": "main", "source": "127.0.0.0/30"},
+            "legacy-device plc-2": {
+                "listener": "main",
+                "source": "127.0.0.2",
+                "mappings": f"127.0.0.9:{port} -> s={second.target}",
+            },
+        }
+        server = lab.server(settings).start()
+        where = ("127.0.0.1", server.port)
+        with LegacyDevice(where, source="127.0.0.1"), LegacyDevice(where, source="127.0.0.2"):
+            places = {
+                first.digest: ("127.0.0.1", server.client_port("plc-1", "s")),
+                second.digest: ("127.0.0.9", server.client_port("plc-2", "s")),
+            }
+            assert places[second.digest][1] == port
+            for digest, place in places.items():
+                with socket.create_connection(place, 20) as client:
+                    assert hashlib.sha256(read_exactly(client, 10_000)).hexdigest() == digest
+            with LegacyDevice(where, source="127.0.0.5") as stranger:
+                refused = server.wait_event("link-refused")
+                assert refused["detail"] == "no device of this listener comes from 127.0.0.5"
+                stranger.record.wait("link lost")
 
 
 def test_a_service_that_sends_and_closes(lab: Lab) -> None:

@@ -50,6 +50,7 @@ class LegacyDevice(Running):
         ignore_empty_data: a DATA of no bytes has no effect; off, it counts as any other.
         close_unknown_data: each DATA for an unknown id gets a CLOSE.
         half_close_is_close: a service's end of file closes both ways; off, it may still be written to.
+        source: the address it comes from; empty: what the system takes.
         reconnects: a severed link is dialled again after 0.1 s.
         split_header_misparse: a header that arrives in two reads is taken as if zeros followed. Off:
             section 2 records no such device, and it corrupts any bulk.
@@ -67,6 +68,7 @@ class LegacyDevice(Running):
     ignore_empty_data: bool = True
     close_unknown_data: bool = True
     half_close_is_close: bool = True
+    source: str = ""
     reconnects: bool = False
     split_header_misparse: bool = False
     read_size: int = 65535
@@ -90,7 +92,8 @@ class LegacyDevice(Running):
         """The command: drop the link, if there is one, and open a new one."""
         if self.links:
             self.link.end()
-        link = DeviceLink(self, socket.create_connection(self.server))
+        source = (self.source, 0) if self.source else None
+        link = DeviceLink(self, socket.create_connection(self.server, source_address=source))
         with self._lock:
             if self._stopped:
                 link.wire.close()
