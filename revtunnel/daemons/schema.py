@@ -46,13 +46,14 @@ from revtunnel.ground.limits import (
     RelayLimits,
     ServerLimits,
 )
+from revtunnel.process.wake_settings import WakeSettings
 from revtunnel.settings import printing
 from revtunnel.settings.admin_people import ADMIN
 from revtunnel.settings.inifile import Name, Surroundings, Table, read_files
 from revtunnel.settings.sections import LogSettings, Section, Sections
 from revtunnel.sockets.ways.trusted_proxies import SenderSettings
 from revtunnel.systems.cameo.cameo_settings import CameoSettings, OutsideSettings
-from revtunnel.systems.cccp.cccp_settings import CccpPart, CccpSettings, ProjectSettings, WakeSettings
+from revtunnel.systems.cccp.cccp_settings import CccpPart, CccpSettings, ProjectSettings
 from revtunnel.systems.sessions.localproxy_settings import LocalproxySettings
 from revtunnel.systems.sessions.session_life import SessionLimits
 from revtunnel.systems.sessions.session_settings import WebSettings

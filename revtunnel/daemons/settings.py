@@ -7,7 +7,6 @@ Source: twisted.md section 7; faults.md C5, C6, "Bind defaults"; ours for the re
 """
 
 import re
-import shlex
 from collections.abc import Iterable
 from dataclasses import fields
 from functools import partial
@@ -227,12 +226,8 @@ def _check_web(table: Table) -> None:
 
 
 def _check_consent(table: Table) -> None:
-    try:
-        words = shlex.split(table.get("agent", "consent_command"))
-    except ValueError as error:
-        table.complain("agent", "consent_command", f"{error}, words as a shell has them wanted")
-        return
-    if table.get("agent", "sessions") == "ask" and not words:
+    command = table.get("agent", "consent_command")
+    if table.get("agent", "sessions") == "ask" and not command and table.sound("agent", "consent_command"):
         table.complain("agent", "sessions", "ask: consent_command wanted with it")
     old = "legacy" if table.get("agent", "legacy") else "emo"
     rt1 = not table.get("agent", old) or (old == "emo" and table.get("agent", "modern") != "no")

@@ -15,6 +15,7 @@ from revtunnel.fleet.pools import Pool
 from revtunnel.ground.declared import limit, setting
 from revtunnel.ground.kinds import (
     ADDRESS,
+    COMMAND,
     NAME,
     PEM,
     PLACE,
@@ -104,7 +105,6 @@ _SERVERS = many("HOST:PORT or wss://HOST[:PORT][/PATH]", parse_server_place, 0, 
 _OFFERS = many("[NAME=]HOST:PORT or unix:PATH", parse_offer, 0, 255)
 _PROXY = SettingKind("URL", "environment, none or http://HOST:PORT", read_proxy)
 _HEADERS = many("NAME=v1 or NAME=v2", read_header, 0, 255)
-_COMMAND = SettingKind("command", "words, no shell", str)
 _SERVER_PORT = SettingKind("port", "0, or 1025 to 65535", read_server_port)
 
 
@@ -261,7 +261,7 @@ class ConsentSettings:
 
     sessions: str = setting(word("allow", "ask", "no"), "allow", "remote sessions of people to what is in "
         "local: allow; ask: if consent_command says yes; no. Clients of ports are not concerned", live=True)
-    consent_command: str = setting(_COMMAND, "", "ask: what has to end with 0; {user}, {services}, "
+    consent_command: str = setting(COMMAND, "", "ask: what has to end with 0; {user}, {services}, "
         "{session}, {address} and {device} in it are replaced", live=True)
     consent_wait: float = setting(seconds(1, 110), "60 s", "time that it has; then it is killed, which is a "
         "no", live=True)

@@ -42,6 +42,7 @@ __all__ = [
     "SettingsReloaded",
     "Severity",
     "TokenGiven",
+    "WakeEnded",
     "WebRefused",
 ]
 
@@ -402,3 +403,14 @@ class ServerState(Fact):
     word = "state"
     state: str
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class WakeEnded(Fact):
+    """The wake driver ran for an absent device."""
+
+    word = "wake-ended"
+    serial: str
+    outcome: str  # a word: "done", "failed", "timed-out"
+    detail: str
+    seconds: float

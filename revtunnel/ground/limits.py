@@ -287,7 +287,7 @@ class CccpLimits:
     body: int = limit(size(0, 1024 * 1024), 4096, "body of a request")
     wait: float = limit(seconds(0, 3600), 300.0, "longest wait= of a caller")
     waiting: int = limit(_MANY, 256, "callers that wait at once")
-    # systems/cccp/wake.py
+    # process/wake.py
     wakes: int = limit(count("drivers", 1, 1000), 16, "wake drivers that run at once")
     wake: float = limit(seconds(1, 600), 20.0, "time one may take")
     # daemons/cccp.py

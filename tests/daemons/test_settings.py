@@ -559,7 +559,7 @@ def test_a_site_that_asks_needs_somebody_to_ask(tmp_path: Path) -> None:
     (nobody,) = errors(tmp_path, f"{AGENT}sessions = ask\n", "agent")
     (unreadable,) = errors(tmp_path, f"{AGENT}consent_command = say 'yes\n", "agent")
     assert nobody == "r.ini:5: [agent] sessions: ask: consent_command wanted with it"
-    assert unreadable.startswith("r.ini:5: [agent] consent_command: No closing quotation")
+    assert unreadable.startswith('r.ini:5: [agent] consent_command: "say \'yes": No closing quotation')
     for old in ("legacy = yes", "emo = yes\nserver_port = 5000\nmodern = no"):
         (deaf,) = errors(tmp_path, f"{AGENT}sessions = no\n{old}\n", "agent")
         assert f"with {old.split()[0]} = yes a server of that wire does not say" in deaf
