@@ -13,6 +13,7 @@ from revtunnel.daemons.settings_parts import ListenerSettings, PortMapping, Serv
 from revtunnel.fleet.pools import Use
 from revtunnel.ground.networks import Network, NetworkTable
 from revtunnel.ground.targets import Offer
+from revtunnel.process.wake_settings import ONE_WANTED
 from revtunnel.settings.inifile import Table
 
 __all__ = [
@@ -112,6 +113,8 @@ def _check_listener(table: Table, settings: ServerSettings, listener: ListenerSe
     if listener.keys == "required":
         table.complain(label, "keys", "a legacy device has no key, keys = enrolled wanted")
     _check_mappings(table, label, listener.mappings)
+    if listener.wake_command and listener.wake_url:
+        table.complain(label, "wake_url", ONE_WANTED)
     if listener.serial is not None:
         if not listener.mappings:
             table.complain(label, "mappings", "missing: CLIENTPORT -> HOST:PORT wanted")

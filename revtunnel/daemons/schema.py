@@ -73,7 +73,8 @@ _RESERVATION = Key("SERIAL/TARGETNAME", SettingKind("port", "1 to 65535", read_p
 SECTIONS = Sections(
     Section("server", "server", "The server as a whole.", (ServerSettings, LogSettings)),
     Section("listener", "server", "Where agents come in. Without any, [listener main] is assumed.",
-        (ListenerSettings, ServerTls, ListenerTls, SenderSettings), True, shown="[listener main]"),
+        (ListenerSettings, WakeSettings, ServerTls, ListenerTls, SenderSettings), True,
+        shown="[listener main]"),
     Section("legacy-device", "server", "A device at a listener with kind = legacy that many share: its wire "
         "has no word for who it is. What changes counts for its next link.", (LegacyDeviceSettings,), True,
         label="SERIAL", labels=SERIALS, wanted=f"SERIAL {SERIAL_FORM}", free=True,

@@ -16,6 +16,7 @@ from twisted.application.service import IService
 from twisted.internet.defer import Deferred
 
 from revtunnel import __version__
+from revtunnel.daemons.absent_devices import AbsentDevices
 from revtunnel.daemons.daemon import AdministeredDaemon, until
 from revtunnel.daemons.legacy_devices import fixed_ports, offers_at, sources_at
 from revtunnel.daemons.operator import Operator
@@ -167,6 +168,7 @@ class Server(AdministeredDaemon):
     def startService(self) -> None:
         super().startService()
         self._expiry = self._reactor.callLater(EXPIRY_CHECK, self._expire)
+        self.absent.start(self.operator.enrolled_devices())
         for warning in (*self.ledger.warnings, *self.people_book.warnings):
             self.reporter(ServerState("ledger", warning))
         if self.ledger.doubtful is not None:
@@ -231,6 +233,8 @@ class Server(AdministeredDaemon):
         self.switchboard.admission.issue = self.issuer.answer
         self.switchboard.admission.used = self.issuer.used
         self.issuer.cut_off = partial(self.operator.cut_off, by="two_renewals")
+        self.absent = AbsentDevices(self._reactor, self.switchboard, self.leases, self._report)
+        self.absent.take(settings)
         self._build_cccp(settings)
         self._build_web(settings)
         self._tend(self.operator, settings.admin)
@@ -361,6 +365,7 @@ class Server(AdministeredDaemon):
         """Take no new links and clients; fires when the last channel has ended and the rest is closed."""
         self.reporter(ServerState("draining", f"at most {self.settings.drain:g} s"))
         self._stop_listening()
+        self.absent.stop()
         if self.web is not None:
             self.web.drain()
         drained = self.switchboard.drain()
@@ -377,6 +382,7 @@ class Server(AdministeredDaemon):
             self.cccp.stop()
         if self.web is not None:
             self.web.stop()
+        self.absent.stop()
         self.switchboard.stop()
 
     def stopService(self) -> Any:
@@ -424,10 +430,12 @@ class Server(AdministeredDaemon):
         self.switchboard.data.take(new.data, new.relay)
         self.switchboard.access.penalties.take(new.penalties)
         self.ports.refuses = _refusing(new)
+        self.absent.take(new)
         labels = self.switchboard.access.records.labels
         looked = self.switchboard.enforcement.set_records(new.records)
         if labels != new.records.labels:
             self.people.everybody_changed()
+        self.absent.wake_all()
         self.audit.take(new.audit.limits, Sync(new.audit.sync), new.audit.full == "refuse")
         for listener in (*new.listeners, *agents_by_web(new)):
             if listener.name in self.switchboard.listeners:
@@ -454,6 +462,7 @@ class Server(AdministeredDaemon):
         self.ports.expire(self._reactor.seconds())
         self.switchboard.enforcement.end_expired()
         self.switchboard.enforcement.try_again()
+        self.switchboard.client_streams.waiting.look()
         self._expiry = self._reactor.callLater(EXPIRY_CHECK, self._expire)
 
 
@@ -462,7 +471,7 @@ def _header_rules(each: SenderSettings, limits: ServerLimits) -> HeaderRules | N
 
 
 def _refusing(settings: ServerSettings) -> dict[str, bool]:
-    return {pool.name: pool.absent == "refuse" for pool in settings.pools}
+    return {pool.name: pool.absent != "close" for pool in settings.pools}
 
 
 def descriptor_budget(settings: ServerSettings) -> int:

@@ -61,7 +61,7 @@ _EMO_HAS = ("emo", "heartbeat")
 def _check_kind(table: Table, label: str, listener: ListenerSettings) -> None:
     """What only a legacy listener has."""
     if listener.kind != "legacy":
-        for key in ("serial", "mappings", "probe", "heartbeat"):
+        for key in ("serial", "mappings", "probe", "heartbeat", "wake_command", "wake_url"):
             if (
                 table.get(label, key) != table.sections.find("listener", key).value
                 and (listener.kind, key) != _EMO_HAS

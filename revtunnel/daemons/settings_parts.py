@@ -38,6 +38,7 @@ from revtunnel.ground.networks import Network
 from revtunnel.ground.server_places import ServerPlace, parse_server_place
 from revtunnel.ground.targets import Offer, parse_offer
 from revtunnel.process.admin.admin_settings import AdminSettings
+from revtunnel.process.wake_settings import WakeSettings
 from revtunnel.settings.sections import LogSettings
 from revtunnel.sockets.ways.proxy_choice import HttpProxy, ProxyChoice, parse_proxy
 from revtunnel.sockets.ways.trusted_proxies import SenderSettings
@@ -110,7 +111,7 @@ _SERVER_PORT = SettingKind("port", "0, or 1025 to 65535", read_server_port)
 
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
-class ListenerSettings(ListenerTls, SenderSettings):
+class ListenerSettings(ListenerTls, SenderSettings, WakeSettings):
     """A listener for agents; ``serial`` and ``mappings`` are set for kind ``legacy``, else None and empty."""
 
     address: tuple[tuple[str, int], ...] = setting(listening(1), "127.0.0.1:2065", "where agents come in; "
@@ -136,6 +137,9 @@ class ListenerSettings(ListenerTls, SenderSettings):
         "unharmed")
     heartbeat: bool = setting(yes_no(), "yes", "legacy: test a silent link with DATA for the unused channel "
         "0; emo: send PING, which a client of the first version does not bear")
+    wake_command: str = setting(COMMAND, "", "legacy: what makes a device of this listener dial out: run at "
+        "the start, when its link is lost, and when a client waits for it (absent in [pool NAME]); its "
+        "serial is added as the last word", live=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,8 +179,10 @@ class PoolSettings(SenderSettings):
         "of a service that it offers no longer")
     clients: tuple[Network, ...] | None = setting(CLIENTS, "any", "who may use its ports; has to be said "
         "where other machines reach bind, here or in [device *]", live=True)
-    absent: str = setting(word("close", "refuse"), "close", "while its device is away a client port is "
-        "closed, or stays open and refuses every client")
+    absent: str = setting(word("close", "refuse", "wait"), "close", "while its device is away a client port "
+        "is closed, or stays open and refuses every client, or lets them wait for it")
+    wake_wait: float = setting(seconds(1, 3600), "60 s", "absent = wait: time a client waits, then it is "
+        "refused", live=True)
 
     @property
     def pool(self) -> Pool:

@@ -226,6 +226,13 @@ class ServerLimits(FleetLimits):
     retry_after: int = limit(count("seconds", 0, 3600), 0, "time a leaving server asks its agents to stay "
         "away")
     backlog: int = limit(_ANY, 4096, "connections the kernel queues per listening socket", live=False)
+    # fleet/waking.py
+    wakes: int = limit(count("drivers", 1, 1000), 16, "legacy devices that are woken at once; the next ones "
+        "wait in line")
+    wake: float = limit(seconds(1, 600), 20.0, "time that waking one may take")
+    wake_first: float = limit(seconds(1, 86400), 60.0, "time after which one that did not come is woken "
+        "again, and before which none is; doubles each time")
+    wake_most: float = limit(seconds(1, 30 * 86400), 3600.0, "longest of these times")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -45,6 +46,7 @@ def legacy(
     *services: Service,
     listener: dict[str, object] | None = None,
     link: dict[str, object] | None = None,
+    **more: dict[str, object],
 ) -> Server:
     """A server with a legacy listener; ``services`` are its mappings, named s0, s1 and so on."""
     door = {
@@ -55,7 +57,7 @@ def legacy(
     }
     fast = {"probe": "0.2 s", "echo_wait": "1 s"}
     settings = {"listener main": {**door, **(listener or {})}, "link": {**fast, **(link or {})}}
-    return lab.server(settings).start()
+    return lab.server(settings | more).start()
 
 
 @contextlib.contextmanager
@@ -228,6 +230,76 @@ def test_a_severed_link(lab: Lab, absent: str) -> None:
             assert server.client_port(SERIAL, "s0") == port
             wait_until(lambda: end_of_new_is_open(port), "return")
             echoed(port, b"and back")
+
+
+class Waker:
+    """A wake_command, whose words are kept in a file; ``fails`` is what it ends with."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.told = lab.directory / "woken"
+        self.fails = lab.directory / "fails"
+        script = lab.directory / "wake"
+        script.write_text(
+            f'#!/bin/sh\necho "$@" >> {self.told}\nif test -e {self.fails}; then echo no modem; exit 1; fi\n'
+        )
+        script.chmod(0o700)
+        self.listener = {"wake_command": f"{script} sms"}
+
+    @property
+    def calls(self) -> list[str]:
+        """What it was told."""
+        return self.told.read_text().splitlines() if self.told.exists() else []
+
+    def wait(self, count: int) -> None:
+        """Until it was run so often."""
+        wait_until(lambda: len(self.calls) >= count, f"{count} wakes, not {self.calls}")
+
+
+def test_a_device_is_woken_whenever_it_is_wanted(lab: Lab) -> None:
+    """At the start, when its link is lost, after a restart, and when a client comes, who waits for it."""
+    waker = Waker(lab)
+    with Echo() as echo:
+        often = {"wake_first": "1 s", "wake_most": "2 s"}
+        waits: dict[str, dict[str, object]] = {"pool default": {"absent": "wait", "wake_wait": "10 min"}}
+        server = legacy(lab, echo, listener=waker.listener, limits=often, **waits)
+        waker.wait(1)
+        assert set(waker.calls) == {f"sms {SERIAL}"}
+        server.wait_event("wake-ended", serial=SERIAL, outcome="done")
+        (away,) = server.control("devices")["devices"]
+        assert (away["serial"], away["online"], away["targets"][0]["name"]) == (SERIAL, False, "s0")
+        with linked(server) as device:
+            port = server.client_port(SERIAL, "s0")
+            echoed(port, b"here")
+            before = len(waker.calls)
+            device.stop()
+            waker.wait(before + 1)
+        with connect(port) as client:
+            client.sendall(b"I wait")
+            before = len(waker.calls)
+            waker.wait(before + 1)
+            waker.fails.touch()
+            failed = server.wait_event("wake-ended", serial=SERIAL, outcome="failed")
+            assert "no modem" in failed["detail"]
+            with linked(server):
+                assert read_exactly(client, 6) == b"I wait"
+
+
+def test_a_client_that_waits_for_a_device_in_vain(lab: Lab) -> None:
+    """One that is cut is noticed; another is reset when its time is over, which a reload may change."""
+    with Echo() as echo:
+        waits: dict[str, dict[str, object]] = {"pool default": {"absent": "wait", "wake_wait": "1 h"}}
+        server = legacy(lab, echo, **waits)
+        port = server.client_port(SERIAL, "s0")
+        with connect(port) as client:
+            wait_until(lambda: server.control("status")["clients"] == 1, "the client")
+            reset(client)
+            wait_until(lambda: server.control("status")["clients"] == 0, "its end")
+        server.write(**{"pool default": {"wake_wait": "1 s"}})
+        server.signal(signal.SIGHUP)
+        assert server.wait_event("settings-reloaded")["changed"] == ["[pool default] wake_wait"]
+        with connect(port) as client:
+            assert end_of(client) == "reset"
+        server.wait_event("client-refused", serial=SERIAL, reason="device-absent")
 
 
 def end_of_new_is_open(port: int) -> bool:
