@@ -18,6 +18,7 @@ from twisted.python import usage
 
 import revtunnel
 from revtunnel.daemons.schema import find, load
+from revtunnel.daemons.server_doubts import doubts
 from revtunnel.daemons.settings import (
     DEFAULT_PATH,
     AgentSettings,
@@ -238,6 +239,7 @@ Examples:
             ranges = ", ".join(f"{low}-{high}" for low, high in pool.ranges)
             lines.append(f"pool {pool.name}: {ranges} at {pool.bind}")
         lines.append(f"reservations: {len(settings.reservations)}")
+        lines += [f"warning: {doubt}" for doubt in doubts(settings)]
         return [*lines, f"state: {settings.state_directory or 'none'}", f"admin: {settings.admin.socket}"]
 
 

@@ -21,6 +21,7 @@ from revtunnel.daemons.daemon import AdministeredDaemon, until
 from revtunnel.daemons.legacy_devices import fixed_ports, offers_at, sources_at
 from revtunnel.daemons.operator import Operator
 from revtunnel.daemons.options import ServerOptions as Options
+from revtunnel.daemons.server_doubts import doubts
 from revtunnel.daemons.settings_parts import ListenerSettings, ServerSettings, agents_at
 from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.fleet.access_control import AccessControl
@@ -63,7 +64,7 @@ if TYPE_CHECKING:
 __all__ = ["Options", "Server", "makeService"]
 
 DOUBT = "who is enrolled or revoked is in doubt; see Enrolment in docs/admin.rst, take it away, reload"
-_FEATURES = Feature.ORIGIN | Feature.SESSIONS
+_FEATURES = Feature.ORIGIN | Feature.SESSIONS | Feature.SERVICES
 EXPIRY_CHECK = 1.0  # seconds between looks for leases whose time is over
 
 
@@ -173,6 +174,8 @@ class Server(AdministeredDaemon):
             self.reporter(ServerState("ledger", warning))
         if self.ledger.doubtful is not None:
             self.reporter(ServerState("ledger", f"{self.ledger.doubtful}: {DOUBT}"))
+        for warning in doubts(self.settings):
+            self.reporter(ServerState("settings", warning))
         for warning in self._identities.warnings:
             self.reporter(ServerState("certificate", warning))
         people = f"; people at {self._places(self._agent_ports)}" if self.web is not None else ""

@@ -28,7 +28,8 @@ _DNS_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _NAME = re.compile(rf"(?=.{{1,253}}\Z){_DNS_LABEL}(?:\.{_DNS_LABEL})*\.?", re.ASCII)
 _NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0[xX][0-9A-Fa-f]*)\.?", re.ASCII)  # inet_aton may take it
 _ZONE = re.compile(r"[A-Za-z0-9_.-]{1,15}", re.ASCII)  # as long as Linux lets an interface's name be
-_LABEL = re.compile(r"[A-Za-z0-9._-]{1,32}", re.ASCII)
+MAX_LABEL = 32  # characters
+_LABEL = re.compile(rf"[A-Za-z0-9._-]{{1,{MAX_LABEL}}}", re.ASCII)
 _UNIX = re.compile(r"/[\x21-\x7e]{1,100}", re.ASCII)
 
 
@@ -140,6 +141,11 @@ def parse_target(text: str) -> Target:
     return target_of(*_split(text))
 
 
+def is_label(text: str) -> bool:
+    """Whether an offer may be called that: 1 to 32 of letters, digits and ``._-``."""
+    return _LABEL.fullmatch(text) is not None
+
+
 def parse_offer(text: str) -> Offer:
     """Read one ``--local``: ``[NAME=]TARGET``; without a name it is ``tcp-PORT`` or ``unix-FILE``.
 
@@ -152,6 +158,6 @@ def parse_offer(text: str) -> Offer:
     target = parse_target(rest)
     if not equals or rest is text:
         name = f"tcp-{target.port}" if target.path is None else f"unix-{target.path.rsplit('/', 1)[1]}"[:32]
-    if not _LABEL.fullmatch(name):
+    if not is_label(name):
         raise ValueError(f"{text[:120]!a}: a name is 1 to 32 of A-Z a-z 0-9 . _ -")
     return Offer(name, target)

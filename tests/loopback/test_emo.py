@@ -313,18 +313,18 @@ def test_every_byte_and_the_terminator_in_modern_mode(lab: Lab) -> None:
         assert (row["serial"], row["target"], row["port"]) == ("mill-1", "emo", port)
 
 
-def test_the_three_seconds_of_an_original_server_are_paid_once(lab: Lab) -> None:
-    """It hangs up on LISTEN; then, and after every loss, EMO is spoken at once."""
+def test_an_original_server_knows_at_once_that_it_is_not_meant(lab: Lab) -> None:
+    """It has its eight bytes with LISTEN; then, and after every loss, EMO is spoken at once."""
     (port,) = free_ports(1)
     with Echo() as echo, OriginalServer() as server:
         agent = emo_agent(lab, f"127.0.0.1:{server.port}", "mill-1", port, echo.target)
         server.record.wait("registered", port)
-        assert server.record.count("too little") == 1
+        assert server.record.count("garbage") == 1
         for times in (2, 3):
             agent.wait_event("link-up", count=times - 1, wire="emo")
             server.drop_machines()
             server.record.wait("registered", port, count=times, timeout=20)
-        assert server.record.count("too little") == 1
+        assert (server.record.count("garbage"), server.record.count("too little")) == (1, 0)
         agent.wait_event("link-up", count=3, wire="emo")
         assert len(agent.events("link-down")) == 2
 
