@@ -11,13 +11,12 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from revtunnel.daemons.legacy_devices import LegacyDevice, legacy_devices
+from revtunnel.daemons.legacy_devices import legacy_devices
 from revtunnel.daemons.settings_parts import ServerSettings
 from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.fleet.device_records import DEFAULT
-from revtunnel.fleet.leases import LeaseError, Leases
 from revtunnel.fleet.waking import Waking
-from revtunnel.ground.facts import ListenerRefused, Report
+from revtunnel.ground.facts import Report
 from revtunnel.process.wake_settings import WakeRules
 from revtunnel.streams.clients import ClientSocket
 
@@ -29,10 +28,9 @@ PAGE = 1000  # leases looked at in one step
 class AbsentDevices:
     """Those of one server."""
 
-    def __init__(self, reactor: Any, board: Switchboard, leases: Leases, report: Report) -> None:
+    def __init__(self, reactor: Any, board: Switchboard, report: Report) -> None:
         self._reactor = reactor
         self._board = board
-        self._leases = leases
         self._report = report
         self._waits: dict[str, float] = {}  # pools whose clients wait, and how long
         self._rules: dict[str, WakeRules] = {}  # by serial
@@ -66,7 +64,9 @@ class AbsentDevices:
             told = each.listener.name, each.listener.pool, offers
             self._board.fleet.know(each.serial, now, "legacy", *told)
             if each.listener.pool in standing and not self._is_here(each.serial):
-                self._promise(each, now)
+                ranges = self._board.access.records.of(each.serial).ports
+                names = (offer.name for offer in offers)
+                self._board.ports.promise(each.serial, names, each.listener.pool, now, ranges)
         self._know(each.name for each in settings.devices if each.name != DEFAULT)
         self._know(each.serial for each in settings.reservations)
 
@@ -85,24 +85,13 @@ class AbsentDevices:
         """Wake nobody any more."""
         self._waking.stop()
 
-    def _promise(self, device: LegacyDevice, now: float) -> None:
-        """Have its ports, as if it had been here: its clients come before it."""
-        for mapping in device.mappings:
-            use = device.serial, mapping.offer.name
-            if self._leases.find(*use) is None:
-                try:
-                    self._leases.open(*use, now, device.listener.pool)
-                except LeaseError as error:
-                    self._report(ListenerRefused(*use, str(error)))
-        self._leases.keep(device.serial, now)
-
     def _know(self, serials: Iterable[str]) -> None:
         for serial in serials:
             self._board.fleet.know(serial, self._reactor.seconds())
 
     def _leaseholders(self) -> Iterator[str]:
         after = 0
-        while page := self._leases.ports(after, PAGE):
+        while page := self._board.ports.leases.ports(after, PAGE):
             after = page[-1].port
             yield from (lease.serial for lease in page if lease.sticky)
 
@@ -111,7 +100,7 @@ class AbsentDevices:
         return device is not None and device.online
 
     def _may_wait(self, client: ClientSocket) -> tuple[str, float]:
-        lease = self._leases.find(client.serial, client.name)
+        lease = self._board.ports.leases.find(client.serial, client.name)
         return ("", 0.0) if lease is None else (lease.pool, self._waits.get(lease.pool, 0.0))
 
     def _rules_of(self, serial: str) -> WakeRules:

@@ -236,7 +236,7 @@ class Server(AdministeredDaemon):
         self.switchboard.admission.issue = self.issuer.answer
         self.switchboard.admission.used = self.issuer.used
         self.issuer.cut_off = partial(self.operator.cut_off, by="two_renewals")
-        self.absent = AbsentDevices(self._reactor, self.switchboard, self.leases, self._report)
+        self.absent = AbsentDevices(self._reactor, self.switchboard, self._report)
         self.absent.take(settings)
         self._build_cccp(settings)
         self._build_web(settings)

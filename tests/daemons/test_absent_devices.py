@@ -33,9 +33,7 @@ class Site:
     def __init__(self, tmp_path: Path, text: str, world: World | None = None, start: bool = True) -> None:
         self.path = tmp_path
         self.world = world or World("legacy", start=False)
-        self.absent = AbsentDevices(
-            self.world.reactor, self.world.switchboard, self.world.leases, self.world._report
-        )
+        self.absent = AbsentDevices(self.world.reactor, self.world.switchboard, self.world._report)
         self.woken: list[str] = []
         self.take(text)
         if start:
@@ -187,6 +185,19 @@ def test_fixed_ports_stand_before_their_device_came(tmp_path: Path) -> None:
     site = Site(tmp_path, fixed + WAITS, world)
     (port,) = world.ports.of("plc-1")
     assert (port.lease.port, port.lease.address) == (2323, "127.0.0.9")
+    site.finish()
+
+
+def test_a_fixed_port_that_another_absent_device_had(tmp_path: Path) -> None:
+    """It changes hands with the settings, with the socket that stood for the other one."""
+    world = World("legacy", start=False)
+    site = Site(tmp_path, LISTENER + WAITS, world)
+    (port,) = world.ports.of("plc-1")
+    world.leases.reload([POOL], {Use("plc-2", "console"): port.lease.port}, 0.0)
+    fixed = LISTENER.replace("0 -> console", f"{port.lease.port} -> console").replace("plc-1", "plc-2")
+    site.take(fixed + WAITS)
+    assert not world.ports.of("plc-1")
+    assert [each.lease.port for each in world.ports.of("plc-2")] == [port.lease.port]
     site.finish()
 
 
