@@ -34,6 +34,7 @@ class AbsentDevices:
         self._report = report
         self._waits: dict[str, float] = {}  # pools whose clients wait, and how long
         self._rules: dict[str, WakeRules] = {}  # by serial
+        self._fresh: list[str] = []  # those whose rules are new
         self._driver: Callable[[str], Deferred[None] | None] | None = None
         self._waking = Waking(reactor, self._wake, self._is_here, lambda: board.limits)
         board.client_streams.waits = self._may_wait
@@ -46,12 +47,14 @@ class AbsentDevices:
         self._waits = {pool.name: pool.wake_wait for pool in settings.pools if pool.absent == "wait"}
         limits = settings.limits
         legacy = [*legacy_devices(settings)]
-        rules = ((each.serial, each.listener) for each in legacy)
-        self._rules = {
+        places = ((each.serial, each.listener) for each in legacy)
+        rules = {
             serial: found
-            for serial, at in rules
+            for serial, at in places
             if (found := WakeRules(at.wake_command, at.wake_url, limits.wake, limits.wakes))
         }
+        self._fresh = [serial for serial, found in rules.items() if self._rules.get(serial) != found]
+        self._rules = rules
         if self._rules and self._driver is None:
             # with twisted.web 70 ms of CPU, which a server without it spares
             from revtunnel.process.wake import WakeDriver
@@ -74,11 +77,12 @@ class AbsentDevices:
         """List whom the ledger knows, by leases or as enrolled, and wake whoever is away."""
         self._know(self._leaseholders())
         self._know(enrolled)
-        self.wake_all()
+        self.wake_fresh()
 
-    def wake_all(self) -> None:
-        """Wake whoever is away."""
-        for serial in self._rules:
+    def wake_fresh(self) -> None:
+        """Wake those who are away and for whom the settings said nothing before, or something else."""
+        fresh, self._fresh = self._fresh, []
+        for serial in fresh:
             self._waking.want(serial)
 
     def stop(self) -> None:

@@ -438,7 +438,7 @@ class Server(AdministeredDaemon):
         looked = self.switchboard.enforcement.set_records(new.records)
         if labels != new.records.labels:
             self.people.everybody_changed()
-        self.absent.wake_all()
+        self.absent.wake_fresh()
         self.audit.take(new.audit.limits, Sync(new.audit.sync), new.audit.full == "refuse")
         for listener in (*new.listeners, *agents_by_web(new)):
             if listener.name in self.switchboard.listeners:

@@ -258,6 +258,8 @@ class ServerLink(LinkProtocol):
             super().broken(error)
 
     def _admit(self, up: ServerUp) -> None:
+        if up.hello is None and up.serial not in self.listener.mappings:
+            raise LinkDenied(GoAway.DENIED, f"{up.serial} is no device of this listener", up.serial)
         self.handshake, self.serial, self.authenticated = up, up.serial, up.authenticated
         self.channels.serial = up.serial
         self._hub.admit(self, up)

@@ -112,18 +112,21 @@ def test_a_device_that_does_not_come_costs_its_clients_what_the_pool_says(tmp_pa
     site.finish()
 
 
-def test_a_reload_tells_whom_to_wake(tmp_path: Path) -> None:
-    """Another device, another way, or nobody any more."""
+def test_a_reload_wakes_whom_it_is_news_for(tmp_path: Path) -> None:
+    """Another device, another way; nobody else, however often it is asked for."""
     site = Site(tmp_path, LISTENER)
     assert site.woken == []
-    site.take(LISTENER + WAKE)
-    site.absent.wake_all()
-    assert site.woken == ["plc-1"]
-    site.take(LISTENER + WAKE)
-    site.absent.wake_all()
-    assert site.woken == ["plc-1"]
+    for _ in range(3):
+        site.take(LISTENER + WAKE)
+        site.absent.wake_fresh()
+        site.world.advance(200.0)
+    often = len(site.woken)
+    assert often == len([0, 60, 180, 420])
     real = site.absent._rules_of("plc-1")
     assert (real.command, real.seconds, real.most) == ("/bin/wake", 20.0, 16)
+    site.take(LISTENER + WAKE.replace("wake\n", "wake better\n"))
+    site.absent.wake_fresh()
+    assert len(site.woken) == often + 1
     site.take(LISTENER)
     assert not site.absent._rules_of("plc-1")
     site.finish()

@@ -21,7 +21,8 @@ from revtunnel.streams.commands import Command, decode_connect, decode_goaway
 from revtunnel.streams.frames import encode_frame
 from tests.link.test_link import LISTEN, agent_by_hand, frames, stranger
 from tests.support.depth import deep
-from tests.support.world import CONSOLE, WEB, WIRES, World
+from tests.support.memory import Recorder
+from tests.support.world import CONSOLE, LINK_PORT, SERVER, WEB, WIRES, World
 
 KEY = parse_key(new_key(lambda size: bytes(range(size))))
 DENIED = GoAway.DENIED
@@ -395,6 +396,22 @@ def test_a_certificate_tells_a_device_of_a_shared_listener_too() -> None:
     shake.source, shake.certified = "10.0.0.1", "plc-2"
     (frame,) = frames(LISTEN)
     assert shake.receive(frame) == (b"", ServerUp("plc-2", None, True))
+
+
+def test_a_certificate_of_a_device_of_another_listener() -> None:
+    """It would be a device with nothing to reach."""
+    world = World("legacy", start=False)
+    world.listener(rules=ListenerRules("legacy-0", legacy=True, probe=False), mappings={"plc-2": (CONSOLE,)})
+    recorder = Recorder()
+    world.reactor.dial(LINK_PORT, recorder, host=SERVER)
+    (link,) = world.switchboard.admission.strangers
+    link._shake.certified = "plc-1"
+    recorder.transport.write(LISTEN)  # type: ignore[union-attr]
+    world.pump()
+    (refused,) = world.of(LinkRefused)
+    assert (refused.serial, refused.detail) == ("plc-1", "plc-1 is no device of this listener")
+    assert recorder.lost is not None and not recorder.data
+    world.finish()
 
 
 def test_an_rt1_agent_at_a_legacy_listener_with_probe_speaks_rt1() -> None:
