@@ -16,7 +16,9 @@ from twisted.application.service import IService
 from twisted.internet.defer import Deferred
 
 from revtunnel import __version__
+from revtunnel.daemons.absent_devices import AbsentDevices
 from revtunnel.daemons.daemon import AdministeredDaemon, until
+from revtunnel.daemons.legacy_devices import fixed_ports, offers_at, sources_at
 from revtunnel.daemons.operator import Operator
 from revtunnel.daemons.options import ServerOptions as Options
 from revtunnel.daemons.server_doubts import doubts
@@ -85,6 +87,7 @@ def agent_listener(
         probe=listener.probe,
         keys_required=listener.keys == "required" or (doubt and wide),
         legacy_serial=listener.serial or "",
+        sources=sources_at(settings, listener),
     )
     hello = ServerHello(
         name=settings.name,
@@ -101,7 +104,7 @@ def agent_listener(
         newest=listener.duplicate == "newest",
         pool=listener.pool,
         heartbeat=listener.heartbeat,
-        mappings=tuple(mapping.offer for mapping in listener.mappings),
+        mappings=offers_at(settings, listener),
         data=listener.data,
         identity=identity,
         certified_only=listener.certified,
@@ -121,19 +124,18 @@ def emo_listener(settings: ServerSettings, machines: dict[int, Any] | None) -> E
 
 
 def pools_of(settings: ServerSettings) -> list[Pool]:
-    """The pools of the allocator."""
-    pools = [pool.pool for pool in settings.pools]
+    """The pools of the allocator, each with the addresses that mappings of legacy devices name."""
+    elsewhere = {
+        each.client_port: each.client_host for _, each, _ in fixed_ports(settings) if each.client_host
+    }
+    pools = [replace(pool.pool, elsewhere=elsewhere) for pool in settings.pools]
     return pools + (settings.cccp.pools if settings.cccp is not None else [])
 
 
 def reservations_of(settings: ServerSettings) -> dict[Use, int]:
     """Fixed ports: those of [reservations], and those that legacy mappings name."""
     fixed = {Use(entry.serial, entry.target): entry.port for entry in settings.reservations}
-    for listener in settings.listeners:
-        for mapping in listener.mappings:
-            if mapping.client_port:
-                fixed[Use(listener.serial or "", mapping.offer.name)] = mapping.client_port
-    return fixed
+    return fixed | {use: mapping.client_port for _, mapping, use in fixed_ports(settings)}
 
 
 class Server(AdministeredDaemon):
@@ -167,6 +169,7 @@ class Server(AdministeredDaemon):
     def startService(self) -> None:
         super().startService()
         self._expiry = self._reactor.callLater(EXPIRY_CHECK, self._expire)
+        self.absent.start(self.operator.enrolled_devices())
         for warning in (*self.ledger.warnings, *self.people_book.warnings):
             self.reporter(ServerState("ledger", warning))
         if self.ledger.doubtful is not None:
@@ -181,19 +184,13 @@ class Server(AdministeredDaemon):
         settings = self.settings
         self.ledger = open_ledger(settings.state_directory, FILE_NAME, settings.allow_open_state)
         self.ledger.retries = self.retries
-        now = self._reactor.seconds()
-        self.issuer = Issuer(
-            CertificateBook(self.ledger),
-            settings.authority.limits,
-            self._reactor.seconds,
-            os.urandom,
-            self.reporter,
-        )
+        book, clock = CertificateBook(self.ledger), self._reactor.seconds
+        self.issuer = Issuer(book, settings.authority.limits, clock, os.urandom, self.reporter)
         self.issuer.retries = self.retries
         self._load_authority(settings)
         self._identities = self._read_identities(settings)
         try:
-            self.leases = Leases(pools_of(settings), now, reservations_of(settings), self.ledger)
+            self.leases = Leases(pools_of(settings), clock(), reservations_of(settings), self.ledger)
         except ValueError as error:
             raise SettingsError([str(error)]) from None
         self.ports = ClientPorts(
@@ -234,6 +231,8 @@ class Server(AdministeredDaemon):
         self.switchboard.admission.issue = self.issuer.answer
         self.switchboard.admission.used = self.issuer.used
         self.issuer.cut_off = partial(self.operator.cut_off, by="two_renewals")
+        self.absent = AbsentDevices(self._reactor, self.switchboard, self._report)
+        self.absent.take(settings)
         self._build_cccp(settings)
         self._build_web(settings)
         self._tend(self.operator, settings.admin)
@@ -371,6 +370,7 @@ class Server(AdministeredDaemon):
         """Take no new links and clients; fires when the last channel has ended and the rest is closed."""
         self.reporter(ServerState("draining", f"at most {self.settings.drain:g} s"))
         self._stop_listening()
+        self.absent.stop()
         if self.web is not None:
             self.web.drain()
         drained = self.switchboard.drain()
@@ -387,6 +387,7 @@ class Server(AdministeredDaemon):
             self.cccp.stop()
         if self.web is not None:
             self.web.stop()
+        self.absent.stop()
         self.switchboard.stop()
 
     def stopService(self) -> Any:
@@ -434,10 +435,12 @@ class Server(AdministeredDaemon):
         self.switchboard.data.take(new.data, new.relay)
         self.switchboard.access.penalties.take(new.penalties)
         self.ports.refuses = _refusing(new)
+        self.absent.take(new)
         labels = self.switchboard.access.records.labels
         looked = self.switchboard.enforcement.set_records(new.records)
         if labels != new.records.labels:
             self.people.everybody_changed()
+        self.absent.wake_fresh()
         self.audit.take(new.audit.limits, Sync(new.audit.sync), new.audit.full == "refuse")
         for listener in (*new.listeners, *agents_by_web(new)):
             if listener.name in self.switchboard.listeners:
@@ -445,9 +448,8 @@ class Server(AdministeredDaemon):
         if self.web is not None:
             changed += self.web.take(new)
         self._warn(*self._all_identities())
-        mine = self.settings
-        kept = replace(new, listeners=merged(mine.listeners, new.listeners), web=merged(mine.web, new.web))
-        await super()._take(kept)
+        listeners, web = merged(self.settings.listeners, new.listeners), merged(self.settings.web, new.web)
+        await super()._take(replace(new, listeners=listeners, web=web))
         await looked
         return changed
 
@@ -465,6 +467,7 @@ class Server(AdministeredDaemon):
         self.ports.expire(self._reactor.seconds())
         self.switchboard.enforcement.end_expired()
         self.switchboard.enforcement.try_again()
+        self.switchboard.client_streams.waiting.look()
         self._expiry = self._reactor.callLater(EXPIRY_CHECK, self._expire)
 
 
@@ -473,15 +476,14 @@ def _header_rules(each: SenderSettings, limits: ServerLimits) -> HeaderRules | N
 
 
 def _refusing(settings: ServerSettings) -> dict[str, bool]:
-    return {pool.name: pool.absent == "refuse" for pool in settings.pools}
+    return {pool.name: pool.absent != "close" for pool in settings.pools}
 
 
 def descriptor_budget(settings: ServerSettings) -> int:
     """How many sockets clients, links and strangers may use together (faults.md N1)."""
     import resource
 
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    limits = settings.limits
+    most, limits = resource.getrlimit(resource.RLIMIT_NOFILE)[0], settings.limits
     return max(1, min(int(most * limits.descriptors), most - limits.descriptors_kept))
 
 

@@ -10,7 +10,7 @@ Source: house.md (leases, listener); faults.md H9, N3, C10; issue "absent = clos
 
 import contextlib
 import errno
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
@@ -122,6 +122,19 @@ class ClientPorts:
         for port in self.of(serial):
             if not self.refuses.get(port.lease.pool, False):
                 self._close((serial, port.clients.name))
+
+    def promise(
+        self, serial: str, names: Iterable[str], pool: str, now: float, ranges: Ranges | None = None
+    ) -> None:
+        """Have leases for what a device will offer that is away and may never have been here."""
+        for name in names:
+            if self.leases.find(serial, name) is None:
+                try:
+                    self._promise((serial, name), pool, now, ranges)
+                except LeaseError as error:
+                    self._report(ListenerRefused(serial, name, str(error)))
+        self._close_displaced()
+        self.leases.keep(serial, now)
 
     def keep_promises(
         self, make: Callable[[str, str], Clients], most: int, now: Callable[[], float]

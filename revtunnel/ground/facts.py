@@ -46,6 +46,7 @@ __all__ = [
     "TokenGiven",
     "Trouble",
     "TroubleOver",
+    "WakeEnded",
     "WebRefused",
 ]
 
@@ -446,3 +447,14 @@ class ServerState(Fact):
     word = "state"
     state: str
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class WakeEnded(Fact):
+    """The wake driver ran for an absent device."""
+
+    word = "wake-ended"
+    serial: str
+    outcome: str  # a word: "done", "failed", "timed-out"
+    detail: str
+    seconds: float

@@ -49,6 +49,7 @@ _ORDERED = (  # section, a key, and the key it must not be above
     ("link", "busy_answer", "answer"),
     ("link", "legacy_queue_hard", "legacy_link_queue"),
     ("limits", "pending_per_source", "pending"),
+    ("limits", "wake_first", "wake_most"),
     ("agent", "retry_first", "retry_most"),
 )
 

@@ -17,6 +17,7 @@ from revtunnel.fleet.streams_of_devices import StreamsOfDevices
 from revtunnel.ground.facts import Fact, LinkDown, LinkUp, Report
 from revtunnel.ground.limits import FleetLimits, RelayLimits
 from revtunnel.ground.retries import Retries
+from revtunnel.process.wake import WakeDriver
 from revtunnel.sockets.listening import Listener, Listeners
 from revtunnel.sockets.tls.peer_verification import Identity, never_revoked
 from revtunnel.state.ledger import SqliteLedger
@@ -29,7 +30,6 @@ from revtunnel.systems.cccp.proxies import Links, Proxies
 from revtunnel.systems.cccp.proxy_operator import ProxyOperator
 from revtunnel.systems.cccp.proxy_ports import TARGET, NoPort, ProxyPorts
 from revtunnel.systems.cccp.registered_devices import Project, Registrations
-from revtunnel.systems.cccp.wake import WakeDriver
 from revtunnel.trust.identities import Identities
 
 __all__ = ["CccpSystem"]
@@ -107,7 +107,7 @@ class CccpSystem:
         )
         self.pending.projects = self.projects_of(part)
         self.identities = self._fresh
-        self.wake = WakeDriver(reactor, lambda: self.part, self._told)
+        self.wake = WakeDriver(reactor, lambda serial: self.part.wake, self._told)
         self.operator = ProxyOperator(
             reactor,
             self.proxies,

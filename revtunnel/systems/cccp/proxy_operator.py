@@ -18,12 +18,12 @@ from twisted.python.failure import Failure
 from revtunnel.ground.limits import CccpLimits
 from revtunnel.ground.retries import Retries
 from revtunnel.process.admin.refusals import Busy, NotFound
+from revtunnel.process.wake import WakeDriver, WakeFailed
 from revtunnel.systems.cccp.proxies import Proxies
 from revtunnel.systems.cccp.proxy import RunningProxy
 from revtunnel.systems.cccp.proxy_ports import NoPort
 from revtunnel.systems.cccp.proxy_sessions import ProxyOptions
 from revtunnel.systems.cccp.registered_devices import Project
-from revtunnel.systems.cccp.wake import WakeDriver, WakeFailed
 
 __all__ = ["CallerFailed", "DeviceAbsent", "NoPorts", "OnCall", "ProxyOperator"]
 
