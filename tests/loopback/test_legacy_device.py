@@ -9,8 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.cccp_site import free_ports
-from tests.support.daemons import Lab, Server
+from tests.support.daemons import Lab, Server, free_ports
 from tests.support.legacy_device import LegacyDevice
 from tests.support.services import Echo, Hanger, Refuser, Service, Source, reset
 from tests.support.traffic import (
