@@ -30,7 +30,7 @@ from revtunnel.daemons.settings import (
     read_agent,
     read_server,
 )
-from revtunnel.ground.targets import parse_offer
+from revtunnel.ground.targets import parse_offer, place
 from revtunnel.settings.inifile import Table
 from revtunnel.trust.agent_files import AgentFiles
 from revtunnel.trust.enrolment import EnrolmentToken, parse_token
@@ -61,7 +61,7 @@ def _bad(option: str, value: str, error: ValueError) -> usage.UsageError:
 
 def written(addresses: tuple[tuple[str, int], ...]) -> str:
     """Addresses for people."""
-    return ", ".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in addresses)
+    return ", ".join(place(*each) for each in addresses)
 
 
 def _proxies(settings: AgentSettings) -> list[str]:

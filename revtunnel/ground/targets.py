@@ -18,8 +18,10 @@ __all__ = [
     "Target",
     "is_literal",
     "parse_endpoint",
+    "parse_endpoint_or",
     "parse_offer",
     "parse_target",
+    "place",
     "target_of",
 ]
 
@@ -30,6 +32,7 @@ _NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0[xX][0-9A-Fa-f]*)\.?", re.ASCII)  # i
 _ZONE = re.compile(r"[A-Za-z0-9_.-]{1,15}", re.ASCII)  # as long as Linux lets an interface's name be
 MAX_LABEL = 32  # characters
 _LABEL = re.compile(rf"[A-Za-z0-9._-]{{1,{MAX_LABEL}}}", re.ASCII)
+_WITH_PORT = re.compile(r".*[^:]:[0-9]+", re.ASCII)
 _UNIX = re.compile(r"/[\x21-\x7e]{1,100}", re.ASCII)
 
 
@@ -51,9 +54,7 @@ class Target:
         return is_literal(self.host)
 
     def __str__(self) -> str:
-        if self.path is not None:
-            return self.host
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return place(self.host, self.port)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,13 @@ class Offer:
 
     name: str
     target: Target
+
+
+def place(host: str, port: int) -> str:
+    """``host:port``, an IPv6 address in brackets; ``unix:PATH`` as it is."""
+    if host.startswith("unix:"):
+        return host
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 @lru_cache(1024)
@@ -128,6 +136,14 @@ def parse_endpoint(text: str) -> tuple[str, int]:
     if port > 65535:
         raise ValueError(f"{text[:120]!a}: port {port} is above 65535")
     return _canonical(host), port
+
+
+def parse_endpoint_or(text: str, port: int | None) -> tuple[str, int]:
+    """The same where we dial: no port 0, and ``port`` where none is written; None: one has to be."""
+    host, written = parse_endpoint(text if port is None or _WITH_PORT.fullmatch(text) else f"{text}:{port}")
+    if not written:
+        raise ValueError(f"{text[:120]!a}: port 1 to 65535 wanted")
+    return host, written
 
 
 def parse_target(text: str) -> Target:

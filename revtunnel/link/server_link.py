@@ -173,7 +173,7 @@ class ServerLink(LinkProtocol):
     def secured(self, found: Secured) -> None:
         """TLS is up; the connection comes next."""
         self.securing = None
-        self.tls, self.certificate = found.version, found.peer
+        self.tls, self.certificate = found.end.tls_version, found.peer
         self._shake.certified = self.certificate_serial
 
     def turned_away(self, failure: Failure) -> None:

@@ -1,31 +1,19 @@
 """EMO on loopback: our daemons, and the models of the original client and server against them."""
 
 import contextlib
-import random
 import socket
 import threading
 from collections.abc import Iterator
 
 import pytest
 
-from tests.support.daemons import Agent, Lab, Server
+from tests.support.daemons import Agent, Lab, Server, free_ports
 from tests.support.emo_original import TERMINATOR, OriginalClient, OriginalServer
 from tests.support.mtconnect import MtConnect, parts
 from tests.support.services import Echo, ReplyAfterEof, reset
 from tests.support.traffic import MIB, Patterned, connect, end_of, exchange, read_exactly, wait_until
 
 pytestmark = pytest.mark.slow
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports below those of outgoing connections that nobody has now."""
-    found: list[int] = []
-    for port in random.sample(range(11_000, 31_000), 500):  # other tests run beside this one
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            found.append(port)
-        if len(found) == count:
-            return found
-    raise AssertionError("no free ports")
 
 
 def emo_server(lab: Lab, machines: dict[str, int], **listener: object) -> Server:
