@@ -25,7 +25,8 @@ from zope.interface import implementer
 
 from revtunnel.ground.facts import AcceptFailed, NoDescriptors, Report
 from revtunnel.ground.retries import Retries
-from revtunnel.sockets.addresses import address_of, place, socket_address, written_address
+from revtunnel.ground.targets import place
+from revtunnel.sockets.addresses import address_of, socket_address, written_address
 from revtunnel.sockets.ends import End, PlainEnd, said, tune
 from revtunnel.sockets.hangups import hung_up
 
