@@ -26,7 +26,7 @@ class Rt1Sessions(Rt1Ends):
     def session(self, payload: bytes) -> None:
         """Server: ask for a session, or say that it is over."""
         self._due += ANSWERS
-        self._turns.control(encode_frame(Command.SESSION, 0, payload))
+        self._turns.control(encode_frame(Command.SESSION, 0, payload), asks=True)
 
     def consent(self, payload: bytes) -> None:
         """Agent: answer."""
