@@ -102,6 +102,7 @@ def agent_listener(
         heartbeat=listener.heartbeat,
         mappings=tuple(mapping.offer for mapping in listener.mappings),
         data=listener.data,
+        checkers=listener.checkers,
         identity=identity,
         certified_only=listener.certified,
         make=partial(EmoServerLink, emo_listener(settings, machines)) if listener.kind == "emo" else None,

@@ -22,6 +22,7 @@ from revtunnel.ground.kinds import (
     SettingKind,
     listening,
     many,
+    networks,
     nothing,
     read_port,
     seconds,
@@ -123,6 +124,8 @@ class ListenerSettings(ListenerTls, SenderSettings):
     data: str = setting(word("link", "socket", "auto"), "auto", "what carries channels: the link; a "
         "connection of its own for each, which the agent brings; auto: that, and the link where none "
         "comes", live=True)
+    checkers: tuple[Network, ...] = setting(networks(256), "", "addresses from which load balancers look "
+        "whether the listener lives: what comes of that is counted, and said once an hour", live=True)
     pool: str = setting(NAME, "default", "the [pool NAME] that gives its devices their client ports")
     serial: str | None = setting(nothing("none", serial_or("none")), "none", "legacy: serial of its one "
         "device; needed there")

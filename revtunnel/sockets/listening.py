@@ -1,10 +1,11 @@
 """Listening sockets: each hands over the ends of those who connect, before a byte is read.
 
-The rules: up to 64 connections are accepted a turn; whoever is let in is the caller's, to read or to abort; a
-process without descriptors turns away whoever waits, by means of one descriptor that it holds back, and says
-so once in ten seconds. What befell one connection before it was accepted closes no listener (accept(2)); one
-that gives nothing but errors rests between its tries, and says so as seldom. A listening socket is closed
-when its owner says so, not a turn later.
+The rules: up to 64 connections are accepted a turn, and those that have not gone already (arrivals.py) are
+handed over; whoever is let in is the caller's, to read or to abort; a process without descriptors turns away
+whoever waits, by means of one descriptor that it holds back, and says so once in ten seconds. What befell one
+connection before it was accepted closes no listener (accept(2)); one that gives nothing but errors rests
+between its tries, and says so as seldom. A listening socket is closed when its owner says so, not a turn
+later.
 
 Source: faults.md N1, N2; performance.md "Connections".
 """
@@ -25,6 +26,7 @@ from zope.interface import implementer
 
 from revtunnel.ground.facts import AcceptFailed, NoDescriptors, Report
 from revtunnel.sockets.addresses import address_of, socket_address, written_address
+from revtunnel.sockets.arrivals import Arrivals
 from revtunnel.sockets.ends import End, PlainEnd, tune
 from revtunnel.sockets.hangups import hung_up
 
@@ -141,6 +143,7 @@ class Listener:
         where = address_of(sock.family, sock.getsockname())
         self.place = written_address(where)
         self.port = int(getattr(where, "port", 0))
+        self._arrivals = Arrivals(reactor, report, self.place, self._let_in)
         reactor.addReader(self)
 
     def stop(self) -> None:
@@ -152,6 +155,7 @@ class Listener:
             self._reactor.removeReader(self)
             self._sock = None
             sock.close()
+            self._arrivals.stop()
 
     # -- the reactor calls
 
@@ -179,17 +183,24 @@ class Listener:
 
     def doRead(self) -> None:
         """Twisted calls this: somebody waits."""
+        if self._sock is not None:
+            came: list[End] = []
+            self._accept(self._sock, came)
+            self._arrivals.take(came)
+
+    # -- inside
+
+    def _accept(self, listening: socket.socket, came: list[End]) -> None:
+        """Accept who waits."""
         failed = 0
         for _ in range(ACCEPTS):
-            if self._sock is None:  # closed by whom we let in
-                return
             try:
-                sock, address = self._sock.accept()
+                sock, address = listening.accept()
             except BlockingIOError:
                 return
             except OSError as error:
                 if error.errno in _NO_ROOM:
-                    if not self._spare.turn_away(self._sock, error):
+                    if not self._spare.turn_away(listening, error):
                         self._rest()
                     return
                 if error.errno in _FATAL:
@@ -199,11 +210,12 @@ class Listener:
                 if failed == ACCEPTS:
                     self._only_fails(error)
             else:
-                self._let_in(PlainEnd(sock, written_address(address_of(sock.family, address))))
-
-    # -- inside
+                came.append(PlainEnd(sock, written_address(address_of(sock.family, address))))
 
     def _let_in(self, end: End) -> None:
+        if self._sock is None:  # closed by whom we let in before
+            end.abort()
+            return
         try:
             self._came(end)
         except Exception:

@@ -135,6 +135,11 @@ class ClientSocket(ChannelSocket):
         """Whether it has no channel yet and is still there."""
         return self.channel is None and self.on_lost is None and not self._lost
 
+    def is_here(self) -> bool:
+        """Whether it has not reset: asked of the kernel, before work is begun for one that has waited."""
+        self.look()
+        return not self._lost
+
     @property
     def moved(self) -> int:
         """Payload bytes of its stream so far, both directions."""

@@ -6,21 +6,31 @@ in the field stands in docs/operations.rst, "When something is wrong".
 
 import errno
 import signal
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred
 
-from revtunnel.ground.facts import LinkDown
+from revtunnel.fleet.access_control import AccessControl
+from revtunnel.fleet.penalties import Penalties
+from revtunnel.ground.facts import ChannelOpened, LeftEarly, LinkDown, LinkRefused
+from revtunnel.ground.limits import LinkLimits, PenaltyLimits
+from revtunnel.ground.networks import network_of
 from revtunnel.ground.targets import parse_offer
 from tests.support.cameo_site import Relays
 from tests.support.cccp_site import CccpDaemon
 from tests.support.daemons import Agent, Daemon, Lab, Server
+from tests.support.data_world import DataWorld
+from tests.support.memory import Recorder
 from tests.support.reactor import HANGS
-from tests.support.traffic import connect, wait_until
-from tests.support.world import World
+from tests.support.services import Banner, Echo
+from tests.support.traffic import connect, end_of, leave_with_reset, read_exactly, wait_until
+from tests.support.world import LINK_PORT, SERVER, World
 
 slow = pytest.mark.slow
+BALANCER = "203.0.113.7"
 
 # -- the path falls silent
 
@@ -131,3 +141,159 @@ def test_a_daemon_in_which_a_thread_hangs_ends_at_sigterm(
     daemon.start()
     daemon.signal(signal.SIGTERM)
     assert daemon.wait(60) == 0
+
+
+# -- who has gone
+
+
+@slow
+def test_of_500_scans_that_reset_none_reaches_the_device(lab: Lab) -> None:
+    """They are there all at once, when the server comes to look; a client behind them is served."""
+    with Echo() as echo:
+        server, _ = lab.pair(it=echo.target)
+        port = server.client_port("plc-7", "it")
+        server.pause()
+        for _ in range(500):
+            with connect(port) as scan:
+                leave_with_reset(scan)
+        with connect(port) as client:
+            server.resume()
+            client.sendall(b"here")
+            assert read_exactly(client, 4) == b"here"
+        assert echo.accepted == 1
+
+
+@slow
+@pytest.mark.parametrize("data", ["link", "socket"])
+def test_of_500_scans_that_close_few_reach_the_device_and_a_client_is_served_before_them(
+    lab: Lab, data: str
+) -> None:
+    """A FIN without a byte may be a client that only listens: one now and then is let in, last of all."""
+    with Echo() as echo:
+        server, _ = lab.pair({"listener main": {"data": data}}, it=echo.target)
+        port = server.client_port("plc-7", "it")
+        server.pause()
+        for _ in range(500):
+            connect(port).close()
+        with connect(port) as client:
+            server.resume()
+            client.sendall(b"here")
+            assert read_exactly(client, 4) == b"here"
+        assert echo.accepted < 100
+        server.stop()
+        assert server.events("left-early")[-1]["connections"] > 400
+
+
+@slow
+def test_a_client_that_says_its_words_and_ends_at_once_has_its_answer(lab: Lab) -> None:
+    """``nc -N``: data and FIN stand there before the server looks."""
+    with Echo() as echo:
+        server, _ = lab.pair(it=echo.target)
+        port = server.client_port("plc-7", "it")
+        server.pause()
+        with connect(port) as client:
+            client.sendall(b"here")
+            client.shutdown(socket.SHUT_WR)
+            server.resume()
+            assert read_exactly(client, 4) == b"here"
+            assert end_of(client) == "end of file"
+
+
+@slow
+def test_a_client_that_only_listens_and_ends_at_once_has_its_banner(lab: Lab) -> None:
+    """``nc -N`` with nothing to say, where the service speaks first."""
+    with Banner(b"220 here\r\n") as service:
+        server, _ = lab.pair(it=service.target)
+        port = server.client_port("plc-7", "it")
+        server.pause()
+        with connect(port) as client:
+            client.shutdown(socket.SHUT_WR)
+            server.resume()
+            assert read_exactly(client, 10) == b"220 here\r\n"
+
+
+@slow
+def test_a_client_that_reset_while_it_waited_for_a_channel_makes_no_dial() -> None:
+    """The number that is free goes to the next one who is still there."""
+    with DataWorld("link", link=LinkLimits(channels=1)) as world:
+        first, _ = world.talk()
+        gone, here = world.client(), world.client()
+        world.until(lambda: len(world.link.channels.waiting) == 2)
+        leave_with_reset(gone)
+        leave_with_reset(first)
+        service = world.service()
+        world.carry(service, here, b"for the second")
+        assert len(world.of(ChannelOpened)) == 2
+        here.close()
+        service.close()
+        world.until(lambda: not world.switchboard.clients, "rest")
+
+
+@slow
+def test_a_client_that_reset_while_it_waited_for_a_data_socket_makes_no_dial() -> None:
+    """The socket that comes is for the next one who is still there."""
+    with DataWorld() as world:
+        held: list[Deferred[None]] = []
+
+        def connecting(link: Any) -> Deferred[Any]:
+            waiting: Deferred[None] = Deferred()
+            held.append(waiting)
+            return waiting.addCallback(lambda _: world.connector.again(link, 10.0))
+
+        world.data._connect = connecting
+        gone, here = world.client(), world.client()
+        world.until(lambda: held and len(world.pool._waiting) == 2)
+        leave_with_reset(gone)
+        for waiting in held:
+            waiting.callback(None)
+        service = world.service()
+        world.carry(service, here, b"for the second")
+        assert len(world.of(ChannelOpened)) == 1
+        world.data._connect = world._connect
+        here.close()
+        service.close()
+        world.check_rest()
+
+
+# -- health checks
+
+
+def look_in(world: World, said: bytes = b"") -> None:
+    """A load balancer looks whether the listener for agents lives."""
+    balancer = Recorder()
+    assert world.reactor.dial(LINK_PORT, balancer, BALANCER, SERVER) is not None
+    balancer.transport.write(said)  # type: ignore[union-attr]
+    balancer.transport.loseConnection()  # type: ignore[union-attr]
+    world.pump()
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_day_of_health_checks_is_a_line_an_hour(named: bool) -> None:
+    """They connect and hang up: no warning, no penalty, and the agent beside them is not concerned."""
+    world = World(access=AccessControl(lambda: 0.0, penalties=Penalties(PenaltyLimits())))
+    world.listener(checkers=(network_of(BALANCER),) if named else ())
+    for _ in range(24 * 60):
+        look_in(world)
+        world.advance(60.0)
+    said = world.of(LeftEarly)
+    assert 23 <= len(said) <= 24
+    assert {fact.connections for fact in said} <= {60, 61}
+    assert world.of(LinkRefused) == []
+    assert world.switchboard.counts["left-early"] == sum(fact.connections for fact in said)
+    world.finish()
+
+
+def test_a_checker_that_is_named_may_say_what_it_likes() -> None:
+    """Its HTTP is no garbage, and never costs its address; that of anybody else is and does."""
+    world = World(access=AccessControl(lambda: 0.0, penalties=Penalties(PenaltyLimits())))
+    for _ in range(3):
+        look_in(world, b"OPTIONS / HTTP/1.0\r\n\r\n")
+    assert [fact.reason for fact in world.of(LinkRefused)] == ["protocol", "protocol", "penalty"]
+    world.advance(60.0)
+    world.listener(checkers=(network_of(BALANCER),))
+    for _ in range(10):
+        look_in(world, b"OPTIONS / HTTP/1.0\r\n\r\n")
+    assert len(world.of(LinkRefused)) == 3
+    world.advance(3600.0)
+    assert [fact.connections for fact in world.of(LeftEarly)] == [10]
+    world.finish()
