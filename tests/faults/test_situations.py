@@ -4,6 +4,7 @@ Those in memory are quick and drive the clock; those that need sockets and proce
 in the field stands in docs/operations.rst, "When something is wrong".
 """
 
+import contextlib
 import errno
 import signal
 import socket
@@ -25,7 +26,8 @@ from tests.support.daemons import Agent, Daemon, Lab, Server
 from tests.support.data_world import DataWorld
 from tests.support.memory import Recorder
 from tests.support.reactor import HANGS
-from tests.support.services import Banner, Echo
+from tests.support.services import Banner, Echo, OneAtATime
+from tests.support.throwaway_tls import Issued, Issuer
 from tests.support.traffic import connect, end_of, leave_with_reset, read_exactly, wait_until
 from tests.support.world import LINK_PORT, SERVER, World
 
@@ -297,3 +299,45 @@ def test_a_checker_that_is_named_may_say_what_it_likes() -> None:
     world.advance(3600.0)
     assert [fact.connections for fact in world.of(LeftEarly)] == [10]
     world.finish()
+
+
+# -- a device that takes one connection at a time
+
+
+def again_and_again(port: int, times: int) -> int:
+    """A client that asks, is answered, closes and connects again at once: how often that went well."""
+    well = 0
+    for number in range(times):
+        with contextlib.suppress(OSError), connect(port) as client:
+            client.sendall(b"%08d" % number)
+            well += read_exactly(client, 8) == b"%08d" % number
+    return well
+
+
+@slow
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("data", ["link", "socket"])
+def test_a_plc_that_takes_one_connection_serves_a_client_that_comes_again_500_times(
+    lab: Lab, data: str, tls: bool
+) -> None:
+    """What ended earlier is closed at the PLC before the next one is dialled."""
+    server_settings: dict[str, dict[str, object]] = {"listener main": {"data": data}}
+    agent_settings: dict[str, dict[str, object]] = {"agent": {}}
+    if tls:
+        issuer = Issuer(lab.directory)
+        ours, theirs = issuer.server("127.0.0.1"), issuer.device("plc-7")
+        server_settings["listener main"] |= {"tls": "yes", **files(issuer, ours)}
+        agent_settings["agent"] |= files(issuer, theirs)
+    with OneAtATime() as plc:
+        server, _ = lab.pair(server_settings, agent_settings, it=plc.target)
+        assert again_and_again(server.client_port("plc-7", "it"), 500) == 500
+        assert plc.refused == 0
+
+
+def files(issuer: Issuer, issued: Issued) -> dict[str, object]:
+    """What either side is told of certificates."""
+    return {
+        "authority": issuer.file,
+        "certificate": issued.certificate_file,
+        "certificate_key": issued.key_file,
+    }
