@@ -36,15 +36,20 @@ def check_senders(table: Table, label: str, settings: SenderSettings) -> None:
         table.complain(label, "proxy_from", "only with proxy_protocol = v1, v2 or any")
 
 
-def check_headers(table: Table) -> None:
-    """An agent's headers belong to services that it offers, and each has one version."""
+def check_named(table: Table, key: str) -> None:
+    """What is said of an agent's services by name belongs to one that it offers, once."""
     offered = {offer.name for offer in table.get("agent", "local")}
-    names = [name for name, _ in table.get("agent", "proxy_protocol")]
+    names = [name for name, _ in table.get("agent", key)]
     for number, name in enumerate(names):
         if name in names[:number]:
-            table.complain("agent", "proxy_protocol", f"{name} stands there twice")
+            table.complain("agent", key, f"{name} stands there twice")
         elif name not in offered and table.sound("agent", "local"):
-            table.complain("agent", "proxy_protocol", f"{name}: local has no service of that name")
+            table.complain("agent", key, f"{name}: local has no service of that name")
+
+
+def check_headers(table: Table) -> None:
+    """An agent's headers belong to services that it offers, and each has one version."""
+    check_named(table, "proxy_protocol")
     versions = dict(table.get("agent", "proxy_protocol"))
     spoken: dict[Target, str | None] = {}
     for offer in table.get("agent", "local"):

@@ -13,7 +13,7 @@ from dataclasses import fields
 from functools import partial
 from typing import Any
 
-from revtunnel.daemons.proxy_settings import agent_proxy, check_headers
+from revtunnel.daemons.proxy_settings import agent_proxy, check_headers, check_named
 from revtunnel.daemons.schema import SECTIONS, load
 from revtunnel.daemons.server_checks import check_clients, check_listeners, check_ports, twice
 from revtunnel.daemons.settings_parts import (
@@ -152,6 +152,7 @@ def read_agent(table: Table, around: Surroundings) -> AgentSettings:
     written = table.part(AgentTls, state_directory=state)
     tls = with_kept_files(written, table.get("agent", "serial"), around.host_name)
     check_headers(table)
+    check_named(table, "at_once")
     proxy = agent_proxy(table, around.environ)
     serial, missing = _identity(table, around, check_agent_tls(table, tls))
     if table.errors or missing:

@@ -169,6 +169,8 @@ class AgentLimits:
     dial: float = limit(seconds(0.1, 300), 10.0, "time for one target, name resolution included")
     dials: int = limit(count("dials", 1, 1024), 64, "dials in flight per link")
     dials_waiting: int = limit(count("dials", 0, 65535), 256, "dials that wait their turn; more are refused")
+    line: int = limit(count("dials", 0, 65535), 64, "dials that wait where at_once of [agent] is reached")
+    line_wait: float = limit(seconds(0.1, 600), 10.0, "time that they do")
     lookups: int = limit(count("lookups", 1, 8), 4, "name resolutions in flight")
     retry_first: float = limit(seconds(0.1, 60), 0.5, "longest first wait before a new try; doubles each "
         "time")

@@ -334,6 +334,26 @@ def test_a_plc_that_takes_one_connection_serves_a_client_that_comes_again_500_ti
         assert plc.refused == 0
 
 
+@slow
+@pytest.mark.parametrize("data", ["link", "socket"])
+@pytest.mark.parametrize("where", ["record", "agent"])
+def test_ten_people_at_a_plc_that_takes_one_wait_in_line(lab: Lab, where: str, data: str) -> None:
+    """With ``at_once = 1`` in the record of the device, or at its agent: all are served, none is refused."""
+    server_settings: dict[str, dict[str, object]] = {"listener main": {"data": data}}
+    record = {"device plc-7": {"at_once": 1}} if where == "record" else {}
+    agent_settings = {"agent": {"at_once": "it=1"}} if where == "agent" else {}
+    with OneAtATime() as plc, contextlib.ExitStack() as stack:
+        server, _ = lab.pair(server_settings | record, agent_settings, it=plc.target)
+        port = server.client_port("plc-7", "it")
+        people = [stack.enter_context(connect(port)) for _ in range(10)]
+        for each in people:
+            each.sendall(b"here")
+        for each in people:
+            assert read_exactly(each, 4) == b"here"
+            each.close()
+        assert plc.refused == 0
+
+
 def files(issuer: Issuer, issued: Issued) -> dict[str, object]:
     """What either side is told of certificates."""
     return {
