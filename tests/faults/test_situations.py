@@ -20,6 +20,7 @@ from revtunnel.ground.facts import ChannelOpened, LeftEarly, LinkDown, LinkRefus
 from revtunnel.ground.limits import LinkLimits, PenaltyLimits
 from revtunnel.ground.networks import network_of
 from revtunnel.ground.targets import parse_offer
+from tests.loopback.test_emo import ours
 from tests.support.cameo_site import Relays
 from tests.support.cccp_site import CccpDaemon
 from tests.support.daemons import Agent, Daemon, Lab, Server
@@ -331,6 +332,25 @@ def test_a_plc_that_takes_one_connection_serves_a_client_that_comes_again_500_ti
     with OneAtATime() as plc:
         server, _ = lab.pair(server_settings, agent_settings, it=plc.target)
         assert again_and_again(server.client_port("plc-7", "it"), 500) == 500
+        assert plc.refused == 0
+
+
+@slow
+def test_a_plc_behind_a_legacy_link_serves_a_client_that_comes_again_500_times(lab: Lab) -> None:
+    """Its CLOSE is answered once the PLC has closed."""
+    with OneAtATime() as plc:
+        listener = {"kind": "legacy", "serial": "plc-7", "mappings": f"0 -> it={plc.target}"}
+        server = lab.server({"listener main": listener}).start()
+        lab.agent(server, offers={"it": plc.target}, options=["--legacy"]).start()
+        assert again_and_again(server.client_port("plc-7", "it"), 500) == 500
+        assert plc.refused == 0
+
+
+@slow
+def test_a_machine_behind_emo_serves_a_client_that_comes_again_500_times(lab: Lab) -> None:
+    """Over EMO's own wire."""
+    with OneAtATime() as plc, ours(lab, plc.target, "no") as (_, _, port):
+        assert again_and_again(port, 500) == 500
         assert plc.refused == 0
 
 
