@@ -2,9 +2,9 @@
 
 The rules: a device may take one connection at a time, as a PLC does, and its client closes and connects again
 at once. So a new client waits until those of its service that have ended before are closed at the device too,
-for ``ended_wait`` at most; where more than FEW are there it is no such service, and nobody waits. Where a
-record says how many a service takes (``at_once``), further clients stand in line: first come, first served,
-``line`` of them, for ``line_wait``.
+for ``ended_wait`` at most, and once: who stays longer has said his end of file and waits for an answer. Where
+more than FEW are there it is no such service, and nobody waits. Where a record says how many a service takes
+(``at_once``), further clients stand in line: first come, first served, ``line`` of them, for ``line_wait``.
 
 Source: issue "a PLC that takes one connection at a time"; ours.
 """
@@ -39,10 +39,11 @@ class _Waiting:
 class _Line:
     """One service of one device."""
 
-    __slots__ = ("inside", "waiting")
+    __slots__ = ("inside", "stay", "waiting")
 
     def __init__(self) -> None:
         self.inside: set[ClientSocket] = set()  # that have a stream, or are about to
+        self.stay: set[ClientSocket] = set()  # of them: who was waited for in vain
         self.waiting: deque[_Waiting] = deque()
 
 
@@ -71,7 +72,7 @@ class Lines:
         elif (most := self._at_once(client.serial)) is not None:
             if line.waiting or len(line.inside) >= most:
                 return self._stand(line, client)
-        elif (patience := self._limits().ended_wait) and (behind := _ended(line.inside)):
+        elif (patience := self._limits().ended_wait) and (behind := _ended(line.inside) - line.stay):
             self._add(line, client, behind, patience)
             return WAITS
         line.inside.add(client)
@@ -84,6 +85,7 @@ class Lines:
         if line is None:
             return
         line.inside.discard(client)
+        line.stay.discard(client)
         for waiting in [*line.waiting]:
             waiting.behind.discard(client)
             if waiting.client is client:
@@ -132,6 +134,7 @@ class Lines:
     def _too_late(self, line: _Line, client: ClientSocket) -> None:
         waiting = next(each for each in line.waiting if each.client is client)
         stands = not waiting.behind
+        line.stay |= waiting.behind
         waiting.behind.clear()
         self._go_on(line)
         if waiting in line.waiting and stands:

@@ -44,7 +44,7 @@ def test_a_new_client_waits_for_one_that_has_ended(wire: str) -> None:
 
 
 def test_it_waits_no_longer_than_it_is_told() -> None:
-    """A service may answer for an hour to a client that has ended."""
+    """A service may answer for an hour to a client that has ended; the next one does not wait for that again."""
     world = World()
     first, _ = world.talk()
     first.finish()
@@ -54,6 +54,8 @@ def test_it_waits_no_longer_than_it_is_told() -> None:
     assert len(running(world)) == 1
     world.advance(0.02)
     assert len(running(world)) == 2
+    world.talk()
+    assert len(running(world)) == 3
     world.finish()
 
 
