@@ -19,13 +19,14 @@ from revtunnel import __version__
 from revtunnel.carriers.agent_data import AgentData
 from revtunnel.daemons.options import AgentOptions as Options
 from revtunnel.daemons.proxy_settings import headers_of
+from revtunnel.daemons.service_probes import ServiceProbes
 from revtunnel.daemons.settings import AgentSettings, SettingsError, changes
 from revtunnel.daemons.site_consent import SiteConsent
 from revtunnel.ground.declared import updated
 from revtunnel.ground.facts import ServerState, SettingsReloaded
 from revtunnel.ground.targets import Target
 from revtunnel.link.agent_link import AgentLink
-from revtunnel.link.handshake import AgentHandshake, AgentHello
+from revtunnel.link.handshake import FILLER, AgentHandshake, AgentHello
 from revtunnel.link.keys import parse_key
 from revtunnel.link.server_connector import ServerConnector, ServerWay
 from revtunnel.link.uplink import Uplink
@@ -113,6 +114,7 @@ class Agent(MultiService):
         self._consent = SiteConsent(reactor, self.settings, self._targets(), self.reporter)
         self._consent.cut = self._data.end_session
         self._dialler.consents = self._consent.may_dial
+        self._probes = ServiceProbes(reactor, self._dialler.dial, self.settings.serial, self.reporter)
         self._emo = EmoChoice(self.settings.modern)
         self._remains = EmoRemains()
         self._connector = ServerConnector(self._reactor, way_to(self.settings))
@@ -130,6 +132,7 @@ class Agent(MultiService):
         self.reporter(ServerState("started", f"{settings.serial} offers {targets}"))
         self._warn()
         self._reactor.callWhenRunning(self.uplink.start)
+        self._reactor.callWhenRunning(self._probes.take, settings, settings.local)
 
     def stopService(self) -> Any:
         self.abort()
@@ -148,6 +151,7 @@ class Agent(MultiService):
     def abort(self) -> None:
         """Cut everything now."""
         self._consent.stop()
+        self._probes.stop()
         self.uplink.abort()
         self._data.abort()
         self._remains.abort()
@@ -172,6 +176,7 @@ class Agent(MultiService):
         self._dialler.keep(new.local)
         self._data.take(new.limits, new.relay)
         self._consent.take(new)
+        self._probes.take(new, new.local)
         self.uplink.change(new.servers, new.limits)
         if self._keeper is not None:
             self._keeper.share = new.renew_before
@@ -240,15 +245,17 @@ class Agent(MultiService):
     def _features(self, settings: AgentSettings) -> Feature:
         """What its HELLO says that it has."""
         origins = Feature.ORIGIN if self._dialler.asks_for_origins else Feature(0)
-        return Feature.SESSIONS | origins | (Feature.DATA_SOCKETS if settings.data_sockets else Feature(0))
+        sockets = Feature.DATA_SOCKETS if settings.data_sockets else Feature(0)
+        return Feature.SESSIONS | Feature.SERVICES | origins | sockets
 
     def _make_link(self, ready: Callable[[Any], None], left: Callable[[Any], None]) -> Any:
         settings = self.settings
-        offers, limits = settings.local, settings.link
+        offers, limits, filler = settings.local, settings.link, b""
         if settings.emo:
             if not self._emo.offers_rt1(self._reactor.seconds(), settings.emo_limits):
                 return self._make_emo_link(ready, left)
             offers = (modern_offer(settings.server_port, settings.local[0].target),)
+            filler = FILLER
             limits = replace(limits, handshake=min(limits.handshake, settings.emo_limits.first + 1))
             left = partial(self._left_modern, left)
         hello = AgentHello(
@@ -259,7 +266,7 @@ class Agent(MultiService):
             settings.link.first_window,
             features=self._features(settings),
         )
-        handshake = AgentHandshake(hello, self._key, settings.legacy)
+        handshake = AgentHandshake(hello, self._key, settings.legacy, filler)
         return AgentLink(
             self._reactor,
             limits,
@@ -268,16 +275,22 @@ class Agent(MultiService):
             self._dialler,
             self._pool,
             self.reporter,
-            ready,
+            partial(self._is_up, ready),
             left,
             self._data if settings.data_sockets else None,
             self._consent,
         )
 
+    def _is_up(self, ready: Callable[[AgentLink], None], link: AgentLink) -> None:
+        """A machine of EMO is known to the server by its port, and what it offers as emo."""
+        ready(link)
+        emo = self.settings.emo
+        self._probes.link_up(lambda state: link.say_service(state._replace(name="emo") if emo else state))
+
     def _left_modern(self, left: Callable[[Any], None], link: AgentLink) -> None:
         """A server that hung up on LISTEN is an original one: EMO is spoken at once, and for a while."""
         reason, now = link.ended[0] if link.ended is not None else "", self._reactor.seconds()
-        if link.up_since is None and self._emo.is_original(reason, now - link.since, now):
+        if link.up_since is None and self._emo.is_original(reason, now):
             link.ended = ("original", "it does not know rt1, so EMO is spoken")
             link.at_once = True
         left(link)

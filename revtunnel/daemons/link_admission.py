@@ -88,10 +88,11 @@ class LinkAdmission:
         else:
             self._secure(link, listener.identity, end)
 
-    def came_by_web(self, hub: Hub, name: str, end: End, subprotocol: str, tls: str) -> None:
+    def came_by_web(self, hub: Hub, name: str, end: End, subprotocol: str) -> None:
         """Somebody whom ``refusal`` let in has a WebSocket for a link, or for a data socket."""
         link = self._stranger(hub, self.listeners[name], end.peer)
-        link.by_web, link.subprotocol, link.tls, link.spoke = True, subprotocol, tls, True
+        link.by_web, link.subprotocol, link.tls = True, subprotocol, end.tls_version
+        link.spoke = True
         EndTransport(self._reactor, end, link).start()
 
     def refusal(self, peer: str) -> tuple[str, str]:

@@ -25,7 +25,7 @@ from revtunnel.sockets.ways.proxy_choice import (
 from revtunnel.sockets.ways.proxy_header import encode_header_v1, encode_header_v2
 from revtunnel.sockets.ways.trusted_proxies import SenderSettings
 
-__all__ = ["agent_proxy", "check_headers", "check_senders", "headers_of"]
+__all__ = ["agent_proxy", "check_headers", "check_named", "check_senders", "headers_of"]
 
 
 def check_senders(table: Table, label: str, settings: SenderSettings) -> None:
@@ -34,17 +34,6 @@ def check_senders(table: Table, label: str, settings: SenderSettings) -> None:
         table.complain(label, "proxy_from", "missing: with proxy_protocol the load balancer's address wanted")
     if settings.proxy_protocol == "no" and settings.proxy_from:
         table.complain(label, "proxy_from", "only with proxy_protocol = v1, v2 or any")
-
-
-def check_named(table: Table, key: str) -> None:
-    """What is said of an agent's services by name belongs to one that it offers, once."""
-    offered = {offer.name for offer in table.get("agent", "local")}
-    names = [name for name, _ in table.get("agent", key)]
-    for number, name in enumerate(names):
-        if name in names[:number]:
-            table.complain("agent", key, f"{name} stands there twice")
-        elif name not in offered and table.sound("agent", "local"):
-            table.complain("agent", key, f"{name}: local has no service of that name")
 
 
 def check_headers(table: Table) -> None:
@@ -56,6 +45,17 @@ def check_headers(table: Table) -> None:
         if spoken.setdefault(offer.target, versions.get(offer.name)) != versions.get(offer.name):
             text = f"{offer.name}: {offer.target} is offered twice, the same for both wanted"
             table.complain("agent", "proxy_protocol", text)
+
+
+def check_named(table: Table, key: str) -> None:
+    """What an agent's ``key`` says of services is of those in ``local``, by name, and once of each."""
+    offered = {offer.name for offer in table.get("agent", "local")}
+    names = [name for name, _ in table.get("agent", key)]
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            table.complain("agent", key, f"{name} stands there twice")
+        elif name not in offered and table.sound("agent", "local"):
+            table.complain("agent", key, f"{name}: local has no service of that name")
 
 
 def headers_of(

@@ -22,6 +22,7 @@ from revtunnel.daemons.settings_parts import (
     ConsentSettings,
     ListenerSettings,
     PoolSettings,
+    ProbeSettings,
     Reservation,
     ServerSettings,
 )
@@ -96,7 +97,7 @@ SECTIONS = Sections(
     Section("link", "both", "One link, at either end; running links keep what they began with.",
         (LinkLimits,)),
     Section("agent", "agent", "The agent beside the device.",
-        (AgentSettings, AgentTls, AgentWays, ConsentSettings, AgentLimits, LogSettings)),
+        (AgentSettings, AgentTls, AgentWays, ConsentSettings, ProbeSettings, AgentLimits, LogSettings)),
     Section("cameo", "cameo", "The relays of a CAMEO site.", (CameoSettings, LogSettings, CameoLimits)),
     Section("cameo-outside", "cameo", "A way in for clients beyond the firewall; nobody there is local.",
         (OutsideSettings,), True, shown="[cameo-outside web]"),

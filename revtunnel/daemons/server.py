@@ -19,6 +19,7 @@ from revtunnel import __version__
 from revtunnel.daemons.daemon import AdministeredDaemon, until
 from revtunnel.daemons.operator import Operator
 from revtunnel.daemons.options import ServerOptions as Options
+from revtunnel.daemons.server_doubts import doubts
 from revtunnel.daemons.settings_parts import ListenerSettings, ServerSettings, agents_at
 from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.fleet.access_control import AccessControl
@@ -29,6 +30,7 @@ from revtunnel.fleet.pools import Pool, Use
 from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.facts import LinkRefused, ServerState
 from revtunnel.ground.limits import PeopleLimits, ServerLimits
+from revtunnel.ground.networks import is_loopback
 from revtunnel.link.handshake import ListenerRules, ServerHello
 from revtunnel.link.keys import DUMMY, Verifier
 from revtunnel.link.server_link import AgentListener
@@ -51,7 +53,6 @@ from revtunnel.trust.issuer import Issuer
 from revtunnel.trust.mutes import Mutes
 from revtunnel.trust.people_book import open_people
 from revtunnel.trust.people_operator import PeopleOperator
-from revtunnel.trust.tls_settings import is_loopback
 
 if TYPE_CHECKING:
     from revtunnel.daemons.web_system import WebSystem
@@ -61,7 +62,7 @@ if TYPE_CHECKING:
 __all__ = ["Options", "Server", "makeService"]
 
 DOUBT = "who is enrolled or revoked is in doubt; see Enrolment in docs/admin.rst, take it away, reload"
-_FEATURES = Feature.ORIGIN | Feature.SESSIONS
+_FEATURES = Feature.ORIGIN | Feature.SESSIONS | Feature.SERVICES
 EXPIRY_CHECK = 1.0  # seconds between looks for leases whose time is over
 
 
@@ -171,6 +172,8 @@ class Server(AdministeredDaemon):
             self.reporter(ServerState("ledger", warning))
         if self.ledger.doubtful is not None:
             self.reporter(ServerState("ledger", f"{self.ledger.doubtful}: {DOUBT}"))
+        for warning in doubts(self.settings):
+            self.reporter(ServerState("settings", warning))
         for warning in self._identities.warnings:
             self.reporter(ServerState("certificate", warning))
         people = f"; people at {self._places(self._agent_ports)}" if self.web is not None else ""

@@ -11,8 +11,8 @@ from itertools import pairwise
 from revtunnel.daemons.proxy_settings import check_senders
 from revtunnel.daemons.settings_parts import ListenerSettings, PoolSettings, ServerSettings
 from revtunnel.fleet.device_records import DEFAULT
+from revtunnel.ground.networks import is_loopback
 from revtunnel.settings.inifile import Name, Table
-from revtunnel.trust.tls_settings import is_loopback
 from revtunnel.trust.tls_settings_checks import check_listener_tls, check_plaintext
 
 __all__ = ["check_clients", "check_listeners", "check_ports", "twice"]

@@ -102,6 +102,14 @@ def read_header(text: str) -> tuple[str, str]:
     return match[1], match[2]
 
 
+def read_probe(text: str) -> tuple[str, str]:
+    """A service and what is asked of it; an empty path: a connection is enough."""
+    match = re.fullmatch(r"([A-Za-z0-9._-]{1,32})(?:=(/[!-~]{0,255}))?", text, re.ASCII)
+    if not match:
+        raise ValueError(f"{text[:80]!a}: NAME or NAME=/PATH wanted, NAME as in local")
+    return match[1], match[2] or ""
+
+
 _SERVER_NAME = text("name", "auto, or 1 to 64 of A-Z a-z 0-9 . _ -", r"[A-Za-z0-9._-]{1,64}")
 _MAPPINGS = many("CLIENTPORT -> [NAME=]HOST:PORT", read_mapping, 0, 255)
 _SERVERS = many("HOST:PORT or wss://HOST[:PORT][/PATH]", parse_server_place, 0, 16)
@@ -109,6 +117,7 @@ _OFFERS = many("[NAME=]HOST:PORT or unix:PATH", parse_offer, 0, 255)
 _PROXY = SettingKind("URL", "environment, none or http://HOST:PORT", read_proxy)
 _HEADERS = many("NAME=v1 or NAME=v2", read_header, 0, 255)
 _AT_ONCE = many("NAME=COUNT", read_at_once, 0, 255)
+_PROBES = many("NAME or NAME=/PATH", read_probe, 0, 255)
 _COMMAND = SettingKind("command", "words, no shell", str)
 _SERVER_PORT = SettingKind("port", "0, or 1025 to 65535", read_server_port)
 
@@ -243,8 +252,8 @@ class AgentWays:
     server_port: int = setting(_SERVER_PORT, "0", "emo: the port at the server that stands for the one "
         "service in local; needed there")
     modern: str = setting(word("auto", "no"), "auto", "emo: auto: offer rt1 first, which a server of this "
-        "project speaks on the same port; an original server hangs up after 3 s, and is known then; no: "
-        "never", live=True)
+        "project speaks on the same port; an original server hangs up on it at once, and EMO is spoken then; "
+        "no: never", live=True)
     data_sockets: bool = setting(yes_no(), "yes", "bring connections for single channels when the server "
         "wants them")
 
@@ -261,8 +270,19 @@ class ConsentSettings:
         "no", live=True)
 
 
+@dataclass(frozen=True)
+class ProbeSettings:
+    """Which services the agent looks at by itself."""
+
+    probe: tuple[tuple[str, str], ...] = setting(_PROBES, "", "services, by their name in local, that are "
+        "looked at: NAME by a connection, NAME=/PATH by an HTTP GET that has to be answered with less than "
+        "500. The server shows what was found. Not for what takes one connection at a time", live=True)
+    probe_interval: float = setting(seconds(1, 86400), "30 s", "time between two looks", live=True)
+    probe_wait: float = setting(seconds(0.1, 60), "5 s", "time that a look may take", live=True)
+
+
 @dataclass(frozen=True, kw_only=True)
-class AgentSettings(AgentTls, AgentWays, ConsentSettings, LogSettings):
+class AgentSettings(AgentTls, AgentWays, ConsentSettings, ProbeSettings, LogSettings):
     """All that an agent is told; servers and local hold at least one, and no two names of local are equal."""
 
     servers: tuple[ServerPlace, ...] = setting(_SERVERS, "", "servers, tried in turn; at least one is "

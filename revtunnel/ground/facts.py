@@ -40,6 +40,8 @@ __all__ = [
     "Report",
     "RevocationLifted",
     "ServerState",
+    "ServiceDown",
+    "ServiceUp",
     "SettingsReloaded",
     "Severity",
     "TokenGiven",
@@ -110,6 +112,27 @@ class LinkDown(Fact):
     detail: str
     seconds: float
     channels: int  # channels cut by it
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceUp(Fact):
+    """A service beside an agent answers its looks."""
+
+    word = "service-up"
+    serial: str
+    service: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceDown(Fact):
+    """A service beside an agent does not: the agent is there, the machine is not."""
+
+    word = "service-down"
+    severity = Severity.WARN
+    serial: str
+    service: str
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -336,8 +336,8 @@ class EmoLimits:
     nul_wait: float = limit(seconds(0.01, 60), 0.05, "time after which NULs at the end of a message, which "
         "might begin a terminator, are passed on all the same")
     # systems/emo/emo_choice.py
-    ask_again: float = limit(seconds(60, 30 * 86400), 86_400.0, "time after which the agent offers rt1 "
-        "again, with its next connection, to a server that did not know it; see modern")
+    ask_again: float = limit(seconds(1, 30 * 86400), 60.0, "time after which the agent offers rt1 again, "
+        "with its next connection, to a server that hung up on it; see modern")
 
 
 @dataclass(frozen=True, slots=True)

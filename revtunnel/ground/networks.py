@@ -7,7 +7,7 @@ import ipaddress
 from collections.abc import Iterable
 from functools import lru_cache
 
-__all__ = ["Address", "Network", "address_of", "block_of", "network_of", "within"]
+__all__ = ["Address", "Network", "address_of", "block_of", "is_loopback", "network_of", "within"]
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -33,6 +33,12 @@ def _address(host: str) -> Address | None:
     except ValueError:
         return None
     return getattr(address, "ipv4_mapped", None) or address
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address, or the name localhost, is this machine; a name is judged as it is written."""
+    address = address_of(host)
+    return address.is_loopback if address else host.lower().rstrip(".") == "localhost"
 
 
 def network_of(text: str, strict: bool = True) -> Network:

@@ -51,10 +51,11 @@ __all__ = [
     "encode_server_hello",
 ]
 
-LISTEN = encode_frame(Command.LISTEN, 0)
 PROBE = encode_frame(Command.HELLO, VERSION)
 MAX_HELLO = 20_000  # bytes: 64 offers of 257 and the rest
 ODD_LISTEN = 255  # bytes of payload that are skipped behind a LISTEN
+LISTEN = encode_frame(Command.LISTEN, 0)
+FILLER = b"rt1\n"  # of a LISTEN of eight bytes, for servers that read as many before they judge
 FROM_DEVICE = frozenset((Command.CLOSE, Command.DATA))  # instead of HELLO: a legacy device
 FROM_SERVER = frozenset(
     (Command.CONNECT, Command.CLOSE, Command.DATA)
@@ -215,7 +216,7 @@ class ServerHandshake:
 
     def _listen(self, frame: Frame) -> tuple[bytes, ServerUp | None]:
         """Probe; what is odd about a LISTEN is skipped (F13), and a second one too (F12)."""
-        if frame.channel or frame.payload:
+        if frame.channel or frame.payload not in (b"", FILLER):
             self.oddities.append(f"LISTEN with number {frame.channel} and {len(frame.payload)} bytes")
         self._listens += 1
         if self._listens > 2:
@@ -277,13 +278,15 @@ class AgentHandshake:
 
     So a key rules out ``legacy``: a ReadyAgent server proves nothing, and anyone on the path can play one.
     ``server_known``: TLS has proved who the server is; it may then do without the key.
+    ``filler``: payload of LISTEN.
     """
 
-    def __init__(self, hello: AgentHello, key: bytes | None, legacy: bool) -> None:
+    def __init__(self, hello: AgentHello, key: bytes | None, legacy: bool, filler: bytes = b"") -> None:
         self.server_known = False
         self._mine = hello
         self._key = key
         self._legacy = legacy and key is None
+        self._listen = encode_frame(Command.LISTEN, 0, filler)
         self._exchange = _Exchange()
         self._nonce: bytes | None = None
         self._greeted = False
@@ -299,8 +302,8 @@ class AgentHandshake:
             raise RemoteError(f"CHALLENGE of {size} bytes on channel {channel}, {NONCE_SIZE} on 0 wanted")
 
     def start(self) -> bytes:
-        """LISTEN, unchanged and always first, for the sake of legacy servers."""
-        return self._exchange.say(LISTEN)
+        """LISTEN, always first; unchanged without a filler, for the sake of legacy servers."""
+        return self._exchange.say(self._listen)
 
     def receive(self, frame: Frame) -> tuple[bytes, AgentUp | None]:
         """Take one frame: what to send, and the outcome if that was the last one.

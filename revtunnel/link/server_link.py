@@ -15,7 +15,13 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from revtunnel.ground.errors import RemoteError
-from revtunnel.ground.facts import ChannelEnded, ChannelOpened, LinkStalled, PeerGlitch, Report
+from revtunnel.ground.facts import (
+    ChannelEnded,
+    ChannelOpened,
+    LinkStalled,
+    PeerGlitch,
+    Report,
+)
 from revtunnel.ground.limits import LinkLimits
 from revtunnel.ground.networks import Network
 from revtunnel.ground.reasons import Ended, GoAway
@@ -26,7 +32,17 @@ from revtunnel.link.legacy import LegacyServerMux
 from revtunnel.link.link import USER_TIMEOUT, LinkProtocol, tune
 from revtunnel.link.link_carrier import LinkCarrier
 from revtunnel.link.link_websockets import DATA
-from revtunnel.link.mux import Consented, Glitch, GoingAway, Happening, Mux, Opened, Over, Stalled
+from revtunnel.link.mux import (
+    Consented,
+    Glitch,
+    GoingAway,
+    Happening,
+    Mux,
+    Opened,
+    Over,
+    ServiceSaid,
+    Stalled,
+)
 from revtunnel.link.rt1 import Rt1Mux
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.tls.certificates import PeerCertificate
@@ -160,7 +176,7 @@ class ServerLink(LinkProtocol):
     def secured(self, found: Secured) -> None:
         """TLS is up; the connection comes next."""
         self.securing, self.spoke = None, True
-        self.tls, self.certificate = found.version, found.peer
+        self.tls, self.certificate = found.end.tls_version, found.peer
         self._shake.certified = self.certificate_serial
 
     def turned_away(self, failure: Failure) -> None:
@@ -259,6 +275,8 @@ class ServerLink(LinkProtocol):
             mux = Rt1Mux(limits, True, now, self._pool, up.hello.first_window, data_sockets=sockets)
             self.write(self._shake.welcome(self.listener.hello))
             mux.origins, mux.sessions = Feature.ORIGIN in both, Feature.SESSIONS in both
+            mux.services = Feature.SERVICES in both
+            mux.offered = frozenset(offer.name for offer in up.hello.offers)
         self.up_since = now
         self.up(mux)
         if up.hello is None:
@@ -373,6 +391,8 @@ class ServerLink(LinkProtocol):
             self._hub.leaving(self)
         elif isinstance(happening, Consented):
             self._hub.consented(self, *happening)
+        elif isinstance(happening, ServiceSaid):
+            self._report(happening.state.fact(self.serial))
 
     def gone(self, reason: str, detail: str, cut: list[Channel]) -> None:
         self.channels.link_gone()

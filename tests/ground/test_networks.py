@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revtunnel.ground.networks import address_of, block_of, network_of, within
+from revtunnel.ground.networks import address_of, block_of, is_loopback, network_of, within
 
 
 @pytest.mark.parametrize(
@@ -63,6 +63,21 @@ def test_what_is_no_network(text: str) -> None:
     """It is named, and so is what is wanted."""
     with pytest.raises(ValueError, match="an address or a network such as"):
         network_of(text)
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        *(
+            (host, True)
+            for host in ("127.1.2.3", "::1", "::ffff:127.0.0.1", "localhost", "LocalHost.", "::1%lo")
+        ),
+        *((host, False) for host in ("::", "0.0.0.0", "::ffff:10.0.0.1", "127.evil.example", "unix:/x", "")),
+    ],
+)
+def test_loopback(host: str, loopback: bool) -> None:
+    """IPv4 in IPv6 too; a name that looks like an address is none."""
+    assert is_loopback(host) is loopback
 
 
 def test_nobody_is_nowhere() -> None:

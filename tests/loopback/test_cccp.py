@@ -21,14 +21,13 @@ from tests.support.cccp_site import (
     CccpDaemon,
     closed,
     connect,
-    free_ports,
-    read_exactly,
     refused,
     turned_away,
 )
-from tests.support.daemons import Agent, Daemon, Lab, port_block
+from tests.support.daemons import Agent, Daemon, Lab, free_ports, port_block
 from tests.support.legacy_device import LegacyDevice
 from tests.support.services import Echo
+from tests.support.traffic import read_exactly
 
 pytestmark = pytest.mark.slow
 

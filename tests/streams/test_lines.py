@@ -44,7 +44,7 @@ def test_a_new_client_waits_for_one_that_has_ended(wire: str) -> None:
 
 
 def test_it_waits_no_longer_than_it_is_told() -> None:
-    """A service may answer for an hour to a client that has ended; the next one does not wait for that again."""
+    """A service may answer for an hour to a client that has ended; the next one waits no more."""
     world = World()
     first, _ = world.talk()
     first.finish()

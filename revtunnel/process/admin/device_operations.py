@@ -13,6 +13,10 @@ def _port(target: Row) -> object:
     return "refused" if target.get("problem") else target["port"] or "-"
 
 
+def _name(target: Row) -> str:
+    return str(target["name"]) + " (down)" * (target.get("up") is False)
+
+
 _OF_ONE = SERIAL._replace(shown="[SERIAL]", optional=True)
 _STATUS = STATUS._replace(columns=(
     Column("devices", Kind.NUMBER, "that are here, by whatever wire", "devices"),
@@ -44,8 +48,9 @@ DEVICES = Operation(
         Column("certificate_until", Kind.TIME, "the end of that"),
         Column("software", Kind.TEXT, "what it says it is"),
         Column("targets", Kind.LIST, "what it offers: name, target, port (null: none is promised), problem "
-               "(why clients cannot come in, or nothing) of each",
-               "TARGETS", lambda row: [target["name"] for target in row["targets"]]),
+               "(why clients cannot come in, or nothing), up (whether it answers; null: nobody looks) and "
+               "detail (what was found) of each",
+               "TARGETS", lambda row: [_name(target) for target in row["targets"]]),
         Column("", Kind.LIST, "", "PORTS", lambda row: [_port(target) for target in row["targets"]]),
         Column("muted", Kind.TEXT, "why it takes no remote sessions, or nothing: it does"),
         Column("channels", Kind.NUMBER, "that run", "CHANNELS"),

@@ -8,11 +8,11 @@ Source: wire/cccp.md section 2; faults.md "Bind defaults"; ours.
 import hashlib
 import os
 
+from revtunnel.ground.networks import is_loopback
 from revtunnel.settings.admin_people import read_admin
 from revtunnel.settings.inifile import Surroundings, Table
 from revtunnel.sockets.tls.certificates import private_file_fault
 from revtunnel.systems.cccp.cccp_settings import CccpPart, CccpSettings, ProjectSettings
-from revtunnel.trust.tls_settings import is_loopback
 from revtunnel.trust.tls_settings_checks import check_listener_tls, check_plaintext
 
 __all__ = ["cccp_part", "read_cccp"]
