@@ -91,7 +91,7 @@ class ExitStatus:
         reactor: Any,
         register: Callable[[Callable[[], None]], object] = atexit.register,
         leave: Callable[[int], object] = os._exit,
-        call_in_thread: "Callable[[float, Callable[[], None]], object] | None" = None,
+        call_in_thread: "Callable[[float, Callable[[], object]], object] | None" = None,
     ) -> None:
         """``call_in_thread``: calls something after so many seconds, whatever the reactor does."""
         self.status = 0
@@ -108,8 +108,8 @@ class ExitStatus:
             self.leave_in(STOPPING)
 
     def leave_in(self, seconds: float) -> None:
-        """See to it that the process has ended by then, whatever hangs."""
-        self._call_in_thread(seconds, self.leave_now)
+        """See to it that the process has ended by then, whatever hangs; not even a flush is waited for."""
+        self._call_in_thread(seconds, lambda: self._leave(self.status))
 
     def leave_now(self) -> None:
         """End without waiting for anything."""
@@ -121,10 +121,11 @@ class ExitStatus:
             self.leave_now()
 
 
-def _call_in_thread(seconds: float, call: Callable[[], None]) -> None:
+def _call_in_thread(seconds: float, call: Callable[[], object]) -> None:
     timer = threading.Timer(seconds, call)
     timer.daemon = True
-    timer.start()
+    with suppress(RuntimeError):  # no thread can be had: then all ends in order, or not at all
+        timer.start()
 
 
 def _flush() -> None:
