@@ -1,7 +1,8 @@
 """Names are resolved in threads of their own, which nobody waits for.
 
 The rule: a resolver may hang for minutes, in C, where nothing can end it; so its threads are no others' (what
-writes the state or reads settings has the reactor's pool), and the process ends without them.
+reads settings has the reactor's pool), and the process ends without them. The resolver is Twisted's own, by a
+name that is not public.
 
 Source: faults.md N32; issue "a resolver that hangs".
 """
