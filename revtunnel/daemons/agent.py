@@ -100,7 +100,10 @@ class Agent(MultiService):
         self._key = read_key(self.settings.key_file)
         self._pool = CreditPool(POOL)
         headers = headers_of(self.settings.local, self.settings.proxy_protocol)
-        self._dialler = Dialler(self._reactor, self.settings.limits, self.settings.local, headers)
+        most = dict(self.settings.at_once)
+        at_once = {offer.target: most[offer.name] for offer in self.settings.local if offer.name in most}
+        told = self.settings.limits, self.settings.local, headers
+        self._dialler = Dialler(self._reactor, *told, at_once=at_once)
         self._data = AgentData(
             self._reactor,
             self.settings.limits,
