@@ -192,9 +192,8 @@ class Server(AdministeredDaemon):
             self.leases = Leases(pools_of(settings), now, reservations_of(settings), self.ledger)
         except ValueError as error:
             raise SettingsError([str(error)]) from None
-        self.ports = ClientPorts(
-            self._listeners.listen, self.leases, _refusing(settings), settings.limits.backlog, self._report
-        )
+        listen, refuses = partial(self._listeners.listen, both=True), _refusing(settings)
+        self.ports = ClientPorts(listen, self.leases, refuses, settings.limits.backlog, self._report)
         self.leases.until = until
         self.ports.behind = self._behind
         self.switchboard = Switchboard(

@@ -110,7 +110,7 @@ class ListenerSettings(ListenerTls, SenderSettings):
     """A listener for agents; ``serial`` and ``mappings`` are set for kind ``legacy``, else None and empty."""
 
     address: tuple[tuple[str, int], ...] = setting(listening(1), "127.0.0.1:2065", "where agents come in; "
-        "several, such as IPv4 and IPv6, with commas; port 0: any free one")
+        "several with commas, such as 0.0.0.0:2065, [::]:2065, which is IPv6 only; port 0: any free one")
     kind: str = setting(word("rt1", "legacy", "emo"), "rt1", "rt1: agents of this project name themselves; "
         "legacy: the ReadyAgent device named by serial; emo: machines of the MTConnect EMO proxy, each known "
         "by its port: SERIAL/emo = PORT in [reservations]")
@@ -147,8 +147,8 @@ class PoolSettings(SenderSettings):
     name: str
     ranges: tuple[tuple[int, int], ...] = setting(RANGES, "20000-20999", "ports that clients dial, such as "
         "20000-20999, 30000")
-    bind: str = setting(ADDRESS, "127.0.0.1", "address on which client ports listen; anybody who reaches it "
-        "reaches the devices")
+    bind: str = setting(ADDRESS, "127.0.0.1", "address on which client ports listen, with :: IPv4 too; "
+        "anybody who reaches it reaches the devices")
     quarantine: float = setting(seconds(0, 86400), "60 s", "time a port rests before another device gets it")
     quarantine_least: float | None = setting(nothing("full", seconds(0, 86400)), "full", "time it rests at "
         "least where the pool has no other port left; full: quarantine, whatever happens")

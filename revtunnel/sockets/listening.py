@@ -4,7 +4,8 @@ The rules: up to 64 connections are accepted a turn; whoever is let in is the ca
 process without descriptors turns away whoever waits, by means of one descriptor that it holds back, and says
 so once in ten seconds. What befell one connection before it was accepted closes no listener (accept(2)); one
 that gives nothing but errors rests between its tries, and says so as seldom. A listening socket is closed
-when its owner says so, not a turn later.
+when its owner says so, not a turn later. One of IPv6 takes IPv4 only where it was told to, whatever this
+machine's default is, so that 0.0.0.0 and :: stand beside each other.
 
 Source: faults.md N1, N2; performance.md "Connections".
 """
@@ -60,9 +61,12 @@ class Listeners:
         self._report = report
         self._spare = _Spare(reactor, report)
 
-    def listen(self, host: str, port: int, backlog: int, came: Came) -> "Listener":
-        """Listen at an address; port 0 is any. CannotListenError: its ``socketError`` says why not."""
-        return self._opened(_bound(host, port, backlog), came)
+    def listen(self, host: str, port: int, backlog: int, came: Came, both: bool = False) -> "Listener":
+        """Listen at an address; port 0 is any. CannotListenError: its ``socketError`` says why not.
+
+        ``both``: at ``::`` IPv4 is taken too.
+        """
+        return self._opened(_bound(host, port, backlog, both), came)
 
     def adopt(self, descriptor: int, family: int, came: Came) -> "Listener":
         """Listen with a socket that listens already. It is duplicated: the descriptor stays the caller's."""
@@ -73,12 +77,14 @@ class Listeners:
         return Listener(self._reactor, self._spare, self._report, sock, came)
 
 
-def _bound(host: str, port: int, backlog: int) -> socket.socket:
+def _bound(host: str, port: int, backlog: int, both: bool) -> socket.socket:
     sock = None
     try:
         family, address = socket_address(host, port)
         sock = socket.socket(family, socket.SOCK_STREAM)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not both)
         tune(sock)  # what is accepted inherits it
         sock.bind(address)
         sock.listen(backlog)

@@ -63,8 +63,8 @@ class ProjectSettings(ListenerTls):
     address: tuple[tuple[str, int], ...] = setting(listening(1), "127.0.0.1:2070", "where its devices "
         "register")
     ranges: tuple[tuple[int, int], ...] = setting(RANGES, "21000-21999", "ports that its clients dial")
-    bind: str = setting(ADDRESS, "127.0.0.1", "address on which those listen; who reaches it reaches "
-        "devices, unless ip_whitelist says no")
+    bind: str = setting(ADDRESS, "127.0.0.1", "address on which those listen, with :: IPv4 too; who reaches "
+        "it reaches devices, unless ip_whitelist says no")
     quarantine: float = setting(seconds(0, 86400), "60 s", "time a port rests before another device gets it")
     quarantine_least: float | None = setting(nothing("full", seconds(0, 86400)), "full", "time it rests at "
         "least where no other port is left; full: quarantine, whatever happens")

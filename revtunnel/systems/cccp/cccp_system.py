@@ -88,7 +88,8 @@ class CccpSystem:
         self._drained: Deferred[None] | None = None
         self._book = SessionBook(ledger)
         self._revoked = revoked
-        ports = ProxyPorts(reactor, listeners.listen, leases, lambda: self.part.limits.backlog, report)
+        listen = partial(listeners.listen, both=True)
+        ports = ProxyPorts(reactor, listen, leases, lambda: self.part.limits.backlog, report)
         self.fleet: Fleet[Any] = Fleet(FleetLimits(), self._told) if fleet is None else fleet
         self.proxies = Proxies(
             *(reactor, ports, lambda: self.part.limits, self._book, self._told),
