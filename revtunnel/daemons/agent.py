@@ -166,7 +166,7 @@ class Agent(MultiService):
         if observer is not None:
             observer.set_level(new.log_level)
         self._dialler.set_limits(new.limits)
-        self._dialler.keep(new.local)
+        self._dialler.offer(new.local)
         self._data.take(new.limits, new.relay)
         self._consent.take(new)
         self.uplink.change(new.servers, new.limits)

@@ -77,7 +77,7 @@ SECTIONS = Sections(
         (Reservation,), entry=_RESERVATION),
     Section("device", "server", "What one device may do. [device *] is for all; a device's own section wins, "
         "key by key.", (DeviceSettings, DeviceRecord), True, label="SERIAL",
-        labels=r"\*|[A-Za-z0-9._:-]{1,64}", wanted="SERIAL or *, 1 to 64 of A-Z a-z 0-9 . _ : -", free=True,
+        labels=r"\*|[A-Za-z0-9._:-]{1,64}", wanted="SERIAL or *, 1 to 64 of A-Z a-z 0-9 . _ : -",
         shown="[device *]"),
     Section("penalties", "server", "What failed handshakes cost the address they come from: an IPv4 address, "
         "or an IPv6 /64.", (PenaltyLimits, PenaltySettings)),

@@ -110,28 +110,30 @@ class ListenerSettings(ListenerTls, SenderSettings):
     """A listener for agents; ``serial`` and ``mappings`` are set for kind ``legacy``, else None and empty."""
 
     address: tuple[tuple[str, int], ...] = setting(listening(1), "127.0.0.1:2065", "where agents come in; "
-        "several with commas, such as 0.0.0.0:2065, [::]:2065, which is IPv6 only; port 0: any free one")
+        "several with commas, such as 0.0.0.0:2065, [::]:2065, which is IPv6 only; port 0: any free one",
+        live=True)
     kind: str = setting(word("rt1", "legacy", "emo"), "rt1", "rt1: agents of this project name themselves; "
         "legacy: the ReadyAgent device named by serial; emo: machines of the MTConnect EMO proxy, each known "
-        "by its port: SERIAL/emo = PORT in [reservations]")
+        "by its port: SERIAL/emo = PORT in [reservations]", live=True)
     keys: str = setting(word("enrolled", "required"), "enrolled", "enrolled: a serial that has a key must "
-        "prove it, others are let in; required: everybody must")
+        "prove it, others are let in; required: everybody must", live=True)
     allow_without_keys: bool = setting(yes_no(), "no", "INSECURE: lets devices without keys in from other "
-        "machines; no: such a listener does not start")
+        "machines; no: such a listener does not start", live=True)
     duplicate: str = setting(word("newest", "oldest"), "newest", "which link stays when a serial that proves "
-        "no key comes twice")
+        "no key comes twice", live=True)
     data: str = setting(word("link", "socket", "auto"), "auto", "what carries channels: the link; a "
         "connection of its own for each, which the agent brings; auto: that, and the link where none "
         "comes", live=True)
-    pool: str = setting(NAME, "default", "the [pool NAME] that gives its devices their client ports")
+    pool: str = setting(NAME, "default", "the [pool NAME] that gives its devices their client ports",
+        live=True)
     serial: str | None = setting(nothing("none", serial_or("none")), "none", "legacy: serial of its one "
-        "device; needed there")
+        "device; needed there", live=True)
     mappings: tuple[PortMapping, ...] = setting(_MAPPINGS, "", "legacy: services of the device, one a line; "
-        "CLIENTPORT 0: one from the pool; needed there")
+        "CLIENTPORT 0: one from the pool; needed there", live=True)
     probe: bool = setting(yes_no(), "yes", "legacy: offer rt1 first; a real device ignores the offer "
-        "unharmed")
+        "unharmed", live=True)
     heartbeat: bool = setting(yes_no(), "yes", "legacy: test a silent link with DATA for the unused channel "
-        "0; emo: send PING, which a client of the first version does not bear")
+        "0; emo: send PING, which a client of the first version does not bear", live=True)
 
 
 def agents_at(web: WebSettings) -> ListenerSettings:
@@ -146,19 +148,21 @@ class PoolSettings(SenderSettings):
 
     name: str
     ranges: tuple[tuple[int, int], ...] = setting(RANGES, "20000-20999", "ports that clients dial, such as "
-        "20000-20999, 30000")
+        "20000-20999, 30000", live=True)
     bind: str = setting(ADDRESS, "127.0.0.1", "address on which client ports listen, with :: IPv4 too; "
-        "anybody who reaches it reaches the devices")
-    quarantine: float = setting(seconds(0, 86400), "60 s", "time a port rests before another device gets it")
+        "anybody who reaches it reaches the devices", live=True)
+    quarantine: float = setting(seconds(0, 86400), "60 s", "time a port rests before another device gets it",
+        live=True)
     quarantine_least: float | None = setting(nothing("full", seconds(0, 86400)), "full", "time it rests at "
-        "least where the pool has no other port left; full: quarantine, whatever happens")
-    sticky: float = setting(seconds(0, 3650 * 86400), "30 d", "time a device that is away keeps its ports")
+        "least where the pool has no other port left; full: quarantine, whatever happens", live=True)
+    sticky: float = setting(seconds(0, 3650 * 86400), "30 d", "time a device that is away keeps its ports",
+        live=True)
     unoffered: float = setting(seconds(0, 3650 * 86400), "1 h", "time a device that is here keeps the port "
-        "of a service that it offers no longer")
+        "of a service that it offers no longer", live=True)
     clients: tuple[Network, ...] | None = setting(CLIENTS, "any", "who may use its ports; has to be said "
         "where other machines reach bind, here or in [device *]", live=True)
     absent: str = setting(word("close", "refuse"), "close", "while its device is away a client port is "
-        "closed, or stays open and refuses every client")
+        "closed, or stays open and refuses every client", live=True)
 
     @property
     def pool(self) -> Pool:

@@ -8,7 +8,7 @@ Source: wire/readyagent.md section 5.7; wire/link-extension.md "Liveness"; fault
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -40,7 +40,7 @@ from revtunnel.ground.limits import DataLimits, ServerLimits
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.link.handshake import LinkDenied, ServerUp
 from revtunnel.link.keys import Verifier
-from revtunnel.link.server_link import LinkMaker, ServerLink
+from revtunnel.link.server_link import AgentListener, LinkMaker, ServerLink
 from revtunnel.sockets.listening import Came
 
 __all__ = ["Switchboard"]
@@ -93,6 +93,7 @@ class Switchboard:
         self.client_streams.on_left = self._check_drained
         self.enforcement = Enforcement(
             *(clock, self.access, self.fleet, ports, self.streams, self.client_streams, self.report),
+            listeners=self.listeners,
             most=descriptors // 2,
         )
 
@@ -220,6 +221,11 @@ class Switchboard:
         """Other limits from now on; what runs stays."""
         self.limits = self.fleet.limits = self.admission.limits = self.client_streams.limits = limits
         self.admission.pool.limit = limits.pool
+
+    def set_listeners(self, listeners: Mapping[str, AgentListener]) -> None:
+        """Other listeners for who comes from now on; who is here goes by them when he is looked at."""
+        self.listeners.clear()
+        self.listeners.update(listeners)
 
     def report(self, fact: Fact) -> None:
         """Count a fact, keep the device's sums, pass it on."""

@@ -119,12 +119,11 @@ class WebSystem:
         self._fresh = web_rules(listeners)
 
     def take(self, settings: ServerSettings) -> None:
-        """Other settings from now on; listeners that came or went need a restart."""
+        """Other settings from now on, with what ``read`` found."""
         self._settings = settings
         self.live.sessions.limits = settings.sessions
         self.vendors.take(settings)
-        mine = self.listener.rules
-        mine |= {name: each for name, each in self._fresh.items() if name in mine}
+        self.listener.rules = dict(self._fresh)
 
     def drain(self) -> None:
         """End all sessions, and let nobody in."""

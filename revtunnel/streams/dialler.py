@@ -73,7 +73,7 @@ class Dialler:
         self._limits = limits
         self._headers = dict(headers or {})
         self._reach = reach
-        self._offered = self._allowed = frozenset(offer.target for offer in offers)
+        self.offer(offers)
         # why a remote session may not have a target, or nothing; set by whoever asks the site
         self.consents: Callable[[str, Target], str] = lambda session, target: "no session is allowed here"
         self._lookups = DeferredSemaphore(limits.lookups)
@@ -103,9 +103,9 @@ class Dialler:
         self._next()
         return dial.wanted
 
-    def keep(self, offers: Sequence[Offer]) -> None:
-        """Dial no target from now on that is not among these, nor any that the agent did not begin with."""
-        self._allowed = self._offered & {offer.target for offer in offers}
+    def offer(self, offers: Sequence[Offer]) -> None:
+        """Dial these targets from now on, and no others; what was dialled before stays."""
+        self._allowed = frozenset(offer.target for offer in offers)
 
     def set_limits(self, limits: AgentLimits) -> None:
         """Other limits from now on."""

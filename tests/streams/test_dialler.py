@@ -70,14 +70,16 @@ class Dials:
 
 
 def test_a_target_that_is_taken_off_the_list_is_not_dialled() -> None:
-    """At once, and again once it is back; one that the server was not told of stays out."""
+    """At once, and again once it is back; one that is new is."""
     dials = Dials("10.0.0.5:23", "10.0.0.5:80")
     dials.serve("10.0.0.5", 23)
     dials.serve("10.0.0.6", 23)
-    dials.dialler.keep([parse_offer("10.0.0.5:80"), parse_offer("10.0.0.6:23")])
-    assert dials.dial("10.0.0.5:23").word() == "not-allowed"
     assert dials.dial("10.0.0.6:23").word() == "not-allowed"
-    dials.dialler.keep([parse_offer("10.0.0.5:23")])
+    dials.dialler.offer([parse_offer("10.0.0.5:80"), parse_offer("10.0.0.6:23")])
+    assert dials.dial("10.0.0.5:23").word() == "not-allowed"
+    dials.dial("10.0.0.6:23").reactor.pump()
+    assert dials.word() == "PlainEnd"
+    dials.dialler.offer([parse_offer("10.0.0.5:23")])
     dials.dial("10.0.0.5:23").reactor.pump()
     assert dials.word() == "PlainEnd"
 

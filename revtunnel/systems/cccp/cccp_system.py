@@ -17,7 +17,8 @@ from revtunnel.fleet.streams_of_devices import StreamsOfDevices
 from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.facts import Fact, LinkDown, LinkUp, Report
 from revtunnel.ground.limits import FleetLimits, RelayLimits
-from revtunnel.sockets.listening import Listener, Listeners
+from revtunnel.sockets.listening import Listeners
+from revtunnel.sockets.open_listeners import OpenListeners, WantedListener
 from revtunnel.sockets.tls.certificates import FaultyFiles
 from revtunnel.sockets.tls.peer_verification import Identity, never_revoked
 from revtunnel.state.ledger import SqliteLedger
@@ -79,10 +80,9 @@ class CccpSystem:
         revoked: Callable[[str, str], bool] = never_revoked,
     ) -> None:
         self.part = part
-        self.listening: list[Listener] = []
+        self.listening = OpenListeners(listeners)
         self.facts: Counter[str] = Counter()
         self._reactor = reactor
-        self._listeners = listeners
         self._report = report
         self._ticking: Any = None
         self._drained: Deferred[None] | None = None
@@ -117,6 +117,7 @@ class CccpSystem:
             self.wake,
         )
         self.api = HttpApi(self.operator, lambda: self.part)
+        self._site = self.api.site(reactor)
 
     # -- life
 
@@ -124,14 +125,7 @@ class CccpSystem:
         """Take up what the last start left, and listen. CannotListenError: a port cannot be had."""
         for kept in list(self._book.load()):
             self._take_up(kept)
-        backlog = self.part.limits.backlog
-        for project in self.part.projects:
-            for host, port in project.address:
-                came = partial(self.pending.came, project.name)
-                self.listening.append(self._listeners.listen(host, port, backlog, came))
-        api = self.api.site(self._reactor)
-        for host, port in self.part.http:
-            self.listening.append(self._listeners.listen(host, port, 128, api.came))
+        self.listening.start(self._wanted())
         self._tick()
 
     def projects_of(self, part: CccpPart) -> dict[str, Project]:
@@ -147,10 +141,17 @@ class CccpSystem:
         return found
 
     def take(self, part: CccpPart, relay_limits: RelayLimits, projects: dict[str, Project]) -> None:
-        """Other settings from now on, with their ``projects_of``; new listeners need a restart."""
-        known = self.pending.projects
-        self.pending.projects = {name: projects.get(name, known[name]) for name in known}
+        """Other settings from now on, with their ``projects_of``; listeners that are gone are closed.
+
+        Devices of a project that is gone, and sessions, stay until they end.
+        """
+        self.pending.projects = projects
         self.part, self.proxies.relay_limits = part, relay_limits
+        self.listening.close_others(self._wanted())
+
+    def open_missing(self) -> list[str]:
+        """Open the listeners that are not open yet; a line for each that cannot be."""
+        return self.listening.open_missing(self._wanted())
 
     def drain(self) -> "Deferred[None]":
         """Take no new ones; fires when no client is connected any more."""
@@ -195,6 +196,13 @@ class CccpSystem:
 
     # -- inside
 
+    def _wanted(self) -> list[WantedListener]:
+        backlog, found = self.part.limits.backlog, []
+        for project in self.part.projects:
+            name, came = f"[cccp-project {project.name}] address", partial(self.pending.came, project.name)
+            found += [WantedListener(name, *address, backlog, came) for address in project.address]
+        return found + [WantedListener("[cccp] http", *each, 128, self._site.came) for each in self.part.http]
+
     def _take_up(self, kept: Kept) -> None:
         """A persistent session goes on, on its port; of any other the end is said."""
         project = self.pending.projects.get(kept.project)
@@ -217,9 +225,7 @@ class CccpSystem:
     def _stop_listening(self) -> None:
         self.operator.drain()
         self.pending.stop()
-        for port in self.listening:
-            port.stop()
-        self.listening.clear()
+        self.listening.stop()
 
     def _told(self, fact: Fact) -> None:
         reason = getattr(fact, "reason", "")
