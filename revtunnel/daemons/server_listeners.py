@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ServerListeners", "agent_listener", "agents_by_web"]
 
-_FEATURES = Feature.ORIGIN | Feature.SESSIONS
+_FEATURES = Feature.ORIGIN | Feature.SESSIONS | Feature.OFFERS | Feature.CHANGES
 
 
 def agent_listener(

@@ -9,7 +9,7 @@ Source: twisted.md section 7; ours.
 import re
 from dataclasses import dataclass, field
 
-from revtunnel.fleet.device_records import CLIENTS, DeviceRecords, DeviceSettings
+from revtunnel.fleet.device_records import CLIENTS, DeviceRecords, DeviceSettings, Pattern, parse_pattern
 from revtunnel.fleet.penalties import PenaltySettings
 from revtunnel.fleet.pools import Pool
 from revtunnel.ground.declared import limit, setting
@@ -20,6 +20,7 @@ from revtunnel.ground.kinds import (
     PLACE,
     RANGES,
     SettingKind,
+    any_of,
     listening,
     many,
     nothing,
@@ -87,6 +88,13 @@ def read_proxy(text: str) -> HttpProxy | str:
     return text if text in ("environment", "none") else parse_proxy(text)
 
 
+def read_remote(text: str) -> Pattern:
+    pattern = parse_pattern(text)
+    if pattern.name:  # whoever adds an offer gives it its name
+        raise ValueError(f"{text[:80]!a}: HOST:PORT, *.DOMAIN:PORT or unix:PATH wanted, * for any")
+    return pattern
+
+
 def read_header(text: str) -> tuple[str, str]:
     match = re.fullmatch(r"([A-Za-z0-9._-]{1,32})=(v[12])", text, re.ASCII)
     if not match:
@@ -98,6 +106,7 @@ _SERVER_NAME = text("name", "auto, or 1 to 64 of A-Z a-z 0-9 . _ -", r"[A-Za-z0-
 _MAPPINGS = many("CLIENTPORT -> [NAME=]HOST:PORT", read_mapping, 0, 255)
 _SERVERS = many("HOST:PORT or wss://HOST[:PORT][/PATH]", parse_server_place, 0, 16)
 _OFFERS = many("[NAME=]HOST:PORT or unix:PATH", parse_offer, 0, 255)
+_REMOTE = any_of("HOST:PORT or unix:PATH", read_remote, 256)
 _PROXY = SettingKind("URL", "environment, none or http://HOST:PORT", read_proxy)
 _HEADERS = many("NAME=v1 or NAME=v2", read_header, 0, 255)
 _COMMAND = SettingKind("command", "words, no shell", str)
@@ -227,7 +236,7 @@ class AgentWays:
     proxy_credentials: str | None = setting(PEM, "none", "file with user:password for the proxy, closed to "
         "others", live=True)
     proxy_protocol: tuple[tuple[str, str], ...] = setting(_HEADERS, "", "services, by their name in local, "
-        "that are told with a PROXY header who their client is")
+        "that are told with a PROXY header who their client is", live=True)
     legacy: bool = setting(yes_no(), "no", "the server is a ReadyAgent server that nobody changed: never "
         "speak rt1")
     emo: bool = setting(yes_no(), "no", "the server speaks the MTConnect EMO proxy's wire; see server_port")
@@ -264,7 +273,10 @@ class AgentSettings(AgentTls, AgentWays, ConsentSettings, LogSettings):
     key_file: str | None = setting(PLACE, "auto", "file with the device key, closed to others; auto: "
         "revtunnel.key in $CREDENTIALS_DIRECTORY, none where there is no such file")
     local: tuple[Offer, ...] = setting(_OFFERS, "", "what the agent may dial for the server, and nothing "
-        "else; at least one is needed; what is gone at a SIGHUP is dialled no more")
+        "else; at least one is needed; what runs to one that is gone goes on", live=True)
+    remote_offers: tuple[Pattern, ...] | None = setting(_REMOTE, "none", "what revtunnelctl at the server "
+        "may add to local until the agent ends, such as 10.0.0.5:22, *:443; whatever is not none lets it "
+        "take away any as well; any: anything that the agent reaches; once the next link is up", live=True)
     limits: AgentLimits
     emo_limits: EmoLimits
     relay: RelayLimits

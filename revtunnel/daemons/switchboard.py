@@ -20,6 +20,7 @@ from revtunnel.carriers.sockets_first import SocketsFirst
 from revtunnel.daemons.client_streams import ClientStreams
 from revtunnel.daemons.enforcement import Enforcement
 from revtunnel.daemons.link_admission import LinkAdmission
+from revtunnel.daemons.offer_changes import OfferChanges
 from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.client_ports import ClientPorts
 from revtunnel.fleet.device_consent import DeviceConsent
@@ -38,10 +39,12 @@ from revtunnel.ground.facts import (
 )
 from revtunnel.ground.limits import DataLimits, ServerLimits
 from revtunnel.ground.reasons import Ended, GoAway
+from revtunnel.ground.targets import Offer
 from revtunnel.link.handshake import LinkDenied, ServerUp
 from revtunnel.link.keys import Verifier
 from revtunnel.link.server_link import AgentListener, LinkMaker, ServerLink
 from revtunnel.sockets.listening import Came
+from revtunnel.streams.offer_messages import Answer
 
 __all__ = ["Switchboard"]
 
@@ -96,6 +99,7 @@ class Switchboard:
             listeners=self.listeners,
             most=descriptors // 2,
         )
+        self.offer_changes = OfferChanges(clock, self.fleet, ports, self.enforcement.open_ports)
 
     @property
     def clients(self) -> int:
@@ -196,6 +200,9 @@ class Switchboard:
         if ours and not self.say.consented(link.serial, session, yes, why) and yes:
             self.report(PeerGlitch(link.serial, link.peer, "a yes to a session that nobody asked for"))
 
+    def offered(self, link: ServerLink, offers: tuple[Offer, ...], answer: Answer | None) -> None:
+        self.offer_changes.offered(link, offers, answer)
+
     def leaving(self, link: ServerLink) -> None:
         """The agent takes no new channels; what runs goes on until it closes the link."""
         link.carrier.close()
@@ -207,6 +214,7 @@ class Switchboard:
 
     def departed(self, link: ServerLink, reason: str, detail: str, cut: int) -> None:
         self.links.discard(link)
+        self.offer_changes.gone(link)
         lived = round(self._clock.seconds() - (link.up_since or 0.0), 3)
         self.report(LinkDown(link.serial, link.peer, reason, detail, lived, cut))
         self.leaving(link)

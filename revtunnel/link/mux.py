@@ -13,13 +13,14 @@ from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.limits import LinkLimits
 from revtunnel.ground.origin import Origin
 from revtunnel.ground.reasons import Ended, GoAway
-from revtunnel.ground.targets import Target
+from revtunnel.ground.targets import Offer, Target
 from revtunnel.link.liveness import Liveness
 from revtunnel.link.send_scheduler import Piece, SendScheduler
 from revtunnel.streams.channel import Channel
 from revtunnel.streams.consent_messages import ConsentRequest
 from revtunnel.streams.frames import Frame
 from revtunnel.streams.numbers import Numbers, Tally
+from revtunnel.streams.offer_messages import Answer, OfferChange
 
 __all__ = [
     "Consented",
@@ -30,6 +31,8 @@ __all__ = [
     "GoingAway",
     "Happening",
     "Mux",
+    "Offered",
+    "OffersAsked",
     "Opened",
     "Over",
     "SessionAsked",
@@ -119,6 +122,20 @@ class Consented(NamedTuple):
     why: str
 
 
+class Offered(NamedTuple):
+    """Server: what the agent offers from now on; ``answer``: to what it was asked for."""
+
+    offers: tuple[Offer, ...]
+    answer: Answer | None
+
+
+class OffersAsked(NamedTuple):
+    """Agent: the server wants another offer, or one less; None: it cannot be read, and why."""
+
+    change: OfferChange | None
+    why: str
+
+
 Happening = (
     Dial
     | Opened
@@ -132,6 +149,8 @@ Happening = (
     | SessionAsked
     | SessionOver
     | Consented
+    | Offered
+    | OffersAsked
 )
 
 

@@ -23,7 +23,7 @@ from revtunnel.link.mux import (
     Opened,
     Wanted,
 )
-from revtunnel.link.rt1_sessions import Rt1Sessions
+from revtunnel.link.rt1_offers import Rt1Offers
 from revtunnel.link.send_scheduler import Piece
 from revtunnel.streams.channel import Channel, ChannelEvent, ChannelState
 from revtunnel.streams.commands import (
@@ -58,8 +58,18 @@ _NEVER_HERE = frozenset(
     )
 )
 GOAWAYS = 3  # that are heard on one link
-# where both ends have the feature: from a server, but for CONSENT
-_ASKED_FOR = frozenset((Command.WANT, Command.ORIGIN, Command.SESSION, Command.CONSENT, Command.WITHIN))
+# where both ends have the feature: from a server, but for CONSENT and OFFERS
+_ASKED_FOR = frozenset(
+    (
+        Command.WANT,
+        Command.ORIGIN,
+        Command.SESSION,
+        Command.CONSENT,
+        Command.WITHIN,
+        Command.OFFERS,
+        Command.CHANGE,
+    )
+)
 
 
 class _Before(NamedTuple):
@@ -70,7 +80,7 @@ class _Before(NamedTuple):
     origin: Origin | None = None
 
 
-class Rt1Mux(Rt1Sessions):
+class Rt1Mux(Rt1Offers):
     """The channels of one rt1 link. ``first_window`` is what the other side's HELLO granted us.
 
     ``data_sockets``, ``origins``, ``sessions``: both ends said in HELLO that they have them.
@@ -313,10 +323,14 @@ class Rt1Mux(Rt1Sessions):
 
     def _asked_for(self, command: int) -> bool:
         """Whether both ends said that they have what this command belongs to."""
-        if command == Command.CONSENT:
-            return self.opens and self.sessions
-        has = {Command.WANT: self.data_sockets, Command.ORIGIN: self.origins}
-        return not self.opens and has.get(Command(command), self.sessions)
+        has = {
+            Command.WANT: self.data_sockets,
+            Command.ORIGIN: self.origins,
+            Command.OFFERS: self.offers,
+            Command.CHANGE: self.changes,
+        }
+        from_agent = command in (Command.CONSENT, Command.OFFERS)
+        return self.opens == from_agent and has.get(Command(command), self.sessions)
 
     # -- inside
 
@@ -370,4 +384,6 @@ _HANDLERS: dict[int, Callable[[Rt1Mux, Frame, float], list[Happening]]] = {  # o
     Command.SESSION: Rt1Mux._session,
     Command.CONSENT: Rt1Mux._consented,
     Command.WITHIN: Rt1Mux._within,
+    Command.OFFERS: Rt1Mux._offers,
+    Command.CHANGE: Rt1Mux._change,
 }

@@ -25,7 +25,7 @@ from revtunnel.link.legacy import LegacyServerMux
 from revtunnel.link.link import USER_TIMEOUT, LinkProtocol, tune
 from revtunnel.link.link_carrier import LinkCarrier
 from revtunnel.link.link_websockets import DATA
-from revtunnel.link.mux import Consented, Glitch, GoingAway, Happening, Mux, Opened, Over, Stalled
+from revtunnel.link.mux import Consented, Glitch, GoingAway, Happening, Mux, Offered, Opened, Over, Stalled
 from revtunnel.link.rt1 import Rt1Mux
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.tls.certificates import PeerCertificate
@@ -37,6 +37,7 @@ from revtunnel.streams.channel import Channel
 from revtunnel.streams.clients import ClientSocket
 from revtunnel.streams.commands import TICKET_SIZE, Command, Feature, encode_goaway
 from revtunnel.streams.frames import Frame, encode_frame
+from revtunnel.streams.offer_messages import Answer
 from revtunnel.streams.window import CreditPool
 
 __all__ = ["AgentListener", "Hub", "LinkMaker", "ServerLink"]
@@ -83,6 +84,9 @@ class Hub(Typing):
 
     def consented(self, link: "ServerLink", session: str, yes: bool, why: str) -> None:
         """The device's site answered for a session, or takes its answer back."""
+
+    def offered(self, link: "ServerLink", offers: tuple[Offer, ...], answer: Answer | None) -> None:
+        """The agent offers this from now on; ``answer``: to what it was asked for."""
 
     def instead(self, link: "ServerLink", make: "LinkMaker") -> "ServerLink":
         """The connection speaks another wire than its listener's: who is to have it."""
@@ -255,6 +259,7 @@ class ServerLink(LinkProtocol):
             mux = Rt1Mux(limits, True, now, self._pool, up.hello.first_window, data_sockets=sockets)
             self.write(self._shake.welcome(self.listener.hello))
             mux.origins, mux.sessions = Feature.ORIGIN in both, Feature.SESSIONS in both
+            mux.offers, mux.changes = Feature.OFFERS in both, Feature.CHANGES in both
         self.up_since = now
         self.up(mux)
         if up.hello is None:
@@ -369,6 +374,8 @@ class ServerLink(LinkProtocol):
             self._hub.leaving(self)
         elif isinstance(happening, Consented):
             self._hub.consented(self, *happening)
+        elif isinstance(happening, Offered):
+            self._hub.offered(self, *happening)
 
     def gone(self, reason: str, detail: str, cut: list[Channel]) -> None:
         self.channels.link_gone()

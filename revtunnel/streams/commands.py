@@ -25,11 +25,13 @@ byte  name         direction  payload                        channel byte
 0x1f  SESSION      s->a       u8 what, 16-byte id, TLVs      0
 0x20  CONSENT      a->s       16-byte id, u8 answer, text    0
 0x21  WITHIN       s->a       16-byte id                     the channel
+0x22  OFFERS       a->s       TLVs                           0
+0x23  CHANGE       s->a       u8 what, offer                 0
 ====  ===========  =========  =============================  ========================================
 
 Source: wire/readyagent.md section 1 (1 to 4), wire/link-extension.md (0x10 to 0x1b); ours
-(0x1c and 0x1d, whose payloads are in sockets/tls/enroll.py, 0x1e, in ground/origin.py, and 0x1f to 0x21, in
-streams/consent_messages.py).
+(0x1c and 0x1d, whose payloads are in sockets/tls/enroll.py, 0x1e, in ground/origin.py, 0x1f to 0x21, in
+streams/consent_messages.py, 0x22 and 0x23, in streams/offer_messages.py).
 """
 
 from collections.abc import Iterator
@@ -101,6 +103,8 @@ class Command(IntEnum):
     SESSION = 0x1F
     CONSENT = 0x20
     WITHIN = 0x21
+    OFFERS = 0x22
+    CHANGE = 0x23
 
 
 COMMANDS = frozenset(int(command) for command in Command)
@@ -127,6 +131,8 @@ MAX_SIZE = {
     Command.SESSION: 4096,
     Command.CONSENT: 16 + 1 + MAX_TEXT,
     Command.WITHIN: 16,
+    Command.OFFERS: 20_000,
+    Command.CHANGE: 1 + 32 + 1 + MAX_HOST + 8,
 }
 
 _U16 = Struct("!H")
@@ -156,6 +162,8 @@ class Feature(IntFlag):
     DATA_SOCKETS = 1  # agent: it answers WANT; server: it takes ATTACH
     ORIGIN = 2  # agent: it wants ORIGIN before CONNECT; server: it can say it
     SESSIONS = 4  # agent: it answers SESSION; server: it asks before a session begins, and says WITHIN
+    OFFERS = 8  # agent: it says OFFERS when they change; server: it takes them
+    CHANGES = 16  # agent: it answers CHANGE; server: it asks
 
 
 def encode_connect(target: Target) -> bytes:

@@ -71,20 +71,14 @@ class Dialler:
     ) -> None:
         self._reactor = reactor
         self._limits = limits
-        self._headers = dict(headers or {})
         self._reach = reach
-        self.offer(offers)
+        self.offer(offers, headers)
         # why a remote session may not have a target, or nothing; set by whoever asks the site
         self.consents: Callable[[str, Target], str] = lambda session, target: "no session is allowed here"
         self._lookups = DeferredSemaphore(limits.lookups)
         self._dialling = 0
         self._waiting: deque[_Dial] = deque()
         self._beginning = False
-
-    @property
-    def asks_for_origins(self) -> bool:
-        """Whether some target is told who its client is."""
-        return bool(self._headers)
 
     def dial(self, target: Target, origin: Origin | None = None, session: str = "") -> "Deferred[End]":
         """Connect to a target; fails with NotDialled. Cancel it when nobody wants it any more.
@@ -103,9 +97,10 @@ class Dialler:
         self._next()
         return dial.wanted
 
-    def offer(self, offers: Sequence[Offer]) -> None:
+    def offer(self, offers: Sequence[Offer], headers: Mapping[Target, Header] | None = None) -> None:
         """Dial these targets from now on, and no others; what was dialled before stays."""
         self._allowed = frozenset(offer.target for offer in offers)
+        self._headers = dict(headers or {})
 
     def set_limits(self, limits: AgentLimits) -> None:
         """Other limits from now on."""

@@ -700,7 +700,7 @@ def test_changes_of_an_agent(tmp_path: Path) -> None:
     path.write_text(AGENT.replace("gate", "gate-b").replace("152:23", "152:24"))
     new = load_agent(str(path), None, HERE)
 
-    assert changes(old, replace(new, files=())) == (["[agent] servers"], ["[agent] local"])
+    assert changes(old, replace(new, files=())) == (["[agent] servers", "[agent] local"], [])
 
 
 LINES = st.lists(

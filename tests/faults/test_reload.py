@@ -2,6 +2,7 @@
 
 import signal
 import socket
+import subprocess
 from typing import Any
 
 import pytest
@@ -154,3 +155,65 @@ def test_reservations_and_ranges(lab: Lab) -> None:
             assert len(server.events("listener-opened", port=stays)) == 1
             echoed(one)
             echoed(two)
+
+
+# -- the agent's services
+
+
+def offering(lab: Lab, server: Server, services: dict[str, str], **more: str) -> Any:
+    """An agent whose services stand in its file, where a reload finds others."""
+    listed = ", ".join(f"{name}={target}" for name, target in services.items())
+    settings = {"agent": {"local": listed, **more}}
+    return lab.agent(server, offers={}, settings=settings)
+
+
+@pytest.mark.parametrize("data", ["link", "socket"])
+def test_services_come_and_go_under_running_streams(lab: Lab, data: str) -> None:
+    """A new one is reached and a removed one is not, by one and the same link; what ran to it goes on."""
+    with Echo() as echo, Echo() as other:
+        server = lab.server({"listener main": {"data": data}}).start()
+        agent = offering(lab, server, {"a": echo.target, "b": echo.target}).start()
+        stays, gone = server.client_port("plc-7", "a"), server.client_port("plc-7", "b")
+        with connect(stays) as one, connect(gone) as two:
+            echoed(one)
+            echoed(two)
+            agent.write(agent={"local": f"a={echo.target}, c={other.target}"})
+            said = reloaded(agent)
+            assert said["errors"] == said["needs_restart"] == []
+            assert said["changed"] == ["[agent] local: removed b", "[agent] local: added c"]
+            with connect(server.client_port("plc-7", "c")) as three:
+                echoed(three)
+            assert end_of_new(gone) == "refused"
+            with connect(stays) as again:
+                echoed(again)
+            echoed(one)
+            echoed(two)
+            agent.write(agent={"local": "a=nowhere"})
+            assert reloaded(agent, 2)["errors"]
+            echoed(two)
+        assert len(server.events("link-up")) == 1
+
+
+def test_an_operator_changes_what_an_agent_offers(lab: Lab) -> None:
+    """What the agent allows, and nothing else; after its restart its settings hold again."""
+    with Echo() as echo, Echo() as other:
+        server = lab.server().start()
+        agent = offering(lab, server, {"a": echo.target}, remote_offers=other.target).start()
+        with connect(server.client_port("plc-7", "a")) as one:
+            echoed(one)
+            answer = server.control("offer", "plc-7", f"b={other.target}")
+            assert answer["port"] == server.client_port("plc-7", "b")
+            with connect(answer["port"]) as two:
+                echoed(two)
+                assert server.control("unoffer", "plc-7", "a")["unoffered"] == "a"
+                server.wait_event("listener-closed", serial="plc-7", target="a")
+                echoed(one)
+                with pytest.raises(subprocess.CalledProcessError):
+                    server.control("offer", "plc-7", "c=127.0.0.1:1")
+        assert agent.stop() == 0
+        agent.start()
+        server.wait_link("plc-7", 2)
+        with connect(server.client_port("plc-7", "a")) as three:
+            echoed(three)
+        seen = server.events("listener-opened", target="b") + server.events("listener-closed", target="b")
+        assert len(seen) == 2

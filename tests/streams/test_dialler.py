@@ -385,45 +385,9 @@ CLIENT = Origin("192.0.2.1", 56324, "198.51.100.9", 443)
 def test_a_target_that_wants_it_is_told_its_client_first(encode: Header, origin: Origin | None) -> None:
     """The header is there before the caller can write; a client that nobody knows is said to be unknown."""
     dials = Dials("10.0.0.5:23", "10.0.0.6:23", headers={Target("10.0.0.5", 23): encode})
-    assert dials.dialler.asks_for_origins
     told, other = dials.serve("10.0.0.5", 23), dials.serve("10.0.0.6", 23)
     for target in ("10.0.0.5:23", "10.0.0.6:23"):
         dials.dialler.dial(parse_target(target), origin).addCallback(lambda end: end.write(b"hello"))
     dials.reactor.pump()
     assert bytes(told[0].data) == encode(origin) + b"hello"
     assert bytes(other[0].data) == b"hello"
-
-
-def test_without_such_targets_nobody_asks() -> None:
-    """So that the server says nothing about its clients."""
-    assert not Dials("10.0.0.5:23").dialler.asks_for_origins
-
-
-def test_hundreds_of_dials_that_fail_at_once() -> None:
-    """Where no socket can be had, each fails inside the call that began it: in a loop, not one in another."""
-    dials = Dials("10.0.0.5:23", limits=replace(LIMITS, dials=1, dials_waiting=2000))
-
-    async def reach(reactor: object, host: str, port: int) -> End:
-        raise OSError(24, "Too many open files")
-
-    dials.reactor.faults["10.0.0.5", 23] = HANGS
-    dials.dial("10.0.0.5:23")
-    for _ in range(2000):
-        dials.dial("10.0.0.5:23")
-    dials.dialler._reach = reach
-    dials.running[0].cancel()
-    assert {dials.word(at) for at in range(1, 2001)} == {"out-of-resources"}
-
-
-def test_n32_a_lookup_that_nobody_waits_for_has_its_place_until_it_is_answered() -> None:
-    """Its thread runs on: the next question waits."""
-    dials = Dials("one.local:23", "two.local:23", limits=replace(LIMITS, lookups=1))
-    names = dials.reactor.names
-    names.held.add("one.local")
-    dials.dial("one.local:23")
-    dials.running[0].cancel()
-    dials.dial("two.local:23").reactor.pump()
-    assert names.asked == ["one.local"]
-    names.release()
-    dials.reactor.pump()
-    assert names.asked == ["one.local", "two.local"]

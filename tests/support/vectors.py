@@ -206,6 +206,22 @@ RT1 = [
     _vector(
         "WITHIN 5", SESSIONS, "00 10 21 05 00 01 02 03 04 05 06 07 08 09 0a 0b 0c 0d 0e 0f", 0x21, 5, _SESSION
     ),
+    _vector(
+        "OFFERS: http=h:80",
+        "docs/link-protocol.rst, Offers",
+        "00 0b 22 00 03 09 68 74 74 70 3d 68 3a 38 30",
+        0x22,
+        0,
+        b"\3\x09http=h:80",
+    ),
+    _vector(
+        "CHANGE: http taken away",
+        "docs/link-protocol.rst, Offers",
+        "00 05 23 00 02 68 74 74 70",
+        0x23,
+        0,
+        b"\2http",
+    ),
 ]
 
 FRAMES = LEGACY + RT1
