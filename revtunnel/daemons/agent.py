@@ -20,13 +20,15 @@ from revtunnel.carriers.agent_data import AgentData
 from revtunnel.daemons.agent_offers import AgentOffers, offer_changes
 from revtunnel.daemons.options import AgentOptions as Options
 from revtunnel.daemons.proxy_settings import headers_of
+from revtunnel.daemons.service_probes import ServiceProbes
 from revtunnel.daemons.settings import AgentSettings, SettingsError, changes
 from revtunnel.daemons.site_consent import SiteConsent
 from revtunnel.ground.declared import updated
 from revtunnel.ground.facts import ServerState, SettingsReloaded
+from revtunnel.ground.retries import SETTINGS, Retries
 from revtunnel.ground.targets import Offer, Target
 from revtunnel.link.agent_link import AgentLink
-from revtunnel.link.handshake import AgentHandshake, AgentHello
+from revtunnel.link.handshake import FILLER, AgentHandshake, AgentHello
 from revtunnel.link.keys import parse_key
 from revtunnel.link.mux import OffersAsked
 from revtunnel.link.server_connector import ServerConnector, ServerWay
@@ -83,7 +85,7 @@ def way_to(settings: AgentSettings) -> ServerWay:
         identity = Identity(rules) if any(not each.web for each in secure) else None
         web = Identity(replace(rules, alpn=b"http/1.1")) if any(each.web for each in secure) else None
     except FaultyFiles as error:
-        raise SettingsError([f"[agent] {key}: {text}" for key, text in error.faults]) from None
+        raise SettingsError([f"[agent] {key}: {text}" for key, text in error.faults], passes=True) from None
     return ServerWay(identity, partial(speaks_tls, settings), settings.server_name, settings.proxy, web)
 
 
@@ -94,6 +96,7 @@ class Agent(MultiService):
         super().__init__()
         self.settings = options.settings
         self.reporter = Reporter()
+        self.retries = Retries(reactor, self.reporter)
         self._reactor = reactor
         self._options = options
         self._notifier = notifier
@@ -114,6 +117,7 @@ class Agent(MultiService):
         self._consent = SiteConsent(reactor, self.settings, self._targets(), self.reporter)
         self._consent.cut = self._data.end_session
         self._dialler.consents = self._consent.may_dial
+        self._probes = ServiceProbes(reactor, self._dialler.dial, self.settings.serial, self.reporter)
         self._emo = EmoChoice(self.settings.modern)
         self._remains = EmoRemains()
         self._connector = ServerConnector(self._reactor, way_to(self.settings))
@@ -131,8 +135,10 @@ class Agent(MultiService):
         self.reporter(ServerState("started", f"{settings.serial} offers {targets}"))
         self._warn()
         self._reactor.callWhenRunning(self.uplink.start)
+        self._reactor.callWhenRunning(self._probes.take, settings, settings.local)
 
     def stopService(self) -> Any:
+        self.retries.stop()
         self.abort()
         self.reporter(ServerState("stopped", ""))
         return super().stopService()
@@ -149,19 +155,26 @@ class Agent(MultiService):
     def abort(self) -> None:
         """Cut everything now."""
         self._consent.stop()
+        self._probes.stop()
         self.uplink.abort()
         self._data.abort()
         self._remains.abort()
 
     def reload(self) -> None:
         """Take new services, servers, limits, log level; running streams stay."""
+        self._reload()
+
+    def _reload(self, again: bool = False) -> None:
         try:
             told = self._options.load()
             new = _with_wire(self.settings, updated(self.settings, told), told)
             way = way_to(new)
         except SettingsError as error:
-            self.reporter(SettingsReloaded((), (), tuple(error.errors)))
+            self.retries.settings_failed(error, partial(self._reload, again=True))
+            if not (again and error.passes):
+                self.reporter(SettingsReloaded((), (), tuple(error.errors)))
             return
+        self.retries.well(SETTINGS)
         live, restart = changes(self.settings, new)[0], changes(new, told)
         live = [each for each in live if each != "[agent] local"]
         live += offer_changes(self.settings.local, new.local)
@@ -183,6 +196,8 @@ class Agent(MultiService):
         self.settings = new
         if not self._offers.take(new) and not same_headers:
             self._offer()
+        else:
+            self._probes.take(new, self._offers.now)
         self.reporter(SettingsReloaded(tuple(live), (*restart[0], *restart[1]), ()))
 
     # -- inside
@@ -222,7 +237,9 @@ class Agent(MultiService):
         try:
             self._connector.way = way_to(self.settings)
         except SettingsError as error:
-            self.reporter(ServerState("certificate", str(error)))
+            self.retries.failed("certificate files", str(error), self._renewed)
+        else:
+            self.retries.well("certificate files")
 
     def _make_uplink(self, settings: AgentSettings) -> Uplink:
         return Uplink(
@@ -250,6 +267,7 @@ class Agent(MultiService):
         """Let what is offered now be dialled, and tell the server."""
         self._dialler.offer(self._offers.now, self._headers())
         self._consent.offer(self._targets())
+        self._probes.take(self.settings, self._offers.now)
         link = self.uplink.link
         if isinstance(link, EmoAgentLink):
             link.target = self.settings.local[0].target
@@ -277,14 +295,15 @@ class Agent(MultiService):
         sockets = Feature.DATA_SOCKETS if settings.data_sockets else Feature(0)
         changes = Feature(0) if settings.remote_offers == () or settings.emo else Feature.CHANGES
         origins = Feature.ORIGIN if self._headers() else Feature(0)
-        return Feature.SESSIONS | Feature.OFFERS | sockets | changes | origins
+        return Feature.SESSIONS | Feature.SERVICES | Feature.OFFERS | sockets | changes | origins
 
     def _make_link(self, ready: Callable[[Any], None], left: Callable[[Any], None]) -> Any:
         settings = self.settings
-        offers, limits = self._said_offers(), settings.link
+        offers, limits, filler = self._said_offers(), settings.link, b""
         if settings.emo:
             if not self._emo.offers_rt1(self._reactor.seconds(), settings.emo_limits):
                 return self._make_emo_link(ready, left)
+            filler = FILLER
             limits = replace(limits, handshake=min(limits.handshake, settings.emo_limits.first + 1))
             left = partial(self._left_modern, left)
         hello = AgentHello(
@@ -295,7 +314,7 @@ class Agent(MultiService):
             settings.link.first_window,
             features=self._features(settings),
         )
-        handshake = AgentHandshake(hello, self._key, settings.legacy)
+        handshake = AgentHandshake(hello, self._key, settings.legacy, filler)
         link = AgentLink(
             self._reactor,
             limits,
@@ -304,7 +323,7 @@ class Agent(MultiService):
             self._dialler,
             self._pool,
             self.reporter,
-            partial(self._ready, ready),
+            partial(self._is_up, ready),
             left,
             self._data if settings.data_sockets else None,
             self._consent,
@@ -312,15 +331,18 @@ class Agent(MultiService):
         link.offers_asked = self._asked
         return link
 
-    def _ready(self, ready: Callable[[Any], None], link: AgentLink) -> None:
+    def _is_up(self, ready: Callable[[AgentLink], None], link: AgentLink) -> None:
+        """A machine of EMO is known to the server by its port, and what it offers as emo."""
         ready(link)
         if link.offers != self._said_offers():  # they changed while it came up
             self._tell(link)
+        emo = self.settings.emo
+        self._probes.link_up(lambda state: link.say_service(state._replace(name="emo") if emo else state))
 
     def _left_modern(self, left: Callable[[Any], None], link: AgentLink) -> None:
         """A server that hung up on LISTEN is an original one: EMO is spoken at once, and for a while."""
         reason, now = link.ended[0] if link.ended is not None else "", self._reactor.seconds()
-        if link.up_since is None and self._emo.is_original(reason, now - link.since, now):
+        if link.up_since is None and self._emo.is_original(reason, now):
             link.ended = ("original", "it does not know rt1, so EMO is spoken")
             link.at_once = True
         left(link)

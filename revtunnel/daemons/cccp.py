@@ -41,12 +41,13 @@ class Cccp(AdministeredDaemon):
     def privilegedStartService(self) -> None:
         settings = self.settings
         self.ledger = open_ledger(settings.state_directory, FILE_NAME, settings.allow_open_state)
+        self.ledger.retries = self.retries
         try:
             self._leases = leases = Leases(settings.part.pools, self._reactor.seconds(), None, self.ledger)
         except ValueError as error:
             raise SettingsError([str(error)]) from None
         leases.until = until
-        listeners = Listeners(self._reactor, self.reporter)
+        listeners = Listeners(self._reactor, self.reporter, self.retries)
         self.system = CccpSystem(
             *(
                 self._reactor,
@@ -58,6 +59,7 @@ class Cccp(AdministeredDaemon):
                 AccessControl(time.time),
             ),
             settings.relay,
+            retries=self.retries,
         )
         self.system.fleet.limits = settings.fleet
         self.system.start()
@@ -69,6 +71,7 @@ class Cccp(AdministeredDaemon):
         super().startService()
         for warning in self.ledger.warnings:
             self.reporter(ServerState("ledger", warning))
+        self._warn(self.system.identities)
         self.reporter(ServerState("ready", f"devices and callers at {self.system.listening.places}"))
 
     # -- process.Daemon
@@ -89,10 +92,11 @@ class Cccp(AdministeredDaemon):
             self._leases.reload(new.part.pools, {}, self._reactor.seconds())
         except ValueError as error:
             raise SettingsError([str(error)]) from None
-        self.system.take(new.part, new.relay, projects)
+        changed = self.system.take(new.part, new.relay, projects)
         self.system.fleet.limits = new.fleet
+        self._warn(self.system.identities)
         await super()._take(new)
-        return [], self.system.open_missing()
+        return changed, self.system.open_missing()
 
     def stopService(self) -> Any:
         """Close what is open."""

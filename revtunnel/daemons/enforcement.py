@@ -89,7 +89,9 @@ class Enforcement:
             device = self._fleet.get(serial)
             offers = self._access.offers(serial, device.offers if device is not None else ())
             offer = next((each for each in offers if each.name == name), None)
-            if device is None or device.carrier is None or offer is None:
+            if device is None or device.carrier is None:
+                self._ports.open_away(serial, name, self._client_streams.clients_of_absent, now)
+            elif offer is None:
                 self._ports.refused.drop(serial, name)
             else:
                 self._open(serial, offer, device.pool, now)
@@ -130,10 +132,11 @@ class Enforcement:
     # -- inside
 
     def _listener_now(self, link: Any) -> AgentListener | None:
-        """What its listener is by now; None: gone, or another device's."""
-        mine = link.listener.rules
-        found = self._listeners.get(mine.name) if link.system in ("rt1", "legacy") else None
-        return found if found is not None and found.rules.legacy_serial == mine.legacy_serial else None
+        """What its listener is by now; None: gone, or not that of this device any more."""
+        found = self._listeners.get(link.listener.rules.name) if link.system in ("rt1", "legacy") else None
+        return (
+            found if found is not None and (link.system == "rt1" or link.serial in found.mappings) else None
+        )
 
     def _keeps_ports(self, link: Any) -> bool:
         """Whether it has the ports that it came to, whatever settings say now: one of EMO is known by it."""
@@ -159,7 +162,9 @@ class Enforcement:
         yield from self._promises()
 
     def _promises(self) -> Iterator[None]:
-        return self._ports.keep_promises(self._client_streams.clients_of_absent, self.most)
+        return self._ports.keep_promises(
+            self._client_streams.clients_of_absent, self.most, self._clock.seconds
+        )
 
     def _judge(self, serial: str) -> None:
         """Let a device have what its record allows now, and nothing else."""

@@ -83,14 +83,14 @@ class LinkAdmission:
         else:
             self._secure(link, listener.identity, end)
 
-    def came_by_web(self, hub: Hub, name: str, end: End, subprotocol: str, tls: str) -> None:
+    def came_by_web(self, hub: Hub, name: str, end: End, subprotocol: str) -> None:
         """Somebody whom ``refusal`` let in has a WebSocket for a link, or for a data socket."""
         listener = self.listeners.get(name)
         if listener is None:
             self._turn_away(name, end, "stopping", "its listener is gone")
             return
         link = self._stranger(hub, listener, end.peer)
-        link.by_web, link.subprotocol, link.tls = True, subprotocol, tls
+        link.by_web, link.subprotocol, link.tls = True, subprotocol, end.tls_version
         EndTransport(self._reactor, end, link).start()
 
     def refusal(self, peer: str) -> tuple[str, str]:

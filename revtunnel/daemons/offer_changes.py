@@ -44,6 +44,8 @@ class OfferChanges:
         device = self._fleet.get(link.serial)
         if device is not None and device.link is link:
             device.offers = offers
+            if isinstance(link.mux, Rt1Mux):
+                link.mux.spoken_of(frozenset(offer.name for offer in offers))
             self._open_ports(link)
         if answer is not None and link in self._waiting:
             self._waiting.pop(link).callback(answer)

@@ -8,6 +8,7 @@ Source: house.md (services); twisted.md 1.6 and 3.
 
 import os
 import time
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,12 @@ from twisted.application.service import IService
 from twisted.internet.defer import Deferred
 
 from revtunnel import __version__
+from revtunnel.daemons.absent_devices import AbsentDevices
 from revtunnel.daemons.daemon import AdministeredDaemon, until
+from revtunnel.daemons.legacy_devices import fixed_ports
 from revtunnel.daemons.operator import Operator
 from revtunnel.daemons.options import ServerOptions as Options
+from revtunnel.daemons.server_doubts import doubts
 from revtunnel.daemons.server_listeners import ServerListeners, agent_listener, agents_by_web
 from revtunnel.daemons.settings_parts import ServerSettings
 from revtunnel.daemons.switchboard import Switchboard
@@ -53,24 +57,23 @@ if TYPE_CHECKING:
 __all__ = ["Options", "Server", "makeService"]
 
 DOUBT = "who is enrolled or revoked is in doubt; see Enrolment in docs/admin.rst, take it away, reload"
-_FEATURES = Feature.ORIGIN | Feature.SESSIONS
+_FEATURES = Feature.ORIGIN | Feature.SESSIONS | Feature.SERVICES
 EXPIRY_CHECK = 1.0  # seconds between looks for leases whose time is over
 
 
 def pools_of(settings: ServerSettings) -> list[Pool]:
-    """The pools of the allocator."""
-    pools = [pool.pool for pool in settings.pools]
+    """The pools of the allocator, each with the addresses that mappings of legacy devices name."""
+    elsewhere = {
+        each.client_port: each.client_host for _, each, _ in fixed_ports(settings) if each.client_host
+    }
+    pools = [replace(pool.pool, elsewhere=elsewhere) for pool in settings.pools]
     return pools + (settings.cccp.pools if settings.cccp is not None else [])
 
 
 def reservations_of(settings: ServerSettings) -> dict[Use, int]:
     """Fixed ports: those of [reservations], and those that legacy mappings name."""
     fixed = {Use(entry.serial, entry.target): entry.port for entry in settings.reservations}
-    for listener in settings.listeners:
-        for mapping in listener.mappings:
-            if mapping.client_port:
-                fixed[Use(listener.serial or "", mapping.offer.name)] = mapping.client_port
-    return fixed
+    return fixed | {use: mapping.client_port for _, mapping, use in fixed_ports(settings)}
 
 
 class Server(AdministeredDaemon):
@@ -81,7 +84,7 @@ class Server(AdministeredDaemon):
 
     def __init__(self, reactor: Any, options: Options, exit_status: ExitStatus, notifier: Notifier) -> None:
         super().__init__(reactor, options, exit_status, notifier)
-        self._listeners = Listeners(reactor, self._report)
+        self._listeners = Listeners(reactor, self._report, self.retries)
         self._expiry: Any = None
         self.web: WebSystem | None = None
         self.cccp: CccpSystem | None = None
@@ -104,30 +107,28 @@ class Server(AdministeredDaemon):
     def startService(self) -> None:
         super().startService()
         self._expiry = self._reactor.callLater(EXPIRY_CHECK, self._expire)
+        self.absent.start(self.operator.enrolled_devices())
         for warning in (*self.ledger.warnings, *self.people_book.warnings):
             self.reporter(ServerState("ledger", warning))
         if self.ledger.doubtful is not None:
             self.reporter(ServerState("ledger", f"{self.ledger.doubtful}: {DOUBT}"))
-        for warning in self._identities.warnings:
-            self.reporter(ServerState("certificate", warning))
+        for warning in doubts(self.settings):
+            self.reporter(ServerState("settings", warning))
+        self._warn(*self._all_identities())
         people = f"; people at {self.listeners.places('web')}" if self.web is not None else ""
         self.reporter(ServerState("ready", f"agents at {self.listeners.places('listener')}{people}"))
 
     def _build(self) -> None:
         settings = self.settings
         self.ledger = open_ledger(settings.state_directory, FILE_NAME, settings.allow_open_state)
-        now = self._reactor.seconds()
-        self.issuer = Issuer(
-            CertificateBook(self.ledger),
-            settings.authority.limits,
-            self._reactor.seconds,
-            os.urandom,
-            self.reporter,
-        )
+        self.ledger.retries = self.retries
+        book, clock = CertificateBook(self.ledger), self._reactor.seconds
+        self.issuer = Issuer(book, settings.authority.limits, clock, os.urandom, self.reporter)
+        self.issuer.retries = self.retries
         self._load_authority(settings)
         self._identities = self._read_identities(settings)
         try:
-            self.leases = Leases(pools_of(settings), now, reservations_of(settings), self.ledger)
+            self.leases = Leases(pools_of(settings), clock(), reservations_of(settings), self.ledger)
         except ValueError as error:
             raise SettingsError([str(error)]) from None
         listen, refuses = partial(self._listeners.listen, both=True), _refusing(settings)
@@ -168,6 +169,8 @@ class Server(AdministeredDaemon):
         self.switchboard.admission.issue = self.issuer.answer
         self.switchboard.admission.used = self.issuer.used
         self.issuer.cut_off = partial(self.operator.cut_off, by="two_renewals")
+        self.absent = AbsentDevices(self._reactor, self.switchboard, self._report)
+        self.absent.take(settings)
         self._build_cccp(settings)
         self._build_web(settings)
         self._tend(self.operator, settings.admin)
@@ -182,6 +185,7 @@ class Server(AdministeredDaemon):
             except OSError as error:
                 raise SettingsError([f"[audit] file: {mine.file}: {error.strerror or error}"]) from None
         self.audit = SessionAudit(self._reactor, file, self.reporter, time.time, mine.full == "refuse")
+        self.audit.retries = self.retries
         self.people, self.grants, self.people_book = open_people(PeopleLimits(), self.ledger)
         self.mutes = Mutes(self.ledger, time.time, self.audit.changed)
 
@@ -210,6 +214,7 @@ class Server(AdministeredDaemon):
             ),
             *(settings.relay, board.fleet, board.client_streams.clients_by_name),
             *(board.streams, board.next_stream, self.issuer.book.revoked),
+            retries=self.retries,
         )
         self.operator.wires[SYSTEM] = rows = CccpRows(self.cccp, self.operator.at)
         self.operator.linked.granted = rows.grants
@@ -242,12 +247,15 @@ class Server(AdministeredDaemon):
         try:
             self.issuer.load(mine.directory, mine.device_days, mine.limits)
         except Unfit as error:
-            raise SettingsError([f"[authority] directory: {error}"]) from None
+            raise SettingsError([f"[authority] directory: {error}"], passes=True) from None
         self.issuer.ends_forks = mine.two_renewals == "revoke"
 
     def _read_identities(self, settings: ServerSettings) -> Identities:
         """The certificates of all listeners. SettingsError: their files cannot be used."""
         return Identities(self.issuer.revoked).read(settings.listeners, self.issuer.is_set_up)
+
+    def _all_identities(self) -> list[Identities]:
+        return [self._identities, *(each.identities for each in (self.web, self.cccp) if each is not None)]
 
     def _agent_listeners(self, settings: ServerSettings) -> dict[str, AgentListener]:
         """What links get, by the name of the listener they come by."""
@@ -272,6 +280,7 @@ class Server(AdministeredDaemon):
         """Take no new links and clients; fires when the last channel has ended and the rest is closed."""
         self.reporter(ServerState("draining", f"at most {self.settings.drain:g} s"))
         self.listeners.stop()
+        self.absent.stop()
         if self.web is not None:
             self.web.drain()
         drained = self.switchboard.drain()
@@ -288,6 +297,7 @@ class Server(AdministeredDaemon):
             self.cccp.stop()
         if self.web is not None:
             self.web.stop()
+        self.absent.stop()
         self.switchboard.stop()
 
     def stopService(self) -> Any:
@@ -329,17 +339,18 @@ class Server(AdministeredDaemon):
             moved = self.leases.reload(pools_of(new), reservations_of(new), self._reactor.seconds())
         except (SettingsError, ValueError) as error:
             self._load_authority(self.settings)
-            raise SettingsError(getattr(error, "errors", [str(error)])) from None
+            raise error if isinstance(error, SettingsError) else SettingsError([str(error)]) from None
         changed, self._identities = identities.changed(self._identities), identities
         self._take_limits(new)
+        if self.cccp is not None and new.cccp is not None:
+            changed += self.cccp.take(new.cccp, new.relay, projects)
         if self.web is not None:
-            self.web.take(new)
+            changed += self.web.take(new)
         self._take_listeners(new)
         self.listeners.close_others()
-        if self.cccp is not None and new.cccp is not None:
-            self.cccp.take(new.cccp, new.relay, projects)
         if moved:
             self.switchboard.enforcement.make_way()
+        self.absent.take(new)
         missing = self.listeners.open_missing()
         if self.cccp is not None:
             missing += self.cccp.open_missing()
@@ -348,6 +359,8 @@ class Server(AdministeredDaemon):
         looked = self.switchboard.enforcement.set_records(new.records)
         if labels != new.records.labels:
             self.people.everybody_changed()
+        self.absent.wake_fresh()
+        self._warn(*self._all_identities())
         await super()._take(new)
         await looked
         return changed, missing
@@ -373,19 +386,19 @@ class Server(AdministeredDaemon):
         self.ports.expire(self._reactor.seconds())
         self.switchboard.enforcement.end_expired()
         self.switchboard.enforcement.try_again()
+        self.switchboard.client_streams.waiting.look()
         self._expiry = self._reactor.callLater(EXPIRY_CHECK, self._expire)
 
 
 def _refusing(settings: ServerSettings) -> dict[str, bool]:
-    return {pool.name: pool.absent == "refuse" for pool in settings.pools}
+    return {pool.name: pool.absent != "close" for pool in settings.pools}
 
 
 def descriptor_budget(settings: ServerSettings) -> int:
     """How many sockets clients, links and strangers may use together (faults.md N1)."""
     import resource
 
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    limits = settings.limits
+    most, limits = resource.getrlimit(resource.RLIMIT_NOFILE)[0], settings.limits
     return max(1, min(int(most * limits.descriptors), most - limits.descriptors_kept))
 
 

@@ -11,10 +11,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from revtunnel import __version__
+from revtunnel.daemons.legacy_devices import offers_at, sources_at
 from revtunnel.daemons.settings_parts import ListenerSettings, ServerSettings, agents_at
 from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.ground.facts import LinkRefused
 from revtunnel.ground.limits import ServerLimits
+from revtunnel.ground.networks import is_loopback
 from revtunnel.link.handshake import ListenerRules, ServerHello
 from revtunnel.link.server_link import AgentListener
 from revtunnel.sockets.listening import Came, Listeners
@@ -25,7 +27,6 @@ from revtunnel.sockets.ways.trusted_proxies import HeaderRules, SenderSettings, 
 from revtunnel.streams.commands import Feature
 from revtunnel.systems.emo.emo_server import EmoServerLink
 from revtunnel.systems.emo.emo_stream import EmoListener
-from revtunnel.trust.tls_settings import is_loopback
 
 if TYPE_CHECKING:
     from revtunnel.process.web.web_listener import WebListener
@@ -54,6 +55,7 @@ def agent_listener(
         probe=listener.probe,
         keys_required=listener.keys == "required" or (doubt and wide),
         legacy_serial=listener.serial or "",
+        sources=sources_at(settings, listener),
     )
     hello = ServerHello(
         name=settings.name,
@@ -70,7 +72,7 @@ def agent_listener(
         newest=listener.duplicate == "newest",
         pool=listener.pool,
         heartbeat=listener.heartbeat,
-        mappings=tuple(mapping.offer for mapping in listener.mappings),
+        mappings=offers_at(settings, listener),
         data=listener.data,
         identity=identity,
         certified_only=listener.certified,
@@ -112,7 +114,7 @@ class ServerListeners:
         for each in settings.listeners:
             refused = partial(self._not_let_in, each.name)
             came = self._behind(self._board.agents(each.name), f"listener {each.name}", refused)
-            self._want(f"listener {each.name}", each.address, limits.backlog, came)
+            self._want(f"listener {each.name}", each.address, limits.backlog, came, must=True)
         for site in settings.web if self.people is not None else ():
             assert self.people is not None
             refused = partial(self.people.not_let_in, site.name)
@@ -154,9 +156,15 @@ class ServerListeners:
 
     # -- inside
 
-    def _want(self, section: str, addresses: tuple[tuple[str, int], ...], backlog: int, came: Came) -> None:
-        name = f"[{section}] address"
-        self._wanted += [WantedListener(name, host, port, backlog, came) for host, port in addresses]
+    def _want(
+        self,
+        section: str,
+        addresses: tuple[tuple[str, int], ...],
+        backlog: int,
+        came: Came,
+        must: bool = False,
+    ) -> None:
+        self._wanted += [WantedListener(f"[{section}]", *each, backlog, came, must) for each in addresses]
 
     def _behind(self, came: Came, section: str, refused: Refused) -> Came:
         return self._headers.behind(came, lambda: self._rules.get(section), refused)

@@ -45,6 +45,7 @@ from revtunnel.streams.consent_messages import ConsentRequest, encode_consent
 from revtunnel.streams.dialler import Dialler, NotDialled
 from revtunnel.streams.frames import Frame
 from revtunnel.streams.offer_messages import Answer, encode_offers
+from revtunnel.streams.service_state import ServiceState
 from revtunnel.streams.streams import ChannelSocket
 from revtunnel.streams.window import CreditPool
 
@@ -202,7 +203,7 @@ class AgentLink(LinkProtocol):
     def handshake_is_late(self) -> None:
         up = self._shake.time_is_up()
         if up is None:
-            self.fail("silent", f"the server did not answer LISTEN in {self.limits.handshake:g} s", None)
+            self.fail("silent", self._shake.unanswered(self.limits.handshake), None)
         else:
             self._begin(up)
 
@@ -225,6 +226,7 @@ class AgentLink(LinkProtocol):
             mux.origins = Feature.ORIGIN in both
             mux.sessions = Feature.SESSIONS in both and self._site is not None
             mux.offers, mux.changes = Feature.OFFERS in both, Feature.CHANGES in both
+            mux.services = Feature.SERVICES in both
         self.up_since = now
         self.up(mux)
         self._ready(self)
@@ -325,6 +327,12 @@ class AgentLink(LinkProtocol):
         self.mux.offer(encode_offers(offers, answer))
         self.flush()
         return True
+
+    def say_service(self, state: ServiceState) -> None:
+        """Tell the server whether a service answers, if it wants to know."""
+        if isinstance(self.mux, Rt1Mux) and self.ended is None:
+            self.mux.say_service(state)
+            self.flush()
 
     # -- dialling
 

@@ -75,6 +75,11 @@ class ServerHello:
         """Whether SESSIONS is."""
         return Feature.SESSIONS in self.features
 
+    @property
+    def services(self) -> bool:
+        """Whether SERVICES is."""
+        return Feature.SERVICES in self.features
+
 
 def _number(single: dict[int, bytes], kind: Tlv, size: int, default: int, least: int, most: int) -> int:
     value = single.get(kind, default.to_bytes(size, "big"))

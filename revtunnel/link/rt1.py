@@ -58,17 +58,10 @@ _NEVER_HERE = frozenset(
     )
 )
 GOAWAYS = 3  # that are heard on one link
-# where both ends have the feature: from a server, but for CONSENT and OFFERS
-_ASKED_FOR = frozenset(
-    (
-        Command.WANT,
-        Command.ORIGIN,
-        Command.SESSION,
-        Command.CONSENT,
-        Command.WITHIN,
-        Command.OFFERS,
-        Command.CHANGE,
-    )
+# where both ends have the feature: from a server, but for those of an agent
+_OF_AGENTS = frozenset((Command.CONSENT, Command.SERVICE, Command.OFFERS))
+_ASKED_FOR = _OF_AGENTS | frozenset(
+    (Command.WANT, Command.ORIGIN, Command.SESSION, Command.WITHIN, Command.CHANGE)
 )
 
 
@@ -83,7 +76,7 @@ class _Before(NamedTuple):
 class Rt1Mux(Rt1Offers):
     """The channels of one rt1 link. ``first_window`` is what the other side's HELLO granted us.
 
-    ``data_sockets``, ``origins``, ``sessions``: both ends said in HELLO that they have them.
+    ``data_sockets``, ``origins``, ``sessions``, ``services``: both ends said in HELLO that they have them.
     """
 
     wire = "rt1"
@@ -328,9 +321,9 @@ class Rt1Mux(Rt1Offers):
             Command.ORIGIN: self.origins,
             Command.OFFERS: self.offers,
             Command.CHANGE: self.changes,
+            Command.SERVICE: self.services,
         }
-        from_agent = command in (Command.CONSENT, Command.OFFERS)
-        return self.opens == from_agent and has.get(Command(command), self.sessions)
+        return self.opens == (command in _OF_AGENTS) and has.get(Command(command), self.sessions)
 
     # -- inside
 
@@ -386,4 +379,5 @@ _HANDLERS: dict[int, Callable[[Rt1Mux, Frame, float], list[Happening]]] = {  # o
     Command.WITHIN: Rt1Mux._within,
     Command.OFFERS: Rt1Mux._offers,
     Command.CHANGE: Rt1Mux._change,
+    Command.SERVICE: Rt1Mux._service,
 }

@@ -10,7 +10,7 @@ from typing import Any
 
 from revtunnel.ground.errors import RemoteError
 from revtunnel.link.mux import Happening, Offered, OffersAsked
-from revtunnel.link.rt1_sessions import Rt1Sessions
+from revtunnel.link.rt1_services import Rt1Services
 from revtunnel.streams.commands import Command
 from revtunnel.streams.frames import Frame, encode_frame
 from revtunnel.streams.numbers import Tally
@@ -21,7 +21,7 @@ __all__ = ["Rt1Offers"]
 MOST, WINDOW = 60, 60.0  # times that offers may change, in seconds
 
 
-class Rt1Offers(Rt1Sessions):
+class Rt1Offers(Rt1Services):
     """What is said of them. ``offers``, ``changes``: both ends said in HELLO that they have it."""
 
     offers = False
@@ -38,6 +38,11 @@ class Rt1Offers(Rt1Sessions):
     def change(self, change: OfferChange) -> None:
         """Server: ask for another offer, or for one less."""
         self._turns.control(encode_frame(Command.CHANGE, 0, encode_change(change)))
+
+    def spoken_of(self, names: frozenset[str]) -> None:
+        """Server: these are the services of which the agent may say whether they answer."""
+        self.offered = names
+        self.service_states = {name: each for name, each in self.service_states.items() if name in names}
 
     def _offers(self, frame: Frame, now: float) -> list[Happening]:
         self._changed.add(now)

@@ -7,11 +7,12 @@ Source: ours.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from twisted.internet.error import CannotListenError
 
-from revtunnel.sockets.addresses import place
+from revtunnel.ground.targets import place
 from revtunnel.sockets.listening import Came, Listener, Listeners
 
 __all__ = ["OpenListeners", "WantedListener"]
@@ -20,24 +21,25 @@ __all__ = ["OpenListeners", "WantedListener"]
 class WantedListener(NamedTuple):
     """One address of a listener. ``came`` stays with the socket, and goes by what holds when it is called."""
 
-    name: str  # of the setting that says so: "[listener main] address"
+    name: str  # of the settings that want it, for people
     host: str
     port: int
     backlog: int
     came: Came
+    must: bool = False  # that another program has the port stops a start
 
 
 class OpenListeners:
-    """The open ones, in the order in which they were wanted last."""
+    """Those that are wanted, in that order. One that cannot be had is tried again (``Listeners.keep``)."""
 
     def __init__(self, listeners: Listeners) -> None:
         self._listeners = listeners
-        self._open: dict[tuple[str, str, int], Listener] = {}  # by name and address as it is written
+        self._kept: dict[tuple[str, str, int], Listener] = {}  # by name and address as it is written
 
     @property
     def all(self) -> list[Listener]:
         """All of them."""
-        return list(self._open.values())
+        return list(self._kept.values())
 
     @property
     def places(self) -> str:
@@ -46,12 +48,12 @@ class OpenListeners:
 
     def of(self, name: str) -> list[Listener]:
         """Those whose names begin so."""
-        return [listener for key, listener in self._open.items() if key[0].startswith(name)]
+        return [listener for key, listener in self._kept.items() if key[0].startswith(name)]
 
     def start(self, wanted: Sequence[WantedListener]) -> None:
-        """Open all. CannotListenError: one cannot be had."""
+        """Open all. CannotListenError: one cannot be had at all."""
         for each in wanted:
-            self._open[each[:3]] = self._listeners.listen(*each[1:])
+            self._kept[each[:3]] = self._listeners.keep(*each)
 
     def close_others(self, wanted: Sequence[WantedListener]) -> None:
         """Close what is not wanted any more."""
@@ -60,17 +62,19 @@ class OpenListeners:
         for listener in self.all:
             if listener not in stay.values():
                 listener.stop()
-        self._open = stay
+        self._kept = stay
 
     def open_missing(self, wanted: Sequence[WantedListener]) -> list[str]:
         """Open what is wanted and not open yet; a line for each that cannot be."""
-        before, self._open, errors = self._open, {}, []
+        before, self._kept, errors = self._kept, {}, []
         for each in wanted:
             try:
-                self._open[each[:3]] = before.get(each[:3]) or self._listeners.listen(*each[1:])
+                self._kept[each[:3]] = before.get(each[:3]) or self._listeners.listen(*each[1:5])
             except CannotListenError as error:
                 where = place(each.host, each.port)
                 errors.append(f"{each.name}: {where} cannot be opened: {error.socketError.strerror}")
+                with suppress(CannotListenError):
+                    self._kept[each[:3]] = self._listeners.keep(*each[:5])
         return errors
 
     def stop(self) -> None:
@@ -81,7 +85,7 @@ class OpenListeners:
         """The open one that this names, also by the port that it was given where any was wanted."""
         same = (
             listener
-            for key, listener in self._open.items()
-            if key[:2] == wanted[:2] and wanted.port in (key[2], listener.port)
+            for key, listener in self._kept.items()
+            if key[:2] == wanted[:2] and wanted.port in (key[2], listener.port) and listener.is_open
         )
         return next(same, None)

@@ -212,7 +212,7 @@ def test_mappings_of_a_device_that_is_here() -> None:
     more = parse_offer("ssh=10.0.0.5:22")
     for offer in (other, more):
         world.add_service(offer)
-    world.listener(mappings=(other, more))
+    world.listener(mappings={"plc-1": (other, more)})
     told(world)
     assert where(world) == {"web": 20001, "ssh": 20002}
     world.agents["plc-1"].dialler.offer((other, more))
@@ -225,15 +225,12 @@ def test_mappings_of_a_device_that_is_here() -> None:
 
 
 def test_a_listener_that_is_gone_leaves_its_device_what_it_has() -> None:
-    """Until the link ends: also the ports that were its mappings' alone, and when its name is another's."""
+    """Until the link ends: also ports of its mappings alone, and when the name is another device's."""
     world = World("legacy")
     told(world, reservations={Use("plc-1", "web"): 5001})
     (name,) = world.switchboard.listeners
     gone = world.switchboard.listeners[name]
-    for left in (
-        {},
-        {name: replace(gone, rules=replace(gone.rules, legacy_serial="plc-9"), mappings=(WEB,))},
-    ):
+    for left in ({}, {name: replace(gone, mappings={"plc-9": (WEB,)})}):
         world.switchboard.set_listeners(left)
         told(world)
         assert where(world) == {"console": 20000, "web": 5001}

@@ -21,11 +21,13 @@ class Socket:
     def __init__(self, room: "Room", place: tuple[str, int], port: int) -> None:
         self.room, self.key, self.port = room, place, port
         self.place = f"{place[0]}:{port}"
-        room.steps.append(f"open {self.place}")
+        self.is_open = port not in room.taken
+        if self.is_open:
+            room.steps.append(f"open {self.place}")
 
     def stop(self) -> None:
         """Closed."""
-        self.room.steps.append(f"close {self.place}")
+        self.room.steps.append(f"{'close' if self.is_open else 'forget'} {self.place}")
 
 
 class Room:
@@ -41,6 +43,10 @@ class Room:
         if port in self.taken:
             raise CannotListenError(host, port, OSError(errno.EADDRINUSE, "Address already in use"))
         return Socket(self, (host, port), port or 49_152)
+
+    def keep(self, name: str, host: str, port: int, backlog: int, came: Came, must: bool = False) -> Socket:
+        """As ``Listeners.keep``."""
+        return self.listen(host, port, backlog, came) if must else Socket(self, (host, port), port or 49_152)
 
     def change(self, *wanted: WantedListener) -> tuple[list[str], list[str]]:
         """What could not be opened, and what was done."""
@@ -80,15 +86,15 @@ def test_a_port_that_was_given_is_the_one_that_is_written_later() -> None:
 
 
 def test_one_that_cannot_be_opened_is_told_and_hinders_no_other() -> None:
-    """It is tried again the next time; at a start it is an error."""
+    """It is kept, to be tried again, and the next reload tries it at once; at a start it may be an error."""
     room = Room()
     room.taken = {2}
     error = "a: h:2 cannot be opened: Address already in use"
     assert room.change(want("a", 1), want("a", 2), want("b", 3)) == ([error], ["open h:1", "open h:3"])
-    assert room.change(want("a", 1), want("a", 2), want("b", 3)) == ([error], [])
+    assert room.change(want("a", 1), want("a", 2), want("b", 3)) == ([error], ["forget h:2"])
     room.taken = set()
-    assert room.change(want("a", 1), want("a", 2), want("b", 3)) == ([], ["open h:2"])
+    assert room.change(want("a", 1), want("a", 2), want("b", 3)) == ([], ["forget h:2", "open h:2"])
     assert room.open.places == "h:1, h:2, h:3"
     room.taken = {9}
     with pytest.raises(CannotListenError):
-        room.open.start([want("a", 9)])
+        room.open.start([want("a", 9)._replace(must=True)])

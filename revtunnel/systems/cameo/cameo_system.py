@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from revtunnel.ground.facts import Report
+from revtunnel.ground.retries import Retries
 from revtunnel.sockets.listening import Listener, Listeners
 from revtunnel.sockets.open_listeners import OpenListeners, WantedListener
 from revtunnel.streams.window import CreditPool
@@ -22,14 +23,16 @@ MAIN = CameoRules("")
 class CameoSystem:
     """The relays, and ``listening``, their ports; the programs of CAMEO's names adopt the main ones."""
 
-    def __init__(self, reactor: Any, settings: CameoSettings, report: Report) -> None:
+    def __init__(
+        self, reactor: Any, settings: CameoSettings, report: Report, retries: Retries | None = None
+    ) -> None:
         limits = settings.limits
         self.admission = CameoAdmission(limits, settings.allow, settings.trusted)
         common = (reactor, limits, self.admission, CreditPool(limits.pool), report)
         self.responder = ResponderRelay(*common, random_bytes=os.urandom)
         self.publisher = PublisherRelay(*common)
         self._settings = settings
-        self._listeners = Listeners(reactor, report)
+        self._listeners = Listeners(reactor, report, retries)
         self.listening = OpenListeners(self._listeners)
         self._adopted: list[Listener] = []
         self._main: tuple[RelayPort, ...] = ()  # whose ports are of settings
@@ -83,7 +86,7 @@ class CameoSystem:
         settings = self._settings
         backlog = settings.limits.backlog
         found = [
-            WantedListener("[cameo] proxy_ports", host, port, backlog, peers.came)
+            WantedListener("[cameo]", host, port, backlog, peers.came, must=True)
             for port, peers in zip(settings.proxy_ports, self._main, strict=False)
             for host in settings.bind
         ]
