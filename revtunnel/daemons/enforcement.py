@@ -142,7 +142,7 @@ class Enforcement:
         """Whether it has the ports that it came to, whatever settings say now: one of EMO is known by it."""
         return link.system == "emo" or (link.system in ("rt1", "legacy") and self._listener_now(link) is None)
 
-    def _follow(self, link: ServerLink, device: Device[Any]) -> None:
+    def follow(self, link: ServerLink, device: Device[Any]) -> None:
         """Let a device that is here go by what its listener is by now."""
         found = self._listener_now(link)
         if found is not None and found is not link.listener:
@@ -178,7 +178,7 @@ class Enforcement:
             self._streams.end_all(Ended.NOT_ALLOWED, OVER, serial)
             return
         if link is not None and device is not None:
-            self._follow(link, device)
+            self.follow(link, device)
             self.open_ports(link)
         for row in self._streams.rows(serial):
             lease = self._ports.leases.find(serial, row.target)

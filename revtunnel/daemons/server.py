@@ -99,8 +99,6 @@ class Server(AdministeredDaemon):
         self.operator.link_port = self.listeners.link_port(self.settings)
         if self.cccp is not None:
             self.cccp.start()
-        if self.web is not None:
-            self.web.start()
         self.switchboard.enforcement.keep_promises()
         super().privilegedStartService()
 
@@ -230,6 +228,7 @@ class Server(AdministeredDaemon):
             *(self._reactor, settings, self.switchboard, self.people, self.grants, self.mutes, self.audit),
             *(self.operator.app_keys, os.urandom, self.operator.at),
         )
+        self.web.start()
         self.listeners.people = self.web.listener
         self.operator.remote.live = self.web.live
         self.operator.wires["remote"] = self.web.rows

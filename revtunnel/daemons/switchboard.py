@@ -196,6 +196,7 @@ class Switchboard:
         device = self.fleet.get(link.serial)
         if device is not None and device.link is link:
             device.carrier = link.carrier
+            self.enforcement.follow(link, device)  # settings may have changed since it connected
         self.enforcement.open_ports(link)
         self.say.arrived(link.serial)
         self.on_arrived(link.serial)

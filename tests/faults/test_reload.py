@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.daemons import Lab, Server, port_block
+from tests.support.daemons import Lab, Server, free_ports
 from tests.support.legacy_device import LegacyDevice
 from tests.support.services import Echo
 from tests.support.traffic import connect, end_of_new, read_exactly, wait_until
@@ -28,25 +28,24 @@ def echoed(client: socket.socket, text: bytes = b"still here") -> None:
     assert read_exactly(client, len(text)) == text
 
 
-def free_port() -> int:
-    """One that nobody has now, below those of outgoing connections."""
-    while True:
-        port = int(port_block(1).partition("-")[0])
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if probe.connect_ex(("127.0.0.1", port)):
-                return port
+def free_port(server: Server | None = None) -> int:
+    """One that nobody has now, and no pool of the server."""
+    low, high = "0", "0"
+    if server is not None:
+        low, _, high = str(server.settings["pool default"]["ranges"]).partition("-")
+    return next(port for port in free_ports(2 + int(high) - int(low)) if not int(low) <= port <= int(high))
 
 
 def test_both_families_at_one_port(lab: Lab) -> None:
     """``address = 0.0.0.0:P, [::]:P`` starts, and agents come in by either."""
-    port = free_port()
+    server = lab.server()
+    port = free_port(server)
     main = {
         "address": f"0.0.0.0:{port}, [::]:{port}",
         "allow_without_keys": "yes",
         "allow_plaintext": "yes",
     }
-    server = lab.add(Server(lab.directory, settings={"listener main": main}))
+    server.write(**{"listener main": main})
     super(Server, server).start()
     with Echo() as echo:
         for serial, place in (("four", f"127.0.0.1:{port}"), ("six", f"[::1]:{port}")):
@@ -60,7 +59,7 @@ def test_listeners_come_and_go_under_running_streams(lab: Lab, data: str) -> Non
     """A new one takes agents; a removed one takes none, and who came by it goes on."""
     with Echo() as echo:
         server, _ = lab.pair({"listener main": {"data": data}}, it=echo.target)
-        more = free_port()
+        more = free_port(server)
         with connect(server.client_port("plc-7", "it")) as first:
             echoed(first)
             server.write(**{"listener more": {"address": f"127.0.0.1:{more}", "data": data}})
@@ -132,6 +131,32 @@ def test_mappings_of_a_device_that_stays(lab: Lab) -> None:
                 echoed(one)
                 echoed(two)
         assert len(server.events("link-up")) == 1
+
+
+def test_devices_of_a_shared_listener(lab: Lab) -> None:
+    """One that comes into the table is let in; one that is taken out goes on until its link ends."""
+    with Echo() as echo:
+        shared = {
+            "address": "127.0.0.1:0",
+            "kind": "legacy",
+            "probe": "no",
+            "mappings": f"0 -> a={echo.target}",
+        }
+        device = {"listener": "fleet", "source": "127.0.0.1"}
+        server = lab.server({"listener fleet": shared, "legacy-device old-1": device}).start()
+        with LegacyDevice(("127.0.0.1", server.ports[1])), connect(server.client_port("old-1", "a")) as one:
+            echoed(one)
+            del server.settings["legacy-device old-1"]
+            server.write(**{"legacy-device old-2": device})
+            said = reloaded(server)
+            assert {"[legacy-device old-1]", "[legacy-device old-2]"} <= set(said["changed"])
+            assert said["needs_restart"] == said["errors"] == []
+            with LegacyDevice(("127.0.0.1", server.ports[1])):
+                with connect(server.client_port("old-2", "a")) as two:
+                    echoed(two)
+                with connect(server.client_port("old-1", "a")) as three:
+                    echoed(three)
+                echoed(one)
 
 
 def test_reservations_and_ranges(lab: Lab) -> None:
