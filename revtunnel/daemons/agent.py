@@ -103,7 +103,6 @@ class Agent(MultiService):
         self._key = read_key(self.settings.key_file)
         self._pool = CreditPool(POOL)
         self._offers = AgentOffers(self.settings, self.reporter)
-        self._offers.changed = self._offer
         self._dialler = Dialler(self._reactor, self.settings.limits, self.settings.local, self._headers())
         self._data = AgentData(
             self._reactor,
@@ -194,10 +193,10 @@ class Agent(MultiService):
         self._emo.mode = new.modern
         same_headers = self.settings.proxy_protocol == new.proxy_protocol
         self.settings = new
-        if not self._offers.take(new) and not same_headers:
-            self._offer()
-        else:
-            self._probes.take(new, self._offers.now)
+        others = self._offers.take(new)
+        self._serve_offers()
+        if others or not same_headers:
+            self._tell(self.uplink.link)
         self.reporter(SettingsReloaded(tuple(live), (*restart[0], *restart[1]), ()))
 
     # -- inside
@@ -263,20 +262,18 @@ class Agent(MultiService):
             return self._offers.now
         return (modern_offer(settings.server_port, settings.local[0].target),)
 
-    def _offer(self) -> None:
-        """Let what is offered now be dialled, and tell the server."""
+    def _serve_offers(self) -> None:
+        """Let what is offered now be dialled, and nothing else."""
         self._dialler.offer(self._offers.now, self._headers())
         self._consent.offer(self._targets())
         self._probes.take(self.settings, self._offers.now)
-        link = self.uplink.link
-        if isinstance(link, EmoAgentLink):
-            link.target = self.settings.local[0].target
-        elif isinstance(link, AgentLink) and link.up_since is not None:
-            self._tell(link)
+        if isinstance(self.uplink.link, EmoAgentLink):
+            self.uplink.link.target = self.settings.local[0].target
 
-    def _tell(self, link: AgentLink) -> None:
-        if self.settings.legacy:  # the server has mappings of its own
-            return
+    def _tell(self, link: Any) -> None:
+        """Tell the server of a link, once that is up, what is offered now."""
+        if not isinstance(link, AgentLink) or link.up_since is None or self.settings.legacy:
+            return  # a legacy server has mappings of its own
         if not link.offer(self._said_offers()):
             self.reporter(ServerState("offers", "this server learns of other services with the next link"))
         if self._headers() and link.mux is not None and not link.mux.origins:
@@ -285,6 +282,7 @@ class Agent(MultiService):
     def _asked(self, link: AgentLink, asked: OffersAsked) -> None:
         """The server wants other offers."""
         why = self._offers.change(asked.change) if asked.change is not None else asked.why
+        self._serve_offers()
         link.offer(self._said_offers(), Answer(not why, why))
 
     def _headers(self) -> dict[Target, Header]:

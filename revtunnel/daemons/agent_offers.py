@@ -6,8 +6,6 @@ the agent ends; settings that change an offer have the last word about it.
 Source: ours.
 """
 
-from collections.abc import Callable
-
 from revtunnel.daemons.settings_parts import AgentSettings
 from revtunnel.ground.facts import Report, ServerState
 from revtunnel.ground.targets import Offer
@@ -20,10 +18,9 @@ LONGEST = MAX_SIZE[Command.OFFERS] - 300  # bytes, with room for an answer
 
 
 class AgentOffers:
-    """``changed`` is called once they are others."""
+    """Those of one agent; to dial them and to tell servers is its own."""
 
     def __init__(self, settings: AgentSettings, report: Report) -> None:
-        self.changed: Callable[[], None] = lambda: None
         self._settings = settings
         self._report = report
         self._added: dict[str, Offer] = {}
@@ -42,10 +39,7 @@ class AgentOffers:
         kept = {name: each for name, each in self._added.items() if name not in names}
         self._added = {name: each for name, each in kept.items() if self._allows(each)}
         self._taken = {each.name: each for each in settings.local if self._taken.get(each.name) == each}
-        if self.now == before:
-            return False
-        self.changed()
-        return True
+        return self.now != before
 
     def change(self, change: OfferChange) -> str:
         """Do what the server wants: why not, or nothing."""
@@ -61,7 +55,6 @@ class AgentOffers:
             self._taken |= {each.name: each for each in self.now if each.name == change.name}
         word = "added" if change.offer is not None else "took away"
         self._report(ServerState("offers", f"{word} {change}, as the server asks"))
-        self.changed()
         return ""
 
     def _refusal(self, change: OfferChange) -> str:

@@ -27,7 +27,7 @@ def away(name: str) -> OfferChange:
 
 
 class Site:
-    """An agent's offers; ``told`` is how often others were told of."""
+    """An agent's offers."""
 
     def __init__(
         self, directory: Path, more: str = "remote_offers = 10.0.0.5:22, *.plant.example:443\n"
@@ -35,18 +35,12 @@ class Site:
         self.directory = directory
         self.facts: list[Fact] = []
         self.offers = AgentOffers(self.settings(LOCAL, more), self.facts.append)
-        self.told = 0
-        self.offers.changed = self.count
 
     def settings(self, local: str, more: str) -> AgentSettings:
         """What the file says."""
         path = self.directory / "a.ini"
         path.write_text(f"[agent]\nserial = plc-7\nservers = 127.0.0.1:2065\nlocal = {local}\n{more}")
         return load_agent(str(path), None, HERE)
-
-    def count(self) -> None:
-        """They are others."""
-        self.told += 1
 
     @property
     def names(self) -> list[str]:
@@ -59,17 +53,17 @@ def test_nothing_can_be_changed_as_shipped(tmp_path: Path) -> None:
     site = Site(tmp_path, "")
     for change in (add("ssh=10.0.0.5:22"), away("http")):
         assert "does not let its offers be changed" in site.offers.change(change)
-    assert site.names == ["console", "http"] and site.told == 0 and len(site.facts) == 2
+    assert site.names == ["console", "http"] and len(site.facts) == 2
 
 
 def test_what_is_allowed_can_be_added_and_all_be_taken_away(tmp_path: Path) -> None:
-    """Each is told once; what was added and taken away again can be added again."""
+    """What was added and taken away again can be added again."""
     site = Site(tmp_path)
     assert site.offers.change(add("ssh=10.0.0.5:22")) == ""
     assert site.offers.change(add("web=a.plant.example:443")) == ""
     assert site.names == ["console", "http", "ssh", "web"]
     assert [site.offers.change(away(name)) for name in ("http", "ssh")] == ["", ""]
-    assert site.names == ["console", "web"] and site.told == 4
+    assert site.names == ["console", "web"]
     assert site.offers.change(add("ssh=10.0.0.5:22")) == "" and site.names[-1] == "ssh"
 
 
@@ -87,7 +81,7 @@ def test_what_is_refused(tmp_path: Path, change: OfferChange, why: str) -> None:
     """With a word for the operator."""
     site = Site(tmp_path)
     assert why in site.offers.change(change)
-    assert site.told == 0
+    assert site.names == ["console", "http"]
 
 
 def test_no_more_than_the_link_takes(tmp_path: Path) -> None:
@@ -103,14 +97,13 @@ def test_settings_have_the_last_word(tmp_path: Path) -> None:
     more = "remote_offers = 10.0.0.5:22, *.plant.example:443\n"
     for change in (add("ssh=10.0.0.5:22"), add("web=a.plant.example:443"), away("http")):
         site.offers.change(change)
-    site.told = 0
-    assert not site.offers.take(site.settings(LOCAL, more)) and site.told == 0
+    assert not site.offers.take(site.settings(LOCAL, more))
     assert site.offers.take(site.settings("console=10.0.0.5:23, http=10.0.0.5:81, web=10.0.0.5:443", more))
     assert [str(offer.target) for offer in site.offers.now] == [
         *("10.0.0.5:23", "10.0.0.5:81", "10.0.0.5:443", "10.0.0.5:22")
     ]
     assert site.offers.take(site.settings("console=10.0.0.5:23", ""))
-    assert site.names == ["console"] and site.told == 2
+    assert site.names == ["console"]
 
 
 def test_a_reload_says_each_service(tmp_path: Path) -> None:
