@@ -103,7 +103,8 @@ class Agent(MultiService):
         self._key = read_key(self.settings.key_file)
         self._pool = CreditPool(POOL)
         self._offers = AgentOffers(self.settings, self.reporter)
-        self._dialler = Dialler(self._reactor, self.settings.limits, self.settings.local, self._headers())
+        told = self.settings.limits, self._offers.now, self._headers()
+        self._dialler = Dialler(self._reactor, *told, at_once=self._at_once())
         self._data = AgentData(
             self._reactor,
             self.settings.limits,
@@ -264,7 +265,7 @@ class Agent(MultiService):
 
     def _serve_offers(self) -> None:
         """Let what is offered now be dialled, and nothing else."""
-        self._dialler.offer(self._offers.now, self._headers())
+        self._dialler.offer(self._offers.now, self._headers(), self._at_once())
         self._consent.offer(self._targets())
         self._probes.take(self.settings, self._offers.now)
         if isinstance(self.uplink.link, EmoAgentLink):
@@ -287,6 +288,10 @@ class Agent(MultiService):
 
     def _headers(self) -> dict[Target, Header]:
         return headers_of(self._offers.now, self.settings.proxy_protocol)
+
+    def _at_once(self) -> dict[Target, int]:
+        most = dict(self.settings.at_once)
+        return {offer.target: most[offer.name] for offer in self._offers.now if offer.name in most}
 
     def _features(self, settings: AgentSettings) -> Feature:
         """What its HELLO says that it has."""

@@ -23,7 +23,11 @@ class Dials:
     """A dialler in its reactor, and what became of each dial: None, a socket, or a NotDialled."""
 
     def __init__(
-        self, *written: str, limits: AgentLimits = LIMITS, headers: Mapping[Target, Header] | None = None
+        self,
+        *written: str,
+        limits: AgentLimits = LIMITS,
+        headers: Mapping[Target, Header] | None = None,
+        at_once: Mapping[Target, int] | None = None,
     ) -> None:
         self.reactor = MemoryReactor()
         self.dialler = Dialler(
@@ -32,6 +36,7 @@ class Dials:
             [parse_offer(f"t{n}={w}") for n, w in enumerate(written)],
             headers,
             self.reactor.reach,
+            at_once,
         )
         self.running: list[Deferred[End]] = []
         self.results: list[object] = []
@@ -391,3 +396,123 @@ def test_a_target_that_wants_it_is_told_its_client_first(encode: Header, origin:
     dials.reactor.pump()
     assert bytes(told[0].data) == encode(origin) + b"hello"
     assert bytes(other[0].data) == b"hello"
+
+
+def test_hundreds_of_dials_that_fail_at_once() -> None:
+    """Where no socket can be had, each fails inside the call that began it: in a loop, not one in another."""
+    dials = Dials("10.0.0.5:23", limits=replace(LIMITS, dials=1, dials_waiting=2000))
+
+    async def reach(reactor: object, host: str, port: int) -> End:
+        raise OSError(24, "Too many open files")
+
+    dials.reactor.faults["10.0.0.5", 23] = HANGS
+    dials.dial("10.0.0.5:23")
+    for _ in range(2000):
+        dials.dial("10.0.0.5:23")
+    dials.dialler._reach = reach
+    dials.running[0].cancel()
+    assert {dials.word(at) for at in range(1, 2001)} == {"out-of-resources"}
+
+
+def test_n32_a_lookup_that_nobody_waits_for_has_its_place_until_it_is_answered() -> None:
+    """Its thread runs on: the next question waits."""
+    dials = Dials("one.local:23", "two.local:23", limits=replace(LIMITS, lookups=1))
+    names = dials.reactor.names
+    names.held.add("one.local")
+    dials.dial("one.local:23")
+    dials.running[0].cancel()
+    dials.dial("two.local:23").reactor.pump()
+    assert names.asked == ["one.local"]
+    names.release()
+    dials.reactor.pump()
+    assert names.asked == ["one.local", "two.local"]
+
+
+# -- targets that take so many at once
+
+
+def test_a_target_that_takes_one_gets_the_next_when_that_is_closed() -> None:
+    """In order; others are dialled beside it; closed or reset is the same, once."""
+    dials = Dials("10.0.0.5:102", "10.0.0.5:80", at_once={parse_target("10.0.0.5:102"): 1})
+    made, others = dials.serve("10.0.0.5", 102), dials.serve("10.0.0.5", 80)
+    for _ in range(3):
+        dials.dial("10.0.0.5:102").dial("10.0.0.5:80")
+    dials.reactor.pump()
+    assert (len(made), len(others)) == (1, 3)
+    first = dials.results[0]
+    assert isinstance(first, End)
+    first.abort()
+    first.close()
+    dials.reactor.pump()
+    assert len(made) == 2
+    second = dials.results[2]
+    assert isinstance(second, End)
+    second.close()
+    dials.reactor.pump()
+    assert len(made) == 3
+    assert isinstance(dials.results[4], End)
+
+
+def test_a_list_that_changes_leaves_the_places_of_a_target() -> None:
+    """Who has one still has it; another number counts from then on, and none is any number."""
+    target, other = parse_target("10.0.0.5:102"), parse_offer("10.0.0.5:80")
+    dials = Dials("10.0.0.5:102", at_once={target: 1})
+    made, offer = dials.serve("10.0.0.5", 102), parse_offer("10.0.0.5:102")
+    dials.dial(target).reactor.pump()
+    for most, count in (({target: 1}, 1), ({target: 2}, 3), ({}, 6)):
+        dials.dialler.offer((offer, other), at_once=most)
+        for _ in range(3):
+            dials.dial(target)
+        dials.reactor.pump()
+        assert len(made) == count
+
+
+def test_a_dial_that_failed_or_is_not_wanted_gives_its_place_back() -> None:
+    """Whether it had its turn or not."""
+    dials = Dials("10.0.0.5:102", at_once={parse_target("10.0.0.5:102"): 1})
+    for _ in range(3):
+        dials.dial("10.0.0.5:102")
+    dials.running[1].cancel()
+    dials.reactor.pump()
+    assert [dials.word(at) for at in range(3)] == ["refused", "reset-by-peer", "refused"]
+    made = dials.serve("10.0.0.5", 102)
+    dials.reactor.faults["10.0.0.5", 102] = HANGS
+    dials.dial("10.0.0.5:102").dial("10.0.0.5:102")
+    dials.reactor.pump()
+    del dials.reactor.faults["10.0.0.5", 102]
+    dials.running[3].cancel()
+    dials.reactor.pump()
+    assert len(made) == 1
+    assert isinstance(dials.results[4], End)
+
+
+def test_who_waits_for_a_place_does_so_within_bounds() -> None:
+    """Of number and time; a target that was taken off the list meanwhile is not dialled."""
+    target = parse_target("10.0.0.5:102")
+    dials = Dials("10.0.0.5:102", limits=AgentLimits(line=2, line_wait=5.0), at_once={target: 1})
+    dials.serve("10.0.0.5", 102)
+    for _ in range(4):
+        dials.dial(target)
+    dials.reactor.pump()
+    assert dials.word(3) == "out-of-resources"
+    assert str(dials.results[3]) == "10.0.0.5:102 takes 1 at once, and 2 wait"
+    dials.reactor.advance(5.0)
+    assert [dials.word(at) for at in (1, 2)] == ["out-of-resources"] * 2
+    assert str(dials.results[1]) == "10.0.0.5:102 takes 1 at once, and had no place in 5 s"
+    dials.dial(target)
+    dials.dialler.offer((), at_once={target: 1})
+    first = dials.results[0]
+    assert isinstance(first, End)
+    first.close()
+    dials.reactor.pump()
+    assert dials.word(4) == "not-allowed"
+    assert dials.reactor.getDelayedCalls() == []
+
+
+def test_a_dial_that_waits_for_its_turn_and_is_not_wanted_says_so() -> None:
+    """In the same words as any that was not made."""
+    dials = Dials("10.0.0.5:102", limits=AgentLimits(dials=1))
+    dials.serve("10.0.0.5", 102)
+    dials.dial("10.0.0.5:102").dial("10.0.0.5:102")
+    dials.running[1].cancel()
+    assert dials.word(1) == "reset-by-peer"
