@@ -89,7 +89,7 @@ class Served:
     def device(self, said: bytes = b"") -> socket.socket:
         """It registers, for the first time or again."""
         before = self.system.proxies.parking.get(SERIAL)
-        made = self.connect(self.system.listening[0].port)
+        made = self.connect(self.system.listening.all[0].port)
         made.sendall(f"{SERIAL}\r".encode() + said)
         self.loop.until(lambda: self.system.proxies.parking.get(SERIAL) not in (None, before), "the device")
         return made
