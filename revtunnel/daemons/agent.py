@@ -7,7 +7,6 @@ import os
 import random
 import resource
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -17,12 +16,14 @@ from twisted.internet.defer import Deferred
 
 from revtunnel import __version__
 from revtunnel.carriers.agent_data import AgentData
+from revtunnel.daemons.agent_certificate import AgentCertificate
 from revtunnel.daemons.options import AgentOptions as Options
 from revtunnel.daemons.proxy_settings import headers_of
 from revtunnel.daemons.settings import AgentSettings, SettingsError, changes
 from revtunnel.daemons.site_consent import SiteConsent
 from revtunnel.ground.declared import updated
 from revtunnel.ground.facts import ServerState, SettingsReloaded
+from revtunnel.ground.reasons import GoAway
 from revtunnel.ground.targets import Target
 from revtunnel.link.agent_link import AgentLink
 from revtunnel.link.handshake import AgentHandshake, AgentHello
@@ -35,7 +36,6 @@ from revtunnel.process.systemd import Notifier, NotifyService
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.tls.certificates import FaultyFiles
 from revtunnel.sockets.tls.peer_verification import Identity
-from revtunnel.state.state_directory import openness
 from revtunnel.streams.commands import Feature
 from revtunnel.streams.dialler import Dialler
 from revtunnel.streams.window import CreditPool
@@ -43,7 +43,6 @@ from revtunnel.systems.emo.emo_agent import EmoAgentLink, EmoRemains
 from revtunnel.systems.emo.emo_choice import EmoChoice
 from revtunnel.systems.emo.emo_modern import modern_offer
 from revtunnel.trust.agent_files import AgentFiles
-from revtunnel.trust.certificate_renewal import CertificateRenewal
 from revtunnel.trust.first_enrolment import FirstEnrolment
 from revtunnel.trust.tls_settings import speaks_tls
 from revtunnel.trust.tls_settings_checks import agent_rules
@@ -114,9 +113,10 @@ class Agent(MultiService):
         self._remains = EmoRemains()
         self._connector = ServerConnector(self._reactor, way_to(self.settings))
         self.uplink = self._make_uplink(self.settings)
-        self._keeper = self._make_keeper(self.settings)
-        if self._keeper is not None:
-            self._keeper.setServiceParent(self)
+        self._certificate = AgentCertificate(
+            *(reactor, self.settings, self._connector, self.reporter, self._renewed, self._enrolled)
+        )
+        self._certificate.setServiceParent(self)
         SignalService(reactor, self, exit_status, notifier, deadline=DRAIN).setServiceParent(self)
         NotifyService(reactor, notifier).setServiceParent(self)
 
@@ -126,7 +126,7 @@ class Agent(MultiService):
         targets = ", ".join(f"{offer.name}={offer.target}" for offer in settings.local)
         self.reporter(ServerState("started", f"{settings.serial} offers {targets}"))
         self._warn()
-        self._reactor.callWhenRunning(self.uplink.start)
+        self._reactor.callWhenRunning(self._certificate.when_fit, self.uplink.start)
 
     def stopService(self) -> Any:
         self.abort()
@@ -170,8 +170,7 @@ class Agent(MultiService):
         self._data.take(new.limits, new.relay)
         self._consent.take(new)
         self.uplink.change(new.servers, new.limits)
-        if self._keeper is not None:
-            self._keeper.share = new.renew_before
+        self._certificate.take(new)
         self._emo.mode = new.modern
         self.settings = updated(self.settings, new)
         self.reporter(SettingsReloaded(tuple(live), tuple(restart), ()))
@@ -179,34 +178,8 @@ class Agent(MultiService):
     # -- inside
 
     def _warn(self) -> None:
-        """Say what the operator should know of the certificate and of where its key is."""
-        with suppress(FileNotFoundError):
-            directory = self.settings.state_directory
-            if self._keeper is not None and directory is not None and (found := openness(directory)):
-                self.reporter(ServerState("state", found))
         identity = self._connector.way.identity or self._connector.way.web
-        for warning in identity.credentials.warnings if identity is not None else ():
-            self.reporter(ServerState("certificate", warning))
-
-    def _make_keeper(self, settings: AgentSettings) -> CertificateRenewal | None:
-        """Who renews the certificate; None: it is not one of enrolment."""
-        if settings.state_directory is None or settings.certificate is None:
-            return None
-        files = AgentFiles(settings.state_directory, settings.serial)
-        if files.certificate != settings.certificate:
-            return None
-        return CertificateRenewal(
-            self._reactor,
-            files,
-            settings.serial,
-            lambda: [each for each in self.settings.servers if not each.web],
-            self._connector.open,
-            settings.renew_before,
-            settings.limits.connect,
-            self.reporter,
-            self._renewed,
-            random.random,
-        )
+        self._certificate.warn(identity.credentials.warnings if identity is not None else ())
 
     def _renewed(self) -> None:
         """Use the new certificate from the next connection on."""
@@ -214,6 +187,12 @@ class Agent(MultiService):
             self._connector.way = way_to(self.settings)
         except SettingsError as error:
             self.reporter(ServerState("certificate", str(error)))
+        self.uplink.hurry()
+
+    def _enrolled(self) -> None:
+        """A token brought a certificate: take it as a reload would."""
+        self.reload()
+        self.uplink.hurry()
 
     def _make_uplink(self, settings: AgentSettings) -> Uplink:
         return Uplink(
@@ -241,6 +220,7 @@ class Agent(MultiService):
 
     def _make_link(self, ready: Callable[[Any], None], left: Callable[[Any], None]) -> Any:
         settings = self.settings
+        left = partial(self._left, left)
         offers, limits = settings.local, settings.link
         if settings.emo:
             if not self._emo.offers_rt1(self._reactor.seconds(), settings.emo_limits):
@@ -270,6 +250,12 @@ class Agent(MultiService):
             self._data if settings.data_sockets else None,
             self._consent,
         )
+
+    def _left(self, left: Callable[[Any], None], link: Any) -> None:
+        """A server may know better than our clock that our certificate has ended."""
+        if link.ended is not None and link.ended[0] == GoAway.EXPIRED.word:
+            self._certificate.told_late()
+        left(link)
 
     def _left_modern(self, left: Callable[[Any], None], link: AgentLink) -> None:
         """A server that hung up on LISTEN is an original one: EMO is spoken at once, and for a while."""
@@ -322,5 +308,6 @@ def makeService(options: Options) -> IService:
     if options.token is not None:
         told, token = options.settings, options.token
         asked = (told, told.servers, told.proxy, told.limits)
-        return FirstEnrolment(reactor, token, *asked, exit_status, notifier, enrolled)
+        stays = not options.enroll_only
+        return FirstEnrolment(reactor, token, *asked, exit_status, notifier, enrolled, stays, told.token_file)
     return Agent(reactor, options, exit_status, notifier)

@@ -6,6 +6,7 @@ nothing here opens a socket or writes a file, and all of it may run in a thread.
 Source: twisted.md section 7; faults.md C5, C6, "Bind defaults"; ours for the rest.
 """
 
+import os
 import re
 import shlex
 from collections.abc import Iterable
@@ -158,15 +159,22 @@ def read_agent(table: Table, around: Surroundings) -> AgentSettings:
         raise SettingsError(table.errors) if table.errors else MissingSettings(missing)
     return table.part(
         AgentSettings,
-        **{field.name: getattr(tls, field.name) for field in fields(tls)},
+        **{field.name: getattr(tls, field.name) for field in fields(tls) if field.name != "token_file"},
         serial=serial,
         key_file=key_file,
+        token_file=_token_file(table.get("agent", "token_file"), state, serial),
         proxy=proxy,
         files=tuple(table.files),
     )
 
 
 load_agent = partial(load, read_agent)
+
+
+def _token_file(written: str | None, state: str | None, serial: str) -> str | None:
+    if written != "auto":
+        return written
+    return os.path.join(state, f"{serial}.token") if state is not None else None
 
 
 def _identity(table: Table, around: Surroundings, certified: str) -> tuple[str, list[str]]:

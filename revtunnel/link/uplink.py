@@ -63,7 +63,13 @@ class Uplink:
 
     def start(self) -> None:
         """Begin; the first try is made at once."""
-        self._connect()
+        if not self._stopping:
+            self._connect()
+
+    def hurry(self) -> None:
+        """What stood in the way is gone: wait no longer."""
+        if not self._stopping and self._waiting is not None and self._waiting.active():
+            self._waiting.reset(0)
 
     def stop(self, patience: float) -> "Deferred[None]":
         """Take no new channels, let the running ones end for ``patience`` seconds, then leave."""

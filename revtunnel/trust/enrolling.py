@@ -8,6 +8,7 @@ Source: docs/link-protocol.rst "Enrolment"; twisted.md 0.1.
 """
 
 import contextlib
+import errno
 import hashlib
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +24,7 @@ from revtunnel.link.handshake import Dismissed
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.stages import client_tls, read_some, write_all
 from revtunnel.sockets.tls.enroll import MAX_CERTIFICATE, decode_certificate
+from revtunnel.sockets.tls.peer_verification import tls_fault
 from revtunnel.sockets.ways.http_proxy import open_way
 from revtunnel.sockets.ways.proxy_choice import ProxyChoice
 from revtunnel.streams.commands import Command, decode_goaway
@@ -77,6 +79,8 @@ async def _ask(reactor: Any, opening: "Callable[[], Deferred[End]]", payload: by
     try:
         await write_all(reactor, end, encode_frame(Command.ENROLL, 0, payload))
         frame = await _frame(reactor, end)
+    except OSError as error:  # in TLS 1.3 the verdict on our certificate comes as late as this
+        raise ConnectionAbortedError(errno.ECONNABORTED, tls_fault(error)) from None
     finally:
         end.abort()
     if frame.command == Command.GOAWAY:

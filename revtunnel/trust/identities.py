@@ -32,8 +32,10 @@ def merged(old: tuple[Listener, ...], new: tuple[Listener, ...]) -> tuple[Listen
 class Identities:
     """One identity for each listener with TLS, by the listener's name."""
 
-    def __init__(self, revoked: Callable[[str, str], bool]) -> None:
+    def __init__(self, revoked: Callable[[str, str], bool], grace: Callable[[], float] = lambda: 0.0) -> None:
+        """``grace``: seconds for which devices may renew a certificate that has ended."""
         self._revoked = revoked
+        self._grace = grace
         self._found: dict[str, Identity] = {}
 
     def of(self, name: str) -> Identity | None:
@@ -55,7 +57,7 @@ class Identities:
         Raises:
             SettingsError: with every fault of every file.
         """
-        fresh, errors = Identities(self._revoked), []
+        fresh, errors = Identities(self._revoked, self._grace), []
         for listener in listeners:
             rules = listener_rules(listener)
             if rules is None:
@@ -63,7 +65,7 @@ class Identities:
             if enrols and listener.certified:
                 rules = replace(rules, peer="optional")
             try:
-                fresh._found[listener.name] = Identity(rules, self._revoked)
+                fresh._found[listener.name] = Identity(rules, self._revoked, self._grace)
             except FaultyFiles as error:
                 errors += [f"[listener {listener.name}] {key}: {text}" for key, text in error.faults]
         if errors:

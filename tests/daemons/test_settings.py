@@ -439,6 +439,7 @@ def test_agent_settings(tmp_path: Path) -> None:
         serial="plc-7",
         state_directory="/var/lib/revtunnel",
         renew_before=0.33,
+        token_file="/var/lib/revtunnel/plc-7.token",
         key_file=None,
         local=(Offer("tcp-23", Target("10.41.51.152", 23)),),
         legacy=True,
