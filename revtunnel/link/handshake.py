@@ -18,7 +18,7 @@ from enum import Enum, auto
 from typing import NamedTuple
 
 from revtunnel.ground.errors import RemoteError
-from revtunnel.ground.first_bytes import Listens, Spoken, explained, recognise
+from revtunnel.ground.first_bytes import Listens, explained, recognise
 from revtunnel.ground.limits import LinkLimits
 from revtunnel.ground.reasons import GoAway
 from revtunnel.link.hellos import (
@@ -59,6 +59,9 @@ FROM_DEVICE = frozenset((Command.CLOSE, Command.DATA))  # instead of HELLO: a le
 FROM_SERVER = frozenset(
     (Command.CONNECT, Command.CLOSE, Command.DATA)
 )  # instead of the probe: a legacy server
+
+
+FIRST_OF_SERVER = FROM_SERVER | {Command.HELLO, Command.CHALLENGE, Command.GOAWAY}
 
 
 class LinkDenied(RemoteError):
@@ -290,9 +293,11 @@ class AgentHandshake:
 
     def judge(self, size: int, command: int, channel: int) -> None:
         """Refuse a frame by its header."""
-        first = encode_header(size, command, channel)
-        if not (self._greeted or self._legacy) and recognise(first) not in (None, Spoken.RT1):
-            raise RemoteError(explained("the server does not speak rt1", first, Listens.SERVER))
+        if not self._greeted and (
+            command not in FIRST_OF_SERVER
+            or (not self._legacy and recognise(encode_header(size, command, channel)) is not None)
+        ):
+            raise RemoteError("the server does not speak rt1")
         if size > MAX_HELLO and not (self._legacy and command == Command.DATA):
             raise RemoteError(f"command {command} of {size} bytes before the link is up")
         if command == Command.CHALLENGE and (size, channel) != (NONCE_SIZE, 0):

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from revtunnel.ground.facts import LinkDown, LinkUp, Report, ServerState
 from revtunnel.ground.limits import AgentLimits
-from revtunnel.ground.server_places import ServerPlace
+from revtunnel.ground.server_places import ServerPlace, after
 from revtunnel.link.agent_link import AgentLink
 from revtunnel.link.backoff import Backoff
 from revtunnel.sockets.ends import said
@@ -127,7 +127,7 @@ class Uplink:
         if not self._stopping:
             error = failure.value
             why = said(error) if isinstance(error, OSError) else failure.getErrorMessage()
-            self._again(self._after_failure(), where, why)
+            self._again(self._after_failure(), where, after(where, why))
 
     def _ready(self, link: AgentLink) -> None:
         wire = link.mux.wire if link.mux is not None else ""
@@ -152,7 +152,7 @@ class Uplink:
                 self._waiting.cancel()
             self._tell_stopped()
             return
-        self._again(delay, link.peer, f"{reason}: {detail}")
+        self._again(delay, link.peer, detail or reason)
 
     def _after_failure(self) -> float:
         """The back-off counts rounds: with several servers the next one is tried soon."""

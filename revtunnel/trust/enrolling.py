@@ -43,13 +43,14 @@ def find_authority(
 
     Nothing is said to the server. Fails with OSError, or with RemoteError: it shows no such certificate.
     """
+    chain: list[x509.Certificate] = []
     found: list[x509.Certificate] = []
     context = SSL.Context(SSL.TLS_METHOD)
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
     context.set_verify(SSL.VERIFY_NONE)  # the chain is looked at, nobody is trusted
 
     def look(connection: SSL.Connection) -> None:
-        chain = connection.get_peer_cert_chain(as_cryptography=True) or []
+        chain.extend(connection.get_peer_cert_chain(as_cryptography=True) or [])
         found.extend(each for each in chain[:MAX_CHAIN] if _pin(each) == pin)
 
     def done(end: End) -> x509.Certificate:
@@ -57,7 +58,9 @@ def find_authority(
             end.end_writing()  # a reset would look like a fault over there
         end.close()
         if not found:
-            raise RemoteError(f"{end.peer} does not belong to the authority of this token")
+            shown = chain[-1].issuer.rfc4514_string()[:120] if chain else "nobody"
+            whose = f"{end.peer} does not belong to the authority of this token, but to {shown!a}"
+            raise RemoteError(f"{whose}: another server, or who opens TLS on the way")
         return found[0]
 
     stages = [client_tls(reactor, context, "" if is_literal(host) else host, look)]

@@ -40,6 +40,8 @@ from revtunnel.sockets.tls.certificates import (
 
 __all__ = [
     "ALPN",
+    "BY_ANOTHER",
+    "HUNG_UP",
     "Guard",
     "Identity",
     "TlsRules",
@@ -58,6 +60,7 @@ _PEER = {
 _OPTIONS = (
     SSL.OP_NO_COMPRESSION | SSL.OP_NO_TICKET | SSL.OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE
 )
+BY_ANOTHER = "is signed by another authority"
 _EXPIRED = 10  # of the same
 _OTHER_AUTHORITY = {2, 7, 18, 19, 20, 21}  # codes of X509_verify_cert: no way from it to one of ours
 
@@ -95,7 +98,7 @@ def chain_fault(code: int, certificate: x509.Certificate, depth: int, now: datet
         return f"{whose} expired on {day(certificate.not_valid_after_utc)}"
     if code in _OTHER_AUTHORITY:
         issuer = certificate.issuer.rfc4514_string()[:120]
-        return f"{whose} is signed by another authority ({issuer!a})"
+        return f"{whose} {BY_ANOTHER} ({issuer!a})"
     words = {
         3: "is not covered by the list of revoked certificates",
         11: "is covered by a list of revoked certificates that is not valid yet",
@@ -267,6 +270,7 @@ class Identity:
 # ---- what went wrong, in words
 
 
+HUNG_UP = "it hung up in the middle of the handshake"
 REFUSED = "the other side refused our certificate"
 _ALERTS = {
     "certificate expired": "expired",
@@ -287,9 +291,9 @@ _REASONS = {
     "unsupported protocol": "no TLS version in common (see tls_least)",
     "alert protocol version": "no TLS version in common (see tls_least)",
     "no shared cipher": "no cipher in common",
-    "unexpected eof": "it hung up in the middle of the handshake",
-    "cut: ": "it hung up in the middle of the handshake",
-    "reset by peer": "it hung up in the middle of the handshake",
+    "unexpected eof": HUNG_UP,
+    "cut: ": HUNG_UP,
+    "reset by peer": HUNG_UP,
 }
 
 

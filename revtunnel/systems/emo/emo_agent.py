@@ -23,7 +23,7 @@ from revtunnel.ground.limits import EmoLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Target
 from revtunnel.link.link import tune
-from revtunnel.sockets.end_transport import EndTransport
+from revtunnel.sockets.end_transport import EndTransport, how_lost
 from revtunnel.sockets.ends import End
 from revtunnel.streams.dialler import Dialler, NotDialled
 from revtunnel.streams.streams import ChannelSocket
@@ -169,7 +169,7 @@ class EmoAgentLink(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         _stop(self._timer)
-        self.ended = self.ended or ("lost", reason.getErrorMessage())
+        self.ended = self.ended or ("lost", f"the server {how_lost(reason)}")
         self._lost = True
         self._do(self._table.lost())
         if self._table.slots:
