@@ -95,6 +95,7 @@ class Agent(MultiService):
         self._notifier = notifier
         self._key = read_key(self.settings.key_file)
         self._pool = CreditPool(POOL)
+        self._instance = os.urandom(8)  # of this run
         headers = headers_of(self.settings.local, self.settings.proxy_protocol)
         self._dialler = Dialler(self._reactor, self.settings.limits, self.settings.local, headers)
         self._data = AgentData(
@@ -235,6 +236,7 @@ class Agent(MultiService):
             f"revtunnel {__version__}",
             settings.link.first_window,
             features=self._features(settings),
+            instance=self._instance,
         )
         handshake = AgentHandshake(hello, self._key, settings.legacy)
         return AgentLink(

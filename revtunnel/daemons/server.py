@@ -97,7 +97,7 @@ def agent_listener(
         rules,
         link,
         hello,
-        newest=listener.duplicate == "newest",
+        duplicate=listener.duplicate,
         pool=listener.pool,
         heartbeat=listener.heartbeat,
         mappings=tuple(mapping.offer for mapping in listener.mappings),

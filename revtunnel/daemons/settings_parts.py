@@ -118,8 +118,10 @@ class ListenerSettings(ListenerTls, SenderSettings):
         "prove it, others are let in; required: everybody must")
     allow_without_keys: bool = setting(yes_no(), "no", "INSECURE: lets devices without keys in from other "
         "machines; no: such a listener does not start")
-    duplicate: str = setting(word("newest", "oldest"), "newest", "which link stays when a serial that proves "
-        "no key comes twice")
+    duplicate: str = setting(word("auto", "newest", "oldest", "refuse-both"), "auto", "which link stays when "
+        "a serial that proves nothing comes twice, and, once two machines take the link from each other, "
+        "whatever they prove: the newest; the oldest; refuse-both: neither, for 5 minutes; auto: refuse-both "
+        "of those that prove their serial, else newest")
     data: str = setting(word("link", "socket", "auto"), "auto", "what carries channels: the link; a "
         "connection of its own for each, which the agent brings; auto: that, and the link where none "
         "comes", live=True)

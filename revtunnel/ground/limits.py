@@ -200,7 +200,8 @@ class FleetLimits:
     """What a fleet bears of a serial that comes again and again, fleet/fleet.py."""
 
     duplicate_swaps: int = limit(count("links", 1, 1000), 3, "links of one serial that may replace each "
-        "other within duplicate_window before all are refused")
+        "other within duplicate_window before it has two holders, if their agents do not say which run they "
+        "are")
     duplicate_window: float = limit(_HOUR, 60.0, "see duplicate_swaps")
 
 

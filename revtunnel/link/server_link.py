@@ -96,7 +96,7 @@ class AgentListener:
     rules: ListenerRules
     limits: LinkLimits
     hello: ServerHello
-    newest: bool = True  # a second link that cannot prove itself: newest or oldest wins
+    duplicate: str = "auto"  # which link of a serial stays (fleet/fleet.py)
     pool: str = "default"
     heartbeat: bool = True  # legacy: ask the device with DATA on number 0
     mappings: tuple[Offer, ...] = ()  # legacy: what the device is asked to dial; it offers nothing itself

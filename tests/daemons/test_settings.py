@@ -85,7 +85,7 @@ def test_defaults_without_any_file() -> None:
                 kind="rt1",
                 keys="enrolled",
                 allow_without_keys=False,
-                duplicate="newest",
+                duplicate="auto",
                 data="auto",
                 pool="default",
                 serial=None,
