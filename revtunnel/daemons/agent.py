@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred
 from revtunnel import __version__
 from revtunnel.carriers.agent_data import AgentData
 from revtunnel.daemons.agent_certificate import AgentCertificate
+from revtunnel.daemons.agent_errand import AgentErrand
 from revtunnel.daemons.options import AgentOptions as Options
 from revtunnel.daemons.proxy_settings import headers_of
 from revtunnel.daemons.settings import AgentSettings, SettingsError, changes
@@ -118,7 +119,11 @@ class Agent(MultiService):
             *(reactor, self.settings, self._connector, self.reporter, self._renewed, self._enrolled)
         )
         self._certificate.setServiceParent(self)
-        SignalService(reactor, self, exit_status, notifier, deadline=DRAIN).setServiceParent(self)
+        self._signals = SignalService(reactor, self, exit_status, notifier, deadline=DRAIN)
+        self._signals.setServiceParent(self)
+        self._exit = exit_status
+        if self.settings.once or self.settings.idle_end is not None:
+            self._make_errand(self.settings).setServiceParent(self)
         NotifyService(reactor, notifier).setServiceParent(self)
 
     def startService(self) -> None:
@@ -194,6 +199,23 @@ class Agent(MultiService):
         """A token brought a certificate: take it as a reload would."""
         self.reload()
         self.uplink.hurry()
+
+    def _make_errand(self, settings: AgentSettings) -> AgentErrand:
+        ways = 2 if settings.emo and settings.modern == "auto" else 1  # rt1, then EMO
+        return AgentErrand(
+            self._reactor,
+            ways * len(settings.servers),
+            settings.once,
+            settings.idle_end,
+            self.reporter.watch,
+            self.reporter,
+            self._end,
+        )
+
+    def _end(self, status: int) -> None:
+        """Stop as SIGTERM does, with a status of our own."""
+        self._exit.status = status
+        self._reactor.callLater(0, self._signals.stop_requested, "errand")  # not amid a fact
 
     def _make_uplink(self, settings: AgentSettings) -> Uplink:
         return Uplink(

@@ -10,6 +10,7 @@ status when
 0      stopped in order; after ``--help``, ``--version``, ``--check-config``
 1      could not start: port in use, no permission, address absent; a bug, with its traceback
 64     wrong usage (``usage.UsageError``)
+69     an agent with ``--once`` or ``--idle-end``: no server had a link for it; 75: no client came
 78     wrong settings (``SettingsError``), one line each
 ====== ===============================================================================================
 

@@ -51,6 +51,7 @@ __all__ = [
     "AgentSettings",
     "AgentWays",
     "ConsentSettings",
+    "ErrandSettings",
     "ListenerSettings",
     "PoolSettings",
     "PortMapping",
@@ -250,8 +251,18 @@ class ConsentSettings:
         "no", live=True)
 
 
+@dataclass(frozen=True)
+class ErrandSettings:
+    """Whether the agent stays."""
+
+    once: bool = setting(yes_no(), "no", "end with the first link, or when each server was tried in vain; "
+        "exit status 0: clients came; 69: no server had a link; 75: no client came")
+    idle_end: float | None = setting(nothing("never", seconds(0.1, 3650 * 86400)), "never", "end when no "
+        "client was there for so long, from the start on, with the status that once says; never: stay")
+
+
 @dataclass(frozen=True, kw_only=True)
-class AgentSettings(AgentTls, AgentWays, ConsentSettings, LogSettings):
+class AgentSettings(AgentTls, AgentWays, ConsentSettings, ErrandSettings, LogSettings):
     """All that an agent is told; servers and local hold at least one, and no two names of local are equal."""
 
     servers: tuple[ServerPlace, ...] = setting(_SERVERS, "", "servers, tried in turn; at least one is "
