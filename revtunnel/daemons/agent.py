@@ -18,6 +18,7 @@ from revtunnel import __version__
 from revtunnel.carriers.agent_data import AgentData
 from revtunnel.daemons.agent_certificate import AgentCertificate
 from revtunnel.daemons.agent_errand import AgentErrand
+from revtunnel.daemons.agent_paths import AgentPaths
 from revtunnel.daemons.options import AgentOptions as Options
 from revtunnel.daemons.proxy_settings import headers_of
 from revtunnel.daemons.settings import AgentSettings, SettingsError, changes
@@ -96,6 +97,7 @@ class Agent(MultiService):
         self._notifier = notifier
         self._key = read_key(self.settings.key_file)
         self._pool = CreditPool(POOL)
+        self._paths = AgentPaths(self.settings, self.reporter)
         self._instance = os.urandom(8)  # of this run
         headers = headers_of(self.settings.local, self.settings.proxy_protocol)
         self._dialler = Dialler(self._reactor, self.settings.limits, self.settings.local, headers)
@@ -177,6 +179,7 @@ class Agent(MultiService):
         self._consent.take(new)
         self.uplink.change(new.servers, new.limits)
         self._certificate.take(new)
+        self._paths.take(new)
         self._emo.mode = new.modern
         self.settings = updated(self.settings, new)
         self.reporter(SettingsReloaded(tuple(live), tuple(restart), ()))
@@ -261,7 +264,7 @@ class Agent(MultiService):
             instance=self._instance,
         )
         handshake = AgentHandshake(hello, self._key, settings.legacy)
-        return AgentLink(
+        link = AgentLink(
             self._reactor,
             limits,
             settings.serial,
@@ -274,11 +277,15 @@ class Agent(MultiService):
             self._data if settings.data_sockets else None,
             self._consent,
         )
+        link.asks_after, link.is_cut_after = self._paths.of, self._paths.learned
+        return link
 
     def _left(self, left: Callable[[Any], None], link: Any) -> None:
         """A server may know better than our clock that our certificate has ended."""
         if link.ended is not None and link.ended[0] == GoAway.EXPIRED.word:
             self._certificate.told_late()
+        if isinstance(link, AgentLink) and link.up_since is not None:
+            self._paths.ended(link)
         left(link)
 
     def _left_modern(self, left: Callable[[Any], None], link: AgentLink) -> None:

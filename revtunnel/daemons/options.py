@@ -29,7 +29,7 @@ from revtunnel.daemons.settings import (
     read_agent,
     read_server,
 )
-from revtunnel.ground.targets import parse_offer
+from revtunnel.ground.targets import parse_offer, told_apart
 from revtunnel.settings.inifile import Table
 from revtunnel.trust.agent_files import AgentFiles
 from revtunnel.trust.enrolment import EnrolmentToken, parse_token
@@ -319,7 +319,8 @@ Examples:
             offer = parse_offer(value)
         except ValueError as error:
             raise _bad("local", value, error) from None
-        if offer.name in {other.name for other in self.overrides.get(name, ())}:
+        names = [other.name for other in told_apart((*self.overrides.get(name, ()), offer))]
+        if len(set(names)) < len(names):
             wanted = "write NAME=HOST:PORT to name one of them"
             raise usage.UsageError(f"--local {value[:120]!a}: a second offer named {offer.name}, {wanted}")
         self._add("local", name, value, (offer,))

@@ -159,6 +159,9 @@ def ending(name: str) -> "Iterator[None]":
         _leave(name, USAGE, str(error), f"try: {name} --help")
     except SettingsError as error:
         _leave(name, CONFIG, *str(error).splitlines())
+    except BrokenPipeError:  # whoever read our help or summary has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise SystemExit(FAILED) from None
     except (CannotListenError, OSError) as error:
         _leave(name, FAILED, f"cannot start: {error}")
 

@@ -29,6 +29,7 @@ from revtunnel.fleet.device_records import DEFAULT, DeviceRecord, DeviceRecords,
 from revtunnel.ground.declared import keys_of
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.serials import parse_serial
+from revtunnel.ground.targets import told_apart
 from revtunnel.settings.admin_people import read_admin
 from revtunnel.settings.inifile import (
     DEFAULT_PATH,
@@ -148,6 +149,8 @@ def read_agent(table: Table, around: Surroundings) -> AgentSettings:
     """
     key_file = table.get("agent", "key_file")
     key_file = around.credential() if key_file == "auto" else key_file
+    if ("agent", "local") in table.values:
+        table.values["agent", "local"] = told_apart(table.values["agent", "local"])
     _check_agent(table, key_file)
     state = around.kept_in(table.get("agent", "state_directory"))
     written = table.part(AgentTls, state_directory=state)

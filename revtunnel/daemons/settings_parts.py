@@ -235,6 +235,9 @@ class AgentWays:
     modern: str = setting(word("auto", "no"), "auto", "emo: auto: offer rt1 first, which a server of this "
         "project speaks on the same port; an original server hangs up after 3 s, and is known then; no: "
         "never", live=True)
+    keepalive: float | None = setting(nothing("auto", seconds(0.1, 3600)), "auto", "silence before the link "
+        "is asked for a sign of life; auto: as the server says, and less once the path there, a proxy or "
+        "NAT, has cut three silent links in a row; such a path carries all clients by the link", live=True)
     data_sockets: bool = setting(yes_no(), "yes", "bring connections for single channels when the server "
         "wants them")
 

@@ -175,6 +175,8 @@ class AgentLimits:
     retry_most: float = limit(_HOUR, 60.0, "longest wait of all")
     stable: float = limit(_HOUR, 60.0, "time a link must live before the waits start over")
     connect: float = limit(seconds(1, 300), 10.0, "time for the connection to a server")
+    # link/path_keepalive.py
+    keepalive_least: float = limit(seconds(0.1, 60), 2.0, "shortest silence that keepalive = auto comes to")
 
 
 @dataclass(frozen=True, slots=True)

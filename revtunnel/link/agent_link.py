@@ -131,6 +131,9 @@ class AgentLink(LinkProtocol):
     """One connection to a server, from its connect on. ``ready`` and ``left`` tell the uplink."""
 
     at_once = False  # the next try need not wait
+    # seconds of silence before it asks, and the same if its path was found to cut; None: as the server says
+    asks_after: Callable[["AgentLink"], float | None] = staticmethod(lambda link: None)
+    is_cut_after: Callable[["AgentLink"], float | None] = staticmethod(lambda link: None)
     far = "server"
 
     def __init__(
@@ -169,6 +172,9 @@ class AgentLink(LinkProtocol):
     def connectionMade(self) -> None:
         super().connectionMade()
         self._shake.server_known = bool(self.tls)
+        if self.is_cut_after(self) is not None:  # what is silent on a data socket would be cut
+            self._shake.leave_out(Feature.DATA_SOCKETS)
+            self._data = None
         self.write(self._shake.start())
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -232,7 +238,7 @@ class AgentLink(LinkProtocol):
                 self.limits,
                 lone_frame=largest,
                 frame=min(self.limits.frame, largest),
-                keepalive=up.hello.keepalive,
+                keepalive=self.asks_after(self) or up.hello.keepalive,
             )
             sockets = self._data is not None and Feature.DATA_SOCKETS in up.hello.features
             mux = Rt1Mux(limits, False, now, self._pool, up.hello.first_window, data_sockets=sockets)

@@ -32,7 +32,7 @@ from revtunnel.link.hellos import (
     encode_server_hello,
 )
 from revtunnel.link.keys import DUMMY, Verifier, check_device, prove_device, prove_server, verifier_of
-from revtunnel.streams.commands import VERSION, Command, decode_goaway
+from revtunnel.streams.commands import VERSION, Command, Feature, decode_goaway
 from revtunnel.streams.frames import HEADER_SIZE, Frame, encode_frame, encode_header
 
 __all__ = [
@@ -302,6 +302,10 @@ class AgentHandshake:
             raise RemoteError(f"command {command} of {size} bytes before the link is up")
         if command == Command.CHALLENGE and (size, channel) != (NONCE_SIZE, 0):
             raise RemoteError(f"CHALLENGE of {size} bytes on channel {channel}, {NONCE_SIZE} on 0 wanted")
+
+    def leave_out(self, feature: Feature) -> None:
+        """Do not claim to have it."""
+        self._mine = replace(self._mine, features=self._mine.features & ~feature)
 
     def start(self) -> bytes:
         """LISTEN, unchanged and always first, for the sake of legacy servers."""
