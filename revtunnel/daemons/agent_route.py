@@ -12,7 +12,6 @@ from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.ground.server_places import LINK_PATH
 from revtunnel.link.link_websockets import DATA, LINK, end_of
 from revtunnel.process.web.web_routes import WebCall
-from revtunnel.sockets.ends import TlsEnd
 from revtunnel.sockets.ways.websocket_upgrade import HandshakeRefused, Upgraded
 from revtunnel.sockets.ways.websocket_wire import WebSocketLimits
 
@@ -43,6 +42,5 @@ class AgentRoute:
         return named
 
     def opened(self, call: WebCall, upgraded: Upgraded) -> None:
-        below, end = upgraded.end, end_of(self._reactor, upgraded, self._limits)
-        tls = below.connection.get_protocol_version_name() if isinstance(below, TlsEnd) else ""
-        self._board.admission.came_by_web(self._board, call.found, end, upgraded.subprotocol, tls)
+        end = end_of(self._reactor, upgraded, self._limits)
+        self._board.admission.came_by_web(self._board, call.found, end, upgraded.subprotocol)

@@ -86,10 +86,10 @@ class LinkAdmission:
         else:
             self._secure(link, listener.identity, end)
 
-    def came_by_web(self, hub: Hub, name: str, end: End, subprotocol: str, tls: str) -> None:
+    def came_by_web(self, hub: Hub, name: str, end: End, subprotocol: str) -> None:
         """Somebody whom ``refusal`` let in has a WebSocket for a link, or for a data socket."""
         link = self._stranger(hub, self.listeners[name], end.peer)
-        link.by_web, link.subprotocol, link.tls = True, subprotocol, tls
+        link.by_web, link.subprotocol, link.tls = True, subprotocol, end.tls_version
         EndTransport(self._reactor, end, link).start()
 
     def refusal(self, peer: str) -> tuple[str, str]:

@@ -36,7 +36,7 @@ NONCE_SIZE = 32
 PROOF_ENTRY = 2 + 32  # bytes at the end of the server's HELLO
 MAX_INSTANCE = 16  # bytes
 LEAST_DATA = 1024  # bytes of DATA in one frame that everybody has to take
-_NONE, _KNOWN = Feature(0), Feature.DATA_SOCKETS | Feature.ORIGIN | Feature.SESSIONS
+_NONE, _KNOWN = Feature(0), Feature.DATA_SOCKETS | Feature.ORIGIN | Feature.SESSIONS | Feature.SERVICES
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,11 @@ class ServerHello:
     def sessions(self) -> bool:
         """Whether SESSIONS is."""
         return Feature.SESSIONS in self.features
+
+    @property
+    def services(self) -> bool:
+        """Whether SERVICES is."""
+        return Feature.SERVICES in self.features
 
 
 def _number(single: dict[int, bytes], kind: Tlv, size: int, default: int, least: int, most: int) -> int:

@@ -89,6 +89,10 @@ class CertificateBook:
         """One certificate, if it is known."""
         return self._rows.get(fingerprint)
 
+    def holders(self) -> list[str]:
+        """Devices that have a certificate which counts now."""
+        return [serial for serial in self._of if self.good(serial)]
+
     def issued_today(self, serial: str) -> int:
         """How many certificates a device got in the last 24 hours."""
         since = self._ledger.wall - DAY

@@ -80,7 +80,7 @@ def test_a_server_of_another_kind_is_named(words: bytes, why: str) -> None:
         (b"<html>", False, "this is a web page: a portal on the way that wants a login, or see servers in"),
         (b"\r\n", False, "it begins with 0d 0a: see servers in [agent]"),
         (b"", True, "the server hung up after 5 s without a word, as a web server does: see servers in"),
-        (b"", False, "did not answer LISTEN in 10 s; a ReadyAgent server needs legacy = yes in [agent]"),
+        (b"", False, "did not answer LISTEN in 10 s; a ReadyAgent server needs --legacy and no key"),
     ],
 )
 def test_one_that_takes_its_time_too(words: bytes, ends: bool, why: str) -> None:

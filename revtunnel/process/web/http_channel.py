@@ -6,15 +6,17 @@ does not take his last answer is aborted; one who does not take his answers is n
 Source: faults.md H1 to H17; twisted.md 2.8.
 """
 
+import json
+from collections.abc import Callable, Mapping
 from typing import Any
 from typing import Protocol as Typing
 
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
-from twisted.web import http
+from twisted.web import http, server
 
-__all__ = ["BoundedChannel", "HttpLimits"]
+__all__ = ["BoundedChannel", "BoundedSite", "HttpLimits", "begin_json"]
 
 PARTING = 2.0  # seconds that a caller gets to take his last answer
 
@@ -29,6 +31,10 @@ class HttpLimits(Typing):
     @property
     def body(self) -> int:
         """Bytes of a request's body."""
+
+    @property
+    def connections(self) -> int:
+        """Callers at once."""
 
 
 class BoundedChannel(http.HTTPChannel):
@@ -110,3 +116,48 @@ class BoundedChannel(http.HTTPChannel):
         deadline, self._deadline = self._deadline, None
         if deadline is not None and deadline.active():
             deadline.cancel()
+
+
+class BoundedSite(server.Site):
+    """Makes the channels of callers, so many at once; nothing listens with it."""
+
+    noisy = False
+    protocol: Any = BoundedChannel
+
+    def __init__(self, root: Any, reactor: Any, limits: Callable[[], HttpLimits]) -> None:
+        """``limits``: what one caller may cost now."""
+        super().__init__(root, reactor=reactor, timeout=None, parsePOSTFormSubmission=False)
+        self.callers = 0
+        self._clock = reactor
+        self._limits = limits
+
+    def channel(self) -> Any:
+        """A protocol for one connection; None: too many have one."""
+        limits = self._limits()
+        if self.callers >= limits.connections:
+            return None
+        channel: Any = self.buildProtocol(None)
+        channel.limits, channel.clock = limits, self._clock
+        lost = channel.connectionLost
+
+        def over(reason: Failure = connectionDone) -> None:
+            self.callers -= 1
+            lost(reason)
+
+        channel.connectionLost = over
+        self.callers += 1
+        return channel
+
+    def log(self, request: Any) -> None:
+        """Twisted's access log; ours says what changed."""
+
+
+def begin_json(request: Any, code: int, row: Mapping[str, Any]) -> bytes:
+    """Set the status and the fields of an answer; its body, which is empty for HEAD."""
+    body = json.dumps(row, separators=(",", ":")).encode("ascii")
+    request.setResponseCode(code)
+    request.setHeader("Content-Type", "application/json")
+    request.setHeader("Cache-Control", "no-store")
+    request.setHeader("X-Content-Type-Options", "nosniff")
+    request.setHeader("Content-Length", str(len(body)))
+    return b"" if request.method == b"HEAD" else body

@@ -29,11 +29,10 @@ from revtunnel.fleet.access_control import AccessControl
 from revtunnel.ground.facts import Report, WebRefused
 from revtunnel.ground.limits import ServerLimits
 from revtunnel.ground.networks import Network, address_of, within
-from revtunnel.ground.targets import is_literal
+from revtunnel.ground.targets import is_literal, place
 from revtunnel.process.web.rates import Rates
 from revtunnel.process.web.web_pages import WebPages
 from revtunnel.process.web.web_routes import WebCall, WebRoute, route_of
-from revtunnel.sockets.addresses import place
 from revtunnel.sockets.ends import End, said
 from revtunnel.sockets.stages import read_some
 from revtunnel.sockets.tls.peer_verification import Identity
@@ -247,7 +246,7 @@ class WebListener:
         )
         visit.call = call
         if visit.end.peer != balancer:
-            call.reason, why = self._owing(visit.end.peer, visit.end.peer)
+            call.reason, why = self._owing(visit.end.peer, visit.end.peer.rpartition(":")[0])
             if call.reason:
                 raise HandshakeRefused(429, why)
         route = visit.route = route_of(self.routes, path)

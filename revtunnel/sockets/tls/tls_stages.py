@@ -48,7 +48,6 @@ class Secured(NamedTuple):
     """A connection whose two sides know each other."""
 
     end: TlsEnd
-    version: str  # such as TLSv1.3
     peer: PeerCertificate | None  # None: an agent without a certificate, where that is allowed
 
 
@@ -73,8 +72,7 @@ async def shake(reactor: Any, end: TlsEnd, guard: Guard, server: str = "") -> Se
         if server:
             words = _no_tls(words, first)
         raise TlsFailed("certificate" if "certificate" in words else "tls", words) from None
-    version = end.connection.get_protocol_version_name()
-    return Secured(end, version, peer)
+    return Secured(end, peer)
 
 
 def _peeked(sock: socket.socket) -> bytes:

@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from revtunnel.ground.errors import RemoteError
-from revtunnel.sockets.addresses import place
+from revtunnel.ground.targets import place
 from revtunnel.sockets.ends import End, said
 from revtunnel.sockets.opening import Reach, connect, open_end
 from revtunnel.sockets.peeking import HeadEnded, read_head
@@ -58,7 +58,7 @@ def proxy_stage(
             raise ProxyError(proxy, said(error)) from None
         if not answer.connected:
             raise ProxyError(proxy, _why(answer, proxy, host, port))
-        end.peer = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        end.peer = place(host, port)
         return end
 
     return stage

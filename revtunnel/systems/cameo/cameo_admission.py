@@ -7,17 +7,14 @@ listener nobody is local by being on this machine: an agent that carries strange
 Source: wire/cameo.md section 5; faults.md "Bind defaults".
 """
 
-import ipaddress
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from revtunnel.ground.limits import CameoLimits
-from revtunnel.sockets.ways.trusted_proxies import Network
+from revtunnel.ground.networks import Network, address_of, is_loopback, within
 
 __all__ = ["CameoAdmission", "CameoRules"]
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +33,6 @@ class CameoRules:
         return bool(self.advertise or self.refused_types)
 
 
-def _plain(host: str) -> Address:
-    """An address without its zone, IPv4 as IPv4."""
-    address = ipaddress.ip_address(host.partition("%")[0])
-    return getattr(address, "ipv4_mapped", None) or address
-
-
 class CameoAdmission:
     """Admits connections and counts them. ``allowed`` empty: from everywhere."""
 
@@ -56,22 +47,21 @@ class CameoAdmission:
 
     def is_local(self, peer: str, here: str, rules: CameoRules) -> bool:
         """Whether the peer at address ``peer``, which dialled our address ``here``, is local."""
-        address = _plain(peer)
-        on_this_machine = address.is_loopback or address == _plain(here)
-        return (on_this_machine and not rules.outside) or _among(address, self.trusted)
+        address = address_of(peer)
+        on_this_machine = is_loopback(peer) or address == address_of(here)
+        return (on_this_machine and not rules.outside) or within(address, self.trusted)
 
     def enter(self, peer: str, here: str, rules: CameoRules) -> str:
         """Count a connection; a word that says why not, empty when it may stay."""
-        address = _plain(peer)
-        local = self.is_local(peer, here, rules)
+        local, loopback = self.is_local(peer, here, rules), is_loopback(peer)
         if rules.publishing and not local:
             return "not-local"
-        if self.allowed and not local and not address.is_loopback and not _among(address, self.allowed):
+        if self.allowed and not (local or loopback or within(address_of(peer), self.allowed)):
             return "not-allowed"
         most = self.limits.connections
         if self.connections >= (most if local else most - most // 4):
             return "too-many-connections"
-        if not address.is_loopback and not local:
+        if not (local or loopback):
             if self._sources[peer] >= self.limits.connections_per_source:
                 return "too-many-of-this-address"
             self._sources[peer] += 1
@@ -85,7 +75,3 @@ class CameoAdmission:
             self._sources[peer] -= 1
             if not self._sources[peer]:
                 del self._sources[peer]
-
-
-def _among(address: Address, networks: tuple[Network, ...]) -> bool:
-    return any(address in network for network in networks if network.version == address.version)

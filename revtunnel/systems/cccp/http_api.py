@@ -12,14 +12,12 @@ Source: TCXN CCCP, "Proxy Control API"; wire/cccp.md section 2; faults.md H1 to 
 
 import hashlib
 import hmac
-import json
 import re
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qsl
 
 from twisted.internet.defer import CancelledError, maybeDeferred
-from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import resource, server
@@ -27,7 +25,7 @@ from twisted.web import resource, server
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.targets import is_literal
 from revtunnel.process.admin.refusals import Busy, Invalid, NotFound
-from revtunnel.process.web.http_channel import BoundedChannel
+from revtunnel.process.web.http_channel import BoundedSite, begin_json
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.twisted_transport import TwistedTransport
 from revtunnel.systems.cccp.cccp_settings import CccpPart
@@ -80,7 +78,7 @@ class HttpApi(resource.Resource):
 
     def site(self, reactor: Any) -> "_Site":
         """What to listen with."""
-        return _Site(self, reactor)
+        return _Site(self, reactor, lambda: self.part().limits)
 
     def render(self, request: Any) -> Any:
         """Twisted calls this."""
@@ -227,33 +225,18 @@ def _as_answer(failure: Failure) -> tuple[int, dict[str, Any], tuple[str, str] |
 
 
 def _write(request: Any, code: int, row: dict[str, Any], header: tuple[str, str] | None) -> None:
-    body = json.dumps(row, separators=(",", ":")).encode("ascii")
-    request.setResponseCode(code)
-    request.setHeader("Content-Type", "application/json")
-    request.setHeader("Cache-Control", "no-store")
-    request.setHeader("X-Content-Type-Options", "nosniff")
-    request.setHeader("Content-Length", str(len(body)))
+    body = begin_json(request, code, row)
     if header is not None:
         request.setHeader(*header)
-    if request.method != b"HEAD":
-        request.write(body)
+    request.write(body)
     request.finish()
 
 
 # ---- the connection
 
 
-class _Site(server.Site):
+class _Site(BoundedSite):
     """The API's connections; those beyond the limit are closed at once."""
-
-    noisy = False
-    protocol: Any = BoundedChannel
-
-    def __init__(self, api: HttpApi, reactor: Any) -> None:
-        super().__init__(api, reactor=reactor, timeout=None, parsePOSTFormSubmission=False)
-        self._api = api
-        self._clock = reactor
-        self._count = 0
 
     def came(self, end: End) -> None:
         """Somebody connected."""
@@ -262,23 +245,3 @@ class _Site(server.Site):
             end.abort()
         else:
             TwistedTransport(self._clock, end, channel).start()
-
-    def channel(self) -> Any:
-        """Who speaks HTTP with somebody; None: there are too many."""
-        limits = self._api.part().limits
-        if self._count >= limits.connections:
-            return None
-        channel: Any = self.buildProtocol(None)
-        channel.limits, channel.clock = limits, self._clock
-        lost = channel.connectionLost
-
-        def over(reason: Failure = connectionDone) -> None:
-            self._count -= 1
-            lost(reason)
-
-        channel.connectionLost = over
-        self._count += 1
-        return channel
-
-    def log(self, request: Any) -> None:
-        """Twisted's access log; ours says what changed."""
