@@ -93,6 +93,7 @@ def _device(options: Namespace, row: Row) -> int:
         f"{'record:':<10}{section.get(row['record'], '[device {record}]'.format_map(row))}",
         *(f"{name + ':':<10}{_allowed(row[name])}" for name in ("clients", "targets", "ports")),
         f"{'channels:':<10}{'any' if row['channels'] is None else row['channels']}",
+        *([f"{'at once:':<10}{row['at_once']} of a service"] if row["at_once"] is not None else []),
         f"{'expires:':<10}{row['expires'] or 'never'}{', over' if row['expired'] else ''}",
     ]
     if row["labels"]:

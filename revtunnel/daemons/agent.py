@@ -103,7 +103,10 @@ class Agent(MultiService):
         self._paths = AgentPaths(self.settings, self.reporter)
         self._instance = os.urandom(8)  # of this run
         headers = headers_of(self.settings.local, self.settings.proxy_protocol)
-        self._dialler = Dialler(self._reactor, self.settings.limits, self.settings.local, headers)
+        most = dict(self.settings.at_once)
+        at_once = {offer.target: most[offer.name] for offer in self.settings.local if offer.name in most}
+        told = self.settings.limits, self.settings.local, headers
+        self._dialler = Dialler(self._reactor, *told, at_once=at_once)
         self._data = AgentData(
             self._reactor,
             self.settings.limits,

@@ -1,7 +1,8 @@
 """Admission: who may connect to a listener for agents, until it is known what a connection is.
 
 The rule: whoever is not known yet is counted, by address too, and costs nothing beyond that. What cannot be
-served now is refused now, with a word.
+served now is refused now, with a word. Who hangs up before a word of his is nobody's fault, nor is whatever a
+load balancer that is named as a checker does: both are counted, and said once an hour.
 
 Source: wire/link-extension.md; faults.md N1, N19, R8 to R10.
 """
@@ -18,10 +19,12 @@ from revtunnel.fleet.access_control import AccessControl
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import LinkNotBegun, LinkRefused, Report
 from revtunnel.ground.limits import ServerLimits
+from revtunnel.ground.networks import address_of, within
 from revtunnel.ground.reasons import GoAway
 from revtunnel.link.handshake import LinkDenied
 from revtunnel.link.keys import Verifier
 from revtunnel.link.server_link import AgentListener, Hub, LinkMaker, ServerLink
+from revtunnel.sockets.arrivals import HourlyCount
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.tls.certificates import PeerCertificate
@@ -71,6 +74,7 @@ class LinkAdmission:
         self._data = data
         self._tls = TlsHandshakes(reactor, lambda: self.limits.handshakes)
         self._pending: Counter[str] = Counter()
+        self._left: dict[str, HourlyCount] = {}  # by listener
 
     def came(self, hub: Hub, name: str, end: End) -> None:
         """Somebody connected at ``listeners[name]``: he gets his link, or TLS before it."""
@@ -90,6 +94,7 @@ class LinkAdmission:
         """Somebody whom ``refusal`` let in has a WebSocket for a link, or for a data socket."""
         link = self._stranger(hub, self.listeners[name], end.peer)
         link.by_web, link.subprotocol, link.tls = True, subprotocol, end.tls_version
+        link.spoke = True
         EndTransport(self._reactor, end, link).start()
 
     def refusal(self, peer: str) -> tuple[str, str]:
@@ -179,10 +184,20 @@ class LinkAdmission:
     def refused(self, link: ServerLink, reason: str, detail: str) -> None:
         """It never became a link."""
         self.no_stranger(link)
+        name, checkers = link.listener.rules.name, link.listener.checkers
+        if (reason == "lost" and not link.spoke) or (checkers and within(address_of(link.peer), checkers)):
+            left = self._left.setdefault(name, HourlyCount(self._clock, self._report, name))
+            left.add()
+            return
         shaken = link.handshake is not None
         self._access.failed(link.peer, reason, link.serial, shaken, self._clock.seconds())
         fact = LinkNotBegun if reason == "lost" else LinkRefused
-        self._report(fact(link.listener.rules.name, link.peer, link.serial, reason, detail))
+        self._report(fact(name, link.peer, link.serial, reason, detail))
+
+    def say_left(self) -> None:
+        """Say now how many left early."""
+        for left in self._left.values():
+            left.say()
 
     def stop(self) -> None:
         """Turn everybody away."""

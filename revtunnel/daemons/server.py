@@ -106,6 +106,7 @@ def agent_listener(
         heartbeat=listener.heartbeat,
         mappings=offers_at(settings, listener),
         data=listener.data,
+        checkers=listener.checkers,
         identity=identity,
         certified_only=listener.certified,
         make=partial(EmoServerLink, emo_listener(settings, machines)) if listener.kind == "emo" else None,

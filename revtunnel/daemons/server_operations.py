@@ -51,6 +51,7 @@ _RECORD = Operation(
         Column("ports", Kind.LIST, "that it may have; null: any"),
         Column("leases", Kind.NUMBER, "client ports that it may hold"),
         Column("channels", Kind.NUMBER, "at most; null: any"),
+        Column("at_once", Kind.NUMBER, "clients of one of its services; null: any"),
         Column("expires", Kind.TIME, "the day; null: never"),
         Column("expired", Kind.YES_NO, "whether that is over"),
         Column("labels", Kind.LIST, "that grants may call it by"),

@@ -164,6 +164,7 @@ def read_agent(table: Table, around: Surroundings) -> AgentSettings:
     written = table.part(AgentTls, state_directory=state)
     tls = with_kept_files(written, table.get("agent", "serial"), around.host_name)
     check_headers(table)
+    check_named(table, "at_once")
     check_named(table, "probe")
     proxy = agent_proxy(table, around.environ)
     serial, missing = _identity(table, around, check_agent_tls(table, tls))

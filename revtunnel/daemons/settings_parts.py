@@ -94,6 +94,13 @@ def read_proxy(text: str) -> HttpProxy | str:
     return text if text in ("environment", "none") else parse_proxy(text)
 
 
+def read_at_once(text: str) -> tuple[str, int]:
+    match = re.fullmatch(r"([A-Za-z0-9._-]{1,32})=([1-9][0-9]{0,4})", text, re.ASCII)
+    if not match:
+        raise ValueError(f"{text[:80]!a}: NAME=COUNT wanted, NAME as in local, COUNT 1 to 99999")
+    return match[1], int(match[2])
+
+
 def read_header(text: str) -> tuple[str, str]:
     match = re.fullmatch(r"([A-Za-z0-9._-]{1,32})=(v[12])", text, re.ASCII)
     if not match:
@@ -115,6 +122,7 @@ _SERVERS = many("HOST:PORT or wss://HOST[:PORT][/PATH]", parse_server_place, 0, 
 _OFFERS = many("[NAME=]HOST:PORT or unix:PATH", parse_offer, 0, 255)
 _PROXY = SettingKind("URL", "environment, none or http://HOST:PORT", read_proxy)
 _HEADERS = many("NAME=v1 or NAME=v2", read_header, 0, 255)
+_AT_ONCE = many("NAME=COUNT", read_at_once, 0, 255)
 _PROBES = many("NAME or NAME=/PATH", read_probe, 0, 255)
 _SERVER_PORT = SettingKind("port", "0, or 1025 to 65535", read_server_port)
 
@@ -140,6 +148,8 @@ class ListenerSettings(ListenerTls, SenderSettings, WakeSettings):
     data: str = setting(word("link", "socket", "auto"), "auto", "what carries channels: the link; a "
         "connection of its own for each, which the agent brings; auto: that, and the link where none "
         "comes", live=True)
+    checkers: tuple[Network, ...] = setting(networks(256), "", "addresses from which load balancers look "
+        "whether the listener lives: what comes of that is counted, and said once an hour", live=True)
     pool: str = setting(NAME, "default", "the [pool NAME] that gives its devices their client ports")
     serial: str | None = setting(nothing("none", serial_or("none")), "none", "legacy: serial of its one "
         "device; none: it has those of [legacy-device SERIAL]")
@@ -261,6 +271,8 @@ class AgentWays:
         "others", live=True)
     proxy_protocol: tuple[tuple[str, str], ...] = setting(_HEADERS, "", "services, by their name in local, "
         "that are told with a PROXY header who their client is")
+    at_once: tuple[tuple[str, int], ...] = setting(_AT_ONCE, "", "connections that services take at once, by "
+        "their name in local, such as plc=1; further clients wait, see line and line_wait in [limits]")
     legacy: bool = setting(yes_no(), "no", "the server is a ReadyAgent server that nobody changed: never "
         "speak rt1")
     emo: bool = setting(yes_no(), "no", "the server speaks the MTConnect EMO proxy's wire; see server_port")

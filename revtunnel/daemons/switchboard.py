@@ -29,6 +29,7 @@ from revtunnel.ground.facts import (
     ChannelEnded,
     ClientRefused,
     Fact,
+    LeftEarly,
     LinkDown,
     LinkRefused,
     LinkUp,
@@ -243,6 +244,8 @@ class Switchboard:
             self.counts[f"{fact.word} {fact.reason}"] += 1
         elif isinstance(fact, PeerGlitch):
             self.counts["glitches"] += 1
+        elif isinstance(fact, LeftEarly):
+            self.counts[fact.word] += fact.connections - 1
         self._tell(fact)
 
     def kick(self, serial: str, detail: str, retry_after: int, by: str = "") -> bool:
@@ -286,6 +289,7 @@ class Switchboard:
         for link in list(self.admission.strangers | self.links):
             link.dismiss("stopping", "the server stops", GoAway.STOPPING, self.limits.retry_after)
         self.streams.end_all(Ended.LINK_LOST, "the server stops")
+        self.admission.say_left()
 
     def _check_drained(self) -> None:
         if not self._drained or self.client_streams.count or not self.streams.at_rest():

@@ -26,6 +26,7 @@ __all__ = [
     "DeviceRevoked",
     "DuplicateDevice",
     "Fact",
+    "LeftEarly",
     "LinkDown",
     "LinkNotBegun",
     "LinkRefused",
@@ -273,6 +274,15 @@ class ListenerRefused(Fact):
     serial: str
     target: str
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeftEarly(Fact):
+    """Connections that were over before anything was made for them: port scans, health checks."""
+
+    word = "left-early"
+    address: str  # or the name of a listener
+    connections: int  # since it was last said
 
 
 @dataclass(frozen=True, slots=True)

@@ -250,23 +250,24 @@ class Mux(ABC):
 
     def take(self, quantum: int, now: float) -> tuple[list[Piece], list[Channel], list[Happening]]:
         """About ``quantum`` bytes in pieces, the channels whose sockets may be read again, what happened."""
+        unanswered = self._turns.asks
         parts, size = self._turns.take_control()
         readable: list[Channel] = []
-        data = False
         while size < quantum and (channel := self._turns.next()) is not None:
             if channel.queued:
                 pieces, cut = self._turns.cut(channel, quantum)
                 parts += pieces
                 size += cut
-                data = True
+                unanswered = True
             if not channel.queued and channel.sendable:
                 channel.ending = False
                 parts.append(self._last_of_direction(channel, now))
+                unanswered = True
             elif channel.blocked and channel.queued < self.limits.queue // 2:
                 channel.blocked = False
                 readable.append(channel)
             self._turns.schedule(channel)
-        if data:
+        if unanswered:
             self.liveness.sent(now)
         late, _ = self._turns.take_control()
         later, self._later = self._later, []

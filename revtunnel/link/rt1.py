@@ -135,13 +135,13 @@ class Rt1Mux(Rt1Services):
             self._turns.control(encode_frame(Command.WITHIN, number, bytes.fromhex(session)))
         if self.origins and origin is not None:
             self._turns.control(encode_frame(Command.ORIGIN, number, encode_origin(origin)))
-        self._turns.control(encode_frame(Command.CONNECT, number, encode_connect(target)))
+        self._turns.control(encode_frame(Command.CONNECT, number, encode_connect(target)), asks=True)
         return channel
 
     def opened(self, channel: Channel) -> None:
         if channel.state is ChannelState.OPENING:
             channel.step(ChannelEvent.OPENED)
-            self._turns.control(encode_frame(Command.OPENED, channel.number))
+            self._turns.control(encode_frame(Command.OPENED, channel.number), asks=True)
             self._turns.schedule(channel)
             self._enlarge(channel)
 
@@ -169,7 +169,8 @@ class Rt1Mux(Rt1Services):
     def want(self, tickets: list[bytes]) -> None:
         """Server: ask for one data socket for each ticket."""
         for at in range(0, len(tickets), MAX_TICKETS):
-            self._turns.control(encode_frame(Command.WANT, 0, encode_want(tickets[at : at + MAX_TICKETS])))
+            said = encode_frame(Command.WANT, 0, encode_want(tickets[at : at + MAX_TICKETS]))
+            self._turns.control(said, asks=True)
 
     def take(self, quantum: int, now: float) -> tuple[list[Piece], list[Channel], list[Happening]]:
         if self._pong is not None:

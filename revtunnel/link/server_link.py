@@ -24,6 +24,7 @@ from revtunnel.ground.facts import (
     Report,
 )
 from revtunnel.ground.limits import LinkLimits
+from revtunnel.ground.networks import Network
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.targets import Offer
 from revtunnel.link.handshake import LinkDenied, ListenerRules, ServerHandshake, ServerHello, ServerUp
@@ -119,6 +120,7 @@ class AgentListener:
     identity: Identity | None = None  # for TLS; None: links are plain
     certified_only: bool = False  # without a certificate of the device there is enrolment and nothing else
     make: "LinkMaker | None" = None  # who takes its connections; None: a ServerLink
+    checkers: tuple[Network, ...] = ()  # whose connections that come to nothing are only counted
     data: str = "auto"  # what carries channels: link, socket, or auto: sockets, and the link where none comes
 
 
@@ -148,6 +150,7 @@ class ServerLink(LinkProtocol):
         self.certificate: PeerCertificate | None = None  # that TLS has checked
         self.subprotocol = ""  # of the WebSocket that it came by; "": it came to a link port
         self.by_web = False
+        self.spoke = False  # TLS, or the header of a frame, has come
         self.securing: Deferred[Secured] | None = None  # TLS is under way: there is no transport yet
         self.handshake: ServerUp | None = None
         self._hub = hub
@@ -173,7 +176,7 @@ class ServerLink(LinkProtocol):
 
     def secured(self, found: Secured) -> None:
         """TLS is up; the connection comes next."""
-        self.securing = None
+        self.securing, self.spoke = None, True
         self.tls, self.certificate = found.end.tls_version, found.peer
         self._shake.certified = self.certificate_serial
 
@@ -198,6 +201,7 @@ class ServerLink(LinkProtocol):
     # -- the handshake
 
     def judge_stranger(self, size: int, command: int, channel: int) -> None:
+        self.spoke = True
         if self.subprotocol and (self.subprotocol == DATA) != (command == Command.ATTACH):
             raise RemoteError(f"command {command} on a WebSocket of {self.subprotocol}")
         if command == Command.ENROLL and self.tls and not self._listened:

@@ -1,10 +1,11 @@
 """Listening sockets: each hands over the ends of those who connect, before a byte is read.
 
-The rules: up to 64 connections are accepted a turn; whoever is let in is the caller's, to read or to abort; a
-process without descriptors turns away whoever waits, by means of one descriptor that it holds back, and says
-so once in ten seconds. What befell one connection before it was accepted closes no listener (accept(2)); one
-that gives nothing but errors rests between its tries, and says so as seldom. A listening socket is closed
-when its owner says so, not a turn later; one that somebody else shut is opened again (``Retries``).
+The rules: up to 64 connections are accepted a turn, and those that have not gone already (arrivals.py) are
+handed over; whoever is let in is the caller's, to read or to abort; a process without descriptors turns away
+whoever waits, by means of one descriptor that it holds back, and says so once in ten seconds. What befell one
+connection before it was accepted closes no listener (accept(2)); one that gives nothing but errors rests
+between its tries, and says so as seldom. A listening socket is closed when its owner says so, not a turn
+later; one that somebody else shut is opened again (``Retries``).
 
 Source: faults.md N1, N2; performance.md "Connections".
 """
@@ -27,6 +28,7 @@ from revtunnel.ground.facts import AcceptFailed, NoDescriptors, Report
 from revtunnel.ground.retries import Retries
 from revtunnel.ground.targets import place
 from revtunnel.sockets.addresses import address_of, socket_address, written_address
+from revtunnel.sockets.arrivals import Arrivals
 from revtunnel.sockets.ends import End, PlainEnd, said, tune
 from revtunnel.sockets.hangups import hung_up
 
@@ -192,6 +194,7 @@ class Listener:
         self.place = written_address(where)
         self.port = int(getattr(where, "port", 0))
         self._sock = sock
+        self._arrivals = Arrivals(self._reactor, self._report, self.place, self._let_in)
         self._reactor.addReader(self)
 
     def fail(self, why: str) -> None:
@@ -232,17 +235,24 @@ class Listener:
 
     def doRead(self) -> None:
         """Twisted calls this: somebody waits."""
+        if self._sock is not None:
+            came: list[End] = []
+            self._accept(self._sock, came)
+            self._arrivals.take(came)
+
+    # -- inside
+
+    def _accept(self, listening: socket.socket, came: list[End]) -> None:
+        """Accept who waits."""
         failed = 0
         for _ in range(ACCEPTS):
-            if self._sock is None:  # closed by whom we let in
-                return
             try:
-                sock, address = self._sock.accept()
+                sock, address = listening.accept()
             except BlockingIOError:
                 return
             except OSError as error:
                 if error.errno in _NO_ROOM:
-                    if not self._spare.turn_away(self._sock, error):
+                    if not self._spare.turn_away(listening, error):
                         self._rest()
                     return
                 if error.errno in _FATAL:
@@ -252,9 +262,7 @@ class Listener:
                 if failed == ACCEPTS:
                     self._only_fails(error)
             else:
-                self._let_in(PlainEnd(sock, written_address(address_of(sock.family, address))))
-
-    # -- inside
+                came.append(PlainEnd(sock, written_address(address_of(sock.family, address))))
 
     def _close(self) -> None:
         sock = self._sock
@@ -264,6 +272,7 @@ class Listener:
             self._reactor.removeReader(self)
             self._sock = None
             sock.close()
+            self._arrivals.stop()
 
     def _open_again(self) -> None:
         try:
@@ -275,6 +284,9 @@ class Listener:
             self._retries.well(self._trouble)
 
     def _let_in(self, end: End) -> None:
+        if self._sock is None:  # closed by whom we let in before
+            end.abort()
+            return
         try:
             self._came(end)
         except Exception:

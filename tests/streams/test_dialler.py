@@ -23,7 +23,11 @@ class Dials:
     """A dialler in its reactor, and what became of each dial: None, a socket, or a NotDialled."""
 
     def __init__(
-        self, *written: str, limits: AgentLimits = LIMITS, headers: Mapping[Target, Header] | None = None
+        self,
+        *written: str,
+        limits: AgentLimits = LIMITS,
+        headers: Mapping[Target, Header] | None = None,
+        at_once: Mapping[Target, int] | None = None,
     ) -> None:
         self.reactor = MemoryReactor()
         self.dialler = Dialler(
@@ -32,6 +36,7 @@ class Dials:
             [parse_offer(f"t{n}={w}") for n, w in enumerate(written)],
             headers,
             self.reactor.reach,
+            at_once,
         )
         self.running: list[Deferred[End]] = []
         self.results: list[object] = []
@@ -425,3 +430,79 @@ def test_n32_a_lookup_that_nobody_waits_for_has_its_place_until_it_is_answered()
     names.release()
     dials.reactor.pump()
     assert names.asked == ["one.local", "two.local"]
+
+
+# -- targets that take so many at once
+
+
+def test_a_target_that_takes_one_gets_the_next_when_that_is_closed() -> None:
+    """In order; others are dialled beside it; closed or reset is the same, once."""
+    dials = Dials("10.0.0.5:102", "10.0.0.5:80", at_once={parse_target("10.0.0.5:102"): 1})
+    made, others = dials.serve("10.0.0.5", 102), dials.serve("10.0.0.5", 80)
+    for _ in range(3):
+        dials.dial("10.0.0.5:102").dial("10.0.0.5:80")
+    dials.reactor.pump()
+    assert (len(made), len(others)) == (1, 3)
+    first = dials.results[0]
+    assert isinstance(first, End)
+    first.abort()
+    first.close()
+    dials.reactor.pump()
+    assert len(made) == 2
+    second = dials.results[2]
+    assert isinstance(second, End)
+    second.close()
+    dials.reactor.pump()
+    assert len(made) == 3
+    assert isinstance(dials.results[4], End)
+
+
+def test_a_dial_that_failed_or_is_not_wanted_gives_its_place_back() -> None:
+    """Whether it had its turn or not."""
+    dials = Dials("10.0.0.5:102", at_once={parse_target("10.0.0.5:102"): 1})
+    for _ in range(3):
+        dials.dial("10.0.0.5:102")
+    dials.running[1].cancel()
+    dials.reactor.pump()
+    assert [dials.word(at) for at in range(3)] == ["refused", "reset-by-peer", "refused"]
+    made = dials.serve("10.0.0.5", 102)
+    dials.reactor.faults["10.0.0.5", 102] = HANGS
+    dials.dial("10.0.0.5:102").dial("10.0.0.5:102")
+    dials.reactor.pump()
+    del dials.reactor.faults["10.0.0.5", 102]
+    dials.running[3].cancel()
+    dials.reactor.pump()
+    assert len(made) == 1
+    assert isinstance(dials.results[4], End)
+
+
+def test_who_waits_for_a_place_does_so_within_bounds() -> None:
+    """Of number and time; a target that was taken off the list meanwhile is not dialled."""
+    target = parse_target("10.0.0.5:102")
+    dials = Dials("10.0.0.5:102", limits=AgentLimits(line=2, line_wait=5.0), at_once={target: 1})
+    dials.serve("10.0.0.5", 102)
+    for _ in range(4):
+        dials.dial(target)
+    dials.reactor.pump()
+    assert dials.word(3) == "out-of-resources"
+    assert str(dials.results[3]) == "10.0.0.5:102 takes 1 at once, and 2 wait"
+    dials.reactor.advance(5.0)
+    assert [dials.word(at) for at in (1, 2)] == ["out-of-resources"] * 2
+    assert str(dials.results[1]) == "10.0.0.5:102 takes 1 at once, and had no place in 5 s"
+    dials.dial(target)
+    dials.dialler.keep(())
+    first = dials.results[0]
+    assert isinstance(first, End)
+    first.close()
+    dials.reactor.pump()
+    assert dials.word(4) == "not-allowed"
+    assert dials.reactor.getDelayedCalls() == []
+
+
+def test_a_dial_that_waits_for_its_turn_and_is_not_wanted_says_so() -> None:
+    """In the same words as any that was not made."""
+    dials = Dials("10.0.0.5:102", limits=AgentLimits(dials=1))
+    dials.serve("10.0.0.5", 102)
+    dials.dial("10.0.0.5:102").dial("10.0.0.5:102")
+    dials.running[1].cancel()
+    assert dials.word(1) == "reset-by-peer"

@@ -311,7 +311,8 @@ class WebListener:
             undo, call.undo = call.undo, None
             undo()
         if isinstance(error, TlsFailed):
-            self._count(visit, 0, error.reason, str(error))
+            if error.reason != "lost":  # as below
+                self._count(visit, 0, error.reason, str(error))
         elif isinstance(error, CancelledError):
             self._count(visit, 0, "stopping", "")
         elif isinstance(error, TimeoutError):

@@ -72,7 +72,7 @@ class EmoServerLink(ServerLink):
             self._become_rt1()
             self.dataReceived(data)
         elif self.ended is None:
-            self._heard = self.clock.seconds()
+            self._heard, self.spoke = self.clock.seconds(), True
             self._commands.receive(data)
             self._read_commands()
 
