@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 
 from revtunnel.carriers.data_sockets import DataSockets
 from revtunnel.fleet.access_control import AccessControl
@@ -26,17 +27,18 @@ from revtunnel.link.server_link import AgentListener, Hub, LinkMaker, ServerLink
 from revtunnel.sockets.arrivals import HourlyCount
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import End
+from revtunnel.sockets.tls.certificates import PeerCertificate
 from revtunnel.sockets.tls.peer_verification import Identity
-from revtunnel.sockets.tls.tls_stages import Secured, TlsHandshakes
+from revtunnel.sockets.tls.tls_stages import Secured, TlsFailed, TlsHandshakes
 from revtunnel.streams.window import CreditPool
 
 __all__ = ["LinkAdmission"]
 
-# ENROLL's payload, serial and fingerprint of the certificate that was shown, address -> CERTIFICATE's payload
-Issue = Callable[[bytes, tuple[str, str] | None, str], bytes]
+# ENROLL's payload, the certificate that was shown, address -> CERTIFICATE's payload
+Issue = Callable[[bytes, PeerCertificate | None, str], bytes]
 
 
-def _issues_nothing(payload: bytes, shown: tuple[str, str] | None, source: str) -> bytes:
+def _issues_nothing(payload: bytes, shown: PeerCertificate | None, source: str) -> bytes:
     raise LinkDenied(GoAway.DENIED, "certificates are not made here")
 
 
@@ -137,6 +139,10 @@ class LinkAdmission:
         """Bring a connection to TLS, and then to its link. It counts as a stranger meanwhile."""
 
         def done(found: Secured) -> None:
+            if link.listener.make is not None and found.peer is not None and found.peer.late:
+                found.end.abort()  # nothing is renewed on this wire
+                link.turned_away(Failure(TlsFailed("certificate", "certificate has expired")))
+                return
             link.secured(found)
             EndTransport(self._reactor, found.end, link).start()
 
@@ -161,9 +167,7 @@ class LinkAdmission:
 
     def enrol(self, link: ServerLink, payload: bytes) -> bytes:
         """It is there for a certificate: CERTIFICATE's payload. Denied: it gets none."""
-        shown = link.certificate
-        asked = payload, None if shown is None else (shown.serial, shown.fingerprint), link.source
-        answer = self.issue(*asked)
+        answer = self.issue(payload, link.certificate, link.source)
         self.no_stranger(link)
         return answer
 

@@ -167,6 +167,7 @@ class Server(AdministeredDaemon):
         self.switchboard.admission.issue = self.issuer.answer
         self.switchboard.admission.used = self.issuer.used
         self.issuer.cut_off = partial(self.operator.cut_off, by="two_renewals")
+        self.issuer.audited = self.audit.changed
         self.absent = AbsentDevices(self._reactor, self.switchboard, self._report)
         self.absent.take(settings)
         self._build_cccp(settings)
@@ -244,14 +245,15 @@ class Server(AdministeredDaemon):
         """
         mine = settings.authority
         try:
-            self.issuer.load(mine.directory, mine.device_days, mine.limits)
+            self.issuer.load(mine.directory, mine.device_days, mine.limits, mine.renewal_grace)
         except Unfit as error:
             raise SettingsError([f"[authority] directory: {error}"], passes=True) from None
         self.issuer.ends_forks = mine.two_renewals == "revoke"
 
     def _read_identities(self, settings: ServerSettings) -> Identities:
         """The certificates of all listeners. SettingsError: their files cannot be used."""
-        return Identities(self.issuer.revoked).read(settings.listeners, self.issuer.is_set_up)
+        identities = Identities(self.issuer.revoked, grace=self.issuer.grace)
+        return identities.read(settings.listeners, self.issuer.is_set_up)
 
     def _all_identities(self) -> list[Identities]:
         return [self._identities, *(each.identities for each in (self.web, self.cccp) if each is not None)]

@@ -69,7 +69,7 @@ def agent_listener(
         rules,
         link,
         hello,
-        newest=listener.duplicate == "newest",
+        duplicate=listener.duplicate,
         pool=listener.pool,
         heartbeat=listener.heartbeat,
         mappings=offers_at(settings, listener),

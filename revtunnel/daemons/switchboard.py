@@ -161,11 +161,12 @@ class Switchboard:
         offers = up.hello.offers if up.hello is not None else link.offers
         try:
             old = self.fleet.arrive(
-                *(up.serial, link, now, up.authenticated, link.listener.newest, offers),
+                *(up.serial, link, now, up.authenticated, link.listener.duplicate, offers),
                 system=link.system,
                 peer=link.peer,
                 listener=link.listener.rules.name,
                 pool=link.listener.pool,
+                instance=up.hello.instance if up.hello is not None else b"",
             )
         except TwoHolders:
             self.kick(up.serial, "its serial has two holders", 0)

@@ -179,6 +179,8 @@ class AgentLimits:
     retry_most: float = limit(_HOUR, 60.0, "longest wait of all")
     stable: float = limit(_HOUR, 60.0, "time a link must live before the waits start over")
     connect: float = limit(seconds(1, 300), 10.0, "time for the connection to a server")
+    # link/path_keepalive.py
+    keepalive_least: float = limit(seconds(0.1, 60), 2.0, "shortest silence that keepalive = auto comes to")
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +206,8 @@ class FleetLimits:
     """What a fleet bears of a serial that comes again and again, fleet/fleet.py."""
 
     duplicate_swaps: int = limit(count("links", 1, 1000), 3, "links of one serial that may replace each "
-        "other within duplicate_window before all are refused")
+        "other within duplicate_window before it has two holders, if their agents do not say which run they "
+        "are")
     duplicate_window: float = limit(_HOUR, 60.0, "see duplicate_swaps")
 
 

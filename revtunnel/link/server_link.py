@@ -8,6 +8,7 @@ Source: wire/link-extension.md; wire/readyagent.md section 5; faults.md F14, N23
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Protocol as Typing
 
 from twisted.internet.defer import Deferred, TimeoutError
@@ -117,7 +118,7 @@ class AgentListener:
     rules: ListenerRules
     limits: LinkLimits
     hello: ServerHello
-    newest: bool = True  # a second link that cannot prove itself: newest or oldest wins
+    duplicate: str = "auto"  # which link of a serial stays (fleet/fleet.py)
     pool: str = "default"
     heartbeat: bool = True  # legacy: ask the device with DATA on number 0
     mappings: Mapping[str, tuple[Offer, ...]] = field(default_factory=dict)  # legacy: what to ask of whom
@@ -212,6 +213,10 @@ class ServerLink(LinkProtocol):
             if channel or size > MAX_ENROLL:
                 raise RemoteError(f"ENROLL of {size} bytes on channel {channel}, {MAX_ENROLL} on 0 at most")
             return
+        if self.certificate is not None and self.certificate.late:
+            ended = datetime.fromtimestamp(self.certificate.expires, UTC).strftime("%Y-%m-%d")
+            text = f"its certificate expired on {ended} and may be renewed, nothing else"
+            raise LinkDenied(GoAway.EXPIRED, text, self.certificate.serial, text, word="certificate")
         if self.listener.certified_only and self.certificate is None:
             raise LinkDenied(GoAway.DENIED, "no certificate", "", "no certificate", word="certificate")
         if command != Command.ATTACH or (size, channel) != (TICKET_SIZE, 0) or self._listened:

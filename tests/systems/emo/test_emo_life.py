@@ -92,7 +92,7 @@ def test_r10_the_oldest_wins_where_the_listener_says_so() -> None:
     """The second one gets its F, and the first one is not touched."""
     world = EmoWorld()
     (listener,) = world.switchboard.listeners.values()
-    world.switchboard.listeners["machines"] = replace(listener, newest=False)
+    world.switchboard.listeners["machines"] = replace(listener, duplicate="oldest")
     client, device = world.talk_to()
     second = machine(world, b"C005010\n")
     assert second.data == b"F0000001\n"
