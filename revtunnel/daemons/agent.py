@@ -24,6 +24,7 @@ from revtunnel.daemons.settings import AgentSettings, SettingsError, changes
 from revtunnel.daemons.site_consent import SiteConsent
 from revtunnel.ground.declared import updated
 from revtunnel.ground.facts import ServerState, SettingsReloaded
+from revtunnel.ground.retries import SETTINGS, Retries
 from revtunnel.ground.targets import Target
 from revtunnel.link.agent_link import AgentLink
 from revtunnel.link.handshake import FILLER, AgentHandshake, AgentHello
@@ -81,7 +82,7 @@ def way_to(settings: AgentSettings) -> ServerWay:
         identity = Identity(rules) if any(not each.web for each in secure) else None
         web = Identity(replace(rules, alpn=b"http/1.1")) if any(each.web for each in secure) else None
     except FaultyFiles as error:
-        raise SettingsError([f"[agent] {key}: {text}" for key, text in error.faults]) from None
+        raise SettingsError([f"[agent] {key}: {text}" for key, text in error.faults], passes=True) from None
     return ServerWay(identity, partial(speaks_tls, settings), settings.server_name, settings.proxy, web)
 
 
@@ -92,6 +93,7 @@ class Agent(MultiService):
         super().__init__()
         self.settings = options.settings
         self.reporter = Reporter()
+        self.retries = Retries(reactor, self.reporter)
         self._reactor = reactor
         self._options = options
         self._notifier = notifier
@@ -135,6 +137,7 @@ class Agent(MultiService):
         self._reactor.callWhenRunning(self._probes.take, settings, settings.local)
 
     def stopService(self) -> Any:
+        self.retries.stop()
         self.abort()
         self.reporter(ServerState("stopped", ""))
         return super().stopService()
@@ -158,12 +161,18 @@ class Agent(MultiService):
 
     def reload(self) -> None:
         """Take new servers, limits, log level; offers that are gone are not dialled, more need a restart."""
+        self._reload()
+
+    def _reload(self, again: bool = False) -> None:
         try:
             new = self._options.load()
             way = way_to(new)
         except SettingsError as error:
-            self.reporter(SettingsReloaded((), (), tuple(error.errors)))
+            self.retries.settings_failed(error, partial(self._reload, again=True))
+            if not (again and error.passes):
+                self.reporter(SettingsReloaded((), (), tuple(error.errors)))
             return
+        self.retries.well(SETTINGS)
         live, restart = changes(self.settings, new)
         if _fingerprints(way) != _fingerprints(self._connector.way):
             live.append("[agent] certificate files")
@@ -221,7 +230,9 @@ class Agent(MultiService):
         try:
             self._connector.way = way_to(self.settings)
         except SettingsError as error:
-            self.reporter(ServerState("certificate", str(error)))
+            self.retries.failed("certificate files", str(error), self._renewed)
+        else:
+            self.retries.well("certificate files")
 
     def _make_uplink(self, settings: AgentSettings) -> Uplink:
         return Uplink(

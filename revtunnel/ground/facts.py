@@ -45,6 +45,9 @@ __all__ = [
     "SettingsReloaded",
     "Severity",
     "TokenGiven",
+    "Trouble",
+    "TroubleOver",
+    "WakeEnded",
     "WebRefused",
 ]
 
@@ -429,9 +432,39 @@ class AuditProblem(Fact):
 
 
 @dataclass(frozen=True, slots=True)
+class Trouble(Fact):
+    """Something fails for a reason outside this program, and is tried again until it is well."""
+
+    word = "trouble"
+    severity = Severity.ERROR
+    what: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class TroubleOver(Fact):
+    """It is well again, after so many ``seconds``."""
+
+    word = "trouble-over"
+    what: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class ServerState(Fact):
     """A daemon changed what it does: ready, draining, stopped."""
 
     word = "state"
     state: str
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class WakeEnded(Fact):
+    """The wake driver ran for an absent device."""
+
+    word = "wake-ended"
+    serial: str
+    outcome: str  # a word: "done", "failed", "timed-out"
+    detail: str
+    seconds: float

@@ -198,7 +198,7 @@ class AgentLink(LinkProtocol):
     def handshake_is_late(self) -> None:
         up = self._shake.time_is_up()
         if up is None:
-            self.fail("silent", f"the server did not answer LISTEN in {self.limits.handshake:g} s", None)
+            self.fail("silent", self._shake.unanswered(self.limits.handshake), None)
         else:
             self._begin(up)
 

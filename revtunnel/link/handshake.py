@@ -13,13 +13,14 @@ Source: wire/link-extension.md "Negotiation"; wire/readyagent.md section 5.2; fa
 import hashlib
 import hmac
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import NamedTuple
 
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.first_bytes import Listens, Spoken, explained, recognise
 from revtunnel.ground.limits import LinkLimits
+from revtunnel.ground.networks import NetworkTable, address_of
 from revtunnel.ground.reasons import GoAway
 from revtunnel.link.hellos import (
     NONCE_SIZE,
@@ -60,6 +61,7 @@ FROM_DEVICE = frozenset((Command.CLOSE, Command.DATA))  # instead of HELLO: a le
 FROM_SERVER = frozenset(
     (Command.CONNECT, Command.CLOSE, Command.DATA)
 )  # instead of the probe: a legacy server
+NEEDS_LEGACY = "; a ReadyAgent server needs --legacy and no key"
 
 
 class LinkDenied(RemoteError):
@@ -92,7 +94,8 @@ class ListenerRules:
     legacy: bool = False  # unmodified ReadyAgent devices are served
     probe: bool = True  # rt1 is offered (always, where legacy is off)
     keys_required: bool = False  # every serial must prove a key; else only those that were enrolled
-    legacy_serial: str = ""
+    legacy_serial: str = ""  # of its one device
+    sources: NetworkTable[str] = field(default_factory=NetworkTable)  # or serials by address
 
 
 class ServerUp(NamedTuple):
@@ -163,6 +166,7 @@ class ServerHandshake:
         self._verifier: Verifier | None = None
         self._exchange = _Exchange()
         self._listens = 0
+        self.source = ""  # the address that it comes from
         self.certified: str | None = None  # the serial in the certificate that TLS has checked
         self.oddities: list[str] = []  # what was tolerated, for the owner to report
 
@@ -232,7 +236,21 @@ class ServerHandshake:
 
     def _legacy(self) -> ServerUp:
         self._waiting = _Awaits.NOTHING
-        return ServerUp(self._rules.legacy_serial, None, self._is_certified(self._rules.legacy_serial))
+        serial = self._legacy_serial()
+        return ServerUp(serial, None, self._is_certified(serial))
+
+    def _legacy_serial(self) -> str:
+        """Which device it is; where there are several its certificate says so, or else its address.
+
+        Raises:
+            Denied: nobody knows.
+        """
+        serial = (
+            self._rules.legacy_serial or self.certified or self._rules.sources.at(address_of(self.source))
+        )
+        if serial is None:
+            raise LinkDenied(GoAway.DENIED, f"no device of this listener comes from {self.source}")
+        return serial
 
     def _is_certified(self, serial: str) -> bool:
         """Whether TLS proved this serial; Denied: it proved another one."""
@@ -320,12 +338,18 @@ class AgentHandshake:
             raise Dismissed(*decode_goaway(frame.payload))
         if self._legacy and not self._greeted and frame.command in FROM_SERVER:
             return b"", AgentUp(None, frame)
-        why = "" if self._legacy else "; a ReadyAgent server needs --legacy and no key"
+        why = "" if self._legacy else NEEDS_LEGACY
         raise RemoteError(f"command {frame.command} instead of HELLO{why}")
 
     def time_is_up(self) -> AgentUp | None:
         """Nothing came: a ReadyAgent server that has no client yet, where those are accepted."""
         return AgentUp(None, None) if self._legacy and not self._greeted else None
+
+    def unanswered(self, seconds: float) -> str:
+        """What the server did not do in time."""
+        if self._greeted:
+            return f"the server did not end its handshake in {seconds:g} s"
+        return f"the server did not answer LISTEN in {seconds:g} s{NEEDS_LEGACY}"
 
     def _hello(self, frame: Frame) -> tuple[bytes, AgentUp | None]:
         if not self._greeted:

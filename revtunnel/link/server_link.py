@@ -6,8 +6,8 @@ it is here now, it is gone. How it carries the streams of clients is in link_car
 Source: wire/link-extension.md; wire/readyagent.md section 5; faults.md F14, N23.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Protocol as Typing
 
 from twisted.internet.defer import Deferred, TimeoutError
@@ -115,7 +115,7 @@ class AgentListener:
     newest: bool = True  # a second link that cannot prove itself: newest or oldest wins
     pool: str = "default"
     heartbeat: bool = True  # legacy: ask the device with DATA on number 0
-    mappings: tuple[Offer, ...] = ()  # legacy: what the device is asked to dial; it offers nothing itself
+    mappings: Mapping[str, tuple[Offer, ...]] = field(default_factory=dict)  # legacy: what to ask of whom
     identity: Identity | None = None  # for TLS; None: links are plain
     certified_only: bool = False  # without a certificate of the device there is enrolment and nothing else
     make: "LinkMaker | None" = None  # who takes its connections; None: a ServerLink
@@ -219,6 +219,7 @@ class ServerLink(LinkProtocol):
         if frame.command == Command.ENROLL and not self._listened:
             self._enrol(frame.payload)
             return
+        self._shake.source = self.source
         answer, up = self._shake.receive(frame)
         self.write(answer)
         while self._shake.oddities:
@@ -261,6 +262,8 @@ class ServerLink(LinkProtocol):
             super().broken(error)
 
     def _admit(self, up: ServerUp) -> None:
+        if up.hello is None and up.serial not in self.listener.mappings:
+            raise LinkDenied(GoAway.DENIED, f"{up.serial} is no device of this listener", up.serial)
         self.handshake, self.serial, self.authenticated = up, up.serial, up.authenticated
         self.channels.serial = up.serial
         self._hub.admit(self, up)
@@ -314,7 +317,7 @@ class ServerLink(LinkProtocol):
     @property
     def offers(self) -> tuple[Offer, ...]:
         """What its device offers that does not say so itself."""
-        return self.listener.mappings
+        return self.listener.mappings.get(self.serial, ())
 
     @property
     def ticket_scope(self) -> str:

@@ -28,14 +28,14 @@ _STATUS = STATUS._replace(columns=(
     Column("ledger_problem", Kind.TEXT, "why what was promised last is not on the disk, or nothing"),
 ))  # fmt: skip
 DEVICES = Operation(
-    "Devices", "devices", "devices that are here or were",
+    "Devices", "devices", "devices that are here, were, or are known",
     "Of every wire: since when, link, address, targets, ports, bytes each way, round trip.",
     answer=ROWS, key=("serial",), command="devices",
     columns=(
         Column("serial", Kind.TEXT, "of the device", "SERIAL"),
         Column("online", Kind.YES_NO, "whether it is here", "STATE",
                lambda row: ("online" if row["online"] else "away") + ", muted" * bool(row["muted"])),
-        Column("since", Kind.TIME, "when it came, or left", "SINCE"),
+        Column("since", Kind.TIME, "when it came, or left; of one that never came, the start", "SINCE"),
         Column("link", Kind.TEXT, "its wire: ``rt1``, ``legacy``, ``emo``, ``cccp``, ``thingworx``, "
                "``localproxy``; nothing: away", "LINK",
                lambda row: row["link"] + " by web" * (row["way"] == "web")),
