@@ -53,8 +53,9 @@ class ClientStreams:
         self._streams = streams
         self._access = access
         self._report = report
-        most = lambda serial: access.records.of(serial).at_once  # noqa: E731
-        self._lines = Lines(reactor, lambda: self.limits, most, self._serve_in_turn)
+        self._lines = Lines(
+            reactor, lambda: self.limits, lambda serial: access.records.of(serial).at_once, self._serve
+        )
 
     def clients(self, serial: str, offer: Offer, left: Left | None = None, session: str = "") -> Clients:
         """What takes clients of a device's offer, on whatever port; ``left`` is called after each.
@@ -81,7 +82,7 @@ class ClientStreams:
         """Give a client its stream, now or soon, or say why not."""
         self.count += 1
         self._streams.came(client.serial)
-        return self._serve(client)
+        return self._enter(client)
 
     def _admit_or_wait(self, client: ClientSocket) -> str:
         """The same; one whose device is away may wait for it."""
@@ -101,7 +102,7 @@ class ClientStreams:
     def device_came(self, serial: str) -> None:
         """Serve those who waited for it, if it still offers what they want."""
         for client in self.waiting.take(serial):
-            word = self._serve(client) if client.target != NOWHERE else "device-absent"
+            word = self._enter(client) if client.target != NOWHERE else "device-absent"
             if word:
                 client.refuse(word)
 
@@ -110,12 +111,12 @@ class ClientStreams:
         self.draining = True
         self.waiting.refuse("draining")
 
-    def _serve(self, client: ClientSocket) -> str:
+    def _enter(self, client: ClientSocket) -> str:
         word = self._refusal(client) or self._lines.enter(client)
         return "" if word == WAITS else word or self._open(client)
 
-    def _serve_in_turn(self, client: ClientSocket) -> None:
-        """The same for one that has waited for others of its service."""
+    def _serve(self, client: ClientSocket) -> None:
+        """The same for one that has waited in line."""
         word = self._refusal(client) or self._open(client)
         if word:
             client.refuse(word)

@@ -270,6 +270,7 @@ class CameoLimits:
     connections_per_source: int = limit(_MANY, 512, "connections of one other machine")
     # systems/cameo/zmtp_peer.py
     handshake: float = limit(seconds(1, 120), 10.0, "time from connect to a peer's READY, absolute")
+    idle_frames: int = 10_000  # commands in a minute that change nothing: PING, and what nobody knows
     # daemons/cameo.py
     backlog: int = limit(_ANY, 1024, "connections the kernel queues per listening socket", live=False)
 
@@ -344,6 +345,7 @@ class EmoLimits:
         "takes nothing")
     nul_wait: float = limit(seconds(0.01, 60), 0.05, "time after which NULs at the end of a message, which "
         "might begin a terminator, are passed on all the same")
+    idle_frames: int = 10_000  # at the agent: commands in a minute that change nothing
     # systems/emo/emo_choice.py
     ask_again: float = limit(seconds(1, 30 * 86400), 60.0, "time after which the agent offers rt1 again, "
         "with its next connection, to a server that hung up on it; see modern")

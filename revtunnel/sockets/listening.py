@@ -169,7 +169,6 @@ class Listener:
         self._trouble = ""  # what ``Retries`` know it by
         self._where = where
         self._sock: socket.socket | None = None
-        self._arrivals: Arrivals | None = None  # while it is open
         self._resting: IDelayedCall | None = None
         self._failures = 0  # since they were said
         self._said: float | None = None
@@ -236,35 +235,34 @@ class Listener:
 
     def doRead(self) -> None:
         """Twisted calls this: somebody waits."""
-        if self._sock is not None and self._arrivals is not None:
-            arrivals, came = self._arrivals, self._accept(self._sock)
-            arrivals.take(came)
+        if self._sock is not None:
+            came: list[End] = []
+            self._accept(self._sock, came)
+            self._arrivals.take(came)
 
     # -- inside
 
-    def _accept(self, listening: socket.socket) -> list[End]:
-        """Those who waited."""
-        came: list[End] = []
+    def _accept(self, listening: socket.socket, came: list[End]) -> None:
+        """Accept who waits."""
         failed = 0
         for _ in range(ACCEPTS):
             try:
                 sock, address = listening.accept()
             except BlockingIOError:
-                break
+                return
             except OSError as error:
                 if error.errno in _NO_ROOM:
                     if not self._spare.turn_away(listening, error):
                         self._rest()
-                    break
+                    return
                 if error.errno in _FATAL:
                     self._give_up(os.strerror(error.errno or 0))
-                    break
+                    return
                 failed += 1
                 if failed == ACCEPTS:
                     self._only_fails(error)
             else:
                 came.append(PlainEnd(sock, written_address(address_of(sock.family, address))))
-        return came
 
     def _close(self) -> None:
         sock = self._sock
@@ -274,8 +272,7 @@ class Listener:
             self._reactor.removeReader(self)
             self._sock = None
             sock.close()
-            if self._arrivals is not None:
-                self._arrivals.stop()
+            self._arrivals.stop()
 
     def _open_again(self) -> None:
         try:

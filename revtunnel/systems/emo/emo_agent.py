@@ -27,6 +27,7 @@ from revtunnel.link.link import tune
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import End
 from revtunnel.streams.dialler import Dialler, NotDialled
+from revtunnel.streams.numbers import Tally
 from revtunnel.streams.streams import ChannelSocket
 from revtunnel.systems.emo.emo import Emo, EmoCommand, EmoDecoder, encode_emo
 from revtunnel.systems.emo.emo_stream import PARTING, EmoChannel, EmoDataSocket
@@ -143,6 +144,7 @@ class EmoAgentLink(Protocol):
         self._ready = ready
         self._left = left
         self._decoder = EmoDecoder()
+        self._idle = Tally(limits.idle_frames, 60.0, "commands that change nothing")
         self._table = AgentTable(limits)
         self._heard = 0.0
         self._heartbeat = False  # an old server says nothing: its silence means nothing
@@ -243,9 +245,13 @@ class EmoAgentLink(Protocol):
         self._is_up()
         self._heartbeat = self._heartbeat or command.kind is Emo.PING
         if self._departing and command.kind is Emo.CONNECT:
+            self._idle.add(self._heard)
             self._say(EmoCommand(Emo.TERMINATE, command.number))
             return
-        self._do(self._table.command(command))
+        actions = self._table.command(command)
+        if command.kind is Emo.PING or not actions:
+            self._idle.add(self._heard)
+        self._do(actions)
 
     def _is_up(self) -> None:
         """The wire has no word of welcome: a command, or a while without refusal, is as good."""
