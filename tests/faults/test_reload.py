@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.daemons import Lab, Server, free_ports
+from tests.support.daemons import Lab, Server
 from tests.support.legacy_device import LegacyDevice
+from tests.support.ports import free_ports
 from tests.support.services import Echo
 from tests.support.traffic import connect, end_of_new, read_exactly, wait_until
 
