@@ -21,8 +21,8 @@ from revtunnel.process.process import ExitStatus
 from revtunnel.process.systemd import Notifier
 from revtunnel.settings.inifile import Surroundings
 from revtunnel.systems.cccp.cccp_reading import read_cccp
-from tests.support.daemons import port_block
 from tests.support.epoll import QUIET, Loop, own_reactor
+from tests.support.ports import port_block
 from tests.support.throwaway_tls import DAY, Issuer
 
 FILE = """\

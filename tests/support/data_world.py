@@ -43,8 +43,8 @@ from revtunnel.sockets.listening import Came, Listeners
 from revtunnel.streams.commands import Feature
 from revtunnel.streams.dialler import Dialler, Header
 from revtunnel.streams.window import CreditPool
-from tests.support.daemons import port_block
 from tests.support.epoll import own_reactor
+from tests.support.ports import port_block
 
 __all__ = ["HOST", "SERIAL", "DataWorld"]
 

@@ -29,8 +29,8 @@ from revtunnel.systems.cccp.cccp_store import Kept
 from revtunnel.systems.cccp.cccp_system import CccpSystem
 from revtunnel.systems.cccp.proxy_operator import OnCall
 from revtunnel.systems.cccp.proxy_sessions import ProxyOptions
-from tests.support.daemons import port_block
 from tests.support.epoll import Loop, own_reactor
+from tests.support.ports import port_block
 
 INI = """\
 [cccp]
