@@ -29,6 +29,7 @@ from revtunnel.sockets.slices import Slices
 __all__ = ["Enforcement"]
 
 OVER = "its record is over"
+_OURS = ("rt1", "legacy", "emo")  # systems whose links come by listeners for agents
 
 
 def _not_allowed(offer: Offer) -> str:
@@ -133,18 +134,20 @@ class Enforcement:
 
     def _listener_now(self, link: Any) -> AgentListener | None:
         """What its listener is by now; None: gone, or not that of this device any more."""
-        found = self._listeners.get(link.listener.rules.name) if link.system in ("rt1", "legacy") else None
-        return (
-            found if found is not None and (link.system == "rt1" or link.serial in found.mappings) else None
-        )
+        found = self._listeners.get(link.listener.rules.name)
+        is_there = found is not None and (link.system != "legacy" or link.serial in found.mappings)
+        return found if is_there else None
 
     def _keeps_ports(self, link: Any) -> bool:
-        """Whether it has the ports that it came to, whatever settings say now: one of EMO is known by it."""
-        return link.system == "emo" or (link.system in ("rt1", "legacy") and self._listener_now(link) is None)
+        """Whether it has the ports that it came to, whatever settings say now."""
+        if link.system not in _OURS:  # what is said in other sections
+            return False
+        is_known_by_it = link.listener.make is not None  # EMO
+        return is_known_by_it or self._listener_now(link) is None
 
     def follow(self, link: ServerLink, device: Device[Any]) -> None:
         """Let a device that is here go by what its listener is by now."""
-        found = self._listener_now(link)
+        found = self._listener_now(link) if link.system in _OURS else None
         if found is not None and found is not link.listener:
             link.listener, device.pool = found, found.pool
             if link.system == "legacy":

@@ -95,9 +95,9 @@ class ClientPorts:
         ``ranges``: the ports that its device may have; None is any.
         """
         use = (clients.serial, clients.name)
-        there = self._open.get(clients.serial, {}).get(clients.name)
         try:
             lease = self._promise(use, pool, now, ranges)
+            there = self._open.get(clients.serial, {}).get(clients.name)
             if there is not None and _socket_of(there.lease) == _socket_of(lease):
                 there.lease, there.clients.target = lease, clients.target
                 return there

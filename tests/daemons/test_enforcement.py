@@ -11,6 +11,7 @@ from revtunnel.fleet.pools import Pool, Use
 from revtunnel.ground.facts import ListenerRefused
 from revtunnel.ground.networks import network_of
 from revtunnel.ground.targets import parse_offer
+from revtunnel.link.server_link import ServerLink
 from revtunnel.sockets import slices
 from tests.support.world import POOL, WEB, Party, World
 
@@ -246,4 +247,19 @@ def test_devices_get_their_ports_from_another_pool() -> None:
     assert where(world) == {"console": 30000, "web": 30001}
     device = world.switchboard.fleet.get("plc-1")
     assert device is not None and device.pool == "b"
+    world.finish()
+
+
+def test_who_is_known_by_his_port_keeps_it() -> None:
+    """A machine of EMO: other settings count when it registers again."""
+    world = World(start=False)
+    world.listener(make=ServerLink)
+    world.agents["plc-1"].uplink.start()
+    world.pump()
+    fewer = replace(POOL, ranges=((20002, 20099),))
+    told(world, (fewer,), {Use("plc-1", "web"): 5001})
+    assert where(world) == {"console": 20000, "web": 20001}
+    world.link_pairs()[0].reset()
+    world.advance(15.0)
+    assert where(world) == {"console": 20002, "web": 5001}
     world.finish()

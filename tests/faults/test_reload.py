@@ -29,18 +29,10 @@ def echoed(client: socket.socket, text: bytes = b"still here") -> None:
     assert read_exactly(client, len(text)) == text
 
 
-def free_port(server: Server | None = None) -> int:
-    """One that nobody has now, and no pool of the server."""
-    low, high = "0", "0"
-    if server is not None:
-        low, _, high = str(server.settings["pool default"]["ranges"]).partition("-")
-    return next(port for port in free_ports(2 + int(high) - int(low)) if not int(low) <= port <= int(high))
-
-
 def test_both_families_at_one_port(lab: Lab) -> None:
     """``address = 0.0.0.0:P, [::]:P`` starts, and agents come in by either."""
     server = lab.server()
-    port = free_port(server)
+    (port,) = free_ports(1)
     main = {
         "address": f"0.0.0.0:{port}, [::]:{port}",
         "allow_without_keys": "yes",
@@ -60,7 +52,7 @@ def test_listeners_come_and_go_under_running_streams(lab: Lab, data: str) -> Non
     """A new one takes agents; a removed one takes none, and who came by it goes on."""
     with Echo() as echo:
         server, _ = lab.pair({"listener main": {"data": data}}, it=echo.target)
-        more = free_port(server)
+        (more,) = free_ports(1)
         with connect(server.client_port("plc-7", "it")) as first:
             echoed(first)
             server.write(**{"listener more": {"address": f"127.0.0.1:{more}", "data": data}})
@@ -98,7 +90,7 @@ def test_a_listener_that_cannot_be_had(lab: Lab) -> None:
 
 def test_mappings_of_a_device_that_stays(lab: Lab) -> None:
     """A new one is reached, a removed one refuses, one that moved is at its new port; streams go on."""
-    fixed, moved = free_port(), free_port()
+    fixed, moved = free_ports(2)
     with Echo() as echo, Echo() as other:
         door = {
             "address": "127.0.0.1:0",
@@ -165,7 +157,7 @@ def test_reservations_and_ranges(lab: Lab) -> None:
     with Echo() as echo:
         server, _ = lab.pair(a=echo.target, b=echo.target)
         before, stays = server.client_port("plc-7", "a"), server.client_port("plc-7", "b")
-        fixed = free_port()
+        (fixed,) = free_ports(1)
         with connect(before) as one, connect(stays) as two:
             echoed(one)
             server.write(
