@@ -1,19 +1,20 @@
 """Admission: who may connect to a listener for agents, until it is known what a connection is.
 
-The rule: whoever is not known yet is counted, by address too, and costs nothing beyond that. What cannot be
-served now is refused now, with a word.
+The rule: whoever is not known yet has a place among strangers (fleet/strangers.py), and costs nothing beyond
+that. What cannot be served now is refused now, with a word.
 
 Source: wire/link-extension.md; faults.md N1, N19, R8 to R10.
 """
 
-from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 
 from revtunnel.carriers.data_sockets import DataSockets
 from revtunnel.fleet.access_control import AccessControl
+from revtunnel.fleet.strangers import NotLetIn, Stranger, Strangers
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import LinkNotBegun, LinkRefused, Report
 from revtunnel.ground.limits import ServerLimits
@@ -23,6 +24,7 @@ from revtunnel.link.keys import Verifier
 from revtunnel.link.server_link import AgentListener, Hub, LinkMaker, ServerLink
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import End
+from revtunnel.sockets.peeking import has_spoken
 from revtunnel.sockets.tls.peer_verification import Identity
 from revtunnel.sockets.tls.tls_stages import Secured, TlsHandshakes
 from revtunnel.streams.window import CreditPool
@@ -35,6 +37,15 @@ Issue = Callable[[bytes, tuple[str, str] | None, str], bytes]
 
 def _issues_nothing(payload: bytes, shown: tuple[str, str] | None, source: str) -> bytes:
     raise LinkDenied(GoAway.DENIED, "certificates are not made here")
+
+
+def _source_of(peer: str) -> str:
+    return peer.rpartition(":")[0]
+
+
+def _gives_way(link: ServerLink, why: str) -> None:
+    link.ended = link.ended or ("overloaded", why)
+    link.leave(at_once=True)
 
 
 class LinkAdmission:
@@ -53,7 +64,7 @@ class LinkAdmission:
     ) -> None:
         self.limits = limits
         self.listeners: dict[str, AgentListener] = {}
-        self.strangers: set[ServerLink] = set()
+        self.strangers: dict[ServerLink, Stranger] = {}
         self.pool = CreditPool(limits.pool)
         self.draining = False
         self.full: Callable[[], bool] = lambda: False
@@ -68,57 +79,51 @@ class LinkAdmission:
         self._report = report
         self._data = data
         self._tls = TlsHandshakes(reactor, lambda: self.limits.handshakes)
-        self._pending: Counter[str] = Counter()
+        self.places = Strangers(clock.seconds, lambda: self.limits, access)
 
     def came(self, hub: Hub, name: str, end: End) -> None:
         """Somebody connected at ``listeners[name]``: he gets his link, or TLS before it."""
         listener, peer = self.listeners[name], end.peer
-        reason, detail = self.refusal(peer)
-        if reason:
+        try:
+            stranger = self.enter(peer, partial(has_spoken, end))
+        except NotLetIn as refused:
             end.abort()
-            self._report(LinkRefused(listener.rules.name, peer, "", reason, detail))
+            self._report(LinkRefused(listener.rules.name, peer, "", refused.reason, str(refused)))
             return
-        link = self._stranger(hub, listener, peer)
+        link = self._stranger(hub, listener, stranger)
         if listener.identity is None:
             EndTransport(self._reactor, end, link).start()
         else:
             self._secure(link, listener.identity, end)
 
-    def came_by_web(self, hub: Hub, name: str, end: End, subprotocol: str, tls: str) -> None:
-        """Somebody whom ``refusal`` let in has a WebSocket for a link, or for a data socket."""
-        link = self._stranger(hub, self.listeners[name], end.peer)
+    def came_by_web(
+        self, hub: Hub, name: str, end: End, stranger: Stranger, subprotocol: str, tls: str
+    ) -> None:
+        """Somebody who was let in (``enter``) has a WebSocket for a link, or for a data socket."""
+        link = self._stranger(hub, self.listeners[name], stranger)
         link.by_web, link.subprotocol, link.tls = True, subprotocol, tls
         EndTransport(self._reactor, end, link).start()
 
-    def refusal(self, peer: str) -> tuple[str, str]:
-        """Why a connection is not even read: word and detail, or nothing."""
-        limits, source = self.limits, peer.rpartition(":")[0]
-        penalty = self._access.stranger(peer, self._clock.seconds())
-        expected = self._data.expected(source)  # connections that we asked for
-        reason = ""
-        if (
-            len(self.strangers) >= limits.pending + expected
-            or self._pending[source] >= limits.pending_per_source + expected
-        ):
-            reason = "overloaded"
-        elif penalty:
-            reason = "penalty"
-        elif self.draining:
-            reason = "stopping"
-        elif self.full():
-            reason = "descriptors"
-        return reason, penalty or "not even read"
+    def enter(self, peer: str, speaks: Callable[[], bool] = lambda: False) -> Stranger:
+        """A place for a connection that is not even read yet. NotLetIn: it has none."""
+        if self.draining:
+            raise NotLetIn("stopping", "not even read")
+        if self.full() and not self.places.make_room():
+            raise NotLetIn("descriptors", "not even read")
+        expected = self._data.expected(_source_of(peer))  # connections that we asked for
+        return self.places.enter(peer, lambda why: None, speaks, expected=expected)
 
-    def _stranger(self, hub: Hub, listener: AgentListener, peer: str) -> ServerLink:
-        link = self._make(hub, listener, listener.make or ServerLink)
-        link.source, link.peer, link.since = peer.rpartition(":")[0], peer, self._clock.seconds()
-        self._pending[link.source] += 1
+    def _stranger(self, hub: Hub, listener: AgentListener, stranger: Stranger) -> ServerLink:
+        link = self._make(hub, listener, listener.make or ServerLink, stranger)
+        link.source, link.peer, link.since = _source_of(stranger.peer), stranger.peer, stranger.since
         return link
 
-    def _make(self, hub: Hub, listener: AgentListener, make: LinkMaker) -> ServerLink:
+    def _make(self, hub: Hub, listener: AgentListener, make: LinkMaker, stranger: Stranger) -> ServerLink:
         nonce = self._random_bytes(32)
         link = make(self._clock, listener, hub, self._key_of, nonce, self.pool, self._report)
-        self.strangers.add(link)
+        self.strangers[link] = stranger
+        link.heard = stranger.heard
+        stranger.give_way = partial(_gives_way, link)
         return link
 
     def _secure(self, link: ServerLink, identity: Identity, plain: End) -> None:
@@ -128,30 +133,27 @@ class LinkAdmission:
             link.secured(found)
             EndTransport(self._reactor, found.end, link).start()
 
-        link.securing = securing = self._tls.serve(plain, identity, link.limits.handshake)
+        link.securing = securing = self._tls.serve(plain, identity, link.limits.handshake, link.heard)
         securing.addCallbacks(done, link.turned_away)
 
     # -- what a connection turned out to be
 
     def no_stranger(self, link: ServerLink) -> None:
         """It is known now."""
-        if link in self.strangers:
-            self.strangers.remove(link)
-            self._pending[link.source] -= 1
-            if not self._pending[link.source]:
-                del self._pending[link.source]
+        stranger = self.strangers.pop(link, None)
+        if stranger is not None:
+            stranger.leave()
 
     def instead(self, hub: Hub, link: ServerLink, make: LinkMaker) -> ServerLink:
         """It speaks another wire than its listener's: who has it from now on, a stranger like the first."""
-        made = self._make(hub, link.listener, make)
-        self.strangers.remove(link)
-        return made
+        return self._make(hub, link.listener, make, self.strangers.pop(link))
 
     def enrol(self, link: ServerLink, payload: bytes) -> bytes:
         """It is there for a certificate: CERTIFICATE's payload. Denied: it gets none."""
         shown = link.certificate
         asked = payload, None if shown is None else (shown.serial, shown.fingerprint), link.source
         answer = self.issue(*asked)
+        self._access.proved(link.peer, self._clock.seconds())
         self.no_stranger(link)
         return answer
 
@@ -175,8 +177,9 @@ class LinkAdmission:
     def refused(self, link: ServerLink, reason: str, detail: str) -> None:
         """It never became a link."""
         self.no_stranger(link)
-        shaken = link.handshake is not None
-        self._access.failed(link.peer, reason, link.serial, shaken, self._clock.seconds())
+        asked_for = reason == "lost" and self._data.expected(link.source)
+        harmless = link.handshake is not None or bool(asked_for)
+        self._access.failed(link.peer, reason, link.serial, harmless, self._clock.seconds())
         fact = LinkNotBegun if reason == "lost" else LinkRefused
         self._report(fact(link.listener.rules.name, link.peer, link.serial, reason, detail))
 

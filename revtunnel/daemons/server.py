@@ -325,7 +325,8 @@ class Server(AdministeredDaemon):
                 partial(self._not_let_in, listener.name),
             )
             for host, port in listener.address:
-                self._listening.append(self._listeners.listen(host, port, self.settings.limits.backlog, came))
+                backlog = self.settings.limits.backlog
+                self._listening.append(self._listeners.listen(host, port, backlog, came, they_begin=True))
                 if listener.tls and not self.operator.link_port:
                     self.operator.link_port = self._listening[-1].port
             if listener.tls and listener.device_certificates != "no":
@@ -343,7 +344,9 @@ class Server(AdministeredDaemon):
             people = partial(listener.came, each.name)
             came = self._headers.behind(people, _header_rules(each, limits), refused)
             for host, port in each.address:
-                self._listening.append(self._listeners.listen(host, port, limits.backlog, came))
+                self._listening.append(
+                    self._listeners.listen(host, port, limits.backlog, came, they_begin=True)
+                )
 
     def _behind(self, came: Came, pool: str, refused: Refused) -> Came:
         """What listens for the clients of a pool."""

@@ -146,7 +146,7 @@ class Switchboard:
         now = self._clock.seconds()
         if self.draining:
             raise LinkDenied(GoAway.STOPPING, "the server is stopping", up.serial)
-        self.access.device(up.serial, link.peer, now)
+        self.access.device(up.serial, link.peer, now, link.certificate is not None)
         offers = up.hello.offers if up.hello is not None else link.offers
         try:
             old = self.fleet.arrive(
@@ -163,6 +163,8 @@ class Switchboard:
             self.admission.used(link.certificate.serial, link.certificate.fingerprint)
         self.no_stranger(link)
         self.links.add(link)
+        if up.authenticated:
+            self.access.arrived(link.peer)
         if old is not None:
             link.replaced = True
             old.dismiss("replaced", f"by {link.peer}", GoAway.REPLACED)
@@ -205,6 +207,8 @@ class Switchboard:
             self.ports.leave(link.serial, now)
 
     def departed(self, link: ServerLink, reason: str, detail: str, cut: int) -> None:
+        if link in self.links and link.authenticated:
+            self.access.left(link.peer, self._clock.seconds())
         self.links.discard(link)
         lived = round(self._clock.seconds() - (link.up_since or 0.0), 3)
         self.report(LinkDown(link.serial, link.peer, reason, detail, lived, cut))
@@ -272,7 +276,7 @@ class Switchboard:
         self.draining = self.client_streams.draining = self.admission.draining = True
         self.enforcement.stop()
         self.ports.close_all()
-        for link in list(self.admission.strangers | self.links):
+        for link in [*self.admission.strangers, *self.links]:
             link.dismiss("stopping", "the server stops", GoAway.STOPPING, self.limits.retry_after)
         self.streams.end_all(Ended.LINK_LOST, "the server stops")
 

@@ -42,6 +42,7 @@ def weight_of(limits: PenaltyLimits, reason: str) -> float:
         "silent": limits.silence,
         "protocol": limits.garbage,
         "tls": limits.garbage,
+        "lost": limits.hangup,
     }
     return weights.get(reason, 0.0)
 

@@ -125,6 +125,7 @@ class ServerLink(LinkProtocol):
         self.listener = listener
         self.serial = ""
         self.source = ""  # the address it comes from, for the limit per source
+        self.heard: Callable[[], None] = lambda: None  # to be told of its first word
         self.replaced = False  # an older link of its serial was closed for it
         self.up_since: float | None = None
         self.authenticated = False
@@ -181,6 +182,7 @@ class ServerLink(LinkProtocol):
     # -- the handshake
 
     def judge_stranger(self, size: int, command: int, channel: int) -> None:
+        self.heard()
         if self.subprotocol and (self.subprotocol == DATA) != (command == Command.ATTACH):
             raise RemoteError(f"command {command} on a WebSocket of {self.subprotocol}")
         if command == Command.ENROLL and self.tls and not self._listened:

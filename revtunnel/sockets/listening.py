@@ -4,9 +4,10 @@ The rules: up to 64 connections are accepted a turn; whoever is let in is the ca
 process without descriptors turns away whoever waits, by means of one descriptor that it holds back, and says
 so once in ten seconds. What befell one connection before it was accepted closes no listener (accept(2)); one
 that gives nothing but errors rests between its tries, and says so as seldom. A listening socket is closed
-when its owner says so, not a turn later.
+when its owner says so, not a turn later. Where the other side speaks first the kernel keeps whoever says
+nothing, for some seconds: a crowd of silent connections is not even accepted.
 
-Source: faults.md N1, N2; performance.md "Connections".
+Source: faults.md N1, N2; performance.md "Connections"; tcp(7), TCP_DEFER_ACCEPT.
 """
 
 import contextlib
@@ -32,6 +33,7 @@ __all__ = ["Came", "Listen", "Listener", "Listeners", "Listening"]
 
 ACCEPTS = 64  # connections one listener takes in a turn
 SAID_EVERY = 10.0  # seconds between two reports of missing descriptors, or of failures of one listener
+DEFER = 5  # seconds that the kernel keeps who says nothing; it makes them 7, until it has asked three times
 REST = 0.1  # seconds that a listener does not look, when it cannot even turn away, or only fails
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 # what accept says of the listening socket; all the rest is of the connection that it would have given
@@ -60,9 +62,16 @@ class Listeners:
         self._report = report
         self._spare = _Spare(reactor, report)
 
-    def listen(self, host: str, port: int, backlog: int, came: Came) -> "Listener":
-        """Listen at an address; port 0 is any. CannotListenError: its ``socketError`` says why not."""
-        return self._opened(_bound(host, port, backlog), came)
+    def listen(self, host: str, port: int, backlog: int, came: Came, they_begin: bool = False) -> "Listener":
+        """Listen at an address; port 0 is any. CannotListenError: its ``socketError`` says why not.
+
+        ``they_begin``: nothing is said to them before they have said something.
+        """
+        sock = _bound(host, port, backlog)
+        if they_begin:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, DEFER)
+        return self._opened(sock, came)
 
     def adopt(self, descriptor: int, family: int, came: Came) -> "Listener":
         """Listen with a socket that listens already. It is duplicated: the descriptor stays the caller's."""

@@ -13,6 +13,7 @@ from tests.support.recorder import Recorder
 from tests.support.world import CONSOLE, LINK_PORT, POOL, SERVER, WEB, World
 
 LOCAL, ELSEWHERE = (network_of("127.0.0.0/8"),), (network_of("10.0.0.0/8"),)
+KEY = bytes(range(32))
 END = 1_767_225_600.0  # the end of 2025
 
 
@@ -136,20 +137,20 @@ def test_a_record_that_is_over() -> None:
 
 
 def test_f24_who_says_garbage_is_not_read_any_more() -> None:
-    """Twice 10 s are above 15; after that long it is a stranger again."""
+    """Twice 10 s are above 15, and a try makes it 30; after that long it is a stranger again."""
     world = World(access=access())
-    for _ in range(3):
+    for _ in range(4):
         say(world, b"GET / HTTP/1.1\r\n\r\n")
-    assert refusals(world) == ["protocol", "protocol", "penalty"]
-    assert world.of(LinkRefused)[-1].detail == "its address failed too often; refused for 20 s"
-    world.advance(20.0)
+    assert refusals(world) == ["protocol", "protocol", "protocol", "penalty"]
+    assert world.of(LinkRefused)[-1].detail == "its address failed too often; refused for 30 s"
+    world.advance(30.0)
     say(world, b"GET / HTTP/1.1\r\n\r\n")
-    assert refusals(world)[3:] == ["protocol"]
+    assert refusals(world)[4:] == ["protocol"]
     world.finish()
 
 
 def test_who_says_nothing_in_time_pays_too() -> None:
-    """And who hangs up by himself does not: a health check does that."""
+    """And who hangs up by himself hardly: a health check does that."""
     world = World(access=access())
     for _ in range(5):
         stranger = Recorder()
@@ -161,9 +162,43 @@ def test_who_says_nothing_in_time_pays_too() -> None:
     for _ in range(2):
         world.reactor.dial(LINK_PORT, Recorder(), host=SERVER)
     world.advance(10.0)
+    say(world, b"GET / HTTP/1.1\r\n\r\n")
     say(world, b"")
-    assert refusals(world)[5:] == ["silent", "silent", "penalty"]
-    world.advance(20.0)
+    assert refusals(world)[5:] == ["silent", "silent", "protocol", "penalty"]
+    world.advance(30.0)
+    world.finish()
+
+
+def test_a_crowd_that_hangs_up_without_a_word_pays() -> None:
+    """Ten a second for six seconds is no health check: each owes half a second."""
+    world = World(access=access())
+    for _ in range(60):
+        stranger = Recorder()
+        pair = world.reactor.dial(LINK_PORT, stranger, host=SERVER)
+        assert pair is not None
+        if stranger.lost is None:
+            pair.near.loseConnection()
+        world.advance(0.1)
+    words = refusals(world)
+    assert words[:31] == ["lost"] * 31
+    assert set(words[-10:]) == {"penalty"}
+    world.advance(60.0)
+    world.finish()
+
+
+# -- one NAT for a plant
+
+
+def test_a_good_device_beside_a_wrong_one_is_not_delayed() -> None:
+    """Its link falls while its address owes minutes: it is back with its first try, and so is another."""
+    world = World(access=access(), key=KEY)
+    for _ in range(20):
+        say(world, b"GET / HTTP/1.1\r\n\r\n")
+    assert world.switchboard.access.penalties.refused_for("127.0.0.1:9", world.reactor.seconds()) > 100.0
+    world.link_pairs()[0].reset()
+    world.advance(2.0)
+    assert set(ports(world)) == {CONSOLE.name, WEB.name}
+    assert "penalty" not in refusals(world)
     world.finish()
 
 

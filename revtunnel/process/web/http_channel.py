@@ -6,6 +6,7 @@ does not take his last answer is aborted; one who does not take his answers is n
 Source: faults.md H1 to H17; twisted.md 2.8.
 """
 
+from collections.abc import Callable
 from typing import Any
 from typing import Protocol as Typing
 
@@ -38,12 +39,19 @@ class BoundedChannel(http.HTTPChannel):
     limits: HttpLimits
     clock: Any
     _deadline: IDelayedCall | None = None
+    heard: Callable[[], None] = staticmethod(lambda: None)  # to be told that something came
+    settled: Callable[[], None] = staticmethod(lambda: None)  # and of a whole request
     _body = 0
 
     def connectionMade(self) -> None:
         """Twisted calls this."""
         super().connectionMade()
         self._await()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Twisted calls this."""
+        self.heard()
+        super().dataReceived(data)
 
     def allHeadersReceived(self) -> None:
         """Twisted calls this."""
@@ -64,6 +72,7 @@ class BoundedChannel(http.HTTPChannel):
         """Twisted calls this."""
         self._stop()
         self._body = 0
+        self.settled()
         super().allContentReceived()
 
     def requestDone(self, request: Any) -> None:

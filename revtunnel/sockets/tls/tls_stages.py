@@ -105,8 +105,10 @@ class TlsHandshakes:
         self._most = most
         self._waiting: deque[Deferred[None]] = deque()
 
-    def serve(self, end: End, identity: Identity, seconds: float) -> "Deferred[Secured]":
-        """Take a plain end to TLS within ``seconds``.
+    def serve(
+        self, end: End, identity: Identity, seconds: float, heard: Callable[[], None] = lambda: None
+    ) -> "Deferred[Secured]":
+        """Take a plain end to TLS within ``seconds``; ``heard`` is told of its first byte.
 
         Fails with TlsFailed, TimeoutError (whose text says what was waited for) or CancelledError; the socket
         is closed then.
@@ -119,12 +121,15 @@ class TlsHandshakes:
                 return Failure(TlsFailed("overloaded", f"{CROWDED} in {timeout:g} s"))
             return Failure(TimeoutError(f"{stage[0]} in {timeout:g} s")) if waited else result
 
-        serving = Deferred.fromCoroutine(self._serve(end, identity, stage))
+        serving = Deferred.fromCoroutine(self._serve(end, identity, stage, heard))
         return serving.addTimeout(seconds, self._reactor, too_late)
 
-    async def _serve(self, end: End, identity: Identity, stage: list[str]) -> Secured:
+    async def _serve(
+        self, end: End, identity: Identity, stage: list[str], heard: Callable[[], None]
+    ) -> Secured:
         try:
             await self._first_byte(end)
+            heard()
             stage[0] = CROWDED
             await self._turn()
             stage[0] = "it did not finish its TLS handshake"

@@ -24,7 +24,7 @@ class CameoSystem:
 
     def __init__(self, reactor: Any, settings: CameoSettings, report: Report) -> None:
         limits = settings.limits
-        self.admission = CameoAdmission(limits, settings.allow, settings.trusted)
+        self.admission = CameoAdmission(limits, settings.allow, settings.trusted, reactor.seconds)
         common = (reactor, limits, self.admission, CreditPool(limits.pool), report)
         self.responder = ResponderRelay(*common, random_bytes=os.urandom)
         self.publisher = PublisherRelay(*common)

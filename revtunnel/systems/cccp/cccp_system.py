@@ -127,10 +127,10 @@ class CccpSystem:
         for project in self.part.projects:
             for host, port in project.address:
                 came = partial(self.pending.came, project.name)
-                self.listening.append(self._listeners.listen(host, port, backlog, came))
+                self.listening.append(self._listeners.listen(host, port, backlog, came, they_begin=True))
         api = self.api.site(self._reactor)
         for host, port in self.part.http:
-            self.listening.append(self._listeners.listen(host, port, 128, api.came))
+            self.listening.append(self._listeners.listen(host, port, 128, api.came, they_begin=True))
         self._tick()
 
     def projects_of(self, part: CccpPart) -> dict[str, Project]:

@@ -15,7 +15,8 @@ import hmac
 import json
 import re
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
 from twisted.internet.defer import CancelledError, maybeDeferred
@@ -24,11 +25,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import resource, server
 
+from revtunnel.fleet.strangers import NotLetIn, Strangers
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.targets import is_literal
 from revtunnel.process.admin.refusals import Busy, Invalid, NotFound
 from revtunnel.process.web.http_channel import BoundedChannel
 from revtunnel.sockets.ends import End
+from revtunnel.sockets.peeking import has_spoken
 from revtunnel.sockets.twisted_transport import TwistedTransport
 from revtunnel.systems.cccp.cccp_settings import CccpPart
 from revtunnel.systems.cccp.openapi import PAGE, describe_api
@@ -243,8 +246,15 @@ def _write(request: Any, code: int, row: dict[str, Any], header: tuple[str, str]
 # ---- the connection
 
 
+class _Callers(NamedTuple):
+    """How many there may be."""
+
+    pending: int
+    pending_per_source: int
+
+
 class _Site(server.Site):
-    """The API's connections; those beyond the limit are closed at once."""
+    """The API's connections; beyond the limit somebody who says nothing goes."""
 
     noisy = False
     protocol: Any = BoundedChannel
@@ -253,32 +263,37 @@ class _Site(server.Site):
         super().__init__(api, reactor=reactor, timeout=None, parsePOSTFormSubmission=False)
         self._api = api
         self._clock = reactor
-        self._count = 0
+        self._places = Strangers(reactor.seconds, self._callers, reserve=0)
 
     def came(self, end: End) -> None:
         """Somebody connected."""
-        channel = self.channel()
+        channel = self.channel(end.peer, partial(has_spoken, end))
         if channel is None:
             end.abort()
         else:
             TwistedTransport(self._clock, end, channel).start()
 
-    def channel(self) -> Any:
+    def channel(self, peer: str = "", speaks: Callable[[], bool] = lambda: False) -> Any:
         """Who speaks HTTP with somebody; None: there are too many."""
-        limits = self._api.part().limits
-        if self._count >= limits.connections:
-            return None
         channel: Any = self.buildProtocol(None)
-        channel.limits, channel.clock = limits, self._clock
+        channel.limits, channel.clock = self._api.part().limits, self._clock
+        try:
+            stranger = self._places.enter(peer, lambda why: channel.transport.abortConnection(), speaks)
+        except NotLetIn:
+            return None
+        channel.heard, channel.settled = stranger.heard, stranger.stays
         lost = channel.connectionLost
 
         def over(reason: Failure = connectionDone) -> None:
-            self._count -= 1
+            stranger.leave()
             lost(reason)
 
         channel.connectionLost = over
-        self._count += 1
         return channel
+
+    def _callers(self) -> "_Callers":
+        most = self._api.part().limits.connections
+        return _Callers(most, most)
 
     def log(self, request: Any) -> None:
         """Twisted's access log; ours says what changed."""

@@ -7,7 +7,27 @@ from collections import OrderedDict
 
 from revtunnel.ground.networks import Network, address_of, block_of
 
-__all__ = ["Rates"]
+__all__ = ["Bucket", "Rates"]
+
+
+class Bucket:
+    """``burst`` at once, and ``second`` more each second."""
+
+    __slots__ = ("_burst", "_left", "_second", "_since")
+
+    def __init__(self, burst: float, second: float, now: float) -> None:
+        self._burst = self._left = burst
+        self._second = second
+        self._since = now
+
+    def take(self, now: float) -> bool:
+        """Count one; False: that is one too many."""
+        self._left = min(self._burst, self._left + max(0.0, now - self._since) * self._second)
+        self._since = now
+        if self._left < 1.0:
+            return False
+        self._left -= 1.0
+        return True
 
 
 class Rates:
@@ -18,11 +38,11 @@ class Rates:
         self.burst = burst
         self.second = second
         self._most = sources
-        self._left: OrderedDict[Network, tuple[float, float]] = OrderedDict()
+        self._buckets: OrderedDict[Network, Bucket] = OrderedDict()
 
     def __len__(self) -> int:
         """Sources that are remembered."""
-        return len(self._left)
+        return len(self._buckets)
 
     def take(self, peer: str, now: float) -> bool:
         """Count one; False: that is one too many. Who has no address is not counted."""
@@ -30,9 +50,8 @@ class Rates:
         if address is None:
             return True
         source = block_of(address)
-        left, since = self._left.pop(source, (self.burst, now))
-        left = min(self.burst, left + max(0.0, now - since) * self.second)
-        self._left[source] = (left - 1.0 if left >= 1.0 else left), now
-        while len(self._left) > self._most:
-            self._left.popitem(last=False)
-        return left >= 1.0
+        bucket = self._buckets.pop(source, None) or Bucket(self.burst, self.second, now)
+        self._buckets[source] = bucket
+        while len(self._buckets) > self._most:
+            self._buckets.popitem(last=False)
+        return bucket.take(now)
