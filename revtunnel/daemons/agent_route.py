@@ -39,7 +39,7 @@ class AgentRoute:
         if named is None:
             raise HandshakeRefused(400, f"subprotocol {LINK} or {DATA} wanted")
         try:
-            stranger = self._board.admission.enter(call.peer)
+            stranger = self._board.admission.enter(call.peer, judged=True)
         except NotLetIn as refused:
             call.reason = refused.reason
             raise HandshakeRefused(503, f"no agents are let in now: {call.reason}") from None

@@ -6,10 +6,12 @@ that. What cannot be served now is refused now, with a word.
 Source: wire/link-extension.md; faults.md N1, N19, R8 to R10.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from revtunnel.carriers.data_sockets import DataSockets
@@ -25,13 +27,17 @@ from revtunnel.link.server_link import AgentListener, Hub, LinkMaker, ServerLink
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.peeking import has_spoken
+from revtunnel.sockets.stages import part_unread
 from revtunnel.sockets.tls.peer_verification import Identity
 from revtunnel.sockets.tls.tls_stages import Secured, TlsHandshakes
+from revtunnel.streams.commands import Command, encode_goaway
+from revtunnel.streams.frames import encode_frame
 from revtunnel.streams.window import CreditPool
 
 __all__ = ["LinkAdmission"]
 
 # ENROLL's payload, serial and fingerprint of the certificate that was shown, address -> CERTIFICATE's payload
+PARTINGS = 64  # connections at once that are told how long they are refused
 Issue = Callable[[bytes, tuple[str, str] | None, str], bytes]
 
 
@@ -78,6 +84,7 @@ class LinkAdmission:
         self._random_bytes = random_bytes
         self._report = report
         self._data = data
+        self._parting = 0  # connections that were told how long they are refused
         self._tls = TlsHandshakes(reactor, lambda: self.limits.handshakes)
         self.places = Strangers(clock.seconds, lambda: self.limits, access)
 
@@ -87,14 +94,33 @@ class LinkAdmission:
         try:
             stranger = self.enter(peer, partial(has_spoken, end))
         except NotLetIn as refused:
-            end.abort()
-            self._report(LinkRefused(listener.rules.name, peer, "", refused.reason, str(refused)))
+            self._turn_away(listener, end, refused)
             return
         link = self._stranger(hub, listener, stranger)
         if listener.identity is None:
             EndTransport(self._reactor, end, link).start()
         else:
             self._secure(link, listener.identity, end)
+
+    def _turn_away(self, listener: AgentListener, end: End, refused: NotLetIn) -> None:
+        """Read nothing of a connection. Where a frame can be sent, an agent hears when to come again."""
+        self._report(LinkRefused(listener.rules.name, end.peer, "", refused.reason, str(refused)))
+        speaks_rt1 = listener.identity is None and listener.make is None and not listener.rules.legacy
+        if not (refused.seconds and speaks_rt1 and self._parting < PARTINGS):
+            end.abort()
+            return
+        said = encode_goaway(GoAway.OVERLOADED, math.ceil(refused.seconds), str(refused))
+        try:
+            end.write(encode_frame(Command.GOAWAY, 0, said))
+        except OSError:
+            end.abort()
+            return
+        self._parting += 1
+        Deferred.fromCoroutine(part_unread(self._reactor, end)).addBoth(self._parted)
+
+    def _parted(self, result: Any) -> Any:
+        self._parting -= 1
+        return result
 
     def came_by_web(
         self, hub: Hub, name: str, end: End, stranger: Stranger, subprotocol: str, tls: str
@@ -104,14 +130,17 @@ class LinkAdmission:
         link.by_web, link.subprotocol, link.tls = True, subprotocol, tls
         EndTransport(self._reactor, end, link).start()
 
-    def enter(self, peer: str, speaks: Callable[[], bool] = lambda: False) -> Stranger:
-        """A place for a connection that is not even read yet. NotLetIn: it has none."""
+    def enter(self, peer: str, speaks: Callable[[], bool] = lambda: False, judged: bool = False) -> Stranger:
+        """A place for a connection that is not even read yet. NotLetIn: it has none.
+
+        ``judged``: what its source owes was looked at.
+        """
         if self.draining:
             raise NotLetIn("stopping", "not even read")
         if self.full() and not self.places.make_room():
             raise NotLetIn("descriptors", "not even read")
         expected = self._data.expected(_source_of(peer))  # connections that we asked for
-        return self.places.enter(peer, lambda why: None, speaks, expected=expected)
+        return self.places.enter(peer, lambda why: None, speaks, expected=expected, judged=judged)
 
     def _stranger(self, hub: Hub, listener: AgentListener, stranger: Stranger) -> ServerLink:
         link = self._make(hub, listener, listener.make or ServerLink, stranger)
@@ -182,6 +211,10 @@ class LinkAdmission:
         self._access.failed(link.peer, reason, link.serial, harmless, self._clock.seconds())
         fact = LinkNotBegun if reason == "lost" else LinkRefused
         self._report(fact(link.listener.rules.name, link.peer, link.serial, reason, detail))
+
+    def refused_for(self, link: ServerLink, word: str) -> int:
+        """Seconds for which its address will hardly be listened to, after it is refused by this word."""
+        return math.ceil(self._access.refused_after(link.peer, word, self._clock.seconds()))
 
     def stop(self) -> None:
         """Turn everybody away."""

@@ -124,6 +124,9 @@ class Switchboard:
     def refused(self, link: ServerLink, reason: str, detail: str) -> None:
         self.admission.refused(link, reason, detail)
 
+    def refused_for(self, link: ServerLink, word: str) -> int:
+        return self.admission.refused_for(link, word)
+
     def no_stranger(self, link: ServerLink) -> None:
         self.admission.no_stranger(link)
 

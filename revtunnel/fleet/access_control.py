@@ -27,6 +27,9 @@ __all__ = ["LOOPBACK", "AccessControl"]
 LOOPBACK = (network_of("127.0.0.0/8"), network_of("::1"))
 
 
+TRY_EVERY = 10.0  # seconds, of a source that owes too much and is not known
+
+
 class AccessControl:
     """Records and penalties of one server. ``wall`` gives seconds since 1970."""
 
@@ -42,7 +45,7 @@ class AccessControl:
         self._known = KnownSources()
         # tries of those that owe too much: from known sources, from others, and from all the others together
         self._tries_of_known = Rates(burst=100.0, second=10.0)
-        self._tries = Rates(burst=1.0, second=0.1)
+        self._tries = Rates(burst=1.0, second=1.0 / TRY_EVERY)
         self._tries_of_all = Bucket(50.0, 50.0, 0.0)
 
     @property
@@ -69,9 +72,14 @@ class AccessControl:
             return ""
         return f"its address failed too often; refused for {left:.0f} s"
 
-    def refused_for(self, peer: str, now: float) -> float:
-        """Seconds for which it is hardly listened to; 0.0: it is, or it is known and has its tries."""
-        return 0.0 if self.knows(peer, now) else self.penalties.refused_for(peer, now)
+    def next_try(self, peer: str, now: float) -> float:
+        """Seconds until a source that is refused is listened to, if none there comes before; 0.0: it is."""
+        every = 1.0 if self.knows(peer, now) else TRY_EVERY
+        return min(every, self.penalties.refused_for(peer, now))
+
+    def refused_after(self, peer: str, reason: str, now: float) -> float:
+        """Seconds for which its source is refused once it has failed so; 0.0: it is not, or is known."""
+        return 0.0 if self.knows(peer, now) else self.penalties.refused_after(peer, reason, now)
 
     def _may_try(self, peer: str, now: float) -> bool:
         if self.knows(peer, now):

@@ -31,12 +31,16 @@ SHY = 1.0  # seconds that somebody may be silent where places are left
 
 
 class NotLetIn(RemoteError):
-    """No place. ``reason`` is a word: "penalty", "overloaded"; ``of_source``: its source has its share."""
+    """No place. ``reason`` is a word: "penalty", "overloaded"; ``of_source``: its source has its share.
 
-    def __init__(self, reason: str, detail: str, of_source: bool = False) -> None:
+    ``seconds``: when to come again; 0.0: nobody knows.
+    """
+
+    def __init__(self, reason: str, detail: str, of_source: bool = False, seconds: float = 0.0) -> None:
         super().__init__(detail)
         self.reason = reason
         self.of_source = of_source
+        self.seconds = seconds
 
 
 class Places(Typing):
@@ -143,6 +147,7 @@ class Strangers:
         expected: int = 0,
         known: bool | None = None,
         counts: bool = True,
+        judged: bool = False,
     ) -> Stranger:
         """Somebody came from ``HOST:PORT``, and has a place from now on.
 
@@ -152,6 +157,7 @@ class Strangers:
             expected: connections from its address that were asked for: so many more may come.
             known: whether a device proved itself from there; None: as is remembered.
             counts: whether its source has a share, and may owe; a balancer's has and does not.
+            judged: what it owes was asked already, which took a try.
 
         Raises:
             NotLetIn: there is no place for it.
@@ -159,8 +165,9 @@ class Strangers:
         now, access = self._seconds(), self._access
         share, owes = self._places().pending_per_source, False
         if access is not None and counts and not expected:
-            if refused := access.stranger(peer, now):
-                raise NotLetIn("penalty", refused)
+            refused = "" if judged else access.stranger(peer, now)
+            if refused:
+                raise NotLetIn("penalty", refused, seconds=access.next_try(peer, now))
             if access.penalties.refused_for(peer, now):
                 share, owes = min(share, TRIES), True
         if known is None:

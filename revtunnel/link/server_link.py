@@ -60,6 +60,9 @@ class Hub(Typing):
     def refused(self, link: "ServerLink", reason: str, detail: str) -> None:
         """A connection never became a link."""
 
+    def refused_for(self, link: "ServerLink", word: str) -> int:
+        """Seconds for which its address will not be listened to, once it is refused for that."""
+
     def attach(self, link: "ServerLink", ticket: bytes) -> None:
         """The connection is a data socket: take it with ``hand_over``, or refuse it."""
 
@@ -237,7 +240,8 @@ class ServerLink(LinkProtocol):
             ):  # a legacy device would stumble over GOAWAY
                 self.fail(error.word, str(error), None)
                 return
-            self.write(encode_frame(Command.GOAWAY, 0, encode_goaway(error.reason, 0, error.told)))
+            seconds = self._hub.refused_for(self, error.word)
+            self.write(encode_frame(Command.GOAWAY, 0, encode_goaway(error.reason, seconds, error.told)))
             self.fail(error.word, str(error), None)
         else:
             super().broken(error)

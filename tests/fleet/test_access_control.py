@@ -9,6 +9,7 @@ from revtunnel.fleet.pools import Use
 from revtunnel.ground.facts import ChannelEnded, ClientRefused, LinkDown, LinkRefused, ListenerRefused
 from revtunnel.ground.limits import PenaltyLimits
 from revtunnel.ground.networks import network_of
+from revtunnel.link.keys import verifier_of
 from tests.support.recorder import Recorder
 from tests.support.world import CONSOLE, LINK_PORT, POOL, SERVER, WEB, World
 
@@ -223,6 +224,50 @@ def test_the_right_key_does_not_help_while_the_serial_is_locked() -> None:
     world.advance(100.0)
     assert set(ports(world)) == {CONSOLE.name, WEB.name}
     world.finish()
+
+
+def test_a_device_that_brought_none_before_has_its_tries_too() -> None:
+    """Enrolled at a site where a wrong agent was first: it is in with the next try of its address."""
+    world = World(access=access(), key=KEY, start=False)
+    for _ in range(20):
+        say(world, b"GET / HTTP/1.1\r\n\r\n")
+    world.agents["plc-1"].uplink.start()
+    world.advance(11.0)
+    assert set(ports(world)) == {CONSOLE.name, WEB.name}
+    world.finish()
+
+
+def test_an_agent_is_told_when_its_address_has_a_try_and_waits_no_longer() -> None:
+    """GOAWAY before a byte of its own is read; it dials again in the second after."""
+    world = World(access=access(), start=False)
+    while refusals(world)[-1:] != ["penalty"]:
+        say(world, b"GET / HTTP/1.1\r\n\r\n")
+    agent = world.agents["plc-1"]
+    agent.uplink.start()
+    world.pump()
+    assert agent.links[0].retry_after == 10
+    known = len(world.reactor.dialled)
+    world.advance(10.0)
+    assert len(world.reactor.dialled) == known
+    world.advance(1.0)
+    assert set(ports(world)) == {CONSOLE.name, WEB.name}
+    world.finish()
+
+
+def test_who_is_refused_hears_what_that_costs_unless_its_site_is_known() -> None:
+    """A wrong key behind an address of strangers waits as long as that is refused; another as it likes."""
+    for known in (False, True):
+        world = World(access=access(), keys={"plc-1": verifier_of(KEY, "plc-1")}, start=False)
+        world.key = bytes(32)
+        agent = world.add_agent("plc-1", (WEB,), start=False)
+        if known:
+            world.switchboard.access.proved("127.0.0.1:1", 0.0)
+        for _ in range(3):
+            world.switchboard.access.failed("127.0.0.1:5", "denied", "", False, 0.0)
+        agent.uplink.start()
+        world.pump()
+        assert (refusals(world), agent.links[0].retry_after) == (["denied"], 0 if known else 20)
+        world.finish()
 
 
 # -- other records

@@ -13,6 +13,7 @@ A refusal is told with its HTTP status, reported once, and costs the source what
 Source: next/remote-sessions.md sections 1 and 2; RFC 9112 section 3.2; issue "Web listener"; ours.
 """
 
+import math
 import re
 from collections.abc import Callable
 from contextlib import suppress
@@ -260,13 +261,15 @@ class WebListener:
 
     def _judge_client(self, call: WebCall) -> None:
         """As others are judged when they connect. HandshakeRefused: he owes too much, or comes too often."""
-        why = self._access.stranger(call.peer, self._reactor.seconds())
+        now = self._reactor.seconds()
+        seconds = self._access.next_try(call.peer, now)
+        why = self._access.stranger(call.peer, now)
         if why:
             call.reason = "penalty"
         elif self._comes_too_often(call.peer, call.peer):
             call.reason, why = "too-often", "not even read"
         if why:
-            raise HandshakeRefused(429, why)
+            raise HandshakeRefused(429, why, retry_after=math.ceil(seconds))
 
     def _opened(self, visit: "_Visit", upgraded: Upgraded) -> None:
         assert visit.route is not None and visit.call is not None

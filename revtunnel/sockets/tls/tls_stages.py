@@ -7,7 +7,6 @@ others wait, unread. Whom it refuses gets an alert and a moment to read it.
 Source: twisted.md 0.7, 2.4; faults.md "Pre-auth limits", N34, N36.
 """
 
-import contextlib
 import errno
 import socket
 from collections import deque
@@ -18,8 +17,8 @@ from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.python.failure import Failure
 
 from revtunnel.ground.first_bytes import Listens, explained
-from revtunnel.sockets.ends import RECORD, End, TlsEnd
-from revtunnel.sockets.stages import Stage, readable, writable
+from revtunnel.sockets.ends import End, TlsEnd
+from revtunnel.sockets.stages import Stage, part_unread, readable, writable
 from revtunnel.sockets.tls.certificates import CertificateRefused, PeerCertificate
 from revtunnel.sockets.tls.peer_verification import Guard, Identity, tls_fault
 
@@ -28,8 +27,6 @@ __all__ = ["Secured", "TlsFailed", "TlsHandshakes", "dial_tls"]
 HANDSHAKE = 0x16  # first byte of a TLS connection: a record with a ClientHello
 FIRST = 80  # bytes that are looked at, to name what is no TLS
 CROWDED = "its turn for a TLS handshake did not come"
-PARTING = 1.0  # seconds that a refused agent gets to take its alert
-DROPS = 8  # records of a refused agent that are read and dropped meanwhile
 
 
 class TlsFailed(ConnectionError):
@@ -141,7 +138,7 @@ class TlsHandshakes:
             finally:
                 self._done()
         except TlsFailed:
-            await self._part(end)
+            await part_unread(self._reactor, end)
             raise
         except BaseException:
             end.abort()
@@ -177,15 +174,3 @@ class TlsHandshakes:
         while self._waiting and self.running < self._most():
             self._waiting.popleft().callback(None)
         self._handing_on = False
-
-    async def _part(self, end: End) -> None:
-        """Let an alert arrive: a close with unread input is a reset, which may overtake it."""
-        sock, until = end.sock, self._reactor.seconds() + PARTING
-        with contextlib.suppress(OSError, TimeoutError, CancelledError):
-            sock.shutdown(socket.SHUT_WR)
-            for _ in range(DROPS):
-                left = max(0.0, until - self._reactor.seconds())
-                await readable(self._reactor, End(sock)).addTimeout(left, self._reactor)
-                if not sock.recv(RECORD):
-                    break
-        end.close()

@@ -351,6 +351,7 @@ def test_behind_a_balancer_whoever_fails_or_floods_pays_for_it_himself(loop: Loo
 
     assert [ask("203.0.113.9", "wrong") for _ in range(6)] == [401] * 5 + [429]  # one of them a try
     assert (place.refused().reason, place.refused().peer) == ("penalty", "203.0.113.9:0")
+    assert b"Retry-After: 10\r\n" in place.ask(X_Forwarded_For="203.0.113.9")
     assert [ask("203.0.113.10") for _ in range(9)] == [101] * 8 + [429]
     assert place.refused().reason == "too-often"
     assert ask("203.0.113.11") == 101
