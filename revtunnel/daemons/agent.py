@@ -33,6 +33,7 @@ from revtunnel.process.process import ExitStatus, SignalService
 from revtunnel.process.reporting import Reporter
 from revtunnel.process.systemd import Notifier, NotifyService
 from revtunnel.sockets.ends import End
+from revtunnel.sockets.network_changes import NetworkChanges
 from revtunnel.sockets.tls.certificates import FaultyFiles
 from revtunnel.sockets.tls.peer_verification import Identity
 from revtunnel.state.state_directory import openness
@@ -114,6 +115,7 @@ class Agent(MultiService):
         self._remains = EmoRemains()
         self._connector = ServerConnector(self._reactor, way_to(self.settings))
         self.uplink = self._make_uplink(self.settings)
+        self._network = NetworkChanges(reactor, self.uplink.hurry)
         self._keeper = self._make_keeper(self.settings)
         if self._keeper is not None:
             self._keeper.setServiceParent(self)
@@ -126,6 +128,7 @@ class Agent(MultiService):
         targets = ", ".join(f"{offer.name}={offer.target}" for offer in settings.local)
         self.reporter(ServerState("started", f"{settings.serial} offers {targets}"))
         self._warn()
+        self._network.start()
         self._reactor.callWhenRunning(self.uplink.start)
 
     def stopService(self) -> Any:
@@ -144,13 +147,17 @@ class Agent(MultiService):
 
     def abort(self) -> None:
         """Cut everything now."""
+        self._network.stop()
         self._consent.stop()
         self.uplink.abort()
         self._data.abort()
         self._remains.abort()
 
     def reload(self) -> None:
-        """Take new servers, limits, log level; offers that are gone are not dialled, more need a restart."""
+        """Take new servers, limits, log level; offers that are gone are not dialled, more need a restart.
+
+        Whoever asks for it wants a link: no back-off is waited for.
+        """
         try:
             new = self._options.load()
             way = way_to(new)
@@ -170,6 +177,7 @@ class Agent(MultiService):
         self._data.take(new.limits, new.relay)
         self._consent.take(new)
         self.uplink.change(new.servers, new.limits)
+        self.uplink.hurry()
         if self._keeper is not None:
             self._keeper.share = new.renew_before
         self._emo.mode = new.modern

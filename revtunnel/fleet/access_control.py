@@ -27,7 +27,7 @@ __all__ = ["LOOPBACK", "AccessControl"]
 LOOPBACK = (network_of("127.0.0.0/8"), network_of("::1"))
 
 
-TRY_EVERY = 10.0  # seconds, of a source that owes too much and is not known
+TRY_EVERY = 5.0  # seconds to two tries of a source that owes too much and is not known: enrolment takes two
 
 
 class AccessControl:
@@ -45,7 +45,7 @@ class AccessControl:
         self._known = KnownSources()
         # tries of those that owe too much: from known sources, from others, and from all the others together
         self._tries_of_known = Rates(burst=100.0, second=10.0)
-        self._tries = Rates(burst=1.0, second=1.0 / TRY_EVERY)
+        self._tries = Rates(burst=4.0, second=2.0 / TRY_EVERY, batch=2.0)
         self._tries_of_all = Bucket(50.0, 50.0, 0.0)
 
     @property

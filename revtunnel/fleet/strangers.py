@@ -3,8 +3,9 @@
 The rules: a source has a share of the places, an IPv4 address or an IPv6 /64 one, a /56 two and a /48 four.
 Where places are short somebody goes who has said nothing, and not who comes: who came first of them, with a
 chance that rises from half of the places on, and for certain when there is none left. If everybody has said
-something, it is the first one of the source that has most, for one whose source has less. The last quarter is
-for sources that are known (fleet/known_sources.py). Who goes so owes a little, as for a hang-up.
+something, it is the first one of the source that has most, for one whose source has less, or whoever has let
+us wait longest, three seconds at least. The last quarter is for sources that are known
+(fleet/known_sources.py). Who goes so owes a little, as for a hang-up.
 
 Who owes too much (fleet/penalties.py) is not let in but for his tries, of which few are under way at once.
 
@@ -26,7 +27,7 @@ __all__ = ["NotLetIn", "Places", "Stranger", "Strangers"]
 RESERVE = 4  # see Strangers
 SHARES = ((64, 1), (56, 2), (48, 4))  # of an IPv6 address: bits, and shares that all within have together
 TRIES = 16  # connections at once of a source that owes too much
-SLOW = 3.0  # seconds after which a try of such a source goes for its next one
+SLOW = 3.0  # seconds for which somebody who has said something may let us wait where places are short
 SHY = 1.0  # seconds that somebody may be silent where places are left
 
 
@@ -65,7 +66,7 @@ class _State(Enum):
 class Stranger:
     """One place. ``give_way`` may be replaced: it is called once at most, with a sentence, and ends it."""
 
-    __slots__ = ("_table", "blocks", "give_way", "is_known", "peer", "since", "speaks", "state")
+    __slots__ = ("_table", "blocks", "give_way", "heard_at", "is_known", "peer", "since", "speaks", "state")
 
     def __init__(
         self,
@@ -81,12 +82,13 @@ class Stranger:
         self.speaks = speaks
         self.state = _State.SILENT
         self.blocks: tuple[Network, ...] = ()
-        self.since = 0.0
+        self.since = self.heard_at = 0.0
         self._table = table
 
-    def heard(self) -> None:
-        """It said something."""
+    def heard(self, waits: bool = False) -> None:
+        """It said something; ``waits``: for us, until it is heard again."""
         self._table.becomes(self, _State.HEARD)
+        self._table.listens(self, waits)
 
     def stays(self) -> None:
         """It goes for nobody any more, but has its place until ``leave``."""
@@ -128,10 +130,9 @@ class Strangers:
         self._access = access
         self._chance = chance
         self._count = Counter({False: 0, True: 0})  # those of known sources are True
-        self._silent: dict[bool, dict[Stranger, None]] = {
-            False: {},
-            True: {},
-        }  # likewise; who came first first
+        # likewise, who came first first
+        self._silent: dict[bool, dict[Stranger, None]] = {False: {}, True: {}}
+        self._heard: dict[Stranger, None] = {}  # who lets us wait and is not known, longest first
         self._inside: dict[Network, dict[Stranger, None]] = {}
         self._sizes = _Sizes()
 
@@ -189,12 +190,20 @@ class Strangers:
 
     # -- for a Stranger
 
+    def listens(self, stranger: Stranger, waits: bool) -> None:
+        """It was heard, and has to say more, or waits for us."""
+        self._heard.pop(stranger, None)
+        stranger.heard_at = self._seconds()
+        if stranger.state is _State.HEARD and not waits and not stranger.is_known:
+            self._heard[stranger] = None
+
     def becomes(self, stranger: Stranger, state: _State) -> None:
         """It never becomes what it was before."""
         if state.value <= stranger.state.value:
             return
         stranger.state = state
         self._silent[stranger.is_known].pop(stranger, None)
+        self._heard.pop(stranger, None)
         if state is not _State.GONE:
             return
         self._count[stranger.is_known] -= 1
@@ -221,7 +230,7 @@ class Strangers:
         if len(inside) < most:
             return
         for each in [*inside]:
-            slow = owes and each.state is _State.HEARD and now - each.since >= SLOW
+            slow = owes and each.state is _State.HEARD and now - each.heard_at >= SLOW
             if (each.state is _State.SILENT or slow) and self._goes(each, now):
                 return
         raise NotLetIn("overloaded", f"{len(inside)} from {block} are not known yet", of_source=True)
@@ -241,6 +250,7 @@ class Strangers:
             self._silent_one_goes(False, now)
             or (newcomer.is_known and self._silent_one_goes(True, now))
             or self._greedy_one_goes(newcomer, now)
+            or self._slow_one_goes(now)
         ):
             raise NotLetIn("overloaded", f"{len(self)} are not known yet")
 
@@ -267,6 +277,10 @@ class Strangers:
         inside = self._inside[block]
         first = next((each for each in inside if each.state is _State.HEARD and not each.is_known), None)
         return first is not None and self._goes(first, now)
+
+    def _slow_one_goes(self, now: float) -> bool:
+        first = next(iter(self._heard), None)
+        return first is not None and now - first.heard_at >= SLOW and self._goes(first, now)
 
     def _goes(self, stranger: Stranger, now: float) -> bool:
         """Have it go, unless it has said something of late that nobody read."""

@@ -31,7 +31,7 @@ from revtunnel.sockets.ends import End
 from revtunnel.sockets.tls.certificates import PeerCertificate
 from revtunnel.sockets.tls.enroll import MAX_ENROLL
 from revtunnel.sockets.tls.peer_verification import Identity
-from revtunnel.sockets.tls.tls_stages import Secured, TlsFailed
+from revtunnel.sockets.tls.tls_stages import Heard, Secured, TlsFailed
 from revtunnel.streams.carrier import Carrier
 from revtunnel.streams.channel import Channel
 from revtunnel.streams.clients import ClientSocket
@@ -128,7 +128,7 @@ class ServerLink(LinkProtocol):
         self.listener = listener
         self.serial = ""
         self.source = ""  # the address it comes from, for the limit per source
-        self.heard: Callable[[], None] = lambda: None  # to be told of its first word
+        self.heard: Heard = lambda waits=False: None  # to be told that it said something
         self.replaced = False  # an older link of its serial was closed for it
         self.up_since: float | None = None
         self.authenticated = False

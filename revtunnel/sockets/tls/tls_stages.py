@@ -12,6 +12,7 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
+from typing import Protocol as Typing
 
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.python.failure import Failure
@@ -22,11 +23,18 @@ from revtunnel.sockets.stages import Stage, part_unread, readable, writable
 from revtunnel.sockets.tls.certificates import CertificateRefused, PeerCertificate
 from revtunnel.sockets.tls.peer_verification import Guard, Identity, tls_fault
 
-__all__ = ["Secured", "TlsFailed", "TlsHandshakes", "dial_tls"]
+__all__ = ["Heard", "Secured", "TlsFailed", "TlsHandshakes", "dial_tls"]
 
 HANDSHAKE = 0x16  # first byte of a TLS connection: a record with a ClientHello
 FIRST = 80  # bytes that are looked at, to name what is no TLS
 CROWDED = "its turn for a TLS handshake did not come"
+
+
+class Heard(Typing):
+    """To be told of what comes."""
+
+    def __call__(self, waits: bool = False) -> None:
+        """Something came; ``waits``: it is our turn now."""
 
 
 class TlsFailed(ConnectionError):
@@ -103,9 +111,9 @@ class TlsHandshakes:
         self._waiting: deque[Deferred[None]] = deque()
 
     def serve(
-        self, end: End, identity: Identity, seconds: float, heard: Callable[[], None] = lambda: None
+        self, end: End, identity: Identity, seconds: float, heard: Heard = lambda waits=False: None
     ) -> "Deferred[Secured]":
-        """Take a plain end to TLS within ``seconds``; ``heard`` is told of its first byte.
+        """Take a plain end to TLS within ``seconds``; ``heard`` is told of its first byte, and of its turn.
 
         Fails with TlsFailed, TimeoutError (whose text says what was waited for) or CancelledError; the socket
         is closed then.
@@ -121,14 +129,13 @@ class TlsHandshakes:
         serving = Deferred.fromCoroutine(self._serve(end, identity, stage, heard))
         return serving.addTimeout(seconds, self._reactor, too_late)
 
-    async def _serve(
-        self, end: End, identity: Identity, stage: list[str], heard: Callable[[], None]
-    ) -> Secured:
+    async def _serve(self, end: End, identity: Identity, stage: list[str], heard: Heard) -> Secured:
         try:
             await self._first_byte(end)
-            heard()
+            heard(True)
             stage[0] = CROWDED
             await self._turn()
+            heard(False)
             stage[0] = "it did not finish its TLS handshake"
             try:
                 connection, guard = identity.accept(end.sock)

@@ -27,7 +27,7 @@ from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.peeking import has_spoken
 from revtunnel.sockets.tls.peer_verification import Identity
-from revtunnel.sockets.tls.tls_stages import Secured, TlsHandshakes
+from revtunnel.sockets.tls.tls_stages import Heard, Secured, TlsHandshakes
 from revtunnel.systems.cccp.cccp_facts import RegistrationRefused
 from revtunnel.systems.cccp.registration import RegistrationDecoder
 from revtunnel.systems.cccp.unpaired_end import WithoutLf
@@ -177,7 +177,7 @@ class _Line(Protocol):
     def __init__(self, registrations: Registrations, project: Project, peer: str, seconds: float) -> None:
         self.project = project
         self.peer = peer
-        self.heard: Callable[[], None] = lambda: None  # to be told of its first word
+        self.heard: Heard = lambda waits=False: None  # to be told that it said something
         self.serial = ""
         self.tls = ""
         self.certified: str | None = None  # the serial in its certificate

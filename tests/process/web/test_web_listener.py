@@ -298,7 +298,7 @@ def test_limits_of_those_under_way_and_of_how_often(loop: Loop, no_leaks: None) 
     assert place.hear(silent) == b""
     assert place.refused().detail.startswith("silent for 0.")
     place.limits = ServerLimits()
-    answers = [status(place.ask(Authorization="Bearer wrong")) for _ in range(6)]
+    answers = [status(place.ask(Authorization="Bearer wrong")) for _ in range(9)]
     assert answers[:4] == [401] * 4
     assert answers[-1] == 0
     assert place.refused().reason == "penalty"
@@ -340,7 +340,7 @@ def test_behind_a_balancer_whoever_fails_or_floods_pays_for_it_himself(loop: Loo
     place = Place(loop, ServerLimits(pending_per_source=1), exempt=False)
     balancer = (network_of("127.0.0.1"),)
     place.listener.rules["main"] = replace(place.listener.rules["main"], forwarded_from=balancer)
-    place.listener.rates = Rates(burst=8.0, second=0.0)
+    place.listener.rates = Rates(burst=9.0, second=0.0)
     two = place.knock(), place.knock()
     loop.until(lambda: place.listener.pending == 2, "two")
     for sock in two:
@@ -349,10 +349,10 @@ def test_behind_a_balancer_whoever_fails_or_floods_pays_for_it_himself(loop: Loo
     def ask(peer: str, token: str = "right") -> int:
         return status(place.ask(X_Forwarded_For=peer, Authorization=f"Bearer {token}"))
 
-    assert [ask("203.0.113.9", "wrong") for _ in range(6)] == [401] * 5 + [429]  # one of them a try
+    assert [ask("203.0.113.9", "wrong") for _ in range(9)] == [401] * 8 + [429]  # four of them are tries
     assert (place.refused().reason, place.refused().peer) == ("penalty", "203.0.113.9:0")
-    assert b"Retry-After: 10\r\n" in place.ask(X_Forwarded_For="203.0.113.9")
-    assert [ask("203.0.113.10") for _ in range(9)] == [101] * 8 + [429]
+    assert b"Retry-After: 5\r\n" in place.ask(X_Forwarded_For="203.0.113.9")
+    assert [ask("203.0.113.10") for _ in range(10)] == [101] * 9 + [429]
     assert place.refused().reason == "too-often"
     assert ask("203.0.113.11") == 101
     place.close()
