@@ -155,11 +155,14 @@ class WebListener:
             raise NotLetIn("stopping", "not even read")
         if self._full() and not self._places.make_room():
             raise NotLetIn("descriptors", "not even read")
+        expected, speaks = self.expected(source), partial(has_spoken, end)
+        stranger = self._places.enter(
+            end.peer, visit.give_way, speaks, expected=expected, counts=not is_balancer
+        )
         if not is_balancer and self._comes_too_often(end.peer, source):
+            stranger.leave()
             raise NotLetIn("too-often", "not even read")
-        expected = self.expected(source)
-        speaks = partial(has_spoken, end)
-        return self._places.enter(end.peer, visit.give_way, speaks, expected=expected, counts=not is_balancer)
+        return stranger
 
     def _comes_too_often(self, peer: str, source: str) -> bool:
         is_free = self.expected(source) or self._access.penalties.is_exempt(peer)
