@@ -1,4 +1,4 @@
-"""Do honest agents get in, and links stay as they are, while silent strangers fill a server's places?
+"""Do honest agents get in, and links stay as they are, while strangers fill a server's places?
 
 `python -m benchmarks.storm` starts a server that wants certificates and exempts no address, an agent with an
 echo service, and a process of strangers: 2,000 connections from 1,000 addresses, none of which says a word.
@@ -6,8 +6,9 @@ Each hangs up after 4 to 9 s, and whichever ends is replaced at once. Meanwhile 
 address of its own that was never there before, come one after the other: TLS, HELLO, the server's HELLO.
 Beside them a client of the agent that is linked sends a byte every 50 ms and waits for its echo.
 
-`--site` has the honest agents and a hundred strangers that speak nonsense come from one address, from which
-the honest ones came in before. Nothing is judged. Everything is on loopback: 127.0.0.0/8 has the addresses.
+`--manner stalled`: each of the strangers says the first byte of a TLS handshake, and no more.
+`--manner site`: ten of them, at the one address of which all honest agents are, speak nonsense, each once a
+second. Nothing is judged. Everything is on loopback: 127.0.0.0/8 has the addresses.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from tests.support.throwaway_tls import Issued, Issuer
 __all__ = ["main"]
 
 PATIENCE = 10.0  # seconds for one handshake, what an agent has
-SITE = "127.200.0.1"  # the one address of --site
+SITE = "127.200.0.1"  # the one address of --manner site
 OFFER = parse_offer("web=127.0.0.1:80")
 TLS = "tls = yes\ncertificate = {certificate}\ncertificate_key = {key}\nauthority = {authority}\n"
 
@@ -53,52 +54,68 @@ def _address(number: int) -> str:
 # ---- the strangers, a process of their own
 
 
-def strangers(port: int, sockets: int, addresses: int, site: bool) -> None:
-    """Keep so many connections, until killed; what has become of them is told on standard output."""
-    told = {"opened": 0, "hung_up": 0, "cut": 0, "refused": 0}
-    chooser = selectors.DefaultSelector()
-    ends: dict[socket.socket, tuple[int, float]] = {}
+class _Strangers:
+    """So many connections, until killed; what has become of them is told on standard output."""
 
-    def dial(number: int) -> None:
+    def __init__(self, port: int, options: argparse.Namespace) -> None:
+        self._port = port
+        self._addresses = options.addresses
+        self._site = options.manner == "site"
+        self._word = {"silent": b"", "stalled": b"\x16", "site": b"GET / HTTP/1.1\r\n\r\n"}[options.manner]
+        self._chooser = selectors.DefaultSelector()
+        self._ends: dict[socket.socket, tuple[int, float]] = {}
+        self._due: list[tuple[float, int]] = []
+        self._told = {"opened": 0, "hung_up": 0, "cut": 0, "refused": 0}
+        for number in range(10 if self._site else options.sockets):
+            self._dial(number)
+
+    def run(self) -> None:
+        """For ever."""
+        said = swept = time.monotonic()
+        while True:
+            for key, events in self._chooser.select(0.02):
+                self._happened(key.fileobj, events)  # type: ignore[arg-type]
+            now = time.monotonic()
+            while self._due and self._due[0][0] <= now:
+                self._dial(self._due.pop(0)[1])
+            if now - swept > 0.2:
+                swept = now
+                for sock in [each for each, (_, until) in self._ends.items() if until < now]:
+                    self._end(sock, "hung_up")
+            if now - said > 0.5:
+                said = now
+                print(json.dumps(self._told), flush=True)
+
+    def _dial(self, number: int) -> None:
         sock = socket.socket()
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_IP, 24, 1)  # IP_BIND_ADDRESS_NO_PORT
-        sock.bind((SITE if site else _address(number % addresses), 0))
+        sock.bind((SITE if self._site else _address(number % self._addresses), 0))
         with contextlib.suppress(BlockingIOError):
-            sock.connect(("127.0.0.1", port))
-        chooser.register(sock, selectors.EVENT_READ | (selectors.EVENT_WRITE if site else 0))
-        ends[sock] = number, time.monotonic() + random.uniform(4.0, 9.0)
-        told["opened"] += 1
+            sock.connect(("127.0.0.1", self._port))
+        self._chooser.register(sock, selectors.EVENT_READ | (selectors.EVENT_WRITE if self._word else 0))
+        self._ends[sock] = number, time.monotonic() + random.uniform(4.0, 9.0)
+        self._told["opened"] += 1
 
-    def end(sock: socket.socket, how: str) -> None:
-        chooser.unregister(sock)
-        number, _ = ends.pop(sock)
+    def _happened(self, sock: socket.socket, events: int) -> None:
+        if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self._end(sock, "refused")
+        elif events & selectors.EVENT_READ:
+            self._end(sock, "cut")
+        else:
+            with contextlib.suppress(OSError):
+                sock.send(self._word)
+            self._chooser.modify(sock, selectors.EVENT_READ)
+
+    def _end(self, sock: socket.socket, how: str) -> None:
+        self._chooser.unregister(sock)
+        number, _ = self._ends.pop(sock)
         sock.close()
-        told[how] += 1
-        dial(number)
-
-    for number in range(sockets):
-        dial(number)
-    said = swept = time.monotonic()
-    while True:
-        for key, events in chooser.select(0.05):
-            sock: socket.socket = key.fileobj  # type: ignore[assignment]
-            if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-                end(sock, "refused")
-            elif events & selectors.EVENT_READ:
-                end(sock, "cut")
-            else:
-                with contextlib.suppress(OSError):
-                    sock.send(b"GET / HTTP/1.1\r\n\r\n")
-                chooser.modify(sock, selectors.EVENT_READ)
-        now = time.monotonic()
-        if now - swept > 0.2:
-            swept = now
-            for sock in [each for each, (_, until) in ends.items() if until < now]:
-                end(sock, "hung_up")
-        if now - said > 0.5:
-            said = now
-            print(json.dumps(told), flush=True)
+        self._told[how] += 1
+        if self._site:
+            self._due.append((time.monotonic() + 1.0, number))
+        else:
+            self._dial(number)
 
 
 # ---- the honest
@@ -208,16 +225,15 @@ def run(options: argparse.Namespace, folder: Path) -> list[str]:
         port = listed(folder / "admin.sock")["plc-1"]
         with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
             client.settimeout(PATIENCE)
-            quiet, storm = _Honest(), _Honest()
-            _measure(quiet, contexts, link, client, options.quiet, options.site)
-            count = 100 if options.site else options.sockets
-            argv = [sys.executable, "-m", "benchmarks.storm", "--strangers", link, "--sockets", count]
-            argv += ["--addresses", options.addresses] + (["--site"] if options.site else [])
+            quiet, storm, site = _Honest(), _Honest(), options.manner == "site"
+            _measure(quiet, contexts, link, client, options.quiet, site)
+            argv = [sys.executable, "-m", "benchmarks.storm", "--strangers", link, "--manner", options.manner]
+            argv += ["--sockets", options.sockets, "--addresses", options.addresses]
             crew.start("strangers", argv)
             log = folder / "2-strangers.log"
             crew.wait_until(lambda: log.stat().st_size > 0, "the strangers")
             cpu, begun = crew.cpu()["server"], time.monotonic()
-            _measure(storm, contexts, link, client, options.seconds, options.site)
+            _measure(storm, contexts, link, client, options.seconds, site)
             cpu, spent = crew.cpu()["server"] - cpu, time.monotonic() - begun
         told = json.loads(log.read_text().splitlines()[-1])
         lost = (folder / "1-agent.log").read_text().count("link-down")
@@ -257,11 +273,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--addresses", type=int, default=1000, help="that they come from (1000)")
     parser.add_argument("--seconds", type=float, default=60.0, help="of the storm (60)")
     parser.add_argument("--quiet", type=float, default=5.0, help="seconds before it (5)")
-    parser.add_argument("--site", action="store_true", help="strangers and honest behind one address")
+    manners = ("silent", "stalled", "site")
+    parser.add_argument("--manner", choices=manners, default="silent", help="what the strangers do (silent)")
     parser.add_argument("--strangers", type=int, metavar="PORT", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     if options.strangers:
-        strangers(options.strangers, options.sockets, options.addresses, options.site)
+        _Strangers(options.strangers, options).run()
     become_reaper()
     try:
         with tempfile.TemporaryDirectory(prefix="storm-") as folder:

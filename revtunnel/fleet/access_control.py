@@ -44,7 +44,7 @@ class AccessControl:
         self.penalties = Penalties(PenaltyLimits(), LOOPBACK) if penalties is None else penalties
         self._known = KnownSources()
         # tries of those that owe too much: from known sources, from others, and from all the others together
-        self._tries_of_known = Rates(burst=100.0, second=10.0)
+        self._tries_of_known = Rates(burst=200.0, second=50.0)
         self._tries = Rates(burst=4.0, second=2.0 / TRY_EVERY, batch=2.0)
         self._tries_of_all = Bucket(50.0, 50.0, 0.0)
 
