@@ -23,9 +23,9 @@ PURE_NAMES = """
     first_bytes fleet frames free_ports grants handshake hellos http_connect keys kinds known_sources labels
     lease_rows lease_table leases legacy limits liveness localproxy mux networks nonces numbers
     origin outcomes penalties people pools proxy_choice proxy_header proxy_sessions rates reasons
-    refused_ports refusals registration remote_sessions rt1 rt1_ends rt1_sessions send_scheduler serials
-    session_life strangers targets tickets trusted_proxies user_tokens warm_pool websocket_wire window zmtp
-    zmtp_messages
+    refusals refused_ports registration remote_sessions retries rt1 rt1_ends rt1_services rt1_sessions
+    send_scheduler serials service_state session_life strangers targets tickets trusted_proxies user_tokens
+    warm_pool websocket_wire window zmtp zmtp_messages
 """
 PURE = frozenset(PURE_NAMES.split())
 IMPURE = {"twisted", "zope", "OpenSSL", "socket", "ssl", "select", "time", "asyncio", "subprocess"}

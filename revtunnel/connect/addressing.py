@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.serials import parse_serial
-from revtunnel.ground.targets import is_literal, parse_endpoint
+from revtunnel.ground.targets import parse_endpoint_or, place
 
 __all__ = [
     "Handed",
     "ServerAddress",
-    "is_here",
     "parse_handed",
     "parse_server",
     "parse_services",
@@ -43,7 +42,7 @@ class ServerAddress:
     @property
     def place(self) -> str:
         """``HOST:PORT``."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return place(self.host, self.port)
 
     def __str__(self) -> str:
         return f"{'https' if self.secure else 'http'}://{self.place}"
@@ -58,16 +57,6 @@ class Handed:
     nonce: str = field(repr=False)
 
 
-def is_here(host: str) -> bool:
-    """Whether a host is this machine, by its name or address."""
-    return host == "localhost" or host == "::1" or (host.startswith("127.") and is_literal(host))
-
-
-def _endpoint(text: str, port: int) -> tuple[str, int]:
-    """Host and port; ``port`` where none is written."""
-    return parse_endpoint(text if re.search(r"[^:]:[0-9]+\Z|\]:[0-9]+\Z", text) else f"{text}:{port}")
-
-
 def parse_server(text: str) -> ServerAddress:
     """``https://HOST[:PORT]`` or ``HOST[:PORT]``; ``http://`` is without TLS. ValueError: none of these."""
     match = _SERVER.fullmatch(text)
@@ -75,10 +64,7 @@ def parse_server(text: str) -> ServerAddress:
     if not match or scheme not in _SECURE:
         raise ValueError(f"{text[:120]!a}: https://HOST[:PORT] wanted")
     secure = _SECURE[scheme]
-    host, port = _endpoint(match[2], 443 if secure else 80)
-    if not port:
-        raise ValueError(f"{text[:120]!a}: port 1 to 65535 wanted")
-    return ServerAddress(host, port, secure)
+    return ServerAddress(*parse_endpoint_or(match[2], 443 if secure else 80), secure)
 
 
 def parse_handed(text: str) -> Handed:
@@ -86,10 +72,7 @@ def parse_handed(text: str) -> Handed:
     match = _HANDED.fullmatch(text)
     if not match or not _SESSION.fullmatch(match[2]) or not _NONCE.fullmatch(match[3]):
         raise ValueError(f"{text.partition('#')[0][:120]!a}: revtunnel://HOST[:PORT]/s/SESSION#NONCE wanted")
-    host, port = _endpoint(match[1], 443)
-    if not port:
-        raise ValueError(f"{match[1][:120]!a}: port 1 to 65535 wanted")
-    return Handed(ServerAddress(host, port), match[2], match[3])
+    return Handed(ServerAddress(*parse_endpoint_or(match[1], 443)), match[2], match[3])
 
 
 def parse_session(text: str) -> str:

@@ -165,6 +165,8 @@ def _fault(options: argparse.Namespace) -> str:
     connects = options.action == "connect"
     if connects and bool(options.what) == bool(options.direct):
         return "DEVICE/SERVICE, a revtunnel:// URL, a command, or -W DEVICE/SERVICE wanted"
+    if options.direct and "" in options.direct.partition("/"):
+        return f"-W {options.direct.partition('#')[0][:120]!a}: DEVICE/SERVICE wanted, or a revtunnel:// URL"
     if not connects and options.program:
         return "--exec goes with a session"
     if options.direct and (options.program or options.port or options.address_range):

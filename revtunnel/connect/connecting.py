@@ -9,6 +9,7 @@ Source: next/remote-sessions.md section 7; ours.
 import argparse
 import os
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -16,11 +17,12 @@ from twisted.internet.defer import Deferred
 
 from revtunnel.connect.addressing import SCHEME, Handed, ServerAddress, parse_handed, parse_services
 from revtunnel.connect.console_output import Telling, sized
+from revtunnel.connect.control import Control, open_control
 from revtunnel.connect.dialling import DialWay
 from revtunnel.connect.held_session import HeldSession
 from revtunnel.connect.local_ports import LocalPort, LocalSocket, PortRules, open_port
 from revtunnel.connect.logins import Logins
-from revtunnel.connect.one_shot_commands import controlled, way_to
+from revtunnel.connect.one_shot_commands import way_to
 from revtunnel.connect.outcomes import DONE, TRY_AGAIN, UNREACHABLE, USAGE, Stop, for_channel
 from revtunnel.connect.own_program import Program, filled_in
 from revtunnel.connect.stdio import StandardTransport
@@ -83,24 +85,20 @@ class Connecting:
         """The session, its first nonce, the way to its server, and who gives another nonce."""
         handed = self._handed()
         if handed is not None:
-            login = self._logins.of.get(str(handed.server))
-            return (
-                handed.session,
-                handed.nonce,
-                way_to(self._reactor, self._options, handed.server, login),
-                None,
-            )
-        server = self._logins.server(self._options.server)
+            known = self._logins.of.get(str(handed.server))
+            way = way_to(self._reactor, self._options, handed.server, known)
+            return handed.session, handed.nonce, way, None
         device, services = self._wanted()
-        way = way_to(self._reactor, self._options, server, self._logins.login(server, os.environ))
-        answer = await self._start(server, device, services)
+        server = self._logins.server(self._options.server)
+        login = self._logins.login(server, os.environ)
+        way = way_to(self._reactor, self._options, server, login)
+        controlled = partial(open_control, self._reactor, way, login.token, self._options.timeout)
+        answer = await self._start(controlled, device, services)
         session = str(answer.get("session", ""))
 
         async def fresh() -> str:
-            control = await controlled(self._reactor, self._options, self._logins, server)
-            nonce = str((await control.ask("nonce", session=session)).get("nonce", ""))
-            control.close()
-            return nonce
+            with closing(await controlled()) as control:
+                return str((await control.ask("nonce", session=session)).get("nonce", ""))
 
         return session, str(answer.get("nonce", "")), way, fresh
 
@@ -125,18 +123,18 @@ class Connecting:
         except ValueError as error:
             raise Stop(USAGE, str(error)) from None
 
-    async def _start(self, server: ServerAddress, device: str, services: list[str]) -> Said:
+    async def _start(
+        self, controlled: Callable[[], Awaitable[Control]], device: str, services: list[str]
+    ) -> Said:
         """Ask for the session."""
-        control = await controlled(self._reactor, self._options, self._logins, server)
-        if not services:
-            rows = (await control.ask("services", device=device)).get("services", [])
-            services = [str(row["service"]) for row in rows if row.get("device") == device]
+        with closing(await controlled()) as control:
             if not services:
-                raise Stop.by_word("unknown", f"no service of {device} that you may reach")
-        flags = {"private": self._options.private, "take_over": self._options.take_over}
-        answer = await control.ask("start", device=device, services=services, **flags)
-        control.close()
-        return answer
+                rows = (await control.ask("services", device=device)).get("services", [])
+                services = [str(row["service"]) for row in rows if row.get("device") == device]
+                if not services:
+                    raise Stop.by_word("unknown", f"no service of {device} that you may reach")
+            flags = {"private": self._options.private, "take_over": self._options.take_over}
+            return await control.ask("start", device=device, services=services, **flags)
 
     # -- what is done with it
 

@@ -33,7 +33,11 @@ async def open_control(reactor: Any, way: DialWay, token: str, timeout: float) -
     control = Control(reactor, str(way.server), timeout)
     control.socket = WebSocketMessages(reactor, WebSocketWire(upgraded.engine, way.limits), control)
     EndTransport(reactor, upgraded.end, control.socket).start()
-    await control.greeted.addTimeout(timeout, reactor, control.too_late)
+    try:
+        await control.greeted.addTimeout(timeout, reactor, control.too_late)
+    except Stop:
+        control.close()
+        raise
     return control
 
 

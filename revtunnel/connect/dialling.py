@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import revtunnel
-from revtunnel.connect.addressing import ServerAddress, is_here
+from revtunnel.connect.addressing import ServerAddress
 from revtunnel.connect.outcomes import CONFIG, UNREACHABLE, Stop, for_http
+from revtunnel.ground.networks import is_loopback
 from revtunnel.sockets.ends import End, said
 from revtunnel.sockets.tls.certificates import CertificateFiles, FaultyFiles, TlsSide
 from revtunnel.sockets.tls.peer_verification import Identity, TlsRules
@@ -53,7 +54,7 @@ class DialWay:
         self._identity: Identity | None = None
         if server.secure:
             self._identity = _identity(ca)
-        elif not (plaintext or is_here(server.host)):
+        elif not (plaintext or is_loopback(server.host)):
             raise Stop(CONFIG, f"{server}: without TLS only to this machine; see --plaintext")
 
     async def upgrade(self, path: str, subprotocol: str, bearer: str) -> Upgraded:

@@ -21,8 +21,8 @@ from twisted.python.failure import Failure
 
 from revtunnel.connect.outcomes import CONFIG, Stop
 from revtunnel.connect.same_user import is_same_user
-from revtunnel.ground.targets import is_literal
-from revtunnel.sockets.addresses import place
+from revtunnel.ground.networks import is_loopback
+from revtunnel.ground.targets import place
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.listening import Listener, Listeners
 from revtunnel.streams.streams import ChannelSocket
@@ -106,7 +106,7 @@ class LocalPort:
 
     def _fits(self, sock: socket.socket) -> bool:
         try:
-            return self._rules.any_user or not _is_loopback(sock.getpeername()[0]) or is_same_user(sock)
+            return self._rules.any_user or not is_loopback(sock.getpeername()[0]) or is_same_user(sock)
         except OSError:  # gone by now
             return False
 
@@ -141,7 +141,3 @@ def _places(rules: PortRules, wanted: int) -> list[tuple[str, int]]:
     first = max(wanted, UNPRIVILEGED - 1) + 1
     cycle = [*range(first, min(first + TRIES, 65536))] if wanted else []
     return [(rules.listen, port) for port in (wanted, *cycle, 0)]
-
-
-def _is_loopback(host: str) -> bool:
-    return is_literal(host) and ipaddress.ip_address(host.partition("%")[0]).is_loopback

@@ -6,6 +6,7 @@ Source: next/remote-sessions.md; ours.
 import argparse
 import os
 import sys
+from contextlib import closing
 from typing import Any
 
 from revtunnel.connect.addressing import ServerAddress, parse_server, parse_session
@@ -15,7 +16,7 @@ from revtunnel.connect.dialling import DialWay
 from revtunnel.connect.logins import KeptLogin, Logins
 from revtunnel.connect.outcomes import DENIED, DONE, USAGE, Stop
 
-__all__ = ["Errands", "controlled", "token_typed"]
+__all__ = ["Errands", "token_typed", "way_to"]
 
 PAGES = 1000  # of a listing
 
@@ -32,15 +33,6 @@ def token_typed() -> str:
     if not token or not (token.isascii() and token.isprintable()) or " " in token:
         raise Stop(USAGE, "no token: one word of printable ASCII wanted")
     return token
-
-
-async def controlled(
-    reactor: Any, options: argparse.Namespace, logins: Logins, server: ServerAddress
-) -> Control:
-    """A control connection with the login's token. Stop: there is none."""
-    login = logins.login(server, os.environ)
-    way = way_to(reactor, options, server, login)
-    return await open_control(reactor, way, login.token, options.timeout)
 
 
 def way_to(
@@ -82,18 +74,17 @@ class Errands:
 
     async def list(self) -> int:
         """Devices and services."""
-        control = await self._control()
         pattern = {"device": self._options.what[0]} if self._options.what else {}
         rows: list[dict[str, Any]] = []
         after: dict[str, str] = {}
-        for _ in range(PAGES):
-            answer = await control.ask("services", **pattern, **after)
-            page = [row for row in answer.get("services", []) if isinstance(row, dict)]
-            rows += page
-            if not answer.get("more") or not answer.get("after"):
-                break  # a page may be empty, and others behind it are not
-            after = {"after": str(answer["after"])}
-        control.close()
+        with closing(await self._control()) as control:
+            for _ in range(PAGES):
+                answer = await control.ask("services", **pattern, **after)
+                page = [row for row in answer.get("services", []) if isinstance(row, dict)]
+                rows += page
+                if not answer.get("more") or not answer.get("after"):
+                    break  # a page may be empty, and others behind it are not
+                after = {"after": str(answer["after"])}
         if not self._options.json:
             rows = [{**row, "online": "yes" if row.get("online") else "no"} for row in rows]
         self._telling.rows(rows, ("device", "service", "port", "online"))
@@ -101,9 +92,8 @@ class Errands:
 
     async def sessions(self) -> int:
         """Running sessions."""
-        control = await self._control()
-        answer = await control.ask("sessions")
-        control.close()
+        with closing(await self._control()) as control:
+            answer = await control.ask("sessions")
         rows = [row for row in answer.get("sessions", []) if isinstance(row, dict)]
         if not self._options.json:
             rows = [{**row, "services": " ".join(map(str, row.get("services", [])))} for row in rows]
@@ -113,25 +103,24 @@ class Errands:
     async def end(self) -> int:
         """End a session."""
         session = _session(self._options.what[0])
-        control = await self._control()
-        await control.ask("end", session=session)
-        control.close()
+        with closing(await self._control()) as control:
+            await control.ask("end", session=session)
         return DONE
 
     async def share(self) -> int:
         """Invite somebody."""
         session, options = _session(self._options.what[0]), self._options
-        control = await self._control()
-        answer = await control.ask(
-            "share", **{"session": session, "with": options.guest, "role": options.role or "watch"}
-        )
-        control.close()
+        asked = {"session": session, "with": options.guest, "role": options.role or "watch"}
+        with closing(await self._control()) as control:
+            answer = await control.ask("share", **asked)
         print(clean(answer.get("url", "")))
         return DONE
 
     async def _control(self) -> Control:
         server = self._logins.server(self._options.server)
-        return await controlled(self._reactor, self._options, self._logins, server)
+        login = self._logins.login(server, os.environ)
+        way = way_to(self._reactor, self._options, server, login)
+        return await open_control(self._reactor, way, login.token, self._options.timeout)
 
 
 def _typed(text: str) -> ServerAddress:

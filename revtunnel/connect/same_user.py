@@ -27,9 +27,9 @@ def is_same_user(sock: socket.socket) -> bool:
     try:
         owner = ask_kernel(sock.family, near, far)
     except OSError:
-        name = "/proc/net/tcp6" if sock.family == socket.AF_INET6 else "/proc/net/tcp"
-        with open(name, encoding="ascii") as file:
-            owner = owner_of(file.read(), near, far)
+        owner = _in_table("/proc/net/tcp6", near, far) if sock.family == socket.AF_INET6 else None
+        if owner is None:
+            owner = _in_table("/proc/net/tcp", _plain(near), _plain(far))
     return owner is not None and owner in (os.geteuid(), 0)
 
 
@@ -58,6 +58,16 @@ def owner_of(table: str, near: Place, far: Place) -> int | None:
         if fields[1:3] == wanted:
             return int(fields[7])
     return None
+
+
+def _in_table(name: str, near: Place, far: Place) -> int | None:
+    with open(name, encoding="ascii") as file:
+        return owner_of(file.read(), near, far)
+
+
+def _plain(at: Place) -> Place:
+    """IPv4 that came to an IPv6 socket, as the other side may have it."""
+    return at[0].removeprefix("::ffff:"), at[1]
 
 
 def _packed(host: str) -> bytes:

@@ -15,13 +15,11 @@ import os
 from collections import deque
 from typing import Any
 
-from twisted.internet.address import UNIXAddress
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
     IConsumer,
     IPushProducer,
     IReadDescriptor,
-    ITransport,
     IWriteDescriptor,
 )
 from twisted.python.failure import Failure
@@ -85,7 +83,7 @@ class _Output(_Descriptor):
         self._owner.output_lost()
 
 
-@implementer(ITransport, IConsumer, IPushProducer)
+@implementer(IConsumer, IPushProducer)
 class StandardTransport:
     """A transport of two descriptors for a half-closeable Protocol; ``start`` makes the connection."""
 
@@ -170,14 +168,6 @@ class StandardTransport:
     def abortConnection(self) -> None:
         """Twisted's."""
         self._reactor.callLater(0, self._finish, ConnectionAborted())
-
-    def getPeer(self) -> UNIXAddress:
-        """Twisted's."""
-        return UNIXAddress(b"standard input")
-
-    def getHost(self) -> UNIXAddress:
-        """Twisted's."""
-        return UNIXAddress(b"standard output")
 
     # -- the descriptors call
 

@@ -55,10 +55,7 @@ def _status(options: Namespace, row: Row) -> int:
     shown = [each for each in OPERATIONS["Status"].columns if each.head and each.name in row]
     lines = [f"{each.head + ':':<10}{cell(each, row)}" for each in shown]
     lines = [f"{line}, since {row['since']}" if line.startswith("up:") else line for line in lines]
-    if row.get("ledger_problem"):
-        lines.append(f"problem:  the ledger is not on the disk: {row['ledger_problem']}")
-    if row.get("audit_problem"):
-        lines.append(f"problem:  the audit file takes no records: {row['audit_problem']}")
+    lines += [f"problem:  {each}" for each in row.get("problems", ())]
     lines = [clean(line) for line in lines]
     lines += _pools(row) if "ports" in row else _relays(row)
     if row["counts"]:

@@ -19,13 +19,15 @@ from revtunnel import __version__
 from revtunnel.carriers.agent_data import AgentData
 from revtunnel.daemons.options import AgentOptions as Options
 from revtunnel.daemons.proxy_settings import headers_of
+from revtunnel.daemons.service_probes import ServiceProbes
 from revtunnel.daemons.settings import AgentSettings, SettingsError, changes
 from revtunnel.daemons.site_consent import SiteConsent
 from revtunnel.ground.declared import updated
 from revtunnel.ground.facts import ServerState, SettingsReloaded
+from revtunnel.ground.retries import SETTINGS, Retries
 from revtunnel.ground.targets import Target
 from revtunnel.link.agent_link import AgentLink
-from revtunnel.link.handshake import AgentHandshake, AgentHello
+from revtunnel.link.handshake import FILLER, AgentHandshake, AgentHello
 from revtunnel.link.keys import parse_key
 from revtunnel.link.server_connector import ServerConnector, ServerWay
 from revtunnel.link.uplink import Uplink
@@ -81,7 +83,7 @@ def way_to(settings: AgentSettings) -> ServerWay:
         identity = Identity(rules) if any(not each.web for each in secure) else None
         web = Identity(replace(rules, alpn=b"http/1.1")) if any(each.web for each in secure) else None
     except FaultyFiles as error:
-        raise SettingsError([f"[agent] {key}: {text}" for key, text in error.faults]) from None
+        raise SettingsError([f"[agent] {key}: {text}" for key, text in error.faults], passes=True) from None
     return ServerWay(identity, partial(speaks_tls, settings), settings.server_name, settings.proxy, web)
 
 
@@ -92,6 +94,7 @@ class Agent(MultiService):
         super().__init__()
         self.settings = options.settings
         self.reporter = Reporter()
+        self.retries = Retries(reactor, self.reporter)
         self._reactor = reactor
         self._options = options
         self._notifier = notifier
@@ -111,6 +114,7 @@ class Agent(MultiService):
         self._consent = SiteConsent(reactor, self.settings, self._targets(), self.reporter)
         self._consent.cut = self._data.end_session
         self._dialler.consents = self._consent.may_dial
+        self._probes = ServiceProbes(reactor, self._dialler.dial, self.settings.serial, self.reporter)
         self._emo = EmoChoice(self.settings.modern)
         self._remains = EmoRemains()
         self._connector = ServerConnector(self._reactor, way_to(self.settings))
@@ -130,8 +134,10 @@ class Agent(MultiService):
         self._warn()
         self._network.start()
         self._reactor.callWhenRunning(self.uplink.start)
+        self._reactor.callWhenRunning(self._probes.take, settings, settings.local)
 
     def stopService(self) -> Any:
+        self.retries.stop()
         self.abort()
         self.reporter(ServerState("stopped", ""))
         return super().stopService()
@@ -149,6 +155,7 @@ class Agent(MultiService):
         """Cut everything now."""
         self._network.stop()
         self._consent.stop()
+        self._probes.stop()
         self.uplink.abort()
         self._data.abort()
         self._remains.abort()
@@ -158,12 +165,18 @@ class Agent(MultiService):
 
         Whoever asks for it wants a link: no back-off is waited for.
         """
+        self._reload()
+
+    def _reload(self, again: bool = False) -> None:
         try:
             new = self._options.load()
             way = way_to(new)
         except SettingsError as error:
-            self.reporter(SettingsReloaded((), (), tuple(error.errors)))
+            self.retries.settings_failed(error, partial(self._reload, again=True))
+            if not (again and error.passes):
+                self.reporter(SettingsReloaded((), (), tuple(error.errors)))
             return
+        self.retries.well(SETTINGS)
         live, restart = changes(self.settings, new)
         if _fingerprints(way) != _fingerprints(self._connector.way):
             live.append("[agent] certificate files")
@@ -176,6 +189,7 @@ class Agent(MultiService):
         self._dialler.keep(new.local)
         self._data.take(new.limits, new.relay)
         self._consent.take(new)
+        self._probes.take(new, new.local)
         self.uplink.change(new.servers, new.limits)
         self.uplink.hurry()
         if self._keeper is not None:
@@ -221,7 +235,9 @@ class Agent(MultiService):
         try:
             self._connector.way = way_to(self.settings)
         except SettingsError as error:
-            self.reporter(ServerState("certificate", str(error)))
+            self.retries.failed("certificate files", str(error), self._renewed)
+        else:
+            self.retries.well("certificate files")
 
     def _make_uplink(self, settings: AgentSettings) -> Uplink:
         return Uplink(
@@ -245,15 +261,17 @@ class Agent(MultiService):
     def _features(self, settings: AgentSettings) -> Feature:
         """What its HELLO says that it has."""
         origins = Feature.ORIGIN if self._dialler.asks_for_origins else Feature(0)
-        return Feature.SESSIONS | origins | (Feature.DATA_SOCKETS if settings.data_sockets else Feature(0))
+        sockets = Feature.DATA_SOCKETS if settings.data_sockets else Feature(0)
+        return Feature.SESSIONS | Feature.SERVICES | origins | sockets
 
     def _make_link(self, ready: Callable[[Any], None], left: Callable[[Any], None]) -> Any:
         settings = self.settings
-        offers, limits = settings.local, settings.link
+        offers, limits, filler = settings.local, settings.link, b""
         if settings.emo:
             if not self._emo.offers_rt1(self._reactor.seconds(), settings.emo_limits):
                 return self._make_emo_link(ready, left)
             offers = (modern_offer(settings.server_port, settings.local[0].target),)
+            filler = FILLER
             limits = replace(limits, handshake=min(limits.handshake, settings.emo_limits.first + 1))
             left = partial(self._left_modern, left)
         hello = AgentHello(
@@ -264,7 +282,7 @@ class Agent(MultiService):
             settings.link.first_window,
             features=self._features(settings),
         )
-        handshake = AgentHandshake(hello, self._key, settings.legacy)
+        handshake = AgentHandshake(hello, self._key, settings.legacy, filler)
         return AgentLink(
             self._reactor,
             limits,
@@ -273,16 +291,22 @@ class Agent(MultiService):
             self._dialler,
             self._pool,
             self.reporter,
-            ready,
+            partial(self._is_up, ready),
             left,
             self._data if settings.data_sockets else None,
             self._consent,
         )
 
+    def _is_up(self, ready: Callable[[AgentLink], None], link: AgentLink) -> None:
+        """A machine of EMO is known to the server by its port, and what it offers as emo."""
+        ready(link)
+        emo = self.settings.emo
+        self._probes.link_up(lambda state: link.say_service(state._replace(name="emo") if emo else state))
+
     def _left_modern(self, left: Callable[[Any], None], link: AgentLink) -> None:
         """A server that hung up on LISTEN is an original one: EMO is spoken at once, and for a while."""
         reason, now = link.ended[0] if link.ended is not None else "", self._reactor.seconds()
-        if link.up_since is None and self._emo.is_original(reason, now - link.since, now):
+        if link.up_since is None and self._emo.is_original(reason, now):
             link.ended = ("original", "it does not know rt1, so EMO is spoken")
             link.at_once = True
         left(link)

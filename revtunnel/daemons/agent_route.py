@@ -13,7 +13,6 @@ from revtunnel.fleet.strangers import NotLetIn
 from revtunnel.ground.server_places import LINK_PATH
 from revtunnel.link.link_websockets import DATA, LINK, end_of
 from revtunnel.process.web.web_routes import WebCall
-from revtunnel.sockets.ends import TlsEnd
 from revtunnel.sockets.ways.websocket_upgrade import HandshakeRefused, Upgraded
 from revtunnel.sockets.ways.websocket_wire import WebSocketLimits
 
@@ -48,7 +47,6 @@ class AgentRoute:
         return named
 
     def opened(self, call: WebCall, upgraded: Upgraded) -> None:
-        below, end = upgraded.end, end_of(self._reactor, upgraded, self._limits)
-        tls = below.connection.get_protocol_version_name() if isinstance(below, TlsEnd) else ""
+        end = end_of(self._reactor, upgraded, self._limits)
         name, stranger = call.found
-        self._board.admission.came_by_web(self._board, name, end, stranger, upgraded.subprotocol, tls)
+        self._board.admission.came_by_web(self._board, name, end, stranger, upgraded.subprotocol)

@@ -29,7 +29,7 @@ class Cameo(AdministeredDaemon):
 
     def __init__(self, reactor: Any, options: Options, exit_status: ExitStatus, notifier: Notifier) -> None:
         super().__init__(reactor, options, exit_status, notifier)
-        self.system = CameoSystem(reactor, self.settings, self.reporter)
+        self.system = CameoSystem(reactor, self.settings, self.reporter, self.retries)
         self._listening = self.system.ports
         self.operator = CameoOperator(
             reactor, self.system.responder, self.system.publisher, self.reporter, socket.gethostname()

@@ -41,12 +41,13 @@ class Cccp(AdministeredDaemon):
     def privilegedStartService(self) -> None:
         settings = self.settings
         self.ledger = open_ledger(settings.state_directory, FILE_NAME, settings.allow_open_state)
+        self.ledger.retries = self.retries
         try:
             leases = Leases(settings.part.pools, self._reactor.seconds(), None, self.ledger)
         except ValueError as error:
             raise SettingsError([str(error)]) from None
         leases.until = until
-        listeners = Listeners(self._reactor, self.reporter)
+        listeners = Listeners(self._reactor, self.reporter, self.retries)
         self.system = CccpSystem(
             *(
                 self._reactor,
@@ -58,6 +59,7 @@ class Cccp(AdministeredDaemon):
                 AccessControl(time.time),
             ),
             settings.relay,
+            retries=self.retries,
         )
         self.system.fleet.limits = settings.fleet
         self.system.start()
@@ -70,6 +72,7 @@ class Cccp(AdministeredDaemon):
         super().startService()
         for warning in self.ledger.warnings:
             self.reporter(ServerState("ledger", warning))
+        self._warn(self.system.identities)
         self.reporter(ServerState("ready", f"devices and callers at {self._places()}"))
 
     # -- process.Daemon
@@ -85,9 +88,10 @@ class Cccp(AdministeredDaemon):
 
     async def _take(self, new: CccpSettings) -> list[str]:
         """Apply new settings to what runs; listeners that came or went need a restart."""
-        self.system.take(new.part, new.relay, self.system.projects_of(new.part))
+        changed = self.system.take(new.part, new.relay, self.system.projects_of(new.part))
         self.system.fleet.limits = new.fleet
-        return await super()._take(new)
+        self._warn(self.system.identities)
+        return changed + await super()._take(new)
 
     def stopService(self) -> Any:
         """Close what is open."""

@@ -12,12 +12,14 @@ from typing import Any
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
 
 from revtunnel.daemons.all_operations import OPERATIONS
 from revtunnel.daemons.schema import SECTIONS
 from revtunnel.ground.declared import updated
 from revtunnel.ground.errors import SettingsError
-from revtunnel.ground.facts import SettingsReloaded
+from revtunnel.ground.facts import ServerState, SettingsReloaded
+from revtunnel.ground.retries import SETTINGS, Retries
 from revtunnel.process.admin.admin import AdminService
 from revtunnel.process.admin.admin_settings import AdminSettings
 from revtunnel.process.admin.daemon_operator import DaemonOperator
@@ -26,8 +28,11 @@ from revtunnel.process.process import ExitStatus, SignalService
 from revtunnel.process.reporting import Reporter
 from revtunnel.process.systemd import Notifier, NotifyService
 from revtunnel.sockets.listening import Listener
+from revtunnel.trust.identities import Identities
 
 __all__ = ["AdministeredDaemon", "until"]
+
+log = Logger(namespace="revtunnel.daemon")
 
 
 def until(seconds: float) -> str:
@@ -47,6 +52,7 @@ class AdministeredDaemon(MultiService):
     def __init__(self, reactor: Any, options: Any, exit_status: ExitStatus, notifier: Notifier) -> None:
         super().__init__()
         self.reporter = Reporter()
+        self.retries = Retries(reactor, self.reporter)
         self.settings = options.settings
         self._reactor = reactor
         self._options = options
@@ -69,6 +75,11 @@ class AdministeredDaemon(MultiService):
         """Take what changed in the settings and can change live; wrong settings change nothing."""
         return self._reloading.run(lambda: Deferred.fromCoroutine(self._reload()))
 
+    def stopService(self) -> Any:
+        """Try nothing again any more."""
+        self.retries.stop()
+        return super().stopService()
+
     # -- for the daemon
 
     def _tend(self, operator: DaemonOperator, admin: AdminSettings) -> None:
@@ -77,7 +88,8 @@ class AdministeredDaemon(MultiService):
         operator.on_drain = partial(self._signals.stop_requested, "operator")
         operator.on_reload = self.reload
         operator.on_log_level = self._set_log_level
-        self._admin = AdminService(self._reactor, operator, admin)
+        operator.problems = lambda: self.retries.problems
+        self._admin = AdminService(self._reactor, operator, admin, self.retries)
         notify = NotifyService(self._reactor, self._notifier)
         for service in (self._signals, self._admin, notify):
             service.setServiceParent(self)
@@ -96,7 +108,11 @@ class AdministeredDaemon(MultiService):
 
     # -- inside
 
-    async def _reload(self) -> Row:
+    def _reload_again(self) -> None:
+        done = self._reloading.run(lambda: Deferred.fromCoroutine(self._reload(again=True)))
+        done.addErrback(lambda bug: log.failure("reload failed", bug))
+
+    async def _reload(self, again: bool = False) -> Row:
         live: list[str] = []
         restart: list[str] = []
         errors: list[str] = []
@@ -106,6 +122,11 @@ class AdministeredDaemon(MultiService):
             live += await self._take(new)
         except SettingsError as error:
             live, restart, errors = [], [], error.errors
+            self.retries.settings_failed(error, self._reload_again)
+            if again and error.passes:  # that was said
+                return {}
+        else:
+            self.retries.well(SETTINGS)
         self.reporter(SettingsReloaded(tuple(live), tuple(restart), tuple(errors)))
         return {"changed": live, "needs_restart": restart, "errors": errors}
 
@@ -119,6 +140,11 @@ class AdministeredDaemon(MultiService):
         observer = getattr(self._options, "observer", None)
         if observer is not None:
             observer.set_level(level)
+
+    def _warn(self, *identities: Identities) -> None:
+        """Say what the operator should know of certificate files."""
+        for warning in (text for each in identities for text in each.warnings):
+            self.reporter(ServerState("certificate", warning))
 
     def _stop_listening(self) -> None:
         for port in self._listening:

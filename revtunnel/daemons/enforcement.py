@@ -85,7 +85,9 @@ class Enforcement:
             device = self._fleet.get(serial)
             offers = self._access.offers(serial, device.offers if device is not None else ())
             offer = next((each for each in offers if each.name == name), None)
-            if device is None or device.carrier is None or offer is None:
+            if device is None or device.carrier is None:
+                self._ports.open_away(serial, name, self._client_streams.clients_of_absent, now)
+            elif offer is None:
                 self._ports.refused.drop(serial, name)
             else:
                 self._open(serial, offer, device.pool, now)
@@ -127,7 +129,9 @@ class Enforcement:
         yield from self._promises()
 
     def _promises(self) -> Iterator[None]:
-        return self._ports.keep_promises(self._client_streams.clients_of_absent, self.most)
+        return self._ports.keep_promises(
+            self._client_streams.clients_of_absent, self.most, self._clock.seconds
+        )
 
     def _judge(self, serial: str) -> None:
         """Let a device have what its record allows now, and nothing else."""

@@ -122,12 +122,10 @@ class LinkAdmission:
         self._parting -= 1
         return result
 
-    def came_by_web(
-        self, hub: Hub, name: str, end: End, stranger: Stranger, subprotocol: str, tls: str
-    ) -> None:
+    def came_by_web(self, hub: Hub, name: str, end: End, stranger: Stranger, subprotocol: str) -> None:
         """Somebody who was let in (``enter``) has a WebSocket for a link, or for a data socket."""
         link = self._stranger(hub, self.listeners[name], stranger)
-        link.by_web, link.subprotocol, link.tls = True, subprotocol, tls
+        link.by_web, link.subprotocol, link.tls = True, subprotocol, end.tls_version
         EndTransport(self._reactor, end, link).start()
 
     def enter(self, peer: str, speaks: Callable[[], bool] = lambda: False, judged: bool = False) -> Stranger:

@@ -8,6 +8,7 @@ from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.fleet.devices import Device
 from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.pools import Lease
+from revtunnel.link.mux import Mux
 from revtunnel.link.server_link import ServerLink
 from revtunnel.process.admin.device_listings import At, Place
 from revtunnel.process.admin.device_operations import SESSIONS
@@ -35,6 +36,7 @@ class LinkedRows:
                 "target": str(each.target),
                 "port": self._port(device.serial, each.name),
                 "problem": problems.get(each.name, ""),
+                **self._state(device.link, each.name),
             }
             for each in device.offers
         ]
@@ -77,6 +79,13 @@ class LinkedRows:
         return self._switchboard.close_channel(serial, channel, detail)
 
     # -- rows
+
+    @staticmethod
+    def _state(link: ServerLink | None, name: str) -> Row:
+        """Whether it answers, if its agent looks at it."""
+        mux = link.mux if link is not None else None
+        state = mux.service_states.get(name) if isinstance(mux, Mux) else None
+        return {"up": state.up if state else None, "detail": state.detail if state else ""}
 
     def _link(self, link: ServerLink | None) -> Row:
         if link is None:

@@ -18,6 +18,7 @@ from twisted.python import usage
 
 import revtunnel
 from revtunnel.daemons.schema import find, load
+from revtunnel.daemons.server_doubts import doubts
 from revtunnel.daemons.settings import (
     DEFAULT_PATH,
     AgentSettings,
@@ -29,7 +30,7 @@ from revtunnel.daemons.settings import (
     read_agent,
     read_server,
 )
-from revtunnel.ground.targets import parse_offer
+from revtunnel.ground.targets import parse_offer, place
 from revtunnel.settings.inifile import Table
 from revtunnel.trust.agent_files import AgentFiles
 from revtunnel.trust.enrolment import EnrolmentToken, parse_token
@@ -60,7 +61,7 @@ def _bad(option: str, value: str, error: ValueError) -> usage.UsageError:
 
 def written(addresses: tuple[tuple[str, int], ...]) -> str:
     """Addresses for people."""
-    return ", ".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in addresses)
+    return ", ".join(place(*each) for each in addresses)
 
 
 def _proxies(settings: AgentSettings) -> list[str]:
@@ -238,6 +239,7 @@ Examples:
             ranges = ", ".join(f"{low}-{high}" for low, high in pool.ranges)
             lines.append(f"pool {pool.name}: {ranges} at {pool.bind}")
         lines.append(f"reservations: {len(settings.reservations)}")
+        lines += [f"warning: {doubt}" for doubt in doubts(settings)]
         return [*lines, f"state: {settings.state_directory or 'none'}", f"admin: {settings.admin.socket}"]
 
 

@@ -25,7 +25,7 @@ from revtunnel.sockets.ways.proxy_choice import (
 from revtunnel.sockets.ways.proxy_header import encode_header_v1, encode_header_v2
 from revtunnel.sockets.ways.trusted_proxies import SenderSettings
 
-__all__ = ["agent_proxy", "check_headers", "check_senders", "headers_of"]
+__all__ = ["agent_proxy", "check_headers", "check_named", "check_senders", "headers_of"]
 
 
 def check_senders(table: Table, label: str, settings: SenderSettings) -> None:
@@ -38,19 +38,24 @@ def check_senders(table: Table, label: str, settings: SenderSettings) -> None:
 
 def check_headers(table: Table) -> None:
     """An agent's headers belong to services that it offers, and each has one version."""
-    offered = {offer.name for offer in table.get("agent", "local")}
-    names = [name for name, _ in table.get("agent", "proxy_protocol")]
-    for number, name in enumerate(names):
-        if name in names[:number]:
-            table.complain("agent", "proxy_protocol", f"{name} stands there twice")
-        elif name not in offered and table.sound("agent", "local"):
-            table.complain("agent", "proxy_protocol", f"{name}: local has no service of that name")
+    check_named(table, "proxy_protocol")
     versions = dict(table.get("agent", "proxy_protocol"))
     spoken: dict[Target, str | None] = {}
     for offer in table.get("agent", "local"):
         if spoken.setdefault(offer.target, versions.get(offer.name)) != versions.get(offer.name):
             text = f"{offer.name}: {offer.target} is offered twice, the same for both wanted"
             table.complain("agent", "proxy_protocol", text)
+
+
+def check_named(table: Table, key: str) -> None:
+    """What an agent's ``key`` says of services is of those in ``local``, by name, and once of each."""
+    offered = {offer.name for offer in table.get("agent", "local")}
+    names = [name for name, _ in table.get("agent", key)]
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            table.complain("agent", key, f"{name} stands there twice")
+        elif name not in offered and table.sound("agent", "local"):
+            table.complain("agent", key, f"{name}: local has no service of that name")
 
 
 def headers_of(
@@ -91,5 +96,5 @@ def _credentials(table: Table, path: str) -> ProxyCredentials | None:
                 return parse_credentials(file.read(4096))
         except (OSError, ValueError) as error:
             fault = "not UTF-8" if isinstance(error, UnicodeError) else str(error)
-    table.complain("agent", "proxy_credentials", f"{path}: {fault}")
+    table.complain("agent", "proxy_credentials", f"{path}: {fault}", passes=True)
     return None

@@ -16,9 +16,12 @@ from twisted.application.service import IService
 from twisted.internet.defer import Deferred
 
 from revtunnel import __version__
+from revtunnel.daemons.absent_devices import AbsentDevices
 from revtunnel.daemons.daemon import AdministeredDaemon, until
+from revtunnel.daemons.legacy_devices import fixed_ports, offers_at, sources_at
 from revtunnel.daemons.operator import Operator
 from revtunnel.daemons.options import ServerOptions as Options
+from revtunnel.daemons.server_doubts import doubts
 from revtunnel.daemons.settings_parts import ListenerSettings, ServerSettings, agents_at
 from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.fleet.access_control import AccessControl
@@ -29,6 +32,7 @@ from revtunnel.fleet.pools import Pool, Use
 from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.facts import LinkRefused, ServerState
 from revtunnel.ground.limits import PeopleLimits, ServerLimits
+from revtunnel.ground.networks import is_loopback
 from revtunnel.link.handshake import ListenerRules, ServerHello
 from revtunnel.link.keys import DUMMY, Verifier
 from revtunnel.link.server_link import AgentListener
@@ -51,7 +55,6 @@ from revtunnel.trust.issuer import Issuer
 from revtunnel.trust.mutes import Mutes
 from revtunnel.trust.people_book import open_people
 from revtunnel.trust.people_operator import PeopleOperator
-from revtunnel.trust.tls_settings import is_loopback
 
 if TYPE_CHECKING:
     from revtunnel.daemons.web_system import WebSystem
@@ -61,7 +64,7 @@ if TYPE_CHECKING:
 __all__ = ["Options", "Server", "makeService"]
 
 DOUBT = "who is enrolled or revoked is in doubt; see Enrolment in docs/admin.rst, take it away, reload"
-_FEATURES = Feature.ORIGIN | Feature.SESSIONS
+_FEATURES = Feature.ORIGIN | Feature.SESSIONS | Feature.SERVICES
 EXPIRY_CHECK = 1.0  # seconds between looks for leases whose time is over
 
 
@@ -84,6 +87,7 @@ def agent_listener(
         probe=listener.probe,
         keys_required=listener.keys == "required" or (doubt and wide),
         legacy_serial=listener.serial or "",
+        sources=sources_at(settings, listener),
     )
     hello = ServerHello(
         name=settings.name,
@@ -100,7 +104,7 @@ def agent_listener(
         newest=listener.duplicate == "newest",
         pool=listener.pool,
         heartbeat=listener.heartbeat,
-        mappings=tuple(mapping.offer for mapping in listener.mappings),
+        mappings=offers_at(settings, listener),
         data=listener.data,
         identity=identity,
         certified_only=listener.certified,
@@ -120,19 +124,18 @@ def emo_listener(settings: ServerSettings, machines: dict[int, Any] | None) -> E
 
 
 def pools_of(settings: ServerSettings) -> list[Pool]:
-    """The pools of the allocator."""
-    pools = [pool.pool for pool in settings.pools]
+    """The pools of the allocator, each with the addresses that mappings of legacy devices name."""
+    elsewhere = {
+        each.client_port: each.client_host for _, each, _ in fixed_ports(settings) if each.client_host
+    }
+    pools = [replace(pool.pool, elsewhere=elsewhere) for pool in settings.pools]
     return pools + (settings.cccp.pools if settings.cccp is not None else [])
 
 
 def reservations_of(settings: ServerSettings) -> dict[Use, int]:
     """Fixed ports: those of [reservations], and those that legacy mappings name."""
     fixed = {Use(entry.serial, entry.target): entry.port for entry in settings.reservations}
-    for listener in settings.listeners:
-        for mapping in listener.mappings:
-            if mapping.client_port:
-                fixed[Use(listener.serial or "", mapping.offer.name)] = mapping.client_port
-    return fixed
+    return fixed | {use: mapping.client_port for _, mapping, use in fixed_ports(settings)}
 
 
 class Server(AdministeredDaemon):
@@ -143,7 +146,7 @@ class Server(AdministeredDaemon):
 
     def __init__(self, reactor: Any, options: Options, exit_status: ExitStatus, notifier: Notifier) -> None:
         super().__init__(reactor, options, exit_status, notifier)
-        self._listeners = Listeners(reactor, self._report)
+        self._listeners = Listeners(reactor, self._report, self.retries)
         self._headers = ProxyHeaders(reactor, lambda: self.settings.limits.pending)
         self._expiry: Any = None
         self.web: WebSystem | None = None
@@ -166,30 +169,28 @@ class Server(AdministeredDaemon):
     def startService(self) -> None:
         super().startService()
         self._expiry = self._reactor.callLater(EXPIRY_CHECK, self._expire)
+        self.absent.start(self.operator.enrolled_devices())
         for warning in (*self.ledger.warnings, *self.people_book.warnings):
             self.reporter(ServerState("ledger", warning))
         if self.ledger.doubtful is not None:
             self.reporter(ServerState("ledger", f"{self.ledger.doubtful}: {DOUBT}"))
-        for warning in self._identities.warnings:
-            self.reporter(ServerState("certificate", warning))
+        for warning in doubts(self.settings):
+            self.reporter(ServerState("settings", warning))
+        self._warn(*self._all_identities())
         people = f"; people at {self._places(self._agent_ports)}" if self.web is not None else ""
         self.reporter(ServerState("ready", f"agents at {self._places(0, self._agent_ports)}{people}"))
 
     def _build(self) -> None:
         settings = self.settings
         self.ledger = open_ledger(settings.state_directory, FILE_NAME, settings.allow_open_state)
-        now = self._reactor.seconds()
-        self.issuer = Issuer(
-            CertificateBook(self.ledger),
-            settings.authority.limits,
-            self._reactor.seconds,
-            os.urandom,
-            self.reporter,
-        )
+        self.ledger.retries = self.retries
+        book, clock = CertificateBook(self.ledger), self._reactor.seconds
+        self.issuer = Issuer(book, settings.authority.limits, clock, os.urandom, self.reporter)
+        self.issuer.retries = self.retries
         self._load_authority(settings)
         self._identities = self._read_identities(settings)
         try:
-            self.leases = Leases(pools_of(settings), now, reservations_of(settings), self.ledger)
+            self.leases = Leases(pools_of(settings), clock(), reservations_of(settings), self.ledger)
         except ValueError as error:
             raise SettingsError([str(error)]) from None
         self.ports = ClientPorts(
@@ -230,6 +231,8 @@ class Server(AdministeredDaemon):
         self.switchboard.admission.issue = self.issuer.answer
         self.switchboard.admission.used = self.issuer.used
         self.issuer.cut_off = partial(self.operator.cut_off, by="two_renewals")
+        self.absent = AbsentDevices(self._reactor, self.switchboard, self._report)
+        self.absent.take(settings)
         self._build_cccp(settings)
         self._build_web(settings)
         self._tend(self.operator, settings.admin)
@@ -244,6 +247,7 @@ class Server(AdministeredDaemon):
             except OSError as error:
                 raise SettingsError([f"[audit] file: {mine.file}: {error.strerror or error}"]) from None
         self.audit = SessionAudit(self._reactor, file, self.reporter, time.time, mine.full == "refuse")
+        self.audit.retries = self.retries
         self.people, self.grants, self.people_book = open_people(PeopleLimits(), self.ledger)
         self.mutes = Mutes(self.ledger, time.time, self.audit.changed)
 
@@ -272,6 +276,7 @@ class Server(AdministeredDaemon):
             ),
             *(settings.relay, board.fleet, board.client_streams.clients_by_name),
             *(board.streams, board.next_stream, self.issuer.book.revoked),
+            retries=self.retries,
         )
         self.operator.wires[SYSTEM] = rows = CccpRows(self.cccp, self.operator.at)
         self.operator.linked.granted = rows.grants
@@ -303,12 +308,15 @@ class Server(AdministeredDaemon):
         try:
             self.issuer.load(mine.directory, mine.device_days, mine.limits)
         except Unfit as error:
-            raise SettingsError([f"[authority] directory: {error}"]) from None
+            raise SettingsError([f"[authority] directory: {error}"], passes=True) from None
         self.issuer.ends_forks = mine.two_renewals == "revoke"
 
     def _read_identities(self, settings: ServerSettings) -> Identities:
         """The certificates of all listeners. SettingsError: their files cannot be used."""
         return Identities(self.issuer.revoked).read(settings.listeners, self.issuer.is_set_up)
+
+    def _all_identities(self) -> list[Identities]:
+        return [self._identities, *(each.identities for each in (self.web, self.cccp) if each is not None)]
 
     def _agent_listener(self, listener: ListenerSettings, settings: ServerSettings) -> AgentListener:
         doubt = self.ledger.doubtful is not None
@@ -325,8 +333,10 @@ class Server(AdministeredDaemon):
                 partial(self._not_let_in, listener.name),
             )
             for host, port in listener.address:
-                backlog = self.settings.limits.backlog
-                self._listening.append(self._listeners.listen(host, port, backlog, came, they_begin=True))
+                name, backlog = f"[listener {listener.name}]", self.settings.limits.backlog
+                self._listening.append(
+                    self._listeners.keep(name, host, port, backlog, came, must=True, they_begin=True)
+                )
                 if listener.tls and not self.operator.link_port:
                     self.operator.link_port = self._listening[-1].port
             if listener.tls and listener.device_certificates != "no":
@@ -344,8 +354,9 @@ class Server(AdministeredDaemon):
             people = partial(listener.came, each.name)
             came = self._headers.behind(people, _header_rules(each, limits), refused)
             for host, port in each.address:
+                name = f"[web {each.name}]"
                 self._listening.append(
-                    self._listeners.listen(host, port, limits.backlog, came, they_begin=True)
+                    self._listeners.keep(name, host, port, limits.backlog, came, they_begin=True)
                 )
 
     def _behind(self, came: Came, pool: str, refused: Refused) -> Came:
@@ -363,6 +374,7 @@ class Server(AdministeredDaemon):
         """Take no new links and clients; fires when the last channel has ended and the rest is closed."""
         self.reporter(ServerState("draining", f"at most {self.settings.drain:g} s"))
         self._stop_listening()
+        self.absent.stop()
         if self.web is not None:
             self.web.drain()
         drained = self.switchboard.drain()
@@ -379,6 +391,7 @@ class Server(AdministeredDaemon):
             self.cccp.stop()
         if self.web is not None:
             self.web.stop()
+        self.absent.stop()
         self.switchboard.stop()
 
     def stopService(self) -> Any:
@@ -418,27 +431,29 @@ class Server(AdministeredDaemon):
             self.leases.reload(pools_of(new), reservations_of(new), self._reactor.seconds())
         except (SettingsError, ValueError) as error:
             self._load_authority(self.settings)
-            raise SettingsError(getattr(error, "errors", [str(error)])) from None
-        if self.cccp is not None and new.cccp is not None:
-            self.cccp.take(new.cccp, new.relay, projects)
+            raise error if isinstance(error, SettingsError) else SettingsError([str(error)]) from None
         changed, self._identities = identities.changed(self._identities), identities
+        if self.cccp is not None and new.cccp is not None:
+            changed += self.cccp.take(new.cccp, new.relay, projects)
         self.switchboard.set_limits(new.limits)
         self.switchboard.data.take(new.data, new.relay)
         self.switchboard.access.penalties.take(new.penalties)
         self.ports.refuses = _refusing(new)
+        self.absent.take(new)
         labels = self.switchboard.access.records.labels
         looked = self.switchboard.enforcement.set_records(new.records)
         if labels != new.records.labels:
             self.people.everybody_changed()
+        self.absent.wake_fresh()
         self.audit.take(new.audit.limits, Sync(new.audit.sync), new.audit.full == "refuse")
         for listener in (*new.listeners, *agents_by_web(new)):
             if listener.name in self.switchboard.listeners:
                 self.switchboard.listeners[listener.name] = self._agent_listener(listener, new)
         if self.web is not None:
-            self.web.take(new)
-        mine = self.settings
-        kept = replace(new, listeners=merged(mine.listeners, new.listeners), web=merged(mine.web, new.web))
-        await super()._take(kept)
+            changed += self.web.take(new)
+        self._warn(*self._all_identities())
+        listeners, web = merged(self.settings.listeners, new.listeners), merged(self.settings.web, new.web)
+        await super()._take(replace(new, listeners=listeners, web=web))
         await looked
         return changed
 
@@ -456,6 +471,7 @@ class Server(AdministeredDaemon):
         self.ports.expire(self._reactor.seconds())
         self.switchboard.enforcement.end_expired()
         self.switchboard.enforcement.try_again()
+        self.switchboard.client_streams.waiting.look()
         self._expiry = self._reactor.callLater(EXPIRY_CHECK, self._expire)
 
 
@@ -464,15 +480,14 @@ def _header_rules(each: SenderSettings, limits: ServerLimits) -> HeaderRules | N
 
 
 def _refusing(settings: ServerSettings) -> dict[str, bool]:
-    return {pool.name: pool.absent == "refuse" for pool in settings.pools}
+    return {pool.name: pool.absent != "close" for pool in settings.pools}
 
 
 def descriptor_budget(settings: ServerSettings) -> int:
     """How many sockets clients, links and strangers may use together (faults.md N1)."""
     import resource
 
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    limits = settings.limits
+    most, limits = resource.getrlimit(resource.RLIMIT_NOFILE)[0], settings.limits
     return max(1, min(int(most * limits.descriptors), most - limits.descriptors_kept))
 
 

@@ -7,17 +7,18 @@ Source: twisted.md section 7; faults.md C5, C6, "Bind defaults"; ours for the re
 """
 
 import re
-import shlex
 from collections.abc import Iterable
 from dataclasses import fields
 from functools import partial
 from typing import Any
 
-from revtunnel.daemons.proxy_settings import agent_proxy, check_headers
+from revtunnel.daemons.legacy_devices import twice
+from revtunnel.daemons.proxy_settings import agent_proxy, check_headers, check_named
 from revtunnel.daemons.schema import SECTIONS, load
-from revtunnel.daemons.server_checks import check_clients, check_listeners, check_ports, twice
+from revtunnel.daemons.server_checks import check_clients, check_listeners, check_ports
 from revtunnel.daemons.settings_parts import (
     AgentSettings,
+    LegacyDeviceSettings,
     ListenerSettings,
     PoolSettings,
     PortMapping,
@@ -82,6 +83,7 @@ def read_server(table: Table, around: Surroundings) -> ServerSettings:
         listeners=table.parts(ListenerSettings, "main"),
         pools=pools,
         reservations=_reservations(table),
+        legacy_devices=_legacy_devices(table),
         devices=devices,
         records=records_of(devices, pools),
         admin=read_admin(table, around.socket(table.get("admin", "socket"))),
@@ -93,7 +95,7 @@ def read_server(table: Table, around: Surroundings) -> ServerSettings:
     )
     check_listeners(table, settings)
     check_ports(table, settings)
-    check_clients(table, settings.pools)
+    check_clients(table, settings)
     return settings
 
 
@@ -110,6 +112,12 @@ def _reservations(table: Table) -> tuple[Reservation, ...]:
         except RemoteError as error:
             table.complain(label, key, f"SERIAL/TARGETNAME = PORT wanted, {error}")
     return tuple(found)
+
+
+def _legacy_devices(table: Table) -> tuple[LegacyDeviceSettings, ...]:
+    """Every [legacy-device SERIAL] that says something."""
+    found = table.parts(LegacyDeviceSettings, None)
+    return tuple(each for each in found if each != LegacyDeviceSettings(name=each.name))
 
 
 def _devices(table: Table) -> tuple[DeviceSettings, ...]:
@@ -152,10 +160,11 @@ def read_agent(table: Table, around: Surroundings) -> AgentSettings:
     written = table.part(AgentTls, state_directory=state)
     tls = with_kept_files(written, table.get("agent", "serial"), around.host_name)
     check_headers(table)
+    check_named(table, "probe")
     proxy = agent_proxy(table, around.environ)
     serial, missing = _identity(table, around, check_agent_tls(table, tls))
     if table.errors or missing:
-        raise SettingsError(table.errors) if table.errors else MissingSettings(missing)
+        raise table.fault if table.errors else MissingSettings(missing)
     return table.part(
         AgentSettings,
         **{field.name: getattr(tls, field.name) for field in fields(tls)},
@@ -218,12 +227,8 @@ def _check_web(table: Table) -> None:
 
 
 def _check_consent(table: Table) -> None:
-    try:
-        words = shlex.split(table.get("agent", "consent_command"))
-    except ValueError as error:
-        table.complain("agent", "consent_command", f"{error}, words as a shell has them wanted")
-        return
-    if table.get("agent", "sessions") == "ask" and not words:
+    command = table.get("agent", "consent_command")
+    if table.get("agent", "sessions") == "ask" and not command and table.sound("agent", "consent_command"):
         table.complain("agent", "sessions", "ask: consent_command wanted with it")
     old = "legacy" if table.get("agent", "legacy") else "emo"
     rt1 = not table.get("agent", old) or (old == "emo" and table.get("agent", "modern") != "no")

@@ -15,6 +15,7 @@ from revtunnel.fleet.pools import Pool
 from revtunnel.ground.declared import limit, setting
 from revtunnel.ground.kinds import (
     ADDRESS,
+    COMMAND,
     NAME,
     PEM,
     PLACE,
@@ -22,7 +23,9 @@ from revtunnel.ground.kinds import (
     SettingKind,
     listening,
     many,
+    networks,
     nothing,
+    read_listening,
     read_port,
     seconds,
     serial_or,
@@ -35,6 +38,7 @@ from revtunnel.ground.networks import Network
 from revtunnel.ground.server_places import ServerPlace, parse_server_place
 from revtunnel.ground.targets import Offer, parse_offer
 from revtunnel.process.admin.admin_settings import AdminSettings
+from revtunnel.process.wake_settings import WakeSettings
 from revtunnel.settings.sections import LogSettings
 from revtunnel.sockets.ways.proxy_choice import HttpProxy, ProxyChoice, parse_proxy
 from revtunnel.sockets.ways.trusted_proxies import SenderSettings
@@ -51,6 +55,7 @@ __all__ = [
     "AgentSettings",
     "AgentWays",
     "ConsentSettings",
+    "LegacyDeviceSettings",
     "ListenerSettings",
     "PoolSettings",
     "PortMapping",
@@ -66,16 +71,17 @@ class PortMapping:
 
     client_port: int
     offer: Offer
-
-    def __str__(self) -> str:
-        return f"{self.client_port} -> {self.offer.name}={self.offer.target}"
+    client_host: str = ""  # where that port listens; empty: where the pool's do
 
 
 def read_mapping(text: str) -> PortMapping:
-    port, arrow, offer = (part.strip() for part in text.partition("->"))
+    where, arrow, offer = (part.strip() for part in text.partition("->"))
     if not arrow:
         raise ValueError(f"{text[:120]!a}: CLIENTPORT -> [NAME=]HOST:PORT wanted")
-    return PortMapping(read_port(port, least=0), parse_offer(offer))
+    if ":" not in where:
+        return PortMapping(read_port(where, least=0), parse_offer(offer))
+    host, port = read_listening(where)
+    return PortMapping(read_port(str(port)), parse_offer(offer), host)
 
 
 def read_server_port(text: str) -> int:
@@ -94,25 +100,33 @@ def read_header(text: str) -> tuple[str, str]:
     return match[1], match[2]
 
 
+def read_probe(text: str) -> tuple[str, str]:
+    """A service and what is asked of it; an empty path: a connection is enough."""
+    match = re.fullmatch(r"([A-Za-z0-9._-]{1,32})(?:=(/[!-~]{0,255}))?", text, re.ASCII)
+    if not match:
+        raise ValueError(f"{text[:80]!a}: NAME or NAME=/PATH wanted, NAME as in local")
+    return match[1], match[2] or ""
+
+
 _SERVER_NAME = text("name", "auto, or 1 to 64 of A-Z a-z 0-9 . _ -", r"[A-Za-z0-9._-]{1,64}")
-_MAPPINGS = many("CLIENTPORT -> [NAME=]HOST:PORT", read_mapping, 0, 255)
+_MAPPINGS = many("[HOST:]CLIENTPORT -> [NAME=]HOST:PORT", read_mapping, 0, 255)
 _SERVERS = many("HOST:PORT or wss://HOST[:PORT][/PATH]", parse_server_place, 0, 16)
 _OFFERS = many("[NAME=]HOST:PORT or unix:PATH", parse_offer, 0, 255)
 _PROXY = SettingKind("URL", "environment, none or http://HOST:PORT", read_proxy)
 _HEADERS = many("NAME=v1 or NAME=v2", read_header, 0, 255)
-_COMMAND = SettingKind("command", "words, no shell", str)
+_PROBES = many("NAME or NAME=/PATH", read_probe, 0, 255)
 _SERVER_PORT = SettingKind("port", "0, or 1025 to 65535", read_server_port)
 
 
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
-class ListenerSettings(ListenerTls, SenderSettings):
+class ListenerSettings(ListenerTls, SenderSettings, WakeSettings):
     """A listener for agents; ``serial`` and ``mappings`` are set for kind ``legacy``, else None and empty."""
 
     address: tuple[tuple[str, int], ...] = setting(listening(1), "127.0.0.1:2065", "where agents come in; "
         "several, such as IPv4 and IPv6, with commas; port 0: any free one")
     kind: str = setting(word("rt1", "legacy", "emo"), "rt1", "rt1: agents of this project name themselves; "
-        "legacy: the ReadyAgent device named by serial; emo: machines of the MTConnect EMO proxy, each known "
+        "legacy: ReadyAgent devices, see serial; emo: machines of the MTConnect EMO proxy, each known "
         "by its port: SERIAL/emo = PORT in [reservations]")
     keys: str = setting(word("enrolled", "required"), "enrolled", "enrolled: a serial that has a key must "
         "prove it, others are let in; required: everybody must")
@@ -125,13 +139,30 @@ class ListenerSettings(ListenerTls, SenderSettings):
         "comes", live=True)
     pool: str = setting(NAME, "default", "the [pool NAME] that gives its devices their client ports")
     serial: str | None = setting(nothing("none", serial_or("none")), "none", "legacy: serial of its one "
-        "device; needed there")
+        "device; none: it has those of [legacy-device SERIAL]")
     mappings: tuple[PortMapping, ...] = setting(_MAPPINGS, "", "legacy: services of the device, one a line; "
-        "CLIENTPORT 0: one from the pool; needed there")
+        "CLIENTPORT 0: one from the pool; with HOST it listens there, and not where the pool does")
     probe: bool = setting(yes_no(), "yes", "legacy: offer rt1 first; a real device ignores the offer "
         "unharmed")
     heartbeat: bool = setting(yes_no(), "yes", "legacy: test a silent link with DATA for the unused channel "
         "0; emo: send PING, which a client of the first version does not bear")
+    wake_command: str = setting(COMMAND, "", "legacy: what makes a device of this listener dial out: run at "
+        "the start, when its link is lost, and when a client waits for it (absent in [pool NAME]); its "
+        "serial is added as the last word", live=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LegacyDeviceSettings:
+    """One of the devices that come in at one legacy listener."""
+
+    name: str
+    listener: str | None = setting(nothing("none", NAME), "none", "the [listener NAME] that it comes to; "
+        "needed", live=True)
+    source: tuple[Network, ...] = setting(networks(64), "", "where it comes from, such as 10.41.0.7 or "
+        "10.41.0.0/28; of two devices it is the one with the smaller network; not needed where TLS shows its "
+        "certificate", live=True)
+    mappings: tuple[PortMapping, ...] = setting(_MAPPINGS, "", "its services, as in [listener NAME]; empty: "
+        "those that stand there", live=True)
 
 
 def agents_at(web: WebSettings) -> ListenerSettings:
@@ -157,8 +188,10 @@ class PoolSettings(SenderSettings):
         "of a service that it offers no longer")
     clients: tuple[Network, ...] | None = setting(CLIENTS, "any", "who may use its ports; has to be said "
         "where other machines reach bind, here or in [device *]", live=True)
-    absent: str = setting(word("close", "refuse"), "close", "while its device is away a client port is "
-        "closed, or stays open and refuses every client")
+    absent: str = setting(word("close", "refuse", "wait"), "close", "while its device is away a client port "
+        "is closed, or stays open and refuses every client, or lets them wait for it")
+    wake_wait: float = setting(seconds(1, 3600), "60 s", "absent = wait: time a client waits, then it is "
+        "refused", live=True)
 
     @property
     def pool(self) -> Pool:
@@ -195,6 +228,7 @@ class ServerSettings(LogSettings):
     listeners: tuple[ListenerSettings, ...]
     pools: tuple[PoolSettings, ...]
     reservations: tuple[Reservation, ...]
+    legacy_devices: tuple[LegacyDeviceSettings, ...] = ()
     devices: tuple[DeviceSettings, ...]
     records: DeviceRecords = field(default_factory=DeviceRecords, compare=False)  # made of devices and pools
     penalties: PenaltySettings
@@ -230,8 +264,8 @@ class AgentWays:
     server_port: int = setting(_SERVER_PORT, "0", "emo: the port at the server that stands for the one "
         "service in local; needed there")
     modern: str = setting(word("auto", "no"), "auto", "emo: auto: offer rt1 first, which a server of this "
-        "project speaks on the same port; an original server hangs up after 3 s, and is known then; no: "
-        "never", live=True)
+        "project speaks on the same port; an original server hangs up on it at once, and EMO is spoken then; "
+        "no: never", live=True)
     data_sockets: bool = setting(yes_no(), "yes", "bring connections for single channels when the server "
         "wants them")
 
@@ -242,14 +276,25 @@ class ConsentSettings:
 
     sessions: str = setting(word("allow", "ask", "no"), "allow", "remote sessions of people to what is in "
         "local: allow; ask: if consent_command says yes; no. Clients of ports are not concerned", live=True)
-    consent_command: str = setting(_COMMAND, "", "ask: what has to end with 0; {user}, {services}, "
+    consent_command: str = setting(COMMAND, "", "ask: what has to end with 0; {user}, {services}, "
         "{session}, {address} and {device} in it are replaced", live=True)
     consent_wait: float = setting(seconds(1, 110), "60 s", "time that it has; then it is killed, which is a "
         "no", live=True)
 
 
+@dataclass(frozen=True)
+class ProbeSettings:
+    """Which services the agent looks at by itself."""
+
+    probe: tuple[tuple[str, str], ...] = setting(_PROBES, "", "services, by their name in local, that are "
+        "looked at: NAME by a connection, NAME=/PATH by an HTTP GET that has to be answered with less than "
+        "500. The server shows what was found. Not for what takes one connection at a time", live=True)
+    probe_interval: float = setting(seconds(1, 86400), "30 s", "time between two looks", live=True)
+    probe_wait: float = setting(seconds(0.1, 60), "5 s", "time that a look may take", live=True)
+
+
 @dataclass(frozen=True, kw_only=True)
-class AgentSettings(AgentTls, AgentWays, ConsentSettings, LogSettings):
+class AgentSettings(AgentTls, AgentWays, ConsentSettings, ProbeSettings, LogSettings):
     """All that an agent is told; servers and local hold at least one, and no two names of local are equal."""
 
     servers: tuple[ServerPlace, ...] = setting(_SERVERS, "", "servers, tried in turn; at least one is "

@@ -33,6 +33,7 @@ __all__ = ["SiteConsent"]
 MOST = 1024  # sessions that are allowed at once
 AT_ONCE = 4  # commands that run at once
 KEPT = 300.0  # seconds that a yes is kept without a link
+NO_MORE = "the device's site takes no sessions any more"
 
 
 class Asking(Typing):
@@ -80,11 +81,13 @@ class SiteConsent:
         return "" if target in allowed.targets else f"the session is not for {target}"
 
     def take(self, rules: ConsentSettings) -> None:
-        """Other settings; with ``no`` what was allowed ends."""
+        """Other settings; with ``no`` what was allowed ends, and nobody is asked any more."""
         self._rules = rules
         if rules.sessions == "no":
             for session in [*self._allowed]:
-                self._withdraw(session, "the device's site takes no sessions any more")
+                self._withdraw(session, NO_MORE)
+            for _, running in [*self._asking.values()]:
+                running.cancel()
 
     # -- from the link
 
@@ -162,8 +165,10 @@ class SiteConsent:
             if self._asking.get(asked.session) != (link, running):
                 return  # it is over, or its link is gone
             del self._asking[asked.session]
-            yes = not isinstance(result, Failure)
-            self._answer(link, asked, yes, "" if yes else _why(result, rules), self._now() - begun)
+            why = _why(result, rules) if isinstance(result, Failure) else ""
+            if self._rules.sessions == "no":
+                why = NO_MORE
+            self._answer(link, asked, not why, why, self._now() - begun)
 
         running.addTimeout(rules.consent_wait, self._reactor).addBoth(done)
 

@@ -42,6 +42,7 @@ from revtunnel.link.handshake import LinkDenied, ServerUp
 from revtunnel.link.keys import Verifier
 from revtunnel.link.server_link import LinkMaker, ServerLink
 from revtunnel.sockets.listening import Came
+from revtunnel.systems.emo.emo_modern import deny_machine
 
 __all__ = ["Switchboard"]
 
@@ -72,6 +73,8 @@ class Switchboard:
         self.counts: Counter[str] = Counter()
         self.draining = False
         self.beside: Callable[[], int] = lambda: 0  # sockets that others have in this server
+        self.on_arrived: Callable[[str], None] = lambda serial: None
+        self.on_departed: Callable[[str], None] = lambda serial: None  # a link of it is gone
         self._clock = clock
         self._tell = report
         self._descriptors = descriptors
@@ -149,6 +152,8 @@ class Switchboard:
         now = self._clock.seconds()
         if self.draining:
             raise LinkDenied(GoAway.STOPPING, "the server is stopping", up.serial)
+        if up.hello is not None:
+            deny_machine(up.hello)
         self.access.device(up.serial, link.peer, now, link.certificate is not None)
         offers = up.hello.offers if up.hello is not None else link.offers
         try:
@@ -193,6 +198,8 @@ class Switchboard:
             device.carrier = link.carrier
         self.enforcement.open_ports(link)
         self.say.arrived(link.serial)
+        self.on_arrived(link.serial)
+        self.client_streams.device_came(link.serial)
 
     def consented(self, link: ServerLink, session: str, yes: bool, why: str) -> None:
         device = self.fleet.get(link.serial)
@@ -220,6 +227,7 @@ class Switchboard:
             link.carrier.end_streams(Ended.LINK_LOST, detail)
         self.streams.leave(link.carrier)
         self._check_drained()
+        self.on_departed(link.serial)
 
     # -- what operators and settings do
 
@@ -264,7 +272,8 @@ class Switchboard:
         drained: Deferred[None] = Deferred()
         self._drained.append(drained)
         if not self.draining:
-            self.draining = self.client_streams.draining = True
+            self.draining = True
+            self.client_streams.stop()
             self.enforcement.stop()
             self.ports.close_all()
             self.admission.stop()
@@ -276,7 +285,8 @@ class Switchboard:
 
     def stop(self) -> None:
         """End every link at once; running channels are reset."""
-        self.draining = self.client_streams.draining = self.admission.draining = True
+        self.draining = self.admission.draining = True
+        self.client_streams.stop()
         self.enforcement.stop()
         self.ports.close_all()
         for link in [*self.admission.strangers, *self.links]:

@@ -13,14 +13,12 @@ from typing import Any
 
 from revtunnel import __version__
 from revtunnel.daemons.agent_route import AgentRoute
-from revtunnel.daemons.settings import ServerSettings, SettingsError
+from revtunnel.daemons.settings import ServerSettings
 from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.daemons.vendor_endpoints import VendorEndpoints
 from revtunnel.ground.limits import LinkLimits
 from revtunnel.link.handshake import ServerHello
 from revtunnel.process.web.web_listener import WebListener, WebRules
-from revtunnel.sockets.tls.certificates import FaultyFiles
-from revtunnel.sockets.tls.peer_verification import Identity
 from revtunnel.sockets.ways.websocket_wire import WebSocketLimits
 from revtunnel.state.session_audit import SessionAudit
 from revtunnel.systems.sessions.control_asks import MAX_TEXT, ControlAsks
@@ -33,32 +31,22 @@ from revtunnel.systems.sessions.session_routes import ClientRoute, RawRoute
 from revtunnel.systems.sessions.session_settings import WebSettings
 from revtunnel.trust.app_keys import AppKeys
 from revtunnel.trust.grants import Grants
+from revtunnel.trust.identities import Identities
 from revtunnel.trust.mutes import Mutes
 from revtunnel.trust.people import People
-from revtunnel.trust.tls_settings_checks import listener_rules
 
 __all__ = ["WebSystem", "web_rules"]
 
 
-def web_rules(listeners: tuple[WebSettings, ...]) -> dict[str, WebRules]:
-    """What holds at each listener, with the certificates that its files give now.
-
-    Raises:
-        SettingsError: with every fault of every file.
-    """
-    found, errors = {}, []
-    for each in listeners:
-        rules = listener_rules(each)
-        try:
-            identity = None if rules is None else Identity(rules)
-        except FaultyFiles as error:
-            errors += [f"[web {each.name}] {key}: {text}" for key, text in error.faults]
-            continue
-        names = frozenset(each.hosts), frozenset(each.origins)
-        found[each.name] = WebRules(each.name, *names, identity, each.forwarded_from)
-    if errors:
-        raise SettingsError(errors)
-    return found
+def web_rules(listeners: tuple[WebSettings, ...], identities: Identities) -> dict[str, WebRules]:
+    """What holds at each listener."""
+    return {
+        each.name: WebRules(
+            *(each.name, frozenset(each.hosts), frozenset(each.origins)),
+            *(identities.of(each.name), each.forwarded_from),
+        )
+        for each in listeners
+    }
 
 
 class WebSystem:
@@ -91,8 +79,8 @@ class WebSystem:
             *(reactor, lambda: board.limits, board.access, board.report, self._state, board.admission.full)
         )
         self.listener.expected = board.data.expected
-        self._fresh = web_rules(settings.web)
-        self.listener.rules = dict(self._fresh)
+        self.identities = self._fresh = Identities(section="web").read(settings.web)
+        self.listener.rules = web_rules(settings.web, self.identities)
         wire, dial = self.listener.wire, board.client_streams.clients_by_name
         asks = ControlAsks(self.live, at)
         small = WebSocketLimits(message=MAX_TEXT, text=MAX_TEXT)
@@ -115,16 +103,21 @@ class WebSystem:
         self.live.tick()
 
     def read(self, listeners: tuple[WebSettings, ...]) -> None:
-        """Other names, origins and certificates, for ``take``; SettingsError: one cannot be used."""
-        self._fresh = web_rules(listeners)
+        """Read the certificates of these, for ``take``; SettingsError: one cannot be used."""
+        self._fresh = self.identities.read(listeners)
 
-    def take(self, settings: ServerSettings) -> None:
-        """Other settings from now on; listeners that came or went need a restart."""
+    def take(self, settings: ServerSettings) -> list[str]:
+        """Other settings from now on, with what was ``read``; listeners that came or went need a restart.
+
+        Whose certificates are others now, as names of settings.
+        """
         self._settings = settings
         self.live.sessions.limits = settings.sessions
         self.vendors.take(settings)
+        changed, self.identities = self._fresh.changed(self.identities), self._fresh
         mine = self.listener.rules
-        mine |= {name: each for name, each in self._fresh.items() if name in mine}
+        mine |= {name: each for name, each in web_rules(settings.web, self._fresh).items() if name in mine}
+        return changed
 
     def drain(self) -> None:
         """End all sessions, and let nobody in."""

@@ -10,7 +10,7 @@ Source: house.md (leases, listener); faults.md H9, N3, C10; issue "absent = clos
 
 import contextlib
 import errno
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
@@ -123,7 +123,22 @@ class ClientPorts:
             if not self.refuses.get(port.lease.pool, False):
                 self._close((serial, port.clients.name))
 
-    def keep_promises(self, make: Callable[[str, str], Clients], most: int) -> Iterator[None]:
+    def promise(
+        self, serial: str, names: Iterable[str], pool: str, now: float, ranges: Ranges | None = None
+    ) -> None:
+        """Have leases for what a device will offer that is away and may never have been here."""
+        for name in names:
+            if self.leases.find(serial, name) is None:
+                try:
+                    self._promise((serial, name), pool, now, ranges)
+                except LeaseError as error:
+                    self._report(ListenerRefused(serial, name, str(error)))
+        self._close_displaced()
+        self.leases.keep(serial, now)
+
+    def keep_promises(
+        self, make: Callable[[str, str], Clients], most: int, now: Callable[[], float]
+    ) -> Iterator[None]:
         """Let the ports of devices that are away stand as their pools say: after a start, and other settings.
 
         A step for each port; what happens to a port between two steps is taken as it is then.
@@ -142,7 +157,7 @@ class ClientPorts:
                     detail = f"{most} client ports are open; those of devices that are away stay closed"
                     self._report(ListenerRefused(*lease.use, detail))
                     return
-                self._open_early(lease, make(*lease.use))
+                self._open_early(lease, make(*lease.use), now())
             yield
 
     def _each_away(self) -> Iterator[Lease | None]:
@@ -163,8 +178,7 @@ class ClientPorts:
 
     def due(self, now: float) -> list[tuple[str, str]]:
         """Serial and target of every refused port that should be tried again now."""
-        counts = self.leases.counts()
-        return self.refused.due(now, lambda pool: counts[pool].free if pool in counts else 0)
+        return self.refused.due(now, self.leases.free)
 
     def expire(self, now: float) -> None:
         """Close the sockets of leases whose time is over."""
@@ -214,12 +228,21 @@ class ClientPorts:
         inherited.lease, inherited.clients = lease, clients
         return inherited
 
-    def _open_early(self, lease: Lease, clients: Clients) -> None:
-        """Open the port of a device that is away; one that cannot be had is left for its return to settle."""
+    def open_away(self, serial: str, name: str, make: Callable[[str, str], Clients], now: float) -> None:
+        """Try again to open a port of a device that is away, if it is still to stand open."""
+        lease = self.leases.find(serial, name)
+        if lease is not None and lease.sticky and self.refuses.get(lease.pool, False):
+            self._open_early(lease, make(serial, name), now)
+        else:
+            self.refused.drop(serial, name)
+
+    def _open_early(self, lease: Lease, clients: Clients, now: float) -> None:
+        """Open the port of a device that is away; one that cannot be had is tried again."""
         try:
             self._add(self._opened(lease, clients))
         except CannotListenError as error:
-            self._report(ListenerRefused(*lease.use, str(error)))
+            if self.refused.add(*lease.use, str(error), now, None):
+                self._report(ListenerRefused(*lease.use, str(error)))
 
     def _opened(self, lease: Lease, clients: Clients) -> OpenPort:
         opened = OpenPort(lease, clients)

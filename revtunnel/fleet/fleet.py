@@ -33,7 +33,7 @@ class TwoHolders(LinkDenied):
 
 
 class Fleet(Generic[Link]):
-    """All devices that are here, and the last 10,000 that were. ``limits`` may be set anew at any time.
+    """All devices that are here, and 10,000 that were or may come. ``limits`` may be set anew at any time.
 
     Of those that were, who never proved his serial is forgotten first: a word costs nothing.
     """
@@ -48,7 +48,7 @@ class Fleet(Generic[Link]):
         self._report = report
         self._here: DeviceStore[Link] = Memory() if store is None else store
         self._absent: Memory[Link] = Memory()
-        # of the absent, who left first first; apart by whether they had proved their serial
+        # of the absent, who left first first; apart by whether they had proved their serial, or are ours
         self._ages: dict[bool, OrderedDict[str, None]] = {False: OrderedDict(), True: OrderedDict()}
 
     def get(self, serial: str) -> Device[Link] | None:
@@ -118,6 +118,24 @@ class Fleet(Generic[Link]):
         device.links += 1
         return old
 
+    def know(
+        self,
+        serial: str,
+        now: float,
+        system: str = "",
+        listener: str = "",
+        pool: str = "",
+        offers: tuple[Offer, ...] = (),
+    ) -> None:
+        """It is one of ours, whether or not it was ever here; no more are kept than of those that were."""
+        device = self.get(serial)
+        if device is not None:
+            device.offers = device.offers if device.links else offers or device.offers
+        elif sum(map(len, self._ages.values())) < ABSENT_KEPT:
+            told = Device[Link](serial, system=system, since=now, listener=listener, pool=pool, offers=offers)
+            self._absent.add(told)
+            self._ages[True][serial] = None
+
     def leave(self, serial: str, link: Link, now: float) -> bool:
         """A link is gone; False when a newer one has its place already."""
         device = self._here.select(serial)
@@ -142,7 +160,8 @@ class Fleet(Generic[Link]):
     def _forget(self, serial: str) -> None:
         device = self._absent.select(serial)
         if device is not None:
-            self._ages[device.authenticated].pop(serial)
+            for ages in self._ages.values():
+                ages.pop(serial, None)
             self._absent.remove(device)
 
     def _count_swap(self, device: Device[Link], now: float) -> None:

@@ -292,6 +292,11 @@ class Leases:
         """
         return self._table.page(after, limit)
 
+    def free(self, pool: str) -> int:
+        """How many ports a pool has to give."""
+        free = self._table.free(pool)
+        return 0 if free is None else free.counts().free
+
     def counts(self) -> dict[str, Counts]:
         """How the ports of each pool are spread."""
         return self._table.counts()

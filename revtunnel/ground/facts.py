@@ -39,9 +39,14 @@ __all__ = [
     "Report",
     "RevocationLifted",
     "ServerState",
+    "ServiceDown",
+    "ServiceUp",
     "SettingsReloaded",
     "Severity",
     "TokenGiven",
+    "Trouble",
+    "TroubleOver",
+    "WakeEnded",
     "WebRefused",
 ]
 
@@ -109,6 +114,27 @@ class LinkDown(Fact):
     detail: str
     seconds: float
     channels: int  # channels cut by it
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceUp(Fact):
+    """A service beside an agent answers its looks."""
+
+    word = "service-up"
+    serial: str
+    service: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceDown(Fact):
+    """A service beside an agent does not: the agent is there, the machine is not."""
+
+    word = "service-down"
+    severity = Severity.WARN
+    serial: str
+    service: str
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -396,9 +422,39 @@ class AuditProblem(Fact):
 
 
 @dataclass(frozen=True, slots=True)
+class Trouble(Fact):
+    """Something fails for a reason outside this program, and is tried again until it is well."""
+
+    word = "trouble"
+    severity = Severity.ERROR
+    what: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class TroubleOver(Fact):
+    """It is well again, after so many ``seconds``."""
+
+    word = "trouble-over"
+    what: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class ServerState(Fact):
     """A daemon changed what it does: ready, draining, stopped."""
 
     word = "state"
     state: str
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class WakeEnded(Fact):
+    """The wake driver ran for an absent device."""
+
+    word = "wake-ended"
+    serial: str
+    outcome: str  # a word: "done", "failed", "timed-out"
+    detail: str
+    seconds: float

@@ -86,6 +86,8 @@ class LinkLimits:
         "client's CLOSE")
     legacy_answer: float = limit(_HOUR, 150.0, "legacy: time a device may answer nothing while its TCP still "
         "answers; it does so while it dials")
+    legacy_refusal: float = limit(seconds(0, 60), 0.1, "legacy: time after a channel was taken for opened in "
+        "which the device's CLOSE, before any byte, says that the target refused; 0: never")
     legacy_glitches: int = limit(count("glitches", 1, 1_000_000), 3, "the same as glitches on a legacy link")
     # link/mux.py
     glitches: int = limit(count("glitches", 1, 1_000_000), 100, "oddities in glitch_window before a link is "
@@ -228,6 +230,13 @@ class ServerLimits(FleetLimits):
     retry_after: int = limit(count("seconds", 0, 3600), 0, "time a leaving server asks its agents to stay "
         "away")
     backlog: int = limit(_ANY, 4096, "connections the kernel queues per listening socket", live=False)
+    # fleet/waking.py
+    wakes: int = limit(count("drivers", 1, 1000), 16, "legacy devices that are woken at once; the next ones "
+        "wait in line")
+    wake: float = limit(seconds(1, 600), 20.0, "time that waking one may take")
+    wake_first: float = limit(seconds(1, 86400), 60.0, "time after which one that did not come is woken "
+        "again, and before which none is; doubles each time")
+    wake_most: float = limit(seconds(1, 30 * 86400), 3600.0, "longest of these times")
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,7 +299,7 @@ class CccpLimits:
     body: int = limit(size(0, 1024 * 1024), 4096, "body of a request")
     wait: float = limit(seconds(0, 3600), 300.0, "longest wait= of a caller")
     waiting: int = limit(_MANY, 256, "callers that wait at once")
-    # systems/cccp/wake.py
+    # process/wake.py
     wakes: int = limit(count("drivers", 1, 1000), 16, "wake drivers that run at once")
     wake: float = limit(seconds(1, 600), 20.0, "time one may take")
     # daemons/cccp.py
@@ -334,8 +343,8 @@ class EmoLimits:
     nul_wait: float = limit(seconds(0.01, 60), 0.05, "time after which NULs at the end of a message, which "
         "might begin a terminator, are passed on all the same")
     # systems/emo/emo_choice.py
-    ask_again: float = limit(seconds(60, 30 * 86400), 86_400.0, "time after which the agent offers rt1 "
-        "again, with its next connection, to a server that did not know it; see modern")
+    ask_again: float = limit(seconds(1, 30 * 86400), 60.0, "time after which the agent offers rt1 again, "
+        "with its next connection, to a server that hung up on it; see modern")
 
 
 @dataclass(frozen=True, slots=True)

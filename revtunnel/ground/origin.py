@@ -19,6 +19,7 @@ from struct import Struct
 from typing import NamedTuple
 
 from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.targets import place
 
 __all__ = ["MAX_ORIGIN", "Origin", "decode_origin", "encode_origin", "origin_of", "packed_ends"]
 
@@ -44,8 +45,7 @@ class Origin(NamedTuple):
     @property
     def peer(self) -> str:
         """The client as it is written in logs."""
-        host = f"[{self.client}]" if self.family == 6 else self.client
-        return f"{host}:{self.client_port}"
+        return place(self.client, self.client_port)
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

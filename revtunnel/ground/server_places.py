@@ -6,13 +6,12 @@ Source: docs/link-protocol.rst "WebSockets"; ours.
 import re
 from typing import NamedTuple
 
-from revtunnel.ground.targets import parse_endpoint
+from revtunnel.ground.targets import parse_endpoint_or, place
 
 __all__ = ["LINK_PATH", "ServerPlace", "parse_server_place"]
 
 LINK_PATH = "/link"
 _URL = re.compile(r"(wss?)://([^/?#@\s]+)(/[!-~]{0,255})?", re.ASCII)
-_PORT = re.compile(r"([^:]|\]):[0-9]+", re.ASCII)
 _LOOKS_LIKE_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://", re.ASCII)
 
 
@@ -30,8 +29,8 @@ class ServerPlace(NamedTuple):
         return bool(self.path)
 
     def __str__(self) -> str:
-        place = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-        return f"{'wss' if self.secure else 'ws'}://{place}{self.path}" if self.path else place
+        where = place(self.host, self.port)
+        return f"{'wss' if self.secure else 'ws'}://{where}{self.path}" if self.path else where
 
 
 def parse_server_place(text: str) -> ServerPlace:
@@ -43,15 +42,10 @@ def parse_server_place(text: str) -> ServerPlace:
     url = _URL.fullmatch(text)
     if url is None and _LOOKS_LIKE_URL.match(text):
         raise ValueError(f"{text[:120]!a}: wss://HOST[:PORT][/PATH] wanted, or HOST:PORT")
-    secure = url is not None and url[1] == "wss"
-    place, path = (url[2], url[3] or "") if url is not None else (text, "")
-    if url is not None and not _PORT.search(place):
-        place += ":443" if secure else ":80"
-    host, port = parse_endpoint(place)
-    if not port:
-        raise ValueError(f"{text[:120]!a}: port 1 to 65535 wanted")
     if url is None:
-        return ServerPlace(host, port)
+        return ServerPlace(*parse_endpoint_or(text, None))
+    secure, path = url[1] == "wss", url[3] or ""
+    host, port = parse_endpoint_or(url[2], 443 if secure else 80)
     if "?" in path or "#" in path:
         raise ValueError(f"{text[:120]!a}: a path without query wanted")
     return ServerPlace(host, port, path if path.strip("/") else LINK_PATH, secure)

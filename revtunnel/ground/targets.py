@@ -18,8 +18,10 @@ __all__ = [
     "Target",
     "is_literal",
     "parse_endpoint",
+    "parse_endpoint_or",
     "parse_offer",
     "parse_target",
+    "place",
     "target_of",
 ]
 
@@ -28,7 +30,9 @@ _DNS_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _NAME = re.compile(rf"(?=.{{1,253}}\Z){_DNS_LABEL}(?:\.{_DNS_LABEL})*\.?", re.ASCII)
 _NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0[xX][0-9A-Fa-f]*)\.?", re.ASCII)  # inet_aton may take it
 _ZONE = re.compile(r"[A-Za-z0-9_.-]{1,15}", re.ASCII)  # as long as Linux lets an interface's name be
-_LABEL = re.compile(r"[A-Za-z0-9._-]{1,32}", re.ASCII)
+MAX_LABEL = 32  # characters
+_LABEL = re.compile(rf"[A-Za-z0-9._-]{{1,{MAX_LABEL}}}", re.ASCII)
+_WITH_PORT = re.compile(r".*[^:]:[0-9]+", re.ASCII)
 _UNIX = re.compile(r"/[\x21-\x7e]{1,100}", re.ASCII)
 
 
@@ -50,9 +54,7 @@ class Target:
         return is_literal(self.host)
 
     def __str__(self) -> str:
-        if self.path is not None:
-            return self.host
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return place(self.host, self.port)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,13 @@ class Offer:
 
     name: str
     target: Target
+
+
+def place(host: str, port: int) -> str:
+    """``host:port``, an IPv6 address in brackets; ``unix:PATH`` as it is."""
+    if host.startswith("unix:"):
+        return host
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 @lru_cache(1024)
@@ -129,6 +138,14 @@ def parse_endpoint(text: str) -> tuple[str, int]:
     return _canonical(host), port
 
 
+def parse_endpoint_or(text: str, port: int | None) -> tuple[str, int]:
+    """The same where we dial: no port 0, and ``port`` where none is written; None: one has to be."""
+    host, written = parse_endpoint(text if port is None or _WITH_PORT.fullmatch(text) else f"{text}:{port}")
+    if not written:
+        raise ValueError(f"{text[:120]!a}: port 1 to 65535 wanted")
+    return host, written
+
+
 def parse_target(text: str) -> Target:
     """Read ``HOST:PORT`` (IPv6 in brackets) or ``unix:PATH``.
 
@@ -138,6 +155,11 @@ def parse_target(text: str) -> Target:
     if text.startswith("unix:"):
         return target_of(text, 0)
     return target_of(*_split(text))
+
+
+def is_label(text: str) -> bool:
+    """Whether an offer may be called that: 1 to 32 of letters, digits and ``._-``."""
+    return _LABEL.fullmatch(text) is not None
 
 
 def parse_offer(text: str) -> Offer:
@@ -152,6 +174,6 @@ def parse_offer(text: str) -> Offer:
     target = parse_target(rest)
     if not equals or rest is text:
         name = f"tcp-{target.port}" if target.path is None else f"unix-{target.path.rsplit('/', 1)[1]}"[:32]
-    if not _LABEL.fullmatch(name):
+    if not is_label(name):
         raise ValueError(f"{text[:120]!a}: a name is 1 to 32 of A-Z a-z 0-9 . _ -")
     return Offer(name, target)

@@ -42,6 +42,7 @@ from revtunnel.streams.commands import Feature
 from revtunnel.streams.consent_messages import ConsentRequest, encode_consent
 from revtunnel.streams.dialler import Dialler, NotDialled
 from revtunnel.streams.frames import Frame
+from revtunnel.streams.service_state import ServiceState
 from revtunnel.streams.streams import ChannelSocket
 from revtunnel.streams.window import CreditPool
 
@@ -197,7 +198,7 @@ class AgentLink(LinkProtocol):
     def handshake_is_late(self) -> None:
         up = self._shake.time_is_up()
         if up is None:
-            self.fail("silent", f"the server did not answer LISTEN in {self.limits.handshake:g} s", None)
+            self.fail("silent", self._shake.unanswered(self.limits.handshake), None)
         else:
             self._begin(up)
 
@@ -218,6 +219,7 @@ class AgentLink(LinkProtocol):
             mux = Rt1Mux(limits, False, now, self._pool, up.hello.first_window, data_sockets=sockets)
         self.up_since = now
         mux.origins = up.hello is not None and up.hello.origins and self._dialler.asks_for_origins
+        mux.services = up.hello is not None and up.hello.services
         mux.sessions = up.hello is not None and self._site is not None and up.hello.sessions
         self.up(mux)
         self._ready(self)
@@ -301,6 +303,12 @@ class AgentLink(LinkProtocol):
         channels = self.mux.channels.values() if self.mux is not None else ()
         for channel in [each for each in channels if each.session == session and not each.over]:
             self.reset(channel, Ended.NOT_ALLOWED, detail)
+
+    def say_service(self, state: ServiceState) -> None:
+        """Tell the server whether a service answers, if it wants to know."""
+        if isinstance(self.mux, Rt1Mux) and self.ended is None:
+            self.mux.say_service(state)
+            self.flush()
 
     # -- dialling
 

@@ -13,13 +13,14 @@ Source: wire/link-extension.md "Negotiation"; wire/readyagent.md section 5.2; fa
 import hashlib
 import hmac
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import NamedTuple
 
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.first_bytes import Listens, Spoken, explained, recognise
 from revtunnel.ground.limits import LinkLimits
+from revtunnel.ground.networks import NetworkTable, address_of
 from revtunnel.ground.reasons import GoAway
 from revtunnel.link.hellos import (
     NONCE_SIZE,
@@ -51,14 +52,16 @@ __all__ = [
     "encode_server_hello",
 ]
 
-LISTEN = encode_frame(Command.LISTEN, 0)
 PROBE = encode_frame(Command.HELLO, VERSION)
 MAX_HELLO = 20_000  # bytes: 64 offers of 257 and the rest
 ODD_LISTEN = 255  # bytes of payload that are skipped behind a LISTEN
+LISTEN = encode_frame(Command.LISTEN, 0)
+FILLER = b"rt1\n"  # of a LISTEN of eight bytes, for servers that read as many before they judge
 FROM_DEVICE = frozenset((Command.CLOSE, Command.DATA))  # instead of HELLO: a legacy device
 FROM_SERVER = frozenset(
     (Command.CONNECT, Command.CLOSE, Command.DATA)
 )  # instead of the probe: a legacy server
+NEEDS_LEGACY = "; a ReadyAgent server needs --legacy and no key"
 
 
 class LinkDenied(RemoteError):
@@ -91,7 +94,8 @@ class ListenerRules:
     legacy: bool = False  # unmodified ReadyAgent devices are served
     probe: bool = True  # rt1 is offered (always, where legacy is off)
     keys_required: bool = False  # every serial must prove a key; else only those that were enrolled
-    legacy_serial: str = ""
+    legacy_serial: str = ""  # of its one device
+    sources: NetworkTable[str] = field(default_factory=NetworkTable)  # or serials by address
 
 
 class ServerUp(NamedTuple):
@@ -162,6 +166,7 @@ class ServerHandshake:
         self._verifier: Verifier | None = None
         self._exchange = _Exchange()
         self._listens = 0
+        self.source = ""  # the address that it comes from
         self.certified: str | None = None  # the serial in the certificate that TLS has checked
         self.oddities: list[str] = []  # what was tolerated, for the owner to report
 
@@ -215,7 +220,7 @@ class ServerHandshake:
 
     def _listen(self, frame: Frame) -> tuple[bytes, ServerUp | None]:
         """Probe; what is odd about a LISTEN is skipped (F13), and a second one too (F12)."""
-        if frame.channel or frame.payload:
+        if frame.channel or frame.payload not in (b"", FILLER):
             self.oddities.append(f"LISTEN with number {frame.channel} and {len(frame.payload)} bytes")
         self._listens += 1
         if self._listens > 2:
@@ -231,7 +236,21 @@ class ServerHandshake:
 
     def _legacy(self) -> ServerUp:
         self._waiting = _Awaits.NOTHING
-        return ServerUp(self._rules.legacy_serial, None, self._is_certified(self._rules.legacy_serial))
+        serial = self._legacy_serial()
+        return ServerUp(serial, None, self._is_certified(serial))
+
+    def _legacy_serial(self) -> str:
+        """Which device it is; where there are several its certificate says so, or else its address.
+
+        Raises:
+            Denied: nobody knows.
+        """
+        serial = (
+            self._rules.legacy_serial or self.certified or self._rules.sources.at(address_of(self.source))
+        )
+        if serial is None:
+            raise LinkDenied(GoAway.DENIED, f"no device of this listener comes from {self.source}")
+        return serial
 
     def _is_certified(self, serial: str) -> bool:
         """Whether TLS proved this serial; Denied: it proved another one."""
@@ -277,13 +296,15 @@ class AgentHandshake:
 
     So a key rules out ``legacy``: a ReadyAgent server proves nothing, and anyone on the path can play one.
     ``server_known``: TLS has proved who the server is; it may then do without the key.
+    ``filler``: payload of LISTEN.
     """
 
-    def __init__(self, hello: AgentHello, key: bytes | None, legacy: bool) -> None:
+    def __init__(self, hello: AgentHello, key: bytes | None, legacy: bool, filler: bytes = b"") -> None:
         self.server_known = False
         self._mine = hello
         self._key = key
         self._legacy = legacy and key is None
+        self._listen = encode_frame(Command.LISTEN, 0, filler)
         self._exchange = _Exchange()
         self._nonce: bytes | None = None
         self._greeted = False
@@ -299,8 +320,8 @@ class AgentHandshake:
             raise RemoteError(f"CHALLENGE of {size} bytes on channel {channel}, {NONCE_SIZE} on 0 wanted")
 
     def start(self) -> bytes:
-        """LISTEN, unchanged and always first, for the sake of legacy servers."""
-        return self._exchange.say(LISTEN)
+        """LISTEN, always first; unchanged without a filler, for the sake of legacy servers."""
+        return self._exchange.say(self._listen)
 
     def receive(self, frame: Frame) -> tuple[bytes, AgentUp | None]:
         """Take one frame: what to send, and the outcome if that was the last one.
@@ -317,12 +338,18 @@ class AgentHandshake:
             raise Dismissed(*decode_goaway(frame.payload))
         if self._legacy and not self._greeted and frame.command in FROM_SERVER:
             return b"", AgentUp(None, frame)
-        why = "" if self._legacy else "; a ReadyAgent server needs --legacy and no key"
+        why = "" if self._legacy else NEEDS_LEGACY
         raise RemoteError(f"command {frame.command} instead of HELLO{why}")
 
     def time_is_up(self) -> AgentUp | None:
         """Nothing came: a ReadyAgent server that has no client yet, where those are accepted."""
         return AgentUp(None, None) if self._legacy and not self._greeted else None
+
+    def unanswered(self, seconds: float) -> str:
+        """What the server did not do in time."""
+        if self._greeted:
+            return f"the server did not end its handshake in {seconds:g} s"
+        return f"the server did not answer LISTEN in {seconds:g} s{NEEDS_LEGACY}"
 
     def _hello(self, frame: Frame) -> tuple[bytes, AgentUp | None]:
         if not self._greeted:

@@ -35,7 +35,7 @@ __all__ = [
 NONCE_SIZE = 32
 PROOF_ENTRY = 2 + 32  # bytes at the end of the server's HELLO
 LEAST_DATA = 1024  # bytes of DATA in one frame that everybody has to take
-_NONE, _KNOWN = Feature(0), Feature.DATA_SOCKETS | Feature.ORIGIN | Feature.SESSIONS
+_NONE, _KNOWN = Feature(0), Feature.DATA_SOCKETS | Feature.ORIGIN | Feature.SESSIONS | Feature.SERVICES
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,11 @@ class ServerHello:
     def sessions(self) -> bool:
         """Whether SESSIONS is."""
         return Feature.SESSIONS in self.features
+
+    @property
+    def services(self) -> bool:
+        """Whether SERVICES is."""
+        return Feature.SERVICES in self.features
 
 
 def _number(single: dict[int, bytes], kind: Tlv, size: int, default: int, least: int, most: int) -> int:

@@ -20,6 +20,7 @@ from revtunnel.streams.channel import Channel
 from revtunnel.streams.consent_messages import ConsentRequest
 from revtunnel.streams.frames import Frame
 from revtunnel.streams.numbers import Numbers, Tally
+from revtunnel.streams.service_state import ServiceState
 
 __all__ = [
     "Consented",
@@ -32,6 +33,7 @@ __all__ = [
     "Mux",
     "Opened",
     "Over",
+    "ServiceSaid",
     "SessionAsked",
     "SessionOver",
     "Stalled",
@@ -119,6 +121,12 @@ class Consented(NamedTuple):
     why: str
 
 
+class ServiceSaid(NamedTuple):
+    """Server: whether a service answers, as the agent has found."""
+
+    state: ServiceState
+
+
 Happening = (
     Dial
     | Opened
@@ -132,6 +140,7 @@ Happening = (
     | SessionAsked
     | SessionOver
     | Consented
+    | ServiceSaid
 )
 
 
@@ -141,6 +150,7 @@ class Mux(ABC):
     wire = ""
     early_read = False  # whether a client is read before its target answered
     origins = False  # whether a client's origin is told to the agent
+    services = False  # whether the agent says which services answer
     sessions = False  # whether the agent is asked for sessions, and told which one a channel is of
 
     def __init__(self, limits: LinkLimits, opens: bool, now: float) -> None:
@@ -148,6 +158,7 @@ class Mux(ABC):
         self.opens = opens
         self.liveness = Liveness(limits, now)
         self.channels: dict[int, Channel] = {}
+        self.service_states: dict[str, ServiceState] = {}  # server: of those that the agent looks at
         self.glitches = Tally(limits.glitches, limits.glitch_window, "oddities")
         self._numbers = Numbers(limits.channels)
         self._turns = SendScheduler(limits)

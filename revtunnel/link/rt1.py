@@ -23,7 +23,7 @@ from revtunnel.link.mux import (
     Opened,
     Wanted,
 )
-from revtunnel.link.rt1_sessions import Rt1Sessions
+from revtunnel.link.rt1_services import Rt1Services
 from revtunnel.link.send_scheduler import Piece
 from revtunnel.streams.channel import Channel, ChannelEvent, ChannelState
 from revtunnel.streams.commands import (
@@ -58,8 +58,10 @@ _NEVER_HERE = frozenset(
     )
 )
 GOAWAYS = 3  # that are heard on one link
-# where both ends have the feature: from a server, but for CONSENT
-_ASKED_FOR = frozenset((Command.WANT, Command.ORIGIN, Command.SESSION, Command.CONSENT, Command.WITHIN))
+# where both ends have the feature: from a server, but for the last two
+_ASKED_FOR = frozenset(
+    (Command.WANT, Command.ORIGIN, Command.SESSION, Command.WITHIN, Command.CONSENT, Command.SERVICE)
+)
 
 
 class _Before(NamedTuple):
@@ -70,10 +72,10 @@ class _Before(NamedTuple):
     origin: Origin | None = None
 
 
-class Rt1Mux(Rt1Sessions):
+class Rt1Mux(Rt1Services):
     """The channels of one rt1 link. ``first_window`` is what the other side's HELLO granted us.
 
-    ``data_sockets``, ``origins``, ``sessions``: both ends said in HELLO that they have them.
+    ``data_sockets``, ``origins``, ``sessions``, ``services``: both ends said in HELLO that they have them.
     """
 
     wire = "rt1"
@@ -315,6 +317,8 @@ class Rt1Mux(Rt1Sessions):
         """Whether both ends said that they have what this command belongs to."""
         if command == Command.CONSENT:
             return self.opens and self.sessions
+        if command == Command.SERVICE:
+            return self.opens and self.services
         has = {Command.WANT: self.data_sockets, Command.ORIGIN: self.origins}
         return not self.opens and has.get(Command(command), self.sessions)
 
@@ -370,4 +374,5 @@ _HANDLERS: dict[int, Callable[[Rt1Mux, Frame, float], list[Happening]]] = {  # o
     Command.SESSION: Rt1Mux._session,
     Command.CONSENT: Rt1Mux._consented,
     Command.WITHIN: Rt1Mux._within,
+    Command.SERVICE: Rt1Mux._service,
 }

@@ -19,14 +19,13 @@ from revtunnel.ground.server_places import ServerPlace
 from revtunnel.link.agent_link import AgentLink
 from revtunnel.link.link_websockets import DATA, LINK, dial_websocket
 from revtunnel.sockets.end_transport import EndTransport
-from revtunnel.sockets.ends import End, TlsEnd
+from revtunnel.sockets.ends import End
 from revtunnel.sockets.opening import Reach, connect, open_end
 from revtunnel.sockets.stages import Stage
 from revtunnel.sockets.tls.peer_verification import Identity
 from revtunnel.sockets.tls.tls_stages import dial_tls
 from revtunnel.sockets.ways.http_proxy import open_way
 from revtunnel.sockets.ways.proxy_choice import DIRECT, ProxyChoice
-from revtunnel.sockets.ways.websocket import WebSocketEnd
 
 __all__ = ["ServerConnector", "ServerWay"]
 
@@ -97,9 +96,7 @@ class ServerConnector:
 
         def reached(end: End) -> AgentLink:
             link = make()
-            below = end.inner if isinstance(end, WebSocketEnd) else end
-            if isinstance(below, TlsEnd):
-                link.tls = below.connection.get_protocol_version_name()
+            link.tls = end.tls_version
             link.place = place, end.sock.getpeername()[0]
             link.peer = end.peer
             EndTransport(self._reactor, end, link).start()

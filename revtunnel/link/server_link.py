@@ -6,8 +6,8 @@ it is here now, it is gone. How it carries the streams of clients is in link_car
 Source: wire/link-extension.md; wire/readyagent.md section 5; faults.md F14, N23.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Protocol as Typing
 
 from twisted.internet.defer import Deferred, TimeoutError
@@ -15,7 +15,13 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from revtunnel.ground.errors import RemoteError
-from revtunnel.ground.facts import ChannelEnded, ChannelOpened, LinkStalled, PeerGlitch, Report
+from revtunnel.ground.facts import (
+    ChannelEnded,
+    ChannelOpened,
+    LinkStalled,
+    PeerGlitch,
+    Report,
+)
 from revtunnel.ground.limits import LinkLimits
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.targets import Offer
@@ -25,7 +31,17 @@ from revtunnel.link.legacy import LegacyServerMux
 from revtunnel.link.link import USER_TIMEOUT, LinkProtocol, tune
 from revtunnel.link.link_carrier import LinkCarrier
 from revtunnel.link.link_websockets import DATA
-from revtunnel.link.mux import Consented, Glitch, GoingAway, Happening, Mux, Opened, Over, Stalled
+from revtunnel.link.mux import (
+    Consented,
+    Glitch,
+    GoingAway,
+    Happening,
+    Mux,
+    Opened,
+    Over,
+    ServiceSaid,
+    Stalled,
+)
 from revtunnel.link.rt1 import Rt1Mux
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.tls.certificates import PeerCertificate
@@ -101,7 +117,7 @@ class AgentListener:
     newest: bool = True  # a second link that cannot prove itself: newest or oldest wins
     pool: str = "default"
     heartbeat: bool = True  # legacy: ask the device with DATA on number 0
-    mappings: tuple[Offer, ...] = ()  # legacy: what the device is asked to dial; it offers nothing itself
+    mappings: Mapping[str, tuple[Offer, ...]] = field(default_factory=dict)  # legacy: what to ask of whom
     identity: Identity | None = None  # for TLS; None: links are plain
     certified_only: bool = False  # without a certificate of the device there is enrolment and nothing else
     make: "LinkMaker | None" = None  # who takes its connections; None: a ServerLink
@@ -161,7 +177,7 @@ class ServerLink(LinkProtocol):
     def secured(self, found: Secured) -> None:
         """TLS is up; the connection comes next."""
         self.securing = None
-        self.tls, self.certificate = found.version, found.peer
+        self.tls, self.certificate = found.end.tls_version, found.peer
         self._shake.certified = self.certificate_serial
 
     def turned_away(self, failure: Failure) -> None:
@@ -204,6 +220,7 @@ class ServerLink(LinkProtocol):
         if frame.command == Command.ENROLL and not self._listened:
             self._enrol(frame.payload)
             return
+        self._shake.source = self.source
         answer, up = self._shake.receive(frame)
         self.write(answer)
         while self._shake.oddities:
@@ -247,6 +264,8 @@ class ServerLink(LinkProtocol):
             super().broken(error)
 
     def _admit(self, up: ServerUp) -> None:
+        if up.hello is None and up.serial not in self.listener.mappings:
+            raise LinkDenied(GoAway.DENIED, f"{up.serial} is no device of this listener", up.serial)
         self.handshake, self.serial, self.authenticated = up, up.serial, up.authenticated
         self.channels.serial = up.serial
         self._hub.admit(self, up)
@@ -261,6 +280,8 @@ class ServerLink(LinkProtocol):
             mux = Rt1Mux(limits, True, now, self._pool, up.hello.first_window, data_sockets=sockets)
             self.write(self._shake.welcome(self.listener.hello))
             mux.origins, mux.sessions = Feature.ORIGIN in both, Feature.SESSIONS in both
+            mux.services = Feature.SERVICES in both
+            mux.offered = frozenset(offer.name for offer in up.hello.offers)
         self.up_since = now
         self.up(mux)
         if up.hello is None:
@@ -298,7 +319,7 @@ class ServerLink(LinkProtocol):
     @property
     def offers(self) -> tuple[Offer, ...]:
         """What its device offers that does not say so itself."""
-        return self.listener.mappings
+        return self.listener.mappings.get(self.serial, ())
 
     @property
     def ticket_scope(self) -> str:
@@ -375,6 +396,8 @@ class ServerLink(LinkProtocol):
             self._hub.leaving(self)
         elif isinstance(happening, Consented):
             self._hub.consented(self, *happening)
+        elif isinstance(happening, ServiceSaid):
+            self._report(happening.state.fact(self.serial))
 
     def gone(self, reason: str, detail: str, cut: list[Channel]) -> None:
         self.channels.link_gone()

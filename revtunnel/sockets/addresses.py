@@ -10,7 +10,9 @@ from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 
-__all__ = ["UNIX", "address_of", "place", "socket_address", "written_address"]
+from revtunnel.ground.targets import place
+
+__all__ = ["UNIX", "address_of", "socket_address", "written_address"]
 
 UNIX = "unix:"  # before the path of a UNIX socket, which has no port
 
@@ -28,13 +30,6 @@ def socket_address(host: str, port: int) -> tuple[socket.AddressFamily, Any]:
     literal, _, zone = host.partition("%")
     scope = int(zone) if zone.isdecimal() else socket.if_nametoindex(zone) if zone else 0
     return socket.AF_INET6, (literal, port, 0, scope)
-
-
-def place(host: str, port: int) -> str:
-    """``host:port``, an IPv6 address in brackets; ``unix:PATH`` as it is."""
-    if host.startswith(UNIX):
-        return host
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def written_address(address: Any) -> str:

@@ -27,6 +27,7 @@ from OpenSSL import SSL
 
 from revtunnel.ground.origin import Origin, origin_of
 from revtunnel.ground.reasons import Ended
+from revtunnel.ground.targets import place
 
 __all__ = ["RECORD", "End", "PlainEnd", "TlsEnd", "said", "tune"]
 
@@ -44,7 +45,7 @@ class End:
     ``writes_when_readable``: the last ``write`` (or ``end_writing``) waits until it is readable. TLS only.
     """
 
-    __slots__ = ("_origin", "peer", "reads_when_writable", "sock", "writes_when_readable")
+    __slots__ = ("_origin", "peer", "reads_when_writable", "sock", "tls_version", "writes_when_readable")
     gathers = False  # it has ``write_pieces``
     fin_cuts = False  # ends of file are in band, so that the kernel's, before ours was said, is a cut
 
@@ -52,6 +53,7 @@ class End:
         sock.setblocking(False)
         self.sock = sock
         self.peer = peer or _written(sock)  # host:port
+        self.tls_version = ""  # such as TLSv1.3, when that is decided
         self._origin: Origin | None = None
         self.reads_when_writable = False
         self.writes_when_readable = False
@@ -212,6 +214,7 @@ class TlsEnd(End):
             return False
         except SSL.Error as error:
             _cut(error)
+        self.tls_version = self.connection.get_protocol_version_name()
         return True
 
     @property
@@ -355,5 +358,4 @@ def _written(sock: socket.socket) -> str:
         return "?"
     if not isinstance(address, tuple):
         return f"unix:{os.fsdecode(address or b'')}"
-    host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return place(*address[:2])

@@ -30,8 +30,8 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from revtunnel.ground.targets import is_literal
-from revtunnel.sockets.addresses import UNIX, place, socket_address
+from revtunnel.ground.targets import is_literal, place
+from revtunnel.sockets.addresses import UNIX, socket_address
 from revtunnel.sockets.ends import End, PlainEnd, tune
 from revtunnel.sockets.stages import Stage, writable
 

@@ -25,11 +25,12 @@ byte  name         direction  payload                        channel byte
 0x1f  SESSION      s->a       u8 what, 16-byte id, TLVs      0
 0x20  CONSENT      a->s       16-byte id, u8 answer, text    0
 0x21  WITHIN       s->a       16-byte id                     the channel
+0x22  SERVICE      a->s       u8 up, u8 length, name, text   0
 ====  ===========  =========  =============================  ========================================
 
 Source: wire/readyagent.md section 1 (1 to 4), wire/link-extension.md (0x10 to 0x1b); ours
-(0x1c and 0x1d, whose payloads are in sockets/tls/enroll.py, 0x1e, in ground/origin.py, and 0x1f to 0x21, in
-streams/consent_messages.py).
+(0x1c and 0x1d, whose payloads are in sockets/tls/enroll.py, 0x1e, in ground/origin.py, 0x1f to 0x21, in
+streams/consent_messages.py, and 0x22, in streams/service_state.py).
 """
 
 from collections.abc import Iterator
@@ -39,7 +40,7 @@ from struct import Struct
 from revtunnel.ground.errors import LocalError, RemoteError
 from revtunnel.ground.origin import MAX_ORIGIN
 from revtunnel.ground.reasons import Ended, GoAway
-from revtunnel.ground.targets import MAX_HOST, Target, target_of
+from revtunnel.ground.targets import MAX_HOST, MAX_LABEL, Target, target_of
 
 __all__ = [
     "COMMANDS",
@@ -101,6 +102,7 @@ class Command(IntEnum):
     SESSION = 0x1F
     CONSENT = 0x20
     WITHIN = 0x21
+    SERVICE = 0x22
 
 
 COMMANDS = frozenset(int(command) for command in Command)
@@ -127,6 +129,7 @@ MAX_SIZE = {
     Command.SESSION: 4096,
     Command.CONSENT: 16 + 1 + MAX_TEXT,
     Command.WITHIN: 16,
+    Command.SERVICE: 2 + MAX_LABEL + MAX_TEXT,
 }
 
 _U16 = Struct("!H")
@@ -156,6 +159,7 @@ class Feature(IntFlag):
     DATA_SOCKETS = 1  # agent: it answers WANT; server: it takes ATTACH
     ORIGIN = 2  # agent: it wants ORIGIN before CONNECT; server: it can say it
     SESSIONS = 4  # agent: it answers SESSION; server: it asks before a session begins, and says WITHIN
+    SERVICES = 8  # agent: it says SERVICE; server: it hears it
 
 
 def encode_connect(target: Target) -> bytes:

@@ -85,6 +85,10 @@ class CertificateBook:
         now = self._ledger.wall
         return [row for row in self._of_serial(serial) if row.revoked is None and row.until > now]
 
+    def holders(self) -> list[str]:
+        """Devices that have a certificate which counts now."""
+        return [serial for serial in self._of if self.good(serial)]
+
     def issued_today(self, serial: str) -> int:
         """How many certificates a device got in the last 24 hours."""
         since = self._ledger.wall - DAY

@@ -13,8 +13,8 @@ from typing import TypeVar
 from revtunnel.ground.declared import updated
 from revtunnel.ground.errors import SettingsError
 from revtunnel.sockets.tls.certificates import FaultyFiles
-from revtunnel.sockets.tls.peer_verification import Identity
-from revtunnel.trust.tls_settings import ListenerTls, ServerTls
+from revtunnel.sockets.tls.peer_verification import Identity, never_revoked
+from revtunnel.trust.tls_settings import ServerTls
 from revtunnel.trust.tls_settings_checks import listener_rules
 
 __all__ = ["Identities", "merged"]
@@ -30,10 +30,13 @@ def merged(old: tuple[Listener, ...], new: tuple[Listener, ...]) -> tuple[Listen
 
 
 class Identities:
-    """One identity for each listener with TLS, by the listener's name."""
+    """One identity for each listener with TLS, by its name; ``section`` is that of its settings."""
 
-    def __init__(self, revoked: Callable[[str, str], bool]) -> None:
+    def __init__(
+        self, revoked: Callable[[str, str], bool] = never_revoked, section: str = "listener"
+    ) -> None:
         self._revoked = revoked
+        self._section = section
         self._found: dict[str, Identity] = {}
 
     def of(self, name: str) -> Identity | None:
@@ -45,7 +48,7 @@ class Identities:
         """What the operator should know of the files."""
         return [text for identity in self._found.values() for text in identity.credentials.warnings]
 
-    def read(self, listeners: Iterable[ListenerTls], enrols: bool) -> "Identities":
+    def read(self, listeners: Iterable[ServerTls], enrols: bool = False) -> "Identities":
         """Those that the files give now.
 
         Args:
@@ -55,25 +58,25 @@ class Identities:
         Raises:
             SettingsError: with every fault of every file.
         """
-        fresh, errors = Identities(self._revoked), []
+        fresh, errors = Identities(self._revoked, self._section), []
         for listener in listeners:
             rules = listener_rules(listener)
             if rules is None:
                 continue
-            if enrols and listener.certified:
+            if enrols and getattr(listener, "certified", False):
                 rules = replace(rules, peer="optional")
             try:
                 fresh._found[listener.name] = Identity(rules, self._revoked)
             except FaultyFiles as error:
-                errors += [f"[listener {listener.name}] {key}: {text}" for key, text in error.faults]
+                errors += [f"[{self._section} {listener.name}] {key}: {text}" for key, text in error.faults]
         if errors:
-            raise SettingsError(errors)
+            raise SettingsError(errors, passes=True)
         return fresh
 
     def changed(self, before: "Identities") -> list[str]:
         """Listeners whose files hold something else than before, as names of settings."""
         return [
-            f"[listener {name}] {FILES}"
+            f"[{self._section} {name}] {FILES}"
             for name, identity in self._found.items()
             if (old := before.of(name)) is not None
             and old.credentials.fingerprints != identity.credentials.fingerprints

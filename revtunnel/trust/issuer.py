@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import CertificateForked, CertificateIssued, DeviceRevoked, Report, TokenGiven
 from revtunnel.ground.limits import EnrolmentLimits
+from revtunnel.ground.retries import Retries
 from revtunnel.process.admin.refusals import Busy, Conflict, Invalid, NotFound
 from revtunnel.sockets.tls.enroll import SECRET_SIZE, decode_enroll, encode_certificate
 from revtunnel.trust.authority import (
@@ -36,6 +37,8 @@ from revtunnel.trust.certificate_book import DEVICE, SERVER, CertificateBook, Ce
 from revtunnel.trust.enrolment import Enrolment, EnrolmentToken, TooManyTokens, write_token
 
 __all__ = ["Issuer"]
+
+LIST = "certificate list of the authority"  # what ``Retries`` know it by
 
 
 class Issuer:
@@ -57,7 +60,10 @@ class Issuer:
         self.days = 90
         self.ends_forks = False
         self.cut_off: Callable[[str, str], object] = lambda serial, detail: None
-        self.problem: str | None = None  # why the authority's list lacks something, or there is no authority
+        self.problem: str | None = None  # why the authority's list lacks something, or was not read
+        self.retries: Retries | None = None
+        self._unlisted: list[CertificateRow] = []  # what it lacks, in order
+        self._unread = False  # it may have what we do not know
         self._enrolment = Enrolment(limits, seconds(), book)
         self._directory: AuthorityDirectory | None = None
         self._authority: Authority | None = None
@@ -77,12 +83,15 @@ class Issuer:
         directory = self._directory
         if directory is None or directory.path != path:
             directory = AuthorityDirectory(path) if path is not None else None
+            self._unlisted.clear()  # of another list
         if directory is not None and directory.is_set_up:
             authority = directory.load()
             self._directory, self._authority = directory, authority
-            self._learn(directory)
+            self._unread = True
+            self._settle()
         else:
             self._directory = self._authority = None
+            self._settle()
         self.days = days
         self._enrolment.limits = limits
 
@@ -272,22 +281,39 @@ class Issuer:
         self._report(CertificateIssued(serial, by, row.fingerprint, written(row.until)))
         return made.public_bytes(Encoding.DER), authority.certificate.public_bytes(Encoding.DER)
 
-    def _learn(self, directory: AuthorityDirectory) -> None:
-        self.problem = None
-        try:
-            self.book.merge(directory.news(datetime.fromtimestamp(self._wall(), UTC)))
-        except OSError as error:
-            self.problem = f"{directory.path}: {error.strerror}"
-
     def _list(self, row: CertificateRow) -> None:
         """Tell the authority's list; the ledger knows already."""
-        if self._directory is None:
+        if self._directory is not None:
+            self._unlisted.append(row)
+            self._settle()
+
+    def _settle(self) -> None:
+        """Learn what the list has, and bring to it what it lacks; what cannot be done now is done later."""
+        directory = self._directory
+        if directory is None:
+            self._unlisted.clear()
+            self._blame(None)
             return
         try:
-            self._directory.record(row)
-            self.problem = None
+            if self._unread:
+                self.book.merge(directory.news(datetime.fromtimestamp(self._wall(), UTC)))
+                self._unread = False
+            while self._unlisted:
+                directory.record(self._unlisted[0])
+                del self._unlisted[0]
         except OSError as error:
-            self.problem = f"{self._directory.path}: {error.strerror}"
+            self._blame(f"{directory.path}: {error.strerror}")
+        else:
+            self._blame(None)
+
+    def _blame(self, problem: str | None) -> None:
+        self.problem = problem
+        if self.retries is None:
+            return
+        if problem is None:
+            self.retries.well(LIST)
+        else:
+            self.retries.failed(LIST, problem, self._settle)
 
 
 def written(moment: float) -> str:

@@ -9,14 +9,14 @@ An agent decides for each server by what is written, not by what a resolver says
 Source: faults.md "Bind defaults", "TLS"; ours.
 """
 
-import ipaddress
 from dataclasses import dataclass
 
 from revtunnel.ground.declared import setting
 from revtunnel.ground.kinds import PEM, PLACE, nothing, path, share, text, word, yes_no
+from revtunnel.ground.networks import is_loopback
 from revtunnel.ground.server_places import ServerPlace
 
-__all__ = ["AgentTls", "ListenerTls", "ServerTls", "is_loopback", "speaks_tls"]
+__all__ = ["AgentTls", "ListenerTls", "ServerTls", "speaks_tls"]
 
 _LEAST = word("1.3", "1.2")
 _AUTHORITY = nothing("system", path(4096, "auto", "system"))
@@ -83,15 +83,6 @@ class AgentTls:
     allow_plaintext: bool = setting(yes_no(), "no", "INSECURE: with tls = no, or ws://, speaks to servers "
         "on other machines all the same", live=True)
 # fmt: on
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address, or the name localhost, is this machine; a name is judged as it is written."""
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return host.lower().rstrip(".") == "localhost"
-    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def speaks_tls(settings: AgentTls, server: ServerPlace) -> bool:

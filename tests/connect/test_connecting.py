@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred
 
+from revtunnel.connect.addressing import parse_server
+from revtunnel.connect.connect_line import read_line
+from revtunnel.connect.connecting import Connecting
+from revtunnel.connect.console_output import Telling
+from revtunnel.connect.logins import KeptLogin, Logins
+from revtunnel.connect.outcomes import DENIED, Stop
 from revtunnel.ground.reasons import Ended
 from tests.support.connect_program import Program
 from tests.support.epoll import Loop, own_reactor
@@ -87,6 +94,28 @@ def start(loop: Loop, tmp_path: Path) -> Iterator[Start]:
     yield one
     for run in runs:
         run.close()
+
+
+@pytest.mark.parametrize("word", ["start", "nonce"])
+def test_no_control_connection_stays_after_a_refusal(
+    loop: Loop, gates: Callable[..., Gate], tmp_path: Path, word: str
+) -> None:
+    """Of a session, or of another nonce for one that is lost."""
+    gate = gates({"echo": (7, Echo())})
+    server = parse_server(gate.url)
+    logins = Logins(str(tmp_path / "revtunnel" / "logins.json"))
+    logins.keep(server, KeptLogin(TOKEN))
+    gate.refusals[word] = {"word": "denied", "why": "a test"}
+    options = read_line(["plc-7/echo", "--server", gate.url, "--quiet"])
+    connecting = Connecting(loop.reactor, options, logins, Telling(quiet=True))
+    run = Deferred.fromCoroutine(connecting.run())
+    run.addErrback(lambda failure: failure.trap(Stop) and failure.value.status)
+    if word == "nonce":
+        loop.until(lambda: connecting.held and connecting.held.link and connecting.held.link.free, "HELLO")
+        gate.sessions.clear()  # the nonce to come back with is refused, and another one is asked for
+        gate.cut()
+    assert loop.wait(run) == DENIED
+    loop.until(lambda: all(control.socket.over for control in gate.controls), "the end")
 
 
 def log_in(start: Start, gate: Gate, token: str = TOKEN) -> Program:

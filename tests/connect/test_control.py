@@ -114,6 +114,14 @@ def test_no_answer_in_time(gate: Gate) -> None:
     closed(gate, control)
 
 
+def test_no_greeting(gate: Gate) -> None:
+    """The connection does not stay."""
+    gate.greets = False
+    with pytest.raises(Stop, match=r"no answer in 0\.3 s"):
+        opened(gate, timeout=0.3)
+    gate.loop.until(lambda: gate.controls[-1].socket.over, "the end")
+
+
 @pytest.mark.parametrize("said", ["{", "[]", "1", '"x"', "[" * 9000, json.dumps({"a": "b" * 20_000})])
 def test_nonsense_ends_it(gate: Gate, said: str) -> None:
     """Whatever it is, it is no traceback."""

@@ -93,12 +93,13 @@ def test_a_program_of_ours_may_come(loop: Loop, ports: Ports) -> None:
 
 
 @pytest.mark.parametrize("any_user", [False, True])
+@pytest.mark.parametrize("listen", ["127.0.0.1", "::"])
 def test_a_program_of_another_user_may_not(
-    loop: Loop, ports: Ports, any_user: bool, monkeypatch: pytest.MonkeyPatch
+    loop: Loop, ports: Ports, listen: str, any_user: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It sees a reset, and the person is told; unless he wanted them."""
+    """It sees a reset, and the person is told; unless he wanted them. On :: IPv4 is ::ffff:127.0.0.1."""
     monkeypatch.setattr("revtunnel.connect.local_ports.is_same_user", lambda sock: False)
-    port = ports.open(0, any_user=any_user)
+    port = ports.open(0, listen=listen, any_user=any_user)
     told: list[int] = []
     port.on_stranger = lambda: told.append(1)
     with socket.create_connection(("127.0.0.1", port.port)) as program:

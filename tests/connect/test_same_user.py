@@ -61,6 +61,19 @@ def test_a_connection_of_somebody_else(monkeypatch: pytest.MonkeyPatch) -> None:
             assert not is_same_user(accepted)
 
 
+@pytest.mark.parametrize("near", ["127.0.0.1", "::ffff:127.0.0.1"])
+def test_ipv4_to_an_ipv6_socket(near: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever socket the other side has, and by whichever table."""
+    with (
+        socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as listener,
+        socket.create_connection((near, listener.getsockname()[1])),
+        listener.accept()[0] as accepted,
+    ):
+        assert is_same_user(accepted)
+        monkeypatch.setattr("revtunnel.connect.same_user._DIAG", 99)
+        assert is_same_user(accepted)
+
+
 def test_nobody() -> None:
     """No socket, no owner."""
     assert ask_kernel(socket.AF_INET, ("127.0.0.1", 1), ("127.0.0.1", 2)) is None

@@ -7,18 +7,21 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import maybeDeferred
+from twisted.internet.task import Clock
 
 from revtunnel.daemons.cccp import Cccp
 from revtunnel.daemons.schema import load
 from revtunnel.daemons.server import Server
 from revtunnel.daemons.settings import read_server
 from revtunnel.ground.limits import FleetLimits, RelayLimits
+from revtunnel.ground.retries import Retries
 from revtunnel.process.process import ExitStatus
 from revtunnel.process.systemd import Notifier
 from revtunnel.settings.inifile import Surroundings
 from revtunnel.systems.cccp.cccp_reading import read_cccp
 from tests.support.daemons import port_block
 from tests.support.epoll import QUIET, Loop, own_reactor
+from tests.support.throwaway_tls import DAY, Issuer
 
 FILE = """\
 [server]
@@ -180,6 +183,77 @@ def test_what_cannot_be_used_is_not_taken_by_halves(loop: Loop, server: tuple[Se
     told.write(everything(6))
     assert loop.wait(daemon.reload())["errors"] == ["they do not fit"]
     assert taken(daemon) == {5}
+
+
+def test_new_certificates_are_named_for_every_kind_of_listener(loop: Loop, tmp_path: Path) -> None:
+    """And what is to be known of them: of web listeners and CCCP's as of those for agents."""
+    issuer = Issuer(tmp_path)
+    issuer.server("gate.example", file="a")
+    files = f"certificate = {tmp_path}/a.pem\ncertificate_key = {tmp_path}/a.key\ntls = yes\n"
+    told = Told(tmp_path, read_server)
+    told.write(
+        f"[listener main]\n{files}authority = {issuer.file}\n"
+        f"[cccp]\nenabled = yes\n[cccp-project main]\nranges = 9000-9009\n{files}authority = {issuer.file}\n"
+        f"[web main]\naddress = 127.0.0.1:0\nhosts = gate.example\n{files}"
+    )
+    told.settings = told._load()
+    daemon = Server(loop.reactor, told, ExitStatus(loop.reactor), Notifier(None))  # type: ignore[arg-type]
+    daemon.privilegedStartService()
+    facts: list[Any] = []
+    daemon.reporter.watch(facts.append)
+    try:
+        assert loop.wait(daemon.reload())["changed"] == []
+        issuer.server("gate.example", file="a", since=DAY)
+        assert loop.wait(daemon.reload())["changed"] == [
+            "[listener main] certificate files",
+            "[cccp-project main] certificate files",
+            "[web main] certificate files",
+        ]
+        warned = [fact.detail for fact in facts if fact.word == "state" and fact.state == "certificate"]
+        assert len(warned) == 3
+        assert all(text.startswith(f"{tmp_path}/a.pem: certificate is not valid before") for text in warned)
+    finally:
+        loop.wait(maybeDeferred(daemon.stopService))
+
+
+def test_a_reload_that_met_half_written_certificates_is_done_later(loop: Loop, tmp_path: Path) -> None:
+    """Somebody writes certificate and key one after the other; a fault of the settings waits for him."""
+    issuer = Issuer(tmp_path)
+    issuer.server("gate.example", file="a")
+    files = tmp_path / "a.pem", tmp_path / "a.key"
+    tls = f"tls = yes\ncertificate = {files[0]}\ncertificate_key = {files[1]}\n"
+    told = Told(tmp_path, read_server)
+    told.write(f"[listener main]\n{tls}authority = {issuer.file}\n")
+    told.settings = told._load()
+    daemon = Server(loop.reactor, told, ExitStatus(loop.reactor), Notifier(None))  # type: ignore[arg-type]
+    clock, facts = Clock(), list[Any]()
+    daemon.retries = Retries(clock, daemon.reporter, lambda: 0.0)
+    daemon.reporter.watch(facts.append)
+    daemon.privilegedStartService()
+    words = ("trouble", "trouble-over", "settings-reloaded")
+    try:
+        key = files[1].read_bytes()
+        issuer.server("gate.example", file="a")
+        new_key = files[1].read_bytes()
+        files[1].write_bytes(key)
+        (error,) = loop.wait(daemon.reload())["errors"]
+        assert "[listener main] certificate" in error
+        for seconds in (2, 4):
+            assert daemon.operator.status()["problems"] == [f"settings: {error}"]
+            clock.advance(seconds)
+            loop.wait(daemon._reloading.run(lambda: None))
+        files[1].write_bytes(new_key)
+        clock.advance(8)
+        loop.wait(daemon._reloading.run(lambda: None))
+        said = [fact for fact in facts if fact.word in words]
+        assert [fact.word for fact in said] == [words[0], words[2], words[1], words[2]]
+        assert said[-1].changed == ("[listener main] certificate files",)
+        assert daemon.operator.status()["problems"] == []
+        told.write("[pool x]\nranges = y\n")
+        loop.wait(daemon.reload())
+        assert daemon.retries.problems == {} and clock.getDelayedCalls() == []
+    finally:
+        loop.wait(maybeDeferred(daemon.stopService))
 
 
 def test_cccp_alone_goes_by_relay_and_by_the_limits_of_a_fleet(loop: Loop, cccp: tuple[Cccp, Told]) -> None:

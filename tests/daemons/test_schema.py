@@ -198,6 +198,8 @@ def test_values_are_read(section: str, key: str, text: str, value: object) -> No
         ("listener", "address", "gate:2065", "'gate': an IP address of this machine wanted"),
         ("listener", "address", "2065", "'2065': HOST:PORT wanted"),
         ("listener", "mappings", "23", "'23': CLIENTPORT -> [NAME=]HOST:PORT wanted"),
+        ("listener", "mappings", "192.0.2.5:0 -> a:1", "'0': a port of 1 to 65535 wanted"),
+        ("listener", "mappings", "gate:23 -> a:1", "'gate': an IP address of this machine wanted"),
         ("listener", "mappings", "70000 -> a:1", "'70000': a port of 0 to 65535 wanted"),
         ("agent", "servers", "gate:0", "'gate:0': port 1 to 65535 wanted"),
         ("agent", "serial", "plc 7", "serial 'plc 7'"),

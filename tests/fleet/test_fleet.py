@@ -222,6 +222,28 @@ def test_who_never_proved_his_serial_is_forgotten_first(monkeypatch: pytest.Monk
     assert [device.serial for device in known.page("", None)] == ["proved-3", "proved-4", "proved-5"]
 
 
+def test_who_is_ours_is_listed_before_he_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what settings say of him, until he says it himself; made-up names do not push him out."""
+    monkeypatch.setattr(fleet, "ABSENT_KEPT", 3)
+    known = empty()
+    offers = (parse_offer("console=10.0.0.5:23"),)
+    for count in range(5):
+        known.know(f"ours-{count}", 7.0, "legacy", "old", "default")
+    assert [device.serial for device in known.page("", None)] == ["ours-0", "ours-1", "ours-2"]
+    known.know("ours-0", 8.0, "legacy", "old", "default", offers)
+    device = known.get("ours-0")
+    assert device is not None and not device.online
+    assert (device.system, device.listener, device.offers, device.since) == ("legacy", "old", offers, 7.0)
+    known.arrive("ours-0", "link", 9.0, system="rt1")
+    known.know("ours-0", 9.0, "legacy", "old", "default", offers)
+    assert known.get("ours-0") is device and (device.system, device.offers) == ("rt1", ())
+    known.leave("ours-0", "link", 10.0)
+    for count in range(20):
+        known.arrive(f"made-up-{count}", "x", 11.0)
+        known.leave(f"made-up-{count}", "x", 11.0)
+    assert [device.serial for device in known.page("", None)] == ["made-up-19", "ours-1", "ours-2"]
+
+
 def test_many_that_are_here_are_no_reason_to_forget(monkeypatch: pytest.MonkeyPatch) -> None:
     """The cap counts the absent only: ten devices at once stay, whatever the number of absent ones kept."""
     monkeypatch.setattr(fleet, "ABSENT_KEPT", 3)

@@ -23,6 +23,8 @@ from revtunnel.ground.server_places import ServerPlace, parse_server_place
             "wss://[fd00::1]:443/a/link",
         ),
         ("wss://[fd00::1]:9", ServerPlace("fd00::1", 9, "/link", True), "wss://[fd00::1]:9/link"),
+        ("wss://[::1]", ServerPlace("::1", 443, "/link", True), "wss://[::1]:443/link"),
+        ("ws://[fd00:1::5]", ServerPlace("fd00:1::5", 80, "/link"), "ws://[fd00:1::5]:80/link"),
     ],
 )
 def test_places(text: str, place: ServerPlace, written: str) -> None:
@@ -36,7 +38,14 @@ def test_places(text: str, place: ServerPlace, written: str) -> None:
     "text",
     [
         *("gate", "gate:0", "gate:70000", "https://gate", "http://gate/link", "wss://", "wss:///link"),
-        *("wss://u:p@gate", "wss://gate/link?x=1", "wss://gate/link#x", "wss://gate:0", "wss://fd00::1"),
+        *(
+            "wss://u:p@gate",
+            "wss://gate/link?x=1",
+            "wss://gate/link#x",
+            "wss://gate:0",
+            "wss://fd00::1",
+            "wss://fd00::5:1",
+        ),
         *("wss://gate /x", "WSS://gate"),
     ],
 )

@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revtunnel.ground.targets import Offer, Target, parse_endpoint, parse_offer, parse_target, target_of
+from revtunnel.ground.targets import (
+    Offer,
+    Target,
+    parse_endpoint,
+    parse_endpoint_or,
+    parse_offer,
+    parse_target,
+    target_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -101,6 +109,23 @@ def test_endpoints_may_have_port_0() -> None:
     for text in ("127.0.0.1:65536", "127.0.0.1", "unix:/x", ":1"):
         with pytest.raises(ValueError):
             parse_endpoint(text)
+
+
+def test_endpoints_without_a_port() -> None:
+    """Brackets say where an address ends; a port to be dialled is not 0."""
+    for text in ("gate", "[::1]", "[fd00:1::5]", "10.0.0.1"):
+        assert parse_endpoint_or(text, 443) == (text.strip("[]"), 443)
+        assert (
+            parse_endpoint_or(f"{text}:9", 443)
+            == parse_endpoint_or(f"{text}:9", None)
+            == (text.strip("[]"), 9)
+        )
+        for wrong, port in ((text, None), (f"{text}:0", 443), (f"{text}:", 443), (f"{text}:65536", 443)):
+            with pytest.raises(ValueError, match=r"wanted|above"):
+                parse_endpoint_or(wrong, port)
+    for text in ("::1", "fd00:1::5", "fd00::1:9"):
+        with pytest.raises(ValueError, match="IPv6 in brackets"):
+            parse_endpoint_or(text, 443)
 
 
 @pytest.mark.parametrize(

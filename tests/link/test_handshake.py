@@ -16,6 +16,7 @@ from revtunnel.ground.limits import AgentLimits, LinkLimits, ServerLimits
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.targets import parse_offer
 from revtunnel.link.handshake import (
+    FILLER,
     MAX_HELLO,
     AgentHandshake,
     AgentHello,
@@ -197,6 +198,17 @@ def test_with_a_key_both_ends_prove_themselves(rules: ListenerRules, size: int) 
     assert at_server.said == PROBE + CHALLENGE + PROVED_HELLO
     assert at_server.up == ServerUp(SERIAL, AGENT, True)
     assert at_agent.up == AgentUp(replace(SERVER, proof=SERVER_PROOF), None)
+
+
+@pytest.mark.parametrize("size", [1, 1 << 20])
+def test_a_listen_of_eight_bytes_is_nothing_odd_and_is_proved_too(size: int) -> None:
+    """For servers that read eight bytes before they judge (wire/emo.md section 1)."""
+    at_server, at_agent = server(KEYED, {SERIAL: KEY}), End(AgentHandshake(AGENT, KEY, False, FILLER))
+    converse(at_server, at_agent, size)
+
+    assert at_agent.said.startswith(b"\0\x04\x04\0rt1\n" + AGENT_HELLO)
+    assert at_server.up == ServerUp(SERIAL, AGENT, True) and at_agent.up is not None
+    assert isinstance(at_server.shake, ServerHandshake) and at_server.shake.oddities == []
 
 
 def test_the_server_knows_the_serial_before_it_is_proved() -> None:
@@ -801,12 +813,12 @@ IDENTITY = tlv(1, b"plc-7") + tlv(2, AGENT_NONCE)
 
 
 def test_features_are_four_bytes_of_bits() -> None:
-    """Data sockets, ORIGIN and sessions have a bit each; unknown bits mean nothing, other sizes end it."""
+    """Each of four things has one; unknown bits mean nothing, other sizes end it."""
     assert b"\5\4\0\0\0\1" in encode_agent_hello(
         AgentHello(SERIAL, AGENT_NONCE, (), features=Feature.DATA_SOCKETS)
     )
     assert b"\5\4\0\0\0\1" in encode_server_hello(ServerHello(features=Feature.DATA_SOCKETS))
-    known = Feature.DATA_SOCKETS | Feature.ORIGIN | Feature.SESSIONS
+    known = Feature.DATA_SOCKETS | Feature.ORIGIN | Feature.SESSIONS | Feature.SERVICES
     assert decode_agent_hello(IDENTITY + tlv(5, b"\0\0\0\xff"), 64).features == known
     assert decode_server_hello(tlv(5, b"\0\0\0\xff")).features == known
     for value in (b"", b"\1", bytes(5)):

@@ -12,8 +12,7 @@ import pytest
 
 from revtunnel.link.keys import new_key, parse_key, verifier_of
 from revtunnel.state.ledger import FILE_NAME, SqliteLedger
-from tests.loopback.test_emo import free_ports
-from tests.support.daemons import Agent, Lab, Server
+from tests.support.daemons import Agent, Lab, Server, free_ports
 from tests.support.http_proxies import HttpProxy
 from tests.support.services import Echo, HalfCloseFirst, ReplyAfterEof, Resetter, Service, digest_of
 from tests.support.throwaway_tls import Issuer

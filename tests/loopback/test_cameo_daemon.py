@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 zmq = pytest.importorskip("zmq", exc_type=ImportError)
-from tests.support.cameo_site import SERVER, Backend, Relays, Sockets, ask, free_ports  # noqa: E402
-from tests.support.daemons import ROOT, Daemon, Lab  # noqa: E402
+from tests.support.cameo_site import SERVER, Backend, Relays, Sockets, ask  # noqa: E402
+from tests.support.daemons import ROOT, Daemon, Lab, free_ports  # noqa: E402
 from tests.support.traffic import wait_until  # noqa: E402
 
 pytestmark = pytest.mark.slow

@@ -7,9 +7,10 @@ import struct
 import pytest
 
 from tests.loopback.test_cccp import silent
-from tests.support.cccp_site import CccpDaemon, closed, connect, read_exactly
+from tests.support.cccp_site import CccpDaemon, closed, connect
 from tests.support.daemons import Lab
 from tests.support.throwaway_tls import Issued, Issuer
+from tests.support.traffic import read_exactly
 
 pytestmark = pytest.mark.slow
 

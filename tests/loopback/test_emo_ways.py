@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.loopback.test_emo import emo_agent, emo_server, free_ports, get, idle, ours
-from tests.support.daemons import Agent, Lab, Server
+from tests.loopback.test_emo import emo_agent, emo_server, get, idle, ours
+from tests.support.daemons import Agent, Lab, Server, free_ports
 from tests.support.emo_original import TERMINATOR, OriginalClient
 from tests.support.haproxy import INSTALLED, Haproxy
 from tests.support.http_proxies import HttpProxy

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from tests.support.daemons import Lab, Server
+from tests.support.daemons import Lab, Server, free_ports
 from tests.support.localproxy_model import Destination, RealLocalproxy, Source, open_tunnel
 from tests.support.services import Echo, Refuser, Service
 from tests.support.throwaway_tls import Issuer
-from tests.support.traffic import connect, wait_until
+from tests.support.traffic import connect, read_exactly, wait_until
 from tests.support.web_people import Person
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -168,10 +168,7 @@ def test_a_destination_is_a_device(lab: Lab, version: int) -> None:
             data = hashlib.shake_128(b"device").digest(300_000)
             with connect(port) as sock:
                 threading.Thread(target=sock.sendall, args=(data,), daemon=True).start()
-                heard = b""
-                while len(heard) < len(data):
-                    heard += sock.recv(65536)
-                assert heard == data
+                assert read_exactly(sock, len(data)) == data
             if version == 1:
                 return
             for _ in range(3):
@@ -264,28 +261,23 @@ def test_the_program_in_both_modes(lab: Lab, tmp_path: Path, flags: tuple[str, .
             _, nonce = started_over_tls(
                 server, user["token"], issuer.file, ("echo",) if flags else ("echo", "answer")
             )
-            low = 12_000 + os.getpid() % 9000 * 2
-            mapping = f"echo={low}" if flags else f"echo={low},answer={low + 1}"
+            first, second = free_ports(2)
+            mapping = f"echo={first}" if flags else f"echo={first},answer={second}"
             source = RealLocalproxy(
                 PROGRAM, tmp_path / "s", server.web_port, trusted, nonce, "-m", "src", "-s", mapping, *flags
             )
             with source:
                 # seen from its log: before V3 a connection that only looks is taken for the next one too
                 wait_until(
-                    lambda: f"new connection on port {low}" in source.log.read_text("latin-1"), "its port"
+                    lambda: f"new connection on port {first}" in source.log.read_text("latin-1"), "its port"
                 )
                 data = hashlib.shake_128(b"real").digest(KIB * KIB)
-                with connect(low) as sock:
+                with connect(first) as sock:
                     threading.Thread(target=sock.sendall, args=(data,), daemon=True).start()
-                    heard = b""
-                    while len(heard) < len(data):
-                        piece = sock.recv(65536)
-                        assert piece
-                        heard += piece
-                    assert heard == data
+                    assert read_exactly(sock, len(data)) == data
                 if not flags:
                     for _ in range(3):
-                        with connect(low + 1) as sock:
+                        with connect(second) as sock:
                             sock.sendall(b"question")
                             heard = b""
                             while piece := sock.recv(65536):

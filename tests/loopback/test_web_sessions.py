@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from tests.loopback.test_emo import free_ports
-from tests.support.daemons import Agent, Lab, Server
+from tests.support.daemons import Agent, Lab, Server, free_ports
 from tests.support.services import Echo, Service
 from tests.support.throwaway_tls import Issuer
 from tests.support.web_people import ConnectionClosed, Person, code_of

@@ -84,6 +84,7 @@ def test_the_table_gives_the_sizes_that_are_enforced() -> None:
         Command.SESSION: 4096,
         Command.CONSENT: 217,
         Command.WITHIN: 16,
+        Command.SERVICE: 234,
     }
     assert rows["DATA"] == "1..65535 bytes"
 

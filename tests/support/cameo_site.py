@@ -4,7 +4,6 @@
 machine. ``Backend`` answers requests as the CAMEO server or a responder does, in a thread.
 """
 
-import socket
 import subprocess
 import sys
 import threading
@@ -14,31 +13,14 @@ from typing import Any, Self
 
 import zmq
 
-from tests.support.daemons import Daemon, Settings, ini, merged
+from tests.support.daemons import Daemon, Settings, free_ports, ini, merged
 from tests.support.services import Running
 
-__all__ = ["PATIENCE", "SERVER", "Backend", "Programs", "Relays", "Sockets", "ask", "free_ports", "program"]
+__all__ = ["PATIENCE", "SERVER", "Backend", "Programs", "Relays", "Sockets", "ask", "program"]
 
 SERVER = b"0:0"
 PATIENCE = 20_000  # milliseconds that a socket waits for a message
 _CODE = "from revtunnel.daemons.cameo_programs import {0}; {0}()"
-
-
-def free_ports(count: int = 3) -> list[int]:
-    """Ports that nobody listens at, now; below those that the system gives to outgoing connections."""
-    from tests.support.daemons import port_block
-
-    found: list[int] = []
-    while len(found) < count:
-        port = int(port_block(1).partition("-")[0])
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("0.0.0.0", port))
-            except OSError:
-                continue
-        found += [port] if port not in found else []
-    return found
 
 
 def program(which: str, *ports: int) -> list[str]:

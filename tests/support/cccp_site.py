@@ -5,7 +5,6 @@ import json
 import socket
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -17,8 +16,6 @@ __all__ = [
     "CccpDaemon",
     "closed",
     "connect",
-    "free_ports",
-    "read_exactly",
     "refused",
     "turned_away",
 ]
@@ -141,14 +138,6 @@ def connect(port: int, source: str = "") -> socket.socket:
     return found
 
 
-def read_exactly(sock: socket.socket, size: int) -> bytes:
-    """So many bytes, or fewer at the end."""
-    found = b""
-    while len(found) < size and (piece := sock.recv(size - len(found))):
-        found += piece
-    return found
-
-
 def closed(sock: socket.socket, patience: float = 20.0) -> str:
     """How the other side ended it, without a byte before: "end" or "reset"."""
     sock.settimeout(patience)
@@ -179,13 +168,3 @@ def refused(port: int, patience: float = 5.0) -> bool:
             return True
         time.sleep(0.02)
     return False
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens at, now; below those that the system gives to outgoing connections."""
-    found: set[int] = set()
-    while len(found) < count:
-        port = int(port_block(1).partition("-")[0])
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            found.add(port)
-    return list(found)

@@ -256,7 +256,9 @@ class DataWorld:
                     rest = rest[sender.send(rest) :]
             with contextlib.suppress(BlockingIOError):
                 while len(heard) < len(data):
-                    heard.extend(receiver.recv(1 << 20))
+                    more = receiver.recv(1 << 20)
+                    assert more, f"ended after {len(heard)} bytes"
+                    heard.extend(more)
             return len(heard) >= len(data)
 
         self.until(moved, f"{len(data)} bytes")

@@ -12,7 +12,6 @@ test drives by hand (``RawDevice``).
 
 import contextlib
 import os
-import random
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -35,6 +34,7 @@ from revtunnel.sockets.listening import Listeners
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.systems.thingworx.edge_system import EdgeSystem
 from revtunnel.trust.app_keys import AppKeys
+from tests.support.daemons import free_ports
 from tests.support.edge_device import BINARY, EdgeDevice, WebClient, auth, bind, fields_of
 from tests.support.epoll import Loop
 from tests.support.world import POOL
@@ -97,9 +97,9 @@ class EdgeWorld:
         self.ledger = SqliteLedger(None, lambda: 0.0)
         self.keys = AppKeys(self.ledger, os.urandom)
         self.access = AccessControl(lambda: 0.0, DeviceRecords({"*": DeviceRecord(services=self.offers)}))
-        low = random.randrange(10_000, 30_000)  # below those of outgoing connections
+        ranges = tuple((port, port) for port in sorted(free_ports(10)))
         self.ports = ClientPorts(
-            listeners.listen, Leases([replace(POOL, ranges=((low, low + 9),))], 0.0), {}, 50, self.report
+            listeners.listen, Leases([replace(POOL, ranges=ranges)], 0.0), {}, 50, self.report
         )
         self.board = Switchboard(
             loop.reactor,
@@ -127,7 +127,7 @@ class EdgeWorld:
         self.listener = WebListener(loop.reactor, ServerLimits, self.access, self.report)
         self.listener.rules["web"] = WebRules("web")
         self.listener.routes.append(self.site)
-        self.port = listeners.listen("127.0.0.1", low + 10, 50, partial(self.listener.came, "web"))
+        self.port = listeners.listen("127.0.0.1", 0, 50, partial(self.listener.came, "web"))
         self.address = "127.0.0.1", self.port.port
         self.clients = listeners.listen(
             "127.0.0.1", 0, 50, self.board.client_streams.clients("Robot1", self.offers[0]).came
@@ -193,7 +193,7 @@ class EdgeWorld:
         self.clients.stop()
         self.loop.until(lambda: not (self.site.links or self.board.links), "the end of the links")
         self.loop.until(lambda: not self.board.client_streams.count, "the end of the clients")
-        assert self.site.tunnels == 0
+        assert not self.site._expected
 
 
 @contextlib.contextmanager

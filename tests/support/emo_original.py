@@ -256,7 +256,7 @@ class OriginalServer(Running):
                 sock = _no_delay(listener.accept()[0])
             except OSError:
                 return
-            threading.Thread(target=self._greet, args=(sock,), daemon=True).start()
+            self._greet(sock)  # whoever connects meanwhile waits
 
     def _greet(self, sock: socket.socket) -> None:
         sock.settimeout(3)

@@ -75,6 +75,7 @@ class Gate:
         self.device_of: dict[str, str] = {}
         self.links: list[SessionServer] = []
         self.controls: list[_Control] = []
+        self.greets = True  # at /control
         self.refuse = 0  # HTTP status for sessions, while it is not 0
         self._tls = tls
         self._sock = socket.create_server(("127.0.0.1", 0))
@@ -222,7 +223,9 @@ class Gate:
         self.controls.append(control)
         control.socket = WebSocketMessages(self.loop.reactor, WebSocketWire(upgraded.engine, LIMITS), control)
         EndTransport(self.loop.reactor, upgraded.end, control.socket).start()
-        control.socket.send(json.dumps({"say": "hello", "user": "ana", "server": "gate", "version": "0"}))
+        if self.greets:
+            hello = {"say": "hello", "user": "ana", "server": "gate", "version": "0"}
+            control.socket.send(json.dumps(hello))
 
     def _session(self, upgraded: Upgraded, session: str) -> None:
         device = self.device_of[session]

@@ -76,6 +76,7 @@ DATA_SOCKETS = "link-extension.md Data sockets"
 ENROLMENT = "docs/link-protocol.rst Enrolment"
 ORIGINS = "docs/link-protocol.rst The client's address"
 SESSIONS = "docs/link-protocol.rst Sessions"
+SERVICES = "docs/link-protocol.rst Services that are looked at"
 _NONCE = bytes(range(32))
 _SESSION = bytes(range(16))
 _MARK = bytes(range(1, 9))
@@ -206,6 +207,8 @@ RT1 = [
     _vector(
         "WITHIN 5", SESSIONS, "00 10 21 05 00 01 02 03 04 05 06 07 08 09 0a 0b 0c 0d 0e 0f", 0x21, 5, _SESSION
     ),
+    _vector("SERVICE up", SERVICES, "00 06 22 00 01 04 68 74 74 70", 0x22, 0, b"\x01\x04http"),
+    _vector("SERVICE down", SERVICES, "00 08 22 00 00 04 68 74 74 70 6e 6f", 0x22, 0, b"\x00\x04httpno"),
 ]
 
 FRAMES = LEGACY + RT1

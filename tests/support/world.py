@@ -336,7 +336,7 @@ class World:
             keepalive=self.link_limits.keepalive,
             features=Feature(0) if self.site is None else Feature.SESSIONS,
         )
-        mappings = offers if legacy else ()
+        mappings = {serial: offers} if legacy else {}
         listener = AgentListener(rules, self.link_limits, hello, heartbeat=heartbeat, mappings=mappings)
         self.switchboard.listeners[rules.name] = listener
         self.reactor.serve(SERVER, LINK_PORT + number, self.switchboard.agents(rules.name))

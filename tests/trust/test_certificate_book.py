@@ -48,6 +48,7 @@ def test_certificates_are_kept(path: str) -> None:
     with opened(path) as book:
         assert sorted(book.good("plc-7")) == [OLD, NEW]
         assert (book.rows(SERVER), len(book)) == ([GATE], 3)
+        assert book.holders() == ["plc-7"]
         assert (book.knows("plc-7"), book.knows("plc-8"), book.knows(GATE.name)) == (True, False, False)
 
 
@@ -57,6 +58,7 @@ def test_revoked_is_for_good(path: str) -> None:
         book.put(OLD)
         assert not book.revoked("plc-7", OLD.fingerprint)
         assert (book.revoke("plc-7"), book.revoke("plc-7")) == (1, 0)
+        assert book.holders() == []
         book.put(NEW)
     with opened(path) as book:
         assert book.revoked("plc-7", OLD.fingerprint)

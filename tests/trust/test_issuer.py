@@ -1,14 +1,25 @@
 """The issuer: tokens, requests, renewals and revocations over a real ledger and a real authority."""
 
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography import x509
+from twisted.internet.task import Clock
 
-from revtunnel.ground.facts import CertificateForked, CertificateIssued, DeviceRevoked, Fact, TokenGiven
+from revtunnel.ground.facts import (
+    CertificateForked,
+    CertificateIssued,
+    DeviceRevoked,
+    Fact,
+    TokenGiven,
+    Trouble,
+    TroubleOver,
+)
 from revtunnel.ground.limits import EnrolmentLimits
+from revtunnel.ground.retries import Retries
 from revtunnel.link.handshake import LinkDenied
 from revtunnel.process.admin.refusals import Busy, Conflict, Invalid, NotFound
 from revtunnel.sockets.tls.certificates import device_serial
@@ -19,6 +30,7 @@ from revtunnel.trust.authority_files import AuthorityDirectory
 from revtunnel.trust.certificate_book import AUTHORITY, DEVICE, CertificateBook
 from revtunnel.trust.enrolment import parse_token
 from revtunnel.trust.issuer import Issuer
+from tests.support.disks import full_disk
 
 NOON = 1_800_000_000.0
 HOST = "192.0.2.7"
@@ -352,6 +364,40 @@ def test_a_list_that_cannot_be_written_is_told(pending: Desk) -> None:
     Path(pending.directory.file("issued")).rmdir()
     pending.issuer.revoke("plc-7")
     assert pending.issuer.problem is None
+    rows = {row.fingerprint: row for row in pending.directory.rows()}
+    assert rows[fingerprint_of(made)].revoked is not None
+
+
+def test_what_the_list_lacks_comes_to_it_by_itself(pending: Desk) -> None:
+    """In order; a success behind a failure hides none of it."""
+    clock, facts = Clock(), list[Fact]()
+    pending.issuer.retries = Retries(clock, facts.append, lambda: 0.0)
+    file = Path(pending.directory.file("issued"))
+    file.rename(f"{file}.away")
+    file.mkdir()
+    made = pending.ask(pending.token())
+    pending.issuer.revoke("plc-7")
+    clock.advance(2)
+    assert [type(fact) for fact in facts] == [Trouble]
+    assert list(pending.issuer.retries.problems) == ["certificate list of the authority"]
+    file.rmdir()
+    Path(f"{file}.away").rename(file)
+    clock.advance(4)
+    assert pending.issuer.problem is None and pending.issuer.retries.problems == {}
+    assert facts[1:] == [TroubleOver("certificate list of the authority", 6.0)]
+    (row,) = (row for row in pending.directory.rows() if row.kind == DEVICE)
+    assert row.fingerprint == fingerprint_of(made) and row.revoked is not None
+
+
+def test_a_line_that_was_written_in_part_is_taken_back(pending: Desk) -> None:
+    """Or the next one would be no line either."""
+    file = pending.directory.file("issued")
+    with full_disk(os.path.getsize(file) + 20):
+        pending.ask(pending.token())
+        assert "File too large" in str(pending.issuer.problem)
+    pending.issuer.revoke("plc-7")
+    (row,) = (row for row in pending.directory.rows() if row.kind == DEVICE)
+    assert row.revoked is not None
 
 
 def test_a_damaged_authority_changes_nothing(pending: Desk) -> None:

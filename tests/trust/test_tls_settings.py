@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from revtunnel.daemons.settings import AgentSettings, SettingsError, load_agent, load_server
+from revtunnel.ground.networks import is_loopback
 from revtunnel.ground.server_places import ServerPlace
-from revtunnel.trust.tls_settings import is_loopback, speaks_tls
+from revtunnel.trust.tls_settings import speaks_tls
 from revtunnel.trust.tls_settings_checks import agent_rules, listener_rules
 from tests.daemons.test_settings import HERE, errors, server
 from tests.support.throwaway_tls import Issuer

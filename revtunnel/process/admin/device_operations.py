@@ -13,6 +13,10 @@ def _port(target: Row) -> object:
     return "refused" if target.get("problem") else target["port"] or "-"
 
 
+def _name(target: Row) -> str:
+    return str(target["name"]) + " (down)" * (target.get("up") is False)
+
+
 _OF_ONE = SERIAL._replace(shown="[SERIAL]", optional=True)
 _STATUS = STATUS._replace(columns=(
     Column("devices", Kind.NUMBER, "that are here, by whatever wire", "devices"),
@@ -24,14 +28,14 @@ _STATUS = STATUS._replace(columns=(
     Column("ledger_problem", Kind.TEXT, "why what was promised last is not on the disk, or nothing"),
 ))  # fmt: skip
 DEVICES = Operation(
-    "Devices", "devices", "devices that are here or were",
+    "Devices", "devices", "devices that are here, were, or are known",
     "Of every wire: since when, link, address, targets, ports, bytes each way, round trip.",
     answer=ROWS, key=("serial",), command="devices",
     columns=(
         Column("serial", Kind.TEXT, "of the device", "SERIAL"),
         Column("online", Kind.YES_NO, "whether it is here", "STATE",
                lambda row: ("online" if row["online"] else "away") + ", muted" * bool(row["muted"])),
-        Column("since", Kind.TIME, "when it came, or left", "SINCE"),
+        Column("since", Kind.TIME, "when it came, or left; of one that never came, the start", "SINCE"),
         Column("link", Kind.TEXT, "its wire: ``rt1``, ``legacy``, ``emo``, ``cccp``, ``thingworx``, "
                "``localproxy``; nothing: away", "LINK",
                lambda row: row["link"] + " by web" * (row["way"] == "web")),
@@ -44,8 +48,9 @@ DEVICES = Operation(
         Column("certificate_until", Kind.TIME, "the end of that"),
         Column("software", Kind.TEXT, "what it says it is"),
         Column("targets", Kind.LIST, "what it offers: name, target, port (null: none is promised), problem "
-               "(why clients cannot come in, or nothing) of each",
-               "TARGETS", lambda row: [target["name"] for target in row["targets"]]),
+               "(why clients cannot come in, or nothing), up (whether it answers; null: nobody looks) and "
+               "detail (what was found) of each",
+               "TARGETS", lambda row: [_name(target) for target in row["targets"]]),
         Column("", Kind.LIST, "", "PORTS", lambda row: [_port(target) for target in row["targets"]]),
         Column("muted", Kind.TEXT, "why it takes no remote sessions, or nothing: it does"),
         Column("channels", Kind.NUMBER, "that run", "CHANNELS"),

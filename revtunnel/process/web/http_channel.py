@@ -6,16 +6,19 @@ does not take his last answer is aborted; one who does not take his answers is n
 Source: faults.md H1 to H17; twisted.md 2.8.
 """
 
-from collections.abc import Callable
-from typing import Any
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 from typing import Protocol as Typing
 
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
-from twisted.web import http
+from twisted.web import http, server
 
-__all__ = ["BoundedChannel", "HttpLimits"]
+from revtunnel.fleet.strangers import NotLetIn, Strangers
+
+__all__ = ["BoundedChannel", "BoundedSite", "HttpLimits", "begin_json"]
 
 PARTING = 2.0  # seconds that a caller gets to take his last answer
 
@@ -30,6 +33,10 @@ class HttpLimits(Typing):
     @property
     def body(self) -> int:
         """Bytes of a request's body."""
+
+    @property
+    def connections(self) -> int:
+        """Callers at once."""
 
 
 class BoundedChannel(http.HTTPChannel):
@@ -119,3 +126,65 @@ class BoundedChannel(http.HTTPChannel):
         deadline, self._deadline = self._deadline, None
         if deadline is not None and deadline.active():
             deadline.cancel()
+
+
+class _Callers(NamedTuple):
+    """How many there may be."""
+
+    pending: int
+    pending_per_source: int
+
+
+class BoundedSite(server.Site):
+    """Makes the channels of callers, so many at once; nothing listens with it."""
+
+    noisy = False
+    protocol: Any = BoundedChannel
+
+    def __init__(self, root: Any, reactor: Any, limits: Callable[[], HttpLimits]) -> None:
+        """``limits``: what one caller may cost now."""
+        super().__init__(root, reactor=reactor, timeout=None, parsePOSTFormSubmission=False)
+        self._clock = reactor
+        self._limits = limits
+        self._places = Strangers(reactor.seconds, self._callers, reserve=0)
+
+    @property
+    def callers(self) -> int:
+        """How many there are."""
+        return len(self._places)
+
+    def channel(self, peer: str = "", speaks: Callable[[], bool] = lambda: False) -> Any:
+        """A protocol for one connection of ``HOST:PORT``; None: too many have one, and all say something."""
+        channel: Any = self.buildProtocol(None)
+        channel.limits, channel.clock = self._limits(), self._clock
+        try:
+            stranger = self._places.enter(peer, lambda why: channel.transport.abortConnection(), speaks)
+        except NotLetIn:
+            return None
+        channel.heard, channel.settled = stranger.heard, stranger.stays
+        lost = channel.connectionLost
+
+        def over(reason: Failure = connectionDone) -> None:
+            stranger.leave()
+            lost(reason)
+
+        channel.connectionLost = over
+        return channel
+
+    def _callers(self) -> "_Callers":
+        most = self._limits().connections
+        return _Callers(most, most)
+
+    def log(self, request: Any) -> None:
+        """Twisted's access log; ours says what changed."""
+
+
+def begin_json(request: Any, code: int, row: Mapping[str, Any]) -> bytes:
+    """Set the status and the fields of an answer; its body, which is empty for HEAD."""
+    body = json.dumps(row, separators=(",", ":")).encode("ascii")
+    request.setResponseCode(code)
+    request.setHeader("Content-Type", "application/json")
+    request.setHeader("Cache-Control", "no-store")
+    request.setHeader("X-Content-Type-Options", "nosniff")
+    request.setHeader("Content-Length", str(len(body)))
+    return b"" if request.method == b"HEAD" else body

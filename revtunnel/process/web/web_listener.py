@@ -31,10 +31,9 @@ from revtunnel.fleet.strangers import NotLetIn, Stranger, Strangers
 from revtunnel.ground.facts import Report, WebRefused
 from revtunnel.ground.limits import ServerLimits
 from revtunnel.ground.networks import Network, address_of, within
-from revtunnel.ground.targets import is_literal
+from revtunnel.ground.targets import is_literal, place
 from revtunnel.process.web.web_pages import WebPages
 from revtunnel.process.web.web_routes import WebCall, WebRoute, route_of
-from revtunnel.sockets.addresses import place
 from revtunnel.sockets.ends import End, said
 from revtunnel.sockets.peeking import has_spoken
 from revtunnel.sockets.stages import read_some
@@ -264,12 +263,14 @@ class WebListener:
 
     def _judge_client(self, call: WebCall) -> None:
         """As others are judged when they connect. HandshakeRefused: he owes too much, or comes too often."""
-        now = self._reactor.seconds()
+        now, source = self._reactor.seconds(), call.peer.rpartition(":")[0]
+        if self.expected(source):
+            return
         seconds = self._access.next_try(call.peer, now)
         why = self._access.stranger(call.peer, now)
         if why:
             call.reason = "penalty"
-        elif self._comes_too_often(call.peer, call.peer):
+        elif self._comes_too_often(call.peer, source):
             call.reason, why = "too-often", "not even read"
         if why:
             raise HandshakeRefused(429, why, retry_after=math.ceil(seconds))

@@ -8,13 +8,12 @@ balancer keeps open for others, and nobody's bytes stand behind another's.
 Source: ours.
 """
 
-import json
 from collections.abc import Callable
 from typing import Any
 
-from twisted.web import resource, server
+from twisted.web import resource
 
-from revtunnel.process.web.http_channel import BoundedChannel
+from revtunnel.process.web.http_channel import BoundedChannel, BoundedSite, begin_json
 
 __all__ = ["WebPages"]
 
@@ -34,15 +33,9 @@ class _Told(resource.Resource):
 
     def render(self, request: Any) -> bytes:
         """Twisted calls this."""
-        body = json.dumps(self._row, separators=(",", ":")).encode("ascii")
-        request.setResponseCode(self._code)
-        request.setHeader("Content-Type", "application/json")
-        request.setHeader("Cache-Control", "no-store")
-        request.setHeader("X-Content-Type-Options", "nosniff")
-        request.setHeader("Content-Length", str(len(body)))
         for name, value in self._headers.items():
             request.setHeader(name, value)
-        return b"" if request.method == b"HEAD" else body
+        return begin_json(request, self._code, self._row)
 
 
 class _Health(resource.Resource):
@@ -84,14 +77,8 @@ class _OneAnswer(BoundedChannel):
         return False
 
 
-class _Site(server.Site):
-    """Makes the channels; nothing listens with it."""
-
-    noisy = False
+class _Site(BoundedSite):
     protocol: Any = _OneAnswer
-
-    def log(self, request: Any) -> None:
-        """Twisted's access log; ours says what changed."""
 
 
 class WebPages:
@@ -99,27 +86,10 @@ class WebPages:
 
     header = 10.0  # seconds to a whole request, absolute
     body = 64 * 1024  # bytes of one
-    most = 512  # callers at once
+    connections = 512  # callers at once
 
     def __init__(self, reactor: Any, is_route: Callable[[str], bool], state: Callable[[], str]) -> None:
         self.root = _Root(is_route)
         self.root.putChild(b"healthz", _Health(state))
-        self.callers = 0
-        self._clock = reactor
-        self._site = _Site(self.root, reactor=reactor, timeout=None, parsePOSTFormSubmission=False)
-
-    def channel(self) -> Any:
-        """A protocol for one connection; None: too many have one."""
-        if self.callers >= self.most:
-            return None
-        channel: Any = self._site.buildProtocol(None)
-        channel.limits, channel.clock = self, self._clock
-        lost = channel.connectionLost
-
-        def over(*reason: Any) -> None:
-            self.callers -= 1
-            lost(*reason)
-
-        channel.connectionLost = over
-        self.callers += 1
-        return channel
+        self.site = _Site(self.root, reactor, lambda: self)
+        self.channel = self.site.channel  # a protocol for one connection; None: too many have one

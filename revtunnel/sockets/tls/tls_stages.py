@@ -52,7 +52,6 @@ class Secured(NamedTuple):
     """A connection whose two sides know each other."""
 
     end: TlsEnd
-    version: str  # such as TLSv1.3
     peer: PeerCertificate | None  # None: an agent without a certificate, where that is allowed
 
 
@@ -71,8 +70,7 @@ async def shake(reactor: Any, end: TlsEnd, guard: Guard) -> Secured:
             raise TlsFailed("certificate", guard.fault) from None
         words = tls_fault(error)
         raise TlsFailed("certificate" if "certificate" in words else "tls", words) from None
-    version = end.connection.get_protocol_version_name()
-    return Secured(end, version, peer)
+    return Secured(end, peer)
 
 
 # ---- the agent

@@ -16,6 +16,7 @@ import re
 from typing import NamedTuple
 
 from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.targets import place
 
 __all__ = ["ProxyAnswer", "ProxyCredentials", "decode_answer", "encode_request"]
 
@@ -52,8 +53,7 @@ class ProxyAnswer(NamedTuple):
 
 def encode_request(host: str, port: int, credentials: ProxyCredentials | None) -> bytes:
     """The head that asks for a connection; an IPv6 address is given without brackets, a zone is left out."""
-    name = host.partition("%")[0]
-    where = f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
+    where = place(host.partition("%")[0], port)
     lines = [f"CONNECT {where} HTTP/1.1", f"Host: {where}"]
     if credentials is not None:
         pair = f"{credentials.user}:{credentials.password}".encode()

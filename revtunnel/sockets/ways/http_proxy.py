@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.targets import place
 from revtunnel.sockets.ends import End, said
 from revtunnel.sockets.opening import Reach, connect, open_end
 from revtunnel.sockets.peeking import read_head
@@ -55,7 +56,7 @@ def proxy_stage(
             raise ProxyError(proxy, said(error)) from None
         if not answer.connected:
             raise ProxyError(proxy, answer.words)
-        end.peer = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        end.peer = place(host, port)
         return end
 
     return stage

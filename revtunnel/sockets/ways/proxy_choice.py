@@ -17,7 +17,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
-from revtunnel.ground.targets import parse_endpoint
+from revtunnel.ground.networks import address_of, is_loopback, within
+from revtunnel.ground.targets import parse_endpoint_or, place
 from revtunnel.sockets.ways.http_connect import ProxyCredentials
 
 __all__ = [
@@ -46,7 +47,7 @@ class HttpProxy:
     credentials: ProxyCredentials | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
-        return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
+        return f"http://{place(self.host, self.port)}"
 
 
 def parse_proxy(text: str) -> HttpProxy:
@@ -66,15 +67,10 @@ def parse_proxy(text: str) -> HttpProxy:
 def _proxy(text: str, match: re.Match[str], port: int | None) -> HttpProxy:
     if (match[1] or "http").lower() != "http":
         raise ValueError(f"{_shown(text)}: only http:// proxies are spoken to, {_WANTED}")
-    where = (
-        match[3] if port is None or re.search(r"[^:]:[0-9]+$|\]:[0-9]+$", match[3]) else f"{match[3]}:{port}"
-    )
     try:
-        host, number = parse_endpoint(where)
+        host, number = parse_endpoint_or(match[3], port)
     except ValueError:
-        number = 0
-    if not number:
-        raise ValueError(f"{_shown(text)}: {_WANTED}, IPv6 in brackets")
+        raise ValueError(f"{_shown(text)}: {_WANTED}, IPv6 in brackets") from None
     user, colon, password = (match[2] or "").partition(":")
     credentials = ProxyCredentials(unquote(user), unquote(password)) if user or colon else None
     return HttpProxy(host, number, credentials)
@@ -134,21 +130,12 @@ def _name_entry(name: str) -> Callable[[str], bool]:
     except ValueError:
         suffix = name.removeprefix("*").lstrip(".").rstrip(".")
         return lambda host: bool(suffix) and f".{host}".endswith(f".{suffix}")
-    return lambda host: (address := _address(host)) is not None and address in network
-
-
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return None
-    return getattr(address, "ipv4_mapped", None) or address
+    return lambda host: within(address_of(host), (network,))
 
 
 def _is_here(host: str) -> bool:
     """Whether a server is on this machine."""
-    address = _address(host)
-    return address.is_loopback if address else f".{host}".endswith(".localhost")
+    return is_loopback(host) or host.endswith(".localhost")
 
 
 @dataclass(frozen=True, slots=True)

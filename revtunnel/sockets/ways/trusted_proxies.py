@@ -42,7 +42,7 @@ class HeaderRules:
         return within(address_of(peer), self.senders)
 
     def decode(self, data: bytes) -> ProxyHeader | None:
-        """As ``wire.proxy_header.decode_header``, within these rules."""
+        """As ``decode_header`` of proxy_header.py, within these rules."""
         return decode_header(data, self.versions, self.limit)
 
 

@@ -96,6 +96,7 @@ class WebSocketEnd(End):
     ) -> None:
         super().__init__(upgraded.end.sock, upgraded.end.peer)
         self.inner = upgraded.end
+        self.tls_version = upgraded.end.tls_version
         self.limits = limits
         most_text = limits.text if callable(texts) else limits.message
         self.wire = WebSocketWire(upgraded.engine, limits, streams=True, text=most_text)

@@ -7,18 +7,15 @@ listener nobody is local by being on this machine: an agent that carries strange
 Source: wire/cameo.md section 5; faults.md "Bind defaults".
 """
 
-import ipaddress
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from revtunnel.fleet.strangers import NotLetIn, Stranger, Strangers
 from revtunnel.ground.limits import CameoLimits
-from revtunnel.sockets.ways.trusted_proxies import Network
+from revtunnel.ground.networks import Network, address_of, is_loopback, within
 
 __all__ = ["CameoAdmission", "CameoRules"]
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +32,6 @@ class CameoRules:
     def watches(self) -> bool:
         """Whether requests to the CAMEO server are looked at."""
         return bool(self.advertise or self.refused_types)
-
-
-def _plain(host: str) -> Address:
-    """An address without its zone, IPv4 as IPv4."""
-    address = ipaddress.ip_address(host.partition("%")[0])
-    return getattr(address, "ipv4_mapped", None) or address
 
 
 class CameoAdmission:
@@ -65,9 +56,9 @@ class CameoAdmission:
 
     def is_local(self, peer: str, here: str, rules: CameoRules) -> bool:
         """Whether the peer at address ``peer``, which dialled our address ``here``, is local."""
-        address = _plain(peer)
-        on_this_machine = address.is_loopback or address == _plain(here)
-        return (on_this_machine and not rules.outside) or _among(address, self.trusted)
+        address = address_of(peer)
+        on_this_machine = is_loopback(peer) or address == address_of(here)
+        return (on_this_machine and not rules.outside) or within(address, self.trusted)
 
     def enter(
         self,
@@ -78,13 +69,12 @@ class CameoAdmission:
         speaks: Callable[[], bool] = lambda: False,
     ) -> Stranger:
         """Count a connection until it leaves (fleet/strangers.py). NotLetIn: it may not stay, by its word."""
-        address = _plain(peer)
-        local = self.is_local(peer, here, rules)
+        local, loopback = self.is_local(peer, here, rules), is_loopback(peer)
         if rules.publishing and not local:
             raise NotLetIn("not-local", "")
-        if self.allowed and not local and not address.is_loopback and not _among(address, self.allowed):
+        if self.allowed and not (local or loopback or within(address_of(peer), self.allowed)):
             raise NotLetIn("not-allowed", "")
-        counts = not address.is_loopback and not local
+        counts = not (local or loopback)
         try:
             return self._strangers.enter(peer, give_way, speaks, known=local, counts=counts)
         except NotLetIn as refused:
@@ -100,7 +90,3 @@ class _Places(NamedTuple):
 
     pending: int
     pending_per_source: int
-
-
-def _among(address: Address, networks: tuple[Network, ...]) -> bool:
-    return any(address in network for network in networks if network.version == address.version)

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from revtunnel.ground.facts import Report
+from revtunnel.ground.retries import Retries
 from revtunnel.sockets.listening import Listener, Listeners
 from revtunnel.streams.window import CreditPool
 from revtunnel.systems.cameo.cameo_admission import CameoAdmission, CameoRules
@@ -22,7 +23,9 @@ MAIN = CameoRules("")
 class CameoSystem:
     """The relays. ``ports`` are the listening ones."""
 
-    def __init__(self, reactor: Any, settings: CameoSettings, report: Report) -> None:
+    def __init__(
+        self, reactor: Any, settings: CameoSettings, report: Report, retries: Retries | None = None
+    ) -> None:
         limits = settings.limits
         self.admission = CameoAdmission(limits, settings.allow, settings.trusted, reactor.seconds)
         common = (reactor, limits, self.admission, CreditPool(limits.pool), report)
@@ -30,7 +33,7 @@ class CameoSystem:
         self.publisher = PublisherRelay(*common)
         self.ports: list[Listener] = []
         self._settings = settings
-        self._listeners = Listeners(reactor, report)
+        self._listeners = Listeners(reactor, report, retries)
         self._outside: list[RelayPort] = []
 
     @property
@@ -43,11 +46,13 @@ class CameoSystem:
         third = self.publisher.publishers(CameoRules("", publishing=True))
         return self.responder.port(MAIN), self.publisher.subscribers(MAIN), third
 
-    def listen(self, places: Iterable[tuple[str, int]], peers: RelayPort) -> None:
-        """Open ports. CannotListenError: one cannot be had."""
+    def listen(
+        self, places: Iterable[tuple[str, int]], peers: RelayPort, name: str = "[cameo]", must: bool = True
+    ) -> None:
+        """Open ports; ``must`` as in ``Listeners.keep``. CannotListenError: one cannot be had."""
         for host, port in places:
             backlog = self._settings.limits.backlog
-            self.ports.append(self._listeners.listen(host, port, backlog, peers.came))
+            self.ports.append(self._listeners.keep(name, host, port, backlog, peers.came, must))
 
     def adopt(self, descriptor: int, family: int, peers: RelayPort) -> None:
         """Use a socket that listens already; it is duplicated."""
@@ -72,4 +77,4 @@ class CameoSystem:
 
     def _open(self, places: Iterable[tuple[str, int]], peers: RelayPort) -> None:
         self._outside.append(peers)
-        self.listen(places, peers)
+        self.listen(places, peers, f"[cameo-outside {peers.rules.name}]", must=False)

@@ -17,7 +17,6 @@ from revtunnel.ground.kinds import (
     PEM,
     PLACE,
     RANGES,
-    SettingKind,
     listening,
     many,
     nothing,
@@ -29,12 +28,13 @@ from revtunnel.ground.kinds import (
 )
 from revtunnel.ground.limits import CccpLimits, FleetLimits, RelayLimits
 from revtunnel.process.admin.admin_settings import AdminSettings
+from revtunnel.process.wake_settings import WakeRules, WakeSettings
 from revtunnel.settings.sections import LogSettings
 from revtunnel.systems.cccp.proxy_sessions import MAX_TIMEOUT
 from revtunnel.systems.cccp.registration import parse_registered
 from revtunnel.trust.tls_settings import ListenerTls
 
-__all__ = ["CccpPart", "CccpSettings", "ProjectSettings", "WakeSettings"]
+__all__ = ["CccpPart", "CccpSettings", "ProjectSettings"]
 
 
 def read_serial(text: str) -> str:
@@ -51,8 +51,6 @@ def read_host(text: str) -> str:
 
 
 _HOST = nothing("auto", text("host name", "auto, or a host name or an address", r"[A-Za-z0-9:._-]{1,253}"))
-_COMMAND = SettingKind("command", "words, no shell", str)
-_URL = text("URL", "empty, http://... or https://...", r"(https?://[!-~]{1,2000})?")
 
 
 # fmt: off
@@ -102,15 +100,6 @@ class ProjectSettings(ListenerTls):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WakeSettings:
-    """What makes an absent device connect."""
-
-    wake_command: str = setting(_COMMAND, "", "run for an absent device when a caller waits for it; its "
-        "serial is added as the last word", live=True)
-    wake_url: str = setting(_URL, "", 'instead of that: where {"serial": ...} is posted', live=True)
-
-
-@dataclass(frozen=True, kw_only=True)
 class CccpPart(WakeSettings):
     """What both daemons are told."""
 
@@ -128,6 +117,11 @@ class CccpPart(WakeSettings):
         "no: such a listener does not start")
     projects: tuple[ProjectSettings, ...] = ()
     limits: CccpLimits = field(default_factory=CccpLimits)
+
+    @property
+    def wake(self) -> WakeRules:
+        """For the wake driver."""
+        return WakeRules(self.wake_command, self.wake_url, self.limits.wake, self.limits.wakes)
 
     @property
     def pools(self) -> list[Pool]:

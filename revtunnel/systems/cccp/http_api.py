@@ -12,24 +12,21 @@ Source: TCXN CCCP, "Proxy Control API"; wire/cccp.md section 2; faults.md H1 to 
 
 import hashlib
 import hmac
-import json
 import re
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import parse_qsl
 
 from twisted.internet.defer import CancelledError, maybeDeferred
-from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import resource, server
 
-from revtunnel.fleet.strangers import NotLetIn, Strangers
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.targets import is_literal
 from revtunnel.process.admin.refusals import Busy, Invalid, NotFound
-from revtunnel.process.web.http_channel import BoundedChannel
+from revtunnel.process.web.http_channel import BoundedSite, begin_json
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.peeking import has_spoken
 from revtunnel.sockets.twisted_transport import TwistedTransport
@@ -83,7 +80,7 @@ class HttpApi(resource.Resource):
 
     def site(self, reactor: Any) -> "_Site":
         """What to listen with."""
-        return _Site(self, reactor)
+        return _Site(self, reactor, lambda: self.part().limits)
 
     def render(self, request: Any) -> Any:
         """Twisted calls this."""
@@ -230,40 +227,18 @@ def _as_answer(failure: Failure) -> tuple[int, dict[str, Any], tuple[str, str] |
 
 
 def _write(request: Any, code: int, row: dict[str, Any], header: tuple[str, str] | None) -> None:
-    body = json.dumps(row, separators=(",", ":")).encode("ascii")
-    request.setResponseCode(code)
-    request.setHeader("Content-Type", "application/json")
-    request.setHeader("Cache-Control", "no-store")
-    request.setHeader("X-Content-Type-Options", "nosniff")
-    request.setHeader("Content-Length", str(len(body)))
+    body = begin_json(request, code, row)
     if header is not None:
         request.setHeader(*header)
-    if request.method != b"HEAD":
-        request.write(body)
+    request.write(body)
     request.finish()
 
 
 # ---- the connection
 
 
-class _Callers(NamedTuple):
-    """How many there may be."""
-
-    pending: int
-    pending_per_source: int
-
-
-class _Site(server.Site):
+class _Site(BoundedSite):
     """The API's connections; beyond the limit somebody who says nothing goes."""
-
-    noisy = False
-    protocol: Any = BoundedChannel
-
-    def __init__(self, api: HttpApi, reactor: Any) -> None:
-        super().__init__(api, reactor=reactor, timeout=None, parsePOSTFormSubmission=False)
-        self._api = api
-        self._clock = reactor
-        self._places = Strangers(reactor.seconds, self._callers, reserve=0)
 
     def came(self, end: End) -> None:
         """Somebody connected."""
@@ -272,28 +247,3 @@ class _Site(server.Site):
             end.abort()
         else:
             TwistedTransport(self._clock, end, channel).start()
-
-    def channel(self, peer: str = "", speaks: Callable[[], bool] = lambda: False) -> Any:
-        """Who speaks HTTP with somebody; None: there are too many."""
-        channel: Any = self.buildProtocol(None)
-        channel.limits, channel.clock = self._api.part().limits, self._clock
-        try:
-            stranger = self._places.enter(peer, lambda why: channel.transport.abortConnection(), speaks)
-        except NotLetIn:
-            return None
-        channel.heard, channel.settled = stranger.heard, stranger.stays
-        lost = channel.connectionLost
-
-        def over(reason: Failure = connectionDone) -> None:
-            stranger.leave()
-            lost(reason)
-
-        channel.connectionLost = over
-        return channel
-
-    def _callers(self) -> "_Callers":
-        most = self._api.part().limits.connections
-        return _Callers(most, most)
-
-    def log(self, request: Any) -> None:
-        """Twisted's access log; ours says what changed."""

@@ -15,7 +15,7 @@ from twisted.internet.error import CannotListenError
 from revtunnel.fleet.leases import LeaseError, Leases
 from revtunnel.fleet.pools import Lease
 from revtunnel.ground.facts import ListenerClosed, ListenerOpened, Report
-from revtunnel.sockets.addresses import place
+from revtunnel.ground.targets import place
 from revtunnel.sockets.listening import Came, Listen, Listening
 
 __all__ = ["TARGET", "NoPort", "ProxyPort", "ProxyPorts"]

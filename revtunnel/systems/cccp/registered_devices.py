@@ -128,7 +128,7 @@ class Registrations:
 
         def done(found: Secured) -> None:
             line.securing = None
-            line.tls = found.version
+            line.tls = found.end.tls_version
             line.certified = found.peer.serial if found.peer is not None else None
             EndTransport(self._reactor, found.end, line).start()
 

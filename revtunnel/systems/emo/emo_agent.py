@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -31,7 +32,9 @@ from revtunnel.systems.emo.emo import Emo, EmoCommand, EmoDecoder, encode_emo
 from revtunnel.systems.emo.emo_stream import PARTING, EmoChannel, EmoDataSocket
 from revtunnel.systems.emo.emo_targets import AgentAct, AgentDo, AgentSlot, AgentTable
 
-__all__ = ["EmoAgentLink", "EmoRemains"]
+__all__ = ["HUNG_UP", "EmoAgentLink", "EmoRemains"]
+
+HUNG_UP = "it hung up without a word; has it kind = emo in [listener NAME], and does it want TLS?"
 
 
 class EmoRemains:
@@ -169,7 +172,8 @@ class EmoAgentLink(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         _stop(self._timer)
-        self.ended = self.ended or ("lost", reason.getErrorMessage())
+        wordless = self.up_since is None and reason.check(ConnectionDone)
+        self.ended = self.ended or ("lost", HUNG_UP if wordless else reason.getErrorMessage())
         self._lost = True
         self._do(self._table.lost())
         if self._table.slots:

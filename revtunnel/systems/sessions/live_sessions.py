@@ -211,7 +211,7 @@ class LiveSessions:
             NonceRefused: with its status.
             SessionRefused: ``watch``, ``not-of-it``, ``denied``, ``no-take-over``, ``too-many``.
         """
-        now = self.now()
+        now, bound = self.now(), None
         try:
             bound = self.sessions.nonces.judge(nonce, number, "client", now, "", token)
             session = self._of(number)
@@ -226,13 +226,10 @@ class LiveSessions:
                     raise SessionRefused("denied", f"for people: {verdict.why}")
             came = self.sessions.enter(nonce, number, "client", now, "", token)
         except (NonceRefused, SessionRefused) as error:
-            known = self.sessions.get(number)
-            bound_to = getattr(error, "bound", None)
-            user = bound_to.person if bound_to is not None else ""
-            serial = known.wish.serial if known is not None else ""
-            self.refused(
-                "enter", user, serial, known.wish.offers if known is not None else (), peer, error.word
-            )
+            known, bound = self.sessions.get(number), bound or getattr(error, "bound", None)
+            user = bound.person if bound is not None else ""
+            serial, offers = (known.wish.serial, known.wish.offers) if known is not None else ("", ())
+            self.refused("enter", user, serial, offers, peer, error.word)
             raise
         live = self._live[number]
         if bound.role is Role.TAKE:

@@ -105,6 +105,9 @@ class LocalproxyLink:
 
     def carried_by(self, upgraded: Upgraded) -> None:
         """Speak on this connection; the first word is which services there are."""
+        if self._closed:  # ended while it came
+            upgraded.end.abort()
+            return
         socket = WebSocketMessages(self._reactor, WebSocketWire(upgraded.engine, LIMITS), self)
         self._socket = socket
         EndTransport(self._reactor, upgraded.end, socket).start()
@@ -202,7 +205,7 @@ class LocalproxyLink:
         self.say(self.connections.reset(channel.key))
         self.noted(channel, reason, detail)
         channel.owner.over(reason)
-        self._hold_or_release()
+        self._release()
 
     # -- from local sides (streams.Link)
 
@@ -221,7 +224,7 @@ class LocalproxyLink:
 
     def consumed(self, channel: Any, size: int) -> None:
         channel.owed -= size
-        self._hold_or_release()
+        self._release()
 
     def flushed(self, channel: Any) -> None:
         channel.flushed = True
@@ -235,16 +238,17 @@ class LocalproxyLink:
         channel.bytes_received += len(data)
         channel.owed += len(data)
         channel.owner.deliver(data)
-        self._hold_or_release()
+        if channel.owed >= HELD and not (channel.over or self._paused) and self._socket is not None:
+            self._paused = True
+            self._socket.pause()
 
-    def _hold_or_release(self) -> None:
-        hold = any(channel.owed >= HELD for channel in self.channels.values())
-        if self._socket is not None and hold != self._paused and not self._closed:
-            self._paused = hold
-            if hold:
-                self._socket.pause()
-            else:
-                self._socket.resume()
+    def _release(self) -> None:
+        """Read on, if no channel has too much any more."""
+        if not self._paused or self._socket is None or self._closed:
+            return
+        if all(channel.owed < HELD for channel in self.channels.values()):
+            self._paused = False
+            self._socket.resume()
 
     def _over(self, ended: Ended, reason: str, detail: str) -> None:
         if self._closed:

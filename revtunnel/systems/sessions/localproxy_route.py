@@ -26,12 +26,11 @@ from revtunnel.ground.targets import Offer
 from revtunnel.link.handshake import LinkDenied
 from revtunnel.link.server_link import AgentListener
 from revtunnel.process.web.web_routes import WebCall
-from revtunnel.sockets.ends import TlsEnd
 from revtunnel.sockets.ways.websocket_upgrade import HandshakeRefused, Upgraded
 from revtunnel.systems.sessions.live_sessions import LiveSessions
 from revtunnel.systems.sessions.localproxy_device import LocalproxyDevice
 from revtunnel.systems.sessions.localproxy_source import LocalproxySource, SourceLine
-from revtunnel.systems.sessions.nonces import NONCE, NonceRefused
+from revtunnel.systems.sessions.nonces import NonceRefused
 from revtunnel.systems.sessions.remote_sessions import Came
 from revtunnel.systems.sessions.session_life import SessionRefused
 from revtunnel.systems.sessions.session_routes import STATUS, Dial
@@ -88,9 +87,9 @@ class LocalproxyRoute:
         return named[0]
 
     def _enter(self, call: WebCall, token: str, client_token: str) -> None:
-        number = self._live.sessions.nonces.session_of(token) if NONCE.fullmatch(token) else ""
+        number = self._live.sessions.nonces.session_of(token)
         try:
-            came = self._live.enter(token if number else "", number, call.peer, token=client_token)
+            came = self._live.enter(token, number, call.peer, token=client_token)
         except NonceRefused as error:
             raise HandshakeRefused(error.status, str(error)) from None
         except SessionRefused as error:
@@ -118,14 +117,13 @@ class LocalproxyRoute:
             source = LocalproxySource(
                 self._reactor, self._live, came, self._dial, upgraded.end.peer, upgraded.end.origin
             )
-            self._live.attach(came.session, came.seat, SourceLine(source, call.peer))
             source.carried_by(upgraded)
+            self._live.attach(came.session, came.seat, SourceLine(source, call.peer))
             return
         (serial, listener), version = call.found
-        tls = upgraded.end.connection.get_protocol_version_name() if isinstance(upgraded.end, TlsEnd) else ""
         device = LocalproxyDevice(
             *(self._reactor, self._hub, listener, serial, self._services(serial), version),
-            *(call.peer, tls, self._report),
+            *(call.peer, upgraded.end.tls_version, self._report),
         )
         try:
             device.arrive()

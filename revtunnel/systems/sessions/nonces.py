@@ -121,9 +121,11 @@ class Nonces:
         return self._keep(bound, ENDLESS, True)
 
     def session_of(self, text: str) -> str:
-        """Whose session a nonce is for, for an endpoint whose path does not say; "": nobody's that runs."""
-        kept = self._kept.get(_hash(text))
-        return kept.bound.session if kept is not None else ""
+        """What session a nonce is or was for, for an endpoint whose path does not say; "": of none."""
+        key = _hash(text)
+        kept, spent = self._kept.get(key), self._spent.get(key)
+        bound = kept.bound if kept is not None else spent[0] if spent is not None else None
+        return bound.session if bound is not None else ""
 
     def judge(
         self, text: str, session: str, side: str, now: float, person: str = "", token: str = ""

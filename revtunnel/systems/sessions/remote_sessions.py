@@ -201,21 +201,6 @@ class RemoteSessions:
         session.step(event, now, detail)
         return self._file(session)
 
-    def expel(self, person: str, now: float) -> list[SeatsLost]:
-        """A person is no more: the sessions that are his end as revoked, and he leaves those of others."""
-        lost = []
-        for session in [*self._running.values()]:
-            seats = [seat for seat in session.seats.values() if _is_of(seat, person)]
-            if session.owner == person:
-                lost.append(SeatsLost(session, self.end(session, SessionEvent.REVOKED, now)))
-                continue
-            for seat in seats:
-                self.leave(session, seat, now)
-            self.nonces.withdraw(session.id, person)
-            if seats:
-                lost.append(SeatsLost(session, seats))
-        return lost
-
     def tick(self, now: float) -> list[SeatsLost | SessionWarning]:
         """What has happened by time."""
         news: list[SeatsLost | SessionWarning] = []
@@ -234,10 +219,6 @@ class RemoteSessions:
                 news.append(SessionWarning(session, warned))
             self._look(session)
         return news
-
-    def due(self) -> float | None:
-        """When ``tick`` may have something to say; None: nothing runs."""
-        return self._heap[0][0] if self._heap else None
 
     # -- inside
 
@@ -271,8 +252,3 @@ class RemoteSessions:
 def _refuse_ended(session: RemoteSession) -> None:
     if session.over:
         raise SessionRefused("ended", f"the session has ended: {session.ended}")
-
-
-def _is_of(seat: Seat, person: str) -> bool:
-    """A device may be called like somebody."""
-    return seat.person == person and seat.role is not Role.DEVICE

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from revtunnel.ground.declared import setting
 from revtunnel.ground.kinds import NAME, listening, many, networks, word, yes_no
-from revtunnel.ground.networks import Network
+from revtunnel.ground.networks import Network, is_loopback
 from revtunnel.settings.inifile import Table
 from revtunnel.sockets.ways.trusted_proxies import SenderSettings
-from revtunnel.trust.tls_settings import ServerTls, is_loopback
+from revtunnel.trust.tls_settings import ServerTls
 from revtunnel.trust.tls_settings_checks import check_listener_tls, check_plaintext
 
 __all__ = ["WebSettings", "web_settings"]

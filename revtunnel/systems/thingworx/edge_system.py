@@ -23,7 +23,6 @@ from revtunnel.ground.targets import Offer
 from revtunnel.link.server_link import AgentListener
 from revtunnel.process.web.web_routes import WebCall
 from revtunnel.sockets.end_transport import EndTransport
-from revtunnel.sockets.ends import TlsEnd
 from revtunnel.sockets.ways.websocket_messages import WebSocketMessages
 from revtunnel.sockets.ways.websocket_upgrade import HandshakeRefused, Request, Upgraded
 from revtunnel.sockets.ways.websocket_wire import WebSocketLimits, WebSocketWire
@@ -104,9 +103,8 @@ class EdgeSystem:
             found.came(self._reactor, upgraded, frame)
             return
         limits = WebSocketLimits(message=MAX_MESSAGE, piece=frame, keepalive=KEEPALIVE, answer=ANSWER)
-        software = _one(call.request, "User-Agent")[:64]
-        tls = upgraded.end.connection.get_protocol_version_name() if isinstance(upgraded.end, TlsEnd) else ""
-        link = EdgeLink(self, self._listener(call.listener), found, call.peer, tls, software)
+        who = found, call.peer, upgraded.end.tls_version, _one(call.request, "User-Agent")[:64]
+        link = EdgeLink(self, self._listener(call.listener), *who)
         self.links.add(link)
         socket = WebSocketMessages(self._reactor, WebSocketWire(upgraded.engine, limits), link)
         link.opened(socket)
@@ -133,13 +131,8 @@ class EdgeSystem:
 
     @property
     def sockets(self) -> int:
-        """WebSockets that are no links: those of tunnels, and of links that are not up."""
-        return self.tunnels + sum(link.up_since is None for link in self.links)
-
-    @property
-    def tunnels(self) -> int:
-        """WebSockets of tunnels that may come or are here."""
-        return len(self._expected) + sum(len(link.carrier.tunnels) for link in self.links)
+        """WebSockets that are no links: of tunnels, also those that may come, and of links not up yet."""
+        return sum(len(link.carrier.tunnels) + (link.up_since is None) for link in self.links)
 
     def stop(self) -> None:
         """Turn everybody away whose link is not up; those that are up the switchboard ends."""

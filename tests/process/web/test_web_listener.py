@@ -220,7 +220,7 @@ def test_what_is_no_websocket_gets_one_answer(place: Place) -> None:
     place.state = "draining"
     assert status(place.hear(place.knock(request("/healthz", **plain)))) == 503
     assert status(place.hear(place.knock(request("/healthz", **{**plain, "Host": "evil.example"})))) == 421
-    place.loop.until(lambda: not place.listener.pages.callers, "the end of all callers")
+    place.loop.until(lambda: not place.listener.pages.site.callers, "the end of all callers")
 
 
 def test_a_head_that_is_too_large_or_too_slow(place: Place) -> None:
@@ -355,6 +355,8 @@ def test_behind_a_balancer_whoever_fails_or_floods_pays_for_it_himself(loop: Loo
     assert [ask("203.0.113.10") for _ in range(10)] == [101] * 9 + [429]
     assert place.refused().reason == "too-often"
     assert ask("203.0.113.11") == 101
+    place.listener.expected = {"203.0.113.10": 1}.__contains__
+    assert ask("203.0.113.10") == 101  # a data socket that was asked for
     place.close()
 
 

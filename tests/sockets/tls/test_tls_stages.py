@@ -86,7 +86,7 @@ def test_both_sides_get_what_they_need(loop: Loop, room: Room) -> None:
     end = door.outcome(dialled)
     secured = door.outcome(served)
 
-    assert (secured.version, secured.peer.serial) == ("TLSv1.3", "plc-7")
+    assert (secured.end.tls_version, secured.peer.serial) == ("TLSv1.3", "plc-7")
     assert door.pending.running == 0
     secured.end.write(b"hello")
     room_for = memoryview(bytearray(RECORD))

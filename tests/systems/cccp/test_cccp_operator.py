@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.internet.error import CannotListenError
+from twisted.internet.task import Clock
 
 from revtunnel.daemons.schema import load
 from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.leases import Leases
+from revtunnel.ground.facts import Trouble, TroubleOver
 from revtunnel.ground.limits import RelayLimits
+from revtunnel.ground.retries import Retries
 from revtunnel.process.admin.refusals import NotFound
 from revtunnel.process.reporting import Reporter
 from revtunnel.settings.inifile import Surroundings
@@ -21,6 +25,7 @@ from revtunnel.state.ledger import SqliteLedger
 from revtunnel.systems.cccp.cccp_facts import RegistrationRefused
 from revtunnel.systems.cccp.cccp_operator import CccpOperator
 from revtunnel.systems.cccp.cccp_reading import read_cccp
+from revtunnel.systems.cccp.cccp_store import Kept
 from revtunnel.systems.cccp.cccp_system import CccpSystem
 from revtunnel.systems.cccp.proxy_operator import OnCall
 from revtunnel.systems.cccp.proxy_sessions import ProxyOptions
@@ -118,6 +123,30 @@ def system(tmp_path: Path) -> Iterator[Site]:
         made = Site(loop, tmp_path)
         yield made
         made.end()
+
+
+def test_a_persistent_proxy_whose_address_is_not_there_yet_is_started_later(system: Site) -> None:
+    """And ended before, where a caller wants that."""
+    clock, said = Clock(), list[Any]()
+    retries = system.system.retries = Retries(clock, said.append, lambda: 0.0)
+    ports, listen = system.system.proxies.ports, system.system.proxies.ports._listen
+
+    def refuse(host: str, port: int, *_: Any) -> Any:
+        raise CannotListenError(host, port, OSError(99, "Cannot assign requested address"))
+
+    ports._listen = refuse
+    for serial in ("CLD-1", "CLD-2"):
+        system.system._take_up(Kept(serial, "main", 0, ProxyOptions(True)))
+    clock.advance(2)
+    assert list(retries.problems) == ["proxy of CLD-1", "proxy of CLD-2"]
+    system.system.operator.off("CLD-2")
+    ports._listen = listen
+    clock.advance(4)
+    assert system.session("CLD-1")["state"] == "waiting"
+    assert system.session("CLD-2") == {}
+    assert [fact.reason for fact in system.facts if fact.word == "proxy-ended"] == ["off"]
+    assert [type(fact) for fact in said] == [Trouble, Trouble, TroubleOver, TroubleOver]
+    assert clock.getDelayedCalls() == []
 
 
 def was_reset(sock: socket.socket) -> bool:

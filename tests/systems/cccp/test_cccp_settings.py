@@ -71,6 +71,7 @@ def test_token_files(tmp_path: Path) -> None:
     ("text", "wanted"),
     [
         ("[cccp]\nwake_command = a\nwake_url = http://b\n", "one of them"),
+        ("[cccp]\nwake_command = a 'b\n", "No closing quotation"),
         ("[cccp-project a]\ntls = yes\n", "missing: with tls = yes"),
         ("[cccp-project a]\nserials = a b\n", "printable characters"),
         ("[cccp]\ntoken = secret\n", "no secrets in this file"),

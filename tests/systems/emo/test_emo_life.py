@@ -10,11 +10,11 @@ from revtunnel.ground.limits import AgentLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.streams.dialler import Dialler
 from revtunnel.systems.emo.emo import REFUSED, TERMINATOR
-from revtunnel.systems.emo.emo_agent import EmoAgentLink
+from revtunnel.systems.emo.emo_agent import HUNG_UP, EmoAgentLink
 from revtunnel.systems.emo.emo_stream import PARTING
 from tests.support.memory import CAPACITY, Recorder
 from tests.support.reactor import MemoryReactor
-from tests.support.world import KIB, Party
+from tests.support.world import KIB, Party, World
 from tests.systems.emo.test_emo_server import (
     LIMITS,
     LIMITS_IDLE_STEPS,
@@ -360,6 +360,17 @@ def test_a_message_that_ends_with_nuls_is_passed_on(cuts: object) -> None:
     world.pump()
     assert world.ended() == ["closed"]
     world.finish()
+
+
+def test_a_listener_of_another_kind_is_told_by_its_silence() -> None:
+    """Both logs say which setting answers it."""
+    world = EmoWorld(serials=())
+    World._listen(world, 0, "mill-1", (), True)
+    agent = world.add_agent("mill-1", ())
+    world.pump()
+    assert agent.links[0].ended == ("lost", HUNG_UP)
+    for words in (HUNG_UP, world.of(LinkRefused)[0].detail):
+        assert "kind = emo in [listener NAME]" in words
 
 
 def test_an_end_is_passed_to_the_client_whose_it_is() -> None:

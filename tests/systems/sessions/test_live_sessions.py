@@ -295,6 +295,7 @@ def test_one_who_watches_and_a_service_of_another_session() -> None:
     watch = room.live.share(session.id, "ana", "ben", Role.WATCH, PEER)
     assert word(room.live.enter, watch, session.id, PEER, "console") == "watch"
     assert word(room.live.enter, nonce, session.id, PEER, "web") == "not-of-it"
+    assert room.refusals() == [("enter", "ben", "watch"), ("enter", "ana", "not-of-it")]
     room.come(session, watch)
     room.come(session, nonce)
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from revtunnel.ground.facts import ClientRefused, LinkDown
+from revtunnel.ground.reasons import GoAway
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ways.websocket_messages import WebSocketMessages
 from revtunnel.sockets.ways.websocket_wire import WebSocketLimits, WebSocketWire
@@ -23,6 +24,7 @@ from revtunnel.systems.sessions.localproxy_link import HELD
 from tests.support.edge_world import EdgeWorld, edge_world
 from tests.support.epoll import Loop, own_reactor
 from tests.support.services import reset
+from tests.support.traffic import read_exactly
 from tests.support.web_ends import join_upgraded
 
 T, M = LocalproxyType, LocalproxyMessage
@@ -31,7 +33,7 @@ T, M = LocalproxyType, LocalproxyMessage
 class Far:
     """The localproxy's side, driven by hand."""
 
-    def __init__(self, world: EdgeWorld, version: int = 3) -> None:
+    def __init__(self, world: EdgeWorld, version: int = 3, dismissed: bool = False) -> None:
         self.world = world
         self.heard: list[LocalproxyMessage] = []
         self.ends: list[tuple[int, str]] = []
@@ -46,8 +48,11 @@ class Far:
             *("192.0.2.7:1234", "", world.board.report),
         )
         self.device.arrive()
+        if dismissed:
+            self.device.dismiss("kicked", "a test", GoAway.OPERATOR)
         self.device.carried_by(server)
-        self.next(T.SERVICE_IDS)
+        if not dismissed:
+            self.next(T.SERVICE_IDS)
 
     def received(self, message: bytes | str) -> None:
         assert isinstance(message, bytes)
@@ -108,6 +113,13 @@ def test_a_clients_stream(far: Far) -> None:
     assert far.world.board.fleet.get("Robot1").system == "localproxy"  # type: ignore[union-attr]
 
 
+def test_one_that_is_dismissed_while_its_websocket_comes(world: EdgeWorld) -> None:
+    """The WebSocket does not stay."""
+    far = Far(world, dismissed=True)
+    world.loop.until(lambda: far.socket.over, "the end of the WebSocket")
+    assert far.device.ended == ("kicked", "a test")
+
+
 def test_a_refusal_and_a_lost_client(far: Far) -> None:
     """A reset without a byte is one for the client; a client that is cut is told at once."""
     client = far.world.client()
@@ -152,9 +164,7 @@ def test_a_client_that_takes_nothing_stops_the_reading(far: Far) -> None:
         size += len(piece)
     loop_of(far).settle(lambda: channel.bytes_received, 0.1)
     assert channel.bytes_received < size
-    got = 0
-    while got < size:
-        got += len(far.world.call(lambda: client.recv(1 << 20)))
+    assert len(far.world.call(lambda: read_exactly(client, size))) == size
     assert channel.owed == 0
 
 

@@ -354,10 +354,12 @@ def test_a_tunnel_is_good_once_and_for_its_device_only(world: EdgeWorld) -> None
     device = RawDevice(world, "Robot1")
     world.client()
     _, fields = device.asked()
+    assert world.site.sockets == 1
     path = f"/Thingworx/WSTunnelServer/{fields['tid']}"
     with pytest.raises(Broken, match="403"):
         world.call(lambda: WebClient(world.dial(), path, other))
     world.call(lambda: WebClient(world.dial(), path, device.key))
+    assert world.site.sockets == 1
     for gone in (path, path[:-1], "/Thingworx/Other"):
         with pytest.raises(Broken, match="404"):
             world.call(lambda gone=gone: WebClient(world.dial(), gone, device.key))
