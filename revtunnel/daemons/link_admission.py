@@ -36,8 +36,9 @@ from revtunnel.streams.window import CreditPool
 
 __all__ = ["LinkAdmission"]
 
+LONGEST = 65_535  # seconds that a GOAWAY can say
+PARTINGS = 64  # connections at once that are told when to come again
 # ENROLL's payload, serial and fingerprint of the certificate that was shown, address -> CERTIFICATE's payload
-PARTINGS = 64  # connections at once that are told how long they are refused
 Issue = Callable[[bytes, tuple[str, str] | None, str], bytes]
 
 
@@ -84,7 +85,7 @@ class LinkAdmission:
         self._random_bytes = random_bytes
         self._report = report
         self._data = data
-        self._parting = 0  # connections that were told how long they are refused
+        self._parting = 0  # connections that were told when to come again
         self._tls = TlsHandshakes(reactor, lambda: self.limits.handshakes)
         self.places = Strangers(clock.seconds, lambda: self.limits, access)
 
@@ -212,7 +213,8 @@ class LinkAdmission:
 
     def refused_for(self, link: ServerLink, word: str) -> int:
         """Seconds for which its address will hardly be listened to, after it is refused by this word."""
-        return math.ceil(self._access.refused_after(link.peer, word, self._clock.seconds()))
+        seconds = self._access.refused_after(link.peer, word, self._clock.seconds())
+        return min(math.ceil(seconds), LONGEST)
 
     def stop(self) -> None:
         """Turn everybody away."""
