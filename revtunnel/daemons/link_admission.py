@@ -1,7 +1,9 @@
 """Admission: who may connect to a listener for agents, until it is known what a connection is.
 
-The rule: whoever is not known yet has a place among strangers (fleet/strangers.py), and costs nothing beyond
-that. What cannot be served now is refused now, with a word.
+The rules: whoever is not known yet has a place among strangers (fleet/strangers.py), and costs nothing beyond
+that. What cannot be served now is refused now, with a word. Who hangs up before a word of his is not told of
+one by one, nor is whatever a load balancer that is named as a checker does, which costs it nothing either:
+both are counted, and said once an hour.
 
 Source: wire/link-extension.md; faults.md N1, N19, R8 to R10.
 """
@@ -13,6 +15,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 
 from revtunnel.carriers.data_sockets import DataSockets
 from revtunnel.fleet.access_control import AccessControl
@@ -20,16 +23,19 @@ from revtunnel.fleet.strangers import NotLetIn, Stranger, Strangers
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import LinkNotBegun, LinkRefused, Report
 from revtunnel.ground.limits import ServerLimits
+from revtunnel.ground.networks import address_of, within
 from revtunnel.ground.reasons import GoAway
 from revtunnel.link.handshake import LinkDenied
 from revtunnel.link.keys import Verifier
 from revtunnel.link.server_link import AgentListener, Hub, LinkMaker, ServerLink
+from revtunnel.sockets.arrivals import HourlyCount
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.peeking import has_spoken
 from revtunnel.sockets.stages import part_unread
+from revtunnel.sockets.tls.certificates import PeerCertificate
 from revtunnel.sockets.tls.peer_verification import Identity
-from revtunnel.sockets.tls.tls_stages import Secured, TlsHandshakes
+from revtunnel.sockets.tls.tls_stages import Secured, TlsFailed, TlsHandshakes
 from revtunnel.streams.commands import Command, encode_goaway
 from revtunnel.streams.frames import encode_frame
 from revtunnel.streams.window import CreditPool
@@ -38,16 +44,23 @@ __all__ = ["LinkAdmission"]
 
 LONGEST = 65_535  # seconds that a GOAWAY can say
 PARTINGS = 64  # connections at once that are told when to come again
-# ENROLL's payload, serial and fingerprint of the certificate that was shown, address -> CERTIFICATE's payload
-Issue = Callable[[bytes, tuple[str, str] | None, str], bytes]
+# ENROLL's payload, the certificate that was shown, address -> CERTIFICATE's payload
+Issue = Callable[[bytes, PeerCertificate | None, str], bytes]
 
 
-def _issues_nothing(payload: bytes, shown: tuple[str, str] | None, source: str) -> bytes:
+def _issues_nothing(payload: bytes, shown: PeerCertificate | None, source: str) -> bytes:
     raise LinkDenied(GoAway.DENIED, "certificates are not made here")
 
 
 def _source_of(peer: str) -> str:
     return peer.rpartition(":")[0]
+
+
+def _speaks_rt1(listener: AgentListener | None) -> bool:
+    """Whether whoever connects there is told in a frame that he is not let in."""
+    if listener is None:
+        return False
+    return listener.identity is None and listener.make is None and not listener.rules.legacy
 
 
 def _gives_way(link: ServerLink, why: str) -> None:
@@ -88,14 +101,17 @@ class LinkAdmission:
         self._parting = 0  # connections that were told when to come again
         self._tls = TlsHandshakes(reactor, lambda: self.limits.handshakes)
         self.places = Strangers(clock.seconds, lambda: self.limits, access)
+        self._left: dict[str, HourlyCount] = {}  # by listener
 
     def came(self, hub: Hub, name: str, end: End) -> None:
         """Somebody connected at ``listeners[name]``: he gets his link, or TLS before it."""
-        listener, peer = self.listeners[name], end.peer
+        listener = self.listeners.get(name)
         try:
-            stranger = self.enter(peer, partial(has_spoken, end))
+            if listener is None:
+                raise NotLetIn("stopping", "its listener is gone")
+            stranger = self.enter(end.peer, partial(has_spoken, end))
         except NotLetIn as refused:
-            self._turn_away(listener, end, refused)
+            self._turn_away(name, end, refused)
             return
         link = self._stranger(hub, listener, stranger)
         if listener.identity is None:
@@ -103,11 +119,10 @@ class LinkAdmission:
         else:
             self._secure(link, listener.identity, end)
 
-    def _turn_away(self, listener: AgentListener, end: End, refused: NotLetIn) -> None:
+    def _turn_away(self, name: str, end: End, refused: NotLetIn) -> None:
         """Read nothing of a connection. Where a frame can be sent, an agent hears when to come again."""
-        self._report(LinkRefused(listener.rules.name, end.peer, "", refused.reason, str(refused)))
-        speaks_rt1 = listener.identity is None and listener.make is None and not listener.rules.legacy
-        if not (refused.seconds and speaks_rt1 and self._parting < PARTINGS):
+        self._report(LinkRefused(name, end.peer, "", refused.reason, str(refused)))
+        if not (refused.seconds and self._parting < PARTINGS and _speaks_rt1(self.listeners.get(name))):
             end.abort()
             return
         said = encode_goaway(GoAway.OVERLOADED, math.ceil(refused.seconds), str(refused))
@@ -125,8 +140,14 @@ class LinkAdmission:
 
     def came_by_web(self, hub: Hub, name: str, end: End, stranger: Stranger, subprotocol: str) -> None:
         """Somebody who was let in (``enter``) has a WebSocket for a link, or for a data socket."""
-        link = self._stranger(hub, self.listeners[name], stranger)
+        listener = self.listeners.get(name)
+        if listener is None:
+            stranger.leave()
+            self._turn_away(name, end, NotLetIn("stopping", "its listener is gone"))
+            return
+        link = self._stranger(hub, listener, stranger)
         link.by_web, link.subprotocol, link.tls = True, subprotocol, end.tls_version
+        link.spoke = True
         EndTransport(self._reactor, end, link).start()
 
     def enter(self, peer: str, speaks: Callable[[], bool] = lambda: False, judged: bool = False) -> Stranger:
@@ -158,6 +179,10 @@ class LinkAdmission:
         """Bring a connection to TLS, and then to its link. It counts as a stranger meanwhile."""
 
         def done(found: Secured) -> None:
+            if link.listener.make is not None and found.peer is not None and found.peer.late:
+                found.end.abort()  # nothing is renewed on this wire
+                link.turned_away(Failure(TlsFailed("certificate", "certificate has expired")))
+                return
             link.secured(found)
             EndTransport(self._reactor, found.end, link).start()
 
@@ -178,9 +203,7 @@ class LinkAdmission:
 
     def enrol(self, link: ServerLink, payload: bytes) -> bytes:
         """It is there for a certificate: CERTIFICATE's payload. Denied: it gets none."""
-        shown = link.certificate
-        asked = payload, None if shown is None else (shown.serial, shown.fingerprint), link.source
-        answer = self.issue(*asked)
+        answer = self.issue(payload, link.certificate, link.source)
         self._access.proved(link.peer, self._clock.seconds())
         self.no_stranger(link)
         return answer
@@ -205,11 +228,22 @@ class LinkAdmission:
     def refused(self, link: ServerLink, reason: str, detail: str) -> None:
         """It never became a link."""
         self.no_stranger(link)
+        name, checkers = link.listener.rules.name, link.listener.checkers
+        checks, now = bool(checkers) and within(address_of(link.peer), checkers), self._clock.seconds()
         asked_for = reason == "lost" and self._data.expected(link.source)
-        harmless = link.handshake is not None or bool(asked_for)
-        self._access.failed(link.peer, reason, link.serial, harmless, self._clock.seconds())
+        harmless = link.handshake is not None or checks or bool(asked_for)
+        self._access.failed(link.peer, reason, link.serial, harmless, now)
+        if checks or (reason == "lost" and not link.spoke):
+            left = self._left.setdefault(name, HourlyCount(self._clock, self._report, name))
+            left.add()
+            return
         fact = LinkNotBegun if reason == "lost" else LinkRefused
-        self._report(fact(link.listener.rules.name, link.peer, link.serial, reason, detail))
+        self._report(fact(name, link.peer, link.serial, reason, detail))
+
+    def say_left(self) -> None:
+        """Say now how many left early."""
+        for left in self._left.values():
+            left.say()
 
     def refused_for(self, link: ServerLink, word: str) -> int:
         """Seconds for which its address will hardly be listened to, after it is refused by this word."""

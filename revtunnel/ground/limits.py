@@ -171,12 +171,16 @@ class AgentLimits:
     dial: float = limit(seconds(0.1, 300), 10.0, "time for one target, name resolution included")
     dials: int = limit(count("dials", 1, 1024), 64, "dials in flight per link")
     dials_waiting: int = limit(count("dials", 0, 65535), 256, "dials that wait their turn; more are refused")
+    line: int = limit(count("dials", 0, 65535), 64, "dials that wait where at_once of [agent] is reached")
+    line_wait: float = limit(seconds(0.1, 600), 10.0, "time that they do")
     lookups: int = limit(count("lookups", 1, 8), 4, "name resolutions in flight")
     retry_first: float = limit(seconds(0.1, 60), 0.5, "longest first wait before a new try; doubles each "
         "time")
     retry_most: float = limit(_HOUR, 60.0, "longest wait of all")
     stable: float = limit(_HOUR, 60.0, "time a link must live before the waits start over")
     connect: float = limit(seconds(1, 300), 10.0, "time for the connection to a server")
+    # link/path_keepalive.py
+    keepalive_least: float = limit(seconds(0.1, 60), 2.0, "shortest silence that keepalive = auto comes to")
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +209,8 @@ class FleetLimits:
     """What a fleet bears of a serial that comes again and again, fleet/fleet.py."""
 
     duplicate_swaps: int = limit(count("links", 1, 1000), 3, "links of one serial that may replace each "
-        "other within duplicate_window before all are refused")
+        "other within duplicate_window before it has two holders, if their agents do not say which run they "
+        "are")
     duplicate_window: float = limit(_HOUR, 60.0, "see duplicate_swaps")
 
 
@@ -221,6 +226,11 @@ class ServerLimits(FleetLimits):
     proxy_wait: float = limit(seconds(1, 60), 5.0, "time from connect to the end of a PROXY header, absolute")
     clients: int = limit(_MANY, 10_000, "clients in all")
     clients_per_device: int = limit(_ANY, 4096, "clients of one device")
+    ended_wait: float = limit(seconds(0, 10), 0.1, "time a client waits until those of its service that have "
+        "ended are closed at the device too, which may take one at a time; 0: none")
+    line: int = limit(count("clients", 0, 65535), 64, "clients of one service that wait where at_once of "
+        "[device SERIAL] is reached")
+    line_wait: float = limit(seconds(0.1, 600), 10.0, "time that they do")
     pool: int = limit(size(0, 64 * GIB), 256 * MIB, "credit beyond first_window, all links")
     descriptors: float = limit(share(0.1, 1.0), 0.85, "share of the file descriptors that connections may "
         "use")
@@ -267,6 +277,7 @@ class CameoLimits:
     connections_per_source: int = limit(_MANY, 512, "connections of one other machine")
     # systems/cameo/zmtp_peer.py
     handshake: float = limit(seconds(1, 120), 10.0, "time from connect to a peer's READY, absolute")
+    idle_frames: int = 10_000  # commands in a minute that change nothing: PING, and what nobody knows
     # daemons/cameo.py
     backlog: int = limit(_ANY, 1024, "connections the kernel queues per listening socket", live=False)
 
@@ -342,6 +353,7 @@ class EmoLimits:
         "takes nothing")
     nul_wait: float = limit(seconds(0.01, 60), 0.05, "time after which NULs at the end of a message, which "
         "might begin a terminator, are passed on all the same")
+    idle_frames: int = 10_000  # at the agent: commands in a minute that change nothing
     # systems/emo/emo_choice.py
     ask_again: float = limit(seconds(1, 30 * 86400), 60.0, "time after which the agent offers rt1 again, "
         "with its next connection, to a server that hung up on it; see modern")

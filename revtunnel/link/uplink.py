@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from revtunnel.ground.facts import LinkDown, LinkUp, Report, ServerState
 from revtunnel.ground.limits import AgentLimits
-from revtunnel.ground.server_places import ServerPlace
+from revtunnel.ground.server_places import ServerPlace, after
 from revtunnel.link.agent_link import AgentLink
 from revtunnel.link.backoff import Backoff
 from revtunnel.sockets.ends import said
@@ -66,7 +66,8 @@ class Uplink:
 
     def start(self) -> None:
         """Begin; the first try is made at once."""
-        self._connect()
+        if not self._stopping:
+            self._connect()
 
     def hurry(self) -> None:
         """What stood in the way is gone: wait no longer."""
@@ -131,7 +132,7 @@ class Uplink:
             why = said(error) if isinstance(error, OSError) else failure.getErrorMessage()
             refused = isinstance(error, TlsFailed | HandshakeRefused | ConnectionResetError)
             retry_after = error.retry_after if isinstance(error, HandshakeRefused) else 0
-            self._again(self._after_failure(refused, retry_after), where, why)
+            self._again(self._after_failure(refused, retry_after), where, after(where, why))
 
     def _ready(self, link: AgentLink) -> None:
         wire = link.mux.wire if link.mux is not None else ""
@@ -157,7 +158,7 @@ class Uplink:
                 self._waiting.cancel()
             self._tell_stopped()
             return
-        self._again(delay, link.peer, f"{reason}: {detail}")
+        self._again(delay, link.peer, detail or reason)
 
     def _after_failure(self, refused: bool, retry_after: int) -> float:
         """The back-off counts rounds: with several servers the next one is tried soon."""

@@ -159,14 +159,14 @@ def test_who_says_nothing_in_time_pays_too() -> None:
         assert pair is not None
         pair.near.loseConnection()
         world.pump()
-    assert refusals(world) == ["lost"] * 5
+    assert refusals(world) == []
     for _ in range(2):
         world.reactor.dial(LINK_PORT, Recorder(), host=SERVER)
     world.advance(10.0)
     for _ in range(4):
         say(world, b"GET / HTTP/1.1\r\n\r\n")
     say(world, b"")
-    assert refusals(world)[5:] == ["silent", "silent", *["protocol"] * 4, "penalty"]
+    assert refusals(world) == ["silent", "silent", *["protocol"] * 4, "penalty"]
     world.advance(60.0)
     world.finish()
 
@@ -182,8 +182,8 @@ def test_a_crowd_that_hangs_up_without_a_word_pays() -> None:
             pair.near.loseConnection()
         world.advance(0.1)
     words = refusals(world)
-    assert words[:31] == ["lost"] * 31
-    assert words[-10:].count("penalty") > 5
+    assert words == ["penalty"] * len(words)
+    assert len(words) > 5
     world.advance(60.0)
     world.finish()
 

@@ -137,8 +137,11 @@ class WebListener:
 
     def came(self, name: str, end: End) -> None:
         """Somebody connected where ``rules[name]`` holds."""
-        visit = _Visit(self.rules[name], end)
+        rules = self.rules.get(name)
         try:
+            if rules is None:
+                raise NotLetIn("stopping", "its listener is gone")
+            visit = _Visit(rules, end)
             visit.stranger = self._enter(visit)
         except NotLetIn as refused:
             end.abort()
@@ -320,7 +323,10 @@ class WebListener:
             undo, call.undo = call.undo, None
             undo()
         if isinstance(error, TlsFailed):
-            self._count(visit, 0, error.reason, str(error))
+            if error.reason != "lost":
+                self._count(visit, 0, error.reason, str(error))
+            else:
+                self._looked(visit)
         elif isinstance(error, CancelledError):
             self._count(visit, 0, *(("overloaded", visit.gave_way) if visit.gave_way else ("stopping", "")))
         elif isinstance(error, TimeoutError):
@@ -329,7 +335,12 @@ class WebListener:
             failure.raiseException()
         elif visit.heard:
             self._count(visit, 0, "lost", said(error))
-        elif not visit.rules.is_balancer(visit.end.peer):  # somebody looked whether we live
+        else:
+            self._looked(visit)
+
+    def _looked(self, visit: "_Visit") -> None:
+        """Somebody looked whether we live: that is told to nobody, and costs hardly anything."""
+        if not visit.rules.is_balancer(visit.end.peer):
             self._access.failed(visit.end.peer, "lost", "", False, self._reactor.seconds())
 
     def _count(self, visit: "_Visit", status: int, reason: str, detail: str) -> None:
