@@ -40,6 +40,7 @@ from revtunnel.process.process import ExitStatus, SignalService
 from revtunnel.process.reporting import Reporter
 from revtunnel.process.systemd import Notifier, NotifyService
 from revtunnel.sockets.ends import End
+from revtunnel.sockets.network_changes import NetworkChanges
 from revtunnel.sockets.tls.certificates import FaultyFiles
 from revtunnel.sockets.tls.peer_verification import Identity
 from revtunnel.streams.commands import Feature
@@ -125,6 +126,7 @@ class Agent(MultiService):
         self._remains = EmoRemains()
         self._connector = ServerConnector(self._reactor, way_to(self.settings))
         self.uplink = self._make_uplink(self.settings)
+        self._network = NetworkChanges(reactor, self.uplink.hurry)
         self._certificate = AgentCertificate(
             *(reactor, self.settings, self._connector, self.reporter, self._renewed, self._enrolled)
         )
@@ -142,6 +144,7 @@ class Agent(MultiService):
         targets = ", ".join(f"{offer.name}={offer.target}" for offer in settings.local)
         self.reporter(ServerState("started", f"{settings.serial} offers {targets}"))
         self._warn()
+        self._network.start()
         self._reactor.callWhenRunning(self._certificate.when_fit, self.uplink.start)
         self._reactor.callWhenRunning(self._probes.take, settings, settings.local)
 
@@ -162,6 +165,7 @@ class Agent(MultiService):
 
     def abort(self) -> None:
         """Cut everything now."""
+        self._network.stop()
         self._consent.stop()
         self._probes.stop()
         self.uplink.abort()
@@ -169,7 +173,10 @@ class Agent(MultiService):
         self._remains.abort()
 
     def reload(self) -> None:
-        """Take new services, servers, limits, log level; running streams stay."""
+        """Take new services, servers, limits, log level; running streams stay.
+
+        Whoever asks for it wants a link: no back-off is waited for.
+        """
         self._reload()
 
     def _reload(self, again: bool = False) -> None:
@@ -197,6 +204,7 @@ class Agent(MultiService):
         self._data.take(new.limits, new.relay)
         self._consent.take(new)
         self.uplink.change(new.servers, new.limits)
+        self.uplink.hurry()
         self._certificate.take(new)
         self._paths.take(new)
         self._emo.mode = new.modern

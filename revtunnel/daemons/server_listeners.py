@@ -96,7 +96,7 @@ class ServerListeners:
     """All of one server. ``take`` comes first, then ``start``, or ``close_others`` and ``open_missing``."""
 
     def __init__(self, reactor: Any, listeners: Listeners, board: Switchboard) -> None:
-        self.open = OpenListeners(listeners)
+        self.open = OpenListeners(listeners, they_begin=True)
         self.people: WebListener | None = None  # who has web listeners
         self._headers = ProxyHeaders(reactor, lambda: board.limits.pending)
         self._board = board

@@ -190,11 +190,14 @@ class PenaltyLimits:
     authentication: float = limit(_COST, 5.0, "cost of a wrong proof or certificate; 0: none")
     silence: float = limit(_COST, 10.0, "cost of a handshake that was not finished in time")
     garbage: float = limit(_COST, 10.0, "cost of what is no handshake")
+    hangup: float = limit(_COST, 0.5, "cost of a connection that ended without one: two a second are free")
     applied: float = limit(seconds(0, 86400), 15.0, "an address that owes more is refused until it owes "
         "nothing")
     most: float = limit(seconds(1, 86400), 600.0, "what one address owes at most")
     sources: int = limit(count("addresses", 16, 1_000_000), 65_536, "addresses that are remembered, and "
         "serials")
+    known: float = limit(seconds(0, 30 * 86400), 86400.0, "time that an address is known from which a device "
+        "proved itself, after its link; see pending, and has more tries when it owes too much; 0: none")
     serial_failures: int = limit(count("failures", 2, 1000), 10, "wrong proofs for one serial in "
         "serial_window before the addresses they came from are locked out of it")
     serial_window: float = limit(seconds(1, 86400), 600.0, "see serial_failures")
@@ -215,7 +218,8 @@ class FleetLimits:
 class ServerLimits(FleetLimits):
     """What a server spends on peers it does not know yet, on clients, and in all."""
 
-    pending: int = limit(_ANY, 512, "agents that have not finished their handshake")
+    pending: int = limit(_ANY, 512, "agents that have not finished their handshake; the last quarter is kept "
+        "for addresses that are known")
     pending_per_source: int = limit(_ANY, 64, "the same from one address; behind NAT many devices share one")
     handshakes: int = limit(_ANY, 200, "TLS handshakes in progress; the next ones wait")
     proxy_header: int = limit(size(536, 64 * KIB), 4 * KIB, "a PROXY header v2 with all its entries")
@@ -285,7 +289,8 @@ class CccpLimits:
     # systems/cccp/registered_devices.py
     registration: float = limit(seconds(1, 120), 10.0, "time from connect to the end of a serial, with TLS, "
         "absolute")
-    pending: int = limit(_MANY, 8192, "connections that have not said their serial")
+    pending: int = limit(_MANY, 8192, "connections that have not said their serial; the last quarter is kept "
+        "for addresses from which one showed a certificate")
     pending_per_source: int = limit(_MANY, 2048, "the same from one address; behind NAT many devices share "
         "one")
     handshakes: int = limit(_MANY, 200, "TLS handshakes in progress; the next ones wait")

@@ -50,7 +50,7 @@ from revtunnel.sockets.ends import End
 from revtunnel.sockets.tls.certificates import PeerCertificate
 from revtunnel.sockets.tls.enroll import MAX_ENROLL
 from revtunnel.sockets.tls.peer_verification import Identity
-from revtunnel.sockets.tls.tls_stages import Secured, TlsFailed
+from revtunnel.sockets.tls.tls_stages import Heard, Secured, TlsFailed
 from revtunnel.streams.carrier import Carrier
 from revtunnel.streams.channel import Channel
 from revtunnel.streams.clients import ClientSocket
@@ -79,6 +79,9 @@ class Hub(Typing):
 
     def refused(self, link: "ServerLink", reason: str, detail: str) -> None:
         """A connection never became a link."""
+
+    def refused_for(self, link: "ServerLink", word: str) -> int:
+        """Seconds for which its address will not be listened to, once it is refused for that."""
 
     def attach(self, link: "ServerLink", ticket: bytes) -> None:
         """The connection is a data socket: take it with ``hand_over``, or refuse it."""
@@ -149,6 +152,7 @@ class ServerLink(LinkProtocol):
         self.listener = listener
         self.serial = ""
         self.source = ""  # the address it comes from, for the limit per source
+        self.heard: Heard = lambda waits=False: None  # to be told that it said something
         self.replaced = False  # an older link of its serial was closed for it
         self.up_since: float | None = None
         self.authenticated = False
@@ -207,6 +211,7 @@ class ServerLink(LinkProtocol):
 
     def judge_stranger(self, size: int, command: int, channel: int) -> None:
         self.spoke = True
+        self.heard()
         if self.subprotocol and (self.subprotocol == DATA) != (command == Command.ATTACH):
             raise RemoteError(f"command {command} on a WebSocket of {self.subprotocol}")
         if command == Command.ENROLL and self.tls and not self._listened:
@@ -266,7 +271,8 @@ class ServerLink(LinkProtocol):
             ):  # a legacy device would stumble over GOAWAY
                 self.fail(error.word, str(error), None)
                 return
-            self.write(encode_frame(Command.GOAWAY, 0, encode_goaway(error.reason, 0, error.told)))
+            seconds = self._hub.refused_for(self, error.word)
+            self.write(encode_frame(Command.GOAWAY, 0, encode_goaway(error.reason, seconds, error.told)))
             self.fail(error.word, str(error), None)
         else:
             super().broken(error)

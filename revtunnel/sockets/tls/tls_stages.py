@@ -7,30 +7,35 @@ others wait, unread. Whom it refuses gets an alert and a moment to read it.
 Source: twisted.md 0.7, 2.4; faults.md "Pre-auth limits", N34, N36.
 """
 
-import contextlib
 import errno
 import socket
 from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
+from typing import Protocol as Typing
 
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.python.failure import Failure
 
 from revtunnel.ground.first_bytes import Listens, explained
-from revtunnel.sockets.ends import RECORD, End, TlsEnd
-from revtunnel.sockets.stages import Stage, readable, writable
+from revtunnel.sockets.ends import End, TlsEnd
+from revtunnel.sockets.stages import Stage, part_unread, readable, writable
 from revtunnel.sockets.tls.certificates import CertificateRefused, PeerCertificate
 from revtunnel.sockets.tls.peer_verification import BY_ANOTHER, HUNG_UP, Guard, Identity, tls_fault
 
-__all__ = ["Secured", "TlsFailed", "TlsHandshakes", "dial_tls"]
+__all__ = ["Heard", "Secured", "TlsFailed", "TlsHandshakes", "dial_tls"]
 
 HANDSHAKE = 0x16  # first byte of a TLS connection: a record with a ClientHello
 ALERT = 0x15  # the same of an alert
 FIRST = 80  # bytes that are looked at, to name what is no TLS
 CROWDED = "its turn for a TLS handshake did not come"
-PARTING = 1.0  # seconds that a refused agent gets to take its alert
-DROPS = 8  # records of a refused agent that are read and dropped meanwhile
+
+
+class Heard(Typing):
+    """To be told of what comes."""
+
+    def __call__(self, waits: bool = False) -> None:
+        """Something came; ``waits``: it is our turn now."""
 
 
 class TlsFailed(ConnectionError):
@@ -131,8 +136,10 @@ class TlsHandshakes:
         self._most = most
         self._waiting: deque[Deferred[None]] = deque()
 
-    def serve(self, end: End, identity: Identity, seconds: float) -> "Deferred[Secured]":
-        """Take a plain end to TLS within ``seconds``.
+    def serve(
+        self, end: End, identity: Identity, seconds: float, heard: Heard = lambda waits=False: None
+    ) -> "Deferred[Secured]":
+        """Take a plain end to TLS within ``seconds``; ``heard`` is told of its first byte, and of its turn.
 
         Fails with TlsFailed, TimeoutError (whose text says what was waited for) or CancelledError; the socket
         is closed then.
@@ -145,14 +152,16 @@ class TlsHandshakes:
                 return Failure(TlsFailed("overloaded", f"{CROWDED} in {timeout:g} s"))
             return Failure(TimeoutError(f"{stage[0]} in {timeout:g} s")) if waited else result
 
-        serving = Deferred.fromCoroutine(self._serve(end, identity, stage))
+        serving = Deferred.fromCoroutine(self._serve(end, identity, stage, heard))
         return serving.addTimeout(seconds, self._reactor, too_late)
 
-    async def _serve(self, end: End, identity: Identity, stage: list[str]) -> Secured:
+    async def _serve(self, end: End, identity: Identity, stage: list[str], heard: Heard) -> Secured:
         try:
             await self._first_byte(end)
+            heard(True)
             stage[0] = CROWDED
             await self._turn()
+            heard(False)
             stage[0] = "it did not finish its TLS handshake"
             try:
                 connection, guard = identity.accept(end.sock)
@@ -162,7 +171,7 @@ class TlsHandshakes:
             finally:
                 self._done()
         except TlsFailed:
-            await self._part(end)
+            await part_unread(self._reactor, end)
             raise
         except BaseException:
             end.abort()
@@ -198,15 +207,3 @@ class TlsHandshakes:
         while self._waiting and self.running < self._most():
             self._waiting.popleft().callback(None)
         self._handing_on = False
-
-    async def _part(self, end: End) -> None:
-        """Let an alert arrive: a close with unread input is a reset, which may overtake it."""
-        sock, until = end.sock, self._reactor.seconds() + PARTING
-        with contextlib.suppress(OSError, TimeoutError, CancelledError):
-            sock.shutdown(socket.SHUT_WR)
-            for _ in range(DROPS):
-                left = max(0.0, until - self._reactor.seconds())
-                await readable(self._reactor, End(sock)).addTimeout(left, self._reactor)
-                if not sock.recv(RECORD):
-                    break
-        end.close()

@@ -14,6 +14,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -27,6 +28,7 @@ from revtunnel.ground.targets import is_literal
 from revtunnel.process.admin.refusals import Busy, Invalid, NotFound
 from revtunnel.process.web.http_channel import BoundedSite, begin_json
 from revtunnel.sockets.ends import End
+from revtunnel.sockets.peeking import has_spoken
 from revtunnel.sockets.twisted_transport import TwistedTransport
 from revtunnel.systems.cccp.cccp_settings import CccpPart
 from revtunnel.systems.cccp.openapi import PAGE, describe_api
@@ -236,11 +238,11 @@ def _write(request: Any, code: int, row: dict[str, Any], header: tuple[str, str]
 
 
 class _Site(BoundedSite):
-    """The API's connections; those beyond the limit are closed at once."""
+    """The API's connections; beyond the limit somebody who says nothing goes."""
 
     def came(self, end: End) -> None:
         """Somebody connected."""
-        channel = self.channel()
+        channel = self.channel(end.peer, partial(has_spoken, end))
         if channel is None:
             end.abort()
         else:
