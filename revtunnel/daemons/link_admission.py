@@ -1,7 +1,8 @@
 """Admission: who may connect to a listener for agents, until it is known what a connection is.
 
 The rule: whoever is not known yet is counted, by address too, and costs nothing beyond that. What cannot be
-served now is refused now, with a word.
+served now is refused now, with a word. Who hangs up before a word of his is nobody's fault, nor is whatever a
+load balancer that is named as a checker does: both are counted, and said once an hour.
 
 Source: wire/link-extension.md; faults.md N1, N19, R8 to R10.
 """
@@ -11,29 +12,33 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 
 from revtunnel.carriers.data_sockets import DataSockets
 from revtunnel.fleet.access_control import AccessControl
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import LinkNotBegun, LinkRefused, Report
 from revtunnel.ground.limits import ServerLimits
+from revtunnel.ground.networks import address_of, within
 from revtunnel.ground.reasons import GoAway
 from revtunnel.link.handshake import LinkDenied
 from revtunnel.link.keys import Verifier
 from revtunnel.link.server_link import AgentListener, Hub, LinkMaker, ServerLink
+from revtunnel.sockets.arrivals import HourlyCount
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import End
+from revtunnel.sockets.tls.certificates import PeerCertificate
 from revtunnel.sockets.tls.peer_verification import Identity
-from revtunnel.sockets.tls.tls_stages import Secured, TlsHandshakes
+from revtunnel.sockets.tls.tls_stages import Secured, TlsFailed, TlsHandshakes
 from revtunnel.streams.window import CreditPool
 
 __all__ = ["LinkAdmission"]
 
-# ENROLL's payload, serial and fingerprint of the certificate that was shown, address -> CERTIFICATE's payload
-Issue = Callable[[bytes, tuple[str, str] | None, str], bytes]
+# ENROLL's payload, the certificate that was shown, address -> CERTIFICATE's payload
+Issue = Callable[[bytes, PeerCertificate | None, str], bytes]
 
 
-def _issues_nothing(payload: bytes, shown: tuple[str, str] | None, source: str) -> bytes:
+def _issues_nothing(payload: bytes, shown: PeerCertificate | None, source: str) -> bytes:
     raise LinkDenied(GoAway.DENIED, "certificates are not made here")
 
 
@@ -69,14 +74,14 @@ class LinkAdmission:
         self._data = data
         self._tls = TlsHandshakes(reactor, lambda: self.limits.handshakes)
         self._pending: Counter[str] = Counter()
+        self._left: dict[str, HourlyCount] = {}  # by listener
 
     def came(self, hub: Hub, name: str, end: End) -> None:
         """Somebody connected at ``listeners[name]``: he gets his link, or TLS before it."""
-        listener, peer = self.listeners[name], end.peer
+        listener, peer = self.listeners.get(name), end.peer
         reason, detail = self.refusal(peer)
-        if reason:
-            end.abort()
-            self._report(LinkRefused(listener.rules.name, peer, "", reason, detail))
+        if listener is None or reason:
+            self._turn_away(name, end, reason or "stopping", detail)
             return
         link = self._stranger(hub, listener, peer)
         if listener.identity is None:
@@ -86,8 +91,13 @@ class LinkAdmission:
 
     def came_by_web(self, hub: Hub, name: str, end: End, subprotocol: str) -> None:
         """Somebody whom ``refusal`` let in has a WebSocket for a link, or for a data socket."""
-        link = self._stranger(hub, self.listeners[name], end.peer)
+        listener = self.listeners.get(name)
+        if listener is None:
+            self._turn_away(name, end, "stopping", "its listener is gone")
+            return
+        link = self._stranger(hub, listener, end.peer)
         link.by_web, link.subprotocol, link.tls = True, subprotocol, end.tls_version
+        link.spoke = True
         EndTransport(self._reactor, end, link).start()
 
     def refusal(self, peer: str) -> tuple[str, str]:
@@ -109,6 +119,10 @@ class LinkAdmission:
             reason = "descriptors"
         return reason, penalty or "not even read"
 
+    def _turn_away(self, name: str, end: End, reason: str, detail: str) -> None:
+        end.abort()
+        self._report(LinkRefused(name, end.peer, "", reason, detail))
+
     def _stranger(self, hub: Hub, listener: AgentListener, peer: str) -> ServerLink:
         link = self._make(hub, listener, listener.make or ServerLink)
         link.source, link.peer, link.since = peer.rpartition(":")[0], peer, self._clock.seconds()
@@ -125,6 +139,10 @@ class LinkAdmission:
         """Bring a connection to TLS, and then to its link. It counts as a stranger meanwhile."""
 
         def done(found: Secured) -> None:
+            if link.listener.make is not None and found.peer is not None and found.peer.late:
+                found.end.abort()  # nothing is renewed on this wire
+                link.turned_away(Failure(TlsFailed("certificate", "certificate has expired")))
+                return
             link.secured(found)
             EndTransport(self._reactor, found.end, link).start()
 
@@ -149,9 +167,7 @@ class LinkAdmission:
 
     def enrol(self, link: ServerLink, payload: bytes) -> bytes:
         """It is there for a certificate: CERTIFICATE's payload. Denied: it gets none."""
-        shown = link.certificate
-        asked = payload, None if shown is None else (shown.serial, shown.fingerprint), link.source
-        answer = self.issue(*asked)
+        answer = self.issue(payload, link.certificate, link.source)
         self.no_stranger(link)
         return answer
 
@@ -175,10 +191,20 @@ class LinkAdmission:
     def refused(self, link: ServerLink, reason: str, detail: str) -> None:
         """It never became a link."""
         self.no_stranger(link)
+        name, checkers = link.listener.rules.name, link.listener.checkers
+        if (reason == "lost" and not link.spoke) or (checkers and within(address_of(link.peer), checkers)):
+            left = self._left.setdefault(name, HourlyCount(self._clock, self._report, name))
+            left.add()
+            return
         shaken = link.handshake is not None
         self._access.failed(link.peer, reason, link.serial, shaken, self._clock.seconds())
         fact = LinkNotBegun if reason == "lost" else LinkRefused
-        self._report(fact(link.listener.rules.name, link.peer, link.serial, reason, detail))
+        self._report(fact(name, link.peer, link.serial, reason, detail))
+
+    def say_left(self) -> None:
+        """Say now how many left early."""
+        for left in self._left.values():
+            left.say()
 
     def stop(self) -> None:
         """Turn everybody away."""

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from revtunnel.ground.facts import LinkDown, LinkUp, Report, ServerState
 from revtunnel.ground.limits import AgentLimits
-from revtunnel.ground.server_places import ServerPlace
+from revtunnel.ground.server_places import ServerPlace, after
 from revtunnel.link.agent_link import AgentLink
 from revtunnel.link.backoff import Backoff
 from revtunnel.sockets.ends import said
@@ -63,7 +63,13 @@ class Uplink:
 
     def start(self) -> None:
         """Begin; the first try is made at once."""
-        self._connect()
+        if not self._stopping:
+            self._connect()
+
+    def hurry(self) -> None:
+        """What stood in the way is gone: wait no longer."""
+        if not self._stopping and self._waiting is not None and self._waiting.active():
+            self._waiting.reset(0)
 
     def stop(self, patience: float) -> "Deferred[None]":
         """Take no new channels, let the running ones end for ``patience`` seconds, then leave."""
@@ -121,7 +127,7 @@ class Uplink:
         if not self._stopping:
             error = failure.value
             why = said(error) if isinstance(error, OSError) else failure.getErrorMessage()
-            self._again(self._after_failure(), where, why)
+            self._again(self._after_failure(), where, after(where, why))
 
     def _ready(self, link: AgentLink) -> None:
         wire = link.mux.wire if link.mux is not None else ""
@@ -146,7 +152,7 @@ class Uplink:
                 self._waiting.cancel()
             self._tell_stopped()
             return
-        self._again(delay, link.peer, f"{reason}: {detail}")
+        self._again(delay, link.peer, detail or reason)
 
     def _after_failure(self) -> float:
         """The back-off counts rounds: with several servers the next one is tried soon."""

@@ -10,8 +10,9 @@ import pytest
 
 from revtunnel.daemons import web_system
 from revtunnel.daemons.settings import SettingsError
-from revtunnel.daemons.web_system import web_rules
+from revtunnel.daemons.web_system import check_packages, web_rules
 from revtunnel.systems.sessions.session_settings import WebSettings
+from revtunnel.trust.identities import Identities
 from tests.support.desk import Desk
 
 HERE = (("127.0.0.1", 0),)
@@ -22,7 +23,8 @@ def parts(here: bool = True, **settings: Any) -> set[str]:
     """Of one listener without TLS."""
     address = HERE if here else WIDE
     each = WebSettings(name="main", address=address, allow_plaintext=True, **settings)
-    return set(web_rules((each,))["main"].parts)
+    check_packages((each,))
+    return set(web_rules((each,), Identities(section="web").read((each,)))["main"].parts)
 
 
 def test_what_is_there_as_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,11 +79,11 @@ def test_the_first_link_is_offered_while_nobody_is_known() -> None:
     """Not where there are people; its place is the listener's own."""
     desk = Desk()
     assert desk.web.logins is not None
-    desk.web.start("https://gate.example:2443")
+    desk.web.offer_first("https://gate.example:2443")
     assert desk.web.logins.first == ""
     desk.web.stop()
     for name in ("ana", "ben"):
         desk.people.remove_user(name)
-    desk.web.start("https://gate.example:2443")
+    desk.web.offer_first("https://gate.example:2443")
     assert desk.web.logins.first
     desk.web.stop()

@@ -21,11 +21,12 @@ from revtunnel.ground.first_bytes import Listens, explained
 from revtunnel.sockets.ends import RECORD, End, TlsEnd
 from revtunnel.sockets.stages import Stage, readable, writable
 from revtunnel.sockets.tls.certificates import CertificateRefused, PeerCertificate
-from revtunnel.sockets.tls.peer_verification import Guard, Identity, tls_fault
+from revtunnel.sockets.tls.peer_verification import BY_ANOTHER, HUNG_UP, Guard, Identity, tls_fault
 
 __all__ = ["Secured", "TlsFailed", "TlsHandshakes", "dial_tls"]
 
 HANDSHAKE = 0x16  # first byte of a TLS connection: a record with a ClientHello
+ALERT = 0x15  # the same of an alert
 FIRST = 80  # bytes that are looked at, to name what is no TLS
 CROWDED = "its turn for a TLS handshake did not come"
 PARTING = 1.0  # seconds that a refused agent gets to take its alert
@@ -50,25 +51,52 @@ class Secured(NamedTuple):
     peer: PeerCertificate | None  # None: an agent without a certificate, where that is allowed
 
 
-async def shake(reactor: Any, end: TlsEnd, guard: Guard) -> Secured:
+async def shake(reactor: Any, end: TlsEnd, guard: Guard, server: str = "") -> Secured:
     """The handshake and the verdict; the end is left as it is when that fails.
+
+    ``server`` is whom an agent dials, who looks what is there instead where it is no TLS.
 
     Raises:
         TlsFailed: the other side was refused, refused us, or did not speak TLS.
     """
+    first = _peeked(end.sock) if server else b""
     try:
         while not end.handshake():
             await (writable if end.reads_when_writable else readable)(reactor, end)
+            first = first or (_peeked(end.sock) if server else b"")
         peer = guard.verdict(end.connection)
     except (OSError, CertificateRefused) as error:
         if guard.fault:
-            raise TlsFailed("certificate", guard.fault) from None
+            raise TlsFailed("certificate", _on_the_way(guard.fault, server)) from None
         words = tls_fault(error)
+        if server:
+            words = _no_tls(words, first)
         raise TlsFailed("certificate" if "certificate" in words else "tls", words) from None
     return Secured(end, peer)
 
 
+def _peeked(sock: socket.socket) -> bytes:
+    try:
+        return sock.recv(FIRST, socket.MSG_PEEK)
+    except OSError:
+        return b""
+
+
 # ---- the agent
+
+
+def _no_tls(words: str, first: bytes) -> str:
+    """What failed, and what is there if it is no TLS."""
+    if not first and words == HUNG_UP:
+        return f"{words}: does it speak TLS? See tls in [agent]"
+    return words if not first or first[0] in (HANDSHAKE, ALERT) else explained(words, first, Listens.SERVER)
+
+
+def _on_the_way(fault: str, server: str) -> str:
+    """Whose certificate that may be."""
+    if not server or BY_ANOTHER not in fault:
+        return fault
+    return f"{fault}: another server, or who opens TLS on the way, which has to leave {server} alone"
 
 
 def dial_tls(reactor: Any, identity: Identity, name: str, begun: Callable[[], None]) -> Stage:
@@ -82,7 +110,7 @@ def dial_tls(reactor: Any, identity: Identity, name: str, begun: Callable[[], No
         connection, guard = identity.connect(plain.sock, name)
         end = TlsEnd(connection, plain.sock, plain.peer)
         try:
-            return (await shake(reactor, end, guard)).end
+            return (await shake(reactor, end, guard, name)).end
         except BaseException:
             end.abort()
             raise

@@ -322,6 +322,8 @@ def _refuse_page(head: bytes) -> None:
     if page or where or match[1] == "0":
         words = f"{'answered with a web page: ' * page}{match[2]} {match[3] or ''}".strip()
         words += f", which leads to {where}" if where else ""
+        if match[2] == "511" or (where and match[2] in ("302", "303", "307")):
+            words += ", as a portal does that wants a login first"
         raise HandshakeRefused(int(match[2]), _printable(words), page)
 
 

@@ -24,6 +24,7 @@ from revtunnel.ground.facts import Report
 from revtunnel.ground.limits import CameoLimits
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import End
+from revtunnel.streams.numbers import Tally
 from revtunnel.streams.window import CreditPool
 from revtunnel.systems.cameo.cameo_admission import CameoAdmission, CameoRules
 from revtunnel.systems.cameo.cameo_facts import PeerLeft, PeerRefused, shown
@@ -31,6 +32,7 @@ from revtunnel.systems.cameo.cameo_outbox import Outbox, Piece
 from revtunnel.systems.cameo.cameo_peers import CameoPeer, PeerUnfit, read_ready
 from revtunnel.systems.cameo.zmtp import (
     GREETING,
+    SUBSCRIPTIONS,
     check_greeting,
     decode_command,
     decode_ping,
@@ -116,6 +118,7 @@ class ZmtpPeer(Protocol):
         self._deadline: IDelayedCall | None = None  # of the handshake, then of the parting
         self._silence: IDelayedCall | None = None  # the peer asked to be dropped at its end
         self._ttl = 0.0
+        self._idle = Tally(switch.limits.idle_frames, 60.0, "commands that change nothing")
         self._counted = 0  # bytes of the pool that an incomplete message has
         self._over = False  # nothing more is taken from this peer, or written to it
 
@@ -268,6 +271,8 @@ class ZmtpPeer(Protocol):
             self._cancel()
             return
         name, data = decode_command(command.body)
+        if name not in SUBSCRIPTIONS:
+            self._idle.add(self._switch.clock.seconds())
         if not peer.ready:
             return  # before our READY there is nothing to say
         if name == b"PING":

@@ -262,11 +262,28 @@ def test_pongs_do_not_pile_up_either() -> None:
     site = Site(CameoLimits(queue_messages=50), capacity=2000)
     socket = site.connect(SUBSCRIBER, "SUB")
     socket.pair.near.pauseProducing()
-    for _ in range(100):
+    for _ in range(49):
         socket.say(encode_command(b"PING", b"\0\0" + bytes(16)) * 200)
         site.pump()
     peer = site.publisher.peers[0]
     assert peer.outbox.waiting <= 50 and peer.outbox.dropped > 1000
+    site.finish()
+
+
+@pytest.mark.parametrize("command", [encode_command(b"PING", b"\0\0"), encode_command(b"WHO", b"")])
+@pytest.mark.parametrize(("where", "kind"), [(RESPONDER, "ROUTER"), (SUBSCRIBER, "SUB"), (PUBLISHER, "PUB")])
+def test_commands_that_change_nothing_have_a_limit(command: bytes, where: int, kind: str) -> None:
+    """In a minute; the next minute is another one."""
+    site = Site()
+    socket = site.connect(where, kind, SERVER)
+    for _ in range(2):
+        socket.say(command * 9_999)
+        site.pump()
+        assert socket.open
+        site.advance(61.0)
+    socket.say(command * 10_000)
+    site.pump()
+    assert [fact.detail for fact in site.seen(PeerLeft)] == ["10000 commands that change nothing in 60 s"]
     site.finish()
 
 

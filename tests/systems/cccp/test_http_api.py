@@ -19,6 +19,7 @@ from revtunnel.fleet.fleet import Fleet
 from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.pools import Pool
 from revtunnel.ground.limits import CccpLimits, ServerLimits
+from revtunnel.process.wake import WakeDriver
 from revtunnel.process.web.http_channel import PARTING
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.systems.cccp.cccp_settings import CccpPart
@@ -29,7 +30,6 @@ from revtunnel.systems.cccp.proxies import Proxies
 from revtunnel.systems.cccp.proxy_operator import ProxyOperator
 from revtunnel.systems.cccp.proxy_ports import ProxyPorts
 from revtunnel.systems.cccp.registered_devices import Project
-from revtunnel.systems.cccp.wake import WakeDriver
 from tests.support.depth import deep
 from tests.support.reactor import MemoryReactor
 from tests.support.recorder import Recorder
@@ -68,7 +68,7 @@ class Door:
             Fleet(ServerLimits(), told.append),
         )
         part = replace(part, limits=limits)
-        wake = WakeDriver(self.reactor, lambda: part, told.append)
+        wake = WakeDriver(self.reactor, lambda serial: part.wake, told.append)
         self.operator = ProxyOperator(
             self.reactor, self.proxies, lambda: [Project("main", "p")], lambda: limits, wake
         )
