@@ -114,7 +114,12 @@ class Server(AdministeredDaemon):
             self.reporter(ServerState("settings", warning))
         self._warn(*self._all_identities())
         people = f"; people at {self.listeners.places('web')}" if self.web is not None else ""
+        self._offer_first()
         self.reporter(ServerState("ready", f"agents at {self.listeners.places('listener')}{people}"))
+
+    def _offer_first(self) -> None:
+        if self.web is not None:
+            self.web.offer_first(self.listeners.web_port)
 
     def _build(self) -> None:
         settings = self.settings
@@ -227,7 +232,7 @@ class Server(AdministeredDaemon):
 
         self.web = WebSystem(
             *(self._reactor, settings, self.switchboard, self.people, self.grants, self.mutes, self.audit),
-            *(self.operator.app_keys, os.urandom, self.operator.at),
+            *(self.operator, self.ledger, os.urandom),
         )
         self.web.start()
         self.listeners.people = self.web.listener
@@ -356,6 +361,7 @@ class Server(AdministeredDaemon):
         if self.cccp is not None:
             missing += self.cccp.open_missing()
         self.operator.link_port = self.listeners.link_port(new)
+        self._offer_first()
         labels = self.switchboard.access.records.labels
         looked = self.switchboard.enforcement.set_records(new.records)
         if labels != new.records.labels:

@@ -143,6 +143,10 @@ class ServerListeners:
         secure = (self.open.of(f"[listener {each.name}]") for each in settings.listeners if each.tls)
         return next((listener.port for found in secure for listener in found), 0)
 
+    def web_port(self, name: str) -> int:
+        """Where people come in at one listener; 0: nowhere."""
+        return next((each.port for each in self.open.of(f"[web {name}]")), 0)
+
     def places(self, kind: str) -> str:
         """Where we listen, for people: of every ``listener`` or of every ``web``."""
         return ", ".join(listener.place for listener in self.open.of(f"[{kind} "))

@@ -68,6 +68,11 @@ class Fleet(Generic[Link]):
         """How many of one system are here."""
         return self._here.count(system)
 
+    @property
+    def absent(self) -> int:
+        """How many are remembered that were here."""
+        return self._absent.count()
+
     def __len__(self) -> int:
         """How many are here."""
         return self._here.count()

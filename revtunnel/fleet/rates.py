@@ -1,11 +1,12 @@
-"""How often one source may come: a bucket of tokens for each, in a bounded table.
+"""How often one source may come, or one name be tried: a bucket of tokens for each, in a bounded table.
 
 Source: issue "Bad input" (10,000 upgrades a minute from one address must not hurt others); ours.
 """
 
 from collections import OrderedDict
+from collections.abc import Hashable
 
-from revtunnel.ground.networks import Network, address_of, block_of
+from revtunnel.ground.networks import address_of, block_of
 
 __all__ = ["Bucket", "Rates"]
 
@@ -45,7 +46,7 @@ class Rates:
         self.second = second
         self._most = sources
         self._batch = batch
-        self._buckets: OrderedDict[Network, Bucket] = OrderedDict()
+        self._buckets: OrderedDict[Hashable, Bucket] = OrderedDict()
 
     def __len__(self) -> int:
         """Sources that are remembered."""
@@ -56,7 +57,14 @@ class Rates:
         address = address_of(peer)
         if address is None:
             return True
-        source = block_of(address)
+        return self.spend(block_of(address), now)
+
+    def forget(self, key: Hashable) -> None:
+        """Begin anew with one."""
+        self._buckets.pop(key, None)
+
+    def spend(self, source: Hashable, now: float) -> bool:
+        """The same for anything."""
         bucket = self._buckets.pop(source, None) or Bucket(self.burst, self.second, now, self._batch)
         self._buckets[source] = bucket
         while len(self._buckets) > self._most:

@@ -140,6 +140,9 @@ class PeopleLimits:
     groups: int = 1000  # groups in all
     groups_per_user: int = 32  # groups that one user is in
     tokens_per_user: int = 16  # tokens of one user that are good
+    browsers_per_user: int = 8  # browsers of one user that are logged in
+    browser_life: float = 12 * 3600.0  # seconds that a browser is logged in at most
+    browser_idle: float = 1800.0  # seconds without a request after which it is logged in no more
     token_life: float = 90 * 86_400.0  # seconds a token is good where nothing is asked for
     token_longest: float = 366 * 86_400.0  # seconds that may be asked for
     uses_wait: float = 60.0  # seconds that the time of a last use may wait to be written

@@ -64,6 +64,8 @@ def test_the_wheel_has_our_files_and_no_file_of_twisted(packed: Path) -> None:
         "lib/systemd/system/revtunnel-cccp.service",
         "lib/systemd/system/revtunnel-server.service",
         "share/applications/revtunnel-connect.desktop",
+        "share/revtunnel/grafana/revtunnel.json",
+        "share/revtunnel/prometheus/alerts.yml",
         "share/man/man1/revtunnel-connect.1",
         "share/man/man8/revtunnel-agent.8",
         "share/man/man8/revtunnel-cameo.8",
@@ -72,7 +74,7 @@ def test_the_wheel_has_our_files_and_no_file_of_twisted(packed: Path) -> None:
         "share/revtunnel/revtunnel.ini",
     ):
         assert wanted in data
-    assert "revtunnel/py.typed" in names
+    assert {"revtunnel/py.typed", "revtunnel/process/web/page/index.html"} <= set(names)
     ours = {path.relative_to(ROOT).as_posix() for path in (ROOT / "revtunnel").rglob("*.py")}
     assert ours - set(names) == set()
 

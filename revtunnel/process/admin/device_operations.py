@@ -135,6 +135,7 @@ _CLOSE = Operation(
     "Its client sees a reset. To a session of CCCP (channel 0) that is as if the client had left.",
     (SERIAL, Argument("channel", Kind.NUMBER, shown="CHANNEL")),
     role=CallerRole.OPERATOR, named=True, errors=(NotFound,), command="close",
+    route="DELETE /channels/{serial}/{channel}",
     said=lambda row: ({"closed": row}, "channel {channel} of {serial} is closed".format_map(row)),
 )  # fmt: skip
 _KICK = Operation(
@@ -143,6 +144,7 @@ _KICK = Operation(
     (SERIAL, Argument("retry_after", Kind.NUMBER, "seconds it shall stay away", "--retry-after S", default=0,
                       high=65535)),
     role=CallerRole.OPERATOR, named=True, errors=(NotFound,), command="kick",
+    route="POST /devices/{serial}/kick",
     said=lambda row: ({"kicked": row["serial"], "retry_after": row["retry_after"]},
                       f"the link of {row['serial']} is closed"),
 )  # fmt: skip

@@ -6,8 +6,7 @@ does not take his last answer is aborted; one who does not take his answers is n
 Source: faults.md H1 to H17; twisted.md 2.8.
 """
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 from typing import Protocol as Typing
 
@@ -18,7 +17,7 @@ from twisted.web import http, server
 
 from revtunnel.fleet.strangers import NotLetIn, Strangers
 
-__all__ = ["BoundedChannel", "BoundedSite", "HttpLimits", "begin_json"]
+__all__ = ["BoundedChannel", "BoundedSite", "HttpLimits"]
 
 PARTING = 2.0  # seconds that a caller gets to take his last answer
 
@@ -44,6 +43,7 @@ class BoundedChannel(http.HTTPChannel):
 
     transport: Any
     limits: HttpLimits
+    too_large = "application/json", b'{"message":"The body is too large"}'
     clock: Any
     _deadline: IDelayedCall | None = None
     heard: Callable[[], None] = staticmethod(lambda: None)  # to be told that something came
@@ -112,8 +112,8 @@ class BoundedChannel(http.HTTPChannel):
         super().connectionLost(reason)
 
     def _too_large(self) -> None:
-        text = b'{"message":"The body is too large"}'
-        head = b"HTTP/1.1 413 Content Too Large\r\nContent-Type: application/json\r\nConnection: close\r\n"
+        kind, text = self.too_large
+        head = f"HTTP/1.1 413 Content Too Large\r\nContent-Type: {kind}\r\nConnection: close\r\n".encode()
         self.transport.write(head + b"Content-Length: %d\r\n\r\n" % len(text) + text)
         self.dataReceived = self.rawDataReceived = self.lineReceived = lambda *_: None  # type: ignore[method-assign]
         self.length = 1
@@ -177,14 +177,3 @@ class BoundedSite(server.Site):
 
     def log(self, request: Any) -> None:
         """Twisted's access log; ours says what changed."""
-
-
-def begin_json(request: Any, code: int, row: Mapping[str, Any]) -> bytes:
-    """Set the status and the fields of an answer; its body, which is empty for HEAD."""
-    body = json.dumps(row, separators=(",", ":")).encode("ascii")
-    request.setResponseCode(code)
-    request.setHeader("Content-Type", "application/json")
-    request.setHeader("Cache-Control", "no-store")
-    request.setHeader("X-Content-Type-Options", "nosniff")
-    request.setHeader("Content-Length", str(len(body)))
-    return b"" if request.method == b"HEAD" else body

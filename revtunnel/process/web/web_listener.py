@@ -17,7 +17,6 @@ import math
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -30,14 +29,12 @@ from revtunnel.fleet.rates import Rates
 from revtunnel.fleet.strangers import NotLetIn, Stranger, Strangers
 from revtunnel.ground.facts import Report, WebRefused
 from revtunnel.ground.limits import ServerLimits
-from revtunnel.ground.networks import Network, address_of, within
-from revtunnel.ground.targets import is_literal, place
 from revtunnel.process.web.web_pages import WebPages
 from revtunnel.process.web.web_routes import WebCall, WebRoute, route_of
+from revtunnel.process.web.web_rules import WebRules
 from revtunnel.sockets.ends import End, said
 from revtunnel.sockets.peeking import has_spoken
 from revtunnel.sockets.stages import read_some
-from revtunnel.sockets.tls.peer_verification import Identity
 from revtunnel.sockets.tls.tls_stages import TlsFailed, TlsHandshakes
 from revtunnel.sockets.twisted_transport import TwistedTransport
 from revtunnel.sockets.ways.websocket_upgrade import (
@@ -50,10 +47,9 @@ from revtunnel.sockets.ways.websocket_upgrade import (
 )
 from revtunnel.sockets.ways.websocket_wire import WebSocketLimits
 
-__all__ = ["WebListener", "WebRules"]
+__all__ = ["WebListener"]
 
 _UPGRADE = re.compile(rb"\r\nupgrade[ \t]*:[^\r\n]*websocket", re.IGNORECASE)
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?", re.ASCII)
 _WORDS = {
     **dict.fromkeys((400, 414, 431), "protocol"),
     **dict.fromkeys((401, 403, 410), "denied"),
@@ -62,31 +58,6 @@ _WORDS = {
     429: "too-many",
     503: "busy",
 }  # of a status, for counters and penalties
-
-
-@dataclass(frozen=True, slots=True)
-class WebRules:
-    """What holds at one listener; may be replaced for later connections."""
-
-    name: str
-    hosts: frozenset[str] = frozenset()  # names that a Host header may have, beside addresses and localhost
-    origins: frozenset[str] = frozenset()  # of pages that may ask, beside our own
-    identity: Identity | None = None  # None: plain
-    forwarded_from: tuple[Network, ...] = ()  # balancers whose X-Forwarded-For counts
-
-    def is_balancer(self, peer: str) -> bool:
-        """Whether ``HOST:PORT`` may say whom it speaks for."""
-        return within(address_of(peer), self.forwarded_from)
-
-    def client_of(self, peer: str, said: list[str]) -> str:
-        """Whom a connection is for: the last in X-Forwarded-For that is no balancer, if one says so."""
-        client = peer
-        for each in reversed(",".join(said).split(",")):
-            address = address_of(each.strip())
-            if address is None or not self.is_balancer(client):
-                break
-            client = place(str(address), 0)
-        return client
 
 
 class WebListener:
@@ -166,6 +137,17 @@ class WebListener:
             raise NotLetIn("too-often", "not even read")
         return stranger
 
+    def owing(self, peer: str, is_forwarded: bool) -> str:
+        """Why a client is not heard now, or nothing; one whom a balancer brought was not asked yet."""
+        why = self._access.stranger(peer, self._reactor.seconds())
+        if not why and is_forwarded and self._comes_too_often(peer, peer.rpartition(":")[0]):
+            why = "not even read"
+        return why
+
+    def failed(self, peer: str) -> None:
+        """A client was not who he said."""
+        self._access.failed(peer, "denied", "", False, self._reactor.seconds())
+
     def _comes_too_often(self, peer: str, source: str) -> bool:
         is_free = self.expected(source) or self._access.penalties.is_exempt(peer)
         return not (is_free or self.rates.take(source, self._reactor.seconds()))
@@ -209,12 +191,13 @@ class WebListener:
             found = RequestReader(self.wire).receive(head)
             return found or (HandshakeRefused(400, "the request is not whole"), False)
         host = _head_host(head)
-        if host is not None and not self._is_ours(visit.rules, host):
+        if host is not None and not visit.rules.is_ours(host):
             return HandshakeRefused(421, f"Host {host[:80]!a} is not one of ours"), False
         channel = self.pages.channel()
         if channel is None:
             return HandshakeRefused(503, "too many callers"), False
         visit.taken = True
+        channel.rules, channel.came_from = visit.rules, visit.end.peer
         TwistedTransport(self._reactor, visit.end, channel).start()
         channel.dataReceived(head)  # with deadlines of its own
         return None, False
@@ -249,10 +232,10 @@ class WebListener:
             self._judge_client(call)
         route = visit.route = route_of(self.routes, path)
         host = request.headers["Host"]
-        if not self._is_ours(visit.rules, host):
+        if not visit.rules.is_ours(host):
             call.reason = "host"
             raise HandshakeRefused(421, f"Host {host[:80]!a} is not one of ours")
-        if origin is not None and not self._is_our_page(visit.rules, origin, host, call.secure):
+        if origin is not None and not visit.rules.is_our_page(origin, host):
             call.reason = "origin"
             raise HandshakeRefused(403, "not for pages of another origin")
         if route is None:
@@ -283,22 +266,6 @@ class WebListener:
         visit.call.undo = None
         visit.route.opened(visit.call, upgraded)
         visit.taken = True
-
-    @staticmethod
-    def _is_ours(rules: WebRules, host: str) -> bool:
-        match = _HOST.fullmatch(host)
-        if match is None:
-            return False
-        name = match[1].strip("[]").lower().rstrip(".")
-        return name == "localhost" or name in rules.hosts or is_literal(name)
-
-    @staticmethod
-    def _is_our_page(rules: WebRules, origin: str, host: str, secure: bool) -> bool:
-        """Whether a page is one of those named, or has come from this very place."""
-        said_origin = origin.lower()
-        schemes = ("https",) if secure else ("https", "http")  # a balancer may have ended the TLS
-        own = {f"{scheme}://{host.lower()}" for scheme in schemes}
-        return said_origin in rules.origins or said_origin in own
 
     # -- the end of one that came to nothing
 

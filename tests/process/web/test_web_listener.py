@@ -18,8 +18,9 @@ from revtunnel.fleet.rates import Rates
 from revtunnel.ground.facts import WebRefused
 from revtunnel.ground.limits import PenaltyLimits, ServerLimits
 from revtunnel.ground.networks import network_of
-from revtunnel.process.web.web_listener import WebListener, WebRules
+from revtunnel.process.web.web_listener import WebListener
 from revtunnel.process.web.web_routes import WebCall, bearer, route_of
+from revtunnel.process.web.web_rules import WebRules
 from revtunnel.sockets.listening import Listeners
 from revtunnel.sockets.ways.websocket_upgrade import HandshakeRefused, Upgraded
 from tests.support.epoll import Loop, own_reactor
