@@ -113,11 +113,12 @@ def _allowed(entries: list[str] | None) -> str:
 def _reload(options: Namespace, row: Row) -> int:
     lines = [f"changed: {clean(name)}" for name in row["changed"]]
     lines += [f"needs a restart: {clean(name)}" for name in row["needs_restart"]]
-    if row["errors"]:
-        lines = []
-        for error in row["errors"]:
-            remark(error)
+    for error in row["errors"]:
+        remark(error)
+    if row["errors"] and not lines:
         remark("the settings are wrong; the old ones stay")
+    elif row["errors"]:
+        remark("all else is in force")
     elif not lines:
         lines = ["nothing has changed"]
     say(options, row, *lines)

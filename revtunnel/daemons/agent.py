@@ -18,6 +18,7 @@ from revtunnel import __version__
 from revtunnel.carriers.agent_data import AgentData
 from revtunnel.daemons.agent_certificate import AgentCertificate
 from revtunnel.daemons.agent_errand import AgentErrand
+from revtunnel.daemons.agent_offers import AgentOffers, offer_changes
 from revtunnel.daemons.agent_paths import AgentPaths
 from revtunnel.daemons.options import AgentOptions as Options
 from revtunnel.daemons.proxy_settings import headers_of
@@ -28,10 +29,11 @@ from revtunnel.ground.declared import updated
 from revtunnel.ground.facts import ServerState, SettingsReloaded
 from revtunnel.ground.reasons import GoAway
 from revtunnel.ground.retries import SETTINGS, Retries
-from revtunnel.ground.targets import Target
+from revtunnel.ground.targets import Offer, Target
 from revtunnel.link.agent_link import AgentLink
 from revtunnel.link.handshake import FILLER, AgentHandshake, AgentHello
 from revtunnel.link.keys import parse_key
+from revtunnel.link.mux import OffersAsked
 from revtunnel.link.server_connector import ServerConnector, ServerWay
 from revtunnel.link.uplink import Uplink
 from revtunnel.process.process import ExitStatus, SignalService
@@ -41,7 +43,8 @@ from revtunnel.sockets.ends import End
 from revtunnel.sockets.tls.certificates import FaultyFiles
 from revtunnel.sockets.tls.peer_verification import Identity
 from revtunnel.streams.commands import Feature
-from revtunnel.streams.dialler import Dialler
+from revtunnel.streams.dialler import Dialler, Header
+from revtunnel.streams.offer_messages import Answer
 from revtunnel.streams.window import CreditPool
 from revtunnel.systems.emo.emo_agent import EmoAgentLink, EmoRemains
 from revtunnel.systems.emo.emo_choice import EmoChoice
@@ -102,11 +105,9 @@ class Agent(MultiService):
         self._pool = CreditPool(POOL)
         self._paths = AgentPaths(self.settings, self.reporter)
         self._instance = os.urandom(8)  # of this run
-        headers = headers_of(self.settings.local, self.settings.proxy_protocol)
-        most = dict(self.settings.at_once)
-        at_once = {offer.target: most[offer.name] for offer in self.settings.local if offer.name in most}
-        told = self.settings.limits, self.settings.local, headers
-        self._dialler = Dialler(self._reactor, *told, at_once=at_once)
+        self._offers = AgentOffers(self.settings, self.reporter)
+        told = self.settings.limits, self._offers.now, self._headers()
+        self._dialler = Dialler(self._reactor, *told, at_once=self._at_once())
         self._data = AgentData(
             self._reactor,
             self.settings.limits,
@@ -168,12 +169,13 @@ class Agent(MultiService):
         self._remains.abort()
 
     def reload(self) -> None:
-        """Take new servers, limits, log level; offers that are gone are not dialled, more need a restart."""
+        """Take new services, servers, limits, log level; running streams stay."""
         self._reload()
 
     def _reload(self, again: bool = False) -> None:
         try:
-            new = self._options.load()
+            told = self._options.load()
+            new = _with_wire(self.settings, updated(self.settings, told), told)
             way = way_to(new)
         except SettingsError as error:
             self.retries.settings_failed(error, partial(self._reload, again=True))
@@ -181,7 +183,9 @@ class Agent(MultiService):
                 self.reporter(SettingsReloaded((), (), tuple(error.errors)))
             return
         self.retries.well(SETTINGS)
-        live, restart = changes(self.settings, new)
+        live, restart = changes(self.settings, new)[0], changes(new, told)
+        live = [each for each in live if each != "[agent] local"]
+        live += offer_changes(self.settings.local, new.local)
         if _fingerprints(way) != _fingerprints(self._connector.way):
             live.append("[agent] certificate files")
         self._connector.way = way
@@ -190,16 +194,19 @@ class Agent(MultiService):
         if observer is not None:
             observer.set_level(new.log_level)
         self._dialler.set_limits(new.limits)
-        self._dialler.keep(new.local)
         self._data.take(new.limits, new.relay)
         self._consent.take(new)
-        self._probes.take(new, new.local)
         self.uplink.change(new.servers, new.limits)
         self._certificate.take(new)
         self._paths.take(new)
         self._emo.mode = new.modern
-        self.settings = updated(self.settings, new)
-        self.reporter(SettingsReloaded(tuple(live), tuple(restart), ()))
+        same_headers = self.settings.proxy_protocol == new.proxy_protocol
+        self.settings = new
+        others = self._offers.take(new)
+        self._serve_offers()
+        if others or not same_headers:
+            self._tell(self.uplink.link)
+        self.reporter(SettingsReloaded(tuple(live), (*restart[0], *restart[1]), ()))
 
     # -- inside
 
@@ -252,26 +259,59 @@ class Agent(MultiService):
 
     def _targets(self) -> dict[str, Target]:
         """What sessions may call services."""
+        return {offer.name: offer.target for offer in (*self._offers.now, *self._said_offers())}
+
+    def _said_offers(self) -> tuple[Offer, ...]:
+        """What servers are told that we offer."""
         settings = self.settings
-        offers = [*settings.local]
-        if settings.emo:
-            offers.append(modern_offer(settings.server_port, settings.local[0].target))
-        return {offer.name: offer.target for offer in offers}
+        if not settings.emo:
+            return self._offers.now
+        return (modern_offer(settings.server_port, settings.local[0].target),)
+
+    def _serve_offers(self) -> None:
+        """Let what is offered now be dialled, and nothing else."""
+        self._dialler.offer(self._offers.now, self._headers(), self._at_once())
+        self._consent.offer(self._targets())
+        self._probes.take(self.settings, self._offers.now)
+        if isinstance(self.uplink.link, EmoAgentLink):
+            self.uplink.link.target = self.settings.local[0].target
+
+    def _tell(self, link: Any) -> None:
+        """Tell the server of a link, once that is up, what is offered now."""
+        if not isinstance(link, AgentLink) or link.up_since is None or self.settings.legacy:
+            return  # a legacy server has mappings of its own
+        if not link.offer(self._said_offers()):
+            self.reporter(ServerState("offers", "this server learns of other services with the next link"))
+        if self._headers() and link.mux is not None and not link.mux.origins:
+            self.reporter(ServerState("offers", "who clients are is known from the next link on"))
+
+    def _asked(self, link: AgentLink, asked: OffersAsked) -> None:
+        """The server wants other offers."""
+        why = self._offers.change(asked.change) if asked.change is not None else asked.why
+        self._serve_offers()
+        link.offer(self._said_offers(), Answer(not why, why))
+
+    def _headers(self) -> dict[Target, Header]:
+        return headers_of(self._offers.now, self.settings.proxy_protocol)
+
+    def _at_once(self) -> dict[Target, int]:
+        most = dict(self.settings.at_once)
+        return {offer.target: most[offer.name] for offer in self._offers.now if offer.name in most}
 
     def _features(self, settings: AgentSettings) -> Feature:
         """What its HELLO says that it has."""
-        origins = Feature.ORIGIN if self._dialler.asks_for_origins else Feature(0)
         sockets = Feature.DATA_SOCKETS if settings.data_sockets else Feature(0)
-        return Feature.SESSIONS | Feature.SERVICES | origins | sockets
+        changes = Feature(0) if settings.remote_offers == () or settings.emo else Feature.CHANGES
+        origins = Feature.ORIGIN if self._headers() else Feature(0)
+        return Feature.SESSIONS | Feature.SERVICES | Feature.OFFERS | sockets | changes | origins
 
     def _make_link(self, ready: Callable[[Any], None], left: Callable[[Any], None]) -> Any:
         settings = self.settings
         left = partial(self._left, left)
-        offers, limits, filler = settings.local, settings.link, b""
+        offers, limits, filler = self._said_offers(), settings.link, b""
         if settings.emo:
             if not self._emo.offers_rt1(self._reactor.seconds(), settings.emo_limits):
                 return self._make_emo_link(ready, left)
-            offers = (modern_offer(settings.server_port, settings.local[0].target),)
             filler = FILLER
             limits = replace(limits, handshake=min(limits.handshake, settings.emo_limits.first + 1))
             left = partial(self._left_modern, left)
@@ -298,6 +338,7 @@ class Agent(MultiService):
             self._data if settings.data_sockets else None,
             self._consent,
         )
+        link.offers_asked = self._asked
         link.asks_after, link.is_cut_after = self._paths.of, self._paths.learned
         return link
 
@@ -312,6 +353,8 @@ class Agent(MultiService):
     def _is_up(self, ready: Callable[[AgentLink], None], link: AgentLink) -> None:
         """A machine of EMO is known to the server by its port, and what it offers as emo."""
         ready(link)
+        if link.offers != self._said_offers():  # they changed while it came up
+            self._tell(link)
         emo = self.settings.emo
         self._probes.link_up(lambda state: link.say_service(state._replace(name="emo") if emo else state))
 
@@ -342,6 +385,12 @@ class Agent(MultiService):
     def _dial_again(self, link: AgentLink | EmoAgentLink) -> "Deferred[End]":
         """One more connection to the server of a link, for a data socket."""
         return self._connector.again(link, self.settings.limits.connect)
+
+
+def _with_wire(old: AgentSettings, new: AgentSettings, told: AgentSettings) -> AgentSettings:
+    """``new``, with the services of before where those belong to another wire, which needs a restart."""
+    wires = [(each.legacy, each.emo, each.server_port) for each in (old, told)]
+    return new if wires[0] == wires[1] else replace(new, local=old.local)
 
 
 def _fingerprints(way: ServerWay) -> tuple[str, ...]:

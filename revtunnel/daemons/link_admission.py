@@ -78,11 +78,10 @@ class LinkAdmission:
 
     def came(self, hub: Hub, name: str, end: End) -> None:
         """Somebody connected at ``listeners[name]``: he gets his link, or TLS before it."""
-        listener, peer = self.listeners[name], end.peer
+        listener, peer = self.listeners.get(name), end.peer
         reason, detail = self.refusal(peer)
-        if reason:
-            end.abort()
-            self._report(LinkRefused(listener.rules.name, peer, "", reason, detail))
+        if listener is None or reason:
+            self._turn_away(name, end, reason or "stopping", detail)
             return
         link = self._stranger(hub, listener, peer)
         if listener.identity is None:
@@ -92,7 +91,11 @@ class LinkAdmission:
 
     def came_by_web(self, hub: Hub, name: str, end: End, subprotocol: str) -> None:
         """Somebody whom ``refusal`` let in has a WebSocket for a link, or for a data socket."""
-        link = self._stranger(hub, self.listeners[name], end.peer)
+        listener = self.listeners.get(name)
+        if listener is None:
+            self._turn_away(name, end, "stopping", "its listener is gone")
+            return
+        link = self._stranger(hub, listener, end.peer)
         link.by_web, link.subprotocol, link.tls = True, subprotocol, end.tls_version
         link.spoke = True
         EndTransport(self._reactor, end, link).start()
@@ -115,6 +118,10 @@ class LinkAdmission:
         elif self.full():
             reason = "descriptors"
         return reason, penalty or "not even read"
+
+    def _turn_away(self, name: str, end: End, reason: str, detail: str) -> None:
+        end.abort()
+        self._report(LinkRefused(name, end.peer, "", reason, detail))
 
     def _stranger(self, hub: Hub, listener: AgentListener, peer: str) -> ServerLink:
         link = self._make(hub, listener, listener.make or ServerLink)

@@ -78,7 +78,7 @@ SECTIONS = Sections(
         shown="[listener main]"),
     Section("legacy-device", "server", "A device at a listener with kind = legacy that many share: its wire "
         "has no word for who it is. What changes counts for its next link.", (LegacyDeviceSettings,), True,
-        label="SERIAL", labels=SERIALS, wanted=f"SERIAL {SERIAL_FORM}", free=True,
+        label="SERIAL", labels=SERIALS, wanted=f"SERIAL {SERIAL_FORM}",
         shown="[legacy-device plc-7]"),
     Section("pool", "server", "Ports for clients. Without any, [pool default] is assumed.",
         (PoolSettings, SenderSettings), True, shown="[pool default]"),
@@ -86,7 +86,7 @@ SECTIONS = Sections(
         (Reservation,), entry=_RESERVATION),
     Section("device", "server", "What one device may do. [device *] is for all; a device's own section wins, "
         "key by key.", (DeviceSettings, DeviceRecord), True, label="SERIAL",
-        labels=rf"\*|{SERIALS}", wanted=f"SERIAL or *, {SERIAL_FORM}", free=True,
+        labels=rf"\*|{SERIALS}", wanted=f"SERIAL or *, {SERIAL_FORM}",
         shown="[device *]"),
     Section("penalties", "server", "What failed handshakes cost the address they come from: an IPv4 address, "
         "or an IPv6 /64.", (PenaltyLimits, PenaltySettings)),

@@ -8,7 +8,7 @@ Source: wire/readyagent.md section 5.7; wire/link-extension.md "Liveness"; fault
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from revtunnel.carriers.sockets_first import SocketsFirst
 from revtunnel.daemons.client_streams import ClientStreams
 from revtunnel.daemons.enforcement import Enforcement
 from revtunnel.daemons.link_admission import LinkAdmission
+from revtunnel.daemons.offer_changes import OfferChanges
 from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.client_ports import ClientPorts
 from revtunnel.fleet.device_consent import DeviceConsent
@@ -39,10 +40,12 @@ from revtunnel.ground.facts import (
 )
 from revtunnel.ground.limits import DataLimits, ServerLimits
 from revtunnel.ground.reasons import Ended, GoAway
+from revtunnel.ground.targets import Offer
 from revtunnel.link.handshake import LinkDenied, ServerUp
 from revtunnel.link.keys import Verifier
-from revtunnel.link.server_link import LinkMaker, ServerLink
+from revtunnel.link.server_link import AgentListener, LinkMaker, ServerLink
 from revtunnel.sockets.listening import Came
+from revtunnel.streams.offer_messages import Answer
 from revtunnel.systems.emo.emo_modern import deny_machine
 
 __all__ = ["Switchboard"]
@@ -97,8 +100,10 @@ class Switchboard:
         self.client_streams.on_left = self._check_drained
         self.enforcement = Enforcement(
             *(clock, self.access, self.fleet, ports, self.streams, self.client_streams, self.report),
+            listeners=self.listeners,
             most=descriptors // 2,
         )
+        self.offer_changes = OfferChanges(clock, self.fleet, ports, self.enforcement.open_ports)
 
     @property
     def clients(self) -> int:
@@ -193,6 +198,7 @@ class Switchboard:
         device = self.fleet.get(link.serial)
         if device is not None and device.link is link:
             device.carrier = link.carrier
+            self.enforcement.follow(link, device)  # settings may have changed since it connected
         self.enforcement.open_ports(link)
         self.say.arrived(link.serial)
         self.on_arrived(link.serial)
@@ -203,6 +209,9 @@ class Switchboard:
         ours = device is not None and device.link is link
         if ours and not self.say.consented(link.serial, session, yes, why) and yes:
             self.report(PeerGlitch(link.serial, link.peer, "a yes to a session that nobody asked for"))
+
+    def offered(self, link: ServerLink, offers: tuple[Offer, ...], answer: Answer | None) -> None:
+        self.offer_changes.offered(link, offers, answer)
 
     def leaving(self, link: ServerLink) -> None:
         """The agent takes no new channels; what runs goes on until it closes the link."""
@@ -215,6 +224,7 @@ class Switchboard:
 
     def departed(self, link: ServerLink, reason: str, detail: str, cut: int) -> None:
         self.links.discard(link)
+        self.offer_changes.gone(link)
         lived = round(self._clock.seconds() - (link.up_since or 0.0), 3)
         self.report(LinkDown(link.serial, link.peer, reason, detail, lived, cut))
         self.leaving(link)
@@ -230,6 +240,11 @@ class Switchboard:
         """Other limits from now on; what runs stays."""
         self.limits = self.fleet.limits = self.admission.limits = self.client_streams.limits = limits
         self.admission.pool.limit = limits.pool
+
+    def set_listeners(self, listeners: Mapping[str, AgentListener]) -> None:
+        """Other listeners for who comes from now on; who is here goes by them when he is looked at."""
+        self.listeners.clear()
+        self.listeners.update(listeners)
 
     def report(self, fact: Fact) -> None:
         """Count a fact, keep the device's sums, pass it on."""

@@ -107,16 +107,12 @@ class WebSystem:
         self._fresh = self.identities.read(listeners)
 
     def take(self, settings: ServerSettings) -> list[str]:
-        """Other settings from now on, with what was ``read``; listeners that came or went need a restart.
-
-        Whose certificates are others now, as names of settings.
-        """
+        """Other settings from now on, with what was ``read``: whose certificates are others now, by name."""
         self._settings = settings
         self.live.sessions.limits = settings.sessions
         self.vendors.take(settings)
         changed, self.identities = self._fresh.changed(self.identities), self._fresh
-        mine = self.listener.rules
-        mine |= {name: each for name, each in web_rules(settings.web, self._fresh).items() if name in mine}
+        self.listener.rules = web_rules(settings.web, self._fresh)
         return changed
 
     def drain(self) -> None:

@@ -400,7 +400,7 @@ class RevocationLifted(Fact):
 
 @dataclass(frozen=True, slots=True)
 class SettingsReloaded(Fact):
-    """Settings were read again; ``errors`` is empty when they were taken."""
+    """Settings were read again. ``errors``: they are wrong and nothing changed, or what cannot be opened."""
 
     word = "settings-reloaded"
     changed: tuple[str, ...]

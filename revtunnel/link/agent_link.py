@@ -20,6 +20,7 @@ from revtunnel.ground.first_bytes import Listens, explained
 from revtunnel.ground.limits import LinkLimits
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.server_places import ServerPlace
+from revtunnel.ground.targets import Offer
 from revtunnel.link.handshake import AgentHandshake, AgentUp, Dismissed, ServerHello
 from revtunnel.link.legacy import LegacyAgentMux
 from revtunnel.link.link import LinkProtocol
@@ -29,6 +30,7 @@ from revtunnel.link.mux import (
     GoingAway,
     Happening,
     Mux,
+    OffersAsked,
     Over,
     SessionAsked,
     SessionOver,
@@ -43,6 +45,7 @@ from revtunnel.streams.commands import Feature
 from revtunnel.streams.consent_messages import ConsentRequest, encode_consent
 from revtunnel.streams.dialler import Dialler, NotDialled
 from revtunnel.streams.frames import Frame
+from revtunnel.streams.offer_messages import Answer, encode_offers
 from revtunnel.streams.service_state import ServiceState
 from revtunnel.streams.streams import ChannelSocket
 from revtunnel.streams.window import CreditPool
@@ -160,6 +163,8 @@ class AgentLink(LinkProtocol):
         self.leaving = False
         self.cut = 0  # channels that ended with it
         self.why_leaving = ("stopping", "")
+        # who is asked for other offers, and answers with ``offer``
+        self.offers_asked: Callable[[AgentLink, OffersAsked], None] = lambda link, asked: None
         self._shake = handshake
         self._heard = False  # a frame of the server's has come
         self._dialler = dialler
@@ -242,10 +247,12 @@ class AgentLink(LinkProtocol):
             )
             sockets = self._data is not None and Feature.DATA_SOCKETS in up.hello.features
             mux = Rt1Mux(limits, False, now, self._pool, up.hello.first_window, data_sockets=sockets)
+            both = self._shake.mine.features & up.hello.features
+            mux.origins = Feature.ORIGIN in both
+            mux.sessions = Feature.SESSIONS in both and self._site is not None
+            mux.offers, mux.changes = Feature.OFFERS in both, Feature.CHANGES in both
+            mux.services = Feature.SERVICES in both
         self.up_since = now
-        mux.origins = up.hello is not None and up.hello.origins and self._dialler.asks_for_origins
-        mux.services = up.hello is not None and up.hello.services
-        mux.sessions = up.hello is not None and self._site is not None and up.hello.sessions
         self.up(mux)
         self._ready(self)
         if up.first is not None:
@@ -286,6 +293,8 @@ class AgentLink(LinkProtocol):
             self._report(LinkStalled(self.serial, happening.channel.number, happening.owed))
         elif isinstance(happening, SessionAsked | SessionOver):
             self._of_session(happening)
+        elif isinstance(happening, OffersAsked):
+            self.offers_asked(self, happening)
         elif isinstance(happening, Wanted):
             if self._data is not None and not self.leaving:
                 self._data.wanted(self, happening.tickets)
@@ -330,6 +339,21 @@ class AgentLink(LinkProtocol):
         channels = self.mux.channels.values() if self.mux is not None else ()
         for channel in [each for each in channels if each.session == session and not each.over]:
             self.reset(channel, Ended.NOT_ALLOWED, detail)
+
+    # -- offers
+
+    @property
+    def offers(self) -> tuple[Offer, ...]:
+        """What the server was told at the beginning."""
+        return self._shake.mine.offers
+
+    def offer(self, offers: tuple[Offer, ...], answer: Answer | None = None) -> bool:
+        """Tell the server what is offered from now on; False: the next link does."""
+        if not isinstance(self.mux, Rt1Mux) or not self.mux.offers or self.ended is not None:
+            return False
+        self.mux.offer(encode_offers(offers, answer))
+        self.flush()
+        return True
 
     def say_service(self, state: ServiceState) -> None:
         """Tell the server whether a service answers, if it wants to know."""

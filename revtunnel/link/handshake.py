@@ -304,7 +304,7 @@ class AgentHandshake:
 
     def __init__(self, hello: AgentHello, key: bytes | None, legacy: bool, filler: bytes = b"") -> None:
         self.server_known = False
-        self._mine = hello
+        self.mine = hello
         self._key = key
         self._legacy = legacy and key is None
         self._listen = encode_frame(Command.LISTEN, 0, filler)
@@ -326,7 +326,7 @@ class AgentHandshake:
 
     def leave_out(self, feature: Feature) -> None:
         """Do not claim to have it."""
-        self._mine = replace(self._mine, features=self._mine.features & ~feature)
+        self.mine = replace(self.mine, features=self.mine.features & ~feature)
 
     def start(self) -> bytes:
         """LISTEN, always first; unchanged without a filler, for the sake of legacy servers."""
@@ -368,7 +368,7 @@ class AgentHandshake:
                 )
             self._greeted = True
             self._exchange.hear(frame)
-            return self._exchange.say(encode_agent_hello(self._mine)), None
+            return self._exchange.say(encode_agent_hello(self.mine)), None
         _check_version(frame)
         if not frame.payload:
             raise RemoteError("a second probe")
@@ -378,24 +378,24 @@ class AgentHandshake:
         return b"", AgentUp(theirs, None)
 
     def _challenge(self, frame: Frame) -> bytes:
-        serial = self._mine.serial
+        serial = self.mine.serial
         if not self._greeted or self._nonce is not None:
             raise RemoteError("CHALLENGE out of turn")
         if self._key is None:
             raise RemoteError(f"the server asks for the device key of {serial}, and no key file is set")
         self._nonce = frame.payload
         self._exchange.hear(frame)
-        said = self._nonce, self._mine.nonce, self._exchange.digest()
+        said = self._nonce, self.mine.nonce, self._exchange.digest()
         return self._exchange.say(encode_frame(Command.PROOF, 0, prove_device(self._key, serial, *said)))
 
     def _check_server(self, theirs: ServerHello, entries: bytes) -> None:
         assert self._key is not None
-        serial = self._mine.serial
+        serial = self.mine.serial
         if self._nonce is None:
             raise RemoteError(
                 f"a key is set for {serial}, and the server did not ask for it: is it enrolled there?"
             )
-        said = self._nonce, self._mine.nonce, self._exchange.digest(entries)
+        said = self._nonce, self.mine.nonce, self._exchange.digest(entries)
         wanted = prove_server(verifier_of(self._key, serial), serial, *said)
         if not hmac.compare_digest(wanted, theirs.proof):
             raise RemoteError(f"the server did not prove that it knows the key of {serial}")

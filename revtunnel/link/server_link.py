@@ -39,6 +39,7 @@ from revtunnel.link.mux import (
     GoingAway,
     Happening,
     Mux,
+    Offered,
     Opened,
     Over,
     ServiceSaid,
@@ -55,6 +56,7 @@ from revtunnel.streams.channel import Channel
 from revtunnel.streams.clients import ClientSocket
 from revtunnel.streams.commands import TICKET_SIZE, Command, Feature, encode_goaway
 from revtunnel.streams.frames import Frame, encode_frame
+from revtunnel.streams.offer_messages import Answer
 from revtunnel.streams.window import CreditPool
 
 __all__ = ["AgentListener", "Hub", "LinkMaker", "ServerLink"]
@@ -101,6 +103,9 @@ class Hub(Typing):
 
     def consented(self, link: "ServerLink", session: str, yes: bool, why: str) -> None:
         """The device's site answered for a session, or takes its answer back."""
+
+    def offered(self, link: "ServerLink", offers: tuple[Offer, ...], answer: Answer | None) -> None:
+        """The agent offers this from now on; ``answer``: to what it was asked for."""
 
     def instead(self, link: "ServerLink", make: "LinkMaker") -> "ServerLink":
         """The connection speaks another wire than its listener's: who is to have it."""
@@ -283,6 +288,7 @@ class ServerLink(LinkProtocol):
             mux = Rt1Mux(limits, True, now, self._pool, up.hello.first_window, data_sockets=sockets)
             self.write(self._shake.welcome(self.listener.hello))
             mux.origins, mux.sessions = Feature.ORIGIN in both, Feature.SESSIONS in both
+            mux.offers, mux.changes = Feature.OFFERS in both, Feature.CHANGES in both
             mux.services = Feature.SERVICES in both
             mux.offered = frozenset(offer.name for offer in up.hello.offers)
         self.up_since = now
@@ -399,6 +405,8 @@ class ServerLink(LinkProtocol):
             self._hub.leaving(self)
         elif isinstance(happening, Consented):
             self._hub.consented(self, *happening)
+        elif isinstance(happening, Offered):
+            self._hub.offered(self, *happening)
         elif isinstance(happening, ServiceSaid):
             self._report(happening.state.fact(self.serial))
 

@@ -5,7 +5,8 @@ handed over; whoever is let in is the caller's, to read or to abort; a process w
 whoever waits, by means of one descriptor that it holds back, and says so once in ten seconds. What befell one
 connection before it was accepted closes no listener (accept(2)); one that gives nothing but errors rests
 between its tries, and says so as seldom. A listening socket is closed when its owner says so, not a turn
-later; one that somebody else shut is opened again (``Retries``).
+later; one that somebody else shut is opened again (``Retries``). One of IPv6 takes IPv4 only where it was
+told to, whatever this machine's default is, so that 0.0.0.0 and :: stand beside each other.
 
 Source: faults.md N1, N2; performance.md "Connections".
 """
@@ -69,9 +70,12 @@ class Listeners:
         self.retries = retries
         self.spare = _Spare(reactor, report)
 
-    def listen(self, host: str, port: int, backlog: int, came: Came) -> "Listener":
-        """Listen at an address; port 0 is any. CannotListenError: its ``socketError`` says why not."""
-        listener = Listener(self, came, "port", (host, port, backlog))
+    def listen(self, host: str, port: int, backlog: int, came: Came, both: bool = False) -> "Listener":
+        """Listen at an address; port 0 is any. CannotListenError: its ``socketError`` says why not.
+
+        ``both``: at ``::`` IPv4 is taken too.
+        """
+        listener = Listener(self, came, "port", (host, port, backlog), both)
         listener.open()
         return listener
 
@@ -101,12 +105,14 @@ class Listeners:
         return listener
 
 
-def _bound(host: str, port: int, backlog: int) -> socket.socket:
+def _bound(host: str, port: int, backlog: int, both: bool) -> socket.socket:
     sock = None
     try:
         family, address = socket_address(host, port)
         sock = socket.socket(family, socket.SOCK_STREAM)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not both)
         tune(sock)  # what is accepted inherits it
         sock.bind(address)
         sock.listen(backlog)
@@ -157,7 +163,12 @@ class Listener:
     """One listening socket, at ``place`` (host:port), also while it is not open."""
 
     def __init__(
-        self, listeners: Listeners, came: Came, name: str, where: tuple[str, int, int] | None
+        self,
+        listeners: Listeners,
+        came: Came,
+        name: str,
+        where: tuple[str, int, int] | None,
+        both: bool = False,
     ) -> None:
         """``where``: host, port and backlog, to open it with; None: it can only be ``take``n."""
         self._reactor = listeners.reactor
@@ -168,6 +179,7 @@ class Listener:
         self._name = name
         self._trouble = ""  # what ``Retries`` know it by
         self._where = where
+        self._both = both
         self._sock: socket.socket | None = None
         self._resting: IDelayedCall | None = None
         self._failures = 0  # since they were said
@@ -184,7 +196,7 @@ class Listener:
         """Listen. CannotListenError: its ``socketError`` says why not."""
         assert self._where is not None
         host, _, backlog = self._where
-        self.take(_bound(host, self.port, backlog))  # a port that was chosen once stays
+        self.take(_bound(host, self.port, backlog, self._both))  # a port that was chosen once stays
 
     def take(self, sock: socket.socket) -> None:
         """Listen with this socket."""

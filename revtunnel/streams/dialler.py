@@ -75,22 +75,16 @@ class Dialler:
         at_once: Mapping[Target, int] | None = None,
     ) -> None:
         self._reactor = reactor
-        self._places = {target: Places(reactor, most) for target, most in (at_once or {}).items()}
+        self._places: dict[Target, Places] = {}
         self._limits = limits
-        self._headers = dict(headers or {})
         self._reach = reach
-        self._offered = self._allowed = frozenset(offer.target for offer in offers)
+        self.offer(offers, headers, at_once)
         # why a remote session may not have a target, or nothing; set by whoever asks the site
         self.consents: Callable[[str, Target], str] = lambda session, target: "no session is allowed here"
         self._lookups = DeferredSemaphore(limits.lookups)
         self._dialling = 0
         self._waiting: deque[_Dial] = deque()
         self._beginning = False
-
-    @property
-    def asks_for_origins(self) -> bool:
-        """Whether some target is told who its client is."""
-        return bool(self._headers)
 
     def dial(self, target: Target, origin: Origin | None = None, session: str = "") -> "Deferred[End]":
         """Connect to a target; fails with NotDialled. Cancel it when nobody wants it any more.
@@ -130,9 +124,20 @@ class Dialler:
         self._next()
         return dial.wanted
 
-    def keep(self, offers: Sequence[Offer]) -> None:
-        """Dial no target from now on that is not among these, nor any that the agent did not begin with."""
-        self._allowed = self._offered & {offer.target for offer in offers}
+    def offer(
+        self,
+        offers: Sequence[Offer],
+        headers: Mapping[Target, Header] | None = None,
+        at_once: Mapping[Target, int] | None = None,
+    ) -> None:
+        """Dial these targets from now on, and no others; what was dialled before stays."""
+        self._allowed = frozenset(offer.target for offer in offers)
+        self._headers = dict(headers or {})
+        places = ((target, self._places.get(target), most) for target, most in (at_once or {}).items())
+        self._places = {
+            target: there if there is not None and there.most == most else Places(self._reactor, most)
+            for target, there, most in places
+        }
 
     def set_limits(self, limits: AgentLimits) -> None:
         """Other limits from now on."""

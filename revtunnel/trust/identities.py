@@ -8,25 +8,16 @@ Source: faults.md "TLS"; ours.
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import TypeVar
 
-from revtunnel.ground.declared import updated
 from revtunnel.ground.errors import SettingsError
 from revtunnel.sockets.tls.certificates import FaultyFiles
 from revtunnel.sockets.tls.peer_verification import Identity, never_revoked
 from revtunnel.trust.tls_settings import ServerTls
 from revtunnel.trust.tls_settings_checks import listener_rules
 
-__all__ = ["Identities", "merged"]
+__all__ = ["Identities"]
 
 FILES = "certificate files"
-Listener = TypeVar("Listener", bound=ServerTls)
-
-
-def merged(old: tuple[Listener, ...], new: tuple[Listener, ...]) -> tuple[Listener, ...]:
-    """The listeners that there are, with what a reload changes of them without a restart."""
-    found = {listener.name: listener for listener in new}
-    return tuple(updated(each, found.get(each.name, each)) for each in old)
 
 
 class Identities:

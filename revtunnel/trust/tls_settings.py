@@ -37,7 +37,7 @@ class ServerTls:
         "others", live=True)
     tls_least: str = setting(_LEAST, "1.3", "oldest version of TLS that is spoken", live=True)
     allow_plaintext: bool = setting(yes_no(), "no", "INSECURE: lets other machines in without TLS; no: such "
-        "a listener does not start")
+        "a listener does not start", live=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -107,13 +107,12 @@ def test_an_environment_that_cannot_be_used_is_an_error_only_where_it_is_needed(
 
 
 def test_a_reload_changes_the_way(tmp_path: Path) -> None:
-    """Proxy and credentials are live; headers, which HELLO asks for, need a restart."""
+    """Proxy, credentials and headers are live."""
     old = agent(tmp_path, "proxy = http://proxy:1")
     new = agent(tmp_path, f"proxy = http://proxy:2\nproxy_credentials = {secret(tmp_path)}")
     assert changes(old, new) == (["[agent] proxy", "[agent] proxy_credentials"], [])
-    assert changes(old, agent(tmp_path, "proxy = http://proxy:1\nproxy_protocol = http=v2"))[1] == [
-        "[agent] proxy_protocol"
-    ]
+    new = agent(tmp_path, "proxy = http://proxy:1\nproxy_protocol = http=v2")
+    assert changes(old, new) == (["[agent] proxy_protocol"], [])
 
 
 def test_options_of_the_agent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

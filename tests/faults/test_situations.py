@@ -23,9 +23,10 @@ from revtunnel.ground.targets import parse_offer
 from tests.loopback.test_emo import emo_agent
 from tests.support.cameo_site import Relays
 from tests.support.cccp_site import CccpDaemon
-from tests.support.daemons import Agent, Daemon, Lab, Server, free_ports
+from tests.support.daemons import Agent, Daemon, Lab, Server
 from tests.support.data_world import DataWorld
 from tests.support.memory import Recorder
+from tests.support.ports import free_ports
 from tests.support.reactor import HANGS
 from tests.support.services import Banner, Echo, OneAtATime
 from tests.support.throwaway_tls import Issued, Issuer

@@ -12,8 +12,9 @@ import pytest
 
 from revtunnel.link.keys import new_key, parse_key, verifier_of
 from revtunnel.state.ledger import FILE_NAME, SqliteLedger
-from tests.support.daemons import Agent, Lab, Server, free_ports
+from tests.support.daemons import Agent, Lab, Server
 from tests.support.http_proxies import HttpProxy
+from tests.support.ports import free_ports
 from tests.support.services import Echo, HalfCloseFirst, ReplyAfterEof, Resetter, Service, digest_of
 from tests.support.throwaway_tls import Issuer
 from tests.support.traffic import (

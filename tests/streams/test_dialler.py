@@ -75,14 +75,16 @@ class Dials:
 
 
 def test_a_target_that_is_taken_off_the_list_is_not_dialled() -> None:
-    """At once, and again once it is back; one that the server was not told of stays out."""
+    """At once, and again once it is back; one that is new is."""
     dials = Dials("10.0.0.5:23", "10.0.0.5:80")
     dials.serve("10.0.0.5", 23)
     dials.serve("10.0.0.6", 23)
-    dials.dialler.keep([parse_offer("10.0.0.5:80"), parse_offer("10.0.0.6:23")])
-    assert dials.dial("10.0.0.5:23").word() == "not-allowed"
     assert dials.dial("10.0.0.6:23").word() == "not-allowed"
-    dials.dialler.keep([parse_offer("10.0.0.5:23")])
+    dials.dialler.offer([parse_offer("10.0.0.5:80"), parse_offer("10.0.0.6:23")])
+    assert dials.dial("10.0.0.5:23").word() == "not-allowed"
+    dials.dial("10.0.0.6:23").reactor.pump()
+    assert dials.word() == "PlainEnd"
+    dials.dialler.offer([parse_offer("10.0.0.5:23")])
     dials.dial("10.0.0.5:23").reactor.pump()
     assert dials.word() == "PlainEnd"
 
@@ -388,18 +390,12 @@ CLIENT = Origin("192.0.2.1", 56324, "198.51.100.9", 443)
 def test_a_target_that_wants_it_is_told_its_client_first(encode: Header, origin: Origin | None) -> None:
     """The header is there before the caller can write; a client that nobody knows is said to be unknown."""
     dials = Dials("10.0.0.5:23", "10.0.0.6:23", headers={Target("10.0.0.5", 23): encode})
-    assert dials.dialler.asks_for_origins
     told, other = dials.serve("10.0.0.5", 23), dials.serve("10.0.0.6", 23)
     for target in ("10.0.0.5:23", "10.0.0.6:23"):
         dials.dialler.dial(parse_target(target), origin).addCallback(lambda end: end.write(b"hello"))
     dials.reactor.pump()
     assert bytes(told[0].data) == encode(origin) + b"hello"
     assert bytes(other[0].data) == b"hello"
-
-
-def test_without_such_targets_nobody_asks() -> None:
-    """So that the server says nothing about its clients."""
-    assert not Dials("10.0.0.5:23").dialler.asks_for_origins
 
 
 def test_hundreds_of_dials_that_fail_at_once() -> None:
@@ -457,6 +453,20 @@ def test_a_target_that_takes_one_gets_the_next_when_that_is_closed() -> None:
     assert isinstance(dials.results[4], End)
 
 
+def test_a_list_that_changes_leaves_the_places_of_a_target() -> None:
+    """Who has one still has it; another number counts from then on, and none is any number."""
+    target, other = parse_target("10.0.0.5:102"), parse_offer("10.0.0.5:80")
+    dials = Dials("10.0.0.5:102", at_once={target: 1})
+    made, offer = dials.serve("10.0.0.5", 102), parse_offer("10.0.0.5:102")
+    dials.dial(target).reactor.pump()
+    for most, count in (({target: 1}, 1), ({target: 2}, 3), ({}, 6)):
+        dials.dialler.offer((offer, other), at_once=most)
+        for _ in range(3):
+            dials.dial(target)
+        dials.reactor.pump()
+        assert len(made) == count
+
+
 def test_a_dial_that_failed_or_is_not_wanted_gives_its_place_back() -> None:
     """Whether it had its turn or not."""
     dials = Dials("10.0.0.5:102", at_once={parse_target("10.0.0.5:102"): 1})
@@ -490,7 +500,7 @@ def test_who_waits_for_a_place_does_so_within_bounds() -> None:
     assert [dials.word(at) for at in (1, 2)] == ["out-of-resources"] * 2
     assert str(dials.results[1]) == "10.0.0.5:102 takes 1 at once, and had no place in 5 s"
     dials.dial(target)
-    dials.dialler.keep(())
+    dials.dialler.offer((), at_once={target: 1})
     first = dials.results[0]
     assert isinstance(first, End)
     first.close()

@@ -287,10 +287,11 @@ class World:
         pool = CreditPool(256 * MIB)
         dialler = Dialler(self.reactor, self.agent_limits, offers, reach=self.reactor.reach)
         facts: list[Fact] = []
-        consent, features = None, Feature(0)
+        consent, features = None, Feature.OFFERS | Feature.CHANGES
         if self.site is not None:
             targets = {offer.name: offer.target for offer in offers}
-            consent, features = SiteConsent(self.reactor, self.site, targets, facts.append), Feature.SESSIONS
+            consent = SiteConsent(self.reactor, self.site, targets, facts.append)
+            features |= Feature.SESSIONS
             dialler.consents = consent.may_dial
 
         def make(ready: Any, left: Any) -> AgentLink:
@@ -328,7 +329,7 @@ class World:
             "a test",
             self.link_limits.first_window,
             keepalive=self.link_limits.keepalive,
-            features=Feature(0) if self.site is None else Feature.SESSIONS,
+            features=Feature.OFFERS | Feature.CHANGES | Feature(0 if self.site is None else Feature.SESSIONS),
         )
         mappings = {serial: offers} if legacy else {}
         listener = AgentListener(rules, self.link_limits, hello, heartbeat=heartbeat, mappings=mappings)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.daemons import ROOT, Agent, Daemon, Lab, Server, port_block
+from tests.support.daemons import ROOT, Agent, Daemon, Lab, Server
+from tests.support.ports import port_block
 from tests.support.services import Echo
 from tests.support.traffic import connect, read_exactly, wait_until
 

@@ -135,14 +135,16 @@ class WebListener:
 
     def came(self, name: str, end: End) -> None:
         """Somebody connected where ``rules[name]`` holds."""
-        peer = end.peer
+        peer, rules = end.peer, self.rules.get(name)
         source = peer.rpartition(":")[0]
-        reason, detail = self._refusal(peer, source, self.rules[name].is_balancer(peer))
-        if reason:
+        reason, detail = "stopping", "not even read"
+        if rules is not None:  # else its listener is gone
+            reason, detail = self._refusal(peer, source, rules.is_balancer(peer))
+        if rules is None or reason:
             end.abort()
             self._report(WebRefused(name, peer, "", 0, reason, detail))
         else:
-            self._serve(self.rules[name], source, end)
+            self._serve(rules, source, end)
 
     def _refusal(self, peer: str, source: str, is_balancer: bool) -> tuple[str, str]:
         """Why a connection is not even read: word and detail, or nothing."""

@@ -137,7 +137,7 @@ class EmoAgentLink(Protocol):
         self.ended: tuple[str, str] | None = None
         self.cut = 0
         self._port = port
-        self._target = target
+        self.target = target
         self._dialler = dialler
         self._connect = connect
         self._report = report
@@ -309,7 +309,7 @@ class EmoAgentLink(Protocol):
 
     def _dial(self, slot: AgentSlot) -> None:
         since = self.clock.seconds()
-        slot.target = dialling = self._dialler.dial(self._target)
+        slot.target = dialling = self._dialler.dial(self.target)
         dialling.addCallbacks(
             partial(self._reached, slot, since), lambda failure: self._not_reached(slot, failure)
         )
@@ -318,7 +318,7 @@ class EmoAgentLink(Protocol):
         slot.target = target = ChannelSocket(self.clock, end)
         channel = EmoChannel(slot.number, since)
         milliseconds = round((self.clock.seconds() - since) * 1000, 3)
-        self._report(ChannelOpened(self.serial, slot.number, str(self._target), self.peer, milliseconds))
+        self._report(ChannelOpened(self.serial, slot.number, str(self.target), self.peer, milliseconds))
         slot.socket.join(target, channel)
 
     def _not_reached(self, slot: AgentSlot, failure: Failure) -> None:
@@ -368,7 +368,7 @@ class EmoAgentLink(Protocol):
         sums = channel.bytes_received, channel.bytes_sent
         self._report(
             ChannelEnded(
-                self.serial, slot.number, str(self._target), self.peer, reason, detail, seconds, *sums
+                self.serial, slot.number, str(self.target), self.peer, reason, detail, seconds, *sums
             )
         )
 

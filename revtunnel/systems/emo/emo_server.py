@@ -242,10 +242,9 @@ class EmoServerLink(ServerLink):
     # -- a data socket
 
     def _become_data_socket(self, port: int) -> None:
-        reserved = self._serves.ports.get(port)
-        if reserved is None:
-            raise RemoteError(f"a data socket for port {port}, which is reserved for no device here")
         beside = self._serves.machines.get(port)
+        if beside is None and port not in self._serves.ports:
+            raise RemoteError(f"a data socket for port {port}, which is reserved for no device here")
         if beside is not None and beside.ended is not None:
             beside = None
         if beside is not None and not self._is_beside(beside):

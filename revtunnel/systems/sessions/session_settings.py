@@ -39,7 +39,7 @@ class WebSettings(ServerTls, SenderSettings):
     """One web listener, for people and perhaps for agents; nobody is asked for a certificate there."""
 
     address: tuple[tuple[str, int], ...] = setting(listening(0), "", "where people's programs and web pages "
-        "come in, such as 127.0.0.1:2443, 0.0.0.0:2443; port 0: any free one; empty: nowhere")
+        "come in, such as 127.0.0.1:2443, 0.0.0.0:2443; port 0: any free one; empty: nowhere", live=True)
     hosts: tuple[str, ...] = setting(_HOSTS, "", "names by which people reach it, as in Host; addresses and "
         "localhost always may be", live=True)
     origins: tuple[str, ...] = setting(_ORIGINS, "", "web pages that may open connections, such as "
@@ -48,13 +48,13 @@ class WebSettings(ServerTls, SenderSettings):
         "name the client in X-Forwarded-For, such as 127.0.0.1; of all others that header is ignored",
         live=True)
     agents: bool = setting(yes_no(), "no", "whether agents come in here too, by WebSocket at /link: the "
-        "servers of [agent] are wss://HOST then")
+        "servers of [agent] are wss://HOST then", live=True)
     keys: str = setting(word("required", "enrolled"), "required", "of agents; required: everybody must prove "
         "the key of his serial; enrolled: a serial that has a key must, others are let in, which is for a "
-        "listener that no other machine reaches, by a balancer neither")
+        "listener that no other machine reaches, by a balancer neither", live=True)
     data: str = setting(word("link", "socket", "auto"), "auto", "what carries their channels, as in "
         "[listener NAME]; data sockets are WebSockets too", live=True)
-    pool: str = setting(NAME, "default", "the [pool NAME] that gives their devices client ports")
+    pool: str = setting(NAME, "default", "the [pool NAME] that gives their devices client ports", live=True)
 # fmt: on
 
 
