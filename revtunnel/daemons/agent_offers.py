@@ -10,6 +10,7 @@ from revtunnel.daemons.settings_parts import AgentSettings
 from revtunnel.ground.facts import Report, ServerState
 from revtunnel.ground.targets import Offer
 from revtunnel.streams.commands import MAX_SIZE, Command
+from revtunnel.streams.dialler import is_guarded
 from revtunnel.streams.offer_messages import OfferChange, encode_offers
 
 __all__ = ["AgentOffers", "offer_changes"]
@@ -74,6 +75,8 @@ class AgentOffers:
 
     def _allows(self, offer: Offer) -> bool:
         allowed = self._settings.remote_offers
+        if allowed is not None and is_guarded(offer.target):  # no * means these
+            allowed = tuple(pattern for pattern in allowed if pattern.host and "*" not in pattern.host)
         return allowed is None or any(pattern.fits(offer) for pattern in allowed)
 
 

@@ -31,7 +31,7 @@ from revtunnel.sockets.opening import Reach, connect, open_end, resolve
 from revtunnel.sockets.stages import Stage, write_all
 from revtunnel.streams.places import NoPlace, Places
 
-__all__ = ["Dialler", "Header", "NotDialled"]
+__all__ = ["Dialler", "Header", "NotDialled", "is_guarded"]
 
 Header = Callable[[Origin | None], bytes]
 # of clouds, beyond 169.254/16
@@ -236,6 +236,13 @@ def _worded(error: BaseException | None, target: Target) -> NotDialled:
     if code == errno.ENOENT:
         return NotDialled(Ended.REFUSED, f"{target}: nobody listens there")
     return NotDialled(Ended.UNREACHABLE, f"{target}: {os.strerror(code) if code else error}")
+
+
+def is_guarded(target: Target) -> bool:
+    """Whether only who writes a target out means it: this machine, its link, where clouds answer."""
+    if target.path is not None or target.host == "localhost":
+        return True
+    return target.is_literal and not _guarded(target)
 
 
 def _guarded(address: Any) -> bool:

@@ -84,6 +84,26 @@ def test_what_is_refused(tmp_path: Path, change: OfferChange, why: str) -> None:
     assert site.names == ["console", "http"]
 
 
+@pytest.mark.parametrize(
+    "place",
+    [
+        "127.0.0.1:443",
+        "[::1]:443",
+        "localhost:443",
+        "169.254.169.254:443",
+        "[::ffff:127.0.0.1]:443",
+        "unix:/run/x",
+    ],
+)
+def test_what_no_star_means(tmp_path: Path, place: str) -> None:
+    """This machine, its link, where clouds answer, UNIX sockets: they have to be written out, or ``any``."""
+    wide, named = Site(tmp_path, "remote_offers = *:443, *:*\n"), Site(tmp_path, f"remote_offers = {place}\n")
+    assert "not in remote_offers" in wide.offers.change(add(f"x={place}"))
+    assert wide.offers.change(add("y=10.0.0.5:443")) == ""
+    assert named.offers.change(add(f"x={place}")) == ""
+    assert Site(tmp_path, "remote_offers = any\n").offers.change(add(f"x={place}")) == ""
+
+
 def test_no_more_than_the_link_takes(tmp_path: Path) -> None:
     """``offers`` in [link]."""
     site = Site(tmp_path, "remote_offers = any\n[link]\noffers = 3\n")
