@@ -55,10 +55,7 @@ def _status(options: Namespace, row: Row) -> int:
     shown = [each for each in OPERATIONS["Status"].columns if each.head and each.name in row]
     lines = [f"{each.head + ':':<10}{cell(each, row)}" for each in shown]
     lines = [f"{line}, since {row['since']}" if line.startswith("up:") else line for line in lines]
-    if row.get("ledger_problem"):
-        lines.append(f"problem:  the ledger is not on the disk: {row['ledger_problem']}")
-    if row.get("audit_problem"):
-        lines.append(f"problem:  the audit file takes no records: {row['audit_problem']}")
+    lines += [f"problem:  {each}" for each in row.get("problems", ())]
     lines = [clean(line) for line in lines]
     lines += _pools(row) if "ports" in row else _relays(row)
     if row["counts"]:
@@ -96,6 +93,7 @@ def _device(options: Namespace, row: Row) -> int:
         f"{'record:':<10}{section.get(row['record'], '[device {record}]'.format_map(row))}",
         *(f"{name + ':':<10}{_allowed(row[name])}" for name in ("clients", "targets", "ports")),
         f"{'channels:':<10}{'any' if row['channels'] is None else row['channels']}",
+        *([f"{'at once:':<10}{row['at_once']} of a service"] if row["at_once"] is not None else []),
         f"{'expires:':<10}{row['expires'] or 'never'}{', over' if row['expired'] else ''}",
     ]
     if row["labels"]:
@@ -115,11 +113,12 @@ def _allowed(entries: list[str] | None) -> str:
 def _reload(options: Namespace, row: Row) -> int:
     lines = [f"changed: {clean(name)}" for name in row["changed"]]
     lines += [f"needs a restart: {clean(name)}" for name in row["needs_restart"]]
-    if row["errors"]:
-        lines = []
-        for error in row["errors"]:
-            remark(error)
+    for error in row["errors"]:
+        remark(error)
+    if row["errors"] and not lines:
         remark("the settings are wrong; the old ones stay")
+    elif row["errors"]:
+        remark("all else is in force")
     elif not lines:
         lines = ["nothing has changed"]
     say(options, row, *lines)

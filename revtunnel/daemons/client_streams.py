@@ -1,6 +1,8 @@
 """The clients of devices: who may have a stream, and the word for who may not.
 
-The rule: a client is given to the carrier of its device, or refused at once; nobody is left hanging.
+The rule: a client is given to the carrier of its device, now or in its turn (streams/lines.py), or refused at
+once; nobody is left hanging. One that came to a port may wait for a device that is away, where its pool says
+so, and for so long.
 
 Source: wire/readyagent.md section 5.7; faults.md N1, N23.
 """
@@ -12,10 +14,12 @@ from typing import Any
 from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.fleet import Fleet
 from revtunnel.fleet.streams_of_devices import StreamsOfDevices
+from revtunnel.fleet.waiting_clients import WaitingClients
 from revtunnel.ground.facts import ClientRefused, Report
 from revtunnel.ground.limits import ServerLimits
 from revtunnel.ground.targets import Offer, Target
 from revtunnel.streams.clients import Clients, ClientSocket
+from revtunnel.streams.lines import WAITS, Lines
 
 __all__ = ["ClientStreams"]
 
@@ -40,19 +44,28 @@ class ClientStreams:
         self.draining = False
         self.make_room: Callable[[], bool] = lambda: True
         self.on_left: Callable[[], None] = lambda: None
+        self.waiting = WaitingClients(reactor)
+        # the pool of a client's port, and how long it may wait for its device; 0: it may not
+        self.waits: Callable[[ClientSocket], tuple[str, float]] = lambda client: ("", 0.0)
+        self.wanted: Callable[[str], None] = lambda serial: None  # a client waits for this device
         self._reactor = reactor
         self._fleet = fleet
         self._streams = streams
         self._access = access
         self._report = report
+        self._lines = Lines(
+            reactor, lambda: self.limits, lambda serial: access.records.of(serial).at_once, self._serve
+        )
 
     def clients(self, serial: str, offer: Offer, left: Left | None = None, session: str = "") -> Clients:
         """What takes clients of a device's offer, on whatever port; ``left`` is called after each.
 
         ``session``: the remote session that they are of, which the agent is told.
         """
-        ask = self._admit, self._refused, self._left if left is None else partial(self._left_and_tell, left)
-        return Clients(self._reactor, serial, offer.name, offer.target, *ask, session=session)
+        admit = self._admit_or_wait if left is None else self._admit
+        gone = self._left if left is None else partial(self._left_and_tell, left)
+        told = serial, offer.name, offer.target
+        return Clients(self._reactor, *told, admit, self._refused, gone, session)
 
     def clients_of_absent(self, serial: str, name: str) -> Clients:
         """The same for a device that is away; its clients are refused until it comes."""
@@ -66,9 +79,50 @@ class ClientStreams:
         return self.clients(serial, offer, left, session)
 
     def _admit(self, client: ClientSocket) -> str:
-        """Give a client its stream, or say why not."""
+        """Give a client its stream, now or soon, or say why not."""
         self.count += 1
         self._streams.came(client.serial)
+        return self._enter(client)
+
+    def _admit_or_wait(self, client: ClientSocket) -> str:
+        """The same; one whose device is away may wait for it."""
+        word = self._admit(client)
+        pool, seconds = self.waits(client) if word == "device-absent" else ("", 0.0)
+        if not seconds:
+            return word
+        waiting = self.waiting.count(client.serial)
+        full = self.count > self.limits.clients or waiting >= self.limits.clients_per_device
+        word = self._access.client(client.serial, client.peer, pool, waiting)
+        word = word or ("" if self.make_room() else "descriptors") or ("too-many-clients" if full else "")
+        if not word:
+            self.waiting.hold(client, seconds)
+            self.wanted(client.serial)
+        return word
+
+    def device_came(self, serial: str) -> None:
+        """Serve those who waited for it, if it still offers what they want."""
+        for client in self.waiting.take(serial):
+            word = self._enter(client) if client.target != NOWHERE else "device-absent"
+            if word:
+                client.refuse(word)
+
+    def stop(self) -> None:
+        """Take nobody any more; who waits for a device has waited in vain."""
+        self.draining = True
+        self.waiting.refuse("draining")
+
+    def _enter(self, client: ClientSocket) -> str:
+        word = self._refusal(client) or self._lines.enter(client)
+        return "" if word == WAITS else word or self._open(client)
+
+    def _serve(self, client: ClientSocket) -> None:
+        """The same for one that has waited in line."""
+        word = self._refusal(client) or self._open(client)
+        if word:
+            client.refuse(word)
+
+    def _refusal(self, client: ClientSocket) -> str:
+        """Why it may not have a stream now, or nothing."""
         device = self._fleet.get(client.serial)
         carrier = device.carrier if device is not None else None
         if self.draining:
@@ -84,9 +138,15 @@ class ClientStreams:
         if not self.make_room():
             return "descriptors"
         full = running >= self.limits.clients_per_device and carrier.at_once
-        if self.count > self.limits.clients or full:  # without a free number it waits for one
-            return "too-many-clients"
-        word: str = carrier.open(client)
+        # without a free number it waits for one
+        return "too-many-clients" if self.count > self.limits.clients or full else ""
+
+    def _open(self, client: ClientSocket) -> str:
+        """Give it to its device; a word if that cannot be."""
+        device = self._fleet.get(client.serial)
+        if device is None or device.carrier is None:
+            return "device-absent"
+        word: str = device.carrier.open(client)
         if not word:
             device.channels += 1
         return word
@@ -97,6 +157,7 @@ class ClientStreams:
     def _left(self, client: ClientSocket) -> None:
         self.count -= 1
         self._streams.left(client.serial)
+        self._lines.left(client)
         self.on_left()
 
     def _left_and_tell(self, told: Left, client: ClientSocket) -> None:

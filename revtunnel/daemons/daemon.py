@@ -12,12 +12,14 @@ from typing import Any
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
 
 from revtunnel.daemons.all_operations import OPERATIONS
 from revtunnel.daemons.schema import SECTIONS
 from revtunnel.ground.declared import updated
 from revtunnel.ground.errors import SettingsError
-from revtunnel.ground.facts import SettingsReloaded
+from revtunnel.ground.facts import ServerState, SettingsReloaded
+from revtunnel.ground.retries import SETTINGS, Retries
 from revtunnel.process.admin.admin import AdminService
 from revtunnel.process.admin.admin_settings import AdminSettings
 from revtunnel.process.admin.daemon_operator import DaemonOperator
@@ -25,9 +27,11 @@ from revtunnel.process.admin.operation_form import Row
 from revtunnel.process.process import ExitStatus, SignalService
 from revtunnel.process.reporting import Reporter
 from revtunnel.process.systemd import Notifier, NotifyService
-from revtunnel.sockets.listening import Listener
+from revtunnel.trust.identities import Identities
 
 __all__ = ["AdministeredDaemon", "until"]
+
+log = Logger(namespace="revtunnel.daemon")
 
 
 def until(seconds: float) -> str:
@@ -47,12 +51,12 @@ class AdministeredDaemon(MultiService):
     def __init__(self, reactor: Any, options: Any, exit_status: ExitStatus, notifier: Notifier) -> None:
         super().__init__()
         self.reporter = Reporter()
+        self.retries = Retries(reactor, self.reporter)
         self.settings = options.settings
         self._reactor = reactor
         self._options = options
         self._notifier = notifier
         self._signals = SignalService(reactor, self, exit_status, notifier, deadline=self.settings.drain)
-        self._listening: list[Listener] = []
         self._reloading = DeferredLock()  # one after the other: the last one has the last word
 
     # -- process.Daemon
@@ -69,6 +73,11 @@ class AdministeredDaemon(MultiService):
         """Take what changed in the settings and can change live; wrong settings change nothing."""
         return self._reloading.run(lambda: Deferred.fromCoroutine(self._reload()))
 
+    def stopService(self) -> Any:
+        """Try nothing again any more."""
+        self.retries.stop()
+        return super().stopService()
+
     # -- for the daemon
 
     def _tend(self, operator: DaemonOperator, admin: AdminSettings) -> None:
@@ -77,13 +86,16 @@ class AdministeredDaemon(MultiService):
         operator.on_drain = partial(self._signals.stop_requested, "operator")
         operator.on_reload = self.reload
         operator.on_log_level = self._set_log_level
-        self._admin = AdminService(self._reactor, operator, admin)
+        operator.problems = lambda: self.retries.problems
+        self._admin = AdminService(self._reactor, operator, admin, self.retries)
         notify = NotifyService(self._reactor, self._notifier)
         for service in (self._signals, self._admin, notify):
             service.setServiceParent(self)
 
-    async def _take(self, new: Any) -> list[str]:
-        """Apply new settings to what runs: names of what changed beside them.
+    async def _take(self, new: Any) -> tuple[list[str], list[str]]:
+        """Apply new settings to what runs, those that need a restart as they were.
+
+        What changed beside them, and what could not be done, though all the rest is in force.
 
         Raises:
             SettingsError: they cannot be used; nothing has changed.
@@ -91,40 +103,47 @@ class AdministeredDaemon(MultiService):
         self._admin.settings = new.admin
         self._signals.deadline = new.drain
         self._set_log_level(new.log_level)
-        self.settings = updated(self.settings, new)
-        return []
+        self.settings = new
+        return [], []
 
     # -- inside
 
-    async def _reload(self) -> Row:
+    def _reload_again(self) -> None:
+        done = self._reloading.run(lambda: Deferred.fromCoroutine(self._reload(again=True)))
+        done.addErrback(lambda bug: log.failure("reload failed", bug))
+
+    async def _reload(self, again: bool = False) -> Row:
         live: list[str] = []
         restart: list[str] = []
         errors: list[str] = []
         try:
             pool = self._reactor.getThreadPool()
             new, live, restart = await deferToThreadPool(self._reactor, pool, self._read)
-            live += await self._take(new)
+            beside, errors = await self._take(new)
+            live += beside
         except SettingsError as error:
             live, restart, errors = [], [], error.errors
+            self.retries.settings_failed(error, self._reload_again)
+            if again and error.passes:  # that was said
+                return {}
+        else:
+            self.retries.well(SETTINGS)
         self.reporter(SettingsReloaded(tuple(live), tuple(restart), tuple(errors)))
         return {"changed": live, "needs_restart": restart, "errors": errors}
 
     def _read(self) -> tuple[Any, list[str], list[str]]:
-        """New settings and what they change: in a thread, for thousands of sections take long."""
+        """What holds from now on and what it changes: in a thread, for thousands of sections take long."""
         new = self._options.load()
         live, restart = SECTIONS.differences(self.settings, new)
-        return new, live, [each for each in restart if not self.socket_is_beside or each != "[admin] socket"]
+        restart = [each for each in restart if not self.socket_is_beside or each != "[admin] socket"]
+        return updated(self.settings, new), live, restart
 
     def _set_log_level(self, level: str) -> None:
         observer = getattr(self._options, "observer", None)
         if observer is not None:
             observer.set_level(level)
 
-    def _stop_listening(self) -> None:
-        for port in self._listening:
-            port.stop()
-        self._listening.clear()
-
-    def _places(self, first: int = 0, last: int | None = None) -> str:
-        """Where we listen, for people; or at some of the ports only."""
-        return ", ".join(listening.place for listening in self._listening[first:last])
+    def _warn(self, *identities: Identities) -> None:
+        """Say what the operator should know of certificate files."""
+        for warning in (text for each in identities for text in each.warnings):
+            self.reporter(ServerState("certificate", warning))

@@ -8,7 +8,7 @@ Source: house.md (operator.py); issue "Admin"; faults.md C1 to C3.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
@@ -64,6 +64,7 @@ class Operator(DeviceOperator):
         self.wires[""] = self.linked
         self.people = people
         self.remote = SessionOperator()
+        self.offers = switchboard.offer_changes
         self.mutes = mutes
         self.audit = audit
         self._switchboard = switchboard
@@ -121,6 +122,14 @@ class Operator(DeviceOperator):
         found = {*self._ledger.serials_with_keys(after, limit), *self.app_keys.serials(after, limit)}
         serials = sorted(found)[:limit]
         return serials, (serials[-1] if len(serials) == limit else None)
+
+    def enrolled_devices(self) -> Iterator[str]:
+        """Whoever has a key, an app key or a certificate."""
+        after: str | None = ""
+        while after is not None:
+            page, after = self.enrolled(after)
+            yield from page
+        yield from self._issuer.book.holders()
 
     @property
     def problem(self) -> str | None:

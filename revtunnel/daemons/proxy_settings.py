@@ -96,5 +96,5 @@ def _credentials(table: Table, path: str) -> ProxyCredentials | None:
                 return parse_credentials(file.read(4096))
         except (OSError, ValueError) as error:
             fault = "not UTF-8" if isinstance(error, UnicodeError) else str(error)
-    table.complain("agent", "proxy_credentials", f"{path}: {fault}")
+    table.complain("agent", "proxy_credentials", f"{path}: {fault}", passes=True)
     return None

@@ -20,6 +20,8 @@ from revtunnel.daemons.settings_parts import (
     AgentSettings,
     AgentWays,
     ConsentSettings,
+    ErrandSettings,
+    LegacyDeviceSettings,
     ListenerSettings,
     PoolSettings,
     ProbeSettings,
@@ -29,7 +31,6 @@ from revtunnel.daemons.settings_parts import (
 from revtunnel.fleet.device_records import DeviceRecord, DeviceSettings
 from revtunnel.fleet.penalties import PenaltySettings
 from revtunnel.ground.declared import Key
-from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.kinds import SettingKind, read_port
 from revtunnel.ground.limits import (
     AgentLimits,
@@ -46,13 +47,14 @@ from revtunnel.ground.limits import (
     RelayLimits,
     ServerLimits,
 )
+from revtunnel.process.wake_settings import WakeSettings
 from revtunnel.settings import printing
 from revtunnel.settings.admin_people import ADMIN
 from revtunnel.settings.inifile import Name, Surroundings, Table, read_files
 from revtunnel.settings.sections import LogSettings, Section, Sections
 from revtunnel.sockets.ways.trusted_proxies import SenderSettings
 from revtunnel.systems.cameo.cameo_settings import CameoSettings, OutsideSettings
-from revtunnel.systems.cccp.cccp_settings import CccpPart, CccpSettings, ProjectSettings, WakeSettings
+from revtunnel.systems.cccp.cccp_settings import CccpPart, CccpSettings, ProjectSettings
 from revtunnel.systems.sessions.localproxy_settings import LocalproxySettings
 from revtunnel.systems.sessions.session_life import SessionLimits
 from revtunnel.systems.sessions.session_settings import WebSettings
@@ -65,20 +67,26 @@ __all__ = ["SECTIONS", "as_ini", "as_man", "as_rst", "find", "load"]
 
 Settings = TypeVar("Settings")
 
+SERIALS, SERIAL_FORM = r"[A-Za-z0-9._:-]{1,64}", "1 to 64 of A-Z a-z 0-9 . _ : -"
 _RESERVATION = Key("SERIAL/TARGETNAME", SettingKind("port", "1 to 65535", read_port), "none", None,
     "client port of that target, inside or outside the pools; example: plc-7/http = 20080", True)  # fmt: skip
 # fmt: off
 SECTIONS = Sections(
     Section("server", "server", "The server as a whole.", (ServerSettings, LogSettings)),
     Section("listener", "server", "Where agents come in. Without any, [listener main] is assumed.",
-        (ListenerSettings, ServerTls, ListenerTls, SenderSettings), True, shown="[listener main]"),
+        (ListenerSettings, WakeSettings, ServerTls, ListenerTls, SenderSettings), True,
+        shown="[listener main]"),
+    Section("legacy-device", "server", "A device at a listener with kind = legacy that many share: its wire "
+        "has no word for who it is. What changes counts for its next link.", (LegacyDeviceSettings,), True,
+        label="SERIAL", labels=SERIALS, wanted=f"SERIAL {SERIAL_FORM}",
+        shown="[legacy-device plc-7]"),
     Section("pool", "server", "Ports for clients. Without any, [pool default] is assumed.",
         (PoolSettings, SenderSettings), True, shown="[pool default]"),
     Section("reservations", "server", "Ports that belong to one target of one device for ever.",
         (Reservation,), entry=_RESERVATION),
     Section("device", "server", "What one device may do. [device *] is for all; a device's own section wins, "
         "key by key.", (DeviceSettings, DeviceRecord), True, label="SERIAL",
-        labels=r"\*|[A-Za-z0-9._:-]{1,64}", wanted="SERIAL or *, 1 to 64 of A-Z a-z 0-9 . _ : -", free=True,
+        labels=rf"\*|{SERIALS}", wanted=f"SERIAL or *, {SERIAL_FORM}",
         shown="[device *]"),
     Section("penalties", "server", "What failed handshakes cost the address they come from: an IPv4 address, "
         "or an IPv6 /64.", (PenaltyLimits, PenaltySettings)),
@@ -97,7 +105,8 @@ SECTIONS = Sections(
     Section("link", "both", "One link, at either end; running links keep what they began with.",
         (LinkLimits,)),
     Section("agent", "agent", "The agent beside the device.",
-        (AgentSettings, AgentTls, AgentWays, ConsentSettings, ProbeSettings, AgentLimits, LogSettings)),
+        (*(AgentSettings, AgentTls, AgentWays, ConsentSettings, ProbeSettings), ErrandSettings, AgentLimits,
+         LogSettings)),
     Section("cameo", "cameo", "The relays of a CAMEO site.", (CameoSettings, LogSettings, CameoLimits)),
     Section("cameo-outside", "cameo", "A way in for clients beyond the firewall; nobody there is local.",
         (OutsideSettings,), True, shown="[cameo-outside web]"),
@@ -142,7 +151,7 @@ def load(
     table = read_files(path, overrides, around, SECTIONS)
     settings = read(table, around)
     if table.errors:
-        raise SettingsError(table.errors)
+        raise table.fault
     return settings
 
 

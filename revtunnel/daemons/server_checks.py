@@ -5,17 +5,18 @@ Rule of this file: every fault is a complaint about the key where it stands; not
 Source: faults.md C5, "Bind defaults"; ours.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 
+from revtunnel.daemons.legacy_devices import check_legacy, fixed_ports
 from revtunnel.daemons.proxy_settings import check_senders
-from revtunnel.daemons.settings_parts import ListenerSettings, PoolSettings, ServerSettings
+from revtunnel.daemons.settings_parts import ListenerSettings, ServerSettings
 from revtunnel.fleet.device_records import DEFAULT
 from revtunnel.ground.networks import is_loopback
 from revtunnel.settings.inifile import Name, Table
 from revtunnel.trust.tls_settings_checks import check_listener_tls, check_plaintext
 
-__all__ = ["check_clients", "check_listeners", "check_ports", "twice"]
+__all__ = ["check_clients", "check_listeners", "check_ports"]
 
 
 def check_listeners(table: Table, settings: ServerSettings) -> None:
@@ -29,6 +30,7 @@ def check_listeners(table: Table, settings: ServerSettings) -> None:
         check_listener_tls(table, label, listener)
         check_senders(table, label, listener)
         _check_width(table, label, listener)
+    check_legacy(table, settings)
     for label, name in (("thingworx", settings.thingworx.pool), ("localproxy", settings.localproxy.pool)):
         if name not in pools and (label, "pool") in table.values:
             table.complain(label, "pool", f"there is no [pool {name}]")
@@ -57,9 +59,9 @@ _EMO_HAS = ("emo", "heartbeat")
 
 
 def _check_kind(table: Table, label: str, listener: ListenerSettings) -> None:
-    """What only a legacy listener has, and must have."""
+    """What only a legacy listener has."""
     if listener.kind != "legacy":
-        for key in ("serial", "mappings", "probe", "heartbeat"):
+        for key in ("serial", "mappings", "probe", "heartbeat", "wake_command", "wake_url"):
             if (
                 table.get(label, key) != table.sections.find("listener", key).value
                 and (listener.kind, key) != _EMO_HAS
@@ -67,33 +69,22 @@ def _check_kind(table: Table, label: str, listener: ListenerSettings) -> None:
                 table.complain(label, key, "only with kind = legacy")
         if listener.kind == "emo" and listener.keys == "required":
             table.complain(label, "keys", "a machine of EMO has no key, keys = enrolled wanted")
-        return
-    if listener.serial is None:
-        table.complain(label, "serial", "missing: a legacy device cannot name itself, serial = SERIAL wanted")
-    if not listener.mappings:
-        table.complain(label, "mappings", "missing: CLIENTPORT -> HOST:PORT wanted")
-    if listener.keys == "required":
-        table.complain(label, "keys", "a legacy device has no key, keys = enrolled wanted")
-    if double := twice([mapping.offer.name for mapping in listener.mappings]):
-        table.complain(
-            label, "mappings", f"two targets are named {double}, CLIENTPORT -> NAME=HOST:PORT wanted"
-        )
 
 
-def check_clients(table: Table, pools: Iterable[PoolSettings]) -> None:
+def check_clients(table: Table, settings: ServerSettings) -> None:
     """Ports that other machines reach are for somebody who was named, by the pool or for all devices."""
-    said = (f"device {DEFAULT}", "clients") in table.values
-    for pool in pools:
-        label = f"pool {pool.name}"
-        if said or is_loopback(pool.bind) or (label, "clients") in table.origins:
+    if (f"device {DEFAULT}", "clients") in table.values:
+        return
+    binds = [(f"pool {each.name}", "bind", each.bind, each.name) for each in settings.pools]
+    mapped = ((device, each.client_host) for device, each, _ in fixed_ports(settings) if each.client_host)
+    binds += [(device.label, "mappings", host, device.listener.pool) for device, host in mapped]
+    for label, key, host, pool in binds:
+        if is_loopback(host) or (f"pool {pool}", "clients") in table.origins:
             continue
-        text = f"{pool.bind} is reached by other machines, which reach the devices then"
-        wanted = "clients = 10.1.0.0/16, or whoever may, or, if that is meant, clients = any"
-        table.complain(label, "bind", f"{text}, wanted: {wanted}")
-
-
-def twice(names: list[str]) -> str | None:
-    return next((name for number, name in enumerate(names) if name in names[:number]), None)
+        text = f"{host} is reached by other machines, which reach the devices then"
+        where = "" if key == "bind" else f" in [pool {pool}]"
+        wanted = f"clients = 10.1.0.0/16{where}, or whoever may, or, if that is meant, clients = any"
+        table.complain(label, key, f"{text}, wanted: {wanted}")
 
 
 def check_ports(table: Table, settings: ServerSettings) -> None:
@@ -138,8 +129,5 @@ def _fixed(settings: ServerSettings) -> Iterator[tuple[str, str, Name, int]]:
     """Section, key, owner and port of everything with a port of its own."""
     for each in settings.reservations:
         yield "reservations", f"{each.serial}/{each.target}", (each.serial, each.target), each.port
-    for listener in settings.listeners:
-        for mapping in listener.mappings:
-            if mapping.client_port:
-                owner = (listener.serial or "", mapping.offer.name)
-                yield f"listener {listener.name}", "mappings", owner, mapping.client_port
+    for device, mapping, use in fixed_ports(settings):
+        yield device.label, "mappings", use, mapping.client_port

@@ -8,6 +8,7 @@ Source: ours; wire/emo.md section 2.
 
 from collections.abc import Iterator
 
+from revtunnel.daemons.legacy_devices import legacy_devices
 from revtunnel.daemons.settings_parts import Reservation, ServerSettings
 
 __all__ = ["doubts"]
@@ -40,9 +41,9 @@ def _names(settings: ServerSettings, emo: bool) -> Iterator[str]:
     """Reservations for targets that no listener can bring."""
     anything = bool(settings.web) or any(each.kind == "rt1" for each in settings.listeners)
     brought = {
-        (listener.serial, mapping.offer.name)
-        for listener in settings.listeners
-        for mapping in listener.mappings
+        (device.serial, mapping.offer.name)
+        for device in legacy_devices(settings)
+        for mapping in device.mappings
     }
     for each in settings.reservations:
         if each.target != EMO and each.target.lower() == EMO:

@@ -28,6 +28,10 @@ def _revoked(row: Row) -> tuple[Row, str]:
     return {"revoked": serial}, f"{serial} has no key and no certificate any more"
 
 
+def _at(port: int) -> str:
+    return f"clients at port {port}" if port else "without a port for clients: see devices"
+
+
 _REPLACE = Argument("replace", Kind.YES_NO)
 _STATUS = STATUS._replace(columns=(
     Column("links", Kind.NUMBER, "that are up"),
@@ -52,6 +56,7 @@ _RECORD = Operation(
         Column("ports", Kind.LIST, "that it may have; null: any"),
         Column("leases", Kind.NUMBER, "client ports that it may hold"),
         Column("channels", Kind.NUMBER, "at most; null: any"),
+        Column("at_once", Kind.NUMBER, "clients of one of its services; null: any"),
         Column("expires", Kind.TIME, "the day; null: never"),
         Column("expired", Kind.YES_NO, "whether that is over"),
         Column("labels", Kind.LIST, "that grants may call it by"),
@@ -70,6 +75,29 @@ _RELEASE = Operation(
     route="DELETE /ports/{serial}/{target}",
     said=lambda row: ({"released": "{serial}/{target}".format_map(row), "port": row["port"]},
                       "port {port} of {serial}/{target} is given back".format_map(row)),
+)  # fmt: skip
+_OFFERS = (
+    Operation(
+        "Offer", "offers.add", "have a device's agent offer one service more",
+        "Only what ``remote_offers`` in ``[agent]`` beside the device allows. Until that agent ends.",
+        (SERIAL, Argument("offer", shown="[NAME=]HOST:PORT")), (Argument("port", Kind.NUMBER),),
+        role=CallerRole.OPERATOR, named=True, errors=(Invalid, NotFound, Conflict, Busy), command="offer",
+        said=lambda row: (
+            {"offered": row["offer"], "serial": row["serial"], "port": row["port"]},
+            f"{row['serial']} offers {row['offer']}, {_at(row['port'])}",
+        ),
+    ),
+    Operation(
+        "Unoffer", "offers.remove", "have a device's agent offer one service less",
+        "Where ``remote_offers`` in ``[agent]`` is not ``none``. Until that agent ends; connections that run "
+        "stay.",
+        (SERIAL, Argument("name", shown="NAME")),
+        role=CallerRole.OPERATOR, named=True, errors=(Invalid, NotFound, Conflict, Busy), command="unoffer",
+        said=lambda row: (
+            {"unoffered": row["name"], "serial": row["serial"]},
+            f"{row['serial']} does not offer {row['name']} any more",
+        ),
+    ),
 )  # fmt: skip
 _ENROLLED = Operation(
     "Enrolled", "enrolled", "serials that have a device key or an app key", answer=ROWS, command="enrolled"
@@ -154,6 +182,6 @@ _AUDIT_HEAD = Operation(
     ),
 )  # fmt: skip
 SERVER_OPERATIONS = table_of(
-    *PROCESS_OPERATIONS, *DEVICE_OPERATIONS, _STATUS, _RECORD, _RELEASE, _ENROLLED, ENROLL, APP_KEY,
+    *PROCESS_OPERATIONS, *DEVICE_OPERATIONS, _STATUS, _RECORD, _RELEASE, *_OFFERS, _ENROLLED, ENROLL, APP_KEY,
     AUTHORITY, TOKEN, CERTIFY, _REVOKE, *PEOPLE_OPERATIONS, *SESSION_OPERATIONS, *_MUTES, _AUDIT_HEAD,
 )  # fmt: skip

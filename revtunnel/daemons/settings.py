@@ -6,18 +6,20 @@ nothing here opens a socket or writes a file, and all of it may run in a thread.
 Source: twisted.md section 7; faults.md C5, C6, "Bind defaults"; ours for the rest.
 """
 
+import os
 import re
-import shlex
 from collections.abc import Iterable
 from dataclasses import fields
 from functools import partial
 from typing import Any
 
+from revtunnel.daemons.legacy_devices import twice
 from revtunnel.daemons.proxy_settings import agent_proxy, check_headers, check_named
 from revtunnel.daemons.schema import SECTIONS, load
-from revtunnel.daemons.server_checks import check_clients, check_listeners, check_ports, twice
+from revtunnel.daemons.server_checks import check_clients, check_listeners, check_ports
 from revtunnel.daemons.settings_parts import (
     AgentSettings,
+    LegacyDeviceSettings,
     ListenerSettings,
     PoolSettings,
     PortMapping,
@@ -28,6 +30,7 @@ from revtunnel.fleet.device_records import DEFAULT, DeviceRecord, DeviceRecords,
 from revtunnel.ground.declared import keys_of
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.serials import parse_serial
+from revtunnel.ground.targets import told_apart
 from revtunnel.settings.admin_people import read_admin
 from revtunnel.settings.inifile import (
     DEFAULT_PATH,
@@ -82,6 +85,7 @@ def read_server(table: Table, around: Surroundings) -> ServerSettings:
         listeners=table.parts(ListenerSettings, "main"),
         pools=pools,
         reservations=_reservations(table),
+        legacy_devices=_legacy_devices(table),
         devices=devices,
         records=records_of(devices, pools),
         admin=read_admin(table, around.socket(table.get("admin", "socket"))),
@@ -93,7 +97,7 @@ def read_server(table: Table, around: Surroundings) -> ServerSettings:
     )
     check_listeners(table, settings)
     check_ports(table, settings)
-    check_clients(table, settings.pools)
+    check_clients(table, settings)
     return settings
 
 
@@ -110,6 +114,12 @@ def _reservations(table: Table) -> tuple[Reservation, ...]:
         except RemoteError as error:
             table.complain(label, key, f"SERIAL/TARGETNAME = PORT wanted, {error}")
     return tuple(found)
+
+
+def _legacy_devices(table: Table) -> tuple[LegacyDeviceSettings, ...]:
+    """Every [legacy-device SERIAL] that says something."""
+    found = table.parts(LegacyDeviceSettings, None)
+    return tuple(each for each in found if each != LegacyDeviceSettings(name=each.name))
 
 
 def _devices(table: Table) -> tuple[DeviceSettings, ...]:
@@ -147,27 +157,37 @@ def read_agent(table: Table, around: Surroundings) -> AgentSettings:
     """
     key_file = table.get("agent", "key_file")
     key_file = around.credential() if key_file == "auto" else key_file
+    if ("agent", "local") in table.values:
+        table.values["agent", "local"] = told_apart(table.values["agent", "local"])
     _check_agent(table, key_file)
     state = around.kept_in(table.get("agent", "state_directory"))
     written = table.part(AgentTls, state_directory=state)
     tls = with_kept_files(written, table.get("agent", "serial"), around.host_name)
     check_headers(table)
+    check_named(table, "at_once")
     check_named(table, "probe")
     proxy = agent_proxy(table, around.environ)
     serial, missing = _identity(table, around, check_agent_tls(table, tls))
     if table.errors or missing:
-        raise SettingsError(table.errors) if table.errors else MissingSettings(missing)
+        raise table.fault if table.errors else MissingSettings(missing)
     return table.part(
         AgentSettings,
-        **{field.name: getattr(tls, field.name) for field in fields(tls)},
+        **{field.name: getattr(tls, field.name) for field in fields(tls) if field.name != "token_file"},
         serial=serial,
         key_file=key_file,
+        token_file=_token_file(table.get("agent", "token_file"), state, serial),
         proxy=proxy,
         files=tuple(table.files),
     )
 
 
 load_agent = partial(load, read_agent)
+
+
+def _token_file(written: str | None, state: str | None, serial: str) -> str | None:
+    if written != "auto":
+        return written
+    return os.path.join(state, f"{serial}.token") if state is not None else None
 
 
 def _identity(table: Table, around: Surroundings, certified: str) -> tuple[str, list[str]]:
@@ -219,12 +239,8 @@ def _check_web(table: Table) -> None:
 
 
 def _check_consent(table: Table) -> None:
-    try:
-        words = shlex.split(table.get("agent", "consent_command"))
-    except ValueError as error:
-        table.complain("agent", "consent_command", f"{error}, words as a shell has them wanted")
-        return
-    if table.get("agent", "sessions") == "ask" and not words:
+    command = table.get("agent", "consent_command")
+    if table.get("agent", "sessions") == "ask" and not command and table.sound("agent", "consent_command"):
         table.complain("agent", "sessions", "ask: consent_command wanted with it")
     old = "legacy" if table.get("agent", "legacy") else "emo"
     rt1 = not table.get("agent", old) or (old == "emo" and table.get("agent", "modern") != "no")

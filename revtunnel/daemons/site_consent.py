@@ -33,6 +33,7 @@ __all__ = ["SiteConsent"]
 MOST = 1024  # sessions that are allowed at once
 AT_ONCE = 4  # commands that run at once
 KEPT = 300.0  # seconds that a yes is kept without a link
+NO_MORE = "the device's site takes no sessions any more"
 
 
 class Asking(Typing):
@@ -79,12 +80,20 @@ class SiteConsent:
             return "the device's site has not allowed this session"
         return "" if target in allowed.targets else f"the session is not for {target}"
 
+    def offer(self, targets: Mapping[str, Target]) -> None:
+        """What services are called here from now on, in sessions that were allowed too."""
+        self._targets = targets
+        for each in self._allowed.values():
+            each.targets = self._targets_of(each.asked)
+
     def take(self, rules: ConsentSettings) -> None:
-        """Other settings; with ``no`` what was allowed ends."""
+        """Other settings; with ``no`` what was allowed ends, and nobody is asked any more."""
         self._rules = rules
         if rules.sessions == "no":
             for session in [*self._allowed]:
-                self._withdraw(session, "the device's site takes no sessions any more")
+                self._withdraw(session, NO_MORE)
+            for _, running in [*self._asking.values()]:
+                running.cancel()
 
     # -- from the link
 
@@ -162,22 +171,26 @@ class SiteConsent:
             if self._asking.get(asked.session) != (link, running):
                 return  # it is over, or its link is gone
             del self._asking[asked.session]
-            yes = not isinstance(result, Failure)
-            self._answer(link, asked, yes, "" if yes else _why(result, rules), self._now() - begun)
+            why = _why(result, rules) if isinstance(result, Failure) else ""
+            if self._rules.sessions == "no":
+                why = NO_MORE
+            self._answer(link, asked, not why, why, self._now() - begun)
 
         running.addTimeout(rules.consent_wait, self._reactor).addBoth(done)
 
     def _answer(self, link: Asking, asked: ConsentRequest, yes: bool, why: str, seconds: float) -> None:
         self._allowed.pop(asked.session, None)
         if yes:
-            targets = frozenset(self._targets[name] for name in asked.services)
-            self._allowed[asked.session] = _Allowed(asked, targets, link)
+            self._allowed[asked.session] = _Allowed(asked, self._targets_of(asked), link)
         answer = "yes" if yes else "no"
         services = ",".join(asked.services)
         self._report(
             ConsentGiven(link.serial, asked.session, asked.user, services, answer, why, round(seconds, 3))
         )
         link.consent(asked.session, yes, why)
+
+    def _targets_of(self, asked: ConsentRequest) -> frozenset[Target]:
+        return frozenset(self._targets[name] for name in asked.services if name in self._targets)
 
     def _withdraw(self, session: str, why: str) -> None:
         allowed = self._allowed.pop(session)

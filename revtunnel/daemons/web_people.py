@@ -71,45 +71,55 @@ class WebPeople:
         askers = self.askers = WebAskers(people, audit, board.report, wall, listener.owing, listener.failed)
         self.events = EventStreams(reactor, operator.watch, lambda: timestamp(wall()), askers.stands)
         self.series = Series(reactor, operator.at, self._sample, self._of_device)
-        hashing = self.logins = None
-        pages = listener.pages
-        if any(PAGE in each.parts for each in listener.rules.values()):
-            from revtunnel.trust.login_routes import LoginRoutes
-            from revtunnel.trust.password_hashing import PasswordHashing
-
-            hashing = PasswordHashing(reactor)
-            self.logins = LoginRoutes(
-                *(reactor, wall, people, self._kept, hashing, askers, board.report, audit.changed),
-                random_bytes,
-            )
-            files = PageFiles()
-            pages.put("", files.root)
-            pages.put("page", files)
-            for name, each in self.logins.resources.items():
-                pages.put(name, each)
+        self.logins: Any = None
+        self._delay: Any = None
+        self._pages = listener.pages
+        self._more = operator, board.report, audit.changed, random_bytes, wall
+        self._reactor = reactor
         self._accounts = Accounts(
-            *(people, operator.people, self._kept, hashing, wall, random_bytes),
+            *(people, operator.people, self._kept, None, wall, random_bytes),
             *(audit.changed, settings.name),
         )
-        pages.put("api", Api(reactor, operator, OWN, self._mine, askers.who, self.events))
-
-        self._delay = None
-        if any(METRICS in each.parts for each in listener.rules.values()):
-            from revtunnel.daemons.web_metrics import Figures, MetricsPage
-
-            figures = Figures(operator, board, self.traffic, self.events)
-            page = MetricsPage(reactor, figures, askers.who)
-            self._delay = page.delay
-            pages.put("metrics", page)
-
-    def start(self, place: str) -> None:
-        """Count from now on; ``place``: where people come in, as a page's address has it."""
+        self._pages.put("api", Api(reactor, operator, OWN, self._mine, askers.who, self.events))
         self.traffic.start()
-        if self._delay is not None:
-            self._delay.start()
         self.series.start()
-        if self.logins is not None and not len(self._people):
+
+    def take(self, parts: frozenset[str]) -> None:
+        """Have what listeners have from now on; what is there already stays."""
+        if PAGE in parts and self.logins is None:
+            self._add_page()
+        if METRICS in parts and self._delay is None:
+            self._add_metrics()
+
+    def offer_first(self, place: str) -> None:
+        """Nobody is known, perhaps: ``place`` is where somebody becomes the administrator."""
+        if self.logins is not None and not len(self._people) and not self.logins.first:
             self.logins.offer_first(place)
+
+    def _add_page(self) -> None:
+        from revtunnel.trust.login_routes import LoginRoutes
+        from revtunnel.trust.password_hashing import PasswordHashing
+
+        _, report, tell, random_bytes, wall = self._more
+        hashing = self._accounts.hashing = PasswordHashing(self._reactor)
+        self.logins = LoginRoutes(
+            *(self._reactor, wall, self._people, self._kept, hashing, self.askers, report, tell),
+            random_bytes,
+        )
+        files = PageFiles()
+        self._pages.put("", files.root)
+        self._pages.put("page", files)
+        for name, each in self.logins.resources.items():
+            self._pages.put(name, each)
+
+    def _add_metrics(self) -> None:
+        from revtunnel.daemons.web_metrics import Figures, MetricsPage
+
+        figures = Figures(self._more[0], self._board, self.traffic, self.events)
+        page = MetricsPage(self._reactor, figures, self.askers.who)
+        self._delay = page.delay
+        self._delay.start()
+        self._pages.put("metrics", page)
 
     def stop(self) -> None:
         """Count no more, and end what is read."""

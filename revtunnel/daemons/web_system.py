@@ -8,10 +8,9 @@ Source: next/remote-sessions.md section 1; ours.
 """
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from revtunnel import __version__
 from revtunnel.daemons.agent_route import AgentRoute
@@ -24,8 +23,6 @@ from revtunnel.ground.targets import place
 from revtunnel.link.handshake import ServerHello
 from revtunnel.process.web.web_listener import WebListener
 from revtunnel.process.web.web_rules import API, DEVICE_METRICS, METRICS, OPEN_METRICS, PAGE, WebRules
-from revtunnel.sockets.tls.certificates import FaultyFiles
-from revtunnel.sockets.tls.peer_verification import Identity
 from revtunnel.sockets.ways.websocket_wire import WebSocketLimits
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.state.session_audit import SessionAudit
@@ -38,41 +35,33 @@ from revtunnel.systems.sessions.session_rights import Rights
 from revtunnel.systems.sessions.session_routes import ClientRoute, RawRoute
 from revtunnel.systems.sessions.session_settings import WebSettings
 from revtunnel.trust.grants import Grants
+from revtunnel.trust.identities import Identities
 from revtunnel.trust.mutes import Mutes
 from revtunnel.trust.people import People
-from revtunnel.trust.tls_settings_checks import listener_rules
 
-if TYPE_CHECKING:
-    from revtunnel.daemons.web_people import WebPeople
-
-__all__ = ["WebSystem", "web_rules"]
+__all__ = ["WebSystem", "check_packages", "web_rules"]
 
 EXTRA = "pip install 'revtunnel[web]'"
 
 
-def web_rules(listeners: tuple[WebSettings, ...]) -> dict[str, WebRules]:
-    """What holds at each listener, with the certificates that its files give now.
-
-    Raises:
-        SettingsError: with every fault of every file.
-    """
-    found, errors = {}, []
-    for each in listeners:
-        rules = listener_rules(each)
-        parts, missing = _parts_of(each)
-        errors += missing
-        try:
-            identity = None if rules is None else Identity(rules)
-        except FaultyFiles as error:
-            errors += [f"[web {each.name}] {key}: {text}" for key, text in error.faults]
-            continue
-        names = frozenset(each.hosts), frozenset(each.origins)
-        found[each.name] = WebRules(
-            each.name, *names, identity, each.forwarded_from, parts, each.plain_cookies
+def web_rules(listeners: tuple[WebSettings, ...], identities: Identities) -> dict[str, WebRules]:
+    """What holds at each listener."""
+    return {
+        each.name: WebRules(
+            *(each.name, frozenset(each.hosts), frozenset(each.origins)),
+            *(identities.of(each.name), each.forwarded_from),
+            parts=_parts_of(each)[0],
+            plain_cookies=each.plain_cookies,
         )
-    if errors:
-        raise SettingsError(errors)
-    return found
+        for each in listeners
+    }
+
+
+def check_packages(listeners: tuple[WebSettings, ...]) -> None:
+    """SettingsError: what is wanted at a listener needs a package that is not here."""
+    missing = [text for each in listeners for text in _parts_of(each)[1]]
+    if missing:
+        raise SettingsError(missing)
 
 
 def _parts_of(each: WebSettings) -> tuple[frozenset[str], list[str]]:
@@ -124,8 +113,9 @@ class WebSystem:
             *(reactor, lambda: board.limits, board.access, board.report, self._state, board.admission.full)
         )
         self.listener.expected = board.data.expected
-        self._fresh = web_rules(settings.web)
-        self.listener.rules = dict(self._fresh)
+        check_packages(settings.web)
+        self.identities = self._fresh = Identities(section="web").read(settings.web)
+        self.listener.rules = web_rules(settings.web, self.identities)
         wire, dial = self.listener.wire, board.client_streams.clients_by_name
         asks = ControlAsks(self.live, at)
         small = WebSocketLimits(message=MAX_TEXT, text=MAX_TEXT)
@@ -139,7 +129,9 @@ class WebSystem:
         ]
         self.vendors = VendorEndpoints(reactor, settings, board, self.live, operator.app_keys, random_bytes)
         self.listener.routes += self.vendors.routes
-        self.people = self._people(operator, people, ledger, audit, random_bytes)
+        self._made_of = operator, self.live, self.listener, people, ledger, audit, random_bytes
+        self.people: Any = None
+        self._take_parts()
         board.beside = lambda: (
             self.listener.pending
             + self.listener.pages.site.callers
@@ -148,43 +140,44 @@ class WebSystem:
             + self.vendors.sockets
         )
 
-    def _people(self, operator: Operator, *told: Any) -> "WebPeople | None":
-        """API, page and logins, where a listener has one of them."""
-        if not any(each.parts for each in self.listener.rules.values()):
-            return None
-        from revtunnel.daemons.web_people import WebPeople
+    def _take_parts(self) -> None:
+        """Have what a listener has beside WebSockets: API, page, logins, metrics."""
+        parts = frozenset(part for each in self.listener.rules.values() for part in each.parts)
+        if parts and self.people is None:
+            from revtunnel.daemons.web_people import WebPeople
 
-        return WebPeople(
-            self._reactor, self._settings, self._board, operator, self.live, self.listener, *told
-        )
-
-    def start(self, ports: dict[str, int]) -> None:
-        """Look at sessions once a second from now on; ``ports``: where people come in, by listener."""
-        self.live.tick()
+            self.people = WebPeople(self._reactor, self._settings, self._board, *self._made_of)
         if self.people is not None:
-            self.people.start(next(self._addresses(ports), ""))
+            self.people.take(parts)
 
-    def _addresses(self, ports: dict[str, int]) -> Iterator[str]:
-        """Of the listeners that have a page, as people type them."""
+    def start(self) -> None:
+        """Look at sessions once a second from now on."""
+        self.live.tick()
+
+    def offer_first(self, port_of: Callable[[str], int]) -> None:
+        """While nobody is known: tell where somebody becomes the administrator."""
         for each in self._settings.web:
             rules = self.listener.rules[each.name]
-            if PAGE in rules.parts:
+            if self.people is not None and PAGE in rules.parts:
                 host = (*each.hosts, each.address[0][0])[0]
                 scheme = "http" if rules.identity is None else "https"
-                yield f"{scheme}://{place(host, ports[each.name])}"
+                self.people.offer_first(f"{scheme}://{place(host, port_of(each.name))}")
+                return
 
     def read(self, listeners: tuple[WebSettings, ...]) -> None:
-        """Other names, origins and certificates, for ``take``; SettingsError: one cannot be used."""
-        self._fresh = web_rules(listeners)
+        """Read the certificates of these, for ``take``; SettingsError: one cannot be used."""
+        check_packages(listeners)
+        self._fresh = self.identities.read(listeners)
 
-    def take(self, settings: ServerSettings) -> None:
-        """Other settings from now on; listeners that came or went need a restart."""
+    def take(self, settings: ServerSettings) -> list[str]:
+        """Other settings from now on, with what was ``read``: whose certificates are others now, by name."""
         self._settings = settings
         self.live.sessions.limits = settings.sessions
         self.vendors.take(settings)
-        mine = self.listener.rules
-        fresh = {name: each for name, each in self._fresh.items() if name in mine}
-        mine |= {name: replace(each, parts=mine[name].parts) for name, each in fresh.items()}
+        changed, self.identities = self._fresh.changed(self.identities), self._fresh
+        self.listener.rules = web_rules(settings.web, self._fresh)
+        self._take_parts()
+        return changed
 
     def drain(self) -> None:
         """End all sessions, and let nobody in."""

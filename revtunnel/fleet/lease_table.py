@@ -34,6 +34,7 @@ class LeaseTable:
             raise ValueError("; ".join(found))
         self._reservations = dict(reservations)
         self._owners = {port: use for use, port in reservations.items()}
+        self._elsewhere = {port: host for pool in pools for port, host in pool.elsewhere.items()}
         self._free = {pool.name: FreePorts(pool, self._owners) for pool in pools}
         self._uses: dict[str, dict[str, Lease]] = {}
         self._ports: dict[int, Lease] = {}
@@ -72,10 +73,14 @@ class LeaseTable:
             free.lapse(now)
 
     def home(self, port: int, name: str) -> Pool:
-        """The pool that has ``port`` in its ranges, else the one of this name, else one without ranges."""
+        """The pool that has ``port`` in its ranges, else the one of this name, else one without ranges.
+
+        Its address is where that port is bound.
+        """
         named = self.pool(name)
         homes = (free.pool for free in self._free.values() if port in free.pool)
-        return next(homes, named if named.name == name else replace(named, name=name))
+        home = next(homes, named if named.name == name else replace(named, name=name))
+        return replace(home, address=self._elsewhere[port]) if port in self._elsewhere else home
 
     def pool(self, name: str) -> Pool:
         """The pool of this name, else one without ranges."""

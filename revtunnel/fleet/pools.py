@@ -7,7 +7,7 @@ Source: wire/cccp.md section 2 "port reuse", faults.md N3, C5 and H9; ours for t
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
@@ -78,6 +78,7 @@ class Pool:
     sticky: float = 30 * 86400.0  # seconds a device that left keeps its ports; 0: given back at once
     unoffered: float = 3600.0  # seconds a device that is here keeps the port of what it offers no more
     quarantine_least: float | None = None  # seconds after which a port is given if no other is left
+    elsewhere: Mapping[int, str] = field(default_factory=dict, hash=False)  # addresses of fixed ports
 
     def __contains__(self, port: object) -> bool:
         return isinstance(port, int) and any(first <= port <= last for first, last in self.ranges)

@@ -1,23 +1,23 @@
 """Who has no client port, why, and when it is tried again.
 
 Rule of this file: what is refused is told once and tried again until it is there or not wanted any more: on
-a timer, later each time, and, where only a port was missing, as soon as its pool has one. Whoever was refused
-first comes first.
+a timer, later each time, as ``Retries`` do it for what is few; and, where only a port was missing, as soon as
+its pool has one. Whoever was refused first comes first.
 
 Source: ours.
 """
 
+import random
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 
 from revtunnel.fleet.free_ports import Deadlines
+from revtunnel.ground.retries import earlier, longer
 
 __all__ = ["RefusedPorts"]
 
-FIRST = 2.0  # seconds to the first new try; doubles each time
-LAST = 60.0  # seconds between tries at most
 AT_ONCE = 64  # tries in one step
 
 
@@ -28,9 +28,13 @@ class _Refused:
 
 
 class RefusedPorts:
-    """Targets without a port, of devices that are here: a device's share of leases bounds them."""
+    """Targets without a port, of devices that are here, or away where their ports stay open without them.
 
-    def __init__(self) -> None:
+    A device's share of leases bounds them.
+    """
+
+    def __init__(self, random_share: Callable[[], float] = random.random) -> None:
+        self._random = random_share
         self._refused: dict[str, dict[str, _Refused]] = {}  # by serial and target
         self._due: Deadlines[tuple[str, str]] = Deadlines()
         self._queues: dict[str, OrderedDict[tuple[str, str], None]] = {}  # by pool: only a port is missing
@@ -39,9 +43,9 @@ class RefusedPorts:
         """It was refused, for want of a port of ``pool`` if one is named; False: again."""
         targets = self._refused.setdefault(serial, {})
         before = targets.get(target)
-        wait = FIRST if before is None else min(2 * before.wait, LAST)
+        wait = longer(0.0 if before is None else before.wait)
         targets[target] = _Refused(detail, wait)
-        self._due.set((serial, target), now + wait)
+        self._due.set((serial, target), now + earlier(wait, self._random()))
         if pool is None:
             self._leave_queues(serial, target)
         else:

@@ -19,9 +19,13 @@ class LocalError(Exception):
 
 
 class SettingsError(Exception):
-    """The settings cannot be used; ``errors`` has one line for each reason."""
+    """The settings cannot be used; ``errors`` has one line for each reason.
 
-    def __init__(self, errors: list[str]) -> None:
+    ``passes``: it is but files beside them that somebody may be about to replace, so it may pass by itself.
+    """
+
+    def __init__(self, errors: list[str], passes: bool = False) -> None:
+        self.passes = passes
         more = [f"and {len(errors) - MAX_ERRORS} more"] if len(errors) > MAX_ERRORS else []
         self.errors = errors[:MAX_ERRORS] + more
         super().__init__("\n".join(self.errors))

@@ -26,6 +26,7 @@ __all__ = [
     "DeviceRevoked",
     "DuplicateDevice",
     "Fact",
+    "LeftEarly",
     "LinkDown",
     "LinkNotBegun",
     "LinkRefused",
@@ -44,6 +45,9 @@ __all__ = [
     "SettingsReloaded",
     "Severity",
     "TokenGiven",
+    "Trouble",
+    "TroubleOver",
+    "WakeEnded",
     "WebRefused",
 ]
 
@@ -273,6 +277,15 @@ class ListenerRefused(Fact):
 
 
 @dataclass(frozen=True, slots=True)
+class LeftEarly(Fact):
+    """Connections that were over before anything was made for them: port scans, health checks."""
+
+    word = "left-early"
+    address: str  # or the name of a listener
+    connections: int  # since it was last said
+
+
+@dataclass(frozen=True, slots=True)
 class NoDescriptors(Fact):
     """Connections were closed as soon as they came: the process or the system has no descriptor left."""
 
@@ -387,7 +400,7 @@ class RevocationLifted(Fact):
 
 @dataclass(frozen=True, slots=True)
 class SettingsReloaded(Fact):
-    """Settings were read again; ``errors`` is empty when they were taken."""
+    """Settings were read again. ``errors``: they are wrong and nothing changed, or what cannot be opened."""
 
     word = "settings-reloaded"
     changed: tuple[str, ...]
@@ -419,9 +432,39 @@ class AuditProblem(Fact):
 
 
 @dataclass(frozen=True, slots=True)
+class Trouble(Fact):
+    """Something fails for a reason outside this program, and is tried again until it is well."""
+
+    word = "trouble"
+    severity = Severity.ERROR
+    what: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class TroubleOver(Fact):
+    """It is well again, after so many ``seconds``."""
+
+    word = "trouble-over"
+    what: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class ServerState(Fact):
     """A daemon changed what it does: ready, draining, stopped."""
 
     word = "state"
     state: str
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class WakeEnded(Fact):
+    """The wake driver ran for an absent device."""
+
+    word = "wake-ended"
+    serial: str
+    outcome: str  # a word: "done", "failed", "timed-out"
+    detail: str
+    seconds: float

@@ -9,6 +9,7 @@ Source: twisted.md section 7; faults.md C5; ours for the rest.
 import dataclasses
 import ipaddress
 import re
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +22,7 @@ from revtunnel.ground.targets import parse_endpoint
 
 __all__ = [
     "ADDRESS",
+    "COMMAND",
     "GIB",
     "KIB",
     "MIB",
@@ -37,6 +39,7 @@ __all__ = [
     "nothing",
     "path",
     "read_address",
+    "read_listening",
     "read_port",
     "read_range",
     "seconds",
@@ -232,7 +235,16 @@ def networks(most: int) -> SettingKind:
     return many("network", network_of, 0, most)
 
 
+def read_command(text: str) -> str:
+    try:
+        shlex.split(text)
+    except ValueError as error:
+        raise ValueError(f"{text[:80]!a}: {error}, words as a shell has them wanted") from None
+    return text
+
+
 ADDRESS = SettingKind("address", "an IP address of this machine", read_address)
+COMMAND = SettingKind("command", "words, no shell", read_command)
 PEM = nothing("none", path(4096, "none"))
 PLACE = nothing("none", path(4096, "auto", "none"))  # "auto" is replaced by who reads it
 NAME = text("name", "1 to 32 of A-Z a-z 0-9 . _ -", r"[A-Za-z0-9._-]{1,32}")

@@ -86,6 +86,8 @@ class LinkLimits:
         "client's CLOSE")
     legacy_answer: float = limit(_HOUR, 150.0, "legacy: time a device may answer nothing while its TCP still "
         "answers; it does so while it dials")
+    legacy_refusal: float = limit(seconds(0, 60), 0.1, "legacy: time after a channel was taken for opened in "
+        "which the device's CLOSE, before any byte, says that the target refused; 0: never")
     legacy_glitches: int = limit(count("glitches", 1, 1_000_000), 3, "the same as glitches on a legacy link")
     # link/mux.py
     glitches: int = limit(count("glitches", 1, 1_000_000), 100, "oddities in glitch_window before a link is "
@@ -172,12 +174,16 @@ class AgentLimits:
     dial: float = limit(seconds(0.1, 300), 10.0, "time for one target, name resolution included")
     dials: int = limit(count("dials", 1, 1024), 64, "dials in flight per link")
     dials_waiting: int = limit(count("dials", 0, 65535), 256, "dials that wait their turn; more are refused")
+    line: int = limit(count("dials", 0, 65535), 64, "dials that wait where at_once of [agent] is reached")
+    line_wait: float = limit(seconds(0.1, 600), 10.0, "time that they do")
     lookups: int = limit(count("lookups", 1, 8), 4, "name resolutions in flight")
     retry_first: float = limit(seconds(0.1, 60), 0.5, "longest first wait before a new try; doubles each "
         "time")
     retry_most: float = limit(_HOUR, 60.0, "longest wait of all")
     stable: float = limit(_HOUR, 60.0, "time a link must live before the waits start over")
     connect: float = limit(seconds(1, 300), 10.0, "time for the connection to a server")
+    # link/path_keepalive.py
+    keepalive_least: float = limit(seconds(0.1, 60), 2.0, "shortest silence that keepalive = auto comes to")
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,11 +193,14 @@ class PenaltyLimits:
     authentication: float = limit(_COST, 5.0, "cost of a wrong proof or certificate; 0: none")
     silence: float = limit(_COST, 10.0, "cost of a handshake that was not finished in time")
     garbage: float = limit(_COST, 10.0, "cost of what is no handshake")
+    hangup: float = limit(_COST, 0.5, "cost of a connection that ended without one: two a second are free")
     applied: float = limit(seconds(0, 86400), 15.0, "an address that owes more is refused until it owes "
         "nothing")
     most: float = limit(seconds(1, 86400), 600.0, "what one address owes at most")
     sources: int = limit(count("addresses", 16, 1_000_000), 65_536, "addresses that are remembered, and "
         "serials")
+    known: float = limit(seconds(0, 30 * 86400), 86400.0, "time that an address is known from which a device "
+        "proved itself, after its link; see pending, and has more tries when it owes too much; 0: none")
     serial_failures: int = limit(count("failures", 2, 1000), 10, "wrong proofs for one serial in "
         "serial_window before the addresses they came from are locked out of it")
     serial_window: float = limit(seconds(1, 86400), 600.0, "see serial_failures")
@@ -203,7 +212,8 @@ class FleetLimits:
     """What a fleet bears of a serial that comes again and again, fleet/fleet.py."""
 
     duplicate_swaps: int = limit(count("links", 1, 1000), 3, "links of one serial that may replace each "
-        "other within duplicate_window before all are refused")
+        "other within duplicate_window before it has two holders, if their agents do not say which run they "
+        "are")
     duplicate_window: float = limit(_HOUR, 60.0, "see duplicate_swaps")
 
 
@@ -211,13 +221,19 @@ class FleetLimits:
 class ServerLimits(FleetLimits):
     """What a server spends on peers it does not know yet, on clients, and in all."""
 
-    pending: int = limit(_ANY, 512, "agents that have not finished their handshake")
+    pending: int = limit(_ANY, 512, "agents that have not finished their handshake; the last quarter is kept "
+        "for addresses that are known")
     pending_per_source: int = limit(_ANY, 64, "the same from one address; behind NAT many devices share one")
     handshakes: int = limit(_ANY, 200, "TLS handshakes in progress; the next ones wait")
     proxy_header: int = limit(size(536, 64 * KIB), 4 * KIB, "a PROXY header v2 with all its entries")
     proxy_wait: float = limit(seconds(1, 60), 5.0, "time from connect to the end of a PROXY header, absolute")
     clients: int = limit(_MANY, 10_000, "clients in all")
     clients_per_device: int = limit(_ANY, 4096, "clients of one device")
+    ended_wait: float = limit(seconds(0, 10), 0.1, "time a client waits until those of its service that have "
+        "ended are closed at the device too, which may take one at a time; 0: none")
+    line: int = limit(count("clients", 0, 65535), 64, "clients of one service that wait where at_once of "
+        "[device SERIAL] is reached")
+    line_wait: float = limit(seconds(0.1, 600), 10.0, "time that they do")
     pool: int = limit(size(0, 64 * GIB), 256 * MIB, "credit beyond first_window, all links")
     descriptors: float = limit(share(0.1, 1.0), 0.85, "share of the file descriptors that connections may "
         "use")
@@ -227,6 +243,13 @@ class ServerLimits(FleetLimits):
     retry_after: int = limit(count("seconds", 0, 3600), 0, "time a leaving server asks its agents to stay "
         "away")
     backlog: int = limit(_ANY, 4096, "connections the kernel queues per listening socket", live=False)
+    # fleet/waking.py
+    wakes: int = limit(count("drivers", 1, 1000), 16, "legacy devices that are woken at once; the next ones "
+        "wait in line")
+    wake: float = limit(seconds(1, 600), 20.0, "time that waking one may take")
+    wake_first: float = limit(seconds(1, 86400), 60.0, "time after which one that did not come is woken "
+        "again, and before which none is; doubles each time")
+    wake_most: float = limit(seconds(1, 30 * 86400), 3600.0, "longest of these times")
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +280,7 @@ class CameoLimits:
     connections_per_source: int = limit(_MANY, 512, "connections of one other machine")
     # systems/cameo/zmtp_peer.py
     handshake: float = limit(seconds(1, 120), 10.0, "time from connect to a peer's READY, absolute")
+    idle_frames: int = 10_000  # commands in a minute that change nothing: PING, and what nobody knows
     # daemons/cameo.py
     backlog: int = limit(_ANY, 1024, "connections the kernel queues per listening socket", live=False)
 
@@ -268,7 +292,8 @@ class CccpLimits:
     # systems/cccp/registered_devices.py
     registration: float = limit(seconds(1, 120), 10.0, "time from connect to the end of a serial, with TLS, "
         "absolute")
-    pending: int = limit(_MANY, 8192, "connections that have not said their serial")
+    pending: int = limit(_MANY, 8192, "connections that have not said their serial; the last quarter is kept "
+        "for addresses from which one showed a certificate")
     pending_per_source: int = limit(_MANY, 2048, "the same from one address; behind NAT many devices share "
         "one")
     handshakes: int = limit(_MANY, 200, "TLS handshakes in progress; the next ones wait")
@@ -288,7 +313,7 @@ class CccpLimits:
     body: int = limit(size(0, 1024 * 1024), 4096, "body of a request")
     wait: float = limit(seconds(0, 3600), 300.0, "longest wait= of a caller")
     waiting: int = limit(_MANY, 256, "callers that wait at once")
-    # systems/cccp/wake.py
+    # process/wake.py
     wakes: int = limit(count("drivers", 1, 1000), 16, "wake drivers that run at once")
     wake: float = limit(seconds(1, 600), 20.0, "time one may take")
     # daemons/cccp.py
@@ -331,6 +356,7 @@ class EmoLimits:
         "takes nothing")
     nul_wait: float = limit(seconds(0.01, 60), 0.05, "time after which NULs at the end of a message, which "
         "might begin a terminator, are passed on all the same")
+    idle_frames: int = 10_000  # at the agent: commands in a minute that change nothing
     # systems/emo/emo_choice.py
     ask_again: float = limit(seconds(1, 30 * 86400), 60.0, "time after which the agent offers rt1 again, "
         "with its next connection, to a server that hung up on it; see modern")

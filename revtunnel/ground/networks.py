@@ -6,12 +6,23 @@ Source: faults.md N33 and "Pre-auth limits"; ours.
 import ipaddress
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import Generic, TypeVar
 
-__all__ = ["Address", "Network", "address_of", "block_of", "is_loopback", "network_of", "within"]
+__all__ = [
+    "Address",
+    "Network",
+    "NetworkTable",
+    "address_of",
+    "block_of",
+    "is_loopback",
+    "network_of",
+    "within",
+]
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+Value = TypeVar("Value")
 _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 _SITE = 64  # bits of an IPv6 address that one customer has for himself
 
@@ -65,6 +76,31 @@ def within(address: Address | None, networks: Iterable[Network]) -> bool:
 
 def block_of(address: Address) -> Network:
     """What one customer has: the IPv4 address, or the /64 around an IPv6 address."""
+    return _around(address, 32 if isinstance(address, ipaddress.IPv4Address) else _SITE)
+
+
+def _around(address: Address, length: int) -> Network:
+    """The network of so many bits that an address is in."""
+    rest = address.max_prefixlen - length
+    first = int(address) >> rest << rest
     if isinstance(address, ipaddress.IPv4Address):
-        return ipaddress.IPv4Network(address)
-    return ipaddress.IPv6Network((int(address) >> _SITE << _SITE, _SITE))
+        return ipaddress.IPv4Network((first, length))
+    return ipaddress.IPv6Network((first, length))
+
+
+class NetworkTable(Generic[Value]):
+    """Values by network; an address has that of the smallest network it is in. A look costs no walk."""
+
+    def __init__(self, entries: Iterable[tuple[Network, Value]] = ()) -> None:
+        self._entries = dict(entries)
+        self._lengths = sorted({(each.prefixlen, each.version) for each in self._entries}, reverse=True)
+
+    def __bool__(self) -> bool:
+        return bool(self._entries)
+
+    def at(self, address: Address | None) -> Value | None:
+        """The value of an address; None: no network has it."""
+        if address is None:
+            return None
+        around = (_around(address, bits) for bits, version in self._lengths if version == address.version)
+        return next((self._entries[each] for each in around if each in self._entries), None)

@@ -2,8 +2,8 @@
 
 What the wire lacks is made up for here, without a byte that an unmodified device or server could stumble
 over: numbers rest until a barrier proves that no late CLOSE can meet a new client; a refused connect is told
-from a clean end by two barriers; sockets that do not take their bytes hold the link back, and the slowest of
-them is given up when the others have waited long enough.
+from a clean end by two barriers and a moment behind them; sockets that do not take their bytes hold the link
+back, and the slowest of them is given up when the others have waited long enough.
 
 ``LegacyServerMux`` speaks with a real device, ``LegacyAgentMux`` with a real server.
 
@@ -191,7 +191,7 @@ class LegacyServerMux(LegacyMux):
         if number is None:
             return None
         channel = self.channels[number] = Channel(number, target, now, LEGACY_NEXT)
-        self._turns.control(encode_frame(Command.CONNECT, number, encode_connect(target)))
+        self._turns.control(encode_frame(Command.CONNECT, number, encode_connect(target)), asks=True)
         if self._asks:
             self._barrier.wait(("opened", channel), answers=2)
             self._ask_if_wanted(now)
@@ -257,7 +257,7 @@ class LegacyServerMux(LegacyMux):
         raise RemoteError("CONNECT at the server")
 
     def _arrived(self, channel: Channel, payload: bytes, now: float) -> list[Happening]:
-        return self._now_open(channel) + super()._arrived(channel, payload, now)
+        return self._now_open(channel, now) + super()._arrived(channel, payload, now)
 
     def _unknown_data(self, frame: Frame, now: float) -> list[Happening]:
         self._answer_unknown(frame.channel, now)
@@ -274,7 +274,7 @@ class LegacyServerMux(LegacyMux):
         return self._closed_by_device(channel, now)
 
     def _closed_by_device(self, channel: Channel, now: float) -> list[Happening]:
-        refused = channel.state is ChannelState.OPENING and self._asks
+        refused = self._is_refusal(channel, now)
         channel.step(ChannelEvent.GET_CLOSE)
         self._rest(channel, now)
         if refused:
@@ -285,6 +285,13 @@ class LegacyServerMux(LegacyMux):
         channel.drop()
         return [EndOfFile(channel)]
 
+    def _is_refusal(self, channel: Channel, now: float) -> bool:
+        """Whether a CLOSE says that the device could not connect; it may answer before it knows that."""
+        if channel.state is ChannelState.OPENING:
+            return self._asks
+        early = now - channel.heard_at < self.limits.legacy_refusal
+        return channel.state is ChannelState.OPEN and early and not channel.bytes_received
+
     def _answered(self, now: float) -> list[Happening]:
         passed = self._barrier.answer()
         if passed is None:
@@ -294,16 +301,17 @@ class LegacyServerMux(LegacyMux):
         happenings: list[Happening] = []
         for what, channel in passed:
             if what == "opened":
-                happenings += self._now_open(channel)
+                happenings += self._now_open(channel, now)
             else:
                 self._rested(channel)
         self._ask_if_wanted(now)
         return happenings
 
-    def _now_open(self, channel: Channel) -> list[Happening]:
+    def _now_open(self, channel: Channel, now: float) -> list[Happening]:
         if channel.state is not ChannelState.OPENING:
             return []
         channel.step(ChannelEvent.OPENED)
+        channel.heard_at = now
         return [Opened(channel)]
 
     def _rest(self, channel: Channel, now: float) -> None:

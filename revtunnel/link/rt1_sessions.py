@@ -10,12 +10,19 @@ from revtunnel.ground.errors import RemoteError
 from revtunnel.link.mux import Consented, Happening, SessionAsked, SessionOver
 from revtunnel.link.rt1_ends import Rt1Ends
 from revtunnel.streams.commands import Command
-from revtunnel.streams.consent_messages import SHORTEST, decode_consent, decode_session, encode_consent
+from revtunnel.streams.consent_messages import (
+    SHORTEST,
+    decode_consent,
+    decode_session,
+    encode_consent,
+    is_over,
+)
 from revtunnel.streams.frames import Frame, encode_frame
 
 __all__ = ["Rt1Sessions"]
 
 ANSWERS = 2  # to one question: yes, and later that it is taken back
+MOST_DUE = 2048  # of what is still to come, most never does: an agent allows 1024 sessions at once
 
 
 class Rt1Sessions(Rt1Ends):
@@ -25,8 +32,9 @@ class Rt1Sessions(Rt1Ends):
 
     def session(self, payload: bytes) -> None:
         """Server: ask for a session, or say that it is over."""
-        self._due += ANSWERS
-        self._turns.control(encode_frame(Command.SESSION, 0, payload))
+        if not is_over(payload):
+            self._expect(ANSWERS)
+        self._turns.control(encode_frame(Command.SESSION, 0, payload), asks=True)
 
     def consent(self, payload: bytes) -> None:
         """Agent: answer."""
@@ -41,7 +49,7 @@ class Rt1Sessions(Rt1Ends):
             self.consent(encode_consent(frame.payload[1:SHORTEST].hex(), False, str(error)))
             return self._glitch(str(error), now)
         if not isinstance(said, str):
-            self._due += 1
+            self._expect(1)
             return [SessionAsked(said)]
         self._settle(now)
         return [SessionOver(said)]
@@ -50,6 +58,9 @@ class Rt1Sessions(Rt1Ends):
         said = Consented(*decode_consent(frame.payload))
         self._settle(now)
         return [said]
+
+    def _expect(self, count: int) -> None:
+        self._due = min(self._due + count, MOST_DUE)
 
     def _settle(self, now: float) -> None:
         if self._due:

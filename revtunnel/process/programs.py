@@ -1,11 +1,15 @@
 """Running a program of the site: words that no shell sees, little is kept of what it says, it can be killed.
 
 Rule of this file: it gets nothing of our environment but a plain ``PATH``, and what is named. Cancelled, it
-is killed, and nobody waits for it any more; what it began itself is not: a script ends with ``exec``.
+is killed with what it began itself, and nobody waits for it any more. For that ``setsid`` gives it a session
+of its own, which Twisted cannot; where that is not installed, it is killed alone.
 
 Source: issue "CCCP" (Offline intent); ours.
 """
 
+import os
+import shutil
+import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -33,6 +37,11 @@ class _Program(ProcessProtocol):
     def __init__(self) -> None:
         self.done: Deferred[str] = Deferred(lambda _: self._kill())
         self._said = b""
+        self._group: int | None = None  # it outlives the program while there is anybody in it
+
+    def connectionMade(self) -> None:
+        """Twisted calls this."""
+        self._group = self.transport.pid if self.transport is not None else None
 
     def outReceived(self, data: bytes) -> None:
         """Twisted calls this."""
@@ -55,6 +64,9 @@ class _Program(ProcessProtocol):
         with suppress(ProcessExitedAlready):
             if self.transport is not None:
                 self.transport.signalProcess("KILL")
+        with suppress(OSError):  # nobody is there any more, or it had no group yet
+            if self._group is not None:
+                os.killpg(self._group, signal.SIGKILL)
 
 
 def run(reactor: Any, words: Sequence[str], environ: Mapping[str, str] | None = None) -> "Deferred[str]":
@@ -64,8 +76,13 @@ def run(reactor: Any, words: Sequence[str], environ: Mapping[str, str] | None = 
     """
     program = _Program()
     done = program.done
+    found = shutil.which(words[0])
+    if found is None:
+        return fail(ProgramFailed(f"{words[0]}: it is not there, or is no program"))
+    setsid = shutil.which("setsid")
+    line = [*([] if setsid is None else [setsid]), found, *words[1:]]
     try:
-        reactor.spawnProcess(program, words[0], list(words), env={"PATH": PATH, **(environ or {})})
+        reactor.spawnProcess(program, line[0], line, env={"PATH": PATH, **(environ or {})})
     except OSError as error:
         return fail(ProgramFailed(f"{words[0]}: {error.strerror}"))
     return done

@@ -49,6 +49,7 @@ _ORDERED = (  # section, a key, and the key it must not be above
     ("link", "busy_answer", "answer"),
     ("link", "legacy_queue_hard", "legacy_link_queue"),
     ("limits", "pending_per_source", "pending"),
+    ("limits", "wake_first", "wake_most"),
     ("agent", "retry_first", "retry_most"),
 )
 
@@ -118,6 +119,7 @@ class Table:
         self.heads: dict[str, str] = {}  # sections in the order of their first head line
         self.files: list[str] = []
         self.errors: list[str] = []
+        self._passing = 0  # of the errors: those of files that somebody may be about to replace
         self._broken: set[Name] = set()
 
     def put(self, name: Name, key: Key, text: str, origin: str) -> None:
@@ -159,10 +161,22 @@ class Table:
     def named(self, kind: str) -> list[str]:
         return [label for label in self.heads if label.split()[0] == kind]
 
-    def complain(self, label: str, key: str, text: str) -> None:
+    @property
+    def fault(self) -> SettingsError:
+        """All errors."""
+        return SettingsError(self.errors, passes=self._passing == len(self.errors))
+
+    def complain(self, label: str, key: str, text: str, passes: bool = False) -> None:
+        """Note an error; ``passes``: of a file beside the settings, as in ``SettingsError``."""
         origin = self.origins.get((label, key)) or self.heads.get(label)
         if self.sound(label, key):
             self.errors.append(f"{origin or 'settings'}: [{label}] {key}: {text}")
+            self._passing += passes
+
+    def complain_of_file(self, path: str, why: str) -> None:
+        """Note that a settings file cannot be read now."""
+        self.errors.append(f"{path}: {why}, a file that can be read wanted")
+        self._passing += 1
 
 
 class File:
@@ -181,7 +195,7 @@ class File:
             with open(self._path, "rb") as file:
                 data = file.read(MAX_FILE + 1)
         except OSError as error:
-            self._table.errors.append(f"{self._path}: {error.strerror}, a file that can be read wanted")
+            self._table.complain_of_file(self._path, str(error.strerror))
             return
         text = self._decode(data)
         for number, line in self._logical(text.split("\n")):

@@ -1,12 +1,16 @@
 """Listening sockets: each hands over the ends of those who connect, before a byte is read.
 
-The rules: up to 64 connections are accepted a turn; whoever is let in is the caller's, to read or to abort; a
-process without descriptors turns away whoever waits, by means of one descriptor that it holds back, and says
-so once in ten seconds. What befell one connection before it was accepted closes no listener (accept(2)); one
-that gives nothing but errors rests between its tries, and says so as seldom. A listening socket is closed
-when its owner says so, not a turn later.
+The rules: up to 64 connections are accepted a turn, and those that have not gone already (arrivals.py) are
+handed over; whoever is let in is the caller's, to read or to abort; a process without descriptors turns away
+whoever waits, by means of one descriptor that it holds back, and says so once in ten seconds. What befell one
+connection before it was accepted closes no listener (accept(2)); one that gives nothing but errors rests
+between its tries, and says so as seldom. A listening socket is closed when its owner says so, not a turn
+later; one that somebody else shut is opened again (``Retries``). One of IPv6 takes IPv4 only where it was
+told to, whatever this machine's default is, so that 0.0.0.0 and :: stand beside each other. Where the other
+side speaks first the kernel keeps whoever says nothing, for some seconds: a crowd of silent connections is
+not even accepted.
 
-Source: faults.md N1, N2; performance.md "Connections".
+Source: faults.md N1, N2; performance.md "Connections"; tcp(7), TCP_DEFER_ACCEPT.
 """
 
 import contextlib
@@ -24,16 +28,21 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from revtunnel.ground.facts import AcceptFailed, NoDescriptors, Report
+from revtunnel.ground.retries import Retries
+from revtunnel.ground.targets import place
 from revtunnel.sockets.addresses import address_of, socket_address, written_address
-from revtunnel.sockets.ends import End, PlainEnd, tune
+from revtunnel.sockets.arrivals import Arrivals
+from revtunnel.sockets.ends import End, PlainEnd, said, tune
 from revtunnel.sockets.hangups import hung_up
 
 __all__ = ["Came", "Listen", "Listener", "Listeners", "Listening"]
 
 ACCEPTS = 64  # connections one listener takes in a turn
 SAID_EVERY = 10.0  # seconds between two reports of missing descriptors, or of failures of one listener
+DEFER = 5  # seconds that the kernel keeps who says nothing; it makes them 7, until it has asked three times
 REST = 0.1  # seconds that a listener does not look, when it cannot even turn away, or only fails
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_PASSES = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, *_NO_ROOM)  # why an address cannot be had as yet
 # what accept says of the listening socket; all the rest is of the connection that it would have given
 _FATAL = (errno.EBADF, errno.EFAULT, errno.EINVAL, errno.ENOTSOCK)
 
@@ -53,32 +62,78 @@ Listen = Callable[[str, int, int, Came], Listening]  # as Listeners.listen
 
 
 class Listeners:
-    """Opens the listening sockets of a process. ``report`` is told of missing descriptors."""
+    """Opens the listening sockets of a process. ``report`` is told of missing descriptors.
 
-    def __init__(self, reactor: Any, report: Report) -> None:
-        self._reactor = reactor
-        self._report = report
-        self._spare = _Spare(reactor, report)
+    Without ``retries`` nothing is tried again.
+    """
 
-    def listen(self, host: str, port: int, backlog: int, came: Came) -> "Listener":
-        """Listen at an address; port 0 is any. CannotListenError: its ``socketError`` says why not."""
-        return self._opened(_bound(host, port, backlog), came)
+    def __init__(self, reactor: Any, report: Report, retries: Retries | None = None) -> None:
+        self.reactor = reactor
+        self.report = report
+        self.retries = retries
+        self.spare = _Spare(reactor, report)
+
+    def listen(
+        self,
+        host: str,
+        port: int,
+        backlog: int,
+        came: Came,
+        both: bool = False,
+        they_begin: bool = False,
+    ) -> "Listener":
+        """Listen at an address; port 0 is any. CannotListenError: its ``socketError`` says why not.
+
+        Args:
+            both: at ``::`` IPv4 is taken too.
+            they_begin: nothing is said to them before they have said something.
+        """
+        listener = Listener(self, came, "port", (host, port, backlog), both, they_begin)
+        listener.open()
+        return listener
+
+    def keep(
+        self,
+        name: str,
+        host: str,
+        port: int,
+        backlog: int,
+        came: Came,
+        must: bool = False,
+        they_begin: bool = False,
+    ) -> "Listener":
+        """As ``listen``, but what may pass is no error: it is tried again until it can be had.
+
+        Args:
+            name: of the settings that want it, for people.
+            must: that another program has the port is an error all the same.
+            they_begin: as for ``listen``.
+        """
+        listener = Listener(self, came, name, (host, port, backlog), they_begin=they_begin)
+        try:
+            listener.open()
+        except CannotListenError as error:
+            code = error.socketError.errno
+            if self.retries is None or code not in _PASSES or (must and code == errno.EADDRINUSE):
+                raise
+            listener.fail(said(error.socketError))
+        return listener
 
     def adopt(self, descriptor: int, family: int, came: Came) -> "Listener":
         """Listen with a socket that listens already. It is duplicated: the descriptor stays the caller's."""
-        return self._opened(socket.socket(family, socket.SOCK_STREAM, fileno=os.dup(descriptor)), came)
-
-    def _opened(self, sock: socket.socket, came: Came) -> "Listener":
-        self._spare.hold()
-        return Listener(self._reactor, self._spare, self._report, sock, came)
+        listener = Listener(self, came, "port", None)
+        listener.take(socket.socket(family, socket.SOCK_STREAM, fileno=os.dup(descriptor)))
+        return listener
 
 
-def _bound(host: str, port: int, backlog: int) -> socket.socket:
+def _bound(host: str, port: int, backlog: int, both: bool) -> socket.socket:
     sock = None
     try:
         family, address = socket_address(host, port)
         sock = socket.socket(family, socket.SOCK_STREAM)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not both)
         tune(sock)  # what is accepted inherits it
         sock.bind(address)
         sock.listen(backlog)
@@ -126,32 +181,72 @@ class _Spare:
 
 @implementer(IReadWriteDescriptor)
 class Listener:
-    """One listening socket, at ``place`` (host:port), also once it is closed."""
+    """One listening socket, at ``place`` (host:port), also while it is not open."""
 
-    def __init__(self, reactor: Any, spare: _Spare, report: Report, sock: socket.socket, came: Came) -> None:
-        self._reactor = reactor
-        self._spare = spare
-        self._report = report
+    def __init__(
+        self,
+        listeners: Listeners,
+        came: Came,
+        name: str,
+        where: tuple[str, int, int] | None,
+        both: bool = False,
+        they_begin: bool = False,
+    ) -> None:
+        """``where``: host, port and backlog, to open it with; None: it can only be ``take``n."""
+        self._reactor = listeners.reactor
+        self._spare = listeners.spare
+        self._report = listeners.report
+        self._retries = listeners.retries
         self._came = came
-        self._sock: socket.socket | None = sock
+        self._name = name
+        self._trouble = ""  # what ``Retries`` know it by
+        self._where = where
+        self._both = both
+        self._they_begin = they_begin
+        self._sock: socket.socket | None = None
         self._resting: IDelayedCall | None = None
         self._failures = 0  # since they were said
         self._said: float | None = None
+        self.place = "" if where is None else place(*where[:2])
+        self.port = 0 if where is None else where[1]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anybody can come in."""
+        return self._sock is not None
+
+    def open(self) -> None:
+        """Listen. CannotListenError: its ``socketError`` says why not."""
+        assert self._where is not None
+        host, _, backlog = self._where
+        sock = _bound(host, self.port, backlog, self._both)  # a port that was chosen once stays
+        if self._they_begin:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, DEFER)
+        self.take(sock)
+
+    def take(self, sock: socket.socket) -> None:
+        """Listen with this socket."""
+        self._spare.hold()
         sock.setblocking(False)
         where = address_of(sock.family, sock.getsockname())
         self.place = written_address(where)
         self.port = int(getattr(where, "port", 0))
-        reactor.addReader(self)
+        self._sock = sock
+        self._arrivals = Arrivals(self._reactor, self._report, self.place, self._let_in)
+        self._reactor.addReader(self)
+
+    def fail(self, why: str) -> None:
+        """It cannot be had now; it is tried again, where that is of use."""
+        if self._retries is not None and self._where is not None:
+            self._trouble = self._trouble or f"{self._name} {self.place}"
+            self._retries.failed(self._trouble, why, self._open_again)
 
     def stop(self) -> None:
         """Accept no more; the port is free when this returns, and who still waits there is reset."""
-        sock = self._sock
-        if sock is not None:
-            if self._resting is not None and self._resting.active():
-                self._resting.cancel()
-            self._reactor.removeReader(self)
-            self._sock = None
-            sock.close()
+        if self._retries is not None:
+            self._retries.drop(self._trouble)
+        self._close()
 
     # -- the reactor calls
 
@@ -179,17 +274,24 @@ class Listener:
 
     def doRead(self) -> None:
         """Twisted calls this: somebody waits."""
+        if self._sock is not None:
+            came: list[End] = []
+            self._accept(self._sock, came)
+            self._arrivals.take(came)
+
+    # -- inside
+
+    def _accept(self, listening: socket.socket, came: list[End]) -> None:
+        """Accept who waits."""
         failed = 0
         for _ in range(ACCEPTS):
-            if self._sock is None:  # closed by whom we let in
-                return
             try:
-                sock, address = self._sock.accept()
+                sock, address = listening.accept()
             except BlockingIOError:
                 return
             except OSError as error:
                 if error.errno in _NO_ROOM:
-                    if not self._spare.turn_away(self._sock, error):
+                    if not self._spare.turn_away(listening, error):
                         self._rest()
                     return
                 if error.errno in _FATAL:
@@ -199,11 +301,31 @@ class Listener:
                 if failed == ACCEPTS:
                     self._only_fails(error)
             else:
-                self._let_in(PlainEnd(sock, written_address(address_of(sock.family, address))))
+                came.append(PlainEnd(sock, written_address(address_of(sock.family, address))))
 
-    # -- inside
+    def _close(self) -> None:
+        sock = self._sock
+        if sock is not None:
+            if self._resting is not None and self._resting.active():
+                self._resting.cancel()
+            self._reactor.removeReader(self)
+            self._sock = None
+            sock.close()
+            self._arrivals.stop()
+
+    def _open_again(self) -> None:
+        try:
+            self.open()
+        except CannotListenError as error:
+            self.fail(said(error.socketError))
+        else:
+            assert self._retries is not None
+            self._retries.well(self._trouble)
 
     def _let_in(self, end: End) -> None:
+        if self._sock is None:  # closed by whom we let in before
+            end.abort()
+            return
         try:
             self._came(end)
         except Exception:
@@ -225,8 +347,11 @@ class Listener:
         self._resting = self._reactor.callLater(REST, self._reactor.addReader, self)
 
     def _give_up(self, why: str) -> None:
-        self._say_failed(1, f"{why}; nobody is let in there any more")
-        self.stop()
+        again = self._retries is not None and self._where is not None
+        more = "it is opened again" if again else "nobody is let in there any more"
+        self._say_failed(1, f"{why}; {more}")
+        self._close()
+        self.fail(why)
 
     def _say_failed(self, failures: int, detail: str) -> None:
         self._report(AcceptFailed(self.place, failures, detail))

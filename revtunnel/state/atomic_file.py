@@ -13,7 +13,10 @@ import os
 import tempfile
 from contextlib import suppress
 
-__all__ = ["make_directory", "settle", "write_whole"]
+__all__ = ["OPEN", "make_directory", "settle", "write_all", "write_whole"]
+
+# how a file of ours is opened beside what is done with it: a pipe in its place keeps nobody waiting
+OPEN = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 def write_whole(path: str, data: bytes, mode: int = 0o600) -> None:
@@ -28,8 +31,7 @@ def write_whole(path: str, data: bytes, mode: int = 0o600) -> None:
         try:
             _hand_over(descriptor, directory)
             os.fchmod(descriptor, mode)
-            with os.fdopen(descriptor, "wb", closefd=False) as file:
-                file.write(data)
+            write_all(descriptor, data)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -74,3 +76,14 @@ def settle(directory: str) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def write_all(file: int, data: bytes) -> None:
+    """Write until all is written.
+
+    Raises:
+        OSError: a part may be written.
+    """
+    view = memoryview(data)
+    while view:
+        view = view[os.write(file, view) :]

@@ -12,13 +12,13 @@ import hashlib
 import os
 from typing import NamedTuple
 
+from revtunnel.state.atomic_file import OPEN, write_all
 from revtunnel.state.audit_chain import AuditLine, NotALine, parse_line
 from revtunnel.state.audit_records import AuditRecovered
 
-__all__ = ["MODE", "OPEN", "last_line", "mend"]
+__all__ = ["MODE", "last_line", "mend"]
 
 MODE = 0o640
-OPEN = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe in its place keeps nobody waiting
 MOST_ASIDE = 9  # broken ends that are kept; the last one is overwritten
 _PIECE = 1024 * 1024  # bytes hashed at once
 
@@ -126,14 +126,3 @@ def _keep(directory: int, name: str, data: bytes) -> None:
         with contextlib.suppress(OSError):
             os.unlink(name, dir_fd=directory)
         raise
-
-
-def write_all(file: int, data: bytes) -> None:
-    """Write until all is written.
-
-    Raises:
-        OSError: a part may be written.
-    """
-    view = memoryview(data)
-    while view:
-        view = view[os.write(file, view) :]

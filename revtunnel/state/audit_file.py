@@ -20,8 +20,9 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 
 from revtunnel.ground.limits import AuditLimits
+from revtunnel.state.atomic_file import OPEN, write_all
 from revtunnel.state.audit_chain import NOTHING, Head, files_of, rotated_name, write_line
-from revtunnel.state.audit_end import MODE, OPEN, last_line, mend, write_all
+from revtunnel.state.audit_end import MODE, last_line, mend
 from revtunnel.state.audit_records import AuditClosed, AuditGap, AuditOpened, AuditRecord, time_text
 from revtunnel.state.lock_file import hold
 

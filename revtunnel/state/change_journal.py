@@ -8,11 +8,13 @@ that is damaged or gone, and an empty database is a good one. A line is ::
 and the first one, which stands for all before it, has ``"base":true`` and the revocations that were so far.
 
 Rule of this file: the numbers of the lines follow each other. A last line that is not whole was never said to
-anybody and is dropped; a hole before it is told. Bytes in a change are ``{"hex": ...}``.
+anybody and is dropped; a hole before it is told. Nothing is written to a file that has not its name any more.
+Bytes in a change are ``{"hex": ...}``.
 
 Source: ours.
 """
 
+import errno
 import json
 import os
 import stat
@@ -21,7 +23,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from revtunnel.state.atomic_file import write_whole
+from revtunnel.state.atomic_file import OPEN, write_all, write_whole
 
 __all__ = ["Change", "ChangeJournal", "MissingChanges"]
 
@@ -30,7 +32,6 @@ Change = tuple[
 ]  # table, key, whole row or None: it is gone
 
 LARGE = 4 * 1024 * 1024  # bytes beyond which it is begun anew
-_OPEN = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 class MissingChanges(Exception):
@@ -58,10 +59,9 @@ class ChangeJournal:
         self._lines: list[_Line] = []
         self._size = 0  # bytes of whole lines
         self._file = -1
+        self._waits = False  # it was begun anew, and is opened by whoever writes next
         with suppress(FileNotFoundError):
-            self._file = os.open(path, os.O_RDWR | os.O_APPEND | _OPEN)
-            if not stat.S_ISREG(os.fstat(self._file).st_mode):
-                raise OSError(f"{path} is no plain file")
+            self._file = _opened(path)
             self._read()
 
     @property
@@ -98,14 +98,14 @@ class ChangeJournal:
         """Write a line; it is on the disk then.
 
         Raises:
+            FileNotFoundError: it is not there, for the file is not: it has to be begun anew.
             OSError: it is not there.
         """
         data = _written(_Line(self.number + 1, list(changes), base=False))
+        self._be_open()
         if os.fstat(self._file).st_size != self._size:
             os.ftruncate(self._file, self._size)  # a line that was not finished
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._file, view) :]
+        write_all(self._file, data)
         os.fsync(self._file)
         self._size += len(data)
         self.number += 1
@@ -118,17 +118,24 @@ class ChangeJournal:
         """
         data = _written(_Line(number, list(changes), base=True))
         write_whole(self.path, data)
-        file = os.open(self.path, os.O_RDWR | os.O_APPEND | _OPEN)
-        self.close()
-        self._file, self._size, self.number = file, len(data), number
+        self.close()  # that is another file now
+        self._size, self.number, self._waits = len(data), number, True
 
     def close(self) -> None:
         """Let go of the file."""
+        self._waits = False
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
 
     # -- inside
+
+    def _be_open(self) -> None:
+        """Have the file open that has the name. FileNotFoundError: it is gone; OSError: it cannot be had."""
+        if self._waits:
+            self._file, self._waits = _opened(self.path), False
+        if not os.path.samestat(os.lstat(self.path), os.fstat(self._file)):
+            raise FileNotFoundError(errno.ENOENT, "another file has its name")
 
     def _read(self) -> None:
         with open(self._file, "rb", closefd=False) as file:
@@ -148,6 +155,15 @@ class ChangeJournal:
     @staticmethod
     def _changes(lines: Iterable[_Line]) -> list[Change]:
         return [change for line in lines for change in line.changes]
+
+
+def _opened(path: str) -> int:
+    """The descriptor of a plain file that is there. OSError: it is not, or is something else."""
+    file = os.open(path, os.O_RDWR | os.O_APPEND | OPEN)
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise OSError(errno.EINVAL, f"{path} is no plain file")
+    return file
 
 
 def _written(line: _Line) -> bytes:

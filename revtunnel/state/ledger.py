@@ -1,7 +1,8 @@
 """The ledger: port leases and device keys in the state file, and what the books of trust/ keep there.
 
 Rule of this file: saving never raises into whoever changed something. What the disk does not take is kept in
-memory, counts at once for every question, is told in ``problem``, and goes to the disk with the next change.
+memory, counts at once for every question, is told in ``problem``, and goes to the disk with the next change,
+or by itself a little later (``retries``).
 
 Deadlines are kept as wall time, because monotonic seconds mean nothing after a reboot; what is read back is
 how many seconds are left. Every save is one transaction. Leases and sessions are in the file when it returns:
@@ -26,61 +27,25 @@ from sortedcontainers import SortedDict
 from revtunnel.fleet.lease_rows import LeaseRow
 from revtunnel.fleet.pools import MAX_PORT, PortState
 from revtunnel.ground.errors import LocalError
+from revtunnel.ground.retries import Retries
 from revtunnel.state.change_journal import Change, ChangeJournal
 from revtunnel.state.state_directory import ready_directory
-from revtunnel.state.state_file import BUSY, JOURNAL, LedgerError, StateFile
+from revtunnel.state.state_file import BUSY, JOURNAL, NUMBER, TABLES, LedgerError, StateFile
 
 __all__ = ["FILE_NAME", "KEY_SIZE", "DeviceKey", "LedgerError", "SqliteLedger", "open_ledger"]
 
 FILE_NAME = "revtunnel.db"  # in the state directory
 KEY_SIZE = 32  # bytes
+STATE = "state file"  # what ``Retries`` know it by
 
 _PUT = {
-    "leases": "INSERT OR REPLACE INTO leases (port, pool, serial, target, state, wanted, until)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?)",
-    "keys": "INSERT OR REPLACE INTO keys (serial, stored_key, server_key, enrolled) VALUES (?, ?, ?, ?)",
-    "certificates": "INSERT OR REPLACE INTO certificates"
-    " (fingerprint, name, kind, number, until, issued, revoked, parent, key)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    "barred": "INSERT OR REPLACE INTO barred (serial, since) VALUES (?, ?)",
-    "tokens": "INSERT OR REPLACE INTO tokens (mark, serial, until) VALUES (?, ?, ?)",
-    "sessions": "INSERT OR REPLACE INTO sessions (serial, project, port, options) VALUES (?, ?, ?, ?)",
-    "people": "INSERT OR REPLACE INTO people (name, note, member_of, created, role) VALUES (?, ?, ?, ?, ?)",
-    "people_groups": "INSERT OR REPLACE INTO people_groups (name, note, created) VALUES (?, ?, ?)",
-    "user_tokens": "INSERT OR REPLACE INTO user_tokens"
-    " (mark, user, note, created, until, used, scope, parent) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-    "grants": "INSERT OR REPLACE INTO grants"
-    " (id, holder, device, services, actions, begins, until, created, made_by)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    "muted": "INSERT OR REPLACE INTO muted (serial, why, made_by, since) VALUES (?, ?, ?, ?)",
-    "logins": "INSERT OR REPLACE INTO logins (user, password, secret, step) VALUES (?, ?, ?, ?)",
-    "edge_keys": "INSERT OR REPLACE INTO edge_keys (serial, mark, made) VALUES (?, ?, ?)",
+    table: f"INSERT OR REPLACE INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' for _ in columns)})"
+    for table, columns in TABLES.items()
 }
-_REMOVE = {
-    "leases": "DELETE FROM leases WHERE port = ?",
-    "keys": "DELETE FROM keys WHERE serial = ?",
-    "certificates": "DELETE FROM certificates WHERE fingerprint = ?",
-    "barred": "DELETE FROM barred WHERE serial = ?",
-    "tokens": "DELETE FROM tokens WHERE mark = ?",
-    "sessions": "DELETE FROM sessions WHERE serial = ?",
-    "people": "DELETE FROM people WHERE name = ?",
-    "people_groups": "DELETE FROM people_groups WHERE name = ?",
-    "user_tokens": "DELETE FROM user_tokens WHERE mark = ?",
-    "grants": "DELETE FROM grants WHERE id = ?",
-    "muted": "DELETE FROM muted WHERE serial = ?",
-    "logins": "DELETE FROM logins WHERE user = ?",
-    "edge_keys": "DELETE FROM edge_keys WHERE serial = ?",
-}
+_REMOVE = {table: f"DELETE FROM {table} WHERE {columns[0]} = ?" for table, columns in TABLES.items()}
 FLEETING = frozenset(("leases", "sessions"))  # what a power cut may take the last moments of
-# what the journal keeps when it is begun anew: table, and its rows by their key
-_REVOCATIONS = (
-    ("barred", "SELECT serial, since FROM barred"),
-    (
-        "certificates",
-        "SELECT fingerprint, name, kind, number, until, issued, revoked, parent, key FROM certificates"
-        " WHERE revoked IS NOT NULL",
-    ),
-)
+# what the journal keeps when it is begun anew: rows of a table
+_REVOCATIONS = {"barred": "true", "certificates": "revoked IS NOT NULL"}
 
 
 class DeviceKey(NamedTuple):
@@ -95,6 +60,7 @@ class SqliteLedger:
     """Leases (``core.lease_rows.Ledger``) and keys. One thread only."""
 
     problem: str | None = None  # why the last save did not reach the disk
+    retries: Retries | None = None
     _wait = BUSY  # milliseconds for the lock of somebody else
     _number = 0  # of the last change in the journal
 
@@ -120,7 +86,7 @@ class SqliteLedger:
             self._file.close()
             raise
         # all keys are held, so that a disk that cannot be read never makes a device look as if it had none
-        stored = self.select("SELECT serial, stored_key, server_key, enrolled FROM keys")
+        stored = self.select(_select("keys"))
         self._keys = SortedDict((serial, DeviceKey(*values)) for serial, *values in stored)
 
     @property
@@ -160,7 +126,7 @@ class SqliteLedger:
             LedgerError: the file cannot be read.
         """
         now = self._wall()
-        stored = self.select("SELECT port, pool, serial, target, state, wanted, until FROM leases")
+        stored = self.select(_select("leases"))
         known: dict[int | str | bytes, tuple[Any, ...] | None] = {values[0]: values for values in stored}
         known.update({key: values for (table, key), values in self._pending.items() if table == "leases"})
         rows = [self._row(values, now) for values in known.values() if values is not None]
@@ -240,9 +206,10 @@ class SqliteLedger:
         """Bring what is pending to the disk, all or nothing, after the journal has it."""
         if not self._pending and not self._unsaid:
             return
+        lasting = bool(self._unsaid) or any(table not in FLEETING for table, _ in self._pending)
         unsaid = self._say()
         try:
-            self._write(any(table not in FLEETING for table, _ in self._pending))
+            self._write(lasting)
         except sqlite3.ProgrammingError:  # a closed file, another thread: ours
             raise
         except sqlite3.DatabaseError as error:
@@ -259,18 +226,35 @@ class SqliteLedger:
         journal = self._file.journal
         try:
             if self._unsaid and journal is not None:
-                journal.append(self._unsaid)
+                try:
+                    journal.append(self._unsaid)
+                except FileNotFoundError:  # somebody took it away
+                    self._replace_journal(journal)
+                    journal.append(self._unsaid)
                 self._number = journal.number
-        except OSError as error:
-            return f"{self._file.path}{JOURNAL}: {error.strerror or error}"
+        except (OSError, LedgerError, sqlite3.DatabaseError) as error:
+            return f"{self._file.path}{JOURNAL}: {getattr(error, 'strerror', None) or error}"
         self._unsaid = []
         return None
+
+    def _replace_journal(self, journal: ChangeJournal) -> None:
+        """Begin it anew as the database is; what that has not is to be said again."""
+        ((self._number,),) = self.select(NUMBER)
+        self._begin_journal(journal)
+        lasting = [(table, key, row) for (table, key), row in self._pending.items() if table not in FLEETING]
+        self._unsaid = [*lasting, *self._unsaid]
 
     def _blame(self, problem: str | None, wait: int) -> None:
         """Note how the last save went. While the file is not usable nobody waits for its lock again."""
         if wait != self._wait:
             self._connection.execute(f"PRAGMA busy_timeout = {wait}")
         self.problem, self._wait = problem, wait
+        if self.retries is None:
+            return
+        if problem is None:
+            self.retries.well(STATE)
+        else:
+            self.retries.failed(STATE, problem, self._flush)
 
     def _write(self, lasting: bool) -> None:
         execute = self._connection.execute
@@ -325,7 +309,11 @@ class SqliteLedger:
     def _begin_journal(self, journal: ChangeJournal) -> None:
         """Begin the journal anew; the database is whole without its log first."""
         self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        rows = [(table, row[0], row) for table, query in _REVOCATIONS for row in self.select(query)]
+        rows = [
+            (table, row[0], row)
+            for table, which in _REVOCATIONS.items()
+            for row in self.select(f"{_select(table)} WHERE {which}")
+        ]
         journal.begin(self._number, rows)
 
     def _shorten(self) -> None:
@@ -338,7 +326,11 @@ class SqliteLedger:
 
 def _whole(table: str, row: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
     """A row of a journal; what an older program did not have yet is empty."""
-    return row if row is None else row + ("",) * (_PUT[table].count("?") - len(row))
+    return row if row is None else row + ("",) * (len(TABLES[table]) - len(row))
+
+
+def _select(table: str) -> str:
+    return f"SELECT {', '.join(TABLES[table])} FROM {table}"
 
 
 def open_ledger(directory: str | None, name: str, allow_open: bool = False) -> SqliteLedger:

@@ -14,6 +14,8 @@ import fcntl
 import os
 import stat
 
+from revtunnel.state.atomic_file import OPEN
+
 __all__ = ["hold"]
 
 
@@ -25,7 +27,7 @@ def hold(path: str) -> int:
     """
     name = f"{path}.lock"
     try:
-        descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        descriptor = os.open(name, os.O_RDWR | os.O_CREAT | OPEN, 0o600)
     except OSError as error:
         raise OSError(error.errno, f"{name}: {error.strerror}") from None
     fault = _fault(descriptor, os.path.dirname(name) or ".")

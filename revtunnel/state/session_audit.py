@@ -23,6 +23,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from revtunnel.ground.facts import AuditProblem, Report
 from revtunnel.ground.limits import AuditLimits
+from revtunnel.ground.retries import Retries
 from revtunnel.state.audit_file import AuditFile, AuditFull, Sync
 from revtunnel.state.audit_records import (
     AuditRecord,
@@ -60,6 +61,7 @@ class SessionAudit:
         refuse: bool = True,
     ) -> None:
         self.refuse = refuse
+        self.retries: Retries | None = None
         self._clock = clock
         self._file = file
         self._report = report
@@ -214,3 +216,16 @@ class SessionAudit:
         if (self.problem == "") != (self._told == ""):
             self._report(AuditProblem(self.problem))
         self._told = self.problem
+        if self.retries is None:
+            return
+        if self.problem:
+            self.retries.failed("audit file", self.problem, self._try_again, quiet=True)
+        else:
+            self.retries.well("audit file")
+
+    def _try_again(self) -> None:
+        """Write what is owed, with nothing new."""
+        if self._file is not None:
+            with suppress(AuditFull):
+                self._file.append()
+            self._tell()

@@ -14,11 +14,11 @@ import contextlib
 import os
 import sqlite3
 
-from revtunnel.state.atomic_file import settle
+from revtunnel.state.atomic_file import OPEN, settle
 from revtunnel.state.change_journal import Change, ChangeJournal, MissingChanges
 from revtunnel.state.lock_file import hold
 
-__all__ = ["SCHEMA", "LedgerError", "StateFile"]
+__all__ = ["NUMBER", "SCHEMA", "TABLES", "LedgerError", "StateFile"]
 
 APPLICATION = 0x72767475  # "rvtu" in the file's header: this database is ours
 BUSY = 250  # milliseconds to wait for somebody who reads the file with other tools
@@ -80,22 +80,23 @@ _UPGRADES = (
     ),
 )
 SCHEMA = len(_UPGRADES)
-_SHAPE = (
-    "SELECT port, pool, serial, target, state, wanted, until FROM leases LIMIT 0",
-    "SELECT serial, stored_key, server_key, enrolled FROM keys LIMIT 0",
-    "SELECT fingerprint, name, kind, number, until, issued, revoked, parent, key FROM certificates LIMIT 0",
-    "SELECT serial, since FROM barred LIMIT 0",
-    "SELECT mark, serial, until FROM tokens LIMIT 0",
-    "SELECT serial, project, port, options FROM sessions LIMIT 0",
-    "SELECT name, note, member_of, created, role FROM people LIMIT 0",
-    "SELECT name, note, created FROM people_groups LIMIT 0",
-    "SELECT mark, user, note, created, until, used, scope, parent FROM user_tokens LIMIT 0",
-    "SELECT id, holder, device, services, actions, begins, until, created, made_by FROM grants LIMIT 0",
-    "SELECT serial, why, made_by, since FROM muted LIMIT 0",
-    "SELECT serial, mark, made FROM edge_keys LIMIT 0",
-    "SELECT id, number FROM changes LIMIT 0",
-    "SELECT user, password, secret, step FROM logins LIMIT 0",
-)
+# today's columns of each table; the first one is its key
+TABLES = {
+    "leases": ("port", "pool", "serial", "target", "state", "wanted", "until"),
+    "keys": ("serial", "stored_key", "server_key", "enrolled"),
+    "certificates": ("fingerprint", "name", "kind", "number", "until", "issued", "revoked", "parent", "key"),
+    "barred": ("serial", "since"),
+    "tokens": ("mark", "serial", "until"),
+    "sessions": ("serial", "project", "port", "options"),
+    "people": ("name", "note", "member_of", "created", "role"),
+    "people_groups": ("name", "note", "created"),
+    "user_tokens": ("mark", "user", "note", "created", "until", "used", "scope", "parent"),
+    "grants": ("id", "holder", "device", "services", "actions", "begins", "until", "created", "made_by"),
+    "muted": ("serial", "why", "made_by", "since"),
+    "edge_keys": ("serial", "mark", "made"),
+    "logins": ("user", "password", "secret", "step"),
+}
+NUMBER = "SELECT coalesce(max(number), 0) FROM changes"  # of the last change that is in the database
 
 _DAMAGE = (
     sqlite3.SQLITE_CORRUPT,
@@ -174,7 +175,7 @@ class StateFile:
     def _compared(self, connection: sqlite3.Connection, journal: ChangeJournal) -> sqlite3.Connection:
         """The database, once it is known what it lacks."""
         try:
-            self.number = _number(connection, "SELECT coalesce(max(number), 0) FROM changes")
+            self.number = _number(connection, NUMBER)
             self.owed = journal.since(self.number)
         except MissingChanges as error:
             connection.close()
@@ -186,7 +187,7 @@ class StateFile:
         existed = os.path.lexists(path)
         if os.path.islink(path):  # it has another name, with another lock
             raise LedgerError(f"{path} is a symbolic link: name the directory that the file is in")
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | OPEN, 0o600)
         try:
             status = os.fstat(descriptor)
             if existed and status.st_size == 0:
@@ -220,8 +221,9 @@ def _connect(path: str) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         _upgrade(connection)
-        for statement in _SHAPE:
-            connection.execute(statement)
+        for table, columns in TABLES.items():
+            connection.execute(f"SELECT {', '.join(columns)} FROM {table} LIMIT 0")
+        connection.execute(NUMBER)
     except sqlite3.DatabaseError as error:
         connection.close()
         if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE:

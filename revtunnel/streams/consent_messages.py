@@ -33,6 +33,7 @@ __all__ = [
     "encode_asked",
     "encode_consent",
     "encode_over",
+    "is_over",
 ]
 
 MAX_SERVICES = 64
@@ -69,6 +70,11 @@ def encode_asked(asked: ConsentRequest) -> bytes:
 def encode_over(session: str) -> bytes:
     """SESSION's payload that says that it is over."""
     return bytes((_OVER,)) + bytes.fromhex(session)
+
+
+def is_over(payload: bytes) -> bool:
+    """Whether a SESSION's payload says that one is over; it wants no answer then."""
+    return payload[0] == _OVER
 
 
 def decode_session(payload: bytes) -> ConsentRequest | str:

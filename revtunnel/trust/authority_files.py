@@ -30,7 +30,7 @@ from typing import Any
 
 from cryptography import x509
 
-from revtunnel.state.atomic_file import make_directory, write_whole
+from revtunnel.state.atomic_file import make_directory, write_all, write_whole
 from revtunnel.state.state_directory import openness
 from revtunnel.trust.authority import (
     Authority,
@@ -165,8 +165,7 @@ class AuthorityDirectory:
                 if os.geteuid() == 0:
                     owner = os.fstat(directory)
                     os.fchown(descriptor, owner.st_uid, owner.st_gid)
-                os.write(descriptor, _line(row))
-                os.fsync(descriptor)
+                _append(descriptor, _line(row))
             finally:
                 os.close(descriptor)
 
@@ -250,6 +249,17 @@ def _blaming(path: str) -> Iterator[None]:
         raise Unfit(f"{path}: {error.strerror}") from None
     except Unfit as error:
         raise Unfit(f"{path}: {error}") from None
+
+
+def _append(descriptor: int, line: bytes) -> None:
+    """Put a line on the disk, whole or not at all."""
+    size = os.fstat(descriptor).st_size
+    try:
+        write_all(descriptor, line)
+        os.fsync(descriptor)
+    except OSError:
+        os.ftruncate(descriptor, size)
+        raise
 
 
 def _line(row: CertificateRow) -> bytes:

@@ -8,32 +8,31 @@ Source: faults.md "TLS"; ours.
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import TypeVar
 
-from revtunnel.ground.declared import updated
 from revtunnel.ground.errors import SettingsError
 from revtunnel.sockets.tls.certificates import FaultyFiles
-from revtunnel.sockets.tls.peer_verification import Identity
-from revtunnel.trust.tls_settings import ListenerTls, ServerTls
+from revtunnel.sockets.tls.peer_verification import Identity, never_revoked
+from revtunnel.trust.tls_settings import ServerTls
 from revtunnel.trust.tls_settings_checks import listener_rules
 
-__all__ = ["Identities", "merged"]
+__all__ = ["Identities"]
 
 FILES = "certificate files"
-Listener = TypeVar("Listener", bound=ServerTls)
-
-
-def merged(old: tuple[Listener, ...], new: tuple[Listener, ...]) -> tuple[Listener, ...]:
-    """The listeners that there are, with what a reload changes of them without a restart."""
-    found = {listener.name: listener for listener in new}
-    return tuple(updated(each, found.get(each.name, each)) for each in old)
 
 
 class Identities:
-    """One identity for each listener with TLS, by the listener's name."""
+    """One identity for each listener with TLS, by its name; ``section`` is that of its settings."""
 
-    def __init__(self, revoked: Callable[[str, str], bool]) -> None:
+    def __init__(
+        self,
+        revoked: Callable[[str, str], bool] = never_revoked,
+        section: str = "listener",
+        grace: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        """``grace``: seconds for which devices may renew a certificate that has ended."""
         self._revoked = revoked
+        self._section = section
+        self._grace = grace
         self._found: dict[str, Identity] = {}
 
     def of(self, name: str) -> Identity | None:
@@ -45,7 +44,7 @@ class Identities:
         """What the operator should know of the files."""
         return [text for identity in self._found.values() for text in identity.credentials.warnings]
 
-    def read(self, listeners: Iterable[ListenerTls], enrols: bool) -> "Identities":
+    def read(self, listeners: Iterable[ServerTls], enrols: bool = False) -> "Identities":
         """Those that the files give now.
 
         Args:
@@ -55,25 +54,25 @@ class Identities:
         Raises:
             SettingsError: with every fault of every file.
         """
-        fresh, errors = Identities(self._revoked), []
+        fresh, errors = Identities(self._revoked, self._section, self._grace), []
         for listener in listeners:
             rules = listener_rules(listener)
             if rules is None:
                 continue
-            if enrols and listener.certified:
+            if enrols and getattr(listener, "certified", False):
                 rules = replace(rules, peer="optional")
             try:
-                fresh._found[listener.name] = Identity(rules, self._revoked)
+                fresh._found[listener.name] = Identity(rules, self._revoked, self._grace)
             except FaultyFiles as error:
-                errors += [f"[listener {listener.name}] {key}: {text}" for key, text in error.faults]
+                errors += [f"[{self._section} {listener.name}] {key}: {text}" for key, text in error.faults]
         if errors:
-            raise SettingsError(errors)
+            raise SettingsError(errors, passes=True)
         return fresh
 
     def changed(self, before: "Identities") -> list[str]:
         """Listeners whose files hold something else than before, as names of settings."""
         return [
-            f"[listener {name}] {FILES}"
+            f"[{self._section} {name}] {FILES}"
             for name, identity in self._found.items()
             if (old := before.of(name)) is not None
             and old.credentials.fingerprints != identity.credentials.fingerprints

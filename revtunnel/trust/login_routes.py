@@ -16,13 +16,13 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.web import resource
 
+from revtunnel.fleet.rates import Rates
 from revtunnel.ground.facts import Fact, Report
 from revtunnel.process.admin.operation_form import Argument, Row
 from revtunnel.process.web.api import Answer, body_of, failed
 from revtunnel.process.web.api_values import checked, read_body
 from revtunnel.process.web.askers import Place, place_of
 from revtunnel.process.web.http_answers import HttpRefused, answered, header, in_bytes, write
-from revtunnel.process.web.rates import Rates
 from revtunnel.process.web.web_rules import PAGE
 from revtunnel.state.audit_records import RightsChanged
 from revtunnel.trust.issuer import written

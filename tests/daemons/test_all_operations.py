@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from revtunnel.daemons.all_operations import DAEMONS, OPERATIONS
+from revtunnel.daemons.offer_changes import OfferChanges
 from revtunnel.daemons.operator import Operator
 from revtunnel.process.admin.daemon_operator import DaemonOperator
 from revtunnel.process.admin.operation_form import ROW, ROWS, Argument, CallerRole, Kind, Operation
@@ -36,6 +37,8 @@ WIRE = {
     "Cut": ("peer:text", "", "OPERATOR"),
     "Kick": ("serial:text retry_after:number", "", "OPERATOR"),
     "Release": ("serial:text target:text", "port:number", "OPERATOR"),
+    "Offer": ("serial:text offer:text", "port:number", "OPERATOR"),
+    "Unoffer": ("serial:text name:text", "", "OPERATOR"),
     "Enroll": ("serial:text replace:yes or no", "key:text ?problem:text", "OPERATOR"),
     "AppKey": ("serial:text replace:yes or no", "key:text ?problem:text", "OPERATOR"),
     "Authority": ("", "row:text", "READER"),
@@ -98,6 +101,7 @@ WIRE = {
 PARTS: dict[str, type] = {  # of an operator
     "people": PeopleOperator,
     "mutes": Mutes,
+    "offers": OfferChanges,
     "audit": SessionAudit,
     "remote": SessionOperator,
 }

@@ -135,7 +135,12 @@ def test_no_section_or_key_twice() -> None:
 def test_every_limit_is_a_setting_or_fixed(part: type) -> None:
     """A limit that is added to limits.py must be given a key, or be named as one that has none."""
     keys = keys_of(part)
-    fixed = {LinkLimits: FIXED, AuditLimits: {"tail"}}.get(part, set())
+    fixed = {
+        LinkLimits: FIXED,
+        AuditLimits: {"tail"},
+        CameoLimits: {"idle_frames"},
+        EmoLimits: {"idle_frames"},
+    }.get(part, set())
 
     assert keys.keys() | fixed == {field.name for field in dataclasses.fields(part)}
     assert not keys.keys() & fixed
@@ -198,6 +203,8 @@ def test_values_are_read(section: str, key: str, text: str, value: object) -> No
         ("listener", "address", "gate:2065", "'gate': an IP address of this machine wanted"),
         ("listener", "address", "2065", "'2065': HOST:PORT wanted"),
         ("listener", "mappings", "23", "'23': CLIENTPORT -> [NAME=]HOST:PORT wanted"),
+        ("listener", "mappings", "192.0.2.5:0 -> a:1", "'0': a port of 1 to 65535 wanted"),
+        ("listener", "mappings", "gate:23 -> a:1", "'gate': an IP address of this machine wanted"),
         ("listener", "mappings", "70000 -> a:1", "'70000': a port of 0 to 65535 wanted"),
         ("agent", "servers", "gate:0", "'gate:0': port 1 to 65535 wanted"),
         ("agent", "serial", "plc 7", "serial 'plc 7'"),

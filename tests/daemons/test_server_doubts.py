@@ -15,6 +15,11 @@ LEGACY = (
     "[listener old]\naddress = 127.0.0.1:2066\nkind = legacy\nserial = old-1\nmappings = 2300 -> it=a:23\n"
 )
 
+SHARED = (
+    "[listener old]\naddress = 127.0.0.1:2066\nkind = legacy\nmappings = 0 -> it=a:23\n"
+    "[legacy-device old-2]\nlistener = old\nsource = 10.0.0.7\n"
+)
+
 
 @pytest.mark.parametrize(
     ("text", "found"),
@@ -34,6 +39,11 @@ LEGACY = (
             ["[reservations] mill-1/http: no listener here brings a target of that name"],
         ),
         (LEGACY + "[reservations]\nold-1/it = 2300\n", []),
+        (SHARED + "[reservations]\nold-2/it = 2300\n", []),
+        (
+            SHARED + "[reservations]\nold-3/it = 2300\n",
+            ["[reservations] old-3/it: no listener here brings a target of that name"],
+        ),
         (
             LEGACY + "[reservations]\nold-1/emo = 5010\n",
             ["[reservations] old-1/emo: no listener here brings a target of that name"],

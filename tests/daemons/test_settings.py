@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from revtunnel.daemons.legacy_devices import fixed_ports, offers_at, sources_at
 from revtunnel.daemons.settings import (
     AgentSettings,
     ListenerSettings,
@@ -36,6 +37,7 @@ from revtunnel.ground.limits import (
     RelayLimits,
     ServerLimits,
 )
+from revtunnel.ground.networks import address_of
 from revtunnel.ground.server_places import ServerPlace
 from revtunnel.ground.targets import Offer, Target
 from revtunnel.process.admin.admin_settings import AdminSettings
@@ -85,7 +87,7 @@ def test_defaults_without_any_file() -> None:
                 kind="rt1",
                 keys="enrolled",
                 allow_without_keys=False,
-                duplicate="newest",
+                duplicate="auto",
                 data="auto",
                 pool="default",
                 serial=None,
@@ -190,7 +192,7 @@ address = 127.0.0.1:2066
 kind = legacy
 serial = press:4
 mappings =
-    2300 -> 10.41.51.152:23
+    127.0.0.2:2300 -> 10.41.51.152:23
     ; a comment between
     0 -> http=[fd00::7]:80
 probe = no
@@ -224,7 +226,7 @@ local = a:1
     assert (main.address, main.keys, main.pool) == ((("0.0.0.0", 2065), ("::", 2065)), "required", "plant")
     assert (press.serial, press.probe, press.heartbeat) == ("press:4", False, True)
     assert press.mappings == (
-        PortMapping(2300, Offer("tcp-23", Target("10.41.51.152", 23))),
+        PortMapping(2300, Offer("tcp-23", Target("10.41.51.152", 23)), "127.0.0.2"),
         PortMapping(0, Offer("http", Target("fd00::7", 80))),
     )
     assert [(pool.name, pool.ranges, pool.absent) for pool in found.pools] == [
@@ -418,6 +420,64 @@ def test_legacy_listener_must_be_complete(tmp_path: Path, text: str, wanted: str
     assert line.split("[listener l] ")[1].startswith(wanted)
 
 
+FLEET = "[listener l]\nkind = legacy\nmappings = 0 -> a:1\n"
+PLC = "[legacy-device plc-7]\nlistener = l\n"
+
+
+def test_devices_of_a_listener_that_many_share(tmp_path: Path) -> None:
+    """Each by its address, with its own services or the common ones."""
+    own = "[legacy-device plc-8]\nlistener = l\nsource = 10.1.0.0/16, 2001:db8::7\nmappings = 2323 -> b:2\n"
+    found = server(tmp_path, f"{FLEET}{PLC}source = 10.1.2.3\n{own}")
+    (listener,) = found.listeners
+    table = sources_at(found, listener)
+    peers = ("10.1.2.3:1", "10.1.2.4:1", "[2001:db8::7]:1", "10.2.0.1:1")
+    assert [table.at(address_of(peer)) for peer in peers] == ["plc-7", "plc-8", "plc-8", None]
+    one, two = Offer("tcp-1", Target("a", 1)), Offer("tcp-2", Target("b", 2))
+    assert offers_at(found, listener) == {"plc-7": (one,), "plc-8": (two,)}
+    assert [(use, mapping.client_port) for _, mapping, use in fixed_ports(found)] == [
+        (("plc-8", "tcp-2"), 2323)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        (f"{FLEET}{PLC}", "r.ini:4: [legacy-device plc-7] source: missing: nothing else tells it"),
+        (f"{PLC}source = 10.1.2.3", "r.ini:2: [legacy-device plc-7] listener: l: the NAME of a listener"),
+        ("[legacy-device x]\nsource = 10.1.2.3", "r.ini:1: [legacy-device x] listener: missing: the NAME"),
+        (f"{FLEET}serial = s\n{PLC}source = 10.1.2.3", "r.ini:6: [legacy-device plc-7] listener: l: the"),
+        (
+            f"{FLEET}{PLC}source = 10.1.2.3\n[legacy-device plc-8]\nlistener = l\nsource = 10.1.2.3",
+            "r.ini:9: [legacy-device plc-8] source: 10.1.2.3/32 is that of plc-7 already",
+        ),
+        (
+            f"{FLEET}{PLC}source = 10.1.2.3\nmappings = 0 -> a:1, 0 -> b:1",
+            "r.ini:7: [legacy-device plc-7] mappings: two targets are named tcp-1",
+        ),
+        (
+            f"[listener l]\nkind = legacy\n{PLC}source = 10.1.2.3",
+            "r.ini:3: [legacy-device plc-7] mappings: missing, here and in [listener l]",
+        ),
+        (
+            f"[listener l]\nkind = legacy\nmappings = 23 -> a:1\n{PLC}source = 10.1.2.3",
+            "r.ini:3: [listener l] mappings: port 23 cannot be that of several devices, 0 wanted, or",
+        ),
+        (
+            f"{FLEET}{PLC}source = 10.1.2.3\nmappings = 2065 -> a:1",
+            "r.ini:7: [legacy-device plc-7] mappings: port 2065 is where [listener l] listens",
+        ),
+        (
+            f"{FLEET}{PLC}source = 10.1.2.3\nmappings = 192.0.2.5:2323 -> a:1",
+            "r.ini:7: [legacy-device plc-7] mappings: 192.0.2.5 is reached by other machines, which",
+        ),
+    ],
+)
+def test_what_devices_of_a_shared_listener_must_not_say(tmp_path: Path, text: str, wanted: str) -> None:
+    """Nobody would find such a device, or it would be another one."""
+    (line,) = errors(tmp_path, text)
+    assert line.startswith(wanted)
+
+
 def test_legacy_keys_mean_nothing_for_rt1(tmp_path: Path) -> None:
     """A setting that would do nothing is an error."""
     lines = errors(tmp_path, "[listener l]\nserial = s\nmappings = 0 -> a:1\nprobe = no\n")
@@ -439,6 +499,7 @@ def test_agent_settings(tmp_path: Path) -> None:
         serial="plc-7",
         state_directory="/var/lib/revtunnel",
         renew_before=0.33,
+        token_file="/var/lib/revtunnel/plc-7.token",
         key_file=None,
         local=(Offer("tcp-23", Target("10.41.51.152", 23)),),
         legacy=True,
@@ -487,10 +548,10 @@ def test_agent_says_what_is_missing() -> None:
 def test_agent_offers_differ_by_name_and_are_few(tmp_path: Path) -> None:
     """Two services of one name, or more than [link] offers, are errors."""
     text = AGENT.replace("152:23", "152:23, 10.0.0.1:23")
-    (same,) = errors(tmp_path, text, "agent")
-    (many,) = errors(tmp_path, f"{text.replace('10.0.0.1', 'b=10.0.0.1')}[link]\noffers = 1", "agent")
+    (same,) = errors(tmp_path, text.replace("10.0.0.1:23", "b=10.0.0.1:23, b=10.0.0.1:24"), "agent")
+    (many,) = errors(tmp_path, f"{text}[link]\noffers = 1", "agent")
 
-    assert same == "r.ini:4: [agent] local: two offers are named tcp-23, NAME=HOST:PORT wanted"
+    assert same == "r.ini:4: [agent] local: two offers are named b, NAME=HOST:PORT wanted"
     assert many == "r.ini:4: [agent] local: 2 offers, at most 1 wanted: offers in [link]"
 
 
@@ -499,7 +560,7 @@ def test_a_site_that_asks_needs_somebody_to_ask(tmp_path: Path) -> None:
     (nobody,) = errors(tmp_path, f"{AGENT}sessions = ask\n", "agent")
     (unreadable,) = errors(tmp_path, f"{AGENT}consent_command = say 'yes\n", "agent")
     assert nobody == "r.ini:5: [agent] sessions: ask: consent_command wanted with it"
-    assert unreadable.startswith("r.ini:5: [agent] consent_command: No closing quotation")
+    assert unreadable.startswith('r.ini:5: [agent] consent_command: "say \'yes": No closing quotation')
     for old in ("legacy = yes", "emo = yes\nserver_port = 5000\nmodern = no"):
         (deaf,) = errors(tmp_path, f"{AGENT}sessions = no\n{old}\n", "agent")
         assert f"with {old.split()[0]} = yes a server of that wire does not say" in deaf
@@ -677,6 +738,9 @@ def test_changes_names_what_is_live_and_what_is_not(tmp_path: Path) -> None:
         "[admin] operators",
         "[limits] clients",
         "[link] keepalive",
+        "[listener main] duplicate",
+        "[listener more]",
+        "[pool old]",
         "[reservations] a/x",
         "[reservations] b/x",
         "[server] drain",
@@ -684,9 +748,6 @@ def test_changes_names_what_is_live_and_what_is_not(tmp_path: Path) -> None:
     ]
     assert sorted(restart) == [
         "[admin] mode",
-        "[listener main] duplicate",
-        "[listener more]",
-        "[pool old]",
         "[server] log_format",
     ]
     assert changes(old, old) == ([], [])
@@ -700,7 +761,7 @@ def test_changes_of_an_agent(tmp_path: Path) -> None:
     path.write_text(AGENT.replace("gate", "gate-b").replace("152:23", "152:24"))
     new = load_agent(str(path), None, HERE)
 
-    assert changes(old, replace(new, files=())) == (["[agent] servers"], ["[agent] local"])
+    assert changes(old, replace(new, files=())) == (["[agent] servers", "[agent] local"], [])
 
 
 LINES = st.lists(

@@ -13,7 +13,7 @@ from tests.support.world import World
 
 ID = bytes(range(16)).hex()
 ANA = ConsentRequest(ID, "ana", ("console",), "192.0.2.7:4711")
-ASK = ConsentSettings("ask", "/usr/local/bin/site-says --who {user} '{services} of {device}' {session}")
+ASK = ConsentSettings("ask", "/bin/sh --who {user} '{services} of {device}' {session}")
 
 
 def number(index: int) -> str:
@@ -89,7 +89,7 @@ def test_a_command_is_asked_with_words_and_environment() -> None:
     site = Site(ASK)
     site.ask()
     (program,) = site.programs
-    assert program.words == ["/usr/local/bin/site-says", "--who", "ana", "console of plc-1", ID]
+    assert program.words == ["/bin/sh", "--who", "ana", "console of plc-1", ID]
     assert program.environ == {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
         "REVTUNNEL_USER": "ana",
@@ -138,7 +138,9 @@ def test_a_command_that_is_late_or_missing_is_a_no() -> None:
     site.world.advance(2.0)
     assert site.programs[0].signals == ["KILL"]
     assert site.answers == [(False, "nobody at the device's site said yes in 60 s")]
-    site.world.reactor.missing.add("/usr/local/bin/site-says")
+    consent = site.world.agents["plc-1"].consent
+    assert consent is not None
+    consent.take(ConsentSettings("ask", "/nowhere/site-says"))
     site.ask(ANA._replace(session=number(2)))
     assert site.answers[1:] == [(False, "the device's site said no")]
 
@@ -230,6 +232,26 @@ def test_a_site_that_changes_its_mind_ends_what_runs() -> None:
     assert port.here
     assert site.answers == [(True, ""), (False, "the device's site takes no sessions any more")]
     assert not site.reaches(ID)
+    site.world.finish()
+
+
+def test_a_site_that_changes_its_mind_waits_for_no_command() -> None:
+    """It is killed, and the answer is no at once, whatever the command would have said."""
+    site = Site(ASK)
+    site.ask()
+    consent = site.world.agents["plc-1"].consent
+    assert consent is not None
+    consent.take(ConsentSettings("no"))
+    site.world.pump()
+    (program,) = site.programs
+    assert program.signals == ["KILL"]
+    assert site.answers == [(False, "the device's site takes no sessions any more")]
+    program.end(0)
+    site.world.pump()
+    assert len(site.answers) == 1
+    assert not site.reaches(ID)
+    told = [fact.answer for fact in site.world.agents["plc-1"].facts if isinstance(fact, ConsentGiven)]
+    assert told == ["no"]
     site.world.finish()
 
 

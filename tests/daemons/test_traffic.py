@@ -13,7 +13,6 @@ def test_sums_never_fall_and_count_nothing_twice() -> None:
     """While it runs, when it has ended, and with a second one beside it."""
     desk = Desk()
     traffic = desk.web.traffic
-    traffic.start()
     client, service = desk.talk("console")
     client.say(b"x" * 1000)
     service.say(b"y" * 300)

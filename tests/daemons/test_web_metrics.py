@@ -48,7 +48,6 @@ def test_who_may_read_it() -> None:
 def test_what_happens_is_counted() -> None:
     """By reason and by result; bytes of what runs and of what has ended; how late the loop was."""
     desk = Desk(OPEN)
-    desk.web.start("https://gate.example")
     before = read(desk)
     assert before["revtunnel_devices state=online"] == before["revtunnel_links"] == 1
     report = desk.switchboard.report

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,13 @@ import pytest
 
 from revtunnel.daemons import web_system
 from revtunnel.daemons.settings import SettingsError
-from revtunnel.daemons.web_system import web_rules
+from revtunnel.daemons.web_system import check_packages, web_rules
+from revtunnel.process.web.web_rules import API, METRICS, OPEN_METRICS, PAGE
 from revtunnel.systems.sessions.session_settings import WebSettings
-from tests.support.desk import Desk
+from revtunnel.trust.identities import Identities
+from tests.support.desk import ARGON2, Desk
 
+PROMETHEUS = find_spec("prometheus_client") is not None
 HERE = (("127.0.0.1", 0),)
 WIDE = (("0.0.0.0", 2443),)
 
@@ -22,7 +26,8 @@ def parts(here: bool = True, **settings: Any) -> set[str]:
     """Of one listener without TLS."""
     address = HERE if here else WIDE
     each = WebSettings(name="main", address=address, allow_plaintext=True, **settings)
-    return set(web_rules((each,))["main"].parts)
+    check_packages((each,))
+    return set(web_rules((each,), Identities(section="web").read((each,)))["main"].parts)
 
 
 def test_what_is_there_as_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,16 +77,30 @@ print(found)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
 
-@pytest.mark.skipif(find_spec("argon2") is None, reason="argon2-cffi is not here")
+@pytest.mark.skipif(not ARGON2, reason="argon2-cffi is not here")
 def test_the_first_link_is_offered_while_nobody_is_known() -> None:
     """Not where there are people; its place is the listener's own."""
     desk = Desk()
     assert desk.web.logins is not None
-    desk.web.start("https://gate.example:2443")
+    desk.web.offer_first("https://gate.example:2443")
     assert desk.web.logins.first == ""
     desk.web.stop()
     for name in ("ana", "ben"):
         desk.people.remove_user(name)
-    desk.web.start("https://gate.example:2443")
+    desk.web.offer_first("https://gate.example:2443")
     assert desk.web.logins.first
     desk.web.stop()
+
+
+def test_what_a_reload_brings_is_there_and_stays() -> None:
+    """A listener's API first, then its page and its metrics; asked for again it is not made anew."""
+    desk = Desk(frozenset({API}))
+    assert desk.ask("GET", "/metrics").status == desk.ask("GET", "/").status == 404
+    wanted = frozenset({API, *((PAGE,) if ARGON2 else ()), *((METRICS, OPEN_METRICS) if PROMETHEUS else ())})
+    desk.rules = replace(desk.rules, parts=wanted)
+    for _ in range(2):
+        desk.web.take(wanted)
+    assert desk.ask("GET", "/metrics").status == (200 if PROMETHEUS else 404)
+    assert desk.ask("GET", "/").status == (200 if ARGON2 else 404)
+    desk.rules = replace(desk.rules, parts=frozenset())
+    assert desk.ask("GET", "/").status == desk.ask("GET", "/api/").status == 404

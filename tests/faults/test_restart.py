@@ -78,6 +78,42 @@ def test_ports_of_a_pool_that_refuses_are_open_before_their_device_is_back(lab: 
         server.wait_event("client-refused", reason="device-absent")
 
 
+def test_devices_are_listed_before_they_are_back(lab: Lab) -> None:
+    """By their leases, by their keys, and because settings name them; away until they come."""
+    with Echo() as echo:
+        server, agent = lab.pair(echo=echo.target)
+        server.control("enroll", "plc-8")
+        agent.stop()
+        server.kill()
+        server.write(**{"device plc-9": {"channels": 3}})
+        server.start()
+        rows = server.control("devices")["devices"]
+        assert {row["serial"]: row["online"] for row in rows} == {
+            "plc-7": False,
+            "plc-8": False,
+            "plc-9": False,
+        }
+        agent.start()
+        server.wait_link("plc-7")
+        assert [row["serial"] for row in server.control("devices")["devices"] if row["online"]] == ["plc-7"]
+
+
+def test_clients_wait_for_an_agent_that_comes_back(lab: Lab) -> None:
+    """absent = wait is for every kind of device, also over a restart."""
+    with Echo() as echo:
+        waits: dict[str, dict[str, object]] = {"pool default": {"absent": "wait", "wake_wait": "10 min"}}
+        server, agent = lab.pair(waits, echo=echo.target)
+        port = server.client_port("plc-7", "echo")
+        agent.stop()
+        server.kill()
+        server.start()
+        with connect(port) as client:
+            client.sendall(b"I wait")
+            wait_until(lambda: server.control("status")["clients"] == 1, "the client")
+            agent.start()
+            assert read_exactly(client, 6) == b"I wait"
+
+
 def test_c4_a_stale_admin_socket_is_no_obstacle_and_a_live_one_is(lab: Lab) -> None:
     """A path that nobody listens on is taken over; that of a running server is not."""
     server = lab.server()
@@ -204,6 +240,21 @@ def test_r8_duplicate_oldest(lab: Lab) -> None:
         server.wait_link("plc-7", 2)
         served_again(port)
         assert new.accepted >= 1
+
+
+def test_r9_two_machines_with_one_serial(lab: Lab) -> None:
+    """A copied image: told once, shown with both addresses, and the setting decides who stays."""
+    server, _ = lab.pair({"listener main": {"duplicate": "oldest"}}, it="127.0.0.1:9")
+    server.control("enroll", "plc-8", "--key", "--out", str(lab.directory / "plc-8.key"))
+    keyed = {"agent": {**SOON["agent"], "key_file": str(lab.directory / "plc-8.key")}}
+    for name in ("one", "two"):
+        lab.agent(server, "plc-8", offers={"it": "127.0.0.1:9"}, name=name, settings=keyed).start()
+    told = server.wait_event("duplicate-device", serial="plc-8")
+    assert (told["stays"], told["authenticated"]) == ("oldest", True)
+    server.wait_event("link-refused", 3, reason="duplicate")
+    assert len(server.events("duplicate-device")) == 1
+    (row,) = [row for row in server.control("devices")["devices"] if row["serial"] == "plc-8"]
+    assert row["online"] and row["conflict"].count("127.0.0.1:") == 2
 
 
 def test_an_agent_that_stops_in_order(lab: Lab) -> None:

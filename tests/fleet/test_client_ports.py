@@ -1,6 +1,7 @@
 """The listening sockets of leases: which port, what is skipped and reported, what a device finds again."""
 
 import errno
+from collections.abc import Callable
 
 import pytest
 
@@ -246,14 +247,19 @@ def test_promises_follow_the_settings() -> None:
 
 
 def test_promises_that_cannot_be_kept_at_the_start() -> None:
-    """A port that another program has is reported and left; no more sockets are opened than allowed."""
+    """A port that another program has is reported and tried again; no more are opened than allowed."""
     world = World()
     restarted(world)
     world.reactor.taken = {20000: errno.EADDRINUSE}
     world.switchboard.enforcement.keep_promises()
     assert ports(world) == {"web": 20001}
     assert [fact.target for fact in world.of(ListenerRefused)] == ["console"]
+    again(world, 60.0)
+    assert ports(world) == {"web": 20001}
     world.reactor.taken = {}
+    again(world, 60.0)
+    assert ports(world) == {"console": 20000, "web": 20001}
+    assert len(world.of(ListenerRefused)) == 1
     world.ports.close_all()
     world.switchboard.enforcement.most = 1
     world.switchboard.enforcement.keep_promises()
@@ -377,8 +383,8 @@ def test_what_comes_before_the_clients_of_a_pool() -> None:
     world = World(start=False)
     asked: list[tuple[str, Refused]] = []
 
-    def behind(came: Came, pool: str, refused: Refused) -> Came:
-        asked.append((pool, refused))
+    def behind(came: Came, pool: Callable[[], str], refused: Refused) -> Came:
+        asked.append((pool(), refused))
         return lambda end: end.abort()
 
     world.ports.behind = behind

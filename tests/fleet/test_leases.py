@@ -91,6 +91,22 @@ def test_reservations_are_given_to_their_use_alone() -> None:
         table.open("a", "x", 3.0, wanted=20003)
 
 
+def test_a_fixed_port_may_be_bound_elsewhere() -> None:
+    """Inside the ranges or outside, after a restart, a reload, and in the listing before it is opened."""
+    uses = {Use("plc-7", "http"): 2323, Use("plc-7", "ftp"): 20001, Use("plc-7", "x"): 2325}
+    pool = replace(POOL, elsewhere={2323: "192.0.2.5", 20001: "192.0.2.6"})
+    table = leases(pool, reservations=uses)
+    assert [(each.port, each.address) for each in table.ports()] == [
+        (2323, "192.0.2.5"),
+        (2325, "127.0.0.1"),
+        (20001, "192.0.2.6"),
+    ]
+    for target, address in (("http", "192.0.2.5"), ("ftp", "192.0.2.6"), ("x", "127.0.0.1")):
+        assert table.open("plc-7", target, 1.0).address == address
+    table.reload([replace(pool, elsewhere={2325: "192.0.2.7"})], uses, 2.0)
+    assert [each.address for each in table.ports()] == ["127.0.0.1", "192.0.2.7", "127.0.0.1"]
+
+
 def test_r12_a_port_asked_for_by_number() -> None:
     """EMO registration and legacy mappings: that port or none, and never somebody else's."""
     table = leases(reservations={Use("emo", "x"): 5010})

@@ -10,7 +10,7 @@ def none(pool: str) -> int:
 
 def test_it_is_told_once_and_tried_later_each_time() -> None:
     """After 2, 4, 8 seconds and so on, in the end every minute."""
-    refused, now, waits = RefusedPorts(), 0.0, []
+    refused, now, waits = RefusedPorts(lambda: 0.0), 0.0, []
     assert refused.add("a", "x", "why", now, None)
     for _ in range(8):
         before = now
@@ -27,7 +27,7 @@ def test_it_is_told_once_and_tried_later_each_time() -> None:
 
 def test_a_port_that_comes_free_is_for_who_waits_longest() -> None:
     """As many as are free, of that pool, and nobody whom a port does not help."""
-    refused = RefusedPorts()
+    refused = RefusedPorts(lambda: 0.0)
     for serial, pool in (("a", "p"), ("b", None), ("c", "q"), ("d", "p"), ("e", "p")):
         refused.add(serial, "x", "full", 0.0, pool)
     assert refused.due(1.0, {"p": 2, "q": 0}.__getitem__) == [("a", "x"), ("d", "x")]
@@ -38,7 +38,7 @@ def test_a_port_that_comes_free_is_for_who_waits_longest() -> None:
 
 def test_a_step_is_bounded() -> None:
     """Who is not looked at in this step is in the next one."""
-    refused = RefusedPorts()
+    refused = RefusedPorts(lambda: 0.0)
     for number in range(3 * AT_ONCE):
         refused.add(f"d-{number}", "x", "full", 0.0, None)
     looked = [refused.due(10.0, none) for _ in range(4)]
@@ -48,7 +48,7 @@ def test_a_step_is_bounded() -> None:
 
 def test_what_is_wanted_no_more_is_forgotten() -> None:
     """Of one device, all but what it offers."""
-    refused = RefusedPorts()
+    refused = RefusedPorts(lambda: 0.0)
     for target in ("x", "y", "z"):
         refused.add("a", target, "full", 0.0, "p")
     refused.keep("a", {"y"})

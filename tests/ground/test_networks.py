@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revtunnel.ground.networks import address_of, block_of, is_loopback, network_of, within
+from revtunnel.ground.networks import (
+    NetworkTable,
+    address_of,
+    block_of,
+    is_loopback,
+    network_of,
+    within,
+)
 
 
 @pytest.mark.parametrize(
@@ -90,3 +97,22 @@ def test_blocks() -> None:
     """An IPv4 address by itself, an IPv6 address with its /64."""
     assert str(block_of(ipaddress.ip_address("192.0.2.7"))) == "192.0.2.7/32"
     assert str(block_of(ipaddress.ip_address("2001:db8:1:2:3::4"))) == "2001:db8:1:2::/64"
+
+
+def test_the_smallest_network_has_an_address() -> None:
+    """Whatever the order; IPv4 in IPv6 is IPv4, and none is none."""
+    networks = ("10.0.0.0/8", "10.1.0.0/16", "10.1.2.3", "2001:db8::/32", "2001:db8::7")
+    table = NetworkTable((network_of(each), each) for each in networks)
+    wanted = {
+        "10.1.2.3:5": "10.1.2.3",
+        "[::ffff:10.1.2.3]:5": "10.1.2.3",
+        "10.1.2.4": "10.1.0.0/16",
+        "10.2.0.0": "10.0.0.0/8",
+        "[2001:db8::7]:80": "2001:db8::7",
+        "2001:db8:1::": "2001:db8::/32",
+        "11.0.0.1": None,
+        "2001:db9::": None,
+        "?": None,
+    }
+    assert {peer: table.at(address_of(peer)) for peer in wanted} == wanted
+    assert table and not NetworkTable()

@@ -431,14 +431,49 @@ def test_a_refused_connect_is_told_as_refused_and_its_number_comes_back() -> Non
     assert again.over is None
 
 
-def test_a_service_that_closes_at_once_after_accepting_is_a_clean_end() -> None:
-    """Two questions were answered in between: the connect had worked."""
+@pytest.mark.parametrize(("patience", "reason"), [(0.1, Ended.REFUSED), (0.0, Ended.CLOSED)])
+def test_n30_a_close_right_behind_the_second_answer_and_before_any_byte_is_a_refusal(
+    patience: float, reason: Ended
+) -> None:
+    """The real device answers before the refusal of its dial comes, about 40 ms later."""
+    device = Device(LinkLimits(channels=1, legacy_refusal=patience))
+    client = device.connect()
+    assert client is not None
+    client.send(10)
+    device.settle()
+    assert client.opened
+    device.pass_time(0.04)
+    device.end(client.other)
+    device.settle()
+    if client.over is None:
+        client.flush()
+    assert client.over is not None
+    assert client.over.reason is reason
+    assert device.connect() is not None
+
+
+def test_a_service_that_closes_a_while_after_accepting_is_a_clean_end() -> None:
+    """Two questions were answered, and more than a refusal takes has passed: the connect had worked."""
     device = Device()
     client = device.connect()
     assert client is not None
     device.settle()
     assert client.opened
+    device.pass_time(0.11)
     device.end(client.other)
+    device.settle()
+    client.flush()
+    assert client.over is not None
+    assert client.over.reason is Ended.CLOSED
+
+
+def test_a_client_that_left_first_is_not_refused_by_the_echo() -> None:
+    """Its device's CLOSE answers ours."""
+    device = Device()
+    client = device.connect()
+    assert client is not None
+    device.settle()
+    client.finish()
     device.settle()
     client.flush()
     assert client.over is not None

@@ -168,7 +168,8 @@ def test_an_agent_whose_server_is_silent_gives_up(wire: str) -> None:
     world.advance(10.5)
     if wire == "rt1":
         assert recorders[0].lost is not None
-        assert agent.links[0].ended == ("silent", "the server did not answer LISTEN in 10 s")
+        words = "the server did not answer LISTEN in 10 s; a ReadyAgent server needs --legacy and no key"
+        assert agent.links[0].ended == ("silent", words)
     else:
         assert agent.link.mux is not None
         assert agent.link.mux.wire == "legacy"

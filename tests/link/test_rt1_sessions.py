@@ -7,6 +7,7 @@ from revtunnel.ground.limits import LinkLimits
 from revtunnel.ground.origin import Origin, encode_origin
 from revtunnel.link.mux import Consented, Glitch, SessionAsked, SessionOver
 from revtunnel.link.rt1 import Rt1Mux
+from revtunnel.link.rt1_sessions import MOST_DUE
 from revtunnel.streams.commands import Command, encode_connect
 from revtunnel.streams.consent_messages import ConsentRequest, encode_asked, encode_consent, encode_over
 from revtunnel.streams.frames import encode_frame
@@ -135,3 +136,29 @@ def test_what_nobody_asked_for_has_a_limit() -> None:
     ends.agent.read(over * 99)
     with pytest.raises(RemoteError, match="100 oddities"):
         ends.agent.read(over)
+
+
+def test_what_was_asked_for_long_ago_allows_no_flood() -> None:
+    """Thousands of sessions that are over leave neither end an allowance without a bound."""
+    ends = joined()
+    for _ in range(3 * MOST_DUE):
+        ends.server.mux.session(encode_asked(ANA))
+        ends.server.mux.session(encode_over(ID))
+        ends.agent.mux.consent(encode_consent(ID, True))
+        ends.settle()
+    for end, frame in (
+        (ends.server, encode_frame(Command.CONSENT, 0, encode_consent(ID, False, ""))),
+        (ends.agent, encode_frame(Command.SESSION, 0, encode_over(OTHER))),
+    ):
+        end.read(frame * 99)
+        with pytest.raises(RemoteError, match="100 oddities"):
+            end.read(frame * (MOST_DUE + 1))
+
+
+def test_the_end_of_a_session_wants_no_answer() -> None:
+    """So it allows none."""
+    ends = joined()
+    for _ in range(100):
+        ends.server.mux.session(encode_over(ID))
+    with pytest.raises(RemoteError, match="100 oddities"):
+        ends.server.read(encode_frame(Command.CONSENT, 0, encode_consent(ID, False, "")) * 100)

@@ -6,15 +6,23 @@ import pytest
 
 from revtunnel.ground.facts import ChannelEnded, ClientRefused, LinkDown, LinkRefused, LinkUp, PeerGlitch
 from revtunnel.ground.limits import LinkLimits, ServerLimits
+from revtunnel.ground.networks import NetworkTable, network_of
 from revtunnel.ground.reasons import GoAway
 from revtunnel.link.agent_link import AgentLink
-from revtunnel.link.handshake import AgentHandshake, AgentHello, ListenerRules
+from revtunnel.link.handshake import (
+    AgentHandshake,
+    AgentHello,
+    ListenerRules,
+    ServerHandshake,
+    ServerUp,
+)
 from revtunnel.link.keys import new_key, parse_key, verifier_of
 from revtunnel.streams.commands import Command, decode_connect, decode_goaway
 from revtunnel.streams.frames import encode_frame
 from tests.link.test_link import LISTEN, agent_by_hand, frames, stranger
 from tests.support.depth import deep
-from tests.support.world import CONSOLE, WEB, WIRES, World
+from tests.support.memory import Recorder
+from tests.support.world import CONSOLE, LINK_PORT, SERVER, WEB, WIRES, World
 
 KEY = parse_key(new_key(lambda size: bytes(range(size))))
 DENIED = GoAway.DENIED
@@ -87,7 +95,7 @@ def test_a_proof_may_take_longer_than_the_probe() -> None:
     world = keyed()
     world.listener(
         rules=ListenerRules("rt1-0", legacy=True, keys_required=True, legacy_serial="old"),
-        mappings=(CONSOLE,),
+        mappings={"old": (CONSOLE,)},
     )
     agent = world.add_agent("plc-1", (CONSOLE, WEB), start=False)
     made = agent.uplink._make
@@ -158,7 +166,7 @@ def test_r8_a_second_link_replaces_the_first() -> None:
 def test_r8_the_oldest_stays_where_the_listener_says_so() -> None:
     """The second one is told that it is a duplicate, and keeps away as a failure does."""
     world = World()
-    world.listener(newest=False)
+    world.listener(duplicate="oldest")
     client, _ = world.talk()
     first = world.agents["plc-1"]
     second = world.add_agent("plc-1", (CONSOLE, WEB))
@@ -189,7 +197,7 @@ def test_r8_legacy_a_second_device_replaces_the_first() -> None:
 def test_r8_legacy_the_oldest_stays_without_a_word() -> None:
     """A device would stumble over GOAWAY: the second connection is just closed."""
     world = World("legacy")
-    world.listener(newest=False)
+    world.listener(duplicate="oldest")
     recorder = stranger(world, LISTEN)
     assert recorder.lost is not None
     assert recorder.data == b""
@@ -327,7 +335,7 @@ def test_r8_a_device_that_is_turned_away_after_the_probe() -> None:
     """The oldest stays: also when the second one's second is up."""
     world = World("legacy", start=False)
     rules = ListenerRules("legacy-0", legacy=True, probe=True, legacy_serial="plc-1")
-    world.listener(rules=rules, newest=False)
+    world.listener(rules=rules, duplicate="oldest")
     first, second = stranger(world, LISTEN), stranger(world, LISTEN)
     world.advance(1.5)
     assert first.lost is None
@@ -344,6 +352,65 @@ def test_a_device_that_answers_the_probe_with_data_is_legacy_at_once() -> None:
     recorder = stranger(world, LISTEN + encode_frame(Command.CLOSE, 3))
     assert [fact.wire for fact in world.of(LinkUp)] == ["legacy"]
     recorder.transport.abortConnection()  # type: ignore[union-attr]
+    world.finish()
+
+
+@pytest.mark.parametrize("probe", [False, True])
+def test_devices_that_share_a_listener_are_told_apart_by_their_address(probe: bool) -> None:
+    """Each is asked for its own services; who comes from elsewhere is told from them, not taken for one."""
+    world = World("legacy", serials=("plc-1",), start=False)
+    sources = NetworkTable((network_of(f"10.0.0.{number}"), f"plc-{number}") for number in (1, 2))
+    rules = ListenerRules("legacy-0", legacy=True, probe=probe, sources=sources)
+    world.listener(rules=rules, mappings={"plc-1": (CONSOLE,), "plc-2": (WEB,)})
+    devices = {}
+    for source in ("10.0.0.1", "10.0.0.2", "10.0.0.3"):
+        devices[source] = stranger(world, LISTEN, source)
+    world.advance(1.1)
+    assert {fact.serial: fact.peer.partition(":")[0] for fact in world.of(LinkUp)} == {
+        "plc-1": "10.0.0.1",
+        "plc-2": "10.0.0.2",
+    }
+    (refused,) = world.of(LinkRefused)
+    assert (refused.reason, refused.serial) == ("denied", "")
+    assert refused.detail == "no device of this listener comes from 10.0.0.3"
+    assert devices["10.0.0.3"].lost is not None
+    assert devices["10.0.0.3"].data == (bytes.fromhex("00001001") if probe else b"")
+    world.client("plc-2", "web")
+    world.pump()
+    connects = {
+        source: [each for each in frames(device.data) if each.command == Command.CONNECT]
+        for source, device in devices.items()
+    }
+    assert [decode_connect(each.payload) for each in connects["10.0.0.2"]] == [WEB.target]
+    assert not connects["10.0.0.1"]
+    for device in devices.values():
+        device.transport.abortConnection()  # type: ignore[union-attr]
+    world.finish()
+
+
+def test_a_certificate_tells_a_device_of_a_shared_listener_too() -> None:
+    """And rules out another one that its address would say."""
+    sources = NetworkTable([(network_of("10.0.0.1"), "plc-1")])
+    rules = ListenerRules("l", legacy=True, probe=False, sources=sources)
+    shake = ServerHandshake(rules, LinkLimits(), lambda serial: None, bytes(32))
+    shake.source, shake.certified = "10.0.0.1", "plc-2"
+    (frame,) = frames(LISTEN)
+    assert shake.receive(frame) == (b"", ServerUp("plc-2", None, True))
+
+
+def test_a_certificate_of_a_device_of_another_listener() -> None:
+    """It would be a device with nothing to reach."""
+    world = World("legacy", start=False)
+    world.listener(rules=ListenerRules("legacy-0", legacy=True, probe=False), mappings={"plc-2": (CONSOLE,)})
+    recorder = Recorder()
+    world.reactor.dial(LINK_PORT, recorder, host=SERVER)
+    (link,) = world.switchboard.admission.strangers
+    link._shake.certified = "plc-1"
+    recorder.transport.write(LISTEN)  # type: ignore[union-attr]
+    world.pump()
+    (refused,) = world.of(LinkRefused)
+    assert (refused.serial, refused.detail) == ("plc-1", "plc-1 is no device of this listener")
+    assert recorder.lost is not None and not recorder.data
     world.finish()
 
 

@@ -24,8 +24,9 @@ from tests.support.cccp_site import (
     refused,
     turned_away,
 )
-from tests.support.daemons import Agent, Daemon, Lab, free_ports, port_block
+from tests.support.daemons import Agent, Daemon, Lab
 from tests.support.legacy_device import LegacyDevice
+from tests.support.ports import free_ports, port_block
 from tests.support.services import Echo
 from tests.support.traffic import read_exactly
 
@@ -513,7 +514,7 @@ def test_wait_for_an_absent_device(lab: Lab) -> None:
     assert answers[0][0] == 200
 
 
-def test_the_wake_driver_is_run_once_a_request(lab: Lab) -> None:
+def test_the_wake_driver_is_run_for_a_request(lab: Lab) -> None:
     """Its last word is the serial; its failure is told to the caller, and is an event."""
     mark = lab.directory / "woken"
     script = lab.directory / "wake.py"
@@ -524,17 +525,19 @@ def test_the_wake_driver_is_run_once_a_request(lab: Lab) -> None:
     )
     command = f"{sys.executable} {script} --now"
     site = lab.add(CccpDaemon(lab.directory, {"cccp": {"wake_command": command, "wake": "2 s"}})).start()
-    status, row = site.ask("/on", serial="BAD", wait=10)
+    status, row = site.ask("/on", serial="BAD", wait=5)
     assert status == 500 and "no such number" in row["message"]
-    assert site.ask("/on", serial="SLOW", wait=10)[0] == 500
+    assert site.ask("/on", serial="SLOW", wait=3)[0] == 500
     assert site.ask("/on", serial="GOOD", wait=1)[0] == 504
     site.on("PLAIN")
     device = site.device("HERE")
     assert site.ask("/on", serial="HERE", wait=5)[0] == 200
     device.close()
-    assert mark.read_text().split() == ["BAD", "SLOW", "GOOD"]
+    woken = mark.read_text().split()
+    assert list(dict.fromkeys(woken)) == ["BAD", "SLOW", "GOOD"]
+    assert woken.count("GOOD") == 1  # what failed is tried again
     outcomes = [(line["serial"], line["outcome"]) for line in site.events("wake-ended")]
-    assert outcomes == [("BAD", "failed"), ("SLOW", "timed-out"), ("GOOD", "done")]
+    assert list(dict.fromkeys(outcomes)) == [("BAD", "failed"), ("SLOW", "timed-out"), ("GOOD", "done")]
 
 
 @pytest.mark.parametrize("code", [204, 500])
@@ -557,7 +560,8 @@ def test_waking_by_post(lab: Lab, code: int) -> None:
         site = lab.add(CccpDaemon(lab.directory, {"cccp": {"wake_url": url}})).start()
         status, row = site.ask("/on", serial="CLD-1", wait=2)
         waker.shutdown()
-    assert (status, posted) == (504 if code == 204 else 500, [{"serial": "CLD-1"}])
+    assert status == (504 if code == 204 else 500)
+    assert posted == [{"serial": "CLD-1"}] * len(posted) and (code == 500 or len(posted) == 1)
     assert code == 204 or "500" in row["message"]
     assert site.status("CLD-1") is None
 
@@ -583,7 +587,7 @@ def test_what_a_wake_url_answers_is_not_read_without_end(lab: Lab, code: int) ->
         threading.Thread(target=waker.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{waker.server_address[1]}/wake"
         site = lab.add(CccpDaemon(lab.directory, {"cccp": {"wake_url": url}})).start()
-        status, row = site.ask("/on", serial="CLD-1", wait=30)
+        status, row = site.ask("/on", serial="CLD-1", wait=10)
         waker.shutdown()
     assert status == 500
     assert ("more than 65536 bytes" if code == 200 else "404") in row["message"]

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ import pytest
 
 from tests.support.daemons import Lab, Server
 from tests.support.legacy_device import LegacyDevice
+from tests.support.ports import free_ports
 from tests.support.services import Echo, Hanger, Refuser, Service, Source, reset
 from tests.support.traffic import (
     MIB,
@@ -44,6 +46,7 @@ def legacy(
     *services: Service,
     listener: dict[str, object] | None = None,
     link: dict[str, object] | None = None,
+    **more: dict[str, object],
 ) -> Server:
     """A server with a legacy listener; ``services`` are its mappings, named s0, s1 and so on."""
     door = {
@@ -54,7 +57,7 @@ def legacy(
     }
     fast = {"probe": "0.2 s", "echo_wait": "1 s"}
     settings = {"listener main": {**door, **(listener or {})}, "link": {**fast, **(link or {})}}
-    return lab.server(settings).start()
+    return lab.server(settings | more).start()
 
 
 @contextlib.contextmanager
@@ -131,6 +134,36 @@ def test_two_mappings_on_one_link(lab: Lab) -> None:
                     assert hashlib.sha256(data).hexdigest() == service.digest
 
 
+def test_devices_that_share_a_listener(lab: Lab) -> None:
+    """Each by its address; one has services of its own, and one of their ports listens elsewhere."""
+    (port,) = free_ports(1)
+    with Source(1000, seed=1) as first, Source(2000, seed=2) as second:
+        settings = {
+            "listener main": {"kind": "legacy", "probe": "no", "mappings": f"0 -> s={first.target}"},
+            "legacy-device plc-1": {"listener": "main", "source": "127.0.0.0/30"},
+            "legacy-device plc-2": {
+                "listener": "main",
+                "source": "127.0.0.2",
+                "mappings": f"127.0.0.9:{port} -> s={second.target}",
+            },
+        }
+        server = lab.server(settings).start()
+        where = ("127.0.0.1", server.port)
+        with LegacyDevice(where, source="127.0.0.1"), LegacyDevice(where, source="127.0.0.2"):
+            places = {
+                first.digest: ("127.0.0.1", server.client_port("plc-1", "s")),
+                second.digest: ("127.0.0.9", server.client_port("plc-2", "s")),
+            }
+            assert places[second.digest][1] == port
+            for digest, place in places.items():
+                with socket.create_connection(place, 20) as client:
+                    assert hashlib.sha256(read_exactly(client, 10_000)).hexdigest() == digest
+            with LegacyDevice(where, source="127.0.0.5") as stranger:
+                refused = server.wait_event("link-refused")
+                assert refused["detail"] == "no device of this listener comes from 127.0.0.5"
+                stranger.record.wait("link lost")
+
+
 def test_a_service_that_sends_and_closes(lab: Lab) -> None:
     """Everything that was under way reaches the client before the end of file."""
     with Source(4 * MIB) as service:
@@ -141,9 +174,12 @@ def test_a_service_that_sends_and_closes(lab: Lab) -> None:
 
 
 def test_n30_a_refused_service(lab: Lab) -> None:
-    """The wire has no word for it, but the client sees a reset and the log says refused."""
+    """The wire has no word for it, but the client sees a reset and the log says refused.
+
+    The device answers our questions before its CLOSE comes; how long that may take is for a busy machine.
+    """
     with Refuser() as nobody, Echo() as echo:
-        server = legacy(lab, nobody, echo)
+        server = legacy(lab, nobody, echo, link={"legacy_refusal": "30 s"})
         with linked(server):
             assert end_of_new(server.client_port(SERIAL, "s0")) == "reset"
             assert server.wait_event("channel-ended")["reason"] == "refused"
@@ -194,6 +230,76 @@ def test_a_severed_link(lab: Lab, absent: str) -> None:
             assert server.client_port(SERIAL, "s0") == port
             wait_until(lambda: end_of_new_is_open(port), "return")
             echoed(port, b"and back")
+
+
+class Waker:
+    """A wake_command, whose words are kept in a file; ``fails`` is what it ends with."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.told = lab.directory / "woken"
+        self.fails = lab.directory / "fails"
+        script = lab.directory / "wake"
+        script.write_text(
+            f'#!/bin/sh\necho "$@" >> {self.told}\nif test -e {self.fails}; then echo no modem; exit 1; fi\n'
+        )
+        script.chmod(0o700)
+        self.listener = {"wake_command": f"{script} sms"}
+
+    @property
+    def calls(self) -> list[str]:
+        """What it was told."""
+        return self.told.read_text().splitlines() if self.told.exists() else []
+
+    def wait(self, count: int) -> None:
+        """Until it was run so often."""
+        wait_until(lambda: len(self.calls) >= count, f"{count} wakes, not {self.calls}")
+
+
+def test_a_device_is_woken_whenever_it_is_wanted(lab: Lab) -> None:
+    """At the start, when its link is lost, after a restart, and when a client comes, who waits for it."""
+    waker = Waker(lab)
+    with Echo() as echo:
+        often = {"wake_first": "1 s", "wake_most": "2 s"}
+        waits: dict[str, dict[str, object]] = {"pool default": {"absent": "wait", "wake_wait": "10 min"}}
+        server = legacy(lab, echo, listener=waker.listener, limits=often, **waits)
+        waker.wait(1)
+        assert set(waker.calls) == {f"sms {SERIAL}"}
+        server.wait_event("wake-ended", serial=SERIAL, outcome="done")
+        (away,) = server.control("devices")["devices"]
+        assert (away["serial"], away["online"], away["targets"][0]["name"]) == (SERIAL, False, "s0")
+        with linked(server) as device:
+            port = server.client_port(SERIAL, "s0")
+            echoed(port, b"here")
+            before = len(waker.calls)
+            device.stop()
+            waker.wait(before + 1)
+        with connect(port) as client:
+            client.sendall(b"I wait")
+            before = len(waker.calls)
+            waker.wait(before + 1)
+            waker.fails.touch()
+            failed = server.wait_event("wake-ended", serial=SERIAL, outcome="failed")
+            assert "no modem" in failed["detail"]
+            with linked(server):
+                assert read_exactly(client, 6) == b"I wait"
+
+
+def test_a_client_that_waits_for_a_device_in_vain(lab: Lab) -> None:
+    """One that is cut is noticed; another is reset when its time is over, which a reload may change."""
+    with Echo() as echo:
+        waits: dict[str, dict[str, object]] = {"pool default": {"absent": "wait", "wake_wait": "1 h"}}
+        server = legacy(lab, echo, **waits)
+        port = server.client_port(SERIAL, "s0")
+        with connect(port) as client:
+            wait_until(lambda: server.control("status")["clients"] == 1, "the client")
+            reset(client)
+            wait_until(lambda: server.control("status")["clients"] == 0, "its end")
+        server.write(**{"pool default": {"wake_wait": "1 s"}})
+        server.signal(signal.SIGHUP)
+        assert server.wait_event("settings-reloaded")["changed"] == ["[pool default] wake_wait"]
+        with connect(port) as client:
+            assert end_of(client) == "reset"
+        server.wait_event("client-refused", serial=SERIAL, reason="device-absent")
 
 
 def end_of_new_is_open(port: int) -> bool:

@@ -61,6 +61,26 @@ def test_it_sees_plain_words_and_no_environment_of_ours(loop: Any, monkeypatch: 
     assert said.endswith("/usr/local/bin:/usr/bin:/bin")
 
 
+def test_what_it_began_is_killed_with_it(loop: Any, tmp_path: Path) -> None:
+    """A script that did not end with exec leaves nobody behind, whether it lives itself or not."""
+    for ends in ("wait", "exit 0"):
+        alive = tmp_path / ends.partition(" ")[0]
+        running = run(loop.reactor, ["/bin/sh", "-c", f"sleep 60 & echo $! >{alive}; {ends}"])
+        loop.until(lambda at=alive: at.exists() and at.read_text().endswith("\n"), "its beginning")
+        pid = int(alive.read_text())
+        running.addErrback(lambda failure: None)
+        running.cancel()
+        loop.until(lambda pid=pid: not is_running(pid), "the end of what it began")
+
+
+def is_running(pid: int) -> bool:
+    """And is no zombie, which whoever is its parent now will reap."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 def test_one_that_is_given_up_is_killed(loop: Any, tmp_path: Path) -> None:
     """At once, whatever it does with signals."""
     alive = tmp_path / "alive"

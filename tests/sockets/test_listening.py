@@ -13,9 +13,11 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.main import CONNECTION_LOST
+from twisted.internet.task import Clock
 
-from revtunnel.ground.facts import AcceptFailed, Fact, NoDescriptors
+from revtunnel.ground.facts import AcceptFailed, Fact, NoDescriptors, Trouble, TroubleOver
 from revtunnel.ground.origin import Origin
+from revtunnel.ground.retries import Retries
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.listening import ACCEPTS, Came, Listeners
 from revtunnel.sockets.stages import read_some
@@ -112,6 +114,25 @@ def test_ipv6_is_listened_at(loop: Lean) -> None:
         assert guests[0].peer == f"[::1]:{client.getsockname()[1]}"
     guests.clear()
     listener.stop()
+
+
+def test_both_families_stand_beside_each_other(loop: Lean) -> None:
+    """On one port, at all addresses: each is of its own family. Told so, the one of IPv6 takes both."""
+    fourth, sixth = Guests(), Guests()
+    one = loop.listen(fourth.append, host="0.0.0.0")
+    two = loop.listen(sixth.append, one.port, "::")
+    for host, guests in (("127.0.0.1", fourth), ("::1", sixth)):
+        with socket.create_connection((host, one.port)):
+            loop.until(lambda guests=guests: guests)
+    for port in (one, two):
+        port.stop()
+    both = loop.lean.listen("::", 0, 200, sixth.append, both=True)
+    with socket.create_connection(("127.0.0.1", both.port)):
+        loop.until(lambda: len(sixth) == 2)
+    both.stop()
+    assert len(fourth) == 1
+    fourth.clear()
+    sixth.clear()
 
 
 def test_a_bug_of_the_callers_leaves_nobody_hanging(loop: Lean, capfd: pytest.CaptureFixture[str]) -> None:
@@ -325,6 +346,64 @@ def test_a_listening_socket_that_somebody_else_shut(loop: Lean) -> None:
         loop.until(lambda: loop.told)
         assert port.fileno() == -1
         assert "nobody is let in there any more" in loop.told[0].detail  # type: ignore[attr-defined]
+
+
+def test_one_that_was_shut_is_opened_again_on_its_port(loop: Lean) -> None:
+    """And whoever comes then is let in; what it was and how long is said."""
+    clock, guests = Clock(), Guests()
+    loop.lean.retries = Retries(clock, loop.told.append, lambda: 0.0)
+    port = loop.listen(guests.append)
+    number = port.port
+    faulty(port, errno.EINVAL)
+    with socket.create_connection(("127.0.0.1", number)):
+        loop.until(lambda: len(loop.told) == 2)
+    assert loop.told[0].detail == "Invalid argument; it is opened again"  # type: ignore[attr-defined]
+    what = f"port 127.0.0.1:{number}"
+    assert loop.told[1] == Trouble(what, "Invalid argument")
+    assert not port.is_open
+    clock.advance(2)
+    assert (port.is_open, port.port) == (True, number)
+    assert loop.told[2:] == [TroubleOver(what, 2.0)]
+    with socket.create_connection(("127.0.0.1", number)):
+        loop.until(lambda: guests)
+    guests.clear()
+    port.stop()
+
+
+def test_what_may_pass_is_waited_for(loop: Lean) -> None:
+    """Another program has the port, or the address is not here; the owner has a listener all the same."""
+    clock, guests = Clock(), Guests()
+    loop.lean.retries = Retries(clock, loop.told.append, lambda: 0.0)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        number = other.getsockname()[1]
+        port = loop.lean.keep("[web main]", "127.0.0.1", number, 5, guests.append)
+        assert (port.is_open, port.port, port.place) == (False, number, f"127.0.0.1:{number}")
+        clock.advance(2)
+        assert loop.told == [Trouble(f"[web main] 127.0.0.1:{number}", "Address already in use")]
+    clock.advance(4)
+    assert [type(fact) for fact in loop.told] == [Trouble, TroubleOver]
+    with socket.create_connection(("127.0.0.1", number)):
+        loop.until(lambda: guests)
+    guests.clear()
+    port.stop()
+    elsewhere = loop.lean.keep("[web main]", "192.0.2.1", 2065, 5, nobody, must=True)
+    assert list(loop.lean.retries.problems.values()) == ["Cannot assign requested address"]
+    elsewhere.stop()
+    assert loop.lean.retries.problems == {} and clock.getDelayedCalls() == []
+
+
+def test_what_does_not_pass_is_an_error(loop: Lean) -> None:
+    """As is a port that has to be had at once, and everything where nothing is tried again."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        number = other.getsockname()[1]
+        with pytest.raises(CannotListenError):
+            loop.lean.keep("x", "127.0.0.1", number, 5, nobody)
+        loop.lean.retries = Retries(Clock(), loop.told.append)
+        with pytest.raises(CannotListenError):
+            loop.lean.keep("x", "127.0.0.1", number, 5, nobody, must=True)
+    with pytest.raises(CannotListenError):
+        loop.lean.keep("x", "no address", 0, 5, nobody)
+    assert loop.lean.retries.problems == {}
 
 
 def test_a_hang_up_that_was_another_s_closes_no_listener(loop: Lean) -> None:

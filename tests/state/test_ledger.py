@@ -11,11 +11,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from twisted.internet.task import Clock
 
 from revtunnel.fleet.lease_rows import LeaseRow
 from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.pools import Pool, PortState
 from revtunnel.ground.errors import LocalError
+from revtunnel.ground.facts import Fact, Trouble, TroubleOver
+from revtunnel.ground.retries import Retries
 from revtunnel.state.change_journal import Change, ChangeJournal
 from revtunnel.state.ledger import FILE_NAME, DeviceKey, LedgerError, SqliteLedger
 from revtunnel.state.state_file import SCHEMA
@@ -373,6 +376,31 @@ def test_n37_a_full_disk_loses_nothing_while_the_process_lives(path: str) -> Non
         assert ledger.serials_with_keys() == ["new"]
 
 
+def test_n37_what_a_full_disk_did_not_take_is_saved_by_itself(path: str) -> None:
+    """In order, seconds after there is room; the problem lasts as long, and is said at both ends."""
+    clock, facts = Clock(), list[Fact]()
+    with opened(path) as ledger:
+        ledger.retries = Retries(clock, facts.append, lambda: 0.0)
+        ledger.put_key("old", ONE, TWO)
+        with full_disk(4096):
+            ledger.put_key("new", ONE, TWO)
+            assert ledger.remove_key("new")
+            ledger.save([ROW], [])
+            ledger.change([BARRED])
+            clock.advance(2)
+            assert list(ledger.retries.problems) == ["state file"]
+        clock.advance(4)
+        assert (ledger.problem, ledger.retries.problems) == (None, {})
+        assert [type(fact) for fact in facts] == [Trouble, TroubleOver]
+        for file in (path, path + "-wal", path + ".changes"):  # as kill -9 leaves them
+            shutil.copy(file, file.replace(FILE_NAME, "copy"))
+    with opened(path.replace(FILE_NAME, "copy")) as ledger:
+        assert ledger.warnings == []
+        assert ledger.serials_with_keys() == ["old"]
+        assert ledger.load() == [ROW]
+        assert ledger.select("SELECT serial FROM barred") == [("plc-9",)]
+
+
 def test_a_file_locked_by_other_tools_is_written_later(path: str) -> None:
     """Somebody's open transaction holds up one save, not the server."""
     with opened(path) as ledger, contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
@@ -656,6 +684,69 @@ def test_a_journal_that_takes_nothing_is_a_problem(path: str) -> None:
     with opened(path) as ledger:
         assert [serial for (serial,) in ledger.select("SELECT serial FROM barred")] == ["plc-6", "plc-9"]
         assert ledger.serials_with_keys() == ["old"]
+
+
+def refusing(real: Callable[..., int], name: str) -> Callable[..., int]:
+    """``os.open`` in a process that has no descriptor left for one file."""
+
+    def refuse(path: object, *arguments: int, **named: int) -> int:
+        if path == name:
+            raise OSError(24, os.strerror(24))
+        return real(path, *arguments, **named)
+
+    return refuse
+
+
+def test_a_journal_that_was_replaced_and_not_opened_is_written_no_more(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No change goes to the file that has no name any more: it waits for the new one."""
+    with opened(path) as ledger:
+        ledger.put_key("old", ONE, TWO)
+        monkeypatch.setattr("revtunnel.state.change_journal.LARGE", 10)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "open", refusing(os.open, path + ".changes"))
+            ledger.put_key("new", ONE, TWO)
+            ledger.change([BARRED])
+            assert ledger.problem is not None and ".changes" in ledger.problem
+        ledger.change([("barred", "plc-6", ("plc-6", 5.0))])
+        assert ledger.problem is None
+    os.truncate(path, 0)
+    with opened(path) as ledger:
+        assert [serial for (serial,) in ledger.select("SELECT serial FROM barred")] == ["plc-6", "plc-9"]
+
+
+def test_a_journal_that_was_taken_away_is_begun_anew(path: str) -> None:
+    """By somebody who tidied up: what follows goes to a file that has a name, with the revocations so far."""
+    with opened(path) as ledger:
+        ledger.change([BARRED])
+        os.unlink(path + ".changes")
+        ledger.change([("barred", "plc-6", ("plc-6", 5.0))])
+        assert ledger.problem is None
+    os.truncate(path, 0)
+    with opened(path) as ledger:
+        assert [serial for (serial,) in ledger.select("SELECT serial FROM barred")] == ["plc-6", "plc-9"]
+
+
+@pytest.mark.parametrize("bring", [lambda ledger: ledger.save([ROW], []), lambda ledger: ledger.change([])])
+def test_what_reached_the_journal_late_is_not_missed_in_the_database(
+    path: str, bring: Callable[[SqliteLedger], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The number in the database follows, whatever brings the change to the journal in the end."""
+
+    def refuse(journal: ChangeJournal, changes: object) -> None:
+        raise OSError(28, os.strerror(28))
+
+    with opened(path) as ledger:
+        ledger.put_key("old", ONE, TWO)
+        with monkeypatch.context() as patch:
+            patch.setattr(ChangeJournal, "append", refuse)
+            ledger.change([BARRED])
+            assert ledger.problem is not None
+        bring(ledger)
+        assert ledger.problem is None
+    with opened(path) as ledger:
+        assert ledger.warnings == []
 
 
 def test_leases_do_not_wait_for_the_disk(path: str) -> None:

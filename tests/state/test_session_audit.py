@@ -9,6 +9,7 @@ from twisted.internet.task import Clock
 
 from revtunnel.ground.facts import AuditProblem, Fact
 from revtunnel.ground.limits import AuditLimits
+from revtunnel.ground.retries import Retries
 from revtunnel.state.audit_chain import files_of, verify
 from revtunnel.state.audit_file import AuditFile, Sync
 from revtunnel.state.audit_records import RightsChanged
@@ -120,6 +121,20 @@ def test_a_full_disk_refuses_sessions_and_is_told_once(desk: Desk) -> None:
     assert desk.told[1:] == [AuditProblem("")]
     assert [line["event"] for line in desk.lines()] == ["session-opened", "audit-gap", "session-opened"]
     assert desk.lines()[1]["lost"] == 5
+
+
+def test_a_full_disk_is_tried_again(desk: Desk) -> None:
+    """So that the problem ends with its cause, whether there is a session or not."""
+    desk.audit.retries = Retries(desk.clock, desk.told.append, lambda: 0.0)
+    with full_disk(0):
+        with pytest.raises(AuditFull):
+            desk.audit.opened("60", *ANA)
+        desk.clock.advance(2.0)
+        assert list(desk.audit.retries.problems) == ["audit file"]
+    desk.clock.advance(4.0)
+    assert desk.audit.problem == "" and desk.audit.retries.problems == {}
+    assert [type(fact) for fact in desk.told] == [AuditProblem, AuditProblem]
+    assert [line["event"] for line in desk.lines()] == ["audit-gap"]
 
 
 def test_a_full_disk_may_be_gone_on_with(tmp_path: Path) -> None:

@@ -92,6 +92,7 @@ class Desk(SessionRoom):
             *(reactor, SimpleNamespace(name="gate"), board, self.operator, self.live, self.listener),
             *(self.people, self.ledger, self.audit, self.random_bytes, self.wall_clock),
         )
+        self.web.take(self.rules.parts)
         if self.web.logins is not None:
             from argon2 import PasswordHasher
 

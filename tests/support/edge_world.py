@@ -35,9 +35,9 @@ from revtunnel.sockets.listening import Listeners
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.systems.thingworx.edge_system import EdgeSystem
 from revtunnel.trust.app_keys import AppKeys
-from tests.support.daemons import free_ports
 from tests.support.edge_device import BINARY, EdgeDevice, WebClient, auth, bind, fields_of
 from tests.support.epoll import Loop
+from tests.support.ports import free_ports
 from tests.support.world import POOL
 
 __all__ = ["LIMITS", "EdgeWorld", "RawDevice", "edge_world"]

@@ -42,6 +42,7 @@ class LegacyDevice(Running):
 
     Attributes:
         echo_close: a CLOSE from the server is answered by one, ``echo_delay`` seconds later.
+        refusal_delay: seconds from a refused connect to its CLOSE; the link is served meanwhile.
         blocking_connect: a connect holds up the whole link until the system gives up.
         skip_stray_payload: off, the payload of a CLOSE, a LISTEN or an unknown command stays in the stream.
         silent_on_malformed: a CONNECT that cannot be read gets no answer; off, it gets a CLOSE.
@@ -49,6 +50,7 @@ class LegacyDevice(Running):
         ignore_empty_data: a DATA of no bytes has no effect; off, it counts as any other.
         close_unknown_data: each DATA for an unknown id gets a CLOSE.
         half_close_is_close: a service's end of file closes both ways; off, it may still be written to.
+        source: the address it comes from; empty: what the system takes.
         reconnects: a severed link is dialled again after 0.1 s.
         split_header_misparse: a header that arrives in two reads is taken as if zeros followed. Off:
             section 2 records no such device, and it corrupts any bulk.
@@ -58,6 +60,7 @@ class LegacyDevice(Running):
     server: tuple[str, int]
     echo_close: bool = True
     echo_delay: float = 0.02
+    refusal_delay: float = 0.04
     blocking_connect: bool = True
     skip_stray_payload: bool = False
     silent_on_malformed: bool = True
@@ -65,6 +68,7 @@ class LegacyDevice(Running):
     ignore_empty_data: bool = True
     close_unknown_data: bool = True
     half_close_is_close: bool = True
+    source: str = ""
     reconnects: bool = False
     split_header_misparse: bool = False
     read_size: int = 65535
@@ -88,7 +92,8 @@ class LegacyDevice(Running):
         """The command: drop the link, if there is one, and open a new one."""
         if self.links:
             self.link.end()
-        link = DeviceLink(self, socket.create_connection(self.server))
+        source = (self.source, 0) if self.source else None
+        link = DeviceLink(self, socket.create_connection(self.server, source_address=source))
         with self._lock:
             if self._stopped:
                 link.wire.close()
@@ -272,6 +277,7 @@ class DeviceLink:
         """Service to server, until the service ends; then the one CLOSE of this service."""
         if sock is None:
             self.device.record.add("refused", channel)
+            time.sleep(self.device.refusal_delay)
             self._gone(channel, service)
             return
         service.connected(sock)

@@ -12,10 +12,13 @@ __all__ = ["Program"]
 class Program:
     """One that runs; it is the process's transport as well."""
 
+    pid = None
+
     def __init__(self, protocol: Any, words: Sequence[str], environ: Mapping[str, str]) -> None:
-        self.words = list(words)
+        self.words = list(words)[words[0].endswith("/setsid") :]
         self.environ = dict(environ)
         self.signals: list[str] = []
+        self.ended = False
         self._protocol = protocol
 
     def signalProcess(self, name: str) -> None:
@@ -24,6 +27,7 @@ class Program:
 
     def end(self, status: int | None, said: bytes = b"") -> None:
         """It says something and ends; None: by a signal."""
+        self.ended = True
         if said:
             self._protocol.outReceived(said)
         failed = ProcessTerminated(status, None if status is not None else 9)

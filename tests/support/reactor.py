@@ -200,7 +200,6 @@ class MemoryReactor(Network):
         self.listeners: dict[Where, _Listener] = {}
         self.taken: dict[int, int] = {}  # port -> errno that listening meets there
         self.faults: dict[Where, BaseException] = {}
-        self.missing: set[str] = set()  # programs that are not there
         self.names = Names(self)
         self.join_options: Callable[[int], dict[str, Any]] = lambda port: {}
         self.dialled: list[Where] = []  # every connect that was tried
@@ -247,8 +246,6 @@ class MemoryReactor(Network):
         self, protocol: Any, executable: str, args: Sequence[str], env: Mapping[str, str]
     ) -> None:
         """A program, which ends when the test wants."""
-        if executable in self.missing:
-            raise FileNotFoundError(2, "No such file or directory")
         program = Program(protocol, args, env)
         self.programs.append(program)
         protocol.makeConnection(program)
@@ -266,7 +263,7 @@ class MemoryReactor(Network):
         """What is due one day."""
         return list(self.clock.getDelayedCalls())
 
-    def listen(self, host: str, port: int, backlog: int, came: Came) -> _Listener:
+    def listen(self, host: str, port: int, backlog: int, came: Came, both: bool = False) -> _Listener:
         """As ``Listeners.listen``: the socket is bound when this returns, or CannotListenError is raised."""
         code = self.taken.get(port, 0)
         held = any(at == port and place in (host, *EVERYWHERE) for place, at in self.listeners)

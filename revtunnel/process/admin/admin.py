@@ -26,11 +26,13 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet.interfaces import IAddress, IDelayedCall, IPushProducer, IReactorTime
 from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from revtunnel.ground.facts import Fact
+from revtunnel.ground.retries import Retries
 from revtunnel.process.admin.admin_boxes import in_json, packed, unpacked, written
 from revtunnel.process.admin.admin_calls import AdminCalls
 from revtunnel.process.admin.admin_settings import AdminSettings
@@ -53,6 +55,8 @@ IDLE = 60.0  # seconds
 STALLED = 30.0  # seconds
 UNSENT = 256 * 1024  # bytes
 MAX_WHY = 2000  # characters of an error's text
+LOOK = 10.0  # seconds between two looks whether the socket still has its name
+ADMIN = "admin socket"  # what ``Retries`` know it by
 PARTING = 2.0  # seconds that a caller gets to take his last answer
 
 
@@ -287,12 +291,18 @@ class AdminFactory(ServerFactory):
 
 
 class AdminService(Service):
-    """The socket, open while the server runs."""
+    """The socket, open while the server runs; made anew where somebody took its file away."""
 
-    def __init__(self, reactor: Any, operator: DaemonOperator, settings: AdminSettings) -> None:
+    def __init__(
+        self, reactor: Any, operator: DaemonOperator, settings: AdminSettings, retries: Retries
+    ) -> None:
         self._reactor = reactor
         self._factory = AdminFactory(reactor, operator, settings)
         self._port: AdminPort | None = None
+        self._place = settings  # it and the mode stay as they were at the start
+        self._retries = retries
+        self._looking = LoopingCall(self._look)
+        self._looking.clock = reactor
 
     @property
     def settings(self) -> AdminSettings:
@@ -317,11 +327,30 @@ class AdminService(Service):
         if self._port is None:
             self._port = listen(self._reactor, self.settings, self._factory)
         super().startService()
+        self._looking.start(LOOK)
 
     def stopService(self) -> Any:
         """Close the socket, remove its file, let everybody go."""
         super().stopService()
+        if self._looking.running:
+            self._looking.stop()
         port, self._port = self._port, None
         for protocol in list(self._factory.present):
             protocol.leave()
         return port.stopListening() if port is not None else None
+
+    def _look(self) -> None:
+        if self._port is not None and not self._port.is_reached and ADMIN not in self._retries.problems:
+            self._retries.failed(ADMIN, f"{self._place.socket} was taken away", self._open_again)
+
+    def _open_again(self) -> None:
+        if self._port is None:
+            return
+        try:
+            port = listen(self._reactor, self._place, self._factory)
+        except OSError as error:
+            self._retries.failed(ADMIN, str(error), self._open_again)
+        else:
+            self._port.abandon()
+            self._port = port
+            self._retries.well(ADMIN)

@@ -89,6 +89,16 @@ class AdminPort(unix.Port):
                 os.unlink(self._path)
         tcp.Port.connectionLost(self, reason)
 
+    @property
+    def is_reached(self) -> bool:
+        """Whether who connects by its name gets here."""
+        return self._there() == self._mine
+
+    def abandon(self) -> Any:
+        """Stop listening, and leave whatever has the name now."""
+        self._mine = None
+        return self.stopListening()
+
     def _there(self) -> tuple[int, int] | None:
         try:
             found = os.lstat(self._path)

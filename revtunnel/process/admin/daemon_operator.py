@@ -41,6 +41,7 @@ class DaemonOperator:
         self.known = self.operations
         self.on_drain: Callable[[], None] = lambda: None
         self.on_reload: Callable[[], Deferred[Row]] | None = None
+        self.problems: Callable[[], Mapping[str, str]] = dict  # what is tried again, and why
         self.on_log_level: Callable[[str], None] = lambda level: None
 
     @property
@@ -68,6 +69,7 @@ class DaemonOperator:
             **self.ping(),
             "since": self.at(self._since),
             "uptime": round(self._clock.seconds() - self._since, 3),
+            "problems": [f"{what}: {why}" for what, why in self.problems().items()],
         }
 
     def watch(self, watcher: Callable[[Fact], None]) -> Callable[[], None]:

@@ -28,20 +28,23 @@ _STATUS = STATUS._replace(columns=(
     Column("ledger_problem", Kind.TEXT, "why what was promised last is not on the disk, or nothing"),
 ))  # fmt: skip
 DEVICES = Operation(
-    "Devices", "devices", "devices that are here or were",
+    "Devices", "devices", "devices that are here, were, or are known",
     "Of every wire: since when, link, address, targets, ports, bytes each way, round trip.",
     answer=ROWS, key=("serial",), command="devices",
     columns=(
         Column("serial", Kind.TEXT, "of the device", "SERIAL"),
         Column("online", Kind.YES_NO, "whether it is here", "STATE",
-               lambda row: ("online" if row["online"] else "away") + ", muted" * bool(row["muted"])),
-        Column("since", Kind.TIME, "when it came, or left", "SINCE"),
+               lambda row: ("online" if row["online"] else "away") + ", muted" * bool(row["muted"])
+               + f", two holders: {row['conflict']}" * bool(row["conflict"])),
+        Column("since", Kind.TIME, "when it came, or left; of one that never came, the start", "SINCE"),
         Column("link", Kind.TEXT, "its wire: ``rt1``, ``legacy``, ``emo``, ``cccp``, ``thingworx``, "
                "``localproxy``; nothing: away", "LINK",
                lambda row: row["link"] + " by web" * (row["way"] == "web")),
         Column("way", Kind.TEXT, "``port``: to a link port; ``web``: by WebSocket to a web listener"),
         Column("listener", Kind.TEXT, "where it came in: a listener, or a project of CCCP"),
         Column("address", Kind.TEXT, "where it came from", "ADDRESS"),
+        Column("conflict", Kind.TEXT, "where the two machines are that take its link from each other, "
+               "until 10 minutes after the last time; or nothing"),
         Column("authenticated", Kind.YES_NO, "whether it has proved its serial"),
         Column("tls", Kind.TEXT, "version of TLS, or nothing"),
         Column("certificate", Kind.TEXT, "SHA-256 of the one it showed, or nothing"),

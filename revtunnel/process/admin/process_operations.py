@@ -16,6 +16,7 @@ STATUS = Operation(
         *_ALIVE,
         Column("uptime", Kind.SECONDS, "since the start", "up"),
         Column("since", Kind.TIME, "of the start"),
+        Column("problems", Kind.LIST, "what fails for an outside reason and is tried again, and why"),
         Column("counts", Kind.OBJECT, "how often each fact happened since the start, some by their reason"),
     ),
 )  # fmt: skip
@@ -42,12 +43,14 @@ PROCESS_OPERATIONS = (
     ),
     Operation(
         "Reload", "reload", "read the settings again, as SIGHUP does; status 1 when they are wrong",
-        "Says what changed and what needs a restart; when anything is wrong, what, and changes nothing.",
+        "Says what changed and what needs a restart; when anything is wrong, what, and changes nothing. A "
+        "listener that cannot be opened is told too, with status 1; all else is in force then.",
         answer=ROW, role=CallerRole.OPERATOR, errors=(Busy, Conflict), command="reload",
         columns=(
             Column("changed", Kind.LIST, "settings that are in force now"),
             Column("needs_restart", Kind.LIST, "settings that are not, before the next start"),
-            Column("errors", Kind.LIST, "what is wrong, with file and line; then nothing has changed"),
+            Column("errors", Kind.LIST, "what is wrong, with file and line, and nothing has changed; or "
+                   "listeners that could not be opened, and all else is in force"),
         ),
     ),
     Operation(

@@ -7,13 +7,15 @@ Source: faults.md H1 to H17; twisted.md 2.8.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 from typing import Protocol as Typing
 
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web import http, server
+
+from revtunnel.fleet.strangers import NotLetIn, Strangers
 
 __all__ = ["BoundedChannel", "BoundedSite", "HttpLimits"]
 
@@ -44,12 +46,19 @@ class BoundedChannel(http.HTTPChannel):
     too_large = "application/json", b'{"message":"The body is too large"}'
     clock: Any
     _deadline: IDelayedCall | None = None
+    heard: Callable[[], None] = staticmethod(lambda: None)  # to be told that something came
+    settled: Callable[[], None] = staticmethod(lambda: None)  # and of a whole request
     _body = 0
 
     def connectionMade(self) -> None:
         """Twisted calls this."""
         super().connectionMade()
         self._await()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Twisted calls this."""
+        self.heard()
+        super().dataReceived(data)
 
     def allHeadersReceived(self) -> None:
         """Twisted calls this."""
@@ -70,6 +79,7 @@ class BoundedChannel(http.HTTPChannel):
         """Twisted calls this."""
         self._stop()
         self._body = 0
+        self.settled()
         super().allContentReceived()
 
     def requestDone(self, request: Any) -> None:
@@ -118,6 +128,13 @@ class BoundedChannel(http.HTTPChannel):
             deadline.cancel()
 
 
+class _Callers(NamedTuple):
+    """How many there may be."""
+
+    pending: int
+    pending_per_source: int
+
+
 class BoundedSite(server.Site):
     """Makes the channels of callers, so many at once; nothing listens with it."""
 
@@ -127,26 +144,36 @@ class BoundedSite(server.Site):
     def __init__(self, root: Any, reactor: Any, limits: Callable[[], HttpLimits]) -> None:
         """``limits``: what one caller may cost now."""
         super().__init__(root, reactor=reactor, timeout=None, parsePOSTFormSubmission=False)
-        self.callers = 0
         self._clock = reactor
         self._limits = limits
+        self._places = Strangers(reactor.seconds, self._callers, reserve=0)
 
-    def channel(self) -> Any:
-        """A protocol for one connection; None: too many have one."""
-        limits = self._limits()
-        if self.callers >= limits.connections:
-            return None
+    @property
+    def callers(self) -> int:
+        """How many there are."""
+        return len(self._places)
+
+    def channel(self, peer: str = "", speaks: Callable[[], bool] = lambda: False) -> Any:
+        """A protocol for one connection of ``HOST:PORT``; None: too many have one, and all say something."""
         channel: Any = self.buildProtocol(None)
-        channel.limits, channel.clock = limits, self._clock
+        channel.limits, channel.clock = self._limits(), self._clock
+        try:
+            stranger = self._places.enter(peer, lambda why: channel.transport.abortConnection(), speaks)
+        except NotLetIn:
+            return None
+        channel.heard, channel.settled = stranger.heard, stranger.stays
         lost = channel.connectionLost
 
         def over(reason: Failure = connectionDone) -> None:
-            self.callers -= 1
+            stranger.leave()
             lost(reason)
 
         channel.connectionLost = over
-        self.callers += 1
         return channel
+
+    def _callers(self) -> "_Callers":
+        most = self._limits().connections
+        return _Callers(most, most)
 
     def log(self, request: Any) -> None:
         """Twisted's access log; ours says what changed."""

@@ -13,8 +13,8 @@ A refusal is told with its HTTP status, reported once, and costs the source what
 Source: next/remote-sessions.md sections 1 and 2; RFC 9112 section 3.2; issue "Web listener"; ours.
 """
 
+import math
 import re
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -25,13 +25,15 @@ from twisted.python import log
 from twisted.python.failure import Failure
 
 from revtunnel.fleet.access_control import AccessControl
+from revtunnel.fleet.rates import Rates
+from revtunnel.fleet.strangers import NotLetIn, Stranger, Strangers
 from revtunnel.ground.facts import Report, WebRefused
 from revtunnel.ground.limits import ServerLimits
-from revtunnel.process.web.rates import Rates
 from revtunnel.process.web.web_pages import WebPages
 from revtunnel.process.web.web_routes import WebCall, WebRoute, route_of
 from revtunnel.process.web.web_rules import WebRules
 from revtunnel.sockets.ends import End, said
+from revtunnel.sockets.peeking import has_spoken
 from revtunnel.sockets.stages import read_some
 from revtunnel.sockets.tls.tls_stages import TlsFailed, TlsHandshakes
 from revtunnel.sockets.twisted_transport import TwistedTransport
@@ -84,7 +86,7 @@ class WebListener:
         self._full = full
         self._tls = TlsHandshakes(reactor, lambda: limits().handshakes)
         self._serving: set[Deferred[None]] = set()
-        self._pending: Counter[str] = Counter()
+        self._places = Strangers(reactor.seconds, limits, access)
         self._stopping = False
 
     def not_let_in(self, name: str, peer: str, reason: str, detail: str) -> None:
@@ -106,63 +108,59 @@ class WebListener:
 
     def came(self, name: str, end: End) -> None:
         """Somebody connected where ``rules[name]`` holds."""
-        peer = end.peer
-        source = peer.rpartition(":")[0]
-        reason, detail = self._refusal(peer, source, self.rules[name].is_balancer(peer))
-        if reason:
+        rules = self.rules.get(name)
+        try:
+            if rules is None:
+                raise NotLetIn("stopping", "its listener is gone")
+            visit = _Visit(rules, end)
+            visit.stranger = self._enter(visit)
+        except NotLetIn as refused:
             end.abort()
-            self._report(WebRefused(name, peer, "", 0, reason, detail))
+            self._report(WebRefused(name, end.peer, "", 0, refused.reason, str(refused)))
         else:
-            self._serve(self.rules[name], source, end)
+            self._serve(visit)
 
-    def _refusal(self, peer: str, source: str, is_balancer: bool) -> tuple[str, str]:
-        """Why a connection is not even read: word and detail, or nothing."""
-        limits, expected = self._limits(), self.expected(source)
+    def _enter(self, visit: "_Visit") -> Stranger:
+        """A place for a connection that is not even read yet. NotLetIn: it has none."""
+        end = visit.end
+        source, is_balancer = end.peer.rpartition(":")[0], visit.rules.is_balancer(end.peer)
         if self._stopping:
-            return "stopping", "not even read"
-        if len(self._serving) >= limits.pending + expected:
-            return "overloaded", "not even read"
-        if self._full():
-            return "descriptors", "not even read"
-        if is_balancer:
-            return "", ""
-        if self._pending[source] >= limits.pending_per_source + expected:
-            return "overloaded", "not even read"
-        return self._owing(peer, source)
+            raise NotLetIn("stopping", "not even read")
+        if self._full() and not self._places.make_room():
+            raise NotLetIn("descriptors", "not even read")
+        expected, speaks = self.expected(source), partial(has_spoken, end)
+        stranger = self._places.enter(
+            end.peer, visit.give_way, speaks, expected=expected, counts=not is_balancer
+        )
+        if not is_balancer and self._comes_too_often(end.peer, source):
+            stranger.leave()
+            raise NotLetIn("too-often", "not even read")
+        return stranger
 
     def owing(self, peer: str, is_forwarded: bool) -> str:
         """Why a client is not heard now, or nothing; one whom a balancer brought was not asked yet."""
-        if is_forwarded:
-            return self._owing(peer, peer)[1]
-        return self._access.stranger(peer, self._reactor.seconds())
+        why = self._access.stranger(peer, self._reactor.seconds())
+        if not why and is_forwarded and self._comes_too_often(peer, peer.rpartition(":")[0]):
+            why = "not even read"
+        return why
 
     def failed(self, peer: str) -> None:
         """A client was not who he said."""
         self._access.failed(peer, "denied", "", False, self._reactor.seconds())
 
-    def _owing(self, peer: str, source: str) -> tuple[str, str]:
-        """Whether a client failed or came too often: word and detail, or nothing."""
-        now = self._reactor.seconds()
-        penalty = self._access.stranger(peer, now)
-        if penalty:
-            return "penalty", penalty
+    def _comes_too_often(self, peer: str, source: str) -> bool:
         is_free = self.expected(source) or self._access.penalties.is_exempt(peer)
-        is_free = is_free or self.rates.take(source, now)
-        return ("", "") if is_free else ("too-often", "not even read")
+        return not (is_free or self.rates.take(source, self._reactor.seconds()))
 
-    def _serve(self, rules: WebRules, source: str, end: End) -> None:
+    def _serve(self, visit: "_Visit") -> None:
         """Read a connection and answer it, in time."""
-        visit = _Visit(rules, end)
-        serving = Deferred.fromCoroutine(self._answer(visit))
+        visit.serving = serving = Deferred.fromCoroutine(self._answer(visit))
         self._serving.add(serving)
-        self._pending[source] += 1
         serving.addTimeout(self.wire.handshake, self._reactor)
 
         def done(result: Any) -> Any:
             self._serving.discard(serving)
-            self._pending[source] -= 1
-            if not self._pending[source]:
-                del self._pending[source]
+            visit.stranger.leave()
             if isinstance(result, Failure):
                 self._failed(visit, result)
 
@@ -171,7 +169,9 @@ class WebListener:
     async def _answer(self, visit: "_Visit") -> None:
         rules = visit.rules
         if rules.identity is not None:
-            secured = await self._tls.serve(visit.end, rules.identity, self.wire.handshake)
+            secured = await self._tls.serve(
+                visit.end, rules.identity, self.wire.handshake, visit.stranger.heard
+            )
             visit.end = secured.end
         head = await self._read_head(visit)
         asked, early = self._asked(visit, head)
@@ -210,6 +210,7 @@ class WebListener:
             if not data:
                 raise ConnectionResetError(f"ended after {len(head)} bytes of a request")
             head += data
+            visit.stranger.heard()
             visit.heard = len(head)
         return head
 
@@ -228,9 +229,7 @@ class WebListener:
         )
         visit.call = call
         if visit.end.peer != balancer:
-            call.reason, why = self._owing(visit.end.peer, visit.end.peer.rpartition(":")[0])
-            if call.reason:
-                raise HandshakeRefused(429, why)
+            self._judge_client(call)
         route = visit.route = route_of(self.routes, path)
         host = request.headers["Host"]
         if not visit.rules.is_ours(host):
@@ -247,6 +246,20 @@ class WebListener:
         if self._stopping:
             raise HandshakeRefused(503, "the server is stopping")
         return route.judge(call, offered)
+
+    def _judge_client(self, call: WebCall) -> None:
+        """As others are judged when they connect. HandshakeRefused: he owes too much, or comes too often."""
+        now, source = self._reactor.seconds(), call.peer.rpartition(":")[0]
+        if self.expected(source):
+            return
+        seconds = self._access.next_try(call.peer, now)
+        why = self._access.stranger(call.peer, now)
+        if why:
+            call.reason = "penalty"
+        elif self._comes_too_often(call.peer, source):
+            call.reason, why = "too-often", "not even read"
+        if why:
+            raise HandshakeRefused(429, why, retry_after=math.ceil(seconds))
 
     def _opened(self, visit: "_Visit", upgraded: Upgraded) -> None:
         assert visit.route is not None and visit.call is not None
@@ -277,15 +290,25 @@ class WebListener:
             undo, call.undo = call.undo, None
             undo()
         if isinstance(error, TlsFailed):
-            self._count(visit, 0, error.reason, str(error))
+            if error.reason != "lost":
+                self._count(visit, 0, error.reason, str(error))
+            else:
+                self._looked(visit)
         elif isinstance(error, CancelledError):
-            self._count(visit, 0, "stopping", "")
+            self._count(visit, 0, *(("overloaded", visit.gave_way) if visit.gave_way else ("stopping", "")))
         elif isinstance(error, TimeoutError):
             self._count(visit, 0, "silent", f"no whole request in {self.wire.handshake:g} s")
         elif not isinstance(error, OSError):
             failure.raiseException()
-        elif visit.heard:  # else somebody looked whether we live
+        elif visit.heard:
             self._count(visit, 0, "lost", said(error))
+        else:
+            self._looked(visit)
+
+    def _looked(self, visit: "_Visit") -> None:
+        """Somebody looked whether we live: that is told to nobody, and costs hardly anything."""
+        if not visit.rules.is_balancer(visit.end.peer):
+            self._access.failed(visit.end.peer, "lost", "", False, self._reactor.seconds())
 
     def _count(self, visit: "_Visit", status: int, reason: str, detail: str) -> None:
         rules, peer = visit.rules, visit.end.peer
@@ -296,7 +319,9 @@ class WebListener:
 class _Visit:
     """One connection on its way to an answer."""
 
-    __slots__ = ("call", "end", "heard", "path", "route", "rules", "taken")
+    __slots__ = ("call", "end", "gave_way", "heard", "path", "route", "rules", "serving", "stranger", "taken")
+    serving: "Deferred[None]"
+    stranger: Stranger
 
     def __init__(self, rules: WebRules, end: End) -> None:
         self.rules = rules
@@ -306,6 +331,12 @@ class _Visit:
         self.call: WebCall | None = None
         self.route: WebRoute | None = None
         self.taken = False  # the connection has another owner
+        self.gave_way = ""  # why, if its place was needed
+
+    def give_way(self, why: str) -> None:
+        """Its place is needed for another."""
+        self.gave_way = why
+        self.serving.cancel()
 
 
 def _head_host(head: bytes) -> str | None:

@@ -10,7 +10,6 @@ __all__ = [
     "ProxyEnded",
     "ProxyStarted",
     "RegistrationRefused",
-    "WakeEnded",
 ]
 
 
@@ -74,15 +73,4 @@ class ProxyEnded(Fact):
     port: int
     reason: str  # a word of systems/cccp/proxy_sessions.py, or "restarted", "device-absent", "operator"
     transferred: int
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class WakeEnded(Fact):
-    """The wake driver ran for an absent device."""
-
-    word = "wake-ended"
-    serial: str
-    outcome: str  # a word: "done", "failed", "timed-out", "too-many"
-    detail: str
     seconds: float

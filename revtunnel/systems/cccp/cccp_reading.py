@@ -9,6 +9,7 @@ import hashlib
 import os
 
 from revtunnel.ground.networks import is_loopback
+from revtunnel.process.wake_settings import ONE_WANTED
 from revtunnel.settings.admin_people import read_admin
 from revtunnel.settings.inifile import Surroundings, Table
 from revtunnel.sockets.tls.certificates import private_file_fault
@@ -77,7 +78,7 @@ def _check_door(table: Table, part: CccpPart) -> None:
             "cccp", "http", f"{wide[0]} lets other machines call without a token, wanted: {wanted}"
         )
     if part.wake_command and part.wake_url:
-        table.complain("cccp", "wake_url", "wake_command is set as well, one of them wanted")
+        table.complain("cccp", "wake_url", ONE_WANTED)
 
 
 def _check_width(table: Table, label: str, project: ProjectSettings) -> None:

@@ -17,7 +17,6 @@ from revtunnel.ground.kinds import (
     PEM,
     PLACE,
     RANGES,
-    SettingKind,
     listening,
     many,
     nothing,
@@ -29,12 +28,13 @@ from revtunnel.ground.kinds import (
 )
 from revtunnel.ground.limits import CccpLimits, FleetLimits, RelayLimits
 from revtunnel.process.admin.admin_settings import AdminSettings
+from revtunnel.process.wake_settings import WakeRules, WakeSettings
 from revtunnel.settings.sections import LogSettings
 from revtunnel.systems.cccp.proxy_sessions import MAX_TIMEOUT
 from revtunnel.systems.cccp.registration import parse_registered
 from revtunnel.trust.tls_settings import ListenerTls
 
-__all__ = ["CccpPart", "CccpSettings", "ProjectSettings", "WakeSettings"]
+__all__ = ["CccpPart", "CccpSettings", "ProjectSettings"]
 
 
 def read_serial(text: str) -> str:
@@ -51,8 +51,6 @@ def read_host(text: str) -> str:
 
 
 _HOST = nothing("auto", text("host name", "auto, or a host name or an address", r"[A-Za-z0-9:._-]{1,253}"))
-_COMMAND = SettingKind("command", "words, no shell", str)
-_URL = text("URL", "empty, http://... or https://...", r"(https?://[!-~]{1,2000})?")
 
 
 # fmt: off
@@ -61,15 +59,17 @@ class ProjectSettings(ListenerTls):
     """Devices of one project, and the ports of their clients."""
 
     address: tuple[tuple[str, int], ...] = setting(listening(1), "127.0.0.1:2070", "where its devices "
-        "register")
-    ranges: tuple[tuple[int, int], ...] = setting(RANGES, "21000-21999", "ports that its clients dial")
-    bind: str = setting(ADDRESS, "127.0.0.1", "address on which those listen; who reaches it reaches "
-        "devices, unless ip_whitelist says no")
-    quarantine: float = setting(seconds(0, 86400), "60 s", "time a port rests before another device gets it")
+        "register", live=True)
+    ranges: tuple[tuple[int, int], ...] = setting(RANGES, "21000-21999", "ports that its clients dial",
+        live=True)
+    bind: str = setting(ADDRESS, "127.0.0.1", "address on which those listen, with :: IPv4 too; who reaches "
+        "it reaches devices, unless ip_whitelist says no", live=True)
+    quarantine: float = setting(seconds(0, 86400), "60 s", "time a port rests before another device gets it",
+        live=True)
     quarantine_least: float | None = setting(nothing("full", seconds(0, 86400)), "full", "time it rests at "
-        "least where no other port is left; full: quarantine, whatever happens")
+        "least where no other port is left; full: quarantine, whatever happens", live=True)
     sticky: float = setting(seconds(0, 3650 * 86400), "30 d", "time a persistent proxy's port is kept while "
-        "we are down")
+        "we are down", live=True)
     duplicate: str = setting(word("newest", "oldest"), "newest", "which connection stays when a serial "
         "without a certificate comes twice", live=True)
     line_feed: str = setting(word("payload", "swallow"), "payload", "what one LF directly behind the return "
@@ -83,10 +83,10 @@ class ProjectSettings(ListenerTls):
     serials: tuple[str, ...] = setting(many("serial", read_serial, 0, 100_000), "", "devices that are known; "
         "empty: every one", live=True)
     allow_open: bool = setting(yes_no(), "no", "INSECURE: lets other machines register any serial without a "
-        "device certificate; no: such a listener does not start")
+        "device certificate; no: such a listener does not start", live=True)
     # said otherwise than of agents
     tls: bool = setting(yes_no(), "no", "devices have to come with TLS; needs certificate and "
-        "certificate_key")
+        "certificate_key", live=True)
     certificate: str | None = setting(PEM, "none", "of this listener, for the name that devices "
         "dial", live=True)
     device_certificates: str = setting(word("required", "optional", "no"), "required", "required: a device "
@@ -102,21 +102,13 @@ class ProjectSettings(ListenerTls):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WakeSettings:
-    """What makes an absent device connect."""
-
-    wake_command: str = setting(_COMMAND, "", "run for an absent device when a caller waits for it; its "
-        "serial is added as the last word", live=True)
-    wake_url: str = setting(_URL, "", 'instead of that: where {"serial": ...} is posted', live=True)
-
-
-@dataclass(frozen=True, kw_only=True)
 class CccpPart(WakeSettings):
     """What both daemons are told."""
 
     enabled: bool = setting(yes_no(), "no", "run CCCP inside revtunnel-server, where /on reaches every "
         "device by its serial; revtunnel-cccp does not look at it")
-    http: tuple[tuple[str, int], ...] = setting(listening(1), "127.0.0.1:2080", "where the API listens")
+    http: tuple[tuple[str, int], ...] = setting(listening(1), "127.0.0.1:2080", "where the API listens",
+        live=True)
     host: str | None = setting(_HOST, "auto", "that callers are told to connect their clients to; auto: the "
         "address their request came in on", live=True)
     hosts: tuple[str, ...] = setting(many("host name", read_host, 0, 64), "", "names that callers may use "
@@ -125,9 +117,14 @@ class CccpPart(WakeSettings):
         "auto: revtunnel-cccp.token in $CREDENTIALS_DIRECTORY, none where there is no such "
         "file", live=True, name="token_file")
     allow_without_token: bool = setting(yes_no(), "no", "INSECURE: lets other machines call without a token; "
-        "no: such a listener does not start")
+        "no: such a listener does not start", live=True)
     projects: tuple[ProjectSettings, ...] = ()
     limits: CccpLimits = field(default_factory=CccpLimits)
+
+    @property
+    def wake(self) -> WakeRules:
+        """For the wake driver."""
+        return WakeRules(self.wake_command, self.wake_url, self.limits.wake, self.limits.wakes)
 
     @property
     def pools(self) -> list[Pool]:

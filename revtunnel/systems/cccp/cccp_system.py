@@ -14,11 +14,12 @@ from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.fleet import Fleet
 from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.streams_of_devices import StreamsOfDevices
-from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.facts import Fact, LinkDown, LinkUp, Report
 from revtunnel.ground.limits import FleetLimits, RelayLimits
-from revtunnel.sockets.listening import Listener, Listeners
-from revtunnel.sockets.tls.certificates import FaultyFiles
+from revtunnel.ground.retries import Retries
+from revtunnel.process.wake import WakeDriver
+from revtunnel.sockets.listening import Listeners
+from revtunnel.sockets.open_listeners import OpenListeners, WantedListener
 from revtunnel.sockets.tls.peer_verification import Identity, never_revoked
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.systems.cccp.cccp_facts import ProxyEnded
@@ -30,17 +31,15 @@ from revtunnel.systems.cccp.proxies import Links, Proxies
 from revtunnel.systems.cccp.proxy_operator import ProxyOperator
 from revtunnel.systems.cccp.proxy_ports import TARGET, NoPort, ProxyPorts
 from revtunnel.systems.cccp.registered_devices import Project, Registrations
-from revtunnel.systems.cccp.wake import WakeDriver
-from revtunnel.trust.tls_settings_checks import listener_rules
+from revtunnel.trust.identities import Identities
 
 __all__ = ["CccpSystem"]
 
 TICK = 1.0  # seconds between looks at who is parked too long
 
 
-def project_of(each: ProjectSettings, revoked: Callable[[str, str], bool] = never_revoked) -> Project:
-    """What holds for the devices of a project. FaultyFiles: its certificates cannot be used."""
-    rules = listener_rules(each)
+def project_of(each: ProjectSettings, identity: Identity | None) -> Project:
+    """What holds for the devices of a project."""
     return Project(
         each.name,
         each.pool.name,
@@ -50,7 +49,7 @@ def project_of(each: ProjectSettings, revoked: Callable[[str, str], bool] = neve
         each.off == "park",
         each.timeout,
         frozenset(each.serials),
-        None if rules is None else Identity(rules, revoked),
+        identity,
     )
 
 
@@ -77,18 +76,19 @@ class CccpSystem:
         streams: StreamsOfDevices | None = None,
         next_stream: Callable[[], int] = lambda: 0,
         revoked: Callable[[str, str], bool] = never_revoked,
+        retries: Retries | None = None,
     ) -> None:
         self.part = part
-        self.listening: list[Listener] = []
+        self.listening = OpenListeners(listeners, they_begin=True)
         self.facts: Counter[str] = Counter()
         self._reactor = reactor
-        self._listeners = listeners
         self._report = report
         self._ticking: Any = None
         self._drained: Deferred[None] | None = None
         self._book = SessionBook(ledger)
-        self._revoked = revoked
-        ports = ProxyPorts(reactor, listeners.listen, leases, lambda: self.part.limits.backlog, report)
+        self.identities = self._fresh = Identities(revoked, "cccp-project")
+        listen = partial(listeners.listen, both=True)
+        ports = ProxyPorts(reactor, listen, leases, lambda: self.part.limits.backlog, report)
         self.fleet: Fleet[Any] = Fleet(FleetLimits(), self._told) if fleet is None else fleet
         self.proxies = Proxies(
             *(reactor, ports, lambda: self.part.limits, self._book, self._told),
@@ -107,7 +107,8 @@ class CccpSystem:
             reactor, lambda: self.part.limits, self.proxies.parking.arrived, self._told, access
         )
         self.pending.projects = self.projects_of(part)
-        self.wake = WakeDriver(reactor, lambda: self.part, self._told)
+        self.identities = self._fresh
+        self.wake = WakeDriver(reactor, lambda serial: self.part.wake, self._told)
         self.operator = ProxyOperator(
             reactor,
             self.proxies,
@@ -115,41 +116,41 @@ class CccpSystem:
             lambda: self.part.limits,
             self.wake,
         )
+        self.retries = self.operator.retries = retries
+        self.operator.give_up = self._give_up
+        self._waiting: dict[str, Kept] = {}  # sessions that are to go on, and have no port as yet
         self.api = HttpApi(self.operator, lambda: self.part)
+        self._site = self.api.site(reactor)
 
     # -- life
 
     def start(self) -> None:
-        """Take up what the last start left, and listen. CannotListenError: a port cannot be had."""
+        """Take up what the last start left, and listen. CannotListenError: a port cannot be had at all."""
         for kept in list(self._book.load()):
             self._take_up(kept)
-        backlog = self.part.limits.backlog
-        for project in self.part.projects:
-            for host, port in project.address:
-                came = partial(self.pending.came, project.name)
-                self.listening.append(self._listeners.listen(host, port, backlog, came))
-        api = self.api.site(self._reactor)
-        for host, port in self.part.http:
-            self.listening.append(self._listeners.listen(host, port, 128, api.came))
+        self.listening.start(self._wanted())
         self._tick()
 
     def projects_of(self, part: CccpPart) -> dict[str, Project]:
         """What holds for each project. SettingsError: certificate files cannot be used."""
-        found, errors = {}, []
-        for each in part.projects:
-            try:
-                found[each.name] = project_of(each, self._revoked)
-            except FaultyFiles as error:
-                errors += [f"[cccp-project {each.name}] {key}: {text}" for key, text in error.faults]
-        if errors:
-            raise SettingsError(errors)
-        return found
+        self._fresh = self.identities.read(part.projects)
+        return {each.name: project_of(each, self._fresh.of(each.name)) for each in part.projects}
 
-    def take(self, part: CccpPart, relay_limits: RelayLimits, projects: dict[str, Project]) -> None:
-        """Other settings from now on, with their ``projects_of``; new listeners need a restart."""
-        known = self.pending.projects
-        self.pending.projects = {name: projects.get(name, known[name]) for name in known}
+    def take(self, part: CccpPart, relay_limits: RelayLimits, projects: dict[str, Project]) -> list[str]:
+        """Other settings from now on, with their ``projects_of``; listeners that are gone are closed.
+
+        Devices of a project that is gone, and sessions, stay until they end. The answer: whose certificates
+        are others now, as names of settings.
+        """
+        self.pending.projects = projects
         self.part, self.proxies.relay_limits = part, relay_limits
+        self.listening.close_others(self._wanted())
+        changed, self.identities = self._fresh.changed(self.identities), self._fresh
+        return changed
+
+    def open_missing(self) -> list[str]:
+        """Open the listeners that are not open yet; a line for each that cannot be."""
+        return self.listening.open_missing(self._wanted())
 
     def drain(self) -> "Deferred[None]":
         """Take no new ones; fires when no client is connected any more."""
@@ -194,16 +195,47 @@ class CccpSystem:
 
     # -- inside
 
+    def _wanted(self) -> list[WantedListener]:
+        backlog, found = self.part.limits.backlog, []
+        for project in self.part.projects:
+            name, came = f"[cccp-project {project.name}]", partial(self.pending.came, project.name)
+            found += [WantedListener(name, *address, backlog, came) for address in project.address]
+        return found + [WantedListener("[cccp] http", *each, 128, self._site.came) for each in self.part.http]
+
     def _take_up(self, kept: Kept) -> None:
         """A persistent session goes on, on its port; of any other the end is said."""
         project = self.pending.projects.get(kept.project)
-        if kept.options.persistent and project is not None:
-            try:
-                self.proxies.on(kept.serial, project, kept.options, "restart")
-            except (NoPort, OSError) as error:
-                self._end_kept(kept, f"restarted: {error}")
+        if not kept.options.persistent or project is None:
+            self._end_kept(kept, "restarted")
             return
-        self._end_kept(kept, "restarted")
+        try:
+            self.proxies.on(kept.serial, project, kept.options, "restart")
+        except (NoPort, OSError) as error:
+            if self.retries is None:
+                self._end_kept(kept, f"restarted: {error}")
+                return
+            self._waiting[kept.serial] = kept
+            self.retries.failed(f"proxy of {kept.serial}", str(error), partial(self._take_up_again, kept))
+        else:
+            self._waits_no_more(kept.serial)
+
+    def _take_up_again(self, kept: Kept) -> None:
+        if self.proxies.get(kept.serial) is None and self._drained is None:
+            self._take_up(kept)
+        else:
+            self._waits_no_more(kept.serial)
+
+    def _waits_no_more(self, serial: str) -> Kept | None:
+        if self.retries is not None:
+            self.retries.well(f"proxy of {serial}")
+        return self._waiting.pop(serial, None)
+
+    def _give_up(self, serial: str) -> bool:
+        """A caller ends a session that has no port as yet; False: there is none."""
+        kept = self._waits_no_more(serial)
+        if kept is not None:
+            self._end_kept(kept, "off")
+        return kept is not None
 
     def _end_kept(self, kept: Kept, word: str) -> None:
         leases = self.proxies.ports.leases
@@ -216,9 +248,7 @@ class CccpSystem:
     def _stop_listening(self) -> None:
         self.operator.drain()
         self.pending.stop()
-        for port in self.listening:
-            port.stop()
-        self.listening.clear()
+        self.listening.stop()
 
     def _told(self, fact: Fact) -> None:
         reason = getattr(fact, "reason", "")

@@ -13,6 +13,7 @@ Source: TCXN CCCP, "Proxy Control API"; wire/cccp.md section 2; faults.md H1 to 
 import hashlib
 import hmac
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -27,6 +28,7 @@ from revtunnel.process.web.http_answers import answered, write_json
 from revtunnel.process.web.http_channel import BoundedSite
 from revtunnel.process.web.web_rules import is_ours
 from revtunnel.sockets.ends import End
+from revtunnel.sockets.peeking import has_spoken
 from revtunnel.sockets.twisted_transport import TwistedTransport
 from revtunnel.systems.cccp.cccp_settings import CccpPart
 from revtunnel.systems.cccp.openapi import PAGE, describe_api
@@ -217,11 +219,11 @@ def _write(request: Any, code: int, row: dict[str, Any], header: tuple[str, str]
 
 
 class _Site(BoundedSite):
-    """The API's connections; those beyond the limit are closed at once."""
+    """The API's connections; beyond the limit somebody who says nothing goes."""
 
     def came(self, end: End) -> None:
         """Somebody connected."""
-        channel = self.channel()
+        channel = self.channel(end.peer, partial(has_spoken, end))
         if channel is None:
             end.abort()
         else:

@@ -121,7 +121,8 @@ class Proxies:
     def elsewhere(self, serial: str) -> Device[Any] | None:
         """The device of another wire that is, or was, here by this serial."""
         device = self._fleet.get(serial)
-        return device if self._links and device is not None and device.system != SYSTEM else None
+        others = device is not None and device.system not in ("", SYSTEM)  # "": nobody knows by which
+        return device if self._links and others else None
 
     def targets(self, serial: str) -> list[str]:
         """The names of what a device of another wire offers and its record allows."""

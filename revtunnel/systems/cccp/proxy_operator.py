@@ -9,19 +9,21 @@ Source: TCXN CCCP; wire/cccp.md section 2; house.md (operator.py).
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from revtunnel.ground.limits import CccpLimits
+from revtunnel.ground.retries import Retries
 from revtunnel.process.admin.refusals import Busy, NotFound
+from revtunnel.process.wake import WakeDriver, WakeFailed
 from revtunnel.systems.cccp.proxies import Proxies
 from revtunnel.systems.cccp.proxy import RunningProxy
 from revtunnel.systems.cccp.proxy_ports import NoPort
 from revtunnel.systems.cccp.proxy_sessions import ProxyOptions
 from revtunnel.systems.cccp.registered_devices import Project
-from revtunnel.systems.cccp.wake import WakeDriver, WakeFailed
 
 __all__ = ["CallerFailed", "DeviceAbsent", "NoPorts", "OnCall", "ProxyOperator"]
 
@@ -61,6 +63,7 @@ class _WaitingCaller:
         self.proxy = proxy
         self.fresh = fresh  # it was started for this caller
         self.came: Deferred[None] = Deferred()
+        self.not_woken = ""  # why the last wake for it failed
 
 
 class ProxyOperator:
@@ -77,6 +80,8 @@ class ProxyOperator:
     ) -> None:
         self.proxies = proxies
         self.draining = False
+        self.retries: Retries | None = None  # without them a wake is not tried again
+        self.give_up: Callable[[str], bool] = lambda serial: False  # of what waits to be started
         self._reactor = reactor
         self._projects = projects
         self._limits = limits
@@ -115,7 +120,7 @@ class ProxyOperator:
 
     def off(self, serial: str) -> None:
         """End it, with its client and device. NotFound: there is none."""
-        if self.proxies.off(serial) is None:
+        if self.proxies.off(serial) is None and not self.give_up(serial):
             raise NotFound("No proxy for this device")
 
     def status(self, serial: str) -> Row:
@@ -178,17 +183,36 @@ class ProxyOperator:
         self._callers += 1
         waking = self._wake.wake(serial) if self.proxies.in_use(serial) is None else None
         if waking is not None:
-            waking.addErrback(self._not_woken, waiting)
+            waking.addErrback(self._not_woken, serial)
         late = f"The device did not connect within {seconds:g} s"
         waiting.came.addTimeout(
-            min(seconds, self._limits().wait), self._reactor, lambda result, _: _late(result, late)
+            min(seconds, self._limits().wait), self._reactor, lambda result, _: _late(result, waiting, late)
         )
         return waiting.came.addBoth(self._waited, waiting)
 
-    def _not_woken(self, failure: Failure, waiting: _WaitingCaller) -> None:
+    def _not_woken(self, failure: Failure, serial: str) -> None:
+        """Try again while anybody waits for the device; he is told in the end."""
         failure.trap(WakeFailed)
-        if not waiting.came.called:
-            waiting.came.errback(CallerFailed(f"Wake: {failure.getErrorMessage()}"))
+        why = failure.getErrorMessage()
+        waiting = self._waiting.get(serial, [])
+        for each in [*waiting]:
+            each.not_woken = why
+            if self.retries is None:
+                each.came.errback(CallerFailed(f"Wake: {why}"))
+        if waiting and self.retries is not None:
+            again = partial(self._wake_again, serial)
+            self.retries.failed(f"waking {serial}", why, again, quiet=True)  # the driver says it
+
+    def _wake_again(self, serial: str) -> None:
+        waking = self._wake.wake(serial)
+        if waking is not None:
+            waking.addCallbacks(lambda _: self._woken(serial), self._not_woken, errbackArgs=(serial,))
+
+    def _woken(self, serial: str) -> None:
+        for each in self._waiting.get(serial, []):
+            each.not_woken = ""
+        if self.retries is not None:
+            self.retries.well(f"waking {serial}")
 
     def _waited(self, result: Any, waiting: _WaitingCaller) -> Any:
         serial = waiting.proxy.session.serial
@@ -198,6 +222,8 @@ class ProxyOperator:
             self._waiting[serial] = rest
         else:
             self._waiting.pop(serial, None)
+            if self.retries is not None:
+                self.retries.drop(f"waking {serial}")
         proxy = self.proxies.get(serial)
         if isinstance(result, Failure):
             hung_up = result.check(CancelledError)
@@ -233,6 +259,9 @@ class ProxyOperator:
         }
 
 
-def _late(result: Any, text: str) -> Any:
-    late = isinstance(result, Failure) and result.check(CancelledError)
-    return Failure(DeviceAbsent(text)) if late else result
+def _late(result: Any, waiting: _WaitingCaller, text: str) -> Any:
+    if not (isinstance(result, Failure) and result.check(CancelledError)):
+        return result
+    if waiting.not_woken:
+        return Failure(CallerFailed(f"Wake: {waiting.not_woken}"))
+    return Failure(DeviceAbsent(text))

@@ -16,9 +16,10 @@ from revtunnel.ground.reasons import GoAway
 from revtunnel.ground.targets import Offer, Target
 from revtunnel.link.handshake import LinkDenied, ServerUp
 from revtunnel.link.hellos import AgentHello
+from revtunnel.link.mux import Happening, Offered
 from revtunnel.link.server_link import ServerLink
 
-__all__ = ["ModernLink", "modern_offer"]
+__all__ = ["ModernLink", "deny_machine", "modern_offer"]
 
 PREFIX = "emo-"
 
@@ -26,6 +27,16 @@ PREFIX = "emo-"
 def modern_offer(port: int, target: Target) -> Offer:
     """What an agent offers that would register ``port``."""
     return Offer(f"{PREFIX}{port}", target)
+
+
+def deny_machine(hello: AgentHello) -> None:
+    """Deny such an agent at a listener of another kind, whose pool would give it any port.
+
+    Raises:
+        Denied: it is one.
+    """
+    if _registers(hello) is not None:
+        raise _denied(hello.serial, "an agent with emo = yes needs a listener with kind = emo")
 
 
 class ModernLink(ServerLink):
@@ -38,6 +49,15 @@ class ModernLink(ServerLink):
     def _admit(self, up: ServerUp) -> None:
         super()._admit(self._placed(up))
 
+    def happened(self, happening: Happening) -> None:
+        """Its one offer may lead elsewhere; what it is called here is said by its port."""
+        if isinstance(happening, Offered) and len(happening.offers) == 1:
+            (offer,) = happening.offers
+            assert self.handshake is not None and self.handshake.hello is not None
+            (mine,) = self.handshake.hello.offers
+            happening = happening._replace(offers=(replace(mine, target=offer.target),))
+        super().happened(happening)
+
     def _placed(self, up: ServerUp) -> ServerUp:
         """The device that the port is reserved for.
 
@@ -45,7 +65,10 @@ class ModernLink(ServerLink):
             Denied: there is none, or the agent proved to be another one.
         """
         assert up.hello is not None
-        port, target = _port_of(up.hello, up.serial)
+        registers = _registers(up.hello)
+        if registers is None:
+            raise _denied(up.serial, f"this is a listener for EMO: one offer named {PREFIX}PORT wanted")
+        port, target = registers
         reserved = self._ports.get(port)
         if reserved is None:
             raise _denied(up.serial, f"port {port} is reserved for no device here")
@@ -56,14 +79,14 @@ class ModernLink(ServerLink):
         return ServerUp(serial, hello, up.authenticated)
 
 
-def _port_of(hello: AgentHello, serial: str) -> tuple[int, Target]:
-    """The port it would register, and its target."""
+def _registers(hello: AgentHello) -> tuple[int, Target] | None:
+    """The port it would register, and its target; None: it is no such agent."""
     if len(hello.offers) == 1:
         (offer,) = hello.offers
         digits = offer.name.removeprefix(PREFIX)
         if offer.name.startswith(PREFIX) and digits.isdigit() and digits.isascii() and len(digits) <= 6:
             return int(digits), offer.target
-    raise _denied(serial, f"this is a listener for EMO: one offer named {PREFIX}PORT wanted")
+    return None
 
 
 def _denied(serial: str, detail: str) -> LinkDenied:

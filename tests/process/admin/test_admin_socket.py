@@ -12,7 +12,10 @@ import pytest
 from twisted.internet import reactor as installed
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Clock
 
+from revtunnel.ground.facts import Fact, Trouble, TroubleOver
+from revtunnel.ground.retries import Retries
 from revtunnel.process.admin.admin import AdminService
 from revtunnel.process.admin.admin_settings import AdminSettings
 from revtunnel.process.admin.admin_socket import listen, make_room
@@ -176,13 +179,38 @@ def test_c4_stopping_removes_only_its_own_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_socket_that_was_taken_away_is_made_anew(tmp_path: Path) -> None:
+    """By a tidy program, or for another server's, which is left alone; both ends of that are said."""
+    clock, facts, path = Clock(), list[Fact](), tmp_path / "admin.sock"
+    retries = Retries(clock, facts.append, lambda: 0.0)
+    service = AdminService(reactor, Room().operator, settings(path), retries)
+    service.startService()
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(path))
+        other.listen(5)
+        service._look()
+        clock.advance(2)
+        assert "another server answers there" in retries.problems["admin socket"]
+        service._look()
+    clock.advance(4)
+    assert [type(fact) for fact in facts] == [Trouble, TroubleOver]
+    assert path.exists()
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.connect(str(path))
+    waited(service.stopService())
+    assert not path.exists()
+
+
+@pytest.mark.slow
 def test_the_service_answers_and_takes_its_socket_with_it(dead: Path) -> None:
     """Over a real socket with real credentials: a stale file is replaced, a second server refused."""
     room = Room()
-    service = AdminService(reactor, room.operator, settings(dead))
+    retries = Retries(Clock(), lambda fact: None)
+    service = AdminService(reactor, room.operator, settings(dead), retries)
     service.privilegedStartService()
     service.startService()
-    second = AdminService(reactor, room.operator, settings(dead))
+    second = AdminService(reactor, room.operator, settings(dead), retries)
     with pytest.raises(OSError, match="another server answers there"):
         second.privilegedStartService()
     with socket.socket(socket.AF_UNIX) as caller:

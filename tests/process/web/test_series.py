@@ -10,7 +10,6 @@ from tests.support.desk import Desk
 def test_an_hour_and_no_more() -> None:
     """One sample in ten seconds."""
     desk = Desk()
-    desk.web.series.start()
     desk.advance(STEP)
     row = desk.ask("GET", "/api/v1/series", desk.person("rita", "reader")).row
     assert (row["step"], row["series"]["devices"]) == (STEP, [1, 1])
@@ -25,7 +24,6 @@ def test_a_device_is_sampled_while_somebody_looks() -> None:
     """From the first look on, and for a while behind the last; a person may not."""
     desk = Desk()
     series = desk.web.series
-    series.start()
     with pytest.raises(NotFound):
         series.series("plc-9")
     assert series.series("plc-1")["series"]["online"] == [1]

@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.internet.error import CannotListenError
+from twisted.internet.task import Clock
 
 from revtunnel.daemons.schema import load
 from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.leases import Leases
+from revtunnel.ground.facts import Trouble, TroubleOver
 from revtunnel.ground.limits import RelayLimits
+from revtunnel.ground.retries import Retries
 from revtunnel.process.admin.refusals import NotFound
 from revtunnel.process.reporting import Reporter
 from revtunnel.settings.inifile import Surroundings
@@ -21,11 +25,12 @@ from revtunnel.state.ledger import SqliteLedger
 from revtunnel.systems.cccp.cccp_facts import RegistrationRefused
 from revtunnel.systems.cccp.cccp_operator import CccpOperator
 from revtunnel.systems.cccp.cccp_reading import read_cccp
+from revtunnel.systems.cccp.cccp_store import Kept
 from revtunnel.systems.cccp.cccp_system import CccpSystem
 from revtunnel.systems.cccp.proxy_operator import OnCall
 from revtunnel.systems.cccp.proxy_sessions import ProxyOptions
-from tests.support.daemons import port_block
 from tests.support.epoll import Loop, own_reactor
+from tests.support.ports import port_block
 
 INI = """\
 [cccp]
@@ -64,7 +69,7 @@ class Site:
 
     def device(self, serial: str) -> socket.socket:
         """A registered device."""
-        made = self.connect(self.system.listening[0].port)
+        made = self.connect(self.system.listening.all[0].port)
         made.sendall(f"{serial}\r".encode())
         self.loop.until(lambda: self.system.proxies.parking.get(serial), "the device")
         return made
@@ -118,6 +123,30 @@ def system(tmp_path: Path) -> Iterator[Site]:
         made = Site(loop, tmp_path)
         yield made
         made.end()
+
+
+def test_a_persistent_proxy_whose_address_is_not_there_yet_is_started_later(system: Site) -> None:
+    """And ended before, where a caller wants that."""
+    clock, said = Clock(), list[Any]()
+    retries = system.system.retries = Retries(clock, said.append, lambda: 0.0)
+    ports, listen = system.system.proxies.ports, system.system.proxies.ports._listen
+
+    def refuse(host: str, port: int, *_: Any) -> Any:
+        raise CannotListenError(host, port, OSError(99, "Cannot assign requested address"))
+
+    ports._listen = refuse
+    for serial in ("CLD-1", "CLD-2"):
+        system.system._take_up(Kept(serial, "main", 0, ProxyOptions(True)))
+    clock.advance(2)
+    assert list(retries.problems) == ["proxy of CLD-1", "proxy of CLD-2"]
+    system.system.operator.off("CLD-2")
+    ports._listen = listen
+    clock.advance(4)
+    assert system.session("CLD-1")["state"] == "waiting"
+    assert system.session("CLD-2") == {}
+    assert [fact.reason for fact in system.facts if fact.word == "proxy-ended"] == ["off"]
+    assert [type(fact) for fact in said] == [Trouble, Trouble, TroubleOver, TroubleOver]
+    assert clock.getDelayedCalls() == []
 
 
 def was_reset(sock: socket.socket) -> bool:
@@ -259,7 +288,7 @@ def test_one_address_parks_its_share_of_devices(system: Site) -> None:
     system.system.take(part, RelayLimits(), system.system.projects_of(part))
     first = system.device("A")
     system.device("B")
-    third = system.connect(system.system.listening[0].port)
+    third = system.connect(system.system.listening.all[0].port)
     third.sendall(b"C\r")
     system.loop.until(lambda: refused(system), "the refusal")
     (fact,) = refused(system)
@@ -269,7 +298,7 @@ def test_one_address_parks_its_share_of_devices(system: Site) -> None:
     )
     for _ in range(3):
         before = system.system.proxies.parking.get("A")
-        again = system.connect(system.system.listening[0].port)
+        again = system.connect(system.system.listening.all[0].port)
         again.sendall(b"A\r")
         system.loop.until(lambda: system.system.proxies.parking.get("A") is not before, "the next one")  # noqa: B023
     first.close()

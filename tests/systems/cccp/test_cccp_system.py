@@ -4,6 +4,7 @@ from pathlib import Path
 
 from revtunnel.systems.cccp.cccp_settings import ProjectSettings
 from revtunnel.systems.cccp.cccp_system import project_of
+from revtunnel.trust.identities import Identities
 from tests.sockets.tls.test_peer_verification import Room, meet
 
 
@@ -17,7 +18,8 @@ def test_a_device_that_the_built_in_authority_revoked_cannot_register(tmp_path: 
         certificate_key=room.server.key_file,
         authority=room.issuer.file,
     )
-    identity = project_of(settings, lambda serial, fingerprint: serial in room.revoked).identity
+    found = Identities(lambda serial, fingerprint: serial in room.revoked, "cccp-project").read([settings])
+    identity = project_of(settings, found.of("main")).identity
     assert identity is not None
 
     assert meet(identity, room.at_agent()).said == b"hello"

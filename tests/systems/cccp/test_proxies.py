@@ -29,9 +29,9 @@ from revtunnel.systems.cccp.proxy import RunningProxy
 from revtunnel.systems.cccp.proxy_operator import OnCall
 from revtunnel.systems.cccp.proxy_sessions import Life, ProxyOptions
 from revtunnel.systems.cccp.registered_devices import Project
-from tests.support.daemons import port_block
 from tests.support.data_world import HOST, SERIAL, DataWorld
 from tests.support.epoll import own_reactor
+from tests.support.ports import port_block
 
 pytestmark = pytest.mark.slow
 PART = CccpPart(http=(), token=None)
@@ -279,6 +279,15 @@ def test_a_target_that_a_linked_device_offers_no_more_is_absent() -> None:
         proxy = world.site.proxies.on(SERIAL, world.project, ProxyOptions(True, target="gone"))
         assert world.ending(world.visit(proxy)) == "reset"
         assert [fact.reason for fact in world.of(ClientRefused)] == ["device-absent"]
+
+
+def test_a_device_that_was_never_here_is_of_no_other_wire() -> None:
+    """Settings may name a device of CCCP's own: it is waited for as one."""
+    with BothWires() as world:
+        world.switchboard.fleet.know("CLD-9", 0.0)
+        assert world.site.proxies.elsewhere("CLD-9") is None
+        world.switchboard.fleet.know("press-4", 0.0, "legacy")
+        assert world.site.proxies.elsewhere("press-4") is not None
 
 
 def test_an_operator_kicks_a_registered_device_like_any_other() -> None:

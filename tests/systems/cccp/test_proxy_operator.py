@@ -1,5 +1,6 @@
 """What callers of CCCP may do at once, while it drains, and what a restart finds of it; over memory."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,11 +8,12 @@ from twisted.python.failure import Failure
 
 from revtunnel.ground.limits import CccpLimits
 from revtunnel.ground.networks import network_of
+from revtunnel.ground.retries import Retries
 from revtunnel.process.admin.refusals import Busy
 from revtunnel.systems.cccp.cccp_store import Kept
 from revtunnel.systems.cccp.proxy_operator import OnCall
 from revtunnel.systems.cccp.proxy_sessions import ProxyOptions
-from tests.systems.cccp.test_http_api import Door
+from tests.systems.cccp.test_http_api import OPEN, Door
 
 LIMITS = CccpLimits()
 OPTIONS = ProxyOptions(True, (network_of("10.0.0.0/8"),), 60.0, "")
@@ -34,6 +36,37 @@ def test_only_so_many_callers_wait() -> None:
     door.operator.device_came("CLD-1")
     assert answers == [21000] * LIMITS.waiting
     waiting(door, "CLD-3", answers)
+
+
+def test_a_wake_that_failed_is_tried_again_while_somebody_waits() -> None:
+    """Once for all who wait; whoever waited in vain is told why it failed."""
+    door, answers = Door(part=replace(OPEN, wake_command="/bin/sh wake")), []  # type: tuple[Door, list[Any]]
+    retries = door.operator.retries = Retries(door.reactor, door.facts.append, lambda: 0.0)
+    programs = door.reactor.programs
+    waiting(door, "CLD-1", answers)
+    programs[0].end(1, b"no such number\n")
+    assert answers == []
+    (problem,) = retries.problems.items()
+    assert problem[0] == "waking CLD-1" and "no such number" in problem[1]
+    door.reactor.advance(2.0)
+    waiting(door, "CLD-1", answers)
+    assert len(programs) == 3
+    programs[1].end(0)
+    programs[2].end(0)
+    assert retries.problems == {}
+    door.operator.device_came("CLD-1")
+    assert answers == [21000] * 2
+    waiting(door, "CLD-2", answers)
+    programs[3].end(1, b"busy\n")
+    for _ in range(30):
+        door.reactor.advance(1.0)
+        if len(programs) > 4 and not programs[-1].ended:
+            programs[-1].end(1, b"still busy\n")
+    (answer,) = answers[2:]
+    assert isinstance(answer, Failure) and "still busy" in answer.getErrorMessage()
+    assert len(programs) == 4 + 3  # after 2, 6 and 14 seconds
+    assert retries.problems == {} and len(door.proxies) == 1
+    door.reactor.advance(60.0)
 
 
 def test_nobody_waits_for_a_daemon_that_drains() -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from revtunnel.ground.facts import LinkRefused, LinkUp
 from revtunnel.ground.targets import Offer
+from revtunnel.link.handshake import ListenerRules
 from revtunnel.link.keys import Verifier, verifier_of
 from revtunnel.systems.emo.emo import TERMINATOR
 from revtunnel.systems.emo.emo_modern import modern_offer
@@ -67,6 +68,20 @@ def test_an_agent_with_other_offers_is_no_machine() -> None:
     World.add_agent(world, "plc-7", (Offer("console", TARGETS["mill-1"].target),))
     world.pump()
     assert "one offer named emo-PORT wanted" in world.of(LinkRefused)[-1].detail
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_listener_of_another_kind_says_that_it_has_no_machines(legacy: bool) -> None:
+    """It would give the machine any port of its pool, and nobody would find it."""
+    world = World(start=False, serials=())
+    world._listen(0, "plc-1", (), True)
+    world.listener(rules=ListenerRules("rt1-0", legacy=legacy, legacy_serial="plc-1"))
+    agent = world.add_agent("mill-1", (modern_offer(5010, TARGETS["mill-1"].target),))
+    world.pump()
+    (refused,) = world.of(LinkRefused)
+    words = "an agent with emo = yes needs a listener with kind = emo"
+    assert (refused.reason, refused.serial, refused.detail) == ("denied", "mill-1", words)
+    assert agent.links[0].ended == ("denied", f"the server says denied: {words}")
 
 
 def test_a_proved_serial_must_be_the_ports() -> None:

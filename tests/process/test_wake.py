@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from revtunnel.systems.cccp.cccp_facts import WakeEnded
-from revtunnel.systems.cccp.cccp_settings import CccpPart
-from revtunnel.systems.cccp.wake import WakeDriver, WakeFailed
+from revtunnel.ground.facts import WakeEnded
+from revtunnel.process.wake import WakeDriver, WakeFailed
+from revtunnel.process.wake_settings import WakeRules
 from tests.support.epoll import Loop, Names, own_reactor
 
 pytestmark = pytest.mark.slow
@@ -47,8 +47,8 @@ def waker() -> Iterator[Any]:
 
 def wake(loop: Loop, url: str, facts: list[Any]) -> Any:
     """What comes of it."""
-    part = CccpPart(http=(), token=None, wake_url=url)
-    return loop.wait(WakeDriver(loop.reactor, lambda: part, facts.append).wake("CLD-1"))  # type: ignore[arg-type]
+    rules = WakeRules(url=url)
+    return loop.wait(WakeDriver(loop.reactor, lambda serial: rules, facts.append).wake("CLD-1"))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "waker"])

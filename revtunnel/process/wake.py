@@ -26,14 +26,13 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
-from revtunnel.ground.facts import Report
+from revtunnel.ground.facts import Report, WakeEnded
 from revtunnel.process.programs import run
+from revtunnel.process.wake_settings import WakeRules
 from revtunnel.sockets.addresses import address_of
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.opening import open_end
 from revtunnel.sockets.twisted_transport import TwistedTransport
-from revtunnel.systems.cccp.cccp_facts import WakeEnded
-from revtunnel.systems.cccp.cccp_settings import CccpPart
 
 __all__ = ["WakeDriver", "WakeFailed"]
 
@@ -45,45 +44,45 @@ class WakeFailed(Exception):
 
 
 class WakeDriver:
-    """Runs it. ``part``, what is run and for how long at most, is asked each time."""
+    """Runs it. ``rules``, what is run for a serial, is asked each time."""
 
-    def __init__(self, reactor: Any, part: Callable[[], CccpPart], report: Report) -> None:
-        self._part = part
+    def __init__(self, reactor: Any, rules: Callable[[str], WakeRules], report: Report) -> None:
+        self._rules = rules
         self.running = 0
         self._reactor = reactor
         self._report = report
 
     def wake(self, serial: str) -> "Deferred[None] | None":
         """Run it for a device: fires when it is done, fails with WakeFailed; None: nothing is set."""
-        part = self._part()
-        if not part.wake_command and not part.wake_url:
+        rules = self._rules(serial)
+        if not rules:
             return None
         begun = self._reactor.seconds()
-        if self.running >= part.limits.wakes:
+        if self.running >= rules.most:
             running = fail(WakeFailed(f"{self.running} wake drivers are running"))
-        elif part.wake_command and serial.startswith("-"):
+        elif rules.command and serial.startswith("-"):
             running = fail(WakeFailed("a serial with - in front would be an option of the command"))
         else:
             self.running += 1
             running = (
-                _command(self._reactor, part.wake_command, serial)
-                if part.wake_command
-                else _post(self._reactor, part.wake_url, part.limits.wake, serial)
+                _command(self._reactor, rules.command, serial)
+                if rules.command
+                else _post(self._reactor, rules.url, rules.seconds, serial)
             )
-            running.addTimeout(part.limits.wake, self._reactor)
+            running.addTimeout(rules.seconds, self._reactor)
             running.addBoth(self._left)
-        return running.addBoth(self._tell, serial, begun)
+        return running.addBoth(self._tell, serial, begun, rules.seconds)
 
     def _left(self, result: Any) -> Any:
         self.running -= 1
         return result
 
-    def _tell(self, result: Any, serial: str, begun: float) -> Any:
+    def _tell(self, result: Any, serial: str, begun: float, patience: float) -> Any:
         outcome, detail = "done", ""
         if isinstance(result, Failure):
             outcome, detail = "failed", result.getErrorMessage() or type(result.value).__name__
             if result.check(TimeoutError):
-                outcome, detail = "timed-out", f"it did not end in {self._part().limits.wake:g} s"
+                outcome, detail = "timed-out", f"it did not end in {patience:g} s"
             result = Failure(WakeFailed(detail))
         seconds = round(self._reactor.seconds() - begun, 3)
         self._report(WakeEnded(serial, outcome, detail, seconds))
