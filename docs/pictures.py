@@ -15,7 +15,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from tests.support.chromium import Chromium, Page  # noqa: E402
-from tests.support.daemons import Lab, Server, laboratory, port_block  # noqa: E402
+from tests.support.daemons import Lab, Server, laboratory  # noqa: E402
+from tests.support.ports import port_block  # noqa: E402
 from tests.support.services import Echo, Source  # noqa: E402
 from tests.support.throwaway_tls import Issuer  # noqa: E402
 from tests.support.traffic import connect  # noqa: E402
