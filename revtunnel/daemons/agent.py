@@ -7,7 +7,6 @@ import os
 import random
 import resource
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -17,7 +16,10 @@ from twisted.internet.defer import Deferred
 
 from revtunnel import __version__
 from revtunnel.carriers.agent_data import AgentData
+from revtunnel.daemons.agent_certificate import AgentCertificate
+from revtunnel.daemons.agent_errand import AgentErrand
 from revtunnel.daemons.agent_offers import AgentOffers, offer_changes
+from revtunnel.daemons.agent_paths import AgentPaths
 from revtunnel.daemons.options import AgentOptions as Options
 from revtunnel.daemons.proxy_settings import headers_of
 from revtunnel.daemons.service_probes import ServiceProbes
@@ -25,6 +27,7 @@ from revtunnel.daemons.settings import AgentSettings, SettingsError, changes
 from revtunnel.daemons.site_consent import SiteConsent
 from revtunnel.ground.declared import updated
 from revtunnel.ground.facts import ServerState, SettingsReloaded
+from revtunnel.ground.reasons import GoAway
 from revtunnel.ground.retries import SETTINGS, Retries
 from revtunnel.ground.targets import Offer, Target
 from revtunnel.link.agent_link import AgentLink
@@ -37,9 +40,9 @@ from revtunnel.process.process import ExitStatus, SignalService
 from revtunnel.process.reporting import Reporter
 from revtunnel.process.systemd import Notifier, NotifyService
 from revtunnel.sockets.ends import End
+from revtunnel.sockets.network_changes import NetworkChanges
 from revtunnel.sockets.tls.certificates import FaultyFiles
 from revtunnel.sockets.tls.peer_verification import Identity
-from revtunnel.state.state_directory import openness
 from revtunnel.streams.commands import Feature
 from revtunnel.streams.dialler import Dialler, Header
 from revtunnel.streams.offer_messages import Answer
@@ -48,7 +51,6 @@ from revtunnel.systems.emo.emo_agent import EmoAgentLink, EmoRemains
 from revtunnel.systems.emo.emo_choice import EmoChoice
 from revtunnel.systems.emo.emo_modern import modern_offer
 from revtunnel.trust.agent_files import AgentFiles
-from revtunnel.trust.certificate_renewal import CertificateRenewal
 from revtunnel.trust.first_enrolment import FirstEnrolment
 from revtunnel.trust.tls_settings import speaks_tls
 from revtunnel.trust.tls_settings_checks import agent_rules
@@ -102,6 +104,8 @@ class Agent(MultiService):
         self._notifier = notifier
         self._key = read_key(self.settings.key_file)
         self._pool = CreditPool(POOL)
+        self._paths = AgentPaths(self.settings, self.reporter)
+        self._instance = os.urandom(8)  # of this run
         self._offers = AgentOffers(self.settings, self.reporter)
         told = self.settings.limits, self._offers.now, self._headers()
         self._dialler = Dialler(self._reactor, *told, at_once=self._at_once())
@@ -122,10 +126,16 @@ class Agent(MultiService):
         self._remains = EmoRemains()
         self._connector = ServerConnector(self._reactor, way_to(self.settings))
         self.uplink = self._make_uplink(self.settings)
-        self._keeper = self._make_keeper(self.settings)
-        if self._keeper is not None:
-            self._keeper.setServiceParent(self)
-        SignalService(reactor, self, exit_status, notifier, deadline=DRAIN).setServiceParent(self)
+        self._network = NetworkChanges(reactor, self.uplink.hurry)
+        self._certificate = AgentCertificate(
+            *(reactor, self.settings, self._connector, self.reporter, self._renewed, self._enrolled)
+        )
+        self._certificate.setServiceParent(self)
+        self._signals = SignalService(reactor, self, exit_status, notifier, deadline=DRAIN)
+        self._signals.setServiceParent(self)
+        self._exit = exit_status
+        if self.settings.once or self.settings.idle_end is not None:
+            self._make_errand(self.settings).setServiceParent(self)
         NotifyService(reactor, notifier).setServiceParent(self)
 
     def startService(self) -> None:
@@ -134,7 +144,8 @@ class Agent(MultiService):
         targets = ", ".join(f"{offer.name}={offer.target}" for offer in settings.local)
         self.reporter(ServerState("started", f"{settings.serial} offers {targets}"))
         self._warn()
-        self._reactor.callWhenRunning(self.uplink.start)
+        self._network.start()
+        self._reactor.callWhenRunning(self._certificate.when_fit, self.uplink.start)
         self._reactor.callWhenRunning(self._probes.take, settings, settings.local)
 
     def stopService(self) -> Any:
@@ -154,6 +165,7 @@ class Agent(MultiService):
 
     def abort(self) -> None:
         """Cut everything now."""
+        self._network.stop()
         self._consent.stop()
         self._probes.stop()
         self.uplink.abort()
@@ -161,7 +173,10 @@ class Agent(MultiService):
         self._remains.abort()
 
     def reload(self) -> None:
-        """Take new services, servers, limits, log level; running streams stay."""
+        """Take new services, servers, limits, log level; running streams stay.
+
+        Whoever asks for it wants a link: no back-off is waited for.
+        """
         self._reload()
 
     def _reload(self, again: bool = False) -> None:
@@ -189,8 +204,9 @@ class Agent(MultiService):
         self._data.take(new.limits, new.relay)
         self._consent.take(new)
         self.uplink.change(new.servers, new.limits)
-        if self._keeper is not None:
-            self._keeper.share = new.renew_before
+        self.uplink.hurry()
+        self._certificate.take(new)
+        self._paths.take(new)
         self._emo.mode = new.modern
         same_headers = self.settings.proxy_protocol == new.proxy_protocol
         self.settings = new
@@ -203,34 +219,8 @@ class Agent(MultiService):
     # -- inside
 
     def _warn(self) -> None:
-        """Say what the operator should know of the certificate and of where its key is."""
-        with suppress(FileNotFoundError):
-            directory = self.settings.state_directory
-            if self._keeper is not None and directory is not None and (found := openness(directory)):
-                self.reporter(ServerState("state", found))
         identity = self._connector.way.identity or self._connector.way.web
-        for warning in identity.credentials.warnings if identity is not None else ():
-            self.reporter(ServerState("certificate", warning))
-
-    def _make_keeper(self, settings: AgentSettings) -> CertificateRenewal | None:
-        """Who renews the certificate; None: it is not one of enrolment."""
-        if settings.state_directory is None or settings.certificate is None:
-            return None
-        files = AgentFiles(settings.state_directory, settings.serial)
-        if files.certificate != settings.certificate:
-            return None
-        return CertificateRenewal(
-            self._reactor,
-            files,
-            settings.serial,
-            lambda: [each for each in self.settings.servers if not each.web],
-            self._connector.open,
-            settings.renew_before,
-            settings.limits.connect,
-            self.reporter,
-            self._renewed,
-            random.random,
-        )
+        self._certificate.warn(identity.credentials.warnings if identity is not None else ())
 
     def _renewed(self) -> None:
         """Use the new certificate from the next connection on."""
@@ -240,6 +230,29 @@ class Agent(MultiService):
             self.retries.failed("certificate files", str(error), self._renewed)
         else:
             self.retries.well("certificate files")
+        self.uplink.hurry()
+
+    def _enrolled(self) -> None:
+        """A token brought a certificate: take it as a reload would."""
+        self.reload()
+        self.uplink.hurry()
+
+    def _make_errand(self, settings: AgentSettings) -> AgentErrand:
+        ways = 2 if settings.emo and settings.modern == "auto" else 1  # rt1, then EMO
+        return AgentErrand(
+            self._reactor,
+            ways * len(settings.servers),
+            settings.once,
+            settings.idle_end,
+            self.reporter.watch,
+            self.reporter,
+            self._end,
+        )
+
+    def _end(self, status: int) -> None:
+        """Stop as SIGTERM does, with a status of our own."""
+        self._exit.status = status
+        self._reactor.callLater(0, self._signals.stop_requested, "errand")  # not amid a fact
 
     def _make_uplink(self, settings: AgentSettings) -> Uplink:
         return Uplink(
@@ -302,6 +315,7 @@ class Agent(MultiService):
 
     def _make_link(self, ready: Callable[[Any], None], left: Callable[[Any], None]) -> Any:
         settings = self.settings
+        left = partial(self._left, left)
         offers, limits, filler = self._said_offers(), settings.link, b""
         if settings.emo:
             if not self._emo.offers_rt1(self._reactor.seconds(), settings.emo_limits):
@@ -316,6 +330,7 @@ class Agent(MultiService):
             f"revtunnel {__version__}",
             settings.link.first_window,
             features=self._features(settings),
+            instance=self._instance,
         )
         handshake = AgentHandshake(hello, self._key, settings.legacy, filler)
         link = AgentLink(
@@ -332,7 +347,16 @@ class Agent(MultiService):
             self._consent,
         )
         link.offers_asked = self._asked
+        link.asks_after, link.is_cut_after = self._paths.of, self._paths.learned
         return link
+
+    def _left(self, left: Callable[[Any], None], link: Any) -> None:
+        """A server may know better than our clock that our certificate has ended."""
+        if link.ended is not None and link.ended[0] == GoAway.EXPIRED.word:
+            self._certificate.told_late()
+        if isinstance(link, AgentLink) and link.up_since is not None:
+            self._paths.ended(link)
+        left(link)
 
     def _is_up(self, ready: Callable[[AgentLink], None], link: AgentLink) -> None:
         """A machine of EMO is known to the server by its port, and what it offers as emo."""
@@ -399,5 +423,6 @@ def makeService(options: Options) -> IService:
     if options.token is not None:
         told, token = options.settings, options.token
         asked = (told, told.servers, told.proxy, told.limits)
-        return FirstEnrolment(reactor, token, *asked, exit_status, notifier, enrolled)
+        stays = not options.enroll_only
+        return FirstEnrolment(reactor, token, *asked, exit_status, notifier, enrolled, stays, told.token_file)
     return Agent(reactor, options, exit_status, notifier)

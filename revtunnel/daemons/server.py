@@ -112,7 +112,12 @@ class Server(AdministeredDaemon):
             self.reporter(ServerState("settings", warning))
         self._warn(*self._all_identities())
         people = f"; people at {self.listeners.places('web')}" if self.web is not None else ""
+        self._offer_first()
         self.reporter(ServerState("ready", f"agents at {self.listeners.places('listener')}{people}"))
+
+    def _offer_first(self) -> None:
+        if self.web is not None:
+            self.web.offer_first(self.listeners.web_port)
 
     def _build(self) -> None:
         settings = self.settings
@@ -165,6 +170,7 @@ class Server(AdministeredDaemon):
         self.switchboard.admission.issue = self.issuer.answer
         self.switchboard.admission.used = self.issuer.used
         self.issuer.cut_off = partial(self.operator.cut_off, by="two_renewals")
+        self.issuer.audited = self.audit.changed
         self.absent = AbsentDevices(self._reactor, self.switchboard, self._report)
         self.absent.take(settings)
         self._build_cccp(settings)
@@ -224,7 +230,7 @@ class Server(AdministeredDaemon):
 
         self.web = WebSystem(
             *(self._reactor, settings, self.switchboard, self.people, self.grants, self.mutes, self.audit),
-            *(self.operator.app_keys, os.urandom, self.operator.at),
+            *(self.operator, self.ledger, os.urandom),
         )
         self.web.start()
         self.listeners.people = self.web.listener
@@ -242,14 +248,15 @@ class Server(AdministeredDaemon):
         """
         mine = settings.authority
         try:
-            self.issuer.load(mine.directory, mine.device_days, mine.limits)
+            self.issuer.load(mine.directory, mine.device_days, mine.limits, mine.renewal_grace)
         except Unfit as error:
             raise SettingsError([f"[authority] directory: {error}"], passes=True) from None
         self.issuer.ends_forks = mine.two_renewals == "revoke"
 
     def _read_identities(self, settings: ServerSettings) -> Identities:
         """The certificates of all listeners. SettingsError: their files cannot be used."""
-        return Identities(self.issuer.revoked).read(settings.listeners, self.issuer.is_set_up)
+        identities = Identities(self.issuer.revoked, grace=self.issuer.grace)
+        return identities.read(settings.listeners, self.issuer.is_set_up)
 
     def _all_identities(self) -> list[Identities]:
         return [self._identities, *(each.identities for each in (self.web, self.cccp) if each is not None)]
@@ -352,6 +359,7 @@ class Server(AdministeredDaemon):
         if self.cccp is not None:
             missing += self.cccp.open_missing()
         self.operator.link_port = self.listeners.link_port(new)
+        self._offer_first()
         labels = self.switchboard.access.records.labels
         looked = self.switchboard.enforcement.set_records(new.records)
         if labels != new.records.labels:

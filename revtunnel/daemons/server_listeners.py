@@ -69,7 +69,7 @@ def agent_listener(
         rules,
         link,
         hello,
-        newest=listener.duplicate == "newest",
+        duplicate=listener.duplicate,
         pool=listener.pool,
         heartbeat=listener.heartbeat,
         mappings=offers_at(settings, listener),
@@ -96,7 +96,7 @@ class ServerListeners:
     """All of one server. ``take`` comes first, then ``start``, or ``close_others`` and ``open_missing``."""
 
     def __init__(self, reactor: Any, listeners: Listeners, board: Switchboard) -> None:
-        self.open = OpenListeners(listeners)
+        self.open = OpenListeners(listeners, they_begin=True)
         self.people: WebListener | None = None  # who has web listeners
         self._headers = ProxyHeaders(reactor, lambda: board.limits.pending)
         self._board = board
@@ -142,6 +142,10 @@ class ServerListeners:
         """Where agents come in with TLS; 0: nowhere."""
         secure = (self.open.of(f"[listener {each.name}]") for each in settings.listeners if each.tls)
         return next((listener.port for found in secure for listener in found), 0)
+
+    def web_port(self, name: str) -> int:
+        """Where people come in at one listener; 0: nowhere."""
+        return next((each.port for each in self.open.of(f"[web {name}]")), 0)
 
     def places(self, kind: str) -> str:
         """Where we listen, for people: of every ``listener`` or of every ``web``."""

@@ -46,6 +46,7 @@ _RECORD = Operation(
     "Record", "record", "what one device may do: its record",
     "With the section it is from, and the addresses that are locked out of its serial "
     "because they failed to prove it.", (SERIAL,), ROW, errors=(Invalid,), command="device",
+    route="GET /devices/{serial}",
     columns=(
         Column("serial", Kind.TEXT, "of the device"),
         Column("online", Kind.YES_NO, "whether it is here"),
@@ -71,6 +72,7 @@ _RELEASE = Operation(
     (SERIAL._replace(shown="SERIAL/TARGET"), Argument("target", shown="SERIAL/TARGET")),
     (Argument("port", Kind.NUMBER),),
     role=CallerRole.OPERATOR, named=True, errors=(NotFound, Conflict), command="release",
+    route="DELETE /ports/{serial}/{target}",
     said=lambda row: ({"released": "{serial}/{target}".format_map(row), "port": row["port"]},
                       "port {port} of {serial}/{target} is given back".format_map(row)),
 )  # fmt: skip
@@ -102,11 +104,12 @@ _ENROLLED = Operation(
 )
 ENROLL = Operation(
     "Enroll", "enroll", "make a device key", "", (SERIAL, _REPLACE), (Argument("key"), PROBLEM),
-    role=CallerRole.OPERATOR, named=True, errors=(Invalid, Conflict),
+    route="POST /devices/{serial}/key", role=CallerRole.OPERATOR, named=True, errors=(Invalid, Conflict),
 )  # fmt: skip
 APP_KEY = Operation(
     "AppKey", "app_key", "make the app key of a ThingWorx device", "", (SERIAL, _REPLACE),
-    (Argument("key"), PROBLEM), role=CallerRole.OPERATOR, named=True, errors=(Invalid, Conflict),
+    (Argument("key"), PROBLEM), route="POST /devices/{serial}/app-key",
+    role=CallerRole.OPERATOR, named=True, errors=(Invalid, Conflict),
 )  # fmt: skip
 AUTHORITY = Operation(
     "Authority", "authority", "the certificate authority of the server", answer=ROW, errors=(NotFound,),
@@ -121,12 +124,14 @@ AUTHORITY = Operation(
 TOKEN = Operation(
     "Token", "token", "make a one-time token for an agent", 'Where the agent should dial is "" if not known.',
     (SERIAL, _REPLACE), (Argument("token"), Argument("server"), PROBLEM),
+    route="POST /devices/{serial}/token",
     role=CallerRole.OPERATOR, named=True, errors=(Invalid, NotFound, Conflict, Busy),
 )  # fmt: skip
 CERTIFY = Operation(
     "Certify", "certify", "make a certificate from a request", "PKCS #10 in DER or PEM; the answer is DER.",
     (SERIAL, Argument("request", Kind.RAW), _REPLACE),
     (Argument("certificate", Kind.RAW), Argument("authority", Kind.RAW), PROBLEM),
+    route="POST /devices/{serial}/certificate",
     role=CallerRole.OPERATOR, named=True, errors=(Invalid, NotFound, Conflict),
 )  # fmt: skip
 _REVOKE = Operation(
@@ -136,6 +141,7 @@ _REVOKE = Operation(
                       optional=True)),
     (PROBLEM,),
     role=CallerRole.OPERATOR, named=True, errors=(Invalid, NotFound), command="revoke", said=_revoked,
+    route="POST /devices/{serial}/revoke",
 )  # fmt: skip
 _MUTES = (
     Operation(
@@ -153,18 +159,20 @@ _MUTES = (
         "Until it is unmuted, also over a restart. Clients of ports are not concerned.",
         (SERIAL, Argument("why", text="what people shall read", shown="--why TEXT", optional=True)),
         (PROBLEM,), role=CallerRole.OPERATOR, named=True, errors=(Invalid, Conflict), command="mute",
+        route="PUT /muted/{serial}",
         said=lambda row: ({"muted": row["serial"]}, f"{row['serial']} takes no remote sessions"),
     ),
     Operation(
         "Unmute", "mutes.unmute", "let a device take remote sessions again", "", (SERIAL,), (PROBLEM,),
         role=CallerRole.OPERATOR, named=True, errors=(NotFound,), command="unmute",
+        route="DELETE /muted/{serial}",
         said=lambda row: ({"unmuted": row["serial"]}, f"{row['serial']} takes remote sessions again"),
     ),
 )  # fmt: skip
 _AUDIT_HEAD = Operation(
     "AuditHead", "audit.head", "the newest record of the audit file, by number and hash",
     "Kept elsewhere, they prove all before it: see ``audit verify --head``.",
-    answer=ROW, command="audit head",
+    answer=ROW, command="audit head", route="GET /audit/head",
     columns=(
         Column("file", Kind.TEXT, "its path, or nothing: there is none"),
         Column("seq", Kind.NUMBER, "number of the newest record"),

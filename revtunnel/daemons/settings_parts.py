@@ -56,6 +56,7 @@ __all__ = [
     "AgentSettings",
     "AgentWays",
     "ConsentSettings",
+    "ErrandSettings",
     "LegacyDeviceSettings",
     "ListenerSettings",
     "PoolSettings",
@@ -150,8 +151,10 @@ class ListenerSettings(ListenerTls, SenderSettings, WakeSettings):
         "prove it, others are let in; required: everybody must", live=True)
     allow_without_keys: bool = setting(yes_no(), "no", "INSECURE: lets devices without keys in from other "
         "machines; no: such a listener does not start", live=True)
-    duplicate: str = setting(word("newest", "oldest"), "newest", "which link stays when a serial that proves "
-        "no key comes twice", live=True)
+    duplicate: str = setting(word("auto", "newest", "oldest", "refuse-both"), "auto", "which link stays when "
+        "a serial that proves nothing comes twice, and, once two machines take the link from each other, "
+        "whatever they prove: the newest; the oldest; refuse-both: neither, for 5 minutes; auto: refuse-both "
+        "of those that prove their serial, else newest", live=True)
     data: str = setting(word("link", "socket", "auto"), "auto", "what carries channels: the link; a "
         "connection of its own for each, which the agent brings; auto: that, and the link where none "
         "comes", live=True)
@@ -292,6 +295,9 @@ class AgentWays:
     modern: str = setting(word("auto", "no"), "auto", "emo: auto: offer rt1 first, which a server of this "
         "project speaks on the same port; an original server hangs up on it at once, and EMO is spoken then; "
         "no: never", live=True)
+    keepalive: float | None = setting(nothing("auto", seconds(0.1, 3600)), "auto", "silence before the link "
+        "is asked for a sign of life; auto: as the server says, and less once the path there, a proxy or "
+        "NAT, has cut three silent links in a row; such a path carries all clients by the link", live=True)
     data_sockets: bool = setting(yes_no(), "yes", "bring connections for single channels when the server "
         "wants them")
 
@@ -309,6 +315,16 @@ class ConsentSettings:
 
 
 @dataclass(frozen=True)
+class ErrandSettings:
+    """Whether the agent stays."""
+
+    once: bool = setting(yes_no(), "no", "end with the first link, or when each server was tried in vain; "
+        "exit status 0: clients came; 69: no server had a link; 75: no client came")
+    idle_end: float | None = setting(nothing("never", seconds(0.1, 3650 * 86400)), "never", "end when no "
+        "client was there for so long, from the start on, with the status that once says; never: stay")
+
+
+@dataclass(frozen=True)
 class ProbeSettings:
     """Which services the agent looks at by itself."""
 
@@ -320,7 +336,7 @@ class ProbeSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AgentSettings(AgentTls, AgentWays, ConsentSettings, ProbeSettings, LogSettings):
+class AgentSettings(AgentTls, AgentWays, ConsentSettings, ProbeSettings, ErrandSettings, LogSettings):
     """All that an agent is told; servers and local hold at least one, and no two names of local are equal."""
 
     servers: tuple[ServerPlace, ...] = setting(_SERVERS, "", "servers, tried in turn; at least one is "

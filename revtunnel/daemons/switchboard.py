@@ -133,6 +133,9 @@ class Switchboard:
     def refused(self, link: ServerLink, reason: str, detail: str) -> None:
         self.admission.refused(link, reason, detail)
 
+    def refused_for(self, link: ServerLink, word: str) -> int:
+        return self.admission.refused_for(link, word)
+
     def no_stranger(self, link: ServerLink) -> None:
         self.admission.no_stranger(link)
 
@@ -157,15 +160,16 @@ class Switchboard:
             raise LinkDenied(GoAway.STOPPING, "the server is stopping", up.serial)
         if up.hello is not None:
             deny_machine(up.hello)
-        self.access.device(up.serial, link.peer, now)
+        self.access.device(up.serial, link.peer, now, link.certificate is not None)
         offers = up.hello.offers if up.hello is not None else link.offers
         try:
             old = self.fleet.arrive(
-                *(up.serial, link, now, up.authenticated, link.listener.newest, offers),
+                *(up.serial, link, now, up.authenticated, link.listener.duplicate, offers),
                 system=link.system,
                 peer=link.peer,
                 listener=link.listener.rules.name,
                 pool=link.listener.pool,
+                instance=up.hello.instance if up.hello is not None else b"",
             )
         except TwoHolders:
             self.kick(up.serial, "its serial has two holders", 0)
@@ -174,6 +178,8 @@ class Switchboard:
             self.admission.used(link.certificate.serial, link.certificate.fingerprint)
         self.no_stranger(link)
         self.links.add(link)
+        if up.authenticated:
+            self.access.arrived(link.peer)
         if old is not None:
             link.replaced = True
             old.dismiss("replaced", f"by {link.peer}", GoAway.REPLACED)
@@ -222,6 +228,8 @@ class Switchboard:
             self.ports.leave(link.serial, now)
 
     def departed(self, link: ServerLink, reason: str, detail: str, cut: int) -> None:
+        if link in self.links and link.authenticated:
+            self.access.left(link.peer, self._clock.seconds())
         self.links.discard(link)
         self.offer_changes.gone(link)
         lived = round(self._clock.seconds() - (link.up_since or 0.0), 3)
@@ -300,7 +308,7 @@ class Switchboard:
         self.client_streams.stop()
         self.enforcement.stop()
         self.ports.close_all()
-        for link in list(self.admission.strangers | self.links):
+        for link in [*self.admission.strangers, *self.links]:
             link.dismiss("stopping", "the server stops", GoAway.STOPPING, self.limits.retry_after)
         self.streams.end_all(Ended.LINK_LOST, "the server stops")
         self.admission.say_left()

@@ -140,6 +140,9 @@ class PeopleLimits:
     groups: int = 1000  # groups in all
     groups_per_user: int = 32  # groups that one user is in
     tokens_per_user: int = 16  # tokens of one user that are good
+    browsers_per_user: int = 8  # browsers of one user that are logged in
+    browser_life: float = 12 * 3600.0  # seconds that a browser is logged in at most
+    browser_idle: float = 1800.0  # seconds without a request after which it is logged in no more
     token_life: float = 90 * 86_400.0  # seconds a token is good where nothing is asked for
     token_longest: float = 366 * 86_400.0  # seconds that may be asked for
     uses_wait: float = 60.0  # seconds that the time of a last use may wait to be written
@@ -179,6 +182,8 @@ class AgentLimits:
     retry_most: float = limit(_HOUR, 60.0, "longest wait of all")
     stable: float = limit(_HOUR, 60.0, "time a link must live before the waits start over")
     connect: float = limit(seconds(1, 300), 10.0, "time for the connection to a server")
+    # link/path_keepalive.py
+    keepalive_least: float = limit(seconds(0.1, 60), 2.0, "shortest silence that keepalive = auto comes to")
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,11 +193,14 @@ class PenaltyLimits:
     authentication: float = limit(_COST, 5.0, "cost of a wrong proof or certificate; 0: none")
     silence: float = limit(_COST, 10.0, "cost of a handshake that was not finished in time")
     garbage: float = limit(_COST, 10.0, "cost of what is no handshake")
+    hangup: float = limit(_COST, 0.5, "cost of a connection that ended without one: two a second are free")
     applied: float = limit(seconds(0, 86400), 15.0, "an address that owes more is refused until it owes "
         "nothing")
     most: float = limit(seconds(1, 86400), 600.0, "what one address owes at most")
     sources: int = limit(count("addresses", 16, 1_000_000), 65_536, "addresses that are remembered, and "
         "serials")
+    known: float = limit(seconds(0, 30 * 86400), 86400.0, "time that an address is known from which a device "
+        "proved itself, after its link; see pending, and has more tries when it owes too much; 0: none")
     serial_failures: int = limit(count("failures", 2, 1000), 10, "wrong proofs for one serial in "
         "serial_window before the addresses they came from are locked out of it")
     serial_window: float = limit(seconds(1, 86400), 600.0, "see serial_failures")
@@ -204,7 +212,8 @@ class FleetLimits:
     """What a fleet bears of a serial that comes again and again, fleet/fleet.py."""
 
     duplicate_swaps: int = limit(count("links", 1, 1000), 3, "links of one serial that may replace each "
-        "other within duplicate_window before all are refused")
+        "other within duplicate_window before it has two holders, if their agents do not say which run they "
+        "are")
     duplicate_window: float = limit(_HOUR, 60.0, "see duplicate_swaps")
 
 
@@ -212,7 +221,8 @@ class FleetLimits:
 class ServerLimits(FleetLimits):
     """What a server spends on peers it does not know yet, on clients, and in all."""
 
-    pending: int = limit(_ANY, 512, "agents that have not finished their handshake")
+    pending: int = limit(_ANY, 512, "agents that have not finished their handshake; the last quarter is kept "
+        "for addresses that are known")
     pending_per_source: int = limit(_ANY, 64, "the same from one address; behind NAT many devices share one")
     handshakes: int = limit(_ANY, 200, "TLS handshakes in progress; the next ones wait")
     proxy_header: int = limit(size(536, 64 * KIB), 4 * KIB, "a PROXY header v2 with all its entries")
@@ -282,7 +292,8 @@ class CccpLimits:
     # systems/cccp/registered_devices.py
     registration: float = limit(seconds(1, 120), 10.0, "time from connect to the end of a serial, with TLS, "
         "absolute")
-    pending: int = limit(_MANY, 8192, "connections that have not said their serial")
+    pending: int = limit(_MANY, 8192, "connections that have not said their serial; the last quarter is kept "
+        "for addresses from which one showed a certificate")
     pending_per_source: int = limit(_MANY, 2048, "the same from one address; behind NAT many devices share "
         "one")
     handshakes: int = limit(_MANY, 200, "TLS handshakes in progress; the next ones wait")

@@ -35,6 +35,7 @@ __all__ = [
 
 NONCE_SIZE = 32
 PROOF_ENTRY = 2 + 32  # bytes at the end of the server's HELLO
+MAX_INSTANCE = 16  # bytes
 LEAST_DATA = 1024  # bytes of DATA in one frame that everybody has to take
 _NONE, _KNOWN = Feature(0), ~Feature(0)
 
@@ -50,6 +51,7 @@ class AgentHello:
     first_window: int = 65536
     largest_data: int = 65535
     features: Feature = _NONE
+    instance: bytes = b""  # which run of it this is; b"": it does not say
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,7 @@ def encode_agent_hello(hello: AgentHello) -> bytes:
         (Tlv.WINDOW, hello.first_window.to_bytes(4, "big")),
         (Tlv.LARGEST_DATA, hello.largest_data.to_bytes(4, "big")),
         *_said_features(hello.features),
+        *([(Tlv.INSTANCE, hello.instance)] if hello.instance else []),
         *((Tlv.OFFER, encode_offer(offer)) for offer in hello.offers),
     ]
     return encode_frame(Command.HELLO, VERSION, encode_tlvs(entries))
@@ -137,6 +140,9 @@ def decode_agent_hello(payload: bytes, most_offers: int) -> AgentHello:
     offers = read_offers((value for kind, value in entries if kind == Tlv.OFFER), most_offers, "HELLO")
     if len(single.get(Tlv.NONCE, b"")) != NONCE_SIZE:
         raise RemoteError("HELLO: a nonce of 32 bytes is wanted")
+    instance = single.get(Tlv.INSTANCE, b"")
+    if len(instance) > MAX_INSTANCE:
+        raise RemoteError(f"HELLO: INSTANCE has {len(instance)} bytes; {MAX_INSTANCE} at most are wanted")
     return AgentHello(
         parse_serial(single.get(Tlv.SERIAL, b"").decode("ascii", "replace")),
         single[Tlv.NONCE],
@@ -144,6 +150,7 @@ def decode_agent_hello(payload: bytes, most_offers: int) -> AgentHello:
         _line(single.get(Tlv.SOFTWARE, b"")),
         *_flow(single),
         _features(single),
+        instance,
     )
 
 

@@ -44,6 +44,16 @@ class Liveness:
             self._unanswered = now
 
     @property
+    def heard_at(self) -> float:
+        """When the last byte came."""
+        return self._heard
+
+    @property
+    def keepalive(self) -> float:
+        """Seconds of silence before a question."""
+        return self._limits.keepalive
+
+    @property
     def _limit(self) -> float:
         return self._limits.answer if self._unanswered is None else self._limits.busy_answer
 
@@ -92,7 +102,7 @@ class Liveness:
     def due(self, now: float) -> float:
         """When to look again, in seconds from now: soon enough for data that goes out meanwhile."""
         limits = self._limits
-        times = [now + limits.busy_keepalive]
+        times = [now + min(limits.busy_keepalive, limits.keepalive)]  # an answer does not set the time anew
         if self._asked is not None:
             if self.patience is None or now - self._asked < self._limit:
                 times.append(self._asked + self._limit)

@@ -8,6 +8,7 @@ Source: wire/link-extension.md; wire/readyagent.md section 5; faults.md F14, N23
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Protocol as Typing
 
 from twisted.internet.defer import Deferred, TimeoutError
@@ -49,7 +50,7 @@ from revtunnel.sockets.ends import End
 from revtunnel.sockets.tls.certificates import PeerCertificate
 from revtunnel.sockets.tls.enroll import MAX_ENROLL
 from revtunnel.sockets.tls.peer_verification import Identity
-from revtunnel.sockets.tls.tls_stages import Secured, TlsFailed
+from revtunnel.sockets.tls.tls_stages import Heard, Secured, TlsFailed
 from revtunnel.streams.carrier import Carrier
 from revtunnel.streams.channel import Channel
 from revtunnel.streams.clients import ClientSocket
@@ -78,6 +79,9 @@ class Hub(Typing):
 
     def refused(self, link: "ServerLink", reason: str, detail: str) -> None:
         """A connection never became a link."""
+
+    def refused_for(self, link: "ServerLink", word: str) -> int:
+        """Seconds for which its address will not be listened to, once it is refused for that."""
 
     def attach(self, link: "ServerLink", ticket: bytes) -> None:
         """The connection is a data socket: take it with ``hand_over``, or refuse it."""
@@ -117,7 +121,7 @@ class AgentListener:
     rules: ListenerRules
     limits: LinkLimits
     hello: ServerHello
-    newest: bool = True  # a second link that cannot prove itself: newest or oldest wins
+    duplicate: str = "auto"  # which link of a serial stays (fleet/fleet.py)
     pool: str = "default"
     heartbeat: bool = True  # legacy: ask the device with DATA on number 0
     mappings: Mapping[str, tuple[Offer, ...]] = field(default_factory=dict)  # legacy: what to ask of whom
@@ -148,6 +152,7 @@ class ServerLink(LinkProtocol):
         self.listener = listener
         self.serial = ""
         self.source = ""  # the address it comes from, for the limit per source
+        self.heard: Heard = lambda waits=False: None  # to be told that it said something
         self.replaced = False  # an older link of its serial was closed for it
         self.up_since: float | None = None
         self.authenticated = False
@@ -206,12 +211,17 @@ class ServerLink(LinkProtocol):
 
     def judge_stranger(self, size: int, command: int, channel: int) -> None:
         self.spoke = True
+        self.heard()
         if self.subprotocol and (self.subprotocol == DATA) != (command == Command.ATTACH):
             raise RemoteError(f"command {command} on a WebSocket of {self.subprotocol}")
         if command == Command.ENROLL and self.tls and not self._listened:
             if channel or size > MAX_ENROLL:
                 raise RemoteError(f"ENROLL of {size} bytes on channel {channel}, {MAX_ENROLL} on 0 at most")
             return
+        if self.certificate is not None and self.certificate.late:
+            ended = datetime.fromtimestamp(self.certificate.expires, UTC).strftime("%Y-%m-%d")
+            text = f"its certificate expired on {ended} and may be renewed, nothing else"
+            raise LinkDenied(GoAway.EXPIRED, text, self.certificate.serial, text, word="certificate")
         if self.listener.certified_only and self.certificate is None:
             raise LinkDenied(GoAway.DENIED, "no certificate", "", "no certificate", word="certificate")
         if command != Command.ATTACH or (size, channel) != (TICKET_SIZE, 0) or self._listened:
@@ -261,7 +271,8 @@ class ServerLink(LinkProtocol):
             ):  # a legacy device would stumble over GOAWAY
                 self.fail(error.word, str(error), None)
                 return
-            self.write(encode_frame(Command.GOAWAY, 0, encode_goaway(error.reason, 0, error.told)))
+            seconds = self._hub.refused_for(self, error.word)
+            self.write(encode_frame(Command.GOAWAY, 0, encode_goaway(error.reason, seconds, error.told)))
             self.fail(error.word, str(error), None)
         else:
             super().broken(error)

@@ -6,9 +6,11 @@ whoever waits, by means of one descriptor that it holds back, and says so once i
 connection before it was accepted closes no listener (accept(2)); one that gives nothing but errors rests
 between its tries, and says so as seldom. A listening socket is closed when its owner says so, not a turn
 later; one that somebody else shut is opened again (``Retries``). One of IPv6 takes IPv4 only where it was
-told to, whatever this machine's default is, so that 0.0.0.0 and :: stand beside each other.
+told to, whatever this machine's default is, so that 0.0.0.0 and :: stand beside each other. Where the other
+side speaks first the kernel keeps whoever says nothing, for some seconds: a crowd of silent connections is
+not even accepted.
 
-Source: faults.md N1, N2; performance.md "Connections".
+Source: faults.md N1, N2; performance.md "Connections"; tcp(7), TCP_DEFER_ACCEPT.
 """
 
 import contextlib
@@ -37,6 +39,7 @@ __all__ = ["Came", "Listen", "Listener", "Listeners", "Listening"]
 
 ACCEPTS = 64  # connections one listener takes in a turn
 SAID_EVERY = 10.0  # seconds between two reports of missing descriptors, or of failures of one listener
+DEFER = 5  # seconds that the kernel keeps who says nothing; it makes them 7, until it has asked three times
 REST = 0.1  # seconds that a listener does not look, when it cannot even turn away, or only fails
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _PASSES = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, *_NO_ROOM)  # why an address cannot be had as yet
@@ -70,25 +73,43 @@ class Listeners:
         self.retries = retries
         self.spare = _Spare(reactor, report)
 
-    def listen(self, host: str, port: int, backlog: int, came: Came, both: bool = False) -> "Listener":
+    def listen(
+        self,
+        host: str,
+        port: int,
+        backlog: int,
+        came: Came,
+        both: bool = False,
+        they_begin: bool = False,
+    ) -> "Listener":
         """Listen at an address; port 0 is any. CannotListenError: its ``socketError`` says why not.
 
-        ``both``: at ``::`` IPv4 is taken too.
+        Args:
+            both: at ``::`` IPv4 is taken too.
+            they_begin: nothing is said to them before they have said something.
         """
-        listener = Listener(self, came, "port", (host, port, backlog), both)
+        listener = Listener(self, came, "port", (host, port, backlog), both, they_begin)
         listener.open()
         return listener
 
     def keep(
-        self, name: str, host: str, port: int, backlog: int, came: Came, must: bool = False
+        self,
+        name: str,
+        host: str,
+        port: int,
+        backlog: int,
+        came: Came,
+        must: bool = False,
+        they_begin: bool = False,
     ) -> "Listener":
         """As ``listen``, but what may pass is no error: it is tried again until it can be had.
 
         Args:
             name: of the settings that want it, for people.
             must: that another program has the port is an error all the same.
+            they_begin: as for ``listen``.
         """
-        listener = Listener(self, came, name, (host, port, backlog))
+        listener = Listener(self, came, name, (host, port, backlog), they_begin=they_begin)
         try:
             listener.open()
         except CannotListenError as error:
@@ -169,6 +190,7 @@ class Listener:
         name: str,
         where: tuple[str, int, int] | None,
         both: bool = False,
+        they_begin: bool = False,
     ) -> None:
         """``where``: host, port and backlog, to open it with; None: it can only be ``take``n."""
         self._reactor = listeners.reactor
@@ -180,6 +202,7 @@ class Listener:
         self._trouble = ""  # what ``Retries`` know it by
         self._where = where
         self._both = both
+        self._they_begin = they_begin
         self._sock: socket.socket | None = None
         self._resting: IDelayedCall | None = None
         self._failures = 0  # since they were said
@@ -196,7 +219,11 @@ class Listener:
         """Listen. CannotListenError: its ``socketError`` says why not."""
         assert self._where is not None
         host, _, backlog = self._where
-        self.take(_bound(host, self.port, backlog, self._both))  # a port that was chosen once stays
+        sock = _bound(host, self.port, backlog, self._both)  # a port that was chosen once stays
+        if self._they_begin:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, DEFER)
+        self.take(sock)
 
     def take(self, sock: socket.socket) -> None:
         """Listen with this socket."""

@@ -30,10 +30,14 @@ class WantedListener(NamedTuple):
 
 
 class OpenListeners:
-    """Those that are wanted, in that order. One that cannot be had is tried again (``Listeners.keep``)."""
+    """Those that are wanted, in that order. One that cannot be had is tried again (``Listeners.keep``).
 
-    def __init__(self, listeners: Listeners) -> None:
+    ``they_begin``: as for ``Listeners.keep``.
+    """
+
+    def __init__(self, listeners: Listeners, they_begin: bool = False) -> None:
         self._listeners = listeners
+        self._they_begin = they_begin
         self._kept: dict[tuple[str, str, int], Listener] = {}  # by name and address as it is written
 
     @property
@@ -53,7 +57,7 @@ class OpenListeners:
     def start(self, wanted: Sequence[WantedListener]) -> None:
         """Open all. CannotListenError: one cannot be had at all."""
         for each in wanted:
-            self._kept[each[:3]] = self._listeners.keep(*each)
+            self._kept[each[:3]] = self._listeners.keep(*each, they_begin=self._they_begin)
 
     def close_others(self, wanted: Sequence[WantedListener]) -> None:
         """Close what is not wanted any more."""
@@ -69,12 +73,14 @@ class OpenListeners:
         before, self._kept, errors = self._kept, {}, []
         for each in wanted:
             try:
-                self._kept[each[:3]] = before.get(each[:3]) or self._listeners.listen(*each[1:5])
+                self._kept[each[:3]] = before.get(each[:3]) or self._listeners.listen(
+                    *each[1:5], they_begin=self._they_begin
+                )
             except CannotListenError as error:
                 where = place(each.host, each.port)
                 errors.append(f"{each.name}: {where} cannot be opened: {error.socketError.strerror}")
                 with suppress(CannotListenError):
-                    self._kept[each[:3]] = self._listeners.keep(*each[:5])
+                    self._kept[each[:3]] = self._listeners.keep(*each[:5], they_begin=self._they_begin)
         return errors
 
     def stop(self) -> None:

@@ -157,6 +157,7 @@ class Tlv(IntEnum):
     SPREAD = 9  # server: u16, tenths of a second over which a lost herd spreads its return
     NAME = 10  # server: UTF-8
     PROOF = 11  # server: 32 bytes, it knows this device's key
+    INSTANCE = 12  # agent: 1 to 16 random bytes, the same for all links of one run of it
 
 
 class Feature(IntFlag):

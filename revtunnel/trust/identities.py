@@ -24,10 +24,15 @@ class Identities:
     """One identity for each listener with TLS, by its name; ``section`` is that of its settings."""
 
     def __init__(
-        self, revoked: Callable[[str, str], bool] = never_revoked, section: str = "listener"
+        self,
+        revoked: Callable[[str, str], bool] = never_revoked,
+        section: str = "listener",
+        grace: Callable[[], float] = lambda: 0.0,
     ) -> None:
+        """``grace``: seconds for which devices may renew a certificate that has ended."""
         self._revoked = revoked
         self._section = section
+        self._grace = grace
         self._found: dict[str, Identity] = {}
 
     def of(self, name: str) -> Identity | None:
@@ -49,7 +54,7 @@ class Identities:
         Raises:
             SettingsError: with every fault of every file.
         """
-        fresh, errors = Identities(self._revoked, self._section), []
+        fresh, errors = Identities(self._revoked, self._section, self._grace), []
         for listener in listeners:
             rules = listener_rules(listener)
             if rules is None:
@@ -57,7 +62,7 @@ class Identities:
             if enrols and getattr(listener, "certified", False):
                 rules = replace(rules, peer="optional")
             try:
-                fresh._found[listener.name] = Identity(rules, self._revoked)
+                fresh._found[listener.name] = Identity(rules, self._revoked, self._grace)
             except FaultyFiles as error:
                 errors += [f"[{self._section} {listener.name}] {key}: {text}" for key, text in error.faults]
         if errors:

@@ -63,13 +63,16 @@ WIRE = {
         "READER",
     ),
     "UserAdd": (
-        "user:text ?note:text ?days:number",
+        "user:text ?note:text ?days:number ?role:text",
         "user:text id:text until:text token:text ?problem:text",
         "OPERATOR",
     ),
+    "User": ("user:text", "row:text", "READER"),
+    "UserEdit": ("user:text ?note:text ?role:text", "?problem:text", "OPERATOR"),
+    "UserReset": ("user:text", "?problem:text", "OPERATOR"),
     "UserRemove": ("user:text", "?problem:text", "OPERATOR"),
     "TokenNew": (
-        "user:text ?note:text ?days:number",
+        "user:text ?note:text ?days:number ?scope:text",
         "user:text id:text until:text token:text ?problem:text",
         "OPERATOR",
     ),

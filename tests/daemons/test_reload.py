@@ -299,11 +299,12 @@ def test_who_was_on_his_way_in_when_a_listener_went(loop: Loop, server: tuple[Se
         for section in ("listener a", "web b"):
             (port,) = ports_of(daemon, section)
             clients.append(stack.enter_context(socket.create_connection(("127.0.0.1", port), 5)))
+            clients[-1].sendall(b"PROXY ")  # who says nothing is not even accepted
         loop.settle(quiet=QUIET)
         told.write("")
         assert loop.wait(daemon.reload())["changed"] == ["[listener a]", "[web b]"]
         for client in clients:
-            client.sendall(b"PROXY TCP4 192.0.2.1 192.0.2.2 5 6\r\n")
+            client.sendall(b"TCP4 192.0.2.1 192.0.2.2 5 6\r\n")
             client.setblocking(False)
             loop.until(lambda client=client: ended(client), "an end")
     counts = daemon.switchboard.counts

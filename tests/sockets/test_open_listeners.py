@@ -38,13 +38,22 @@ class Room:
         self.taken: set[int] = set()
         self.open = OpenListeners(self)  # type: ignore[arg-type]
 
-    def listen(self, host: str, port: int, backlog: int, came: Came) -> Socket:
+    def listen(self, host: str, port: int, backlog: int, came: Came, they_begin: bool = False) -> Socket:
         """As ``Listeners.listen``."""
         if port in self.taken:
             raise CannotListenError(host, port, OSError(errno.EADDRINUSE, "Address already in use"))
         return Socket(self, (host, port), port or 49_152)
 
-    def keep(self, name: str, host: str, port: int, backlog: int, came: Came, must: bool = False) -> Socket:
+    def keep(
+        self,
+        name: str,
+        host: str,
+        port: int,
+        backlog: int,
+        came: Came,
+        must: bool = False,
+        they_begin: bool = False,
+    ) -> Socket:
         """As ``Listeners.keep``."""
         return self.listen(host, port, backlog, came) if must else Socket(self, (host, port), port or 49_152)
 

@@ -37,7 +37,8 @@ from revtunnel.link.handshake import AgentHandshake, AgentHello, ListenerRules, 
 from revtunnel.link.server_connector import ServerConnector, ServerWay
 from revtunnel.link.server_link import AgentListener, ServerLink
 from revtunnel.link.uplink import Uplink
-from revtunnel.process.web.web_listener import WebListener, WebRules
+from revtunnel.process.web.web_listener import WebListener
+from revtunnel.process.web.web_rules import WebRules
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.listening import Came, Listeners
 from revtunnel.streams.commands import Feature

@@ -29,7 +29,8 @@ from revtunnel.ground.limits import EdgeLimits, LinkLimits, ServerLimits
 from revtunnel.ground.targets import Offer, Target
 from revtunnel.link.handshake import ListenerRules, ServerHello
 from revtunnel.link.server_link import AgentListener
-from revtunnel.process.web.web_listener import WebListener, WebRules
+from revtunnel.process.web.web_listener import WebListener
+from revtunnel.process.web.web_rules import WebRules
 from revtunnel.sockets.listening import Listeners
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.systems.thingworx.edge_system import EdgeSystem

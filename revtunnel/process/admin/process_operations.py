@@ -28,7 +28,7 @@ PROCESS_OPERATIONS = (
     ),
     WATCH := Operation(
         "Watch", "watch", "print what happens, as it happens", "One line each, as the log has it.",
-        errors=(Conflict,), command="watch",
+        errors=(Conflict,), command="watch", route="GET /events",
         columns=(
             Column("ts", Kind.TIME, "when it happened"),
             Column("level", Kind.TEXT, "``debug``, ``info``, ``warn`` or ``error``"),
@@ -56,7 +56,7 @@ PROCESS_OPERATIONS = (
     Operation(
         "LogLevel", "log_level", "log from this level on", "Until the next restart or reload.",
         (Argument("least", shown="LEVEL", words=("debug", "info", "warn", "error")),),
-        role=CallerRole.OPERATOR, errors=(Invalid,), command="log-level",
+        role=CallerRole.OPERATOR, errors=(Invalid,), command="log-level", route="PUT /log-level",
         said=lambda row: ({"log_level": row["least"]}, f"logged from {row['least']} on"),
     ),
 )  # fmt: skip

@@ -27,7 +27,7 @@ class CameoSystem:
         self, reactor: Any, settings: CameoSettings, report: Report, retries: Retries | None = None
     ) -> None:
         limits = settings.limits
-        self.admission = CameoAdmission(limits, settings.allow, settings.trusted)
+        self.admission = CameoAdmission(limits, settings.allow, settings.trusted, reactor.seconds)
         common = (reactor, limits, self.admission, CreditPool(limits.pool), report)
         self.responder = ResponderRelay(*common, random_bytes=os.urandom)
         self.publisher = PublisherRelay(*common)

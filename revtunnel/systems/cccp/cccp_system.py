@@ -79,7 +79,7 @@ class CccpSystem:
         retries: Retries | None = None,
     ) -> None:
         self.part = part
-        self.listening = OpenListeners(listeners)
+        self.listening = OpenListeners(listeners, they_begin=True)
         self.facts: Counter[str] = Counter()
         self._reactor = reactor
         self._report = report

@@ -24,7 +24,7 @@ from revtunnel.ground.limits import EmoLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Target
 from revtunnel.link.link import tune
-from revtunnel.sockets.end_transport import EndTransport
+from revtunnel.sockets.end_transport import EndTransport, how_lost
 from revtunnel.sockets.ends import End
 from revtunnel.streams.dialler import Dialler, NotDialled
 from revtunnel.streams.numbers import Tally
@@ -175,7 +175,7 @@ class EmoAgentLink(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         _stop(self._timer)
         wordless = self.up_since is None and reason.check(ConnectionDone)
-        self.ended = self.ended or ("lost", HUNG_UP if wordless else reason.getErrorMessage())
+        self.ended = self.ended or ("lost", HUNG_UP if wordless else f"the server {how_lost(reason)}")
         self._lost = True
         self._do(self._table.lost())
         if self._table.slots:

@@ -73,6 +73,8 @@ class EmoServerLink(ServerLink):
             self.dataReceived(data)
         elif self.ended is None:
             self._heard, self.spoke = self.clock.seconds(), True
+            if self.mux is None:
+                self.heard()
             self._commands.receive(data)
             self._read_commands()
 

@@ -31,6 +31,7 @@ def read_origin(text: str) -> str:
 
 _HOSTS = many("host name", read_host, 0, 64)
 _ORIGINS = many("origin", read_origin, 0, 64)
+_AUTO = word("auto", "yes", "no")
 
 
 # fmt: off
@@ -55,7 +56,23 @@ class WebSettings(ServerTls, SenderSettings):
     data: str = setting(word("link", "socket", "auto"), "auto", "what carries their channels, as in "
         "[listener NAME]; data sockets are WebSockets too", live=True)
     pool: str = setting(NAME, "default", "the [pool NAME] that gives their devices client ports", live=True)
+    api: str = setting(_AUTO, "auto", "the HTTP API for people, /api/; auto: with TLS, and where no other "
+        "machine comes in", live=True)
+    page: str = setting(_AUTO, "auto", "the page for people, with logins by password, /; brings the API "
+        "along; auto: as api, if argon2-cffi is there", live=True)
+    plain_cookies: bool = setting(yes_no(), "no", "INSECURE: browsers log in without TLS, for trials on "
+        "loopback", live=True)
+    metrics: str = setting(word("auto", "token", "open", "no"), "auto", "/metrics for Prometheus; token: "
+        "for readers, by their token; open: for everybody who gets here; auto: token, as api, if "
+        "prometheus_client is there", live=True)
+    metrics_devices: bool = setting(yes_no(), "no", "/metrics of each device too, by its serial; many "
+        "devices make that large", live=True)
 # fmt: on
+
+    @property
+    def is_safe(self) -> bool:
+        """Whether nobody reads what goes by: TLS, or no other machine."""
+        return self.tls or all(is_loopback(host) for host, _ in self.address)
 
 
 def web_settings(table: Table) -> tuple[WebSettings, ...]:
@@ -67,6 +84,10 @@ def web_settings(table: Table) -> tuple[WebSettings, ...]:
         wide = [host for host, _ in listener.address if not is_loopback(host)]
         if wide:
             check_plaintext(table, label, wide[0], listener)
+        if wide and listener.plain_cookies:
+            table.complain(
+                label, "plain_cookies", f"{wide[0]} is reached by other machines, loopback addresses wanted"
+            )
         if wide and listener.agents and listener.keys == "enrolled":
             table.complain(
                 label, "keys", f"{wide[0]} lets devices without keys in from other machines, required wanted"

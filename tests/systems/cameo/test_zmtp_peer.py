@@ -288,13 +288,20 @@ def test_commands_that_change_nothing_have_a_limit(command: bytes, where: int, k
 
 
 def test_count_limits_refuse_at_once() -> None:
-    """A connection too many is reset before it said anything."""
+    """For a connection too many the first that says nothing is reset; where all do, itself."""
     site = Site(CameoLimits(connections=4), rules=CameoRules("", outside=True))
     sockets = [site.dial(RESPONDER) for _ in range(5)]
     site.pump()
-    assert [socket.open for socket in sockets] == [True] * 3 + [False] * 2
-    assert [reason for reason, _ in refusals(site)] == ["too-many-connections"] * 2
-    sockets[0].pair.near.loseConnection()
+    assert [socket.open for socket in sockets] == [False] * 2 + [True] * 3
+    assert [reason for reason, _ in refusals(site)] == ["overloaded"] * 2
+    for each in sockets[2:]:
+        each.say(GREETING[:1])
+    site.pump()
+    late = site.dial(RESPONDER)
+    site.pump()
+    assert not late.open
+    assert refusals(site)[-1][0] == "too-many-connections"
+    sockets[2].pair.near.loseConnection()
     site.pump()
     assert site.dial(RESPONDER).open
     site.finish()
