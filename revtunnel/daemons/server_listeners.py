@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ServerListeners", "agent_listener", "agents_by_web"]
 
-_FEATURES = ~Feature.DATA_SOCKETS  # all others, whatever carries channels
+_FEATURES = Feature.ORIGIN | Feature.SESSIONS | Feature.SERVICES | Feature.OFFERS | Feature.CHANGES
 
 
 def agent_listener(

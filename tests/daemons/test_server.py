@@ -6,7 +6,6 @@ import pytest
 
 from revtunnel.daemons.server_listeners import agent_listener
 from revtunnel.daemons.settings import Surroundings, load_server
-from revtunnel.streams.commands import Feature
 
 AROUND = Surroundings({}, root=False, home="/nowhere", host_name="gate", default_path="/nowhere/r.ini")
 OPEN = "allow_without_keys = yes\nallow_plaintext = yes\n"
@@ -31,12 +30,3 @@ def test_n37_in_doubt_other_machines_need_a_key(
     path.write_text(f"[listener main]\naddress = {address}\n{more}")
     settings = load_server(str(path), None, AROUND)
     assert agent_listener(settings.listeners[0], settings, doubt=doubt).rules.keys_required is asks
-
-
-@pytest.mark.parametrize(("data", "has"), [("auto", ~Feature(0)), ("link", ~Feature.DATA_SOCKETS)])
-def test_agents_hear_of_all_that_the_server_has(tmp_path: Path, data: str, has: Feature) -> None:
-    """Else nothing of it is used."""
-    path = tmp_path / "r.ini"
-    path.write_text(f"[listener main]\ndata = {data}\n")
-    settings = load_server(str(path), None, AROUND)
-    assert agent_listener(settings.listeners[0], settings).hello.features == has
