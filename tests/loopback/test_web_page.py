@@ -244,6 +244,13 @@ def test_many_devices(lab: Lab, server: Server, herd: None, browser: Chromium, t
     page.click("Menu")
     page.click("Ports")
     page.wait("h1", "Ports and pools")
+    page.click("Reserve a port")
+    page.type(f"{DIALOG} [name=serial]", "plc-7")
+    page.type(f"{DIALOG} [name=target]", "echo")
+    page.key("Enter")
+    page.wait_gone("dialog")
+    page.type("#port-search", "plc-7")
+    page.wait("td.state", "fixed")
     sound(page)
 
 
@@ -405,7 +412,7 @@ def test_users_and_grants(lab: Lab, server: Server, browser: Chromium, tmp_path:
         page.screenshot(tmp_path / "people.png")
 
         other.go(home(server, "ports"))  # not his: devices in its place
-        other.run("location.reload()")
+        other.ask("Page.reload")
         other.wait(".count", "1 device, 1 online")
         other.wait("tbody .labels", "line=3")
         assert other.overflow() <= 0
