@@ -1,7 +1,8 @@
 """A real Chromium without a screen, told what to do by its DevTools protocol, and watched.
 
-Rule of this file: what a person does comes in as key and mouse events and as text of a field; every wait is
-for something that shows; what a page complains of, and what it asks elsewhere, is kept in ``problems``.
+Rule of this file: what a person does comes in as keys, as text of a field, and as a press where he could
+press; every wait is for something that shows; what a page complains of is kept in ``problems``, and what it
+asks for in ``asked``.
 
 ::
 
@@ -37,7 +38,7 @@ _WORDS = (
     *("--no-proxy-server", "--remote-debugging-port=0", "--force-device-scale-factor=1", "--hide-scrollbars"),
     "--ignore-certificate-errors",
 )
-# what a person sees and can press; a dialog is over all else
+# presses what a person sees and can press; a dialog is over all else
 _PRESSED = """(text) => {
   const over = [...document.querySelectorAll("dialog[open]")].at(-1) ?? document;
   const seen = (each) => each.offsetParent !== null;
@@ -50,7 +51,10 @@ _PRESSED = """(text) => {
   const at = found.getBoundingClientRect();
   const x = at.x + at.width / 2, y = at.y + at.height / 2;
   const there = document.elementFromPoint(x, y);
-  return there === found || found.contains(there) ? [x, y] : null;
+  if (there !== found && !found.contains(there)) return null;
+  found.focus();
+  found.click();
+  return true;
 }"""
 
 
@@ -188,10 +192,8 @@ class Page:
         self.ask("Emulation.setEmulatedMedia", features=[scheme])
 
     def click(self, text: str) -> None:
-        """Press what is named so, or says so, once it can be seen and pressed."""
-        x, y = self.wait_for(f"({_PRESSED})({json.dumps(text)})", f"{text!r} to press")
-        for kind in ("mousePressed", "mouseReleased"):
-            self.ask("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+        """Press what is named so, or says so, once nothing is over it; at one go, lest it move."""
+        self.wait_for(f"({_PRESSED})({json.dumps(text)})", f"{text!r} to press")
 
     def type(self, selector: str, text: str) -> None:
         """Put a text into a field in place of what is there, as typing does."""
