@@ -14,33 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.packing import ROOT, copied_tree, run
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-LEFT_OUT = shutil.ignore_patterns(
-    ".*", "venv", "build", "dist", "results", "*.egg-info", "__pycache__", "dropin.cache", "*.pyc"
-)
-OFFLINE = re.compile(
-    "No matching distribution|ConnectionError|Failed to establish|Temporary failure|timed out"
-)
 DAEMONS = ["revtunnel-agent", "revtunnel-cameo", "revtunnel-server"]
 COMMANDS = [*DAEMONS, "revtunnelctl", "revtunnel-connect", "cameo-rep-proxy", "cameo-pub-proxy"]
-
-
-def run(*command: str | Path, cwd: Path) -> str:
-    """Standard output of a command that must succeed; skips the test when the registry is what failed."""
-    done = subprocess.run(command, cwd=cwd, text=True, capture_output=True, stdin=subprocess.DEVNULL)
-    if done.returncode and OFFLINE.search(done.stdout + done.stderr):
-        pytest.skip("the package registry cannot be reached")
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def copied_tree(place: Path) -> Path:
-    """The sources alone, so that nothing of the build stays in the checkout."""
-    tree = place / "tree"
-    shutil.copytree(ROOT, tree, ignore=LEFT_OUT)
-    return tree
 
 
 @pytest.fixture(scope="module")
