@@ -34,7 +34,8 @@ def test_the_wheel_has_our_files_and_no_file_of_twisted(packed: Path) -> None:
     """Plugin, settings, manual and units are in it; an __init__.py of Twisted's would break Twisted."""
     (wheel,) = packed.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    assert [name for name in names if name.startswith("twisted/")] == ["twisted/plugins/revtunnel_plugins.py"]
+    plugins = sorted(name for name in names if name.startswith("twisted/"))
+    assert plugins == ["twisted/plugins/revtunnel_endpoints.py", "twisted/plugins/revtunnel_plugins.py"]
     assert not [name for name in names if "cache" in name or name.startswith(("tests/", "benchmarks/"))]
     data = sorted(name.partition(".data/data/")[2] for name in names if ".data/data/" in name)
     for wanted in (
