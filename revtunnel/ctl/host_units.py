@@ -33,7 +33,7 @@ from revtunnel.state.atomic_file import make_directory, write_whole
 from revtunnel.trust.authority import Unfit, read_names
 from revtunnel.trust.authority_settings import AuthoritySettings
 
-__all__ = ["install_units", "shipped"]
+__all__ = ["install_units", "settings_file", "shipped"]
 
 UNITS = ("revtunnel-server", "revtunnel-agent@", "revtunnel-cameo", "revtunnel-cccp")
 ETC, STATE, AGENT_STATE = "etc/revtunnel", "var/lib/revtunnel", "var/lib/revtunnel-agent"
@@ -51,19 +51,27 @@ INI = """\
 
 
 def shipped(name: str) -> Path:
-    """A file that came with the program: in a clone, or where pip has put it.
+    """A file that came with the program: in a clone, beside the modules, or where pip has put it.
 
     Raises:
         Wrong: it did not come.
     """
-    clone = Path(revtunnel.__file__).parents[1]
-    if (clone / "setup.cfg").exists():
-        return next((clone / "etc").rglob(name))
+    beside = Path(revtunnel.__file__).parents[1]
+    if (beside / "setup.cfg").exists():
+        return next((beside / "etc").rglob(name))
+    for directory in ("share/revtunnel", "share/revtunnel/systemd", "lib/systemd/system"):  # pip --target
+        if (beside / directory / name).exists():
+            return beside / directory / name
     with suppress(importlib.metadata.PackageNotFoundError):
         for each in importlib.metadata.files("revtunnel") or ():
             if each.name == name and Path(str(each.locate())).exists():
                 return Path(str(each.locate())).resolve()
     raise Wrong(f"{name}: it was not installed with the program")
+
+
+def settings_file(programs: str, reference: Path | str) -> str:
+    """What stands in the settings file before anything is set: no section, so that any may be added."""
+    return INI.format(programs=programs, reference=reference)
 
 
 def install_units(options: Namespace) -> int:
@@ -114,6 +122,8 @@ class Host:
         """Write a file, unless somebody has changed it."""
         data, path = text.encode(), self.path(name)
         found = self._hash(path)
+        if found is None and self._hash(self.path(name.replace("etc/", "usr/lib/", 1))) == _hash(data):
+            return  # a package has brought it
         if found not in (None, _hash(data), self._written.get(name)):
             self.done["kept"].append(f"/{name}")
             return
@@ -196,7 +206,7 @@ def _install(host: Host, options: Namespace) -> None:
     for kind in ("sysusers", "tmpfiles"):
         text = shipped(f"revtunnel.{kind}.conf").read_text(encoding="utf-8")
         host.write(f"etc/{kind}.d/revtunnel.conf", text)
-    host.write(f"{ETC}/revtunnel.ini", INI.format(programs=programs, reference=shipped("revtunnel.ini")))
+    host.write(f"{ETC}/revtunnel.ini", settings_file(programs, shipped("revtunnel.ini")))
     for name, text in settings.items():
         host.write(f"{ETC}/{name}", text)
     host.keep_list()

@@ -77,7 +77,7 @@ def install(machine: OverlayRoot, line: str, tmp_path: Path) -> None:
 
 def test_the_page_line_by_line(net: Net, machines: tuple[OverlayRoot, OverlayRoot], tmp_path: Path) -> None:
     """From nothing to a client of a device behind another machine; then all is taken away."""
-    at_server, beside_device, block, away = written("Install\n---", "TLS\n---")
+    at_server, beside_device, block, away = written("Install\n---", "Packages\n---")
     gate, site = machines
     assert at_server[0] == beside_device[0]
     install(gate, at_server[0], tmp_path)

@@ -44,6 +44,7 @@ def test_the_wheel_has_our_files_and_no_file_of_twisted(packed: Path) -> None:
         "lib/systemd/system/revtunnel-cccp.service",
         "lib/systemd/system/revtunnel-server.service",
         "share/applications/revtunnel-connect.desktop",
+        "share/bash-completion/completions/revtunnelctl",
         "share/man/man1/revtunnel-connect.1",
         "share/man/man8/revtunnel-agent.8",
         "share/man/man8/revtunnel-cameo.8",
