@@ -1,6 +1,7 @@
 # make demo    a server, an agent and a device here: what a client sees, what a person does, what is written down
 # make test    linter, types, rooms, fast tests at full depth, then those with real sockets and processes
 # make fast    fast tests only, with few examples of each property and short loops: docs/testing.rst
+# make agent   the agent as one file, dist/revtunnel-agent.pyz, for this kind of machine
 # make bench   relay figures beside a direct connection and other relays, into benchmarks/results
 #
 # Everything runs in .venv, made with $(PYTHON) when it is not there; "make clean" takes it away.
@@ -10,7 +11,7 @@ BIN := .venv/bin
 # pytest keeps the tests as it compiled them, or does that again in each process, for 5 s
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test fast lint bench clean
+.PHONY: demo test fast lint bench agent clean
 
 demo: .venv/installed
 	$(BIN)/python examples/demo.py
@@ -27,6 +28,10 @@ lint: .venv/tools
 
 fast: .venv/tools
 	$(BIN)/pytest -q -n 2
+
+agent: .venv/installed
+	mkdir -p dist
+	$(BIN)/python -m revtunnel.daemons.agent_file dist/revtunnel-agent.pyz
 
 bench: .venv/installed
 	$(BIN)/python -m benchmarks.relay

@@ -88,7 +88,7 @@ class _Reactor:
         """What is due, once."""
         self._reactor.runUntilCurrent()
 
-    def listen(self, *_: Any) -> _Reactor:
+    def listen(self, *_: Any, **__: Any) -> _Reactor:
         return self
 
     def stop(self) -> None:

@@ -187,8 +187,9 @@ class DataPool:
         socket = DataSocket(self.reactor, end, self, number_of(ticket), now)
         self.core.came(now, took)
         socket.watch()
-        if self._waiting:
-            client, _, tries = next(iter(self._waiting.values()))
+        here = (each for each in self._waiting.values() if each.client.is_here())
+        if (waiting := next(here, None)) is not None:
+            client, _, tries = waiting
             self._no_more(client)
             self._start(client, socket, tries)
         else:

@@ -51,12 +51,14 @@ def run(options: argparse.Namespace, telling: Telling) -> int:
     from twisted.internet import reactor as found
 
     from revtunnel.connect.logins import Logins, place_of
+    from revtunnel.sockets.name_threads import resolve_apart
     from revtunnel.sockets.reactor_turn import shorten_turns
 
     logins = Logins(place_of(os.environ))
     reactor: Any = found
     reactor.seconds = time.monotonic
     shorten_turns(reactor)
+    resolve_apart(reactor)
     if options.action == "connect":
         from revtunnel.connect.connecting import Connecting
 

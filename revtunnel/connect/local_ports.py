@@ -120,7 +120,7 @@ def open_port(
     fault: OSError | None = None
     for address, port in _places(rules, wanted):
         try:
-            made.listener = listener = listeners.listen(address, port, BACKLOG, made.came)
+            made.listener = listener = listeners.listen(address, port, BACKLOG, made.came, both=True)
         except CannotListenError as error:
             fault = error.socketError
             if fault.errno not in _TAKEN:

@@ -41,7 +41,7 @@ def _number(low: float, high: float, kind: Callable[[str], Any] = int) -> Callab
         with suppress(ValueError):
             if low <= kind(text) <= high:
                 return kind(text)
-        raise argparse.ArgumentTypeError(f"{text[:80]!a}: a number of {low:g} to {high:g} wanted")
+        raise argparse.ArgumentTypeError(f"{text[:80]!a}: a number of {low} to {high} wanted")
 
     return read
 

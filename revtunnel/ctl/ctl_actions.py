@@ -93,6 +93,7 @@ def _device(options: Namespace, row: Row) -> int:
         f"{'record:':<10}{section.get(row['record'], '[device {record}]'.format_map(row))}",
         *(f"{name + ':':<10}{_allowed(row[name])}" for name in ("clients", "targets", "ports")),
         f"{'channels:':<10}{'any' if row['channels'] is None else row['channels']}",
+        *([f"{'at once:':<10}{row['at_once']} of a service"] if row["at_once"] is not None else []),
         f"{'expires:':<10}{row['expires'] or 'never'}{', over' if row['expired'] else ''}",
     ]
     if row["labels"]:
@@ -112,11 +113,12 @@ def _allowed(entries: list[str] | None) -> str:
 def _reload(options: Namespace, row: Row) -> int:
     lines = [f"changed: {clean(name)}" for name in row["changed"]]
     lines += [f"needs a restart: {clean(name)}" for name in row["needs_restart"]]
-    if row["errors"]:
-        lines = []
-        for error in row["errors"]:
-            remark(error)
+    for error in row["errors"]:
+        remark(error)
+    if row["errors"] and not lines:
         remark("the settings are wrong; the old ones stay")
+    elif row["errors"]:
+        remark("all else is in force")
     elif not lines:
         lines = ["nothing has changed"]
     say(options, row, *lines)

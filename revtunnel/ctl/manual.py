@@ -1,8 +1,8 @@
-"""The parts of docs/admin.rst and man/revtunnelctl.1 that list commands, made from their rows.
+"""The parts of docs/admin.rst, docs/api.rst and man/revtunnelctl.1 that are made from rows of operations.
 
 Rule of this file: what stands between two marks of these files is printed from here, never edited:
 
-    python -m revtunnel.ctl.manual docs/admin.rst man/revtunnelctl.1
+    python -m revtunnel.ctl.manual docs/admin.rst docs/api.rst man/revtunnelctl.1
 
 Source: ours.
 """
@@ -16,8 +16,10 @@ from textwrap import wrap
 from revtunnel.ctl.command_line import sentence
 from revtunnel.ctl.subcommands import COMMANDS
 from revtunnel.daemons.all_operations import DAEMONS, OPERATIONS
+from revtunnel.daemons.own_operations import OWN
 from revtunnel.process.admin.operation_form import Argument, CallerRole, Operation
 from revtunnel.process.admin.refusals import REFUSALS
+from revtunnel.process.web.api_routes import ROOT, ApiRoutes
 
 __all__ = ["printed"]
 
@@ -86,6 +88,23 @@ def _wire() -> list[str]:
     return _table(("command", "arguments", "answer", "role", "errors", "daemons"), *rows)
 
 
+# ---- docs/api.rst
+
+
+def _routes() -> list[str]:
+    rows = [*DAEMONS["revtunnel-server"].values(), *OWN.values()]
+    lines = ["", ".. list-table::", "", "   * - method and path", "     - who", "     - what"]
+    for each in sorted(ApiRoutes(rows).all, key=lambda route: (route.path, route.method)):
+        row = each.operation
+        text = f"{sentence(row.help)} {row.text}".strip()
+        lines += [f"   * - ``{each.method} {ROOT}{each.path}``", f"     - {_WHO[row.role]}"]
+        lines += wrap(text, 120, initial_indent="     - ", subsequent_indent=" " * 7)
+    return [*lines, ""]
+
+
+_WHO = {CallerRole.NOBODY: "person", CallerRole.READER: "reader", CallerRole.OPERATOR: "admin"}
+
+
 # ---- man/revtunnelctl.1
 
 
@@ -119,6 +138,7 @@ _PARTS: dict[str, Callable[[], list[str]]] = {
     "commands": _commands,
     "keys": _keys,
     "wire": _wire,
+    "routes": _routes,
     "looking": lambda: _of_daemons(CallerRole.READER),
     "changing": lambda: _of_daemons(CallerRole.OPERATOR),
     "authority": lambda: _man([row for row in COMMANDS.values() if row.command.startswith("ca ")]),

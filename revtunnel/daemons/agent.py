@@ -7,7 +7,6 @@ import os
 import random
 import resource
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -17,6 +16,10 @@ from twisted.internet.defer import Deferred
 
 from revtunnel import __version__
 from revtunnel.carriers.agent_data import AgentData
+from revtunnel.daemons.agent_certificate import AgentCertificate
+from revtunnel.daemons.agent_errand import AgentErrand
+from revtunnel.daemons.agent_offers import AgentOffers, offer_changes
+from revtunnel.daemons.agent_paths import AgentPaths
 from revtunnel.daemons.options import AgentOptions as Options
 from revtunnel.daemons.proxy_settings import headers_of
 from revtunnel.daemons.service_probes import ServiceProbes
@@ -24,28 +27,30 @@ from revtunnel.daemons.settings import AgentSettings, SettingsError, changes
 from revtunnel.daemons.site_consent import SiteConsent
 from revtunnel.ground.declared import updated
 from revtunnel.ground.facts import ServerState, SettingsReloaded
+from revtunnel.ground.reasons import GoAway
 from revtunnel.ground.retries import SETTINGS, Retries
-from revtunnel.ground.targets import Target
+from revtunnel.ground.targets import Offer, Target
 from revtunnel.link.agent_link import AgentLink
 from revtunnel.link.handshake import FILLER, AgentHandshake, AgentHello
 from revtunnel.link.keys import parse_key
+from revtunnel.link.mux import OffersAsked
 from revtunnel.link.server_connector import ServerConnector, ServerWay
 from revtunnel.link.uplink import Uplink
 from revtunnel.process.process import ExitStatus, SignalService
 from revtunnel.process.reporting import Reporter
 from revtunnel.process.systemd import Notifier, NotifyService
 from revtunnel.sockets.ends import End
+from revtunnel.sockets.network_changes import NetworkChanges
 from revtunnel.sockets.tls.certificates import FaultyFiles
 from revtunnel.sockets.tls.peer_verification import Identity
-from revtunnel.state.state_directory import openness
 from revtunnel.streams.commands import Feature
-from revtunnel.streams.dialler import Dialler
+from revtunnel.streams.dialler import Dialler, Header
+from revtunnel.streams.offer_messages import Answer
 from revtunnel.streams.window import CreditPool
 from revtunnel.systems.emo.emo_agent import EmoAgentLink, EmoRemains
 from revtunnel.systems.emo.emo_choice import EmoChoice
 from revtunnel.systems.emo.emo_modern import modern_offer
 from revtunnel.trust.agent_files import AgentFiles
-from revtunnel.trust.certificate_renewal import CertificateRenewal
 from revtunnel.trust.first_enrolment import FirstEnrolment
 from revtunnel.trust.tls_settings import speaks_tls
 from revtunnel.trust.tls_settings_checks import agent_rules
@@ -99,8 +104,11 @@ class Agent(MultiService):
         self._notifier = notifier
         self._key = read_key(self.settings.key_file)
         self._pool = CreditPool(POOL)
-        headers = headers_of(self.settings.local, self.settings.proxy_protocol)
-        self._dialler = Dialler(self._reactor, self.settings.limits, self.settings.local, headers)
+        self._paths = AgentPaths(self.settings, self.reporter)
+        self._instance = os.urandom(8)  # of this run
+        self._offers = AgentOffers(self.settings, self.reporter)
+        told = self.settings.limits, self._offers.now, self._headers()
+        self._dialler = Dialler(self._reactor, *told, at_once=self._at_once())
         self._data = AgentData(
             self._reactor,
             self.settings.limits,
@@ -118,10 +126,16 @@ class Agent(MultiService):
         self._remains = EmoRemains()
         self._connector = ServerConnector(self._reactor, way_to(self.settings))
         self.uplink = self._make_uplink(self.settings)
-        self._keeper = self._make_keeper(self.settings)
-        if self._keeper is not None:
-            self._keeper.setServiceParent(self)
-        SignalService(reactor, self, exit_status, notifier, deadline=DRAIN).setServiceParent(self)
+        self._network = NetworkChanges(reactor, self.uplink.hurry)
+        self._certificate = AgentCertificate(
+            *(reactor, self.settings, self._connector, self.reporter, self._renewed, self._enrolled)
+        )
+        self._certificate.setServiceParent(self)
+        self._signals = SignalService(reactor, self, exit_status, notifier, deadline=DRAIN)
+        self._signals.setServiceParent(self)
+        self._exit = exit_status
+        if self.settings.once or self.settings.idle_end is not None:
+            self._make_errand(self.settings).setServiceParent(self)
         NotifyService(reactor, notifier).setServiceParent(self)
 
     def startService(self) -> None:
@@ -130,7 +144,8 @@ class Agent(MultiService):
         targets = ", ".join(f"{offer.name}={offer.target}" for offer in settings.local)
         self.reporter(ServerState("started", f"{settings.serial} offers {targets}"))
         self._warn()
-        self._reactor.callWhenRunning(self.uplink.start)
+        self._network.start()
+        self._reactor.callWhenRunning(self._certificate.when_fit, self.uplink.start)
         self._reactor.callWhenRunning(self._probes.take, settings, settings.local)
 
     def stopService(self) -> Any:
@@ -150,6 +165,7 @@ class Agent(MultiService):
 
     def abort(self) -> None:
         """Cut everything now."""
+        self._network.stop()
         self._consent.stop()
         self._probes.stop()
         self.uplink.abort()
@@ -157,12 +173,16 @@ class Agent(MultiService):
         self._remains.abort()
 
     def reload(self) -> None:
-        """Take new servers, limits, log level; offers that are gone are not dialled, more need a restart."""
+        """Take new services, servers, limits, log level; running streams stay.
+
+        Whoever asks for it wants a link: no back-off is waited for.
+        """
         self._reload()
 
     def _reload(self, again: bool = False) -> None:
         try:
-            new = self._options.load()
+            told = self._options.load()
+            new = _with_wire(self.settings, updated(self.settings, told), told)
             way = way_to(new)
         except SettingsError as error:
             self.retries.settings_failed(error, partial(self._reload, again=True))
@@ -170,7 +190,9 @@ class Agent(MultiService):
                 self.reporter(SettingsReloaded((), (), tuple(error.errors)))
             return
         self.retries.well(SETTINGS)
-        live, restart = changes(self.settings, new)
+        live, restart = changes(self.settings, new)[0], changes(new, told)
+        live = [each for each in live if each != "[agent] local"]
+        live += offer_changes(self.settings.local, new.local)
         if _fingerprints(way) != _fingerprints(self._connector.way):
             live.append("[agent] certificate files")
         self._connector.way = way
@@ -179,48 +201,26 @@ class Agent(MultiService):
         if observer is not None:
             observer.set_level(new.log_level)
         self._dialler.set_limits(new.limits)
-        self._dialler.keep(new.local)
         self._data.take(new.limits, new.relay)
         self._consent.take(new)
-        self._probes.take(new, new.local)
         self.uplink.change(new.servers, new.limits)
-        if self._keeper is not None:
-            self._keeper.share = new.renew_before
+        self.uplink.hurry()
+        self._certificate.take(new)
+        self._paths.take(new)
         self._emo.mode = new.modern
-        self.settings = updated(self.settings, new)
-        self.reporter(SettingsReloaded(tuple(live), tuple(restart), ()))
+        same_headers = self.settings.proxy_protocol == new.proxy_protocol
+        self.settings = new
+        others = self._offers.take(new)
+        self._serve_offers()
+        if others or not same_headers:
+            self._tell(self.uplink.link)
+        self.reporter(SettingsReloaded(tuple(live), (*restart[0], *restart[1]), ()))
 
     # -- inside
 
     def _warn(self) -> None:
-        """Say what the operator should know of the certificate and of where its key is."""
-        with suppress(FileNotFoundError):
-            directory = self.settings.state_directory
-            if self._keeper is not None and directory is not None and (found := openness(directory)):
-                self.reporter(ServerState("state", found))
         identity = self._connector.way.identity or self._connector.way.web
-        for warning in identity.credentials.warnings if identity is not None else ():
-            self.reporter(ServerState("certificate", warning))
-
-    def _make_keeper(self, settings: AgentSettings) -> CertificateRenewal | None:
-        """Who renews the certificate; None: it is not one of enrolment."""
-        if settings.state_directory is None or settings.certificate is None:
-            return None
-        files = AgentFiles(settings.state_directory, settings.serial)
-        if files.certificate != settings.certificate:
-            return None
-        return CertificateRenewal(
-            self._reactor,
-            files,
-            settings.serial,
-            lambda: [each for each in self.settings.servers if not each.web],
-            self._connector.open,
-            settings.renew_before,
-            settings.limits.connect,
-            self.reporter,
-            self._renewed,
-            random.random,
-        )
+        self._certificate.warn(identity.credentials.warnings if identity is not None else ())
 
     def _renewed(self) -> None:
         """Use the new certificate from the next connection on."""
@@ -230,6 +230,29 @@ class Agent(MultiService):
             self.retries.failed("certificate files", str(error), self._renewed)
         else:
             self.retries.well("certificate files")
+        self.uplink.hurry()
+
+    def _enrolled(self) -> None:
+        """A token brought a certificate: take it as a reload would."""
+        self.reload()
+        self.uplink.hurry()
+
+    def _make_errand(self, settings: AgentSettings) -> AgentErrand:
+        ways = 2 if settings.emo and settings.modern == "auto" else 1  # rt1, then EMO
+        return AgentErrand(
+            self._reactor,
+            ways * len(settings.servers),
+            settings.once,
+            settings.idle_end,
+            self.reporter.watch,
+            self.reporter,
+            self._end,
+        )
+
+    def _end(self, status: int) -> None:
+        """Stop as SIGTERM does, with a status of our own."""
+        self._exit.status = status
+        self._reactor.callLater(0, self._signals.stop_requested, "errand")  # not amid a fact
 
     def _make_uplink(self, settings: AgentSettings) -> Uplink:
         return Uplink(
@@ -244,25 +267,59 @@ class Agent(MultiService):
 
     def _targets(self) -> dict[str, Target]:
         """What sessions may call services."""
+        return {offer.name: offer.target for offer in (*self._offers.now, *self._said_offers())}
+
+    def _said_offers(self) -> tuple[Offer, ...]:
+        """What servers are told that we offer."""
         settings = self.settings
-        offers = [*settings.local]
-        if settings.emo:
-            offers.append(modern_offer(settings.server_port, settings.local[0].target))
-        return {offer.name: offer.target for offer in offers}
+        if not settings.emo:
+            return self._offers.now
+        return (modern_offer(settings.server_port, settings.local[0].target),)
+
+    def _serve_offers(self) -> None:
+        """Let what is offered now be dialled, and nothing else."""
+        self._dialler.offer(self._offers.now, self._headers(), self._at_once())
+        self._consent.offer(self._targets())
+        self._probes.take(self.settings, self._offers.now)
+        if isinstance(self.uplink.link, EmoAgentLink):
+            self.uplink.link.target = self.settings.local[0].target
+
+    def _tell(self, link: Any) -> None:
+        """Tell the server of a link, once that is up, what is offered now."""
+        if not isinstance(link, AgentLink) or link.up_since is None or self.settings.legacy:
+            return  # a legacy server has mappings of its own
+        if not link.offer(self._said_offers()):
+            self.reporter(ServerState("offers", "this server learns of other services with the next link"))
+        if self._headers() and link.mux is not None and not link.mux.origins:
+            self.reporter(ServerState("offers", "who clients are is known from the next link on"))
+
+    def _asked(self, link: AgentLink, asked: OffersAsked) -> None:
+        """The server wants other offers."""
+        why = self._offers.change(asked.change) if asked.change is not None else asked.why
+        self._serve_offers()
+        link.offer(self._said_offers(), Answer(not why, why))
+
+    def _headers(self) -> dict[Target, Header]:
+        return headers_of(self._offers.now, self.settings.proxy_protocol)
+
+    def _at_once(self) -> dict[Target, int]:
+        most = dict(self.settings.at_once)
+        return {offer.target: most[offer.name] for offer in self._offers.now if offer.name in most}
 
     def _features(self, settings: AgentSettings) -> Feature:
         """What its HELLO says that it has."""
-        origins = Feature.ORIGIN if self._dialler.asks_for_origins else Feature(0)
         sockets = Feature.DATA_SOCKETS if settings.data_sockets else Feature(0)
-        return Feature.SESSIONS | Feature.SERVICES | origins | sockets
+        changes = Feature(0) if settings.remote_offers == () or settings.emo else Feature.CHANGES
+        origins = Feature.ORIGIN if self._headers() else Feature(0)
+        return Feature.SESSIONS | Feature.SERVICES | Feature.OFFERS | sockets | changes | origins
 
     def _make_link(self, ready: Callable[[Any], None], left: Callable[[Any], None]) -> Any:
         settings = self.settings
-        offers, limits, filler = settings.local, settings.link, b""
+        left = partial(self._left, left)
+        offers, limits, filler = self._said_offers(), settings.link, b""
         if settings.emo:
             if not self._emo.offers_rt1(self._reactor.seconds(), settings.emo_limits):
                 return self._make_emo_link(ready, left)
-            offers = (modern_offer(settings.server_port, settings.local[0].target),)
             filler = FILLER
             limits = replace(limits, handshake=min(limits.handshake, settings.emo_limits.first + 1))
             left = partial(self._left_modern, left)
@@ -273,9 +330,10 @@ class Agent(MultiService):
             f"revtunnel {__version__}",
             settings.link.first_window,
             features=self._features(settings),
+            instance=self._instance,
         )
         handshake = AgentHandshake(hello, self._key, settings.legacy, filler)
-        return AgentLink(
+        link = AgentLink(
             self._reactor,
             limits,
             settings.serial,
@@ -288,10 +346,23 @@ class Agent(MultiService):
             self._data if settings.data_sockets else None,
             self._consent,
         )
+        link.offers_asked = self._asked
+        link.asks_after, link.is_cut_after = self._paths.of, self._paths.learned
+        return link
+
+    def _left(self, left: Callable[[Any], None], link: Any) -> None:
+        """A server may know better than our clock that our certificate has ended."""
+        if link.ended is not None and link.ended[0] == GoAway.EXPIRED.word:
+            self._certificate.told_late()
+        if isinstance(link, AgentLink) and link.up_since is not None:
+            self._paths.ended(link)
+        left(link)
 
     def _is_up(self, ready: Callable[[AgentLink], None], link: AgentLink) -> None:
         """A machine of EMO is known to the server by its port, and what it offers as emo."""
         ready(link)
+        if link.offers != self._said_offers():  # they changed while it came up
+            self._tell(link)
         emo = self.settings.emo
         self._probes.link_up(lambda state: link.say_service(state._replace(name="emo") if emo else state))
 
@@ -324,6 +395,12 @@ class Agent(MultiService):
         return self._connector.again(link, self.settings.limits.connect)
 
 
+def _with_wire(old: AgentSettings, new: AgentSettings, told: AgentSettings) -> AgentSettings:
+    """``new``, with the services of before where those belong to another wire, which needs a restart."""
+    wires = [(each.legacy, each.emo, each.server_port) for each in (old, told)]
+    return new if wires[0] == wires[1] else replace(new, local=old.local)
+
+
 def _fingerprints(way: ServerWay) -> tuple[str, ...]:
     """What its files hold."""
     identity = way.identity or way.web
@@ -346,5 +423,6 @@ def makeService(options: Options) -> IService:
     if options.token is not None:
         told, token = options.settings, options.token
         asked = (told, told.servers, told.proxy, told.limits)
-        return FirstEnrolment(reactor, token, *asked, exit_status, notifier, enrolled)
+        stays = not options.enroll_only
+        return FirstEnrolment(reactor, token, *asked, exit_status, notifier, enrolled, stays, told.token_file)
     return Agent(reactor, options, exit_status, notifier)

@@ -9,6 +9,7 @@ Source: docs/link-protocol.rst "WebSockets"; next/remote-sessions.md section 2; 
 from typing import Any
 
 from revtunnel.daemons.switchboard import Switchboard
+from revtunnel.fleet.strangers import NotLetIn
 from revtunnel.ground.server_places import LINK_PATH
 from revtunnel.link.link_websockets import DATA, LINK, end_of
 from revtunnel.process.web.web_routes import WebCall
@@ -30,17 +31,22 @@ class AgentRoute:
         self._limits = limits
 
     def judge(self, call: WebCall, offered: tuple[str, ...]) -> str:
-        call.found = name = f"web {call.listener}"
+        name = f"web {call.listener}"
         if name not in self._board.listeners:
             raise HandshakeRefused(404, "nothing is here")
         named = next((each for each in (LINK, DATA) if each in offered), None)
         if named is None:
             raise HandshakeRefused(400, f"subprotocol {LINK} or {DATA} wanted")
-        call.reason, _ = self._board.admission.refusal(call.peer)
-        if call.reason:
-            raise HandshakeRefused(503, f"no agents are let in now: {call.reason}")
+        try:
+            stranger = self._board.admission.enter(call.peer, judged=True)
+        except NotLetIn as refused:
+            call.reason = refused.reason
+            raise HandshakeRefused(503, f"no agents are let in now: {call.reason}") from None
+        stranger.heard()  # a request
+        call.found, call.undo = (name, stranger), stranger.leave
         return named
 
     def opened(self, call: WebCall, upgraded: Upgraded) -> None:
         end = end_of(self._reactor, upgraded, self._limits)
-        self._board.admission.came_by_web(self._board, call.found, end, upgraded.subprotocol)
+        name, stranger = call.found
+        self._board.admission.came_by_web(self._board, name, end, stranger, upgraded.subprotocol)

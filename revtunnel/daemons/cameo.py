@@ -30,7 +30,6 @@ class Cameo(AdministeredDaemon):
     def __init__(self, reactor: Any, options: Options, exit_status: ExitStatus, notifier: Notifier) -> None:
         super().__init__(reactor, options, exit_status, notifier)
         self.system = CameoSystem(reactor, self.settings, self.reporter, self.retries)
-        self._listening = self.system.ports
         self.operator = CameoOperator(
             reactor, self.system.responder, self.system.publisher, self.reporter, socket.gethostname()
         )
@@ -38,19 +37,13 @@ class Cameo(AdministeredDaemon):
     # -- starting
 
     def privilegedStartService(self) -> None:
-        self._listen()
+        self.system.start()
         self._tend(self.operator, self.settings.admin)
         super().privilegedStartService()
 
     def startService(self) -> None:
         super().startService()
-        self.reporter(ServerState("ready", f"peers at {self._places()}"))
-
-    def _listen(self) -> None:
-        settings = self.settings
-        for port, factory in zip(settings.proxy_ports, self.system.main_ports(), strict=True):
-            self.system.listen([(host, port) for host in settings.bind], factory)
-        self.system.listen_outside(responder=True, publisher=True)
+        self.reporter(ServerState("ready", f"peers at {self.system.listening.places}"))
 
     # -- process.Daemon
 
@@ -58,12 +51,12 @@ class Cameo(AdministeredDaemon):
         """Take no new connections, give everybody what waits; fires when all are gone."""
         self.operator.leaving = True
         self.reporter(ServerState("draining", f"at most {self.settings.drain:g} s"))
-        self._stop_listening()
+        self.system.stop_listening()
         return DeferredList([relay.drain() for relay in self.system.relays]).addCallback(lambda _: None)
 
     def abort(self) -> None:
         """Cut everybody now."""
-        self._stop_listening()
+        self.system.stop_listening()
         for relay in self.system.relays:
             relay.abort()
 
@@ -75,10 +68,11 @@ class Cameo(AdministeredDaemon):
 
     # -- inside
 
-    async def _take(self, new: CameoSettings) -> list[str]:
-        """Apply new settings to what runs; ports that came or went need a restart."""
-        self.system.take(new)
-        return await super()._take(new)
+    async def _take(self, new: CameoSettings) -> tuple[list[str], list[str]]:
+        """Apply new settings to what runs."""
+        missing = self.system.take(new)
+        await super()._take(new)
+        return [], missing
 
 
 def makeService(options: Options) -> IService:

@@ -103,7 +103,7 @@ def _open(system: Any, name: str, sockets: list[socket.socket]) -> None:
     for sock, factory in zip(sockets, factories, strict=True):
         system.adopt(sock.fileno(), sock.family, factory)
         sock.close()
-    system.listen_outside(responder=len(factories) == 1, publisher=len(factories) == 2)
+    system.start_outside("responder" if len(factories) == 1 else "subscriber")
 
 
 def _be_silent() -> None:

@@ -43,7 +43,7 @@ class Cccp(AdministeredDaemon):
         self.ledger = open_ledger(settings.state_directory, FILE_NAME, settings.allow_open_state)
         self.ledger.retries = self.retries
         try:
-            leases = Leases(settings.part.pools, self._reactor.seconds(), None, self.ledger)
+            self._leases = leases = Leases(settings.part.pools, self._reactor.seconds(), None, self.ledger)
         except ValueError as error:
             raise SettingsError([str(error)]) from None
         leases.until = until
@@ -63,7 +63,6 @@ class Cccp(AdministeredDaemon):
         )
         self.system.fleet.limits = settings.fleet
         self.system.start()
-        self._listening = self.system.listening
         operator = CccpOperator(self._reactor, self.system, leases, self.ledger, self.reporter)
         self._tend(operator, settings.admin)
         super().privilegedStartService()
@@ -73,7 +72,7 @@ class Cccp(AdministeredDaemon):
         for warning in self.ledger.warnings:
             self.reporter(ServerState("ledger", warning))
         self._warn(self.system.identities)
-        self.reporter(ServerState("ready", f"devices and callers at {self._places()}"))
+        self.reporter(ServerState("ready", f"devices and callers at {self.system.listening.places}"))
 
     # -- process.Daemon
 
@@ -86,12 +85,18 @@ class Cccp(AdministeredDaemon):
         """Cut everybody now."""
         self.system.stop()
 
-    async def _take(self, new: CccpSettings) -> list[str]:
-        """Apply new settings to what runs; listeners that came or went need a restart."""
-        changed = self.system.take(new.part, new.relay, self.system.projects_of(new.part))
+    async def _take(self, new: CccpSettings) -> tuple[list[str], list[str]]:
+        """Apply new settings to what runs."""
+        projects = self.system.projects_of(new.part)
+        try:
+            self._leases.reload(new.part.pools, {}, self._reactor.seconds())
+        except ValueError as error:
+            raise SettingsError([str(error)]) from None
+        changed = self.system.take(new.part, new.relay, projects)
         self.system.fleet.limits = new.fleet
         self._warn(self.system.identities)
-        return changed + await super()._take(new)
+        await super()._take(new)
+        return changed, self.system.open_missing()
 
     def stopService(self) -> Any:
         """Close what is open."""

@@ -1,7 +1,8 @@
 """The clients of devices: who may have a stream, and the word for who may not.
 
-The rule: a client is given to the carrier of its device, or refused at once; nobody is left hanging. One that
-came to a port may wait for a device that is away, where its pool says so, and for so long.
+The rule: a client is given to the carrier of its device, now or in its turn (streams/lines.py), or refused at
+once; nobody is left hanging. One that came to a port may wait for a device that is away, where its pool says
+so, and for so long.
 
 Source: wire/readyagent.md section 5.7; faults.md N1, N23.
 """
@@ -18,6 +19,7 @@ from revtunnel.ground.facts import ClientRefused, Report
 from revtunnel.ground.limits import ServerLimits
 from revtunnel.ground.targets import Offer, Target
 from revtunnel.streams.clients import Clients, ClientSocket
+from revtunnel.streams.lines import WAITS, Lines
 
 __all__ = ["ClientStreams"]
 
@@ -51,6 +53,9 @@ class ClientStreams:
         self._streams = streams
         self._access = access
         self._report = report
+        self._lines = Lines(
+            reactor, lambda: self.limits, lambda serial: access.records.of(serial).at_once, self._serve
+        )
 
     def clients(self, serial: str, offer: Offer, left: Left | None = None, session: str = "") -> Clients:
         """What takes clients of a device's offer, on whatever port; ``left`` is called after each.
@@ -74,10 +79,10 @@ class ClientStreams:
         return self.clients(serial, offer, left, session)
 
     def _admit(self, client: ClientSocket) -> str:
-        """Give a client its stream, or say why not."""
+        """Give a client its stream, now or soon, or say why not."""
         self.count += 1
         self._streams.came(client.serial)
-        return self._serve(client)
+        return self._enter(client)
 
     def _admit_or_wait(self, client: ClientSocket) -> str:
         """The same; one whose device is away may wait for it."""
@@ -97,7 +102,7 @@ class ClientStreams:
     def device_came(self, serial: str) -> None:
         """Serve those who waited for it, if it still offers what they want."""
         for client in self.waiting.take(serial):
-            word = self._serve(client) if client.target != NOWHERE else "device-absent"
+            word = self._enter(client) if client.target != NOWHERE else "device-absent"
             if word:
                 client.refuse(word)
 
@@ -106,7 +111,18 @@ class ClientStreams:
         self.draining = True
         self.waiting.refuse("draining")
 
-    def _serve(self, client: ClientSocket) -> str:
+    def _enter(self, client: ClientSocket) -> str:
+        word = self._refusal(client) or self._lines.enter(client)
+        return "" if word == WAITS else word or self._open(client)
+
+    def _serve(self, client: ClientSocket) -> None:
+        """The same for one that has waited in line."""
+        word = self._refusal(client) or self._open(client)
+        if word:
+            client.refuse(word)
+
+    def _refusal(self, client: ClientSocket) -> str:
+        """Why it may not have a stream now, or nothing."""
         device = self._fleet.get(client.serial)
         carrier = device.carrier if device is not None else None
         if self.draining:
@@ -122,9 +138,15 @@ class ClientStreams:
         if not self.make_room():
             return "descriptors"
         full = running >= self.limits.clients_per_device and carrier.at_once
-        if self.count > self.limits.clients or full:  # without a free number it waits for one
-            return "too-many-clients"
-        word: str = carrier.open(client)
+        # without a free number it waits for one
+        return "too-many-clients" if self.count > self.limits.clients or full else ""
+
+    def _open(self, client: ClientSocket) -> str:
+        """Give it to its device; a word if that cannot be."""
+        device = self._fleet.get(client.serial)
+        if device is None or device.carrier is None:
+            return "device-absent"
+        word: str = device.carrier.open(client)
         if not word:
             device.channels += 1
         return word
@@ -135,6 +157,7 @@ class ClientStreams:
     def _left(self, client: ClientSocket) -> None:
         self.count -= 1
         self._streams.left(client.serial)
+        self._lines.left(client)
         self.on_left()
 
     def _left_and_tell(self, told: Left, client: ClientSocket) -> None:

@@ -27,7 +27,6 @@ from revtunnel.process.admin.operation_form import Row
 from revtunnel.process.process import ExitStatus, SignalService
 from revtunnel.process.reporting import Reporter
 from revtunnel.process.systemd import Notifier, NotifyService
-from revtunnel.sockets.listening import Listener
 from revtunnel.trust.identities import Identities
 
 __all__ = ["AdministeredDaemon", "until"]
@@ -58,7 +57,6 @@ class AdministeredDaemon(MultiService):
         self._options = options
         self._notifier = notifier
         self._signals = SignalService(reactor, self, exit_status, notifier, deadline=self.settings.drain)
-        self._listening: list[Listener] = []
         self._reloading = DeferredLock()  # one after the other: the last one has the last word
 
     # -- process.Daemon
@@ -94,8 +92,10 @@ class AdministeredDaemon(MultiService):
         for service in (self._signals, self._admin, notify):
             service.setServiceParent(self)
 
-    async def _take(self, new: Any) -> list[str]:
-        """Apply new settings to what runs: names of what changed beside them.
+    async def _take(self, new: Any) -> tuple[list[str], list[str]]:
+        """Apply new settings to what runs, those that need a restart as they were.
+
+        What changed beside them, and what could not be done, though all the rest is in force.
 
         Raises:
             SettingsError: they cannot be used; nothing has changed.
@@ -103,8 +103,8 @@ class AdministeredDaemon(MultiService):
         self._admin.settings = new.admin
         self._signals.deadline = new.drain
         self._set_log_level(new.log_level)
-        self.settings = updated(self.settings, new)
-        return []
+        self.settings = new
+        return [], []
 
     # -- inside
 
@@ -119,7 +119,8 @@ class AdministeredDaemon(MultiService):
         try:
             pool = self._reactor.getThreadPool()
             new, live, restart = await deferToThreadPool(self._reactor, pool, self._read)
-            live += await self._take(new)
+            beside, errors = await self._take(new)
+            live += beside
         except SettingsError as error:
             live, restart, errors = [], [], error.errors
             self.retries.settings_failed(error, self._reload_again)
@@ -131,10 +132,11 @@ class AdministeredDaemon(MultiService):
         return {"changed": live, "needs_restart": restart, "errors": errors}
 
     def _read(self) -> tuple[Any, list[str], list[str]]:
-        """New settings and what they change: in a thread, for thousands of sections take long."""
+        """What holds from now on and what it changes: in a thread, for thousands of sections take long."""
         new = self._options.load()
         live, restart = SECTIONS.differences(self.settings, new)
-        return new, live, [each for each in restart if not self.socket_is_beside or each != "[admin] socket"]
+        restart = [each for each in restart if not self.socket_is_beside or each != "[admin] socket"]
+        return updated(self.settings, new), live, restart
 
     def _set_log_level(self, level: str) -> None:
         observer = getattr(self._options, "observer", None)
@@ -145,12 +147,3 @@ class AdministeredDaemon(MultiService):
         """Say what the operator should know of certificate files."""
         for warning in (text for each in identities for text in each.warnings):
             self.reporter(ServerState("certificate", warning))
-
-    def _stop_listening(self) -> None:
-        for port in self._listening:
-            port.stop()
-        self._listening.clear()
-
-    def _places(self, first: int = 0, last: int | None = None) -> str:
-        """Where we listen, for people; or at some of the ports only."""
-        return ", ".join(listening.place for listening in self._listening[first:last])

@@ -1,12 +1,13 @@
-"""What each device has by its record: open ports, streams, or nothing any more.
+"""What each device has by its record and its listener: open ports, streams, or nothing any more.
 
-The rule: other records count at once for whoever comes, and device by device for whoever is here; thousands
-of devices are looked at in slices (sockets/slices.py), and no device is looked at for another one's sake.
+The rule: other settings count at once for whoever comes, and device by device for whoever is here; thousands
+of devices are looked at in slices (sockets/slices.py), and no device is looked at for another one's sake. A
+device whose listener is gone keeps what it has, until it leaves.
 
 Source: faults.md "Per-device authority record", N33.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -22,12 +23,13 @@ from revtunnel.fleet.streams_of_devices import StreamsOfDevices
 from revtunnel.ground.facts import ListenerRefused, Report
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.targets import Offer
-from revtunnel.link.server_link import ServerLink
+from revtunnel.link.server_link import AgentListener, ServerLink
 from revtunnel.sockets.slices import Slices
 
 __all__ = ["Enforcement"]
 
 OVER = "its record is over"
+_OURS = ("rt1", "legacy", "emo")  # systems whose links come by listeners for agents
 
 
 def _not_allowed(offer: Offer) -> str:
@@ -46,6 +48,7 @@ class Enforcement:
         streams: StreamsOfDevices,
         client_streams: ClientStreams,
         report: Report,
+        listeners: Mapping[str, AgentListener],
         most: int,
     ) -> None:
         self._clock = clock
@@ -55,6 +58,7 @@ class Enforcement:
         self._streams = streams
         self._client_streams = client_streams
         self._report = report
+        self._listeners = listeners
         self.most = most
         self._slices = Slices(clock)
         ports.leases.most_of = lambda serial: access.records.of(serial).leases
@@ -66,11 +70,12 @@ class Enforcement:
         offers = device.offers if device is not None else ()
         allowed = self._access.offers(link.serial, offers)
         self._ports.withdraw(link.serial, {offer.name for offer in allowed}, now)
+        keeps = self._keeps_ports(link)
         for offer in offers:
-            if offer in allowed:
-                self._open(link.serial, offer, link.listener.pool, now)
-            else:
+            if offer not in allowed:
                 self._report(ListenerRefused(link.serial, offer.name, _not_allowed(offer)))
+            elif not keeps or not self._ports.is_open(link.serial, offer.name):
+                self._open(link.serial, offer, link.listener.pool, now)
 
     def problems(self, device: Device[Any]) -> dict[str, str]:
         """Why a device that is here has no client port for what it offers, by target."""
@@ -97,6 +102,16 @@ class Enforcement:
         self._access.records = records
         return self._slices.run(self._apply())
 
+    def make_way(self) -> None:
+        """Close, at once, the client ports that are not where settings have them; others follow."""
+
+        def keeps(serial: str) -> bool:
+            device = self._fleet.get(serial)
+            link = device.link if device is not None else None
+            return hasattr(link, "listener") and self._keeps_ports(link)
+
+        self._ports.make_way(self._clock.seconds(), keeps)
+
     def end_expired(self) -> None:
         """End the devices whose record is over; to be asked every second or so."""
         ended = self._access.ended()
@@ -116,6 +131,27 @@ class Enforcement:
         self._slices.stop()
 
     # -- inside
+
+    def _listener_now(self, link: Any) -> AgentListener | None:
+        """What its listener is by now; None: gone, or not that of this device any more."""
+        found = self._listeners.get(link.listener.rules.name)
+        is_there = found is not None and (link.system != "legacy" or link.serial in found.mappings)
+        return found if is_there else None
+
+    def _keeps_ports(self, link: Any) -> bool:
+        """Whether it has the ports that it came to, whatever settings say now."""
+        if link.system not in _OURS:  # what is said in other sections
+            return False
+        is_known_by_it = link.listener.make is not None  # EMO
+        return is_known_by_it or self._listener_now(link) is None
+
+    def follow(self, link: ServerLink, device: Device[Any]) -> None:
+        """Let a device that is here go by what its listener is by now."""
+        found = self._listener_now(link) if link.system in _OURS else None
+        if found is not None and found is not link.listener:
+            link.listener, device.pool = found, found.pool
+            if link.system == "legacy":
+                device.offers = link.offers
 
     def _open(self, serial: str, offer: Offer, pool: str, now: float) -> None:
         clients = self._client_streams.clients(serial, offer)
@@ -144,7 +180,8 @@ class Enforcement:
                 link.dismiss("expired", OVER, GoAway.DENIED)
             self._streams.end_all(Ended.NOT_ALLOWED, OVER, serial)
             return
-        if link is not None:
+        if link is not None and device is not None:
+            self.follow(link, device)
             self.open_ports(link)
         for row in self._streams.rows(serial):
             lease = self._ports.leases.find(serial, row.target)

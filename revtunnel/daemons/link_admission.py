@@ -1,40 +1,71 @@
 """Admission: who may connect to a listener for agents, until it is known what a connection is.
 
-The rule: whoever is not known yet is counted, by address too, and costs nothing beyond that. What cannot be
-served now is refused now, with a word.
+The rules: whoever is not known yet has a place among strangers (fleet/strangers.py), and costs nothing beyond
+that. What cannot be served now is refused now, with a word. Who hangs up before a word of his is not told of
+one by one, nor is whatever a load balancer that is named as a checker does, which costs it nothing either:
+both are counted, and said once an hour.
 
 Source: wire/link-extension.md; faults.md N1, N19, R8 to R10.
 """
 
-from collections import Counter
+import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 
 from revtunnel.carriers.data_sockets import DataSockets
 from revtunnel.fleet.access_control import AccessControl
+from revtunnel.fleet.strangers import NotLetIn, Stranger, Strangers
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import LinkNotBegun, LinkRefused, Report
 from revtunnel.ground.limits import ServerLimits
+from revtunnel.ground.networks import address_of, within
 from revtunnel.ground.reasons import GoAway
 from revtunnel.link.handshake import LinkDenied
 from revtunnel.link.keys import Verifier
 from revtunnel.link.server_link import AgentListener, Hub, LinkMaker, ServerLink
+from revtunnel.sockets.arrivals import HourlyCount
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import End
+from revtunnel.sockets.peeking import has_spoken
+from revtunnel.sockets.stages import part_unread
+from revtunnel.sockets.tls.certificates import PeerCertificate
 from revtunnel.sockets.tls.peer_verification import Identity
-from revtunnel.sockets.tls.tls_stages import Secured, TlsHandshakes
+from revtunnel.sockets.tls.tls_stages import Secured, TlsFailed, TlsHandshakes
+from revtunnel.streams.commands import Command, encode_goaway
+from revtunnel.streams.frames import encode_frame
 from revtunnel.streams.window import CreditPool
 
 __all__ = ["LinkAdmission"]
 
-# ENROLL's payload, serial and fingerprint of the certificate that was shown, address -> CERTIFICATE's payload
-Issue = Callable[[bytes, tuple[str, str] | None, str], bytes]
+LONGEST = 65_535  # seconds that a GOAWAY can say
+PARTINGS = 64  # connections at once that are told when to come again
+# ENROLL's payload, the certificate that was shown, address -> CERTIFICATE's payload
+Issue = Callable[[bytes, PeerCertificate | None, str], bytes]
 
 
-def _issues_nothing(payload: bytes, shown: tuple[str, str] | None, source: str) -> bytes:
+def _issues_nothing(payload: bytes, shown: PeerCertificate | None, source: str) -> bytes:
     raise LinkDenied(GoAway.DENIED, "certificates are not made here")
+
+
+def _source_of(peer: str) -> str:
+    return peer.rpartition(":")[0]
+
+
+def _speaks_rt1(listener: AgentListener | None) -> bool:
+    """Whether whoever connects there is told in a frame that he is not let in."""
+    if listener is None:
+        return False
+    return listener.identity is None and listener.make is None and not listener.rules.legacy
+
+
+def _gives_way(link: ServerLink, why: str) -> None:
+    link.ended = link.ended or ("overloaded", why)
+    link.leave(at_once=True)
 
 
 class LinkAdmission:
@@ -53,7 +84,7 @@ class LinkAdmission:
     ) -> None:
         self.limits = limits
         self.listeners: dict[str, AgentListener] = {}
-        self.strangers: set[ServerLink] = set()
+        self.strangers: dict[ServerLink, Stranger] = {}
         self.pool = CreditPool(limits.pool)
         self.draining = False
         self.full: Callable[[], bool] = lambda: False
@@ -67,91 +98,113 @@ class LinkAdmission:
         self._random_bytes = random_bytes
         self._report = report
         self._data = data
+        self._parting = 0  # connections that were told when to come again
         self._tls = TlsHandshakes(reactor, lambda: self.limits.handshakes)
-        self._pending: Counter[str] = Counter()
+        self.places = Strangers(clock.seconds, lambda: self.limits, access)
+        self._left: dict[str, HourlyCount] = {}  # by listener
 
     def came(self, hub: Hub, name: str, end: End) -> None:
         """Somebody connected at ``listeners[name]``: he gets his link, or TLS before it."""
-        listener, peer = self.listeners[name], end.peer
-        reason, detail = self.refusal(peer)
-        if reason:
-            end.abort()
-            self._report(LinkRefused(listener.rules.name, peer, "", reason, detail))
+        listener = self.listeners.get(name)
+        try:
+            if listener is None:
+                raise NotLetIn("stopping", "its listener is gone")
+            stranger = self.enter(end.peer, partial(has_spoken, end))
+        except NotLetIn as refused:
+            self._turn_away(name, end, refused)
             return
-        link = self._stranger(hub, listener, peer)
+        link = self._stranger(hub, listener, stranger)
         if listener.identity is None:
             EndTransport(self._reactor, end, link).start()
         else:
             self._secure(link, listener.identity, end)
 
-    def came_by_web(self, hub: Hub, name: str, end: End, subprotocol: str) -> None:
-        """Somebody whom ``refusal`` let in has a WebSocket for a link, or for a data socket."""
-        link = self._stranger(hub, self.listeners[name], end.peer)
+    def _turn_away(self, name: str, end: End, refused: NotLetIn) -> None:
+        """Read nothing of a connection. Where a frame can be sent, an agent hears when to come again."""
+        self._report(LinkRefused(name, end.peer, "", refused.reason, str(refused)))
+        if not (refused.seconds and self._parting < PARTINGS and _speaks_rt1(self.listeners.get(name))):
+            end.abort()
+            return
+        said = encode_goaway(GoAway.OVERLOADED, math.ceil(refused.seconds), str(refused))
+        try:
+            end.write(encode_frame(Command.GOAWAY, 0, said))
+        except OSError:
+            end.abort()
+            return
+        self._parting += 1
+        Deferred.fromCoroutine(part_unread(self._reactor, end)).addBoth(self._parted)
+
+    def _parted(self, result: Any) -> Any:
+        self._parting -= 1
+        return result
+
+    def came_by_web(self, hub: Hub, name: str, end: End, stranger: Stranger, subprotocol: str) -> None:
+        """Somebody who was let in (``enter``) has a WebSocket for a link, or for a data socket."""
+        listener = self.listeners.get(name)
+        if listener is None:
+            stranger.leave()
+            self._turn_away(name, end, NotLetIn("stopping", "its listener is gone"))
+            return
+        link = self._stranger(hub, listener, stranger)
         link.by_web, link.subprotocol, link.tls = True, subprotocol, end.tls_version
+        link.spoke = True
         EndTransport(self._reactor, end, link).start()
 
-    def refusal(self, peer: str) -> tuple[str, str]:
-        """Why a connection is not even read: word and detail, or nothing."""
-        limits, source = self.limits, peer.rpartition(":")[0]
-        penalty = self._access.stranger(peer, self._clock.seconds())
-        expected = self._data.expected(source)  # connections that we asked for
-        reason = ""
-        if (
-            len(self.strangers) >= limits.pending + expected
-            or self._pending[source] >= limits.pending_per_source + expected
-        ):
-            reason = "overloaded"
-        elif penalty:
-            reason = "penalty"
-        elif self.draining:
-            reason = "stopping"
-        elif self.full():
-            reason = "descriptors"
-        return reason, penalty or "not even read"
+    def enter(self, peer: str, speaks: Callable[[], bool] = lambda: False, judged: bool = False) -> Stranger:
+        """A place for a connection that is not even read yet. NotLetIn: it has none.
 
-    def _stranger(self, hub: Hub, listener: AgentListener, peer: str) -> ServerLink:
-        link = self._make(hub, listener, listener.make or ServerLink)
-        link.source, link.peer, link.since = peer.rpartition(":")[0], peer, self._clock.seconds()
-        self._pending[link.source] += 1
+        ``judged``: what its source owes was looked at.
+        """
+        if self.draining:
+            raise NotLetIn("stopping", "not even read")
+        if self.full() and not self.places.make_room():
+            raise NotLetIn("descriptors", "not even read")
+        expected = self._data.expected(_source_of(peer))  # connections that we asked for
+        return self.places.enter(peer, lambda why: None, speaks, expected=expected, judged=judged)
+
+    def _stranger(self, hub: Hub, listener: AgentListener, stranger: Stranger) -> ServerLink:
+        link = self._make(hub, listener, listener.make or ServerLink, stranger)
+        link.source, link.peer, link.since = _source_of(stranger.peer), stranger.peer, stranger.since
         return link
 
-    def _make(self, hub: Hub, listener: AgentListener, make: LinkMaker) -> ServerLink:
+    def _make(self, hub: Hub, listener: AgentListener, make: LinkMaker, stranger: Stranger) -> ServerLink:
         nonce = self._random_bytes(32)
         link = make(self._clock, listener, hub, self._key_of, nonce, self.pool, self._report)
-        self.strangers.add(link)
+        self.strangers[link] = stranger
+        link.heard = stranger.heard
+        stranger.give_way = partial(_gives_way, link)
         return link
 
     def _secure(self, link: ServerLink, identity: Identity, plain: End) -> None:
         """Bring a connection to TLS, and then to its link. It counts as a stranger meanwhile."""
 
         def done(found: Secured) -> None:
+            if link.listener.make is not None and found.peer is not None and found.peer.late:
+                found.end.abort()  # nothing is renewed on this wire
+                link.turned_away(Failure(TlsFailed("certificate", "certificate has expired")))
+                return
             link.secured(found)
             EndTransport(self._reactor, found.end, link).start()
 
-        link.securing = securing = self._tls.serve(plain, identity, link.limits.handshake)
+        link.securing = securing = self._tls.serve(plain, identity, link.limits.handshake, link.heard)
         securing.addCallbacks(done, link.turned_away)
 
     # -- what a connection turned out to be
 
     def no_stranger(self, link: ServerLink) -> None:
         """It is known now."""
-        if link in self.strangers:
-            self.strangers.remove(link)
-            self._pending[link.source] -= 1
-            if not self._pending[link.source]:
-                del self._pending[link.source]
+        stranger = self.strangers.pop(link, None)
+        if stranger is not None:
+            stranger.leave()
 
     def instead(self, hub: Hub, link: ServerLink, make: LinkMaker) -> ServerLink:
         """It speaks another wire than its listener's: who has it from now on, a stranger like the first."""
-        made = self._make(hub, link.listener, make)
-        self.strangers.remove(link)
-        return made
+        return self._make(hub, link.listener, make, self.strangers.pop(link))
 
     def enrol(self, link: ServerLink, payload: bytes) -> bytes:
         """It is there for a certificate: CERTIFICATE's payload. Denied: it gets none."""
-        shown = link.certificate
-        asked = payload, None if shown is None else (shown.serial, shown.fingerprint), link.source
-        answer = self.issue(*asked)
+        answer = self.issue(payload, link.certificate, link.source)
+        self._access.proved(link.peer, self._clock.seconds())
         self.no_stranger(link)
         return answer
 
@@ -175,10 +228,27 @@ class LinkAdmission:
     def refused(self, link: ServerLink, reason: str, detail: str) -> None:
         """It never became a link."""
         self.no_stranger(link)
-        shaken = link.handshake is not None
-        self._access.failed(link.peer, reason, link.serial, shaken, self._clock.seconds())
+        name, checkers = link.listener.rules.name, link.listener.checkers
+        checks, now = bool(checkers) and within(address_of(link.peer), checkers), self._clock.seconds()
+        asked_for = reason == "lost" and self._data.expected(link.source)
+        harmless = link.handshake is not None or checks or bool(asked_for)
+        self._access.failed(link.peer, reason, link.serial, harmless, now)
+        if checks or (reason == "lost" and not link.spoke):
+            left = self._left.setdefault(name, HourlyCount(self._clock, self._report, name))
+            left.add()
+            return
         fact = LinkNotBegun if reason == "lost" else LinkRefused
-        self._report(fact(link.listener.rules.name, link.peer, link.serial, reason, detail))
+        self._report(fact(name, link.peer, link.serial, reason, detail))
+
+    def say_left(self) -> None:
+        """Say now how many left early."""
+        for left in self._left.values():
+            left.say()
+
+    def refused_for(self, link: ServerLink, word: str) -> int:
+        """Seconds for which its address will hardly be listened to, after it is refused by this word."""
+        seconds = self._access.refused_after(link.peer, word, self._clock.seconds())
+        return min(math.ceil(seconds), LONGEST)
 
     def stop(self) -> None:
         """Turn everybody away."""

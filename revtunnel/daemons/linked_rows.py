@@ -83,7 +83,7 @@ class LinkedRows:
     @staticmethod
     def _state(link: ServerLink | None, name: str) -> Row:
         """Whether it answers, if its agent looks at it."""
-        mux = link.mux if link is not None else None
+        mux = getattr(link, "mux", None)  # a ThingWorx device has none
         state = mux.service_states.get(name) if isinstance(mux, Mux) else None
         return {"up": state.up if state else None, "detail": state.detail if state else ""}
 

@@ -64,6 +64,7 @@ class Operator(DeviceOperator):
         self.wires[""] = self.linked
         self.people = people
         self.remote = SessionOperator()
+        self.offers = switchboard.offer_changes
         self.mutes = mutes
         self.audit = audit
         self._switchboard = switchboard

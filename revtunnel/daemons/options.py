@@ -31,7 +31,7 @@ from revtunnel.daemons.settings import (
     read_agent,
     read_server,
 )
-from revtunnel.ground.targets import parse_offer, place
+from revtunnel.ground.targets import parse_offer, place, told_apart
 from revtunnel.settings.inifile import Table
 from revtunnel.trust.agent_files import AgentFiles
 from revtunnel.trust.enrolment import EnrolmentToken, parse_token
@@ -289,6 +289,7 @@ class AgentOptions(DaemonOptions):
         "proxy-credentials": ("agent", "proxy_credentials"),
         "server-port": ("agent", "server_port"),
         "modern": ("agent", "modern"),
+        "idle-end": ("agent", "idle_end"),
         "log-format": ("agent", "log_format"),
         "log-level": ("agent", "log_level"),
     }
@@ -297,6 +298,7 @@ class AgentOptions(DaemonOptions):
         ["emo", None, describe("agent", "emo")],
         ["tls", None, "speak TLS also to a server on this machine, without an authority of our own"],
         ["plaintext", None, "INSECURE: speak no TLS, to servers on other machines neither"],
+        ["once", None, describe("agent", "once")],
         ["enroll-only", None, "end when the certificate is there; so it is where nothing is offered"],
     ]
     optParameters = [
@@ -314,6 +316,8 @@ Examples:
   revtunnel-agent --server wss://gate.example --key-file plc-7.key --local 10.41.51.152:23
       where nothing but HTTPS gets out
   revtunnel-agent --enroll TOKEN --server gate.example:2065 --local 10.41.51.152:23
+  revtunnel-agent --server gate.example:2065 --local 10.41.51.152:23 --once --idle-end 600
+      on a metered line, started now and then; status 0: clients came, 69: no server, 75: no client came
   revtunnel-agent --emo --server gate:8080 --server-port 5010 --local 192.168.0.10:5000
   revtunnel-agent --emo --server gate:8080 5010 192.168.0.10 5000
       the same, the last three as the original's proxy program takes them
@@ -342,7 +346,8 @@ Examples:
             offer = parse_offer(value)
         except ValueError as error:
             raise _bad("local", value, error) from None
-        if offer.name in {other.name for other in self.overrides.get(name, ())}:
+        names = [other.name for other in told_apart((*self.overrides.get(name, ()), offer))]
+        if len(set(names)) < len(names):
             wanted = "write NAME=HOST:PORT to name one of them"
             raise usage.UsageError(f"--local {value[:120]!a}: a second offer named {offer.name}, {wanted}")
         self._add("local", name, value, (offer,))
@@ -355,7 +360,7 @@ Examples:
     opt_proxy_protocol.__doc__ = f"may be repeated: {describe('agent', 'proxy_protocol')}"
 
     def _take(self) -> None:
-        for flag in ("legacy", "emo"):
+        for flag in ("legacy", "emo", "once"):
             if self[flag]:
                 self.overrides["agent", flag] = True
         if self["tls"] and self["plaintext"]:

@@ -10,6 +10,7 @@ status when
 0      stopped in order; after ``--help``, ``--version``, ``--check-config``
 1      could not start: port in use, no permission, address absent; a bug, with its traceback
 64     wrong usage (``usage.UsageError``)
+69     an agent with ``--once`` or ``--idle-end``: no server had a link for it; 75: no client came
 78     wrong settings (``SettingsError``), one line each
 ====== ===============================================================================================
 
@@ -158,6 +159,9 @@ def ending(name: str) -> "Iterator[None]":
         _leave(name, USAGE, str(error), f"try: {name} --help")
     except SettingsError as error:
         _leave(name, CONFIG, *str(error).splitlines())
+    except BrokenPipeError:  # whoever read our help or summary has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise SystemExit(FAILED) from None
     except (CannotListenError, OSError) as error:
         _leave(name, FAILED, f"cannot start: {error}")
 

@@ -20,6 +20,7 @@ from revtunnel.daemons.settings_parts import (
     AgentSettings,
     AgentWays,
     ConsentSettings,
+    ErrandSettings,
     LegacyDeviceSettings,
     ListenerSettings,
     PoolSettings,
@@ -77,7 +78,7 @@ SECTIONS = Sections(
         shown="[listener main]"),
     Section("legacy-device", "server", "A device at a listener with kind = legacy that many share: its wire "
         "has no word for who it is. What changes counts for its next link.", (LegacyDeviceSettings,), True,
-        label="SERIAL", labels=SERIALS, wanted=f"SERIAL {SERIAL_FORM}", free=True,
+        label="SERIAL", labels=SERIALS, wanted=f"SERIAL {SERIAL_FORM}",
         shown="[legacy-device plc-7]"),
     Section("pool", "server", "Ports for clients. Without any, [pool default] is assumed.",
         (PoolSettings, SenderSettings), True, shown="[pool default]"),
@@ -85,7 +86,7 @@ SECTIONS = Sections(
         (Reservation,), entry=_RESERVATION),
     Section("device", "server", "What one device may do. [device *] is for all; a device's own section wins, "
         "key by key.", (DeviceSettings, DeviceRecord), True, label="SERIAL",
-        labels=rf"\*|{SERIALS}", wanted=f"SERIAL or *, {SERIAL_FORM}", free=True,
+        labels=rf"\*|{SERIALS}", wanted=f"SERIAL or *, {SERIAL_FORM}",
         shown="[device *]"),
     Section("penalties", "server", "What failed handshakes cost the address they come from: an IPv4 address, "
         "or an IPv6 /64.", (PenaltyLimits, PenaltySettings)),
@@ -104,7 +105,8 @@ SECTIONS = Sections(
     Section("link", "both", "One link, at either end; running links keep what they began with.",
         (LinkLimits,)),
     Section("agent", "agent", "The agent beside the device.",
-        (AgentSettings, AgentTls, AgentWays, ConsentSettings, ProbeSettings, AgentLimits, LogSettings)),
+        (*(AgentSettings, AgentTls, AgentWays, ConsentSettings, ProbeSettings), ErrandSettings, AgentLimits,
+         LogSettings)),
     Section("cameo", "cameo", "The relays of a CAMEO site.", (CameoSettings, LogSettings, CameoLimits)),
     Section("cameo-outside", "cameo", "A way in for clients beyond the firewall; nobody there is local.",
         (OutsideSettings,), True, shown="[cameo-outside web]"),

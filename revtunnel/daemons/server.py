@@ -18,11 +18,12 @@ from twisted.internet.defer import Deferred
 from revtunnel import __version__
 from revtunnel.daemons.absent_devices import AbsentDevices
 from revtunnel.daemons.daemon import AdministeredDaemon, until
-from revtunnel.daemons.legacy_devices import fixed_ports, offers_at, sources_at
+from revtunnel.daemons.legacy_devices import fixed_ports
 from revtunnel.daemons.operator import Operator
 from revtunnel.daemons.options import ServerOptions as Options
 from revtunnel.daemons.server_doubts import doubts
-from revtunnel.daemons.settings_parts import ListenerSettings, ServerSettings, agents_at
+from revtunnel.daemons.server_listeners import ServerListeners, agent_listener, agents_by_web
+from revtunnel.daemons.settings_parts import ServerSettings
 from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.client_ports import ClientPorts
@@ -30,27 +31,20 @@ from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.penalties import Penalties
 from revtunnel.fleet.pools import Pool, Use
 from revtunnel.ground.errors import SettingsError
-from revtunnel.ground.facts import LinkRefused, ServerState
-from revtunnel.ground.limits import PeopleLimits, ServerLimits
-from revtunnel.ground.networks import is_loopback
-from revtunnel.link.handshake import ListenerRules, ServerHello
+from revtunnel.ground.facts import ServerState
+from revtunnel.ground.limits import PeopleLimits
 from revtunnel.link.keys import DUMMY, Verifier
 from revtunnel.link.server_link import AgentListener
 from revtunnel.process.process import ExitStatus
 from revtunnel.process.systemd import Notifier
-from revtunnel.sockets.listening import Came, Listeners
-from revtunnel.sockets.tls.peer_verification import Identity
-from revtunnel.sockets.ways.proxy_protocol import ProxyHeaders, Refused
-from revtunnel.sockets.ways.trusted_proxies import HeaderRules, SenderSettings, header_rules
+from revtunnel.sockets.listening import Listeners
 from revtunnel.state.audit_file import AuditFile, Sync
 from revtunnel.state.ledger import FILE_NAME, open_ledger
 from revtunnel.state.session_audit import SessionAudit
 from revtunnel.streams.commands import Feature
-from revtunnel.systems.emo.emo_server import EmoServerLink
-from revtunnel.systems.emo.emo_stream import EmoListener
 from revtunnel.trust.authority import Unfit
 from revtunnel.trust.certificate_book import CertificateBook
-from revtunnel.trust.identities import Identities, merged
+from revtunnel.trust.identities import Identities
 from revtunnel.trust.issuer import Issuer
 from revtunnel.trust.mutes import Mutes
 from revtunnel.trust.people_book import open_people
@@ -58,7 +52,6 @@ from revtunnel.trust.people_operator import PeopleOperator
 
 if TYPE_CHECKING:
     from revtunnel.daemons.web_system import WebSystem
-    from revtunnel.process.web.web_listener import WebListener
     from revtunnel.systems.cccp.cccp_system import CccpSystem
 
 __all__ = ["Options", "Server", "makeService"]
@@ -66,61 +59,6 @@ __all__ = ["Options", "Server", "makeService"]
 DOUBT = "who is enrolled or revoked is in doubt; see Enrolment in docs/admin.rst, take it away, reload"
 _FEATURES = Feature.ORIGIN | Feature.SESSIONS | Feature.SERVICES
 EXPIRY_CHECK = 1.0  # seconds between looks for leases whose time is over
-
-
-def agent_listener(
-    listener: ListenerSettings,
-    settings: ServerSettings,
-    identity: Identity | None = None,
-    doubt: bool = False,
-    machines: dict[int, Any] | None = None,
-) -> AgentListener:
-    """What links of one listener get.
-
-    ``doubt``: who is enrolled is not known (``SqliteLedger.doubtful``); ``machines``: of EMO, that are here.
-    """
-    link = settings.link
-    wide = any(not is_loopback(host) for host, _ in listener.address)
-    rules = ListenerRules(
-        listener.name,
-        legacy=listener.kind == "legacy",
-        probe=listener.probe,
-        keys_required=listener.keys == "required" or (doubt and wide),
-        legacy_serial=listener.serial or "",
-        sources=sources_at(settings, listener),
-    )
-    hello = ServerHello(
-        name=settings.name,
-        software=f"revtunnel {__version__}",
-        first_window=link.first_window,
-        keepalive=link.keepalive,
-        spread=settings.limits.herd_spread,
-        features=_FEATURES | (Feature(0) if listener.data == "link" else Feature.DATA_SOCKETS),
-    )
-    return AgentListener(
-        rules,
-        link,
-        hello,
-        newest=listener.duplicate == "newest",
-        pool=listener.pool,
-        heartbeat=listener.heartbeat,
-        mappings=offers_at(settings, listener),
-        data=listener.data,
-        identity=identity,
-        certified_only=listener.certified,
-        make=partial(EmoServerLink, emo_listener(settings, machines)) if listener.kind == "emo" else None,
-    )
-
-
-def agents_by_web(settings: ServerSettings) -> list[ListenerSettings]:
-    """Web listeners that are listeners for agents too."""
-    return [agents_at(each) for each in settings.web if each.agents]
-
-
-def emo_listener(settings: ServerSettings, machines: dict[int, Any] | None) -> EmoListener:
-    """The machines of EMO: every reservation of a target that is called emo."""
-    ports = {each.port: (each.serial, each.target) for each in settings.reservations if each.target == "emo"}
-    return EmoListener(ports, settings.emo, {} if machines is None else machines)
 
 
 def pools_of(settings: ServerSettings) -> list[Pool]:
@@ -147,10 +85,8 @@ class Server(AdministeredDaemon):
     def __init__(self, reactor: Any, options: Options, exit_status: ExitStatus, notifier: Notifier) -> None:
         super().__init__(reactor, options, exit_status, notifier)
         self._listeners = Listeners(reactor, self._report, self.retries)
-        self._headers = ProxyHeaders(reactor, lambda: self.settings.limits.pending)
         self._expiry: Any = None
         self.web: WebSystem | None = None
-        self._agent_ports = 0  # ports for agents among those we listen at
         self.cccp: CccpSystem | None = None
         self._emo_machines: dict[int, Any] = {}  # command sockets by the port they registered
 
@@ -158,11 +94,11 @@ class Server(AdministeredDaemon):
 
     def privilegedStartService(self) -> None:
         self._build()
-        self._listen()
+        self._take_listeners(self.settings)
+        self.listeners.start()
+        self.operator.link_port = self.listeners.link_port(self.settings)
         if self.cccp is not None:
             self.cccp.start()
-        if self.web is not None:
-            self.web.start()
         self.switchboard.enforcement.keep_promises()
         super().privilegedStartService()
 
@@ -177,8 +113,13 @@ class Server(AdministeredDaemon):
         for warning in doubts(self.settings):
             self.reporter(ServerState("settings", warning))
         self._warn(*self._all_identities())
-        people = f"; people at {self._places(self._agent_ports)}" if self.web is not None else ""
-        self.reporter(ServerState("ready", f"agents at {self._places(0, self._agent_ports)}{people}"))
+        people = f"; people at {self.listeners.places('web')}" if self.web is not None else ""
+        self._offer_first()
+        self.reporter(ServerState("ready", f"agents at {self.listeners.places('listener')}{people}"))
+
+    def _offer_first(self) -> None:
+        if self.web is not None:
+            self.web.offer_first(self.listeners.web_port)
 
     def _build(self) -> None:
         settings = self.settings
@@ -193,11 +134,9 @@ class Server(AdministeredDaemon):
             self.leases = Leases(pools_of(settings), clock(), reservations_of(settings), self.ledger)
         except ValueError as error:
             raise SettingsError([str(error)]) from None
-        self.ports = ClientPorts(
-            self._listeners.listen, self.leases, _refusing(settings), settings.limits.backlog, self._report
-        )
+        listen, refuses = partial(self._listeners.listen, both=True), _refusing(settings)
+        self.ports = ClientPorts(listen, self.leases, refuses, settings.limits.backlog, self._report)
         self.leases.until = until
-        self.ports.behind = self._behind
         self.switchboard = Switchboard(
             self._reactor,
             self._reactor,
@@ -211,6 +150,8 @@ class Server(AdministeredDaemon):
                 time.time, settings.records, Penalties(settings.penalties, settings.penalties.exempt)
             ),
         )
+        self.listeners = ServerListeners(self._reactor, self._listeners, self.switchboard)
+        self.ports.behind = self.listeners.before_clients
         self.switchboard.data.take(settings.data, settings.relay)
         self._build_people(settings)
         self.operator = Operator(
@@ -231,6 +172,7 @@ class Server(AdministeredDaemon):
         self.switchboard.admission.issue = self.issuer.answer
         self.switchboard.admission.used = self.issuer.used
         self.issuer.cut_off = partial(self.operator.cut_off, by="two_renewals")
+        self.issuer.audited = self.audit.changed
         self.absent = AbsentDevices(self._reactor, self.switchboard, self._report)
         self.absent.take(settings)
         self._build_cccp(settings)
@@ -290,8 +232,10 @@ class Server(AdministeredDaemon):
 
         self.web = WebSystem(
             *(self._reactor, settings, self.switchboard, self.people, self.grants, self.mutes, self.audit),
-            *(self.operator.app_keys, os.urandom, self.operator.at),
+            *(self.operator, self.ledger, os.urandom),
         )
+        self.web.start()
+        self.listeners.people = self.web.listener
         self.operator.remote.live = self.web.live
         self.operator.wires["remote"] = self.web.rows
         others = self.operator.linked.granted
@@ -306,70 +250,42 @@ class Server(AdministeredDaemon):
         """
         mine = settings.authority
         try:
-            self.issuer.load(mine.directory, mine.device_days, mine.limits)
+            self.issuer.load(mine.directory, mine.device_days, mine.limits, mine.renewal_grace)
         except Unfit as error:
             raise SettingsError([f"[authority] directory: {error}"], passes=True) from None
         self.issuer.ends_forks = mine.two_renewals == "revoke"
 
     def _read_identities(self, settings: ServerSettings) -> Identities:
         """The certificates of all listeners. SettingsError: their files cannot be used."""
-        return Identities(self.issuer.revoked).read(settings.listeners, self.issuer.is_set_up)
+        identities = Identities(self.issuer.revoked, grace=self.issuer.grace)
+        return identities.read(settings.listeners, self.issuer.is_set_up)
 
     def _all_identities(self) -> list[Identities]:
         return [self._identities, *(each.identities for each in (self.web, self.cccp) if each is not None)]
 
-    def _agent_listener(self, listener: ListenerSettings, settings: ServerSettings) -> AgentListener:
+    def _agent_listeners(self, settings: ServerSettings) -> dict[str, AgentListener]:
+        """What links get, by the name of the listener they come by."""
         doubt = self.ledger.doubtful is not None
-        return agent_listener(
-            listener, settings, self._identities.of(listener.name), doubt, self._emo_machines
-        )
-
-    def _listen(self) -> None:
-        for listener in self.settings.listeners:
-            self.switchboard.listeners[listener.name] = self._agent_listener(listener, self.settings)
-            came = self._headers.behind(
-                self.switchboard.agents(listener.name),
-                _header_rules(listener, self.settings.limits),
-                partial(self._not_let_in, listener.name),
+        return {
+            each.name: agent_listener(
+                each, settings, self._identities.of(each.name), doubt, self._emo_machines
             )
-            for host, port in listener.address:
-                name, backlog = f"[listener {listener.name}]", self.settings.limits.backlog
-                self._listening.append(self._listeners.keep(name, host, port, backlog, came, must=True))
-                if listener.tls and not self.operator.link_port:
-                    self.operator.link_port = self._listening[-1].port
-            if listener.tls and listener.device_certificates != "no":
-                self.operator.others_certify = True
-        for listener in agents_by_web(self.settings):
-            self.switchboard.listeners[listener.name] = self._agent_listener(listener, self.settings)
-        self._agent_ports = len(self._listening)
-        if self.web is not None:
-            self._listen_for_people(self.web.listener)
+            for each in (*settings.listeners, *agents_by_web(settings))
+        }
 
-    def _listen_for_people(self, listener: "WebListener") -> None:
-        limits = self.settings.limits
-        for each in self.settings.web:
-            refused = partial(listener.not_let_in, each.name)
-            people = partial(listener.came, each.name)
-            came = self._headers.behind(people, _header_rules(each, limits), refused)
-            for host, port in each.address:
-                name = f"[web {each.name}]"
-                self._listening.append(self._listeners.keep(name, host, port, limits.backlog, came))
-
-    def _behind(self, came: Came, pool: str, refused: Refused) -> Came:
-        """What listens for the clients of a pool."""
-        pools = (each for each in self.settings.pools if each.name == pool)
-        rules = (_header_rules(each, self.settings.limits) for each in pools)
-        return self._headers.behind(came, next(rules, None), refused)
-
-    def _not_let_in(self, listener: str, peer: str, reason: str, detail: str) -> None:
-        self._report(LinkRefused(listener, peer, "", reason, detail))
+    def _take_listeners(self, settings: ServerSettings) -> None:
+        """What holds for listeners, and which are there; their sockets are for the caller."""
+        self.switchboard.set_listeners(self._agent_listeners(settings))
+        self.listeners.take(settings)
+        certify = (each.tls and each.device_certificates != "no" for each in settings.listeners)
+        self.operator.others_certify = any(certify)
 
     # -- process.Daemon
 
     def drain(self) -> "Deferred[None]":
         """Take no new links and clients; fires when the last channel has ended and the rest is closed."""
         self.reporter(ServerState("draining", f"at most {self.settings.drain:g} s"))
-        self._stop_listening()
+        self.listeners.stop()
         self.absent.stop()
         if self.web is not None:
             self.web.drain()
@@ -381,8 +297,8 @@ class Server(AdministeredDaemon):
 
     def abort(self) -> None:
         """Cut everything now."""
-        self._stop_listening()
-        self._headers.stop()
+        self.listeners.stop()
+        self.listeners.stop_headers()
         if self.cccp is not None:
             self.cccp.stop()
         if self.web is not None:
@@ -411,8 +327,8 @@ class Server(AdministeredDaemon):
         self._reactor.callLater(0.05, parted.callback, None)
         return parted
 
-    async def _take(self, new: ServerSettings) -> list[str]:
-        """Apply new settings to what runs; listeners that came or went need a restart.
+    async def _take(self, new: ServerSettings) -> tuple[list[str], list[str]]:
+        """Apply new settings to what runs: what is gone is closed before what is new is opened.
 
         What every device is looked at for takes a while: it is done when that is.
         """
@@ -424,34 +340,44 @@ class Server(AdministeredDaemon):
             identities = self._read_identities(new)
             if self.web is not None:
                 self.web.read(new.web)
-            self.leases.reload(pools_of(new), reservations_of(new), self._reactor.seconds())
+            else:
+                self._build_web(new)
+            moved = self.leases.reload(pools_of(new), reservations_of(new), self._reactor.seconds())
         except (SettingsError, ValueError) as error:
             self._load_authority(self.settings)
             raise error if isinstance(error, SettingsError) else SettingsError([str(error)]) from None
         changed, self._identities = identities.changed(self._identities), identities
+        self._take_limits(new)
         if self.cccp is not None and new.cccp is not None:
             changed += self.cccp.take(new.cccp, new.relay, projects)
-        self.switchboard.set_limits(new.limits)
-        self.switchboard.data.take(new.data, new.relay)
-        self.switchboard.access.penalties.take(new.penalties)
-        self.ports.refuses = _refusing(new)
+        if self.web is not None:
+            changed += self.web.take(new)
+        self._take_listeners(new)
+        self.listeners.close_others()
+        if moved:
+            self.switchboard.enforcement.make_way()
         self.absent.take(new)
+        missing = self.listeners.open_missing()
+        if self.cccp is not None:
+            missing += self.cccp.open_missing()
+        self.operator.link_port = self.listeners.link_port(new)
+        self._offer_first()
         labels = self.switchboard.access.records.labels
         looked = self.switchboard.enforcement.set_records(new.records)
         if labels != new.records.labels:
             self.people.everybody_changed()
         self.absent.wake_fresh()
-        self.audit.take(new.audit.limits, Sync(new.audit.sync), new.audit.full == "refuse")
-        for listener in (*new.listeners, *agents_by_web(new)):
-            if listener.name in self.switchboard.listeners:
-                self.switchboard.listeners[listener.name] = self._agent_listener(listener, new)
-        if self.web is not None:
-            changed += self.web.take(new)
         self._warn(*self._all_identities())
-        listeners, web = merged(self.settings.listeners, new.listeners), merged(self.settings.web, new.web)
-        await super()._take(replace(new, listeners=listeners, web=web))
+        await super()._take(new)
         await looked
-        return changed
+        return changed, missing
+
+    def _take_limits(self, new: ServerSettings) -> None:
+        self.switchboard.set_limits(new.limits)
+        self.switchboard.data.take(new.data, new.relay)
+        self.switchboard.access.penalties.take(new.penalties)
+        self.ports.refuses = _refusing(new)
+        self.audit.take(new.audit.limits, Sync(new.audit.sync), new.audit.full == "refuse")
 
     def _key_of(self, serial: str) -> Verifier | None:
         """Whose key is to be proved; a serial with a certificate and no key can prove none."""
@@ -469,10 +395,6 @@ class Server(AdministeredDaemon):
         self.switchboard.enforcement.try_again()
         self.switchboard.client_streams.waiting.look()
         self._expiry = self._reactor.callLater(EXPIRY_CHECK, self._expire)
-
-
-def _header_rules(each: SenderSettings, limits: ServerLimits) -> HeaderRules | None:
-    return header_rules(each.proxy_protocol, each.proxy_from, limits.proxy_header, limits.proxy_wait)
 
 
 def _refusing(settings: ServerSettings) -> dict[str, bool]:

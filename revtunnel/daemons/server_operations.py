@@ -28,6 +28,10 @@ def _revoked(row: Row) -> tuple[Row, str]:
     return {"revoked": serial}, f"{serial} has no key and no certificate any more"
 
 
+def _at(port: int) -> str:
+    return f"clients at port {port}" if port else "without a port for clients: see devices"
+
+
 _REPLACE = Argument("replace", Kind.YES_NO)
 _STATUS = STATUS._replace(columns=(
     Column("links", Kind.NUMBER, "that are up"),
@@ -42,6 +46,7 @@ _RECORD = Operation(
     "Record", "record", "what one device may do: its record",
     "With the section it is from, and the addresses that are locked out of its serial "
     "because they failed to prove it.", (SERIAL,), ROW, errors=(Invalid,), command="device",
+    route="GET /devices/{serial}",
     columns=(
         Column("serial", Kind.TEXT, "of the device"),
         Column("online", Kind.YES_NO, "whether it is here"),
@@ -51,6 +56,7 @@ _RECORD = Operation(
         Column("ports", Kind.LIST, "that it may have; null: any"),
         Column("leases", Kind.NUMBER, "client ports that it may hold"),
         Column("channels", Kind.NUMBER, "at most; null: any"),
+        Column("at_once", Kind.NUMBER, "clients of one of its services; null: any"),
         Column("expires", Kind.TIME, "the day; null: never"),
         Column("expired", Kind.YES_NO, "whether that is over"),
         Column("labels", Kind.LIST, "that grants may call it by"),
@@ -66,19 +72,44 @@ _RELEASE = Operation(
     (SERIAL._replace(shown="SERIAL/TARGET"), Argument("target", shown="SERIAL/TARGET")),
     (Argument("port", Kind.NUMBER),),
     role=CallerRole.OPERATOR, named=True, errors=(NotFound, Conflict), command="release",
+    route="DELETE /ports/{serial}/{target}",
     said=lambda row: ({"released": "{serial}/{target}".format_map(row), "port": row["port"]},
                       "port {port} of {serial}/{target} is given back".format_map(row)),
+)  # fmt: skip
+_OFFERS = (
+    Operation(
+        "Offer", "offers.add", "have a device's agent offer one service more",
+        "Only what ``remote_offers`` in ``[agent]`` beside the device allows. Until that agent ends.",
+        (SERIAL, Argument("offer", shown="[NAME=]HOST:PORT")), (Argument("port", Kind.NUMBER),),
+        role=CallerRole.OPERATOR, named=True, errors=(Invalid, NotFound, Conflict, Busy), command="offer",
+        said=lambda row: (
+            {"offered": row["offer"], "serial": row["serial"], "port": row["port"]},
+            f"{row['serial']} offers {row['offer']}, {_at(row['port'])}",
+        ),
+    ),
+    Operation(
+        "Unoffer", "offers.remove", "have a device's agent offer one service less",
+        "Where ``remote_offers`` in ``[agent]`` is not ``none``. Until that agent ends; connections that run "
+        "stay.",
+        (SERIAL, Argument("name", shown="NAME")),
+        role=CallerRole.OPERATOR, named=True, errors=(Invalid, NotFound, Conflict, Busy), command="unoffer",
+        said=lambda row: (
+            {"unoffered": row["name"], "serial": row["serial"]},
+            f"{row['serial']} does not offer {row['name']} any more",
+        ),
+    ),
 )  # fmt: skip
 _ENROLLED = Operation(
     "Enrolled", "enrolled", "serials that have a device key or an app key", answer=ROWS, command="enrolled"
 )
 ENROLL = Operation(
     "Enroll", "enroll", "make a device key", "", (SERIAL, _REPLACE), (Argument("key"), PROBLEM),
-    role=CallerRole.OPERATOR, named=True, errors=(Invalid, Conflict),
+    route="POST /devices/{serial}/key", role=CallerRole.OPERATOR, named=True, errors=(Invalid, Conflict),
 )  # fmt: skip
 APP_KEY = Operation(
     "AppKey", "app_key", "make the app key of a ThingWorx device", "", (SERIAL, _REPLACE),
-    (Argument("key"), PROBLEM), role=CallerRole.OPERATOR, named=True, errors=(Invalid, Conflict),
+    (Argument("key"), PROBLEM), route="POST /devices/{serial}/app-key",
+    role=CallerRole.OPERATOR, named=True, errors=(Invalid, Conflict),
 )  # fmt: skip
 AUTHORITY = Operation(
     "Authority", "authority", "the certificate authority of the server", answer=ROW, errors=(NotFound,),
@@ -93,12 +124,14 @@ AUTHORITY = Operation(
 TOKEN = Operation(
     "Token", "token", "make a one-time token for an agent", 'Where the agent should dial is "" if not known.',
     (SERIAL, _REPLACE), (Argument("token"), Argument("server"), PROBLEM),
+    route="POST /devices/{serial}/token",
     role=CallerRole.OPERATOR, named=True, errors=(Invalid, NotFound, Conflict, Busy),
 )  # fmt: skip
 CERTIFY = Operation(
     "Certify", "certify", "make a certificate from a request", "PKCS #10 in DER or PEM; the answer is DER.",
     (SERIAL, Argument("request", Kind.RAW), _REPLACE),
     (Argument("certificate", Kind.RAW), Argument("authority", Kind.RAW), PROBLEM),
+    route="POST /devices/{serial}/certificate",
     role=CallerRole.OPERATOR, named=True, errors=(Invalid, NotFound, Conflict),
 )  # fmt: skip
 _REVOKE = Operation(
@@ -108,6 +141,7 @@ _REVOKE = Operation(
                       optional=True)),
     (PROBLEM,),
     role=CallerRole.OPERATOR, named=True, errors=(Invalid, NotFound), command="revoke", said=_revoked,
+    route="POST /devices/{serial}/revoke",
 )  # fmt: skip
 _MUTES = (
     Operation(
@@ -125,18 +159,20 @@ _MUTES = (
         "Until it is unmuted, also over a restart. Clients of ports are not concerned.",
         (SERIAL, Argument("why", text="what people shall read", shown="--why TEXT", optional=True)),
         (PROBLEM,), role=CallerRole.OPERATOR, named=True, errors=(Invalid, Conflict), command="mute",
+        route="PUT /muted/{serial}",
         said=lambda row: ({"muted": row["serial"]}, f"{row['serial']} takes no remote sessions"),
     ),
     Operation(
         "Unmute", "mutes.unmute", "let a device take remote sessions again", "", (SERIAL,), (PROBLEM,),
         role=CallerRole.OPERATOR, named=True, errors=(NotFound,), command="unmute",
+        route="DELETE /muted/{serial}",
         said=lambda row: ({"unmuted": row["serial"]}, f"{row['serial']} takes remote sessions again"),
     ),
 )  # fmt: skip
 _AUDIT_HEAD = Operation(
     "AuditHead", "audit.head", "the newest record of the audit file, by number and hash",
     "Kept elsewhere, they prove all before it: see ``audit verify --head``.",
-    answer=ROW, command="audit head",
+    answer=ROW, command="audit head", route="GET /audit/head",
     columns=(
         Column("file", Kind.TEXT, "its path, or nothing: there is none"),
         Column("seq", Kind.NUMBER, "number of the newest record"),
@@ -146,6 +182,6 @@ _AUDIT_HEAD = Operation(
     ),
 )  # fmt: skip
 SERVER_OPERATIONS = table_of(
-    *PROCESS_OPERATIONS, *DEVICE_OPERATIONS, _STATUS, _RECORD, _RELEASE, _ENROLLED, ENROLL, APP_KEY,
+    *PROCESS_OPERATIONS, *DEVICE_OPERATIONS, _STATUS, _RECORD, _RELEASE, *_OFFERS, _ENROLLED, ENROLL, APP_KEY,
     AUTHORITY, TOKEN, CERTIFY, _REVOKE, *PEOPLE_OPERATIONS, *SESSION_OPERATIONS, *_MUTES, _AUDIT_HEAD,
 )  # fmt: skip

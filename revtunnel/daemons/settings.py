@@ -6,6 +6,7 @@ nothing here opens a socket or writes a file, and all of it may run in a thread.
 Source: twisted.md section 7; faults.md C5, C6, "Bind defaults"; ours for the rest.
 """
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import fields
@@ -29,6 +30,7 @@ from revtunnel.fleet.device_records import DEFAULT, DeviceRecord, DeviceRecords,
 from revtunnel.ground.declared import keys_of
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.serials import parse_serial
+from revtunnel.ground.targets import told_apart
 from revtunnel.settings.admin_people import read_admin
 from revtunnel.settings.inifile import (
     DEFAULT_PATH,
@@ -155,11 +157,14 @@ def read_agent(table: Table, around: Surroundings) -> AgentSettings:
     """
     key_file = table.get("agent", "key_file")
     key_file = around.credential() if key_file == "auto" else key_file
+    if ("agent", "local") in table.values:
+        table.values["agent", "local"] = told_apart(table.values["agent", "local"])
     _check_agent(table, key_file)
     state = around.kept_in(table.get("agent", "state_directory"))
     written = table.part(AgentTls, state_directory=state)
     tls = with_kept_files(written, table.get("agent", "serial"), around.host_name)
     check_headers(table)
+    check_named(table, "at_once")
     check_named(table, "probe")
     proxy = agent_proxy(table, around.environ)
     serial, missing = _identity(table, around, check_agent_tls(table, tls))
@@ -167,15 +172,22 @@ def read_agent(table: Table, around: Surroundings) -> AgentSettings:
         raise table.fault if table.errors else MissingSettings(missing)
     return table.part(
         AgentSettings,
-        **{field.name: getattr(tls, field.name) for field in fields(tls)},
+        **{field.name: getattr(tls, field.name) for field in fields(tls) if field.name != "token_file"},
         serial=serial,
         key_file=key_file,
+        token_file=_token_file(table.get("agent", "token_file"), state, serial),
         proxy=proxy,
         files=tuple(table.files),
     )
 
 
 load_agent = partial(load, read_agent)
+
+
+def _token_file(written: str | None, state: str | None, serial: str) -> str | None:
+    if written != "auto":
+        return written
+    return os.path.join(state, f"{serial}.token") if state is not None else None
 
 
 def _identity(table: Table, around: Surroundings, certified: str) -> tuple[str, list[str]]:

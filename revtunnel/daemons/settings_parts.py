@@ -9,7 +9,7 @@ Source: twisted.md section 7; ours.
 import re
 from dataclasses import dataclass, field
 
-from revtunnel.fleet.device_records import CLIENTS, DeviceRecords, DeviceSettings
+from revtunnel.fleet.device_records import CLIENTS, DeviceRecords, DeviceSettings, Pattern, parse_pattern
 from revtunnel.fleet.penalties import PenaltySettings
 from revtunnel.fleet.pools import Pool
 from revtunnel.ground.declared import limit, setting
@@ -21,6 +21,7 @@ from revtunnel.ground.kinds import (
     PLACE,
     RANGES,
     SettingKind,
+    any_of,
     listening,
     many,
     networks,
@@ -55,6 +56,7 @@ __all__ = [
     "AgentSettings",
     "AgentWays",
     "ConsentSettings",
+    "ErrandSettings",
     "LegacyDeviceSettings",
     "ListenerSettings",
     "PoolSettings",
@@ -93,6 +95,20 @@ def read_proxy(text: str) -> HttpProxy | str:
     return text if text in ("environment", "none") else parse_proxy(text)
 
 
+def read_remote(text: str) -> Pattern:
+    pattern = parse_pattern(text)
+    if pattern.name:  # whoever adds an offer gives it its name
+        raise ValueError(f"{text[:80]!a}: HOST:PORT, *.DOMAIN:PORT or unix:PATH wanted, * for any")
+    return pattern
+
+
+def read_at_once(text: str) -> tuple[str, int]:
+    match = re.fullmatch(r"([A-Za-z0-9._-]{1,32})=([1-9][0-9]{0,4})", text, re.ASCII)
+    if not match:
+        raise ValueError(f"{text[:80]!a}: NAME=COUNT wanted, NAME as in local, COUNT 1 to 99999")
+    return match[1], int(match[2])
+
+
 def read_header(text: str) -> tuple[str, str]:
     match = re.fullmatch(r"([A-Za-z0-9._-]{1,32})=(v[12])", text, re.ASCII)
     if not match:
@@ -112,8 +128,10 @@ _SERVER_NAME = text("name", "auto, or 1 to 64 of A-Z a-z 0-9 . _ -", r"[A-Za-z0-
 _MAPPINGS = many("[HOST:]CLIENTPORT -> [NAME=]HOST:PORT", read_mapping, 0, 255)
 _SERVERS = many("HOST:PORT or wss://HOST[:PORT][/PATH]", parse_server_place, 0, 16)
 _OFFERS = many("[NAME=]HOST:PORT or unix:PATH", parse_offer, 0, 255)
+_REMOTE = any_of("HOST:PORT or unix:PATH", read_remote, 256)
 _PROXY = SettingKind("URL", "environment, none or http://HOST:PORT", read_proxy)
 _HEADERS = many("NAME=v1 or NAME=v2", read_header, 0, 255)
+_AT_ONCE = many("NAME=COUNT", read_at_once, 0, 255)
 _PROBES = many("NAME or NAME=/PATH", read_probe, 0, 255)
 _SERVER_PORT = SettingKind("port", "0, or 1025 to 65535", read_server_port)
 
@@ -124,28 +142,34 @@ class ListenerSettings(ListenerTls, SenderSettings, WakeSettings):
     """A listener for agents; ``serial`` and ``mappings`` are set for kind ``legacy``, else None and empty."""
 
     address: tuple[tuple[str, int], ...] = setting(listening(1), "127.0.0.1:2065", "where agents come in; "
-        "several, such as IPv4 and IPv6, with commas; port 0: any free one")
+        "several with commas, such as 0.0.0.0:2065, [::]:2065, which is IPv6 only; port 0: any free one",
+        live=True)
     kind: str = setting(word("rt1", "legacy", "emo"), "rt1", "rt1: agents of this project name themselves; "
         "legacy: ReadyAgent devices, see serial; emo: machines of the MTConnect EMO proxy, each known "
-        "by its port: SERIAL/emo = PORT in [reservations]")
+        "by its port: SERIAL/emo = PORT in [reservations]", live=True)
     keys: str = setting(word("enrolled", "required"), "enrolled", "enrolled: a serial that has a key must "
-        "prove it, others are let in; required: everybody must")
+        "prove it, others are let in; required: everybody must", live=True)
     allow_without_keys: bool = setting(yes_no(), "no", "INSECURE: lets devices without keys in from other "
-        "machines; no: such a listener does not start")
-    duplicate: str = setting(word("newest", "oldest"), "newest", "which link stays when a serial that proves "
-        "no key comes twice")
+        "machines; no: such a listener does not start", live=True)
+    duplicate: str = setting(word("auto", "newest", "oldest", "refuse-both"), "auto", "which link stays when "
+        "a serial that proves nothing comes twice, and, once two machines take the link from each other, "
+        "whatever they prove: the newest; the oldest; refuse-both: neither, for 5 minutes; auto: refuse-both "
+        "of those that prove their serial, else newest", live=True)
     data: str = setting(word("link", "socket", "auto"), "auto", "what carries channels: the link; a "
         "connection of its own for each, which the agent brings; auto: that, and the link where none "
         "comes", live=True)
-    pool: str = setting(NAME, "default", "the [pool NAME] that gives its devices their client ports")
+    checkers: tuple[Network, ...] = setting(networks(256), "", "addresses from which load balancers look "
+        "whether the listener lives: what comes of that is counted, and said once an hour", live=True)
+    pool: str = setting(NAME, "default", "the [pool NAME] that gives its devices their client ports",
+        live=True)
     serial: str | None = setting(nothing("none", serial_or("none")), "none", "legacy: serial of its one "
-        "device; none: it has those of [legacy-device SERIAL]")
+        "device; none: it has those of [legacy-device SERIAL]", live=True)
     mappings: tuple[PortMapping, ...] = setting(_MAPPINGS, "", "legacy: services of the device, one a line; "
-        "CLIENTPORT 0: one from the pool; with HOST it listens there, and not where the pool does")
+        "CLIENTPORT 0: one from the pool; with HOST it listens there, and not where the pool does", live=True)
     probe: bool = setting(yes_no(), "yes", "legacy: offer rt1 first; a real device ignores the offer "
-        "unharmed")
+        "unharmed", live=True)
     heartbeat: bool = setting(yes_no(), "yes", "legacy: test a silent link with DATA for the unused channel "
-        "0; emo: send PING, which a client of the first version does not bear")
+        "0; emo: send PING, which a client of the first version does not bear", live=True)
     wake_command: str = setting(COMMAND, "", "legacy: what makes a device of this listener dial out: run at "
         "the start, when its link is lost, and when a client waits for it (absent in [pool NAME]); its "
         "serial is added as the last word", live=True)
@@ -177,19 +201,21 @@ class PoolSettings(SenderSettings):
 
     name: str
     ranges: tuple[tuple[int, int], ...] = setting(RANGES, "20000-20999", "ports that clients dial, such as "
-        "20000-20999, 30000")
-    bind: str = setting(ADDRESS, "127.0.0.1", "address on which client ports listen; anybody who reaches it "
-        "reaches the devices")
-    quarantine: float = setting(seconds(0, 86400), "60 s", "time a port rests before another device gets it")
+        "20000-20999, 30000", live=True)
+    bind: str = setting(ADDRESS, "127.0.0.1", "address on which client ports listen, with :: IPv4 too; "
+        "anybody who reaches it reaches the devices", live=True)
+    quarantine: float = setting(seconds(0, 86400), "60 s", "time a port rests before another device gets it",
+        live=True)
     quarantine_least: float | None = setting(nothing("full", seconds(0, 86400)), "full", "time it rests at "
-        "least where the pool has no other port left; full: quarantine, whatever happens")
-    sticky: float = setting(seconds(0, 3650 * 86400), "30 d", "time a device that is away keeps its ports")
+        "least where the pool has no other port left; full: quarantine, whatever happens", live=True)
+    sticky: float = setting(seconds(0, 3650 * 86400), "30 d", "time a device that is away keeps its ports",
+        live=True)
     unoffered: float = setting(seconds(0, 3650 * 86400), "1 h", "time a device that is here keeps the port "
-        "of a service that it offers no longer")
+        "of a service that it offers no longer", live=True)
     clients: tuple[Network, ...] | None = setting(CLIENTS, "any", "who may use its ports; has to be said "
         "where other machines reach bind, here or in [device *]", live=True)
     absent: str = setting(word("close", "refuse", "wait"), "close", "while its device is away a client port "
-        "is closed, or stays open and refuses every client, or lets them wait for it")
+        "is closed, or stays open and refuses every client, or lets them wait for it", live=True)
     wake_wait: float = setting(seconds(1, 3600), "60 s", "absent = wait: time a client waits, then it is "
         "refused", live=True)
 
@@ -257,7 +283,10 @@ class AgentWays:
     proxy_credentials: str | None = setting(PEM, "none", "file with user:password for the proxy, closed to "
         "others", live=True)
     proxy_protocol: tuple[tuple[str, str], ...] = setting(_HEADERS, "", "services, by their name in local, "
-        "that are told with a PROXY header who their client is")
+        "that are told with a PROXY header who their client is", live=True)
+    at_once: tuple[tuple[str, int], ...] = setting(_AT_ONCE, "", "connections that services take at once, by "
+        "their name in local, such as plc=1; further clients wait, see line and line_wait in [limits]; "
+        "another number counts those that come from then on", live=True)
     legacy: bool = setting(yes_no(), "no", "the server is a ReadyAgent server that nobody changed: never "
         "speak rt1")
     emo: bool = setting(yes_no(), "no", "the server speaks the MTConnect EMO proxy's wire; see server_port")
@@ -266,6 +295,9 @@ class AgentWays:
     modern: str = setting(word("auto", "no"), "auto", "emo: auto: offer rt1 first, which a server of this "
         "project speaks on the same port; an original server hangs up on it at once, and EMO is spoken then; "
         "no: never", live=True)
+    keepalive: float | None = setting(nothing("auto", seconds(0.1, 3600)), "auto", "silence before the link "
+        "is asked for a sign of life; auto: as the server says, and less once the path there, a proxy or "
+        "NAT, has cut three silent links in a row; such a path carries all clients by the link", live=True)
     data_sockets: bool = setting(yes_no(), "yes", "bring connections for single channels when the server "
         "wants them")
 
@@ -283,6 +315,16 @@ class ConsentSettings:
 
 
 @dataclass(frozen=True)
+class ErrandSettings:
+    """Whether the agent stays."""
+
+    once: bool = setting(yes_no(), "no", "end with the first link, or when each server was tried in vain; "
+        "exit status 0: clients came; 69: no server had a link; 75: no client came")
+    idle_end: float | None = setting(nothing("never", seconds(0.1, 3650 * 86400)), "never", "end when no "
+        "client was there for so long, from the start on, with the status that once says; never: stay")
+
+
+@dataclass(frozen=True)
 class ProbeSettings:
     """Which services the agent looks at by itself."""
 
@@ -294,7 +336,7 @@ class ProbeSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AgentSettings(AgentTls, AgentWays, ConsentSettings, ProbeSettings, LogSettings):
+class AgentSettings(AgentTls, AgentWays, ConsentSettings, ProbeSettings, ErrandSettings, LogSettings):
     """All that an agent is told; servers and local hold at least one, and no two names of local are equal."""
 
     servers: tuple[ServerPlace, ...] = setting(_SERVERS, "", "servers, tried in turn; at least one is "
@@ -305,7 +347,10 @@ class AgentSettings(AgentTls, AgentWays, ConsentSettings, ProbeSettings, LogSett
     key_file: str | None = setting(PLACE, "auto", "file with the device key, closed to others; auto: "
         "revtunnel.key in $CREDENTIALS_DIRECTORY, none where there is no such file")
     local: tuple[Offer, ...] = setting(_OFFERS, "", "what the agent may dial for the server, and nothing "
-        "else; at least one is needed; what is gone at a SIGHUP is dialled no more")
+        "else; at least one is needed; what runs to one that is gone goes on", live=True)
+    remote_offers: tuple[Pattern, ...] | None = setting(_REMOTE, "none", "what revtunnelctl at the server "
+        "may add to local until the agent ends, such as 10.0.0.5:22, *:443; whatever is not none lets it "
+        "take away any as well; any: anything that the agent reaches; once the next link is up", live=True)
     limits: AgentLimits
     emo_limits: EmoLimits
     relay: RelayLimits

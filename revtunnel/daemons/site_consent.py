@@ -80,6 +80,12 @@ class SiteConsent:
             return "the device's site has not allowed this session"
         return "" if target in allowed.targets else f"the session is not for {target}"
 
+    def offer(self, targets: Mapping[str, Target]) -> None:
+        """What services are called here from now on, in sessions that were allowed too."""
+        self._targets = targets
+        for each in self._allowed.values():
+            each.targets = self._targets_of(each.asked)
+
     def take(self, rules: ConsentSettings) -> None:
         """Other settings; with ``no`` what was allowed ends, and nobody is asked any more."""
         self._rules = rules
@@ -175,14 +181,16 @@ class SiteConsent:
     def _answer(self, link: Asking, asked: ConsentRequest, yes: bool, why: str, seconds: float) -> None:
         self._allowed.pop(asked.session, None)
         if yes:
-            targets = frozenset(self._targets[name] for name in asked.services)
-            self._allowed[asked.session] = _Allowed(asked, targets, link)
+            self._allowed[asked.session] = _Allowed(asked, self._targets_of(asked), link)
         answer = "yes" if yes else "no"
         services = ",".join(asked.services)
         self._report(
             ConsentGiven(link.serial, asked.session, asked.user, services, answer, why, round(seconds, 3))
         )
         link.consent(asked.session, yes, why)
+
+    def _targets_of(self, asked: ConsentRequest) -> frozenset[Target]:
+        return frozenset(self._targets[name] for name in asked.services if name in self._targets)
 
     def _withdraw(self, session: str, why: str) -> None:
         allowed = self._allowed.pop(session)

@@ -8,7 +8,7 @@ Source: wire/readyagent.md section 5.7; wire/link-extension.md "Liveness"; fault
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from revtunnel.carriers.sockets_first import SocketsFirst
 from revtunnel.daemons.client_streams import ClientStreams
 from revtunnel.daemons.enforcement import Enforcement
 from revtunnel.daemons.link_admission import LinkAdmission
+from revtunnel.daemons.offer_changes import OfferChanges
 from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.client_ports import ClientPorts
 from revtunnel.fleet.device_consent import DeviceConsent
@@ -29,6 +30,7 @@ from revtunnel.ground.facts import (
     ChannelEnded,
     ClientRefused,
     Fact,
+    LeftEarly,
     LinkDown,
     LinkRefused,
     LinkUp,
@@ -38,10 +40,12 @@ from revtunnel.ground.facts import (
 )
 from revtunnel.ground.limits import DataLimits, ServerLimits
 from revtunnel.ground.reasons import Ended, GoAway
+from revtunnel.ground.targets import Offer
 from revtunnel.link.handshake import LinkDenied, ServerUp
 from revtunnel.link.keys import Verifier
-from revtunnel.link.server_link import LinkMaker, ServerLink
+from revtunnel.link.server_link import AgentListener, LinkMaker, ServerLink
 from revtunnel.sockets.listening import Came
+from revtunnel.streams.offer_messages import Answer
 from revtunnel.systems.emo.emo_modern import deny_machine
 
 __all__ = ["Switchboard"]
@@ -96,8 +100,10 @@ class Switchboard:
         self.client_streams.on_left = self._check_drained
         self.enforcement = Enforcement(
             *(clock, self.access, self.fleet, ports, self.streams, self.client_streams, self.report),
+            listeners=self.listeners,
             most=descriptors // 2,
         )
+        self.offer_changes = OfferChanges(clock, self.fleet, ports, self.enforcement.open_ports)
 
     @property
     def clients(self) -> int:
@@ -127,6 +133,9 @@ class Switchboard:
     def refused(self, link: ServerLink, reason: str, detail: str) -> None:
         self.admission.refused(link, reason, detail)
 
+    def refused_for(self, link: ServerLink, word: str) -> int:
+        return self.admission.refused_for(link, word)
+
     def no_stranger(self, link: ServerLink) -> None:
         self.admission.no_stranger(link)
 
@@ -151,15 +160,16 @@ class Switchboard:
             raise LinkDenied(GoAway.STOPPING, "the server is stopping", up.serial)
         if up.hello is not None:
             deny_machine(up.hello)
-        self.access.device(up.serial, link.peer, now)
+        self.access.device(up.serial, link.peer, now, link.certificate is not None)
         offers = up.hello.offers if up.hello is not None else link.offers
         try:
             old = self.fleet.arrive(
-                *(up.serial, link, now, up.authenticated, link.listener.newest, offers),
+                *(up.serial, link, now, up.authenticated, link.listener.duplicate, offers),
                 system=link.system,
                 peer=link.peer,
                 listener=link.listener.rules.name,
                 pool=link.listener.pool,
+                instance=up.hello.instance if up.hello is not None else b"",
             )
         except TwoHolders:
             self.kick(up.serial, "its serial has two holders", 0)
@@ -168,6 +178,8 @@ class Switchboard:
             self.admission.used(link.certificate.serial, link.certificate.fingerprint)
         self.no_stranger(link)
         self.links.add(link)
+        if up.authenticated:
+            self.access.arrived(link.peer)
         if old is not None:
             link.replaced = True
             old.dismiss("replaced", f"by {link.peer}", GoAway.REPLACED)
@@ -191,6 +203,7 @@ class Switchboard:
         device = self.fleet.get(link.serial)
         if device is not None and device.link is link:
             device.carrier = link.carrier
+            self.enforcement.follow(link, device)  # settings may have changed since it connected
         self.enforcement.open_ports(link)
         self.say.arrived(link.serial)
         self.on_arrived(link.serial)
@@ -202,6 +215,9 @@ class Switchboard:
         if ours and not self.say.consented(link.serial, session, yes, why) and yes:
             self.report(PeerGlitch(link.serial, link.peer, "a yes to a session that nobody asked for"))
 
+    def offered(self, link: ServerLink, offers: tuple[Offer, ...], answer: Answer | None) -> None:
+        self.offer_changes.offered(link, offers, answer)
+
     def leaving(self, link: ServerLink) -> None:
         """The agent takes no new channels; what runs goes on until it closes the link."""
         link.carrier.close()
@@ -212,7 +228,10 @@ class Switchboard:
             self.ports.leave(link.serial, now)
 
     def departed(self, link: ServerLink, reason: str, detail: str, cut: int) -> None:
+        if link in self.links and link.authenticated:
+            self.access.left(link.peer, self._clock.seconds())
         self.links.discard(link)
+        self.offer_changes.gone(link)
         lived = round(self._clock.seconds() - (link.up_since or 0.0), 3)
         self.report(LinkDown(link.serial, link.peer, reason, detail, lived, cut))
         self.leaving(link)
@@ -229,6 +248,11 @@ class Switchboard:
         self.limits = self.fleet.limits = self.admission.limits = self.client_streams.limits = limits
         self.admission.pool.limit = limits.pool
 
+    def set_listeners(self, listeners: Mapping[str, AgentListener]) -> None:
+        """Other listeners for who comes from now on; who is here goes by them when he is looked at."""
+        self.listeners.clear()
+        self.listeners.update(listeners)
+
     def report(self, fact: Fact) -> None:
         """Count a fact, keep the device's sums, pass it on."""
         self.counts[fact.word] += 1
@@ -242,6 +266,8 @@ class Switchboard:
             self.counts[f"{fact.word} {fact.reason}"] += 1
         elif isinstance(fact, PeerGlitch):
             self.counts["glitches"] += 1
+        elif isinstance(fact, LeftEarly):
+            self.counts[fact.word] += fact.connections - 1
         self._tell(fact)
 
     def kick(self, serial: str, detail: str, retry_after: int, by: str = "") -> bool:
@@ -282,9 +308,10 @@ class Switchboard:
         self.client_streams.stop()
         self.enforcement.stop()
         self.ports.close_all()
-        for link in list(self.admission.strangers | self.links):
+        for link in [*self.admission.strangers, *self.links]:
             link.dismiss("stopping", "the server stops", GoAway.STOPPING, self.limits.retry_after)
         self.streams.end_all(Ended.LINK_LOST, "the server stops")
+        self.admission.say_left()
 
     def _check_drained(self) -> None:
         if not self._drained or self.client_streams.count or not self.streams.at_rest():

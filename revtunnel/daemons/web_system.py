@@ -9,17 +9,22 @@ Source: next/remote-sessions.md section 1; ours.
 
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 from revtunnel import __version__
 from revtunnel.daemons.agent_route import AgentRoute
-from revtunnel.daemons.settings import ServerSettings
+from revtunnel.daemons.operator import Operator
+from revtunnel.daemons.settings import ServerSettings, SettingsError
 from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.daemons.vendor_endpoints import VendorEndpoints
 from revtunnel.ground.limits import LinkLimits
+from revtunnel.ground.targets import place
 from revtunnel.link.handshake import ServerHello
-from revtunnel.process.web.web_listener import WebListener, WebRules
+from revtunnel.process.web.web_listener import WebListener
+from revtunnel.process.web.web_rules import API, DEVICE_METRICS, METRICS, OPEN_METRICS, PAGE, WebRules
 from revtunnel.sockets.ways.websocket_wire import WebSocketLimits
+from revtunnel.state.ledger import SqliteLedger
 from revtunnel.state.session_audit import SessionAudit
 from revtunnel.systems.sessions.control_asks import MAX_TEXT, ControlAsks
 from revtunnel.systems.sessions.control_route import ControlRoute
@@ -29,13 +34,14 @@ from revtunnel.systems.sessions.session_operator import SessionRows
 from revtunnel.systems.sessions.session_rights import Rights
 from revtunnel.systems.sessions.session_routes import ClientRoute, RawRoute
 from revtunnel.systems.sessions.session_settings import WebSettings
-from revtunnel.trust.app_keys import AppKeys
 from revtunnel.trust.grants import Grants
 from revtunnel.trust.identities import Identities
 from revtunnel.trust.mutes import Mutes
 from revtunnel.trust.people import People
 
-__all__ = ["WebSystem", "web_rules"]
+__all__ = ["WebSystem", "check_packages", "web_rules"]
+
+EXTRA = "pip install 'revtunnel[web]'"
 
 
 def web_rules(listeners: tuple[WebSettings, ...], identities: Identities) -> dict[str, WebRules]:
@@ -44,9 +50,36 @@ def web_rules(listeners: tuple[WebSettings, ...], identities: Identities) -> dic
         each.name: WebRules(
             *(each.name, frozenset(each.hosts), frozenset(each.origins)),
             *(identities.of(each.name), each.forwarded_from),
+            parts=_parts_of(each)[0],
+            plain_cookies=each.plain_cookies,
         )
         for each in listeners
     }
+
+
+def check_packages(listeners: tuple[WebSettings, ...]) -> None:
+    """SettingsError: what is wanted at a listener needs a package that is not here."""
+    missing = [text for each in listeners for text in _parts_of(each)[1]]
+    if missing:
+        raise SettingsError(missing)
+
+
+def _parts_of(each: WebSettings) -> tuple[frozenset[str], list[str]]:
+    """What is at a listener beside WebSockets, and which packages are missing for that."""
+    found, missing = set(), []
+    wanted = (API, each.api, ""), (PAGE, each.page, "argon2"), (METRICS, each.metrics, "prometheus_client")
+    for part, said, package in wanted:
+        is_there = not package or find_spec(package) is not None
+        if said not in ("auto", "no") and not is_there:
+            missing.append(f"[web {each.name}] {part}: package {package} is not here: {EXTRA}")
+        if said not in ("auto", "no") or (said == "auto" and each.is_safe and is_there):
+            found.add(part)
+    if METRICS in found:
+        found |= {OPEN_METRICS} if each.metrics == "open" else set()
+        found |= {DEVICE_METRICS} if each.metrics_devices else set()
+    if PAGE in found:
+        found.add(API)
+    return frozenset(found), missing
 
 
 class WebSystem:
@@ -61,11 +94,12 @@ class WebSystem:
         grants: Grants,
         mutes: Mutes,
         audit: SessionAudit,
-        keys: AppKeys,
+        operator: Operator,
+        ledger: SqliteLedger,
         random_bytes: Callable[[int], bytes],
-        at: Callable[[float], str],
     ) -> None:
-        """``at``: a monotonic time for people."""
+        at = operator.at
+        self._reactor = reactor
         self._settings = settings
         self._board = board
         rights = Rights(grants, board.fleet, board.access, self._labels_of)
@@ -79,6 +113,7 @@ class WebSystem:
             *(reactor, lambda: board.limits, board.access, board.report, self._state, board.admission.full)
         )
         self.listener.expected = board.data.expected
+        check_packages(settings.web)
         self.identities = self._fresh = Identities(section="web").read(settings.web)
         self.listener.rules = web_rules(settings.web, self.identities)
         wire, dial = self.listener.wire, board.client_streams.clients_by_name
@@ -92,31 +127,56 @@ class WebSystem:
             RawRoute(reactor, self.live, dial, wire),
             AgentRoute(reactor, board, wire),
         ]
-        self.vendors = VendorEndpoints(reactor, settings, board, self.live, keys, random_bytes)
+        self.vendors = VendorEndpoints(reactor, settings, board, self.live, operator.app_keys, random_bytes)
         self.listener.routes += self.vendors.routes
+        self._made_of = operator, self.live, self.listener, people, ledger, audit, random_bytes
+        self.people: Any = None
+        self._take_parts()
         board.beside = lambda: (
-            self.listener.pending + len(self.control) + self.live.connected + self.vendors.sockets
+            self.listener.pending
+            + self.listener.pages.site.callers
+            + len(self.control)
+            + self.live.connected
+            + self.vendors.sockets
         )
+
+    def _take_parts(self) -> None:
+        """Have what a listener has beside WebSockets: API, page, logins, metrics."""
+        parts = frozenset(part for each in self.listener.rules.values() for part in each.parts)
+        if parts and self.people is None:
+            from revtunnel.daemons.web_people import WebPeople
+
+            self.people = WebPeople(self._reactor, self._settings, self._board, *self._made_of)
+        if self.people is not None:
+            self.people.take(parts)
 
     def start(self) -> None:
         """Look at sessions once a second from now on."""
         self.live.tick()
 
+    def offer_first(self, port_of: Callable[[str], int]) -> None:
+        """While nobody is known: tell where somebody becomes the administrator."""
+        for each in self._settings.web:
+            rules = self.listener.rules[each.name]
+            if self.people is not None and PAGE in rules.parts:
+                host = (*each.hosts, each.address[0][0])[0]
+                scheme = "http" if rules.identity is None else "https"
+                self.people.offer_first(f"{scheme}://{place(host, port_of(each.name))}")
+                return
+
     def read(self, listeners: tuple[WebSettings, ...]) -> None:
         """Read the certificates of these, for ``take``; SettingsError: one cannot be used."""
+        check_packages(listeners)
         self._fresh = self.identities.read(listeners)
 
     def take(self, settings: ServerSettings) -> list[str]:
-        """Other settings from now on, with what was ``read``; listeners that came or went need a restart.
-
-        Whose certificates are others now, as names of settings.
-        """
+        """Other settings from now on, with what was ``read``: whose certificates are others now, by name."""
         self._settings = settings
         self.live.sessions.limits = settings.sessions
         self.vendors.take(settings)
         changed, self.identities = self._fresh.changed(self.identities), self._fresh
-        mine = self.listener.rules
-        mine |= {name: each for name, each in web_rules(settings.web, self._fresh).items() if name in mine}
+        self.listener.rules = web_rules(settings.web, self._fresh)
+        self._take_parts()
         return changed
 
     def drain(self) -> None:
@@ -129,6 +189,8 @@ class WebSystem:
         """As ``drain``, and turn away who is on his way in."""
         self.live.stop()
         self.control.stop()
+        if self.people is not None:
+            self.people.stop()
         self.vendors.stop()
         self.listener.stop()
 

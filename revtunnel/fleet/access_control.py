@@ -1,16 +1,21 @@
 """Who is let in: strangers by what their source did before, devices and clients by the record of the device.
 
-The rule: every open is asked here, with a word when the answer is no. What is asked changes nothing; only a
-failure, which is told afterwards, does.
+The rules: every open is asked here, with a word when the answer is no. What is asked changes nothing but how
+many tries are left; only a failure, which is told afterwards, does. A source that owes too much gets a try
+now and then all the same, and many where a device proved itself lately: so who proves key or certificate
+comes in beside a wrong agent of his site, and what that costs is bounded.
 
-Source: faults.md "Pre-auth limits", "Lockout per serial", "Per-device authority record".
+Source: faults.md "Pre-auth limits", "Lockout per serial", "Per-device authority record"; issue "In the place
+of the originals", 17.
 """
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 
 from revtunnel.fleet.device_records import DeviceRecords
+from revtunnel.fleet.known_sources import KnownSources
 from revtunnel.fleet.penalties import Penalties
+from revtunnel.fleet.rates import Bucket, Rates
 from revtunnel.ground.limits import PenaltyLimits
 from revtunnel.ground.networks import network_of
 from revtunnel.ground.reasons import GoAway
@@ -20,6 +25,9 @@ from revtunnel.link.handshake import LinkDenied
 __all__ = ["LOOPBACK", "AccessControl"]
 
 LOOPBACK = (network_of("127.0.0.0/8"), network_of("::1"))
+
+
+TRY_EVERY = 5.0  # seconds to two tries of a source that owes too much and is not known: enrolment takes two
 
 
 class AccessControl:
@@ -34,6 +42,11 @@ class AccessControl:
         self._wall = wall
         self.records = records or DeviceRecords()
         self.penalties = Penalties(PenaltyLimits(), LOOPBACK) if penalties is None else penalties
+        self._known = KnownSources()
+        # tries of those that owe too much: from known sources, from others, and from all the others together
+        self._tries_of_known = Rates(burst=200.0, second=50.0)
+        self._tries = Rates(burst=4.0, second=2.0 / TRY_EVERY, batch=2.0)
+        self._tries_of_all = Bucket(50.0, 50.0, 0.0)
 
     @property
     def records(self) -> DeviceRecords:
@@ -53,19 +66,57 @@ class AccessControl:
         return [name for _, name in ends[first:last]]
 
     def stranger(self, peer: str, now: float) -> str:
-        """Why a connection from ``HOST:PORT`` is not even read, or nothing."""
+        """Why a connection from ``HOST:PORT`` is not even read, or nothing: that takes one of its tries."""
         left = self.penalties.refused_for(peer, now)
-        return f"its address failed too often; refused for {left:.0f} s" if left else ""
+        if not left or self._may_try(peer, now):
+            return ""
+        return f"its address failed too often; refused for {left:.0f} s"
 
-    def device(self, serial: str, peer: str, now: float) -> None:
-        """An agent that passed its handshake wants to come in.
+    def next_try(self, peer: str, now: float) -> float:
+        """Seconds until a source that is refused is listened to, if none there comes before; 0.0: it is."""
+        every = 1.0 if self.knows(peer, now) else TRY_EVERY
+        return min(every, self.penalties.refused_for(peer, now))
+
+    def refused_after(self, peer: str, reason: str, now: float) -> float:
+        """Seconds for which its source is refused once it has failed so; 0.0: it is not, or is known."""
+        return 0.0 if self.knows(peer, now) else self.penalties.refused_after(peer, reason, now)
+
+    def _may_try(self, peer: str, now: float) -> bool:
+        if self.knows(peer, now):
+            return self._tries_of_known.take(peer, now)
+        return self._tries.take(peer, now) and self._tries_of_all.take(now)
+
+    # -- sources that are known
+
+    def knows(self, peer: str, now: float) -> bool:
+        """Whether a device proved itself from there lately."""
+        return self._known.knows(peer, now)
+
+    def proved(self, peer: str, now: float) -> None:
+        """A device proved who it is, from ``HOST:PORT``."""
+        limits = self.penalties.limits
+        self._known.proved(peer, now, limits.known, limits.sources)
+
+    def arrived(self, peer: str) -> None:
+        """The same, and its link is up; ``left`` follows."""
+        self._known.arrived(peer)
+
+    def left(self, peer: str, now: float) -> None:
+        """The link of a device that proved itself is gone."""
+        limits = self.penalties.limits
+        self._known.left(peer, now, limits.known, limits.sources)
+
+    # -- devices and clients
+
+    def device(self, serial: str, peer: str, now: float, certified: bool = False) -> None:
+        """An agent that passed its handshake wants to come in; ``certified``: by a certificate.
 
         Raises:
             Denied: its record is over, or its serial is locked to where it comes from. It is told no more
                 than after a wrong proof.
         """
         left = self.penalties.locked_for(serial, peer, now)
-        if left:
+        if left and not certified:  # a certificate cannot be guessed
             detail = f"serial {serial} failed too often from there; locked for {left:.0f} s"
             raise LinkDenied(GoAway.DENIED, detail, serial, word="locked")
         if self.expired(serial):

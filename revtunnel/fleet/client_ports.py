@@ -2,8 +2,8 @@
 
 The bound socket is the claim on a port: it is bound once and kept; nothing is tried out by binding and
 closing. A port that another program holds is set aside and the next one taken. An open socket whose lease
-went to another use goes with it.
-What happens to one device looks at its own ports only.
+went to another use goes with it. Other settings move the ports that they would not give, and no others; who
+is connected stays in any case. What happens to one device looks at its own ports only.
 
 Source: house.md (leases, listener); faults.md H9, N3, C10; issue "absent = close or refuse" ours.
 """
@@ -37,9 +37,9 @@ def _has(ranges: Ranges, port: int) -> bool:
     return any(low <= port <= high for low, high in ranges)
 
 
-def _socket_of(lease: Lease) -> tuple[int, str, str]:
-    """What makes a listening socket: two pools may ask for different headers on one port."""
-    return lease.port, lease.address, lease.pool
+def _socket_of(lease: Lease) -> tuple[int, str]:
+    """What makes a listening socket."""
+    return lease.port, lease.address
 
 
 @dataclass(slots=True, eq=False)
@@ -55,7 +55,7 @@ class OpenPort:
         self.clients.came(end)
 
 
-Behind = Callable[[Came, str, Refused], Came]  # the name is the pool's
+Behind = Callable[[Came, Callable[[], str], Refused], Came]  # the name is that of its pool of then
 
 
 class ClientPorts:
@@ -95,10 +95,10 @@ class ClientPorts:
         ``ranges``: the ports that its device may have; None is any.
         """
         use = (clients.serial, clients.name)
-        there = self._open.get(clients.serial, {}).get(clients.name)
         try:
             lease = self._promise(use, pool, now, ranges)
-            if there is not None and there.lease.port == lease.port:
+            there = self._open.get(clients.serial, {}).get(clients.name)
+            if there is not None and _socket_of(there.lease) == _socket_of(lease):
                 there.lease, there.clients.target = lease, clients.target
                 return there
             self._close(use)
@@ -114,6 +114,24 @@ class ClientPorts:
         self._add(opened)
         return opened
 
+    def make_way(self, now: float, keeps: Callable[[str], bool]) -> None:
+        """Settings changed: close what they would not open so, and give back the ports that they do not give.
+
+        ``open`` gets others for devices that are here. ``keeps``: whether a serial has its ports until it
+        leaves, whatever they say.
+        """
+        for port in [port for serial in self._open for port in self.of(serial)]:
+            use = port.lease.use
+            lease = self.leases.find(*use)
+            if lease is None or (self.leases.is_misplaced(lease) and not keeps(use.serial)):
+                self._close(use)
+                if lease is not None and not lease.sticky:
+                    self.leases.release(lease, now)
+            elif _socket_of(lease) != _socket_of(port.lease):
+                self._close(use)
+            else:
+                port.lease = lease
+
     def leave(self, serial: str, now: float) -> None:
         """The device is away: keep its promises; close its sockets, unless their pool refuses instead."""
         self.refused.keep(serial, set())
@@ -128,7 +146,8 @@ class ClientPorts:
     ) -> None:
         """Have leases for what a device will offer that is away and may never have been here."""
         for name in names:
-            if self.leases.find(serial, name) is None:
+            held = self.leases.find(serial, name)
+            if held is None or self.leases.is_misplaced(held):
                 try:
                     self._promise((serial, name), pool, now, ranges)
                 except LeaseError as error:
@@ -152,13 +171,17 @@ class ClientPorts:
                 self._close(lease.use)
             yield
         for lease in self._each_away():
-            if lease is not None and self.refuses.get(lease.pool, False) and not self.is_open(*lease.use):
+            if lease is not None and self._may_open_early(lease):
                 if self._count >= most:
                     detail = f"{most} client ports are open; those of devices that are away stay closed"
                     self._report(ListenerRefused(*lease.use, detail))
                     return
                 self._open_early(lease, make(*lease.use), now())
             yield
+
+    def _may_open_early(self, lease: Lease) -> bool:
+        refuses = self.refuses.get(lease.pool, False) and not self.leases.is_misplaced(lease)
+        return refuses and not self.is_open(*lease.use)
 
     def _each_away(self) -> Iterator[Lease | None]:
         """The lease of every port in turn; None for one that is not a device's which is away now."""
@@ -198,9 +221,13 @@ class ClientPorts:
         Raises:
             LeaseError: there is none; what the target held is given back.
         """
+        held = self.leases.find(*use)
+        if held is not None and self.leases.is_misplaced(held):
+            self._close(use)
+            self.leases.release(held, now)
+            held = None
         if ranges is None:
             return self.leases.open(*use, now, pool)
-        held = self.leases.find(*use)
         if held is not None and _has(ranges, held.port):
             held = self.leases.open(*use, now, pool)
             if _has(ranges, held.port):
@@ -231,7 +258,7 @@ class ClientPorts:
     def open_away(self, serial: str, name: str, make: Callable[[str, str], Clients], now: float) -> None:
         """Try again to open a port of a device that is away, if it is still to stand open."""
         lease = self.leases.find(serial, name)
-        if lease is not None and lease.sticky and self.refuses.get(lease.pool, False):
+        if lease is not None and lease.sticky and self._may_open_early(lease):
             self._open_early(lease, make(serial, name), now)
         else:
             self.refused.drop(serial, name)
@@ -250,7 +277,7 @@ class ClientPorts:
         def refused(peer: str, reason: str, detail: str) -> None:
             self._report(ClientRefused(opened.clients.serial, opened.clients.name, peer, reason))
 
-        came = self.behind(opened.came, lease.pool, refused)
+        came = self.behind(opened.came, lambda: opened.lease.pool, refused)
         opened.listening = self._listen(lease.address, lease.port, self._backlog, came)
         return opened
 

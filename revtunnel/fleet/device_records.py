@@ -127,6 +127,9 @@ class DeviceRecord:
         "[reservations], and as many that rest after it; a lower number counts for its next ones", live=True)
     channels: int | None = setting(nothing("0", count("channels", 0, 65535)), "0", "at once; 0: what "
         "clients_per_device in [limits] allows to all", live=True)
+    at_once: int | None = setting(nothing("any", count("clients", 1, 65535)), "any", "clients of one of its "
+        "services at once, such as 1 for a PLC that takes one; further ones wait in line, see line and "
+        "line_wait in [limits]", live=True)
     expires: float | None = setting(_EXPIRES, "never", "its last day, in UTC; then its link is closed and "
         "refused", live=True)
     labels: tuple[str, ...] = setting(_LABELS, "", "what grants may call it by, such as hall-b, "
@@ -155,6 +158,7 @@ class DeviceRecord:
             "clients": None if self.clients is None else [str(network) for network in self.clients],
             "leases": self.leases,
             "channels": self.channels,
+            "at_once": self.at_once,
             "expires": None if last is None else last.strftime("%Y-%m-%d"),  # the last day, UTC
             "labels": list(self.labels),
             "sessions": self.sessions,

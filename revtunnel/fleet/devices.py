@@ -15,6 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from sortedcontainers import SortedKeyList
 
+from revtunnel.fleet.holders import Holders
 from revtunnel.ground.targets import Offer
 
 __all__ = ["Device", "DeviceStore", "Memory", "in_order"]
@@ -45,7 +46,8 @@ class Device(Generic[Link]):
     channels: int = 0
     bytes_to_device: int = 0
     bytes_to_client: int = 0
-    swaps: tuple[float, ...] = ()
+    instance: bytes = b""  # which run of its agent has the link, or had the last one; b"": it does not say
+    holders: Holders | None = None  # once a link of it was replaced
     barred_until: float = 0.0
 
     @property

@@ -1,9 +1,9 @@
 """The fleet: which device is here, by which wire, and what a second connection of the same serial does.
 
 One registry for every wire. A device that proves its identity replaces its old link at once: the old one is
-most often half-open. One that cannot follows its listener's rule. A proved serial whose links replace each
-other again and again has two holders of one key: both stay out for a while (``TwoHolders``). A serial that
-is here by one wire and comes by another is decided by the same rule, and told as ``DuplicateDevice``.
+most often half-open. One that cannot follows its listener's rule, which decides for all once a serial has two
+holders (holders.py): the newest link stays, the oldest, or both stay out for a while (``TwoHolders``). That,
+and a serial that is here by one wire and comes by another, is told as ``DuplicateDevice``.
 
 Rule of this file: an arrival or a leave looks at its own device, never at the others.
 
@@ -12,9 +12,10 @@ Source: wire/link-extension.md "Liveness"; wire/cccp.md section 2; faults.md R8 
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from revtunnel.fleet.devices import Device, DeviceStore, Memory, in_order
+from revtunnel.fleet.holders import Holders
 from revtunnel.ground.facts import DuplicateDevice, Fact
 from revtunnel.ground.limits import FleetLimits
 from revtunnel.ground.reasons import GoAway
@@ -67,6 +68,11 @@ class Fleet(Generic[Link]):
         """How many of one system are here."""
         return self._here.count(system)
 
+    @property
+    def absent(self) -> int:
+        """How many are remembered that were here."""
+        return self._absent.count()
+
     def __len__(self) -> int:
         """How many are here."""
         return self._here.count()
@@ -77,7 +83,7 @@ class Fleet(Generic[Link]):
         link: Link,
         now: float,
         authenticated: bool = False,
-        newest: bool = True,
+        duplicate: str = "auto",
         offers: tuple[Offer, ...] = (),
         *,
         system: str = "",
@@ -85,11 +91,16 @@ class Fleet(Generic[Link]):
         listener: str = "",
         pool: str = "",
         labels: tuple[str, ...] = (),
+        instance: bytes = b"",
         alarm: bool = False,
     ) -> Link | None:
         """A link of this serial is up: the older link to close for it, or None.
 
-        ``alarm``: a second link of a serial is always told, not only one of another system.
+        Args:
+            duplicate: the rule: newest, oldest, refuse-both, or auto: refuse-both for who proves its serial,
+                newest for others.
+            instance: which run of its agent came.
+            alarm: a second link of a serial is always told, not only one of another system.
 
         Raises:
             TwoHolders: the serial is barred from now on; the link that is up is still ``get(serial).link``.
@@ -97,24 +108,23 @@ class Fleet(Generic[Link]):
         """
         device = self.get(serial) or Device(serial)
         if now < device.barred_until:
+            if device.holders is not None:
+                device.holders.seen(now, *device.holders.peers)
             raise LinkDenied(GoAway.DENIED, f"serial {serial} has two holders; barred", serial)
-        old, stays = device.link, "newest"
-        try:
-            if old is not None and authenticated:
-                stays = "neither"
-                self._count_swap(device, now)
-                stays = "newest"
-            elif old is not None and (device.authenticated or not newest):
-                stays = "oldest"
-                raise LinkDenied(GoAway.DUPLICATE, f"serial {serial} is here already", serial)
-        finally:
-            if old is not None and (alarm or device.system != system):
+        old = device.link
+        if old is not None and not (authenticated is device.authenticated and _same_run(device, instance)):
+            stays, news = self._judge(device, peer, instance, authenticated, duplicate, now)
+            if news or alarm or device.system != system:
                 twice = peer, device.peer, stays, authenticated, system, device.system
                 self._report(DuplicateDevice(serial, *twice))
+            if stays == "oldest":
+                raise LinkDenied(GoAway.DUPLICATE, f"serial {serial} is here already", serial)
+            if stays == "neither":
+                self._bar(device, now)
         self._put_here(device, system)
         device.link, device.carrier, device.since, device.peer = link, None, now, peer
         device.authenticated, device.offers, device.labels = authenticated, offers, labels
-        device.listener, device.pool = listener, pool
+        device.listener, device.pool, device.instance = listener, pool, instance
         device.links += 1
         return old
 
@@ -164,11 +174,34 @@ class Fleet(Generic[Link]):
                 ages.pop(serial, None)
             self._absent.remove(device)
 
-    def _count_swap(self, device: Device[Link], now: float) -> None:
-        limits = self.limits
-        device.swaps = (*(at for at in device.swaps if now - at < limits.duplicate_window), now)
-        if len(device.swaps) > limits.duplicate_swaps:
-            device.barred_until = now + BARRED
-            device.swaps = ()
-            detail = f"serial {device.serial} has two holders: both barred for {BARRED:g} s"
-            raise TwoHolders(GoAway.DENIED, detail, device.serial)
+    def _judge(
+        self,
+        device: Device[Link],
+        peer: str,
+        instance: bytes,
+        authenticated: bool,
+        duplicate: str,
+        now: float,
+    ) -> tuple[str, bool]:
+        """Which stays, "newest", "oldest" or "neither", and whether it is news that there are two holders."""
+        if not authenticated and (device.authenticated or duplicate == "oldest"):
+            return "oldest", False
+        if duplicate == "auto":
+            duplicate = "refuse-both" if authenticated else "newest"
+        holders = device.holders = device.holders or Holders()
+        two = holders.swapped(device.instance, instance, now, self.limits)
+        if not two and (now >= holders.until or duplicate == "refuse-both"):  # the bar has passed
+            return "newest", False
+        news = holders.seen(now, device.peer, peer)
+        return ("neither" if duplicate == "refuse-both" else duplicate), news
+
+    @staticmethod
+    def _bar(device: Device[Link], now: float) -> None:
+        device.barred_until = now + BARRED
+        where = device.holders.shown(now) if device.holders is not None else ""
+        detail = f"serial {device.serial} has two holders, {where}: both barred for {BARRED:g} s"
+        raise TwoHolders(GoAway.DENIED, detail, device.serial)
+
+
+def _same_run(device: Device[Any], instance: bytes) -> bool:
+    return bool(instance) and instance == device.instance

@@ -237,8 +237,10 @@ class Leases:
 
     def reload(
         self, pools: Sequence[Pool], reservations: Mapping[Use, int], now: float, rules: Rules | None = None
-    ) -> None:
+    ) -> bool:
         """Take other pools and reservations. Every lease stands, also one out of place (``misplaced``).
+
+        False: they are no others.
 
         The ``address`` and ``pool`` of leases may have changed: ask for them again.
 
@@ -247,21 +249,24 @@ class Leases:
         """
         if self._table.stands_for(pools, reservations):
             self._rules = rules or self._rules
-            return
+            return False
         known = [*self._table, *self._table.history()]
         self._table.arrange(pools, reservations)
         self._rules = rules or self._rules
         self._table.fill(known, now)
         self._table.save_dropped()
+        return True
 
     def misplaced(self) -> list[Lease]:
         """Leases that today's settings would not give: they stand until released, or moved by an ``open``."""
-        return [
-            lease
-            for lease in self._table
-            if not lease.fixed
-            and (self._table.reserved_port(lease.use) is not None or self._table.covering(lease.port) is None)
-        ]
+        return [lease for lease in self._table if self.is_misplaced(lease)]
+
+    def is_misplaced(self, lease: Lease) -> bool:
+        """Whether a lease is one of those."""
+        table = self._table
+        return not lease.fixed and (
+            table.reserved_port(lease.use) is not None or table.covering(lease.port) is None
+        )
 
     # ---- looking
 

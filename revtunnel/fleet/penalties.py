@@ -42,6 +42,7 @@ def weight_of(limits: PenaltyLimits, reason: str) -> float:
         "silent": limits.silence,
         "protocol": limits.garbage,
         "tls": limits.garbage,
+        "lost": limits.hangup,
     }
     return weights.get(reason, 0.0)
 
@@ -117,6 +118,15 @@ class Penalties:
         source = self._source(peer)
         entry = self._sources.get(source) if source is not None else None
         return max(0.0, entry.until - now) if entry is not None and entry.applied else 0.0
+
+    def refused_after(self, peer: str, reason: str, now: float) -> float:
+        """The same as it will be after one more failure."""
+        source = self._source(peer)
+        if source is None:
+            return 0.0
+        entry = self._sources.get(source) or _Source()
+        owed = min(max(0.0, entry.until - now) + weight_of(self.limits, reason), self.limits.most)
+        return owed if owed > self.limits.applied or (entry.applied and entry.until > now) else 0.0
 
     def locked_for(self, serial: str, peer: str, now: float) -> float:
         """Seconds for which this serial is refused to this peer; 0.0: it is not."""

@@ -33,11 +33,11 @@ class WaitingClients:
         self._waiting.setdefault(client.serial, {})[client] = late
 
     def take(self, serial: str) -> list[ClientSocket]:
-        """Those who waited for a device, in their order; they wait no more."""
+        """Those who waited for a device and are still there, in their order; they wait no more."""
         taken = [*self._waiting.get(serial, ())]
         for client in taken:
             self._forget(client)
-        return taken
+        return [client for client in taken if client.is_here()]
 
     def refuse(self, word: str) -> None:
         """Turn all of them away."""

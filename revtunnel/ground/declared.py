@@ -64,6 +64,26 @@ def own_keys(part: type) -> list[Key]:
 
 
 def updated(old: Part, new: Part) -> Part:
-    """What runs by ``old`` once it was told ``new``: its settings that need a restart are as they were."""
-    kept = {name: getattr(old, name) for name, key in keys_of(type(old)).items() if not key.live}
-    return replace(new, **kept)  # type: ignore[type-var]
+    """What runs by ``old`` once it was told ``new``: settings that need a restart are as they were.
+
+    So are those of the parts in it. Named parts come and go; one that is alone, such as that of a system
+    which is not enabled, is there or not until the restart.
+    """
+    keys, kept = keys_of(type(old)), {}
+    for each in fields(old):  # type: ignore[arg-type]
+        mine, told = getattr(old, each.name), getattr(new, each.name)
+        if mine is told or (each.name in keys and keys[each.name].live):
+            continue
+        kept[each.name] = mine if each.name in keys else _updated_part(mine, told)
+    same = all(getattr(new, name) is value for name, value in kept.items())
+    return new if same else replace(new, **kept)  # type: ignore[type-var]
+
+
+def _updated_part(mine: Any, told: Any) -> Any:
+    """The same for what is no setting itself: a part, named parts, or what was made of them."""
+    if isinstance(told, tuple) and all(is_dataclass(each) for each in (*mine, *told)):
+        before = {each.name: each for each in mine}
+        return tuple(updated(before.get(each.name, each), each) for each in told)
+    if is_dataclass(mine) and is_dataclass(told):
+        return updated(mine, told)
+    return mine if told is None or is_dataclass(told) else told

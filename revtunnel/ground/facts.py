@@ -26,6 +26,7 @@ __all__ = [
     "DeviceRevoked",
     "DuplicateDevice",
     "Fact",
+    "LeftEarly",
     "LinkDown",
     "LinkNotBegun",
     "LinkRefused",
@@ -276,6 +277,15 @@ class ListenerRefused(Fact):
 
 
 @dataclass(frozen=True, slots=True)
+class LeftEarly(Fact):
+    """Connections that were over before anything was made for them: port scans, health checks."""
+
+    word = "left-early"
+    address: str  # or the name of a listener
+    connections: int  # since it was last said
+
+
+@dataclass(frozen=True, slots=True)
 class NoDescriptors(Fact):
     """Connections were closed as soon as they came: the process or the system has no descriptor left."""
 
@@ -390,7 +400,7 @@ class RevocationLifted(Fact):
 
 @dataclass(frozen=True, slots=True)
 class SettingsReloaded(Fact):
-    """Settings were read again; ``errors`` is empty when they were taken."""
+    """Settings were read again. ``errors``: they are wrong and nothing changed, or what cannot be opened."""
 
     word = "settings-reloaded"
     changed: tuple[str, ...]

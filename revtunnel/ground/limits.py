@@ -140,6 +140,9 @@ class PeopleLimits:
     groups: int = 1000  # groups in all
     groups_per_user: int = 32  # groups that one user is in
     tokens_per_user: int = 16  # tokens of one user that are good
+    browsers_per_user: int = 8  # browsers of one user that are logged in
+    browser_life: float = 12 * 3600.0  # seconds that a browser is logged in at most
+    browser_idle: float = 1800.0  # seconds without a request after which it is logged in no more
     token_life: float = 90 * 86_400.0  # seconds a token is good where nothing is asked for
     token_longest: float = 366 * 86_400.0  # seconds that may be asked for
     uses_wait: float = 60.0  # seconds that the time of a last use may wait to be written
@@ -171,12 +174,16 @@ class AgentLimits:
     dial: float = limit(seconds(0.1, 300), 10.0, "time for one target, name resolution included")
     dials: int = limit(count("dials", 1, 1024), 64, "dials in flight per link")
     dials_waiting: int = limit(count("dials", 0, 65535), 256, "dials that wait their turn; more are refused")
+    line: int = limit(count("dials", 0, 65535), 64, "dials that wait where at_once of [agent] is reached")
+    line_wait: float = limit(seconds(0.1, 600), 10.0, "time that they do")
     lookups: int = limit(count("lookups", 1, 8), 4, "name resolutions in flight")
     retry_first: float = limit(seconds(0.1, 60), 0.5, "longest first wait before a new try; doubles each "
         "time")
     retry_most: float = limit(_HOUR, 60.0, "longest wait of all")
     stable: float = limit(_HOUR, 60.0, "time a link must live before the waits start over")
     connect: float = limit(seconds(1, 300), 10.0, "time for the connection to a server")
+    # link/path_keepalive.py
+    keepalive_least: float = limit(seconds(0.1, 60), 2.0, "shortest silence that keepalive = auto comes to")
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,11 +193,14 @@ class PenaltyLimits:
     authentication: float = limit(_COST, 5.0, "cost of a wrong proof or certificate; 0: none")
     silence: float = limit(_COST, 10.0, "cost of a handshake that was not finished in time")
     garbage: float = limit(_COST, 10.0, "cost of what is no handshake")
+    hangup: float = limit(_COST, 0.5, "cost of a connection that ended without one: two a second are free")
     applied: float = limit(seconds(0, 86400), 15.0, "an address that owes more is refused until it owes "
         "nothing")
     most: float = limit(seconds(1, 86400), 600.0, "what one address owes at most")
     sources: int = limit(count("addresses", 16, 1_000_000), 65_536, "addresses that are remembered, and "
         "serials")
+    known: float = limit(seconds(0, 30 * 86400), 86400.0, "time that an address is known from which a device "
+        "proved itself, after its link; see pending, and has more tries when it owes too much; 0: none")
     serial_failures: int = limit(count("failures", 2, 1000), 10, "wrong proofs for one serial in "
         "serial_window before the addresses they came from are locked out of it")
     serial_window: float = limit(seconds(1, 86400), 600.0, "see serial_failures")
@@ -202,7 +212,8 @@ class FleetLimits:
     """What a fleet bears of a serial that comes again and again, fleet/fleet.py."""
 
     duplicate_swaps: int = limit(count("links", 1, 1000), 3, "links of one serial that may replace each "
-        "other within duplicate_window before all are refused")
+        "other within duplicate_window before it has two holders, if their agents do not say which run they "
+        "are")
     duplicate_window: float = limit(_HOUR, 60.0, "see duplicate_swaps")
 
 
@@ -210,13 +221,19 @@ class FleetLimits:
 class ServerLimits(FleetLimits):
     """What a server spends on peers it does not know yet, on clients, and in all."""
 
-    pending: int = limit(_ANY, 512, "agents that have not finished their handshake")
+    pending: int = limit(_ANY, 512, "agents that have not finished their handshake; the last quarter is kept "
+        "for addresses that are known")
     pending_per_source: int = limit(_ANY, 64, "the same from one address; behind NAT many devices share one")
     handshakes: int = limit(_ANY, 200, "TLS handshakes in progress; the next ones wait")
     proxy_header: int = limit(size(536, 64 * KIB), 4 * KIB, "a PROXY header v2 with all its entries")
     proxy_wait: float = limit(seconds(1, 60), 5.0, "time from connect to the end of a PROXY header, absolute")
     clients: int = limit(_MANY, 10_000, "clients in all")
     clients_per_device: int = limit(_ANY, 4096, "clients of one device")
+    ended_wait: float = limit(seconds(0, 10), 0.1, "time a client waits until those of its service that have "
+        "ended are closed at the device too, which may take one at a time; 0: none")
+    line: int = limit(count("clients", 0, 65535), 64, "clients of one service that wait where at_once of "
+        "[device SERIAL] is reached")
+    line_wait: float = limit(seconds(0.1, 600), 10.0, "time that they do")
     pool: int = limit(size(0, 64 * GIB), 256 * MIB, "credit beyond first_window, all links")
     descriptors: float = limit(share(0.1, 1.0), 0.85, "share of the file descriptors that connections may "
         "use")
@@ -263,6 +280,7 @@ class CameoLimits:
     connections_per_source: int = limit(_MANY, 512, "connections of one other machine")
     # systems/cameo/zmtp_peer.py
     handshake: float = limit(seconds(1, 120), 10.0, "time from connect to a peer's READY, absolute")
+    idle_frames: int = 10_000  # commands in a minute that change nothing: PING, and what nobody knows
     # daemons/cameo.py
     backlog: int = limit(_ANY, 1024, "connections the kernel queues per listening socket", live=False)
 
@@ -274,7 +292,8 @@ class CccpLimits:
     # systems/cccp/registered_devices.py
     registration: float = limit(seconds(1, 120), 10.0, "time from connect to the end of a serial, with TLS, "
         "absolute")
-    pending: int = limit(_MANY, 8192, "connections that have not said their serial")
+    pending: int = limit(_MANY, 8192, "connections that have not said their serial; the last quarter is kept "
+        "for addresses from which one showed a certificate")
     pending_per_source: int = limit(_MANY, 2048, "the same from one address; behind NAT many devices share "
         "one")
     handshakes: int = limit(_MANY, 200, "TLS handshakes in progress; the next ones wait")
@@ -337,6 +356,7 @@ class EmoLimits:
         "takes nothing")
     nul_wait: float = limit(seconds(0.01, 60), 0.05, "time after which NULs at the end of a message, which "
         "might begin a terminator, are passed on all the same")
+    idle_frames: int = 10_000  # at the agent: commands in a minute that change nothing
     # systems/emo/emo_choice.py
     ask_again: float = limit(seconds(1, 30 * 86400), 60.0, "time after which the agent offers rt1 again, "
         "with its next connection, to a server that hung up on it; see modern")

@@ -41,6 +41,7 @@ class GoAway(IntEnum):
     OPERATOR = 5  # kicked by an operator
     OVERLOADED = 6  # too many links
     DUPLICATE = 7  # an older link of the same serial stays, by the listener's rule
+    EXPIRED = 8  # its certificate has ended and may be renewed, nothing else
 
     @property
     def word(self) -> str:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from revtunnel.ground.targets import parse_endpoint_or, place
 
-__all__ = ["LINK_PATH", "ServerPlace", "parse_server_place"]
+__all__ = ["LINK_PATH", "ServerPlace", "after", "parse_server_place"]
 
 LINK_PATH = "/link"
 _URL = re.compile(r"(wss?)://([^/?#@\s]+)(/[!-~]{0,255})?", re.ASCII)
@@ -49,3 +49,9 @@ def parse_server_place(text: str) -> ServerPlace:
     if "?" in path or "#" in path:
         raise ValueError(f"{text[:120]!a}: a path without query wanted")
     return ServerPlace(host, port, path if path.strip("/") else LINK_PATH, secure)
+
+
+def after(where: str, why: str) -> str:
+    """A sentence that stands behind a place, which it does not name a second time."""
+    host = where.rpartition(":")[0]
+    return why.removeprefix(f"{where}: ").removeprefix(f"{host}: ")

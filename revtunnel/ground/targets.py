@@ -9,7 +9,9 @@ Source: wire/readyagent.md section 1 (CONNECT), faults.md F16 and C8; ``unix:`` 
 
 import ipaddress
 import re
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "parse_target",
     "place",
     "target_of",
+    "told_apart",
 ]
 
 MAX_HOST = 255  # bytes of host in a CONNECT
@@ -32,6 +35,7 @@ _NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0[xX][0-9A-Fa-f]*)\.?", re.ASCII)  # i
 _ZONE = re.compile(r"[A-Za-z0-9_.-]{1,15}", re.ASCII)  # as long as Linux lets an interface's name be
 MAX_LABEL = 32  # characters
 _LABEL = re.compile(rf"[A-Za-z0-9._-]{{1,{MAX_LABEL}}}", re.ASCII)
+_ODD = re.compile(r"[^A-Za-z0-9._-]", re.ASCII)
 _WITH_PORT = re.compile(r".*[^:]:[0-9]+", re.ASCII)
 _UNIX = re.compile(r"/[\x21-\x7e]{1,100}", re.ASCII)
 
@@ -157,6 +161,28 @@ def parse_target(text: str) -> Target:
     return target_of(*_split(text))
 
 
+def _called(target: Target) -> str:
+    """The name of an offer that has none."""
+    return f"tcp-{target.port}" if target.path is None else f"unix-{target.path.rsplit('/', 1)[1]}"[:32]
+
+
+def told_apart(offers: Sequence[Offer]) -> tuple[Offer, ...]:
+    """The same, and those without a name of their own that would have one together have their host in it.
+
+    All of them: who comes first in a list must not decide which machine a client reaches by the short one.
+    """
+    names = Counter(offer.name for offer in offers)
+
+    def named(offer: Offer) -> Offer:
+        target = offer.target
+        if names[offer.name] == 1 or offer.name != _called(target) or target.path is not None:
+            return offer
+        port = f"-{target.port}"
+        return replace(offer, name=_ODD.sub("-", target.host)[: 32 - len(port)] + port)
+
+    return tuple(map(named, offers))
+
+
 def is_label(text: str) -> bool:
     """Whether an offer may be called that: 1 to 32 of letters, digits and ``._-``."""
     return _LABEL.fullmatch(text) is not None
@@ -173,7 +199,7 @@ def parse_offer(text: str) -> Offer:
         name, rest = "", text
     target = parse_target(rest)
     if not equals or rest is text:
-        name = f"tcp-{target.port}" if target.path is None else f"unix-{target.path.rsplit('/', 1)[1]}"[:32]
+        name = _called(target)
     if not is_label(name):
         raise ValueError(f"{text[:120]!a}: a name is 1 to 32 of A-Z a-z 0-9 . _ -")
     return Offer(name, target)

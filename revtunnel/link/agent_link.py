@@ -16,9 +16,11 @@ from twisted.python.failure import Failure
 
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, LinkStalled, PeerGlitch, Report
+from revtunnel.ground.first_bytes import Listens, explained
 from revtunnel.ground.limits import LinkLimits
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.server_places import ServerPlace
+from revtunnel.ground.targets import Offer
 from revtunnel.link.handshake import AgentHandshake, AgentUp, Dismissed, ServerHello
 from revtunnel.link.legacy import LegacyAgentMux
 from revtunnel.link.link import LinkProtocol
@@ -28,6 +30,7 @@ from revtunnel.link.mux import (
     GoingAway,
     Happening,
     Mux,
+    OffersAsked,
     Over,
     SessionAsked,
     SessionOver,
@@ -42,11 +45,14 @@ from revtunnel.streams.commands import Feature
 from revtunnel.streams.consent_messages import ConsentRequest, encode_consent
 from revtunnel.streams.dialler import Dialler, NotDialled
 from revtunnel.streams.frames import Frame
+from revtunnel.streams.offer_messages import Answer, encode_offers
 from revtunnel.streams.service_state import ServiceState
 from revtunnel.streams.streams import ChannelSocket
 from revtunnel.streams.window import CreditPool
 
 __all__ = ["AgentLink", "TargetSide"]
+
+QUICK = 1.0  # seconds in which a server hangs up that wants something else than LISTEN
 
 
 class TargetSide:
@@ -129,6 +135,10 @@ class AgentLink(LinkProtocol):
     """One connection to a server, from its connect on. ``ready`` and ``left`` tell the uplink."""
 
     at_once = False  # the next try need not wait
+    # seconds of silence before it asks, and the same if its path was found to cut; None: as the server says
+    asks_after: Callable[["AgentLink"], float | None] = staticmethod(lambda link: None)
+    is_cut_after: Callable[["AgentLink"], float | None] = staticmethod(lambda link: None)
+    far = "server"
 
     def __init__(
         self,
@@ -153,6 +163,8 @@ class AgentLink(LinkProtocol):
         self.leaving = False
         self.cut = 0  # channels that ended with it
         self.why_leaving = ("stopping", "")
+        # who is asked for other offers, and answers with ``offer``
+        self.offers_asked: Callable[[AgentLink, OffersAsked], None] = lambda link, asked: None
         self._shake = handshake
         self._heard = False  # a frame of the server's has come
         self._dialler = dialler
@@ -166,6 +178,9 @@ class AgentLink(LinkProtocol):
     def connectionMade(self) -> None:
         super().connectionMade()
         self._shake.server_known = bool(self.tls)
+        if self.is_cut_after(self) is not None:  # what is silent on a data socket would be cut
+            self._shake.leave_out(Feature.DATA_SOCKETS)
+            self._data = None
         self.write(self._shake.start())
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -175,13 +190,26 @@ class AgentLink(LinkProtocol):
             self.ended = self.ended or ("lost", "its WebSocket ended without a word of a server's")
         elif self.tls and not self._heard:
             self.ended = self.ended or ("refused", silent_refusal(reason.value))
-        elif self.up_since is None and not self._heard and reason.check(ConnectionDone):
-            self.ended = self.ended or (
-                "lost",
-                "it hung up without a word; does it want TLS? See tls in [agent]",
-            )
+        elif not self._heard:
+            self.ended = self.ended or self._unheard(reason)
         super().connectionLost(reason)
         self._left(self)
+
+    def _unheard(self, reason: Failure) -> tuple[str, str] | None:
+        """Why it ended before a frame came, if that can be told."""
+        if self._decoder.held:
+            return "protocol", self._named()
+        if not reason.check(ConnectionDone):
+            return None
+        waited = self.clock.seconds() - self.since
+        if waited < QUICK:
+            return "lost", "the server hung up without a word: does it want TLS? See tls in [agent]"
+        words = f"the server hung up after {waited:.0f} s without a word, as a web server does"
+        return "lost", f"{words}: see servers in [agent]"
+
+    def _named(self) -> str:
+        """What is there in place of a server, by its first bytes."""
+        return explained("the server does not speak rt1", self._decoder.rest(), Listens.SERVER)
 
     # -- the handshake
 
@@ -197,7 +225,9 @@ class AgentLink(LinkProtocol):
 
     def handshake_is_late(self) -> None:
         up = self._shake.time_is_up()
-        if up is None:
+        if up is None and self._decoder.held and not self._heard:
+            self.fail("protocol", self._named(), None)
+        elif up is None:
             self.fail("silent", self._shake.unanswered(self.limits.handshake), None)
         else:
             self._begin(up)
@@ -213,14 +243,16 @@ class AgentLink(LinkProtocol):
                 self.limits,
                 lone_frame=largest,
                 frame=min(self.limits.frame, largest),
-                keepalive=up.hello.keepalive,
+                keepalive=self.asks_after(self) or up.hello.keepalive,
             )
             sockets = self._data is not None and Feature.DATA_SOCKETS in up.hello.features
             mux = Rt1Mux(limits, False, now, self._pool, up.hello.first_window, data_sockets=sockets)
+            both = self._shake.mine.features & up.hello.features
+            mux.origins = Feature.ORIGIN in both
+            mux.sessions = Feature.SESSIONS in both and self._site is not None
+            mux.offers, mux.changes = Feature.OFFERS in both, Feature.CHANGES in both
+            mux.services = Feature.SERVICES in both
         self.up_since = now
-        mux.origins = up.hello is not None and up.hello.origins and self._dialler.asks_for_origins
-        mux.services = up.hello is not None and up.hello.services
-        mux.sessions = up.hello is not None and self._site is not None and up.hello.sessions
         self.up(mux)
         self._ready(self)
         if up.first is not None:
@@ -230,6 +262,8 @@ class AgentLink(LinkProtocol):
         if isinstance(error, Dismissed):
             self.retry_after = error.retry_after
             self.fail(error.reason.word, str(error), None)
+        elif not self._heard and self.mux is None:
+            self.fail("protocol", self._named(), None)
         else:
             super().broken(error)
 
@@ -259,6 +293,8 @@ class AgentLink(LinkProtocol):
             self._report(LinkStalled(self.serial, happening.channel.number, happening.owed))
         elif isinstance(happening, SessionAsked | SessionOver):
             self._of_session(happening)
+        elif isinstance(happening, OffersAsked):
+            self.offers_asked(self, happening)
         elif isinstance(happening, Wanted):
             if self._data is not None and not self.leaving:
                 self._data.wanted(self, happening.tickets)
@@ -303,6 +339,21 @@ class AgentLink(LinkProtocol):
         channels = self.mux.channels.values() if self.mux is not None else ()
         for channel in [each for each in channels if each.session == session and not each.over]:
             self.reset(channel, Ended.NOT_ALLOWED, detail)
+
+    # -- offers
+
+    @property
+    def offers(self) -> tuple[Offer, ...]:
+        """What the server was told at the beginning."""
+        return self._shake.mine.offers
+
+    def offer(self, offers: tuple[Offer, ...], answer: Answer | None = None) -> bool:
+        """Tell the server what is offered from now on; False: the next link does."""
+        if not isinstance(self.mux, Rt1Mux) or not self.mux.offers or self.ended is not None:
+            return False
+        self.mux.offer(encode_offers(offers, answer))
+        self.flush()
+        return True
 
     def say_service(self, state: ServiceState) -> None:
         """Tell the server whether a service answers, if it wants to know."""

@@ -18,7 +18,7 @@ from enum import Enum, auto
 from typing import NamedTuple
 
 from revtunnel.ground.errors import RemoteError
-from revtunnel.ground.first_bytes import Listens, Spoken, explained, recognise
+from revtunnel.ground.first_bytes import Listens, explained, recognise
 from revtunnel.ground.limits import LinkLimits
 from revtunnel.ground.networks import NetworkTable, address_of
 from revtunnel.ground.reasons import GoAway
@@ -33,7 +33,7 @@ from revtunnel.link.hellos import (
     encode_server_hello,
 )
 from revtunnel.link.keys import DUMMY, Verifier, check_device, prove_device, prove_server, verifier_of
-from revtunnel.streams.commands import VERSION, Command, decode_goaway
+from revtunnel.streams.commands import VERSION, Command, Feature, decode_goaway
 from revtunnel.streams.frames import HEADER_SIZE, Frame, encode_frame, encode_header
 
 __all__ = [
@@ -62,6 +62,9 @@ FROM_SERVER = frozenset(
     (Command.CONNECT, Command.CLOSE, Command.DATA)
 )  # instead of the probe: a legacy server
 NEEDS_LEGACY = "; a ReadyAgent server needs --legacy and no key"
+
+
+FIRST_OF_SERVER = FROM_SERVER | {Command.HELLO, Command.CHALLENGE, Command.GOAWAY}
 
 
 class LinkDenied(RemoteError):
@@ -301,7 +304,7 @@ class AgentHandshake:
 
     def __init__(self, hello: AgentHello, key: bytes | None, legacy: bool, filler: bytes = b"") -> None:
         self.server_known = False
-        self._mine = hello
+        self.mine = hello
         self._key = key
         self._legacy = legacy and key is None
         self._listen = encode_frame(Command.LISTEN, 0, filler)
@@ -311,13 +314,19 @@ class AgentHandshake:
 
     def judge(self, size: int, command: int, channel: int) -> None:
         """Refuse a frame by its header."""
-        first = encode_header(size, command, channel)
-        if not (self._greeted or self._legacy) and recognise(first) not in (None, Spoken.RT1):
-            raise RemoteError(explained("the server does not speak rt1", first, Listens.SERVER))
+        if not self._greeted and (
+            command not in FIRST_OF_SERVER
+            or (not self._legacy and recognise(encode_header(size, command, channel)) is not None)
+        ):
+            raise RemoteError("the server does not speak rt1")
         if size > MAX_HELLO and not (self._legacy and command == Command.DATA):
             raise RemoteError(f"command {command} of {size} bytes before the link is up")
         if command == Command.CHALLENGE and (size, channel) != (NONCE_SIZE, 0):
             raise RemoteError(f"CHALLENGE of {size} bytes on channel {channel}, {NONCE_SIZE} on 0 wanted")
+
+    def leave_out(self, feature: Feature) -> None:
+        """Do not claim to have it."""
+        self.mine = replace(self.mine, features=self.mine.features & ~feature)
 
     def start(self) -> bytes:
         """LISTEN, always first; unchanged without a filler, for the sake of legacy servers."""
@@ -359,7 +368,7 @@ class AgentHandshake:
                 )
             self._greeted = True
             self._exchange.hear(frame)
-            return self._exchange.say(encode_agent_hello(self._mine)), None
+            return self._exchange.say(encode_agent_hello(self.mine)), None
         _check_version(frame)
         if not frame.payload:
             raise RemoteError("a second probe")
@@ -369,24 +378,24 @@ class AgentHandshake:
         return b"", AgentUp(theirs, None)
 
     def _challenge(self, frame: Frame) -> bytes:
-        serial = self._mine.serial
+        serial = self.mine.serial
         if not self._greeted or self._nonce is not None:
             raise RemoteError("CHALLENGE out of turn")
         if self._key is None:
             raise RemoteError(f"the server asks for the device key of {serial}, and no key file is set")
         self._nonce = frame.payload
         self._exchange.hear(frame)
-        said = self._nonce, self._mine.nonce, self._exchange.digest()
+        said = self._nonce, self.mine.nonce, self._exchange.digest()
         return self._exchange.say(encode_frame(Command.PROOF, 0, prove_device(self._key, serial, *said)))
 
     def _check_server(self, theirs: ServerHello, entries: bytes) -> None:
         assert self._key is not None
-        serial = self._mine.serial
+        serial = self.mine.serial
         if self._nonce is None:
             raise RemoteError(
                 f"a key is set for {serial}, and the server did not ask for it: is it enrolled there?"
             )
-        said = self._nonce, self._mine.nonce, self._exchange.digest(entries)
+        said = self._nonce, self.mine.nonce, self._exchange.digest(entries)
         wanted = prove_server(verifier_of(self._key, serial), serial, *said)
         if not hmac.compare_digest(wanted, theirs.proof):
             raise RemoteError(f"the server did not prove that it knows the key of {serial}")

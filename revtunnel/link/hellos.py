@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.serials import parse_serial
-from revtunnel.ground.targets import Offer, parse_offer
+from revtunnel.ground.targets import Offer
 from revtunnel.streams.commands import (
     MAX_CREDIT,
     VERSION,
@@ -20,6 +20,7 @@ from revtunnel.streams.commands import (
     encode_tlvs,
 )
 from revtunnel.streams.frames import MAX_PAYLOAD, encode_frame
+from revtunnel.streams.offer_messages import encode_offer, read_offers
 
 __all__ = [
     "NONCE_SIZE",
@@ -34,8 +35,9 @@ __all__ = [
 
 NONCE_SIZE = 32
 PROOF_ENTRY = 2 + 32  # bytes at the end of the server's HELLO
+MAX_INSTANCE = 16  # bytes
 LEAST_DATA = 1024  # bytes of DATA in one frame that everybody has to take
-_NONE, _KNOWN = Feature(0), Feature.DATA_SOCKETS | Feature.ORIGIN | Feature.SESSIONS | Feature.SERVICES
+_NONE, _KNOWN = Feature(0), ~Feature(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class AgentHello:
     first_window: int = 65536
     largest_data: int = 65535
     features: Feature = _NONE
+    instance: bytes = b""  # which run of it this is; b"": it does not say
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +123,8 @@ def encode_agent_hello(hello: AgentHello) -> bytes:
         (Tlv.WINDOW, hello.first_window.to_bytes(4, "big")),
         (Tlv.LARGEST_DATA, hello.largest_data.to_bytes(4, "big")),
         *_said_features(hello.features),
-        *((Tlv.OFFER, f"{offer.name}={offer.target}".encode("ascii")) for offer in hello.offers),
+        *([(Tlv.INSTANCE, hello.instance)] if hello.instance else []),
+        *((Tlv.OFFER, encode_offer(offer)) for offer in hello.offers),
     ]
     return encode_frame(Command.HELLO, VERSION, encode_tlvs(entries))
 
@@ -131,28 +135,22 @@ def decode_agent_hello(payload: bytes, most_offers: int) -> AgentHello:
     Raises:
         RemoteError: no serial, no nonce of 32 bytes, a bad offer, two offers of one name, or too many.
     """
-    single: dict[int, bytes] = {}
-    offers: dict[str, Offer] = {}
-    for kind, value in decode_tlvs(payload):
-        if kind != Tlv.OFFER:
-            single[kind] = value
-            continue
-        try:
-            offer = parse_offer(value.decode("ascii"))
-        except ValueError as error:
-            raise RemoteError(f"HELLO: {error}") from None
-        if offer.name in offers or len(offers) >= most_offers:
-            raise RemoteError(f"HELLO: offer {offer.name} twice, or more than {most_offers} offers")
-        offers[offer.name] = offer
+    entries = list(decode_tlvs(payload))
+    single = dict(entries)
+    offers = read_offers((value for kind, value in entries if kind == Tlv.OFFER), most_offers, "HELLO")
     if len(single.get(Tlv.NONCE, b"")) != NONCE_SIZE:
         raise RemoteError("HELLO: a nonce of 32 bytes is wanted")
+    instance = single.get(Tlv.INSTANCE, b"")
+    if len(instance) > MAX_INSTANCE:
+        raise RemoteError(f"HELLO: INSTANCE has {len(instance)} bytes; {MAX_INSTANCE} at most are wanted")
     return AgentHello(
         parse_serial(single.get(Tlv.SERIAL, b"").decode("ascii", "replace")),
         single[Tlv.NONCE],
-        tuple(offers.values()),
+        offers,
         _line(single.get(Tlv.SOFTWARE, b"")),
         *_flow(single),
         _features(single),
+        instance,
     )
 
 

@@ -191,7 +191,7 @@ class LegacyServerMux(LegacyMux):
         if number is None:
             return None
         channel = self.channels[number] = Channel(number, target, now, LEGACY_NEXT)
-        self._turns.control(encode_frame(Command.CONNECT, number, encode_connect(target)))
+        self._turns.control(encode_frame(Command.CONNECT, number, encode_connect(target)), asks=True)
         if self._asks:
             self._barrier.wait(("opened", channel), answers=2)
             self._ask_if_wanted(now)

@@ -22,7 +22,7 @@ from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.link.link_channels import LinkChannels
 from revtunnel.link.mux import Mux, Over
 from revtunnel.link.send_scheduler import Pace
-from revtunnel.sockets.end_transport import EndTransport
+from revtunnel.sockets.end_transport import EndTransport, how_lost
 from revtunnel.sockets.tcp_info import silence
 from revtunnel.streams.channel import Channel, ChannelState
 from revtunnel.streams.frames import FrameDecoder
@@ -39,6 +39,8 @@ PARTING = 2.0  # seconds a refused or failed link gets to take its GOAWAY
 @implementer(IPullProducer)
 class LinkProtocol(LinkChannels, Protocol):
     """One end of a link. ``ServerLink`` and ``AgentLink`` say what its happenings mean there."""
+
+    far = "agent"  # who is at the other end
 
     if TYPE_CHECKING:
         transport: EndTransport  # type: ignore[assignment]
@@ -105,7 +107,7 @@ class LinkProtocol(LinkChannels, Protocol):
         self._cancel(self._timer)
         self._cancel(self._more)
         self._timer = self._more = None
-        self.ended = self.ended or ("lost", reason.getErrorMessage())
+        self.ended = self.ended or ("lost", f"the {self.far} {how_lost(reason)}")
         self._finish()
 
     def resumeProducing(self) -> None:
@@ -242,7 +244,8 @@ class LinkProtocol(LinkChannels, Protocol):
 
     def broken(self, error: RemoteError) -> None:
         """The other side broke the wire's rules."""
-        self.fail("silent" if "silent" in str(error)[:6] else "protocol", str(error))
+        words = str(error).removeprefix("silent: ")
+        self.fail("protocol" if words == str(error) else "silent", words)
 
     def _write_quantum(self, mux: Mux) -> bool:
         """Give the transport its next bytes; False when there were none."""

@@ -94,7 +94,7 @@ class LinkCarrier:
         self._serving = True
         while self.waiting and mux is not None and mux.free_numbers and self._link.ended is None:
             _, client = self.waiting.popleft()
-            if client.waits:
+            if client.waits and client.is_here():
                 self.open(client)
         self._serving = False
 

@@ -6,7 +6,6 @@ by itself (sockets/ways/websocket_halves.py). The rule: whoever came with one su
 Source: docs/link-protocol.rst "WebSockets"; next/remote-sessions.md section 2; ours.
 """
 
-import errno
 from typing import Any
 
 import revtunnel
@@ -40,11 +39,12 @@ def dial_websocket(reactor: Any, place: ServerPlace, subprotocol: str, timeout: 
         try:
             upgraded = await connect_end(reactor, end, asked, limits)
         except HandshakeRefused as refused:
-            raise ConnectionRefusedError(errno.ECONNREFUSED, _words(refused, place)) from None
+            words = _words(refused, place)
+            raise HandshakeRefused(refused.status, words, refused.page, refused.retry_after) from None
         if upgraded.subprotocol != subprotocol:
             end.abort()
             words = f"its WebSocket at {place.path} does not speak {subprotocol}: it is no revtunnel server"
-            raise ConnectionRefusedError(errno.ECONNREFUSED, words)
+            raise HandshakeRefused(0, words)
         return end_of(reactor, upgraded, limits)
 
     return stage

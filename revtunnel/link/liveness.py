@@ -1,8 +1,9 @@
 """Is the other side still there: when to ask, and when to give up.
 
-A side asks (PING) after ``keepalive`` seconds of silence, sooner while its own data is unanswered. Any byte
-heard is a sign of life. A question that stays unanswered ends the link: 25 + 20 s when idle, 5 + 15 s with
-data in flight. Both sides ask for themselves, so a path that is dead in one direction only is found by both.
+A side asks (PING) after ``keepalive`` seconds of silence, sooner while something of its own is unanswered:
+data, or a frame that asks for another, such as CONNECT and OPENED. Any byte heard is a sign of life. A
+question that stays unanswered ends the link: 25 + 20 s when idle, 5 + 15 s with that in flight. Both sides
+ask for themselves, so a path that is dead in one direction only is found by both.
 
 A program that answers nothing while it waits for something else, as a ReadyAgent device does while it dials,
 gets ``patience`` instead, as long as its kernel acknowledges what is sent (``unacknowledged``).
@@ -25,7 +26,7 @@ class Liveness:
             0.0  # seconds without a word of the other kernel, though it owes one; the owner's
         )
         self._heard = now
-        self._unanswered: float | None = None  # since when our data waits for any sign of life
+        self._unanswered: float | None = None  # since when what we sent waits for any sign of life
         self._asked: float | None = None  # since when a question is open
         self._question = 0
         self._asked_for_trip: float | None = None
@@ -38,9 +39,19 @@ class Liveness:
         self._asked = None
 
     def sent(self, now: float) -> None:
-        """Data went out."""
+        """Data went out, or what asks for an answer."""
         if self._unanswered is None:
             self._unanswered = now
+
+    @property
+    def heard_at(self) -> float:
+        """When the last byte came."""
+        return self._heard
+
+    @property
+    def keepalive(self) -> float:
+        """Seconds of silence before a question."""
+        return self._limits.keepalive
 
     @property
     def _limit(self) -> float:
@@ -91,7 +102,7 @@ class Liveness:
     def due(self, now: float) -> float:
         """When to look again, in seconds from now: soon enough for data that goes out meanwhile."""
         limits = self._limits
-        times = [now + limits.busy_keepalive]
+        times = [now + min(limits.busy_keepalive, limits.keepalive)]  # an answer does not set the time anew
         if self._asked is not None:
             if self.patience is None or now - self._asked < self._limit:
                 times.append(self._asked + self._limit)

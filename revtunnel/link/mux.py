@@ -13,13 +13,14 @@ from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.limits import LinkLimits
 from revtunnel.ground.origin import Origin
 from revtunnel.ground.reasons import Ended, GoAway
-from revtunnel.ground.targets import Target
+from revtunnel.ground.targets import Offer, Target
 from revtunnel.link.liveness import Liveness
 from revtunnel.link.send_scheduler import Piece, SendScheduler
 from revtunnel.streams.channel import Channel
 from revtunnel.streams.consent_messages import ConsentRequest
 from revtunnel.streams.frames import Frame
 from revtunnel.streams.numbers import Numbers, Tally
+from revtunnel.streams.offer_messages import Answer, OfferChange
 from revtunnel.streams.service_state import ServiceState
 
 __all__ = [
@@ -31,6 +32,8 @@ __all__ = [
     "GoingAway",
     "Happening",
     "Mux",
+    "Offered",
+    "OffersAsked",
     "Opened",
     "Over",
     "ServiceSaid",
@@ -121,6 +124,20 @@ class Consented(NamedTuple):
     why: str
 
 
+class Offered(NamedTuple):
+    """Server: what the agent offers from now on; ``answer``: to what it was asked for."""
+
+    offers: tuple[Offer, ...]
+    answer: Answer | None
+
+
+class OffersAsked(NamedTuple):
+    """Agent: the server wants another offer, or one less; None: it cannot be read, and why."""
+
+    change: OfferChange | None
+    why: str
+
+
 class ServiceSaid(NamedTuple):
     """Server: whether a service answers, as the agent has found."""
 
@@ -140,6 +157,8 @@ Happening = (
     | SessionAsked
     | SessionOver
     | Consented
+    | Offered
+    | OffersAsked
     | ServiceSaid
 )
 
@@ -250,23 +269,24 @@ class Mux(ABC):
 
     def take(self, quantum: int, now: float) -> tuple[list[Piece], list[Channel], list[Happening]]:
         """About ``quantum`` bytes in pieces, the channels whose sockets may be read again, what happened."""
+        unanswered = self._turns.asks
         parts, size = self._turns.take_control()
         readable: list[Channel] = []
-        data = False
         while size < quantum and (channel := self._turns.next()) is not None:
             if channel.queued:
                 pieces, cut = self._turns.cut(channel, quantum)
                 parts += pieces
                 size += cut
-                data = True
+                unanswered = True
             if not channel.queued and channel.sendable:
                 channel.ending = False
                 parts.append(self._last_of_direction(channel, now))
+                unanswered = True
             elif channel.blocked and channel.queued < self.limits.queue // 2:
                 channel.blocked = False
                 readable.append(channel)
             self._turns.schedule(channel)
-        if data:
+        if unanswered:
             self.liveness.sent(now)
         late, _ = self._turns.take_control()
         later, self._later = self._later, []

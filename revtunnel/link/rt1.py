@@ -23,7 +23,7 @@ from revtunnel.link.mux import (
     Opened,
     Wanted,
 )
-from revtunnel.link.rt1_services import Rt1Services
+from revtunnel.link.rt1_offers import Rt1Offers
 from revtunnel.link.send_scheduler import Piece
 from revtunnel.streams.channel import Channel, ChannelEvent, ChannelState
 from revtunnel.streams.commands import (
@@ -58,9 +58,10 @@ _NEVER_HERE = frozenset(
     )
 )
 GOAWAYS = 3  # that are heard on one link
-# where both ends have the feature: from a server, but for the last two
-_ASKED_FOR = frozenset(
-    (Command.WANT, Command.ORIGIN, Command.SESSION, Command.WITHIN, Command.CONSENT, Command.SERVICE)
+# where both ends have the feature: from a server, but for those of an agent
+_OF_AGENTS = frozenset((Command.CONSENT, Command.SERVICE, Command.OFFERS))
+_ASKED_FOR = _OF_AGENTS | frozenset(
+    (Command.WANT, Command.ORIGIN, Command.SESSION, Command.WITHIN, Command.CHANGE)
 )
 
 
@@ -72,7 +73,7 @@ class _Before(NamedTuple):
     origin: Origin | None = None
 
 
-class Rt1Mux(Rt1Services):
+class Rt1Mux(Rt1Offers):
     """The channels of one rt1 link. ``first_window`` is what the other side's HELLO granted us.
 
     ``data_sockets``, ``origins``, ``sessions``, ``services``: both ends said in HELLO that they have them.
@@ -135,13 +136,13 @@ class Rt1Mux(Rt1Services):
             self._turns.control(encode_frame(Command.WITHIN, number, bytes.fromhex(session)))
         if self.origins and origin is not None:
             self._turns.control(encode_frame(Command.ORIGIN, number, encode_origin(origin)))
-        self._turns.control(encode_frame(Command.CONNECT, number, encode_connect(target)))
+        self._turns.control(encode_frame(Command.CONNECT, number, encode_connect(target)), asks=True)
         return channel
 
     def opened(self, channel: Channel) -> None:
         if channel.state is ChannelState.OPENING:
             channel.step(ChannelEvent.OPENED)
-            self._turns.control(encode_frame(Command.OPENED, channel.number))
+            self._turns.control(encode_frame(Command.OPENED, channel.number), asks=True)
             self._turns.schedule(channel)
             self._enlarge(channel)
 
@@ -169,7 +170,8 @@ class Rt1Mux(Rt1Services):
     def want(self, tickets: list[bytes]) -> None:
         """Server: ask for one data socket for each ticket."""
         for at in range(0, len(tickets), MAX_TICKETS):
-            self._turns.control(encode_frame(Command.WANT, 0, encode_want(tickets[at : at + MAX_TICKETS])))
+            said = encode_frame(Command.WANT, 0, encode_want(tickets[at : at + MAX_TICKETS]))
+            self._turns.control(said, asks=True)
 
     def take(self, quantum: int, now: float) -> tuple[list[Piece], list[Channel], list[Happening]]:
         if self._pong is not None:
@@ -315,12 +317,14 @@ class Rt1Mux(Rt1Services):
 
     def _asked_for(self, command: int) -> bool:
         """Whether both ends said that they have what this command belongs to."""
-        if command == Command.CONSENT:
-            return self.opens and self.sessions
-        if command == Command.SERVICE:
-            return self.opens and self.services
-        has = {Command.WANT: self.data_sockets, Command.ORIGIN: self.origins}
-        return not self.opens and has.get(Command(command), self.sessions)
+        has = {
+            Command.WANT: self.data_sockets,
+            Command.ORIGIN: self.origins,
+            Command.OFFERS: self.offers,
+            Command.CHANGE: self.changes,
+            Command.SERVICE: self.services,
+        }
+        return self.opens == (command in _OF_AGENTS) and has.get(Command(command), self.sessions)
 
     # -- inside
 
@@ -374,5 +378,7 @@ _HANDLERS: dict[int, Callable[[Rt1Mux, Frame, float], list[Happening]]] = {  # o
     Command.SESSION: Rt1Mux._session,
     Command.CONSENT: Rt1Mux._consented,
     Command.WITHIN: Rt1Mux._within,
+    Command.OFFERS: Rt1Mux._offers,
+    Command.CHANGE: Rt1Mux._change,
     Command.SERVICE: Rt1Mux._service,
 }

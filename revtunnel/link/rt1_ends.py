@@ -29,7 +29,8 @@ class Rt1Ends(Mux):
     def reset(self, channel: Channel, reason: Ended, detail: str, now: float) -> list[Happening]:
         if channel.allows(ChannelEvent.SEND_RESET):
             channel.step(ChannelEvent.SEND_RESET)
-            self._turns.control(encode_frame(Command.RESET, channel.number, encode_reset(reason, detail)))
+            said = encode_frame(Command.RESET, channel.number, encode_reset(reason, detail))
+            self._turns.control(said, asks=True)
         happenings = self._over(channel, reason, detail)
         if channel.state is ChannelState.CLOSED:
             self._forget(channel)

@@ -34,7 +34,7 @@ class Rt1Sessions(Rt1Ends):
         """Server: ask for a session, or say that it is over."""
         if not is_over(payload):
             self._expect(ANSWERS)
-        self._turns.control(encode_frame(Command.SESSION, 0, payload))
+        self._turns.control(encode_frame(Command.SESSION, 0, payload), asks=True)
 
     def consent(self, payload: bytes) -> None:
         """Agent: answer."""

@@ -54,18 +54,20 @@ class SendScheduler:
         self._control: list[bytes] = []
         self._control_size = 0
         self._ready: deque[Channel] = deque()
+        self.asks = False  # some control frame that waits wants something to come back
 
     @property
     def waiting(self) -> bool:
         """Whether there is anything to take."""
         return bool(self._control or self._ready)
 
-    def control(self, frame: bytes) -> None:
-        """Queue a frame that goes before all data.
+    def control(self, frame: bytes, asks: bool = False) -> None:
+        """Queue a frame that goes before all data; ``asks``: something has to come back for it.
 
         Raises:
             RemoteError: 256 KiB of control frames were left unread.
         """
+        self.asks = self.asks or asks
         self._control.append(frame)
         self._control_size += len(frame)
         if self._control_size > CONTROL_LIMIT:
@@ -89,6 +91,7 @@ class SendScheduler:
         size = self._control_size
         self._control = []
         self._control_size = 0
+        self.asks = False
         return parts, size
 
     def next(self) -> Channel | None:

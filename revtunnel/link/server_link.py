@@ -8,6 +8,7 @@ Source: wire/link-extension.md; wire/readyagent.md section 5; faults.md F14, N23
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Protocol as Typing
 
 from twisted.internet.defer import Deferred, TimeoutError
@@ -23,6 +24,7 @@ from revtunnel.ground.facts import (
     Report,
 )
 from revtunnel.ground.limits import LinkLimits
+from revtunnel.ground.networks import Network
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.targets import Offer
 from revtunnel.link.handshake import LinkDenied, ListenerRules, ServerHandshake, ServerHello, ServerUp
@@ -37,6 +39,7 @@ from revtunnel.link.mux import (
     GoingAway,
     Happening,
     Mux,
+    Offered,
     Opened,
     Over,
     ServiceSaid,
@@ -47,12 +50,13 @@ from revtunnel.sockets.ends import End
 from revtunnel.sockets.tls.certificates import PeerCertificate
 from revtunnel.sockets.tls.enroll import MAX_ENROLL
 from revtunnel.sockets.tls.peer_verification import Identity
-from revtunnel.sockets.tls.tls_stages import Secured, TlsFailed
+from revtunnel.sockets.tls.tls_stages import Heard, Secured, TlsFailed
 from revtunnel.streams.carrier import Carrier
 from revtunnel.streams.channel import Channel
 from revtunnel.streams.clients import ClientSocket
 from revtunnel.streams.commands import TICKET_SIZE, Command, Feature, encode_goaway
 from revtunnel.streams.frames import Frame, encode_frame
+from revtunnel.streams.offer_messages import Answer
 from revtunnel.streams.window import CreditPool
 
 __all__ = ["AgentListener", "Hub", "LinkMaker", "ServerLink"]
@@ -75,6 +79,9 @@ class Hub(Typing):
 
     def refused(self, link: "ServerLink", reason: str, detail: str) -> None:
         """A connection never became a link."""
+
+    def refused_for(self, link: "ServerLink", word: str) -> int:
+        """Seconds for which its address will not be listened to, once it is refused for that."""
 
     def attach(self, link: "ServerLink", ticket: bytes) -> None:
         """The connection is a data socket: take it with ``hand_over``, or refuse it."""
@@ -100,6 +107,9 @@ class Hub(Typing):
     def consented(self, link: "ServerLink", session: str, yes: bool, why: str) -> None:
         """The device's site answered for a session, or takes its answer back."""
 
+    def offered(self, link: "ServerLink", offers: tuple[Offer, ...], answer: Answer | None) -> None:
+        """The agent offers this from now on; ``answer``: to what it was asked for."""
+
     def instead(self, link: "ServerLink", make: "LinkMaker") -> "ServerLink":
         """The connection speaks another wire than its listener's: who is to have it."""
 
@@ -111,13 +121,14 @@ class AgentListener:
     rules: ListenerRules
     limits: LinkLimits
     hello: ServerHello
-    newest: bool = True  # a second link that cannot prove itself: newest or oldest wins
+    duplicate: str = "auto"  # which link of a serial stays (fleet/fleet.py)
     pool: str = "default"
     heartbeat: bool = True  # legacy: ask the device with DATA on number 0
     mappings: Mapping[str, tuple[Offer, ...]] = field(default_factory=dict)  # legacy: what to ask of whom
     identity: Identity | None = None  # for TLS; None: links are plain
     certified_only: bool = False  # without a certificate of the device there is enrolment and nothing else
     make: "LinkMaker | None" = None  # who takes its connections; None: a ServerLink
+    checkers: tuple[Network, ...] = ()  # whose connections that come to nothing are only counted
     data: str = "auto"  # what carries channels: link, socket, or auto: sockets, and the link where none comes
 
 
@@ -141,12 +152,14 @@ class ServerLink(LinkProtocol):
         self.listener = listener
         self.serial = ""
         self.source = ""  # the address it comes from, for the limit per source
+        self.heard: Heard = lambda waits=False: None  # to be told that it said something
         self.replaced = False  # an older link of its serial was closed for it
         self.up_since: float | None = None
         self.authenticated = False
         self.certificate: PeerCertificate | None = None  # that TLS has checked
         self.subprotocol = ""  # of the WebSocket that it came by; "": it came to a link port
         self.by_web = False
+        self.spoke = False  # TLS, or the header of a frame, has come
         self.securing: Deferred[Secured] | None = None  # TLS is under way: there is no transport yet
         self.handshake: ServerUp | None = None
         self._hub = hub
@@ -172,7 +185,7 @@ class ServerLink(LinkProtocol):
 
     def secured(self, found: Secured) -> None:
         """TLS is up; the connection comes next."""
-        self.securing = None
+        self.securing, self.spoke = None, True
         self.tls, self.certificate = found.end.tls_version, found.peer
         self._shake.certified = self.certificate_serial
 
@@ -197,12 +210,18 @@ class ServerLink(LinkProtocol):
     # -- the handshake
 
     def judge_stranger(self, size: int, command: int, channel: int) -> None:
+        self.spoke = True
+        self.heard()
         if self.subprotocol and (self.subprotocol == DATA) != (command == Command.ATTACH):
             raise RemoteError(f"command {command} on a WebSocket of {self.subprotocol}")
         if command == Command.ENROLL and self.tls and not self._listened:
             if channel or size > MAX_ENROLL:
                 raise RemoteError(f"ENROLL of {size} bytes on channel {channel}, {MAX_ENROLL} on 0 at most")
             return
+        if self.certificate is not None and self.certificate.late:
+            ended = datetime.fromtimestamp(self.certificate.expires, UTC).strftime("%Y-%m-%d")
+            text = f"its certificate expired on {ended} and may be renewed, nothing else"
+            raise LinkDenied(GoAway.EXPIRED, text, self.certificate.serial, text, word="certificate")
         if self.listener.certified_only and self.certificate is None:
             raise LinkDenied(GoAway.DENIED, "no certificate", "", "no certificate", word="certificate")
         if command != Command.ATTACH or (size, channel) != (TICKET_SIZE, 0) or self._listened:
@@ -252,7 +271,8 @@ class ServerLink(LinkProtocol):
             ):  # a legacy device would stumble over GOAWAY
                 self.fail(error.word, str(error), None)
                 return
-            self.write(encode_frame(Command.GOAWAY, 0, encode_goaway(error.reason, 0, error.told)))
+            seconds = self._hub.refused_for(self, error.word)
+            self.write(encode_frame(Command.GOAWAY, 0, encode_goaway(error.reason, seconds, error.told)))
             self.fail(error.word, str(error), None)
         else:
             super().broken(error)
@@ -274,6 +294,7 @@ class ServerLink(LinkProtocol):
             mux = Rt1Mux(limits, True, now, self._pool, up.hello.first_window, data_sockets=sockets)
             self.write(self._shake.welcome(self.listener.hello))
             mux.origins, mux.sessions = Feature.ORIGIN in both, Feature.SESSIONS in both
+            mux.offers, mux.changes = Feature.OFFERS in both, Feature.CHANGES in both
             mux.services = Feature.SERVICES in both
             mux.offered = frozenset(offer.name for offer in up.hello.offers)
         self.up_since = now
@@ -390,6 +411,8 @@ class ServerLink(LinkProtocol):
             self._hub.leaving(self)
         elif isinstance(happening, Consented):
             self._hub.consented(self, *happening)
+        elif isinstance(happening, Offered):
+            self._hub.offered(self, *happening)
         elif isinstance(happening, ServiceSaid):
             self._report(happening.state.fact(self.serial))
 

@@ -14,10 +14,12 @@ from twisted.python.failure import Failure
 
 from revtunnel.ground.facts import LinkDown, LinkUp, Report, ServerState
 from revtunnel.ground.limits import AgentLimits
-from revtunnel.ground.server_places import ServerPlace
+from revtunnel.ground.server_places import ServerPlace, after
 from revtunnel.link.agent_link import AgentLink
 from revtunnel.link.backoff import Backoff
 from revtunnel.sockets.ends import said
+from revtunnel.sockets.tls.tls_stages import TlsFailed
+from revtunnel.sockets.ways.websocket_upgrade import HandshakeRefused
 
 __all__ = ["Uplink"]
 
@@ -56,6 +58,7 @@ class Uplink:
         self._make = make
         self._report = report
         self._turn = 0
+        self._lost_at: float | None = None  # the last link that had come up
         self._waiting: IDelayedCall | None = None
         self._connecting: Deferred[Any] | None = None
         self._stopping = False
@@ -63,7 +66,13 @@ class Uplink:
 
     def start(self) -> None:
         """Begin; the first try is made at once."""
-        self._connect()
+        if not self._stopping:
+            self._connect()
+
+    def hurry(self) -> None:
+        """What stood in the way is gone: wait no longer."""
+        if not self._stopping and self._waiting is not None and self._waiting.active():
+            self._waiting.reset(0)
 
     def stop(self, patience: float) -> "Deferred[None]":
         """Take no new channels, let the running ones end for ``patience`` seconds, then leave."""
@@ -121,7 +130,9 @@ class Uplink:
         if not self._stopping:
             error = failure.value
             why = said(error) if isinstance(error, OSError) else failure.getErrorMessage()
-            self._again(self._after_failure(), where, why)
+            refused = isinstance(error, TlsFailed | HandshakeRefused | ConnectionResetError)
+            retry_after = error.retry_after if isinstance(error, HandshakeRefused) else 0
+            self._again(self._after_failure(refused, retry_after), where, after(where, why))
 
     def _ready(self, link: AgentLink) -> None:
         wire = link.mux.wire if link.mux is not None else ""
@@ -135,24 +146,28 @@ class Uplink:
         if link.up_since is not None:
             lived = now - link.up_since
             self._report(LinkDown(link.serial, link.peer, reason, detail, round(lived, 3), link.cut))
+            self._lost_at = now
             spread = link.server.spread if link.server is not None else 1.0
             delay = self._backoff.after_loss(lived, spread, link.retry_after)
         elif link.at_once:  # the same server, in another way
             self._turn, delay = self._turn - 1, 0.0
         else:
-            delay = max(self._after_failure(), link.retry_after)
+            delay = self._after_failure(True, link.retry_after)
         if self._stopping:
             if self._waiting is not None and self._waiting.active():
                 self._waiting.cancel()
             self._tell_stopped()
             return
-        self._again(delay, link.peer, f"{reason}: {detail}")
+        self._again(delay, link.peer, detail or reason)
 
-    def _after_failure(self) -> float:
+    def _after_failure(self, refused: bool, retry_after: int) -> float:
         """The back-off counts rounds: with several servers the next one is tried soon."""
         if self._turn % len(self._servers):
             return min(self._limits.retry_first, 0.1)
-        return self._backoff.after_failure()
+        if retry_after:
+            return self._backoff.announced(retry_after)
+        away = None if refused or self._lost_at is None else self._reactor.seconds() - self._lost_at
+        return self._backoff.after_failure(away)
 
     def _again(self, delay: float, where: str, why: str) -> None:
         self._report(ServerState("away", f"{where}: {why}; next try in {delay:.1f} s"))

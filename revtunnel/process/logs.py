@@ -33,7 +33,7 @@ from revtunnel.ground.errors import RemoteError
 from revtunnel.process.flood import Flood
 from revtunnel.process.log_output import LogOutput
 
-__all__ = ["LineObserver", "format_json", "format_text", "level_named", "record"]
+__all__ = ["LineObserver", "format_json", "format_text", "level_named", "record", "timestamp"]
 
 MAX_VALUE = 1024  # characters of one value; the rest is cut
 MAX_TRACEBACK = 16384  # characters of a traceback; its head is cut, the end names the error
@@ -71,7 +71,7 @@ def level_named(name: str) -> Any:
 def record(event: LogEvent) -> Record:
     """The flat form of an event, its values being what JSON can say; times in UTC, milliseconds."""
     flat: Record = {
-        "ts": _timestamp(event.get("log_time", 0.0)),
+        "ts": timestamp(event.get("log_time", 0.0)),
         "level": event.get("log_level", LogLevel.info).name,
         "event": str(event.get("event", "failure" if "log_failure" in event else "log")),
     }
@@ -86,7 +86,8 @@ def record(event: LogEvent) -> Record:
     return flat
 
 
-def _timestamp(seconds: float) -> str:
+def timestamp(seconds: float) -> str:
+    """Seconds since 1970 as every line has them."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -275,4 +276,4 @@ def _likeness_of_named(event: LogEvent) -> tuple[str, str, str, str]:
 
 
 def _own_line(event: str, level: str, **fields: Any) -> Record:
-    return {"ts": _timestamp(datetime.now(UTC).timestamp()), "level": level, "event": event, **fields}
+    return {"ts": timestamp(datetime.now(UTC).timestamp()), "level": level, "event": event, **fields}

@@ -12,6 +12,9 @@ USR1     begin a new log file, where twistd's --logfile names one; else ignored
 PIPE     ignored
 ======== ===================================================================================
 
+Whatever hangs, a thread of a resolver or a disk, the process has ended ``deadline`` and a second after the
+first TERM: a thread of its own sees to that, for the reactor itself may wait for the one that hangs.
+
 Twisted's own handlers re-raise the signal at the end (exit 143) and drain nothing, so ours are in their place
 from the first moment on.
 """
@@ -21,6 +24,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -35,6 +39,7 @@ from twisted.python.failure import Failure
 
 from revtunnel.ground.errors import LocalError
 from revtunnel.process.systemd import Notifier
+from revtunnel.sockets.name_threads import resolve_apart
 from revtunnel.sockets.reactor_turn import shorten_turns
 
 __all__ = ["ExitStatus", "SignalService", "prepare_reactor", "rotate_on_signal"]
@@ -44,11 +49,12 @@ log = Logger()
 QUIET = 0.2  # seconds without a further HUP before settings are read
 PATIENCE = 2.0  # seconds after the first HUP at which they are read in any case
 LAST_WAIT = 1.0  # seconds that services get after an abort before the process leaves without them
+STOPPING = 5.0  # seconds from the reactor's stop to the end, whatever still runs
 ABORTED = 1  # exit status of a second signal
 
 
 def prepare_reactor(reactor: Any) -> int:
-    """Give the reactor the monotonic clock, short turns, and all descriptors there may be: their number.
+    """Give the reactor the monotonic clock, short turns, threads for names, all descriptors: their number.
 
     Twisted's default clock is the wall clock, whose steps fire or freeze every timer.
 
@@ -60,6 +66,7 @@ def prepare_reactor(reactor: Any) -> int:
             raise LocalError("a timer was set before the clock was")
         reactor.seconds = time.monotonic
     shorten_turns(reactor)
+    resolve_apart(reactor)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         with suppress(OSError, ValueError):  # a hard limit above what the kernel allows now
@@ -84,10 +91,13 @@ class ExitStatus:
         reactor: Any,
         register: Callable[[Callable[[], None]], object] = atexit.register,
         leave: Callable[[int], object] = os._exit,
+        call_in_thread: "Callable[[float, Callable[[], object]], object] | None" = None,
     ) -> None:
+        """``call_in_thread``: calls something after so many seconds, whatever the reactor does."""
         self.status = 0
         self._reactor = reactor
         self._leave = leave
+        self._call_in_thread = call_in_thread or _call_in_thread
         register(self._at_exit)
 
     def end(self, status: int = 0) -> None:
@@ -95,6 +105,11 @@ class ExitStatus:
         self.status = self.status or status
         with suppress(ReactorNotRunning):
             self._reactor.stop()
+            self.leave_in(STOPPING)
+
+    def leave_in(self, seconds: float) -> None:
+        """See to it that the process has ended by then, whatever hangs; not even a flush is waited for."""
+        self._call_in_thread(seconds, lambda: self._leave(self.status))
 
     def leave_now(self) -> None:
         """End without waiting for anything."""
@@ -104,6 +119,13 @@ class ExitStatus:
     def _at_exit(self) -> None:
         if self.status:
             self.leave_now()
+
+
+def _call_in_thread(seconds: float, call: Callable[[], object]) -> None:
+    timer = threading.Timer(seconds, call)
+    timer.daemon = True
+    with suppress(RuntimeError):  # no thread can be had: then all ends in order, or not at all
+        timer.start()
 
 
 def _flush() -> None:
@@ -218,6 +240,7 @@ class SignalService(Service):
 
     def _drain(self) -> None:
         self._notifier.stopping("draining", self.deadline + LAST_WAIT)
+        self._exit.leave_in(self.deadline + LAST_WAIT)
         done = maybeDeferred(self._daemon.drain)
         done.addTimeout(self.deadline, self._reactor)
         done.addErrback(self._drain_failed)

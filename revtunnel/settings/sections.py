@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
-from revtunnel.ground.declared import Key, keys_of, own_keys, setting
+from revtunnel.ground.declared import Key, keys_of, own_keys, setting, updated
 from revtunnel.ground.kinds import word
 
 __all__ = ["LogSettings", "Section", "Sections"]
@@ -38,7 +38,6 @@ class Section:
     label: str = "NAME"  # what stands behind the name of a named section
     labels: str = r"[A-Za-z0-9._-]{1,32}"  # and its form
     wanted: str = "NAME 1 to 32 of A-Z a-z 0-9 . _ -"  # and that in words
-    free: bool = False  # named sections of it come and go on SIGHUP
     shown: str = ""  # head line in the shipped file, if not the title
 
     @cached_property
@@ -81,22 +80,22 @@ class Sections:
         return ((each.name, each.type) for each in fields(part) if each.type in self._by_part)
 
     def differences(self, old: Any, new: Any) -> tuple[list[str], list[str]]:
-        """Names of settings that differ: those that SIGHUP applies, and those that need a restart.
+        """Names of settings that differ: those that SIGHUP applies, and those that need a restart."""
+        taken = updated(old, new)
+        return self._differing(old, taken), self._differing(taken, new)
 
-        A name is ``[section] key``; a named section that came or went is one name without a key.
-        """
+    def _differing(self, old: Any, new: Any) -> list[str]:
+        """A name is ``[section] key``; a section that came or went is one name without a key."""
         before, after = dict(self._flat(old)), dict(self._flat(new))
         names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
         whole = {label for label, _ in before} ^ {label for label, _ in after}
-        live: dict[str, None] = {}
-        restart: dict[str, None] = {}
-        for label, key in names:
-            section = self.by_name[label.partition(" ")[0]]
-            comes_or_goes = label in whole and section.named
-            is_live = (section.entry or self.find(label, key)).live
-            group = live if is_live and (section.free or not comes_or_goes) else restart
-            group[f"[{label}]" if comes_or_goes else f"[{label}] {key}"] = None
-        return [*live], [text for text in restart if text not in live]
+        found = {
+            f"[{label}]"
+            if label in whole and self.by_name[label.partition(" ")[0]].entry is None
+            else f"[{label}] {key}": None
+            for label, key in names
+        }
+        return [*found]
 
     def _flat(self, part: Any) -> Iterator[tuple[Name, Any]]:
         """Every setting of a part and of the parts in it, with its name."""

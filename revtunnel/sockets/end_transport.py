@@ -17,6 +17,8 @@ Source: ours; performance.md "What a Twisted process can do"; twisted.md 2.3; Tw
 """
 
 import contextlib
+import errno
+import os
 import socket
 from typing import Any
 
@@ -39,7 +41,7 @@ from revtunnel.sockets.ends import RECORD, End, TlsEnd, said
 from revtunnel.sockets.hangups import hung_up
 from revtunnel.sockets.outgoing import TURN, Outgoing
 
-__all__ = ["EndTransport"]
+__all__ = ["EndTransport", "how_lost"]
 
 _READ = 64 * 1024  # bytes a reading, unless the protocol wants more: what a channel may queue
 _NOBODY = Protocol()
@@ -371,6 +373,24 @@ class EndTransport(Outgoing):
         """The protocol raised: a bug, logged, and the end of this connection."""
         log.err()
         self._finish(Failure())
+
+
+_WORDS = {
+    os.strerror(errno.ECONNRESET): "reset the connection",
+    os.strerror(errno.EPIPE): "reset the connection",
+    os.strerror(errno.ETIMEDOUT): "did not acknowledge any more what was sent",
+}
+
+
+def how_lost(reason: Failure) -> str:
+    """What the other side did, behind its name; Twisted's own sentence says it twice over."""
+    error = reason.value
+    if isinstance(error, ConnectionDone):
+        return "hung up"
+    if not isinstance(error, ConnectionLost) or not error.args:
+        return f"is lost: {reason.getErrorMessage()}"
+    words = str(error.args[0])
+    return f"cut the connection{words[3:]}" if words.startswith("cut: ") else _WORDS.get(words, words)
 
 
 def _done() -> Failure:

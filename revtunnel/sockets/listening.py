@@ -1,12 +1,16 @@
 """Listening sockets: each hands over the ends of those who connect, before a byte is read.
 
-The rules: up to 64 connections are accepted a turn; whoever is let in is the caller's, to read or to abort; a
-process without descriptors turns away whoever waits, by means of one descriptor that it holds back, and says
-so once in ten seconds. What befell one connection before it was accepted closes no listener (accept(2)); one
-that gives nothing but errors rests between its tries, and says so as seldom. A listening socket is closed
-when its owner says so, not a turn later; one that somebody else shut is opened again (``Retries``).
+The rules: up to 64 connections are accepted a turn, and those that have not gone already (arrivals.py) are
+handed over; whoever is let in is the caller's, to read or to abort; a process without descriptors turns away
+whoever waits, by means of one descriptor that it holds back, and says so once in ten seconds. What befell one
+connection before it was accepted closes no listener (accept(2)); one that gives nothing but errors rests
+between its tries, and says so as seldom. A listening socket is closed when its owner says so, not a turn
+later; one that somebody else shut is opened again (``Retries``). One of IPv6 takes IPv4 only where it was
+told to, whatever this machine's default is, so that 0.0.0.0 and :: stand beside each other. Where the other
+side speaks first the kernel keeps whoever says nothing, for some seconds: a crowd of silent connections is
+not even accepted.
 
-Source: faults.md N1, N2; performance.md "Connections".
+Source: faults.md N1, N2; performance.md "Connections"; tcp(7), TCP_DEFER_ACCEPT.
 """
 
 import contextlib
@@ -27,6 +31,7 @@ from revtunnel.ground.facts import AcceptFailed, NoDescriptors, Report
 from revtunnel.ground.retries import Retries
 from revtunnel.ground.targets import place
 from revtunnel.sockets.addresses import address_of, socket_address, written_address
+from revtunnel.sockets.arrivals import Arrivals
 from revtunnel.sockets.ends import End, PlainEnd, said, tune
 from revtunnel.sockets.hangups import hung_up
 
@@ -34,6 +39,7 @@ __all__ = ["Came", "Listen", "Listener", "Listeners", "Listening"]
 
 ACCEPTS = 64  # connections one listener takes in a turn
 SAID_EVERY = 10.0  # seconds between two reports of missing descriptors, or of failures of one listener
+DEFER = 5  # seconds that the kernel keeps who says nothing; it makes them 7, until it has asked three times
 REST = 0.1  # seconds that a listener does not look, when it cannot even turn away, or only fails
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _PASSES = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, *_NO_ROOM)  # why an address cannot be had as yet
@@ -67,22 +73,43 @@ class Listeners:
         self.retries = retries
         self.spare = _Spare(reactor, report)
 
-    def listen(self, host: str, port: int, backlog: int, came: Came) -> "Listener":
-        """Listen at an address; port 0 is any. CannotListenError: its ``socketError`` says why not."""
-        listener = Listener(self, came, "port", (host, port, backlog))
+    def listen(
+        self,
+        host: str,
+        port: int,
+        backlog: int,
+        came: Came,
+        both: bool = False,
+        they_begin: bool = False,
+    ) -> "Listener":
+        """Listen at an address; port 0 is any. CannotListenError: its ``socketError`` says why not.
+
+        Args:
+            both: at ``::`` IPv4 is taken too.
+            they_begin: nothing is said to them before they have said something.
+        """
+        listener = Listener(self, came, "port", (host, port, backlog), both, they_begin)
         listener.open()
         return listener
 
     def keep(
-        self, name: str, host: str, port: int, backlog: int, came: Came, must: bool = False
+        self,
+        name: str,
+        host: str,
+        port: int,
+        backlog: int,
+        came: Came,
+        must: bool = False,
+        they_begin: bool = False,
     ) -> "Listener":
         """As ``listen``, but what may pass is no error: it is tried again until it can be had.
 
         Args:
             name: of the settings that want it, for people.
             must: that another program has the port is an error all the same.
+            they_begin: as for ``listen``.
         """
-        listener = Listener(self, came, name, (host, port, backlog))
+        listener = Listener(self, came, name, (host, port, backlog), they_begin=they_begin)
         try:
             listener.open()
         except CannotListenError as error:
@@ -99,12 +126,14 @@ class Listeners:
         return listener
 
 
-def _bound(host: str, port: int, backlog: int) -> socket.socket:
+def _bound(host: str, port: int, backlog: int, both: bool) -> socket.socket:
     sock = None
     try:
         family, address = socket_address(host, port)
         sock = socket.socket(family, socket.SOCK_STREAM)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not both)
         tune(sock)  # what is accepted inherits it
         sock.bind(address)
         sock.listen(backlog)
@@ -155,7 +184,13 @@ class Listener:
     """One listening socket, at ``place`` (host:port), also while it is not open."""
 
     def __init__(
-        self, listeners: Listeners, came: Came, name: str, where: tuple[str, int, int] | None
+        self,
+        listeners: Listeners,
+        came: Came,
+        name: str,
+        where: tuple[str, int, int] | None,
+        both: bool = False,
+        they_begin: bool = False,
     ) -> None:
         """``where``: host, port and backlog, to open it with; None: it can only be ``take``n."""
         self._reactor = listeners.reactor
@@ -166,6 +201,8 @@ class Listener:
         self._name = name
         self._trouble = ""  # what ``Retries`` know it by
         self._where = where
+        self._both = both
+        self._they_begin = they_begin
         self._sock: socket.socket | None = None
         self._resting: IDelayedCall | None = None
         self._failures = 0  # since they were said
@@ -182,7 +219,11 @@ class Listener:
         """Listen. CannotListenError: its ``socketError`` says why not."""
         assert self._where is not None
         host, _, backlog = self._where
-        self.take(_bound(host, self.port, backlog))  # a port that was chosen once stays
+        sock = _bound(host, self.port, backlog, self._both)  # a port that was chosen once stays
+        if self._they_begin:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, DEFER)
+        self.take(sock)
 
     def take(self, sock: socket.socket) -> None:
         """Listen with this socket."""
@@ -192,6 +233,7 @@ class Listener:
         self.place = written_address(where)
         self.port = int(getattr(where, "port", 0))
         self._sock = sock
+        self._arrivals = Arrivals(self._reactor, self._report, self.place, self._let_in)
         self._reactor.addReader(self)
 
     def fail(self, why: str) -> None:
@@ -232,17 +274,24 @@ class Listener:
 
     def doRead(self) -> None:
         """Twisted calls this: somebody waits."""
+        if self._sock is not None:
+            came: list[End] = []
+            self._accept(self._sock, came)
+            self._arrivals.take(came)
+
+    # -- inside
+
+    def _accept(self, listening: socket.socket, came: list[End]) -> None:
+        """Accept who waits."""
         failed = 0
         for _ in range(ACCEPTS):
-            if self._sock is None:  # closed by whom we let in
-                return
             try:
-                sock, address = self._sock.accept()
+                sock, address = listening.accept()
             except BlockingIOError:
                 return
             except OSError as error:
                 if error.errno in _NO_ROOM:
-                    if not self._spare.turn_away(self._sock, error):
+                    if not self._spare.turn_away(listening, error):
                         self._rest()
                     return
                 if error.errno in _FATAL:
@@ -252,9 +301,7 @@ class Listener:
                 if failed == ACCEPTS:
                     self._only_fails(error)
             else:
-                self._let_in(PlainEnd(sock, written_address(address_of(sock.family, address))))
-
-    # -- inside
+                came.append(PlainEnd(sock, written_address(address_of(sock.family, address))))
 
     def _close(self) -> None:
         sock = self._sock
@@ -264,6 +311,7 @@ class Listener:
             self._reactor.removeReader(self)
             self._sock = None
             sock.close()
+            self._arrivals.stop()
 
     def _open_again(self) -> None:
         try:
@@ -275,6 +323,9 @@ class Listener:
             self._retries.well(self._trouble)
 
     def _let_in(self, end: End) -> None:
+        if self._sock is None:  # closed by whom we let in before
+            end.abort()
+            return
         try:
             self._came(end)
         except Exception:

@@ -15,7 +15,7 @@ from typing import Protocol as Typing
 from revtunnel.sockets.ends import RECORD, End, said
 from revtunnel.sockets.stages import readable
 
-__all__ = ["HeadEnded", "Sized", "read_head"]
+__all__ = ["HeadEnded", "Sized", "has_spoken", "read_head"]
 
 
 class HeadEnded(ConnectionError):
@@ -35,6 +35,14 @@ class Sized(Typing):
 
 
 Head = TypeVar("Head", bound=Sized)
+
+
+def has_spoken(end: End) -> bool:
+    """Whether something waits to be read; ``end`` is plain, or nothing was read of it yet."""
+    try:
+        return bool(end.sock.recv(1, socket.MSG_PEEK))
+    except OSError:
+        return False
 
 
 async def read_head(reactor: Any, end: End, decode: Callable[[bytes], Head | None]) -> Head:

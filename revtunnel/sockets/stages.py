@@ -7,11 +7,13 @@ next.
 Source: ours.
 """
 
+import contextlib
+import socket
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from OpenSSL import SSL
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.interfaces import (
     IReadWriteDescriptor,
 )
@@ -23,6 +25,7 @@ from revtunnel.sockets.ends import RECORD, End, TlsEnd
 __all__ = [
     "Stage",
     "client_tls",
+    "part_unread",
     "read_some",
     "readable",
     "server_tls",
@@ -32,6 +35,8 @@ __all__ = [
 ]
 
 Stage = Callable[[End], Coroutine[Any, Any, End]]
+PARTING = 1.0  # seconds that somebody who is refused gets to take our last words
+DROPS = 8  # records of his that are read and dropped meanwhile
 Check = Callable[[SSL.Connection], Any]
 
 
@@ -81,6 +86,22 @@ async def shake_hands(reactor: Any, end: TlsEnd) -> TlsEnd:
         end.abort()
         raise
     return end
+
+
+async def part_unread(reactor: Any, end: End) -> None:
+    """Close within a second, so that our last words arrive: a reset for unread input may overtake them.
+
+    Not a byte of the other side's is kept, and few are read.
+    """
+    sock, until = end.sock, reactor.seconds() + PARTING
+    with contextlib.suppress(OSError, TimeoutError, CancelledError):
+        sock.shutdown(socket.SHUT_WR)
+        for _ in range(DROPS):
+            left = max(0.0, until - reactor.seconds())
+            await readable(reactor, End(sock)).addTimeout(left, reactor)
+            if not sock.recv(RECORD):
+                break
+    end.close()
 
 
 # -- stages

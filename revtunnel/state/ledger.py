@@ -285,7 +285,9 @@ class SqliteLedger:
             return
         if file.owed and file.moved_aside is None:
             file.warnings.append(f"{file.path} lacked {len(file.owed)} changes, which {journal.path} had")
-        self._pending.update({(table, key): row for table, key, row in file.owed if table in _PUT})
+        self._pending.update(
+            {(table, key): _whole(table, row) for table, key, row in file.owed if table in _PUT}
+        )
         self._number = max(file.number, journal.number, int(self._has_rows()))
         try:
             if self._number > file.number:
@@ -320,6 +322,11 @@ class SqliteLedger:
         if journal is not None and journal.is_large and not self._unsaid:
             with contextlib.suppress(OSError, sqlite3.Error):
                 self._begin_journal(journal)
+
+
+def _whole(table: str, row: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+    """A row of a journal; what an older program did not have yet is empty."""
+    return row if row is None else row + ("",) * (len(TABLES[table]) - len(row))
 
 
 def _select(table: str) -> str:

@@ -71,6 +71,13 @@ _UPGRADES = (
         "ALTER TABLE certificates ADD COLUMN parent TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE certificates ADD COLUMN key TEXT NOT NULL DEFAULT ''",
     ),
+    (
+        "ALTER TABLE people ADD COLUMN role TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE user_tokens ADD COLUMN scope TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE user_tokens ADD COLUMN parent TEXT NOT NULL DEFAULT ''",
+        "CREATE TABLE logins (user TEXT PRIMARY KEY, password TEXT NOT NULL, secret BLOB NOT NULL,"
+        " step INTEGER NOT NULL) WITHOUT ROWID",
+    ),
 )
 SCHEMA = len(_UPGRADES)
 # today's columns of each table; the first one is its key
@@ -81,12 +88,13 @@ TABLES = {
     "barred": ("serial", "since"),
     "tokens": ("mark", "serial", "until"),
     "sessions": ("serial", "project", "port", "options"),
-    "people": ("name", "note", "member_of", "created"),
+    "people": ("name", "note", "member_of", "created", "role"),
     "people_groups": ("name", "note", "created"),
-    "user_tokens": ("mark", "user", "note", "created", "until", "used"),
+    "user_tokens": ("mark", "user", "note", "created", "until", "used", "scope", "parent"),
     "grants": ("id", "holder", "device", "services", "actions", "begins", "until", "created", "made_by"),
     "muted": ("serial", "why", "made_by", "since"),
     "edge_keys": ("serial", "mark", "made"),
+    "logins": ("user", "password", "secret", "step"),
 }
 NUMBER = "SELECT coalesce(max(number), 0) FROM changes"  # of the last change that is in the database
 

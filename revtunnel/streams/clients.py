@@ -136,6 +136,20 @@ class ClientSocket(ChannelSocket):
         return self.channel is None and self.on_lost is None and not self._lost
 
     @property
+    def has_ended(self) -> bool:
+        """Whether its end of file was read; while nobody reads it, or a relay does, ask ``fileno``."""
+        return self._read_ended
+
+    def fileno(self) -> int:
+        """Its descriptor; -1: it has none, or none any more."""
+        return self._end.fileno() if self._end is not None else -1
+
+    def is_here(self) -> bool:
+        """Whether it has not reset: asked of the kernel, before work is begun for one that has waited."""
+        self.look()
+        return not self._lost
+
+    @property
     def moved(self) -> int:
         """Payload bytes of its stream so far, both directions."""
         return self.carried.moved if self.carried is not None else 0

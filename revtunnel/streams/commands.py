@@ -26,11 +26,13 @@ byte  name         direction  payload                        channel byte
 0x20  CONSENT      a->s       16-byte id, u8 answer, text    0
 0x21  WITHIN       s->a       16-byte id                     the channel
 0x22  SERVICE      a->s       u8 up, u8 length, name, text   0
+0x23  OFFERS       a->s       TLVs                           0
+0x24  CHANGE       s->a       u8 what, offer                 0
 ====  ===========  =========  =============================  ========================================
 
 Source: wire/readyagent.md section 1 (1 to 4), wire/link-extension.md (0x10 to 0x1b); ours
 (0x1c and 0x1d, whose payloads are in sockets/tls/enroll.py, 0x1e, in ground/origin.py, 0x1f to 0x21, in
-streams/consent_messages.py, and 0x22, in streams/service_state.py).
+streams/consent_messages.py, 0x22, in streams/service_state.py, and the rest, in streams/offer_messages.py).
 """
 
 from collections.abc import Iterator
@@ -103,6 +105,8 @@ class Command(IntEnum):
     CONSENT = 0x20
     WITHIN = 0x21
     SERVICE = 0x22
+    OFFERS = 0x23
+    CHANGE = 0x24
 
 
 COMMANDS = frozenset(int(command) for command in Command)
@@ -129,6 +133,8 @@ MAX_SIZE = {
     Command.SESSION: 4096,
     Command.CONSENT: 16 + 1 + MAX_TEXT,
     Command.WITHIN: 16,
+    Command.OFFERS: 20_000,
+    Command.CHANGE: 1 + 32 + 1 + MAX_HOST + 8,
     Command.SERVICE: 2 + MAX_LABEL + MAX_TEXT,
 }
 
@@ -151,6 +157,7 @@ class Tlv(IntEnum):
     SPREAD = 9  # server: u16, tenths of a second over which a lost herd spreads its return
     NAME = 10  # server: UTF-8
     PROOF = 11  # server: 32 bytes, it knows this device's key
+    INSTANCE = 12  # agent: 1 to 16 random bytes, the same for all links of one run of it
 
 
 class Feature(IntFlag):
@@ -160,6 +167,8 @@ class Feature(IntFlag):
     ORIGIN = 2  # agent: it wants ORIGIN before CONNECT; server: it can say it
     SESSIONS = 4  # agent: it answers SESSION; server: it asks before a session begins, and says WITHIN
     SERVICES = 8  # agent: it says SERVICE; server: it hears it
+    OFFERS = 16  # agent: it says OFFERS when they change; server: it takes them
+    CHANGES = 32  # agent: it answers CHANGE; server: it asks
 
 
 def encode_connect(target: Target) -> bytes:

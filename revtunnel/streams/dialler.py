@@ -4,6 +4,8 @@ The list is asked on every CONNECT, a remote session's consent after it, and the
 that a listed name resolves to: a name does not open the loopback, the link-local network (cloud metadata
 lives there) or a multicast group. Written literally, they are allowed.
 
+A target may take so many connections at once, and no more: further dials wait for a place (places.py).
+
 A target may want to know who its client is: then a PROXY header is the very first that it is sent.
 
 Source: faults.md "ReadyAgent" row of the threat model, F16, F19, N2, N30 to N32.
@@ -17,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredSemaphore
+from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
 from twisted.python.failure import Failure
 
 from revtunnel.ground.limits import AgentLimits
@@ -27,8 +29,9 @@ from revtunnel.ground.targets import Offer, Target
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.opening import Reach, connect, open_end, resolve
 from revtunnel.sockets.stages import Stage, write_all
+from revtunnel.streams.places import NoPlace, Places
 
-__all__ = ["Dialler", "Header", "NotDialled"]
+__all__ = ["Dialler", "Header", "NotDialled", "is_guarded"]
 
 Header = Callable[[Origin | None], bytes]
 # of clouds, beyond 169.254/16
@@ -58,7 +61,8 @@ class _Dial:
 class Dialler:
     """Dials the targets of one agent. ``headers`` encodes the PROXY header of those that want one.
 
-    ``reach`` connects to one address, as ``connect`` does.
+    ``reach`` connects to one address, as ``connect`` does; ``at_once``: how many connections targets take
+    that do not take any number.
     """
 
     def __init__(
@@ -68,23 +72,19 @@ class Dialler:
         offers: Sequence[Offer],
         headers: Mapping[Target, Header] | None = None,
         reach: Reach = connect,
+        at_once: Mapping[Target, int] | None = None,
     ) -> None:
         self._reactor = reactor
+        self._places: dict[Target, Places] = {}
         self._limits = limits
-        self._headers = dict(headers or {})
         self._reach = reach
-        self._offered = self._allowed = frozenset(offer.target for offer in offers)
+        self.offer(offers, headers, at_once)
         # why a remote session may not have a target, or nothing; set by whoever asks the site
         self.consents: Callable[[str, Target], str] = lambda session, target: "no session is allowed here"
         self._lookups = DeferredSemaphore(limits.lookups)
         self._dialling = 0
         self._waiting: deque[_Dial] = deque()
         self._beginning = False
-
-    @property
-    def asks_for_origins(self) -> bool:
-        """Whether some target is told who its client is."""
-        return bool(self._headers)
 
     def dial(self, target: Target, origin: Origin | None = None, session: str = "") -> "Deferred[End]":
         """Connect to a target; fails with NotDialled. Cancel it when nobody wants it any more.
@@ -96,6 +96,27 @@ class Dialler:
             return _failed(Ended.NOT_ALLOWED, f"{target} is not on this agent's list")
         if session and (why := self.consents(session, target)):
             return _failed(Ended.NOT_ALLOWED, why)
+        if target in self._places:
+            return Deferred.fromCoroutine(self._in_place(self._places[target], target, origin))
+        return self._queue(target, origin)
+
+    async def _in_place(self, places: Places, target: Target, origin: Origin | None) -> End:
+        """The same where a place at the target has to be waited for."""
+
+        def dial() -> "Deferred[End]":
+            if target in self._allowed:
+                return self._queue(target, origin)
+            return _failed(Ended.NOT_ALLOWED, f"{target} is not on this agent's list any more")
+
+        try:
+            return await places.connect(self._limits, dial)
+        except NoPlace as error:
+            raise NotDialled(Ended.OUT_OF_RESOURCES, f"{target} {error}") from None
+        except CancelledError:
+            raise _unwanted(target) from None
+
+    def _queue(self, target: Target, origin: Origin | None) -> "Deferred[End]":
+        """Dial when it is its turn, among all targets."""
         if len(self._waiting) >= self._limits.dials_waiting:
             return _failed(Ended.OUT_OF_RESOURCES, f"{self._dialling} dials run, {len(self._waiting)} wait")
         dial = _Dial(target, origin, self._given_up)
@@ -103,9 +124,20 @@ class Dialler:
         self._next()
         return dial.wanted
 
-    def keep(self, offers: Sequence[Offer]) -> None:
-        """Dial no target from now on that is not among these, nor any that the agent did not begin with."""
-        self._allowed = self._offered & {offer.target for offer in offers}
+    def offer(
+        self,
+        offers: Sequence[Offer],
+        headers: Mapping[Target, Header] | None = None,
+        at_once: Mapping[Target, int] | None = None,
+    ) -> None:
+        """Dial these targets from now on, and no others; what was dialled before stays."""
+        self._allowed = frozenset(offer.target for offer in offers)
+        self._headers = dict(headers or {})
+        places = ((target, self._places.get(target), most) for target, most in (at_once or {}).items())
+        self._places = {
+            target: there if there is not None and there.most == most else Places(self._reactor, most)
+            for target, there, most in places
+        }
 
     def set_limits(self, limits: AgentLimits) -> None:
         """Other limits from now on."""
@@ -155,6 +187,7 @@ class Dialler:
         """Nobody wants it any more: its place is free at once."""
         if dial.connecting is None:
             self._waiting.remove(dial)
+            dial.wanted.errback(Failure(_unwanted(dial.target)))
         else:
             dial.connecting.cancel()
 
@@ -183,6 +216,10 @@ def _failed(reason: Ended, detail: str) -> "Deferred[End]":
     return waiting
 
 
+def _unwanted(target: Target) -> NotDialled:
+    return NotDialled(Ended.RESET_BY_PEER, f"{target}: nobody wants it any more")
+
+
 def _worded(error: BaseException | None, target: Target) -> NotDialled:
     """The word and sentence for a failed connect."""
     code = error.errno if isinstance(error, OSError) else None
@@ -199,6 +236,13 @@ def _worded(error: BaseException | None, target: Target) -> NotDialled:
     if code == errno.ENOENT:
         return NotDialled(Ended.REFUSED, f"{target}: nobody listens there")
     return NotDialled(Ended.UNREACHABLE, f"{target}: {os.strerror(code) if code else error}")
+
+
+def is_guarded(target: Target) -> bool:
+    """Whether only who writes a target out means it: this machine, its link, where clouds answer."""
+    if target.path is not None or target.host == "localhost":
+        return True
+    return target.is_literal and not _guarded(target)
 
 
 def _guarded(address: Any) -> bool:

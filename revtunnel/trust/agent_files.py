@@ -48,6 +48,11 @@ class AgentFiles:
         except (OSError, Unfit):
             return False
 
+    @property
+    def is_there(self) -> bool:
+        """Whether there is a certificate, good or not any more."""
+        return os.path.exists(self.certificate) and os.path.exists(self.authority)
+
     def load(self) -> x509.Certificate:
         """The device's certificate.
 
@@ -88,6 +93,11 @@ class AgentFiles:
         make_directory(self._directory)
         write_whole(self._next, key_pem(key))
         return key
+
+    def kept_key(self) -> Any:
+        """The key of the device's certificate; raises as ``load``."""
+        with open(self.certificate, "rb") as file:
+            return load_key(file.read(MAX_PEM))
 
     def _is_kept(self, key: Any) -> bool:
         """Whether the answer had come, and only this file had not gone."""

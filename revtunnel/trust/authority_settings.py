@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass, field
 
 from revtunnel.ground.declared import setting
-from revtunnel.ground.kinds import PLACE, count, word
+from revtunnel.ground.kinds import PLACE, count, seconds, word
 from revtunnel.ground.limits import EnrolmentLimits
 from revtunnel.settings.inifile import Table
 
@@ -27,6 +27,8 @@ class AuthoritySettings:
     server_days: int = setting(count("days", 1, 3650), "825", "life of a server's certificate")
     device_days: int = setting(count("days", 1, 3650), "90", "life of a device's certificate; its agent "
         "renews it", live=True)
+    renewal_grace: float = setting(seconds(0, 365 * 86400), "90 d", "time behind the end of a device's "
+        "certificate in which it may still be renewed, for the same key, and for nothing else", live=True)
     two_renewals: str = setting(word("tell", "revoke"), "tell", "when one certificate is renewed for two "
         "keys, so that two must hold it: certificate-forked is told; or that, and the device is revoked",
         live=True)

@@ -22,7 +22,7 @@ FOREIGN = "foreign"  # not made here, or forgotten: known because it was renewed
 FOREIGN_LIFE = (
     3650 * 86400.0
 )  # seconds for which it is remembered beyond its child's end, for want of its own
-KEPT = 30 * 86400.0  # seconds that a certificate is remembered after its end
+KEPT = 366 * 86400.0  # seconds that a certificate is remembered after its end; more than any grace
 DAY = 86400.0
 
 
@@ -85,6 +85,10 @@ class CertificateBook:
         now = self._ledger.wall
         return [row for row in self._of_serial(serial) if row.revoked is None and row.until > now]
 
+    def row(self, fingerprint: str) -> CertificateRow | None:
+        """One certificate, if it is known."""
+        return self._rows.get(fingerprint)
+
     def holders(self) -> list[str]:
         """Devices that have a certificate which counts now."""
         return [serial for serial in self._of if self.good(serial)]
@@ -113,10 +117,14 @@ class CertificateBook:
         return row is not None and row.revoked is not None and bool(self.children(fingerprint))
 
     def forked(self) -> list[str]:
-        """Devices one of whose certificates has children of several keys that count."""
+        """Devices one of whose certificates has children of several keys, beside its own, that count."""
         parents = [each for each, children in self._children.items() if len(children) > 1]
-        twice = (rows for rows in map(self.children, parents) if len({row.key for row in rows}) > 1)
+        twice = (self.children(each) for each in parents if len(self._new_keys(each)) > 1)
         return sorted({rows[0].name for rows in twice})
+
+    def _new_keys(self, parent: str) -> set[str]:
+        row = self._rows.get(parent)
+        return {child.key for child in self.children(parent)} - {row.key if row is not None else ""}
 
     def used(self, fingerprint: str) -> CertificateRow | None:
         """A certificate is used: the parent, if that is retired by it."""

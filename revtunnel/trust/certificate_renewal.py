@@ -2,7 +2,8 @@
 
 Rule of this file: nothing is kept that the server could not use against us: a certificate for another device,
 for another key or by another authority is refused. The one we have stays until a new one is on the disk; a
-link that is up never notices. A try whose answer was lost is made again with the same key.
+link that is up never notices. A try whose answer was lost is made again with the same key. A certificate that
+has ended is renewed for its own key, as long as the server lets it.
 
 Source: docs/link-protocol.rst "Enrolment"; ours.
 """
@@ -10,6 +11,7 @@ Source: docs/link-protocol.rst "Enrolment"; ours.
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from cryptography import x509
@@ -35,11 +37,12 @@ from revtunnel.trust.authority import (
 )
 from revtunnel.trust.enrolling import ask
 
-__all__ = ["CertificateRenewal", "get_certificate", "words_of"]
+__all__ = ["CertificateRenewal", "get_certificate", "until_of", "words_of"]
 
 LOOK = 86400.0  # seconds at most between looks at the clock, which may be set meanwhile
 RETRY_FIRST = 60.0  # seconds after the first failure; doubles each time
 RETRY_MOST = 6 * 3600.0  # seconds
+RETRY_LATE = 900.0  # seconds at most while it has ended
 SPREAD = 0.1  # part of the time for renewal over which devices that were enrolled together spread
 
 Open = Callable[[ServerPlace, float], "Deferred[End]"]
@@ -52,14 +55,14 @@ async def get_certificate(
     files: AgentFiles,
     serial: str,
     timeout: float,
+    key: Any,
 ) -> x509.Certificate:
-    """Ask for a certificate, judge it, keep it with its new key. The authority is in ``files`` already.
+    """Ask for a certificate of a key, judge it, keep both. The authority is in ``files`` already.
 
     Raises:
         OSError, RemoteError: there is none, or not a good one; what was kept before is still there.
         Unfit: the files cannot be read.
     """
-    key = files.next_key()
     payload = encode_enroll(secret, make_request(serial, key))
     answer, _ = await ask(reactor, opening, payload, timeout)
     try:
@@ -83,6 +86,11 @@ def _judge(made: x509.Certificate, serial: str, key: Any, authority: x509.Certif
         raise RemoteError(f"the server sent a certificate by another authority than {pin}") from None
 
 
+def until_of(certificate: x509.Certificate) -> str:
+    """Its end in UTC, for people."""
+    return certificate.not_valid_after_utc.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def words_of(failure: Failure) -> str:
     """What went wrong, in one line."""
     error = failure.value
@@ -98,6 +106,7 @@ class CertificateRenewal(Service):
         share: of a certificate's life that is left when it is renewed; may be set anew.
         timeout: seconds for a connection and, again, for the answer.
         random: floats in [0, 1).
+        cure: what a person can do when the server does not renew it any more.
         wall: seconds since 1970.
     """
 
@@ -113,9 +122,13 @@ class CertificateRenewal(Service):
         report: Report,
         renewed: Callable[[], None],
         random: Callable[[], float],
+        cure: str = "",
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.share = share
+        self.tried: Callable[[], None] = lambda: None  # called after every try
+        self._cure = cure
+        self._told_late = False
         self._reactor = reactor
         self._files = files
         self._serial = serial
@@ -145,6 +158,23 @@ class CertificateRenewal(Service):
         if self._asking is not None:
             self._asking.cancel()
 
+    @property
+    def is_late(self) -> bool:
+        """Whether the certificate has ended, by our clock or by the server's."""
+        try:
+            return self._told_late or self._files.load().not_valid_after_utc.timestamp() <= self._wall()
+        except (OSError, Unfit):
+            return False
+
+    def told_late(self) -> None:
+        """The server says that it has ended, whatever our clock says: renew it now."""
+        if self._told_late or self._asking is not None or not self.running:
+            return
+        self._told_late = True
+        if self._waiting is not None and self._waiting.active():
+            self._waiting.cancel()
+        self._renew()
+
     # -- inside
 
     def _look(self) -> None:
@@ -155,7 +185,7 @@ class CertificateRenewal(Service):
             self._failed(Failure(error), self._files.certificate)
             return
         left = self._due(certificate) - self._wall()
-        if left > 0:
+        if left > 0 and not self._told_late:
             self._waiting = self._reactor.callLater(min(left, LOOK), self._look)
         else:
             self._renew()
@@ -170,36 +200,38 @@ class CertificateRenewal(Service):
         servers = self._servers()
         if not servers:  # none has a link port any more
             self._waiting = self._reactor.callLater(LOOK, self._look)
+            self.tried()
             return
         server = servers[self._turn % len(servers)]
         self._turn += 1
-        getting = get_certificate(
-            self._reactor,
-            lambda: self._open(server, self._timeout),
-            b"",
-            self._files,
-            self._serial,
-            2 * self._timeout,
-        )
-        self._asking = Deferred.fromCoroutine(getting)
+        self._asking = Deferred.fromCoroutine(self._ask(server))
         self._asking.addCallbacks(self._kept, self._failed, errbackArgs=(str(server),))
+
+    async def _ask(self, server: ServerPlace) -> x509.Certificate:
+        key = self._files.kept_key() if self.is_late else self._files.next_key()
+        opening = partial(self._open, server, self._timeout)
+        return await get_certificate(
+            self._reactor, opening, b"", self._files, self._serial, 2 * self._timeout, key
+        )
 
     def _kept(self, made: x509.Certificate) -> None:
         self._asking = None
-        self._failures = 0
-        until = made.not_valid_after_utc.strftime("%Y-%m-%dT%H:%M:%SZ")
-        self._report(CertificateIssued(self._serial, "renewal", fingerprint_of(made), until))
+        self._failures, self._told_late = 0, False
+        self._report(CertificateIssued(self._serial, "renewal", fingerprint_of(made), until_of(made)))
         self._renewed()
         self._look()
+        self.tried()
 
     def _failed(self, failure: Failure, where: str) -> None:
         self._asking = None
         if not self.running or failure.check(CancelledError):
             return
         self._report(CertificateFailed(self._serial, where, f"{words_of(failure)}{self._last_day()}"))
-        delay = min(RETRY_MOST, RETRY_FIRST * 2.0 ** min(self._failures, 20))
+        most = RETRY_LATE if self.is_late else RETRY_MOST
+        delay = min(most, RETRY_FIRST * 2.0 ** min(self._failures, 20))
         self._failures += 1
         self._waiting = self._reactor.callLater(delay * (0.5 + self._random() / 2), self._look)
+        self.tried()
 
     def _last_day(self) -> str:
         try:
@@ -207,4 +239,5 @@ class CertificateRenewal(Service):
         except (OSError, Unfit):
             return ""
         gone = end <= datetime.fromtimestamp(self._wall(), UTC)
-        return f"; ours {'ended' if gone else 'ends'} on {end.strftime('%Y-%m-%d')}"
+        cure = self._cure if gone or self._told_late else ""
+        return f"; ours {'ended' if gone else 'ends'} on {end.strftime('%Y-%m-%d')}{cure}"

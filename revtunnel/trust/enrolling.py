@@ -8,6 +8,7 @@ Source: docs/link-protocol.rst "Enrolment"; twisted.md 0.1.
 """
 
 import contextlib
+import errno
 import hashlib
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +24,7 @@ from revtunnel.link.handshake import Dismissed
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.stages import client_tls, read_some, write_all
 from revtunnel.sockets.tls.enroll import MAX_CERTIFICATE, decode_certificate
+from revtunnel.sockets.tls.peer_verification import tls_fault
 from revtunnel.sockets.ways.http_proxy import open_way
 from revtunnel.sockets.ways.proxy_choice import ProxyChoice
 from revtunnel.streams.commands import Command, decode_goaway
@@ -41,13 +43,14 @@ def find_authority(
 
     Nothing is said to the server. Fails with OSError, or with RemoteError: it shows no such certificate.
     """
+    chain: list[x509.Certificate] = []
     found: list[x509.Certificate] = []
     context = SSL.Context(SSL.TLS_METHOD)
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
     context.set_verify(SSL.VERIFY_NONE)  # the chain is looked at, nobody is trusted
 
     def look(connection: SSL.Connection) -> None:
-        chain = connection.get_peer_cert_chain(as_cryptography=True) or []
+        chain.extend(connection.get_peer_cert_chain(as_cryptography=True) or [])
         found.extend(each for each in chain[:MAX_CHAIN] if _pin(each) == pin)
 
     def done(end: End) -> x509.Certificate:
@@ -55,7 +58,9 @@ def find_authority(
             end.end_writing()  # a reset would look like a fault over there
         end.close()
         if not found:
-            raise RemoteError(f"{end.peer} does not belong to the authority of this token")
+            shown = chain[-1].issuer.rfc4514_string()[:120] if chain else "nobody"
+            whose = f"{end.peer} does not belong to the authority of this token, but to {shown!a}"
+            raise RemoteError(f"{whose}: another server, or who opens TLS on the way")
         return found[0]
 
     stages = [client_tls(reactor, context, "" if is_literal(host) else host, look)]
@@ -77,6 +82,8 @@ async def _ask(reactor: Any, opening: "Callable[[], Deferred[End]]", payload: by
     try:
         await write_all(reactor, end, encode_frame(Command.ENROLL, 0, payload))
         frame = await _frame(reactor, end)
+    except OSError as error:  # in TLS 1.3 the verdict on our certificate comes as late as this
+        raise ConnectionAbortedError(errno.ECONNABORTED, tls_fault(error)) from None
     finally:
         end.abort()
     if frame.command == Command.GOAWAY:

@@ -1,7 +1,9 @@
 """An agent that has a token and no certificate: it gets one, and then it is an agent like any other.
 
-Rule of this file: a server that says no ends the process, because a token does not get better; everything
-else is tried again. Until the certificate is on the disk nothing of the agent runs.
+Rule of this file: where a person waits for the certificate alone, a server that says no ends the process. An
+agent stays: with a certificate that has ended it goes on, for that may be renewed; with none it waits for
+another token, and tries its own now and then, for the no may have been meant for its address. Until the
+certificate is there nothing of the agent runs.
 
 Source: docs/link-protocol.rst "Enrolment"; ours.
 """
@@ -13,35 +15,31 @@ from typing import Any
 
 from cryptography import x509
 from twisted.application.service import IService, MultiService
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.facts import CertificateFailed, CertificateIssued, ServerState
 from revtunnel.ground.limits import AgentLimits
-from revtunnel.ground.reasons import GoAway
 from revtunnel.ground.server_places import ServerPlace
 from revtunnel.link.backoff import Backoff
-from revtunnel.link.handshake import Dismissed
-from revtunnel.link.server_connector import ServerConnector, ServerWay
 from revtunnel.process.process import ExitStatus, SignalService
 from revtunnel.process.reporting import Reporter
 from revtunnel.process.systemd import Notifier, NotifyService
-from revtunnel.sockets.tls.certificates import CertificateFiles, TlsSide
-from revtunnel.sockets.tls.peer_verification import Identity, TlsRules
 from revtunnel.sockets.ways.proxy_choice import ProxyChoice
 from revtunnel.trust.agent_files import AgentFiles
 from revtunnel.trust.authority import fingerprint_of
-from revtunnel.trust.certificate_renewal import get_certificate, words_of
-from revtunnel.trust.enrolling import find_authority
+from revtunnel.trust.certificate_renewal import until_of, words_of
 from revtunnel.trust.enrolment import EnrolmentToken
 from revtunnel.trust.tls_settings import AgentTls
+from revtunnel.trust.token_watch import REFUSED, TokenWatch, enrol, is_refusal
 
 __all__ = ["FirstEnrolment"]
 
-REFUSED, CONFIG = 1, 78  # exit status
+FAILED, CONFIG = 1, 78  # exit status
 DRAIN = 1.0  # seconds
+AGAIN = 900.0  # seconds until a token that was refused is tried again
 
 
 class FirstEnrolment(MultiService):
@@ -50,6 +48,8 @@ class FirstEnrolment(MultiService):
     Args:
         tls: with a state directory.
         servers: with link ports, asked in turn.
+        stays: it is an agent that waits; else a refusal is the end.
+        token_file: where another token may come; None: nowhere.
     """
 
     def __init__(
@@ -63,6 +63,8 @@ class FirstEnrolment(MultiService):
         exit_status: ExitStatus,
         notifier: Notifier,
         then: Callable[[AgentFiles], IService | None],
+        stays: bool = False,
+        token_file: str | None = None,
     ) -> None:
         super().__init__()
         self._reactor = reactor
@@ -72,6 +74,9 @@ class FirstEnrolment(MultiService):
         self._timeout = limits.connect
         self._exit = exit_status
         self._then = then
+        self._stays = stays
+        self._token_file = token_file
+        self._watch: TokenWatch | None = None
         self._token = token
         self._report = Reporter()
         self._files = AgentFiles(str(tls.state_directory), token.serial)
@@ -116,30 +121,25 @@ class FirstEnrolment(MultiService):
         self._waiting = None
         server = self._servers[self._turn % len(self._servers)]
         self._turn += 1
-        self._asking = Deferred.fromCoroutine(self._enrol(server))
+        self._asking = self._ask(self._token, server)
         self._asking.addCallbacks(self._enrolled, self._failed, errbackArgs=(str(server),))
         self._asking.addErrback(self._wrong)
 
-    async def _enrol(self, server: ServerPlace) -> x509.Certificate:
-        tls, timeout = self._tls, self._timeout
-        look = find_authority(self._reactor, self._proxy, server.host, server.port, timeout, self._token.pin)
-        self._files.trust(await look)
-        rules = TlsRules(CertificateFiles(TlsSide.DEVICE, authority=self._files.authority), tls.tls_least)
-        way = ServerWay(Identity(rules), server_name=tls.server_name, proxy=self._proxy)
-        connector = ServerConnector(self._reactor, way)
-        return await get_certificate(
-            self._reactor,
-            lambda: connector.open(server, timeout),
-            self._token.secret,
-            self._files,
-            self._token.serial,
-            2 * timeout,
-        )
+    def _ask(self, token: EnrolmentToken, server: ServerPlace) -> "Deferred[x509.Certificate]":
+        asked = self._reactor, token, self._tls, self._proxy, server, self._timeout
+        return Deferred.fromCoroutine(enrol(*asked))
 
     def _enrolled(self, made: x509.Certificate) -> None:
         self._asking = None
-        until = made.not_valid_after_utc.strftime("%Y-%m-%dT%H:%M:%SZ")
-        self._report(CertificateIssued(self._token.serial, "token", fingerprint_of(made), until))
+        by = self._token.serial, "token", fingerprint_of(made), until_of(made)
+        self._report(CertificateIssued(*by))
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """The certificate is there: be what this was for."""
+        self.abort()
+        if self._watch is not None:
+            self._watch.disownServiceParent()
         service = self._then(self._files)
         if service is None:
             self._exit.end()
@@ -152,24 +152,45 @@ class FirstEnrolment(MultiService):
         self._asking = None
         if failure.check(CancelledError):
             return
-        self._report(CertificateFailed(self._token.serial, where, words_of(failure)))
-        error = failure.value
-        if isinstance(error, Dismissed) and error.reason is GoAway.DENIED:
-            self._say(
-                f"{where} refuses the token: it is wrong, used or too old, or this address failed too often"
-            )
-            self._exit.end(REFUSED)
+        if is_refusal(failure):
+            self._refused(where)
             return
+        self._report(CertificateFailed(self._token.serial, where, words_of(failure)))
         again = bool(self._turn % len(self._servers))
         delay = 0.1 if again else self._backoff.after_failure()
         self._waiting = self._reactor.callLater(delay, self._try)
+
+    def _refused(self, where: str) -> None:
+        self._report(CertificateFailed(self._token.serial, where, REFUSED))
+        if not self._stays:
+            self._say(f"{where}: {REFUSED}")
+            self._exit.end(FAILED)
+        elif self._files.is_there:
+            self._go_on()
+        else:
+            self._waiting = self._reactor.callLater(AGAIN, self._try)
+            self._wait_for_another()
+
+    def _wait_for_another(self) -> None:
+        if self._watch is None and self._token_file is not None:
+            self._report(ServerState("enrolling", f"another token is waited for in {self._token_file}"))
+            self._watch = TokenWatch(
+                self._reactor,
+                self._token_file,
+                self._token.serial,
+                lambda: self._servers,
+                self._ask,
+                self._report,
+                lambda: maybeDeferred(self._go_on).addErrback(self._wrong),
+            )
+            self._watch.setServiceParent(self)
 
     def _wrong(self, failure: Failure) -> None:
         """The agent itself does not start."""
         error = failure.trap(SettingsError, OSError) and failure.value
         for line in error.errors if isinstance(error, SettingsError) else [str(error)]:
             self._say(line)
-        self._exit.end(CONFIG if isinstance(error, SettingsError) else REFUSED)
+        self._exit.end(CONFIG if isinstance(error, SettingsError) else FAILED)
 
     @staticmethod
     def _say(line: str) -> None:

@@ -8,35 +8,31 @@ Source: faults.md "TLS"; ours.
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import TypeVar
 
-from revtunnel.ground.declared import updated
 from revtunnel.ground.errors import SettingsError
 from revtunnel.sockets.tls.certificates import FaultyFiles
 from revtunnel.sockets.tls.peer_verification import Identity, never_revoked
 from revtunnel.trust.tls_settings import ServerTls
 from revtunnel.trust.tls_settings_checks import listener_rules
 
-__all__ = ["Identities", "merged"]
+__all__ = ["Identities"]
 
 FILES = "certificate files"
-Listener = TypeVar("Listener", bound=ServerTls)
-
-
-def merged(old: tuple[Listener, ...], new: tuple[Listener, ...]) -> tuple[Listener, ...]:
-    """The listeners that there are, with what a reload changes of them without a restart."""
-    found = {listener.name: listener for listener in new}
-    return tuple(updated(each, found.get(each.name, each)) for each in old)
 
 
 class Identities:
     """One identity for each listener with TLS, by its name; ``section`` is that of its settings."""
 
     def __init__(
-        self, revoked: Callable[[str, str], bool] = never_revoked, section: str = "listener"
+        self,
+        revoked: Callable[[str, str], bool] = never_revoked,
+        section: str = "listener",
+        grace: Callable[[], float] = lambda: 0.0,
     ) -> None:
+        """``grace``: seconds for which devices may renew a certificate that has ended."""
         self._revoked = revoked
         self._section = section
+        self._grace = grace
         self._found: dict[str, Identity] = {}
 
     def of(self, name: str) -> Identity | None:
@@ -58,7 +54,7 @@ class Identities:
         Raises:
             SettingsError: with every fault of every file.
         """
-        fresh, errors = Identities(self._revoked, self._section), []
+        fresh, errors = Identities(self._revoked, self._section, self._grace), []
         for listener in listeners:
             rules = listener_rules(listener)
             if rules is None:
@@ -66,7 +62,7 @@ class Identities:
             if enrols and getattr(listener, "certified", False):
                 rules = replace(rules, peer="optional")
             try:
-                fresh._found[listener.name] = Identity(rules, self._revoked)
+                fresh._found[listener.name] = Identity(rules, self._revoked, self._grace)
             except FaultyFiles as error:
                 errors += [f"[{self._section} {listener.name}] {key}: {text}" for key, text in error.faults]
         if errors:

@@ -5,7 +5,8 @@ is made from it. What was issued is in the ledger before it leaves; the authorit
 list that cannot be written is a problem to tell, not a reason to refuse.
 
 The first use of a renewed certificate retires the one before it. An agent asks again with the same key until
-it has its answer, so a second key for one certificate is a second holder, and told.
+it has its answer, so a second key for one certificate is a second holder, and told. A certificate that has
+ended is renewed within ``grace`` if we made it, for the key that it has, and that is in the audit file.
 
 Source: docs/link-protocol.rst "Enrolment"; docs/admin.rst; faults.md "Device identity".
 """
@@ -22,7 +23,9 @@ from revtunnel.ground.facts import CertificateForked, CertificateIssued, DeviceR
 from revtunnel.ground.limits import EnrolmentLimits
 from revtunnel.ground.retries import Retries
 from revtunnel.process.admin.refusals import Busy, Conflict, Invalid, NotFound
+from revtunnel.sockets.tls.certificates import PeerCertificate
 from revtunnel.sockets.tls.enroll import SECRET_SIZE, decode_enroll, encode_certificate
+from revtunnel.state.audit_records import RightsChanged
 from revtunnel.trust.authority import (
     Authority,
     CertificateRequest,
@@ -60,10 +63,12 @@ class Issuer:
         self.days = 90
         self.ends_forks = False
         self.cut_off: Callable[[str, str], object] = lambda serial, detail: None
+        self.audited: Callable[[RightsChanged], object] = lambda change: None
         self.problem: str | None = None  # why the authority's list lacks something, or was not read
         self.retries: Retries | None = None
         self._unlisted: list[CertificateRow] = []  # what it lacks, in order
         self._unread = False  # it may have what we do not know
+        self._grace = 0.0
         self._enrolment = Enrolment(limits, seconds(), book)
         self._directory: AuthorityDirectory | None = None
         self._authority: Authority | None = None
@@ -74,7 +79,7 @@ class Issuer:
 
     # -- settings
 
-    def load(self, path: str | None, days: int, limits: EnrolmentLimits) -> None:
+    def load(self, path: str | None, days: int, limits: EnrolmentLimits, grace: float = 0.0) -> None:
         """Take the authority in the directory ``path``, if there is one, and learn what its list knows.
 
         Raises:
@@ -92,8 +97,12 @@ class Issuer:
         else:
             self._directory = self._authority = None
             self._settle()
-        self.days = days
+        self.days, self._grace = days, grace
         self._enrolment.limits = limits
+
+    def grace(self) -> float:
+        """Seconds for which a certificate that has ended may be renewed."""
+        return self._grace if self.is_set_up else 0.0
 
     @property
     def is_set_up(self) -> bool:
@@ -178,11 +187,11 @@ class Issuer:
 
     # -- for devices
 
-    def answer(self, payload: bytes, shown: tuple[str, str] | None, source: str) -> bytes:
+    def answer(self, payload: bytes, shown: PeerCertificate | None, source: str) -> bytes:
         """CERTIFICATE's payload for an ENROLL that came over TLS.
 
         Args:
-            shown: serial and fingerprint of the certificate that the device showed and that was accepted.
+            shown: the certificate that the device showed and that was accepted.
             source: the address it comes from, for the failures of that address.
 
         Raises:
@@ -196,12 +205,20 @@ class Issuer:
             secret, request = decode_enroll(payload)
             wanted = read_request(request)
             serial = self._serial(secret, wanted, shown, source, now)
-            parent = shown[1] if shown is not None and not secret else ""
-            if parent:
-                self.used(serial, parent)
-                self._beware(serial, parent, key_mark(wanted.public_key), source, now)
-            by = "renewal" if parent else "token"
-            return encode_certificate(*self._issue(serial, wanted.public_key, by, parent))
+            if secret or shown is None:
+                return encode_certificate(*self._issue(serial, wanted.public_key, "token", ""))
+            parent, key = shown.fingerprint, key_mark(wanted.public_key)
+            if shown.late:
+                self._check_late(shown, key, source, now)
+            self.used(serial, parent)
+            if key != shown.key:
+                self._beware(serial, parent, key, source, now)
+            by = "late-renewal" if shown.late else "renewal"
+            made = self._issue(serial, wanted.public_key, by, parent)
+            if shown.late:
+                detail = f"its certificate had expired on {written(shown.expires)}; asked from {source}"
+                self.audited(RightsChanged("certificate-renewed-late", serial, "renewal_grace", detail))
+            return encode_certificate(*made)
         except (RemoteError, Unfit) as error:
             if isinstance(error, Unfit) or type(error) is RemoteError:
                 raise self._enrolment.refuse(source, str(error), now) from None
@@ -226,6 +243,25 @@ class Issuer:
 
     # -- inside
 
+    def _check_late(self, shown: PeerCertificate, key: str, source: str, now: float) -> None:
+        """Whether a certificate that has ended may be renewed.
+
+        Raises:
+            Denied: it is not ours, for another key, or its device has got another one since.
+        """
+        row, serial = self.book.row(shown.fingerprint), shown.serial
+        why = ""
+        if row is None:
+            why = "was not made here"
+        elif row.until + self._grace <= self._wall():
+            why = "ended too long ago"
+        elif shown.key != key:
+            why = "has another key than the request"
+        elif any(each.parent != shown.fingerprint for each in self.book.good(serial)):
+            why = "is not the device's newest"
+        if why:
+            raise self._enrolment.refuse(source, f"the late certificate of {serial} {why}", now)
+
     def _beware(self, serial: str, parent: str, key: str, source: str, now: float) -> None:
         """Tell when a certificate is renewed for a second key.
 
@@ -247,15 +283,15 @@ class Issuer:
         self,
         secret: bytes,
         wanted: CertificateRequest,
-        shown: tuple[str, str] | None,
+        shown: PeerCertificate | None,
         source: str,
         now: float,
     ) -> str:
         if secret:
             return self._enrolment.redeem(secret, wanted.serial, source, now)
-        if shown is not None and self.book.revoked(*shown):
-            raise self._enrolment.refuse(source, f"the certificate of {shown[0]} is revoked", now)
-        serial = shown[0] if shown is not None else None
+        serial = shown.serial if shown is not None else None
+        if shown is not None and self.book.revoked(shown.serial, shown.fingerprint):
+            raise self._enrolment.refuse(source, f"the certificate of {serial} is revoked", now)
         today = self.book.issued_today(serial) if serial is not None else 0
         return self._enrolment.renew(serial, wanted.serial, today, source, now)
 

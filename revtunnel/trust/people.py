@@ -18,19 +18,23 @@ from typing import NamedTuple, Protocol
 
 from revtunnel.ground.limits import PeopleLimits
 from revtunnel.process.admin.refusals import Conflict, Invalid, NotFound
-from revtunnel.trust.user_tokens import BadToken, Login, UserToken, mark_of, parse_user_token
+from revtunnel.trust.user_tokens import SCOPES, BadToken, Login, UserToken, mark_of, parse_user_token
 
 __all__ = [
     "GROUP_SIGN",
+    "ROLES",
     "Group",
     "People",
     "PeopleStore",
     "User",
     "check_note",
     "parse_group",
+    "parse_role",
+    "parse_scope",
     "parse_user",
 ]
 
+ROLES = ("", "reader", "admin")  # what is his own; look at everything; change everything
 GROUP_SIGN = "@"  # before the name of a group, where users stand too
 MAX_NOTE = 128  # characters
 _USER = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}", re.ASCII)
@@ -44,6 +48,7 @@ class User(NamedTuple):
     note: str
     groups: tuple[str, ...]  # names in order, without the sign
     created: float
+    role: str = ""  # of ROLES
 
 
 class Group(NamedTuple):
@@ -102,6 +107,20 @@ def check_note(text: str) -> str:
     """
     if len(text) > MAX_NOTE or not text.isprintable():
         raise Invalid(f"note of {len(text)} characters: up to {MAX_NOTE} wanted, none of them a control")
+    return text
+
+
+def parse_role(text: str) -> str:
+    """Return ``text`` if it is a role; Invalid: it is none."""
+    if text not in ROLES:
+        raise Invalid(f"role {text[:80]!a}: reader or admin wanted, or nothing")
+    return text
+
+
+def parse_scope(text: str) -> str:
+    """Return ``text`` if it is a token's scope; Invalid: it is none."""
+    if not set(text.split()) <= set(SCOPES):
+        raise Invalid(f"scope {text[:80]!a}: read or own wanted, or nothing")
     return text
 
 
@@ -180,7 +199,7 @@ class People:
         """A page of users by name, above ``after``."""
         return [self._users[name] for name in _page(self._users, after, limit)]
 
-    def add_user(self, name: str, note: str, now: float) -> User:
+    def add_user(self, name: str, note: str, now: float, role: str = "") -> User:
         """Make a user, who has no token, no group and no grant yet.
 
         Raises:
@@ -190,8 +209,25 @@ class People:
         if parse_user(name) in self._users:
             raise Conflict(f"user {name} is there already")
         _room(len(self._users), self.limits.users, "users")
-        user = User(name, check_note(note), (), now)
+        user = User(name, check_note(note), (), now, parse_role(role))
         self._hold_user(user)
+        self._store.save([user], [])
+        self.changed([name])
+        return user
+
+    def change_user(self, name: str, note: str | None, role: str | None) -> User:
+        """Give a user another note or role; None: as it was.
+
+        Raises:
+            NotFound: nobody has that name.
+            Invalid: the note or the role.
+        """
+        user = self.user(name)
+        user = user._replace(
+            note=user.note if note is None else check_note(note),
+            role=user.role if role is None else parse_role(role),
+        )
+        self._users[name] = user
         self._store.save([user], [])
         self.changed([name])
         return user
@@ -299,7 +335,16 @@ class People:
         """The tokens of a user, the oldest first; those whose time is over too, until he gets another."""
         return sorted((self._tokens[mark] for mark in self._of.get(name, ())), key=_age)
 
-    def new_token(self, name: str, secret: bytes, note: str, now: float, life: float | None) -> UserToken:
+    def new_token(
+        self,
+        name: str,
+        secret: bytes,
+        note: str,
+        now: float,
+        life: float | None,
+        scope: str = "",
+        parent: str = "",
+    ) -> UserToken:
         """Let whoever shows ``secret`` be this user, for ``life`` seconds; None: as long as is usual.
 
         Raises:
@@ -311,9 +356,16 @@ class People:
         life = self.limits.token_life if life is None else life
         if not 0 < life <= self.limits.token_longest:
             raise Invalid(f"a life of {life:.0f} seconds: up to {self.limits.token_longest:.0f} wanted")
-        token = UserToken(mark_of(secret), name, check_note(note), now, now + life)
+        scope = parse_scope(scope)
+        token = UserToken(mark_of(secret), name, check_note(note), now, now + life, None, scope, parent)
+        is_browser = token.is_browser
         late = [each for each in self.tokens(name) if each.until <= now]
-        _room(len(self._of.get(name, ())) - len(late), self.limits.tokens_per_user, "tokens", name)
+        same = [each for each in self.tokens(name) if each.is_browser == is_browser and each not in late]
+        if is_browser:  # the one that was quiet longest makes room
+            same.sort(key=UserToken.seen)
+            late += same[: max(0, len(same) - self.limits.browsers_per_user + 1)]
+        else:
+            _room(len(same), self.limits.tokens_per_user, "tokens", name)
         if token.id in self._ids:
             raise Conflict("another token is called the same; ask again")
         for each in late:
@@ -329,7 +381,7 @@ class People:
             NotFound: there is no such user, or he has no such token.
         """
         self.user(name)
-        gone = [each for each in self.tokens(name) if token in (None, each.id)]
+        gone = [each for each in self.tokens(name) if token in (None, each.id, each.parent)]
         if not gone:
             raise NotFound(f"{name} has no token{'' if token is None else f' {token[:80]!a}'}")
         for each in gone:
@@ -350,12 +402,14 @@ class People:
             raise BadToken("unknown", "the token was never given, or was revoked")
         if token.until <= now:
             raise BadToken("expired", f"the time of token {token.id} of {token.user} is over")
+        if token.is_browser and now - token.seen() > self.limits.browser_idle:
+            raise BadToken("expired", f"the browser of {token.user} was quiet for too long")
         self._tokens[mark] = token._replace(used=now)
         self._used.add(mark)
         limits = self.limits
         if len(self._used) > limits.uses_waiting or not 0 <= now - self._wrote < limits.uses_wait:
             self.write_uses(now)
-        return Login(token.user, token.id, token.until)
+        return Login(token.user, token.id, token.until, token.scope)
 
     def standing(self, login: Login, now: float) -> str:
         """Why a login counts no more; or nothing: it counts.

@@ -20,6 +20,8 @@ from revtunnel.trust.people import (
     User,
     check_note,
     parse_group,
+    parse_role,
+    parse_scope,
     parse_user,
 )
 from revtunnel.trust.user_tokens import UserToken
@@ -40,13 +42,16 @@ class _Table(NamedTuple):
 _TABLES = {
     User: _Table(
         "people",
-        "name, note, member_of, created",
+        "name, note, member_of, created, role",
         lambda user: user.name,
-        lambda user: (user.name, user.note, " ".join(user.groups), user.created),
+        lambda user: (user.name, user.note, " ".join(user.groups), user.created, user.role),
     ),
     Group: _Table("people_groups", "name, note, created", lambda group: group.name, tuple),
     UserToken: _Table(
-        "user_tokens", "mark, user, note, created, until, used", lambda token: token.mark, tuple
+        "user_tokens",
+        "mark, user, note, created, until, used, scope, parent",
+        lambda token: token.mark,
+        tuple,
     ),
     Grant: _Table(
         "grants",
@@ -108,6 +113,8 @@ class PeopleBook:
         for each in gone:
             table = _TABLES[type(each)]
             changes.append((table.name, table.key(each), None))
+            if isinstance(each, User):  # login_secrets.py has what is in it, where people log in at all
+                changes.append(("logins", each.name, None))
         self._ledger.change(changes)
 
     def _read(self, kind: type[T], make: Callable[..., T]) -> Iterator[T]:
@@ -132,20 +139,30 @@ def open_people(limits: PeopleLimits, ledger: SqliteLedger) -> tuple[People, Gra
     return people, Grants(people, book), book
 
 
-def _user(name: str, note: str, groups: str, created: float) -> User:
+def _user(name: str, note: str, groups: str, created: float, role: str) -> User:
     names = tuple(parse_group(group) for group in groups.split())
-    return User(parse_user(name), check_note(note), names, float(created))
+    return User(parse_user(name), check_note(note), names, float(created), parse_role(role))
 
 
 def _group(name: str, note: str, created: float) -> Group:
     return Group(parse_group(name), check_note(note), float(created))
 
 
-def _token(mark: bytes, user: str, note: str, created: float, until: float, used: float | None) -> UserToken:
+def _token(
+    mark: bytes,
+    user: str,
+    note: str,
+    created: float,
+    until: float,
+    used: float | None,
+    scope: str,
+    parent: str,
+) -> UserToken:
     if not isinstance(mark, bytes):
         raise TypeError("no hash")
     last = None if used is None else float(used)
-    return UserToken(mark, parse_user(user), check_note(note), float(created), float(until), last)
+    kept = parse_user(user), check_note(note), float(created), float(until), last
+    return UserToken(mark, *kept, parse_scope(scope), str(parent))
 
 
 def _grant(

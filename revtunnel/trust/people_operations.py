@@ -19,6 +19,22 @@ _WHEN = "``2027-12-31``, or ``2027-12-31T18:00Z``, in UTC"
 _USER = Argument("user", shown="USER")
 _GROUP = Argument("group", shown="GROUP")
 _NOTE = Argument("note", text="what people shall read beside it", shown="--note TEXT", optional=True)
+_ROLE = Argument(
+    "role",
+    text="``admin``: may do everything that operators may; ``reader``: may look at it; "
+    "``person``: what is granted (default)",
+    shown="--role ROLE",
+    optional=True,
+    words=("person", "reader", "admin"),
+)
+_SCOPE = Argument(
+    "scope",
+    text="``all`` that the user may (default), ``read``: look only, ``own``: the "
+    "user's own services and sessions only",
+    shown="--scope SCOPE",
+    optional=True,
+    words=("all", "read", "own"),
+)
 _DAYS = Argument("days", Kind.NUMBER, "that the token is good; 0: 90", "--days N", optional=True, high=3660)
 _TOKEN = (Argument("user"), Argument("id"), Argument("until"), Argument("token"), PROBLEM)
 _USERS = (
@@ -27,6 +43,7 @@ _USERS = (
     Column("groups", Kind.LIST, "that the user is in", "GROUPS"),
     Column("tokens", Kind.NUMBER, "that the user has", "TOKENS"),
     Column("grants", Kind.NUMBER, "of the user's own, without those of groups", "GRANTS"),
+    Column("role", Kind.TEXT, "``person``, ``reader`` or ``admin``", "ROLE"),
     Column("created", Kind.TIME, "when the user was made", "AGE"),
     Column("used", Kind.TIME, "when a token was used last; null: never", "USED"),
 )  # fmt: skip
@@ -52,7 +69,7 @@ PEOPLE_OPERATIONS = (
     ),
     Operation(
         "Tokens", "people.tokens", "the tokens of a user", "By their ids; what opens something is not kept.",
-        (_USER,), ROWS, key=("id",), errors=(NotFound,), command="tokens",
+        (_USER,), ROWS, key=("id",), errors=(NotFound,), command="tokens", route="GET /users/{user}/tokens",
         columns=(
             Column("id", Kind.TEXT, "what it is called by; it opens nothing", "TOKEN"),
             Column("user", Kind.TEXT, "whose it is", "USER"),
@@ -60,6 +77,8 @@ PEOPLE_OPERATIONS = (
             Column("created", Kind.TIME, "when it was made", "AGE"),
             Column("until", Kind.TIME, "its end", "UNTIL", lambda row: row["until"]),
             Column("used", Kind.TIME, "when it was used last; null: never", "USED"),
+            Column("scope", Kind.TEXT, "``all``, ``read``, ``own``; with ``browser``: one that is logged in",
+                   "SCOPE"),
             Column("expired", Kind.YES_NO, "whether it is over", "EXPIRED"),
         ),
     ),
@@ -75,7 +94,7 @@ PEOPLE_OPERATIONS = (
     ),
     Operation(
         "Members", "people.members", "the users in a group", "", (_GROUP,), ROWS, key=("user",),
-        errors=(NotFound,), command="members", columns=_USERS,
+        errors=(NotFound,), command="members", columns=_USERS, route="GET /groups/{group}/members",
     ),
     Operation(
         "Grants", "people.grants", "who may do what to which devices", answer=ROWS, key=("holder", "grant"),
@@ -93,7 +112,7 @@ PEOPLE_OPERATIONS = (
                      optional=True),
             Argument("at", text=f"another time than now: {_WHEN}", shown="--at WHEN", optional=True),
         ),
-        ROW, errors=(NotFound, Invalid), command="may",
+        ROW, errors=(NotFound, Invalid), command="may", route="GET /users/{user}/may",
         columns=(
             Column("user", Kind.TEXT, "who was asked about"),
             Column("action", Kind.TEXT, "what he would do"),
@@ -110,19 +129,40 @@ PEOPLE_OPERATIONS = (
     ),
     Operation(
         "UserAdd", "people.user_add", "make a user, with a token, which is shown once",
-        "The token stands alone on standard output.", (_USER, _NOTE, _DAYS), _TOKEN,
+        "The token stands alone on standard output.", (_USER, _NOTE, _DAYS, _ROLE), _TOKEN,
         role=CallerRole.OPERATOR, named=True, errors=(Invalid, Conflict), command="user add",
+        route="POST /users",
+    ),
+    Operation(
+        "User", "people.user", "one user", "", (_USER,), ROW, _USERS, errors=(NotFound,),
+        route="GET /users/{user}",
+    ),
+    Operation(
+        "UserEdit", "people.user_edit", "give a user another note or role", "What is not said stays.",
+        (_USER, _NOTE, _ROLE), (PROBLEM,),
+        role=CallerRole.OPERATOR, named=True, errors=(NotFound, Invalid), command="user edit",
+        said=lambda row: ({"changed": row["user"]}, f"{row['user']} is changed"),
+        route="PUT /users/{user}",
+    ),
+    Operation(
+        "UserReset", "people.user_reset", "take password and second factor away from a user",
+        "Browsers of the user are logged out; tokens stay.", (_USER,), (PROBLEM,),
+        role=CallerRole.OPERATOR, named=True, errors=(NotFound,), command="user reset",
+        said=lambda row: ({"reset": row["user"]}, f"{row['user']} has no password and no second factor"),
+        route="DELETE /users/{user}/login",
     ),
     Operation(
         "UserRemove", "people.user_remove", "take a user away with tokens and grants",
         "What he has running ends.", (_USER,), (PROBLEM,),
         role=CallerRole.OPERATOR, named=True, errors=(NotFound,), command="user remove",
+        route="DELETE /users/{user}",
         said=lambda row: ({"removed": row["user"]}, f"{row['user']} is nobody any more"),
     ),
     Operation(
         "TokenNew", "people.token_new", "give a user a further token, which is shown once",
-        "The token stands alone on standard output.", (_USER, _NOTE, _DAYS), _TOKEN,
+        "The token stands alone on standard output.", (_USER, _NOTE, _DAYS, _SCOPE), _TOKEN,
         role=CallerRole.OPERATOR, named=True, errors=(NotFound, Invalid, Conflict), command="token new",
+        route="POST /users/{user}/tokens",
     ),
     Operation(
         "TokenRevoke", "people.token_revoke", "let a token of a user count no more",
@@ -131,12 +171,14 @@ PEOPLE_OPERATIONS = (
                          optional=True)),
         (Argument("count", Kind.NUMBER), PROBLEM),
         role=CallerRole.OPERATOR, named=True, errors=(NotFound,), command="token revoke",
+        route="DELETE /users/{user}/tokens",
         said=lambda row: ({"user": row["user"], "revoked": row["count"]},
                           "{count} of {user}: revoked".format_map(row)),
     ),
     Operation(
         "GroupAdd", "people.group_add", "make a group of nobody", "", (_GROUP, _NOTE), (PROBLEM,),
         role=CallerRole.OPERATOR, named=True, errors=(Invalid, Conflict), command="group add",
+        route="POST /groups",
         said=lambda row: ({"added": row["group"]},
                           "group {group} is there, and called @{group} in grants".format_map(row)),
     ),
@@ -144,17 +186,20 @@ PEOPLE_OPERATIONS = (
         "GroupRemove", "people.group_remove", "take a group away with its grants; its members stay", "",
         (_GROUP,), (PROBLEM,),
         role=CallerRole.OPERATOR, named=True, errors=(NotFound,), command="group remove",
+        route="DELETE /groups/{group}",
         said=lambda row: ({"removed": row["group"]}, f"group {row['group']} is no more"),
     ),
     Operation(
         "MemberAdd", "people.member_add", "put a user into a group", "", (_GROUP, _USER), (PROBLEM,),
         role=CallerRole.OPERATOR, named=True, errors=(NotFound, Conflict), command="member add",
+        route="PUT /groups/{group}/members/{user}",
         said=lambda row: ({"group": row["group"], "added": row["user"]},
                           "{user} is in {group}".format_map(row)),
     ),
     Operation(
         "MemberRemove", "people.member_remove", "take a user out of a group", "", (_GROUP, _USER), (PROBLEM,),
         role=CallerRole.OPERATOR, named=True, errors=(NotFound,), command="member remove",
+        route="DELETE /groups/{group}/members/{user}",
         said=lambda row: ({"group": row["group"], "removed": row["user"]},
                           "{user} is not in {group} any more".format_map(row)),
     ),
@@ -173,6 +218,7 @@ PEOPLE_OPERATIONS = (
         ),
         (Argument("grant"), PROBLEM),
         role=CallerRole.OPERATOR, named=True, errors=(NotFound, Invalid, Conflict), command="grant",
+        route="POST /grants",
         said=lambda row: ({"grant": row["grant"], "holder": row["holder"]},
                           "grant {grant} of {holder} counts".format_map(row)),
     ),
@@ -180,6 +226,7 @@ PEOPLE_OPERATIONS = (
         "GrantRemove", "people.grant_remove", "let a grant count no more; what it alone allowed ends", "",
         (Argument("grant", shown="GRANT"),), (Argument("holder"), PROBLEM),
         role=CallerRole.OPERATOR, named=True, errors=(NotFound,), command="grant remove",
+        route="DELETE /grants/{grant}",
         said=lambda row: ({"removed": row["grant"], "holder": row["holder"]},
                           "grant {grant} of {holder} counts no more".format_map(row)),
     ),

@@ -18,16 +18,17 @@ from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.labels import MAX_LABELS, parse_label
 from revtunnel.ground.serials import parse_serial
 from revtunnel.process.admin.operation_form import PAGE, Row
-from revtunnel.process.admin.refusals import Invalid
+from revtunnel.process.admin.refusals import Invalid, NotFound
 from revtunnel.state.audit_records import RightsChanged
 from revtunnel.trust.grants import Action, Grant, Grants, Question
 from revtunnel.trust.issuer import written
-from revtunnel.trust.people import GROUP_SIGN, People
-from revtunnel.trust.user_tokens import SECRET_SIZE, UserToken, write_user_token
+from revtunnel.trust.people import GROUP_SIGN, People, parse_role
+from revtunnel.trust.user_tokens import OWN, READ, SECRET_SIZE, UserToken, write_user_token
 
 __all__ = ["PeopleOperator"]
 
 DAY = 86_400.0
+PERSON = "person"  # the role of whoever has none
 _ID_SIZE = 6  # random bytes that name a grant
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(?::[0-9]{2})?Z", re.ASCII)
@@ -54,6 +55,8 @@ class PeopleOperator:
         self._random_bytes = random_bytes
         self._tell = tell
         self._labels_of = labels_of
+        # takes away password and second factor of a user; False: there are none
+        self.forget_login: Callable[[str], bool] = lambda user: False
 
     @property
     def count(self) -> int:
@@ -67,21 +70,53 @@ class PeopleOperator:
         found = self._people.users(after, _most(limit) + 1)
         return _page([self._user(user.name) for user in found[: _most(limit)]], found, limit, "user")
 
-    def user_add(self, user: str, by: str, note: str = "", days: int = 0) -> Row:
+    def user(self, user: str) -> Row:
+        """One user.
+
+        Raises:
+            NotFound: there is no such user.
+        """
+        return self._user(user)
+
+    def user_add(self, user: str, by: str, note: str = "", days: int = 0, role: str = "") -> Row:
         """Make a user with a first token, which is in this answer only.
 
         Args:
             days: that the token is good; 0: as long as is usual.
 
         Raises:
-            Invalid: the name, the note or the days.
+            Invalid: the name, the note, the days or the role.
             Conflict: the name is taken, or no more may be.
         """
         now, life = self._wall(), self._life(days)
-        self._people.add_user(user, note, now)
+        self._people.add_user(user, note, now, _role(role))
         token = self._give(user, "", now, life)
-        self._did("user-added", user, by)
+        self._did("user-added", user, by, _role(role))
         return token
+
+    def user_edit(self, user: str, by: str, note: str | None = None, role: str | None = None) -> None:
+        """Give a user another note or another role; what is missing stays.
+
+        Raises:
+            NotFound: there is no such user.
+            Invalid: the note or the role.
+        """
+        self._people.change_user(user, note, None if role is None else _role(role))
+        self._did("user-changed", user, by, role or "")
+
+    def user_reset(self, user: str, by: str) -> None:
+        """Take password and second factor away from a user, and log his browsers out; his tokens stay.
+
+        Raises:
+            NotFound: there is no such user, or he has neither.
+        """
+        self._people.user(user)
+        if not self.forget_login(user):
+            raise NotFound(f"{user} has no password and no second factor")
+        for token in self._people.tokens(user):
+            if token.is_browser:
+                self._people.revoke_token(user, token.id)
+        self._did("login-reset", user, by)
 
     def user_remove(self, user: str, by: str) -> None:
         """Take a user away with his tokens and grants; what he has running ends.
@@ -102,16 +137,16 @@ class PeopleOperator:
         now = self._wall()
         return [self._token(token, now) for token in self._people.tokens(user)], None
 
-    def token_new(self, user: str, by: str, note: str = "", days: int = 0) -> Row:
+    def token_new(self, user: str, by: str, note: str = "", days: int = 0, scope: str = "all") -> Row:
         """Give a user a further token, which is in this answer only.
 
         Raises:
             NotFound: there is no such user.
-            Invalid: the note or the days.
+            Invalid: the note, the days or the scope.
             Conflict: he has as many as he may have.
         """
-        token = self._give(user, note, self._wall(), self._life(days))
-        self._did("token-given", f"{user}/{token['id']}", by)
+        token = self._give(user, note, self._wall(), self._life(days), _scope(scope))
+        self._did("token-given", f"{user}/{token['id']}", by, token["scope"])
         return token
 
     def token_revoke(self, user: str, by: str, token: str = "") -> int:
@@ -297,6 +332,7 @@ class PeopleOperator:
             "groups": list(user.groups),
             "tokens": len(tokens),
             "grants": len(self._grants.of(name)),
+            "role": user.role or PERSON,
             "created": written(user.created),
             "used": _written_or_none(max(used, default=None)),
         }
@@ -310,6 +346,7 @@ class PeopleOperator:
             "created": written(token.created),
             "until": written(token.until),
             "used": _written_or_none(token.used),
+            "scope": token.scope or "all",
             "expired": token.until <= now,
         }
 
@@ -335,9 +372,9 @@ class PeopleOperator:
             raise Invalid(f"{days} days: 1 to {most} wanted, or 0 for what is usual")
         return days * DAY if days else None
 
-    def _give(self, user: str, note: str, now: float, life: float | None) -> dict[str, Any]:
+    def _give(self, user: str, note: str, now: float, life: float | None, scope: str = "") -> dict[str, Any]:
         secret = self._random_bytes(SECRET_SIZE)
-        token = self._people.new_token(user, secret, note, now, life)
+        token = self._people.new_token(user, secret, note, now, life, scope)
         return {**self._token(token, now), "token": write_user_token(secret)}
 
     def _did(self, operation: str, subject: str, by: str, detail: str = "") -> None:
@@ -370,6 +407,16 @@ def _service(text: str) -> str:
     if not _SERVICE.fullmatch(text):
         raise Invalid(f"service {text[:80]!a}: 1 to 32 of A-Z a-z 0-9 . _ - wanted")
     return text
+
+
+def _role(text: str) -> str:
+    return "" if text == PERSON else parse_role(text)
+
+
+def _scope(text: str) -> str:
+    if text not in ("all", READ, OWN):
+        raise Invalid(f"scope {text[:80]!a}: all, {READ} or {OWN} wanted")
+    return "" if text == "all" else text
 
 
 def _labels(texts: Sequence[str]) -> frozenset[str]:

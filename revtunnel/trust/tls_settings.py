@@ -37,7 +37,7 @@ class ServerTls:
         "others", live=True)
     tls_least: str = setting(_LEAST, "1.3", "oldest version of TLS that is spoken", live=True)
     allow_plaintext: bool = setting(yes_no(), "no", "INSECURE: lets other machines in without TLS; no: such "
-        "a listener does not start")
+        "a listener does not start", live=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +77,9 @@ class AgentTls:
         "left in state_directory, with its key", live=True)
     certificate_key: str | None = setting(PEM, "none", "file with its private key, closed to "
         "others", live=True)
+    token_file: str | None = setting(PLACE, "auto", "file that is looked for while the agent runs: a "
+        "one-time token in it gets a new certificate, and the file is taken away; auto: SERIAL.token in "
+        "state_directory")
     renew_before: float = setting(share(0.05, 0.9), "0.33", "share of its life that is left when a "
         "certificate of enrolment is renewed", live=True)
     tls_least: str = setting(_LEAST, "1.3", "oldest version of TLS that is spoken", live=True)

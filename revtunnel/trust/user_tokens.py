@@ -14,10 +14,24 @@ import base64
 import hashlib
 from typing import NamedTuple
 
-__all__ = ["SECRET_SIZE", "BadToken", "Login", "UserToken", "mark_of", "parse_user_token", "write_user_token"]
+__all__ = [
+    "BROWSER",
+    "OWN",
+    "READ",
+    "SCOPES",
+    "SECRET_SIZE",
+    "BadToken",
+    "Login",
+    "UserToken",
+    "mark_of",
+    "parse_user_token",
+    "write_user_token",
+]
 
 SECRET_SIZE = 32  # bytes
 PREFIX = "rtuser1_"
+# what a token is good for, where not for everything: a browser's cookie, looking only, what is his own only
+SCOPES = BROWSER, READ, OWN = "browser", "read", "own"
 _ID = 12  # hexadecimal digits of a hash that name a token to people
 
 
@@ -30,11 +44,22 @@ class UserToken(NamedTuple):
     created: float
     until: float
     used: float | None = None  # last time
+    scope: str = ""  # words of SCOPES with blanks between; none: all that its user may
+    parent: str = ""  # id of the token that it was given for, and goes with
 
     @property
     def id(self) -> str:
         """What people call it by; it opens nothing."""
         return self.mark.hex()[:_ID]
+
+    @property
+    def is_browser(self) -> bool:
+        """Whether it is the cookie of one."""
+        return BROWSER in self.scope.split()
+
+    def seen(self) -> float:
+        """When it was used last, or made."""
+        return self.created if self.used is None else max(self.created, self.used)
 
 
 class Login(NamedTuple):
@@ -43,6 +68,12 @@ class Login(NamedTuple):
     user: str
     token: str  # its id
     until: float
+    scope: str = ""
+
+    @property
+    def is_browser(self) -> bool:
+        """Whether it was a browser's cookie."""
+        return BROWSER in self.scope.split()
 
 
 class BadToken(Exception):

@@ -115,7 +115,7 @@ def test_status_and_ping_for_people(capsys: Capture) -> None:
         (
             ["device", "plc-9"],
             {"serial", "online", "record", "expired", "locked", "labels", "muted", "services", "sessions"}
-            | {"clients", "targets", "ports", "leases", "channels", "expires"},
+            | {"clients", "targets", "ports", "leases", "channels", "at_once", "expires"},
         ),
         (["ports"], {"ports"}),
         (["channels"], {"channels"}),
@@ -315,6 +315,10 @@ def test_c6_reload_ends_with_1_when_the_settings_are_wrong(capsys: Capture) -> N
     room.operator.on_reload = lambda: succeed(row)
     assert room.ctl("reload") == 0
     assert capsys.readouterr().out == "changed: [limits] clients\nneeds a restart: [pool x]\n"
+    row.update(errors=["[listener x] address: 10.0.0.1:2 cannot be opened: no"])
+    assert room.ctl("reload") == 1
+    out, err = capsys.readouterr()
+    assert out == "changed: [limits] clients\nneeds a restart: [pool x]\n" and "all else is in force" in err
     row.update(changed=[], needs_restart=[], errors=["a.ini:1: first", "a.ini:2: second"])
     assert room.ctl("reload") == 1
     captured = capsys.readouterr()
@@ -505,9 +509,9 @@ def test_c5_check_config_needs_no_server(capsys: Capture, tmp_path: Path) -> Non
 def test_the_manual_and_the_page_have_every_command() -> None:
     """Nothing can be done that is not described, and what is printed from the rows is up to date."""
     root = Path(__file__).parents[2]
-    for path in ("docs/admin.rst", "man/revtunnelctl.1"):
+    for path, parts in (("docs/admin.rst", 3), ("docs/api.rst", 1), ("man/revtunnelctl.1", 3)):
         text = (root / path).read_text()
-        assert text.count("begin ") >= 3
+        assert text.count("begin ") >= parts
         assert printed(text) == text, f"python -m revtunnel.ctl.manual {path}"
     manual = (root / "man" / "revtunnelctl.1").read_text().replace("\\-", "-")
     page = (root / "docs" / "admin.rst").read_text()

@@ -76,6 +76,16 @@ def test_who_is_refused(world: DataWorld) -> None:
     assert refusal(world, LINK) == (404, "", "nothing is here")
 
 
+def test_an_agent_whose_address_owes_too_much_has_its_try(world: DataWorld) -> None:
+    """The web listener has taken it; no other is taken for /link."""
+    access, now = world.switchboard.access, world.reactor.seconds()
+    access.penalties.exempt = ()
+    for _ in range(4):
+        access.failed("127.0.0.1:1", "denied", "", False, now)
+    assert [access.stranger("127.0.0.1:2", now) == "" for _ in range(5)] == [True] * 4 + [False]
+    assert route_of(world).judge(call_of("/link"), (LINK,)) == LINK
+
+
 @pytest.mark.parametrize(
     ("subprotocol", "frame"),
     [

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from revtunnel.daemons.all_operations import DAEMONS, OPERATIONS
+from revtunnel.daemons.offer_changes import OfferChanges
 from revtunnel.daemons.operator import Operator
 from revtunnel.process.admin.daemon_operator import DaemonOperator
 from revtunnel.process.admin.operation_form import ROW, ROWS, Argument, CallerRole, Kind, Operation
@@ -36,6 +37,8 @@ WIRE = {
     "Cut": ("peer:text", "", "OPERATOR"),
     "Kick": ("serial:text retry_after:number", "", "OPERATOR"),
     "Release": ("serial:text target:text", "port:number", "OPERATOR"),
+    "Offer": ("serial:text offer:text", "port:number", "OPERATOR"),
+    "Unoffer": ("serial:text name:text", "", "OPERATOR"),
     "Enroll": ("serial:text replace:yes or no", "key:text ?problem:text", "OPERATOR"),
     "AppKey": ("serial:text replace:yes or no", "key:text ?problem:text", "OPERATOR"),
     "Authority": ("", "row:text", "READER"),
@@ -60,13 +63,16 @@ WIRE = {
         "READER",
     ),
     "UserAdd": (
-        "user:text ?note:text ?days:number",
+        "user:text ?note:text ?days:number ?role:text",
         "user:text id:text until:text token:text ?problem:text",
         "OPERATOR",
     ),
+    "User": ("user:text", "row:text", "READER"),
+    "UserEdit": ("user:text ?note:text ?role:text", "?problem:text", "OPERATOR"),
+    "UserReset": ("user:text", "?problem:text", "OPERATOR"),
     "UserRemove": ("user:text", "?problem:text", "OPERATOR"),
     "TokenNew": (
-        "user:text ?note:text ?days:number",
+        "user:text ?note:text ?days:number ?scope:text",
         "user:text id:text until:text token:text ?problem:text",
         "OPERATOR",
     ),
@@ -95,6 +101,7 @@ WIRE = {
 PARTS: dict[str, type] = {  # of an operator
     "people": PeopleOperator,
     "mutes": Mutes,
+    "offers": OfferChanges,
     "audit": SessionAudit,
     "remote": SessionOperator,
 }

@@ -131,12 +131,14 @@ def test_c8_good_local(value: str) -> None:
 
 
 def test_c8_two_offers_of_one_name() -> None:
-    """The second must be given a name."""
-    text = refused(AgentOptions, "--server", "a:1", "--local", "10.0.0.1:23", "--local", "10.0.0.2:23")
-
-    assert (
-        text == "--local '10.0.0.2:23': a second offer named tcp-23, write NAME=HOST:PORT to name one of them"
-    )
+    """Those without a name of their own get one with their host; who was named is not renamed."""
+    options = AgentOptions()
+    options.around = HERE
+    options.parseOptions(["--server", "a:1", "--local", "10.0.0.1:23", "--local", "[fd00::2]:23"])
+    assert [offer.name for offer in options.settings.local] == ["10.0.0.1-23", "fd00--2-23"]
+    text = refused(AgentOptions, "--server", "a:1", "--local", "x=10.0.0.1:23", "--local", "x=10.0.0.2:23")
+    wanted = "a second offer named x, write NAME=HOST:PORT to name one of them"
+    assert text == f"--local 'x=10.0.0.2:23': {wanted}"
 
 
 @pytest.mark.parametrize(

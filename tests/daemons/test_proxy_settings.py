@@ -107,13 +107,12 @@ def test_an_environment_that_cannot_be_used_is_an_error_only_where_it_is_needed(
 
 
 def test_a_reload_changes_the_way(tmp_path: Path) -> None:
-    """Proxy and credentials are live; headers, which HELLO asks for, need a restart."""
+    """Proxy, credentials and headers are live."""
     old = agent(tmp_path, "proxy = http://proxy:1")
     new = agent(tmp_path, f"proxy = http://proxy:2\nproxy_credentials = {secret(tmp_path)}")
     assert changes(old, new) == (["[agent] proxy", "[agent] proxy_credentials"], [])
-    assert changes(old, agent(tmp_path, "proxy = http://proxy:1\nproxy_protocol = http=v2"))[1] == [
-        "[agent] proxy_protocol"
-    ]
+    new = agent(tmp_path, "proxy = http://proxy:1\nproxy_protocol = http=v2")
+    assert changes(old, new) == (["[agent] proxy_protocol"], [])
 
 
 def test_options_of_the_agent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -131,7 +130,17 @@ def test_options_of_the_agent(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "NAME=v1 or NAME=v2" in refused(AgentOptions, "--proxy-protocol", "http")
 
 
-# ---- PROXY headers
+# ---- PROXY headers, and how many a service takes at once
+
+
+def test_how_many_a_service_takes_is_said_of_one_that_is_offered(tmp_path: Path) -> None:
+    """By its name in local, once."""
+    assert agent(tmp_path, "at_once = tcp-23=1, http=16").at_once == (("tcp-23", 1), ("http", 16))
+    assert wrong(tmp_path, "at_once = ssh=1") == ["at_once: ssh: local has no service of that name"]
+    assert wrong(tmp_path, "at_once = http=1, http=2") == ["at_once: http stands there twice"]
+    for text in ("http", "http=0", "=1", "http=x", "http=100000"):
+        (line,) = wrong(tmp_path, f"at_once = {text}")
+        assert "NAME=COUNT wanted" in line
 
 
 def test_headers_for_services_that_are_offered(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Reloads of whole daemons, read in a thread as they are: one after the other, each whole or not at all."""
 
+import contextlib
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,8 +21,8 @@ from revtunnel.process.process import ExitStatus
 from revtunnel.process.systemd import Notifier
 from revtunnel.settings.inifile import Surroundings
 from revtunnel.systems.cccp.cccp_reading import read_cccp
-from tests.support.daemons import port_block
 from tests.support.epoll import QUIET, Loop, own_reactor
+from tests.support.ports import port_block
 from tests.support.throwaway_tls import DAY, Issuer
 
 FILE = """\
@@ -183,6 +185,158 @@ def test_what_cannot_be_used_is_not_taken_by_halves(loop: Loop, server: tuple[Se
     told.write(everything(6))
     assert loop.wait(daemon.reload())["errors"] == ["they do not fit"]
     assert taken(daemon) == {5}
+
+
+# -- listeners
+
+
+def is_open(port: int) -> bool:
+    """Whether somebody listens there."""
+    with socket.socket() as client:
+        client.settimeout(5)
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def ports_of(daemon: Server, section: str) -> list[int]:
+    """Where a listener is open."""
+    return [listener.port for listener in daemon.listeners.open.of(f"[{section}]")]
+
+
+def test_listeners_come_and_go(loop: Loop, server: tuple[Server, Told]) -> None:
+    """For agents and for people, who had no way in before; the first one is the same socket all the time."""
+    daemon, told = server
+    (main,) = daemon.listeners.open.of("[listener main]")
+    told.write("[listener more]\naddress = 127.0.0.1:0, [::1]:0\n[web desk]\naddress = 127.0.0.1:0\n")
+    row = loop.wait(daemon.reload())
+    assert row == {"changed": ["[listener more]", "[web desk]"], "needs_restart": [], "errors": []}
+    more, (desk,) = ports_of(daemon, "listener more"), ports_of(daemon, "web desk")
+    assert len(more) == 2 and is_open(more[0]) and is_open(desk)
+    assert sorted(daemon.switchboard.listeners) == ["main", "more"]
+    assert daemon.web is not None and list(daemon.web.listener.rules) == ["desk"]
+    told.write("[web desk]\naddress = 127.0.0.1:0\nagents = yes\n")
+    row = loop.wait(daemon.reload())
+    assert (row["changed"], row["errors"]) == (["[listener more]", "[web desk] agents"], [])
+    assert not is_open(more[0]) and ports_of(daemon, "web desk") == [desk]
+    assert sorted(daemon.switchboard.listeners) == ["main", "web desk"]
+    told.write("")
+    assert loop.wait(daemon.reload())["changed"] == ["[web desk]"]
+    assert not is_open(desk) and daemon.listeners.open.all == [main] and is_open(main.port)
+
+
+def test_a_listener_that_cannot_be_opened_hinders_nothing_else(
+    loop: Loop, server: tuple[Server, Told]
+) -> None:
+    """It is said, the rest is in force, and it is tried again: by itself, and at the next reload."""
+    daemon, told = server
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        text = f"[limits]\nclients = 5\n[listener more]\naddress = 127.0.0.1:{port}, 127.0.0.1:0\n"
+        told.write(text)
+        row = loop.wait(daemon.reload())
+        assert row["changed"] == ["[limits] clients", "[listener more]"] and len(row["errors"]) == 1
+        assert f"[listener more]: 127.0.0.1:{port} cannot be opened" in row["errors"][0]
+        assert daemon.switchboard.limits.clients == 5
+        _, opened = ports_of(daemon, "listener more")
+        assert is_open(opened)
+        assert list(daemon.retries.problems) == [f"[listener more] 127.0.0.1:{port}"]
+    row = loop.wait(daemon.reload())
+    assert row == {"changed": [], "needs_restart": [], "errors": []}
+    assert ports_of(daemon, "listener more") == [port, opened] and is_open(port)
+    assert daemon.retries.problems == {}
+
+
+def test_a_port_goes_from_a_pool_to_a_listener_and_back(loop: Loop, server: tuple[Server, Told]) -> None:
+    """What is closed is closed before what is opened."""
+    daemon, told = server
+    _, last = daemon.settings.pools[0].ranges[0]
+    daemon.ports.open(daemon.switchboard.client_streams.clients_of_absent("plc-1", "x"), "default", 0.0)
+    (there,) = daemon.ports.of("plc-1")
+    first = there.lease.port
+    told.write(f"[pool default]\nranges = {first + 1}-{last}\n[listener more]\naddress = 127.0.0.1:{first}\n")
+    row = loop.wait(daemon.reload())
+    assert row == {"changed": ["[pool default] ranges", "[listener more]"], "needs_restart": [], "errors": []}
+    assert ports_of(daemon, "listener more") == [first] and daemon.ports.of("plc-1") == []
+    told.write("")
+    assert loop.wait(daemon.reload())["errors"] == []
+    assert not is_open(first)
+
+
+def test_what_is_wrong_leaves_listeners_and_ports(loop: Loop, server: tuple[Server, Told]) -> None:
+    """With file and line; nothing was closed, opened or moved."""
+    daemon, told = server
+    before = daemon.listeners.open.all
+    wrong = "[listener main]\naddress = 127.0.0.1:1\n[listener more]\naddress = 127.0.0.1:0\npool = none\n"
+    told.write(wrong)
+    row = loop.wait(daemon.reload())
+    assert row["changed"] == row["needs_restart"] == []
+    (error,) = row["errors"]
+    assert "more.ini:5: [listener more] pool: there is no [pool none]" in error
+    assert daemon.listeners.open.all == before and is_open(before[0].port)
+
+
+def test_what_needs_a_restart_is_not_used_before(loop: Loop, server: tuple[Server, Told]) -> None:
+    """Agents are told the old name; CCCP is not begun, whatever else is said of it."""
+    daemon, told = server
+    told.write(
+        "[server]\nname = other\n[cccp]\nenabled = yes\nhost = x\n[limits]\nbacklog = 7\nclients = 5\n"
+    )
+    row = loop.wait(daemon.reload())
+    assert row["changed"] == ["[limits] clients"] and row["errors"] == []
+    restart = ["[server] name", "[limits] backlog", "[cccp]", "[cccp-project main]"]
+    assert sorted(row["needs_restart"]) == sorted(restart)
+    assert daemon.switchboard.listeners["main"].hello.name == "gate" and daemon.cccp is None
+    assert loop.wait(daemon.reload())["needs_restart"] == row["needs_restart"]
+
+
+def test_who_was_on_his_way_in_when_a_listener_went(loop: Loop, server: tuple[Server, Told]) -> None:
+    """The balancer's header comes after the reload: turned away, whatever the listener was for."""
+    daemon, told = server
+    headed = "proxy_protocol = v1\nproxy_from = 127.0.0.1\n"
+    told.write(f"[listener a]\naddress = 127.0.0.1:0\n{headed}[web b]\naddress = 127.0.0.1:0\n{headed}")
+    loop.wait(daemon.reload())
+    with contextlib.ExitStack() as stack:
+        clients = []
+        for section in ("listener a", "web b"):
+            (port,) = ports_of(daemon, section)
+            clients.append(stack.enter_context(socket.create_connection(("127.0.0.1", port), 5)))
+            clients[-1].sendall(b"PROXY ")  # who says nothing is not even accepted
+        loop.settle(quiet=QUIET)
+        told.write("")
+        assert loop.wait(daemon.reload())["changed"] == ["[listener a]", "[web b]"]
+        for client in clients:
+            client.sendall(b"TCP4 192.0.2.1 192.0.2.2 5 6\r\n")
+            client.setblocking(False)
+            loop.until(lambda client=client: ended(client), "an end")
+    counts = daemon.switchboard.counts
+    assert counts["link-refused stopping"] == counts["web-refused stopping"] == 1
+
+
+def ended(client: socket.socket) -> bool:
+    """Whether the other side is gone."""
+    try:
+        return client.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        return True
+
+
+def test_projects_of_cccp_come_and_go(loop: Loop, cccp: tuple[Cccp, Told]) -> None:
+    """With their ports; the API moves to another one."""
+    daemon, told = cccp
+    (http,) = daemon.system.listening.of("[cccp] http")
+    more = "[cccp-project more]\naddress = 127.0.0.1:0\nranges = 9000-9009\n"
+    told.write(f"[cccp]\nhttp = [::1]:0\n{more}")
+    row = loop.wait(daemon.reload())
+    assert row["errors"] == row["needs_restart"] == []
+    assert {"[cccp] http", "[cccp-project more]"} <= set(row["changed"])
+    (project,) = daemon.system.listening.of("[cccp-project more]")
+    assert is_open(project.port) and not is_open(http.port)
+    assert set(daemon.system.pending.projects) == {"main", "more"}
+    assert daemon._leases.counts()["cccp-more"].size == 10
+    told.write("")
+    assert loop.wait(daemon.reload())["errors"] == []
+    assert not is_open(project.port) and set(daemon.system.pending.projects) == {"main"}
 
 
 def test_new_certificates_are_named_for_every_kind_of_listener(loop: Loop, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from revtunnel.daemons.server import agent_listener
+from revtunnel.daemons.server_listeners import agent_listener
 from revtunnel.daemons.settings import Surroundings, load_server
 
 AROUND = Surroundings({}, root=False, home="/nowhere", host_name="gate", default_path="/nowhere/r.ini")

@@ -87,7 +87,7 @@ def test_defaults_without_any_file() -> None:
                 kind="rt1",
                 keys="enrolled",
                 allow_without_keys=False,
-                duplicate="newest",
+                duplicate="auto",
                 data="auto",
                 pool="default",
                 serial=None,
@@ -499,6 +499,7 @@ def test_agent_settings(tmp_path: Path) -> None:
         serial="plc-7",
         state_directory="/var/lib/revtunnel",
         renew_before=0.33,
+        token_file="/var/lib/revtunnel/plc-7.token",
         key_file=None,
         local=(Offer("tcp-23", Target("10.41.51.152", 23)),),
         legacy=True,
@@ -547,10 +548,10 @@ def test_agent_says_what_is_missing() -> None:
 def test_agent_offers_differ_by_name_and_are_few(tmp_path: Path) -> None:
     """Two services of one name, or more than [link] offers, are errors."""
     text = AGENT.replace("152:23", "152:23, 10.0.0.1:23")
-    (same,) = errors(tmp_path, text, "agent")
-    (many,) = errors(tmp_path, f"{text.replace('10.0.0.1', 'b=10.0.0.1')}[link]\noffers = 1", "agent")
+    (same,) = errors(tmp_path, text.replace("10.0.0.1:23", "b=10.0.0.1:23, b=10.0.0.1:24"), "agent")
+    (many,) = errors(tmp_path, f"{text}[link]\noffers = 1", "agent")
 
-    assert same == "r.ini:4: [agent] local: two offers are named tcp-23, NAME=HOST:PORT wanted"
+    assert same == "r.ini:4: [agent] local: two offers are named b, NAME=HOST:PORT wanted"
     assert many == "r.ini:4: [agent] local: 2 offers, at most 1 wanted: offers in [link]"
 
 
@@ -737,6 +738,9 @@ def test_changes_names_what_is_live_and_what_is_not(tmp_path: Path) -> None:
         "[admin] operators",
         "[limits] clients",
         "[link] keepalive",
+        "[listener main] duplicate",
+        "[listener more]",
+        "[pool old]",
         "[reservations] a/x",
         "[reservations] b/x",
         "[server] drain",
@@ -744,9 +748,6 @@ def test_changes_names_what_is_live_and_what_is_not(tmp_path: Path) -> None:
     ]
     assert sorted(restart) == [
         "[admin] mode",
-        "[listener main] duplicate",
-        "[listener more]",
-        "[pool old]",
         "[server] log_format",
     ]
     assert changes(old, old) == ([], [])
@@ -760,7 +761,7 @@ def test_changes_of_an_agent(tmp_path: Path) -> None:
     path.write_text(AGENT.replace("gate", "gate-b").replace("152:23", "152:24"))
     new = load_agent(str(path), None, HERE)
 
-    assert changes(old, replace(new, files=())) == (["[agent] servers"], ["[agent] local"])
+    assert changes(old, replace(new, files=())) == (["[agent] servers", "[agent] local"], [])
 
 
 LINES = st.lists(

@@ -4,11 +4,13 @@ Client, server and agent live in network namespaces (``namespaces.py``). Setting
 """
 
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 
 import pytest
 
+from revtunnel.sockets.network_changes import open_netlink
 from tests.faults.namespaces import CLIENT_SIDE, SERVER, Net, inside, moved, reason_against
 from tests.support.daemons import Agent, Lab, Server
 from tests.support.services import Echo
@@ -202,3 +204,14 @@ def test_a_reset_from_the_middle(lab: Lab, net: Net) -> None:
         server.wait_link("plc-7", 2)
         wait_until(lambda: echoed(net, port), "service")
         assert server.client_port("plc-7", "it") == port
+
+
+def test_a_changed_address_is_told(net: Net) -> None:
+    """To a socket of its namespace: an address that comes, and one that goes."""
+    sock: socket.socket = inside(net.agent, open_netlink)
+    with sock:
+        sock.settimeout(20.0)
+        for change in ("add", "del"):
+            argv = ["ip", "-n", net.agent, "addr", change, "10.77.9.9/24", "dev", "lo"]
+            subprocess.run(argv, check=True)
+            assert sock.recv(4096)

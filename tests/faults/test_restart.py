@@ -242,6 +242,21 @@ def test_r8_duplicate_oldest(lab: Lab) -> None:
         assert new.accepted >= 1
 
 
+def test_r9_two_machines_with_one_serial(lab: Lab) -> None:
+    """A copied image: told once, shown with both addresses, and the setting decides who stays."""
+    server, _ = lab.pair({"listener main": {"duplicate": "oldest"}}, it="127.0.0.1:9")
+    server.control("enroll", "plc-8", "--key", "--out", str(lab.directory / "plc-8.key"))
+    keyed = {"agent": {**SOON["agent"], "key_file": str(lab.directory / "plc-8.key")}}
+    for name in ("one", "two"):
+        lab.agent(server, "plc-8", offers={"it": "127.0.0.1:9"}, name=name, settings=keyed).start()
+    told = server.wait_event("duplicate-device", serial="plc-8")
+    assert (told["stays"], told["authenticated"]) == ("oldest", True)
+    server.wait_event("link-refused", 3, reason="duplicate")
+    assert len(server.events("duplicate-device")) == 1
+    (row,) = [row for row in server.control("devices")["devices"] if row["serial"] == "plc-8"]
+    assert row["online"] and row["conflict"].count("127.0.0.1:") == 2
+
+
 def test_an_agent_that_stops_in_order(lab: Lab) -> None:
     """SIGTERM: a running client may end its work, new ones are refused, exit status 0."""
     with Echo() as echo:

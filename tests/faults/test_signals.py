@@ -123,7 +123,7 @@ def test_c6_sighup_with_good_and_with_broken_settings(lab: Lab) -> None:
             server.write(limits={"clients_per_device": 1})
             server.signal(signal.SIGHUP)
             said = server.wait_event("settings-reloaded")
-            assert said["errors"] == [] and said["changed"] == ["[limits] clients_per_device"]
+            assert said["errors"] == [] and "[limits] clients_per_device" in said["changed"]
             assert end_of_new(port) == "reset"
             good = server.config.read_text()
             server.config.write_text(good + "[limits]\nclients_per_device = many\nno_such_key = 1\n")

@@ -9,10 +9,12 @@ from revtunnel.fleet.pools import Use
 from revtunnel.ground.facts import ChannelEnded, ClientRefused, LinkDown, LinkRefused, ListenerRefused
 from revtunnel.ground.limits import PenaltyLimits
 from revtunnel.ground.networks import network_of
+from revtunnel.link.keys import verifier_of
 from tests.support.recorder import Recorder
 from tests.support.world import CONSOLE, LINK_PORT, POOL, SERVER, WEB, World
 
 LOCAL, ELSEWHERE = (network_of("127.0.0.0/8"),), (network_of("10.0.0.0/8"),)
+KEY = bytes(range(32))
 END = 1_767_225_600.0  # the end of 2025
 
 
@@ -136,20 +138,20 @@ def test_a_record_that_is_over() -> None:
 
 
 def test_f24_who_says_garbage_is_not_read_any_more() -> None:
-    """Twice 10 s are above 15; after that long it is a stranger again."""
+    """Twice 10 s are above 15, and four tries make it 60; after that long it is a stranger again."""
     world = World(access=access())
-    for _ in range(3):
+    for _ in range(7):
         say(world, b"GET / HTTP/1.1\r\n\r\n")
-    assert refusals(world) == ["protocol", "protocol", "penalty"]
-    assert world.of(LinkRefused)[-1].detail == "its address failed too often; refused for 20 s"
-    world.advance(20.0)
+    assert refusals(world) == ["protocol"] * 6 + ["penalty"]
+    assert world.of(LinkRefused)[-1].detail == "its address failed too often; refused for 60 s"
+    world.advance(60.0)
     say(world, b"GET / HTTP/1.1\r\n\r\n")
-    assert refusals(world)[3:] == ["protocol"]
+    assert refusals(world)[7:] == ["protocol"]
     world.finish()
 
 
 def test_who_says_nothing_in_time_pays_too() -> None:
-    """And who hangs up by himself does not: a health check does that."""
+    """And who hangs up by himself hardly: a health check does that."""
     world = World(access=access())
     for _ in range(5):
         stranger = Recorder()
@@ -157,13 +159,48 @@ def test_who_says_nothing_in_time_pays_too() -> None:
         assert pair is not None
         pair.near.loseConnection()
         world.pump()
-    assert refusals(world) == ["lost"] * 5
+    assert refusals(world) == []
     for _ in range(2):
         world.reactor.dial(LINK_PORT, Recorder(), host=SERVER)
     world.advance(10.0)
+    for _ in range(4):
+        say(world, b"GET / HTTP/1.1\r\n\r\n")
     say(world, b"")
-    assert refusals(world)[5:] == ["silent", "silent", "penalty"]
-    world.advance(20.0)
+    assert refusals(world) == ["silent", "silent", *["protocol"] * 4, "penalty"]
+    world.advance(60.0)
+    world.finish()
+
+
+def test_a_crowd_that_hangs_up_without_a_word_pays() -> None:
+    """Ten a second for six seconds is no health check: each owes half a second."""
+    world = World(access=access())
+    for _ in range(60):
+        stranger = Recorder()
+        pair = world.reactor.dial(LINK_PORT, stranger, host=SERVER)
+        assert pair is not None
+        if stranger.lost is None:
+            pair.near.loseConnection()
+        world.advance(0.1)
+    words = refusals(world)
+    assert words == ["penalty"] * len(words)
+    assert len(words) > 5
+    world.advance(60.0)
+    world.finish()
+
+
+# -- one NAT for a plant
+
+
+def test_a_good_device_beside_a_wrong_one_is_not_delayed() -> None:
+    """Its link falls while its address owes minutes: it is back with its first try, and so is another."""
+    world = World(access=access(), key=KEY)
+    for _ in range(20):
+        say(world, b"GET / HTTP/1.1\r\n\r\n")
+    assert world.switchboard.access.penalties.refused_for("127.0.0.1:9", world.reactor.seconds()) > 100.0
+    world.link_pairs()[0].reset()
+    world.advance(2.0)
+    assert set(ports(world)) == {CONSOLE.name, WEB.name}
+    assert "penalty" not in refusals(world)
     world.finish()
 
 
@@ -188,6 +225,50 @@ def test_the_right_key_does_not_help_while_the_serial_is_locked() -> None:
     world.advance(100.0)
     assert set(ports(world)) == {CONSOLE.name, WEB.name}
     world.finish()
+
+
+def test_a_device_that_brought_none_before_has_its_tries_too() -> None:
+    """Enrolled at a site where a wrong agent was first: it is in with the next try of its address."""
+    world = World(access=access(), key=KEY, start=False)
+    for _ in range(20):
+        say(world, b"GET / HTTP/1.1\r\n\r\n")
+    world.agents["plc-1"].uplink.start()
+    world.advance(6.0)
+    assert set(ports(world)) == {CONSOLE.name, WEB.name}
+    world.finish()
+
+
+def test_an_agent_is_told_when_its_address_has_a_try_and_waits_no_longer() -> None:
+    """GOAWAY before a byte of its own is read; it dials again in the second after."""
+    world = World(access=access(), start=False)
+    while refusals(world)[-1:] != ["penalty"]:
+        say(world, b"GET / HTTP/1.1\r\n\r\n")
+    agent = world.agents["plc-1"]
+    agent.uplink.start()
+    world.pump()
+    assert agent.links[0].retry_after == 5
+    known = len(world.reactor.dialled)
+    world.advance(5.0)
+    assert len(world.reactor.dialled) == known
+    world.advance(1.0)
+    assert set(ports(world)) == {CONSOLE.name, WEB.name}
+    world.finish()
+
+
+def test_who_is_refused_hears_what_that_costs_unless_its_site_is_known() -> None:
+    """A wrong key behind an address of strangers waits as long as that is refused; another as it likes."""
+    for known in (False, True):
+        world = World(access=access(), keys={"plc-1": verifier_of(KEY, "plc-1")}, start=False)
+        world.key = bytes(32)
+        agent = world.add_agent("plc-1", (WEB,), start=False)
+        if known:
+            world.switchboard.access.proved("127.0.0.1:1", 0.0)
+        for _ in range(3):
+            world.switchboard.access.failed("127.0.0.1:5", "denied", "", False, 0.0)
+        agent.uplink.start()
+        world.pump()
+        assert (refusals(world), agent.links[0].retry_after) == (["denied"], 0 if known else 20)
+        world.finish()
 
 
 # -- other records

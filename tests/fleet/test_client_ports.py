@@ -1,6 +1,7 @@
 """The listening sockets of leases: which port, what is skipped and reported, what a device finds again."""
 
 import errno
+from collections.abc import Callable
 
 import pytest
 
@@ -382,8 +383,8 @@ def test_what_comes_before_the_clients_of_a_pool() -> None:
     world = World(start=False)
     asked: list[tuple[str, Refused]] = []
 
-    def behind(came: Came, pool: str, refused: Refused) -> Came:
-        asked.append((pool, refused))
+    def behind(came: Came, pool: Callable[[], str], refused: Refused) -> Came:
+        asked.append((pool(), refused))
         return lambda end: end.abort()
 
     world.ports.behind = behind

@@ -80,7 +80,7 @@ def test_r8_newest_wins_where_the_listener_says_so() -> None:
     """Without keys, duplicate = newest: the old link is handed out to be closed."""
     known = empty()
     known.arrive("plc-7", "a", 0.0, offers=OFFERS)
-    assert known.arrive("plc-7", "b", 1.0, newest=True, offers=OFFERS[:1]) == "a"
+    assert known.arrive("plc-7", "b", 1.0, duplicate="auto", offers=OFFERS[:1]) == "a"
     device = known.get("plc-7")
     assert device is not None and device.link == "b" and device.offers == OFFERS[:1]
 
@@ -90,37 +90,37 @@ def test_r8_oldest_stays_where_the_listener_says_so() -> None:
     known = empty()
     known.arrive("plc-7", "a", 0.0, offers=OFFERS)
     with pytest.raises(LinkDenied, match="here already") as caught:
-        known.arrive("plc-7", "b", 1.0, newest=False)
+        known.arrive("plc-7", "b", 1.0, duplicate="oldest")
     assert caught.value.reason is GoAway.DUPLICATE and caught.value.serial == "plc-7"
     device = known.get("plc-7")
     assert device is not None
     assert (device.link, device.since, device.offers, device.links) == ("a", 0.0, OFFERS, 1)
 
     known.leave("plc-7", "a", 2.0)
-    assert known.arrive("plc-7", "b", 3.0, newest=False) is None
+    assert known.arrive("plc-7", "b", 3.0, duplicate="oldest") is None
 
 
-@pytest.mark.parametrize("newest", [True, False])
-def test_r8_a_proved_device_does_not_give_way_to_a_word(newest: bool) -> None:
+@pytest.mark.parametrize("duplicate", ["auto", "newest", "oldest"])
+def test_r8_a_proved_device_does_not_give_way_to_a_word(duplicate: str) -> None:
     """Who only says a serial cannot push out who proved it, under either rule; nor count as a swap."""
     known = empty()
     known.arrive("plc-7", "proved", 0.0, authenticated=True)
     for _ in range(10):
         with pytest.raises(LinkDenied) as caught:
-            known.arrive("plc-7", "said", 1.0, authenticated=False, newest=newest)
+            known.arrive("plc-7", "said", 1.0, authenticated=False, duplicate=duplicate)
         assert caught.value.reason is GoAway.DUPLICATE
     assert known.arrive("plc-7", "again", 2.0, authenticated=True) == "proved"
 
 
-@pytest.mark.parametrize("newest", [True, False])
-def test_r9_r10_a_proved_device_returns_at_once(newest: bool) -> None:
+@pytest.mark.parametrize("duplicate", ["auto", "newest", "oldest"])
+def test_r9_r10_a_proved_device_returns_at_once(duplicate: str) -> None:
     """The half-open old link of a device that proves itself never keeps it out, under either rule."""
     known = empty()
     known.arrive("plc-7", "half-open", 0.0, authenticated=True)
-    assert known.arrive("plc-7", "new", 0.1, authenticated=True, newest=newest) == "half-open"
+    assert known.arrive("plc-7", "new", 0.1, authenticated=True, duplicate=duplicate) == "half-open"
     known = empty()
     known.arrive("plc-7", "said", 0.0)
-    assert known.arrive("plc-7", "proved", 0.1, authenticated=True, newest=newest) == "said"
+    assert known.arrive("plc-7", "proved", 0.1, authenticated=True, duplicate=duplicate) == "said"
 
 
 def swapping(times: list[float]) -> Fleet[str]:
@@ -175,7 +175,8 @@ def test_r9_slow_swaps_are_no_fault() -> None:
     for count in range(100):
         assert known.arrive("plc-7", f"{count}", count * 20.0, authenticated=True) is not None
     device = known.get("plc-7")
-    assert device is not None and len(device.swaps) <= LIMITS.duplicate_swaps
+    assert device is not None and device.holders is not None
+    assert len(device.holders._swaps) <= LIMITS.duplicate_swaps
 
 
 def test_r9_a_device_whose_link_ended_first_does_not_swap() -> None:
@@ -300,15 +301,16 @@ def test_r8_a_serial_of_another_wire_is_decided_by_the_same_rule_and_told() -> N
     assert device.system == "cccp" and known.count("cccp") == 0
 
 
-@pytest.mark.parametrize("newest", [True, False])
-def test_r8_a_proved_device_does_not_give_way_to_a_word_of_another_wire(newest: bool) -> None:
+@pytest.mark.parametrize("duplicate", ["auto", "newest", "oldest"])
+def test_r8_a_proved_device_does_not_give_way_to_a_word_of_another_wire(duplicate: str) -> None:
     """And the other way round: whoever proves itself comes in."""
     known, facts = told(authenticated=True)
     with pytest.raises(LinkDenied):
-        known.arrive("plc-7", "device", 1.0, newest=newest, system="cccp")
+        known.arrive("plc-7", "device", 1.0, duplicate=duplicate, system="cccp")
     assert [fact.stays for fact in facts] == ["oldest"]
     assert (
-        known.arrive("plc-7", "proved", 2.0, authenticated=True, newest=newest, system="cccp") == "rt1 link"
+        known.arrive("plc-7", "proved", 2.0, authenticated=True, duplicate=duplicate, system="cccp")
+        == "rt1 link"
     )
     assert [fact.stays for fact in facts] == ["oldest", "newest"]
 
@@ -342,6 +344,71 @@ def test_limits_may_be_set_anew() -> None:
         known.arrive("plc-7", "again", 1.0, authenticated=True)
 
 
+# -- two machines with one serial
+
+
+def taking_turns(known: Fleet[str], turns: int, every: float, **more: Any) -> list[str]:
+    """Runs A and B take the link from each other: what each coming led to, old link or word of refusal."""
+    came = []
+    for turn in range(turns):
+        name = "AB"[turn % 2]
+        told = {"instance": name.encode() * 8, "peer": f"192.0.2.{turn % 2 + 1}:5", "system": "rt1"}
+        try:
+            came.append(known.arrive("plc-7", f"{name}{turn}", turn * every, **told, **more) or "none")
+        except LinkDenied as error:
+            came.append(type(error).__name__ if isinstance(error, TwoHolders) else error.reason.word)
+    return came
+
+
+def conflict(known: Fleet[str], now: float) -> str:
+    """What devices show."""
+    device = known.get("plc-7")
+    return "" if device is None or device.holders is None else device.holders.shown(now)
+
+
+@pytest.mark.parametrize("every", [1.0, 50.0, 250.0])
+@pytest.mark.parametrize("proved", [False, True])
+def test_two_machines_that_take_turns_are_told_once(proved: bool, every: float) -> None:
+    """However slowly: who comes again after another had its place lives beside that one."""
+    facts: list[Any] = []
+    known: Fleet[str] = Fleet(LIMITS, facts.append)
+    came = taking_turns(known, 12, every, authenticated=proved, duplicate="newest")
+    assert came == ["none", *(f"{'AB'[turn % 2]}{turn}" for turn in range(11))]
+    (fact,) = facts
+    assert (fact.serial, fact.peer, fact.older) == ("plc-7", "192.0.2.2:5", "192.0.2.1:5")
+    assert fact.stays == "newest"
+    assert conflict(known, 11 * every + 599) == "192.0.2.1:5 and 192.0.2.2:5"
+    assert conflict(known, 11 * every + 600) == ""
+
+
+def test_the_setting_decides_between_them() -> None:
+    """The oldest, or neither; as shipped neither of those that prove their serial, else the newest."""
+    came = taking_turns(empty(), 6, 50.0, duplicate="oldest", authenticated=True)
+    assert came == ["none", "A0", "B1", "duplicate", "A2", "duplicate"]
+    for more in ({"duplicate": "refuse-both"}, {"authenticated": True}):
+        came = taking_turns(empty(), 5, 50.0, **more)
+        assert came == ["none", "A0", "B1", "TwoHolders", "denied"]
+    assert taking_turns(empty(), 20, 50.0)[-1] == "A18"
+
+
+def test_one_machine_whose_links_break_is_no_conflict() -> None:
+    """The same run comes again and again while its old link is half-open; and so do its restarts."""
+    known = empty()
+    for count in range(50):
+        known.arrive("plc-7", f"{count}", count * 1.0, authenticated=True, instance=b"A" * 8)
+    for count in range(50):
+        known.arrive("plc-7", f"r{count}", 50.0 + count, authenticated=True, instance=bytes([count]) * 8)
+    assert conflict(known, 100.0) == ""
+
+
+def test_a_run_is_no_proof() -> None:
+    """Who only says a serial takes nothing from who proved it, whatever run it calls itself."""
+    known = empty()
+    known.arrive("plc-7", "proved", 0.0, authenticated=True, instance=b"A" * 8)
+    with pytest.raises(LinkDenied, match="here already"):
+        known.arrive("plc-7", "said", 1.0, instance=b"A" * 8)
+
+
 class Story(RuleBasedStateMachine):
     """Any order of arrivals and ends, beside a plain dict of who should be here."""
 
@@ -358,7 +425,7 @@ class Story(RuleBasedStateMachine):
         self.now += wait
         self.next += 1
         try:
-            old = self.known.arrive(serial, self.next, self.now, proved, newest)
+            old = self.known.arrive(serial, self.next, self.now, proved, "auto" if newest else "oldest")
         except LinkDenied as denied:
             assert denied.serial == serial
             return

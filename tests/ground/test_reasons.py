@@ -41,4 +41,5 @@ def test_goaway_reasons_keep_their_numbers() -> None:
         "OPERATOR": 5,
         "OVERLOADED": 6,
         "DUPLICATE": 7,
+        "EXPIRED": 8,
     }

@@ -2,7 +2,7 @@
 
 import pytest
 
-from revtunnel.ground.server_places import ServerPlace, parse_server_place
+from revtunnel.ground.server_places import ServerPlace, after, parse_server_place
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,10 @@ def test_what_is_no_place(text: str) -> None:
     """One sentence."""
     with pytest.raises(ValueError, match=r"wanted|above|not a host"):
         parse_server_place(text)
+
+
+def test_a_place_is_named_once() -> None:
+    """What failed names it, or its host, and so does who tells of it."""
+    assert after("gate:2065", "gate:2065: Connection refused") == "Connection refused"
+    assert after("gate:2065", "gate: the name is unknown") == "the name is unknown"
+    assert after("gate:2065", "192.0.2.1:2065: Connection refused") == "192.0.2.1:2065: Connection refused"

@@ -12,6 +12,7 @@ from revtunnel.ground.targets import (
     parse_offer,
     parse_target,
     target_of,
+    told_apart,
 )
 
 
@@ -169,3 +170,13 @@ def test_f24_any_text_is_a_target_or_a_value_error(text: str) -> None:
             assert str(error).isprintable()
         else:
             assert parse(text) == value  # type: ignore[operator]
+
+
+def test_offers_of_one_port_are_told_apart_by_their_hosts() -> None:
+    """All of them, whatever their order; a name that somebody gave is kept."""
+    written = ["10.0.0.1:23", "plc.example:23", "http=10.0.0.1:80", "10.0.0.1:81", "tcp-81=10.0.0.2:9"]
+    names = [offer.name for offer in told_apart([parse_offer(text) for text in written])]
+    assert names == ["10.0.0.1-23", "plc.example-23", "http", "10.0.0.1-81", "tcp-81"]
+    long = f"{'x' * 40}.example:65535"
+    (first, _) = told_apart([parse_offer(long), parse_offer("10.0.0.1:65535")])
+    assert (first.name, len(first.name)) == (f"{'x' * 26}-65535", 32)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from twisted.internet.protocol import Factory
+from twisted.internet.protocol import Factory, Protocol
 
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, LinkDown, LinkUp, PeerGlitch, ServerState
 from revtunnel.ground.origin import Origin
@@ -46,17 +46,19 @@ class _Speaker(Recorder):
     [
         (
             b"HTTP/1.1 400 Bad Request\r\n\r\n",
-            "protocol: the server does not speak rt1; this is HTTP: see servers in [agent]",
+            "the server does not speak rt1; this is HTTP: see servers in [agent]",
         ),
         (
             b"SSH-2.0-OpenSSH_9.2\r\n",
-            "protocol: the server does not speak rt1; this is SSH: see servers in [agent]",
+            "the server does not speak rt1; this is SSH: see servers in [agent]",
         ),
         (
             b"\x15\x03\x03\x00\x02\x02\x46",
-            "protocol: the server does not speak rt1; this is TLS: see tls in [agent]",
+            "the server does not speak rt1; this is TLS: see tls in [agent]",
         ),
-        (b"", "lost: it hung up without a word; does it want TLS? See tls in [agent]"),
+        (b"220 mail ESMTP\r\n", "the server does not speak rt1; this is mail or FTP: see servers in [agent]"),
+        (b"x", "the server does not speak rt1; it begins with 'x': see servers in [agent]"),
+        (b"", "the server hung up without a word: does it want TLS? See tls in [agent]"),
     ],
 )
 def test_a_server_of_another_kind_is_named(words: bytes, why: str) -> None:
@@ -67,6 +69,33 @@ def test_a_server_of_another_kind_is_named(words: bytes, why: str) -> None:
     agent = world.add_agent("plc-2", (CONSOLE,), port=port)
     world.pump()
     away = [fact.detail for fact in agent.facts if isinstance(fact, ServerState)]
+    assert why in away[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "ends", "why"),
+    [
+        (b"220 mail ESMTP\r\n", False, "this is mail or FTP: see servers in [agent]"),
+        (b"\xff\xfd\x18\xff\xfd\x20", False, "this is telnet: see servers in [agent]"),
+        (b"<html>", False, "this is a web page: a portal on the way that wants a login, or see servers in"),
+        (b"\r\n", False, "it begins with 0d 0a: see servers in [agent]"),
+        (b"", True, "the server hung up after 5 s without a word, as a web server does: see servers in"),
+        (b"", False, "did not answer LISTEN in 10 s; a ReadyAgent server needs --legacy and no key"),
+    ],
+)
+def test_one_that_takes_its_time_too(words: bytes, ends: bool, why: str) -> None:
+    """Whatever comes within the time of a handshake is named, though it is no whole frame."""
+    world = World(start=False)
+    port, there = LINK_PORT + 1, Protocol()
+    world.reactor.serve(SERVER, port, Factory.forProtocol(lambda: there))
+    agent = world.add_agent("plc-2", (CONSOLE,), port=port)
+    world.advance(5.0)
+    assert there.transport is not None
+    there.transport.write(words)
+    if ends:
+        there.transport.loseConnection()
+    world.advance(5.5)
+    away = [fact.detail for fact in agent.facts if isinstance(fact, ServerState) and fact.state == "away"]
     assert why in away[0]
 
 

@@ -1,6 +1,7 @@
 """How long an agent stays away: the series, the spread, what the server asks for, when it starts over."""
 
 from collections.abc import Callable
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -46,23 +47,74 @@ def test_the_first_loss_is_spread_as_the_server_asked(lived: float) -> None:
     assert Backoff(LIMITS, always(0.5)).after_loss(lived, spread=10.0) == 5.0
 
 
-def test_a_link_that_never_lives_long_is_no_success() -> None:
+def test_a_link_that_falls_at_once_is_no_success() -> None:
     """Links that come up and fall at once go on up the series: no storm of quick reconnects."""
     backoff = Backoff(LIMITS, always(1.0))
-    waits = [backoff.after_loss(lived=59.9, spread=1.0) for _ in range(9)]
+    waits = [backoff.after_loss(lived=0.9, spread=1.0) for _ in range(9)]
     assert waits == [1.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
 
 
-def test_only_a_stable_minute_starts_over() -> None:
-    """59.9 s do not count as a link that works; 60 s do."""
+def test_a_link_that_came_up_halves_the_failures_and_a_stable_minute_ends_them() -> None:
+    """Six failures, a link of 59.9 s: three; a link of 60 s: none, and its own loss."""
     backoff = Backoff(LIMITS, always(1.0))
-    for _ in range(5):
+    for _ in range(6):
         backoff.after_failure()
-    assert backoff.after_loss(lived=59.9, spread=1.0) == 16.0
-    assert backoff.failures == 6
+    assert backoff.after_loss(lived=59.9, spread=1.0) == 4.0
+    assert backoff.failures == 3
     assert backoff.after_loss(lived=60.0, spread=1.0) == 1.0
     assert backoff.failures == 1
     assert backoff.after_failure() == 1.0
+
+
+def test_the_spread_is_kept_whatever_failed_before() -> None:
+    """A herd of thousands that loses its server twice in a minute does not come back within a second."""
+    backoff = Backoff(LIMITS, always(0.5))
+    for _ in range(3):
+        backoff.after_failure()
+    assert backoff.after_loss(lived=10.0, spread=30.0) == 15.0
+
+
+def test_the_longest_wait_is_for_who_says_no() -> None:
+    """A server that had us lately and is not reached is tried every 10 s; ten spreads, if it has a herd."""
+    for spread, longest in ((1.0, 10.0), (0.0, 10.0), (3.0, 30.0), (30.0, 60.0)):
+        backoff = Backoff(LIMITS, always(1.0))
+        backoff.after_loss(100.0, spread)
+        assert [backoff.after_failure(away=9.0) for _ in range(9)][-1] == longest
+        assert backoff.after_failure() == 60.0
+        assert backoff.after_failure(away=600.0) == 60.0
+
+
+def test_what_is_announced_is_waited_for_and_no_longer() -> None:
+    """However often it failed before; others who were told so come within the second after."""
+    backoff = Backoff(LIMITS, always(0.5))
+    for _ in range(8):
+        backoff.after_failure()
+    assert backoff.announced(20.0) == 20.5
+
+
+def returns(seed: int, kills: int, every: float = 10.0, down: float = 2.0) -> list[float]:
+    """A server is killed each ``every`` seconds and listens ``down`` later: how long its agent takes then."""
+    backoff, found = Backoff(LIMITS, Random(seed).random), []
+    up_since, now = 0.0, every
+    for kill in range(1, kills):
+        killed, ready = kill * every, kill * every + down
+        if up_since is not None:
+            now = killed + backoff.after_loss(killed - up_since, 1.0)
+            lost = killed
+        while now < ready:
+            now += backoff.after_failure(now - lost)
+        up_since = now if now < killed + every else None  # type: ignore[assignment]
+        if up_since is not None:
+            found.append(now - ready)
+    return found
+
+
+def test_an_agent_is_back_soon_however_often_its_server_is_killed() -> None:
+    """A hundred agents, twenty kills; it was a third of them when only a stable minute was a success."""
+    found = sorted(each for seed in range(100) for each in returns(seed, 20))
+    assert len(found) > 0.99 * 1900  # the others missed one life of the server
+    assert found[len(found) // 2] < 2.0
+    assert found[len(found) * 95 // 100] < 6.0
 
 
 def test_retry_after_comes_on_top() -> None:
@@ -71,7 +123,7 @@ def test_retry_after_comes_on_top() -> None:
     assert backoff.after_loss(lived=3600.0, spread=10.0, retry_after=300.0) == 305.0
     for _ in range(5):
         backoff.after_failure()
-    assert backoff.after_loss(lived=1.0, spread=10.0, retry_after=300.0) == 305.0
+    assert backoff.after_loss(lived=0.5, spread=10.0, retry_after=300.0) == 305.0
     assert backoff.failures == 7  # a dismissal is no success
 
 

@@ -1,5 +1,7 @@
 """When a link is asked for a sign of life, and when it is given up."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -189,3 +191,12 @@ def test_due_is_never_zero_and_never_late_for_data(asked: bool) -> None:
         liveness.ask(10.0)
     assert liveness.due(10.0) == 5.0
     assert liveness.due(1000.0) == 0.01
+
+
+def test_a_short_keepalive_is_kept_though_an_answer_sets_no_time() -> None:
+    """Whoever looks when it is due asks in time."""
+    liveness = Liveness(replace(LIMITS, keepalive=1.0), 0.0)
+    assert liveness.answered(liveness.ask(0.0), 0.01)
+    assert liveness.due(0.0) == 1.0
+    liveness.ask(5.0)
+    assert liveness.due(5.0) == 1.0

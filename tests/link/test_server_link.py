@@ -166,7 +166,7 @@ def test_r8_a_second_link_replaces_the_first() -> None:
 def test_r8_the_oldest_stays_where_the_listener_says_so() -> None:
     """The second one is told that it is a duplicate, and keeps away as a failure does."""
     world = World()
-    world.listener(newest=False)
+    world.listener(duplicate="oldest")
     client, _ = world.talk()
     first = world.agents["plc-1"]
     second = world.add_agent("plc-1", (CONSOLE, WEB))
@@ -197,7 +197,7 @@ def test_r8_legacy_a_second_device_replaces_the_first() -> None:
 def test_r8_legacy_the_oldest_stays_without_a_word() -> None:
     """A device would stumble over GOAWAY: the second connection is just closed."""
     world = World("legacy")
-    world.listener(newest=False)
+    world.listener(duplicate="oldest")
     recorder = stranger(world, LISTEN)
     assert recorder.lost is not None
     assert recorder.data == b""
@@ -335,7 +335,7 @@ def test_r8_a_device_that_is_turned_away_after_the_probe() -> None:
     """The oldest stays: also when the second one's second is up."""
     world = World("legacy", start=False)
     rules = ListenerRules("legacy-0", legacy=True, probe=True, legacy_serial="plc-1")
-    world.listener(rules=rules, newest=False)
+    world.listener(rules=rules, duplicate="oldest")
     first, second = stranger(world, LISTEN), stranger(world, LISTEN)
     world.advance(1.5)
     assert first.lost is None

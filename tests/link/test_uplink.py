@@ -8,6 +8,7 @@ import pytest
 from revtunnel.ground.facts import LinkDown, LinkUp, ServerState
 from revtunnel.ground.limits import AgentLimits
 from revtunnel.ground.server_places import ServerPlace
+from revtunnel.sockets.ways.websocket_upgrade import HandshakeRefused
 from tests.support.reactor import HANGS
 from tests.support.world import LINK_PORT, SERVER, WIRES, World
 
@@ -169,6 +170,48 @@ def test_a_server_that_says_stay_away_is_obeyed() -> None:
     assert len(world.reactor.dialled) > known
     agent = world.agents["plc-1"]
     assert agent.links[-1].up_since is None
+    world.finish()
+
+
+@pytest.mark.parametrize("words", ["a restarting server", "one that says no", "one that says when"])
+def test_how_long_at_most(words: str) -> None:
+    """A server that had us lately is looked for every 10 s; who says no gets a minute, or what he says."""
+    world = World(agent=LIMITS)
+    agent = world.agents["plc-1"]
+    agent.random = 1.0
+    world.advance(61.0)
+    world.reactor.at(SERVER, LINK_PORT).stop()  # type: ignore[union-attr]
+    world.pump()
+    if words != "a restarting server":
+        error = HandshakeRefused(429, words, retry_after=20 if words == "one that says when" else 0)
+        world.reactor.faults[SERVER, LINK_PORT] = error
+    world.link_pairs()[0].reset()
+    world.advance(1.0)
+    gaps = [round(after - before) for before, after in pairwise(dials(world, 300.0))]
+    longest = {"a restarting server": 10, "one that says no": 60, "one that says when": 21}[words]
+    assert gaps[-3:] == [longest] * 3
+    assert max(gaps) == longest
+    world.finish()
+
+
+def test_an_announced_wait_ends_early_when_somebody_knows_better() -> None:
+    """The network has changed, say; an agent that is up, or stops, is not disturbed."""
+    world = World()
+    agent = world.agents["plc-1"]
+    agent.uplink.hurry()
+    world.switchboard.set_limits(replace(world.switchboard.limits, retry_after=400))
+    world.switchboard.drain()
+    world.pump()
+    known = len(world.reactor.dialled)
+    world.advance(10.0)
+    assert len(world.reactor.dialled) == known
+    agent.uplink.hurry()
+    world.pump()
+    assert len(world.reactor.dialled) == known + 1
+    agent.uplink.stop(1.0)
+    agent.uplink.hurry()
+    world.advance(500.0)
+    assert len(world.reactor.dialled) == known + 1
     world.finish()
 
 

@@ -12,8 +12,9 @@ import pytest
 
 from revtunnel.link.keys import new_key, parse_key, verifier_of
 from revtunnel.state.ledger import FILE_NAME, SqliteLedger
-from tests.support.daemons import Agent, Lab, Server, free_ports
+from tests.support.daemons import Agent, Lab, Server
 from tests.support.http_proxies import HttpProxy
+from tests.support.ports import free_ports
 from tests.support.services import Echo, HalfCloseFirst, ReplyAfterEof, Resetter, Service, digest_of
 from tests.support.throwaway_tls import Issuer
 from tests.support.traffic import (
@@ -219,7 +220,7 @@ def test_an_agent_that_stops_lets_what_runs_end(lab: Lab) -> None:
             assert end_of(client) == "end of file"
         assert agent.wait() == 0
         down = site.server.wait_event("link-down", serial="plc-7")
-        assert (down["reason"], down["detail"]) == ("lost", "Connection was closed cleanly.")
+        assert (down["reason"], down["detail"]) == ("lost", "the agent hung up")
 
 
 def test_who_has_no_key_is_not_let_in(lab: Lab) -> None:
@@ -272,7 +273,7 @@ PAGE = b"Content-Type: text/html\r\nContent-Length: 50000\r\n\r\n<html>Log in to
         ),
         (
             b"HTTP/1.0 302 Found\r\nLocation: http://portal.example/in\r\n\r\n",
-            "302 Found, which leads to http://portal.example/in: this is no revtunnel server",
+            "302 Found, which leads to http://portal.example/in, as a portal does that wants a login first",
         ),
         (b"SSH-2.0-OpenSSH_9.2p1\r\n", "it does not speak WebSocket"),
     ],

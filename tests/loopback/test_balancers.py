@@ -14,7 +14,8 @@ import pytest
 from tests.loopback.test_connect import Digest, talk
 from tests.support.balancers import WAYS, Way
 from tests.support.connect_program import Program
-from tests.support.daemons import Lab, Server, free_ports
+from tests.support.daemons import Lab, Server
+from tests.support.ports import free_ports
 from tests.support.services import Echo
 from tests.support.throwaway_tls import Issuer, pem
 from tests.support.web_people import Person

@@ -12,7 +12,8 @@ import pytest
 
 zmq = pytest.importorskip("zmq", exc_type=ImportError)
 from tests.support.cameo_site import SERVER, Backend, Relays, Sockets, ask  # noqa: E402
-from tests.support.daemons import ROOT, Daemon, Lab, free_ports  # noqa: E402
+from tests.support.daemons import ROOT, Daemon, Lab  # noqa: E402
+from tests.support.ports import free_ports  # noqa: E402
 from tests.support.traffic import wait_until  # noqa: E402
 
 pytestmark = pytest.mark.slow
@@ -88,21 +89,27 @@ def test_what_an_operator_sees(lab: Lab) -> None:
 
 
 def test_settings_are_read_again(lab: Lab) -> None:
-    """What can change live does; what cannot is named; wrong settings change nothing."""
-    (outside,) = free_ports(1)
+    """What can change live does, ports too; what cannot is named; wrong settings change nothing."""
+    outside, *other_ports = free_ports(4)
     settings = {"cameo-outside web": {"responder": f"127.0.0.1:{outside}"}}
     relays = lab.add(Relays(lab.directory, settings)).start()
     with Sockets() as sockets, Backend(relays.ports[0]) as server:
         client = sockets.make(zmq.REQ, outside)
         assert ask(client, SERVER, b'{"type":3}') == [b'{"type":3}']
         relays.settings["cameo-outside web"]["requests"] = "read-only"
-        relays.write(cameo={"topics": 5, "proxy_ports": "1, 2, 3"})
+        ports = ", ".join(map(str, other_ports))
+        relays.write(cameo={"topics": 5, "proxy_ports": ports, "log_format": "text"})
         row = control(relays, "reload")
-        assert row["changed"] == ["[cameo] topics", "[cameo-outside web] requests"]
-        assert row["needs_restart"] == ["[cameo] proxy_ports"] and row["errors"] == []
+        assert row["changed"] == ["[cameo] proxy_ports", "[cameo] topics", "[cameo-outside web] requests"]
+        assert row["needs_restart"] == ["[cameo] log_format"] and row["errors"] == []
+        assert ask(client, SERVER, b'{"type":14}') == [b'{"type":14}']  # who is here stays
+        moved = sockets.make(zmq.REQ, other_ports[0])
+        assert ask(moved, SERVER, b'{"type":14}') == [b'{"type":14}']
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", relays.ports[0]), 5)
         later = sockets.make(zmq.REQ, outside)
         (answer,) = ask(later, SERVER, b'{"type":3}')
-        assert json.loads(answer)["value"] == -1 and len(server.asked) == 1
+        assert json.loads(answer)["value"] == -1 and len(server.asked) == 3
         relays.write(cameo={"topics": "many"})
         assert control(relays, "reload", status=1)["errors"]
         relays.signal(signal.SIGHUP)

@@ -24,8 +24,9 @@ from tests.support.cccp_site import (
     refused,
     turned_away,
 )
-from tests.support.daemons import Agent, Daemon, Lab, free_ports, port_block
+from tests.support.daemons import Agent, Daemon, Lab
 from tests.support.legacy_device import LegacyDevice
+from tests.support.ports import free_ports, port_block
 from tests.support.services import Echo
 from tests.support.traffic import read_exactly
 

@@ -15,7 +15,8 @@ import pytest
 from tests.loopback.test_connect import talk
 from tests.support.cccp_site import Caller, closed
 from tests.support.connect_program import Program
-from tests.support.daemons import Lab, Server, free_ports, port_block
+from tests.support.daemons import Lab, Server
+from tests.support.ports import free_ports, port_block
 from tests.support.traffic import read_exactly
 from tests.support.web_people import Person, code_of
 

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.daemons import Agent, Lab, Server, free_ports
+from tests.support.daemons import Agent, Lab, Server
 from tests.support.emo_original import TERMINATOR, OriginalClient, OriginalServer
 from tests.support.mtconnect import MtConnect, parts
+from tests.support.ports import free_ports
 from tests.support.services import Echo, ReplyAfterEof, reset
 from tests.support.traffic import MIB, Patterned, connect, end_of, exchange, read_exactly, wait_until
 

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from tests.loopback.test_emo import emo_agent, emo_server, get, idle, ours
-from tests.support.daemons import Agent, Lab, Server, free_ports
+from tests.support.daemons import Agent, Lab, Server
 from tests.support.emo_original import TERMINATOR, OriginalClient
 from tests.support.haproxy import INSTALLED, Haproxy
 from tests.support.http_proxies import HttpProxy
 from tests.support.mtconnect import MtConnect
+from tests.support.ports import free_ports
 from tests.support.services import BlackHole, Echo
 from tests.support.throwaway_tls import Issued, Issuer
 from tests.support.traffic import (

@@ -16,8 +16,10 @@ from cryptography import x509
 
 from revtunnel.trust.agent_files import AgentFiles
 from revtunnel.trust.authority import fingerprint_of, issue_device, new_key
-from revtunnel.trust.authority_files import AuthorityDirectory
+from revtunnel.trust.authority_files import AuthorityDirectory, row_of
+from revtunnel.trust.certificate_book import DEVICE
 from revtunnel.trust.enrolment import EnrolmentToken, parse_token, write_token
+from revtunnel.trust.token_watch import REFUSED
 from tests.support.daemons import Agent, Lab, Server
 from tests.support.services import Echo
 from tests.support.traffic import connect, read_exactly
@@ -88,13 +90,19 @@ class Firm:
         return AgentFiles(str(self.state(name)), serial).load()
 
     def leave(self, days: int, age: timedelta, serial: str = "plc-7") -> x509.Certificate:
-        """Files as an enrolment of some time ago left them."""
+        """Files as an enrolment of some time ago left them; the server learns of it at its next reload."""
         files, key = AgentFiles(str(self.state()), serial), new_key()
         authority = self.authority.load()
         made = issue_device(authority, serial, key.public_key(), days, datetime.now(UTC) - age)
         files.trust(authority.certificate)
         files.keep(key, made)
+        self.authority.record(row_of(made, DEVICE, serial, datetime.now(UTC) - age))
         return made
+
+    def reload(self) -> None:
+        """Let the server read its settings and lists again."""
+        self.server.signal(signal.SIGHUP)
+        self.server.wait_event("settings-reloaded")
 
 
 @pytest.fixture
@@ -165,17 +173,17 @@ def test_enrol_only_and_by_standard_input(firm: Firm) -> None:
 
 
 def test_wrong_used_and_late_tokens(firm: Firm) -> None:
-    """Each ends the agent with status 1 and the same words; the server's log knows no more either."""
+    """Each ends enrolment alone with status 1 and the same words; the server's log knows no more either."""
     good = firm.token()
     assert end_of(firm.agent(good, "plc-7", "first", "--enroll-only")) == 0
     wrong = write_token(EnrolmentToken(parse_token(good).pin, os.urandom(16), "plc-7"))
     words = []
     for name, token in (("used", good), ("wrong", wrong)):
-        agent = firm.agent(token, "plc-7", name)
+        agent = firm.agent(token, "plc-7", name, "--enroll-only")
         assert end_of(agent) == 1
         words.append(agent.events("certificate-failed")[-1]["detail"])
         assert not AgentFiles(str(firm.state(name)), "plc-7").is_good(datetime.now(UTC))
-    assert words == ["the server says denied"] * 2
+    assert words == [REFUSED] * 2
     assert {line["detail"] for line in firm.server.events("link-refused", reason="denied")} == {
         "refused: the token is wrong, used or too late"
     }
@@ -302,6 +310,67 @@ def test_a_renewal_that_fails_is_told_and_harms_nothing(firm: Firm) -> None:
     firm.server.wait_link("plc-7")
     assert firm.kept() == before
     assert firm.server.events("link-down") == []
+
+
+# ---- a certificate that has ended
+
+
+def test_a_device_that_was_off_for_long_comes_back(firm: Firm) -> None:
+    """Its certificate is renewed within the grace, for its own key, and the audit file has it."""
+    old = firm.leave(90, timedelta(days=100))
+    firm.reload()
+    agent = firm.agent().start()
+    firm.server.wait_link("plc-7")
+    assert "certificate expired on" in agent.events("state", state="certificate")[0]["detail"]
+    new = firm.kept()
+    assert new.public_key() == old.public_key() and new.not_valid_after_utc > datetime.now(UTC)
+    assert firm.server.events("certificate-issued", by="late-renewal")
+    assert firm.server.events("link-refused") == []
+    audit = (Path(firm.authority.path).parent / "audit.jsonl").read_text().splitlines()
+    changes = [line for line in map(json.loads, audit) if line.get("operation") == "certificate-renewed-late"]
+    assert [(line["subject"], line["by"]) for line in changes] == [("plc-7", "renewal_grace")]
+
+
+def test_a_token_in_a_file_brings_it_back(firm: Firm) -> None:
+    """Where nothing is renewed any more the agent stays and says what to do, until the token is there."""
+    firm.server.write(authority={"renewal_grace": "0"})
+    firm.leave(90, timedelta(days=100))
+    firm.reload()
+    agent = firm.agent().start()
+    failed = agent.wait_event("certificate-failed")["detail"]
+    assert failed.startswith("the other side refused our certificate: expired; ours ended on")
+    token_file = firm.state() / "plc-7.token"
+    assert failed.endswith(f"makes a token, which may be put into {token_file}")
+    assert "certificate: expired" in agent.wait_event("state", state="away")["detail"]
+    token_file.write_text(firm.token("plc-7", "--replace"))
+    firm.server.wait_link("plc-7")
+    assert not token_file.exists()
+    assert firm.kept().not_valid_after_utc > datetime.now(UTC)
+    assert agent.running
+
+
+def test_an_agent_with_a_refused_token_waits_for_another(firm: Firm) -> None:
+    """It does not end: what is written in its unit is no good any more, and somebody brings the next one."""
+    token = firm.token()
+    assert end_of(firm.agent(token, "plc-7", "first", "--enroll-only")) == 0
+    agent = firm.agent(token).start(wait=False)
+    assert agent.wait_event("certificate-failed")["detail"] == REFUSED
+    token_file = firm.state() / "plc-7.token"
+    assert str(token_file) in agent.wait_event("state", 2, state="enrolling")["detail"]
+    token_file.write_text(firm.token("plc-7", "--replace"))
+    firm.server.wait_link("plc-7")
+
+
+def test_an_old_token_does_not_stand_in_the_way(firm: Firm) -> None:
+    """The same line with its used token, and a certificate that has ended: that is renewed."""
+    token = firm.token()
+    assert end_of(firm.agent(token, "plc-7", "first", "--enroll-only")) == 0
+    firm.server.control("revoke", "plc-7")
+    firm.leave(90, timedelta(days=100))
+    firm.reload()
+    agent = firm.agent(token).start(wait=False)
+    firm.server.wait_link("plc-7")
+    assert agent.events("certificate-failed")[0]["detail"] == REFUSED
 
 
 # ---- revocation

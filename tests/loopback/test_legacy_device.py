@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.daemons import Lab, Server, free_ports
+from tests.support.daemons import Lab, Server
 from tests.support.legacy_device import LegacyDevice
+from tests.support.ports import free_ports
 from tests.support.services import Echo, Hanger, Refuser, Service, Source, reset
 from tests.support.traffic import (
     MIB,

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from tests.support.daemons import Lab, Server, free_ports
+from tests.support.daemons import Lab, Server
 from tests.support.localproxy_model import Destination, RealLocalproxy, Source, open_tunnel
+from tests.support.ports import free_ports
 from tests.support.services import Echo, Refuser, Service
 from tests.support.throwaway_tls import Issuer
 from tests.support.traffic import connect, read_exactly, wait_until

@@ -128,7 +128,9 @@ def test_an_agent_says_what_its_proxy_wants_and_takes_it_with_a_reload(lab: Lab,
         agent = by_proxy(lab, server, echo, proxy)
         agent.wait_until(
             lambda: any(
-                f'proxy {proxy.url}: proxy wants authentication: Basic "{REALM}"' in line["detail"]
+                f'proxy {proxy.url}: wants a user and a password (Basic "{REALM}")'
+                in line["detail"]
+                in line["detail"]
                 for line in agent.events("state", state="away")
             ),
             "the proxy's wish in the log",

@@ -5,7 +5,8 @@ import socket
 import pytest
 
 from tests.loopback.test_emo import emo_server
-from tests.support.daemons import Agent, Lab, Server, free_ports
+from tests.support.daemons import Agent, Lab, Server
+from tests.support.ports import free_ports
 from tests.support.services import Echo
 
 pytestmark = pytest.mark.slow

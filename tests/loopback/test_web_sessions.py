@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from tests.support.daemons import Agent, Lab, Server, free_ports
+from tests.support.daemons import Agent, Lab, Server
+from tests.support.ports import free_ports
 from tests.support.services import Echo, Service
 from tests.support.throwaway_tls import Issuer
 from tests.support.web_people import ConnectionClosed, Person, code_of

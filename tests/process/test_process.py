@@ -60,7 +60,9 @@ class Desk:
         self.daemon = Daemon()
         self.left: list[int] = []
         self.at_exit: list[Callable[[], None]] = []
-        self.status = ExitStatus(self.reactor, self.at_exit.append, self.left.append)
+        self.alarms: list[tuple[float, Callable[[], None]]] = []
+        ends = self.at_exit.append, self.left.append, lambda *alarm: self.alarms.append(alarm)
+        self.status = ExitStatus(self.reactor, *ends)
         self.service = SignalService(self.reactor, self.daemon, self.status, Notifier(None), deadline=30.0)
 
     def signal(self, number: int) -> None:
@@ -110,9 +112,8 @@ def test_n19_a_signal_while_the_reactor_starts_drains(number: int) -> None:
     """Between the handlers that we install first and last stand the reactor's, for a moment: ours as well."""
     with own_reactor() as loop:
         reactor, daemon = loop.reactor, Daemon()
-        service = SignalService(
-            reactor, daemon, ExitStatus(reactor, lambda _: None, lambda _: None), Notifier(None)
-        )
+        exit_status = ExitStatus(reactor, lambda _: None, lambda _: None, lambda *_: None)
+        service = SignalService(reactor, daemon, exit_status, Notifier(None))
         service.startService()
         signal.signal(signal.SIGINT, signal.default_int_handler)  # which alone the reactor replaces
         handling = reactor._makeSignalHandling(True)
@@ -136,6 +137,16 @@ def test_n19_a_drain_that_takes_too_long_is_cut(pending: Desk, logged: list[str]
     assert pending.reactor.hasStopped
     assert pending.status.status == 0
     assert logged == ["stop-requested", "drain-timed-out"]
+
+
+def test_whatever_hangs_the_process_ends_at_its_deadline(pending: Desk) -> None:
+    """The first signal sets an alarm that needs no reactor, and so does the reactor's stop."""
+    pending.signal(signal.SIGTERM)
+    pending.daemon.drained.callback(None)
+    assert [seconds for seconds, _ in pending.alarms] == [31.0, 5.0]
+    assert pending.left == []
+    pending.alarms[0][1]()
+    assert pending.left == [0]
 
 
 def test_a_deadline_can_be_set_anew(pending: Desk) -> None:

@@ -47,10 +47,18 @@ class Kitchen:
     guests: tuple[OfGuests, ...] = field(default=())
 
 
+@dataclass(frozen=True)
+class Cellar:
+    """Where there may be a pot, or none."""
+
+    cold: bool = True
+    pot: Pot | None = None
+
+
 SECTIONS = Sections(
     Section("kitchen", "cook", "The kitchen.", (Kitchen, TeaLimits)),
     Section("pot", "cook", "A pot.", (Pot,), named=True),
-    Section("guest", "cook", "A pot for guests.", (OfGuests, Pot), named=True, free=True),
+    Section("guest", "cook", "A pot for guests.", (OfGuests, Pot), named=True),
 )
 
 
@@ -106,15 +114,36 @@ def test_differences(tmp_path: Path) -> None:
         "[kitchen]\nwarm = 9\ncups = 9\nshelf = 9\n[pot a]\nsort = black\n[pot c]\n[guest d]\nlid_file = /l\n"
     )
     live, restart = SECTIONS.differences(old, kitchen(tmp_path, text))
-    assert live == ["[kitchen] warm", "[kitchen] cups", "[pot a] sort", "[guest b]", "[guest d]"]
-    assert restart == ["[kitchen] shelf", "[pot c]"]
+    assert live == ["[kitchen] warm", "[kitchen] cups", "[pot a] sort", "[guest b]", "[pot c]", "[guest d]"]
+    assert restart == ["[kitchen] shelf"]
     new = replace(old, guests=(OfGuests(name="b", lid="/lid"),))
     assert SECTIONS.differences(old, new) == ([], ["[guest b] lid_file"])
 
 
 def test_what_needs_a_restart_is_as_it_was(tmp_path: Path) -> None:
-    """``updated``: what runs has the live ones of the new."""
+    """``updated``: what runs has the live ones of the new, in the parts of a part too; what came is whole."""
     assert updated(TeaLimits(cups=1, shelf=1), TeaLimits(cups=2, shelf=2)) == TeaLimits(cups=2, shelf=1)
+    old = Kitchen(limits=TeaLimits(shelf=1), guests=(OfGuests(name="a", lid="/a"), OfGuests(name="b")))
+    new = Kitchen(
+        warm=9.0,
+        limits=TeaLimits(shelf=2),
+        guests=(OfGuests(name="c", lid="/c"), OfGuests(name="a", lid="/x")),
+    )
+    assert updated(old, new) == replace(
+        new, limits=TeaLimits(shelf=1), guests=(OfGuests(name="c", lid="/c"), OfGuests(name="a", lid="/a"))
+    )
+    assert updated(old, old) is old
+
+
+def test_a_part_that_is_one_alone_comes_and_goes_with_a_restart(tmp_path: Path) -> None:
+    """It is said by the name of its section."""
+    without, there = Cellar(), Cellar(pot=Pot(name="a", sort="black"))
+    assert updated(without, there) == without and updated(there, without) == there
+    sections = Sections(
+        Section("cellar", "cook", "A cellar.", (Cellar,)), Section("pot", "cook", "A.", (Pot,))
+    )
+    assert sections.differences(without, there) == ([], ["[pot]"])
+    assert sections.differences(there, without) == ([], ["[pot]"])
 
 
 def test_the_keys_of_a_section_are_those_of_its_parts_in_their_order() -> None:

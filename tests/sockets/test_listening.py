@@ -116,6 +116,25 @@ def test_ipv6_is_listened_at(loop: Lean) -> None:
     listener.stop()
 
 
+def test_both_families_stand_beside_each_other(loop: Lean) -> None:
+    """On one port, at all addresses: each is of its own family. Told so, the one of IPv6 takes both."""
+    fourth, sixth = Guests(), Guests()
+    one = loop.listen(fourth.append, host="0.0.0.0")
+    two = loop.listen(sixth.append, one.port, "::")
+    for host, guests in (("127.0.0.1", fourth), ("::1", sixth)):
+        with socket.create_connection((host, one.port)):
+            loop.until(lambda guests=guests: guests)
+    for port in (one, two):
+        port.stop()
+    both = loop.lean.listen("::", 0, 200, sixth.append, both=True)
+    with socket.create_connection(("127.0.0.1", both.port)):
+        loop.until(lambda: len(sixth) == 2)
+    both.stop()
+    assert len(fourth) == 1
+    fourth.clear()
+    sixth.clear()
+
+
 def test_a_bug_of_the_callers_leaves_nobody_hanging(loop: Lean, capfd: pytest.CaptureFixture[str]) -> None:
     """The client is reset, and the listener stays open."""
 

@@ -28,7 +28,7 @@ from tests.support.steps import steps
 ROW = LeaseRow(20000, "default", "plc-7", "http", PortState.RESERVED, False, None)
 ONE, TWO = b"1" * 32, b"2" * 32
 PEOPLE = ("people", "people_groups", "user_tokens", "grants", "muted")  # of the fifth schema and the sixth
-LATER = (*PEOPLE, "edge_keys", "changes")  # and of those behind it
+LATER = (*PEOPLE, "edge_keys", "changes", "logins")  # and of those behind it
 
 
 @pytest.fixture
@@ -328,9 +328,19 @@ def test_a_file_without_people_gets_their_tables(path: str) -> None:
     with opened(path) as ledger:
         assert (ledger.warnings, ledger.serials_with_keys()) == ([], ["plc-7"])
         assert ledger.select("SELECT serial, port FROM sessions") == [("plc-7", 21000)]
-        ledger.change([("people", "ana", ("ana", "", "", 1.0))])
+        ledger.change([("people", "ana", ("ana", "", "", 1.0, "reader"))])
         assert ledger.problem is None
         assert ledger.select("SELECT name FROM people") == [("ana",)]
+
+
+def test_the_journal_of_an_older_program_lacks_columns(path: str) -> None:
+    """They are empty then."""
+    fill(path, 3)
+    journal = ChangeJournal(path + ".changes")
+    journal.append([("people", "ana", ("ana", "plant 3", "", 1.0))])
+    journal.close()
+    with opened(path) as ledger:
+        assert ledger.select("SELECT name, note, role FROM people") == [("ana", "plant 3", "")]
 
 
 def test_another_programs_database_is_not_touched(path: str) -> None:
@@ -592,7 +602,7 @@ def test_a_large_journal_is_begun_anew(path: str) -> None:
     with opened(path) as ledger:
         ledger.change([BARRED])
         for number in range(60):
-            ledger.change([("people", "ana", ("ana", "x" * 100_000, "", float(number)))])
+            ledger.change([("people", "ana", ("ana", "x" * 100_000, "", float(number), ""))])
         assert os.path.getsize(path + ".changes") < 3_000_000
     assert b'"plc-9"' in Path(path + ".changes").read_bytes().splitlines()[0]
     os.truncate(path, 0)

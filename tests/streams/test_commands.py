@@ -85,6 +85,8 @@ def test_the_table_gives_the_sizes_that_are_enforced() -> None:
         Command.CONSENT: 217,
         Command.WITHIN: 16,
         Command.SERVICE: 234,
+        Command.OFFERS: 20_000,
+        Command.CHANGE: 297,
     }
     assert rows["DATA"] == "1..65535 bytes"
 

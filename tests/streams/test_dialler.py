@@ -23,7 +23,11 @@ class Dials:
     """A dialler in its reactor, and what became of each dial: None, a socket, or a NotDialled."""
 
     def __init__(
-        self, *written: str, limits: AgentLimits = LIMITS, headers: Mapping[Target, Header] | None = None
+        self,
+        *written: str,
+        limits: AgentLimits = LIMITS,
+        headers: Mapping[Target, Header] | None = None,
+        at_once: Mapping[Target, int] | None = None,
     ) -> None:
         self.reactor = MemoryReactor()
         self.dialler = Dialler(
@@ -32,6 +36,7 @@ class Dials:
             [parse_offer(f"t{n}={w}") for n, w in enumerate(written)],
             headers,
             self.reactor.reach,
+            at_once,
         )
         self.running: list[Deferred[End]] = []
         self.results: list[object] = []
@@ -70,14 +75,16 @@ class Dials:
 
 
 def test_a_target_that_is_taken_off_the_list_is_not_dialled() -> None:
-    """At once, and again once it is back; one that the server was not told of stays out."""
+    """At once, and again once it is back; one that is new is."""
     dials = Dials("10.0.0.5:23", "10.0.0.5:80")
     dials.serve("10.0.0.5", 23)
     dials.serve("10.0.0.6", 23)
-    dials.dialler.keep([parse_offer("10.0.0.5:80"), parse_offer("10.0.0.6:23")])
-    assert dials.dial("10.0.0.5:23").word() == "not-allowed"
     assert dials.dial("10.0.0.6:23").word() == "not-allowed"
-    dials.dialler.keep([parse_offer("10.0.0.5:23")])
+    dials.dialler.offer([parse_offer("10.0.0.5:80"), parse_offer("10.0.0.6:23")])
+    assert dials.dial("10.0.0.5:23").word() == "not-allowed"
+    dials.dial("10.0.0.6:23").reactor.pump()
+    assert dials.word() == "PlainEnd"
+    dials.dialler.offer([parse_offer("10.0.0.5:23")])
     dials.dial("10.0.0.5:23").reactor.pump()
     assert dials.word() == "PlainEnd"
 
@@ -383,18 +390,12 @@ CLIENT = Origin("192.0.2.1", 56324, "198.51.100.9", 443)
 def test_a_target_that_wants_it_is_told_its_client_first(encode: Header, origin: Origin | None) -> None:
     """The header is there before the caller can write; a client that nobody knows is said to be unknown."""
     dials = Dials("10.0.0.5:23", "10.0.0.6:23", headers={Target("10.0.0.5", 23): encode})
-    assert dials.dialler.asks_for_origins
     told, other = dials.serve("10.0.0.5", 23), dials.serve("10.0.0.6", 23)
     for target in ("10.0.0.5:23", "10.0.0.6:23"):
         dials.dialler.dial(parse_target(target), origin).addCallback(lambda end: end.write(b"hello"))
     dials.reactor.pump()
     assert bytes(told[0].data) == encode(origin) + b"hello"
     assert bytes(other[0].data) == b"hello"
-
-
-def test_without_such_targets_nobody_asks() -> None:
-    """So that the server says nothing about its clients."""
-    assert not Dials("10.0.0.5:23").dialler.asks_for_origins
 
 
 def test_hundreds_of_dials_that_fail_at_once() -> None:
@@ -425,3 +426,93 @@ def test_n32_a_lookup_that_nobody_waits_for_has_its_place_until_it_is_answered()
     names.release()
     dials.reactor.pump()
     assert names.asked == ["one.local", "two.local"]
+
+
+# -- targets that take so many at once
+
+
+def test_a_target_that_takes_one_gets_the_next_when_that_is_closed() -> None:
+    """In order; others are dialled beside it; closed or reset is the same, once."""
+    dials = Dials("10.0.0.5:102", "10.0.0.5:80", at_once={parse_target("10.0.0.5:102"): 1})
+    made, others = dials.serve("10.0.0.5", 102), dials.serve("10.0.0.5", 80)
+    for _ in range(3):
+        dials.dial("10.0.0.5:102").dial("10.0.0.5:80")
+    dials.reactor.pump()
+    assert (len(made), len(others)) == (1, 3)
+    first = dials.results[0]
+    assert isinstance(first, End)
+    first.abort()
+    first.close()
+    dials.reactor.pump()
+    assert len(made) == 2
+    second = dials.results[2]
+    assert isinstance(second, End)
+    second.close()
+    dials.reactor.pump()
+    assert len(made) == 3
+    assert isinstance(dials.results[4], End)
+
+
+def test_a_list_that_changes_leaves_the_places_of_a_target() -> None:
+    """Who has one still has it; another number counts from then on, and none is any number."""
+    target, other = parse_target("10.0.0.5:102"), parse_offer("10.0.0.5:80")
+    dials = Dials("10.0.0.5:102", at_once={target: 1})
+    made, offer = dials.serve("10.0.0.5", 102), parse_offer("10.0.0.5:102")
+    dials.dial(target).reactor.pump()
+    for most, count in (({target: 1}, 1), ({target: 2}, 3), ({}, 6)):
+        dials.dialler.offer((offer, other), at_once=most)
+        for _ in range(3):
+            dials.dial(target)
+        dials.reactor.pump()
+        assert len(made) == count
+
+
+def test_a_dial_that_failed_or_is_not_wanted_gives_its_place_back() -> None:
+    """Whether it had its turn or not."""
+    dials = Dials("10.0.0.5:102", at_once={parse_target("10.0.0.5:102"): 1})
+    for _ in range(3):
+        dials.dial("10.0.0.5:102")
+    dials.running[1].cancel()
+    dials.reactor.pump()
+    assert [dials.word(at) for at in range(3)] == ["refused", "reset-by-peer", "refused"]
+    made = dials.serve("10.0.0.5", 102)
+    dials.reactor.faults["10.0.0.5", 102] = HANGS
+    dials.dial("10.0.0.5:102").dial("10.0.0.5:102")
+    dials.reactor.pump()
+    del dials.reactor.faults["10.0.0.5", 102]
+    dials.running[3].cancel()
+    dials.reactor.pump()
+    assert len(made) == 1
+    assert isinstance(dials.results[4], End)
+
+
+def test_who_waits_for_a_place_does_so_within_bounds() -> None:
+    """Of number and time; a target that was taken off the list meanwhile is not dialled."""
+    target = parse_target("10.0.0.5:102")
+    dials = Dials("10.0.0.5:102", limits=AgentLimits(line=2, line_wait=5.0), at_once={target: 1})
+    dials.serve("10.0.0.5", 102)
+    for _ in range(4):
+        dials.dial(target)
+    dials.reactor.pump()
+    assert dials.word(3) == "out-of-resources"
+    assert str(dials.results[3]) == "10.0.0.5:102 takes 1 at once, and 2 wait"
+    dials.reactor.advance(5.0)
+    assert [dials.word(at) for at in (1, 2)] == ["out-of-resources"] * 2
+    assert str(dials.results[1]) == "10.0.0.5:102 takes 1 at once, and had no place in 5 s"
+    dials.dial(target)
+    dials.dialler.offer((), at_once={target: 1})
+    first = dials.results[0]
+    assert isinstance(first, End)
+    first.close()
+    dials.reactor.pump()
+    assert dials.word(4) == "not-allowed"
+    assert dials.reactor.getDelayedCalls() == []
+
+
+def test_a_dial_that_waits_for_its_turn_and_is_not_wanted_says_so() -> None:
+    """In the same words as any that was not made."""
+    dials = Dials("10.0.0.5:102", limits=AgentLimits(dials=1))
+    dials.serve("10.0.0.5", 102)
+    dials.dial("10.0.0.5:102").dial("10.0.0.5:102")
+    dials.running[1].cancel()
+    assert dials.word(1) == "reset-by-peer"

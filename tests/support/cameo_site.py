@@ -13,7 +13,8 @@ from typing import Any, Self
 
 import zmq
 
-from tests.support.daemons import Daemon, Settings, free_ports, ini, merged
+from tests.support.daemons import Daemon, Settings, ini, merged
+from tests.support.ports import free_ports
 from tests.support.services import Running
 
 __all__ = ["PATIENCE", "SERVER", "Backend", "Programs", "Relays", "Sockets", "ask", "program"]

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from tests.support.daemons import Daemon, Settings, ini, merged, port_block
+from tests.support.daemons import Daemon, Settings, ini, merged
+from tests.support.ports import port_block
 
 __all__ = [
     "Caller",

@@ -14,10 +14,8 @@ standard error that the test did not expect, fails the test.
 import contextlib
 import json
 import os
-import random
 import resource
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -25,7 +23,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-__all__ = ["Agent", "Daemon", "Lab", "Server", "Settings", "free_ports", "ini", "port_block"]
+from tests.support.ports import port_block
+
+__all__ = ["Agent", "Daemon", "Lab", "Server", "Settings", "ini"]
 
 ROOT = Path(__file__).resolve().parents[2]
 Settings = Mapping[str, Mapping[str, object]]
@@ -55,22 +55,6 @@ def merged(*layers: Settings) -> dict[str, dict[str, object]]:
         title: {key: value for key, value in keys.items() if value is not None}
         for title, keys in found.items()
     }
-
-
-def port_block(size: int = 300) -> str:
-    """A range of ports for clients, below those that the system gives to outgoing connections."""
-    low = random.randrange(10_000, 32_000 - size)
-    return f"{low}-{low + size - 1}"
-
-
-def free_ports(count: int = 3) -> list[int]:
-    """Ports that nobody listens at, now; below those that the system gives to outgoing connections."""
-    found: set[int] = set()
-    while len(found) < count:
-        port = random.randrange(10_000, 32_000)
-        with contextlib.suppress(OSError), socket.create_server(("0.0.0.0", port)):
-            found.add(port)
-    return list(found)
 
 
 class Daemon:

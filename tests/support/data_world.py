@@ -37,14 +37,15 @@ from revtunnel.link.handshake import AgentHandshake, AgentHello, ListenerRules, 
 from revtunnel.link.server_connector import ServerConnector, ServerWay
 from revtunnel.link.server_link import AgentListener, ServerLink
 from revtunnel.link.uplink import Uplink
-from revtunnel.process.web.web_listener import WebListener, WebRules
+from revtunnel.process.web.web_listener import WebListener
+from revtunnel.process.web.web_rules import WebRules
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.listening import Came, Listeners
 from revtunnel.streams.commands import Feature
 from revtunnel.streams.dialler import Dialler, Header
 from revtunnel.streams.window import CreditPool
-from tests.support.daemons import port_block
 from tests.support.epoll import own_reactor
+from tests.support.ports import port_block
 
 __all__ = ["HOST", "SERIAL", "DataWorld"]
 
@@ -103,8 +104,8 @@ class DataWorld:
         )
         self.switchboard.data.limits = data or DataLimits()
         self._listen(rule)
-        headers = {self.offers[0].target: header} if header is not None else {}
-        self.dialler = Dialler(self.reactor, self._agent_limits, self.offers, headers)
+        self._headers = {self.offers[0].target: header} if header is not None else {}
+        self.dialler = Dialler(self.reactor, self._agent_limits, self.offers, self._headers)
         self.data = AgentData(
             self.reactor, self._agent_limits, self.dialler, self._connect, self.agent_facts.append
         )
@@ -168,7 +169,7 @@ class DataWorld:
 
         def make(ready: Any, left: Any) -> AgentLink:
             features = Feature.DATA_SOCKETS if self.sockets else Feature(0)
-            features |= Feature.ORIGIN if self.dialler.asks_for_origins else Feature(0)
+            features |= Feature.ORIGIN if self._headers else Feature(0)
             features |= Feature.SESSIONS if self.consent is not None else Feature(0)
             hello = AgentHello(SERIAL, os.urandom(32), self.offers, "a test", features=features)
             shake = AgentHandshake(hello, None, False)

@@ -29,14 +29,15 @@ from revtunnel.ground.limits import EdgeLimits, LinkLimits, ServerLimits
 from revtunnel.ground.targets import Offer, Target
 from revtunnel.link.handshake import ListenerRules, ServerHello
 from revtunnel.link.server_link import AgentListener
-from revtunnel.process.web.web_listener import WebListener, WebRules
+from revtunnel.process.web.web_listener import WebListener
+from revtunnel.process.web.web_rules import WebRules
 from revtunnel.sockets.listening import Listeners
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.systems.thingworx.edge_system import EdgeSystem
 from revtunnel.trust.app_keys import AppKeys
-from tests.support.daemons import free_ports
 from tests.support.edge_device import BINARY, EdgeDevice, WebClient, auth, bind, fields_of
 from tests.support.epoll import Loop
+from tests.support.ports import free_ports
 from tests.support.world import POOL
 
 __all__ = ["LIMITS", "EdgeWorld", "RawDevice", "edge_world"]

@@ -148,12 +148,12 @@ class MemorySocket:
         """What EPOLLHUP says: a reset, or both directions at their end."""
         return self.broken or (self._shut and self.inbox.end_of_file and not self.inbox.blocked)
 
-    def recv(self, most: int) -> bytes:
-        """Bytes, then end of file or the reset."""
+    def recv(self, most: int, flags: int = 0) -> bytes:
+        """Bytes, then end of file or the reset; MSG_PEEK leaves them there."""
         if not self.inbox.readable:
             raise BlockingIOError(EAGAIN, "nothing to read")
         if self.inbox.data:
-            return self.inbox.take(most)
+            return bytes(self.inbox.data[:most]) if flags & socket.MSG_PEEK else self.inbox.take(most)
         if self.inbox.end_of_file:
             return b""
         raise ConnectionResetError("reset by the other side")

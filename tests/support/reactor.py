@@ -263,7 +263,7 @@ class MemoryReactor(Network):
         """What is due one day."""
         return list(self.clock.getDelayedCalls())
 
-    def listen(self, host: str, port: int, backlog: int, came: Came) -> _Listener:
+    def listen(self, host: str, port: int, backlog: int, came: Came, both: bool = False) -> _Listener:
         """As ``Listeners.listen``: the socket is bound when this returns, or CannotListenError is raised."""
         code = self.taken.get(port, 0)
         held = any(at == port and place in (host, *EVERYWHERE) for place, at in self.listeners)

@@ -24,6 +24,7 @@ __all__ = [
     "HalfCloseFirst",
     "Hanger",
     "LogOutput",
+    "OneAtATime",
     "Record",
     "Refuser",
     "ReplyAfterEof",
@@ -352,6 +353,27 @@ class Banner(Service):
         """Greet and echo."""
         self.send(sock, self.text)
         Echo.serve(self, sock, number)  # type: ignore[arg-type]
+
+
+class OneAtATime(Service):
+    """As a PLC: echoes to one connection, and resets whoever comes before that one is closed."""
+
+    def __init__(self, host: str = HOST) -> None:
+        super().__init__(host)
+        self.refused = 0
+        self._taken = threading.Lock()
+
+    def serve(self, sock: socket.socket, number: int) -> None:
+        """Echo, or refuse."""
+        if not self._taken.acquire(blocking=False):
+            self.refused += 1
+            reset(sock)
+            return
+        try:
+            while data := sock.recv(BLOCK):
+                self.send(sock, data)
+        finally:  # before it is closed, which is when the other side may come again
+            self._taken.release()
 
 
 class Refuser(Service):

@@ -209,6 +209,22 @@ RT1 = [
     ),
     _vector("SERVICE up", SERVICES, "00 06 22 00 01 04 68 74 74 70", 0x22, 0, b"\x01\x04http"),
     _vector("SERVICE down", SERVICES, "00 08 22 00 00 04 68 74 74 70 6e 6f", 0x22, 0, b"\x00\x04httpno"),
+    _vector(
+        "OFFERS: http=h:80",
+        "docs/link-protocol.rst, Offers",
+        "00 0b 23 00 03 09 68 74 74 70 3d 68 3a 38 30",
+        0x23,
+        0,
+        b"\3\x09http=h:80",
+    ),
+    _vector(
+        "CHANGE: http taken away",
+        "docs/link-protocol.rst, Offers",
+        "00 05 24 00 02 68 74 74 70",
+        0x24,
+        0,
+        b"\2http",
+    ),
 ]
 
 FRAMES = LEGACY + RT1

@@ -39,7 +39,7 @@ from revtunnel.ground.server_places import ServerPlace
 from revtunnel.ground.targets import Offer, parse_offer
 from revtunnel.link.agent_link import AgentLink
 from revtunnel.link.handshake import AgentHandshake, AgentHello, ListenerRules, ServerHello
-from revtunnel.link.keys import Verifier
+from revtunnel.link.keys import Verifier, verifier_of
 from revtunnel.link.server_connector import ServerConnector, ServerWay
 from revtunnel.link.server_link import AgentListener, ServerLink
 from revtunnel.link.uplink import Uplink
@@ -228,13 +228,19 @@ class World:
         refuses: bool = False,
         descriptors: int = 10_000,
         keys: dict[str, Verifier] | None = None,
+        key: bytes | None = None,
         heartbeat: bool = True,
         start: bool = True,
         access: AccessControl | None = None,
         site: ConsentSettings | None = None,
     ) -> None:
-        """``site``: both ends know of remote sessions, and that is what agents' sites say to them."""
+        """``site``: both ends know of remote sessions, and that is what agents' sites say to them.
+
+        ``key`` is every agent's, and enrolled.
+        """
         self.site = site
+        self.key = key
+        keys = keys or ({each: verifier_of(key, each) for each in serials} if key is not None else {})
         self.wire = wire
         self.reactor = MemoryReactor()
         self.clock = self.reactor.clock
@@ -256,7 +262,7 @@ class World:
             self.reactor,
             server or ServerLimits(),
             self.ports,
-            (keys or {}).get,
+            keys.get,
             self._nonce,
             self._report,
             descriptors,
@@ -287,16 +293,17 @@ class World:
         pool = CreditPool(256 * MIB)
         dialler = Dialler(self.reactor, self.agent_limits, offers, reach=self.reactor.reach)
         facts: list[Fact] = []
-        consent, features = None, Feature(0)
+        consent, features = None, Feature.OFFERS | Feature.CHANGES
         if self.site is not None:
             targets = {offer.name: offer.target for offer in offers}
-            consent, features = SiteConsent(self.reactor, self.site, targets, facts.append), Feature.SESSIONS
+            consent = SiteConsent(self.reactor, self.site, targets, facts.append)
+            features |= Feature.SESSIONS
             dialler.consents = consent.may_dial
 
         def make(ready: Any, left: Any) -> AgentLink:
             window = self.link_limits.first_window
             hello = AgentHello(serial, self._nonce(32), offers, "a test", window, features=features)
-            shake = AgentHandshake(hello, None, self.wire == "legacy")
+            shake = AgentHandshake(hello, self.key, self.wire == "legacy")
             told = pool, facts.append, ready, left, None, consent
             link = AgentLink(self.reactor, self.link_limits, serial, shake, dialler, *told)
             agent.links.append(link)
@@ -328,7 +335,7 @@ class World:
             "a test",
             self.link_limits.first_window,
             keepalive=self.link_limits.keepalive,
-            features=Feature(0) if self.site is None else Feature.SESSIONS,
+            features=Feature.OFFERS | Feature.CHANGES | Feature(0 if self.site is None else Feature.SESSIONS),
         )
         mappings = {serial: offers} if legacy else {}
         listener = AgentListener(rules, self.link_limits, hello, heartbeat=heartbeat, mappings=mappings)
@@ -456,7 +463,7 @@ class World:
         self.switchboard.stop()
         self.advance(5.0)
         assert self.switchboard.links == set()
-        assert self.switchboard.admission.strangers == set()
-        assert not self.switchboard.admission._pending
+        assert self.switchboard.admission.strangers == {}
+        assert len(self.switchboard.admission.places) == 0
         assert self.reactor.sockets == 0
         assert self.reactor.getDelayedCalls() == []

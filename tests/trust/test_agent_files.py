@@ -9,8 +9,10 @@ import pytest
 
 from revtunnel.daemons.settings import SettingsError, Surroundings, load_agent
 from revtunnel.sockets.tls.certificates import CertificateFiles, TlsSide, read_credentials
+from revtunnel.sockets.tls.peer_verification import Identity
 from revtunnel.trust.agent_files import AgentFiles, kept_files
 from revtunnel.trust.authority import issue_device, issue_server, key_pem, make_authority, new_key, pem
+from revtunnel.trust.tls_settings_checks import agent_rules
 
 NOW = datetime.now(UTC)
 AUTHORITY = make_authority("gate", 7300, NOW)
@@ -102,10 +104,13 @@ def test_two_devices_of_one_machine(tmp_path: Path) -> None:
 
 
 def test_a_certificate_that_ended_is_said(tmp_path: Path) -> None:
-    """The agent does not start with it: only a person can help now."""
-    leave(tmp_path, "plc-7", 5, NOW - timedelta(days=6))
-    with pytest.raises(SettingsError, match="expired"):
-        load_agent(str(settings(tmp_path)), None, AROUND)
+    """The agent starts all the same: the server may renew it, or a person brings a token."""
+    files = leave(tmp_path, "plc-7", 5, NOW - timedelta(days=6))
+    found = load_agent(str(settings(tmp_path)), None, AROUND)
+    assert (found.certificate, found.serial) == (files.certificate, "plc-7")
+    assert found.token_file == str(tmp_path / "plc-7.token")
+    (warning,) = Identity(agent_rules(found)).credentials.warnings
+    assert "certificate expired on" in warning and "is the clock of this machine right?" in warning
 
 
 def test_a_servers_certificate_is_no_devices(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def test_the_authoritys_list_is_learned(path: str) -> None:
         book.put(OLD)
         book.revoke("plc-7")
         book.put(NEW)
-        book.merge([OLD, NEW._replace(revoked=NOON), GATE, row("e", issued=NOON - 200 * DAY)])
+        book.merge([OLD, NEW._replace(revoked=NOON), GATE, row("e", issued=NOON - 500 * DAY)])
         book.merge([NEW])
     with opened(path) as book:
         assert book.revoked("plc-7", OLD.fingerprint)
@@ -109,14 +109,14 @@ def test_what_ended_long_ago_is_forgotten(path: str) -> None:
     with opened(path) as book:
         book.put(OLD)
         book.put(GATE)
-    with opened(path, NOON + 119 * DAY) as book:
+    with opened(path, NOON + 455 * DAY) as book:
         assert (len(book), book.good("plc-7")) == (2, [])
-    with opened(path, NOON + 121 * DAY) as book:
+    with opened(path, NOON + 457 * DAY) as book:
         assert (len(book), book.knows("plc-7")) == (0, False)
     with opened(None) as book:
         for number in range(3):
-            book.put(row(f"{number}", issued=NOON - 119 * DAY))
-        book.put(row("d", issued=NOON - 121 * DAY))
+            book.put(row(f"{number}", issued=NOON - 455 * DAY))
+        book.put(row("d", issued=NOON - 457 * DAY))
         assert len(book) == 3
 
 

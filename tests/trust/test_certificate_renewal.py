@@ -20,7 +20,7 @@ from revtunnel.streams.commands import Command, encode_goaway
 from revtunnel.streams.frames import encode_frame
 from revtunnel.trust.agent_files import AgentFiles
 from revtunnel.trust.authority import fingerprint_of, issue_device, make_authority, new_key, read_request
-from revtunnel.trust.certificate_renewal import LOOK, RETRY_MOST, CertificateRenewal
+from revtunnel.trust.certificate_renewal import LOOK, RETRY_LATE, RETRY_MOST, CertificateRenewal
 from tests.support.epoll import Loop, own_reactor
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -55,6 +55,7 @@ class Beside:
             self.facts.append,
             self.again,
             lambda: 0.5,
+            "; bring a token",
             lambda: self.wall,
         )
 
@@ -234,3 +235,50 @@ def test_a_short_life(tmp_path: Path) -> None:
         life = timedelta(days=1, minutes=5).total_seconds()
         assert beside.delay() == pytest.approx(DAY - life * 0.33 * 1.05, abs=2.0)
         beside.keeper.stopService()
+
+
+# ---- it has ended
+
+
+def test_one_that_has_ended_is_renewed_for_its_own_key(beside: Beside) -> None:
+    """At once, whoever waits for the try is told, and the next one is for a new key again."""
+    tried: list[float] = []
+    beside.keeper.tried = lambda: tried.append(beside.wall)
+    beside.wall += 91 * DAY
+    assert beside.keeper.is_late
+    beside.keeper.startService()
+    beside.loop.settle()
+    assert tried == []
+    made = beside.answer()
+    assert made.public_key() == beside.first.public_key()
+    assert (beside.files.load(), beside.renewed, len(tried)) == (made, 1, 1)
+    assert not beside.keeper.is_late
+
+
+def test_nobody_renews_it_any_more(beside: Beside) -> None:
+    """It is tried on, four times an hour at least, and said how a person can help."""
+    beside.down = ConnectionRefusedError(111, "gate-a:2065: Connection refused")
+    beside.wall += 91 * DAY
+    tried: list[float] = []
+    beside.keeper.tried = lambda: tried.append(beside.wall)
+    beside.keeper.startService()
+    delays = []
+    for _ in range(9):
+        beside.later(91.0)
+        delays.append(beside.delay())
+    assert (max(delays), len(tried)) == (pytest.approx(RETRY_LATE * 0.75, abs=1.0), 10)
+    assert beside.failed()[-1].endswith("; bring a token")
+
+
+def test_a_server_knows_better_that_it_has_ended(beside: Beside) -> None:
+    """The clock here says something else; one try at once, and then the times of tries."""
+    beside.keeper.startService()
+    beside.keeper.told_late()
+    beside.loop.settle()
+    beside.say(encode_frame(Command.GOAWAY, 0, encode_goaway(GoAway.DENIED)))
+    beside.keeper.told_late()
+    assert len(beside.dialled) == 1
+    assert beside.failed()[-1].endswith("; bring a token")
+    beside.later(1.0)
+    assert beside.answer().public_key() == beside.first.public_key()
+    assert not beside.keeper.is_late

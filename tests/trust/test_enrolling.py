@@ -128,21 +128,21 @@ class Desk:
         self.asked: list[Any] = []
         self._refuses = refuses
 
-    def answer(self, payload: bytes, shown: tuple[str, str] | None, source: str) -> bytes:
+    def answer(self, payload: bytes, shown: PeerCertificate | None, source: str) -> bytes:
         self.asked.append((payload, shown, source))
         if self._refuses:
             raise LinkDenied(GoAway.DENIED, "refused: for a reason of ours")
         return ANSWER
 
 
-def world(pending: Desk, tls: bool = True, shown: str = "", **changes: Any) -> World:
+def world(pending: Desk, tls: bool = True, shown: str = "", late: bool = False, **changes: Any) -> World:
     """A world whose strangers come over TLS, as the switchboard sees it, with a certificate or without."""
 
     def make(*args: Any) -> ServerLink:
         link = ServerLink(*args)
         if tls:
             link.tls = "TLSv1.3"
-            link.certificate = PeerCertificate(shown, "ab" * 32, 0.0) if shown else None
+            link.certificate = PeerCertificate(shown, "ab" * 32, 0.0, late) if shown else None
         return link
 
     made = World(start=False)
@@ -165,9 +165,29 @@ def test_a_certificate_is_given(shown: str) -> None:
     assert (answer.command, answer.channel, answer.payload) == (Command.CERTIFICATE, 0, ANSWER)
     assert recorder.lost is not None
     ((payload, who, source),) = pending.asked
-    assert (payload, who) == (ENROLL, ("plc-7", "ab" * 32) if shown else None)
+    assert (payload, who) == (ENROLL, PeerCertificate("plc-7", "ab" * 32, 0.0) if shown else None)
     assert source == "203.0.113.9"
     assert refusals(made) == []
+    made.finish()
+
+
+def test_a_certificate_that_has_ended_gets_another_and_nothing_else() -> None:
+    """No link, no data socket; whoever has it is told so by a word of its own, and why."""
+    text = "its certificate expired on 1970-01-01 and may be renewed, nothing else"
+    for first in (encode_frame(Command.LISTEN, 0), encode_frame(Command.ATTACH, 0, bytes(16))):
+        made = world(Desk(), shown="plc-7", late=True)
+        (answer,) = frames(stranger(made, first).data)
+        assert (answer.command, decode_goaway(answer.payload)) == (
+            Command.GOAWAY,
+            (GoAway.EXPIRED, 0, text),
+        )
+        assert refusals(made) == [("certificate", text)]
+        made.finish()
+    pending = Desk()
+    made = world(pending, shown="plc-7", late=True)
+    (answer,) = frames(stranger(made, encode_frame(Command.ENROLL, 0, ENROLL)).data)
+    assert answer.command == Command.CERTIFICATE
+    assert pending.asked[0][1].late
     made.finish()
 
 

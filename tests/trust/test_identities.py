@@ -6,7 +6,7 @@ import pytest
 
 from revtunnel.daemons.settings import ListenerSettings, SettingsError
 from revtunnel.sockets.tls.peer_verification import never_revoked
-from revtunnel.trust.identities import Identities, merged
+from revtunnel.trust.identities import Identities
 from tests.daemons.test_settings import server
 from tests.support.throwaway_tls import DAY, Issuer
 
@@ -75,19 +75,3 @@ def test_warnings_are_those_of_all_files(tmp_path: Path, issuer: Issuer) -> None
     issuer.server("gate.example", file="b", since=DAY)
     (warning,) = Identities(never_revoked).read(doors(tmp_path, issuer), False).warnings
     assert warning.startswith(f"{tmp_path}/b.pem: certificate is not valid before ")
-
-
-def test_a_reload_takes_what_is_live(tmp_path: Path, issuer: Issuer) -> None:
-    """Settings of TLS count at once; the address waits for a restart and is reported again until then."""
-    old = doors(tmp_path, issuer)
-    new = tuple(
-        ListenerSettings(**{**_fields(each), "address": (("127.0.0.1", 99),), "tls_least": "1.2"})
-        for each in old[:2]
-    )
-    found = merged(old, new)
-    assert [each.address for each in found] == [each.address for each in old]
-    assert [each.tls_least for each in found] == ["1.2", "1.2", "1.3"]
-
-
-def _fields(settings: ListenerSettings) -> dict[str, object]:
-    return {name: getattr(settings, name) for name in settings.__dataclass_fields__}

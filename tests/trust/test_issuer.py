@@ -22,10 +22,11 @@ from revtunnel.ground.limits import EnrolmentLimits
 from revtunnel.ground.retries import Retries
 from revtunnel.link.handshake import LinkDenied
 from revtunnel.process.admin.refusals import Busy, Conflict, Invalid, NotFound
-from revtunnel.sockets.tls.certificates import device_serial
+from revtunnel.sockets.tls.certificates import PeerCertificate, device_serial
 from revtunnel.sockets.tls.enroll import decode_certificate, encode_enroll
+from revtunnel.state.audit_records import RightsChanged
 from revtunnel.state.ledger import FILE_NAME, SqliteLedger
-from revtunnel.trust.authority import Unfit, fingerprint_of, issue_device, make_request, new_key
+from revtunnel.trust.authority import Unfit, fingerprint_of, issue_device, key_mark, make_request, new_key
 from revtunnel.trust.authority_files import AuthorityDirectory
 from revtunnel.trust.certificate_book import AUTHORITY, DEVICE, CertificateBook
 from revtunnel.trust.enrolment import parse_token
@@ -34,7 +35,16 @@ from tests.support.disks import full_disk
 
 NOON = 1_800_000_000.0
 HOST = "192.0.2.7"
+DAY = 86400.0
+GRACE = 30 * DAY
 KEY = new_key()
+
+
+def shown_of(certificate: x509.Certificate, late: bool = False) -> PeerCertificate:
+    """A certificate as TLS has judged it."""
+    until = certificate.not_valid_after_utc.timestamp()
+    key = key_mark(certificate.public_key())
+    return PeerCertificate(device_serial(certificate), fingerprint_of(certificate), until, late, key)
 
 
 class Desk:
@@ -44,6 +54,7 @@ class Desk:
         self.path, self.limits = path, EnrolmentLimits(**limits)
         self.seconds = 0.0
         self.facts: list[Fact] = []
+        self.audited: list[RightsChanged] = []
         self.directory = AuthorityDirectory(str(path / "authority"))
         if set_up:
             self.directory.create("gate", 7300, self.now)
@@ -64,7 +75,8 @@ class Desk:
             self.facts.append,
             lambda: NOON + self.seconds,
         )
-        self.issuer.load(self.directory.path, 90, self.limits)
+        self.issuer.load(self.directory.path, 90, self.limits, GRACE)
+        self.issuer.audited = self.audited.append
 
     def restart(self) -> None:
         self.ledger.close()
@@ -212,7 +224,7 @@ def test_renewal(pending: Desk) -> None:
     """Shown: a good certificate. Given: one for the same serial with a new life. The old one still counts."""
     old = pending.ask(pending.token())
     pending.seconds = 60 * 86400.0
-    shown = "plc-7", fingerprint_of(old)
+    shown = shown_of(old)
     new = pending.ask(b"", make_request("plc-7", new_key()), shown)
     assert new.not_valid_after_utc == pending.now + timedelta(days=90)
     assert not pending.book.revoked("plc-7", fingerprint_of(old))
@@ -223,7 +235,7 @@ def test_renewal(pending: Desk) -> None:
 
 def test_renewals_have_an_end(pending: Desk) -> None:
     """A device that asks and asks fills neither disk nor memory."""
-    shown = "plc-7", fingerprint_of(pending.ask(pending.token()))
+    shown = shown_of(pending.ask(pending.token()))
     for _ in range(15):
         pending.ask(b"", None, shown)
     assert "16 certificates in 24 hours" in pending.refused(
@@ -235,9 +247,7 @@ def test_renewals_have_an_end(pending: Desk) -> None:
 
 def renewed(desk: Desk, shown: x509.Certificate, key: Any = None) -> x509.Certificate:
     """What whoever has a certificate and its key gets for another key."""
-    made: x509.Certificate = desk.ask(
-        b"", make_request("plc-7", key or new_key()), ("plc-7", fingerprint_of(shown))
-    )
+    made: x509.Certificate = desk.ask(b"", make_request("plc-7", key or new_key()), shown_of(shown))
     return made
 
 
@@ -331,7 +341,7 @@ def test_by_a_setting_they_are_the_end_of_both(pending: Desk) -> None:
     old = pending.ask(pending.token())
     first = renewed(pending, old)
     request = encode_enroll(b"", make_request("plc-7", new_key()))
-    assert "two hold the certificate of plc-7" in pending.refused(request, ("plc-7", fingerprint_of(old)))
+    assert "two hold the certificate of plc-7" in pending.refused(request, shown_of(old))
     assert not counts(pending, old) and not counts(pending, first)
     assert cut == [("plc-7", "two hold its certificate")]
     assert DeviceRevoked("plc-7", "two_renewals") in pending.facts
@@ -416,3 +426,47 @@ def test_names_of_the_server(pending: Desk) -> None:
     pending.directory.issue_server(["gate.example", "192.0.2.1"], 825, pending.now)
     pending.restart()
     assert pending.issuer.server_names == ["gate.example", "192.0.2.1"]
+
+
+# ---- late renewals
+
+
+def test_a_certificate_that_has_ended_is_renewed_for_its_own_key(pending: Desk) -> None:
+    """Within the grace, and it is in the audit file; for another key, or too late, it is not."""
+    old = pending.ask(pending.token())
+    pending.seconds = 91 * DAY
+    shown, other = shown_of(old, late=True), encode_enroll(b"", make_request("plc-7", new_key()))
+    assert "has another key than the request" in pending.refused(other, shown)
+    assert pending.audited == []
+    made = pending.ask(b"", make_request("plc-7", KEY), shown)
+    issued = pending.facts[-1]
+    assert isinstance(issued, CertificateIssued) and issued.by == "late-renewal"
+    assert [(each.operation, each.subject) for each in pending.audited] == [
+        ("certificate-renewed-late", "plc-7")
+    ]
+    pending.issuer.used("plc-7", fingerprint_of(made))
+    assert "is revoked" in pending.refused(encode_enroll(b"", make_request("plc-7", KEY)), shown)
+
+
+def test_a_late_renewal_has_its_bounds(pending: Desk) -> None:
+    """Neither after the grace, nor beside a newer certificate of the device, nor for one made elsewhere."""
+    old, asked = pending.ask(pending.token()), encode_enroll(b"", make_request("plc-7", KEY))
+    shown = shown_of(old, late=True)
+    pending.seconds = 90 * DAY + GRACE
+    assert "ended too long ago" in pending.refused(asked, shown)
+    pending.seconds -= 1
+    pending.ask(pending.token(), make_request("plc-7", new_key()))
+    assert "is not the device's newest" in pending.refused(asked, shown)
+    foreign = issue_device(pending.directory.load(), "plc-8", KEY.public_key(), 90, pending.now)
+    request = encode_enroll(b"", make_request("plc-8", KEY))
+    assert "was not made here" in pending.refused(request, shown_of(foreign, late=True))
+
+
+def test_a_lost_answer_is_no_second_holder(pending: Desk) -> None:
+    """The answer to a renewal in time was lost; after the end the first key is asked for again."""
+    old = pending.ask(pending.token())
+    pending.seconds = 80 * DAY
+    renewed(pending, old)
+    pending.seconds = 91 * DAY
+    pending.ask(b"", make_request("plc-7", KEY), shown_of(old, late=True))
+    assert (forks(pending), pending.book.forked()) == ([], [])

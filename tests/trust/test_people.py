@@ -63,7 +63,7 @@ def test_people_come_back(path: str) -> None:
     with town(path) as home:
         assert home.book.warnings == []
         assert [user.name for user in home.people.users("", 10)] == ["ana", "ben"]
-        assert home.people.user("ana") == ("ana", "plant 3", ("day", "night"), NOON)
+        assert home.people.user("ana") == ("ana", "plant 3", ("day", "night"), NOON, "")
         assert home.people.members("night") == {"ana"}
         (token,) = home.people.tokens("ana")
         assert (token.user, token.created, token.until, token.used) == ("ana", NOON, NOON + 10, None)
@@ -390,3 +390,56 @@ def test_after_damage_nobody_is_known(path: str) -> None:
         assert home.ledger.moved_aside
         with pytest.raises(BadToken):
             home.people.log_in(written, NOON)
+
+
+# ---- roles, scopes, browsers
+
+
+def test_roles_and_scopes_come_back_and_others_are_refused(path: str) -> None:
+    """A change is told to who watches."""
+    with town(path) as home:
+        home.people.add_user("ana", "", NOON, "admin")
+        home.people.add_user("ben", "", NOON)
+        home.people.change_user("ben", None, "reader")
+        home.people.new_token("ben", bytes(32), "", NOON, None, "read")
+        assert home.told[-1] == {"ben"}
+        for wrong in ("root", "Admin"):
+            with pytest.raises(Invalid, match="role"):
+                home.people.change_user("ben", None, wrong)
+        with pytest.raises(Invalid, match="scope"):
+            home.people.new_token("ben", bytes(32), "", NOON, None, "read all")
+    with town(path) as home:
+        assert [home.people.user(name).role for name in ("ana", "ben")] == ["admin", "reader"]
+        assert home.people.log_in(write_user_token(bytes(32)), NOON).scope == "read"
+
+
+def test_browsers_make_room_for_each_other_and_end_when_they_are_quiet() -> None:
+    """The one that was quiet longest goes; other tokens are not counted with them."""
+    with town(limits=PeopleLimits(browsers_per_user=2, tokens_per_user=1, browser_idle=60.0)) as home:
+        home.user("ana")
+        home.token("ana", 9)
+        written = []
+        for number in (1, 2):
+            secret = number.to_bytes(32, "big")
+            home.people.new_token("ana", secret, "", NOON + number, 1000.0, "browser")
+            written.append(write_user_token(secret))
+        assert home.people.log_in(written[0], NOON + 50.0).scope == "browser"
+        home.people.new_token("ana", bytes(32), "", NOON + 51.0, 1000.0, "browser")
+        with pytest.raises(BadToken) as caught:
+            home.people.log_in(written[1], NOON + 52.0)
+        assert caught.value.word == "unknown"
+        home.people.log_in(written[0], NOON + 109.0)
+        with pytest.raises(BadToken) as caught:
+            home.people.log_in(written[0], NOON + 170.0)
+        assert caught.value.word == "expired"
+
+
+def test_a_token_takes_what_was_given_for_it_along() -> None:
+    """A browser that was logged in with a token is logged out with it."""
+    with town() as home:
+        home.user("ana")
+        home.token("ana", 1)
+        parent = home.people.tokens("ana")[0].id
+        home.people.new_token("ana", bytes(32), "", NOON, 1000.0, "browser", parent)
+        assert home.people.revoke_token("ana", parent) == 2
+        assert home.people.tokens("ana") == []

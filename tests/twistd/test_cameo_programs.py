@@ -19,7 +19,8 @@ from pathlib import Path
 import pytest
 
 from revtunnel.systems.cameo.zmtp import GREETING
-from tests.support.daemons import ROOT, free_ports, ini
+from tests.support.daemons import ROOT, ini
+from tests.support.ports import free_ports
 from tests.support.traffic import connect, read_exactly, wait_until
 
 pytest.importorskip("zmq", exc_type=ImportError)  # the support module speaks it

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.daemons import ROOT, Agent, Daemon, Lab, Server, port_block
+from tests.support.daemons import ROOT, Agent, Daemon, Lab, Server
+from tests.support.ports import port_block
 from tests.support.services import Echo
 from tests.support.traffic import connect, read_exactly, wait_until
 
@@ -209,3 +210,31 @@ def test_c10_a_busy_port_under_twistd(lab: Lab) -> None:
         lab.add(server).start(wait=False)
         assert server.wait() == 1
         assert len(server.said().splitlines()) == 1 and "in use" in server.said()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "revtunnel.daemons.run agent --help",
+        "revtunnel.daemons.run server --check-config",
+        "revtunnel.ctl.ctl --help",
+        "revtunnel.ctl.ctl check-config",
+        "revtunnel.connect.connect --help",
+    ],
+)
+def test_a_reader_who_has_seen_enough(lab: Lab, words: str) -> None:
+    """``| head``: nothing is said of the pipe that is closed."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", *words.split()],
+        cwd=lab.directory,
+        env=Daemon(lab.directory, "none").environment(),
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    os.close(writing)
+    assert (done.stderr, done.returncode in (0, 1)) == ("", True)

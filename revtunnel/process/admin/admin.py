@@ -20,7 +20,6 @@ Source: twisted.md 2.5; faults.md C1 to C4, "Mechanisms, exact" (Admin).
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -42,6 +41,7 @@ from revtunnel.process.admin.callers import Caller, caller_at, role_of
 from revtunnel.process.admin.daemon_operator import DaemonOperator
 from revtunnel.process.admin.operation_form import CallerRole
 from revtunnel.process.admin.refusals import Conflict, OperatorError
+from revtunnel.process.logs import timestamp
 from revtunnel.sockets.twisted_transport import IStream
 
 __all__ = ["AdminFactory", "AdminProtocol", "AdminService"]
@@ -287,8 +287,7 @@ class AdminFactory(ServerFactory):
 
     def now(self) -> str:
         """The time of day, as log lines have it."""
-        text = datetime.fromtimestamp(self._wall(), UTC).isoformat(timespec="milliseconds")
-        return text.replace("+00:00", "Z")
+        return timestamp(self._wall())
 
 
 class AdminService(Service):

@@ -17,7 +17,7 @@ from typing import Any
 from revtunnel.process.admin.operation_form import Argument, Kind
 from revtunnel.process.admin.refusals import Invalid
 
-__all__ = ["MAX_VALUE", "in_json", "packed", "paged", "read", "unpacked", "written"]
+__all__ = ["MAX_VALUE", "check", "in_json", "packed", "paged", "read", "unpacked", "written"]
 
 MAX_VALUE = 60_000  # bytes of one value that we send
 MAX_NAME = 255  # bytes
@@ -46,11 +46,20 @@ def read(fields: Sequence[Argument], box: Mapping[bytes, bytes]) -> dict[str, An
             found[field.name] = value = None if raw is None else _READ[field.kind](raw)
         except (ValueError, KeyError):
             raise Invalid(f"{field.name} {(raw or b'')[:80]!a}: {field.kind.words} wanted") from None
-        if isinstance(value, int) and not field.low <= value <= field.high:
-            raise Invalid(f"{field.name} {value}: {field.low} to {field.high} wanted")
-        if isinstance(value, str) and field.form and not re.fullmatch(field.form, value, re.ASCII):
-            raise Invalid(f"{field.name} {value[:80]!a}: no {field.name} is so written")
+        check(field, value)
     return found
+
+
+def check(field: Argument, value: Any) -> None:
+    """Hold a value against the limits of its argument.
+
+    Raises:
+        Invalid: it is beyond them.
+    """
+    if isinstance(value, int) and not field.low <= value <= field.high:
+        raise Invalid(f"{field.name} {value}: {field.low} to {field.high} wanted")
+    if isinstance(value, str) and field.form and not re.fullmatch(field.form, value, re.ASCII):
+        raise Invalid(f"{field.name} {value[:80]!a}: no {field.name} is so written")
 
 
 def written(values: Mapping[str, Any]) -> dict[bytes, bytes]:

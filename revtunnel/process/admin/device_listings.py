@@ -169,6 +169,7 @@ class DeviceOperator(DaemonOperator):
         return DEVICES.row(
             device,
             since=self.at(device.since),
+            conflict=device.holders.shown(self._clock.seconds()) if device.holders is not None else "",
             channels=len(running),
             channels_total=device.channels,
             links_total=device.links,

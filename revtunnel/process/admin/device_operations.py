@@ -34,7 +34,8 @@ DEVICES = Operation(
     columns=(
         Column("serial", Kind.TEXT, "of the device", "SERIAL"),
         Column("online", Kind.YES_NO, "whether it is here", "STATE",
-               lambda row: ("online" if row["online"] else "away") + ", muted" * bool(row["muted"])),
+               lambda row: ("online" if row["online"] else "away") + ", muted" * bool(row["muted"])
+               + f", two holders: {row['conflict']}" * bool(row["conflict"])),
         Column("since", Kind.TIME, "when it came, or left; of one that never came, the start", "SINCE"),
         Column("link", Kind.TEXT, "its wire: ``rt1``, ``legacy``, ``emo``, ``cccp``, ``thingworx``, "
                "``localproxy``; nothing: away", "LINK",
@@ -42,6 +43,8 @@ DEVICES = Operation(
         Column("way", Kind.TEXT, "``port``: to a link port; ``web``: by WebSocket to a web listener"),
         Column("listener", Kind.TEXT, "where it came in: a listener, or a project of CCCP"),
         Column("address", Kind.TEXT, "where it came from", "ADDRESS"),
+        Column("conflict", Kind.TEXT, "where the two machines are that take its link from each other, "
+               "until 10 minutes after the last time; or nothing"),
         Column("authenticated", Kind.YES_NO, "whether it has proved its serial"),
         Column("tls", Kind.TEXT, "version of TLS, or nothing"),
         Column("certificate", Kind.TEXT, "SHA-256 of the one it showed, or nothing"),
@@ -132,6 +135,7 @@ _CLOSE = Operation(
     "Its client sees a reset. To a session of CCCP (channel 0) that is as if the client had left.",
     (SERIAL, Argument("channel", Kind.NUMBER, shown="CHANNEL")),
     role=CallerRole.OPERATOR, named=True, errors=(NotFound,), command="close",
+    route="DELETE /channels/{serial}/{channel}",
     said=lambda row: ({"closed": row}, "channel {channel} of {serial} is closed".format_map(row)),
 )  # fmt: skip
 _KICK = Operation(
@@ -140,6 +144,7 @@ _KICK = Operation(
     (SERIAL, Argument("retry_after", Kind.NUMBER, "seconds it shall stay away", "--retry-after S", default=0,
                       high=65535)),
     role=CallerRole.OPERATOR, named=True, errors=(NotFound,), command="kick",
+    route="POST /devices/{serial}/kick",
     said=lambda row: ({"kicked": row["serial"], "retry_after": row["retry_after"]},
                       f"the link of {row['serial']} is closed"),
 )  # fmt: skip

@@ -37,7 +37,7 @@ Row = dict[str, Any]
 class CallerRole(IntEnum):
     """What a caller may do; each may what the one before it may."""
 
-    NOBODY = 0
+    NOBODY = 0  # what is his own, of people
     READER = 1  # look
     OPERATOR = 2  # change things
 
@@ -119,6 +119,7 @@ class Operation(NamedTuple):
         errors: that it may end with, beside Denied, and Invalid where an argument is wrong.
         command: of ``revtunnelctl``; "": none, or part of another one.
         said: what ``revtunnelctl`` prints of arguments and answer, for programs and for people.
+        route: method and path of the HTTP API, with arguments in braces; "": made of the name.
     """
 
     name: str
@@ -134,6 +135,7 @@ class Operation(NamedTuple):
     errors: tuple[type[OperatorError], ...] = ()
     command: str = ""
     said: Callable[[Row], tuple[Row, str]] | None = None
+    route: str = ""
 
     @property
     def asked(self) -> tuple[Argument, ...]:

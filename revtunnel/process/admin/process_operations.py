@@ -28,7 +28,7 @@ PROCESS_OPERATIONS = (
     ),
     WATCH := Operation(
         "Watch", "watch", "print what happens, as it happens", "One line each, as the log has it.",
-        errors=(Conflict,), command="watch",
+        errors=(Conflict,), command="watch", route="GET /events",
         columns=(
             Column("ts", Kind.TIME, "when it happened"),
             Column("level", Kind.TEXT, "``debug``, ``info``, ``warn`` or ``error``"),
@@ -43,18 +43,20 @@ PROCESS_OPERATIONS = (
     ),
     Operation(
         "Reload", "reload", "read the settings again, as SIGHUP does; status 1 when they are wrong",
-        "Says what changed and what needs a restart; when anything is wrong, what, and changes nothing.",
+        "Says what changed and what needs a restart; when anything is wrong, what, and changes nothing. A "
+        "listener that cannot be opened is told too, with status 1; all else is in force then.",
         answer=ROW, role=CallerRole.OPERATOR, errors=(Busy, Conflict), command="reload",
         columns=(
             Column("changed", Kind.LIST, "settings that are in force now"),
             Column("needs_restart", Kind.LIST, "settings that are not, before the next start"),
-            Column("errors", Kind.LIST, "what is wrong, with file and line; then nothing has changed"),
+            Column("errors", Kind.LIST, "what is wrong, with file and line, and nothing has changed; or "
+                   "listeners that could not be opened, and all else is in force"),
         ),
     ),
     Operation(
         "LogLevel", "log_level", "log from this level on", "Until the next restart or reload.",
         (Argument("least", shown="LEVEL", words=("debug", "info", "warn", "error")),),
-        role=CallerRole.OPERATOR, errors=(Invalid,), command="log-level",
+        role=CallerRole.OPERATOR, errors=(Invalid,), command="log-level", route="PUT /log-level",
         said=lambda row: ({"log_level": row["least"]}, f"logged from {row['least']} on"),
     ),
 )  # fmt: skip

@@ -6,9 +6,8 @@ does not take his last answer is aborted; one who does not take his answers is n
 Source: faults.md H1 to H17; twisted.md 2.8.
 """
 
-import json
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 from typing import Protocol as Typing
 
 from twisted.internet.interfaces import IDelayedCall
@@ -16,7 +15,9 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web import http, server
 
-__all__ = ["BoundedChannel", "BoundedSite", "HttpLimits", "begin_json"]
+from revtunnel.fleet.strangers import NotLetIn, Strangers
+
+__all__ = ["BoundedChannel", "BoundedSite", "HttpLimits"]
 
 PARTING = 2.0  # seconds that a caller gets to take his last answer
 
@@ -42,14 +43,22 @@ class BoundedChannel(http.HTTPChannel):
 
     transport: Any
     limits: HttpLimits
+    too_large = "application/json", b'{"message":"The body is too large"}'
     clock: Any
     _deadline: IDelayedCall | None = None
+    heard: Callable[[], None] = staticmethod(lambda: None)  # to be told that something came
+    settled: Callable[[], None] = staticmethod(lambda: None)  # and of a whole request
     _body = 0
 
     def connectionMade(self) -> None:
         """Twisted calls this."""
         super().connectionMade()
         self._await()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Twisted calls this."""
+        self.heard()
+        super().dataReceived(data)
 
     def allHeadersReceived(self) -> None:
         """Twisted calls this."""
@@ -70,6 +79,7 @@ class BoundedChannel(http.HTTPChannel):
         """Twisted calls this."""
         self._stop()
         self._body = 0
+        self.settled()
         super().allContentReceived()
 
     def requestDone(self, request: Any) -> None:
@@ -102,8 +112,8 @@ class BoundedChannel(http.HTTPChannel):
         super().connectionLost(reason)
 
     def _too_large(self) -> None:
-        text = b'{"message":"The body is too large"}'
-        head = b"HTTP/1.1 413 Content Too Large\r\nContent-Type: application/json\r\nConnection: close\r\n"
+        kind, text = self.too_large
+        head = f"HTTP/1.1 413 Content Too Large\r\nContent-Type: {kind}\r\nConnection: close\r\n".encode()
         self.transport.write(head + b"Content-Length: %d\r\n\r\n" % len(text) + text)
         self.dataReceived = self.rawDataReceived = self.lineReceived = lambda *_: None  # type: ignore[method-assign]
         self.length = 1
@@ -118,6 +128,13 @@ class BoundedChannel(http.HTTPChannel):
             deadline.cancel()
 
 
+class _Callers(NamedTuple):
+    """How many there may be."""
+
+    pending: int
+    pending_per_source: int
+
+
 class BoundedSite(server.Site):
     """Makes the channels of callers, so many at once; nothing listens with it."""
 
@@ -127,37 +144,36 @@ class BoundedSite(server.Site):
     def __init__(self, root: Any, reactor: Any, limits: Callable[[], HttpLimits]) -> None:
         """``limits``: what one caller may cost now."""
         super().__init__(root, reactor=reactor, timeout=None, parsePOSTFormSubmission=False)
-        self.callers = 0
         self._clock = reactor
         self._limits = limits
+        self._places = Strangers(reactor.seconds, self._callers, reserve=0)
 
-    def channel(self) -> Any:
-        """A protocol for one connection; None: too many have one."""
-        limits = self._limits()
-        if self.callers >= limits.connections:
-            return None
+    @property
+    def callers(self) -> int:
+        """How many there are."""
+        return len(self._places)
+
+    def channel(self, peer: str = "", speaks: Callable[[], bool] = lambda: False) -> Any:
+        """A protocol for one connection of ``HOST:PORT``; None: too many have one, and all say something."""
         channel: Any = self.buildProtocol(None)
-        channel.limits, channel.clock = limits, self._clock
+        channel.limits, channel.clock = self._limits(), self._clock
+        try:
+            stranger = self._places.enter(peer, lambda why: channel.transport.abortConnection(), speaks)
+        except NotLetIn:
+            return None
+        channel.heard, channel.settled = stranger.heard, stranger.stays
         lost = channel.connectionLost
 
         def over(reason: Failure = connectionDone) -> None:
-            self.callers -= 1
+            stranger.leave()
             lost(reason)
 
         channel.connectionLost = over
-        self.callers += 1
         return channel
+
+    def _callers(self) -> "_Callers":
+        most = self._limits().connections
+        return _Callers(most, most)
 
     def log(self, request: Any) -> None:
         """Twisted's access log; ours says what changed."""
-
-
-def begin_json(request: Any, code: int, row: Mapping[str, Any]) -> bytes:
-    """Set the status and the fields of an answer; its body, which is empty for HEAD."""
-    body = json.dumps(row, separators=(",", ":")).encode("ascii")
-    request.setResponseCode(code)
-    request.setHeader("Content-Type", "application/json")
-    request.setHeader("Cache-Control", "no-store")
-    request.setHeader("X-Content-Type-Options", "nosniff")
-    request.setHeader("Content-Length", str(len(body)))
-    return b"" if request.method == b"HEAD" else body

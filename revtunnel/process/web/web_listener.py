@@ -13,11 +13,10 @@ A refusal is told with its HTTP status, reported once, and costs the source what
 Source: next/remote-sessions.md sections 1 and 2; RFC 9112 section 3.2; issue "Web listener"; ours.
 """
 
+import math
 import re
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -26,16 +25,16 @@ from twisted.python import log
 from twisted.python.failure import Failure
 
 from revtunnel.fleet.access_control import AccessControl
+from revtunnel.fleet.rates import Rates
+from revtunnel.fleet.strangers import NotLetIn, Stranger, Strangers
 from revtunnel.ground.facts import Report, WebRefused
 from revtunnel.ground.limits import ServerLimits
-from revtunnel.ground.networks import Network, address_of, within
-from revtunnel.ground.targets import is_literal, place
-from revtunnel.process.web.rates import Rates
 from revtunnel.process.web.web_pages import WebPages
 from revtunnel.process.web.web_routes import WebCall, WebRoute, route_of
+from revtunnel.process.web.web_rules import WebRules
 from revtunnel.sockets.ends import End, said
+from revtunnel.sockets.peeking import has_spoken
 from revtunnel.sockets.stages import read_some
-from revtunnel.sockets.tls.peer_verification import Identity
 from revtunnel.sockets.tls.tls_stages import TlsFailed, TlsHandshakes
 from revtunnel.sockets.twisted_transport import TwistedTransport
 from revtunnel.sockets.ways.websocket_upgrade import (
@@ -48,10 +47,9 @@ from revtunnel.sockets.ways.websocket_upgrade import (
 )
 from revtunnel.sockets.ways.websocket_wire import WebSocketLimits
 
-__all__ = ["WebListener", "WebRules"]
+__all__ = ["WebListener"]
 
 _UPGRADE = re.compile(rb"\r\nupgrade[ \t]*:[^\r\n]*websocket", re.IGNORECASE)
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?", re.ASCII)
 _WORDS = {
     **dict.fromkeys((400, 414, 431), "protocol"),
     **dict.fromkeys((401, 403, 410), "denied"),
@@ -60,31 +58,6 @@ _WORDS = {
     429: "too-many",
     503: "busy",
 }  # of a status, for counters and penalties
-
-
-@dataclass(frozen=True, slots=True)
-class WebRules:
-    """What holds at one listener; may be replaced for later connections."""
-
-    name: str
-    hosts: frozenset[str] = frozenset()  # names that a Host header may have, beside addresses and localhost
-    origins: frozenset[str] = frozenset()  # of pages that may ask, beside our own
-    identity: Identity | None = None  # None: plain
-    forwarded_from: tuple[Network, ...] = ()  # balancers whose X-Forwarded-For counts
-
-    def is_balancer(self, peer: str) -> bool:
-        """Whether ``HOST:PORT`` may say whom it speaks for."""
-        return within(address_of(peer), self.forwarded_from)
-
-    def client_of(self, peer: str, said: list[str]) -> str:
-        """Whom a connection is for: the last in X-Forwarded-For that is no balancer, if one says so."""
-        client = peer
-        for each in reversed(",".join(said).split(",")):
-            address = address_of(each.strip())
-            if address is None or not self.is_balancer(client):
-                break
-            client = place(str(address), 0)
-        return client
 
 
 class WebListener:
@@ -113,7 +86,7 @@ class WebListener:
         self._full = full
         self._tls = TlsHandshakes(reactor, lambda: limits().handshakes)
         self._serving: set[Deferred[None]] = set()
-        self._pending: Counter[str] = Counter()
+        self._places = Strangers(reactor.seconds, limits, access)
         self._stopping = False
 
     def not_let_in(self, name: str, peer: str, reason: str, detail: str) -> None:
@@ -135,53 +108,59 @@ class WebListener:
 
     def came(self, name: str, end: End) -> None:
         """Somebody connected where ``rules[name]`` holds."""
-        peer = end.peer
-        source = peer.rpartition(":")[0]
-        reason, detail = self._refusal(peer, source, self.rules[name].is_balancer(peer))
-        if reason:
+        rules = self.rules.get(name)
+        try:
+            if rules is None:
+                raise NotLetIn("stopping", "its listener is gone")
+            visit = _Visit(rules, end)
+            visit.stranger = self._enter(visit)
+        except NotLetIn as refused:
             end.abort()
-            self._report(WebRefused(name, peer, "", 0, reason, detail))
+            self._report(WebRefused(name, end.peer, "", 0, refused.reason, str(refused)))
         else:
-            self._serve(self.rules[name], source, end)
+            self._serve(visit)
 
-    def _refusal(self, peer: str, source: str, is_balancer: bool) -> tuple[str, str]:
-        """Why a connection is not even read: word and detail, or nothing."""
-        limits, expected = self._limits(), self.expected(source)
+    def _enter(self, visit: "_Visit") -> Stranger:
+        """A place for a connection that is not even read yet. NotLetIn: it has none."""
+        end = visit.end
+        source, is_balancer = end.peer.rpartition(":")[0], visit.rules.is_balancer(end.peer)
         if self._stopping:
-            return "stopping", "not even read"
-        if len(self._serving) >= limits.pending + expected:
-            return "overloaded", "not even read"
-        if self._full():
-            return "descriptors", "not even read"
-        if is_balancer:
-            return "", ""
-        if self._pending[source] >= limits.pending_per_source + expected:
-            return "overloaded", "not even read"
-        return self._owing(peer, source)
+            raise NotLetIn("stopping", "not even read")
+        if self._full() and not self._places.make_room():
+            raise NotLetIn("descriptors", "not even read")
+        expected, speaks = self.expected(source), partial(has_spoken, end)
+        stranger = self._places.enter(
+            end.peer, visit.give_way, speaks, expected=expected, counts=not is_balancer
+        )
+        if not is_balancer and self._comes_too_often(end.peer, source):
+            stranger.leave()
+            raise NotLetIn("too-often", "not even read")
+        return stranger
 
-    def _owing(self, peer: str, source: str) -> tuple[str, str]:
-        """Whether a client failed or came too often: word and detail, or nothing."""
-        now = self._reactor.seconds()
-        penalty = self._access.stranger(peer, now)
-        if penalty:
-            return "penalty", penalty
+    def owing(self, peer: str, is_forwarded: bool) -> str:
+        """Why a client is not heard now, or nothing; one whom a balancer brought was not asked yet."""
+        why = self._access.stranger(peer, self._reactor.seconds())
+        if not why and is_forwarded and self._comes_too_often(peer, peer.rpartition(":")[0]):
+            why = "not even read"
+        return why
+
+    def failed(self, peer: str) -> None:
+        """A client was not who he said."""
+        self._access.failed(peer, "denied", "", False, self._reactor.seconds())
+
+    def _comes_too_often(self, peer: str, source: str) -> bool:
         is_free = self.expected(source) or self._access.penalties.is_exempt(peer)
-        is_free = is_free or self.rates.take(source, now)
-        return ("", "") if is_free else ("too-often", "not even read")
+        return not (is_free or self.rates.take(source, self._reactor.seconds()))
 
-    def _serve(self, rules: WebRules, source: str, end: End) -> None:
+    def _serve(self, visit: "_Visit") -> None:
         """Read a connection and answer it, in time."""
-        visit = _Visit(rules, end)
-        serving = Deferred.fromCoroutine(self._answer(visit))
+        visit.serving = serving = Deferred.fromCoroutine(self._answer(visit))
         self._serving.add(serving)
-        self._pending[source] += 1
         serving.addTimeout(self.wire.handshake, self._reactor)
 
         def done(result: Any) -> Any:
             self._serving.discard(serving)
-            self._pending[source] -= 1
-            if not self._pending[source]:
-                del self._pending[source]
+            visit.stranger.leave()
             if isinstance(result, Failure):
                 self._failed(visit, result)
 
@@ -190,7 +169,9 @@ class WebListener:
     async def _answer(self, visit: "_Visit") -> None:
         rules = visit.rules
         if rules.identity is not None:
-            secured = await self._tls.serve(visit.end, rules.identity, self.wire.handshake)
+            secured = await self._tls.serve(
+                visit.end, rules.identity, self.wire.handshake, visit.stranger.heard
+            )
             visit.end = secured.end
         head = await self._read_head(visit)
         asked, early = self._asked(visit, head)
@@ -210,12 +191,13 @@ class WebListener:
             found = RequestReader(self.wire).receive(head)
             return found or (HandshakeRefused(400, "the request is not whole"), False)
         host = _head_host(head)
-        if host is not None and not self._is_ours(visit.rules, host):
+        if host is not None and not visit.rules.is_ours(host):
             return HandshakeRefused(421, f"Host {host[:80]!a} is not one of ours"), False
         channel = self.pages.channel()
         if channel is None:
             return HandshakeRefused(503, "too many callers"), False
         visit.taken = True
+        channel.rules, channel.came_from = visit.rules, visit.end.peer
         TwistedTransport(self._reactor, visit.end, channel).start()
         channel.dataReceived(head)  # with deadlines of its own
         return None, False
@@ -228,6 +210,7 @@ class WebListener:
             if not data:
                 raise ConnectionResetError(f"ended after {len(head)} bytes of a request")
             head += data
+            visit.stranger.heard()
             visit.heard = len(head)
         return head
 
@@ -246,15 +229,13 @@ class WebListener:
         )
         visit.call = call
         if visit.end.peer != balancer:
-            call.reason, why = self._owing(visit.end.peer, visit.end.peer.rpartition(":")[0])
-            if call.reason:
-                raise HandshakeRefused(429, why)
+            self._judge_client(call)
         route = visit.route = route_of(self.routes, path)
         host = request.headers["Host"]
-        if not self._is_ours(visit.rules, host):
+        if not visit.rules.is_ours(host):
             call.reason = "host"
             raise HandshakeRefused(421, f"Host {host[:80]!a} is not one of ours")
-        if origin is not None and not self._is_our_page(visit.rules, origin, host, call.secure):
+        if origin is not None and not visit.rules.is_our_page(origin, host):
             call.reason = "origin"
             raise HandshakeRefused(403, "not for pages of another origin")
         if route is None:
@@ -266,27 +247,25 @@ class WebListener:
             raise HandshakeRefused(503, "the server is stopping")
         return route.judge(call, offered)
 
+    def _judge_client(self, call: WebCall) -> None:
+        """As others are judged when they connect. HandshakeRefused: he owes too much, or comes too often."""
+        now, source = self._reactor.seconds(), call.peer.rpartition(":")[0]
+        if self.expected(source):
+            return
+        seconds = self._access.next_try(call.peer, now)
+        why = self._access.stranger(call.peer, now)
+        if why:
+            call.reason = "penalty"
+        elif self._comes_too_often(call.peer, source):
+            call.reason, why = "too-often", "not even read"
+        if why:
+            raise HandshakeRefused(429, why, retry_after=math.ceil(seconds))
+
     def _opened(self, visit: "_Visit", upgraded: Upgraded) -> None:
         assert visit.route is not None and visit.call is not None
         visit.call.undo = None
         visit.route.opened(visit.call, upgraded)
         visit.taken = True
-
-    @staticmethod
-    def _is_ours(rules: WebRules, host: str) -> bool:
-        match = _HOST.fullmatch(host)
-        if match is None:
-            return False
-        name = match[1].strip("[]").lower().rstrip(".")
-        return name == "localhost" or name in rules.hosts or is_literal(name)
-
-    @staticmethod
-    def _is_our_page(rules: WebRules, origin: str, host: str, secure: bool) -> bool:
-        """Whether a page is one of those named, or has come from this very place."""
-        said_origin = origin.lower()
-        schemes = ("https",) if secure else ("https", "http")  # a balancer may have ended the TLS
-        own = {f"{scheme}://{host.lower()}" for scheme in schemes}
-        return said_origin in rules.origins or said_origin in own
 
     # -- the end of one that came to nothing
 
@@ -311,15 +290,25 @@ class WebListener:
             undo, call.undo = call.undo, None
             undo()
         if isinstance(error, TlsFailed):
-            self._count(visit, 0, error.reason, str(error))
+            if error.reason != "lost":
+                self._count(visit, 0, error.reason, str(error))
+            else:
+                self._looked(visit)
         elif isinstance(error, CancelledError):
-            self._count(visit, 0, "stopping", "")
+            self._count(visit, 0, *(("overloaded", visit.gave_way) if visit.gave_way else ("stopping", "")))
         elif isinstance(error, TimeoutError):
             self._count(visit, 0, "silent", f"no whole request in {self.wire.handshake:g} s")
         elif not isinstance(error, OSError):
             failure.raiseException()
-        elif visit.heard:  # else somebody looked whether we live
+        elif visit.heard:
             self._count(visit, 0, "lost", said(error))
+        else:
+            self._looked(visit)
+
+    def _looked(self, visit: "_Visit") -> None:
+        """Somebody looked whether we live: that is told to nobody, and costs hardly anything."""
+        if not visit.rules.is_balancer(visit.end.peer):
+            self._access.failed(visit.end.peer, "lost", "", False, self._reactor.seconds())
 
     def _count(self, visit: "_Visit", status: int, reason: str, detail: str) -> None:
         rules, peer = visit.rules, visit.end.peer
@@ -330,7 +319,9 @@ class WebListener:
 class _Visit:
     """One connection on its way to an answer."""
 
-    __slots__ = ("call", "end", "heard", "path", "route", "rules", "taken")
+    __slots__ = ("call", "end", "gave_way", "heard", "path", "route", "rules", "serving", "stranger", "taken")
+    serving: "Deferred[None]"
+    stranger: Stranger
 
     def __init__(self, rules: WebRules, end: End) -> None:
         self.rules = rules
@@ -340,6 +331,12 @@ class _Visit:
         self.call: WebCall | None = None
         self.route: WebRoute | None = None
         self.taken = False  # the connection has another owner
+        self.gave_way = ""  # why, if its place was needed
+
+    def give_way(self, why: str) -> None:
+        """Its place is needed for another."""
+        self.gave_way = why
+        self.serving.cancel()
 
 
 def _head_host(head: bytes) -> str | None:

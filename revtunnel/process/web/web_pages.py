@@ -1,4 +1,4 @@
-"""What a web listener answers that is no WebSocket: ``/healthz``, and one JSON object for everything else.
+"""What a web listener answers that is no WebSocket: health, what others put here, and else one JSON object.
 
 The rule: one connection is one answer. So a WebSocket never comes behind a request on a connection that a
 balancer keeps open for others, and nobody's bytes stand behind another's.
@@ -11,9 +11,10 @@ Source: ours.
 from collections.abc import Callable
 from typing import Any
 
-from twisted.web import resource
+from twisted.web import resource, server
 
-from revtunnel.process.web.http_channel import BoundedChannel, BoundedSite, begin_json
+from revtunnel.process.web.http_answers import PROBLEM_JSON, in_bytes, problem, write_json
+from revtunnel.process.web.http_channel import BoundedChannel, BoundedSite
 
 __all__ = ["WebPages"]
 
@@ -31,11 +32,10 @@ class _Told(resource.Resource):
         self._row = {"error": _SENTENCES[code]} if row is None else row
         self._headers = headers
 
-    def render(self, request: Any) -> bytes:
+    def render(self, request: Any) -> int:
         """Twisted calls this."""
-        for name, value in self._headers.items():
-            request.setHeader(name, value)
-        return begin_json(request, self._code, self._row)
+        write_json(request, self._code, self._row, self._headers)
+        return server.NOT_DONE_YET
 
 
 class _Health(resource.Resource):
@@ -47,7 +47,7 @@ class _Health(resource.Resource):
         super().__init__()
         self._state = state
 
-    def render(self, request: Any) -> bytes:
+    def render(self, request: Any) -> int:
         """Twisted calls this."""
         if request.method not in (b"GET", b"HEAD"):
             return _Told(405, Allow="GET, HEAD").render(request)
@@ -67,9 +67,17 @@ class _Root(resource.Resource):
         whole = request.path.decode("latin-1")
         return _Told(426, Upgrade="websocket") if self._is_route(whole) else _Told(404)
 
+    def render(self, request: Any) -> int:
+        """Twisted calls this, where nothing is but children."""
+        return _Told(404).render(request)
+
 
 class _OneAnswer(BoundedChannel):
     """A connection for one request."""
+
+    rules: Any = None  # those of its listener
+    came_from = ""  # HOST:PORT of the other end
+    too_large = PROBLEM_JSON, in_bytes(problem(413, "too-large", "the body is too large"))
 
     def checkPersistence(self, request: Any, version: bytes) -> bool:
         """Twisted asks this."""
@@ -91,5 +99,13 @@ class WebPages:
     def __init__(self, reactor: Any, is_route: Callable[[str], bool], state: Callable[[], str]) -> None:
         self.root = _Root(is_route)
         self.root.putChild(b"healthz", _Health(state))
+        health = _Root(is_route)
+        health.putChild(b"live", _Health(lambda: "ready"))
+        health.putChild(b"ready", _Health(state))
+        self.root.putChild(b"health", health)
         self.site = _Site(self.root, reactor, lambda: self)
         self.channel = self.site.channel  # a protocol for one connection; None: too many have one
+
+    def put(self, name: str, page: resource.Resource) -> None:
+        """Answer ``/name`` and what is below it with another resource."""
+        self.root.putChild(name.encode("ascii"), page)

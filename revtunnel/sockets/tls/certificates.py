@@ -10,6 +10,7 @@ A private key is read when it is used, and never repeated.
 Source: faults.md "Device identity", N15, N34; twisted.md 0.1; wire/link-extension.md "Negotiation".
 """
 
+import hashlib
 import os
 import stat
 from collections.abc import Callable
@@ -103,6 +104,8 @@ class PeerCertificate:
     serial: str  # of the device; "" for a server's
     fingerprint: str  # SHA-256 of the certificate, hexadecimal
     expires: float  # seconds since 1970
+    late: bool = False  # it has ended, and is good for its renewal only
+    key: str = ""  # SHA-256 of its public key, hexadecimal
 
 
 # ---- what a certificate says
@@ -163,7 +166,9 @@ def _shown(certificate: x509.Certificate) -> str:
 
 
 def _kept(certificate: x509.Certificate, serial: str) -> PeerCertificate:
-    return PeerCertificate(serial, fingerprint(certificate), certificate.not_valid_after_utc.timestamp())
+    key = hashlib.sha256(_public(certificate.public_key())).hexdigest()
+    until = certificate.not_valid_after_utc.timestamp()
+    return PeerCertificate(serial, fingerprint(certificate), until, key=key)
 
 
 # ---- the other side's
@@ -261,7 +266,7 @@ class _Reading:
                 serial = device_serial(leaf) if files.side is TlsSide.DEVICE else self._server_name(leaf)
             except (CertificateRefused, ValueError, x509.DuplicateExtension) as error:
                 self.blame("certificate", path, str(error))
-            self.check_time("certificate", path, leaf)
+            self.check_time("certificate", path, leaf, files.side)
         return chain, serial
 
     @staticmethod
@@ -270,10 +275,15 @@ class _Reading:
             raise CertificateRefused("certificate has neither a DNS name nor an IP address")
         return ""
 
-    def check_time(self, key: str, path: str, certificate: x509.Certificate) -> None:
-        """Expired is a fault; "not yet" is none: a device without a battery wakes in 1970 (N15)."""
+    def check_time(self, key: str, path: str, certificate: x509.Certificate, side: TlsSide) -> None:
+        """Expired is a fault of a server, and none of a device, which has a way back to a good one.
+
+        "Not yet" is none: a device without a battery wakes in 1970 (N15).
+        """
         until = certificate.not_valid_after_utc
-        if until < self.now:
+        if until < self.now and side is TlsSide.DEVICE:
+            self.warnings.append(f"{path}: certificate expired on {day(until)}: {_clock(self.now)}")
+        elif until < self.now:
             self.blame(key, path, f"certificate expired on {day(until)}")
         elif until < self.now + SOON and until - certificate.not_valid_before_utc > 3 * SOON:
             self.warnings.append(f"{path}: certificate expires on {day(until)}")
@@ -297,12 +307,16 @@ class _Reading:
             self.blame("certificate_key", path, "it is not the key of the certificate")
         return key
 
-    def authorities(self, path: str) -> tuple[x509.Certificate, ...]:
+    def authorities(self, path: str, side: TlsSide) -> tuple[x509.Certificate, ...]:
         found = self.certificates("authority", path)
         valid = [each for each in found if each.not_valid_after_utc >= self.now]
         if found and not valid:
             last = day(max(each.not_valid_after_utc for each in found))
-            self.blame("authority", path, f"certificate of the authority expired on {last}")
+            text = f"certificate of the authority expired on {last}"
+            if side is TlsSide.DEVICE:
+                self.warnings.append(f"{path}: {text}: {_clock(self.now)}")
+            else:
+                self.blame("authority", path, text)
         return found
 
     def crls(
@@ -354,7 +368,7 @@ def read_credentials(files: CertificateFiles, now: datetime | None = None) -> Cr
         chain, serial = reading.own(files, files.certificate)
     if files.key is not None:
         key = reading.private_key(files.key, chain)
-    authorities = reading.authorities(files.authority) if files.authority is not None else ()
+    authorities = reading.authorities(files.authority, files.side) if files.authority is not None else ()
     crls = reading.crls(files.crl, authorities) if files.crl is not None else ()
     if reading.faults:
         raise FaultyFiles(reading.faults)

@@ -16,7 +16,7 @@ Source: twisted.md 0.1, 2.4; faults.md "TLS", N15, N34.
 
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -38,7 +38,17 @@ from revtunnel.sockets.tls.certificates import (
     read_credentials,
 )
 
-__all__ = ["ALPN", "Guard", "Identity", "TlsRules", "never_revoked", "silent_refusal", "tls_fault"]
+__all__ = [
+    "ALPN",
+    "BY_ANOTHER",
+    "HUNG_UP",
+    "Guard",
+    "Identity",
+    "TlsRules",
+    "never_revoked",
+    "silent_refusal",
+    "tls_fault",
+]
 
 ALPN = b"revtunnel/1"  # offered by agents; a balancer may choose by it, a server takes agents without it too
 CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; those of 1.3 are all good
@@ -50,6 +60,8 @@ _PEER = {
 _OPTIONS = (
     SSL.OP_NO_COMPRESSION | SSL.OP_NO_TICKET | SSL.OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE
 )
+BY_ANOTHER = "is signed by another authority"
+_EXPIRED = 10  # of the same
 _OTHER_AUTHORITY = {2, 7, 18, 19, 20, 21}  # codes of X509_verify_cert: no way from it to one of ours
 
 
@@ -86,7 +98,7 @@ def chain_fault(code: int, certificate: x509.Certificate, depth: int, now: datet
         return f"{whose} expired on {day(certificate.not_valid_after_utc)}"
     if code in _OTHER_AUTHORITY:
         issuer = certificate.issuer.rfc4514_string()[:120]
-        return f"{whose} is signed by another authority ({issuer!a})"
+        return f"{whose} {BY_ANOTHER} ({issuer!a})"
     words = {
         3: "is not covered by the list of revoked certificates",
         11: "is covered by a list of revoked certificates that is not valid yet",
@@ -102,12 +114,18 @@ def chain_fault(code: int, certificate: x509.Certificate, depth: int, now: datet
 
 
 class Guard:
-    """The judgement of one connection's peer. ``fault`` says why it was refused, ``peer`` whom it shows."""
+    """The judgement of one connection's peer. ``fault`` says why it was refused, ``peer`` whom it shows.
 
-    __slots__ = ("_judge", "fault", "needed", "peer")
+    ``grace``: seconds behind its end in which the peer's own certificate is still taken; it is ``late`` then.
+    """
 
-    def __init__(self, judge: Callable[[x509.Certificate], PeerCertificate], needed: bool) -> None:
+    __slots__ = ("_grace", "_judge", "fault", "needed", "peer")
+
+    def __init__(
+        self, judge: Callable[[x509.Certificate], PeerCertificate], needed: bool, grace: float = 0.0
+    ) -> None:
         self._judge = judge
+        self._grace = grace
         self.needed = needed  # somebody without a certificate is refused
         self.peer: PeerCertificate | None = None
         self.fault = ""
@@ -115,11 +133,12 @@ class Guard:
     def look(self, shown: X509, code: int, depth: int, good: bool) -> bool:
         """Called by OpenSSL for every certificate of the chain, the peer's own last."""
         try:
-            certificate = shown.to_cryptography()
-            if not good:
-                raise CertificateRefused(chain_fault(code, certificate, depth, datetime.now(UTC)))
+            certificate, now = shown.to_cryptography(), datetime.now(UTC)
+            ago = (now - certificate.not_valid_after_utc).total_seconds()
+            if not good and not (code == _EXPIRED and depth == 0 and ago < self._grace):
+                raise CertificateRefused(chain_fault(code, certificate, depth, now))
             if depth == 0:
-                self.peer = self._judge(certificate)
+                self.peer = replace(self._judge(certificate), late=ago >= 0)
         except CertificateRefused as error:
             self.fault = str(error)
         except Exception as error:  # whatever it is, it lets nobody in
@@ -207,13 +226,19 @@ def _trust(context: SSL.Context, rules: TlsRules, credentials: Credentials) -> N
 class Identity:
     """What new connections are made from: the files as they were when this was made."""
 
-    def __init__(self, rules: TlsRules, revoked: Callable[[str, str], bool] = never_revoked) -> None:
-        """Read the files.
+    def __init__(
+        self,
+        rules: TlsRules,
+        revoked: Callable[[str, str], bool] = never_revoked,
+        grace: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        """Read the files; ``grace`` as for ``Guard``, asked at every handshake.
 
         Raises:
             FaultyFiles: with every fault of every file.
         """
         self._revoked = revoked
+        self._grace = grace
         self.rules = rules
         self.credentials = read_credentials(rules.files)
         self._context = _context(rules, self.credentials)
@@ -221,7 +246,8 @@ class Identity:
     def accept(self, sock: socket.socket) -> tuple[SSL.Connection, Guard]:
         """The server's end on a connected socket, its handshake not begun."""
         revoked = self._revoked
-        guard = Guard(lambda shown: judge_device(shown, revoked), self.rules.peer == "required")
+        needed = self.rules.peer == "required"
+        guard = Guard(lambda shown: judge_device(shown, revoked), needed, self._grace())
         connection = self._connection(sock, guard)
         connection.set_accept_state()
         return connection, guard
@@ -244,6 +270,7 @@ class Identity:
 # ---- what went wrong, in words
 
 
+HUNG_UP = "it hung up in the middle of the handshake"
 REFUSED = "the other side refused our certificate"
 _ALERTS = {
     "certificate expired": "expired",
@@ -264,9 +291,9 @@ _REASONS = {
     "unsupported protocol": "no TLS version in common (see tls_least)",
     "alert protocol version": "no TLS version in common (see tls_least)",
     "no shared cipher": "no cipher in common",
-    "unexpected eof": "it hung up in the middle of the handshake",
-    "cut: ": "it hung up in the middle of the handshake",
-    "reset by peer": "it hung up in the middle of the handshake",
+    "unexpected eof": HUNG_UP,
+    "cut: ": HUNG_UP,
+    "reset by peer": HUNG_UP,
 }
 
 

@@ -7,29 +7,35 @@ others wait, unread. Whom it refuses gets an alert and a moment to read it.
 Source: twisted.md 0.7, 2.4; faults.md "Pre-auth limits", N34, N36.
 """
 
-import contextlib
 import errno
 import socket
 from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
+from typing import Protocol as Typing
 
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.python.failure import Failure
 
 from revtunnel.ground.first_bytes import Listens, explained
-from revtunnel.sockets.ends import RECORD, End, TlsEnd
-from revtunnel.sockets.stages import Stage, readable, writable
+from revtunnel.sockets.ends import End, TlsEnd
+from revtunnel.sockets.stages import Stage, part_unread, readable, writable
 from revtunnel.sockets.tls.certificates import CertificateRefused, PeerCertificate
-from revtunnel.sockets.tls.peer_verification import Guard, Identity, tls_fault
+from revtunnel.sockets.tls.peer_verification import BY_ANOTHER, HUNG_UP, Guard, Identity, tls_fault
 
-__all__ = ["Secured", "TlsFailed", "TlsHandshakes", "dial_tls"]
+__all__ = ["Heard", "Secured", "TlsFailed", "TlsHandshakes", "dial_tls"]
 
 HANDSHAKE = 0x16  # first byte of a TLS connection: a record with a ClientHello
+ALERT = 0x15  # the same of an alert
 FIRST = 80  # bytes that are looked at, to name what is no TLS
 CROWDED = "its turn for a TLS handshake did not come"
-PARTING = 1.0  # seconds that a refused agent gets to take its alert
-DROPS = 8  # records of a refused agent that are read and dropped meanwhile
+
+
+class Heard(Typing):
+    """To be told of what comes."""
+
+    def __call__(self, waits: bool = False) -> None:
+        """Something came; ``waits``: it is our turn now."""
 
 
 class TlsFailed(ConnectionError):
@@ -50,25 +56,52 @@ class Secured(NamedTuple):
     peer: PeerCertificate | None  # None: an agent without a certificate, where that is allowed
 
 
-async def shake(reactor: Any, end: TlsEnd, guard: Guard) -> Secured:
+async def shake(reactor: Any, end: TlsEnd, guard: Guard, server: str = "") -> Secured:
     """The handshake and the verdict; the end is left as it is when that fails.
+
+    ``server`` is whom an agent dials, who looks what is there instead where it is no TLS.
 
     Raises:
         TlsFailed: the other side was refused, refused us, or did not speak TLS.
     """
+    first = _peeked(end.sock) if server else b""
     try:
         while not end.handshake():
             await (writable if end.reads_when_writable else readable)(reactor, end)
+            first = first or (_peeked(end.sock) if server else b"")
         peer = guard.verdict(end.connection)
     except (OSError, CertificateRefused) as error:
         if guard.fault:
-            raise TlsFailed("certificate", guard.fault) from None
+            raise TlsFailed("certificate", _on_the_way(guard.fault, server)) from None
         words = tls_fault(error)
+        if server:
+            words = _no_tls(words, first)
         raise TlsFailed("certificate" if "certificate" in words else "tls", words) from None
     return Secured(end, peer)
 
 
+def _peeked(sock: socket.socket) -> bytes:
+    try:
+        return sock.recv(FIRST, socket.MSG_PEEK)
+    except OSError:
+        return b""
+
+
 # ---- the agent
+
+
+def _no_tls(words: str, first: bytes) -> str:
+    """What failed, and what is there if it is no TLS."""
+    if not first and words == HUNG_UP:
+        return f"{words}: does it speak TLS? See tls in [agent]"
+    return words if not first or first[0] in (HANDSHAKE, ALERT) else explained(words, first, Listens.SERVER)
+
+
+def _on_the_way(fault: str, server: str) -> str:
+    """Whose certificate that may be."""
+    if not server or BY_ANOTHER not in fault:
+        return fault
+    return f"{fault}: another server, or who opens TLS on the way, which has to leave {server} alone"
 
 
 def dial_tls(reactor: Any, identity: Identity, name: str, begun: Callable[[], None]) -> Stage:
@@ -82,7 +115,7 @@ def dial_tls(reactor: Any, identity: Identity, name: str, begun: Callable[[], No
         connection, guard = identity.connect(plain.sock, name)
         end = TlsEnd(connection, plain.sock, plain.peer)
         try:
-            return (await shake(reactor, end, guard)).end
+            return (await shake(reactor, end, guard, name)).end
         except BaseException:
             end.abort()
             raise
@@ -103,8 +136,10 @@ class TlsHandshakes:
         self._most = most
         self._waiting: deque[Deferred[None]] = deque()
 
-    def serve(self, end: End, identity: Identity, seconds: float) -> "Deferred[Secured]":
-        """Take a plain end to TLS within ``seconds``.
+    def serve(
+        self, end: End, identity: Identity, seconds: float, heard: Heard = lambda waits=False: None
+    ) -> "Deferred[Secured]":
+        """Take a plain end to TLS within ``seconds``; ``heard`` is told of its first byte, and of its turn.
 
         Fails with TlsFailed, TimeoutError (whose text says what was waited for) or CancelledError; the socket
         is closed then.
@@ -117,14 +152,16 @@ class TlsHandshakes:
                 return Failure(TlsFailed("overloaded", f"{CROWDED} in {timeout:g} s"))
             return Failure(TimeoutError(f"{stage[0]} in {timeout:g} s")) if waited else result
 
-        serving = Deferred.fromCoroutine(self._serve(end, identity, stage))
+        serving = Deferred.fromCoroutine(self._serve(end, identity, stage, heard))
         return serving.addTimeout(seconds, self._reactor, too_late)
 
-    async def _serve(self, end: End, identity: Identity, stage: list[str]) -> Secured:
+    async def _serve(self, end: End, identity: Identity, stage: list[str], heard: Heard) -> Secured:
         try:
             await self._first_byte(end)
+            heard(True)
             stage[0] = CROWDED
             await self._turn()
+            heard(False)
             stage[0] = "it did not finish its TLS handshake"
             try:
                 connection, guard = identity.accept(end.sock)
@@ -134,7 +171,7 @@ class TlsHandshakes:
             finally:
                 self._done()
         except TlsFailed:
-            await self._part(end)
+            await part_unread(self._reactor, end)
             raise
         except BaseException:
             end.abort()
@@ -170,15 +207,3 @@ class TlsHandshakes:
         while self._waiting and self.running < self._most():
             self._waiting.popleft().callback(None)
         self._handing_on = False
-
-    async def _part(self, end: End) -> None:
-        """Let an alert arrive: a close with unread input is a reset, which may overtake it."""
-        sock, until = end.sock, self._reactor.seconds() + PARTING
-        with contextlib.suppress(OSError, TimeoutError, CancelledError):
-            sock.shutdown(socket.SHUT_WR)
-            for _ in range(DROPS):
-                left = max(0.0, until - self._reactor.seconds())
-                await readable(self._reactor, End(sock)).addTimeout(left, self._reactor)
-                if not sock.recv(RECORD):
-                    break
-        end.close()

@@ -44,6 +44,8 @@ class ProxyAnswer(NamedTuple):
     status: int
     words: str  # for people: printable, one line, bounded
     size: int  # bytes of all heads; the server's begin behind them
+    schemes: tuple[str, ...] = ()  # of authentication that a 407 wants, such as Basic
+    leads_to: str = ""  # where a page that stands in the way sends a browser
 
     @property
     def connected(self) -> bool:
@@ -77,28 +79,30 @@ def decode_answer(data: bytes, limit: int) -> ProxyAnswer | None:
             raise RemoteError(f"the head of its answer passes {limit} bytes")
         if end is None:
             return None
-        status, words = _read(data[at : end.start()].decode("latin-1"))
+        answer = _read(data[at : end.start()].decode("latin-1"), end.end())
         at = end.end()
-        if status >= 200 or status == 101:
-            return ProxyAnswer(status, words, at)
+        if answer.status >= 200 or answer.status == 101:
+            return answer
 
 
-def _read(head: str) -> tuple[int, str]:
-    """Status and words of one head."""
+def _read(head: str, size: int) -> ProxyAnswer:
+    """One head, which ends at ``size``."""
     first, *fields = re.split("\r?\n", head)
     match = _STATUS.fullmatch(first)
     if not match:
         raise RemoteError(f"its answer has no status: {_printable(first[:80])!a}")
-    status, reason = int(match[1]), match[2] or ""
-    if status == 407:
-        wanted = [_challenge(field) for field in fields if field.lower().startswith("proxy-authenticate:")]
-        return status, _printable(f"proxy wants authentication: {', '.join(wanted) or 'it says not how'}")
-    return status, _printable(f"{status} {reason}".strip())
+    named = [(name.lower(), value.strip()) for name, _, value in (each.partition(":") for each in fields)]
+    challenges = [value for name, value in named if name == "proxy-authenticate"]
+    leads_to = next((value for name, value in named if name == "location"), "")
+    words = _printable(f"{match[1]} {match[2] or ''}".strip())
+    schemes = tuple(_printable(each.partition(" ")[0]) for each in challenges)
+    if match[1] == "407":
+        words = _printable(", ".join(map(_challenge, challenges)) or "it says not how")
+    return ProxyAnswer(int(match[1]), words, size, schemes, _printable(leads_to))
 
 
-def _challenge(field: str) -> str:
+def _challenge(value: str) -> str:
     """Scheme and realm of one Proxy-Authenticate field."""
-    value = field.partition(":")[2].strip()
     scheme = value.partition(" ")[0]
     realm = _REALM.search(value)
     return f'{scheme} "{realm[1]}"' if realm else scheme

@@ -19,9 +19,9 @@ from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.targets import place
 from revtunnel.sockets.ends import End, said
 from revtunnel.sockets.opening import Reach, connect, open_end
-from revtunnel.sockets.peeking import read_head
+from revtunnel.sockets.peeking import HeadEnded, read_head
 from revtunnel.sockets.stages import Stage, write_all
-from revtunnel.sockets.ways.http_connect import decode_answer, encode_request
+from revtunnel.sockets.ways.http_connect import ProxyAnswer, decode_answer, encode_request
 from revtunnel.sockets.ways.proxy_choice import HttpProxy, ProxyChoice
 
 __all__ = ["ProxyError", "open_way", "proxy_stage"]
@@ -52,14 +52,40 @@ def proxy_stage(
             answer = await read_head(reactor, end, partial(decode_answer, limit=MAX_HEAD))
         except RemoteError as error:
             raise ProxyError(proxy, str(error)) from None
+        except HeadEnded as error:
+            raise ProxyError(proxy, said(error) if error.size else "it hung up without an answer") from None
         except OSError as error:
             raise ProxyError(proxy, said(error)) from None
         if not answer.connected:
-            raise ProxyError(proxy, answer.words)
+            raise ProxyError(proxy, _why(answer, proxy, host, port))
         end.peer = place(host, port)
         return end
 
     return stage
+
+
+def _why(answer: ProxyAnswer, proxy: HttpProxy, host: str, port: int) -> str:
+    """What an answer means, and what can be done about it."""
+    words = answer.words
+    if answer.status == 407:
+        return _unknown(answer, proxy, host, port)
+    if answer.status < 400 or answer.status == 511:
+        where = f", which leads to {answer.leads_to}" if answer.leads_to else ""
+        return f"answered with a web page ({words}{where}), as a portal does that wants a login first"
+    if answer.status >= 500:
+        return f"{words}: it does not reach {host}:{port}"
+    return f"{words}: whoever keeps it has to allow CONNECT to {host}:{port}"
+
+
+def _unknown(answer: ProxyAnswer, proxy: HttpProxy, host: str, port: int) -> str:
+    """Why it does not know who we are."""
+    schemes = [each.lower() for each in answer.schemes]
+    if schemes and "basic" not in schemes:
+        known = f"have it let {host}:{port} pass without, or name a proxy beside us that speaks it"
+        return f"wants {answer.words}, and only Basic is spoken here: {known}"
+    if proxy.credentials is not None:
+        return f"does not take the user and password of proxy_credentials ({answer.words})"
+    return f"wants a user and a password ({answer.words}): see proxy_credentials"
 
 
 def open_way(
@@ -85,8 +111,8 @@ def open_way(
     def failed(failure: Failure) -> Failure:
         """Say that it was the proxy that could not be reached."""
         error = failure.value
-        return (
-            Failure(ProxyError(proxy, said(error))) if isinstance(error, OSError) and not there else failure
-        )
+        if not isinstance(error, OSError) or there:
+            return failure
+        return Failure(ProxyError(proxy, said(error).removeprefix(f"{place(proxy.host, proxy.port)}: ")))
 
     return opening.addErrback(failed)

@@ -29,7 +29,7 @@ Refused = Callable[[str, str, str], None]  # "host:port", a word, a sentence
 
 
 class _Headed(NamedTuple):
-    """One listening socket whose connections have headers."""
+    """What a connection whose header is awaited came with."""
 
     came: Came
     rules: HeaderRules
@@ -49,9 +49,9 @@ class ProxyHeaders:
         """Headers that are awaited."""
         return len(self._reading)
 
-    def behind(self, came: Came, rules: HeaderRules | None, refused: Refused) -> Came:
-        """What to listen with: ``came`` sees clients only, whose headers were read."""
-        return came if rules is None else partial(self._came, _Headed(came, rules, refused))
+    def behind(self, came: Came, rules: Callable[[], HeaderRules | None], refused: Refused) -> Came:
+        """What to listen with: ``came`` sees clients only, whose headers were read by the rules of then."""
+        return partial(self._came, came, rules, refused)
 
     def stop(self) -> None:
         """Wait for no header any more."""
@@ -60,7 +60,14 @@ class ProxyHeaders:
 
     # -- inside
 
-    def _came(self, headed: _Headed, end: End) -> None:
+    def _came(
+        self, came: Came, rules_now: Callable[[], HeaderRules | None], refused: Refused, end: End
+    ) -> None:
+        rules = rules_now()
+        if rules is None:
+            came(end)
+            return
+        headed = _Headed(came, rules, refused)
         if not headed.rules.trusts(end.peer):
             why = "not-allowed", "only those that proxy_from names are let in here"
         elif len(self._reading) >= self._most():

@@ -22,9 +22,9 @@ class SenderSettings:
     """Part of a listener's and of a pool's settings."""
 
     proxy_protocol: str = setting(word("no", "v1", "v2", "any"), "no", "a load balancer says in a PROXY "
-        "header whom each connection is for; of which version")
+        "header whom each connection is for; of which version", live=True)
     proxy_from: tuple[Network, ...] = setting(networks(256), "", "the load balancer's addresses, such as "
-        "10.0.0.7, fd00::/64: who sends the header, and who else is refused")
+        "10.0.0.7, fd00::/64: who sends the header, and who else is refused", live=True)
 # fmt: on
 
 

@@ -62,7 +62,9 @@ __all__ = [
 ]
 
 _TOO_LARGE = {RequestLineTooLong: 414, HeaderLineTooLong: 431, TooManyHeaders: 431}
+_SECONDS = re.compile(r"[0-9]{1,5}", re.ASCII)
 _STATUS = re.compile(r"HTTP/1\.([01]) ([1-9][0-9]{2})(?: (.*))?", re.ASCII)
+MAX_RETRY = 3600  # seconds of a Retry-After that are believed: it may be a gateway's
 MAX_WORDS = 160  # characters of a server's own words in our log
 
 
@@ -70,14 +72,15 @@ class HandshakeRefused(ConnectionError):
     """No WebSocket came of it: we refused (``judge`` raises this), or the other side did.
 
     ``status`` is that of HTTP, 0 where there is none; the sentence is for people, and goes to the other side.
-    ``page``: the other side answered with a web page.
+    ``page``: the other side answered with a web page. ``retry_after``: seconds that were asked for; 0: none.
     """
 
-    def __init__(self, status: int, why: str, page: bool = False) -> None:
+    def __init__(self, status: int, why: str, page: bool = False, retry_after: int = 0) -> None:
         super().__init__(errno.ECONNREFUSED, why)
         self.status = status
         self.why = why
         self.page = page
+        self.retry_after = retry_after
 
 
 Judge = Callable[[Request, tuple[str, ...]], str]
@@ -226,6 +229,8 @@ def _accept(request: Request, judge: Judge, limits: WebSocketLimits) -> UpgradeA
 
 def _refusal(refused: HandshakeRefused) -> UpgradeAnswer:
     response = ServerProtocol(logger=logger).reject(HTTPStatus(refused.status), f"{refused.why}\n")
+    if refused.retry_after:
+        response.headers["Retry-After"] = str(refused.retry_after)
     return UpgradeAnswer(response.serialize(), None, refused)
 
 
@@ -322,6 +327,8 @@ def _refuse_page(head: bytes) -> None:
     if page or where or match[1] == "0":
         words = f"{'answered with a web page: ' * page}{match[2]} {match[3] or ''}".strip()
         words += f", which leads to {where}" if where else ""
+        if match[2] == "511" or (where and match[2] in ("302", "303", "307")):
+            words += ", as a portal does that wants a login first"
         raise HandshakeRefused(int(match[2]), _printable(words), page)
 
 
@@ -331,7 +338,10 @@ def _server_refused(error: Exception) -> HandshakeRefused:
         response = error.response
         words = bytes(response.body[: 4 * MAX_WORDS]).decode("utf-8", "replace").strip().partition("\n")[0]
         status = f"{response.status_code} {response.reason_phrase}"
-        return HandshakeRefused(response.status_code, _printable(f"{status}: {words}" if words else status))
+        said = response.headers.get_all("Retry-After")
+        seconds = min(int(said[0]), MAX_RETRY) if len(said) == 1 and _SECONDS.fullmatch(said[0]) else 0
+        why = _printable(f"{status}: {words}" if words else status)
+        return HandshakeRefused(response.status_code, why, retry_after=seconds)
     cause = error.__cause__ or error
     return HandshakeRefused(0, _printable(f"it does not speak WebSocket: {cause}"))
 

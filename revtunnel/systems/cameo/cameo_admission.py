@@ -7,10 +7,11 @@ listener nobody is local by being on this machine: an agent that carries strange
 Source: wire/cameo.md section 5; faults.md "Bind defaults".
 """
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
+from revtunnel.fleet.strangers import NotLetIn, Stranger, Strangers
 from revtunnel.ground.limits import CameoLimits
 from revtunnel.ground.networks import Network, address_of, is_loopback, within
 
@@ -37,13 +38,21 @@ class CameoAdmission:
     """Admits connections and counts them. ``allowed`` empty: from everywhere."""
 
     def __init__(
-        self, limits: CameoLimits, allowed: tuple[Network, ...] = (), trusted: tuple[Network, ...] = ()
+        self,
+        limits: CameoLimits,
+        allowed: tuple[Network, ...] = (),
+        trusted: tuple[Network, ...] = (),
+        seconds: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.limits = limits
         self.allowed = allowed
         self.trusted = trusted
-        self.connections = 0
-        self._sources: Counter[str] = Counter()
+        self._strangers = Strangers(seconds, self._places)
+
+    @property
+    def connections(self) -> int:
+        """All that were let in and have not left."""
+        return len(self._strangers)
 
     def is_local(self, peer: str, here: str, rules: CameoRules) -> bool:
         """Whether the peer at address ``peer``, which dialled our address ``here``, is local."""
@@ -51,27 +60,33 @@ class CameoAdmission:
         on_this_machine = is_loopback(peer) or address == address_of(here)
         return (on_this_machine and not rules.outside) or within(address, self.trusted)
 
-    def enter(self, peer: str, here: str, rules: CameoRules) -> str:
-        """Count a connection; a word that says why not, empty when it may stay."""
+    def enter(
+        self,
+        peer: str,
+        here: str,
+        rules: CameoRules,
+        give_way: Callable[[str], None],
+        speaks: Callable[[], bool] = lambda: False,
+    ) -> Stranger:
+        """Count a connection until it leaves (fleet/strangers.py). NotLetIn: it may not stay, by its word."""
         local, loopback = self.is_local(peer, here, rules), is_loopback(peer)
         if rules.publishing and not local:
-            return "not-local"
+            raise NotLetIn("not-local", "")
         if self.allowed and not (local or loopback or within(address_of(peer), self.allowed)):
-            return "not-allowed"
-        most = self.limits.connections
-        if self.connections >= (most if local else most - most // 4):
-            return "too-many-connections"
-        if not (local or loopback):
-            if self._sources[peer] >= self.limits.connections_per_source:
-                return "too-many-of-this-address"
-            self._sources[peer] += 1
-        self.connections += 1
-        return ""
+            raise NotLetIn("not-allowed", "")
+        counts = not (local or loopback)
+        try:
+            return self._strangers.enter(peer, give_way, speaks, known=local, counts=counts)
+        except NotLetIn as refused:
+            word = "too-many-of-this-address" if refused.of_source else "too-many-connections"
+            raise NotLetIn(word, "") from None
 
-    def leave(self, peer: str, local: bool) -> None:
-        """A connection that was counted is gone."""
-        self.connections -= 1
-        if not local and peer in self._sources:
-            self._sources[peer] -= 1
-            if not self._sources[peer]:
-                del self._sources[peer]
+    def _places(self) -> "_Places":
+        return _Places(self.limits.connections, self.limits.connections_per_source)
+
+
+class _Places(NamedTuple):
+    """As Strangers ask for them."""
+
+    pending: int
+    pending_per_source: int

@@ -56,9 +56,9 @@ class OutsideSettings:
 
     name: str
     responder: tuple[Endpoint, ...] = setting(listening(0), "", "where outside clients reach the responder "
-        "relay; an agent offers it with --local")
+        "relay; an agent offers it with --local", live=True)
     subscriber: tuple[Endpoint, ...] = setting(listening(0), "", "where outside clients reach the publisher "
-        "relay; at least one of both is needed")
+        "relay; at least one of both is needed", live=True)
     advertise: tuple[tuple[int, int], ...] = setting(_TRANSLATIONS, "", "ports in answers of the CAMEO "
         "server that clients of this listener are told otherwise: 10000:21000, 10001:21001", live=True)
     requests: str = setting(word("all", "read-only"), "all", "what such clients may ask the CAMEO server; "
@@ -78,9 +78,9 @@ class CameoSettings(LogSettings):
     """All that the relays are told."""
 
     proxy_ports: tuple[int, int, int] = setting(_PORTS, "10000, 10001, 10002", "responder port, subscriber "
-        "port, publisher port; the same as proxy_ports of the CAMEO server")
+        "port, publisher port; the same as proxy_ports of the CAMEO server", live=True)
     bind: tuple[str, ...] = setting(many("address", read_address, 1, 16), "127.0.0.1", "addresses where the "
-        "three ports listen; the programs of CAMEO's names listen everywhere instead")
+        "three ports listen; the programs of CAMEO's names listen everywhere instead", live=True)
     allow: tuple[Network, ...] = setting(networks(256), "", "who may connect to the first two ports, such as "
         "10.1.0.0/16; empty: everybody who reaches them; this machine always may", live=True)
     trusted: tuple[Network, ...] = setting(networks(256), "", "whose peers may hold names and publish, as "

@@ -61,8 +61,7 @@ def run_until_end(reactor: Any, system: CameoSystem, patience: float) -> None:
     """Run the reactor until a signal, or until standard input ends where that is a pipe."""
 
     def end() -> "Deferred[Any]":
-        for port in system.ports:
-            port.stop()
+        system.stop_listening()
         done: Deferred[Any] = DeferredList([relay.drain() for relay in system.relays])
         return done.addTimeout(patience, reactor).addErrback(lambda _: None)
 

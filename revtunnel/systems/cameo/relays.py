@@ -24,7 +24,7 @@ from revtunnel.systems.cameo.cameo_facts import MessagesDropped, PeerJoined, sho
 from revtunnel.systems.cameo.cameo_peers import CameoPeer
 from revtunnel.systems.cameo.cameo_publications import Publications
 from revtunnel.systems.cameo.cameo_responders import Responders
-from revtunnel.systems.cameo.zmtp import encode_ready
+from revtunnel.systems.cameo.zmtp import SUBSCRIPTIONS, encode_ready
 from revtunnel.systems.cameo.zmtp_messages import ZmtpMessage
 from revtunnel.systems.cameo.zmtp_peer import NameNotAllowed, ZmtpListener, ZmtpPeer
 
@@ -300,6 +300,6 @@ class _Subscribers:
         self._relay._touch_all(self._relay.publications.request(peer, message))
 
     def command(self, peer: CameoPeer, name: bytes, data: bytes) -> None:
-        if name in (b"SUBSCRIBE", b"CANCEL"):
+        if name in SUBSCRIPTIONS:
             change = self._relay.publications.subscribe(peer, data, name == b"SUBSCRIBE")
             self._relay._touch_all(change)

@@ -44,6 +44,7 @@ from revtunnel.systems.cameo.zmtp_messages import COMMAND, MAX_COMMAND, encode_f
 __all__ = [
     "GREETING",
     "MAX_IDENTITY",
+    "SUBSCRIPTIONS",
     "check_greeting",
     "decode_command",
     "decode_ping",
@@ -57,6 +58,7 @@ __all__ = [
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
 MAX_IDENTITY = 255  # bytes
 MAX_CONTEXT = 16  # bytes of a PING that PONG repeats
+SUBSCRIPTIONS = (b"SUBSCRIBE", b"CANCEL")  # commands of a subscriber
 _MECHANISM = GREETING[12:32]
 
 

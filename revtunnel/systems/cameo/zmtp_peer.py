@@ -11,6 +11,7 @@ Source: wire/cameo.md section 5; faults.md Z1 to Z5, Z8.
 import contextlib
 import socket
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 from typing import Protocol as Typing
 
@@ -19,11 +20,14 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from revtunnel.fleet.strangers import NotLetIn, Stranger
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import Report
 from revtunnel.ground.limits import CameoLimits
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import End
+from revtunnel.sockets.peeking import has_spoken
+from revtunnel.streams.numbers import Tally
 from revtunnel.streams.window import CreditPool
 from revtunnel.systems.cameo.cameo_admission import CameoAdmission, CameoRules
 from revtunnel.systems.cameo.cameo_facts import PeerLeft, PeerRefused, shown
@@ -31,6 +35,7 @@ from revtunnel.systems.cameo.cameo_outbox import Outbox, Piece
 from revtunnel.systems.cameo.cameo_peers import CameoPeer, PeerUnfit, read_ready
 from revtunnel.systems.cameo.zmtp import (
     GREETING,
+    SUBSCRIPTIONS,
     check_greeting,
     decode_command,
     decode_ping,
@@ -116,7 +121,9 @@ class ZmtpPeer(Protocol):
         self._deadline: IDelayedCall | None = None  # of the handshake, then of the parting
         self._silence: IDelayedCall | None = None  # the peer asked to be dropped at its end
         self._ttl = 0.0
+        self._idle = Tally(switch.limits.idle_frames, 60.0, "commands that change nothing")
         self._counted = 0  # bytes of the pool that an incomplete message has
+        self._stranger: Stranger | None = None  # its place
         self._over = False  # nothing more is taken from this peer, or written to it
 
     # -- from the transport
@@ -127,16 +134,19 @@ class ZmtpPeer(Protocol):
             self._over = True
             self.transport.abortConnection()
             return
-        refused = switch.admission.enter(origin.client, origin.server, self._rules)
-        if refused:
+        try:
+            self._stranger = switch.admission.enter(
+                *(origin.client, origin.server, self._rules, self._give_way),
+                partial(has_spoken, self._connection),
+            )
+        except NotLetIn as refused:
             self._over = True
-            switch.report(PeerRefused(switch.name, address, refused, ""))
+            switch.report(PeerRefused(switch.name, address, refused.reason, ""))
             self.transport.abortConnection()
             return
         local = switch.admission.is_local(origin.client, origin.server, self._rules)
         outbox = Outbox(switch.limits, switch.pool, self._slow)
         self.peer = CameoPeer(address, local, self._rules, switch.clock.seconds(), outbox, self)
-        self._host = origin.client
         switch.connections[self] = None
         self._tune()
         self.transport.registerProducer(self, True)
@@ -155,6 +165,8 @@ class ZmtpPeer(Protocol):
         if self._over or peer is None:
             return
         peer.bytes_received += size
+        if self._stranger is not None and not peer.socket_type:
+            self._stranger.heard()
         if self._silence is not None:
             self._silence.reset(self._ttl)
         try:
@@ -174,8 +186,9 @@ class ZmtpPeer(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._leave("lost", "")
         self._cancel()
+        if self._stranger is not None:
+            self._stranger.leave()
         if self.peer is not None:
-            self._switch.admission.leave(self._host, self.peer.local)
             self._switch.connections.pop(self, None)
             self.peer.outbox.clear()
             self._switch.flush()
@@ -266,8 +279,12 @@ class ZmtpPeer(Protocol):
         if not peer.socket_type:
             self._ear.joined(self, *read_ready(command, self._ear.types))
             self._cancel()
+            if self._stranger is not None:
+                self._stranger.stays()
             return
         name, data = decode_command(command.body)
+        if name not in SUBSCRIPTIONS:
+            self._idle.add(self._switch.clock.seconds())
         if not peer.ready:
             return  # before our READY there is nothing to say
         if name == b"PING":
@@ -303,6 +320,10 @@ class ZmtpPeer(Protocol):
         if more < 0:
             self._switch.pool.give(-more)
         self._counted = held
+
+    def _give_way(self, why: str) -> None:
+        """Its place is needed for another."""
+        self.cut("overloaded", why)
 
     def _late(self) -> None:
         self._deadline = None

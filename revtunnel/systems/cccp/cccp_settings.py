@@ -59,15 +59,17 @@ class ProjectSettings(ListenerTls):
     """Devices of one project, and the ports of their clients."""
 
     address: tuple[tuple[str, int], ...] = setting(listening(1), "127.0.0.1:2070", "where its devices "
-        "register")
-    ranges: tuple[tuple[int, int], ...] = setting(RANGES, "21000-21999", "ports that its clients dial")
-    bind: str = setting(ADDRESS, "127.0.0.1", "address on which those listen; who reaches it reaches "
-        "devices, unless ip_whitelist says no")
-    quarantine: float = setting(seconds(0, 86400), "60 s", "time a port rests before another device gets it")
+        "register", live=True)
+    ranges: tuple[tuple[int, int], ...] = setting(RANGES, "21000-21999", "ports that its clients dial",
+        live=True)
+    bind: str = setting(ADDRESS, "127.0.0.1", "address on which those listen, with :: IPv4 too; who reaches "
+        "it reaches devices, unless ip_whitelist says no", live=True)
+    quarantine: float = setting(seconds(0, 86400), "60 s", "time a port rests before another device gets it",
+        live=True)
     quarantine_least: float | None = setting(nothing("full", seconds(0, 86400)), "full", "time it rests at "
-        "least where no other port is left; full: quarantine, whatever happens")
+        "least where no other port is left; full: quarantine, whatever happens", live=True)
     sticky: float = setting(seconds(0, 3650 * 86400), "30 d", "time a persistent proxy's port is kept while "
-        "we are down")
+        "we are down", live=True)
     duplicate: str = setting(word("newest", "oldest"), "newest", "which connection stays when a serial "
         "without a certificate comes twice", live=True)
     line_feed: str = setting(word("payload", "swallow"), "payload", "what one LF directly behind the return "
@@ -81,10 +83,10 @@ class ProjectSettings(ListenerTls):
     serials: tuple[str, ...] = setting(many("serial", read_serial, 0, 100_000), "", "devices that are known; "
         "empty: every one", live=True)
     allow_open: bool = setting(yes_no(), "no", "INSECURE: lets other machines register any serial without a "
-        "device certificate; no: such a listener does not start")
+        "device certificate; no: such a listener does not start", live=True)
     # said otherwise than of agents
     tls: bool = setting(yes_no(), "no", "devices have to come with TLS; needs certificate and "
-        "certificate_key")
+        "certificate_key", live=True)
     certificate: str | None = setting(PEM, "none", "of this listener, for the name that devices "
         "dial", live=True)
     device_certificates: str = setting(word("required", "optional", "no"), "required", "required: a device "
@@ -105,7 +107,8 @@ class CccpPart(WakeSettings):
 
     enabled: bool = setting(yes_no(), "no", "run CCCP inside revtunnel-server, where /on reaches every "
         "device by its serial; revtunnel-cccp does not look at it")
-    http: tuple[tuple[str, int], ...] = setting(listening(1), "127.0.0.1:2080", "where the API listens")
+    http: tuple[tuple[str, int], ...] = setting(listening(1), "127.0.0.1:2080", "where the API listens",
+        live=True)
     host: str | None = setting(_HOST, "auto", "that callers are told to connect their clients to; auto: the "
         "address their request came in on", live=True)
     hosts: tuple[str, ...] = setting(many("host name", read_host, 0, 64), "", "names that callers may use "
@@ -114,7 +117,7 @@ class CccpPart(WakeSettings):
         "auto: revtunnel-cccp.token in $CREDENTIALS_DIRECTORY, none where there is no such "
         "file", live=True, name="token_file")
     allow_without_token: bool = setting(yes_no(), "no", "INSECURE: lets other machines call without a token; "
-        "no: such a listener does not start")
+        "no: such a listener does not start", live=True)
     projects: tuple[ProjectSettings, ...] = ()
     limits: CccpLimits = field(default_factory=CccpLimits)
 

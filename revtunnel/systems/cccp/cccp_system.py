@@ -18,7 +18,8 @@ from revtunnel.ground.facts import Fact, LinkDown, LinkUp, Report
 from revtunnel.ground.limits import FleetLimits, RelayLimits
 from revtunnel.ground.retries import Retries
 from revtunnel.process.wake import WakeDriver
-from revtunnel.sockets.listening import Listener, Listeners
+from revtunnel.sockets.listening import Listeners
+from revtunnel.sockets.open_listeners import OpenListeners, WantedListener
 from revtunnel.sockets.tls.peer_verification import Identity, never_revoked
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.systems.cccp.cccp_facts import ProxyEnded
@@ -78,16 +79,16 @@ class CccpSystem:
         retries: Retries | None = None,
     ) -> None:
         self.part = part
-        self.listening: list[Listener] = []
+        self.listening = OpenListeners(listeners, they_begin=True)
         self.facts: Counter[str] = Counter()
         self._reactor = reactor
-        self._listeners = listeners
         self._report = report
         self._ticking: Any = None
         self._drained: Deferred[None] | None = None
         self._book = SessionBook(ledger)
         self.identities = self._fresh = Identities(revoked, "cccp-project")
-        ports = ProxyPorts(reactor, listeners.listen, leases, lambda: self.part.limits.backlog, report)
+        listen = partial(listeners.listen, both=True)
+        ports = ProxyPorts(reactor, listen, leases, lambda: self.part.limits.backlog, report)
         self.fleet: Fleet[Any] = Fleet(FleetLimits(), self._told) if fleet is None else fleet
         self.proxies = Proxies(
             *(reactor, ports, lambda: self.part.limits, self._book, self._told),
@@ -119,6 +120,7 @@ class CccpSystem:
         self.operator.give_up = self._give_up
         self._waiting: dict[str, Kept] = {}  # sessions that are to go on, and have no port as yet
         self.api = HttpApi(self.operator, lambda: self.part)
+        self._site = self.api.site(reactor)
 
     # -- life
 
@@ -126,15 +128,7 @@ class CccpSystem:
         """Take up what the last start left, and listen. CannotListenError: a port cannot be had at all."""
         for kept in list(self._book.load()):
             self._take_up(kept)
-        backlog = self.part.limits.backlog
-        for project in self.part.projects:
-            for host, port in project.address:
-                came = partial(self.pending.came, project.name)
-                name = f"[cccp-project {project.name}]"
-                self.listening.append(self._listeners.keep(name, host, port, backlog, came))
-        api = self.api.site(self._reactor)
-        for host, port in self.part.http:
-            self.listening.append(self._listeners.keep("[cccp] http", host, port, 128, api.came))
+        self.listening.start(self._wanted())
         self._tick()
 
     def projects_of(self, part: CccpPart) -> dict[str, Project]:
@@ -143,15 +137,20 @@ class CccpSystem:
         return {each.name: project_of(each, self._fresh.of(each.name)) for each in part.projects}
 
     def take(self, part: CccpPart, relay_limits: RelayLimits, projects: dict[str, Project]) -> list[str]:
-        """Other settings from now on, with their ``projects_of``; new listeners need a restart.
+        """Other settings from now on, with their ``projects_of``; listeners that are gone are closed.
 
-        Whose certificates are others now, as names of settings.
+        Devices of a project that is gone, and sessions, stay until they end. The answer: whose certificates
+        are others now, as names of settings.
         """
-        known = self.pending.projects
-        self.pending.projects = {name: projects.get(name, known[name]) for name in known}
+        self.pending.projects = projects
         self.part, self.proxies.relay_limits = part, relay_limits
+        self.listening.close_others(self._wanted())
         changed, self.identities = self._fresh.changed(self.identities), self._fresh
         return changed
+
+    def open_missing(self) -> list[str]:
+        """Open the listeners that are not open yet; a line for each that cannot be."""
+        return self.listening.open_missing(self._wanted())
 
     def drain(self) -> "Deferred[None]":
         """Take no new ones; fires when no client is connected any more."""
@@ -195,6 +194,13 @@ class CccpSystem:
         }
 
     # -- inside
+
+    def _wanted(self) -> list[WantedListener]:
+        backlog, found = self.part.limits.backlog, []
+        for project in self.part.projects:
+            name, came = f"[cccp-project {project.name}]", partial(self.pending.came, project.name)
+            found += [WantedListener(name, *address, backlog, came) for address in project.address]
+        return found + [WantedListener("[cccp] http", *each, 128, self._site.came) for each in self.part.http]
 
     def _take_up(self, kept: Kept) -> None:
         """A persistent session goes on, on its port; of any other the end is said."""
@@ -242,9 +248,7 @@ class CccpSystem:
     def _stop_listening(self) -> None:
         self.operator.drain()
         self.pending.stop()
-        for port in self.listening:
-            port.stop()
-        self.listening.clear()
+        self.listening.stop()
 
     def _told(self, fact: Fact) -> None:
         reason = getattr(fact, "reason", "")

@@ -142,8 +142,8 @@ class DeviceCarrier:
 
     def serve(self) -> None:
         """The device is free: the next one has it."""
-        while self.waiting and self.device is not None and self.device.parked:
-            client = next(iter(self.waiting))
+        here = (each for each in [*self.waiting] if each.is_here())
+        while self.device is not None and self.device.parked and (client := next(here, None)) is not None:
             self._forget(client)
             self._carriers.join(client, self.device)
         self._carriers.changed(self)

@@ -12,21 +12,23 @@ Source: TCXN CCCP, "Proxy Control API"; wire/cccp.md section 2; faults.md H1 to 
 
 import hashlib
 import hmac
-import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl
 
 from twisted.internet.defer import CancelledError, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web import resource, server
+from twisted.web import resource
 
 from revtunnel.ground.errors import RemoteError
-from revtunnel.ground.targets import is_literal
 from revtunnel.process.admin.refusals import Busy, Invalid, NotFound
-from revtunnel.process.web.http_channel import BoundedSite, begin_json
+from revtunnel.process.web.http_answers import answered, write_json
+from revtunnel.process.web.http_channel import BoundedSite
+from revtunnel.process.web.web_rules import is_ours
 from revtunnel.sockets.ends import End
+from revtunnel.sockets.peeking import has_spoken
 from revtunnel.sockets.twisted_transport import TwistedTransport
 from revtunnel.systems.cccp.cccp_settings import CccpPart
 from revtunnel.systems.cccp.openapi import PAGE, describe_api
@@ -82,18 +84,8 @@ class HttpApi(resource.Resource):
 
     def render(self, request: Any) -> Any:
         """Twisted calls this."""
-        done = maybeDeferred(self._carry_out, request)
-        gone: list[bool] = []
-
-        def hung_up(_: Failure) -> None:
-            gone.append(True)
-            done.cancel()
-
-        request.notifyFinish().addErrback(hung_up)
-        done.addErrback(_as_answer)
-        done.addCallback(lambda answer: None if gone else _write(request, *answer))
-        done.addErrback(lambda bug: log.failure("answering failed", bug))
-        return server.NOT_DONE_YET
+        done = maybeDeferred(self._carry_out, request).addErrback(_as_answer)
+        return answered(request, done, _write, cancels=True)
 
     def _carry_out(self, request: Any) -> Any:
         self._check_origin(request)
@@ -119,12 +111,7 @@ class HttpApi(resource.Resource):
             raise _Refused(403, "Not for this host")
 
     def _is_ours(self, host: str) -> bool:
-        match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?", host)
-        if match is None:
-            return False
-        name = match[1].strip("[]").lower()
-        ours = {"localhost", (self.part().host or "").lower(), *self.part().hosts}
-        return name in ours or is_literal(name)  # whoever rebinds a name has a name
+        return is_ours(host, {(self.part().host or "").lower(), *self.part().hosts})
 
     def _check_token(self, request: Any, fields: list[tuple[str, str]]) -> None:
         wanted = self.part().token
@@ -225,22 +212,18 @@ def _as_answer(failure: Failure) -> tuple[int, dict[str, Any], tuple[str, str] |
 
 
 def _write(request: Any, code: int, row: dict[str, Any], header: tuple[str, str] | None) -> None:
-    body = begin_json(request, code, row)
-    if header is not None:
-        request.setHeader(*header)
-    request.write(body)
-    request.finish()
+    write_json(request, code, row, dict([header] if header else []))
 
 
 # ---- the connection
 
 
 class _Site(BoundedSite):
-    """The API's connections; those beyond the limit are closed at once."""
+    """The API's connections; beyond the limit somebody who says nothing goes."""
 
     def came(self, end: End) -> None:
         """Somebody connected."""
-        channel = self.channel()
+        channel = self.channel(end.peer, partial(has_spoken, end))
         if channel is None:
             end.abort()
         else:

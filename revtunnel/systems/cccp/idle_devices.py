@@ -141,7 +141,13 @@ class IdleDevices:
             if full:
                 raise LinkDenied(GoAway.OVERLOADED, full, serial)
             before = self._fleet.arrive(
-                *(serial, device, device.since, arrival.authenticated, project.newest),
+                *(
+                    serial,
+                    device,
+                    device.since,
+                    arrival.authenticated,
+                    "auto" if project.newest else "oldest",
+                ),
                 offers=self.takers.offers if self.takers is not None else (),
                 system=SYSTEM,
                 peer=device.peer,

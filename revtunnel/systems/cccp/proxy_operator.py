@@ -200,7 +200,8 @@ class ProxyOperator:
             if self.retries is None:
                 each.came.errback(CallerFailed(f"Wake: {why}"))
         if waiting and self.retries is not None:
-            self.retries.failed(f"waking {serial}", why, partial(self._wake_again, serial))
+            again = partial(self._wake_again, serial)
+            self.retries.failed(f"waking {serial}", why, again, quiet=True)  # the driver says it
 
     def _wake_again(self, serial: str) -> None:
         waking = self._wake.wake(serial)

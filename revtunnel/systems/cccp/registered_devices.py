@@ -8,9 +8,9 @@ transport, and costs an end and one reader.
 Source: TCXN CCCP, "Registration in Cloud Proxy"; wire/cccp.md section 2; faults.md R1 to R11.
 """
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall
@@ -18,14 +18,16 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from revtunnel.fleet.access_control import AccessControl
+from revtunnel.fleet.strangers import NotLetIn, Stranger, Strangers
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import Report
 from revtunnel.ground.first_bytes import Listens, explained
 from revtunnel.ground.limits import CccpLimits
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import End
+from revtunnel.sockets.peeking import has_spoken
 from revtunnel.sockets.tls.peer_verification import Identity
-from revtunnel.sockets.tls.tls_stages import Secured, TlsHandshakes
+from revtunnel.sockets.tls.tls_stages import Heard, Secured, TlsHandshakes
 from revtunnel.systems.cccp.cccp_facts import RegistrationRefused
 from revtunnel.systems.cccp.registration import RegistrationDecoder
 from revtunnel.systems.cccp.unpaired_end import WithoutLf
@@ -85,8 +87,8 @@ class Registrations:
         self._registered = came
         self._report = report
         self._tls = TlsHandshakes(reactor, lambda: limits().handshakes)
-        self._pending: Counter[str] = Counter()
-        self._strangers: set[_Line] = set()
+        self._places = Strangers(reactor.seconds, limits, self.access)
+        self._strangers: dict[_Line, Stranger] = {}
 
     @property
     def waiting(self) -> int:
@@ -103,26 +105,25 @@ class Registrations:
 
     def came(self, name: str, end: End) -> None:
         """A device of ``projects[name]`` connected: its line is next, or TLS before it."""
-        project, limits, peer = self.projects[name], self._limits(), end.peer
-        source = peer.rpartition(":")[0]
-        penalty = self.access.stranger(peer, self._reactor.seconds())
-        reason = "penalty" if penalty else "stopping" if self.draining else ""
-        if len(self._strangers) >= limits.pending or self._pending[source] >= limits.pending_per_source:
-            reason = "overloaded"
-        if reason:
+        project, peer = self.projects[name], end.peer
+        line = _Line(self, project, peer, self._limits().registration)
+        try:
+            if self.draining:
+                raise NotLetIn("stopping", "not even read")
+            stranger = self._places.enter(peer, line.give_way, partial(has_spoken, end))
+        except NotLetIn as refused:
             end.abort()
-            self._report(RegistrationRefused(name, peer, "", reason, penalty or "not even read"))
+            self._report(RegistrationRefused(name, peer, "", refused.reason, str(refused)))
             return
-        line = _Line(self, project, peer, source, limits.registration)
-        self._strangers.add(line)
-        self._pending[source] += 1
+        self._strangers[line] = stranger
+        line.heard = stranger.heard
         if project.identity is None:
             EndTransport(self._reactor, end, line).start()
         else:
             self._secure(line, project.identity, end)
 
     def _secure(self, line: "_Line", identity: Identity, plain: End) -> None:
-        securing = self._tls.serve(plain, identity, self._limits().registration)
+        securing = self._tls.serve(plain, identity, self._limits().registration, line.heard)
         line.securing = securing
 
         def done(found: Secured) -> None:
@@ -140,13 +141,10 @@ class Registrations:
 
     def forget(self, line: "_Line") -> bool:
         """It is no stranger any more; False: it was none."""
-        if line not in self._strangers:
-            return False
-        self._strangers.remove(line)
-        self._pending[line.source] -= 1
-        if not self._pending[line.source]:
-            del self._pending[line.source]
-        return True
+        stranger = self._strangers.pop(line, None)
+        if stranger is not None:
+            stranger.leave()
+        return stranger is not None
 
     def refused(self, line: "_Line", reason: str, detail: str) -> None:
         """It never became a device."""
@@ -156,6 +154,8 @@ class Registrations:
     def said(self, line: "_Line", end: End, early: bytes) -> None:
         """A device said its serial."""
         certified = line.certified is not None
+        if certified:
+            self.access.proved(line.peer, self.seconds())
         self._registered(Arrival(line.serial, line.project, end, early, certified, line.tls))
 
     def later(self, seconds: float, call: Callable[[], None]) -> IDelayedCall:
@@ -174,12 +174,10 @@ class _Line(Protocol):
 
     transport: Any
 
-    def __init__(
-        self, registrations: Registrations, project: Project, peer: str, source: str, seconds: float
-    ) -> None:
+    def __init__(self, registrations: Registrations, project: Project, peer: str, seconds: float) -> None:
         self.project = project
         self.peer = peer
-        self.source = source
+        self.heard: Heard = lambda waits=False: None  # to be told that it said something
         self.serial = ""
         self.tls = ""
         self.certified: str | None = None  # the serial in its certificate
@@ -198,6 +196,7 @@ class _Line(Protocol):
     def dataReceived(self, data: bytes) -> None:
         if self._decoder is None:  # an unknown serial, held; what it says is not looked at
             return
+        self.heard()
         try:
             if not self._decoder.receive(data):
                 return
@@ -222,6 +221,14 @@ class _Line(Protocol):
         elif self.transport is not None:
             self._timer = self._registrations.later(PARTING, self.transport.abortConnection)
             self.transport.loseConnection()
+
+    def give_way(self, why: str) -> None:
+        """Its place is needed for another."""
+        self.over("overloaded", why)
+        if self.securing is not None:
+            self.securing.cancel()
+        elif self.transport is not None:
+            self.transport.abortConnection()
 
     def over(self, reason: str, detail: str) -> None:
         """It is no device, once."""

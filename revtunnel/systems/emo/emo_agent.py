@@ -24,9 +24,10 @@ from revtunnel.ground.limits import EmoLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Target
 from revtunnel.link.link import tune
-from revtunnel.sockets.end_transport import EndTransport
+from revtunnel.sockets.end_transport import EndTransport, how_lost
 from revtunnel.sockets.ends import End
 from revtunnel.streams.dialler import Dialler, NotDialled
+from revtunnel.streams.numbers import Tally
 from revtunnel.streams.streams import ChannelSocket
 from revtunnel.systems.emo.emo import Emo, EmoCommand, EmoDecoder, encode_emo
 from revtunnel.systems.emo.emo_stream import PARTING, EmoChannel, EmoDataSocket
@@ -136,13 +137,14 @@ class EmoAgentLink(Protocol):
         self.ended: tuple[str, str] | None = None
         self.cut = 0
         self._port = port
-        self._target = target
+        self.target = target
         self._dialler = dialler
         self._connect = connect
         self._report = report
         self._ready = ready
         self._left = left
         self._decoder = EmoDecoder()
+        self._idle = Tally(limits.idle_frames, 60.0, "commands that change nothing")
         self._table = AgentTable(limits)
         self._heard = 0.0
         self._heartbeat = False  # an old server says nothing: its silence means nothing
@@ -173,7 +175,7 @@ class EmoAgentLink(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         _stop(self._timer)
         wordless = self.up_since is None and reason.check(ConnectionDone)
-        self.ended = self.ended or ("lost", HUNG_UP if wordless else reason.getErrorMessage())
+        self.ended = self.ended or ("lost", HUNG_UP if wordless else f"the server {how_lost(reason)}")
         self._lost = True
         self._do(self._table.lost())
         if self._table.slots:
@@ -243,9 +245,13 @@ class EmoAgentLink(Protocol):
         self._is_up()
         self._heartbeat = self._heartbeat or command.kind is Emo.PING
         if self._departing and command.kind is Emo.CONNECT:
+            self._idle.add(self._heard)
             self._say(EmoCommand(Emo.TERMINATE, command.number))
             return
-        self._do(self._table.command(command))
+        actions = self._table.command(command)
+        if command.kind is Emo.PING or not actions:
+            self._idle.add(self._heard)
+        self._do(actions)
 
     def _is_up(self) -> None:
         """The wire has no word of welcome: a command, or a while without refusal, is as good."""
@@ -303,7 +309,7 @@ class EmoAgentLink(Protocol):
 
     def _dial(self, slot: AgentSlot) -> None:
         since = self.clock.seconds()
-        slot.target = dialling = self._dialler.dial(self._target)
+        slot.target = dialling = self._dialler.dial(self.target)
         dialling.addCallbacks(
             partial(self._reached, slot, since), lambda failure: self._not_reached(slot, failure)
         )
@@ -312,7 +318,7 @@ class EmoAgentLink(Protocol):
         slot.target = target = ChannelSocket(self.clock, end)
         channel = EmoChannel(slot.number, since)
         milliseconds = round((self.clock.seconds() - since) * 1000, 3)
-        self._report(ChannelOpened(self.serial, slot.number, str(self._target), self.peer, milliseconds))
+        self._report(ChannelOpened(self.serial, slot.number, str(self.target), self.peer, milliseconds))
         slot.socket.join(target, channel)
 
     def _not_reached(self, slot: AgentSlot, failure: Failure) -> None:
@@ -362,7 +368,7 @@ class EmoAgentLink(Protocol):
         sums = channel.bytes_received, channel.bytes_sent
         self._report(
             ChannelEnded(
-                self.serial, slot.number, str(self._target), self.peer, reason, detail, seconds, *sums
+                self.serial, slot.number, str(self.target), self.peer, reason, detail, seconds, *sums
             )
         )
 

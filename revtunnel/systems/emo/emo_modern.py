@@ -16,6 +16,7 @@ from revtunnel.ground.reasons import GoAway
 from revtunnel.ground.targets import Offer, Target
 from revtunnel.link.handshake import LinkDenied, ServerUp
 from revtunnel.link.hellos import AgentHello
+from revtunnel.link.mux import Happening, Offered
 from revtunnel.link.server_link import ServerLink
 
 __all__ = ["ModernLink", "deny_machine", "modern_offer"]
@@ -47,6 +48,15 @@ class ModernLink(ServerLink):
 
     def _admit(self, up: ServerUp) -> None:
         super()._admit(self._placed(up))
+
+    def happened(self, happening: Happening) -> None:
+        """Its one offer may lead elsewhere; what it is called here is said by its port."""
+        if isinstance(happening, Offered) and len(happening.offers) == 1:
+            (offer,) = happening.offers
+            assert self.handshake is not None and self.handshake.hello is not None
+            (mine,) = self.handshake.hello.offers
+            happening = happening._replace(offers=(replace(mine, target=offer.target),))
+        super().happened(happening)
 
     def _placed(self, up: ServerUp) -> ServerUp:
         """The device that the port is reserved for.

@@ -72,7 +72,9 @@ class EmoServerLink(ServerLink):
             self._become_rt1()
             self.dataReceived(data)
         elif self.ended is None:
-            self._heard = self.clock.seconds()
+            self._heard, self.spoke = self.clock.seconds(), True
+            if self.mux is None:
+                self.heard()
             self._commands.receive(data)
             self._read_commands()
 
@@ -242,10 +244,9 @@ class EmoServerLink(ServerLink):
     # -- a data socket
 
     def _become_data_socket(self, port: int) -> None:
-        reserved = self._serves.ports.get(port)
-        if reserved is None:
-            raise RemoteError(f"a data socket for port {port}, which is reserved for no device here")
         beside = self._serves.machines.get(port)
+        if beside is None and port not in self._serves.ports:
+            raise RemoteError(f"a data socket for port {port}, which is reserved for no device here")
         if beside is not None and beside.ended is not None:
             beside = None
         if beside is not None and not self._is_beside(beside):

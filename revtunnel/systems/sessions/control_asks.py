@@ -18,7 +18,7 @@ from revtunnel.systems.sessions.session_seats import SERVICES, Start
 from revtunnel.trust.grants import Action
 from revtunnel.trust.user_tokens import Login
 
-__all__ = ["MAX_TEXT", "ControlAsks", "session_row"]
+__all__ = ["MAX_TEXT", "ROLES", "ControlAsks", "session_row", "started_row", "visible"]
 
 MAX_TEXT = 16_384  # bytes of a message, either way
 ROWS = 100  # of one answer: what fits into a message in any case
@@ -26,7 +26,7 @@ _NAME = re.compile(r"[A-Za-z0-9._-]{1,32}", re.ASCII)
 _SERIAL = re.compile(r"[A-Za-z0-9._:*?-]{1,64}", re.ASCII)
 _ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _USER = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}", re.ASCII)
-_ROLES = {"watch": Role.WATCH, "use": Role.USE, "take": Role.TAKE}
+ROLES = {"watch": Role.WATCH, "use": Role.USE, "take": Role.TAKE}
 Said = dict[str, Any]
 
 
@@ -112,21 +112,8 @@ class ControlAsks:
         flags = _flag(said, "private"), _flag(said, "take_over")
         session = self._live.start(login, Start(_text(said, "device", _SERIAL), names, *flags), call.peer)
         if session.status == "initializing":
-            raise _Later(session, lambda: self._started(login, session))
-        return self._started(login, session)
-
-    def _started(self, login: Login, session: RemoteSession) -> Said:
-        if session.over:
-            raise SessionRefused("denied", f"by the device's site: {session.detail or session.ended}")
-        ports = {offer.name: offer.target.port for offer in self._live.rights.services(session.wish.serial)}
-        return {
-            "session": session.id,
-            "nonce": self._live.nonce(login.user, session.id, browser=False),
-            "services": [{"name": name, "port": ports.get(name, 0)} for name in session.wish.offers],
-            "state": session.status,
-            "idle": round(session.limits.idle),
-            "maximum": round(session.limits.maximum),
-        }
+            raise _Later(session, lambda: started_row(self._live, login, session))
+        return started_row(self._live, login, session)
 
     def _end(self, login: Login, said: Said, call: WebCall) -> Said:
         self._live.end_by(login, _text(said, "session", _ID), call.peer)
@@ -134,7 +121,7 @@ class ControlAsks:
 
     def _share(self, login: Login, said: Said, call: WebCall) -> Said:
         number, person = _text(said, "session", _ID), _text(said, "with", _USER)
-        role = _ROLES.get(_text(said, "role", _NAME))
+        role = ROLES.get(_text(said, "role", _NAME))
         if role is None:
             raise _Malformed("role: watch, use or take wanted")
         nonce = self._live.share(number, login.user, person, role, call.peer)
@@ -144,7 +131,7 @@ class ControlAsks:
     def _sessions(self, login: Login, said: Said, call: WebCall) -> Said:
         rows: list[Said] = []
         more = False
-        for session in self._visible(login):
+        for session in visible(self._live, login):
             if len(rows) >= ROWS // 4:
                 more = True
                 break
@@ -154,21 +141,41 @@ class ControlAsks:
             more = True
         return {"sessions": rows, "more": more}
 
-    def _visible(self, login: Login) -> Iterator[RemoteSession]:
-        """Her own that run, then those of others that she may observe."""
-        wall = self._live.wall()
-        own = [each for each in self._live.sessions if each.owner == login.user and not each.over]
-        yield from own
-        for session in self._live.sessions:
-            if session.over or session.owner == login.user:
-                continue
-            wish = session.wish
-            if self._live.rights.may(login, Action.OBSERVE, wish.serial, wish.offers, wall).allowed:
-                yield session
-
     def _nonce(self, login: Login, said: Said, call: WebCall) -> Said:
         number = _text(said, "session", _ID)
         return {"nonce": self._live.nonce(login.user, number, _flag(said, "browser"))}
+
+
+def started_row(live: LiveSessions, login: Login, session: RemoteSession) -> Said:
+    """What somebody needs who has started a session.
+
+    Raises:
+        SessionRefused: the device's site said no.
+    """
+    if session.over:
+        raise SessionRefused("denied", f"by the device's site: {session.detail or session.ended}")
+    ports = {offer.name: offer.target.port for offer in live.rights.services(session.wish.serial)}
+    return {
+        "session": session.id,
+        "nonce": live.nonce(login.user, session.id, browser=False),
+        "services": [{"name": name, "port": ports.get(name, 0)} for name in session.wish.offers],
+        "state": session.status,
+        "idle": round(session.limits.idle),
+        "maximum": round(session.limits.maximum),
+    }
+
+
+def visible(live: LiveSessions, login: Login) -> Iterator[RemoteSession]:
+    """Somebody's own sessions that run, then those of others that he may observe."""
+    wall = live.wall()
+    own = [each for each in live.sessions if each.owner == login.user and not each.over]
+    yield from own
+    for session in live.sessions:
+        if session.over or session.owner == login.user:
+            continue
+        wish = session.wish
+        if live.rights.may(login, Action.OBSERVE, wish.serial, wish.offers, wall).allowed:
+            yield session
 
 
 def session_row(session: RemoteSession, at: Callable[[float], str]) -> Said:

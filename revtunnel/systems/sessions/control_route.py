@@ -35,7 +35,7 @@ from revtunnel.sockets.ways.websocket_upgrade import HandshakeRefused, Upgraded
 from revtunnel.sockets.ways.websocket_wire import WebSocketLimits, WebSocketWire
 from revtunnel.systems.sessions.control_asks import MAX_TEXT, ControlAsks
 from revtunnel.systems.sessions.live_sessions import LiveSessions
-from revtunnel.trust.user_tokens import BadToken, Login
+from revtunnel.trust.user_tokens import BROWSER, READ, BadToken, Login
 
 __all__ = ["SUBPROTOCOL", "ControlRoute"]
 
@@ -78,6 +78,9 @@ class ControlRoute:
         except BadToken as error:
             self._live.refused("login", "", "", (), call.peer, error.word)
             raise HandshakeRefused(401, "this token lets nobody in") from None
+        if not {BROWSER, READ}.isdisjoint(login.scope.split()):
+            self._live.refused("login", login.user, "", (), call.peer, "scope")
+            raise HandshakeRefused(403, "this token is good for less")
         if self._users[login.user] >= self.most_per_user or self._users.total() >= self.most:
             raise HandshakeRefused(503, "too many connections")
         self._users[login.user] += 1

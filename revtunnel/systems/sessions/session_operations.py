@@ -11,6 +11,7 @@ SESSION_OPERATIONS = (
         "SessionEnd", "remote.session_end", "end a remote session",
         "Everybody in it is cut, and told that it was an operator.", (_SESSION,),
         role=CallerRole.OPERATOR, named=True, errors=(NotFound, Invalid), command="session end",
+        route="DELETE /sessions/{session}",
         said=lambda row: ({"ended": row["session"]}, f"session {row['session']} is ended"),
     ),
     Operation(
@@ -27,7 +28,7 @@ SESSION_OPERATIONS = (
         ),
         (Argument("id"), Argument("nonce")),
         role=CallerRole.OPERATOR, named=True, errors=(NotFound, Invalid, Conflict, Busy),
-        command="session share",
+        command="session share", route="POST /sessions/{session}/share",
         said=lambda row: ({"session": row["id"], "nonce": row["nonce"]}, "{id}#{nonce}".format_map(row)),
     ),
 )  # fmt: skip

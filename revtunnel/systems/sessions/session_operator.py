@@ -12,16 +12,22 @@ from revtunnel.fleet.pools import Lease
 from revtunnel.process.admin.device_listings import At, Place
 from revtunnel.process.admin.device_operations import SESSIONS
 from revtunnel.process.admin.operation_form import Row
-from revtunnel.process.admin.refusals import Busy, Conflict, Invalid, NotFound
+from revtunnel.process.admin.refusals import Busy, Conflict, Denied, Invalid, NotFound, OperatorError
 from revtunnel.streams.running import Running
 from revtunnel.systems.sessions.live_sessions import LiveSessions
 from revtunnel.systems.sessions.session_life import Role, SessionEvent, SessionRefused
 from revtunnel.systems.sessions.session_seats import Live
 
-__all__ = ["NUMBERS", "SessionOperator", "SessionRows"]
+__all__ = ["NUMBERS", "SessionOperator", "SessionRows", "as_refusal"]
 
 NUMBERS = 2**30  # of sessions in listings: above those of all channels
-_ERRORS = {"unknown": NotFound, "ended": NotFound, "too-many": Busy}  # all others: Conflict
+_ERRORS: dict[str, type[OperatorError]] = {
+    "unknown": NotFound,
+    "ended": NotFound,
+    "too-many": Busy,
+    "audit": Busy,
+    "stopping": Busy,
+}  # all others: Conflict
 
 
 class SessionRows:
@@ -123,7 +129,7 @@ class SessionOperator:
         try:
             nonce = live.share(number, by, person, role, "", operator=True)
         except SessionRefused as refused:
-            raise _ERRORS.get(refused.word, Conflict)(str(refused)) from None
+            raise as_refusal(refused, denied=Conflict) from None
         return {"id": number, "nonce": nonce}
 
     def _find(self, session: str) -> tuple[LiveSessions, str]:
@@ -134,6 +140,11 @@ class SessionOperator:
         if len(found) > 1:
             raise Invalid(f"{session[:40]!a} is the beginning of {len(found)} sessions")
         return self.live, found[0]
+
+
+def as_refusal(refused: SessionRefused, denied: type[OperatorError] = Denied) -> OperatorError:
+    """What a session's refusal is for whoever asks an operator."""
+    return {**_ERRORS, "denied": denied}.get(refused.word, Conflict)(str(refused))
 
 
 def _place(live: Live) -> Place:

@@ -31,6 +31,7 @@ def read_origin(text: str) -> str:
 
 _HOSTS = many("host name", read_host, 0, 64)
 _ORIGINS = many("origin", read_origin, 0, 64)
+_AUTO = word("auto", "yes", "no")
 
 
 # fmt: off
@@ -39,7 +40,7 @@ class WebSettings(ServerTls, SenderSettings):
     """One web listener, for people and perhaps for agents; nobody is asked for a certificate there."""
 
     address: tuple[tuple[str, int], ...] = setting(listening(0), "", "where people's programs and web pages "
-        "come in, such as 127.0.0.1:2443, 0.0.0.0:2443; port 0: any free one; empty: nowhere")
+        "come in, such as 127.0.0.1:2443, 0.0.0.0:2443; port 0: any free one; empty: nowhere", live=True)
     hosts: tuple[str, ...] = setting(_HOSTS, "", "names by which people reach it, as in Host; addresses and "
         "localhost always may be", live=True)
     origins: tuple[str, ...] = setting(_ORIGINS, "", "web pages that may open connections, such as "
@@ -48,14 +49,30 @@ class WebSettings(ServerTls, SenderSettings):
         "name the client in X-Forwarded-For, such as 127.0.0.1; of all others that header is ignored",
         live=True)
     agents: bool = setting(yes_no(), "no", "whether agents come in here too, by WebSocket at /link: the "
-        "servers of [agent] are wss://HOST then")
+        "servers of [agent] are wss://HOST then", live=True)
     keys: str = setting(word("required", "enrolled"), "required", "of agents; required: everybody must prove "
         "the key of his serial; enrolled: a serial that has a key must, others are let in, which is for a "
-        "listener that no other machine reaches, by a balancer neither")
+        "listener that no other machine reaches, by a balancer neither", live=True)
     data: str = setting(word("link", "socket", "auto"), "auto", "what carries their channels, as in "
         "[listener NAME]; data sockets are WebSockets too", live=True)
-    pool: str = setting(NAME, "default", "the [pool NAME] that gives their devices client ports")
+    pool: str = setting(NAME, "default", "the [pool NAME] that gives their devices client ports", live=True)
+    api: str = setting(_AUTO, "auto", "the HTTP API for people, /api/; auto: with TLS, and where no other "
+        "machine comes in", live=True)
+    page: str = setting(_AUTO, "auto", "the page for people, with logins by password, /; brings the API "
+        "along; auto: as api, if argon2-cffi is there", live=True)
+    plain_cookies: bool = setting(yes_no(), "no", "INSECURE: browsers log in without TLS, for trials on "
+        "loopback", live=True)
+    metrics: str = setting(word("auto", "token", "open", "no"), "auto", "/metrics for Prometheus; token: "
+        "for readers, by their token; open: for everybody who gets here; auto: token, as api, if "
+        "prometheus_client is there", live=True)
+    metrics_devices: bool = setting(yes_no(), "no", "/metrics of each device too, by its serial; many "
+        "devices make that large", live=True)
 # fmt: on
+
+    @property
+    def is_safe(self) -> bool:
+        """Whether nobody reads what goes by: TLS, or no other machine."""
+        return self.tls or all(is_loopback(host) for host, _ in self.address)
 
 
 def web_settings(table: Table) -> tuple[WebSettings, ...]:
@@ -67,6 +84,10 @@ def web_settings(table: Table) -> tuple[WebSettings, ...]:
         wide = [host for host, _ in listener.address if not is_loopback(host)]
         if wide:
             check_plaintext(table, label, wide[0], listener)
+        if wide and listener.plain_cookies:
+            table.complain(
+                label, "plain_cookies", f"{wide[0]} is reached by other machines, loopback addresses wanted"
+            )
         if wide and listener.agents and listener.keys == "enrolled":
             table.complain(
                 label, "keys", f"{wide[0]} lets devices without keys in from other machines, required wanted"

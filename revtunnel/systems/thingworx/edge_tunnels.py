@@ -121,7 +121,7 @@ class EdgeTunnels:
         self._link.forget(tunnel)
         while self._waiting and self.at_once:
             _, client = self._waiting.popleft()
-            if client.waits:
+            if client.waits and client.is_here():
                 self._start(client)
 
     # -- inside

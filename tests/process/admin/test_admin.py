@@ -131,7 +131,7 @@ def test_c1_who_may_do_what(name: str, uid: int, groups: tuple[str, ...], may: C
 def test_c1_every_command_asks_for_a_role() -> None:
     """What changes something needs an operator; a new command cannot forget it."""
     looking = {"Ping", "Status", "Devices", "Record", "Ports", "Channels", "Enrolled", "Authority"}
-    looking |= {"Peers", "Watch", "Sessions", "Users", "Tokens", "Groups", "Members", "Grants", "May"}
+    looking |= {"Peers", "Watch", "Sessions", "Users", "User", "Tokens", "Groups", "Members", "Grants", "May"}
     looking |= {"Muted", "AuditHead"}
     assert {name for name, command in OPERATIONS.items() if command.role is CallerRole.READER} == looking
     others = {command.role for command in OPERATIONS.values() if command.name not in looking}

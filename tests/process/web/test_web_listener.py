@@ -14,12 +14,13 @@ from twisted.logger import globalLogPublisher
 
 from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.penalties import Penalties
+from revtunnel.fleet.rates import Rates
 from revtunnel.ground.facts import WebRefused
 from revtunnel.ground.limits import PenaltyLimits, ServerLimits
 from revtunnel.ground.networks import network_of
-from revtunnel.process.web.rates import Rates
-from revtunnel.process.web.web_listener import WebListener, WebRules
+from revtunnel.process.web.web_listener import WebListener
 from revtunnel.process.web.web_routes import WebCall, bearer, route_of
+from revtunnel.process.web.web_rules import WebRules
 from revtunnel.sockets.listening import Listeners
 from revtunnel.sockets.ways.websocket_upgrade import HandshakeRefused, Upgraded
 from tests.support.epoll import Loop, own_reactor
@@ -280,7 +281,7 @@ def test_a_bug_of_a_route_is_logged_and_costs_nobody_anything(place: Place) -> N
 def test_limits_of_those_under_way_and_of_how_often(loop: Loop, no_leaks: None) -> None:
     """Beyond them a connection is reset unread, with a word; penalties do the same to who fails."""
     place = Place(loop, ServerLimits(pending_per_source=2), exempt=False)
-    first, second = place.knock(), place.knock()
+    first, second = place.knock(b"G"), place.knock(b"G")
     loop.until(lambda: place.listener.pending == 2, "two")
     assert place.hear(place.knock(request())) == b""
     assert place.refused().reason == "overloaded"
@@ -291,9 +292,16 @@ def test_limits_of_those_under_way_and_of_how_often(loop: Loop, no_leaks: None) 
     assert [status(place.ask()) for _ in range(3)] == [101, 101, 0]
     assert place.refused().reason == "too-often"
     place.listener.rates = Rates()
+    place.limits = ServerLimits(pending_per_source=1)
+    silent = place.knock()
+    loop.until(lambda: place.listener.pending == 1, "a silent one")
+    assert status(place.ask()) == 101
+    assert place.hear(silent) == b""
+    assert place.refused().detail.startswith("silent for 0.")
     place.limits = ServerLimits()
-    answers = [status(place.ask(Authorization="Bearer wrong")) for _ in range(5)]
-    assert answers == [401, 401, 401, 401, 0]
+    answers = [status(place.ask(Authorization="Bearer wrong")) for _ in range(9)]
+    assert answers[:4] == [401] * 4
+    assert answers[-1] == 0
     assert place.refused().reason == "penalty"
     place.close()
 
@@ -333,7 +341,7 @@ def test_behind_a_balancer_whoever_fails_or_floods_pays_for_it_himself(loop: Loo
     place = Place(loop, ServerLimits(pending_per_source=1), exempt=False)
     balancer = (network_of("127.0.0.1"),)
     place.listener.rules["main"] = replace(place.listener.rules["main"], forwarded_from=balancer)
-    place.listener.rates = Rates(burst=8.0, second=0.0)
+    place.listener.rates = Rates(burst=9.0, second=0.0)
     two = place.knock(), place.knock()
     loop.until(lambda: place.listener.pending == 2, "two")
     for sock in two:
@@ -342,9 +350,10 @@ def test_behind_a_balancer_whoever_fails_or_floods_pays_for_it_himself(loop: Loo
     def ask(peer: str, token: str = "right") -> int:
         return status(place.ask(X_Forwarded_For=peer, Authorization=f"Bearer {token}"))
 
-    assert [ask("203.0.113.9", "wrong") for _ in range(5)] == [401, 401, 401, 401, 429]
+    assert [ask("203.0.113.9", "wrong") for _ in range(9)] == [401] * 8 + [429]  # four of them are tries
     assert (place.refused().reason, place.refused().peer) == ("penalty", "203.0.113.9:0")
-    assert [ask("203.0.113.10") for _ in range(9)] == [101] * 8 + [429]
+    assert b"Retry-After: 5\r\n" in place.ask(X_Forwarded_For="203.0.113.9")
+    assert [ask("203.0.113.10") for _ in range(10)] == [101] * 9 + [429]
     assert place.refused().reason == "too-often"
     assert ask("203.0.113.11") == 101
     place.listener.expected = {"203.0.113.10": 1}.__contains__

@@ -1,5 +1,6 @@
 """Real handshakes on socketpairs: who is let in, who is refused, and in which words on either side."""
 
+import contextlib
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -185,6 +186,33 @@ def test_optional_certificate(room: Room, least: str) -> None:
     assert met.server is None and met.said == b"hello"
     expired = room.issuer.device("plc-7", file="old", until=-timedelta(hours=1))
     assert "expired" in str(meet(server, Careless(rules, expired)).server)
+
+
+def test_one_that_has_ended_is_let_in_late(room: Room) -> None:
+    """Within the grace of the listener, and marked; nothing else of it may be wrong."""
+    rules = TlsRules(CertificateFiles(TlsSide.DEVICE, authority=room.issuer.file))
+    ended = {
+        "soon": room.issuer.device("plc-7", file="soon", until=-timedelta(hours=1)),
+        "long": room.issuer.device("plc-7", file="long", until=-timedelta(hours=3)),
+        "server's": room.issuer.device("plc-7", file="s", uses=SERVERS, until=-timedelta(hours=1)),
+    }
+    found = {}
+    for name, issued in ended.items():
+        server = Identity(room.at_server().rules, grace=lambda: 7200.0)
+        left, right = socket.socketpair()
+        (a, guard), (b, _) = server.accept(left), Careless(rules, issued).connect(right, NAME)
+        ends = TlsEnd(a, left), TlsEnd(b, right)
+        with contextlib.suppress(OSError):
+            for _ in range(10):
+                all([ends[1].handshake(), ends[0].handshake()])
+        with contextlib.suppress(CertificateRefused):
+            guard.verdict(a)
+        found[name] = guard.fault or (guard.peer is not None and guard.peer.late)
+        for end in ends:
+            end.close()
+    assert found["soon"] is True
+    assert "certificate expired on" in str(found["long"])
+    assert "for another use" in str(found["server's"])
 
 
 def test_listener_that_asks_for_none(room: Room) -> None:

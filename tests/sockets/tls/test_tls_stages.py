@@ -3,6 +3,7 @@
 import contextlib
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from revtunnel.sockets.tls.peer_verification import Identity
 from revtunnel.sockets.tls.tls_stages import TlsFailed, TlsHandshakes, dial_tls
 from tests.sockets.tls.test_peer_verification import NAME, Careless, Room
 from tests.support.epoll import Loop, own_reactor
-from tests.support.throwaway_tls import SERVERS
+from tests.support.throwaway_tls import SERVERS, Issuer
 
 
 @pytest.fixture(scope="module")
@@ -251,3 +252,37 @@ def test_many_who_fail_at_once_are_no_recursion(loop: Loop, room: Room) -> None:
         near.close()
     stalled.close()
     assert door.pending.running == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "early", "why"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", False, "this is no TLS; this is HTTP: see servers in [agent]"),
+        (b"<html>log in</html>", True, "this is a web page: a portal on the way that wants a login"),
+        (b"220 mail\r\n", True, "this is no TLS; this is mail or FTP: see servers in [agent]"),
+        (b"", False, "it hung up in the middle of the handshake: does it speak TLS? See tls in [agent]"),
+    ],
+)
+def test_an_agent_names_what_is_no_tls(loop: Loop, room: Room, words: bytes, early: bool, why: str) -> None:
+    """Also what stood there before it has said anything."""
+    near, far = socket.socketpair()
+    if early:
+        far.send(words)
+    door = Door(loop, room.at_server())
+    results = door.dial(near, room.at_agent())
+    loop.settle()
+    if words and not early:
+        far.send(words)
+    far.recv(10_000)
+    far.close()
+    assert why in str(door.outcome(results))
+
+
+def test_an_agent_says_whose_certificate_that_may_be(loop: Loop, room: Room, tmp_path: Path) -> None:
+    """A proxy of the company that opens TLS shows one of its own."""
+    other = Issuer(tmp_path).file
+    door = Door(loop, room.at_server())
+    near, _, _ = door.stranger()
+    why = str(door.outcome(door.dial(near, room.at_agent(authority=other))))
+    assert "signed by another authority" in why
+    assert why.endswith(f"or who opens TLS on the way, which has to leave {NAME} alone")

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from revtunnel.ground.errors import RemoteError
-from revtunnel.sockets.ways.http_connect import ProxyAnswer, ProxyCredentials, decode_answer, encode_request
+from revtunnel.sockets.ways.http_connect import ProxyCredentials, decode_answer, encode_request
 
 LIMIT = 8192
 OK = b"HTTP/1.1 200 Connection established\r\n\r\n"
@@ -67,18 +67,20 @@ def test_connected(head: bytes) -> None:
         (b"HTTP/1.1 500 \x1b[31m\xff\r\n\r\n", "500 ?[31m?"),
         (
             b'HTTP/1.1 407 no\r\nProxy-Authenticate: Basic realm="plant 4"\r\n\r\n',
-            'proxy wants authentication: Basic "plant 4"',
+            'Basic "plant 4"',
         ),
         (
             b"HTTP/1.1 407 no\r\nproxy-authenticate: NTLM\r\nPROXY-AUTHENTICATE:Basic realm=x\r\n\r\n",
-            'proxy wants authentication: NTLM, Basic "x"',
+            'NTLM, Basic "x"',
         ),
-        (b"HTTP/1.1 407 no\r\n\r\n", "proxy wants authentication: it says not how"),
+        (b"HTTP/1.1 407 no\r\n\r\n", "it says not how"),
     ],
 )
 def test_not_connected(head: bytes, words: str) -> None:
     """Anything else is no connection; the words say why, and are safe to log."""
-    assert decode_answer(head, LIMIT) == ProxyAnswer(int(head[9:12]), words, len(head))
+    answer = decode_answer(head, LIMIT)
+    assert answer is not None and not answer.connected
+    assert answer[:3] == (int(head[9:12]), words, len(head))
     answer = decode_answer(head, LIMIT)
     assert answer is not None and not answer.connected
 

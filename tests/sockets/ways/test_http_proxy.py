@@ -86,15 +86,34 @@ def test_tls_runs_inside(loop: Loop, pair: tuple[PlainEnd, socket.socket]) -> No
 @pytest.mark.parametrize(
     ("answer", "why"),
     [
-        (b"HTTP/1.1 403 Forbidden\r\n\r\n", "403 Forbidden"),
+        (
+            b"HTTP/1.1 403 Forbidden\r\n\r\n",
+            "403 Forbidden: whoever keeps it has to allow CONNECT to gate.example:2065",
+        ),
+        (b"HTTP/1.1 502 Bad Gateway\r\n\r\n", "502 Bad Gateway: it does not reach gate.example:2065"),
         (
             b'HTTP/1.1 407 x\r\nProxy-Authenticate: Basic realm="plant 4"\r\n\r\nbody',
-            'proxy wants authentication: Basic "plant 4"',
+            'does not take the user and password of proxy_credentials (Basic "plant 4")',
+        ),
+        (
+            b"HTTP/1.1 407 x\r\nProxy-Authenticate: NTLM\r\nProxy-Authenticate: Negotiate\r\n\r\n",
+            "wants NTLM, Negotiate, and only Basic is spoken here: have it let gate.example:2065 pass "
+            "without, or name a proxy beside us that speaks it",
+        ),
+        (
+            b"HTTP/1.1 302 Found\r\nLocation: http://portal.example/login\r\n\r\n<html>",
+            "answered with a web page (302 Found, which leads to http://portal.example/login), as a portal "
+            "does that wants a login first",
+        ),
+        (
+            b"HTTP/1.1 511 Network Authentication Required\r\n\r\n<html>",
+            "answered with a web page (511 Network Authentication Required), as a portal does that wants a "
+            "login first",
         ),
         (b"SSH-2.0-OpenSSH\r\n", "it does not speak HTTP: 'SSH-2.0-OpenSSH?'"),
         (b"HTTP/1.1 200 " + b"x" * MAX_HEAD, "the head of its answer passes 8192 bytes"),
         (b"HTTP/1.1 200 OK\r\n", "ended after 17 bytes of its head"),
-        (b"", "ended after 0 bytes of its head"),
+        (b"", "it hung up without an answer"),
     ],
 )
 def test_any_other_answer_names_the_proxy(

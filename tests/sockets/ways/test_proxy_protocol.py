@@ -29,7 +29,10 @@ class Door:
         self.clients: list[End] = []
         self.refused: list[tuple[str, str, str]] = []
         self.pending = ProxyHeaders(loop.reactor, lambda: most)
-        self.came = self.pending.behind(self.clients.append, rules, lambda *why: self.refused.append(why))
+        self.rules: HeaderRules | None = rules
+        self.came = self.pending.behind(
+            self.clients.append, lambda: self.rules, lambda *why: self.refused.append(why)
+        )
 
     def accept(self, peer: str = BALANCER) -> socket.socket:
         """A connection comes; the far side of it."""
@@ -83,9 +86,14 @@ def test_the_client_counts_not_the_balancer(
     assert door.refused == []
 
 
-def test_without_rules_nothing_is_read(loop: Loop) -> None:
-    """Whoever is told of clients listens himself."""
-    assert ProxyHeaders(loop.reactor, lambda: 1).behind(print, None, lambda *why: None) is print
+def test_without_rules_nothing_is_read(loop: Loop, rules: HeaderRules) -> None:
+    """Clients are let in as they come; rules that come or go hold for the next ones."""
+    door = Door(loop, rules)
+    for door.rules, count in ((None, 1), (rules, 1), (None, 2)):
+        with door.accept("192.0.2.9:5"):
+            assert len(door.clients) == count
+    door.close()
+    assert [why[1] for why in door.refused] == ["not-allowed"]
 
 
 def test_strangers_are_refused_before_they_are_read(loop: Loop, rules: HeaderRules) -> None:
@@ -167,7 +175,7 @@ def test_a_bug_behind_the_header_resets(
 ) -> None:
     """As without a header: nobody is left hanging."""
     door = Door(loop, rules)
-    door.came = door.pending.behind(lambda end: 1 // 0, rules, lambda *why: None)
+    door.came = door.pending.behind(lambda end: 1 // 0, lambda: rules, lambda *why: None)
     with door.accept() as far:
         far.send(encode_header_v2(V4))
         loop.until(lambda: not door.pending.waiting)

@@ -309,6 +309,26 @@ def test_what_a_server_answers_that_is_no_websocket(loop: Loop, said: bytes, sta
     peer.close()
 
 
+@pytest.mark.parametrize(
+    ("field", "seconds"),
+    [
+        ("Retry-After: 20", 20),
+        ("Retry-After: 99999", 3600),
+        ("Retry-After: Fri, 27 Nov 2026 00:00:00 GMT", 0),
+        ("Retry-After: 5\r\nRetry-After: 6", 0),
+        ("X: 1", 0),
+    ],
+)
+def test_when_to_come_again(loop: Loop, field: str, seconds: int) -> None:
+    """As far as a server says it in seconds, and an hour at most: it may be a gateway's."""
+    peer = Peer(loop, asked=ASKED)
+    peer.say(f"HTTP/1.1 429 Too Many Requests\r\n{field}\r\nContent-Length: 0\r\n\r\n".encode())
+    refused = peer.outcome()
+    assert isinstance(refused, HandshakeRefused)
+    assert (refused.status, refused.retry_after) == (429, seconds)
+    peer.close()
+
+
 @pytest.mark.parametrize("status", ["200 OK", "502 Bad Gateway"])
 def test_a_web_page_is_known_by_its_head(loop: Loop, status: str) -> None:
     """However large it is, and though it never ends."""

@@ -4,6 +4,7 @@ import ipaddress
 
 import pytest
 
+from revtunnel.fleet.strangers import NotLetIn
 from revtunnel.ground.limits import CameoLimits
 from revtunnel.systems.cameo.cameo_admission import CameoAdmission, CameoRules
 
@@ -35,7 +36,7 @@ def test_local_is_this_machine_or_a_trusted_network(peer: str, here: str, local:
     """Loopback, or the address that the peer reached us at; IPv4 in IPv6 is IPv4."""
     admission = CameoAdmission(CameoLimits(), trusted=networks("10.0.0.0/8"))
     assert admission.is_local(peer, here, MAIN) is local
-    assert (admission.enter(peer, here, THIRD) == "") is local
+    assert (entered(admission, peer, here, THIRD) == "") is local
 
 
 def test_nobody_is_local_at_an_outside_door_by_being_on_this_machine() -> None:
@@ -46,45 +47,61 @@ def test_nobody_is_local_at_an_outside_door_by_being_on_this_machine() -> None:
     assert admission.is_local("10.1.1.1", HERE, OUTSIDE)
 
 
+def entered(admission: CameoAdmission, peer: str, here: str, rules: CameoRules) -> str:
+    """The word that says why a connection may not stay; "": it may, and has joined."""
+    try:
+        admission.enter(peer, here, rules, lambda why: None).stays()
+    except NotLetIn as refused:
+        return refused.reason
+    return ""
+
+
 def test_the_third_port_is_for_local_peers() -> None:
     """Publishers are on this machine."""
     admission = CameoAdmission(CameoLimits())
-    assert admission.enter("192.0.2.2", HERE, THIRD) == "not-local"
-    assert admission.enter(HERE, HERE, THIRD) == ""
+    assert entered(admission, "192.0.2.2", HERE, THIRD) == "not-local"
+    assert entered(admission, HERE, HERE, THIRD) == ""
 
 
 def test_allow_list() -> None:
     """With a list, only its networks and this machine; the agent's own connections are from this machine."""
     admission = CameoAdmission(CameoLimits(), allowed=networks("192.0.2.0/30", "2001:db8::/32"))
-    assert admission.enter("192.0.2.3", HERE, MAIN) == ""
-    assert admission.enter("2001:db8::7", HERE, MAIN) == ""
-    assert admission.enter("192.0.2.4", HERE, MAIN) == "not-allowed"
-    assert admission.enter("127.0.0.1", "127.0.0.1", OUTSIDE) == ""
+    assert entered(admission, "192.0.2.3", HERE, MAIN) == ""
+    assert entered(admission, "2001:db8::7", HERE, MAIN) == ""
+    assert entered(admission, "192.0.2.4", HERE, MAIN) == "not-allowed"
+    assert entered(admission, "127.0.0.1", "127.0.0.1", OUTSIDE) == ""
 
 
 def test_count_limits() -> None:
     """In all, with a quarter for this machine; of one address, unless it is this machine."""
     admission = CameoAdmission(CameoLimits(connections=8, connections_per_source=2))
-    assert [admission.enter("192.0.2.2", HERE, MAIN) for _ in range(3)] == [
+    assert [entered(admission, "192.0.2.2", HERE, MAIN) for _ in range(3)] == [
         "",
         "",
         "too-many-of-this-address",
     ]
-    assert [admission.enter("127.0.0.1", "127.0.0.1", OUTSIDE) for _ in range(4)] == [""] * 4
-    assert admission.enter("192.0.2.3", HERE, MAIN) == "too-many-connections"
-    assert [admission.enter(HERE, HERE, MAIN) for _ in range(3)] == ["", "", "too-many-connections"]
-    admission.leave("192.0.2.2", local=False)
-    admission.leave(HERE, local=True)
-    admission.leave("127.0.0.1", local=False)
-    assert admission.enter("192.0.2.2", HERE, MAIN) == ""
+    assert [entered(admission, "127.0.0.1", "127.0.0.1", OUTSIDE) for _ in range(4)] == [""] * 4
+    assert entered(admission, "192.0.2.3", HERE, MAIN) == "too-many-connections"
+    assert [entered(admission, HERE, HERE, MAIN) for _ in range(3)] == ["", "", "too-many-connections"]
+    assert admission.connections == 8
+
+
+def test_a_silent_one_goes_for_who_comes() -> None:
+    """Of the same address, where that has its share, or of all; one that joined stays."""
+    went: list[str] = []
+    admission = CameoAdmission(CameoLimits(connections=8, connections_per_source=2))
+    for number in (2, 2, 2, 3, 4, 5, 6):
+        admission.enter(f"192.0.2.{number}", HERE, MAIN, lambda why, n=number: went.append(n))  # type: ignore[misc]
+    assert went == [2]
+    admission.enter("192.0.2.7", HERE, MAIN, lambda why: None).stays()
+    assert went == [2, 2]
     assert admission.connections == 6
 
 
 def test_everything_is_given_back() -> None:
     """No count is left of addresses that are gone."""
     admission = CameoAdmission(CameoLimits())
-    for peer in ("192.0.2.2", "127.0.0.1", HERE):
-        assert admission.enter(peer, HERE, MAIN) == ""
-    for peer in ("192.0.2.2", "127.0.0.1", HERE):
-        admission.leave(peer, admission.is_local(peer, HERE, MAIN))
-    assert admission.connections == 0 and not admission._sources
+    peers = [admission.enter(each, HERE, MAIN, lambda why: None) for each in ("192.0.2.2", "127.0.0.1", HERE)]
+    for peer in peers:
+        peer.leave()
+    assert admission.connections == 0

@@ -121,17 +121,18 @@ def test_several_doors_may_use_any_free_port(tmp_path: Path) -> None:
 
 
 def test_what_a_reload_changes(tmp_path: Path) -> None:
-    """Limits, lists and policies at once; ports, and doors that came or went, with a restart."""
+    """All but who logs how at once."""
     before = cameo(tmp_path, "[cameo-outside web]\nresponder = 127.0.0.1:1")
     after = cameo(
         tmp_path,
-        "[cameo]\nproxy_ports = 1, 2, 3\nallow = 10.0.0.0/8\ntopics = 5\n"
+        "[cameo]\nproxy_ports = 1, 2, 3\nallow = 10.0.0.0/8\ntopics = 5\nlog_format = json\n"
         "[cameo-outside web]\nresponder = 127.0.0.1:9\nrequests = read-only\n"
         "[cameo-outside more]\nresponder = 127.0.0.1:7\n",
     )
     live, restart = changes(before, after)
-    assert live == ["[cameo] allow", "[cameo] topics", "[cameo-outside web] requests"]
-    assert restart == ["[cameo] proxy_ports", "[cameo-outside web] responder", "[cameo-outside more]"]
+    outside = ["[cameo-outside web] responder", "[cameo-outside web] requests", "[cameo-outside more]"]
+    assert live == ["[cameo] proxy_ports", "[cameo] allow", "[cameo] topics", *outside]
+    assert restart == ["[cameo] log_format"]
     assert changes(before, before) == ([], [])
 
 

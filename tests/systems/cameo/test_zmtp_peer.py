@@ -262,7 +262,7 @@ def test_pongs_do_not_pile_up_either() -> None:
     site = Site(CameoLimits(queue_messages=50), capacity=2000)
     socket = site.connect(SUBSCRIBER, "SUB")
     socket.pair.near.pauseProducing()
-    for _ in range(100):
+    for _ in range(49):
         socket.say(encode_command(b"PING", b"\0\0" + bytes(16)) * 200)
         site.pump()
     peer = site.publisher.peers[0]
@@ -270,14 +270,38 @@ def test_pongs_do_not_pile_up_either() -> None:
     site.finish()
 
 
+@pytest.mark.parametrize("command", [encode_command(b"PING", b"\0\0"), encode_command(b"WHO", b"")])
+@pytest.mark.parametrize(("where", "kind"), [(RESPONDER, "ROUTER"), (SUBSCRIBER, "SUB"), (PUBLISHER, "PUB")])
+def test_commands_that_change_nothing_have_a_limit(command: bytes, where: int, kind: str) -> None:
+    """In a minute; the next minute is another one."""
+    site = Site()
+    socket = site.connect(where, kind, SERVER)
+    for _ in range(2):
+        socket.say(command * 9_999)
+        site.pump()
+        assert socket.open
+        site.advance(61.0)
+    socket.say(command * 10_000)
+    site.pump()
+    assert [fact.detail for fact in site.seen(PeerLeft)] == ["10000 commands that change nothing in 60 s"]
+    site.finish()
+
+
 def test_count_limits_refuse_at_once() -> None:
-    """A connection too many is reset before it said anything."""
+    """For a connection too many the first that says nothing is reset; where all do, itself."""
     site = Site(CameoLimits(connections=4), rules=CameoRules("", outside=True))
     sockets = [site.dial(RESPONDER) for _ in range(5)]
     site.pump()
-    assert [socket.open for socket in sockets] == [True] * 3 + [False] * 2
-    assert [reason for reason, _ in refusals(site)] == ["too-many-connections"] * 2
-    sockets[0].pair.near.loseConnection()
+    assert [socket.open for socket in sockets] == [False] * 2 + [True] * 3
+    assert [reason for reason, _ in refusals(site)] == ["overloaded"] * 2
+    for each in sockets[2:]:
+        each.say(GREETING[:1])
+    site.pump()
+    late = site.dial(RESPONDER)
+    site.pump()
+    assert not late.open
+    assert refusals(site)[-1][0] == "too-many-connections"
+    sockets[2].pair.near.loseConnection()
     site.pump()
     assert site.dial(RESPONDER).open
     site.finish()

@@ -29,8 +29,8 @@ from revtunnel.systems.cccp.cccp_store import Kept
 from revtunnel.systems.cccp.cccp_system import CccpSystem
 from revtunnel.systems.cccp.proxy_operator import OnCall
 from revtunnel.systems.cccp.proxy_sessions import ProxyOptions
-from tests.support.daemons import port_block
 from tests.support.epoll import Loop, own_reactor
+from tests.support.ports import port_block
 
 INI = """\
 [cccp]
@@ -69,7 +69,7 @@ class Site:
 
     def device(self, serial: str) -> socket.socket:
         """A registered device."""
-        made = self.connect(self.system.listening[0].port)
+        made = self.connect(self.system.listening.all[0].port)
         made.sendall(f"{serial}\r".encode())
         self.loop.until(lambda: self.system.proxies.parking.get(serial), "the device")
         return made
@@ -288,7 +288,7 @@ def test_one_address_parks_its_share_of_devices(system: Site) -> None:
     system.system.take(part, RelayLimits(), system.system.projects_of(part))
     first = system.device("A")
     system.device("B")
-    third = system.connect(system.system.listening[0].port)
+    third = system.connect(system.system.listening.all[0].port)
     third.sendall(b"C\r")
     system.loop.until(lambda: refused(system), "the refusal")
     (fact,) = refused(system)
@@ -298,7 +298,7 @@ def test_one_address_parks_its_share_of_devices(system: Site) -> None:
     )
     for _ in range(3):
         before = system.system.proxies.parking.get("A")
-        again = system.connect(system.system.listening[0].port)
+        again = system.connect(system.system.listening.all[0].port)
         again.sendall(b"A\r")
         system.loop.until(lambda: system.system.proxies.parking.get("A") is not before, "the next one")  # noqa: B023
     first.close()

@@ -83,14 +83,14 @@ def test_what_cannot_be_meant(tmp_path: Path, text: str, wanted: str) -> None:
 
 
 def test_what_a_reload_takes(tmp_path: Path) -> None:
-    """Limits and manners at once; ports and listeners with a restart."""
+    """Limits, manners, ports and listeners at once; where it is kept, with a restart."""
     old = cccp(tmp_path, "[cccp]\nhost = a\n[cccp-project a]\n")
     new = cccp(
         tmp_path, "[cccp]\nhost = b\nwait = 1\nhttp = 127.0.0.1:9\n[cccp-project a]\nduplicate = oldest\n"
     )
     live, restart = changes(old, new)
-    assert set(live) == {"[cccp] host", "[cccp] wait", "[cccp-project a] duplicate"}
-    assert restart == ["[cccp] http"]
+    assert set(live) == {"[cccp] host", "[cccp] wait", "[cccp] http", "[cccp-project a] duplicate"}
+    assert restart == []
     assert changes(old, old) == ([], [])
 
 

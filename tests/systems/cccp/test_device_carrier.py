@@ -31,8 +31,8 @@ from revtunnel.systems.cccp.cccp_reading import read_cccp
 from revtunnel.systems.cccp.cccp_system import CccpSystem
 from revtunnel.systems.cccp.proxy_operator import OnCall
 from revtunnel.systems.cccp.proxy_sessions import ProxyOptions
-from tests.support.daemons import port_block
 from tests.support.epoll import Loop, own_reactor
+from tests.support.ports import port_block
 from tests.systems.cccp.test_cccp_operator import INI
 
 SERIAL = "CLD-1"
@@ -89,7 +89,7 @@ class Served:
     def device(self, said: bytes = b"") -> socket.socket:
         """It registers, for the first time or again."""
         before = self.system.proxies.parking.get(SERIAL)
-        made = self.connect(self.system.listening[0].port)
+        made = self.connect(self.system.listening.all[0].port)
         made.sendall(f"{SERIAL}\r".encode() + said)
         self.loop.until(lambda: self.system.proxies.parking.get(SERIAL) not in (None, before), "the device")
         return made

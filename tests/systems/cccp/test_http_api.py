@@ -272,13 +272,22 @@ def test_h14_a_body_without_a_length_has_its_limit_too() -> None:
 
 
 def test_h15_only_so_many_callers_at_once() -> None:
-    """The next one is closed at once, and may come when another has left."""
+    """For the next one somebody silent goes; where nobody is, it is closed at once, until one has left."""
     api = Door()
     callers = [api.site.channel() for _ in range(CccpLimits().connections)]
     assert None not in callers
+    transports = [StringTransport(HERE, HERE) for _ in callers]
+    for caller, transport in zip(callers, transports, strict=True):
+        caller.makeConnection(transport)
+        if caller is not callers[0]:
+            caller.dataReceived(b"G")
+    last = api.site.channel()
+    assert [each.disconnected for each in transports].count(True) == 1
+    assert transports[0].disconnected
+    last.makeConnection(StringTransport(HERE, HERE))
+    last.dataReceived(b"G")
     assert api.site.channel() is None
-    callers[0].makeConnection(StringTransport(HERE, HERE))
-    callers[0].connectionLost(Failure(ConnectionDone()))
+    last.connectionLost(Failure(ConnectionDone()))
     assert api.site.channel() is not None
 
 

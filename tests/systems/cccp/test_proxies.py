@@ -29,9 +29,9 @@ from revtunnel.systems.cccp.proxy import RunningProxy
 from revtunnel.systems.cccp.proxy_operator import OnCall
 from revtunnel.systems.cccp.proxy_sessions import Life, ProxyOptions
 from revtunnel.systems.cccp.registered_devices import Project
-from tests.support.daemons import port_block
 from tests.support.data_world import HOST, SERIAL, DataWorld
 from tests.support.epoll import own_reactor
+from tests.support.ports import port_block
 
 pytestmark = pytest.mark.slow
 PART = CccpPart(http=(), token=None)

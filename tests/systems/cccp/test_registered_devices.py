@@ -124,9 +124,10 @@ def test_n1_one_address_has_so_many_connections_without_a_serial() -> None:
     """The next one is not even read; another address is, and so is the next when one has gone."""
     network = Network()
     front = Front(network)
-    first = device(network, front)
+    first = device(network, front, b"A")
     for _ in range(LIMITS.pending_per_source - 1):
-        device(network, front)
+        device(network, front, b"A")
+    network.pump()
     assert front.told == []
     device(network, front)
     assert [fact.reason for fact in front.told] == ["overloaded"]
@@ -135,6 +136,8 @@ def test_n1_one_address_has_so_many_connections_without_a_serial() -> None:
     network.pump()
     device(network, front)
     assert [fact.reason for fact in front.told] == ["overloaded", "lost"]
+    device(network, front)
+    assert front.told[-1].detail == "silent for 0.0 s, and its place was needed"
 
 
 def test_r1_an_address_that_failed_too_often_is_not_read() -> None:

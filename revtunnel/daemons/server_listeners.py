@@ -1,0 +1,182 @@
+"""Where agents and people come in at one server: listening sockets, their rules, the headers before them.
+
+Rule of this file: what holds for a listener is looked up by its name when somebody comes, so that settings
+change without its socket; whoever comes by one that is gone by then is turned away.
+
+Source: ours.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from revtunnel import __version__
+from revtunnel.daemons.legacy_devices import offers_at, sources_at
+from revtunnel.daemons.settings_parts import ListenerSettings, ServerSettings, agents_at
+from revtunnel.daemons.switchboard import Switchboard
+from revtunnel.ground.facts import LinkRefused
+from revtunnel.ground.limits import ServerLimits
+from revtunnel.ground.networks import is_loopback
+from revtunnel.link.handshake import ListenerRules, ServerHello
+from revtunnel.link.server_link import AgentListener
+from revtunnel.sockets.listening import Came, Listeners
+from revtunnel.sockets.open_listeners import OpenListeners, WantedListener
+from revtunnel.sockets.tls.peer_verification import Identity
+from revtunnel.sockets.ways.proxy_protocol import ProxyHeaders, Refused
+from revtunnel.sockets.ways.trusted_proxies import HeaderRules, SenderSettings, header_rules
+from revtunnel.streams.commands import Feature
+from revtunnel.systems.emo.emo_server import EmoServerLink
+from revtunnel.systems.emo.emo_stream import EmoListener
+
+if TYPE_CHECKING:
+    from revtunnel.process.web.web_listener import WebListener
+
+__all__ = ["ServerListeners", "agent_listener", "agents_by_web"]
+
+_FEATURES = Feature.ORIGIN | Feature.SESSIONS | Feature.SERVICES | Feature.OFFERS | Feature.CHANGES
+
+
+def agent_listener(
+    listener: ListenerSettings,
+    settings: ServerSettings,
+    identity: Identity | None = None,
+    doubt: bool = False,
+    machines: dict[int, Any] | None = None,
+) -> AgentListener:
+    """What links of one listener get.
+
+    ``doubt``: who is enrolled is not known (``SqliteLedger.doubtful``); ``machines``: of EMO, that are here.
+    """
+    link = settings.link
+    wide = any(not is_loopback(host) for host, _ in listener.address)
+    rules = ListenerRules(
+        listener.name,
+        legacy=listener.kind == "legacy",
+        probe=listener.probe,
+        keys_required=listener.keys == "required" or (doubt and wide),
+        legacy_serial=listener.serial or "",
+        sources=sources_at(settings, listener),
+    )
+    hello = ServerHello(
+        name=settings.name,
+        software=f"revtunnel {__version__}",
+        first_window=link.first_window,
+        keepalive=link.keepalive,
+        spread=settings.limits.herd_spread,
+        features=_FEATURES | (Feature(0) if listener.data == "link" else Feature.DATA_SOCKETS),
+    )
+    return AgentListener(
+        rules,
+        link,
+        hello,
+        duplicate=listener.duplicate,
+        pool=listener.pool,
+        heartbeat=listener.heartbeat,
+        mappings=offers_at(settings, listener),
+        data=listener.data,
+        checkers=listener.checkers,
+        identity=identity,
+        certified_only=listener.certified,
+        make=partial(EmoServerLink, emo_listener(settings, machines)) if listener.kind == "emo" else None,
+    )
+
+
+def agents_by_web(settings: ServerSettings) -> list[ListenerSettings]:
+    """Web listeners that are listeners for agents too."""
+    return [agents_at(each) for each in settings.web if each.agents]
+
+
+def emo_listener(settings: ServerSettings, machines: dict[int, Any] | None) -> EmoListener:
+    """The machines of EMO: every reservation of a target that is called emo."""
+    ports = {each.port: (each.serial, each.target) for each in settings.reservations if each.target == "emo"}
+    return EmoListener(ports, settings.emo, {} if machines is None else machines)
+
+
+class ServerListeners:
+    """All of one server. ``take`` comes first, then ``start``, or ``close_others`` and ``open_missing``."""
+
+    def __init__(self, reactor: Any, listeners: Listeners, board: Switchboard) -> None:
+        self.open = OpenListeners(listeners, they_begin=True)
+        self.people: WebListener | None = None  # who has web listeners
+        self._headers = ProxyHeaders(reactor, lambda: board.limits.pending)
+        self._board = board
+        self._rules: dict[str, HeaderRules | None] = {}  # by section
+        self._wanted: list[WantedListener] = []
+
+    def take(self, settings: ServerSettings) -> None:
+        """Other settings, for who comes from now on; no socket is opened or closed yet."""
+        limits = settings.limits
+        self._rules = {
+            **{f"listener {each.name}": _header_rules(each, limits) for each in settings.listeners},
+            **{f"web {each.name}": _header_rules(each, limits) for each in settings.web},
+            **{f"pool {each.name}": _header_rules(each, limits) for each in settings.pools},
+        }
+        self._wanted = []
+        for each in settings.listeners:
+            refused = partial(self._not_let_in, each.name)
+            came = self._behind(self._board.agents(each.name), f"listener {each.name}", refused)
+            self._want(f"listener {each.name}", each.address, limits.backlog, came, must=True)
+        for site in settings.web if self.people is not None else ():
+            assert self.people is not None
+            refused = partial(self.people.not_let_in, site.name)
+            came = self._behind(partial(self.people.came, site.name), f"web {site.name}", refused)
+            self._want(f"web {site.name}", site.address, limits.backlog, came)
+
+    def close_others(self) -> None:
+        """Close what is gone."""
+        self.open.close_others(self._wanted)
+
+    def open_missing(self) -> list[str]:
+        """Open what is not open yet; a line for each that cannot be."""
+        return self.open.open_missing(self._wanted)
+
+    def start(self) -> None:
+        """Open all. CannotListenError: one cannot be had."""
+        self.open.start(self._wanted)
+
+    def before_clients(self, came: Came, pool: Callable[[], str], refused: Refused) -> Came:
+        """What listens for clients at a port, which may go from pool to pool."""
+        return self._headers.behind(came, lambda: self._rules.get(f"pool {pool()}"), refused)
+
+    def link_port(self, settings: ServerSettings) -> int:
+        """Where agents come in with TLS; 0: nowhere."""
+        secure = (self.open.of(f"[listener {each.name}]") for each in settings.listeners if each.tls)
+        return next((listener.port for found in secure for listener in found), 0)
+
+    def web_port(self, name: str) -> int:
+        """Where people come in at one listener; 0: nowhere."""
+        return next((each.port for each in self.open.of(f"[web {name}]")), 0)
+
+    def places(self, kind: str) -> str:
+        """Where we listen, for people: of every ``listener`` or of every ``web``."""
+        return ", ".join(listener.place for listener in self.open.of(f"[{kind} "))
+
+    def stop(self) -> None:
+        """Let nobody in any more."""
+        self.open.stop()
+
+    def stop_headers(self) -> None:
+        """Wait for no header any more."""
+        self._headers.stop()
+
+    # -- inside
+
+    def _want(
+        self,
+        section: str,
+        addresses: tuple[tuple[str, int], ...],
+        backlog: int,
+        came: Came,
+        must: bool = False,
+    ) -> None:
+        self._wanted += [WantedListener(f"[{section}]", *each, backlog, came, must) for each in addresses]
+
+    def _behind(self, came: Came, section: str, refused: Refused) -> Came:
+        return self._headers.behind(came, lambda: self._rules.get(section), refused)
+
+    def _not_let_in(self, listener: str, peer: str, reason: str, detail: str) -> None:
+        self._board.report(LinkRefused(listener, peer, "", reason, detail))
+
+
+def _header_rules(each: SenderSettings, limits: ServerLimits) -> HeaderRules | None:
+    return header_rules(each.proxy_protocol, each.proxy_from, limits.proxy_header, limits.proxy_wait)
