@@ -35,7 +35,7 @@ async def open_control(reactor: Any, way: DialWay, token: str, timeout: float) -
     EndTransport(reactor, upgraded.end, control.socket).start()
     try:
         await control.greeted.addTimeout(timeout, reactor, control.too_late)
-    except Stop:
+    except BaseException:  # who asked has given up, too
         control.close()
         raise
     return control

@@ -88,6 +88,10 @@ def _work(options: argparse.Namespace) -> int:
         from revtunnel.settings.inifile import Surroundings
 
         return run(options, Surroundings.here())
+    if options.command == "install-units":
+        from revtunnel.ctl.host_units import install_units
+
+        return install_units(options)
     return talk(options, find_socket(options.socket, options.config))
 
 

@@ -13,28 +13,13 @@ from datetime import UTC, datetime
 from revtunnel.ctl.ctl_files import Wrong
 from revtunnel.ctl.ctl_output import remark, say
 from revtunnel.ctl.tables import clean, table
-from revtunnel.daemons.schema import SECTIONS
-from revtunnel.settings.inifile import SettingsError, Surroundings, read_files
+from revtunnel.daemons.own_authority import authority_of
+from revtunnel.settings.inifile import Surroundings
 from revtunnel.trust.authority import Unfit, fingerprint_of
 from revtunnel.trust.authority_files import AuthorityDirectory
-from revtunnel.trust.authority_settings import AuthoritySettings, authority_settings
+from revtunnel.trust.authority_settings import AuthoritySettings
 
 __all__ = ["run"]
-
-
-def settings_of(config: str | None, around: Surroundings) -> AuthoritySettings:
-    """What the settings file says about the authority.
-
-    Raises:
-        SettingsError: the file that was named cannot be read, or is wrong there.
-    """
-    found = read_files(config, None, around, SECTIONS)
-    if config and not os.access(config, os.R_OK):
-        raise SettingsError(found.errors)
-    mine = [line for line in found.errors if "[authority]" in line or "state_directory" in line]
-    if mine:
-        raise SettingsError(mine)
-    return authority_settings(found, around.kept_in(found.get("server", "state_directory")))
 
 
 def run(options: Namespace, around: Surroundings) -> int:
@@ -44,7 +29,7 @@ def run(options: Namespace, around: Surroundings) -> int:
         Wrong: it cannot be done; the text says why.
         SettingsError: the settings are wrong.
     """
-    settings = settings_of(options.config, around)
+    settings = authority_of(options.config, around)
     path = options.dir or settings.directory
     if path is None:
         raise Wrong("the settings have no directory for an authority: --dir DIR wanted")

@@ -87,6 +87,27 @@ _CA = (
         command="ca list",
     ),
 )  # fmt: skip
+_UNITS = Operation(
+    "", "", "set a host of systemd up: units, users, directories, settings; needs no server",
+    "Says what was done. Files that somebody has changed are kept as they are.",
+    (
+        Argument("public", text="host name or IP address by which agents of other machines dial this server "
+                 "(several: with commas); an authority and a certificate are made where there are none",
+                 shown="--public NAME"),
+        Argument("clients", text="with --public: addresses and networks of those who may use client ports",
+                 shown="--clients NETWORKS"),
+        Argument("agent", text="settings and directory of an agent with this serial, too; its service is "
+                 "revtunnel-agent@SERIAL", shown="--agent SERIAL"),
+        Argument("server", text="with --agent: where it dials (several: with commas)",
+                 shown="--server HOST:PORT"),
+        Argument("local", text="with --agent: what it offers, as [NAME=]HOST:PORT (several: with commas)",
+                 shown="--local OFFERS"),
+        Argument("root", text="do it to the system below this directory", shown="--root DIR"),
+        Argument("remove", Kind.YES_NO, "take all that away again which nobody has changed; users and state "
+                 "directories stay", "--remove"),
+    ),
+    role=CallerRole.OPERATOR, command="install-units",
+)  # fmt: skip
 _ALL = {**OPERATIONS, "Watch": _WATCH, "check-config": _CHECK, "verify": _VERIFY, "enroll": _ENROLL}
 _OF_DAEMONS = sorted((row for row in _ALL.values() if row.command), key=lambda row: row.role)  # looking first
-COMMANDS = {row.command: row for row in (*_OF_DAEMONS, *_CA)}
+COMMANDS = {row.command: row for row in (*_OF_DAEMONS, *_CA, _UNITS)}

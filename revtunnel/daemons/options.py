@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from twisted.python import usage
 
 import revtunnel
+from revtunnel.daemons.own_authority import PUBLIC, authority_of, public_settings
 from revtunnel.daemons.schema import find, load
 from revtunnel.daemons.server_doubts import doubts
 from revtunnel.daemons.settings import (
@@ -205,15 +206,23 @@ class ServerOptions(DaemonOptions):
         "certificate": ("listener main", "certificate"),
         "certificate-key": ("listener main", "certificate_key"),
         "authority": ("listener main", "authority"),
+        "clients": ("pool default", "clients"),
         "log-format": ("server", "log_format"),
         "log-level": ("server", "log_level"),
     }
-    optParameters = options_of(settable)
+    optParameters = [
+        *options_of(settable),
+        ["public", None, None, "take agents of other machines, who dial this host name or IP address (several"
+         " with commas): port 2065, by TLS; authority and certificate are made where there are none. With "
+         "--clients these reach the client ports at every address"],
+    ]  # fmt: skip
     examples = """\
 Examples:
   revtunnel-server
       agents at 127.0.0.1:2065, client ports 20000-20999 at 127.0.0.1
   revtunnel-server --listen 127.0.0.1:2065 --listen [::1]:2065 --log-level debug
+  revtunnel-server --public gate.example --clients 10.1.0.0/16
+      agents and clients of other machines; revtunnelctl enroll lets an agent in
   revtunnel-server --listen 0.0.0.0:2065 --certificate server.pem --certificate-key server.key \\
       --authority authority.pem
   revtunnel-server --config /etc/revtunnel/revtunnel.ini --check-config
@@ -227,7 +236,23 @@ Examples:
     def _take(self) -> None:
         if self["certificate"] is not None:
             self.overrides["listener main", "tls"] = True
+        if self["public"] is not None:
+            wrong = [name for name in ("certificate", "certificate-key", "authority") if self[name]]
+            if wrong or self["check-config"]:
+                other, why = (wrong[0], "they are made") if wrong else ("check-config", "files are made")
+                raise usage.UsageError(f"--public and --{other} exclude each other: {why}")
         super()._take()
+
+    def load(self) -> Any:
+        """As for every daemon; with --public the certificate is made, or renewed, before."""
+        if self["public"] is not None:
+            around = self.around or Surroundings.here()
+            authority = authority_of(self.path, around, self.overrides)
+            made = public_settings(self["public"].split(","), authority, datetime.now(UTC))
+            if ("pool default", "clients") in self.overrides:
+                made["pool default", "bind"] = PUBLIC[0]
+            self.overrides = made | self.overrides
+        return super().load()
 
     def _summary(self) -> list[str]:
         settings = self.settings

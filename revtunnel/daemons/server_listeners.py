@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ServerListeners", "agent_listener", "agents_by_web"]
 
-_FEATURES = Feature.ORIGIN | Feature.SESSIONS | Feature.OFFERS | Feature.CHANGES
+_FEATURES = Feature.ORIGIN | Feature.SESSIONS | Feature.SERVICES | Feature.OFFERS | Feature.CHANGES
 
 
 def agent_listener(

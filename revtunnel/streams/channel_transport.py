@@ -87,6 +87,9 @@ class ChannelTransport:
     def end_of_file(self) -> None:
         """The other side sends no more."""
         self._end_came = True
+        if self._closing and self._link is not None:
+            self._end_told = True
+            self._link.flushed(self._channel)
         self._deliver()
 
     def may_read(self) -> None:

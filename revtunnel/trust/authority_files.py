@@ -125,18 +125,22 @@ class AuthorityDirectory:
             OSError: a file cannot be written.
         """
         authority = self.load()
-        first = str(read_names(words)[0])
-        directory = into or self.file(SERVERS)
-        stem, trusted = os.path.join(directory, first), os.path.join(directory, CERTIFICATE)
-        if f"{stem}.pem" == trusted:
-            raise Unfit(f"{first}: its file would be that of the authority; name another name first")
-        make_directory(directory, 0o755)
-        key = self._server_key(f"{stem}.key")
+        certificate, private, trusted = paths = self.server_files(words, into)
+        if certificate == trusted:
+            raise Unfit(f"{words[0]}: its file would be that of the authority; name another name first")
+        make_directory(os.path.dirname(trusted), 0o755)
+        key = self._server_key(private)
         made = issue_server(authority, words, key.public_key(), days, now)
-        write_whole(f"{stem}.pem", pem(made, authority.certificate), 0o644)
+        write_whole(certificate, pem(made, authority.certificate), 0o644)
         write_whole(trusted, pem(authority.certificate), 0o644)
         self.record(row_of(made, SERVER, " ".join(words), now))
-        return [f"{stem}.pem", f"{stem}.key", trusted]
+        return paths
+
+    def server_files(self, words: list[str], into: str | None = None) -> list[str]:
+        """Where ``issue_server`` puts them, which may be there already; Unfit: a name is none."""
+        directory = into or self.file(SERVERS)
+        stem = os.path.join(directory, str(read_names(words)[0]))
+        return [f"{stem}.pem", f"{stem}.key", os.path.join(directory, CERTIFICATE)]
 
     @staticmethod
     def _server_key(path: str) -> Any:

@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from revtunnel.ctl.ctl import main
-from revtunnel.ctl.ctl_authority import settings_of
+from revtunnel.daemons.own_authority import authority_of
 from revtunnel.ground.facts import LinkDown
 from revtunnel.ground.limits import EnrolmentLimits
 from revtunnel.process.admin.refusals import NotFound
@@ -98,17 +98,17 @@ def test_what_ca_refuses(capsys: Capture, tmp_path: Path, directory: Path) -> No
 def test_where_the_authority_is(tmp_path: Path) -> None:
     """The settings say it, else it is in the state directory; wrong settings are said, not guessed around."""
     around = Surroundings({}, False, str(tmp_path), "host", str(tmp_path / "revtunnel.ini"))
-    found = settings_of(None, around)
+    found = authority_of(None, around)
     assert found.directory == str(tmp_path / ".local/state/revtunnel/authority")
     (tmp_path / "revtunnel.ini").write_text(
         "[authority]\ndirectory = /x/y\ndevice_days = 7\n[limits]\nnope = 1\n"
     )
-    assert (settings_of(None, around).directory, settings_of(None, around).device_days) == ("/x/y", 7)
+    assert (authority_of(None, around).directory, authority_of(None, around).device_days) == ("/x/y", 7)
     (tmp_path / "revtunnel.ini").write_text("[authority]\ndirectory = x\n")
     with pytest.raises(SettingsError, match=r"ini:2: \[authority\] directory"):
-        settings_of(None, around)
+        authority_of(None, around)
     with pytest.raises(SettingsError):
-        settings_of(str(tmp_path / "none.ini"), around)
+        authority_of(str(tmp_path / "none.ini"), around)
 
 
 # ---- enroll

@@ -1,5 +1,6 @@
 """The command lines: what they refuse and with which words and status (C5, C7, C8, C9)."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,10 +25,10 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
 
 
-def parse(kind: type[Options], *words: str) -> Options:
+def parse(kind: type[Options], *words: str, around: Surroundings = HERE) -> Options:
     """Options after a command line."""
     options = kind()
-    options.around = HERE
+    options.around = around
     options.parseOptions(list(words))
     return options
 
@@ -238,13 +239,14 @@ def certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_c9_examples_of_the_help_are_right(certificates: Path) -> None:
     """What the help shows can be typed, beside files of those names."""
+    around = replace(HERE, environ={"STATE_DIRECTORY": str(certificates / "state")})
     for kind in (ServerOptions, AgentOptions):
         text = kind.examples.replace("\\\n", " ").replace(" TOKEN ", f" {TOKEN} ")
         lines = [line.split() for line in text.splitlines() if line.lstrip().startswith(kind.program)]
         assert len(lines) >= 4
         for _, *words in lines:
             if "--config" not in words:
-                parse(kind, *words)
+                parse(kind, *words, around=around)
 
 
 def test_certificate_of_a_server(certificates: Path, capsys: pytest.CaptureFixture[str]) -> None:

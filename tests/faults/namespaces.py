@@ -25,9 +25,9 @@ SERVER = "10.77.1.1"  # the server, seen from the agent
 CLONE_NEWNET = 0x40000000
 
 
-def reason_against() -> str:
-    """Why there can be no namespaces here; empty if there can."""
-    missing = [name for name in ("ip", "nft") if shutil.which(name) is None]
+def reason_against(*programs: str) -> str:
+    """Why there can be no namespaces here; empty if there can. ``programs``: needed beside ``ip``."""
+    missing = [name for name in ("ip", *programs) if shutil.which(name) is None]
     if missing:
         return f"not installed: {', '.join(missing)}"
     name = f"rtprobe{os.getpid()}"
@@ -84,6 +84,10 @@ class Net:
     def prefix(name: str) -> list[str]:
         """What stands before a command that is to run inside."""
         return ["ip", "netns", "exec", name]
+
+    def address(self, name: str, device: str, address: str) -> None:
+        """One more address, such as ``10.1.0.1/16``, for a machine's device."""
+        self._ip("-n", name, "address", "add", address, "dev", device)
 
     def cut(self) -> None:
         """Pull the cable between server and agent."""

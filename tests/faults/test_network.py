@@ -35,7 +35,7 @@ FAST = {"keepalive": "1 s", "answer": "1 s", "busy_keepalive": "1 s", "busy_answ
 
 @pytest.fixture(scope="module", autouse=True)
 def _namespaces_are_possible() -> None:
-    if reason := reason_against():
+    if reason := reason_against("nft"):
         pytest.skip(f"no network namespaces: {reason}")
 
 

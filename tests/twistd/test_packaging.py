@@ -14,33 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.packing import ROOT, copied_tree, run
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-LEFT_OUT = shutil.ignore_patterns(
-    ".*", "venv", "build", "dist", "results", "*.egg-info", "__pycache__", "dropin.cache", "*.pyc"
-)
-OFFLINE = re.compile(
-    "No matching distribution|ConnectionError|Failed to establish|Temporary failure|timed out"
-)
 DAEMONS = ["revtunnel-agent", "revtunnel-cameo", "revtunnel-server"]
 COMMANDS = [*DAEMONS, "revtunnelctl", "revtunnel-connect", "cameo-rep-proxy", "cameo-pub-proxy"]
-
-
-def run(*command: str | Path, cwd: Path) -> str:
-    """Standard output of a command that must succeed; skips the test when the registry is what failed."""
-    done = subprocess.run(command, cwd=cwd, text=True, capture_output=True, stdin=subprocess.DEVNULL)
-    if done.returncode and OFFLINE.search(done.stdout + done.stderr):
-        pytest.skip("the package registry cannot be reached")
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def copied_tree(place: Path) -> Path:
-    """The sources alone, so that nothing of the build stays in the checkout."""
-    tree = place / "tree"
-    shutil.copytree(ROOT, tree, ignore=LEFT_OUT)
-    return tree
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +34,8 @@ def test_the_wheel_has_our_files_and_no_file_of_twisted(packed: Path) -> None:
     """Plugin, settings, manual and units are in it; an __init__.py of Twisted's would break Twisted."""
     (wheel,) = packed.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    assert [name for name in names if name.startswith("twisted/")] == ["twisted/plugins/revtunnel_plugins.py"]
+    plugins = sorted(name for name in names if name.startswith("twisted/"))
+    assert plugins == ["twisted/plugins/revtunnel_endpoints.py", "twisted/plugins/revtunnel_plugins.py"]
     assert not [name for name in names if "cache" in name or name.startswith(("tests/", "benchmarks/"))]
     data = sorted(name.partition(".data/data/")[2] for name in names if ".data/data/" in name)
     for wanted in (
@@ -64,6 +44,7 @@ def test_the_wheel_has_our_files_and_no_file_of_twisted(packed: Path) -> None:
         "lib/systemd/system/revtunnel-cccp.service",
         "lib/systemd/system/revtunnel-server.service",
         "share/applications/revtunnel-connect.desktop",
+        "share/bash-completion/completions/revtunnelctl",
         "share/revtunnel/grafana/revtunnel.json",
         "share/revtunnel/prometheus/alerts.yml",
         "share/man/man1/revtunnel-connect.1",
@@ -74,7 +55,9 @@ def test_the_wheel_has_our_files_and_no_file_of_twisted(packed: Path) -> None:
         "share/revtunnel/revtunnel.ini",
     ):
         assert wanted in data
-    assert {"revtunnel/py.typed", "revtunnel/process/web/page/index.html"} <= set(names)
+    page = (ROOT / "revtunnel" / "process" / "web" / "page").rglob("*")
+    files = {path.relative_to(ROOT).as_posix() for path in page if path.is_file()}
+    assert {"revtunnel/py.typed", *files} - set(names) == set()
     ours = {path.relative_to(ROOT).as_posix() for path in (ROOT / "revtunnel").rglob("*.py")}
     assert ours - set(names) == set()
 
