@@ -1,8 +1,8 @@
 """Agents by the thousand in one process: each is a plain socket that says HELLO and answers PING.
 
-`python -m benchmarks.agents --port P --count N [--first K] [--offer NAME=HOST:PORT]` brings serials
-from plc-K on to a server on loopback, prints how many seconds that took once all are welcome, and keeps
-them until it is ended. A link that the server ends is printed as well, and stays away.
+`python -m benchmarks.agents --port P --count N [--first K] [--offer NAME=HOST:PORT] [--software TEXT]`
+brings serials from plc-K on to a server on loopback, prints how many seconds that took once all are welcome,
+and keeps them until it is ended. A link that the server ends is printed as well, and stays away.
 """
 
 from __future__ import annotations
@@ -30,12 +30,13 @@ NONCE = bytes(32)
 class Herd:
     """All of them, on one epoll."""
 
-    def __init__(self, port: int, serials: list[str], offers: tuple[Offer, ...]) -> None:
+    def __init__(self, port: int, serials: list[str], offers: tuple[Offer, ...], software: str) -> None:
         self.up = 0
         self.lost = 0
         self._port = port
         self._waiting = serials[::-1]
         self._offers = offers
+        self._software = software
         self._poller = select.epoll()
         self._serials: dict[int, str] = {}
         self._sockets: dict[int, socket.socket] = {}
@@ -85,7 +86,8 @@ class Herd:
         elif command == Command.HELLO and payload:
             self.up += 1
         elif command == Command.HELLO:
-            sock.send(encode_agent_hello(AgentHello(self._serials[number], NONCE, self._offers, "herd")))
+            hello = AgentHello(self._serials[number], NONCE, self._offers, self._software)
+            sock.send(encode_agent_hello(hello))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -94,10 +96,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--count", type=int, required=True)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--offer", type=parse_offer, action="append", default=[])
+    parser.add_argument("--software", default="herd")
     options = parser.parse_args(argv)
     last = options.first + options.count
     serials = [f"plc-{number:05}" for number in range(options.first, last)]
-    herd = Herd(options.port, serials, tuple(options.offer))
+    herd = Herd(options.port, serials, tuple(options.offer), options.software)
     begun, said = time.monotonic(), False
     while True:
         herd.turn()

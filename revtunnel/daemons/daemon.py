@@ -133,10 +133,14 @@ class AdministeredDaemon(MultiService):
 
     def _read(self) -> tuple[Any, list[str], list[str]]:
         """What holds from now on and what it changes: in a thread, for thousands of sections take long."""
-        new = self._options.load()
+        new = self._loaded()
         live, restart = SECTIONS.differences(self.settings, new)
         restart = [each for each in restart if not self.socket_is_beside or each != "[admin] socket"]
         return updated(self.settings, new), live, restart
+
+    def _loaded(self) -> Any:
+        """The settings as they are written. SettingsError: they cannot be used."""
+        return self._options.load()
 
     def _set_log_level(self, level: str) -> None:
         observer = getattr(self._options, "observer", None)

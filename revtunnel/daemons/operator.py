@@ -13,6 +13,7 @@ from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 
+from revtunnel.daemons.kept_ports import KeptPorts
 from revtunnel.daemons.linked_rows import LinkedRows
 from revtunnel.daemons.server_operations import SERVER_OPERATIONS
 from revtunnel.daemons.switchboard import Switchboard
@@ -66,6 +67,7 @@ class Operator(DeviceOperator):
         self.remote = SessionOperator()
         self.offers = switchboard.offer_changes
         self.mutes = mutes
+        self.kept: KeptPorts  # set by the daemon
         self.audit = audit
         self._switchboard = switchboard
         self._ledger = ledger

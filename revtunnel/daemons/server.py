@@ -18,6 +18,7 @@ from twisted.internet.defer import Deferred
 from revtunnel import __version__
 from revtunnel.daemons.absent_devices import AbsentDevices
 from revtunnel.daemons.daemon import AdministeredDaemon, until
+from revtunnel.daemons.kept_ports import KeptPorts
 from revtunnel.daemons.legacy_devices import fixed_ports
 from revtunnel.daemons.operator import Operator
 from revtunnel.daemons.options import ServerOptions as Options
@@ -41,7 +42,6 @@ from revtunnel.sockets.listening import Listeners
 from revtunnel.state.audit_file import AuditFile, Sync
 from revtunnel.state.ledger import FILE_NAME, open_ledger
 from revtunnel.state.session_audit import SessionAudit
-from revtunnel.streams.commands import Feature
 from revtunnel.trust.authority import Unfit
 from revtunnel.trust.certificate_book import CertificateBook
 from revtunnel.trust.identities import Identities
@@ -57,7 +57,6 @@ if TYPE_CHECKING:
 __all__ = ["Options", "Server", "makeService"]
 
 DOUBT = "who is enrolled or revoked is in doubt; see Enrolment in docs/admin.rst, take it away, reload"
-_FEATURES = Feature.ORIGIN | Feature.SESSIONS | Feature.SERVICES
 EXPIRY_CHECK = 1.0  # seconds between looks for leases whose time is over
 
 
@@ -124,6 +123,8 @@ class Server(AdministeredDaemon):
     def _build(self) -> None:
         settings = self.settings
         self.ledger = open_ledger(settings.state_directory, FILE_NAME, settings.allow_open_state)
+        self.kept = KeptPorts(self.ledger, time.time)
+        settings = self.settings = self._with_kept(settings)
         self.ledger.retries = self.retries
         book, clock = CertificateBook(self.ledger), self._reactor.seconds
         self.issuer = Issuer(book, settings.authority.limits, clock, os.urandom, self.reporter)
@@ -169,6 +170,7 @@ class Server(AdministeredDaemon):
             self.mutes,
             self.audit,
         )
+        self._tend_kept(self.kept)
         self.switchboard.admission.issue = self.issuer.answer
         self.switchboard.admission.used = self.issuer.used
         self.issuer.cut_off = partial(self.operator.cut_off, by="two_renewals")
@@ -371,6 +373,28 @@ class Server(AdministeredDaemon):
         await super()._take(new)
         await looked
         return changed, missing
+
+    def _loaded(self) -> ServerSettings:
+        return self._with_kept(super()._loaded())
+
+    def _with_kept(self, settings: ServerSettings) -> ServerSettings:
+        """The same with what operators have reserved."""
+        return self.kept.beside(settings, {use: each.client_port for _, each, use in fixed_ports(settings)})
+
+    def _tend_kept(self, kept: KeptPorts) -> None:
+        self.operator.kept = kept
+        kept.leases, kept.tell, kept.applies = self.leases, self.audit.changed, self._take_kept
+        kept.pools = lambda: {pool.name: pool for pool in pools_of(self.settings)}
+        kept.fixed = lambda: reservations_of(self.settings)
+
+    def _take_kept(self) -> None:
+        """An operator has reserved a port, or given one back: as a reload of that alone."""
+        new = self.settings = self._with_kept(self.settings)
+        if self.leases.reload(pools_of(new), reservations_of(new), self._reactor.seconds()):
+            self._take_listeners(new)
+            self.switchboard.enforcement.make_way()
+            self.absent.take(new)
+            self.switchboard.enforcement.set_records(new.records)
 
     def _take_limits(self, new: ServerSettings) -> None:
         self.switchboard.set_limits(new.limits)

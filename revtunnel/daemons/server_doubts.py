@@ -10,11 +10,11 @@ from collections.abc import Iterator
 
 from revtunnel.daemons.legacy_devices import legacy_devices
 from revtunnel.daemons.settings_parts import Reservation, ServerSettings
+from revtunnel.systems.emo.emo import LEAST_PORT
 
 __all__ = ["doubts"]
 
 EMO = "emo"  # target of a machine of EMO
-LEAST_PORT = 1025  # that its client may register
 
 
 def doubts(settings: ServerSettings) -> list[str]:

@@ -76,6 +76,29 @@ _RELEASE = Operation(
     said=lambda row: ({"released": "{serial}/{target}".format_map(row), "port": row["port"]},
                       "port {port} of {serial}/{target} is given back".format_map(row)),
 )  # fmt: skip
+_RESERVE = Operation(
+    "Reserve", "kept.reserve", "reserve a port for a target of a device, until it is given back",
+    "The one that it has, or a free one of the pool, if none is named; for a device that was never here too. "
+    "Those of the settings are the settings'.",
+    (SERIAL._replace(shown="SERIAL/TARGET"), Argument("target", shown="SERIAL/TARGET"),
+     Argument("port", Kind.NUMBER, "this one", "--port PORT", optional=True, high=65535),
+     Argument("pool", text="where a free one is taken from; default", shown="--pool NAME", optional=True)),
+    (Argument("port", Kind.NUMBER),),
+    role=CallerRole.OPERATOR, named=True, errors=(Invalid, Conflict), command="reserve",
+    route="POST /ports/{serial}/{target}",
+    said=lambda row: ({"reserved": "{serial}/{target}".format_map(row), "port": row["port"]},
+                      "port {port} is reserved for {serial}/{target}".format_map(row)),
+)  # fmt: skip
+_UNRESERVE = Operation(
+    "Unreserve", "kept.unreserve", "give a port back that was reserved so",
+    "Whoever has it keeps it as other devices keep theirs.",
+    (SERIAL._replace(shown="SERIAL/TARGET"), Argument("target", shown="SERIAL/TARGET")),
+    (Argument("port", Kind.NUMBER),),
+    role=CallerRole.OPERATOR, named=True, errors=(Invalid, NotFound), command="unreserve",
+    route="POST /ports/{serial}/{target}/unreserve",
+    said=lambda row: ({"unreserved": "{serial}/{target}".format_map(row), "port": row["port"]},
+                      "port {port} is not reserved for {serial}/{target} any more".format_map(row)),
+)  # fmt: skip
 _OFFERS = (
     Operation(
         "Offer", "offers.add", "have a device's agent offer one service more",
@@ -182,6 +205,7 @@ _AUDIT_HEAD = Operation(
     ),
 )  # fmt: skip
 SERVER_OPERATIONS = table_of(
-    *PROCESS_OPERATIONS, *DEVICE_OPERATIONS, _STATUS, _RECORD, _RELEASE, *_OFFERS, _ENROLLED, ENROLL, APP_KEY,
-    AUTHORITY, TOKEN, CERTIFY, _REVOKE, *PEOPLE_OPERATIONS, *SESSION_OPERATIONS, *_MUTES, _AUDIT_HEAD,
+    *PROCESS_OPERATIONS, *DEVICE_OPERATIONS, _STATUS, _RECORD, _RELEASE, _RESERVE, _UNRESERVE, *_OFFERS,
+    _ENROLLED, ENROLL, APP_KEY, AUTHORITY, TOKEN, CERTIFY, _REVOKE, *PEOPLE_OPERATIONS, *SESSION_OPERATIONS,
+    *_MUTES, _AUDIT_HEAD,
 )  # fmt: skip

@@ -8,7 +8,7 @@ Source: twisted.md section 7; faults.md C5, C6, "Bind defaults"; ours for the re
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from functools import partial
 from typing import Any
@@ -43,6 +43,7 @@ from revtunnel.settings.inifile import (
 )
 from revtunnel.sockets.tls.certificates import private_file_fault
 from revtunnel.systems.cccp.cccp_reading import cccp_part
+from revtunnel.systems.emo.emo import LEAST_PORT
 from revtunnel.systems.sessions.session_settings import web_settings
 from revtunnel.trust.agent_files import with_kept_files
 from revtunnel.trust.audit_settings import audit_settings
@@ -68,6 +69,7 @@ __all__ = [
     "records_of",
 ]
 
+FIRST_COME = 1000  # ports of one listener that nobody has by name
 changes = SECTIONS.differences
 
 
@@ -113,7 +115,21 @@ def _reservations(table: Table) -> tuple[Reservation, ...]:
             found.append(Reservation(parse_serial(serial), target, port))
         except RemoteError as error:
             table.complain(label, key, f"SERIAL/TARGETNAME = PORT wanted, {error}")
-    return tuple(found)
+    return (*found, *_first_come(table, {each.port for each in found}))
+
+
+def _first_come(table: Table, taken: set[int]) -> Iterator[Reservation]:
+    """Ports of EMO that nobody has by name: each is of a machine that is called by it."""
+    for label in table.named("listener"):
+        ranges = table.get(label, "first_come") or ()
+        ports = {port for low, high in ranges for port in range(low, min(high, low + FIRST_COME) + 1)}
+        if ranges and table.get(label, "kind") != "emo":
+            table.complain(label, "first_come", "only with kind = emo")
+        elif len(ports) > FIRST_COME or (ports and min(ports) < LEAST_PORT):
+            wanted = f"{LEAST_PORT} and above, {FIRST_COME} at most, wanted"
+            table.complain(label, "first_come", f"{len(ports)} ports from {min(ports)}: {wanted}")
+        else:
+            yield from (Reservation(f"emo-{port}", "emo", port) for port in sorted(ports - taken))
 
 
 def _legacy_devices(table: Table) -> tuple[LegacyDeviceSettings, ...]:

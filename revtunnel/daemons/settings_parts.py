@@ -147,6 +147,9 @@ class ListenerSettings(ListenerTls, SenderSettings, WakeSettings):
     kind: str = setting(word("rt1", "legacy", "emo"), "rt1", "rt1: agents of this project name themselves; "
         "legacy: ReadyAgent devices, see serial; emo: machines of the MTConnect EMO proxy, each known "
         "by its port: SERIAL/emo = PORT in [reservations]", live=True)
+    first_come: tuple[tuple[int, int], ...] | None = setting(nothing("none", RANGES), "none", "emo: ports, "
+        "1000 at most, that whoever comes first may register, as the machine emo-PORT: for closed networks",
+        live=True)
     keys: str = setting(word("enrolled", "required"), "enrolled", "enrolled: a serial that has a key must "
         "prove it, others are let in; required: everybody must", live=True)
     allow_without_keys: bool = setting(yes_no(), "no", "INSECURE: lets devices without keys in from other "
@@ -233,6 +236,7 @@ class Reservation:
     serial: str
     target: str  # name of the offer
     port: int
+    kept: bool = False  # by an operator (kept_ports.py), not in the settings
 
     @property
     def name(self) -> str:

@@ -78,6 +78,10 @@ _UPGRADES = (
         "CREATE TABLE logins (user TEXT PRIMARY KEY, password TEXT NOT NULL, secret BLOB NOT NULL,"
         " step INTEGER NOT NULL) WITHOUT ROWID",
     ),
+    (
+        "CREATE TABLE reservations (port INTEGER PRIMARY KEY, serial TEXT NOT NULL, target TEXT NOT NULL,"
+        " made_by TEXT NOT NULL, since REAL NOT NULL)",
+    ),
 )
 SCHEMA = len(_UPGRADES)
 # today's columns of each table; the first one is its key
@@ -94,6 +98,7 @@ TABLES = {
     "grants": ("id", "holder", "device", "services", "actions", "begins", "until", "created", "made_by"),
     "muted": ("serial", "why", "made_by", "since"),
     "edge_keys": ("serial", "mark", "made"),
+    "reservations": ("port", "serial", "target", "made_by", "since"),
     "logins": ("user", "password", "secret", "step"),
 }
 NUMBER = "SELECT coalesce(max(number), 0) FROM changes"  # of the last change that is in the database

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from revtunnel.daemons.all_operations import DAEMONS, OPERATIONS
+from revtunnel.daemons.kept_ports import KeptPorts
 from revtunnel.daemons.offer_changes import OfferChanges
 from revtunnel.daemons.operator import Operator
 from revtunnel.process.admin.daemon_operator import DaemonOperator
@@ -37,6 +38,8 @@ WIRE = {
     "Cut": ("peer:text", "", "OPERATOR"),
     "Kick": ("serial:text retry_after:number", "", "OPERATOR"),
     "Release": ("serial:text target:text", "port:number", "OPERATOR"),
+    "Reserve": ("serial:text target:text ?port:number ?pool:text", "port:number", "OPERATOR"),
+    "Unreserve": ("serial:text target:text", "port:number", "OPERATOR"),
     "Offer": ("serial:text offer:text", "port:number", "OPERATOR"),
     "Unoffer": ("serial:text name:text", "", "OPERATOR"),
     "Enroll": ("serial:text replace:yes or no", "key:text ?problem:text", "OPERATOR"),
@@ -101,6 +104,7 @@ WIRE = {
 PARTS: dict[str, type] = {  # of an operator
     "people": PeopleOperator,
     "mutes": Mutes,
+    "kept": KeptPorts,
     "offers": OfferChanges,
     "audit": SessionAudit,
     "remote": SessionOperator,

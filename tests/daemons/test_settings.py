@@ -822,3 +822,18 @@ def test_plaintext_by_web_can_be_asked_for(tmp_path: Path) -> None:
         told = f"[agent]\nserial = plc-7\nlocal = 10.0.0.1:23\nservers = {text}"
         (tmp_path / "r.ini").write_text(told)
         assert load_agent(str(tmp_path / "r.ini"), None, HERE).servers[0].web
+
+
+def test_ports_of_emo_that_nobody_has_by_name(tmp_path: Path) -> None:
+    """Each is of the machine that is called by it, but for those that the settings give to somebody."""
+    emo = "[listener machines]\naddress = 127.0.0.1:8080\nkind = emo\nfirst_come = 5010-5012\n"
+    told = server(tmp_path, emo + "[reservations]\nmill-1/emo = 5011\n")
+    found = {(each.serial, each.port) for each in told.reservations}
+    assert found == {("mill-1", 5011), ("emo-5010", 5010), ("emo-5012", 5012)}
+    for text, why in (
+        (emo.replace("kind = emo", "kind = rt1"), "only with kind = emo"),
+        (emo.replace("5010-5012", "80-90"), "1025 and above, 1000 at most, wanted"),
+        (emo.replace("5010-5012", "2000-60000"), "1025 and above, 1000 at most, wanted"),
+    ):
+        (said,) = errors(tmp_path, text)
+        assert why in said and "first_come" in said

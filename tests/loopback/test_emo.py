@@ -328,3 +328,35 @@ def test_whom_the_modern_path_refuses(lab: Lab) -> None:
         assert f"port {other} is reserved for no device here" in refused["detail"]
         agent.wait_event("state", state="away")
         assert not server.events("link-up")
+
+
+def test_a_port_that_an_operator_reserves(lab: Lab) -> None:
+    """A machine has it at once and after a restart, without the settings, until it is given back."""
+    server = emo_server(lab, {})
+    port = server.control("reserve", "mill-1/emo")["port"]
+    with Echo() as echo:
+        emo_agent(lab, f"127.0.0.1:{server.port}", "mill-1", port, echo.target, "no")
+        for _ in range(2):
+            assert server.client_port("mill-1", "emo") == port
+            with connect(port) as client:
+                client.sendall(b"here")
+                assert read_exactly(client, 4) == b"here"
+            server.stop()
+            server.start()
+        assert server.control("unreserve", "mill-1/emo")["port"] == port
+        assert not any(row["fixed"] for row in server.control("ports")["ports"])
+
+
+def test_a_machine_that_nobody_knows_by_name(lab: Lab) -> None:
+    """First come, first served, of ports that the settings set apart for that."""
+    (port,) = free_ports(1)
+    settings = {
+        "listener main": {"kind": "emo", "first_come": port, "address": "127.0.0.1:0"},
+    }
+    server = lab.server(settings).start()
+    with Echo() as echo:
+        emo_agent(lab, f"127.0.0.1:{server.port}", "somebody", port, echo.target, "no")
+        assert server.client_port(f"emo-{port}", "emo") == port
+        with connect(port) as client:
+            client.sendall(b"here")
+            assert read_exactly(client, 4) == b"here"

@@ -296,7 +296,7 @@ def test_a_client_that_waits_for_a_device_in_vain(lab: Lab) -> None:
             wait_until(lambda: server.control("status")["clients"] == 0, "its end")
         server.write(**{"pool default": {"wake_wait": "1 s"}})
         server.signal(signal.SIGHUP)
-        assert server.wait_event("settings-reloaded")["changed"] == ["[pool default] wake_wait"]
+        assert "[pool default] wake_wait" in server.wait_event("settings-reloaded")["changed"]
         with connect(port) as client:
             assert end_of(client) == "reset"
         server.wait_event("client-refused", serial=SERIAL, reason="device-absent")

@@ -19,6 +19,7 @@ from twisted.protocols import amp
 from revtunnel.ctl.command_line import parser
 from revtunnel.ctl.ctl import attempt, talk
 from revtunnel.daemons.all_operations import OPERATIONS
+from revtunnel.daemons.kept_ports import KeptPorts
 from revtunnel.daemons.operator import Operator
 from revtunnel.ground.facts import Fact
 from revtunnel.ground.limits import EnrolmentLimits, PeopleLimits
@@ -168,6 +169,8 @@ class Room(World):
             self.audit,
             self.wall,
         )
+        self.operator.kept = self.kept = KeptPorts(self.ledger, self.wall)
+        self.kept.leases = self.leases
         self.settings = AdminSettings(SOCKET, 0o660, ("anna", "@wheel", "1001"), ("rita",))
         self.caller = Caller(0, "root")
         self.factory = AdminFactory(

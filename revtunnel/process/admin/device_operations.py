@@ -80,7 +80,7 @@ PORTS = Operation(
         Column("open", Kind.YES_NO, "whether clients are taken there", "OPEN"),
         Column("address", Kind.TEXT, "where it is bound", "ADDRESS"),
         Column("pool", Kind.TEXT, "where it is from", "POOL"),
-        Column("fixed", Kind.YES_NO, "whether the settings reserve it"),
+        Column("fixed", Kind.YES_NO, "whether it is reserved"),
         Column("since", Kind.TIME, "of the state"),
         Column("left", Kind.SECONDS, "until the state ends; null: it stays", "ENDS-IN"),
     ),

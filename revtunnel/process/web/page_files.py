@@ -36,6 +36,12 @@ CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
     "font-src 'self'; manifest-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 )
+# xterm.js makes style elements of its own: on its page alone
+_OWN = {
+    "terminal.html": {
+        "Content-Security-Policy": CSP.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
+    }
+}
 _HEADERS = {
     "Content-Security-Policy": CSP,
     "Referrer-Policy": "no-referrer",
@@ -66,7 +72,7 @@ class PageFiles(resource.Resource):
 
     def __init__(self, folder: Traversable | None = None) -> None:
         super().__init__()
-        self.headers: dict[str, dict[str, str]] = {}
+        self.headers: dict[str, dict[str, str]] = {**_OWN}
         self._files = dict(_read(folder or files(__package__) / "page", ""))
         if sum(len(each.body) for each in self._files.values()) > MOST:
             raise ValueError(f"more than {MOST} bytes of files in page")

@@ -30,6 +30,7 @@ from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.first_bytes import Listens, explained
 
 __all__ = [
+    "LEAST_PORT",
     "LONGEST_HELD",
     "REFUSED",
     "TERMINATOR",
@@ -40,6 +41,7 @@ __all__ = [
     "encode_emo",
 ]
 
+LEAST_PORT = 1025  # that the original lets a client register
 SIZE = 8  # bytes of every command but REFUSED
 TERMINATOR = b"\0\0\0\0\0" + b"1818df499987fab124fac0cfc9edb83fa5578c36"
 LONGEST_HELD = len(TERMINATOR) - 1  # bytes that may be the beginning of one

@@ -22,7 +22,7 @@ from revtunnel.link.link import tune
 from revtunnel.link.server_link import ServerLink
 from revtunnel.streams.channel import Channel
 from revtunnel.streams.numbers import Tally
-from revtunnel.systems.emo.emo import REFUSED, Emo, EmoCommand, EmoDecoder, encode_emo
+from revtunnel.systems.emo.emo import LEAST_PORT, REFUSED, Emo, EmoCommand, EmoDecoder, encode_emo
 from revtunnel.systems.emo.emo_counts import EmoCounts
 from revtunnel.systems.emo.emo_machine import EmoMachine
 from revtunnel.systems.emo.emo_modern import ModernLink
@@ -30,7 +30,6 @@ from revtunnel.systems.emo.emo_stream import EmoDataSocket, EmoListener
 
 __all__ = ["EmoServerLink"]
 
-LEAST_PORT = 1025  # that the original lets a client register
 FIRST_OF_RT1 = b"\0"  # of LISTEN and ATTACH; every command of EMO begins with a letter
 _WORDS = {"kicked": Ended.OPERATOR, "expired": Ended.NOT_ALLOWED}  # why streams end with their command socket
 

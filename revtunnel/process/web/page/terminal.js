@@ -1,0 +1,62 @@
+// A terminal at a service of a device: xterm.js, and telnet's commands where the service speaks it.
+
+import { FitAddon } from "./xterm/addon-fit.mjs";
+import { Terminal } from "./xterm/xterm.mjs";
+import { h } from "./dom.js";
+import { begin } from "./raw.js";
+import { Telnet } from "./telnet.js";
+
+const WAITING = 16 * 1024 * 1024; // bytes that the screen may be behind
+
+const terminal = new Terminal({
+  cursorBlink: true,
+  fontFamily: 'ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace',
+  fontSize: 14,
+  scrollback: 5000,
+  theme: { background: "#000", foreground: "#e3e8ee" },
+  linkHandler: { activate: () => {} }, // an address that a device writes is text
+});
+const fit = new FitAddon();
+const place = h("div", { class: "terminal" });
+const echo = h("input", { type: "checkbox", id: "echo" });
+const reader = h("input", { type: "checkbox", id: "reader", onchange: () => (terminal.options.screenReaderMode = reader.checked) });
+const coder = new TextEncoder();
+
+function connect(address, protocols, connected, over) {
+  const web = new WebSocket(address, protocols);
+  const send = (bytes) => web.readyState === WebSocket.OPEN && web.send(bytes);
+  const telnet = new Telnet(send, () => [terminal.cols, terminal.rows]);
+  let waiting = 0;
+  web.binaryType = "arraybuffer";
+  web.onopen = () => {
+    connected();
+    terminal.focus();
+  };
+  web.onmessage = ({ data }) => {
+    const bytes = telnet.take(new Uint8Array(typeof data === "string" ? coder.encode(data) : data));
+    waiting += bytes.length;
+    if (waiting > WAITING) web.close(4010, "the page cannot show that much");
+    terminal.write(bytes, () => (waiting -= bytes.length));
+  };
+  const typing = terminal.onData((text) => {
+    if (echo.checked || telnet.shows) terminal.write(text.replaceAll("\r", "\r\n"));
+    send(telnet.typed(coder.encode(text)));
+  });
+  const sizing = terminal.onResize(() => telnet.resized());
+  web.onclose = ({ code, reason }) => {
+    typing.dispose();
+    sizing.dispose();
+    terminal.write("\r\n");
+    over(code, reason);
+  };
+  return web;
+}
+
+const option = (input, text) => h("label", { for: input.id }, input, ` ${text}`);
+await begin("terminal", place, connect, [option(echo, "Show what I type"), option(reader, "Screen reader")]);
+if (place.isConnected) {
+  terminal.loadAddon(fit);
+  terminal.open(place);
+  fit.fit();
+  new ResizeObserver(() => fit.fit()).observe(place);
+}
