@@ -69,7 +69,7 @@ def take(page: Page, server: Server) -> None:
     page.click("To clients")
     page.wait("tbody tr[aria-rowindex='2'] td:nth-child(8)", "KiB/s")
     page.screenshot(PICTURES / "devices.png")
-    page.resize(1060, 700, dark=True)
+    page.resize(1060, 640, dark=True)
     page.go(f"{home}devices/press-12")
     page.wait(".mark", "down")
     page.wait(".chart .now", "KiB/s")

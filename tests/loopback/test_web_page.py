@@ -244,13 +244,20 @@ def test_many_devices(lab: Lab, server: Server, herd: None, browser: Chromium, t
     page.click("Menu")
     page.click("Ports")
     page.wait("h1", "Ports and pools")
+    page.click("Reserve a port")
+    page.type(f"{DIALOG} [name=serial]", "plc-7")
+    page.type(f"{DIALOG} [name=target]", "echo")
+    page.key("Enter")
+    page.wait_gone("dialog")
+    page.type("#port-search", "plc-7")
+    page.wait("td.state", "fixed")
     sound(page)
 
 
 def test_what_an_administrator_does(lab: Lab, server: Server, browser: Chromium, tmp_path: Path) -> None:
     """Kick, mute, a session with its command, a share, an enrolment; and what happens shows as it happens."""
     with Echo() as echo:
-        lab.agent(server, offers={"echo": echo.target}).start()
+        lab.agent(server, offers={"echo": echo.target}, settings={"agent": {"remote_offers": "any"}}).start()
         server.client_port("plc-7", "echo")
         page = logged_in(browser, server, "ana", "admin")
         ana = Person.__new__(Person)  # she is there already
@@ -307,6 +314,14 @@ def test_what_an_administrator_does(lab: Lab, server: Server, browser: Chromium,
             page.key("Enter")
             server.wait_event("session-ended", session=found[1])
         page.wait_gone("dialog")
+
+        page.click("Offer a service")
+        page.type(f"{DIALOG} [name=offer]", f"more={echo.target}")
+        page.key("Enter")
+        page.wait("td .chip", "more")
+        page.click("Take more away")
+        page.click("Take away")
+        page.wait_gone("td .chip", "more")
 
         page.click("Mute")
         page.type(f"{DIALOG} [name=why]", MARKUP)
@@ -397,7 +412,7 @@ def test_users_and_grants(lab: Lab, server: Server, browser: Chromium, tmp_path:
         page.screenshot(tmp_path / "people.png")
 
         other.go(home(server, "ports"))  # not his: devices in its place
-        other.run("location.reload()")
+        other.ask("Page.reload")
         other.wait(".count", "1 device, 1 online")
         other.wait("tbody .labels", "line=3")
         assert other.overflow() <= 0

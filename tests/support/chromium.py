@@ -54,6 +54,10 @@ _PRESSED = """(text) => {
 }"""
 
 
+class DevToolsError(AssertionError):
+    """A call that failed; a page that is just being left has no answers."""
+
+
 class Chromium:
     """The browser: its process and a profile of its own below ``directory``."""
 
@@ -128,7 +132,8 @@ class Chromium:
         while True:
             said = json.loads(self._web.recv(timeout=PATIENCE))
             if said.get("id") == self._number:
-                assert "error" not in said, (method, said)
+                if "error" in said:
+                    raise DevToolsError(f"{method}: {said['error']}")
                 found: dict[str, Any] = said["result"]
                 return found
             page = self.pages.get(said.get("sessionId", ""))
@@ -225,8 +230,13 @@ class Page:
     def wait_for(self, script: str, what: str) -> Any:
         """The value of an expression once it is something."""
 
+        about = {"expression": script, "returnByValue": True, "awaitPromise": True}
+
         def look() -> Any:
-            found = self.ask("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+            try:
+                found = self.ask("Runtime.evaluate", **about)
+            except DevToolsError:
+                return None
             return found.get("result", {}).get("value") if "exceptionDetails" not in found else None
 
         try:
@@ -249,7 +259,7 @@ class Page:
 
     def text(self) -> str:
         """All that can be read."""
-        return str(self.run("document.body.innerText"))
+        return str(self.run("document.body?.innerText"))
 
     def overflow(self) -> int:
         """By how many pixels the page is wider than the screen."""

@@ -68,6 +68,34 @@ function revoke(serial) {
   });
 }
 
+function offer(serial, done) {
+  ask({
+    title: `Let ${serial} offer a service more`,
+    text: "Only what remote_offers in [agent] beside the device allows, and until that agent ends.",
+    fields: [{ name: "offer", label: "Service", required: true, hint: "[NAME=]HOST:PORT, as seen from the agent" }],
+    action: "Offer",
+    work: async (values) => {
+      await call("POST", "/offer", { serial, ...values });
+      done();
+    },
+    done: `${serial} offers it`,
+  });
+}
+
+function unoffer(serial, name, done) {
+  ask({
+    title: `Take ${name} of ${serial} away?`,
+    text: `${serial} does not offer ${name} any more, until its agent starts anew. Connections that run stay.`,
+    action: "Take away",
+    danger: true,
+    work: async () => {
+      await call("POST", "/unoffer", { serial, name });
+      done();
+    },
+    done: `${serial} does not offer ${name} any more`,
+  });
+}
+
 function close(row, done) {
   ask({
     title: `Close channel ${row.channel} of ${row.serial}?`,
@@ -94,23 +122,24 @@ const channelColumns = (done) => [
   ...(may.change ? [{ title: "Actions", kind: "acts", cell: (row) => button("Close", () => close(row, done), { class: "danger", "aria-label": `Close channel ${row.channel}` }) }] : []),
 ];
 
-const serviceColumns = (row) => [
+const serviceColumns = (row, done) => [
   { title: "Service", kind: "main", cell: (each) => chip({ ...each, port: null }) },
   ...(may.look ? [
     { title: "Target", cell: (each) => code(each.target ?? "–") },
     { title: "Client port", kind: "number", cell: (each) => (each.port ? String(each.port) : "–") },
   ] : [{ title: "Port", kind: "number", cell: (each) => String(each.dials ?? "–") }]),
   { title: "State", kind: "wide", cell: (each) => about(each, row) },
-  ...(may.act ? [{ title: "Actions", kind: "acts", cell: (each) => offered(each, row) }] : []),
+  ...(may.act ? [{ title: "Actions", kind: "acts", cell: (each) => offered(each, row, done) }] : []),
 ];
 
 /** What can be begun at a service; a terminal is of no use where a program of its own is wanted. */
-function offered(each, row) {
+function offered(each, row, done) {
   const here = row.online && !row.muted;
   return h("div", { class: "actions" },
     here && !OWN.test(each.name) && h("a", { class: "button", href: address("terminal", row.serial, each.name), target: "_blank", rel: "noopener", "aria-label": `Terminal at ${each.name}` }, "Terminal"),
     here && /^vnc/i.test(each.name) && h("a", { class: "button", href: address("vnc", row.serial, each.name), target: "_blank", rel: "noopener", "aria-label": `Screen at ${each.name}` }, "Screen"),
-    button("Start session", () => start(row.serial, [each.name]), { disabled: !here, "aria-label": `Start session to ${each.name}` }));
+    button("Start session", () => start(row.serial, [each.name]), { disabled: !here, "aria-label": `Start session to ${each.name}` }),
+    may.change && row.link === "rt1" && button("Take away", () => unoffer(row.serial, each.name, done), { class: "danger", "aria-label": `Take ${each.name} away` }));
 }
 
 function about(each, row) {
@@ -130,6 +159,7 @@ function recorded(record) {
     ["May offer", limits(record.targets, "anything")],
     ["Ports", limits(record.ports, "any")],
     ["Client ports", `at most ${record.leases}`],
+    record.at_once ? ["Clients of a service", `at most ${record.at_once}`] : null,
     ["Channels", record.channels === null ? "any number" : `at most ${record.channels}`],
     ["Expires", record.expires ? [moment(record.expires), record.expired && mark("bad", "over")] : "never"],
     ["Remote sessions", record.muted ? [mark("warn", "muted"), ` ${record.muted}`] : record.sessions],
@@ -145,6 +175,7 @@ function described(row) {
     ["Link", wire(row)],
     ["Address", row.address ? code(row.address) : "–"],
     ["Came in at", row.listener || "–"],
+    row.conflict ? ["Two holders", [mark("bad", "conflict"), ` ${row.conflict}`]] : null,
     ["Proved its serial", row.online ? (row.authenticated ? mark("good", "yes") : mark("warn", "no")) : "–"],
     ["Certificate until", until ? [moment(until), (Date.parse(until) - Date.now()) / 86400000 < 30 && mark("warn", "ends soon")] : "–"],
     ["Software", row.software || "–"],
@@ -162,7 +193,7 @@ export function view(serial) {
   const acts = h("div", { class: "actions" });
   top.append(words, head, acts);
   const wrong = h("p", { class: "wrong", role: "alert" });
-  const service = new Table({ label: "Services", columns: serviceColumns({ serial }), key: (each) => each.name, empty: "It offers nothing." });
+  const service = new Table({ label: "Services", columns: serviceColumns({ serial }, () => look()), key: (each) => each.name, empty: "It offers nothing." });
   const sessions = new Table({ label: "Sessions", columns: SESSIONS.filter(({ title }) => title !== "Device"), key: (row) => `${row.channel ?? ""}/${row.session ?? ""}`, empty: "No session runs." });
   const facts_ = h("div", {});
   const record = h("div", {});
@@ -191,7 +222,7 @@ export function view(serial) {
 
   const show = (row) => {
     put(head, state(row));
-    service.columns = serviceColumns(row);
+    service.columns = serviceColumns(row, look);
     service.set(row.targets.map((each) => ({ ...each })));
     if (may.look) put(facts_, described(row));
     const wanted = `${Boolean(row.muted)} ${row.online}`;
@@ -222,7 +253,7 @@ export function view(serial) {
     h("p", { class: "back" }, h("a", { href: "#/" }, "‹ Devices")),
     top,
     wrong,
-    part("Services", null, service.node),
+    part("Services", may.change && button("Offer a service", () => offer(serial, look)), service.node),
     may.look && part("The last hour", null, drawn.node),
     may.look && part("Clients and channels", null, channels.node),
     part("Sessions", null, sessions.node),

@@ -10,19 +10,19 @@ const choice = { text: "", state: "", label: "" };
 const sorted = { column: 0, down: false };
 const CHIPS = 4;
 
-const troubled = (row) => row.targets.some((each) => each.problem || each.up === false);
+const troubled = (row) => row.conflict || row.targets.some((each) => each.problem || each.up === false);
 const STATES = {
   "": ["all", () => true],
   online: ["online", (row) => row.online],
   away: ["away", (row) => !row.online],
   muted: ["muted", (row) => Boolean(row.muted)],
-  trouble: ["with a service down or refused", troubled],
+  trouble: ["with something wrong", troubled],
 };
 
 export const link = (serial) => h("a", { href: `#/devices/${encodeURIComponent(serial)}`, class: "serial" }, serial);
 
 export function state(row) {
-  return [mark(row.online ? "good" : "off", row.online ? "online" : "away"), row.muted && mark("warn", "muted", row.muted)];
+  return [mark(row.online ? "good" : "off", row.online ? "online" : "away"), row.muted && mark("warn", "muted", row.muted), row.conflict && mark("bad", "two holders", `two machines take its link from each other: ${row.conflict}`)];
 }
 
 /** A service by its name, its client port, and what is wrong with it. */

@@ -25,6 +25,45 @@ function release(row, done) {
   });
 }
 
+function reserve(pools, done) {
+  ask({
+    title: "Reserve a port",
+    text: "For a target of a device, also of one that was never here, until it is given back.",
+    fields: [
+      { name: "serial", label: "Serial", required: true },
+      { name: "target", label: "Target", required: true },
+      { name: "port", label: "Port (0: the one that it has, or a free one)", kind: "number", value: "0", min: "0", max: "65535" },
+      { name: "pool", label: "Pool of a free one", kind: "select", value: "default", words: pools.map((name) => [name, name]) },
+    ],
+    action: "Reserve",
+    work: async ({ serial, target, port, pool }) => {
+      await call("POST", at`/ports/${serial}/${target}`, port ? { port } : { pool });
+      done();
+    },
+    done: "the port is reserved",
+  });
+}
+
+function unreserve(row, done) {
+  ask({
+    title: `Give back port ${row.port} that was reserved?`,
+    text: `${row.serial}/${row.target} keeps it as others keep theirs, and no longer. What the settings reserve stays.`,
+    action: "Unreserve",
+    danger: true,
+    work: async () => {
+      await call("POST", at`/ports/${row.serial}/${row.target}/unreserve`);
+      done();
+    },
+    done: `port ${row.port} is not reserved any more`,
+  });
+}
+
+/** What can be done with a port as it is. */
+function acts(row, done) {
+  if (row.fixed) return button("Unreserve", () => unreserve(row, done), { class: "danger", "aria-label": `Unreserve port ${row.port}` });
+  return row.state === "sticky" ? button("Release", () => release(row, done), { class: "danger", "aria-label": `Release port ${row.port}` }) : "";
+}
+
 const columns = (done) => [
   { title: "Port", kind: "main", cell: (row) => String(row.port), sort: (row) => row.port },
   { title: "State", kind: "state", cell: (row) => [mark(KINDS[row.state] ?? "off", row.state, MEANS[row.state]), row.fixed && h("span", { class: "quiet" }, " fixed")], sort: (row) => row.state },
@@ -35,7 +74,7 @@ const columns = (done) => [
   { title: "Pool", cell: (row) => row.pool, sort: (row) => row.pool },
   { title: "Since", kind: "less", cell: (row) => when(row.since), sort: (row) => (row.since ? -Date.parse(row.since) : null) },
   { title: "Ends in", cell: (row) => (row.left === null ? "–" : age(row.left)), sort: (row) => row.left },
-  ...(may.change ? [{ title: "Actions", kind: "acts", cell: (row) => (row.state === "sticky" ? button("Release", () => release(row, done), { class: "danger", "aria-label": `Release port ${row.port}` }) : "") }] : []),
+  ...(may.change ? [{ title: "Actions", kind: "acts", cell: (row) => acts(row, done) }] : []),
 ];
 
 const POOL = [
@@ -45,6 +84,7 @@ const POOL = [
 
 export function view() {
   let rows = [];
+  let names = ["default"];
   const reading = new AbortController();
   const wrong = h("p", { class: "wrong", role: "alert" });
   const count = h("p", { class: "count", role: "status" });
@@ -53,6 +93,7 @@ export function view() {
     put(wrong);
     try {
       const { ports } = await get("/status", reading.signal);
+      names = Object.keys(ports);
       pools.set(Object.entries(ports).map(([pool, about]) => ({ pool, ...about })));
       const found = [];
       for await (const page of pages("/ports", reading.signal)) {
@@ -81,7 +122,7 @@ export function view() {
     h("div", { class: "title" }, h("h1", { tabindex: "-1" }, "Ports and pools"), button("Read again", read)),
     wrong,
     part("Pools", null, pools.node),
-    part("Client ports", null, h("div", { class: "bar", role: "search" }, h("label", { for: "port-search", class: "grow" }, "Search ", words), h("label", { for: "port-state" }, "State ", states)), count, table.node),
+    part("Client ports", may.change && button("Reserve a port", () => reserve(names, read)), h("div", { class: "bar", role: "search" }, h("label", { for: "port-search", class: "grow" }, "Search ", words), h("label", { for: "port-state" }, "State ", states)), count, table.node),
   ];
   return { title: "Ports and pools", node, stop: () => (reading.abort(), table.stop(), pools.stop()) };
 }
