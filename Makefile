@@ -1,17 +1,19 @@
 # make demo    a server, an agent and a device here: what a client sees, what a person does, what is written down
 # make test    linter, types, rooms, fast tests at full depth, then those with real sockets and processes
 # make fast    fast tests only, with few examples of each property and short loops: docs/testing.rst
+# make fuzz    hostile bytes for all that reads a stranger's, FUZZ_SECONDS of it (an hour): docs/testing.rst
 # make agent   the agent as one file, dist/revtunnel-agent.pyz, for this kind of machine
 # make bench   relay figures beside a direct connection and other relays, into benchmarks/results
 #
 # Everything runs in .venv, made with $(PYTHON) when it is not there; "make clean" takes it away.
 
 PYTHON ?= python3
+FUZZ_SECONDS ?= 3600
 BIN := .venv/bin
 # pytest keeps the tests as it compiled them, or does that again in each process, for 5 s
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test fast lint bench agent clean
+.PHONY: demo test fast fuzz lint bench agent clean
 
 demo: .venv/installed
 	$(BIN)/python examples/demo.py
@@ -28,6 +30,9 @@ lint: .venv/tools
 
 fast: .venv/tools
 	$(BIN)/pytest -q -n 2
+
+fuzz: .venv/tools
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
 agent: .venv/installed
 	mkdir -p dist

@@ -132,6 +132,7 @@ class DeviceEndpoint:
                 raise Stop(UNREACHABLE, "the factory made no Protocol")
             DeviceTransport(link, channel, protocol, self._address, held.end).start()
         except BaseException:  # the caller has given up, too
+            wanted.answered.addErrback(lambda failure: None)
             held.end()
             raise
         return protocol

@@ -120,6 +120,11 @@ class DeviceTransport(ChannelTransport):
         self._will_close = False
         self._patience: IDelayedCall | None = None
 
+    @property
+    def disconnecting(self) -> bool:
+        """Twisted's: whether ``loseConnection`` was called."""
+        return self._closing or self._will_close
+
     def getPeer(self) -> Any:
         """Twisted's: device and service."""
         return self._address

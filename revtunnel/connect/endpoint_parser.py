@@ -14,6 +14,8 @@ from zope.interface import implementer
 
 __all__ = ["EndpointParser"]
 
+MOST = 3600  # seconds of a timeout
+
 
 @implementer(IPlugin, IStreamClientEndpointStringParserWithReactor)
 class EndpointParser:
@@ -29,4 +31,7 @@ class EndpointParser:
         from revtunnel.connect.device_endpoint import DeviceEndpoint
 
         found, _ = parse_services([f"{serial}/{target}"])
-        return DeviceEndpoint(reactor, found, target, server, ca, float(timeout))
+        seconds = float(timeout)
+        if not 0 < seconds <= MOST:
+            raise ValueError(f"timeout={timeout[:80]}: seconds up to {MOST} wanted")
+        return DeviceEndpoint(reactor, found, target, server, ca, seconds)

@@ -240,7 +240,7 @@ class File:
             self._head(number, line)
             return
         key, equals, value = (part.strip() for part in line.partition("="))
-        if not equals or not key:
+        if not equals or not key or "\n" in key:
             self._fail(number, "neither [section] nor key = value")
         elif self._section is not None:
             self._key(number, key, value)

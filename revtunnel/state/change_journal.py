@@ -179,8 +179,8 @@ def _read_line(data: bytes) -> _Line | None:
         if not data.endswith(b"\n") or int(mark, 16) != zlib.crc32(text):
             return None
         values = json.loads(text)
-        changes = [*map(_change, values["changes"])]
-        return _Line(int(values["number"]), changes, bool(values.get("base")))
+        changes, number = [*map(_change, values["changes"])], values["number"]
+        return _Line(number, changes, bool(values.get("base"))) if type(number) is int else None
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
 

@@ -31,6 +31,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from revtunnel.ground.errors import RemoteError
+from revtunnel.sockets.tls.certificates import DAMAGED
 from revtunnel.sockets.tls.enroll import device_of, device_uri
 
 __all__ = [
@@ -119,7 +120,7 @@ def load_authority(certificate: bytes, key: bytes) -> Authority:
         raise Unfit("the key is not that of the certificate")
     try:
         constraints = found.extensions.get_extension_for_class(x509.BasicConstraints).value
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, *DAMAGED):
         constraints = None
     if constraints is None or not constraints.ca:
         raise Unfit("the certificate is not that of an authority")
@@ -266,7 +267,7 @@ def read_request(data: bytes) -> CertificateRequest:
     try:
         found = (x509.load_pem_x509_csr if b"-----BEGIN" in data else x509.load_der_x509_csr)(data)
         key: Any = found.public_key()
-    except (ValueError, UnsupportedAlgorithm):
+    except DAMAGED:
         raise Unfit("no certificate request (PKCS #10), or a damaged one") from None
     _check_key(key)  # before it is used: what is too large takes long
     try:
@@ -296,7 +297,7 @@ def _device(request: x509.CertificateSigningRequest) -> str | None:
         found = {serial for serial in map(device_of, uris) if serial is not None}
     except x509.ExtensionNotFound:
         return None
-    except (ValueError, RemoteError):
+    except (RemoteError, *DAMAGED):
         raise Unfit("the names in the request are damaged") from None
     if len(found) > 1:
         raise Unfit("the request names several devices")
@@ -334,17 +335,18 @@ def pem(*certificates: x509.Certificate) -> bytes:
 
 
 def load_certificate(data: bytes) -> x509.Certificate:
-    """One certificate, the first of a PEM file, or DER.
+    """One certificate, the first of a PEM file, or DER; its key can be used.
 
     Raises:
         Unfit: there is none.
     """
+    read = x509.load_pem_x509_certificate if b"-----BEGIN" in data else x509.load_der_x509_certificate
     try:
-        return (x509.load_pem_x509_certificate if b"-----BEGIN" in data else x509.load_der_x509_certificate)(
-            data
-        )
-    except ValueError:
+        found = read(data)
+        found.public_key()
+    except DAMAGED:
         raise Unfit("no certificate, or a damaged one") from None
+    return found
 
 
 def _spki(key: Any) -> bytes:

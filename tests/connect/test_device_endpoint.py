@@ -1,5 +1,6 @@
 """A device as a Twisted endpoint, beside a small real server: what a Protocol of others sees of it."""
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from twisted.internet.error import (
     TimeoutError,
 )
 from twisted.internet.protocol import Factory, Protocol
+from twisted.logger import capturedLogs
 
 from revtunnel.connect.addressing import ServerAddress
 from revtunnel.connect.device_endpoint import DeviceAddress, DeviceEndpoint
@@ -145,8 +147,9 @@ def test_a_string_is_an_endpoint(loop: Loop) -> None:
     assert (found._server, found._ca, found._timeout) == ("https://gate:1", "/x", 5.0)
     short: Any = clientFromString(loop.reactor, "revtunnel:plc-7:http")
     assert short._address == DeviceAddress("plc-7", "http")
-    with pytest.raises(ValueError, match="plc 7"):
-        clientFromString(loop.reactor, "revtunnel:plc 7:http")
+    for wrong in ("plc 7:http", "plc-7:http:timeout=0", "plc-7:http:timeout=nan"):
+        with pytest.raises(ValueError, match=r"plc 7|timeout="):
+            clientFromString(loop.reactor, f"revtunnel:{wrong}")
 
 
 def test_bytes_both_ways_and_an_end_in_order(desk: Desk) -> None:
@@ -306,6 +309,19 @@ def test_a_refusal_says_who_refuses(desk: Desk, tmp_path: Path, monkeypatch: pyt
     assert "no such token" in desk.refused("echo")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "none"))
     assert "no login: run revtunnel-connect login" in desk.refused("echo")
+
+
+def test_a_try_that_fails_leaves_no_error_unheard(desk: Desk) -> None:
+    """Whatever it fails at: the caller is told, and nobody's log."""
+    with capturedLogs() as logged:
+        desk.gate.refuse = 503
+        assert "503" in desk.refused("echo")
+        assert "no answer" in desk.refused("echo", timeout=0.0001)
+        desk.gate.refuse = 0
+        assert "not-allowed" in desk.refused("other")
+        desk.loop.settle()
+        gc.collect()
+    assert [event for event in logged if event.get("log_failure")] == []
 
 
 def test_a_factory_that_makes_nothing(desk: Desk) -> None:

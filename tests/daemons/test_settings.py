@@ -265,6 +265,8 @@ def test_c5_lines_may_end_with_cr_lf(tmp_path: Path) -> None:
         ("name = a", "r.ini:1: 'name' before any section, a line such as [server] wanted above it"),
         ("[server]\nhello", "r.ini:2: neither [section] nor key = value"),
         ("[server]\n= hello", "r.ini:2: neither [section] nor key = value"),
+        ("[server]\nna\n  me = x", "r.ini:2: neither [section] nor key = value"),
+        ("[reservations]\nplc\n  7 = 5000", "r.ini:2: neither [section] nor key = value"),
         ("[sever]", "r.ini:1: '[sever]' is no section, wanted: [server], [listener NAME], "),
         ("[server", "r.ini:1: '[server' is no section"),
         ("[]", "r.ini:1: '[]' is no section"),

@@ -20,7 +20,7 @@ from tests.faults.namespaces import SERVER, Net, inside, moved, reason_against
 from tests.support.services import Echo
 from tests.support.traffic import end_of, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = {
@@ -78,7 +78,7 @@ class Machine:
     def run(self, line: str) -> str:
         """What a command says."""
         done = subprocess.run(
-            [*self._prefix, *shlex.split(line)], **self._how(), capture_output=True, text=True, timeout=60
+            [*self._prefix, *shlex.split(line)], **self._how(), capture_output=True, text=True, timeout=120
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
@@ -97,7 +97,7 @@ class Machine:
             assert self._running[-1].poll() is None, self.log.read_text()
             return word in self.log.read_text()
 
-        wait_until(said, word, 60.0)
+        wait_until(said, word, 120.0)
 
     def end(self) -> None:
         """Stop what stays."""

@@ -7,6 +7,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -516,6 +517,16 @@ def test_a_link_to_a_file_elsewhere_is_not_followed(path: str, tmp_path: Path) -
 
 
 # ---- the journal beside it
+
+
+def test_a_number_that_is_none_is_no_line(path: str) -> None:
+    """Even with the sum that it should have, as only somebody can write who means to."""
+    text = b'{"number":1e999,"changes":[]}'
+    Path(path + ".changes").write_bytes(b"%08x %b\n" % (zlib.crc32(text), text))
+    journal = ChangeJournal(path + ".changes")
+    assert (journal.number, journal.everything()) == (0, [])
+    journal.close()
+
 
 BARRED = ("barred", "plc-9", ("plc-9", 5.0))
 

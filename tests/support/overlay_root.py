@@ -13,6 +13,7 @@ tests/support/systemctl_model.py; ``reason_against`` says why there can be none.
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
@@ -39,9 +40,10 @@ def reason_against(*programs: str) -> str:
         return "root only"
     if missing:
         return f"not installed: {', '.join(missing)}"
-    tried = "d=$(mktemp -d) && mount -t tmpfs none $d && mkdir $d/u $d/w $d/r && mount -t overlay overlay -o "
-    tried += "lowerdir=/,upperdir=$d/u,workdir=$d/w $d/r"
-    done = subprocess.run(["unshare", "-m", "sh", "-c", tried], capture_output=True, text=True, check=False)
+    tried = MOUNTED.replace("exec sleep infinity", "exit 0")
+    with tempfile.TemporaryDirectory() as place:
+        words = ["unshare", "-m", "sh", "-c", tried, place]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
     return done.stderr.strip() if done.returncode else ""
 
 
@@ -95,7 +97,7 @@ class OverlayRoot:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=200,
+            timeout=500,
         )
         assert (done.returncode != 0) is fails, f"{line}\n{done.stdout}{self.logs()}"
         return done.stdout
@@ -108,4 +110,4 @@ class OverlayRoot:
     def wait_log(self, unit: str, words: str) -> None:
         """Until they stand in a service's log."""
         path = self.path(f"run/systemctl-model/{unit}.log")
-        wait_until(lambda: words in path.read_text(), f"{words} in {path.read_text()}", 60.0)
+        wait_until(lambda: words in path.read_text(), f"{words} in {path.read_text()}", 120.0)

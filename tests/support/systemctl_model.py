@@ -43,7 +43,7 @@ def start(name: str) -> None:
     told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     told.bind(environ["NOTIFY_SOCKET"])
     os.chmod(environ["NOTIFY_SOCKET"], 0o777)
-    told.settimeout(60)
+    told.settimeout(120)
     with open(f"{DIRECTORY}/{name}.log", "ab") as log:
         process = subprocess.Popen(
             ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups",

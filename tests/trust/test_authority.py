@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from revtunnel.sockets.tls.certificates import device_serial, judge_device, judge_server
+from revtunnel.sockets.tls.certificates import CertificateRefused, device_serial, judge_device, judge_server
 from revtunnel.sockets.tls.enroll import MAX_CERTIFICATE, MAX_ENROLL, encode_certificate, encode_enroll
 from revtunnel.trust.authority import (
     Unfit,
@@ -214,6 +214,10 @@ REFUSED = {
     "PEM of noise": (b"-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END", "no certificate request"),
     "not signed with its key": (bytes(BROKEN), "not signed with its key"),
     "cut": (make_request("plc-7", KEY)[:-3], "no certificate request"),
+    "another version": (
+        make_request("plc-7", KEY).replace(b"\2\1\0", b"\2\1\1", 1),
+        "no certificate request",
+    ),
     "two devices": (request(uri("a"), uri("b")), "several devices"),
     "no serial": (request(uri("a%20b")), "damaged"),
     "RSA 1024": (request(key=rsa.generate_private_key(65537, 1024)), "1024 bits"),
@@ -262,6 +266,30 @@ def test_a_certificate_in_either_form() -> None:
         assert load_certificate(device().public_bytes(encoding))
     with pytest.raises(Unfit, match="no certificate"):
         load_certificate(b"\x30\x00")
+
+
+P256 = bytes.fromhex("2a8648ce3d030107")  # the curve, as it stands in a key
+DAMAGES = {
+    "another version": (b"\xa0\3\2\1\2", b"\xa0\3\2\1\7"),
+    "a curve that nobody knows": (P256, P256[:-1] + b"\x7f"),
+    "no point of the curve": (P256 + b"\3\x42\0\4", P256 + b"\3\x42\0\5"),
+    "an extension twice": (b"\x55\x1d\x0f", b"\x55\x1d\x11"),
+    "a name that is no text": (b"urn:revtunnel", b"\xffrn:revtunnel"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_certificate_is_refused_in_words(name: str) -> None:
+    """Whoever sent it, and whatever the library says to it."""
+    good, bad = DAMAGES[name]
+    made = device().public_bytes(Encoding.DER)
+    assert good in made
+    with pytest.raises((Unfit, CertificateRefused), match="damaged"):
+        device_serial(load_certificate(made.replace(good, bad)))
+    root = AUTHORITY.certificate.public_bytes(Encoding.DER).replace(good, bad)
+    if root != AUTHORITY.certificate.public_bytes(Encoding.DER):
+        with pytest.raises(Unfit, match=r"damaged|not that of"):
+            load_authority(root, key_pem(AUTHORITY.key))
 
 
 # ---- OpenSSL

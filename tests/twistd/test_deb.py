@@ -12,7 +12,7 @@ from tests.faults.namespaces import reason_against as reason_against_networks
 from tests.support.overlay_root import OverlayRoot, reason_against
 from tests.support.packing import ROOT, run
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 PYTHON = "/usr/bin/python3"
 INI = "/etc/revtunnel/revtunnel.ini"

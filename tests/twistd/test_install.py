@@ -15,7 +15,7 @@ from tests.support.overlay_root import OverlayRoot, reason_against
 from tests.support.packing import OFFLINE, ROOT, packed_wheel
 from tests.support.services import Echo
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 GATE = "10.1.0.1"
 CTL = "/opt/revtunnel/bin/revtunnelctl"

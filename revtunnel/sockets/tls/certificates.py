@@ -30,6 +30,7 @@ from revtunnel.ground.targets import is_literal
 from revtunnel.sockets.tls.enroll import DEVICE_URI, device_of
 
 __all__ = [
+    "DAMAGED",
     "CertificateFiles",
     "CertificateRefused",
     "Credentials",
@@ -47,6 +48,14 @@ MAX_FILE = 4 * 1024 * 1024  # bytes of one PEM file: a list of all public author
 NAMES_SHOWN = 5
 SOON = timedelta(days=14)  # before its end a certificate of ours is worth a warning
 REVOCATION_MARK = b"-----BEGIN X509 CRL-----"
+# what cryptography raises of a certificate that is none, also where one of its parts is looked at first
+DAMAGED = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
 
 
 class CertificateRefused(RemoteError):
@@ -126,6 +135,8 @@ def _names(certificate: x509.Certificate) -> x509.SubjectAlternativeName:
         return certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         raise CertificateRefused("certificate has no name (no subjectAltName)") from None
+    except DAMAGED as error:
+        raise CertificateRefused(f"certificate is damaged: {error}") from None
 
 
 def device_serial(certificate: x509.Certificate) -> str:
@@ -153,6 +164,8 @@ def _check_purpose(certificate: x509.Certificate, side: TlsSide) -> None:
         raise CertificateRefused(
             f"certificate names no use: extended key usage for {wanted} wanted"
         ) from None
+    except DAMAGED as error:
+        raise CertificateRefused(f"certificate is damaged: {error}") from None
     if side.value not in usage:
         raise CertificateRefused(f"certificate is not for {wanted}, by its extended key usage")
 
@@ -251,7 +264,7 @@ class _Reading:
             return ()
         try:
             return tuple(x509.load_pem_x509_certificates(data))
-        except ValueError:
+        except DAMAGED:
             self.blame(key, path, "no certificate, or a damaged one; PEM wanted")
         return ()
 
@@ -264,7 +277,7 @@ class _Reading:
             try:
                 _check_purpose(leaf, files.side)
                 serial = device_serial(leaf) if files.side is TlsSide.DEVICE else self._server_name(leaf)
-            except (CertificateRefused, ValueError, x509.DuplicateExtension) as error:
+            except CertificateRefused as error:
                 self.blame("certificate", path, str(error))
             self.check_time("certificate", path, leaf, files.side)
         return chain, serial
@@ -303,7 +316,7 @@ class _Reading:
         except (ValueError, UnsupportedAlgorithm):
             self.blame("certificate_key", path, "no private key, or a damaged one; PEM wanted")
             return None
-        if chain and _public(key.public_key()) != _public(chain[0].public_key()):
+        if chain and not _is_key_of(key, chain[0]):
             self.blame("certificate_key", path, "it is not the key of the certificate")
         return key
 
@@ -325,7 +338,7 @@ class _Reading:
         pieces = (self.read("crl", path) or b"").split(REVOCATION_MARK)[1:]
         try:
             found = tuple(x509.load_pem_x509_crl(REVOCATION_MARK + piece) for piece in pieces)
-        except ValueError:
+        except DAMAGED:
             found = ()
         if not found:
             self.blame("crl", path, "no list of revoked certificates, or a damaged one; PEM wanted")
@@ -343,11 +356,18 @@ def _public(key: Any) -> bytes:
     return bytes(key.public_bytes(encoding, form))
 
 
-def _signed(crl: x509.CertificateRevocationList, authority: x509.Certificate) -> bool:
-    key: Any = authority.public_key()
+def _is_key_of(key: Any, certificate: x509.Certificate) -> bool:
     try:
+        return _public(key.public_key()) == _public(certificate.public_key())
+    except DAMAGED:
+        return False
+
+
+def _signed(crl: x509.CertificateRevocationList, authority: x509.Certificate) -> bool:
+    try:
+        key: Any = authority.public_key()
         return crl.issuer == authority.subject and crl.is_signature_valid(key)
-    except (TypeError, ValueError, UnsupportedAlgorithm):
+    except (TypeError, *DAMAGED):
         return False
 
 
