@@ -366,6 +366,8 @@ class Server(AdministeredDaemon):
         self._offer_first()
         labels = self.switchboard.access.records.labels
         looked = self.switchboard.enforcement.set_records(new.records)
+        if self.web is not None:
+            self.web.vendors.take(new)  # the services of their devices are in the records
         if labels != new.records.labels:
             self.people.everybody_changed()
         self.absent.wake_fresh()

@@ -173,7 +173,6 @@ class WebSystem:
         """Other settings from now on, with what was ``read``: whose certificates are others now, by name."""
         self._settings = settings
         self.live.sessions.limits = settings.sessions
-        self.vendors.take(settings)
         changed, self.identities = self._fresh.changed(self.identities), self._fresh
         self.listener.rules = web_rules(settings.web, self._fresh)
         self._take_parts()

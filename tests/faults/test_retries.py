@@ -129,4 +129,4 @@ def test_certificates_that_were_written_one_after_the_other(lab: Lab) -> None:
     assert server.wait_event("settings-reloaded")["errors"]
     Path(made.key_file).write_bytes(new_key)
     well_again(server, "settings")
-    assert server.wait_event("settings-reloaded", 2)["changed"] == ["[listener main] certificate files"]
+    assert "[listener main] certificate files" in server.wait_event("settings-reloaded", 2)["changed"]

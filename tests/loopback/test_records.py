@@ -61,15 +61,16 @@ def test_a_reload_cuts_what_it_no_longer_allows(lab: Lab, data: str) -> None:
 
 
 def test_f24_failures_are_paid_for(lab: Lab) -> None:
-    """Two who speak nonsense, and the third from there is not read; a link that is up stays up."""
+    """Two who speak nonsense, and few from there are read then; a link that is up stays up."""
     with Echo() as echo:
         server, _ = lab.pair({"penalties": {"exempt": "192.0.2.1"}}, echo=echo.target)
         port = server.client_port("plc-7", "echo")
-        for _ in range(2):
+        for _ in range(50):  # a try now and then is left to who owes too much
             with connect(server.port) as stranger:
                 stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
                 assert end_of(stranger) != "still open"
-        assert end_of_new(server.port) in ("end of file", "reset")
+            if server.events("link-refused", reason="penalty"):
+                break
         assert server.wait_event("link-refused", reason="penalty")["serial"] == ""
         assert server.control("status")["penalties"] == 1
         with connect(port) as client:

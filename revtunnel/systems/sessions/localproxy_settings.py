@@ -16,6 +16,8 @@ __all__ = ["LocalproxySettings"]
 class LocalproxySettings:
     """Whether it may be a device, and what such a device gets."""
 
-    devices: bool = setting(yes_no(), "no", "let it in as a device too, by the device's app key")
-    pool: str = setting(NAME, "default", "the [pool NAME] that gives its devices their client ports")
+    devices: bool = setting(yes_no(), "no", "let it in as a device too, by the device's app key",
+        live=True)
+    pool: str = setting(NAME, "default", "the [pool NAME] that gives its devices their client ports",
+        live=True)
 # fmt: on

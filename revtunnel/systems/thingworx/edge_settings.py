@@ -18,6 +18,7 @@ class EdgeSettings:
     """Whether they come in, and what they get."""
 
     enabled: bool = setting(yes_no(), "no", "let devices with PTC's Edge SDK in at every [web NAME]")
-    pool: str = setting(NAME, "default", "the [pool NAME] that gives its devices their client ports")
+    pool: str = setting(NAME, "default", "the [pool NAME] that gives its devices their client ports",
+        live=True)
     limits: EdgeLimits = field(default_factory=EdgeLimits)
 # fmt: on

@@ -303,7 +303,7 @@ def test_an_operator_kicks_a_registered_device_like_any_other() -> None:
 
 @contextlib.contextmanager
 def alone() -> Iterator[tuple[Any, CccpSystem, list[Any]]]:
-    """CCCP without another wire, with one listener."""
+    """CCCP without another wire."""
     with own_reactor() as loop:
         facts: list[Any] = []
         listeners = Listeners(loop.reactor, facts.append)
@@ -320,10 +320,10 @@ def alone() -> Iterator[tuple[Any, CccpSystem, list[Any]]]:
 
 def test_a_pair_has_the_limits_that_hold_when_it_is_joined() -> None:
     """[relay] reaches CCCP, and other values reach the pairs that come."""
-    with alone() as (loop, site, _), contextlib.ExitStack() as stack:
+    with alone() as (loop, site, facts), contextlib.ExitStack() as stack:
         project = Project("main", "default")
         site.pending.projects["main"] = project
-        port = site._listeners.listen(HOST, 0, 50, partial(site.pending.came, "main"))
+        port = Listeners(loop.reactor, facts.append).listen(HOST, 0, 50, partial(site.pending.came, "main"))
         for serial, first in (("a", 12_345), ("b", 54_321)):
             site.proxies.relay_limits = RelayLimits(first=first)
             device = stack.enter_context(socket.create_connection((HOST, port.port)))
