@@ -260,7 +260,8 @@ class Operator(DeviceOperator):
         self._reporter(RevocationLifted(serial, by))
 
     def _device(self, device: Device[Any]) -> Row:
-        return {**super()._device(device), "muted": self._muted(device.serial)}
+        labels = sorted(self._switchboard.access.records.of(device.serial).labels)
+        return {**super()._device(device), "muted": self._muted(device.serial), "labels": labels}
 
     def _muted(self, serial: str) -> str:
         muted = self.mutes.of(serial)

@@ -44,6 +44,7 @@ def test_a_device_shows_its_link_targets_ports_and_bytes() -> None:
         ("web", "10.0.0.5:80"),
     ]
     assert row["targets"][0]["port"] == room.port()
+    assert row["labels"] == []
     assert (row["bytes_to_device"], row["bytes_to_client"]) == (1000, 300)
     client.abort()
     room.pump()
@@ -63,6 +64,15 @@ def test_a_device_shows_what_it_has_no_port_for_and_why() -> None:
     room.advance(1.0)
     ((row,), _) = room.operator.devices()
     assert row["targets"][0]["problem"] == "its record does not allow 10.0.0.5:23"
+
+
+def test_a_device_shows_the_labels_of_its_record() -> None:
+    """By which grants call it, and people look for it."""
+    room = Room()
+    record = DeviceRecord(labels=("site=4", "press"))
+    room.switchboard.enforcement.set_records(DeviceRecords({"plc-1": record}))
+    ((row,), _) = room.operator.devices()
+    assert row["labels"] == ["press", "site=4"]
 
 
 def test_the_share_of_a_record_bounds_a_devices_ports() -> None:

@@ -240,6 +240,8 @@ def test_many_devices(lab: Lab, server: Server, herd: None, browser: Chromium, t
         page.wait_gone(".count", "reading")
         page.wait("main h1")
         assert page.overflow() <= 0, view
+        hidden = "[...document.querySelectorAll('td.chips')].filter((each) => each.clientWidth < 200).length"
+        assert page.run(hidden) == 0, view
         page.screenshot(tmp_path / f"phone-{view.replace('/', '-') or 'devices'}.png")
     page.click("Menu")
     page.click("Ports")

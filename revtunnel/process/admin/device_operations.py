@@ -56,6 +56,7 @@ DEVICES = Operation(
                "TARGETS", lambda row: [_name(target) for target in row["targets"]]),
         Column("", Kind.LIST, "", "PORTS", lambda row: [_port(target) for target in row["targets"]]),
         Column("muted", Kind.TEXT, "why it takes no remote sessions, or nothing: it does"),
+        Column("labels", Kind.LIST, "that grants may call it by; null: its daemon has none"),
         Column("channels", Kind.NUMBER, "that run", "CHANNELS"),
         Column("channels_total", Kind.NUMBER, "since the start"),
         Column("links_total", Kind.NUMBER, "since the start"),
