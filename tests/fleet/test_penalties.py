@@ -46,7 +46,7 @@ def test_slow_failures_never_add_up() -> None:
 @given(failures)
 def test_penalties_by_their_rule(story: list[tuple[float, int, str]]) -> None:
     """A model of one sum per source: added by weight, capped, gone by the second, sticky once applied."""
-    weights = {"denied": 5.0, "silent": 10.0, "protocol": 10.0}
+    weights = {"denied": 5.0, "silent": 10.0, "protocol": 10.0, "lost": LIMITS.hangup}
     penalties, now = Penalties(LIMITS), 0.0
     owed: dict[int, float] = defaultdict(float)
     refused: set[int] = set()
