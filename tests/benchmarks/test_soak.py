@@ -75,7 +75,8 @@ def test_a_short_run_finds_nothing(carrier: str) -> None:
 
     A process of its own, because the command takes over signal handlers and all of its children.
     """
-    found = next(each for each in soak.CARRIERS if each.name == carrier).found()
+    kind = next(each for each in soak.CARRIERS if each.name == carrier)
+    found = kind.found()
     if found is None or found.missing():
         pytest.skip(f"no {carrier} here")
     command = [sys.executable, "-m", "benchmarks.soak", "--carriers", carrier, "--gib", "0.0625", "--json"]
@@ -88,7 +89,9 @@ def test_a_short_run_finds_nothing(carrier: str) -> None:
     moved = outcome["bulk"]["bytes"] + outcome["bulk"]["sent"]
     assert moved > 48 * soak.MIB
     service = outcome["service"]
-    assert service["finished"] > 300 and service["cuts_seen"] + service["headless"] > 0
+    assert service["finished"] > 300
+    # a wire without a word for it tells the service of no cut; who has gone before his turn is not dialled
+    assert kind.loose or service["cuts_seen"] > 0
 
 
 # ---- a relay that does what ours must not
