@@ -71,7 +71,7 @@ class KeptPorts:
         use = _use(serial, target)
         if port and not LEAST_PORT <= port <= MAX_PORT:
             raise Invalid(f"port {port}: {LEAST_PORT} to {MAX_PORT} wanted")
-        before = self.fixed().get(use) or next((n for n, kept in self._kept.items() if kept.use == use), 0)
+        before = self.fixed().get(use) or self._port_of(use)
         if before:
             raise Conflict(f"port {before} is reserved for {use}")
         if len(self._kept) >= MOST:
@@ -95,7 +95,7 @@ class KeptPorts:
             NotFound: nothing was reserved for it but by the settings.
         """
         use = _use(serial, target)
-        port = next((number for number, kept in self._kept.items() if kept.use == use), 0)
+        port = self._port_of(use)
         if not port:
             raise NotFound(f"no operator has reserved a port for {use}")
         del self._kept[port]
@@ -103,6 +103,9 @@ class KeptPorts:
         self.tell(RightsChanged("port-unreserved", str(use), by, str(port)))
         self.applies()
         return port
+
+    def _port_of(self, use: Use) -> int:
+        return next((port for port, kept in self._kept.items() if kept.use == use), 0)
 
     def _picked(self, use: Use, name: str) -> int:
         held = self.leases.find(*use)

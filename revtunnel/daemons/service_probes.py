@@ -18,7 +18,7 @@ from revtunnel.daemons.settings_parts import ProbeSettings
 from revtunnel.ground.facts import Report
 from revtunnel.ground.targets import Offer, Target
 from revtunnel.sockets.ends import End
-from revtunnel.sockets.stages import read_some, write_all
+from revtunnel.sockets.stages import pause, read_some, write_all
 from revtunnel.streams.dialler import NotDialled
 from revtunnel.streams.service_state import ServiceState
 
@@ -81,7 +81,7 @@ class ServiceProbes:
     async def _go_on(self, name: str) -> None:
         while True:
             self._tell(await self._look(name))
-            await _pause(self._reactor, self._rules.probe_interval)
+            await pause(self._reactor, self._rules.probe_interval)
 
     async def _look(self, name: str) -> ServiceState:
         target, path = self._looked_at[name]
@@ -131,9 +131,3 @@ class ServiceProbes:
 
 def _late(result: Any, late: TimeoutError) -> Any:
     return Failure(late) if isinstance(result, Failure) else result
-
-
-def _pause(reactor: Any, seconds: float) -> "Deferred[None]":
-    over: Deferred[None] = Deferred(lambda _: call.cancel())
-    call = reactor.callLater(seconds, over.callback, None)
-    return over

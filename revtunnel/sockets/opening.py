@@ -33,7 +33,7 @@ from zope.interface import implementer
 from revtunnel.ground.targets import is_literal, place
 from revtunnel.sockets.addresses import UNIX, socket_address
 from revtunnel.sockets.ends import End, PlainEnd, tune
-from revtunnel.sockets.stages import Stage, writable
+from revtunnel.sockets.stages import Stage, pause, writable
 
 __all__ = ["Names", "Reach", "connect", "open_end", "resolve"]
 
@@ -63,7 +63,7 @@ async def connect(reactor: Any, host: str, port: int) -> End:
         end = PlainEnd(sock, place(host, port))
         tune(sock)
         while (code := sock.connect_ex(address)) == errno.EAGAIN:  # UNIX: the backlog is full
-            await _pause(reactor, FULL)
+            await pause(reactor, FULL)
         while code in (0, errno.EINPROGRESS):
             await writable(reactor, end)
             code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -84,12 +84,6 @@ def _is_connected(sock: socket.socket) -> bool:
     except OSError:
         return False
     return True
-
-
-async def _pause(reactor: Any, seconds: float) -> None:
-    over: Deferred[None] = Deferred(lambda _: call.cancel())
-    call = reactor.callLater(seconds, over.callback, None)
-    await over
 
 
 def open_end(

@@ -26,6 +26,7 @@ __all__ = [
     "Stage",
     "client_tls",
     "part_unread",
+    "pause",
     "read_some",
     "readable",
     "server_tls",
@@ -58,6 +59,13 @@ def writable(reactor: Any, end: End) -> "Deferred[None]":
     wait = _Wait(reactor, end)
     reactor.addWriter(wait)
     return wait.done
+
+
+async def pause(reactor: Any, seconds: float) -> None:
+    """Returns so many seconds later."""
+    over: Deferred[None] = Deferred(lambda _: call.cancel())
+    call = reactor.callLater(seconds, over.callback, None)
+    await over
 
 
 async def read_some(reactor: Any, end: End, most: int = RECORD) -> bytes:
