@@ -78,4 +78,11 @@ PERSON_OPERATIONS = (
         (Argument("nonce"),), role=_NOBODY, errors=(NotFound, Conflict, Busy),
         route="POST /my/sessions/{session}/nonce",
     ),
+    Operation(
+        "MySessionPage", "sessions.page", "where the web page of a service opens in a browser, once",
+        "The address is good for half a minute, and lets in whoever opens it: docs/web.rst.",
+        (_SESSION, Argument("service", text="its name", form="[A-Za-z0-9._-]{1,32}")),
+        (Argument("url"),), role=_NOBODY, errors=(NotFound, Conflict, Busy),
+        route="POST /my/sessions/{session}/page",
+    ),
 )  # fmt: skip
