@@ -11,6 +11,7 @@ import hashlib
 import json
 import ssl
 import threading
+from collections import defaultdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
@@ -149,7 +150,7 @@ class _Handler(BaseHTTPRequestHandler):
         number = 0
         while not self.server.over.is_set():
             number += 1
-            self.server.go.acquire()
+            self.server.go[self.path].acquire()
             self.wfile.write(b"data: %d\n\n" % number)
             self.server.record.add("event", number)
 
@@ -158,7 +159,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         with contextlib.suppress(OSError):
             self.connection.recv(1)
-        self.server.record.add("hung up")
+        self.server.record.add("hung up", self.path)
 
     def at_ws(self) -> None:
         """A WebSocket that says everything in capitals."""
@@ -222,7 +223,7 @@ class _Handler(BaseHTTPRequestHandler):
         """An answer to the end of file that does not come in order."""
         self.raw(b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 1000)
         self.wfile.flush()
-        self.server.go.acquire()
+        self.server.go[self.path].acquire()
         reset(self.connection)
 
 
@@ -233,7 +234,7 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, context: ssl.SSLContext | None) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.record = Record()
-        self.go = threading.Semaphore(0)
+        self.go: defaultdict[str, threading.Semaphore] = defaultdict(lambda: threading.Semaphore(0))
         self.over = threading.Event()
         self.context = context
 
@@ -249,18 +250,21 @@ class _Server(ThreadingHTTPServer):
 
 
 class DevicePage(Running):
-    """One; ``go()`` lets its next event, or its cut, happen."""
+    """One; ``go`` lets the next event, or a cut, happen."""
 
     def __init__(self, context: ssl.SSLContext | None = None) -> None:
         self._server = _Server(context)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self.record = self._server.record
-        self.go = self._server.go.release
 
     @property
     def target(self) -> str:
         """Where it is."""
         return f"127.0.0.1:{self._server.server_port}"
+
+    def go(self, path: str) -> None:
+        """What was asked for by this path goes on by one step."""
+        self._server.go[path].release()
 
     def start(self) -> None:
         """Serve."""
@@ -270,6 +274,7 @@ class DevicePage(Running):
         """Serve nobody any more."""
         if not self._server.over.is_set():
             self._server.over.set()
-            self._server.go.release(100)
+            for each in self._server.go.values():
+                each.release(100)
             self._server.shutdown()
             self._server.server_close()
