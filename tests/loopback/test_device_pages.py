@@ -7,12 +7,14 @@ import socket
 import ssl
 from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from tests.support.chromium import CHROMIUM, Chromium
 from tests.support.daemons import Server, laboratory
 from tests.support.device_page import BLOB, MIB, DevicePage
 from tests.support.page_visitor import Opened, Visitor
@@ -322,7 +324,8 @@ def test_the_end_of_a_session_cuts_all(world: World) -> None:
     answer = page.ask("GET", "/events?fay")
     device.go("/events?fay")
     assert answer.readline() == b"data: 1\n"
-    with websocket(page) as web, page.raw(b"GET /hang?fay HTTP/1.1\r\nHost: HOST\r\nCOOKIE\r\n\r\n") as hanging:
+    asks = b"GET /hang?fay HTTP/1.1\r\nHost: HOST\r\nCOOKIE\r\n\r\n"
+    with websocket(page) as web, page.raw(asks) as hanging:
         device.record.wait("asked", "GET", "/hang?fay")
         server.control("grant", "remove", *ana.grants)
         server.wait_event("session-ended", session=page.session, reason="revoked")
@@ -377,6 +380,86 @@ def test_by_ports_and_to_https(world: World) -> None:
     server.wait_event("session-ended", session=page.session)
 
     wait_until(lambda: not _listens(page.port), "a port that is shut")
+
+
+TRIES = f"""(async () => {{
+  const ours = "{COOKIE}";
+  const tried = {{ seen: document.cookie.includes("rt-page") }};
+  document.cookie = `${{ours}}=evil; Path=/; Secure`;
+  document.cookie = `=${{ours}}=evil; Path=/; Secure`;
+  document.cookie = "__Host-rt=evil; Path=/; Secure; Domain=localhost";
+  for (const path of ["/api/v1/my", "/health/live"])
+    tried[path] = await fetch("GATE" + path, {{ credentials: "include" }}).then(
+      () => "read", () => "refused");
+  tried.change = await fetch("GATE/logout", {{
+    method: "POST", credentials: "include", mode: "no-cors" }}).then(({{ type }}) => type, () => "refused");
+  tried.socket = await new Promise((done) => {{
+    const web = new WebSocket("GATE/control".replace("http", "ws"), ["revtunnel.control.1"]);
+    web.onopen = () => done("open");
+    web.onerror = () => done("refused");
+  }});
+  tried.opener = String(window.opener);
+  return tried;
+}})()"""
+EVICT = f"""for (let each = 0; each < 400; each += 1) document.cookie = `junk${{each}}=1; Path=/; Secure`;
+document.cookie = "{COOKIE}=evil; Path=/; Secure"; 1"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here")
+@pytest.mark.skipif(find_spec("argon2") is None, reason="argon2-cffi is not here: no page is served")
+def test_in_a_browser(world: World, tmp_path: Path) -> None:
+    """One press opens it in a tab; its script gets at nothing of ours; with the session it is over."""
+    hal = world.visitor("hal")
+    gate = f"http://127.0.0.1:{hal.port}"
+    with Chromium(tmp_path) as browser:
+        page = browser.page(gate)
+        page.click("Log in by a token")
+        page.type("[name=token]", hal.token)
+        page.key("Enter")
+        page.wait("header .live", "live")
+        page.click("plc-7")
+        page.wait("h1", "plc-7")
+        page.screenshot(tmp_path / "device-services.png")
+        page.wait("td button[aria-label='Web page of ui']")  # by its record
+        page.click("Web page of web")
+        tab = browser.opened(page)
+        tab.wait("h1", "Press 7")
+        tab.wait("#socket", "HELLO")
+        tab.wait("#user", "no cookie seen")
+        own = f"http://plc-7--web.pages.localhost:{hal.port}"
+        assert tab.run("location.href") == f"{own}/"  # the word is in no address any more
+        tab.click("Log in")
+        tab.wait("#user", "seen=op")
+        tab.screenshot(tmp_path / "device-page.png")
+        assert tab.run(TRIES.replace("GATE", gate)) == {
+            "seen": False,
+            "/api/v1/my": "refused",
+            "/health/live": "refused",
+            "change": "opaque",  # asked, and refused there: see below
+            "socket": "refused",
+            "opener": "null",
+        }
+        tab.ask("Page.reload")
+        tab.wait("#socket", "HELLO")
+        cookies = {each["name"]: each for each in tab.ask("Network.getCookies", urls=[own, gate])["cookies"]}
+        assert {COOKIE, "__Host-rt", "sid", "seen"} == cookies.keys()
+        assert "evil" not in {each["value"] for each in cookies.values()}
+        page.ask("Page.bringToFront")  # one behind another does not look
+        page.click("Sessions")
+        page.wait("td", "plc-7")  # it is logged in as before
+        page.wait("td", "hal")
+        page.screenshot(tmp_path / "device-session.png")
+        assert page.run("fetch('/api/v1/my').then(({status}) => status)") == 200
+        page.click("End the session to plc-7")
+        page.key("Tab")
+        page.click("End session")
+        world.server.wait_event("session-ended", user="hal")
+        tab.ask("Page.reload")
+        tab.wait("h1", "Not let in")
+        tab.wait("p", "Open web of plc-7 from the page of the server")
+        tab.screenshot(tmp_path / "device-page-over.png")
+        tab.run(EVICT)  # whatever a script throws out of the jar, it puts nothing there in our name
+        assert "evil" not in {each["value"] for each in tab.ask("Network.getCookies", urls=[own])["cookies"]}
 
 
 def _listens(port: int) -> bool:

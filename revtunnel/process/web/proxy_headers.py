@@ -4,7 +4,8 @@ Rule of this file: what is between two neighbours stays between them (RFC 9110 s
 of a body is never another's to say. Our own cookie never goes on, and no answer can set it: in ``PageOrigin``
 it has a name, and a cookie of the device with that name, or with none, is dropped. Where several pages share
 one jar of cookies (``prefix``; RFC 6265 section 8.5: cookies know no ports), a device's cookies get a secret
-prefix that scripts do not see, and what has another does not go on.
+prefix that scripts do not see, and what has another does not go on; nothing is kept in the browser's cache
+there, for another page has the same addresses next.
 
 Dropped from answers: Strict-Transport-Security, which holds for a host with all its ports and perhaps for
 names below it; Alt-Svc, which leads past us; Clear-Site-Data, which clears cookies of the whole domain, ours
@@ -40,6 +41,7 @@ _OURS_TO_SAY = frozenset((
     *(b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-port"),
 ))  # fmt: skip
 _HARM = frozenset((b"strict-transport-security", b"alt-svc", b"clear-site-data", b"set-cookie2"))
+_KEPT = frozenset((b"cache-control", b"expires", b"pragma"))
 _ADDRESSES = frozenset((b"location", b"content-location"))
 _NO_TRAILERS = _NEIGHBOURS | _FRAMING | _OURS_TO_SAY | _HARM | {b"set-cookie", b"authorization", b"trailer"}
 _LOGIN = b"__host-rt"  # of browsers at our own page; it is never sent here, and never goes on
@@ -120,9 +122,9 @@ def to_browser(fields: list[Field], page: PageOrigin) -> list[Field]:
             said.append((name, _address(value, page)))
         elif low == b"refresh":
             said.append((name, _REFRESH.sub(lambda at: at[1] + _address(at[2], page), value)))
-        elif low not in _HARM:
+        elif low not in _HARM and not (page.prefix and low in _KEPT):
             said.append((name, value))
-    return said
+    return [*said, (b"Cache-Control", b"no-store")] if page.prefix else said
 
 
 def trailers(fields: Iterable[Field]) -> list[Field]:

@@ -76,11 +76,14 @@ class DevicePages:
             SessionRefused: ``off``, ``no-page``, and as ``LiveSessions.nonce``.
         """
         session = self._live.sessions.get(number)
-        if session is not None and session.owner == user and not self._spoken(session.wish.serial, service):
+        if session is None or session.owner != user or session.over or service not in session.wish.offers:
+            raise SessionRefused("unknown", "there is no such session of yours")
+        serial = session.wish.serial
+        if not self._spoken(serial, service):
             raise SessionRefused("no-page", f"{service} is no web page: see web of its [device NAME]")
-        word = self._live.nonce(user, number, True, service)
-        assert session is not None
-        return f"{self._places.address(place, number, session.wish.serial, service)}{ENTER}?code={word}"
+        self._places.close(self._is_over)
+        origin = self._places.address(place, user, number, serial, service)
+        return f"{origin}{ENTER}?code={self._live.nonce(user, number, True, service)}"
 
     def stop(self) -> None:
         """End all of it."""

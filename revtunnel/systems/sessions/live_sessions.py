@@ -167,13 +167,11 @@ class LiveSessions:
         ``page``: it opens the web page of this service, and nothing else.
 
         Raises:
-            SessionRefused: ``unknown``, ``ended``, ``too-many``, ``not-of-it``.
+            SessionRefused: ``unknown``, ``ended``, ``too-many``.
         """
         session = self._of(number)
         if session.owner != user:
             raise SessionRefused("unknown", "there is no such session of yours")
-        if page and page not in session.wish.offers:
-            raise SessionRefused("not-of-it", "this service is not of the session")
         role = Role.USE if browser else Role.OWNER
         return self.sessions.nonce(session, role, user, self.now(), browser, page)
 

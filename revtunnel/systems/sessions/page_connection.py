@@ -38,6 +38,10 @@ __all__ = ["ENTER", "PageConnection", "PageRefused", "Pages"]
 log = Logger(namespace="revtunnel.web")
 ENTER = "/.well-known/revtunnel/enter"
 KEEP = 60.0  # seconds from one answer to the next whole request
+_TOP = (
+    "<!doctype html><html lang=en><meta charset=utf-8><title>revtunnel</title>"
+    '<meta name=viewport content="width=device-width"><meta name=color-scheme content="light dark">'
+)
 _OWN = {"none", "same-origin"}  # of Sec-Fetch-Site
 _WORDS = {400: "Not understood", 401: "Not let in", 403: "Not from there", 404: "Not here", 405: "Not so",
           410: "Over", 421: "Elsewhere", 429: "Later", 431: "Too large", 501: "Not so",
@@ -202,6 +206,8 @@ class PageConnection:
         good = {own, "null"} if sites else {own}  # a page's own policy may hide it; its site is told then
         if not (set(sites) <= _OWN and {each.lower() for each in origins} <= good):
             raise PageRefused(403, "a page of elsewhere asked for this")
+        if self.where.port and any(name.lower() == b"service-worker" for name, _ in fields):
+            raise PageRefused(403, "no service worker may stay at a port, where another page comes next")
 
     async def _enter(self, request: h11.Request, query: str, fields: list[Field]) -> None:
         """Let a browser in, and lead it to the page."""
@@ -212,7 +218,8 @@ class PageConnection:
         secure = "" if self.rules.plain_cookies else " Secure;"
         cookie = f"{self.where.cookie(self.rules)}={secret}; Path=/; HttpOnly;{secure} SameSite=Strict"
         text = '<meta http-equiv="refresh" content="0; url=/"><p><a href="/">Go on</a>'
-        await self._say(200, text, [(b"Set-Cookie", cookie.encode())])
+        clear = [(b"Clear-Site-Data", b'"cache", "storage"')] if self.where.port else []
+        await self._say(200, text, [(b"Set-Cookie", cookie.encode()), *clear])
 
     async def _pass(self, request: h11.Request, seat: PageSeat, own: str) -> bool:
         """Ask the device; whether another request may follow."""
@@ -260,13 +267,16 @@ class PageConnection:
         """Answer ourselves."""
         known = named_by(self.where.label) if self.where.label else None
         what = f"{known[1]} of {known[0]}" if known else "it"
-        text = f"<h1>{_WORDS.get(refused.status, 'No')}</h1><p>{html.escape(str(refused))}."
-        if refused.status in (401, 403, 410):
-            text += f"<p>Open {html.escape(what)} from the server's page, or <a href='/'>go on</a>."
+        said = str(refused)
+        text = f"<h1>{_WORDS.get(refused.status, 'No')}</h1><p>{html.escape(said[:1].upper() + said[1:])}."
+        if refused.status in (401, 410):
+            text += f"<p>Open {html.escape(what)} from the page of the server."
+        elif refused.status == 403:
+            text += "<p><a href='/'>Go on</a>"
         await self._say(refused.status, text, [])
 
     async def _say(self, status: int, text: str, more: list[Field]) -> None:
-        body = f"<!doctype html><meta charset=utf-8><title>revtunnel</title>{text}\n".encode()
+        body = f"{_TOP}{text}\n".encode()
         headers = [
             *((b"Content-Type", b"text/html; charset=utf-8"), (b"Content-Length", b"%d" % len(body))),
             *((b"Cache-Control", b"no-store"), (b"Referrer-Policy", b"no-referrer")),

@@ -1,11 +1,13 @@
 """Where a device's web page is for browsers: below a name, or at a port that is open for one session.
 
 Rule of this file: none is ever one of ours. A name is for a service of a device, whoever opens it; a port is
-for one service in one session, and is closed with it.
+for one service in one session, and is closed with it. A tab that was left open is of the same origin as the
+next page at its port: so a person gets a port where he has had the same page or none, else that of longest ago.
 
 Source: issue "The web listener for people"; RFC 6454; ours.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -22,6 +24,7 @@ from revtunnel.systems.sessions.session_life import SessionRefused
 __all__ = ["OFF", "PageList", "PagePlace"]
 
 BACKLOG = 64
+SEEN = 65_536  # pages that people have had at ports, and are remembered
 OFF = "web pages of devices are off here: device_names or device_ports in [web {}]"
 
 
@@ -59,6 +62,7 @@ class PageList:
         self._came = came
         self._random_bytes = random_bytes
         self._ports: dict[int, tuple[PagePlace, list[Listening]]] = {}
+        self._seen: OrderedDict[tuple[str, int], tuple[str, str]] = OrderedDict()  # by person and port
 
     def __len__(self) -> int:
         """Ports that are open."""
@@ -73,8 +77,8 @@ class PageList:
         label, _, rest = name.lower().rstrip(".").partition(".")
         return PagePlace(label) if names and rest == names else None
 
-    def address(self, place: Place, session: str, serial: str, service: str) -> str:
-        """The origin of a service; a port is opened for it.
+    def address(self, place: Place, user: str, session: str, serial: str, service: str) -> str:
+        """The origin of a service for somebody; a port is opened for it.
 
         Raises:
             SessionRefused: ``off``, or ``too-many``: no port is left.
@@ -87,19 +91,33 @@ class PageList:
             port = place.host.rpartition("]")[2].partition(":")[2]
             return f"{scheme}://{label_of(serial, service)}.{rules.pages.names}{port and ':' + port}"
         open_ = (each for each, _ in self._ports.values() if each.is_for(session, serial, service))
-        found = next(open_, None) or self._open(rules, session, service)
+        found = next(open_, None)
+        if found is None:
+            found = self._open(rules, self._order(user, rules, (serial, service)), session, service)
+            self._seen.pop((user, found.port), None)
+            self._seen[user, found.port] = serial, service
+            if len(self._seen) > SEEN:
+                self._seen.popitem(last=False)
         return f"{scheme}://{rules.pages.host}:{found.port}"
 
-    def _open(self, rules: WebRules, session: str, service: str) -> PagePlace:
+    def _order(self, user: str, rules: WebRules, what: tuple[str, str]) -> list[int]:
+        """The free ports, the best one first."""
         assert rules.pages is not None
         low, high = rules.pages.ports
-        for port in range(low, high + 1):
-            listening = [] if port in self._ports else self._listen(rules, port)
+        free = [port for port in range(low, high + 1) if port not in self._ports]
+        ages = {port: age for age, (who, port) in enumerate(self._seen, 1) if who == user}
+        return sorted(free, key=lambda port: 0 if self._seen.get((user, port)) == what else ages.get(port, 0))
+
+    def _open(self, rules: WebRules, ports: list[int], session: str, service: str) -> PagePlace:
+        for port in ports:
+            listening = self._listen(rules, port)
             if listening:
                 found = PagePlace("", port, session, service, f"rt-{self._random_bytes(8).hex()}-")
                 self._ports[port] = found, listening
                 return found
-        raise SessionRefused("too-many", f"no port of {low}-{high} is free for a web page")
+        raise SessionRefused(
+            "too-many", f"no port is free for a web page: device_ports in [web {rules.name}]"
+        )
 
     def _listen(self, rules: WebRules, port: int) -> list[Listening]:
         """At every address of the listener; nothing: another has it."""

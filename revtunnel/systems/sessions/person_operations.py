@@ -24,6 +24,7 @@ PERSON_OPERATIONS = (
             Column("device", Kind.TEXT, "serial"),
             Column("service", Kind.TEXT, "name of what the device offers"),
             Column("port", Kind.NUMBER, "that the agent dials"),
+            Column("web", Kind.YES_NO, "whether it is a web page"),
             Column("online", Kind.YES_NO, "whether sessions can be started"),
             Column("labels", Kind.OBJECT, "of the device, by name"),
         ),

@@ -24,7 +24,6 @@ NUMBERS = 2**30  # of sessions in listings: above those of all channels
 _ERRORS: dict[str, type[OperatorError]] = {
     "unknown": NotFound,
     "ended": NotFound,
-    "not-of-it": NotFound,
     "too-many": Busy,
     "audit": Busy,
     "stopping": Busy,

@@ -110,7 +110,7 @@ def web_settings(table: Table) -> tuple[WebSettings, ...]:
             table.complain(
                 label, "plain_cookies", f"{wide[0]} is reached by other machines, loopback addresses wanted"
             )
-        for key, words in _page_faults(listener):
+        for key, words in _page_faults(listener, {host for each in found for host in each.hosts}):
             table.complain(label, key, words)
         if wide and listener.agents and listener.keys == "enrolled":
             table.complain(
@@ -119,17 +119,17 @@ def web_settings(table: Table) -> tuple[WebSettings, ...]:
     return found
 
 
-def _page_faults(listener: WebSettings) -> list[tuple[str, str]]:
-    """What would put a device's page where ours is, or where our cookies go."""
+def _page_faults(listener: WebSettings, ours: set[str]) -> list[tuple[str, str]]:
+    """What would put a device's page where ours are, ``ours`` by all listeners, or where our cookies go."""
     names, host, faults = listener.device_names, listener.device_host, []
-    below = [each for each in (*listener.hosts, host) if names and each.endswith(f".{names}")]
+    below = [each for each in (*sorted(ours), host) if names and each.endswith(f".{names}")]
     if below:
         faults.append(("device_names", f"{below[0]} is below {names}, where only devices are"))
     if (listener.device_ports is None) != (not host):
         faults.append(("device_ports", "device_ports and device_host are set together"))
     elif listener.device_ports is not None and names:
         faults.append(("device_ports", "either device_names or device_ports wanted"))
-    if host and (host in (*listener.hosts, "localhost") or is_literal(host)):
+    if host and (host in (*ours, "localhost") or is_literal(host)):
         faults.append(("device_host", f"{host} is where our own page is: its cookies would go to every port"))
     if is_literal(names):
         faults.append(("device_names", f"{names}: a name wanted, no address"))
