@@ -2,7 +2,7 @@
 
 Rule of this file: none is ever one of ours. A name is for a service of a device, whoever opens it; a port is
 for one service in one session, and is closed with it. A tab that was left open is of the same origin as the
-next page at its port: so a person gets a port where he has had the same page or none, else that of longest ago.
+next page at its port: a person gets a port where he has had the same page or none, else that of longest ago.
 
 Source: issue "The web listener for people"; RFC 6454; ours.
 """
