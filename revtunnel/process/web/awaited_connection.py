@@ -53,7 +53,7 @@ class AwaitedConnection(Protocol):
             if self._ended:
                 return b""
             if self._lost is not None:
-                raise _cut(self._lost)
+                raise self._cut()
             self._reading = Deferred()
             self.transport.resumeProducing()
             await self._reading
@@ -69,7 +69,7 @@ class AwaitedConnection(Protocol):
             self._writing = Deferred()
             await self._writing
         if self._lost is not None:
-            raise _cut(self._lost)
+            raise self._cut()
 
     def watch(self, over: Callable[[], None] | None) -> None:
         """Have it called when the other side hangs up while nobody reads; not behind bytes that it said."""
@@ -152,11 +152,10 @@ class AwaitedConnection(Protocol):
             if not each.called:
                 each.callback(None)
 
+    def _cut(self) -> ConnectionError:
+        return ConnectionResetError(self._fault() or str(self._lost))
+
     def _tell_over(self) -> None:
         over, self.on_over = self.on_over, None
         if over is not None:
             over()
-
-
-def _cut(why: BaseException) -> ConnectionError:
-    return ConnectionResetError(str(why))

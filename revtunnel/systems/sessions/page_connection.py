@@ -213,6 +213,10 @@ class PageConnection:
         """Let a browser in, and lead it to the page."""
         if request.method != b"GET":
             raise PageRefused(405, "not with this method, but GET")
+        if self._seat is not None:  # it is given up for this one, perhaps, and this connection not with it
+            self._seat.part(self)
+            self._seat = None
+            self._drop()
         word = (parse_qs(query, max_num_fields=4).get("code") or [""])[0]
         secret = self._pages.enter(self, word, fields)
         secure = "" if self.rules.plain_cookies else " Secure;"

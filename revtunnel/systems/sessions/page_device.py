@@ -73,7 +73,10 @@ async def open_device(
     Raises:
         DeviceFault: there is none, or it is not who it should be.
     """
-    ours, theirs = socket.socketpair()
+    try:
+        ours, theirs = socket.socketpair()
+    except OSError as error:
+        raise DeviceFault(f"{Ended.OUT_OF_RESOURCES.word}: {said(error)}") from None
     near = _NearEnd(theirs, peer, origin)
     client = clients.client(near)
     clients.let_in(client)
@@ -82,10 +85,13 @@ async def open_device(
         try:
             shaking = Deferred.fromCoroutine(_tls(reactor, target, spoken)(end))
             end = await shaking.addTimeout(HANDSHAKE, reactor)
-        except (OSError, TimeoutError) as error:
+        except BaseException as error:
+            fault = near.fault
             client.end(Ended.PROTOCOL, "TLS")
+            if not isinstance(error, OSError | TimeoutError):
+                raise
             words = said(error) if isinstance(error, OSError) else f"no TLS in {HANDSHAKE:g} s"
-            raise DeviceFault(near.fault if near.fault and "protocol" not in near.fault else words) from None
+            raise DeviceFault(fault or words) from None
     connection = AwaitedConnection(reactor, lambda: near.fault)
     TwistedTransport(reactor, end, connection).start()
     device = PageDevice(connection, h11.CLIENT)
