@@ -21,10 +21,10 @@ from revtunnel.daemons.daemon import AdministeredDaemon, until
 from revtunnel.daemons.kept_ports import KeptPorts
 from revtunnel.daemons.legacy_devices import fixed_ports
 from revtunnel.daemons.operator import Operator
-from revtunnel.daemons.options import ServerOptions as Options
 from revtunnel.daemons.server_doubts import doubts
 from revtunnel.daemons.server_listeners import ServerListeners, agent_listener, agents_by_web
-from revtunnel.daemons.settings_parts import ServerSettings
+from revtunnel.daemons.server_options import ServerOptions as Options
+from revtunnel.daemons.server_settings import ServerSettings
 from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.client_ports import ClientPorts
