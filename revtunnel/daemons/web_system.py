@@ -172,11 +172,7 @@ class WebSystem:
             board = self._board
             self.pages = DevicePages(
                 *(self._reactor, self.live, self.listener, Listeners(self._reactor, board.report)),
-                *(
-                    board.client_streams.clients_by_name,
-                    self._record_of,
-                    self._random_bytes,
-                ),
+                *(board.client_streams.clients_by_name, self._record_of, self._random_bytes),
             )
         parts = frozenset(part for each in self.listener.rules.values() for part in each.parts)
         if parts and self.people is None:
