@@ -184,10 +184,9 @@ class PageConnection:
         Raises:
             PageRefused: it is not.
         """
-        said = [value.decode("latin-1") for name, value in fields if name.lower() == b"x-forwarded-for"]
-        peer = self.rules.client_of(self._end.peer, said)
+        peer = self.rules.client_of(self._end.peer, _values(fields, b"x-forwarded-for"))
         self.is_forwarded, self.peer = peer != self._end.peer, peer
-        hosts = [value.decode("latin-1") for name, value in fields if name.lower() == b"host"]
+        hosts = _values(fields, b"host")
         if fault := fault_of(fields):
             raise PageRefused(400, fault)
         if len(hosts) != 1 or (not request.target.startswith(b"/") and request.target != b"*"):
@@ -201,18 +200,19 @@ class PageConnection:
 
     def _judge_origin(self, fields: list[Field], own: str) -> None:
         """PageRefused: a page of elsewhere has made this request."""
-        sites = [value.decode("latin-1") for name, value in fields if name.lower() == b"sec-fetch-site"]
-        origins = [value.decode("latin-1") for name, value in fields if name.lower() == b"origin"]
+        sites, origins = _values(fields, b"sec-fetch-site"), _values(fields, b"origin")
         good = {own, "null"} if sites else {own}  # a page's own policy may hide it; its site is told then
         if not (set(sites) <= _OWN and {each.lower() for each in origins} <= good):
             raise PageRefused(403, "a page of elsewhere asked for this")
-        if self.where.port and any(name.lower() == b"service-worker" for name, _ in fields):
+        if self.where.port and _values(fields, b"service-worker"):
             raise PageRefused(403, "no service worker may stay at a port, where another page comes next")
 
     async def _enter(self, request: h11.Request, query: str, fields: list[Field]) -> None:
         """Let a browser in, and lead it to the page."""
         if request.method != b"GET":
             raise PageRefused(405, "not with this method, but GET")
+        if set(_values(fields, b"sec-fetch-dest")) - {"document"}:
+            raise PageRefused(403, "a page of elsewhere would let this browser in unseen")
         if self._seat is not None:  # it is given up for this one, perhaps, and this connection not with it
             self._seat.part(self)
             self._seat = None
@@ -290,6 +290,10 @@ class PageConnection:
         await self._front.say(h11.Response(status_code=status, headers=[*headers, *more]))
         await self._front.say(h11.Data(data=body))
         await self._front.say(h11.EndOfMessage())
+
+
+def _values(fields: list[Field], name: bytes) -> list[str]:
+    return [value.decode("latin-1") for found, value in fields if found.lower() == name]
 
 
 def _status_of(fault: str) -> int:

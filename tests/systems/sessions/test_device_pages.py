@@ -82,12 +82,13 @@ class World:
         place = Place(rules, "192.0.2.7:1", "gate.example:2443")
         return self.pages.address(user, id or self.session.id, service, place)
 
-    def ask(self, path: str, cookie: str = "", host: str = HOST, rules: WebRules = NAMED) -> socket.socket:
-        """A browser's connection."""
+    def ask(
+        self, path: str, cookie: str = "", host: str = HOST, rules: WebRules = NAMED, more: str = ""
+    ) -> socket.socket:
+        """A browser's connection; ``more``: fields."""
         ours, theirs = tcp_pair()
-        head = (
-            f"GET {path} HTTP/1.1\r\nHost: {host}\r\n" + (f"Cookie: {cookie}\r\n" if cookie else "") + "\r\n"
-        )
+        said = more + (f"Cookie: {cookie}\r\n" if cookie else "")
+        head = f"GET {path} HTTP/1.1\r\nHost: {host}\r\n{said}\r\n"
         end = PlainEnd(theirs, "192.0.2.7:4711")
         assert self.listener.elsewhere(rules, end, host, head.encode())
         ours.setblocking(False)
@@ -182,6 +183,8 @@ def test_a_word_is_good_once_here_and_now(world: World) -> None:
     assert world.status(fresh, host="plc-1--http.pages.example:2443") == 404
     raw = world.room.live.nonce("ana", world.session.id, True)
     assert world.status(path.partition("=")[0] + "=" + raw) == 404
+    for unseen in ("image", "iframe", "empty"):
+        assert world.status(fresh, more=f"Sec-Fetch-Dest: {unseen}\r\n") == 403
     world.listener.owes = "it failed too often"
     assert world.status(fresh) == 429
     world.listener.owes = ""
@@ -195,6 +198,34 @@ def test_a_word_is_good_once_here_and_now(world: World) -> None:
     assert {"used", "wrong", "not-of-it", "expired", "ended"} <= {
         word for _, _, word in world.room.refusals()
     }
+
+
+@pytest.mark.parametrize(
+    "label", ["", "--", "%00", "plc-1--web--x", "a" * 9_000, "\xe4", "xn--a", "*", "<b>"]
+)
+def test_names_that_nobody_has(world: World, label: str) -> None:
+    """Whatever stands below the name is no device's, unless a session says so."""
+    cookie, host = world.enter(), f"{label}.pages.example"
+    assert world.status("/", cookie, host=host) in (401, 421)
+    assert world.status("/", cookie, host=f"{host}:99999999") in (401, 421)
+    assert not world.clients
+
+
+def test_what_is_no_place_of_a_device(world: World) -> None:
+    """Other hosts, the name itself, names two below it, and a listener without pages go elsewhere."""
+    _, theirs = tcp_pair()
+    end = PlainEnd(theirs, "192.0.2.7:4711")
+    for host in (
+        "gate.example",
+        "pages.example",
+        "a.b.pages.example",
+        "plc-1--web.pages.example.evil",
+        "",
+        "[::1]",
+    ):
+        assert not world.listener.elsewhere(NAMED, end, host, b"")
+    assert not world.listener.elsewhere(OFF, end, HOST, b"")
+    end.abort()
 
 
 def test_a_cookie_is_a_seat(world: World) -> None:
