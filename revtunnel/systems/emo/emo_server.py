@@ -20,6 +20,7 @@ from revtunnel.ground.targets import Offer, Target
 from revtunnel.link.handshake import LinkDenied, ServerUp
 from revtunnel.link.link import tune
 from revtunnel.link.server_link import ServerLink
+from revtunnel.sockets.end_transport import in_words
 from revtunnel.streams.channel import Channel
 from revtunnel.streams.numbers import Tally
 from revtunnel.systems.emo.emo import LEAST_PORT, REFUSED, Emo, EmoCommand, EmoDecoder, encode_emo
@@ -82,7 +83,7 @@ class EmoServerLink(ServerLink):
         if self._data is not None:
             self._lost = True
             self._hub.holds(-1)
-            self._data.lost(reason.getErrorMessage())
+            self._data.lost(in_words(reason))
         elif self._instead is not None:
             self._instead.connectionLost(reason)
         else:
