@@ -11,6 +11,7 @@ import pytest
 from OpenSSL import SSL
 from twisted.internet import error as twisted_errors
 from twisted.internet.defer import CancelledError
+from twisted.internet.defer import TimeoutError as Late
 from twisted.internet.error import ProcessTerminated
 from twisted.python.failure import Failure
 
@@ -21,7 +22,18 @@ from revtunnel.sockets.ends import sentence
 from revtunnel.sockets.tls.peer_verification import tls_fault
 
 ROOT = Path(__file__).resolve().parent.parent
-RAW = ("non-clean", "[Errno", "Errno ", "SSL routines", "[(", "Traceback", "<class", "(b'", "User timeout")
+RAW = (
+    "non-clean",
+    "Deferred",
+    "[Errno",
+    "Errno ",
+    "SSL routines",
+    "[(",
+    "Traceback",
+    "<class",
+    "(b'",
+    "User timeout",
+)
 SYSTEM = [OSError(number, os.strerror(number)) for number in sorted(errno.errorcode)]
 TLS = [
     SSL.Error([("SSL routines", "", "wrong version number")]),
@@ -39,6 +51,7 @@ FAILED = [
     twisted_errors.ConnectionAborted(),
     twisted_errors.ConnectionLost("reset the connection"),
     CancelledError(),
+    Late(10.0, "Deferred"),
     socket.gaierror(socket.EAI_NONAME, "gate: the name is unknown"),
     TimeoutError(errno.ETIMEDOUT, "gate:2065 did not answer in 10 s"),
     ssl.SSLError(),

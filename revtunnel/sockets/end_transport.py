@@ -20,6 +20,7 @@ import contextlib
 import socket
 from typing import Any
 
+from twisted.internet.defer import TimeoutError as Late
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
     IConsumer,
@@ -380,6 +381,8 @@ def in_words(reason: Failure) -> str:
         return "hung up"
     if isinstance(error, ConnectionLost):
         return str(error.args[0]) if error.args else "is lost"
+    if isinstance(error, Late) and len(error.args) > 1:  # of Deferred.addTimeout
+        return f"did not answer in {error.args[0]:g} s"
     return said(error) if isinstance(error, OSError) else reason.getErrorMessage() or type(error).__name__
 
 
