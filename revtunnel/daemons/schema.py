@@ -61,6 +61,7 @@ from revtunnel.systems.sessions.session_settings import WebSettings
 from revtunnel.systems.thingworx.edge_settings import EdgeSettings
 from revtunnel.trust.audit_settings import AuditSettings
 from revtunnel.trust.authority_settings import AuthoritySettings
+from revtunnel.trust.oidc_settings import OidcSettings
 from revtunnel.trust.tls_settings import AgentTls, ListenerTls, ServerTls
 
 __all__ = ["SECTIONS", "as_ini", "as_man", "as_rst", "find", "load"]
@@ -116,6 +117,8 @@ SECTIONS = Sections(
         "main] is assumed.", (ProjectSettings, ServerTls, ListenerTls), True, shown="[cccp-project main]"),
     Section("web", "server", "Where people come in for remote sessions; there is none without an address.",
         (WebSettings, ServerTls, SenderSettings), True, shown="[web main]"),
+    Section("oidc", "server", "Logins of people by the company's identity provider; see docs/people.rst.",
+        (OidcSettings,)),
     Section("sessions", "server", "Remote sessions; those that run keep what they began with.",
         (SessionLimits,)),
     Section("localproxy", "server", "AWS's localproxy, at every [web NAME]: see docs/localproxy.rst.",

@@ -48,6 +48,7 @@ from revtunnel.systems.sessions.session_settings import web_settings
 from revtunnel.trust.agent_files import with_kept_files
 from revtunnel.trust.audit_settings import audit_settings
 from revtunnel.trust.authority_settings import authority_settings
+from revtunnel.trust.oidc_settings import oidc_settings
 from revtunnel.trust.tls_settings import AgentTls
 from revtunnel.trust.tls_settings_checks import check_agent_tls
 
@@ -94,6 +95,7 @@ def read_server(table: Table, around: Surroundings) -> ServerSettings:
         authority=authority_settings(table, state),
         audit=audit_settings(table, state),
         web=web_settings(table),
+        oidc=oidc_settings(table),
         cccp=cccp_part(table, around) if table.get("cccp", "enabled") else None,
         files=tuple(table.files),
     )

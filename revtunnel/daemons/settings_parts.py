@@ -50,6 +50,7 @@ from revtunnel.systems.sessions.session_settings import WebSettings
 from revtunnel.systems.thingworx.edge_settings import EdgeSettings
 from revtunnel.trust.audit_settings import AuditSettings
 from revtunnel.trust.authority_settings import AuthoritySettings
+from revtunnel.trust.oidc_settings import OidcSettings
 from revtunnel.trust.tls_settings import AgentTls, ListenerTls
 
 __all__ = [
@@ -271,6 +272,7 @@ class ServerSettings(LogSettings):
     authority: AuthoritySettings
     audit: AuditSettings
     web: tuple[WebSettings, ...]  # none: no remote sessions
+    oidc: OidcSettings
     sessions: SessionLimits
     cccp: CccpPart | None  # None: not enabled
     localproxy: LocalproxySettings
