@@ -28,6 +28,7 @@ from revtunnel.daemons.settings_parts import (
     Reservation,
     ServerSettings,
 )
+from revtunnel.daemons.webhook_settings import WebhookSettings
 from revtunnel.fleet.device_records import DeviceRecord, DeviceSettings
 from revtunnel.fleet.penalties import PenaltySettings
 from revtunnel.ground.declared import Key
@@ -119,6 +120,8 @@ SECTIONS = Sections(
         (WebSettings, ServerTls, SenderSettings), True, shown="[web main]"),
     Section("oidc", "server", "Logins of people by the company's identity provider; see docs/people.rst.",
         (OidcSettings,)),
+    Section("webhook", "server", "A server of somebody else that is told of facts; see docs/webhooks.rst.",
+        (WebhookSettings,), True, shown="[webhook chat]"),
     Section("sessions", "server", "Remote sessions; those that run keep what they began with.",
         (SessionLimits,)),
     Section("localproxy", "server", "AWS's localproxy, at every [web NAME]: see docs/localproxy.rst.",

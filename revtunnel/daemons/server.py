@@ -26,6 +26,7 @@ from revtunnel.daemons.server_doubts import doubts
 from revtunnel.daemons.server_listeners import ServerListeners, agent_listener, agents_by_web
 from revtunnel.daemons.settings_parts import ServerSettings
 from revtunnel.daemons.switchboard import Switchboard
+from revtunnel.daemons.webhooks import Webhooks
 from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.client_ports import ClientPorts
 from revtunnel.fleet.leases import Leases
@@ -87,12 +88,14 @@ class Server(AdministeredDaemon):
         self._expiry: Any = None
         self.web: WebSystem | None = None
         self.cccp: CccpSystem | None = None
+        self.webhooks: Webhooks | None = None
         self._emo_machines: dict[int, Any] = {}  # command sockets by the port they registered
 
     # -- starting
 
     def privilegedStartService(self) -> None:
         self._build()
+        self._take_webhooks(self.settings)
         self._take_listeners(self.settings)
         self.listeners.start()
         self.operator.link_port = self.listeners.link_port(self.settings)
@@ -315,6 +318,8 @@ class Server(AdministeredDaemon):
         self.abort()
         self.reporter(ServerState("stopped", ""))
         done = super().stopService()
+        if self.webhooks is not None:
+            self.webhooks.stop()
         self.audit.close()
         self.people.write_uses(time.time())
         self.ledger.close()
@@ -350,6 +355,7 @@ class Server(AdministeredDaemon):
             raise error if isinstance(error, SettingsError) else SettingsError([str(error)]) from None
         changed, self._identities = identities.changed(self._identities), identities
         self._take_limits(new)
+        self._take_webhooks(new)
         if self.cccp is not None and new.cccp is not None:
             changed += self.cccp.take(new.cccp, new.relay, projects)
         if self.web is not None:
@@ -397,6 +403,14 @@ class Server(AdministeredDaemon):
             self.switchboard.enforcement.make_way()
             self.absent.take(new)
             self.switchboard.enforcement.set_records(new.records)
+
+    def _take_webhooks(self, settings: ServerSettings) -> None:
+        """Tell these hooks of facts from now on."""
+        if self.webhooks is None:
+            about = self._reactor, self.ledger, self.retries, self.reporter, os.urandom
+            self.webhooks = self.operator.webhooks = Webhooks(*about)
+        if self.webhooks.take(settings.webhooks, settings.name):
+            self.reporter.watch(self.webhooks.told)
 
     def _take_limits(self, new: ServerSettings) -> None:
         self.switchboard.set_limits(new.limits)

@@ -26,6 +26,7 @@ from revtunnel.daemons.settings_parts import (
     Reservation,
     ServerSettings,
 )
+from revtunnel.daemons.webhook_settings import webhook_settings
 from revtunnel.fleet.device_records import DEFAULT, DeviceRecord, DeviceRecords, DeviceSettings
 from revtunnel.ground.declared import keys_of
 from revtunnel.ground.errors import RemoteError
@@ -96,6 +97,7 @@ def read_server(table: Table, around: Surroundings) -> ServerSettings:
         audit=audit_settings(table, state),
         web=web_settings(table),
         oidc=oidc_settings(table),
+        webhooks=webhook_settings(table),
         cccp=cccp_part(table, around) if table.get("cccp", "enabled") else None,
         files=tuple(table.files),
     )

@@ -9,6 +9,7 @@ Source: twisted.md section 7; ours.
 import re
 from dataclasses import dataclass, field
 
+from revtunnel.daemons.webhook_settings import WebhookSettings
 from revtunnel.fleet.device_records import CLIENTS, DeviceRecords, DeviceSettings, Pattern, parse_pattern
 from revtunnel.fleet.penalties import PenaltySettings
 from revtunnel.fleet.pools import Pool
@@ -273,6 +274,7 @@ class ServerSettings(LogSettings):
     audit: AuditSettings
     web: tuple[WebSettings, ...]  # none: no remote sessions
     oidc: OidcSettings
+    webhooks: tuple[WebhookSettings, ...]  # none: no fact goes anywhere
     sessions: SessionLimits
     cccp: CccpPart | None  # None: not enabled
     localproxy: LocalproxySettings

@@ -28,6 +28,7 @@ from twisted.web.client import (
     Agent,
     BrowserLikePolicyForHTTPS,
     FileBodyProducer,
+    RequestTransmissionFailed,
     ResponseDone,
     ResponseFailed,
 )
@@ -44,6 +45,10 @@ from revtunnel.sockets.twisted_transport import TwistedTransport
 __all__ = ["RequestFailed", "request"]
 
 ANSWER = 64 * 1024  # bytes that one connection may bring, TLS and all
+_FAULTS = (
+    *(OSError, ValueError, ConnectionClosed, SSL.Error),
+    *(ResponseFailed, RequestTransmissionFailed),
+)
 
 
 class RequestFailed(Exception):
@@ -90,8 +95,8 @@ async def _ask(
         if way.fault:  # a body without a length, whose end was ours
             raise RequestFailed(way.fault)
         return b"".join(pieces)
-    except (OSError, ValueError, ResponseFailed, ConnectionClosed, SSL.Error) as error:
-        if isinstance(error, ResponseFailed) and any(each.check(CancelledError) for each in error.reasons):
+    except _FAULTS as error:
+        if any(each.check(CancelledError) for each in getattr(error, "reasons", ())):
             raise CancelledError from None  # it was given up: by the deadline, or by who asked
         raise RequestFailed(way.fault or _sentence(error)) from None
     finally:
@@ -99,7 +104,7 @@ async def _ask(
 
 
 def _sentence(error: BaseException) -> str:
-    if isinstance(error, ResponseFailed):  # and ResponseNeverReceived
+    if isinstance(error, ResponseFailed | RequestTransmissionFailed):
         return "; ".join(dict.fromkeys(_sentence(each.value) for each in error.reasons))
     if isinstance(error, SSL.Error):
         reasons = error.args[0] if error.args else ()

@@ -131,6 +131,7 @@ def test_defaults_without_any_file() -> None:
         link=LinkLimits(),
         web=(),
         oidc=OidcSettings(),
+        webhooks=(),
         sessions=SessionLimits(),
         audit=AuditSettings("/var/lib/revtunnel/audit.jsonl", "lasting", "refuse", AuditLimits()),
         authority=AuthoritySettings(
