@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 
 from revtunnel.daemons import webhook_delivery
-from revtunnel.daemons.settings import load_server
+from revtunnel.daemons.server_reading import load_server
 from revtunnel.daemons.webhook_delivery import reach_private, reach_public, signature
 from revtunnel.daemons.webhook_settings import WebhookSettings, read_secrets
 from revtunnel.daemons.webhooks import LARGEST, Webhooks
