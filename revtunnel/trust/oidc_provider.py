@@ -4,10 +4,11 @@ Rule of this file: what is known of it is kept for an hour, and asked for by one
 knows is looked for in a new key set once in a minute at most, so that no wrong token makes us ask more often;
 likewise a provider that does not answer.
 
-Source: OpenID Connect Core 1.0 section 3.1.3, Discovery 1.0 section 4; RFC 6749 section 2.3.1; ours.
+Source: OpenID Connect Core 1.0 sections 3.1.3, 5.3 and 5.4, Discovery 1.0 section 4; RFC 6749 2.3.1; ours.
 """
 
 import base64
+import re
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote_plus, urlencode
@@ -83,13 +84,16 @@ class OidcProvider:
         else:
             form |= {"client_id": mine.client_id} | ({"client_secret": secret} if secret else {})
         body = await self._ask("POST", known.token, headers, urlencode(form).encode())
-        token = object_in(body, "the answer to a code").get("id_token")
+        answer = object_in(body, "the answer to a code")
+        token = answer.get("id_token")
         claims = self._claims(token, nonce)
         if claims is None:
             await self._new_keys(known)
             claims = self._claims(token, nonce)
         if claims is None:
             raise NotVouched("the ID token is signed with a key that the provider does not show")
+        if known.userinfo and not {mine.user_claim, mine.groups_claim} <= claims.keys():
+            return {**await self._more(known.userinfo, answer.get("access_token"), claims["sub"]), **claims}
         return claims
 
     # -- inside
@@ -97,6 +101,16 @@ class OidcProvider:
     def _claims(self, token: object, nonce: str) -> dict[str, Any] | None:
         mine = self.settings
         return claims_of(token, self._keys, mine.issuer, mine.client_id, nonce, self._wall(), mine.skew)
+
+    async def _more(self, url: str, token: object, subject: str) -> dict[str, Any]:
+        """What the ID token leaves to the UserInfo endpoint."""
+        if not isinstance(token, str) or not re.fullmatch(r"[!-~]{1,8192}", token):
+            raise NotVouched("there is no access token for what the ID token does not say")
+        headers = {"Accept": "application/json", "Authorization": f"Bearer {token}"}
+        found = object_in(await self._ask("GET", url, headers), "what UserInfo says")
+        if found.get("sub") != subject:
+            raise NotVouched("UserInfo speaks of somebody else")
+        return found
 
     async def _new_keys(self, known: Discovered) -> None:
         """Look for a key that is new, unless that was done just now."""

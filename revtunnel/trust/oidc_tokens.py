@@ -33,6 +33,7 @@ class Discovered(NamedTuple):
     authorization: str
     token: str
     keys: str
+    userinfo: str  # "": it has none
     posts_secret: bool  # in the body of a request, for it takes no Basic
     says_issuer: bool  # in its answers, RFC 9207
 
@@ -53,8 +54,8 @@ def discovered(body: bytes, issuer: str) -> Discovered:
     row = object_in(body, "the discovery document")
     if row.get("issuer") != issuer:
         raise NotVouched("the discovery document is of another issuer")
-    names = "authorization_endpoint", "token_endpoint", "jwks_uri"
-    for name in names:
+    names, more = ("authorization_endpoint", "token_endpoint", "jwks_uri"), "userinfo_endpoint"
+    for name in (*names, *([more] if more in row else [])):
         found = row.get(name)
         if not isinstance(found, str) or not found.startswith("https://") or not _is_plain(found):
             raise NotVouched(f"{name} of the discovery document is no https address")
@@ -64,8 +65,8 @@ def discovered(body: bytes, issuer: str) -> Discovered:
     methods = row.get("token_endpoint_auth_methods_supported") or ["client_secret_basic"]
     posts = "client_secret_basic" not in methods and "client_secret_post" in methods
     says = row.get("authorization_response_iss_parameter_supported") is True
-    authorization, token, keys = (str(row[name]) for name in names)
-    return Discovered(authorization, token, keys, posts, says)
+    authorization, token, keys, userinfo = (str(row.get(name, "")) for name in (*names, more))
+    return Discovered(authorization, token, keys, userinfo, posts, says)
 
 
 def _is_plain(text: str) -> bool:

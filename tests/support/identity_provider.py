@@ -53,8 +53,8 @@ class IdentityProvider:
 
     ``claims``: others than usual, None takes one away. ``discovery``: likewise. ``alg``: ES256, RS256, none,
     HS256. ``key``: the number of the one that signs; ``shown``: those that the key set has. ``answer_iss``:
-    in the answer to the browser. ``error``: instead of a code. ``status``, ``large``, ``silent``,
-    ``garbage``: by path.
+    in the answer to the browser. ``userinfo``: what is said there. ``error``: instead of a code. ``status``,
+    ``large``, ``silent``, ``garbage``: by path.
     """
 
     def __init__(self, issuer: str, redirect: str, **manner: Any) -> None:
@@ -78,6 +78,10 @@ class IdentityProvider:
             return 200, {}, b'["<html>"'
         if path == "/authorize":
             return self._authorize(said)
+        if path == "/userinfo":
+            good = authorization == "Bearer access"
+            row = _but({"sub": ANA["sub"]}, self.manner.get("userinfo", {}))
+            return (200, {}, json.dumps(row).encode()) if good else (401, {}, b"")
         row = {"/.well-known/openid-configuration": self._about, "/keys": self._keys}.get(path)
         if row is not None:
             return 200, {"Content-Type": "application/json"}, json.dumps(row()).encode()
@@ -89,6 +93,7 @@ class IdentityProvider:
             "authorization_endpoint": f"{self.issuer}/authorize",
             "token_endpoint": f"{self.issuer}/token",
             "jwks_uri": f"{self.issuer}/keys",
+            "userinfo_endpoint": f"{self.issuer}/userinfo",
             "id_token_signing_alg_values_supported": ["RS256", "ES256"],
             "authorization_response_iss_parameter_supported": True,
         }
@@ -132,7 +137,7 @@ class IdentityProvider:
             return 401, {}, b'{"error": "invalid_client"}'
         assert begun is not None
         token = self.token(begun["nonce"])
-        row = {"access_token": "a", "token_type": "Bearer", "id_token": token}
+        row = {"access_token": self.manner.get("access", "access"), "token_type": "Bearer", "id_token": token}
         return 200, {"Content-Type": "application/json"}, json.dumps(row).encode()
 
     def token(self, nonce: str) -> str:

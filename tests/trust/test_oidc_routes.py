@@ -207,6 +207,24 @@ def test_a_name_that_is_none(company: Company) -> None:
         assert company.word(company.whole()) == "denied", claims
 
 
+def test_what_the_id_token_leaves_to_userinfo(company: Company) -> None:
+    """Name and groups, of the same person, with the access token; what the ID token says counts more."""
+    company.people.add_group("plant3", "", 0.0)
+    company.set(groups=(("plant-3", "plant3"),))
+    short = {"claims": {"email": None, "email_verified": None, "groups": None}}
+    said: dict[str, Any] = {"email": "ana@example.com", "email_verified": True, "groups": ["plant-3"]}
+    for manner in ({"userinfo": {}}, {"userinfo": {**said, "sub": "other"}}, {"userinfo": said, "access": 7}):
+        company.idp.manner = {**short, **manner}
+        assert company.word(company.whole()) == "denied", manner
+    company.idp.manner = {**short, "userinfo": said, "access": "other"}
+    assert company.word(company.whole()) == "unreachable"
+    company.idp.manner = {**short, "userinfo": said}
+    assert company.me(company.whole())["groups"] == ["plant3"]
+    company.idp.manner = {"userinfo": {**said, "email": "ben@example.com", "groups": []}}
+    assert company.me(company.whole())["user"] == "ana@example.com"
+    assert company.idp.asked["/userinfo"] == 4
+
+
 def test_a_state_is_good_once_and_for_one_browser_and_for_ten_minutes(company: Company) -> None:
     """Replayed, of another browser, too late, made up, from before another provider was set."""
     company.people.add_user("ana@example.com", "", 0.0)
