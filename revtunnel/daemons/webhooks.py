@@ -147,14 +147,14 @@ class Webhooks:
 
     def told(self, fact: Fact) -> None:
         """Something happened."""
-        for hook in self._hooks.values():
+        for hook in () if self._stopped else self._hooks.values():
             if hook.wants(fact) and not _is_ours(fact):
                 row = fact.row()
                 del row["event"]
                 self._add(hook, fact.word, row)
 
     def stop(self) -> None:
-        """Send no more; what waits is in the state file."""
+        """Send no more, and take no more; what waits is in the state file."""
         self._stopped = True
         for hook in self._hooks.values():
             if hook.sending is not None:

@@ -3,7 +3,7 @@
 Rule of this file: what was begun is kept here, bounded, and good once and for ten minutes; its ``state`` is
 for the browser that began it and for no other, by a cookie. A browser is sent to the provider or to our own
 page, both as the settings say them, and nowhere that a request names. It is told one word of why not; the
-log has the sentence.
+log has the sentence. Whoever is known there and nobody here costs his address nothing: a company has one.
 
 The cookie is SameSite=Lax, for the provider's page leads here; that of the login itself stays Strict.
 
@@ -24,6 +24,7 @@ from urllib.parse import urlencode
 from twisted.internet.defer import Deferred
 from twisted.web import resource
 
+from revtunnel.fleet.rates import Rates
 from revtunnel.ground.facts import Fact, Report, Severity
 from revtunnel.process.web.api import Answer, failed
 from revtunnel.process.web.api_values import query_of
@@ -97,6 +98,7 @@ class OidcRoutes(resource.Resource):
         self._provider: OidcProvider | None = None
         self._begun: OrderedDict[str, _Begun] = OrderedDict()
         self._asking = 0
+        self._sources = Rates(burst=60.0, second=1.0)  # no address alone fills what was begun
 
     def take(self, settings: OidcSettings) -> None:
         """Another provider, or none, from now on; what was begun at the old one comes to nothing."""
@@ -119,7 +121,9 @@ class OidcRoutes(resource.Resource):
             raise HttpRefused(404, "not-found", "nothing is here")
         if request.method != b"GET":
             raise HttpRefused(405, "method", "not with this method, but GET", Allow="GET")
-        self._logins.pay(place, "")
+        self._askers.hear(place)
+        if not self._sources.take(place.peer, self._reactor.seconds()):
+            raise HttpRefused(429, "too-many", "tried too often; wait a minute", Retry_After="60")
         if self._asking >= AT_ONCE:
             word, detail = "busy", f"{self._asking} logins wait for the provider"
         else:
@@ -133,7 +137,7 @@ class OidcRoutes(resource.Resource):
                 word, detail = "unreachable", str(error)
             except NotVouched as error:
                 word, detail = "denied", str(error)
-                self._askers.refuse(request, place, "", "oidc")
+                self._askers.note(place, "", "oidc")
             finally:
                 self._asking -= 1
         self._report(OidcFailed(place.peer, word, detail, place.rules.name))

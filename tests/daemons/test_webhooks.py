@@ -285,6 +285,7 @@ def test_a_stop_ends_what_is_on_its_way(site: Site, post: Post) -> None:
     site.wait()
     site.hooks.stop()
     site.wait(100.0)
+    site.tell("too late")
     assert (cancelled, site.row()["waiting"], site.row()["failed"]) == ([True], 1, 0)
 
 
