@@ -11,6 +11,7 @@ Source: Standard Webhooks 1.0; ground/retries.py; ours.
 import fnmatch
 import heapq
 import json
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ __all__ = ["Message", "WebhookDead", "WebhookDropped", "Webhooks"]
 
 log = Logger(namespace="revtunnel.webhooks")
 LARGEST = 64 * 1024  # bytes of a body
+_ID = re.compile("msg_[0-9a-f]{26}")
 OURS = "webhook"  # what facts about webhooks begin with, and what Retries know them by
 
 
@@ -127,6 +129,9 @@ class Webhooks:
         rows = ledger.select("SELECT number, hook, id, event, body, made, why FROM webhooks ORDER BY number")
         for row in rows:
             message = Message(*row)
+            if not (isinstance(message.body, bytes) and _ID.fullmatch(str(message.id))):
+                ledger.warnings.append(f"a row of webhooks makes no sense and is skipped: {row[0]}")
+                continue
             hook = self._hooks.setdefault(message.hook, _Hook(message.hook))
             (hook.dead if message.why else hook.waiting)[message.number] = message
             self._last = message.number

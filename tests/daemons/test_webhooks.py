@@ -250,6 +250,21 @@ def test_what_was_accepted_outlives_a_killed_process(tmp_path: Path, post: Post)
     site.kill()
 
 
+def test_a_row_that_makes_no_sense_is_skipped(tmp_path: Path, post: Post) -> None:
+    """And told; nothing of it comes into a header."""
+    site = Site(tmp_path)
+    rows = [
+        (1, "chat", "msg_1\r\nX: y", "state", b"{}", NOON, ""),
+        (2, "chat", f"msg_{'0' * 26}", "", "x", NOON, ""),
+    ]
+    site.ledger.change([("webhooks", row[0], row) for row in rows])
+    site.kill()
+    site = Site(tmp_path)
+    site.wait()
+    assert (post.got, len(site.ledger.warnings)) == ([], 2)
+    site.kill()
+
+
 def test_a_section_that_is_gone_keeps_what_waits(tmp_path: Path, post: Post) -> None:
     """Until it is back, or an operator drops it; nothing is sent meanwhile."""
     site = Site(tmp_path)
