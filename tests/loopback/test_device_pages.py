@@ -421,6 +421,10 @@ def test_in_a_browser(world: World, tmp_path: Path) -> None:
         page.wait("h1", "plc-7")
         page.screenshot(tmp_path / "device-services.png")
         page.wait("td button[aria-label='Web page of ui']")  # by its record
+        page.resize(360, 740)
+        assert page.overflow() <= 0
+        page.screenshot(tmp_path / "phone-services.png", whole=True)
+        page.resize(1280, 800)
         page.click("Web page of web")
         tab = browser.opened(page)
         tab.wait("h1", "Press 7")
@@ -460,6 +464,24 @@ def test_in_a_browser(world: World, tmp_path: Path) -> None:
         tab.screenshot(tmp_path / "device-page-over.png")
         tab.run(EVICT)  # whatever a script throws out of the jar, it puts nothing there in our name
         assert "evil" not in {each["value"] for each in tab.ask("Network.getCookies", urls=[own])["cookies"]}
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here")
+def test_a_port_in_a_browser(world: World, tmp_path: Path) -> None:
+    """Its cookies are not for scripts, whose own do not go on, and no worker of it stays."""
+    ivy = world.visitor("ivy", world.other)
+    with Chromium(tmp_path) as browser:
+        tab = browser.page(ivy.url(ivy.session("plc-7", "ui"), "ui"))
+        tab.wait("#socket", "HELLO")
+        tab.click("Log in")
+        tab.wait("#socket", "HELLO")
+        tab.wait("#user", "no cookie seen")
+        told = tab.run("document.cookie = 'mine=1'; fetch('/fields').then((answer) => answer.json())")
+        assert dict(told)["Cookie"] in ("sid=secret; seen=op", "seen=op; sid=secret")
+        asked = world.device.record.count("asked", "GET", "/script")
+        worker = "navigator.serviceWorker.register('/script').then(() => 'stays', (error) => error.name)"
+        assert tab.run(worker) in ("TypeError", "SecurityError")
+        assert world.device.record.count("asked", "GET", "/script") == asked
 
 
 def _listens(port: int) -> bool:
