@@ -17,6 +17,7 @@ from revtunnel.daemons.kept_ports import KeptPorts
 from revtunnel.daemons.linked_rows import LinkedRows
 from revtunnel.daemons.server_operations import SERVER_OPERATIONS
 from revtunnel.daemons.switchboard import Switchboard
+from revtunnel.daemons.webhooks import Webhooks
 from revtunnel.fleet.devices import Device
 from revtunnel.fleet.leases import Leases
 from revtunnel.ground.errors import RemoteError
@@ -70,6 +71,7 @@ class Operator(DeviceOperator):
         self.mutes = mutes
         self.kept: KeptPorts  # set by the daemon
         self.emo: PortsInVain  # likewise
+        self.webhooks: Webhooks  # likewise
         self.audit = audit
         self._switchboard = switchboard
         self._ledger = ledger

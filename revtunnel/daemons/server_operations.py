@@ -1,5 +1,6 @@
 """What revtunnel-server has beside what every daemon with devices has (operator.py)."""
 
+from revtunnel.daemons.webhook_operations import WEBHOOK_OPERATIONS
 from revtunnel.process.admin.device_operations import DEVICE_OPERATIONS, SERIAL
 from revtunnel.process.admin.operation_form import (
     PROBLEM,
@@ -220,5 +221,5 @@ _AUDIT_HEAD = Operation(
 SERVER_OPERATIONS = table_of(
     *PROCESS_OPERATIONS, *DEVICE_OPERATIONS, _STATUS, _RECORD, _RELEASE, _RESERVE, _UNRESERVE, _IN_VAIN,
     *_OFFERS, _ENROLLED, ENROLL, APP_KEY, AUTHORITY, TOKEN, CERTIFY, _REVOKE, *PEOPLE_OPERATIONS,
-    *SESSION_OPERATIONS, *_MUTES, _AUDIT_HEAD,
+    *SESSION_OPERATIONS, *_MUTES, _AUDIT_HEAD, *WEBHOOK_OPERATIONS,
 )  # fmt: skip

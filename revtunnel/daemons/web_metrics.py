@@ -125,6 +125,7 @@ class Figures:
         yield from _facts(status["counts"])
         yield _gauge("event_readers", "Readers of server-sent events", len(self._events.readers))
         yield _by("event_readers_ended", "Readers that are gone", "reason", self._events.ended, total=True)
+        yield from _webhooks(self._operator.webhooks.counts())
         if self.devices:
             yield from self._of_devices()
 
@@ -199,6 +200,21 @@ def _facts(counts: dict[str, int]) -> Iterator[Any]:
     dials = {word: counts.get(f"channel-ended {word}", 0) for word in _DIALS}
     dials["ok"] = counts.get("channel-opened", 0)
     yield _by("dials", "Dials to services, by their result", "result", dials, total=True)
+
+
+def _webhooks(hooks: dict[str, dict[str, int]]) -> Iterator[Any]:
+    """What waits for hooks, and what became of the rest; nothing where there are none."""
+    if not hooks:
+        return
+    results = ("delivered", "failed", "dropped", "dead")
+    for name, text in (("waiting", "Messages that wait"), ("letters", "Dead letters that are kept")):
+        yield _by(f"webhook_{name}", text, "hook", {hook: row[name] for hook, row in hooks.items()})
+    text = "Messages delivered, tries failed, facts dropped, messages dead"
+    found = CounterMetricFamily("revtunnel_webhook_messages", text, labels=["hook", "result"])
+    for hook, row in hooks.items():
+        for result in results:
+            found.add_metric([hook, result], row[result])
+    yield found
 
 
 class MetricsPage(resource.Resource):

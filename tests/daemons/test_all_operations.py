@@ -10,6 +10,7 @@ from revtunnel.daemons.all_operations import DAEMONS, OPERATIONS
 from revtunnel.daemons.kept_ports import KeptPorts
 from revtunnel.daemons.offer_changes import OfferChanges
 from revtunnel.daemons.operator import Operator
+from revtunnel.daemons.webhooks import Webhooks
 from revtunnel.process.admin.daemon_operator import DaemonOperator
 from revtunnel.process.admin.operation_form import ROW, ROWS, Argument, CallerRole, Kind, Operation
 from revtunnel.state.session_audit import SessionAudit
@@ -102,6 +103,11 @@ WIRE = {
         "id:text nonce:text",
         "OPERATOR",
     ),
+    "Webhooks": ("?after:text ?limit:number", "rows:text ?after:text", "READER"),
+    "WebhookDead": ("hook:text ?after:text ?limit:number", "rows:text ?after:text", "READER"),
+    "WebhookRedeliver": ("hook:text ?id:text", "count:number", "OPERATOR"),
+    "WebhookDrop": ("hook:text ?id:text", "count:number", "OPERATOR"),
+    "WebhookTest": ("hook:text", "", "OPERATOR"),
 }
 PARTS: dict[str, type] = {  # of an operator
     "people": PeopleOperator,
@@ -111,6 +117,7 @@ PARTS: dict[str, type] = {  # of an operator
     "offers": OfferChanges,
     "audit": SessionAudit,
     "remote": SessionOperator,
+    "webhooks": Webhooks,
 }
 OPERATORS: dict[str, type[DaemonOperator]] = {
     "revtunnel-server": Operator,

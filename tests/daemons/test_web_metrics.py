@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from revtunnel.ground.facts import ChannelEnded, ChannelOpened, LinkRefused
+from revtunnel.daemons.webhook_settings import WebhookSettings
+from revtunnel.ground.facts import ChannelEnded, ChannelOpened, LinkRefused, ServerState
 from revtunnel.ground.reasons import Ended
 from revtunnel.process.web.web_rules import API, DEVICE_METRICS, METRICS, OPEN_METRICS
 from revtunnel.streams.service_state import ServiceState
@@ -45,6 +46,25 @@ def test_who_may_read_it() -> None:
     assert Desk(OPEN).ask("POST", "/metrics").word == "method"
     assert Desk(OPEN).ask("GET", "/metrics/x").status == 404
     assert Desk(frozenset({API})).ask("GET", "/metrics").status == 404
+
+
+def test_webhooks_are_counted_where_there_are_any() -> None:
+    """What waits, and what became of the rest, by hook."""
+    desk = Desk(OPEN)
+    assert not any("webhook" in name for name in read(desk))
+    facts = WebhookSettings(name="chat", url="https://a", secret_file="/nowhere", facts=("state",), queue=2)
+    desk.hooks.take([facts], "gate")
+    for detail in "abc":
+        desk.hooks.told(ServerState("x", detail))
+    desk.pump()
+    found = read(desk)
+    assert found["revtunnel_webhook_waiting hook=chat"] == 2
+    assert found["revtunnel_webhook_letters hook=chat"] == 0
+    told = {
+        name: found[f"revtunnel_webhook_messages_total hook=chat,result={name}"]
+        for name in ("dropped", "failed")
+    }
+    assert told == {"dropped": 1, "failed": 1}  # for there is no secret
 
 
 def test_what_happens_is_counted() -> None:

@@ -21,8 +21,10 @@ from revtunnel.ctl.ctl import attempt, talk
 from revtunnel.daemons.all_operations import OPERATIONS
 from revtunnel.daemons.kept_ports import KeptPorts
 from revtunnel.daemons.operator import Operator
+from revtunnel.daemons.webhooks import Webhooks
 from revtunnel.ground.facts import Fact
 from revtunnel.ground.limits import EnrolmentLimits, PeopleLimits
+from revtunnel.ground.retries import Retries
 from revtunnel.link.keys import Verifier
 from revtunnel.process.admin.admin import AdminFactory
 from revtunnel.process.admin.admin_client import AdminClient, connect
@@ -169,6 +171,9 @@ class Room(World):
             self.mutes,
             self.audit,
             self.wall,
+        )
+        self.hooks = self.operator.webhooks = Webhooks(
+            self.reactor, self.ledger, Retries(self.clock, self.reporter), self.reporter, os.urandom
         )
         self.operator.kept = self.kept = KeptPorts(self.ledger, self.wall)
         self.kept.leases = self.leases
