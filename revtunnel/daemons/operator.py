@@ -30,6 +30,7 @@ from revtunnel.process.admin.refusals import Conflict, Invalid, NotFound
 from revtunnel.process.reporting import Reporter
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.state.session_audit import SessionAudit
+from revtunnel.systems.emo.ports_in_vain import PortsInVain
 from revtunnel.systems.sessions.session_operator import SessionOperator
 from revtunnel.trust.app_keys import AppKeys
 from revtunnel.trust.issuer import Issuer
@@ -69,6 +70,7 @@ class Operator(DeviceOperator):
         self.offers = switchboard.offer_changes
         self.mutes = mutes
         self.kept: KeptPorts  # set by the daemon
+        self.emo: PortsInVain  # likewise
         self.webhooks: Webhooks  # likewise
         self.audit = audit
         self._switchboard = switchboard

@@ -47,6 +47,7 @@ from revtunnel.sockets.listening import Listeners
 from revtunnel.state.audit_file import AuditFile, Sync
 from revtunnel.state.ledger import FILE_NAME, open_ledger
 from revtunnel.state.session_audit import SessionAudit
+from revtunnel.systems.emo.emo_listener import EmoListener
 from revtunnel.trust.authority import Unfit
 from revtunnel.trust.certificate_book import CertificateBook
 from revtunnel.trust.identities import Identities
@@ -92,8 +93,8 @@ class Server(AdministeredDaemon):
         self._expiry: Any = None
         self.web: WebSystem | None = None
         self.cccp: CccpSystem | None = None
+        self._emo = EmoListener({})
         self.webhooks: Webhooks | None = None
-        self._emo_machines: dict[int, Any] = {}  # command sockets by the port they registered
         own = OwnCertificates(reactor, self._renew_own, self.take_files, self.retries)
         own.setServiceParent(self)
 
@@ -278,9 +279,7 @@ class Server(AdministeredDaemon):
         """What links get, by the name of the listener they come by."""
         doubt = self.ledger.doubtful is not None
         return {
-            each.name: agent_listener(
-                each, settings, self._identities.of(each.name), doubt, self._emo_machines
-            )
+            each.name: agent_listener(each, settings, self._identities.of(each.name), doubt, self._emo)
             for each in (*settings.listeners, *agents_by_web(settings))
         }
 
@@ -404,7 +403,7 @@ class Server(AdministeredDaemon):
         return self.kept.beside(settings, {use: each.client_port for _, each, use in fixed_ports(settings)})
 
     def _tend_kept(self, kept: KeptPorts) -> None:
-        self.operator.kept = kept
+        self.operator.kept, self.operator.emo = kept, self._emo.in_vain
         kept.leases, kept.tell, kept.applies = self.leases, self.audit.changed, self._take_kept
         kept.pools = lambda: {pool.name: pool for pool in pools_of(self.settings)}
         kept.fixed = lambda: reservations_of(self.settings)

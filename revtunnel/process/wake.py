@@ -19,6 +19,7 @@ from revtunnel.ground.facts import Report, WakeEnded
 from revtunnel.process.http_requests import RequestFailed, request
 from revtunnel.process.programs import run
 from revtunnel.process.wake_settings import WakeRules
+from revtunnel.sockets.end_transport import in_words
 
 __all__ = ["WakeDriver", "WakeFailed"]
 
@@ -64,7 +65,7 @@ class WakeDriver:
     def _tell(self, result: Any, serial: str, begun: float, patience: float) -> Any:
         outcome, detail = "done", ""
         if isinstance(result, Failure):
-            outcome, detail = "failed", result.getErrorMessage() or type(result.value).__name__
+            outcome, detail = "failed", in_words(result)
             if result.check(TimeoutError):
                 outcome, detail = "timed-out", f"it did not end in {patience:g} s"
             result = Failure(WakeFailed(detail))

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from revtunnel.daemons.webhook_settings import WebhookSettings
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, LinkRefused, ServerState
 from revtunnel.ground.reasons import Ended
 from revtunnel.process.web.web_rules import API, DEVICE_METRICS, METRICS, OPEN_METRICS
+from revtunnel.streams.service_state import ServiceState
 from tests.support.desk import Desk
 
 parser = pytest.importorskip("prometheus_client.openmetrics.parser")
@@ -95,6 +97,21 @@ def test_no_label_grows_with_devices_unless_a_setting_asks() -> None:
     each = read(Desk(OPEN | {DEVICE_METRICS}, serials=("a", "b")))
     assert each["revtunnel_device_online serial=b"] == 1
     assert each["revtunnel_device_bytes_total direction=to_client,serial=a"] == 0
+
+
+def test_services_that_agents_look_at_are_counted_by_state() -> None:
+    """By device and name only where the setting asks, and nothing is said of those that nobody looks at."""
+    desk = Desk(OPEN, serials=("a", "b"))
+    for serial, up in (("a", True), ("b", False)):
+        (name, *_) = desk.server_link(serial).mux.offered
+        desk.server_link(serial).mux.service_states[name] = ServiceState(name, up)
+    found = read(desk)
+    assert (found["revtunnel_services state=up"], found["revtunnel_services state=down"]) == (1, 1)
+    assert not [each for each in found if "serial" in each]
+    desk.rules = replace(desk.rules, parts=desk.rules.parts | {DEVICE_METRICS})
+    each = {name: value for name, value in read(desk).items() if "service_up" in name}
+    assert sorted(each.values()) == [0, 1]
+    assert [name.split("serial=")[1][0] for name, value in each.items() if not value] == ["b"]
 
 
 def test_names_are_as_prometheus_wants_them() -> None:

@@ -33,6 +33,7 @@ from revtunnel.process.admin.callers import Caller
 from revtunnel.process.reporting import Reporter
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.state.session_audit import SessionAudit
+from revtunnel.systems.emo.ports_in_vain import PortsInVain
 from revtunnel.trust.certificate_book import CertificateBook
 from revtunnel.trust.issuer import Issuer
 from revtunnel.trust.mutes import Mutes
@@ -176,6 +177,7 @@ class Room(World):
         )
         self.operator.kept = self.kept = KeptPorts(self.ledger, self.wall)
         self.kept.leases = self.leases
+        self.operator.emo = PortsInVain(self.wall)
         self.settings = AdminSettings(SOCKET, 0o660, ("anna", "@wheel", "1001"), ("rita",))
         self.caller = Caller(0, "root")
         self.factory = AdminFactory(
