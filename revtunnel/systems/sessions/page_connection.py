@@ -202,6 +202,8 @@ class PageConnection:
         """PageRefused: a page of elsewhere has made this request."""
         sites, origins = _values(fields, b"sec-fetch-site"), _values(fields, b"origin")
         good = {own, "null"} if sites else {own}  # a page's own policy may hide it; its site is told then
+        if self.rules.identity is None:  # a balancer may end the TLS
+            good |= {f"https:{own.partition(':')[2]}"}
         if not (set(sites) <= _OWN and {each.lower() for each in origins} <= good):
             raise PageRefused(403, "a page of elsewhere asked for this")
         if self.where.port and _values(fields, b"service-worker"):
