@@ -96,10 +96,11 @@ WIRE = {
     "AuditHead": ("", "row:text", "READER"),
     "SessionEnd": ("session:text", "", "OPERATOR"),
     "SessionShare": (
-        "session:text person:text ?watch:yes or no ?use:yes or no ?take:yes or no",
+        "session:text person:text ?watch:yes or no ?use:yes or no ?take:yes or no ?minutes:number",
         "id:text nonce:text",
         "OPERATOR",
     ),
+    "SessionUnshare": ("session:text person:text", "", "OPERATOR"),
 }
 PARTS: dict[str, type] = {  # of an operator
     "people": PeopleOperator,

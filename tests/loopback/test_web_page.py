@@ -503,6 +503,113 @@ def test_a_screen(lab: Lab, server: Server, browser: Chromium, tmp_path: Path) -
         sound(page)
 
 
+def shared(page: Page, person: str, role: str, keep: bool = False) -> str:
+    """The link that the owner is given, in his terminal or screen; ``keep``: the dialog stays open."""
+    page.ask("Page.bringToFront")
+    page.click("Share …")
+    page.type(f"{DIALOG} [name=person]", person)
+    page.choose(f"{DIALOG} [name=role]", role)
+    page.click("Make a link")
+    link = page.wait_for(f"document.querySelector('{DIALOG} textarea')?.value", "the link")
+    assert "/page/share.html#" in link
+    if not keep:
+        page.click("Close")
+        page.wait_gone("dialog")
+    return str(link)
+
+
+def into_terminal(page: Page, text: str) -> None:
+    """Type into the terminal of a tab."""
+    page.ask("Page.bringToFront")
+    page.run("document.querySelector('.xterm-helper-textarea').focus()")
+    page.ask("Input.insertText", text=text)
+
+
+def test_a_session_is_shared_with_a_second_browser(
+    lab: Lab, server: Server, browser: Chromium, tmp_path: Path
+) -> None:
+    """Who has a link watches the owner without typing, or has a terminal of his own; once, and no more."""
+    with Telnet() as machine, Screen() as press:
+        lab.agent(server, offers={"console": machine.target, "vnc": press.target}).start()
+        server.client_port("plc-7", "console")
+        page = logged_in(browser, server, "ana", "admin")
+        server.control("grant", "ana", "plc-7", "*", "--actions", "list,start,share")
+        Person(server, "ben", ("plc-7", "*"))
+        page.go(f"{home(server)[:-2]}page/terminal.html#plc-7/console")
+        page.click("Connect")
+        page.wait(".xterm-rows", "machine")
+        link = shared(page, "ben", "watch", keep=True)
+        page.screenshot(tmp_path / "shared.png")
+        taken = page.wait_for(
+            f"[...document.querySelectorAll('{DIALOG} textarea')].at(-1).value", "an address"
+        )
+        assert taken.startswith("revtunnel://")
+        page.click("Close")
+
+        guest = browser.page(link, *PHONE, apart=True)  # nobody is logged in there
+        guest.wait("p", "ana lets ben watch a session to plc-7")
+        guest.screenshot(tmp_path / "share.png")
+        assert guest.overflow() <= 0
+        guest.click("Terminal at console")
+        guest.wait("h1", "plc-7/console")
+        guest.click("Connect")
+        guest.wait("header .mark.good", "watching")
+        guest.wait(".xterm-rows", "machine")  # said before he came
+        into_terminal(guest, "forbidden")
+        into_terminal(page, "status")
+        guest.ask("Page.bringToFront")
+        guest.wait(".xterm-rows", "> STATUS")
+        guest.screenshot(tmp_path / "watching.png")
+        page.ask("Page.bringToFront")
+        page.wait(".xterm-rows", "> STATUS")
+        assert "FORBIDDEN" not in page.text() + guest.text()
+        assert "/" not in guest.run("location.hash.slice(1).split('/').slice(2).join('/')")
+        late = browser.page(link, apart=True)
+        late.wait("[role=alert]", "used already")
+        late.screenshot(tmp_path / "used.png")
+
+        again = shared(page, "ben", "use")
+        other = browser.page(again, apart=True)
+        other.click("Terminal at console")
+        other.click("Connect")
+        other.wait(".xterm-rows", "machine")
+        into_terminal(other, "mine")
+        other.wait(".xterm-rows", "> MINE")
+        unused = shared(page, "ben", "watch", keep=True)
+        page.click("Take back what ben was given")
+        page.wait(f"{DIALOG} p", "ben is let in no more")
+        page.click("Close")
+        for each in (guest, other):
+            each.wait("header .mark.off", "over")
+        late.go(unused)
+        late.wait("[role=alert]", "taken back")
+        late.go(f"{home(server)[:-2]}page/share.html#nonsense")
+        late.wait("[role=alert]", "no link")
+        page.click("End session")
+        server.wait_event("session-ended", serial="plc-7")
+        late.go(again)
+        late.wait("[role=alert]", "used already")
+
+        page.go(f"{home(server)[:-2]}page/vnc.html#plc-7/vnc")
+        page.click("Connect")
+        page.wait("header .mark.good", "connected")
+        guest.go(shared(page, "ben", "watch"))
+        guest.click("Screen at vnc")
+        guest.click("Connect")
+        guest.wait("header .mark.good", "watching")
+        guest.wait_for("document.querySelector('.picture canvas')?.width === 64", "the picture")
+        guest.run("document.querySelector('#only').disabled = false")
+        guest.click("Look only")  # the page lets him, the server does not
+        guest.key("Enter")
+        page.ask("Page.bringToFront")
+        page.run("document.querySelector('.picture canvas').focus()")
+        page.key("Space")
+        press.record.wait("key", 1, 0x20)
+        assert press.record.count("key", 1, 0xFF0D) == 0
+        for each in (page, guest, other, late):
+            sound(each)
+
+
 def test_tabs_and_a_server_that_goes(lab: Lab, server: Server, browser: Chromium, tmp_path: Path) -> None:
     """Tabs share one stream of events; when the server is gone the page says so, and goes on."""
     server.write(**{"web main": {"address": f"127.0.0.1:{server.web_port}"}})  # the same place again

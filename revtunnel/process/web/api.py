@@ -79,6 +79,7 @@ class Api(resource.Resource):
         """``who`` raises HttpRefused: nobody, or not now."""
         super().__init__()
         self.routes = ApiRoutes([*operator.operations.values(), *own.values()])
+        self.beside: list[Operation] = []  # what is described here, and is elsewhere
         self._operator = operator
         self._own = own
         self._mine = mine
@@ -88,11 +89,11 @@ class Api(resource.Resource):
 
     @cached_property
     def _description(self) -> bytes:
-        return in_bytes(describe(self.routes.all))
+        return in_bytes(describe(self.routes.all, self.beside))
 
     @cached_property
     def _page(self) -> bytes:
-        return described(self.routes.all)
+        return described(self.routes.all, self.beside)
 
     def render(self, request: Any) -> Any:
         """Twisted calls this."""

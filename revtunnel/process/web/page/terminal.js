@@ -18,27 +18,43 @@ const terminal = new Terminal({
 });
 const fit = new FitAddon();
 const place = h("div", { class: "terminal" });
+const gone = h("p", { class: "gone", role: "status", hidden: true }, "The owner of the session has no terminal open here. It shows as soon as there is one.");
 const echo = h("input", { type: "checkbox", id: "echo" });
 const reader = h("input", { type: "checkbox", id: "reader", onchange: () => (terminal.options.screenReaderMode = reader.checked) });
 const coder = new TextEncoder();
 
-function connect(address, protocols, connected, over) {
+let sized = false; // by the owner's window, not by this one
+
+/** What one who watches is told beside the bytes. */
+function told({ live, size }) {
+  if (live !== undefined) gone.hidden = live;
+  sized ||= Boolean(size);
+  if (size) terminal.resize(...size);
+}
+
+function connect(address, protocols, connected, over, watches) {
   const web = new WebSocket(address, protocols);
-  const send = (bytes) => web.readyState === WebSocket.OPEN && web.send(bytes);
+  const send = (bytes) => !watches && web.readyState === WebSocket.OPEN && web.send(bytes);
   const telnet = new Telnet(send, () => [terminal.cols, terminal.rows]);
   let waiting = 0;
   web.binaryType = "arraybuffer";
+  terminal.options.disableStdin = watches;
   web.onopen = () => {
     connected();
     terminal.focus();
   };
   web.onmessage = ({ data }) => {
+    if (watches && typeof data === "string") {
+      told(JSON.parse(data));
+      return;
+    }
     const bytes = telnet.take(new Uint8Array(typeof data === "string" ? coder.encode(data) : data));
     waiting += bytes.length;
     if (waiting > WAITING) web.close(4010, "the page cannot show that much");
     terminal.write(bytes, () => (waiting -= bytes.length));
   };
   const typing = terminal.onData((text) => {
+    if (watches) return;
     if (echo.checked || telnet.shows) terminal.write(text.replaceAll("\r", "\r\n"));
     send(telnet.typed(coder.encode(text)));
   });
@@ -53,10 +69,10 @@ function connect(address, protocols, connected, over) {
 }
 
 const option = (input, text) => h("label", { for: input.id }, input, ` ${text}`);
-await begin("terminal", place, connect, [option(echo, "Show what I type"), option(reader, "Screen reader")]);
+await begin("terminal", h("div", { class: "seen" }, gone, place), connect, [option(echo, "Show what I type"), option(reader, "Screen reader")]);
 if (place.isConnected) {
   terminal.loadAddon(fit);
   terminal.open(place);
   fit.fit();
-  new ResizeObserver(() => fit.fit()).observe(place);
+  new ResizeObserver(() => sized || fit.fit()).observe(place);
 }
