@@ -14,6 +14,7 @@ from typing import Any
 from twisted.internet.interfaces import IReactorTime
 
 from revtunnel.daemons.kept_ports import KeptPorts
+from revtunnel.daemons.kept_records import KeptRecords
 from revtunnel.daemons.linked_rows import LinkedRows
 from revtunnel.daemons.server_operations import SERVER_OPERATIONS
 from revtunnel.daemons.switchboard import Switchboard
@@ -68,6 +69,7 @@ class Operator(DeviceOperator):
         self.offers = switchboard.offer_changes
         self.mutes = mutes
         self.kept: KeptPorts  # set by the daemon
+        self.records: KeptRecords  # set by the daemon
         self.audit = audit
         self._switchboard = switchboard
         self._ledger = ledger
@@ -113,6 +115,7 @@ class Operator(DeviceOperator):
             "online": self.here(serial),
             "record": access.records.source(serial),
             **access.records.of(serial).row(),
+            "kept": self.records.keys_of(serial),
             "expired": access.expired(serial),
             "muted": self._muted(serial),
             "locked": access.penalties.locked_of(serial, self._clock.seconds()),

@@ -82,6 +82,12 @@ _UPGRADES = (
         "CREATE TABLE reservations (port INTEGER PRIMARY KEY, serial TEXT NOT NULL, target TEXT NOT NULL,"
         " made_by TEXT NOT NULL, since REAL NOT NULL)",
     ),
+    (
+        "CREATE TABLE device_records (serial TEXT PRIMARY KEY, keys TEXT NOT NULL, made_by TEXT NOT NULL,"
+        " since REAL NOT NULL) WITHOUT ROWID",
+        "CREATE TABLE host_keys (service TEXT PRIMARY KEY, key TEXT NOT NULL, made_by TEXT NOT NULL,"
+        " since REAL NOT NULL) WITHOUT ROWID",
+    ),
 )
 SCHEMA = len(_UPGRADES)
 # today's columns of each table; the first one is its key
@@ -100,6 +106,8 @@ TABLES = {
     "edge_keys": ("serial", "mark", "made"),
     "reservations": ("port", "serial", "target", "made_by", "since"),
     "logins": ("user", "password", "secret", "step"),
+    "device_records": ("serial", "keys", "made_by", "since"),
+    "host_keys": ("service", "key", "made_by", "since"),
 }
 NUMBER = "SELECT coalesce(max(number), 0) FROM changes"  # of the last change that is in the database
 

@@ -8,6 +8,7 @@ import pytest
 
 from revtunnel.daemons.all_operations import DAEMONS, OPERATIONS
 from revtunnel.daemons.kept_ports import KeptPorts
+from revtunnel.daemons.kept_records import KeptRecords
 from revtunnel.daemons.offer_changes import OfferChanges
 from revtunnel.daemons.operator import Operator
 from revtunnel.process.admin.daemon_operator import DaemonOperator
@@ -100,12 +101,21 @@ WIRE = {
         "id:text nonce:text",
         "OPERATOR",
     ),
+    "RecordShow": ("serial:text", "row:text", "READER"),
+    "RecordEdit": (
+        "serial:text ?clients:list ?targets:list ?ports:list ?leases:number ?channels:number ?at_once:number"
+        " ?expires:text ?labels:list ?sessions:text ?services:list",
+        "?problem:text",
+        "OPERATOR",
+    ),
+    "RecordReset": ("serial:text ?keys:list", "?problem:text", "OPERATOR"),
     "SessionUnshare": ("session:text person:text", "", "OPERATOR"),
 }
 PARTS: dict[str, type] = {  # of an operator
     "people": PeopleOperator,
     "mutes": Mutes,
     "kept": KeptPorts,
+    "records": KeptRecords,
     "offers": OfferChanges,
     "audit": SessionAudit,
     "remote": SessionOperator,

@@ -305,7 +305,7 @@ def test_what_an_administrator_does(lab: Lab, server: Server, browser: Chromium,
             page.click("Make a link")
             link = page.wait_for(f"document.querySelector('{DIALOG} textarea')?.value", "the link")
             page.screenshot(tmp_path / "share.png")
-            with ben.raw(found[1], "echo", link.partition("#")[2]) as second:
+            with ben.raw(found[1], "echo", link.rpartition("/")[2]) as second:
                 second.send(b"me too")
                 assert second.recv(timeout=20) == b"me too"
             page.click("Close")
@@ -324,6 +324,34 @@ def test_what_an_administrator_does(lab: Lab, server: Server, browser: Chromium,
         page.click("Take more away")
         page.click("Take away")
         page.wait_gone("td .chip", "more")
+
+        page.click("Edit record")
+        page.wait_for(
+            f"document.querySelector('{DIALOG} [name=labels]')?.value === 'line=3' || null", "the record"
+        )
+        page.type(f"{DIALOG} [name=labels]", "line=3, hall-b")
+        page.type(f"{DIALOG} [name=channels]", "5")
+        page.screenshot(tmp_path / "record.png")
+        page.key("Enter")
+        page.wait(".facts .chip", "hall-b")
+        page.wait(".facts", "channels, labels")
+        server.control("reload")
+        kept = server.control("record", "show", "plc-7")
+        assert (kept["kept"], kept["by"]) == ({"labels": "line=3, hall-b", "channels": "5"}, "ana")
+        assert server.control("device", "plc-7")["labels"] == ["line=3", "hall-b"]
+        page.click("Edit record")
+        page.type(f"{DIALOG} [name=channels]", "6")
+        server.control("record", "edit", "plc-7", "--leases", "9")
+        page.key("Enter")
+        page.wait(f"{DIALOG} [role=alert]", "not any more as it was read")
+        page.key("Escape")
+        page.wait_gone("dialog")
+        page.click("Take back what was laid down")
+        page.wait(f"{DIALOG} p", "cut at once")
+        page.run(f"document.querySelector('{DIALOG} [type=submit]').focus()")
+        page.key("Enter")
+        page.wait_gone(".facts .chip", "hall-b")
+        assert server.control("record", "show", "plc-7")["kept"] == {}
 
         page.click("Mute")
         page.type(f"{DIALOG} [name=why]", MARKUP)

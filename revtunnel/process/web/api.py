@@ -153,7 +153,7 @@ class Api(resource.Resource):
         filters = {each.name: query.pop(each.name) for each in route.filters if each.name in query}
         if operation.method == "watch":
             return self._watch(request, asker, query, operation.role is CallerRole.NOBODY)
-        if query and route.method in ("POST", "PUT"):
+        if query and route.method in ("POST", "PUT", "PATCH"):
             raise Invalid(f"{next(iter(query))[:80]!a}: arguments are in the body here")
         if raw and not route.has_body:
             raise Invalid("no body is wanted here")

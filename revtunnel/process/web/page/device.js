@@ -5,12 +5,13 @@ import { charts } from "./charts.js";
 import { COLUMNS as SESSIONS, read as readSessions, start } from "./sessions.js";
 import { chip, state, wire } from "./devices.js";
 import { ask } from "./dialogs.js";
-import { button, code, facts, h, many, mark, moment, part, put, size, speed, trip, when } from "./dom.js";
+import { button, code, facts, h, many, mark, moment, part, put, say, size, speed, trip, when } from "./dom.js";
 import { enrol } from "./enrol.js";
 import { list } from "./events.js";
 import { again, calmly, device, fleet } from "./fleet.js";
 import { events, hear } from "./live.js";
 import { address } from "./raw.js";
+import { changes, recorded } from "./record.js";
 import { Table } from "./table.js";
 
 const LOOK = 5000;
@@ -149,25 +150,6 @@ function about(each, row) {
   return row.online ? h("span", { class: "quiet" }, "offered; nobody looks whether it answers") : h("span", { class: "quiet" }, "away");
 }
 
-const limits = (value, nothing) => (value === null || value === undefined ? nothing : Array.isArray(value) ? value.join(", ") || "none" : String(value));
-
-function recorded(record) {
-  return facts(
-    ["Section", record.record ? code(record.record === "*" ? "[device *]" : `[device ${record.record}]`) : "none: the defaults"],
-    ["Labels", record.labels.length ? record.labels.map((each) => h("span", { class: "chip" }, each)) : "none"],
-    ["Clients from", limits(record.clients, "anywhere")],
-    ["May offer", limits(record.targets, "anything")],
-    ["Ports", limits(record.ports, "any")],
-    ["Client ports", `at most ${record.leases}`],
-    record.at_once ? ["Clients of a service", `at most ${record.at_once}`] : null,
-    ["Channels", record.channels === null ? "any number" : `at most ${record.channels}`],
-    ["Expires", record.expires ? [moment(record.expires), record.expired && mark("bad", "over")] : "never"],
-    ["Remote sessions", record.muted ? [mark("warn", "muted"), ` ${record.muted}`] : record.sessions],
-    record.services.length ? ["Services", record.services.join(", ")] : null,
-    record.locked.length ? ["Locked out", record.locked.join(", ")] : null,
-  );
-}
-
 function described(row) {
   const until = row.certificate_until;
   return facts(
@@ -197,9 +179,11 @@ export function view(serial) {
   const sessions = new Table({ label: "Sessions", columns: SESSIONS.filter(({ title }) => title !== "Device"), key: (row) => `${row.channel ?? ""}/${row.session ?? ""}`, empty: "No session runs." });
   const facts_ = h("div", {});
   const record = h("div", {});
+  const editing = h("div", { class: "actions" });
   const happened = h("div", {});
   const drawn = may.look ? charts(serial) : null;
   let shownActs = "";
+  let shownKept = null;
 
   const look = async () => {
     try {
@@ -211,7 +195,7 @@ export function view(serial) {
       }
       const reads = [readSessions(serial).then((rows) => sessions.set(rows))];
       show(row);
-      if (may.look) reads.push(get(`/channels?${new URLSearchParams({ serial })}`).then(({ rows }) => channels.set(rows)), get(at`/devices/${serial}`).then((found) => put(record, recorded(found)), (error) => put(record, error.message)), drawn.refresh());
+      if (may.look) reads.push(get(`/channels?${new URLSearchParams({ serial })}`).then(({ rows }) => channels.set(rows)), get(at`/devices/${serial}`).then((found) => showRecord(found), (error) => put(record, error.message)), drawn.refresh());
       await Promise.all(reads);
       put(wrong);
     } catch (error) {
@@ -219,6 +203,13 @@ export function view(serial) {
     }
   };
   const channels = new Table({ label: "Channels", columns: channelColumns(look), key: (row) => String(row.channel), empty: "No client is connected." });
+
+  const showRecord = (found) => {
+    put(record, recorded(found));
+    if (shownKept === found.kept.join()) return; // what has the focus keeps it
+    shownKept = found.kept.join();
+    put(editing, changes(serial, found.kept, look, (error) => say(error.message, true)));
+  };
 
   const show = (row) => {
     put(head, state(row));
@@ -257,7 +248,7 @@ export function view(serial) {
     may.look && part("The last hour", null, drawn.node),
     may.look && part("Clients and channels", null, channels.node),
     part("Sessions", null, sessions.node),
-    may.look && h("div", { class: "two" }, part("Link", null, facts_), part("Record", null, record)),
+    may.look && h("div", { class: "two" }, part("Link", null, facts_), part("Record", editing, record)),
     part("Events", null, happened),
   ];
   return { title: serial, node, stop: () => [...stops, () => service.stop(), () => sessions.stop(), () => channels.stop()].forEach((stop) => stop()) };
