@@ -25,7 +25,7 @@ PURE_NAMES = """
     offer_messages origin outcomes penalties people pools proxy_choice proxy_header proxy_sessions rates
     reasons refusals refused_ports registration remote_sessions retries rfb_watching rt1 rt1_ends rt1_offers
     rt1_services rt1_sessions send_scheduler serials service_state session_life strangers targets tickets
-    trusted_proxies user_tokens warm_pool websocket_wire window zmtp zmtp_messages
+    trusted_proxies typed_lines user_tokens warm_pool websocket_wire window zmtp zmtp_messages
 """
 PURE = frozenset(PURE_NAMES.split())
 IMPURE = {"twisted", "zope", "OpenSSL", "socket", "ssl", "select", "time", "asyncio", "subprocess"}

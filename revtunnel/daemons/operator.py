@@ -32,6 +32,7 @@ from revtunnel.state.ledger import SqliteLedger
 from revtunnel.state.session_audit import SessionAudit
 from revtunnel.systems.sessions.session_operator import SessionOperator
 from revtunnel.trust.app_keys import AppKeys
+from revtunnel.trust.host_keys import HostKeys
 from revtunnel.trust.issuer import Issuer
 from revtunnel.trust.mutes import Mutes
 from revtunnel.trust.people_operator import PeopleOperator
@@ -76,6 +77,7 @@ class Operator(DeviceOperator):
         self._issuer = issuer
         self._random_bytes = random_bytes
         self.app_keys = AppKeys(ledger, random_bytes)
+        self.host_keys = HostKeys(ledger, wall, audit.changed)
         # set by the daemon, which owns the process
         self.link_port = 0  # where agents come in with TLS; 0: nowhere
         self.others_certify = False  # devices may show certificates that were not made here

@@ -17,6 +17,7 @@ from revtunnel.process.admin.operation_form import (
 from revtunnel.process.admin.process_operations import PROCESS_OPERATIONS, STATUS
 from revtunnel.process.admin.refusals import Busy, Conflict, Invalid, NotFound
 from revtunnel.systems.sessions.session_operations import SESSION_OPERATIONS
+from revtunnel.trust.host_key_operations import HOST_KEY_OPERATIONS
 from revtunnel.trust.people_operations import PEOPLE_OPERATIONS
 
 __all__ = ["APP_KEY", "AUTHORITY", "CERTIFY", "ENROLL", "SERVER_OPERATIONS", "TOKEN"]
@@ -200,5 +201,5 @@ _AUDIT_HEAD = Operation(
 SERVER_OPERATIONS = table_of(
     *PROCESS_OPERATIONS, *DEVICE_OPERATIONS, _STATUS, _RECORD, _RELEASE, _RESERVE, _UNRESERVE, *_OFFERS,
     _ENROLLED, ENROLL, APP_KEY, AUTHORITY, TOKEN, CERTIFY, _REVOKE, *PEOPLE_OPERATIONS, *SESSION_OPERATIONS,
-    *_MUTES, *RECORD_OPERATIONS, _AUDIT_HEAD,
+    *_MUTES, *RECORD_OPERATIONS, *HOST_KEY_OPERATIONS, _AUDIT_HEAD,
 )  # fmt: skip

@@ -18,6 +18,7 @@ from revtunnel.systems.cameo.cameo_operator import CameoOperator
 from revtunnel.systems.cccp.cccp_operator import CccpOperator
 from revtunnel.systems.sessions.session_operator import SessionOperator
 from revtunnel.trust.grants import Action
+from revtunnel.trust.host_keys import HostKeys
 from revtunnel.trust.mutes import Mutes
 from revtunnel.trust.people_operations import ACTIONS
 from revtunnel.trust.people_operator import PeopleOperator
@@ -109,6 +110,8 @@ WIRE = {
         "OPERATOR",
     ),
     "RecordReset": ("serial:text ?keys:list", "?problem:text", "OPERATOR"),
+    "HostKeys": ("?after:text ?limit:number", "rows:text ?after:text", "READER"),
+    "HostKeyForget": ("serial:text service:text", "?problem:text", "OPERATOR"),
     "SessionUnshare": ("session:text person:text", "", "OPERATOR"),
 }
 PARTS: dict[str, type] = {  # of an operator
@@ -116,6 +119,7 @@ PARTS: dict[str, type] = {  # of an operator
     "mutes": Mutes,
     "kept": KeptPorts,
     "records": KeptRecords,
+    "host_keys": HostKeys,
     "offers": OfferChanges,
     "audit": SessionAudit,
     "remote": SessionOperator,

@@ -24,6 +24,7 @@ from tests.support.chromium import CHROMIUM, Chromium, Page
 from tests.support.daemons import Agent, Lab, Server
 from tests.support.ports import port_block
 from tests.support.services import Echo, Service
+from tests.support.sshd import CAN_SSHD, PasswordSshd
 from tests.support.throwaway_tls import Issuer
 from tests.support.traffic import wait_until
 from tests.support.web_people import Person
@@ -473,7 +474,7 @@ def test_users_and_grants(lab: Lab, server: Server, browser: Chromium, tmp_path:
 def test_a_terminal(lab: Lab, server: Server, browser: Chromium, tmp_path: Path) -> None:
     """What is typed gets to the service, what it says to the screen; the end is told, and can be undone."""
     with Telnet() as machine:
-        lab.agent(server, offers={"console": machine.target, "ssh": "127.0.0.1:22"}).start()
+        lab.agent(server, offers={"console": machine.target, "web": "127.0.0.1:80"}).start()
         server.client_port("plc-7", "console")
         page = logged_in(browser, server, "ana", "admin")
         server.control("grant", "ana", "plc-7", "console")
@@ -482,7 +483,7 @@ def test_a_terminal(lab: Lab, server: Server, browser: Chromium, tmp_path: Path)
         link = page.run(
             "[...document.querySelectorAll('td a[target=_blank]')].map((each) => each.href).join()"
         )
-        page.go(link)  # one: ssh has programs of its own
+        page.go(link)  # one: a web service has programs of its own
         page.wait("h1", "plc-7/console")
         assert server.events("session-started") == []  # a link alone starts nothing
         page.click("Connect")
@@ -547,10 +548,12 @@ def shared(page: Page, person: str, role: str, keep: bool = False) -> str:
 
 
 def into_terminal(page: Page, text: str) -> None:
-    """Type into the terminal of a tab."""
+    """Type into the terminal of a tab; a newline is Enter."""
     page.ask("Page.bringToFront")
     page.run("document.querySelector('.xterm-helper-textarea').focus()")
-    page.ask("Input.insertText", text=text)
+    page.ask("Input.insertText", text=text.rstrip("\n"))
+    if text.endswith("\n"):
+        page.key("Enter")
 
 
 def test_a_session_is_shared_with_a_second_browser(
@@ -636,6 +639,51 @@ def test_a_session_is_shared_with_a_second_browser(
         assert press.record.count("key", 1, 0xFF0D) == 0
         for each in (page, guest, other, late):
             sound(each)
+
+
+@pytest.mark.skipif(not CAN_SSHD, reason="no sshd here, or no root to have it apart")
+@pytest.mark.skipif(find_spec("bcrypt") is None, reason="the extra ssh is not here")
+def test_ssh_in_the_terminal(lab: Lab, server: Server, browser: Chromium, tmp_path: Path) -> None:
+    """A shell at a real sshd: key, password, size; somebody watches in the same size; then its status."""
+    with PasswordSshd(tmp_path) as sshd:
+        lab.agent(server, offers={"ssh": sshd.target}).start()
+        server.client_port("plc-7", "ssh")
+        page = logged_in(browser, server, "ana", "admin")
+        server.control("grant", "ana", "plc-7", "*", "--actions", "list,start,share")
+        Person(server, "ben", ("plc-7", "*"))
+        page.click("plc-7")
+        page.wait("td a[target=_blank]", "Terminal")
+        page.go(page.run("document.querySelector('td a[target=_blank]').href"))
+        page.click("Connect")
+        page.wait(".xterm-rows", "user name [ana]:")
+        into_terminal(page, f"{sshd.USER}\n")
+        page.wait(".xterm-rows", "Keep it, and go on (yes/no)?")
+        assert sshd.fingerprint in page.run("document.querySelector('.xterm-rows').textContent")
+        into_terminal(page, "yes\n")
+        page.wait(".xterm-rows", "Password:")
+        page.screenshot(tmp_path / "ssh-password.png")
+        into_terminal(page, f"{sshd.PASSWORD}\n")
+        page.wait(".xterm-rows", "$ ")
+        into_terminal(page, "stty size | sed 's/^/size /'\n")
+        size = page.wait_for(
+            "/size (\\d+ \\d+)/.exec(document.querySelector('.xterm-rows').textContent)?.[1]", "its size"
+        )
+        guest = browser.page(shared(page, "ben", "watch"), *PHONE, apart=True)
+        guest.click("Terminal at ssh")
+        guest.click("Connect")
+        guest.wait(".xterm-rows", f"size {size}")
+        assert str(guest.run("document.querySelector('.xterm-rows').children.length")) == size.split()[0]
+        assert sshd.PASSWORD not in page.text() + guest.text()
+        guest.screenshot(tmp_path / "ssh-watching.png")
+        into_terminal(page, "echo so-$((40+2)); exit 5\n")
+        page.wait("header .mark.off", "over")
+        page.wait("header [role=status]", "exit status 5")
+        page.screenshot(tmp_path / "ssh-over.png")
+        guest.ask("Page.bringToFront")
+        guest.wait(".xterm-rows", "so-42")
+        guest.wait(".gone:not([hidden])", "no terminal open")
+        sound(page)
+        sound(guest)
 
 
 def test_tabs_and_a_server_that_goes(lab: Lab, server: Server, browser: Chromium, tmp_path: Path) -> None:

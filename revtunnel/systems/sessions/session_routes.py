@@ -37,12 +37,12 @@ from revtunnel.systems.sessions.session_link import SUBPROTOCOL, SessionServer, 
 from revtunnel.systems.sessions.session_seats import HOW_ENDED
 from revtunnel.systems.sessions.session_watching import Screens, WatchingEnd, WatchLine
 
-__all__ = ["BINARY", "STATUS", "ClientRoute", "Dial", "RawRoute"]
+__all__ = ["BINARY", "SERVICE", "STATUS", "ClientRoute", "Dial", "Entrance", "RawRoute"]
 
 BINARY = "binary"
 DRAINED = 5.0  # seconds that a service may talk on to one who has closed
 _ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
-_SERVICE = re.compile(r"[A-Za-z0-9._-]{1,32}", re.ASCII)
+SERVICE = re.compile(r"[A-Za-z0-9._-]{1,32}", re.ASCII)
 _NONCE = "nonce."
 STATUS = {"too-many": 503, "not-of-it": 404, "ended": 410}  # all others: 403
 
@@ -50,7 +50,7 @@ STATUS = {"too-many": 503, "not-of-it": 404, "ended": 410}  # all others: 403
 Dial = Callable[[str, str, Callable[[ClientSocket], None], str], Clients]
 
 
-class _Entrance:
+class Entrance:
     """What both endpoints ask of whoever comes."""
 
     browsers = True
@@ -75,7 +75,7 @@ class _Entrance:
         call.undo = partial(self._live.left, came.session, came.seat)
 
 
-class ClientRoute(_Entrance):
+class ClientRoute(Entrance):
     """Programs: rt1 frames inside, any number of connections."""
 
     prefix = "/session/client/"
@@ -189,7 +189,7 @@ class _ProgramLine:
         self._live.left(self._session, self._seat)
 
 
-class RawRoute(_Entrance):
+class RawRoute(Entrance):
     """Browsers, websocat, anything: one connection to one service, or to look at the owner's."""
 
     prefix = "/session/raw/"
@@ -207,7 +207,7 @@ class RawRoute(_Entrance):
 
     def judge(self, call: WebCall, offered: tuple[str, ...]) -> str:
         number, _, service = call.path.removeprefix(self.prefix).partition("/")
-        if not _SERVICE.fullmatch(service):
+        if not SERVICE.fullmatch(service):
             raise HandshakeRefused(404, "nothing is here")
         if any(each.startswith(_NONCE) for each in offered) and BINARY not in offered:
             raise HandshakeRefused(400, f"subprotocol {BINARY} wanted beside the nonce")

@@ -16,7 +16,7 @@ import { Table } from "./table.js";
 
 const LOOK = 5000;
 const SHOWN = 20; // events
-const OWN = /^(ssh|sftp|https?|web|vnc|rdp|opc.*|modbus|snmp)([._-]|\d|$)/i; // services for programs of their own
+const OWN = /^(sftp|https?|web|vnc|rdp|opc.*|modbus|snmp)([._-]|\d|$)/i; // services for programs of their own
 
 function kick(serial) {
   ask({

@@ -5,6 +5,8 @@ import { button, h, mark, put, shown } from "./dom.js";
 
 const MEANS = { 1000: "the service has ended it", 4001: "the service refused", 4002: "the service cannot be reached", 4003: "the service did not answer", 4004: "not allowed", 4005: "the server has no room", 4007: "the service has reset it", 4008: "nothing moved for too long", 4009: "ended", 4010: "the service takes nothing", 4011: "the device is gone" };
 
+const SSH = /^ssh([._-]|\d|$)/i; // services at which the server itself speaks ssh
+
 /** What the address names: SERIAL/SERVICE, and SESSION/NONCE where it is somebody else's that is shared. */
 function named() {
   try {
@@ -69,8 +71,9 @@ export async function begin(kind, place, connect, more = []) {
     put(state, mark("warn", "connecting"));
     try {
       const nonce = await open();
-      const address = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}${at`/session/raw/${session}/${service}`}`;
-      running = connect(address, ["binary", `nonce.${nonce}`], () => put(state, mark("good", watches ? "watching" : "connected")), over, watches);
+      const [way, spoken] = kind === "terminal" && SSH.test(service) ? ["ssh", "revtunnel.terminal.1"] : ["raw", "binary"];
+      const address = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/session/${way}${at`/${session}/${service}`}`;
+      running = connect(address, [spoken, `nonce.${nonce}`], () => put(state, mark("good", watches ? "watching" : "connected")), over, watches);
       if (shared) history.replaceState(null, "", `#${encodeURIComponent(serial)}/${encodeURIComponent(service)}`); // it is used up
       stop.disabled = hand.disabled = false;
     } catch (error) {

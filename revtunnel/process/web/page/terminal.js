@@ -29,18 +29,23 @@ let sized = false; // by the owner's window, not by this one
 function told({ live, size }) {
   if (live !== undefined) gone.hidden = live;
   sized ||= Boolean(size);
+  place.classList.toggle("sized", sized);
   if (size) terminal.resize(...size);
 }
 
 function connect(address, protocols, connected, over, watches) {
   const web = new WebSocket(address, protocols);
   const send = (bytes) => !watches && web.readyState === WebSocket.OPEN && web.send(bytes);
+  const ssh = address.includes("/session/ssh/"); // which the server speaks: it wants the size, and no telnet
+  const resized = () => (ssh ? send(JSON.stringify({ size: [terminal.cols, terminal.rows] })) : telnet.resized());
   const telnet = new Telnet(send, () => [terminal.cols, terminal.rows]);
   let waiting = 0;
   web.binaryType = "arraybuffer";
   terminal.options.disableStdin = watches;
+  echo.parentNode.hidden = watches || ssh; // who watches types nothing, and a shell echoes by itself
   web.onopen = () => {
     connected();
+    if (ssh) resized();
     terminal.focus();
   };
   web.onmessage = ({ data }) => {
@@ -48,17 +53,18 @@ function connect(address, protocols, connected, over, watches) {
       told(JSON.parse(data));
       return;
     }
-    const bytes = telnet.take(new Uint8Array(typeof data === "string" ? coder.encode(data) : data));
+    const came = new Uint8Array(typeof data === "string" ? coder.encode(data) : data);
+    const bytes = ssh ? came : telnet.take(came);
     waiting += bytes.length;
     if (waiting > WAITING) web.close(4010, "the page cannot show that much");
     terminal.write(bytes, () => (waiting -= bytes.length));
   };
   const typing = terminal.onData((text) => {
     if (watches) return;
-    if (echo.checked || telnet.shows) terminal.write(text.replaceAll("\r", "\r\n"));
-    send(telnet.typed(coder.encode(text)));
+    if (!ssh && (echo.checked || telnet.shows)) terminal.write(text.replaceAll("\r", "\r\n"));
+    send(ssh ? coder.encode(text) : telnet.typed(coder.encode(text)));
   });
-  const sizing = terminal.onResize(() => telnet.resized());
+  const sizing = terminal.onResize(resized);
   web.onclose = ({ code, reason }) => {
     typing.dispose();
     sizing.dispose();
