@@ -140,7 +140,7 @@ function offered(each, row, done) {
     here && !OWN.test(each.name) && h("a", { class: "button", href: address("terminal", row.serial, each.name), target: "_blank", rel: "noopener", "aria-label": `Terminal at ${each.name}` }, "Terminal"),
     here && /^vnc/i.test(each.name) && h("a", { class: "button", href: address("vnc", row.serial, each.name), target: "_blank", rel: "noopener", "aria-label": `Screen at ${each.name}` }, "Screen"),
     button("Start session", () => start(row.serial, [each.name]), { disabled: !here, "aria-label": `Start session to ${each.name}` }),
-    may.change && row.link === "rt1" && button("Take away", () => unoffer(row.serial, each.name, done), { class: "danger", "aria-label": `Take ${each.name} away` }));
+    may.change && row.link === "rt1" && button("Take away", () => unoffer(row.serial, each.name, done), { class: "danger", "aria-label": `Take away ${each.name}` }));
 }
 
 function about(each, row) {

@@ -112,7 +112,7 @@ export async function share({ session, user }) {
             copyable(`${location.origin}/page/share.html#${session}/${made.nonce}`, `Link for ${person}`),
             h("p", { class: "hint" }, `Hand it to ${person} where nobody else reads it. Or, for revtunnel-connect:`),
             copyable(`revtunnel://${location.host}/s/${session}#${made.nonce}`, `Address for ${person}`),
-            h("div", { class: "buttons" }, button("Take it back", back, { class: "danger", "aria-label": `Take back what ${person} was given` })));
+            h("div", { class: "buttons" }, button("Take it back", back, { class: "danger", "aria-label": `Take it back from ${person}` })));
         },
       }),
       place,

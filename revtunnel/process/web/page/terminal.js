@@ -12,6 +12,7 @@ const terminal = new Terminal({
   cursorBlink: true,
   fontFamily: 'ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace',
   fontSize: 14,
+  minimumContrastRatio: 4.5, // a device's dark red on black can be read
   scrollback: 5000,
   theme: { background: "#000", foreground: "#e3e8ee" },
   linkHandler: { activate: () => {} }, // an address that a device writes is text
