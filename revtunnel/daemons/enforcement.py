@@ -106,7 +106,7 @@ class Enforcement:
         """Records that differ in this device only: what it may no more is cut at once."""
         self._access.records = records
         self._judge(serial)
-        self._slices.run(self._promises())
+        self._slices.run(self._apply() if self._slices.busy else self._promises())
 
     def make_way(self) -> None:
         """Close, at once, the client ports that are not where settings have them; others follow."""

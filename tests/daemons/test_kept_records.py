@@ -127,6 +127,18 @@ def test_what_it_allows_no_more_is_cut_at_once() -> None:
     assert room.operator.record("plc-1")["kept"] == ["clients"]
 
 
+def test_a_look_at_all_devices_is_not_lost_for_one() -> None:
+    """While the records of a reload are still being looked at, one more is laid down."""
+    room = Room(serials=("plc-1", "plc-2"))
+    room.pump()
+    client = room.client("plc-2")
+    room.pump()
+    room.switchboard.enforcement.set_records(DeviceRecords({DEFAULT: DeviceRecord(clients=())}))
+    room.operator.records.edit("plc-1", "ana", leases=3)
+    room.pump()
+    assert client.lost
+
+
 def test_by_http_with_tags() -> None:
     """Read, changed where it is as it was read, and taken back."""
     desk = Desk()

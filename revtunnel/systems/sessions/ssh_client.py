@@ -78,6 +78,7 @@ class SshClient(SSHClientTransport):
         self._over = False
         self._proved = b""
         self._judging = False  # a person is asked about the key
+        self._paused = False
         self._shell: _Shell | None = None
 
     # -- what its owner calls
@@ -94,6 +95,17 @@ class SshClient(SSHClientTransport):
         self.size = columns, rows
         if self._shell is not None:
             self._shell.resize()
+
+    def pause(self) -> None:
+        """Read no more of the service."""
+        self._paused = True
+        self.transport.pauseProducing()
+
+    def resume(self) -> None:
+        """Go on reading; not while a person thinks about the key."""
+        self._paused = False
+        if not (self._judging or self._over):
+            self.transport.resumeProducing()
 
     def leave(self) -> None:
         """Nobody wants it any more."""
@@ -128,7 +140,8 @@ class SshClient(SSHClientTransport):
             (answer.errback if isinstance(result, Failure) else answer.callback)(result)
             self._judging = False
             if not self._over:
-                self.transport.resumeProducing()
+                if not self._paused:
+                    self.transport.resumeProducing()
                 self.dataReceived(b"")
 
         asked.addBoth(judged)

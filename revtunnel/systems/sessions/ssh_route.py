@@ -215,7 +215,7 @@ class _SshLine:
         if self._last is not None:
             self.socket.close(*self._last)
         elif self._ssh is not None and not self._over:
-            self._ssh.transport.resumeProducing()
+            self._ssh.resume()
 
     def closed(self, code: int, reason: str) -> None:
         self._leave()
@@ -277,7 +277,7 @@ class _SshLine:
         elif data and not self.socket.send(data):
             self._full = True
             if self._ssh is not None:
-                self._ssh.transport.pauseProducing()
+                self._ssh.pause()
 
     def opened(self) -> None:
         self._open = True
