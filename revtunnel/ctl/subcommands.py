@@ -17,6 +17,7 @@ GROUPS = {
     "member": "who is in a group",
     "session": "remote sessions of people",
     "audit": "the record of who was let in to what",
+    "webhook": "what could not be delivered to a webhook, and trying one",
     "hostkey": "host keys of devices' ssh services",
     "record": "what one device may do, over the settings",
 }

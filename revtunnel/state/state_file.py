@@ -83,6 +83,12 @@ _UPGRADES = (
         " made_by TEXT NOT NULL, since REAL NOT NULL)",
     ),
     (
+        "CREATE TABLE subjects (user TEXT PRIMARY KEY, subject TEXT NOT NULL, made INTEGER NOT NULL)"
+        " WITHOUT ROWID",
+        "CREATE TABLE webhooks (number INTEGER PRIMARY KEY, hook TEXT NOT NULL, id TEXT NOT NULL,"
+        " event TEXT NOT NULL, body BLOB NOT NULL, made REAL NOT NULL, why TEXT NOT NULL)",
+    ),
+    (
         "CREATE TABLE device_records (serial TEXT PRIMARY KEY, keys TEXT NOT NULL, made_by TEXT NOT NULL,"
         " since REAL NOT NULL) WITHOUT ROWID",
         "CREATE TABLE host_keys (service TEXT PRIMARY KEY, key TEXT NOT NULL, made_by TEXT NOT NULL,"
@@ -106,6 +112,8 @@ TABLES = {
     "edge_keys": ("serial", "mark", "made"),
     "reservations": ("port", "serial", "target", "made_by", "since"),
     "logins": ("user", "password", "secret", "step"),
+    "subjects": ("user", "subject", "made"),
+    "webhooks": ("number", "hook", "id", "event", "body", "made", "why"),
     "device_records": ("serial", "keys", "made_by", "since"),
     "host_keys": ("service", "key", "made_by", "since"),
 }

@@ -85,14 +85,14 @@ _PROBLEM = {
 
 
 def describe(routes: Iterable[ApiRoute], beside: Iterable[Operation] = ()) -> dict[str, Any]:
-    """OpenAPI 3.1. ``beside``: what stands at the root, by POST (post_pages.py)."""
+    """OpenAPI 3.1. ``beside``: what stands at the root (post_pages.py)."""
     paths: dict[str, Any] = {}
     listed = list(routes)
     reads = {each.path for each in listed if each.is_record}
     for each in sorted(listed, key=lambda route: (route.path, route.method)):
         paths.setdefault(ROOT + each.path, {})[each.method.lower()] = _operation(each, each.path in reads)
     for route in _at_root(beside):
-        paths[route.path] = {"post": _operation(route, False, repeats=False)}
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, False, repeats=False)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -114,7 +114,7 @@ def describe(routes: Iterable[ApiRoute], beside: Iterable[Operation] = ()) -> di
 
 
 def _at_root(beside: Iterable[Operation]) -> list[ApiRoute]:
-    return [ApiRoute("POST", each.route.removeprefix("POST "), each) for each in beside]
+    return [ApiRoute(method, path, each) for each in beside for method, path in (each.route.split(),)]
 
 
 def _operation(route: ApiRoute, is_read: bool, repeats: bool = True) -> dict[str, Any]:

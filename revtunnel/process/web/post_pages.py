@@ -16,7 +16,7 @@ from revtunnel.process.admin.operation_form import Operation, Row
 from revtunnel.process.web.api import Answer, body_of, failed
 from revtunnel.process.web.api_values import checked, read_body
 from revtunnel.process.web.askers import Place, place_of
-from revtunnel.process.web.http_answers import HttpRefused, answered, write
+from revtunnel.process.web.http_answers import HttpRefused, answered, in_bytes, write
 from revtunnel.process.web.web_rules import PAGE
 
 __all__ = ["PostPage"]
@@ -29,10 +29,19 @@ class PostPage(resource.Resource):
 
     isLeaf = True
 
-    def __init__(self, about: Operation, work: Work) -> None:
+    def __init__(
+        self,
+        about: Operation,
+        work: Work,
+        looked: Operation | None = None,
+        look: Callable[[], Row] | None = None,
+    ) -> None:
+        """``looked``, ``look``: what GET answers, where it does."""
         super().__init__()
         self.about = about
+        self.rows = [about, *([looked] if looked is not None else [])]
         self._work = work
+        self._look = look
 
     def render(self, request: Any) -> Any:
         """Twisted calls this."""
@@ -44,6 +53,8 @@ class PostPage(resource.Resource):
         place = place_of(request)
         if PAGE not in place.rules.parts or request.postpath:
             raise HttpRefused(404, "not-found", "nothing is here")
+        if request.method == b"GET" and self._look is not None:
+            return Answer(200, in_bytes(self._look()))
         if request.method != b"POST":
             raise HttpRefused(405, "method", "not with this method, but POST", Allow="POST")
         raw = body_of(request)

@@ -46,6 +46,9 @@ async function send(method, path, body, signal, known) {
 /** Log in, out, or in for the first time. */
 export const post = (path, body) => send("POST", path, body);
 
+/** How one may log in. */
+export const ways = () => send("GET", "/login");
+
 /** One call of the API; `path` below /api/v1. `known`: the row that was read, if a change is for that state only. */
 export async function call(method, path, body, signal, known) {
   try {
