@@ -92,7 +92,11 @@ def describe(routes: Iterable[ApiRoute], beside: Iterable[Operation] = ()) -> di
     for each in sorted(listed, key=lambda route: (route.path, route.method)):
         paths.setdefault(ROOT + each.path, {})[each.method.lower()] = _operation(each, each.path in reads)
     for route in _at_root(beside):
-        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, False, repeats=False)
+        row = _operation(route, False, repeats=False)
+        # who is nobody yet asks here, but to be nobody again
+        paths.setdefault(route.path, {})[route.method.lower()] = (
+            row if route.path == "/logout" else {**row, "security": []}
+        )
     return {
         "openapi": "3.1.0",
         "info": {

@@ -56,6 +56,7 @@ class PostPage(resource.Resource):
         if request.method == b"GET" and self._look is not None:
             return Answer(200, in_bytes(self._look()))
         if request.method != b"POST":
-            raise HttpRefused(405, "method", "not with this method, but POST", Allow="POST")
+            allowed = "POST" if self._look is None else "GET, POST"
+            raise HttpRefused(405, "method", f"not with this method, but {allowed}", Allow=allowed)
         raw = body_of(request)
         return await self._work(request, place, checked(self.about.asked, {}, read_body(raw) if raw else {}))
