@@ -16,6 +16,7 @@ from revtunnel.ctl.ctl_output import listing, print_json, remark, say, warn
 from revtunnel.ctl.subcommands import COMMANDS
 from revtunnel.ctl.tables import age, cell, clean, few, listed, table
 from revtunnel.daemons.all_operations import OPERATIONS
+from revtunnel.daemons.record_operations import RECORD_COLUMNS
 from revtunnel.process.admin.admin_client import AdminClient
 from revtunnel.process.admin.operation_form import ROW, ROWS, Row
 
@@ -86,11 +87,29 @@ def _relays(row: Row) -> list[str]:
     return [*lines, "", *table(("NOWHERE", "MESSAGES"), reasons, right="MESSAGES")] if reasons else lines
 
 
+def _section(row: Row, nothing: str) -> str:
+    return {"": nothing, "*": "[device *]"}.get(row["record"], "[device {record}]".format_map(row))
+
+
+def _record(options: Namespace, row: Row) -> int:
+    """As a settings file has it, and where each line is from."""
+    below = _section(row, "default")
+    names = [each.name for each in RECORD_COLUMNS]
+    heads = ("KEY", "VALUE", "FROM")
+    cells = [(name, _value(row[name]), row["by"] if name in row["kept"] else below) for name in names]
+    return say(options, row, *table(heads, cells))
+
+
+def _value(value: Any) -> str:
+    if value is None or isinstance(value, list):
+        return _allowed(value)
+    return str(value)
+
+
 def _device(options: Namespace, row: Row) -> int:
-    section = {"": "none, everything is allowed", "*": "[device *]"}
     lines = [
         f"{'serial:':<10}{row['serial']}, {'online' if row['online'] else 'away'}",
-        f"{'record:':<10}{section.get(row['record'], '[device {record}]'.format_map(row))}",
+        f"{'record:':<10}{_section(row, 'none, everything is allowed')}",
         *(f"{name + ':':<10}{_allowed(row[name])}" for name in ("clients", "targets", "ports")),
         f"{'channels:':<10}{'any' if row['channels'] is None else row['channels']}",
         *([f"{'at once:':<10}{row['at_once']} of a service"] if row["at_once"] is not None else []),
@@ -98,6 +117,8 @@ def _device(options: Namespace, row: Row) -> int:
     ]
     if row["labels"]:
         lines.append(f"{'labels:':<10}{_allowed(row['labels'])}")
+    if row.get("kept"):  # not of an older server
+        lines.append(f"{'laid down:':<10} {', '.join(row['kept'])}")
     if row["muted"]:
         lines.append(f"{'muted:':<10}{row['muted']}")
     if row["locked"]:
@@ -161,6 +182,7 @@ _OWN: dict[str, Callable[[Namespace, Row], int]] = {
     "ping": _ping,
     "status": _status,
     "device": _device,
+    "record show": _record,
     "reload": _reload,
     "user add": _token,
     "token new": _token,

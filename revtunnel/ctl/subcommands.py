@@ -18,6 +18,8 @@ GROUPS = {
     "session": "remote sessions of people",
     "audit": "the record of who was let in to what",
     "webhook": "what could not be delivered to a webhook, and trying one",
+    "hostkey": "host keys of devices' ssh services",
+    "record": "what one device may do, over the settings",
 }
 _SERIAL = Argument("serial", shown="SERIAL")
 _DIR = Argument("dir", text="the authority's directory (default: the settings')", shown="--dir DIR")

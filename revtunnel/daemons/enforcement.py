@@ -102,6 +102,12 @@ class Enforcement:
         self._access.records = records
         return self._slices.run(self._apply())
 
+    def set_record(self, serial: str, records: DeviceRecords) -> None:
+        """Records that differ in this device only: what it may no more is cut at once."""
+        self._access.records = records
+        self._judge(serial)
+        self._slices.run(self._apply() if self._slices.busy else self._promises())
+
     def make_way(self) -> None:
         """Close, at once, the client ports that are not where settings have them; others follow."""
 

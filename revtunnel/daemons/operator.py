@@ -14,6 +14,7 @@ from typing import Any
 from twisted.internet.interfaces import IReactorTime
 
 from revtunnel.daemons.kept_ports import KeptPorts
+from revtunnel.daemons.kept_records import KeptRecords
 from revtunnel.daemons.linked_rows import LinkedRows
 from revtunnel.daemons.server_operations import SERVER_OPERATIONS
 from revtunnel.daemons.switchboard import Switchboard
@@ -33,6 +34,7 @@ from revtunnel.state.session_audit import SessionAudit
 from revtunnel.systems.emo.ports_in_vain import PortsInVain
 from revtunnel.systems.sessions.session_operator import SessionOperator
 from revtunnel.trust.app_keys import AppKeys
+from revtunnel.trust.host_keys import HostKeys
 from revtunnel.trust.issuer import Issuer
 from revtunnel.trust.mutes import Mutes
 from revtunnel.trust.people_operator import PeopleOperator
@@ -72,12 +74,14 @@ class Operator(DeviceOperator):
         self.kept: KeptPorts  # set by the daemon
         self.emo: PortsInVain  # likewise
         self.webhooks: Webhooks  # likewise
+        self.records: KeptRecords  # set by the daemon
         self.audit = audit
         self._switchboard = switchboard
         self._ledger = ledger
         self._issuer = issuer
         self._random_bytes = random_bytes
         self.app_keys = AppKeys(ledger, random_bytes)
+        self.host_keys = HostKeys(ledger, wall, audit.changed)
         # set by the daemon, which owns the process
         self.link_port = 0  # where agents come in with TLS; 0: nowhere
         self.others_certify = False  # devices may show certificates that were not made here
@@ -117,6 +121,7 @@ class Operator(DeviceOperator):
             "online": self.here(serial),
             "record": access.records.source(serial),
             **access.records.of(serial).row(),
+            "kept": self.records.keys_of(serial),
             "expired": access.expired(serial),
             "muted": self._muted(serial),
             "locked": access.penalties.locked_of(serial, self._clock.seconds()),

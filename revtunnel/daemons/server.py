@@ -21,6 +21,7 @@ from revtunnel import __version__
 from revtunnel.daemons.absent_devices import AbsentDevices
 from revtunnel.daemons.daemon import AdministeredDaemon, until
 from revtunnel.daemons.kept_ports import KeptPorts
+from revtunnel.daemons.kept_records import KeptRecords
 from revtunnel.daemons.legacy_devices import fixed_ports
 from revtunnel.daemons.operator import Operator
 from revtunnel.daemons.own_authority import renew_own
@@ -28,6 +29,7 @@ from revtunnel.daemons.own_certificates import OwnCertificates
 from revtunnel.daemons.server_doubts import doubts
 from revtunnel.daemons.server_listeners import ServerListeners, agent_listener, agents_by_web
 from revtunnel.daemons.server_options import ServerOptions as Options
+from revtunnel.daemons.server_reading import records_of
 from revtunnel.daemons.server_settings import ServerSettings
 from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.daemons.webhooks import Webhooks
@@ -133,7 +135,7 @@ class Server(AdministeredDaemon):
     def _build(self) -> None:
         settings = self.settings
         self.ledger = open_ledger(settings.state_directory, FILE_NAME, settings.allow_open_state)
-        self.kept = KeptPorts(self.ledger, time.time)
+        self.kept, self.records = KeptPorts(self.ledger, time.time), KeptRecords(self.ledger, time.time)
         settings = self.settings = self._with_kept(settings)
         self.ledger.retries = self.retries
         book, clock = CertificateBook(self.ledger), self._reactor.seconds
@@ -399,14 +401,28 @@ class Server(AdministeredDaemon):
         return self._with_kept(super()._loaded())
 
     def _with_kept(self, settings: ServerSettings) -> ServerSettings:
-        """The same with what operators have reserved."""
-        return self.kept.beside(settings, {use: each.client_port for _, each, use in fixed_ports(settings)})
+        """The same with what operators have reserved, and laid down for devices."""
+        fixed = {use: each.client_port for _, each, use in fixed_ports(settings)}
+        records = self.records.over(records_of(settings.devices, settings.pools))
+        return replace(self.kept.beside(settings, fixed), records=records)
 
     def _tend_kept(self, kept: KeptPorts) -> None:
         self.operator.kept, self.operator.emo = kept, self._emo.in_vain
         kept.leases, kept.tell, kept.applies = self.leases, self.audit.changed, self._take_kept
         kept.pools = lambda: {pool.name: pool for pool in pools_of(self.settings)}
         kept.fixed = lambda: reservations_of(self.settings)
+        self.operator.records = self.records
+        self.records.tell, self.records.applies = self.audit.changed, self._take_record
+
+    def _take_record(self, serial: str) -> None:
+        """An operator has changed what one device may: as a reload of that alone."""
+        labels = self.switchboard.access.records.labels
+        new = self.settings = self._with_kept(self.settings)
+        self.switchboard.enforcement.set_record(serial, new.records)
+        if self.web is not None:
+            self.web.vendors.take(new)
+        if labels != new.records.labels:
+            self.people.everybody_changed()
 
     def _take_kept(self) -> None:
         """An operator has reserved a port, or given one back: as a reload of that alone."""

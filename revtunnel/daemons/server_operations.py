@@ -1,5 +1,6 @@
 """What revtunnel-server has beside what every daemon with devices has (operator.py)."""
 
+from revtunnel.daemons.record_operations import RECORD_COLUMNS, RECORD_OPERATIONS
 from revtunnel.daemons.webhook_operations import WEBHOOK_OPERATIONS
 from revtunnel.process.admin.device_operations import DEVICE_OPERATIONS, SERIAL
 from revtunnel.process.admin.operation_form import (
@@ -17,6 +18,7 @@ from revtunnel.process.admin.operation_form import (
 from revtunnel.process.admin.process_operations import PROCESS_OPERATIONS, STATUS
 from revtunnel.process.admin.refusals import Busy, Conflict, Invalid, NotFound
 from revtunnel.systems.sessions.session_operations import SESSION_OPERATIONS
+from revtunnel.trust.host_key_operations import HOST_KEY_OPERATIONS
 from revtunnel.trust.people_operations import PEOPLE_OPERATIONS
 
 __all__ = ["APP_KEY", "AUTHORITY", "CERTIFY", "ENROLL", "SERVER_OPERATIONS", "TOKEN"]
@@ -52,20 +54,10 @@ _RECORD = Operation(
         Column("serial", Kind.TEXT, "of the device"),
         Column("online", Kind.YES_NO, "whether it is here"),
         Column("record", Kind.TEXT, "the section: a serial, ``*``, or nothing"),
-        Column("clients", Kind.LIST, "networks that may reach it; null: any"),
-        Column("targets", Kind.LIST, "what it may offer; null: anything"),
-        Column("ports", Kind.LIST, "that it may have; null: any"),
-        Column("leases", Kind.NUMBER, "client ports that it may hold"),
-        Column("channels", Kind.NUMBER, "at most; null: any"),
-        Column("at_once", Kind.NUMBER, "clients of one of its services; null: any"),
-        Column("expires", Kind.TIME, "the day; null: never"),
-        Column("expired", Kind.YES_NO, "whether that is over"),
-        Column("labels", Kind.LIST, "that grants may call it by"),
-        Column("sessions", Kind.TEXT, "remote ones: ``any``, ``asked`` or ``no``"),
+        *RECORD_COLUMNS,
+        Column("expired", Kind.YES_NO, "whether its last day is over"),
         Column("muted", Kind.TEXT, "why it takes no remote sessions, or nothing: it does"),
-        Column("services", Kind.LIST, "that it has, where it does not say so itself: ThingWorx, localproxy"),
-        Column("web", Kind.LIST, "services that are web pages, as NAME=KIND; else their names say it"),
-        Column("web_host", Kind.TEXT, "what web pages are told as Host; ``target``: what the agent dials"),
+        Column("kept", Kind.LIST, "what of it operators have laid down: ``record show``"),
         Column("locked", Kind.LIST, "networks that are locked out of its serial"),
     ),
 )  # fmt: skip
@@ -223,5 +215,5 @@ _AUDIT_HEAD = Operation(
 SERVER_OPERATIONS = table_of(
     *PROCESS_OPERATIONS, *DEVICE_OPERATIONS, _STATUS, _RECORD, _RELEASE, _RESERVE, _UNRESERVE, _IN_VAIN,
     *_OFFERS, _ENROLLED, ENROLL, APP_KEY, AUTHORITY, TOKEN, CERTIFY, _REVOKE, *PEOPLE_OPERATIONS,
-    *SESSION_OPERATIONS, *_MUTES, _AUDIT_HEAD, *WEBHOOK_OPERATIONS,
+    *SESSION_OPERATIONS, *_MUTES, *RECORD_OPERATIONS, *HOST_KEY_OPERATIONS, _AUDIT_HEAD, *WEBHOOK_OPERATIONS,
 )  # fmt: skip

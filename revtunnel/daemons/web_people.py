@@ -83,7 +83,8 @@ class WebPeople:
             *(people, operator.people, self._kept, None, wall, random_bytes),
             *(audit.changed, settings.name),
         )
-        self._pages.put("api", Api(reactor, operator, OWN, self._mine, askers.who, self.events))
+        self._api = Api(reactor, operator, OWN, self._mine, askers.who, self.events)
+        self._pages.put("api", self._api)
         self.traffic.start()
         self.series.start()
 
@@ -104,6 +105,7 @@ class WebPeople:
             self.logins.offer_first(place)
 
     def _add_page(self) -> None:
+        from revtunnel.systems.sessions.invitation_page import InvitationPage
         from revtunnel.trust.login_routes import LoginRoutes
         from revtunnel.trust.password_hashing import PasswordHashing
 
@@ -116,8 +118,10 @@ class WebPeople:
         files = PageFiles()
         self._pages.put("", files.root)
         self._pages.put("page", files)
-        for name, each in self.logins.resources.items():
-            self._pages.put(name, each)
+        invitation = InvitationPage(self._live, self.askers)
+        for each in (*self.logins.pages, invitation.page):
+            self._pages.put(each.about.route.rpartition("/")[2], each)
+            self._api.beside += each.rows
 
     def _add_oidc(self) -> None:
         from revtunnel.trust.oidc_people import OidcPeople

@@ -45,6 +45,8 @@ from revtunnel.systems.sessions.session_operator import SessionRows
 from revtunnel.systems.sessions.session_rights import Rights
 from revtunnel.systems.sessions.session_routes import ClientRoute, RawRoute
 from revtunnel.systems.sessions.session_settings import WebSettings
+from revtunnel.systems.sessions.session_watching import Screens
+from revtunnel.systems.sessions.ssh_route import SshRoute
 from revtunnel.trust.grants import Grants
 from revtunnel.trust.identities import Identities
 from revtunnel.trust.mutes import Mutes
@@ -142,10 +144,12 @@ class WebSystem:
         small = WebSocketLimits(message=MAX_TEXT, text=MAX_TEXT)
         self.control = ControlRoute(reactor, self.live, asks, settings.name, small)
         self.rows = SessionRows(self.live, at)
+        screens = Screens()
         self.listener.routes += [
             self.control,
             ClientRoute(reactor, self.live, dial, wire, self._hello, board.admission.pool),
-            RawRoute(reactor, self.live, dial, wire),
+            RawRoute(reactor, self.live, dial, wire, screens),
+            SshRoute(reactor, self.live, dial, wire, screens, operator.host_keys),
             AgentRoute(reactor, board, wire),
         ]
         self.vendors = VendorEndpoints(reactor, settings, board, self.live, operator.app_keys, random_bytes)

@@ -193,25 +193,30 @@ class DeviceSettings(DeviceRecord):
 
 @dataclass(frozen=True, slots=True)
 class DeviceRecords:
-    """All records by serial, and what each pool asks of clients beside them."""
+    """All records by serial, and what each pool asks of clients beside them.
+
+    ``over``: those of single devices that operators have laid down, in place of the ones of settings.
+    """
 
     devices: Mapping[str, DeviceRecord] = field(default_factory=dict)
     pools: Mapping[str, tuple[Network, ...] | None] = field(default_factory=dict)
+    over: Mapping[str, DeviceRecord] = field(default_factory=dict)
     labels: Mapping[str, tuple[str, ...]] = field(init=False)  # of those that have any, and of DEFAULT
     ends: Sequence[tuple[float, str]] = field(init=False)  # when each is over that has an end, in order
 
     def __post_init__(self) -> None:
-        found = ((each.expires, name) for name, each in self.devices.items() if each.expires is not None)
+        records = {**self.devices, **self.over}
+        found = ((each.expires, name) for name, each in records.items() if each.expires is not None)
         object.__setattr__(self, "ends", sorted(found))
-        labels = {name: each.labels for name, each in self.devices.items() if each.labels}
+        labels = {name: each.labels for name, each in records.items() if each.labels}
         object.__setattr__(self, "labels", labels)
 
     def of(self, serial: str) -> DeviceRecord:
         """The record in force."""
-        return self.devices.get(serial) or self.devices.get(DEFAULT) or _ANY
+        return self.over.get(serial) or self.devices.get(serial) or self.devices.get(DEFAULT) or _ANY
 
     def source(self, serial: str) -> str:
-        """Where it comes from: the serial, ``*``, or nothing."""
+        """The section that it is from: the serial, ``*``, or nothing."""
         return next((name for name in (serial, DEFAULT) if name in self.devices), "")
 
     def expired(self, serial: str, wall: float) -> bool:

@@ -35,6 +35,11 @@ class Slices:
             self._next = self._clock.callLater(0, self._slice)
         return done
 
+    @property
+    def busy(self) -> bool:
+        """Whether some of it is not done yet."""
+        return self._next is not None
+
     def stop(self) -> None:
         """Do no more of it; whoever waits is told that it is over."""
         if self._next is not None:

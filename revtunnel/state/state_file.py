@@ -88,6 +88,12 @@ _UPGRADES = (
         "CREATE TABLE webhooks (number INTEGER PRIMARY KEY, hook TEXT NOT NULL, id TEXT NOT NULL,"
         " event TEXT NOT NULL, body BLOB NOT NULL, made REAL NOT NULL, why TEXT NOT NULL)",
     ),
+    (
+        "CREATE TABLE device_records (serial TEXT PRIMARY KEY, keys TEXT NOT NULL, made_by TEXT NOT NULL,"
+        " since REAL NOT NULL) WITHOUT ROWID",
+        "CREATE TABLE host_keys (service TEXT PRIMARY KEY, key TEXT NOT NULL, made_by TEXT NOT NULL,"
+        " since REAL NOT NULL) WITHOUT ROWID",
+    ),
 )
 SCHEMA = len(_UPGRADES)
 # today's columns of each table; the first one is its key
@@ -108,6 +114,8 @@ TABLES = {
     "logins": ("user", "password", "secret", "step"),
     "subjects": ("user", "subject", "made"),
     "webhooks": ("number", "hook", "id", "event", "body", "made", "why"),
+    "device_records": ("serial", "keys", "made_by", "since"),
+    "host_keys": ("service", "key", "made_by", "since"),
 }
 NUMBER = "SELECT coalesce(max(number), 0) FROM changes"  # of the last change that is in the database
 

@@ -12,18 +12,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
-from twisted.web import resource
 
 from revtunnel.fleet.rates import Rates
 from revtunnel.ground.facts import Fact, Report
-from revtunnel.process.admin.operation_form import Argument, Row
-from revtunnel.process.web.api import Answer, body_of, failed
-from revtunnel.process.web.api_values import checked, read_body
-from revtunnel.process.web.askers import Place, place_of
-from revtunnel.process.web.http_answers import HttpRefused, answered, header, in_bytes, write
-from revtunnel.process.web.web_rules import PAGE
+from revtunnel.process.admin.operation_form import Argument, CallerRole, Operation, Row
+from revtunnel.process.admin.refusals import Conflict
+from revtunnel.process.web.api import Answer
+from revtunnel.process.web.askers import Place
+from revtunnel.process.web.http_answers import HttpRefused, header, in_bytes
+from revtunnel.process.web.post_pages import PostPage
 from revtunnel.state.audit_records import RightsChanged
 from revtunnel.trust.issuer import written
 from revtunnel.trust.login_secrets import LoginSecrets
@@ -36,14 +34,31 @@ __all__ = ["FIRST_LIFE", "LoggedIn", "LoginRoutes"]
 
 log = Logger(namespace="revtunnel.web")
 FIRST_LIFE = 3600.0  # seconds that the first link is good
-_CODE = Argument("code", optional=True, form="[0-9 ]{6,8}")
-_LOGIN = (
-    Argument("user", optional=True),
-    Argument("password", optional=True),
-    Argument("token", optional=True),
-    _CODE,
-)
-_FIRST = (Argument("word"), Argument("user"), Argument("password"))
+_SAID = Argument("user"), Argument("csrf"), Argument("until")
+_WAYS = Operation(
+    "LoginWays", "", "how one may log in here", "``company``: its name, if one may by the company.",
+    answer=(Argument("company", optional=True),), role=CallerRole.NOBODY, route="GET /login",
+)  # fmt: skip
+_LOGIN = Operation(
+    "LogIn", "", "become somebody, by cookie",
+    "By user and password, or by a token, and by the code of the second factor where there is one.",
+    (
+        Argument("user", optional=True),
+        Argument("password", optional=True),
+        Argument("token", optional=True),
+        Argument("code", text="of the second factor", optional=True, form="[0-9 ]{6,8}"),
+    ),
+    _SAID, role=CallerRole.NOBODY, route="POST /login",
+)  # fmt: skip
+_FIRST = Operation(
+    "First", "", "become the first administrator", "By the word of the link that the server's log has.",
+    (Argument("word"), Argument("user"), Argument("password")),
+    _SAID, role=CallerRole.NOBODY, errors=(Conflict,), route="POST /first",
+)  # fmt: skip
+_LOGOUT = Operation(
+    "LogOut", "", "be nobody again", "For a browser; ``X-CSRF-Token`` is wanted.",
+    role=CallerRole.NOBODY, route="POST /logout",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +73,7 @@ class LoggedIn(Fact):
 
 
 class LoginRoutes:
-    """The three; ``resources`` by name."""
+    """The three; ``pages`` has them."""
 
     def __init__(
         self,
@@ -87,11 +102,11 @@ class LoginRoutes:
         self.first = ""  # the word of the first link; "": there is none
         self.company: Row = {}  # how a browser logs in by the company: text and where; nothing: it does not
         self._until = 0.0
-        self.resources = {
-            "login": _Post(self._login, lambda: {"company": self.company or None}),
-            "logout": _Post(self._logout),
-            "first": _Post(self._first),
-        }
+        self.pages = [
+            PostPage(_LOGIN, self._login, _WAYS, lambda: {"company": self.company or None}),
+            PostPage(_LOGOUT, self._logout),
+            PostPage(_FIRST, self._first),
+        ]
 
     def offer_first(self, at: str) -> None:
         """Nobody is known: print a link by which somebody becomes the administrator. ``at``: where we are."""
@@ -102,8 +117,7 @@ class LoginRoutes:
 
     # -- each
 
-    async def _login(self, request: Any, place: Place, body: dict[str, Any]) -> Answer:
-        said = checked(_LOGIN, {}, body)
+    async def _login(self, request: Any, place: Place, said: Row) -> Answer:
         name = said["user"] or ""
         if (said["token"] is None) == (said["password"] is None) or (said["token"] is None and not name):
             raise HttpRefused(400, "invalid", "user and password, or token, wanted")
@@ -125,8 +139,7 @@ class LoginRoutes:
         self._names.forget(name)
         return self.let_in(place, login, how)
 
-    async def _first(self, request: Any, place: Place, body: dict[str, Any]) -> Answer:
-        said = checked(_FIRST, {}, body)
+    async def _first(self, request: Any, place: Place, said: Row) -> Answer:
         self.pay(place, "")
         good = self.first and self._clock.seconds() < self._until and not len(self._people)
         if not good or not secrets.compare_digest(said["word"].encode(), self.first.encode()):
@@ -139,7 +152,7 @@ class LoginRoutes:
         self._tell(RightsChanged("user-added", user.name, "first-link", "admin"))
         return self.let_in(place, self.by_itself(user.name), "first")
 
-    async def _logout(self, request: Any, place: Place, body: dict[str, Any]) -> Answer:
+    async def _logout(self, request: Any, place: Place, said: Row) -> Answer:
         asker = self._askers.who(request, place)
         if not asker.csrf or not secrets.compare_digest(
             header(request, "x-csrf-token").encode(), asker.csrf.encode()
@@ -191,33 +204,3 @@ class LoginRoutes:
     def _cookie(self, place: Place, text: str, life: float) -> str:
         secure = "" if place.rules.plain_cookies else " Secure;"
         return f"{cookie_name(place)}={text}; Path=/; Max-Age={life:.0f}; HttpOnly;{secure} SameSite=Strict"
-
-
-class _Post(resource.Resource):
-    """One of them. ``about``: what GET answers, where it does."""
-
-    isLeaf = True
-
-    def __init__(
-        self, work: Callable[[Any, Place, dict[str, Any]], Any], about: Callable[[], Row] | None = None
-    ) -> None:
-        super().__init__()
-        self._work = work
-        self._about = about
-
-    def render(self, request: Any) -> Any:
-        """Twisted calls this."""
-        done: Deferred[Any] = Deferred.fromCoroutine(self._carry_out(request))
-        done.addErrback(failed)
-        return answered(request, done, write, cancels=False)
-
-    async def _carry_out(self, request: Any) -> Any:
-        place = place_of(request)
-        if PAGE not in place.rules.parts or request.postpath:
-            raise HttpRefused(404, "not-found", "nothing is here")
-        if request.method == b"GET" and self._about is not None:
-            return Answer(200, in_bytes(self._about()))
-        if request.method != b"POST":
-            raise HttpRefused(405, "method", "not with this method, but POST", Allow="POST")
-        raw = body_of(request)
-        return await self._work(request, place, read_body(raw) if raw else {})

@@ -95,6 +95,10 @@ class WebAskers:
     def refuse(self, request: Any, place: Place, user: str, word: str) -> None:
         """Somebody is not who he says; told, written down, and paid for."""
         self.note(place, user, word)
+        self.pay(request, place, word)
+
+    def pay(self, request: Any, place: Place, word: str) -> None:
+        """The same for what was written down elsewhere."""
         self._failed(place.peer)
         path = request.path.decode("latin-1")[:80]
         self._report(WebRefused(place.rules.name, place.peer, path, 401, "denied", word))

@@ -94,6 +94,24 @@ def test_the_record_of_one_device_for_people(capsys: Capture) -> None:
     assert room.ctl("device", "no serial") == 64
 
 
+def test_a_record_is_laid_down_shown_and_reset(capsys: Capture) -> None:
+    """With who did it; all else is from the settings."""
+    room = Room()
+    room.switchboard.access.records = DeviceRecords({"*": DeviceRecord(channels=3)})
+    assert room.ctl("record", "edit", "plc-1", "--labels", "line=3,hall-b", "--at-once", "1") == 0
+    assert capsys.readouterr().out == "the record of plc-1 is changed\n"
+    assert room.ctl("record", "show", "plc-1") == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["channels", "3", "[device", "*]"] in lines and ["at_once", "1", "root"] in lines
+    assert ["labels", "line=3,", "hall-b", "root"] in lines
+    assert room.ctl("device", "plc-1") == 0
+    assert "laid down: at_once, labels" in capsys.readouterr().out
+    assert room.ctl("record", "edit", "plc-1") == 64
+    assert room.ctl("record", "reset", "plc-1", "--keys", "labels") == 0
+    assert room.ctl("record", "reset", "plc-1") == 0
+    assert room.ctl("record", "reset", "plc-1") == 1
+
+
 def test_status_and_ping_for_people(capsys: Capture) -> None:
     """The state; while it drains a ping asks to try again, so that a health check sees it."""
     room = Room()
@@ -114,7 +132,18 @@ def test_status_and_ping_for_people(capsys: Capture) -> None:
         (["devices"], {"devices"}),
         (
             ["device", "plc-9"],
-            {"serial", "online", "record", "expired", "locked", "labels", "muted", "services", "sessions"}
+            {
+                "serial",
+                "online",
+                "record",
+                "expired",
+                "locked",
+                "labels",
+                "muted",
+                "kept",
+                "services",
+                "sessions",
+            }
             | {"clients", "targets", "ports", "leases", "channels", "at_once", "expires", "web", "web_host"},
         ),
         (["ports"], {"ports"}),

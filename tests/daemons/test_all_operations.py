@@ -8,6 +8,7 @@ import pytest
 
 from revtunnel.daemons.all_operations import DAEMONS, OPERATIONS
 from revtunnel.daemons.kept_ports import KeptPorts
+from revtunnel.daemons.kept_records import KeptRecords
 from revtunnel.daemons.offer_changes import OfferChanges
 from revtunnel.daemons.operator import Operator
 from revtunnel.daemons.webhooks import Webhooks
@@ -19,6 +20,7 @@ from revtunnel.systems.cccp.cccp_operator import CccpOperator
 from revtunnel.systems.emo.ports_in_vain import PortsInVain
 from revtunnel.systems.sessions.session_operator import SessionOperator
 from revtunnel.trust.grants import Action
+from revtunnel.trust.host_keys import HostKeys
 from revtunnel.trust.mutes import Mutes
 from revtunnel.trust.people_operations import ACTIONS
 from revtunnel.trust.people_operator import PeopleOperator
@@ -99,7 +101,7 @@ WIRE = {
     "AuditHead": ("", "row:text", "READER"),
     "SessionEnd": ("session:text", "", "OPERATOR"),
     "SessionShare": (
-        "session:text person:text ?watch:yes or no ?use:yes or no ?take:yes or no",
+        "session:text person:text ?watch:yes or no ?use:yes or no ?take:yes or no ?minutes:number",
         "id:text nonce:text",
         "OPERATOR",
     ),
@@ -108,12 +110,25 @@ WIRE = {
     "WebhookRedeliver": ("hook:text ?id:text", "count:number", "OPERATOR"),
     "WebhookDrop": ("hook:text ?id:text", "count:number", "OPERATOR"),
     "WebhookTest": ("hook:text", "", "OPERATOR"),
+    "RecordShow": ("serial:text", "row:text", "READER"),
+    "RecordEdit": (
+        "serial:text ?clients:list ?targets:list ?ports:list ?leases:number ?channels:number ?at_once:number"
+        " ?expires:text ?labels:list ?sessions:text ?services:list ?web:list ?web_host:text",
+        "?problem:text",
+        "OPERATOR",
+    ),
+    "RecordReset": ("serial:text ?keys:list", "?problem:text", "OPERATOR"),
+    "HostKeys": ("?after:text ?limit:number", "rows:text ?after:text", "READER"),
+    "HostKeyForget": ("serial:text service:text", "?problem:text", "OPERATOR"),
+    "SessionUnshare": ("session:text person:text", "", "OPERATOR"),
 }
 PARTS: dict[str, type] = {  # of an operator
     "people": PeopleOperator,
     "mutes": Mutes,
     "kept": KeptPorts,
     "emo": PortsInVain,
+    "records": KeptRecords,
+    "host_keys": HostKeys,
     "offers": OfferChanges,
     "audit": SessionAudit,
     "remote": SessionOperator,

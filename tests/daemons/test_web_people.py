@@ -68,11 +68,23 @@ options = Options()
 options.parseOptions(["--config", {str(tmp_path / "x.ini")!r}])
 server = Server(reactor, options, ExitStatus(reactor), Notifier.from_environment({{}}, 0))
 server.privilegedStartService()
-found = [name for name in sys.modules if name.startswith(("twisted.web", "argon2", "prometheus_client"))]
+gone = "twisted.web", "argon2", "prometheus_client", "twisted.conch"
+found = [name for name in sys.modules if name.startswith(gone)]
 found += [name for name in sys.modules if name.startswith("revtunnel.") and (
     name.rpartition(".")[2] in ("web_people", "web_metrics", "web_system", "login_routes", "login_secrets",
     "account_operator", "person_operator", "api", "page_files"))]
 print(found)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_the_ssh_client_is_imported_for_who_wants_a_shell() -> None:
+    """And for nobody else: not by a web listener."""
+    program = """
+import sys
+import revtunnel.daemons.web_system, revtunnel.daemons.web_people
+print([name for name in sys.modules if name.startswith("twisted.conch")])
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr

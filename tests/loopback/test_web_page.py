@@ -20,10 +20,12 @@ import pytest
 from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.twofactor.totp import TOTP
 
+from tests.support.axe_core import faults
 from tests.support.chromium import CHROMIUM, Chromium, Page
 from tests.support.daemons import Agent, Lab, Server
 from tests.support.ports import port_block
 from tests.support.services import Echo, Service
+from tests.support.sshd import CAN_SSHD, PasswordSshd
 from tests.support.throwaway_tls import Issuer
 from tests.support.traffic import wait_until
 from tests.support.web_people import Person
@@ -305,7 +307,7 @@ def test_what_an_administrator_does(lab: Lab, server: Server, browser: Chromium,
             page.click("Make a link")
             link = page.wait_for(f"document.querySelector('{DIALOG} textarea')?.value", "the link")
             page.screenshot(tmp_path / "share.png")
-            with ben.raw(found[1], "echo", link.partition("#")[2]) as second:
+            with ben.raw(found[1], "echo", link.rpartition("/")[2]) as second:
                 second.send(b"me too")
                 assert second.recv(timeout=20) == b"me too"
             page.click("Close")
@@ -321,9 +323,37 @@ def test_what_an_administrator_does(lab: Lab, server: Server, browser: Chromium,
         page.type(f"{DIALOG} [name=offer]", f"more={echo.target}")
         page.key("Enter")
         page.wait("td .chip", "more")
-        page.click("Take more away")
+        page.click("Take away more")
         page.click("Take away")
         page.wait_gone("td .chip", "more")
+
+        page.click("Edit record")
+        page.wait_for(
+            f"document.querySelector('{DIALOG} [name=labels]')?.value === 'line=3' || null", "the record"
+        )
+        page.type(f"{DIALOG} [name=labels]", "line=3, hall-b")
+        page.type(f"{DIALOG} [name=channels]", "5")
+        page.screenshot(tmp_path / "record.png")
+        page.key("Enter")
+        page.wait(".facts .chip", "hall-b")
+        page.wait(".facts", "channels, labels")
+        server.control("reload")
+        kept = server.control("record", "show", "plc-7")
+        assert (kept["kept"], kept["by"]) == ({"labels": "line=3, hall-b", "channels": "5"}, "ana")
+        assert server.control("device", "plc-7")["labels"] == ["line=3", "hall-b"]
+        page.click("Edit record")
+        page.type(f"{DIALOG} [name=channels]", "6")
+        server.control("record", "edit", "plc-7", "--leases", "9")
+        page.key("Enter")
+        page.wait(f"{DIALOG} [role=alert]", "not any more as it was read")
+        page.key("Escape")
+        page.wait_gone("dialog")
+        page.click("Take back what was laid down")
+        page.wait(f"{DIALOG} p", "cut at once")
+        page.run(f"document.querySelector('{DIALOG} [type=submit]').focus()")
+        page.key("Enter")
+        page.wait_gone(".facts .chip", "hall-b")
+        assert server.control("record", "show", "plc-7")["kept"] == {}
 
         page.click("Mute")
         page.type(f"{DIALOG} [name=why]", MARKUP)
@@ -445,7 +475,7 @@ def test_users_and_grants(lab: Lab, server: Server, browser: Chromium, tmp_path:
 def test_a_terminal(lab: Lab, server: Server, browser: Chromium, tmp_path: Path) -> None:
     """What is typed gets to the service, what it says to the screen; the end is told, and can be undone."""
     with Telnet() as machine:
-        lab.agent(server, offers={"console": machine.target, "ssh": "127.0.0.1:22"}).start()
+        lab.agent(server, offers={"console": machine.target, "web": "127.0.0.1:80"}).start()
         server.client_port("plc-7", "console")
         page = logged_in(browser, server, "ana", "admin")
         server.control("grant", "ana", "plc-7", "console")
@@ -454,7 +484,7 @@ def test_a_terminal(lab: Lab, server: Server, browser: Chromium, tmp_path: Path)
         link = page.run(
             "[...document.querySelectorAll('td a[target=_blank]')].map((each) => each.href).join()"
         )
-        page.go(link)  # one: ssh has programs of its own
+        page.go(link)  # one: a web service has programs of its own
         page.wait("h1", "plc-7/console")
         assert server.events("session-started") == []  # a link alone starts nothing
         page.click("Connect")
@@ -501,6 +531,208 @@ def test_a_screen(lab: Lab, server: Server, browser: Chromium, tmp_path: Path) -
         page.wait("header .mark.off", "over")
         server.wait_event("session-ended", serial="plc-7")
         sound(page)
+
+
+def shared(page: Page, person: str, role: str, keep: bool = False) -> str:
+    """The link that the owner is given, in his terminal or screen; ``keep``: the dialog stays open."""
+    page.ask("Page.bringToFront")
+    page.click("Share …")
+    page.type(f"{DIALOG} [name=person]", person)
+    page.choose(f"{DIALOG} [name=role]", role)
+    page.click("Make a link")
+    link = page.wait_for(f"document.querySelector('{DIALOG} textarea')?.value", "the link")
+    assert "/page/share.html#" in link
+    if not keep:
+        page.click("Close")
+        page.wait_gone("dialog")
+    return str(link)
+
+
+def into_terminal(page: Page, text: str) -> None:
+    """Type into the terminal of a tab; a newline is Enter."""
+    page.ask("Page.bringToFront")
+    page.run("document.querySelector('.xterm-helper-textarea').focus()")
+    page.ask("Input.insertText", text=text.rstrip("\n"))
+    if text.endswith("\n"):
+        page.key("Enter")
+
+
+def test_a_session_is_shared_with_a_second_browser(
+    lab: Lab, server: Server, browser: Chromium, tmp_path: Path
+) -> None:
+    """Who has a link watches the owner without typing, or has a terminal of his own; once, and no more."""
+    with Telnet() as machine, Screen() as press:
+        lab.agent(server, offers={"console": machine.target, "vnc": press.target}).start()
+        server.client_port("plc-7", "console")
+        page = logged_in(browser, server, "ana", "admin")
+        server.control("grant", "ana", "plc-7", "*", "--actions", "list,start,share")
+        Person(server, "ben", ("plc-7", "*"))
+        page.go(f"{home(server)[:-2]}page/terminal.html#plc-7/console")
+        page.click("Connect")
+        page.wait(".xterm-rows", "machine")
+        link = shared(page, "ben", "watch", keep=True)
+        page.screenshot(tmp_path / "shared.png")
+        taken = page.wait_for(
+            f"[...document.querySelectorAll('{DIALOG} textarea')].at(-1).value", "an address"
+        )
+        assert taken.startswith("revtunnel://")
+        page.click("Close")
+
+        guest = browser.page(link, *PHONE, apart=True)  # nobody is logged in there
+        guest.wait("p", "ana lets ben watch a session to plc-7")
+        guest.screenshot(tmp_path / "share.png")
+        assert guest.overflow() <= 0
+        guest.click("Terminal at console")
+        guest.wait("h1", "plc-7/console")
+        guest.click("Connect")
+        guest.wait("header .mark.good", "watching")
+        guest.wait(".xterm-rows", "machine")  # said before he came
+        into_terminal(guest, "forbidden")
+        into_terminal(page, "status")
+        guest.ask("Page.bringToFront")
+        guest.wait(".xterm-rows", "> STATUS")
+        guest.screenshot(tmp_path / "watching.png")
+        page.ask("Page.bringToFront")
+        page.wait(".xterm-rows", "> STATUS")
+        assert "FORBIDDEN" not in page.text() + guest.text()
+        assert "/" not in guest.run("location.hash.slice(1).split('/').slice(2).join('/')")
+        late = browser.page(link, apart=True)
+        late.wait("[role=alert]", "used already")
+        late.screenshot(tmp_path / "used.png")
+
+        again = shared(page, "ben", "use")
+        other = browser.page(again, apart=True)
+        other.click("Terminal at console")
+        other.click("Connect")
+        other.wait(".xterm-rows", "machine")
+        into_terminal(other, "mine")
+        other.wait(".xterm-rows", "> MINE")
+        unused = shared(page, "ben", "watch", keep=True)
+        page.click("Take it back from ben")
+        page.wait(f"{DIALOG} p", "ben is let in no more")
+        page.click("Close")
+        for each in (guest, other):
+            each.wait("header .mark.off", "over")
+        late.go(unused)
+        late.wait("[role=alert]", "taken back")
+        late.go(f"{home(server)[:-2]}page/share.html#nonsense")
+        late.wait("[role=alert]", "no link")
+        page.click("End session")
+        server.wait_event("session-ended", serial="plc-7")
+        late.go(again)
+        late.wait("[role=alert]", "used already")
+
+        page.go(f"{home(server)[:-2]}page/vnc.html#plc-7/vnc")
+        page.click("Connect")
+        page.wait("header .mark.good", "connected")
+        guest.go(shared(page, "ben", "watch"))
+        guest.click("Screen at vnc")
+        guest.click("Connect")
+        guest.wait("header .mark.good", "watching")
+        guest.wait_for("document.querySelector('.picture canvas')?.width === 64", "the picture")
+        guest.run("document.querySelector('#only').disabled = false")
+        guest.click("Look only")  # the page lets him, the server does not
+        guest.key("Enter")
+        page.ask("Page.bringToFront")
+        page.run("document.querySelector('.picture canvas').focus()")
+        page.key("Space")
+        press.record.wait("key", 1, 0x20)
+        assert press.record.count("key", 1, 0xFF0D) == 0
+        for each in (page, guest, other, late):
+            sound(each)
+
+
+@pytest.mark.skipif(not CAN_SSHD, reason="no sshd here, or no root to have it apart")
+@pytest.mark.skipif(find_spec("bcrypt") is None, reason="the extra ssh is not here")
+def test_ssh_in_the_terminal(lab: Lab, server: Server, browser: Chromium, tmp_path: Path) -> None:
+    """A shell at a real sshd: key, password, size; somebody watches in the same size; then its status."""
+    with PasswordSshd(tmp_path) as sshd:
+        lab.agent(server, offers={"ssh": sshd.target}).start()
+        server.client_port("plc-7", "ssh")
+        page = logged_in(browser, server, "ana", "admin")
+        server.control("grant", "ana", "plc-7", "*", "--actions", "list,start,share")
+        Person(server, "ben", ("plc-7", "*"))
+        page.click("plc-7")
+        page.wait("td a[target=_blank]", "Terminal")
+        page.go(page.run("document.querySelector('td a[target=_blank]').href"))
+        page.click("Connect")
+        page.wait(".xterm-rows", "user name [ana]:")
+        into_terminal(page, f"{sshd.USER}\n")
+        page.wait(".xterm-rows", "Keep it, and go on (yes/no)?")
+        assert sshd.fingerprint in page.run("document.querySelector('.xterm-rows').textContent")
+        into_terminal(page, "yes\n")
+        page.wait(".xterm-rows", "Password:")
+        page.screenshot(tmp_path / "ssh-password.png")
+        into_terminal(page, f"{sshd.PASSWORD}\n")
+        page.wait(".xterm-rows", "$ ")
+        into_terminal(page, "stty size | sed 's/^/size /'\n")
+        size = page.wait_for(
+            "/size (\\d+ \\d+)/.exec(document.querySelector('.xterm-rows').textContent)?.[1]", "its size"
+        )
+        guest = browser.page(shared(page, "ben", "watch"), *PHONE, apart=True)
+        guest.click("Terminal at ssh")
+        guest.click("Connect")
+        guest.wait(".xterm-rows", f"size {size}")
+        assert str(guest.run("document.querySelector('.xterm-rows').children.length")) == size.split()[0]
+        assert sshd.PASSWORD not in page.text() + guest.text()
+        guest.screenshot(tmp_path / "ssh-watching.png")
+        into_terminal(page, "echo so-$((40+2)); exit 5\n")
+        page.wait("header .mark.off", "over")
+        page.wait("header [role=status]", "exit status 5")
+        page.screenshot(tmp_path / "ssh-over.png")
+        guest.ask("Page.bringToFront")
+        guest.wait(".xterm-rows", "so-42")
+        guest.wait(".gone:not([hidden])", "no terminal open")
+        sound(page)
+        sound(guest)
+
+
+def test_nothing_keeps_anybody_out(lab: Lab, server: Server, browser: Chromium, tmp_path: Path) -> None:
+    """axe-core finds no serious fault: every view, dark too, on a phone; dialogs, terminal, share, login."""
+    with Telnet() as machine:
+        lab.agent(server, offers={"console": machine.target, "vnc": "127.0.0.1:9"}).start()
+        server.client_port("plc-7", "console")
+        Person(server, "ben", ("plc-7", "*"))
+        base = home(server)[:-2]
+        found = {}
+        page = browser.page(home(server), apart=True)
+        page.wait("[name=user]")
+        found["login"] = faults(page)
+        page = logged_in(browser, server, "ana", "admin")
+        server.control("grant", "ana", "plc-7", "*", "--actions", "list,start,share")
+        for dark, size in ((False, (1280, 800)), (True, (1280, 800)), (False, PHONE)):
+            page.resize(*size, dark=dark)
+            for view in ("", "devices/plc-7", "sessions", "events", "ports", "people", "server", "account"):
+                page.go(home(server, view))
+                page.wait("main h1")
+                page.wait_gone(".count", "reading")
+                found[f"{view or 'devices'} {dark} {size[0]}"] = faults(page)
+        page.resize(1280, 800)
+        for view, button in (
+            *(("devices/plc-7", each) for each in ("Kick", "Edit record", "Offer a service")),
+            *(("people", each) for each in ("Grant", "Add a user", "Tokens of ben")),
+            *(("", "Enrol a device"), ("ports", "Reserve a port"), ("account", "Second factor")),
+        ):
+            page.go(home(server, view))
+            page.click(button)
+            page.wait(DIALOG)
+            found[button] = faults(page)
+            page.key("Escape")
+            page.wait_gone("dialog")
+        page.go(f"{base}page/terminal.html#plc-7/console")
+        page.click("Connect")
+        page.wait(".xterm-rows", "machine")
+        found["terminal"] = faults(page)
+        link = shared(page, "ben", "watch", keep=True)
+        found["share"] = faults(page)
+        page.go(link)
+        page.wait("p", "ana lets ben watch")
+        found["shared"] = faults(page)
+        page.go(f"{base}page/vnc.html#plc-7/vnc")
+        page.wait("h1", "plc-7/vnc")
+        found["screen"] = faults(page)
+        wrong = [f"{name}: {each}" for name, all_ in found.items() for each in all_]
+        assert not wrong, "\n".join(wrong)
 
 
 def test_tabs_and_a_server_that_goes(lab: Lab, server: Server, browser: Chromium, tmp_path: Path) -> None:

@@ -224,7 +224,7 @@ def test_rights_that_go_cut_what_runs(lab: Lab) -> None:
 
 
 def test_sharing(lab: Lab) -> None:
-    """An invitation to use lets a granted person in, one to watch gives no bytes; the owner ends all."""
+    """An invitation to use lets a granted person in, one to watch shows the owner's; the owner ends all."""
     with Echo() as echo:
         server, _ = world(lab, echo=echo.target)
         ana, ben = Person(server, "ana", ("plc-7", "*")), Person(server, "ben")
@@ -237,10 +237,14 @@ def test_sharing(lab: Lab) -> None:
             assert shared["url"].endswith(f"/s/{session}#{shared['nonce']}")
             made = server.control("session", "share", session, "--with", "ben", "--watch")
             with ana.raw(session, "echo", nonce) as mine, ben.raw(session, "echo", shared["nonce"]) as his:
-                assert status_of(ben, f"/session/raw/{session}/echo", made["nonce"]) == 403
-                for web in (mine, his):
-                    web.send(b"x")
-                    assert web.recv(timeout=10) == b"x"
+                with ben.raw(session, "echo", made["nonce"]) as watching:
+                    assert watching.recv(timeout=10) == '{"live": true}'
+                    for web, said in ((his, b"y"), (mine, b"x")):
+                        web.send(said)
+                        assert web.recv(timeout=10) == said
+                    assert watching.recv(timeout=10) == b"x"  # the owner's, and nobody else's
+                    watching.send(b"z")
+                    assert code_of(watching)[0] == 4004
                 control.ask("end", session=session)
                 assert code_of(mine) == code_of(his) == (4009, "owner")
 

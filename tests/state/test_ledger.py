@@ -30,7 +30,10 @@ ROW = LeaseRow(20000, "default", "plc-7", "http", PortState.RESERVED, False, Non
 ONE, TWO = b"1" * 32, b"2" * 32
 PEOPLE = ("people", "people_groups", "user_tokens", "grants", "muted")  # of the fifth schema and the sixth
 # and of those behind it
-LATER = ("subjects", "webhooks", "reservations", *PEOPLE, "edge_keys", "changes", "logins")
+LATER = (
+    *("device_records", "host_keys", "subjects", "webhooks", "reservations", *PEOPLE),
+    *("edge_keys", "changes", "logins"),
+)
 
 
 @pytest.fixture

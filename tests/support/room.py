@@ -11,6 +11,7 @@
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,7 @@ from revtunnel.ctl.command_line import parser
 from revtunnel.ctl.ctl import attempt, talk
 from revtunnel.daemons.all_operations import OPERATIONS
 from revtunnel.daemons.kept_ports import KeptPorts
+from revtunnel.daemons.kept_records import KeptRecords
 from revtunnel.daemons.operator import Operator
 from revtunnel.daemons.webhooks import Webhooks
 from revtunnel.ground.facts import Fact
@@ -177,6 +179,8 @@ class Room(World):
         )
         self.operator.kept = self.kept = KeptPorts(self.ledger, self.wall)
         self.kept.leases = self.leases
+        self.operator.records = self.records = KeptRecords(self.ledger, self.wall)
+        self.records.tell, self.records.applies = self.audit.changed, self._take_record
         self.operator.emo = PortsInVain(self.wall)
         self.settings = AdminSettings(SOCKET, 0o660, ("anna", "@wheel", "1001"), ("rita",))
         self.caller = Caller(0, "root")
@@ -188,6 +192,10 @@ class Room(World):
     def wall(self) -> float:
         """Seconds since 1970."""
         return NOON + self.clock.seconds()
+
+    def _take_record(self, serial: str) -> None:
+        written = replace(self.switchboard.access.records, over={})
+        self.switchboard.enforcement.set_record(serial, self.records.over(written))
 
     def _labels_of(self, serial: str) -> tuple[str, ...]:
         return self.switchboard.access.records.of(serial).labels

@@ -79,6 +79,7 @@ class Api(resource.Resource):
         """``who`` raises HttpRefused: nobody, or not now."""
         super().__init__()
         self.routes = ApiRoutes([*operator.operations.values(), *own.values()])
+        self.beside: list[Operation] = []  # what is described here, and is elsewhere
         self._operator = operator
         self._own = own
         self._mine = mine
@@ -88,11 +89,11 @@ class Api(resource.Resource):
 
     @cached_property
     def _description(self) -> bytes:
-        return in_bytes(describe(self.routes.all))
+        return in_bytes(describe(self.routes.all, self.beside))
 
     @cached_property
     def _page(self) -> bytes:
-        return described(self.routes.all)
+        return described(self.routes.all, self.beside)
 
     def render(self, request: Any) -> Any:
         """Twisted calls this."""
@@ -152,7 +153,7 @@ class Api(resource.Resource):
         filters = {each.name: query.pop(each.name) for each in route.filters if each.name in query}
         if operation.method == "watch":
             return self._watch(request, asker, query, operation.role is CallerRole.NOBODY)
-        if query and route.method in ("POST", "PUT"):
+        if query and route.method in ("POST", "PUT", "PATCH"):
             raise Invalid(f"{next(iter(query))[:80]!a}: arguments are in the body here")
         if raw and not route.has_body:
             raise Invalid("no body is wanted here")

@@ -12,7 +12,16 @@ from html import escape
 from typing import Any
 
 from revtunnel import __version__
-from revtunnel.process.admin.operation_form import PAGE, ROW, ROWS, Argument, CallerRole, Column, Kind
+from revtunnel.process.admin.operation_form import (
+    PAGE,
+    ROW,
+    ROWS,
+    Argument,
+    CallerRole,
+    Column,
+    Kind,
+    Operation,
+)
 from revtunnel.process.web.api_routes import ROOT, ApiRoute
 from revtunnel.process.web.api_values import MAX_CHOICE, MAX_TEXT
 from revtunnel.process.web.http_answers import JSON, PROBLEM_JSON, STATUS
@@ -75,13 +84,19 @@ _PROBLEM = {
 }
 
 
-def describe(routes: Iterable[ApiRoute]) -> dict[str, Any]:
-    """OpenAPI 3.1."""
+def describe(routes: Iterable[ApiRoute], beside: Iterable[Operation] = ()) -> dict[str, Any]:
+    """OpenAPI 3.1. ``beside``: what stands at the root (post_pages.py)."""
     paths: dict[str, Any] = {}
     listed = list(routes)
     reads = {each.path for each in listed if each.is_record}
     for each in sorted(listed, key=lambda route: (route.path, route.method)):
         paths.setdefault(ROOT + each.path, {})[each.method.lower()] = _operation(each, each.path in reads)
+    for route in _at_root(beside):
+        row = _operation(route, False, repeats=False)
+        # who is nobody yet asks here, but to be nobody again
+        paths.setdefault(route.path, {})[route.method.lower()] = (
+            row if route.path == "/logout" else {**row, "security": []}
+        )
     return {
         "openapi": "3.1.0",
         "info": {
@@ -102,7 +117,11 @@ def describe(routes: Iterable[ApiRoute]) -> dict[str, Any]:
     }
 
 
-def _operation(route: ApiRoute, is_read: bool) -> dict[str, Any]:
+def _at_root(beside: Iterable[Operation]) -> list[ApiRoute]:
+    return [ApiRoute(method, path, each) for each in beside for method, path in (each.route.split(),)]
+
+
+def _operation(route: ApiRoute, is_read: bool, repeats: bool = True) -> dict[str, Any]:
     row = route.operation
     parameters = [_parameter(each, route) for each in route.asked if not _in_body(each, route)]
     for column in route.filters:
@@ -111,7 +130,7 @@ def _operation(route: ApiRoute, is_read: bool) -> dict[str, Any]:
         parameters.append(_named(column.name, "query", schema, text))
     if row.method == "watch":
         parameters.append(_named("event", "query", _TEXT, "Only these events, with commas between."))
-    if route.method == "POST":
+    if route.method == "POST" and repeats:
         key = {"type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[!-~]+$"}
         parameters.append(_named("Idempotency-Key", "header", key, "Asked again, it is done once."))
     if route.method != "GET" and is_read:
@@ -228,10 +247,12 @@ def _plain(text: str) -> str:
     return re.sub(r"``([^`]*)``", r"\1", text)
 
 
-def described(routes: Iterable[ApiRoute]) -> bytes:
+def described(routes: Iterable[ApiRoute], beside: Iterable[Operation] = ()) -> bytes:
     """The same for people: one page, nothing of it from elsewhere."""
     parts = []
-    for each in sorted(routes, key=lambda route: (route.path, route.method)):
+    found = [(ROOT + each.path, each.method, each) for each in routes]
+    found += [(each.path, each.method, each) for each in _at_root(beside)]
+    for path, method, each in sorted(found):
         row = each.operation
         names = "".join(
             f"<li><code>{escape(field.name)}</code>"
@@ -240,7 +261,7 @@ def described(routes: Iterable[ApiRoute]) -> bytes:
             for field in each.asked
         )
         parts.append(
-            f"<section><h2><code>{each.method} {escape(ROOT + each.path)}</code></h2>"
+            f"<section><h2><code>{method} {escape(path)}</code></h2>"
             f"<p>{escape(row.help)}. {escape(_plain(row.text))} For {_ROLES[row.role]}.</p>"
             + (f"<ul>{names}</ul>" if names else "")
             + "</section>"

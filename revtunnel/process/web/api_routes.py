@@ -36,7 +36,7 @@ class ApiRoute(NamedTuple):
     @property
     def has_body(self) -> bool:
         """Whether arguments are in a body."""
-        return self.method in ("POST", "PUT") and len(self.in_path) < len(self.operation.arguments)
+        return self.method in ("POST", "PUT", "PATCH") and len(self.in_path) < len(self.operation.arguments)
 
     @property
     def is_record(self) -> bool:

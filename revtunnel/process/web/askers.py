@@ -23,6 +23,11 @@ class Place(NamedTuple):
     host: str  # as it was asked for
     is_forwarded: bool = False  # a balancer brought him
 
+    @property
+    def scheme(self) -> str:
+        """As it was asked with: TLS ends here, or at the balancer."""
+        return "https" if self.rules.identity is not None or self.is_forwarded else "http"
+
 
 class Asker(NamedTuple):
     """Somebody who is known."""

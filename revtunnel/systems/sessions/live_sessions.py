@@ -18,8 +18,9 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from revtunnel.fleet.device_consent import ConsentRequest, DeviceConsent
 from revtunnel.ground.facts import Report
+from revtunnel.state.audit_records import RightsChanged
 from revtunnel.state.session_audit import AuditFull, SessionAudit
-from revtunnel.systems.sessions.nonces import NonceRefused
+from revtunnel.systems.sessions.nonces import Bound, NonceRefused
 from revtunnel.systems.sessions.remote_sessions import Came, RemoteSessions, SeatsLost
 from revtunnel.systems.sessions.session_facts import PersonRefused, SessionEnded, SessionStarted
 from revtunnel.systems.sessions.session_life import (
@@ -66,6 +67,7 @@ class LiveSessions:
         self.wall = wall
         self.on_tick: list[Callable[[float], None]] = []
         self.open_page: Callable[[str, str, str, Any], str] | None = None  # DevicePages.address
+        self.now: Callable[[], float] = clock.seconds  # monotonic
         self._clock = clock
         self._audit = audit
         self._report = report
@@ -75,10 +77,6 @@ class LiveSessions:
         self._numbers = 0
         self._timer: IDelayedCall | None = None
         self._unwatch = people.watch(self._changed)
-
-    def now(self) -> float:
-        """Monotonic seconds."""
-        return self._clock.seconds()
 
     # -- starting
 
@@ -169,21 +167,30 @@ class LiveSessions:
         Raises:
             SessionRefused: ``unknown``, ``ended``, ``too-many``.
         """
-        session = self._of(number)
+        session = self.sessions.running(number)
         if session.owner != user:
             raise SessionRefused("unknown", "there is no such session of yours")
         role = Role.USE if browser else Role.OWNER
         return self.sessions.nonce(session, role, user, self.now(), browser, page)
 
-    def share(self, number: str, by: str, person: str, role: Role, peer: str, operator: bool = False) -> str:
+    def share(
+        self,
+        number: str,
+        by: str,
+        person: str,
+        role: Role,
+        peer: str,
+        operator: bool = False,
+        life: float = 0.0,
+    ) -> str:
         """What a second person comes in with: single use, to watch, use or take the session over.
 
-        ``operator``: an operator does it in the owner's name.
+        ``operator``: an operator does it in the owner's name; ``life``: seconds that it is good, 0: a minute.
 
         Raises:
             SessionRefused: ``unknown``, ``denied``, ``private``, ``no-take-over``, ``ended``, ``too-many``.
         """
-        session = self._of(number)
+        session = self.sessions.running(number)
         wish, wall = session.wish, self.wall()
         try:
             if not operator and session.owner != by:
@@ -195,19 +202,35 @@ class LiveSessions:
             verdict = self.rights.guest(person, role is Role.WATCH, wish.serial, wish.offers, wall)
             if not verdict.allowed:
                 raise SessionRefused("denied", f"{person} may not: {verdict.why}")
-            nonce = self.sessions.invite(session, session.owner, person, role, self.now())
+            nonce = self.sessions.invite(session, session.owner, person, role, self.now(), life)
         except SessionRefused as refused:
             self.refused("share", by, session.wish.serial, session.wish.offers, peer, refused.word)
             raise
         self._live[number].sooner(verdict.until)
+        self._audit.changed(RightsChanged("session-shared", f"{number}/{person}", by, role.value))
         return nonce
+
+    def unshare(self, number: str, by: str, person: str, operator: bool = False) -> None:
+        """Take back what somebody was let in by: links that wait are good no more, connections are cut.
+
+        Raises:
+            SessionRefused: ``unknown``, ``ended``.
+        """
+        session = self.sessions.running(number)
+        if person == session.owner or not (operator or session.owner == by):
+            raise SessionRefused("unknown", "there is no such session of yours, or it is not shared so")
+        self.sessions.nonces.withdraw(number, person)
+        for seat in [*session.seats.values()]:
+            if seat.person == person and seat.role is not Role.DEVICE:
+                self._send_away(self._live[number], seat, f"by {by}")
+        self._audit.changed(RightsChanged("session-unshared", f"{number}/{person}", by))
 
     # -- coming and going
 
     def enter(
         self, nonce: str, number: str, peer: str, service: str | None = None, token: str = "", page: str = ""
     ) -> Came:
-        """Let in whoever shows a nonce; ``service``: the one that he wants, of those who have channels.
+        """Let in whoever shows a nonce; ``service``: the one that he wants, where he wants one.
 
         ``page``: it has to be for the web page of this service.
 
@@ -217,16 +240,32 @@ class LiveSessions:
 
         Raises:
             NonceRefused: with its status.
-            SessionRefused: ``watch``, ``not-of-it``, ``denied``, ``no-take-over``, ``too-many``.
+            SessionRefused: ``not-of-it``, ``denied``, ``no-take-over``, ``too-many``.
         """
-        now, bound = self.now(), None
+        bound = self.judge(nonce, number, peer, service, token, page)
         try:
-            bound = self.sessions.nonces.judge(nonce, number, "client", now, "", token)
-            session = self._of(number)
+            came = self.sessions.enter(nonce, number, "client", self.now(), "", token)
+        except SessionRefused as error:
+            _not_let_in(self, number, bound, peer, error.word)
+            raise
+        live = self._live[number]
+        if bound.role is Role.TAKE:
+            live.login = None
+        for seat, word in came.displaced:
+            self._cut(live, seat, word, f"by {came.seat.person}")
+        self._device(live, self.now())
+        return came
+
+    def judge(
+        self, nonce: str, number: str, peer: str, service: str | None = None, token: str = "", page: str = ""
+    ) -> Bound:
+        """What a nonce lets in to, if it does now; it stays good. Arguments and errors as of ``enter``."""
+        bound = None
+        try:
+            bound = self.sessions.nonces.judge(nonce, number, "client", self.now(), "", token)
+            session = self.sessions.running(number)
             if bound.page != page:
                 raise SessionRefused("not-of-it", "this nonce is not for that")
-            if service is not None and bound.role is Role.WATCH:
-                raise SessionRefused("watch", "an invitation to watch has no connections")
             if service is not None and service not in session.wish.offers:
                 raise SessionRefused("not-of-it", "this service is not of the session")
             if bound.person != session.owner:  # an invitation is worth what its person may now
@@ -234,20 +273,10 @@ class LiveSessions:
                 verdict = self.rights.guest(bound.person, watches, wish.serial, wish.offers, self.wall())
                 if not verdict.allowed:
                     raise SessionRefused("denied", f"for people: {verdict.why}")
-            came = self.sessions.enter(nonce, number, "client", now, "", token)
         except (NonceRefused, SessionRefused) as error:
-            known, bound = self.sessions.get(number), bound or getattr(error, "bound", None)
-            user = bound.person if bound is not None else ""
-            serial, offers = (known.wish.serial, known.wish.offers) if known is not None else ("", ())
-            self.refused("enter", user, serial, offers, peer, error.word)
+            _not_let_in(self, number, bound or getattr(error, "bound", None), peer, error.word)
             raise
-        live = self._live[number]
-        if bound.role is Role.TAKE:
-            live.login = None
-        for seat, word in came.displaced:
-            self._cut(live, seat, word, f"by {came.seat.person}")
-        self._device(live, now)
-        return came
+        return bound
 
     def attach(self, session: RemoteSession, seat: Seat, line: Line) -> None:
         """The connection of a seat is there; it is ended at once if the seat was lost meanwhile."""
@@ -275,7 +304,7 @@ class LiveSessions:
         Raises:
             SessionRefused: ``unknown``, ``ended``.
         """
-        live = self._live.get(self._of(number).id)
+        live = self._live.get(self.sessions.running(number).id)
         assert live is not None
         self._count(live, self.now())
         self._over(SeatsLost(live.session, self.sessions.end(live.session, event, self.now(), detail)), by)
@@ -286,7 +315,7 @@ class LiveSessions:
         Raises:
             SessionRefused: ``unknown``, ``ended``, ``denied``.
         """
-        session = self._of(number)
+        session = self.sessions.running(number)
         wish = session.wish
         if session.owner == login.user:
             self.end(number, SessionEvent.OWNER_END)
@@ -333,11 +362,6 @@ class LiveSessions:
             self._count(live, self.now())
         return session
 
-    def has(self, serial: str, peer: str) -> bool:
-        """Whether somebody at this address is connected to a session to this device."""
-        found = (self._live.get(each.id) for each in self.sessions.of_device(serial))
-        return any(seated.line.peer == peer for live in found if live for seated in live.seated.values())
-
     def refused(
         self, action: str, user: str, serial: str, services: Iterable[str], peer: str, reason: str
     ) -> None:
@@ -371,14 +395,6 @@ class LiveSessions:
 
     # -- inside
 
-    def _of(self, number: str) -> RemoteSession:
-        session = self.sessions.get(number)
-        if session is None:
-            raise SessionRefused("unknown", "there is no such session")
-        if session.over:
-            raise SessionRefused("ended", f"the session has ended: {session.ended}")
-        return session
-
     def _count(self, live: Live, now: float) -> None:
         """Add up what moved since the last look."""
         to_device = to_client = 0
@@ -405,6 +421,12 @@ class LiveSessions:
         line = self._unseat(live, seat)
         if line is not None:
             line.end(word, detail)
+
+    def _send_away(self, live: Live, seat: Seat, why: str) -> None:
+        """Somebody has no right to his seat any more, and does not come back."""
+        self._cut(live, seat, "revoked", why)
+        self.sessions.leave(live.session, seat, self.now())
+        self.sessions.nonces.withdraw(live.session.id, seat.person)
 
     def _unseat(self, live: Live, seat: Seat) -> Line | None:
         """Its connection counts no more."""
@@ -460,6 +482,10 @@ class LiveSessions:
             if verdict.allowed:
                 live.sooner(verdict.until)
             else:
-                self._cut(live, seat, "revoked", verdict.why)
-                self.sessions.leave(session, seat, self.now())
-                self.sessions.nonces.withdraw(session.id, seat.person)
+                self._send_away(live, seat, verdict.why)
+
+
+def _not_let_in(live: LiveSessions, number: str, bound: Bound | None, peer: str, word: str) -> None:
+    known, user = live.sessions.get(number), bound.person if bound is not None else ""
+    serial, offers = (known.wish.serial, known.wish.offers) if known is not None else ("", ())
+    live.refused("enter", user, serial, offers, peer, word)

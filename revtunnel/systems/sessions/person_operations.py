@@ -2,6 +2,7 @@
 
 from revtunnel.process.admin.operation_form import ROW, ROWS, Argument, CallerRole, Column, Kind, Operation
 from revtunnel.process.admin.refusals import Busy, Conflict, Denied, Invalid, NotFound
+from revtunnel.systems.sessions.session_operations import MINUTES
 
 __all__ = ["PERSON_OPERATIONS"]
 
@@ -63,14 +64,22 @@ PERSON_OPERATIONS = (
         role=_NOBODY, errors=(NotFound,), route="DELETE /my/sessions/{session}",
     ),
     Operation(
-        "MySessionShare", "sessions.share", "let a second person into a session, once", "",
+        "MySessionShare", "sessions.share", "let a second person into a session, once",
+        "``url`` is for revtunnel-connect, ``page`` for a browser, which needs no login there.",
         (
             _SESSION,
             Argument("person", text="user who is let in"),
             Argument("role", text="what the person may do there", words=("watch", "use", "take")),
+            MINUTES,
         ),
-        (Argument("nonce"), Argument("url")), role=_NOBODY,
+        (Argument("nonce"), Argument("url"), Argument("page")), role=_NOBODY,
         errors=(NotFound, Denied, Conflict, Busy), route="POST /my/sessions/{session}/share",
+    ),
+    Operation(
+        "MySessionUnshare", "sessions.unshare", "take back what somebody was let into a session by",
+        "Links that wait are good no more, and connections of the person are cut.",
+        (_SESSION, Argument("person", text="user who was let in")),
+        role=_NOBODY, errors=(NotFound,), route="DELETE /my/sessions/{session}/share/{person}",
     ),
     Operation(
         "MySessionNonce", "sessions.nonce", "what one more connection to a session comes in with, once",

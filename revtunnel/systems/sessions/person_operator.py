@@ -90,7 +90,7 @@ class PersonOperator:
         """
         self._try(lambda: self._live.end_by(self._login, session, self._place.peer))
 
-    def share(self, session: str, person: str, role: str) -> Row:
+    def share(self, session: str, person: str, role: str, minutes: int = 1) -> Row:
         """What a second person comes in with, once.
 
         Raises:
@@ -98,9 +98,24 @@ class PersonOperator:
             Denied, Conflict, Busy: as the text says.
         """
         nonce = self._try(
-            lambda: self._live.share(session, self._login.user, person, ROLES[role], self._place.peer)
+            lambda: self._live.share(
+                *(session, self._login.user, person, ROLES[role], self._place.peer), life=60.0 * minutes
+            )
         )
-        return {"nonce": nonce, "url": f"revtunnel://{self._place.host}/s/{session}#{nonce}"}
+        place = self._place
+        return {
+            "nonce": nonce,
+            "url": f"revtunnel://{place.host}/s/{session}#{nonce}",
+            "page": f"{place.scheme}://{place.host}/page/share.html#{session}/{nonce}",
+        }
+
+    def unshare(self, session: str, person: str) -> None:
+        """Take that back, and cut the person.
+
+        Raises:
+            NotFound: he has none of this id, or it is shared with nobody so called.
+        """
+        self._try(lambda: self._live.unshare(session, self._login.user, person))
 
     def nonce(self, session: str, browser: bool = False) -> str:
         """What one more connection comes in with.

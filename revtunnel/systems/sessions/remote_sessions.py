@@ -87,6 +87,18 @@ class RemoteSessions:
         """A session that runs, or one that ended of late."""
         return self._running.get(number) or self._ended.get(number)
 
+    def running(self, number: str) -> RemoteSession:
+        """One that runs.
+
+        Raises:
+            SessionRefused: ``unknown``, ``ended``.
+        """
+        session = self.get(number)
+        if session is None:
+            raise SessionRefused("unknown", "there is no such session")
+        _refuse_ended(session)
+        return session
+
     def of_person(self, person: str) -> list[RemoteSession]:
         """The running sessions that somebody started."""
         return [self._running[each] for each in self._owners.get(person, ())]
@@ -145,8 +157,12 @@ class RemoteSessions:
         life = session.limits.browser_use if browser else session.limits.first_use
         return self.nonces.issue(Bound(session.id, role, person, page), now, now + life)
 
-    def invite(self, session: RemoteSession, by: str, person: str, role: Role, now: float) -> str:
+    def invite(
+        self, session: RemoteSession, by: str, person: str, role: Role, now: float, life: float = 0.0
+    ) -> str:
         """What a second person, whose rights were found, comes in with: to watch, use or take it.
+
+        ``life``: seconds that it is good; 0: as every other nonce.
 
         Raises:
             SessionRefused: ``ended``, ``not-owner``, ``private``, ``no-take-over``, ``too-many``.
@@ -160,7 +176,8 @@ class RemoteSessions:
             raise SessionRefused("private", "this session is private and cannot be shared")
         if role is Role.TAKE and not session.wish.take_over:
             raise SessionRefused("no-take-over", "this session cannot be taken over")
-        return self.nonce(session, role, person, now)
+        until = now + (life or session.limits.first_use)
+        return self.nonces.issue(Bound(session.id, role, person), now, until)
 
     # -- coming and going
 

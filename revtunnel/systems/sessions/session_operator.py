@@ -68,7 +68,10 @@ class SessionRows:
 
     def grants(self, serial: str, client: str) -> bool:
         """Whether a client of a device has its use from a session."""
-        return self._live.has(serial, client)
+        if not self._live.sessions.of_device(serial):
+            return False
+        found = (each for each in self._live.all() if each.session.wish.serial == serial)
+        return any(seated.line.peer == client for live in found for seated in live.seated.values())
 
     def _row(self, live: Live) -> Row:
         session = self._live.counted(live.session)
@@ -112,7 +115,14 @@ class SessionOperator:
         live.end(number, SessionEvent.OPERATOR, f"by {by}", by)
 
     def session_share(
-        self, session: str, person: str, by: str, watch: bool = False, use: bool = False, take: bool = False
+        self,
+        session: str,
+        person: str,
+        by: str,
+        watch: bool = False,
+        use: bool = False,
+        take: bool = False,
+        minutes: int = 1,
     ) -> Row:
         """What somebody comes in with, once: to watch, unless another role is said.
 
@@ -127,10 +137,23 @@ class SessionOperator:
         role = Role.USE if use else Role.TAKE if take else Role.WATCH
         live, number = self._find(session)
         try:
-            nonce = live.share(number, by, person, role, "", operator=True)
+            nonce = live.share(number, by, person, role, "", operator=True, life=60.0 * minutes)
         except SessionRefused as refused:
             raise as_refusal(refused, denied=Conflict) from None
         return {"id": number, "nonce": nonce}
+
+    def session_unshare(self, session: str, person: str, by: str) -> None:
+        """Take back what somebody was let in by, and cut him.
+
+        Raises:
+            NotFound: none runs of this id, or it is his own.
+            Invalid: several do.
+        """
+        live, number = self._find(session)
+        try:
+            live.unshare(number, by, person, operator=True)
+        except SessionRefused as refused:
+            raise as_refusal(refused) from None
 
     def _find(self, session: str) -> tuple[LiveSessions, str]:
         found = [] if self.live is None else [each.session.id for each in self.live.all()]

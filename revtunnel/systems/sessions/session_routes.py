@@ -1,7 +1,9 @@
 """The endpoints of remote sessions: ``/session/client/<id>`` for programs, ``/session/raw/<id>/<service>``.
 
 A nonce lets in, as ``Authorization: Bearer``, or from a browser as a subprotocol ``nonce.<value>`` beside the
-one that is spoken; never in a query. The rules: a refusal is told with its status (nonces.py) and uses
+one that is spoken; never in a query. Whoever may only watch looks at the raw endpoint (session_watching.py).
+
+The rules: a refusal is told with its status (nonces.py) and uses
 nothing up; in the raw endpoint one WebSocket is one connection to the service, binary and text payloads are
 its bytes, a close of either side is an end of file there, and anything cut is never a 1000.
 
@@ -20,25 +22,27 @@ from revtunnel.ground.limits import LinkLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.link.handshake import ServerHello
 from revtunnel.process.web.web_routes import WebCall, bearer
-from revtunnel.sockets.ways.websocket import LENIENT, WebSocketEnd
 from revtunnel.sockets.ways.websocket_upgrade import HandshakeRefused, Upgraded
-from revtunnel.sockets.ways.websocket_wire import WebSocketLimits, close_code
+from revtunnel.sockets.ways.websocket_wire import WebSocketLimits
 from revtunnel.streams.channel import Channel
 from revtunnel.streams.clients import Clients, ClientSocket
 from revtunnel.streams.window import CreditPool
 from revtunnel.systems.sessions.live_sessions import LiveSessions
 from revtunnel.systems.sessions.nonces import NONCE, NonceRefused
+from revtunnel.systems.sessions.raw_end import RawEnd
 from revtunnel.systems.sessions.remote_sessions import Came
+from revtunnel.systems.sessions.rfb_watching import is_screen
 from revtunnel.systems.sessions.session_life import RemoteSession, Role, Seat, SessionEvent, SessionRefused
 from revtunnel.systems.sessions.session_link import SUBPROTOCOL, SessionServer, serve_session
 from revtunnel.systems.sessions.session_seats import HOW_ENDED
+from revtunnel.systems.sessions.session_watching import Screens, WatchingEnd, WatchLine
 
-__all__ = ["BINARY", "STATUS", "ClientRoute", "Dial", "RawRoute"]
+__all__ = ["BINARY", "SERVICE", "STATUS", "ClientRoute", "Dial", "Entrance", "RawRoute"]
 
 BINARY = "binary"
 DRAINED = 5.0  # seconds that a service may talk on to one who has closed
 _ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
-_SERVICE = re.compile(r"[A-Za-z0-9._-]{1,32}", re.ASCII)
+SERVICE = re.compile(r"[A-Za-z0-9._-]{1,32}", re.ASCII)
 _NONCE = "nonce."
 STATUS = {"too-many": 503, "not-of-it": 404, "ended": 410}  # all others: 403
 
@@ -46,7 +50,7 @@ STATUS = {"too-many": 503, "not-of-it": 404, "ended": 410}  # all others: 403
 Dial = Callable[[str, str, Callable[[ClientSocket], None], str], Clients]
 
 
-class _Entrance:
+class Entrance:
     """What both endpoints ask of whoever comes."""
 
     browsers = True
@@ -71,7 +75,7 @@ class _Entrance:
         call.undo = partial(self._live.left, came.session, came.seat)
 
 
-class ClientRoute(_Entrance):
+class ClientRoute(Entrance):
     """Programs: rt1 frames inside, any number of connections."""
 
     prefix = "/session/client/"
@@ -185,14 +189,25 @@ class _ProgramLine:
         self._live.left(self._session, self._seat)
 
 
-class RawRoute(_Entrance):
-    """Browsers, websocat, anything: one connection to one service."""
+class RawRoute(Entrance):
+    """Browsers, websocat, anything: one connection to one service, or to look at the owner's."""
 
     prefix = "/session/raw/"
 
+    def __init__(
+        self,
+        reactor: Any,
+        live: LiveSessions,
+        dial: Dial,
+        limits: WebSocketLimits,
+        screens: Screens | None = None,
+    ) -> None:
+        super().__init__(reactor, live, dial, limits)
+        self.screens = screens or Screens()
+
     def judge(self, call: WebCall, offered: tuple[str, ...]) -> str:
         number, _, service = call.path.removeprefix(self.prefix).partition("/")
-        if not _SERVICE.fullmatch(service):
+        if not SERVICE.fullmatch(service):
             raise HandshakeRefused(404, "nothing is here")
         if any(each.startswith(_NONCE) for each in offered) and BINARY not in offered:
             raise HandshakeRefused(400, f"subprotocol {BINARY} wanted beside the nonce")
@@ -202,8 +217,15 @@ class RawRoute(_Entrance):
     def opened(self, call: WebCall, upgraded: Upgraded) -> None:
         came: Came = call.found
         service = call.path.rpartition("/")[2]
-        end = RawEnd(self._reactor, upgraded, self.limits)
+        watches = came.seat.role is Role.WATCH
+        if watches and not is_screen(service):
+            watching = WatchLine(self._live, came, call.peer, self.screens, service)
+            watching.open(self._reactor, upgraded, self.limits)
+            return
+        end = (WatchingEnd if watches else RawEnd)(self._reactor, upgraded, self.limits)
         line = _RawLine(self._live, came, call.peer, end)
+        if came.seat.person == came.session.owner and not is_screen(service):
+            end.told, line.shown = self._shown(came.session.id, service)
         clients = self._dial(came.session.wish.serial, service, line.left, came.session.id)
         line.client = clients.client(end)
         self._live.attach(came.session, came.seat, line)
@@ -211,41 +233,15 @@ class RawRoute(_Entrance):
             line.begun = True
             clients.let_in(line.client)
 
+    def _shown(self, session: str, service: str) -> tuple[Callable[[bytes], None], Callable[[], None]]:
+        """What is told the owner's bytes, for those who watch, and that they are over."""
+        told, over = self.screens.enter(session, service).begin()
 
-class RawEnd(WebSocketEnd):
-    """A WebSocket of bytes that counts them, and knows since when it takes none."""
+        def leave() -> None:
+            over()
+            self.screens.leave(session, service)
 
-    __slots__ = ("_named", "stuck", "to_client", "to_device")
-
-    def __init__(self, reactor: Any, upgraded: Upgraded, limits: WebSocketLimits) -> None:
-        self.to_device = self.to_client = 0  # bytes
-        self.stuck = False  # the last write was not taken whole
-        self._named = False  # why it ends is known, whatever its parts say
-        super().__init__(reactor, upgraded, limits, texts="bytes", clean=LENIENT)
-        self.origin = upgraded.end.origin
-
-    def read_into(self, view: memoryview) -> int | None:
-        """As ``End`` says."""
-        size = super().read_into(view)
-        self.to_device += size or 0
-        return size
-
-    def write(self, data: bytes | memoryview) -> int:
-        """As ``End`` says."""
-        taken = super().write(data)
-        self.to_client += taken
-        self.stuck = taken < len(data)
-        return taken
-
-    def because(self, ended: Ended, detail: str = "") -> None:
-        """As ``WebSocketEnd`` says."""
-        if not self._named:
-            super().because(ended, detail)
-
-    def because_of(self, word: str) -> None:
-        """What ``abort`` is to say when its session ends, or its seat is lost."""
-        self._why = close_code(HOW_ENDED.get(word, Ended.OPERATOR)), word
-        self._named = True
+        return told, leave
 
 
 class _RawLine:
@@ -264,12 +260,17 @@ class _RawLine:
         self._taken = 0  # bytes, when it was looked at last
         self._taken_at = live.now()
         self._closing_at: float | None = None  # since when one side has closed
+        self.shown: Callable[[], None] = lambda: None  # is called when it is over
 
     def left(self, client: ClientSocket) -> None:
         """Its client is gone: for the device's accounts, and for the session's."""
         if not self.over:
-            self.over = True
+            self._gone()
             self._live.left(self._session, self._seat)
+
+    def _gone(self) -> None:
+        self.over = True
+        self.shown()
 
     # -- as a Line
 
@@ -288,7 +289,7 @@ class _RawLine:
         if self.begun:
             self.client.end(ended, word)
         else:  # it was not even begun
-            self.over = True
+            self._gone()
             self._end.abort()
 
     def look(self, now: float) -> None:

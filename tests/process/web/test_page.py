@@ -13,6 +13,7 @@ import pytest
 import revtunnel.process.web
 
 PAGE = Path(revtunnel.process.web.__file__).parent / "page"
+SUPPORT = Path(__file__).parents[2] / "support"
 SCRIPTS = sorted(PAGE.glob("*.js"))
 MOST = 150_000  # bytes compressed, without what others have made
 LINES = 500
@@ -90,7 +91,11 @@ def test_scripts_can_be_read() -> None:
         subprocess.run(command, input=script.read_bytes(), check=True, timeout=60)
 
 
-@pytest.mark.parametrize("sources", sorted(PAGE.glob("*/SOURCES.txt")), ids=lambda each: each.parent.name)
+@pytest.mark.parametrize(
+    "sources",
+    [*sorted(PAGE.glob("*/SOURCES.txt")), *SUPPORT.glob("*/SOURCES.txt")],
+    ids=lambda each: each.parent.name,
+)
 def test_what_others_have_made_is_as_it_was_taken(sources: Path) -> None:
     """Each file by its hash, and none that is not named."""
     told = dict(re.findall(r"^([0-9a-f]{64})  (\S+)$", sources.read_text(), re.M))

@@ -287,17 +287,37 @@ def test_a_second_connection_of_the_owner_replaces_the_first_but_not_one_of_a_br
     assert word(room.live.nonce, "ben", session.id, False) == "unknown"
 
 
-def test_one_who_watches_and_a_service_of_another_session() -> None:
-    """At the raw endpoint: neither is let in, and the nonce stays good where it belongs."""
+def test_a_service_of_another_session() -> None:
+    """Nobody is let in, and the nonce stays good where it belongs."""
     room = SessionRoom()
-    room.grant("ben", "observe")
     session, nonce = room.begin("ana", "console")
-    watch = room.live.share(session.id, "ana", "ben", Role.WATCH, PEER)
-    assert word(room.live.enter, watch, session.id, PEER, "console") == "watch"
     assert word(room.live.enter, nonce, session.id, PEER, "web") == "not-of-it"
-    assert room.refusals() == [("enter", "ben", "watch"), ("enter", "ana", "not-of-it")]
-    room.come(session, watch)
+    assert room.refusals() == [("enter", "ana", "not-of-it")]
     room.come(session, nonce)
+
+
+def test_what_was_shared_is_taken_back() -> None:
+    """By its owner or an operator: links that wait are no good, who came is cut, and others stay."""
+    room = SessionRoom()
+    room.grant("ben", "start")
+    session, nonce = room.begin("ana", "console")
+    mine = room.come(session, nonce)
+    share = room.live.share
+    his = room.come(session, share(session.id, "ana", "ben", Role.USE, PEER))
+    waiting = share(session.id, "ana", "ben", Role.WATCH, PEER, life=600.0)
+    assert room.live.judge(waiting, session.id, PEER).role is Role.WATCH  # and is good still
+    room.advance(599.0)
+    assert room.live.judge(waiting, session.id, PEER).person == "ben"
+    assert word(room.live.unshare, session.id, "ben", "ben") == "unknown"
+    assert word(room.live.unshare, session.id, "ana", "ana") == "unknown"
+    room.live.unshare(session.id, "ana", "ben")
+    assert (his.ended, mine.ended) == (["revoked"], [])
+    assert word(room.live.enter, waiting, session.id, PEER) == "withdrawn"
+    waiting = share(session.id, "ana", "ben", Role.USE, PEER, life=120.0)
+    room.advance(120.0)
+    assert word(room.live.judge, waiting, session.id, PEER) == "expired"
+    room.operator.remote.session_share(session.id[:8], "ben", "root", use=True, minutes=5)
+    room.operator.remote.session_unshare(session.id[:8], "ben", "root")
 
 
 def test_a_seat_that_was_lost_before_its_connection_was_there() -> None:

@@ -10,8 +10,9 @@ from revtunnel.ground.targets import Target
 from revtunnel.sockets.hangups import reserve
 from revtunnel.sockets.ways.websocket import WebSocketEnd
 from revtunnel.streams.clients import Clients
+from revtunnel.systems.sessions.raw_end import RawEnd
 from revtunnel.systems.sessions.session_life import Role
-from revtunnel.systems.sessions.session_routes import RawEnd, _RawLine
+from revtunnel.systems.sessions.session_routes import _RawLine
 from tests.support.epoll import Loop, own_reactor
 from tests.support.session_room import PEER, SessionRoom
 from tests.support.web_ends import LIMITS, join_upgraded

@@ -84,13 +84,13 @@ def test_the_table_of_nonces(endpoint: str, case: str) -> None:
         assert status == CASES[case]
     else:
         status = judged(raw, f"/session/raw/{number}/console", nonce)
-        assert status == (403 if case == "watches" else CASES[case])
+        assert status == CASES[case]
     seats = [seat.role for seat in session.seats.values() if seat.role is not Role.DEVICE]
     words = [reason for action, _, reason in room.refusals()]
     if status == 101:
         assert len(seats) == 1 and words == []
     else:
-        said = {"no": "wrong", "device's": "swapped", "watches": "watch"}.get(case, case)
+        said = {"no": "wrong", "device's": "swapped"}.get(case, case)
         assert words == [said]
         assert len(seats) == (case in ("used", "expired"))
 

@@ -66,7 +66,7 @@ export function view() {
         button(my.me.password ? "Another password" : "Take a password", () => password(read)),
         my.me.second_factor ? button("Without second factor", () => withoutFactor(read), { class: "danger" }) : button("Second factor", () => factor(read).catch((error) => say(error.message, true))),
       ]);
-      put(list, tokens(await all("/my/tokens"), (row) => (row.id === my.me.token ? h("span", { class: "quiet" }, "this browser") : button(row.scope.includes("browser") ? "Log out" : "Revoke", () => ask({ title: row.scope.includes("browser") ? "Log that browser out?" : "Revoke that token?", text: `${row.note || row.id}: what was begun with it ends.`, action: row.scope.includes("browser") ? "Log out" : "Revoke", danger: true, work: async () => (await call("DELETE", at`/my/tokens/${row.id}`), read()), done: "it counts no more" }), { class: "danger", "aria-label": `End ${row.id}` }))));
+      put(list, tokens(await all("/my/tokens"), (row) => (row.id === my.me.token ? h("span", { class: "quiet" }, "this browser") : button(row.scope.includes("browser") ? "Log out" : "Revoke", () => ask({ title: row.scope.includes("browser") ? "Log that browser out?" : "Revoke that token?", text: `${row.note || row.id}: what was begun with it ends.`, action: row.scope.includes("browser") ? "Log out" : "Revoke", danger: true, work: async () => (await call("DELETE", at`/my/tokens/${row.id}`), read()), done: "it counts no more" }), { class: "danger", "aria-label": `${row.scope.includes("browser") ? "Log out" : "Revoke"} ${row.id}` }))));
       put(wrong);
     } catch (error) {
       put(wrong, error.message);

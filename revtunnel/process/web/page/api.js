@@ -10,12 +10,14 @@ export class Problem extends Error {
 
 export const my = { me: null }; // the row of /api/v1/my; null: nobody is logged in
 const lost = [];
+const tags = new WeakMap(); // of rows as they were read
 
 /** Be told when the login is over. */
 export const onLost = (told) => lost.push(told);
 
-async function send(method, path, body, signal) {
+async function send(method, path, body, signal, known) {
   const headers = { Accept: "application/json" };
+  if (known && tags.has(known)) headers["If-Match"] = tags.get(known);
   if (body !== undefined) headers["Content-Type"] = "application/json";
   if (method !== "GET" && my.me) headers["X-CSRF-Token"] = my.me.csrf;
   const about = { method, headers, credentials: "same-origin", cache: "no-store", redirect: "error", signal };
@@ -34,7 +36,10 @@ async function send(method, path, body, signal) {
   } catch {
     throw new Problem(answer.status, "unreadable", "the answer cannot be read");
   }
-  if (answer.ok) return row;
+  if (answer.ok) {
+    if (row && answer.headers.has("ETag")) tags.set(row, answer.headers.get("ETag"));
+    return row;
+  }
   throw new Problem(answer.status, row?.error ?? "failed", row?.detail ?? `status ${answer.status}`);
 }
 
@@ -44,10 +49,10 @@ export const post = (path, body) => send("POST", path, body);
 /** How one may log in. */
 export const ways = () => send("GET", "/login");
 
-/** One call of the API; `path` below /api/v1. */
-export async function call(method, path, body, signal) {
+/** One call of the API; `path` below /api/v1. `known`: the row that was read, if a change is for that state only. */
+export async function call(method, path, body, signal, known) {
   try {
-    return await send(method, `/api/v1${path}`, body, signal);
+    return await send(method, `/api/v1${path}`, body, signal, known);
   } catch (error) {
     if (error.status === 401 && error.word === "login" && my.me) {
       my.me = null;

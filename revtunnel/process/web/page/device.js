@@ -5,17 +5,18 @@ import { charts } from "./charts.js";
 import { COLUMNS as SESSIONS, openPage, read as readSessions, start } from "./sessions.js";
 import { chip, state, wire } from "./devices.js";
 import { ask } from "./dialogs.js";
-import { button, code, facts, h, many, mark, moment, part, put, size, speed, trip, when } from "./dom.js";
+import { button, code, facts, h, many, mark, moment, part, put, say, size, speed, trip, when } from "./dom.js";
 import { enrol } from "./enrol.js";
 import { list } from "./events.js";
 import { again, calmly, device, fleet } from "./fleet.js";
 import { events, hear } from "./live.js";
 import { address } from "./raw.js";
+import { changes, recorded } from "./record.js";
 import { Table } from "./table.js";
 
 const LOOK = 5000;
 const SHOWN = 20; // events
-const OWN = /^(ssh|sftp|https?|web|vnc|rdp|opc.*|modbus|snmp)([._-]|\d|$)/i; // services for programs of their own
+const OWN = /^(sftp|https?|web|vnc|rdp|opc.*|modbus|snmp)([._-]|\d|$)/i; // services for programs of their own
 const WEB = /^(https?|web|www)([._-]|\d|$)/i; // as the server has it: page_names.py
 
 const isPage = (each, row) => each.web ?? (WEB.test(each.name) || Boolean(row.web?.includes(each.name)));
@@ -143,7 +144,7 @@ function offered(each, row, done) {
     here && isPage(each, row) && button("Web page", () => openPage(row.serial, each.name, done), { "aria-label": `Web page of ${each.name}` }),
     here && /^vnc/i.test(each.name) && h("a", { class: "button", href: address("vnc", row.serial, each.name), target: "_blank", rel: "noopener", "aria-label": `Screen at ${each.name}` }, "Screen"),
     button("Start session", () => start(row.serial, [each.name]), { disabled: !here, "aria-label": `Start session to ${each.name}` }),
-    may.change && row.link === "rt1" && button("Take away", () => unoffer(row.serial, each.name, done), { class: "danger", "aria-label": `Take ${each.name} away` }));
+    may.change && row.link === "rt1" && button("Take away", () => unoffer(row.serial, each.name, done), { class: "danger", "aria-label": `Take away ${each.name}` }));
 }
 
 function about(each, row) {
@@ -151,26 +152,6 @@ function about(each, row) {
   if (each.up === false) return [mark("bad", "down"), ` ${each.detail}`];
   if (each.up) return [mark("good", "up"), each.detail && ` ${each.detail}`];
   return row.online ? h("span", { class: "quiet" }, "offered; nobody looks whether it answers") : h("span", { class: "quiet" }, "away");
-}
-
-const limits = (value, nothing) => (value === null || value === undefined ? nothing : Array.isArray(value) ? value.join(", ") || "none" : String(value));
-
-function recorded(record) {
-  return facts(
-    ["Section", record.record ? code(record.record === "*" ? "[device *]" : `[device ${record.record}]`) : "none: the defaults"],
-    ["Labels", record.labels.length ? record.labels.map((each) => h("span", { class: "chip" }, each)) : "none"],
-    ["Clients from", limits(record.clients, "anywhere")],
-    ["May offer", limits(record.targets, "anything")],
-    ["Ports", limits(record.ports, "any")],
-    ["Client ports", `at most ${record.leases}`],
-    record.at_once ? ["Clients of a service", `at most ${record.at_once}`] : null,
-    ["Channels", record.channels === null ? "any number" : `at most ${record.channels}`],
-    ["Expires", record.expires ? [moment(record.expires), record.expired && mark("bad", "over")] : "never"],
-    ["Remote sessions", record.muted ? [mark("warn", "muted"), ` ${record.muted}`] : record.sessions],
-    record.web.length ? ["Web pages", record.web.join(", ")] : null,
-    record.services.length ? ["Services", record.services.join(", ")] : null,
-    record.locked.length ? ["Locked out", record.locked.join(", ")] : null,
-  );
 }
 
 function described(row) {
@@ -202,14 +183,16 @@ export function view(serial) {
   const sessions = new Table({ label: "Sessions", columns: SESSIONS.filter(({ title }) => title !== "Device"), key: (row) => `${row.channel ?? ""}/${row.session ?? ""}`, empty: "No session runs." });
   const facts_ = h("div", {});
   const record = h("div", {});
+  const editing = h("div", { class: "actions" });
   const happened = h("div", {});
   const drawn = may.look ? charts(serial) : null;
   let shownActs = "";
   let web = []; // services that its record calls web pages
+  let shownKept = null;
 
   const heard = (found) => {
     web = found.web.map((each) => each.split("=")[0]);
-    put(record, recorded(found));
+    showRecord(found);
   };
   const look = async () => {
     try {
@@ -229,6 +212,13 @@ export function view(serial) {
     }
   };
   const channels = new Table({ label: "Channels", columns: channelColumns(look), key: (row) => String(row.channel), empty: "No client is connected." });
+
+  const showRecord = (found) => {
+    put(record, recorded(found));
+    if (shownKept === found.kept.join()) return; // what has the focus keeps it
+    shownKept = found.kept.join();
+    put(editing, changes(serial, found.kept, look, (error) => say(error.message, true)));
+  };
 
   const show = (row) => {
     put(head, state(row));
@@ -267,7 +257,7 @@ export function view(serial) {
     may.look && part("The last hour", null, drawn.node),
     may.look && part("Clients and channels", null, channels.node),
     part("Sessions", null, sessions.node),
-    may.look && h("div", { class: "two" }, part("Link", null, facts_), part("Record", null, record)),
+    may.look && h("div", { class: "two" }, part("Link", null, facts_), part("Record", editing, record)),
     part("Events", null, happened),
   ];
   return { title: serial, node, stop: () => [...stops, () => service.stop(), () => sessions.stop(), () => channels.stop()].forEach((stop) => stop()) };

@@ -82,7 +82,7 @@ async function members({ group }, users, done) {
   const list = h("div", {});
   const read = async () => {
     const rows = await all(at`/groups/${group}/members`);
-    put(list, rows.length ? h("ul", { class: "plain" }, rows.map((row) => h("li", {}, row.user, " ", may.change && button("Take out", async () => (await call("DELETE", at`/groups/${group}/members/${row.user}`), await read(), done()), { "aria-label": `Take ${row.user} out of ${group}` })))) : h("p", { class: "nothing" }, "Nobody is in it."));
+    put(list, rows.length ? h("ul", { class: "plain" }, rows.map((row) => h("li", {}, row.user, " ", may.change && button("Take out", async () => (await call("DELETE", at`/groups/${group}/members/${row.user}`), await read(), done()), { "aria-label": `Take out ${row.user} of ${group}` })))) : h("p", { class: "nothing" }, "Nobody is in it."));
   };
   await read();
   open(`Members of ${group}`, (close) => [list, h("div", { class: "buttons" }, may.change && button("Put a user in", () => ask({ title: `Put a user into ${group}`, fields: [{ name: "user", label: "User", required: true, words: users.map((row) => row.user) }], action: "Put in", work: async ({ user }) => (await call("PUT", at`/groups/${group}/members/${user}`), await read(), done()) })), button("Done", close, { class: "main" }))]);

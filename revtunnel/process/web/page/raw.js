@@ -1,11 +1,13 @@
 // One service of a device in a tab of its own: a session of the person, its connection, and what stands above it.
 
-import { at, call, get, may, my } from "./api.js";
+import { at, call, get, may, my, post } from "./api.js";
 import { button, h, mark, put, shown } from "./dom.js";
 
 const MEANS = { 1000: "the service has ended it", 4001: "the service refused", 4002: "the service cannot be reached", 4003: "the service did not answer", 4004: "not allowed", 4005: "the server has no room", 4007: "the service has reset it", 4008: "nothing moved for too long", 4009: "ended", 4010: "the service takes nothing", 4011: "the device is gone" };
 
-/** What the address names: SERIAL/SERVICE. */
+const SSH = /^ssh([._-]|\d|$)/i; // services at which the server itself speaks ssh
+
+/** What the address names: SERIAL/SERVICE, and SESSION/NONCE where it is somebody else's that is shared. */
 function named() {
   try {
     return location.hash.slice(1).split("/").map(decodeURIComponent);
@@ -15,31 +17,35 @@ function named() {
 }
 
 /**
- * The page: `place` has what `connect(address, protocols, connected, over)` shows, which gives {close()} and calls
- * `connected()`, and `over(code, reason)` at the end; `more` stands beside the buttons.
+ * The page: `place` has what `connect(address, protocols, connected, over, watches)` shows, which gives {close()}
+ * and calls `connected()`, and `over(code, reason)` at the end; `more` stands beside the buttons.
  */
 export async function begin(kind, place, connect, more = []) {
-  const [serial, service] = named();
+  const [serial, service, shared = "", invited = ""] = named();
   const app = document.getElementById("app");
   window.addEventListener("hashchange", () => location.reload());
   const state = h("span", { role: "status" }, mark("off", "not connected"));
   const go = button("Connect", () => start(), { class: "main", disabled: true });
-  const stop = button("End session", () => end(), { class: "danger", disabled: true });
-  let session = "";
+  const stop = button(shared ? "Leave" : "End session", () => end(), { class: "danger", disabled: true });
+  const hand = button("Share …", async () => (await import("./sessions.js")).share({ session, user: my.me.user }), { disabled: true, hidden: Boolean(shared) });
+  let session = shared;
+  let watches = false;
   let running = null;
 
   document.title = `${shown(serial ?? "")}/${shown(service ?? "")} – ${kind}`;
-  const header = h("header", {}, h("h1", { class: "serial" }, `${serial ?? "?"}/${service ?? "?"}`), state, h("span", { class: "grow" }), more, go, stop);
+  const header = h("header", {}, h("h1", { class: "serial" }, `${serial ?? "?"}/${service ?? "?"}`), state, h("span", { class: "grow" }), more, go, hand, stop);
   put(app, header, h("main", { id: "main" }, place));
   const wrong = (text) => put(state, mark("bad", "not connected"), ` ${text}`);
   try {
-    my.me = await get("/my");
+    if (shared) watches = (await post("/invitation", { session, nonce: invited })).role === "watch";
+    else my.me = await get("/my");
   } catch (error) {
-    put(state, error.status === 401 ? ["Log in first: ", h("a", { href: "/" }, "revtunnel"), "."] : error.message);
+    if (shared) wrong(error.message);
+    else put(state, error.status === 401 ? ["Log in first: ", h("a", { href: "/" }, "revtunnel"), "."] : error.message);
     return;
   }
-  if (!serial || !service || !may.act) {
-    wrong(may.act ? "the address names no service" : "this login is for looking only");
+  if (!serial || !service || !(shared || may.act)) {
+    wrong(shared || may.act ? "the address names no service" : "this login is for looking only");
     return;
   }
   go.disabled = false;
@@ -47,6 +53,7 @@ export async function begin(kind, place, connect, more = []) {
 
   /** What the next connection comes in with: to the session that there is, else to a new one. */
   async function open() {
+    if (shared) return invited;
     const nonce = async () => (await call("POST", at`/my/sessions/${session}/nonce`, { browser: true })).nonce;
     if (session) {
       try {
@@ -64,9 +71,11 @@ export async function begin(kind, place, connect, more = []) {
     put(state, mark("warn", "connecting"));
     try {
       const nonce = await open();
-      const address = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}${at`/session/raw/${session}/${service}`}`;
-      running = connect(address, ["binary", `nonce.${nonce}`], () => put(state, mark("good", "connected")), over);
-      stop.disabled = false;
+      const [way, spoken] = kind === "terminal" && SSH.test(service) ? ["ssh", "revtunnel.terminal.1"] : ["raw", "binary"];
+      const address = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/session/${way}${at`/${session}/${service}`}`;
+      running = connect(address, [spoken, `nonce.${nonce}`], () => put(state, mark("good", watches ? "watching" : "connected")), over, watches);
+      if (shared) history.replaceState(null, "", `#${encodeURIComponent(serial)}/${encodeURIComponent(service)}`); // it is used up
+      stop.disabled = hand.disabled = false;
     } catch (error) {
       wrong(error.message);
       go.disabled = false;
@@ -75,15 +84,20 @@ export async function begin(kind, place, connect, more = []) {
 
   function over(code, reason) {
     running = null;
+    put(state, mark("off", "over"), ` ${[MEANS[code] ?? "the connection was lost", reason].filter(Boolean).join(": ")}`, shared && ". The link was good once: ask for another to come back.");
+    if (shared) {
+      stop.disabled = true;
+      return;
+    }
     go.textContent = "Connect again";
     go.disabled = false;
-    put(state, mark("off", "over"), ` ${[MEANS[code] ?? "the connection was lost", reason].filter(Boolean).join(": ")}`);
     go.focus();
   }
 
   async function end() {
-    stop.disabled = true;
+    stop.disabled = hand.disabled = true;
     running?.close();
+    if (shared) return;
     await call("DELETE", at`/my/sessions/${session}`).catch((error) => error.status === 404 || wrong(error.message));
     session = "";
   }

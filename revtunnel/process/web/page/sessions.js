@@ -105,17 +105,31 @@ export async function share({ session, user }) {
   open("Share a session", (close) => {
     const place = h("div", {});
     return [
-      h("p", {}, "A link that is good once, for a minute. The person needs a grant for its services, and opens it with revtunnel-connect."),
+      h("p", {}, "A link that is good once. The person needs a grant for its services; whoever has the link comes in as that person, and may nothing else."),
       form({
         fields: [
           { name: "person", label: "User who is let in", required: true, words: people },
-          { name: "role", label: "To", kind: "select", value: "watch", words: [["watch", "watch: is told what happens"], ["use", "use: has connections of his own"], ["take", "take: becomes the owner"]] },
+          { name: "role", label: "To", kind: "select", value: "watch", words: [["watch", "watch: sees the terminal or screen, types nothing"], ["use", "use: has connections of his own"], ["take", "take: becomes the owner"]] },
+          { name: "minutes", label: "Minutes that the link is good", kind: "number", value: "10", min: "1", max: "1440" },
         ],
         action: "Make a link",
         others: [button("Close", close)],
-        work: async ({ person, role }) => {
-          const made = own ? await call("POST", at`/my/sessions/${session}/share`, { person, role }) : await call("POST", at`/sessions/${session}/share`, { person, [role]: true });
-          put(place, copyable(`revtunnel://${location.host}/s/${session}#${made.nonce}`, `Link for ${person}`), h("p", { class: "hint" }, `Hand it to ${person} where nobody else reads it: revtunnel-connect 'LINK'`));
+        work: async ({ person, role, minutes }) => {
+          const path = own ? at`/my/sessions/${session}/share` : at`/sessions/${session}/share`;
+          const made = await call("POST", path, own ? { person, role, minutes } : { person, [role]: true, minutes });
+          const back = async () => {
+            try {
+              await call("DELETE", path + at`/${person}`);
+              put(place, h("p", {}, `${person} is let in no more.`));
+            } catch (error) {
+              say(error.message, true);
+            }
+          };
+          put(place,
+            copyable(`${location.origin}/page/share.html#${session}/${made.nonce}`, `Link for ${person}`),
+            h("p", { class: "hint" }, `Hand it to ${person} where nobody else reads it. Or, for revtunnel-connect:`),
+            copyable(`revtunnel://${location.host}/s/${session}#${made.nonce}`, `Address for ${person}`),
+            h("div", { class: "buttons" }, button("Take it back", back, { class: "danger", "aria-label": `Take it back from ${person}` })));
         },
       }),
       place,

@@ -16,7 +16,8 @@ function look() {
   if (rfb) Object.assign(rfb, { scaleViewport: scaled.checked, clipViewport: false, viewOnly: only.checked });
 }
 
-function connect(address, protocols, connected, over) {
+function connect(address, protocols, connected, over, watches) {
+  if (watches) only.checked = only.disabled = true;
   const web = new WebSocket(address, protocols);
   web.binaryType = "arraybuffer";
   const made = (rfb = new RFB(place, web));

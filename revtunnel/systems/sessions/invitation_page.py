@@ -1,0 +1,68 @@
+"""``POST /invitation``: what a link to somebody's session is for, for the page that opens it.
+
+Rule of this file: who shows a nonce is told what it lets in to, and uses nothing up; a refusal is a
+sentence for people. A nonce that is wrong costs its address what a wrong token does.
+
+Source: issue 13, "Share a session"; ours.
+"""
+
+from typing import Any
+
+from revtunnel.process.admin.operation_form import Argument, CallerRole, Kind, Operation, Row
+from revtunnel.process.web.api import Answer
+from revtunnel.process.web.askers import Place
+from revtunnel.process.web.http_answers import HttpRefused, in_bytes
+from revtunnel.process.web.post_pages import PostPage
+from revtunnel.systems.sessions.live_sessions import LiveSessions
+from revtunnel.systems.sessions.nonces import NonceRefused
+from revtunnel.systems.sessions.session_life import SessionRefused
+from revtunnel.trust.web_askers import WebAskers
+
+__all__ = ["InvitationPage"]
+
+_ABOUT = Operation(
+    "Invitation", "", "see what a link to a session is for", "It stays good. No login is wanted.",
+    (Argument("session", form="[0-9a-f]{32}"), Argument("nonce")),
+    (
+        Argument("device"),
+        Argument("services", Kind.LIST),
+        Argument("role"),
+        Argument("person"),
+        Argument("owner"),
+    ),
+    role=CallerRole.NOBODY, route="POST /invitation",
+)  # fmt: skip
+_SAYS = {
+    "used": "This link was used already: it is good once. Ask for another.",
+    "expired": "The time of this link is over. Ask for another.",
+    "withdrawn": "This link was taken back.",
+    "ended": "The session of this link has ended.",
+    "denied": "This link's person may not come to that device any more.",
+}
+_NO_LINK = "This is no link to a session, or none that is known any more."
+
+
+class InvitationPage:
+    """``page`` answers."""
+
+    def __init__(self, live: LiveSessions, askers: WebAskers) -> None:
+        self.page = PostPage(_ABOUT, self._judge)
+        self._live = live
+        self._askers = askers
+
+    async def _judge(self, request: Any, place: Place, said: Row) -> Answer:
+        self._askers.hear(place)
+        try:
+            bound = self._live.judge(said["nonce"], said["session"], place.peer)
+        except (NonceRefused, SessionRefused) as error:
+            self._askers.pay(request, place, error.word)
+            raise HttpRefused(403, error.word, _SAYS.get(error.word, _NO_LINK)) from None
+        session = self._live.sessions.running(bound.session)
+        row = {
+            "device": session.wish.serial,
+            "services": [*session.wish.offers],
+            "role": bound.role.value,
+            "person": bound.person,
+            "owner": session.owner,
+        }
+        return Answer(200, in_bytes(row))

@@ -1,0 +1,338 @@
+"""An ssh client that has a person in place of files: a shell at a service, its key and passwords asked for.
+
+Rule of this file: twisted.conch speaks ssh, and is imported with this file and nowhere else (60 ms). What the
+other side says wrongly ends the connection with a sentence; so does a server that asks for ever. The key that
+the other side proves is given to whoever knows it, before any secret is asked for. Passwords are held until
+they are sent, and told to nobody.
+
+Source: RFC 4252, 4253, 4254, 4256; ours.
+"""
+
+from collections.abc import Callable
+from typing import Any
+from typing import Protocol as Typing
+
+from twisted.conch.ssh.channel import SSHChannel
+from twisted.conch.ssh.common import getNS
+from twisted.conch.ssh.connection import SSHConnection
+from twisted.conch.ssh.session import packRequest_pty_req, packRequest_window_change
+from twisted.conch.ssh.transport import SSHClientTransport
+from twisted.conch.ssh.userauth import SSHUserAuthClient
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger, LogPublisher
+from twisted.python.failure import Failure
+
+from revtunnel.trust.host_keys import kind_of
+
+__all__ = ["SshClient", "SshOwner"]
+
+TRIES = 30  # requests for authentication in all
+PROMPTS = 8  # of one keyboard-interactive request
+TERMINAL = b"xterm-256color"
+_ALGORITHMS = {"ssh-rsa": [b"rsa-sha2-512", b"rsa-sha2-256", b"ssh-rsa"]}  # that a key of a type signs with
+_mute = Logger(observer=LogPublisher())  # what conch tells of each packet goes to nobody
+
+
+class SshOwner(Typing):
+    """Who has the person."""
+
+    def host_key(self, blob: bytes) -> "Deferred[None]":
+        """Fires if this may be the other side's key; errback: it may not, or nobody says yes."""
+
+    def secured(self) -> None:
+        """The other side has proved that key."""
+
+    def ask(self, prompt: str, echo: bool) -> "Deferred[str]":
+        """What the person answers."""
+
+    def show(self, data: bytes) -> None:
+        """For the screen."""
+
+    def opened(self) -> None:
+        """There is a shell."""
+
+    def took(self) -> None:
+        """What was typed is all under way; more may come."""
+
+    def ended(self, why: str, in_order: bool) -> None:
+        """It is over; called once."""
+
+
+class SshClient(SSHClientTransport):
+    """One connection. ``known``: the key that the service has; b"": none is known."""
+
+    _log = _mute
+    supportedCompressions = [b"none"]
+
+    def __init__(self, owner: SshOwner, user: str, known: bytes, size: tuple[int, int]) -> None:
+        """``size``: columns and rows."""
+        if known:
+            kind = kind_of(known)
+            self.supportedPublicKeys = _ALGORITHMS.get(kind, [kind.encode()])
+        self.transport: Any = None
+        self.owner = owner
+        self.size = size
+        self.tries = TRIES
+        self._user = user
+        self._over = False
+        self._proved = b""
+        self._judging = False  # a person is asked about the key
+        self._paused = False
+        self._shell: _Shell | None = None
+
+    # -- what its owner calls
+
+    def type(self, data: bytes) -> bool:
+        """Send what was typed; False: no more before ``took``."""
+        if self._shell is None:
+            return True
+        self._shell.write(data)
+        return not self._shell.buf
+
+    def resize(self, columns: int, rows: int) -> None:
+        """The screen is of another size."""
+        self.size = columns, rows
+        if self._shell is not None:
+            self._shell.resize()
+
+    def pause(self) -> None:
+        """Read no more of the service."""
+        self._paused = True
+        self.transport.pauseProducing()
+
+    def resume(self) -> None:
+        """Go on reading; not while a person thinks about the key."""
+        self._paused = False
+        if not (self._judging or self._over):
+            self.transport.resumeProducing()
+
+    def leave(self) -> None:
+        """Nobody wants it any more."""
+        self._end("", False)
+
+    def end(self, why: str, in_order: bool = False) -> None:
+        """It is over, for this reason."""
+        self._end(why, in_order)
+
+    # -- as conch's transport
+
+    def dataReceived(self, data: bytes) -> None:
+        """Twisted calls this. The library raises anything where the other side breaks the rules."""
+        try:
+            super().dataReceived(data)
+        except Exception as error:
+            self._end(f"what the service says is no ssh: {type(error).__name__}", False)
+
+    def verifyHostKey(self, hostKey: bytes, fingerprint: bytes) -> "Deferred[None]":
+        """conch asks; at each exchange of keys anew."""
+        if self._proved:
+            return succeed(None) if hostKey == self._proved else fail(ValueError("another key"))
+        self._proved = hostKey
+        asked = self.owner.host_key(hostKey)
+        if asked.called:
+            return asked
+        answer: Deferred[None] = Deferred()
+        self._judging = True
+        self.transport.pauseProducing()
+
+        def judged(result: Any) -> None:
+            (answer.errback if isinstance(result, Failure) else answer.callback)(result)
+            self._judging = False
+            if not self._over:
+                if not self._paused:
+                    self.transport.resumeProducing()
+                self.dataReceived(b"")
+
+        asked.addBoth(judged)
+        return answer
+
+    def getPacket(self) -> bytes | None:
+        """conch takes the next one; none while a person thinks, for those behind are under the new keys."""
+        return None if self._judging else super().getPacket()
+
+    def connectionSecure(self) -> None:
+        """conch calls this: the key is right."""
+        if self._shell is None:
+            self.owner.secured()
+            self.requestService(_Login(self._user.encode(), _Connection(self)))
+
+    def sendDisconnect(self, reason: int, desc: bytes) -> None:
+        """conch has found a fault."""
+        super().sendDisconnect(reason, desc)
+        self._end(_plain(desc), False)
+
+    def receiveError(self, reasonCode: int, description: bytes) -> None:
+        """The other side has."""
+        self._end(f"the service says: {_plain(description)}", False)
+
+    def receiveDebug(self, alwaysDisplay: bool, message: bytes, lang: bytes) -> None:
+        """Nothing."""
+
+    def receiveUnimplemented(self, seqnum: int) -> None:
+        """Nothing."""
+
+    def connectionLost(self, reason: Failure | None = connectionDone) -> None:
+        """Twisted calls this."""
+        lost = "the connection was lost"
+        self._end(lost if self.gotVersion else "the service is not there, or speaks no ssh", False)
+        super().connectionLost(reason)
+
+    # -- inside
+
+    def began(self, shell: "_Shell") -> None:
+        """There is a shell."""
+        self._shell = shell
+        self.owner.opened()
+
+    def _end(self, why: str, in_order: bool) -> None:
+        if self._over:
+            return
+        self._over = True
+        if self.transport is not None:
+            self.transport.abortConnection()
+        self.owner.ended(why, in_order)
+
+
+class _Login(SSHUserAuthClient):
+    _log = _mute
+    transport: Any
+    preferredOrder = [b"keyboard-interactive", b"password"]
+
+    def askForAuth(self, kind: bytes, extraData: bytes) -> None:
+        """conch asks the server; not for ever."""
+        client: SshClient = self.transport
+        client.tries -= 1
+        if client.tries < 0:
+            client.end("the service asks too often")
+        else:
+            super().askForAuth(kind, extraData)
+
+    _unasked = False  # the last try by keyboard-interactive put no question
+
+    def auth_keyboard_interactive(self) -> Any:
+        """As conch does; not again where the server only pretends to ask."""
+        if self._unasked:
+            return False
+        self._unasked = True
+        return super().auth_keyboard_interactive()
+
+    def auth_publickey(self) -> Any:
+        """Keys of a person are not here."""
+        return False
+
+    def getPassword(self, prompt: bytes | None = None) -> "Deferred[bytes]":
+        """conch asks."""
+        text = "Password: " if prompt is None else _plain(prompt)
+        answer: Deferred[bytes] = self.transport.owner.ask(text, False).addCallback(str.encode)
+        return answer
+
+    def getGenericAnswers(
+        self, name: bytes, instruction: bytes, prompts: list[tuple[bytes, bool]]
+    ) -> "Deferred[list[str]]":
+        """conch asks."""
+        self._unasked = not prompts
+        for text in filter(None, (name, instruction)):
+            self.transport.owner.show(_lines(text))
+        if len(prompts) > PROMPTS:
+            self.transport.end("the service asks too much")
+            return Deferred()
+
+        async def answers() -> list[str]:
+            return [await self.transport.owner.ask(_plain(text), echo) for text, echo in prompts]
+
+        return Deferred.fromCoroutine(answers())
+
+    def ssh_USERAUTH_BANNER(self, packet: bytes) -> None:
+        """What the other side wants to be read first."""
+        self.transport.owner.show(_lines(getNS(packet)[0]))
+
+
+class _Connection(SSHConnection):
+    _log = _mute
+
+    def __init__(self, client: SshClient) -> None:
+        super().__init__()
+        self._client = client
+
+    def serviceStarted(self) -> None:
+        """conch calls this: the person is let in."""
+        super().serviceStarted()
+        self.openChannel(_Shell(self._client, conn=self))
+
+    def ssh_CHANNEL_OPEN(self, packet: bytes) -> None:
+        """The other side wants a channel: nothing here is for it."""
+        self._client.end("the service wants to come back through the terminal")
+
+
+class _Shell(SSHChannel):
+    _log = _mute
+    conn: Any
+    name = b"session"
+
+    def __init__(self, client: SshClient, **about: Any) -> None:
+        super().__init__(**about)
+        self._client = client
+        self._why = "the shell is over"
+        self._in_order = False
+
+    def channelOpen(self, specificData: bytes) -> None:
+        """conch calls this."""
+        columns, rows = self._client.size
+        about = packRequest_pty_req(TERMINAL, (rows, columns, 0, 0), b"")
+        self._ask(b"pty-req", about, "a terminal", lambda: self._ask(b"shell", b"", "a shell", self._began))
+
+    def _ask(self, kind: bytes, data: bytes, what: str, then: Callable[[], None]) -> None:
+        asked: Deferred[Any] = self.conn.sendRequest(self, kind, data, wantReply=True)
+        asked.addCallbacks(lambda _: then(), lambda _: self._client.end(f"the service gives no {what}"))
+
+    def _began(self) -> None:
+        self._client.began(self)
+
+    def resize(self) -> None:
+        """Tell the other side."""
+        columns, rows = self._client.size
+        if not self.localClosed:
+            self.conn.sendRequest(self, b"window-change", packRequest_window_change((rows, columns, 0, 0)))
+
+    def openFailed(self, reason: Any) -> None:
+        """conch calls this."""
+        self._client.end("the service opens no session")
+
+    def dataReceived(self, data: bytes) -> None:
+        """conch calls this."""
+        self._client.owner.show(data)
+
+    def extReceived(self, dataType: int, data: bytes) -> None:
+        """conch calls this: what goes to the standard error."""
+        self._client.owner.show(data)
+
+    def addWindowBytes(self, data: int) -> None:
+        """conch calls this: the other side takes more."""
+        super().addWindowBytes(data)
+        if not self.buf:
+            self._client.owner.took()
+
+    def request_exit_status(self, data: bytes) -> bool:
+        """The shell has ended by itself."""
+        self._why, self._in_order = f"exit status {int.from_bytes(data[:4], 'big')}", True
+        return True
+
+    def request_exit_signal(self, data: bytes) -> bool:
+        """It was ended."""
+        self._why, self._in_order = f"ended by signal {_plain(getNS(data)[0])[:20]}", True
+        return True
+
+    def closed(self) -> None:
+        """conch calls this."""
+        self._client.end(self._why, self._in_order)
+
+
+def _plain(text: bytes) -> str:
+    """One line that moves nothing on the screen."""
+    return "".join(each if each.isprintable() else " " for each in text.decode("utf-8", "replace"))[:400]
+
+
+def _lines(text: bytes) -> bytes:
+    """Several of them."""
+    return b"".join(f"{_plain(line)}\r\n".encode() for line in text.rstrip().split(b"\n")[:100])
