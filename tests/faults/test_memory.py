@@ -1,4 +1,4 @@
-"""A server whose memory the kernel limits (a cgroup, as systemd's MemoryMax): readers that stall do not fill it.
+"""A server whose memory the kernel limits (a cgroup, as MemoryMax does): readers that stall do not fill it.
 
 What it may hold is computed from its settings: a first window, or a first reading, for each stalled client,
 what ``pool`` adds for all of them, and the objects of a stream. Offered is far more.
