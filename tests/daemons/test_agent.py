@@ -6,6 +6,7 @@ Only processes are not here: signals, exit statuses and the log (test_run.py), a
 import contextlib
 import socket
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ import pytest
 from twisted.internet.defer import maybeDeferred
 
 from revtunnel.daemons.agent import Agent, read_key
+from revtunnel.daemons.own_authority import public_settings
 from revtunnel.daemons.schema import load
 from revtunnel.daemons.server import Server
 from revtunnel.daemons.settings import SettingsError, read_agent, read_server
 from revtunnel.ground.facts import (
+    CertificateIssued,
     ChannelEnded,
     Fact,
     LinkDown,
@@ -24,10 +27,15 @@ from revtunnel.ground.facts import (
     ServerState,
     SettingsReloaded,
 )
+from revtunnel.ground.reasons import GoAway
 from revtunnel.process.process import ExitStatus
 from revtunnel.process.systemd import Notifier
 from revtunnel.settings.inifile import Surroundings
 from revtunnel.sockets.hangups import reserve
+from revtunnel.trust.agent_files import AgentFiles
+from revtunnel.trust.authority import issue_device, new_key
+from revtunnel.trust.authority_files import AuthorityDirectory, row_of
+from revtunnel.trust.authority_settings import AuthoritySettings
 from tests.support.epoll import QUIET, Loop, own_reactor
 from tests.support.ports import port_block
 from tests.support.throwaway_tls import Issuer
@@ -50,7 +58,6 @@ AGENT = """\
 servers = {server}
 serial = plc-1
 local = echo=127.0.0.1:{echo}
-state_directory = none
 {more}
 """
 
@@ -69,7 +76,9 @@ class Told:
 
     def load(self) -> Any:
         """As the command line does."""
-        return load(self._read, str(self._path), None, Surroundings({}, False, "/nowhere", "gate"))
+        return load(
+            self._read, str(self._path), None, Surroundings({}, False, str(self._path.parent), "gate")
+        )
 
 
 class Site:
@@ -329,6 +338,37 @@ def test_other_headers_for_services_are_told(make: Any) -> None:
     site.up()
     site.set("proxy_protocol = echo=v1\n")
     assert any("from the next link on" in each.detail for each in site.of(ServerState))
+
+
+@pytest.mark.parametrize(("age", "server_knows_first"), [(10, False), (91, False), (10, True)])
+def test_an_enrolled_agent_renews_when_it_has_to(
+    make: Any, tmp_path: Path, age: int, server_knows_first: bool
+) -> None:
+    """Not while it is good; before anything else once it has ended; and when a server says that it has."""
+    authority, now = tmp_path / "authority", datetime.now(UTC)
+    made = public_settings(["127.0.0.1"], AuthoritySettings(directory=str(authority)), now)
+    mine = {name: made["listener main", name] for name in ("certificate", "certificate_key", "authority")}
+    directory, key = AuthorityDirectory(str(authority)), new_key()
+    held = directory.load()
+    begun = now - timedelta(days=age)
+    certificate = issue_device(held, "plc-1", key.public_key(), 90, begun)
+    directory.record(row_of(certificate, "device", "plc-1", begun))
+    files = AgentFiles(str(tmp_path / "agent"), "plc-1")
+    files.trust(held.certificate)
+    files.keep(key, certificate)
+    site = make(
+        listener="tls = yes\n" + "".join(f"{name} = {value}\n" for name, value in mine.items()),
+        server=f"[authority]\ndirectory = {authority}\n",
+        agent=f"tls = yes\nstate_directory = {tmp_path / 'agent'}\ncertificate = {files.certificate}\n"
+        f"certificate_key = {files.certificate}\nauthority = {files.authority}\n",
+    )
+    site.up()
+    assert len(site.of(CertificateIssued)) == (age > 90)
+    if server_knows_first:
+        site.server.switchboard.fleet.get("plc-1").link.dismiss("ended", "by its clock", GoAway.EXPIRED)
+        site.loop.until(lambda: site.of(CertificateIssued), "another certificate")
+        site.up(2)
+    site.talk(site.port())
 
 
 @pytest.mark.parametrize("text", ["not a key", "0" * 63])

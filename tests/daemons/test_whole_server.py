@@ -144,7 +144,7 @@ def test_all_parts_take_other_settings(place: Place) -> None:
     assert server.switchboard.limits.clients == 5
     assert server.web is not None and server.web.vendors.edge is not None
     assert server.web.vendors.edge.limits.tunnels == 3
-    assert not server.web.listener.rules["desk"].parts
+    assert "page" not in server.web.listener.rules["desk"].parts
 
 
 @pytest.mark.parametrize(
