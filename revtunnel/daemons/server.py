@@ -9,11 +9,13 @@ Source: house.md (services); twisted.md 1.6 and 3.
 import os
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThreadPool
 
 from revtunnel import __version__
 from revtunnel.daemons.absent_devices import AbsentDevices
@@ -21,10 +23,12 @@ from revtunnel.daemons.daemon import AdministeredDaemon, until
 from revtunnel.daemons.kept_ports import KeptPorts
 from revtunnel.daemons.legacy_devices import fixed_ports
 from revtunnel.daemons.operator import Operator
-from revtunnel.daemons.options import ServerOptions as Options
+from revtunnel.daemons.own_authority import renew_own
+from revtunnel.daemons.own_certificates import OwnCertificates
 from revtunnel.daemons.server_doubts import doubts
 from revtunnel.daemons.server_listeners import ServerListeners, agent_listener, agents_by_web
-from revtunnel.daemons.settings_parts import ServerSettings
+from revtunnel.daemons.server_options import ServerOptions as Options
+from revtunnel.daemons.server_settings import ServerSettings
 from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.client_ports import ClientPorts
@@ -88,6 +92,8 @@ class Server(AdministeredDaemon):
         self.web: WebSystem | None = None
         self.cccp: CccpSystem | None = None
         self._emo_machines: dict[int, Any] = {}  # command sockets by the port they registered
+        own = OwnCertificates(reactor, self._renew_own, self.take_files, self.retries)
+        own.setServiceParent(self)
 
     # -- starting
 
@@ -375,6 +381,14 @@ class Server(AdministeredDaemon):
         await super()._take(new)
         await looked
         return changed, missing
+
+    def _renew_own(self) -> "Deferred[list[str]]":
+        """In a thread: it makes files."""
+        settings = self.settings
+        projects = settings.cccp.projects if settings.cccp is not None else ()
+        shown = [each.certificate for each in (*settings.listeners, *settings.web, *projects)]
+        pool, now = self._reactor.getThreadPool(), datetime.now(UTC)
+        return deferToThreadPool(self._reactor, pool, renew_own, settings.authority, shown, now)
 
     def _loaded(self) -> ServerSettings:
         return self._with_kept(super()._loaded())

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from revtunnel import __version__
 from revtunnel.daemons.legacy_devices import offers_at, sources_at
-from revtunnel.daemons.settings_parts import ListenerSettings, ServerSettings, agents_at
+from revtunnel.daemons.server_settings import ListenerSettings, ServerSettings, agents_at
 from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.ground.facts import LinkRefused
 from revtunnel.ground.limits import ServerLimits
