@@ -14,10 +14,12 @@ import pytest
 from twisted.internet.defer import maybeDeferred
 
 from revtunnel.daemons.agent import Agent, read_key
+from revtunnel.daemons.agent_reading import read_agent
 from revtunnel.daemons.own_authority import public_settings
 from revtunnel.daemons.schema import load
 from revtunnel.daemons.server import Server
-from revtunnel.daemons.settings import SettingsError, read_agent, read_server
+from revtunnel.daemons.server_reading import read_server
+from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.facts import (
     CertificateIssued,
     ChannelEnded,
@@ -95,7 +97,7 @@ class Site:
         self.service.setblocking(False)
         # it is turned by hand, so that it never starts
         loop.reactor.callWhenRunning = lambda call, *more: loop.reactor.callLater(0, call, *more)
-        text = SERVER.format(listener=listener, ports=port_block(), folder=folder, more=server)
+        text = SERVER.format(listener=listener, ports=port_block(20), folder=folder, more=server)
         told = Told(folder / "server.ini", read_server, text)
         self.server = self._daemon(Server, told)
         self.server.privilegedStartService()

@@ -10,7 +10,8 @@ from twisted.internet.defer import maybeDeferred
 
 from revtunnel.daemons.schema import load
 from revtunnel.daemons.server import DOUBT, Server, descriptor_budget, pools_of
-from revtunnel.daemons.settings import SettingsError, read_server
+from revtunnel.daemons.server_reading import read_server
+from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.facts import Fact, ServerState
 from revtunnel.process.process import ExitStatus
 from revtunnel.process.systemd import Notifier
@@ -53,7 +54,7 @@ class Place:
         self.folder = folder
         self.facts: list[Fact] = []
         self.made: list[Server] = []
-        self.ports = port_block()
+        self.ports = port_block(20)
         loop.reactor.callWhenRunning = lambda call, *more: loop.reactor.callLater(0, call, *more)
 
     def make(self, more: str = "") -> Server:
