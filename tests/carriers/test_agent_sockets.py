@@ -196,7 +196,7 @@ def test_a_server_that_has_gone_when_its_target_answers(desk: Desk) -> None:
     server.close()
     end, service = desk.pair()
     desk.dials[0][2].callback(end)
-    assert desk.ended() == (Ended.RESET_BY_PEER, "server: Broken pipe")
+    assert desk.ended() == (Ended.RESET_BY_PEER, "server: reset the connection")
     assert desk.is_over(service)
 
 

@@ -108,7 +108,7 @@ def test_a_frame_for_one_that_has_gone_is_a_death(loop: Loop, pair: Pair) -> Non
     kept, far = pair
     far.close()
     assert not kept.say(b"x")
-    assert kept.deaths == [("Broken pipe", -1)]
+    assert kept.deaths == [("reset the connection", -1)]
 
 
 def test_what_tls_has_read_already_is_told_without_an_event(loop: Loop) -> None:
