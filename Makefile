@@ -1,6 +1,7 @@
 # make demo    a server, an agent and a device here: what a client sees, what a person does, what is written down
 # make test    linter, types, rooms, fast tests at full depth, then those with real sockets and processes
 # make fast    fast tests only, with few examples of each property and short loops: docs/testing.rst
+# make coverage  the fast tests, and which branches of each room they take
 # make fuzz    hostile bytes for all that reads a stranger's, FUZZ_SECONDS of it (an hour): docs/testing.rst
 # make agent   the agent as one file, dist/revtunnel-agent.pyz, for this kind of machine
 # make bench   relay figures beside a direct connection and other relays, into benchmarks/results
@@ -13,7 +14,7 @@ BIN := .venv/bin
 # pytest keeps the tests as it compiled them, or does that again in each process, for 5 s
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test fast fuzz lint bench agent clean
+.PHONY: demo test fast coverage fuzz lint bench agent clean
 
 demo: .venv/installed
 	$(BIN)/python examples/demo.py
@@ -30,6 +31,10 @@ lint: .venv/tools
 
 fast: .venv/tools
 	$(BIN)/pytest -q -n 2
+
+coverage: .venv/tools
+	$(BIN)/coverage run -m pytest -q
+	$(BIN)/python -m tests.branches
 
 fuzz: .venv/tools
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)

@@ -3,91 +3,214 @@
 `python -m benchmarks.agents --port P --count N [--first K] [--offer NAME=HOST:PORT] [--software TEXT]`
 brings serials from plc-K on to a server on loopback, prints how many seconds that took once all are welcome,
 and keeps them until it is ended. A link that the server ends is printed as well, and stays away.
+
+With `--again` it comes back as an agent of ours does (its back-off, its time limits), and whenever all are up
+there is a line `all` and JSON: when each came up (CLOCK_MONOTONIC), the tries since the last such line, and
+what those that failed met. `--sources` gives each an address of its own; in the directory of `--tls` are an
+authority, and for each serial a certificate with its key, as tests/support/throwaway_tls.py writes them.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import heapq
+import json
+import random
 import select
 import socket
+import ssl
 import struct
 import sys
 import time
+from collections import Counter
+from collections.abc import Generator, Iterator
+from pathlib import Path
 
-from revtunnel.ground.targets import Offer, parse_offer
+from revtunnel.ground.limits import AgentLimits
+from revtunnel.ground.targets import parse_offer
+from revtunnel.link.backoff import Backoff
 from revtunnel.link.handshake import LISTEN
-from revtunnel.link.hellos import AgentHello, encode_agent_hello
+from revtunnel.link.hellos import AgentHello, decode_server_hello, encode_agent_hello
 from revtunnel.streams.commands import Command
 from revtunnel.streams.frames import encode_frame
 
 __all__ = ["main"]
 
+AUTHORITY = "test-authority.pem"
 HEADER = struct.Struct("!HBB")  # payload bytes, command, channel
-AT_ONCE = 200  # connections whose handshake is under way
+AT_ONCE = 200  # connections whose handshake is under way: real agents have a processor each, these share one
 NONCE = bytes(32)
+BIND_ADDRESS_NO_PORT = 24  # IP_BIND_ADDRESS_NO_PORT
+LIMITS = AgentLimits()
 
 
-class Herd:
-    """All of them, on one epoll."""
+class Agent:
+    """One of them."""
 
-    def __init__(self, port: int, serials: list[str], offers: tuple[Offer, ...], software: str) -> None:
-        self.up = 0
-        self.lost = 0
-        self._port = port
-        self._waiting = serials[::-1]
-        self._offers = offers
-        self._software = software
-        self._poller = select.epoll()
-        self._serials: dict[int, str] = {}
-        self._sockets: dict[int, socket.socket] = {}
-        self._read: dict[int, bytes] = {}
+    def __init__(self, options: argparse.Namespace, number: int) -> None:
+        self.serial = f"plc-{number:05}"
+        self.up_since: float | None = None
+        self.tried_at = 0.0
+        self._port: int = options.port
+        self._tls: Path | None = options.tls
+        self._context: ssl.SSLContext | None = None
+        self._source = f"127.{128 + (number >> 14)}.{number >> 7 & 127}.{1 + (number & 127)}"
+        self._bound: bool = options.sources
+        self._hello = AgentHello(self.serial, NONCE, tuple(options.offer), options.software)
+        self._backoff = Backoff(LIMITS, random.random)
+        self._spread = 1.0
+        self._lost_at: float | None = None
 
-    def turn(self) -> None:
-        """Bring more of them as long as few are on their way; then what the server says."""
-        while self._waiting and len(self._sockets) - self.up < AT_ONCE:
-            self._connect(self._waiting.pop())
-        for number, _ in self._poller.poll(0.5):
-            self._readable(number)
-
-    def _connect(self, serial: str) -> None:
-        sock = socket.create_connection(("127.0.0.1", self._port))
+    def dial(self) -> socket.socket:
+        """A connection that is on its way."""
+        self.tried_at, self.up_since = time.monotonic(), None
+        sock = socket.socket()
         sock.setblocking(False)
-        number = sock.fileno()
-        self._sockets[number], self._serials[number], self._read[number] = sock, serial, b""
-        self._poller.register(number, select.EPOLLIN)
-        sock.send(LISTEN)
+        if self._bound:
+            sock.setsockopt(socket.SOL_IP, BIND_ADDRESS_NO_PORT, 1)
+            sock.bind((self._source, 0))
+        with contextlib.suppress(BlockingIOError):
+            sock.connect(("127.0.0.1", self._port))
+        return sock
 
-    def _readable(self, number: int) -> None:
-        sock = self._sockets[number]
+    def talk(self, sock: socket.socket) -> Generator[int]:
+        """Its side of the connection, which it closes; yields what it waits for. OSError: it has ended."""
         try:
-            data = sock.recv(65536)
-        except ConnectionError:
+            yield select.EPOLLOUT
+            if problem := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                raise OSError(problem, "connect")
+            if self._tls is not None:
+                sock = self._secure(sock, self._tls)
+                yield from _shake(sock)
+            sock.send(LISTEN)
             data = b""
-        if not data:
-            self._poller.unregister(number)
-            del self._sockets[number]
+            while True:
+                yield select.EPOLLIN
+                with contextlib.suppress(BlockingIOError, ssl.SSLWantReadError):
+                    if not (more := sock.recv(65536)):
+                        raise ConnectionAbortedError("it was ended")
+                    data = self._read(sock, data + more)
+        finally:
             sock.close()
-            self.lost += 1
-            print(f"lost {self._serials[number]}", flush=True)
-            return
-        data = self._read[number] + data
+
+    def _secure(self, sock: socket.socket, folder: Path) -> ssl.SSLSocket:
+        if self._context is None:
+            self._context = ssl.create_default_context(cafile=folder / AUTHORITY)
+            self._context.load_cert_chain(folder / f"{self.serial}.pem", folder / f"{self.serial}.key")
+        return self._context.wrap_socket(sock, server_hostname="127.0.0.1", do_handshake_on_connect=False)
+
+    def _read(self, sock: socket.socket, data: bytes) -> bytes:
         while len(data) >= HEADER.size:
             size, command, _ = HEADER.unpack_from(data)
             end = HEADER.size + size
             if len(data) < end:
                 break
-            self._frame(sock, number, command, data[HEADER.size : end])
-            data = data[end:]
-        self._read[number] = data
+            payload, data = data[HEADER.size : end], data[end:]
+            if command == Command.PING:
+                sock.send(encode_frame(Command.PONG, 0, payload))
+            elif command == Command.HELLO and payload:
+                self.up_since, self._spread = time.monotonic(), decode_server_hello(payload).spread
+            elif command == Command.HELLO:
+                sock.send(encode_agent_hello(self._hello))
+        return data
 
-    def _frame(self, sock: socket.socket, number: int, command: int, payload: bytes) -> None:
-        if command == Command.PING:
-            sock.send(encode_frame(Command.PONG, 0, payload))
-        elif command == Command.HELLO and payload:
+    def away(self, error: OSError) -> float:
+        """When it comes again; as link/uplink.py has it."""
+        now, since = time.monotonic(), self.up_since
+        self.up_since = None
+        if since is not None:
+            self._lost_at = now
+            return now + self._backoff.after_loss(now - since, self._spread)
+        reached = not isinstance(error, ConnectionRefusedError | TimeoutError)
+        away = None if reached or self._lost_at is None else now - self._lost_at
+        return now + self._backoff.after_failure(away)
+
+
+def _shake(sock: ssl.SSLSocket) -> Iterator[int]:
+    while True:
+        try:
+            sock.do_handshake()
+        except ssl.SSLWantReadError:
+            yield select.EPOLLIN
+        except ssl.SSLWantWriteError:
+            yield select.EPOLLOUT
+        else:
+            return
+
+
+class Herd:
+    """All of them, on one epoll."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.up = 0
+        self._again: bool = options.again
+        self._poller = select.epoll()
+        self._talks: dict[int, tuple[Agent, Generator[int]]] = {}
+        agents = [Agent(options, number) for number in range(options.first, options.first + options.count)]
+        self._due = [(0.0, number, agent) for number, agent in enumerate(agents)]
+        self._swept = 0.0
+        self._came: list[float] = []
+        self._failed = Counter[str]()
+        self._tries = 0
+
+    def turn(self) -> None:
+        """Let those come whose time it is, then hear what the server says."""
+        now = time.monotonic()
+        while self._due and self._due[0][0] <= now:
+            if len(self._talks) - self.up >= AT_ONCE:
+                break
+            self._dial(heapq.heappop(self._due)[2])
+        for number, _ in self._poller.poll(0.05):
+            self._step(number)
+        if now - self._swept > 1.0:
+            self._swept = now
+            late = [n for n, (agent, _) in self._talks.items() if _is_late(agent, now)]
+            for number in late:
+                self._lost(number, TimeoutError("it took too long"))
+
+    def told(self) -> str:
+        """What happened since this was asked last."""
+        found = json.dumps({"came": self._came, "tries": self._tries, "failed": self._failed})
+        self._came, self._tries, self._failed = [], 0, Counter()
+        return found
+
+    def _dial(self, agent: Agent) -> None:
+        self._tries += 1
+        sock = agent.dial()
+        number, talk = sock.fileno(), agent.talk(sock)
+        self._talks[number] = agent, talk
+        self._poller.register(number, next(talk))
+
+    def _step(self, number: int) -> None:
+        agent, talk = self._talks[number]
+        before = agent.up_since
+        try:
+            self._poller.modify(number, next(talk))
+        except OSError as error:
+            self._lost(number, error)
+            return
+        if before is None and agent.up_since is not None:
             self.up += 1
-        elif command == Command.HELLO:
-            hello = AgentHello(self._serials[number], NONCE, self._offers, self._software)
-            sock.send(encode_agent_hello(hello))
+            self._came.append(agent.up_since)
+
+    def _lost(self, number: int, error: OSError) -> None:
+        agent, talk = self._talks.pop(number)
+        with contextlib.suppress(OSError):  # closed already
+            self._poller.unregister(number)
+        talk.close()
+        if agent.up_since is not None:
+            self.up -= 1
+        else:
+            self._failed[type(error).__name__] += 1
+        if self._again:
+            heapq.heappush(self._due, (agent.away(error), id(agent), agent))
+        else:
+            print(f"lost {agent.serial}", flush=True)
+
+
+def _is_late(agent: Agent, now: float) -> bool:
+    return agent.up_since is None and now - agent.tried_at > LIMITS.connect
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -97,16 +220,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--offer", type=parse_offer, action="append", default=[])
     parser.add_argument("--software", default="herd")
+    parser.add_argument("--sources", action="store_true")
+    parser.add_argument("--tls", type=Path, metavar="DIRECTORY")
+    parser.add_argument("--again", action="store_true")
     options = parser.parse_args(argv)
-    last = options.first + options.count
-    serials = [f"plc-{number:05}" for number in range(options.first, last)]
-    herd = Herd(options.port, serials, tuple(options.offer), options.software)
-    begun, said = time.monotonic(), False
+    herd = Herd(options)
+    begun, was = time.monotonic(), 0
     while True:
         herd.turn()
-        if not said and herd.up == options.count:
-            said = True
-            print(f"up {time.monotonic() - begun:.3f}", flush=True)
+        if herd.up == options.count and was < options.count:
+            print(f"all {herd.told()}" if options.again else f"up {time.monotonic() - begun:.3f}", flush=True)
+        was = herd.up
 
 
 if __name__ == "__main__":

@@ -3,29 +3,40 @@
 `python -m benchmarks.comeback` starts server, agent and an echo service, then ends the server (SIGTERM and
 SIGKILL in turn) and starts it again. Two figures a round, in seconds: from the start of the new server until
 it listens, and from then until a client gets its echo at the port it had before. Nothing is judged.
+
+With `--agents 10000` so many come back at once, simulated (agents.py): each from an address of its own, every
+second over TLS with a certificate, none of them exempt from limits, which are as shipped but for herd_spread.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import signal
 import socket
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from benchmarks.ours import RT1, RUN, SERVER, listed
+from benchmarks.ours import CTL, RT1, RUN, SERVER, listed
 from benchmarks.peers import free_ports
 from benchmarks.processes import Crew, become_reaper, end_everything
+from tests.support.throwaway_tls import Issuer
 
 __all__ = ["main"]
 
 PATIENCE = 30.0  # seconds for anything to become ready
+HERD_PATIENCE = 300.0  # seconds for a herd
+PORTS = 8  # client ports of a herd's server: none of its agents offers anything
 
 
 def serve_echo() -> int:
@@ -95,12 +106,146 @@ def measure(how: signal.Signals, service: int, folder: Path) -> tuple[str, float
         return how.name, _time_until(_listens, crew, link), _time_until(_echoes, crew, port)
 
 
+# ---- a herd
+
+
+HERD = """\
+[listener plain]
+address = 127.0.0.1:{plain}
+[listener tls]
+address = 127.0.0.1:{tls}
+tls = yes
+certificate = {folder}/server.pem
+certificate_key = {folder}/server.key
+authority = {folder}/test-authority.pem
+[penalties]
+exempt =
+[limits]
+herd_spread = {spread}
+[pool default]
+ranges = {first}-{last}
+"""
+PER_PROCESS = 5000  # simulated agents: a descriptor each, and they have a processor beside the server's
+
+
+@dataclass(frozen=True)
+class Return:
+    """How a herd came back, in seconds from the new server's listening, and what that cost."""
+
+    how: str
+    linked: int  # devices that the server says it has
+    ended: float  # seconds from the signal to the end of the first server
+    half: float
+    most: float  # 99 of 100
+    last: float
+    tries: int
+    failed: dict[str, int]
+    cpu: float  # seconds of the server from its start
+    memory: int  # bytes of the server with all of them
+
+
+class Herds:
+    """Processes of simulated agents at a server, half of them over TLS."""
+
+    def __init__(self, crew: Crew, count: int, spread: float) -> None:
+        self._crew, self._count = crew, count
+        self._config = crew.folder / "revtunnel.ini"
+        self._plain, self._tls, *pool = free_ports(2 + PORTS, adjacent=True)
+        ports = {"plain": self._plain, "tls": self._tls, "first": pool[0], "last": pool[-1]}
+        text = HERD.format(folder=crew.folder, spread=spread, **ports)
+        self._config.write_text(SERVER.format(folder=crew.folder) + text)
+        issuer = Issuer(crew.folder)
+        issuer.server("127.0.0.1")
+        for number in range(count // 2, count):
+            issuer.device(f"plc-{number:05}")
+        self._logs: list[Path] = []
+        self._told = 0
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """A server."""
+        server = self._crew.start("server", [*RUN, "server", "--config", self._config])
+        _time_until(_listens, self._crew, self._tls)
+        return server
+
+    def come(self) -> None:
+        """All of them for the first time."""
+        half = self._count // 2
+        for first, last, port, more in (
+            (0, half, self._plain, []),
+            (half, self._count, self._tls, ["--tls", self._crew.folder]),
+        ):
+            for begin in range(first, last, PER_PROCESS):
+                words = ["--port", port, "--first", begin, "--count", min(PER_PROCESS, last - begin)]
+                argv = [sys.executable, "-m", "benchmarks.agents", "--again", "--sources", *words, *more]
+                self._crew.start("herd", argv)
+                self._logs.append(self._crew.folder / f"{len(self._logs) + 1}-herd.log")
+        self.all_up()
+
+    def all_up(self) -> list[dict[str, Any]]:
+        """Wait until all are up once more: what each process says of it."""
+        self._told += 1
+        deadline = time.monotonic() + HERD_PATIENCE
+        while True:
+            said = [log.read_text().split("all ")[1:] for log in self._logs]
+            if all(len(lines) >= self._told for lines in said):
+                return [json.loads(lines[self._told - 1]) for lines in said]
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"of {self._count} agents not all came back: {self._crew.last_words()}")
+            time.sleep(0.1)
+
+
+def herd(how: signal.Signals, count: int, spread: float, folder: Path) -> Return:
+    """End the server of so many agents, start another, and see them come."""
+    with Crew(folder) as crew:
+        herds = Herds(crew, count, spread)
+        server = herds.start()
+        herds.come()
+        begun = time.monotonic()
+        server.send_signal(how)
+        server.wait(HERD_PATIENCE)
+        ended = time.monotonic() - begun
+        herds.start()
+        listening = time.monotonic()
+        told = herds.all_up()
+        came = sorted(when - listening for each in told for when in each["came"])
+        failed = sum((Counter(each["failed"]) for each in told), Counter[str]())
+        tries = sum(each["tries"] for each in told)
+        cpu, memory = crew.cpu()["server"], crew.memory()["server"].proportional
+        status = [*CTL, "--socket", folder / "admin.sock", "status", "--json"]
+        linked = json.loads(subprocess.run(status, stdout=subprocess.PIPE, check=True).stdout)["devices"]
+    times = ended, came[count // 2], came[count * 99 // 100], came[-1]
+    return Return(how.name, linked, *times, tries, failed, cpu, memory)
+
+
+def _herd_table(found: list[Return]) -> None:
+    titles = ("ended by", "agents", "it took, s", "half back, s", "99 %", "all", "tries", "failed")
+    print("| " + " | ".join((*titles, "server CPU, s", "memory, MiB")) + " |")
+    print("| --- |" + " ---: |" * 9)
+    for each in found:
+        times = f"{each.ended:.1f} | {each.half:.1f} | {each.most:.1f} | {each.last:.1f}"
+        failed = ", ".join(f"{number} {name}" for name, number in each.failed.items()) or "none"
+        cost = f"{each.cpu:.1f} | {each.memory / 2**20:.0f}"
+        print(f"| {each.how} | {each.linked:,} | {times} | {each.tries:,} | {failed} | {cost} |")
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.comeback", description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=20, help="restarts, SIGTERM and SIGKILL in turn (20)")
+    parser.add_argument("--agents", type=int, help="that come back at once, simulated; one round each")
+    parser.add_argument("--spread", type=float, default=10.0, help="herd_spread, in seconds (10)")
     options = parser.parse_args(argv)
     become_reaper()
-    found = []
+    found: list[tuple[str, float, float]] = []
+    returns: list[Return] = []
+    if options.agents:
+        try:
+            for how in (signal.SIGTERM, signal.SIGKILL):
+                with tempfile.TemporaryDirectory(prefix="comeback-") as folder:
+                    returns.append(herd(how, options.agents, options.spread, Path(folder)))
+        finally:
+            end_everything()
+        _herd_table(returns)
+        return 0
     try:
         service = serve_echo()
         for number in range(options.rounds):

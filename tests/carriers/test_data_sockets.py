@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from twisted.internet.task import deferLater
 
 from revtunnel.carriers import agent_data, data_sockets, data_stream
 from revtunnel.fleet.device_records import DeviceRecord, DeviceRecords
@@ -27,8 +28,6 @@ from revtunnel.streams.frames import encode_frame
 from tests.support.data_world import HOST, SERIAL, DataWorld
 from tests.support.services import reset
 
-pytestmark = pytest.mark.slow
-
 # -- what is carried
 
 
@@ -36,7 +35,7 @@ pytestmark = pytest.mark.slow
 AT_PORT = pytest.mark.parametrize("way", ["port"], indirect=True)
 
 
-@pytest.fixture(autouse=True, params=["port", "web"])
+@pytest.fixture(autouse=True, params=["port", pytest.param("web", marks=pytest.mark.slow)])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Everything comes to a link port, or by WebSocket to a web listener."""
     monkeypatch.setattr(DataWorld, "web", request.param == "web")
@@ -141,6 +140,7 @@ def test_every_connect_is_checked_against_the_agent_s_own_list() -> None:
         world.check_rest()
 
 
+@pytest.mark.slow
 def test_300_clients_of_one_device_at_once() -> None:
     """More than a link has numbers: each gets its own echo, and nothing is left."""
     with DataWorld() as world:
@@ -207,7 +207,7 @@ def test_a_socket_that_dies_of_its_connect_costs_a_retry() -> None:
 @AT_PORT
 def test_a_socket_that_takes_no_connect_costs_a_retry() -> None:
     """Its path is silent: after some round trips another one is asked, and nothing was lost."""
-    with DataWorld(data=DataLimits(answer=0.1)) as world:
+    with DataWorld() as world:
         world.talk()
         world.warm(2)
         silent = world.pool._warm[-1]
@@ -219,6 +219,8 @@ def test_a_socket_that_takes_no_connect_costs_a_retry() -> None:
         silent.watch()
         client = world.client()
         client.send(b"hello")
+        world.until(lambda: silent.stream is not None, "its CONNECT")
+        world.advance(DataLimits().answer)
         service = world.service()
         assert world.hear(service, 5) == b"hello"
         assert any("not acknowledged" in fact.detail for fact in world.of(PeerGlitch))
@@ -227,19 +229,24 @@ def test_a_socket_that_takes_no_connect_costs_a_retry() -> None:
 
 def test_a_slow_target_is_no_silent_socket() -> None:
     """CONNECT was acknowledged: the agent dials as long as it likes."""
-    with DataWorld(data=DataLimits(answer=0.05)) as world:
+    with DataWorld() as world:
         world.talk()
         world.warm(2)
         dialled: list[Any] = []
         dial = world.dialler.dial
-        world.dialler.dial = lambda target, *more: (
-            dialled.append(dial)
-            or __import__(  # type: ignore[method-assign, func-returns-value]
-                "twisted.internet.task", fromlist=["deferLater"]
-            ).deferLater(world.reactor, 0.7, dial, target, *more)
-        )
+
+        def later(target: Any, *more: Any) -> Any:
+            dialled.append(target)
+            return deferLater(world.reactor, 9.0, dial, target, *more)
+
+        world.dialler.dial = later  # type: ignore[method-assign]
         client = world.client()
         client.send(b"hello")
+        world.until(lambda: dialled, "a dial")
+        (opening,) = (each for each in world.pool.streams.values() if each.opening)
+        world.until(lambda: not opening._socket.unacknowledged, "the kernel's word")  # type: ignore[union-attr]
+        for _ in range(9):
+            world.advance(1.0)
         assert world.hear(world.service(), 5) == b"hello"
         assert len(dialled) == 1
 
@@ -333,6 +340,7 @@ def test_a_silent_link_ends_its_streams() -> None:
         assert world.ended()[0].reason is Ended.LINK_LOST
 
 
+@pytest.mark.slow
 def test_n4_a_reader_that_takes_nothing_keeps_its_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its kernel answers: that is no dead path, however long it takes; and little is held for it."""
     monkeypatch.setattr(data_sockets, "LONG", 0.05)
@@ -469,10 +477,9 @@ def test_a_wrong_and_a_used_ticket_are_refused() -> None:
 @AT_PORT
 def test_a_late_ticket_is_refused() -> None:
     """After its time."""
-    with DataWorld(data=DataLimits(ticket=0.1, wait=0.05)) as world:
+    with DataWorld() as world:
         ticket = kept_ticket(world)
-        end = world.switchboard.data.now() + 0.15
-        world.until(lambda: world.switchboard.data.now() > end)
+        world.advance(DataLimits().ticket)
         with stranger(world, attach(ticket)) as late:
             assert world.ending(late) in ("end of file", "reset")
         assert refusals(world, 1)[0].reason == "ticket"
@@ -570,18 +577,25 @@ def test_data_link_asks_for_no_socket() -> None:
 @pytest.mark.parametrize("has", [True, False])
 def test_data_socket_refuses_clients_that_no_socket_comes_for(has: bool) -> None:
     """At once where the agent has none; after a wait where it brings none."""
-    with DataWorld("socket", sockets=has, data=DataLimits(wait=0.1)) as world:
+    with DataWorld("socket", sockets=has) as world:
         world.brings = False
-        assert world.ending(world.client()) == "reset"
+        client = world.client()
+        world.until(lambda: world.switchboard.clients or world.of(ClientRefused), "the client")
+        if has:
+            assert not world.of(ClientRefused)
+            world.advance(DataLimits().wait)
+        assert world.ending(client) == "reset"
         assert [fact.reason for fact in world.of(ClientRefused)] == ["no-data-socket"]
 
 
 def test_clients_go_by_the_link_when_no_socket_comes() -> None:
     """The first waits for one, the next ones do not; after a while one is tried for, and then all is well."""
-    with DataWorld(data=DataLimits(wait=0.1, retry=0.3, ticket=0.2)) as world:
+    with DataWorld() as world:
         world.brings = False
-        client, service = world.talk()
-        world.carry(client, service, b"x")
+        client = world.client()
+        world.until(lambda: world.pool.waits, "the client")
+        world.advance(DataLimits().wait)
+        world.carry(client, world.service(), b"x")
         assert [row.carrier for row in world.switchboard.streams.page()] == ["link"]
         out = len(world.switchboard.data._tickets)
         world.talk()
@@ -589,19 +603,20 @@ def test_clients_go_by_the_link_when_no_socket_comes() -> None:
         assert len(world.switchboard.data._tickets) <= out
         world.brings = True
         world.data.link_gone(world.uplink.link, dead=False)  # its dials that hang end
-
-        def carried_by_a_socket() -> bool:
-            world.talk()
-            return world.switchboard.streams.page()[-1].carrier == "socket"
-
-        world.until(carried_by_a_socket, "a client on a data socket")
+        world.advance(DataLimits().retry)
+        world.talk()  # it asks for one
+        world.until(lambda: world.pool.core.warm, "a socket")
+        world.talk()
+        assert world.switchboard.streams.page()[-1].carrier == "socket"
 
 
 def test_a_failing_dial_is_said_once() -> None:
     """Not a line for each ticket."""
-    with DataWorld(data=DataLimits(wait=0.1)) as world:
+    with DataWorld() as world:
         world.agents.stop()
         clients = [world.client() for _ in range(5)]
+        world.until(lambda: world.switchboard.clients == 5, "clients")
+        world.advance(DataLimits().wait)
         for client in clients:
             client.send(b"hello")
         for _ in clients:
@@ -613,8 +628,13 @@ def test_a_failing_dial_is_said_once() -> None:
 
 def test_the_agent_s_own_limit() -> None:
     """More than it wants to have it does not bring, and says so once; clients go by the link."""
-    with DataWorld(agent=AgentLimits(data_most=2), data=DataLimits(wait=0.1)) as world:
-        pairs = [world.talk() for _ in range(4)]
+    with DataWorld(agent=AgentLimits(data_most=2)) as world:
+        pairs = [world.talk() for _ in range(2)]
+        for _ in range(2):
+            client = world.client()
+            world.until(lambda: world.switchboard.clients > len(pairs), "the client")
+            world.advance(DataLimits().wait)
+            pairs.append((client, world.service()))
         for client, service in pairs:
             world.carry(client, service, b"x")
         carriers = [row.carrier for row in world.switchboard.streams.page()]
@@ -646,21 +666,23 @@ def test_the_limit_of_clients_per_device_counts_streams() -> None:
 # -- what is left
 
 
-def test_the_pool_is_empty_after_a_while_without_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pool_is_empty_after_a_while_without_clients() -> None:
     """And no timer runs."""
-    monkeypatch.setattr(data_sockets, "LONG", 0.05)
-    with DataWorld(data=DataLimits(warm_idle=0.2)) as world:
+    with DataWorld() as world:
         client, service = world.talk()
         world.warm(2)
         client.close()
         service.close()
         world.ended()
-        world.until(lambda: not world.switchboard.data.sockets)
+        for _ in range(20):
+            world.advance(DataLimits().warm_idle / 10)
+        assert not world.switchboard.data.sockets
         world.until(lambda: world.switchboard.data._timer is None)
         assert world.pool.core.due() is None
         world.check_rest()
 
 
+@pytest.mark.slow
 def test_a_thousand_clients_in_turn() -> None:
     """Numbers go on, and nothing is left of any."""
     with DataWorld() as world:
@@ -679,7 +701,8 @@ def test_a_look_that_comes_sooner_is_no_look_at_all_timers_of_the_server() -> No
     with DataWorld() as world:
         world.talk()
         world.warm(DataLimits().warm)
-        world.until(lambda: not world.switchboard.data._opening)
+        world.advance(data_sockets.SHORT)
+        assert not world.switchboard.data._opening
         sockets = world.switchboard.data
         sockets._look()  # nobody waits: the next one is a while away
         late = sockets._timer

@@ -2,6 +2,10 @@
 
     client 10.77.2.2 ---- 10.77.2.1 server 10.77.1.1 ---- 10.77.1.2 agent
 
+``behind_nat`` puts a fourth, ``site``, behind the agent's, which then is the router that hides it (RFC 3022):
+
+    server 10.77.1.1 ---- 10.77.1.2 agent 10.77.3.1 ---- 10.77.3.2 site
+
 Rule of this file: only ``ip`` and ``nft``, and sockets that are made inside a namespace; a socket stays where
 it was made. Needs the right to make namespaces; ``reason_against`` says why not.
 """
@@ -11,9 +15,11 @@ import ctypes
 import os
 import shutil
 import socket
+import struct
 import subprocess
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Self
 
 from tests.support.services import Service
@@ -23,6 +29,19 @@ __all__ = ["CLIENT_SIDE", "SERVER", "Net", "inside", "moved", "reason_against"]
 CLIENT_SIDE = "10.77.2.1"  # the server, seen from the client
 SERVER = "10.77.1.1"  # the server, seen from the agent
 CLONE_NEWNET = 0x40000000
+NETFILTER = 12  # NETLINK_NETFILTER; all as in linux/netfilter/nfnetlink{,_conntrack}.h
+FLUSH = struct.pack("=IHHIIBBH", 20, 1 << 8 | 2, 1 | 4, 1, 0, socket.AF_INET, 0, 0)  # delete, acknowledge
+NAT = """\
+add table ip nat
+add chain ip nat out { type nat hook postrouting priority 100; }
+add rule ip nat out oifname "to-s" masquerade
+add table ip pass
+add chain ip pass through { type filter hook forward priority 0; policy drop; }
+add rule ip pass through ct state established,related accept
+add rule ip pass through iifname "to-b" ct state new accept
+add chain ip pass here { type filter hook input priority 0; policy accept; }
+add rule ip pass here iifname "to-s" meta l4proto tcp drop
+"""
 
 
 def reason_against(*programs: str) -> str:
@@ -61,22 +80,26 @@ def inside(name: str, work: Callable[[], Any]) -> Any:
     return result
 
 
+def _set(name: str, value: int) -> None:
+    Path("/proc/sys/net", name).write_text(str(value))
+
+
 class Net:
-    """The three namespaces; ``client``, ``server`` and ``agent`` are their names."""
+    """The three namespaces; ``client``, ``server`` and ``agent`` are their names, ``site`` the fourth's."""
 
     def __init__(self) -> None:
-        self.client, self.server, self.agent = (f"rt{os.getpid()}{each}" for each in "csa")
+        self.client, self.server, self.agent, self.site = (f"rt{os.getpid()}{each}" for each in "csab")
 
     def __enter__(self) -> Self:
         for name in (self.client, self.server, self.agent):
             self._ip("netns", "add", name)
             self._ip("-n", name, "link", "set", "lo", "up")
-        self._cable("c", self.client, "10.77.2")
-        self._cable("a", self.agent, "10.77.1")
+        self._cable(self.server, "to-c", self.client, "to-s", "10.77.2")
+        self._cable(self.server, "to-a", self.agent, "to-s", "10.77.1")
         return self
 
     def __exit__(self, *_: object) -> None:
-        for name in (self.client, self.server, self.agent):
+        for name in (self.client, self.server, self.agent, self.site):
             with contextlib.suppress(subprocess.CalledProcessError):
                 self._ip("netns", "del", name)
 
@@ -115,12 +138,33 @@ class Net:
         text = f"add table inet faults\nadd chain inet faults incoming {{ {chain} }}\n{command}\n"
         subprocess.run([*self.prefix(name), "nft", "-f", "-"], input=text, text=True, check=True)
 
-    def _cable(self, letter: str, name: str, network: str) -> None:
-        here, there = f"to-{letter}", "to-s"
-        self._ip("-n", self.server, "link", "add", here, "type", "veth", "peer", "name", there, "netns", name)
-        for place, device, last in ((self.server, here, 1), (name, there, 2)):
-            self._ip("-n", place, "address", "add", f"{network}.{last}/24", "dev", device)
-            self._ip("-n", place, "link", "set", device, "up")
+    def behind_nat(self, forgets: int) -> None:
+        """Hide ``site`` behind the agent's machine, which forgets a connection after so many silent seconds.
+
+        What belongs to no connection it knows goes nowhere, and nobody is told.
+        """
+        self._ip("netns", "add", self.site)
+        self._ip("-n", self.site, "link", "set", "lo", "up")
+        self._cable(self.agent, "to-b", self.site, "to-a", "10.77.3")
+        self._ip("-n", self.site, "route", "add", "default", "via", "10.77.3.1")
+        numbers = {"ipv4/ip_forward": 1, "netfilter/nf_conntrack_tcp_loose": 0}
+        for name, value in {**numbers, "netfilter/nf_conntrack_tcp_timeout_established": forgets}.items():
+            inside(self.agent, lambda name=name, value=value: _set(name, value))
+        subprocess.run([*self.prefix(self.agent), "nft", "-f", "-"], input=NAT, text=True, check=True)
+
+    def forget(self) -> None:
+        """Let the router lose all that it knows of connections (``conntrack -F``)."""
+        with inside(self.agent, lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETFILTER)) as sock:
+            sock.send(FLUSH)
+            done = sock.recv(4096)
+        assert not any(done[16:20]), done
+
+    @staticmethod
+    def _cable(here: str, device: str, there: str, its: str, network: str) -> None:
+        Net._ip("-n", here, "link", "add", device, "type", "veth", "peer", "name", its, "netns", there)
+        for place, name, last in ((here, device, 1), (there, its, 2)):
+            Net._ip("-n", place, "address", "add", f"{network}.{last}/24", "dev", name)
+            Net._ip("-n", place, "link", "set", name, "up")
 
     @staticmethod
     def _ip(*words: str) -> None:

@@ -3,6 +3,7 @@
 Client, server and agent live in network namespaces (``namespaces.py``). Settings shorten the time limits.
 """
 
+import contextlib
 import socket
 import subprocess
 import time
@@ -46,8 +47,8 @@ def net() -> Iterator[Net]:
         yield found
 
 
-def pair(lab: Lab, net: Net, link: dict[str, object], **offers: str) -> tuple[Server, Agent]:
-    """Server and agent, each in its namespace, with the same limits of the link."""
+def pair(lab: Lab, net: Net, link: dict[str, object], place: str = "", **offers: str) -> tuple[Server, Agent]:
+    """Server and agent, each in its namespace (the agent in ``place``), with the same limits of the link."""
     settings = {
         "listener main": {
             "address": f"{SERVER}:2065",
@@ -64,7 +65,7 @@ def pair(lab: Lab, net: Net, link: dict[str, object], **offers: str) -> tuple[Se
         servers=[f"{SERVER}:2065"],
         offers=offers,
         settings={"link": link, "agent": {**quick, "tls": "no", "allow_plaintext": "yes"}},
-        prefix=net.prefix(net.agent),
+        prefix=net.prefix(place or net.agent),
     ).start()
     for name in offers:
         server.client_port("plc-7", name)
@@ -187,6 +188,52 @@ def test_n12_loss(lab: Lab, net: Net) -> None:
         service.record.wait("answered", 1)
         assert service.taken == {1: size} and not service.wrong
         assert not server.events("link-down") and not agent.events("link-down")
+
+
+def test_n9_a_router_that_forgets_all_of_its_connections(lab: Lab, net: Net) -> None:
+    """Nobody is told: both sides find out, clients are reset, and the agent is back through a new mapping."""
+    net.behind_nat(forgets=600)
+    with moved(Echo(), net.site) as echo:
+        server, agent = pair(lab, net, FAST, net.site, it=echo.target)
+        port = server.client_port("plc-7", "it")
+        before = server.wait_link("plc-7")["peer"]
+        assert before.startswith("10.77.1.2:")
+        with client_of(net, port) as client:
+            here(client)
+            net.forget()
+            client.sendall(b"into the void")
+            assert end_of(client) == "reset"
+        assert server.wait_event("link-down")["reason"] == "silent"
+        assert agent.wait_event("link-down")["reason"] == "silent"
+        assert server.wait_link("plc-7", 2)["peer"] != before
+        wait_until(lambda: echoed(net, port), "service")
+        assert server.client_port("plc-7", "it") == port
+        echo.record.wait("failed", 1, "ConnectionResetError")
+
+
+def test_n9_a_link_is_kept_by_its_own_words(lab: Lab, net: Net) -> None:
+    """Through a router that forgets who is silent: other connections as old as the link are lost by then."""
+    net.behind_nat(forgets=5)
+    with moved(Echo(), net.site) as echo, moved(Echo(SERVER), net.server) as outside:
+        talks = {"keepalive": "1 s", "busy_keepalive": "1 s"}
+        server, agent = pair(lab, net, talks, net.site, it=echo.target)
+        port = server.client_port("plc-7", "it")
+        with contextlib.ExitStack() as stack:
+            silent = [inside(net.site, lambda: connect(outside.port, SERVER, 3.0)) for _ in range(40)]
+            for each in silent:
+                stack.enter_context(each)
+            wait_until(lambda: not answers(silent.pop()), "lost mapping", every=1.0)
+        assert echoed(net, port)
+        assert not server.events("link-down") and not agent.events("link-down")
+
+
+def answers(connection: socket.socket) -> bool:
+    """Whether an echo that was silent until now is still there."""
+    try:
+        connection.sendall(b"?")
+        return connection.recv(1) == b"?"
+    except TimeoutError:
+        return False
 
 
 def test_a_reset_from_the_middle(lab: Lab, net: Net) -> None:

@@ -17,7 +17,7 @@ from tests.support.traffic import (
     in_thread,
     question,
     read_pattern,
-    wait_until,
+    stands_still,
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -145,15 +145,3 @@ def test_n6_a_legacy_link_gives_up_the_client_that_blocks_it(lab: Lab) -> None:
             exchange(port, 2, 8 * MIB, 8 * MIB)
         grown.check()
         assert not service.wrong
-
-
-def stands_still(service: Patterned) -> None:
-    """Return when the service has sent nothing for a second: everything is full."""
-    last = -1
-
-    def stopped() -> bool:
-        nonlocal last
-        held, last = last == service.sent, service.sent
-        return held and service.sent > 0
-
-    wait_until(stopped, "standstill", 60.0, every=1.0)

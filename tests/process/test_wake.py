@@ -13,8 +13,6 @@ from revtunnel.process.wake import WakeDriver, WakeFailed
 from revtunnel.process.wake_settings import WakeRules
 from tests.support.epoll import Loop, Names, own_reactor
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture
 def loop() -> Iterator[Loop]:

@@ -12,8 +12,6 @@ from revtunnel.sockets.arrivals import HOUR, MOST, REST, Arrivals
 from revtunnel.sockets.ends import End, PlainEnd
 from tests.support.traffic import leave_with_reset
 
-pytestmark = pytest.mark.slow  # it is the kernel that tells
-
 
 class Door:
     """Arrivals at a listening socket; ``guests`` are let in."""

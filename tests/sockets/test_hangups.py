@@ -10,8 +10,6 @@ from revtunnel.sockets.hangups import Hangups, hung_up, is_cut, reserve
 from tests.support.ends import tcp_pair
 from tests.support.epoll import Loop, own_reactor
 
-pytestmark = pytest.mark.slow
-
 
 class Unread:
     """One that keeps what it is told."""

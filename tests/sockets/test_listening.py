@@ -23,8 +23,6 @@ from revtunnel.sockets.listening import ACCEPTS, Came, Listeners
 from revtunnel.sockets.stages import read_some
 from tests.support.epoll import Loop, own_reactor
 
-pytestmark = pytest.mark.slow
-
 
 class Lean(Loop):
     """Listeners and what they reported."""

@@ -11,8 +11,6 @@ from revtunnel.sockets.name_threads import resolve_apart
 from revtunnel.sockets.opening import resolve
 from tests.support.epoll import own_reactor
 
-pytestmark = pytest.mark.slow
-
 
 def test_a_name_is_resolved_in_a_thread_that_nobody_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """A daemon thread, and none of the reactor's pool."""

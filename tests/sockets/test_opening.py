@@ -15,8 +15,6 @@ from revtunnel.sockets.opening import open_end
 from revtunnel.sockets.stages import read_some, readable, write_all
 from tests.support.epoll import Loop, Names, own_reactor
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture
 def loop() -> Iterator[Loop]:

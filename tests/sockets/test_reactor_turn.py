@@ -14,8 +14,6 @@ from twisted.python.failure import Failure
 from revtunnel.sockets.reactor_turn import shorten_turns
 from tests.support.epoll import Loop, own_reactor
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(params=["ours", "twisted's"])
 def loop(request: pytest.FixtureRequest) -> Iterator[Loop]:

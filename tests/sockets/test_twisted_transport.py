@@ -12,8 +12,6 @@ from tests.support.ends import tcp_pair
 from tests.support.epoll import Loop, own_reactor
 from tests.support.memory import Recorder
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture
 def loop() -> Iterator[Loop]:

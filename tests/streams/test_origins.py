@@ -10,8 +10,6 @@ from revtunnel.streams.commands import Feature
 from revtunnel.streams.dialler import Header
 from tests.support.data_world import DataWorld
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.mark.parametrize("encode", [encode_header_v1, encode_header_v2])
 @pytest.mark.parametrize("rule", ["link", "socket"])

@@ -205,6 +205,12 @@ class DataWorld:
         for _ in range(count):
             self.loop.reactor.iterate(0.001)
 
+    def advance(self, seconds: float) -> None:
+        """What is under way comes, then so much time passes, then what is due."""
+        self.turn()
+        self.loop.advance(seconds)
+        self.turn()
+
     def client(self) -> socket.socket:
         """A client; nobody has taken it in yet."""
         (port,) = (each.lease.port for each in self.ports.of(SERIAL))

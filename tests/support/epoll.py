@@ -1,7 +1,7 @@
 """A real reactor of a test's own, turned by the test: for sockets, where memory is no proof.
 
-Rule of this file: nothing waits for a time to pass; ``until`` waits for what must come, and ``settle`` turns
-until nothing happens, which is for things that must not come.
+Rule of this file: nothing waits for a time to pass, ``advance`` lets the reactor's clock go; ``until`` waits
+for what must come, and ``settle`` turns until nothing happens, which is for things that must not come.
 """
 
 import contextlib
@@ -28,8 +28,13 @@ class Loop:
 
     def __init__(self) -> None:
         self.reactor = EPollReactor()
-        self.reactor.seconds = time.monotonic
+        self._ahead = 0.0
+        self.reactor.seconds = lambda: time.monotonic() + self._ahead
         shorten_turns(self.reactor)  # as the daemons do
+
+    def advance(self, seconds: float) -> None:
+        """Let the reactor's clock go on at one go; what is due comes with the next turn."""
+        self._ahead += seconds
 
     def until(self, condition: Callable[[], Any], what: str = "what must come") -> None:
         """Turn until it is so."""

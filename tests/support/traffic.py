@@ -30,6 +30,7 @@ __all__ = [
     "read_exactly",
     "read_pattern",
     "send_pattern",
+    "stands_still",
     "wait_until",
 ]
 
@@ -214,6 +215,18 @@ def wait_until(true: Callable[[], object], what: str, patience: float = 20.0, ev
     while not true():
         assert time.monotonic() < end, f"no {what} in {patience:g} s"
         time.sleep(every)
+
+
+def stands_still(service: Patterned) -> None:
+    """Return when the service has sent nothing for a second: everything is full."""
+    last = -1
+
+    def stopped() -> bool:
+        nonlocal last
+        held, last = last == service.sent, service.sent
+        return held and service.sent > 0
+
+    wait_until(stopped, "standstill", 60.0, every=1.0)
 
 
 def leave_with_reset(sock: socket.socket) -> None:

@@ -22,6 +22,7 @@ import errno
 import fcntl
 import os
 import struct
+import termios
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Literal
@@ -51,7 +52,7 @@ from revtunnel.sockets.ways.websocket_wire import (
     close_words,
 )
 
-__all__ = ["CLEAN", "LENIENT", "Texts", "WebSocketEnd", "websocket_stage"]
+__all__ = ["CLEAN", "LENIENT", "Texts", "WebSocketEnd", "unread", "websocket_stage"]
 
 CLEAN = frozenset((NORMAL,))
 LENIENT = frozenset((NORMAL, 1005))  # a browser's or a tool's close() without a code is one in order
@@ -365,4 +366,11 @@ def _unsent(end: End) -> int:
     """Bytes that the kernel could not send yet, because the other side does not take them."""
     with contextlib.suppress(OSError):  # UNIX sockets do not say it
         return int(struct.unpack("i", fcntl.ioctl(end.sock, _OUTQ_NOT_SENT, b"\0" * 4))[0])
+    return 0
+
+
+def unread(end: End) -> int:
+    """Bytes that came and that we have not read."""
+    with contextlib.suppress(OSError):
+        return int(struct.unpack("i", fcntl.ioctl(end.sock, termios.FIONREAD, b"\0" * 4))[0])
     return 0

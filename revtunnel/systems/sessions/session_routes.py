@@ -22,6 +22,7 @@ from revtunnel.ground.limits import LinkLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.link.handshake import ServerHello
 from revtunnel.process.web.web_routes import WebCall, bearer
+from revtunnel.sockets.ways.websocket import unread
 from revtunnel.sockets.ways.websocket_upgrade import HandshakeRefused, Upgraded
 from revtunnel.sockets.ways.websocket_wire import WebSocketLimits
 from revtunnel.streams.channel import Channel
@@ -261,6 +262,9 @@ class _RawLine:
         self._taken_at = live.now()
         self._closing_at: float | None = None  # since when one side has closed
         self.shown: Callable[[], None] = lambda: None  # is called when it is over
+        self._heard = 0  # frames, when it was looked at last
+        self._heard_at = self._taken_at
+        self._asked_at: float | None = None  # since when a ping is out
 
     def left(self, client: ClientSocket) -> None:
         """Its client is gone: for the device's accounts, and for the session's."""
@@ -305,6 +309,24 @@ class _RawLine:
         elif now - self._taken_at >= limits.stall:
             end.because(Ended.STALLED, "it takes nothing")
             self.client.end(Ended.STALLED, "the WebSocket takes nothing")
+        else:
+            self._listen(now)
+
+    def _listen(self, now: float) -> None:
+        """Ping a silent one, also for balancers; one that answers nothing is dead, unless nobody reads it."""
+        end, limits = self._end, self._end.limits
+        if end.wire.frames != self._heard:
+            self._heard, self._heard_at, self._asked_at = end.wire.frames, now, None
+        elif self._asked_at is None:
+            if now - self._heard_at >= limits.keepalive:
+                self._asked_at = now
+                end.ping(b"")
+        elif now - self._asked_at >= limits.answer:
+            if end.stuck or unread(end):
+                self._heard_at, self._asked_at = now, None
+            else:
+                end.because(Ended.STALLED, "it is silent")
+                self.client.end(Ended.STALLED, "the WebSocket is silent")
 
 
 def _nonce_of(call: WebCall, offered: tuple[str, ...]) -> str:

@@ -33,7 +33,6 @@ from tests.support.data_world import HOST, SERIAL, DataWorld
 from tests.support.epoll import own_reactor
 from tests.support.ports import port_block
 
-pytestmark = pytest.mark.slow
 PART = CccpPart(http=(), token=None)
 
 

@@ -8,7 +8,7 @@ import pytest
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Target
 from revtunnel.sockets.hangups import reserve
-from revtunnel.sockets.ways.websocket import WebSocketEnd
+from revtunnel.sockets.ways.websocket import WebSocketEnd, unread
 from revtunnel.streams.clients import Clients
 from revtunnel.systems.sessions.raw_end import RawEnd
 from revtunnel.systems.sessions.session_life import Role
@@ -91,6 +91,50 @@ def test_one_who_takes_nothing_is_cut_when_its_time_is_up(place: Place) -> None:
     line.look(now + 10_001.0 + LIMITS.stall)
     place.loop.until(lambda: line.over, "its end")
     assert place.seats == 0
+
+
+def frames_of(end: WebSocketEnd) -> int:
+    """How many came, when its owner has read all that is there."""
+    while end.read_into(memoryview(bytearray(65536))):
+        pass
+    return end.wire.frames
+
+
+def test_w10_a_silent_one_is_pinged_for_balancers(place: Place) -> None:
+    """After ``keepalive``, below the minute of a proxy; again each time, for as long as it answers."""
+    line, loop, now = place.line, place.loop, place.room.live.now()
+    line.look(now)
+    line.look(now + LIMITS.keepalive - 1.0)
+    for times in (1, 2, 3):
+        now += LIMITS.keepalive
+        for later in range(3):
+            line.look(now + later)
+        loop.until(lambda times=times: frames_of(place.person) >= times, "a ping")
+        loop.until(lambda times=times: frames_of(place.end) >= times, "its answer")
+        line.look(now)
+    assert frames_of(place.person) == 3 and not line.over
+
+
+def test_w6_one_that_answers_no_ping_is_cut(place: Place) -> None:
+    """Its seat is free again; not while it may have answered and we do not read it."""
+    line, now = place.line, place.room.live.now()
+    line.look(now)
+    line.look(now + LIMITS.keepalive)
+    line.look(now + LIMITS.keepalive + LIMITS.answer - 1.0)
+    assert not line.over
+    line.look(now + LIMITS.keepalive + LIMITS.answer)
+    place.loop.until(lambda: line.over, "its end")
+    assert place.seats == 0
+
+
+def test_w12_one_whose_service_takes_nothing_is_not_taken_for_dead(place: Place) -> None:
+    """What it says waits in our kernel, its pongs behind it."""
+    line, now = place.line, place.room.live.now()
+    place.person.write(b"x" * 1000)
+    place.loop.until(lambda: unread(place.end.inner), "bytes in our kernel")
+    for seconds in range(0, 600, 5):
+        line.look(now + seconds)
+    assert not line.over
 
 
 def test_a_close_that_is_not_answered_has_its_time(place: Place) -> None:
