@@ -19,14 +19,13 @@ from twisted.python.failure import Failure
 
 from revtunnel.carriers.data_opening import AwaitConnect
 from revtunnel.carriers.data_stream import BEAT, DEAD, sided
-from revtunnel.carriers.framed_end import FramedEnd, prepare
+from revtunnel.carriers.framed_end import FramedEnd, keep_alive
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, DataSocketsMissing, Report
 from revtunnel.ground.limits import AgentLimits, RelayLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Target
 from revtunnel.sockets.ends import End, said
-from revtunnel.sockets.hangups import reserve
 from revtunnel.sockets.relay import Relay
 from revtunnel.sockets.tcp_info import silence
 from revtunnel.streams.commands import Command, encode_reset, number_of
@@ -81,7 +80,6 @@ class AgentSocket(FramedEnd):
         self._relay: Relay | None = None
         self._doubted = False
         self._looks = 0
-        prepare(end)
 
     @property
     def used(self) -> bool:
@@ -139,7 +137,7 @@ class AgentSocket(FramedEnd):
 
     def _say_reset(self, reason: Ended, detail: str) -> None:
         if self.say(encode_frame(Command.RESET, 0, encode_reset(reason, detail))):
-            self.release().close()
+            self.close()
             self._over(reason, detail)
 
     # -- ends
@@ -147,6 +145,8 @@ class AgentSocket(FramedEnd):
     def look(self) -> None:
         """Give a sign of life; give up a stream whose server's machine is silent, now and the last time."""
         self._looks += 1
+        if self._looks == 1:
+            keep_alive(self.end)
         if self._looks % BEAT == 0:
             self.end.beat()
         if self._relay is not None:
@@ -164,7 +164,7 @@ class AgentSocket(FramedEnd):
             self.abort()
             self._over(reason, detail)
         else:
-            self.release().close()
+            self.close()
             self._data.forget(self)
         if dialling is not None:
             dialling.cancel()
@@ -220,7 +220,6 @@ class AgentData:
         self._timer: IDelayedCall | None = None
         self._drained: list[Deferred[None]] = []
         self._stopping = False
-        reserve()
 
     def take(self, limits: AgentLimits, relay_limits: RelayLimits) -> None:
         """Other limits from now on, for later pairs of sockets."""

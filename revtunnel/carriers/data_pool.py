@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from typing import Protocol as Typing
 
 from revtunnel.carriers.data_stream import DataSocket, DataStream
+from revtunnel.carriers.framed_end import keep_alive
 from revtunnel.carriers.warm_pool import WarmPool
 from revtunnel.ground.facts import PeerGlitch, Report
 from revtunnel.ground.limits import DataLimits, RelayLimits
@@ -18,8 +19,9 @@ from revtunnel.sockets.ends import End
 from revtunnel.streams.clients import ClientSocket
 from revtunnel.streams.commands import number_of
 
-__all__ = ["DataHub", "DataLink", "DataPool"]
+__all__ = ["LOOK", "DataHub", "DataLink", "DataPool"]
 
+LOOK = 5.0  # seconds between looks
 TRIES = 8  # sockets that may fail one client before it counts as a client without any
 
 
@@ -239,7 +241,7 @@ class DataPool:
 
     def _drop(self, socket: DataSocket) -> None:
         self.core.gone()
-        socket.release().close()
+        socket.close()
         self._hub.released()
 
     # -- time and ends
@@ -274,6 +276,9 @@ class DataPool:
         """Forget tickets that are too old, shrink."""
         old = [ticket for ticket, given in self._tickets.items() if now - given >= self._hub.limits.ticket]
         self._withdraw(old)
+        for socket in self._warm:
+            if LOOK <= now - socket.since < 2 * LOOK:
+                keep_alive(socket.end)
         self.refill()
 
     @property

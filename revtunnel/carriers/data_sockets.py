@@ -17,19 +17,18 @@ from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall
 
-from revtunnel.carriers.data_pool import DataLink, DataPool
+from revtunnel.carriers.data_pool import LOOK, DataLink, DataPool
 from revtunnel.carriers.data_stream import DEAD, DataStream
 from revtunnel.carriers.tickets import Numbering, Tickets
 from revtunnel.ground.facts import Report
 from revtunnel.ground.limits import DataLimits, RelayLimits
 from revtunnel.sockets.ends import End
-from revtunnel.sockets.hangups import reserve
 from revtunnel.sockets.slices import Slices
 from revtunnel.streams.clients import ClientSocket
 
 __all__ = ["DataSockets"]
 
-SHORT, LONG = 0.5, 5.0  # seconds between looks
+SHORT, LONG = 0.5, LOOK  # seconds between looks
 
 
 class DataSockets:
@@ -60,7 +59,6 @@ class DataSockets:
         self._spare: OrderedDict[DataPool, None] = OrderedDict()  # those that have, or had, sockets that wait
         self._timer: IDelayedCall | None = None
         self._long_at = 0.0
-        reserve()
 
     def take(self, limits: DataLimits, relay_limits: RelayLimits) -> None:
         """Other limits from now on, for later pairs of sockets."""

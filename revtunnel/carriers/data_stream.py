@@ -17,7 +17,7 @@ from typing import Any
 from typing import Protocol as Typing
 
 from revtunnel.carriers.data_opening import AwaitAnswer, OpeningAnswer
-from revtunnel.carriers.framed_end import FramedEnd, prepare
+from revtunnel.carriers.framed_end import FramedEnd, keep_alive
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, Report
 from revtunnel.ground.limits import RelayLimits
@@ -88,7 +88,6 @@ class DataSocket(FramedEnd):
         self.stream: DataStream | None = None
         self._pool = pool
         self._answer = AwaitAnswer()
-        prepare(end)
 
     def received(self, data: bytes) -> None:
         if self.stream is None:
@@ -164,17 +163,17 @@ class DataStream:
         """The agent's word."""
         assert self._socket is not None
         socket, self._socket = self._socket, None
-        far = self._far = socket.release()
         if answer.reason is not None:
-            far.close()
+            socket.close()
             self.client.on_lost = None
             self.client.abort(answer.reason, answer.detail)
             self._end(answer.reason, answer.detail)
             return
+        far = self._far = socket.release()
         try:
             relay = self.client.relay(far, self._relayed, self._pool.relay_limits)
         except OSError as error:
-            far.abort()
+            socket.abort()
             self._end(Ended.RESET_BY_PEER, f"client: {said(error)}")
             return
         milliseconds = round((self._pool.now() - self.client.since) * 1000, 3)
@@ -209,6 +208,8 @@ class DataStream:
         if self._relay is None:
             return
         self._looks += 1
+        if self._looks == 1:
+            keep_alive(self._far)
         if self._looks % BEAT == 0:
             self._far.beat()
         silent = silence(self._far.sock)

@@ -7,31 +7,31 @@ begin.
 Source: wire/link-extension.md "Data sockets"; performance.md (two small objects for each connection).
 """
 
-import contextlib
 import socket
+from select import EPOLLOUT
 from typing import Any
 
 from twisted.python.failure import Failure
 
 from revtunnel.ground.errors import RemoteError
-from revtunnel.sockets.ends import RECORD, End, said
+from revtunnel.sockets.ends import RECORD, End, said, set_options
+from revtunnel.sockets.watch import CHANGES, HANGUPS, OVER, Watch
 
-__all__ = ["FramedEnd", "prepare"]
+__all__ = ["FramedEnd", "keep_alive"]
 
 _OPTIONS = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPIDLE", 4), 25),  # seconds; below the time of any NAT
     (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPINTVL", 5), 5),
     (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPCNT", 6), 4),  # so a dead path is found in 45 s
 )
-_scratch = memoryview(bytearray(RECORD))
+_scratch = memoryview(bytearray(4 * RECORD))
 
 
-def prepare(end: End) -> None:
-    """Set what a data socket needs of its TCP connection beyond what all have (``ends.tune``)."""
+def keep_alive(end: End) -> None:
+    """Set what a data socket needs of its TCP connection that lives for longer than a look."""
     if end.sock.family != socket.AF_UNIX:
-        for level, number, value in _OPTIONS:
-            with contextlib.suppress(OSError):
-                end.sock.setsockopt(level, number, value)
+        set_options(end.sock, _OPTIONS)
 
 
 class FramedEnd:
@@ -58,21 +58,31 @@ class FramedEnd:
 
     def watch(self) -> None:
         """Read from now on."""
-        self._watched = True
-        self._reactor.addReader(self)
+        self._watched = self.end.is_watched = True
+        Watch.of(self._reactor).add(self)
         if self.end.pending:
             self._reactor.callLater(0, self.doRead)
 
     def release(self) -> End:
-        """Read no more: the end is the caller's."""
-        if self._watched:
-            self._watched = False
-            self._reactor.removeReader(self)
+        """Read no more: the end is the caller's, who closes it or has it in a relay in this very call."""
+        self._watched = False
         return self.end
+
+    def close(self) -> None:
+        """End it in order, and say nothing."""
+        self._forget()
+        self.end.close()
 
     def abort(self) -> None:
         """End it with a reset, and say nothing."""
-        self.release().abort()
+        self._forget()
+        self.end.abort()
+
+    def _forget(self) -> None:
+        self._watched = False
+        if self.end.is_watched and self.end.fileno() >= 0:
+            Watch.of(self._reactor).closes(self.end.fileno())
+        self.end.is_watched = False
 
     def say(self, data: bytes) -> bool:
         """Write a frame; False: it died of it."""
@@ -97,28 +107,41 @@ class FramedEnd:
 
     def doRead(self) -> None:
         """Twisted calls this: readable."""
-        if not self._watched:
-            return
-        try:
-            size = self.end.read_into(_scratch)
-            if size:
-                self.received(bytes(_scratch[:size]))
-        except OSError as error:
-            self._die(said(error))
-        except RemoteError as error:
-            self._die(str(error))
-        else:
-            if size == 0:
-                self._die("ended by the other side")
-            elif size and self._watched and self.end.pending:
-                self._reactor.callLater(0, self.doRead)
+        self._read(False)
+
+    def happened(self, event: int) -> None:
+        """The same, when it has ended too, or was cut."""
+        self._read(bool(event & OVER))
 
     def connectionLost(self, reason: Failure) -> None:
-        """Twisted calls this: a hang-up, of which it has forgotten us, or an exception of ours."""
+        """Twisted calls this: an exception of ours, which it has logged."""
         if self._watched:
             self._die(reason.getErrorMessage())
 
     # -- inside
+
+    def _read(self, over: bool) -> None:
+        """Read until there is no more; ``over``: up to its end, which is said to have come."""
+        more = self._watched
+        while more and self._watched:
+            try:
+                size = self.end.read_into(_scratch)
+                if size:
+                    self.received(bytes(_scratch[:size]))
+            except OSError as error:
+                self._die(said(error))
+                return
+            except RemoteError as error:
+                self._die(str(error))
+                return
+            if size == 0:
+                self._die("ended by the other side")
+                return
+            is_all = self.end.slack is not None and (size or 0) < len(_scratch) - self.end.slack
+            more = size is not None and (over or self.end.pending or not is_all)
+        if self.end.is_watched and (more or self.end.reads_when_writable):
+            # whoever has it now has not seen the rest
+            Watch.of(self._reactor).again(self.end.fileno(), CHANGES if more else HANGUPS | EPOLLOUT)
 
     def _die(self, detail: str) -> None:
         if self.end.fileno() >= 0:

@@ -6,8 +6,8 @@
     dial.addCallbacks(lambda end: EndTransport(reactor, end, protocol).start(), failed)
 
 The rules: the addresses of a name are tried in turn, the next one beside the first after 0.25 s; whoever
-cancels, or whose time is over, has every socket of it aborted. A connection never comes inside the call that
-began it; a failure may.
+cancels, or whose time is over, has every socket of it aborted. A connection within this machine may come
+inside the call that began it, and so may a failure.
 
 Source: ours; RFC 8305 for the stagger between addresses.
 """
@@ -39,6 +39,7 @@ __all__ = ["Names", "Reach", "connect", "open_end", "resolve"]
 
 STAGGER = 0.25  # seconds that one address gets before the next is tried beside it
 ADDRESSES = 16  # of one name, at most
+_UNDER_WAY = (errno.EINPROGRESS, errno.EALREADY)
 FULL = 0.02  # seconds until a UNIX socket with a full backlog is tried again
 Names = Callable[[Any, str, int], Coroutine[Any, Any, Sequence[Any]]]  # reactor, name, port: its addresses
 Reach = Callable[[Any, str, int], Coroutine[Any, Any, End]]  # reactor, address, port: connected
@@ -58,17 +59,19 @@ async def resolve(reactor: Any, host: str, port: int) -> Sequence[Any]:
 async def connect(reactor: Any, host: str, port: int) -> End:
     """A connection to an address, or to ``unix:PATH``; for as long as it takes."""
     family, address = socket_address(host, port)
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         end = PlainEnd(sock, place(host, port))
-        tune(sock)
+        tune(sock, within=host == "::1" or host.startswith("127."))
         while (code := sock.connect_ex(address)) == errno.EAGAIN:  # UNIX: the backlog is full
             await pause(reactor, FULL)
-        while code in (0, errno.EINPROGRESS):
+        if code == errno.EINPROGRESS:
+            code = sock.connect_ex(address)  # which this machine has answered already, if it is the one
+        while code in _UNDER_WAY:
             await writable(reactor, end)
             code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if not code and _is_connected(sock):
-                break
+            if not code and not _is_connected(sock):
+                code = errno.EINPROGRESS
         if code:
             raise OSError(code, f"{end.peer}: {os.strerror(code)}")
     except BaseException:

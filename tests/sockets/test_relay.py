@@ -16,8 +16,9 @@ from revtunnel.ground.limits import RelayLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets import relay as module
 from revtunnel.sockets.ends import RECORD, End, PlainEnd
-from revtunnel.sockets.hangups import Hangups
+from revtunnel.sockets.reactor_turn import shorten_turns
 from revtunnel.sockets.relay import Relay
+from revtunnel.sockets.watch import Watch
 from tests.sockets.test_ends import over_tls
 from tests.support.depth import deep
 from tests.support.web_ends import halves
@@ -36,10 +37,14 @@ class Joined:
         tls: tuple[object, object] = (False, False),
         limits: RelayLimits = LIMITS,
         connect: Callable[[bool], tuple[End, End]] | None = None,
+        our_turn: bool = False,
     ) -> None:
         connect = connect or connected
         module._All.calm = 0
         self.reactor = EPollReactor()
+        if our_turn:
+            shorten_turns(self.reactor)
+        self.our_turn = our_turn
         self.now = 0.0
         self.reactor.seconds = lambda: self.now
         self._own = {*self.reactor.getReaders()}
@@ -93,7 +98,9 @@ class Joined:
         self.relay.abort(Ended.OPERATOR)
         assert len(self.ended) == 1
         assert self.relay.held == 0
-        assert (module._All.held, Hangups._all) == (0, {})
+        assert module._All.held == 0
+        assert (Watch._all.get(self.reactor) is not None) is self.our_turn
+        assert {*self.reactor._selectables.values()} == self._own
         assert {*self.reactor.getReaders()} == self._own
         assert self.reactor.getWriters() == []
         assert self.reactor.getDelayedCalls() == []
@@ -112,10 +119,11 @@ def connected(tls: bool) -> tuple[End, End]:
     return over_tls(*pair) if tls else (PlainEnd(pair[0]), PlainEnd(pair[1]))
 
 
-@pytest.fixture(params=[*CARRIERS, *BY_WEB], ids=str)
+@pytest.fixture(params=[(kind, ours) for kind in (*CARRIERS, *BY_WEB) for ours in (False, True)], ids=str)
 def joined(request: pytest.FixtureRequest) -> Iterator[Joined]:
-    """A relay of every mixture, that leaves nothing behind."""
-    joined = Joined(request.param)
+    """A relay of every mixture, on Twisted's turn and on ours, that leaves nothing behind."""
+    kind, ours = request.param
+    joined = Joined(kind, our_turn=ours)
     yield joined
     joined.finish()
 
@@ -123,7 +131,7 @@ def joined(request: pytest.FixtureRequest) -> Iterator[Joined]:
 @pytest.fixture
 def plain() -> Iterator[Joined]:
     """A relay where the carrier does not matter."""
-    joined = Joined()
+    joined = Joined(our_turn=True)
     yield joined
     joined.finish()
 
