@@ -20,7 +20,6 @@ from twisted.python.failure import Failure
 from revtunnel.carriers.data_opening import AwaitConnect
 from revtunnel.carriers.data_stream import BEAT, DEAD, sided
 from revtunnel.carriers.framed_end import FramedEnd, keep_alive
-from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, DataSocketsMissing, Report
 from revtunnel.ground.limits import AgentLimits, RelayLimits
 from revtunnel.ground.reasons import Ended
@@ -94,11 +93,10 @@ class AgentSocket(FramedEnd):
     # -- before the target answered
 
     def received(self, data: bytes) -> None:
-        if self._target is not None:
-            raise RemoteError(f"{len(data)} bytes before OPENED on a data socket")
         target = self._await.receive(data)
         if target is not None:
             self._target = target
+            self.hold()
             self._asked_at = self._data.now()
             self._dialling = self._data.dialler.dial(target, self._await.origin, self.session)
             self._dialling.addCallbacks(self._reached, self._not_reached)
@@ -125,7 +123,8 @@ class AgentSocket(FramedEnd):
             ChannelOpened(self.link.serial, self.number, str(self._target), self.link.peer, milliseconds)
         )
         self._relay = Relay(self._reactor, self.release(), service, self._relayed, self._data.relay_limits)
-        self._relay.start()
+        self._relay.start(unsent=self._await.early)
+        self.tell_unread()
 
     def _not_reached(self, failure: Failure) -> None:
         error = failure.value

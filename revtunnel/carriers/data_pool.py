@@ -85,6 +85,10 @@ class DataLink(Typing):
     def says_sessions(self) -> bool:
         """Whether the agent is told which remote session a client is of."""
 
+    @property
+    def takes_early(self) -> bool:
+        """Whether bytes may stand behind CONNECT."""
+
 
 class _WaitingClient(NamedTuple):
     client: ClientSocket
@@ -255,6 +259,11 @@ class DataPool:
     def says_sessions(self) -> bool:
         """Whether the agent is told which remote session a client is of."""
         return self.link.says_sessions
+
+    @property
+    def takes_early(self) -> bool:
+        """Whether bytes may stand behind CONNECT."""
+        return self.link.takes_early
 
     @property
     def patience(self) -> float:

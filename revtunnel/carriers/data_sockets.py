@@ -95,6 +95,10 @@ class DataSockets:
         if not self._expected[source]:
             del self._expected[source]
 
+    def holder(self, ticket: bytes) -> DataPool | None:
+        """The same, without using it up."""
+        return self._tickets.holder(ticket, self.now())
+
     def redeem(self, ticket: bytes) -> DataPool | None:
         """Whom a connection with this ticket is for; then call ``attached``, or the pool's ``spoilt``."""
         pool = self._tickets.redeem(ticket, self.now())

@@ -15,7 +15,8 @@ from twisted.python.failure import Failure
 
 from revtunnel.ground.errors import RemoteError
 from revtunnel.sockets.ends import RECORD, End, said, set_options
-from revtunnel.sockets.watch import CHANGES, HANGUPS, OVER, Watch
+from revtunnel.sockets.hangups import has_ended, hung_up
+from revtunnel.sockets.watch import HANGUPS, OVER, Watch
 
 __all__ = ["FramedEnd", "keep_alive"]
 
@@ -37,11 +38,13 @@ def keep_alive(end: End) -> None:
 class FramedEnd:
     """One End with the reactor's eye on it. A subclass says what bytes mean, and what a death."""
 
-    __slots__ = ("_reactor", "_watched", "end")
+    __slots__ = ("_held", "_reactor", "_unread", "_watched", "end")
 
     def __init__(self, reactor: Any, end: End) -> None:
         self._reactor = reactor
         self._watched = False
+        self._held = False
+        self._unread = False  # something came while it was held, or behind what was read last
         self.end = end
 
     # -- what a subclass has to provide
@@ -62,6 +65,15 @@ class FramedEnd:
         Watch.of(self._reactor).add(self)
         if self.end.pending:
             self._reactor.callLater(0, self.doRead)
+
+    def hold(self) -> None:
+        """Read nothing more, but notice when it is lost or ends."""
+        self._held = True
+
+    def tell_unread(self) -> None:
+        """Have whoever has the end now told of what came before that, and was not read."""
+        if self._unread and self.end.is_watched:
+            Watch.of(self._reactor).again(self.end.fileno())
 
     def release(self) -> End:
         """Read no more: the end is the caller's, who closes it or has it in a relay in this very call."""
@@ -86,14 +98,19 @@ class FramedEnd:
 
     def say(self, data: bytes) -> bool:
         """Write a frame; False: it died of it."""
+        self.say_before(data, b"")
+        return self.end.fileno() >= 0
+
+    def say_before(self, data: bytes, raw: bytes) -> bytes | memoryview:
+        """Write a frame whole, or die of it, and bytes behind it: what of them was not taken."""
         try:
-            taken = self.end.write(data)
+            taken = self.end.write(data + raw)
         except OSError as error:
             self._die(said(error))
-            return False
+            return raw
         if taken < len(data):
             self._die(f"took {taken} of {len(data)} bytes")
-        return taken == len(data)
+        return memoryview(raw)[taken - len(data) :]
 
     # -- the reactor calls
 
@@ -112,6 +129,9 @@ class FramedEnd:
     def happened(self, event: int) -> None:
         """The same, when it has ended too, or was cut."""
         self._read(bool(event & OVER))
+        if self._held and self._watched and event & OVER and has_ended(self.end.sock):
+            error = hung_up(self.end.sock)
+            self._die("ended by the other side" if error is None else said(error))
 
     def connectionLost(self, reason: Failure) -> None:
         """Twisted calls this: an exception of ours, which it has logged."""
@@ -122,10 +142,12 @@ class FramedEnd:
 
     def _read(self, over: bool) -> None:
         """Read until there is no more; ``over``: up to its end, which is said to have come."""
-        more = self._watched
-        while more and self._watched:
+        self._unread = more = self._watched
+        while more and self._watched and not self._held:
             try:
                 size = self.end.read_into(_scratch)
+                is_all = self.end.slack is not None and (size or 0) < len(_scratch) - self.end.slack
+                self._unread = more = size is not None and (over or self.end.pending or not is_all)
                 if size:
                     self.received(bytes(_scratch[:size]))
             except OSError as error:
@@ -137,11 +159,8 @@ class FramedEnd:
             if size == 0:
                 self._die("ended by the other side")
                 return
-            is_all = self.end.slack is not None and (size or 0) < len(_scratch) - self.end.slack
-            more = size is not None and (over or self.end.pending or not is_all)
-        if self.end.is_watched and (more or self.end.reads_when_writable):
-            # whoever has it now has not seen the rest
-            Watch.of(self._reactor).again(self.end.fileno(), CHANGES if more else HANGUPS | EPOLLOUT)
+        if self.end.is_watched and self.end.reads_when_writable and not (more or self._held):
+            Watch.of(self._reactor).again(self.end.fileno(), HANGUPS | EPOLLOUT)
 
     def _die(self, detail: str) -> None:
         if self.end.fileno() >= 0:

@@ -295,7 +295,7 @@ class ServerLink(LinkProtocol):
             self.write(self._shake.welcome(self.listener.hello))
             mux.origins, mux.sessions = Feature.ORIGIN in both, Feature.SESSIONS in both
             mux.offers, mux.changes = Feature.OFFERS in both, Feature.CHANGES in both
-            mux.services = Feature.SERVICES in both
+            mux.services, mux.takes_early = Feature.SERVICES in both, Feature.EARLY in both
             mux.offered = frozenset(offer.name for offer in up.hello.offers)
         self.up_since = now
         self.up(mux)
@@ -366,6 +366,11 @@ class ServerLink(LinkProtocol):
     def says_sessions(self) -> bool:
         """Whether the agent is asked before a session begins, and told which one a channel is of."""
         return self.mux is not None and self.mux.sessions
+
+    @property
+    def takes_early(self) -> bool:
+        """Whether bytes may stand behind CONNECT on its data sockets."""
+        return isinstance(self.mux, Rt1Mux) and self.mux.takes_early
 
     def say_session(self, payload: bytes) -> None:
         """Ask the device's site for a session, or say that one is over (consent_messages.py)."""

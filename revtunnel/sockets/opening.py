@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
@@ -56,28 +56,48 @@ async def resolve(reactor: Any, host: str, port: int) -> Sequence[Any]:
     return found
 
 
+class _Begun:
+    """A connect that was begun; ``code`` is 0 once it is done."""
+
+    __slots__ = ("address", "code", "end")
+
+    def __init__(self, host: str, port: int) -> None:
+        """OSError: there is no socket to be had, or no such address."""
+        family, self.address = socket_address(host, port)
+        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            self.end = PlainEnd(sock, place(host, port))
+            tune(sock, within=host == "::1" or host.startswith("127."))
+            self.code = sock.connect_ex(self.address)
+            if self.code == errno.EINPROGRESS:
+                self.code = sock.connect_ex(self.address)  # which this machine may have answered already
+        except BaseException:
+            sock.close()
+            raise
+
+    async def reached(self, reactor: Any, host: str, port: int) -> End:
+        """The connection; OSError: there is none."""
+        sock, code = self.end.sock, self.code
+        try:
+            while code == errno.EAGAIN:  # UNIX: the backlog is full
+                await pause(reactor, FULL)
+                code = sock.connect_ex(self.address)
+            while code in _UNDER_WAY:
+                await writable(reactor, self.end)
+                code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                if not code and not _is_connected(sock):
+                    code = errno.EINPROGRESS
+            if code:
+                raise OSError(code, f"{self.end.peer}: {os.strerror(code)}")
+        except BaseException:
+            sock.close()
+            raise
+        return self.end
+
+
 async def connect(reactor: Any, host: str, port: int) -> End:
     """A connection to an address, or to ``unix:PATH``; for as long as it takes."""
-    family, address = socket_address(host, port)
-    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    try:
-        end = PlainEnd(sock, place(host, port))
-        tune(sock, within=host == "::1" or host.startswith("127."))
-        while (code := sock.connect_ex(address)) == errno.EAGAIN:  # UNIX: the backlog is full
-            await pause(reactor, FULL)
-        if code == errno.EINPROGRESS:
-            code = sock.connect_ex(address)  # which this machine has answered already, if it is the one
-        while code in _UNDER_WAY:
-            await writable(reactor, end)
-            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if not code and not _is_connected(sock):
-                code = errno.EINPROGRESS
-        if code:
-            raise OSError(code, f"{end.peer}: {os.strerror(code)}")
-    except BaseException:
-        sock.close()
-        raise
-    return end
+    return await _Begun(host, port).reached(reactor, host, port)
 
 
 def _is_connected(sock: socket.socket) -> bool:
@@ -112,14 +132,26 @@ def open_end(
         late = TimeoutError(errno.ETIMEDOUT, f"{place(host, port)} did not answer in {seconds:g} s")
         return Failure(late) if isinstance(result, Failure) else result
 
+    if reach is connect and _is_address(host):
+        try:
+            begun = _Begun(host, port)
+        except Exception:
+            return fail()
+        if not (begun.code or stages):
+            return succeed(begun.end)
+        reach = begun.reached
     opening = Deferred.fromCoroutine(_open(reactor, host, port, stages, names, reach))
     return opening.addTimeout(timeout, reactor, too_late)
+
+
+def _is_address(host: str) -> bool:
+    return host.startswith(UNIX) or is_literal(host.partition("%")[0])
 
 
 async def _open(
     reactor: Any, host: str, port: int, stages: Sequence[Stage], names: Names, reach: Reach
 ) -> End:
-    if host.startswith(UNIX) or is_literal(host.partition("%")[0]):
+    if _is_address(host):
         end = await reach(reactor, host, port)
     else:
         found = (await names(reactor, host, port))[:ADDRESSES]

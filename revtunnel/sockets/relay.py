@@ -34,7 +34,7 @@ from twisted.python.failure import Failure
 from revtunnel.ground.limits import RelayLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets.ends import RECORD, End, said
-from revtunnel.sockets.hangups import has_ended, hung_up
+from revtunnel.sockets.hangups import has_ended, hung_up, is_cut
 from revtunnel.sockets.watch import HANGUPS, OVER, Watch
 
 __all__ = ["Relay"]
@@ -114,10 +114,15 @@ class Relay:
         """Whether the end of file came from the near side, and from the far one."""
         return self._near.read_ended, self._far.read_ended
 
-    def start(self, head: bytes = b"") -> None:
-        """Begin; ``head`` is for the near side: bytes that were read from the far one before it came here."""
-        if head and not self.over:
-            self._near.push(memoryview(head))
+    def start(self, head: bytes = b"", unsent: bytes = b"", sent: int = 0) -> None:
+        """Begin; ``head`` is for the near side: bytes that were read from the far one before it came here.
+
+        ``unsent`` is the same for the far one, which has taken ``sent`` bytes before.
+        """
+        self._far.taken = sent
+        for side, early in ((self._near, head), (self._far, unsent)):
+            if early and not self.over:
+                side.push(memoryview(early))
         for side in (self._near, self._far):
             if not self.over:
                 side.begin()
@@ -238,7 +243,7 @@ class _Side:
         """While it is not read: whether it has ended, or was cut, and still is."""
         if self.relay.over or not event & OVER:
             return
-        if event & select.EPOLLERR and (error := hung_up(self.end.sock)) is not None:
+        if event & select.EPOLLERR and is_cut(self.end.sock) and (error := hung_up(self.end.sock)):
             self.relay.cut(self, error)
         elif event & select.EPOLLRDHUP and has_ended(self.end.sock):
             if self.read_ended and self.end.fin_cuts:

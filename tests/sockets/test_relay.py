@@ -136,6 +136,31 @@ def plain() -> Iterator[Joined]:
     joined.finish()
 
 
+def test_who_has_ended_while_the_other_takes_nothing_is_not_cut(
+    plain: Joined, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both have said their ends of file, and the last answer does not fit at once: it is whole."""
+    plain.relay.start()
+    plain.client.end_writing()
+    plain.turn(3)
+    near, write, takes = plain.relay._near.end, PlainEnd.write, iter((10, 0, 0))
+
+    def takes_little(end: PlainEnd, data: memoryview) -> int:
+        size = next(takes, 0) if end is near else len(data)
+        return write(end, data[:size]) if size else 0
+
+    monkeypatch.setattr(PlainEnd, "write", takes_little)
+    plain.service.write(b"a" * 1000)
+    plain.service.end_writing()
+    plain.service.close()
+    plain.turn(3)
+    assert plain.ended == []
+    monkeypatch.undo()
+    plain.relay._near.flush()
+    assert plain.hear(plain.client) == b"a" * 1000
+    assert plain.ended == [(Ended.CLOSED, "")]
+
+
 def test_bytes_go_both_ways_and_are_counted(joined: Joined) -> None:
     """Question and answer, each in one turn of the reactor."""
     joined.relay.start()
