@@ -65,6 +65,7 @@ class DataLink(Typing):
     serial: str
     peer: str
     source: str  # its address
+    tls: str  # the version that it speaks; "": none
 
     @property
     def ticket_scope(self) -> str:
