@@ -18,18 +18,19 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from revtunnel.carriers.data_opening import AwaitConnect
-from revtunnel.carriers.data_stream import BEAT, DEAD, sided
-from revtunnel.carriers.framed_end import FramedEnd, keep_alive
+from revtunnel.carriers.framed_end import BEAT, DEAD, FramedEnd, keep_alive
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, DataSocketsMissing, Report
 from revtunnel.ground.limits import AgentLimits, RelayLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Target
-from revtunnel.sockets.ends import End, said
+from revtunnel.sockets.end_transport import in_words
+from revtunnel.sockets.ends import End
 from revtunnel.sockets.relay import Relay
 from revtunnel.sockets.tcp_info import silence
 from revtunnel.streams.commands import Command, encode_reset, number_of
 from revtunnel.streams.dialler import Dialler, NotDialled
 from revtunnel.streams.frames import encode_frame
+from revtunnel.streams.running import sided
 
 __all__ = ["AgentData", "WantingLink"]
 
@@ -331,8 +332,7 @@ class AgentData:
 
     def _failed(self, link: WantingLink, failure: Failure) -> None:
         if not failure.check(CancelledError):
-            error = failure.value
-            self._say_missing(link, said(error) if isinstance(error, OSError) else failure.getErrorMessage())
+            self._say_missing(link, in_words(failure))
 
     def _say_missing(self, link: WantingLink, detail: str) -> None:
         now = self.now()

@@ -14,11 +14,15 @@ from typing import Any
 from twisted.python.failure import Failure
 
 from revtunnel.ground.errors import RemoteError
+from revtunnel.sockets.end_transport import in_words
 from revtunnel.sockets.ends import RECORD, End, said, set_options
 from revtunnel.sockets.hangups import has_ended, hung_up
 from revtunnel.sockets.watch import HANGUPS, OVER, Watch
 
-__all__ = ["FramedEnd", "keep_alive"]
+__all__ = ["BEAT", "DEAD", "FramedEnd", "keep_alive"]
+
+BEAT = 5  # looks, 5 s apart, from one sign of life to the next
+DEAD = 15.0  # seconds without an acknowledgement; with a second look, 5 s later, a dead path is found in 20 s
 
 _OPTIONS = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -136,7 +140,7 @@ class FramedEnd:
     def connectionLost(self, reason: Failure) -> None:
         """Twisted calls this: an exception of ours, which it has logged."""
         if self._watched:
-            self._die(reason.getErrorMessage())
+            self._die(in_words(reason))
 
     # -- inside
 

@@ -9,11 +9,13 @@ Source: house.md (services); twisted.md 1.6 and 3.
 import os
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThreadPool
 
 from revtunnel import __version__
 from revtunnel.daemons.absent_devices import AbsentDevices
@@ -21,11 +23,14 @@ from revtunnel.daemons.daemon import AdministeredDaemon, until
 from revtunnel.daemons.kept_ports import KeptPorts
 from revtunnel.daemons.legacy_devices import fixed_ports
 from revtunnel.daemons.operator import Operator
-from revtunnel.daemons.options import ServerOptions as Options
+from revtunnel.daemons.own_authority import renew_own
+from revtunnel.daemons.own_certificates import OwnCertificates
 from revtunnel.daemons.server_doubts import doubts
 from revtunnel.daemons.server_listeners import ServerListeners, agent_listener, agents_by_web
-from revtunnel.daemons.settings_parts import ServerSettings
+from revtunnel.daemons.server_options import ServerOptions as Options
+from revtunnel.daemons.server_settings import ServerSettings
 from revtunnel.daemons.switchboard import Switchboard
+from revtunnel.daemons.webhooks import Webhooks
 from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.client_ports import ClientPorts
 from revtunnel.fleet.leases import Leases
@@ -42,6 +47,7 @@ from revtunnel.sockets.listening import Listeners
 from revtunnel.state.audit_file import AuditFile, Sync
 from revtunnel.state.ledger import FILE_NAME, open_ledger
 from revtunnel.state.session_audit import SessionAudit
+from revtunnel.systems.emo.emo_listener import EmoListener
 from revtunnel.trust.authority import Unfit
 from revtunnel.trust.certificate_book import CertificateBook
 from revtunnel.trust.identities import Identities
@@ -87,12 +93,16 @@ class Server(AdministeredDaemon):
         self._expiry: Any = None
         self.web: WebSystem | None = None
         self.cccp: CccpSystem | None = None
-        self._emo_machines: dict[int, Any] = {}  # command sockets by the port they registered
+        self._emo = EmoListener({})
+        self.webhooks: Webhooks | None = None
+        own = OwnCertificates(reactor, self._renew_own, self.take_files, self.retries)
+        own.setServiceParent(self)
 
     # -- starting
 
     def privilegedStartService(self) -> None:
         self._build()
+        self._take_webhooks(self.settings)
         self._take_listeners(self.settings)
         self.listeners.start()
         self.operator.link_port = self.listeners.link_port(self.settings)
@@ -269,9 +279,7 @@ class Server(AdministeredDaemon):
         """What links get, by the name of the listener they come by."""
         doubt = self.ledger.doubtful is not None
         return {
-            each.name: agent_listener(
-                each, settings, self._identities.of(each.name), doubt, self._emo_machines
-            )
+            each.name: agent_listener(each, settings, self._identities.of(each.name), doubt, self._emo)
             for each in (*settings.listeners, *agents_by_web(settings))
         }
 
@@ -315,6 +323,8 @@ class Server(AdministeredDaemon):
         self.abort()
         self.reporter(ServerState("stopped", ""))
         done = super().stopService()
+        if self.webhooks is not None:
+            self.webhooks.stop()
         self.audit.close()
         self.people.write_uses(time.time())
         self.ledger.close()
@@ -350,6 +360,7 @@ class Server(AdministeredDaemon):
             raise error if isinstance(error, SettingsError) else SettingsError([str(error)]) from None
         changed, self._identities = identities.changed(self._identities), identities
         self._take_limits(new)
+        self._take_webhooks(new)
         if self.cccp is not None and new.cccp is not None:
             changed += self.cccp.take(new.cccp, new.relay, projects)
         if self.web is not None:
@@ -376,6 +387,14 @@ class Server(AdministeredDaemon):
         await looked
         return changed, missing
 
+    def _renew_own(self) -> "Deferred[list[str]]":
+        """In a thread: it makes files."""
+        settings = self.settings
+        projects = settings.cccp.projects if settings.cccp is not None else ()
+        shown = [each.certificate for each in (*settings.listeners, *settings.web, *projects)]
+        pool, now = self._reactor.getThreadPool(), datetime.now(UTC)
+        return deferToThreadPool(self._reactor, pool, renew_own, settings.authority, shown, now)
+
     def _loaded(self) -> ServerSettings:
         return self._with_kept(super()._loaded())
 
@@ -384,7 +403,7 @@ class Server(AdministeredDaemon):
         return self.kept.beside(settings, {use: each.client_port for _, each, use in fixed_ports(settings)})
 
     def _tend_kept(self, kept: KeptPorts) -> None:
-        self.operator.kept = kept
+        self.operator.kept, self.operator.emo = kept, self._emo.in_vain
         kept.leases, kept.tell, kept.applies = self.leases, self.audit.changed, self._take_kept
         kept.pools = lambda: {pool.name: pool for pool in pools_of(self.settings)}
         kept.fixed = lambda: reservations_of(self.settings)
@@ -397,6 +416,14 @@ class Server(AdministeredDaemon):
             self.switchboard.enforcement.make_way()
             self.absent.take(new)
             self.switchboard.enforcement.set_records(new.records)
+
+    def _take_webhooks(self, settings: ServerSettings) -> None:
+        """Tell these hooks of facts from now on."""
+        if self.webhooks is None:
+            about = self._reactor, self.ledger, self.retries, self.reporter, os.urandom
+            self.webhooks = self.operator.webhooks = Webhooks(*about)
+        if self.webhooks.take(settings.webhooks, settings.name):
+            self.reporter.watch(self.webhooks.told)
 
     def _take_limits(self, new: ServerSettings) -> None:
         self.switchboard.set_limits(new.limits)

@@ -98,7 +98,6 @@ class Rt1Mux(Rt1Offers):
         self._pong: bytes | None = None
         self._goaways = 0
         self.data_sockets = data_sockets
-        self.takes_early = False  # agent: on data sockets, bytes behind CONNECT
         self.origins = origins
         self._announced: _Before | None = None  # agent: WITHIN and ORIGIN, whose CONNECT is next
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Protocol as Typing
 
-from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
@@ -26,13 +26,13 @@ from revtunnel.ground.facts import (
 from revtunnel.ground.limits import LinkLimits
 from revtunnel.ground.networks import Network
 from revtunnel.ground.reasons import Ended, GoAway
+from revtunnel.ground.server_places import DATA
 from revtunnel.ground.targets import Offer
 from revtunnel.link.handshake import LinkDenied, ListenerRules, ServerHandshake, ServerHello, ServerUp
 from revtunnel.link.keys import Verifier
 from revtunnel.link.legacy import LegacyServerMux
 from revtunnel.link.link import USER_TIMEOUT, LinkProtocol, tune
 from revtunnel.link.link_carrier import LinkCarrier
-from revtunnel.link.link_websockets import DATA
 from revtunnel.link.mux import (
     Consented,
     Glitch,
@@ -46,6 +46,7 @@ from revtunnel.link.mux import (
     Stalled,
 )
 from revtunnel.link.rt1 import Rt1Mux
+from revtunnel.sockets.end_transport import in_words
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.tls.certificates import PeerCertificate
 from revtunnel.sockets.tls.enroll import MAX_ENROLL
@@ -159,6 +160,7 @@ class ServerLink(LinkProtocol):
         self.certificate: PeerCertificate | None = None  # that TLS has checked
         self.subprotocol = ""  # of the WebSocket that it came by; "": it came to a link port
         self.by_web = False
+        self.takes_early = False  # bytes may stand behind CONNECT on its data sockets
         self.spoke = False  # TLS, or the header of a frame, has come
         self.securing: Deferred[Secured] | None = None  # TLS is under way: there is no transport yet
         self.handshake: ServerUp | None = None
@@ -194,8 +196,7 @@ class ServerLink(LinkProtocol):
         error = failure.value
         if self.ended is None:
             reason = error.reason if isinstance(error, TlsFailed) else "silent"
-            known = failure.check(TlsFailed, TimeoutError)
-            self.ended = (reason, str(error) if known else failure.getErrorMessage())
+            self.ended = (reason, in_words(failure))
         self.securing = None
         self._lost = True
         self._finish()
@@ -295,7 +296,7 @@ class ServerLink(LinkProtocol):
             self.write(self._shake.welcome(self.listener.hello))
             mux.origins, mux.sessions = Feature.ORIGIN in both, Feature.SESSIONS in both
             mux.offers, mux.changes = Feature.OFFERS in both, Feature.CHANGES in both
-            mux.services, mux.takes_early = Feature.SERVICES in both, Feature.EARLY in both
+            mux.services, self.takes_early = Feature.SERVICES in both, Feature.EARLY in both
             mux.offered = frozenset(offer.name for offer in up.hello.offers)
         self.up_since = now
         self.up(mux)
@@ -366,11 +367,6 @@ class ServerLink(LinkProtocol):
     def says_sessions(self) -> bool:
         """Whether the agent is asked before a session begins, and told which one a channel is of."""
         return self.mux is not None and self.mux.sessions
-
-    @property
-    def takes_early(self) -> bool:
-        """Whether bytes may stand behind CONNECT on its data sockets."""
-        return isinstance(self.mux, Rt1Mux) and self.mux.takes_early
 
     def say_session(self, payload: bytes) -> None:
         """Ask the device's site for a session, or say that one is over (consent_messages.py)."""

@@ -32,7 +32,7 @@ from zope.interface import implementer
 
 from revtunnel.ground.targets import is_literal, place
 from revtunnel.sockets.addresses import UNIX, socket_address
-from revtunnel.sockets.ends import End, PlainEnd, tune
+from revtunnel.sockets.ends import End, PlainEnd, said, tune
 from revtunnel.sockets.stages import Stage, pause, writable
 
 __all__ = ["Names", "Reach", "connect", "open_end", "resolve"]
@@ -88,7 +88,7 @@ class _Begun:
                 if not code and not _is_connected(sock):
                     code = errno.EINPROGRESS
             if code:
-                raise OSError(code, f"{self.end.peer}: {os.strerror(code)}")
+                raise OSError(code, f"{self.end.peer}: {said(OSError(code, os.strerror(code)))}")
         except BaseException:
             sock.close()
             raise

@@ -102,6 +102,8 @@ class _OnLink:
 class ClientSocket(ChannelSocket):
     """One client, and its stream once it was attached or taken. Until then nobody reads it."""
 
+    who = "client"
+
     def __init__(
         self, reactor: Any, end: End | None, clients: "Clients", peer: str, origin: Origin | None = None
     ) -> None:

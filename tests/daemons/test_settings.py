@@ -9,24 +9,22 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from revtunnel.daemons.agent_reading import load_agent
+from revtunnel.daemons.agent_settings import AgentSettings
 from revtunnel.daemons.legacy_devices import fixed_ports, offers_at, sources_at
-from revtunnel.daemons.settings import (
-    AgentSettings,
+from revtunnel.daemons.schema import changes
+from revtunnel.daemons.server_reading import load_server
+from revtunnel.daemons.server_settings import (
     ListenerSettings,
-    MissingSettings,
     PoolSettings,
     PortMapping,
     Reservation,
     ServerSettings,
-    SettingsError,
-    Surroundings,
-    changes,
-    load_agent,
-    load_server,
+    agents_at,
 )
-from revtunnel.daemons.settings_parts import agents_at
 from revtunnel.fleet.access_control import LOOPBACK
 from revtunnel.fleet.penalties import PenaltySettings
+from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.limits import (
     AgentLimits,
     AuditLimits,
@@ -41,12 +39,14 @@ from revtunnel.ground.networks import address_of
 from revtunnel.ground.server_places import ServerPlace
 from revtunnel.ground.targets import Offer, Target
 from revtunnel.process.admin.admin_settings import AdminSettings
+from revtunnel.settings.inifile import MissingSettings, Surroundings
 from revtunnel.sockets.ways.proxy_choice import DIRECT
 from revtunnel.systems.sessions.localproxy_settings import LocalproxySettings
 from revtunnel.systems.sessions.session_life import SessionLimits
 from revtunnel.systems.thingworx.edge_settings import EdgeSettings
 from revtunnel.trust.audit_settings import AuditSettings
 from revtunnel.trust.authority_settings import AuthoritySettings
+from revtunnel.trust.oidc_settings import OidcSettings
 from tests.support.depth import deep
 
 SHIPPED = Path(__file__).parents[2] / "etc/revtunnel.ini"
@@ -129,6 +129,8 @@ def test_defaults_without_any_file() -> None:
         relay=RelayLimits(),
         link=LinkLimits(),
         web=(),
+        oidc=OidcSettings(),
+        webhooks=(),
         sessions=SessionLimits(),
         audit=AuditSettings("/var/lib/revtunnel/audit.jsonl", "lasting", "refuse", AuditLimits()),
         authority=AuthoritySettings(

@@ -7,7 +7,7 @@ from revtunnel.ground.targets import Offer
 from revtunnel.link.handshake import ListenerRules
 from revtunnel.link.keys import Verifier, verifier_of
 from revtunnel.systems.emo.emo import TERMINATOR
-from revtunnel.systems.emo.emo_modern import modern_offer
+from revtunnel.systems.emo.emo_choice import modern_offer
 from tests.support.world import Agent, World
 from tests.systems.emo.test_emo_server import PORTS, TARGETS, EmoWorld, machine
 
@@ -59,6 +59,8 @@ def test_r12_a_port_that_is_reserved_for_nobody(port: int) -> None:
     assert refused and {fact.reason for fact in refused} == {"denied"}
     assert "reserved for no device" in refused[0].detail
     assert not world.of(LinkUp)
+    (row,), _ = world.door.in_vain.in_vain()
+    assert (row["port"], row["why"], row["times"]) == (port, refused[0].detail, len(refused))
 
 
 def test_an_agent_with_other_offers_is_no_machine() -> None:
