@@ -54,7 +54,11 @@ class Nowhere(End):
         self.peer = f"127.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}:40000"
         self.reads_when_writable = self.writes_when_readable = False
         self._origin = None
+        self.is_watched = False
         self.protocol: Any = None
+
+    def read_into(self, view: memoryview) -> int | None:
+        return None
 
     def write(self, data: bytes | memoryview) -> int:
         return len(data)

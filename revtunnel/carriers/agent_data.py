@@ -18,15 +18,13 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from revtunnel.carriers.data_opening import AwaitConnect
-from revtunnel.carriers.framed_end import BEAT, DEAD, FramedEnd, prepare
-from revtunnel.ground.errors import RemoteError
+from revtunnel.carriers.framed_end import BEAT, DEAD, FramedEnd, keep_alive
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, DataSocketsMissing, Report
 from revtunnel.ground.limits import AgentLimits, RelayLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Target
 from revtunnel.sockets.end_transport import in_words
 from revtunnel.sockets.ends import End
-from revtunnel.sockets.hangups import reserve
 from revtunnel.sockets.relay import Relay
 from revtunnel.sockets.tcp_info import silence
 from revtunnel.streams.commands import Command, encode_reset, number_of
@@ -82,7 +80,6 @@ class AgentSocket(FramedEnd):
         self._relay: Relay | None = None
         self._doubted = False
         self._looks = 0
-        prepare(end)
 
     @property
     def used(self) -> bool:
@@ -97,11 +94,10 @@ class AgentSocket(FramedEnd):
     # -- before the target answered
 
     def received(self, data: bytes) -> None:
-        if self._target is not None:
-            raise RemoteError(f"{len(data)} bytes before OPENED on a data socket")
         target = self._await.receive(data)
         if target is not None:
             self._target = target
+            self.hold()
             self._asked_at = self._data.now()
             self._dialling = self._data.dialler.dial(target, self._await.origin, self.session)
             self._dialling.addCallbacks(self._reached, self._not_reached)
@@ -128,7 +124,8 @@ class AgentSocket(FramedEnd):
             ChannelOpened(self.link.serial, self.number, str(self._target), self.link.peer, milliseconds)
         )
         self._relay = Relay(self._reactor, self.release(), service, self._relayed, self._data.relay_limits)
-        self._relay.start()
+        self._relay.start(unsent=self._await.early)
+        self.tell_unread()
 
     def _not_reached(self, failure: Failure) -> None:
         error = failure.value
@@ -140,7 +137,7 @@ class AgentSocket(FramedEnd):
 
     def _say_reset(self, reason: Ended, detail: str) -> None:
         if self.say(encode_frame(Command.RESET, 0, encode_reset(reason, detail))):
-            self.release().close()
+            self.close()
             self._over(reason, detail)
 
     # -- ends
@@ -148,6 +145,8 @@ class AgentSocket(FramedEnd):
     def look(self) -> None:
         """Give a sign of life; give up a stream whose server's machine is silent, now and the last time."""
         self._looks += 1
+        if self._looks == 1:
+            keep_alive(self.end)
         if self._looks % BEAT == 0:
             self.end.beat()
         if self._relay is not None:
@@ -165,7 +164,7 @@ class AgentSocket(FramedEnd):
             self.abort()
             self._over(reason, detail)
         else:
-            self.release().close()
+            self.close()
             self._data.forget(self)
         if dialling is not None:
             dialling.cancel()
@@ -221,7 +220,6 @@ class AgentData:
         self._timer: IDelayedCall | None = None
         self._drained: list[Deferred[None]] = []
         self._stopping = False
-        reserve()
 
     def take(self, limits: AgentLimits, relay_limits: RelayLimits) -> None:
         """Other limits from now on, for later pairs of sockets."""

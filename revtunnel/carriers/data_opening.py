@@ -5,11 +5,12 @@
     agent  -> server   ATTACH     once connected; then the socket waits for a client
     server -> agent    WITHIN     the remote session that the client is of, if it is of one
                        ORIGIN     where the client comes from, if the agent asked for that in HELLO
-                       CONNECT    the target; nothing follows it
+                       CONNECT    the target; raw bytes of the client follow, if the agent takes them so
     agent  -> server   OPENED     from here on raw bytes, both ways
                        or RESET   with a reason, and the connection is closed
 
-The rules: all channel bytes are 0; anything else ends the socket. Bytes behind OPENED are the service's.
+The rules: all channel bytes are 0; anything else ends the socket. Bytes behind CONNECT are the client's,
+those behind OPENED the service's.
 
 Source: wire/link-extension.md "Data sockets".
 """
@@ -57,13 +58,14 @@ class AwaitConnect:
     def __init__(self) -> None:
         self.origin: Origin | None = None
         self.session = ""
+        self.early = b""  # what stood behind CONNECT
         self._decoder = FrameDecoder(partial(_judge, _OF_SERVER))
 
     def receive(self, data: bytes) -> Target | None:
         """Take bytes; the target once CONNECT is whole.
 
         Raises:
-            RemoteError: another frame, a bad one, a second ORIGIN or WITHIN, or bytes behind CONNECT.
+            RemoteError: another frame, a bad one, or a second ORIGIN or WITHIN.
         """
         self._decoder.receive(data)
         for frame in self._decoder.frames(3):
@@ -75,8 +77,7 @@ class AwaitConnect:
                 continue
             if frame.command != Command.CONNECT:
                 raise RemoteError(f"a second {Command(frame.command).name} on a data socket, or a late one")
-            if self._decoder.held:
-                raise RemoteError(f"{self._decoder.held} bytes behind CONNECT on a data socket")
+            self.early = self._decoder.rest()
             return decode_connect(frame.payload)
         return None
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from typing import Protocol as Typing
 
 from revtunnel.carriers.data_stream import DataSocket, DataStream
+from revtunnel.carriers.framed_end import keep_alive
 from revtunnel.carriers.warm_pool import WarmPool
 from revtunnel.ground.facts import PeerGlitch, Report
 from revtunnel.ground.limits import DataLimits, RelayLimits
@@ -18,8 +19,9 @@ from revtunnel.sockets.ends import End
 from revtunnel.streams.clients import ClientSocket
 from revtunnel.streams.commands import number_of
 
-__all__ = ["DataHub", "DataLink", "DataPool"]
+__all__ = ["LOOK", "DataHub", "DataLink", "DataPool"]
 
+LOOK = 5.0  # seconds between looks
 TRIES = 8  # sockets that may fail one client before it counts as a client without any
 
 
@@ -63,6 +65,7 @@ class DataLink(Typing):
     serial: str
     peer: str
     source: str  # its address
+    tls: str  # the version that it speaks; "": none
 
     @property
     def ticket_scope(self) -> str:
@@ -82,6 +85,10 @@ class DataLink(Typing):
     @property
     def says_sessions(self) -> bool:
         """Whether the agent is told which remote session a client is of."""
+
+    @property
+    def takes_early(self) -> bool:
+        """Whether bytes may stand behind CONNECT."""
 
 
 class _WaitingClient(NamedTuple):
@@ -239,7 +246,7 @@ class DataPool:
 
     def _drop(self, socket: DataSocket) -> None:
         self.core.gone()
-        socket.release().close()
+        socket.close()
         self._hub.released()
 
     # -- time and ends
@@ -253,6 +260,11 @@ class DataPool:
     def says_sessions(self) -> bool:
         """Whether the agent is told which remote session a client is of."""
         return self.link.says_sessions
+
+    @property
+    def takes_early(self) -> bool:
+        """Whether bytes may stand behind CONNECT."""
+        return self.link.takes_early
 
     @property
     def patience(self) -> float:
@@ -274,6 +286,9 @@ class DataPool:
         """Forget tickets that are too old, shrink."""
         old = [ticket for ticket, given in self._tickets.items() if now - given >= self._hub.limits.ticket]
         self._withdraw(old)
+        for socket in self._warm:
+            if LOOK <= now - socket.since < 2 * LOOK:
+                keep_alive(socket.end)
         self.refill()
 
     @property

@@ -17,20 +17,19 @@ from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall
 
-from revtunnel.carriers.data_pool import DataLink, DataPool
+from revtunnel.carriers.data_pool import LOOK, DataLink, DataPool
 from revtunnel.carriers.data_stream import DataStream
 from revtunnel.carriers.framed_end import DEAD
 from revtunnel.carriers.tickets import Numbering, Tickets
 from revtunnel.ground.facts import Report
 from revtunnel.ground.limits import DataLimits, RelayLimits
 from revtunnel.sockets.ends import End
-from revtunnel.sockets.hangups import reserve
 from revtunnel.sockets.slices import Slices
 from revtunnel.streams.clients import ClientSocket
 
 __all__ = ["DataSockets"]
 
-SHORT, LONG = 0.5, 5.0  # seconds between looks
+SHORT, LONG = 0.5, LOOK  # seconds between looks
 
 
 class DataSockets:
@@ -61,7 +60,6 @@ class DataSockets:
         self._spare: OrderedDict[DataPool, None] = OrderedDict()  # those that have, or had, sockets that wait
         self._timer: IDelayedCall | None = None
         self._long_at = 0.0
-        reserve()
 
     def take(self, limits: DataLimits, relay_limits: RelayLimits) -> None:
         """Other limits from now on, for later pairs of sockets."""
@@ -97,6 +95,10 @@ class DataSockets:
         self._expected[source] += change
         if not self._expected[source]:
             del self._expected[source]
+
+    def holder(self, ticket: bytes) -> DataPool | None:
+        """The same, without using it up."""
+        return self._tickets.holder(ticket, self.now())
 
     def redeem(self, ticket: bytes) -> DataPool | None:
         """Whom a connection with this ticket is for; then call ``attached``, or the pool's ``spoilt``."""

@@ -1,8 +1,10 @@
 """One client's channel on a data socket, at the server: asked for, answered, relayed, ended.
 
-The rules: a client is not read before OPENED, so a socket that dies or is silent before that costs a try on
-another socket, and never a byte. From OPENED on the two Ends belong to the relay, and a cut of one is a reset
-of the other.
+The rules: a client's first bytes go behind CONNECT, where the agent takes them so, and are kept until OPENED,
+one reading beyond RECORD at most. So a socket that dies or is silent before that costs a try on another
+socket, and never a byte; but if its agent's kernel has taken such bytes their target may have had them, and
+then the client is reset. From OPENED on the two Ends belong to the relay, and a cut of one is a reset of the
+other.
 
 A CONNECT that the agent's kernel has not acknowledged after four round trips went nowhere. One that it has
 acknowledged is only slow: its target may take as long as the agent lets it.
@@ -10,14 +12,17 @@ acknowledged is only slow: its target may take as long as the agent lets it.
 Source: wire/link-extension.md "Data sockets"; faults.md N8, N26 to N29.
 """
 
+import contextlib
 import fcntl
 import struct
 import termios
 from typing import Any
 from typing import Protocol as Typing
 
+from twisted.python.failure import Failure
+
 from revtunnel.carriers.data_opening import AwaitAnswer, OpeningAnswer
-from revtunnel.carriers.framed_end import BEAT, FramedEnd, prepare
+from revtunnel.carriers.framed_end import BEAT, FramedEnd, keep_alive
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, Report
 from revtunnel.ground.limits import RelayLimits
@@ -25,6 +30,7 @@ from revtunnel.ground.origin import encode_origin
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets.ends import End, said
 from revtunnel.sockets.tcp_info import silence
+from revtunnel.sockets.watch import Watch
 from revtunnel.streams.clients import ClientSocket, Relayed
 from revtunnel.streams.commands import Command, encode_connect
 from revtunnel.streams.frames import encode_frame
@@ -55,6 +61,10 @@ class StreamPool(Typing):
     def says_sessions(self) -> bool:
         """Whether the agent is told which remote session a client is of."""
 
+    @property
+    def takes_early(self) -> bool:
+        """Whether bytes may stand behind CONNECT."""
+
     def lost(self, socket: "DataSocket", detail: str) -> None:
         """A waiting socket died."""
 
@@ -68,16 +78,16 @@ class StreamPool(Typing):
 class DataSocket(FramedEnd):
     """A data socket that was attached: it waits in its pool, or for the answer to a stream's CONNECT."""
 
-    __slots__ = ("_answer", "_pool", "number", "since", "stream")
+    __slots__ = ("_answer", "_pool", "number", "since", "stream", "took_all")
 
     def __init__(self, reactor: Any, end: End, pool: StreamPool, number: int, now: float) -> None:
         super().__init__(reactor, end)
         self.number = number
         self.since = now
         self.stream: DataStream | None = None
+        self.took_all = False  # when it was cut: the agent's kernel has taken what was said
         self._pool = pool
         self._answer = AwaitAnswer()
-        prepare(end)
 
     def received(self, data: bytes) -> None:
         if self.stream is None:
@@ -91,6 +101,11 @@ class DataSocket(FramedEnd):
             self._pool.lost(self, detail)
         else:
             self.stream.refused_by_socket(detail)
+
+    def abort(self) -> None:
+        with contextlib.suppress(OSError):
+            self.took_all = self.stream is not None and not self.unacknowledged
+        super().abort()
 
     @property
     def unacknowledged(self) -> bool:
@@ -110,6 +125,7 @@ class DataStream:
         "_pool",
         "_relay",
         "_socket",
+        "_unsent",
         "client",
         "number",
         "over",
@@ -126,6 +142,7 @@ class DataStream:
         self._relay: Relayed | None = None
         self._far = socket.end
         self._asked_at = 0.0
+        self._unsent: bytes | memoryview = b""  # of the client's first bytes, what the socket did not take
         self._doubted = False  # silent when it was looked at last
         self._looks = 0
         client.carried = self
@@ -142,7 +159,43 @@ class DataStream:
         asks = encode_frame(Command.ORIGIN, 0, encode_origin(origin)) if origin is not None else b""
         if self.client.session and self._pool.says_sessions:
             asks = encode_frame(Command.WITHIN, 0, bytes.fromhex(self.client.session)) + asks
-        self._socket.say(asks + encode_frame(Command.CONNECT, 0, encode_connect(self.client.target)))
+        asks += encode_frame(Command.CONNECT, 0, encode_connect(self.client.target))
+        try:
+            if self._pool.takes_early:
+                self.client.watch(self)
+                self.client.read_early()
+        except OSError:
+            self.client.abort()  # the stream ends in the next turn
+        self._unsent = self._socket.say_before(asks, self.client.early)
+
+    # -- the reactor calls, by Watch: the client says something before the agent has answered
+
+    def fileno(self) -> int:
+        """The client's."""
+        return self.client.fileno()
+
+    def doRead(self) -> None:
+        """Readable: its first bytes."""
+        if self._socket is None or self._unsent:
+            self.client.unread = True
+            return
+        try:
+            said = self.client.read_early()
+        except OSError:
+            self.client.abort()
+            return
+        if said:
+            self._unsent = self._socket.say_before(b"", said)
+
+    def happened(self, event: int) -> None:
+        """The same; whether it has ended as well is seen when its target has answered."""
+        self.client.look()
+        self.doRead()
+        self.client.unread = True
+
+    def connectionLost(self, reason: Failure) -> None:
+        """An exception of ours, which is logged."""
+        self.end(Ended.RESET_BY_PEER, f"client: {reason.getErrorMessage()}")
 
     @property
     def opening(self) -> bool:
@@ -153,30 +206,39 @@ class DataStream:
         """The agent's word."""
         assert self._socket is not None
         socket, self._socket = self._socket, None
-        far = self._far = socket.release()
         if answer.reason is not None:
-            far.close()
+            socket.close()
             self.client.on_lost = None
             self.client.abort(answer.reason, answer.detail)
             self._end(answer.reason, answer.detail)
             return
+        far = self._far = socket.release()
         try:
             relay = self.client.relay(far, self._relayed, self._pool.relay_limits)
         except OSError as error:
-            far.abort()
+            socket.abort()
             self._end(Ended.RESET_BY_PEER, f"client: {said(error)}")
             return
         milliseconds = round((self._pool.now() - self.client.since) * 1000, 3)
         client = self.client
         self._pool.report(ChannelOpened(client.serial, self.number, client.name, client.peer, milliseconds))
         self._relay = relay
-        relay.start(answer.rest)
+        early, self.client.early = self.client.early, b""
+        unsent = bytes(self._unsent)
+        relay.start(answer.rest, unsent, len(early) - len(unsent))
+        if self.client.unread and self.client.fileno() >= 0:
+            Watch.of(self._pool.reactor).again(self.client.fileno())
+        socket.tell_unread()
 
     def refused_by_socket(self, detail: str) -> None:
         """The socket is no good: the client gets another one."""
-        self._socket = None
+        socket, self._socket = self._socket, None
+        if self.client.early and socket is not None and socket.took_all:
+            self.end(Ended.LINK_LOST, f"agent: {detail}, after its first bytes were said")
+            return
         self.over = True
         self.client.on_lost = None
+        self.client.watch(None)
         self._pool.again(self, detail)
 
     def client_left(self) -> None:
@@ -198,6 +260,8 @@ class DataStream:
         if self._relay is None:
             return
         self._looks += 1
+        if self._looks == 1:
+            keep_alive(self._far)
         if self._looks % BEAT == 0:
             self._far.beat()
         silent = silence(self._far.sock)

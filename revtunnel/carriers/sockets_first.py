@@ -1,6 +1,10 @@
 """A carrier of two ways: a data socket for each client, and the link where none comes.
 
-Source: wire/link-extension.md "Data sockets"; streams/carrier.py.
+The rules: a data socket over TLS costs a handshake, which a short connection is not worth. So over TLS the
+link takes the first clients, CROWD of them at once; once one of them has lived for LONG seconds, or has moved
+HEAVY bytes, the device's clients are of that kind, and for WHILE seconds from then on they get sockets.
+
+Source: wire/link-extension.md "Data sockets"; streams/carrier.py; performance.md (connections over TLS).
 """
 
 from collections.abc import Callable, Iterator
@@ -9,10 +13,16 @@ from revtunnel.carriers.data_pool import DataLink, DataPool
 from revtunnel.carriers.data_sockets import DataSockets
 from revtunnel.ground.reasons import Ended
 from revtunnel.streams.carrier import Carrier
+from revtunnel.streams.channel import Channel
 from revtunnel.streams.clients import ClientSocket
 from revtunnel.streams.running import Running
 
 __all__ = ["SocketsFirst"]
+
+CROWD = 32  # clients at once on a link that is to answer keystrokes
+LONG = 10.0  # seconds
+HEAVY = 1024 * 1024  # bytes, both directions
+WHILE = 60.0  # seconds
 
 
 class SocketsFirst:
@@ -22,6 +32,9 @@ class SocketsFirst:
         self.on_rest: Callable[[], None] | None = None
         self.pool: DataPool = sockets.pool(link, only, self._other_way, self._stream_ended)
         self._by_link = by_link
+        self._only = only
+        self._short: list[tuple[Channel, float]] = []  # of the link's clients; and when each came
+        self._sockets_until = 0.0
 
     @property
     def serial(self) -> str:
@@ -36,7 +49,23 @@ class SocketsFirst:
         return True
 
     def open(self, client: ClientSocket) -> str:
+        if self._link_is_better():
+            word = self._by_link.open(client)
+            if client.channel is not None:
+                self._short.append((client.channel, client.since))
+            return word
         return "" if self.pool.admit(client) else self._by_link.open(client)
+
+    def _link_is_better(self) -> bool:
+        """Whether clients of late were short ones, where that counts."""
+        if self._only or not self.pool.link.tls:
+            return False
+        now = self.pool.now()
+        for channel, since in self._short:
+            if channel.bytes_sent + channel.bytes_received >= HEAVY or now - since >= LONG:
+                self._sockets_until = now + WHILE
+        self._short = [each for each in self._short if not each[0].over]
+        return now >= self._sockets_until and len(self._short) < CROWD and self._by_link.at_once
 
     def rows(self) -> Iterator[Running]:
         yield from (stream.running() for stream in [*self.pool.streams.values()])

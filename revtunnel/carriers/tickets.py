@@ -58,10 +58,16 @@ class Tickets(Generic[Holder]):
         self._out[ticket] = _Ticket(holder, until)
         return ticket
 
+    def holder(self, ticket: bytes, now: float) -> Holder | None:
+        """Who it was made for, if it is good; it stays so."""
+        found = self._out.get(ticket)
+        return found.holder if found is not None and now < found.until else None
+
     def redeem(self, ticket: bytes, now: float) -> Holder | None:
         """Who it was made for; None: it was never made, or used, withdrawn or too old. It is used up now."""
-        found = self._out.pop(ticket, None)
-        return found.holder if found is not None and now < found.until else None
+        holder = self.holder(ticket, now)
+        self._out.pop(ticket, None)
+        return holder
 
     def withdraw(self, ticket: bytes) -> bool:
         """Nobody needs it any more; False: it was used already."""

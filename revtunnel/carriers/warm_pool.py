@@ -22,6 +22,7 @@ __all__ = ["WarmPool"]
 
 HALF_LIFE = 10.0  # seconds in which the memory of a burst halves
 SHORTEST = 0.1  # seconds over which clients are counted at least
+FINE = 0.005  # seconds that are no time
 STEP = 5.0  # seconds between looks while sockets wait
 
 
@@ -114,6 +115,8 @@ class WarmPool:
 
     def _fade(self, now: float) -> None:
         past = max(0.0, now - self._looked_at)
+        if past < FINE:
+            return
         self._looked_at = now
         self._level *= exp(-past / self._span)
         self._burst = max(self._level, self._burst * 0.5 ** (past / HALF_LIFE))

@@ -98,7 +98,8 @@ class Agent(MultiService):
     def __init__(self, reactor: Any, options: Options, exit_status: ExitStatus, notifier: Notifier) -> None:
         super().__init__()
         self.settings = options.settings
-        self.reporter = Reporter()
+        observer = getattr(options, "observer", None)
+        self.reporter = Reporter() if observer is None else Reporter(observer.prints)
         self.retries = Retries(reactor, self.reporter)
         self._reactor = reactor
         self._options = options
@@ -309,7 +310,7 @@ class Agent(MultiService):
 
     def _features(self, settings: AgentSettings) -> Feature:
         """What its HELLO says that it has."""
-        sockets = Feature.DATA_SOCKETS if settings.data_sockets else Feature(0)
+        sockets = Feature.DATA_SOCKETS | Feature.EARLY if settings.data_sockets else Feature(0)
         changes = Feature(0) if settings.remote_offers == () or settings.emo else Feature.CHANGES
         origins = Feature.ORIGIN if self._headers() else Feature(0)
         return Feature.SESSIONS | Feature.SERVICES | Feature.OFFERS | sockets | changes | origins

@@ -31,17 +31,19 @@ from revtunnel.link.server_link import AgentListener, Hub, LinkMaker, ServerLink
 from revtunnel.sockets.arrivals import HourlyCount
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import End
-from revtunnel.sockets.peeking import has_spoken
+from revtunnel.sockets.peeking import has_spoken, peek
 from revtunnel.sockets.stages import part_unread
 from revtunnel.sockets.tls.certificates import PeerCertificate
 from revtunnel.sockets.tls.peer_verification import Identity
 from revtunnel.sockets.tls.tls_stages import Secured, TlsFailed, TlsHandshakes
-from revtunnel.streams.commands import Command, encode_goaway
-from revtunnel.streams.frames import encode_frame
+from revtunnel.streams.commands import TICKET_SIZE, Command, encode_goaway
+from revtunnel.streams.frames import HEADER_SIZE, encode_frame
 from revtunnel.streams.window import CreditPool
 
 __all__ = ["LinkAdmission"]
 
+_ATTACH = encode_frame(Command.ATTACH, 0, bytes(TICKET_SIZE))[:HEADER_SIZE]
+_ATTACH_SIZE = HEADER_SIZE + TICKET_SIZE
 LONGEST = 65_535  # seconds that a GOAWAY can say
 PARTINGS = 64  # connections at once that are told when to come again
 # ENROLL's payload, the certificate that was shown, address -> CERTIFICATE's payload
@@ -106,6 +108,8 @@ class LinkAdmission:
     def came(self, hub: Hub, name: str, end: End) -> None:
         """Somebody connected at ``listeners[name]``: he gets his link, or TLS before it."""
         listener = self.listeners.get(name)
+        if listener is not None and self._attached_at_once(listener, end):
+            return
         try:
             if listener is None:
                 raise NotLetIn("stopping", "its listener is gone")
@@ -118,6 +122,24 @@ class LinkAdmission:
             EndTransport(self._reactor, end, link).start()
         else:
             self._secure(link, listener.identity, end)
+
+    def _attached_at_once(self, listener: AgentListener, end: End) -> bool:
+        """Whether it has shown a good ticket already, where nothing else has to be known: no link is made."""
+        if listener.identity is not None or not _speaks_rt1(listener) or listener.certified_only:
+            return False
+        if self.draining or self.full() or not self._data.expected(_source_of(end.peer)):
+            return False
+        head = peek(end, _ATTACH_SIZE + 1)
+        ticket = head.removeprefix(_ATTACH)
+        if len(head) != _ATTACH_SIZE or len(ticket) != TICKET_SIZE:
+            return False
+        pool = self._data.holder(ticket)
+        if pool is None or pool.link.ticket_scope != f"{listener.rules.name} ":
+            return False
+        self._data.redeem(ticket)
+        end.sock.recv(_ATTACH_SIZE)
+        self._data.attached(pool, ticket, end)
+        return True
 
     def _turn_away(self, name: str, end: End, refused: NotLetIn) -> None:
         """Read nothing of a connection. Where a frame can be sent, an agent hears when to come again."""

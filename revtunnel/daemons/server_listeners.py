@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ServerListeners", "agent_listener", "agents_by_web"]
 
+_OF_SOCKETS = Feature.DATA_SOCKETS | Feature.EARLY
 _FEATURES = Feature.ORIGIN | Feature.SESSIONS | Feature.SERVICES | Feature.OFFERS | Feature.CHANGES
 
 
@@ -64,7 +65,7 @@ def agent_listener(
         first_window=link.first_window,
         keepalive=link.keepalive,
         spread=settings.limits.herd_spread,
-        features=_FEATURES | (Feature(0) if listener.data == "link" else Feature.DATA_SOCKETS),
+        features=_FEATURES | (Feature(0) if listener.data == "link" else _OF_SOCKETS),
     )
     return AgentListener(
         rules,

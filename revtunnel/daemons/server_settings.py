@@ -106,7 +106,7 @@ class ListenerSettings(ListenerTls, SenderSettings, WakeSettings):
         "of those that prove their serial, else newest", live=True)
     data: str = setting(word("link", "socket", "auto"), "auto", "what carries channels: the link; a "
         "connection of its own for each, which the agent brings; auto: that, and the link where none "
-        "comes", live=True)
+        "comes, over TLS also for short clients", live=True)
     checkers: tuple[Network, ...] = setting(networks(256), "", "addresses from which load balancers look "
         "whether the listener lives: what comes of that is counted, and said once an hour", live=True)
     pool: str = setting(NAME, "default", "the [pool NAME] that gives its devices their client ports",

@@ -57,7 +57,7 @@ class LinkCarrier:
             return "" if self._wait(client) else "no-channel"
         client.attach(link, channel)
         if mux.early_read:
-            client.may_read()
+            client.begin()
         link.flush()
         return ""
 

@@ -80,6 +80,7 @@ class Rt1Mux(Rt1Offers):
     """
 
     wire = "rt1"
+    early_read = True  # within the credit that a channel begins with
 
     def __init__(
         self,

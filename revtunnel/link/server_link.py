@@ -160,6 +160,7 @@ class ServerLink(LinkProtocol):
         self.certificate: PeerCertificate | None = None  # that TLS has checked
         self.subprotocol = ""  # of the WebSocket that it came by; "": it came to a link port
         self.by_web = False
+        self.takes_early = False  # bytes may stand behind CONNECT on its data sockets
         self.spoke = False  # TLS, or the header of a frame, has come
         self.securing: Deferred[Secured] | None = None  # TLS is under way: there is no transport yet
         self.handshake: ServerUp | None = None
@@ -295,7 +296,7 @@ class ServerLink(LinkProtocol):
             self.write(self._shake.welcome(self.listener.hello))
             mux.origins, mux.sessions = Feature.ORIGIN in both, Feature.SESSIONS in both
             mux.offers, mux.changes = Feature.OFFERS in both, Feature.CHANGES in both
-            mux.services = Feature.SERVICES in both
+            mux.services, self.takes_early = Feature.SERVICES in both, Feature.EARLY in both
             mux.offered = frozenset(offer.name for offer in up.hello.offers)
         self.up_since = now
         self.up(mux)

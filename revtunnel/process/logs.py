@@ -218,9 +218,13 @@ class LineObserver:
         self._level = level_named(name)
         self._rank = RANK[self._level]
 
+    def prints(self, level: Any) -> bool:
+        """Whether lines of a level are printed."""
+        return RANK.get(level, 0) >= self._rank
+
     def __call__(self, event: LogEvent) -> None:
         """Print one event, never raising: called by twisted.logger."""
-        if RANK.get(event.get("log_level", LogLevel.info), 0) < self._rank:
+        if not self.prints(event.get("log_level", LogLevel.info)):
             return
         now = self._now()
         self.summarise(now)

@@ -4,6 +4,7 @@ A watcher that is slow is cut by its own connection, not here. Source: ground/fa
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from twisted.logger import Logger, LogLevel
 
@@ -22,13 +23,16 @@ _LEVELS = {
 
 
 class Reporter:
-    """Call it with a fact."""
+    """Call it with a fact. ``prints`` says whether anything of a level is printed at all."""
 
-    def __init__(self) -> None:
+    def __init__(self, prints: Callable[[Any], bool] = lambda level: True) -> None:
+        self._prints = prints
         self._watchers: set[Callable[[Fact], None]] = set()
 
     def __call__(self, fact: Fact) -> None:
-        log.emit(_LEVELS[fact.severity], fact.word, **fact.row())
+        level = _LEVELS[fact.severity]
+        if self._prints(level):
+            log.emit(level, fact.word, **fact.row())
         for watcher in list(self._watchers):
             watcher(fact)
 

@@ -67,12 +67,15 @@ class Arrivals:
         self._resting: IDelayedCall | None = None
         self._stopped = False
 
-    def take(self, ends: Sequence[End]) -> None:
-        """Let in who is still there, of those that were accepted in a turn."""
+    def take(self, ends: Sequence[End], listening: socket.socket | None = None) -> bool:
+        """Let in who is still there, of those that were accepted; whether more wait at ``listening``."""
         poll = select.poll()
         for end in ends:
             poll.register(end.sock, select.POLLRDHUP)
-        events = dict(poll.poll(0)) if ends else {}
+        if listening is not None:
+            poll.register(listening, select.POLLIN)
+        events = dict(poll.poll(0)) if ends or listening is not None else {}
+        more = listening is not None and listening.fileno() in events
         for end in ends:
             event = events.get(end.fileno(), 0) if events else 0
             if event & select.POLLERR:
@@ -87,6 +90,7 @@ class Arrivals:
             self._next()
         while len(self._silent) > MOST:
             self._drop(self._silent.pop())
+        return more
 
     def stop(self) -> None:
         """Nobody is let in any more; who waits is reset."""

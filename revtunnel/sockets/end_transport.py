@@ -39,6 +39,7 @@ from revtunnel.ground.errors import LocalError
 from revtunnel.sockets.ends import RECORD, End, TlsEnd, said
 from revtunnel.sockets.hangups import hung_up
 from revtunnel.sockets.outgoing import TURN, Outgoing
+from revtunnel.sockets.watch import Watch
 
 __all__ = ["EndTransport", "in_words"]
 
@@ -100,6 +101,9 @@ class EndTransport(Outgoing):
 
     def start(self) -> None:
         """Tell the protocol that it is connected, and read for it from then on."""
+        if self._end.is_watched:
+            Watch.of(self._reactor).leave(self._end.fileno())
+            self._end.is_watched = False
         try:
             self._protocol.makeConnection(self)  # type: ignore[arg-type]
         except BaseException:

@@ -21,6 +21,7 @@ import errno
 import os
 import socket
 import struct
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from OpenSSL import SSL
@@ -29,7 +30,19 @@ from revtunnel.ground.origin import Origin, origin_of
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import place
 
-__all__ = ["BROKE_TLS", "CUT", "RECORD", "End", "PlainEnd", "TlsEnd", "said", "sentence", "tune"]
+__all__ = [
+    "BROKE_TLS",
+    "CUT",
+    "RECORD",
+    "End",
+    "PlainEnd",
+    "TlsEnd",
+    "ends_with_reset",
+    "said",
+    "sentence",
+    "set_options",
+    "tune",
+]
 
 IOV_MAX = 1024
 RECORD = 16 * 1024  # bytes of the largest TLS record: the least room to give ``read_into``
@@ -45,13 +58,26 @@ class End:
     ``writes_when_readable``: the last ``write`` (or ``end_writing``) waits until it is readable. TLS only.
     """
 
-    __slots__ = ("_origin", "peer", "reads_when_writable", "sock", "tls_version", "writes_when_readable")
+    __slots__ = (
+        "_origin",
+        "is_watched",
+        "peer",
+        "reads_when_writable",
+        "sock",
+        "tls_version",
+        "writes_when_readable",
+    )
     gathers = False  # it has ``write_pieces``
+    # a reading that leaves more than so many bytes of its room free has left nothing; None: that says nothing
+    slack: int | None = None
+    close_ends = False  # ``close`` says our end of file, if nothing is unread
     fin_cuts = False  # ends of file are in band, so that the kernel's, before ours was said, is a cut
 
     def __init__(self, sock: socket.socket, peer: str = "") -> None:
-        sock.setblocking(False)
+        if sock.gettimeout() != 0.0:
+            sock.setblocking(False)
         self.sock = sock
+        self.is_watched = False  # by watch.py, whoever is told
         self.peer = peer or _written(sock)  # host:port
         self.tls_version = ""  # such as TLSv1.3, when that is decided
         self._origin: Origin | None = None
@@ -85,7 +111,7 @@ class End:
     def read_into(self, view: memoryview) -> int | None:
         """Read up to ``len(view)`` bytes, at least RECORD of room: how many; 0: the end; None: nothing now.
 
-        Fewer than ``len(view)`` - RECORD bytes mean that there was no more, except what ``pending`` says.
+        ``slack`` says when there was no more, except what ``pending`` says.
         """
         raise NotImplementedError
 
@@ -133,10 +159,14 @@ class PlainEnd(End):
 
     __slots__ = ()
     gathers = True
+    slack = 0
+    close_ends = True
 
-    def __init__(self, sock: socket.socket, peer: str = "") -> None:
+    def __init__(self, sock: socket.socket, peer: str = "", inherits: bool = False) -> None:
+        """``inherits``: it was accepted from a socket that ``ends_with_reset``."""
         super().__init__(sock, peer)
-        _linger(sock, _RESET)
+        if not inherits:
+            ends_with_reset(sock)
 
     def read_into(self, view: memoryview) -> int | None:
         """As ``End`` says; one system call."""
@@ -174,6 +204,7 @@ class TlsEnd(End):
     """TLS 1.3 on a connected TCP socket; ``handshake`` comes before everything else."""
 
     __slots__ = ("_cut", "_ended", "_parting", "connection")
+    slack = RECORD
 
     def __init__(self, connection: SSL.Connection, sock: socket.socket, peer: str = "") -> None:
         """``connection`` was made on this very socket, and knows which side it is: see ``accepting``."""
@@ -324,25 +355,40 @@ def said(error: OSError) -> str:
     return words or error.strerror or str(error) or type(error).__name__
 
 
-def tune(handle: Any) -> None:
-    """Set what every TCP socket of ours has: no delay, keepalive, a bound on unsent bytes.
+_PROMPT = (
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.IPPROTO_TCP, getattr(socket, "TCP_NOTSENT_LOWAT", 25), NOTSENT),
+)
+_ALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPIDLE", 4), 30),
+    (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPINTVL", 5), 10),
+)
+
+
+def tune(handle: Any, within: bool = False) -> None:
+    """Set what every TCP socket of ours has: no delay, a bound on unsent bytes, keepalive.
 
     Accepted sockets inherit all of it from a listening one, so that one call may do for many. What is no TCP
     socket is left alone. No TCP_USER_TIMEOUT: it also ends a living program that takes nothing for that long
     (a paused client, or a data socket that carries its pause), so only links have it.
+
+    ``within``: it stays within this machine, where nobody is lost without the kernel's knowing.
     """
-    if not isinstance(handle, socket.socket) or handle.family not in (socket.AF_INET, socket.AF_INET6):
-        return
-    options = (
-        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-        (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
-        (socket.IPPROTO_TCP, getattr(socket, "TCP_NOTSENT_LOWAT", 25), NOTSENT),
-        (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPIDLE", 4), 30),
-        (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPINTVL", 5), 10),
-    )
+    if isinstance(handle, socket.socket) and handle.family in (socket.AF_INET, socket.AF_INET6):
+        set_options(handle, _PROMPT if within else _PROMPT + _ALIVE)
+
+
+def set_options(sock: socket.socket, options: Iterable[tuple[int, int, int]]) -> None:
+    """Level, number and value of each; what this kernel does not know is left out."""
     for level, number, value in options:
         with contextlib.suppress(OSError):
-            handle.setsockopt(level, number, value)
+            sock.setsockopt(level, number, value)
+
+
+def ends_with_reset(sock: socket.socket) -> None:
+    """Have it, and what is accepted from it, end with a reset, also by the death of this process."""
+    _linger(sock, _RESET)
 
 
 def _cut(error: SSL.Error) -> NoReturn:

@@ -33,7 +33,7 @@ from revtunnel.ground.targets import place
 from revtunnel.sockets.addresses import address_of, socket_address, written_address
 from revtunnel.sockets.arrivals import Arrivals
 from revtunnel.sockets.end_transport import in_words
-from revtunnel.sockets.ends import End, PlainEnd, said, tune
+from revtunnel.sockets.ends import End, PlainEnd, ends_with_reset, said, tune
 from revtunnel.sockets.hangups import hung_up
 
 __all__ = ["Came", "Listen", "Listener", "Listeners", "Listening"]
@@ -169,7 +169,7 @@ class _Spare:
         count = 0
         with contextlib.suppress(OSError):
             while count < ACCEPTS:
-                PlainEnd(listening.accept()[0]).abort()
+                PlainEnd(listening.accept()[0], inherits=True).abort()
                 count += 1
         self.hold()
         self._turned_away += count
@@ -230,6 +230,7 @@ class Listener:
         """Listen with this socket."""
         self._spare.hold()
         sock.setblocking(False)
+        ends_with_reset(sock)
         where = address_of(sock.family, sock.getsockname())
         self.place = written_address(where)
         self.port = int(getattr(where, "port", 0))
@@ -277,32 +278,36 @@ class Listener:
         """Twisted calls this: somebody waits."""
         if self._sock is not None:
             came: list[End] = []
-            self._accept(self._sock, came)
-            self._arrivals.take(came)
+            goes_on = self._accept(self._sock, came, 1)
+            if self._arrivals.take(came, self._sock) and goes_on and self._sock is not None:
+                came = []
+                self._accept(self._sock, came, ACCEPTS - 1)
+                self._arrivals.take(came)
 
     # -- inside
 
-    def _accept(self, listening: socket.socket, came: list[End]) -> None:
-        """Accept who waits."""
+    def _accept(self, listening: socket.socket, came: list[End], most: int) -> bool:
+        """Accept who waits; False: there is no more to be had now."""
         failed = 0
-        for _ in range(ACCEPTS):
+        for _ in range(most):
             try:
                 sock, address = listening.accept()
             except BlockingIOError:
-                return
+                return False
             except OSError as error:
                 if error.errno in _NO_ROOM:
                     if not self._spare.turn_away(listening, error):
                         self._rest()
-                    return
+                    return False
                 if error.errno in _FATAL:
                     self._give_up(os.strerror(error.errno or 0))
-                    return
+                    return False
                 failed += 1
-                if failed == ACCEPTS:
+                if failed == ACCEPTS - 1:
                     self._only_fails(error)
             else:
-                came.append(PlainEnd(sock, written_address(address_of(sock.family, address))))
+                came.append(PlainEnd(sock, written_address(address_of(sock.family, address)), inherits=True))
+        return True
 
     def _close(self) -> None:
         sock = self._sock

@@ -6,8 +6,8 @@
     dial.addCallbacks(lambda end: EndTransport(reactor, end, protocol).start(), failed)
 
 The rules: the addresses of a name are tried in turn, the next one beside the first after 0.25 s; whoever
-cancels, or whose time is over, has every socket of it aborted. A connection never comes inside the call that
-began it; a failure may.
+cancels, or whose time is over, has every socket of it aborted. A connection within this machine may come
+inside the call that began it, and so may a failure.
 
 Source: ours; RFC 8305 for the stagger between addresses.
 """
@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
@@ -39,6 +39,7 @@ __all__ = ["Names", "Reach", "connect", "open_end", "resolve"]
 
 STAGGER = 0.25  # seconds that one address gets before the next is tried beside it
 ADDRESSES = 16  # of one name, at most
+_UNDER_WAY = (errno.EINPROGRESS, errno.EALREADY)
 FULL = 0.02  # seconds until a UNIX socket with a full backlog is tried again
 Names = Callable[[Any, str, int], Coroutine[Any, Any, Sequence[Any]]]  # reactor, name, port: its addresses
 Reach = Callable[[Any, str, int], Coroutine[Any, Any, End]]  # reactor, address, port: connected
@@ -55,26 +56,48 @@ async def resolve(reactor: Any, host: str, port: int) -> Sequence[Any]:
     return found
 
 
+class _Begun:
+    """A connect that was begun; ``code`` is 0 once it is done."""
+
+    __slots__ = ("address", "code", "end")
+
+    def __init__(self, host: str, port: int) -> None:
+        """OSError: there is no socket to be had, or no such address."""
+        family, self.address = socket_address(host, port)
+        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            self.end = PlainEnd(sock, place(host, port))
+            tune(sock, within=host == "::1" or host.startswith("127."))
+            self.code = sock.connect_ex(self.address)
+            if self.code == errno.EINPROGRESS:
+                self.code = sock.connect_ex(self.address)  # which this machine may have answered already
+        except BaseException:
+            sock.close()
+            raise
+
+    async def reached(self, reactor: Any, host: str, port: int) -> End:
+        """The connection; OSError: there is none."""
+        sock, code = self.end.sock, self.code
+        try:
+            while code == errno.EAGAIN:  # UNIX: the backlog is full
+                await pause(reactor, FULL)
+                code = sock.connect_ex(self.address)
+            while code in _UNDER_WAY:
+                await writable(reactor, self.end)
+                code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                if not code and not _is_connected(sock):
+                    code = errno.EINPROGRESS
+            if code:
+                raise OSError(code, f"{self.end.peer}: {said(OSError(code, os.strerror(code)))}")
+        except BaseException:
+            sock.close()
+            raise
+        return self.end
+
+
 async def connect(reactor: Any, host: str, port: int) -> End:
     """A connection to an address, or to ``unix:PATH``; for as long as it takes."""
-    family, address = socket_address(host, port)
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        end = PlainEnd(sock, place(host, port))
-        tune(sock)
-        while (code := sock.connect_ex(address)) == errno.EAGAIN:  # UNIX: the backlog is full
-            await pause(reactor, FULL)
-        while code in (0, errno.EINPROGRESS):
-            await writable(reactor, end)
-            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if not code and _is_connected(sock):
-                break
-        if code:
-            raise OSError(code, f"{end.peer}: {said(OSError(code, os.strerror(code)))}")
-    except BaseException:
-        sock.close()
-        raise
-    return end
+    return await _Begun(host, port).reached(reactor, host, port)
 
 
 def _is_connected(sock: socket.socket) -> bool:
@@ -109,14 +132,26 @@ def open_end(
         late = TimeoutError(errno.ETIMEDOUT, f"{place(host, port)} did not answer in {seconds:g} s")
         return Failure(late) if isinstance(result, Failure) else result
 
+    if reach is connect and _is_address(host):
+        try:
+            begun = _Begun(host, port)
+        except Exception:
+            return fail()
+        if not (begun.code or stages):
+            return succeed(begun.end)
+        reach = begun.reached
     opening = Deferred.fromCoroutine(_open(reactor, host, port, stages, names, reach))
     return opening.addTimeout(timeout, reactor, too_late)
+
+
+def _is_address(host: str) -> bool:
+    return host.startswith(UNIX) or is_literal(host.partition("%")[0])
 
 
 async def _open(
     reactor: Any, host: str, port: int, stages: Sequence[Stage], names: Names, reach: Reach
 ) -> End:
-    if host.startswith(UNIX) or is_literal(host.partition("%")[0]):
+    if _is_address(host):
         end = await reach(reactor, host, port)
     else:
         found = (await names(reactor, host, port))[:ADDRESSES]

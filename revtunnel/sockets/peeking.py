@@ -15,7 +15,7 @@ from typing import Protocol as Typing
 from revtunnel.sockets.ends import RECORD, End, said
 from revtunnel.sockets.stages import readable
 
-__all__ = ["HeadEnded", "Sized", "has_spoken", "read_head"]
+__all__ = ["HeadEnded", "Sized", "has_spoken", "peek", "read_head"]
 
 
 class HeadEnded(ConnectionError):
@@ -37,12 +37,17 @@ class Sized(Typing):
 Head = TypeVar("Head", bound=Sized)
 
 
-def has_spoken(end: End) -> bool:
-    """Whether something waits to be read; ``end`` is plain, or nothing was read of it yet."""
+def peek(end: End, most: int) -> bytes:
+    """What waits to be read, which may be nothing; ``end`` is plain, or nothing was read of it yet."""
     try:
-        return bool(end.sock.recv(1, socket.MSG_PEEK))
+        return end.sock.recv(most, socket.MSG_PEEK)
     except OSError:
-        return False
+        return b""
+
+
+def has_spoken(end: End) -> bool:
+    """Whether something does."""
+    return bool(peek(end, 1))
 
 
 async def read_head(reactor: Any, end: End, decode: Callable[[bytes], Head | None]) -> Head:

@@ -15,26 +15,27 @@ Splicing through 1 MiB pipes took the same CPU for one stream as this buffer (0.
 and 0.4 against 0.6 for 16; it needs two descriptors more for each direction, a pool of enlarged pipes, a
 second path for TLS, and still a buffer for what is left in a pipe. Not worth it yet.
 
-From the first pause of a side on hangups.py says that it has left: two system calls in the life of a
-connection.
+Each side is watched (watch.py) from the start to its close, by one system call. So what a reading may have
+left, or is not read while the other side holds something, is asked for again; a side that has left while it
+is not read is noticed all the same.
 
 Source: performance.md "What a Twisted process can do"; faults.md N4, N5, N26-N29; ours.
 """
 
 import errno
-import socket
+import select
 from collections.abc import Callable
 from operator import methodcaller
 from typing import Any
 
-from twisted.internet.interfaces import IDelayedCall, IReadWriteDescriptor
+from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from revtunnel.ground.limits import RelayLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets.ends import RECORD, End, said
-from revtunnel.sockets.hangups import Hangups, hung_up
+from revtunnel.sockets.hangups import has_ended, hung_up, is_cut
+from revtunnel.sockets.watch import HANGUPS, OVER, Watch
 
 __all__ = ["Relay"]
 
@@ -53,6 +54,7 @@ class _All:
 
 _ABORT = methodcaller("abort")  # not End.abort: each kind of end has its own
 _CLOSE = methodcaller("close")
+_READABLE = select.EPOLLIN | OVER
 
 
 class Relay:
@@ -61,7 +63,7 @@ class Relay:
     That may be inside ``start`` or ``abort``, and otherwise comes from the reactor.
     """
 
-    __slots__ = ("_ended", "_far", "_near", "_patience", "_seen", "limits", "over", "reactor")
+    __slots__ = ("_ended", "_far", "_near", "_patience", "_seen", "limits", "over", "reactor", "watch")
 
     def __init__(
         self, reactor: Any, near: End, far: End, ended: Callable[[Ended, str], None], limits: RelayLimits
@@ -69,6 +71,7 @@ class Relay:
         self.reactor = reactor
         self.limits = limits
         self.over = False
+        self.watch: Watch | None = None  # once it has begun
         self._ended = ended
         self._near = _Side(self, near, "near")
         self._far = _Side(self, far, "far")
@@ -111,15 +114,18 @@ class Relay:
         """Whether the end of file came from the near side, and from the far one."""
         return self._near.read_ended, self._far.read_ended
 
-    def start(self, head: bytes = b"") -> None:
-        """Begin; ``head`` is for the near side: bytes that were read from the far one before it came here."""
-        if head and not self.over:
-            self._near.push(memoryview(head))
+    def start(self, head: bytes = b"", unsent: bytes = b"", sent: int = 0) -> None:
+        """Begin; ``head`` is for the near side: bytes that were read from the far one before it came here.
+
+        ``unsent`` is the same for the far one, which has taken ``sent`` bytes before.
+        """
+        self._far.taken = sent
+        for side, early in ((self._near, head), (self._far, unsent)):
+            if early and not self.over:
+                side.push(memoryview(early))
         for side in (self._near, self._far):
             if not self.over:
-                side.settle()
-                if side.end.pending:
-                    side.pull()
+                side.begin()
 
     def abort(self, reason: Ended, detail: str = "") -> None:
         """End at once: both sides see a reset."""
@@ -171,9 +177,8 @@ def _said_already(reason: Ended, detail: str) -> None:
     """In place of the owner's callback, which is kept no longer than needed."""
 
 
-@implementer(IReadWriteDescriptor)
 class _Side:
-    """One end of a pair, as the reactor knows it."""
+    """One end of a pair, as ``Watch`` knows it."""
 
     __slots__ = (
         "end",
@@ -184,13 +189,10 @@ class _Side:
         "name",
         "other",
         "read_ended",
-        "reading",
         "relay",
         "room",
         "taken",
-        "watch",
         "write_ended",
-        "writing",
     )
 
     other: "_Side"
@@ -208,11 +210,8 @@ class _Side:
         self.ending = False  # its end of file is known to come
         self.read_ended = False  # it came
         self.write_ended = False  # the other's end of file was passed on to it
-        self.reading = False  # as the reactor knows it
-        self.writing = False
-        self.watch: Hangups | None = None
 
-    # -- Twisted calls these
+    # -- the reactor calls, by Watch
 
     def logPrefix(self) -> str:
         """For what Twisted logs."""
@@ -224,46 +223,39 @@ class _Side:
             self.flush()
         self.pull()
 
-    def doWrite(self) -> None:
-        """Writable."""
-        self.flush()
-        if self.end.reads_when_writable:
-            self.pull()
+    def happened(self, event: int) -> None:
+        """Anything else than readable alone."""
+        if event & select.EPOLLOUT or self.end.writes_when_readable:
+            self.flush()
+        if self.read_ended or self.other.held is not None:
+            self._left(event)
+        elif event & _READABLE or self.end.reads_when_writable:
+            self.pull(bool(event & OVER))
 
     def connectionLost(self, reason: Failure) -> None:
-        """Hung up, or the event was another's; the reactor has let go of this descriptor."""
-        self.reading = self.writing = False
-        if self.relay.over:
-            return
-        error = hung_up(self.end.sock)
-        if error is not None:
+        """An exception of ours, which is logged; or the reactor stops."""
+        if not self.relay.over and (error := hung_up(self.end.sock)) is not None:
             self.relay.cut(self, error)
-        else:
+        elif not self.relay.over:
             self.settle()
 
-    # -- hangups.Unread
-
-    @property
-    def sock(self) -> socket.socket:
-        """Its socket."""
-        return self.end.sock
-
-    def left(self, cut: bool) -> None:
-        """It has ended, or was cut, while it is perhaps not read."""
-        if self.reading:  # it hears of it itself, behind what it has still to read
-            self._leave_watch()
-        elif cut and (error := hung_up(self.sock)) is not None:
+    def _left(self, event: int) -> None:
+        """While it is not read: whether it has ended, or was cut, and still is."""
+        if self.relay.over or not event & OVER:
+            return
+        if event & select.EPOLLERR and is_cut(self.end.sock) and (error := hung_up(self.end.sock)):
             self.relay.cut(self, error)
-        elif self.read_ended and self.end.fin_cuts:
-            self.relay.cut(self, _HUNG_UP)
-        else:
-            self.ending = True
-            self.relay.check()
+        elif event & select.EPOLLRDHUP and has_ended(self.end.sock):
+            if self.read_ended and self.end.fin_cuts:
+                self.relay.cut(self, _HUNG_UP)
+            else:
+                self.ending = True
+                self.relay.check()
 
     # -- bytes
 
-    def pull(self) -> None:
-        """Read once, and give it to the other side."""
+    def pull(self, over: bool = False) -> None:
+        """Read once, and give it to the other side; ``over``: its end is said to come, so up to that."""
         end, other, relay, limits = self.end, self.other, self.relay, self.relay.limits
         while not (self.read_ended or other.held is not None or relay.over):
             room = self.room
@@ -284,16 +276,21 @@ class _Side:
                         _All.calm = limits.calm
                 elif room - size < RECORD and other.held is None and room == self.room:
                     self.room = min(room * 2, limits.turn)
-            elif size == 0 and self.ending and end.fin_cuts and not self.write_ended:
-                relay.cut(self, _HUNG_UP)
-                return
+                if end.slack is None or size >= room - end.slack:
+                    self.settle()  # perhaps that was not all
+                    over = False
             elif size == 0:
+                if end.fin_cuts and not self.write_ended and (self.ending or (over and has_ended(end.sock))):
+                    relay.cut(self, _HUNG_UP)
+                    return
                 self.ending = self.read_ended = True
                 other.flush()
-            if not end.pending:
+            if not (end.pending or (over and size)):
                 break
-        if end.reads_when_writable or self.read_ended:
+        if end.reads_when_writable and not relay.over:
             self.settle()
+        elif over and other.held is not None:
+            self._left(OVER)
 
     def push(self, data: memoryview) -> None:
         """Write what the other side sent, and hold what is not taken. Nothing is held before."""
@@ -309,27 +306,30 @@ class _Side:
             _All.held += len(self.held)
             self.other.room = self.relay.limits.first
             self.settle()
-            self.other.settle()
 
     def flush(self) -> None:
         """Write what is held, then the end of file if that is next."""
         if self.relay.over:
             return
+        held = self.held is not None
         try:
             if self.held is not None:
                 taken = self.end.write(self.held)
                 self.taken += taken
                 self._hold(self.held[taken:])
             if self.held is None and self.other.read_ended and not self.write_ended:
-                self.write_ended = self.relay.pass_end(self.end)
+                is_last = self.read_ended and self.other.write_ended and self.end.close_ends
+                self.write_ended = is_last or self.relay.pass_end(self.end)
         except OSError as error:
             self.relay.cut(self, error)
             return
         self.relay.check()
-        self.settle()
-        self.other.settle()
-        if self.held is None and not self.relay.over and self.other.end.pending:
-            self.other.pull()  # what is inside already, no event will ever tell of
+        if self._waits:
+            self.settle()
+        elif held and not self.relay.over:
+            self.other.settle()
+            if self.other.end.pending:
+                self.other.pull()  # what is inside already, no event will ever tell of
 
     def _hold(self, rest: memoryview | None) -> None:
         """Go on holding what is left of it, if any; the memory is given back as a whole."""
@@ -337,42 +337,44 @@ class _Side:
             _All.held -= memoryview(self.held.obj).nbytes
         self.held = rest or None
 
-    # -- the reactor
+    # -- the watch
+
+    @property
+    def _waits(self) -> bool:
+        """Whether it has to be written."""
+        return self.held is not None or (self.other.read_ended and not self.write_ended)
+
+    def begin(self) -> None:
+        """Be told from now on what happens to this side, and what has happened already."""
+        watch = self.relay.watch = Watch.of(self.relay.reactor)
+        if self.end.is_watched:
+            watch.belongs(self)
+        else:
+            watch.add(self)
+            self.end.is_watched = True
+        if self._waits:
+            self.settle()
+        if self.end.pending:
+            self.pull()
 
     def settle(self) -> None:
-        """Have the reactor watch for exactly what this side waits for."""
-        if self.relay.over:
+        """Be told once more what is so, and when it can be written, if it waits for that."""
+        if self.relay.over or self.relay.watch is None:
             return
-        end, reactor = self.end, self.relay.reactor
-        reads = not self.read_ended and self.other.held is None
-        writes = self.held is not None or (self.other.read_ended and not self.write_ended)
-        readable = (reads and not end.reads_when_writable) or (writes and end.writes_when_readable)
-        writable = (writes and not end.writes_when_readable) or (reads and end.reads_when_writable)
-        if readable != self.reading:
-            self.reading = readable
-            (reactor.addReader if readable else reactor.removeReader)(self)
-        if writable != self.writing:
-            self.writing = writable
-            (reactor.addWriter if writable else reactor.removeWriter)(self)
-        if not readable and self.watch is None:
-            self.watch = Hangups.of(reactor)
-            self.watch.add(self, self.read_ended and not end.fin_cuts)
+        end, events = self.end, HANGUPS
+        if not end.reads_when_writable:
+            events |= select.EPOLLIN
+        if end.reads_when_writable or (self._waits and not end.writes_when_readable):
+            events |= select.EPOLLOUT
+        self.relay.watch.again(self.fileno(), events)
 
     def leave(self, how: Callable[[End], None]) -> None:
-        """Leave the reactor and the watch, and close."""
-        reactor = self.relay.reactor
-        if self.reading:
-            reactor.removeReader(self)
-        if self.writing:
-            reactor.removeWriter(self)
-        self._leave_watch()
-        self.reading = self.writing = False
+        """Leave the watch, and close."""
         if self.held is not None:
             self.lost += len(self.held)
             self._hold(None)
+        if self.end.is_watched:
+            watch = Watch.of(self.relay.reactor)
+            self.end.is_watched = False
+            (watch.closes if how in (_ABORT, _CLOSE) else watch.leave)(self.fileno())
         how(self.end)
-
-    def _leave_watch(self) -> None:
-        watch, self.watch = self.watch, None
-        if watch is not None:
-            watch.remove(self)

@@ -67,8 +67,8 @@ class ChannelJoint(ChannelSocket):
         """Whether the channel's, and the connection's, end of file came."""
         return self._end_came, self._read_ended
 
-    def start(self, rest: bytes) -> None:
-        """Begin; ``rest`` is what the connection has said already."""
+    def start(self, rest: bytes, unsent: bytes = b"", sent: int = 0) -> None:
+        """Begin; ``rest`` is what the connection has said already. Nothing is read of a channel before."""
         held, self._held = self._held, []
         for data in held:
             self.deliver(data)

@@ -17,8 +17,10 @@ from revtunnel.ground.limits import RelayLimits
 from revtunnel.ground.origin import Origin
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Target
-from revtunnel.sockets.ends import End
+from revtunnel.sockets.end_transport import EndTransport
+from revtunnel.sockets.ends import RECORD, End
 from revtunnel.sockets.relay import Relay
+from revtunnel.sockets.watch import Watch, Watched
 from revtunnel.streams.channel import Channel
 from revtunnel.streams.streams import ChannelSocket, Link
 
@@ -31,6 +33,9 @@ _REFUSED = {
     "expired": Ended.NOT_ALLOWED,
     "not-allowed": Ended.NOT_ALLOWED,
 }
+
+
+_early = memoryview(bytearray(RECORD))
 
 
 class ClientStream(Typing):
@@ -67,8 +72,11 @@ class Relayed(Typing):
     def ended(self) -> tuple[bool, bool]:
         """Whether the client, and the device, has said its end of file."""
 
-    def start(self, rest: bytes) -> None:
-        """Begin, with what the device has said already."""
+    def start(self, rest: bytes, unsent: bytes = b"", sent: int = 0) -> None:
+        """Begin, with what the device has said already, and what is still to be said to it before all else.
+
+        ``sent``: bytes that were sent to it before.
+        """
 
     def abort(self, reason: Ended, detail: str) -> None:
         """End it with resets on both sides."""
@@ -104,6 +112,8 @@ class ClientSocket(ChannelSocket):
         self.peer = peer
         self.on_lost: Callable[[], None] | None = None  # for whoever has it while it has no channel
         self.carried: ClientStream | None = None  # its stream, once there is one
+        self.early = b""  # what was read of it before its target answered, for whoever brings it there
+        self.unread = False  # there may be more behind that, or its end of file
         self._clients = clients
         self._origin = origin
 
@@ -156,6 +166,40 @@ class ClientSocket(ChannelSocket):
         """Payload bytes of its stream so far, both directions."""
         return self.carried.moved if self.carried is not None else 0
 
+    def begin(self) -> None:
+        """What it has said goes with its CONNECT."""
+        self.may_read()
+        if isinstance(self.transport, EndTransport):
+            self.transport.doRead()
+
+    def may_read(self) -> None:
+        early, self.early = self.early, b""
+        if early:
+            self.dataReceived(early)
+        super().may_read()
+
+    def read_early(self) -> bytes:
+        """What it says while nobody else reads it. OSError: it is cut, or told so already."""
+        if self._end is None or self.transport is not None or len(self.early) >= RECORD:
+            self.unread = True
+            return b""
+        size = self._end.read_into(_early) or 0
+        self.unread = not size or self._end.slack is None or size >= RECORD - self._end.slack
+        said = bytes(_early[:size])
+        self.early += said
+        return said
+
+    def watch(self, watched: Watched | None) -> None:
+        """Tell somebody what happens to it while nobody else reads it; None: nobody any more."""
+        if self._end is None or self._end.fileno() < 0:
+            return
+        watch = Watch.of(self._reactor)
+        if watched is None and self._end.is_watched:
+            watch.leave(self._end.fileno())
+        elif watched is not None:
+            watch.add(watched)
+        self._end.is_watched = watched is not None
+
     def attach(self, link: Link, channel: Channel) -> None:
         super().attach(link, channel)
         self.carried = _OnLink(link, channel)
@@ -175,6 +219,11 @@ class ClientSocket(ChannelSocket):
             joined = Relay(self._reactor, self._end, far, ended, limits)
         self._lost = True
         return joined
+
+    def abort(self, reason: Ended = Ended.RESET_BY_PEER, detail: str = "") -> None:
+        if self.transport is None and not self._lost:
+            self.watch(None)
+        super().abort(reason, detail)
 
     def end(self, reason: Ended, detail: str) -> None:
         """End its stream, or turn it away while it has none."""

@@ -169,6 +169,7 @@ class Feature(IntFlag):
     SERVICES = 8  # agent: it says SERVICE; server: it hears it
     OFFERS = 16  # agent: it says OFFERS when they change; server: it takes them
     CHANGES = 32  # agent: it answers CHANGE; server: it asks
+    EARLY = 64  # agent: it takes bytes behind CONNECT on a data socket; server: it may send them
 
 
 def encode_connect(target: Target) -> bytes:

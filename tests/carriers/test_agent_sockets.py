@@ -17,7 +17,6 @@ from revtunnel.ground.limits import AgentLimits, RelayLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Target
 from revtunnel.sockets.ends import End, PlainEnd
-from revtunnel.sockets.hangups import reserve
 from revtunnel.streams.commands import (
     TICKET_SIZE,
     Command,
@@ -30,7 +29,6 @@ from revtunnel.streams.frames import encode_frame
 from tests.carriers.test_agent_data import Link
 from tests.support.epoll import Loop, own_reactor
 
-reserve()  # what relays hold back, which is no leak
 TARGET = Target("10.0.0.5", 23)
 SESSION = "ab" * 16
 CONNECT = encode_frame(Command.CONNECT, 0, encode_connect(TARGET))

@@ -23,6 +23,7 @@ from revtunnel.ground.limits import AgentLimits, DataLimits, RelayLimits, Server
 from revtunnel.ground.reasons import Ended
 from revtunnel.link.server_link import ServerLink
 from revtunnel.sockets.tls.certificates import PeerCertificate
+from revtunnel.sockets.watch import Watch
 from revtunnel.streams.commands import Command
 from revtunnel.streams.frames import encode_frame
 from tests.support.data_world import HOST, SERIAL, DataWorld
@@ -194,11 +195,11 @@ def test_a_socket_that_dies_of_its_connect_costs_a_retry() -> None:
         world.warm(2)
         pool = world.pool
         dead = pool._warm[-1]
-        world.loop.reactor.removeReader(dead)  # its death stays unseen until it is asked
+        Watch.of(world.reactor).leave(dead.fileno())  # its death stays unseen until it is asked
         (theirs,) = [each for each in world.data.sockets if each.number == dead.number]
         reset(theirs.release().sock)
         world.turn()
-        world.loop.reactor.addReader(dead)
+        dead.watch()
         client = world.client()
         client.send(b"hello")
         assert world.hear(world.service(), 5) == b"hello"
@@ -212,7 +213,7 @@ def test_a_socket_that_takes_no_connect_costs_a_retry() -> None:
         world.warm(2)
         silent = world.pool._warm[-1]
         near, far = socket.socketpair()  # of a UNIX socket the kernel says what was not read yet
-        silent.release()
+        Watch.of(world.reactor).leave(silent.fileno())
         silent.end.sock.detach()
         silent.end.sock = near
         near.setblocking(False)

@@ -33,7 +33,6 @@ from revtunnel.ground.reasons import GoAway
 from revtunnel.process.process import ExitStatus
 from revtunnel.process.systemd import Notifier
 from revtunnel.settings.inifile import Surroundings
-from revtunnel.sockets.hangups import reserve
 from revtunnel.trust.agent_files import AgentFiles
 from revtunnel.trust.authority import issue_device, new_key
 from revtunnel.trust.authority_files import AuthorityDirectory, row_of
@@ -42,7 +41,6 @@ from tests.support.epoll import QUIET, Loop, own_reactor
 from tests.support.ports import port_block
 from tests.support.throwaway_tls import Issuer
 
-reserve()  # what relays hold back, which is no leak
 SERVER = """\
 [server]
 state_directory = none

@@ -21,5 +21,5 @@ def test_a_server_has_what_there_is(tmp_path: Path, data: str) -> None:
     assert isinstance(options, ServerOptions)
     (listener,) = options.settings.listeners
     everything = reduce(or_, Feature)
-    wanted = everything if data == "auto" else everything & ~Feature.DATA_SOCKETS
+    wanted = everything if data == "auto" else everything & ~(Feature.DATA_SOCKETS | Feature.EARLY)
     assert agent_listener(listener, options.settings).hello.features == wanted

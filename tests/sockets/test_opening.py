@@ -140,12 +140,18 @@ def test_a_path_that_is_none(loop: Loop, tmp_path: Path) -> None:
         loop.wait(open_end(loop.reactor, "unix:" + "x" * 200, 0, 10.0))
 
 
-def test_no_connection_comes_inside_the_call(loop: Loop, tmp_path: Path) -> None:
-    """A UNIX socket connects at once; its caller is told in the next turn all the same."""
+def test_this_machine_answers_inside_the_call(loop: Loop, tmp_path: Path) -> None:
+    """A connection, or that nobody listens: no turn of the reactor is spent on either."""
     path = str(tmp_path / "sock")
-    with socket.socket(socket.AF_UNIX) as listener:
+    with socket.socket(socket.AF_UNIX) as listener, socket.create_server(("127.0.0.1", 0)) as tcp:
         listener.bind(path)
         listener.listen()
-        dial = open_end(loop.reactor, f"unix:{path}", 0, 10.0)
-        assert not dial.called
-        loop.wait(dial).close()
+        port = tcp.getsockname()[1]
+        for where in ((f"unix:{path}", 0), ("127.0.0.1", port)):
+            dial = open_end(loop.reactor, *where, 10.0)
+            assert dial.called
+            loop.wait(dial).close()
+    refused = open_end(loop.reactor, "127.0.0.1", port, 10.0)
+    assert refused.called
+    with pytest.raises(ConnectionRefusedError):
+        loop.wait(refused)

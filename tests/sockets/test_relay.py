@@ -16,8 +16,9 @@ from revtunnel.ground.limits import RelayLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets import relay as module
 from revtunnel.sockets.ends import RECORD, End, PlainEnd
-from revtunnel.sockets.hangups import Hangups
+from revtunnel.sockets.reactor_turn import shorten_turns
 from revtunnel.sockets.relay import Relay
+from revtunnel.sockets.watch import Watch
 from tests.sockets.test_ends import over_tls
 from tests.support.depth import deep
 from tests.support.web_ends import halves
@@ -36,10 +37,14 @@ class Joined:
         tls: tuple[object, object] = (False, False),
         limits: RelayLimits = LIMITS,
         connect: Callable[[bool], tuple[End, End]] | None = None,
+        our_turn: bool = False,
     ) -> None:
         connect = connect or connected
         module._All.calm = 0
         self.reactor = EPollReactor()
+        if our_turn:
+            shorten_turns(self.reactor)
+        self.our_turn = our_turn
         self.now = 0.0
         self.reactor.seconds = lambda: self.now
         self._own = {*self.reactor.getReaders()}
@@ -93,7 +98,9 @@ class Joined:
         self.relay.abort(Ended.OPERATOR)
         assert len(self.ended) == 1
         assert self.relay.held == 0
-        assert (module._All.held, Hangups._all) == (0, {})
+        assert module._All.held == 0
+        assert (Watch._all.get(self.reactor) is not None) is self.our_turn
+        assert {*self.reactor._selectables.values()} == self._own
         assert {*self.reactor.getReaders()} == self._own
         assert self.reactor.getWriters() == []
         assert self.reactor.getDelayedCalls() == []
@@ -112,10 +119,11 @@ def connected(tls: bool) -> tuple[End, End]:
     return over_tls(*pair) if tls else (PlainEnd(pair[0]), PlainEnd(pair[1]))
 
 
-@pytest.fixture(params=[*CARRIERS, *BY_WEB], ids=str)
+@pytest.fixture(params=[(kind, ours) for kind in (*CARRIERS, *BY_WEB) for ours in (False, True)], ids=str)
 def joined(request: pytest.FixtureRequest) -> Iterator[Joined]:
-    """A relay of every mixture, that leaves nothing behind."""
-    joined = Joined(request.param)
+    """A relay of every mixture, on Twisted's turn and on ours, that leaves nothing behind."""
+    kind, ours = request.param
+    joined = Joined(kind, our_turn=ours)
     yield joined
     joined.finish()
 
@@ -123,9 +131,34 @@ def joined(request: pytest.FixtureRequest) -> Iterator[Joined]:
 @pytest.fixture
 def plain() -> Iterator[Joined]:
     """A relay where the carrier does not matter."""
-    joined = Joined()
+    joined = Joined(our_turn=True)
     yield joined
     joined.finish()
+
+
+def test_who_has_ended_while_the_other_takes_nothing_is_not_cut(
+    plain: Joined, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both have said their ends of file, and the last answer does not fit at once: it is whole."""
+    plain.relay.start()
+    plain.client.end_writing()
+    plain.turn(3)
+    near, write, takes = plain.relay._near.end, PlainEnd.write, iter((10, 0, 0))
+
+    def takes_little(end: PlainEnd, data: memoryview) -> int:
+        size = next(takes, 0) if end is near else len(data)
+        return write(end, data[:size]) if size else 0
+
+    monkeypatch.setattr(PlainEnd, "write", takes_little)
+    plain.service.write(b"a" * 1000)
+    plain.service.end_writing()
+    plain.service.close()
+    plain.turn(3)
+    assert plain.ended == []
+    monkeypatch.undo()
+    plain.relay._near.flush()
+    assert plain.hear(plain.client) == b"a" * 1000
+    assert plain.ended == [(Ended.CLOSED, "")]
 
 
 def test_bytes_go_both_ways_and_are_counted(joined: Joined) -> None:

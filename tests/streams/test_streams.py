@@ -71,17 +71,20 @@ def test_any_pieces_arrive_in_order(wire: str, pieces: list[tuple[bool, int]], c
     assert client.data == service.sent
 
 
-def test_a_client_is_not_read_before_its_target_answered() -> None:
-    """rt1: what a client says while the target is dialled stays in the client's kernel."""
+def test_a_client_is_read_within_its_credit_before_its_target_answered() -> None:
+    """rt1: what a client says while the target is dialled waits at the agent, as far as the credit goes."""
     world = World("rt1")
     world.reactor.faults[CONSOLE_AT] = HANGS
     client = world.client()
-    client.say_more(1000)
+    client.say_more(1_000_000)
     world.advance(5.0)
+    mux = world.server_link().mux
+    assert mux is not None
+    (channel,) = mux.channels.values()
+    assert channel.bytes_sent == LinkLimits().first_window
+    assert channel.blocked
     assert client.pair is not None
     assert not client.pair.far.reading
-    assert client.pair.to_far.carried == 0
-    assert world.server_link().mux is not None
     world.advance(6.0)
     assert client.was_reset
     assert world.ended() == ["timed-out"]

@@ -11,6 +11,7 @@ Everything is the real thing, on a reactor that the test turns; clients and serv
 import contextlib
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
@@ -41,6 +42,7 @@ from revtunnel.process.web.web_listener import WebListener
 from revtunnel.process.web.web_rules import WebRules
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.listening import Came, Listeners
+from revtunnel.sockets.opening import Reach, connect
 from revtunnel.streams.commands import Feature
 from revtunnel.streams.dialler import Dialler, Header
 from revtunnel.streams.window import CreditPool
@@ -73,8 +75,12 @@ class DataWorld:
         descriptors: int = 10_000,
         header: Header | None = None,
         site: ConsentSettings | None = None,
+        early: bool = True,
+        reach: Reach = connect,
+        path: Callable[[Any, int], int] = lambda reactor, port: port,
     ) -> None:
         self._stack = contextlib.ExitStack()
+        self.early = early
         self.loop = self._stack.enter_context(own_reactor())
         threads = self.loop.reactor.getThreadPool()  # that look up names
         threads.start()
@@ -104,8 +110,9 @@ class DataWorld:
         )
         self.switchboard.data.limits = data or DataLimits()
         self._listen(rule)
+        self.place = self.place._replace(port=path(self.reactor, self.port))
         self._headers = {self.offers[0].target: header} if header is not None else {}
-        self.dialler = Dialler(self.reactor, self._agent_limits, self.offers, self._headers)
+        self.dialler = Dialler(self.reactor, self._agent_limits, self.offers, self._headers, reach)
         self.data = AgentData(
             self.reactor, self._agent_limits, self.dialler, self._connect, self.agent_facts.append
         )
@@ -138,7 +145,7 @@ class DataWorld:
 
     def _listen(self, rule: str) -> None:
         rules = ListenerRules("main")
-        hello = ServerHello("server", "a test", keepalive=25.0, features=Feature(7))
+        hello = ServerHello("server", "a test", keepalive=25.0, features=Feature(7) | Feature.EARLY)
         listener = AgentListener(rules, self.link_limits, hello, data=rule)
         self.switchboard.listeners["main"] = listener
         self.switchboard.listeners["other"] = replace(listener, rules=ListenerRules("other"))
@@ -169,6 +176,7 @@ class DataWorld:
 
         def make(ready: Any, left: Any) -> AgentLink:
             features = Feature.DATA_SOCKETS if self.sockets else Feature(0)
+            features |= Feature.EARLY if self.early else Feature(0)
             features |= Feature.ORIGIN if self._headers else Feature(0)
             features |= Feature.SESSIONS if self.consent is not None else Feature(0)
             hello = AgentHello(SERIAL, os.urandom(32), self.offers, "a test", features=features)

@@ -103,8 +103,12 @@ class MemorySocket:
         self._number = number
         self._shut = False
 
-    def setblocking(self, flag: bool) -> None:
+    def gettimeout(self) -> float:
         """Always non-blocking."""
+        return 0.0
+
+    def setblocking(self, flag: bool) -> None:
+        """The same."""
 
     def fileno(self) -> int:
         """A number of no system descriptor."""

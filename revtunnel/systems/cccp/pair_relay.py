@@ -60,7 +60,6 @@ class PairRelay(Relay):
         if side.held is not None:
             side.lost += len(side.held)
             side._hold(None)
-        side.settle()
         self.check()
 
     def check(self) -> None:

@@ -8,7 +8,6 @@ get what was for him, or said what was kept and then dropped, is reset instead: 
 Source: wire/cccp.md section 2 ("bytes before pairing", "device connects before /on"); ours.
 """
 
-import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +16,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from revtunnel.sockets.ends import End, said
-from revtunnel.sockets.hangups import Hangups
+from revtunnel.sockets.hangups import has_ended, is_cut
+from revtunnel.sockets.watch import HANGUPS, Watch
 from revtunnel.systems.cccp.proxy_sessions import SideMode
 
 __all__ = ["UnpairedEnd", "WithoutLf", "part_from", "unread"]
@@ -57,7 +57,7 @@ class UnpairedEnd:
         self._manner = manner
         self._kept = manner is SideMode.HOLD
         if self._kept:
-            Hangups.of(self._reactor).add(self)
+            Watch.of(self._reactor).add(self, HANGUPS)
             return
         self.early = b""
         self._reactor.addReader(self)
@@ -67,7 +67,7 @@ class UnpairedEnd:
     def leave(self) -> None:
         """Watch no more; the end is the caller's."""
         if self._manner is SideMode.HOLD:
-            Hangups.of(self._reactor).remove(self)
+            Watch.of(self._reactor).leave(self.fileno())
         elif self._manner is not None:
             self._reactor.removeReader(self)
             self._reactor.removeWriter(self)
@@ -94,16 +94,10 @@ class UnpairedEnd:
         gone, self._gone = self._gone, _nobody
         gone(detail)
 
-    # -- hangups.Unread
-
-    @property
-    def sock(self) -> socket.socket:
-        """Its socket."""
-        return self.end.sock
-
-    def left(self, cut: bool) -> None:
-        """Its owner left, while it is held."""
-        self.lost("reset" if cut else "")
+    def happened(self, event: int) -> None:
+        """While it is held: its owner left, if that is still so (watch.py)."""
+        if has_ended(self.end.sock):
+            self.lost("reset" if is_cut(self.end.sock) else "")
 
     # -- Twisted calls these
 

@@ -7,7 +7,6 @@ import pytest
 
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Target
-from revtunnel.sockets.hangups import reserve
 from revtunnel.sockets.ways.websocket import WebSocketEnd, unread
 from revtunnel.streams.clients import Clients
 from revtunnel.systems.sessions.raw_end import RawEnd
@@ -16,8 +15,6 @@ from revtunnel.systems.sessions.session_routes import _RawLine
 from tests.support.epoll import Loop, own_reactor
 from tests.support.session_room import PEER, SessionRoom
 from tests.support.web_ends import LIMITS, join_upgraded
-
-reserve()  # what relays hold back, which is no leak
 
 
 @pytest.fixture

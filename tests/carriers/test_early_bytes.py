@@ -1,0 +1,267 @@
+"""A client's first bytes go with its CONNECT: in one round trip, once, bounded, and never to two targets."""
+
+import contextlib
+import socket
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from revtunnel.ground.limits import DataLimits
+from revtunnel.ground.reasons import Ended
+from revtunnel.sockets.ends import RECORD, End
+from revtunnel.sockets.opening import connect
+from revtunnel.sockets.watch import Watch
+from tests.support.data_world import DataWorld
+from tests.support.path import Path
+from tests.support.traffic import reset
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True, params=["port", "web"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Everything comes to a link port, or by WebSocket to a web listener."""
+    monkeypatch.setattr(DataWorld, "web", request.param == "web")
+    return str(request.param)
+
+
+class Gate:
+    """Dials to targets, which go on when the test says so."""
+
+    def __init__(self) -> None:
+        self.shut = False
+        self.dials: list[Deferred[None]] = []
+
+    async def reach(self, reactor: Any, host: str, port: int) -> End:
+        """As ``connect``."""
+        if self.shut:
+            self.dials.append(Deferred())
+            await self.dials[-1]
+        return await connect(reactor, host, port)
+
+    def open(self) -> None:
+        """All of them."""
+        self.shut, dials, self.dials = False, self.dials, []
+        for each in dials:
+            each.callback(None)
+
+
+def asked(world: DataWorld, gate: Gate, said: bytes) -> tuple[socket.socket, Any]:
+    """A client that has said something, and the agent's socket, which dials for it."""
+    gate.shut = True
+    client = world.client()
+    client.send(said)
+    world.until(lambda: gate.dials, "a dial")
+    (agent,) = [each for each in world.data.sockets if each.used and each._relay is None]
+    return client, agent
+
+
+def test_they_are_at_the_agent_before_the_target_answers() -> None:
+    """What comes later follows behind them, and both ends count them."""
+    gate = Gate()
+    with DataWorld(reach=gate.reach) as world:
+        client, agent = asked(world, gate, b"hello ")
+        client.send(b"world")
+        stream = world.pool.streams[agent.number]
+        world.until(lambda: stream.client.early == b"hello world", "the second piece")
+        gate.open()
+        service = world.service()
+        assert world.hear(service, 11) == b"hello world"
+        assert stream.client.early == b""
+        world.carry(client, service, b"more" * 100_000)
+        world.carry(service, client, b"answer")
+        client.close()
+        service.close()
+        (fact,) = world.ended()
+        assert (fact.reason, fact.bytes_to_device, fact.bytes_to_client) == (Ended.CLOSED, 400_011, 6)
+        world.check_rest()
+
+
+def test_an_agent_that_does_not_take_them_gets_none() -> None:
+    """The client is read when its target has answered."""
+    gate = Gate()
+    with DataWorld(reach=gate.reach, early=False) as world:
+        _, agent = asked(world, gate, b"hello")
+        world.turn()
+        assert world.pool.streams[agent.number].client.early == b""
+        gate.open()
+        assert world.hear(world.service(), 5) == b"hello"
+
+
+def test_what_is_kept_is_bounded_and_the_end_of_file_waits_behind_it() -> None:
+    """A client that says much before its target has answered, and then ends: all of it arrives."""
+    gate = Gate()
+    data = bytes(range(256)) * 4096
+    with DataWorld(reach=gate.reach) as world:
+        client, agent = asked(world, gate, b"")
+        sent = 0
+        for _ in range(20):
+            with contextlib.suppress(BlockingIOError):
+                sent += client.send(data[sent : sent + 100_000])
+            world.turn(2)
+        stream = world.pool.streams[agent.number]
+        world.until(lambda: len(stream.client.early) >= RECORD, "the first of them")
+        assert len(stream.client.early) < 2 * RECORD
+        gate.open()
+        service = world.service()
+        heard = world.hear(service, sent)
+        assert heard == data[:sent]
+        world.carry(client, service, data[sent:])
+        client.shutdown(socket.SHUT_WR)
+        assert world.ending(service) == "end of file"
+        service.close()
+        assert world.ended()[0].bytes_to_device == len(data)
+        world.check_rest()
+
+
+def test_an_end_behind_them_is_heard() -> None:
+    """``nc -N``: bytes and the end of file are there before anybody is asked."""
+    gate = Gate()
+    with DataWorld(reach=gate.reach) as world:
+        gate.shut = True
+        client = world.client()
+        client.send(b"all of it")
+        client.shutdown(socket.SHUT_WR)
+        world.until(lambda: gate.dials, "a dial")
+        world.turn()
+        gate.open()
+        service = world.service()
+        assert world.hear(service, 9) == b"all of it"
+        assert world.ending(service) == "end of file"
+        service.send(b"thanks")
+        service.close()
+        assert world.hear(client, 6) == b"thanks"
+        assert world.ending(client) == "end of file"
+        assert world.ended()[0].reason is Ended.CLOSED
+        world.check_rest()
+
+
+def test_who_is_refused_hears_so_and_nobody_has_them() -> None:
+    """And who leaves before that ends the dial."""
+    gate = Gate()
+    with DataWorld(reach=gate.reach) as world:
+        client, _ = asked(world, gate, b"hello")
+        world.listening.close()
+        gate.open()
+        assert world.ending(client) == "reset"
+        (fact,) = world.ended()
+        assert (fact.reason, fact.bytes_to_device) == (Ended.REFUSED, 0)
+        client, _ = asked(world, gate, b"hello")
+        reset(client)
+        assert world.ended(2)[1].reason is Ended.RESET_BY_PEER
+        world.check_rest()
+
+
+def test_a_socket_that_took_them_costs_no_second_try() -> None:
+    """The target may have had them: the client is reset, and dials again if he wants to."""
+    gate = Gate()
+    with DataWorld(reach=gate.reach) as world:
+        world.talk()
+        world.warm(2)
+        client, agent = asked(world, gate, b"fire")
+        world.until(lambda: not world.pool.streams[agent.number]._socket.unacknowledged, "their arrival")
+        agent.abort()
+        agent.died("a test")
+        assert world.ending(client) == "reset"
+        world.until(lambda: world.ended()[0].reason is Ended.LINK_LOST, "its end")
+        assert "after its first bytes" in world.ended()[0].detail
+        assert len(gate.dials) == 1
+        gate.open()
+        world.turn()
+
+
+def test_a_client_without_a_word_gets_another_socket() -> None:
+    """The same before he has said anything: nobody can have had it."""
+    gate = Gate()
+    with DataWorld(reach=gate.reach) as world:
+        world.talk()
+        world.warm(2)
+        client, agent = asked(world, gate, b"")
+        agent.abort()
+        agent.died("a test")
+        world.until(lambda: len(gate.dials) == 2, "another dial")
+        client.send(b"hello")
+        gate.open()
+        assert world.hear(world.service(), 5) == b"hello"
+
+
+def test_they_go_by_the_link_when_no_socket_takes_them(way: str) -> None:
+    """Once, and whole, behind a CONNECT of a channel."""
+    if way == "web":
+        pytest.skip("a socket pair in the place of a data socket speaks no WebSocket")
+    gate = Gate()
+    with DataWorld(reach=gate.reach, data=DataLimits(answer=0.1, wait=0.2)) as world:
+        client, service = world.talk()
+        world.warm(2)
+        world.brings = False
+        pairs = [silenced(world, each) for each in [*world.pool._warm]]
+        client = world.client()
+        client.send(b"hello")
+        service = world.service()
+        assert world.hear(service, 5) == b"hello"
+        world.carry(service, client, b"answer")
+        assert [row.carrier for row in world.switchboard.streams.page() if row.bytes_to_client == 6] == [
+            "link"
+        ]
+        for each in pairs:
+            each.close()
+
+
+def silenced(world: DataWorld, waiting: Any) -> socket.socket:
+    """Have a data socket that waits lead to nobody who reads."""
+    near, far = socket.socketpair()
+    Watch.of(world.reactor).leave(waiting.fileno())
+    waiting.end.sock.detach()
+    waiting.end.sock = near
+    near.setblocking(False)
+    waiting.watch()
+    return far
+
+
+@pytest.mark.parametrize(
+    ("rule", "early", "wanted"), [("auto", True, 1), ("auto", False, 2), ("link", True, 1)]
+)
+def test_a_new_connection_costs_one_round_trip(rule: str, early: bool, wanted: int) -> None:
+    """From the client's first bytes to its service's answer, over a path that is counted."""
+    path = Path()
+    with DataWorld(rule, early=early, path=path.before) as world:
+        world.talk()
+        if rule == "auto":
+            world.warm(2)
+        path.held = True
+        client = world.client()
+        client.send(b"question")
+        world.loop.settle(lambda: [len(each.waits) for each in path.ways], 0.03)
+        answers = bytearray()
+
+        def answered() -> bool:
+            with contextlib.suppress(BlockingIOError):
+                answers.extend(client.recv(100))
+            return bytes(answers) == b"answer"
+
+        served: list[socket.socket] = []
+
+        def serve() -> bool:
+            with contextlib.suppress(BlockingIOError):
+                served.append(world._stack.enter_context(world.listening.accept()[0]))
+                served[-1].setblocking(False)
+            for each in served:
+                with contextlib.suppress(BlockingIOError):
+                    if each.recv(100) == b"question":
+                        each.send(b"answer")
+            world.loop.settle(lambda: [len(way.waits) for way in path.ways], 0.03)
+            return False
+
+        count = 0
+        while not answered():
+            count += 1
+            assert count < 6, "it never came"
+            path.trip(world.loop, to_server=False)
+            serve()
+            path.trip(world.loop, to_server=True)
+        assert count == wanted
+        path.held = False
+        for each in [*path.ways]:
+            each.go()
+    path.close()
