@@ -29,7 +29,7 @@ class Tied(NamedTuple):
     """One user who has come by the provider."""
 
     user: str
-    subject: str  # issuer, a blank, and sub
+    subject: str  # issuer, a blank, and sub; "": whoever comes next by his name
     made: int  # 1: by a login, 0: by an operator
 
 
@@ -51,7 +51,7 @@ class OidcPeople:
         self._tell = tell
         rows = [Tied(*row) for row in ledger.select("SELECT user, subject, made FROM subjects")]
         self._of = {row.user: row for row in rows if people.knows(row.user)}
-        self._users = {row.subject: row.user for row in self._of.values()}
+        self._users = {row.subject: row.user for row in self._of.values() if row.subject}
         people.on_removal = self._removed_too(people.on_removal)
 
     def user_of(self, claims: Mapping[str, Any], settings: OidcSettings) -> str:
@@ -75,34 +75,42 @@ class OidcPeople:
         return name
 
     def forget(self, user: str) -> bool:
-        """Tie a user to nobody; whoever comes next by his name is him. False: he was not."""
-        tied = self._of.pop(user, None)
-        if tied is None:
+        """Tie a user to nobody; whoever comes next by his name is him. False: he was not.
+
+        Whom a login made stays so: the next one keeps none of the rights that he does not bring himself.
+        """
+        tied = self._of.get(user)
+        if tied is None or not tied.subject:
             return False
         del self._users[tied.subject]
-        self._ledger.change([("subjects", user, None)])
+        self._keep(tied._replace(subject=""))
         return True
 
     # -- inside
 
     def _first(self, subject: str, name: str, role: str, groups: frozenset[str]) -> str:
         """Tie somebody new to a user, who is made if what he has there means something here."""
-        if name in self._of:
+        before = self._of.get(name)
+        if before is not None and before.subject:
             raise NotVouched(f"user {name} is tied to somebody else at the provider")
-        made = not self._people.knows(name)
-        if made:
-            if not role and not groups:
-                raise NotVouched(f"{name} is no user, and none of his groups means anything here")
+        is_new = not self._people.knows(name)
+        made = is_new or (before is not None and before.made)
+        if made and not role and not groups:
+            raise NotVouched(f"no operator made {name}, and none of his groups means anything here")
+        if is_new:
             try:
                 self._people.add_user(name, "", self._wall())
             except OperatorError as error:
                 raise NotVouched(str(error)) from None
             self._tell(RightsChanged("user-added", name, BY))
-        self._of[name] = tied = Tied(name, subject, int(made))
         self._users[subject] = name
-        self._ledger.change([("subjects", name, tuple(tied))])
+        self._keep(Tied(name, subject, int(made)))
         self._tell(RightsChanged("user-tied", name, BY, subject))
         return name
+
+    def _keep(self, tied: Tied) -> None:
+        self._of[tied.user] = tied
+        self._ledger.change([("subjects", tied.user, tuple(tied))])
 
     def _set_right(self, name: str, role: str, groups: frozenset[str]) -> None:
         user = self._people.user(name)
@@ -129,6 +137,7 @@ class OidcPeople:
         def removed(holder: str) -> None:
             before(holder)
             self.forget(holder)
+            self._of.pop(holder, None)
 
         return removed
 
