@@ -271,14 +271,17 @@ def test_a_state_is_good_once_and_for_one_browser_and_for_ten_minutes(company: C
     assert again[1] == cookie
 
 
-def test_a_reload_in_the_middle_of_a_login_ends_it(company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("what", ["reload", "stop"])
+def test_what_ends_in_the_middle_of_a_login_ends_it(
+    company: Company, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
     """What the provider of before says then lets nobody in, and makes nobody anything."""
     company.set(roles=(("plant-3", "admin"),))
     where, cookie = company.begin()
     path = company.at_provider(where)
 
     def request(*asked: Any, **more: Any) -> Any:
-        company.set(issuer="")
+        company.set(issuer="") if what == "reload" else company.web.stop()
         return company._request(*asked, **more)
 
     monkeypatch.setattr(oidc_provider, "request", request)
