@@ -149,6 +149,6 @@ def _name(claims: Mapping[str, Any], settings: OidcSettings) -> str:
     if settings.user_claim == "email" and claims.get("email_verified") is not True:
         raise NotVouched("the mail address was not verified by the provider")
     try:
-        return parse_user(said.lower())
+        return parse_user(said.lower() if said.isascii() else said)  # small letters of others may be ASCII
     except Invalid as error:
         raise NotVouched(f"{settings.user_claim}: {error}") from None

@@ -223,7 +223,9 @@ def test_whom_a_login_made_stays_so_when_he_is_untied(company: Company) -> None:
 def test_a_name_that_is_none(company: Company) -> None:
     """Not verified, missing, of another form."""
     company.people.add_user("ana@example.com", "", 0.0)
+    company.people.add_user("kim@example.com", "", 0.0)
     names: list[dict[str, Any]] = [{"email": None}, {"email": "-x y"}, {"email": ["ana"]}]
+    names.append({"email": "\N{KELVIN SIGN}im@example.com"})  # small, it is a k
     for claims in ({"email_verified": None}, {"email_verified": "true"}, *names):
         company.idp.manner = {"claims": claims}
         assert company.word(company.whole()) == "denied", claims
