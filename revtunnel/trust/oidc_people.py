@@ -50,8 +50,10 @@ class OidcPeople:
         self._wall = wall
         self._tell = tell
         rows = [Tied(*row) for row in ledger.select("SELECT user, subject, made FROM subjects")]
-        self._of = {row.user: row for row in rows if people.knows(row.user)}
-        self._users = {row.subject: row.user for row in self._of.values() if row.subject}
+        self._of = {row.user: row for row in rows}
+        self._users = {row.subject: row.user for row in rows if row.subject}
+        for user in [each for each in self._of if not people.knows(each)]:
+            self._gone(user)
         people.on_removal = self._removed_too(people.on_removal)
 
     def user_of(self, claims: Mapping[str, Any], settings: OidcSettings) -> str:
@@ -97,20 +99,28 @@ class OidcPeople:
         made = is_new or (before is not None and before.made)
         if made and not role and not groups:
             raise NotVouched(f"no operator made {name}, and none of his groups means anything here")
+        # first, so that no user whom a login had made when the server was killed looks like an operator's
+        self._keep(Tied(name, subject, int(made)))
         if is_new:
             try:
                 self._people.add_user(name, "", self._wall())
             except OperatorError as error:
+                self._gone(name)
                 raise NotVouched(str(error)) from None
             self._tell(RightsChanged("user-added", name, BY))
         self._users[subject] = name
-        self._keep(Tied(name, subject, int(made)))
         self._tell(RightsChanged("user-tied", name, BY, subject))
         return name
 
     def _keep(self, tied: Tied) -> None:
         self._of[tied.user] = tied
         self._ledger.change([("subjects", tied.user, tuple(tied))])
+
+    def _gone(self, user: str) -> None:
+        tied = self._of.pop(user, None)
+        if tied is not None:
+            self._users.pop(tied.subject, None)
+            self._ledger.change([("subjects", user, None)])
 
     def _set_right(self, name: str, role: str, groups: frozenset[str]) -> None:
         user = self._people.user(name)
@@ -136,8 +146,7 @@ class OidcPeople:
     def _removed_too(self, before: Callable[[str], None]) -> Callable[[str], None]:
         def removed(holder: str) -> None:
             before(holder)
-            self.forget(holder)
-            self._of.pop(holder, None)
+            self._gone(holder)
 
         return removed
 
