@@ -212,6 +212,24 @@ def test_the_dead_are_kept_shown_redelivered_and_dropped(tmp_path: Path, post: P
     site.kill()
 
 
+def test_all_dead_letters_wait_again_in_one_transaction(
+    tmp_path: Path, post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There may be 10,000: each of its own would hold up all links for seconds."""
+    site = Site(tmp_path, hook("state", patience=0.0))
+    post.says = "no"
+    site.tell("a", "b", "c")
+    site.wait(60.0)
+    change, changes = site.ledger.change, []
+    monkeypatch.setattr(site.ledger, "change", lambda rows: (changes.append(rows), change(rows)))
+    assert (site.row()["dead"], site.hooks.redeliver("chat"), len(changes)) == (3, 3, 1)
+    post.says, post.got = "", []
+    site.wait(60.0)
+    assert post.events == ["a", "b", "c"]
+    assert site.ledger.select("SELECT * FROM webhooks") == []
+    site.kill()
+
+
 def test_a_queue_has_an_end(tmp_path: Path, post: Post) -> None:
     """What comes then is counted, and told once; too large a body likewise."""
     site = Site(tmp_path, hook("*", queue=2))
