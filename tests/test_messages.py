@@ -78,6 +78,7 @@ def test_a_program_ends_with_a_number_or_by_a_signal() -> None:
     """Not with a probable error condition."""
     assert _how_ended(ProcessTerminated(exitCode=3)) == "exit code 3"
     assert _how_ended(ProcessTerminated(signal=9)) == "killed by SIGKILL"
+    assert _how_ended(ProcessTerminated(signal=40)) == "killed by signal 40"  # of real time: no name
 
 
 def test_no_place_is_named_twice() -> None:

@@ -67,25 +67,26 @@ def public_settings(names: list[str], settings: AuthoritySettings, now: datetime
     return {("listener main", key): value for key, value in listener.items()}
 
 
-def renew_own(settings: AuthoritySettings, paths: Iterable[str | None], now: datetime) -> list[str]:
+def renew_own(
+    settings: AuthoritySettings, paths: Iterable[str | None], now: datetime
+) -> tuple[list[str], list[str]]:
     """Make those certificates anew that are near their end, and lie where this authority puts them.
 
-    Raises:
-        SettingsError: one cannot be made.
+    Those that were made, and why others could not be.
     """
     directory = AuthorityDirectory(str(settings.directory))
     own = {path for path in paths if path is not None and os.path.dirname(path) == directory.file(SERVERS)}
-    made = []
+    made, errors = [], []
     for path in sorted(own):
         try:
             names = [str(name) for name in _read(path)[1]]
             if directory.server_files(names)[0] == path and not _is_good(path, names, now):
                 made += directory.issue_server(names, settings.server_days, now)[:1]
         except Unfit as error:
-            raise SettingsError([f"{path}: {error}"]) from None
+            errors.append(f"{path}: {error}")
         except OSError as error:
-            raise SettingsError([f"{error.filename or path}: {error.strerror}"]) from None
-    return made
+            errors.append(f"{error.filename or path}: {error.strerror}")
+    return made, errors
 
 
 def _read(path: str) -> tuple[x509.Certificate, list[Any]]:

@@ -27,14 +27,14 @@ class OwnCertificates(Service):
     """Looks at the start, and once a day.
 
     Args:
-        renew: makes those anew for which it is time, and says which. SettingsError: one cannot be made.
-        take: lets them count from the next connection on.
+        renew: makes those anew for which it is time; which, and why others cannot be made.
+        take: lets them count from the next connection on. SettingsError: not now.
     """
 
     def __init__(
         self,
         reactor: Any,
-        renew: "Callable[[], Deferred[list[str]]]",
+        renew: "Callable[[], Deferred[tuple[list[str], list[str]]]]",
         take: "Callable[[], Deferred[Any]]",
         retries: Retries,
     ) -> None:
@@ -43,6 +43,7 @@ class OwnCertificates(Service):
         self._take = take
         self._retries = retries
         self._waiting: IDelayedCall | None = None
+        self._untaken = False  # one was made, and is not in force yet
 
     def startService(self) -> None:
         """A server that was off for long may need one at once."""
@@ -60,12 +61,18 @@ class OwnCertificates(Service):
             self._waiting = self._reactor.callLater(delay, self._look)
 
     def _look(self) -> None:
-        self._renew().addCallback(self._made).addErrback(self._failed)
+        Deferred.fromCoroutine(self._renewed()).addErrback(self._failed)
 
-    def _made(self, anew: list[str]) -> "Deferred[Any] | None":
+    async def _renewed(self) -> None:
+        anew, errors = await self._renew()
+        self._untaken = self._untaken or bool(anew)
+        if self._untaken and self.running:
+            await self._take()
+            self._untaken = False
+        if errors:
+            raise SettingsError(errors)
         self._retries.well(WHAT)
         self._later(DAY)
-        return self._take() if anew and self.running else None
 
     def _failed(self, failure: Failure) -> None:
         """Tried again sooner than the next day."""

@@ -389,7 +389,7 @@ class Server(AdministeredDaemon):
         await looked
         return changed, missing
 
-    def _renew_own(self) -> "Deferred[list[str]]":
+    def _renew_own(self) -> "Deferred[tuple[list[str], list[str]]]":
         """In a thread: it makes files."""
         settings = self.settings
         projects = settings.cccp.projects if settings.cccp is not None else ()

@@ -143,10 +143,12 @@ class WebPeople:
         self._pages.put("metrics", page)
 
     def stop(self) -> None:
-        """Count no more, and end what is read."""
+        """Count no more, end what is read, and let nobody in by what a provider still says."""
         for each in self._unwatch:
             each()
         self._unwatch = []
+        if self._oidc is not None:
+            self._oidc.take(OidcSettings())
         self.events.stop()
         self.series.stop()
         self.traffic.stop()

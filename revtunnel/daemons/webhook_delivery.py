@@ -16,7 +16,7 @@ from typing import Any
 from twisted.internet.defer import TimeoutError
 
 from revtunnel.daemons.webhook_settings import WebhookSettings, read_secrets
-from revtunnel.ground.networks import is_nobodys, led_to
+from revtunnel.ground.networks import is_nobodys, is_public, led_to
 from revtunnel.process.http_requests import RequestFailed, request
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.opening import Reach, connect
@@ -57,8 +57,7 @@ async def deliver(reactor: Any, settings: WebhookSettings, id: str, body: bytes,
 
 async def reach_public(reactor: Any, host: str, port: int) -> End:
     """Connect, where everybody may."""
-    address = led_to(host)
-    if not address.is_global or is_nobodys(address):
+    if not is_public(led_to(host)):
         raise PermissionError(errno.EACCES, f"{host} is no public address, and private = no")
     return await connect(reactor, host, port)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from revtunnel.ground.declared import setting
 from revtunnel.ground.kinds import PEM, count, many, nothing, path, seconds, text, yes_no
-from revtunnel.ground.networks import is_loopback
+from revtunnel.ground.networks import host_of, is_loopback
 from revtunnel.settings.inifile import Table
 from revtunnel.sockets.tls.certificates import private_file_fault
 
@@ -63,23 +63,31 @@ def webhook_settings(table: Table) -> tuple[WebhookSettings, ...]:
     found = tuple(each for each in table.parts(WebhookSettings, None) if each.url)
     for hook in found:
         label = f"webhook {hook.name}"
-        host = re.sub(r"^https?://([^/?#]*).*", r"\1", hook.url)
-        if "@" in host or "#" in hook.url:
-            table.complain(label, "url", "https://HOST[:PORT]/PATH wanted, without a user or a fragment")
-        if hook.url.startswith("http:") and not is_loopback(host):
-            table.complain(label, "url", f"{host[:80]} is another machine, https:// wanted")
+        if fault := _url_fault(hook.url):
+            table.complain(label, "url", fault)
         if not hook.facts and table.sound(label, "facts"):
             table.complain(label, "facts", "none are named; @warn, say, wanted")
         if hook.secret_file is None:
             table.complain(label, "secret_file", "none, a file wanted")
-        elif fault := private_file_fault(hook.secret_file) or _fault(hook.secret_file):
+        elif fault := private_file_fault(hook.secret_file) or _secret_fault(hook.secret_file):
             table.complain(label, "secret_file", f"{hook.secret_file}: {fault}", passes=True)
     if len(found) > MOST:
         table.complain(f"webhook {found[-1].name}", "url", f"{len(found)} hooks, {MOST} at most")
     return found
 
 
-def _fault(path: str) -> str:
+def _url_fault(url: str) -> str:
+    try:
+        host = host_of(url)
+    except ValueError as error:
+        return str(error)
+    if "#" in url:
+        return "it has a fragment, which nobody is sent"
+    other = url.startswith("http:") and not is_loopback(host)
+    return f"{host[:80]} is another machine, https:// wanted" if other else ""
+
+
+def _secret_fault(path: str) -> str:
     try:
         read_secrets(path)
     except (OSError, ValueError) as error:

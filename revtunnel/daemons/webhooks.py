@@ -28,6 +28,7 @@ from revtunnel.ground.retries import Retries
 from revtunnel.process.admin.operation_form import PAGE, Row
 from revtunnel.process.admin.refusals import Conflict, NotFound
 from revtunnel.process.logs import timestamp
+from revtunnel.state.change_journal import Change
 from revtunnel.state.ledger import SqliteLedger
 
 __all__ = ["Message", "WebhookDead", "WebhookDropped", "Webhooks"]
@@ -202,12 +203,14 @@ class Webhooks:
             raise Conflict(f"there is no [webhook {hook}] any more")
         if len(one.waiting) + len(found) > one.settings.queue:
             raise Conflict(f"{len(one.waiting)} messages wait, {one.settings.queue} at most")
+        changes: list[Change] = []
         for each in found:
             del one.dead[each.number]
             self._last += 1
             again = each._replace(number=self._last, made=self._ledger.wall, why="")
             one.waiting[again.number] = again
-            self._ledger.change([("webhooks", each.number, None), ("webhooks", again.number, tuple(again))])
+            changes += [("webhooks", each.number, None), ("webhooks", again.number, tuple(again))]
+        self._ledger.change(changes)
         self._soon(one)
         return len(found)
 

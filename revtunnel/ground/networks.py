@@ -7,6 +7,7 @@ import ipaddress
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Generic, TypeVar
+from urllib.parse import urlsplit
 
 __all__ = [
     "Address",
@@ -14,8 +15,10 @@ __all__ = [
     "NetworkTable",
     "address_of",
     "block_of",
+    "host_of",
     "is_loopback",
     "is_nobodys",
+    "is_public",
     "led_to",
     "network_of",
     "within",
@@ -28,6 +31,7 @@ Value = TypeVar("Value")
 # of clouds, beyond 169.254/16
 METADATA = frozenset(("fd00:ec2::254", "fd20:ce::254", "100.100.100.200", "168.63.129.16", "192.0.0.192"))
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # leads to the IPv4 address in its last 32 bits
+_UNICAST = ipaddress.IPv6Network("2000::/3")  # all that is handed out; RFC 4291 section 2.4
 _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 _SITE = 64  # bits of an IPv6 address that one customer has for himself
 
@@ -57,6 +61,17 @@ def is_loopback(host: str) -> bool:
     return address.is_loopback if address else host.lower().rstrip(".") == "localhost"
 
 
+def host_of(url: str) -> str:
+    """The host in a URL, without port and brackets; ValueError: it has none, no real port, or a user."""
+    try:
+        at = urlsplit(url)
+        if at.hostname and at.port != 0 and "@" not in at.netloc:
+            return at.hostname
+    except ValueError:  # of a port, or a bracket
+        pass
+    raise ValueError(f"{url.partition('//')[0]}//HOST[:PORT] wanted, without a user")
+
+
 def led_to(host: str) -> Address:
     """Where an address leads, with or without a zone: to the IPv4 address that IPv6 carries, or itself."""
     address = ipaddress.ip_address(host.partition("%")[0])
@@ -70,6 +85,12 @@ def is_nobodys(address: Address) -> bool:
     """Whether no service is meant by it: its link and what clouds answer there, groups, no address at all."""
     unfit = address.is_link_local or address.is_multicast or address.is_unspecified
     return unfit or str(address) in METADATA
+
+
+def is_public(address: Address) -> bool:
+    """Whether everybody may be led there: a host of the internet that has this address alone."""
+    is_local = address.version == 6 and address not in _UNICAST
+    return address.is_global and not is_local and not is_nobodys(address)
 
 
 def network_of(text: str, strict: bool = True) -> Network:

@@ -158,6 +158,8 @@ class _Way:
 
     def endpointForURI(self, uri: URI) -> Any:
         """Twisted calls this."""
+        if not 0 < uri.port < 65536:
+            raise ValueError(f"{uri.port} is no port")
         self._place = uri.host.decode("ascii").strip("[]"), uri.port
         if uri.scheme != b"https":
             return self

@@ -71,7 +71,8 @@ class _Program(ProcessProtocol):
 
 def _how_ended(error: Any) -> str:
     if error.signal is not None:
-        return f"killed by {signal.Signals(error.signal).name}"
+        known = {each.value: each.name for each in signal.Signals}
+        return f"killed by {known.get(error.signal, f'signal {error.signal}')}"
     return f"exit code {error.exitCode}"
 
 

@@ -29,7 +29,7 @@ class Tied(NamedTuple):
     """One user who has come by the provider."""
 
     user: str
-    subject: str  # issuer, a blank, and sub
+    subject: str  # issuer, a blank, and sub; "": whoever comes next by his name
     made: int  # 1: by a login, 0: by an operator
 
 
@@ -50,8 +50,10 @@ class OidcPeople:
         self._wall = wall
         self._tell = tell
         rows = [Tied(*row) for row in ledger.select("SELECT user, subject, made FROM subjects")]
-        self._of = {row.user: row for row in rows if people.knows(row.user)}
-        self._users = {row.subject: row.user for row in self._of.values()}
+        self._of = {row.user: row for row in rows}
+        self._users = {row.subject: row.user for row in rows if row.subject}
+        for user in [each for each in self._of if not people.knows(each)]:
+            self._gone(user)
         people.on_removal = self._removed_too(people.on_removal)
 
     def user_of(self, claims: Mapping[str, Any], settings: OidcSettings) -> str:
@@ -75,34 +77,50 @@ class OidcPeople:
         return name
 
     def forget(self, user: str) -> bool:
-        """Tie a user to nobody; whoever comes next by his name is him. False: he was not."""
-        tied = self._of.pop(user, None)
-        if tied is None:
+        """Tie a user to nobody; whoever comes next by his name is him. False: he was not.
+
+        Whom a login made stays so: the next one keeps none of the rights that he does not bring himself.
+        """
+        tied = self._of.get(user)
+        if tied is None or not tied.subject:
             return False
         del self._users[tied.subject]
-        self._ledger.change([("subjects", user, None)])
+        self._keep(tied._replace(subject=""))
         return True
 
     # -- inside
 
     def _first(self, subject: str, name: str, role: str, groups: frozenset[str]) -> str:
         """Tie somebody new to a user, who is made if what he has there means something here."""
-        if name in self._of:
+        before = self._of.get(name)
+        if before is not None and before.subject:
             raise NotVouched(f"user {name} is tied to somebody else at the provider")
-        made = not self._people.knows(name)
-        if made:
-            if not role and not groups:
-                raise NotVouched(f"{name} is no user, and none of his groups means anything here")
+        is_new = not self._people.knows(name)
+        made = is_new or (before is not None and before.made)
+        if made and not role and not groups:
+            raise NotVouched(f"no operator made {name}, and none of his groups means anything here")
+        # first, so that no user whom a login had made when the server was killed looks like an operator's
+        self._keep(Tied(name, subject, int(made)))
+        if is_new:
             try:
                 self._people.add_user(name, "", self._wall())
             except OperatorError as error:
+                self._gone(name)
                 raise NotVouched(str(error)) from None
             self._tell(RightsChanged("user-added", name, BY))
-        self._of[name] = tied = Tied(name, subject, int(made))
         self._users[subject] = name
-        self._ledger.change([("subjects", name, tuple(tied))])
         self._tell(RightsChanged("user-tied", name, BY, subject))
         return name
+
+    def _keep(self, tied: Tied) -> None:
+        self._of[tied.user] = tied
+        self._ledger.change([("subjects", tied.user, tuple(tied))])
+
+    def _gone(self, user: str) -> None:
+        tied = self._of.pop(user, None)
+        if tied is not None:
+            self._users.pop(tied.subject, None)
+            self._ledger.change([("subjects", user, None)])
 
     def _set_right(self, name: str, role: str, groups: frozenset[str]) -> None:
         user = self._people.user(name)
@@ -128,7 +146,7 @@ class OidcPeople:
     def _removed_too(self, before: Callable[[str], None]) -> Callable[[str], None]:
         def removed(holder: str) -> None:
             before(holder)
-            self.forget(holder)
+            self._gone(holder)
 
         return removed
 
@@ -140,6 +158,6 @@ def _name(claims: Mapping[str, Any], settings: OidcSettings) -> str:
     if settings.user_claim == "email" and claims.get("email_verified") is not True:
         raise NotVouched("the mail address was not verified by the provider")
     try:
-        return parse_user(said.lower())
+        return parse_user(said.lower() if said.isascii() else said)  # small letters of others may be ASCII
     except Invalid as error:
         raise NotVouched(f"{settings.user_claim}: {error}") from None

@@ -188,6 +188,8 @@ class OidcRoutes(resource.Resource):
         if not 0 < len(code) <= 4096:
             raise NotVouched("the answer has no code")
         claims = await provider.redeem(code, begun.verifier, begun.nonce)
+        if provider is not self._provider:
+            raise _Sent("late", "the settings changed meanwhile")
         user = self._people.user_of(claims, provider.settings)
         let_in = self._logins.let_in(place, self._logins.by_itself(user), "oidc")
         return _sent_to(f"{provider.settings.page}/#/", let_in.headers)

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 
 from revtunnel.ground.declared import setting
 from revtunnel.ground.kinds import PEM, many, nothing, path, seconds, text
-from revtunnel.ground.networks import is_loopback
+from revtunnel.ground.networks import host_of, is_loopback
 from revtunnel.settings.inifile import Table
 from revtunnel.sockets.tls.certificates import private_file_fault
 
@@ -90,8 +90,14 @@ def oidc_settings(table: Table) -> OidcSettings:
     for key in ("client_id", "page"):
         if not getattr(found, key):
             table.complain("oidc", key, "wanted beside issuer")
-    if found.page.startswith("http:") and not is_loopback(found.page.removeprefix("http://")):
-        table.complain("oidc", "page", f"{found.page} is reached by other machines, https:// wanted")
+    for key, url in (("issuer", found.issuer), ("page", found.page)):
+        try:
+            host = host_of(url) if url else ""
+        except ValueError as error:
+            table.complain("oidc", key, str(error))
+        else:
+            if url.startswith("http:") and not is_loopback(host):
+                table.complain("oidc", key, f"{url} is reached by other machines, https:// wanted")
     if found.client_secret_file and (fault := private_file_fault(found.client_secret_file)):
         table.complain("oidc", "client_secret_file", f"{found.client_secret_file}: {fault}", passes=True)
     if find_spec("jwt") is None:

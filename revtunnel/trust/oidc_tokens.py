@@ -133,18 +133,18 @@ def _fault(claims: Mapping[str, Any], issuer: str, client: str, nonce: str, now:
         return "is for somebody else"
     if (azp is not None or len(audiences) > 1) and azp != client:
         return "was given to somebody else"
-    times = [claims.get(name) for name in ("exp", "iat")] + [claims.get("nbf", 0)]
+    times: list[Any] = [claims.get("exp"), claims.get("iat"), claims.get("nbf", 0)]
     if not all(isinstance(each, int | float) and not isinstance(each, bool) for each in times):
         return "has no exp or iat"
-    end, made, begin = (float(each) for each in times if each is not None)
+    end, made, begin = times
     if not end > now - skew:
         return "is over"
     if not (begin <= now + skew and now - NEW - skew <= made <= now + skew):
         return "is not of now: look at the clocks"
     said = claims.get("nonce")
-    if not isinstance(said, str) or not hmac.compare_digest(said.encode(), nonce.encode()):
+    if not isinstance(said, str) or not said.isascii() or not hmac.compare_digest(said, nonce):
         return "is of another login"
     subject = claims.get("sub")
-    if not isinstance(subject, str) or not 0 < len(subject) <= 255:
+    if not isinstance(subject, str) or not subject.isascii() or not 0 < len(subject) <= 255:
         return "has no sub"
     return ""

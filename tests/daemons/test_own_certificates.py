@@ -27,20 +27,21 @@ class Looks:
     def __init__(self) -> None:
         self.clock, self.asked, self.taken = Clock(), 0, 0
         self.answer: list[str] = []
-        self.fault: Exception | None = None
+        self.errors: list[str] = []
+        self.taking: Exception | None = None
         self.retries = Retries(self.clock, lambda fact: None, lambda: 0.0)
         self.service = OwnCertificates(self.clock, self.renew, self.take, self.retries)
         self.service.startService()
 
-    def renew(self) -> "Deferred[list[str]]":
-        """As the options do."""
+    def renew(self) -> "Deferred[tuple[list[str], list[str]]]":
+        """As the server does."""
         self.asked += 1
-        return fail(self.fault) if self.fault is not None else succeed(self.answer)
+        return succeed((self.answer, self.errors))
 
     def take(self) -> "Deferred[None]":
         """As the server does."""
         self.taken += 1
-        return succeed(None)
+        return fail(self.taking) if self.taking is not None else succeed(None)
 
 
 def test_once_a_day_and_only_a_new_one_is_taken() -> None:
@@ -60,14 +61,42 @@ def test_once_a_day_and_only_a_new_one_is_taken() -> None:
 def test_what_cannot_be_made_is_a_problem_and_tried_again_soon() -> None:
     """A full disk today is not the end of the service in a year."""
     looks = Looks()
-    looks.fault = SettingsError(["--public: /var: No space left on device"])
+    looks.errors = ["--public: /var: No space left on device"]
     looks.clock.advance(DAY)
     assert WHAT in looks.retries.problems
-    looks.fault, looks.answer = None, ["gate.example.pem"]
+    looks.errors, looks.answer = [], ["gate.example.pem"]
     looks.clock.advance(60)
     assert (looks.taken, looks.retries.problems) == (1, {})
     looks.clock.advance(DAY)
     assert looks.taken == 2
+
+
+def test_one_that_cannot_be_made_keeps_no_other_back() -> None:
+    """What was made beside it counts at once, and once."""
+    looks = Looks()
+    looks.answer, looks.errors = ["gate.example.pem"], ["other.example.pem: no names are in it"]
+    looks.clock.advance(0)
+    assert (looks.taken, looks.retries.problems) == (1, {WHAT: looks.errors[0]})
+    looks.answer = []
+    looks.clock.advance(60)
+    assert looks.asked > 1 and looks.taken == 1
+
+
+def test_a_new_one_that_cannot_be_taken_is_taken_later() -> None:
+    """It is on the disk, so no later look makes another; without this the old one ends in force."""
+    looks = Looks()
+    looks.answer, looks.taking = ["gate.example.pem"], SettingsError(["another file cannot be read"])
+    looks.clock.advance(0)
+    looks.answer = []
+    assert looks.retries.problems == {WHAT: "another file cannot be read"}
+    looks.clock.advance(60)
+    assert looks.taken == 2 and WHAT in looks.retries.problems
+    looks.taking = None
+    looks.clock.advance(60)
+    assert looks.retries.problems == {}
+    asked, taken = looks.asked, looks.taken
+    looks.clock.advance(DAY)
+    assert (looks.asked, looks.taken) == (asked + 1, taken)
 
 
 @pytest.fixture
@@ -121,12 +150,10 @@ def test_only_what_lies_where_this_authority_puts_it_is_made_anew(tmp_path: Path
     elsewhere.write_bytes(path.read_bytes())
     later = now + timedelta(days=560)
 
-    assert renew_own(settings, [str(path), None, str(elsewhere)], now) == []
-    assert renew_own(settings, [str(path), None, str(elsewhere), str(tmp_path / "b.pem")], later) == [
-        str(path)
-    ]
+    assert renew_own(settings, [str(path), None, str(elsewhere)], now) == ([], [])
+    (path.parent / "a.pem").write_text("nonsense")
+    shown = [str(path), None, str(elsewhere), str(tmp_path / "b.pem"), str(path.parent / "a.pem")]
+    made_anew, (error,) = renew_own(settings, shown, later)
+    assert made_anew == [str(path)] and "a.pem: " in error
     assert path.read_bytes() != elsewhere.read_bytes()
-    assert renew_own(settings, [str(path)], later) == []
-    path.write_text("nonsense")
-    with pytest.raises(SettingsError, match=r"gate\.example\.pem"):
-        renew_own(settings, [str(path)], later)
+    assert renew_own(settings, [str(path)], later) == ([], [])

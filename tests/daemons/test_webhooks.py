@@ -212,6 +212,24 @@ def test_the_dead_are_kept_shown_redelivered_and_dropped(tmp_path: Path, post: P
     site.kill()
 
 
+def test_all_dead_letters_wait_again_in_one_transaction(
+    tmp_path: Path, post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There may be 10,000: each of its own would hold up all links for seconds."""
+    site = Site(tmp_path, hook("state", patience=0.0))
+    post.says = "no"
+    site.tell("a", "b", "c")
+    site.wait(60.0)
+    change, changes = site.ledger.change, []
+    monkeypatch.setattr(site.ledger, "change", lambda rows: (changes.append(rows), change(rows)))
+    assert (site.row()["dead"], site.hooks.redeliver("chat"), len(changes)) == (3, 3, 1)
+    post.says, post.got = "", []
+    site.wait(60.0)
+    assert post.events == ["a", "b", "c"]
+    assert site.ledger.select("SELECT * FROM webhooks") == []
+    site.kill()
+
+
 def test_a_queue_has_an_end(tmp_path: Path, post: Post) -> None:
     """What comes then is counted, and told once; too large a body likewise."""
     site = Site(tmp_path, hook("*", queue=2))
@@ -317,6 +335,19 @@ def test_signatures_are_those_of_the_specification(tmp_path: Path) -> None:
     assert both.startswith(f"{wanted} v1,") and len(both.split()) == 2
 
 
+def test_one_on_this_machine_has_a_port(tmp_path: Path) -> None:
+    """By whatever name it has here."""
+    (tmp_path / "secret").write_text(SECRET)
+    (tmp_path / "secret").chmod(0o600)
+    for host in ("localhost:8080", "127.0.0.1:8080", "[::1]:8080", "localhost"):
+        about = f"url = http://{host}/x\nfacts = @warn\nsecret_file = {tmp_path}/secret\nprivate = yes\n"
+        (tmp_path / "r.ini").write_text(f"[webhook chat]\n{about}")
+        (found,) = load_server(
+            str(tmp_path / "r.ini"), None, Surroundings({}, False, "/home/x", "gate")
+        ).webhooks
+        assert found.url == f"http://{host}/x"
+
+
 PUBLIC = ("8.8.8.8", "2606:4700::1111")
 PRIVATE = (
     *("127.0.0.1", "10.0.0.1", "192.168.1.1", "172.16.0.1", "100.64.0.1"),
@@ -326,6 +357,7 @@ NEVER = (
     *("169.254.169.254", "168.63.129.16", "100.100.100.200", "0.0.0.0", "224.0.0.1", "::", "fd00:ec2::254"),
     *("fe80::1%eth0", "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::1"),
 )
+ODD = ("fec0::1", "::7f00:1", "64:ff9b:1::a00:1", "::ffff:0:7f00:1", "4000::1")  # of no use, or local
 EVERY = (*PUBLIC, *PRIVATE, *NEVER)
 
 
@@ -342,7 +374,7 @@ def test_which_addresses_a_hook_may_be_at(monkeypatch: pytest.MonkeyPatch) -> No
         Deferred.fromCoroutine(reach(None, host, 443)).addBoth(found.append)
         return bool(found[0] == host)
 
-    assert [host for host in EVERY if reached(reach_public, host)] == [*PUBLIC]
+    assert [host for host in (*EVERY, *ODD) if reached(reach_public, host)] == [*PUBLIC]
     assert [host for host in EVERY if reached(reach_private, host)] == [
         *PUBLIC,
         *PRIVATE,
@@ -354,6 +386,10 @@ def test_which_addresses_a_hook_may_be_at(monkeypatch: pytest.MonkeyPatch) -> No
     [
         ("url = http://chat.example/x", "is another machine, https:// wanted"),
         ("url = https://me:pw@chat.example/x", "without a user"),
+        ("url = https://[chat.example/x", "HOST[:PORT] wanted"),
+        ("url = https://chat.example:99999/x", "HOST[:PORT] wanted"),
+        ("url = https://:443/x", "HOST[:PORT] wanted"),
+        ("url = http://127.0.0.1.example:80/x", "is another machine"),
         ("url = ftp://chat.example/", "https://..., or http://... on this machine wanted"),
         ("facts =", "none are named"),
         ("facts = @loud", "@warn wanted"),

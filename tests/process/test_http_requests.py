@@ -86,6 +86,15 @@ def test_an_answer_that_is_none(loop: Loop, said: bytes, why: str) -> None:
         ask(loop, server)
 
 
+@pytest.mark.parametrize(
+    "place", ["127.0.0.1:99999", "localhost:99999", "127.0.0.1:-5", "[x", ":443", "a..b"]
+)
+def test_a_place_that_is_none(loop: Loop, place: str) -> None:
+    """Said by a discovery document, perhaps; a port beyond all is not another one."""
+    with pytest.raises(RequestFailed, match=r"port|IPv6|[Ee]mpty"):
+        loop.wait(request(loop.reactor, "GET", f"https://{place}/", 20.0, {}))
+
+
 @pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\no"])
 def test_one_that_falls_silent_is_given_up(loop: Loop, said: bytes) -> None:
     """Before its answer, or within it; its socket is gone then."""

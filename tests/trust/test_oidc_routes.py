@@ -22,6 +22,7 @@ pytestmark = pytest.mark.skipif(
 )
 if find_spec("jwt") is not None:
     from revtunnel.trust import oidc_provider
+    from revtunnel.trust.oidc_people import OidcPeople
     from tests.support.identity_provider import CLIENT, SECRET, IdentityProvider
 
 ISSUER, PAGE = "https://idp.example/tenant", "https://gate.example"
@@ -63,6 +64,10 @@ class Company(Desk):
         if found[0] != 200:
             raise RequestFailed(f"it answered {found[0]}")
         return succeed(found[2])
+
+    def tied(self) -> "OidcPeople":
+        """Who is tied to whom, as the state file has it."""
+        return OidcPeople(self.people, self.operator.people, self.ledger, self.wall_clock, self.audit.changed)
 
     def begin(self, cookie: str = "") -> tuple[str, str]:
         """Where the browser is sent, and its cookie."""
@@ -198,10 +203,29 @@ def test_a_name_counts_once(company: Company) -> None:
     assert company.ledger.select("SELECT user, made FROM subjects") == [("ana@example.com", 0)]
 
 
+def test_whom_a_login_made_stays_so_when_he_is_untied(company: Company) -> None:
+    """Else he, and whoever has his address next, kept for good what a group at the provider once gave."""
+    company.set(roles=(("it", "admin"), ("look", "reader")))
+    company.idp.manner = {"claims": {"groups": ["it"]}}
+    assert company.me(company.whole())["role"] == "admin"
+    company.operator.people.user_reset("ana@example.com", "root")
+    company.idp.manner = {"claims": {"sub": "another", "groups": []}}
+    assert company.word(company.whole()) == "denied"
+    company.web._oidc._people = company.tied()  # a restart
+    company.idp.manner = {"claims": {"sub": "another", "groups": ["look"]}}
+    assert company.me(company.whole())["role"] == "reader"
+    company.idp.manner = {"claims": {"groups": ["it"]}}
+    assert company.word(company.whole()) == "denied"
+    company.people.remove_user("ana@example.com")
+    assert company.ledger.select("SELECT user FROM subjects") == []
+
+
 def test_a_name_that_is_none(company: Company) -> None:
     """Not verified, missing, of another form."""
     company.people.add_user("ana@example.com", "", 0.0)
+    company.people.add_user("kim@example.com", "", 0.0)
     names: list[dict[str, Any]] = [{"email": None}, {"email": "-x y"}, {"email": ["ana"]}]
+    names.append({"email": "\N{KELVIN SIGN}im@example.com"})  # small, it is a k
     for claims in ({"email_verified": None}, {"email_verified": "true"}, *names):
         company.idp.manner = {"claims": claims}
         assert company.word(company.whole()) == "denied", claims
@@ -247,6 +271,24 @@ def test_a_state_is_good_once_and_for_one_browser_and_for_ten_minutes(company: C
     assert company.word(company.back(company.at_provider(where), cookie)) == "late"
     again = company.begin(cookie)  # a second tab has the same cookie
     assert again[1] == cookie
+
+
+@pytest.mark.parametrize("what", ["reload", "stop"])
+def test_what_ends_in_the_middle_of_a_login_ends_it(
+    company: Company, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """What the provider of before says then lets nobody in, and makes nobody anything."""
+    company.set(roles=(("plant-3", "admin"),))
+    where, cookie = company.begin()
+    path = company.at_provider(where)
+
+    def request(*asked: Any, **more: Any) -> Any:
+        company.set(issuer="") if what == "reload" else company.web.stop()
+        return company._request(*asked, **more)
+
+    monkeypatch.setattr(oidc_provider, "request", request)
+    assert company.word(company.back(path, cookie)) == "late"
+    assert not company.people.knows("ana@example.com")
 
 
 def test_answers_that_do_not_count(company: Company) -> None:

@@ -73,7 +73,7 @@ def _start(operation: Operation, cursor: str | None) -> Any:
     if Kind.NUMBER not in shape:
         return cursor or ""
     if len(shape) == 1:
-        return _number(cursor)
+        return _number(cursor) if cursor else -1  # a port may be 0
     text, _, number = (cursor or "/0").rpartition("/")
     return text, _number(number)
 

@@ -53,10 +53,10 @@ class PortsInVain:
             self._rows.pop(port, None)
         self._reserved = set(ports)
 
-    def in_vain(self, after: int = 0, limit: int = PAGE) -> tuple[list[Row], int | None]:
-        """All rows by port, so many at most behind ``after``, and where to go on; port 0 comes first."""
+    def in_vain(self, after: int = -1, limit: int = PAGE) -> tuple[list[Row], int | None]:
+        """All rows by port, so many at most behind ``after``, and where to go on."""
         limit = max(1, min(limit, PAGE))
-        ports = sorted(port for port in self._rows if port > after or (port == after == 0))
+        ports = sorted(port for port in self._rows if port > after)
         return [self._row(port) for port in ports[:limit]], ports[limit - 1] if len(ports) > limit else None
 
     def _row(self, port: int) -> Row:

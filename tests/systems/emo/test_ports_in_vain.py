@@ -1,7 +1,11 @@
 """What was asked for in vain: one row a port, bounded, until it is in vain no more."""
 
+from types import SimpleNamespace
+
 import pytest
 
+from revtunnel.daemons.all_operations import OPERATIONS
+from revtunnel.process.admin.operation_calls import call, cursor_of
 from revtunnel.systems.emo.ports_in_vain import MOST, PortsInVain
 from tests.systems.emo.test_emo_server import EmoWorld, machine
 
@@ -35,9 +39,25 @@ def test_whoever_is_silent_for_longest_makes_way() -> None:
     ports.add(0, "", "")
     ports.add(60_000, "", "")
     first, after = ports.in_vain()
-    rest, end = ports.in_vain(after or -1)
+    assert after is not None
+    rest, end = ports.in_vain(after)
     assert [row["port"] for row in first + rest] == [0, *range(2, MOST), 60_000]
     assert end is None
+
+
+def test_pages_of_one_row_come_to_an_end() -> None:
+    """Behind port 0 too, whatever a cursor is written as."""
+    ports = PortsInVain()
+    for port in (0, 22, 5010):
+        ports.add(port, "", "")
+    operator, operation = SimpleNamespace(emo=ports), OPERATIONS["PortsInVain"]
+    found: list[int] = []
+    cursor = more = None
+    for _ in range(3):
+        (row,), more = call(operator, operation, {"after": cursor, "limit": 1}, "")
+        found.append(row["port"])
+        cursor = cursor_of(operation, row)
+    assert (found, more) == ([0, 22, 5010], None)
 
 
 def test_only_what_is_newly_reserved_leaves() -> None:
