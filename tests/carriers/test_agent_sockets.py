@@ -171,12 +171,17 @@ def test_an_unused_socket_that_its_server_closes_is_no_channel(desk: Desk) -> No
     assert desk.facts == []
 
 
-def test_bytes_before_opened_are_a_fault_and_end_the_dial(desk: Desk) -> None:
-    """Nobody may speak before the target answered."""
+def test_bytes_before_opened_wait_for_the_target(desk: Desk) -> None:
+    """A client's first bytes are there before the target has answered; they are the first that it gets."""
     _, server = desk.asked()
-    server.send(b"?")
-    assert desk.ended() == (Ended.RESET_BY_PEER, "server: 1 bytes before OPENED on a data socket")
-    assert desk.cancelled == 1
+    server.send(b"first")
+    desk.loop.settle()
+    assert desk.facts == [] and desk.cancelled == 0
+    end, service = desk.pair()
+    desk.dials[0][2].callback(end)
+    assert desk.hear(server, len(OPENED)) == OPENED
+    server.send(b", then")
+    assert desk.hear(service, 11) == b"first, then"
 
 
 def test_a_server_that_goes_while_its_target_is_dialled_ends_the_dial(desk: Desk) -> None:
