@@ -94,10 +94,11 @@ class RedisDirectory:
     # -- life
 
     def start(self) -> "Deferred[None]":
-        for serial, link, wire, age in self.mine():
-            self._teller.arrived(serial, link, wire, age)
+        if self._starting is None and not self.me.epoch:
+            for serial, link, wire, age in self.mine():
+                self._teller.arrived(serial, link, wire, age)
+            self._engine.start()
         self._starting = started = Deferred[None]()
-        self._engine.start()
 
         def late(_: Any, seconds: float) -> None:
             raise DirectoryAway(self.problem or "it did not answer")
