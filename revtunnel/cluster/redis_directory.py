@@ -58,6 +58,7 @@ class RedisDirectory:
         self._prefix = f"rt:{cluster}:"
         self._engine = RedisEngine(reactor, way, (f"{self._prefix}to:{name}", f"{self._prefix}all"))
         self._engine.up = self._renew
+        self._engine.down = self._not_yet
         self._engine.heard = self._heard
         self._engine.missed = self._missed
         self._lease = NodeLease(length)
@@ -100,10 +101,13 @@ class RedisDirectory:
             self._engine.start()
         self._starting = started = Deferred[None]()
 
-        def late(_: Any, seconds: float) -> None:
-            raise DirectoryAway(self.problem or "it did not answer")
+        self._reactor.callLater(STARTING, self._not_yet, started)
+        return started
 
-        return started.addTimeout(STARTING, self._reactor, late)
+    def _not_yet(self, starting: "Deferred[None] | None" = None) -> None:
+        """A start came to nothing for now; None: whichever waits."""
+        if self._starting is not None and starting in (None, self._starting) and not self._starting.called:
+            self._starting.errback(DirectoryAway(self.problem or "it did not answer"))
 
     def stop(self) -> "Deferred[None]":
         joined = self._lease.asked is not None and not self._lease.left and self._engine.problem is None

@@ -13,7 +13,7 @@ Source: next/cluster.md section 1; Redis documentation ("Redis serialization pro
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,15 +60,17 @@ class EngineWay:
 class RedisEngine:
     """Scripts to run, and what others publish.
 
-    ``up``: calls can be made now, also again; ``heard``: a message; ``missed``: messages may have been lost.
+    ``up``: calls can be made now, also again; ``down``: they cannot, for ``problem``; ``heard``: a message;
+    ``missed``: messages may have been lost.
     """
 
     def __init__(self, reactor: Any, way: EngineWay, channels: tuple[str, ...]) -> None:
         self.up: Callable[[], None] = lambda: None
+        self.down: Callable[[], None] = lambda: None
         self.heard: Callable[[list[Any]], None] = lambda message: None
         self.missed: Callable[[], None] = lambda: None
-        self._calls = _Kept(reactor, way, self._calling)
-        self._news = _Kept(reactor, way, self._listening)
+        self._calls = _Kept(reactor, way, _Caller, self._calling, lambda: self.down())
+        self._news = _Kept(reactor, way, _Listener, self._listening)
         self._reactor = reactor
         self._channels = channels
 
@@ -113,15 +115,23 @@ class RedisEngine:
 
 
 class _Kept:
-    """One connection. ``ready`` is awaited with each that answers, before it is used."""
+    """One connection. ``ready`` is awaited with each before it is used; ``down``: there is none."""
 
-    def __init__(self, reactor: Any, way: EngineWay, ready: Callable[[Any], Any]) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        way: EngineWay,
+        kind: type,
+        ready: Callable[[Any], Awaitable[None]],
+        down: Callable[[], None] = lambda: None,
+    ) -> None:
         self.protocol: Any = None
         self.problem: str | None = "not connected yet"
         self.way = way
         self._reactor = reactor
         self._ready = ready
-        self._kind = _Listener if ready.__name__ == "_listening" else _Caller
+        self._kind = kind
+        self._down = down
         self._running: Deferred[None] | None = None
         self._last = ""  # why the connection that is there will have ended
 
@@ -151,6 +161,7 @@ class _Kept:
             finally:
                 self.protocol = None
             self.problem = f"{self.way}: {why}"
+            self._down()
             lived = self._reactor.seconds() - began
             wait = OPEN if "seconds" in why else FIRST if lived > OPEN else min(2 * wait, OPEN)
             await pause(self._reactor, wait * random.uniform(0.7, 1.0))

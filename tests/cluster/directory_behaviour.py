@@ -93,8 +93,9 @@ class DirectoryBehaviour:
             one.arrived("d1", link, "rt1")
         one.left("d1", 1)
         two.arrived("d2", 1, "rt1")
+        world.until(lambda: self.where(world, two, "d2") == ("two", 1))
         one.arrived("d2", 3, "rt1")
-        world.until(lambda: self.where(world, two, "d2") is not None)
+        world.until(lambda: self.where(world, two, "d2") == ("one", 3))
         world.until(lambda: self.where(world, two, "d1") == ("one", 2))
         assert told.moved == []
 

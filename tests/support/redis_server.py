@@ -78,17 +78,14 @@ class RedisServer:
         self._process.send_signal(signal.SIGCONT)
 
     def ask(self, *words: str) -> str:
-        """One command: the first piece of its answer, an error with its "-"."""
-        with socket.create_connection(("127.0.0.1", self.port), 5) as sock:
-            sock.sendall((f"AUTH {self.password}\r\n" if self.password else "").encode())
-            sent = "".join(f"${len(word)}\r\n{word}\r\n" for word in words)
-            sock.sendall(f"*{len(words)}\r\n{sent}*1\r\n$4\r\nQUIT\r\n".encode())
-            answer = b""
-            while data := sock.recv(65536):
-                answer += data
-        lines = answer.decode().split("\r\n")
-        lines = lines[1:] if self.password else lines
-        return lines[1] if lines[0].startswith("$") and lines[0] != "$-1" else lines[0]
+        """One command: its answer, or the head of a long one; an error with its "-"."""
+        asked = [("AUTH", self.password), words] if self.password else [words]
+        with socket.create_connection(("127.0.0.1", self.port), 5) as sock, sock.makefile("rb") as answers:
+            for each in asked:
+                sent = "".join(f"${len(word)}\r\n{word}\r\n" for word in each)
+                sock.sendall(f"*{len(each)}\r\n{sent}".encode())
+                line = answers.readline().decode().strip()
+            return answers.read(int(line[1:])).decode() if line[:1] == "$" and line != "$-1" else line
 
     def _answers(self) -> bool:
         try:
