@@ -63,9 +63,12 @@ class RedisDirectory:
         self._engine.missed = self._missed
         self._lease = NodeLease(length)
         self._nodes: dict[str, Node] = {}
-        self._teller = RedisTeller(reactor, self._call, self._elsewhere)
-        self._places = RedisPlaces(self._call, lambda: self._nodes, self._renew)
+        self._teller = RedisTeller(reactor, self.call, self._elsewhere)
+        self._places = RedisPlaces(self.call, lambda: self._nodes, self._renew)
         self._claims = RedisClaims(self._claiming, self._told_of)
+        self.shared: Callable[[str, str], None] = lambda number, era: (
+            None
+        )  # what a renewal said of revocations
         self._fault: str | None = None  # what the last renewal came to
         self._starting: Deferred[None] | None = None
         self._timer: Any = None
@@ -79,7 +82,7 @@ class RedisDirectory:
     def _now(self) -> float:
         return float(self._reactor.seconds())
 
-    async def _call(self, script: str, *args: object) -> Any:
+    async def call(self, script: str, *args: object) -> Any:
         """Run a script as this node. DirectoryAway: it was not run, or what it says is of no use."""
         told = await self._engine.call(script, self._prefix, self.me.name, self.me.epoch, *args)
         if told == "usurped" and not self._lease.left:
@@ -115,7 +118,7 @@ class RedisDirectory:
         self._lease.leave()
         self._teller.stop()
         self._end_timer()
-        leaving: Deferred[Any] = Deferred.fromCoroutine(self._call(LEAVE)) if joined else succeed(None)
+        leaving: Deferred[Any] = Deferred.fromCoroutine(self.call(LEAVE)) if joined else succeed(None)
 
         def end(_: Any) -> None:
             self._engine.stop()
@@ -145,7 +148,7 @@ class RedisDirectory:
         asked, length, me = self._now(), self._lease.length, self.me
         said = self._teller.links.floor, round(length * 1000), self._claims.revision
         try:
-            told = await self._call(RENEW, *said, me.address, me.state, me.devices, me.clients, me.version)
+            told = await self.call(RENEW, *said, me.address, me.state, me.devices, me.clients, me.version)
             self._fault = None
             if not self._stopped:
                 self._granted(asked, *told)
@@ -156,12 +159,14 @@ class RedisDirectory:
             if not self._stopped:
                 self._timer = self._reactor.callLater(length * RENEWED / LENGTH, self._renew)
 
-    def _granted(self, asked: float, epoch: int, kept: bool, nodes: list[Any], *claims: Any) -> None:
+    def _granted(self, asked: float, epoch: int, kept: bool, nodes: list[Any], *rest: Any) -> None:
         lapsed = self._lease.granted(asked, self._now(), epoch, kept)
         self.me = self.me._replace(epoch=epoch)
         self._nodes = {name: Node(name, *row) if row else Node(name, 0, state="away") for name, row in nodes}
         self._nodes[self.me.name] = self.me
+        number, *claims = rest
         self._claims.renewed(*claims)
+        self.shared(number, claims[0])
         self._teller.renewed()
         starting, self._starting = self._starting, None
         if starting is None and lapsed:
@@ -222,7 +227,7 @@ class RedisDirectory:
     async def _claiming(self, script: str, *args: object) -> Any:
         if not self._lease.may_claim(self._now()):
             raise DirectoryAway(self.problem or "no lease")
-        return await self._call(script, *args)
+        return await self.call(script, *args)
 
     def _told_of(self, claim: Claim, stands: bool) -> None:
         self._reactor.callLater(0, self.claimed if stands else self.unclaimed, claim)

@@ -22,8 +22,11 @@ over one of the same link, or over an older fence, and taken away only by who wr
     claims         hash: PORT to [pool, serial, offer]                  until it is given back
     uses           hash: [pool, serial, offer] to PORT                  likewise
     revision       the number of the last change of claims              for ever
+    revoked        hash: what counts no more, and what a revoked        until its certificate has been
+                   device got since, by ID (shared_revocations.py)      over for a year
+    shared         sorted set: the IDs in revoked by their number       likewise
     to:NODE        channel: ["moved", serial, link, epoch], ["usurped", epoch]
-    all            channel: ["claims"], ["nodes"]: look again
+    all            channel: ["claims"], ["nodes"], ["revoked"]: look again
 
 Whom the engine has lost is told "lost" and renews; whose name a later run has is told "usurped" and ends.
 
@@ -33,7 +36,19 @@ script, so that an engine that spreads keys over several masters (Redis Cluster)
 Source: next/cluster.md section 2; Redis documentation, "Scripting with Lua"; ours.
 """
 
-__all__ = ["CLAIM", "DROP", "FIND", "LEAVE", "PAGE", "REGISTER", "RELEASE", "RENEW"]
+__all__ = [
+    "CLAIM",
+    "DROP",
+    "FIND",
+    "FORGET",
+    "LEAVE",
+    "PAGE",
+    "REGISTER",
+    "RELEASE",
+    "RENEW",
+    "SHARE",
+    "SHARED",
+]
 
 _SHARED = """
 local P = KEYS[1]
@@ -77,7 +92,7 @@ end
 
 # node, epoch (0: begin a run), floor, milliseconds, revision that is known, address, state, devices, clients,
 # version
-# -> [epoch, whether the lease was there, nodes, era, revision, claims or false]; "usurped"
+# -> [epoch, whether the lease was there, nodes, number in shared, era, revision, claims or false]; "usurped"
 RENEW = (
     _SHARED
     + """
@@ -113,13 +128,14 @@ local nodes = {}
 for _, name in ipairs(redis.call('ZRANGE', P .. 'nodes', 0, -1)) do
   nodes[#nodes + 1] = {name, living(name)}
 end
+local newest = redis.call('ZRANGE', P .. 'shared', -1, -1, 'WITHSCORES')
 local revision, claims = redis.call('GET', P .. 'revision') or '0', false
 if revision ~= ARGV[5] then
   claims = {}
   local all = redis.call('HGETALL', P .. 'claims')
   for i = 1, #all, 2 do claims[#claims + 1] = {tonumber(all[i]), cjson.decode(all[i + 1])} end
 end
-return cjson.encode({tonumber(epoch), kept or false, nodes, era, revision, claims})
+return cjson.encode({tonumber(epoch), kept or false, nodes, newest[2] or '0', era, revision, claims})
 """
 )
 
@@ -242,5 +258,49 @@ redis.call('HDEL', P .. 'claims', ARGV[3])
 redis.call('HDEL', P .. 'uses', use)
 changed()
 return 'true'
+"""
+)
+
+# node, epoch, whether only what is missing is written, then ID and value of each -> how many were written
+SHARE = (
+    _SHARED
+    + """
+local no = stranger(ARGV[1], ARGV[2])
+if no then return no end
+local written = 0
+for i = 4, #ARGV, 2 do
+  if ARGV[3] == '0' or redis.call('HEXISTS', P .. 'revoked', ARGV[i]) == 0 then
+    redis.call('HSET', P .. 'revoked', ARGV[i], ARGV[i + 1])
+    redis.call('ZADD', P .. 'shared', tick(), ARGV[i])
+    written = written + 1
+  end
+end
+if written > 0 then tell('all', {'revoked'}) end
+return cjson.encode(written)
+"""
+)
+
+# node, epoch, number, limit -> [number of the last of these, [ID, value] of each behind that number]
+SHARED = (
+    _SHARED
+    + """
+local no = stranger(ARGV[1], ARGV[2])
+if no then return no end
+local from = '(' .. ARGV[3]
+local all = redis.call('ZRANGEBYSCORE', P .. 'shared', from, '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[4])
+local found = {}
+for i = 1, #all, 2 do
+  found[#found + 1] = {all[i], redis.call('HGET', P .. 'revoked', all[i]) or 'null'}
+end
+return cjson.encode({all[#all] or ARGV[3], found})
+"""
+)
+
+# node, epoch, IDs -> how many were there
+FORGET = (
+    _SHARED
+    + """
+for i = 3, #ARGV do redis.call('ZREM', P .. 'shared', ARGV[i]) end
+return cjson.encode(redis.call('HDEL', P .. 'revoked', unpack(ARGV, 3)))
 """
 )
