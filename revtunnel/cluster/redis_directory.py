@@ -216,9 +216,6 @@ class RedisDirectory:
     def forget(self, serial: str, place: Place) -> None:
         self._places.forget(serial, place)
 
-    def page(self, after: str, limit: int) -> "Deferred[list[tuple[str, Place]]]":
-        return Deferred.fromCoroutine(self._places.page(after, limit))
-
     def nodes(self) -> list[Node]:
         return [self._nodes[name] for name in sorted(self._nodes)]
 

@@ -10,12 +10,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from revtunnel.cluster.node_records import Node, Place, is_void
-from revtunnel.cluster.redis_scripts import FIND, PAGE
+from revtunnel.cluster.redis_scripts import FIND
 
 __all__ = ["RedisPlaces", "place_of"]
 
 KNOWN = 10_000
-PAGED = 100  # serials that one call looks at
 
 
 def place_of(record: list[Any], address: str) -> Place:
@@ -47,15 +46,6 @@ class RedisPlaces:
         place = place_of(*found)
         self.remember(serial, place)
         return place
-
-    async def page(self, after: str, limit: int) -> list[tuple[str, Place]]:
-        """Those behind ``after``. DirectoryAway: nobody knows."""
-        found: list[tuple[str, Place]] = []
-        at: str | bool = after
-        while at is not False and len(found) < limit:
-            at, rows = await self._call(PAGE, at, min(limit - len(found), PAGED))
-            found += [(serial, place_of(*told)) for serial, *told in rows]
-        return found
 
     def known(self, serial: str) -> Place | None:
         """Where it was, if its node lives."""

@@ -17,8 +17,7 @@ over one of the same link, or over an older fence, and taken away only by who wr
     node:NODE      [epoch, address, state, devices, clients, version]   the lease: PX, kept by each renewal
     nodes          sorted set: names of nodes by when they were heard   a day after that
     dev:SERIAL     [node, epoch, link, fence, wire]                     void without that epoch's node:NODE;
-                                                                        listings sweep void ones
-    devices        sorted set: all serials, for listings in order       as dev:
+                                                                        a day after it was said last
     claims         hash: PORT to [pool, serial, offer]                  until it is given back
     uses           hash: [pool, serial, offer] to PORT                  likewise
     revision       the number of the last change of claims              for ever
@@ -42,7 +41,6 @@ __all__ = [
     "FIND",
     "FORGET",
     "LEAVE",
-    "PAGE",
     "REGISTER",
     "RELEASE",
     "RENEW",
@@ -166,8 +164,8 @@ for i = 4, #ARGV, 5 do
   local ours = at and at[1] == node
   if fence == 0 then fence = ours and at[3] == link and at[4] or now - tonumber(ARGV[i + 4]) end
   if not at or (ours and at[3] <= link) or (not ours and at[4] < fence) then
-    put('dev:' .. serial, {node, epoch, link, fence, ARGV[i + 2]})
-    redis.call('ZADD', P .. 'devices', 0, serial)
+    local record = cjson.encode({node, epoch, link, fence, ARGV[i + 2]})
+    redis.call('SET', P .. 'dev:' .. serial, record, 'EX', 86400)
     if at and not ours then tell('to:' .. at[1], {'moved', serial, at[3], at[2]}) end
     answers[#answers + 1] = {fence = fence}
   else
@@ -187,7 +185,6 @@ for i = 3, #ARGV, 2 do
   local at = get('dev:' .. ARGV[i])
   if at and at[1] == ARGV[1] and at[2] == tonumber(ARGV[2]) and at[3] == tonumber(ARGV[i + 1]) then
     redis.call('DEL', P .. 'dev:' .. ARGV[i])
-    redis.call('ZREM', P .. 'devices', ARGV[i])
     dropped = dropped + 1
   end
 end
@@ -202,29 +199,6 @@ FIND = (
 local at, node = place(ARGV[3])
 if at then return cjson.encode({at, node[2]}) end
 return stranger(ARGV[1], ARGV[2]) or redis.call('EXISTS', P .. 'young') == 1 and '"young"' or 'false'
-"""
-)
-
-# node, epoch, after, limit
-# -> [the last serial that was looked at, or false at the end, [serial, record, address] of each]
-PAGE = (
-    _SHARED
-    + """
-local no = stranger(ARGV[1], ARGV[2])
-if no then return no end
-local from = ARGV[3] == '' and '-' or '(' .. ARGV[3]
-local serials = redis.call('ZRANGEBYLEX', P .. 'devices', from, '+', 'LIMIT', 0, ARGV[4])
-local found = {}
-for _, serial in ipairs(serials) do
-  local at, node = place(serial)
-  if at then
-    found[#found + 1] = {serial, at, node[2]}
-  else
-    redis.call('DEL', P .. 'dev:' .. serial)
-    redis.call('ZREM', P .. 'devices', serial)
-  end
-end
-return cjson.encode({#serials == tonumber(ARGV[4]) and serials[#serials] or false, found})
 """
 )
 

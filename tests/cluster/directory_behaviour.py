@@ -161,17 +161,6 @@ class DirectoryBehaviour:
         assert [each.name for each in one.nodes()] == ["one", "two"]
         assert one.problem is None
 
-    def test_devices_of_all_nodes_come_in_pages(self, world: World) -> None:
-        """In the order of serials."""
-        one, two = self.started(world, "one", "two")
-        for number, serial in enumerate(("b", "d", "a", "e", "c")):
-            (one, two)[number % 2].arrived(serial, number + 1, "rt1")
-        world.until(lambda: len(world.result(one.page("", 9))) == 5)
-        pages = [[serial for serial, _ in world.result(two.page(after, 2))] for after in ("", "b", "dd", "e")]
-        assert pages == [["a", "b"], ["c", "d"], ["e"], []]
-        nodes = [place.node for _, place in world.result(two.page("", 9))]
-        assert nodes == ["one", "one", "one", "two", "two"]
-
     def test_a_name_is_of_one_process(self, world: World) -> None:
         """The later one has it, and the earlier one is told."""
         (one,) = self.started(world, "one")

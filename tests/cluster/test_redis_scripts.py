@@ -107,26 +107,9 @@ def test_an_engine_that_was_emptied_knows_nobody(desk: Desk) -> None:
     """And does not say "nowhere" before whoever was there had the time to come back."""
     one = desk.join("one")
     desk.world.engine.ask("FLUSHALL")
-    for script, args in (
-        (scripts.FIND, ["d"]),
-        (scripts.CLAIM, ["all", 1, "d", "ssh"]),
-        (scripts.PAGE, ["", 9]),
-    ):
+    for script, args in ((scripts.FIND, ["d"]), (scripts.CLAIM, ["all", 1, "d", "ssh"])):
         assert desk.run(script, "one", one, *args) == "lost"
     assert desk.join("one", one) == one
     assert desk.run(scripts.FIND, "one", one, "d") == "young"
     assert desk.world.engine.ask("DEL", "rt:test:young") == ":1"
     assert desk.run(scripts.FIND, "one", one, "d") is False
-
-
-def test_listings_sweep_what_is_void(desk: Desk) -> None:
-    """And go on where they were."""
-    one, two = desk.join("one"), desk.join("two")
-    for number in range(5):
-        desk.register("two" if number == 1 else "one", two if number == 1 else one, f"d{number}", 1)
-    desk.run(scripts.LEAVE, "two", two)
-    last, found = desk.run(scripts.PAGE, "one", one, "", 3)
-    assert (last, [row[0] for row in found]) == ("d2", ["d0", "d2"])
-    last, found = desk.run(scripts.PAGE, "one", one, last, 3)
-    assert (last, [row[0] for row in found]) == (False, ["d3", "d4"])
-    assert desk.world.engine.ask("ZCARD", "rt:test:devices") == ":4"

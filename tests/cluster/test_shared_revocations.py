@@ -55,7 +55,7 @@ def test_a_revocation_is_everywhere(world: RedisWorld) -> None:
         one.book.revoke(f"d{number}")
     for each in (one, two):
         world.result(each.view.start())
-    world.until(lambda: two.book.barred("d129"))
+    world.until(lambda: all(two.book.barred(f"d{number}") for number in range(130)))
     assert two.learnt and two.book.revoked("d0", row("0-", "d0").fingerprint)
     two.book.put(row("aa", "plc"))
     one.book.revoke("plc")
@@ -71,6 +71,7 @@ def test_a_revocation_is_everywhere(world: RedisWorld) -> None:
     late = Node(world, "late")
     world.result(late.view.start())
     world.until(lambda: late.book.barred("d129") and late.book.barred("gone"))
+    world.until(lambda: late.book.row(row("bb", "plc").fingerprint))
     assert not late.book.revoked("plc", row("bb", "plc").fingerprint)
     for each in (one, two, late):
         each.ledger.close()
