@@ -11,8 +11,8 @@ over one of the same link, or over an older fence, and taken away only by who wr
     clock          [the last number that was given, milliseconds that   for ever
                    the engine's own clock was behind it]
     era            the number at which the engine was empty             for ever
-    young          it was emptied: who is not found may not have been   three leases
-                   told again yet
+    young          it was emptied: who is not found may not have been   three leases, 30 s
+                   told again yet                                      at least
     epoch:NODE     the run of NODE that counts                          for ever
     node:NODE      [epoch, address, state, devices, clients, version]   the lease: PX, kept by each renewal
     nodes          sorted set: names of nodes by when they were heard   a day after that
@@ -102,7 +102,7 @@ if not era then
   era = string.format('%.0f', tick(floor))
   redis.call('SET', P .. 'era', era)
 end
-if epoch ~= '0' and not held then redis.call('SET', P .. 'young', 1, 'PX', 3 * ARGV[4]) end
+if epoch ~= '0' and not held then redis.call('SET', P .. 'young', 1, 'PX', math.max(30000, 3 * ARGV[4])) end
 if epoch == '0' then
   epoch = string.format('%.0f', tick(math.max(floor, tonumber(held or 0))))
   if held then tell('to:' .. node, {'usurped', tonumber(epoch)}) end
