@@ -7,17 +7,23 @@ stays; a link of our own name is refused.
 Source: next/cluster.md section 4; link/server_link.py (Hub).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from revtunnel.carriers.data_sockets import DataSockets
 from revtunnel.carriers.sockets_first import SocketsFirst
+from revtunnel.cluster.named_targets import CALLS
 from revtunnel.ground.facts import LinkDown, LinkUp, Report
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.targets import Offer
 from revtunnel.link.handshake import LinkDenied, ServerUp
+from revtunnel.link.link_carrier import LinkCarrier
+from revtunnel.link.mux import Happening, Over
 from revtunnel.link.server_link import Hub, LinkMaker, ServerLink
 from revtunnel.streams.carrier import Carrier
+from revtunnel.streams.channel import Channel
 from revtunnel.streams.offer_messages import Answer
+from revtunnel.streams.running import Running, of_link
 
 __all__ = ["ENDS_STREAMS", "PeerHub", "PeerServerLink"]
 
@@ -25,11 +31,36 @@ __all__ = ["ENDS_STREAMS", "PeerHub", "PeerServerLink"]
 ENDS_STREAMS = frozenset(("silent", "protocol", "stopping"))
 
 
+class _ClientChannels(LinkCarrier):
+    """Of the channels of a link, those of clients."""
+
+    def rows(self) -> Iterable[Running]:
+        mux = self._link.mux
+        for channel in [*mux.channels.values()] if mux is not None else ():
+            if not channel.over and channel.owner is not None and channel.target != CALLS:
+                yield of_link(self.serial, channel)
+
+
 class PeerServerLink(ServerLink):
     """A node that has dialled us. ``instance`` is which run of it."""
 
     system = "node"
     far = "node"
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.carrier = self.channels = _ClientChannels(self, self.listener.data != "socket")
+
+    def happened(self, happening: Happening) -> None:
+        channel = getattr(happening, "channel", None)
+        if channel is None or channel.target != CALLS:
+            super().happened(happening)
+        elif isinstance(happening, Over):
+            channel.owner.over(happening.reason)
+
+    def _record(self, channel: Channel, reason: Ended, detail: str) -> None:
+        if channel.target != CALLS:
+            super()._record(channel, reason, detail)
 
     @property
     def instance(self) -> int:
@@ -39,7 +70,7 @@ class PeerServerLink(ServerLink):
 
 
 class PeerHub:
-    """All of them, by name. ``board`` does for these links what it does for agents' (link/server_link.Hub)."""
+    """All of them, by name. ``board`` does for these links what it does for agents' (server_link.Hub)."""
 
     def __init__(
         self,

@@ -79,6 +79,7 @@ class TlsSide(Enum):
     SERVER = (ExtendedKeyUsageOID.SERVER_AUTH,)
     DEVICE = (ExtendedKeyUsageOID.CLIENT_AUTH,)
     NODE = (*SERVER, *DEVICE)  # of a cluster: it dials the others, and they dial it
+    GUEST = ()  # of another program's server, which says itself what its clients show
 
 
 _USERS = {
@@ -279,7 +280,12 @@ def _server_name(leaf: x509.Certificate) -> str:
     return ""
 
 
-_NAMED = {TlsSide.SERVER: _server_name, TlsSide.DEVICE: device_serial, TlsSide.NODE: node_name}
+_NAMED = {
+    TlsSide.SERVER: _server_name,
+    TlsSide.DEVICE: device_serial,
+    TlsSide.NODE: node_name,
+    TlsSide.GUEST: lambda leaf: "",
+}
 
 
 @dataclass
@@ -322,7 +328,8 @@ class _Reading:
         if chain:
             leaf = chain[0]
             try:
-                _check_purpose(leaf, files.side)
+                if files.side is not TlsSide.GUEST:
+                    _check_purpose(leaf, files.side)
                 serial = _NAMED[files.side](leaf)
             except CertificateRefused as error:
                 self.blame("certificate", path, str(error))

@@ -214,7 +214,7 @@ def _trust(context: SSL.Context, rules: TlsRules, credentials: Credentials) -> N
     store = context.get_cert_store()
     if store is None or peer == "no":
         return
-    if rules.side is TlsSide.DEVICE and rules.files.authority is None:
+    if rules.side in (TlsSide.DEVICE, TlsSide.GUEST) and rules.files.authority is None:
         context.set_default_verify_paths()
     for authority in credentials.authorities:
         store.add_cert(X509.from_cryptography(authority))
