@@ -14,6 +14,7 @@ The rules: all channel bytes are 0; anything else ends the socket. Bytes behind 
 Source: wire/link-extension.md "Data sockets".
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -52,9 +53,10 @@ _OF_AGENT = {int(Command.OPENED): 0, int(Command.RESET): MAX_SIZE[Command.RESET]
 
 
 class AwaitConnect:
-    """The agent's end: what the server asks for, and for whom."""
+    """The agent's end: what the server asks for, and for whom; ``read`` reads what CONNECT names."""
 
-    def __init__(self) -> None:
+    def __init__(self, read: Callable[[bytes], Target] = decode_connect) -> None:
+        self._read = read
         self.origin: Origin | None = None
         self.session = ""
         self._decoder = FrameDecoder(partial(_judge, _OF_SERVER))
@@ -77,7 +79,7 @@ class AwaitConnect:
                 raise RemoteError(f"a second {Command(frame.command).name} on a data socket, or a late one")
             if self._decoder.held:
                 raise RemoteError(f"{self._decoder.held} bytes behind CONNECT on a data socket")
-            return decode_connect(frame.payload)
+            return self._read(frame.payload)
         return None
 
 

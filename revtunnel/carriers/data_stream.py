@@ -167,9 +167,9 @@ class DataStream:
         far = self._far = socket.release()
         if answer.reason is not None:
             far.close()
-            self.client.on_lost = None
-            self.client.abort(answer.reason, answer.detail)
             self._end(answer.reason, answer.detail)
+            if answer.reason is not Ended.NOT_HERE or not self.client.looks_again():
+                self.client.abort(answer.reason, answer.detail)
             return
         try:
             relay = self.client.relay(far, self._relayed, self._pool.relay_limits)

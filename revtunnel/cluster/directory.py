@@ -82,9 +82,6 @@ class Directory(Protocol):
     def forget(self, serial: str, place: Place) -> None:
         """Its device was not there: remember that place no longer."""
 
-    def page(self, after: str, limit: int) -> "Deferred[list[tuple[str, Place]]]":
-        """Devices of all nodes behind ``after``, in the order of serials. Fails with DirectoryAway."""
-
     # -- nodes
 
     def nodes(self) -> list[Node]:

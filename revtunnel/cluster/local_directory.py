@@ -119,16 +119,6 @@ class LocalDirectory:
     def forget(self, serial: str, place: Place) -> None:
         """Nothing: what it knows is what there is."""
 
-    def page(self, after: str, limit: int) -> "Deferred[list[tuple[str, Place]]]":
-        found: list[tuple[str, Place]] = []
-        for serial in self._board.places.irange(after, inclusive=(False, True)):
-            place = self._board.place(serial)
-            if place is not None:
-                found.append((serial, place))
-            if len(found) == limit:
-                break
-        return succeed(found)
-
     def nodes(self) -> list[Node]:
         return [self._board.nodes[name] for name in sorted(self._board.nodes)]
 

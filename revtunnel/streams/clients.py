@@ -94,6 +94,11 @@ class _OnLink:
 class ClientSocket(ChannelSocket):
     """One client, and its stream once it was attached or taken. Until then nobody reads it."""
 
+    may_wait = False  # for a device that is away
+    forwarded = False  # by another node, so that it is not forwarded again
+    named: Target | None = None  # what another node is asked for in place of its target
+    not_there: Callable[[], None] | None = None  # what to do once that node says that its device is not there
+
     def __init__(
         self, reactor: Any, end: End | None, clients: "Clients", peer: str, origin: Origin | None = None
     ) -> None:
@@ -117,8 +122,8 @@ class ClientSocket(ChannelSocket):
 
     @property
     def target(self) -> Target:
-        """Its target."""
-        return self._clients.target
+        """Its target, as its carrier is told."""
+        return self.named or self._clients.target
 
     @property
     def session(self) -> str:
@@ -173,6 +178,25 @@ class ClientSocket(ChannelSocket):
             joined = Relay(self._reactor, self._end, far, ended, limits)
         self._lost = True
         return joined
+
+    def over(self, reason: Ended) -> None:
+        if reason is not Ended.NOT_HERE or not self.looks_again():
+            super().over(reason)
+
+    def looks_again(self) -> bool:
+        """The node that it was forwarded to has not its device: whether it goes elsewhere, as if new."""
+        again, self.not_there = self.not_there, None
+        if again is None or self._lost:
+            return False
+        if self.transport is not None:
+            try:
+                self._end = self.transport.take()
+            except OSError:
+                return False
+            self.transport = None  # type: ignore[assignment]
+        self.link = self.channel = self.carried = None
+        again()
+        return True
 
     def end(self, reason: Ended, detail: str) -> None:
         """End its stream, or turn it away while it has none."""
@@ -232,9 +256,17 @@ class Clients:
         self.let_in(client)
         return client
 
-    def came_by(self, begin: Callable[[ClientSocket], None], peer: str, origin: Origin | None) -> None:
+    def came_by(
+        self,
+        begin: Callable[[ClientSocket], None],
+        peer: str,
+        origin: Origin | None,
+        forwarded: bool = False,
+    ) -> None:
         """A client came by a channel; ``begin`` gives it its transport."""
+        peer = origin.peer if forwarded and origin is not None else peer
         client = ClientSocket(self._reactor, None, self, peer, origin)
+        client.forwarded = forwarded
         begin(client)
         self.let_in(client)
 

@@ -44,7 +44,7 @@ from revtunnel.sockets.listening import Came, Listeners
 from revtunnel.streams.commands import Feature
 from revtunnel.streams.dialler import Dialler, Header
 from revtunnel.streams.window import CreditPool
-from tests.support.epoll import own_reactor
+from tests.support.epoll import Loop, own_reactor
 from tests.support.ports import port_block
 
 __all__ = ["HOST", "SERIAL", "DataWorld"]
@@ -73,12 +73,18 @@ class DataWorld:
         descriptors: int = 10_000,
         header: Header | None = None,
         site: ConsentSettings | None = None,
+        serial: str = SERIAL,
+        loop: Loop | None = None,
     ) -> None:
+        """``loop``: of another world, which is ended after this one."""
         self._stack = contextlib.ExitStack()
-        self.loop = self._stack.enter_context(own_reactor())
-        threads = self.loop.reactor.getThreadPool()  # that look up names
-        threads.start()
-        self._stack.callback(threads.stop)
+        self.serial = serial
+        self._shares = loop is not None
+        self.loop = loop or self._stack.enter_context(own_reactor())
+        if not self._shares:
+            threads = self.loop.reactor.getThreadPool()  # that look up names
+            threads.start()
+            self._stack.callback(threads.stop)
         self.facts: list[Fact] = []
         self.agent_facts: list[Fact] = []
         self.reactor = self.loop.reactor
@@ -128,7 +134,7 @@ class DataWorld:
         self.data.abort()
         self.switchboard.stop()
         self.agents.stop()
-        for use in self.loop.reactor.getDelayedCalls():
+        for use in [] if self._shares else self.loop.reactor.getDelayedCalls():
             use.cancel()
         for _ in range(5):
             self.loop.reactor.iterate(0.001)
@@ -171,12 +177,12 @@ class DataWorld:
             features = Feature.DATA_SOCKETS if self.sockets else Feature(0)
             features |= Feature.ORIGIN if self._headers else Feature(0)
             features |= Feature.SESSIONS if self.consent is not None else Feature(0)
-            hello = AgentHello(SERIAL, os.urandom(32), self.offers, "a test", features=features)
+            hello = AgentHello(self.serial, os.urandom(32), self.offers, "a test", features=features)
             shake = AgentHandshake(hello, None, False)
             pool, facts = CreditPool(1 << 28), self.agent_facts.append
             limits, data = self.link_limits, self.data if self.sockets else None
             return AgentLink(
-                *(self.reactor, limits, SERIAL, shake, self.dialler, pool, facts, ready, left, data),
+                *(self.reactor, limits, self.serial, shake, self.dialler, pool, facts, ready, left, data),
                 self.consent,
             )
 
@@ -188,7 +194,7 @@ class DataWorld:
     def start(self) -> None:
         """The link is up, and its port is open."""
         self.uplink.start()
-        self.until(lambda: self.ports.of(SERIAL))
+        self.until(lambda: self.ports.of(self.serial))
 
     def _report(self, fact: Fact) -> None:
         fact.row()
@@ -207,7 +213,7 @@ class DataWorld:
 
     def client(self) -> socket.socket:
         """A client; nobody has taken it in yet."""
-        (port,) = (each.lease.port for each in self.ports.of(SERIAL))
+        (port,) = (each.lease.port for each in self.ports.of(self.serial))
         client = self._stack.enter_context(socket.create_connection((HOST, port)))
         client.setblocking(False)
         return client
@@ -287,7 +293,7 @@ class DataWorld:
     @property
     def link(self) -> ServerLink:
         """The server's end of the link."""
-        device = self.switchboard.fleet.get(SERIAL)
+        device = self.switchboard.fleet.get(self.serial)
         assert device is not None and device.link is not None
         return device.link
 

@@ -1,0 +1,259 @@
+"""One node: its links to the others, its directory, and what goes between them and the rest of a server.
+
+Rule of this file: wiring only. The server gives what it has (``NodeBoard``), and is told what it has to know
+by what it sets; nothing of this room knows more of it.
+
+Source: next/cluster.md; ours.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import count
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.interfaces import IDelayedCall
+from twisted.python.failure import Failure
+
+from revtunnel.carriers.data_sockets import DataSockets
+from revtunnel.cluster.cluster_settings import ClusterSettings
+from revtunnel.cluster.directory import Directory
+from revtunnel.cluster.forwarding import Forwarding
+from revtunnel.cluster.mesh_directory import MeshDirectory
+from revtunnel.cluster.node_calls import NodeCaller, answers_to, call_by
+from revtunnel.cluster.node_operations import DRAIN, NODE_OPERATIONS, NODES
+from revtunnel.cluster.node_records import Node
+from revtunnel.cluster.peer_agent import ForwardedStreams
+from revtunnel.cluster.peer_dials import PeerDials
+from revtunnel.cluster.peer_hub import PeerHub, PeerServerLink
+from revtunnel.fleet.devices import Device
+from revtunnel.fleet.fleet import Fleet
+from revtunnel.ground.facts import Report, ServerState
+from revtunnel.ground.limits import LinkLimits
+from revtunnel.ground.server_places import ServerPlace
+from revtunnel.ground.targets import parse_endpoint
+from revtunnel.link.server_link import Hub
+from revtunnel.process.admin.daemon_operator import DaemonOperator
+from revtunnel.process.admin.operation_form import Operation, Row
+from revtunnel.process.admin.refusals import NotFound, OperatorError
+from revtunnel.sockets.tls.peer_verification import Identity
+from revtunnel.streams.clients import Clients, ClientSocket
+
+__all__ = ["Cluster", "NodeBoard"]
+
+LOOK = 2.0  # seconds between looks at the other nodes
+
+
+class NodeBoard(Protocol):
+    """What a node has (daemons/switchboard.py)."""
+
+    fleet: Fleet[Any]
+    data: DataSockets
+
+    @property
+    def clients(self) -> int:
+        """How many are connected."""
+
+    def clients_for_node(self, serial: str, offer: str, session: str) -> Clients | None:
+        """Who takes clients of a device that is here; None: it is not."""
+
+    def forward(self, give: Callable[[ClientSocket], str] | None) -> None:
+        """Have clients of devices that are not here given away so; None: there are no other nodes."""
+
+    def absent(self, client: ClientSocket) -> None:
+        """Its device is at no node."""
+
+    def moved(self, serial: str) -> None:
+        """Its link here was replaced by one at another node."""
+
+
+class NodeOperator:
+    """What other nodes may call: all that operators may, and what nodes ask each other."""
+
+    def __init__(self, operator: DaemonOperator, directory: Any) -> None:
+        asked = NODE_OPERATIONS if directory is not None else {}
+        self.operations: Mapping[str, Operation] = {**operator.operations, **asked}
+        self.known = self.operations
+        self._operator = operator
+        self._directory = directory
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._directory if name.startswith("node_") else self._operator, name)
+
+
+class Cluster:
+    """This node. ``directory`` may be an engine's; without one every node is asked."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        settings: ClusterSettings,
+        link: LinkLimits,
+        hub: Hub,
+        board: NodeBoard,
+        operator: DaemonOperator,
+        identity: Identity,
+        report: Report,
+        random_bytes: Callable[[int], bytes],
+        descriptors: int,
+        directory: Directory | None = None,
+    ) -> None:
+        assert settings.node is not None
+        self.settings = settings
+        self.callers: dict[str, NodeCaller] = {}
+        self._reactor = reactor
+        self._board = board
+        self._report = report
+        self._numbers = count(1)
+        self._links: dict[str, tuple[int, str, float]] = {}  # of our devices: number, wire, since when
+        self._problem: str | None = None
+        self._timer: IDelayedCall | None = None
+        self._state = "up"
+        instance = random_bytes(8)
+        me = Node(settings.node, int.from_bytes(instance, "big"), settings.address or "")
+        peers = [each.name for each in settings.peers]
+        self._mesh = MeshDirectory(reactor, me, peers, self.callers) if directory is None else None
+        self.directory: Directory = self._mesh or directory  # type: ignore[assignment]
+        self.hub = PeerHub(me.name, hub, board.data, report, self._is_ours)
+        self.hub.on_up, self.hub.on_down = self._linked, self._unlinked
+        known = NodeOperator(operator, self._mesh)
+        streams = ForwardedStreams(board.clients_for_node, lambda name: answers_to(reactor, known, name))
+        told = reactor, me.name, instance, link, identity, streams, report, random_bytes, descriptors
+        self.dials = PeerDials(*told)
+        self.forwarding = Forwarding(self.directory, self.hub.carrier, board.absent)
+
+    # -- life
+
+    def start(self) -> "Deferred[None]":
+        """Join; fires when that is so, or fails with DirectoryAway: it goes on trying."""
+        board, directory = self._board, self.directory
+        for device in board.fleet.page("", None):
+            if device.online:
+                self._arrived(device)
+        board.fleet.on_arrived, board.fleet.on_left = self._arrived, self._left
+        board.forward(self.forwarding.open)
+        directory.moved, directory.mine = self._moved, self._mine
+        started = directory.start()
+        self.look()
+        return started
+
+    def take(self, settings: ClusterSettings) -> None:
+        """Other peers from now on."""
+        self.settings = settings
+        if self._mesh is not None:
+            self._mesh.peers = tuple(each.name for each in settings.peers)
+        self.look()
+
+    def drain(self, patience: float) -> "Deferred[None]":
+        """Take no more clients of other nodes; fires when those that came have left."""
+        self._state = "draining"
+        self._say()
+        return self.dials.drain(patience)
+
+    def stop(self) -> "Deferred[None]":
+        """Leave."""
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+        self._board.fleet.on_arrived = self._board.fleet.on_left = None
+        self._board.forward(None)
+        self.hub.stop()
+        self.dials.stop()
+        return self.directory.stop()
+
+    # -- what operators see (node_operations.py)
+
+    def nodes(self, after: str = "", limit: int = 200) -> tuple[list[Row], str | None]:
+        """Nodes, by name."""
+        found = [each for each in self.directory.nodes() if each.name > after]
+        rows = [self._row(each) for each in found[:limit]]
+        return rows, (rows[-1]["node"] if len(found) > limit else None)
+
+    def _row(self, node: Node) -> Row:
+        link = self.hub.links.get(node.name)
+        here = node.name == self.directory.me.name
+        trip = link.round_trip if link is not None else None
+        told = {"node": node.name, "here": here, "linked": here or link is not None}
+        return NODES.row(node, **told, epoch=str(node.epoch), round_trip=trip and round(trip, 6))
+
+    def drain_node(self, node: str, by: str) -> "Deferred[Any]":
+        """Have another node drain. NotFound: there is none of that name, or it has no link to us."""
+        if node not in self.callers:
+            raise NotFound(f"{node} is no node that has a link to this one")
+        return self.callers[node].call(DRAIN, node=node)
+
+    def ask_all(self, operation: Operation, **arguments: Any) -> "Deferred[dict[str, Row]]":
+        """One call to every other node: what those answered that did."""
+        answered: dict[str, Row] = {}
+
+        def refused(failure: Failure) -> None:
+            failure.trap(OperatorError)
+
+        def keep(row: Row, name: str) -> None:
+            answered[name] = row
+
+        asked = [
+            caller.call(operation, **arguments).addCallback(keep, name).addErrback(refused)
+            for name, caller in self.callers.items()
+        ]
+        return gatherResults(asked).addCallback(lambda _: answered)
+
+    # -- devices
+
+    def _arrived(self, device: Device[Any]) -> None:
+        number = next(self._numbers)
+        self._links[device.serial] = number, device.system, self._reactor.seconds()
+        self.directory.arrived(device.serial, number, device.system)
+
+    def _left(self, device: Device[Any]) -> None:
+        number, _, _ = self._links.pop(device.serial, (0, "", 0.0))
+        if number:
+            self.directory.left(device.serial, number)
+
+    def _mine(self) -> Iterator[tuple[str, int, str, float]]:
+        now = self._reactor.seconds()
+        for serial, (number, wire, since) in self._links.items():
+            yield serial, number, wire, now - since
+
+    def _moved(self, serial: str, link: int) -> None:
+        if self._links.get(serial, (0, "", 0.0))[0] == link:
+            self._board.moved(serial)
+
+    # -- nodes
+
+    def _is_ours(self, name: str) -> bool:
+        """Without an engine only those that settings name."""
+        return self._mesh is None or name in self._mesh.peers
+
+    def _places(self) -> dict[str, ServerPlace]:
+        if self._mesh is not None:
+            return {each.name: ServerPlace(each.host, each.port) for each in self.settings.peers}
+        told = [each for each in self.directory.nodes() if each.address and each.state != "away"]
+        return {each.name: ServerPlace(*parse_endpoint(each.address)) for each in told}
+
+    def _linked(self, link: PeerServerLink) -> None:
+        caller = call_by(link)
+        if caller is not None:
+            self.callers[link.serial] = caller
+            if self._mesh is not None:
+                self._mesh.came_up(link.serial)
+
+    def _unlinked(self, link: PeerServerLink) -> None:
+        self.callers.pop(link.serial, None)
+
+    def look(self) -> None:
+        """Dial whom there is, say what we have, and say once what the directory wants."""
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = self._reactor.callLater(LOOK, self.look)
+        self._say()
+        if self._state == "up":
+            self.dials.dial(self._places())
+        if self._mesh is not None:
+            self._mesh.look()
+        problem = self.directory.problem
+        if problem != self._problem:
+            self._problem = problem
+            self._report(ServerState("directory", problem or "it can be asked again"))
+
+    def _say(self) -> None:
+        self.directory.say(self._state, len(self._links), self._board.clients)

@@ -1,0 +1,42 @@
+"""What nodes ask each other beside what operators may: no person has these."""
+
+from revtunnel.process.admin.device_operations import SERIAL
+from revtunnel.process.admin.operation_form import ROW, ROWS, Argument, CallerRole, Column, Kind, Operation
+from revtunnel.process.admin.refusals import NotFound
+
+__all__ = ["ABOUT", "CAME", "CLUSTER_OPERATIONS", "DRAIN", "NODE_OPERATIONS", "WHERE"]
+
+ABOUT = Operation("NodeAbout", "node_about", "what this node is and has", answer=ROW)
+WHERE = Operation(
+    "NodeWhere", "node_where", "the link of a device, if it is at this node", "", (SERIAL,), ROW
+)
+CAME = Operation(
+    "NodeCame", "node_came", "links that are up at the node that asks, in JSON: serial and age in seconds",
+    "Answers with those whose link here is newer, and stays.", (Argument("links"),), ROW, named=True,
+)  # fmt: skip
+NODE_OPERATIONS = {each.name: each for each in (ABOUT, WHERE, CAME)}
+
+NODES = Operation(
+    "Nodes", "cluster.nodes", "nodes of the cluster: state, devices, clients, and the link to each",
+    "As this node sees them.", answer=ROWS, key=("node",), errors=(NotFound,), command="nodes",
+    columns=(
+        Column("node", Kind.TEXT, "its name", "NODE"),
+        Column("state", Kind.TEXT, "``up``, ``draining``, or ``away``: not heard of", "STATE"),
+        Column("here", Kind.YES_NO, "whether it is the one that was asked"),
+        Column("epoch", Kind.TEXT, "which of its lives"),
+        Column("devices", Kind.NUMBER, "that are at it", "DEVICES"),
+        Column("clients", Kind.NUMBER, "that are connected to it", "CLIENTS"),
+        Column("address", Kind.TEXT, "where others dial it", "ADDRESS"),
+        Column("linked", Kind.YES_NO, "whether clients here reach its devices", "LINKED"),
+        Column("round_trip", Kind.TRIP, "of that link; null: not known", "ROUND-TRIP"),
+        Column("version", Kind.TEXT, "of revtunnel", "VERSION"),
+    ),
+)  # fmt: skip
+DRAIN = Operation(
+    "DrainNode", "cluster.drain", "stop a node of the cluster in order, as SIGTERM does there",
+    "Its agents leave for other nodes; its clients' channels may end.",
+    (Argument("node", shown="NODE"),), role=CallerRole.OPERATOR, named=True, errors=(NotFound,),
+    command="drain-node", route="POST /nodes/{node}/drain",
+    said=lambda row: ({"draining": row["node"]}, "{node} takes no new ones".format_map(row)),
+)  # fmt: skip
+CLUSTER_OPERATIONS = (NODES, DRAIN)
