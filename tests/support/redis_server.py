@@ -60,6 +60,11 @@ class RedisServer:
             time.sleep(0.02)
         return self
 
+    @property
+    def running(self) -> bool:
+        """Whether it was started and not killed."""
+        return self._process is not None
+
     def kill(self) -> None:
         """As ``kill -9``: with it goes all that it had."""
         if self._process is not None:
