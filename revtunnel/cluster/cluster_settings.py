@@ -64,6 +64,11 @@ class ClusterSettings(EngineSettings):
     cluster: str = setting(_CLUSTER, "revtunnel", "name of the cluster; several may share an engine")
     address: str | None = setting(_ADDRESS, "none", "where other nodes dial this one, which is told to them "
         "by the engine; leads to the [listener NAME] with kind = nodes")
-    peers: tuple[PeerPlace, ...] = setting(_PEERS, "", "the other nodes, where there is no engine that knows "
-        "them; each asks all the others then where a device is", live=True)
+    peers: tuple[PeerPlace, ...] = setting(_PEERS, "", "the nodes, where there is no engine that knows them; "
+        "each asks all the others then where a device is. This one may be among them", live=True)
+
+    @property
+    def others(self) -> tuple[PeerPlace, ...]:
+        """Peers but this one."""
+        return tuple(each for each in self.peers if each.name != self.node)
 # fmt: on

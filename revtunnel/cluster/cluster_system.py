@@ -6,7 +6,7 @@ by what it sets; nothing of this room knows more of it.
 Source: next/cluster.md; ours.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any, Protocol
 
@@ -16,11 +16,11 @@ from twisted.python.failure import Failure
 
 from revtunnel.carriers.data_sockets import DataSockets
 from revtunnel.cluster.cluster_settings import ClusterSettings
-from revtunnel.cluster.directory import Directory
+from revtunnel.cluster.directory import Directory, DirectoryAway
 from revtunnel.cluster.forwarding import Forwarding
 from revtunnel.cluster.mesh_directory import MeshDirectory
 from revtunnel.cluster.node_calls import NodeCaller, answers_to, call_by
-from revtunnel.cluster.node_operations import DRAIN, NODE_OPERATIONS, NODES
+from revtunnel.cluster.node_operations import NODE_OPERATIONS, NODES
 from revtunnel.cluster.node_records import Node
 from revtunnel.cluster.peer_agent import ForwardedStreams
 from revtunnel.cluster.peer_dials import PeerDials
@@ -28,17 +28,21 @@ from revtunnel.cluster.peer_hub import PeerHub, PeerServerLink
 from revtunnel.fleet.devices import Device
 from revtunnel.fleet.fleet import Fleet
 from revtunnel.ground.facts import Report, ServerState
-from revtunnel.ground.limits import LinkLimits
+from revtunnel.ground.limits import LinkLimits, RelayLimits
 from revtunnel.ground.server_places import ServerPlace
 from revtunnel.ground.targets import parse_endpoint
 from revtunnel.link.server_link import Hub
 from revtunnel.process.admin.daemon_operator import DaemonOperator
+from revtunnel.process.admin.device_operations import DEVICES
 from revtunnel.process.admin.operation_form import Operation, Row
+from revtunnel.process.admin.process_operations import DRAIN
 from revtunnel.process.admin.refusals import NotFound, OperatorError
 from revtunnel.sockets.tls.peer_verification import Identity
 from revtunnel.streams.clients import Clients, ClientSocket
 
-__all__ = ["Cluster", "NodeBoard"]
+__all__ = ["Cluster", "NodeBoard", "merged"]
+
+Page = tuple[list[Row], str | None]  # and the cursor to go on with
 
 LOOK = 2.0  # seconds between looks at the other nodes
 
@@ -110,7 +114,7 @@ class Cluster:
         self._state = "up"
         instance = random_bytes(8)
         me = Node(settings.node, int.from_bytes(instance, "big"), settings.address or "")
-        peers = [each.name for each in settings.peers]
+        peers = [each.name for each in settings.others]
         self._mesh = MeshDirectory(reactor, me, peers, self.callers) if directory is None else None
         self.directory: Directory = self._mesh or directory  # type: ignore[assignment]
         self.hub = PeerHub(me.name, hub, board.data, report, self._is_ours)
@@ -123,8 +127,8 @@ class Cluster:
 
     # -- life
 
-    def start(self) -> "Deferred[None]":
-        """Join; fires when that is so, or fails with DirectoryAway: it goes on trying."""
+    def start(self) -> None:
+        """Join; a directory that is away is a problem, and joined once it is back."""
         board, directory = self._board, self.directory
         for device in board.fleet.page("", None):
             if device.online:
@@ -132,15 +136,22 @@ class Cluster:
         board.fleet.on_arrived, board.fleet.on_left = self._arrived, self._left
         board.forward(self.forwarding.open)
         directory.moved, directory.mine = self._moved, self._mine
-        started = directory.start()
+        directory.start().addErrback(lambda failure: failure.trap(DirectoryAway) and None)
         self.look()
-        return started
 
-    def take(self, settings: ClusterSettings) -> None:
-        """Other peers from now on."""
+    @property
+    def problems(self) -> dict[str, str]:
+        """What fails for an outside reason, for status."""
+        problem = self.directory.problem
+        return {"directory": f"directory-away: {problem}"} if problem else {}
+
+    def take(self, settings: ClusterSettings, identity: Identity | None, relay: RelayLimits) -> None:
+        """Other peers from now on, other files for later links, other limits for later streams."""
         self.settings = settings
+        self.dials.identity = identity or self.dials.identity
+        self.dials.take(relay)
         if self._mesh is not None:
-            self._mesh.peers = tuple(each.name for each in settings.peers)
+            self._mesh.peers = tuple(each.name for each in settings.others)
         self.look()
 
     def drain(self, patience: float) -> "Deferred[None]":
@@ -162,7 +173,7 @@ class Cluster:
 
     # -- what operators see (node_operations.py)
 
-    def nodes(self, after: str = "", limit: int = 200) -> tuple[list[Row], str | None]:
+    def nodes(self, after: str = "", limit: int = 200) -> Page:
         """Nodes, by name."""
         found = [each for each in self.directory.nodes() if each.name > after]
         rows = [self._row(each) for each in found[:limit]]
@@ -175,11 +186,11 @@ class Cluster:
         told = {"node": node.name, "here": here, "linked": here or link is not None}
         return NODES.row(node, **told, epoch=str(node.epoch), round_trip=trip and round(trip, 6))
 
-    def drain_node(self, node: str, by: str) -> "Deferred[Any]":
+    def drain_node(self, node: str) -> "Deferred[Any]":
         """Have another node drain. NotFound: there is none of that name, or it has no link to us."""
         if node not in self.callers:
             raise NotFound(f"{node} is no node that has a link to this one")
-        return self.callers[node].call(DRAIN, node=node)
+        return self.callers[node].call(DRAIN)
 
     def ask_all(self, operation: Operation, **arguments: Any) -> "Deferred[dict[str, Row]]":
         """One call to every other node: what those answered that did."""
@@ -198,6 +209,13 @@ class Cluster:
         return gatherResults(asked).addCallback(lambda _: answered)
 
     # -- devices
+
+    def devices(self, mine: Page, after: str, limit: int) -> "Deferred[Page]":
+        """Devices of all nodes, by serial; of one that two nodes know, where it is, or was last."""
+        asked = self.ask_all(DEVICES, after=after or None, limit=limit, here=True)
+        return asked.addCallback(
+            lambda told: merged([mine, *((row["rows"], row["after"]) for row in told.values())], limit)
+        )
 
     def _arrived(self, device: Device[Any]) -> None:
         number = next(self._numbers)
@@ -226,7 +244,7 @@ class Cluster:
 
     def _places(self) -> dict[str, ServerPlace]:
         if self._mesh is not None:
-            return {each.name: ServerPlace(each.host, each.port) for each in self.settings.peers}
+            return {each.name: ServerPlace(each.host, each.port) for each in self.settings.others}
         told = [each for each in self.directory.nodes() if each.address and each.state != "away"]
         return {each.name: ServerPlace(*parse_endpoint(each.address)) for each in told}
 
@@ -257,3 +275,23 @@ class Cluster:
 
     def _say(self) -> None:
         self.directory.say(self._state, len(self._links), self._board.clients)
+
+
+def merged(pages: Sequence[Page], limit: int) -> Page:
+    """The pages of several nodes as one; nothing behind the end of a page that is not its node's last."""
+    ends = [after for _, after in pages if after is not None]
+    found: dict[str, Row] = {}
+    for row in (row for rows, _ in pages for row in rows):
+        before, serial = found.get(row["serial"]), row["serial"]
+        if ends and serial > min(ends):
+            continue
+        if before is None or _standing(row) > _standing(before):
+            found[serial] = row
+    rows = [found[serial] for serial in sorted(found)]
+    more = len(rows) > limit or bool(ends)
+    return rows[:limit], (rows[:limit][-1]["serial"] if rows else min(ends)) if more else None
+
+
+def _standing(row: Row) -> tuple[bool, bool, str]:
+    """A device that is here, then one that was, then one that is known; of those the last."""
+    return bool(row["online"]), bool(row["links_total"]), row["since"] or ""

@@ -1,10 +1,10 @@
-"""What nodes ask each other beside what operators may: no person has these."""
+"""What operators see of a cluster, and what nodes ask each other, which no person may."""
 
 from revtunnel.process.admin.device_operations import SERIAL
-from revtunnel.process.admin.operation_form import ROW, ROWS, Argument, CallerRole, Column, Kind, Operation
+from revtunnel.process.admin.operation_form import ROW, ROWS, Argument, Column, Kind, Operation
 from revtunnel.process.admin.refusals import NotFound
 
-__all__ = ["ABOUT", "CAME", "CLUSTER_OPERATIONS", "DRAIN", "NODE_OPERATIONS", "WHERE"]
+__all__ = ["ABOUT", "CAME", "NODES", "NODE_OPERATIONS", "WHERE"]
 
 ABOUT = Operation("NodeAbout", "node_about", "what this node is and has", answer=ROW)
 WHERE = Operation(
@@ -32,11 +32,3 @@ NODES = Operation(
         Column("version", Kind.TEXT, "of revtunnel", "VERSION"),
     ),
 )  # fmt: skip
-DRAIN = Operation(
-    "DrainNode", "cluster.drain", "stop a node of the cluster in order, as SIGTERM does there",
-    "Its agents leave for other nodes; its clients' channels may end.",
-    (Argument("node", shown="NODE"),), role=CallerRole.OPERATOR, named=True, errors=(NotFound,),
-    command="drain-node", route="POST /nodes/{node}/drain",
-    said=lambda row: ({"draining": row["node"]}, "{node} takes no new ones".format_map(row)),
-)  # fmt: skip
-CLUSTER_OPERATIONS = (NODES, DRAIN)

@@ -1,13 +1,28 @@
-"""What a node of a cluster has of a server's switchboard (cluster/cluster_system.py, NodeBoard)."""
+"""A server as a node of a cluster: what the cluster has of its switchboard, and how it is made.
 
+Rule of this file: it is imported where settings name a node, and nowhere else.
+
+Source: cluster/cluster_system.py; ours.
+"""
+
+import os
 from collections.abc import Callable
 from typing import Any
 
+from revtunnel.cluster.cluster_system import Cluster
+from revtunnel.cluster.directory import Directory
+from revtunnel.cluster.engine_settings import engine_way
+from revtunnel.daemons.operator import Operator
+from revtunnel.daemons.settings_parts import ServerSettings
 from revtunnel.daemons.switchboard import Switchboard
+from revtunnel.ground.errors import SettingsError
+from revtunnel.ground.facts import Report
 from revtunnel.ground.reasons import GoAway
+from revtunnel.sockets.tls.certificates import FaultyFiles
+from revtunnel.sockets.tls.peer_verification import Identity
 from revtunnel.streams.clients import Clients, ClientSocket
 
-__all__ = ["BoardOfNode"]
+__all__ = ["BoardOfNode", "node_of"]
 
 ELSEWHERE = "by a link at another node"
 
@@ -43,3 +58,35 @@ class BoardOfNode:
             link.dismiss("replaced", ELSEWHERE, GoAway.REPLACED)
         else:
             self._kick(serial, ELSEWHERE)
+
+
+def node_of(
+    reactor: Any,
+    settings: ServerSettings,
+    board: Switchboard,
+    operator: Operator,
+    identity: Identity,
+    report: Report,
+    descriptors: int,
+) -> Cluster:
+    """This server's node.
+
+    Raises:
+        SettingsError: the files of the engine cannot be used.
+    """
+    mine = settings.cluster
+    directory: Directory | None = None
+    if mine.engine is not None and mine.node is not None:
+        # with its client 60 ms of CPU, which a node without an engine spares
+        from revtunnel.cluster.redis_directory import RedisDirectory
+
+        try:
+            way = engine_way(mine)
+        except FaultyFiles as error:
+            raise SettingsError([f"[cluster] {key}: {text}" for key, text in error.faults]) from None
+        told = mine.cluster, mine.node, mine.address or ""
+        directory = RedisDirectory(reactor, way, *told, mine.lease)
+    kick = operator.cut_off
+    own = BoardOfNode(board, lambda serial, detail: kick(serial, detail, "another node"))
+    told_of = reactor, mine, settings.link, board, own, operator, identity, report
+    return Cluster(*told_of, os.urandom, descriptors, directory)

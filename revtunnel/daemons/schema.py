@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
+from revtunnel.cluster.cluster_settings import ClusterSettings
+from revtunnel.cluster.engine_settings import EngineSettings
 from revtunnel.daemons.settings_parts import (
     AgentSettings,
     AgentWays,
@@ -122,6 +124,8 @@ SECTIONS = Sections(
         (LocalproxySettings,)),
     Section("thingworx", "server", "ThingWorx devices: see docs/thingworx.rst. What each has is services in "
         "[device SERIAL].", (EdgeSettings, EdgeLimits)),
+    Section("cluster", "server", "Several servers as one: see docs/scale-out.rst.",
+        (ClusterSettings, EngineSettings)),
 )
 # fmt: on
 find = SECTIONS.find

@@ -23,7 +23,13 @@ from revtunnel.daemons.legacy_devices import fixed_ports
 from revtunnel.daemons.operator import Operator
 from revtunnel.daemons.options import ServerOptions as Options
 from revtunnel.daemons.server_doubts import doubts
-from revtunnel.daemons.server_listeners import ServerListeners, agent_listener, agents_by_web
+from revtunnel.daemons.server_listeners import (
+    ServerListeners,
+    agent_listener,
+    agents_by_web,
+    nodes_at,
+    nodes_listener,
+)
 from revtunnel.daemons.settings_parts import ServerSettings
 from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.fleet.access_control import AccessControl
@@ -51,12 +57,14 @@ from revtunnel.trust.people_book import open_people
 from revtunnel.trust.people_operator import PeopleOperator
 
 if TYPE_CHECKING:
+    from revtunnel.cluster.cluster_system import Cluster
     from revtunnel.daemons.web_system import WebSystem
     from revtunnel.systems.cccp.cccp_system import CccpSystem
 
 __all__ = ["Options", "Server", "makeService"]
 
 DOUBT = "who is enrolled or revoked is in doubt; see Enrolment in docs/admin.rst, take it away, reload"
+USURPED = 75  # exit status: try again, once the other one has ended
 EXPIRY_CHECK = 1.0  # seconds between looks for leases whose time is over
 
 
@@ -87,17 +95,22 @@ class Server(AdministeredDaemon):
         self._expiry: Any = None
         self.web: WebSystem | None = None
         self.cccp: CccpSystem | None = None
+        self.node: Cluster | None = None
+        self._exit = exit_status
         self._emo_machines: dict[int, Any] = {}  # command sockets by the port they registered
 
     # -- starting
 
     def privilegedStartService(self) -> None:
         self._build()
+        self._build_node(self.settings)
         self._take_listeners(self.settings)
         self.listeners.start()
         self.operator.link_port = self.listeners.link_port(self.settings)
         if self.cccp is not None:
             self.cccp.start()
+        if self.node is not None:
+            self.node.start()
         self.switchboard.enforcement.keep_promises()
         super().privilegedStartService()
 
@@ -244,6 +257,29 @@ class Server(AdministeredDaemon):
         mine = self.web.rows.grants
         self.operator.linked.granted = lambda serial, client: others(serial, client) or mine(serial, client)
 
+    def _build_node(self, settings: ServerSettings) -> None:
+        """One node of several, if it is one."""
+        if settings.cluster.node is None:
+            return
+        from revtunnel.daemons.node_board import node_of
+
+        board, identity = self.switchboard, self._identities.of(nodes_at(settings))
+        assert identity is not None
+        told = self._reactor, settings, board, self.operator, identity, self._report
+        self.node = node = node_of(*told, descriptor_budget(settings))
+        node.directory.usurped = self._usurped
+        node.dials.take(settings.relay)
+        self.operator.cluster = node
+        tried = self.operator.problems
+        self.operator.problems = lambda: {**tried(), **node.problems}
+        self.listeners.nodes = lambda name: partial(board.admission.came, node.hub, name)
+
+    def _usurped(self) -> None:
+        """Another process has our node's name: it came later, and may stay."""
+        self.reporter(ServerState("directory", "another process is this node; this one ends"))
+        self._exit.status = USURPED
+        self._signals.stop_requested("another process is this node")
+
     def _load_authority(self, settings: ServerSettings) -> None:
         """Take the authority as its files are now.
 
@@ -268,12 +304,17 @@ class Server(AdministeredDaemon):
     def _agent_listeners(self, settings: ServerSettings) -> dict[str, AgentListener]:
         """What links get, by the name of the listener they come by."""
         doubt = self.ledger.doubtful is not None
-        return {
+        found = {
             each.name: agent_listener(
                 each, settings, self._identities.of(each.name), doubt, self._emo_machines
             )
             for each in (*settings.listeners, *agents_by_web(settings))
         }
+        for each in settings.listeners if self.node is not None else ():
+            identity = self._identities.of(each.name)
+            if each.kind == "nodes" and identity is not None:
+                found[each.name] = nodes_listener(each, settings, identity)
+        return found
 
     def _take_listeners(self, settings: ServerSettings) -> None:
         """What holds for listeners, and which are there; their sockets are for the caller."""
@@ -292,6 +333,9 @@ class Server(AdministeredDaemon):
         if self.web is not None:
             self.web.drain()
         drained = self.switchboard.drain()
+        if self.node is not None:
+            forwarded = self.node.drain(self.settings.drain)
+            drained.addCallback(lambda _: forwarded)
         if self.cccp is not None:
             beside = self.cccp.drain()
             drained.addCallback(lambda _: beside)
@@ -307,6 +351,8 @@ class Server(AdministeredDaemon):
             self.web.stop()
         self.absent.stop()
         self.switchboard.stop()
+        if self.node is not None:
+            self.node.stop()
 
     def stopService(self) -> Any:
         """Close what is open; a drained server has nothing left."""
@@ -350,6 +396,8 @@ class Server(AdministeredDaemon):
             raise error if isinstance(error, SettingsError) else SettingsError([str(error)]) from None
         changed, self._identities = identities.changed(self._identities), identities
         self._take_limits(new)
+        if self.node is not None:
+            self.node.take(new.cluster, self._identities.of(nodes_at(new)), new.relay)
         if self.cccp is not None and new.cccp is not None:
             changed += self.cccp.take(new.cccp, new.relay, projects)
         if self.web is not None:

@@ -7,6 +7,7 @@ Source: ours.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ from revtunnel.systems.emo.emo_stream import EmoListener
 if TYPE_CHECKING:
     from revtunnel.process.web.web_listener import WebListener
 
-__all__ = ["ServerListeners", "agent_listener", "agents_by_web"]
+__all__ = ["ServerListeners", "agent_listener", "agents_by_web", "nodes_at", "nodes_listener"]
 
 _FEATURES = Feature.ORIGIN | Feature.SESSIONS | Feature.SERVICES | Feature.OFFERS | Feature.CHANGES
 
@@ -81,6 +82,22 @@ def agent_listener(
     )
 
 
+def nodes_at(settings: ServerSettings) -> str:
+    """The name of the listener for other nodes, which a node has."""
+    return next(each.name for each in settings.listeners if each.kind == "nodes")
+
+
+def nodes_listener(listener: ListenerSettings, settings: ServerSettings, identity: Identity) -> AgentListener:
+    """What links of other nodes get."""
+    from revtunnel.cluster.peer_dials import of_nodes
+    from revtunnel.cluster.peer_hub import PeerServerLink
+
+    made = agent_listener(listener, settings, identity)
+    limits, features = of_nodes(settings.link), Feature.ORIGIN | Feature.DATA_SOCKETS
+    hello = replace(made.hello, keepalive=limits.keepalive, features=features)
+    return replace(made, limits=limits, hello=hello, make=PeerServerLink)
+
+
 def agents_by_web(settings: ServerSettings) -> list[ListenerSettings]:
     """Web listeners that are listeners for agents too."""
     return [agents_at(each) for each in settings.web if each.agents]
@@ -98,6 +115,7 @@ class ServerListeners:
     def __init__(self, reactor: Any, listeners: Listeners, board: Switchboard) -> None:
         self.open = OpenListeners(listeners, they_begin=True)
         self.people: WebListener | None = None  # who has web listeners
+        self.nodes: Callable[[str], Came] | None = None  # who takes other nodes, by the listener's name
         self._headers = ProxyHeaders(reactor, lambda: board.limits.pending)
         self._board = board
         self._rules: dict[str, HeaderRules | None] = {}  # by section
@@ -114,7 +132,8 @@ class ServerListeners:
         self._wanted = []
         for each in settings.listeners:
             refused = partial(self._not_let_in, each.name)
-            came = self._behind(self._board.agents(each.name), f"listener {each.name}", refused)
+            agents = self.nodes if each.kind == "nodes" and self.nodes is not None else self._board.agents
+            came = self._behind(agents(each.name), f"listener {each.name}", refused)
             self._want(f"listener {each.name}", each.address, limits.backlog, came, must=True)
         for site in settings.web if self.people is not None else ():
             assert self.people is not None

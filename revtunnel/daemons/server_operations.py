@@ -1,5 +1,6 @@
 """What revtunnel-server has beside what every daemon with devices has (operator.py)."""
 
+from revtunnel.cluster.node_operations import NODES
 from revtunnel.process.admin.device_operations import DEVICE_OPERATIONS, SERIAL
 from revtunnel.process.admin.operation_form import (
     PROBLEM,
@@ -207,5 +208,5 @@ _AUDIT_HEAD = Operation(
 SERVER_OPERATIONS = table_of(
     *PROCESS_OPERATIONS, *DEVICE_OPERATIONS, _STATUS, _RECORD, _RELEASE, _RESERVE, _UNRESERVE, *_OFFERS,
     _ENROLLED, ENROLL, APP_KEY, AUTHORITY, TOKEN, CERTIFY, _REVOKE, *PEOPLE_OPERATIONS, *SESSION_OPERATIONS,
-    *_MUTES, _AUDIT_HEAD,
+    *_MUTES, _AUDIT_HEAD, NODES,
 )  # fmt: skip

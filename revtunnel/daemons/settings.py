@@ -16,7 +16,7 @@ from typing import Any
 from revtunnel.daemons.legacy_devices import twice
 from revtunnel.daemons.proxy_settings import agent_proxy, check_headers, check_named
 from revtunnel.daemons.schema import SECTIONS, load
-from revtunnel.daemons.server_checks import check_clients, check_listeners, check_ports
+from revtunnel.daemons.server_checks import check_clients, check_cluster, check_listeners, check_ports
 from revtunnel.daemons.settings_parts import (
     AgentSettings,
     LegacyDeviceSettings,
@@ -100,6 +100,7 @@ def read_server(table: Table, around: Surroundings) -> ServerSettings:
     check_listeners(table, settings)
     check_ports(table, settings)
     check_clients(table, settings)
+    check_cluster(table, settings)
     return settings
 
 

@@ -9,6 +9,7 @@ Source: twisted.md section 7; ours.
 import re
 from dataclasses import dataclass, field
 
+from revtunnel.cluster.cluster_settings import ClusterSettings
 from revtunnel.fleet.device_records import CLIENTS, DeviceRecords, DeviceSettings, Pattern, parse_pattern
 from revtunnel.fleet.penalties import PenaltySettings
 from revtunnel.fleet.pools import Pool
@@ -144,9 +145,10 @@ class ListenerSettings(ListenerTls, SenderSettings, WakeSettings):
     address: tuple[tuple[str, int], ...] = setting(listening(1), "127.0.0.1:2065", "where agents come in; "
         "several with commas, such as 0.0.0.0:2065, [::]:2065, which is IPv6 only; port 0: any free one",
         live=True)
-    kind: str = setting(word("rt1", "legacy", "emo"), "rt1", "rt1: agents of this project name themselves; "
-        "legacy: ReadyAgent devices, see serial; emo: machines of the MTConnect EMO proxy, each known "
-        "by its port: SERIAL/emo = PORT in [reservations]", live=True)
+    kind: str = setting(word("rt1", "legacy", "emo", "nodes"), "rt1", "rt1: agents of this project name "
+        "themselves; legacy: ReadyAgent devices, see serial; emo: machines of the MTConnect EMO proxy, each "
+        "known by its port: SERIAL/emo = PORT in [reservations]; nodes: the other nodes of a cluster, with "
+        "TLS and certificates of nodes: see [cluster]", live=True)
     first_come: tuple[tuple[int, int], ...] | None = setting(nothing("none", RANGES), "none", "emo: ports, "
         "1000 at most, that whoever comes first may register, as the machine emo-PORT: for closed networks",
         live=True)
@@ -275,6 +277,7 @@ class ServerSettings(LogSettings):
     cccp: CccpPart | None  # None: not enabled
     localproxy: LocalproxySettings
     thingworx: EdgeSettings
+    cluster: ClusterSettings
     files: tuple[str, ...]  # that were read, in this order
 
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from revtunnel.cluster.cluster_settings import ClusterSettings
 from revtunnel.daemons.legacy_devices import fixed_ports, offers_at, sources_at
 from revtunnel.daemons.settings import (
     AgentSettings,
@@ -142,6 +143,7 @@ def test_defaults_without_any_file() -> None:
         cccp=None,
         localproxy=LocalproxySettings(),
         thingworx=EdgeSettings(),
+        cluster=ClusterSettings(),
         files=(),
     )
 
