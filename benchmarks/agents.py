@@ -49,6 +49,12 @@ class Herd:
         for number, _ in self._poller.poll(0.5):
             self._readable(number)
 
+    def close(self) -> None:
+        """End all links."""
+        for sock in self._sockets.values():
+            sock.close()
+        self._poller.close()
+
     def _connect(self, serial: str) -> None:
         sock = socket.create_connection(("127.0.0.1", self._port))
         sock.setblocking(False)

@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks.agents import Herd
+from revtunnel.ground.targets import parse_offer
 from tests.support.daemons import Agent, Lab, Server, laboratory
 from tests.support.keyed_streams import KeyedService, ask
 from tests.support.ports import free_ports
@@ -73,34 +75,40 @@ class NodesLab:
             node.start(wait=False)
         for node in self.nodes.values():
             node.wait_until(node.ready, "readiness")
+        for node in self.nodes.values():
+            self._show(node)
         names = [*self.nodes]
-        for turn in range(len(names), -1, -1):  # the last round is where they stay
-            for number in range(len(self.services)):
-                self._agent(
-                    number, names[(number + turn) % len(names) :] + names[: (number + turn) % len(names)]
-                )
-            for number in range(len(self.services)):
-                name = names[(number + turn) % len(names)]
-                self.ports[name, number] = self.nodes[name].client_port(f"plc-{number}", "load")
-            if turn:
-                for agent in self.agents:
-                    agent.stop()
-                self.agents.clear()
+        for number in range(len(self.services)):
+            first = number % len(names)
+            self._agent(number, names[first:] + names[:first])
+        for number in range(len(self.services)):
+            self.nodes[names[number % len(names)]].wait_link(f"plc-{number}", 2)
+
+    def _show(self, node: Server) -> None:
+        """Every device comes to this node once, and leaves its port behind."""
+        serials = [f"plc-{number}" for number in range(len(self.services))]
+        herd = Herd(node.port, serials, (parse_offer("load=127.0.0.1:1"),), "lab")
+        while herd.up < len(serials):
+            herd.turn()
+        for number, serial in enumerate(serials):
+            self.ports[node.name, number] = node.client_port(serial, "load")
+        herd.close()
+        for serial in serials:
+            node.wait_event("link-down", serial=serial)
 
     def _agent(self, number: int, names: list[str]) -> None:
-        servers = [f"127.0.0.1:{self.nodes[name].port}" for name in names]
         agent = Agent(
             self._lab.directory,
             f"plc-{number}",
-            servers,
+            [f"127.0.0.1:{self.nodes[name].port}" for name in names],
             {"load": self.services[number].target},
-            {"limits": {"retry_first": 0.2, "retry_most": 1}, "link": {"answer": 2, "busy_answer": 2}},
+            {"agent": {"retry_first": 0.2, "retry_most": 1}, "link": {"answer": 2, "busy_answer": 2}},
         )
-        self.agents.append(self._lab.add(agent).start())
+        self.agents.append(self._lab.add(agent).start(wait=False))
 
     def reaches(self, name: str, device: int) -> bool:
         """Whether a client of a node gets something of a device, all of it."""
-        return ask(self.ports[name, device], device, random.randrange(65536), 100) == "whole"
+        return ask(self.ports[name, device], device, random.randrange(65536), 100, 1.0) == "whole"
 
     @staticmethod
     def online(node: Server, device: int) -> bool:

@@ -21,7 +21,7 @@ LARGE = 60_000  # words of a stream at most
 
 
 def test_a_node_is_killed_frozen_and_doubled(tmp_path: Path) -> None:
-    """Its devices are reached by the others; who sleeps through it takes nothing back; one process has a name."""
+    """Others reach its devices; who sleeps through it takes nothing back; one process has a name."""
     with nodes_lab(tmp_path) as lab:
         lab.all_reach(*NAMES)
         lab.nodes["one"].kill()

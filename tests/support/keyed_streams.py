@@ -14,7 +14,7 @@ __all__ = ["WORD", "KeyedService", "ask"]
 
 WORD = 8  # bytes: 16 bits device, 16 bits client, 32 bits position
 BLOCK = 4096  # words
-PATIENCE = 10.0  # seconds without a byte, after which a client gives up
+PATIENCE = 5.0  # seconds without a byte, after which a client gives up
 _HEAD = struct.Struct(">HI")  # client, words
 
 
@@ -46,7 +46,7 @@ class KeyedService(Service):
             sock.recv(1)
 
 
-def ask(port: int, device: int, client: int, words: int) -> str:
+def ask(port: int, device: int, client: int, words: int, patience: float = PATIENCE) -> str:
     """Have a stream: "whole", "cut" (after some bytes), "none" (not one), "silent".
 
     Raises:
@@ -54,7 +54,7 @@ def ask(port: int, device: int, client: int, words: int) -> str:
     """
     got = 0
     with socket.socket() as sock:
-        sock.settimeout(PATIENCE)
+        sock.settimeout(patience)
         try:
             sock.connect(("127.0.0.1", port))
             sock.sendall(_HEAD.pack(client, words))
