@@ -30,10 +30,10 @@ BARRED = "barred:"  # before a serial; other IDs are fingerprints
 
 
 class SharedRevocations:
-    """Joins a node's book with those of the others. ``learnt``: something counts no more since now."""
+    """Joins a node's book with those of the others. ``learnt``: something of these serials counts no more."""
 
     def __init__(
-        self, directory: RedisDirectory, book: CertificateBook, learnt: Callable[[], object]
+        self, directory: RedisDirectory, book: CertificateBook, learnt: Callable[[set[str]], object]
     ) -> None:
         self._call = directory.call
         self._book = book
@@ -94,6 +94,8 @@ class SharedRevocations:
             rows, barred, over = list[CertificateRow](), dict[str, bool](), list[str]()
             for name, text in found:
                 value: Any = json.loads(text)
+                if name in self._waiting:  # ours is newer
+                    continue
                 if name.startswith(BARRED):
                     barred[name.removeprefix(BARRED)] = bool(value)
                 elif value is not None and self._book.forgotten(CertificateRow(*value)):
@@ -101,7 +103,7 @@ class SharedRevocations:
                 elif value is not None:
                     rows.append(CertificateRow(*value))
             self._book.learn(rows, barred)
-            self._learnt()
+            self._learnt({*barred, *(row.name for row in rows)})
             if over:
                 await self._call(FORGET, *over)
 

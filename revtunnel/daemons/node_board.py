@@ -21,6 +21,7 @@ from revtunnel.ground.reasons import GoAway
 from revtunnel.sockets.tls.certificates import FaultyFiles
 from revtunnel.sockets.tls.peer_verification import Identity
 from revtunnel.streams.clients import Clients, ClientSocket
+from revtunnel.trust.certificate_book import CertificateBook
 
 __all__ = ["BoardOfNode", "node_of"]
 
@@ -68,25 +69,35 @@ def node_of(
     identity: Identity,
     report: Report,
     descriptors: int,
+    book: CertificateBook,
 ) -> Cluster:
     """This server's node.
 
     Raises:
         SettingsError: the files of the engine cannot be used.
     """
-    mine = settings.cluster
+    mine, kick = settings.cluster, operator.cut_off
     directory: Directory | None = None
     if mine.engine is not None and mine.node is not None:
         # with its client 60 ms of CPU, which a node without an engine spares
         from revtunnel.cluster.redis_directory import RedisDirectory
+        from revtunnel.cluster.shared_revocations import SharedRevocations
 
         try:
             way = engine_way(mine)
         except FaultyFiles as error:
             raise SettingsError([f"[cluster] {key}: {text}" for key, text in error.faults]) from None
         told = mine.cluster, mine.node, mine.address or ""
-        directory = RedisDirectory(reactor, way, *told, mine.lease)
-    kick = operator.cut_off
+        directory = engine = RedisDirectory(reactor, way, *told, mine.lease)
+
+        def learnt(serials: set[str]) -> None:
+            for serial in serials:
+                device = board.fleet.get(serial)
+                shown = getattr(device.link, "certificate", None) if device is not None else None
+                if shown is not None and book.revoked(serial, shown.fingerprint):
+                    kick(serial, "its certificate was revoked at another node", "another node")
+
+        SharedRevocations(engine, book, learnt)
     own = BoardOfNode(board, lambda serial, detail: kick(serial, detail, "another node"))
     told_of = reactor, mine, settings.link, board, own, operator, identity, report
     return Cluster(*told_of, os.urandom, descriptors, directory)

@@ -266,7 +266,7 @@ class Server(AdministeredDaemon):
         board, identity = self.switchboard, self._identities.of(nodes_at(settings))
         assert identity is not None
         told = self._reactor, settings, board, self.operator, identity, self._report
-        self.node = node = node_of(*told, descriptor_budget(settings))
+        self.node = node = node_of(*told, descriptor_budget(settings), self.issuer.book)
         node.directory.usurped = self._usurped
         node.dials.take(settings.relay)
         self.operator.cluster = node
