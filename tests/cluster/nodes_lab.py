@@ -78,10 +78,10 @@ class NodesLab:
         for node in self.nodes.values():
             self._show(node)
         names = [*self.nodes]
-        for number in range(len(self.services)):
+        for number in self.devices:
             first = number % len(names)
             self._agent(number, names[first:] + names[:first])
-        for number in range(len(self.services)):
+        for number in self.devices:
             self.nodes[names[number % len(names)]].wait_link(f"plc-{number}", 2)
 
     def _show(self, node: Server) -> None:
@@ -110,6 +110,11 @@ class NodesLab:
         """Whether a client of a node gets something of a device, all of it."""
         return ask(self.ports[name, device], device, random.randrange(65536), 100, 1.0) == "whole"
 
+    @property
+    def devices(self) -> range:
+        """Their numbers."""
+        return range(len(self.services))
+
     @staticmethod
     def online(node: Server, device: int) -> bool:
         """Whether it has the link of a device."""
@@ -127,8 +132,8 @@ class NodesLab:
 
     def all_reach(self, *names: str) -> float:
         """Seconds until clients of these nodes reach every device."""
-        devices = range(len(self.services))
-        return self.until(lambda: all(self.reaches(name, each) for name in names for each in devices), "way")
+        pairs = [(name, device) for name in names for device in self.devices]
+        return self.until(lambda: all(self.reaches(*each) for each in pairs), "way")
 
     def close(self) -> None:
         """End what is not the lab's."""

@@ -4,20 +4,18 @@ they are."""
 import os
 import random
 import signal
-import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.cluster.nodes_lab import NAMES, NodesLab, nodes_lab
-from tests.support.keyed_streams import ask
+from tests.cluster.nodes_load import Load
 from tests.support.redis_server import INSTALLED, PROGRAM
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not INSTALLED, reason=f"{PROGRAM} is not installed")]
 SECONDS = float(os.environ.get("REVTUNNEL_FAULTS_SECONDS", "6"))  # of faults in any order
 SEED = int(os.environ.get("REVTUNNEL_FAULTS_SEED", "0")) or random.randrange(1 << 32)
-LARGE = 60_000  # words of a stream at most
 
 
 def test_a_node_is_killed_frozen_and_doubled(tmp_path: Path) -> None:
@@ -58,42 +56,6 @@ def test_the_engine_is_killed_under_clients(tmp_path: Path) -> None:
         lab.all_reach(*NAMES)
 
 
-class Load:
-    """Clients that have streams of random devices at random nodes, and judge them."""
-
-    def __init__(self, lab: NodesLab, count: int) -> None:
-        self.wrong: list[str] = []
-        self.outcomes: dict[str, int] = {}
-        self._lab = lab
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._run, args=(each,), daemon=True) for each in range(count)
-        ]
-        for thread in self._threads:
-            thread.start()
-
-    def _run(self, client: int) -> None:
-        chance = random.Random(SEED + client)
-        while not self._stop.is_set():
-            (_, device), port = chance.choice([*self._lab.ports.items()])
-            try:
-                outcome = ask(port, device, client, chance.randrange(1, LARGE))
-            except AssertionError as wrong:
-                self.wrong.append(str(wrong))
-                return
-            with self._lock:
-                self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
-            if outcome != "whole":
-                time.sleep(0.05)
-
-    def end(self) -> None:
-        """No more streams."""
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(30)
-
-
 def test_faults_in_any_order(tmp_path: Path) -> None:
     """No byte wrong, no client at another's device, no cut that looks like an end; and all is well at last.
 
@@ -102,7 +64,7 @@ def test_faults_in_any_order(tmp_path: Path) -> None:
     chance = random.Random(SEED)
     print(f"REVTUNNEL_FAULTS_SEED={SEED}")
     with nodes_lab(tmp_path) as lab:
-        load = Load(lab, 6)
+        load = Load(lab, 6, SEED)
         end = time.monotonic() + SECONDS
         while time.monotonic() < end and not load.wrong:
             _fault(lab, chance)
