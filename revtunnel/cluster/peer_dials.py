@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 
 from revtunnel import __version__
 from revtunnel.cluster.peer_agent import ForwardedStreams, PeerAgentLink, PeerData
-from revtunnel.ground.facts import Report
+from revtunnel.ground.facts import Fact, LinkUp, Report, ServerState
 from revtunnel.ground.limits import AgentLimits, LinkLimits, RelayLimits
 from revtunnel.ground.server_places import ServerPlace
 from revtunnel.link.handshake import AgentHandshake, AgentHello
@@ -42,11 +42,21 @@ def of_nodes(limits: LinkLimits) -> LinkLimits:
 
 
 class _Dial:
-    """One node that we dial."""
+    """One node that we dial; that it cannot be had is told once, until it can."""
 
-    def __init__(self, place: ServerPlace, uplink: Uplink) -> None:
+    uplink: Uplink
+
+    def __init__(self, place: ServerPlace, report: Report) -> None:
         self.place = place
-        self.uplink = uplink
+        self._report = report
+        self._away = False
+
+    def report(self, fact: Fact) -> None:
+        """Pass on what its uplink tells."""
+        away = isinstance(fact, ServerState)
+        if not (away and self._away):
+            self._report(fact)
+        self._away = away or (self._away and not isinstance(fact, LinkUp))
 
 
 class PeerDials:
@@ -108,12 +118,10 @@ class PeerDials:
     def _begin(self, name: str, place: ServerPlace) -> None:
         way = ServerWay(self.identity, server_name=name)
         self._connectors[name] = connector = ServerConnector(self._reactor, way)
-        uplink = Uplink(
-            *(self._reactor, [place], self._agent_limits, random.random),
-            *(partial(self._make, name), self._report, connector.connect),
-        )
-        self._dials[name] = _Dial(place, uplink)
-        uplink.start()
+        self._dials[name] = dial = _Dial(place, self._report)
+        told = self._reactor, [place], self._agent_limits, random.random
+        dial.uplink = Uplink(*told, partial(self._make, name), dial.report, connector.connect)
+        dial.uplink.start()
 
     def _make(self, name: str, ready: Callable[[Any], None], left: Callable[[Any], None]) -> PeerAgentLink:
         hello = AgentHello(

@@ -472,7 +472,8 @@ class Server(AdministeredDaemon):
 
 
 def _refusing(settings: ServerSettings) -> dict[str, bool]:
-    return {pool.name: pool.absent != "close" for pool in settings.pools}
+    node = settings.cluster.node is not None
+    return {each.name: each.absent != "close" or (node and each.nodes == "all") for each in settings.pools}
 
 
 def descriptor_budget(settings: ServerSettings) -> int:

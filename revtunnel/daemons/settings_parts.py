@@ -221,6 +221,10 @@ class PoolSettings(SenderSettings):
         "where other machines reach bind, here or in [device *]", live=True)
     absent: str = setting(word("close", "refuse", "wait"), "close", "while its device is away a client port "
         "is closed, or stays open and refuses every client, or lets them wait for it", live=True)
+    nodes: str = setting(word("owner", "all"), "owner", "of a cluster: a client port is open at the node "
+        "that gave it to its device, and leads there wherever the device is; all: the ports of "
+        "[reservations] are open at every node that has them in its settings, also for a device that was "
+        "never there", live=True)
     wake_wait: float = setting(seconds(1, 3600), "60 s", "absent = wait: time a client waits, then it is "
         "refused", live=True)
 
