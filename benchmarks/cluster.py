@@ -28,7 +28,7 @@ __all__ = ["main"]
 
 def _round(lab: NodesLab) -> float:
     """One kill, and the node back."""
-    held = {name: sum(lab.online(node, each) for each in lab.devices) for name, node in lab.nodes.items()}
+    held = {name: len(lab.held(node)) for name, node in lab.nodes.items()}
     name = max(held, key=lambda each: held[each])
     others = [each for each in lab.nodes if each != name]
     lab.nodes[name].kill()

@@ -116,10 +116,9 @@ class NodesLab:
         return range(len(self.services))
 
     @staticmethod
-    def online(node: Server, device: int) -> bool:
-        """Whether it has the link of a device."""
-        rows = node.control("devices", "--here")["devices"]
-        return any(row["serial"] == f"plc-{device}" and row["online"] for row in rows)
+    def held(node: Server) -> set[str]:
+        """Whose links it has."""
+        return {row["serial"] for row in node.control("devices", "--here")["devices"] if row["online"]}
 
     def until(self, condition: object, what: str) -> float:
         """Seconds until it is so."""
