@@ -42,7 +42,7 @@ class NodesLab:
     def node(self, name: str, file: str = "") -> Server:
         """One more process, not started yet; of the same name where ``file`` is another."""
         issued = self._issuer.node(name, file=f"node-{file or name}")
-        (port,) = free_ports(1)
+        agents, port = free_ports(2)
         return self._lab.server(
             {
                 "cluster": {
@@ -59,6 +59,7 @@ class NodesLab:
                     "certificate_key": issued.key_file,
                     "authority": self._issuer.file,
                 },
+                "listener main": {"address": f"127.0.0.1:{agents}"},
                 "pool default": {"absent": "refuse"},
                 "link": {"keepalive": 1, "busy_keepalive": 1},
                 "limits": {"herd_spread": 0.2},

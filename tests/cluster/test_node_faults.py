@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.agents import Herd
 from tests.cluster.nodes_lab import NAMES, NodesLab, nodes_lab
 from tests.cluster.nodes_load import Load
 from tests.support.redis_server import INSTALLED, PROGRAM
@@ -50,6 +51,14 @@ def test_the_engine_is_killed_under_clients(tmp_path: Path) -> None:
         for number, name in enumerate(NAMES):
             assert lab.reaches(name, number), "its own"
         lab.nodes["one"].wait_event("state", state="directory")
+        three = lab.nodes["three"]
+        three.write(cluster={"without_engine": "wait"})
+        three.stop()
+        three.start()
+        refused = Herd(three.port, ["plc-9"], (), "lab")
+        lab.until(lambda: refused.turn() or refused.lost, "refusal")
+        assert three.events("link-refused", serial="plc-9", reason="stopping")
+        refused.close()
         lab.engine.start()
         lab.all_reach(*NAMES)
 
