@@ -123,7 +123,11 @@ class Cluster:
         self.hub = PeerHub(me.name, hub, board.data, report, self._is_ours)
         self.hub.on_up, self.hub.on_down = self._linked, self._unlinked
         known = NodeOperator(operator, self._mesh)
-        streams = ForwardedStreams(board.clients_for_node, lambda name: answers_to(reactor, known, name))
+        streams = ForwardedStreams(
+            board.clients_for_node,
+            lambda name: answers_to(reactor, known, name),
+            lambda: self.directory.usurped(),
+        )
         told = reactor, me.name, instance, link, identity, streams, report, random_bytes, descriptors
         self.dials = PeerDials(*told)
         self.forwarding = Forwarding(self.directory, self.hub.carrier, board.absent)

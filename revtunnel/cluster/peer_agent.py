@@ -18,9 +18,10 @@ from revtunnel.carriers.data_opening import AwaitConnect
 from revtunnel.cluster.forwarded_clients import ForwardedSocket
 from revtunnel.cluster.named_targets import CALLS, decode_named, offer_at
 from revtunnel.ground.errors import RemoteError
-from revtunnel.ground.reasons import Ended
+from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.targets import Target
 from revtunnel.link.agent_link import AgentLink
+from revtunnel.link.mux import GoingAway, Happening
 from revtunnel.link.rt1 import Rt1Mux
 from revtunnel.streams.channel import Channel
 from revtunnel.streams.channel_transport import ChannelTransport
@@ -36,10 +37,12 @@ class ForwardedStreams:
     Attributes:
         clients: of a device that is here, by serial, offer and session; None: it is not here.
         calls: who answers calls of a node, by its name.
+        usurped: another process has our name: its link to a node took the place of ours.
     """
 
     clients: Callable[[str, str, str], Clients | None]
     calls: Callable[[str], Protocol]
+    usurped: Callable[[], None] = lambda: None
 
     def of(self, target: Target, session: str) -> Clients | None:
         """Who takes a client that another node forwards."""
@@ -80,6 +83,11 @@ class PeerAgentLink(AgentLink):
             self.reset(channel, Ended.NOT_HERE, _absent(channel.target))
             return
         clients.came_by(begin, self.peer, channel.origin, forwarded=True)
+
+    def happened(self, happening: Happening) -> None:
+        super().happened(happening)
+        if isinstance(happening, GoingAway) and happening.reason is GoAway.REPLACED:
+            self.streams.usurped()
 
     def _record(self, channel: Channel, reason: Ended, detail: str) -> None:
         """Nothing: the carrier of its device tells of it."""

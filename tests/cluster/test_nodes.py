@@ -6,17 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from revtunnel.ground.facts import ChannelEnded, ChannelOpened, ClientRefused
+from revtunnel.cluster.cluster_system import merged
+from revtunnel.ground.facts import ChannelEnded, ChannelOpened, ClientRefused, LinkRefused
+from revtunnel.process.admin.operation_form import Row
 from tests.support.nodes_world import NodesWorld
 from tests.support.world import pattern
 
 MIB = 1024 * 1024
 
 
-@pytest.fixture(params=["auto", "link"])
+@pytest.fixture(params=["auto auto", "link auto", "auto link", "link link"])
 def nodes(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NodesWorld]:
-    """Two nodes; clients go by data sockets between them, or by the link."""
-    with NodesWorld(tmp_path, "one", "two", rule=request.param) as world:
+    """Two nodes; clients go by data sockets or by the link, between nodes and then to the device."""
+    between, device = request.param.split()
+    with NodesWorld(tmp_path, "one", "two", rule=between, device=device) as world:
         yield world
 
 
@@ -132,8 +135,53 @@ def test_a_node_that_is_cut_off_is_not_asked(tmp_path: Path) -> None:
         service.close()
 
 
-def test_a_stranger_and_one_s_own_name_are_refused(tmp_path: Path) -> None:
+def test_whoever_is_not_among_the_peers_is_refused(tmp_path: Path) -> None:
     """A certificate of the same authority is not enough where the settings name the nodes."""
+    with NodesWorld(tmp_path, "one", "two", strangers=("three",)) as nodes:
+        nodes.until(lambda: nodes["one"].of(LinkRefused))
+        refused = nodes["one"].of(LinkRefused)[0]
+        assert (refused.reason, refused.detail) == ("denied", "three is no node of this cluster")
+        assert set(nodes["one"].cluster.hub.links) == {"two"}
+
+
+def test_of_two_processes_with_one_name_the_earlier_is_told(tmp_path: Path) -> None:
+    """By whichever node the later one has dialled."""
+    told: list[str] = []
+    with NodesWorld(tmp_path, "one", "two", twins=("two",)) as nodes:
+        nodes["two"].cluster.directory.usurped = lambda: told.append("two")
+        nodes.twins[0].cluster.look()
+        nodes.until(lambda: told)
+        nodes["two"].cluster.dials.stop()
+
+
+def test_listings_of_several_nodes_are_one(tmp_path: Path) -> None:
+    """In the order of serials, page by page; of a device that two know, where it is."""
+
+    def row(serial: str, node: str, online: bool = True, since: str = "2026-01-01") -> Row:
+        return {"serial": serial, "node": node, "online": online, "links_total": 1, "since": since}
+
+    one = [row("a", "one"), row("c", "one", False, "2026-03-01"), row("e", "one")]
+    two = [row("b", "two"), row("c", "two"), row("d", "two", False)]
+    rows, after = merged([(one, None), (two, None)], 200)
+    assert [(each["serial"], each["node"]) for each in rows] == [
+        ("a", "one"), ("b", "two"), ("c", "two"), ("d", "two"), ("e", "one"),
+    ]  # fmt: skip
+    assert after is None
+    rows, after = merged([(one, None), (two, None)], 2)
+    assert ([each["serial"] for each in rows], after) == (["a", "b"], "b")
+    rows, after = merged([(one, "e"), (two[:2], "c")], 200)
+    assert ([each["serial"] for each in rows], after) == (["a", "b", "c"], "c")
+    assert merged([([], None), ([], None)], 200) == ([], None)
+
+
+def test_nodes_are_listed_with_the_links_to_them(tmp_path: Path) -> None:
+    """As this node sees them."""
     with NodesWorld(tmp_path, "one", "two") as nodes:
         cluster = nodes["one"].cluster
-        assert not cluster._is_ours("three") and cluster._is_ours("two")
+        nodes["two"].cluster.look()
+        cluster.look()
+        nodes.until(lambda: [each["devices"] for each in cluster.nodes()[0]] == [1, 1])
+        rows, after = cluster.nodes("", 1)
+        assert (rows[0]["node"], rows[0]["here"], after) == ("one", True, "one")
+        rows, after = cluster.nodes("one", 1)
+        assert (rows[0]["node"], rows[0]["linked"], rows[0]["state"], after) == ("two", True, "up", None)

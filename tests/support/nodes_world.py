@@ -39,10 +39,10 @@ __all__ = ["Node", "NodesWorld"]
 class Node(DataWorld):
     """One node; its device's serial is ``dev-`` and its name."""
 
-    def __init__(self, name: str, issuer: Issuer, first: "Node | None", rule: str) -> None:
+    def __init__(self, name: str, issuer: Issuer, first: "Node | None", rule: str, device: str) -> None:
         self.name = name
         loop = first.loop if first is not None else None
-        super().__init__(serial=f"dev-{name}", loop=loop)
+        super().__init__(device, serial=f"dev-{name}", loop=loop)
         issued = issuer.node(name)
         files = CertificateFiles(TlsSide.NODE, issued.certificate_file, issued.key_file, issuer.file)
         self.identity = Identity(TlsRules(files))
@@ -63,15 +63,18 @@ class Node(DataWorld):
     def _came(self, end: Any) -> None:
         self.switchboard.admission.came(self.cluster.hub, "nodes", end)
 
-    def join(self, peers: tuple[PeerPlace, ...], directory: LocalDirectory | None) -> None:
-        """Begin to be a node."""
+    def join(
+        self, peers: tuple[PeerPlace, ...], directory: LocalDirectory | None, begins: bool = True
+    ) -> None:
+        """Begin to be a node; not ``begins``: it dials when ``cluster.look`` is called."""
         board = BoardOfNode(self.switchboard, lambda serial, detail: None)
         operator = DaemonOperator(self.reactor, Reporter(), self.name)
         self.cluster = Cluster(
             *(self.reactor, ClusterSettings(node=self.name, peers=peers), LinkLimits(), self.switchboard),
             *(board, operator, self.identity, self.facts.append, os.urandom, 10_000, directory),
         )
-        self.cluster.start()
+        if begins:
+            self.cluster.start()
 
     def port_for(self, serial: str, offer: str = "echo") -> int:
         """A port of this node for clients of a device, wherever that is."""
@@ -82,20 +85,32 @@ class Node(DataWorld):
 
 
 class NodesWorld:
-    """``rule``: what carries clients between nodes, ``socket``, ``link`` or ``auto``.
+    """``rule``: what carries clients between nodes, ``socket``, ``link`` or ``auto``; ``device``: to devices.
 
-    ``mesh``: without a directory, every node asks the others; else one is in memory.
+    ``mesh``: without a directory, every node asks the others; else one is in memory. ``strangers`` dial the
+    others, who do not know them; ``twins`` are second processes of nodes, which have not dialled yet.
     """
 
-    def __init__(self, directory: Path, *names: str, rule: str = "auto", mesh: bool = True) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *names: str,
+        rule: str = "auto",
+        device: str = "auto",
+        mesh: bool = True,
+        strangers: tuple[str, ...] = (),
+        twins: tuple[str, ...] = (),
+    ) -> None:
         self._stack = contextlib.ExitStack()
         issuer = Issuer(directory)
         self.nodes: dict[str, Node] = {}
         for name in names:
             first = next(iter(self.nodes.values()), None)
-            self.nodes[name] = node = Node(name, issuer, first, rule)
-            self._stack.enter_context(node)
+            self.nodes[name] = self._stack.enter_context(Node(name, issuer, first, rule, device))
         self.loop = self.nodes[names[0]].loop
+        others = [Node(name, issuer, self.nodes[names[0]], rule, device) for name in (*strangers, *twins)]
+        self.others = [self._stack.enter_context(each) for each in others]
+        self.twins = self.others[len(strangers) :]
         board = Board(partial(self.loop.reactor.callLater, 0))
         for node in self.nodes.values():
             peers = tuple(
@@ -105,6 +120,10 @@ class NodesWorld:
             node.join(peers if mesh else (), None if mesh else LocalDirectory(board, node.name, address))
         for node in self.nodes.values():
             node.cluster.look()  # nobody waits for the next time
+        known = tuple(PeerPlace(each.name, HOST, each.door.port) for each in self.nodes.values())
+        for number, node in enumerate(self.others):
+            peers = known if number < len(strangers) else known[:1]
+            node.join(peers, None, begins=number < len(strangers))
         self.until(lambda: all(len(each.cluster.callers) == len(names) - 1 for each in self.nodes.values()))
 
     def __getitem__(self, name: str) -> Node:
@@ -116,7 +135,7 @@ class NodesWorld:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for node in self.nodes.values():
+        for node in (*self.nodes.values(), *self.others):
             node.door.stop()
             node.cluster.stop()
         self._stack.close()
