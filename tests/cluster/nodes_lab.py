@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.agents import Herd
 from revtunnel.ground.targets import parse_offer
-from tests.support.daemons import Agent, Lab, Server, laboratory
+from tests.support.daemons import Agent, Lab, Server, Settings, laboratory, merged
 from tests.support.keyed_streams import KeyedService, ask
 from tests.support.ports import free_ports
 from tests.support.redis_server import RedisServer
@@ -28,13 +28,14 @@ NAMES = ("one", "two", "three")
 class NodesLab:
     """``devices`` agents, each at the node that comes first for it."""
 
-    def __init__(self, lab: Lab, directory: Path, devices: int) -> None:
+    def __init__(self, lab: Lab, directory: Path, devices: int, more: Settings) -> None:
         self.engine = RedisServer(directory)
         self.services = [KeyedService(number) for number in range(devices)]
         self.nodes: dict[str, Server] = {}
         self.agents: list[Agent] = []
         self.ports: dict[tuple[str, int], int] = {}  # node, device: where clients come in
         self._lab = lab
+        self._more = more
         self._issuer = Issuer(directory, "nodes authority")
         for name in NAMES:
             self.nodes[name] = self.node(name)
@@ -43,7 +44,7 @@ class NodesLab:
         """One more process, not started yet; of the same name where ``file`` is another."""
         issued = self._issuer.node(name, file=f"node-{file or name}")
         agents, port = free_ports(2)
-        return self._lab.server(
+        settings = merged(
             {
                 "cluster": {
                     "node": name,
@@ -64,8 +65,9 @@ class NodesLab:
                 "link": {"keepalive": 1, "busy_keepalive": 1},
                 "limits": {"herd_spread": 0.2},
             },
-            name=file or name,
+            self._more,
         )
+        return self._lab.server(settings, name=file or name)
 
     def start(self) -> None:
         """Engine, nodes, services; then every device at each node for once, and at last where it begins."""
@@ -76,7 +78,7 @@ class NodesLab:
             node.start(wait=False)
         for node in self.nodes.values():
             node.wait_until(node.ready, "readiness")
-        for node in self.nodes.values():
+        for node in self.nodes.values() if self.services else ():
             self._show(node)
         names = [*self.nodes]
         for number in self.devices:
@@ -143,10 +145,10 @@ class NodesLab:
 
 
 @contextlib.contextmanager
-def nodes_lab(directory: Path, devices: int = 3) -> Iterator[NodesLab]:
-    """All of it, started."""
+def nodes_lab(directory: Path, devices: int = 3, more: Settings | None = None) -> Iterator[NodesLab]:
+    """All of it, started; ``more``: settings of all nodes."""
     with laboratory(directory) as lab:
-        found = NodesLab(lab, directory, devices)
+        found = NodesLab(lab, directory, devices, more or {})
         try:
             found.start()
             yield found

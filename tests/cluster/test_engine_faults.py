@@ -119,6 +119,8 @@ def test_hung_and_back(world: RedisWorld) -> None:
     world.engine.pause()
     began = time.monotonic()
     assert node_of(world, two, "d8") == "away"
+    with pytest.raises(DirectoryAway, match="seconds"):
+        next(two._engine.call("", "").__await__())  # whose answer would be that to the one before
     world.until(lambda: time.monotonic() > began + LEASE * 1.2)
     assert one.problem is not None
     world.engine.resume()
