@@ -84,8 +84,8 @@ class NodesLab:
         for number in self.devices:
             first = number % len(names)
             self._agent(number, names[first:] + names[:first])
-        for number in self.devices:
-            self.nodes[names[number % len(names)]].wait_link(f"plc-{number}", 2)
+        for agent in self.agents:
+            agent.wait_event("link-up", patience=PATIENCE)
 
     def _show(self, node: Server) -> None:
         """Every device comes to this node once, and leaves its port behind."""

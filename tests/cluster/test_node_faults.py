@@ -19,48 +19,63 @@ SECONDS = float(os.environ.get("REVTUNNEL_FAULTS_SECONDS", "6"))  # of faults in
 SEED = int(os.environ.get("REVTUNNEL_FAULTS_SEED", "0")) or random.randrange(1 << 32)
 
 
-def test_a_node_is_killed_frozen_and_doubled(tmp_path: Path) -> None:
-    """Others reach its devices; who sleeps through it takes nothing back; one process has a name."""
+def test_each_fault_alone(tmp_path: Path) -> None:
+    """One after the other, since three nodes take their time to start."""
     with nodes_lab(tmp_path) as lab:
         lab.all_reach(*NAMES)
-        lab.nodes["one"].kill()
-        lab.all_reach("two", "three")
-        lab.nodes["one"].start()
-        lab.all_reach(*NAMES)
-        # frozen until its lease is over and its device is elsewhere
-        two = lab.nodes["two"]
-        here = lab.held(two)
-        begun = len(two.events("link-down", reason="replaced"))
-        two.pause()
-        lab.all_reach("one", "three")
-        two.resume()
-        lab.all_reach(*NAMES)
-        assert len(two.events("link-down", reason="replaced")) - begun <= len(here)
-        # a second process of the same name
-        twin = lab.node("three", "twin").start()
-        assert lab.nodes["three"].wait() == 75
-        assert twin.running
-        lab.all_reach("one", "two")
+        _a_node_is_killed(lab)
+        _a_node_sleeps_until_its_device_is_elsewhere(lab)
+        _the_engine_is_killed(lab)
+        _a_second_process_has_the_name(lab)
 
 
-def test_the_engine_is_killed_under_clients(tmp_path: Path) -> None:
-    """Devices that are here go on, others as far as they are known; who is not known is refused in words."""
-    with nodes_lab(tmp_path) as lab:
-        lab.all_reach(*NAMES)
-        lab.engine.kill()
-        for number, name in enumerate(NAMES):
-            assert lab.reaches(name, number), "its own"
-        lab.nodes["one"].wait_event("state", state="directory")
-        three = lab.nodes["three"]
-        three.write(cluster={"without_engine": "wait"})
-        three.stop()
-        three.start()
-        refused = Herd(three.port, ["plc-9"], (), "lab")
-        lab.until(lambda: refused.turn() or refused.lost, "refusal")
-        assert three.events("link-refused", serial="plc-9", reason="stopping")
-        refused.close()
-        lab.engine.start()
-        lab.all_reach(*NAMES)
+def _a_node_is_killed(lab: NodesLab) -> None:
+    """Others reach its devices."""
+    lab.nodes["one"].kill()
+    lab.all_reach("two", "three")
+    lab.nodes["one"].start()
+    lab.all_reach(*NAMES)
+
+
+def _a_node_sleeps_until_its_device_is_elsewhere(lab: NodesLab) -> None:
+    """It takes nothing back: what moved is told to it, and no more."""
+    two = lab.nodes["two"]
+    here = lab.held(two)
+    begun = len(two.events("link-down", reason="replaced"))
+    two.pause()
+    lab.all_reach("one", "three")
+    two.resume()
+    lab.all_reach(*NAMES)
+    assert len(two.events("link-down", reason="replaced")) - begun <= len(here)
+
+
+def _the_engine_is_killed(lab: NodesLab) -> None:
+    """Devices that are here go on; who starts meanwhile guesses nothing, and takes no agents if it is to wait."""
+    lab.engine.kill()
+    for name, node in lab.nodes.items():
+        for serial in lab.held(node):
+            assert lab.reaches(name, int(serial.removeprefix("plc-"))), "its own"
+    lab.nodes["one"].wait_event("state", state="directory")
+    three = lab.nodes["three"]
+    three.write(cluster={"without_engine": "wait"})
+    three.stop()
+    three.start()
+    refused = Herd(three.port, ["plc-9"], (), "lab")
+    lab.until(lambda: refused.turn() or refused.lost, "refusal")
+    assert three.events("link-refused", serial="plc-9", reason="stopping")
+    refused.close()
+    assert not lab.reaches("three", 0)
+    three.wait_event("client-refused", serial="plc-0", reason="directory-away")
+    lab.engine.start()
+    lab.all_reach(*NAMES)
+
+
+def _a_second_process_has_the_name(lab: NodesLab) -> None:
+    """The later one; the earlier drains and ends."""
+    twin = lab.node("three", "twin").start()
+    assert lab.nodes["three"].wait() == 75
+    assert twin.running
+    lab.all_reach("one", "two")
 
 
 def test_faults_in_any_order(tmp_path: Path) -> None:
