@@ -50,7 +50,7 @@ def _a_node_sleeps_until_its_device_is_elsewhere(lab: NodesLab) -> None:
 
 
 def _the_engine_is_killed(lab: NodesLab) -> None:
-    """Devices that are here go on; who starts meanwhile guesses nothing, and takes no agents if it is to wait."""
+    """Devices that are here go on; who starts meanwhile guesses nothing; and takes no agents if told so."""
     lab.engine.kill()
     for name, node in lab.nodes.items():
         for serial in lab.held(node):
