@@ -69,6 +69,9 @@ class NodeBoard(Protocol):
     def moved(self, serial: str) -> None:
         """Its link here was replaced by one at another node."""
 
+    def not_yet(self, why: str) -> None:
+        """Refuse agents, who go to another server; "": take them."""
+
 
 class NodeOperator:
     """What other nodes may call: all that operators may, and what nodes ask each other."""
@@ -140,8 +143,20 @@ class Cluster:
         board.fleet.on_arrived, board.fleet.on_left = self._arrived, self._left
         board.forward(self.forwarding.open)
         directory.moved, directory.mine = self._moved, self._mine
-        directory.start().addErrback(lambda failure: failure.trap(DirectoryAway) and None)
+        self._join()
         self.look()
+
+    def _join(self) -> None:
+        """Join; with ``without_engine = wait`` agents are refused until then."""
+        waits = self._mesh is None and self.settings.without_engine == "wait"
+        self._board.not_yet("this node has not joined its cluster yet" if waits else "")
+
+        def away(failure: Failure) -> None:
+            failure.trap(DirectoryAway)
+            if waits and self._timer is not None:
+                self._reactor.callLater(LOOK, self._join)
+
+        self.directory.start().addCallbacks(lambda _: self._board.not_yet(""), away)
 
     @property
     def problems(self) -> dict[str, str]:

@@ -72,8 +72,8 @@ class EngineSettings:
         "master is, asked in turn before each connection")
     engine_plaintext: bool = setting(yes_no(), "no", "INSECURE: lets redis:// lead to another machine")
     without_engine: str = setting(word("alone", "wait"), "alone", "what a node does that starts while the "
-        "engine is away. alone: it serves its own devices, and tells of them later; wait: it opens no "
-        "listener before it has joined")
+        "engine is away. alone: it serves its own devices, and tells of them later; wait: it refuses agents, "
+        "who go to another server, until it has joined")
     lease: float = limit(seconds(3, 120), 10, "a node that did not renew for so long is not believed to be "
         "there; renewed three times in it", live=False)
 # fmt: on

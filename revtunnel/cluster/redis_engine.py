@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
+from txredisapi import ConnectionError as Lost
 from txredisapi import RedisError, RedisProtocol, SubscriberProtocol
 
 from revtunnel.cluster.directory import PATIENCE, DirectoryAway
@@ -98,8 +100,8 @@ class RedisEngine:
             return json.loads(await protocol.eval(script, [prefix], [str(each) for each in args]))
         except RedisError as error:
             text = str(error)
-            if text.startswith(DENIED):
-                self._calls.drop(text)
+            if isinstance(error, Lost) or text.startswith(DENIED):
+                self._calls.drop(protocol, text)
             raise DirectoryAway(text) from None
 
     async def _calling(self, protocol: Any) -> None:
@@ -143,11 +145,12 @@ class _Kept:
         if self._running is not None:
             self._running.cancel()
 
-    def drop(self, why: str) -> None:
-        """Make another one."""
-        if self.protocol is not None:
-            self._last = why
-            self.protocol.transport.abortConnection()
+    def drop(self, protocol: Any, why: str) -> None:
+        """Make another one; nobody asks by this one from now on, as late answers would be taken for his."""
+        if protocol is self.protocol:
+            self.protocol, self._last = None, why
+            self.problem = f"{self.way}: {why}"
+            protocol.transport.abortConnection()
 
     async def _keep(self) -> None:
         wait = FIRST
@@ -180,8 +183,12 @@ class _Kept:
             protocol.transport.abortConnection()
 
     def _ping(self, protocol: Any) -> None:
+        def unanswered(failure: Failure) -> None:
+            failure.trap(RedisError)
+            self.drop(protocol, failure.getErrorMessage())
+
         if protocol is self.protocol:
-            protocol.ping().addErrback(lambda failure: failure.trap(RedisError))
+            protocol.ping().addErrback(unanswered)
             self._reactor.callLater(PINGED, self._ping, protocol)
 
     async def _where(self) -> tuple[str, int]:

@@ -52,6 +52,9 @@ class BoardOfNode:
             return None
         return self._board.client_streams.clients_by_name(serial, offer, lambda client: None, session)
 
+    def not_yet(self, why: str) -> None:
+        self._board.not_yet = why
+
     def moved(self, serial: str) -> None:
         device = self.fleet.get(serial)
         link: Any = device.link if device is not None else None

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.agents import Herd
 from revtunnel.ground.targets import parse_offer
-from tests.support.daemons import Agent, Lab, Server, laboratory
+from tests.support.daemons import Agent, Lab, Server, Settings, laboratory, merged
 from tests.support.keyed_streams import KeyedService, ask
 from tests.support.ports import free_ports
 from tests.support.redis_server import RedisServer
@@ -28,13 +28,14 @@ NAMES = ("one", "two", "three")
 class NodesLab:
     """``devices`` agents, each at the node that comes first for it."""
 
-    def __init__(self, lab: Lab, directory: Path, devices: int) -> None:
+    def __init__(self, lab: Lab, directory: Path, devices: int, more: Settings) -> None:
         self.engine = RedisServer(directory)
         self.services = [KeyedService(number) for number in range(devices)]
         self.nodes: dict[str, Server] = {}
         self.agents: list[Agent] = []
         self.ports: dict[tuple[str, int], int] = {}  # node, device: where clients come in
         self._lab = lab
+        self._more = more
         self._issuer = Issuer(directory, "nodes authority")
         for name in NAMES:
             self.nodes[name] = self.node(name)
@@ -42,8 +43,8 @@ class NodesLab:
     def node(self, name: str, file: str = "") -> Server:
         """One more process, not started yet; of the same name where ``file`` is another."""
         issued = self._issuer.node(name, file=f"node-{file or name}")
-        (port,) = free_ports(1)
-        return self._lab.server(
+        agents, port = free_ports(2)
+        settings = merged(
             {
                 "cluster": {
                     "node": name,
@@ -59,12 +60,14 @@ class NodesLab:
                     "certificate_key": issued.key_file,
                     "authority": self._issuer.file,
                 },
+                "listener main": {"address": f"127.0.0.1:{agents}"},
                 "pool default": {"absent": "refuse"},
                 "link": {"keepalive": 1, "busy_keepalive": 1},
                 "limits": {"herd_spread": 0.2},
             },
-            name=file or name,
+            self._more,
         )
+        return self._lab.server(settings, name=file or name)
 
     def start(self) -> None:
         """Engine, nodes, services; then every device at each node for once, and at last where it begins."""
@@ -75,7 +78,7 @@ class NodesLab:
             node.start(wait=False)
         for node in self.nodes.values():
             node.wait_until(node.ready, "readiness")
-        for node in self.nodes.values():
+        for node in self.nodes.values() if self.services else ():
             self._show(node)
         names = [*self.nodes]
         for number in self.devices:
@@ -116,10 +119,9 @@ class NodesLab:
         return range(len(self.services))
 
     @staticmethod
-    def online(node: Server, device: int) -> bool:
-        """Whether it has the link of a device."""
-        rows = node.control("devices", "--here")["devices"]
-        return any(row["serial"] == f"plc-{device}" and row["online"] for row in rows)
+    def held(node: Server) -> set[str]:
+        """Whose links it has."""
+        return {row["serial"] for row in node.control("devices", "--here")["devices"] if row["online"]}
 
     def until(self, condition: object, what: str) -> float:
         """Seconds until it is so."""
@@ -143,10 +145,10 @@ class NodesLab:
 
 
 @contextlib.contextmanager
-def nodes_lab(directory: Path, devices: int = 3) -> Iterator[NodesLab]:
-    """All of it, started."""
+def nodes_lab(directory: Path, devices: int = 3, more: Settings | None = None) -> Iterator[NodesLab]:
+    """All of it, started; ``more``: settings of all nodes."""
     with laboratory(directory) as lab:
-        found = NodesLab(lab, directory, devices)
+        found = NodesLab(lab, directory, devices, more or {})
         try:
             found.start()
             yield found

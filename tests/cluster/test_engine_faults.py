@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred
 
 from revtunnel.cluster.directory import DirectoryAway
 from revtunnel.cluster.engine_settings import EngineSettings, engine_way, read_engine
 from revtunnel.cluster.node_records import Claim
 from revtunnel.cluster.redis_directory import RedisDirectory
 from revtunnel.cluster.redis_engine import EngineWay
+from revtunnel.cluster.redis_scripts import FORGET, SHARE, SHARED
 from tests.cluster.directory_behaviour import Told
 from tests.cluster.redis_world import LEASE, RedisWorld
 from tests.support.epoll import own_reactor
@@ -117,6 +119,8 @@ def test_hung_and_back(world: RedisWorld) -> None:
     world.engine.pause()
     began = time.monotonic()
     assert node_of(world, two, "d8") == "away"
+    with pytest.raises(DirectoryAway, match="seconds"):
+        next(two._engine.call("", "").__await__())  # whose answer would be that to the one before
     world.until(lambda: time.monotonic() > began + LEASE * 1.2)
     assert one.problem is not None
     world.engine.resume()
@@ -321,3 +325,28 @@ def test_a_start_without_an_engine_goes_on_by_itself(world: RedisWorld) -> None:
     world.engine.start()
     world.until(lambda: node_of(world, late, "d1") == "other")
     world.until(lambda: told.moved == [("d1", 1)])
+
+
+def test_the_rights_that_the_page_names_are_enough(world: RedisWorld, tmp_path: Path) -> None:
+    """For all that a node does, and no key of anybody else's."""
+    page = (Path(__file__).parents[2] / "docs" / "scale-out.rst").read_text()
+    block = page[page.index("    user gate on ") :].split("\n\n")[0]
+    world.engine.ask("ACL", "SETUSER", *block.replace("PASSWORD", "secret").split()[1:])
+    file = tmp_path / "password"
+    file.write_text("secret")
+    file.chmod(0o600)
+    place = read_engine(f"redis://gate@127.0.0.1:{world.engine.port}")
+    world.way = engine_way(EngineSettings(engine=place, engine_password_file=str(file)))
+    one, two, claim = filled(world)
+    told = Told(one)
+    two.arrived("d3", 1, "rt1")
+    world.until(lambda: told.moved == [("d3", 4)])
+    one.left("d4", 5)
+    one.release(claim)
+    world.until(lambda: two.claims() == [] and node_of(world, two, "d4") is None)
+    world.result(Deferred.fromCoroutine(one.call(SHARE, 1, "id", "[]")))
+    assert world.result(Deferred.fromCoroutine(two.call(SHARED, 0, 9)))[1] == [["id", "[]"]]
+    assert world.result(Deferred.fromCoroutine(two.call(FORGET, "id"))) == 1
+    world.result(one.stop())
+    with pytest.raises(DirectoryAway, match=r"NOPERM|permission|ACL"):
+        world.result(Deferred.fromCoroutine(two._engine.call("return redis.call('GET', 'x')", "x")))

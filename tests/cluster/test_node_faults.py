@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.agents import Herd
 from tests.cluster.nodes_lab import NAMES, NodesLab, nodes_lab
 from tests.cluster.nodes_load import Load
 from tests.support.redis_server import INSTALLED, PROGRAM
@@ -28,14 +29,12 @@ def test_a_node_is_killed_frozen_and_doubled(tmp_path: Path) -> None:
         lab.all_reach(*NAMES)
         # frozen until its lease is over and its device is elsewhere
         two = lab.nodes["two"]
+        here = lab.held(two)
         begun = len(two.events("link-down", reason="replaced"))
-        here = [number for number in range(3) if lab.online(two, number)]
         two.pause()
         lab.all_reach("one", "three")
         two.resume()
         lab.all_reach(*NAMES)
-        for number in here:
-            assert not lab.online(two, number) or lab.agents[number].running
         assert len(two.events("link-down", reason="replaced")) - begun <= len(here)
         # a second process of the same name
         twin = lab.node("three", "twin").start()
@@ -52,6 +51,14 @@ def test_the_engine_is_killed_under_clients(tmp_path: Path) -> None:
         for number, name in enumerate(NAMES):
             assert lab.reaches(name, number), "its own"
         lab.nodes["one"].wait_event("state", state="directory")
+        three = lab.nodes["three"]
+        three.write(cluster={"without_engine": "wait"})
+        three.stop()
+        three.start()
+        refused = Herd(three.port, ["plc-9"], (), "lab")
+        lab.until(lambda: refused.turn() or refused.lost, "refusal")
+        assert three.events("link-refused", serial="plc-9", reason="stopping")
+        refused.close()
         lab.engine.start()
         lab.all_reach(*NAMES)
 

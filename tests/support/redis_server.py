@@ -65,6 +65,17 @@ class RedisServer:
         """Whether it was started and not killed."""
         return self._process is not None
 
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        assert self._process is not None
+        return self._process.pid
+
+    def memory(self) -> int:
+        """Bytes that it has allocated."""
+        told = self.ask("INFO", "memory")
+        return int(told[told.index("used_memory:") :].split("\r\n")[0].partition(":")[2])
+
     def kill(self) -> None:
         """As ``kill -9``: with it goes all that it had."""
         if self._process is not None:
