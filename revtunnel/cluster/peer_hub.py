@@ -22,6 +22,7 @@ from revtunnel.link.mux import Happening, Over
 from revtunnel.link.server_link import Hub, LinkMaker, ServerLink
 from revtunnel.streams.carrier import Carrier
 from revtunnel.streams.channel import Channel
+from revtunnel.streams.clients import ClientSocket
 from revtunnel.streams.offer_messages import Answer
 from revtunnel.streams.running import Running, of_link
 
@@ -29,6 +30,7 @@ __all__ = ["ENDS_STREAMS", "PeerHub", "PeerServerLink"]
 
 # why a link went, if its streams go with it: its path is dead, its node faulty, or we stop
 ENDS_STREAMS = frozenset(("silent", "protocol", "stopping"))
+FEW = 16  # channels of a link
 
 
 class _ClientChannels(LinkCarrier):
@@ -39,6 +41,15 @@ class _ClientChannels(LinkCarrier):
         for channel in [*mux.channels.values()] if mux is not None else ():
             if not channel.over and channel.owner is not None and channel.target != CALLS:
                 yield of_link(self.serial, channel)
+
+
+class _FewByLink(SocketsFirst):
+    """Few clients by the link: a socket of their own would cost 4 ms of CPU, for TLS; the others as ever."""
+
+    def open(self, client: ClientSocket) -> str:
+        if self._by_link.running < FEW:
+            return self._by_link.open(client)
+        return super().open(client)
 
 
 class PeerServerLink(ServerLink):
@@ -122,7 +133,9 @@ class PeerHub:
         name = link.listener.rules.name
         self._report(LinkUp(link.serial, link.peer, link.system, name, True, link.replaced, link.tls))
         if link.takes_sockets:
-            link.carrier = SocketsFirst(self._data, link, link.channels, False)
+            only = link.listener.data == "socket"
+            made = SocketsFirst if only else _FewByLink
+            link.carrier = made(self._data, link, link.channels, only)
         self.links[link.serial] = link
         self.on_up(link)
 

@@ -15,7 +15,7 @@ from tests.support.world import pattern
 MIB = 1024 * 1024
 
 
-@pytest.fixture(params=["auto auto", "link auto", "auto link", "link link"])
+@pytest.fixture(params=["socket auto", "auto auto", "socket link", "link link"])
 def nodes(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NodesWorld]:
     """Two nodes; clients go by data sockets or by the link, between nodes and then to the device."""
     between, device = request.param.split()
