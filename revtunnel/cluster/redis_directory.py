@@ -66,9 +66,8 @@ class RedisDirectory:
         self._teller = RedisTeller(reactor, self.call, self._elsewhere)
         self._places = RedisPlaces(self.call, lambda: self._nodes, self._renew)
         self._claims = RedisClaims(self._claiming, self._told_of)
-        self.shared: Callable[[str, str], None] = lambda number, era: (
-            None
-        )  # what a renewal said of revocations
+        # what each renewal says of revocations
+        self.shared: Callable[[str, str], None] = lambda number, era: None
         self._fault: str | None = None  # what the last renewal came to
         self._starting: Deferred[None] | None = None
         self._timer: Any = None
@@ -98,12 +97,13 @@ class RedisDirectory:
     # -- life
 
     def start(self) -> "Deferred[None]":
+        if self._lease.may_claim(self._now()):
+            return succeed(None)
         if self._starting is None and not self.me.epoch:
             for serial, link, wire, age in self.mine():
                 self._teller.arrived(serial, link, wire, age)
             self._engine.start()
         self._starting = started = Deferred[None]()
-
         self._reactor.callLater(STARTING, self._not_yet, started)
         return started
 
@@ -176,12 +176,13 @@ class RedisDirectory:
 
     # -- news
 
-    def _heard(self, message: list[Any]) -> None:
-        what, *rest = message
-        if what != "moved":
-            self._renew()
-        elif rest[2] == self.me.epoch:
-            self._moved(rest[0], rest[1])
+    def _heard(self, message: Any) -> None:
+        match message:
+            case ["moved", str() as serial, int() as link, epoch]:
+                if epoch == self.me.epoch:
+                    self._moved(serial, link)
+            case _:
+                self._renew()
 
     def _missed(self) -> None:
         """News may have been lost: look at everything."""

@@ -69,7 +69,7 @@ class RedisEngine:
     def __init__(self, reactor: Any, way: EngineWay, channels: tuple[str, ...]) -> None:
         self.up: Callable[[], None] = lambda: None
         self.down: Callable[[], None] = lambda: None
-        self.heard: Callable[[list[Any]], None] = lambda message: None
+        self.heard: Callable[[Any], None] = lambda message: None
         self.missed: Callable[[], None] = lambda: None
         self._calls = _Kept(reactor, way, _Caller, self._calling, lambda: self.down())
         self._news = _Kept(reactor, way, _Listener, self._listening)
@@ -109,7 +109,10 @@ class RedisEngine:
 
     async def _listening(self, protocol: Any) -> None:
         def heard(pattern: Any, channel: str, message: str) -> None:
-            self.heard(json.loads(message))
+            try:
+                self.heard(json.loads(message))
+            except ValueError:  # not from one of us: look what there is
+                self.missed()
 
         protocol.messageReceived = heard
         await protocol.subscribe(list(self._channels))

@@ -156,6 +156,18 @@ def test_connections_that_are_ended(world: RedisWorld) -> None:
     world.until(lambda: all_told(world, two))
 
 
+def test_news_that_nobody_of_us_published(world: RedisWorld) -> None:
+    """Are a reason to look, and none to fall over."""
+    one, two, _ = filled(world)
+    told = Told(one)
+    for text in ("{", "[]", "7", '["moved"]', '["moved", {}, [], 1]', '["usurped", 1e99]'):
+        for channel in ("all", "to:one"):
+            world.engine.ask("PUBLISH", f"rt:test:{channel}", text)
+    two.arrived("d3", 1, "rt1")
+    world.until(lambda: told.moved == [("d3", 4)])
+    assert one._engine._news.problem is None and told.usurped == 0
+
+
 def test_wrong_password(world: RedisWorld, tmp_path: Path) -> None:
     """It is said, and tried again until it is right; then changed under way."""
     world.engine.ask("CONFIG", "SET", "requirepass", "first")
