@@ -46,6 +46,12 @@ class BoardOfNode:
     def absent(self, client: ClientSocket) -> None:
         self._board.client_streams.absent(client)
 
+    def awaited(self) -> list[str]:
+        return self._board.client_streams.waiting.serials
+
+    def device_came(self, serial: str) -> None:
+        self._board.client_streams.device_came(serial)
+
     def clients_for_node(self, serial: str, offer: str, session: str) -> Clients | None:
         device = self.fleet.get(serial)
         if device is None or device.carrier is None:

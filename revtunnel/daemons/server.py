@@ -276,9 +276,11 @@ class Server(AdministeredDaemon):
 
     def _usurped(self) -> None:
         """Another process has our node's name: it came later, and may stay."""
+        if self._exit.status == USURPED:  # whoever we have dialled says it
+            return
         self.reporter(ServerState("directory", "another process is this node; this one ends"))
         self._exit.status = USURPED
-        self._signals.stop_requested("another process is this node")
+        self._reactor.callLater(0, self._signals.stop_requested, "another process is this node")
 
     def _load_authority(self, settings: ServerSettings) -> None:
         """Take the authority as its files are now.
@@ -369,11 +371,12 @@ class Server(AdministeredDaemon):
     # -- inside
 
     def _part(self, _: Any) -> "Deferred[None]":
-        """Let the agents have their GOAWAY before the process ends."""
+        """Let the agents have their GOAWAY, and other nodes know, before the process ends."""
         self.switchboard.stop()
         parted: Deferred[None] = Deferred()
         self._reactor.callLater(0.05, parted.callback, None)
-        return parted
+        left = self.node.stop() if self.node is not None else None
+        return parted.addCallback(lambda _: left)
 
     async def _take(self, new: ServerSettings) -> tuple[list[str], list[str]]:
         """Apply new settings to what runs: what is gone is closed before what is new is opened.
