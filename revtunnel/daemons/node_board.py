@@ -13,7 +13,7 @@ from revtunnel.cluster.cluster_system import Cluster
 from revtunnel.cluster.directory import Directory
 from revtunnel.cluster.engine_settings import engine_way
 from revtunnel.daemons.operator import Operator
-from revtunnel.daemons.settings_parts import ServerSettings
+from revtunnel.daemons.server_settings import ServerSettings
 from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.facts import Report
