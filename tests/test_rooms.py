@@ -18,7 +18,7 @@ ORDER = (
 PURE_NAMES = """
     access_control addressing alwayson_messages audit_chain audit_records away_ports backoff barrier
     cameo_admission cameo_facts cameo_outbox cameo_peers cameo_publications cameo_requests
-    cameo_responders cameo_topics cccp_facts channel commands consent_messages data_opening declared
+    cameo_responders cameo_topics cccp_facts channel commands consent_messages data_opening deadlines declared
     device_records devices emo emo_choice emo_sockets emo_targets enroll enrolment errors facts
     first_bytes fleet frames free_ports grants handshake hellos holders http_connect keys kinds known_sources
     labels lease_rows lease_table leases legacy limits liveness localproxy mux networks node_lease

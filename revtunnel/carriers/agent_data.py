@@ -18,8 +18,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from revtunnel.carriers.data_opening import AwaitConnect
-from revtunnel.carriers.data_stream import BEAT, DEAD, sided
-from revtunnel.carriers.framed_end import FramedEnd, prepare
+from revtunnel.carriers.framed_end import BEAT, DEAD, FramedEnd, prepare
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, DataSocketsMissing, Report
 from revtunnel.ground.limits import AgentLimits, RelayLimits
@@ -32,6 +31,7 @@ from revtunnel.sockets.tcp_info import silence
 from revtunnel.streams.commands import Command, encode_reset, number_of
 from revtunnel.streams.dialler import Dialler, NotDialled
 from revtunnel.streams.frames import encode_frame
+from revtunnel.streams.running import sided
 
 __all__ = ["AgentData", "WantingLink"]
 

@@ -18,7 +18,8 @@ from typing import Any
 from twisted.internet.interfaces import IDelayedCall
 
 from revtunnel.carriers.data_pool import DataLink, DataPool
-from revtunnel.carriers.data_stream import DEAD, DataStream
+from revtunnel.carriers.data_stream import DataStream
+from revtunnel.carriers.framed_end import DEAD
 from revtunnel.carriers.tickets import Numbering, Tickets
 from revtunnel.ground.facts import Report
 from revtunnel.ground.limits import DataLimits, RelayLimits

@@ -17,7 +17,7 @@ from typing import Any
 from typing import Protocol as Typing
 
 from revtunnel.carriers.data_opening import AwaitAnswer, OpeningAnswer
-from revtunnel.carriers.framed_end import FramedEnd, prepare
+from revtunnel.carriers.framed_end import BEAT, FramedEnd, prepare
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, Report
 from revtunnel.ground.limits import RelayLimits
@@ -28,12 +28,9 @@ from revtunnel.sockets.tcp_info import silence
 from revtunnel.streams.clients import ClientSocket, Relayed
 from revtunnel.streams.commands import Command, encode_connect
 from revtunnel.streams.frames import encode_frame
-from revtunnel.streams.running import Running, relayed_state
+from revtunnel.streams.running import Running, relayed_state, sided
 
-__all__ = ["BEAT", "DEAD", "DataSocket", "DataStream", "StreamPool", "sided"]
-
-BEAT = 5  # looks, 5 s apart, from one sign of life to the next
-DEAD = 15.0  # seconds without an acknowledgement; with a second look, 5 s later, a dead path is found in 20 s
+__all__ = ["DataSocket", "DataStream", "StreamPool"]
 
 
 class StreamPool(Typing):
@@ -66,14 +63,6 @@ class StreamPool(Typing):
 
     def ended(self, stream: "DataStream") -> None:
         """A stream is over, its socket closed."""
-
-
-def sided(detail: str, near: str, far: str) -> str:
-    """What a relay says of its sides, with their names."""
-    for side, name in (("near", near), ("far", far)):
-        if detail.startswith(f"{side}: "):
-            return f"{name}{detail[len(side) :]}"
-    return detail
 
 
 class DataSocket(FramedEnd):

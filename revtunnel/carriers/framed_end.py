@@ -16,7 +16,10 @@ from twisted.python.failure import Failure
 from revtunnel.ground.errors import RemoteError
 from revtunnel.sockets.ends import RECORD, End, said
 
-__all__ = ["FramedEnd", "prepare"]
+__all__ = ["BEAT", "DEAD", "FramedEnd", "prepare"]
+
+BEAT = 5  # looks, 5 s apart, from one sign of life to the next
+DEAD = 15.0  # seconds without an acknowledgement; with a second look, 5 s later, a dead path is found in 20 s
 
 _OPTIONS = (
     (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPIDLE", 4), 25),  # seconds; below the time of any NAT

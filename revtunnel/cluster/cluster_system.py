@@ -7,6 +7,7 @@ Source: next/cluster.md; ours.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import count
 from typing import Any, Protocol
 
@@ -21,7 +22,7 @@ from revtunnel.cluster.forwarding import Forwarding
 from revtunnel.cluster.mesh_directory import MeshDirectory
 from revtunnel.cluster.node_calls import NodeCaller, answers_to, call_by
 from revtunnel.cluster.node_operations import NODE_OPERATIONS, NODES
-from revtunnel.cluster.node_records import Node
+from revtunnel.cluster.node_records import Node, Place
 from revtunnel.cluster.peer_agent import ForwardedStreams
 from revtunnel.cluster.peer_dials import PeerDials
 from revtunnel.cluster.peer_hub import PeerHub, PeerServerLink
@@ -65,6 +66,12 @@ class NodeBoard(Protocol):
 
     def absent(self, client: ClientSocket) -> None:
         """Its device is at no node."""
+
+    def awaited(self) -> list[str]:
+        """Devices that clients here wait for."""
+
+    def device_came(self, serial: str) -> None:
+        """Serve those who wait for it: it is at some node."""
 
     def moved(self, serial: str) -> None:
         """Its link here was replaced by one at another node."""
@@ -114,6 +121,7 @@ class Cluster:
         self._links: dict[str, tuple[int, str, float]] = {}  # of our devices: number, wire, since when
         self._problem: str | None = None
         self._timer: IDelayedCall | None = None
+        self._stopped: Deferred[None] | None = None
         self._state = "up"
         instance = random_bytes(8)
         me = Node(settings.node, int.from_bytes(instance, "big"), settings.address or "")
@@ -180,7 +188,9 @@ class Cluster:
         return self.dials.drain(patience)
 
     def stop(self) -> "Deferred[None]":
-        """Leave."""
+        """Leave; fires when the directory knows, or within PATIENCE."""
+        if self._stopped is not None:
+            return self._stopped
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = None
@@ -188,7 +198,8 @@ class Cluster:
         self._board.forward(None)
         self.hub.stop()
         self.dials.stop()
-        return self.directory.stop()
+        self._stopped = self.directory.stop()
+        return self._stopped
 
     # -- what operators see (node_operations.py)
 
@@ -287,10 +298,17 @@ class Cluster:
             self.dials.dial(self._places())
         if self._mesh is not None:
             self._mesh.look()
+        for serial in self._board.awaited():
+            self.directory.find(serial).addCallbacks(partial(self._awaited, serial), _nothing)
         problem = self.directory.problem
         if problem != self._problem:
             self._problem = problem
             self._report(ServerState("directory", problem or "it can be asked again"))
+
+    def _awaited(self, serial: str, place: Place | None) -> None:
+        """A client waits here for a device that may be at another node by now."""
+        if place is not None and place.node in self.callers:
+            self._board.device_came(serial)
 
     def _say(self) -> None:
         self.directory.say(self._state, len(self._links), self._board.clients)
@@ -309,6 +327,10 @@ def merged(pages: Sequence[Page], limit: int) -> Page:
     rows = [found[serial] for serial in sorted(found)]
     more = len(rows) > limit or bool(ends)
     return rows[:limit], (rows[:limit][-1]["serial"] if rows else min(ends)) if more else None
+
+
+def _nothing(failure: Failure) -> None:
+    """It is asked again soon."""
 
 
 def _standing(row: Row) -> tuple[bool, bool, str]:

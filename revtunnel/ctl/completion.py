@@ -17,9 +17,11 @@ from typing import NamedTuple
 
 from revtunnel.connect import connect_line
 from revtunnel.ctl.command_line import parser
+from revtunnel.daemons.agent_options import AgentOptions
 from revtunnel.daemons.cameo_options import CameoOptions
 from revtunnel.daemons.cccp_options import CccpOptions
-from revtunnel.daemons.options import AgentOptions, DaemonOptions, ServerOptions
+from revtunnel.daemons.daemon_options import DaemonOptions
+from revtunnel.daemons.server_options import ServerOptions
 
 __all__ = ["completions"]
 

@@ -63,8 +63,8 @@ def _print(value: dict[str, object]) -> None:
 
 def check_config(path: str | None, in_json: bool) -> int:
     """As ``revtunnel-server --check-config``: the exit status."""
-    from revtunnel.daemons.options import ServerOptions
-    from revtunnel.daemons.settings import load_server
+    from revtunnel.daemons.server_options import ServerOptions
+    from revtunnel.daemons.server_reading import load_server
 
     if not in_json:
         try:

@@ -12,7 +12,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from revtunnel.daemons.legacy_devices import legacy_devices
-from revtunnel.daemons.settings_parts import PoolSettings, ServerSettings
+from revtunnel.daemons.server_settings import PoolSettings, ServerSettings
 from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.fleet.device_records import DEFAULT
 from revtunnel.fleet.waking import Waking

@@ -19,13 +19,15 @@ from revtunnel.carriers.agent_data import AgentData
 from revtunnel.daemons.agent_certificate import AgentCertificate
 from revtunnel.daemons.agent_errand import AgentErrand
 from revtunnel.daemons.agent_offers import AgentOffers, offer_changes
+from revtunnel.daemons.agent_options import AgentOptions as Options
 from revtunnel.daemons.agent_paths import AgentPaths
-from revtunnel.daemons.options import AgentOptions as Options
+from revtunnel.daemons.agent_settings import AgentSettings
 from revtunnel.daemons.proxy_settings import headers_of
+from revtunnel.daemons.schema import changes
 from revtunnel.daemons.service_probes import ServiceProbes
-from revtunnel.daemons.settings import AgentSettings, SettingsError, changes
 from revtunnel.daemons.site_consent import SiteConsent
 from revtunnel.ground.declared import updated
+from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.facts import ServerState, SettingsReloaded
 from revtunnel.ground.reasons import GoAway
 from revtunnel.ground.retries import SETTINGS, Retries
@@ -48,8 +50,7 @@ from revtunnel.streams.dialler import Dialler, Header
 from revtunnel.streams.offer_messages import Answer
 from revtunnel.streams.window import CreditPool
 from revtunnel.systems.emo.emo_agent import EmoAgentLink, EmoRemains
-from revtunnel.systems.emo.emo_choice import EmoChoice
-from revtunnel.systems.emo.emo_modern import modern_offer
+from revtunnel.systems.emo.emo_choice import EmoChoice, modern_offer
 from revtunnel.trust.agent_files import AgentFiles
 from revtunnel.trust.first_enrolment import FirstEnrolment
 from revtunnel.trust.tls_settings import speaks_tls

@@ -13,7 +13,7 @@ from typing import Any
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 
-from revtunnel.daemons.settings_parts import AgentSettings
+from revtunnel.daemons.agent_settings import AgentSettings
 from revtunnel.ground.facts import Report, ServerState
 from revtunnel.ground.server_places import ServerPlace
 from revtunnel.link.server_connector import ServerConnector

@@ -6,7 +6,7 @@ the agent ends; settings that change an offer have the last word about it.
 Source: ours.
 """
 
-from revtunnel.daemons.settings_parts import AgentSettings
+from revtunnel.daemons.agent_settings import AgentSettings
 from revtunnel.ground.facts import Report, ServerState
 from revtunnel.ground.targets import Offer
 from revtunnel.streams.commands import MAX_SIZE, Command

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from revtunnel.daemons.settings_parts import AgentSettings
+from revtunnel.daemons.agent_settings import AgentSettings
 from revtunnel.ground.facts import Report, ServerState
 from revtunnel.link.agent_link import AgentLink
 from revtunnel.link.path_keepalive import PathKeepalive

@@ -10,8 +10,8 @@ from typing import Any
 
 from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.fleet.strangers import NotLetIn
-from revtunnel.ground.server_places import LINK_PATH
-from revtunnel.link.link_websockets import DATA, LINK, end_of
+from revtunnel.ground.server_places import DATA, LINK, LINK_PATH
+from revtunnel.link.link_websockets import end_of
 from revtunnel.process.web.web_routes import WebCall
 from revtunnel.sockets.ways.websocket_upgrade import HandshakeRefused, Upgraded
 from revtunnel.sockets.ways.websocket_wire import WebSocketLimits

@@ -1,6 +1,6 @@
 """The command line of revtunnel-cameo."""
 
-from revtunnel.daemons.options import DaemonOptions, options_of, written
+from revtunnel.daemons.daemon_options import DaemonOptions, options_of, written
 from revtunnel.systems.cameo.cameo_settings import CameoSettings, read_cameo
 
 __all__ = ["CameoOptions"]

@@ -1,6 +1,6 @@
 """The command line of revtunnel-cccp."""
 
-from revtunnel.daemons.options import DaemonOptions, options_of, written
+from revtunnel.daemons.daemon_options import DaemonOptions, options_of, written
 from revtunnel.systems.cccp.cccp_reading import read_cccp
 from revtunnel.systems.cccp.cccp_settings import CccpSettings
 

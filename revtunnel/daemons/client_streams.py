@@ -113,8 +113,10 @@ class ClientStreams:
 
     def device_came(self, serial: str) -> None:
         """Serve those who waited for it, if it still offers what they want."""
+        device = self._fleet.get(serial)
+        here = device.carrier if device is not None else None
         for client in self.waiting.take(serial):
-            word = self._enter(client) if client.target != NOWHERE else "device-absent"
+            word = self._enter(client) if here is None or client.target != NOWHERE else "device-absent"
             if word:
                 client.refuse(word)
 
@@ -153,7 +155,8 @@ class ClientStreams:
             return "device-absent"
         running = self._streams.running(client.serial)
         refusal = self._access.client(client.serial, client.peer, device.pool, running)
-        if not self._access.offers(client.serial, (Offer(client.name, client.target),)):
+        unknown = client.forwarded and client.target == NOWHERE  # it offers nothing of that name
+        if unknown or not self._access.offers(client.serial, (Offer(client.name, client.target),)):
             refusal = "not-allowed"  # new records, which have not come to its port yet
         if refusal:
             return refusal

@@ -73,6 +73,10 @@ class AdministeredDaemon(MultiService):
         """Take what changed in the settings and can change live; wrong settings change nothing."""
         return self._reloading.run(lambda: Deferred.fromCoroutine(self._reload()))
 
+    def take_files(self) -> "Deferred[None]":
+        """Read the files again that the settings name, and not the settings."""
+        return self._reloading.run(lambda: Deferred.fromCoroutine(self._take_files()))
+
     def stopService(self) -> Any:
         """Try nothing again any more."""
         self.retries.stop()
@@ -130,6 +134,10 @@ class AdministeredDaemon(MultiService):
             self.retries.well(SETTINGS)
         self.reporter(SettingsReloaded(tuple(live), tuple(restart), tuple(errors)))
         return {"changed": live, "needs_restart": restart, "errors": errors}
+
+    async def _take_files(self) -> None:
+        changed, errors = await self._take(self.settings)
+        self.reporter(SettingsReloaded(tuple(changed), (), tuple(errors)))
 
     def _read(self) -> tuple[Any, list[str], list[str]]:
         """What holds from now on and what it changes: in a thread, for thousands of sections take long."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
-from revtunnel.daemons.settings_parts import Reservation, ServerSettings
+from revtunnel.daemons.server_settings import Reservation, ServerSettings
 from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.pools import MAX_PORT, Pool, Use, parse_use
 from revtunnel.process.admin.refusals import Conflict, Invalid, NotFound

@@ -9,10 +9,10 @@ Source: wire/readyagent.md sections 3 and 5.6; ours.
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from revtunnel.daemons.settings_parts import ListenerSettings, PortMapping, ServerSettings
+from revtunnel.daemons.server_settings import ListenerSettings, PortMapping, ServerSettings
 from revtunnel.fleet.pools import Use
 from revtunnel.ground.networks import Network, NetworkTable
-from revtunnel.ground.targets import Offer
+from revtunnel.ground.targets import Offer, twice
 from revtunnel.process.wake_settings import ONE_WANTED
 from revtunnel.settings.inifile import Table
 
@@ -23,7 +23,6 @@ __all__ = [
     "legacy_devices",
     "offers_at",
     "sources_at",
-    "twice",
 ]
 
 
@@ -73,11 +72,6 @@ def fixed_ports(settings: ServerSettings) -> Iterator[tuple[LegacyDevice, PortMa
         for mapping in each.mappings:
             if mapping.client_port:
                 yield each, mapping, Use(each.serial, mapping.offer.name)
-
-
-def twice(names: list[str]) -> str | None:
-    """The first name that stands there a second time."""
-    return next((name for number, name in enumerate(names) if name in names[:number]), None)
 
 
 # -- what settings may not say

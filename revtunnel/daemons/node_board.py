@@ -13,7 +13,7 @@ from revtunnel.cluster.cluster_system import Cluster
 from revtunnel.cluster.directory import Directory
 from revtunnel.cluster.engine_settings import engine_way
 from revtunnel.daemons.operator import Operator
-from revtunnel.daemons.settings_parts import ServerSettings
+from revtunnel.daemons.server_settings import ServerSettings
 from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.facts import Report
@@ -45,6 +45,12 @@ class BoardOfNode:
 
     def absent(self, client: ClientSocket) -> None:
         self._board.client_streams.absent(client)
+
+    def awaited(self) -> list[str]:
+        return self._board.client_streams.waiting.serials
+
+    def device_came(self, serial: str) -> None:
+        self._board.client_streams.device_came(serial)
 
     def clients_for_node(self, serial: str, offer: str, session: str) -> Clients | None:
         device = self.fleet.get(serial)

@@ -7,7 +7,7 @@ Source: docs/admin.rst "Enrolment"; ours.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -16,10 +16,10 @@ from cryptography import x509
 from revtunnel.daemons.schema import SECTIONS
 from revtunnel.settings.inifile import Name, SettingsError, Surroundings, read_files
 from revtunnel.trust.authority import Unfit, load_certificate, read_names
-from revtunnel.trust.authority_files import AuthorityDirectory
+from revtunnel.trust.authority_files import SERVERS, AuthorityDirectory
 from revtunnel.trust.authority_settings import AuthoritySettings, authority_settings
 
-__all__ = ["PUBLIC", "authority_of", "public_settings"]
+__all__ = ["PUBLIC", "authority_of", "public_settings", "renew_own"]
 
 MAX_PEM = 64 * 1024  # bytes of a certificate's file
 PUBLIC = ("0.0.0.0", 2065)
@@ -67,12 +67,43 @@ def public_settings(names: list[str], settings: AuthoritySettings, now: datetime
     return {("listener main", key): value for key, value in listener.items()}
 
 
-def _is_good(path: str, names: list[str], now: datetime) -> bool:
+def renew_own(settings: AuthoritySettings, paths: Iterable[str | None], now: datetime) -> list[str]:
+    """Make those certificates anew that are near their end, and lie where this authority puts them.
+
+    Raises:
+        SettingsError: one cannot be made.
+    """
+    directory = AuthorityDirectory(str(settings.directory))
+    own = {path for path in paths if path is not None and os.path.dirname(path) == directory.file(SERVERS)}
+    made = []
+    for path in sorted(own):
+        try:
+            names = [str(name) for name in _read(path)[1]]
+            if directory.server_files(names)[0] == path and not _is_good(path, names, now):
+                made += directory.issue_server(names, settings.server_days, now)[:1]
+        except Unfit as error:
+            raise SettingsError([f"{path}: {error}"]) from None
+        except OSError as error:
+            raise SettingsError([f"{error.filename or path}: {error.strerror}"]) from None
+    return made
+
+
+def _read(path: str) -> tuple[x509.Certificate, list[Any]]:
+    """A certificate, and the names in it. OSError, Unfit: it is none of a server."""
+    with open(path, "rb") as file:
+        found = load_certificate(file.read(MAX_PEM))
     try:
-        with open(path, "rb") as file:
-            found = load_certificate(file.read(MAX_PEM))
-        written = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (OSError, Unfit, x509.ExtensionNotFound):
+        names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        raise Unfit("no names are in it") from None
+    return found, [each.value for each in names]
+
+
+def _is_good(path: str, names: list[str], now: datetime) -> bool:
+    """Whether it is for these names, for more than a third of its life."""
+    try:
+        found, written = _read(path)
+    except (OSError, Unfit):
         return False
     until, life = found.not_valid_after_utc, found.not_valid_after_utc - found.not_valid_before_utc
-    return [each.value for each in written] == [*read_names(names)] and until - now > life / 3
+    return written == [*read_names(names)] and until - now > life / 3

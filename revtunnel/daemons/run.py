@@ -28,6 +28,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from twisted.application.service import IService, IServiceMaker, MultiService
+from twisted.internet.task import LoopingCall
 from twisted.plugin import IPlugin
 from twisted.python import usage
 from twisted.python.reflect import namedAny
@@ -113,16 +114,12 @@ class Root(MultiService):
     """The whole daemon: gives twistd the log observer, and turns a failed start into a clear line."""
 
     def __init__(self, name: str, reactor: Any, observer: "LineObserver | None", may_exit: bool) -> None:
-        from twisted.application.internet import TimerService
-
         super().__init__()
         self._name = name
         self._observer = observer
         self._may_exit = may_exit
-        if observer is not None:
-            summaries = TimerService(5.0, observer.summarise)
-            summaries.clock = reactor
-            summaries.setServiceParent(self)
+        self._summaries = LoopingCall(observer.summarise if observer is not None else lambda: None)
+        self._summaries.clock = reactor
 
     def setServiceParent(self, parent: Any) -> None:
         """Called with twistd's Application, the place where it looks for a log observer."""
@@ -137,6 +134,12 @@ class Root(MultiService):
 
     def startService(self) -> None:
         self._starting(super().startService)
+        self._summaries.start(5.0)
+
+    def stopService(self) -> Any:
+        if self._summaries.running:
+            self._summaries.stop()
+        return super().stopService()
 
     def _starting(self, start: Callable[[], None]) -> None:
         if self._may_exit:

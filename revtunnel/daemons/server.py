@@ -9,11 +9,13 @@ Source: house.md (services); twisted.md 1.6 and 3.
 import os
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThreadPool
 
 from revtunnel import __version__
 from revtunnel.daemons.absent_devices import AbsentDevices
@@ -21,16 +23,12 @@ from revtunnel.daemons.daemon import AdministeredDaemon, until
 from revtunnel.daemons.kept_ports import KeptPorts
 from revtunnel.daemons.legacy_devices import fixed_ports
 from revtunnel.daemons.operator import Operator
-from revtunnel.daemons.options import ServerOptions as Options
+from revtunnel.daemons.own_authority import renew_own
+from revtunnel.daemons.own_certificates import OwnCertificates
 from revtunnel.daemons.server_doubts import doubts
-from revtunnel.daemons.server_listeners import (
-    ServerListeners,
-    agent_listener,
-    agents_by_web,
-    nodes_at,
-    nodes_listener,
-)
-from revtunnel.daemons.settings_parts import ServerSettings
+from revtunnel.daemons.server_listeners import ServerListeners, agent_listener, agents_by_web, nodes_at
+from revtunnel.daemons.server_options import ServerOptions as Options
+from revtunnel.daemons.server_settings import ServerSettings
 from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.client_ports import ClientPorts
@@ -98,6 +96,8 @@ class Server(AdministeredDaemon):
         self.node: Cluster | None = None
         self._exit = exit_status
         self._emo_machines: dict[int, Any] = {}  # command sockets by the port they registered
+        own = OwnCertificates(reactor, self._renew_own, self.take_files, self.retries)
+        own.setServiceParent(self)
 
     # -- starting
 
@@ -276,9 +276,11 @@ class Server(AdministeredDaemon):
 
     def _usurped(self) -> None:
         """Another process has our node's name: it came later, and may stay."""
+        if self._exit.status == USURPED:  # whoever we have dialled says it
+            return
         self.reporter(ServerState("directory", "another process is this node; this one ends"))
         self._exit.status = USURPED
-        self._signals.stop_requested("another process is this node")
+        self._reactor.callLater(0, self._signals.stop_requested, "another process is this node")
 
     def _load_authority(self, settings: ServerSettings) -> None:
         """Take the authority as its files are now.
@@ -304,17 +306,12 @@ class Server(AdministeredDaemon):
     def _agent_listeners(self, settings: ServerSettings) -> dict[str, AgentListener]:
         """What links get, by the name of the listener they come by."""
         doubt = self.ledger.doubtful is not None
-        found = {
+        return {
             each.name: agent_listener(
                 each, settings, self._identities.of(each.name), doubt, self._emo_machines
             )
             for each in (*settings.listeners, *agents_by_web(settings))
         }
-        for each in settings.listeners if self.node is not None else ():
-            identity = self._identities.of(each.name)
-            if each.kind == "nodes" and identity is not None:
-                found[each.name] = nodes_listener(each, settings, identity)
-        return found
 
     def _take_listeners(self, settings: ServerSettings) -> None:
         """What holds for listeners, and which are there; their sockets are for the caller."""
@@ -369,11 +366,12 @@ class Server(AdministeredDaemon):
     # -- inside
 
     def _part(self, _: Any) -> "Deferred[None]":
-        """Let the agents have their GOAWAY before the process ends."""
+        """Let the agents have their GOAWAY, and other nodes know, before the process ends."""
         self.switchboard.stop()
         parted: Deferred[None] = Deferred()
         self._reactor.callLater(0.05, parted.callback, None)
-        return parted
+        left = self.node.stop() if self.node is not None else None
+        return parted.addCallback(lambda _: left)
 
     async def _take(self, new: ServerSettings) -> tuple[list[str], list[str]]:
         """Apply new settings to what runs: what is gone is closed before what is new is opened.
@@ -423,6 +421,14 @@ class Server(AdministeredDaemon):
         await super()._take(new)
         await looked
         return changed, missing
+
+    def _renew_own(self) -> "Deferred[list[str]]":
+        """In a thread: it makes files."""
+        settings = self.settings
+        projects = settings.cccp.projects if settings.cccp is not None else ()
+        shown = [each.certificate for each in (*settings.listeners, *settings.web, *projects)]
+        pool, now = self._reactor.getThreadPool(), datetime.now(UTC)
+        return deferToThreadPool(self._reactor, pool, renew_own, settings.authority, shown, now)
 
     def _loaded(self) -> ServerSettings:
         return self._with_kept(super()._loaded())

@@ -11,7 +11,7 @@ from itertools import pairwise
 from revtunnel.cluster.engine_settings import engine_faults
 from revtunnel.daemons.legacy_devices import check_legacy, fixed_ports
 from revtunnel.daemons.proxy_settings import check_senders
-from revtunnel.daemons.settings_parts import ListenerSettings, ServerSettings
+from revtunnel.daemons.server_settings import ListenerSettings, ServerSettings
 from revtunnel.fleet.device_records import DEFAULT
 from revtunnel.ground.networks import is_loopback
 from revtunnel.settings.inifile import Name, Table

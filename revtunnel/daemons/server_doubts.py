@@ -9,7 +9,7 @@ Source: ours; wire/emo.md section 2.
 from collections.abc import Iterator
 
 from revtunnel.daemons.legacy_devices import legacy_devices
-from revtunnel.daemons.settings_parts import Reservation, ServerSettings
+from revtunnel.daemons.server_settings import Reservation, ServerSettings
 from revtunnel.systems.emo.emo import LEAST_PORT
 
 __all__ = ["doubts"]

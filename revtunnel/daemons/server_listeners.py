@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from revtunnel import __version__
 from revtunnel.daemons.legacy_devices import offers_at, sources_at
-from revtunnel.daemons.settings_parts import ListenerSettings, ServerSettings, agents_at
+from revtunnel.daemons.server_settings import ListenerSettings, ServerSettings, agents_at
 from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.ground.facts import LinkRefused
 from revtunnel.ground.limits import ServerLimits
@@ -32,7 +32,7 @@ from revtunnel.systems.emo.emo_stream import EmoListener
 if TYPE_CHECKING:
     from revtunnel.process.web.web_listener import WebListener
 
-__all__ = ["ServerListeners", "agent_listener", "agents_by_web", "nodes_at", "nodes_listener"]
+__all__ = ["ServerListeners", "agent_listener", "agents_by_web", "nodes_at"]
 
 _FEATURES = Feature.ORIGIN | Feature.SESSIONS | Feature.SERVICES | Feature.OFFERS | Feature.CHANGES
 
@@ -66,7 +66,7 @@ def agent_listener(
         spread=settings.limits.herd_spread,
         features=_FEATURES | (Feature(0) if listener.data == "link" else Feature.DATA_SOCKETS),
     )
-    return AgentListener(
+    made = AgentListener(
         rules,
         link,
         hello,
@@ -80,6 +80,7 @@ def agent_listener(
         certified_only=listener.certified,
         make=partial(EmoServerLink, emo_listener(settings, machines)) if listener.kind == "emo" else None,
     )
+    return _of_nodes(made) if listener.kind == "nodes" else made
 
 
 def nodes_at(settings: ServerSettings) -> str:
@@ -87,13 +88,12 @@ def nodes_at(settings: ServerSettings) -> str:
     return next(each.name for each in settings.listeners if each.kind == "nodes")
 
 
-def nodes_listener(listener: ListenerSettings, settings: ServerSettings, identity: Identity) -> AgentListener:
-    """What links of other nodes get."""
+def _of_nodes(made: AgentListener) -> AgentListener:
+    """The same for links of other nodes."""
     from revtunnel.cluster.peer_dials import of_nodes
     from revtunnel.cluster.peer_hub import PeerServerLink
 
-    made = agent_listener(listener, settings, identity)
-    limits, features = of_nodes(settings.link), Feature.ORIGIN | Feature.DATA_SOCKETS
+    limits, features = of_nodes(made.limits), Feature.ORIGIN | Feature.DATA_SOCKETS
     hello = replace(made.hello, keepalive=limits.keepalive, features=features)
     return replace(made, limits=limits, hello=hello, make=PeerServerLink)
 

@@ -14,7 +14,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.python.failure import Failure
 
-from revtunnel.daemons.settings_parts import ProbeSettings
+from revtunnel.daemons.agent_settings import ProbeSettings
 from revtunnel.ground.facts import Report
 from revtunnel.ground.targets import Offer, Target
 from revtunnel.sockets.ends import End

@@ -22,7 +22,7 @@ from typing import Protocol as Typing
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.python.failure import Failure
 
-from revtunnel.daemons.settings_parts import ConsentSettings
+from revtunnel.daemons.agent_settings import ConsentSettings
 from revtunnel.ground.facts import ConsentGiven, Report
 from revtunnel.ground.targets import Target
 from revtunnel.process.programs import ProgramFailed, run

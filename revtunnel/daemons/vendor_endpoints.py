@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from revtunnel import __version__
-from revtunnel.daemons.settings import ServerSettings
+from revtunnel.daemons.server_settings import ServerSettings
 from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.ground.targets import Offer
 from revtunnel.link.handshake import ListenerRules, ServerHello

@@ -11,7 +11,7 @@ from typing import Any
 
 from revtunnel.daemons.operator import Operator
 from revtunnel.daemons.own_operations import OWN
-from revtunnel.daemons.settings import ServerSettings
+from revtunnel.daemons.server_settings import ServerSettings
 from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.daemons.traffic import Traffic
 from revtunnel.process.logs import timestamp

@@ -15,9 +15,10 @@ from typing import Any
 from revtunnel import __version__
 from revtunnel.daemons.agent_route import AgentRoute
 from revtunnel.daemons.operator import Operator
-from revtunnel.daemons.settings import ServerSettings, SettingsError
+from revtunnel.daemons.server_settings import ServerSettings
 from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.daemons.vendor_endpoints import VendorEndpoints
+from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.limits import LinkLimits
 from revtunnel.ground.targets import place
 from revtunnel.link.handshake import ServerHello

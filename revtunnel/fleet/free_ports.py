@@ -12,17 +12,14 @@ Source: wire/cccp.md section 2 "port reuse", faults.md N3 and H9; ours for the r
 """
 
 from collections import Counter, OrderedDict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from heapq import heapify, heappop, heappush
-from typing import Generic, TypeVar
 
 from revtunnel.fleet.away_ports import AwayPorts
 from revtunnel.fleet.pools import Lease, Pool, PortState, Use
+from revtunnel.ground.deadlines import Deadlines
 
-__all__ = ["Counts", "Deadlines", "FreePorts"]
-
-Key = TypeVar("Key", int, str, bytes, tuple[str, str])
+__all__ = ["Counts", "FreePorts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,38 +34,6 @@ class Counts:
     spoiled: int
     sticky: int  # of those leased: the device has left
     outside: int = 0  # leases under this pool's name whose port is in none of its ranges
-
-
-class Deadlines(Generic[Key]):
-    """One deadline per key, the earliest first; changing one costs log n, and old entries never pile up."""
-
-    def __init__(self) -> None:
-        self._heap: list[tuple[float, Key]] = []
-        self._live: dict[Key, float] = {}
-
-    def set(self, key: Key, when: float | None) -> None:
-        """Give ``key`` this deadline instead of any other; None is none."""
-        self._live.pop(key, None)
-        if when is None:
-            return
-        self._live[key] = when
-        heappush(self._heap, (when, key))
-        if len(self._heap) > 2 * len(self._live) + 64:
-            self._heap = [(at, key) for key, at in self._live.items()]
-            heapify(self._heap)
-
-    def earliest(self) -> float | None:
-        """The next deadline, or None."""
-        while self._heap and self._live.get(self._heap[0][1]) != self._heap[0][0]:
-            heappop(self._heap)
-        return self._heap[0][0] if self._heap else None
-
-    def due(self, now: float) -> Iterator[Key]:
-        """Take out every key whose deadline is at or before ``now``, in order of deadlines."""
-        while (when := self.earliest()) is not None and when <= now:
-            key = heappop(self._heap)[1]
-            del self._live[key]
-            yield key
 
 
 class FreePorts:

@@ -10,9 +10,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from revtunnel.fleet.free_ports import Counts, Deadlines, FreePorts
+from revtunnel.fleet.free_ports import Counts, FreePorts
 from revtunnel.fleet.lease_rows import Ledger, row_of
 from revtunnel.fleet.pools import MAX_PORT, Lease, Pool, PortState, Use, conflicts
+from revtunnel.ground.deadlines import Deadlines
 
 __all__ = ["LeaseTable"]
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 
-from revtunnel.fleet.free_ports import Deadlines
+from revtunnel.ground.deadlines import Deadlines
 from revtunnel.ground.retries import earlier, longer
 
 __all__ = ["RefusedPorts"]

@@ -1,5 +1,7 @@
 """Where an agent finds its server: a link port, ``HOST:PORT``, or a web listener, ``wss://HOST[:PORT][/PATH]``.
 
+The rule of WebSockets: whoever came with one subprotocol is not the other.
+
 Source: docs/link-protocol.rst "WebSockets"; ours.
 """
 
@@ -8,9 +10,10 @@ from typing import NamedTuple
 
 from revtunnel.ground.targets import parse_endpoint_or, place
 
-__all__ = ["LINK_PATH", "ServerPlace", "after", "parse_server_place"]
+__all__ = ["DATA", "LINK", "LINK_PATH", "ServerPlace", "after", "parse_server_place"]
 
 LINK_PATH = "/link"
+LINK, DATA = "revtunnel.link.1", "revtunnel.data.1"  # subprotocols of a WebSocket
 _URL = re.compile(r"(wss?)://([^/?#@\s]+)(/[!-~]{0,255})?", re.ASCII)
 _LOOKS_LIKE_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://", re.ASCII)
 

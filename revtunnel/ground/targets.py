@@ -26,6 +26,7 @@ __all__ = [
     "place",
     "target_of",
     "told_apart",
+    "twice",
 ]
 
 MAX_HOST = 255  # bytes of host in a CONNECT
@@ -203,3 +204,8 @@ def parse_offer(text: str) -> Offer:
     if not is_label(name):
         raise ValueError(f"{text[:120]!a}: a name is 1 to 32 of A-Z a-z 0-9 . _ -")
     return Offer(name, target)
+
+
+def twice(names: list[str]) -> str | None:
+    """The first name that stands there a second time."""
+    return next((name for number, name in enumerate(names) if name in names[:number]), None)

@@ -22,7 +22,6 @@ from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.server_places import ServerPlace
 from revtunnel.ground.targets import Offer
 from revtunnel.link.handshake import AgentHandshake, AgentUp, Dismissed, ServerHello
-from revtunnel.link.legacy import LegacyAgentMux
 from revtunnel.link.link import LinkProtocol
 from revtunnel.link.mux import (
     Dial,
@@ -237,6 +236,8 @@ class AgentLink(LinkProtocol):
         now = self.clock.seconds()
         self.server = up.hello
         if up.hello is None:
+            from revtunnel.link.legacy import LegacyAgentMux  # most agents need none of it
+
             mux: Mux = LegacyAgentMux(self.limits, now)
         else:
             largest = min(self.limits.lone_frame, up.hello.largest_data)

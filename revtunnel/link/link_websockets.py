@@ -1,7 +1,7 @@
-"""Links and data sockets over WebSocket: the subprotocols, and the agent's step behind TLS.
+"""Links and data sockets over WebSocket: what they are at either end, and the agent's step behind TLS.
 
 A link is a byte stream of frames in binary messages, and ends with a close. A data socket ends each direction
-by itself (sockets/ways/websocket_halves.py). The rule: whoever came with one subprotocol is not the other.
+by itself (sockets/ways/websocket_halves.py).
 
 Source: docs/link-protocol.rst "WebSockets"; next/remote-sessions.md section 2; ours.
 """
@@ -9,7 +9,7 @@ Source: docs/link-protocol.rst "WebSockets"; next/remote-sessions.md section 2; 
 from typing import Any
 
 import revtunnel
-from revtunnel.ground.server_places import ServerPlace
+from revtunnel.ground.server_places import DATA, ServerPlace
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.stages import Stage
 from revtunnel.sockets.ways.websocket import WebSocketEnd
@@ -17,9 +17,8 @@ from revtunnel.sockets.ways.websocket_halves import HalfClosingEnd
 from revtunnel.sockets.ways.websocket_upgrade import HandshakeRefused, Upgraded, UpgradeRequest, connect_end
 from revtunnel.sockets.ways.websocket_wire import WebSocketLimits
 
-__all__ = ["DATA", "LINK", "dial_websocket", "end_of"]
+__all__ = ["dial_websocket", "end_of"]
 
-LINK, DATA = "revtunnel.link.1", "revtunnel.data.1"
 _GATEWAY = frozenset((502, 503, 504))
 
 

@@ -15,9 +15,8 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
-from revtunnel.ground.server_places import ServerPlace
+from revtunnel.ground.server_places import DATA, LINK, ServerPlace
 from revtunnel.link.agent_link import AgentLink
-from revtunnel.link.link_websockets import DATA, LINK, dial_websocket
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.opening import Reach, connect, open_end
@@ -70,6 +69,8 @@ class ServerConnector:
 
             stages.append(dial_tls(self._reactor, identity, way.server_name or host, begin))
         if place.web:
+            from revtunnel.link.link_websockets import dial_websocket  # most agents need none of it
+
             stages.append(_ended(begun))
             stages.append(dial_websocket(self._reactor, place, subprotocol, timeout))
         try:

@@ -26,13 +26,13 @@ from revtunnel.ground.facts import (
 from revtunnel.ground.limits import LinkLimits
 from revtunnel.ground.networks import Network
 from revtunnel.ground.reasons import Ended, GoAway
+from revtunnel.ground.server_places import DATA
 from revtunnel.ground.targets import Offer
 from revtunnel.link.handshake import LinkDenied, ListenerRules, ServerHandshake, ServerHello, ServerUp
 from revtunnel.link.keys import Verifier
 from revtunnel.link.legacy import LegacyServerMux
 from revtunnel.link.link import USER_TIMEOUT, LinkProtocol, tune
 from revtunnel.link.link_carrier import LinkCarrier
-from revtunnel.link.link_websockets import DATA
 from revtunnel.link.mux import (
     Consented,
     Glitch,

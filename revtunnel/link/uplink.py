@@ -12,14 +12,13 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
+from revtunnel.ground.errors import AnsweredOtherwise
 from revtunnel.ground.facts import LinkDown, LinkUp, Report, ServerState
 from revtunnel.ground.limits import AgentLimits
 from revtunnel.ground.server_places import ServerPlace, after
 from revtunnel.link.agent_link import AgentLink
 from revtunnel.link.backoff import Backoff
 from revtunnel.sockets.ends import said
-from revtunnel.sockets.tls.tls_stages import TlsFailed
-from revtunnel.sockets.ways.websocket_upgrade import HandshakeRefused
 
 __all__ = ["Uplink"]
 
@@ -130,8 +129,8 @@ class Uplink:
         if not self._stopping:
             error = failure.value
             why = said(error) if isinstance(error, OSError) else failure.getErrorMessage()
-            refused = isinstance(error, TlsFailed | HandshakeRefused | ConnectionResetError)
-            retry_after = error.retry_after if isinstance(error, HandshakeRefused) else 0
+            refused = isinstance(error, AnsweredOtherwise | ConnectionResetError)
+            retry_after = error.retry_after if isinstance(error, AnsweredOtherwise) else 0
             self._again(self._after_failure(refused, retry_after), where, after(where, why))
 
     def _ready(self, link: AgentLink) -> None:

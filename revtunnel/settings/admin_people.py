@@ -9,7 +9,12 @@ from revtunnel.settings.sections import Section
 
 __all__ = ["ADMIN", "read_admin"]
 
-ADMIN = Section("admin", "server", "Where revtunnelctl comes in, a UNIX socket.", (AdminSettings,))
+ADMIN = Section(
+    "admin",
+    "server",
+    "Where revtunnelctl comes in, a UNIX socket.",
+    ("revtunnel.process.admin.admin_settings:AdminSettings",),
+)
 
 
 def read_admin(table: Table, socket: str) -> AdminSettings:

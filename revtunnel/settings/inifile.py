@@ -272,7 +272,7 @@ class File:
 
     def _key(self, number: int, name: str, value: str) -> None:
         assert self._section is not None
-        keys = {key.name: key for key in self._section.keys}
+        keys = self._section.by_name
         key = self._section.entry or keys.get(name)
         if name.lower() in _SECRETS:
             self._fail(number, f"[{self._label}] {name}: no secrets in this file, key_file = PATH wanted")
@@ -318,7 +318,7 @@ def read_files(
         table.values[name] = value
     for label, below, above in _ORDERED:
         if (
-            label in sections.by_name
+            {(label, below), (label, above)} & table.values.keys()
             and table.sound(label, below, above)
             and table.get(label, below) > table.get(label, above)
         ):

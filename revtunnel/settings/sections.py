@@ -1,11 +1,13 @@
 """Sections of settings: which dataclasses fill which section, and what differs between two trees of settings.
 
-Rule of this file: it is imported by the programs that have to listen at once, so it imports little.
+Rule of this file: a section names its dataclasses, and they are imported when somebody asks for its keys, so
+that a program reads the file it shares with others without their code.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
+from pkgutil import resolve_name
 from typing import Any
 
 from revtunnel.ground.declared import Key, keys_of, own_keys, setting, updated
@@ -27,12 +29,16 @@ class LogSettings:
 
 @dataclass(frozen=True)
 class Section:
-    """One section; ``named``: it is written ``[listener NAME]`` and may come several times."""
+    """One section; ``named``: it is written ``[listener NAME]`` and may come several times.
+
+    ``parts`` are the dataclasses that fill it, as ``module:Class``: each with the keys that its bases have
+    not, in this order.
+    """
 
     name: str
     reader: str  # server, agent, both, ...
     text: str
-    parts: tuple[type, ...] = ()  # each with the keys that its bases have not, in this order
+    parts: tuple[str, ...] = ()
     named: bool = False
     entry: Key | None = None  # the form of every line, where keys are free
     label: str = "NAME"  # what stands behind the name of a named section
@@ -43,13 +49,24 @@ class Section:
     @cached_property
     def keys(self) -> tuple[Key, ...]:
         """Its settings; a part may say another text of what it inherits."""
-        by_name = {key.name: key for part in reversed(self.parts) for key in keys_of(part).values()}
-        return tuple(by_name[key.name] for part in self.parts for key in own_keys(part))
+        parts = [resolve_name(part) for part in self.parts]
+        by_name = {key.name: key for part in reversed(parts) for key in keys_of(part).values()}
+        return tuple(by_name[key.name] for part in parts for key in own_keys(part))
+
+    @cached_property
+    def by_name(self) -> dict[str, Key]:
+        """The same, by what is written before ``=``."""
+        return {key.name: key for key in self.keys}
 
     @property
     def title(self) -> str:
         """Its head line as a manual shows it."""
         return f"[{self.name} {self.label}]" if self.named else f"[{self.name}]"
+
+
+def _written(part: Any) -> str:
+    """A class as ``Section.parts`` names it."""
+    return f"{part.__module__}:{getattr(part, '__qualname__', '')}"
 
 
 class Sections:
@@ -59,7 +76,6 @@ class Sections:
         self.all = sections
         self.by_name = {section.name: section for section in sections}
         self._by_part = {part: section for section in reversed(sections) for part in section.parts}
-        self._keys = {(section.name, key.name): key for section in sections for key in section.keys}
 
     def __iter__(self) -> Iterator[Section]:
         return iter(self.all)
@@ -69,15 +85,15 @@ class Sections:
 
     def find(self, label: str, name: str) -> Key:
         """A key of a section, ``listener`` for every ``[listener NAME]``; KeyError: there is none."""
-        return self._keys[label.partition(" ")[0], name]
+        return self.by_name[label.partition(" ")[0]].by_name[name]
 
     def of(self, part: type) -> Section:
         """The section that a part fills; KeyError: it is none."""
-        return self._by_part[part]
+        return self._by_part[_written(part)]
 
-    def parts_in(self, part: Any) -> Iterator[tuple[str, type]]:
+    def parts_in(self, part: Any) -> Iterator[tuple[str, Any]]:
         """The fields of a part that are parts themselves, not lists of them."""
-        return ((each.name, each.type) for each in fields(part) if each.type in self._by_part)
+        return ((each.name, each.type) for each in fields(part) if _written(each.type) in self._by_part)
 
     def differences(self, old: Any, new: Any) -> tuple[list[str], list[str]]:
         """Names of settings that differ: those that SIGHUP applies, and those that need a restart."""
@@ -99,7 +115,7 @@ class Sections:
 
     def _flat(self, part: Any) -> Iterator[tuple[Name, Any]]:
         """Every setting of a part and of the parts in it, with its name."""
-        section = self._by_part[type(part)]
+        section = self.of(type(part))
         label = f"{section.name} {part.name}" if section.named else section.name
         if section.entry is not None:
             yield (label, part.name), part
@@ -111,5 +127,5 @@ class Sections:
                 yield (label, keys[each.name].name), value
             else:
                 for inner in value if isinstance(value, tuple) else (value,):
-                    if type(inner) in self._by_part:
+                    if _written(type(inner)) in self._by_part:
                         yield from self._flat(inner)

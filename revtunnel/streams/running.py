@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from revtunnel.streams.channel import Channel
 
-__all__ = ["Running", "of_link", "relayed_state"]
+__all__ = ["Running", "of_link", "relayed_state", "sided"]
 
 _RELAYED = {
     (False, False): "open",
@@ -54,3 +54,11 @@ def of_link(serial: str, channel: Channel) -> Running:
         channel.queued,
         channel.window.held if channel.window is not None else channel.owed,
     )
+
+
+def sided(detail: str, near: str, far: str) -> str:
+    """What a relay says of its sides, with their names."""
+    for side, name in (("near", near), ("far", far)):
+        if detail.startswith(f"{side}: "):
+            return f"{name}{detail[len(side) :]}"
+    return detail

@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from revtunnel.fleet.free_ports import Deadlines
+from revtunnel.ground.deadlines import Deadlines
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.limits import EnrolmentLimits
 from revtunnel.ground.reasons import GoAway

@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 from revtunnel.cluster.cluster_settings import PeerPlace
-from revtunnel.daemons.settings import ServerSettings, SettingsError, Surroundings, load_server
+from revtunnel.daemons.server_reading import load_server
+from revtunnel.daemons.server_settings import ServerSettings
+from revtunnel.ground.errors import SettingsError
+from revtunnel.settings.inifile import Surroundings
 from tests.support.daemons import ini, merged
 from tests.support.throwaway_tls import Issuer
 

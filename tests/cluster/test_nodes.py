@@ -77,7 +77,9 @@ def test_a_device_that_is_nowhere_is_absent(nodes: NodesWorld) -> None:
     port = nodes["one"].port_for("dev-two", "console")
     client = nodes.client("one", "two", port)
     assert nodes["one"].ending(client) == "reset"
-    nodes.until(lambda: nodes["two"].of(ClientRefused) or nodes["one"].of(ChannelEnded))
+    nodes.until(lambda: nodes["two"].of(ClientRefused) and nodes["one"].of(ChannelEnded))
+    assert [fact.reason for fact in nodes["two"].of(ClientRefused)] == ["not-allowed"]
+    assert [fact.reason.word for fact in nodes["one"].of(ChannelEnded)] == ["not-allowed"]
 
 
 def test_a_device_that_went_elsewhere_is_looked_for_once_more(tmp_path: Path) -> None:
@@ -98,6 +100,22 @@ def test_a_device_that_went_elsewhere_is_looked_for_once_more(tmp_path: Path) ->
         assert [fact.reason for fact in nodes["one"].of(ClientRefused)] == ["device-absent"]
         client.close()
         service.close()
+
+
+def test_a_client_that_waits_is_served_when_its_device_comes_to_another_node(tmp_path: Path) -> None:
+    """Where its pool lets it wait."""
+    with NodesWorld(tmp_path, "one", "two") as nodes:
+        one, two = nodes["one"], nodes["two"]
+        two.uplink.abort()
+        nodes.until(lambda: not two.switchboard.links)
+        one.switchboard.client_streams.waits = lambda client: ("default", 60.0)
+        client = nodes.client("one", "two")
+        nodes.until(lambda: one.switchboard.client_streams.waiting.serials == ["dev-two"])
+        two.uplink = two.make_uplink()
+        two.uplink.start()
+        nodes.until(lambda: two.switchboard.links)
+        one.cluster.look()
+        two.carry(client, two.service(), b"at last")
 
 
 def test_the_newest_link_of_a_serial_stays(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ import pytest
 from revtunnel.ctl.command_line import parser
 from revtunnel.ctl.ctl_files import Wrong
 from revtunnel.ctl.host_units import Host, install_units, shipped
-from revtunnel.daemons.settings import Surroundings, load_agent
+from revtunnel.daemons.agent_reading import load_agent
 from revtunnel.ground.errors import SettingsError
+from revtunnel.settings.inifile import Surroundings
 
 UNIT = "etc/systemd/system/revtunnel-server.service"
 INI = "etc/revtunnel/revtunnel.ini"

@@ -6,12 +6,14 @@ import pytest
 from twisted.internet.defer import Deferred, succeed
 
 from revtunnel.daemons.absent_devices import AbsentDevices
-from revtunnel.daemons.settings import ServerSettings, Surroundings, load_server
+from revtunnel.daemons.server_reading import load_server
+from revtunnel.daemons.server_settings import ServerSettings
 from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.device_records import DeviceRecord, DeviceRecords
 from revtunnel.fleet.pools import Use
 from revtunnel.ground.facts import ListenerRefused
 from revtunnel.process.wake import WakeDriver
+from revtunnel.settings.inifile import Surroundings
 from tests.support.world import CONSOLE, POOL, World
 
 AROUND = Surroundings({}, root=False, home="/nowhere", host_name="gate", default_path="/nowhere/r.ini")

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from revtunnel.daemons.agent_offers import AgentOffers, offer_changes
-from revtunnel.daemons.settings import AgentSettings, load_agent
+from revtunnel.daemons.agent_reading import load_agent
+from revtunnel.daemons.agent_settings import AgentSettings
 from revtunnel.ground.facts import Fact
 from revtunnel.ground.targets import parse_offer
 from revtunnel.streams.offer_messages import OfferChange

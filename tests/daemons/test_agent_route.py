@@ -10,7 +10,8 @@ from twisted.internet.defer import Deferred
 from revtunnel.daemons.agent_route import AgentRoute
 from revtunnel.ground.facts import LinkRefused
 from revtunnel.ground.limits import ServerLimits
-from revtunnel.link.link_websockets import DATA, LINK, dial_websocket
+from revtunnel.ground.server_places import DATA, LINK
+from revtunnel.link.link_websockets import dial_websocket
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.opening import open_end
 from revtunnel.sockets.ways.websocket import WebSocketEnd

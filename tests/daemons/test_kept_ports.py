@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from revtunnel.daemons.kept_ports import KeptPorts
-from revtunnel.daemons.options import ServerOptions
 from revtunnel.daemons.server import pools_of, reservations_of
-from revtunnel.daemons.settings_parts import ServerSettings
+from revtunnel.daemons.server_options import ServerOptions
+from revtunnel.daemons.server_settings import ServerSettings
 from revtunnel.fleet.leases import Leases
 from revtunnel.process.admin.refusals import Conflict, Invalid, NotFound
 from revtunnel.state.audit_records import RightsChanged

@@ -7,10 +7,12 @@ import pytest
 from twisted.python import usage
 
 import revtunnel
-from revtunnel.daemons.options import AgentOptions, ServerOptions
-from revtunnel.daemons.settings import SettingsError, Surroundings
+from revtunnel.daemons.agent_options import AgentOptions
+from revtunnel.daemons.server_options import ServerOptions
+from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.server_places import ServerPlace
 from revtunnel.ground.targets import Offer, Target
+from revtunnel.settings.inifile import Surroundings
 from revtunnel.trust.enrolment import EnrolmentToken, write_token
 from tests.support.throwaway_tls import Issuer
 

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from twisted.python import usage
 
-from revtunnel.daemons.options import ServerOptions
 from revtunnel.daemons.own_authority import PUBLIC, public_settings
-from revtunnel.daemons.settings import SettingsError, Surroundings
+from revtunnel.daemons.server_options import ServerOptions
+from revtunnel.ground.errors import SettingsError
+from revtunnel.settings.inifile import Surroundings
 from revtunnel.trust.authority_settings import AuthoritySettings
 
 NOW = datetime.now(UTC)

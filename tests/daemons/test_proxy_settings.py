@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from revtunnel.daemons.options import AgentOptions
+from revtunnel.daemons.agent_options import AgentOptions
+from revtunnel.daemons.agent_reading import load_agent
+from revtunnel.daemons.agent_settings import AgentSettings
 from revtunnel.daemons.proxy_settings import headers_of
-from revtunnel.daemons.settings import AgentSettings, SettingsError, changes, load_agent
+from revtunnel.daemons.schema import changes
+from revtunnel.ground.errors import SettingsError
 from revtunnel.sockets.ways.http_connect import ProxyCredentials
 from revtunnel.sockets.ways.proxy_choice import DIRECT, HttpProxy, ProxyChoice
 from tests.daemons.test_options import parse, refused

@@ -4,18 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from revtunnel.daemons.settings import (
-    ServerSettings,
-    SettingsError,
-    Surroundings,
-    changes,
-    load_server,
-    records_of,
-)
+from revtunnel.daemons.schema import changes
+from revtunnel.daemons.server_reading import load_server, records_of
+from revtunnel.daemons.server_settings import ServerSettings
 from revtunnel.fleet.device_records import Pattern
 from revtunnel.fleet.penalties import PenaltySettings
+from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.networks import network_of
 from revtunnel.ground.targets import parse_offer
+from revtunnel.settings.inifile import Surroundings
 
 HERE = Surroundings({}, root=True, home="/home/op", host_name="gate", default_path="/nowhere/revtunnel.ini")
 OFFICE = network_of("10.1.0.0/16")

@@ -14,7 +14,7 @@ from twisted.internet.task import Clock
 from revtunnel.daemons.cccp import Cccp
 from revtunnel.daemons.schema import load
 from revtunnel.daemons.server import Server
-from revtunnel.daemons.settings import read_server
+from revtunnel.daemons.server_reading import read_server
 from revtunnel.ground.limits import FleetLimits, RelayLimits
 from revtunnel.ground.retries import Retries
 from revtunnel.process.process import ExitStatus

@@ -29,7 +29,7 @@ from twisted.internet import endpoints, protocol, reactor
 from twisted.logger import Logger
 from twisted.python import usage
 from revtunnel.process.process import ExitStatus, SignalService
-from revtunnel.daemons.settings import SettingsError
+from revtunnel.ground.errors import SettingsError
 from revtunnel.process.systemd import Notifier
 
 class Options(usage.Options):
@@ -250,3 +250,41 @@ def test_every_option_of_twistd_is_described() -> None:
     described = set(re.findall(r"``--([a-z_-]+)", heads))
     options = [name.rstrip("=") for name in twistd.ServerOptions().longOpt]  # type: ignore[attr-defined]
     assert described == {*options}
+
+
+def test_an_agent_imports_nothing_that_only_servers_need() -> None:
+    """It stands on small machines: no state file, no WebSocket, no settings of others, until wanted."""
+    asked = "import sys, revtunnel.daemons.agent; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", asked], capture_output=True, text=True, check=True, timeout=60
+    )
+    loaded = set(done.stdout.split())
+
+    assert "revtunnel.link.agent_link" in loaded
+    for name in ("sqlite3", "websockets", "prometheus_client", "argon2", "sortedcontainers", "automat"):
+        assert name not in loaded, name
+    rooms = {name.split(".")[2] for name in loaded if name.startswith("revtunnel.systems.")}
+    assert rooms <= {"emo"}, rooms
+    for name in (
+        "daemons.server_settings",
+        "link.server_link",
+        "link.legacy",
+        "state.state_file",
+        "sockets.ways.websocket",
+    ):
+        assert f"revtunnel.{name}" not in loaded, name
+
+
+def test_the_file_that_an_agent_shares_with_a_server_is_read_whole(tmp_path: Path) -> None:
+    """Sections of others are checked like its own."""
+    file = tmp_path / "revtunnel.ini"
+    file.write_text("[agent]\nservers = 127.0.0.1:1\nlocal = 127.0.0.1:23\n[pool default]\nranges = 7-3\n")
+    asked = (
+        "from revtunnel.daemons.run import main; main(['agent', '--check-config', '--config', sys.argv[1]])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; {asked}", str(file)], capture_output=True, text=True, timeout=60
+    )
+
+    assert done.returncode == 78
+    assert f"{file}:5: [pool default] ranges" in done.stderr

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revtunnel.daemons import schema
 from revtunnel.daemons.schema import SECTIONS, find
 from revtunnel.ground.declared import Key, keys_of
 from revtunnel.ground.limits import (
@@ -30,6 +29,7 @@ from revtunnel.ground.limits import (
     ServerLimits,
 )
 from revtunnel.ground.targets import Offer, Target
+from revtunnel.settings.printing import as_ini, as_man, as_rst
 from revtunnel.settings.sections import Section
 
 ROOT = Path(__file__).parents[2]
@@ -48,16 +48,16 @@ FIXED = {
 KEYS = [(section, key) for section in SECTIONS for key in section.keys]
 NAMES = [f"{section.name}.{key.name}" for section, key in KEYS]
 PRINTED = {
-    "--ini": (schema.as_ini, ROOT / "etc/revtunnel.ini"),
-    "--man": (schema.as_man, ROOT / "man/revtunnel.ini.5"),
-    "--rst": (schema.as_rst, ROOT / "docs/settings.rst"),
+    "--ini": (as_ini, ROOT / "etc/revtunnel.ini"),
+    "--man": (as_man, ROOT / "man/revtunnel.ini.5"),
+    "--rst": (as_rst, ROOT / "docs/settings.rst"),
 }
 
 
 @functools.cache
 def printed(option: str) -> str:
     """What the table prints for it; once for all keys."""
-    return PRINTED[option][0]()
+    return PRINTED[option][0](SECTIONS)
 
 
 @pytest.mark.parametrize("option", PRINTED)
@@ -65,7 +65,9 @@ def test_shipped_files_are_what_the_table_prints(option: str) -> None:
     """Nobody edits them by hand; after a change of the table they are printed again."""
     printer, path = PRINTED[option]
 
-    assert path.read_text("utf-8") == printer(), f"python -m revtunnel.daemons.schema {option} > {path.name}"
+    assert path.read_text("utf-8") == printer(SECTIONS), (
+        f"python -m revtunnel.daemons.schema {option} > {path.name}"
+    )
 
 
 @pytest.mark.parametrize(("section", "key"), KEYS, ids=NAMES)
@@ -241,6 +243,6 @@ def test_printing_command() -> None:
     printed = subprocess.run([*command, "--ini"], cwd=ROOT, capture_output=True, text=True, timeout=60)
     wrong = subprocess.run([*command, "--nope"], cwd=ROOT, capture_output=True, text=True, timeout=60)
 
-    assert (printed.returncode, printed.stdout) == (0, schema.as_ini())
+    assert (printed.returncode, printed.stdout) == (0, as_ini(SECTIONS))
     assert (wrong.returncode, wrong.stdout) == (64, "")
     assert "usage:" in wrong.stderr

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from revtunnel.daemons.server_listeners import agent_listener
-from revtunnel.daemons.settings import Surroundings, load_server
+from revtunnel.daemons.server_reading import load_server
+from revtunnel.settings.inifile import Surroundings
 
 AROUND = Surroundings({}, root=False, home="/nowhere", host_name="gate", default_path="/nowhere/r.ini")
 OPEN = "allow_without_keys = yes\nallow_plaintext = yes\n"

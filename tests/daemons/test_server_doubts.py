@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from revtunnel.daemons.options import ServerOptions
 from revtunnel.daemons.server_doubts import doubts
+from revtunnel.daemons.server_options import ServerOptions
 from tests.daemons.test_options import parse
 
 EMO = "[listener machines]\naddress = 127.0.0.1:8080\nkind = emo\n"

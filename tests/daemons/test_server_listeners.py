@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from revtunnel.daemons.options import ServerOptions
 from revtunnel.daemons.server_listeners import agent_listener
+from revtunnel.daemons.server_options import ServerOptions
 from revtunnel.streams.commands import Feature
 from tests.daemons.test_options import parse
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 from twisted.internet.protocol import Factory
 
+from revtunnel.daemons.agent_settings import ProbeSettings
 from revtunnel.daemons.service_probes import LONGEST, ServiceProbes
-from revtunnel.daemons.settings_parts import ProbeSettings
 from revtunnel.ground.facts import Fact, ServiceDown, ServiceUp
 from revtunnel.ground.limits import AgentLimits
 from revtunnel.ground.targets import parse_offer

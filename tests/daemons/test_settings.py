@@ -10,24 +10,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from revtunnel.cluster.cluster_settings import ClusterSettings
+from revtunnel.daemons.agent_reading import load_agent
+from revtunnel.daemons.agent_settings import AgentSettings
 from revtunnel.daemons.legacy_devices import fixed_ports, offers_at, sources_at
-from revtunnel.daemons.settings import (
-    AgentSettings,
+from revtunnel.daemons.schema import changes
+from revtunnel.daemons.server_reading import load_server
+from revtunnel.daemons.server_settings import (
     ListenerSettings,
-    MissingSettings,
     PoolSettings,
     PortMapping,
     Reservation,
     ServerSettings,
-    SettingsError,
-    Surroundings,
-    changes,
-    load_agent,
-    load_server,
+    agents_at,
 )
-from revtunnel.daemons.settings_parts import agents_at
 from revtunnel.fleet.access_control import LOOPBACK
 from revtunnel.fleet.penalties import PenaltySettings
+from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.limits import (
     AgentLimits,
     AuditLimits,
@@ -42,6 +40,7 @@ from revtunnel.ground.networks import address_of
 from revtunnel.ground.server_places import ServerPlace
 from revtunnel.ground.targets import Offer, Target
 from revtunnel.process.admin.admin_settings import AdminSettings
+from revtunnel.settings.inifile import MissingSettings, Surroundings
 from revtunnel.sockets.ways.proxy_choice import DIRECT
 from revtunnel.systems.sessions.localproxy_settings import LocalproxySettings
 from revtunnel.systems.sessions.session_life import SessionLimits

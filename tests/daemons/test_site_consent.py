@@ -2,7 +2,7 @@
 
 import pytest
 
-from revtunnel.daemons.settings_parts import ConsentSettings
+from revtunnel.daemons.agent_settings import ConsentSettings
 from revtunnel.daemons.site_consent import AT_ONCE, KEPT, MOST
 from revtunnel.fleet.device_consent import ConsentRequest
 from revtunnel.ground.facts import ConsentGiven, PeerGlitch

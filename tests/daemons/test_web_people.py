@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from revtunnel.daemons import web_system
-from revtunnel.daemons.settings import SettingsError
 from revtunnel.daemons.web_system import check_packages, web_rules
+from revtunnel.ground.errors import SettingsError
 from revtunnel.process.web.web_rules import API, METRICS, OPEN_METRICS, PAGE
 from revtunnel.systems.sessions.session_settings import WebSettings
 from revtunnel.trust.identities import Identities

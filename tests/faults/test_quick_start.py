@@ -160,5 +160,9 @@ def test_two_commands_at_the_server_one_beside_the_device(
         with visit("10.1.0.2", GATE) as client:
             client.sendall(b"hello")
             assert client.recv(5) == b"hello"
-        with visit("10.77.2.2", "10.77.2.1") as stranger:
-            assert end_of(stranger) == "reset"
+        try:
+            with visit("10.77.2.2", "10.77.2.1") as stranger:
+                seen = end_of(stranger)
+        except ConnectionResetError:  # the reset may be there before connect returns
+            seen = "reset"
+        assert seen == "reset"

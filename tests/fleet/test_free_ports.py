@@ -3,8 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revtunnel.fleet.free_ports import Deadlines, FreePorts
+from revtunnel.fleet.free_ports import FreePorts
 from revtunnel.fleet.pools import Lease, Pool, PortState, Use
+from revtunnel.ground.deadlines import Deadlines
 
 MINE, OTHER = Use("d", "x"), Use("e", "x")
 

@@ -14,12 +14,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from revtunnel.daemons.settings import Surroundings, load_agent, load_server
+from revtunnel.daemons.agent_reading import load_agent
+from revtunnel.daemons.server_reading import load_server
 from revtunnel.ground.errors import RemoteError, SettingsError
 from revtunnel.ground.networks import network_of
 from revtunnel.ground.server_places import parse_server_place
 from revtunnel.ground.targets import parse_offer, parse_target
 from revtunnel.link.keys import new_key, parse_key
+from revtunnel.settings.inifile import Surroundings
 from revtunnel.sockets.tls.certificates import (
     CertificateFiles,
     CertificateRefused,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from revtunnel.daemons.settings_parts import ConsentSettings
+from revtunnel.daemons.agent_settings import ConsentSettings
 from revtunnel.fleet.device_consent import ConsentRequest
 from revtunnel.ground.facts import ChannelEnded
 from tests.support.data_world import HOST, SERIAL, DataWorld

@@ -55,10 +55,15 @@ class Cellar:
     pot: Pot | None = None
 
 
+def parts(*classes: type) -> tuple[str, ...]:
+    """As a table names them."""
+    return tuple(f"{each.__module__}:{each.__qualname__}" for each in classes)
+
+
 SECTIONS = Sections(
-    Section("kitchen", "cook", "The kitchen.", (Kitchen, TeaLimits)),
-    Section("pot", "cook", "A pot.", (Pot,), named=True),
-    Section("guest", "cook", "A pot for guests.", (OfGuests, Pot), named=True),
+    Section("kitchen", "cook", "The kitchen.", parts(Kitchen, TeaLimits)),
+    Section("pot", "cook", "A pot.", parts(Pot), named=True),
+    Section("guest", "cook", "A pot for guests.", parts(OfGuests, Pot), named=True),
 )
 
 
@@ -140,7 +145,7 @@ def test_a_part_that_is_one_alone_comes_and_goes_with_a_restart(tmp_path: Path) 
     without, there = Cellar(), Cellar(pot=Pot(name="a", sort="black"))
     assert updated(without, there) == without and updated(there, without) == there
     sections = Sections(
-        Section("cellar", "cook", "A cellar.", (Cellar,)), Section("pot", "cook", "A.", (Pot,))
+        Section("cellar", "cook", "A cellar.", parts(Cellar)), Section("pot", "cook", "A.", parts(Pot))
     )
     assert sections.differences(without, there) == ([], ["[pot]"])
     assert sections.differences(there, without) == ([], ["[pot]"])

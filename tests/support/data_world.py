@@ -22,7 +22,7 @@ from revtunnel.carriers.agent_data import AgentData, AgentSocket
 from revtunnel.carriers.data_pool import DataPool
 from revtunnel.carriers.sockets_first import SocketsFirst
 from revtunnel.daemons.agent_route import AgentRoute
-from revtunnel.daemons.settings_parts import ConsentSettings
+from revtunnel.daemons.agent_settings import ConsentSettings
 from revtunnel.daemons.site_consent import SiteConsent
 from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.fleet.client_ports import ClientPorts

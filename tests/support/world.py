@@ -26,7 +26,7 @@ from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import Factory
 from zope.interface import implementer
 
-from revtunnel.daemons.settings_parts import ConsentSettings
+from revtunnel.daemons.agent_settings import ConsentSettings
 from revtunnel.daemons.site_consent import SiteConsent
 from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.fleet.access_control import AccessControl

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from revtunnel.daemons.settings import SettingsError, Surroundings, load_agent
+from revtunnel.daemons.agent_reading import load_agent
+from revtunnel.ground.errors import SettingsError
+from revtunnel.settings.inifile import Surroundings
 from revtunnel.sockets.tls.certificates import CertificateFiles, TlsSide, read_credentials
 from revtunnel.sockets.tls.peer_verification import Identity
 from revtunnel.trust.agent_files import AgentFiles, kept_files

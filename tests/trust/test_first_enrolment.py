@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from twisted.python import usage
 
-from revtunnel.daemons.options import AgentOptions
-from revtunnel.daemons.settings import SettingsError, Surroundings
+from revtunnel.daemons.agent_options import AgentOptions
+from revtunnel.ground.errors import SettingsError
+from revtunnel.settings.inifile import Surroundings
 from revtunnel.trust.agent_files import AgentFiles
 from revtunnel.trust.authority import issue_device, make_authority, new_key
 from revtunnel.trust.enrolment import EnrolmentToken, write_token

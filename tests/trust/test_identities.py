@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from revtunnel.daemons.settings import ListenerSettings, SettingsError
+from revtunnel.daemons.server_settings import ListenerSettings
+from revtunnel.ground.errors import SettingsError
 from revtunnel.sockets.tls.peer_verification import never_revoked
 from revtunnel.trust.identities import Identities
 from tests.daemons.test_settings import server

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from revtunnel.daemons.settings import AgentSettings, SettingsError, load_agent, load_server
+from revtunnel.daemons.agent_reading import load_agent
+from revtunnel.daemons.agent_settings import AgentSettings
+from revtunnel.daemons.server_reading import load_server
+from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.networks import is_loopback
 from revtunnel.ground.server_places import ServerPlace
 from revtunnel.trust.tls_settings import speaks_tls

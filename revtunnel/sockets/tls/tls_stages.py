@@ -17,6 +17,7 @@ from typing import Protocol as Typing
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.python.failure import Failure
 
+from revtunnel.ground.errors import AnsweredOtherwise
 from revtunnel.ground.first_bytes import Listens, explained
 from revtunnel.sockets.ends import End, TlsEnd
 from revtunnel.sockets.stages import Stage, part_unread, readable, writable
@@ -38,7 +39,7 @@ class Heard(Typing):
         """Something came; ``waits``: it is our turn now."""
 
 
-class TlsFailed(ConnectionError):
+class TlsFailed(AnsweredOtherwise):
     """No TLS with this peer. ``reason`` is a word: "certificate", "tls", "lost", "overloaded"."""
 
     def __init__(self, reason: str, detail: str) -> None:

@@ -40,7 +40,7 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 from websockets.uri import WebSocketURI
 
-from revtunnel.ground.errors import LocalError
+from revtunnel.ground.errors import AnsweredOtherwise, LocalError
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.stages import read_some, readable, writable, write_all
 from revtunnel.sockets.ways.websocket_wire import ClientEngine, ServerEngine, WebSocketLimits, logger
@@ -68,7 +68,7 @@ MAX_RETRY = 3600  # seconds of a Retry-After that are believed: it may be a gate
 MAX_WORDS = 160  # characters of a server's own words in our log
 
 
-class HandshakeRefused(ConnectionError):
+class HandshakeRefused(AnsweredOtherwise):
     """No WebSocket came of it: we refused (``judge`` raises this), or the other side did.
 
     ``status`` is that of HTTP, 0 where there is none; the sentence is for people, and goes to the other side.

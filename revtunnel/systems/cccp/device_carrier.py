@@ -16,14 +16,13 @@ from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall
 
-from revtunnel.carriers.data_stream import sided
 from revtunnel.fleet.streams_of_devices import StreamsOfDevices
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, Report
 from revtunnel.ground.limits import CccpLimits, RelayLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Offer, Target
 from revtunnel.streams.clients import ClientSocket, Relayed
-from revtunnel.streams.running import Running, relayed_state
+from revtunnel.streams.running import Running, relayed_state, sided
 from revtunnel.systems.cccp.idle_devices import IdleDevices, Registered
 
 __all__ = ["SERVICE", "DeviceCarrier", "DeviceCarriers", "DeviceStream"]

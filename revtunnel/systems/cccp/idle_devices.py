@@ -14,7 +14,7 @@ from typing import Protocol as Typing
 
 from revtunnel.fleet.devices import Device
 from revtunnel.fleet.fleet import Fleet, TwoHolders
-from revtunnel.fleet.free_ports import Deadlines
+from revtunnel.ground.deadlines import Deadlines
 from revtunnel.ground.facts import Report
 from revtunnel.ground.limits import CccpLimits
 from revtunnel.ground.networks import Network, address_of, block_of

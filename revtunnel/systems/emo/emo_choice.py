@@ -9,10 +9,17 @@ Source: ours; wire/emo.md section 1.
 """
 
 from revtunnel.ground.limits import EmoLimits
+from revtunnel.ground.targets import Offer, Target
 
-__all__ = ["EmoChoice"]
+__all__ = ["PREFIX", "EmoChoice", "modern_offer"]
 
+PREFIX = "emo-"
 HUNG_UP = frozenset(("lost", "silent", "refused"))  # how a connection ends whose LISTEN nobody knew
+
+
+def modern_offer(port: int, target: Target) -> Offer:
+    """What an agent offers that would register ``port``."""
+    return Offer(f"{PREFIX}{port}", target)
 
 
 class EmoChoice:

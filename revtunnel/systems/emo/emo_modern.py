@@ -18,15 +18,9 @@ from revtunnel.link.handshake import LinkDenied, ServerUp
 from revtunnel.link.hellos import AgentHello
 from revtunnel.link.mux import Happening, Offered
 from revtunnel.link.server_link import ServerLink
+from revtunnel.systems.emo.emo_choice import PREFIX
 
-__all__ = ["ModernLink", "deny_machine", "modern_offer"]
-
-PREFIX = "emo-"
-
-
-def modern_offer(port: int, target: Target) -> Offer:
-    """What an agent offers that would register ``port``."""
-    return Offer(f"{PREFIX}{port}", target)
+__all__ = ["ModernLink", "deny_machine"]
 
 
 def deny_machine(hello: AgentHello) -> None:

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from revtunnel.daemons.cameo_options import CameoOptions
-from revtunnel.daemons.schema import load
-from revtunnel.daemons.settings import changes
+from revtunnel.daemons.schema import changes, load
 from revtunnel.ground.limits import CameoLimits
 from revtunnel.settings.inifile import SettingsError, Surroundings
 from revtunnel.systems.cameo.cameo_requests import READ_ONLY

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from revtunnel.daemons.schema import load
-from revtunnel.daemons.settings import changes, load_server
+from revtunnel.daemons.schema import changes, load
+from revtunnel.daemons.server_reading import load_server
 from revtunnel.settings.inifile import SettingsError, Surroundings
 from revtunnel.systems.cccp.cccp_reading import read_cccp
 from revtunnel.systems.cccp.cccp_settings import CccpSettings

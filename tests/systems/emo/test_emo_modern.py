@@ -7,7 +7,7 @@ from revtunnel.ground.targets import Offer
 from revtunnel.link.handshake import ListenerRules
 from revtunnel.link.keys import Verifier, verifier_of
 from revtunnel.systems.emo.emo import TERMINATOR
-from revtunnel.systems.emo.emo_modern import modern_offer
+from revtunnel.systems.emo.emo_choice import modern_offer
 from tests.support.world import Agent, World
 from tests.systems.emo.test_emo_server import PORTS, TARGETS, EmoWorld, machine
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from revtunnel.daemons.settings_parts import ConsentSettings
+from revtunnel.daemons.agent_settings import ConsentSettings
 from revtunnel.fleet.device_records import DeviceRecord, DeviceRecords
 from revtunnel.ground.limits import AuditLimits
 from revtunnel.state.audit_file import AuditFile, Sync

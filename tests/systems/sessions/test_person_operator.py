@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from revtunnel.daemons.settings_parts import ConsentSettings
+from revtunnel.daemons.agent_settings import ConsentSettings
 from tests.support.desk import Answer, Desk
 
 MY = "/api/v1/my"
