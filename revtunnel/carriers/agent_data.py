@@ -24,7 +24,8 @@ from revtunnel.ground.facts import ChannelEnded, ChannelOpened, DataSocketsMissi
 from revtunnel.ground.limits import AgentLimits, RelayLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Target
-from revtunnel.sockets.ends import End, said
+from revtunnel.sockets.end_transport import in_words
+from revtunnel.sockets.ends import End
 from revtunnel.sockets.hangups import reserve
 from revtunnel.sockets.relay import Relay
 from revtunnel.sockets.tcp_info import silence
@@ -335,8 +336,7 @@ class AgentData:
 
     def _failed(self, link: WantingLink, failure: Failure) -> None:
         if not failure.check(CancelledError):
-            error = failure.value
-            self._say_missing(link, said(error) if isinstance(error, OSError) else failure.getErrorMessage())
+            self._say_missing(link, in_words(failure))
 
     def _say_missing(self, link: WantingLink, detail: str) -> None:
         now = self.now()

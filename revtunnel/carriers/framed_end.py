@@ -14,6 +14,7 @@ from typing import Any
 from twisted.python.failure import Failure
 
 from revtunnel.ground.errors import RemoteError
+from revtunnel.sockets.end_transport import in_words
 from revtunnel.sockets.ends import RECORD, End, said
 
 __all__ = ["BEAT", "DEAD", "FramedEnd", "prepare"]
@@ -119,7 +120,7 @@ class FramedEnd:
     def connectionLost(self, reason: Failure) -> None:
         """Twisted calls this: a hang-up, of which it has forgotten us, or an exception of ours."""
         if self._watched:
-            self._die(reason.getErrorMessage())
+            self._die(in_words(reason))
 
     # -- inside
 

@@ -51,6 +51,8 @@ class PortRules:
 class LocalSocket(ChannelSocket):
     """A program's connection, in want of a channel to a service."""
 
+    who = "client"
+
     def __init__(self, reactor: Any, end: End | None, service: str, give: Give, left: Left) -> None:
         """``end``: None where it is given a transport."""
         super().__init__(reactor, end)

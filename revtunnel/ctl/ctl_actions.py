@@ -37,7 +37,7 @@ def act(client: AdminClient, options: Namespace) -> int:
     if row.answer is ROWS:
         rows = client.rows(row, **arguments)
         lines = listed(row.columns, rows) if row.columns else [clean(each) for each in rows]
-        return listing(options, row.command, rows, lines)
+        return listing(options, row.command.split()[-1], rows, lines)
     answer = client.call(row, **arguments)
     warn(answer)
     if row.said is None:

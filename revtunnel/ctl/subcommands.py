@@ -17,6 +17,7 @@ GROUPS = {
     "member": "who is in a group",
     "session": "remote sessions of people",
     "audit": "the record of who was let in to what",
+    "webhook": "what could not be delivered to a webhook, and trying one",
 }
 _SERIAL = Argument("serial", shown="SERIAL")
 _DIR = Argument("dir", text="the authority's directory (default: the settings')", shown="--dir DIR")

@@ -7,21 +7,23 @@ Source: cluster/cluster_system.py; ours.
 
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from revtunnel.cluster.cluster_system import Cluster
 from revtunnel.cluster.directory import Directory
 from revtunnel.cluster.engine_settings import engine_way
 from revtunnel.daemons.operator import Operator
+from revtunnel.daemons.server_listeners import ServerListeners, nodes_at
 from revtunnel.daemons.server_settings import ServerSettings
 from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.facts import Report
 from revtunnel.ground.reasons import GoAway
 from revtunnel.sockets.tls.certificates import FaultyFiles
-from revtunnel.sockets.tls.peer_verification import Identity
 from revtunnel.streams.clients import Clients, ClientSocket
 from revtunnel.trust.certificate_book import CertificateBook
+from revtunnel.trust.identities import Identities
 
 __all__ = ["BoardOfNode", "node_of"]
 
@@ -75,7 +77,8 @@ def node_of(
     settings: ServerSettings,
     board: Switchboard,
     operator: Operator,
-    identity: Identity,
+    identities: Identities,
+    listeners: ServerListeners,
     report: Report,
     descriptors: int,
     book: CertificateBook,
@@ -85,7 +88,8 @@ def node_of(
     Raises:
         SettingsError: the files of the engine cannot be used.
     """
-    mine, kick = settings.cluster, operator.cut_off
+    mine, kick, identity = settings.cluster, operator.cut_off, identities.of(nodes_at(settings))
+    assert identity is not None
     directory: Directory | None = None
     if mine.engine is not None and mine.node is not None:
         # with its client 60 ms of CPU, which a node without an engine spares
@@ -109,4 +113,9 @@ def node_of(
         SharedRevocations(engine, book, learnt)
     own = BoardOfNode(board, lambda serial, detail: kick(serial, detail, "another node"))
     told_of = reactor, mine, settings.link, board, own, operator, identity, report
-    return Cluster(*told_of, os.urandom, descriptors, directory)
+    node = Cluster(*told_of, os.urandom, descriptors, directory)
+    node.dials.take(settings.relay)
+    operator.cluster, tried = node, operator.problems
+    operator.problems = lambda: {**tried(), **node.problems}
+    listeners.nodes = lambda name: partial(board.admission.came, node.hub, name)
+    return node

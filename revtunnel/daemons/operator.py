@@ -18,6 +18,7 @@ from revtunnel.daemons.kept_ports import KeptPorts
 from revtunnel.daemons.linked_rows import LinkedRows
 from revtunnel.daemons.server_operations import SERVER_OPERATIONS
 from revtunnel.daemons.switchboard import Switchboard
+from revtunnel.daemons.webhooks import Webhooks
 from revtunnel.fleet.devices import Device
 from revtunnel.fleet.leases import Leases
 from revtunnel.ground.errors import RemoteError
@@ -30,6 +31,7 @@ from revtunnel.process.admin.refusals import Conflict, Invalid, NotFound
 from revtunnel.process.reporting import Reporter
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.state.session_audit import SessionAudit
+from revtunnel.systems.emo.ports_in_vain import PortsInVain
 from revtunnel.systems.sessions.session_operator import SessionOperator
 from revtunnel.trust.app_keys import AppKeys
 from revtunnel.trust.issuer import Issuer
@@ -72,6 +74,8 @@ class Operator(DeviceOperator):
         self.offers = switchboard.offer_changes
         self.mutes = mutes
         self.kept: KeptPorts  # set by the daemon
+        self.emo: PortsInVain  # likewise
+        self.webhooks: Webhooks  # likewise
         self.audit = audit
         self._nodes: Cluster | None = None
         self._switchboard = switchboard

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import IService
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThreadPool
 
 from revtunnel import __version__
@@ -30,6 +30,7 @@ from revtunnel.daemons.server_listeners import ServerListeners, agent_listener, 
 from revtunnel.daemons.server_options import ServerOptions as Options
 from revtunnel.daemons.server_settings import ServerSettings
 from revtunnel.daemons.switchboard import Switchboard
+from revtunnel.daemons.webhooks import Webhooks
 from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.client_ports import ClientPorts
 from revtunnel.fleet.leases import Leases
@@ -46,6 +47,7 @@ from revtunnel.sockets.listening import Listeners
 from revtunnel.state.audit_file import AuditFile, Sync
 from revtunnel.state.ledger import FILE_NAME, open_ledger
 from revtunnel.state.session_audit import SessionAudit
+from revtunnel.systems.emo.emo_listener import EmoListener
 from revtunnel.trust.authority import Unfit
 from revtunnel.trust.certificate_book import CertificateBook
 from revtunnel.trust.identities import Identities
@@ -95,7 +97,8 @@ class Server(AdministeredDaemon):
         self.cccp: CccpSystem | None = None
         self.node: Cluster | None = None
         self._exit = exit_status
-        self._emo_machines: dict[int, Any] = {}  # command sockets by the port they registered
+        self._emo = EmoListener({})
+        self.webhooks: Webhooks | None = None
         own = OwnCertificates(reactor, self._renew_own, self.take_files, self.retries)
         own.setServiceParent(self)
 
@@ -104,6 +107,7 @@ class Server(AdministeredDaemon):
     def privilegedStartService(self) -> None:
         self._build()
         self._build_node(self.settings)
+        self._take_webhooks(self.settings)
         self._take_listeners(self.settings)
         self.listeners.start()
         self.operator.link_port = self.listeners.link_port(self.settings)
@@ -263,24 +267,16 @@ class Server(AdministeredDaemon):
             return
         from revtunnel.daemons.node_board import node_of
 
-        board, identity = self.switchboard, self._identities.of(nodes_at(settings))
-        assert identity is not None
-        told = self._reactor, settings, board, self.operator, identity, self._report
-        self.node = node = node_of(*told, descriptor_budget(settings), self.issuer.book)
-        node.directory.usurped = self._usurped
-        node.dials.take(settings.relay)
-        self.operator.cluster = node
-        tried = self.operator.problems
-        self.operator.problems = lambda: {**tried(), **node.problems}
-        self.listeners.nodes = lambda name: partial(board.admission.came, node.hub, name)
+        told = self._reactor, settings, self.switchboard, self.operator, self._identities, self.listeners
+        self.node = node_of(*told, self._report, descriptor_budget(settings), self.issuer.book)
 
-    def _usurped(self) -> None:
-        """Another process has our node's name: it came later, and may stay."""
-        if self._exit.status == USURPED:  # whoever we have dialled says it
-            return
-        self.reporter(ServerState("directory", "another process is this node; this one ends"))
-        self._exit.status = USURPED
-        self._reactor.callLater(0, self._signals.stop_requested, "another process is this node")
+        def usurped() -> None:
+            """Another process has our node's name: it came later, and may stay."""
+            if self._exit.status != USURPED:  # whoever we have dialled says it
+                self._exit.status = USURPED
+                self._reactor.callLater(0, self._signals.stop_requested, "another process is this node")
+
+        self.node.directory.usurped = usurped
 
     def _load_authority(self, settings: ServerSettings) -> None:
         """Take the authority as its files are now.
@@ -307,9 +303,7 @@ class Server(AdministeredDaemon):
         """What links get, by the name of the listener they come by."""
         doubt = self.ledger.doubtful is not None
         return {
-            each.name: agent_listener(
-                each, settings, self._identities.of(each.name), doubt, self._emo_machines
-            )
+            each.name: agent_listener(each, settings, self._identities.of(each.name), doubt, self._emo)
             for each in (*settings.listeners, *agents_by_web(settings))
         }
 
@@ -330,12 +324,9 @@ class Server(AdministeredDaemon):
         if self.web is not None:
             self.web.drain()
         drained = self.switchboard.drain()
-        if self.node is not None:
-            forwarded = self.node.drain(self.settings.drain)
-            drained.addCallback(lambda _: forwarded)
-        if self.cccp is not None:
-            beside = self.cccp.drain()
-            drained.addCallback(lambda _: beside)
+        beside = [self.node.drain(self.settings.drain)] if self.node is not None else []
+        beside += [self.cccp.drain()] if self.cccp is not None else []
+        drained.addCallback(lambda _: gatherResults(beside))
         return drained.addCallback(self._part)
 
     def abort(self) -> None:
@@ -358,6 +349,8 @@ class Server(AdministeredDaemon):
         self.abort()
         self.reporter(ServerState("stopped", ""))
         done = super().stopService()
+        if self.webhooks is not None:
+            self.webhooks.stop()
         self.audit.close()
         self.people.write_uses(time.time())
         self.ledger.close()
@@ -396,6 +389,7 @@ class Server(AdministeredDaemon):
         self._take_limits(new)
         if self.node is not None:
             self.node.take(new.cluster, self._identities.of(nodes_at(new)), new.relay)
+        self._take_webhooks(new)
         if self.cccp is not None and new.cccp is not None:
             changed += self.cccp.take(new.cccp, new.relay, projects)
         if self.web is not None:
@@ -438,7 +432,7 @@ class Server(AdministeredDaemon):
         return self.kept.beside(settings, {use: each.client_port for _, each, use in fixed_ports(settings)})
 
     def _tend_kept(self, kept: KeptPorts) -> None:
-        self.operator.kept = kept
+        self.operator.kept, self.operator.emo = kept, self._emo.in_vain
         kept.leases, kept.tell, kept.applies = self.leases, self.audit.changed, self._take_kept
         kept.pools = lambda: {pool.name: pool for pool in pools_of(self.settings)}
         kept.fixed = lambda: reservations_of(self.settings)
@@ -451,6 +445,14 @@ class Server(AdministeredDaemon):
             self.switchboard.enforcement.make_way()
             self.absent.take(new)
             self.switchboard.enforcement.set_records(new.records)
+
+    def _take_webhooks(self, settings: ServerSettings) -> None:
+        """Tell these hooks of facts from now on."""
+        if self.webhooks is None:
+            about = self._reactor, self.ledger, self.retries, self.reporter, os.urandom
+            self.webhooks = self.operator.webhooks = Webhooks(*about)
+        if self.webhooks.take(settings.webhooks, settings.name):
+            self.reporter.watch(self.webhooks.told)
 
     def _take_limits(self, new: ServerSettings) -> None:
         self.switchboard.set_limits(new.limits)

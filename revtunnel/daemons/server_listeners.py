@@ -26,8 +26,8 @@ from revtunnel.sockets.tls.peer_verification import Identity
 from revtunnel.sockets.ways.proxy_protocol import ProxyHeaders, Refused
 from revtunnel.sockets.ways.trusted_proxies import HeaderRules, SenderSettings, header_rules
 from revtunnel.streams.commands import Feature
+from revtunnel.systems.emo.emo_listener import EmoListener
 from revtunnel.systems.emo.emo_server import EmoServerLink
-from revtunnel.systems.emo.emo_stream import EmoListener
 
 if TYPE_CHECKING:
     from revtunnel.process.web.web_listener import WebListener
@@ -42,11 +42,11 @@ def agent_listener(
     settings: ServerSettings,
     identity: Identity | None = None,
     doubt: bool = False,
-    machines: dict[int, Any] | None = None,
+    emo: EmoListener | None = None,
 ) -> AgentListener:
     """What links of one listener get.
 
-    ``doubt``: who is enrolled is not known (``SqliteLedger.doubtful``); ``machines``: of EMO, that are here.
+    ``doubt``: who is enrolled is not known (``SqliteLedger.doubtful``); ``emo``: what those of EMO share.
     """
     link = settings.link
     wide = any(not is_loopback(host) for host, _ in listener.address)
@@ -78,7 +78,7 @@ def agent_listener(
         checkers=listener.checkers,
         identity=identity,
         certified_only=listener.certified,
-        make=partial(EmoServerLink, emo_listener(settings, machines)) if listener.kind == "emo" else None,
+        make=partial(EmoServerLink, _emo_listener(settings, emo)) if listener.kind == "emo" else None,
     )
     return _of_nodes(made) if listener.kind == "nodes" else made
 
@@ -103,10 +103,12 @@ def agents_by_web(settings: ServerSettings) -> list[ListenerSettings]:
     return [agents_at(each) for each in settings.web if each.agents]
 
 
-def emo_listener(settings: ServerSettings, machines: dict[int, Any] | None) -> EmoListener:
+def _emo_listener(settings: ServerSettings, shared: EmoListener | None) -> EmoListener:
     """The machines of EMO: every reservation of a target that is called emo."""
     ports = {each.port: (each.serial, each.target) for each in settings.reservations if each.target == "emo"}
-    return EmoListener(ports, settings.emo, {} if machines is None else machines)
+    shared = shared or EmoListener({})
+    shared.in_vain.reserved(ports)
+    return replace(shared, ports=ports, limits=settings.emo)
 
 
 class ServerListeners:

@@ -1,6 +1,7 @@
 """What revtunnel-server has beside what every daemon with devices has (operator.py)."""
 
 from revtunnel.cluster.node_operations import NODES
+from revtunnel.daemons.webhook_operations import WEBHOOK_OPERATIONS
 from revtunnel.process.admin.device_operations import DEVICE_OPERATIONS, SERIAL
 from revtunnel.process.admin.operation_form import (
     PROBLEM,
@@ -99,6 +100,19 @@ _UNRESERVE = Operation(
     route="POST /ports/{serial}/{target}/unreserve",
     said=lambda row: ({"unreserved": "{serial}/{target}".format_map(row), "port": row["port"]},
                       "port {port} is not reserved for {serial}/{target} any more".format_map(row)),
+)  # fmt: skip
+_IN_VAIN = Operation(
+    "PortsInVain", "emo.in_vain", "ports that machines of EMO asked for in vain",
+    "The 256 that were asked for last, each until it is reserved or registered, or the server ends.",
+    answer=ROWS, key=("port",), command="ports-in-vain", route="GET /ports/in-vain",
+    columns=(
+        Column("port", Kind.NUMBER, "that was asked for", "PORT"),
+        Column("address", Kind.TEXT, "where the last one came from", "ADDRESS"),
+        Column("why", Kind.TEXT, "it was refused", "WHY"),
+        Column("times", Kind.NUMBER, "so often", "TIMES"),
+        Column("first", Kind.TIME, "the first time", "FIRST"),
+        Column("last", Kind.TIME, "the last time", "LAST"),
+    ),
 )  # fmt: skip
 _OFFERS = (
     Operation(
@@ -206,7 +220,7 @@ _AUDIT_HEAD = Operation(
     ),
 )  # fmt: skip
 SERVER_OPERATIONS = table_of(
-    *PROCESS_OPERATIONS, *DEVICE_OPERATIONS, _STATUS, _RECORD, _RELEASE, _RESERVE, _UNRESERVE, *_OFFERS,
-    _ENROLLED, ENROLL, APP_KEY, AUTHORITY, TOKEN, CERTIFY, _REVOKE, *PEOPLE_OPERATIONS, *SESSION_OPERATIONS,
-    *_MUTES, _AUDIT_HEAD, NODES,
+    *PROCESS_OPERATIONS, *DEVICE_OPERATIONS, _STATUS, _RECORD, _RELEASE, _RESERVE, _UNRESERVE, _IN_VAIN,
+    *_OFFERS, _ENROLLED, ENROLL, APP_KEY, AUTHORITY, TOKEN, CERTIFY, _REVOKE, *PEOPLE_OPERATIONS,
+    *SESSION_OPERATIONS, *_MUTES, _AUDIT_HEAD, *WEBHOOK_OPERATIONS, NODES,
 )  # fmt: skip

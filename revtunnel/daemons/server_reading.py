@@ -20,6 +20,7 @@ from revtunnel.daemons.server_settings import (
     Reservation,
     ServerSettings,
 )
+from revtunnel.daemons.webhook_settings import webhook_settings
 from revtunnel.fleet.device_records import DEFAULT, DeviceRecord, DeviceRecords, DeviceSettings
 from revtunnel.ground.declared import keys_of
 from revtunnel.ground.errors import RemoteError
@@ -31,6 +32,7 @@ from revtunnel.systems.emo.emo import LEAST_PORT
 from revtunnel.systems.sessions.session_settings import web_settings
 from revtunnel.trust.audit_settings import audit_settings
 from revtunnel.trust.authority_settings import authority_settings
+from revtunnel.trust.oidc_settings import oidc_settings
 
 __all__ = ["load_server", "read_server", "records_of"]
 
@@ -55,6 +57,8 @@ def read_server(table: Table, around: Surroundings) -> ServerSettings:
         authority=authority_settings(table, state),
         audit=audit_settings(table, state),
         web=web_settings(table),
+        oidc=oidc_settings(table),
+        webhooks=webhook_settings(table),
         cccp=cccp_part(table, around) if table.get("cccp", "enabled") else None,
         files=tuple(table.files),
     )

@@ -9,6 +9,7 @@ Source: twisted.md section 7; ours.
 from dataclasses import dataclass, field
 
 from revtunnel.cluster.cluster_settings import ClusterSettings
+from revtunnel.daemons.webhook_settings import WebhookSettings
 from revtunnel.fleet.device_records import CLIENTS, DeviceRecords, DeviceSettings
 from revtunnel.fleet.penalties import PenaltySettings
 from revtunnel.fleet.pools import Pool
@@ -45,6 +46,7 @@ from revtunnel.systems.sessions.session_settings import WebSettings
 from revtunnel.systems.thingworx.edge_settings import EdgeSettings
 from revtunnel.trust.audit_settings import AuditSettings
 from revtunnel.trust.authority_settings import AuthoritySettings
+from revtunnel.trust.oidc_settings import OidcSettings
 from revtunnel.trust.tls_settings import ListenerTls
 
 __all__ = [
@@ -221,6 +223,8 @@ class ServerSettings(LogSettings):
     authority: AuthoritySettings
     audit: AuditSettings
     web: tuple[WebSettings, ...]  # none: no remote sessions
+    oidc: OidcSettings
+    webhooks: tuple[WebhookSettings, ...]  # none: no fact goes anywhere
     sessions: SessionLimits
     cccp: CccpPart | None  # None: not enabled
     localproxy: LocalproxySettings

@@ -7,6 +7,7 @@ elsewhere, but how late the loop is. prometheus_client comes with the extra ``we
 Source: Prometheus "Metric and label naming", OpenMetrics 1.0; issue 13; ours.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -115,6 +116,7 @@ class Figures:
         fleet = self._board.fleet
         yield _by("devices", "Devices that are here, or were", "state",
                   {"online": len(fleet), "away": fleet.absent})  # fmt: skip
+        yield _by("services", "Services that agents look at", "state", self._services())
         for name, text in _GAUGES.items():
             if name in status:
                 yield _gauge(name, text, status[name])
@@ -123,8 +125,14 @@ class Figures:
         yield from _facts(status["counts"])
         yield _gauge("event_readers", "Readers of server-sent events", len(self._events.readers))
         yield _by("event_readers_ended", "Readers that are gone", "reason", self._events.ended, total=True)
+        yield from _webhooks(self._operator.webhooks.counts())
         if self.devices:
             yield from self._of_devices()
+
+    def _services(self) -> dict[str, int]:
+        said = (getattr(link.mux, "service_states", {}) for link in self._board.links)
+        found = Counter(state.up for states in said for state in states.values())
+        return {"up": found[True], "down": found[False]}
 
     @staticmethod
     def _ports(pools: dict[str, dict[str, int]]) -> Iterator[Any]:
@@ -152,6 +160,9 @@ class Figures:
         moved = CounterMetricFamily(
             "revtunnel_device_bytes", "Payload bytes of a device", labels=["serial", "direction"]
         )
+        answers = GaugeMetricFamily(
+            "revtunnel_device_service_up", "Whether a service answers", labels=["serial", "service"]
+        )
         after: str | None = ""
         while after is not None:
             rows, after = self._operator.devices(after, PAGE)
@@ -161,7 +172,10 @@ class Figures:
                     trips.add_metric([row["serial"]], row["round_trip"])
                 for direction in ("to_device", "to_client"):
                     moved.add_metric([row["serial"], direction], row[f"bytes_{direction}"])
-        yield from (here, trips, moved)
+                for target in row["targets"]:
+                    if target.get("up") is not None:
+                        answers.add_metric([row["serial"], target["name"]], target["up"])
+        yield from (here, trips, moved, answers)
 
 
 def _gauge(name: str, text: str, value: float) -> Any:
@@ -186,6 +200,21 @@ def _facts(counts: dict[str, int]) -> Iterator[Any]:
     dials = {word: counts.get(f"channel-ended {word}", 0) for word in _DIALS}
     dials["ok"] = counts.get("channel-opened", 0)
     yield _by("dials", "Dials to services, by their result", "result", dials, total=True)
+
+
+def _webhooks(hooks: dict[str, dict[str, int]]) -> Iterator[Any]:
+    """What waits for hooks, and what became of the rest; nothing where there are none."""
+    if not hooks:
+        return
+    results = ("delivered", "failed", "dropped", "dead")
+    for name, text in (("waiting", "Messages that wait"), ("letters", "Dead letters that are kept")):
+        yield _by(f"webhook_{name}", text, "hook", {hook: row[name] for hook, row in hooks.items()})
+    text = "Messages delivered, tries failed, facts dropped, messages dead"
+    found = CounterMetricFamily("revtunnel_webhook_messages", text, labels=["hook", "result"])
+    for hook, row in hooks.items():
+        for result in results:
+            found.add_metric([hook, result], row[result])
+    yield found
 
 
 class MetricsPage(resource.Resource):

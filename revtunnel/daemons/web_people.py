@@ -28,6 +28,7 @@ from revtunnel.systems.sessions.live_sessions import LiveSessions
 from revtunnel.systems.sessions.person_operator import PersonOperator
 from revtunnel.trust.account_operator import AccountOperator, Accounts
 from revtunnel.trust.login_secrets import LoginSecrets
+from revtunnel.trust.oidc_settings import OidcSettings
 from revtunnel.trust.people import People
 from revtunnel.trust.web_askers import WebAskers
 
@@ -65,6 +66,7 @@ class WebPeople:
         self._live = live
         self._at = operator.at
         self._people = people
+        self._ledger = ledger
         self._kept = LoginSecrets(people, ledger)
         operator.people.forget_login = self._kept.forget
         self._unwatch = [operator.watch(self.traffic.told), people.watch(lambda _: self.events.look())]
@@ -72,6 +74,7 @@ class WebPeople:
         self.events = EventStreams(reactor, operator.watch, lambda: timestamp(wall()), askers.stands)
         self.series = Series(reactor, operator.at, self._sample, self._of_device)
         self.logins: Any = None
+        self._oidc: Any = None
         self._delay: Any = None
         self._pages = listener.pages
         self._more = operator, board.report, audit.changed, random_bytes, wall
@@ -84,10 +87,14 @@ class WebPeople:
         self.traffic.start()
         self.series.start()
 
-    def take(self, parts: frozenset[str]) -> None:
+    def take(self, parts: frozenset[str], oidc: OidcSettings) -> None:
         """Have what listeners have from now on; what is there already stays."""
         if PAGE in parts and self.logins is None:
             self._add_page()
+        if self.logins is not None and self._oidc is None and oidc.issuer:
+            self._add_oidc()
+        if self._oidc is not None:
+            self._oidc.take(oidc)
         if METRICS in parts and self._delay is None:
             self._add_metrics()
 
@@ -111,6 +118,16 @@ class WebPeople:
         self._pages.put("page", files)
         for name, each in self.logins.resources.items():
             self._pages.put(name, each)
+
+    def _add_oidc(self) -> None:
+        from revtunnel.trust.oidc_people import OidcPeople
+        from revtunnel.trust.oidc_routes import OidcRoutes
+
+        operator, report, tell, _, wall = self._more
+        tied = OidcPeople(self._people, operator.people, self._ledger, wall, tell)
+        self._oidc = OidcRoutes(self._reactor, wall, self.logins, tied, self.askers, report)
+        self._pages.put("oidc", self._oidc)
+        operator.people.forget_login = lambda user: self._kept.forget(user) | tied.forget(user)
 
     def _add_metrics(self) -> None:
         from revtunnel.daemons.web_metrics import Figures, MetricsPage

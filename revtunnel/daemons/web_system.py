@@ -149,7 +149,7 @@ class WebSystem:
 
             self.people = WebPeople(self._reactor, self._settings, self._board, *self._made_of)
         if self.people is not None:
-            self.people.take(parts)
+            self.people.take(parts, self._settings.oidc)
 
     def start(self) -> None:
         """Look at sessions once a second from now on."""

@@ -91,6 +91,7 @@ _EMO = re.compile(rb"[CPSTF][0-9]{3}(\Z|[0-9]{3}(\Z|[0-9\n]))")
 _CCCP = re.compile(rb"[!-~]{1,64}\r")
 
 _LISTENER, _PROJECT = "see tls in [listener NAME]", "see tls in [cccp-project NAME]"
+_PORTAL = "a portal on the way that wants a login, or see servers in [agent]"
 _CLIENTS = "clients of devices dial the ports of revtunnelctl ports"
 _BANNERS = (*(Spoken.PAGE, Spoken.MAIL, Spoken.TELNET, Spoken.VNC, Spoken.MYSQL, Spoken.RDP), Spoken.REDIS)
 _ANSWERS = {
@@ -112,7 +113,8 @@ _ANSWERS_AT = {
     (Listens.TLS, Spoken.EMO): _LISTENER,
     (Listens.TLS, Spoken.CCCP): _PROJECT,
     (Listens.SERVER, Spoken.TLS): "see tls in [agent]",
-    (Listens.SERVER, Spoken.PAGE): "a portal on the way that wants a login, or see servers in [agent]",
+    (Listens.SERVER, Spoken.PAGE): _PORTAL,
+    (Listens.SERVER, Spoken.HTTP): _PORTAL,
 }
 _ANSWERS_OF = {
     Listens.SERVER: "see servers in [agent]",

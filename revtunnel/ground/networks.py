@@ -15,6 +15,8 @@ __all__ = [
     "address_of",
     "block_of",
     "is_loopback",
+    "is_nobodys",
+    "led_to",
     "network_of",
     "within",
 ]
@@ -23,6 +25,9 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 Value = TypeVar("Value")
+# of clouds, beyond 169.254/16
+METADATA = frozenset(("fd00:ec2::254", "fd20:ce::254", "100.100.100.200", "168.63.129.16", "192.0.0.192"))
+NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # leads to the IPv4 address in its last 32 bits
 _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 _SITE = 64  # bits of an IPv6 address that one customer has for himself
 
@@ -50,6 +55,21 @@ def is_loopback(host: str) -> bool:
     """Whether an address, or the name localhost, is this machine; a name is judged as it is written."""
     address = address_of(host)
     return address.is_loopback if address else host.lower().rstrip(".") == "localhost"
+
+
+def led_to(host: str) -> Address:
+    """Where an address leads, with or without a zone: to the IPv4 address that IPv6 carries, or itself."""
+    address = ipaddress.ip_address(host.partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address):
+        carried = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF) if address in NAT64 else None
+        return address.ipv4_mapped or address.sixtofour or carried or address
+    return address
+
+
+def is_nobodys(address: Address) -> bool:
+    """Whether no service is meant by it: its link and what clouds answer there, groups, no address at all."""
+    unfit = address.is_link_local or address.is_multicast or address.is_unspecified
+    return unfit or str(address) in METADATA
 
 
 def network_of(text: str, strict: bool = True) -> Network:

@@ -56,5 +56,9 @@ def parse_server_place(text: str) -> ServerPlace:
 
 def after(where: str, why: str) -> str:
     """A sentence that stands behind a place, which it does not name a second time."""
-    host = where.rpartition(":")[0]
-    return why.removeprefix(f"{where}: ").removeprefix(f"{host}: ")
+    bare = where.rpartition("://")[2].partition("/")[0]
+    for name in (where, bare, bare.rpartition(":")[0]):
+        for mark in (": ", " "):
+            if name and why.startswith(name + mark):
+                return why.removeprefix(name + mark)
+    return why

@@ -78,13 +78,18 @@ class LinkDenied(RemoteError):
         self.told = told
 
 
+_CURES = {  # for what a server gives no words of its own
+    GoAway.DENIED: "its log says why",
+    GoAway.DUPLICATE: "another agent has this serial; see duplicate in [listener NAME]",
+}
+
+
 class Dismissed(RemoteError):
     """The server sent GOAWAY instead of HELLO."""
 
     def __init__(self, reason: GoAway, retry_after: int, detail: str) -> None:
-        super().__init__(
-            f"the server says {reason.word}: {detail}" if detail else f"the server says {reason.word}"
-        )
+        words = detail or _CURES.get(reason, "")
+        super().__init__(f"the server says {reason.word}" + (f": {words}" if words else ""))
         self.reason = reason
         self.retry_after = retry_after
 

@@ -22,7 +22,7 @@ from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.link.link_channels import LinkChannels
 from revtunnel.link.mux import Mux, Over
 from revtunnel.link.send_scheduler import Pace
-from revtunnel.sockets.end_transport import EndTransport, how_lost
+from revtunnel.sockets.end_transport import EndTransport, in_words
 from revtunnel.sockets.tcp_info import silence
 from revtunnel.streams.channel import Channel, ChannelState
 from revtunnel.streams.frames import FrameDecoder
@@ -107,7 +107,7 @@ class LinkProtocol(LinkChannels, Protocol):
         self._cancel(self._timer)
         self._cancel(self._more)
         self._timer = self._more = None
-        self.ended = self.ended or ("lost", f"the {self.far} {how_lost(reason)}")
+        self.ended = self.ended or ("lost", f"the {self.far} {in_words(reason)}")
         self._finish()
 
     def resumeProducing(self) -> None:
@@ -279,7 +279,7 @@ class LinkProtocol(LinkChannels, Protocol):
             self.handshake_is_late()
             return
         mux = self.mux
-        for channel in mux.channels.values():
+        for channel in [*mux.channels.values()]:
             if channel.owner is not None and not channel.over:
                 channel.owner.look()
         if mux.liveness.patience is not None:

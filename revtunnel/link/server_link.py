@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Protocol as Typing
 
-from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
@@ -46,6 +46,7 @@ from revtunnel.link.mux import (
     Stalled,
 )
 from revtunnel.link.rt1 import Rt1Mux
+from revtunnel.sockets.end_transport import in_words
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.tls.certificates import PeerCertificate
 from revtunnel.sockets.tls.enroll import MAX_ENROLL
@@ -194,8 +195,7 @@ class ServerLink(LinkProtocol):
         error = failure.value
         if self.ended is None:
             reason = error.reason if isinstance(error, TlsFailed) else "silent"
-            known = failure.check(TlsFailed, TimeoutError)
-            self.ended = (reason, str(error) if known else failure.getErrorMessage())
+            self.ended = (reason, in_words(failure))
         self.securing = None
         self._lost = True
         self._finish()

@@ -18,7 +18,7 @@ from revtunnel.ground.limits import AgentLimits
 from revtunnel.ground.server_places import ServerPlace, after
 from revtunnel.link.agent_link import AgentLink
 from revtunnel.link.backoff import Backoff
-from revtunnel.sockets.ends import said
+from revtunnel.sockets.end_transport import in_words
 
 __all__ = ["Uplink"]
 
@@ -128,10 +128,9 @@ class Uplink:
         self._connecting = None
         if not self._stopping:
             error = failure.value
-            why = said(error) if isinstance(error, OSError) else failure.getErrorMessage()
             refused = isinstance(error, AnsweredOtherwise | ConnectionResetError)
             retry_after = error.retry_after if isinstance(error, AnsweredOtherwise) else 0
-            self._again(self._after_failure(refused, retry_after), where, after(where, why))
+            self._again(self._after_failure(refused, retry_after), where, after(where, in_words(failure)))
 
     def _ready(self, link: AgentLink) -> None:
         wire = link.mux.wire if link.mux is not None else ""

@@ -58,7 +58,7 @@ class _Program(ProcessProtocol):
         if reason.check(ProcessDone):
             self.done.callback(said)
         else:
-            self.done.errback(ProgramFailed(reason.getErrorMessage(), said))
+            self.done.errback(ProgramFailed(_how_ended(reason.value), said))
 
     def _kill(self) -> None:
         with suppress(ProcessExitedAlready):
@@ -67,6 +67,12 @@ class _Program(ProcessProtocol):
         with suppress(OSError):  # nobody is there any more, or it had no group yet
             if self._group is not None:
                 os.killpg(self._group, signal.SIGKILL)
+
+
+def _how_ended(error: Any) -> str:
+    if error.signal is not None:
+        return f"killed by {signal.Signals(error.signal).name}"
+    return f"exit code {error.exitCode}"
 
 
 def run(reactor: Any, words: Sequence[str], environ: Mapping[str, str] | None = None) -> "Deferred[str]":

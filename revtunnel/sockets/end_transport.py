@@ -17,11 +17,10 @@ Source: ours; performance.md "What a Twisted process can do"; twisted.md 2.3; Tw
 """
 
 import contextlib
-import errno
-import os
 import socket
 from typing import Any
 
+from twisted.internet.defer import TimeoutError as Late
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
     IConsumer,
@@ -41,7 +40,7 @@ from revtunnel.sockets.ends import RECORD, End, TlsEnd, said
 from revtunnel.sockets.hangups import hung_up
 from revtunnel.sockets.outgoing import TURN, Outgoing
 
-__all__ = ["EndTransport", "how_lost"]
+__all__ = ["EndTransport", "in_words"]
 
 _READ = 64 * 1024  # bytes a reading, unless the protocol wants more: what a channel may queue
 _NOBODY = Protocol()
@@ -115,7 +114,7 @@ class EndTransport(Outgoing):
             LocalError: bytes wait to be written, which only this transport knows of.
         """
         if not self._open or self._failed is not None:
-            raise ConnectionResetError("nothing to take: " + (self._failed or _done()).getErrorMessage())
+            raise ConnectionResetError(f"nothing to take: it {in_words(self._failed or _done())}")
         if self._size or self._ending or self._closing:
             raise LocalError(f"cannot take a connection with {self._size} bytes to write, or an ending")
         self._leave_reactor()
@@ -375,22 +374,16 @@ class EndTransport(Outgoing):
         self._finish(Failure())
 
 
-_WORDS = {
-    os.strerror(errno.ECONNRESET): "reset the connection",
-    os.strerror(errno.EPIPE): "reset the connection",
-    os.strerror(errno.ETIMEDOUT): "did not acknowledge any more what was sent",
-}
-
-
-def how_lost(reason: Failure) -> str:
-    """What the other side did, behind its name; Twisted's own sentence says it twice over."""
+def in_words(reason: Failure) -> str:
+    """What the other side did, behind its name, or why it failed; Twisted's own words say it twice over."""
     error = reason.value
     if isinstance(error, ConnectionDone):
         return "hung up"
-    if not isinstance(error, ConnectionLost) or not error.args:
-        return f"is lost: {reason.getErrorMessage()}"
-    words = str(error.args[0])
-    return f"cut the connection{words[3:]}" if words.startswith("cut: ") else _WORDS.get(words, words)
+    if isinstance(error, ConnectionLost):
+        return str(error.args[0]) if error.args else "is lost"
+    if isinstance(error, Late) and len(error.args) > 1:  # of Deferred.addTimeout
+        return f"did not answer in {error.args[0]:g} s"
+    return said(error) if isinstance(error, OSError) else reason.getErrorMessage() or type(error).__name__
 
 
 def _done() -> Failure:

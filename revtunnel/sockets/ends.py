@@ -29,7 +29,7 @@ from revtunnel.ground.origin import Origin, origin_of
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import place
 
-__all__ = ["RECORD", "End", "PlainEnd", "TlsEnd", "said", "tune"]
+__all__ = ["BROKE_TLS", "CUT", "RECORD", "End", "PlainEnd", "TlsEnd", "said", "sentence", "tune"]
 
 IOV_MAX = 1024
 RECORD = 16 * 1024  # bytes of the largest TLS record: the least room to give ``read_into``
@@ -242,7 +242,7 @@ class TlsEnd(End):
         except SSL.ZeroReturnError:
             self._ended = True
         except SSL.Error as error:
-            self._cut = _sentence(error)
+            self._cut = sentence(error)
             if not got:
                 raise self._cut from None
         return got
@@ -304,9 +304,24 @@ class _NoEngine:
 _NO_ENGINE = _NoEngine()
 
 
+CUT = "cut the connection"  # where an end in order was owed; a reason may follow
+BROKE_TLS = "broke TLS"
+_SYSTEM = {
+    errno.ECONNRESET: "reset the connection",
+    errno.EPIPE: "reset the connection",
+    errno.ECONNREFUSED: "refused the connection",
+    errno.ETIMEDOUT: "did not answer any more",
+}
+
+
 def said(error: OSError) -> str:
-    """A cut in plain words, without an error number."""
-    return error.strerror or str(error) or type(error).__name__
+    """What the other side did, behind its name, or what failed: plain words without an error number.
+
+    What the system says of some numbers is replaced; a sentence of our own stays as it is.
+    """
+    system = error.errno is not None and error.strerror == os.strerror(error.errno)
+    words = _SYSTEM.get(error.errno or 0) if system else None
+    return words or error.strerror or str(error) or type(error).__name__
 
 
 def tune(handle: Any) -> None:
@@ -331,18 +346,19 @@ def tune(handle: Any) -> None:
 
 
 def _cut(error: SSL.Error) -> NoReturn:
-    raise _sentence(error) from None
+    raise sentence(error) from None
 
 
-def _sentence(error: SSL.Error) -> OSError:
+def sentence(error: SSL.Error) -> OSError:
     """What the TLS engine says, as an OSError."""
     if isinstance(error, SSL.SysCallError):
         number = error.args[0]
         if number > 0:
             return OSError(number, os.strerror(number))
-        return ConnectionResetError(errno.ECONNRESET, "cut: the connection ended without TLS's close_notify")
+        return ConnectionResetError(errno.ECONNRESET, f"{CUT}: no TLS close_notify")
     reasons = [entry[-1] for entry in error.args[0]] if error.args and isinstance(error.args[0], list) else []
-    return ConnectionAbortedError(errno.EPROTO, f"TLS: {', '.join(filter(None, reasons)) or 'unknown fault'}")
+    words = ", ".join(filter(None, reasons)) or "unknown fault"
+    return ConnectionAbortedError(errno.EPROTO, f"{BROKE_TLS}: {words}")
 
 
 def _linger(sock: socket.socket, how: bytes) -> None:

@@ -32,6 +32,7 @@ from revtunnel.ground.retries import Retries
 from revtunnel.ground.targets import place
 from revtunnel.sockets.addresses import address_of, socket_address, written_address
 from revtunnel.sockets.arrivals import Arrivals
+from revtunnel.sockets.end_transport import in_words
 from revtunnel.sockets.ends import End, PlainEnd, said, tune
 from revtunnel.sockets.hangups import hung_up
 
@@ -263,7 +264,7 @@ class Listener:
         if self._sock is None:
             return
         if not reason.check(ConnectionDone, ConnectionLost):
-            self._give_up(reason.getErrorMessage())
+            self._give_up(in_words(reason))
         elif hung_up(self._sock) is not None:
             self._give_up("it was shut by somebody else")
         else:  # the event was of another who had this descriptor before

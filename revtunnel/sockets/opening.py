@@ -32,7 +32,7 @@ from zope.interface import implementer
 
 from revtunnel.ground.targets import is_literal, place
 from revtunnel.sockets.addresses import UNIX, socket_address
-from revtunnel.sockets.ends import End, PlainEnd, tune
+from revtunnel.sockets.ends import End, PlainEnd, said, tune
 from revtunnel.sockets.stages import Stage, pause, writable
 
 __all__ = ["Names", "Reach", "connect", "open_end", "resolve"]
@@ -70,7 +70,7 @@ async def connect(reactor: Any, host: str, port: int) -> End:
             if not code and _is_connected(sock):
                 break
         if code:
-            raise OSError(code, f"{end.peer}: {os.strerror(code)}")
+            raise OSError(code, f"{end.peer}: {said(OSError(code, os.strerror(code)))}")
     except BaseException:
         sock.close()
         raise

@@ -43,7 +43,7 @@ _PUT = {
     for table, columns in TABLES.items()
 }
 _REMOVE = {table: f"DELETE FROM {table} WHERE {columns[0]} = ?" for table, columns in TABLES.items()}
-FLEETING = frozenset(("leases", "sessions"))  # what a power cut may take the last moments of
+FLEETING = frozenset(("leases", "sessions", "webhooks"))  # what a power cut may take the last moments of
 # what the journal keeps when it is begun anew: rows of a table
 _REVOCATIONS = {"barred": "true", "certificates": "revoked IS NOT NULL"}
 

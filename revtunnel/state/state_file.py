@@ -82,6 +82,12 @@ _UPGRADES = (
         "CREATE TABLE reservations (port INTEGER PRIMARY KEY, serial TEXT NOT NULL, target TEXT NOT NULL,"
         " made_by TEXT NOT NULL, since REAL NOT NULL)",
     ),
+    (
+        "CREATE TABLE subjects (user TEXT PRIMARY KEY, subject TEXT NOT NULL, made INTEGER NOT NULL)"
+        " WITHOUT ROWID",
+        "CREATE TABLE webhooks (number INTEGER PRIMARY KEY, hook TEXT NOT NULL, id TEXT NOT NULL,"
+        " event TEXT NOT NULL, body BLOB NOT NULL, made REAL NOT NULL, why TEXT NOT NULL)",
+    ),
 )
 SCHEMA = len(_UPGRADES)
 # today's columns of each table; the first one is its key
@@ -100,6 +106,8 @@ TABLES = {
     "edge_keys": ("serial", "mark", "made"),
     "reservations": ("port", "serial", "target", "made_by", "since"),
     "logins": ("user", "password", "secret", "step"),
+    "subjects": ("user", "subject", "made"),
+    "webhooks": ("number", "hook", "id", "event", "body", "made", "why"),
 }
 NUMBER = "SELECT coalesce(max(number), 0) FROM changes"  # of the last change that is in the database
 

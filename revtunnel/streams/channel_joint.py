@@ -14,6 +14,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from revtunnel.ground.reasons import Ended
+from revtunnel.sockets.end_transport import in_words
 from revtunnel.sockets.ends import End
 from revtunnel.streams.streams import ChannelSocket, Link
 
@@ -95,6 +96,6 @@ class ChannelJoint(ChannelSocket):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Twisted calls this."""
         if self._why is None and not self._finished:
-            self._why = Ended.RESET_BY_PEER, f"far: {reason.getErrorMessage()}"
+            self._why = Ended.RESET_BY_PEER, f"far: {in_words(reason)}"
         super().connectionLost(reason)
         self._ended(*(self._why or (Ended.CLOSED, "")))

@@ -98,6 +98,7 @@ class ClientSocket(ChannelSocket):
     forwarded = False  # by another node, so that it is not forwarded again
     named: Target | None = None  # what another node is asked for in place of its target
     not_there: Callable[[], None] | None = None  # what to do once that node says that its device is not there
+    who = "client"
 
     def __init__(
         self, reactor: Any, end: End | None, clients: "Clients", peer: str, origin: Origin | None = None

@@ -12,7 +12,6 @@ Source: faults.md "ReadyAgent" row of the threat model, F16, F19, N2, N30 to N32
 """
 
 import errno
-import ipaddress
 import os
 import socket
 from collections import deque
@@ -23,6 +22,7 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
 from twisted.python.failure import Failure
 
 from revtunnel.ground.limits import AgentLimits
+from revtunnel.ground.networks import is_nobodys, led_to
 from revtunnel.ground.origin import Origin
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Offer, Target
@@ -34,9 +34,6 @@ from revtunnel.streams.places import NoPlace, Places
 __all__ = ["Dialler", "Header", "NotDialled", "is_guarded"]
 
 Header = Callable[[Origin | None], bytes]
-# of clouds, beyond 169.254/16
-METADATA = frozenset(("fd00:ec2::254", "fd20:ce::254", "100.100.100.200", "168.63.129.16", "192.0.0.192"))
-NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # leads to the IPv4 address in its last 32 bits
 NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -247,9 +244,5 @@ def is_guarded(target: Target) -> bool:
 
 def _guarded(address: Any) -> bool:
     """Whether a listed name may lead to this address."""
-    host = ipaddress.ip_address(str(getattr(address, "host", "0.0.0.0")).partition("%")[0])
-    if isinstance(host, ipaddress.IPv6Address):
-        carried = ipaddress.IPv4Address(int(host) & 0xFFFFFFFF) if host in NAT64 else None
-        host = host.ipv4_mapped or host.sixtofour or carried or host
-    guarded = host.is_loopback or host.is_link_local or host.is_multicast or host.is_unspecified
-    return not guarded and str(host) not in METADATA
+    host = led_to(str(getattr(address, "host", "0.0.0.0")))
+    return not (host.is_loopback or is_nobodys(host))

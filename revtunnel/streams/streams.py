@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from revtunnel.ground.reasons import Ended
-from revtunnel.sockets.end_transport import EndTransport
+from revtunnel.sockets.end_transport import EndTransport, in_words
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.hangups import is_cut
 from revtunnel.streams.channel import Channel
@@ -64,6 +64,7 @@ class ChannelSocket(Protocol):
     if TYPE_CHECKING:
         transport: EndTransport  # type: ignore[assignment]
 
+    who = "service"  # that this end is of
     link: Link | None = None
     channel: Channel | None = None
     _owed = 0  # bytes written and not repaid yet
@@ -107,7 +108,7 @@ class ChannelSocket(Protocol):
         if self._patience is not None and self._patience.active():
             self._patience.cancel()
         if self.channel is not None and self.link is not None and not self._finished:
-            self.link.reset(self.channel, Ended.RESET_BY_PEER, reason.getErrorMessage())
+            self.link.reset(self.channel, Ended.RESET_BY_PEER, f"{self.who}: {in_words(reason)}")
 
     def pauseProducing(self) -> None:
         self._full = True

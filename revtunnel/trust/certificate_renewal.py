@@ -24,7 +24,8 @@ from twisted.python.failure import Failure
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import CertificateFailed, CertificateIssued, Report
 from revtunnel.ground.server_places import ServerPlace
-from revtunnel.sockets.ends import End, said
+from revtunnel.sockets.end_transport import in_words
+from revtunnel.sockets.ends import End
 from revtunnel.sockets.tls.certificates import device_serial
 from revtunnel.sockets.tls.enroll import encode_enroll
 from revtunnel.trust.agent_files import AgentFiles
@@ -37,7 +38,7 @@ from revtunnel.trust.authority import (
 )
 from revtunnel.trust.enrolling import ask
 
-__all__ = ["CertificateRenewal", "get_certificate", "until_of", "words_of"]
+__all__ = ["CertificateRenewal", "get_certificate", "until_of"]
 
 LOOK = 86400.0  # seconds at most between looks at the clock, which may be set meanwhile
 RETRY_FIRST = 60.0  # seconds after the first failure; doubles each time
@@ -89,12 +90,6 @@ def _judge(made: x509.Certificate, serial: str, key: Any, authority: x509.Certif
 def until_of(certificate: x509.Certificate) -> str:
     """Its end in UTC, for people."""
     return certificate.not_valid_after_utc.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def words_of(failure: Failure) -> str:
-    """What went wrong, in one line."""
-    error = failure.value
-    return said(error) if isinstance(error, OSError) else failure.getErrorMessage()
 
 
 class CertificateRenewal(Service):
@@ -226,7 +221,7 @@ class CertificateRenewal(Service):
         self._asking = None
         if not self.running or failure.check(CancelledError):
             return
-        self._report(CertificateFailed(self._serial, where, f"{words_of(failure)}{self._last_day()}"))
+        self._report(CertificateFailed(self._serial, where, f"{in_words(failure)}{self._last_day()}"))
         most = RETRY_LATE if self.is_late else RETRY_MOST
         delay = min(most, RETRY_FIRST * 2.0 ** min(self._failures, 20))
         self._failures += 1

@@ -27,10 +27,11 @@ from revtunnel.link.backoff import Backoff
 from revtunnel.process.process import ExitStatus, SignalService
 from revtunnel.process.reporting import Reporter
 from revtunnel.process.systemd import Notifier, NotifyService
+from revtunnel.sockets.end_transport import in_words
 from revtunnel.sockets.ways.proxy_choice import ProxyChoice
 from revtunnel.trust.agent_files import AgentFiles
 from revtunnel.trust.authority import fingerprint_of
-from revtunnel.trust.certificate_renewal import until_of, words_of
+from revtunnel.trust.certificate_renewal import until_of
 from revtunnel.trust.enrolment import EnrolmentToken
 from revtunnel.trust.tls_settings import AgentTls
 from revtunnel.trust.token_watch import REFUSED, TokenWatch, enrol, is_refusal
@@ -155,7 +156,7 @@ class FirstEnrolment(MultiService):
         if is_refusal(failure):
             self._refused(where)
             return
-        self._report(CertificateFailed(self._token.serial, where, words_of(failure)))
+        self._report(CertificateFailed(self._token.serial, where, in_words(failure)))
         again = bool(self._turn % len(self._servers))
         delay = 0.1 if again else self._backoff.after_failure()
         self._waiting = self._reactor.callLater(delay, self._try)

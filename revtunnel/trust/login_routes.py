@@ -53,7 +53,7 @@ class LoggedIn(Fact):
     word = "logged-in"
     user: str
     peer: str
-    how: str  # password, token, first
+    how: str  # password, token, first, oidc
     listener: str
 
 
@@ -85,9 +85,10 @@ class LoginRoutes:
         self._names = Rates(burst=10.0, second=1 / 60)
         self._sources = Rates(burst=20.0, second=1 / 15)
         self.first = ""  # the word of the first link; "": there is none
+        self.company: Row = {}  # how a browser logs in by the company: text and where; nothing: it does not
         self._until = 0.0
         self.resources = {
-            "login": _Post(self._login),
+            "login": _Post(self._login, lambda: {"company": self.company or None}),
             "logout": _Post(self._logout),
             "first": _Post(self._first),
         }
@@ -106,7 +107,7 @@ class LoginRoutes:
         name = said["user"] or ""
         if (said["token"] is None) == (said["password"] is None) or (said["token"] is None and not name):
             raise HttpRefused(400, "invalid", "user and password, or token, wanted")
-        self._pay(place, name)
+        self.pay(place, name)
         if said["token"] is not None:
             how, login = "token", self._by_token(said["token"])
         else:
@@ -122,11 +123,11 @@ class LoginRoutes:
                 self._askers.refuse(request, place, login.user, "code")
                 raise HttpRefused(401, "denied", "that is not right")
         self._names.forget(name)
-        return self._let_in(place, login, how)
+        return self.let_in(place, login, how)
 
     async def _first(self, request: Any, place: Place, body: dict[str, Any]) -> Answer:
         said = checked(_FIRST, {}, body)
-        self._pay(place, "")
+        self.pay(place, "")
         good = self.first and self._clock.seconds() < self._until and not len(self._people)
         if not good or not secrets.compare_digest(said["word"].encode(), self.first.encode()):
             self._askers.refuse(request, place, "", "first")
@@ -136,7 +137,7 @@ class LoginRoutes:
         self.first = ""
         self._kept.set_password(user.name, hashed)
         self._tell(RightsChanged("user-added", user.name, "first-link", "admin"))
-        return self._let_in(place, self._by_itself(user.name), "first")
+        return self.let_in(place, self.by_itself(user.name), "first")
 
     async def _logout(self, request: Any, place: Place, body: dict[str, Any]) -> Answer:
         asker = self._askers.who(request, place)
@@ -150,7 +151,7 @@ class LoginRoutes:
 
     # -- inside
 
-    def _pay(self, place: Place, name: str) -> None:
+    def pay(self, place: Place, name: str) -> None:
         """HttpRefused: the address has failed too often, or it or the name was tried too often."""
         self._askers.hear(place)
         now = self._clock.seconds()
@@ -167,12 +168,14 @@ class LoginRoutes:
     async def _by_password(self, name: str, password: str) -> Login | None:
         known = self._people.knows(name) and not name.startswith(GROUP_SIGN)
         hashed = self._kept.of(name).password if known else ""
-        return self._by_itself(name) if await self._hashing.is_right(hashed, password) else None
+        return self.by_itself(name) if await self._hashing.is_right(hashed, password) else None
 
-    def _by_itself(self, user: str) -> Login:
+    def by_itself(self, user: str) -> Login:
+        """A login of somebody who showed no token."""
         return Login(user, "", self._wall() + self._people.limits.browser_life)
 
-    def _let_in(self, place: Place, login: Login, how: str) -> Answer:
+    def let_in(self, place: Place, login: Login, how: str) -> Answer:
+        """He is who he says: the answer that makes his browser his."""
         now = self._wall()
         life = min(self._people.limits.browser_life, login.until - now)
         secret = self._random_bytes(SECRET_SIZE)
@@ -191,13 +194,16 @@ class LoginRoutes:
 
 
 class _Post(resource.Resource):
-    """One of them."""
+    """One of them. ``about``: what GET answers, where it does."""
 
     isLeaf = True
 
-    def __init__(self, work: Callable[[Any, Place, dict[str, Any]], Any]) -> None:
+    def __init__(
+        self, work: Callable[[Any, Place, dict[str, Any]], Any], about: Callable[[], Row] | None = None
+    ) -> None:
         super().__init__()
         self._work = work
+        self._about = about
 
     def render(self, request: Any) -> Any:
         """Twisted calls this."""
@@ -209,6 +215,8 @@ class _Post(resource.Resource):
         place = place_of(request)
         if PAGE not in place.rules.parts or request.postpath:
             raise HttpRefused(404, "not-found", "nothing is here")
+        if request.method == b"GET" and self._about is not None:
+            return Answer(200, in_bytes(self._about()))
         if request.method != b"POST":
             raise HttpRefused(405, "method", "not with this method, but POST", Allow="POST")
         raw = body_of(request)

@@ -113,8 +113,8 @@ class PeopleBook:
         for each in gone:
             table = _TABLES[type(each)]
             changes.append((table.name, table.key(each), None))
-            if isinstance(each, User):  # login_secrets.py has what is in it, where people log in at all
-                changes.append(("logins", each.name, None))
+            if isinstance(each, User):  # login_secrets.py and oidc_people.py have them, where people log in
+                changes += [("logins", each.name, None), ("subjects", each.name, None)]
         self._ledger.change(changes)
 
     def _read(self, kind: type[T], make: Callable[..., T]) -> Iterator[T]:

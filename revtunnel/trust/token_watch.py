@@ -23,12 +23,13 @@ from revtunnel.ground.reasons import GoAway
 from revtunnel.ground.server_places import ServerPlace
 from revtunnel.link.handshake import Dismissed
 from revtunnel.link.server_connector import ServerConnector, ServerWay
+from revtunnel.sockets.end_transport import in_words
 from revtunnel.sockets.tls.certificates import CertificateFiles, TlsSide
 from revtunnel.sockets.tls.peer_verification import Identity, TlsRules
 from revtunnel.sockets.ways.proxy_choice import ProxyChoice
 from revtunnel.trust.agent_files import AgentFiles
 from revtunnel.trust.authority import fingerprint_of
-from revtunnel.trust.certificate_renewal import get_certificate, until_of, words_of
+from revtunnel.trust.certificate_renewal import get_certificate, until_of
 from revtunnel.trust.enrolling import find_authority
 from revtunnel.trust.enrolment import EnrolmentToken, parse_token
 from revtunnel.trust.tls_settings import AgentTls
@@ -166,7 +167,7 @@ class TokenWatch(Service):
             return
         if is_refusal(failure):
             self._spoilt = self._text
-        self._complain(where, REFUSED if is_refusal(failure) else words_of(failure))
+        self._complain(where, REFUSED if is_refusal(failure) else in_words(failure))
         self._later()
 
 

@@ -94,10 +94,14 @@ class WebAskers:
 
     def refuse(self, request: Any, place: Place, user: str, word: str) -> None:
         """Somebody is not who he says; told, written down, and paid for."""
-        self._audit.refused("login", user, "", (), place.peer, word)
+        self.note(place, user, word)
         self._failed(place.peer)
         path = request.path.decode("latin-1")[:80]
         self._report(WebRefused(place.rules.name, place.peer, path, 401, "denied", word))
+
+    def note(self, place: Place, user: str, word: str) -> None:
+        """Somebody is not let in; written down."""
+        self._audit.refused("login", user, "", (), place.peer, word)
 
     def stands(self, asker: Asker) -> bool:
         """Whether somebody's login still counts, and he is still what he was."""

@@ -11,11 +11,13 @@ from revtunnel.daemons.all_operations import DAEMONS, OPERATIONS
 from revtunnel.daemons.kept_ports import KeptPorts
 from revtunnel.daemons.offer_changes import OfferChanges
 from revtunnel.daemons.operator import Operator
+from revtunnel.daemons.webhooks import Webhooks
 from revtunnel.process.admin.daemon_operator import DaemonOperator
 from revtunnel.process.admin.operation_form import ROW, ROWS, Argument, CallerRole, Kind, Operation
 from revtunnel.state.session_audit import SessionAudit
 from revtunnel.systems.cameo.cameo_operator import CameoOperator
 from revtunnel.systems.cccp.cccp_operator import CccpOperator
+from revtunnel.systems.emo.ports_in_vain import PortsInVain
 from revtunnel.systems.sessions.session_operator import SessionOperator
 from revtunnel.trust.grants import Action
 from revtunnel.trust.mutes import Mutes
@@ -41,6 +43,7 @@ WIRE = {
     "Release": ("serial:text target:text", "port:number", "OPERATOR"),
     "Reserve": ("serial:text target:text ?port:number ?pool:text", "port:number", "OPERATOR"),
     "Unreserve": ("serial:text target:text", "port:number", "OPERATOR"),
+    "PortsInVain": ("?after:text ?limit:number", "rows:text ?after:text", "READER"),
     "Offer": ("serial:text offer:text", "port:number", "OPERATOR"),
     "Unoffer": ("serial:text name:text", "", "OPERATOR"),
     "Enroll": ("serial:text replace:yes or no", "key:text ?problem:text", "OPERATOR"),
@@ -102,15 +105,22 @@ WIRE = {
         "id:text nonce:text",
         "OPERATOR",
     ),
+    "Webhooks": ("?after:text ?limit:number", "rows:text ?after:text", "READER"),
+    "WebhookDead": ("hook:text ?after:text ?limit:number", "rows:text ?after:text", "READER"),
+    "WebhookRedeliver": ("hook:text ?id:text", "count:number", "OPERATOR"),
+    "WebhookDrop": ("hook:text ?id:text", "count:number", "OPERATOR"),
+    "WebhookTest": ("hook:text", "", "OPERATOR"),
 }
 PARTS: dict[str, type] = {  # of an operator
     "people": PeopleOperator,
     "mutes": Mutes,
     "kept": KeptPorts,
+    "emo": PortsInVain,
     "offers": OfferChanges,
     "audit": SessionAudit,
     "remote": SessionOperator,
     "cluster": Cluster,
+    "webhooks": Webhooks,
 }
 OPERATORS: dict[str, type[DaemonOperator]] = {
     "revtunnel-server": Operator,
@@ -160,10 +170,12 @@ def test_rows_are_as_the_columns_say() -> None:
     operator.people.group_add("night", "root")
     operator.people.grant_add("ana", "plc-*", ["web"], "root")
     operator.mutes.mute("plc-9", "root", "a press is being mended")
+    operator.emo.add(5010, "192.0.2.7", "port 5010 is reserved for no device here")
     found: dict[str, Any] = {
         "Devices": operator.devices()[0][0],
         "Ports": operator.ports()[0][0],
         "Channels": operator.channels()[0][0],
+        "PortsInVain": operator.emo.in_vain()[0][0],
         "Record": operator.record("plc-1"),
         "Ping": operator.ping(),
         "Status": operator.status(),

@@ -47,6 +47,7 @@ from revtunnel.systems.sessions.session_life import SessionLimits
 from revtunnel.systems.thingworx.edge_settings import EdgeSettings
 from revtunnel.trust.audit_settings import AuditSettings
 from revtunnel.trust.authority_settings import AuthoritySettings
+from revtunnel.trust.oidc_settings import OidcSettings
 from tests.support.depth import deep
 
 SHIPPED = Path(__file__).parents[2] / "etc/revtunnel.ini"
@@ -129,6 +130,8 @@ def test_defaults_without_any_file() -> None:
         relay=RelayLimits(),
         link=LinkLimits(),
         web=(),
+        oidc=OidcSettings(),
+        webhooks=(),
         sessions=SessionLimits(),
         audit=AuditSettings("/var/lib/revtunnel/audit.jsonl", "lasting", "refuse", AuditLimits()),
         authority=AuthoritySettings(

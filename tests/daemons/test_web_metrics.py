@@ -4,13 +4,16 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from revtunnel.ground.facts import ChannelEnded, ChannelOpened, LinkRefused
+from revtunnel.daemons.webhook_settings import WebhookSettings
+from revtunnel.ground.facts import ChannelEnded, ChannelOpened, LinkRefused, ServerState
 from revtunnel.ground.reasons import Ended
 from revtunnel.process.web.web_rules import API, DEVICE_METRICS, METRICS, OPEN_METRICS
+from revtunnel.streams.service_state import ServiceState
 from tests.support.desk import Desk
 
 parser = pytest.importorskip("prometheus_client.openmetrics.parser")
@@ -45,6 +48,25 @@ def test_who_may_read_it() -> None:
     assert Desk(frozenset({API})).ask("GET", "/metrics").status == 404
 
 
+def test_webhooks_are_counted_where_there_are_any() -> None:
+    """What waits, and what became of the rest, by hook."""
+    desk = Desk(OPEN)
+    assert not any("webhook" in name for name in read(desk))
+    facts = WebhookSettings(name="chat", url="https://a", secret_file="/nowhere", facts=("state",), queue=2)
+    desk.hooks.take([facts], "gate")
+    for detail in "abc":
+        desk.hooks.told(ServerState("x", detail))
+    desk.pump()
+    found = read(desk)
+    assert found["revtunnel_webhook_waiting hook=chat"] == 2
+    assert found["revtunnel_webhook_letters hook=chat"] == 0
+    told = {
+        name: found[f"revtunnel_webhook_messages_total hook=chat,result={name}"]
+        for name in ("dropped", "failed")
+    }
+    assert told == {"dropped": 1, "failed": 1}  # for there is no secret
+
+
 def test_what_happens_is_counted() -> None:
     """By reason and by result; bytes of what runs and of what has ended; how late the loop was."""
     desk = Desk(OPEN)
@@ -75,6 +97,21 @@ def test_no_label_grows_with_devices_unless_a_setting_asks() -> None:
     each = read(Desk(OPEN | {DEVICE_METRICS}, serials=("a", "b")))
     assert each["revtunnel_device_online serial=b"] == 1
     assert each["revtunnel_device_bytes_total direction=to_client,serial=a"] == 0
+
+
+def test_services_that_agents_look_at_are_counted_by_state() -> None:
+    """By device and name only where the setting asks, and nothing is said of those that nobody looks at."""
+    desk = Desk(OPEN, serials=("a", "b"))
+    for serial, up in (("a", True), ("b", False)):
+        (name, *_) = desk.server_link(serial).mux.offered
+        desk.server_link(serial).mux.service_states[name] = ServiceState(name, up)
+    found = read(desk)
+    assert (found["revtunnel_services state=up"], found["revtunnel_services state=down"]) == (1, 1)
+    assert not [each for each in found if "serial" in each]
+    desk.rules = replace(desk.rules, parts=desk.rules.parts | {DEVICE_METRICS})
+    each = {name: value for name, value in read(desk).items() if "service_up" in name}
+    assert sorted(each.values()) == [0, 1]
+    assert [name.split("serial=")[1][0] for name, value in each.items() if not value] == ["b"]
 
 
 def test_names_are_as_prometheus_wants_them() -> None:

@@ -15,6 +15,7 @@ from revtunnel.ground.errors import SettingsError
 from revtunnel.process.web.web_rules import API, METRICS, OPEN_METRICS, PAGE
 from revtunnel.systems.sessions.session_settings import WebSettings
 from revtunnel.trust.identities import Identities
+from revtunnel.trust.oidc_settings import OidcSettings
 from tests.support.desk import ARGON2, Desk
 
 PROMETHEUS = find_spec("prometheus_client") is not None
@@ -99,7 +100,7 @@ def test_what_a_reload_brings_is_there_and_stays() -> None:
     wanted = frozenset({API, *((PAGE,) if ARGON2 else ()), *((METRICS, OPEN_METRICS) if PROMETHEUS else ())})
     desk.rules = replace(desk.rules, parts=wanted)
     for _ in range(2):
-        desk.web.take(wanted)
+        desk.web.take(wanted, OidcSettings())
     assert desk.ask("GET", "/metrics").status == (200 if PROMETHEUS else 404)
     assert desk.ask("GET", "/").status == (200 if ARGON2 else 404)
     desk.rules = replace(desk.rules, parts=frozenset())

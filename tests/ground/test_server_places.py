@@ -60,3 +60,5 @@ def test_a_place_is_named_once() -> None:
     assert after("gate:2065", "gate:2065: Connection refused") == "Connection refused"
     assert after("gate:2065", "gate: the name is unknown") == "the name is unknown"
     assert after("gate:2065", "192.0.2.1:2065: Connection refused") == "192.0.2.1:2065: Connection refused"
+    assert after("gate:2065", "gate:2065 did not answer in 10 s") == "did not answer in 10 s"
+    assert after("wss://gate:443/link", "gate:443: refused the connection") == "refused the connection"

@@ -46,7 +46,7 @@ class _Speaker(Recorder):
     [
         (
             b"HTTP/1.1 400 Bad Request\r\n\r\n",
-            "the server does not speak rt1; this is HTTP: see servers in [agent]",
+            "the server does not speak rt1; this is HTTP: a portal on the way that wants a login",
         ),
         (
             b"SSH-2.0-OpenSSH_9.2\r\n",

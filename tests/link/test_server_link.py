@@ -83,7 +83,7 @@ def test_a_wrong_key_and_an_unknown_serial_get_the_same_answer(serial: str, key:
     link = with_key(world, key, serial)
     assert link.ended is not None
     assert link.ended[0] == "denied"
-    assert link.ended[1] == "the server says denied"
+    assert link.ended[1] == "the server says denied: its log says why"
     (fact,) = world.of(LinkRefused)
     assert (fact.reason, fact.serial) == ("denied", serial)
     assert "proof" in fact.detail or "enrolled" in fact.detail

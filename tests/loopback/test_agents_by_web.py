@@ -275,7 +275,7 @@ PAGE = b"Content-Type: text/html\r\nContent-Length: 50000\r\n\r\n<html>Log in to
             b"HTTP/1.0 302 Found\r\nLocation: http://portal.example/in\r\n\r\n",
             "302 Found, which leads to http://portal.example/in, as a portal does that wants a login first",
         ),
-        (b"SSH-2.0-OpenSSH_9.2p1\r\n", "it does not speak WebSocket"),
+        (b"SSH-2.0-OpenSSH_9.2p1\r\n", "it does not speak WebSocket: this is SSH"),
     ],
     ids=["portal", "balancer", "redirect", "ssh"],
 )

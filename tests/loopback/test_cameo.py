@@ -2,6 +2,8 @@
 
 import contextlib
 import itertools
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -304,6 +306,52 @@ def test_relays_restarted_under_load_and_everything_heals_by_itself(system: Prog
             system.start()
             load.goes_on()
     assert load.wrong == []
+
+
+@contextlib.contextmanager
+def busy_machine(many: int = 4) -> Iterator[None]:
+    """Processes that want all of every core, and end with us."""
+    code = "import os, sys, threading; threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)))"
+    command = [sys.executable, "-c", f"{code}.start()\nwhile True: pass"]
+    processes = [subprocess.Popen(command, stdin=subprocess.PIPE) for _ in range(many)]
+    try:
+        yield
+    finally:
+        for each in processes:
+            each.kill()
+            each.communicate()
+
+
+def test_nothing_is_lost_or_overtaken_on_a_busy_machine(system: Programs, sockets: Sockets) -> None:
+    """A client is set up as CAMEO's are: subscribe, ask until an event comes, go on. From there it has all.
+
+    Had the key of an application that is killed been lost, or come behind its end, its subscriber would have
+    met an application that terminated.
+    """
+    events = sockets.make(zmq.PUB, system.ports[2])
+
+    topics = (b"status", b"result", b"keyvalue", b"cancel", b"ping")
+    with busy_machine(), Backend(system.ports[0]):
+        client = sockets.make(zmq.REQ, system.ports[0])
+        for _ in range(4):
+            subscriber = sockets.make(zmq.SUB, system.ports[1])
+            for topic in topics:
+                subscriber.setsockopt(zmq.SUBSCRIBE, topic)
+            while not subscriber.poll(100):
+                assert ask(client, SERVER, b"sync") == [b"sync"]
+                events.send_multipart([b"status", b"sync"])
+            wanted = []
+            for number in range(10):
+                for topic, word in ((b"keyvalue", b"stored"), (b"status", b"killed")):
+                    wanted.append([topic, b"%d %b" % (number, word)])
+                    events.send_multipart(wanted[-1])
+                assert ask(client, SERVER, b"kill") == [b"kill"]
+            got: list[list[bytes]] = []
+            while len(got) < len(wanted):
+                message = subscriber.recv_multipart()
+                got += [message] if message[1] != b"sync" else []
+            assert got == wanted
+            subscriber.close()
 
 
 def test_many_subscribers_and_topics(system: Programs, sockets: Sockets) -> None:

@@ -210,6 +210,10 @@ def test_a_port_that_is_not_reserved_is_refused_in_nine_bytes(lab: Lab) -> None:
     with client:
         client.record.wait("command", b"F0000001", count=2)
     server.wait_event("link-refused", reason="denied")
+    (row,) = server.control("ports-in-vain")["ports-in-vain"]
+    assert (row["port"], row["address"], row["times"] >= 2) == (other, "127.0.0.1", True)
+    server.control("reserve", "mill-2/emo", "--port", str(other))
+    assert server.control("ports-in-vain")["ports-in-vain"] == []
 
 
 def test_our_agent_against_the_original_server(lab: Lab) -> None:

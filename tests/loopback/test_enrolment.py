@@ -306,7 +306,7 @@ def test_a_renewal_that_fails_is_told_and_harms_nothing(firm: Firm) -> None:
     firm.server.wait_event("settings-reloaded")
     agent = firm.agent().start()
     failed = agent.wait_event("certificate-failed")
-    assert "the server says denied; ours ends on" in failed["detail"]
+    assert "the server says denied: its log says why; ours ends on" in failed["detail"]
     firm.server.wait_link("plc-7")
     assert firm.kept() == before
     assert firm.server.events("link-down") == []

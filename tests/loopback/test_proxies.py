@@ -73,9 +73,9 @@ def test_a_proxy_that_does_not_connect(loop: Loop, manner: str) -> None:
 def test_a_silent_proxy_has_the_callers_time(loop: Loop) -> None:
     """And no more; its address is in the words."""
     with Echo() as service, HttpProxy("silent") as proxy:
-        with pytest.raises(TimeoutError) as caught:
+        with pytest.raises(ProxyError) as caught:
             loop.wait(way(loop, proxy, service, 0.2))
-        assert said(caught.value) == f"{proxy.target} did not answer in 0.2 s"
+        assert said(caught.value) == f"proxy {proxy.url}: did not answer in 0.2 s"
         proxy.record.wait("ended", 1)
 
 

@@ -135,9 +135,9 @@ def test_garbage_is_a_cut_with_a_sentence() -> None:
     """The engine's own exceptions stay inside."""
     near, far = over_tls(*socket.socketpair())
     near.sock.send(b"GET / HTTP/1.1\r\n\r\n")
-    with pytest.raises(OSError, match="TLS: ") as caught:
+    with pytest.raises(OSError, match="broke TLS: ") as caught:
         far.read_into(ROOM)
-    assert said(caught.value).startswith("TLS: ")
+    assert said(caught.value).startswith("broke TLS: ")
 
 
 def test_a_strange_first_message_fails_the_handshake() -> None:
@@ -146,7 +146,7 @@ def test_a_strange_first_message_fails_the_handshake() -> None:
     near, far = socket.socketpair()
     end = TlsEnd.accepting(server.getContext(), far)
     near.send(b"SSH-2.0-OpenSSH_9.6\r\n")
-    with pytest.raises(OSError, match="TLS: "):
+    with pytest.raises(OSError, match="broke TLS: "):
         end.handshake()
     near, far = socket.socketpair()
     other = TlsEnd.connecting(client.getContext(), near, "server.example")

@@ -413,7 +413,7 @@ def test_n29_bytes_for_a_service_that_is_gone(plain: Joined) -> None:
     plain.service.sock.shutdown(socket.SHUT_RD)
     plain.client.write(b"hello?")
     plain.until(lambda: plain.ended)
-    assert plain.ended == [(Ended.RESET_BY_PEER, "far: Broken pipe")]
+    assert plain.ended == [(Ended.RESET_BY_PEER, "far: reset the connection")]
     assert (plain.relay.lost, plain.relay.to_far) == (6, 0)
 
 
@@ -435,7 +435,7 @@ def test_n28_over_tls_a_cut_is_no_end_of_file() -> None:
     [(reason, detail)] = joined.ended
     assert (reason, detail) == (
         Ended.RESET_BY_PEER,
-        "near: cut: the connection ended without TLS's close_notify",
+        "near: cut the connection: no TLS close_notify",
     )
     joined.finish()
 

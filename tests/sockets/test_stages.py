@@ -146,5 +146,5 @@ def test_a_handshake_with_garbage_fails_in_words(loop: Loop, ends: tuple[PlainEn
     ends[1].write(b"GET / HTTP/1.0\r\n\r\n")
     with pytest.raises(OSError) as caught:
         loop.wait(start(shake_hands(loop.reactor, end)))
-    assert said(caught.value).startswith("TLS: ")
+    assert said(caught.value).startswith("broke TLS: ")
     assert end.fileno() == -1

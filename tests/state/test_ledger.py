@@ -29,7 +29,8 @@ from tests.support.steps import steps
 ROW = LeaseRow(20000, "default", "plc-7", "http", PortState.RESERVED, False, None)
 ONE, TWO = b"1" * 32, b"2" * 32
 PEOPLE = ("people", "people_groups", "user_tokens", "grants", "muted")  # of the fifth schema and the sixth
-LATER = ("reservations", *PEOPLE, "edge_keys", "changes", "logins")  # and of those behind it
+# and of those behind it
+LATER = ("subjects", "webhooks", "reservations", *PEOPLE, "edge_keys", "changes", "logins")
 
 
 @pytest.fixture

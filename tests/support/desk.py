@@ -23,6 +23,7 @@ from revtunnel.ground.limits import ServerLimits
 from revtunnel.ground.networks import network_of
 from revtunnel.process.web.web_listener import WebListener
 from revtunnel.process.web.web_rules import API, PAGE, WebRules
+from revtunnel.trust.oidc_settings import OidcSettings
 from revtunnel.trust.user_tokens import write_user_token
 from tests.support.session_room import SessionRoom
 
@@ -92,7 +93,7 @@ class Desk(SessionRoom):
             *(reactor, SimpleNamespace(name="gate"), board, self.operator, self.live, self.listener),
             *(self.people, self.ledger, self.audit, self.random_bytes, self.wall_clock),
         )
-        self.web.take(self.rules.parts)
+        self.web.take(self.rules.parts, OidcSettings())
         if self.web.logins is not None:
             from argon2 import PasswordHasher
 

@@ -21,8 +21,10 @@ from revtunnel.ctl.ctl import attempt, talk
 from revtunnel.daemons.all_operations import OPERATIONS
 from revtunnel.daemons.kept_ports import KeptPorts
 from revtunnel.daemons.operator import Operator
+from revtunnel.daemons.webhooks import Webhooks
 from revtunnel.ground.facts import Fact
 from revtunnel.ground.limits import EnrolmentLimits, PeopleLimits
+from revtunnel.ground.retries import Retries
 from revtunnel.link.keys import Verifier
 from revtunnel.process.admin.admin import AdminFactory
 from revtunnel.process.admin.admin_client import AdminClient, connect
@@ -31,6 +33,7 @@ from revtunnel.process.admin.callers import Caller
 from revtunnel.process.reporting import Reporter
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.state.session_audit import SessionAudit
+from revtunnel.systems.emo.ports_in_vain import PortsInVain
 from revtunnel.trust.certificate_book import CertificateBook
 from revtunnel.trust.issuer import Issuer
 from revtunnel.trust.mutes import Mutes
@@ -169,8 +172,12 @@ class Room(World):
             self.audit,
             self.wall,
         )
+        self.hooks = self.operator.webhooks = Webhooks(
+            self.reactor, self.ledger, Retries(self.clock, self.reporter), self.reporter, os.urandom
+        )
         self.operator.kept = self.kept = KeptPorts(self.ledger, self.wall)
         self.kept.leases = self.leases
+        self.operator.emo = PortsInVain(self.wall)
         self.settings = AdminSettings(SOCKET, 0o660, ("anna", "@wheel", "1001"), ("rita",))
         self.caller = Caller(0, "root")
         self.factory = AdminFactory(

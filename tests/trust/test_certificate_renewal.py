@@ -194,7 +194,7 @@ def test_failures_are_told_and_tried_again(beside: Beside) -> None:
     beside.down = None
     beside.later(61.0)
     beside.say(encode_frame(Command.GOAWAY, 0, encode_goaway(GoAway.DENIED)))
-    assert beside.failed()[-1].startswith("the server says denied; ours ends on")
+    assert beside.failed()[-1].startswith("the server says denied: its log says why; ours ends on")
     beside.later(91.0)
     beside.answer()
     assert beside.renewed == 1

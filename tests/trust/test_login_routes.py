@@ -107,7 +107,8 @@ def test_whoever_is_refused_learns_nothing() -> None:
     assert len(answers) == 1
     assert log_in(desk, user="ana").status == 400
     assert log_in(desk, user="ana", password="x", token="y").status == 400
-    assert desk.ask("GET", "/login").word == "method"
+    assert desk.ask("GET", "/login").row == {"company": None}
+    assert desk.ask("GET", "/logout").word == desk.ask("PUT", "/login").word == "method"
     assert desk.ask("POST", "/login/x", "", {}).status == 404
     assert desk.ask("POST", "/login", "", b"user=ana", "Content-Type: text/plain").word == "media-type"
     assert desk.ask("POST", "/login", "", {}, "Origin: https://evil.example").word == "origin"

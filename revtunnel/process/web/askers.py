@@ -35,8 +35,8 @@ class Asker(NamedTuple):
     csrf: str = ""  # what a page has to say with a change; "": it is no browser
 
 
-def place_of(request: Any) -> Place:
-    """Of a request that is ours to answer.
+def place_of(request: Any, by_link: bool = False) -> Place:
+    """Of a request that is ours to answer; ``by_link``: a browser may be led here from any page.
 
     Raises:
         HttpRefused: it comes from a page of another origin.
@@ -47,8 +47,10 @@ def place_of(request: Any) -> Place:
     host = (headers.getRawHeaders(b"host") or [b""])[0].decode("latin-1")
     origins = headers.getRawHeaders(b"origin", [])
     sites = headers.getRawHeaders(b"sec-fetch-site", [b"none"])
-    if not all(rules.is_our_page(each.decode("latin-1"), host) for each in origins) or any(
-        each not in (b"none", b"same-origin") for each in sites
+    mode = headers.getRawHeaders(b"sec-fetch-mode", [b""]), headers.getRawHeaders(b"sec-fetch-dest", [b""])
+    is_led = by_link and mode in (([b"navigate"], [b"document"]), ([b""], [b""]))
+    if not all(rules.is_our_page(each.decode("latin-1"), host) for each in origins) or not (
+        is_led or all(each in (b"none", b"same-origin") for each in sites)
     ):
         raise HttpRefused(403, "origin", "not for pages of another origin")
     peer = rules.client_of(request.channel.came_from, said)

@@ -25,6 +25,7 @@ from OpenSSL import SSL
 from OpenSSL.crypto import X509, X509StoreFlags
 
 from revtunnel.ground.targets import is_literal
+from revtunnel.sockets.ends import BROKE_TLS, CUT, said, sentence
 from revtunnel.sockets.tls.certificates import (
     CertificateFiles,
     CertificateRefused,
@@ -284,7 +285,7 @@ _ALERTS = {
     "bad certificate": "bad",
     "certificate unknown": "not accepted",
     "unsupported certificate": "of a kind it does not take",
-    "certificate required": "missing",
+    "certificate required": "there is none",
     "access denied": "not accepted",
     "internal error": "not accepted",  # OpenSSL's word where an application refuses, as we do
 }
@@ -297,16 +298,16 @@ _REASONS = {
     "alert protocol version": "no TLS version in common (see tls_least)",
     "no shared cipher": "no cipher in common",
     "unexpected eof": HUNG_UP,
-    "cut: ": HUNG_UP,
-    "reset by peer": HUNG_UP,
+    CUT: HUNG_UP,
+    "reset the connection": HUNG_UP,
 }
 
 
 def _reasons(error: BaseException) -> str:
     """What OpenSSL says, whether it raised it itself or an End passed it on."""
-    found = error.args[0] if error.args and isinstance(error.args[0], list) else []
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return "; ".join(entry[-1] for entry in found) or text.removeprefix("TLS: ")
+    error = sentence(error) if isinstance(error, SSL.Error) else error
+    text = said(error) if isinstance(error, OSError) else str(error) or type(error).__name__
+    return text.removeprefix(f"{BROKE_TLS}: ")
 
 
 def silent_refusal(error: BaseException | None) -> str:

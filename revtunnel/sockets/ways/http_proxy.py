@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from revtunnel.ground.errors import RemoteError
+from revtunnel.ground.server_places import after
 from revtunnel.ground.targets import place
 from revtunnel.sockets.ends import End, said
 from revtunnel.sockets.opening import Reach, connect, open_end
@@ -37,16 +38,14 @@ class ProxyError(ConnectionError):
 
 
 def proxy_stage(
-    reactor: Any, proxy: HttpProxy, host: str, port: int, reached: Callable[[], None] | None = None
+    reactor: Any, proxy: HttpProxy, host: str, port: int, through: Callable[[], None] = lambda: None
 ) -> Stage:
     """Ask ``proxy``, to which the End leads, for a connection to a server; the deadline is the caller's.
 
-    ProxyError: it did not give one. ``reached`` is called when the proxy itself was reached.
+    ProxyError: it did not give one. ``through`` is called when it did.
     """
 
     async def stage(end: End) -> End:
-        if reached is not None:
-            reached()
         try:
             await write_all(reactor, end, encode_request(host, port, proxy.credentials))
             answer = await read_head(reactor, end, partial(decode_answer, limit=MAX_HEAD))
@@ -59,6 +58,7 @@ def proxy_stage(
         if not answer.connected:
             raise ProxyError(proxy, _why(answer, proxy, host, port))
         end.peer = place(host, port)
+        through()
         return end
 
     return stage
@@ -104,15 +104,15 @@ def open_way(
     proxy = choice.proxy_for(host, port)
     if proxy is None:
         return open_end(reactor, host, port, timeout, stages, reach=reach)
-    there: list[bool] = []
-    ask = proxy_stage(reactor, proxy, host, port, lambda: there.append(True))
+    through: list[bool] = []
+    ask = proxy_stage(reactor, proxy, host, port, lambda: through.append(True))
     opening = open_end(reactor, proxy.host, proxy.port, timeout, [ask, *stages], reach=reach)
 
     def failed(failure: Failure) -> Failure:
-        """Say that it was the proxy that could not be reached."""
+        """Say that it was the proxy that could not be reached, or did not answer."""
         error = failure.value
-        if not isinstance(error, OSError) or there:
+        if not isinstance(error, OSError) or isinstance(error, ProxyError) or through:
             return failure
-        return Failure(ProxyError(proxy, said(error).removeprefix(f"{place(proxy.host, proxy.port)}: ")))
+        return Failure(ProxyError(proxy, after(place(proxy.host, proxy.port), said(error))))
 
     return opening.addErrback(failed)

@@ -144,7 +144,7 @@ class WebSocketEnd(End):
                 self.reads_when_writable = self.inner.reads_when_writable
                 return None
             if size == 0:
-                self._cut = ConnectionResetError(errno.ECONNRESET, "cut: it ended without a WebSocket close")
+                self._cut = ConnectionResetError(errno.ECONNRESET, "cut the connection: no WebSocket close")
             else:
                 self._take(view[:size])
                 self._push()

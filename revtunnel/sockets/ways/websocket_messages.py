@@ -24,7 +24,7 @@ from zope.interface import implementer
 
 from revtunnel.ground.errors import LocalError
 from revtunnel.ground.reasons import Ended
-from revtunnel.sockets.end_transport import EndTransport
+from revtunnel.sockets.end_transport import EndTransport, in_words
 from revtunnel.sockets.tcp_info import silence
 from revtunnel.sockets.ways.websocket_wire import (
     CUT,
@@ -192,7 +192,7 @@ class WebSocketMessages(Protocol):
         self._lost = True
         self._cancel_timer()
         self._forget()
-        self._held.append(Closed(LOST, f"lost without a close: {reason.getErrorMessage()}"))
+        self._held.append(Closed(LOST, f"the other side {in_words(reason)}, without a close"))
         self._deliver()
 
     # -- inside: what comes

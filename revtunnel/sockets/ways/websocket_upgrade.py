@@ -41,6 +41,7 @@ from websockets.typing import Subprotocol
 from websockets.uri import WebSocketURI
 
 from revtunnel.ground.errors import AnsweredOtherwise, LocalError
+from revtunnel.ground.first_bytes import recognise
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.stages import read_some, readable, writable, write_all
 from revtunnel.sockets.ways.websocket_wire import ClientEngine, ServerEngine, WebSocketLimits, logger
@@ -305,7 +306,7 @@ async def _read_answer(reactor: Any, end: End, engine: ClientEngine, limits: Web
         else:
             engine.receive_eof()
         if engine.handshake_exc is not None:
-            raise _server_refused(engine.handshake_exc)
+            raise _server_refused(engine.handshake_exc) if head[:5] == b"HTTP/" else _no_http(head)
         if engine.events and isinstance(engine.events[0], Response):
             del engine.events[0]
             return
@@ -330,6 +331,14 @@ def _refuse_page(head: bytes) -> None:
         if match[2] == "511" or (where and match[2] in ("302", "303", "307")):
             words += ", as a portal does that wants a login first"
         raise HandshakeRefused(int(match[2]), _printable(words), page)
+
+
+def _no_http(head: bytes) -> HandshakeRefused:
+    spoken = recognise(head)
+    if not head:
+        return HandshakeRefused(0, "it hung up without an answer: is a web listener there?")
+    what = f"this is {spoken.value}" if spoken else f"it begins with {head[:24].decode('latin-1')!a}"
+    return HandshakeRefused(0, f"it does not speak WebSocket: {what}")
 
 
 def _server_refused(error: Exception) -> HandshakeRefused:

@@ -19,6 +19,7 @@ from revtunnel.ground.limits import CccpLimits
 from revtunnel.ground.retries import Retries
 from revtunnel.process.admin.refusals import Busy, NotFound
 from revtunnel.process.wake import WakeDriver, WakeFailed
+from revtunnel.sockets.end_transport import in_words
 from revtunnel.systems.cccp.proxies import Proxies
 from revtunnel.systems.cccp.proxy import RunningProxy
 from revtunnel.systems.cccp.proxy_ports import NoPort
@@ -193,7 +194,7 @@ class ProxyOperator:
     def _not_woken(self, failure: Failure, serial: str) -> None:
         """Try again while anybody waits for the device; he is told in the end."""
         failure.trap(WakeFailed)
-        why = failure.getErrorMessage()
+        why = in_words(failure)
         waiting = self._waiting.get(serial, [])
         for each in [*waiting]:
             each.not_woken = why

@@ -23,7 +23,7 @@ from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import Report
 from revtunnel.ground.first_bytes import Listens, explained
 from revtunnel.ground.limits import CccpLimits
-from revtunnel.sockets.end_transport import EndTransport
+from revtunnel.sockets.end_transport import EndTransport, in_words
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.peeking import has_spoken
 from revtunnel.sockets.tls.peer_verification import Identity
@@ -135,7 +135,7 @@ class Registrations:
         def failed(failure: Failure) -> None:
             line.securing = None
             reason = getattr(failure.value, "reason", "silent")
-            line.over(reason, failure.getErrorMessage())
+            line.over(reason, in_words(failure))
 
         securing.addCallbacks(done, failed)
 

@@ -85,10 +85,11 @@ def encode_emo(kind: Emo, number: int = 0) -> bytes:
 
 
 class EmoDecoder:
-    """Cuts what a command socket says into commands; holds at most one incomplete one."""
+    """Cuts what a command socket says into commands; holds at most one incomplete one. ``at``: who reads."""
 
-    def __init__(self) -> None:
+    def __init__(self, at: Listens = Listens.EMO) -> None:
         self._buffer = b""
+        self._at = at
 
     @property
     def held(self) -> bytes:
@@ -117,7 +118,7 @@ class EmoDecoder:
         found = _NUMBERED.fullmatch(first)
         if found is None:
             words = f"{first!r} is no command: a letter of CPST, six digits and a line feed"
-            raise RemoteError(explained(words, first + self._buffer, Listens.EMO))
+            raise RemoteError(explained(words, first + self._buffer, self._at))
         return EmoCommand(Emo(found[1]), int(found[2]))
 
 

@@ -20,11 +20,12 @@ from zope.interface import implementer
 
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, PeerGlitch, Report
+from revtunnel.ground.first_bytes import Listens
 from revtunnel.ground.limits import EmoLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Target
 from revtunnel.link.link import tune
-from revtunnel.sockets.end_transport import EndTransport, how_lost
+from revtunnel.sockets.end_transport import EndTransport, in_words
 from revtunnel.sockets.ends import End
 from revtunnel.streams.dialler import Dialler, NotDialled
 from revtunnel.streams.numbers import Tally
@@ -35,7 +36,7 @@ from revtunnel.systems.emo.emo_targets import AgentAct, AgentDo, AgentSlot, Agen
 
 __all__ = ["HUNG_UP", "EmoAgentLink", "EmoRemains"]
 
-HUNG_UP = "it hung up without a word; has it kind = emo in [listener NAME], and does it want TLS?"
+HUNG_UP = "the server hung up without a word: has it kind = emo in [listener NAME]? Does it want TLS?"
 
 
 class EmoRemains:
@@ -93,7 +94,7 @@ class _DataConnection(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self.socket is not None:
-            self.socket.lost(reason.getErrorMessage())
+            self.socket.lost(in_words(reason))
 
 
 @implementer(IPushProducer)
@@ -143,7 +144,7 @@ class EmoAgentLink(Protocol):
         self._report = report
         self._ready = ready
         self._left = left
-        self._decoder = EmoDecoder()
+        self._decoder = EmoDecoder(Listens.SERVER)
         self._idle = Tally(limits.idle_frames, 60.0, "commands that change nothing")
         self._table = AgentTable(limits)
         self._heard = 0.0
@@ -175,7 +176,7 @@ class EmoAgentLink(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         _stop(self._timer)
         wordless = self.up_since is None and reason.check(ConnectionDone)
-        self.ended = self.ended or ("lost", HUNG_UP if wordless else f"the server {how_lost(reason)}")
+        self.ended = self.ended or ("lost", HUNG_UP if wordless else f"the server {in_words(reason)}")
         self._lost = True
         self._do(self._table.lost())
         if self._table.slots:
@@ -294,7 +295,7 @@ class EmoAgentLink(Protocol):
             self._remains.discard(self)
 
     def _no_socket(self, slot: AgentSlot, failure: Failure) -> None:
-        self._report(PeerGlitch(self.serial, self.peer, f"no data socket: {failure.getErrorMessage()}"))
+        self._report(PeerGlitch(self.serial, self.peer, f"no data socket: {in_words(failure)}"))
         self._do(self._table.socket_lost(slot))
 
     def data_connected(self, slot: AgentSlot, connection: _DataConnection) -> None:

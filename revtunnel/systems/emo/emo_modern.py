@@ -8,7 +8,6 @@ payload, a reset, a key of the device) it can; whom the listener lets in is the 
 Source: ours; wire/link-extension.md.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +18,7 @@ from revtunnel.link.hellos import AgentHello
 from revtunnel.link.mux import Happening, Offered
 from revtunnel.link.server_link import ServerLink
 from revtunnel.systems.emo.emo_choice import PREFIX
+from revtunnel.systems.emo.emo_listener import EmoListener
 
 __all__ = ["ModernLink", "deny_machine"]
 
@@ -34,14 +34,24 @@ def deny_machine(hello: AgentHello) -> None:
 
 
 class ModernLink(ServerLink):
-    """One connection of such an agent. ``ports``: which is reserved for which device and target."""
+    """One connection of such an agent."""
 
-    def __init__(self, ports: Mapping[int, tuple[str, str]], *args: Any) -> None:
+    def __init__(self, serves: EmoListener, *args: Any) -> None:
         super().__init__(*args)
-        self._ports = ports
+        self._serves = serves
 
     def _admit(self, up: ServerUp) -> None:
-        super()._admit(self._placed(up))
+        assert up.hello is not None
+        registers, in_vain = _registers(up.hello), self._serves.in_vain
+        if registers is None:
+            raise _denied(up.serial, f"this is a listener for EMO: one offer named {PREFIX}PORT wanted")
+        port, target = registers
+        try:
+            super()._admit(self._placed(up, port, target))
+        except LinkDenied as error:
+            in_vain.add(port, self.source, str(error))
+            raise
+        in_vain.registered(port)
 
     def happened(self, happening: Happening) -> None:
         """Its one offer may lead elsewhere; what it is called here is said by its port."""
@@ -52,18 +62,14 @@ class ModernLink(ServerLink):
             happening = happening._replace(offers=(replace(mine, target=offer.target),))
         super().happened(happening)
 
-    def _placed(self, up: ServerUp) -> ServerUp:
+    def _placed(self, up: ServerUp, port: int, target: Target) -> ServerUp:
         """The device that the port is reserved for.
 
         Raises:
             Denied: there is none, or the agent proved to be another one.
         """
         assert up.hello is not None
-        registers = _registers(up.hello)
-        if registers is None:
-            raise _denied(up.serial, f"this is a listener for EMO: one offer named {PREFIX}PORT wanted")
-        port, target = registers
-        reserved = self._ports.get(port)
+        reserved = self._serves.ports.get(port)
         if reserved is None:
             raise _denied(up.serial, f"port {port} is reserved for no device here")
         serial, name = reserved

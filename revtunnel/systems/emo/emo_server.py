@@ -20,13 +20,15 @@ from revtunnel.ground.targets import Offer, Target
 from revtunnel.link.handshake import LinkDenied, ServerUp
 from revtunnel.link.link import tune
 from revtunnel.link.server_link import ServerLink
+from revtunnel.sockets.end_transport import in_words
 from revtunnel.streams.channel import Channel
 from revtunnel.streams.numbers import Tally
 from revtunnel.systems.emo.emo import LEAST_PORT, REFUSED, Emo, EmoCommand, EmoDecoder, encode_emo
 from revtunnel.systems.emo.emo_counts import EmoCounts
+from revtunnel.systems.emo.emo_listener import EmoListener
 from revtunnel.systems.emo.emo_machine import EmoMachine
 from revtunnel.systems.emo.emo_modern import ModernLink
-from revtunnel.systems.emo.emo_stream import EmoDataSocket, EmoListener
+from revtunnel.systems.emo.emo_stream import EmoDataSocket
 
 __all__ = ["EmoServerLink"]
 
@@ -81,7 +83,7 @@ class EmoServerLink(ServerLink):
         if self._data is not None:
             self._lost = True
             self._hub.holds(-1)
-            self._data.lost(reason.getErrorMessage())
+            self._data.lost(in_words(reason))
         elif self._instead is not None:
             self._instead.connectionLost(reason)
         else:
@@ -121,6 +123,7 @@ class EmoServerLink(ServerLink):
             raise RemoteError(f"{command.kind.name} as the first command")
 
     def _refuse(self, reason: str, detail: str) -> None:
+        self._serves.in_vain.add(self.port, self.source, detail)
         self.write(REFUSED)
         self.fail(reason, detail, None)
 
@@ -129,7 +132,7 @@ class EmoServerLink(ServerLink):
         self._cancel(self._timer)
         self._finished = True
         self.transport.unregisterProducer()
-        self._instead = self._hub.instead(self, partial(ModernLink, self._serves.ports))
+        self._instead = self._hub.instead(self, partial(ModernLink, self._serves))
         self._instead.instead_of(self)
         self._instead.makeConnection(self.transport)
         self._instead.peer = self.peer
@@ -137,6 +140,7 @@ class EmoServerLink(ServerLink):
     # -- a command socket
 
     def _register(self, port: int) -> None:
+        self.port = port
         reserved = self._serves.ports.get(port) if port >= LEAST_PORT else None
         if reserved is None:
             self._refuse("denied", f"port {port} is reserved for no device here")
@@ -146,7 +150,7 @@ class EmoServerLink(ServerLink):
             raise LinkDenied(GoAway.DENIED, "no certificate", serial, word="certificate")
         if self.certificate_serial not in (None, serial):
             raise LinkDenied(GoAway.DENIED, f"the certificate is for {self.certificate_serial}", serial)
-        self.port, self.serial = port, serial
+        self.serial = serial
         self.machine.serial = serial
         self.authenticated = self.certificate_serial is not None
         self.handshake = ServerUp(serial, None, self.authenticated)
@@ -159,6 +163,7 @@ class EmoServerLink(ServerLink):
         if not self._hub.port_is_open(serial, target):
             self._refuse("denied", f"port {port} cannot be opened")
             return
+        self._serves.in_vain.registered(port)
         self._ask()
 
     @property

@@ -7,8 +7,6 @@ other; nothing waits for more bytes than could still be a terminator.
 Source: wire/emo.md sections 1 to 3; house.md rule 3.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 from typing import Protocol as Typing
 
@@ -21,21 +19,9 @@ from revtunnel.sockets.hangups import is_cut
 from revtunnel.streams.streams import ChannelSocket
 from revtunnel.systems.emo.emo import TERMINATOR, EndFinder
 
-__all__ = ["EmoChannel", "EmoDataSocket", "EmoListener", "EmoOwner"]
+__all__ = ["EmoChannel", "EmoDataSocket", "EmoOwner"]
 
 PARTING = 2.0  # seconds that the last bytes on a data socket get
-
-
-@dataclass(frozen=True, slots=True)
-class EmoListener:
-    """What a listener of kind emo serves: which port is reserved for which device and target.
-
-    ``machines``, one for all such listeners, has the command socket that registered each port.
-    """
-
-    ports: Mapping[int, tuple[str, str]]
-    limits: EmoLimits = field(default_factory=EmoLimits)
-    machines: dict[int, Any] = field(default_factory=dict)
 
 
 class EmoChannel:

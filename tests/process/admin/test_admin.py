@@ -132,7 +132,7 @@ def test_c1_every_command_asks_for_a_role() -> None:
     """What changes something needs an operator; a new command cannot forget it."""
     looking = {"Ping", "Status", "Devices", "Record", "Ports", "Channels", "Enrolled", "Authority"}
     looking |= {"Peers", "Watch", "Sessions", "Users", "User", "Tokens", "Groups", "Members", "Grants", "May"}
-    looking |= {"Muted", "AuditHead", "Nodes"}
+    looking |= {"Muted", "AuditHead", "PortsInVain", "Webhooks", "WebhookDead", "Nodes"}
     assert {name for name, command in OPERATIONS.items() if command.role is CallerRole.READER} == looking
     others = {command.role for command in OPERATIONS.values() if command.name not in looking}
     assert others == {CallerRole.OPERATOR}

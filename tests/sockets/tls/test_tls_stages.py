@@ -257,7 +257,11 @@ def test_many_who_fail_at_once_are_no_recursion(loop: Loop, room: Room) -> None:
 @pytest.mark.parametrize(
     ("words", "early", "why"),
     [
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", False, "this is no TLS; this is HTTP: see servers in [agent]"),
+        (
+            b"HTTP/1.1 400 Bad Request\r\n\r\n",
+            False,
+            "this is no TLS; this is HTTP: a portal on the way that wants a login, or see servers in [agent]",
+        ),
         (b"<html>log in</html>", True, "this is a web page: a portal on the way that wants a login"),
         (b"220 mail\r\n", True, "this is no TLS; this is mail or FTP: see servers in [agent]"),
         (b"", False, "it hung up in the middle of the handshake: does it speak TLS? See tls in [agent]"),

@@ -236,7 +236,7 @@ def test_a_connection_without_a_close_is_a_cut(loop: Loop) -> None:
     raw.say(frame(BINARY, b"whole", masked=True), frame(BINARY, b"half", masked=True)[:-2])
     raw.sock.shutdown(socket.SHUT_WR)
     assert take(raw.end) == b"whole"
-    assert cut_of(raw.end) == "cut: it ended without a WebSocket close"
+    assert cut_of(raw.end) == "cut the connection: no WebSocket close"
     raw.close()
 
 

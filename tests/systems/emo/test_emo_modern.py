@@ -59,6 +59,8 @@ def test_r12_a_port_that_is_reserved_for_nobody(port: int) -> None:
     assert refused and {fact.reason for fact in refused} == {"denied"}
     assert "reserved for no device" in refused[0].detail
     assert not world.of(LinkUp)
+    (row,), _ = world.door.in_vain.in_vain()
+    assert (row["port"], row["why"], row["times"]) == (port, refused[0].detail, len(refused))
 
 
 def test_an_agent_with_other_offers_is_no_machine() -> None:

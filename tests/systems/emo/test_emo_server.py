@@ -23,9 +23,9 @@ from revtunnel.streams.dialler import Dialler
 from revtunnel.streams.window import CreditPool
 from revtunnel.systems.emo.emo import TERMINATOR
 from revtunnel.systems.emo.emo_agent import EmoAgentLink, EmoRemains
+from revtunnel.systems.emo.emo_listener import EmoListener
 from revtunnel.systems.emo.emo_server import EmoServerLink
 from revtunnel.systems.emo.emo_sockets import SlotState
-from revtunnel.systems.emo.emo_stream import EmoListener
 from tests.support.depth import deep
 from tests.support.world import LINK_PORT, MIB, POOL, SERVER, Agent, Party, World, pattern
 

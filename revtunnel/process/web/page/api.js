@@ -41,6 +41,9 @@ async function send(method, path, body, signal) {
 /** Log in, out, or in for the first time. */
 export const post = (path, body) => send("POST", path, body);
 
+/** How one may log in. */
+export const ways = () => send("GET", "/login");
+
 /** One call of the API; `path` below /api/v1. */
 export async function call(method, path, body, signal) {
   try {
