@@ -220,7 +220,12 @@ class Cluster:
         """Have another node drain. NotFound: there is none of that name, or it has no link to us."""
         if node not in self.callers:
             raise NotFound(f"{node} is no node that has a link to this one")
-        return self.callers[node].call(DRAIN)
+
+        def gone(failure: Failure) -> None:
+            if node in self.callers:
+                failure.raiseException()  # else it has ended before its answer was read
+
+        return self.callers[node].call(DRAIN).addErrback(gone)
 
     def ask_all(self, operation: Operation, **arguments: Any) -> "Deferred[dict[str, Row]]":
         """One call to every other node: what those answered that did."""

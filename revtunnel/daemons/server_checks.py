@@ -86,7 +86,7 @@ def check_cluster(table: Table, settings: ServerSettings) -> None:
         return
     if len(doors) != 1:
         table.complain("cluster", "node", f"one [listener NAME] with kind = nodes wanted, not {len(doors)}")
-    if mine.engine is None and not mine.peers:
+    if mine.engine is None and not mine.others:
         table.complain("cluster", "node", "peers, or an engine that knows them, wanted with it")
     if mine.engine is not None and mine.peers:
         table.complain("cluster", "peers", "of no use with an engine, which knows them")

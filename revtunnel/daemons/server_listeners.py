@@ -84,8 +84,8 @@ def agent_listener(
 
 
 def nodes_at(settings: ServerSettings) -> str:
-    """The name of the listener for other nodes, which a node has."""
-    return next(each.name for each in settings.listeners if each.kind == "nodes")
+    """The name of the listener for other nodes; "": there is none, or none any more."""
+    return next((each.name for each in settings.listeners if each.kind == "nodes"), "")
 
 
 def _of_nodes(made: AgentListener) -> AgentListener:
@@ -134,8 +134,10 @@ class ServerListeners:
         self._wanted = []
         for each in settings.listeners:
             refused = partial(self._not_let_in, each.name)
-            agents = self.nodes if each.kind == "nodes" and self.nodes is not None else self._board.agents
-            came = self._behind(agents(each.name), f"listener {each.name}", refused)
+            who_comes = self.nodes if each.kind == "nodes" else self._board.agents
+            if who_comes is None:  # a reload makes no node of a server
+                continue
+            came = self._behind(who_comes(each.name), f"listener {each.name}", refused)
             self._want(f"listener {each.name}", each.address, limits.backlog, came, must=True)
         for site in settings.web if self.people is not None else ():
             assert self.people is not None

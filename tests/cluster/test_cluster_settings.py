@@ -64,6 +64,7 @@ def test_a_node_and_its_peers(load: Load) -> None:
             "certificate: it is of node gate-1; node = gate-2",
         ),
         ({"cluster": {"peers": None}}, "[cluster] node: peers, or an engine that knows them, wanted"),
+        ({"cluster": {"peers": "gate-1=127.0.0.1:2066"}}, "[cluster] node: peers, or an engine that knows"),
         ({"cluster": {"peers": "127.0.0.1:2067"}}, "NAME=HOST:PORT wanted"),
         ({"cluster": {"engine": "redis://127.0.0.1", "address": "a:1"}}, "peers: of no use with an engine"),
         ({"cluster": {"engine": "redis://127.0.0.1", "peers": None}}, "[cluster] address: missing"),

@@ -9,6 +9,7 @@ import pytest
 from revtunnel.cluster.cluster_system import merged
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, ClientRefused, LinkRefused
 from revtunnel.process.admin.operation_form import Row
+from revtunnel.process.admin.refusals import NotFound
 from tests.support.nodes_world import NodesWorld
 from tests.support.world import pattern
 
@@ -190,6 +191,18 @@ def test_listings_of_several_nodes_are_one(tmp_path: Path) -> None:
     rows, after = merged([(one, "e"), (two[:2], "c")], 200)
     assert ([each["serial"] for each in rows], after) == (["a", "b", "c"], "c")
     assert merged([([], None), ([], None)], 200) == ([], None)
+
+
+def test_a_node_is_drained_from_another_one(tmp_path: Path) -> None:
+    """Whether or not its answer comes before its end; one that has no link is not found."""
+    with NodesWorld(tmp_path, "one", "two") as nodes:
+        cluster, told = nodes["one"].cluster, list[object]()
+        nodes["two"].operator.on_drain = nodes["two"].cluster.stop
+        nodes["one"].loop.wait(cluster.drain_node("two").addBoth(told.append))
+        assert isinstance(told[0], dict | None)
+        nodes.until(lambda: "two" not in cluster.callers)
+        with pytest.raises(NotFound):
+            cluster.drain_node("two")
 
 
 def test_nodes_are_listed_with_the_links_to_them(tmp_path: Path) -> None:

@@ -36,6 +36,12 @@ from tests.support.throwaway_tls import Issuer
 __all__ = ["Node", "NodesWorld"]
 
 
+class _Operator(DaemonOperator):
+    """Of a node."""
+
+    draining = False
+
+
 class Node(DataWorld):
     """One node; its device's serial is ``dev-`` and its name."""
 
@@ -68,7 +74,7 @@ class Node(DataWorld):
     ) -> None:
         """Begin to be a node; not ``begins``: it dials when ``cluster.look`` is called."""
         board = BoardOfNode(self.switchboard, lambda serial, detail: None)
-        operator = DaemonOperator(self.reactor, Reporter(), self.name)
+        self.operator = operator = _Operator(self.reactor, Reporter(), self.name)
         self.cluster = Cluster(
             *(self.reactor, ClusterSettings(node=self.name, peers=peers), LinkLimits(), self.switchboard),
             *(board, operator, self.identity, self.facts.append, os.urandom, 10_000, directory),
