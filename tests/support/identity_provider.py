@@ -35,14 +35,15 @@ from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from tests.support.throwaway_tls import Issuer
 
-__all__ = ["CLIENT", "SECRET", "IdentityProvider", "Running", "provider_process"]
+__all__ = ["CLIENT", "SECRET", "IdentityProvider", "Running", "key_of", "provider_process"]
 
 CLIENT, SECRET = "revtunnel", "s3cret of the client/+="
 ANA = {"sub": "248289761001", "email": "Ana@Example.com", "email_verified": True, "groups": ["plant-3"]}
 
 
 @cache
-def _key(number: int, kind: str) -> Any:
+def key_of(number: int, kind: str) -> Any:
+    """A private key, the same for each number while the process lives."""
     if kind == "RS256":
         return rsa.generate_private_key(65537, 2048)
     return ec.generate_private_key(ec.SECP256R1())
@@ -82,12 +83,13 @@ class IdentityProvider:
             good = authorization == "Bearer access"
             row = _but({"sub": ANA["sub"]}, self.manner.get("userinfo", {}))
             return (200, {}, json.dumps(row).encode()) if good else (401, {}, b"")
-        row = {"/.well-known/openid-configuration": self._about, "/keys": self._keys}.get(path)
+        row = {"/.well-known/openid-configuration": self.about, "/keys": self.keys}.get(path)
         if row is not None:
             return 200, {"Content-Type": "application/json"}, json.dumps(row()).encode()
         return self._token(said, authorization) if (method, path) == ("POST", "/token") else (404, {}, b"")
 
-    def _about(self) -> dict[str, Any]:
+    def about(self) -> dict[str, Any]:
+        """The discovery document."""
         row = {
             "issuer": self.issuer,
             "authorization_endpoint": f"{self.issuer}/authorize",
@@ -99,11 +101,12 @@ class IdentityProvider:
         }
         return _but(row, self.manner.get("discovery", {}))
 
-    def _keys(self) -> dict[str, Any]:
+    def keys(self) -> dict[str, Any]:
+        """The key set, with keys that are none for us."""
         found: list[dict[str, Any]] = [{"kty": "oct", "k": "AAAA", "kid": "0"}, {"kty": "EC", "crv": "P-256"}]
         for number in self.manner.get("shown", [1]):
-            rsa_row = RSAAlgorithm.to_jwk(_key(number, "RS256").public_key(), as_dict=True)
-            ec_row = ECAlgorithm.to_jwk(_key(number, "ES256").public_key(), as_dict=True)
+            rsa_row = RSAAlgorithm.to_jwk(key_of(number, "RS256").public_key(), as_dict=True)
+            ec_row = ECAlgorithm.to_jwk(key_of(number, "ES256").public_key(), as_dict=True)
             found += [{**rsa_row, "kid": f"r{number}", "use": "sig"}, {**ec_row, "kid": f"e{number}"}]
         return {"keys": found}
 
@@ -150,7 +153,7 @@ class IdentityProvider:
             return jwt.encode(claims, "", "none", {"kid": "e1"})
         if alg == "HS256":  # signed with what everybody knows: the public key
             public = (
-                _key(1, "RS256").public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+                key_of(1, "RS256").public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
             )
             said = jwt.encode(claims, "", "none").encode()
             head = base64.urlsafe_b64encode(b'{"alg":"HS256","kid":"r1"}').rstrip(b"=")
@@ -158,7 +161,7 @@ class IdentityProvider:
             sign = hmac.new(public, said, "sha256").digest()
             return (said + b"." + base64.urlsafe_b64encode(sign).rstrip(b"=")).decode()
         kid = self.manner.get("kid", f"{'r' if alg == 'RS256' else 'e'}{number}")
-        return jwt.encode(claims, _key(number, alg), alg, {"kid": kid} if kid else None)
+        return jwt.encode(claims, key_of(number, alg), alg, {"kid": kid} if kid else None)
 
 
 def _but(row: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def provider(**manner: Any) -> "IdentityProvider":
 def judged(nonce: str = "n", **manner: Any) -> dict[str, Any] | None:
     """What its token says."""
     idp = provider(**manner)
-    keys = keys_in(json.dumps(idp._keys()).encode())
+    keys = keys_in(json.dumps(idp.keys()).encode())
     return claims_of(idp.token("n"), keys, ISSUER, CLIENT, nonce, NOW, 60.0)
 
 
@@ -85,7 +85,7 @@ def test_a_key_that_is_not_there_is_looked_for() -> None:
 
 def test_what_is_no_token() -> None:
     """Nothing, numbers, too long, encrypted, with an extension that counts and that nobody knows."""
-    keys = keys_in(json.dumps(provider()._keys()).encode())
+    keys = keys_in(json.dumps(provider().keys()).encode())
     good = provider().token("n")
     head = "eyJhbGciOiJFUzI1NiIsImNyaXQiOlsieCJdLCJ4IjoxLCJraWQiOiJlMSJ9"  # {"alg","crit":["x"],"x","kid"}
     for token in (
@@ -104,7 +104,7 @@ def test_what_is_no_token() -> None:
 
 def test_which_keys_count() -> None:
     """Public ones of two kinds that are for signing; what is broken or another's is left out."""
-    good = provider()._keys()["keys"]
+    good = provider().keys()["keys"]
     ec = next(row for row in good if row.get("kid") == "e1")
     others = [
         {**ec, "use": "enc"},
@@ -137,6 +137,6 @@ def test_which_keys_count() -> None:
 )
 def test_a_discovery_document_that_does_not_count(others: dict[str, Any]) -> None:
     """Another's, with addresses in plain, with line ends, with signatures that we do not read."""
-    about = json.dumps(provider(discovery=others)._about()).encode()
+    about = json.dumps(provider(discovery=others).about()).encode()
     with pytest.raises(NotVouched):
         discovered(about, ISSUER)
