@@ -249,7 +249,7 @@ async def _connected(reactor: Any, kind: type, way: EngineWay, place: tuple[str,
     user = way.user or None
     protocol = kind("utf-8", "strict", DEADLINE, password or None, database, False, user)
     protocol.callLater, protocol.factory = reactor.callLater, _Factory()
-    up: Deferred[Any] = Deferred(lambda _: end.abort())
+    up: Deferred[Any] = Deferred(lambda _: protocol.transport.abortConnection())
     protocol.whenConnected().addCallback(up.callback)
 
     def refused(_: Any) -> None:
