@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # from the ground up; a room imports from itself and from those to its left
 ORDER = (
     *("ground", "sockets", "streams", "link", "carriers", "fleet", "process", "settings", "state"),
-    *("trust", "systems", "connect", "daemons", "ctl"),
+    *("trust", "systems", "cluster", "connect", "daemons", "ctl"),
 )
 # bytes and decisions: no reactor, no socket, no clock, and nothing that has one
 PURE_NAMES = """
@@ -21,11 +21,12 @@ PURE_NAMES = """
     cameo_topics cccp_facts channel commands consent_messages data_opening deadlines declared device_records
     devices emo emo_choice emo_sockets emo_targets enroll enrolment errors facts first_bytes fleet frames
     free_ports grants handshake hellos holders http_connect keys kinds known_sources labels lease_rows
-    lease_table leases legacy limits liveness localproxy mux networks nonces numbers offer_messages origin
-    outcomes page_names penalties people pools proxy_choice proxy_header proxy_headers proxy_sessions rates
-    reasons refusals refused_ports registration remote_sessions retries rfb_watching rt1 rt1_ends rt1_offers
-    rt1_services rt1_sessions send_scheduler serials service_state session_life strangers targets tickets
-    trusted_proxies typed_lines user_tokens warm_pool websocket_wire window zmtp zmtp_messages
+    lease_table leases legacy limits liveness localproxy mux networks node_lease node_records nonces numbers
+    offer_messages origin outcomes own_links page_names penalties people pools proxy_choice proxy_header
+    proxy_headers proxy_sessions rates reasons redis_scripts refusals refused_ports registration
+    remote_sessions retries rfb_watching rt1 rt1_ends rt1_offers rt1_services rt1_sessions send_scheduler
+    serials service_state session_life strangers targets tickets trusted_proxies typed_lines user_tokens
+    warm_pool websocket_wire window zmtp zmtp_messages
 """
 PURE = frozenset(PURE_NAMES.split())
 IMPURE = {"twisted", "zope", "OpenSSL", "socket", "ssl", "select", "time", "asyncio", "subprocess"}

@@ -196,6 +196,8 @@ class AgentData:
     Two fifths of the process's ``descriptors`` may be theirs: each needs a second one for its service.
     """
 
+    socket_class: type[AgentSocket] = AgentSocket
+
     def __init__(
         self,
         reactor: Any,
@@ -323,7 +325,7 @@ class AgentData:
         connecting.addBoth(done)
 
     def _connected(self, ticket: _TicketOfLink, end: End) -> None:
-        socket = AgentSocket(self, end, ticket.link, number_of(ticket.ticket))
+        socket = self.socket_class(self, end, ticket.link, number_of(ticket.ticket))
         self.sockets.add(socket)
         if socket.say(encode_frame(Command.ATTACH, 0, ticket.ticket)):
             socket.watch()

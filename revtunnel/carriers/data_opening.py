@@ -15,6 +15,7 @@ those behind OPENED the service's.
 Source: wire/link-extension.md "Data sockets".
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -53,9 +54,10 @@ _OF_AGENT = {int(Command.OPENED): 0, int(Command.RESET): MAX_SIZE[Command.RESET]
 
 
 class AwaitConnect:
-    """The agent's end: what the server asks for, and for whom."""
+    """The agent's end: what the server asks for, and for whom; ``read`` reads what CONNECT names."""
 
-    def __init__(self) -> None:
+    def __init__(self, read: Callable[[bytes], Target] = decode_connect) -> None:
+        self._read = read
         self.origin: Origin | None = None
         self.session = ""
         self.early = b""  # what stood behind CONNECT
@@ -78,7 +80,7 @@ class AwaitConnect:
             if frame.command != Command.CONNECT:
                 raise RemoteError(f"a second {Command(frame.command).name} on a data socket, or a late one")
             self.early = self._decoder.rest()
-            return decode_connect(frame.payload)
+            return self._read(frame.payload)
         return None
 
 

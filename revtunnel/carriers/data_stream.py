@@ -161,7 +161,7 @@ class DataStream:
             asks = encode_frame(Command.WITHIN, 0, bytes.fromhex(self.client.session)) + asks
         asks += encode_frame(Command.CONNECT, 0, encode_connect(self.client.target))
         try:
-            if self._pool.takes_early:
+            if self._pool.takes_early and self.client.speaks_first:
                 self.client.watch(self)
                 self.client.read_early()
         except OSError:
@@ -208,9 +208,10 @@ class DataStream:
         socket, self._socket = self._socket, None
         if answer.reason is not None:
             socket.close()
-            self.client.on_lost = None
-            self.client.abort(answer.reason, answer.detail)
+            self.client.watch(None)
             self._end(answer.reason, answer.detail)
+            if answer.reason is not Ended.NOT_HERE or not self.client.looks_again():
+                self.client.abort(answer.reason, answer.detail)
             return
         far = self._far = socket.release()
         try:

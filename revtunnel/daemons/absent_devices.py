@@ -12,7 +12,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from revtunnel.daemons.legacy_devices import legacy_devices
-from revtunnel.daemons.server_settings import ServerSettings
+from revtunnel.daemons.server_settings import PoolSettings, ServerSettings
 from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.fleet.device_records import DEFAULT
 from revtunnel.fleet.waking import Waking
@@ -70,8 +70,19 @@ class AbsentDevices:
                 ranges = self._board.access.records.of(each.serial).ports
                 names = (offer.name for offer in offers)
                 self._board.ports.promise(each.serial, names, each.listener.pool, now, ranges)
+        for pool in settings.pools:
+            if pool.nodes == "all" and settings.cluster.node is not None:
+                self._promise_reserved(settings, pool)
         self._know(each.name for each in settings.devices if each.name != DEFAULT)
         self._know(each.serial for each in settings.reservations)
+
+    def _promise_reserved(self, settings: ServerSettings, pool: PoolSettings) -> None:
+        """Have the reserved ports of a pool for devices that may be at other nodes."""
+        ports, now = self._board.ports, self._reactor.seconds()
+        for each in settings.reservations:
+            if any(low <= each.port <= high for low, high in pool.ranges) and not self._is_here(each.serial):
+                ranges = self._board.access.records.of(each.serial).ports
+                ports.promise(each.serial, (each.target,), pool.name, now, ranges)
 
     def start(self, enrolled: Iterable[str]) -> None:
         """List whom the ledger knows, by leases or as enrolled, and wake whoever is away."""

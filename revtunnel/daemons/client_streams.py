@@ -48,6 +48,8 @@ class ClientStreams:
         # the pool of a client's port, and how long it may wait for its device; 0: it may not
         self.waits: Callable[[ClientSocket], tuple[str, float]] = lambda client: ("", 0.0)
         self.wanted: Callable[[str], None] = lambda serial: None  # a client waits for this device
+        # gives a client to the node where its device is, or says a word; None: there are no other nodes
+        self.elsewhere: Callable[[ClientSocket], str] | None = None
         self._reactor = reactor
         self._fleet = fleet
         self._streams = streams
@@ -86,10 +88,20 @@ class ClientStreams:
 
     def _admit_or_wait(self, client: ClientSocket) -> str:
         """The same; one whose device is away may wait for it."""
+        client.may_wait = True
         word = self._admit(client)
-        pool, seconds = self.waits(client) if word == "device-absent" else ("", 0.0)
+        return self._wait(client) if word == "device-absent" else word
+
+    def absent(self, client: ClientSocket) -> None:
+        """Its device is at no node: it waits where it may, or is refused."""
+        word = self._wait(client) if client.may_wait else "device-absent"
+        if word:
+            client.refuse(word)
+
+    def _wait(self, client: ClientSocket) -> str:
+        pool, seconds = self.waits(client)
         if not seconds:
-            return word
+            return "device-absent"
         waiting = self.waiting.count(client.serial)
         full = self.count > self.limits.clients or waiting >= self.limits.clients_per_device
         word = self._access.client(client.serial, client.peer, pool, waiting)
@@ -101,8 +113,10 @@ class ClientStreams:
 
     def device_came(self, serial: str) -> None:
         """Serve those who waited for it, if it still offers what they want."""
+        device = self._fleet.get(serial)
+        here = device.carrier if device is not None else None
         for client in self.waiting.take(serial):
-            word = self._enter(client) if client.target != NOWHERE else "device-absent"
+            word = self._enter(client) if here is None or client.target != NOWHERE else "device-absent"
             if word:
                 client.refuse(word)
 
@@ -112,8 +126,18 @@ class ClientStreams:
         self.waiting.refuse("draining")
 
     def _enter(self, client: ClientSocket) -> str:
-        word = self._refusal(client) or self._lines.enter(client)
+        word = self._refusal(client)
+        if word == "device-absent" and self.elsewhere is not None and not client.forwarded:
+            return self._refusal_here(client) or self.elsewhere(client)
+        word = word or self._lines.enter(client)
         return "" if word == WAITS else word or self._open(client)
+
+    def _refusal_here(self, client: ClientSocket) -> str:
+        """Why a client that another node is to have may not even come in here; the rest is judged there."""
+        pool = self.waits(client)[0] if client.may_wait else ""
+        word = self._access.client(client.serial, client.peer, pool, 0)
+        word = word or ("" if self.make_room() else "descriptors")
+        return word or ("too-many-clients" if self.count > self.limits.clients else "")
 
     def _serve(self, client: ClientSocket) -> None:
         """The same for one that has waited in line."""
@@ -131,7 +155,8 @@ class ClientStreams:
             return "device-absent"
         running = self._streams.running(client.serial)
         refusal = self._access.client(client.serial, client.peer, device.pool, running)
-        if not self._access.offers(client.serial, (Offer(client.name, client.target),)):
+        unknown = client.forwarded and client.target == NOWHERE  # it offers nothing of that name
+        if unknown or not self._access.offers(client.serial, (Offer(client.name, client.target),)):
             refusal = "not-allowed"  # new records, which have not come to its port yet
         if refusal:
             return refusal

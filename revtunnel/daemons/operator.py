@@ -9,8 +9,9 @@ Source: house.md (operator.py); issue "Admin"; faults.md C1 to C3.
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from revtunnel.daemons.kept_ports import KeptPorts
@@ -38,6 +39,9 @@ from revtunnel.trust.host_keys import HostKeys
 from revtunnel.trust.issuer import Issuer
 from revtunnel.trust.mutes import Mutes
 from revtunnel.trust.people_operator import PeopleOperator
+
+if TYPE_CHECKING:
+    from revtunnel.cluster.cluster_system import Cluster
 
 __all__ = ["PAGE", "Operator", "Row"]
 
@@ -76,6 +80,7 @@ class Operator(DeviceOperator):
         self.webhooks: Webhooks  # likewise
         self.records: KeptRecords  # set by the daemon
         self.audit = audit
+        self._nodes: Cluster | None = None
         self._switchboard = switchboard
         self._ledger = ledger
         self._issuer = issuer
@@ -268,9 +273,31 @@ class Operator(DeviceOperator):
             raise NotFound(f"{serial} is not revoked")
         self._reporter(RevocationLifted(serial, by))
 
+    def devices(self, after: str = "", limit: int = PAGE, here: bool = False) -> Any:
+        mine = super().devices(after, limit)
+        return mine if here or self._nodes is None else self._nodes.devices(mine, after, self._most(limit))
+
+    def drain_node(self, node: str) -> "Deferred[Any] | None":
+        if self._nodes is not None and node == self._nodes.directory.me.name:
+            return self.drain()
+        return self.cluster.drain_node(node)
+
+    @property
+    def cluster(self) -> "Cluster":
+        """The nodes. NotFound: there are no others."""
+        if self._nodes is None:
+            raise NotFound("this server is no node of a cluster")
+        return self._nodes
+
+    @cluster.setter
+    def cluster(self, cluster: "Cluster") -> None:
+        self._nodes = cluster
+
     def _device(self, device: Device[Any]) -> Row:
         labels = sorted(self._switchboard.access.records.of(device.serial).labels)
-        return {**super()._device(device), "muted": self._muted(device.serial), "labels": labels}
+        node = self._nodes.directory.me.name if self._nodes is not None else ""
+        row = super()._device(device)
+        return {**row, "muted": self._muted(device.serial), "labels": labels, "node": node}
 
     def _muted(self, serial: str) -> str:
         muted = self.mutes.of(serial)

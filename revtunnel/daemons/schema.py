@@ -107,6 +107,9 @@ SECTIONS = Sections(
     Section("thingworx", "server", "ThingWorx devices: see docs/thingworx.rst. What each has is services in "
         "[device SERIAL].",
         (*_of("systems.thingworx.edge_settings", "EdgeSettings"), *_limits("EdgeLimits"))),
+    Section("cluster", "server", "Several servers as one: see docs/scale-out.rst.",
+        (*_of("cluster.cluster_settings", "ClusterSettings"),
+         *_of("cluster.engine_settings", "EngineSettings"))),
 )
 # fmt: on
 find = SECTIONS.find

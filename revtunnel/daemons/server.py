@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import IService
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThreadPool
 
 from revtunnel import __version__
@@ -27,7 +27,8 @@ from revtunnel.daemons.operator import Operator
 from revtunnel.daemons.own_authority import renew_own
 from revtunnel.daemons.own_certificates import OwnCertificates
 from revtunnel.daemons.server_doubts import doubts
-from revtunnel.daemons.server_listeners import ServerListeners, agent_listener, agents_by_web
+from revtunnel.daemons.server_listeners import ServerListeners, agent_listener, agents_by_web, nodes_at
+from revtunnel.daemons.server_means import descriptor_budget, pools_of, refusing, reservations_of
 from revtunnel.daemons.server_options import ServerOptions as Options
 from revtunnel.daemons.server_reading import records_of
 from revtunnel.daemons.server_settings import ServerSettings
@@ -37,7 +38,6 @@ from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.client_ports import ClientPorts
 from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.penalties import Penalties
-from revtunnel.fleet.pools import Pool, Use
 from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.facts import ServerState
 from revtunnel.ground.limits import PeopleLimits
@@ -59,28 +59,15 @@ from revtunnel.trust.people_book import open_people
 from revtunnel.trust.people_operator import PeopleOperator
 
 if TYPE_CHECKING:
+    from revtunnel.cluster.cluster_system import Cluster
     from revtunnel.daemons.web_system import WebSystem
     from revtunnel.systems.cccp.cccp_system import CccpSystem
 
 __all__ = ["Options", "Server", "makeService"]
 
 DOUBT = "who is enrolled or revoked is in doubt; see Enrolment in docs/admin.rst, take it away, reload"
+USURPED = 75  # exit status: try again, once the other one has ended
 EXPIRY_CHECK = 1.0  # seconds between looks for leases whose time is over
-
-
-def pools_of(settings: ServerSettings) -> list[Pool]:
-    """The pools of the allocator, each with the addresses that mappings of legacy devices name."""
-    elsewhere = {
-        each.client_port: each.client_host for _, each, _ in fixed_ports(settings) if each.client_host
-    }
-    pools = [replace(pool.pool, elsewhere=elsewhere) for pool in settings.pools]
-    return pools + (settings.cccp.pools if settings.cccp is not None else [])
-
-
-def reservations_of(settings: ServerSettings) -> dict[Use, int]:
-    """Fixed ports: those of [reservations], and those that legacy mappings name."""
-    fixed = {Use(entry.serial, entry.target): entry.port for entry in settings.reservations}
-    return fixed | {use: mapping.client_port for _, mapping, use in fixed_ports(settings)}
 
 
 class Server(AdministeredDaemon):
@@ -95,6 +82,8 @@ class Server(AdministeredDaemon):
         self._expiry: Any = None
         self.web: WebSystem | None = None
         self.cccp: CccpSystem | None = None
+        self.node: Cluster | None = None
+        self._exit = exit_status
         self._emo = EmoListener({})
         self.webhooks: Webhooks | None = None
         own = OwnCertificates(reactor, self._renew_own, self.take_files, self.retries)
@@ -104,12 +93,15 @@ class Server(AdministeredDaemon):
 
     def privilegedStartService(self) -> None:
         self._build()
+        self._build_node(self.settings)
         self._take_webhooks(self.settings)
         self._take_listeners(self.settings)
         self.listeners.start()
         self.operator.link_port = self.listeners.link_port(self.settings)
         if self.cccp is not None:
             self.cccp.start()
+        if self.node is not None:
+            self.node.start()
         self.switchboard.enforcement.keep_promises()
         super().privilegedStartService()
 
@@ -147,7 +139,7 @@ class Server(AdministeredDaemon):
             self.leases = Leases(pools_of(settings), clock(), reservations_of(settings), self.ledger)
         except ValueError as error:
             raise SettingsError([str(error)]) from None
-        listen, refuses = partial(self._listeners.listen, both=True), _refusing(settings)
+        listen, refuses = partial(self._listeners.listen, both=True), refusing(settings)
         self.ports = ClientPorts(listen, self.leases, refuses, settings.limits.backlog, self._report)
         self.leases.until = until
         self.switchboard = Switchboard(
@@ -256,6 +248,23 @@ class Server(AdministeredDaemon):
         mine = self.web.rows.grants
         self.operator.linked.granted = lambda serial, client: others(serial, client) or mine(serial, client)
 
+    def _build_node(self, settings: ServerSettings) -> None:
+        """One node of several, if it is one."""
+        if settings.cluster.node is None:
+            return
+        from revtunnel.daemons.node_board import node_of
+
+        told = self._reactor, settings, self.switchboard, self.operator, self._identities, self.listeners
+        self.node = node_of(*told, self._report, descriptor_budget(settings), self.issuer.book)
+
+        def usurped() -> None:
+            """Another process has our node's name: it came later, and may stay."""
+            if self._exit.status != USURPED:  # whoever we have dialled says it
+                self._exit.status = USURPED
+                self._reactor.callLater(0, self._signals.stop_requested, "another process is this node")
+
+        self.node.directory.usurped = usurped
+
     def _load_authority(self, settings: ServerSettings) -> None:
         """Take the authority as its files are now.
 
@@ -302,9 +311,9 @@ class Server(AdministeredDaemon):
         if self.web is not None:
             self.web.drain()
         drained = self.switchboard.drain()
-        if self.cccp is not None:
-            beside = self.cccp.drain()
-            drained.addCallback(lambda _: beside)
+        beside = [self.node.drain(self.settings.drain)] if self.node is not None else []
+        beside += [self.cccp.drain()] if self.cccp is not None else []
+        drained.addCallback(lambda _: gatherResults(beside))
         return drained.addCallback(self._part)
 
     def abort(self) -> None:
@@ -317,6 +326,8 @@ class Server(AdministeredDaemon):
             self.web.stop()
         self.absent.stop()
         self.switchboard.stop()
+        if self.node is not None:
+            self.node.stop()
 
     def stopService(self) -> Any:
         """Close what is open; a drained server has nothing left."""
@@ -335,11 +346,12 @@ class Server(AdministeredDaemon):
     # -- inside
 
     def _part(self, _: Any) -> "Deferred[None]":
-        """Let the agents have their GOAWAY before the process ends."""
+        """Let the agents have their GOAWAY, and other nodes know, before the process ends."""
         self.switchboard.stop()
         parted: Deferred[None] = Deferred()
         self._reactor.callLater(0.05, parted.callback, None)
-        return parted
+        left = self.node.stop() if self.node is not None else None
+        return parted.addCallback(lambda _: left)
 
     async def _take(self, new: ServerSettings) -> tuple[list[str], list[str]]:
         """Apply new settings to what runs: what is gone is closed before what is new is opened.
@@ -362,6 +374,8 @@ class Server(AdministeredDaemon):
             raise error if isinstance(error, SettingsError) else SettingsError([str(error)]) from None
         changed, self._identities = identities.changed(self._identities), identities
         self._take_limits(new)
+        if self.node is not None:
+            self.node.take(new.cluster, self._identities.of(nodes_at(new)), new.relay)
         self._take_webhooks(new)
         if self.cccp is not None and new.cccp is not None:
             changed += self.cccp.take(new.cccp, new.relay, projects)
@@ -445,7 +459,7 @@ class Server(AdministeredDaemon):
         self.switchboard.set_limits(new.limits)
         self.switchboard.data.take(new.data, new.relay)
         self.switchboard.access.penalties.take(new.penalties)
-        self.ports.refuses = _refusing(new)
+        self.ports.refuses = refusing(new)
         self.audit.take(new.audit.limits, Sync(new.audit.sync), new.audit.full == "refuse")
 
     def _key_of(self, serial: str) -> Verifier | None:
@@ -464,18 +478,6 @@ class Server(AdministeredDaemon):
         self.switchboard.enforcement.try_again()
         self.switchboard.client_streams.waiting.look()
         self._expiry = self._reactor.callLater(EXPIRY_CHECK, self._expire)
-
-
-def _refusing(settings: ServerSettings) -> dict[str, bool]:
-    return {pool.name: pool.absent != "close" for pool in settings.pools}
-
-
-def descriptor_budget(settings: ServerSettings) -> int:
-    """How many sockets clients, links and strangers may use together (faults.md N1)."""
-    import resource
-
-    most, limits = resource.getrlimit(resource.RLIMIT_NOFILE)[0], settings.limits
-    return max(1, min(int(most * limits.descriptors), most - limits.descriptors_kept))
 
 
 def makeService(options: Options) -> IService:

@@ -8,15 +8,17 @@ Source: faults.md C5, "Bind defaults"; ours.
 from collections.abc import Iterator
 from itertools import pairwise
 
+from revtunnel.cluster.engine_settings import engine_faults
 from revtunnel.daemons.legacy_devices import check_legacy, fixed_ports
 from revtunnel.daemons.proxy_settings import check_senders
 from revtunnel.daemons.server_settings import ListenerSettings, ServerSettings
 from revtunnel.fleet.device_records import DEFAULT
 from revtunnel.ground.networks import is_loopback
 from revtunnel.settings.inifile import Name, Table
-from revtunnel.trust.tls_settings_checks import check_listener_tls, check_plaintext
+from revtunnel.sockets.tls.certificates import FaultyFiles, read_credentials
+from revtunnel.trust.tls_settings_checks import check_listener_tls, check_plaintext, listener_rules
 
-__all__ = ["check_clients", "check_listeners", "check_ports"]
+__all__ = ["check_clients", "check_cluster", "check_listeners", "check_ports"]
 
 
 def check_listeners(table: Table, settings: ServerSettings) -> None:
@@ -69,6 +71,47 @@ def _check_kind(table: Table, label: str, listener: ListenerSettings) -> None:
                 table.complain(label, key, "only with kind = legacy")
         if listener.kind == "emo" and listener.keys == "required":
             table.complain(label, "keys", "a machine of EMO has no key, keys = enrolled wanted")
+
+
+def check_cluster(table: Table, settings: ServerSettings) -> None:
+    """A node has one listener for others, whose certificate has its name, and knows the others somehow."""
+    mine = settings.cluster
+    doors = [each for each in settings.listeners if each.kind == "nodes"]
+    if mine.node is None:
+        for each in doors:
+            table.complain(f"listener {each.name}", "kind", "nodes: node in [cluster] wanted with it")
+        for key in ("address", "peers", "engine"):
+            if getattr(mine, key):
+                table.complain("cluster", key, "of no use without node")
+        return
+    if len(doors) != 1:
+        table.complain("cluster", "node", f"one [listener NAME] with kind = nodes wanted, not {len(doors)}")
+    if mine.engine is None and not mine.others:
+        table.complain("cluster", "node", "peers, or an engine that knows them, wanted with it")
+    if mine.engine is not None and mine.peers:
+        table.complain("cluster", "peers", "of no use with an engine, which knows them")
+    if mine.engine is not None and mine.address is None:
+        table.complain("cluster", "address", "missing: with an engine others learn it from there")
+    for key, text in engine_faults(mine):
+        table.complain("cluster", key, text)
+    for each in doors:
+        _check_node_listener(table, each, mine.node)
+
+
+def _check_node_listener(table: Table, listener: ListenerSettings, node: str) -> None:
+    label = f"listener {listener.name}"
+    if not listener.certified:
+        table.complain(label, "tls", "kind = nodes: tls = yes with device_certificates = required wanted")
+        return
+    rules = listener_rules(listener)
+    if rules is None or not table.sound(label, "certificate", "certificate_key", "authority", "crl"):
+        return
+    try:
+        found = read_credentials(rules.files).serial
+    except FaultyFiles:  # which was told
+        return
+    if found not in ("", node):
+        table.complain(label, "certificate", f"it is of node {found}; node = {node} in [cluster]")
 
 
 def check_clients(table: Table, settings: ServerSettings) -> None:

@@ -32,7 +32,7 @@ from revtunnel.systems.emo.emo_server import EmoServerLink
 if TYPE_CHECKING:
     from revtunnel.process.web.web_listener import WebListener
 
-__all__ = ["ServerListeners", "agent_listener", "agents_by_web"]
+__all__ = ["ServerListeners", "agent_listener", "agents_by_web", "nodes_at"]
 
 _OF_SOCKETS = Feature.DATA_SOCKETS | Feature.EARLY
 _FEATURES = Feature.ORIGIN | Feature.SESSIONS | Feature.SERVICES | Feature.OFFERS | Feature.CHANGES
@@ -67,7 +67,7 @@ def agent_listener(
         spread=settings.limits.herd_spread,
         features=_FEATURES | (Feature(0) if listener.data == "link" else _OF_SOCKETS),
     )
-    return AgentListener(
+    made = AgentListener(
         rules,
         link,
         hello,
@@ -81,6 +81,22 @@ def agent_listener(
         certified_only=listener.certified,
         make=partial(EmoServerLink, _emo_listener(settings, emo)) if listener.kind == "emo" else None,
     )
+    return _of_nodes(made) if listener.kind == "nodes" else made
+
+
+def nodes_at(settings: ServerSettings) -> str:
+    """The name of the listener for other nodes; "": there is none, or none any more."""
+    return next((each.name for each in settings.listeners if each.kind == "nodes"), "")
+
+
+def _of_nodes(made: AgentListener) -> AgentListener:
+    """The same for links of other nodes."""
+    from revtunnel.cluster.peer_dials import of_nodes
+    from revtunnel.cluster.peer_hub import PeerServerLink
+
+    limits, features = of_nodes(made.limits), Feature.ORIGIN | Feature.DATA_SOCKETS
+    hello = replace(made.hello, keepalive=limits.keepalive, features=features)
+    return replace(made, limits=limits, hello=hello, make=PeerServerLink)
 
 
 def agents_by_web(settings: ServerSettings) -> list[ListenerSettings]:
@@ -102,6 +118,7 @@ class ServerListeners:
     def __init__(self, reactor: Any, listeners: Listeners, board: Switchboard) -> None:
         self.open = OpenListeners(listeners, they_begin=True)
         self.people: WebListener | None = None  # who has web listeners
+        self.nodes: Callable[[str], Came] | None = None  # who takes other nodes, by the listener's name
         self._headers = ProxyHeaders(reactor, lambda: board.limits.pending)
         self._board = board
         self._rules: dict[str, HeaderRules | None] = {}  # by section
@@ -118,7 +135,10 @@ class ServerListeners:
         self._wanted = []
         for each in settings.listeners:
             refused = partial(self._not_let_in, each.name)
-            came = self._behind(self._board.agents(each.name), f"listener {each.name}", refused)
+            who_comes = self.nodes if each.kind == "nodes" else self._board.agents
+            if who_comes is None:  # a reload makes no node of a server
+                continue
+            came = self._behind(who_comes(each.name), f"listener {each.name}", refused)
             self._want(f"listener {each.name}", each.address, limits.backlog, came, must=True)
         for site in settings.web if self.people is not None else ():
             assert self.people is not None

@@ -1,5 +1,6 @@
 """What revtunnel-server has beside what every daemon with devices has (operator.py)."""
 
+from revtunnel.cluster.node_operations import NODES
 from revtunnel.daemons.record_operations import RECORD_COLUMNS, RECORD_OPERATIONS
 from revtunnel.daemons.webhook_operations import WEBHOOK_OPERATIONS
 from revtunnel.process.admin.device_operations import DEVICE_OPERATIONS, SERIAL
@@ -216,4 +217,5 @@ SERVER_OPERATIONS = table_of(
     *PROCESS_OPERATIONS, *DEVICE_OPERATIONS, _STATUS, _RECORD, _RELEASE, _RESERVE, _UNRESERVE, _IN_VAIN,
     *_OFFERS, _ENROLLED, ENROLL, APP_KEY, AUTHORITY, TOKEN, CERTIFY, _REVOKE, *PEOPLE_OPERATIONS,
     *SESSION_OPERATIONS, *_MUTES, *RECORD_OPERATIONS, *HOST_KEY_OPERATIONS, _AUDIT_HEAD, *WEBHOOK_OPERATIONS,
+    NODES,
 )  # fmt: skip

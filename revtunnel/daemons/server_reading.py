@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from revtunnel.daemons.schema import load
-from revtunnel.daemons.server_checks import check_clients, check_listeners, check_ports
+from revtunnel.daemons.server_checks import check_clients, check_cluster, check_listeners, check_ports
 from revtunnel.daemons.server_settings import (
     LegacyDeviceSettings,
     ListenerSettings,
@@ -65,6 +65,7 @@ def read_server(table: Table, around: Surroundings) -> ServerSettings:
     check_listeners(table, settings)
     check_ports(table, settings)
     check_clients(table, settings)
+    check_cluster(table, settings)
     return settings
 
 

@@ -8,6 +8,7 @@ Source: twisted.md section 7; ours.
 
 from dataclasses import dataclass, field
 
+from revtunnel.cluster.cluster_settings import ClusterSettings
 from revtunnel.daemons.webhook_settings import WebhookSettings
 from revtunnel.fleet.device_records import CLIENTS, DeviceRecords, DeviceSettings
 from revtunnel.fleet.penalties import PenaltySettings
@@ -90,9 +91,10 @@ class ListenerSettings(ListenerTls, SenderSettings, WakeSettings):
     address: tuple[tuple[str, int], ...] = setting(listening(1), "127.0.0.1:2065", "where agents come in; "
         "several with commas, such as 0.0.0.0:2065, [::]:2065, which is IPv6 only; port 0: any free one",
         live=True)
-    kind: str = setting(word("rt1", "legacy", "emo"), "rt1", "rt1: agents of this project name themselves; "
-        "legacy: ReadyAgent devices, see serial; emo: machines of the MTConnect EMO proxy, each known "
-        "by its port: SERIAL/emo = PORT in [reservations]", live=True)
+    kind: str = setting(word("rt1", "legacy", "emo", "nodes"), "rt1", "rt1: agents of this project name "
+        "themselves; legacy: ReadyAgent devices, see serial; emo: machines of the MTConnect EMO proxy, each "
+        "known by its port: SERIAL/emo = PORT in [reservations]; nodes: the other nodes of a cluster, with "
+        "TLS and certificates of nodes: see [cluster]", live=True)
     first_come: tuple[tuple[int, int], ...] | None = setting(nothing("none", RANGES), "none", "emo: ports, "
         "1000 at most, that whoever comes first may register, as the machine emo-PORT: for closed networks",
         live=True)
@@ -165,6 +167,10 @@ class PoolSettings(SenderSettings):
         "where other machines reach bind, here or in [device *]", live=True)
     absent: str = setting(word("close", "refuse", "wait"), "close", "while its device is away a client port "
         "is closed, or stays open and refuses every client, or lets them wait for it", live=True)
+    nodes: str = setting(word("owner", "all"), "owner", "of a cluster: a client port is open at the node "
+        "that gave it to its device, and leads there wherever the device is; all: the ports of "
+        "[reservations] are open at every node that has them in its settings, also for a device that was "
+        "never there", live=True)
     wake_wait: float = setting(seconds(1, 3600), "60 s", "absent = wait: time a client waits, then it is "
         "refused", live=True)
 
@@ -223,4 +229,5 @@ class ServerSettings(LogSettings):
     cccp: CccpPart | None  # None: not enabled
     localproxy: LocalproxySettings
     thingworx: EdgeSettings
+    cluster: ClusterSettings
     files: tuple[str, ...]  # that were read, in this order

@@ -76,6 +76,7 @@ class Switchboard:
         self.links: set[ServerLink] = set()
         self.counts: Counter[str] = Counter()
         self.draining = False
+        self.not_yet = ""  # why agents are refused for now
         self.beside: Callable[[], int] = lambda: 0  # sockets that others have in this server
         self.on_arrived: Callable[[str], None] = lambda serial: None
         self.on_departed: Callable[[str], None] = lambda serial: None  # a link of it is gone
@@ -156,8 +157,8 @@ class Switchboard:
 
     def admit(self, link: ServerLink, up: ServerUp) -> None:
         now = self._clock.seconds()
-        if self.draining:
-            raise LinkDenied(GoAway.STOPPING, "the server is stopping", up.serial)
+        if self.draining or self.not_yet:
+            raise LinkDenied(GoAway.STOPPING, self.not_yet or "the server is stopping", up.serial)
         if up.hello is not None:
             deny_machine(up.hello)
         self.access.device(up.serial, link.peer, now, link.certificate is not None)

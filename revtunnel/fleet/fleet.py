@@ -51,6 +51,9 @@ class Fleet(Generic[Link]):
         self._absent: Memory[Link] = Memory()
         # of the absent, who left first first; apart by whether they had proved their serial, or are ours
         self._ages: dict[bool, OrderedDict[str, None]] = {False: OrderedDict(), True: OrderedDict()}
+        # told of each device that is here now, or is not any more; None: nobody is
+        self.on_arrived: Callable[[Device[Link]], None] | None = None
+        self.on_left: Callable[[Device[Link]], None] | None = None
 
     def get(self, serial: str) -> Device[Link] | None:
         """The device of a serial, here or remembered."""
@@ -126,6 +129,8 @@ class Fleet(Generic[Link]):
         device.authenticated, device.offers, device.labels = authenticated, offers, labels
         device.listener, device.pool, device.instance = listener, pool, instance
         device.links += 1
+        if self.on_arrived is not None:
+            self.on_arrived(device)
         return old
 
     def know(
@@ -154,6 +159,8 @@ class Fleet(Generic[Link]):
         self._here.remove(device)
         device.link, device.carrier, device.since = None, None, now
         self._absent.add(device)
+        if self.on_left is not None:
+            self.on_left(device)
         self._ages[device.authenticated][serial] = None
         if sum(map(len, self._ages.values())) > ABSENT_KEPT:
             self._forget(next(iter(self._ages[False] or self._ages[True])))

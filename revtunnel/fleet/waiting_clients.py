@@ -22,6 +22,11 @@ class WaitingClients:
         self._clock = clock
         self._waiting: dict[str, dict[ClientSocket, IDelayedCall]] = {}  # in their order
 
+    @property
+    def serials(self) -> list[str]:
+        """The devices that are waited for."""
+        return [*self._waiting]
+
     def count(self, serial: str) -> int:
         """How many wait for a device."""
         return len(self._waiting.get(serial, ()))

@@ -1,6 +1,6 @@
 """Why a channel or a link ended: one enumeration for wire, log, audit record and API.
 
-Source: 1-11 are the RESET reasons of docs/link-protocol.rst; the others never travel in a RESET.
+Source: 1-13 are the RESET reasons of docs/link-protocol.rst.
 """
 
 from enum import IntEnum
@@ -24,6 +24,7 @@ class Ended(IntEnum):
     STALLED = 10  # would not take its bytes while others waited
     LINK_LOST = 11  # the link between server and agent was lost
     PROTOCOL = 12  # the other side broke the wire's rules on this channel
+    NOT_HERE = 13  # between nodes of a cluster: the device is not at this node
 
     @property
     def word(self) -> str:

@@ -134,6 +134,7 @@ class AgentLink(LinkProtocol):
     """One connection to a server, from its connect on. ``ready`` and ``left`` tell the uplink."""
 
     at_once = False  # the next try need not wait
+    mux_class = Rt1Mux
     # seconds of silence before it asks, and the same if its path was found to cut; None: as the server says
     asks_after: Callable[["AgentLink"], float | None] = staticmethod(lambda link: None)
     is_cut_after: Callable[["AgentLink"], float | None] = staticmethod(lambda link: None)
@@ -247,7 +248,7 @@ class AgentLink(LinkProtocol):
                 keepalive=self.asks_after(self) or up.hello.keepalive,
             )
             sockets = self._data is not None and Feature.DATA_SOCKETS in up.hello.features
-            mux = Rt1Mux(limits, False, now, self._pool, up.hello.first_window, data_sockets=sockets)
+            mux = self.mux_class(limits, False, now, self._pool, up.hello.first_window, sockets)
             both = self._shake.mine.features & up.hello.features
             mux.origins = Feature.ORIGIN in both
             mux.sessions = Feature.SESSIONS in both and self._site is not None

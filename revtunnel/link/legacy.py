@@ -35,7 +35,8 @@ class LegacyMux(Mux):
     """What both ends of a legacy link share."""
 
     wire = "legacy"
-    early_read = True  # the wire has no connect result
+    early_read = True
+    answers = False
 
     def __init__(self, limits: LinkLimits, opens: bool, now: float) -> None:
         super().__init__(limits, opens, now)

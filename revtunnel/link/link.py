@@ -279,7 +279,7 @@ class LinkProtocol(LinkChannels, Protocol):
             self.handshake_is_late()
             return
         mux = self.mux
-        for channel in mux.channels.values():
+        for channel in [*mux.channels.values()]:
             if channel.owner is not None and not channel.over:
                 channel.owner.look()
         if mux.liveness.patience is not None:

@@ -56,7 +56,9 @@ class LinkCarrier:
         if channel is None:
             return "" if self._wait(client) else "no-channel"
         client.attach(link, channel)
-        if mux.early_read:
+        if not mux.answers:
+            client.may_read()
+        elif mux.early_read:
             client.begin()
         link.flush()
         return ""

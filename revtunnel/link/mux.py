@@ -168,6 +168,7 @@ class Mux(ABC):
 
     wire = ""
     early_read = False  # whether a client is read before its target answered
+    answers = True  # whether the wire says that the target answered
     origins = False  # whether a client's origin is told to the agent
     services = False  # whether the agent says which services answer
     sessions = False  # whether the agent is asked for sessions, and told which one a channel is of

@@ -102,6 +102,10 @@ class _OnLink:
 class ClientSocket(ChannelSocket):
     """One client, and its stream once it was attached or taken. Until then nobody reads it."""
 
+    may_wait = False  # for a device that is away
+    forwarded = False  # by another node, so that it is not forwarded again
+    named: Target | None = None  # what another node is asked for in place of its target
+    not_there: Callable[[], None] | None = None  # what to do once that node says that its device is not there
     who = "client"
 
     def __init__(
@@ -129,8 +133,8 @@ class ClientSocket(ChannelSocket):
 
     @property
     def target(self) -> Target:
-        """Its target."""
-        return self._clients.target
+        """Its target, as its carrier is told."""
+        return self.named or self._clients.target
 
     @property
     def session(self) -> str:
@@ -166,10 +170,15 @@ class ClientSocket(ChannelSocket):
         """Payload bytes of its stream so far, both directions."""
         return self.carried.moved if self.carried is not None else 0
 
+    @property
+    def speaks_first(self) -> bool:
+        """Whether its first bytes may go before its target has answered: not if that may be another yet."""
+        return self.not_there is None
+
     def begin(self) -> None:
         """What it has said goes with its CONNECT."""
-        self.may_read()
-        if isinstance(self.transport, EndTransport):
+        if isinstance(self.transport, EndTransport) and self.speaks_first:
+            self.may_read()
             self.transport.doRead()
 
     def may_read(self) -> None:
@@ -224,6 +233,25 @@ class ClientSocket(ChannelSocket):
         if self.transport is None and not self._lost:
             self.watch(None)
         super().abort(reason, detail)
+
+    def over(self, reason: Ended) -> None:
+        if reason is not Ended.NOT_HERE or not self.looks_again():
+            super().over(reason)
+
+    def looks_again(self) -> bool:
+        """The node that it was forwarded to has not its device: whether it goes elsewhere, as if new."""
+        again, self.not_there = self.not_there, None
+        if again is None or self._lost:
+            return False
+        if self.transport is not None:
+            try:
+                self._end = self.transport.take()
+            except OSError:
+                return False
+            self.transport = None  # type: ignore[assignment]
+        self.link = self.channel = self.carried = None
+        again()
+        return True
 
     def end(self, reason: Ended, detail: str) -> None:
         """End its stream, or turn it away while it has none."""
@@ -283,9 +311,17 @@ class Clients:
         self.let_in(client)
         return client
 
-    def came_by(self, begin: Callable[[ClientSocket], None], peer: str, origin: Origin | None) -> None:
+    def came_by(
+        self,
+        begin: Callable[[ClientSocket], None],
+        peer: str,
+        origin: Origin | None,
+        forwarded: bool = False,
+    ) -> None:
         """A client came by a channel; ``begin`` gives it its transport."""
+        peer = origin.peer if forwarded and origin is not None else peer
         client = ClientSocket(self._reactor, None, self, peer, origin)
+        client.forwarded = forwarded
         begin(client)
         self.let_in(client)
 

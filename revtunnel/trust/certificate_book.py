@@ -9,7 +9,7 @@ revoked, when a child of it is used; a parent with children of several keys is f
 Source: faults.md "Device identity" (revocation); ours.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from revtunnel.state.ledger import SqliteLedger
@@ -49,6 +49,8 @@ class CertificateBook:
         Raises:
             LedgerError: the file cannot be read.
         """
+        # what counts no more and what revoked devices got since; who is barred now, or not any more
+        self.shared: Callable[[list[CertificateRow], dict[str, bool]], object] = lambda rows, barred: None
         self._ledger = ledger
         self._rows: dict[str, CertificateRow] = {}
         self._of: dict[str, set[str]] = {}  # serial -> fingerprints
@@ -58,7 +60,7 @@ class CertificateBook:
         for values in ledger.select(f"SELECT {fields} FROM certificates"):
             self._hold(CertificateRow(*values))
         self._barred = {serial for (serial,) in ledger.select("SELECT serial FROM barred")}
-        self._drop([row for row in self._rows.values() if self._forgotten(row)])
+        self._drop([row for row in self._rows.values() if self.forgotten(row)])
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -139,39 +141,66 @@ class CertificateBook:
         retired = parent._replace(revoked=self._ledger.wall)
         self._hold(retired)
         self._ledger.change([("certificates", retired.fingerprint, tuple(retired))])
+        self.shared([retired], {})
         return retired
 
     def put(self, row: CertificateRow) -> None:
         """Remember a certificate; what ended long ago of the same name is forgotten."""
         self._hold(row)
         self._ledger.change([("certificates", row.fingerprint, tuple(row))])
-        self._drop([old for old in self._of_serial(row.name) if self._forgotten(old)])
+        self._drop([old for old in self._of_serial(row.name) if self.forgotten(old)])
+        if row.name in self._barred:
+            self.shared([row], {})
 
     def revoke(self, serial: str) -> int:
         """Let no certificate of a device count that was issued up to now, by whomever; how many were good."""
-        good, now = self.good(serial), self._ledger.wall
+        good = len(self.good(serial))
+        self.shared(self._revoke(serial), {serial: True})
+        return good
+
+    def _revoke(self, serial: str) -> list[CertificateRow]:
+        now = self._ledger.wall
         rows = [row._replace(revoked=now) for row in self._of_serial(serial) if row.revoked is None]
         for row in rows:
             self._hold(row)
         self._barred.add(serial)
         changes = [("certificates", row.fingerprint, tuple(row)) for row in rows]
         self._ledger.change([*changes, ("barred", serial, (serial, now))])
-        return len(good)
+        return self._of_serial(serial)
 
     def lift(self, serial: str) -> bool:
         """Let certificates of another authority count again; ours stay revoked. False: nothing to do."""
         if serial not in self._barred:
             return False
+        self._lift(serial)
+        self.shared([], {serial: False})
+        return True
+
+    def _lift(self, serial: str) -> None:
         self._barred.remove(serial)
         self._ledger.change([("barred", serial, None)])
-        return True
+
+    def to_share(self) -> tuple[list[CertificateRow], dict[str, bool]]:
+        """All that others have to know: what counts no more, and all of devices that were revoked."""
+        rows = self._rows.values()
+        told = [row for row in rows if row.revoked is not None or row.name in self._barred]
+        return told, dict.fromkeys(self._barred, True)
+
+    def learn(self, rows: Iterable[CertificateRow], barred: Mapping[str, bool]) -> None:
+        """What another book said by ``shared``; who is barred here already has only what came since."""
+        for serial, is_barred in barred.items():
+            if is_barred and serial not in self._barred:
+                self._revoke(serial)
+            elif not is_barred and serial in self._barred:
+                self._lift(serial)
+        self.merge(rows)
 
     def merge(self, rows: Iterable[CertificateRow]) -> None:
         """Learn what the authority's own list knows; revoked in either is revoked."""
         changed = []
         for row in rows:
             mine = self._rows.get(row.fingerprint)
-            if self._forgotten(row) or (mine and (mine.revoked is not None or row.revoked is None)):
+            if self.forgotten(row) or (mine and (mine.revoked is not None or row.revoked is None)):
                 continue
             self._hold(row)
             changed.append(("certificates", row.fingerprint, tuple(row)))
@@ -205,7 +234,8 @@ class CertificateBook:
         if row.parent:
             self._children.setdefault(row.parent, set()).add(row.fingerprint)
 
-    def _forgotten(self, row: CertificateRow) -> bool:
+    def forgotten(self, row: CertificateRow) -> bool:
+        """Whether it ended so long ago that nobody has to know of it."""
         return row.until + KEPT < self._ledger.wall
 
     def _drop(self, rows: list[CertificateRow]) -> None:

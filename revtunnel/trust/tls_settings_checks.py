@@ -29,6 +29,9 @@ def listener_rules(listener: ServerTls) -> TlsRules | None:
     if not listener.tls:
         return None
     mine = listener.certificate, listener.certificate_key
+    if getattr(listener, "kind", "") == "nodes" and isinstance(listener, ListenerTls):
+        files = CertificateFiles(TlsSide.NODE, *mine, listener.authority, listener.crl)
+        return TlsRules(files, listener.tls_least)
     if not isinstance(listener, ListenerTls) or listener.device_certificates == "no":
         return TlsRules(CertificateFiles(TlsSide.SERVER, *mine), listener.tls_least, "no")
     files = CertificateFiles(TlsSide.SERVER, *mine, listener.authority, listener.crl)

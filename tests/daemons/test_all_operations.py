@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from revtunnel.cluster.cluster_system import Cluster
 from revtunnel.daemons.all_operations import DAEMONS, OPERATIONS
 from revtunnel.daemons.kept_ports import KeptPorts
 from revtunnel.daemons.kept_records import KeptRecords
@@ -30,7 +31,7 @@ from tests.support.room import Room
 WIRE = {
     "Ping": ("", "row:text", "READER"),
     "Status": ("", "row:text", "READER"),
-    "Devices": ("?after:text ?limit:number", "rows:text ?after:text", "READER"),
+    "Devices": ("?here:yes or no ?after:text ?limit:number", "rows:text ?after:text", "READER"),
     "Record": ("serial:text", "row:text", "READER"),
     "Ports": ("?after:text ?limit:number", "rows:text ?after:text", "READER"),
     "Channels": ("?serial:text ?after:text ?limit:number", "rows:text ?after:text", "READER"),
@@ -57,7 +58,7 @@ WIRE = {
         "OPERATOR",
     ),
     "Revoke": ("serial:text ?lift:yes or no", "?problem:text", "OPERATOR"),
-    "Drain": ("", "", "OPERATOR"),
+    "Drain": ("?node:text", "", "OPERATOR"),
     "Reload": ("", "row:text", "OPERATOR"),
     "LogLevel": ("least:text", "", "OPERATOR"),
     "Users": ("?after:text ?limit:number", "rows:text ?after:text", "READER"),
@@ -99,6 +100,7 @@ WIRE = {
     "Mute": ("serial:text ?why:text", "?problem:text", "OPERATOR"),
     "Unmute": ("serial:text", "?problem:text", "OPERATOR"),
     "AuditHead": ("", "row:text", "READER"),
+    "Nodes": ("?after:text ?limit:number", "rows:text ?after:text", "READER"),
     "SessionEnd": ("session:text", "", "OPERATOR"),
     "SessionShare": (
         "session:text person:text ?watch:yes or no ?use:yes or no ?take:yes or no ?minutes:number",
@@ -132,6 +134,7 @@ PARTS: dict[str, type] = {  # of an operator
     "offers": OfferChanges,
     "audit": SessionAudit,
     "remote": SessionOperator,
+    "cluster": Cluster,
     "webhooks": Webhooks,
 }
 OPERATORS: dict[str, type[DaemonOperator]] = {

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from revtunnel.daemons.kept_ports import KeptPorts
-from revtunnel.daemons.server import pools_of, reservations_of
+from revtunnel.daemons.server_means import pools_of, reservations_of
 from revtunnel.daemons.server_options import ServerOptions
 from revtunnel.daemons.server_settings import ServerSettings
 from revtunnel.fleet.leases import Leases

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from revtunnel.cluster.cluster_settings import ClusterSettings
 from revtunnel.daemons.agent_reading import load_agent
 from revtunnel.daemons.agent_settings import AgentSettings
 from revtunnel.daemons.legacy_devices import fixed_ports, offers_at, sources_at
@@ -144,6 +145,7 @@ def test_defaults_without_any_file() -> None:
         cccp=None,
         localproxy=LocalproxySettings(),
         thingworx=EdgeSettings(),
+        cluster=ClusterSettings(),
         files=(),
     )
 

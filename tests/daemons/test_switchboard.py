@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from revtunnel.ground.facts import ClientRefused, LinkDown, LinkRefused
+from revtunnel.ground.facts import ClientRefused, LinkDown, LinkRefused, LinkUp
 from revtunnel.ground.limits import LinkLimits, ServerLimits
 from revtunnel.ground.reasons import GoAway
 from revtunnel.streams.commands import Command, decode_goaway
@@ -389,6 +389,20 @@ def test_an_agent_that_finishes_its_handshake_while_it_drains_is_denied() -> Non
     assert (fact.reason, fact.serial) == ("stopping", "plc-1")
     assert world.agents["plc-1"].links[0].ended is not None
     assert world.agents["plc-1"].links[0].ended[0] == "stopping"
+    world.finish()
+
+
+def test_a_node_that_waits_for_its_cluster_sends_agents_elsewhere() -> None:
+    """As one that stops, until it has joined."""
+    world = World(start=False)
+    world.switchboard.not_yet = "this node has not joined"
+    world.agents["plc-1"].uplink.start()
+    world.pump()
+    (fact,) = world.of(LinkRefused)
+    assert (fact.reason, fact.detail) == ("stopping", "this node has not joined")
+    world.switchboard.not_yet = ""
+    world.advance(60)
+    assert world.of(LinkUp)
     world.finish()
 
 

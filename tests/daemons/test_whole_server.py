@@ -9,7 +9,8 @@ import pytest
 from twisted.internet.defer import maybeDeferred
 
 from revtunnel.daemons.schema import load
-from revtunnel.daemons.server import DOUBT, Server, descriptor_budget, pools_of
+from revtunnel.daemons.server import DOUBT, Server
+from revtunnel.daemons.server_means import descriptor_budget, pools_of
 from revtunnel.daemons.server_reading import read_server
 from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.facts import Fact, ServerState

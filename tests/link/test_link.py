@@ -453,6 +453,28 @@ def test_n8_a_silent_path_is_found_idle_in_45_s_and_busy_in_20_s(wire: str) -> N
         world.finish()
 
 
+def test_a_channel_may_end_while_all_are_looked_at() -> None:
+    """As one does whose other end is a stream of the same process, such as another node's client."""
+    world = World()
+    (first, _), (second, _) = world.talk(), world.talk()
+    (link,) = world.switchboard.links
+    channels = link.mux.channels  # type: ignore[union-attr]
+    number, channel = next(iter(channels.items()))
+    gone = []
+
+    def look() -> None:
+        gone.append(channels.pop(number))
+
+    channel.owner.look = look  # type: ignore[union-attr,method-assign]
+    world.advance(60.0)
+    assert gone == [channel] and world.switchboard.links == {link}
+    channels[number] = channel
+    del channel.owner.look  # type: ignore[union-attr]
+    for each in (first, second):
+        each.abort()
+    world.finish()
+
+
 def test_n8_a_silent_link_is_cut_at_once_and_waits_for_no_buffer() -> None:
     """Nobody is there to take what is left of its bytes, nor a last word."""
     world = World(capacity=300)

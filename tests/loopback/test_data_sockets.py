@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from tests.support.daemons import Lab, Server
-from tests.support.services import Echo, ReplyAfterEof, Service, digest_of
+from tests.support.services import Echo, Kept, ReplyAfterEof, digest_of
 from tests.support.traffic import (
     MIB,
     Patterned,
@@ -23,19 +23,6 @@ from tests.support.traffic import (
 )
 
 pytestmark = pytest.mark.slow
-
-
-class Kept(Service):
-    """Echoes, and keeps how each connection ended."""
-
-    def serve(self, sock: socket.socket, number: int) -> None:
-        """To its end."""
-        try:
-            while data := sock.recv(65536):
-                sock.sendall(data)
-            self.record.add("end", "end of file")
-        except OSError:
-            self.record.add("end", "reset")
 
 
 def say(client: socket.socket, words: bytes) -> None:

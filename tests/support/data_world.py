@@ -46,7 +46,7 @@ from revtunnel.sockets.opening import Reach, connect
 from revtunnel.streams.commands import Feature
 from revtunnel.streams.dialler import Dialler, Header
 from revtunnel.streams.window import CreditPool
-from tests.support.epoll import own_reactor
+from tests.support.epoll import Loop, own_reactor
 from tests.support.ports import port_block
 
 __all__ = ["HOST", "SERIAL", "DataWorld"]
@@ -78,13 +78,19 @@ class DataWorld:
         early: bool = True,
         reach: Reach = connect,
         path: Callable[[Any, int], int] = lambda reactor, port: port,
+        serial: str = SERIAL,
+        loop: Loop | None = None,
     ) -> None:
+        """``loop``: of another world, which is ended after this one."""
         self._stack = contextlib.ExitStack()
         self.early = early
-        self.loop = self._stack.enter_context(own_reactor())
-        threads = self.loop.reactor.getThreadPool()  # that look up names
-        threads.start()
-        self._stack.callback(threads.stop)
+        self.serial = serial
+        self._shares = loop is not None
+        self.loop = loop or self._stack.enter_context(own_reactor())
+        if not self._shares:
+            threads = self.loop.reactor.getThreadPool()  # that look up names
+            threads.start()
+            self._stack.callback(threads.stop)
         self.facts: list[Fact] = []
         self.agent_facts: list[Fact] = []
         self.reactor = self.loop.reactor
@@ -135,7 +141,7 @@ class DataWorld:
         self.data.abort()
         self.switchboard.stop()
         self.agents.stop()
-        for use in self.loop.reactor.getDelayedCalls():
+        for use in [] if self._shares else self.loop.reactor.getDelayedCalls():
             use.cancel()
         for _ in range(5):
             self.loop.reactor.iterate(0.001)
@@ -179,12 +185,12 @@ class DataWorld:
             features |= Feature.EARLY if self.early else Feature(0)
             features |= Feature.ORIGIN if self._headers else Feature(0)
             features |= Feature.SESSIONS if self.consent is not None else Feature(0)
-            hello = AgentHello(SERIAL, os.urandom(32), self.offers, "a test", features=features)
+            hello = AgentHello(self.serial, os.urandom(32), self.offers, "a test", features=features)
             shake = AgentHandshake(hello, None, False)
             pool, facts = CreditPool(1 << 28), self.agent_facts.append
             limits, data = self.link_limits, self.data if self.sockets else None
             return AgentLink(
-                *(self.reactor, limits, SERIAL, shake, self.dialler, pool, facts, ready, left, data),
+                *(self.reactor, limits, self.serial, shake, self.dialler, pool, facts, ready, left, data),
                 self.consent,
             )
 
@@ -196,7 +202,7 @@ class DataWorld:
     def start(self) -> None:
         """The link is up, and its port is open."""
         self.uplink.start()
-        self.until(lambda: self.ports.of(SERIAL))
+        self.until(lambda: self.ports.of(self.serial))
 
     def _report(self, fact: Fact) -> None:
         fact.row()
@@ -221,7 +227,7 @@ class DataWorld:
 
     def client(self) -> socket.socket:
         """A client; nobody has taken it in yet."""
-        (port,) = (each.lease.port for each in self.ports.of(SERIAL))
+        (port,) = (each.lease.port for each in self.ports.of(self.serial))
         client = self._stack.enter_context(socket.create_connection((HOST, port)))
         client.setblocking(False)
         return client
@@ -301,7 +307,7 @@ class DataWorld:
     @property
     def link(self) -> ServerLink:
         """The server's end of the link."""
-        device = self.switchboard.fleet.get(SERIAL)
+        device = self.switchboard.fleet.get(self.serial)
         assert device is not None and device.link is not None
         return device.link
 

@@ -23,6 +23,7 @@ __all__ = [
     "Echo",
     "HalfCloseFirst",
     "Hanger",
+    "Kept",
     "LogOutput",
     "OneAtATime",
     "Record",
@@ -238,6 +239,19 @@ class Echo(Service):
             self._count(received=len(data))
             self.send(sock, data)
         self.record.add("end of file", number)
+
+
+class Kept(Service):
+    """Echoes, and keeps how each connection ended."""
+
+    def serve(self, sock: socket.socket, number: int) -> None:
+        """To its end."""
+        try:
+            while data := sock.recv(65536):
+                sock.sendall(data)
+            self.record.add("end", "end of file")
+        except OSError:
+            self.record.add("end", "reset")
 
 
 class LogOutput(Service):

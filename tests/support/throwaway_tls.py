@@ -31,6 +31,7 @@ __all__ = ["DAY", "DEVICE_URI", "Issued", "Issuer", "contexts", "over_tls", "pem
 
 DAY = timedelta(days=1)
 DEVICE_URI = "urn:revtunnel:device:"
+NODE_URI = "urn:revtunnel:node:"
 SERVERS = (ExtendedKeyUsageOID.SERVER_AUTH,)
 DEVICES = (ExtendedKeyUsageOID.CLIENT_AUTH,)
 _CERTIFICATE = serialization.Encoding.PEM
@@ -114,6 +115,11 @@ class Issuer:
         """A device's certificate."""
         found = [x509.UniformResourceIdentifier(DEVICE_URI + serial) for serial in serials]
         return self.issue(file or serials[0], found, **{"uses": DEVICES, **more})
+
+    def node(self, *names: str, file: str = "", **more: Any) -> Issued:
+        """A node's certificate."""
+        found = [x509.UniformResourceIdentifier(NODE_URI + name) for name in names]
+        return self.issue(file or names[0], found, **{"uses": (*SERVERS, *DEVICES), **more})
 
     def revoke(self, *revoked: Issued, file: str = "crl.pem", until: timedelta = DAY) -> str:
         """A list of revoked certificates."""

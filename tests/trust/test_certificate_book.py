@@ -143,3 +143,33 @@ def test_tokens_outlive_the_server(path: str) -> None:
         assert book.tokens() == []
         with pytest.raises(LinkDenied):
             Enrolment(EnrolmentLimits(), 0.0, book).redeem(secret, None, "192.0.2.7", 0.0)
+
+
+def test_another_book_learns_what_was_shared() -> None:
+    """Whatever was issued anywhere until then is out; what came since counts, also when it is heard again."""
+    theirs, strange = row("d"), "f" * 64
+    with opened() as one, opened() as two:
+        one.shared = two.learn
+        one.put(OLD)
+        two.put(theirs)
+        one.revoke("plc-7")
+        assert all(two.revoked("plc-7", each) for each in (OLD.fingerprint, theirs.fingerprint, strange))
+        one.put(NEW)
+        assert not two.revoked("plc-7", NEW.fingerprint)
+        two.learn(*one.to_share())
+        assert not two.revoked("plc-7", NEW.fingerprint)
+        assert one.lift("plc-7") and not two.revoked("plc-7", strange)
+        assert two.revoked("plc-7", theirs.fingerprint)
+
+
+def test_one_that_was_retired_by_its_renewal_is_shared() -> None:
+    """It is out at every node, and everything else that is good is nobody else's to know."""
+    with opened() as one, opened() as two:
+        one.shared = two.learn
+        one.put(OLD)
+        one.put(NEW._replace(parent=OLD.fingerprint))
+        assert len(two) == 0
+        one.used(NEW.fingerprint)
+        assert two.revoked("plc-7", OLD.fingerprint) and not two.revoked("plc-7", NEW.fingerprint)
+        rows, barred = one.to_share()
+        assert [each.fingerprint for each in rows] == [OLD.fingerprint] and barred == {}

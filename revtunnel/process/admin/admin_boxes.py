@@ -14,10 +14,10 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from revtunnel.process.admin.operation_form import Argument, Kind
-from revtunnel.process.admin.refusals import Invalid
+from revtunnel.process.admin.operation_form import Argument, Kind, Operation
+from revtunnel.process.admin.refusals import REFUSALS, Conflict, Invalid
 
-__all__ = ["MAX_VALUE", "check", "in_json", "packed", "paged", "read", "unpacked", "written"]
+__all__ = ["MAX_VALUE", "check", "in_json", "packed", "paged", "read", "refusal_of", "unpacked", "written"]
 
 MAX_VALUE = 60_000  # bytes of one value that we send
 MAX_NAME = 255  # bytes
@@ -71,6 +71,16 @@ def written(values: Mapping[str, Any]) -> dict[bytes, bytes]:
         for name, value in values.items()
         if value is not None
     }
+
+
+def refusal_of(operation: Operation, box: Mapping[bytes, bytes]) -> Exception:
+    """What a box with ``_error`` says, as one of refusals.py."""
+    code, text = (
+        box.get(name, b"").decode("utf-8", "replace") for name in (b"_error_code", b"_error_description")
+    )
+    if code == "UNHANDLED":
+        return Invalid(f"this daemon has no {operation.name.lower()}")
+    return REFUSALS[code](text) if code in REFUSALS else Conflict("the server failed; its log says why")
 
 
 def packed(box: Mapping[bytes, bytes]) -> bytes:

@@ -72,8 +72,12 @@ class AdminCalls:
         found = call(self._operator, operation, arguments, self._caller.name)
         if operation.answer is not ROWS:
             return found
-        rows, more = found
-        return paged(rows, more is not None, partial(cursor_of, operation))
+
+        def page(found: Any) -> Row:
+            rows, more = found
+            return paged(rows, more is not None, partial(cursor_of, operation))
+
+        return found.addCallback(page) if isinstance(found, Deferred) else page(found)
 
     def _as_box(self, result: Any, operation: Operation) -> dict[bytes, bytes]:
         """What the method gave, as the answer's values."""

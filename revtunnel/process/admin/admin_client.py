@@ -18,9 +18,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from revtunnel.process.admin.admin_boxes import packed, read, unpacked, written
+from revtunnel.process.admin.admin_boxes import packed, read, refusal_of, unpacked, written
 from revtunnel.process.admin.operation_form import MAX_PATH, ROW, Operation, Row
-from revtunnel.process.admin.refusals import REFUSALS, Busy, Conflict, Denied, Invalid
+from revtunnel.process.admin.refusals import Busy, Denied, Invalid
 
 __all__ = ["AdminClient", "NoServer", "connect"]
 
@@ -66,7 +66,7 @@ class AdminClient:
                     answer = read(operation.answer, box)
                     return {"row": json.loads(answer["row"])} if operation.answer is ROW else answer
                 if b"_error" in box:
-                    raise _refusal(operation, box)
+                    raise refusal_of(operation, box)
         except TimeoutError:
             self.close()
             raise Busy(f"no answer within {self._timeout:g} seconds") from None
@@ -113,15 +113,6 @@ class AdminClient:
         if box.get(b"_command") == b"Fact":
             self._facts.append(json.loads(box[b"row"]))
         return box
-
-
-def _refusal(operation: Operation, box: dict[bytes, bytes]) -> Exception:
-    code, text = (
-        box.get(name, b"").decode("utf-8", "replace") for name in (b"_error_code", b"_error_description")
-    )
-    if code == "UNHANDLED":
-        return Invalid(f"this daemon has no {operation.name.lower()}")
-    return REFUSALS[code](text) if code in REFUSALS else Conflict("the server failed; its log says why")
 
 
 def _dial(path: str, timeout: float) -> socket.socket:

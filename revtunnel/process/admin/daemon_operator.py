@@ -7,6 +7,7 @@ Source: house.md (operator.py); issue "Admin".
 
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -15,7 +16,7 @@ from revtunnel import __version__
 from revtunnel.ground.facts import Fact
 from revtunnel.process.admin.operation_form import PAGE, Operation, Row, table_of
 from revtunnel.process.admin.process_operations import PROCESS_OPERATIONS
-from revtunnel.process.admin.refusals import Busy, Conflict, Invalid
+from revtunnel.process.admin.refusals import Busy, Conflict, Invalid, NotFound
 from revtunnel.process.reporting import Reporter
 
 __all__ = ["DaemonOperator"]
@@ -76,10 +77,21 @@ class DaemonOperator:
         """Have every fact from now on; call the answer to end it."""
         return self._reporter.watch(watcher)
 
-    def drain(self) -> None:
-        """Stop as SIGTERM does. Asking again changes nothing; a second signal would abort."""
+    def drain(self, node: str | None = None) -> "Deferred[Any] | None":
+        """Stop as SIGTERM does, or have another ``node`` do so; asking again changes nothing.
+
+        Raises:
+            NotFound: there is no such node.
+        """
+        if node is not None:
+            return self.drain_node(node)
         if not self.draining:
             self.on_drain()
+        return None
+
+    def drain_node(self, node: str) -> "Deferred[Any] | None":
+        """Have a node of a cluster drain."""
+        raise NotFound(f"this daemon knows no node {node}")
 
     def reload(self) -> "Deferred[Row]":
         """Read the settings again: ``changed``, ``needs_restart`` and ``errors``.

@@ -101,8 +101,8 @@ class DeviceOperator(DaemonOperator):
             "ledger_problem": self.problem or "",
         }
 
-    def devices(self, after: str = "", limit: int = PAGE) -> tuple[list[Row], str | None]:
-        """Devices that are here or were, by serial."""
+    def devices(self, after: str = "", limit: int = PAGE, here: bool = False) -> Any:
+        """Devices that are here or were, by serial; ``here``: also where it is a node of several."""
         limit = self._most(limit)
         found = self._fleet.page(after, limit + 1)
         return [self._device(each) for each in found[:limit]], _next([each.serial for each in found], limit)

@@ -29,7 +29,9 @@ _STATUS = STATUS._replace(columns=(
 ))  # fmt: skip
 DEVICES = Operation(
     "Devices", "devices", "devices that are here, were, or are known",
-    "Of every wire: since when, link, address, targets, ports, bytes each way, round trip.",
+    "Of every wire: since when, link, address, targets, ports, bytes each way, round trip. Of all nodes, "
+    "if it is a node of a cluster; of one that is at two, the newer.",
+    (Argument("here", Kind.YES_NO, "only those of the node that is asked", "--here", optional=True),),
     answer=ROWS, key=("serial",), command="devices",
     columns=(
         Column("serial", Kind.TEXT, "of the device", "SERIAL"),
@@ -39,7 +41,9 @@ DEVICES = Operation(
         Column("since", Kind.TIME, "when it came, or left; of one that never came, the start", "SINCE"),
         Column("link", Kind.TEXT, "its wire: ``rt1``, ``legacy``, ``emo``, ``cccp``, ``thingworx``, "
                "``localproxy``; nothing: away", "LINK",
-               lambda row: row["link"] + " by web" * (row["way"] == "web")),
+               lambda row: row["link"] + " by web" * (row["way"] == "web")
+               + ((row["online"] and row["node"] and f" at {row['node']}") or "")),
+        Column("node", Kind.TEXT, "the node of the cluster that says so, or nothing"),
         Column("way", Kind.TEXT, "``port``: to a link port; ``web``: by WebSocket to a web listener"),
         Column("listener", Kind.TEXT, "where it came in: a listener, or a project of CCCP"),
         Column("address", Kind.TEXT, "where it came from", "ADDRESS"),

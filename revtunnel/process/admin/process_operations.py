@@ -1,9 +1,9 @@
 """What every daemon with an admin socket has: looked at, watched, drained, reloaded (daemon_operator.py)."""
 
 from revtunnel.process.admin.operation_form import ROW, Argument, CallerRole, Column, Kind, Operation
-from revtunnel.process.admin.refusals import Busy, Conflict, Invalid
+from revtunnel.process.admin.refusals import Busy, Conflict, Invalid, NotFound
 
-__all__ = ["PROCESS_OPERATIONS", "STATUS", "WATCH"]
+__all__ = ["DRAIN", "PROCESS_OPERATIONS", "STATUS", "WATCH"]
 
 _ALIVE = (
     Column("name", Kind.TEXT, "of the daemon, as the settings say, or of the host", "name"),
@@ -35,11 +35,15 @@ PROCESS_OPERATIONS = (
             Column("event", Kind.TEXT, "its name; the other keys are its fields, as in the log"),
         ),
     ),
-    Operation(
+    DRAIN := Operation(
         "Drain", "drain", "stop the server in order, as SIGTERM does",
-        "No new clients; running channels may end.", role=CallerRole.OPERATOR, command="drain",
-        said=lambda _: ({"draining": True},
-                        "the server takes no new ones and ends when the old have ended"),
+        "No new clients; running channels may end. With ``--node`` another node of its cluster: agents leave "
+        "it for others.",
+        (Argument("node", text="that node of the cluster", shown="--node NAME", optional=True),),
+        role=CallerRole.OPERATOR, errors=(NotFound,), command="drain",
+        said=lambda row: ({"draining": True},
+                          f"{row.get('node') or 'the server'} takes no new ones and ends when the old have "
+                          "ended"),
     ),
     Operation(
         "Reload", "reload", "read the settings again, as SIGHUP does; status 1 when they are wrong",

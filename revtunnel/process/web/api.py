@@ -194,7 +194,7 @@ class Api(resource.Resource):
         self, request: Any, asker: Asker, operation: Operation, arguments: Row, filters: dict[str, str]
     ) -> Any:
         if operation.answer is ROWS and filters:
-            done = maybeDeferred(self._chosen, asker, operation, arguments, filters)
+            done = Deferred.fromCoroutine(self._chosen(asker, operation, arguments, filters))
         else:
             done = maybeDeferred(self._call, asker, operation, arguments)
 
@@ -243,7 +243,9 @@ class Api(resource.Resource):
             for name, value in row.items()
         }
 
-    def _chosen(self, asker: Asker, operation: Operation, arguments: Row, filters: dict[str, str]) -> Row:
+    async def _chosen(
+        self, asker: Asker, operation: Operation, arguments: Row, filters: dict[str, str]
+    ) -> Row:
         """Rows that fit, and where to go on: behind the last one that was looked at."""
         limit = max(1, min(arguments["limit"] or PAGE, PAGE))
         fits = [(name, _pattern(text)) for name, text in filters.items()]
@@ -251,7 +253,9 @@ class Api(resource.Resource):
         looked, more = 0, True
         after = arguments["after"]
         while more and looked < LOOKED:
-            page = self._call(asker, operation, {**arguments, "after": after, "limit": PAGE})
+            page = await maybeDeferred(
+                self._call, asker, operation, {**arguments, "after": after, "limit": PAGE}
+            )
             more = page["next"] is not None
             for cursor, same in groupby(page["rows"], partial(cursor_of, operation)):
                 if len(found) >= limit:

@@ -39,13 +39,16 @@ __all__ = [
     "TlsSide",
     "device_serial",
     "judge_device",
+    "judge_node",
     "judge_server",
+    "node_name",
     "private_file_fault",
     "read_credentials",
 ]
 
 MAX_FILE = 4 * 1024 * 1024  # bytes of one PEM file: a list of all public authorities has a quarter MiB
 NAMES_SHOWN = 5
+NODE_URI = "urn:revtunnel:node:"
 SOON = timedelta(days=14)  # before its end a certificate of ours is worth a warning
 REVOCATION_MARK = b"-----BEGIN X509 CRL-----"
 # what cryptography raises of a certificate that is none, also where one of its parts is looked at first
@@ -73,8 +76,17 @@ class FaultyFiles(Exception):
 class TlsSide(Enum):
     """Which end shows the certificate."""
 
-    SERVER = ExtendedKeyUsageOID.SERVER_AUTH
-    DEVICE = ExtendedKeyUsageOID.CLIENT_AUTH
+    SERVER = (ExtendedKeyUsageOID.SERVER_AUTH,)
+    DEVICE = (ExtendedKeyUsageOID.CLIENT_AUTH,)
+    NODE = (*SERVER, *DEVICE)  # of a cluster: it dials the others, and they dial it
+    GUEST = ()  # of another program's server, which says itself what its clients show
+
+
+_USERS = {
+    TlsSide.SERVER: "servers (serverAuth)",
+    TlsSide.DEVICE: "devices (clientAuth)",
+    TlsSide.NODE: "nodes (serverAuth and clientAuth)",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +108,7 @@ class Credentials:
     key: Any = None  # a private key
     authorities: tuple[x509.Certificate, ...] = ()
     crls: tuple[x509.CertificateRevocationList, ...] = ()
-    serial: str = ""  # of a device's certificate
+    serial: str = ""  # of a device's certificate, or the name in a node's
     warnings: tuple[str, ...] = ()
 
     @property
@@ -110,7 +122,7 @@ class Credentials:
 class PeerCertificate:
     """What is kept of a certificate that was accepted."""
 
-    serial: str  # of the device; "" for a server's
+    serial: str  # of the device, or the name of the node; "" for a server's
     fingerprint: str  # SHA-256 of the certificate, hexadecimal
     expires: float  # seconds since 1970
     late: bool = False  # it has ended, and is good for its renewal only
@@ -156,8 +168,22 @@ def device_serial(certificate: x509.Certificate) -> str:
     return found[0]
 
 
+def node_name(certificate: x509.Certificate) -> str:
+    """The name of the node that a certificate was issued for.
+
+    Raises:
+        CertificateRefused: it is for none, for several, or for a device as well.
+    """
+    uris = _names(certificate).get_values_for_type(x509.UniformResourceIdentifier)
+    found = [uri.removeprefix(NODE_URI) for uri in uris if uri.startswith(NODE_URI)]
+    if len(found) != 1 or len(uris) != 1:
+        wanted = f"exactly one URI {NODE_URI}NAME is wanted, and no other"
+        raise CertificateRefused(f"certificate has {len(found)} names of nodes ({wanted})")
+    return found[0]
+
+
 def _check_purpose(certificate: x509.Certificate, side: TlsSide) -> None:
-    wanted = "servers (serverAuth)" if side is TlsSide.SERVER else "devices (clientAuth)"
+    wanted = _USERS[side]
     try:
         usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except x509.ExtensionNotFound:
@@ -166,7 +192,7 @@ def _check_purpose(certificate: x509.Certificate, side: TlsSide) -> None:
         ) from None
     except DAMAGED as error:
         raise CertificateRefused(f"certificate is damaged: {error}") from None
-    if side.value not in usage:
+    if any(each not in usage for each in side.value):
         raise CertificateRefused(f"certificate is not for {wanted}, by its extended key usage")
 
 
@@ -205,6 +231,19 @@ def judge_server(certificate: x509.Certificate, name: str) -> PeerCertificate:
     return _kept(certificate, "")
 
 
+def judge_node(certificate: x509.Certificate, name: str = "") -> PeerCertificate:
+    """Which node this is, and that it is the one called ``name``, if that is said.
+
+    Raises:
+        CertificateRefused: it is none, or another one; any other exception means the same.
+    """
+    _check_purpose(certificate, TlsSide.NODE)
+    peer = _kept(certificate, node_name(certificate))
+    if name not in ("", peer.serial):
+        raise CertificateRefused(f"certificate is for node {peer.serial}, not for {name}")
+    return peer
+
+
 def judge_device(certificate: x509.Certificate, revoked: Callable[[str, str], bool]) -> PeerCertificate:
     """Which device this is. Its signature is not judged. ``revoked`` is asked with serial and fingerprint.
 
@@ -233,6 +272,20 @@ def private_file_fault(path: str) -> str | None:
     if status.st_mode & (stat.S_IROTH | stat.S_IWOTH):
         return f"mode {stat.S_IMODE(status.st_mode):04o} opens it to everybody, 0600 wanted"
     return None
+
+
+def _server_name(leaf: x509.Certificate) -> str:
+    if not any(isinstance(name, x509.DNSName | x509.IPAddress) for name in _names(leaf)):
+        raise CertificateRefused("certificate has neither a DNS name nor an IP address")
+    return ""
+
+
+_NAMED = {
+    TlsSide.SERVER: _server_name,
+    TlsSide.DEVICE: device_serial,
+    TlsSide.NODE: node_name,
+    TlsSide.GUEST: lambda leaf: "",
+}
 
 
 @dataclass
@@ -275,18 +328,13 @@ class _Reading:
         if chain:
             leaf = chain[0]
             try:
-                _check_purpose(leaf, files.side)
-                serial = device_serial(leaf) if files.side is TlsSide.DEVICE else self._server_name(leaf)
+                if files.side is not TlsSide.GUEST:
+                    _check_purpose(leaf, files.side)
+                serial = _NAMED[files.side](leaf)
             except CertificateRefused as error:
                 self.blame("certificate", path, str(error))
             self.check_time("certificate", path, leaf, files.side)
         return chain, serial
-
-    @staticmethod
-    def _server_name(leaf: x509.Certificate) -> str:
-        if not any(isinstance(name, x509.DNSName | x509.IPAddress) for name in _names(leaf)):
-            raise CertificateRefused("certificate has neither a DNS name nor an IP address")
-        return ""
 
     def check_time(self, key: str, path: str, certificate: x509.Certificate, side: TlsSide) -> None:
         """Expired is a fault of a server, and none of a device, which has a way back to a good one.

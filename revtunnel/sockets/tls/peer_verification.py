@@ -35,6 +35,7 @@ from revtunnel.sockets.tls.certificates import (
     TlsSide,
     day,
     judge_device,
+    judge_node,
     judge_server,
     read_credentials,
 )
@@ -181,9 +182,9 @@ def _context(rules: TlsRules, credentials: Credentials) -> SSL.Context:
     context.set_cipher_list(CIPHERS)
     _show(context, rules, credentials)
     _trust(context, rules, credentials)
-    if rules.side is TlsSide.SERVER:
+    if rules.side is not TlsSide.DEVICE:
         context.set_alpn_select_callback(_select)
-    else:
+    if rules.side is not TlsSide.SERVER:
         context.set_alpn_protos([rules.alpn])
     return context
 
@@ -214,7 +215,7 @@ def _trust(context: SSL.Context, rules: TlsRules, credentials: Credentials) -> N
     store = context.get_cert_store()
     if store is None or peer == "no":
         return
-    if rules.side is TlsSide.DEVICE and rules.files.authority is None:
+    if rules.side in (TlsSide.DEVICE, TlsSide.GUEST) and rules.files.authority is None:
         context.set_default_verify_paths()
     for authority in credentials.authorities:
         store.add_cert(X509.from_cryptography(authority))
@@ -248,14 +249,18 @@ class Identity:
         """The server's end on a connected socket, its handshake not begun."""
         revoked = self._revoked
         needed = self.rules.peer == "required"
-        guard = Guard(lambda shown: judge_device(shown, revoked), needed, self._grace())
+        if self.rules.side is TlsSide.NODE:
+            guard = Guard(judge_node, True)
+        else:
+            guard = Guard(lambda shown: judge_device(shown, revoked), needed, self._grace())
         connection = self._connection(sock, guard)
         connection.set_accept_state()
         return connection, guard
 
     def connect(self, sock: socket.socket, name: str) -> tuple[SSL.Connection, Guard]:
-        """The agent's end; the server must be ``name``, a host name or an IP address."""
-        guard = Guard(lambda shown: judge_server(shown, name), True)
+        """The agent's end; the server must be ``name``, a host name or an IP address; of a node: that one."""
+        judge = judge_node if self.rules.side is TlsSide.NODE else judge_server
+        guard = Guard(lambda shown: judge(shown, name), True)
         connection = self._connection(sock, guard)
         if not is_literal(name):  # RFC 6066 allows no address
             connection.set_tlsext_host_name(name.encode("ascii"))

@@ -133,6 +133,7 @@ def test_c1_every_command_asks_for_a_role() -> None:
     looking = {"Ping", "Status", "Devices", "Record", "Ports", "Channels", "Enrolled", "Authority"}
     looking |= {"Peers", "Watch", "Sessions", "Users", "User", "Tokens", "Groups", "Members", "Grants", "May"}
     looking |= {"Muted", "AuditHead", "RecordShow", "HostKeys", "PortsInVain", "Webhooks", "WebhookDead"}
+    looking |= {"Nodes"}
     assert {name for name, command in OPERATIONS.items() if command.role is CallerRole.READER} == looking
     others = {command.role for command in OPERATIONS.values() if command.name not in looking}
     assert others == {CallerRole.OPERATOR}

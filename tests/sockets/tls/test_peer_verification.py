@@ -21,6 +21,7 @@ from revtunnel.sockets.tls.certificates import (
     PeerCertificate,
     TlsSide,
     judge_device,
+    judge_node,
     judge_server,
     read_credentials,
 )
@@ -564,3 +565,38 @@ def test_own_certificate_that_ends_soon_is_a_warning(room: Room) -> None:
     (warning,) = read_credentials(files, end - timedelta(days=13)).warnings
     assert warning == f"{issued.certificate_file}: certificate expires on {end:%Y-%m-%d}"
     assert read_credentials(room.at_agent().rules.files).warnings == ()
+
+
+def at_node(room: Room, issued: Issued) -> Identity:
+    """A node's identity, for both ends of a link between nodes."""
+    files = CertificateFiles(TlsSide.NODE, issued.certificate_file, issued.key_file, room.issuer.file)
+    return Identity(TlsRules(files))
+
+
+def test_nodes_know_each_other_by_name(room: Room) -> None:
+    """Whoever dials says whom he wants; whoever is dialled learns who came."""
+    one, two = (at_node(room, room.issuer.node(name)) for name in ("one", "two"))
+    met = meet(one, two, "one")
+    assert isinstance(met.server, PeerCertificate) and isinstance(met.agent, PeerCertificate)
+    assert (met.server.serial, met.agent.serial, met.said) == ("two", "one", b"hello")
+    met = meet(one, two, "three")
+    assert met.agent == "certificate is for node one, not for three" and met.said == b""
+
+
+def test_an_agent_is_no_node_and_a_node_no_agent(room: Room) -> None:
+    """Nor is a server one; whoever shows another kind is refused by whoever is shown it."""
+    issued = room.issuer.node("one")
+    for other in (room.device, room.server):
+        with pytest.raises(CertificateRefused, match="certificate is not for nodes"):
+            judge_node(other.certificate)
+    with pytest.raises(CertificateRefused, match="certificate has no device name"):
+        judge_device(issued.certificate, lambda serial, fingerprint: False)
+    met = meet(room.at_server(room.issuer.server("one", file="one-server")), at_node(room, issued), "one")
+    assert isinstance(met.agent, str) and met.agent.startswith("certificate is not for nodes")
+
+
+def test_a_certificate_of_two_kinds_is_no_nodes(room: Room) -> None:
+    """Not even where its uses fit."""
+    names = [x509.UniformResourceIdentifier(f"urn:revtunnel:{each}") for each in ("node:one", "device:plc-7")]
+    with pytest.raises(FaultyFiles, match="1 names of nodes"):
+        at_node(room, room.issuer.issue("two-kinds", names, (*SERVERS, *DEVICES)))

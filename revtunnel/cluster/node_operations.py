@@ -1,0 +1,34 @@
+"""What operators see of a cluster, and what nodes ask each other, which no person may."""
+
+from revtunnel.process.admin.device_operations import SERIAL
+from revtunnel.process.admin.operation_form import ROW, ROWS, Argument, Column, Kind, Operation
+from revtunnel.process.admin.refusals import NotFound
+
+__all__ = ["ABOUT", "CAME", "NODES", "NODE_OPERATIONS", "WHERE"]
+
+ABOUT = Operation("NodeAbout", "node_about", "what this node is and has", answer=ROW)
+WHERE = Operation(
+    "NodeWhere", "node_where", "the link of a device, if it is at this node", "", (SERIAL,), ROW
+)
+CAME = Operation(
+    "NodeCame", "node_came", "links that are up at the node that asks, in JSON: serial and age in seconds",
+    "Answers with those whose link here is newer, and stays.", (Argument("links"),), ROW, named=True,
+)  # fmt: skip
+NODE_OPERATIONS = {each.name: each for each in (ABOUT, WHERE, CAME)}
+
+NODES = Operation(
+    "Nodes", "cluster.nodes", "nodes of the cluster: state, devices, clients, and the link to each",
+    "As this node sees them.", answer=ROWS, key=("node",), errors=(NotFound,), command="nodes",
+    columns=(
+        Column("node", Kind.TEXT, "its name", "NODE"),
+        Column("state", Kind.TEXT, "``up``, ``draining``, or ``away``: not heard of", "STATE"),
+        Column("here", Kind.YES_NO, "whether it is the one that was asked"),
+        Column("epoch", Kind.TEXT, "which of its lives"),
+        Column("devices", Kind.NUMBER, "that are at it", "DEVICES"),
+        Column("clients", Kind.NUMBER, "that are connected to it", "CLIENTS"),
+        Column("address", Kind.TEXT, "where others dial it", "ADDRESS"),
+        Column("linked", Kind.YES_NO, "whether clients here reach its devices", "LINKED"),
+        Column("round_trip", Kind.TRIP, "of that link; null: not known", "ROUND-TRIP"),
+        Column("version", Kind.TEXT, "of revtunnel", "VERSION"),
+    ),
+)  # fmt: skip

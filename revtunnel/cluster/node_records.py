@@ -1,0 +1,70 @@
+"""Where a device is, as nodes tell each other, and which of two such words is the newer one.
+
+Rule of this file: values and comparisons; no wall clock is compared over nodes. A *fence* is a number that
+grows with every arrival that a directory hears of, whoever tells it; the directory alone gives it out. An
+*epoch* counts the lives of a node: what was said in an earlier life of it is void.
+
+Source: next/cluster.md sections 2 and 6; ours.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+__all__ = ["NODE_NAME", "Claim", "Node", "Place", "is_void", "newer"]
+
+NODE_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,30}[a-z0-9])?", re.ASCII)
+
+
+class Node(NamedTuple):
+    """One life of a node, as it says of itself; ``state``: "up", "draining", or "away" (not heard of)."""
+
+    name: str
+    epoch: int
+    address: str = ""  # host:port where other nodes dial it
+    state: str = "up"
+    devices: int = 0
+    clients: int = 0
+    version: str = ""
+
+
+class Place(NamedTuple):
+    """A link of one serial. ``link`` counts the links of its node's life; ``wire`` as in fleet/devices.py."""
+
+    node: str
+    epoch: int
+    address: str
+    link: int
+    fence: int = 0
+    wire: str = "rt1"
+
+
+class Claim(NamedTuple):
+    """A port number of a pool that is open at every node, and the use it has: an offer of a serial."""
+
+    pool: str
+    port: int
+    serial: str
+    offer: str
+
+    @property
+    def use(self) -> tuple[str, str]:
+        """Serial and offer."""
+        return self.serial, self.offer
+
+
+def newer(one: Place | None, other: Place | None) -> Place | None:
+    """Which of two words about one serial stands: the greater fence; all nodes decide alike."""
+    if one is None or other is None:
+        return one or other
+    return max(one, other, key=_rank)
+
+
+def is_void(place: Place, nodes: Mapping[str, Node]) -> bool:
+    """Whether its node is gone, or has begun another life since."""
+    node = nodes.get(place.node)
+    return node is None or node.epoch != place.epoch or node.state == "away"
+
+
+def _rank(place: Place) -> tuple[int, int, int, str]:
+    return place.fence, place.epoch, place.link, place.node

@@ -1,0 +1,240 @@
+"""The directory in Redis or Valkey (directory.Directory): the life of one node in it.
+
+Rule of this file: the records decide. What is remembered here is what the last renewal said; news only
+bring the next one forward. Whoever gets no answer that can be relied on is told ``DirectoryAway``: an
+engine that was emptied does not say "nowhere".
+
+Source: next/cluster.md sections 2 and 6; ours.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+
+import revtunnel
+from revtunnel.cluster.directory import PATIENCE, DirectoryAway
+from revtunnel.cluster.node_lease import LENGTH, RENEWED, NodeLease, Standing
+from revtunnel.cluster.node_records import Claim, Node, Place
+from revtunnel.cluster.own_links import OwnLink
+from revtunnel.cluster.redis_claims import RedisClaims
+from revtunnel.cluster.redis_engine import EngineWay, RedisEngine
+from revtunnel.cluster.redis_places import RedisPlaces
+from revtunnel.cluster.redis_scripts import LEAVE, RENEW
+from revtunnel.cluster.redis_teller import RedisTeller
+
+__all__ = ["RedisDirectory"]
+
+log = Logger(namespace="revtunnel")
+
+STARTING = 3 * PATIENCE  # seconds that a start waits: for a connection, a PING and the first lease
+_NO = {  # what scripts say instead of an answer
+    "usurped": "another process has this node's name",
+    "lost": "the engine was emptied, and is told everything again",
+    "young": "the engine was emptied, and may not have been told everything again",
+}
+_STANDINGS = {
+    Standing.JOINING: "this node has not joined yet",
+    Standing.DOUBTFUL: "renewals of this node's lease do not come through",
+    Standing.LOST: "this node's lease has run out",
+    Standing.LEFT: _NO["usurped"],
+}
+
+
+class RedisDirectory:
+    """One node's view. ``length`` is that of its lease, in seconds."""
+
+    def __init__(
+        self, reactor: Any, way: EngineWay, cluster: str, name: str, address: str = "", length: float = LENGTH
+    ) -> None:
+        self.me = Node(name, 0, address, version=revtunnel.__version__)
+        self.moved: Callable[[str, int], None] = lambda serial, link: None
+        self.mine: Callable[[], Iterable[tuple[str, int, str, float]]] = lambda: ()
+        self.claimed: Callable[[Claim], None] = lambda claim: None
+        self.unclaimed: Callable[[Claim], None] = lambda claim: None
+        self.usurped: Callable[[], None] = lambda: None
+        self._reactor = reactor
+        self._prefix = f"rt:{cluster}:"
+        self._engine = RedisEngine(reactor, way, (f"{self._prefix}to:{name}", f"{self._prefix}all"))
+        self._engine.up = self._renew
+        self._engine.down = self._not_yet
+        self._engine.heard = self._heard
+        self._engine.missed = self._missed
+        self._lease = NodeLease(length)
+        self._nodes: dict[str, Node] = {}
+        self._teller = RedisTeller(reactor, self.call, self._elsewhere)
+        self._places = RedisPlaces(self.call, lambda: self._nodes, self._renew)
+        self._claims = RedisClaims(self._claiming, self._told_of)
+        # what each renewal says of revocations
+        self.shared: Callable[[str, str], None] = lambda number, era: None
+        self._fault: str | None = None  # what the last renewal came to
+        self._starting: Deferred[None] | None = None
+        self._timer: Any = None
+        self._renewing = self._stopped = False
+
+    @property
+    def problem(self) -> str | None:
+        standing = _STANDINGS.get(self._lease.standing(self._now()))
+        return self._engine.problem or self._fault or standing or self._teller.fault
+
+    def _now(self) -> float:
+        return float(self._reactor.seconds())
+
+    async def call(self, script: str, *args: object) -> Any:
+        """Run a script as this node. DirectoryAway: it was not run, or what it says is of no use."""
+        told = await self._engine.call(script, self._prefix, self.me.name, self.me.epoch, *args)
+        if told == "usurped" and not self._lease.left:
+            self._lease.replaced()
+            self._teller.stop()
+            self._reactor.callLater(0, self.usurped)
+        elif told == "lost":
+            self._renew()
+        if isinstance(told, str):
+            raise DirectoryAway(_NO[told])
+        return told
+
+    # -- life
+
+    def start(self) -> "Deferred[None]":
+        if self._lease.may_claim(self._now()):
+            return succeed(None)
+        if self._starting is None and not self.me.epoch:
+            for serial, link, wire, age in self.mine():
+                self._teller.arrived(serial, link, wire, age)
+            self._engine.start()
+        self._starting = started = Deferred[None]()
+        self._reactor.callLater(STARTING, self._not_yet, started)
+        return started
+
+    def _not_yet(self, starting: "Deferred[None] | None" = None) -> None:
+        """A start came to nothing for now; None: whichever waits."""
+        if self._starting is not None and starting in (None, self._starting) and not self._starting.called:
+            self._starting.errback(DirectoryAway(self.problem or "it did not answer"))
+
+    def stop(self) -> "Deferred[None]":
+        joined = self._lease.asked is not None and not self._lease.left and self._engine.problem is None
+        self._stopped = True
+        self._lease.leave()
+        self._teller.stop()
+        self._end_timer()
+        leaving: Deferred[Any] = Deferred.fromCoroutine(self.call(LEAVE)) if joined else succeed(None)
+
+        def end(_: Any) -> None:
+            self._engine.stop()
+
+        return leaving.addBoth(end)
+
+    def say(self, state: str, devices: int, clients: int) -> None:
+        changed = state != self.me.state
+        self.me = self.me._replace(state=state, devices=devices, clients=clients)
+        if changed and self.me.epoch:
+            self._renew()
+
+    def _renew(self) -> None:
+        """Now, if none is under way; the next one in a while."""
+        if self._renewing or self._stopped or self._lease.left:
+            return
+        self._renewing = True
+        self._end_timer()
+        renewing = Deferred.fromCoroutine(self._renewed())
+        renewing.addErrback(lambda bug: log.failure("renewing a lease failed", bug))
+
+    def _end_timer(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+
+    async def _renewed(self) -> None:
+        asked, length, me = self._now(), self._lease.length, self.me
+        said = self._teller.links.floor, round(length * 1000), self._claims.revision
+        try:
+            told = await self.call(RENEW, *said, me.address, me.state, me.devices, me.clients, me.version)
+            self._fault = None
+            if not self._stopped:
+                self._granted(asked, *told)
+        except DirectoryAway as error:
+            self._fault = str(error)
+        finally:
+            self._renewing = False
+            if not self._stopped:
+                self._timer = self._reactor.callLater(length * RENEWED / LENGTH, self._renew)
+
+    def _granted(self, asked: float, epoch: int, kept: bool, nodes: list[Any], *rest: Any) -> None:
+        lapsed = self._lease.granted(asked, self._now(), epoch, kept)
+        self.me = self.me._replace(epoch=epoch)
+        self._nodes = {name: Node(name, *row) if row else Node(name, 0, state="away") for name, row in nodes}
+        self._nodes[self.me.name] = self.me
+        number, *claims = rest
+        self._claims.renewed(*claims)
+        self.shared(number, claims[0])
+        self._teller.renewed()
+        starting, self._starting = self._starting, None
+        if starting is None and lapsed:
+            self._teller.again()
+        elif starting is not None and not starting.called:
+            starting.callback(None)
+
+    # -- news
+
+    def _heard(self, message: Any) -> None:
+        match message:
+            case ["moved", str() as serial, int() as link, epoch]:
+                if epoch == self.me.epoch:
+                    self._moved(serial, link)
+            case _:
+                self._renew()
+
+    def _missed(self) -> None:
+        """News may have been lost: look at everything."""
+        if self.me.epoch:
+            self._teller.again()
+            self._renew()
+
+    def _moved(self, serial: str, link: int) -> None:
+        if self._teller.links.moved(serial, link):
+            self._reactor.callLater(0, self.moved, serial, link)
+
+    def _elsewhere(self, serial: str, own: OwnLink, place: Place) -> None:
+        if place.node != self.me.name:
+            self._places.remember(serial, place)
+            self._moved(serial, own.link)
+
+    # -- devices
+
+    def arrived(self, serial: str, link: int, wire: str) -> None:
+        self._places.forget(serial)
+        self._teller.arrived(serial, link, wire)
+
+    def left(self, serial: str, link: int) -> None:
+        self._teller.left(serial, link)
+
+    def find(self, serial: str) -> "Deferred[Place | None]":
+        return Deferred.fromCoroutine(self._places.find(serial))
+
+    def known(self, serial: str) -> Place | None:
+        return self._places.known(serial)
+
+    def forget(self, serial: str, place: Place) -> None:
+        self._places.forget(serial, place)
+
+    def nodes(self) -> list[Node]:
+        return [self._nodes[name] for name in sorted(self._nodes)]
+
+    # -- port numbers
+
+    async def _claiming(self, script: str, *args: object) -> Any:
+        if not self._lease.may_claim(self._now()):
+            raise DirectoryAway(self.problem or "no lease")
+        return await self.call(script, *args)
+
+    def _told_of(self, claim: Claim, stands: bool) -> None:
+        self._reactor.callLater(0, self.claimed if stands else self.unclaimed, claim)
+
+    def claim(self, wanted: Claim) -> "Deferred[Claim]":
+        return Deferred.fromCoroutine(self._claims.claim(wanted))
+
+    def release(self, claim: Claim) -> None:
+        self._claims.release(claim)
+
+    def claims(self) -> list[Claim]:
+        return self._claims.all()

@@ -1,0 +1,121 @@
+"""A server as a node of a cluster: what the cluster has of its switchboard, and how it is made.
+
+Rule of this file: it is imported where settings name a node, and nowhere else.
+
+Source: cluster/cluster_system.py; ours.
+"""
+
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from revtunnel.cluster.cluster_system import Cluster
+from revtunnel.cluster.directory import Directory
+from revtunnel.cluster.engine_settings import engine_way
+from revtunnel.daemons.operator import Operator
+from revtunnel.daemons.server_listeners import ServerListeners, nodes_at
+from revtunnel.daemons.server_settings import ServerSettings
+from revtunnel.daemons.switchboard import Switchboard
+from revtunnel.ground.errors import SettingsError
+from revtunnel.ground.facts import Report
+from revtunnel.ground.reasons import GoAway
+from revtunnel.sockets.tls.certificates import FaultyFiles
+from revtunnel.streams.clients import Clients, ClientSocket
+from revtunnel.trust.certificate_book import CertificateBook
+from revtunnel.trust.identities import Identities
+
+__all__ = ["BoardOfNode", "node_of"]
+
+ELSEWHERE = "by a link at another node"
+
+
+class BoardOfNode:
+    """The switchboard, as other nodes see it. ``kick`` ends a device's connection of any wire."""
+
+    def __init__(self, board: Switchboard, kick: Callable[[str, str], object]) -> None:
+        self.fleet, self.data = board.fleet, board.data
+        self._board = board
+        self._kick = kick
+
+    @property
+    def clients(self) -> int:
+        return self._board.clients
+
+    def forward(self, give: Callable[[ClientSocket], str] | None) -> None:
+        self._board.client_streams.elsewhere = give
+
+    def absent(self, client: ClientSocket) -> None:
+        self._board.client_streams.absent(client)
+
+    def awaited(self) -> list[str]:
+        return self._board.client_streams.waiting.serials
+
+    def device_came(self, serial: str) -> None:
+        self._board.client_streams.device_came(serial)
+
+    def clients_for_node(self, serial: str, offer: str, session: str) -> Clients | None:
+        device = self.fleet.get(serial)
+        if device is None or device.carrier is None:
+            return None
+        return self._board.client_streams.clients_by_name(serial, offer, lambda client: None, session)
+
+    def not_yet(self, why: str) -> None:
+        self._board.not_yet = why
+
+    def moved(self, serial: str) -> None:
+        device = self.fleet.get(serial)
+        link: Any = device.link if device is not None else None
+        if hasattr(link, "dismiss"):
+            link.dismiss("replaced", ELSEWHERE, GoAway.REPLACED)
+        else:
+            self._kick(serial, ELSEWHERE)
+
+
+def node_of(
+    reactor: Any,
+    settings: ServerSettings,
+    board: Switchboard,
+    operator: Operator,
+    identities: Identities,
+    listeners: ServerListeners,
+    report: Report,
+    descriptors: int,
+    book: CertificateBook,
+) -> Cluster:
+    """This server's node.
+
+    Raises:
+        SettingsError: the files of the engine cannot be used.
+    """
+    mine, kick, identity = settings.cluster, operator.cut_off, identities.of(nodes_at(settings))
+    assert identity is not None
+    directory: Directory | None = None
+    if mine.engine is not None and mine.node is not None:
+        # with its client 60 ms of CPU, which a node without an engine spares
+        from revtunnel.cluster.redis_directory import RedisDirectory
+        from revtunnel.cluster.shared_revocations import SharedRevocations
+
+        try:
+            way = engine_way(mine)
+        except FaultyFiles as error:
+            raise SettingsError([f"[cluster] {key}: {text}" for key, text in error.faults]) from None
+        told = mine.cluster, mine.node, mine.address or ""
+        directory = engine = RedisDirectory(reactor, way, *told, mine.lease)
+
+        def learnt(serials: set[str]) -> None:
+            for serial in serials:
+                device = board.fleet.get(serial)
+                shown = getattr(device.link, "certificate", None) if device is not None else None
+                if shown is not None and book.revoked(serial, shown.fingerprint):
+                    kick(serial, "its certificate was revoked at another node", "another node")
+
+        SharedRevocations(engine, book, learnt)
+    own = BoardOfNode(board, lambda serial, detail: kick(serial, detail, "another node"))
+    told_of = reactor, mine, settings.link, board, own, operator, identity, report
+    node = Cluster(*told_of, os.urandom, descriptors, directory)
+    node.dials.take(settings.relay)
+    operator.cluster, tried = node, operator.problems
+    operator.problems = lambda: {**tried(), **node.problems}
+    listeners.nodes = lambda name: partial(board.admission.came, node.hub, name)
+    return node

@@ -1,0 +1,66 @@
+"""Nodes over a real engine, in one process and one reactor (directory_behaviour.World)."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from revtunnel.cluster.redis_directory import RedisDirectory
+from revtunnel.cluster.redis_engine import EngineWay
+from tests.support.epoll import Loop
+from tests.support.redis_server import RedisServer
+
+LEASE = 1.5  # seconds
+
+
+class RedisWorld:
+    """``engine`` runs; views are ended with ``close``."""
+
+    def __init__(self, loop: Loop, directory: Path, *options: str) -> None:
+        self.loop = loop
+        self.engine = RedisServer(directory, *options).start()
+        self.way = EngineWay("127.0.0.1", self.engine.port)
+        self.views: list[RedisDirectory] = []
+
+    def view(self, name: str, way: EngineWay | None = None) -> RedisDirectory:
+        found = RedisDirectory(
+            self.loop.reactor, way or self.way, "test", name, f"{name}.example:2066", LEASE
+        )
+        self.views.append(found)
+        return found
+
+    def started(self, *names: str) -> list[RedisDirectory]:
+        """Views that have joined."""
+        views = [self.view(name) for name in names]
+        for view in views:
+            self.result(view.start())
+        return views
+
+    def result(self, waited: "Deferred[Any]") -> Any:
+        return self.loop.wait(waited)
+
+    def until(self, condition: Callable[[], Any], what: str = "what must come") -> None:
+        # a condition may turn the reactor itself
+        self.loop.until(condition, what)
+
+    def die(self, view: Any) -> None:
+        self._silence(view)
+        name = view.me.name
+        self.until(lambda: self.engine.ask("EXISTS", f"rt:test:node:{name}") == ":0", "the end of a lease")
+        for other in self.views:
+            if not other._stopped:
+                other._renew()
+
+    def close(self) -> None:
+        """End all."""
+        for view in self.views:
+            self._silence(view)
+        self.engine.kill()
+        self.loop.settle()
+
+    @staticmethod
+    def _silence(view: Any) -> None:
+        view._stopped = True
+        view._end_timer()
+        view._engine.stop()

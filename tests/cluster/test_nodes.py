@@ -1,0 +1,218 @@
+"""A client at one node and a device at another: every byte, every ending, every word, over one more hop."""
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from revtunnel.cluster.cluster_system import merged
+from revtunnel.ground.facts import ChannelEnded, ChannelOpened, ClientRefused, LinkRefused
+from revtunnel.process.admin.operation_form import Row
+from revtunnel.process.admin.refusals import NotFound
+from tests.support.nodes_world import NodesWorld
+from tests.support.world import pattern
+
+MIB = 1024 * 1024
+
+
+@pytest.fixture(params=["socket auto", "auto auto", "socket link", "link link"])
+def nodes(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NodesWorld]:
+    """Two nodes; clients go by data sockets or by the link, between nodes and then to the device."""
+    between, device = request.param.split()
+    with NodesWorld(tmp_path, "one", "two", rule=between, device=device) as world:
+        yield world
+
+
+def test_bytes_are_exact_both_ways_and_each_half_ends_by_itself(nodes: NodesWorld) -> None:
+    """What a client says at one node its service hears at the other, and the other way."""
+    client, service = nodes.talk("one", "two")
+    node = nodes["one"]
+    node.carry(client, service, pattern("to device", MIB))
+    node.carry(service, client, pattern("to client", MIB))
+    client.shutdown(socket.SHUT_WR)
+    assert node.ending(service) == "end of file"
+    node.carry(service, client, pattern("after the end", 100_000))
+    service.shutdown(socket.SHUT_WR)
+    assert node.ending(client) == "end of file"
+    nodes.until(lambda: not nodes["one"].switchboard.clients and not nodes["two"].switchboard.clients)
+
+
+def test_a_reset_of_either_side_resets_the_other(nodes: NodesWorld) -> None:
+    """Also through two nodes a cut is no end in order."""
+    for cut_client in (True, False):
+        client, service = nodes.talk("one", "two")
+        nodes["one"].carry(client, service, b"hello")
+        cut, stays = (client, service) if cut_client else (service, client)
+        cut.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        cut.close()
+        assert nodes["one"].ending(stays) == "reset"
+
+
+def test_the_device_s_node_knows_the_client_s_own_address(nodes: NodesWorld) -> None:
+    """Its facts name it, and its records judge it."""
+    client, service = nodes.talk("one", "two")
+    address = "{}:{}".format(*client.getsockname())
+    nodes.until(lambda: nodes["two"].of(ChannelOpened))
+    assert [fact.peer for fact in nodes["two"].of(ChannelOpened)] == [address]
+    rows = nodes["two"].switchboard.streams.rows("dev-two")
+    assert [row.client for row in rows] == [address]
+    client.close()
+    assert nodes["two"].ending(service) in ("end of file", "reset")
+
+
+def test_what_the_service_refuses_is_said_at_the_client_s_node(nodes: NodesWorld) -> None:
+    """With the reason of the agent beside the device."""
+    nodes["two"].listening.close()
+    client = nodes.client("one", "two")
+    assert nodes["one"].ending(client) == "reset"
+    nodes.until(lambda: nodes["one"].of(ChannelEnded))
+    assert [fact.reason.word for fact in nodes["one"].of(ChannelEnded)] == ["refused"]
+
+
+def test_a_device_that_is_nowhere_is_absent(nodes: NodesWorld) -> None:
+    """And what it does not offer is not allowed."""
+    client = nodes.client("one", "three")
+    assert nodes["one"].ending(client) == "reset"
+    assert [fact.reason for fact in nodes["one"].of(ClientRefused)] == ["device-absent"]
+    port = nodes["one"].port_for("dev-two", "console")
+    client = nodes.client("one", "two", port)
+    assert nodes["one"].ending(client) == "reset"
+    nodes.until(lambda: nodes["two"].of(ClientRefused) and nodes["one"].of(ChannelEnded))
+    assert [fact.reason for fact in nodes["two"].of(ClientRefused)] == ["not-allowed"]
+    assert [fact.reason.word for fact in nodes["one"].of(ChannelEnded)] == ["not-allowed"]
+
+
+def test_a_device_that_went_elsewhere_is_looked_for_once_more(tmp_path: Path) -> None:
+    """What is remembered of it was wrong: its client gets its stream all the same, or is refused in words."""
+    with NodesWorld(tmp_path, "one", "two", "three", mesh=False) as nodes:
+        client, service = nodes.talk("one", "two")
+        place = nodes["one"].cluster.directory.known("dev-two")
+        assert place is not None and place.node == "two"
+        nodes["one"].cluster.directory.known = lambda serial: place._replace(node="three")  # type: ignore[method-assign]
+        again, second = nodes.talk("one", "two")
+        nodes["one"].carry(again, second, b"hello")
+        (ended,) = (fact for fact in nodes["one"].of(ChannelEnded) if fact.reason.word == "not-here")
+        assert ended.peer == "{}:{}".format(*again.getsockname())
+        nodes["two"].uplink.abort()
+        nodes.until(lambda: not nodes["two"].switchboard.links)
+        lost = nodes.client("one", "two")
+        assert nodes["one"].ending(lost) == "reset"
+        assert [fact.reason for fact in nodes["one"].of(ClientRefused)] == ["device-absent"]
+        client.close()
+        service.close()
+
+
+def test_a_client_that_waits_is_served_when_its_device_comes_to_another_node(tmp_path: Path) -> None:
+    """Where its pool lets it wait."""
+    with NodesWorld(tmp_path, "one", "two") as nodes:
+        one, two = nodes["one"], nodes["two"]
+        two.uplink.abort()
+        nodes.until(lambda: not two.switchboard.links)
+        one.switchboard.client_streams.waits = lambda client: ("default", 60.0)
+        client = nodes.client("one", "two")
+        nodes.until(lambda: one.switchboard.client_streams.waiting.serials == ["dev-two"])
+        two.uplink = two.make_uplink()
+        two.uplink.start()
+        nodes.until(lambda: two.switchboard.links)
+        one.cluster.look()
+        two.carry(client, two.service(), b"at last")
+
+
+def test_the_newest_link_of_a_serial_stays(tmp_path: Path) -> None:
+    """A device that comes to another node is served there, and its old link is told so."""
+    for mesh in (True, False):
+        with NodesWorld(tmp_path, "one", "two", mesh=mesh) as nodes:
+            one, two = nodes["one"], nodes["two"]
+            nodes.until(lambda: one.switchboard.links)  # noqa: B023
+            if mesh:
+                one.loop.settle(quiet=0.05)
+            moved = one.serial
+            two.serial = moved
+            two.uplink.abort()
+            nodes.until(lambda: not two.switchboard.links)  # noqa: B023
+            one.uplink._come_back_no_more()  # its agent does not fight for it
+            two.uplink = two.make_uplink()
+            two.uplink.start()
+            nodes.until(lambda: two.switchboard.links and not one.switchboard.links)  # noqa: B023
+            reasons = [fact.reason for fact in one.facts if type(fact).__name__ == "LinkDown"]
+            assert "replaced" in reasons
+
+
+def test_a_node_that_is_cut_off_is_not_asked(tmp_path: Path) -> None:
+    """Its devices are nowhere, and a client hears so at once."""
+    with NodesWorld(tmp_path, "one", "two") as nodes:
+        client, service = nodes.talk("one", "two")
+        nodes["two"].cluster.stop()
+        nodes.until(lambda: "two" not in nodes["one"].cluster.callers)
+        late = nodes.client("one", "two")
+        assert nodes["one"].ending(late) == "reset"
+        assert [fact.reason for fact in nodes["one"].of(ClientRefused)] == ["device-absent"]
+        states = {each.name: each.state for each in nodes["one"].cluster.directory.nodes()}
+        assert states == {"one": "up", "two": "away"}
+        client.close()
+        service.close()
+
+
+def test_whoever_is_not_among_the_peers_is_refused(tmp_path: Path) -> None:
+    """A certificate of the same authority is not enough where the settings name the nodes."""
+    with NodesWorld(tmp_path, "one", "two", strangers=("three",)) as nodes:
+        nodes.until(lambda: nodes["one"].of(LinkRefused))
+        refused = nodes["one"].of(LinkRefused)[0]
+        assert (refused.reason, refused.detail) == ("denied", "three is no node of this cluster")
+        assert set(nodes["one"].cluster.hub.links) == {"two"}
+
+
+def test_of_two_processes_with_one_name_the_earlier_is_told(tmp_path: Path) -> None:
+    """By whichever node the later one has dialled."""
+    told: list[str] = []
+    with NodesWorld(tmp_path, "one", "two", twins=("two",)) as nodes:
+        nodes["two"].cluster.directory.usurped = lambda: told.append("two")
+        nodes.twins[0].cluster.look()
+        nodes.until(lambda: told)
+        nodes["two"].cluster.dials.stop()
+
+
+def test_listings_of_several_nodes_are_one(tmp_path: Path) -> None:
+    """In the order of serials, page by page; of a device that two know, where it is."""
+
+    def row(serial: str, node: str, online: bool = True, since: str = "2026-01-01") -> Row:
+        return {"serial": serial, "node": node, "online": online, "links_total": 1, "since": since}
+
+    one = [row("a", "one"), row("c", "one", False, "2026-03-01"), row("e", "one")]
+    two = [row("b", "two"), row("c", "two"), row("d", "two", False)]
+    rows, after = merged([(one, None), (two, None)], 200)
+    assert [(each["serial"], each["node"]) for each in rows] == [
+        ("a", "one"), ("b", "two"), ("c", "two"), ("d", "two"), ("e", "one"),
+    ]  # fmt: skip
+    assert after is None
+    rows, after = merged([(one, None), (two, None)], 2)
+    assert ([each["serial"] for each in rows], after) == (["a", "b"], "b")
+    rows, after = merged([(one, "e"), (two[:2], "c")], 200)
+    assert ([each["serial"] for each in rows], after) == (["a", "b", "c"], "c")
+    assert merged([([], None), ([], None)], 200) == ([], None)
+
+
+def test_a_node_is_drained_from_another_one(tmp_path: Path) -> None:
+    """Whether or not its answer comes before its end; one that has no link is not found."""
+    with NodesWorld(tmp_path, "one", "two") as nodes:
+        cluster, told = nodes["one"].cluster, list[object]()
+        nodes["two"].operator.on_drain = nodes["two"].cluster.stop
+        nodes["one"].loop.wait(cluster.drain_node("two").addBoth(told.append))
+        assert isinstance(told[0], dict | None)
+        nodes.until(lambda: "two" not in cluster.callers)
+        with pytest.raises(NotFound):
+            cluster.drain_node("two")
+
+
+def test_nodes_are_listed_with_the_links_to_them(tmp_path: Path) -> None:
+    """As this node sees them."""
+    with NodesWorld(tmp_path, "one", "two") as nodes:
+        cluster = nodes["one"].cluster
+        nodes["two"].cluster.look()
+        cluster.look()
+        nodes.until(lambda: [each["devices"] for each in cluster.nodes()[0]] == [1, 1])
+        rows, after = cluster.nodes("", 1)
+        assert (rows[0]["node"], rows[0]["here"], after) == ("one", True, "one")
+        rows, after = cluster.nodes("one", 1)
+        assert (rows[0]["node"], rows[0]["linked"], rows[0]["state"], after) == ("two", True, "up", None)
