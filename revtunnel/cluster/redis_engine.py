@@ -188,7 +188,7 @@ class _Kept:
     def _ping(self, protocol: Any) -> None:
         def unanswered(failure: Failure) -> None:
             failure.trap(RedisError)
-            self.drop(protocol, failure.getErrorMessage())
+            self.drop(protocol, str(failure.value))
 
         if protocol is self.protocol:
             protocol.ping().addErrback(unanswered)
