@@ -152,6 +152,15 @@ def _check_ranges(table: Table, settings: ServerSettings, listening: dict[int, s
         if next_low <= high:
             text = f"{next_low}-{next_high} overlaps {low}-{high} of [pool {name}]"
             table.complain(f"pool {next_name}", "ranges", text)
+    for each in settings.web:
+        first, last = each.device_ports or (1, 0)
+        for low, high, name in ranges:
+            if first <= high and low <= last:
+                text = f"{first}-{last} overlaps {low}-{high} of [pool {name}]"
+                table.complain(f"web {each.name}", "device_ports", text)
+        for port in sorted(port for port in listening if first <= port <= last):
+            text = f"{first}-{last} holds port {port}, where [{listening[port]}] listens"
+            table.complain(f"web {each.name}", "device_ports", text)
     for low, high, name in ranges:
         for port in sorted(port for port in listening if low <= port <= high):
             text = f"{low}-{high} holds port {port}, where [{listening[port]}] listens"

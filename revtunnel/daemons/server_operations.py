@@ -65,6 +65,8 @@ _RECORD = Operation(
         Column("sessions", Kind.TEXT, "remote ones: ``any``, ``asked`` or ``no``"),
         Column("muted", Kind.TEXT, "why it takes no remote sessions, or nothing: it does"),
         Column("services", Kind.LIST, "that it has, where it does not say so itself: ThingWorx, localproxy"),
+        Column("web", Kind.LIST, "services that are web pages, as NAME=KIND; else their names say it"),
+        Column("web_host", Kind.TEXT, "what web pages are told as Host; ``target``: what the agent dials"),
         Column("locked", Kind.LIST, "networks that are locked out of its serial"),
     ),
 )  # fmt: skip

@@ -18,12 +18,22 @@ from revtunnel.daemons.operator import Operator
 from revtunnel.daemons.server_settings import ServerSettings
 from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.daemons.vendor_endpoints import VendorEndpoints
+from revtunnel.fleet.device_records import DeviceRecord
 from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.limits import LinkLimits
 from revtunnel.ground.targets import place
 from revtunnel.link.handshake import ServerHello
 from revtunnel.process.web.web_listener import WebListener
-from revtunnel.process.web.web_rules import API, DEVICE_METRICS, METRICS, OPEN_METRICS, PAGE, WebRules
+from revtunnel.process.web.web_rules import (
+    API,
+    DEVICE_METRICS,
+    METRICS,
+    OPEN_METRICS,
+    PAGE,
+    PagePlaces,
+    WebRules,
+)
+from revtunnel.sockets.listening import Listeners
 from revtunnel.sockets.ways.websocket_wire import WebSocketLimits
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.state.session_audit import SessionAudit
@@ -53,9 +63,17 @@ def web_rules(listeners: tuple[WebSettings, ...], identities: Identities) -> dic
             *(identities.of(each.name), each.forwarded_from),
             parts=_parts_of(each)[0],
             plain_cookies=each.plain_cookies,
+            pages=_places_of(each),
         )
         for each in listeners
     }
+
+
+def _places_of(each: WebSettings) -> PagePlaces | None:
+    if not each.device_names and each.device_ports is None:
+        return None
+    addresses = tuple(host for host, _ in each.address)
+    return PagePlaces(each.device_names, each.device_host, each.device_ports or (0, 0), addresses)
 
 
 def check_packages(listeners: tuple[WebSettings, ...]) -> None:
@@ -75,6 +93,8 @@ def _parts_of(each: WebSettings) -> tuple[frozenset[str], list[str]]:
             missing.append(f"[web {each.name}] {part}: package {package} is not here: {EXTRA}")
         if said not in ("auto", "no") or (said == "auto" and each.is_safe and is_there):
             found.add(part)
+    if _places_of(each) is not None and find_spec("h11") is None:
+        missing.append(f"[web {each.name}] device_names: package h11 is not here: {EXTRA}")
     if METRICS in found:
         found |= {OPEN_METRICS} if each.metrics == "open" else set()
         found |= {DEVICE_METRICS} if each.metrics_devices else set()
@@ -132,6 +152,8 @@ class WebSystem:
         self.listener.routes += self.vendors.routes
         self._made_of = operator, self.live, self.listener, people, ledger, audit, random_bytes
         self.people: Any = None
+        self.pages: Any = None  # of devices
+        self._random_bytes = random_bytes
         self._take_parts()
         board.beside = lambda: (
             self.listener.pending
@@ -139,10 +161,19 @@ class WebSystem:
             + len(self.control)
             + self.live.connected
             + self.vendors.sockets
+            + (len(self.pages.connections) if self.pages is not None else 0)
         )
 
     def _take_parts(self) -> None:
-        """Have what a listener has beside WebSockets: API, page, logins, metrics."""
+        """Have what a listener has beside WebSockets: API, page, logins, metrics, pages of devices."""
+        if self.pages is None and any(each.pages for each in self.listener.rules.values()):
+            from revtunnel.systems.sessions.device_pages import DevicePages
+
+            board = self._board
+            self.pages = DevicePages(
+                *(self._reactor, self.live, self.listener, Listeners(self._reactor, board.report)),
+                *(board.client_streams.clients_by_name, self._record_of, self._random_bytes),
+            )
         parts = frozenset(part for each in self.listener.rules.values() for part in each.parts)
         if parts and self.people is None:
             from revtunnel.daemons.web_people import WebPeople
@@ -191,11 +222,16 @@ class WebSystem:
         self.control.stop()
         if self.people is not None:
             self.people.stop()
+        if self.pages is not None:
+            self.pages.stop()
         self.vendors.stop()
         self.listener.stop()
 
     def _labels_of(self, serial: str) -> tuple[str, ...]:
-        return self._board.access.records.of(serial).labels
+        return self._record_of(serial).labels
+
+    def _record_of(self, serial: str) -> DeviceRecord:
+        return self._board.access.records.of(serial)
 
     def _state(self) -> str:
         return "draining" if self._board.draining else "ready"

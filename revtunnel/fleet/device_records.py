@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from revtunnel.ground.declared import setting
-from revtunnel.ground.kinds import SettingKind, any_of, count, many, nothing, read_range, word
+from revtunnel.ground.kinds import SettingKind, any_of, count, many, nothing, read_range, text, word
 from revtunnel.ground.labels import MAX_LABELS, parse_label
 from revtunnel.ground.networks import Network, address_of, network_of, within
 from revtunnel.ground.targets import Offer, Target, parse_offer, parse_target
@@ -104,11 +104,21 @@ def read_service(text: str) -> Offer:
     return offer
 
 
+def read_web(text: str) -> tuple[str, str]:
+    """A service that is a web page, and how it speaks."""
+    name, sign, kind = (part.strip() for part in text.partition("="))
+    if not sign or not _LABEL.fullmatch(name) or kind not in ("http", "https", "https-any"):
+        raise ValueError(f"{text[:80]!a}: NAME=http, NAME=https or NAME=https-any wanted")
+    return name, kind
+
+
 CLIENTS = any_of("network", network_of, 1024)
 _TARGETS = any_of("NAME, HOST:PORT or unix:PATH", parse_pattern, 256)
 _PORTS = any_of("PORT or LOW-HIGH", read_range, 64)
 _LABELS = many("NAME or NAME=VALUE", parse_label, 0, MAX_LABELS)
 _SERVICES = many("[NAME=]HOST:PORT", read_service, 0, 64)
+_WEB = many("NAME=KIND", read_web, 0, 64)
+_WEB_HOST = text("Host", "target, or HOST or HOST:PORT", r"[A-Za-z0-9._-]{1,253}(:[0-9]{1,5})?")
 _EXPIRES = SettingKind("day", "never, or YYYY-MM-DD", read_day)
 
 
@@ -139,6 +149,12 @@ class DeviceRecord:
         "that is new enough; no: none", live=True)
     services: tuple[Offer, ...] = setting(_SERVICES, "", "what a ThingWorx device has, as it dials it, or a "
         "localproxy, by name; others say it", live=True)
+    web: tuple[tuple[str, str], ...] = setting(_WEB, "", "its services that are web pages, and how they "
+        "speak: http; https: with a certificate that this machine takes for the target; https-any: whatever "
+        "its certificate, such as a self-signed one. What is not here goes by its name: web, www, http, "
+        "https, also with more behind a . _ - or digit", live=True)
+    web_host: str = setting(_WEB_HOST, "target", "what they are told as Host; target: what the agent dials",
+        live=True)
 # fmt: on
 
     def has_target(self, offer: Offer) -> bool:
@@ -163,6 +179,8 @@ class DeviceRecord:
             "labels": list(self.labels),
             "sessions": self.sessions,
             "services": [f"{each.name}={each.target}" for each in self.services],
+            "web": [f"{name}={kind}" for name, kind in self.web],
+            "web_host": self.web_host,
         }
 
 

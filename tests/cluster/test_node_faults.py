@@ -15,7 +15,7 @@ from tests.cluster.nodes_load import Load
 from tests.support.redis_server import INSTALLED, PROGRAM
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not INSTALLED, reason=f"{PROGRAM} is not installed")]
-SECONDS = float(os.environ.get("REVTUNNEL_FAULTS_SECONDS", "6"))  # of faults in any order
+SECONDS = float(os.environ.get("REVTUNNEL_FAULTS_SECONDS", "4"))  # of faults in any order
 SEED = int(os.environ.get("REVTUNNEL_FAULTS_SEED", "0")) or random.randrange(1 << 32)
 
 

@@ -115,7 +115,7 @@ def test_status_and_ping_for_people(capsys: Capture) -> None:
         (
             ["device", "plc-9"],
             {"serial", "online", "record", "expired", "locked", "labels", "muted", "services", "sessions"}
-            | {"clients", "targets", "ports", "leases", "channels", "at_once", "expires"},
+            | {"clients", "targets", "ports", "leases", "channels", "at_once", "expires", "web", "web_host"},
         ),
         (["ports"], {"ports"}),
         (["channels"], {"channels"}),

@@ -297,6 +297,41 @@ def test_c5_lines_may_end_with_cr_lf(tmp_path: Path) -> None:
             "r.ini:5: [web a] keys: 0.0.0.0 lets devices without keys in from other machines",
         ),
         (
+            "[web a]\naddress = 127.0.0.1:0\ndevice_names = p.example\nhosts = g.p.example",
+            "r.ini:3: [web a] device_names: g.p.example is below p.example, where only devices are",
+        ),
+        (
+            "[web a]\naddress = 127.0.0.1:0\ndevice_ports = 3000-3001",
+            "r.ini:3: [web a] device_ports: device_ports and device_host are set together",
+        ),
+        (
+            "[web a]\naddress = 127.0.0.1:0\ndevice_ports = 3000\ndevice_host = g\ndevice_names = p.example",
+            "r.ini:3: [web a] device_ports: either device_names or device_ports wanted",
+        ),
+        (
+            "[web a]\naddress = 127.0.0.1:0\ndevice_ports = 3000\ndevice_host = g\n"
+            "[web b]\naddress = 127.0.0.1:0\nhosts = g",
+            "r.ini:4: [web a] device_host: g is where our own page is",
+        ),
+        (
+            "[web a]\naddress = 127.0.0.1:0\ndevice_names = 10.0.0.5",
+            "r.ini:3: [web a] device_names: 10.0.0.5: a",
+        ),
+        (
+            "[pool default]\nranges = 3001-3100\n[web a]\naddress = 127.0.0.1:0\ndevice_ports = 3000-3001\n"
+            "device_host = g",
+            "r.ini:5: [web a] device_ports: 3000-3001 overlaps 3001-3100 of [pool default]",
+        ),
+        (
+            "[web a]\naddress = 127.0.0.1:3000\ndevice_ports = 3000-3001\ndevice_host = g",
+            "r.ini:3: [web a] device_ports: 3000-3001 holds port 3000, where [web a] listens",
+        ),
+        (
+            "[device plc-7]\nweb = ui=gopher",
+            "r.ini:2: [device plc-7] web: 'ui=gopher': NAME=http, NAME=https or NAME=https-any wanted",
+        ),
+        ("[device plc-7]\nweb_host = a/b", "r.ini:2: [device plc-7] web_host: 'a/b': target, or HOST or"),
+        (
             "[admin]\nreaders = @no-such-group",
             "r.ini:2: [admin] readers: '@no-such-group': no such user or group",
         ),

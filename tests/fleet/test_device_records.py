@@ -22,7 +22,7 @@ def test_nothing_written_allows_everything() -> None:
     assert not records.expired("plc-1", 1e12)
     assert records.source("plc-1") == ""
     said = {name for name, value in record.row().items() if value is not None}
-    assert said == {"labels", "leases", "services", "sessions"}
+    assert said == {"labels", "leases", "services", "sessions", "web", "web_host"}
     assert (record.labels, record.sessions) == ((), "any")
 
 

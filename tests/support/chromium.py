@@ -118,12 +118,25 @@ class Chromium:
             context = self.ask("Target.createBrowserContext")["browserContextId"]
         about = {"browserContextId": context} if context else {}
         target = self.ask("Target.createTarget", url="about:blank", **about)["targetId"]
+        page = self._attach(target, context)
+        page.resize(width, height)
+        page.go(url)
+        return page
+
+    def opened(self, by: "Page") -> "Page":
+        """The tab that a page has opened."""
+
+        def fresh() -> list[str]:
+            found = self.ask("Target.getTargets")["targetInfos"]
+            return [each["targetId"] for each in found if each.get("openerId") == by._target]
+
+        return self._attach(_wait(fresh, "a new tab")[0], by.context)
+
+    def _attach(self, target: str, context: str) -> "Page":
         session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         page = self.pages[session] = Page(self, session, target, context)
         for domain in ("Page", "Runtime", "Log", "Network"):
             page.ask(f"{domain}.enable")
-        page.resize(width, height)
-        page.go(url)
         return page
 
     def ask(self, method: str, session: str = "", **arguments: Any) -> dict[str, Any]:

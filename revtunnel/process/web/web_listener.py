@@ -79,6 +79,8 @@ class WebListener:
         self.pages = WebPages(reactor, lambda path: route_of(self.routes, path) is not None, state)
         self.rates = Rates()
         self.expected: Callable[[str], int] = lambda source: 0  # connections that were asked of an address
+        # whether another has a connection: by its rules, its end, the Host and all of its first head
+        self.elsewhere: Callable[[WebRules, End, str, bytes], bool] = lambda *_: False
         self._reactor = reactor
         self._limits = limits
         self._access = access
@@ -187,10 +189,13 @@ class WebListener:
 
     def _asked(self, visit: "_Visit", head: bytes) -> tuple[Request | HandshakeRefused | None, bool]:
         """A request for a WebSocket, or what is wrong; None: it was no such request, and others have it."""
+        host = _head_host(head)
+        if len(head) <= self.wire.head and self.elsewhere(visit.rules, visit.end, host or "", head):
+            visit.taken = True
+            return None, False
         if _UPGRADE.search(head.partition(b"\r\n\r\n")[0]) is not None or len(head) > self.wire.head:
             found = RequestReader(self.wire).receive(head)
             return found or (HandshakeRefused(400, "the request is not whole"), False)
-        host = _head_host(head)
         if host is not None and not visit.rules.is_ours(host):
             return HandshakeRefused(421, f"Host {host[:80]!a} is not one of ours"), False
         channel = self.pages.channel()

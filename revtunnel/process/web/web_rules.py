@@ -6,12 +6,13 @@ Source: RFC 9112 section 3.2; issue "Web listener"; ours.
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from revtunnel.ground.networks import Network, address_of, within
 from revtunnel.ground.targets import is_literal, place
 from revtunnel.sockets.tls.peer_verification import Identity
 
-__all__ = ["API", "DEVICE_METRICS", "METRICS", "OPEN_METRICS", "PAGE", "WebRules", "is_ours"]
+__all__ = ["API", "DEVICE_METRICS", "METRICS", "OPEN_METRICS", "PAGE", "PagePlaces", "WebRules", "is_ours"]
 
 API, PAGE = "api", "page"
 METRICS, OPEN_METRICS, DEVICE_METRICS = "metrics", "open-metrics", "device-metrics"
@@ -27,6 +28,15 @@ def is_ours(host: str, names: Collection[str]) -> bool:
     return name == "localhost" or name in names or is_literal(name)  # whoever rebinds a name has a name
 
 
+class PagePlaces(NamedTuple):
+    """Where the web pages of devices are: below a name, or at ports of a host."""
+
+    names: str = ""  # such as pages.example; "": not by name
+    host: str = ""
+    ports: tuple[int, int] = (0, 0)
+    addresses: tuple[str, ...] = ()  # of the listener
+
+
 @dataclass(frozen=True, slots=True)
 class WebRules:
     """What holds at one listener; may be replaced for later connections."""
@@ -38,6 +48,7 @@ class WebRules:
     forwarded_from: tuple[Network, ...] = ()  # balancers whose X-Forwarded-For counts
     parts: frozenset[str] = frozenset()  # of the words above: what is there beside WebSockets
     plain_cookies: bool = False  # browsers without TLS, on loopback
+    pages: PagePlaces | None = None  # of devices
 
     def is_ours(self, host: str) -> bool:
         """Whether a Host header names us."""

@@ -12,6 +12,7 @@ Source: next/remote-sessions.md sections 1 to 3; issue 10, parts 2 and 4; ours.
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
@@ -64,6 +65,7 @@ class LiveSessions:
         self.connected = 0  # connections of seats
         self.wall = wall
         self.on_tick: list[Callable[[float], None]] = []
+        self.open_page: Callable[[str, str, str, Any], str] | None = None  # DevicePages.address
         self._clock = clock
         self._audit = audit
         self._report = report
@@ -159,8 +161,10 @@ class LiveSessions:
 
     # -- nonces
 
-    def nonce(self, user: str, number: str, browser: bool) -> str:
+    def nonce(self, user: str, number: str, browser: bool, page: str = "") -> str:
         """What one more connection of a session's owner comes in with; in a browser it replaces none.
+
+        ``page``: it opens the web page of this service, and nothing else.
 
         Raises:
             SessionRefused: ``unknown``, ``ended``, ``too-many``.
@@ -169,7 +173,7 @@ class LiveSessions:
         if session.owner != user:
             raise SessionRefused("unknown", "there is no such session of yours")
         role = Role.USE if browser else Role.OWNER
-        return self.sessions.nonce(session, role, user, self.now(), browser)
+        return self.sessions.nonce(session, role, user, self.now(), browser, page)
 
     def share(self, number: str, by: str, person: str, role: Role, peer: str, operator: bool = False) -> str:
         """What a second person comes in with: single use, to watch, use or take the session over.
@@ -200,8 +204,12 @@ class LiveSessions:
 
     # -- coming and going
 
-    def enter(self, nonce: str, number: str, peer: str, service: str | None = None, token: str = "") -> Came:
+    def enter(
+        self, nonce: str, number: str, peer: str, service: str | None = None, token: str = "", page: str = ""
+    ) -> Came:
         """Let in whoever shows a nonce; ``service``: the one that he wants, of those who have channels.
+
+        ``page``: it has to be for the web page of this service.
 
         ``token``: whoever says one may use the nonce again with it, within the grace.
 
@@ -215,6 +223,8 @@ class LiveSessions:
         try:
             bound = self.sessions.nonces.judge(nonce, number, "client", now, "", token)
             session = self._of(number)
+            if bound.page != page:
+                raise SessionRefused("not-of-it", "this nonce is not for that")
             if service is not None and bound.role is Role.WATCH:
                 raise SessionRefused("watch", "an invitation to watch has no connections")
             if service is not None and service not in session.wish.offers:

@@ -55,6 +55,7 @@ class Bound(NamedTuple):
     session: str
     role: Role
     person: str
+    page: str = ""  # it opens the web page of this service, and nothing else; "": no page
 
 
 class NonceRefused(Exception):

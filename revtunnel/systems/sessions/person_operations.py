@@ -24,6 +24,7 @@ PERSON_OPERATIONS = (
             Column("device", Kind.TEXT, "serial"),
             Column("service", Kind.TEXT, "name of what the device offers"),
             Column("port", Kind.NUMBER, "that the agent dials"),
+            Column("web", Kind.YES_NO, "whether it is a web page"),
             Column("online", Kind.YES_NO, "whether sessions can be started"),
             Column("labels", Kind.OBJECT, "of the device, by name"),
         ),
@@ -77,5 +78,12 @@ PERSON_OPERATIONS = (
         (_SESSION, Argument("browser", Kind.YES_NO, "whether it is for a page", optional=True)),
         (Argument("nonce"),), role=_NOBODY, errors=(NotFound, Conflict, Busy),
         route="POST /my/sessions/{session}/nonce",
+    ),
+    Operation(
+        "MySessionPage", "sessions.page", "where the web page of a service opens in a browser, once",
+        "The address is good for half a minute, and lets in whoever opens it: docs/web.rst.",
+        (_SESSION, Argument("service", text="its name", form="[A-Za-z0-9._-]{1,32}")),
+        (Argument("url"),), role=_NOBODY, errors=(NotFound, Conflict, Busy),
+        route="POST /my/sessions/{session}/page",
     ),
 )  # fmt: skip

@@ -13,10 +13,11 @@ from twisted.internet.defer import Deferred
 
 from revtunnel.process.admin.device_listings import At
 from revtunnel.process.admin.operation_form import PAGE, Row
-from revtunnel.process.admin.refusals import Invalid
+from revtunnel.process.admin.refusals import Conflict, Invalid
 from revtunnel.process.web.askers import Asker
 from revtunnel.systems.sessions.control_asks import ROLES, session_row, started_row, visible
 from revtunnel.systems.sessions.live_sessions import LiveSessions
+from revtunnel.systems.sessions.page_places import OFF
 from revtunnel.systems.sessions.session_life import RemoteSession, SessionRefused
 from revtunnel.systems.sessions.session_operator import as_refusal
 from revtunnel.systems.sessions.session_seats import SERVICES, Start
@@ -110,6 +111,19 @@ class PersonOperator:
         """
         nonce: str = self._try(lambda: self._live.nonce(self._login.user, session, browser))
         return nonce
+
+    def page(self, session: str, service: str) -> str:
+        """Where the web page of a service of the device is opened, once.
+
+        Raises:
+            NotFound: he has no session of this id with this service.
+            Conflict, Busy: as the text says.
+        """
+        if self._live.open_page is None:
+            raise Conflict(OFF.format(self._place.rules.name))
+        open_page, user = self._live.open_page, self._login.user
+        url: str = self._try(lambda: open_page(user, session, service, self._place))
+        return url
 
     @staticmethod
     def _try(work: Callable[[], Any]) -> Any:

@@ -126,16 +126,24 @@ class RemoteSessions:
     # -- nonces
 
     def nonce(
-        self, session: RemoteSession, role: Role, person: str, now: float, browser: bool = False
+        self,
+        session: RemoteSession,
+        role: Role,
+        person: str,
+        now: float,
+        browser: bool = False,
+        page: str = "",
     ) -> str:
         """What the owner's client, or the device, comes in with; ``browser``: it goes into a web page.
+
+        ``page``: it is for the page of this service of the device, and nothing else.
 
         Raises:
             SessionRefused: ``ended``, or ``too-many`` nonces of the session wait.
         """
         _refuse_ended(session)
         life = session.limits.browser_use if browser else session.limits.first_use
-        return self.nonces.issue(Bound(session.id, role, person), now, now + life)
+        return self.nonces.issue(Bound(session.id, role, person, page), now, now + life)
 
     def invite(self, session: RemoteSession, by: str, person: str, role: Role, now: float) -> str:
         """What a second person, whose rights were found, comes in with: to watch, use or take it.

@@ -14,6 +14,7 @@ from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.devices import Device
 from revtunnel.fleet.fleet import Fleet
 from revtunnel.ground.targets import Offer
+from revtunnel.systems.sessions.page_names import spoken_by
 from revtunnel.trust.grants import Action, Grants, Question, Verdict
 from revtunnel.trust.user_tokens import Login
 
@@ -116,6 +117,7 @@ class Rights:
                 "device": serial,
                 "service": offer.name,
                 "port": offer.target.port,
+                "web": bool(spoken_by(offer.name, self._access.records.of(serial).web)),
                 "online": device.carrier is not None,
                 "labels": dict(label.partition("=")[::2] for label in self._labels_of(serial)),
             }

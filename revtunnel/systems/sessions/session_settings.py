@@ -7,8 +7,19 @@ import re
 from dataclasses import dataclass
 
 from revtunnel.ground.declared import setting
-from revtunnel.ground.kinds import NAME, listening, many, networks, word, yes_no
+from revtunnel.ground.kinds import (
+    NAME,
+    SettingKind,
+    listening,
+    many,
+    networks,
+    nothing,
+    read_range,
+    word,
+    yes_no,
+)
 from revtunnel.ground.networks import Network, is_loopback
+from revtunnel.ground.targets import is_literal
 from revtunnel.settings.inifile import Table
 from revtunnel.sockets.ways.trusted_proxies import SenderSettings
 from revtunnel.trust.tls_settings import ServerTls
@@ -31,6 +42,10 @@ def read_origin(text: str) -> str:
 
 _HOSTS = many("host name", read_host, 0, 64)
 _ORIGINS = many("origin", read_origin, 0, 64)
+_NAME_OR_NONE = SettingKind(
+    "host name", "none, or a host name", lambda text: "" if text == "none" else read_host(text)
+)
+_PORTS = nothing("none", SettingKind("ports", "none, or LOW-HIGH", read_range))
 _AUTO = word("auto", "yes", "no")
 
 
@@ -62,6 +77,13 @@ class WebSettings(ServerTls, SenderSettings):
         "along; auto: as api, if argon2-cffi is there", live=True)
     plain_cookies: bool = setting(yes_no(), "no", "INSECURE: browsers log in without TLS, for trials on "
         "loopback", live=True)
+    device_names: str = setting(_NAME_OR_NONE, "none", "web pages of devices are at SERIAL--SERVICE.NAME, "
+        "NAME such as pages.example: DNS and certificate have *.NAME, and no other host is below it",
+        live=True)
+    device_ports: tuple[int, int] | None = setting(_PORTS, "none", "web pages of devices are at a port each "
+        "of these, LOW-HIGH, while their session lasts; nothing else has them", live=True)
+    device_host: str = setting(_NAME_OR_NONE, "none", "the name that device_ports have in browsers: one of "
+        "its own, in DNS and certificate, for cookies know no ports", live=True)
     metrics: str = setting(word("auto", "token", "open", "no"), "auto", "/metrics for Prometheus; token: "
         "for readers, by their token; open: for everybody who gets here; auto: token, as api, if "
         "prometheus_client is there", live=True)
@@ -88,8 +110,27 @@ def web_settings(table: Table) -> tuple[WebSettings, ...]:
             table.complain(
                 label, "plain_cookies", f"{wide[0]} is reached by other machines, loopback addresses wanted"
             )
+        for key, words in _page_faults(listener, {host for each in found for host in each.hosts}):
+            table.complain(label, key, words)
         if wide and listener.agents and listener.keys == "enrolled":
             table.complain(
                 label, "keys", f"{wide[0]} lets devices without keys in from other machines, required wanted"
             )
     return found
+
+
+def _page_faults(listener: WebSettings, ours: set[str]) -> list[tuple[str, str]]:
+    """What would put a device's page where ours are, ``ours`` by all listeners, or where our cookies go."""
+    names, host, faults = listener.device_names, listener.device_host, []
+    below = [each for each in (*sorted(ours), host) if names and each.endswith(f".{names}")]
+    if below:
+        faults.append(("device_names", f"{below[0]} is below {names}, where only devices are"))
+    if (listener.device_ports is None) != (not host):
+        faults.append(("device_ports", "device_ports and device_host are set together"))
+    elif listener.device_ports is not None and names:
+        faults.append(("device_ports", "either device_names or device_ports wanted"))
+    if host and (host in (*ours, "localhost") or is_literal(host)):
+        faults.append(("device_host", f"{host} is where our own page is: its cookies would go to every port"))
+    if is_literal(names):
+        faults.append(("device_names", f"{names}: a name wanted, no address"))
+    return faults

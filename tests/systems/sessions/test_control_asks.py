@@ -27,7 +27,14 @@ def test_a_person_finds_starts_shares_and_ends() -> None:
     """Each answer with what the table promises."""
     room = SessionRoom()
     found = ask(room, "ana", "services")
-    console = {"device": "plc-1", "service": "console", "port": 23, "online": True, "labels": {}}
+    console = {
+        "device": "plc-1",
+        "service": "console",
+        "port": 23,
+        "web": False,
+        "online": True,
+        "labels": {},
+    }
     assert (found["services"][0], found["more"], found["after"]) == (console, False, "plc-1")
     assert ask(room, "ben", "services")["services"] == []
     started = ask(room, "ana", "start", device="plc-1", services=["console", "console"])

@@ -20,7 +20,7 @@ def test_services_are_those_that_are_granted() -> None:
     assert desk.ask("GET", f"{MY}/services", ben).row == {"rows": [], "next": None}
     desk.grant("ben", "list", device="plc-3", services="web")
     [row] = desk.ask("GET", f"{MY}/services", ben).row["rows"]
-    assert row == {"device": "plc-3", "service": "web", "port": 80, "online": True, "labels": {}}
+    assert row == {"device": "plc-3", "service": "web", "port": 80, "web": True, "online": True, "labels": {}}
     page = desk.ask("GET", f"{MY}/services?limit=3", ana).row
     assert ([row["device"] for row in page["rows"]], page["next"]) == (["plc-1", "plc-1"], "plc-1")
     found = desk.ask("GET", f"{MY}/services?limit=3&after=plc-1&service=WEB", ana).row

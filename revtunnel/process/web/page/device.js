@@ -2,7 +2,7 @@
 
 import { at, call, get, may } from "./api.js";
 import { charts } from "./charts.js";
-import { COLUMNS as SESSIONS, read as readSessions, start } from "./sessions.js";
+import { COLUMNS as SESSIONS, openPage, read as readSessions, start } from "./sessions.js";
 import { chip, state, wire } from "./devices.js";
 import { ask } from "./dialogs.js";
 import { button, code, facts, h, many, mark, moment, part, put, size, speed, trip, when } from "./dom.js";
@@ -16,6 +16,9 @@ import { Table } from "./table.js";
 const LOOK = 5000;
 const SHOWN = 20; // events
 const OWN = /^(ssh|sftp|https?|web|vnc|rdp|opc.*|modbus|snmp)([._-]|\d|$)/i; // services for programs of their own
+const WEB = /^(https?|web|www)([._-]|\d|$)/i; // as the server has it: page_names.py
+
+const isPage = (each, row) => each.web ?? (WEB.test(each.name) || Boolean(row.web?.includes(each.name)));
 
 function kick(serial) {
   ask({
@@ -136,7 +139,8 @@ const serviceColumns = (row, done) => [
 function offered(each, row, done) {
   const here = row.online && !row.muted;
   return h("div", { class: "actions" },
-    here && !OWN.test(each.name) && h("a", { class: "button", href: address("terminal", row.serial, each.name), target: "_blank", rel: "noopener", "aria-label": `Terminal at ${each.name}` }, "Terminal"),
+    here && !OWN.test(each.name) && !isPage(each, row) && h("a", { class: "button", href: address("terminal", row.serial, each.name), target: "_blank", rel: "noopener", "aria-label": `Terminal at ${each.name}` }, "Terminal"),
+    here && isPage(each, row) && button("Web page", () => openPage(row.serial, each.name, done), { "aria-label": `Web page of ${each.name}` }),
     here && /^vnc/i.test(each.name) && h("a", { class: "button", href: address("vnc", row.serial, each.name), target: "_blank", rel: "noopener", "aria-label": `Screen at ${each.name}` }, "Screen"),
     button("Start session", () => start(row.serial, [each.name]), { disabled: !here, "aria-label": `Start session to ${each.name}` }),
     may.change && row.link === "rt1" && button("Take away", () => unoffer(row.serial, each.name, done), { class: "danger", "aria-label": `Take ${each.name} away` }));
@@ -163,6 +167,7 @@ function recorded(record) {
     ["Channels", record.channels === null ? "any number" : `at most ${record.channels}`],
     ["Expires", record.expires ? [moment(record.expires), record.expired && mark("bad", "over")] : "never"],
     ["Remote sessions", record.muted ? [mark("warn", "muted"), ` ${record.muted}`] : record.sessions],
+    record.web.length ? ["Web pages", record.web.join(", ")] : null,
     record.services.length ? ["Services", record.services.join(", ")] : null,
     record.locked.length ? ["Locked out", record.locked.join(", ")] : null,
   );
@@ -200,7 +205,12 @@ export function view(serial) {
   const happened = h("div", {});
   const drawn = may.look ? charts(serial) : null;
   let shownActs = "";
+  let web = []; // services that its record calls web pages
 
+  const heard = (found) => {
+    web = found.web.map((each) => each.split("=")[0]);
+    put(record, recorded(found));
+  };
   const look = async () => {
     try {
       const row = await device(serial);
@@ -211,7 +221,7 @@ export function view(serial) {
       }
       const reads = [readSessions(serial).then((rows) => sessions.set(rows))];
       show(row);
-      if (may.look) reads.push(get(`/channels?${new URLSearchParams({ serial })}`).then(({ rows }) => channels.set(rows)), get(at`/devices/${serial}`).then((found) => put(record, recorded(found)), (error) => put(record, error.message)), drawn.refresh());
+      if (may.look) reads.push(get(`/channels?${new URLSearchParams({ serial })}`).then(({ rows }) => channels.set(rows)), get(at`/devices/${serial}`).then(heard, (error) => put(record, error.message)), drawn.refresh());
       await Promise.all(reads);
       put(wrong);
     } catch (error) {
@@ -222,7 +232,7 @@ export function view(serial) {
 
   const show = (row) => {
     put(head, state(row));
-    service.columns = serviceColumns(row, look);
+    service.columns = serviceColumns({ ...row, web }, look);
     service.set(row.targets.map((each) => ({ ...each })));
     if (may.look) put(facts_, described(row));
     const wanted = `${Boolean(row.muted)} ${row.online}`;

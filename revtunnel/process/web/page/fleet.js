@@ -51,9 +51,9 @@ const labelled = (labels) => (Array.isArray(labels) ? labels : Object.entries(la
 function devices(rows) {
   if (may.look) return rows;
   const found = new Map();
-  for (const { device, service, port, online, labels } of rows) {
+  for (const { device, service, port, web, online, labels } of rows) {
     if (!found.has(device)) found.set(device, { serial: device, online, labels, targets: [] });
-    found.get(device).targets.push({ name: service, dials: port });
+    found.get(device).targets.push({ name: service, dials: port, web });
   }
   return [...found.values()];
 }

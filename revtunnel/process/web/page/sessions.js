@@ -32,6 +32,23 @@ export function start(serial, services, done) {
   });
 }
 
+/** Open the web page of a service in a new tab: in a session of its own, or the one that there is. */
+export async function openPage(serial, service, done) {
+  const tab = window.open("about:blank", "_blank"); // at once: later it would count as a pop-up
+  try {
+    const mine = (await all("/my/sessions")).find((row) => row.device === serial && row.user === my.me.user && row.services.join() === service);
+    const { session } = mine ?? (await call("POST", "/my/sessions", { device: serial, services: [service] }));
+    const { url } = await call("POST", at`/my/sessions/${session}/page`, { service });
+    if (tab) tab.opener = null;
+    if (tab) tab.location.replace(url);
+    else say("the browser holds new tabs back: allow them here", true);
+  } catch (error) {
+    tab?.close();
+    say(error.message, true);
+  }
+  done?.();
+}
+
 /** What somebody runs to come into a session of his own; good once, so another can be had. */
 export function command(session, serial, services, nonce) {
   const line = h("div", {});
