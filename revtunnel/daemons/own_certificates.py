@@ -7,20 +7,32 @@ Source: docs/admin.rst "Enrolment"; ours.
 """
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 
+from revtunnel.daemons.own_authority import renew_own
+from revtunnel.daemons.server_settings import ServerSettings
 from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.retries import Retries
 
-__all__ = ["DAY", "OwnCertificates"]
+__all__ = ["DAY", "OwnCertificates", "renewing"]
 
 DAY = 86400.0  # seconds between two looks
 WHAT = "certificates of [authority]"  # as ``Retries`` knows it
+
+
+def renewing(reactor: Any, settings: ServerSettings) -> "Deferred[tuple[list[str], list[str]]]":
+    """Make those of all listeners anew for which it is time, in a thread: which, and why others cannot be."""
+    projects = settings.cccp.projects if settings.cccp is not None else ()
+    shown = [each.certificate for each in (*settings.listeners, *settings.web, *projects)]
+    pool, now = reactor.getThreadPool(), datetime.now(UTC)
+    return deferToThreadPool(reactor, pool, renew_own, settings.authority, shown, now)
 
 
 class OwnCertificates(Service):

@@ -9,13 +9,11 @@ Source: house.md (services); twisted.md 1.6 and 3.
 import os
 import time
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.threads import deferToThreadPool
 
 from revtunnel import __version__
 from revtunnel.daemons.absent_devices import AbsentDevices
@@ -24,8 +22,7 @@ from revtunnel.daemons.kept_ports import KeptPorts
 from revtunnel.daemons.kept_records import KeptRecords
 from revtunnel.daemons.legacy_devices import fixed_ports
 from revtunnel.daemons.operator import Operator
-from revtunnel.daemons.own_authority import renew_own
-from revtunnel.daemons.own_certificates import OwnCertificates
+from revtunnel.daemons.own_certificates import OwnCertificates, renewing
 from revtunnel.daemons.server_doubts import doubts
 from revtunnel.daemons.server_listeners import ServerListeners, agent_listener, agents_by_web, nodes_at
 from revtunnel.daemons.server_means import descriptor_budget, pools_of, refusing, reservations_of
@@ -86,7 +83,9 @@ class Server(AdministeredDaemon):
         self._exit = exit_status
         self._emo = EmoListener({})
         self.webhooks: Webhooks | None = None
-        own = OwnCertificates(reactor, self._renew_own, self.take_files, self.retries)
+        own = OwnCertificates(
+            reactor, lambda: renewing(reactor, self.settings), self.take_files, self.retries
+        )
         own.setServiceParent(self)
 
     # -- starting
@@ -402,14 +401,6 @@ class Server(AdministeredDaemon):
         await super()._take(new)
         await looked
         return changed, missing
-
-    def _renew_own(self) -> "Deferred[tuple[list[str], list[str]]]":
-        """In a thread: it makes files."""
-        settings = self.settings
-        projects = settings.cccp.projects if settings.cccp is not None else ()
-        shown = [each.certificate for each in (*settings.listeners, *settings.web, *projects)]
-        pool, now = self._reactor.getThreadPool(), datetime.now(UTC)
-        return deferToThreadPool(self._reactor, pool, renew_own, settings.authority, shown, now)
 
     def _loaded(self) -> ServerSettings:
         return self._with_kept(super()._loaded())
