@@ -117,6 +117,7 @@ def open_end(
     stages: Sequence[Stage] = (),
     names: Names = resolve,
     reach: Reach = connect,
+    at_once: bool = False,
 ) -> "Deferred[End]":
     """Connect and go through ``stages``, all within ``timeout`` seconds.
 
@@ -126,13 +127,14 @@ def open_end(
         host: an address, a name, or ``unix:PATH``.
         names: finds the addresses of a name.
         reach: connects to one address.
+        at_once: it may be answered before this returns, as the kernel answers for addresses of this machine.
     """
 
     def too_late(result: Any, seconds: float) -> Any:
         late = TimeoutError(errno.ETIMEDOUT, f"{place(host, port)} did not answer in {seconds:g} s")
         return Failure(late) if isinstance(result, Failure) else result
 
-    if reach is connect and _is_address(host):
+    if at_once and reach is connect and _is_address(host):
         try:
             begun = _Begun(host, port)
         except Exception:
@@ -141,7 +143,20 @@ def open_end(
             return succeed(begun.end)
         reach = begun.reached
     opening = Deferred.fromCoroutine(_open(reactor, host, port, stages, names, reach))
-    return opening.addTimeout(timeout, reactor, too_late)
+    opening.addTimeout(timeout, reactor, too_late)
+    return _soon(reactor, opening) if opening.called and not at_once else opening
+
+
+def _soon(reactor: Any, opening: "Deferred[End]") -> "Deferred[End]":
+    """The same answer, in the next turn."""
+
+    def given_up(_: Any) -> None:
+        call.cancel()
+        opening.addCallbacks(lambda end: end.abort(), lambda _: None)
+
+    answer: Deferred[End] = Deferred(given_up)
+    call = reactor.callLater(0, opening.chainDeferred, answer)
+    return answer
 
 
 def _is_address(host: str) -> bool:

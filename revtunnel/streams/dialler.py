@@ -164,7 +164,9 @@ class Dialler:
         target = dial.target
         names = resolve if target.host == "localhost" else self._guarded_names
         where = target.host, target.port, self._limits.dial
-        dial.connecting = open_end(self._reactor, *where, self._stages(dial), names, self._reach)
+        dial.connecting = open_end(
+            self._reactor, *where, self._stages(dial), names, self._reach, at_once=True
+        )
         dial.connecting.addBoth(done)
 
     def _stages(self, dial: "_Dial") -> Sequence[Stage]:

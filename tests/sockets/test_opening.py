@@ -148,10 +148,30 @@ def test_this_machine_answers_inside_the_call(loop: Loop, tmp_path: Path) -> Non
         listener.listen()
         port = tcp.getsockname()[1]
         for where in ((f"unix:{path}", 0), ("127.0.0.1", port)):
-            dial = open_end(loop.reactor, *where, 10.0)
+            dial = open_end(loop.reactor, *where, 10.0, at_once=True)
             assert dial.called
             loop.wait(dial).close()
-    refused = open_end(loop.reactor, "127.0.0.1", port, 10.0)
+    refused = open_end(loop.reactor, "127.0.0.1", port, 10.0, at_once=True)
     assert refused.called
+    with pytest.raises(ConnectionRefusedError):
+        loop.wait(refused)
+
+
+def test_whoever_did_not_ask_for_that_is_answered_later(loop: Loop) -> None:
+    """A connection, or that nobody listens, once the caller has what he was given; given up, it is reset."""
+    with socket.create_server(("127.0.0.1", 0)) as tcp:
+        port = tcp.getsockname()[1]
+        dial = open_end(loop.reactor, "127.0.0.1", port, 10.0)
+        assert not dial.called
+        loop.wait(dial).close()
+        left = open_end(loop.reactor, "127.0.0.1", port, 10.0)
+        left.addErrback(lambda _: None).cancel()
+        there = [tcp.accept()[0] for _ in range(2)]
+        with pytest.raises(ConnectionResetError):
+            there[1].recv(1)
+        for each in there:
+            each.close()
+    refused = open_end(loop.reactor, "127.0.0.1", port, 10.0)
+    assert not refused.called
     with pytest.raises(ConnectionRefusedError):
         loop.wait(refused)
