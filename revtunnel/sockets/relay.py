@@ -33,6 +33,7 @@ from twisted.python.failure import Failure
 
 from revtunnel.ground.limits import RelayLimits
 from revtunnel.ground.reasons import Ended
+from revtunnel.sockets.end_transport import in_words
 from revtunnel.sockets.ends import RECORD, End, said
 from revtunnel.sockets.hangups import has_ended, hung_up, is_cut
 from revtunnel.sockets.watch import HANGUPS, OVER, Watch
@@ -236,7 +237,7 @@ class _Side:
 
     def connectionLost(self, reason: Failure) -> None:
         """An exception of ours, which is logged: nobody knows what of its bytes has gone on."""
-        self.relay.abort(Ended.RESET_BY_PEER, f"{self.name}: {reason.getErrorMessage()}")
+        self.relay.abort(Ended.RESET_BY_PEER, f"{self.name}: {in_words(reason)}")
 
     def _left(self, event: int) -> None:
         """While it is not read: whether it has ended, or was cut, and still is."""
