@@ -2,9 +2,9 @@
 
 The rules: a client's first bytes go behind CONNECT, where the agent takes them so, and are kept until OPENED,
 one reading beyond RECORD at most. So a socket that dies or is silent before that costs a try on another
-socket, and never a byte; but if its agent's kernel has taken such bytes their target may have had them, and
-then the client is reset. From OPENED on the two Ends belong to the relay, and a cut of one is a reset of the
-other.
+socket, and never a byte; but if its agent's kernel has taken any of what was said, their target may have had
+them, and then the client is reset. From OPENED on the two Ends belong to the relay, and a cut of one is a
+reset of the other.
 
 A CONNECT that the agent's kernel has not acknowledged after four round trips went nowhere. One that it has
 acknowledged is only slow: its target may take as long as the agent lets it.
@@ -12,10 +12,6 @@ acknowledged is only slow: its target may take as long as the agent lets it.
 Source: wire/link-extension.md "Data sockets"; faults.md N8, N26 to N29.
 """
 
-import contextlib
-import fcntl
-import struct
-import termios
 from typing import Any
 from typing import Protocol as Typing
 
@@ -30,7 +26,7 @@ from revtunnel.ground.origin import encode_origin
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets.end_transport import in_words
 from revtunnel.sockets.ends import End, said
-from revtunnel.sockets.tcp_info import silence
+from revtunnel.sockets.tcp_info import acknowledged, silence, unacknowledged
 from revtunnel.sockets.watch import Watch
 from revtunnel.streams.clients import ClientSocket, Relayed
 from revtunnel.streams.commands import Command, encode_connect
@@ -79,14 +75,15 @@ class StreamPool(Typing):
 class DataSocket(FramedEnd):
     """A data socket that was attached: it waits in its pool, or for the answer to a stream's CONNECT."""
 
-    __slots__ = ("_answer", "_pool", "number", "since", "stream", "took_all")
+    __slots__ = ("_answer", "_mark", "_pool", "number", "since", "stream", "took_some")
 
     def __init__(self, reactor: Any, end: End, pool: StreamPool, number: int, now: float) -> None:
         super().__init__(reactor, end)
         self.number = number
         self.since = now
         self.stream: DataStream | None = None
-        self.took_all = False  # when it was cut: the agent's kernel has taken what was said
+        self.took_some = False  # when it was cut: it ``takes``
+        self._mark = 0  # bytes that the agent's kernel had taken before it was asked
         self._pool = pool
         self._answer = AwaitAnswer()
 
@@ -103,16 +100,23 @@ class DataSocket(FramedEnd):
         else:
             self.stream.refused_by_socket(detail)
 
+    def ask(self, stream: "DataStream") -> None:
+        """What is said from now on is for this stream."""
+        self.stream = stream
+        self._mark = acknowledged(self.end.sock)
+
     def abort(self) -> None:
-        with contextlib.suppress(OSError):
-            self.took_all = self.stream is not None and not self.unacknowledged
+        self.took_some = self.takes
         super().abort()
 
     @property
-    def unacknowledged(self) -> bool:
-        """Whether the agent's kernel has not taken all that was said."""
-        left = fcntl.ioctl(self.end.sock, termios.TIOCOUTQ, struct.pack("i", 0))
-        return bool(struct.unpack("i", left)[0])
+    def takes(self) -> bool:
+        """Whether the agent's kernel has taken any of what was said since it was asked."""
+        if self.stream is None or self.fileno() < 0:
+            return False
+        if self._mark < 0:  # no TCP: all or nothing
+            return not unacknowledged(self.end.sock)
+        return acknowledged(self.end.sock) > self._mark
 
 
 class DataStream:
@@ -154,7 +158,7 @@ class DataStream:
         """Have the agent dial the client's target."""
         assert self._socket is not None
         self._asked_at = now
-        self._socket.stream = self
+        self._socket.ask(self)
         self.client.on_lost = self.client_left
         origin = self.client.origin if self._pool.says_origins else None
         asks = encode_frame(Command.ORIGIN, 0, encode_origin(origin)) if origin is not None else b""
@@ -229,13 +233,13 @@ class DataStream:
         unsent = bytes(self._unsent)
         relay.start(answer.rest, unsent, len(early) - len(unsent))
         if self.client.unread and self.client.fileno() >= 0:
-            Watch.of(self._pool.reactor).again(self.client.fileno())
+            Watch.of(self._pool.reactor).untold(self.client.fileno())
         socket.tell_unread()
 
     def refused_by_socket(self, detail: str) -> None:
         """The socket is no good: the client gets another one."""
         socket, self._socket = self._socket, None
-        if self.client.early and socket is not None and socket.took_all:
+        if self.client.early and socket is not None and socket.took_some:
             self.end(Ended.LINK_LOST, f"agent: {detail}, after its first bytes were said")
             return
         self.over = True
@@ -253,7 +257,7 @@ class DataStream:
         """Give up a socket that did not take CONNECT."""
         self.client.look()
         socket, patience = self._socket, self._pool.patience
-        if socket is not None and now - self._asked_at >= patience and socket.unacknowledged:
+        if socket is not None and now - self._asked_at >= patience and not socket.takes:
             socket.abort()
             self.refused_by_socket(f"CONNECT was not acknowledged in {patience:.1f} s")
 

@@ -17,7 +17,7 @@ from revtunnel.ground.errors import RemoteError
 from revtunnel.sockets.end_transport import in_words
 from revtunnel.sockets.ends import RECORD, End, said, set_options
 from revtunnel.sockets.hangups import has_ended, hung_up
-from revtunnel.sockets.watch import HANGUPS, OVER, Watch
+from revtunnel.sockets.watch import CHANGES, HANGUPS, OVER, Watch
 
 __all__ = ["BEAT", "DEAD", "FramedEnd", "keep_alive"]
 
@@ -76,8 +76,8 @@ class FramedEnd:
 
     def tell_unread(self) -> None:
         """Have whoever has the end now told of what came before that, and was not read."""
-        if self._unread and self.end.is_watched:
-            Watch.of(self._reactor).again(self.end.fileno())
+        if (self._unread or self.end.reads_when_writable) and self.end.is_watched:
+            Watch.of(self._reactor).untold(self.end.fileno())
 
     def release(self) -> End:
         """Read no more: the end is the caller's, who closes it or has it in a relay in this very call."""
@@ -147,11 +147,13 @@ class FramedEnd:
     def _read(self, over: bool) -> None:
         """Read until there is no more; ``over``: up to its end, which is said to have come."""
         self._unread = more = self._watched
+        waited = self.end.reads_when_writable
         while more and self._watched and not self._held:
             try:
                 size = self.end.read_into(_scratch)
                 is_all = self.end.slack is not None and (size or 0) < len(_scratch) - self.end.slack
-                self._unread = more = size is not None and (over or self.end.pending or not is_all)
+                more = size is not None and (over or self.end.pending or not is_all)
+                self._unread = more or waited
                 if size:
                     self.received(bytes(_scratch[:size]))
             except OSError as error:
@@ -163,8 +165,9 @@ class FramedEnd:
             if size == 0:
                 self._die("ended by the other side")
                 return
-        if self.end.is_watched and self.end.reads_when_writable and not (more or self._held):
-            Watch.of(self._reactor).again(self.end.fileno(), HANGUPS | EPOLLOUT)
+        waits = self.end.reads_when_writable
+        if self._watched and (waits or waited) and not (more or self._held):
+            Watch.of(self._reactor).again(self.end.fileno(), HANGUPS | EPOLLOUT if waits else CHANGES)
 
     def _die(self, detail: str) -> None:
         if self.end.fileno() >= 0:

@@ -39,6 +39,7 @@ class ForwardedSocket(ClientSocket):
         end.origin = origin or end.origin
         super().__init__(reactor, end, clients, origin.peer if origin is not None else end.peer)
         self.forwarded = True
+        self.unread = True  # what befell it since CONNECT, a data socket that is no more was told
         self._answered = False
         self._gone = gone
 

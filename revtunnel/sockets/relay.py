@@ -33,6 +33,7 @@ from twisted.python.failure import Failure
 
 from revtunnel.ground.limits import RelayLimits
 from revtunnel.ground.reasons import Ended
+from revtunnel.sockets.end_transport import in_words
 from revtunnel.sockets.ends import RECORD, End, said
 from revtunnel.sockets.hangups import has_ended, hung_up, is_cut
 from revtunnel.sockets.watch import HANGUPS, OVER, Watch
@@ -123,9 +124,11 @@ class Relay:
         for side, early in ((self._near, head), (self._far, unsent)):
             if early and not self.over:
                 side.push(memoryview(early))
-        for side in (self._near, self._far):
-            if not self.over:
-                side.begin()
+        sides = [] if self.over else [self._near, self._far]
+        for side in sides:
+            side.begin()
+        for side in sides:
+            side.pull_inside()
 
     def abort(self, reason: Ended, detail: str = "") -> None:
         """End at once: both sides see a reset."""
@@ -233,11 +236,8 @@ class _Side:
             self.pull(bool(event & OVER))
 
     def connectionLost(self, reason: Failure) -> None:
-        """An exception of ours, which is logged; or the reactor stops."""
-        if not self.relay.over and (error := hung_up(self.end.sock)) is not None:
-            self.relay.cut(self, error)
-        elif not self.relay.over:
-            self.settle()
+        """An exception of ours, which is logged: nobody knows what of its bytes has gone on."""
+        self.relay.abort(Ended.RESET_BY_PEER, f"{self.name}: {in_words(reason)}")
 
     def _left(self, event: int) -> None:
         """While it is not read: whether it has ended, or was cut, and still is."""
@@ -257,6 +257,7 @@ class _Side:
     def pull(self, over: bool = False) -> None:
         """Read once, and give it to the other side; ``over``: its end is said to come, so up to that."""
         end, other, relay, limits = self.end, self.other, self.relay, self.relay.limits
+        waited = end.reads_when_writable
         while not (self.read_ended or other.held is not None or relay.over):
             room = self.room
             if room > limits.first and _All.calm:
@@ -287,8 +288,8 @@ class _Side:
                 other.flush()
             if not (end.pending or (over and size)):
                 break
-        if end.reads_when_writable and not relay.over:
-            self.settle()
+        if waited or end.reads_when_writable:
+            self.settle()  # for the one event or for the other
         elif over and other.held is not None:
             self._left(OVER)
 
@@ -328,8 +329,7 @@ class _Side:
             self.settle()
         elif held and not self.relay.over:
             self.other.settle()
-            if self.other.end.pending:
-                self.other.pull()  # what is inside already, no event will ever tell of
+            self.other.pull_inside()
 
     def _hold(self, rest: memoryview | None) -> None:
         """Go on holding what is left of it, if any; the memory is given back as a whole."""
@@ -354,7 +354,10 @@ class _Side:
             self.end.is_watched = True
         if self._waits:
             self.settle()
-        if self.end.pending:
+
+    def pull_inside(self) -> None:
+        """Pull what is in the end already, of which no event will ever tell."""
+        if not self.relay.over and self.end.pending:
             self.pull()
 
     def settle(self) -> None:

@@ -13,10 +13,11 @@ import socket
 import struct
 from typing import Any
 
-__all__ = ["silence", "unacknowledged"]
+__all__ = ["acknowledged", "silence", "unacknowledged"]
 
 _INFO = struct.Struct("=8B13I")  # the last of the 13: milliseconds since an acknowledgement came
 _RETRANSMITS, _PROBES, _LAST_ACK = 2, 3, 20
+_ACKED = struct.Struct("=120xQ")  # tcpi_bytes_acked, since Linux 4.1
 _OUTQ = 0x5411  # SIOCOUTQ of linux/sockios.h
 _UNANSWERED = 2  # in a row; one may be on its way
 
@@ -42,3 +43,11 @@ def unacknowledged(handle: Any) -> int:
         with contextlib.suppress(OSError):
             return int(struct.unpack("i", fcntl.ioctl(handle, _OUTQ, b"\0" * 4))[0])
     return 0
+
+
+def acknowledged(handle: Any) -> int:
+    """Bytes that the other kernel has said to have, since the connection began; -1 where nobody knows."""
+    if isinstance(handle, socket.socket):
+        with contextlib.suppress(OSError, struct.error):
+            return int(_ACKED.unpack(handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKED.size))[0])
+    return -1

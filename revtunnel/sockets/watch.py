@@ -76,6 +76,10 @@ class Watch:
         """It is told from now on what happens to this socket, which was another's."""
         self._owners[watched.fileno()] = watched
 
+    def untold(self, number: int) -> None:
+        """Have a side of a relay ask for what was told to the owner before it, who did not read it."""
+        self._owners[number].settle()
+
     def closes(self, number: int) -> None:
         """It is closed in this very call."""
         self._owners.pop(number, None)

@@ -245,7 +245,7 @@ def test_a_slow_target_is_no_silent_socket() -> None:
         client.send(b"hello")
         world.until(lambda: dialled, "a dial")
         (opening,) = (each for each in world.pool.streams.values() if each.opening)
-        world.until(lambda: not opening._socket.unacknowledged, "the kernel's word")  # type: ignore[union-attr]
+        world.until(lambda: opening._socket.takes, "the kernel's word")  # type: ignore[union-attr]
         for _ in range(9):
             world.advance(1.0)
         assert world.hear(world.service(), 5) == b"hello"

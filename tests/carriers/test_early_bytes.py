@@ -9,10 +9,12 @@ from twisted.internet.defer import Deferred
 
 from revtunnel.ground.limits import DataLimits
 from revtunnel.ground.reasons import Ended
-from revtunnel.sockets.ends import RECORD, End
+from revtunnel.sockets.ends import RECORD, End, PlainEnd
 from revtunnel.sockets.opening import connect
+from revtunnel.sockets.tcp_info import unacknowledged
 from revtunnel.sockets.watch import Watch
 from tests.support.data_world import DataWorld
+from tests.support.ends import tcp_pair
 from tests.support.path import Path
 from tests.support.traffic import reset
 
@@ -160,7 +162,7 @@ def test_a_socket_that_took_them_costs_no_second_try() -> None:
         world.talk()
         world.warm(2)
         client, agent = asked(world, gate, b"fire")
-        world.until(lambda: not world.pool.streams[agent.number]._socket.unacknowledged, "their arrival")
+        world.until(lambda: not left_over(world.pool.streams[agent.number]), "their arrival")
         agent.abort()
         agent.died("a test")
         assert world.ending(client) == "reset"
@@ -169,6 +171,70 @@ def test_a_socket_that_took_them_costs_no_second_try() -> None:
         assert len(gate.dials) == 1
         gate.open()
         world.turn()
+
+
+def left_over(stream: Any) -> int:
+    """Bytes that the agent's kernel has not acknowledged."""
+    return unacknowledged(stream._socket.end.sock)
+
+
+def half_taken(world: DataWorld, gate: Gate) -> Any:
+    """A stream whose CONNECT and first bytes are at the agent, and whose last bytes are not."""
+    world.talk()
+    world.warm(2)
+    client, agent = asked(world, gate, b"fire")
+    stream = world.pool.streams[agent.number]
+    world.until(lambda: not left_over(stream), "their arrival")
+    agent.end.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    for _ in range(8):  # until its kernel has no room
+        client.send(bytes(1000))
+        world.loop.settle(lambda: len(stream.client.early), 0.01)
+    assert left_over(stream)
+    return client, agent
+
+
+def test_a_socket_that_took_some_of_them_is_not_given_up_for_the_rest() -> None:
+    """What was said last may be under way, and the target answer meanwhile."""
+    gate = Gate()
+    with DataWorld(reach=gate.reach) as world:
+        _, agent = half_taken(world, gate)
+        for _ in range(4):
+            world.advance(1.0)
+        assert len(gate.dials) == 1 and world.pool.streams[agent.number].opening
+        gate.open()
+        agent.end.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        assert world.hear(world.service(), 8004) == b"fire" + bytes(8000)
+
+
+def test_a_socket_that_took_some_of_them_costs_no_second_try() -> None:
+    """As one that took all."""
+    gate = Gate()
+    with DataWorld(reach=gate.reach) as world:
+        client, agent = half_taken(world, gate)
+        agent.abort()
+        agent.died("a test")
+        assert world.ending(client) == "reset"
+        assert world.ended()[0].reason is Ended.LINK_LOST
+        assert len(gate.dials) == 1
+        gate.open()
+        world.turn()
+
+
+def test_a_socket_that_took_nothing_costs_a_try() -> None:
+    """It was cut while it waited, and nobody has heard of that yet."""
+    with DataWorld() as world:
+        world.talk()
+        world.warm(2)
+        number = world.pool._warm[-1].number
+        (agent,) = [each for each in world.data.sockets if each.number == number]
+        agent.abort()
+        agent.died("a test")
+        near, far = tcp_pair()
+        with near:
+            near.send(b"hello")
+            (port,) = world.ports.of(world.serial)
+            port.came(PlainEnd(far))
+            assert world.hear(world.service(), 5) == b"hello"
 
 
 def test_a_client_without_a_word_gets_another_socket() -> None:

@@ -111,6 +111,23 @@ def test_a_frame_for_one_that_has_gone_is_a_death(loop: Loop, pair: Pair) -> Non
     assert kept.deaths == [("reset the connection", -1)]
 
 
+def test_an_end_that_waited_until_it_was_writable_is_read_again(
+    loop: Loop, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes behind that is told as ever."""
+    kept, far = pair
+    read, waits = PlainEnd.read_into, [True]
+
+    def reads(end: PlainEnd, view: memoryview) -> int | None:
+        end.reads_when_writable = bool(waits and waits.pop())
+        return None if end.reads_when_writable else read(end, view)
+
+    monkeypatch.setattr(PlainEnd, "read_into", reads)
+    for word in (b"one", b"two"):
+        far.send(word)
+        loop.until(lambda word=word: kept.heard.endswith(word))  # type: ignore[misc]
+
+
 def test_what_tls_has_read_already_is_told_without_an_event(loop: Loop) -> None:
     """Two records came in one reading: of the second the kernel says nothing more."""
     near, far = end_pair(tls=True)

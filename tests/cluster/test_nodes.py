@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from twisted.internet.defer import Deferred
 
 from revtunnel.cluster.cluster_system import merged
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, ClientRefused, LinkRefused
@@ -47,6 +48,21 @@ def test_a_reset_of_either_side_resets_the_other(nodes: NodesWorld) -> None:
         cut.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         cut.close()
         assert nodes["one"].ending(stays) == "reset"
+
+
+def test_a_cut_between_nodes_before_the_target_answered_is_told(tmp_path: Path) -> None:
+    """It came when nobody read that client, and the service must not wait for him."""
+    with NodesWorld(tmp_path, "one", "two", rule="socket") as nodes:
+        node, answer, dial = nodes["two"], Deferred[None](), nodes["two"].dialler.dial
+        node.dialler.dial = lambda *more: answer.addCallback(lambda _: dial(*more))  # type: ignore[method-assign,assignment,return-value]
+        nodes.client("one", "two")
+        nodes.until(lambda: any(each.opening for each in node.switchboard.data._opening), "its CONNECT")
+        (stream,) = nodes["one"].switchboard.data._opening
+        assert stream._socket is not None
+        stream._socket.end.sock.shutdown(socket.SHUT_WR)  # over TLS that is no end in order
+        nodes.loop.settle(quiet=0.1)
+        answer.callback(None)
+        assert node.ending(node.service()) == "reset"
 
 
 def test_the_device_s_node_knows_the_client_s_own_address(nodes: NodesWorld) -> None:

@@ -18,7 +18,7 @@ from revtunnel.sockets import relay as module
 from revtunnel.sockets.ends import RECORD, End, PlainEnd
 from revtunnel.sockets.reactor_turn import shorten_turns
 from revtunnel.sockets.relay import Relay
-from revtunnel.sockets.watch import Watch
+from revtunnel.sockets.watch import OVER, Watch
 from tests.sockets.test_ends import over_tls
 from tests.support.depth import deep
 from tests.support.web_ends import halves
@@ -558,10 +558,93 @@ def test_a_hang_up_that_was_another_connections_is_not_believed(plain: Joined) -
     """The reactor's events of one batch are told by number, and a number may have a new owner."""
     plain.relay.start()
     for side in (plain.relay._near, plain.relay._far):
-        plain.reactor.removeReader(side)  # as the reactor does before it says so
-        side.connectionLost(Failure(ConnectionLost()))
+        side.happened(OVER)
     plain.client.write(b"alive")
     assert plain.hear(plain.service, 5) == b"alive"
+
+
+def test_a_fault_of_ours_is_a_cut(plain: Joined, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what was read by then nobody knows how much has gone on."""
+
+    def fails(end: End, data: bytes) -> int:
+        raise MemoryError("no memory")
+
+    plain.relay.start()
+    monkeypatch.setattr(PlainEnd, "write", fails)
+    plain.client.sock.send(b"lost")
+    plain.turn(3)
+    assert plain.ended == [(Ended.RESET_BY_PEER, "near: no memory")]
+
+
+def test_a_side_that_is_told_again_still_waits_for_room(plain: Joined) -> None:
+    """Its end was another's before, who had left something unread: what is held goes on all the same."""
+    blocked = plain.fill(plain.relay._far.end)
+    plain.relay.start(unsent=b"unsent")
+    Watch.of(plain.reactor).untold(plain.relay._far.fileno())
+    assert plain.hear(plain.service, blocked + 6).endswith(b"unsent")
+
+
+class Wayward(PlainEnd):
+    """An end that waits for the other event once, and has something inside at first."""
+
+    __slots__ = ("inside", "waits")
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock)
+        self.inside, self.waits = b"", False
+
+    @property
+    def pending(self) -> bool:
+        return bool(self.inside)
+
+    def read_into(self, view: memoryview) -> int | None:
+        waits, self.waits = self.waits, False
+        self.reads_when_writable = waits
+        if waits:
+            return None
+        inside, self.inside = self.inside, b""
+        view[: len(inside)] = inside
+        return len(inside) or super().read_into(view)
+
+
+@pytest.fixture
+def wayward() -> Iterator[tuple[Joined, Wayward]]:
+    """A relay whose client's end is one."""
+    ends: list[Wayward] = []
+
+    def connect(tls: bool) -> tuple[End, End]:
+        theirs, ours = connected(tls)
+        if ends:
+            return theirs, ours
+        ends.append(Wayward(ours.sock))
+        return theirs, ends[0]
+
+    joined = Joined(connect=connect)
+    yield joined, ends[0]
+    joined.finish()
+
+
+def test_an_end_that_waited_until_it_was_writable_is_read_again(wayward: tuple[Joined, Wayward]) -> None:
+    """TLS that renews its keys, or a WebSocket behind many pings: bytes that come later are told as ever."""
+    joined, end = wayward
+    joined.relay.start()
+    end.waits = True
+    joined.client.write(b"first")
+    assert joined.hear(joined.service, 5) == b"first"
+    joined.turn(3)
+    joined.client.write(b"second")
+    joined.turn(3)
+    assert joined.service.read_into(ROOM) == 6
+
+
+def test_what_is_inside_at_the_start_may_find_no_room(wayward: tuple[Joined, Wayward]) -> None:
+    """The service takes nothing yet: it waits, and follows."""
+    joined, end = wayward
+    end.inside = b"inside"
+    blocked = joined.fill(joined.relay._far.end)
+    joined.relay.start()
+    assert joined.relay.held_for_far == 6
+    assert joined.hear(joined.service, blocked + 6).endswith(b"inside")
 
 
 @pytest.mark.parametrize("size", range(20_000, 80_000, 1_000))
