@@ -301,6 +301,10 @@ class Cluster:
         self._say()
         if self._state == "up":
             self.dials.dial(self._places())
+        for link in [*self.hub.links.values()]:
+            caller = self.callers.get(link.serial)
+            if caller is None or caller.gone:
+                self._linked(link)
         if self._mesh is not None:
             self._mesh.look()
         for serial in self._board.awaited():
