@@ -7,6 +7,7 @@ Source: next/cluster.md; ours.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import count
 from typing import Any, Protocol
@@ -121,6 +122,7 @@ class Cluster:
         self._links: dict[str, tuple[int, str, float]] = {}  # of our devices: number, wire, since when
         self._problem: str | None = None
         self._timer: IDelayedCall | None = None
+        self._joining: IDelayedCall | None = None
         self._stopped: Deferred[None] | None = None
         self._state = "up"
         instance = random_bytes(8)
@@ -162,7 +164,7 @@ class Cluster:
         def away(failure: Failure) -> None:
             failure.trap(DirectoryAway)
             if waits and self._timer is not None:
-                self._reactor.callLater(LOOK, self._join)
+                self._joining = self._reactor.callLater(LOOK, self._join)
 
         self.directory.start().addCallbacks(lambda _: self._board.not_yet(""), away)
 
@@ -191,8 +193,9 @@ class Cluster:
         """Leave; fires when the directory knows, or within PATIENCE."""
         if self._stopped is not None:
             return self._stopped
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
+        for timer in (self._timer, self._joining):
+            if timer is not None and timer.active():
+                timer.cancel()
         self._timer = None
         self._board.fleet.on_arrived = self._board.fleet.on_left = None
         self._board.forward(None)
@@ -281,7 +284,11 @@ class Cluster:
         if self._mesh is not None:
             return {each.name: ServerPlace(each.host, each.port) for each in self.settings.others}
         told = [each for each in self.directory.nodes() if each.address and each.state != "away"]
-        return {each.name: ServerPlace(*parse_endpoint(each.address)) for each in told}
+        places: dict[str, ServerPlace] = {}
+        for each in told:
+            with suppress(ValueError):  # of whoever wrote that into the engine
+                places[each.name] = ServerPlace(*parse_endpoint(each.address))
+        return places
 
     def _linked(self, link: PeerServerLink) -> None:
         caller = call_by(link)
@@ -301,6 +308,10 @@ class Cluster:
         self._say()
         if self._state == "up":
             self.dials.dial(self._places())
+        for link in [*self.hub.links.values()]:
+            caller = self.callers.get(link.serial)
+            if caller is None or caller.gone:
+                self._linked(link)
         if self._mesh is not None:
             self._mesh.look()
         for serial in self._board.awaited():

@@ -1,4 +1,4 @@
-"""A directory that is in memory: nodes of one process, or the workers of one host behind one of them.
+"""A directory that is in memory: that of nodes in one process.
 
 Rule of this file: it is always there and answers at once. ``Board`` has the records, ``LocalDirectory`` is
 one node's view of it; what one tells is done before it returns, and told to the others in turns of their own.

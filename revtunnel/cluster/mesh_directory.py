@@ -181,7 +181,7 @@ class MeshDirectory:
         return found
 
     def _about(self, name: str, row: Row) -> None:
-        self._nodes[name] = Node(**{**row, "epoch": int(row["epoch"])})
+        self._nodes[name] = Node.told(row)
 
     def _tell_all(self) -> None:
         self._telling = None

@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from revtunnel.cluster.directory import PATIENCE
 from revtunnel.cluster.named_targets import CALLS
 from revtunnel.cluster.peer_hub import PeerServerLink
-from revtunnel.process.admin.admin import AdminFactory, AdminProtocol
+from revtunnel.process.admin.admin import STALLED, AdminFactory, AdminProtocol
 from revtunnel.process.admin.admin_boxes import packed, read, refusal_of, unpacked, written
 from revtunnel.process.admin.admin_settings import AdminSettings
 from revtunnel.process.admin.callers import Caller
@@ -34,7 +34,9 @@ MOST = 4 * 1024 * 1024  # bytes of an answer
 
 
 class NodeAnswers(AdminProtocol):
-    """Answers one node."""
+    """Answers one node, which may be silent as long as its link is up."""
+
+    times = {"reading": STALLED}
 
     def connectionMade(self) -> None:
         super().connectionMade()
@@ -71,14 +73,14 @@ class NodeCaller(Protocol):
         self._received = bytearray()
         self._tag = 0
         self._asked: dict[bytes, tuple[Operation, Deferred[Row]]] = {}
-        self._gone = False
+        self.gone = False
 
     def call(self, operation: Operation, **arguments: Any) -> "Deferred[Row]":
         """One call and its answer; of a listing ``rows``, read, and ``after``.
 
         Fails with one of refusals.py: Busy also when there is no answer in time, or the node is gone.
         """
-        if self._gone:
+        if self.gone:
             return fail(Busy("the node is gone"))
         self._tag += 1
         tag = b"%d" % self._tag
@@ -108,7 +110,7 @@ class NodeCaller(Protocol):
         """The transport says the rest."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._gone = True
+        self.gone = True
         asked, self._asked = self._asked, {}
         for _, answered in asked.values():
             answered.errback(Busy("the node is gone"))

@@ -9,7 +9,7 @@ Source: next/cluster.md sections 2 and 6; ours.
 
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 __all__ = ["NODE_NAME", "Claim", "Node", "Place", "is_void", "newer"]
 
@@ -26,6 +26,12 @@ class Node(NamedTuple):
     devices: int = 0
     clients: int = 0
     version: str = ""
+
+    @classmethod
+    def told(cls, row: Mapping[str, Any]) -> "Node":
+        """As another node says, whose version may have more to say."""
+        known = {name: row[name] for name in cls._fields if name in row}
+        return cls(**{**known, "epoch": int(row["epoch"])})
 
 
 class Place(NamedTuple):

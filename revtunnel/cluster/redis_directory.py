@@ -29,6 +29,7 @@ __all__ = ["RedisDirectory"]
 log = Logger(namespace="revtunnel")
 
 STARTING = 3 * PATIENCE  # seconds that a start waits: for a connection, a PING and the first lease
+FIELDS = len(Node._fields) - 1  # of a record, whose key has the name
 _NO = {  # what scripts say instead of an answer
     "usurped": "another process has this node's name",
     "lost": "the engine was emptied, and is told everything again",
@@ -162,7 +163,9 @@ class RedisDirectory:
     def _granted(self, asked: float, epoch: int, kept: bool, nodes: list[Any], *rest: Any) -> None:
         lapsed = self._lease.granted(asked, self._now(), epoch, kept)
         self.me = self.me._replace(epoch=epoch)
-        self._nodes = {name: Node(name, *row) if row else Node(name, 0, state="away") for name, row in nodes}
+        # a node of another version may have written more
+        rows = {name: row[:FIELDS] if row else (0, "", "away") for name, row in nodes}
+        self._nodes = {name: Node(name, *row) for name, row in rows.items()}
         self._nodes[self.me.name] = self.me
         number, *claims = rest
         self._claims.renewed(*claims)

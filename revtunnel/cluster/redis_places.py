@@ -19,7 +19,7 @@ KNOWN = 10_000
 
 def place_of(record: list[Any], address: str) -> Place:
     """A record of the engine, and the address of its node."""
-    node, epoch, link, fence, wire = record
+    node, epoch, link, fence, wire = record[:5]  # one of another version may have more
     return Place(node, epoch, address, link, fence, wire)
 
 

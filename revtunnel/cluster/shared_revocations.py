@@ -19,13 +19,15 @@ from twisted.logger import Logger
 from revtunnel.cluster.directory import DirectoryAway
 from revtunnel.cluster.redis_directory import RedisDirectory
 from revtunnel.cluster.redis_scripts import FORGET, SHARE, SHARED
-from revtunnel.trust.certificate_book import CertificateBook, CertificateRow
+from revtunnel.trust.certificate_book import DEVICE, FOREIGN, CertificateBook, CertificateRow
 
 __all__ = ["SharedRevocations"]
 
 log = Logger(namespace="revtunnel")
 
 BATCH = 100  # a call
+KINDS = DEVICE, FOREIGN
+LEAST = len(CertificateRow._fields) - len(CertificateRow._field_defaults)
 BARRED = "barred:"  # before a serial; other IDs are fingerprints
 
 
@@ -93,19 +95,39 @@ class SharedRevocations:
                 return
             rows, barred, over = list[CertificateRow](), dict[str, bool](), list[str]()
             for name, text in found:
-                value: Any = json.loads(text)
+                value = _read(text)
                 if name in self._waiting:  # ours is newer
                     continue
+                row = None if name.startswith(BARRED) else _row(name, value)
                 if name.startswith(BARRED):
                     barred[name.removeprefix(BARRED)] = bool(value)
-                elif value is not None and self._book.forgotten(CertificateRow(*value)):
+                elif row is not None and self._book.forgotten(row):
                     over.append(name)
-                elif value is not None:
-                    rows.append(CertificateRow(*value))
+                elif row is not None:
+                    rows.append(row)
             self._book.learn(rows, barred)
             self._learnt({*barred, *(row.name for row in rows)})
             if over:
                 await self._call(FORGET, *over)
+
+
+def _read(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:  # from nobody of us
+        return None
+
+
+def _row(name: str, value: Any) -> CertificateRow | None:
+    """What was written for a fingerprint; None: nothing that can be read."""
+    if not isinstance(value, list) or len(value) < LEAST or value[0] != name:
+        return None
+    row = CertificateRow(*value[: len(CertificateRow._fields)])  # one of another version may have more
+    numbers = row.until, row.issued, row.revoked or 0.0
+    words = row.name, row.kind, row.number, row.parent, row.key
+    sound = all(isinstance(each, int | float) for each in numbers)
+    sound = sound and all(isinstance(each, str) for each in words)
+    return row if sound and row.kind in KINDS else None
 
 
 def _written(rows: list[CertificateRow], barred: dict[str, bool]) -> dict[str, str]:

@@ -5,6 +5,7 @@ Rule of this file: every fault is a complaint about the key where it stands; not
 Source: faults.md C5, "Bind defaults"; ours.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -14,6 +15,7 @@ from revtunnel.daemons.proxy_settings import check_senders
 from revtunnel.daemons.server_settings import ListenerSettings, ServerSettings
 from revtunnel.fleet.device_records import DEFAULT
 from revtunnel.ground.networks import is_loopback
+from revtunnel.ground.targets import parse_endpoint
 from revtunnel.settings.inifile import Name, Table
 from revtunnel.sockets.tls.certificates import FaultyFiles, read_credentials
 from revtunnel.trust.tls_settings_checks import check_listener_tls, check_plaintext, listener_rules
@@ -92,6 +94,11 @@ def check_cluster(table: Table, settings: ServerSettings) -> None:
         table.complain("cluster", "peers", "of no use with an engine, which knows them")
     if mine.engine is not None and mine.address is None:
         table.complain("cluster", "address", "missing: with an engine others learn it from there")
+    if mine.address is not None and parse_endpoint(mine.address)[0] in ("0.0.0.0", "::"):
+        table.complain("cluster", "address", f"{mine.address}: others dial it, one of this machine wanted")
+    for name, times in Counter(each.name for each in mine.peers).items():
+        if times > 1:
+            table.complain("cluster", "peers", f"{name} stands there {times} times")
     for key, text in engine_faults(mine):
         table.complain("cluster", key, text)
     for each in doors:

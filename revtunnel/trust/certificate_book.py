@@ -15,7 +15,7 @@ from typing import NamedTuple
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.trust.enrolment import TokenRow
 
-__all__ = ["AUTHORITY", "DEVICE", "KEPT", "SERVER", "CertificateBook", "CertificateRow"]
+__all__ = ["AUTHORITY", "DEVICE", "FOREIGN", "KEPT", "SERVER", "CertificateBook", "CertificateRow"]
 
 AUTHORITY, DEVICE, SERVER = "authority", "device", "server"  # kinds
 FOREIGN = "foreign"  # not made here, or forgotten: known because it was renewed here

@@ -54,6 +54,8 @@ def test_a_node_and_its_peers(load: Load) -> None:
     ("changes", "fault"),
     [
         ({"cluster": {"node": None}}, "[cluster] peers: of no use without node"),
+        ({"cluster": {"address": "0.0.0.0:2066"}}, "[cluster] address: 0.0.0.0:2066: others dial it"),
+        ({"cluster": {"peers": "b=127.0.0.1:1, b=127.0.0.1:2"}}, "[cluster] peers: b stands there 2 times"),
         (
             {"cluster": {"node": None, "peers": None}},
             "[listener peers] kind: nodes: node in",

@@ -41,3 +41,9 @@ def test_names_of_nodes() -> None:
         assert NODE_NAME.fullmatch(name)
     for name in ("", "Gate", "-a", "a-", "a" * 33, "a/b", "a\n"):
         assert not NODE_NAME.fullmatch(name)
+
+
+def test_a_node_of_another_version_may_say_more_or_less_of_itself() -> None:
+    """What is not known of it is left."""
+    told = {"name": "one", "epoch": "18446744073709551615", "state": "draining", "load": 0.5}
+    assert Node.told(told) == Node("one", 2**64 - 1, state="draining")

@@ -113,3 +113,15 @@ def test_an_engine_that_was_emptied_knows_nobody(desk: Desk) -> None:
     assert desk.run(scripts.FIND, "one", one, "d") == "young"
     assert desk.world.engine.ask("DEL", "rt:test:young") == ":1"
     assert desk.run(scripts.FIND, "one", one, "d") is False
+
+
+def test_records_of_a_later_version_that_say_more_are_read(desk: Desk) -> None:
+    """Of a node, and of a link."""
+    world, now = desk.world, 9_000_000_000
+    (view,) = world.started("one")
+    world.engine.ask("SET", "rt:test:node:new", '[7, "new:1", "up", 1, 0, "9.0", "more"]')
+    world.engine.ask("ZADD", "rt:test:nodes", str(now), "new")
+    world.engine.ask("SET", "rt:test:dev:d", '["new", 7, 1, 5, "rt1", "more"]')
+    world.until(lambda: [each.name for each in view.nodes()] == ["new", "one"])
+    place = world.result(view.find("d"))
+    assert place is not None and (place.node, place.address) == ("new", "new:1")

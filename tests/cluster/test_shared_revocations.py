@@ -1,5 +1,6 @@
 """Who is revoked at one node is at all, whatever the engine forgets meanwhile."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from revtunnel.cluster.redis_directory import RedisDirectory
 from revtunnel.cluster.shared_revocations import SharedRevocations
 from revtunnel.state.ledger import SqliteLedger
-from revtunnel.trust.certificate_book import DEVICE, CertificateBook, CertificateRow
+from revtunnel.trust.certificate_book import AUTHORITY, DEVICE, CertificateBook, CertificateRow
 from tests.cluster.redis_world import RedisWorld
 from tests.support.epoll import own_reactor
 from tests.support.redis_server import INSTALLED, PROGRAM
@@ -75,6 +76,25 @@ def test_a_revocation_is_everywhere(world: RedisWorld) -> None:
     assert not late.book.revoked("plc", row("bb", "plc").fingerprint)
     for each in (one, two, late):
         each.ledger.close()
+
+
+def test_what_cannot_be_read_keeps_nothing_else_back(world: RedisWorld) -> None:
+    """Of a node of another version, or of whoever writes there; an authority is not revoked by it."""
+    node, more = Node(world, "one"), row("dd", "plc")._replace(revoked=NOON)
+    world.result(node.view.start())
+    authority = row("ee", "us")._replace(kind=AUTHORITY)
+    node.book.put(authority)
+    told = {"barred:dev": "true", more.fingerprint: json.dumps([*more, "of a later version"])}
+    wrong = [None] * 9, ["6", 1, 2, 3, "x", {}, 7, [], 8]
+    odd = ("{", "7", "[]", "[1, 2]", "{}", *map(json.dumps, wrong))
+    told |= {str(number): text for number, text in enumerate(odd)}
+    told[authority.fingerprint] = json.dumps(authority._replace(revoked=NOON))
+    for number, (name, text) in enumerate(told.items()):
+        world.engine.ask("HSET", "rt:test:revoked", name, text)
+        world.engine.ask("ZADD", "rt:test:shared", str(9_000_000_000_000 - number), name)
+    world.until(lambda: node.book.barred("dev") and node.book.revoked("plc", more.fingerprint))
+    assert node.book.row(authority.fingerprint) == authority and len(node.book) == 2
+    node.ledger.close()
 
 
 def test_what_ended_long_ago_is_not_kept(world: RedisWorld) -> None:

@@ -19,7 +19,7 @@ Source: twisted.md 2.5; faults.md C1 to C4, "Mechanisms, exact" (Admin).
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -44,7 +44,7 @@ from revtunnel.process.admin.refusals import Conflict, OperatorError
 from revtunnel.process.logs import timestamp
 from revtunnel.sockets.twisted_transport import IStream
 
-__all__ = ["AdminFactory", "AdminProtocol", "AdminService"]
+__all__ = ["STALLED", "AdminFactory", "AdminProtocol", "AdminService"]
 
 log = Logger(namespace="revtunnel.admin")
 
@@ -57,6 +57,7 @@ UNSENT = 256 * 1024  # bytes
 MAX_WHY = 2000  # characters of an error's text
 LOOK = 10.0  # seconds between two looks whether the socket still has its name
 ADMIN = "admin socket"  # what ``Retries`` know it by
+TIMES = {"command": BOX_TIME, "reading": STALLED, "next": IDLE}  # for what is waited
 PARTING = 2.0  # seconds that a caller gets to take his last answer
 
 
@@ -65,6 +66,7 @@ class AdminProtocol(Protocol):
     """One caller. It is its own transport's producer: while that is full no further command is read."""
 
     transport: IStream
+    times: Mapping[str, float] = TIMES
 
     def __init__(self, factory: "AdminFactory") -> None:
         self.caller = Caller(-1, "?")
@@ -229,7 +231,7 @@ class AdminProtocol(Protocol):
             return
         self._cancel_time()
         self._waits_for = waits_for
-        seconds = {"command": BOX_TIME, "reading": STALLED, "next": IDLE}.get(waits_for)
+        seconds = self.times.get(waits_for)
         if seconds is not None:
             self._deadline = self._factory.clock.callLater(seconds, self._late)
 
