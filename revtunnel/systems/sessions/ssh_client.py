@@ -66,6 +66,10 @@ class SshClient(SSHClientTransport):
 
     _log = _mute
     supportedCompressions = [b"none"]
+    # not in a group that the service names: looking whether 4096 bits are a prime takes 10 s, and all wait
+    supportedKeyExchanges = [
+        each for each in SSHClientTransport.supportedKeyExchanges if b"-exchange-" not in each
+    ]
 
     def __init__(self, owner: SshOwner, user: str, known: bytes, size: tuple[int, int]) -> None:
         """``size``: columns and rows."""

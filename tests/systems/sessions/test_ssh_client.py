@@ -247,6 +247,15 @@ def test_a_key_that_nobody_wants_ends_it() -> None:
     sit.close()
 
 
+def test_no_service_names_the_group_of_an_exchange() -> None:
+    """Whose prime would be judged for seconds, in which nobody else is served; others are offered still."""
+    sit = Sit()
+    said = sit.client.ourKexInitPayload
+    assert b"group-exchange" not in said
+    assert b"curve25519-sha256" in said and b"ecdh-sha2-nistp256" in said and b"group14" in said
+    sit.close()
+
+
 def test_a_server_that_reads_nothing_is_not_read() -> None:
     """It would be answered without end: its requests, its exchanges of keys. Nor is more to be typed."""
     sit = Sit()
