@@ -87,10 +87,17 @@ class Screen(Service):
                     self.record.add("key", *struct.unpack("!BxxI", rest))
 
 
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Chromium]:
-    with Chromium(tmp_path) as found:
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    with Chromium(tmp_path_factory.mktemp("chromium")) as found:
         yield found
+
+
+@pytest.fixture
+def browser(chromium: Chromium) -> Iterator[Chromium]:
+    """Without a tab; everybody in it is apart from all of other tests."""
+    yield chromium
+    chromium.clear()
 
 
 @pytest.fixture
@@ -157,7 +164,7 @@ def test_first_administrator_and_second_factor(lab: Lab, browser: Chromium, tmp_
     files = {"certificate": issued.certificate_file, "certificate_key": issued.key_file}
     web = {"address": "127.0.0.1:0", "tls": "yes", "hosts": "localhost", **files}
     server = lab.server({"web main": web}).start()
-    page = browser.page(server.wait_event("first-administrator")["link"])
+    page = browser.page(server.wait_event("first-administrator")["link"], apart=True)
     page.wait("p", "you are the administrator then")
     page.type("[name=user]", "ana")
     page.type("[name=password]", PASSWORD)
