@@ -89,7 +89,7 @@ def test_no_place_is_named_twice() -> None:
         assert bare not in after(where, f"{bare} did not answer in 10 s")
 
 
-def test_nobody_asks_twisted_for_asentence() -> None:
+def test_nobody_asks_twisted_for_a_sentence() -> None:
     """But the one place that has words for what it would say, and the log of our own faults."""
     asks = {
         path.relative_to(ROOT / "revtunnel").as_posix()

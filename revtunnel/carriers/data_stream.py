@@ -28,6 +28,7 @@ from revtunnel.ground.facts import ChannelEnded, ChannelOpened, Report
 from revtunnel.ground.limits import RelayLimits
 from revtunnel.ground.origin import encode_origin
 from revtunnel.ground.reasons import Ended
+from revtunnel.sockets.end_transport import in_words
 from revtunnel.sockets.ends import End, said
 from revtunnel.sockets.tcp_info import silence
 from revtunnel.sockets.watch import Watch
@@ -195,7 +196,7 @@ class DataStream:
 
     def connectionLost(self, reason: Failure) -> None:
         """An exception of ours, which is logged."""
-        self.end(Ended.RESET_BY_PEER, f"client: {reason.getErrorMessage()}")
+        self.end(Ended.RESET_BY_PEER, f"client: {in_words(reason)}")
 
     @property
     def opening(self) -> bool:

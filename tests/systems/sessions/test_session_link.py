@@ -347,16 +347,18 @@ def test_a_device_that_is_away_is_said_to_be(make: Make) -> None:
 
 
 def test_a_target_that_refuses_is_said_to(make: Make) -> None:
-    """The agent's answer travels to the person's program."""
+    """The agent's answer travels to the person's program, who was not told that the target is there."""
     world = World("rt1")
     world.reactor.faults["10.0.0.5", 23] = ConnectionRefusedError()
     session = make(
         {"console": world.switchboard.client_streams.clients_by_name("plc-1", "console", lambda _: None)}
     )
     program = Party("program")
-    session.open("console", program)
+    local, opened = session.open("console", program), []
+    local.may_read = lambda: opened.append(True)  # type: ignore[method-assign]
     session.loop.until(lambda: (world.pump(), not program.here)[1])
     assert session.at_client.ended[0][1] in ("refused", "unreachable")
+    assert not opened  # as a service that hung up would be
 
 
 def test_many_channels_one_after_the_other(make: Make) -> None:
