@@ -25,10 +25,10 @@ MOST = 100_000  # services
 
 
 def kind_of(blob: bytes) -> str:
-    """The type of a public key, as it says itself; "": it is none."""
+    """The type of a public key, as it says itself, of letters that a screen shows; "": it is none."""
     size = int.from_bytes(blob[:4], "big")
-    kind = blob[4 : 4 + size]
-    return kind.decode("ascii") if len(kind) == size and kind.isascii() and size <= 64 else ""
+    kind = blob[4 : 4 + size].decode("latin-1")
+    return kind if len(kind) == size <= 64 and kind.isascii() and kind.isprintable() else ""
 
 
 def fingerprint_of(blob: bytes) -> str:

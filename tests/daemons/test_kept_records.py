@@ -1,6 +1,8 @@
 """Records that operators lay down for devices: key by key over the settings, kept, shown, taken back."""
 
+import re
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,8 @@ def test_every_key_of_a_record_can_be_laid_down() -> None:
     [edit] = [each for each in RECORD_OPERATIONS if each.name == "RecordEdit"]
     assert {each.name for each in edit.arguments} - {"serial"} == names
     assert {each.name for each in RECORD_COLUMNS} == names == set(DeviceRecord().row())
+    form = files("revtunnel.process.web").joinpath("page/record.js").read_text("utf-8")
+    assert set(re.findall(r'^  \{ name: "(\w+)"', form, re.MULTILINE)) == names
 
 
 def test_a_key_counts_over_the_settings_and_the_others_do_not(tmp_path: Path) -> None:

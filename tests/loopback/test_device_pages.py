@@ -408,7 +408,7 @@ document.cookie = "{COOKIE}=evil; Path=/; Secure"; 1"""
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium here")
 @pytest.mark.skipif(find_spec("argon2") is None, reason="argon2-cffi is not here: no page is served")
 def test_in_a_browser(world: World, tmp_path: Path) -> None:
-    """One press opens it in a tab; its script gets at nothing of ours; with the session it is over."""
+    """One press opens it in a tab; its script gets at nothing of ours; it ends with its session. A port."""
     hal = world.visitor("hal")
     gate = f"http://127.0.0.1:{hal.port}"
     with Chromium(tmp_path) as browser:
@@ -464,24 +464,23 @@ def test_in_a_browser(world: World, tmp_path: Path) -> None:
         tab.screenshot(tmp_path / "device-page-over.png")
         tab.run(EVICT)  # whatever a script throws out of the jar, it puts nothing there in our name
         assert "evil" not in {each["value"] for each in tab.ask("Network.getCookies", urls=[own])["cookies"]}
+        _at_a_port(world, browser)
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here")
-def test_a_port_in_a_browser(world: World, tmp_path: Path) -> None:
+def _at_a_port(world: World, browser: Chromium) -> None:
     """Its cookies are not for scripts, whose own do not go on, and no worker of it stays."""
     ivy = world.visitor("ivy", world.other)
-    with Chromium(tmp_path) as browser:
-        tab = browser.page(ivy.url(ivy.session("plc-7", "ui"), "ui"))
-        tab.wait("#socket", "HELLO")
-        tab.click("Log in")
-        tab.wait("#socket", "HELLO")
-        tab.wait("#user", "no cookie seen")
-        told = tab.run("document.cookie = 'mine=1'; fetch('/fields').then((answer) => answer.json())")
-        assert dict(told)["Cookie"] in ("sid=secret; seen=op", "seen=op; sid=secret")
-        asked = world.device.record.count("asked", "GET", "/script")
-        worker = "navigator.serviceWorker.register('/script').then(() => 'stays', (error) => error.name)"
-        assert tab.run(worker) in ("TypeError", "SecurityError")
-        assert world.device.record.count("asked", "GET", "/script") == asked
+    tab = browser.page(ivy.url(ivy.session("plc-7", "ui"), "ui"), apart=True)
+    tab.wait("#socket", "HELLO")
+    tab.click("Log in")
+    tab.wait("#socket", "HELLO")
+    tab.wait("#user", "no cookie seen")
+    told = tab.run("document.cookie = 'mine=1'; fetch('/fields').then((answer) => answer.json())")
+    assert dict(told)["Cookie"] in ("sid=secret; seen=op", "seen=op; sid=secret")
+    asked = world.device.record.count("asked", "GET", "/script")
+    worker = "navigator.serviceWorker.register('/script').then(() => 'stays', (error) => error.name)"
+    assert tab.run(worker) in ("TypeError", "SecurityError")
+    assert world.device.record.count("asked", "GET", "/script") == asked
 
 
 def _listens(port: int) -> bool:

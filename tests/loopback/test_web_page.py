@@ -87,10 +87,17 @@ class Screen(Service):
                     self.record.add("key", *struct.unpack("!BxxI", rest))
 
 
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Chromium]:
-    with Chromium(tmp_path) as found:
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    with Chromium(tmp_path_factory.mktemp("chromium")) as found:
         yield found
+
+
+@pytest.fixture
+def browser(chromium: Chromium) -> Iterator[Chromium]:
+    """Without a tab; everybody in it is apart from all of other tests."""
+    yield chromium
+    chromium.clear()
 
 
 @pytest.fixture
@@ -157,7 +164,7 @@ def test_first_administrator_and_second_factor(lab: Lab, browser: Chromium, tmp_
     files = {"certificate": issued.certificate_file, "certificate_key": issued.key_file}
     web = {"address": "127.0.0.1:0", "tls": "yes", "hosts": "localhost", **files}
     server = lab.server({"web main": web}).start()
-    page = browser.page(server.wait_event("first-administrator")["link"])
+    page = browser.page(server.wait_event("first-administrator")["link"], apart=True)
     page.wait("p", "you are the administrator then")
     page.type("[name=user]", "ana")
     page.type("[name=password]", PASSWORD)
@@ -472,19 +479,19 @@ def test_users_and_grants(lab: Lab, server: Server, browser: Chromium, tmp_path:
         sound(other)
 
 
-def test_a_terminal(lab: Lab, server: Server, browser: Chromium, tmp_path: Path) -> None:
+def test_a_terminal_and_a_screen(lab: Lab, server: Server, browser: Chromium, tmp_path: Path) -> None:
     """What is typed gets to the service, what it says to the screen; the end is told, and can be undone."""
-    with Telnet() as machine:
-        lab.agent(server, offers={"console": machine.target, "web": "127.0.0.1:80"}).start()
+    with Telnet() as machine, Screen() as press:
+        offers = {"console": machine.target, "web": "127.0.0.1:80", "vnc": press.target}
+        lab.agent(server, offers=offers).start()
         server.client_port("plc-7", "console")
         page = logged_in(browser, server, "ana", "admin")
-        server.control("grant", "ana", "plc-7", "console")
+        server.control("grant", "ana", "plc-7", "console,vnc")
         page.click("plc-7")
         page.wait("td a[target=_blank]", "Terminal")
-        link = page.run(
-            "[...document.querySelectorAll('td a[target=_blank]')].map((each) => each.href).join()"
-        )
-        page.go(link)  # one: a web service has programs of its own
+        links = page.run("[...document.querySelectorAll('td a[target=_blank]')].map((each) => each.href)")
+        terminal, screen = links  # a web service has programs of its own
+        page.go(terminal)
         page.wait("h1", "plc-7/console")
         assert server.events("session-started") == []  # a link alone starts nothing
         page.click("Connect")
@@ -496,6 +503,7 @@ def test_a_terminal(lab: Lab, server: Server, browser: Chromium, tmp_path: Path)
         page.screenshot(tmp_path / "terminal.png")
         page.resize(*PHONE)
         assert page.overflow() <= 0
+        page.screenshot(tmp_path / "terminal-phone.png")
         page.click("End session")
         page.wait("header .mark.off", "over")
         server.wait_event("session-ended", serial="plc-7")
@@ -505,19 +513,13 @@ def test_a_terminal(lab: Lab, server: Server, browser: Chromium, tmp_path: Path)
         machine.stop()
         page.wait("header .mark.off", "over")
         page.screenshot(tmp_path / "terminal-over.png")
+        page.click("End session")
+        server.wait_event("session-ended", 2, serial="plc-7")
         sound(page)
 
-
-def test_a_screen(lab: Lab, server: Server, browser: Chromium, tmp_path: Path) -> None:
-    """The picture of a device is shown, and a key gets there."""
-    with Screen() as machine:
-        lab.agent(server, offers={"vnc": machine.target}).start()
-        server.client_port("plc-7", "vnc")
-        page = logged_in(browser, server, "ana", "admin")
-        server.control("grant", "ana", "plc-7", "vnc")
-        page.click("plc-7")
-        page.wait("td a[target=_blank]", "Screen")
-        page.go(page.run("document.querySelector('td a[target=_blank]').href"))
+        page.resize(1280, 800)
+        page.go(screen)
+        page.wait("h1", "plc-7/vnc")
         page.click("Connect")
         page.wait("header .mark.good", "connected")
         red = """(() => { const it = document.querySelector(".picture canvas");
@@ -525,11 +527,11 @@ def test_a_screen(lab: Lab, server: Server, browser: Chromium, tmp_path: Path) -
             return `${it.getContext("2d").getImageData(9, 9, 1, 1).data}` === "255,0,0,255" })()"""
         page.wait_for(red, "a red picture")
         page.key("Enter")
-        machine.record.wait("key", 1, 0xFF0D)
+        press.record.wait("key", 1, 0xFF0D)
         page.screenshot(tmp_path / "screen.png")
         page.click("End session")
         page.wait("header .mark.off", "over")
-        server.wait_event("session-ended", serial="plc-7")
+        server.wait_event("session-ended", 3, serial="plc-7")
         sound(page)
 
 

@@ -21,7 +21,7 @@ import json
 import shutil
 import subprocess
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -122,6 +122,13 @@ class Chromium:
         page.resize(width, height)
         page.go(url)
         return page
+
+    def clear(self) -> None:
+        """Close all tabs, whoever has closed some already."""
+        for page in self.pages.values():
+            with suppress(DevToolsError):
+                page.close()
+        self.pages.clear()
 
     def opened(self, by: "Page") -> "Page":
         """The tab that a page has opened."""

@@ -156,6 +156,8 @@ async def _pass_head(front: HttpSide, event: Any, page: PageOrigin) -> bool:
     said = to_browser(fields, page)
     if switches:
         said += [(b"Connection", b"Upgrade"), (b"Upgrade", upgrade(fields))]
+    elif page.last and isinstance(event, h11.Response):
+        said.append((b"Connection", b"close"))
     if front.h11.their_http_version == b"1.0" and isinstance(event, h11.InformationalResponse):
         return False  # RFC 9110 section 15.2
     kind = type(event)

@@ -57,6 +57,7 @@ class PageOrigin(NamedTuple):
     secure: bool  # it is asked by HTTPS
     cookie: bytes  # the name of ours there
     prefix: bytes = b""  # of the device's cookies; b"": this origin has a host of its own
+    last: bool = False  # the browser's connection is not kept
 
     @property
     def far(self) -> bytes:

@@ -34,7 +34,9 @@ from revtunnel.systems.sessions.page_seat import PageSeat
 from revtunnel.systems.sessions.session_life import SessionRefused
 from revtunnel.systems.sessions.session_routes import STATUS, Dial
 
-__all__ = ["DevicePages"]
+__all__ = ["BROWSERS", "DevicePages"]
+
+BROWSERS = 4  # that are let in at one page of a session: one that has lost its cookie does not come back
 
 
 class DevicePages:
@@ -117,6 +119,9 @@ class DevicePages:
         before = self.seat(connection, fields)
         if before is not None and before.session is came.session:
             before.leave()
+        here = [each for each in self._seats.values() if (each.session, each.where) == (came.session, where)]
+        for each in here[: 1 - BROWSERS]:
+            each.leave()
         secret = self._random_bytes(32).hex()
         left = partial(self._live.left, came.session, came.seat)
         seat = PageSeat(came, where, service, self._spoken(serial, service), peer, left)
@@ -150,6 +155,8 @@ class DevicePages:
         target = next((each.target for each in offers if each.name == seat.service), None)
         if target is None:
             raise PageRefused(503, f"{seat.serial} does not offer {seat.service} now")
+        if self._spoken(seat.serial, seat.service) != seat.spoken:
+            raise PageRefused(503, f"{seat.service} of {seat.serial} is another page now: open it anew")
         secure = seat.spoken != "http"
         host = told_host(target, record.web_host, secure).encode()
         cookie, prefix = seat.where.cookie(rules).encode(), seat.where.prefix.encode()

@@ -12,7 +12,6 @@ import html
 from collections.abc import Callable
 from typing import Any
 from typing import Protocol as Typing
-from urllib.parse import parse_qs
 
 import h11
 from twisted.internet.defer import CancelledError, Deferred
@@ -219,8 +218,7 @@ class PageConnection:
             self._seat.part(self)
             self._seat = None
             self._drop()
-        word = (parse_qs(query, max_num_fields=4).get("code") or [""])[0]
-        secret = self._pages.enter(self, word, fields)
+        secret = self._pages.enter(self, query.removeprefix("code="), fields)
         secure = "" if self.rules.plain_cookies else " Secure;"
         cookie = f"{self.where.cookie(self.rules)}={secret}; Path=/; HttpOnly;{secure} SameSite=Strict"
         text = '<meta http-equiv="refresh" content="0; url=/"><p><a href="/">Go on</a>'
@@ -230,6 +228,8 @@ class PageConnection:
     async def _pass(self, request: h11.Request, seat: PageSeat, own: str) -> bool:
         """Ask the device; whether another request may follow."""
         page, target, keep = self._pages.page(seat, own, self.rules)
+        if self.rules.is_balancer(self._end.peer):  # who asks next may be another, for another place
+            page, keep = page._replace(last=True), False
         try:
             back = await self._device(seat, target)
             switches = await exchange(self._front, back, request, page, keep)

@@ -194,7 +194,7 @@ class RemoteSessions:
         seat, displaced = session.come(bound.role, bound.person, now)
         self.nonces.spend(text, token)
         if bound.role is Role.TAKE:
-            self.nonces.withdraw(number, before, Role.OWNER)
+            self.nonces.withdraw(number, before)
         resume = ""
         if side == "client" and not token:
             resume = self.nonces.resume(Bound(number, seat.role, seat.person))

@@ -1,7 +1,8 @@
 """What one who may only look says to a screen (RFB): what asks for pictures goes on, all else is dropped.
 
 Rule of this file: what it does not know is a fault, for it could be a key. Versions 3.7 and 3.8, where the
-client's part can be read without the server's; nobody else is sent away for one who looks (the shared flag).
+client's part can be read without the server's, at a screen that has them: one of 3.3 reads the same bytes as
+other messages. Nobody else is sent away for one who looks (the shared flag).
 
 Source: RFC 6143 sections 7.1 and 7.5; the rfbproto community document for messages 150, 248, 250, 251, 255.
 """
@@ -53,6 +54,11 @@ class RfbWatching:
         self._said = bytearray()  # of what is not whole
         self._left = 0  # bytes of a message's body
         self._passes = False
+        self._screen = b""  # its version
+
+    def heard(self, data: bytes) -> None:
+        """What the screen says; its version comes first."""
+        self._screen += data[: 12 - len(self._screen)]
 
     def take(self, data: bytes) -> bytes:
         """What goes on to the screen.
@@ -82,8 +88,8 @@ class RfbWatching:
         self._said.clear()
 
     def _version(self, said: bytes) -> bytes:
-        if said not in VERSIONS:
-            raise ValueError("RFB 3.7 or 3.8 wanted of one who watches")
+        if said not in VERSIONS or not said <= self._screen < b"RFB 1":
+            raise ValueError("RFB 3.7 or 3.8 wanted of one who watches, and of the screen")
         self._next(self._security, 1)
         return said
 

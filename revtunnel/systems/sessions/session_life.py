@@ -295,11 +295,9 @@ class RemoteSession:
             SessionRefused: ``ended``, ``not-approved``, ``no-take-over``, ``too-many``; nothing has changed.
         """
         self._check(role)
-        displaced = []
         fresh = Role.OWNER if role is Role.TAKE else role
-        before = self.seat_of(fresh) if fresh in (Role.OWNER, Role.DEVICE) else None
-        if before is not None:
-            displaced.append((self.seats.pop(before.number), "taken" if role is Role.TAKE else "replaced"))
+        word = "taken" if role is Role.TAKE else "replaced"
+        displaced = [(self.seats.pop(seat.number), word) for seat in self._displaced(role)]
         if role is Role.TAKE:
             self.owner = person
         self._numbers += 1
@@ -367,6 +365,13 @@ class RemoteSession:
         people = sum(seat.role is not Role.DEVICE for seat in self.seats.values())
         if role in (Role.USE, Role.WATCH) and people >= self.limits.seats:
             raise SessionRefused("too-many", f"{people} people are connected, limit {self.limits.seats}")
+
+    def _displaced(self, role: Role) -> list[Seat]:
+        """Who loses his seat for one who comes: whoever has the only one, or all of the owner before."""
+        seats = [*self.seats.values()]
+        if role is Role.TAKE:
+            return [seat for seat in seats if seat.person == self.owner and seat.role.side == "client"]
+        return [seat for seat in seats if seat.role is role and role in (Role.OWNER, Role.DEVICE)]
 
     def _client_came(self, role: Role, now: float) -> None:
         """Whose absence was waited for is here; the first one waits for the device."""

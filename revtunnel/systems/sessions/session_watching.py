@@ -222,3 +222,9 @@ class WatchingEnd(RawEnd):
             return None
         view[: len(passed)] = passed
         return len(passed)
+
+    def write(self, data: bytes | memoryview) -> int:
+        """As ``End`` says."""
+        taken = super().write(data)
+        self._rfb.heard(bytes(data[: min(taken, 12)]))
+        return taken

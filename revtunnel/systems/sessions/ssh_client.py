@@ -16,6 +16,7 @@ from twisted.conch.ssh.channel import SSHChannel
 from twisted.conch.ssh.common import getNS
 from twisted.conch.ssh.connection import SSHConnection
 from twisted.conch.ssh.session import packRequest_pty_req, packRequest_window_change
+from twisted.conch.ssh.transport import DISCONNECT_KEY_EXCHANGE_FAILED as KEX_FAILED
 from twisted.conch.ssh.transport import SSHClientTransport
 from twisted.conch.ssh.userauth import SSHUserAuthClient
 from twisted.internet.defer import Deferred, fail, succeed
@@ -27,8 +28,9 @@ from revtunnel.trust.host_keys import kind_of
 
 __all__ = ["SshClient", "SshOwner"]
 
-TRIES = 30  # requests for authentication in all
+TRIES = 40  # requests for authentication and lists of questions in all
 PROMPTS = 8  # of one keyboard-interactive request
+PACKET = 64 * 1024  # bytes; RFC 4253 section 6.1 wants 35,000, and a channel gets 32 KiB
 TERMINAL = b"xterm-256color"
 _ALGORITHMS = {"ssh-rsa": [b"rsa-sha2-512", b"rsa-sha2-256", b"ssh-rsa"]}  # that a key of a type signs with
 _mute = Logger(observer=LogPublisher())  # what conch tells of each packet goes to nobody
@@ -64,12 +66,16 @@ class SshClient(SSHClientTransport):
 
     _log = _mute
     supportedCompressions = [b"none"]
+    # not in a group that the service names: looking whether 4096 bits are a prime takes 10 s, and all wait
+    supportedKeyExchanges = [
+        each for each in SSHClientTransport.supportedKeyExchanges if b"-exchange-" not in each
+    ]
 
     def __init__(self, owner: SshOwner, user: str, known: bytes, size: tuple[int, int]) -> None:
         """``size``: columns and rows."""
+        self._kind = kind_of(known)
         if known:
-            kind = kind_of(known)
-            self.supportedPublicKeys = _ALGORITHMS.get(kind, [kind.encode()])
+            self.supportedPublicKeys = _ALGORITHMS.get(self._kind, [self._kind.encode()])
         self.transport: Any = None
         self.owner = owner
         self.size = size
@@ -77,35 +83,36 @@ class SshClient(SSHClientTransport):
         self._user = user
         self._over = False
         self._proved = b""
+        self._secure = False
         self._judging = False  # a person is asked about the key
-        self._paused = False
+        self._paused = False  # by its owner
+        self._full = False  # the service does not take what we say
         self._shell: _Shell | None = None
 
     # -- what its owner calls
 
     def type(self, data: bytes) -> bool:
         """Send what was typed; False: no more before ``took``."""
-        if self._shell is None:
-            return True
-        self._shell.write(data)
-        return not self._shell.buf
+        if self._shell is not None:
+            self._shell.write(data)
+        return self._takes
 
-    def resize(self, columns: int, rows: int) -> None:
-        """The screen is of another size."""
+    def resize(self, columns: int, rows: int) -> bool:
+        """The screen is of another size; False as with ``type``."""
         self.size = columns, rows
         if self._shell is not None:
             self._shell.resize()
+        return self._takes
 
     def pause(self) -> None:
         """Read no more of the service."""
         self._paused = True
-        self.transport.pauseProducing()
+        self._read_or_wait()
 
     def resume(self) -> None:
-        """Go on reading; not while a person thinks about the key."""
+        """Go on reading."""
         self._paused = False
-        if not (self._judging or self._over):
-            self.transport.resumeProducing()
+        self._read_or_wait()
 
     def leave(self) -> None:
         """Nobody wants it any more."""
@@ -115,7 +122,28 @@ class SshClient(SSHClientTransport):
         """It is over, for this reason."""
         self._end(why, in_order)
 
+    # -- as the producer of its transport: to a service that reads nothing, nothing is answered
+
+    def pauseProducing(self) -> None:
+        """Twisted calls this: what was said waits."""
+        self._full = True
+        self._read_or_wait()
+
+    def resumeProducing(self) -> None:
+        """Twisted calls this: it was taken."""
+        self._full = False
+        self._read_or_wait()
+        self.took()
+
+    def stopProducing(self) -> None:
+        """Twisted calls this; ``connectionLost`` says it."""
+
     # -- as conch's transport
+
+    def connectionMade(self) -> None:
+        """Twisted calls this."""
+        self.transport.registerProducer(self, True)
+        super().connectionMade()
 
     def dataReceived(self, data: bytes) -> None:
         """Twisted calls this. The library raises anything where the other side breaks the rules."""
@@ -134,14 +162,13 @@ class SshClient(SSHClientTransport):
             return asked
         answer: Deferred[None] = Deferred()
         self._judging = True
-        self.transport.pauseProducing()
+        self._read_or_wait()
 
         def judged(result: Any) -> None:
             (answer.errback if isinstance(result, Failure) else answer.callback)(result)
             self._judging = False
+            self._read_or_wait()
             if not self._over:
-                if not self._paused:
-                    self.transport.resumeProducing()
                 self.dataReceived(b"")
 
         asked.addBoth(judged)
@@ -149,18 +176,24 @@ class SshClient(SSHClientTransport):
 
     def getPacket(self) -> bytes | None:
         """conch takes the next one; none while a person thinks, for those behind are under the new keys."""
-        return None if self._judging else super().getPacket()
+        packet = None if self._judging or self._over else super().getPacket()
+        if packet is not None and len(packet) > PACKET:
+            self._end("the service says too much at once", False)
+            return None
+        return packet
 
     def connectionSecure(self) -> None:
-        """conch calls this: the key is right."""
-        if self._shell is None:
+        """conch calls this, at each exchange of keys anew: the key is right."""
+        if not self._secure:
+            self._secure = True
             self.owner.secured()
             self.requestService(_Login(self._user.encode(), _Connection(self)))
 
     def sendDisconnect(self, reason: int, desc: bytes) -> None:
         """conch has found a fault."""
         super().sendDisconnect(reason, desc)
-        self._end(_plain(desc), False)
+        kind = f"; the key that is known is {self._kind}" if reason == KEX_FAILED and self._kind else ""
+        self._end(_plain(desc) + kind, False)
 
     def receiveError(self, reasonCode: int, description: bytes) -> None:
         """The other side has."""
@@ -185,6 +218,24 @@ class SshClient(SSHClientTransport):
         self._shell = shell
         self.owner.opened()
 
+    def took(self) -> None:
+        """What was typed is under way, perhaps all."""
+        if self._takes:
+            self.owner.took()
+
+    @property
+    def _takes(self) -> bool:
+        return not (self._full or (self._shell is not None and self._shell.buf))
+
+    def _read_or_wait(self) -> None:
+        """Not while a person thinks about the key, for one."""
+        if self._over:
+            return
+        if self._paused or self._judging or self._full:
+            self.transport.pauseProducing()
+        else:
+            self.transport.resumeProducing()
+
     def _end(self, why: str, in_order: bool) -> None:
         if self._over:
             return
@@ -201,12 +252,15 @@ class _Login(SSHUserAuthClient):
 
     def askForAuth(self, kind: bytes, extraData: bytes) -> None:
         """conch asks the server; not for ever."""
+        if self._may_ask():
+            super().askForAuth(kind, extraData)
+
+    def _may_ask(self) -> bool:
         client: SshClient = self.transport
         client.tries -= 1
         if client.tries < 0:
             client.end("the service asks too often")
-        else:
-            super().askForAuth(kind, extraData)
+        return client.tries >= 0
 
     _unasked = False  # the last try by keyboard-interactive put no question
 
@@ -234,14 +288,20 @@ class _Login(SSHUserAuthClient):
         self._unasked = not prompts
         for text in filter(None, (name, instruction)):
             self.transport.owner.show(_lines(text))
-        if len(prompts) > PROMPTS:
-            self.transport.end("the service asks too much")
+        if not self._may_ask():
             return Deferred()
 
         async def answers() -> list[str]:
             return [await self.transport.owner.ask(_plain(text), echo) for text, echo in prompts]
 
         return Deferred.fromCoroutine(answers())
+
+    def ssh_USERAUTH_PK_OK_keyboard_interactive(self, packet: bytes) -> None:
+        """Questions: conch reads them all before it asks, in a time that grows with their square."""
+        if int.from_bytes(getNS(packet, 3)[3][:4], "big") > PROMPTS:
+            self.transport.end("the service asks too much")
+        else:
+            super().ssh_USERAUTH_PK_OK_keyboard_interactive(packet)
 
     def ssh_USERAUTH_BANNER(self, packet: bytes) -> None:
         """What the other side wants to be read first."""
@@ -310,8 +370,7 @@ class _Shell(SSHChannel):
     def addWindowBytes(self, data: int) -> None:
         """conch calls this: the other side takes more."""
         super().addWindowBytes(data)
-        if not self.buf:
-            self._client.owner.took()
+        self._client.took()
 
     def request_exit_status(self, data: bytes) -> bool:
         """The shell has ended by itself."""
@@ -330,9 +389,10 @@ class _Shell(SSHChannel):
 
 def _plain(text: bytes) -> str:
     """One line that moves nothing on the screen."""
-    return "".join(each if each.isprintable() else " " for each in text.decode("utf-8", "replace"))[:400]
+    said = text[:1600].decode("utf-8", "replace")[:400]
+    return "".join(each if each.isprintable() else " " for each in said)
 
 
 def _lines(text: bytes) -> bytes:
     """Several of them."""
-    return b"".join(f"{_plain(line)}\r\n".encode() for line in text.rstrip().split(b"\n")[:100])
+    return b"".join(f"{_plain(line)}\r\n".encode() for line in text.rstrip().split(b"\n", 100)[:100])

@@ -320,8 +320,8 @@ class _SshLine:
             self._cut(Ended.PROTOCOL, '{"size": [columns, rows]} wanted')
             return
         self._shaped(*self._size)
-        if self._open:
-            self._ssh.resize(*self._size)
+        if self._open and not self._ssh.resize(*self._size):
+            self.socket.pause()
 
     def _cut(self, ended: Ended, why: str) -> None:
         """It is over by itself: behind all that the page was shown."""

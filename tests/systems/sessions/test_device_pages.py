@@ -3,11 +3,13 @@
 import re
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from revtunnel.fleet.device_records import DeviceRecord
+from revtunnel.ground.networks import network_of
 from revtunnel.ground.targets import Target
 from revtunnel.process.web.askers import Place
 from revtunnel.process.web.web_rules import PagePlaces, WebRules
@@ -17,12 +19,12 @@ from revtunnel.streams.clients import Clients, ClientSocket
 from revtunnel.systems.sessions.session_life import RemoteSession, SessionEvent, SessionRefused
 from tests.support.ends import tcp_pair
 from tests.support.epoll import Loop, own_reactor
-from tests.support.ports import free_ports
+from tests.support.ports import port_block
 from tests.support.session_room import SessionRoom
 
 pytest.importorskip("h11")
 from revtunnel.sockets.listening import Listeners
-from revtunnel.systems.sessions.device_pages import DevicePages
+from revtunnel.systems.sessions.device_pages import BROWSERS, DevicePages
 from revtunnel.systems.sessions.page_connection import KEEP
 from revtunnel.systems.sessions.page_seat import MOST
 
@@ -178,7 +180,8 @@ def test_a_word_is_good_once_here_and_now(world: World) -> None:
     assert world.status(path) == 200
     assert world.status(path) == 401
     assert world.status(path.partition("=")[0]) == world.status(path[:-1]) == 401
-    assert len(world.listener.fails) == 3
+    assert world.status(f"{path.partition('?')[0]}?{'&' * 9}code=x") == world.status(f"{path}&a=b") == 401
+    assert len(world.listener.fails) == 5
     fresh = world.path()
     assert world.status(fresh, host="plc-1--http.pages.example:2443") == 404
     raw = world.room.live.nonce("ana", world.session.id, True)
@@ -246,10 +249,40 @@ def test_a_cookie_is_a_seat(world: World) -> None:
     assert second and world.room.live.connected == 1
     world.refuses = "device-absent"
     assert world.status("/", second[1]) == 503
-    world.record = DeviceRecord(web=(("web", "https"),))
+    asked = len(world.clients)
+    for said in ("https", ""):  # by its record now, and not what was opened
+        world.record = DeviceRecord(web=(("web", said),))
+        assert world.status("/", second[1]) == 503 and len(world.clients) == asked
     world.room.live.end(world.session.id, SessionEvent.OPERATOR)
     assert world.status("/", second[1]) == 401
     assert len(world.pages) == world.room.live.connected == 0
+
+
+def test_browsers_that_have_lost_their_cookies_make_room(world: World) -> None:
+    """They cannot say that they left: of many that came to one page the last few count."""
+    cookies = [world.enter() for _ in range(20)]
+    assert len(world.pages) == world.room.live.connected == BROWSERS
+    world.refuses = "device-absent"
+    assert [world.status("/", each) for each in cookies[-BROWSERS - 1 :]] == [401] + [503] * BROWSERS
+
+
+def test_a_balancers_connection_has_one_answer(world: World) -> None:
+    """What it asks for next may be somebody else's, or not of a device at all."""
+    rules = replace(NAMED, forwarded_from=(network_of("192.0.2.7"),))
+    more = "X-Forwarded-For: 198.51.100.4\r\n"
+    cookie = world.enter()
+    for count in (1, 2):
+        browser = world.ask("/a", cookie, rules=rules, more=more)
+        world.loop.until(lambda count=count: len(world.clients) == count, "a client")
+        assert b"\r\nConnection: close\r\n" in _asked(world)
+        world.device_says(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        heard = world.hear(browser)
+        assert heard.endswith(b"\r\n\r\nok") and b"\r\nConnection: close\r\n" in heard
+    browser = world.ask("/a", cookie, rules=rules, more=more + "Connection: Upgrade\r\nUpgrade: shout\r\n")
+    world.loop.until(lambda: len(world.clients) == 3, "a client")
+    world.device_says(b"HTTP/1.1 101 Go\r\nConnection: Upgrade\r\nUpgrade: shout\r\n\r\nhello")
+    assert b"close" not in world.hear(browser, b"hello")
+    browser.close()
 
 
 def test_an_exchange_and_the_end_of_its_session(world: World) -> None:
@@ -304,9 +337,7 @@ def test_one_browser_has_so_many_connections(world: World) -> None:
 
 def test_ports_are_of_one_session_and_not_soon_of_another_page(world: World) -> None:
     """Closed with it; a person gets one where he has seen the same page or none, then the oldest."""
-    low = free_ports(1)[0]
-    while any(_taken(low + more) for more in range(3)):
-        low = free_ports(1)[0]
+    low = int(port_block(3).partition("-")[0])
     rules = WebRules("ports", pages=PagePlaces("", "devices.example", (low, low + 2), ("127.0.0.1",)))
 
     def opened(session: RemoteSession, service: str = "web", user: str = "ana") -> int:
@@ -334,6 +365,16 @@ def test_ports_are_of_one_session_and_not_soon_of_another_page(world: World) -> 
     assert refused(world, rules=rules, id=fourth.id) == "too-many"
     over(again)
     assert opened(fourth) == 1  # what there is
+
+
+def _asked(world: World) -> bytes:
+    """What the last client's device has been asked."""
+    end: Any = world.clients[-1]._end
+    view = memoryview(bytearray(4096))
+    found = b""
+    while size := end.read_into(view):
+        found += bytes(view[:size])
+    return found
 
 
 def _taken(port: int) -> bool:

@@ -199,10 +199,11 @@ def test_who_takes_a_session_over_has_it_alone() -> None:
     session = sessions.start(replace(WISH, take_over=True), 0.0)
     first = come(sessions, session, Role.OWNER, "ana")
     spare = sessions.nonce(session, Role.OWNER, "ana", 0.0)
+    browser = sessions.nonce(session, Role.USE, "ana", 0.0, browser=True)
     text = sessions.invite(session, "ana", "ben", Role.TAKE, 1.0)
     taker = sessions.enter(text, session.id, "client", 2.0)
     assert (taker.displaced, session.owner) == ([(first.seat, "taken")], "ben")
-    for each in (first.resume, spare):
+    for each in (first.resume, spare, browser):
         assert word(NonceRefused, sessions.enter, each, session.id, "client", 3.0) == "withdrawn"
     assert word(SessionRefused, sessions.invite, session, "ana", "ana", Role.TAKE, 3.0) == "not-owner"
     sessions.leave(session, taker.seat, 4.0)

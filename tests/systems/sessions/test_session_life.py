@@ -218,6 +218,12 @@ def test_who_takes_it_over_is_the_owner_and_the_old_one_is_told() -> None:
     seat, displaced = found.come(Role.TAKE, "ben", 1.0)
     assert (seat.role, seat.person, found.owner) == (Role.OWNER, "ben", "ben")
     assert (displaced, found.state) == ([(first, "taken")], S.JOINED)
+    found, first, device = joined(take_over=True)
+    mine = [found.come(role, "ana", 1.0)[0] for role in (Role.USE, Role.USE, Role.WATCH)]
+    guest = found.come(Role.USE, "ben", 1.0)[0]
+    seat, displaced = found.come(Role.TAKE, "ben", 2.0)
+    assert displaced == [(each, "taken") for each in (first, *mine)]  # in browsers as well
+    assert [*found.seats.values()] == [device, guest, seat] and found.state is S.JOINED
     other, _, _ = joined()
     with pytest.raises(SessionRefused) as refused:
         other.come(Role.TAKE, "ben", 1.0)

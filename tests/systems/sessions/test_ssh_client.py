@@ -11,6 +11,7 @@ from twisted.python.failure import Failure
 pytest.importorskip("bcrypt")
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from twisted.conch.avatar import ConchUser
 from twisted.conch.interfaces import IConchUser
 from twisted.conch.ssh.channel import SSHChannel
@@ -102,6 +103,7 @@ class Person:
         self.questions: list[tuple[str, bool, Deferred[str]]] = []
         self.key: Deferred[None] = key or Deferred()
         self.seen = b""
+        self.took_ = False
 
     def host_key(self, blob: bytes) -> "Deferred[None]":
         """Shown."""
@@ -127,6 +129,7 @@ class Person:
 
     def took(self) -> None:
         """More."""
+        self.took_ = True
 
     def ended(self, why: str, in_order: bool) -> None:
         """Over."""
@@ -200,6 +203,28 @@ def test_who_is_asked_what_and_when() -> None:
     sit.close()
 
 
+def test_keys_that_are_exchanged_anew_ask_nobody_again() -> None:
+    """Neither about the key, nor who it is."""
+    sit = Sit()
+    sit.person.key.callback(None)
+    sit.pump()
+    for _ in range(2):
+        sit.server.sendKexInit()
+        sit.pump()
+    assert sit.person.log[1:] == ["secured"] and len(sit.person.questions) == 1
+    sit.answer("4711", "s3cret")
+    assert sit.person.log[2:] == ["opened"]
+    sit.close()
+
+
+def test_a_service_without_the_known_kind_of_key_is_told_so() -> None:
+    """After a device was set up anew, say: nothing else tells why there is no common way."""
+    sit = Sit(Key(generate_private_key(65537, 2048)).public().blob())
+    [(why, _)] = sit.person.log
+    assert why.endswith("; the key that is known is ssh-rsa")
+    sit.close()
+
+
 def test_what_is_typed_faster_than_it_is_taken_waits() -> None:
     """No more is to be typed until the window is there."""
     sit = Sit()
@@ -219,6 +244,75 @@ def test_a_key_that_nobody_wants_ends_it() -> None:
     sit.pump()
     assert sit.person.questions == [] and sit.near.aborted
     assert [each for each in sit.person.log if each in ("secured", "opened")] == []
+    sit.close()
+
+
+def test_no_service_names_the_group_of_an_exchange() -> None:
+    """Whose prime would be judged for seconds, in which nobody else is served; others are offered still."""
+    sit = Sit()
+    said = sit.client.ourKexInitPayload
+    assert b"group-exchange" not in said
+    assert b"curve25519-sha256" in said and b"ecdh-sha2-nistp256" in said and b"group14" in said
+    sit.close()
+
+
+def test_a_server_that_reads_nothing_is_not_read() -> None:
+    """It would be answered without end: its requests, its exchanges of keys. Nor is more to be typed."""
+    sit = Sit()
+    sit.near.producer.pauseProducing()  # as a transport does whose bytes wait
+    sit.person.key.callback(None)
+    assert sit.near.producerState == "paused"
+    sit.near.producer.resumeProducing()
+    sit.pump()
+    assert sit.near.producerState == "producing"
+    sit.answer("4711", "s3cret")
+    sit.near.producer.pauseProducing()
+    assert not sit.client.type(b"a") and not sit.client.resize(80, 24)
+    sit.client.pause()
+    sit.client.resume()
+    assert sit.near.producerState == "paused"
+    sit.person.took_ = False
+    sit.near.producer.resumeProducing()
+    assert sit.near.producerState == "producing" and sit.person.took_
+    sit.close()
+
+
+def test_a_server_that_asks_nothing_for_ever_is_given_up() -> None:
+    """Lists of no questions are answered by nobody, and counted all the same."""
+    sit = Sit()
+    asked = []
+
+    def ask(packet: bytes) -> None:
+        asked.append(packet)
+        if len(asked) < 1000:
+            sit.server.sendPacket(60, NS(b"") * 3 + struct.pack(">L", 0))
+
+    sit.person.key.callback(None)
+    sit.pump()
+    sit.server.service.ssh_USERAUTH_INFO_RESPONSE = ask
+    sit.answer("4711", "s3cret")
+    assert sit.near.aborted and sit.person.log[-1] == ("the service asks too often", False)
+    assert len(asked) < 50
+    sit.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "packet", "why"),
+    [
+        (60, NS(b"") * 3 + struct.pack(">L", 9) + (NS(b"?") + b"\0") * 9, "the service asks too much"),
+        (60, NS(b"") * 3 + struct.pack(">L", 1 << 31), "the service asks too much"),
+        (53, NS(b"x" * 70_000) + NS(b""), "the service says too much at once"),
+    ],
+)
+def test_a_server_that_says_too_much_at_once_is_given_up(kind: int, packet: bytes, why: str) -> None:
+    """Before it is read: reading many questions takes a time that grows with their square."""
+    sit = Sit()
+    sit.person.key.callback(None)
+    sit.pump()
+    sit.server.sendPacket(kind, packet)
+    sit.pump()
+    assert sit.near.aborted and sit.person.log[-1] == (why, False)
+    assert b"x" not in sit.person.seen
     sit.close()
 
 

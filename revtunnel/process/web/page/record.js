@@ -78,6 +78,7 @@ export function recorded(record) {
     ["Expires", record.expires ? [moment(record.expires), record.expired && mark("bad", "over")] : "never"],
     ["Remote sessions", record.muted ? [mark("warn", "muted"), ` ${record.muted}`] : record.sessions],
     record.web.length ? ["Web pages", record.web.join(", ")] : null,
+    record.web_host !== "target" ? ["Told as Host", code(record.web_host)] : null,
     record.services.length ? ["Services", record.services.join(", ")] : null,
     record.locked.length ? ["Locked out", record.locked.join(", ")] : null,
   );
