@@ -35,7 +35,7 @@ from revtunnel.link.hellos import AgentHello, decode_server_hello, encode_agent_
 from revtunnel.streams.commands import Command
 from revtunnel.streams.frames import encode_frame
 
-__all__ = ["main"]
+__all__ = ["Herd", "arguments", "main"]
 
 AUTHORITY = "test-authority.pem"
 HEADER = struct.Struct("!HBB")  # payload bytes, command, channel
@@ -169,6 +169,12 @@ class Herd:
             for number in late:
                 self._lost(number, TimeoutError("it took too long"))
 
+    def close(self) -> None:
+        """End all links."""
+        for _, talk in self._talks.values():
+            talk.close()
+        self._poller.close()
+
     def told(self) -> str:
         """What happened since this was asked last."""
         found = json.dumps({"came": self._came, "tries": self._tries, "failed": self._failed})
@@ -213,7 +219,8 @@ def _is_late(agent: Agent, now: float) -> bool:
     return agent.up_since is None and now - agent.tried_at > LIMITS.connect
 
 
-def main(argv: list[str] | None = None) -> int:
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """What a herd is told."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.agents", description=__doc__.split("\n")[0])
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--count", type=int, required=True)
@@ -223,7 +230,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--sources", action="store_true")
     parser.add_argument("--tls", type=Path, metavar="DIRECTORY")
     parser.add_argument("--again", action="store_true")
-    options = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = arguments(argv)
     herd = Herd(options)
     begun, was = time.monotonic(), 0
     while True:

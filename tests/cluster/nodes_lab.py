@@ -10,8 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.agents import Herd
-from revtunnel.ground.targets import parse_offer
+from benchmarks.agents import Herd, arguments
 from tests.support.daemons import Agent, Lab, Server, Settings, laboratory, merged
 from tests.support.keyed_streams import KeyedService, ask
 from tests.support.ports import free_ports
@@ -89,8 +88,9 @@ class NodesLab:
 
     def _show(self, node: Server) -> None:
         """Every device comes to this node once, and leaves its port behind."""
-        serials = [f"plc-{number}" for number in range(len(self.services))]
-        herd = Herd(node.port, serials, (parse_offer("load=127.0.0.1:1"),), "lab")
+        serials = [f"plc-{number:05}" for number in range(len(self.services))]
+        words = ["--port", str(node.port), "--count", str(len(serials)), "--offer", "load=127.0.0.1:1"]
+        herd = Herd(arguments(words))
         while herd.up < len(serials):
             herd.turn()
         for number, serial in enumerate(serials):
@@ -102,7 +102,7 @@ class NodesLab:
     def _agent(self, number: int, names: list[str]) -> None:
         agent = Agent(
             self._lab.directory,
-            f"plc-{number}",
+            f"plc-{number:05}",
             [f"127.0.0.1:{self.nodes[name].port}" for name in names],
             {"load": self.services[number].target},
             {"agent": {"retry_first": 0.2, "retry_most": 1}, "link": {"answer": 2, "busy_answer": 2}},

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.agents import Herd
+from benchmarks.agents import Herd, arguments
 from tests.cluster.nodes_lab import NAMES, NodesLab, nodes_lab
 from tests.cluster.nodes_load import Load
 from tests.support.redis_server import INSTALLED, PROGRAM
@@ -60,12 +60,12 @@ def _the_engine_is_killed(lab: NodesLab) -> None:
     three.write(cluster={"without_engine": "wait"})
     three.stop()
     three.start()
-    refused = Herd(three.port, ["plc-9"], (), "lab")
-    lab.until(lambda: refused.turn() or refused.lost, "refusal")
-    assert three.events("link-refused", serial="plc-9", reason="stopping")
+    refused = Herd(arguments(["--port", str(three.port), "--first", "9", "--count", "1"]))
+    lab.until(lambda: refused.turn() or three.events("link-refused"), "refusal")
+    assert three.events("link-refused", serial="plc-00009", reason="stopping")
     refused.close()
     assert not lab.reaches("three", 0)
-    three.wait_event("client-refused", serial="plc-0", reason="directory-away")
+    three.wait_event("client-refused", serial="plc-00000", reason="directory-away")
     lab.engine.start()
     lab.all_reach(*NAMES)
 

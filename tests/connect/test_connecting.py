@@ -371,7 +371,7 @@ def test_what_is_wrong_before_anything_is_asked(loop: Loop, start: Start) -> Non
     run = start("login", f"http://127.0.0.1:{free_port()}")
     run.feed(b"token\n")
     assert run.status() == 69
-    assert "Connection refused" in run.err.read_text()
+    assert "refused the connection" in run.err.read_text()
     run = start("login", "http://192.0.2.1:80")
     run.feed(b"token\n")
     assert run.status() == 78
