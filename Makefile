@@ -2,6 +2,7 @@
 # make test    linter, types, rooms, fast tests at full depth, then those with real sockets and processes
 # make fast    fast tests only, with few examples of each property and short loops: docs/testing.rst
 # make coverage  the fast tests, and which branches of each room they take
+# make long    slow tests that make test leaves out: a GiB here and there, faults in random order
 # make fuzz    hostile bytes for all that reads a stranger's, FUZZ_SECONDS of it (an hour): docs/testing.rst
 # make agent   the agent as one file, dist/revtunnel-agent.pyz, for this kind of machine
 # make bench   relay figures beside a direct connection and other relays, into benchmarks/results
@@ -14,7 +15,7 @@ BIN := .venv/bin
 # pytest keeps the tests as it compiled them, or does that again in each process, for 5 s
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test fast coverage fuzz lint bench agent clean
+.PHONY: demo test fast long coverage fuzz lint bench agent clean
 
 demo: .venv/installed
 	$(BIN)/python examples/demo.py
@@ -22,7 +23,7 @@ demo: .venv/installed
 test: lint
 	$(BIN)/pytest -q tests/test_rooms.py
 	$(BIN)/pytest -q -n 2 --hypothesis-profile=full
-	$(BIN)/pytest -q -m slow -n 4
+	$(BIN)/pytest -q -m "slow and not long" -n 4
 
 lint: .venv/tools
 	$(BIN)/ruff check .
@@ -35,6 +36,9 @@ fast: .venv/tools
 coverage: .venv/tools
 	$(BIN)/coverage run -m pytest -q
 	$(BIN)/python -m tests.branches
+
+long: .venv/tools
+	$(BIN)/pytest -q -m long -n 2
 
 fuzz: .venv/tools
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)

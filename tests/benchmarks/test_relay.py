@@ -41,7 +41,13 @@ def test_a_missing_compiler_is_said_plainly(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("cc") is None, reason="the load generator needs cc")
-@pytest.mark.parametrize(("name", "system"), [("relay", "direct"), ("sessions", "revtunnel session")])
+@pytest.mark.parametrize(
+    ("name", "system"),
+    [
+        ("relay", "direct"),
+        pytest.param("sessions", "revtunnel session", marks=pytest.mark.long),
+    ],
+)
 def test_a_short_run_writes_both_files(tmp_path: Path, name: str, system: str) -> None:
     """Every row is measured; how fast it is does not matter here.
 

@@ -78,6 +78,7 @@ def _a_second_process_has_the_name(lab: NodesLab) -> None:
     lab.all_reach("one", "two")
 
 
+@pytest.mark.long
 def test_faults_in_any_order(tmp_path: Path) -> None:
     """No byte wrong, no client at another's device, no cut that looks like an end; and all is well at last.
 

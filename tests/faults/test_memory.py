@@ -49,7 +49,7 @@ def lab(group: MemoryCgroup, lab: Lab) -> Lab:
     return lab
 
 
-@pytest.mark.parametrize("data", ["link", "socket"])
+@pytest.mark.parametrize("data", [pytest.param("link", marks=pytest.mark.long), "socket"])
 def test_n7_stalled_readers_do_not_fill_a_limited_server(group: MemoryCgroup, lab: Lab, data: str) -> None:
     """Nobody is killed, others are served meanwhile, and who reads on gets every byte."""
     pools = {"limits": {"pool": POOL}, "relay": {"pool": POOL}}

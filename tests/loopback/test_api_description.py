@@ -9,7 +9,7 @@ from tests.support.daemons import Lab
 
 pytest.importorskip("schemathesis")
 pytestmark = pytest.mark.slow
-EXAMPLES = 15  # requests at each operation, beside those that go through its borders
+EXAMPLES = 6  # requests at each operation, beside those that go through its borders
 OWN = ("userEdit", "userRemove", "userReset", "tokenRevoke", "myTokenRevoke")  # may shut out who asks
 LEFT_OUT = ("drain", "watch", "myEvents")  # would end the server, or never end
 

@@ -71,6 +71,7 @@ def test_one_gib_each_way_over_rt1(lab: Lab) -> None:
         grown.check()
 
 
+@pytest.mark.long
 def test_one_gib_each_way_over_a_legacy_link(lab: Lab) -> None:
     """The same without credit: queues and the link's own pauses bound what is held."""
     with Patterned() as service:

@@ -358,6 +358,7 @@ def test_through_an_http_proxy(desk: Sit) -> None:
         assert "wrong" not in run.err.read_text()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(500)
 def test_a_gibibyte_each_way(desk: Sit) -> None:
     """Hashes equal, each end of file kept."""
