@@ -43,3 +43,11 @@ def no_leaks() -> Iterator[None]:
     yield
     left = open_descriptors() - before
     assert not left, f"left open: {sorted(left)}"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Slow tests only: files without the word need not be read, which is most of the time of collecting."""
+    asked = str(config.getoption("markexpr"))
+    if asked.startswith(("slow", "long")) and collection_path.match("test_*.py"):
+        return None if "slow" in collection_path.read_text("utf-8") else True
+    return None
