@@ -2,7 +2,7 @@
 # make test    linter, types, rooms, fast tests at full depth, then those with real sockets and processes
 # make fast    fast tests only, with few examples of each property and short loops: docs/testing.rst
 # make coverage  the fast tests, and which branches of each room they take
-# make long    slow tests that make test leaves out: a GiB here and there, faults in random order
+# make long    slow tests that make test leaves out: benchmarks, GiBs, faults in random order, the whole HTTP API
 # make fuzz    hostile bytes for all that reads a stranger's, FUZZ_SECONDS of it (an hour): docs/testing.rst
 # make agent   the agent as one file, dist/revtunnel-agent.pyz, for this kind of machine
 # make bench   relay figures beside a direct connection and other relays, into benchmarks/results

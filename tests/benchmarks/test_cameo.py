@@ -36,6 +36,7 @@ def test_ratios_above_one_are_in_our_favour() -> None:
     assert len(lines) == 2 + len(cameo.ROWS)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_a_short_run(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from benchmarks import comeback
 from benchmarks.processes import end_everything
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 def test_n22_five_hundred_agents_come_back_to_a_server_that_was_killed(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ def test_a_table_has_a_column_for_each_size() -> None:
     )
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_real_links_give_every_figure() -> None:
     """A server, thirty agents, the probe, and every command."""

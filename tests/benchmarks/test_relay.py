@@ -39,6 +39,7 @@ def test_a_missing_compiler_is_said_plainly(tmp_path: Path, monkeypatch: pytest.
         compile_load(tmp_path)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("cc") is None, reason="the load generator needs cc")
 @pytest.mark.parametrize(

@@ -67,6 +67,7 @@ def test_ends_that_tell_different_things_are_named() -> None:
     ]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @needs_cc
 @pytest.mark.parametrize("carrier", [each.name for each in soak.CARRIERS])
@@ -183,6 +184,7 @@ def _client(
     return subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=100)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @needs_cc
 @pytest.mark.parametrize(
@@ -209,6 +211,7 @@ def test_crimes_of_a_relay_are_found(crime: str, words: str) -> None:
     assert service.returncode == 1 and words in said, said + client.stdout
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @needs_cc
 def test_a_relay_that_does_nothing_wrong_is_let_alone() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import storm
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 ROOT = Path(storm.__file__).parent.parent
 

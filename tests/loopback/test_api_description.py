@@ -15,7 +15,7 @@ LEFT_OUT = ("drain", "watch", "myEvents")  # would end the server, or never end
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("own", [False, True], ids=["most", "own"])
+@pytest.mark.parametrize("own", [pytest.param(False, marks=pytest.mark.long), True], ids=["most", "own"])
 def test_every_answer_is_as_the_description_says(lab: Lab, own: bool) -> None:
     """Statuses, bodies, headers, methods, the token; wrong data refused. A bug would be told in the log.
 
