@@ -13,6 +13,7 @@ import revtunnel
 from revtunnel.connect.addressing import ServerAddress
 from revtunnel.connect.outcomes import CONFIG, UNREACHABLE, Stop, for_http
 from revtunnel.ground.networks import is_loopback
+from revtunnel.ground.server_places import after
 from revtunnel.sockets.ends import End, said
 from revtunnel.sockets.tls.certificates import CertificateFiles, FaultyFiles, TlsSide
 from revtunnel.sockets.tls.peer_verification import Identity, TlsRules
@@ -73,7 +74,7 @@ class DialWay:
         except (TlsFailed, ValueError) as error:
             raise Stop(UNREACHABLE, f"{server}: {error}") from None
         except OSError as error:
-            raise Stop(UNREACHABLE, f"{server}: {said(error)}") from None
+            raise Stop(UNREACHABLE, f"{server}: {after(str(server), said(error))}") from None
         if upgraded.subprotocol != subprotocol:
             upgraded.end.abort()
             raise Stop(UNREACHABLE, f"{server}: it does not speak {subprotocol}")

@@ -55,12 +55,20 @@ class Entrance:
     """What both endpoints ask of whoever comes."""
 
     browsers = True
+    prefix: str  # of its paths
 
     def __init__(self, reactor: Any, live: LiveSessions, dial: Dial, limits: WebSocketLimits) -> None:
         self.limits = limits
         self._reactor = reactor
         self._live = live
         self._dial = dial
+
+    def _asked(self, call: WebCall) -> tuple[str, str]:
+        """The session and the service that a path names."""
+        number, _, service = call.path.removeprefix(self.prefix).partition("/")
+        if not SERVICE.fullmatch(service):
+            raise HandshakeRefused(404, "nothing is here")
+        return number, service
 
     def _enter(self, call: WebCall, offered: tuple[str, ...], number: str, service: str | None) -> None:
         """Use the nonce up; what that gave is undone if the connection is lost."""
@@ -207,9 +215,7 @@ class RawRoute(Entrance):
         self.screens = screens or Screens()
 
     def judge(self, call: WebCall, offered: tuple[str, ...]) -> str:
-        number, _, service = call.path.removeprefix(self.prefix).partition("/")
-        if not SERVICE.fullmatch(service):
-            raise HandshakeRefused(404, "nothing is here")
+        number, service = self._asked(call)
         if any(each.startswith(_NONCE) for each in offered) and BINARY not in offered:
             raise HandshakeRefused(400, f"subprotocol {BINARY} wanted beside the nonce")
         self._enter(call, offered, number, service)

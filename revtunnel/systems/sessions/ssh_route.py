@@ -35,7 +35,7 @@ from revtunnel.streams.clients import ClientSocket
 from revtunnel.systems.sessions.live_sessions import LiveSessions
 from revtunnel.systems.sessions.remote_sessions import Came
 from revtunnel.systems.sessions.session_life import Role
-from revtunnel.systems.sessions.session_routes import SERVICE, Dial, Entrance
+from revtunnel.systems.sessions.session_routes import Dial, Entrance
 from revtunnel.systems.sessions.session_seats import HOW_ENDED
 from revtunnel.systems.sessions.session_watching import Screens, WatchLine
 from revtunnel.systems.sessions.typed_lines import GivenUp, Typed, TypedLines
@@ -70,9 +70,7 @@ class SshRoute(Entrance):
         self._keys = keys
 
     def judge(self, call: WebCall, offered: tuple[str, ...]) -> str:
-        number, _, service = call.path.removeprefix(self.prefix).partition("/")
-        if not SERVICE.fullmatch(service):
-            raise HandshakeRefused(404, "nothing is here")
+        number, service = self._asked(call)
         if SUBPROTOCOL not in offered:
             raise HandshakeRefused(400, f"subprotocol {SUBPROTOCOL} wanted")
         self._enter(call, offered, number, service)
