@@ -85,44 +85,14 @@ class KeptRecords:
             "since": written(kept.since) if kept.by else None,
         }
 
-    def edit(
-        self,
-        serial: str,
-        by: str,
-        clients: Sequence[str] | None = None,
-        targets: Sequence[str] | None = None,
-        ports: Sequence[str] | None = None,
-        leases: int | None = None,
-        channels: int | None = None,
-        at_once: int | None = None,
-        expires: str | None = None,
-        labels: Sequence[str] | None = None,
-        sessions: str | None = None,
-        services: Sequence[str] | None = None,
-        web: Sequence[str] | None = None,
-        web_host: str | None = None,
-    ) -> None:
-        """Lay down what is said; None leaves a key as it is. Lists are of texts, as a file has them.
+    def edit(self, serial: str, by: str, **said: Any) -> None:
+        """Lay down what is said, by key; None leaves one as it is. Lists are of texts, as a file has them.
 
         Raises:
-            Invalid: not a serial, nothing is said, or a value cannot be read.
+            Invalid: not a serial, nothing is said, a name is no key, or a value cannot be read.
             Conflict: too many devices have such a record.
         """
         _check(serial)
-        said = {
-            "clients": clients,
-            "targets": targets,
-            "ports": ports,
-            "leases": leases,
-            "labels": labels,
-            "channels": channels,
-            "at_once": at_once,
-            "expires": expires,
-            "sessions": sessions,
-            "services": services,
-            "web": web,
-            "web_host": web_host,
-        }
         values = {name: _text(name, value) for name, value in said.items() if value is not None}
         if not values:
             raise Invalid("nothing is said that the record should have")
