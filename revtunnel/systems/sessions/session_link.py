@@ -51,7 +51,7 @@ from revtunnel.sockets.ways.websocket_upgrade import Upgraded
 from revtunnel.sockets.ways.websocket_wire import WebSocketLimits, close_code
 from revtunnel.streams.channel import Channel
 from revtunnel.streams.channel_transport import ChannelTransport
-from revtunnel.streams.commands import VERSION, Command
+from revtunnel.streams.commands import VERSION, Command, named
 from revtunnel.streams.frames import Frame
 from revtunnel.streams.streams import ChannelSocket
 from revtunnel.streams.window import CreditPool
@@ -359,7 +359,7 @@ class SessionClient(SessionLink):
 
     def judge_stranger(self, size: int, command: int, channel: int) -> None:
         if command != Command.HELLO or channel != VERSION:
-            raise RemoteError(f"command {command} before HELLO")
+            raise RemoteError(f"the server said {named(command)} before HELLO")
 
     def shake(self, frame: Frame) -> None:
         self.server = hello = decode_server_hello(frame.payload)
