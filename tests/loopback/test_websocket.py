@@ -31,7 +31,7 @@ from revtunnel.sockets.ways.websocket import WebSocketEnd
 from revtunnel.sockets.ways.websocket_messages import WebSocketMessages
 from revtunnel.sockets.ways.websocket_upgrade import UpgradeRequest, accept_end, connect_end
 from revtunnel.sockets.ways.websocket_wire import WebSocketLimits, WebSocketWire
-from tests.support.epoll import Loop, own_reactor
+from tests.support.epoll import Loop
 from tests.support.http_proxies import HttpProxy
 from tests.support.throwaway_tls import Issuer, contexts
 
@@ -39,12 +39,6 @@ pytestmark = pytest.mark.slow
 LIMITS = WebSocketLimits()
 MIB = 1 << 20
 AUTOBAHN = os.environ.get("REVTUNNEL_WSTEST", "")  # how wstest is called, words apart by blanks
-
-
-@pytest.fixture
-def loop() -> Iterator[Loop]:
-    with own_reactor() as loop:
-        yield loop
 
 
 class Echo:
