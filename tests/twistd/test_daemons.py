@@ -155,17 +155,12 @@ def three_ports() -> str:
 @pytest.mark.parametrize(
     ("daemon", "options", "words"),
     [
-        ("server", ["--nonsense"], ["nonsense"]),
         ("server", ["--listen", "nowhere"], ["--listen", "nowhere"]),
-        ("server", ["word"], ["word"]),
-        ("agent", [], ["--server", "--local"]),
         ("agent", ["--server", "127.0.0.1:1", "--local", "host"], ["--local", "host"]),
-        ("agent", ["--server", "127.0.0.1:1", "--local", "h:99999"], ["99999"]),
-        ("agent", ["--server", "127.0.0.1:1", "--local", "h:1", "--key", "x"], ["--key"]),
     ],
 )
 def test_c9_wrong_usage(lab: Lab, way: list[str], daemon: str, options: list[str], words: list[str]) -> None:
-    """Status 64, what is wrong with its value, and no traceback."""
+    """Status 64, what is wrong with its value, and no traceback; the words of all: tests/daemons/test_options.py."""
     name = daemon if way is PLAIN else f"revtunnel-{daemon}"
     done = call(lab, *way, name, *options)
     assert done.returncode == 64, done
