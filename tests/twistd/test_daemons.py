@@ -160,7 +160,7 @@ def three_ports() -> str:
     ],
 )
 def test_c9_wrong_usage(lab: Lab, way: list[str], daemon: str, options: list[str], words: list[str]) -> None:
-    """Status 64, what is wrong with its value, and no traceback; the words of all: tests/daemons/test_options.py."""
+    """Status 64, what is wrong with its value, and no traceback; all words: tests/daemons/test_options.py."""
     name = daemon if way is PLAIN else f"revtunnel-{daemon}"
     done = call(lab, *way, name, *options)
     assert done.returncode == 64, done

@@ -118,8 +118,23 @@ class Moved:
     to_client: int = 0
 
 
+class SessionEvents(Typing):
+    """Who owns an end. ``link``: that end."""
+
+    def texted(self, link: Any, said: Said) -> None:
+        """The other end's command."""
+
+    def channel_ended(self, link: Any, channel: Channel, reason: Ended, detail: str) -> None:
+        """A channel is over. Its bytes: ``bytes_sent`` to the other end, ``bytes_received`` from it."""
+
+    def gone(self, link: Any, reason: str, detail: str, cut: int) -> None:
+        """It is over, and so are so many channels with it; ``link.in_order``: the other end ended it."""
+
+
 class SessionLink(LinkProtocol):
     """What both ends share. Its channels' payload bytes are counted in ``moved``, also after their end."""
+
+    _events: SessionEvents
 
     def __init__(self, clock: IReactorTime, limits: LinkLimits) -> None:
         super().__init__(clock, limits)
@@ -156,10 +171,6 @@ class SessionLink(LinkProtocol):
         if not self._telling:
             self._telling = True
             self.clock.callLater(0, self._tell)
-
-    def texted(self, said: Said) -> None:
-        """A command came."""
-        raise NotImplementedError
 
     # -- the connection
 
@@ -209,7 +220,16 @@ class SessionLink(LinkProtocol):
                 self._texts.clear()
                 self.fail("protocol", str(error))
                 return
-            self.texted(said)
+            self._events.texted(self, said)
+
+    def gone(self, reason: str, detail: str, cut: list[Channel]) -> None:
+        for channel in cut:
+            self._note(channel, Ended.LINK_LOST, detail)
+        self._events.gone(self, reason, detail, len(cut))
+
+    def _note(self, channel: Channel, reason: Ended, detail: str) -> None:
+        self._add(self._ended_bytes, channel)
+        self._events.channel_ended(self, channel, reason, detail)
 
     def fail(self, reason: str, detail: str, say: GoAway | None = GoAway.PROTOCOL) -> None:
         if self.web is not None and self.ended is None:
@@ -229,24 +249,17 @@ class Far(Typing):
         """One came; ``begin`` gives a protocol the channel as its transport."""
 
 
-class ServerEvents(Typing):
+class ServerEvents(SessionEvents, Typing):
     """Who owns a session at the server."""
 
     def clients_of(self, link: "SessionServer", service: str) -> "Far | None":
         """Who takes channels to a service, ``Clients``; None: not a service of this session."""
 
-    def texted(self, link: "SessionServer", said: Said) -> None:
-        """The client's command."""
-
-    def channel_ended(self, link: "SessionServer", channel: Channel, reason: Ended, detail: str) -> None:
-        """A channel is over. Its bytes: ``bytes_sent`` to the client, ``bytes_received`` to the device."""
-
-    def gone(self, link: "SessionServer", reason: str, detail: str, cut: int) -> None:
-        """It is over, and so are so many channels with it; ``link.in_order``: the client ended it."""
-
 
 class SessionServer(SessionLink):
     """The server's end: a channel goes on at what ``events.clients_of`` says, no socket between them."""
+
+    _events: ServerEvents
 
     def __init__(
         self,
@@ -276,14 +289,6 @@ class SessionServer(SessionLink):
             if happening.channel.owner is not None:
                 happening.channel.owner.over(happening.reason)
 
-    def texted(self, said: Said) -> None:
-        self._events.texted(self, said)
-
-    def gone(self, reason: str, detail: str, cut: list[Channel]) -> None:
-        for channel in cut:
-            self._note(channel, Ended.LINK_LOST, detail)
-        self._events.gone(self, reason, detail, len(cut))
-
     def _dial(self, channel: Channel) -> None:
         far = self._events.clients_of(self, channel.target.host)
         if far is None:
@@ -299,10 +304,6 @@ class SessionServer(SessionLink):
 
         far.came_by(begin, self.peer, self.origin)
 
-    def _note(self, channel: Channel, reason: Ended, detail: str) -> None:
-        self._add(self._ended_bytes, channel)
-        self._events.channel_ended(self, channel, reason, detail)
-
 
 def serve_session(
     reactor: Any, upgraded: Upgraded, link: SessionServer, limits: WebSocketLimits
@@ -316,24 +317,17 @@ def serve_session(
 # -- the client's end
 
 
-class ClientEvents(Typing):
+class ClientEvents(SessionEvents, Typing):
     """Who has a session at the person's side."""
 
     def up(self, link: "SessionClient") -> None:
         """The server has said HELLO: channels can be opened."""
 
-    def texted(self, link: "SessionClient", said: Said) -> None:
-        """The server's command."""
-
-    def channel_ended(self, link: "SessionClient", channel: Channel, reason: Ended, detail: str) -> None:
-        """A channel is over. Its bytes: ``bytes_sent`` to the device, ``bytes_received`` to the client."""
-
-    def gone(self, link: "SessionClient", reason: str, detail: str, cut: int) -> None:
-        """It is over, and so are so many channels with it; ``link.in_order``: the server ended it."""
-
 
 class SessionClient(SessionLink):
     """The person's end; a ``ChannelSocket`` is given a channel with ``open``."""
+
+    _events: ClientEvents
 
     def __init__(
         self, clock: IReactorTime, limits: LinkLimits, pool: CreditPool, events: ClientEvents
@@ -385,15 +379,3 @@ class SessionClient(SessionLink):
             self._note(happening.channel, happening.reason, happening.detail)
             if owner is not None:
                 owner.over(happening.reason)
-
-    def texted(self, said: Said) -> None:
-        self._events.texted(self, said)
-
-    def gone(self, reason: str, detail: str, cut: list[Channel]) -> None:
-        for channel in cut:
-            self._note(channel, Ended.LINK_LOST, detail)
-        self._events.gone(self, reason, detail, len(cut))
-
-    def _note(self, channel: Channel, reason: Ended, detail: str) -> None:
-        self._add(self._ended_bytes, channel)
-        self._events.channel_ended(self, channel, reason, detail)
