@@ -16,6 +16,7 @@ from typing import Any
 
 from revtunnel.ground.labels import MAX_LABELS, parse_label
 from revtunnel.ground.serials import parse_serial
+from revtunnel.ground.targets import is_label
 from revtunnel.process.admin.operation_form import PAGE, Row
 from revtunnel.process.admin.paging import page
 from revtunnel.process.admin.refusals import Invalid, NotFound, valid
@@ -32,7 +33,6 @@ PERSON = "person"  # the role of whoever has none
 _ID_SIZE = 6  # random bytes that name a grant
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(?::[0-9]{2})?Z", re.ASCII)
-_SERVICE = re.compile(r"[A-Za-z0-9._-]{1,32}", re.ASCII)
 _ACTIONS = ", ".join(action.value for action in Action)
 
 
@@ -383,7 +383,7 @@ def _action(text: str) -> Action:
 
 
 def _service(text: str) -> str:
-    if not _SERVICE.fullmatch(text):
+    if not is_label(text):
         raise Invalid(f"service {text[:80]!a}: 1 to 32 of A-Z a-z 0-9 . _ - wanted")
     return text
 

@@ -23,7 +23,6 @@ Source: next/remote-sessions.md section 2; docs/link-protocol.rst; ours.
 """
 
 import json
-import re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -39,7 +38,7 @@ from revtunnel.ground.errors import LocalError, RemoteError
 from revtunnel.ground.limits import LinkLimits
 from revtunnel.ground.origin import Origin
 from revtunnel.ground.reasons import Ended, GoAway
-from revtunnel.ground.targets import Target
+from revtunnel.ground.targets import Target, is_label
 from revtunnel.link.handshake import ServerHello
 from revtunnel.link.hellos import decode_server_hello, encode_server_hello
 from revtunnel.link.link import LinkProtocol
@@ -71,7 +70,6 @@ __all__ = [
 SUBPROTOCOL = "revtunnel.session.1"
 TEXT = 16_384  # bytes of a command
 TEXTS = 64  # commands of one turn
-_SERVICE = re.compile(r"[A-Za-z0-9._-]{1,32}", re.ASCII)
 Said = dict[str, Any]
 
 
@@ -105,7 +103,7 @@ class SessionMux(Rt1Mux):
         if len(payload) < 4 or int.from_bytes(payload[:2], "big") != len(name):
             raise RemoteError(f"CONNECT of {len(payload)} bytes does not hold what it says")
         text = name.decode("latin-1")
-        if payload[-2:] != b"\0\0" or not _SERVICE.fullmatch(text):
+        if payload[-2:] != b"\0\0" or not is_label(text):
             raise RemoteError(f"CONNECT: {text[:40]!a} is no name of a service, or it has a port")
         return Target(text, 0)
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from revtunnel.ground.limits import LinkLimits
 from revtunnel.ground.reasons import Ended
+from revtunnel.ground.targets import is_label
 from revtunnel.link.handshake import ServerHello
 from revtunnel.process.web.web_routes import WebCall, bearer
 from revtunnel.sockets.ways.websocket import unread
@@ -38,12 +39,11 @@ from revtunnel.systems.sessions.session_link import SUBPROTOCOL, SessionServer, 
 from revtunnel.systems.sessions.session_seats import HOW_ENDED
 from revtunnel.systems.sessions.session_watching import Screens, WatchingEnd, WatchLine
 
-__all__ = ["BINARY", "SERVICE", "STATUS", "ClientRoute", "Dial", "Entrance", "RawRoute"]
+__all__ = ["BINARY", "STATUS", "ClientRoute", "Dial", "Entrance", "RawRoute"]
 
 BINARY = "binary"
 DRAINED = 5.0  # seconds that a service may talk on to one who has closed
 _ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
-SERVICE = re.compile(r"[A-Za-z0-9._-]{1,32}", re.ASCII)
 _NONCE = "nonce."
 STATUS = {"too-many": 503, "not-of-it": 404, "ended": 410}  # all others: 403
 
@@ -66,7 +66,7 @@ class Entrance:
     def _asked(self, call: WebCall) -> tuple[str, str]:
         """The session and the service that a path names."""
         number, _, service = call.path.removeprefix(self.prefix).partition("/")
-        if not SERVICE.fullmatch(service):
+        if not is_label(service):
             raise HandshakeRefused(404, "nothing is here")
         return number, service
 
