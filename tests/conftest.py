@@ -1,10 +1,11 @@
-"""What every test may use: a directory of its own, and a check that a test gave everything back."""
+"""What every test may use: a directory, a reactor, daemons; and a check that a test gave everything back."""
 
 import functools
 import importlib.metadata
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,6 +33,24 @@ def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The test's own directory, as the current one."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def loop() -> Iterator[Any]:
+    """A reactor of the test's own, turned by hand: a ``tests.support.epoll.Loop``."""
+    from tests.support.epoll import own_reactor
+
+    with own_reactor() as found:
+        yield found
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Any]:
+    """Servers and agents as processes; stopped at the end, and a traceback in a log fails the test."""
+    from tests.support.daemons import laboratory
+
+    with laboratory(tmp_path) as found:
+        yield found
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.origin import Origin, decode_origin
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Target
-from revtunnel.streams.commands import EXACT_SIZE, MAX_SIZE, Command, decode_connect, decode_reset
+from revtunnel.streams.commands import EXACT_SIZE, MAX_SIZE, Command, decode_connect, decode_reset, named
 from revtunnel.streams.frames import FrameDecoder
 
 __all__ = ["AwaitAnswer", "AwaitConnect", "OpeningAnswer"]
@@ -43,10 +43,10 @@ def _judge(most: dict[int, int], size: int, command: int, channel: int) -> None:
     """Refuse a frame that has no place here by its header."""
     limit = most.get(command)
     if limit is None or channel:
-        raise RemoteError(f"command {command} on channel {channel} of a data socket that is not open")
+        raise RemoteError(f"{named(command)} on channel {channel} of a data socket that is not open")
     exact = EXACT_SIZE.get(command)  # type: ignore[call-overload]
     if size > limit or (exact is not None and size != exact):
-        raise RemoteError(f"{Command(command).name} of {size} bytes on a data socket")
+        raise RemoteError(f"{named(command)} of {size} bytes on a data socket")
 
 
 _OF_SERVER = {int(each): MAX_SIZE[each] for each in (Command.WITHIN, Command.ORIGIN, Command.CONNECT)}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.serials import parse_serial
-from revtunnel.ground.targets import parse_endpoint_or, place
+from revtunnel.ground.targets import is_label, parse_endpoint_or, place
 
 __all__ = [
     "Handed",
@@ -28,7 +28,6 @@ _SERVER = re.compile(r"(?:([a-z]+)://)?([^/?#@\s]+)/?", re.ASCII)
 _HANDED = re.compile(r"revtunnel://([^/?#@\s]+)/s/([^/?#\s]+)#(\S+)", re.ASCII)
 _SESSION = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _NONCE = re.compile(r"[A-Za-z0-9_-]{16,128}", re.ASCII)
-_SERVICE = re.compile(r"[A-Za-z0-9._-]{1,32}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +90,7 @@ def parse_services(texts: list[str]) -> tuple[str, list[str]]:
     devices, services = [], []
     for text in texts:
         device, slash, service = text.partition("/")
-        if slash and not _SERVICE.fullmatch(service):
+        if slash and not is_label(service):
             raise ValueError(f"{text[:120]!a}: DEVICE/SERVICE wanted, such as plc-7/ssh")
         devices.append(_serial(device))
         services += [service] if slash else []

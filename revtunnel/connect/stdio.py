@@ -42,11 +42,9 @@ class _Descriptor:
         os.set_blocking(number, False)
 
     def fileno(self) -> int:
-        """Twisted calls this."""
         return self._number
 
     def logPrefix(self) -> str:
-        """Twisted calls this."""
         return "-"
 
     def put_back(self, close: bool) -> None:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from revtunnel.daemons.server_settings import Reservation, ServerSettings
 from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.pools import MAX_PORT, Pool, Use, parse_use
-from revtunnel.process.admin.refusals import Conflict, Invalid, NotFound
+from revtunnel.process.admin.refusals import Conflict, Invalid, NotFound, valid
 from revtunnel.state.audit_records import RightsChanged
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.systems.emo.emo import LEAST_PORT
@@ -68,7 +68,7 @@ class KeptPorts:
             Invalid: no use, or no port that can be reserved.
             Conflict: it has a reserved port, or the port is another's; or nothing is free.
         """
-        use = _use(serial, target)
+        use = valid(parse_use, f"{serial}/{target}")
         if port and not LEAST_PORT <= port <= MAX_PORT:
             raise Invalid(f"port {port}: {LEAST_PORT} to {MAX_PORT} wanted")
         before = self.fixed().get(use) or self._port_of(use)
@@ -94,7 +94,7 @@ class KeptPorts:
             Invalid: no use.
             NotFound: nothing was reserved for it but by the settings.
         """
-        use = _use(serial, target)
+        use = valid(parse_use, f"{serial}/{target}")
         port = self._port_of(use)
         if not port:
             raise NotFound(f"no operator has reserved a port for {use}")
@@ -123,10 +123,3 @@ class KeptPorts:
     def _owners(self) -> dict[int, Use]:
         mine = {port: kept.use for port, kept in self._kept.items()}
         return mine | {port: use for use, port in self.fixed().items()}
-
-
-def _use(serial: str, target: str) -> Use:
-    try:
-        return parse_use(f"{serial}/{target}")
-    except ValueError as error:
-        raise Invalid(str(error)) from None

@@ -17,7 +17,7 @@ from revtunnel.ground.declared import keys_of
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.serials import parse_serial
 from revtunnel.process.admin.operation_form import Row
-from revtunnel.process.admin.refusals import Conflict, Invalid, NotFound
+from revtunnel.process.admin.refusals import Conflict, Invalid, NotFound, valid
 from revtunnel.state.audit_records import RightsChanged
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.trust.issuer import written
@@ -74,7 +74,7 @@ class KeptRecords:
         Raises:
             Invalid: not a serial.
         """
-        _check(serial)
+        valid(parse_serial, serial)
         kept = self._kept.get(serial, _Kept({}, "", 0.0))
         return {
             "serial": serial,
@@ -85,44 +85,14 @@ class KeptRecords:
             "since": written(kept.since) if kept.by else None,
         }
 
-    def edit(
-        self,
-        serial: str,
-        by: str,
-        clients: Sequence[str] | None = None,
-        targets: Sequence[str] | None = None,
-        ports: Sequence[str] | None = None,
-        leases: int | None = None,
-        channels: int | None = None,
-        at_once: int | None = None,
-        expires: str | None = None,
-        labels: Sequence[str] | None = None,
-        sessions: str | None = None,
-        services: Sequence[str] | None = None,
-        web: Sequence[str] | None = None,
-        web_host: str | None = None,
-    ) -> None:
-        """Lay down what is said; None leaves a key as it is. Lists are of texts, as a file has them.
+    def edit(self, serial: str, by: str, **said: Any) -> None:
+        """Lay down what is said, by key; None leaves one as it is. Lists are of texts, as a file has them.
 
         Raises:
-            Invalid: not a serial, nothing is said, or a value cannot be read.
+            Invalid: not a serial, nothing is said, a name is no key, or a value cannot be read.
             Conflict: too many devices have such a record.
         """
-        _check(serial)
-        said = {
-            "clients": clients,
-            "targets": targets,
-            "ports": ports,
-            "leases": leases,
-            "labels": labels,
-            "channels": channels,
-            "at_once": at_once,
-            "expires": expires,
-            "sessions": sessions,
-            "services": services,
-            "web": web,
-            "web_host": web_host,
-        }
+        valid(parse_serial, serial)
         values = {name: _text(name, value) for name, value in said.items() if value is not None}
         if not values:
             raise Invalid("nothing is said that the record should have")
@@ -162,13 +132,6 @@ class KeptRecords:
         own = self._written.of(serial)
         found = {name: getattr(own, name) for name in _KEYS}
         return DeviceRecord(**{**found, **{name: _read(name, text) for name, text in kept.values.items()}})
-
-
-def _check(serial: str) -> None:
-    try:
-        parse_serial(serial)
-    except RemoteError as error:
-        raise Invalid(str(error)) from None
 
 
 def _text(name: str, value: Any) -> str:

@@ -17,7 +17,7 @@ from revtunnel.fleet.fleet import Fleet
 from revtunnel.ground.targets import Offer, parse_offer
 from revtunnel.link.rt1 import Rt1Mux
 from revtunnel.link.server_link import ServerLink
-from revtunnel.process.admin.refusals import Busy, Conflict, Invalid, NotFound
+from revtunnel.process.admin.refusals import Busy, Conflict, Invalid, NotFound, valid
 from revtunnel.streams.offer_messages import Answer, OfferChange
 
 __all__ = ["OfferChanges"]
@@ -67,10 +67,7 @@ class OfferChanges:
             Conflict: its agent does not let servers change what it offers, or not this.
             Busy: another change is under way, or it does not answer.
         """
-        try:
-            wanted = parse_offer(offer)
-        except ValueError as error:
-            raise Invalid(str(error)) from None
+        wanted = valid(parse_offer, offer)
         done = self._ask(serial, OfferChange(wanted, wanted.name))
         return done.addCallback(lambda _: self._port(serial, wanted.name))
 

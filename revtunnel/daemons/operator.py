@@ -22,13 +22,13 @@ from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.daemons.webhooks import Webhooks
 from revtunnel.fleet.devices import Device
 from revtunnel.fleet.leases import Leases
-from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import DeviceEnrolled, DeviceRevoked, RevocationLifted
 from revtunnel.ground.serials import parse_serial
 from revtunnel.link.keys import new_key, parse_key, verifier_of
 from revtunnel.process.admin.device_listings import DeviceOperator
 from revtunnel.process.admin.operation_form import PAGE, Row
-from revtunnel.process.admin.refusals import Conflict, Invalid, NotFound
+from revtunnel.process.admin.paging import most
+from revtunnel.process.admin.refusals import Conflict, NotFound, valid
 from revtunnel.process.reporting import Reporter
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.state.session_audit import SessionAudit
@@ -43,7 +43,7 @@ from revtunnel.trust.people_operator import PeopleOperator
 if TYPE_CHECKING:
     from revtunnel.cluster.cluster_system import Cluster
 
-__all__ = ["PAGE", "Operator", "Row"]
+__all__ = ["Operator"]
 
 REPLACED = "its certificate was replaced by an operator"
 
@@ -116,10 +116,7 @@ class Operator(DeviceOperator):
         Raises:
             Invalid: not a serial.
         """
-        try:
-            parse_serial(serial)
-        except RemoteError as error:
-            raise Invalid(str(error)) from None
+        valid(parse_serial, serial)
         access = self._switchboard.access
         return {
             "serial": serial,
@@ -134,7 +131,7 @@ class Operator(DeviceOperator):
 
     def enrolled(self, after: str = "", limit: int = PAGE) -> tuple[list[str], str | None]:
         """Serials that have a device key, or an app key."""
-        limit = self._most(limit)
+        limit = most(limit)
         found = {*self._ledger.serials_with_keys(after, limit), *self.app_keys.serials(after, limit)}
         serials = sorted(found)[:limit]
         return serials, (serials[-1] if len(serials) == limit else None)
@@ -179,7 +176,7 @@ class Operator(DeviceOperator):
             Invalid: not a serial.
             Conflict: the serial has a key and ``replace`` is False.
         """
-        self._check_serial(serial)
+        valid(parse_serial, serial)
         if self._ledger.key_of(serial) is not None and not replace:
             raise Conflict(f"{serial} has a key already; revoke it first, or replace it")
         key = new_key(self._random_bytes)
@@ -196,7 +193,7 @@ class Operator(DeviceOperator):
             Invalid: not a serial.
             Conflict: the serial has an app key and ``replace`` is False.
         """
-        self._check_serial(serial)
+        valid(parse_serial, serial)
         if self.app_keys.has(serial) and not replace:
             raise Conflict(f"{serial} has an app key already; revoke it first, or replace it")
         key = self.app_keys.make(serial)
@@ -221,7 +218,7 @@ class Operator(DeviceOperator):
             Conflict: the serial has a certificate and ``replace`` is False; with it, that one is revoked.
             Busy: too many tokens wait.
         """
-        self._check_serial(serial)
+        valid(parse_serial, serial)
         before = self._issuer.book.good(serial)
         token = self._issuer.token(serial, by, replace)
         if before:
@@ -237,7 +234,7 @@ class Operator(DeviceOperator):
             Invalid: not a serial, or the request cannot be used.
             NotFound, Conflict: as for ``token``.
         """
-        self._check_serial(serial)
+        valid(parse_serial, serial)
         before = self._issuer.book.good(serial)
         made = self._issuer.certify(serial, request, by, replace)
         if before:
@@ -256,7 +253,7 @@ class Operator(DeviceOperator):
             return
         keys = self._ledger.remove_key(serial), self.app_keys.remove(serial)
         if self._issuer.has(serial) or (self.others_certify and not self._issuer.book.barred(serial)):
-            self._check_serial(serial)
+            valid(parse_serial, serial)
             self._issuer.revoke(serial)
         elif not any(keys):
             raise NotFound(f"{serial} has no key, no certificate and no token")
@@ -275,7 +272,7 @@ class Operator(DeviceOperator):
 
     def devices(self, after: str = "", limit: int = PAGE, here: bool = False) -> Any:
         mine = super().devices(after, limit)
-        return mine if here or self._nodes is None else self._nodes.devices(mine, after, self._most(limit))
+        return mine if here or self._nodes is None else self._nodes.devices(mine, after, most(limit))
 
     def drain_node(self, node: str) -> "Deferred[Any] | None":
         if self._nodes is not None and node == self._nodes.directory.me.name:
@@ -302,10 +299,3 @@ class Operator(DeviceOperator):
     def _muted(self, serial: str) -> str:
         muted = self.mutes.of(serial)
         return muted.text if muted else ""
-
-    @staticmethod
-    def _check_serial(serial: str) -> None:
-        try:
-            parse_serial(serial)
-        except RemoteError as error:
-            raise Invalid(str(error)) from None

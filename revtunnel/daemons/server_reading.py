@@ -25,8 +25,9 @@ from revtunnel.fleet.device_records import DEFAULT, DeviceRecord, DeviceRecords,
 from revtunnel.ground.declared import keys_of
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.serials import parse_serial
+from revtunnel.ground.targets import is_label
 from revtunnel.settings.admin_people import read_admin
-from revtunnel.settings.inifile import LABEL, Surroundings, Table
+from revtunnel.settings.inifile import Surroundings, Table
 from revtunnel.systems.cccp.cccp_reading import cccp_part
 from revtunnel.systems.emo.emo import LEAST_PORT
 from revtunnel.systems.sessions.session_settings import web_settings
@@ -76,7 +77,7 @@ def _reservations(table: Table) -> tuple[Reservation, ...]:
             continue
         serial, _, target = key.partition("/")
         try:
-            if not LABEL.fullmatch(target):
+            if not is_label(target):
                 raise RemoteError(f"target name {target[:80]!a}: 1 to 32 of A-Z a-z 0-9 . _ - wanted")
             found.append(Reservation(parse_serial(serial), target, port))
         except RemoteError as error:

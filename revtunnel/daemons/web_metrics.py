@@ -236,7 +236,6 @@ class MetricsPage(resource.Resource):
         self._registry.register(figures)
 
     def render(self, request: Any) -> Any:
-        """Twisted calls this."""
         try:
             self._write(request)
         except HttpRefused as refused:

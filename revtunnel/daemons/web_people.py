@@ -118,8 +118,7 @@ class WebPeople:
         files = PageFiles()
         self._pages.put("", files.root)
         self._pages.put("page", files)
-        invitation = InvitationPage(self._live, self.askers)
-        for each in (*self.logins.pages, invitation.page):
+        for each in (*self.logins.pages, *InvitationPage(self._live, self.askers).pages):
             self._pages.put(each.about.route.rpartition("/")[2], each)
             self._api.beside += each.rows
 

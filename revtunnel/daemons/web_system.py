@@ -52,7 +52,7 @@ from revtunnel.trust.identities import Identities
 from revtunnel.trust.mutes import Mutes
 from revtunnel.trust.people import People
 
-__all__ = ["WebSystem", "check_packages", "web_rules"]
+__all__ = ["WebSystem", "check_packages", "parts_of", "web_rules"]
 
 EXTRA = "pip install 'revtunnel[web]'"
 
@@ -63,7 +63,7 @@ def web_rules(listeners: tuple[WebSettings, ...], identities: Identities) -> dic
         each.name: WebRules(
             *(each.name, frozenset(each.hosts), frozenset(each.origins)),
             *(identities.of(each.name), each.forwarded_from),
-            parts=_parts_of(each)[0],
+            parts=parts_of(each)[0],
             plain_cookies=each.plain_cookies,
             pages=_places_of(each),
         )
@@ -80,12 +80,12 @@ def _places_of(each: WebSettings) -> PagePlaces | None:
 
 def check_packages(listeners: tuple[WebSettings, ...]) -> None:
     """SettingsError: what is wanted at a listener needs a package that is not here."""
-    missing = [text for each in listeners for text in _parts_of(each)[1]]
+    missing = [text for each in listeners for text in parts_of(each)[1]]
     if missing:
         raise SettingsError(missing)
 
 
-def _parts_of(each: WebSettings) -> tuple[frozenset[str], list[str]]:
+def parts_of(each: WebSettings) -> tuple[frozenset[str], list[str]]:
     """What is at a listener beside WebSockets, and which packages are missing for that."""
     found, missing = set(), []
     wanted = (API, each.api, ""), (PAGE, each.page, "argon2"), (METRICS, each.metrics, "prometheus_client")

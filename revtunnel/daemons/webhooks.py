@@ -26,6 +26,7 @@ from revtunnel.daemons.webhook_settings import LEVELS, WebhookSettings
 from revtunnel.ground.facts import Fact, Report, Severity
 from revtunnel.ground.retries import Retries
 from revtunnel.process.admin.operation_form import PAGE, Row
+from revtunnel.process.admin.paging import page
 from revtunnel.process.admin.refusals import Conflict, NotFound
 from revtunnel.process.logs import timestamp
 from revtunnel.state.change_journal import Change
@@ -170,10 +171,8 @@ class Webhooks:
 
     def rows(self, after: str = "", limit: int = PAGE) -> tuple[list[Row], str | None]:
         """Hooks by name."""
-        limit = max(1, min(limit, PAGE))
-        names = heapq.nsmallest(limit + 1, (name for name in self._hooks if name > after))
-        rows = [self._row(self._hooks[name]) for name in names[:limit]]
-        return rows, names[limit - 1] if len(names) > limit else None
+        names = sorted(name for name in self._hooks if name > after)
+        return page(names, limit, lambda name: self._row(self._hooks[name]))
 
     def dead(self, hook: str, after: str = "", limit: int = PAGE) -> tuple[list[Row], str | None]:
         """The dead letters of a hook, by id.
@@ -181,14 +180,9 @@ class Webhooks:
         Raises:
             NotFound: there is no such hook.
         """
-        limit = max(1, min(limit, PAGE))
         behind = (each for each in self._hook(hook).dead.values() if each.id > after)
-        found = heapq.nsmallest(limit + 1, behind, key=lambda each: each.id)
-        rows: list[Row] = [
-            {"id": each.id, "event": each.event, "made": timestamp(each.made), "why": each.why}
-            for each in found[:limit]
-        ]
-        return rows, rows[-1]["id"] if len(found) > limit else None
+        found = heapq.nsmallest(PAGE + 1, behind, key=lambda each: each.id)
+        return page(found, limit, _dead_row, lambda each: each.id)
 
     def redeliver(self, hook: str, id: str = "") -> int:
         """Let a dead letter, or all of them, wait again behind what waits, with their ids; how many.
@@ -375,3 +369,7 @@ def _names(text: str, kind: type[Fact]) -> bool:
 def _is_ours(fact: Fact) -> bool:
     about = getattr(fact, "what", "")
     return fact.word.startswith(f"{OURS}-") or (isinstance(about, str) and about.startswith(f"{OURS} "))
+
+
+def _dead_row(message: Message) -> Row:
+    return {"id": message.id, "event": message.event, "made": timestamp(message.made), "why": message.why}

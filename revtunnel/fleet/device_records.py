@@ -15,7 +15,7 @@ from revtunnel.ground.declared import setting
 from revtunnel.ground.kinds import SettingKind, any_of, count, many, nothing, read_range, text, word
 from revtunnel.ground.labels import MAX_LABELS, parse_label
 from revtunnel.ground.networks import Network, address_of, network_of, within
-from revtunnel.ground.targets import Offer, Target, parse_offer, parse_target
+from revtunnel.ground.targets import Offer, Target, is_label, parse_offer, parse_target
 
 __all__ = [
     "CLIENTS",
@@ -29,7 +29,6 @@ __all__ = [
 
 DEFAULT = "*"  # the serial of the default record
 DAY = 86400.0  # seconds
-_LABEL = re.compile(r"[A-Za-z0-9._-]{1,32}", re.ASCII)
 _LOOSE = re.compile(r"\*?(?:[A-Za-z0-9._-]{1,253})?", re.ASCII)
 
 
@@ -67,7 +66,7 @@ def parse_pattern(text: str) -> Pattern:
     Raises:
         ValueError: not of that form.
     """
-    if _LABEL.fullmatch(text):
+    if is_label(text):
         return Pattern(name=text)
     host, colon, port = text.rpartition(":")
     if text.startswith("unix:") or (colon and host and "*" not in text):
@@ -107,7 +106,7 @@ def read_service(text: str) -> Offer:
 def read_web(text: str) -> tuple[str, str]:
     """A service that is a web page, and how it speaks."""
     name, sign, kind = (part.strip() for part in text.partition("="))
-    if not sign or not _LABEL.fullmatch(name) or kind not in ("http", "https", "https-any"):
+    if not sign or not is_label(name) or kind not in ("http", "https", "https-any"):
         raise ValueError(f"{text[:80]!a}: NAME=http, NAME=https or NAME=https-any wanted")
     return name, kind
 

@@ -238,7 +238,7 @@ class Leases:
     def reload(
         self, pools: Sequence[Pool], reservations: Mapping[Use, int], now: float, rules: Rules | None = None
     ) -> bool:
-        """Take other pools and reservations. Every lease stands, also one out of place (``misplaced``).
+        """Take other pools and reservations. Every lease stands, also one out of place (``is_misplaced``).
 
         False: they are no others.
 
@@ -257,12 +257,8 @@ class Leases:
         self._table.save_dropped()
         return True
 
-    def misplaced(self) -> list[Lease]:
-        """Leases that today's settings would not give: they stand until released, or moved by an ``open``."""
-        return [lease for lease in self._table if self.is_misplaced(lease)]
-
     def is_misplaced(self, lease: Lease) -> bool:
-        """Whether a lease is one of those."""
+        """Whether today's settings would not give it: it stands until released, or moved by an ``open``."""
         table = self._table
         return not lease.fixed and (
             table.reserved_port(lease.use) is not None or table.covering(lease.port) is None

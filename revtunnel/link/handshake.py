@@ -33,7 +33,7 @@ from revtunnel.link.hellos import (
     encode_server_hello,
 )
 from revtunnel.link.keys import DUMMY, Verifier, check_device, prove_device, prove_server, verifier_of
-from revtunnel.streams.commands import VERSION, Command, Feature, decode_goaway
+from revtunnel.streams.commands import VERSION, Command, Feature, decode_goaway, named
 from revtunnel.streams.frames import HEADER_SIZE, Frame, encode_frame, encode_header
 
 __all__ = [
@@ -190,7 +190,7 @@ class ServerHandshake:
             raise RemoteError(explained("the first frame is not LISTEN", first, Listens.LINK))
         most = {_Awaits.HELLO: MAX_HELLO, _Awaits.PROOF: NONCE_SIZE}.get(self._waiting, 0)
         if size > (ODD_LISTEN if command == Command.LISTEN else most):
-            raise RemoteError(f"command {command} of {size} bytes before the link is up")
+            raise RemoteError(f"the agent said {named(command)} of {size} bytes before the link is up")
         if command == Command.PROOF and (size, channel) != (NONCE_SIZE, 0):
             raise RemoteError(f"PROOF of {size} bytes on channel {channel}, {NONCE_SIZE} on 0 wanted")
 
@@ -202,14 +202,14 @@ class ServerHandshake:
             RemoteError: the wire's rules were broken.
         """
         if self._waiting is _Awaits.NOTHING:
-            raise RemoteError(f"command {frame.command} after the handshake's end")
+            raise RemoteError(f"the agent said {named(frame.command)} after the handshake's end")
         if frame.command == Command.LISTEN:
             return self._listen(frame)
         if self._waiting is _Awaits.HELLO:
             return self._take_hello(frame)
         if frame.command == Command.PROOF:
             return b"", self._check(frame)
-        raise RemoteError(f"command {frame.command} instead of a proof")
+        raise RemoteError(f"the agent said {named(frame.command)} instead of PROOF")
 
     def time_is_up(self) -> ServerUp | None:
         """The agent did not answer the probe in time: a legacy device, where those are served."""
@@ -272,7 +272,7 @@ class ServerHandshake:
         if frame.command != Command.HELLO:
             if self._rules.legacy and frame.command in FROM_DEVICE:
                 return b"", self._legacy()  # no channel is open: the frame itself means nothing
-            raise RemoteError(f"command {frame.command} instead of HELLO")
+            raise RemoteError(f"the agent said {named(frame.command)} instead of HELLO")
         _check_version(frame)
         self._hello = hello = decode_agent_hello(frame.payload, self._limits.offers)
         if self._is_certified(hello.serial):
@@ -325,7 +325,7 @@ class AgentHandshake:
         ):
             raise RemoteError("the server does not speak rt1")
         if size > MAX_HELLO and not (self._legacy and command == Command.DATA):
-            raise RemoteError(f"command {command} of {size} bytes before the link is up")
+            raise RemoteError(f"the server said {named(command)} of {size} bytes before the link is up")
         if command == Command.CHALLENGE and (size, channel) != (NONCE_SIZE, 0):
             raise RemoteError(f"CHALLENGE of {size} bytes on channel {channel}, {NONCE_SIZE} on 0 wanted")
 
@@ -353,7 +353,7 @@ class AgentHandshake:
         if self._legacy and not self._greeted and frame.command in FROM_SERVER:
             return b"", AgentUp(None, frame)
         why = "" if self._legacy else NEEDS_LEGACY
-        raise RemoteError(f"command {frame.command} instead of HELLO{why}")
+        raise RemoteError(f"the server said {named(frame.command)} instead of HELLO{why}")
 
     def time_is_up(self) -> AgentUp | None:
         """Nothing came: a ReadyAgent server that has no client yet, where those are accepted."""

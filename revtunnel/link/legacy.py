@@ -21,7 +21,7 @@ from revtunnel.link.barrier import Barrier
 from revtunnel.link.liveness import Liveness
 from revtunnel.link.mux import Data, Dial, EndOfFile, Happening, Mux, Opened, Stalled
 from revtunnel.streams.channel import LEGACY_NEXT, Channel, ChannelEvent, ChannelState
-from revtunnel.streams.commands import MAX_SIZE, Command, decode_connect, encode_connect
+from revtunnel.streams.commands import MAX_SIZE, Command, decode_connect, encode_connect, named
 from revtunnel.streams.frames import Frame, encode_frame
 from revtunnel.streams.numbers import Tally
 
@@ -50,7 +50,7 @@ class LegacyMux(Mux):
         if command == Command.CONNECT and size > MAX_SIZE[Command.CONNECT]:
             raise RemoteError(f"CONNECT of {size} bytes, limit {MAX_SIZE[Command.CONNECT]}")
         if command not in (Command.CONNECT, Command.CLOSE, Command.DATA, Command.LISTEN) and size > 4096:
-            raise RemoteError(f"command {command} with {size} bytes on a legacy link")
+            raise RemoteError(f"{named(command)} of {size} bytes on a legacy link")
 
     def receive(self, frame: Frame, now: float) -> list[Happening]:
         self.liveness.heard(now)
@@ -63,7 +63,7 @@ class LegacyMux(Mux):
         if frame.command == Command.LISTEN:
             return self._listen(frame, now)
         self._out_of_step.add(now)
-        return self._glitch(f"command {frame.command} skipped with {len(frame.payload)} bytes", now)
+        return self._glitch(f"{named(frame.command)} of {len(frame.payload)} bytes skipped", now)
 
     def consumed(self, channel: Channel, size: int, now: float) -> None:
         if channel.over:

@@ -40,6 +40,7 @@ from revtunnel.streams.commands import (
     encode_goaway,
     encode_want,
     encode_window,
+    named,
 )
 from revtunnel.streams.frames import Frame, encode_frame
 from revtunnel.streams.window import CreditPool, ReceiveWindow, SendCredit
@@ -110,18 +111,18 @@ class Rt1Mux(Rt1Offers):
             return
         exact = EXACT_SIZE.get(command)  # type: ignore[call-overload]
         if exact is not None and size != exact:
-            raise RemoteError(f"{Command(command).name} of {size} bytes, {exact} wanted")
+            raise RemoteError(f"{named(command)} of {size} bytes, {exact} wanted")
         most = MAX_SIZE.get(command)  # type: ignore[call-overload]
         if most is not None and size > most and command != Command.CONNECT:
-            raise RemoteError(f"{Command(command).name} of {size} bytes, limit {most}")
+            raise RemoteError(f"{named(command)} of {size} bytes, limit {most}")
         if command in _NEVER_HERE or (command in _ASKED_FOR and not self._asked_for(command)):
-            raise RemoteError(f"{Command(command).name} on a link that is up")
+            raise RemoteError(f"{named(command)} on a link that is up")
 
     def receive(self, frame: Frame, now: float) -> list[Happening]:
         self.liveness.heard(now)
         handler = _HANDLERS.get(frame.command)
         if handler is None:
-            return self._glitch(f"command {frame.command} skipped with {len(frame.payload)} bytes", now)
+            return self._glitch(f"{named(frame.command)} of {len(frame.payload)} bytes skipped", now)
         return handler(self, frame, now)
 
     # -- what the owner calls

@@ -55,7 +55,7 @@ from revtunnel.sockets.tls.tls_stages import Heard, Secured, TlsFailed
 from revtunnel.streams.carrier import Carrier
 from revtunnel.streams.channel import Channel
 from revtunnel.streams.clients import ClientSocket
-from revtunnel.streams.commands import TICKET_SIZE, Command, Feature, encode_goaway
+from revtunnel.streams.commands import TICKET_SIZE, Command, Feature, encode_goaway, named
 from revtunnel.streams.frames import Frame, encode_frame
 from revtunnel.streams.offer_messages import Answer
 from revtunnel.streams.window import CreditPool
@@ -214,7 +214,7 @@ class ServerLink(LinkProtocol):
         self.spoke = True
         self.heard()
         if self.subprotocol and (self.subprotocol == DATA) != (command == Command.ATTACH):
-            raise RemoteError(f"command {command} on a WebSocket of {self.subprotocol}")
+            raise RemoteError(f"{named(command)} on a WebSocket of {self.subprotocol}")
         if command == Command.ENROLL and self.tls and not self._listened:
             if channel or size > MAX_ENROLL:
                 raise RemoteError(f"ENROLL of {size} bytes on channel {channel}, {MAX_ENROLL} on 0 at most")

@@ -124,11 +124,9 @@ class _Body(Protocol):
         self._pieces: list[bytes] = []
 
     def dataReceived(self, data: bytes) -> None:
-        """Twisted calls this."""
         self._pieces.append(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Twisted calls this."""
         if self.done.called:
             return
         if reason.check(ResponseDone, PotentialDataLoss):
@@ -157,7 +155,6 @@ class _Way:
             self._transport.abortConnection()
 
     def endpointForURI(self, uri: URI) -> Any:
-        """Twisted calls this."""
         if not 0 < uri.port < 65536:
             raise ValueError(f"{uri.port} is no port")
         self._place = uri.host.decode("ascii").strip("[]"), uri.port

@@ -40,17 +40,14 @@ class _Program(ProcessProtocol):
         self._group: int | None = None  # it outlives the program while there is anybody in it
 
     def connectionMade(self) -> None:
-        """Twisted calls this."""
         self._group = self.transport.pid if self.transport is not None else None
 
     def outReceived(self, data: bytes) -> None:
-        """Twisted calls this."""
         self._said = (self._said + data)[-SAID:]
 
     errReceived = outReceived
 
     def processEnded(self, reason: Failure) -> None:
-        """Twisted calls this."""
         if self.done.called:
             return
         last = self._said.decode("ascii", "backslashreplace").strip().splitlines()[-1:]

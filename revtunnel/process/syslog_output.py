@@ -51,8 +51,6 @@ class SyslogOutput(LogOutput):
                 self._connect()
             assert self._socket is not None
             return self._socket.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL) == len(data)
-        except BlockingIOError:
-            return False
         except OSError:
             return False
 

@@ -27,7 +27,6 @@ from revtunnel.settings.sections import Section, Sections
 
 __all__ = [
     "DEFAULT_PATH",
-    "LABEL",
     "File",
     "MissingSettings",
     "Name",
@@ -39,7 +38,6 @@ __all__ = [
 
 DEFAULT_PATH = "/etc/revtunnel/revtunnel.ini"
 MAX_FILE = MIB  # bytes of one file; a larger one is not read
-LABEL = re.compile(r"[A-Za-z0-9._-]{1,32}", re.ASCII)  # name of a listener, a pool, a target
 
 _SECRETS = {"key", "secret", "password", "passphrase", "token", "psk", "device_key", "private_key"}
 _ORDERED = (  # section, a key, and the key it must not be above

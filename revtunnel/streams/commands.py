@@ -47,7 +47,6 @@ from revtunnel.ground.targets import MAX_HOST, MAX_LABEL, Target, target_of
 __all__ = [
     "COMMANDS",
     "EXACT_SIZE",
-    "LEGACY_COMMANDS",
     "MAX_SIZE",
     "MAX_TICKETS",
     "TICKET_SIZE",
@@ -68,6 +67,7 @@ __all__ = [
     "encode_tlvs",
     "encode_want",
     "encode_window",
+    "named",
     "number_of",
     "plain",
 ]
@@ -110,9 +110,13 @@ class Command(IntEnum):
 
 
 COMMANDS = frozenset(int(command) for command in Command)
-LEGACY_COMMANDS = frozenset(
-    int(command) for command in (Command.CONNECT, Command.CLOSE, Command.DATA, Command.LISTEN)
-)
+
+
+def named(command: int) -> str:
+    """A command byte for people: its name, or ``command 0x99`` where it has none."""
+    return Command(command).name if command in COMMANDS else f"command {command:#04x}"
+
+
 EXACT_SIZE = {
     Command.CHALLENGE: 32,
     Command.PROOF: 32,

@@ -27,7 +27,7 @@ from revtunnel.sockets.tls.enroll import MAX_CERTIFICATE, decode_certificate
 from revtunnel.sockets.tls.peer_verification import tls_fault
 from revtunnel.sockets.ways.http_proxy import open_way
 from revtunnel.sockets.ways.proxy_choice import ProxyChoice
-from revtunnel.streams.commands import Command, decode_goaway
+from revtunnel.streams.commands import Command, decode_goaway, named
 from revtunnel.streams.frames import Frame, FrameDecoder, encode_frame
 
 __all__ = ["ask", "find_authority"]
@@ -105,7 +105,7 @@ async def _frame(reactor: Any, end: End) -> Frame:
 def _judge(size: int, command: int, channel: int) -> None:
     most = {int(Command.CERTIFICATE): MAX_CERTIFICATE, int(Command.GOAWAY): MAX_GOAWAY}
     if size > most.get(command, -1):
-        raise RemoteError(f"command {command} of {size} bytes instead of a certificate")
+        raise RemoteError(f"the server said {named(command)} of {size} bytes instead of a certificate")
 
 
 def _pin(certificate: x509.Certificate) -> bytes:

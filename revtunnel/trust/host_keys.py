@@ -8,12 +8,12 @@ Source: RFC 4251 section 4.1; ours.
 import base64
 import hashlib
 from collections.abc import Callable
-from itertools import islice
 from typing import NamedTuple
 
 from sortedcontainers import SortedDict
 
 from revtunnel.process.admin.operation_form import PAGE, Row
+from revtunnel.process.admin.paging import page
 from revtunnel.process.admin.refusals import Conflict, NotFound
 from revtunnel.state.audit_records import RightsChanged
 from revtunnel.state.ledger import SqliteLedger
@@ -90,9 +90,7 @@ class HostKeys:
 
     def listed(self, after: str = "", limit: int = PAGE) -> tuple[list[Row], str | None]:
         """All that are known, by ``SERIAL/SERVICE``."""
-        limit = max(1, min(limit, PAGE))
-        names = [*islice(self._kept.irange(after, inclusive=(False, True)), limit + 1)]
-        return [self._row(name) for name in names[:limit]], names[limit - 1] if len(names) > limit else None
+        return page(self._kept.irange(after, inclusive=(False, True)), limit, self._row)
 
     def _row(self, name: str) -> Row:
         kept = self._kept[name]

@@ -7,15 +7,14 @@ Source: ours.
 """
 
 from collections.abc import Callable
-from itertools import islice
 from typing import NamedTuple
 
 from sortedcontainers import SortedDict
 
-from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.serials import parse_serial
 from revtunnel.process.admin.operation_form import PAGE, Row
-from revtunnel.process.admin.refusals import Conflict, Invalid, NotFound
+from revtunnel.process.admin.paging import page
+from revtunnel.process.admin.refusals import Conflict, Invalid, NotFound, valid
 from revtunnel.state.audit_records import RightsChanged
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.trust.issuer import written
@@ -68,11 +67,11 @@ class Mutes:
 
     def muted(self, after: str = "", limit: int = PAGE) -> tuple[list[Row], str | None]:
         """Devices that are muted, by serial."""
-        limit = max(1, min(limit, PAGE))
-        names = [*islice(self._muted.irange(after, inclusive=(False, True)), limit + 1)]
-        found = [self._muted[name] for name in names[:limit]]
-        rows = [{**each._asdict(), "since": written(each.since)} for each in found]
-        return rows, names[limit - 1] if len(names) > limit else None
+        return page(self._muted.irange(after, inclusive=(False, True)), limit, self._row)
+
+    def _row(self, serial: str) -> Row:
+        muted = self._muted[serial]
+        return {**muted._asdict(), "since": written(muted.since)}
 
     def mute(self, serial: str, by: str, why: str = "") -> None:
         """Refuse new sessions to a device, and end those that run; muted again, the words are others.
@@ -81,10 +80,7 @@ class Mutes:
             Invalid: not a serial, or the words cannot be shown in one line.
             Conflict: too many are muted.
         """
-        try:
-            parse_serial(serial)
-        except RemoteError as error:
-            raise Invalid(str(error)) from None
+        valid(parse_serial, serial)
         if len(why) > MAX_WHY or not why.isprintable():
             raise Invalid(f"--why of {len(why)} characters: up to {MAX_WHY} wanted, none of them a control")
         if len(self._muted) >= MOST and serial not in self._muted:

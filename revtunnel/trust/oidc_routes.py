@@ -109,7 +109,6 @@ class OidcRoutes(resource.Resource):
         self._logins.company = at if settings.issuer else {}
 
     def render(self, request: Any) -> Any:
-        """Twisted calls this."""
         done: Deferred[Any] = Deferred.fromCoroutine(self._carry_out(request))
         done.addErrback(failed)
         return answered(request, done, write, cancels=False)

@@ -14,15 +14,16 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.labels import MAX_LABELS, parse_label
 from revtunnel.ground.serials import parse_serial
+from revtunnel.ground.targets import is_label
 from revtunnel.process.admin.operation_form import PAGE, Row
-from revtunnel.process.admin.refusals import Invalid, NotFound
+from revtunnel.process.admin.paging import page
+from revtunnel.process.admin.refusals import Invalid, NotFound, valid
 from revtunnel.state.audit_records import RightsChanged
 from revtunnel.trust.grants import Action, Grant, Grants, Question
 from revtunnel.trust.issuer import written
-from revtunnel.trust.people import GROUP_SIGN, People, parse_role
+from revtunnel.trust.people import GROUP_SIGN, Group, People, parse_role
 from revtunnel.trust.user_tokens import OWN, READ, SECRET_SIZE, UserToken, write_user_token
 
 __all__ = ["PeopleOperator"]
@@ -32,7 +33,6 @@ PERSON = "person"  # the role of whoever has none
 _ID_SIZE = 6  # random bytes that name a grant
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(?::[0-9]{2})?Z", re.ASCII)
-_SERVICE = re.compile(r"[A-Za-z0-9._-]{1,32}", re.ASCII)
 _ACTIONS = ", ".join(action.value for action in Action)
 
 
@@ -67,8 +67,7 @@ class PeopleOperator:
 
     def users(self, after: str = "", limit: int = PAGE) -> tuple[list[Row], str | None]:
         """Users by name."""
-        found = self._people.users(after, _most(limit) + 1)
-        return _page([self._user(user.name) for user in found[: _most(limit)]], found, limit, "user")
+        return page((user.name for user in self._people.users(after, PAGE + 1)), limit, self._user)
 
     def user(self, user: str) -> Row:
         """One user.
@@ -163,18 +162,7 @@ class PeopleOperator:
 
     def groups(self, after: str = "", limit: int = PAGE) -> tuple[list[Row], str | None]:
         """Groups by name."""
-        found = self._people.groups(after, _most(limit) + 1)
-        rows = [
-            {
-                "group": group.name,
-                "note": group.note,
-                "members": len(self._people.members(group.name)),
-                "grants": len(self._grants.of(GROUP_SIGN + group.name)),
-                "created": written(group.created),
-            }
-            for group in found[: _most(limit)]
-        ]
-        return _page(rows, found, limit, "group")
+        return page(self._people.groups(after, PAGE + 1), limit, self._group, lambda group: group.name)
 
     def members(self, group: str, after: str = "", limit: int = PAGE) -> tuple[list[Row], str | None]:
         """The users in a group, by name.
@@ -183,8 +171,7 @@ class PeopleOperator:
             NotFound: there is no such group.
         """
         self._people.group(group)
-        found = sorted(name for name in self._people.members(group) if name > after)
-        return _page([self._user(name) for name in found[: _most(limit)]], found, limit, "user")
+        return page(sorted(name for name in self._people.members(group) if name > after), limit, self._user)
 
     def group_add(self, group: str, by: str, note: str = "") -> None:
         """Make a group of nobody.
@@ -229,10 +216,8 @@ class PeopleOperator:
     def grants(self, after: str = "", limit: int = PAGE) -> tuple[list[Row], str | None]:
         """Grants by holder, groups first; ``after`` is ``HOLDER/GRANT``."""
         holder, _, id = after.partition("/")
-        found = self._grants.page((holder, id), _most(limit) + 1)
-        rows = [self._grant(grant) for grant in found[: _most(limit)]]
-        last = f"{rows[-1]['holder']}/{rows[-1]['grant']}" if len(found) > _most(limit) else None
-        return rows, last
+        found = self._grants.page((holder, id), PAGE + 1)
+        return page(found, limit, self._grant, lambda grant: f"{grant.holder}/{grant.id}")
 
     def grant_add(
         self,
@@ -299,7 +284,7 @@ class PeopleOperator:
         self._people.user(user)
         moment = _moment("at", at, 0)
         now = self._wall() if moment is None else moment
-        known = _labels([*self._labels_of(_serial(serial)), *labels])
+        known = _labels([*self._labels_of(valid(parse_serial, serial)), *labels])
         question = Question(user, _action(action), serial, _service(service), now, known)
         verdict = self._grants.may(question)
         considered = [
@@ -335,6 +320,15 @@ class PeopleOperator:
             "role": user.role or PERSON,
             "created": written(user.created),
             "used": _written_or_none(max(used, default=None)),
+        }
+
+    def _group(self, group: Group) -> Row:
+        return {
+            "group": group.name,
+            "note": group.note,
+            "members": len(self._people.members(group.name)),
+            "grants": len(self._grants.of(GROUP_SIGN + group.name)),
+            "created": written(group.created),
         }
 
     @staticmethod
@@ -381,14 +375,6 @@ class PeopleOperator:
         self._tell(RightsChanged(operation, subject, by, detail))
 
 
-def _most(limit: int) -> int:
-    return max(1, min(limit, PAGE))
-
-
-def _page(rows: list[Row], found: Sequence[object], limit: int, key: str) -> tuple[list[Row], str | None]:
-    return rows, (rows[-1][key] if len(found) > _most(limit) else None)
-
-
 def _action(text: str) -> Action:
     try:
         return Action(text)
@@ -396,15 +382,8 @@ def _action(text: str) -> Action:
         raise Invalid(f"action {text[:80]!a}: one of {_ACTIONS} wanted") from None
 
 
-def _serial(text: str) -> str:
-    try:
-        return parse_serial(text)
-    except RemoteError as error:
-        raise Invalid(str(error)) from None
-
-
 def _service(text: str) -> str:
-    if not _SERVICE.fullmatch(text):
+    if not is_label(text):
         raise Invalid(f"service {text[:80]!a}: 1 to 32 of A-Z a-z 0-9 . _ - wanted")
     return text
 
@@ -422,10 +401,7 @@ def _scope(text: str) -> str:
 def _labels(texts: Sequence[str]) -> frozenset[str]:
     if len(texts) > MAX_LABELS:
         raise Invalid(f"{len(texts)} labels, {MAX_LABELS} at most")
-    try:
-        return frozenset(parse_label(text) for text in texts)
-    except ValueError as error:
-        raise Invalid(str(error)) from None
+    return frozenset(valid(parse_label, text) for text in texts)
 
 
 def _moment(name: str, text: str, days: int) -> float | None:

@@ -55,7 +55,7 @@ def test_origin_before_it_names_the_client(size: int) -> None:
         encode_frame(Command.ORIGIN, 0, b"\4"),
         ORIGIN.replace(b"\x1e\0", b"\x1e\1"),
     ):
-        with pytest.raises(RemoteError, match=r"ORIGIN|command 30"):
+        with pytest.raises(RemoteError, match="ORIGIN"):
             fed(AwaitConnect(), wrong, size)
 
 

@@ -20,7 +20,7 @@ from revtunnel.connect.logins import KeptLogin, Logins
 from revtunnel.connect.outcomes import DENIED, Stop
 from revtunnel.ground.reasons import Ended
 from tests.support.connect_program import Program
-from tests.support.epoll import Loop, own_reactor
+from tests.support.epoll import Loop
 from tests.support.gate import TOKEN, Gate
 from tests.support.world import Party, pattern
 
@@ -62,12 +62,6 @@ class _Echo(Party):
 
 
 Start = Callable[..., Program]
-
-
-@pytest.fixture
-def loop() -> Iterator[Loop]:
-    with own_reactor() as loop:
-        yield loop
 
 
 @pytest.fixture

@@ -11,14 +11,8 @@ from revtunnel.connect.addressing import ServerAddress
 from revtunnel.connect.control import Control, open_control
 from revtunnel.connect.dialling import DialWay
 from revtunnel.connect.outcomes import CONFIG, DENIED, TRY_AGAIN, UNREACHABLE, Stop
-from tests.support.epoll import Loop, own_reactor
+from tests.support.epoll import Loop
 from tests.support.gate import TOKEN, Gate
-
-
-@pytest.fixture
-def loop() -> Iterator[Loop]:
-    with own_reactor() as loop:
-        yield loop
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from twisted.logger import capturedLogs
 from revtunnel.connect.addressing import ServerAddress
 from revtunnel.connect.device_endpoint import DeviceAddress, DeviceEndpoint
 from revtunnel.connect.logins import KeptLogin, Logins, place_of
-from tests.support.epoll import Loop, own_reactor
+from tests.support.epoll import Loop
 from tests.support.gate import TOKEN, Gate
 from tests.support.world import Party
 
@@ -122,12 +122,6 @@ class Desk:
         """The newest connection of a service."""
         self.loop.until(lambda: self.services[name].made, f"a connection of {name}")
         return self.services[name].made[-1]
-
-
-@pytest.fixture
-def loop() -> Iterator[Loop]:
-    with own_reactor() as loop:
-        yield loop
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import PlainEnd
 from revtunnel.systems.sessions.session_link import SUBPROTOCOL
 from tests.support.ends import tcp_pair
-from tests.support.epoll import Loop, own_reactor
+from tests.support.epoll import Loop
 from tests.support.gate import Gate
 from tests.support.world import Party
 
@@ -102,12 +102,6 @@ class Held:
             transport.abortConnection()
         self.loop.until(lambda: self.ends, "the end")
         self.loop.settle()
-
-
-@pytest.fixture
-def loop() -> Iterator[Loop]:
-    with own_reactor() as loop:
-        yield loop
 
 
 @pytest.fixture

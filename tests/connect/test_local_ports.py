@@ -9,13 +9,7 @@ import pytest
 from revtunnel.connect.local_ports import LocalPort, LocalSocket, PortRules, open_port
 from revtunnel.connect.outcomes import CONFIG, Stop
 from revtunnel.sockets.listening import Listeners
-from tests.support.epoll import Loop, own_reactor
-
-
-@pytest.fixture
-def loop() -> Iterator[Loop]:
-    with own_reactor() as loop:
-        yield loop
+from tests.support.epoll import Loop
 
 
 class Ports:

@@ -7,16 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from revtunnel.connect.stdio import StandardTransport
-from tests.support.epoll import Loop, own_reactor
+from tests.support.epoll import Loop
 from tests.support.world import Party
 
 MIB = 1 << 20
-
-
-@pytest.fixture
-def loop() -> Iterator[Loop]:
-    with own_reactor() as loop:
-        yield loop
 
 
 class Pipes:

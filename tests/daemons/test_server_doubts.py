@@ -15,6 +15,8 @@ LEGACY = (
     "[listener old]\naddress = 127.0.0.1:2066\nkind = legacy\nserial = old-1\nmappings = 2300 -> it=a:23\n"
 )
 
+OIDC = "[oidc]\nissuer = https://login.example\nclient_id = x\npage = https://gate.example\n"
+PAGELESS = "[oidc] issuer: nobody can log in so, no [web NAME] has page"
 SHARED = (
     "[listener old]\naddress = 127.0.0.1:2066\nkind = legacy\nmappings = 0 -> it=a:23\n"
     "[legacy-device old-2]\nlistener = old\nsource = 10.0.0.7\n"
@@ -39,6 +41,10 @@ SHARED = (
             ["[reservations] mill-1/http: no listener here brings a target of that name"],
         ),
         (LEGACY + "[reservations]\nold-1/it = 2300\n", []),
+        (OIDC, [PAGELESS]),
+        (OIDC + "[web w]\naddress = 127.0.0.1:2443\npage = no\n", [PAGELESS]),
+        (OIDC + "[web w]\naddress = 127.0.0.1:2443\n", []),
+        ("[oidc]\nbutton = Come in\n", ["[oidc] issuer: wanted, nothing else of [oidc] counts without it"]),
         (SHARED + "[reservations]\nold-2/it = 2300\n", []),
         (
             SHARED + "[reservations]\nold-3/it = 2300\n",

@@ -320,8 +320,15 @@ def again_and_again(port: int, times: int) -> int:
 
 
 @slow
-@pytest.mark.parametrize("tls", [False, True])
-@pytest.mark.parametrize("data", ["link", "socket"])
+@pytest.mark.parametrize(
+    ("data", "tls"),
+    [
+        ("link", False),
+        ("socket", True),
+        pytest.param("link", True, marks=pytest.mark.long),
+        pytest.param("socket", False, marks=pytest.mark.long),
+    ],
+)
 def test_a_plc_that_takes_one_connection_serves_a_client_that_comes_again_500_times(
     lab: Lab, data: str, tls: bool
 ) -> None:
@@ -363,8 +370,15 @@ def test_a_machine_behind_emo_serves_a_client_that_comes_again_500_times(lab: La
 
 
 @slow
-@pytest.mark.parametrize("data", ["link", "socket"])
-@pytest.mark.parametrize("where", ["record", "agent"])
+@pytest.mark.parametrize(
+    ("where", "data"),
+    [
+        ("record", "link"),
+        ("agent", "socket"),
+        pytest.param("record", "socket", marks=pytest.mark.long),
+        pytest.param("agent", "link", marks=pytest.mark.long),
+    ],
+)
 def test_ten_people_at_a_plc_that_takes_one_wait_in_line(lab: Lab, where: str, data: str) -> None:
     """With ``at_once = 1`` in the record of the device, or at its agent: all are served, none is refused."""
     server_settings: dict[str, dict[str, object]] = {"listener main": {"data": data}}

@@ -678,7 +678,7 @@ def test_only_a_proof_answers_a_challenge(command: int) -> None:
     """While a proof is awaited every other frame ends the link."""
     at_server = server(KEYED, {SERIAL: KEY})
     at_server.feed(LISTEN + AGENT_HELLO + encode_header(0, command, 0))
-    assert at_server.up is None and "instead of a proof" in str(at_server.error)
+    assert at_server.up is None and "instead of PROOF" in str(at_server.error)
 
 
 @pytest.mark.parametrize(

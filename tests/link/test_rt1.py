@@ -517,7 +517,7 @@ def test_f5_unknown_commands_are_skipped_with_their_payload_until_there_are_100(
     end, client = server_in(ChannelState.OPEN)
     end.read(encode_frame(0x42, 1, b"whatever") + encode_frame(0x05, 0) + FRAMES["DATA"])
     assert client.received == b"x"
-    assert end_glitches(end) == ["command 66 skipped with 8 bytes", "command 5 skipped with 0 bytes"]
+    assert end_glitches(end) == ["command 0x42 of 8 bytes skipped", "command 0x05 of 0 bytes skipped"]
     with pytest.raises(RemoteError, match="100 oddities in 60 s"):
         end.read(encode_frame(0x42, 1) * 98)
 

@@ -15,7 +15,7 @@ from revtunnel.state.ledger import FILE_NAME, SqliteLedger
 from tests.support.daemons import Agent, Lab, Server
 from tests.support.http_proxies import HttpProxy
 from tests.support.ports import free_ports
-from tests.support.services import Echo, HalfCloseFirst, ReplyAfterEof, Resetter, Service, digest_of
+from tests.support.services import Echo, HalfCloseFirst, Kept, ReplyAfterEof, Resetter, Service, digest_of
 from tests.support.throwaway_tls import Issuer
 from tests.support.traffic import (
     MIB,
@@ -134,19 +134,6 @@ def test_a_client_that_resets_resets_its_service(lab: Lab) -> None:
         assert read_exactly(client, 5) == b"hello"
         leave_with_reset(client)
         kept.record.wait("end", "reset")
-
-
-class Kept(Service):
-    """Echoes, and keeps how each connection ended."""
-
-    def serve(self, sock: socket.socket, number: int) -> None:
-        """To its end."""
-        try:
-            while data := sock.recv(65536):
-                sock.sendall(data)
-            self.record.add("end", "end of file")
-        except OSError:
-            self.record.add("end", "reset")
 
 
 def test_devices_says_how_it_came(lab: Lab) -> None:

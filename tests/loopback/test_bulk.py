@@ -6,6 +6,7 @@ import socket
 import pytest
 
 from tests.support.daemons import Agent, Lab, Server
+from tests.support.growth import Grown
 from tests.support.services import BlackHole
 from tests.support.traffic import (
     MIB,
@@ -23,7 +24,6 @@ from tests.support.traffic import (
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 GIB = 1024 * MIB
-BOUND = 64 * MIB  # how much a daemon may grow while a GiB passes or waits: memory, not time
 
 
 def legacy_pair(lab: Lab, target: str, link: dict[str, object] | None = None) -> tuple[Server, Agent, int]:
@@ -42,20 +42,6 @@ def legacy_pair(lab: Lab, target: str, link: dict[str, object] | None = None) ->
     port = server.client_port("press-4", "it")
     assert server.wait_link("press-4")["wire"] == "legacy"
     return server, agent, port
-
-
-class Grown:
-    """How much each daemon has grown, at its peak, since this was made."""
-
-    def __init__(self, *daemons: Server | Agent) -> None:
-        self._base = {daemon.name: (daemon, daemon.resident()) for daemon in daemons}
-        for daemon in daemons:
-            daemon.forget_peak()
-
-    def check(self) -> None:
-        """AssertionError when one has grown beyond the bound."""
-        grown = {name: daemon.peak_resident() - base for name, (daemon, base) in self._base.items()}
-        assert all(each < BOUND for each in grown.values()), {k: v // 1024 for k, v in grown.items()}
 
 
 def test_one_gib_each_way_over_rt1(lab: Lab) -> None:

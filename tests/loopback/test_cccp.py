@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
@@ -24,7 +25,7 @@ from tests.support.cccp_site import (
     refused,
     turned_away,
 )
-from tests.support.daemons import Agent, Daemon, Lab
+from tests.support.daemons import Agent, Daemon, Lab, laboratory
 from tests.support.legacy_device import LegacyDevice
 from tests.support.ports import free_ports, port_block
 from tests.support.services import Echo
@@ -37,6 +38,13 @@ pytestmark = pytest.mark.slow
 def site(lab: Lab) -> CccpDaemon:
     """A daemon as it is shipped, but for ports."""
     return lab.add(CccpDaemon(lab.directory)).start()
+
+
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CccpDaemon]:
+    """One for all calls that must change nothing."""
+    with laboratory(tmp_path_factory.mktemp("standing")) as lab:
+        yield lab.add(CccpDaemon(lab.directory)).start()
 
 
 def reset(sock: socket.socket) -> None:
@@ -640,10 +648,10 @@ def test_h1_token(lab: Lab) -> None:
         {"Host": "127.0.0.1.evil.example:2080"},
     ],
 )
-def test_h2_no_web_page_can_call(site: CccpDaemon, headers: dict[str, str]) -> None:
+def test_h2_no_web_page_can_call(standing: CccpDaemon, headers: dict[str, str]) -> None:
     """403 before any state."""
-    assert site.ask("/on", headers=headers, serial="A")[0] == 403
-    assert site.status("A") is None
+    assert standing.ask("/on", headers=headers, serial="A")[0] == 403
+    assert standing.status("A") is None
 
 
 @pytest.mark.parametrize(
@@ -675,11 +683,11 @@ def test_h2_no_web_page_can_call(site: CccpDaemon, headers: dict[str, str]) -> N
         "&".join(f"a{each}=b" for each in range(100)),
     ],
 )
-def test_h3_h4_h5_h6_wrong_parameters(site: CccpDaemon, query: str) -> None:
+def test_h3_h4_h5_h6_wrong_parameters(standing: CccpDaemon, query: str) -> None:
     """400 with a message, and nothing has happened."""
-    status, row = site.ask(f"/on?{query}")
+    status, row = standing.ask(f"/on?{query}")
     assert status == 400 and list(row) == ["message"]
-    assert site.ask("/devices") == (200, {"devices": [], "next": None})
+    assert standing.ask("/devices") == (200, {"devices": [], "next": None})
 
 
 def test_h4_h5_h6_right_parameters(site: CccpDaemon) -> None:
@@ -714,10 +722,10 @@ def test_h4_h5_h6_right_parameters(site: CccpDaemon) -> None:
         ("GET", "/on/../on", 404),
     ],
 )
-def test_h13_methods_and_paths(site: CccpDaemon, method: str, path: str, status: int) -> None:
+def test_h13_methods_and_paths(standing: CccpDaemon, method: str, path: str, status: int) -> None:
     """And no side effect, of HEAD above all."""
-    assert site.ask_raw(path, method, serial="A")[0] == status
-    assert site.status("A") is None
+    assert standing.ask_raw(path, method, serial="A")[0] == status
+    assert standing.status("A") is None
 
 
 @pytest.mark.parametrize(
@@ -742,9 +750,9 @@ def test_h13_methods_and_paths(site: CccpDaemon, method: str, path: str, status:
         (b"nonsense\r\n\r\n", {400}),
     ],
 )
-def test_h14_heads_and_bodies_beyond_measure(site: CccpDaemon, sent: bytes, statuses: set[int]) -> None:
+def test_h14_heads_and_bodies_beyond_measure(standing: CccpDaemon, sent: bytes, statuses: set[int]) -> None:
     """Refused or closed; the next caller is answered."""
-    caller = connect(site.api_port)
+    caller = connect(standing.api_port)
     more = b"3e8\r\n" + bytes(1000) + b"\r\n"
     with suppress(ConnectionError):
         caller.sendall(sent)
@@ -756,12 +764,12 @@ def test_h14_heads_and_bodies_beyond_measure(site: CccpDaemon, sent: bytes, stat
         while piece := caller.recv(65536):
             answer += piece
     assert not (statuses and answer) or int(answer.split()[1]) in statuses  # or it was reset
-    assert site.status("a") is None
+    assert standing.status("a") is None
 
 
-def test_h14_pipelined_requests_are_answered_in_turn(site: CccpDaemon) -> None:
+def test_h14_pipelined_requests_are_answered_in_turn(standing: CccpDaemon) -> None:
     """Three in one piece."""
-    caller = connect(site.api_port)
+    caller = connect(standing.api_port)
     one = b"GET /status?serial=a HTTP/1.1\r\nHost: localhost\r\n\r\n"
     caller.sendall(one * 2 + one.replace(b"Host", b"Connection: close\r\nHost"))
     answer = b""

@@ -465,6 +465,23 @@ def test_in_a_browser(world: World, tmp_path: Path) -> None:
         tab.run(EVICT)  # whatever a script throws out of the jar, it puts nothing there in our name
         assert "evil" not in {each["value"] for each in tab.ask("Network.getCookies", urls=[own])["cookies"]}
         _at_a_port(world, browser)
+        _by_a_link(world, browser)
+
+
+def _by_a_link(world: World, browser: Chromium) -> None:
+    """A guest, logged in nowhere, sees the page of somebody's session until his link is taken back."""
+    kim, lee = world.visitor("kim"), world.visitor("lee")
+    session = kim.session("plc-7", "web")
+    link = world.server.control("session", "share", session, "--with", lee.name, "--use")
+    guest = browser.page(
+        f"http://127.0.0.1:{kim.port}/page/share.html#{link['session']}/{link['nonce']}", apart=True
+    )
+    guest.click("Web page of web")
+    guest.wait("h1", "Press 7")
+    guest.wait("#socket", "HELLO")
+    world.server.control("session", "unshare", session, lee.name)
+    guest.ask("Page.reload")
+    guest.wait("h1", "Not let in")
 
 
 def _at_a_port(world: World, browser: Chromium) -> None:

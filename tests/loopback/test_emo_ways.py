@@ -12,6 +12,7 @@ import pytest
 from tests.loopback.test_emo import emo_agent, emo_server, get, idle, ours
 from tests.support.daemons import Agent, Lab, Server
 from tests.support.emo_original import TERMINATOR, OriginalClient
+from tests.support.growth import Grown
 from tests.support.haproxy import INSTALLED, Haproxy
 from tests.support.http_proxies import HttpProxy
 from tests.support.mtconnect import MtConnect
@@ -32,8 +33,6 @@ from tests.support.traffic import (
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
-
-BOUND = 64 * MIB  # how much a daemon may grow: memory, not time
 
 
 @pytest.fixture(params=["auto", "no"], ids=["modern", "emo"])
@@ -181,20 +180,6 @@ def test_several_machines_behind_one_address(lab: Lab) -> None:
 
 
 # ---- what is held
-
-
-class Grown:
-    """How much each daemon has grown, at its peak, since this was made."""
-
-    def __init__(self, *daemons: Server | Agent) -> None:
-        self._base = {daemon.name: (daemon, daemon.resident()) for daemon in daemons}
-        for daemon in daemons:
-            daemon.forget_peak()
-
-    def check(self) -> None:
-        """AssertionError when one has grown beyond the bound."""
-        grown = {name: daemon.peak_resident() - base for name, (daemon, base) in self._base.items()}
-        assert all(each < BOUND for each in grown.values()), {k: v // 1024 for k, v in grown.items()}
 
 
 def test_n4_a_client_that_stops_reading(lab: Lab, modern: str) -> None:

@@ -16,7 +16,7 @@ from revtunnel.sockets.ways.http_proxy import ProxyError, open_way
 from revtunnel.sockets.ways.proxy_choice import ProxyChoice, parse_proxy
 from revtunnel.sockets.ways.proxy_header import VERSIONS, ProxyHeader, decode_header
 from tests.support.daemons import Agent, Lab, Server
-from tests.support.epoll import Loop, own_reactor
+from tests.support.epoll import Loop
 from tests.support.haproxy import INSTALLED, Haproxy
 from tests.support.http_proxies import ANSWERS, REALM, HttpProxy
 from tests.support.services import Banner, Echo, Service
@@ -34,12 +34,6 @@ def ask(sock: socket.socket, data: bytes) -> bytes:
 
 
 # ---- the step by itself
-
-
-@pytest.fixture
-def loop() -> Iterator[Loop]:
-    with own_reactor() as loop:
-        yield loop
 
 
 def way(loop: Loop, proxy: HttpProxy, service: Service, seconds: float = 10.0) -> "Deferred[End]":

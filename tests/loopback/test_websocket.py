@@ -27,11 +27,11 @@ from revtunnel.sockets.opening import open_end
 from revtunnel.sockets.stages import client_tls, server_tls
 from revtunnel.sockets.ways.http_proxy import open_way
 from revtunnel.sockets.ways.proxy_choice import ProxyChoice, parse_proxy
-from revtunnel.sockets.ways.websocket import WebSocketEnd, websocket_stage
+from revtunnel.sockets.ways.websocket import WebSocketEnd
 from revtunnel.sockets.ways.websocket_messages import WebSocketMessages
 from revtunnel.sockets.ways.websocket_upgrade import UpgradeRequest, accept_end, connect_end
 from revtunnel.sockets.ways.websocket_wire import WebSocketLimits, WebSocketWire
-from tests.support.epoll import Loop, own_reactor
+from tests.support.epoll import Loop
 from tests.support.http_proxies import HttpProxy
 from tests.support.throwaway_tls import Issuer, contexts
 
@@ -39,12 +39,6 @@ pytestmark = pytest.mark.slow
 LIMITS = WebSocketLimits()
 MIB = 1 << 20
 AUTOBAHN = os.environ.get("REVTUNNEL_WSTEST", "")  # how wstest is called, words apart by blanks
-
-
-@pytest.fixture
-def loop() -> Iterator[Loop]:
-    with own_reactor() as loop:
-        yield loop
 
 
 class Echo:
@@ -298,7 +292,11 @@ def test_our_client_at_the_packages_server_through_a_proxy(loop: Loop, tls: bool
         HttpProxy(hosts={"gate.test": ("127.0.0.1", port)}) as proxy,
     ):
         asked = UpgradeRequest("gate.test", port, "/s", secure=tls, subprotocols=("revtunnel.session.1",))
-        stages = [websocket_stage(reactor, asked, LIMITS)]
+
+        async def websocket(end: End) -> End:
+            return WebSocketEnd(reactor, await connect_end(reactor, end, asked, LIMITS), LIMITS)
+
+        stages = [websocket]
         if tls:
             stages.insert(0, client_tls(reactor, contexts()[1].getContext(), "gate.test"))
         choice = ProxyChoice(parse_proxy(proxy.url))

@@ -2,14 +2,13 @@
 
 import socket
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from twisted.internet.defer import TimeoutError
 
 from revtunnel.process.http_requests import RequestFailed, request
-from tests.support.epoll import Loop, own_reactor
+from tests.support.epoll import Loop
 from tests.support.services import Service
 
 pytestmark = pytest.mark.slow
@@ -34,12 +33,6 @@ class Server(Service):
             self.send(sock, self.said[at : at + 65536])
         while self.silent and sock.recv(4096):
             pass
-
-
-@pytest.fixture
-def loop() -> Iterator[Loop]:
-    with own_reactor() as loop:
-        yield loop
 
 
 def ask(loop: Loop, server: Server, seconds: float = 20.0, **more: Any) -> Any:

@@ -17,7 +17,7 @@ from revtunnel.sockets.outgoing import HIGH_WATER, TURN
 from tests.sockets.test_ends import over_tls, tcp_pair
 from tests.support.depth import deep
 from tests.support.ends import join_ends
-from tests.support.epoll import QUIET, Loop, own_reactor
+from tests.support.epoll import QUIET, Loop
 from tests.support.memory import Network, Recorder
 from tests.support.test_memory import Pulled, Pushed
 from tests.support.test_memory_real import SCRIPTS, play
@@ -56,12 +56,6 @@ OVER_TLS = {  # there the unread input is read before a close, for it may be ses
 }
 UNUSED = {"stopConsuming closes"}  # no protocol of ours calls it, and no interface has it
 NEED_TCP = {name for name in SCRIPTS if "abort" in name or "unread" in name} | {"crossing closes"}  # resets
-
-
-@pytest.fixture
-def loop() -> Iterator[Loop]:
-    with own_reactor() as loop:
-        yield loop
 
 
 def told_by_twisted(name: str, make: Callable[[], Recorder]) -> list[Any]:

@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,7 @@ from twisted.internet.defer import CancelledError
 from revtunnel.sockets.ends import End, said
 from revtunnel.sockets.opening import open_end
 from revtunnel.sockets.stages import read_some, readable, write_all
-from tests.support.epoll import Loop, Names, own_reactor
-
-
-@pytest.fixture
-def loop() -> Iterator[Loop]:
-    with own_reactor() as loop:
-        yield loop
+from tests.support.epoll import Loop, Names
 
 
 def listening() -> socket.socket:

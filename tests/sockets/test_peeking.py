@@ -13,7 +13,7 @@ from revtunnel.sockets.ends import PlainEnd, said
 from revtunnel.sockets.peeking import read_head
 from revtunnel.sockets.ways.proxy_header import VERSIONS, decode_header
 from tests.sockets.ways.test_proxy_header import GOLDEN
-from tests.support.epoll import Loop, own_reactor
+from tests.support.epoll import Loop
 
 
 class Line(NamedTuple):
@@ -29,12 +29,6 @@ def line(data: bytes) -> Line | None:
     if len(text) > 10:
         raise RemoteError("too long")
     return Line(text, len(text) + 1) if end else None
-
-
-@pytest.fixture
-def loop() -> Iterator[Loop]:
-    with own_reactor() as loop:
-        yield loop
 
 
 @pytest.fixture

@@ -18,14 +18,8 @@ from revtunnel.sockets.stages import (
     writable,
     write_all,
 )
-from tests.support.epoll import Loop, own_reactor
+from tests.support.epoll import Loop
 from tests.support.throwaway_tls import contexts
-
-
-@pytest.fixture
-def loop() -> Iterator[Loop]:
-    with own_reactor() as loop:
-        yield loop
 
 
 @pytest.fixture

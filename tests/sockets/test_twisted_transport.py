@@ -1,22 +1,13 @@
 """What Protocols of others find at a transport of ours."""
 
-from collections.abc import Iterator
-
-import pytest
 from twisted.internet.interfaces import IConsumer, IPushProducer, ITCPTransport
 from zope.interface.verify import verifyObject
 
 from revtunnel.sockets.ends import PlainEnd, tune
 from revtunnel.sockets.twisted_transport import TwistedTransport
 from tests.support.ends import tcp_pair
-from tests.support.epoll import Loop, own_reactor
+from tests.support.epoll import Loop
 from tests.support.memory import Recorder
-
-
-@pytest.fixture
-def loop() -> Iterator[Loop]:
-    with own_reactor() as loop:
-        yield loop
 
 
 def test_it_is_a_tcp_transport(loop: Loop) -> None:

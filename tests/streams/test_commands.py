@@ -14,7 +14,6 @@ from revtunnel.streams import commands
 from revtunnel.streams.commands import (
     COMMANDS,
     EXACT_SIZE,
-    LEGACY_COMMANDS,
     MAX_CREDIT,
     MAX_SIZE,
     MAX_TEXT,
@@ -35,6 +34,7 @@ from revtunnel.streams.commands import (
     encode_tlvs,
     encode_want,
     encode_window,
+    named,
     number_of,
 )
 from tests.support.vectors import CONNECTS, FRAMES, M3DA_COMMAND, M3DA_NOTHING
@@ -57,7 +57,13 @@ def test_the_table_is_the_enumeration() -> None:
     """Byte and name of every row are those of Command, in order, and none is missing."""
     assert [(int(row[0], 16), row[1]) for row in table()] == [(int(each), each.name) for each in Command]
     assert frozenset(int(row[0], 16) for row in table()) == COMMANDS
-    assert frozenset(range(1, 5)) == LEGACY_COMMANDS
+
+
+def test_a_command_is_named_for_people() -> None:
+    """By its name in the table, else by its byte as the table has those."""
+    assert [named(each) for each in (Command.CERTIFICATE, 0x1D, 0x42, 5)] == [
+        *("CERTIFICATE", "CERTIFICATE", "command 0x42", "command 0x05"),
+    ]
 
 
 def test_the_table_gives_direction_and_channel() -> None:

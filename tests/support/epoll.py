@@ -5,6 +5,7 @@ for what must come, and ``settle`` turns until nothing happens, which is for thi
 """
 
 import contextlib
+import socket
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -51,6 +52,25 @@ class Loop:
         if isinstance(results[0], Failure):
             results[0].raiseException()
         return results[0]
+
+    def ending(self, sock: socket.socket) -> str:
+        """How a connection ends, whatever comes before: "end" or "reset"."""
+        found: list[str] = []
+        sock.setblocking(False)
+
+        def ended() -> bool:
+            try:
+                while sock.recv(1 << 20):
+                    pass
+                found.append("end")
+            except BlockingIOError:
+                return False
+            except ConnectionError:
+                found.append("reset")
+            return True
+
+        self.until(ended, "an ending")
+        return found[0]
 
     def settle(self, seen: Callable[[], Any] = lambda: 0, quiet: float = 0.0) -> None:
         """Turn until ``seen`` has not changed for some turns, and for ``quiet`` seconds."""

@@ -1,7 +1,6 @@
 """Enrolment on the wire: the agent's question, over a socketpair, and the server's answer, in memory."""
 
 import socket
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -21,7 +20,7 @@ from revtunnel.trust.enrolling import ask
 from tests.link.test_link import LISTEN, frames, stranger
 from tests.support.data_world import DataWorld
 from tests.support.ends import tcp_pair
-from tests.support.epoll import Loop, own_reactor
+from tests.support.epoll import Loop
 from tests.support.services import reset
 from tests.support.world import World
 
@@ -31,12 +30,6 @@ ANSWER = encode_certificate(b"certificate", b"authority")
 
 
 # ---- the agent's side
-
-
-@pytest.fixture
-def loop() -> Iterator[Loop]:
-    with own_reactor() as loop:
-        yield loop
 
 
 class Asked:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from revtunnel.ground.limits import PeopleLimits
-from revtunnel.process.admin.daemon_operator import PAGE
+from revtunnel.process.admin.operation_form import PAGE
 from revtunnel.process.admin.refusals import Conflict, Invalid, NotFound
 from revtunnel.state.audit_records import RightsChanged
 from revtunnel.trust.people_operator import PeopleOperator

@@ -118,7 +118,15 @@ def test_sigusr1_begins_a_new_log_file(lab: Lab) -> None:
     assert "stopped" in log.read_text()
 
 
-@pytest.mark.parametrize("daemon", ["server", "agent", "cccp", "cameo"])
+@pytest.mark.parametrize(
+    "daemon",
+    [
+        "server",
+        "agent",
+        pytest.param("cccp", marks=pytest.mark.long),
+        pytest.param("cameo", marks=pytest.mark.long),
+    ],
+)
 def test_sigusr1_without_a_log_file_is_ignored(lab: Lab, daemon: str) -> None:
     """It ends no daemon, whose standard output goes to the journal."""
     config = lab.directory / "all.ini"
@@ -155,17 +163,12 @@ def three_ports() -> str:
 @pytest.mark.parametrize(
     ("daemon", "options", "words"),
     [
-        ("server", ["--nonsense"], ["nonsense"]),
         ("server", ["--listen", "nowhere"], ["--listen", "nowhere"]),
-        ("server", ["word"], ["word"]),
-        ("agent", [], ["--server", "--local"]),
         ("agent", ["--server", "127.0.0.1:1", "--local", "host"], ["--local", "host"]),
-        ("agent", ["--server", "127.0.0.1:1", "--local", "h:99999"], ["99999"]),
-        ("agent", ["--server", "127.0.0.1:1", "--local", "h:1", "--key", "x"], ["--key"]),
     ],
 )
 def test_c9_wrong_usage(lab: Lab, way: list[str], daemon: str, options: list[str], words: list[str]) -> None:
-    """Status 64, what is wrong with its value, and no traceback."""
+    """Status 64, what is wrong with its value, and no traceback; all words: tests/daemons/test_options.py."""
     name = daemon if way is PLAIN else f"revtunnel-{daemon}"
     done = call(lab, *way, name, *options)
     assert done.returncode == 64, done
@@ -182,7 +185,8 @@ def test_c5_wrong_settings(lab: Lab, way: list[str], daemon: str) -> None:
     done = call(lab, *way, name, "--config", str(config))
     assert done.returncode == 78, done
     assert "broken.ini:2" in done.stderr and "broken.ini:3" in done.stderr
-    assert call(lab, *way, name, "--config", str(lab.directory / "absent.ini")).returncode == 78
+    if way is PLAIN:
+        assert call(lab, *way, name, "--config", str(lab.directory / "absent.ini")).returncode == 78
 
 
 @pytest.mark.parametrize("way", [FOREGROUND, PLAIN], ids=["twistd", "plain"])
@@ -190,7 +194,7 @@ def test_c5_wrong_settings(lab: Lab, way: list[str], daemon: str) -> None:
 def test_c9_help_version_and_check(lab: Lab, way: list[str], daemon: str) -> None:
     """Status 0; ``--check-config`` opens nothing."""
     name = daemon if way is PLAIN else f"revtunnel-{daemon}"
-    for option in ("--help", "--version"):
+    for option in ("--help", "--version") if way is PLAIN else ("--help",):
         done = call(lab, *way, name, option)
         assert done.returncode == 0 and "revtunnel" in done.stdout
     config = ROOT / "etc" / "revtunnel.ini"

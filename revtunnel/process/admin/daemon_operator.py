@@ -14,9 +14,9 @@ from twisted.internet.interfaces import IReactorTime
 
 from revtunnel import __version__
 from revtunnel.ground.facts import Fact
-from revtunnel.process.admin.operation_form import PAGE, Operation, Row, table_of
+from revtunnel.process.admin.operation_form import Operation, Row, table_of
 from revtunnel.process.admin.process_operations import PROCESS_OPERATIONS
-from revtunnel.process.admin.refusals import Busy, Conflict, Invalid, NotFound
+from revtunnel.process.admin.refusals import Busy, Conflict, NotFound, valid
 from revtunnel.process.reporting import Reporter
 
 __all__ = ["DaemonOperator"]
@@ -112,16 +112,9 @@ class DaemonOperator:
         Raises:
             Invalid: not a level.
         """
-        try:
-            self.on_log_level(least)
-        except ValueError as error:
-            raise Invalid(str(error)) from None
+        valid(self.on_log_level, least)
 
     def at(self, monotonic: float) -> str:
         """A monotonic time as UTC, for people."""
         wall = self._wall() - (self._clock.seconds() - monotonic)
         return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(wall))
-
-    @staticmethod
-    def _most(limit: int) -> int:
-        return max(1, min(limit, PAGE))

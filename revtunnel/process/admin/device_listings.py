@@ -22,6 +22,7 @@ from revtunnel.fleet.pools import Lease
 from revtunnel.process.admin.daemon_operator import DaemonOperator
 from revtunnel.process.admin.device_operations import CHANNELS, DEVICES, PORTS
 from revtunnel.process.admin.operation_form import PAGE, Row
+from revtunnel.process.admin.paging import most, page
 from revtunnel.process.admin.refusals import NotFound
 from revtunnel.process.reporting import Reporter
 from revtunnel.streams.running import Running
@@ -103,36 +104,31 @@ class DeviceOperator(DaemonOperator):
 
     def devices(self, after: str = "", limit: int = PAGE, here: bool = False) -> Any:
         """Devices that are here or were, by serial; ``here``: also where it is a node of several."""
-        limit = self._most(limit)
-        found = self._fleet.page(after, limit + 1)
-        return [self._device(each) for each in found[:limit]], _next([each.serial for each in found], limit)
+        found = self._fleet.page(after, most(limit) + 1)
+        return page(found, limit, self._device, lambda each: each.serial)
 
     def channels(
         self, serial: str | None = None, after: Place = ("", 0), limit: int = PAGE
     ) -> tuple[list[Row], Place | None]:
         """Running channels, by serial and number."""
-        limit = self._most(limit)
+        ahead = most(limit) + 1
         found = sorted(
-            chain.from_iterable(each.streams(serial, after, limit + 1) for each in self.wires.values())
+            chain.from_iterable(each.streams(serial, after, ahead) for each in self.wires.values())
         )
-        rows = [self._channel(each) for each in found[:limit]]
-        return rows, _next([(each.serial, each.number) for each in found], limit)
+        return page(found, limit, self._channel, lambda each: (each.serial, each.number))
 
     def sessions(
         self, serial: str | None = None, after: Place = ("", 0), limit: int = PAGE
     ) -> tuple[list[Row], Place | None]:
         """Granted uses of devices, by serial and the number of their channel."""
-        limit = self._most(limit)
-        rows = [*chain.from_iterable(each.sessions(serial, after, limit + 1) for each in self.wires.values())]
-        rows.sort(key=lambda row: (row["serial"], row["channel"]))
-        return rows[:limit], _next([(row["serial"], row["channel"]) for row in rows], limit)
+        ahead = most(limit) + 1
+        rows = chain.from_iterable(each.sessions(serial, after, ahead) for each in self.wires.values())
+        return page(sorted(rows, key=_place), limit, lambda row: row, _place)
 
     def ports(self, after: int = 0, limit: int = PAGE) -> tuple[list[Row], int | None]:
         """Every port that is promised, rests or is set aside, by number."""
-        limit = self._most(limit)
-        page = self._leases.ports(after, limit)
-        rows = [self._port(lease) for lease in page]
-        return rows, (page[-1].port if len(page) == limit else None)
+        found = self._leases.ports(after, most(limit) + 1)
+        return page(found, limit, self._port, lambda lease: lease.port)
 
     # -- what is done
 
@@ -189,6 +185,5 @@ class DeviceOperator(DaemonOperator):
         return PORTS.row(lease, state=lease.state.value, open=is_open, since=since, left=left)
 
 
-def _next(places: list[Any], limit: int) -> Any:
-    """The cursor of the next page; None: there is none."""
-    return places[limit - 1] if len(places) > limit else None
+def _place(row: Row) -> Place:
+    return row["serial"], row["channel"]

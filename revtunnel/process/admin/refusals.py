@@ -1,6 +1,13 @@
 """Why an operator's wish was not carried out: the operator raises them, interfaces pass them on."""
 
-__all__ = ["REFUSALS", "Busy", "Conflict", "Denied", "Invalid", "NotFound", "OperatorError"]
+from collections.abc import Callable
+from typing import TypeVar
+
+from revtunnel.ground.errors import RemoteError
+
+__all__ = ["REFUSALS", "Busy", "Conflict", "Denied", "Invalid", "NotFound", "OperatorError", "valid"]
+
+T = TypeVar("T")
 
 
 class OperatorError(Exception):
@@ -33,3 +40,11 @@ class Denied(OperatorError):
 
 
 REFUSALS = {"NOT_FOUND": NotFound, "INVALID": Invalid, "CONFLICT": Conflict, "BUSY": Busy, "DENIED": Denied}
+
+
+def valid(parse: Callable[[str], T], text: str) -> T:
+    """What an argument is, by its parser. Invalid: it is none, with the parser's words."""
+    try:
+        return parse(text)
+    except (RemoteError, ValueError) as error:
+        raise Invalid(str(error)) from None

@@ -96,7 +96,6 @@ class Api(resource.Resource):
         return described(self.routes.all, self.beside)
 
     def render(self, request: Any) -> Any:
-        """Twisted calls this."""
         done = maybeDeferred(self._carry_out, request).addErrback(failed)
         return answered(request, done, write, cancels=False)
 

@@ -104,19 +104,16 @@ class AwaitedConnection(Protocol):
     # -- the transport calls
 
     def connectionMade(self) -> None:
-        """Twisted calls this."""
         self.transport.registerProducer(self, True)
         self.transport.pauseProducing()
 
     def dataReceived(self, data: bytes) -> None:
-        """Twisted calls this."""
         self.received += len(data)
         self._came += data
         self.transport.pauseProducing()
         self._wake()
 
     def readConnectionLost(self) -> None:
-        """Twisted calls this."""
         fault = self._fault()
         if fault:
             self._lost = ConnectionResetError(fault)
@@ -128,7 +125,6 @@ class AwaitedConnection(Protocol):
         """Twisted calls this."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Twisted calls this."""
         self._ended = self._ended or (self._lost is None and reason.check(ConnectionDone) is not None)
         self._lost = self._lost or reason.value
         self._wake()

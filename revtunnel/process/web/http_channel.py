@@ -51,17 +51,14 @@ class BoundedChannel(http.HTTPChannel):
     _body = 0
 
     def connectionMade(self) -> None:
-        """Twisted calls this."""
         super().connectionMade()
         self._await()
 
     def dataReceived(self, data: bytes) -> None:
-        """Twisted calls this."""
         self.heard()
         super().dataReceived(data)
 
     def allHeadersReceived(self) -> None:
-        """Twisted calls this."""
         super().allHeadersReceived()
         if self.length is not None and self.length > self.limits.body:
             self._too_large()
@@ -76,14 +73,12 @@ class BoundedChannel(http.HTTPChannel):
         super().rawDataReceived(data)
 
     def allContentReceived(self) -> None:
-        """Twisted calls this."""
         self._stop()
         self._body = 0
         self.settled()
         super().allContentReceived()
 
     def requestDone(self, request: Any) -> None:
-        """Twisted calls this."""
         super().requestDone(request)
         if self.persistent and self._deadline is None and not self._handlingRequest:
             self._await()
@@ -107,7 +102,6 @@ class BoundedChannel(http.HTTPChannel):
         self._deadline = self.clock.callLater(PARTING, self.transport.abortConnection)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Twisted calls this."""
         self._stop()
         super().connectionLost(reason)
 

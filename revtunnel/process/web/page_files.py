@@ -79,7 +79,6 @@ class PageFiles(resource.Resource):
         self.root = _Index(self._answer)
 
     def render(self, request: Any) -> Any:
-        """Twisted calls this."""
         return self._answer(request, "/".join(part.decode("latin-1") for part in request.postpath))
 
     def _answer(self, request: Any, name: str) -> Any:
@@ -117,7 +116,6 @@ class _Index(resource.Resource):
         self._answer = answer
 
     def render(self, request: Any) -> Any:
-        """Twisted calls this."""
         return self._answer(request, "" if request.postpath else "index.html")
 
 

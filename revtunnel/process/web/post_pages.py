@@ -44,7 +44,6 @@ class PostPage(resource.Resource):
         self._look = look
 
     def render(self, request: Any) -> Any:
-        """Twisted calls this."""
         done: Deferred[Any] = Deferred.fromCoroutine(self._carry_out(request))
         done.addErrback(failed)
         return answered(request, done, write, cancels=False)

@@ -33,7 +33,6 @@ class _Told(resource.Resource):
         self._headers = headers
 
     def render(self, request: Any) -> int:
-        """Twisted calls this."""
         write_json(request, self._code, self._row, self._headers)
         return server.NOT_DONE_YET
 
@@ -48,7 +47,6 @@ class _Health(resource.Resource):
         self._state = state
 
     def render(self, request: Any) -> int:
-        """Twisted calls this."""
         if request.method not in (b"GET", b"HEAD"):
             return _Told(405, Allow="GET, HEAD").render(request)
         state = self._state()
@@ -63,7 +61,6 @@ class _Root(resource.Resource):
         self._is_route = is_route
 
     def getChild(self, path: bytes, request: Any) -> resource.Resource:
-        """Twisted calls this."""
         whole = request.path.decode("latin-1")
         return _Told(426, Upgrade="websocket") if self._is_route(whole) else _Told(404)
 

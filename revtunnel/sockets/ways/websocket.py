@@ -34,8 +34,7 @@ from zope.interface import implementer
 from revtunnel.ground.errors import LocalError
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets.ends import End
-from revtunnel.sockets.stages import Stage
-from revtunnel.sockets.ways.websocket_upgrade import Upgraded, UpgradeRequest, connect_end
+from revtunnel.sockets.ways.websocket_upgrade import Upgraded
 from revtunnel.sockets.ways.websocket_wire import (
     CUT,
     NORMAL,
@@ -52,7 +51,7 @@ from revtunnel.sockets.ways.websocket_wire import (
     close_words,
 )
 
-__all__ = ["CLEAN", "LENIENT", "Texts", "WebSocketEnd", "unread", "websocket_stage"]
+__all__ = ["CLEAN", "LENIENT", "Texts", "WebSocketEnd", "unread"]
 
 CLEAN = frozenset((NORMAL,))
 LENIENT = frozenset((NORMAL, 1005))  # a browser's or a tool's close() without a code is one in order
@@ -345,21 +344,6 @@ class _Flusher:
         """Wait no more."""
         self._reactor.removeWriter(self)
         os.close(self._number)
-
-
-def websocket_stage(
-    reactor: Any,
-    asked: UpgradeRequest,
-    limits: WebSocketLimits,
-    texts: Texts = None,
-    clean: frozenset[int] = CLEAN,
-) -> Stage:
-    """The client's side as a step behind TLS (``open_end``, ``http_proxy.open_way``); fails so too."""
-
-    async def stage(end: End) -> End:
-        return WebSocketEnd(reactor, await connect_end(reactor, end, asked, limits), limits, texts, clean)
-
-    return stage
 
 
 def _unsent(end: End) -> int:

@@ -11,7 +11,6 @@ agreed to.
     upgraded = await answer_end(reactor, end, request, early, judge, limits)      # read by a RequestReader
     upgraded = await connect_end(reactor, end, UpgradeRequest("gate.example", 2443, "/s/1"), limits)
     answer = accept_request(request_of("GET", path, headers), judge, limits)      # an HTTP layer has read it
-    open_way(reactor, choice, host, port, 10.0, [client_tls(...), websocket_stage(...)])   # see websocket.py
 
 Source: RFC 6455 section 4; RFC 9112 section 3.2 (Host); issue 10, part 3.
 """

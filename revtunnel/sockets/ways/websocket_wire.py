@@ -54,7 +54,6 @@ __all__ = [
     "close_code",
     "close_reason",
     "close_words",
-    "ended_of",
 ]
 
 logger = logging.getLogger("revtunnel.websocket")  # the library insists on one; faults are ours to tell
@@ -64,7 +63,6 @@ logger.propagate = False
 NORMAL, UNSUPPORTED, NO_UTF8, TOO_BIG, CUT = 1000, 1003, 1007, 1009, 1011
 PRIVATE = 4000
 MAX_REASON = 123  # bytes of UTF-8 behind the code
-_RULES_BROKEN = frozenset((1002, 1003, 1007, 1008, 1009, 1010))
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,16 +142,6 @@ Happening = Bytes | Text | Pong | Closed | Failed
 def close_code(ended: Ended) -> int:
     """The code for an ending of ours."""
     return NORMAL if ended is Ended.CLOSED else PRIVATE + ended
-
-
-def ended_of(code: int) -> Ended:
-    """What a close code of the other side says, be it ours or the RFC's; only 1000 is in order."""
-    if code == NORMAL:
-        return Ended.CLOSED
-    if code > PRIVATE:
-        with contextlib.suppress(ValueError):
-            return Ended(code - PRIVATE)
-    return Ended.PROTOCOL if code in _RULES_BROKEN else Ended.RESET_BY_PEER
 
 
 def close_words(code: int, reason: str) -> str:

@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from revtunnel.process.admin.daemon_operator import DaemonOperator
 from revtunnel.process.admin.operation_form import PAGE, Row
+from revtunnel.process.admin.paging import page
 from revtunnel.process.admin.refusals import NotFound
 from revtunnel.process.reporting import Reporter
 from revtunnel.systems.cameo.cameo_facts import shown
@@ -69,15 +70,13 @@ class CameoOperator(DaemonOperator):
 
     def peers(self, after: str = "", limit: int = PAGE) -> tuple[list[Row], str | None]:
         """Everybody who is connected and past his handshake, by address."""
-        limit = self._most(limit)
         found = sorted(
             (peer.address, relay.name, peer)
             for relay in self._relays()
             for peer in relay.peers
             if peer.address > after
         )
-        rows = [self._peer(name, peer) for _, name, peer in found[:limit]]
-        return rows, (found[limit - 1][0] if len(found) > limit else None)
+        return page(found, limit, lambda each: self._peer(*each[1:]), lambda each: each[0])
 
     def cut(self, peer: str) -> None:
         """End a peer's connection; it may come back.

@@ -34,11 +34,9 @@ class Lifeline:
         os.set_blocking(descriptor, False)
 
     def fileno(self) -> int:
-        """Twisted calls this."""
         return self._descriptor
 
     def logPrefix(self) -> str:
-        """Twisted calls this."""
         return "-"
 
     def doRead(self) -> Any:

@@ -83,7 +83,6 @@ class HttpApi(resource.Resource):
         return _Site(self, reactor, lambda: self.part().limits)
 
     def render(self, request: Any) -> Any:
-        """Twisted calls this."""
         done = maybeDeferred(self._carry_out, request).addErrback(_as_answer)
         return answered(request, done, _write, cancels=True)
 

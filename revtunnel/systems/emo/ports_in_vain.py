@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from revtunnel.process.admin.operation_form import PAGE, Row
+from revtunnel.process.admin.paging import page
 from revtunnel.trust.issuer import written
 
 __all__ = ["PortsInVain"]
@@ -55,9 +56,7 @@ class PortsInVain:
 
     def in_vain(self, after: int = -1, limit: int = PAGE) -> tuple[list[Row], int | None]:
         """All rows by port, so many at most behind ``after``, and where to go on."""
-        limit = max(1, min(limit, PAGE))
-        ports = sorted(port for port in self._rows if port > after)
-        return [self._row(port) for port in ports[:limit]], ports[limit - 1] if len(ports) > limit else None
+        return page(sorted(port for port in self._rows if port > after), limit, self._row)
 
     def _row(self, port: int) -> Row:
         row = self._rows[port]

@@ -31,7 +31,7 @@ from revtunnel.systems.sessions.page_connection import ENTER, PageConnection, Pa
 from revtunnel.systems.sessions.page_names import spoken_by, told_host
 from revtunnel.systems.sessions.page_places import PageList
 from revtunnel.systems.sessions.page_seat import PageSeat
-from revtunnel.systems.sessions.session_life import SessionRefused
+from revtunnel.systems.sessions.session_life import RemoteSession, Role, SessionRefused
 from revtunnel.systems.sessions.session_routes import STATUS, Dial
 
 __all__ = ["BROWSERS", "DevicePages"]
@@ -64,7 +64,7 @@ class DevicePages:
         self._places = PageList(listeners, listener.came, random_bytes)
         self._seats: dict[bytes, PageSeat] = {}  # by hash of the cookie
         listener.elsewhere = self._take
-        live.open_page = self.address
+        live.pages = self
         live.on_tick.append(self._tick)
 
     def __len__(self) -> int:
@@ -80,12 +80,32 @@ class DevicePages:
         session = self._live.sessions.get(number)
         if session is None or session.owner != user or session.over or service not in session.wish.offers:
             raise SessionRefused("unknown", "there is no such session of yours")
-        serial = session.wish.serial
-        if not self._spoken(serial, service):
-            raise SessionRefused("no-page", f"{service} is no web page: see web of its [device NAME]")
-        self._places.close(self._is_over)
-        origin = self._places.address(place, user, number, serial, service)
+        origin = self._origin(session, user, service, place)
         return f"{origin}{ENTER}?code={self._live.nonce(user, number, True, service)}"
+
+    def invited(self, nonce: str, number: str, service: str, place: Place) -> str:
+        """The same for whoever has a link to somebody's session, which this uses up.
+
+        Raises:
+            NonceRefused: the link is not good.
+            SessionRefused: it is not for using that service, or as for ``address``.
+        """
+        bound = self._live.judge(nonce, number, place.peer, service)
+        if bound.role is not Role.USE:
+            raise SessionRefused("not-of-it", "this link is not for using the session")
+        sessions = self._live.sessions
+        session = sessions.running(number)
+        origin = self._origin(session, bound.person, service, place)
+        sessions.nonces.spend(nonce)
+        word = sessions.nonce(session, Role.USE, bound.person, self._live.now(), True, service)
+        return f"{origin}{ENTER}?code={word}"
+
+    def of(self, session: RemoteSession, place: Place) -> list[str]:
+        """The services of a session that are web pages, for one who came in at ``place``."""
+        serial, offers = session.wish.serial, session.wish.offers
+        return (
+            [each for each in offers if self._spoken(serial, each)] if place.rules.pages is not None else []
+        )
 
     def stop(self) -> None:
         """End all of it."""
@@ -163,6 +183,12 @@ class DevicePages:
         return PageOrigin(own.encode(), host, secure, cookie, prefix), target, record.at_once is None
 
     # -- inside
+
+    def _origin(self, session: RemoteSession, person: str, service: str, place: Place) -> str:
+        if not self._spoken(session.wish.serial, service):
+            raise SessionRefused("no-page", f"{service} is no web page: see web of its [device NAME]")
+        self._places.close(self._is_over)
+        return self._places.address(place, person, session.id, session.wish.serial, service)
 
     def _spoken(self, serial: str, service: str) -> str:
         return spoken_by(service, self._record_of(serial).web)

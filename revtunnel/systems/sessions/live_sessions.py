@@ -66,7 +66,7 @@ class LiveSessions:
         self.connected = 0  # connections of seats
         self.wall = wall
         self.on_tick: list[Callable[[float], None]] = []
-        self.open_page: Callable[[str, str, str, Any], str] | None = None  # DevicePages.address
+        self.pages: Any = None  # DevicePages, once web pages of devices are anywhere
         self.now: Callable[[], float] = clock.seconds  # monotonic
         self._clock = clock
         self._audit = audit

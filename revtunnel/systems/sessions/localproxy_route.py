@@ -17,7 +17,6 @@ Source: next/remote-sessions.md section 5.
 
 import re
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -30,10 +29,8 @@ from revtunnel.sockets.ways.websocket_upgrade import HandshakeRefused, Upgraded
 from revtunnel.systems.sessions.live_sessions import LiveSessions
 from revtunnel.systems.sessions.localproxy_device import LocalproxyDevice
 from revtunnel.systems.sessions.localproxy_source import LocalproxySource, SourceLine
-from revtunnel.systems.sessions.nonces import NonceRefused
 from revtunnel.systems.sessions.remote_sessions import Came
-from revtunnel.systems.sessions.session_life import SessionRefused
-from revtunnel.systems.sessions.session_routes import STATUS, Dial
+from revtunnel.systems.sessions.session_routes import Dial, enter
 from revtunnel.trust.app_keys import AppKeys
 
 __all__ = ["LocalproxyRoute"]
@@ -81,21 +78,11 @@ class LocalproxyRoute:
         if client_token and not _CLIENT_TOKEN.fullmatch(client_token):
             raise HandshakeRefused(400, "client-token: 32 to 128 of a-z A-Z 0-9 - wanted")
         if modes == ["source"]:
-            self._enter(call, token, client_token)
+            number = self._live.sessions.nonces.session_of(token)
+            enter(self._live, call, token, number, token=client_token)
         else:
             call.found = self._device(call, token), int(named[1])
         return named[0]
-
-    def _enter(self, call: WebCall, token: str, client_token: str) -> None:
-        number = self._live.sessions.nonces.session_of(token)
-        try:
-            came = self._live.enter(token, number, call.peer, token=client_token)
-        except NonceRefused as error:
-            raise HandshakeRefused(error.status, str(error)) from None
-        except SessionRefused as error:
-            raise HandshakeRefused(STATUS.get(error.word, 403), str(error)) from None
-        call.found = came
-        call.undo = partial(self._live.left, came.session, came.seat)
 
     def _device(self, call: WebCall, token: str) -> tuple[str, AgentListener]:
         serial = self._keys.serial_of(token)

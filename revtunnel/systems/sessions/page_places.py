@@ -78,7 +78,7 @@ class PageList:
         return PagePlace(label) if names and rest == names else None
 
     def address(self, place: Place, user: str, session: str, serial: str, service: str) -> str:
-        """The origin of a service for somebody; a port is opened for it.
+        """The origin of a service for somebody; a port is opened for it, of his own.
 
         Raises:
             SessionRefused: ``off``, or ``too-many``: no port is left.
@@ -90,12 +90,13 @@ class PageList:
         if rules.pages.names:
             port = place.host.rpartition("]")[2].partition(":")[2]
             return f"{scheme}://{label_of(serial, service)}.{rules.pages.names}{port and ':' + port}"
-        open_ = (each for each, _ in self._ports.values() if each.is_for(session, serial, service))
-        found = next(open_, None)
+        what = serial, service
+        open_ = (each for each, _ in self._ports.values() if each.is_for(session, *what))
+        found = next((each for each in open_ if self._seen.get((user, each.port)) == what), None)
         if found is None:
-            found = self._open(rules, self._order(user, rules, (serial, service)), session, service)
+            found = self._open(rules, self._order(user, rules, what), session, service)
             self._seen.pop((user, found.port), None)
-            self._seen[user, found.port] = serial, service
+            self._seen[user, found.port] = what
             if len(self._seen) > SEEN:
                 self._seen.popitem(last=False)
         return f"{scheme}://{rules.pages.host}:{found.port}"

@@ -134,10 +134,10 @@ class PersonOperator:
             NotFound: he has no session of this id with this service.
             Conflict, Busy: as the text says.
         """
-        if self._live.open_page is None:
+        pages = self._live.pages
+        if pages is None:
             raise Conflict(OFF.format(self._place.rules.name))
-        open_page, user = self._live.open_page, self._login.user
-        url: str = self._try(lambda: open_page(user, session, service, self._place))
+        url: str = self._try(lambda: pages.address(self._login.user, session, service, self._place))
         return url
 
     @staticmethod

@@ -99,10 +99,6 @@ class RemoteSessions:
         _refuse_ended(session)
         return session
 
-    def of_person(self, person: str) -> list[RemoteSession]:
-        """The running sessions that somebody started."""
-        return [self._running[each] for each in self._owners.get(person, ())]
-
     def of_device(self, serial: str) -> list[RemoteSession]:
         """The running sessions to a device."""
         return [self._running[each] for each in self._devices.get(serial, ())]

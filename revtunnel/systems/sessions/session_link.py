@@ -23,7 +23,6 @@ Source: next/remote-sessions.md section 2; docs/link-protocol.rst; ours.
 """
 
 import json
-import re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -39,7 +38,7 @@ from revtunnel.ground.errors import LocalError, RemoteError
 from revtunnel.ground.limits import LinkLimits
 from revtunnel.ground.origin import Origin
 from revtunnel.ground.reasons import Ended, GoAway
-from revtunnel.ground.targets import Target
+from revtunnel.ground.targets import Target, is_label
 from revtunnel.link.handshake import ServerHello
 from revtunnel.link.hellos import decode_server_hello, encode_server_hello
 from revtunnel.link.link import LinkProtocol
@@ -51,7 +50,7 @@ from revtunnel.sockets.ways.websocket_upgrade import Upgraded
 from revtunnel.sockets.ways.websocket_wire import WebSocketLimits, close_code
 from revtunnel.streams.channel import Channel
 from revtunnel.streams.channel_transport import ChannelTransport
-from revtunnel.streams.commands import VERSION, Command
+from revtunnel.streams.commands import VERSION, Command, named
 from revtunnel.streams.frames import Frame
 from revtunnel.streams.streams import ChannelSocket
 from revtunnel.streams.window import CreditPool
@@ -71,7 +70,6 @@ __all__ = [
 SUBPROTOCOL = "revtunnel.session.1"
 TEXT = 16_384  # bytes of a command
 TEXTS = 64  # commands of one turn
-_SERVICE = re.compile(r"[A-Za-z0-9._-]{1,32}", re.ASCII)
 Said = dict[str, Any]
 
 
@@ -105,7 +103,7 @@ class SessionMux(Rt1Mux):
         if len(payload) < 4 or int.from_bytes(payload[:2], "big") != len(name):
             raise RemoteError(f"CONNECT of {len(payload)} bytes does not hold what it says")
         text = name.decode("latin-1")
-        if payload[-2:] != b"\0\0" or not _SERVICE.fullmatch(text):
+        if payload[-2:] != b"\0\0" or not is_label(text):
             raise RemoteError(f"CONNECT: {text[:40]!a} is no name of a service, or it has a port")
         return Target(text, 0)
 
@@ -118,8 +116,23 @@ class Moved:
     to_client: int = 0
 
 
+class SessionEvents(Typing):
+    """Who owns an end. ``link``: that end."""
+
+    def texted(self, link: Any, said: Said) -> None:
+        """The other end's command."""
+
+    def channel_ended(self, link: Any, channel: Channel, reason: Ended, detail: str) -> None:
+        """A channel is over. Its bytes: ``bytes_sent`` to the other end, ``bytes_received`` from it."""
+
+    def gone(self, link: Any, reason: str, detail: str, cut: int) -> None:
+        """It is over, and so are so many channels with it; ``link.in_order``: the other end ended it."""
+
+
 class SessionLink(LinkProtocol):
     """What both ends share. Its channels' payload bytes are counted in ``moved``, also after their end."""
+
+    _events: SessionEvents
 
     def __init__(self, clock: IReactorTime, limits: LinkLimits) -> None:
         super().__init__(clock, limits)
@@ -156,10 +169,6 @@ class SessionLink(LinkProtocol):
         if not self._telling:
             self._telling = True
             self.clock.callLater(0, self._tell)
-
-    def texted(self, said: Said) -> None:
-        """A command came."""
-        raise NotImplementedError
 
     # -- the connection
 
@@ -209,7 +218,16 @@ class SessionLink(LinkProtocol):
                 self._texts.clear()
                 self.fail("protocol", str(error))
                 return
-            self.texted(said)
+            self._events.texted(self, said)
+
+    def gone(self, reason: str, detail: str, cut: list[Channel]) -> None:
+        for channel in cut:
+            self._note(channel, Ended.LINK_LOST, detail)
+        self._events.gone(self, reason, detail, len(cut))
+
+    def _note(self, channel: Channel, reason: Ended, detail: str) -> None:
+        self._add(self._ended_bytes, channel)
+        self._events.channel_ended(self, channel, reason, detail)
 
     def fail(self, reason: str, detail: str, say: GoAway | None = GoAway.PROTOCOL) -> None:
         if self.web is not None and self.ended is None:
@@ -229,24 +247,17 @@ class Far(Typing):
         """One came; ``begin`` gives a protocol the channel as its transport."""
 
 
-class ServerEvents(Typing):
+class ServerEvents(SessionEvents, Typing):
     """Who owns a session at the server."""
 
     def clients_of(self, link: "SessionServer", service: str) -> "Far | None":
         """Who takes channels to a service, ``Clients``; None: not a service of this session."""
 
-    def texted(self, link: "SessionServer", said: Said) -> None:
-        """The client's command."""
-
-    def channel_ended(self, link: "SessionServer", channel: Channel, reason: Ended, detail: str) -> None:
-        """A channel is over. Its bytes: ``bytes_sent`` to the client, ``bytes_received`` to the device."""
-
-    def gone(self, link: "SessionServer", reason: str, detail: str, cut: int) -> None:
-        """It is over, and so are so many channels with it; ``link.in_order``: the client ended it."""
-
 
 class SessionServer(SessionLink):
     """The server's end: a channel goes on at what ``events.clients_of`` says, no socket between them."""
+
+    _events: ServerEvents
 
     def __init__(
         self,
@@ -276,14 +287,6 @@ class SessionServer(SessionLink):
             if happening.channel.owner is not None:
                 happening.channel.owner.over(happening.reason)
 
-    def texted(self, said: Said) -> None:
-        self._events.texted(self, said)
-
-    def gone(self, reason: str, detail: str, cut: list[Channel]) -> None:
-        for channel in cut:
-            self._note(channel, Ended.LINK_LOST, detail)
-        self._events.gone(self, reason, detail, len(cut))
-
     def _dial(self, channel: Channel) -> None:
         far = self._events.clients_of(self, channel.target.host)
         if far is None:
@@ -299,10 +302,6 @@ class SessionServer(SessionLink):
 
         far.came_by(begin, self.peer, self.origin)
 
-    def _note(self, channel: Channel, reason: Ended, detail: str) -> None:
-        self._add(self._ended_bytes, channel)
-        self._events.channel_ended(self, channel, reason, detail)
-
 
 def serve_session(
     reactor: Any, upgraded: Upgraded, link: SessionServer, limits: WebSocketLimits
@@ -316,24 +315,17 @@ def serve_session(
 # -- the client's end
 
 
-class ClientEvents(Typing):
+class ClientEvents(SessionEvents, Typing):
     """Who has a session at the person's side."""
 
     def up(self, link: "SessionClient") -> None:
         """The server has said HELLO: channels can be opened."""
 
-    def texted(self, link: "SessionClient", said: Said) -> None:
-        """The server's command."""
-
-    def channel_ended(self, link: "SessionClient", channel: Channel, reason: Ended, detail: str) -> None:
-        """A channel is over. Its bytes: ``bytes_sent`` to the device, ``bytes_received`` to the client."""
-
-    def gone(self, link: "SessionClient", reason: str, detail: str, cut: int) -> None:
-        """It is over, and so are so many channels with it; ``link.in_order``: the server ended it."""
-
 
 class SessionClient(SessionLink):
     """The person's end; a ``ChannelSocket`` is given a channel with ``open``."""
+
+    _events: ClientEvents
 
     def __init__(
         self, clock: IReactorTime, limits: LinkLimits, pool: CreditPool, events: ClientEvents
@@ -359,7 +351,7 @@ class SessionClient(SessionLink):
 
     def judge_stranger(self, size: int, command: int, channel: int) -> None:
         if command != Command.HELLO or channel != VERSION:
-            raise RemoteError(f"command {command} before HELLO")
+            raise RemoteError(f"the server said {named(command)} before HELLO")
 
     def shake(self, frame: Frame) -> None:
         self.server = hello = decode_server_hello(frame.payload)
@@ -385,15 +377,3 @@ class SessionClient(SessionLink):
             self._note(happening.channel, happening.reason, happening.detail)
             if owner is not None:
                 owner.over(happening.reason)
-
-    def texted(self, said: Said) -> None:
-        self._events.texted(self, said)
-
-    def gone(self, reason: str, detail: str, cut: list[Channel]) -> None:
-        for channel in cut:
-            self._note(channel, Ended.LINK_LOST, detail)
-        self._events.gone(self, reason, detail, len(cut))
-
-    def _note(self, channel: Channel, reason: Ended, detail: str) -> None:
-        self._add(self._ended_bytes, channel)
-        self._events.channel_ended(self, channel, reason, detail)

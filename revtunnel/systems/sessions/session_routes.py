@@ -20,6 +20,7 @@ from typing import Any
 
 from revtunnel.ground.limits import LinkLimits
 from revtunnel.ground.reasons import Ended
+from revtunnel.ground.targets import is_label
 from revtunnel.link.handshake import ServerHello
 from revtunnel.process.web.web_routes import WebCall, bearer
 from revtunnel.sockets.ways.websocket import unread
@@ -38,12 +39,11 @@ from revtunnel.systems.sessions.session_link import SUBPROTOCOL, SessionServer, 
 from revtunnel.systems.sessions.session_seats import HOW_ENDED
 from revtunnel.systems.sessions.session_watching import Screens, WatchingEnd, WatchLine
 
-__all__ = ["BINARY", "SERVICE", "STATUS", "ClientRoute", "Dial", "Entrance", "RawRoute"]
+__all__ = ["BINARY", "STATUS", "ClientRoute", "Dial", "Entrance", "RawRoute"]
 
 BINARY = "binary"
 DRAINED = 5.0  # seconds that a service may talk on to one who has closed
 _ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
-SERVICE = re.compile(r"[A-Za-z0-9._-]{1,32}", re.ASCII)
 _NONCE = "nonce."
 STATUS = {"too-many": 503, "not-of-it": 404, "ended": 410}  # all others: 403
 
@@ -66,22 +66,29 @@ class Entrance:
     def _asked(self, call: WebCall) -> tuple[str, str]:
         """The session and the service that a path names."""
         number, _, service = call.path.removeprefix(self.prefix).partition("/")
-        if not SERVICE.fullmatch(service):
+        if not is_label(service):
             raise HandshakeRefused(404, "nothing is here")
         return number, service
 
     def _enter(self, call: WebCall, offered: tuple[str, ...], number: str, service: str | None) -> None:
-        """Use the nonce up; what that gave is undone if the connection is lost."""
+        """Use the nonce up that came in a field."""
         if not _ID.fullmatch(number):
             raise HandshakeRefused(404, "nothing is here")
-        try:
-            came = self._live.enter(_nonce_of(call, offered), number, call.peer, service)
-        except NonceRefused as error:
-            raise HandshakeRefused(error.status, str(error)) from None
-        except SessionRefused as error:
-            raise HandshakeRefused(STATUS.get(error.word, 403), str(error)) from None
-        call.found = came
-        call.undo = partial(self._live.left, came.session, came.seat)
+        enter(self._live, call, _nonce_of(call, offered), number, service)
+
+
+def enter(
+    live: LiveSessions, call: WebCall, nonce: str, number: str, service: str | None = None, token: str = ""
+) -> None:
+    """Use a nonce up; what that gave is undone if the connection is lost. HandshakeRefused: it is no good."""
+    try:
+        came = live.enter(nonce, number, call.peer, service, token)
+    except NonceRefused as error:
+        raise HandshakeRefused(error.status, str(error)) from None
+    except SessionRefused as error:
+        raise HandshakeRefused(STATUS.get(error.word, 403), str(error)) from None
+    call.found = came
+    call.undo = partial(live.left, came.session, came.seat)
 
 
 class ClientRoute(Entrance):
@@ -232,23 +239,13 @@ class RawRoute(Entrance):
         end = (WatchingEnd if watches else RawEnd)(self._reactor, upgraded, self.limits)
         line = _RawLine(self._live, came, call.peer, end)
         if came.seat.person == came.session.owner and not is_screen(service):
-            end.told, line.shown = self._shown(came.session.id, service)
+            _, end.told, line.shown = self.screens.begin(came.session.id, service)
         clients = self._dial(came.session.wish.serial, service, line.left, came.session.id)
         line.client = clients.client(end)
         self._live.attach(came.session, came.seat, line)
         if not line.over:
             line.begun = True
             clients.let_in(line.client)
-
-    def _shown(self, session: str, service: str) -> tuple[Callable[[bytes], None], Callable[[], None]]:
-        """What is told the owner's bytes, for those who watch, and that they are over."""
-        told, over = self.screens.enter(session, service).begin()
-
-        def leave() -> None:
-            over()
-            self.screens.leave(session, service)
-
-        return told, leave
 
 
 class _RawLine:

@@ -111,6 +111,19 @@ class Screens:
         found.users += 1
         return found
 
+    def begin(
+        self, session: str, service: str
+    ) -> tuple[Terminal, Callable[[bytes], None], Callable[[], None]]:
+        """The owner's newest connection: the terminal, what is told its bytes, and that it is over."""
+        terminal = self.enter(session, service)
+        told, over = terminal.begin()
+
+        def leave() -> None:
+            over()
+            self.leave(session, service)
+
+        return terminal, told, leave
+
     def leave(self, session: str, service: str) -> None:
         """One less."""
         found = self._found[session, service]

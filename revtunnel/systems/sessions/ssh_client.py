@@ -141,7 +141,6 @@ class SshClient(SSHClientTransport):
     # -- as conch's transport
 
     def connectionMade(self) -> None:
-        """Twisted calls this."""
         self.transport.registerProducer(self, True)
         super().connectionMade()
 
@@ -206,7 +205,6 @@ class SshClient(SSHClientTransport):
         """Nothing."""
 
     def connectionLost(self, reason: Failure | None = connectionDone) -> None:
-        """Twisted calls this."""
         lost = "the connection was lost"
         self._end(lost if self.gotVersion else "the service is not there, or speaks no ssh", False)
         super().connectionLost(reason)
@@ -276,7 +274,6 @@ class _Login(SSHUserAuthClient):
         return False
 
     def getPassword(self, prompt: bytes | None = None) -> "Deferred[bytes]":
-        """conch asks."""
         text = "Password: " if prompt is None else _plain(prompt)
         answer: Deferred[bytes] = self.transport.owner.ask(text, False).addCallback(str.encode)
         return answer
@@ -284,7 +281,6 @@ class _Login(SSHUserAuthClient):
     def getGenericAnswers(
         self, name: bytes, instruction: bytes, prompts: list[tuple[bytes, bool]]
     ) -> "Deferred[list[str]]":
-        """conch asks."""
         self._unasked = not prompts
         for text in filter(None, (name, instruction)):
             self.transport.owner.show(_lines(text))
@@ -337,7 +333,6 @@ class _Shell(SSHChannel):
         self._in_order = False
 
     def channelOpen(self, specificData: bytes) -> None:
-        """conch calls this."""
         columns, rows = self._client.size
         about = packRequest_pty_req(TERMINAL, (rows, columns, 0, 0), b"")
         self._ask(b"pty-req", about, "a terminal", lambda: self._ask(b"shell", b"", "a shell", self._began))
@@ -356,11 +351,9 @@ class _Shell(SSHChannel):
             self.conn.sendRequest(self, b"window-change", packRequest_window_change((rows, columns, 0, 0)))
 
     def openFailed(self, reason: Any) -> None:
-        """conch calls this."""
         self._client.end("the service opens no session")
 
     def dataReceived(self, data: bytes) -> None:
-        """conch calls this."""
         self._client.owner.show(data)
 
     def extReceived(self, dataType: int, data: bytes) -> None:
@@ -383,7 +376,6 @@ class _Shell(SSHChannel):
         return True
 
     def closed(self) -> None:
-        """conch calls this."""
         self._client.end(self._why, self._in_order)
 
 

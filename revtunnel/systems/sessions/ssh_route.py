@@ -123,16 +123,8 @@ class _SshLine:
 
     def watched(self, screens: Screens) -> None:
         """Have others see it."""
-        session, service = self._came.session.id, self._where[1]
-        terminal = screens.enter(session, service)
-        self._shown, over = terminal.begin()
+        terminal, self._shown, self._unwatched = screens.begin(self._came.session.id, self._where[1])
         self._shaped = terminal.shaped
-
-        def unwatched() -> None:
-            over()
-            screens.leave(session, service)
-
-        self._unwatched = unwatched
 
     def open(self, upgraded: Upgraded, limits: WebSocketLimits, dial: Dial) -> None:
         """Begin to ask."""

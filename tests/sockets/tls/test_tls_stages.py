@@ -2,7 +2,6 @@
 
 import contextlib
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from revtunnel.sockets.ends import RECORD, End, PlainEnd
 from revtunnel.sockets.tls.peer_verification import Identity
 from revtunnel.sockets.tls.tls_stages import TlsFailed, TlsHandshakes, dial_tls
 from tests.sockets.tls.test_peer_verification import NAME, Careless, Room
-from tests.support.epoll import Loop, own_reactor
+from tests.support.epoll import Loop
 from tests.support.throwaway_tls import SERVERS, Issuer
 
 
@@ -22,13 +21,6 @@ from tests.support.throwaway_tls import SERVERS, Issuer
 def room(tmp_path_factory: pytest.TempPathFactory) -> Room:
     """One authority for all tests of this file."""
     return Room(tmp_path_factory.mktemp("tls"))
-
-
-@pytest.fixture
-def loop() -> Iterator[Loop]:
-    """A reactor for one test."""
-    with own_reactor() as found:
-        yield found
 
 
 class Door:

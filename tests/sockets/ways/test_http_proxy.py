@@ -11,7 +11,7 @@ from revtunnel.sockets.stages import client_tls, server_tls
 from revtunnel.sockets.ways.http_connect import ProxyCredentials
 from revtunnel.sockets.ways.http_proxy import MAX_HEAD, ProxyError, proxy_stage
 from revtunnel.sockets.ways.proxy_choice import HttpProxy
-from tests.support.epoll import Loop, own_reactor
+from tests.support.epoll import Loop
 from tests.support.throwaway_tls import contexts
 
 PROXY = HttpProxy("proxy.plant", 3128, ProxyCredentials("me", "s3cret"))
@@ -20,12 +20,6 @@ REQUEST = (
     b"Proxy-Authorization: Basic bWU6czNjcmV0\r\n\r\n"
 )
 OK = b"HTTP/1.1 200 Connection established\r\nVia: 1.1 squid\r\n\r\n"
-
-
-@pytest.fixture
-def loop() -> Iterator[Loop]:
-    with own_reactor() as loop:
-        yield loop
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import ipaddress
 import socket
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +15,7 @@ from revtunnel.sockets.ways.proxy_header import encode_header_v1, encode_header_
 from revtunnel.sockets.ways.proxy_protocol import ProxyHeaders
 from revtunnel.sockets.ways.trusted_proxies import HeaderRules, header_rules
 from tests.ground.test_origin import V4, V6
-from tests.support.epoll import Loop, own_reactor
+from tests.support.epoll import Loop
 
 BALANCER = "10.0.0.7:40001"
 
@@ -49,12 +48,6 @@ class Door:
         """All that were let in."""
         for end in self.clients:
             end.abort()
-
-
-@pytest.fixture
-def loop() -> Iterator[Loop]:
-    with own_reactor() as loop:
-        yield loop
 
 
 @pytest.fixture

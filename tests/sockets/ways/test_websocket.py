@@ -19,8 +19,8 @@ from revtunnel.ground.reasons import Ended
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import RECORD, End, PlainEnd, said
 from revtunnel.sockets.relay import Relay
-from revtunnel.sockets.ways.websocket import LENIENT, WebSocketEnd, websocket_stage
-from revtunnel.sockets.ways.websocket_upgrade import Upgraded, accept_end
+from revtunnel.sockets.ways.websocket import LENIENT, WebSocketEnd
+from revtunnel.sockets.ways.websocket_upgrade import Upgraded, accept_end, connect_end
 from tests.support.depth import deep
 from tests.support.epoll import Loop, own_reactor
 from tests.support.memory import Recorder
@@ -444,13 +444,13 @@ def test_bytes_that_came_with_the_handshake_are_delivered_at_once(loop: Loop) ->
     """The first frames stand in one reading with the answer, and no event tells of them."""
     near, far = end_pair()
     accepting = Deferred.fromCoroutine(accept_end(loop.reactor, far, anybody, LIMITS))
-    connecting = Deferred.fromCoroutine(websocket_stage(loop.reactor, ASKED, LIMITS)(near))
+    connecting = Deferred.fromCoroutine(connect_end(loop.reactor, near, ASKED, LIMITS))
     upgraded = loop.wait(accepting)
     server = WebSocketEnd(loop.reactor, upgraded, LIMITS)
     server.write(b"HELLO")  # before the client has read the answer
     recorder = Recorder()
-    transport = EndTransport(loop.reactor, loop.wait(connecting), recorder)
-    assert isinstance(transport._end, WebSocketEnd)
+    client = WebSocketEnd(loop.reactor, loop.wait(connecting), LIMITS)
+    transport = EndTransport(loop.reactor, client, recorder)
     transport.start()
     loop.until(lambda: recorder.data == b"HELLO")
     transport.write(b"answer")

@@ -28,7 +28,6 @@ from revtunnel.sockets.ways.websocket_wire import (
     close_code,
     close_reason,
     close_words,
-    ended_of,
 )
 from tests.support.depth import deep
 from tests.support.kernel import random_cuts
@@ -352,10 +351,6 @@ def test_codes_and_endings() -> None:
     """4000 + the number; 1000 only in order; no other code looks like it."""
     assert {ended: close_code(ended) for ended in Ended}[Ended.CLOSED] == 1000
     assert [close_code(ended) for ended in Ended if ended] == [4000 + ended for ended in Ended if ended]
-    assert [ended_of(close_code(ended)) for ended in Ended] == [*Ended]
-    assert [code for code in range(5000) if ended_of(code) is Ended.CLOSED] == [1000]
-    assert ended_of(1002) is Ended.PROTOCOL
-    assert ended_of(1006) is Ended.RESET_BY_PEER
     assert close_words(4001, "refused") == "4001 refused"
     assert close_words(4011, "link-lost: gone\n") == "4011 link-lost (link-lost: gone?)"
     assert close_words(1009, "") == "1009 message too big"

@@ -127,25 +127,6 @@ class Served:
         self.loop.until(moved, "the bytes")
         assert heard == data
 
-    def ending(self, sock: socket.socket) -> str:
-        """How it ends, whatever comes before."""
-        found: list[str] = []
-        sock.setblocking(False)
-
-        def ended() -> bool:
-            try:
-                while sock.recv(1 << 20):
-                    pass
-                found.append("end")
-            except BlockingIOError:
-                return False
-            except ConnectionError:
-                found.append("reset")
-            return True
-
-        self.loop.until(ended, "an ending")
-        return found[0]
-
     def readable(self, sock: socket.socket) -> None:
         """Turn until something has come."""
         sock.setblocking(False)
@@ -204,10 +185,10 @@ def test_a_stream_takes_a_parked_device_and_lets_it_go_with_its_end(site: Served
         256,
     )
     client.shutdown(socket.SHUT_WR)
-    assert site.ending(device) == "end"
+    assert site.loop.ending(device) == "end"
     site.carry(device, client, b"y" * 300_000)
     device.close()
-    assert site.ending(client) == "end"
+    assert site.loop.ending(client) == "end"
     site.rest()
     (ended,) = site.of(ChannelEnded)
     assert (ended.reason, ended.bytes_to_device, ended.bytes_to_client) == (Ended.CLOSED, 300_000, 300_000)
@@ -227,7 +208,7 @@ def test_a_cut_of_either_is_a_reset_of_the_other(site: Served, who: str) -> None
     cut, other = (device, client) if who == "device" else (client, device)
     cut.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     cut.close()
-    assert site.ending(other) == "reset"
+    assert site.loop.ending(other) == "reset"
     site.rest()
     (ended,) = site.of(ChannelEnded)
     assert ended.reason is Ended.RESET_BY_PEER and ended.detail.startswith(f"{who}: ")
@@ -298,10 +279,10 @@ def test_who_waits_is_refused_in_time(site: Served) -> None:
     site.limits(busy_wait=0.2, busy_clients=1)
     device, first = site.device(), site.client()
     waiting = site.client()
-    assert site.ending(site.client()) == "reset"
-    assert site.ending(waiting) == "reset"
+    assert site.loop.ending(site.client()) == "reset"
+    assert site.loop.ending(waiting) == "reset"
     site.limits(busy_wait=0.0)
-    assert site.ending(site.client()) == "reset"
+    assert site.loop.ending(site.client()) == "reset"
     assert site.refused() == ["in-use"] * 3
     site.carry(first, device, b"still here")
     site.on()  # a device that a proxy has is waited for in the same way
@@ -309,7 +290,7 @@ def test_who_waits_is_refused_in_time(site: Served) -> None:
     device.close()
     site.loop.until(lambda: site.of(ChannelEnded), "the end of the first")
     site.device()
-    assert site.ending(site.client()) == "reset"
+    assert site.loop.ending(site.client()) == "reset"
     assert site.refused()[3:] == ["in-use"]
 
 
@@ -325,12 +306,12 @@ def test_a_client_who_leaves_waits_no_longer(site: Served) -> None:
 
 def test_an_absent_device_and_a_service_that_there_is_not(site: Served) -> None:
     """Refused at once, as for every wire; a record may deny the service by its name."""
-    assert site.ending(site.client()) == "reset"
+    assert site.loop.ending(site.client()) == "reset"
     site.device()
-    assert site.ending(site.client("ssh")) == "reset"
+    assert site.loop.ending(site.client("ssh")) == "reset"
     record = DeviceRecord(targets=(parse_pattern("*:22"),))
     site.access.records = DeviceRecords({SERIAL: record})
-    assert site.ending(site.client()) == "reset"
+    assert site.loop.ending(site.client()) == "reset"
     site.access.records = DeviceRecords({SERIAL: replace(record, targets=(parse_pattern("device"),))})
     site.client()
     assert site.refused() == ["device-absent", "not-allowed", "not-allowed"]
@@ -363,10 +344,10 @@ def test_ends_from_outside_are_resets(site: Served, how: str, reason: Ended) -> 
         site.system.stop()
     else:
         site.carry(waiting, site.device(), b"the newer one's")
-    assert (site.ending(client), site.ending(device)) == ("reset", "reset")
+    assert (site.loop.ending(client), site.loop.ending(device)) == ("reset", "reset")
     assert site.of(ChannelEnded)[0].reason is reason
     if how in ("kick", "stop"):
-        assert site.ending(waiting) == "reset"
+        assert site.loop.ending(waiting) == "reset"
         site.rest()
 
 
@@ -382,9 +363,9 @@ def test_who_has_ended_and_hears_nothing_gives_way(site: Served) -> None:
     assert not site.of(ChannelEnded)
     waiting = site.client()
     site.system.proxies.parking.tick()
-    assert site.ending(client) == "reset"
+    assert site.loop.ending(client) == "reset"
     assert site.of(ChannelEnded)[0].reason is Ended.IDLE
-    assert site.ending(device) in ("end", "reset")
+    assert site.loop.ending(device) in ("end", "reset")
     site.carry(waiting, site.device(), b"next")
 
 

@@ -31,26 +31,6 @@ def fill(site: Site, sender: socket.socket) -> None:
     sender.settimeout(20)
 
 
-def ending(site: Site, sock: socket.socket) -> str:
-    """How it ends, whatever comes before: "end" or "reset"."""
-    found: list[str] = []
-    sock.setblocking(False)
-
-    def ended() -> bool:
-        try:
-            while sock.recv(1 << 20):
-                pass
-            found.append("end")
-        except BlockingIOError:
-            return False
-        except ConnectionError:
-            found.append("reset")
-        return True
-
-    site.loop.until(ended, "an ending")
-    return found[0]
-
-
 def off(site: Site) -> None:
     """By the API."""
     site.system.operator.off("CLD-1")
@@ -72,7 +52,7 @@ def test_nothing_was_dropped(system: Site, end: Any) -> None:
     device, client = system.pair("CLD-1", persistent=False)
     system.pass_on(client, device, b"x" * 1000)
     end(system)
-    assert (ending(system, client), ending(system, device)) == ("end", "end")
+    assert (system.loop.ending(client), system.loop.ending(device)) == ("end", "end")
 
 
 @pytest.mark.parametrize("end", [off, kick, stop])
@@ -81,7 +61,7 @@ def test_bytes_for_the_client_were_dropped(system: Site, end: Any) -> None:
     device, client = system.pair("CLD-1", persistent=False)
     fill(system, device)
     end(system)
-    assert (ending(system, client), ending(system, device)) == ("reset", "end")
+    assert (system.loop.ending(client), system.loop.ending(device)) == ("reset", "end")
 
 
 @pytest.mark.parametrize("end", [off, kick, stop])
@@ -90,7 +70,7 @@ def test_bytes_for_the_device_were_dropped(system: Site, end: Any) -> None:
     device, client = system.pair("CLD-1", persistent=False)
     fill(system, client)
     end(system)
-    assert (ending(system, client), ending(system, device)) == ("end", "reset")
+    assert (system.loop.ending(client), system.loop.ending(device)) == ("end", "reset")
 
 
 def test_bytes_that_nobody_had_read_yet_were_dropped(system: Site) -> None:
@@ -99,7 +79,7 @@ def test_bytes_that_nobody_had_read_yet_were_dropped(system: Site) -> None:
     system.pass_on(client, device, b"x")
     device.sendall(b"answer")
     off(system)
-    assert (ending(system, client), ending(system, device)) == ("reset", "end")
+    assert (system.loop.ending(client), system.loop.ending(device)) == ("reset", "end")
 
 
 @pytest.mark.parametrize("who", ["device", "client"])
@@ -113,7 +93,7 @@ def test_early_bytes_that_nobody_came_for(system: Site, who: str, said: bytes) -
     system.loop.settle(quiet=0.03)
     if who == "client":
         off(system)
-    assert ending(system, one) == ("reset" if said else "end")
+    assert system.loop.ending(one) == ("reset" if said else "end")
 
 
 def test_what_is_thrown_away_by_the_rules_is_not_dropped(system: Site) -> None:
@@ -126,7 +106,7 @@ def test_what_is_thrown_away_by_the_rules_is_not_dropped(system: Site) -> None:
     system.loop.settle(quiet=0.03)
     off(system)
     system.operator.kick("CLD-2", 0, "anna")
-    assert (ending(system, alone), ending(system, parked)) == ("end", "end")
+    assert (system.loop.ending(alone), system.loop.ending(parked)) == ("end", "end")
 
 
 def test_a_device_is_not_parked_with_half_a_message(system: Site) -> None:
@@ -137,7 +117,7 @@ def test_a_device_is_not_parked_with_half_a_message(system: Site) -> None:
     device, client = system.pair("CLD-1", persistent=False)
     fill(system, client)
     off(system)
-    assert ending(system, device) == "reset"
+    assert system.loop.ending(device) == "reset"
     with pytest.raises(NotFound):
         system.operator.kick("CLD-1", 0, "anna")
 
@@ -170,4 +150,4 @@ def test_a_client_whom_an_operator_resets_takes_bytes_with_him(system: Site) -> 
     device, client = system.pair("CLD-1", persistent=False)
     fill(system, client)
     system.operator.close("CLD-1", 0, "anna")
-    assert (ending(system, client), ending(system, device)) == ("reset", "reset")
+    assert (system.loop.ending(client), system.loop.ending(device)) == ("reset", "reset")

@@ -16,7 +16,8 @@ from revtunnel.process.web.web_rules import PagePlaces, WebRules
 from revtunnel.sockets.ends import PlainEnd
 from revtunnel.sockets.ways.websocket_wire import WebSocketLimits
 from revtunnel.streams.clients import Clients, ClientSocket
-from revtunnel.systems.sessions.session_life import RemoteSession, SessionEvent, SessionRefused
+from revtunnel.systems.sessions.nonces import NonceRefused
+from revtunnel.systems.sessions.session_life import RemoteSession, Role, SessionEvent, SessionRefused
 from tests.support.ends import tcp_pair
 from tests.support.epoll import Loop, own_reactor
 from tests.support.ports import port_block
@@ -172,6 +173,58 @@ def test_who_gets_an_address(world: World) -> None:
     assert "plc-1--console" in world.address(id=console.id, service="console")
     world.room.live.end(world.session.id, SessionEvent.OPERATOR)
     assert refused(world) == "unknown"
+
+
+def test_a_guest_opens_a_page_by_his_link(world: World) -> None:
+    """One who may use the session, once for the link; it is taken back with the rest, and ends with it."""
+    live, session = world.room.live, world.session
+    world.room.grant("ben", "start observe", id="g7")
+
+    def link(role: Role) -> str:
+        return live.share(session.id, "ana", "ben", role, "192.0.2.7:1")
+
+    def invited(nonce: str, service: str = "web", rules: WebRules = NAMED) -> str:
+        return world.pages.invited(
+            nonce, session.id, service, Place(rules, "192.0.2.9:1", "gate.example:2443")
+        )
+
+    watching, using = link(Role.WATCH), link(Role.USE)
+    for nonce, asked in ((watching, {}), (using, {"service": "console"}), (using, {"rules": OFF})):
+        with pytest.raises(SessionRefused, match=r"is not|off here"):
+            invited(nonce, **asked)  # type: ignore[arg-type]
+    mine = world.enter()
+    answer = world.hear(world.ask(invited(using).removeprefix(f"http://{HOST}")))  # none of that used it up
+    found = re.search(rb"Set-Cookie: ([^;]+)", answer)
+    assert found
+    with pytest.raises(NonceRefused, match="used"):
+        invited(using)
+    assert {seat.person for seat in session.seats.values() if seat.role is Role.USE} == {"ana", "ben"}
+    world.refuses = "device-absent"
+    assert [world.status("/", each) for each in (mine, found[1].decode())] == [503, 503]
+    waits = invited(link(Role.USE)).removeprefix(f"http://{HOST}")
+    live.unshare(session.id, "ana", "ben")
+    assert [world.status("/", each) for each in (mine, found[1].decode())] == [503, 401]
+    assert world.status(waits) == 401
+    late = link(Role.USE)
+    live.end(session.id, SessionEvent.OPERATOR)
+    with pytest.raises(NonceRefused, match="ended"):
+        invited(late)
+    assert world.status("/", mine) == 401
+
+
+def test_a_guests_page_at_a_port_is_not_the_owners(world: World) -> None:
+    """Each has a port of his own: what a browser keeps of a port is of one page that its person has had."""
+    low = int(port_block(2).partition("-")[0])
+    at_ports = replace(NAMED, pages=PagePlaces("", "pages.example", (low, low + 1), ("127.0.0.1",)))
+    world.room.grant("ben", "start", id="g7")
+    nonce = world.room.live.share(world.session.id, "ana", "ben", Role.USE, "192.0.2.7:1")
+    place = Place(at_ports, "192.0.2.9:1", "gate.example:2443")
+    found = {
+        world.address(at_ports).partition("/.")[0],
+        world.pages.invited(nonce, world.session.id, "web", place).partition("/.")[0],
+        world.address(at_ports).partition("/.")[0],
+    }
+    assert found == {f"http://pages.example:{low}", f"http://pages.example:{low + 1}"}
 
 
 def test_a_word_is_good_once_here_and_now(world: World) -> None:

@@ -1,7 +1,12 @@
 """What a link to a session is for: told to whoever has it, and in words where it is not good."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
+from revtunnel.fleet.device_records import DeviceRecord
+from revtunnel.process.web.web_rules import PagePlaces
 from revtunnel.systems.sessions.session_life import Role, SessionEvent
 from tests.support.desk import ARGON2, Answer, Desk
 from tests.support.session_room import PEER
@@ -37,6 +42,7 @@ def test_a_link_that_is_good_and_how_it_ends(case: str, says: str) -> None:
     assert row == {
         "device": "plc-1",
         "services": ["console", "web"],
+        "pages": [],
         "role": "watch",
         "person": "ben",
         "owner": "ana",
@@ -58,6 +64,32 @@ def test_a_link_that_is_good_and_how_it_ends(case: str, says: str) -> None:
     assert says in answer.row["detail"]
     assert desk.refusals()[-1][2] == case
     assert (mine.ended == []) is (case != "ended")
+
+
+def test_a_link_opens_a_page_of_the_device() -> None:
+    """Where pages are, for who may use the session; asked for a second time it is used."""
+    pytest.importorskip("h11")
+    from revtunnel.sockets.listening import Listeners
+    from revtunnel.systems.sessions.device_pages import DevicePages
+
+    desk = Desk()
+    desk.grant("ben", "start", id="g7")
+    session, _ = desk.begin("ana", "console", "web")
+    link = desk.live.share(session.id, "ana", "ben", Role.USE, PEER)
+    said = {"session": session.id, "nonce": link, "service": "web"}
+    assert "off here" in desk.ask("POST", "/invitation-page", "", said).row["detail"]
+    reactor: Any = desk.reactor
+    DevicePages(
+        *(reactor, desk.live, desk.listener, Listeners(reactor, desk.switchboard.report)),
+        *(lambda *told: None, lambda serial: DeviceRecord(), desk.random_bytes),  # type: ignore[arg-type]
+    )
+    assert asked(desk, session.id, link).row["pages"] == []
+    desk.rules = replace(desk.rules, pages=PagePlaces("pages.example"))
+    assert asked(desk, session.id, link).row["pages"] == ["web"]
+    url = desk.ask("POST", "/invitation-page", "", said).row["url"]
+    assert url.startswith("http://plc-1--web.pages.example/.well-known/revtunnel/enter?code=")
+    answer = desk.ask("POST", "/invitation-page", "", said)
+    assert (answer.status, answer.word) == (403, "used")
 
 
 def test_who_guesses_pays(caplog: pytest.LogCaptureFixture) -> None:

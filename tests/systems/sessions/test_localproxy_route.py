@@ -1,9 +1,6 @@
 """Who comes as a localproxy in source mode, and what becomes of one whose session ends meanwhile."""
 
-from collections.abc import Iterator
 from typing import Any
-
-import pytest
 
 from revtunnel.process.web.web_routes import WebCall
 from revtunnel.sockets.end_transport import EndTransport
@@ -12,17 +9,11 @@ from revtunnel.sockets.ways.websocket_upgrade import HandshakeRefused, request_o
 from revtunnel.sockets.ways.websocket_wire import WebSocketLimits, WebSocketWire
 from revtunnel.systems.sessions.localproxy_route import LocalproxyRoute
 from revtunnel.systems.sessions.session_life import SessionEvent
-from tests.support.epoll import Loop, own_reactor
+from tests.support.epoll import Loop
 from tests.support.session_room import PEER, SessionRoom
 from tests.support.web_ends import join_upgraded
 
 PROTOCOL = "aws.iot.securetunneling-3.0"
-
-
-@pytest.fixture
-def loop() -> Iterator[Loop]:
-    with own_reactor() as loop:
-        yield loop
 
 
 def route_of(room: SessionRoom, reactor: Any) -> LocalproxyRoute:

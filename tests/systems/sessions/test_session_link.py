@@ -10,7 +10,7 @@ from revtunnel.ground.errors import LocalError, RemoteError
 from revtunnel.ground.limits import LinkLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.systems.sessions.session_link import SessionMux, read_text, write_text
-from tests.support.epoll import Loop, own_reactor
+from tests.support.epoll import Loop
 from tests.support.recorder import Recorder
 from tests.support.session_ends import Session
 from tests.support.world import Party, World, pattern
@@ -31,12 +31,6 @@ class Made(Factory):
         party = Party(f"service {len(self.made)}", self.quick)
         self.made.append(party)
         return party
-
-
-@pytest.fixture
-def loop() -> Iterator[Loop]:
-    with own_reactor() as loop:
-        yield loop
 
 
 Make = Callable[..., Session]

@@ -10,15 +10,8 @@ import pytest
 from revtunnel.ground.facts import LinkRefused, LinkUp, PeerGlitch
 from tests.support.edge_device import BINARY, CLOSE, TEXT, Broken, WebClient, auth, bind, head, request
 from tests.support.edge_world import LIMITS, EdgeWorld, RawDevice, edge_world
-from tests.support.epoll import Loop, own_reactor
+from tests.support.epoll import Loop
 from tests.support.services import Echo, Refuser, reset
-
-
-@pytest.fixture
-def loop() -> Iterator[Loop]:
-    """A loop of the test's own."""
-    with own_reactor() as loop:
-        yield loop
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 // What a link to somebody's session is for, and the way in: the link is the right, no login is asked for.
 
 import { post } from "./api.js";
-import { copyable, h, put } from "./dom.js";
+import { button, copyable, h, put } from "./dom.js";
 import { address } from "./raw.js";
 
 const ROLES = {
@@ -12,7 +12,15 @@ const ROLES = {
 const place = h("div", { role: "status" });
 const [session = "", nonce = ""] = location.hash.slice(1).split("/");
 const command = () => copyable(`revtunnel-connect 'revtunnel://${location.host}/s/${session}#${nonce}'`, "Command");
+const open = async (service) => {
+  try {
+    location.replace((await post("/invitation-page", { session, nonce, service })).url);
+  } catch (error) {
+    put(place, h("p", { class: "wrong", role: "alert" }, error.message));
+  }
+};
 const way = (row, name) => {
+  if (row.pages.includes(name)) return button(`Web page of ${name}`, () => open(name));
   const kind = /^vnc/i.test(name) ? "vnc" : "terminal";
   return h("a", { class: "button", href: `${address(kind, row.device, name)}/${session}/${nonce}` }, `${kind === "vnc" ? "Screen" : "Terminal"} at ${name}`);
 };
