@@ -46,7 +46,9 @@ class KeyedService(Service):
             sock.recv(1)
 
 
-def ask(port: int, device: int, client: int, words: int, patience: float = PATIENCE) -> str:
+def ask(
+    port: int, device: int, client: int, words: int, patience: float = PATIENCE, host: str = "127.0.0.1"
+) -> str:
     """Have a stream: "whole", "cut" (after some bytes), "none" (not one), "silent".
 
     Raises:
@@ -56,7 +58,7 @@ def ask(port: int, device: int, client: int, words: int, patience: float = PATIE
     with socket.socket() as sock:
         sock.settimeout(patience)
         try:
-            sock.connect(("127.0.0.1", port))
+            sock.connect((host, port))
             sock.sendall(_HEAD.pack(client, words))
             rest = b""
             while data := sock.recv(65536):
