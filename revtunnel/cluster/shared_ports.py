@@ -108,7 +108,8 @@ class SharedPorts:
         if self._directory.problem is None and not self._unsure:
             waiting, self._waiting = self._waiting, {}
             for use, pool in waiting.items():
-                self._again(use, pool)
+                if self._here(use.serial) or self._ports.leases.find(*use) is not None:
+                    self._ask(use, pool)
 
     # -- what ports ask (client_ports.py)
 
@@ -258,21 +259,21 @@ class SharedPorts:
     async def _ask_all(self) -> None:
         try:
             while self._asked:
-                use, (pool, _) = next(iter(self._asked.items()))
+                use = next(iter(self._asked))
+                pool, opens = self._asked.pop(use)
                 before = self._uses.get((pool.identity, use))
                 try:
                     claim = await self._claims.claim(self._wanted(use, pool))
                 except DirectoryAway as error:
                     self._waiting[use] = pool
-                    self._refuse(use, f"directory-away: {error}")
+                    if opens:
+                        self._refuse(use, f"directory-away: {error}")
                 except ClaimRefused as error:
                     self._refuse(use, str(error))
                     self._refused(use, pool)
                 else:
-                    _, opens = self._asked[use]
                     if opens or before is None or before.port != claim.port:
                         self._stands(claim)
-                self._asked.pop(use, None)
         finally:
             self._asking = False
 

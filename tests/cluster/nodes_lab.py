@@ -20,7 +20,7 @@ from tests.support.throwaway_tls import Issuer
 __all__ = ["LEASE", "NAMES", "Nodes", "NodesLab", "nodes_lab", "serial_of"]
 
 LEASE = 3  # seconds
-PATIENCE = 40.0  # seconds for anything
+PATIENCE = 60.0  # seconds for anything
 NAMES = ("one", "two", "three")
 AGENT: Settings = {"agent": {"retry_first": 0.2, "retry_most": 1}, "link": {"answer": 2, "busy_answer": 2}}
 
@@ -100,7 +100,7 @@ class Nodes:
         for node in self.nodes.values():
             node.start(wait=False)
         for node in self.nodes.values():
-            node.wait_until(node.ready, "readiness")
+            node.wait_until(node.ready, "readiness", PATIENCE)
         names = [*self.nodes]
         for number, serial in enumerate(self.offers):
             at = number % len(names)

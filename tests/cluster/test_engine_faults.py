@@ -58,7 +58,7 @@ def filled(world: RedisWorld) -> tuple[RedisDirectory, RedisDirectory, Claim]:
     one, two = world.started("one", "two")
     for number in range(MANY):
         one.arrived(f"d{number}", number + 1, "rt1")
-    wanted = Wanted("all", "d1", "ssh", ((7000, 7000),), keep=86_400_000)
+    wanted = Wanted("all", "d1", "ssh", ((7000, 7000),), keep=86_400_000, most=9)
     claim = world.result(Deferred.fromCoroutine(one.claims.claim(wanted)))
     one.claims.here = lambda claim: True
     world.until(lambda: devices(world) == MANY)

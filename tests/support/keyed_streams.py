@@ -10,7 +10,7 @@ import struct
 
 from tests.support.services import Service
 
-__all__ = ["WORD", "KeyedService", "ask"]
+__all__ = ["WORD", "KeyedService", "ask", "begin"]
 
 WORD = 8  # bytes: 16 bits device, 16 bits client, 32 bits position
 BLOCK = 4096  # words
@@ -44,6 +44,14 @@ class KeyedService(Service):
                 sock.sendall(_words(self.device, client, first, min(BLOCK, words - first)))
             sock.shutdown(socket.SHUT_WR)
             sock.recv(1)
+
+
+def begin(port: int, device: int, client: int, host: str = "127.0.0.1") -> socket.socket:
+    """A client that has had the first word of a long stream, and reads no more of it."""
+    sock = socket.create_connection((host, port), PATIENCE)
+    sock.sendall(_HEAD.pack(client, 1 << 31))
+    assert sock.recv(WORD, socket.MSG_WAITALL) == _words(device, client, 0, 1)
+    return sock
 
 
 def ask(
