@@ -190,6 +190,8 @@ class Cluster:
     def drain(self, patience: float) -> "Deferred[None]":
         """Take no more clients of other nodes; fires when those that came have left."""
         self._state = "draining"
+        if self.shared is not None:
+            self.shared.stop()
         self._say()
         return self.dials.drain(patience)
 
@@ -201,6 +203,8 @@ class Cluster:
             if timer is not None and timer.active():
                 timer.cancel()
         self._timer = None
+        if self.shared is not None:
+            self.shared.stop()
         self._board.fleet.on_arrived = self._board.fleet.on_left = None
         self._board.forward(None)
         self.hub.stop()

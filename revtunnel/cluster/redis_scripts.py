@@ -23,6 +23,7 @@ over one of the same link, or over an older fence, and taken away only by who wr
     ports          hash: SERIAL to the ports that it has                while it has one
     claimed        sorted set: ports by the number of their last        for ever
                    change, also those that nobody has any more
+    next:POOL      the number of it that was given last               for ever
     sweep          where the look for claims that are over goes on      for ever
     heard          hash: NODE to [epoch, when it was heard last, and    for ever
                    both of the run before]

@@ -12,7 +12,7 @@ known over all pools.
 Source: issue "Many cores, many nodes" part 4; next/cluster.md section 5; ours.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred
@@ -43,7 +43,7 @@ class SharedPool(NamedTuple):
     everywhere: bool
     sticky: float
     quarantine: float
-    reserved: frozenset[int] = frozenset()  # by settings, for some use each
+    reserved: Mapping[int, Use] = {}  # by settings, at this node
 
     @property
     def identity(self) -> str:
@@ -93,8 +93,19 @@ class SharedPorts:
         """These pools are shared, from now on."""
         self._pools = {pool.name: pool for pool in pools}
         self._unsure &= self._pools.keys()
+        for claim in [*self._claims.known.values()]:
+            self._stands(claim)
         if self._directory.problem is None:
             self._listed()
+
+    def stop(self) -> None:
+        """Open nothing more, and ask for nothing."""
+        claims = self._claims
+        claims.stands = claims.ceased = lambda claim: None
+        claims.listed = lambda: None
+        self._pools = {}
+        self._asked.clear()
+        self._waiting.clear()
 
     def look(self) -> None:
         """Close what may be another's by now, and ask for what waits; to be called every few seconds."""
@@ -187,11 +198,14 @@ class SharedPorts:
         lease = self._ports.leases.at(claim.port)
         if pool is not None and lease is not None and lease.use == use:
             self._lose(lease)
-        if pool is not None and pool.everywhere and self._ports.leases.reserved(*use) == claim.port:
+        if pool is not None and self._ports.leases.reserved(*use) == claim.port:
             self._ask(use, pool)
 
     def _listed(self) -> None:
-        """All claims are known: ask for what this node's ledger has beside them."""
+        """All claims are known: ask for what this node's settings and ledger have beside them."""
+        for each in self._pools.values():
+            for use in each.reserved.values():
+                self._again(use, each)
         after = 0
         while page := self._ports.leases.ports(after, PAGE):
             after = page[-1].port
@@ -283,7 +297,7 @@ class SharedPorts:
         claim = self._uses.get((pool.identity, use))
         before = claim.port if claim is not None else held.port if held is not None else 0
         ranges = self._allowed(pool, self._ports.allowed(use.serial))
-        ranges = tuple(_without(ranges, pool.reserved - {fixed}))
+        ranges = tuple(_without(ranges, pool.reserved.keys() - {fixed}))
         told = pool.identity, *use, ranges, fixed, before, self._here(use.serial)
         return Wanted(*told, *terms, self._most(use.serial))
 

@@ -36,9 +36,16 @@ def shared_pools(settings: ServerSettings) -> "list[SharedPool]":
     """The pools that nodes with an engine share: all that have ranges."""
     from revtunnel.cluster.shared_ports import SharedPool
 
-    fixed = frozenset(reservations_of(settings).values())
+    fixed = {port: use for use, port in reservations_of(settings).items()}
     return [
-        SharedPool(each.name, each.ranges, each.nodes == "all", each.sticky, each.quarantine, fixed)
+        SharedPool(
+            *(each.name, each.ranges, each.nodes == "all", each.sticky, each.quarantine),
+            reserved={
+                port: use
+                for port, use in fixed.items()
+                if any(low <= port <= high for low, high in each.ranges)
+            },
+        )
         for each in settings.pools
         if each.ranges
     ]

@@ -13,7 +13,7 @@ from revtunnel.cluster.shared_ports import SharedPool, SharedPorts
 from revtunnel.fleet.pools import Use
 from revtunnel.ground.facts import ListenerRefused
 from tests.support.recorder import Recorder
-from tests.support.world import World
+from tests.support.world import POOL, World
 
 RANGES = ((20000, 20003),)
 
@@ -230,4 +230,21 @@ def test_what_is_given_back_here_is_given_back_for_all() -> None:
     node.world.leases.release(lease, node.world.clock.seconds())
     assert node.engine.released == [20001]
     assert node.world.reactor.dial(20001, Recorder()) is None
+    node.world.finish()
+
+
+def test_what_settings_reserve_is_asked_for_before_its_device_is_here() -> None:
+    """So that no other node gives it away; a node that drains opens nothing more."""
+    node = Node(everywhere=False, start=False)
+    node.world.leases.reload((POOL,), {Use("plc-1", "web"): 20003}, node.world.clock.seconds())
+    node.shared.take([node.pool._replace(reserved={20003: Use("plc-1", "web")})])
+    node.settle()
+    assert [(each.fixed, each.here) for each in node.engine.asked] == [(20003, False)]
+    assert node.open == {}
+    node.world.agents["plc-1"].uplink.start()
+    node.settle()
+    assert node.open == {"plc-1/console": 20000, "plc-1/web": 20003}
+    node.shared.stop()
+    node.told(20001)
+    assert len(node.open) == 2
     node.world.finish()
