@@ -198,8 +198,9 @@ class SharedPorts:
         lease = self._ports.leases.at(claim.port)
         if pool is not None and lease is not None and lease.use == use:
             self._lose(lease)
-        if pool is not None and self._ports.leases.reserved(*use) == claim.port:
-            self._ask(use, pool)
+        for each in self._pools.values():
+            if claim.port in each.reserved:
+                self._ask(each.reserved[claim.port], each)
 
     def _listed(self) -> None:
         """All claims are known: ask for what this node's settings and ledger have beside them."""

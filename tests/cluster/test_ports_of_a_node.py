@@ -244,6 +244,10 @@ def test_what_settings_reserve_is_asked_for_before_its_device_is_here() -> None:
     node.world.agents["plc-1"].uplink.start()
     node.settle()
     assert node.open == {"plc-1/console": 20000, "plc-1/web": 20003}
+    claim, asked = node.engine.known[20003], len(node.engine.asked)
+    node.engine.ceased(claim._replace(serial="plc-9"))  # whoever had it has it no more
+    node.settle()
+    assert node.engine.asked[asked].fixed == 20003
     node.shared.stop()
     node.told(20001)
     assert len(node.open) == 2
