@@ -15,9 +15,9 @@ from revtunnel.ground.declared import setting
 from revtunnel.ground.kinds import SettingKind, many, nothing, text
 from revtunnel.ground.targets import parse_endpoint_or, place
 
-__all__ = ["ClusterSettings", "PeerPlace"]
+__all__ = ["MOST_NODES", "ClusterSettings", "PeerPlace"]
 
-MOST_NODES = 32
+MOST_NODES = 32  # each has a link to every other
 
 
 class PeerPlace(NamedTuple):

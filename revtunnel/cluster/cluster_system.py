@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import count
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IDelayedCall
@@ -42,6 +42,9 @@ from revtunnel.process.admin.refusals import NotFound, OperatorError
 from revtunnel.sockets.tls.peer_verification import Identity
 from revtunnel.streams.clients import Clients, ClientSocket
 
+if TYPE_CHECKING:
+    from revtunnel.cluster.shared_ports import SharedPorts
+
 __all__ = ["Cluster", "NodeBoard", "merged"]
 
 Page = tuple[list[Row], str | None]  # and the cursor to go on with
@@ -65,8 +68,8 @@ class NodeBoard(Protocol):
     def forward(self, give: Callable[[ClientSocket], str] | None) -> None:
         """Have clients of devices that are not here given away so; None: there are no other nodes."""
 
-    def absent(self, client: ClientSocket) -> None:
-        """Its device is at no node."""
+    def absent(self, client: ClientSocket, word: str) -> None:
+        """Its device is at no other node, or nobody knows."""
 
     def awaited(self) -> list[str]:
         """Devices that clients here wait for."""
@@ -140,6 +143,7 @@ class Cluster:
         )
         told = reactor, me.name, instance, link, identity, streams, report, random_bytes, descriptors
         self.dials = PeerDials(*told)
+        self.shared: SharedPorts | None = None  # client ports that nodes share, with an engine
         self.forwarding = Forwarding(self.directory, self.hub.carrier, board.absent)
 
     # -- life
@@ -186,6 +190,8 @@ class Cluster:
     def drain(self, patience: float) -> "Deferred[None]":
         """Take no more clients of other nodes; fires when those that came have left."""
         self._state = "draining"
+        if self.shared is not None:
+            self.shared.stop()
         self._say()
         return self.dials.drain(patience)
 
@@ -197,6 +203,8 @@ class Cluster:
             if timer is not None and timer.active():
                 timer.cancel()
         self._timer = None
+        if self.shared is not None:
+            self.shared.stop()
         self._board.fleet.on_arrived = self._board.fleet.on_left = None
         self._board.forward(None)
         self.hub.stop()
@@ -314,6 +322,8 @@ class Cluster:
                 self._linked(link)
         if self._mesh is not None:
             self._mesh.look()
+        if self.shared is not None:
+            self.shared.look()
         for serial in self._board.awaited():
             self.directory.find(serial).addCallbacks(partial(self._awaited, serial), _nothing)
         problem = self.directory.problem

@@ -1,4 +1,4 @@
-"""The directory of a cluster: which device is where, which nodes there are, who has a port number everywhere.
+"""The directory of a cluster: which device is where, and which nodes there are.
 
 Rule of this file: the form only. What a node asks is answered within ``PATIENCE`` or fails with
 ``DirectoryAway``; what a node tells (``arrived``, ``left``) never fails and is never waited for: a directory
@@ -16,7 +16,7 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
-from revtunnel.cluster.node_records import Claim, Node, Place
+from revtunnel.cluster.node_records import Node, Place
 
 __all__ = ["PATIENCE", "Directory", "DirectoryAway"]
 
@@ -35,15 +35,12 @@ class Directory(Protocol):
     ``moved``: a serial has a newer link at another node than our ``link`` of it, which is to end (REPLACED).
     ``mine``: all our links now, (serial, link, wire, age in seconds), to be told again to a directory that
     lost them; ages are monotonic, so that no wall clocks are compared.
-    ``claimed``: a port number has this use now at every node; ``unclaimed``: not any more.
     ``usurped``: another process lives under our name; this one is to drain and end with status 75.
     """
 
     me: Node
     moved: Callable[[str, int], None]
     mine: Callable[[], Iterable[tuple[str, int, str, float]]]
-    claimed: Callable[[Claim], None]
-    unclaimed: Callable[[Claim], None]
     usurped: Callable[[], None]
 
     @property
@@ -86,18 +83,3 @@ class Directory(Protocol):
 
     def nodes(self) -> list[Node]:
         """Those that live, and those that were here lately ("away"), by name; ours is one; no I/O."""
-
-    # -- port numbers that are open everywhere
-
-    def claim(self, wanted: Claim) -> "Deferred[Claim]":
-        """Have a port number for a use: the claim that stands.
-
-        The one that this use has already, whatever number was wanted; else ``wanted``; or that of another use
-        which has the number. Fails with DirectoryAway.
-        """
-
-    def release(self, claim: Claim) -> None:
-        """Give a number back; one that another use has stays."""
-
-    def claims(self) -> list[Claim]:
-        """Those known here, in the order of ports; no I/O."""

@@ -1,7 +1,8 @@
 """The client's node: a client whose device is at another node is given to the link of that node.
 
 The rules: what is remembered of a device is used at once, and asked for when it is not, or was wrong, once
-for a client; whoever cannot be told where its device is, is refused ``directory-away``, not guessed for. A
+for a client; a device that came here meanwhile serves its client, whatever the answer; whoever cannot be told
+where its device is, is refused ``directory-away``, not guessed for. A
 forwarded client is never forwarded again, and a client of a remote session is not at all: the site of its
 device was not asked for it.
 
@@ -24,13 +25,13 @@ __all__ = ["Forwarding"]
 
 
 class Forwarding:
-    """Gives clients away. ``absent`` is told of those whose device is at no node."""
+    """Gives clients away. ``absent`` is told of those who stay, and of the word for them."""
 
     def __init__(
         self,
         directory: Directory,
         carrier: Callable[[str], Carrier | None],
-        absent: Callable[[ClientSocket], None],
+        absent: Callable[[ClientSocket, str], None],
     ) -> None:
         self._directory = directory
         self._carrier = carrier
@@ -58,7 +59,7 @@ class Forwarding:
         if not client.is_here():
             return
         if place is None or place.node == self._directory.me.name:
-            self._absent(client)
+            self._absent(client, "device-absent")
             return
         carrier = self._carrier(place.node)
         word = "node-away" if carrier is None else self._give(client, place, carrier, again)
@@ -68,7 +69,7 @@ class Forwarding:
     def _away(self, client: ClientSocket, failure: Failure) -> Any:
         client.on_lost = None
         if client.is_here():
-            client.refuse("directory-away")
+            self._absent(client, "directory-away")
 
     def _give(self, client: ClientSocket, place: Place, carrier: Carrier, again: bool) -> str:
         client.named = named(client.serial, client.name)
@@ -82,7 +83,7 @@ class Forwarding:
         if again:
             self._find(client, again=False)
         else:
-            self._absent(client)
+            self._absent(client, "device-absent")
 
 
 def _nothing() -> None:

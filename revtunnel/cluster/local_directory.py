@@ -12,7 +12,7 @@ from typing import Any
 from sortedcontainers import SortedDict
 from twisted.internet.defer import Deferred, succeed
 
-from revtunnel.cluster.node_records import Claim, Node, Place, is_void, newer
+from revtunnel.cluster.node_records import Node, Place, is_void, newer
 
 __all__ = ["Board", "LocalDirectory"]
 
@@ -24,7 +24,6 @@ class Board:
         self.views: dict[str, LocalDirectory] = {}
         self.nodes: dict[str, Node] = {}
         self.places = SortedDict()  # by serial
-        self.claims = SortedDict()  # by port: a number is in one pool at most
         self.later = later
         self._epochs: dict[str, int] = {}
         self._fence = 0
@@ -58,11 +57,6 @@ class Board:
         if old is not None and old.node != place.node and newer(old, place) is place:
             self.later(self.views[old.node].moved, serial, old.link)
 
-    def tell(self, what: str, claim: Claim) -> None:
-        """Tell every node of a port number."""
-        for view in self.views.values():
-            self.later(getattr(view, what), claim)
-
 
 class LocalDirectory:
     """One node's view of a board (directory.Directory)."""
@@ -73,8 +67,6 @@ class LocalDirectory:
         self.me = Node(name, 0, address)
         self.moved: Callable[[str, int], None] = lambda serial, link: None
         self.mine: Callable[[], Iterable[tuple[str, int, str, float]]] = lambda: ()
-        self.claimed: Callable[[Claim], None] = lambda claim: None
-        self.unclaimed: Callable[[Claim], None] = lambda claim: None
         self.usurped: Callable[[], None] = lambda: None
         self._board = board
 
@@ -87,8 +79,6 @@ class LocalDirectory:
         self._board.nodes[self.me.name] = self.me
         for serial, link, wire, _ in self.mine():
             self.arrived(serial, link, wire)
-        for claim in self.claims():
-            self._board.later(self.claimed, claim)
         return succeed(None)
 
     def stop(self) -> "Deferred[None]":
@@ -121,20 +111,3 @@ class LocalDirectory:
 
     def nodes(self) -> list[Node]:
         return [self._board.nodes[name] for name in sorted(self._board.nodes)]
-
-    def claim(self, wanted: Claim) -> "Deferred[Claim]":
-        pool = [each for each in self.claims() if each.pool == wanted.pool]
-        standing = next((each for each in pool if each.use == wanted.use), None)
-        standing = standing or self._board.claims.get(wanted.port)
-        if standing is None:
-            standing = self._board.claims[wanted.port] = wanted
-            self._board.tell("claimed", wanted)
-        return succeed(standing)
-
-    def release(self, claim: Claim) -> None:
-        if self._board.claims.get(claim.port) == claim:
-            del self._board.claims[claim.port]
-            self._board.tell("unclaimed", claim)
-
-    def claims(self) -> list[Claim]:
-        return [*self._board.claims.values()]

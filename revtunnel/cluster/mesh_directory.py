@@ -2,8 +2,8 @@
 
 For a few nodes whose places are in the settings. The rules: the youngest link of a serial stands, by ages,
 which no clock of day has a say in; of two that are of one age, within ``TIE``, that at the node whose name
-is greater. A node that has no link to us is away, and what is there is nowhere. There are no port numbers
-that are open everywhere: nobody could say whose one is.
+is greater. That node alone judges of the two, for what is measured twice may be on either side of ``TIE``. A
+node that has no link to us is away, and what is there is nowhere.
 
 Source: next/cluster.md section 6 ("engine down"); ours.
 """
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail, gatherResults, succeed
+from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
@@ -22,7 +22,7 @@ import revtunnel
 from revtunnel.cluster.directory import DirectoryAway
 from revtunnel.cluster.node_calls import NodeCaller
 from revtunnel.cluster.node_operations import ABOUT, CAME, WHERE
-from revtunnel.cluster.node_records import Claim, Node, Place, newer
+from revtunnel.cluster.node_records import Node, Place, newer
 from revtunnel.process.admin.operation_form import Row
 
 __all__ = ["MeshDirectory"]
@@ -49,8 +49,6 @@ class MeshDirectory:
         self.peers = tuple(peers)
         self.moved: Callable[[str, int], None] = lambda serial, link: None
         self.mine: Callable[[], Iterable[tuple[str, int, str, float]]] = lambda: ()
-        self.claimed: Callable[[Claim], None] = lambda claim: None
-        self.unclaimed: Callable[[Claim], None] = lambda claim: None
         self.usurped: Callable[[], None] = lambda: None
         self._clock = clock
         self._callers = callers
@@ -122,17 +120,6 @@ class MeshDirectory:
         self._known.clear()
         self._tell([name], [*self._here])
 
-    # -- port numbers that are open everywhere
-
-    def claim(self, wanted: Claim) -> "Deferred[Claim]":
-        return fail(DirectoryAway("a port number for all nodes needs an engine"))
-
-    def release(self, claim: Claim) -> None:
-        """Nobody has one."""
-
-    def claims(self) -> list[Claim]:
-        return []
-
     # -- what other nodes ask
 
     def node_about(self) -> Row:
@@ -148,14 +135,18 @@ class MeshDirectory:
 
     def node_came(self, links: str, by: str) -> Row:
         """Another node has these links: those of ours that are older end, the newer are named."""
-        name, now, stay = by.removeprefix("node "), self._clock.seconds(), []
-        for serial, age in json.loads(links).items():
+        name, now, stay = by.removeprefix("node "), self._clock.seconds(), list[str]()
+        told = json.loads(links)
+        both = [serial for serial in told if serial in self._here]
+        for serial in told:
             self._known.pop(serial, None)
-            if serial not in self._here:
-                continue
+        if name > self.me.name:  # which judges, once it knows
+            self._clock.callLater(0, self._tell, [name], both)
+            return {"stay": stay}
+        for serial in both:
             link, _, since = self._here[serial]
-            mine = now - since
-            if (name > self.me.name) if abs(mine - age) < TIE else age < mine:
+            if told[serial] < now - since - TIE:
+                del self._here[serial]  # what is judged once is not judged again
                 self._clock.callLater(0, self.moved, serial, link)
             else:
                 stay.append(serial)
@@ -194,7 +185,9 @@ class MeshDirectory:
             some = [each for each in serials[at : at + TOGETHER] if each in self._here]
             ages = json.dumps({each: round(now - self._here[each][2], 3) for each in some})
             links = {each: self._here[each][0] for each in some}
-            for name in names:
+            for name in names if links else ():
+                if name not in self._callers:
+                    continue
                 told = self._callers[name].call(CAME, links=ages)
                 told.addCallbacks(partial(self._stayed, links), lambda failure: None)
 
@@ -202,6 +195,7 @@ class MeshDirectory:
         """Links there that are newer than ours were."""
         for serial in row["stay"]:
             if self._here.get(serial, (0,))[0] == links.get(serial):
+                del self._here[serial]
                 self.moved(serial, links[serial])
 
 

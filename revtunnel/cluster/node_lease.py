@@ -17,7 +17,7 @@ Source: next/cluster.md section 2, section 6; issue "Many cores, many nodes" par
 from dataclasses import dataclass
 from enum import Enum, auto
 
-__all__ = ["LENGTH", "RENEWED", "NodeLease", "Standing"]
+__all__ = ["DOUBT", "LENGTH", "RENEWED", "NodeLease", "Standing"]
 
 LENGTH = 10.0  # seconds that the engine keeps a lease
 RENEWED = 3.0  # seconds between renewals

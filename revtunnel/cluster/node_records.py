@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-__all__ = ["NODE_NAME", "Claim", "Node", "Place", "is_void", "newer"]
+__all__ = ["NODE_NAME", "Claim", "Node", "Place", "Wanted", "is_void", "newer"]
 
 NODE_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,30}[a-z0-9])?", re.ASCII)
 
@@ -46,17 +46,36 @@ class Place(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """A port number of a pool that is open at every node, and the use it has: an offer of a serial."""
+    """A port number that nodes share, and the use it has: an offer of a serial. Times are milliseconds."""
 
-    pool: str
+    pool: str  # name and ranges (shared_ports.py)
     port: int
     serial: str
     offer: str
+    touched: int = 0  # the engine's number of the last proof of life that is known
+    keep: int = 0  # it stands for so long without its device
+    rest: int = 0  # and is nobody's for so long then
+    fixed: bool = False  # settings reserve it
 
     @property
     def use(self) -> tuple[str, str]:
         """Serial and offer."""
         return self.serial, self.offer
+
+
+class Wanted(NamedTuple):
+    """What a node asks for: a number of ``ranges`` for an offer of a device. Times are milliseconds."""
+
+    pool: str
+    serial: str
+    offer: str
+    ranges: tuple[tuple[int, int], ...]
+    fixed: int = 0  # the one that settings reserve; 0: any
+    before: int = 0  # the one that it had, if that is still to be had
+    here: bool = True  # its device is at this node
+    keep: int = 0
+    rest: int = 0
+    most: int = 0  # ports that a device may have
 
 
 def newer(one: Place | None, other: Place | None) -> Place | None:

@@ -14,9 +14,10 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 import revtunnel
+from revtunnel.cluster.cluster_settings import MOST_NODES
 from revtunnel.cluster.directory import PATIENCE, DirectoryAway
-from revtunnel.cluster.node_lease import LENGTH, RENEWED, NodeLease, Standing
-from revtunnel.cluster.node_records import Claim, Node, Place
+from revtunnel.cluster.node_lease import DOUBT, LENGTH, RENEWED, NodeLease, Standing
+from revtunnel.cluster.node_records import Node, Place
 from revtunnel.cluster.own_links import OwnLink
 from revtunnel.cluster.redis_claims import RedisClaims
 from revtunnel.cluster.redis_engine import EngineWay, RedisEngine
@@ -33,6 +34,7 @@ FIELDS = len(Node._fields) - 1  # of a record, whose key has the name
 _NO = {  # what scripts say instead of an answer
     "usurped": "another process has this node's name",
     "lost": "the engine was emptied, and is told everything again",
+    "crowded": f"the cluster has {MOST_NODES} nodes, which is the most",
     "young": "the engine was emptied, and may not have been told everything again",
 }
 _STANDINGS = {
@@ -52,8 +54,6 @@ class RedisDirectory:
         self.me = Node(name, 0, address, version=revtunnel.__version__)
         self.moved: Callable[[str, int], None] = lambda serial, link: None
         self.mine: Callable[[], Iterable[tuple[str, int, str, float]]] = lambda: ()
-        self.claimed: Callable[[Claim], None] = lambda claim: None
-        self.unclaimed: Callable[[Claim], None] = lambda claim: None
         self.usurped: Callable[[], None] = lambda: None
         self._reactor = reactor
         self._prefix = f"rt:{cluster}:"
@@ -66,7 +66,7 @@ class RedisDirectory:
         self._nodes: dict[str, Node] = {}
         self._teller = RedisTeller(reactor, self.call, self._elsewhere)
         self._places = RedisPlaces(self.call, lambda: self._nodes, self._renew)
-        self._claims = RedisClaims(self._claiming, self._told_of)
+        self.claims = RedisClaims(self._claiming)
         # what each renewal says of revocations
         self.shared: Callable[[str, str], None] = lambda number, era: None
         self._fault: str | None = None  # what the last renewal came to
@@ -147,7 +147,8 @@ class RedisDirectory:
 
     async def _renewed(self) -> None:
         asked, length, me = self._now(), self._lease.length, self.me
-        said = self._teller.links.floor, round(length * 1000), self._claims.revision
+        floor = max(self._teller.links.floor, self.claims.floor)
+        said = floor, round(length * 1000), MOST_NODES
         try:
             told = await self.call(RENEW, *said, me.address, me.state, me.devices, me.clients, me.version)
             self._fault = None
@@ -167,10 +168,10 @@ class RedisDirectory:
         rows = {name: row[:FIELDS] if row else (0, "", "away") for name, row in nodes}
         self._nodes = {name: Node(name, *row) for name, row in rows.items()}
         self._nodes[self.me.name] = self.me
-        number, *claims = rest
-        self._claims.renewed(*claims)
-        self.shared(number, claims[0])
+        number, era, newest = rest
         self._teller.renewed()
+        self.claims.renewed(era, newest)
+        self.shared(number, era)
         starting, self._starting = self._starting, None
         if starting is None and lapsed:
             self._teller.again()
@@ -184,6 +185,8 @@ class RedisDirectory:
             case ["moved", str() as serial, int() as link, epoch]:
                 if epoch == self.me.epoch:
                     self._moved(serial, link)
+            case ["claims"]:
+                self.claims.look()
             case _:
                 self._renew()
 
@@ -225,19 +228,14 @@ class RedisDirectory:
 
     # -- port numbers
 
+    def sure(self, keep: float) -> bool:
+        """Whether no claim of ours that stands ``keep`` seconds without its device can be another's yet."""
+        asked, length = self._lease.asked, self._lease.length
+        if asked is None or self._lease.left:
+            return False
+        return self._now() - asked < max(length * DOUBT, keep - length)
+
     async def _claiming(self, script: str, *args: object) -> Any:
         if not self._lease.may_claim(self._now()):
             raise DirectoryAway(self.problem or "no lease")
         return await self.call(script, *args)
-
-    def _told_of(self, claim: Claim, stands: bool) -> None:
-        self._reactor.callLater(0, self.claimed if stands else self.unclaimed, claim)
-
-    def claim(self, wanted: Claim) -> "Deferred[Claim]":
-        return Deferred.fromCoroutine(self._claims.claim(wanted))
-
-    def release(self, claim: Claim) -> None:
-        self._claims.release(claim)
-
-    def claims(self) -> list[Claim]:
-        return self._claims.all()

@@ -18,14 +18,24 @@ over one of the same link, or over an older fence, and taken away only by who wr
     nodes          sorted set: names of nodes by when they were heard   a day after that
     dev:SERIAL     [node, epoch, link, fence, wire]                     void without that epoch's node:NODE;
                                                                         a day after it was said last
-    claims         hash: PORT to [pool, serial, offer]                  until it is given back
-    uses           hash: [pool, serial, offer] to PORT                  likewise
-    revision       the number of the last change of claims              for ever
+    claims         hash: PORT to [pool, serial, offer, touched, node,   see below
+                   epoch, keep, rest, fixed], of port_claims.py
+    ports          hash: SERIAL to the ports that it has                while it has one
+    claimed        sorted set: ports by the number of their last        for ever
+                   change, also those that nobody has any more
+    next:POOL      the number of it that was given last               for ever
+    sweep          where the look for claims that are over goes on      for ever
+    heard          hash: NODE to [epoch, when it was heard last, and    for ever
+                   both of the run before]
     revoked        hash: what counts no more, and what a revoked        until its certificate has been
                    device got since, by ID (shared_revocations.py)      over for a year
     shared         sorted set: the IDs in revoked by their number       likewise
     to:NODE        channel: ["moved", serial, link, epoch], ["usurped", epoch]
     all            channel: ["claims"], ["nodes"], ["revoked"]: look again
+
+A claim of a device that is at a living node (``node``, ``epoch``) stands. Any other stands for ``keep``
+milliseconds from the last proof of life: ``touched``, or, where its node is gone, when that was heard last.
+Then its port is nobody's (serial "") and rests, for ``rest`` milliseconds.
 
 Whom the engine has lost is told "lost" and renews; whose name a later run has is told "usurped" and ends.
 
@@ -36,22 +46,26 @@ Source: next/cluster.md section 2; Redis documentation, "Scripting with Lua"; ou
 """
 
 __all__ = [
-    "CLAIM",
     "DROP",
     "FIND",
     "FORGET",
     "LEAVE",
     "REGISTER",
-    "RELEASE",
     "RENEW",
     "SHARE",
     "SHARED",
+    "SHARED_PART",
 ]
 
-_SHARED = """
+SHARED_PART = """
 local P = KEYS[1]
 local function get(key) local v = redis.call('GET', P .. key); return v and cjson.decode(v) end
 local function put(key, value) redis.call('SET', P .. key, cjson.encode(value)) end
+-- milliseconds as tick gives them, and nothing written: an engine may be full
+local function clock()
+  local t, last = redis.call('TIME'), get('clock') or {0, 0}
+  return math.max(t[1] * 1000 + math.floor(t[2] / 1000) + last[2], last[1])
+end
 -- milliseconds that never run backwards; floor: what somebody had of an engine that was emptied since
 local function tick(floor)
   local t = redis.call('TIME')
@@ -75,9 +89,15 @@ local function place(serial)
   if node and node[1] == at[2] then return at, node end
 end
 local function tell(channel, what) redis.call('PUBLISH', P .. channel, cjson.encode(what)) end
-local function changed()
-  redis.call('SET', P .. 'revision', string.format('%.0f', tick()))
-  tell('all', {'claims'})
+-- a node that has lost a device holds its ports no more
+local function unhold(serial, node, epoch)
+  for _, port in ipairs(cjson.decode(redis.call('HGET', P .. 'ports', serial) or '[]')) do
+    local claim = cjson.decode(redis.call('HGET', P .. 'claims', port) or '[]')
+    if claim[5] == node and claim[6] == epoch then
+      claim[4], claim[5], claim[6] = tick(), '', 0
+      redis.call('HSET', P .. 'claims', port, cjson.encode(claim))
+    end
+  end
 end
 -- why somebody may not change anything: an engine that was emptied does not know him, or a later run has his
 -- name
@@ -88,15 +108,21 @@ end
 """
 
 
-# node, epoch (0: begin a run), floor, milliseconds, revision that is known, address, state, devices, clients,
-# version
-# -> [epoch, whether the lease was there, nodes, number in shared, era, revision, claims or false]; "usurped"
+# node, epoch (0: begin a run), floor, milliseconds, most nodes, address, state, devices, clients, version
+# -> [epoch, whether the lease was there, nodes, number in shared, era, number in claimed]
 RENEW = (
-    _SHARED
+    SHARED_PART
     + """
 local node, epoch, floor = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local held = redis.call('GET', P .. 'epoch:' .. node)
 if epoch ~= '0' and held and tonumber(held) > tonumber(epoch) then return '"usurped"' end
+if not living(node) then
+  local others = 0
+  for _, name in ipairs(redis.call('ZRANGE', P .. 'nodes', 0, -1)) do
+    if name ~= node and living(name) then others = others + 1 end
+  end
+  if others >= tonumber(ARGV[5]) then return '"crowded"' end
+end
 local era = redis.call('GET', P .. 'era')
 if not era then
   era = string.format('%.0f', tick(floor))
@@ -120,6 +146,10 @@ if not (kept and redis.call('PEXPIRE', key, ARGV[4]) == 1 and cjson.encode(was) 
 end
 local t = redis.call('TIME')
 redis.pcall('ZADD', P .. 'nodes', t[1], node)
+local heard = cjson.decode(redis.call('HGET', P .. 'heard', node) or '[0,0,0,0]')
+if heard[1] ~= tonumber(epoch) then heard = {tonumber(epoch), 0, heard[1], heard[2]} end
+heard[2] = clock()
+redis.pcall('HSET', P .. 'heard', node, cjson.encode(heard))
 redis.call('ZREMRANGEBYSCORE', P .. 'nodes', '-inf', t[1] - 86400)
 alive = {}
 local nodes = {}
@@ -127,19 +157,14 @@ for _, name in ipairs(redis.call('ZRANGE', P .. 'nodes', 0, -1)) do
   nodes[#nodes + 1] = {name, living(name)}
 end
 local newest = redis.call('ZRANGE', P .. 'shared', -1, -1, 'WITHSCORES')
-local revision, claims = redis.call('GET', P .. 'revision') or '0', false
-if revision ~= ARGV[5] then
-  claims = {}
-  local all = redis.call('HGETALL', P .. 'claims')
-  for i = 1, #all, 2 do claims[#claims + 1] = {tonumber(all[i]), cjson.decode(all[i + 1])} end
-end
-return cjson.encode({tonumber(epoch), kept or false, nodes, newest[2] or '0', era, revision, claims})
+local claimed = redis.call('ZRANGE', P .. 'claimed', -1, -1, 'WITHSCORES')
+return cjson.encode({tonumber(epoch), kept or false, nodes, newest[2] or '0', era, claimed[2] or '0'})
 """
 )
 
 # node, epoch -> whether it was ours to take away
 LEAVE = (
-    _SHARED
+    SHARED_PART
     + """
 if stranger(ARGV[1], ARGV[2]) then return 'false' end
 redis.call('DEL', P .. 'node:' .. ARGV[1])
@@ -152,7 +177,7 @@ return 'true'
 # node, epoch, floor, then serial, link, wire, fence (0: none yet), milliseconds since it came, of each
 # -> for each {"fence": ...} or {"at": the record that stands, with its address}; "usurped"
 REGISTER = (
-    _SHARED
+    SHARED_PART
     + """
 local node, epoch = ARGV[1], tonumber(ARGV[2])
 local no = stranger(node, ARGV[2])
@@ -166,7 +191,10 @@ for i = 4, #ARGV, 5 do
   if not at or (ours and at[3] <= link) or (not ours and at[4] < fence) then
     local record = cjson.encode({node, epoch, link, fence, ARGV[i + 2]})
     redis.call('SET', P .. 'dev:' .. serial, record, 'EX', 86400)
-    if at and not ours then tell('to:' .. at[1], {'moved', serial, at[3], at[2]}) end
+    if at and not ours then
+      unhold(serial, at[1], at[2])
+      tell('to:' .. at[1], {'moved', serial, at[3], at[2]})
+    end
     answers[#answers + 1] = {fence = fence}
   else
     answers[#answers + 1] = {at = {at, holder[2]}}
@@ -178,13 +206,14 @@ return cjson.encode(answers)
 
 # node, epoch, then serial and link of each -> how many were its own
 DROP = (
-    _SHARED
+    SHARED_PART
     + """
 local dropped = 0
 for i = 3, #ARGV, 2 do
   local at = get('dev:' .. ARGV[i])
   if at and at[1] == ARGV[1] and at[2] == tonumber(ARGV[2]) and at[3] == tonumber(ARGV[i + 1]) then
     redis.call('DEL', P .. 'dev:' .. ARGV[i])
+    unhold(ARGV[i], at[1], at[2])
     dropped = dropped + 1
   end
 end
@@ -194,7 +223,7 @@ return cjson.encode(dropped)
 
 # node, epoch, serial -> [record, address], or false; "young": nobody knows yet
 FIND = (
-    _SHARED
+    SHARED_PART
     + """
 local at, node = place(ARGV[3])
 if at then return cjson.encode({at, node[2]}) end
@@ -202,42 +231,9 @@ return stranger(ARGV[1], ARGV[2]) or redis.call('EXISTS', P .. 'young') == 1 and
 """
 )
 
-# node, epoch, pool, port, serial, offer -> [port, [pool, serial, offer]] that stands; "usurped"
-CLAIM = (
-    _SHARED
-    + """
-local no = stranger(ARGV[1], ARGV[2])
-if no then return no end
-local use = cjson.encode({ARGV[3], ARGV[5], ARGV[6]})
-local port = redis.call('HGET', P .. 'uses', use) or ARGV[4]
-local has = redis.call('HGET', P .. 'claims', port)
-if not has then
-  redis.call('HSET', P .. 'claims', port, use)
-  redis.call('HSET', P .. 'uses', use, port)
-  changed()
-end
-return cjson.encode({tonumber(port), cjson.decode(has or use)})
-"""
-)
-
-# node, epoch, port, pool, serial, offer -> whether it was that use's
-RELEASE = (
-    _SHARED
-    + """
-local no = stranger(ARGV[1], ARGV[2])
-if no then return no end
-local use = cjson.encode({ARGV[4], ARGV[5], ARGV[6]})
-if redis.call('HGET', P .. 'claims', ARGV[3]) ~= use then return 'false' end
-redis.call('HDEL', P .. 'claims', ARGV[3])
-redis.call('HDEL', P .. 'uses', use)
-changed()
-return 'true'
-"""
-)
-
 # node, epoch, whether only what is missing is written, then ID and value of each -> how many were written
 SHARE = (
-    _SHARED
+    SHARED_PART
     + """
 local no = stranger(ARGV[1], ARGV[2])
 if no then return no end
@@ -256,7 +252,7 @@ return cjson.encode(written)
 
 # node, epoch, number, limit -> [number of the last of these, [ID, value] of each behind that number]
 SHARED = (
-    _SHARED
+    SHARED_PART
     + """
 local no = stranger(ARGV[1], ARGV[2])
 if no then return no end
@@ -272,7 +268,7 @@ return cjson.encode({all[#all] or ARGV[3], found})
 
 # node, epoch, IDs -> how many were there
 FORGET = (
-    _SHARED
+    SHARED_PART
     + """
 for i = 3, #ARGV do redis.call('ZREM', P .. 'shared', ARGV[i]) end
 return cjson.encode(redis.call('HDEL', P .. 'revoked', unpack(ARGV, 3)))

@@ -92,9 +92,16 @@ class ClientStreams:
         word = self._admit(client)
         return self._wait(client) if word == "device-absent" else word
 
-    def absent(self, client: ClientSocket) -> None:
-        """Its device is at no node: it waits where it may, or is refused."""
-        word = self._wait(client) if client.may_wait else "device-absent"
+    def absent(self, client: ClientSocket, word: str) -> None:
+        """Its device is at no other node: it waits where it may, or is refused with the word.
+
+        One whose device came here while others were asked is served.
+        """
+        device = self._fleet.get(client.serial)
+        if device is not None and device.carrier is not None:
+            word = self._enter(client) if client.target != NOWHERE else "device-absent"
+        elif word == "device-absent" and client.may_wait:
+            word = self._wait(client)
         if word:
             client.refuse(word)
 

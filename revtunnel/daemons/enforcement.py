@@ -61,6 +61,7 @@ class Enforcement:
         self._listeners = listeners
         self.most = most
         self._slices = Slices(clock)
+        ports.allowed = lambda serial: access.records.of(serial).ports
         ports.leases.most_of = lambda serial: access.records.of(serial).leases
 
     def open_ports(self, link: ServerLink) -> None:
@@ -85,17 +86,20 @@ class Enforcement:
 
     def try_again(self) -> None:
         """Open ports that were refused, where it is time or one has come free; to be asked every second."""
-        now = self._clock.seconds()
-        for serial, name in self._ports.due(now):
-            device = self._fleet.get(serial)
-            offers = self._access.offers(serial, device.offers if device is not None else ())
-            offer = next((each for each in offers if each.name == name), None)
-            if device is None or device.carrier is None:
-                self._ports.open_away(serial, name, self._client_streams.clients_of_absent, now)
-            elif offer is None:
-                self._ports.refused.drop(serial, name)
-            else:
-                self._open(serial, offer, device.pool, now)
+        for serial, name in self._ports.due(self._clock.seconds()):
+            self.open_one(serial, name)
+
+    def open_one(self, serial: str, name: str) -> None:
+        """Open one port, if that may be open now."""
+        now, device = self._clock.seconds(), self._fleet.get(serial)
+        offers = self._access.offers(serial, device.offers if device is not None else ())
+        offer = next((each for each in offers if each.name == name), None)
+        if device is None or device.carrier is None:
+            self._ports.open_away(serial, name, self._client_streams.clients_of_absent, now)
+        elif offer is None:
+            self._ports.refused.drop(serial, name)
+        else:
+            self._open(serial, offer, device.pool, now)
 
     def set_records(self, records: DeviceRecords) -> "Deferred[None]":
         """Other records from now on; fires when what they allow no more is cut for every device."""

@@ -8,13 +8,14 @@ Source: cluster/cluster_system.py; ours.
 import os
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from revtunnel.cluster.cluster_system import Cluster
 from revtunnel.cluster.directory import Directory
 from revtunnel.cluster.engine_settings import engine_way
 from revtunnel.daemons.operator import Operator
 from revtunnel.daemons.server_listeners import ServerListeners, nodes_at
+from revtunnel.daemons.server_means import shared_pools
 from revtunnel.daemons.server_settings import ServerSettings
 from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.ground.errors import SettingsError
@@ -24,6 +25,9 @@ from revtunnel.sockets.tls.certificates import FaultyFiles
 from revtunnel.streams.clients import Clients, ClientSocket
 from revtunnel.trust.certificate_book import CertificateBook
 from revtunnel.trust.identities import Identities
+
+if TYPE_CHECKING:
+    from revtunnel.cluster.shared_ports import SharedPorts
 
 __all__ = ["BoardOfNode", "node_of"]
 
@@ -45,8 +49,8 @@ class BoardOfNode:
     def forward(self, give: Callable[[ClientSocket], str] | None) -> None:
         self._board.client_streams.elsewhere = give
 
-    def absent(self, client: ClientSocket) -> None:
-        self._board.client_streams.absent(client)
+    def absent(self, client: ClientSocket, word: str) -> None:
+        self._board.client_streams.absent(client, word)
 
     def awaited(self) -> list[str]:
         return self._board.client_streams.waiting.serials
@@ -90,32 +94,54 @@ def node_of(
     """
     mine, kick, identity = settings.cluster, operator.cut_off, identities.of(nodes_at(settings))
     assert identity is not None
-    directory: Directory | None = None
-    if mine.engine is not None and mine.node is not None:
-        # with its client 60 ms of CPU, which a node without an engine spares
-        from revtunnel.cluster.redis_directory import RedisDirectory
-        from revtunnel.cluster.shared_revocations import SharedRevocations
-
-        try:
-            way = engine_way(mine)
-        except FaultyFiles as error:
-            raise SettingsError([f"[cluster] {key}: {text}" for key, text in error.faults]) from None
-        told = mine.cluster, mine.node, mine.address or ""
-        directory = engine = RedisDirectory(reactor, way, *told, mine.lease)
-
-        def learnt(serials: set[str]) -> None:
-            for serial in serials:
-                device = board.fleet.get(serial)
-                shown = getattr(device.link, "certificate", None) if device is not None else None
-                if shown is not None and book.revoked(serial, shown.fingerprint):
-                    kick(serial, "its certificate was revoked at another node", "another node")
-
-        SharedRevocations(engine, book, learnt)
+    engine = _engine_of(reactor, settings, board, kick, book)
+    directory, shared = engine if engine is not None else (None, None)
     own = BoardOfNode(board, lambda serial, detail: kick(serial, detail, "another node"))
     told_of = reactor, mine, settings.link, board, own, operator, identity, report
     node = Cluster(*told_of, os.urandom, descriptors, directory)
+    node.shared = shared
     node.dials.take(settings.relay)
     operator.cluster, tried = node, operator.problems
     operator.problems = lambda: {**tried(), **node.problems}
     listeners.nodes = lambda name: partial(board.admission.came, node.hub, name)
     return node
+
+
+def _engine_of(
+    reactor: Any, settings: ServerSettings, board: Switchboard, kick: Any, book: CertificateBook
+) -> "tuple[Directory, SharedPorts] | None":
+    """The directory that an engine keeps, and what nodes share by it; None: there is none.
+
+    Raises:
+        SettingsError: the files of the engine cannot be used.
+    """
+    mine = settings.cluster
+    if mine.engine is None or mine.node is None:
+        return None
+    # with its client 60 ms of CPU, which a node without an engine spares
+    from revtunnel.cluster.redis_directory import RedisDirectory
+    from revtunnel.cluster.shared_ports import SharedPorts
+    from revtunnel.cluster.shared_revocations import SharedRevocations
+
+    try:
+        way = engine_way(mine)
+    except FaultyFiles as error:
+        raise SettingsError([f"[cluster] {key}: {text}" for key, text in error.faults]) from None
+    engine = RedisDirectory(reactor, way, mine.cluster, mine.node, mine.address or "", mine.lease)
+
+    def learnt(serials: set[str]) -> None:
+        for serial in serials:
+            device = board.fleet.get(serial)
+            shown = getattr(device.link, "certificate", None) if device is not None else None
+            if shown is not None and book.revoked(serial, shown.fingerprint):
+                kick(serial, "its certificate was revoked at another node", "another node")
+
+    def is_here(serial: str) -> bool:
+        device = board.fleet.get(serial)
+        return device is not None and device.carrier is not None
+
+    SharedRevocations(engine, book, learnt)
+    most, open_one = board.ports.leases.most_of, board.enforcement.open_one
+    shared = SharedPorts(reactor, engine, board.ports, is_here, open_one, most)
+    shared.take(shared_pools(settings))
+    return engine, shared

@@ -25,7 +25,13 @@ from revtunnel.daemons.operator import Operator
 from revtunnel.daemons.own_certificates import OwnCertificates, renewing
 from revtunnel.daemons.server_doubts import doubts
 from revtunnel.daemons.server_listeners import ServerListeners, agent_listener, agents_by_web, nodes_at
-from revtunnel.daemons.server_means import descriptor_budget, pools_of, refusing, reservations_of
+from revtunnel.daemons.server_means import (
+    descriptor_budget,
+    pools_of,
+    refusing,
+    reservations_of,
+    shared_pools,
+)
 from revtunnel.daemons.server_options import ServerOptions as Options
 from revtunnel.daemons.server_reading import records_of
 from revtunnel.daemons.server_settings import ServerSettings
@@ -375,6 +381,8 @@ class Server(AdministeredDaemon):
         self._take_limits(new)
         if self.node is not None:
             self.node.take(new.cluster, self._identities.of(nodes_at(new)), new.relay)
+            if self.node.shared is not None:
+                self.node.shared.take(shared_pools(new))
         self._take_webhooks(new)
         if self.cccp is not None and new.cccp is not None:
             changed += self.cccp.take(new.cccp, new.relay, projects)

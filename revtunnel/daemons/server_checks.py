@@ -99,10 +99,25 @@ def check_cluster(table: Table, settings: ServerSettings) -> None:
     for name, times in Counter(each.name for each in mine.peers).items():
         if times > 1:
             table.complain("cluster", "peers", f"{name} stands there {times} times")
+    _check_everywhere(table, settings)
     for key, text in engine_faults(mine):
         table.complain("cluster", key, text)
     for each in doors:
         _check_node_listener(table, each, mine.node)
+
+
+def _check_everywhere(table: Table, settings: ServerSettings) -> None:
+    """Without an engine nobody can say which device has a number at all nodes, unless settings do."""
+    reserved = {each.port for each in settings.reservations}
+    for pool in settings.pools if settings.cluster.engine is None else ():
+        label = f"pool {pool.name}"
+        if pool.nodes != "all" or not table.sound(label, "ranges"):
+            continue
+        given = sum(high - low + 1 for low, high in pool.ranges)
+        free = given - sum(any(low <= port <= high for low, high in pool.ranges) for port in reserved)
+        if free:
+            text = f"all: {free} of its {given} ports are not in [reservations], and without an engine"
+            table.complain(label, "nodes", f"{text} two nodes would give one to two devices")
 
 
 def _check_node_listener(table: Table, listener: ListenerSettings, node: str) -> None:

@@ -7,12 +7,18 @@ Source: ours; faults.md N1.
 
 import resource
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from revtunnel.daemons.legacy_devices import fixed_ports
 from revtunnel.daemons.server_settings import ServerSettings
 from revtunnel.fleet.pools import Pool, Use
 
-__all__ = ["descriptor_budget", "pools_of", "refusing", "reservations_of"]
+if TYPE_CHECKING:
+    from revtunnel.cluster.shared_ports import SharedPool
+
+__all__ = ["descriptor_budget", "pools_of", "refusing", "reservations_of", "shared_pools"]
+
+FOR_EVER = 3650 * 86400.0  # seconds
 
 
 def pools_of(settings: ServerSettings) -> list[Pool]:
@@ -21,7 +27,28 @@ def pools_of(settings: ServerSettings) -> list[Pool]:
         each.client_port: each.client_host for _, each, _ in fixed_ports(settings) if each.client_host
     }
     pools = [replace(pool.pool, elsewhere=elsewhere) for pool in settings.pools]
+    if settings.cluster.engine is not None:  # which says when a port is kept no longer
+        pools = [replace(pool, sticky=FOR_EVER) for pool in pools]
     return pools + (settings.cccp.pools if settings.cccp is not None else [])
+
+
+def shared_pools(settings: ServerSettings) -> "list[SharedPool]":
+    """The pools that nodes with an engine share: all that have ranges."""
+    from revtunnel.cluster.shared_ports import SharedPool
+
+    fixed = {port: use for use, port in reservations_of(settings).items()}
+    return [
+        SharedPool(
+            *(each.name, each.ranges, each.nodes == "all", each.sticky, each.quarantine),
+            reserved={
+                port: use
+                for port, use in fixed.items()
+                if any(low <= port <= high for low, high in each.ranges)
+            },
+        )
+        for each in settings.pools
+        if each.ranges
+    ]
 
 
 def reservations_of(settings: ServerSettings) -> dict[Use, int]:

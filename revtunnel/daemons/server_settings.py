@@ -168,9 +168,9 @@ class PoolSettings(SenderSettings):
     absent: str = setting(word("close", "refuse", "wait"), "close", "while its device is away a client port "
         "is closed, or stays open and refuses every client, or lets them wait for it", live=True)
     nodes: str = setting(word("owner", "all"), "owner", "of a cluster: a client port is open at the node "
-        "that gave it to its device, and leads there wherever the device is; all: the ports of "
-        "[reservations] are open at every node that has them in its settings, also for a device that was "
-        "never there", live=True)
+        "where its device is, and at one where it was as absent says; all: at every node, also while its "
+        "device is at none. With an engine nodes that have a pool of this name and these ranges share its "
+        "numbers; without one all takes ports of [reservations] only", live=True)
     wake_wait: float = setting(seconds(1, 3600), "60 s", "absent = wait: time a client waits, then it is "
         "refused", live=True)
 

@@ -17,7 +17,7 @@ from itertools import islice
 from twisted.internet.error import CannotListenError
 
 from revtunnel.fleet.leases import LeaseError, Leases, NoFreePort
-from revtunnel.fleet.pools import Lease
+from revtunnel.fleet.pools import Lease, Use
 from revtunnel.fleet.refused_ports import RefusedPorts
 from revtunnel.ground.facts import ClientRefused, ListenerClosed, ListenerOpened, ListenerRefused, Report
 from revtunnel.sockets.ends import End
@@ -25,7 +25,7 @@ from revtunnel.sockets.listening import Came, Listen, Listening
 from revtunnel.sockets.ways.proxy_protocol import Refused
 from revtunnel.streams.clients import Clients
 
-__all__ = ["ClientPorts", "OpenPort"]
+__all__ = ["ClientPorts", "NumberAsked", "OpenPort", "Ranges"]
 
 PAGE = 200  # leases looked at in one step
 TRIES = 256  # ports asked for by number, one after the other, where a record names them
@@ -58,6 +58,10 @@ class OpenPort:
 Behind = Callable[[Came, Callable[[], str], Refused], Came]  # the name is that of its pool of then
 
 
+class NumberAsked(LeaseError):
+    """Others are asked which port it has; it is opened once they have said."""
+
+
 class ClientPorts:
     """All open client listeners. ``refuses`` names the pools whose ports stay open without their device."""
 
@@ -73,6 +77,12 @@ class ClientPorts:
         self._open: dict[str, dict[str, OpenPort]] = {}  # by serial and target
         self._count = 0
         self.behind: Behind = lambda came, pool, refused: came  # what listens instead of it
+        # of pools that several nodes share: the port that others say a use has, 0: it is ours to say
+        # (LeaseError: none, NumberAsked: not yet); what another program has; whether a lease is good by now
+        self.number: Callable[[Use, str, Ranges | None], int] = lambda use, pool, ranges: 0
+        self.is_taken: Callable[[Lease], bool] = lambda lease: False
+        self.is_good: Callable[[Lease], bool] = lambda lease: True
+        self.allowed: Callable[[str], Ranges | None] = lambda serial: None  # ports that a device may have
 
     def of(self, serial: str) -> list[OpenPort]:
         """The open listeners of one device."""
@@ -103,16 +113,22 @@ class ClientPorts:
                 return there
             self._close(use)
             opened = self._bind(lease, clients, now)
+        except NumberAsked:
+            self._close(use)
+            return None
         except (LeaseError, OSError) as error:
             self._close(use)
-            wanting = pool if isinstance(error, NoFreePort) else None
-            if self.refused.add(*use, str(error), now, wanting):
-                self._report(ListenerRefused(*use, str(error)))
+            self.refuse(use, str(error), now, pool if isinstance(error, NoFreePort) else None)
             return None
         finally:
             self._close_displaced()
         self._add(opened)
         return opened
+
+    def refuse(self, use: tuple[str, str], why: str, now: float, pool: str | None = None) -> None:
+        """It has no port, for want of one of ``pool`` if one is named: told once, and tried again."""
+        if self.refused.add(*use, why, now, pool):
+            self._report(ListenerRefused(*use, why))
 
     def make_way(self, now: float, keeps: Callable[[str], bool]) -> None:
         """Settings changed: close what they would not open so, and give back the ports that they do not give.
@@ -150,6 +166,8 @@ class ClientPorts:
             if held is None or self.leases.is_misplaced(held):
                 try:
                     self._promise((serial, name), pool, now, ranges)
+                except NumberAsked:
+                    continue
                 except LeaseError as error:
                     self._report(ListenerRefused(serial, name, str(error)))
         self._close_displaced()
@@ -181,7 +199,7 @@ class ClientPorts:
 
     def _may_open_early(self, lease: Lease) -> bool:
         refuses = self.refuses.get(lease.pool, False) and not self.leases.is_misplaced(lease)
-        return refuses and not self.is_open(*lease.use)
+        return refuses and not self.is_open(*lease.use) and self.is_good(lease)
 
     def _each_away(self) -> Iterator[Lease | None]:
         """The lease of every port in turn; None for one that is not a device's which is away now."""
@@ -208,6 +226,14 @@ class ClientPorts:
         for lease in self.leases.expire(now):
             self._close((lease.serial, lease.target))
 
+    def close_pool(self, name: str) -> list[Use]:
+        """Close the ports of a pool, whose promises stay: serials and targets."""
+        every = (port.lease for ports in self._open.values() for port in ports.values())
+        closed = [lease.use for lease in every if lease.pool == name]
+        for use in closed:
+            self._close(use)
+        return closed
+
     def close_all(self) -> None:
         """Take no more clients anywhere; the promises stay."""
         self.refused = RefusedPorts()
@@ -221,6 +247,9 @@ class ClientPorts:
         Raises:
             LeaseError: there is none; what the target held is given back.
         """
+        number = self.number(Use(*use), pool, ranges)
+        if number:
+            return self.leases.grant(Use(*use), number, pool, now)
         held = self.leases.find(*use)
         if held is not None and self.leases.is_misplaced(held):
             self._close(use)
@@ -251,6 +280,8 @@ class ClientPorts:
             except CannotListenError as error:
                 if error.socketError.errno != errno.EADDRINUSE:
                     raise OSError(f"{lease.address}:{lease.port}: {error.socketError.strerror}") from None
+                if self.is_taken(lease):
+                    raise NumberAsked("another one") from None
                 lease = self.leases.spoil(lease, now)
         inherited.lease, inherited.clients = lease, clients
         return inherited
@@ -268,8 +299,7 @@ class ClientPorts:
         try:
             self._add(self._opened(lease, clients))
         except CannotListenError as error:
-            if self.refused.add(*lease.use, str(error), now, None):
-                self._report(ListenerRefused(*lease.use, str(error)))
+            self.refuse(lease.use, str(error), now)
 
     def _opened(self, lease: Lease, clients: Clients) -> OpenPort:
         opened = OpenPort(lease, clients)

@@ -81,6 +81,7 @@ class Leases:
             ValueError: pools and reservations do not fit together (``pools.conflicts``).
         """
         self.most_of: Callable[[str], int] = lambda serial: MOST  # ports that a device may have
+        self.on_ended: Callable[[Lease], None] = lambda lease: None  # given back, or its time is over
         self.until: Callable[[float], str] = _for_another  # how an end is told that is so many seconds away
         ledger = ledger or VolatileLedger()
         self._rules = rules or Rules()
@@ -172,15 +173,35 @@ class Leases:
             self._table.save(now)
         return True
 
+    def grant(self, use: Use, port: int, pool: str, now: float, here: bool = True) -> Lease:
+        """Others decide which port it has (nodes that share a pool): whoever else has it here has it no more.
+
+        ``here``: its device is; else it is kept for it, and has no end.
+        """
+        for held in (self._table.at(port), self._table.find(use)):
+            if held is not None and (held.use, held.port) != (use, port):
+                self._displace(held, now)
+        home, fixed = self._table.home(port, pool), self._table.reserved_port(use) == port
+        state = PortState.RESERVED if here else PortState.STICKY
+        lease = Lease(port, home.name, home.address, *use, state, fixed, True, now, None)
+        self._table.place(lease)
+        self._table.save(now)
+        return lease
+
     # ---- ending
 
-    def release(self, lease: Lease, now: float) -> bool:
-        """Give the port back; it is quarantined, then free. False when the lease had ended already."""
+    def release(self, lease: Lease, now: float, tells: bool = True) -> bool:
+        """Give the port back; it is quarantined, then free. False when the lease had ended already.
+
+        ``tells``: ``on_ended``, which others have not decided.
+        """
         held = self._table.at(lease.port)
         if held is None or held.use != lease.use:
             return False
         self._table.end(held, now)
         self._table.save(now)
+        if tells:
+            self.on_ended(held)
         return True
 
     def keep(self, serial: str, now: float) -> list[Lease]:
@@ -218,6 +239,8 @@ class Leases:
         for lease in lapsed:
             self._table.end(lease, now)
         self._table.save(now)
+        for lease in lapsed:
+            self.on_ended(lease)
         return lapsed
 
     def next_expiry(self) -> float | None:
@@ -375,7 +398,7 @@ class Leases:
         if port is None and self._rules.reclaim:
             port = self._reclaim(free, now)
         if port is None:
-            raise NoFreePort(_exhausted(pool, free.counts()), self._rest(free, now))
+            raise NoFreePort(_exhausted(pool, free.counts()), _rest(free, now, self.until))
         return port
 
     def _reclaim(self, free: FreePorts, now: float) -> int | None:
@@ -395,13 +418,6 @@ class Leases:
         self._table.end(lease, now)
         self._displaced.append(lease)
 
-    def _rest(self, free: FreePorts, now: float) -> str:
-        count, first = free.counts().quarantined, free.given_back_first()
-        if first is None or first.until is None:
-            return ""
-        ports = "1 port rests" if count == 1 else f"{count} ports rest, the first"
-        return f"{ports} {self.until(max(0.0, first.until - now))}"
-
 
 def _exhausted(pool: str, counts: Counts) -> str:
     return (
@@ -413,3 +429,11 @@ def _exhausted(pool: str, counts: Counts) -> str:
 
 def _for_another(seconds: float) -> str:
     return f"for another {seconds:.0f} s"
+
+
+def _rest(free: FreePorts, now: float, until: Callable[[float], str]) -> str:
+    count, first = free.counts().quarantined, free.given_back_first()
+    if first is None or first.until is None:
+        return ""
+    ports = "1 port rests" if count == 1 else f"{count} ports rest, the first"
+    return f"{ports} {until(max(0.0, first.until - now))}"

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred
 
 from revtunnel.cluster.directory import Directory
-from revtunnel.cluster.node_records import Claim, Node
+from revtunnel.cluster.node_records import Node
 
 
 class World(Protocol):
@@ -35,10 +35,8 @@ class Told:
 
     def __init__(self, view: Directory) -> None:
         self.moved: list[tuple[str, int]] = []
-        self.claims: set[Claim] = set()
         self.usurped = 0
         view.moved = lambda serial, link: self.moved.append((serial, link))
-        view.claimed, view.unclaimed = self.claims.add, self.claims.discard
         view.usurped = self._usurp
 
     def _usurp(self) -> None:
@@ -171,32 +169,3 @@ class DirectoryBehaviour:
         heir.arrived("d2", 1, "rt1")
         world.until(lambda: self.where(world, heir, "d2") is not None)
         assert self.where(world, heir, "d1") is None
-
-    def test_a_port_number_has_one_use_and_a_use_one_number(self, world: World) -> None:
-        """Whoever asks first has it; all are told."""
-        one, two = self.started(world, "one", "two")
-        told = [Told(one), Told(two)]
-        first = Claim("all", 7000, "d1", "ssh")
-        assert world.result(one.claim(first)) == first
-        assert world.result(two.claim(Claim("all", 7001, "d1", "ssh"))) == first
-        assert world.result(two.claim(Claim("all", 7000, "d2", "ssh"))) == first
-        second = Claim("all", 7002, "d2", "ssh")
-        assert world.result(two.claim(second)) == second
-        world.until(lambda: all(each.claims == {first, second} for each in told))
-        world.until(lambda: one.claims() == two.claims() == [first, second])
-        two.release(Claim("all", 7000, "d2", "ssh"))  # not its own
-        two.release(second)
-        world.until(lambda: all(each.claims == {first} for each in told))
-        assert world.result(one.claim(Claim("all", 7002, "d3", "ssh"))).serial == "d3"
-
-    def test_a_node_that_joins_learns_the_port_numbers(self, world: World) -> None:
-        """Those that are claimed outlive the node that claimed them."""
-        (one,) = self.started(world, "one")
-        claim = Claim("all", 7000, "d1", "ssh")
-        world.result(one.claim(claim))
-        two = world.view("two")
-        told = Told(two)
-        world.result(two.start())
-        world.until(lambda: told.claims == {claim})
-        world.die(one)
-        assert world.result(two.claim(Claim("all", 7003, "d1", "ssh"))) == claim

@@ -5,7 +5,6 @@ import threading
 import time
 
 from tests.cluster.nodes_lab import NodesLab
-from tests.support.keyed_streams import ask
 
 __all__ = ["Load"]
 
@@ -31,9 +30,9 @@ class Load:
     def _run(self, client: int) -> None:
         chance = random.Random(self._seed + client)
         while not self._stop.is_set():
-            (_, device), port = chance.choice([*self._lab.ports.items()])
+            name, device = chance.choice([*self._lab.hosts]), chance.choice(self._lab.devices)
             try:
-                outcome = ask(port, device, client, chance.randrange(1, LARGE))
+                outcome = self._lab.ask(name, device, client, chance.randrange(1, LARGE))
             except AssertionError as wrong:
                 self.wrong.append(str(wrong))
                 return

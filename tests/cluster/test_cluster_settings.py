@@ -70,6 +70,10 @@ def test_a_node_and_its_peers(load: Load) -> None:
         ({"cluster": {"peers": "127.0.0.1:2067"}}, "NAME=HOST:PORT wanted"),
         ({"cluster": {"engine": "redis://127.0.0.1", "address": "a:1"}}, "peers: of no use with an engine"),
         ({"cluster": {"engine": "redis://127.0.0.1", "peers": None}}, "[cluster] address: missing"),
+        (
+            {"pool_default": {"nodes": "all", "ranges": "7000-7002"}, "reservations": {"d/it": 7001}},
+            "[pool default] nodes: all: 2 of its 3 ports are not in [reservations], and without an engine",
+        ),
         ({"listener_peers": {"kind": "rt1"}}, "one [listener NAME] with kind = nodes wanted, not 0"),
         ({"listener_peers": {"device_certificates": "optional"}}, "device_certificates = required wanted"),
         (
@@ -90,6 +94,14 @@ def test_what_is_wrong_is_said(load: Load, changes: dict[str, dict[str, object]]
     with pytest.raises(SettingsError) as error:
         load(**changes)
     assert any(fault in each for each in error.value.errors), error.value.errors
+
+
+def test_without_an_engine_reserved_ports_may_be_open_everywhere(load: Load) -> None:
+    """Settings say whose they are; with one, any port."""
+    pool = {"nodes": "all", "ranges": "7001"}
+    assert load(pool_default=pool, reservations={"d/it": 7001}).pools[0].nodes == "all"
+    engine = {"engine": "redis://127.0.0.1", "peers": None, "address": "127.0.0.1:2066"}
+    assert load(pool_default={"nodes": "all"}, cluster=engine).pools[0].nodes == "all"
 
 
 def test_a_certificate_of_a_server_is_no_node_s(load: Load, tmp_path: Path) -> None:

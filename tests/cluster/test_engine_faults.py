@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 
 from revtunnel.cluster.directory import DirectoryAway
 from revtunnel.cluster.engine_settings import EngineSettings, engine_way, read_engine
-from revtunnel.cluster.node_records import Claim
+from revtunnel.cluster.node_records import Claim, Wanted
 from revtunnel.cluster.redis_directory import RedisDirectory
 from revtunnel.cluster.redis_engine import EngineWay
 from revtunnel.cluster.redis_scripts import FORGET, SHARE, SHARED
@@ -58,11 +58,23 @@ def filled(world: RedisWorld) -> tuple[RedisDirectory, RedisDirectory, Claim]:
     one, two = world.started("one", "two")
     for number in range(MANY):
         one.arrived(f"d{number}", number + 1, "rt1")
-    claim = Claim("all", 7000, "d1", "ssh")
-    assert world.result(one.claim(claim)) == claim
+    wanted = Wanted("all", "d1", "ssh", ((7000, 7000),), keep=86_400_000, most=9)
+    claim = world.result(Deferred.fromCoroutine(one.claims.claim(wanted)))
+    one.claims.here = lambda claim: True
     world.until(lambda: devices(world) == MANY)
-    world.until(lambda: two.claims() == [claim])
+    world.until(lambda: has(one, claim) and has(two, claim))
     return one, two, claim
+
+
+def has(view: RedisDirectory, claim: Claim) -> bool:
+    """Whether a node knows that port, and no other."""
+    return [(port, each.use) for port, each in view.claims.known.items()] == [(claim.port, claim.use)]
+
+
+def claim(world: RedisWorld, view: RedisDirectory) -> None:
+    """Ask for a port."""
+    wanted = Wanted("all", "d2", "ssh", ((7001, 7001),))
+    world.result(Deferred.fromCoroutine(view.claims.claim(wanted)))
 
 
 def all_told(world: RedisWorld, view: RedisDirectory) -> bool:
@@ -73,7 +85,7 @@ def all_told(world: RedisWorld, view: RedisDirectory) -> bool:
 
 def test_killed_and_back_with_nothing(world: RedisWorld) -> None:
     """Known places stay known, nobody is told "nowhere", and all of it is there again."""
-    one, two, claim = filled(world)
+    one, two, port = filled(world)
     told = [Told(one), Told(two)]
     assert node_of(world, two, "d7") == "one"
     world.engine.kill()
@@ -82,7 +94,7 @@ def test_killed_and_back_with_nothing(world: RedisWorld) -> None:
     place = two.known("d7")
     assert place is not None and place.node == "one"
     with pytest.raises(DirectoryAway):
-        world.result(two.claim(Claim("all", 7001, "d2", "ssh")))
+        claim(world, two)
     one.left("d9", 10)
     one.arrived("new", 999, "rt1")
     two.arrived("d3", 1, "rt1")  # it has moved meanwhile
@@ -94,21 +106,21 @@ def test_killed_and_back_with_nothing(world: RedisWorld) -> None:
     assert [node_of(world, two, each) for each in ("new", "d3")] == ["one", "two"]
     world.until(lambda: ("d3", 4) in told[0].moved)
     world.until(lambda: world.engine.ask("HLEN", "rt:test:claims") == ":1")
-    assert one.claims() == two.claims() == [claim]
+    world.until(lambda: has(one, port) and has(two, port))
     assert not any(each.usurped for each in told) and told[0].moved == [("d3", 4)] and told[1].moved == []
     world.until(lambda: one.problem is None and two.problem is None)
 
 
 def test_emptied_while_connections_stay(world: RedisWorld) -> None:
     """FLUSHALL: nothing is noticed but that a lease is not there."""
-    one, two, claim = filled(world)
+    one, two, port = filled(world)
     told = [Told(one), Told(two)]
     seen: set[str | None] = set()
     world.engine.ask("FLUSHALL")
     world.until(lambda: seen.add(node_of(world, two, "d8")) or all_told(world, two))
     assert seen <= {"away", "one"}
     world.until(lambda: world.engine.ask("HLEN", "rt:test:claims") == ":1")
-    assert one.claims() == two.claims() == [claim]
+    world.until(lambda: has(one, port) and has(two, port))
     assert not any(each.usurped or each.moved for each in told)
 
 
@@ -138,7 +150,7 @@ def test_full(world: RedisWorld) -> None:
     world.until(lambda: time.monotonic() > began + LEASE * 1.5)
     assert node_of(world, two, "d8") == "one"
     with pytest.raises(DirectoryAway, match="memory"):
-        world.result(two.claim(Claim("all", 7001, "d2", "ssh")))
+        claim(world, two)
     world.engine.ask("CONFIG", "SET", "maxmemory", "0")
     world.until(lambda: node_of(world, two, "new") == "one")
     world.until(lambda: one.problem is None)
@@ -349,13 +361,13 @@ def test_the_rights_that_the_page_names_are_enough(world: RedisWorld, tmp_path: 
     file.chmod(0o600)
     place = read_engine(f"redis://gate@127.0.0.1:{world.engine.port}")
     world.way = engine_way(EngineSettings(engine=place, engine_password_file=str(file)))
-    one, two, claim = filled(world)
+    one, two, port = filled(world)
     told = Told(one)
     two.arrived("d3", 1, "rt1")
     world.until(lambda: told.moved == [("d3", 4)])
     one.left("d4", 5)
-    one.release(claim)
-    world.until(lambda: two.claims() == [] and node_of(world, two, "d4") is None)
+    one.claims.release(port, 0)
+    world.until(lambda: not two.claims.known and node_of(world, two, "d4") is None)
     world.result(Deferred.fromCoroutine(one.call(SHARE, 1, "id", "[]")))
     assert world.result(Deferred.fromCoroutine(two.call(SHARED, 0, 9)))[1] == [["id", "[]"]]
     assert world.result(Deferred.fromCoroutine(two.call(FORGET, "id"))) == 1

@@ -3,11 +3,13 @@
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
 
 from revtunnel.cluster.cluster_system import merged
+from revtunnel.cluster.directory import DirectoryAway
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, ClientRefused, LinkRefused
 from revtunnel.process.admin.operation_form import Row
 from revtunnel.process.admin.refusals import NotFound
@@ -97,6 +99,30 @@ def test_a_device_that_is_nowhere_is_absent(nodes: NodesWorld) -> None:
     nodes.until(lambda: nodes["two"].of(ClientRefused) and nodes["one"].of(ChannelEnded))
     assert [fact.reason for fact in nodes["two"].of(ClientRefused)] == ["not-allowed"]
     assert [fact.reason.word for fact in nodes["one"].of(ChannelEnded)] == ["not-allowed"]
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_a_device_that_comes_while_the_directory_is_asked_serves_its_client(
+    away: bool, tmp_path: Path
+) -> None:
+    """Whatever the answer says: it is here."""
+    with NodesWorld(tmp_path, "one", "two") as nodes:
+        one, asked = nodes["one"], Deferred[Any]()
+        one.uplink.abort()
+        nodes.until(lambda: not one.switchboard.links)
+        one.cluster.directory.find = lambda serial: asked  # type: ignore[method-assign]
+        port = one.switchboard.client_streams.clients_of_absent("dev-one", "echo")
+        listening = one.listeners.listen("127.0.0.1", 0, 100, port.came)
+        client = nodes.client("one", "one", listening.port)
+        nodes.until(lambda: one.switchboard.clients == 1)
+        one.uplink = one.make_uplink()
+        one.uplink.start()
+        nodes.until(lambda: one.switchboard.links)
+        (offer,) = one.switchboard.fleet.get("dev-one").offers  # type: ignore[union-attr]
+        port.target = offer.target  # as the port has it, once it is opened for a device that is here
+        asked.errback(DirectoryAway("no")) if away else asked.callback(None)
+        one.carry(client, one.service(), b"at once")
+        listening.stop()
 
 
 def test_a_device_that_went_elsewhere_is_looked_for_once_more(tmp_path: Path) -> None:

@@ -8,12 +8,16 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from revtunnel.cluster import redis_scripts as scripts
+from revtunnel.cluster.claim_scripts import CLAIM
 from revtunnel.cluster.redis_engine import RedisEngine
 from tests.cluster.redis_world import RedisWorld
 from tests.support.epoll import own_reactor
 from tests.support.redis_server import INSTALLED, PROGRAM
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not INSTALLED, reason=f"{PROGRAM} is not installed")]
+
+
+CLAIMS = ["all", "d", "ssh", 0, 0, 1, 0, 0, 0, 64, 0, "[[7000, 7001]]"]  # of a port
 
 
 class Desk:
@@ -31,7 +35,7 @@ class Desk:
 
     def join(self, name: str, epoch: int = 0) -> int:
         """A node's renewal, the first one for 0: its epoch."""
-        said = self.run(scripts.RENEW, name, epoch, 0, 10_000, "", f"{name}:1", "up", 0, 0, "1")
+        said = self.run(scripts.RENEW, name, epoch, 0, 10_000, 32, f"{name}:1", "up", 0, 0, "1")
         return int(said[0]) if isinstance(said, list) else -1
 
     def register(self, name: str, epoch: int, serial: str, link: int, fence: int = 0, age: int = 0) -> Any:
@@ -98,7 +102,7 @@ def test_a_later_run_of_a_name_ends_the_earlier_one(desk: Desk) -> None:
     assert again > one
     assert desk.join("one", one) == -1
     assert desk.register("one", one, "d", 2) == "usurped"
-    assert desk.run(scripts.CLAIM, "one", one, "all", 7000, "d", "ssh") == "usurped"
+    assert desk.run(CLAIM, "one", one, *CLAIMS) == "usurped"
     assert desk.run(scripts.FIND, "one", again, "d") is False
     assert desk.run(scripts.LEAVE, "one", one) is False
 
@@ -107,7 +111,7 @@ def test_an_engine_that_was_emptied_knows_nobody(desk: Desk) -> None:
     """And does not say "nowhere" before whoever was there had the time to come back."""
     one = desk.join("one")
     desk.world.engine.ask("FLUSHALL")
-    for script, args in ((scripts.FIND, ["d"]), (scripts.CLAIM, ["all", 1, "d", "ssh"])):
+    for script, args in ((scripts.FIND, ["d"]), (CLAIM, CLAIMS)):
         assert desk.run(script, "one", one, *args) == "lost"
     assert desk.join("one", one) == one
     assert desk.run(scripts.FIND, "one", one, "d") == "young"

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.daemons import Agent, Lab, Server, Settings, laboratory
-from tests.support.ports import free_ports, port_block
+from tests.cluster.nodes_lab import Nodes
+from tests.support.daemons import Server, laboratory
 from tests.support.services import Kept
-from tests.support.throwaway_tls import Issuer
 from tests.support.traffic import (
     MIB,
     Patterned,
@@ -31,58 +30,19 @@ pytestmark = pytest.mark.slow
 NAMES = ("gate-1", "gate-2", "gate-3")
 
 
-class Site:
-    """Nodes by name, an agent at each, and one port of every node for every device."""
+class Mesh(Nodes):
+    """Nodes without an engine, and an agent at each; clients come to any."""
 
-    def __init__(self, lab: Lab, directory: Path, target: str, echo: str) -> None:
-        self.lab = lab
-        self.nodes: dict[str, Server] = {}
-        self.agents: dict[str, Agent] = {}
-        self.port: dict[tuple[str, str], int] = {}  # of a node, for the device that is at another one
-        self.echoes: dict[tuple[str, str], int] = {}  # likewise
-        self.echo: Kept
-        issuer = Issuer(directory)
-        doors = dict(zip(NAMES, free_ports(3), strict=True))
-        links = dict(zip(NAMES, free_ports(3), strict=True))
-        for name in NAMES:
-            block = port_block()
-            first = int(block.partition("-")[0])
-            reserved: dict[str, int] = {}
-            for number, other in enumerate(NAMES):
-                self.port[name, other] = reserved[f"dev-{other}/it"] = first + number
-                self.echoes[name, other] = reserved[f"dev-{other}/echo"] = first + 10 + number
-            issued = issuer.node(name)
-            settings: Settings = {
-                "server": {"name": name, "drain": "5 s"},
-                "listener main": {"address": f"127.0.0.1:{links[name]}"},
-                "listener peers": {
-                    "address": f"127.0.0.1:{doors[name]}",
-                    "kind": "nodes",
-                    "tls": "yes",
-                    "certificate": issued.certificate_file,
-                    "certificate_key": issued.key_file,
-                    "authority": issuer.file,
-                },
-                "pool default": {"ranges": block, "nodes": "all"},
-                "reservations": reserved,
-                "cluster": {
-                    "node": name,
-                    "peers": ", ".join(f"{each}=127.0.0.1:{doors[each]}" for each in NAMES),
-                },
-            }
-            self.nodes[name] = lab.server(settings, name=name)
-        for node in self.nodes.values():
-            node.start(wait=False)
-        for node in self.nodes.values():
-            node.wait_until(node.ready, "readiness")
-        for number, name in enumerate(NAMES):
-            servers = [f"127.0.0.1:{links[each]}" for each in (*NAMES[number:], *NAMES[:number])]
-            offers = {"it": target, "echo": echo}
-            agent = lab.agent(self.nodes[name], f"dev-{name}", offers=offers, servers=servers)
-            self.agents[name] = agent.start(wait=False)
-        for name in NAMES:
-            self.nodes[name].wait_link(f"dev-{name}")
-        self.wait_linked(NAMES)
+    echo: Kept
+
+    def at(self, name: str, of: str, offer: str = "it") -> tuple[int, str]:
+        """Where clients of a node reach the device that begins at another: port and host."""
+        return self.ports[f"dev-{of}", offer], self.hosts[name]
+
+    def exchange(self, name: str, of: str, seed: int, size: int) -> None:
+        """So many bytes each way, every one that of its seed."""
+        port, host = self.at(name, of)
+        exchange(port, seed, size, size, host)
 
     def wait_linked(self, names: tuple[str, ...]) -> None:
         """Every one of these nodes has a link of every other one."""
@@ -97,23 +57,23 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
     """Three nodes whose devices have a service that checks every byte, and one that echoes."""
     directory = tmp_path_factory.mktemp("nodes")
     with Patterned() as service, Kept() as echo, laboratory(directory) as lab:
-        site = Site(lab, directory, service.target, echo.target)
+        offers = {f"dev-{name}": {"it": service.target, "echo": echo.target} for name in NAMES}
+        site = Mesh(lab, directory, offers, {"server": {"drain": "5 s"}}, NAMES)
         site.echo = echo
+        site.start()
+        site.wait_linked(NAMES)
         yield site
         assert service.wrong == []
 
 
-def test_a_client_at_each_node_reaches_a_device_at_each(site: Site) -> None:
+def test_a_client_at_each_node_reaches_a_device_at_each(site: Mesh) -> None:
     """Nine pairs at once, 10 MB each way, every byte that of its own pair, every end in order."""
     pairs = [(at, of) for at in NAMES for of in NAMES]
-    threads = [
-        in_thread(exchange, site.port[pair], 100 + number, 10_000_000, 10_000_000)
-        for number, pair in enumerate(pairs)
-    ]
+    threads = [in_thread(site.exchange, *pair, 100 + number, 10_000_000) for number, pair in enumerate(pairs)]
     for thread in threads:
         thread.join(90)
         assert thread.problem is None, thread.problem
@@ -131,22 +91,22 @@ def test_a_client_at_each_node_reaches_a_device_at_each(site: Site) -> None:
     assert [each["serial"] for each in here if each["online"]] == ["dev-gate-1"]
 
 
-def test_ends_of_each_kind_pass_and_records_judge_a_client_where_its_device_is(site: Site) -> None:
+def test_ends_of_each_kind_pass_and_records_judge_a_client_where_its_device_is(site: Mesh) -> None:
     """By its own address: half-closes, a reset of the client, and who may not come in there."""
-    port, record = site.echoes["gate-1", "gate-2"], site.echo.record
-    with connect(port) as client:
+    (port, host), record = site.at("gate-1", "gate-2", "echo"), site.echo.record
+    with connect(port, host) as client:
         client.sendall(b"hello")
         assert read_exactly(client, 5) == b"hello"
         client.shutdown(socket.SHUT_WR)
         assert end_of(client) == "end of file"
     record.wait("end", "end of file")
-    client = connect(port)
+    client = connect(port, host)
     client.sendall(b"again")
     assert read_exactly(client, 5) == b"again"
     leave_with_reset(client)
     record.wait("end", "reset")
     second = site.nodes["gate-2"]
-    with connect(port) as client:
+    with connect(port, host) as client:
         client.sendall(b"where")
         read_exactly(client, 5)
         (row,) = second.control("channels", "dev-gate-2")["channels"]
@@ -154,7 +114,7 @@ def test_ends_of_each_kind_pass_and_records_judge_a_client_where_its_device_is(s
     second.settings["device dev-gate-2"] = {"clients": "192.0.2.0/24"}
     second.write()
     second.control("reload")
-    assert end_of_new(port) == "reset"
+    assert end_of_new(port, host=host) == "reset"
     refused = second.wait_event("client-refused", serial="dev-gate-2")
     assert refused["peer"].startswith("127.0.0.1:")
     del second.settings["device dev-gate-2"]
@@ -162,30 +122,30 @@ def test_ends_of_each_kind_pass_and_records_judge_a_client_where_its_device_is(s
     second.control("reload")
 
 
-def test_the_devices_of_a_node_that_was_killed_are_reached_by_the_others(site: Site) -> None:
+def test_the_devices_of_a_node_that_was_killed_are_reached_by_the_others(site: Mesh) -> None:
     """Its streams end with resets; its agent goes to the next node, where every node finds it."""
-    with connect(site.port["gate-1", "gate-2"]) as client:
+    with connect(*site.at("gate-1", "gate-2")) as client:
         client.sendall(b"\0" * 3)
         site.nodes["gate-2"].wait_event("channel-opened", serial="dev-gate-2")
         site.nodes["gate-2"].kill()
         assert end_of(client) == "reset"
     wait_until(lambda: site.nodes["gate-3"].events("link-up", serial="dev-gate-2"), "the agent elsewhere")
     for number, name in enumerate(("gate-1", "gate-3")):
-        exchange(site.port[name, "gate-2"], 300 + number, MIB, MIB)
+        site.exchange(name, "gate-2", 300 + number, MIB)
     states = {each["node"]: each["state"] for each in site.nodes["gate-1"].control("nodes")["nodes"]}
     assert states == {"gate-1": "up", "gate-2": "away", "gate-3": "up"}
     site.nodes["gate-2"].start()  # and it is a node again
     site.wait_linked(("gate-2",))
-    exchange(site.port["gate-2", "gate-2"], 310, MIB, MIB)
+    site.exchange("gate-2", "gate-2", 310, MIB)
 
 
-def test_another_node_is_drained_from_here(site: Site) -> None:
+def test_another_node_is_drained_from_here(site: Mesh) -> None:
     """Its agents leave for others, it ends in order, and who calls no node by that name is told so."""
     first = site.nodes["gate-1"]
     first.control("drain", "--node", "gate-3")
     assert site.nodes["gate-3"].wait() == 0
     wait_until(lambda: first.events("link-up", serial="dev-gate-3"), "the agent at the first node")
-    exchange(site.port["gate-2", "gate-3"], 400, MIB, MIB)
+    site.exchange("gate-2", "gate-3", 400, MIB)
     with pytest.raises(subprocess.CalledProcessError):
         first.control("drain", "--node", "gate-9")
 

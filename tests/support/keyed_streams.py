@@ -10,7 +10,7 @@ import struct
 
 from tests.support.services import Service
 
-__all__ = ["WORD", "KeyedService", "ask"]
+__all__ = ["WORD", "KeyedService", "ask", "begin"]
 
 WORD = 8  # bytes: 16 bits device, 16 bits client, 32 bits position
 BLOCK = 4096  # words
@@ -46,7 +46,17 @@ class KeyedService(Service):
             sock.recv(1)
 
 
-def ask(port: int, device: int, client: int, words: int, patience: float = PATIENCE) -> str:
+def begin(port: int, device: int, client: int, host: str = "127.0.0.1") -> socket.socket:
+    """A client that has had the first word of a long stream, and reads no more of it."""
+    sock = socket.create_connection((host, port), PATIENCE)
+    sock.sendall(_HEAD.pack(client, 1 << 31))
+    assert sock.recv(WORD, socket.MSG_WAITALL) == _words(device, client, 0, 1)
+    return sock
+
+
+def ask(
+    port: int, device: int, client: int, words: int, patience: float = PATIENCE, host: str = "127.0.0.1"
+) -> str:
     """Have a stream: "whole", "cut" (after some bytes), "none" (not one), "silent".
 
     Raises:
@@ -56,7 +66,7 @@ def ask(port: int, device: int, client: int, words: int, patience: float = PATIE
     with socket.socket() as sock:
         sock.settimeout(patience)
         try:
-            sock.connect(("127.0.0.1", port))
+            sock.connect((host, port))
             sock.sendall(_HEAD.pack(client, words))
             rest = b""
             while data := sock.recv(65536):

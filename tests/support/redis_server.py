@@ -1,7 +1,8 @@
 """A Redis server of a test's own: it keeps nothing, and is ended by its process id.
 
-Rule of this file: redis-server (or, with REVTUNNEL_ENGINE=valkey, valkey-server) is used as it is
-installed; a test that needs it is skipped by name where it is not.
+Rule of this file: redis-server is used as it is installed, or valkey-server where there is no other or with
+REVTUNNEL_ENGINE=valkey, or the program that this names; a test that needs it is skipped by name where there
+is none.
 """
 
 import os
@@ -18,7 +19,13 @@ from tests.support.ports import free_ports
 
 __all__ = ["INSTALLED", "PROGRAM", "RedisServer"]
 
-PROGRAM = {"valkey": "valkey-server"}.get(os.environ.get("REVTUNNEL_ENGINE", ""), "redis-server")
+
+def _program(asked: str) -> str:
+    names = {"valkey": ["valkey-server"], "": ["redis-server", "valkey-server"]}.get(asked, [asked])
+    return next((name for name in names if shutil.which(name)), names[0])
+
+
+PROGRAM = _program(os.environ.get("REVTUNNEL_ENGINE", ""))
 INSTALLED = shutil.which(PROGRAM) is not None
 READY = 20.0  # seconds
 
