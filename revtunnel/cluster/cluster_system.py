@@ -18,15 +18,18 @@ from twisted.python.failure import Failure
 
 from revtunnel.carriers.data_sockets import DataSockets
 from revtunnel.cluster.cluster_settings import ClusterSettings
+from revtunnel.cluster.device_answers import DeviceAnswers, DevicesHere
+from revtunnel.cluster.devices_of_nodes import DevicesOfNodes
 from revtunnel.cluster.directory import Directory, DirectoryAway
 from revtunnel.cluster.forwarding import Forwarding
 from revtunnel.cluster.mesh_directory import MeshDirectory
 from revtunnel.cluster.node_calls import NodeCaller, answers_to, call_by
-from revtunnel.cluster.node_operations import NODE_OPERATIONS, NODES
+from revtunnel.cluster.node_operations import NODES, OF_DEVICES, OF_DIRECTORY
 from revtunnel.cluster.node_records import Node, Place
 from revtunnel.cluster.peer_agent import ForwardedStreams
 from revtunnel.cluster.peer_dials import PeerDials
 from revtunnel.cluster.peer_hub import PeerHub, PeerServerLink
+from revtunnel.fleet.device_consent import DeviceConsent
 from revtunnel.fleet.devices import Device
 from revtunnel.fleet.fleet import Fleet
 from revtunnel.ground.facts import Report, ServerState
@@ -49,11 +52,12 @@ Page = tuple[list[Row], str | None]  # and the cursor to go on with
 LOOK = 2.0  # seconds between looks at the other nodes
 
 
-class NodeBoard(Protocol):
+class NodeBoard(DevicesHere, Protocol):
     """What a node has (daemons/switchboard.py)."""
 
     fleet: Fleet[Any]
     data: DataSockets
+    say: DeviceConsent
 
     @property
     def clients(self) -> int:
@@ -84,10 +88,11 @@ class NodeBoard(Protocol):
 class NodeOperator:
     """What other nodes may call: all that operators may, and what nodes ask each other."""
 
-    def __init__(self, operator: DaemonOperator, directory: Any) -> None:
-        asked = NODE_OPERATIONS if directory is not None else {}
-        self.operations: Mapping[str, Operation] = {**operator.operations, **asked}
+    def __init__(self, operator: DaemonOperator, directory: Any, answers: DeviceAnswers) -> None:
+        asked = OF_DIRECTORY if directory is not None else {}
+        self.operations: Mapping[str, Operation] = {**operator.operations, **asked, **OF_DEVICES}
         self.known = self.operations
+        self.answers = answers
         self._operator = operator
         self._directory = directory
 
@@ -132,15 +137,18 @@ class Cluster:
         self.directory: Directory = self._mesh or directory  # type: ignore[assignment]
         self.hub = PeerHub(me.name, hub, board.data, report, self._is_ours)
         self.hub.on_up, self.hub.on_down = self._linked, self._unlinked
-        known = NodeOperator(operator, self._mesh)
+        self.answers = DeviceAnswers(board, board.say, reactor.seconds)
+        asked = self.directory, self.callers, self.ask_all, board.say
+        self.devices_elsewhere = DevicesOfNodes(reactor, *asked)
+        known = NodeOperator(operator, self._mesh, self.answers)
         streams = ForwardedStreams(
-            board.clients_for_node,
+            self._clients_of,
             lambda name: answers_to(reactor, known, name),
             lambda: self.directory.usurped(),
         )
         told = reactor, me.name, instance, link, identity, streams, report, random_bytes, descriptors
         self.dials = PeerDials(*told)
-        self.forwarding = Forwarding(self.directory, self.hub.carrier, board.absent)
+        self.forwarding = Forwarding(self.directory, self.hub.carrier, board.absent, self.hub.takes_sessions)
 
     # -- life
 
@@ -152,6 +160,7 @@ class Cluster:
                 self._arrived(device)
         board.fleet.on_arrived, board.fleet.on_left = self._arrived, self._left
         board.forward(self.forwarding.open)
+        board.say.nodes = self.devices_elsewhere
         directory.moved, directory.mine = self._moved, self._mine
         self._join()
         self.look()
@@ -199,6 +208,7 @@ class Cluster:
         self._timer = None
         self._board.fleet.on_arrived = self._board.fleet.on_left = None
         self._board.forward(None)
+        self._board.say.nodes = None
         self.hub.stop()
         self.dials.stop()
         self._stopped = self.directory.stop()
@@ -254,6 +264,12 @@ class Cluster:
         return asked.addCallback(
             lambda told: merged([mine, *((row["rows"], row["after"]) for row in told.values())], limit)
         )
+
+    def _clients_of(self, serial: str, offer: str, session: str) -> Clients | None:
+        """Who takes a client of another node, whose sessions we have to have heard of."""
+        if session and not self.answers.allows(session, serial, offer):
+            return None
+        return self._board.clients_for_node(serial, offer, session)
 
     def _arrived(self, device: Device[Any]) -> None:
         number = next(self._numbers)
@@ -314,6 +330,8 @@ class Cluster:
                 self._linked(link)
         if self._mesh is not None:
             self._mesh.look()
+        self.answers.look()
+        self.devices_elsewhere.refresh()
         for serial in self._board.awaited():
             self.directory.find(serial).addCallbacks(partial(self._awaited, serial), _nothing)
         problem = self.directory.problem

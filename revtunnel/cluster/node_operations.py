@@ -1,10 +1,22 @@
 """What operators see of a cluster, and what nodes ask each other, which no person may."""
 
 from revtunnel.process.admin.device_operations import SERIAL
-from revtunnel.process.admin.operation_form import ROW, ROWS, Argument, Column, Kind, Operation
-from revtunnel.process.admin.refusals import NotFound
+from revtunnel.process.admin.operation_form import ROW, ROWS, Argument, CallerRole, Column, Kind, Operation
+from revtunnel.process.admin.refusals import Invalid, NotFound
 
-__all__ = ["ABOUT", "CAME", "NODES", "NODE_OPERATIONS", "WHERE"]
+__all__ = [
+    "ABOUT",
+    "CAME",
+    "NODES",
+    "NODE_DEVICE",
+    "NODE_DEVICES",
+    "NODE_OVER",
+    "NODE_PROXY",
+    "NODE_PROXY_OFF",
+    "OF_DEVICES",
+    "OF_DIRECTORY",
+    "WHERE",
+]
 
 ABOUT = Operation("NodeAbout", "node_about", "what this node is and has", answer=ROW)
 WHERE = Operation(
@@ -14,7 +26,27 @@ CAME = Operation(
     "NodeCame", "node_came", "links that are up at the node that asks, in JSON: serial and age in seconds",
     "Answers with those whose link here is newer, and stays.", (Argument("links"),), ROW, named=True,
 )  # fmt: skip
-NODE_OPERATIONS = {each.name: each for each in (ABOUT, WHERE, CAME)}
+NODE_DEVICE = Operation(
+    "NodeDevice", "answers.device", "a device that is at this node, with its offers",
+    "With ``asked``, in JSON, also what its site says to a session of the node that asks, which is kept for "
+    "some seconds.", (SERIAL, Argument("asked", optional=True)), ROW, errors=(NotFound, Invalid),
+)  # fmt: skip
+NODE_DEVICES = Operation(
+    "NodeDevices", "answers.devices", "devices at this node", answer=ROWS, key=("serial",)
+)
+NODE_OVER = Operation(
+    "NodeOver", "answers.over", "a session of the node that asks has ended", "", (Argument("session"),)
+)
+NODE_PROXY = Operation(
+    "NodeProxy", "answers.proxy", "the CCCP proxy of a serial here", "", (SERIAL,), ROW, errors=(NotFound,)
+)
+NODE_PROXY_OFF = Operation(
+    "NodeProxyOff", "answers.proxy_off", "end the CCCP proxy of a serial here", "", (SERIAL,),
+    role=CallerRole.OPERATOR, named=True, errors=(NotFound,),
+)  # fmt: skip
+OF_DIRECTORY = {each.name: each for each in (ABOUT, WHERE, CAME)}
+_DEVICES = NODE_DEVICE, NODE_DEVICES, NODE_OVER, NODE_PROXY, NODE_PROXY_OFF
+OF_DEVICES = {each.name: each for each in _DEVICES}
 
 NODES = Operation(
     "Nodes", "cluster.nodes", "nodes of the cluster: state, devices, clients, and the link to each",

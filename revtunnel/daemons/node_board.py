@@ -8,35 +8,68 @@ Source: cluster/cluster_system.py; ours.
 import os
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
 
 from revtunnel.cluster.cluster_system import Cluster
 from revtunnel.cluster.directory import Directory
 from revtunnel.cluster.engine_settings import engine_way
+from revtunnel.cluster.node_operations import NODE_PROXY, NODE_PROXY_OFF
 from revtunnel.daemons.operator import Operator
 from revtunnel.daemons.server_listeners import ServerListeners, nodes_at
 from revtunnel.daemons.server_settings import ServerSettings
 from revtunnel.daemons.switchboard import Switchboard
+from revtunnel.fleet.devices import Device
+from revtunnel.fleet.elsewhere import DeviceElsewhere
 from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.facts import Report
 from revtunnel.ground.reasons import GoAway
+from revtunnel.process.admin.operation_form import Row
 from revtunnel.sockets.tls.certificates import FaultyFiles
 from revtunnel.streams.clients import Clients, ClientSocket
 from revtunnel.trust.certificate_book import CertificateBook
 from revtunnel.trust.identities import Identities
+
+if TYPE_CHECKING:
+    from revtunnel.systems.cccp.cccp_system import CccpSystem
 
 __all__ = ["BoardOfNode", "node_of"]
 
 ELSEWHERE = "by a link at another node"
 
 
+class ProxiesOfNodes:
+    """The other nodes, as CCCP asks them (devices_at_nodes.Nodes)."""
+
+    def __init__(self, node: Cluster) -> None:
+        self._node = node
+
+    def look(self, serial: str) -> "Deferred[DeviceElsewhere | None]":
+        return self._node.devices_elsewhere.look(serial)
+
+    def proxies(self, serial: str) -> "Deferred[list[Row]]":
+        return self._node.ask_all(NODE_PROXY, serial=serial).addCallback(lambda told: [*told.values()])
+
+    def proxies_off(self, serial: str) -> "Deferred[int]":
+        return self._node.ask_all(NODE_PROXY_OFF, serial=serial).addCallback(len)
+
+
 class BoardOfNode:
     """The switchboard, as other nodes see it. ``kick`` ends a device's connection of any wire."""
 
-    def __init__(self, board: Switchboard, kick: Callable[[str, str], object]) -> None:
-        self.fleet, self.data = board.fleet, board.data
+    def __init__(
+        self,
+        board: Switchboard,
+        kick: Callable[[str, str], object],
+        muted: Callable[[str], bool] = lambda serial: False,
+    ) -> None:
+        """``muted``: whether an operator lets a device have no remote sessions."""
+        self.fleet, self.data, self.say = board.fleet, board.data, board.say
+        self.cccp: CccpSystem | None = None
         self._board = board
         self._kick = kick
+        self._muted = muted
 
     @property
     def clients(self) -> int:
@@ -49,10 +82,30 @@ class BoardOfNode:
         self._board.client_streams.absent(client)
 
     def awaited(self) -> list[str]:
-        return self._board.client_streams.waiting.serials
+        proxies = self.cccp.awaited() if self.cccp is not None else []
+        return [*{*self._board.client_streams.waiting.serials, *proxies}]
 
     def device_came(self, serial: str) -> None:
         self._board.client_streams.device_came(serial)
+        if self.cccp is not None:
+            self.cccp.came_to_a_node(serial)
+
+    def device_here(self, serial: str) -> DeviceElsewhere | None:
+        device = self.fleet.get(serial)
+        return None if device is None or device.carrier is None else self._as_others_see(device)
+
+    def devices_here(self, after: str, limit: int) -> list[DeviceElsewhere]:
+        page = self.fleet.here(None, after, limit)
+        return [self._as_others_see(each) for each in page if each.carrier is not None]
+
+    def _as_others_see(self, device: Device[Any]) -> DeviceElsewhere:
+        serial = device.serial
+        return DeviceElsewhere(
+            *(serial, "", device.system, device.peer, self._board.access.offers(serial, device.offers)),
+            free=device.carrier.at_once,
+            asks=self.say.asks(serial),
+            refusal="it takes no sessions now" if self._muted(serial) else self.say.refusal(serial),
+        )
 
     def clients_for_node(self, serial: str, offer: str, session: str) -> Clients | None:
         device = self.fleet.get(serial)
@@ -82,6 +135,7 @@ def node_of(
     report: Report,
     descriptors: int,
     book: CertificateBook,
+    cccp: "CccpSystem | None",
 ) -> Cluster:
     """This server's node.
 
@@ -111,10 +165,17 @@ def node_of(
                     kick(serial, "its certificate was revoked at another node", "another node")
 
         SharedRevocations(engine, book, learnt)
-    own = BoardOfNode(board, lambda serial, detail: kick(serial, detail, "another node"))
+    own = BoardOfNode(
+        board,
+        lambda serial, detail: kick(serial, detail, "another node"),
+        lambda serial: operator.mutes.of(serial) is not None,
+    )
     told_of = reactor, mine, settings.link, board, own, operator, identity, report
     node = Cluster(*told_of, os.urandom, descriptors, directory)
     node.dials.take(settings.relay)
+    if cccp is not None:
+        own.cccp, node.answers.proxies = cccp, cccp
+        cccp.join(ProxiesOfNodes(node))
     operator.cluster, tried = node, operator.problems
     operator.problems = lambda: {**tried(), **node.problems}
     listeners.nodes = lambda name: partial(board.admission.came, node.hub, name)
