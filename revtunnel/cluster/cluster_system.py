@@ -6,6 +6,7 @@ by what it sets; nothing of this room knows more of it.
 Source: next/cluster.md; ours.
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -24,7 +25,7 @@ from revtunnel.cluster.directory import Directory, DirectoryAway
 from revtunnel.cluster.forwarding import Forwarding
 from revtunnel.cluster.mesh_directory import MeshDirectory
 from revtunnel.cluster.node_calls import NodeCaller, answers_to, call_by
-from revtunnel.cluster.node_operations import NODES, OF_DEVICES, OF_DIRECTORY
+from revtunnel.cluster.node_operations import ANSWERED, NODE_LOAD, NODES, OF_DIRECTORY
 from revtunnel.cluster.node_records import Node, Place
 from revtunnel.cluster.peer_agent import ForwardedStreams
 from revtunnel.cluster.peer_dials import PeerDials
@@ -90,7 +91,7 @@ class NodeOperator:
 
     def __init__(self, operator: DaemonOperator, directory: Any, answers: DeviceAnswers) -> None:
         asked = OF_DIRECTORY if directory is not None else {}
-        self.operations: Mapping[str, Operation] = {**operator.operations, **asked, **OF_DEVICES}
+        self.operations: Mapping[str, Operation] = {**operator.operations, **asked, **ANSWERED}
         self.known = self.operations
         self.answers = answers
         self._operator = operator
@@ -130,6 +131,7 @@ class Cluster:
         self._joining: IDelayedCall | None = None
         self._stopped: Deferred[None] | None = None
         self._state = "up"
+        self._measured, self._percent = (reactor.seconds(), time.process_time()), 0
         instance = random_bytes(8)
         me = Node(settings.node, int.from_bytes(instance, "big"), settings.address or "")
         peers = [each.name for each in settings.others]
@@ -138,6 +140,7 @@ class Cluster:
         self.hub = PeerHub(me.name, hub, board.data, report, self._is_ours)
         self.hub.on_up, self.hub.on_down = self._linked, self._unlinked
         self.answers = DeviceAnswers(board, board.say, reactor.seconds)
+        self.answers.busy = self._load
         asked = self.directory, self.callers, self.ask_all, board.say
         self.devices_elsewhere = DevicesOfNodes(reactor, *asked)
         known = NodeOperator(operator, self._mesh, self.answers)
@@ -216,18 +219,35 @@ class Cluster:
 
     # -- what operators see (node_operations.py)
 
-    def nodes(self, after: str = "", limit: int = 200) -> Page:
+    def nodes(self, after: str = "", limit: int = 200) -> "Deferred[Page]":
         """Nodes, by name."""
         found = [each for each in self.directory.nodes() if each.name > after]
-        rows = [self._row(each) for each in found[:limit]]
-        return rows, (rows[-1]["node"] if len(found) > limit else None)
 
-    def _row(self, node: Node) -> Row:
+        def page(told: dict[str, Row]) -> Page:
+            told[self.directory.me.name] = self.answers.load()
+            rows = [self._row(each, told.get(each.name, {})) for each in found[:limit]]
+            return rows, (rows[-1]["node"] if len(found) > limit else None)
+
+        return self.ask_all(NODE_LOAD).addCallback(page)
+
+    def _load(self) -> Row:
+        """Per cent of a core since the last look or the one before, and the engine's round trip."""
+        trip = self.directory.trip
+        return {"load": self._percent, "engine_trip": trip and round(trip, 6)}
+
+    def _measure(self) -> None:
+        now, spent = self._reactor.seconds(), time.process_time()
+        before, self._measured = self._measured, (now, spent)
+        if now > before[0]:
+            self._percent = round(100 * (spent - before[1]) / (now - before[0]))
+
+    def _row(self, node: Node, told: Row) -> Row:
         link = self.hub.links.get(node.name)
         here = node.name == self.directory.me.name
         trip = link.round_trip if link is not None else None
-        told = {"node": node.name, "here": here, "linked": here or link is not None}
-        return NODES.row(node, **told, epoch=str(node.epoch), round_trip=trip and round(trip, 6))
+        busy = {name: told.get(name) for name in ("load", "engine_trip")}
+        seen = {"node": node.name, "here": here, "linked": here or link is not None}
+        return NODES.row(node, **seen, **busy, epoch=str(node.epoch), round_trip=trip and round(trip, 6))
 
     def drain_node(self, node: str) -> "Deferred[Any]":
         """Have another node drain. NotFound: there is none of that name, or it has no link to us."""
@@ -321,6 +341,7 @@ class Cluster:
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = self._reactor.callLater(LOOK, self.look)
+        self._measure()
         self._say()
         if self._state == "up":
             self.dials.dial(self._places())

@@ -66,6 +66,7 @@ class DeviceAnswers:
 
     def __init__(self, here: DevicesHere, say: DeviceConsent, now: Callable[[], float]) -> None:
         self.proxies: Proxies | None = None
+        self.busy: Callable[[], Row] = lambda: {"load": None, "engine_trip": None}
         self._here = here
         self._say = say
         self._now = now
@@ -95,6 +96,10 @@ class DeviceAnswers:
         found = self._here.devices_here(after, limit)
         return [written_device(each) for each in found], found[-1].serial if len(found) == limit else None
 
+    def load(self) -> Row:
+        """What this node has to do: per cent of a core, and seconds to its engine and back."""
+        return self.busy()
+
     def over(self, session: str) -> None:
         """A session of another node has ended."""
         foreign = self._sessions.pop(session, None)
@@ -110,7 +115,7 @@ class DeviceAnswers:
             raise NotFound(f"no proxy for {serial}")
         return row
 
-    def proxy_off(self, serial: str, by: str) -> None:
+    def proxy_off(self, serial: str) -> None:
         """End it. NotFound: there is none here."""
         if self.proxies is None or not self.proxies.proxy_off(serial):
             raise NotFound(f"no proxy for {serial}")

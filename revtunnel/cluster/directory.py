@@ -46,6 +46,8 @@ class Directory(Protocol):
     unclaimed: Callable[[Claim], None]
     usurped: Callable[[], None]
 
+    trip: float | None  # seconds to an engine and back, when it was asked last; None: there is none
+
     @property
     def problem(self) -> str | None:
         """Why it cannot be asked now, for status and people; None: it can."""

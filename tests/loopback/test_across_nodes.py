@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 
 from tests.support.cccp_site import Caller
+from tests.support.connect_program import Program
 from tests.support.daemons import Agent, Lab, Server, Settings, laboratory
 from tests.support.ports import free_ports, port_block
 from tests.support.redis_server import INSTALLED, RedisServer
 from tests.support.services import Kept
 from tests.support.throwaway_tls import Issuer
 from tests.support.traffic import connect, end_of, read_exactly, wait_until
+from tests.support.web_people import Person, code_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 NAMES = ("gate-1", "gate-2")
@@ -62,7 +64,7 @@ class Pair:
         for node in self.nodes.values():
             node.start(wait=False)
         for node in self.nodes.values():
-            node.wait_until(node.ready, "readiness")
+            node.wait_until(node.ready, "readiness", 60.0)
             node.wait_event("link-up", wire="node")
         self.agent: Agent = lab.agent(
             self.nodes["gate-2"],
@@ -156,3 +158,89 @@ def test_devices_of_other_wires_are_reached_too_and_a_missing_target_is_said(pai
     wait_until(lambda: first.status("plc-7") is None, "the end of the proxy")
     assert first.ask("/on", serial="plc-7", target="console")[0] == 404
     assert first.ask("/on", serial="CLD-9", wait=1)[0] == 504
+
+
+@pytest.fixture(scope="module")
+def ana(pair: Pair) -> Person:
+    """Known at the first node, with a grant of what is at the second."""
+    return Person(pair.nodes["gate-1"], "ana", ("plc-7", "*"), ("CLD-5", "*"))
+
+
+def test_a_person_at_one_node_has_a_session_to_a_device_at_the_other(pair: Pair, ana: Person) -> None:
+    """She sees it, its site is asked by its own node, and her address is known there; an end is an end."""
+    first, second = pair.nodes.values()
+    states = {row["node"]: (row["state"], row["load"] is None) for row in second.control("nodes")["nodes"]}
+    assert states == dict.fromkeys(NAMES, ("up", False))
+    with ana.control() as control:
+        services = control.ask("services")["services"]
+        assert [(row["device"], row["service"], row["online"]) for row in services] == [
+            ("plc-7", "echo", True)
+        ]
+        assert control.ask("services", device="plc-7")["services"] == services
+        session, nonce = control.start("echo")
+        (given,) = pair.agent.events("session-consent", session=session)
+        assert (given["user"], given["answer"]) == ("ana", "yes")
+        with ana.raw(session, "echo", nonce) as web:
+            web.send(b"hello")
+            assert web.recv(timeout=20) == b"hello"
+            (row,) = second.control("channels", "plc-7")["channels"]
+            assert row["client"] == "{}:{}".format(*web.socket.getsockname())
+            (mine,) = first.control("sessions", "plc-7")["sessions"]
+            assert (mine["user"], mine["kind"], mine["bytes"]) == ("ana", "remote", 10)
+            control.ask("end", session=session)
+            assert code_of(web) == (4009, "owner")
+        second.control("mute", "plc-7", "--why", "works are done")
+        refused = control.answer("start", device="plc-7", services=["echo"])["error"]
+        assert refused["word"] == "denied"
+        second.control("unmute", "plc-7")
+
+
+def test_a_session_ends_where_the_device_s_node_takes_it_back(pair: Pair, ana: Person) -> None:
+    """A device that is muted at its node, and a session that nobody there has heard of."""
+    first, second = pair.nodes.values()
+    with ana.control() as control:
+        session, nonce = control.start("echo")
+        with ana.raw(session, "echo", nonce) as web:
+            web.send(b"hello")
+            assert web.recv(timeout=20) == b"hello"
+            second.control("mute", "plc-7")
+            assert code_of(web)[1] == "revoked"
+        first.wait_event("session-ended", session=session, reason="revoked")
+        second.control("unmute", "plc-7")
+
+
+def test_the_person_s_program_reaches_a_device_at_the_other_node(
+    pair: Pair, ana: Person, tmp_path: Path
+) -> None:
+    """revtunnel-connect with one that registered by CCCP, through its node and another."""
+    with pair.device("CLD-5") as device:
+        place = f"http://127.0.0.1:{pair.nodes['gate-1'].web_port}"
+        login = Program(tmp_path, "login", place).feed(ana.token.encode() + b"\n")
+        assert login.status() == 0, login.err.read_text()
+        program = Program(tmp_path, "--json", "CLD-5/device")
+        with contextlib.closing(program), connect(program.event("listening")["port"]) as client:
+            client.sendall(b"question")
+            assert read_exactly(device, 8) == b"question"
+            device.sendall(b"answer")
+            device.shutdown(socket.SHUT_WR)
+            assert read_exactly(client, 6) == b"answer" and end_of(client) == "end of file"
+
+
+def test_a_session_outlives_the_node_of_its_device_and_not_its_own(pair: Pair, ana: Person) -> None:
+    """Its agent goes to the other node, and the session with it; a node that ends says so."""
+    first, second = pair.nodes.values()
+    with ana.control() as control:
+        session, nonce = control.start("echo")
+        with ana.raw(session, "echo", nonce) as web:
+            web.send(b"hello")
+            assert web.recv(timeout=20) == b"hello"
+            second.kill()
+            assert code_of(web)[0] != 1000
+        first.wait_link("plc-7")
+        nonce = control.ask("nonce", session=session)["nonce"]
+        with ana.raw(session, "echo", nonce) as web:
+            web.send(b"again")
+            assert web.recv(timeout=20) == b"again"
+            first.ask_to_end()
+            assert code_of(web)[1] == "stopping"
+    assert first.wait() == 0
