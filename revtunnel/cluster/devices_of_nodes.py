@@ -11,6 +11,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from heapq import nsmallest
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -27,7 +28,7 @@ from revtunnel.process.admin.operation_form import Row
 from revtunnel.process.admin.refusals import NotFound, OperatorError
 from revtunnel.streams.consent_messages import ConsentRequest
 
-__all__ = ["DevicesOfNodes", "read_device", "written_device"]
+__all__ = ["DevicesOfNodes", "read_device", "shielded", "written_device"]
 
 log = Logger(namespace="revtunnel")
 
@@ -58,19 +59,24 @@ class DevicesOfNodes:
         self._known: OrderedDict[str, tuple[DeviceElsewhere, float]] = OrderedDict()
         self._asking: set[str] = set()  # sessions
 
+    @property
+    def problem(self) -> str | None:
+        return self._directory.problem
+
     def known(self, serial: str) -> DeviceElsewhere | None:
         device, at = self._known.get(serial, (None, 0.0))
         return device if device is not None and self._clock.seconds() - at < FRESH else None
 
     def look(self, serial: str) -> "Deferred[DeviceElsewhere | None]":
-        return Deferred.fromCoroutine(self._look(serial))
+        return shielded(Deferred.fromCoroutine(self._look(serial)))
 
     def page(self, after: str, limit: int) -> "Deferred[list[DeviceElsewhere]]":
         def merged(told: dict[str, Row]) -> list[DeviceElsewhere]:
             found = [read_device(name, row) for name, answer in told.items() for row in answer["rows"]]
             return nsmallest(limit, found, key=lambda each: each.serial)
 
-        return self._ask_all(NODE_DEVICES, after=after or None, limit=limit).addCallback(merged)
+        asked = self._ask_all(NODE_DEVICES, after=after or None, limit=limit)
+        return shielded(asked.addCallback(merged))
 
     # -- sessions
 
@@ -142,6 +148,13 @@ class DevicesOfNodes:
             return await self._directory.find(serial)
         except DirectoryAway:
             return self._directory.known(serial)
+
+
+def shielded(call: "Deferred[Any]") -> "Deferred[Any]":
+    """The same result; whoever waits may hang up, and the call goes on, as nodes and engines want it."""
+    found: Deferred[Any] = Deferred()
+    call.addBoth(found.callback)
+    return found
 
 
 def written_device(device: DeviceElsewhere) -> Row:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred
 
 from revtunnel.cluster.cluster_system import Cluster
+from revtunnel.cluster.devices_of_nodes import shielded
 from revtunnel.cluster.directory import Directory
 from revtunnel.cluster.engine_settings import engine_way
 from revtunnel.cluster.node_operations import NODE_PROXY, NODE_PROXY_OFF
@@ -49,10 +50,11 @@ class ProxiesOfNodes:
         return self._node.devices_elsewhere.look(serial)
 
     def proxies(self, serial: str) -> "Deferred[list[Row]]":
-        return self._node.ask_all(NODE_PROXY, serial=serial).addCallback(lambda told: [*told.values()])
+        asked = self._node.ask_all(NODE_PROXY, serial=serial)
+        return shielded(asked.addCallback(lambda told: [*told.values()]))
 
     def proxies_off(self, serial: str) -> "Deferred[int]":
-        return self._node.ask_all(NODE_PROXY_OFF, serial=serial).addCallback(len)
+        return shielded(self._node.ask_all(NODE_PROXY_OFF, serial=serial).addCallback(len))
 
 
 class BoardOfNode:

@@ -5,7 +5,7 @@ from operator import attrgetter
 from typing import Any, cast
 
 import pytest
-from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred, succeed
 from twisted.internet.task import Clock
 
 from revtunnel.cluster.device_answers import KEPT, OF_ONE, DeviceAnswers
@@ -126,6 +126,21 @@ def test_a_device_is_known_for_seconds_and_by_what_its_node_said(nodes: Pair) ->
     two.fleet.leave("plc-7", link, 0.0)
     one.others.look("plc-7").addCallback(found.append)
     assert found.pop() is None and one.others.known("plc-7") is None and not one.places
+
+
+def test_who_hangs_up_stops_no_call(nodes: Pair) -> None:
+    """A directory or a node would take that for its own failing; what is said then is remembered."""
+    one, two = nodes
+    two.arrive(object())
+    late: Deferred[Any] = Deferred()
+    found, one.find = one.find("plc-7"), lambda serial: late  # type: ignore[method-assign]
+    ends: list[Any] = []
+    looking = one.others.look("plc-7")
+    looking.addErrback(lambda failure: ends.append(failure.type))
+    looking.cancel()
+    assert ends == [CancelledError] and not late.called
+    found.addCallback(late.callback)
+    assert one.others.known("plc-7") is not None
 
 
 def test_a_silent_node_is_no_answer(nodes: Pair) -> None:

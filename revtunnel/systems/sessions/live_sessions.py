@@ -103,6 +103,8 @@ class LiveSessions:
             refused = SessionRefused("denied", f"for people: {verdict.why}")
             refused.why = verdict.why  # type: ignore[attr-defined]
             raise refused
+        if undecided := self.rights.undecided(serial):
+            raise SessionRefused("offline", undecided)
         offered = {offer.name for offer in self.rights.services(serial)}
         missing = next((each for each in services if each not in offered), None)
         if self.rights.device(serial) is None or missing is not None:

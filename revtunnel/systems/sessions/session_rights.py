@@ -66,6 +66,12 @@ class Rights:
         device, nodes = self._fleet.get(serial), self._nodes()
         return None if nodes is None or (device is not None and device.online) else nodes.look(serial)
 
+    def undecided(self, serial: str) -> str:
+        """Why nobody knows whether a device is at another node, or nothing: it is known."""
+        device, nodes = self.device(serial), self._nodes()
+        problem = nodes.problem if nodes is not None and not _reached(device) else None
+        return f"directory-away: {problem}" if problem else ""
+
     def look_behind(self, after: str) -> "Deferred[list[DeviceElsewhere]] | None":
         """Devices of other nodes, for ``listing``; None: there are no other nodes."""
         nodes = self._nodes()
