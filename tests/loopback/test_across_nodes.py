@@ -14,6 +14,8 @@ import pytest
 from tests.support.cccp_site import Caller
 from tests.support.connect_program import Program
 from tests.support.daemons import Agent, Lab, Server, Settings, laboratory
+from tests.support.emo_original import OriginalClient
+from tests.support.mtconnect import MtConnect
 from tests.support.ports import free_ports, port_block
 from tests.support.redis_server import INSTALLED, RedisServer
 from tests.support.services import Kept
@@ -35,6 +37,7 @@ class Pair:
         self.links: dict[str, int] = dict(zip(NAMES, free_ports(2), strict=True))
         issuer = Issuer(directory)
         doors = dict(zip(NAMES, free_ports(2), strict=True))
+        self.emo, self.mill = free_ports(2)
         for name in NAMES:
             api, self.registrations[name] = free_ports(2)
             self.callers[name] = Caller(api)
@@ -60,6 +63,9 @@ class Pair:
                     "ranges": port_block(20),
                 },
             }
+            if name == "gate-2":
+                settings["listener emo"] = {"address": f"127.0.0.1:{self.emo}", "kind": "emo"}  # type: ignore[index]
+                settings["reservations"] = {"mill-1/emo": self.mill}  # type: ignore[index]
             self.nodes[name] = lab.server(settings, name=name)
         for node in self.nodes.values():
             node.start(wait=False)
@@ -158,6 +164,17 @@ def test_devices_of_other_wires_are_reached_too_and_a_missing_target_is_said(pai
     wait_until(lambda: first.status("plc-7") is None, "the end of the proxy")
     assert first.ask("/on", serial="plc-7", target="console")[0] == 404
     assert first.ask("/on", serial="CLD-9", wait=1)[0] == 504
+
+
+def test_a_machine_of_emo_is_reached_through_the_other_node(pair: Pair) -> None:
+    """Its command socket and its data sockets are at its node; the client is not."""
+    with MtConnect() as machine, OriginalClient(("127.0.0.1", pair.emo), pair.mill, machine.address):
+        pair.nodes["gate-2"].client_port("mill-1", "emo")
+        for port in (pair.callers["gate-1"].on("mill-1"), pair.mill):
+            with connect(port) as client:
+                client.settimeout(8.0)
+                client.sendall(b"GET /probe HTTP/1.1\r\nHost: a machine of the show\r\n\r\n")
+                assert b"200 OK" in client.recv(4096), port
 
 
 @pytest.fixture(scope="module")
