@@ -6,6 +6,7 @@ by what it sets; nothing of this room knows more of it.
 Source: next/cluster.md; ours.
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -18,15 +19,18 @@ from twisted.python.failure import Failure
 
 from revtunnel.carriers.data_sockets import DataSockets
 from revtunnel.cluster.cluster_settings import ClusterSettings
+from revtunnel.cluster.device_answers import DeviceAnswers, DevicesHere
+from revtunnel.cluster.devices_of_nodes import DevicesOfNodes
 from revtunnel.cluster.directory import Directory, DirectoryAway
 from revtunnel.cluster.forwarding import Forwarding
 from revtunnel.cluster.mesh_directory import MeshDirectory
 from revtunnel.cluster.node_calls import NodeCaller, answers_to, call_by
-from revtunnel.cluster.node_operations import NODE_OPERATIONS, NODES
+from revtunnel.cluster.node_operations import ANSWERED, NODE_LOAD, NODES, OF_DIRECTORY
 from revtunnel.cluster.node_records import Node, Place
 from revtunnel.cluster.peer_agent import ForwardedStreams
 from revtunnel.cluster.peer_dials import PeerDials
 from revtunnel.cluster.peer_hub import PeerHub, PeerServerLink
+from revtunnel.fleet.device_consent import DeviceConsent
 from revtunnel.fleet.devices import Device
 from revtunnel.fleet.fleet import Fleet
 from revtunnel.ground.facts import Report, ServerState
@@ -52,11 +56,12 @@ Page = tuple[list[Row], str | None]  # and the cursor to go on with
 LOOK = 2.0  # seconds between looks at the other nodes
 
 
-class NodeBoard(Protocol):
+class NodeBoard(DevicesHere, Protocol):
     """What a node has (daemons/switchboard.py)."""
 
     fleet: Fleet[Any]
     data: DataSockets
+    say: DeviceConsent
 
     @property
     def clients(self) -> int:
@@ -87,10 +92,11 @@ class NodeBoard(Protocol):
 class NodeOperator:
     """What other nodes may call: all that operators may, and what nodes ask each other."""
 
-    def __init__(self, operator: DaemonOperator, directory: Any) -> None:
-        asked = NODE_OPERATIONS if directory is not None else {}
-        self.operations: Mapping[str, Operation] = {**operator.operations, **asked}
+    def __init__(self, operator: DaemonOperator, directory: Any, answers: DeviceAnswers) -> None:
+        asked = OF_DIRECTORY if directory is not None else {}
+        self.operations: Mapping[str, Operation] = {**operator.operations, **asked, **ANSWERED}
         self.known = self.operations
+        self.answers = answers
         self._operator = operator
         self._directory = directory
 
@@ -128,6 +134,7 @@ class Cluster:
         self._joining: IDelayedCall | None = None
         self._stopped: Deferred[None] | None = None
         self._state = "up"
+        self._measured, self._percent = (reactor.seconds(), time.process_time()), 0
         instance = random_bytes(8)
         me = Node(settings.node, int.from_bytes(instance, "big"), settings.address or "")
         peers = [each.name for each in settings.others]
@@ -135,16 +142,20 @@ class Cluster:
         self.directory: Directory = self._mesh or directory  # type: ignore[assignment]
         self.hub = PeerHub(me.name, hub, board.data, report, self._is_ours)
         self.hub.on_up, self.hub.on_down = self._linked, self._unlinked
-        known = NodeOperator(operator, self._mesh)
+        self.answers = DeviceAnswers(board, board.say, reactor.seconds)
+        self.answers.busy = self._load
+        asked = self.directory, self.callers, self.ask_all, board.say
+        self.devices_elsewhere = DevicesOfNodes(reactor, *asked)
+        known = NodeOperator(operator, self._mesh, self.answers)
         streams = ForwardedStreams(
-            board.clients_for_node,
+            self._clients_of,
             lambda name: answers_to(reactor, known, name),
             lambda: self.directory.usurped(),
         )
         told = reactor, me.name, instance, link, identity, streams, report, random_bytes, descriptors
         self.dials = PeerDials(*told)
         self.shared: SharedPorts | None = None  # client ports that nodes share, with an engine
-        self.forwarding = Forwarding(self.directory, self.hub.carrier, board.absent)
+        self.forwarding = Forwarding(self.directory, self.hub.carrier, board.absent, self.hub.takes_sessions)
 
     # -- life
 
@@ -156,6 +167,7 @@ class Cluster:
                 self._arrived(device)
         board.fleet.on_arrived, board.fleet.on_left = self._arrived, self._left
         board.forward(self.forwarding.open)
+        board.say.nodes = self.devices_elsewhere
         directory.moved, directory.mine = self._moved, self._mine
         self._join()
         self.look()
@@ -207,6 +219,7 @@ class Cluster:
             self.shared.stop()
         self._board.fleet.on_arrived = self._board.fleet.on_left = None
         self._board.forward(None)
+        self._board.say.nodes = None
         self.hub.stop()
         self.dials.stop()
         self._stopped = self.directory.stop()
@@ -214,18 +227,35 @@ class Cluster:
 
     # -- what operators see (node_operations.py)
 
-    def nodes(self, after: str = "", limit: int = 200) -> Page:
+    def nodes(self, after: str = "", limit: int = 200) -> "Deferred[Page]":
         """Nodes, by name."""
         found = [each for each in self.directory.nodes() if each.name > after]
-        rows = [self._row(each) for each in found[:limit]]
-        return rows, (rows[-1]["node"] if len(found) > limit else None)
 
-    def _row(self, node: Node) -> Row:
+        def page(told: dict[str, Row]) -> Page:
+            told[self.directory.me.name] = self.answers.load()
+            rows = [self._row(each, told.get(each.name, {})) for each in found[:limit]]
+            return rows, (rows[-1]["node"] if len(found) > limit else None)
+
+        return self.ask_all(NODE_LOAD).addCallback(page)
+
+    def _load(self) -> Row:
+        """Per cent of a core since the last look or the one before, and the engine's round trip."""
+        trip = self.directory.trip
+        return {"load": self._percent, "engine_trip": trip and round(trip, 6)}
+
+    def _measure(self) -> None:
+        now, spent = self._reactor.seconds(), time.process_time()
+        before, self._measured = self._measured, (now, spent)
+        if now > before[0]:
+            self._percent = round(100 * (spent - before[1]) / (now - before[0]))
+
+    def _row(self, node: Node, told: Row) -> Row:
         link = self.hub.links.get(node.name)
         here = node.name == self.directory.me.name
         trip = link.round_trip if link is not None else None
-        told = {"node": node.name, "here": here, "linked": here or link is not None}
-        return NODES.row(node, **told, epoch=str(node.epoch), round_trip=trip and round(trip, 6))
+        busy = {name: told.get(name) for name in ("load", "engine_trip")}
+        seen = {"node": node.name, "here": here, "linked": here or link is not None}
+        return NODES.row(node, **seen, **busy, epoch=str(node.epoch), round_trip=trip and round(trip, 6))
 
     def drain_node(self, node: str) -> "Deferred[Any]":
         """Have another node drain. NotFound: there is none of that name, or it has no link to us."""
@@ -262,6 +292,12 @@ class Cluster:
         return asked.addCallback(
             lambda told: merged([mine, *((row["rows"], row["after"]) for row in told.values())], limit)
         )
+
+    def _clients_of(self, serial: str, offer: str, session: str) -> Clients | None:
+        """Who takes a client of another node, whose sessions we have to have heard of."""
+        if session and not self.answers.allows(session, serial, offer):
+            return None
+        return self._board.clients_for_node(serial, offer, session)
 
     def _arrived(self, device: Device[Any]) -> None:
         number = next(self._numbers)
@@ -313,6 +349,7 @@ class Cluster:
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = self._reactor.callLater(LOOK, self.look)
+        self._measure()
         self._say()
         if self._state == "up":
             self.dials.dial(self._places())
@@ -324,6 +361,8 @@ class Cluster:
             self._mesh.look()
         if self.shared is not None:
             self.shared.look()
+        self.answers.look()
+        self.devices_elsewhere.refresh()
         for serial in self._board.awaited():
             self.directory.find(serial).addCallbacks(partial(self._awaited, serial), _nothing)
         problem = self.directory.problem

@@ -43,6 +43,8 @@ class Directory(Protocol):
     mine: Callable[[], Iterable[tuple[str, int, str, float]]]
     usurped: Callable[[], None]
 
+    trip: float | None  # seconds to an engine and back, when it was asked last; None: there is none
+
     @property
     def problem(self) -> str | None:
         """Why it cannot be asked now, for status and people; None: it can."""

@@ -2,9 +2,9 @@
 
 The rules: what is remembered of a device is used at once, and asked for when it is not, or was wrong, once
 for a client; a device that came here meanwhile serves its client, whatever the answer; whoever cannot be told
-where its device is, is refused ``directory-away``, not guessed for. A
-forwarded client is never forwarded again, and a client of a remote session is not at all: the site of its
-device was not asked for it.
+where its device is, is refused ``directory-away``, not guessed for. A forwarded client is never forwarded
+again; a client of a remote session goes to a node that can tell it from others, and knows its session
+(device_answers.py).
 
 Source: next/cluster.md sections 4 and 6; ours.
 """
@@ -32,15 +32,15 @@ class Forwarding:
         directory: Directory,
         carrier: Callable[[str], Carrier | None],
         absent: Callable[[ClientSocket, str], None],
+        takes_sessions: Callable[[str], bool] = lambda node: True,
     ) -> None:
         self._directory = directory
         self._carrier = carrier
         self._absent = absent
+        self._takes_sessions = takes_sessions
 
     def open(self, client: ClientSocket) -> str:
         """Give it to the node of its device, now or soon; a word if that cannot be."""
-        if client.session:
-            return "device-absent"
         place = self._directory.known(client.serial)
         carrier = self._carrier(place.node) if place is not None else None
         if place is not None and carrier is not None:
@@ -72,6 +72,8 @@ class Forwarding:
             self._absent(client, "directory-away")
 
     def _give(self, client: ClientSocket, place: Place, carrier: Carrier, again: bool) -> str:
+        if client.session and not self._takes_sessions(place.node):
+            return "device-absent"
         client.named = named(client.serial, client.name)
         client.not_there = partial(self._not_there, client, place, again)
         return carrier.open(client)

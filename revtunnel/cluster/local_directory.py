@@ -62,6 +62,7 @@ class LocalDirectory:
     """One node's view of a board (directory.Directory)."""
 
     problem: str | None = None
+    trip: float | None = None
 
     def __init__(self, board: Board, name: str, address: str = "") -> None:
         self.me = Node(name, 0, address)

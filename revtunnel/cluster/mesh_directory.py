@@ -37,6 +37,7 @@ class MeshDirectory:
     """One node's view (directory.Directory). ``callers`` are the nodes that have a link to us now."""
 
     problem: str | None = None
+    trip: float | None = None
 
     def __init__(
         self,

@@ -26,8 +26,9 @@ from revtunnel.link.rt1 import Rt1Mux
 from revtunnel.streams.channel import Channel
 from revtunnel.streams.channel_transport import ChannelTransport
 from revtunnel.streams.clients import Clients
+from revtunnel.streams.consent_messages import ConsentRequest
 
-__all__ = ["ForwardedStreams", "PeerAgentLink", "PeerData"]
+__all__ = ["ForwardedStreams", "NoSite", "PeerAgentLink", "PeerData"]
 
 
 @dataclass(slots=True)
@@ -51,6 +52,19 @@ class ForwardedStreams:
 
 def _absent(target: Target) -> str:
     return f"{offer_at(target)[0]} is not at this node"
+
+
+class NoSite:
+    """A node's links say of which session a client is; for one it is asked by a call (device_answers.py)."""
+
+    def asked(self, link: AgentLink, asked: ConsentRequest) -> None:
+        link.consent(asked.session, False, "a node is asked by a call")
+
+    def over(self, session: str) -> None:
+        """Nothing is known of it by this link."""
+
+    def link_gone(self, link: AgentLink) -> None:
+        """Nobody asked by it."""
 
 
 class PeerMux(Rt1Mux):

@@ -15,7 +15,7 @@ from typing import Any, cast
 from twisted.internet.defer import Deferred
 
 from revtunnel import __version__
-from revtunnel.cluster.peer_agent import ForwardedStreams, PeerAgentLink, PeerData
+from revtunnel.cluster.peer_agent import ForwardedStreams, NoSite, PeerAgentLink, PeerData
 from revtunnel.ground.facts import Fact, LinkUp, Report, ServerState
 from revtunnel.ground.limits import AgentLimits, LinkLimits, RelayLimits
 from revtunnel.ground.server_places import ServerPlace
@@ -27,12 +27,12 @@ from revtunnel.sockets.tls.peer_verification import Identity
 from revtunnel.streams.commands import Feature
 from revtunnel.streams.window import CreditPool
 
-__all__ = ["PeerDials", "of_nodes"]
+__all__ = ["FEATURES", "PeerDials", "of_nodes"]
 
 KEEPALIVE, ANSWER = 2.0, 4.0  # seconds
 RETRY_MOST = 3.0  # seconds between two dials
 POOL = 256 * 1024 * 1024  # bytes of credit beyond the first windows
-FEATURES = Feature.ORIGIN | Feature.DATA_SOCKETS
+FEATURES = Feature.ORIGIN | Feature.DATA_SOCKETS | Feature.SESSIONS
 
 
 def of_nodes(limits: LinkLimits) -> LinkLimits:
@@ -130,7 +130,7 @@ class PeerDials:
             instance=self._instance,
         )
         told = self._reactor, self._limits, self._me, AgentHandshake(hello, None, False), cast(Any, None)
-        link = PeerAgentLink(*told, self._pool, self._report, ready, left, self.data)
+        link = PeerAgentLink(*told, self._pool, self._report, ready, left, self.data, NoSite())
         link.node, link.streams = name, self._streams
         return link
 

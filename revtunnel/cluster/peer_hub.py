@@ -107,6 +107,11 @@ class PeerHub:
         link = self.links.get(name)
         return link.carrier if link is not None else None
 
+    def takes_sessions(self, name: str) -> bool:
+        """Whether a node is told which remote session a client is of."""
+        link = self.links.get(name)
+        return link is not None and link.says_sessions
+
     def stop(self) -> None:
         """End all."""
         self.draining = True

@@ -69,6 +69,7 @@ class RedisDirectory:
         self.claims = RedisClaims(self._claiming)
         # what each renewal says of revocations
         self.shared: Callable[[str, str], None] = lambda number, era: None
+        self.trip: float | None = None
         self._fault: str | None = None  # what the last renewal came to
         self._starting: Deferred[None] | None = None
         self._timer: Any = None
@@ -151,7 +152,7 @@ class RedisDirectory:
         said = floor, round(length * 1000), MOST_NODES
         try:
             told = await self.call(RENEW, *said, me.address, me.state, me.devices, me.clients, me.version)
-            self._fault = None
+            self._fault, self.trip = None, self._now() - asked
             if not self._stopped:
                 self._granted(asked, *told)
         except DirectoryAway as error:

@@ -10,17 +10,24 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.defer import Deferred
+
 from revtunnel.cluster.cluster_system import Cluster
+from revtunnel.cluster.devices_of_nodes import shielded
 from revtunnel.cluster.directory import Directory
 from revtunnel.cluster.engine_settings import engine_way
+from revtunnel.cluster.node_operations import NODE_PROXY, NODE_PROXY_OFF
 from revtunnel.daemons.operator import Operator
 from revtunnel.daemons.server_listeners import ServerListeners, nodes_at
 from revtunnel.daemons.server_means import shared_pools
 from revtunnel.daemons.server_settings import ServerSettings
 from revtunnel.daemons.switchboard import Switchboard
+from revtunnel.fleet.devices import Device
+from revtunnel.fleet.elsewhere import DeviceElsewhere
 from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.facts import Report
 from revtunnel.ground.reasons import GoAway
+from revtunnel.process.admin.operation_form import Row
 from revtunnel.sockets.tls.certificates import FaultyFiles
 from revtunnel.streams.clients import Clients, ClientSocket
 from revtunnel.trust.certificate_book import CertificateBook
@@ -28,19 +35,45 @@ from revtunnel.trust.identities import Identities
 
 if TYPE_CHECKING:
     from revtunnel.cluster.shared_ports import SharedPorts
+    from revtunnel.systems.cccp.cccp_system import CccpSystem
 
 __all__ = ["BoardOfNode", "node_of"]
 
 ELSEWHERE = "by a link at another node"
 
 
+class ProxiesOfNodes:
+    """The other nodes, as CCCP asks them (devices_at_nodes.Nodes)."""
+
+    def __init__(self, node: Cluster) -> None:
+        self._node = node
+
+    def look(self, serial: str) -> "Deferred[DeviceElsewhere | None]":
+        return self._node.devices_elsewhere.look(serial)
+
+    def proxies(self, serial: str) -> "Deferred[list[Row]]":
+        asked = self._node.ask_all(NODE_PROXY, serial=serial)
+        return shielded(asked.addCallback(lambda told: [*told.values()]))
+
+    def proxies_off(self, serial: str) -> "Deferred[int]":
+        return shielded(self._node.ask_all(NODE_PROXY_OFF, serial=serial).addCallback(len))
+
+
 class BoardOfNode:
     """The switchboard, as other nodes see it. ``kick`` ends a device's connection of any wire."""
 
-    def __init__(self, board: Switchboard, kick: Callable[[str, str], object]) -> None:
-        self.fleet, self.data = board.fleet, board.data
+    def __init__(
+        self,
+        board: Switchboard,
+        kick: Callable[[str, str], object],
+        muted: Callable[[str], bool] = lambda serial: False,
+    ) -> None:
+        """``muted``: whether an operator lets a device have no remote sessions."""
+        self.fleet, self.data, self.say = board.fleet, board.data, board.say
+        self.cccp: CccpSystem | None = None
         self._board = board
         self._kick = kick
+        self._muted = muted
 
     @property
     def clients(self) -> int:
@@ -53,10 +86,30 @@ class BoardOfNode:
         self._board.client_streams.absent(client, word)
 
     def awaited(self) -> list[str]:
-        return self._board.client_streams.waiting.serials
+        proxies = self.cccp.awaited() if self.cccp is not None else []
+        return [*{*self._board.client_streams.waiting.serials, *proxies}]
 
     def device_came(self, serial: str) -> None:
         self._board.client_streams.device_came(serial)
+        if self.cccp is not None:
+            self.cccp.came_to_a_node(serial)
+
+    def device_here(self, serial: str) -> DeviceElsewhere | None:
+        device = self.fleet.get(serial)
+        return None if device is None or device.carrier is None else self._as_others_see(device)
+
+    def devices_here(self, after: str, limit: int) -> list[DeviceElsewhere]:
+        page = self.fleet.here(None, after, limit)
+        return [self._as_others_see(each) for each in page if each.carrier is not None]
+
+    def _as_others_see(self, device: Device[Any]) -> DeviceElsewhere:
+        serial = device.serial
+        return DeviceElsewhere(
+            *(serial, "", device.system, device.peer, self._board.access.offers(serial, device.offers)),
+            free=device.carrier.at_once,
+            asks=self.say.asks(serial),
+            refusal="it takes no sessions now" if self._muted(serial) else self.say.refusal(serial),
+        )
 
     def clients_for_node(self, serial: str, offer: str, session: str) -> Clients | None:
         device = self.fleet.get(serial)
@@ -86,6 +139,7 @@ def node_of(
     report: Report,
     descriptors: int,
     book: CertificateBook,
+    cccp: "CccpSystem | None",
 ) -> Cluster:
     """This server's node.
 
@@ -96,11 +150,18 @@ def node_of(
     assert identity is not None
     engine = _engine_of(reactor, settings, board, kick, book)
     directory, shared = engine if engine is not None else (None, None)
-    own = BoardOfNode(board, lambda serial, detail: kick(serial, detail, "another node"))
+    own = BoardOfNode(
+        board,
+        lambda serial, detail: kick(serial, detail, "another node"),
+        lambda serial: operator.mutes.of(serial) is not None,
+    )
     told_of = reactor, mine, settings.link, board, own, operator, identity, report
     node = Cluster(*told_of, os.urandom, descriptors, directory)
     node.shared = shared
     node.dials.take(settings.relay)
+    if cccp is not None:
+        own.cccp, node.answers.proxies = cccp, cccp
+        cccp.join(ProxiesOfNodes(node))
     operator.cluster, tried = node, operator.problems
     operator.problems = lambda: {**tried(), **node.problems}
     listeners.nodes = lambda name: partial(board.admission.came, node.hub, name)

@@ -91,11 +91,11 @@ def nodes_at(settings: ServerSettings) -> str:
 
 def _of_nodes(made: AgentListener) -> AgentListener:
     """The same for links of other nodes."""
-    from revtunnel.cluster.peer_dials import of_nodes
+    from revtunnel.cluster.peer_dials import FEATURES, of_nodes
     from revtunnel.cluster.peer_hub import PeerServerLink
 
-    limits, features = of_nodes(made.limits), Feature.ORIGIN | Feature.DATA_SOCKETS
-    hello = replace(made.hello, keepalive=limits.keepalive, features=features)
+    limits = of_nodes(made.limits)
+    hello = replace(made.hello, keepalive=limits.keepalive, features=FEATURES)
     return replace(made, limits=limits, hello=hello, make=PeerServerLink)
 
 

@@ -125,7 +125,7 @@ class WebSystem:
         self._reactor = reactor
         self._settings = settings
         self._board = board
-        rights = Rights(grants, board.fleet, board.access, self._labels_of)
+        rights = Rights(grants, board.fleet, board.access, self._labels_of, lambda: board.say.nodes)
         sessions = RemoteSessions(settings.sessions, random_bytes)
         self.live = LiveSessions(
             *(reactor, time.time, sessions, people, rights, audit, board.report, board.say),

@@ -12,6 +12,10 @@ back. The rules: who was asked once is asked again whenever his agent comes back
 anew and know nothing; and an agent that comes back and cannot be asked any more says no. A device that cannot
 be asked says nothing: whether it has sessions is then the record's business.
 
+Of a device at another node that node decides, and asks (elsewhere.py). A session is known here all the same,
+so that it is asked for wherever its device comes to; one of another node (``foreign``) is not asked for again
+by us.
+
 Source: docs/link-protocol.rst "Sessions"; ours.
 """
 
@@ -20,6 +24,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from revtunnel.fleet.device_records import DeviceRecord
+from revtunnel.fleet.elsewhere import DeviceElsewhere, OtherNodes
 from revtunnel.fleet.fleet import Fleet
 from revtunnel.streams.consent_messages import ConsentRequest, encode_asked, encode_over
 
@@ -33,6 +38,8 @@ class _Question:
     serial: str
     asked: ConsentRequest
     answered: Answered
+    must: bool = True  # its site was asked, and has to be, wherever the device is
+    foreign: bool = False
     yes: bool | None = None  # what was said last
 
 
@@ -40,30 +47,42 @@ class DeviceConsent:
     """All questions of one server. ``record_of`` knows what the settings say of a device."""
 
     def __init__(self, fleet: Fleet[Any], record_of: Callable[[str], DeviceRecord]) -> None:
+        self.nodes: OtherNodes | None = None
         self._fleet = fleet
         self._record_of = record_of
         self._questions: dict[str, _Question] = {}
         self._of: dict[str, set[str]] = {}  # serial -> sessions
 
     def asks(self, serial: str) -> bool:
-        """Whether a device has to be asked before a session begins."""
-        link = self._link(serial)
-        return bool(getattr(link, "says_sessions", False))
+        """Whether a device has to be asked before a session begins; at another node, by that."""
+        return self._elsewhere(serial) is not None or self._is_asked(serial)
 
     def refusal(self, serial: str) -> str:
         """Why the settings let a device have no session, or nothing."""
-        policy = self._record_of(serial).sessions
+        policy, elsewhere = self._record_of(serial).sessions, self._elsewhere(serial)
         if policy == "no":
             return f"the record of {serial} has sessions = no"
-        if policy == "asked" and not self.asks(serial):
+        if elsewhere is not None:
+            return elsewhere.refusal
+        if policy == "asked" and not self._is_asked(serial):
             return f"{serial} cannot be asked, and its record has sessions = asked"
         return ""
 
-    def ask(self, serial: str, asked: ConsentRequest, answered: Answered) -> None:
-        """Ask the site of a device that is here; its answer may take as long as somebody needs there."""
-        self._questions[asked.session] = _Question(serial, asked, answered)
+    def ask(self, serial: str, asked: ConsentRequest, answered: Answered, foreign: bool = False) -> None:
+        """Ask the site of a device, if it is to be; its answer may take as long as somebody needs there.
+
+        It is called in any case: a device may be at another node by and by.
+        """
+        elsewhere, here = self._elsewhere(serial), self._is_asked(serial)
+        if not here and self.nodes is None:
+            return
+        question = _Question(serial, asked, answered, here, foreign)
+        self._questions[asked.session] = question
         self._of.setdefault(serial, set()).add(asked.session)
-        self._say(serial, encode_asked(asked))
+        if elsewhere is not None and self.nodes is not None and not foreign:
+            self.nodes.ask_for(serial, asked)
+        elif here:
+            self._say(serial, encode_asked(asked))
 
     def over(self, session: str) -> None:
         """A session has ended; one that was never asked for is left alone."""
@@ -75,6 +94,35 @@ class DeviceConsent:
         if not of:
             del self._of[question.serial]
         self._say(question.serial, encode_over(session))
+        if self.nodes is not None and not (question.foreign or self._here(question.serial)):
+            self.nodes.over(question.serial, session)
+
+    # -- from the other nodes
+
+    def away(self) -> list[tuple[str, ConsentRequest]]:
+        """The sessions that began here and whose devices are not here: their nodes are asked for them."""
+        found = (
+            self._questions[each]
+            for serial in self._of
+            if not self._here(serial)
+            for each in self._of[serial]
+        )
+        return [(each.serial, each.asked) for each in found if not each.foreign]
+
+    def waits(self, session: str) -> bool:
+        """Whether nothing was said to it yet."""
+        question = self._questions.get(session)
+        return question is not None and question.yes is None
+
+    def told(self, session: str, asks: bool, yes: bool | None, why: str) -> bool:
+        """What the node of its device says of a session; False: it is over."""
+        question = self._questions.get(session)
+        if question is None:
+            return False
+        question.must = asks
+        if yes is not None and not self._here(question.serial):
+            self._answer(question, yes, why)
+        return session in self._questions
 
     # -- from the switchboard
 
@@ -92,10 +140,13 @@ class DeviceConsent:
             question = self._questions.get(session)
             if question is None:
                 continue
-            if self.asks(serial):
+            if self._is_asked(serial):
                 self._say(serial, encode_asked(question.asked))
-            else:
+            elif question.must:
                 self._answer(question, False, f"{serial} cannot be asked any more")
+            else:
+                refusal = self.refusal(serial)
+                self._answer(question, not refusal, refusal)
 
     # -- inside
 
@@ -109,6 +160,16 @@ class DeviceConsent:
         device = self._fleet.get(serial)
         return device.link if device is not None else None
 
+    def _is_asked(self, serial: str) -> bool:
+        """Whether a device that is here has to be asked."""
+        return bool(getattr(self._link(serial), "says_sessions", False))
+
+    def _here(self, serial: str) -> bool:
+        return self._link(serial) is not None
+
+    def _elsewhere(self, serial: str) -> DeviceElsewhere | None:
+        return None if self.nodes is None or self._here(serial) else self.nodes.known(serial)
+
     def _say(self, serial: str, payload: bytes) -> None:
-        if self.asks(serial):
+        if self._is_asked(serial):
             self._link(serial).say_session(payload)

@@ -63,8 +63,8 @@ class Fleet(Generic[Link]):
         """Devices that are here or remembered, behind ``after`` in the order of serials."""
         return in_order((self._here.page(after, limit), self._absent.page(after, limit)), limit)
 
-    def here(self, system: str, after: str = "", limit: int | None = None) -> list[Device[Link]]:
-        """The same of one system, and of those that are here only."""
+    def here(self, system: str | None, after: str = "", limit: int | None = None) -> list[Device[Link]]:
+        """The same of one system, or of all, and of those that are here only."""
         return self._here.page(after, limit, system)
 
     def count(self, system: str) -> int:

@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 from revtunnel.ground.errors import AnsweredOtherwise
 from revtunnel.ground.facts import LinkDown, LinkUp, Report, ServerState
 from revtunnel.ground.limits import AgentLimits
+from revtunnel.ground.reasons import GoAway
 from revtunnel.ground.server_places import ServerPlace, after
 from revtunnel.link.agent_link import AgentLink
 from revtunnel.link.backoff import Backoff
@@ -146,7 +147,9 @@ class Uplink:
             self._report(LinkDown(link.serial, link.peer, reason, detail, round(lived, 3), link.cut))
             self._lost_at = now
             spread = link.server.spread if link.server is not None else 1.0
-            delay = self._backoff.after_loss(lived, spread, link.retry_after)
+            # of one server of several that stops: the others are there
+            others = len(self._servers) > 1 and reason == GoAway.STOPPING.word
+            delay = self._backoff.after_loss(lived, spread, 0 if others else link.retry_after)
         elif link.at_once:  # the same server, in another way
             self._turn, delay = self._turn - 1, 0.0
         else:

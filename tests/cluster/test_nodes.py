@@ -253,8 +253,16 @@ def test_nodes_are_listed_with_the_links_to_them(tmp_path: Path) -> None:
         cluster = nodes["one"].cluster
         nodes["two"].cluster.look()
         cluster.look()
-        nodes.until(lambda: [each["devices"] for each in cluster.nodes()[0]] == [1, 1])
-        rows, after = cluster.nodes("", 1)
+
+        def page(after: str = "", limit: int = 200) -> Any:
+            return nodes.loop.wait(cluster.nodes(after, limit))
+
+        nodes.until(lambda: [each.devices for each in cluster.directory.nodes()] == [1, 1])
+        assert [(row["devices"], row["load"] is None, row["engine_trip"]) for row in page()[0]] == [
+            (1, False, None),
+            (1, False, None),
+        ]
+        rows, after = page("", 1)
         assert (rows[0]["node"], rows[0]["here"], after) == ("one", True, "one")
-        rows, after = cluster.nodes("one", 1)
+        rows, after = page("one", 1)
         assert (rows[0]["node"], rows[0]["linked"], rows[0]["state"], after) == ("two", True, "up", None)

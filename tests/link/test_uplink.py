@@ -173,6 +173,23 @@ def test_a_server_that_says_stay_away_is_obeyed() -> None:
     world.finish()
 
 
+@pytest.mark.parametrize(("more", "away"), [((), 41.0), (("192.0.2.9",), 1.0)])
+def test_where_there_are_other_servers_nobody_waits_for_one_that_stops(
+    more: tuple[str, ...], away: float
+) -> None:
+    """How long it asks its agents to stay away is about itself."""
+    world = lonely([ServerPlace(host, LINK_PORT) for host in (SERVER, *more)])
+    listen(world)
+    agent = world.agents["plc-1"]
+    agent.uplink.start()
+    world.advance(0.1)
+    world.switchboard.set_limits(replace(world.switchboard.limits, retry_after=40))
+    world.switchboard.drain()
+    world.pump()
+    assert dials(world, 42.0)[0] == pytest.approx(away, abs=0.2)
+    world.finish()
+
+
 @pytest.mark.parametrize("words", ["a restarting server", "one that says no", "one that says when"])
 def test_how_long_at_most(words: str) -> None:
     """A server that had us lately is looked for every 10 s; who says no gets a minute, or what he says."""

@@ -140,12 +140,21 @@ def test_the_devices_of_a_node_that_was_killed_are_reached_by_the_others(site: M
 
 
 def test_another_node_is_drained_from_here(site: Mesh) -> None:
-    """Its agents leave for others, it ends in order, and who calls no node by that name is told so."""
-    first = site.nodes["gate-1"]
-    first.control("drain", "--node", "gate-3")
-    assert site.nodes["gate-3"].wait() == 0
-    wait_until(lambda: first.events("link-up", serial="dev-gate-3"), "the agent at the first node")
-    site.exchange("gate-2", "gate-3", 400, MIB)
+    """Its devices are elsewhere while a client still has his stream there; then it ends in order.
+
+    Who calls no node by that name is told so.
+    """
+    first, third = site.nodes["gate-1"], site.nodes["gate-3"]
+    with connect(*site.at("gate-3", "gate-3", "echo")) as client:
+        client.sendall(b"hello")
+        assert read_exactly(client, 5) == b"hello"
+        first.control("drain", "--node", "gate-3")
+        wait_until(lambda: first.events("link-up", serial="dev-gate-3"), "the agent at the first node")
+        site.exchange("gate-2", "gate-3", 400, MIB)
+        assert third.running
+        client.sendall(b"still here")
+        assert read_exactly(client, 10) == b"still here"
+    assert third.wait() == 0
     with pytest.raises(subprocess.CalledProcessError):
         first.control("drain", "--node", "gate-9")
 

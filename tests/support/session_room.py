@@ -87,7 +87,7 @@ class SessionRoom(Room):
         self.pump()
         board = self.switchboard
         self.set_back = 0.0  # seconds that the wall clock was set back
-        rights = Rights(self.grants, board.fleet, board.access, self._labels_of)
+        rights = Rights(self.grants, board.fleet, board.access, self._labels_of, lambda: board.say.nodes)
         sessions = RemoteSessions(limits or SessionLimits(), self.random_bytes)
         self.live = LiveSessions(
             *(

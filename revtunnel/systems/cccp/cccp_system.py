@@ -11,6 +11,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from revtunnel.fleet.access_control import AccessControl
+from revtunnel.fleet.elsewhere import DeviceElsewhere
 from revtunnel.fleet.fleet import Fleet
 from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.streams_of_devices import StreamsOfDevices
@@ -26,6 +27,7 @@ from revtunnel.systems.cccp.cccp_facts import ProxyEnded
 from revtunnel.systems.cccp.cccp_settings import CccpPart, ProjectSettings
 from revtunnel.systems.cccp.cccp_store import Kept, SessionBook
 from revtunnel.systems.cccp.device_carrier import DeviceCarriers
+from revtunnel.systems.cccp.devices_at_nodes import Nodes
 from revtunnel.systems.cccp.http_api import HttpApi
 from revtunnel.systems.cccp.proxies import Links, Proxies
 from revtunnel.systems.cccp.proxy_operator import ProxyOperator
@@ -173,6 +175,35 @@ class CccpSystem:
             self._reactor.callLater(0, self._came_elsewhere, fact.serial)
         elif isinstance(fact, LinkDown):  # whose ports are about to become those of a device that is away
             self._reactor.callLater(0, self.proxies.left_elsewhere, fact.serial)
+
+    # -- other nodes
+
+    def join(self, nodes: Nodes) -> None:
+        """There are other nodes from now on."""
+        self.proxies.nodes = nodes
+
+    def awaited(self) -> list[str]:
+        """Devices that clients of proxies, or callers, wait for."""
+        alone = (each.session.serial for each in self.proxies if each.lone and not each.device)
+        return [*alone, *self.operator.awaited]
+
+    def came_to_a_node(self, serial: str) -> None:
+        """A device that is awaited may be at another node now."""
+        if self.proxies.nodes is not None:
+            self.proxies.nodes.look(serial).addCallback(partial(self._at_node, serial))
+
+    def _at_node(self, serial: str, far: DeviceElsewhere | None) -> None:
+        if far is not None and far.free and not self.proxies.connected(serial):
+            self.proxies.came_elsewhere(serial, far)
+            self.operator.device_came(serial)
+
+    def proxy_here(self, serial: str) -> Any:
+        """For other nodes: what ``/status`` says here."""
+        return self.operator.status_here(serial)
+
+    def proxy_off(self, serial: str) -> bool:
+        """For other nodes: end it here; False: there is none."""
+        return self.operator.off_here(serial)
 
     def _came_elsewhere(self, serial: str) -> None:
         self.proxies.came_elsewhere(serial)

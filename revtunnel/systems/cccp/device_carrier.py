@@ -5,7 +5,8 @@ before is thrown away. Nothing dials; the service has one name. With its stream 
 the device comes back by itself, so that nobody hears what was for the one before. While a proxy or another
 client has it, and while it is on its way back, a client waits, within a bound, then it is ``in-use``; a proxy
 that was started meanwhile comes first. An end of file goes on by itself in each direction, and a cut is a
-reset. A client that has ended and hears nothing more gives way to others.
+reset. A client that has ended and hears nothing more gives way to others; that of a proxy at another node,
+for which one end is the end of both, goes in any case.
 
 Source: streams/carrier.py; wire/cccp.md section 2; ours.
 """
@@ -61,6 +62,11 @@ class DeviceStream:
     def client(self) -> str:
         """Its address."""
         return self._client.peer
+
+    @property
+    def of_proxy(self) -> bool:
+        """Whether its client is that of a proxy, or a port, of another node."""
+        return self._client.forwarded and not self._client.session
 
     @property
     def moved(self) -> int:
@@ -175,7 +181,8 @@ class DeviceCarrier:
     def look(self, now: float, wanted: bool) -> None:
         """Notice who left unread, and who keeps the device from others for nothing."""
         stream = self.stream
-        if stream is not None and stream.lingers(now) >= LINGER and (wanted or self.waiting):
+        wanted = wanted or bool(self.waiting) or (stream is not None and stream.of_proxy)
+        if stream is not None and stream.lingers(now) >= LINGER and wanted:
             stream.end(Ended.IDLE, "nothing came behind an end of file, and others wait")
         for client in [*self.waiting]:
             client.look()

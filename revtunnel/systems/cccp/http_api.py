@@ -138,8 +138,7 @@ class HttpApi(resource.Resource):
         return maybeDeferred(self._operator.on, call).addCallback(lambda port: {"host": host, "port": port})
 
     def _off(self, request: Any, fields: Fields) -> Any:
-        self._operator.off(_serial(fields))
-        return {}
+        return maybeDeferred(self._operator.off, _serial(fields)).addCallback(lambda _: {})
 
     def _status(self, request: Any, fields: Fields) -> Any:
         return self._operator.status(_serial(fields))

@@ -6,7 +6,8 @@ ended holds nothing.
 
 A device that is here by another wire is reached by ``/on`` too: its client goes by that wire's carrier, made
 and judged as a client of any port of that device. The table sees such a device for as long as a client has
-it: with the client it comes and goes.
+it: with the client it comes and goes. The same where a device is at another node: that is asked for when the
+client comes, who is not read meanwhile, and he goes by the link of that node.
 
 Source: TCXN CCCP; wire/cccp.md section 2; faults.md R8 to R10, H7 to H12; ours for other wires.
 """
@@ -22,6 +23,7 @@ from sortedcontainers import SortedDict
 
 from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.devices import Device
+from revtunnel.fleet.elsewhere import DeviceElsewhere
 from revtunnel.fleet.fleet import Fleet
 from revtunnel.ground.facts import ClientRefused, Report
 from revtunnel.ground.limits import CccpLimits, RelayLimits
@@ -29,6 +31,7 @@ from revtunnel.ground.networks import address_of
 from revtunnel.sockets.ends import End
 from revtunnel.streams.clients import Clients, ClientSocket
 from revtunnel.systems.cccp.cccp_facts import ProxyEnded, ProxyStarted
+from revtunnel.systems.cccp.devices_at_nodes import Nodes
 from revtunnel.systems.cccp.idle_devices import SYSTEM, IdleDevices, Registered
 from revtunnel.systems.cccp.proxy import RunningProxy
 from revtunnel.systems.cccp.proxy_ports import TARGET, ProxyPorts
@@ -75,6 +78,7 @@ class Proxies:
         self.parking.sessions = self
         self.relay_limits = relay_limits or RelayLimits()
         self.clients = 0  # sessions that have one
+        self.nodes: Nodes | None = None  # beside this one
         self.on_device: Callable[[str], None] = lambda serial: None  # one has come
         self._fleet = fleet
         self._links = links
@@ -108,10 +112,14 @@ class Proxies:
         found = (self._running[each] for each in self._running.irange(after, inclusive=(False, True)))
         return list(islice((each for each in found if each.relay is not None or not joined), limit))
 
-    def is_here(self, serial: str) -> bool:
-        """Whether the device is connected, by whatever wire, and no stream of another door has it."""
+    def connected(self, serial: str) -> bool:
+        """Whether the device is connected to this server, by whatever wire."""
         device = self._fleet.get(serial)
-        return device is not None and device.online and self.in_use(serial) is None
+        return device is not None and device.online
+
+    def is_here(self, serial: str) -> bool:
+        """The same, and no stream of another door has it."""
+        return self.connected(serial) and self.in_use(serial) is None
 
     def in_use(self, serial: str) -> Any:
         """The stream that has a registered device for a client of another door; None: nobody has."""
@@ -235,12 +243,12 @@ class Proxies:
 
     # -- devices of other wires
 
-    def came_elsewhere(self, serial: str) -> None:
-        """A device is here by another wire: a client who waits for it goes by that."""
+    def came_elsewhere(self, serial: str, far: DeviceElsewhere | None = None) -> None:
+        """A device is here by another wire, or at another node: a client who waits for it goes by that."""
         proxy = self.get(serial)
         if proxy is None or proxy.lone is None or proxy.device is not None:
             return
-        clients = self._by_link(proxy)
+        clients = self._by_link(proxy, far)
         lone = proxy.release() if clients is not None else None
         if clients is not None and lone is not None:
             self._step(proxy, ProxyEvent.DEVICE_CAME)
@@ -252,11 +260,13 @@ class Proxies:
         if proxy is not None:
             self.ports.renew(proxy.port)
 
-    def _by_link(self, proxy: RunningProxy) -> Clients | None:
+    def _by_link(self, proxy: RunningProxy, far: DeviceElsewhere | None = None) -> Clients | None:
         """What takes the session's client by the carrier of its device; None: that is away, or lacks it."""
         serial, wanted = proxy.session.serial, proxy.session.options.target
-        names = self.targets(serial)
-        if self._links is None or not self.is_here(serial) or not names or wanted not in ("", *names):
+        names = self.targets(serial) if far is None else [each.name for each in far.offers]
+        if self._links is None or not names or wanted not in ("", *names):
+            return None
+        if far is None and not self.is_here(serial):
             return None
         return self._links(serial, wanted or names[0], partial(self._linked_left, proxy))
 
@@ -274,8 +284,20 @@ class Proxies:
     def _client_came(self, serial: str, end: End) -> None:
         """A client of this session connected."""
         proxy: RunningProxy = self._running[serial]
-        reason, here = proxy.session.refuses(address_of(end.peer)), self.elsewhere(serial) is None
-        clients = None if reason or here else self._by_link(proxy)
+        if proxy.session.refuses(address_of(end.peer)) or self.nodes is None or self.connected(serial):
+            self._judged(proxy, end, None)
+        elif proxy.looking is not None:
+            end.abort()
+            self._report(ClientRefused(serial, TARGET, end.peer, "too-many-clients"))
+        else:
+            proxy.look(self.nodes, end, partial(self._judged, proxy))
+
+    def _judged(self, proxy: RunningProxy, end: End, far: DeviceElsewhere | None) -> None:
+        """Let a client in, or turn it away; ``far``: its device is at another node, or was until now."""
+        serial, reason = proxy.session.serial, proxy.session.refuses(address_of(end.peer))
+        far = None if self.connected(serial) else far
+        here = far is None and self.elsewhere(serial) is None
+        clients = None if reason or here else self._by_link(proxy, far)
         if reason or not (here or clients):
             end.abort()
             self._report(ClientRefused(serial, TARGET, end.peer, reason or "device-absent"))

@@ -14,10 +14,12 @@ from typing import Protocol as Typing
 
 from twisted.internet.interfaces import IDelayedCall
 
+from revtunnel.fleet.elsewhere import DeviceElsewhere
 from revtunnel.ground.limits import RelayLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets.ends import End
 from revtunnel.streams.clients import ClientSocket
+from revtunnel.systems.cccp.devices_at_nodes import Nodes
 from revtunnel.systems.cccp.idle_devices import Registered
 from revtunnel.systems.cccp.pair_relay import PairRelay
 from revtunnel.systems.cccp.proxy_ports import ProxyPort
@@ -60,6 +62,7 @@ class RunningProxy:
         self.lone: UnpairedEnd | None = None  # the client's, unless a relay has it
         self.relay: PairRelay | None = None
         self.linked: ClientSocket | None = None  # the client, if it goes by the carrier of another wire
+        self.looking: End | None = None  # a client's, while it is asked at which node the device is
         self._reactor = reactor
         self._owner = owner
         self._limits = limits
@@ -75,6 +78,17 @@ class RunningProxy:
         """A client, whose end is ours."""
         self.client, self.client_since = peer, self._reactor.seconds()
         self.lone = UnpairedEnd(self._reactor, end, self._client_gone)
+
+    def look(self, nodes: Nodes, end: End, found: Callable[[End, DeviceElsewhere | None], None]) -> None:
+        """Ask at which node the device is, for a client who is not read meanwhile; None: at none."""
+        self.looking = end
+
+        def looked(far: DeviceElsewhere | None) -> None:
+            if self.looking is end:  # else he was sent away meanwhile
+                self.looking = None
+                found(end, far)
+
+        nodes.look(self.session.serial).addCallback(looked)
 
     def watch(self) -> None:
         """Let the ends be where the table wants them."""
@@ -124,6 +138,9 @@ class RunningProxy:
         """Whoever he is, in the order of his wire; with a reset where bytes for him were dropped."""
         self.part_for_good()
         linked, lone = self.unlink(), self.release()
+        looking, self.looking = self.looking, None
+        if looking is not None:
+            looking.abort()
         if linked is not None:
             linked.end(Ended.OPERATOR, "its proxy session ended")
         if lone is not None:

@@ -1,7 +1,8 @@
 """What callers of the CCCP API can do, as plain methods: on, off, status, devices. Interfaces only translate.
 
 Rule of this file: what is wrong raises one of refusals.py, or NoPorts, before anything has changed. ``/on``
-twice is one proxy; a caller may wait for an absent device, who is called (wake.py) once for each request.
+twice is one proxy; a caller may wait for an absent device, who is called (wake.py) once for each request. Of
+several nodes the one that was asked has the proxy, and answers for those of the others (devices_at_nodes.py).
 
 Source: TCXN CCCP; wire/cccp.md section 2; house.md (operator.py).
 """
@@ -15,6 +16,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
+from revtunnel.fleet.elsewhere import DeviceElsewhere
 from revtunnel.ground.limits import CccpLimits
 from revtunnel.ground.retries import Retries
 from revtunnel.process.admin.refusals import Busy, NotFound
@@ -102,13 +104,22 @@ class ProxyOperator:
             NotFound: the serial is not listed, or there is no such project or target.
             NoPorts, CallerFailed
         """
+        nodes = self.proxies.nodes
+        if nodes is None or self.draining or self.proxies.connected(call.serial):
+            return self._on(call)
+        return nodes.look(call.serial).addCallback(lambda far: self._on(call, far))
+
+    def _on(self, call: OnCall, far: DeviceElsewhere | None = None) -> "int | Deferred[int]":
+        """The same; ``far``: the device is at another node."""
         if self.draining:
             raise Busy("stopping")
         running = self.proxies.get(call.serial)
-        project = running.project if running is not None else self._project(call)
-        if call.options.target and call.options.target not in self.proxies.targets(call.serial):
+        project = running.project if running is not None else self._project(call, far is not None)
+        targets = self.proxies.targets(call.serial) if far is None else [each.name for each in far.offers]
+        if call.options.target and call.options.target not in targets:
             raise NotFound(f"The device offers no {call.options.target}")
-        absent = call.wait > 0 and not self.proxies.is_here(call.serial)
+        there = far is not None and far.free
+        absent = call.wait > 0 and not (there or self.proxies.is_here(call.serial))
         if absent and self._callers >= self._limits().waiting:
             raise Busy("too many callers wait for devices")
         try:
@@ -119,21 +130,42 @@ class ProxyOperator:
             raise CallerFailed(str(error)) from None
         return self._wait(proxy, running is None, call.wait) if absent else proxy.port.number
 
-    def off(self, serial: str) -> None:
-        """End it, with its client and device. NotFound: there is none."""
-        if self.proxies.off(serial) is None and not self.give_up(serial):
-            raise NotFound("No proxy for this device")
+    def off(self, serial: str) -> "Deferred[Any] | None":
+        """End it, with its client and device, at whichever nodes it is. NotFound: there is none."""
+        ended = self.off_here(serial)
+        nodes = self.proxies.nodes
+        if nodes is not None:
+            return nodes.proxies_off(serial).addCallback(lambda others: _found(others or ended))
+        _found(ended)
+        return None
 
-    def status(self, serial: str) -> Row:
-        """The three answers. NotFound: there is no proxy."""
-        proxy = self.proxies.get(serial)
+    def off_here(self, serial: str) -> bool:
+        """The same at this node; False: there is none."""
+        return self.proxies.off(serial) is not None or self.give_up(serial)
+
+    def status(self, serial: str) -> "Row | Deferred[Row]":
+        """The three answers, of the proxy here, else of one at another node. NotFound: there is none."""
+        row, nodes = self.status_here(serial), self.proxies.nodes
+        if row is None and nodes is not None:
+            return nodes.proxies(serial).addCallback(lambda rows: _found(rows[0] if rows else None))
+        found: Row | Deferred[Row] = _found(row)
+        return found
+
+    def status_here(self, serial: str) -> "Row | Deferred[Row] | None":
+        """The same of the proxy here alone, whose device may be at another node; None: there is none."""
+        proxy, nodes = self.proxies.get(serial), self.proxies.nodes
         if proxy is None:
-            raise NotFound("No proxy for this device")
-        return {
+            return None
+        row = {
             "device_connected": proxy.session.device_connected or self.proxies.is_here(serial),
             "client_connected": proxy.session.client_connected,
             "transferred": proxy.transferred,
         }
+        if nodes is None or row["device_connected"] or self.proxies.connected(serial):
+            return row
+        return nodes.look(serial).addCallback(
+            lambda far: {**row, "device_connected": far is not None and far.free}
+        )
 
     # -- ours
 
@@ -142,6 +174,11 @@ class ProxyOperator:
         found = self.proxies.page(after, limit + 1)
         rows = [self._device(serial) for serial in found[:limit]]
         return rows, (found[limit - 1] if len(found) > limit else None)
+
+    @property
+    def awaited(self) -> list[str]:
+        """Devices that callers wait for."""
+        return [*self._waiting]
 
     def device_came(self, serial: str) -> None:
         """It is connected: whoever waits for it is answered."""
@@ -155,7 +192,7 @@ class ProxyOperator:
             for waiting in self._waiting.pop(serial):
                 waiting.came.errback(Failure(Busy("stopping")))
 
-    def _project(self, call: OnCall) -> Project:
+    def _project(self, call: OnCall, at_a_node: bool = False) -> Project:
         """The one named, or its device's, or the first that lists or takes the serial."""
         projects = self._projects()
         device = self.proxies.parking.get(call.serial)
@@ -168,7 +205,7 @@ class ProxyOperator:
         listed = [each for each in projects if call.serial in each.serials]
         found = [*listed, *(each for each in projects if each.welcomes(call.serial))]
         if not found:
-            if self.proxies.elsewhere(call.serial) is not None:
+            if at_a_node or self.proxies.elsewhere(call.serial) is not None:
                 return projects[0]
             raise NotFound("No such device")
         return found[0]
@@ -258,6 +295,12 @@ class ProxyOperator:
             "persistent": proxy.session.options.persistent if proxy is not None else None,
             "client": client or None,
         }
+
+
+def _found(found: Any) -> Any:
+    if not found:
+        raise NotFound("No proxy for this device")
+    return found
 
 
 def _late(result: Any, waiting: _WaitingCaller, text: str) -> Any:

@@ -8,9 +8,12 @@ Source: issue 10, part 4; ours.
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from twisted.internet.defer import Deferred
+
+from revtunnel.fleet.elsewhere import DeviceElsewhere
 from revtunnel.process.web.web_routes import WebCall
 from revtunnel.systems.sessions.live_sessions import LiveSessions
 from revtunnel.systems.sessions.session_life import RemoteSession, Role, SessionRefused
@@ -40,6 +43,15 @@ class _Later(Exception):
     def __init__(self, session: RemoteSession, work: Callable[[], Said]) -> None:
         super().__init__()
         self.session = session
+        self.work = work
+
+
+class _Looked(Exception):
+    """Other nodes are asked first; then what they said makes the answer."""
+
+    def __init__(self, looking: "Deferred[Any]", work: Callable[[Any], Said]) -> None:
+        super().__init__()
+        self.looking = looking
         self.work = work
 
 
@@ -73,6 +85,9 @@ class ControlAsks:
             except _Later as later:
                 work = later.work
                 self._live.when_answered(later.session, lambda: attempt(work))
+            except _Looked as looked:
+                then = looked.work
+                looked.looking.addCallback(lambda found: attempt(lambda: then(found)))
 
         def asked() -> Said:
             nonlocal number
@@ -89,8 +104,15 @@ class ControlAsks:
 
     def _services(self, login: Login, said: Said, call: WebCall) -> Said:
         after = _text(said, "after", _SERIAL, "")
-        pattern = _text(said, "device", _SERIAL, "")
-        page = self._live.rights.listing(login, after, pattern, self._live.wall(), ROWS)
+        pattern, rights = _text(said, "device", _SERIAL, ""), self._live.rights
+        one = rights.is_one(pattern)
+        looking = rights.look(pattern) if one else rights.look_behind(after)
+        if looking is None:
+            return self._listed(login, after, pattern, ())
+        raise _Looked(looking, lambda found: self._listed(login, after, pattern, () if one else found))
+
+    def _listed(self, login: Login, after: str, pattern: str, elsewhere: Sequence[DeviceElsewhere]) -> Said:
+        page = self._live.rights.listing(login, after, pattern, self._live.wall(), ROWS, elsewhere)
         kept: list[Said] = []
         after, more = page.after, page.more
         size = 200
@@ -110,7 +132,14 @@ class ControlAsks:
             raise _Malformed("services: names wanted, 1 to 32 of A-Z a-z 0-9 . _ - each")
         names = tuple(dict.fromkeys(services))
         flags = _flag(said, "private"), _flag(said, "take_over")
-        session = self._live.start(login, Start(_text(said, "device", _SERIAL), names, *flags), call.peer)
+        asked = Start(_text(said, "device", _SERIAL), names, *flags)
+        looking = self._live.rights.look(asked.serial)
+        if looking is None:
+            return self._begun(login, asked, call)
+        raise _Looked(looking, lambda _: self._begun(login, asked, call))
+
+    def _begun(self, login: Login, asked: Start, call: WebCall) -> Said:
+        session = self._live.start(login, asked, call.peer)
         if session.status == "initializing":
             raise _Later(session, lambda: started_row(self._live, login, session))
         return started_row(self._live, login, session)

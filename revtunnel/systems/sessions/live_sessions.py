@@ -103,6 +103,8 @@ class LiveSessions:
             refused = SessionRefused("denied", f"for people: {verdict.why}")
             refused.why = verdict.why  # type: ignore[attr-defined]
             raise refused
+        if undecided := self.rights.undecided(serial):
+            raise SessionRefused("offline", undecided)
         offered = {offer.name for offer in self.rights.services(serial)}
         missing = next((each for each in services if each not in offered), None)
         if self.rights.device(serial) is None or missing is not None:
@@ -129,10 +131,8 @@ class LiveSessions:
         self._numbers += 1
         self._live[session.id] = Live(session, login, peer, self._numbers, verdict.until)
         self._report(SessionStarted(session.id, login.user, serial, services, peer))
-        if asks:
-            where = peer.rpartition(":")[0]
-            question = ConsentRequest(session.id, login.user, services, where)
-            self._say.ask(serial, question, partial(self._said, session))
+        question = ConsentRequest(session.id, login.user, services, peer.rpartition(":")[0])
+        self._say.ask(serial, question, partial(self._said, session))
         return session
 
     def when_answered(self, session: RemoteSession, call: Callable[[], None]) -> bool:

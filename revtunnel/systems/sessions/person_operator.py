@@ -11,6 +11,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from revtunnel.fleet.elsewhere import DeviceElsewhere
 from revtunnel.process.admin.device_listings import At
 from revtunnel.process.admin.operation_form import PAGE, Row
 from revtunnel.process.admin.refusals import Conflict, Invalid
@@ -34,10 +35,18 @@ class PersonOperator:
         self._login = asker.login
         self._place = asker.place
 
-    def services(self, after: str = "", limit: int = PAGE) -> tuple[list[Row], str | None]:
-        """Services that he may see; a page ends with a device."""
-        most = max(1, min(limit, PAGE))
-        page = self._live.rights.listing(self._login, after, "", self._live.wall(), most)
+    def services(self, after: str = "", limit: int = PAGE) -> Any:
+        """Services that he may see, at all nodes: a page, which ends with a device, and the next."""
+        looking = self._live.rights.look_behind(after)
+        if looking is None:
+            return self._services(after, limit, ())
+        return looking.addCallback(lambda found: self._services(after, limit, found))
+
+    def _services(
+        self, after: str, limit: int, elsewhere: Sequence[DeviceElsewhere]
+    ) -> tuple[list[Row], str | None]:
+        most, wall = max(1, min(limit, PAGE)), self._live.wall()
+        page = self._live.rights.listing(self._login, after, "", wall, most, elsewhere)
         return page.services, page.after if page.more else None
 
     def sessions(self, after: str = "", limit: int = PAGE) -> tuple[list[Row], str | None]:
@@ -62,10 +71,12 @@ class PersonOperator:
         names = tuple(dict.fromkeys(services))
         if not 1 <= len(names) <= SERVICES:
             raise Invalid(f"services: 1 to {SERVICES} names wanted")
+        asked, looking = Start(device, names, private, take_over), self._live.rights.look(device)
+        return self._begun(asked) if looking is None else looking.addCallback(lambda _: self._begun(asked))
+
+    def _begun(self, asked: Start) -> "Row | Deferred[Row]":
         try:
-            session = self._live.start(
-                self._login, Start(device, names, private, take_over), self._place.peer
-            )
+            session = self._live.start(self._login, asked, self._place.peer)
             if session.status != "initializing":
                 return started_row(self._live, self._login, session)
         except SessionRefused as refused:

@@ -3,15 +3,21 @@
 Rule of this file: it asks and changes nothing. A service of a device is an offer of it that its record
 allows, by name; several at once are allowed only if each is. Times are seconds since 1970.
 
+Of a device at another node its services are what that node says, a few seconds ago; who may have them is said
+by the people, grants and records of this one. Whoever wants a device looks for it first (``look``).
+
 Source: trust/grants.py; next/remote-sessions.md section 1; ours.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
+from twisted.internet.defer import Deferred
+
 from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.devices import Device
+from revtunnel.fleet.elsewhere import DeviceElsewhere, OtherNodes
 from revtunnel.fleet.fleet import Fleet
 from revtunnel.ground.targets import Offer
 from revtunnel.systems.sessions.page_names import spoken_by
@@ -41,24 +47,43 @@ class Rights:
         fleet: Fleet[Any],
         access: AccessControl,
         labels_of: Callable[[str], Iterable[str]],
+        nodes: Callable[[], OtherNodes | None] = lambda: None,
     ) -> None:
         self._grants = grants
         self._fleet = fleet
         self._access = access
         self._labels_of = labels_of
+        self._nodes = nodes
 
-    def device(self, serial: str) -> Device[Any] | None:
-        """One that is here, or was."""
-        return self._fleet.get(serial)
+    def device(self, serial: str) -> Device[Any] | DeviceElsewhere | None:
+        """One that is here, or at another node, or was here."""
+        device, nodes = self._fleet.get(serial), self._nodes()
+        elsewhere = nodes.known(serial) if nodes is not None and not (device and device.online) else None
+        return elsewhere or device
+
+    def look(self, serial: str) -> "Deferred[Any] | None":
+        """Have it known whether a device is at another node; None: there is nothing to wait for."""
+        device, nodes = self._fleet.get(serial), self._nodes()
+        return None if nodes is None or (device is not None and device.online) else nodes.look(serial)
+
+    def undecided(self, serial: str) -> str:
+        """Why nobody knows whether a device is at another node, or nothing: it is known."""
+        device, nodes = self.device(serial), self._nodes()
+        problem = nodes.problem if nodes is not None and not _reached(device) else None
+        return f"directory-away: {problem}" if problem else ""
+
+    def look_behind(self, after: str) -> "Deferred[list[DeviceElsewhere]] | None":
+        """Devices of other nodes, for ``listing``; None: there are no other nodes."""
+        nodes = self._nodes()
+        return nodes.page(after, LOOKED) if nodes is not None else None
 
     def reachable(self, serial: str) -> bool:
-        """Whether clients can be brought to it now, by whatever wire."""
-        device = self._fleet.get(serial)
-        return device is not None and device.carrier is not None
+        """Whether clients can be brought to it now, by whatever wire and node."""
+        return _reached(self.device(serial))
 
     def services(self, serial: str) -> tuple[Offer, ...]:
         """What a device offers and may."""
-        device = self._fleet.get(serial)
+        device = self.device(serial)
         return self._access.offers(serial, device.offers) if device is not None else ()
 
     def may(
@@ -92,14 +117,30 @@ class Rights:
             verdict = self.may(user, Action.OBSERVE, serial, chosen, wall)
         return verdict
 
-    def listing(self, login: Login, after: str, pattern: str, wall: float, most: int) -> Listed:
-        """Services that somebody may see, of devices behind ``after``, at most ``most`` and whole devices."""
-        exact = bool(pattern) and not _WILD.intersection(pattern)
+    def is_one(self, pattern: str) -> bool:
+        """Whether a pattern of ``listing`` is a serial."""
+        return bool(pattern) and not _WILD.intersection(pattern)
+
+    def listing(
+        self,
+        login: Login,
+        after: str,
+        pattern: str,
+        wall: float,
+        most: int,
+        elsewhere: Sequence[DeviceElsewhere] = (),
+    ) -> Listed:
+        """Services that somebody may see, of devices behind ``after``, at most ``most`` and whole devices.
+
+        ``elsewhere``: what ``look_behind`` found; of one serial it was looked for instead.
+        """
+        exact = self.is_one(pattern)
+        devices: list[Device[Any] | DeviceElsewhere]
         if exact:
-            device = self._fleet.get(pattern)
+            device = self.device(pattern)
             devices = [] if device is None or device.serial <= after else [device]
         else:
-            devices = self._fleet.page(after, LOOKED)
+            devices = _together(self._fleet.page(after, LOOKED), elsewhere)
         rows: list[dict[str, Any]] = []
         for device in devices:
             if not pattern or fnmatchcase(device.serial, pattern):
@@ -110,7 +151,7 @@ class Rights:
             after = device.serial
         return Listed(rows, after, not exact and len(devices) == LOOKED)
 
-    def _rows(self, login: Login, device: Device[Any], wall: float) -> list[dict[str, Any]]:
+    def _rows(self, login: Login, device: Device[Any] | DeviceElsewhere, wall: float) -> list[dict[str, Any]]:
         serial = device.serial
         return [
             {
@@ -118,9 +159,22 @@ class Rights:
                 "service": offer.name,
                 "port": offer.target.port,
                 "web": bool(spoken_by(offer.name, self._access.records.of(serial).web)),
-                "online": device.carrier is not None,
+                "online": _reached(device),
                 "labels": dict(label.partition("=")[::2] for label in self._labels_of(serial)),
             }
             for offer in self._access.offers(serial, device.offers)
             if self.may(login, Action.LIST, serial, [offer.name], wall).allowed
         ]
+
+
+def _reached(device: Device[Any] | DeviceElsewhere | None) -> bool:
+    return isinstance(device, DeviceElsewhere) or (device is not None and device.carrier is not None)
+
+
+def _together(
+    here: Sequence[Device[Any]], elsewhere: Sequence[DeviceElsewhere]
+) -> list[Device[Any] | DeviceElsewhere]:
+    """By serial, ``LOOKED`` at most; of one that was here and is at another node, that."""
+    found: dict[str, Device[Any] | DeviceElsewhere] = {each.serial: each for each in here}
+    found |= {each.serial: each for each in elsewhere if not _reached(found.get(each.serial))}
+    return [found[serial] for serial in sorted(found)[:LOOKED]]

@@ -33,7 +33,7 @@ export function chip(target) {
   return h("span", { class: `chip${wrong ? " bad" : target.up ? " good" : ""}`, title }, target.name, number && h("span", { class: "port" }, ` ${number}`), wrong && h("span", { class: "wrong" }, ` ${wrong}`));
 }
 
-export const wire = (row) => (row.link ? [row.link, row.way === "web" && " by web", row.tls ? ` · ${row.tls}` : ""] : "–");
+export const wire = (row) => (row.link ? [row.link, row.way === "web" && " by web", row.tls ? ` · ${row.tls}` : "", row.node && ` at ${row.node}`] : "–");
 const rank = (row) => (row.online ? 0 : 1) + (row.muted ? 0.5 : 0);
 const weight = (each) => (each.problem || each.up === false ? 0 : 1); // what is wrong comes first
 const services = (row) => [[...row.targets].sort((a, b) => weight(a) - weight(b)).slice(0, CHIPS).map(chip), row.targets.length > CHIPS && h("span", { class: "more" }, `+${row.targets.length - CHIPS}`), !row.targets.length && "–"];
@@ -51,7 +51,7 @@ const SEEN = [
   { title: "Round trip", kind: "number", now: true, cell: (row) => trip(row.round_trip), sort: (row) => row.round_trip },
   { title: "To device", kind: "number rate", now: true, cell: (row) => speed(row.rate?.[0]), sort: (row) => row.rate?.[0], hint: "bytes in a second, now" },
   { title: "To clients", kind: "number rate", now: true, cell: (row) => speed(row.rate?.[1]), sort: (row) => row.rate?.[1], hint: "bytes in a second, now" },
-  { title: "Link", kind: "less", cell: wire, sort: (row) => row.link },
+  { title: "Link", kind: "less", cell: wire, sort: (row) => (row.link ? `${row.link} ${row.node ?? ""}` : ""), hint: "its wire, and its node where there are several" },
 ];
 const GRANTED = [...OWN, { title: "Services", kind: "chips", cell: services, sort: (row) => row.targets.length }, LABELS];
 

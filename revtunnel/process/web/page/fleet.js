@@ -62,7 +62,7 @@ function take(row) {
   const now = performance.now();
   const before = fleet.rows.get(row.serial);
   const labels = labelled(row.labels);
-  const made = { ...row, labels, at: now, rate: null, text: [row.serial, ...labels, ...row.targets.map((each) => each.name), row.link, row.address, row.software].join(" ").toLowerCase() };
+  const made = { ...row, labels, at: now, rate: null, text: [row.serial, ...labels, ...row.targets.map((each) => each.name), row.link, row.node, row.address, row.software].join(" ").toLowerCase() };
   if (row.bytes_to_device !== undefined && before) {
     const seconds = (now - before.at) / 1000;
     if (seconds < 1) Object.assign(made, { at: before.at, rate: before.rate, bytes_to_device: before.bytes_to_device, bytes_to_client: before.bytes_to_client });
