@@ -25,7 +25,7 @@ from revtunnel.ground.limits import RelayLimits
 from revtunnel.ground.origin import encode_origin
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets.end_transport import in_words
-from revtunnel.sockets.ends import End, said
+from revtunnel.sockets.ends import End, PlainEnd, said
 from revtunnel.sockets.tcp_info import acknowledged, silence, unacknowledged
 from revtunnel.sockets.watch import Watch
 from revtunnel.streams.clients import ClientSocket, Relayed
@@ -107,16 +107,18 @@ class DataSocket(FramedEnd):
     def ask(self, stream: "DataStream") -> None:
         """What is said from now on is for this stream."""
         self.stream = stream
-        self._mark = acknowledged(self.end.sock)
+        if not isinstance(self.end, PlainEnd):  # on which a server has said nothing before
+            self._mark = acknowledged(self.end.sock)
 
     @property
     def takes(self) -> bool:
         """Whether the agent's kernel has taken any of what was said since it was asked."""
         if self.stream is None or self.fileno() < 0:
             return False
-        if self._mark < 0:  # no TCP: all or nothing
+        taken = acknowledged(self.end.sock)
+        if taken < 0:  # no TCP: all or nothing
             return not unacknowledged(self.end.sock)
-        return acknowledged(self.end.sock) > self._mark
+        return taken > self._mark
 
 
 class DataStream:
