@@ -37,6 +37,7 @@ __all__ = ["AgentData", "WantingLink"]
 OPENED = encode_frame(Command.OPENED, 0)
 QUIET = 300.0  # seconds in which missing sockets are said once
 LOOK = 5.0  # seconds between looks at the paths of streams
+UNOPENED = 1000  # sockets that are remembered
 
 
 class WantingLink(Typing):
@@ -85,6 +86,11 @@ class AgentSocket(FramedEnd):
     def used(self) -> bool:
         """Whether the server has asked it for a target."""
         return self._target is not None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its target was reached, and so may have had the client's first bytes."""
+        return self._relay is not None
 
     @property
     def session(self) -> str:
@@ -216,6 +222,7 @@ class AgentData:
         self.sockets: set[AgentSocket] = set()
         self._connect = connect
         self._tickets: deque[_TicketOfLink] = deque()
+        self._unopened: deque[tuple[WantingLink, int]] = deque(maxlen=UNOPENED)  # the last that went unopened
         self._connecting: dict[Deferred[End], WantingLink] = {}
         self._dialling = False  # ``_next`` is at work
         self._said_at: float | None = None  # that sockets are missing
@@ -250,6 +257,20 @@ class AgentData:
         self._tickets.extend(_TicketOfLink(link, ticket, until) for ticket in tickets[: max(0, room)])
         self._next()
 
+    def recall(self, link: WantingLink, number: int) -> bool:
+        """The server gave a socket up: take back what was said on it. False: its target may have had that.
+
+        A socket that is gone is known by those that went before their target was reached. The other way round
+        a number too old to be remembered would say that all is well.
+        """
+        mine = (each for each in self.sockets if each.number == number and each.link is link)
+        if (socket := next(mine, None)) is None:
+            return (link, number) in self._unopened
+        if socket.is_open:
+            return False
+        socket.stop(Ended.LINK_LOST, "the server has tried another data socket")
+        return True
+
     def link_gone(self, link: WantingLink, dead: bool) -> None:
         """The link is over: its unused sockets go too, and if its path is ``dead`` its streams as well."""
         self._tickets = deque(each for each in self._tickets if each.link is not link)
@@ -257,6 +278,7 @@ class AgentData:
             connecting.cancel()
         for socket in [each for each in self.sockets if each.link is link and (dead or not each.used)]:
             socket.stop(Ended.LINK_LOST, "the link is silent")
+        self._unopened = deque((each for each in self._unopened if each[0] is not link), UNOPENED)
 
     def end_session(self, session: str, detail: str) -> None:
         """The site takes a session back: its streams end."""
@@ -286,6 +308,8 @@ class AgentData:
     def forget(self, socket: AgentSocket) -> None:
         """It is closed."""
         self.sockets.discard(socket)
+        if not socket.is_open:
+            self._unopened.append((socket.link, socket.number))
         self._check_drained()
 
     # -- inside

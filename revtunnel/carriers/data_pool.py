@@ -74,6 +74,9 @@ class DataLink(Typing):
     def want(self, tickets: list[bytes]) -> None:
         """Ask the agent for a data socket for each ticket."""
 
+    def recall(self, number: int, told: Callable[[bool], None]) -> None:
+        """Ask the agent to take back what was said on a data socket: ``told`` whether that was in time."""
+
     @property
     def round_trip(self) -> float | None:
         """Seconds, as measured; None: not yet."""
@@ -146,6 +149,13 @@ class DataPool:
             self._wait(client, 0)
         self.refill()
         return client in self._waiting
+
+    def recall(self, stream: DataStream) -> None:
+        """Ask the agent to take back what was said for a stream, and tell that ``recalled``."""
+        if self.closed:
+            stream.recalled(False)
+        else:
+            self.link.recall(stream.number, stream.recalled)
 
     def again(self, stream: DataStream, detail: str) -> None:
         """The socket of a stream was dead: its client gets another one."""
@@ -310,6 +320,8 @@ class DataPool:
         for socket in self._warm:
             self._drop(socket)
         self._warm.clear()
+        for stream in [*self.streams.values()]:
+            stream.link_lost()
         for client in [*self._waiting]:
             self._no_more(client)
             if other_way:

@@ -2,9 +2,9 @@
 
 The rules: a client's first bytes go behind CONNECT, where the agent takes them so, and are kept until OPENED,
 one reading beyond RECORD at most. So a socket that dies or is silent before that costs a try on another
-socket, and never a byte; but if its agent's kernel has taken any of what was said, their target may have had
-them, and then the client is reset. From OPENED on the two Ends belong to the relay, and a cut of one is a
-reset of the other.
+socket, and never a byte; but if first bytes were said on it, they may be under way yet, or their target may
+have had them: the agent is asked by the link (RECALL), and only what it has taken back is said once more.
+From OPENED on the two Ends belong to the relay, and a cut of one is a reset of the other.
 
 A CONNECT that the agent's kernel has not acknowledged after four round trips went nowhere. One that it has
 acknowledged is only slow: its target may take as long as the agent lets it.
@@ -25,7 +25,7 @@ from revtunnel.ground.limits import RelayLimits
 from revtunnel.ground.origin import encode_origin
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets.end_transport import in_words
-from revtunnel.sockets.ends import End, said
+from revtunnel.sockets.ends import End, PlainEnd, said
 from revtunnel.sockets.tcp_info import acknowledged, silence, unacknowledged
 from revtunnel.sockets.watch import Watch
 from revtunnel.streams.clients import ClientSocket, Relayed
@@ -33,7 +33,9 @@ from revtunnel.streams.commands import Command, encode_connect
 from revtunnel.streams.frames import encode_frame
 from revtunnel.streams.running import Running, relayed_state, sided
 
-__all__ = ["DataSocket", "DataStream", "StreamPool"]
+__all__ = ["RECALL", "DataSocket", "DataStream", "StreamPool"]
+
+RECALL = 30.0  # seconds that an agent has to say what has become of a client's first bytes
 
 
 class StreamPool(Typing):
@@ -65,6 +67,9 @@ class StreamPool(Typing):
     def lost(self, socket: "DataSocket", detail: str) -> None:
         """A waiting socket died."""
 
+    def recall(self, stream: "DataStream") -> None:
+        """Ask the agent to take back what was said for a stream, and tell that ``recalled``."""
+
     def again(self, stream: "DataStream", detail: str) -> None:
         """The socket of a stream was dead: its client needs another one."""
 
@@ -75,14 +80,13 @@ class StreamPool(Typing):
 class DataSocket(FramedEnd):
     """A data socket that was attached: it waits in its pool, or for the answer to a stream's CONNECT."""
 
-    __slots__ = ("_answer", "_mark", "_pool", "number", "since", "stream", "took_some")
+    __slots__ = ("_answer", "_mark", "_pool", "number", "since", "stream")
 
     def __init__(self, reactor: Any, end: End, pool: StreamPool, number: int, now: float) -> None:
         super().__init__(reactor, end)
         self.number = number
         self.since = now
         self.stream: DataStream | None = None
-        self.took_some = False  # when it was cut: it ``takes``
         self._mark = 0  # bytes that the agent's kernel had taken before it was asked
         self._pool = pool
         self._answer = AwaitAnswer()
@@ -103,20 +107,18 @@ class DataSocket(FramedEnd):
     def ask(self, stream: "DataStream") -> None:
         """What is said from now on is for this stream."""
         self.stream = stream
-        self._mark = acknowledged(self.end.sock)
-
-    def abort(self) -> None:
-        self.took_some = self.takes
-        super().abort()
+        if not isinstance(self.end, PlainEnd):  # on which a server has said nothing before
+            self._mark = acknowledged(self.end.sock)
 
     @property
     def takes(self) -> bool:
         """Whether the agent's kernel has taken any of what was said since it was asked."""
         if self.stream is None or self.fileno() < 0:
             return False
-        if self._mark < 0:  # no TCP: all or nothing
+        taken = acknowledged(self.end.sock)
+        if taken < 0:  # no TCP: all or nothing
             return not unacknowledged(self.end.sock)
-        return acknowledged(self.end.sock) > self._mark
+        return taken > self._mark
 
 
 class DataStream:
@@ -124,6 +126,7 @@ class DataStream:
 
     __slots__ = (
         "_asked_at",
+        "_doubt",
         "_doubted",
         "_far",
         "_looks",
@@ -148,6 +151,7 @@ class DataStream:
         self._far = socket.end
         self._asked_at = 0.0
         self._unsent: bytes | memoryview = b""  # of the client's first bytes, what the socket did not take
+        self._doubt = ""  # why its socket failed, while the agent is asked what it has had of it
         self._doubted = False  # silent when it was looked at last
         self._looks = 0
         client.carried = self
@@ -205,7 +209,7 @@ class DataStream:
     @property
     def opening(self) -> bool:
         """Whether the agent has not answered yet."""
-        return self._socket is not None
+        return self._socket is not None or (bool(self._doubt) and not self.over)
 
     def answered(self, answer: OpeningAnswer) -> None:
         """The agent's word."""
@@ -237,11 +241,30 @@ class DataStream:
         socket.tell_unread()
 
     def refused_by_socket(self, detail: str) -> None:
-        """The socket is no good: the client gets another one."""
-        socket, self._socket = self._socket, None
-        if self.client.early and socket is not None and socket.took_some:
-            self.end(Ended.LINK_LOST, f"agent: {detail}, after its first bytes were said")
+        """The socket is no good: the client gets another one, once nobody can have had its bytes."""
+        self._socket = None
+        if self.client.early:
+            self._asked_at, self._doubt = self._pool.now(), detail
+            self._pool.recall(self)
+        else:
+            self._try_again(detail)
+
+    def recalled(self, in_time: bool) -> None:
+        """What the agent says; False: its target may have had the first bytes."""
+        if self.over:
             return
+        detail, self._doubt = self._doubt, ""
+        if in_time:
+            self._try_again(detail)
+        else:
+            self.end(Ended.LINK_LOST, f"agent: {detail}, and its target may have had its first bytes")
+
+    def link_lost(self) -> None:
+        """Nobody will say what has become of what was said."""
+        if self._doubt:
+            self.recalled(False)
+
+    def _try_again(self, detail: str) -> None:
         self.over = True
         self.client.on_lost = None
         self.client.watch(None)
@@ -254,8 +277,10 @@ class DataStream:
     # -- what time and operators do
 
     def look_at_opening(self, now: float) -> None:
-        """Give up a socket that did not take CONNECT."""
+        """Give up a socket that did not take CONNECT, and an agent that does not say what it has had."""
         self.client.look()
+        if self._doubt and now - self._asked_at >= RECALL:
+            self.recalled(False)
         socket, patience = self._socket, self._pool.patience
         if socket is not None and now - self._asked_at >= patience and not socket.takes:
             socket.abort()

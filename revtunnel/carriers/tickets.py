@@ -19,6 +19,8 @@ Holder = TypeVar("Holder")
 FIRST_NUMBER = 256  # the numbers below are those of a link's own channels
 _LAST_NUMBER = 2**31 - 1  # what every interface can say
 _NUMBER = Struct("!I")
+_SECRET = TICKET_SIZE - _NUMBER.size  # random bytes of one
+_AT_ONCE = 64 * _SECRET  # random bytes that are asked for at once, for tickets to come
 
 
 class Numbering:
@@ -47,6 +49,7 @@ class Tickets(Generic[Holder]):
 
     def __init__(self, random_bytes: Callable[[int], bytes]) -> None:
         self._random_bytes = random_bytes
+        self._random = b""
         self._out: dict[bytes, _Ticket[Holder]] = {}
 
     def __len__(self) -> int:
@@ -54,7 +57,10 @@ class Tickets(Generic[Holder]):
 
     def issue(self, holder: Holder, number: int, until: float) -> bytes:
         """A ticket for one socket of ``holder``, good before ``until``."""
-        ticket = _NUMBER.pack(number) + self._random_bytes(TICKET_SIZE - _NUMBER.size)
+        if not self._random:
+            self._random = self._random_bytes(_AT_ONCE)
+        ticket = _NUMBER.pack(number) + self._random[:_SECRET]
+        self._random = self._random[_SECRET:]
         self._out[ticket] = _Ticket(holder, until)
         return ticket
 

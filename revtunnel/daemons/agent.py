@@ -99,7 +99,7 @@ class Agent(MultiService):
         super().__init__()
         self.settings = options.settings
         observer = getattr(options, "observer", None)
-        self.reporter = Reporter() if observer is None else Reporter(observer.prints)
+        self.reporter = Reporter(None if observer is None else observer.admits)
         self.retries = Retries(reactor, self.reporter)
         self._reactor = reactor
         self._options = options

@@ -51,7 +51,7 @@ class AdministeredDaemon(MultiService):
     def __init__(self, reactor: Any, options: Any, exit_status: ExitStatus, notifier: Notifier) -> None:
         super().__init__()
         observer = getattr(options, "observer", None)
-        self.reporter = Reporter() if observer is None else Reporter(observer.prints)
+        self.reporter = Reporter(None if observer is None else observer.admits)
         self.retries = Retries(reactor, self.reporter)
         self.settings = options.settings
         self._reactor = reactor

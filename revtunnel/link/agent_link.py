@@ -31,6 +31,7 @@ from revtunnel.link.mux import (
     Mux,
     OffersAsked,
     Over,
+    RecallOf,
     SessionAsked,
     SessionOver,
     Stalled,
@@ -112,6 +113,9 @@ class DataSocketBringer(Typing):
 
     def wanted(self, link: "AgentLink", tickets: list[bytes]) -> None:
         """Bring one for each ticket."""
+
+    def recall(self, link: "AgentLink", number: int) -> bool:
+        """Take back what was said on a data socket; False: its target may have had it."""
 
     def link_gone(self, link: "AgentLink", dead: bool) -> None:
         """Its tickets are worth nothing any more; ``dead``: neither are the streams that came of them."""
@@ -253,7 +257,7 @@ class AgentLink(LinkProtocol):
             mux.origins = Feature.ORIGIN in both
             mux.sessions = Feature.SESSIONS in both and self._site is not None
             mux.offers, mux.changes = Feature.OFFERS in both, Feature.CHANGES in both
-            mux.services = Feature.SERVICES in both
+            mux.services, mux.early = Feature.SERVICES in both, Feature.EARLY in both
         self.up_since = now
         self.up(mux)
         self._ready(self)
@@ -295,6 +299,8 @@ class AgentLink(LinkProtocol):
             self._report(LinkStalled(self.serial, happening.channel.number, happening.owed))
         elif isinstance(happening, SessionAsked | SessionOver):
             self._of_session(happening)
+        elif isinstance(happening, RecallOf):
+            self._recall(happening.number)
         elif isinstance(happening, OffersAsked):
             self.offers_asked(self, happening)
         elif isinstance(happening, Wanted):
@@ -314,6 +320,12 @@ class AgentLink(LinkProtocol):
             self._data.link_gone(self, dead=reason == "silent")
         if self._site is not None:
             self._site.link_gone(self)
+
+    def _recall(self, number: int) -> None:
+        """The server gave a data socket up."""
+        in_time = self._data is not None and self._data.recall(self, number)
+        if isinstance(self.mux, Rt1Mux):
+            self.mux.recalled(number, in_time)
 
     def _leave_if_idle(self) -> None:
         if self.leaving and self.ended is None and self.mux is not None and not self.mux.running:

@@ -37,7 +37,7 @@ NONCE_SIZE = 32
 PROOF_ENTRY = 2 + 32  # bytes at the end of the server's HELLO
 MAX_INSTANCE = 16  # bytes
 LEAST_DATA = 1024  # bytes of DATA in one frame that everybody has to take
-_NONE, _KNOWN = Feature(0), ~Feature(0)
+_NONE, _KNOWN = Feature(0), sum(Feature)  # ``~`` would also have the bits between
 
 
 @dataclass(frozen=True, slots=True)

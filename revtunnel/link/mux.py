@@ -7,6 +7,7 @@ Source: house.md rules 3 and 5; wire/readyagent.md section 5; wire/link-extensio
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import NamedTuple
 
 from revtunnel.ground.errors import RemoteError
@@ -36,6 +37,8 @@ __all__ = [
     "OffersAsked",
     "Opened",
     "Over",
+    "RecallOf",
+    "Recalled",
     "ServiceSaid",
     "SessionAsked",
     "SessionOver",
@@ -104,6 +107,19 @@ class Wanted(NamedTuple):
     tickets: list[bytes]
 
 
+class RecallOf(NamedTuple):
+    """Agent: the data socket of this number failed its client at the server; answer with ``recalled``."""
+
+    number: int
+
+
+class Recalled(NamedTuple):
+    """Server: tell ``told`` whether the target of a data socket has had nothing and never will."""
+
+    told: Callable[[bool], None]
+    in_time: bool
+
+
 class SessionAsked(NamedTuple):
     """Agent: may this session be? Answer with CONSENT, whenever that is known."""
 
@@ -160,6 +176,8 @@ Happening = (
     | Offered
     | OffersAsked
     | ServiceSaid
+    | RecallOf
+    | Recalled
 )
 
 

@@ -23,7 +23,7 @@ from revtunnel.link.mux import (
     Opened,
     Wanted,
 )
-from revtunnel.link.rt1_offers import Rt1Offers
+from revtunnel.link.rt1_recall import Rt1Recall
 from revtunnel.link.send_scheduler import Piece
 from revtunnel.streams.channel import Channel, ChannelEvent, ChannelState
 from revtunnel.streams.commands import (
@@ -60,9 +60,9 @@ _NEVER_HERE = frozenset(
 )
 GOAWAYS = 3  # that are heard on one link
 # where both ends have the feature: from a server, but for those of an agent
-_OF_AGENTS = frozenset((Command.CONSENT, Command.SERVICE, Command.OFFERS))
+_OF_AGENTS = frozenset((Command.CONSENT, Command.SERVICE, Command.OFFERS, Command.RECALLED))
 _ASKED_FOR = _OF_AGENTS | frozenset(
-    (Command.WANT, Command.ORIGIN, Command.SESSION, Command.WITHIN, Command.CHANGE)
+    (Command.WANT, Command.ORIGIN, Command.SESSION, Command.WITHIN, Command.CHANGE, Command.RECALL)
 )
 
 
@@ -74,7 +74,7 @@ class _Before(NamedTuple):
     origin: Origin | None = None
 
 
-class Rt1Mux(Rt1Offers):
+class Rt1Mux(Rt1Recall):
     """The channels of one rt1 link. ``first_window`` is what the other side's HELLO granted us.
 
     ``data_sockets``, ``origins``, ``sessions``, ``services``: both ends said in HELLO that they have them.
@@ -325,6 +325,8 @@ class Rt1Mux(Rt1Offers):
             Command.OFFERS: self.offers,
             Command.CHANGE: self.changes,
             Command.SERVICE: self.services,
+            Command.RECALL: self.early,
+            Command.RECALLED: self.early,
         }
         return self.opens == (command in _OF_AGENTS) and has.get(Command(command), self.sessions)
 
@@ -383,4 +385,6 @@ _HANDLERS: dict[int, Callable[[Rt1Mux, Frame, float], list[Happening]]] = {  # o
     Command.OFFERS: Rt1Mux._offers,
     Command.CHANGE: Rt1Mux._change,
     Command.SERVICE: Rt1Mux._service,
+    Command.RECALL: Rt1Mux._recall,
+    Command.RECALLED: Rt1Mux._recalled,
 }

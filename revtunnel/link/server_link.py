@@ -42,6 +42,7 @@ from revtunnel.link.mux import (
     Offered,
     Opened,
     Over,
+    Recalled,
     ServiceSaid,
     Stalled,
 )
@@ -296,7 +297,8 @@ class ServerLink(LinkProtocol):
             self.write(self._shake.welcome(self.listener.hello))
             mux.origins, mux.sessions = Feature.ORIGIN in both, Feature.SESSIONS in both
             mux.offers, mux.changes = Feature.OFFERS in both, Feature.CHANGES in both
-            mux.services, self.takes_early = Feature.SERVICES in both, Feature.EARLY in both
+            mux.services = Feature.SERVICES in both
+            self.takes_early = mux.early = Feature.EARLY in both
             mux.offered = frozenset(offer.name for offer in up.hello.offers)
         self.up_since = now
         self.up(mux)
@@ -380,6 +382,15 @@ class ServerLink(LinkProtocol):
             self.mux.want(tickets)
             self.flush()
 
+    def recall(self, number: int, told: Callable[[bool], None]) -> None:
+        """Ask the agent to take back what was said on a data socket: ``told`` whether that was in time.
+
+        Nobody is told by a link that has ended, or ends before that.
+        """
+        if isinstance(self.mux, Rt1Mux) and self.mux.early and self.ended is None:
+            self.mux.recall(number, told)
+            self.flush()
+
     # -- ends
 
     def goaway(self, reason: GoAway, retry_after: int, detail: str) -> None:
@@ -397,8 +408,9 @@ class ServerLink(LinkProtocol):
 
     def happened(self, happening: Happening) -> None:
         if isinstance(happening, Opened):
-            client: ClientSocket = happening.channel.owner
-            self._report(self._opened_fact(happening.channel, client))
+            channel, client = happening.channel, happening.channel.owner
+            milliseconds = round((self.clock.seconds() - client.since) * 1000, 3)
+            self._report(ChannelOpened(self.serial, channel.number, client.name, client.peer, milliseconds))
             client.may_read()
         elif isinstance(happening, Over):
             self._record(happening.channel, happening.reason, happening.detail)
@@ -416,6 +428,8 @@ class ServerLink(LinkProtocol):
             self._hub.offered(self, *happening)
         elif isinstance(happening, ServiceSaid):
             self._report(happening.state.fact(self.serial))
+        elif isinstance(happening, Recalled):
+            happening.told(happening.in_time)
 
     def gone(self, reason: str, detail: str, cut: list[Channel]) -> None:
         self.channels.link_gone()
@@ -430,10 +444,6 @@ class ServerLink(LinkProtocol):
         super().flush()
         if self.channels.waiting:
             self.channels.serve()
-
-    def _opened_fact(self, channel: Channel, client: ClientSocket) -> ChannelOpened:
-        milliseconds = round((self.clock.seconds() - client.since) * 1000, 3)
-        return ChannelOpened(self.serial, channel.number, client.name, client.peer, milliseconds)
 
     def _record(self, channel: Channel, reason: Ended, detail: str) -> None:
         client: ClientSocket | None = channel.owner

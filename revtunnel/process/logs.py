@@ -224,14 +224,28 @@ class LineObserver:
 
     def __call__(self, event: LogEvent) -> None:
         """Print one event, never raising: called by twisted.logger."""
-        if not self.prints(event.get("log_level", LogLevel.info)):
-            return
+        level = event.get("log_level", LogLevel.info)
+        if event.get("log_admitted"):
+            self._print(record(event))
+        elif _is_named(event):
+            if self.admits(level, str(event["event"]), event.get("reason", ""), event.get("serial", "")):
+                self._print(record(event))
+        elif self.prints(level):
+            flat = record(event)
+            if self._admits(_likeness_of_free(flat)):
+                self._print(flat)
+
+    def admits(self, level: Any, event: str, reason: Any, serial: Any) -> bool:
+        """Whether a named event is printed, by its level and as one of many, as which it is counted.
+
+        Its line is asked for here or given to the log, not both, unless it is marked ``log_admitted``.
+        """
+        return self.prints(level) and self._admits(_likeness_of_named(level, event, reason, serial))
+
+    def _admits(self, likeness: tuple[str, str, str, str]) -> bool:
         now = self._now()
         self.summarise(now)
-        flat = None if _is_named(event) else record(event)
-        likeness = _likeness_of_named(event) if flat is None else _likeness_of_free(flat)
-        if self._flood.admit(likeness, now):  # a line of many, which is not printed, costs little
-            self._print(record(event) if flat is None else flat)
+        return self._flood.admit(likeness, now)  # a line of many, which is not printed, costs little
 
     def rotate(self) -> None:
         """Go on in a new file, where the output is a file; what cannot be done is a line in the old one."""
@@ -269,14 +283,13 @@ def _likeness_of_free(flat: Record) -> tuple[str, str, str, str]:
     return flat["level"], flat["event"], flat.get("message", "") or flat.get("error", ""), ""
 
 
-def _likeness_of_named(event: LogEvent) -> tuple[str, str, str, str]:
+def _likeness_of_named(level: Any, event: str, reason: Any, serial: Any) -> tuple[str, str, str, str]:
     """What makes two events the same: name and reason, and the device for news.
 
     A warning may be about anybody who can connect, with any serial: there the device does not count.
     """
-    level = event.get("log_level", LogLevel.info)
-    serial = event.get("serial", "") if RANK[level] <= RANK[LogLevel.info] else ""
-    return level.name, str(event["event"]), str(_plain(event.get("reason", ""))), str(_plain(serial))
+    serial = serial if RANK[level] <= RANK[LogLevel.info] else ""
+    return level.name, event, str(_plain(reason)), str(_plain(serial))
 
 
 def _own_line(event: str, level: str, **fields: Any) -> Record:

@@ -1,6 +1,7 @@
 """Where facts go: one log line each, and to whoever watches.
 
-A watcher that is slow is cut by its own connection, not here. Source: ground/facts.py.
+A watcher that is slow is cut by its own connection, not here. A line of a flood is counted, and nothing is
+made of it: most facts are about connections. Source: ground/facts.py.
 """
 
 from collections.abc import Callable
@@ -23,16 +24,18 @@ _LEVELS = {
 
 
 class Reporter:
-    """Call it with a fact. ``prints`` says whether anything of a level is printed at all."""
+    """Call it with a fact. ``admits``: whether its line is printed (``LineObserver.admits``), if known."""
 
-    def __init__(self, prints: Callable[[Any], bool] = lambda level: True) -> None:
-        self._prints = prints
+    def __init__(self, admits: Callable[[Any, str, Any, str], bool] | None = None) -> None:
+        self._admits = admits
         self._watchers: set[Callable[[Fact], None]] = set()
 
     def __call__(self, fact: Fact) -> None:
         level = _LEVELS[fact.severity]
-        if self._prints(level):
+        if self._admits is None:
             log.emit(level, fact.word, **fact.row())
+        elif self._admits(level, fact.word, getattr(fact, "reason", ""), getattr(fact, "serial", "")):
+            log.emit(level, fact.word, log_admitted=True, **fact.row())
         for watcher in list(self._watchers):
             watcher(fact)
 

@@ -379,11 +379,13 @@ def tune(handle: Any, within: bool = False) -> None:
         set_options(handle, _PROMPT if within else _PROMPT + _ALIVE)
 
 
-def set_options(sock: socket.socket, options: Iterable[tuple[int, int, int]]) -> None:
+def set_options(sock: socket.socket, options: Iterable[tuple[int, int, int | bytes]]) -> None:
     """Level, number and value of each; what this kernel does not know is left out."""
     for level, number, value in options:
-        with contextlib.suppress(OSError):
+        try:  # contextlib.suppress costs more than the call
             sock.setsockopt(level, number, value)
+        except OSError:
+            continue
 
 
 def ends_with_reset(sock: socket.socket) -> None:
@@ -408,8 +410,7 @@ def sentence(error: SSL.Error) -> OSError:
 
 
 def _linger(sock: socket.socket, how: bytes) -> None:
-    with contextlib.suppress(OSError):  # of no effect on a UNIX socket
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, how)
+    set_options(sock, ((socket.SOL_SOCKET, socket.SO_LINGER, how),))  # of no effect on a UNIX socket
 
 
 def _written(sock: socket.socket) -> str:

@@ -288,7 +288,7 @@ class Listener:
 
     def _accept(self, listening: socket.socket, came: list[End], most: int) -> bool:
         """Accept who waits; False: there is no more to be had now."""
-        failed = 0
+        failed, family = 0, listening.family
         for _ in range(most):
             try:
                 sock, address = listening.accept()
@@ -306,7 +306,7 @@ class Listener:
                 if failed == ACCEPTS - 1:
                     self._only_fails(error)
             else:
-                came.append(PlainEnd(sock, written_address(address_of(sock.family, address)), inherits=True))
+                came.append(PlainEnd(sock, written_address(address_of(family, address)), inherits=True))
         return True
 
     def _close(self) -> None:

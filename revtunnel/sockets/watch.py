@@ -15,7 +15,7 @@ Source: epoll(7); faults.md N26 to N29; ours.
 import select
 from typing import Any, ClassVar
 from typing import Protocol as Typing
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from twisted.internet.interfaces import IReadWriteDescriptor
 from twisted.python import log
@@ -47,6 +47,10 @@ class Watch:
     """Those of one reactor."""
 
     _all: ClassVar["WeakKeyDictionary[Any, Watch]"] = WeakKeyDictionary()
+    _last: ClassVar[tuple[Any, Any]] = (
+        lambda: None,
+        None,
+    )  # the reactor that was asked for last, and its own
 
     def __init__(self, reactor: Any, poller: Any = None, owners: dict[int, Any] | None = None) -> None:
         """``poller`` and ``owners`` are the reactor's own, where its turn knows what is watched here."""
@@ -54,11 +58,16 @@ class Watch:
         self._poller = poller or select.epoll()
         self._owners: dict[int, Any] = {} if owners is None else owners
         self._all[reactor] = self
+        Watch._last = ref(reactor), self
 
     @classmethod
     def of(cls, reactor: Any) -> "Watch":
         """The one of this reactor."""
-        return cls._all.get(reactor) or cls(reactor)
+        asked, watch = cls._last
+        if asked() is not reactor:
+            watch = cls._all.get(reactor) or cls(reactor)
+            Watch._last = ref(reactor), watch
+        return watch  # type: ignore[no-any-return]
 
     def add(self, watched: Watched, events: int = CHANGES) -> None:
         """Tell it what happens from now on, and what is so already."""
@@ -87,6 +96,7 @@ class Watch:
             self._reactor.removeReader(self)
             self._poller.close()
             del self._all[self._reactor]
+            Watch._last = (lambda: None, None)
 
     def leave(self, number: int) -> None:
         """Tell nothing more; it goes on elsewhere."""

@@ -28,11 +28,14 @@ byte  name         direction  payload                        channel byte
 0x22  SERVICE      a->s       u8 up, u8 length, name, text   0
 0x23  OFFERS       a->s       TLVs                           0
 0x24  CHANGE       s->a       u8 what, offer                 0
+0x25  RECALL       s->a       u32 number                     0
+0x26  RECALLED     a->s       u32 number, u8 in time         0
 ====  ===========  =========  =============================  ========================================
 
 Source: wire/readyagent.md section 1 (1 to 4), wire/link-extension.md (0x10 to 0x1b); ours
 (0x1c and 0x1d, whose payloads are in sockets/tls/enroll.py, 0x1e, in ground/origin.py, 0x1f to 0x21, in
-streams/consent_messages.py, 0x22, in streams/service_state.py, and the rest, in streams/offer_messages.py).
+streams/consent_messages.py, 0x22, in streams/service_state.py, 0x23 and 0x24, in streams/offer_messages.py,
+and the rest, in link/rt1_recall.py).
 """
 
 from collections.abc import Iterator
@@ -57,12 +60,14 @@ __all__ = [
     "cut",
     "decode_connect",
     "decode_goaway",
+    "decode_recalled",
     "decode_reset",
     "decode_tlvs",
     "decode_want",
     "decode_window",
     "encode_connect",
     "encode_goaway",
+    "encode_recalled",
     "encode_reset",
     "encode_tlvs",
     "encode_want",
@@ -107,6 +112,8 @@ class Command(IntEnum):
     SERVICE = 0x22
     OFFERS = 0x23
     CHANGE = 0x24
+    RECALL = 0x25
+    RECALLED = 0x26
 
 
 COMMANDS = frozenset(int(command) for command in Command)
@@ -127,6 +134,8 @@ EXACT_SIZE = {
     Command.PONG: 8,
     Command.ATTACH: 16,
     Command.WITHIN: 16,
+    Command.RECALL: 4,
+    Command.RECALLED: 5,
 }
 MAX_SIZE = {
     Command.CONNECT: 2 + MAX_HOST + 2,
@@ -173,7 +182,9 @@ class Feature(IntFlag):
     SERVICES = 8  # agent: it says SERVICE; server: it hears it
     OFFERS = 16  # agent: it says OFFERS when they change; server: it takes them
     CHANGES = 32  # agent: it answers CHANGE; server: it asks
-    EARLY = 64  # agent: it takes bytes behind CONNECT on a data socket; server: it may send them
+    # agent: it takes bytes behind CONNECT on a data socket, and answers RECALL; server: it may send them. 64
+    # was the same without RECALL, so that a CONNECT that came late could give its target the bytes once more
+    EARLY = 256
 
 
 def encode_connect(target: Target) -> bytes:
@@ -307,6 +318,24 @@ def decode_want(payload: bytes) -> list[bytes]:
     if not payload or len(payload) % TICKET_SIZE or len(payload) > MAX_TICKETS * TICKET_SIZE:
         raise RemoteError(f"WANT of {len(payload)} bytes, 1 to {MAX_TICKETS} tickets of {TICKET_SIZE} wanted")
     return [payload[at : at + TICKET_SIZE] for at in range(0, len(payload), TICKET_SIZE)]
+
+
+def encode_recalled(number: int, in_time: bool) -> bytes:
+    """RECALLED's payload."""
+    return _U32.pack(number) + bytes((in_time,))
+
+
+def decode_recalled(payload: bytes) -> tuple[int, bool]:
+    """Of which data socket it speaks, and whether its target has had nothing and never will.
+
+    Raises:
+        RemoteError: it says neither.
+    """
+    if len(payload) != 5 or payload[4] > 1:
+        raise RemoteError(
+            f"RECALLED of {len(payload)} bytes that ends with {payload[-1:].hex() or 'nothing'}"
+        )
+    return number_of(payload), payload[4] == 1
 
 
 def number_of(ticket: bytes) -> int:

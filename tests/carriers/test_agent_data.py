@@ -5,12 +5,14 @@ from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred, fail
 
-from revtunnel.carriers.agent_data import AgentData
+from revtunnel.carriers.agent_data import UNOPENED, AgentData
 from revtunnel.ground.facts import DataSocketsMissing
 from revtunnel.ground.limits import AgentLimits
-from revtunnel.sockets.ends import End
+from revtunnel.ground.reasons import Ended
+from revtunnel.sockets.ends import End, PlainEnd
 from revtunnel.streams.commands import TICKET_SIZE
 from revtunnel.streams.dialler import Dialler
+from tests.support.ends import tcp_pair
 from tests.support.reactor import MemoryReactor
 
 LIMITS = AgentLimits()
@@ -67,6 +69,27 @@ def test_dials_that_begin_to_fail_at_once() -> None:
     agent.dials[0].errback(_unreachable())
     assert len(agent.dials) == LIMITS.data_most
     assert len(agent.data._connecting) == LIMITS.data_dials - 1
+
+
+def test_what_was_said_on_a_socket_that_is_gone_is_taken_back_if_it_is_remembered() -> None:
+    """It went before its target was reached. One that nobody remembers may have reached it."""
+    agent, links = Agent(), (Link(), Link("plc-1", "192.0.2.1:2066"))
+    agent.dialling = True
+    for link in links:
+        agent.data.wanted(link, [(300).to_bytes(4, "big") + bytes(TICKET_SIZE - 4)])
+    ends = [tcp_pair() for _ in links]
+    for dial, (_, far) in zip(agent.dials, ends, strict=True):
+        dial.callback(PlainEnd(far))
+    for socket in [*agent.data.sockets]:
+        socket.stop(Ended.LINK_LOST, "a test")
+    assert [agent.data.recall(link, 300) for link in links] == [True, True]
+    assert not agent.data.recall(links[0], 301)
+    agent.data.link_gone(links[0], dead=False)
+    assert [agent.data.recall(link, 300) for link in links] == [False, True]
+    agent.data._unopened.extend((links[0], number) for number in range(UNOPENED))
+    assert not agent.data.recall(links[1], 300)
+    for near, _ in ends:
+        near.close()
 
 
 def test_tickets_that_wait_for_their_dial_are_counted() -> None:

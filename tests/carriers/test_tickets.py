@@ -14,16 +14,20 @@ def counting() -> Tickets[str]:
 
 
 def test_a_ticket_has_its_number_and_random_bytes() -> None:
-    """Four bytes and twelve."""
+    """Four bytes and twelve, which are asked for in numbers and given once."""
     asked: list[int] = []
 
     def random_bytes(size: int) -> bytes:
         asked.append(size)
-        return b"\xab" * size
+        return b"".join(bytes([0xAB - number]) * 12 for number in range(size // 12))
 
-    ticket = Tickets[str](random_bytes).issue("link", 0x01020304, 30.0)
+    tickets = Tickets[str](random_bytes)
+    ticket = tickets.issue("link", 0x01020304, 30.0)
     assert ticket == b"\1\2\3\4" + b"\xab" * 12
-    assert asked == [12]
+    more = {tickets.issue("link", 0, 30.0)[4:] for _ in range(63)}
+    assert len(more) == 63 and all(len(each) == 12 for each in more)
+    assert asked == [64 * 12]
+    assert tickets.issue("link", 0, 30.0)[4:] == b"\xab" * 12 and len(asked) == 2
     assert len(ticket) == TICKET_SIZE
     assert number_of(ticket) == 0x01020304
 

@@ -76,7 +76,7 @@ def test_the_table_gives_direction_and_channel() -> None:
 def test_the_table_gives_the_sizes_that_are_enforced() -> None:
     """Where the code asks for an exact size the row says the same; limits of text are those of the row."""
     sizes = {"none": 0, "32 bytes": 32, "u32 credit": 4, "8 bytes": 8, "16-byte ticket": 16}
-    sizes["16-byte id"] = 16
+    sizes |= {"16-byte id": 16, "u32 number": 4, "u32 number, u8 in time": 5}
     rows = {row[1]: row[3] for row in table()}
     for command, size in EXACT_SIZE.items():
         assert sizes[rows[command.name]] == size

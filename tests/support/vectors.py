@@ -225,6 +225,8 @@ RT1 = [
         0,
         b"\2http",
     ),
+    _vector("RECALL 256", DATA_SOCKETS, "00 04 25 00 00 00 01 00", 0x25, 0, b"\0\0\1\0"),
+    _vector("RECALLED 256", DATA_SOCKETS, "00 05 26 00 00 00 01 00 01", 0x26, 0, b"\0\0\1\0\1"),
 ]
 
 FRAMES = LEGACY + RT1

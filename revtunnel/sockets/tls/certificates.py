@@ -44,6 +44,7 @@ __all__ = [
     "node_name",
     "private_file_fault",
     "read_credentials",
+    "refuse_revoked",
 ]
 
 MAX_FILE = 4 * 1024 * 1024  # bytes of one PEM file: a list of all public authorities has a quarter MiB
@@ -252,9 +253,18 @@ def judge_device(certificate: x509.Certificate, revoked: Callable[[str, str], bo
     """
     _check_purpose(certificate, TlsSide.DEVICE)
     peer = _kept(certificate, device_serial(certificate))
+    refuse_revoked(peer, revoked)
+    return peer
+
+
+def refuse_revoked(peer: PeerCertificate, revoked: Callable[[str, str], bool]) -> None:
+    """The same of one that was judged before.
+
+    Raises:
+        CertificateRefused: it was good, and is not any more.
+    """
     if revoked(peer.serial, peer.fingerprint):
         raise CertificateRefused(f"certificate of {peer.serial} is revoked")
-    return peer
 
 
 # ---- our own

@@ -5,6 +5,11 @@ uses; we judge what the certificate says, in the same callback, so that a refuse
 byte more; and when the handshake is done ``Guard.verdict`` asks for all of it once more. Either refusal has
 words (``Guard.fault``).
 
+What a certificate says is remembered by its bytes, of those that were good: a device shows the same one on
+its link and on each data socket. Only that: its signatures, times, uses and the list of the authority are
+judged by OpenSSL in every handshake, the server's list of revoked certificates is asked in every one, and
+other files make another Identity, which remembers nothing.
+
 Twisted's own TLS takes a server certificate that has no subjectAltName for any name (26.4 and 26.10): its
 verify callback leaves such a certificate to OpenSSL, which knows nothing of names. That is why the name is
 checked here, and every exception on the way refuses.
@@ -15,14 +20,16 @@ Source: twisted.md 0.1, 2.4; faults.md "TLS", N15, N34.
 """
 
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any
 
 from cryptography import x509
 from OpenSSL import SSL
-from OpenSSL.crypto import X509, X509StoreFlags
+from OpenSSL.crypto import FILETYPE_ASN1, X509, X509StoreFlags, dump_certificate
 
 from revtunnel.ground.targets import is_literal
 from revtunnel.sockets.ends import BROKE_TLS, CUT, said, sentence
@@ -38,6 +45,7 @@ from revtunnel.sockets.tls.certificates import (
     judge_node,
     judge_server,
     read_credentials,
+    refuse_revoked,
 )
 
 __all__ = [
@@ -46,6 +54,7 @@ __all__ = [
     "HUNG_UP",
     "Guard",
     "Identity",
+    "Judged",
     "TlsRules",
     "never_revoked",
     "silent_refusal",
@@ -64,6 +73,7 @@ _OPTIONS = (
 )
 BY_ANOTHER = "is signed by another authority"
 _EXPIRED = 10  # of the same
+REMEMBERED = 1024  # certificates of one identity that are not read again; a few hundred bytes each
 _OTHER_AUTHORITY = {2, 7, 18, 19, 20, 21}  # codes of X509_verify_cert: no way from it to one of ours
 
 
@@ -115,19 +125,49 @@ def chain_fault(code: int, certificate: x509.Certificate, depth: int, now: datet
     return f"{whose} {words.get(code, f'is refused by check {code} of OpenSSL')}"
 
 
+class Judged:
+    """What certificates say; ``judge`` reads one, for the name that was dialled, or raises to refuse it."""
+
+    def __init__(
+        self, judge: Callable[[x509.Certificate, str], PeerCertificate], most: int = REMEMBERED
+    ) -> None:
+        self._judge = judge
+        self._most = most
+        self._found: dict[tuple[bytes, str], PeerCertificate] = {}  # by SHA-256; the oldest first
+
+    def of(self, shown: X509, name: str) -> PeerCertificate:
+        """What it says, and whether that is right; of the same bytes it was read once."""
+        key = sha256(dump_certificate(FILETYPE_ASN1, shown)).digest(), name
+        found = self._found.get(key)
+        if found is None:
+            found = self._judge(shown.to_cryptography(), name)
+            if len(self._found) >= self._most:
+                del self._found[next(iter(self._found))]
+            self._found[key] = found
+        return found
+
+
 class Guard:
     """The judgement of one connection's peer. ``fault`` says why it was refused, ``peer`` whom it shows.
 
-    ``grace``: seconds behind its end in which the peer's own certificate is still taken; it is ``late`` then.
+    ``name``: whom it has to be. ``grace``: seconds behind its end in which the peer's own certificate is
+    still taken; it is ``late`` then.
     """
 
-    __slots__ = ("_grace", "_judge", "fault", "needed", "peer")
+    __slots__ = ("_grace", "_judged", "_name", "_revoked", "fault", "needed", "peer")
 
     def __init__(
-        self, judge: Callable[[x509.Certificate], PeerCertificate], needed: bool, grace: float = 0.0
+        self,
+        judged: Judged,
+        needed: bool,
+        name: str = "",
+        grace: float = 0.0,
+        revoked: Callable[[str, str], bool] = never_revoked,
     ) -> None:
-        self._judge = judge
+        self._judged = judged
+        self._name = name
         self._grace = grace
+        self._revoked = revoked
         self.needed = needed  # somebody without a certificate is refused
         self.peer: PeerCertificate | None = None
         self.fault = ""
@@ -135,17 +175,24 @@ class Guard:
     def look(self, shown: X509, code: int, depth: int, good: bool) -> bool:
         """Called by OpenSSL for every certificate of the chain, the peer's own last."""
         try:
-            certificate, now = shown.to_cryptography(), datetime.now(UTC)
-            ago = (now - certificate.not_valid_after_utc).total_seconds()
-            if not good and not (code == _EXPIRED and depth == 0 and ago < self._grace):
-                raise CertificateRefused(chain_fault(code, certificate, depth, now))
+            if not good:
+                self._forgive(shown, code, depth)
             if depth == 0:
-                self.peer = replace(self._judge(certificate), late=ago >= 0)
+                peer = self._judged.of(shown, self._name)
+                refuse_revoked(peer, self._revoked)
+                self.peer = replace(peer, late=True) if time.time() >= peer.expires else peer
         except CertificateRefused as error:
             self.fault = str(error)
         except Exception as error:  # whatever it is, it lets nobody in
             self.fault = f"certificate cannot be judged: {type(error).__name__} {str(error)[:120]!a}"
         return not self.fault
+
+    def _forgive(self, shown: X509, code: int, depth: int) -> None:
+        """Let its end pass within the grace; CertificateRefused: it is that of nobody, or something else."""
+        certificate, now = shown.to_cryptography(), datetime.now(UTC)
+        ago = (now - certificate.not_valid_after_utc).total_seconds()
+        if code != _EXPIRED or depth or ago >= self._grace:
+            raise CertificateRefused(chain_fault(code, certificate, depth, now))
 
     def verdict(self, connection: SSL.Connection) -> PeerCertificate | None:
         """Who is there, once the handshake is done; None: somebody without a certificate, who may be.
@@ -153,13 +200,13 @@ class Guard:
         Raises:
             CertificateRefused: nothing may be sent to this peer, and nothing of it may be read.
         """
-        certificate = connection.get_peer_certificate(as_cryptography=True)
+        certificate = connection.get_peer_certificate()
         if not self.fault and certificate is None and self.needed:
             self.fault = "no certificate"
         if not self.fault and certificate is not None and self.peer is None:  # OpenSSL has not asked us
             self.fault = "certificate was not checked against the authority"
         if not self.fault and certificate is not None:
-            self.look(X509.from_cryptography(certificate), 0, 0, True)
+            self.look(certificate, 0, 0, True)
         if self.fault:
             raise CertificateRefused(self.fault)
         return self.peer if certificate is not None else None
@@ -225,6 +272,14 @@ def _trust(context: SSL.Context, rules: TlsRules, credentials: Credentials) -> N
     store.set_flags(X509StoreFlags.PARTIAL_CHAIN | (X509StoreFlags.CRL_CHECK if credentials.crls else 0))
 
 
+_JUDGES: dict[TlsSide, Callable[[x509.Certificate, str], PeerCertificate]] = {
+    TlsSide.NODE: judge_node,
+    TlsSide.SERVER: lambda shown, name: judge_device(shown, never_revoked),
+    TlsSide.DEVICE: judge_server,
+    TlsSide.GUEST: judge_server,
+}
+
+
 class Identity:
     """What new connections are made from: the files as they were when this was made."""
 
@@ -241,26 +296,25 @@ class Identity:
         """
         self._revoked = revoked
         self._grace = grace
+        self._judged = Judged(_JUDGES[rules.side])
         self.rules = rules
         self.credentials = read_credentials(rules.files)
         self._context = _context(rules, self.credentials)
 
     def accept(self, sock: socket.socket) -> tuple[SSL.Connection, Guard]:
         """The server's end on a connected socket, its handshake not begun."""
-        revoked = self._revoked
         needed = self.rules.peer == "required"
         if self.rules.side is TlsSide.NODE:
-            guard = Guard(judge_node, True)
+            guard = Guard(self._judged, True)
         else:
-            guard = Guard(lambda shown: judge_device(shown, revoked), needed, self._grace())
+            guard = Guard(self._judged, needed, "", self._grace(), self._revoked)
         connection = self._connection(sock, guard)
         connection.set_accept_state()
         return connection, guard
 
     def connect(self, sock: socket.socket, name: str) -> tuple[SSL.Connection, Guard]:
         """The agent's end; the server must be ``name``, a host name or an IP address; of a node: that one."""
-        judge = judge_node if self.rules.side is TlsSide.NODE else judge_server
-        guard = Guard(lambda shown: judge(shown, name), True)
+        guard = Guard(self._judged, True, name)
         connection = self._connection(sock, guard)
         if not is_literal(name):  # RFC 6066 allows no address
             connection.set_tlsext_host_name(name.encode("ascii"))

@@ -12,6 +12,7 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL import SSL
+from OpenSSL.crypto import X509
 
 from revtunnel.sockets.ends import RECORD, TlsEnd
 from revtunnel.sockets.tls.certificates import (
@@ -25,7 +26,7 @@ from revtunnel.sockets.tls.certificates import (
     judge_server,
     read_credentials,
 )
-from revtunnel.sockets.tls.peer_verification import ALPN, Guard, Identity, TlsRules, tls_fault
+from revtunnel.sockets.tls.peer_verification import ALPN, Guard, Identity, Judged, TlsRules, tls_fault
 from tests.support.throwaway_tls import DAY, DEVICES, SERVERS, Issued, Issuer, pem
 
 NAME = "gate.example"
@@ -333,6 +334,81 @@ def test_n34_list_that_fails_lets_nobody_in(room: Room) -> None:
     assert "cannot be judged: OSError" in str(met.server) and met.said == b""
 
 
+def counted(identity: Identity) -> list[str]:
+    """The names for which an identity reads a certificate from now on."""
+    read: list[str] = []
+    judge = identity._judged._judge
+
+    def judged(shown: x509.Certificate, name: str) -> PeerCertificate:
+        read.append(name)
+        return judge(shown, name)
+
+    identity._judged._judge = judged
+    return read
+
+
+def test_the_same_certificate_is_read_once(room: Room) -> None:
+    """A device's on its link and all its data sockets, the server's for each name that was dialled."""
+    server, agent = room.at_server(), room.at_agent()
+    at_server, at_agent = counted(server), counted(agent)
+    met = [meet(server, agent) for _ in range(3)]
+    assert at_server == [""] and at_agent == [NAME]
+    assert met[0] == met[1] == met[2] and met[0].said == b"hello"
+    assert "not for other.example" in str(meet(server, agent, "other.example").agent)
+    assert "not for other.example" in str(meet(server, agent, "other.example").agent)
+    assert at_agent == [NAME, "other.example", "other.example"]  # what was refused is read again
+    another = room.issuer.device("plc-7", file="another")
+    assert meet(server, room.at_agent(another)).said == b"hello"
+    assert at_server == ["", ""]
+
+
+def test_n34_who_is_remembered_is_refused_once_revoked(room: Room) -> None:
+    """And taken again when that was taken back; a list that fails lets in nobody whom it knew."""
+    server, agent = room.at_server(), room.at_agent()
+    read = counted(server)
+    for _ in range(2):
+        assert meet(server, agent).said == b"hello"
+        room.revoked.add("plc-7")
+        met = meet(server, agent)
+        assert met.server == "certificate of plc-7 is revoked" and met.said == b""
+        room.revoked.clear()
+    assert read == [""]
+
+
+def test_n34_who_is_remembered_is_refused_once_expired(room: Room) -> None:
+    """Its end is OpenSSL's to judge, in each handshake; within a grace it is late."""
+    ended = room.issuer.device("plc-7", file="ended", until=-timedelta(hours=1))
+    agent = Careless(room.at_agent().rules, ended)
+    for grace in (0.0, 7200.0):
+        server = Identity(room.at_server().rules, grace=lambda grace=grace: grace)
+        remembered = server._judged.of(X509.from_cryptography(ended.certificate), "")  # as when it was good
+        assert not remembered.late
+        found = meet(server, agent).server
+        if grace:
+            assert found == replace(remembered, late=True)
+        else:
+            assert "certificate expired on" in str(found)
+
+
+def test_n34_new_files_remember_nothing(room: Room, tmp_path: Path) -> None:
+    """Another authority: who was good before is not."""
+    server, agent = room.at_server(), room.at_agent()
+    assert meet(server, agent).said == b"hello"
+    other = Issuer(tmp_path)
+    met = meet(room.at_server(authority=other.file), agent)
+    assert "signed by another authority" in str(met.server) and met.said == b""
+    assert meet(server, agent).said == b"hello"
+
+
+def test_what_is_remembered_is_bounded(room: Room) -> None:
+    """The oldest is read again."""
+    judged = Judged(lambda shown, name: PeerCertificate(name, "", 0.0), most=2)
+    shown = X509.from_cryptography(room.device.certificate)
+    for name in ("a", "b", "c", "b"):
+        assert judged.of(shown, name).serial == name
+    assert [name for _, name in judged._found] == ["b", "c"]
+
+
 def look_again(room: Room, issued: Issued, guard: Guard) -> Any:
     """What a guard says of a server behind a handshake in which OpenSSL has judged nothing."""
     left, right = socket.socketpair()
@@ -352,16 +428,16 @@ def look_again(room: Room, issued: Issued, guard: Guard) -> Any:
 
 def test_n34_the_verdict_looks_once_more(room: Room) -> None:
     """Where OpenSSL has asked nobody, or asked too early: an authority, a name, the want of a certificate."""
-    guard = Guard(lambda shown: judge_server(shown, NAME), True)
+    guard = Guard(Judged(judge_server), True, NAME)
     assert look_again(room, room.server, guard) == "certificate was not checked against the authority"
-    guard = Guard(lambda shown: judge_server(shown, "other.example"), True)
+    guard = Guard(Judged(judge_server), True, "other.example")
     guard.peer = PeerCertificate("", "", 0.0)  # as if it had been another one by then
     assert "not for other.example" in look_again(room, room.server, guard)
 
     left, right = socket.socketpair()
     (b, at_agent) = room.at_agent().connect(right, NAME)
     server, _ = room.at_server(peer="no").accept(left)
-    needs = Guard(lambda shown: judge_device(shown, lambda *_: False), True)
+    needs = Guard(Judged(lambda shown, name: judge_device(shown, lambda *_: False)), True)
     ends, done = (TlsEnd(server, left), TlsEnd(b, right)), [None, None]
     for _ in range(20):
         done = [step(end, each, said) for end, each, said in zip(ends, (needs, at_agent), done, strict=True)]
