@@ -244,6 +244,10 @@ class Switchboard:
 
     # -- what operators and settings do
 
+    def labels_of(self, serial: str) -> tuple[str, ...]:
+        """What its record calls a device by."""
+        return self.access.records.of(serial).labels
+
     def set_limits(self, limits: ServerLimits) -> None:
         """Other limits from now on; what runs stays."""
         self.limits = self.fleet.limits = self.admission.limits = self.client_streams.limits = limits
