@@ -15,7 +15,7 @@ import socket
 import struct
 import sys
 import traceback
-from typing import Any
+from typing import Any, NoReturn
 
 from twisted.logger import LogLevel, globalLogPublisher
 
@@ -74,7 +74,7 @@ def _serve(sock: socket.socket, share: int, of: int) -> None:
     reactor.run(installSignalHandlers=False)  # type: ignore[call-arg]
 
 
-def main(descriptor: int, serve: Any = _serve) -> None:
+def main(descriptor: int, serve: Any = _serve) -> NoReturn:
     """Make workers until the server is gone."""
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
@@ -83,7 +83,7 @@ def main(descriptor: int, serve: Any = _serve) -> None:
     while True:
         wanted, given, _, _ = socket.recv_fds(asked, WANTED.size, 1)
         if not given:
-            return
+            os._exit(0)
         if os.fork() == 0:
             asked.close()
             try:
