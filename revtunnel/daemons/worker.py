@@ -130,10 +130,16 @@ class Worker:
     def _received(self, message: Message) -> None:
         name, values, descriptors = message
         self.heard = self.reactor.seconds()
+        answer: tuple[Any, ...] = ()  # a fault of ours
+        try:
+            if name in ASKED:
+                answer = (self._answer(name, *values[1:]),)
+            else:
+                getattr(self, f"heard_{name}")(*values, *descriptors)
+        except Exception:
+            log.failure("worker {share}: {name}", share=self.share, name=name)
         if name in ASKED:
-            self.tell("answer", values[0], (self._answer(name, *values[1:]),))
-        else:
-            getattr(self, f"heard_{name}")(*values, *descriptors)
+            self.tell("answer", values[0], answer)
 
     def _answer(self, name: str, *values: Any) -> Any:
         if name != "admit":

@@ -17,7 +17,7 @@ import sys
 import traceback
 from typing import Any, NoReturn
 
-from twisted.logger import LogLevel, globalLogPublisher
+from twisted.logger import Logger, LogLevel, globalLogPublisher
 
 from revtunnel.daemons.worker_board import ToParent, WorkerBoard
 from revtunnel.ground.errors import SettingsError
@@ -26,6 +26,8 @@ from revtunnel.process.process import prepare_reactor
 from revtunnel.sockets.descriptor_pipe import Message, WaitingPipe
 
 __all__ = ["WANTED", "main"]
+
+log = Logger(namespace="revtunnel")
 
 WANTED = struct.Struct("!BB")  # which worker is wanted, of how many processes
 _IGNORED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE)
@@ -46,7 +48,10 @@ class _Worker:
     def _received(self, message: Message) -> None:
         name, values, descriptors = message
         if self._board is not None:
-            getattr(self._board, name)(*values, *descriptors)
+            try:
+                getattr(self._board, name)(*values, *descriptors)
+            except Exception:
+                log.failure("{name}", name=name)
             return
         try:
             self._board = WorkerBoard(self._reactor, self._parent, values[0], self._share, self._of)

@@ -53,10 +53,10 @@ from revtunnel.trust.issuer import Issuer
 __all__ = ["Workers"]
 
 LOOK = 1.0  # seconds between two looks at each
-SILENT = 15.0  # seconds without an answer, after which a worker is ended
+SILENT = 30.0  # seconds without an answer, after which a worker is ended
 SHORT = 5.0  # seconds
 PAUSE = 1.0  # seconds until one is replaced that has lived for less
-BEGIN = 30.0  # seconds until all must be there at the start
+BEGIN = 60.0  # seconds until all must be there at the start
 LEARN = 2.0  # seconds that workers have to say what they have, for a listing
 LEARNS = frozenset(("devices", "channels", "sessions", "status", "close", "kick"))
 _ATTACH = encode_frame(Command.ATTACH, 0, bytes(TICKET_SIZE))[:HEADER_SIZE]
@@ -95,8 +95,7 @@ class Workers:
         self._stopped = False
         board.data.numbering = Numbering(0, count + 1)
         board.ports.on_open, board.ports.on_left_open = self._opened, self._left_open
-        beside = board.beside
-        board.beside = lambda: beside() - self.links  # of board.links, those that are no sockets here
+        board.far_links = lambda: sum(len(worker.links) for worker in self.all.values())
 
     # -- life
 
@@ -148,11 +147,6 @@ class Workers:
 
     # -- for listings
 
-    @property
-    def links(self) -> int:
-        """How many there are."""
-        return sum(len(worker.links) for worker in self.all.values())
-
     def counts(self) -> dict[str, int]:
         """For a status."""
         workers = self.all.values()
@@ -201,7 +195,9 @@ class Workers:
         )
         self.board.report(ServerState("worker", text))
         worker.bury()
-        if not self.drains and not worker.errors:
+        for error in worker.errors:
+            self.board.report(ServerState("worker", error))
+        if not self.drains:
             self._later(PAUSE if lived < SHORT else 0.0, self._make, worker.share)
 
     # -- agents

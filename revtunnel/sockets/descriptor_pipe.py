@@ -26,6 +26,8 @@ from twisted.internet.interfaces import IReadWriteDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from revtunnel.ground.errors import LocalError
+
 __all__ = ["DescriptorPipe", "Message", "PipeLost", "WaitingPipe", "pipe_pair"]
 
 LIMIT = 64 * 1024 * 1024  # bytes that wait for a worker
@@ -246,7 +248,7 @@ class WaitingPipe:
             _close(given)
 
     def call(self, name: str, *values: Any) -> Any:
-        """What the parent answers. PipeLost: it does not."""
+        """What the parent answers. PipeLost: it is gone; LocalError: it could not, and has logged why."""
         self._calls += 1
         self.send(name, self._calls, *values)
         while True:
@@ -259,6 +261,8 @@ class WaitingPipe:
                     self._reactor.callLater(0, self._catch_up)
                 self._later.append(message)
             if answer is not None:
+                if not answer:
+                    raise LocalError(f"the parent failed at {name}")
                 return answer[0]
 
     # -- the reactor calls

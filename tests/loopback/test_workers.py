@@ -20,6 +20,7 @@ from tests.support.traffic import (
     end_of,
     end_of_new,
     exchange,
+    in_thread,
     read_exactly,
     wait_until,
 )
@@ -50,18 +51,23 @@ def begin(port: int, words: bytes) -> socket.socket:
     return sock
 
 
-def channels(server: Server, serial: str) -> list[dict[str, Any]]:
-    """The running streams of a device."""
-    rows: list[dict[str, Any]] = server.control("channels", serial)["channels"]
-    return rows
+def channels(server: Server) -> dict[str, dict[str, Any]]:
+    """A running stream of each device."""
+    return {row["serial"]: row for row in server.control("channels")["channels"]}
 
 
 class Plant:
     """A server with two workers, and devices that came one after the other, so to each in turn."""
 
-    def __init__(self, lab: Lab, echo: str, bulk: str = "127.0.0.1:9", **more: object) -> None:
+    def __init__(
+        self, lab: Lab, echo: str, bulk: str = "127.0.0.1:9", absent: str = "close", **more: object
+    ) -> None:
         self.lab = lab
-        settings: Settings = {"server": {"workers": "2", "drain": "5 s"}, "listener main": more}
+        settings: Settings = {
+            "server": {"workers": "2", "drain": "5 s"},
+            "listener main": more,
+            "pool default": {"absent": absent},
+        }
         self.server: Server = lab.server(settings).start()
         self.offers = {"echo": echo, "bulk": bulk}
         self.agents: dict[str, Agent] = {}
@@ -91,7 +97,7 @@ def test_devices_of_both_workers_are_seen_and_reached_through_one_door(lab: Lab)
         clients = {serial: begin(plant.port(serial), b"hello") for serial in plant.agents}
 
         assert [row["serial"] for row in server.control("devices")["devices"]] == ["dev-1", "dev-2"]
-        rows = {serial: channels(server, serial)[0] for serial in plant.agents}
+        rows = channels(server)
         assert {row["bytes_to_client"] for row in rows.values()} == {5}
         assert len({row["channel"] % 3 for row in rows.values()}) == 2, "both at one worker"
         status = server.control("status")
@@ -112,18 +118,23 @@ def test_devices_of_both_workers_are_seen_and_reached_through_one_door(lab: Lab)
 
 
 def test_a_worker_killed_under_streams_ends_its_own_and_is_replaced(lab: Lab) -> None:
-    """Its clients are reset, none ends in order, the other's go on; its device is back, on the same port."""
+    """Its clients are reset, none ends in order, the other's go on; its device is back, on the same port.
+
+    Whoever connects meanwhile waits for it.
+    """
     with Kept() as echo:
-        plant = Plant(lab, echo.target)
+        plant = Plant(lab, echo.target, absent="wait")
         server = plant.server
         for serial in ("dev-1", "dev-2"):
             plant.device(serial)
         ports = {serial: plant.port(serial) for serial in plant.agents}
         clients = {serial: [begin(port, b"x") for _ in range(100)] for serial, port in ports.items()}
-        share = channels(server, "dev-1")[0]["channel"] % 3
-        assert channels(server, "dev-2")[0]["channel"] % 3 != share, "both at one worker"
+        rows = channels(server)
+        share = rows["dev-1"]["channel"] % 3
+        assert rows["dev-2"]["channel"] % 3 != share, "both at one worker"
 
         os.kill(workers_of(server)[share], signal.SIGKILL)
+        early = in_thread(lambda: begin(ports["dev-1"], b"meanwhile").close())
         assert {end_of(each) for each in clients["dev-1"]} == {"reset"}
         for each in clients["dev-2"]:
             each.sendall(b"y")
@@ -132,6 +143,8 @@ def test_a_worker_killed_under_streams_ends_its_own_and_is_replaced(lab: Lab) ->
         server.wait_until(lambda: len(server.events("state", state="worker")) >= 4, "a new worker")
         assert plant.port("dev-1") == ports["dev-1"]
         begin(ports["dev-1"], b"again").close()
+        early.join(20)
+        assert early.problem is None and not early.is_alive()
         lost = server.wait_event("channel-ended", serial="dev-1", reason="link-lost")
         assert "its worker has ended" in lost["detail"]
         assert server.control("status")["counts"]["channel-ended link-lost"] == 100
