@@ -19,7 +19,7 @@ from twisted.logger import Logger, LogLevel
 from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.daemons.worker_answers import ASKED, Answers
 from revtunnel.daemons.worker_links import WorkerLink
-from revtunnel.daemons.worker_messages import LinkSaid, Load, WorkerOrders
+from revtunnel.daemons.worker_messages import FactTold, LinkSaid, Load, WorkerOrders
 from revtunnel.daemons.worker_streams import WorkerStreams
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, Fact, ServerState, ServiceDown, ServiceUp
 from revtunnel.ground.limits import RelayLimits
@@ -172,9 +172,13 @@ class Worker:
         level = LogLevel.levelWithName(line["level"])
         log.emit(level, line["event"], event=line["event"], worker=self.share, **told)
 
-    def heard_facts(self, facts: list[Fact]) -> None:
-        for fact in facts:
-            self._fact(fact)
+    def heard_news(self, facts: list[FactTold], expected: dict[str, int]) -> None:
+        for source, change in expected.items():
+            self.expected[source] += change
+            if self.expected[source] <= 0:
+                del self.expected[source]
+        for kind, values in facts:
+            self._fact(kind(*values))
 
     def heard_load(self, load: Load) -> None:
         self.strangers, self.clients, self.handed = load.strangers, load.clients, 0
@@ -196,11 +200,6 @@ class Worker:
 
     def heard_failed(self, peer: str, reason: str, serial: str, shaken: bool) -> None:
         self._board.access.failed(peer, reason, serial, shaken, self.reactor.seconds())
-
-    def heard_expects(self, source: str, change: int) -> None:
-        self.expected[source] += change
-        if self.expected[source] <= 0:
-            del self.expected[source]
 
     def heard_arrived(self, number: int, told: LinkSaid) -> None:
         link: Any = self.links.get(number)

@@ -21,7 +21,15 @@ from revtunnel.daemons.borrowed_ports import BorrowedPorts
 from revtunnel.daemons.server_listeners import ServerListeners, agent_listener
 from revtunnel.daemons.server_means import descriptor_budget
 from revtunnel.daemons.switchboard import Switchboard
-from revtunnel.daemons.worker_messages import LinkCame, LinkSaid, Load, WorkerOrders, raised
+from revtunnel.daemons.worker_messages import (
+    FactTold,
+    LinkCame,
+    LinkSaid,
+    Load,
+    WorkerOrders,
+    in_values,
+    raised,
+)
 from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.pools import Lease
 from revtunnel.ground.errors import RemoteError, SettingsError
@@ -49,19 +57,25 @@ _PARENTS = (LinkUp, LinkDown, ListenerRefused)  # facts that the parent finds by
 
 
 class ToParent:
-    """What a worker says. Facts of one turn go together, and before whatever is said after them."""
+    """What a worker says. News of one turn goes together, before whatever is said next."""
 
     def __init__(self, reactor: Any, pipe: WaitingPipe) -> None:
         self._reactor = reactor
         self._pipe = pipe
-        self._facts: list[Fact] = []
+        self._facts: list[FactTold] = []
+        self._expected: dict[str, int] = {}
         self._telling: IDelayedCall | None = None
 
     def fact(self, fact: Fact) -> None:
         """Something happened."""
         if not isinstance(fact, _PARENTS):
-            self._facts.append(fact)
+            self._facts.append(in_values(fact))
             self._telling = self._telling or self._reactor.callLater(0, self._tell)
+
+    def expects(self, source: str, change: int) -> None:
+        """So many data sockets more, or less, are on their way from an address."""
+        self._expected[source] = self._expected.get(source, 0) + change
+        self._telling = self._telling or self._reactor.callLater(0, self._tell)
 
     def tell(self, name: str, *values: Any, descriptors: tuple[int, ...] = ()) -> None:
         """Say something, and give descriptors away."""
@@ -78,9 +92,10 @@ class ToParent:
         self._flush()
 
     def _flush(self) -> None:
-        if self._facts:
+        if self._facts or self._expected:
             facts, self._facts = self._facts, []
-            self._pipe.send("facts", facts)
+            expected, self._expected = self._expected, {}
+            self._pipe.send("news", facts, expected)
 
 
 class _ParentsAccess(AccessControl):
@@ -120,7 +135,7 @@ class WorkerBoard(Switchboard):
         )
         self._headers = ServerListeners(reactor, self._listens, self)
         self.data.numbering = Numbering(share, of)
-        self.data.on_expected = lambda source, change: parent.tell("expects", source, change)
+        self.data.on_expected = parent.expects
         self.client_streams.elsewhere = self._elsewhere
         self.admission.issue = self._issue
         self.take(orders)

@@ -7,16 +7,28 @@ Source: ours.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from revtunnel.daemons.server_settings import ServerSettings
+from revtunnel.ground.facts import Fact, names_of
 from revtunnel.link.handshake import LinkDenied, ServerUp
 from revtunnel.sockets.tls.certificates import PeerCertificate
 from revtunnel.streams.running import Running
 
-__all__ = ["Answered", "LinkCame", "LinkSaid", "Load", "WorkerOrders", "denied", "raised"]
+__all__ = [
+    "Answered",
+    "FactTold",
+    "LinkCame",
+    "LinkSaid",
+    "Load",
+    "WorkerOrders",
+    "denied",
+    "in_values",
+    "raised",
+]
 
 Answered = tuple[object, ...]  # reason, detail, serial, told, word of a LinkDenied
+FactTold = tuple[type[Fact], tuple[Any, ...]]  # its kind and its fields: half the work of pickling it whole
 
 
 class WorkerOrders(NamedTuple):
@@ -55,6 +67,11 @@ class Load(NamedTuple):
     clients: int
     trips: Mapping[int, float]  # round trips by the number of the link, seconds
     rows: tuple[Running, ...] | None  # None: nobody asked
+
+
+def in_values(fact: Fact) -> FactTold:
+    """A fact, to be made again from its values."""
+    return type(fact), tuple([getattr(fact, name) for name in names_of(fact)])
 
 
 def denied(error: LinkDenied) -> Answered:

@@ -32,6 +32,7 @@ __all__ = ["DescriptorPipe", "Message", "PipeLost", "WaitingPipe", "pipe_pair"]
 
 LIMIT = 64 * 1024 * 1024  # bytes that wait for a worker
 READ = 256 * 1024  # bytes of one reading
+_buffer = memoryview(bytearray(READ))  # of all pipes of the process: copied before the next reading
 MOST = 8  # descriptors of one message
 _HEAD = struct.Struct("!IB")  # bytes of the message, its descriptors
 _ROOM = socket.CMSG_SPACE(MOST * array.array("i").itemsize)
@@ -76,7 +77,8 @@ class _Incoming:
     def read(self, flags: int = 0) -> Iterator[Message]:
         """One reading. BlockingIOError: nothing; PipeLost: the other end is gone, or a descriptor was."""
         try:
-            data, beside, seen, _ = self._sock.recvmsg(READ, _ROOM, flags | socket.MSG_CMSG_CLOEXEC)
+            asked = flags | socket.MSG_CMSG_CLOEXEC
+            size, beside, seen, _ = self._sock.recvmsg_into([_buffer], _ROOM, asked)
         except ConnectionError:
             raise PipeLost("the other process is gone") from None
         for level, kind, told in beside:
@@ -84,11 +86,11 @@ class _Incoming:
                 found = array.array("i")
                 found.frombytes(told[: len(told) - len(told) % found.itemsize])
                 self._descriptors.extend(found)
-        if not data:
+        if not size:
             raise PipeLost("the other process is gone")
         if seen & socket.MSG_CTRUNC:  # no descriptor was left for it
             raise PipeLost("a descriptor could not be taken")
-        self._bytes += data
+        self._bytes += _buffer[:size]
         return self._messages()
 
     def _messages(self) -> Iterator[Message]:
