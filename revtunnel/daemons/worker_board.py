@@ -11,6 +11,7 @@ Source: docs/scale-out.rst "Several workers"; ours.
 import os
 import socket
 import time
+from collections import Counter
 from itertools import count
 from typing import Any
 
@@ -53,29 +54,33 @@ from revtunnel.trust.identities import Identities
 
 __all__ = ["ToParent", "WorkerBoard"]
 
+SOON = 0.01  # seconds: a message costs two processes a turn
 _PARENTS = (LinkUp, LinkDown, ListenerRefused)  # facts that the parent finds by itself, of what it is told
 
 
 class ToParent:
-    """What a worker says. News of one turn goes together, before whatever is said next."""
+    """What a worker says. News of SOON seconds goes together, and before whatever else is said."""
 
     def __init__(self, reactor: Any, pipe: WaitingPipe) -> None:
         self._reactor = reactor
         self._pipe = pipe
         self._facts: list[FactTold] = []
-        self._expected: dict[str, int] = {}
+        self._expected: Counter[str] = Counter()  # what changed
+        self._known: Counter[str] = Counter()  # what the parent knows
         self._telling: IDelayedCall | None = None
 
     def fact(self, fact: Fact) -> None:
         """Something happened."""
         if not isinstance(fact, _PARENTS):
             self._facts.append(in_values(fact))
-            self._telling = self._telling or self._reactor.callLater(0, self._tell)
+            self._telling = self._telling or self._reactor.callLater(SOON, self._tell)
 
     def expects(self, source: str, change: int) -> None:
         """So many data sockets more, or less, are on their way from an address."""
-        self._expected[source] = self._expected.get(source, 0) + change
-        self._telling = self._telling or self._reactor.callLater(0, self._tell)
+        self._expected[source] += change
+        if change > 0 and not self._known[source]:  # before the agent can come
+            self._flush()
+        self._telling = self._telling or self._reactor.callLater(SOON, self._tell)
 
     def tell(self, name: str, *values: Any, descriptors: tuple[int, ...] = ()) -> None:
         """Say something, and give descriptors away."""
@@ -94,8 +99,12 @@ class ToParent:
     def _flush(self) -> None:
         if self._facts or self._expected:
             facts, self._facts = self._facts, []
-            expected, self._expected = self._expected, {}
-            self._pipe.send("news", facts, expected)
+            expected, self._expected = self._expected, Counter()
+            self._known.update(expected)
+            for source in expected:
+                if not self._known[source]:
+                    del self._known[source]
+            self._pipe.send("news", facts, dict(expected))
 
 
 class _ParentsAccess(AccessControl):
