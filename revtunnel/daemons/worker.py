@@ -13,7 +13,7 @@ from collections import Counter
 from contextlib import suppress
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger, LogLevel
 
 from revtunnel.daemons.switchboard import Switchboard
@@ -26,7 +26,7 @@ from revtunnel.ground.limits import RelayLimits
 from revtunnel.ground.origin import Origin
 from revtunnel.ground.targets import Offer
 from revtunnel.link.keys import Verifier
-from revtunnel.sockets.descriptor_pipe import DescriptorPipe, Message
+from revtunnel.sockets.descriptor_pipe import GONE, DescriptorPipe, Message
 from revtunnel.sockets.ends import PlainEnd
 from revtunnel.streams.offer_messages import Answer
 from revtunnel.streams.service_state import ServiceState
@@ -92,7 +92,8 @@ class Worker:
         return self._board.data.relay_limits
 
     def tell(self, name: str, *values: Any, descriptors: tuple[int, ...] = ()) -> None:
-        self.pipe.send(name, *values, descriptors=descriptors)
+        if self.pid:  # before that it has not got its orders, which come first
+            self.pipe.send(name, *values, descriptors=descriptors)
 
     def ask(self) -> "Deferred[None]":
         """Fires when it has said what it has."""
@@ -103,15 +104,14 @@ class Worker:
 
     def drain(self) -> "Deferred[None]":
         """Have it leave; fires when it has nothing any more."""
+        if not self.is_ready:
+            return succeed(None)
         self._drained = self._drained or Deferred()
         self.tell("leave")
         return self._drained
 
     def kill(self, why: str) -> None:
         """End a process that does not answer."""
-        if self.pid:
-            with suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
         self.pipe.end(why)
 
     def bury(self) -> None:
@@ -152,6 +152,9 @@ class Worker:
 
     def _lost(self, why: str) -> None:
         self.is_over = True
+        if self.pid and why not in (GONE, ""):  # it may hang, with its connections open
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
         self._workers.ended(self, why)
 
     def heard_hello(self, pid: int) -> None:

@@ -49,7 +49,6 @@ __all__ = [
     "TroubleOver",
     "WakeEnded",
     "WebRefused",
-    "names_of",
 ]
 
 

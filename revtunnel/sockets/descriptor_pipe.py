@@ -28,8 +28,9 @@ from zope.interface import implementer
 
 from revtunnel.ground.errors import LocalError
 
-__all__ = ["DescriptorPipe", "Message", "PipeLost", "WaitingPipe", "pipe_pair"]
+__all__ = ["GONE", "DescriptorPipe", "Message", "PipeLost", "WaitingPipe", "pipe_pair"]
 
+GONE = "the other process is gone"  # why a pipe is lost, most often
 LIMIT = 64 * 1024 * 1024  # bytes that wait for a worker
 READ = 256 * 1024  # bytes of one reading
 _buffer = memoryview(bytearray(READ))  # of all pipes of the process: copied before the next reading
@@ -80,14 +81,14 @@ class _Incoming:
             asked = flags | socket.MSG_CMSG_CLOEXEC
             size, beside, seen, _ = self._sock.recvmsg_into([_buffer], _ROOM, asked)
         except ConnectionError:
-            raise PipeLost("the other process is gone") from None
+            raise PipeLost(GONE) from None
         for level, kind, told in beside:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 found = array.array("i")
                 found.frombytes(told[: len(told) - len(told) % found.itemsize])
                 self._descriptors.extend(found)
         if not size:
-            raise PipeLost("the other process is gone")
+            raise PipeLost(GONE)
         if seen & socket.MSG_CTRUNC:  # no descriptor was left for it
             raise PipeLost("a descriptor could not be taken")
         self._bytes += _buffer[:size]
@@ -205,7 +206,7 @@ class DescriptorPipe:
             except BlockingIOError:
                 return
             except OSError:
-                self.end("the other process is gone")
+                self.end(GONE)
                 return
             _close(given)
             self._held -= sent
