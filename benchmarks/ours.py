@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks.peers import System, free_ports
 from benchmarks.processes import Crew, CrewError
 
-__all__ = ["CHANNELS_PER_LINK", "OURS", "RT1", "RUN", "SERVER", "SESSIONS", "listed"]
+__all__ = ["CHANNELS_PER_LINK", "OURS", "RT1", "RUN", "SERVER", "SESSIONS", "Several", "listed"]
 
 CHANNELS_PER_LINK = 255
 RUN: list[str | Path] = [sys.executable, "-m", "revtunnel.daemons.run"]
@@ -71,9 +71,10 @@ sockets = {sockets}
 """
 
 
-def _start_server(crew: Crew, text: str) -> None:
+def _start_server(crew: Crew, text: str, workers: int = 1) -> None:
     config = crew.folder / "revtunnel.ini"
-    config.write_text(SERVER.format(folder=crew.folder) + text)
+    several = f"[server]\nworkers = {workers}\n"
+    config.write_text(SERVER.format(folder=crew.folder).replace("[server]\n", several) + text)
     crew.start("server", [*RUN, "server", "--config", config])
     crew.wait_until((crew.folder / "admin.sock").exists, "the server's admin socket")
 
@@ -97,6 +98,7 @@ class Rt1(System):
     data: str = "socket"
     tls: bool = False
     web: bool = False
+    workers: int = 1
 
     def start(self, crew: Crew, target: int, width: int) -> list[int]:
         """One agent, or one for each 255 connections of `width` on links; the ports come from the pool."""
@@ -118,7 +120,8 @@ class Rt1(System):
         if web:
             kept = [line for line in lines.splitlines() if not line.startswith("authority")]
             more += WEB.format(port=web, tls="\n".join(kept))
-        _start_server(crew, RT1.format(port=port, first=pool[0], last=pool[-1], more=more))
+        text = RT1.format(port=port, first=pool[0], last=pool[-1], more=more)
+        _start_server(crew, text, self.workers)
         for serial in serials:
             local = ["--local", f"load=127.0.0.1:{target}"]
             trust = _certificate(crew, serial) if self.tls else _key(crew, serial) if self.web else []
@@ -138,6 +141,14 @@ WEB = """
 address = 127.0.0.1:{port}
 {tls}
 """
+
+
+@dataclass(frozen=True)
+class Several(Rt1):
+    """As ``Rt1``, with as many devices as there are to be fronts."""
+
+    def start(self, crew: Crew, target: int, width: int) -> list[int]:
+        return self._serve(crew, target, width)
 
 
 @dataclass(frozen=True)

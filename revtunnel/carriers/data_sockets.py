@@ -52,6 +52,7 @@ class DataSockets:
         self._tickets: Tickets[DataPool] = Tickets(random_bytes)
         self._expected: Counter[str] = Counter()  # by address
         self.numbering = Numbering()
+        self.on_expected: Callable[[str, int], None] = lambda source, change: None  # as ``expect`` says
         self._streams: set[DataStream] = set()
         self._opening: set[DataStream] = set()
         self._busy: set[DataPool] = set()
@@ -95,6 +96,7 @@ class DataSockets:
         self._expected[source] += change
         if not self._expected[source]:
             del self._expected[source]
+        self.on_expected(source, change)
 
     def holder(self, ticket: bytes) -> DataPool | None:
         """The same, without using it up."""

@@ -13,7 +13,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from revtunnel.streams.commands import TICKET_SIZE
 
-__all__ = ["FIRST_NUMBER", "Numbering", "Tickets"]
+__all__ = ["FIRST_NUMBER", "Numbering", "Tickets", "number_in"]
 
 Holder = TypeVar("Holder")
 FIRST_NUMBER = 256  # the numbers below are those of a link's own channels
@@ -24,16 +24,26 @@ _AT_ONCE = 64 * _SECRET  # random bytes that are asked for at once, for tickets 
 
 
 class Numbering:
-    """The numbers of channels on data sockets, one server's all in a row; after 2^31 - 1 comes 256 again."""
+    """The numbers of channels on data sockets, one server's all in a row; after 2^31 - 1 comes 256 again.
 
-    def __init__(self) -> None:
-        self._next = FIRST_NUMBER
+    ``share`` and ``of``: one of several processes has those that leave ``share`` when divided by ``of``.
+    """
+
+    def __init__(self, share: int = 0, of: int = 1) -> None:
+        self._first = FIRST_NUMBER + (share - FIRST_NUMBER) % of
+        self._step = of
+        self._next = self._first
 
     def take(self) -> int:
         """The next number."""
         number = self._next
-        self._next = FIRST_NUMBER if number == _LAST_NUMBER else number + 1
+        self._next = self._first if number > _LAST_NUMBER - self._step else number + self._step
         return number
+
+
+def number_in(ticket: bytes) -> int:
+    """The number of the channel that a ticket, maybe a forged one, is for."""
+    return int(_NUMBER.unpack_from(ticket)[0])
 
 
 class _Ticket(NamedTuple, Generic[Holder]):

@@ -115,7 +115,7 @@ class LinkAdmission:
                 raise NotLetIn("stopping", "its listener is gone")
             stranger = self.enter(end.peer, partial(has_spoken, end))
         except NotLetIn as refused:
-            self._turn_away(name, end, refused)
+            self.turn_away(name, end, refused)
             return
         link = self._stranger(hub, listener, stranger)
         if listener.identity is None:
@@ -141,7 +141,7 @@ class LinkAdmission:
         self._data.attached(pool, ticket, end)
         return True
 
-    def _turn_away(self, name: str, end: End, refused: NotLetIn) -> None:
+    def turn_away(self, name: str, end: End, refused: NotLetIn) -> None:
         """Read nothing of a connection. Where a frame can be sent, an agent hears when to come again."""
         self._report(LinkRefused(name, end.peer, "", refused.reason, str(refused)))
         if not (refused.seconds and self._parting < PARTINGS and _speaks_rt1(self.listeners.get(name))):
@@ -165,7 +165,7 @@ class LinkAdmission:
         listener = self.listeners.get(name)
         if listener is None:
             stranger.leave()
-            self._turn_away(name, end, NotLetIn("stopping", "its listener is gone"))
+            self.turn_away(name, end, NotLetIn("stopping", "its listener is gone"))
             return
         link = self._stranger(hub, listener, stranger)
         link.by_web, link.subprotocol, link.tls = True, subprotocol, end.tls_version

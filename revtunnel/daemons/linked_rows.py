@@ -1,14 +1,13 @@
 """What operators see of devices that have a link (rt1, ReadyAgent, EMO), and can do (wires.Wire)."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.fleet.devices import Device
 from revtunnel.fleet.leases import Leases
 from revtunnel.fleet.pools import Lease
-from revtunnel.link.mux import Mux
 from revtunnel.link.server_link import ServerLink
 from revtunnel.process.admin.device_listings import At, Place
 from revtunnel.process.admin.device_operations import SESSIONS
@@ -24,6 +23,9 @@ class LinkedRows:
 
     def __init__(self, switchboard: Switchboard, leases: Leases, at: At) -> None:
         self.granted: Callable[[str, str], bool] = lambda serial, client: False
+        # of workers, where there are any: their streams, and how many they have of what is counted
+        self.elsewhere: Callable[[], Iterable[Running]] = lambda: ()
+        self.beside: Callable[[], dict[str, int]] = dict
         self._switchboard = switchboard
         self._leases = leases
         self._at = at
@@ -45,7 +47,9 @@ class LinkedRows:
     def streams(self, serial: str | None, after: Place, limit: int) -> list[Running]:
         streams = self._switchboard.streams
         if serial is None:
-            return streams.page(after, limit)
+            others = {each for each in self.elsewhere() if (each.serial, each.number) > after}
+            mine = streams.page(after, limit)
+            return sorted(others.union(mine))[:limit] if others else mine
         return [each for each in streams.rows(serial) if (each.serial, each.number) > after][:limit]
 
     def sessions(self, serial: str | None, after: Place, limit: int) -> list[Row]:
@@ -60,11 +64,8 @@ class LinkedRows:
 
     def counts(self) -> dict[str, int]:
         board = self._switchboard
-        return {
-            "links": len(board.links),
-            "clients": board.clients,
-            "channels": len(board.streams),
-        }
+        mine = {"links": len(board.links), "clients": board.clients, "channels": len(board.streams)}
+        return mine | {name: mine[name] + count for name, count in self.beside().items()}
 
     def facts(self) -> Counter[str]:
         return self._switchboard.counts
@@ -84,7 +85,7 @@ class LinkedRows:
     def _state(link: ServerLink | None, name: str) -> Row:
         """Whether it answers, if its agent looks at it."""
         mux = getattr(link, "mux", None)  # a ThingWorx device has none
-        state = mux.service_states.get(name) if isinstance(mux, Mux) else None
+        state = getattr(mux, "service_states", {}).get(name)
         return {"up": state.up if state else None, "detail": state.detail if state else ""}
 
     def _link(self, link: ServerLink | None) -> Row:

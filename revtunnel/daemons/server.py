@@ -64,6 +64,7 @@ from revtunnel.trust.people_operator import PeopleOperator
 if TYPE_CHECKING:
     from revtunnel.cluster.cluster_system import Cluster
     from revtunnel.daemons.web_system import WebSystem
+    from revtunnel.daemons.workers import Workers
     from revtunnel.systems.cccp.cccp_system import CccpSystem
 
 __all__ = ["Options", "Server", "makeService"]
@@ -86,6 +87,7 @@ class Server(AdministeredDaemon):
         self.web: WebSystem | None = None
         self.cccp: CccpSystem | None = None
         self.node: Cluster | None = None
+        self.workers: Workers | None = None
         self._exit = exit_status
         self._emo = EmoListener({})
         self.webhooks: Webhooks | None = None
@@ -99,6 +101,7 @@ class Server(AdministeredDaemon):
     def privilegedStartService(self) -> None:
         self._build()
         self._build_node(self.settings)
+        self._build_workers(self.settings)
         self._take_webhooks(self.settings)
         self._take_listeners(self.settings)
         self.listeners.start()
@@ -111,6 +114,8 @@ class Server(AdministeredDaemon):
         super().privilegedStartService()
 
     def startService(self) -> None:
+        if self.workers is not None:
+            self.workers.start()
         super().startService()
         self._expiry = self._reactor.callLater(EXPIRY_CHECK, self._expire)
         self.absent.start(self.operator.enrolled_devices())
@@ -164,6 +169,7 @@ class Server(AdministeredDaemon):
         self.ports.behind = self.listeners.before_clients
         self.switchboard.data.take(settings.data, settings.relay)
         self._build_people(settings)
+        board, changed = self.switchboard, self.audit.changed
         self.operator = Operator(
             self._reactor,
             self.switchboard,
@@ -173,9 +179,7 @@ class Server(AdministeredDaemon):
             self.reporter,
             settings.name,
             os.urandom,
-            PeopleOperator(
-                self.people, self.grants, time.time, os.urandom, self.audit.changed, self._labels_of
-            ),
+            PeopleOperator(self.people, self.grants, time.time, os.urandom, changed, board.labels_of),
             self.mutes,
             self.audit,
         )
@@ -203,9 +207,6 @@ class Server(AdministeredDaemon):
         self.audit.retries = self.retries
         self.people, self.grants, self.people_book = open_people(PeopleLimits(), self.ledger)
         self.mutes = Mutes(self.ledger, time.time, self.audit.changed)
-
-    def _labels_of(self, serial: str) -> tuple[str, ...]:
-        return self.switchboard.access.records.of(serial).labels
 
     def _build_cccp(self, settings: ServerSettings) -> None:
         """CCCP beside the rest, with the same ports, penalties and ledger."""
@@ -270,6 +271,16 @@ class Server(AdministeredDaemon):
 
         self.node.directory.usurped = usurped
 
+    def _build_workers(self, settings: ServerSettings) -> None:
+        """Processes that have the links of rt1, if there are to be several."""
+        if settings.processes == 1:
+            return
+        from revtunnel.daemons.workers import Workers
+
+        told = self._key_of, self.issuer, self.ledger, lambda: self.settings
+        self.workers = Workers(self._reactor, self.switchboard, *told)
+        self.workers.attend(self.listeners, self.operator)
+
     def _load_authority(self, settings: ServerSettings) -> None:
         """Take the authority as its files are now.
 
@@ -315,8 +326,9 @@ class Server(AdministeredDaemon):
         self.absent.stop()
         if self.web is not None:
             self.web.drain()
+        beside = [self.workers.drain()] if self.workers is not None else []
         drained = self.switchboard.drain()
-        beside = [self.node.drain(self.settings.drain)] if self.node is not None else []
+        beside += [self.node.drain(self.settings.drain)] if self.node is not None else []
         beside += [self.cccp.drain()] if self.cccp is not None else []
         drained.addCallback(lambda _: gatherResults(beside))
         return drained.addCallback(self._part)
@@ -333,6 +345,8 @@ class Server(AdministeredDaemon):
         self.switchboard.stop()
         if self.node is not None:
             self.node.stop()
+        if self.workers is not None:
+            self.workers.stop()
 
     def stopService(self) -> Any:
         """Close what is open; a drained server has nothing left."""
@@ -407,6 +421,8 @@ class Server(AdministeredDaemon):
         self.absent.wake_fresh()
         self._warn(*self._all_identities())
         await super()._take(new)
+        if self.workers is not None:
+            self.workers.take()
         await looked
         return changed, missing
 
@@ -432,6 +448,8 @@ class Server(AdministeredDaemon):
         labels = self.switchboard.access.records.labels
         new = self.settings = self._with_kept(self.settings)
         self.switchboard.enforcement.set_record(serial, new.records)
+        if self.workers is not None:
+            self.workers.take()
         if self.web is not None:
             self.web.vendors.take(new)
         if labels != new.records.labels:
@@ -445,6 +463,8 @@ class Server(AdministeredDaemon):
             self.switchboard.enforcement.make_way()
             self.absent.take(new)
             self.switchboard.enforcement.set_records(new.records)
+            if self.workers is not None:
+                self.workers.take()
 
     def _take_webhooks(self, settings: ServerSettings) -> None:
         """Tell these hooks of facts from now on."""

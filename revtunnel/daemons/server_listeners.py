@@ -119,6 +119,9 @@ class ServerListeners:
         self.open = OpenListeners(listeners, they_begin=True)
         self.people: WebListener | None = None  # who has web listeners
         self.nodes: Callable[[str], Came] | None = None  # who takes other nodes, by the listener's name
+        self.workers: Callable[[str], Came] | None = (
+            None  # who takes agents of rt1 in place of the switchboard
+        )
         self._headers = ProxyHeaders(reactor, lambda: board.limits.pending)
         self._board = board
         self._rules: dict[str, HeaderRules | None] = {}  # by section
@@ -135,7 +138,8 @@ class ServerListeners:
         self._wanted = []
         for each in settings.listeners:
             refused = partial(self._not_let_in, each.name)
-            who_comes = self.nodes if each.kind == "nodes" else self._board.agents
+            by_kind = {"nodes": self.nodes, "rt1": self.workers or self._board.agents}
+            who_comes = by_kind.get(each.kind, self._board.agents)
             if who_comes is None:  # a reload makes no node of a server
                 continue
             came = self._behind(who_comes(each.name), f"listener {each.name}", refused)

@@ -6,6 +6,7 @@ makes these from a file.
 Source: twisted.md section 7; ours.
 """
 
+import os
 from dataclasses import dataclass, field
 
 from revtunnel.cluster.cluster_settings import ClusterSettings
@@ -20,6 +21,8 @@ from revtunnel.ground.kinds import (
     NAME,
     PLACE,
     RANGES,
+    SettingKind,
+    count,
     listening,
     many,
     networks,
@@ -80,6 +83,7 @@ def read_mapping(text: str) -> PortMapping:
 
 
 _SERVER_NAME = text("name", "auto, or 1 to 64 of A-Z a-z 0-9 . _ -", r"[A-Za-z0-9._-]{1,64}")
+_WORKERS = nothing("auto", SettingKind("workers", "auto, or 1 to 64", count("workers", 1, 64).read))
 _MAPPINGS = many("[HOST:]CLIENTPORT -> [NAME=]HOST:PORT", read_mapping, 0, 255)
 
 
@@ -206,6 +210,8 @@ class ServerSettings(LogSettings):
         "none: in memory, lost at the end")
     allow_open_state: bool = setting(yes_no(), "no", "INSECURE: lets others than its owner write in "
         "state_directory; no: the server does not start there")
+    workers: int | None = setting(_WORKERS, "1", "processes that have the links of rt1 listeners and their "
+        "clients; auto: one for each processor; 1: this process has them itself")
     drain: float = limit(seconds(0, 3600), 30.0, "time that running channels get when the server stops")
     listeners: tuple[ListenerSettings, ...]
     pools: tuple[PoolSettings, ...]
@@ -231,3 +237,8 @@ class ServerSettings(LogSettings):
     thingworx: EdgeSettings
     cluster: ClusterSettings
     files: tuple[str, ...]  # that were read, in this order
+
+    @property
+    def processes(self) -> int:
+        """How many workers there are; 1: none."""
+        return len(os.sched_getaffinity(0)) if self.workers is None else self.workers

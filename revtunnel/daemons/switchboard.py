@@ -78,6 +78,7 @@ class Switchboard:
         self.draining = False
         self.not_yet = ""  # why agents are refused for now
         self.beside: Callable[[], int] = lambda: 0  # sockets that others have in this server
+        self.far_links: Callable[[], int] = lambda: 0  # of ``links``: their sockets are another process's
         self.on_arrived: Callable[[str], None] = lambda serial: None
         self.on_departed: Callable[[str], None] = lambda serial: None  # a link of it is gone
         self._clock = clock
@@ -113,7 +114,8 @@ class Switchboard:
 
     def _sockets(self) -> int:
         strangers = len(self.admission.strangers)
-        return self.client_streams.count + len(self.links) + strangers + self.data.count + self.beside()
+        links = len(self.links) - self.far_links()
+        return self.client_streams.count + links + strangers + self.data.count + self.beside()
 
     def _make_room(self) -> bool:
         """Whether one more client can be had."""
@@ -243,6 +245,10 @@ class Switchboard:
         self.on_departed(link.serial)
 
     # -- what operators and settings do
+
+    def labels_of(self, serial: str) -> tuple[str, ...]:
+        """What its record calls a device by."""
+        return self.access.records.of(serial).labels
 
     def set_limits(self, limits: ServerLimits) -> None:
         """Other limits from now on; what runs stays."""

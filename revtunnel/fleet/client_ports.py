@@ -76,6 +76,8 @@ class ClientPorts:
         self._report = report
         self._open: dict[str, dict[str, OpenPort]] = {}  # by serial and target
         self._count = 0
+        self.on_open: Callable[[OpenPort], None] = lambda port: None  # for a device that is here
+        self.on_left_open: Callable[[OpenPort], None] = lambda port: None  # it is away now
         self.behind: Behind = lambda came, pool, refused: came  # what listens instead of it
         # of pools that several nodes share: the port that others say a use has, 0: it is ours to say
         # (LeaseError: none, NumberAsked: not yet); what another program has; whether a lease is good by now
@@ -110,6 +112,7 @@ class ClientPorts:
             there = self._open.get(clients.serial, {}).get(clients.name)
             if there is not None and _socket_of(there.lease) == _socket_of(lease):
                 there.lease, there.clients.target = lease, clients.target
+                self.on_open(there)
                 return there
             self._close(use)
             opened = self._bind(lease, clients, now)
@@ -123,6 +126,7 @@ class ClientPorts:
         finally:
             self._close_displaced()
         self._add(opened)
+        self.on_open(opened)
         return opened
 
     def refuse(self, use: tuple[str, str], why: str, now: float, pool: str | None = None) -> None:
@@ -156,6 +160,8 @@ class ClientPorts:
         for port in self.of(serial):
             if not self.refuses.get(port.lease.pool, False):
                 self._close((serial, port.clients.name))
+            else:
+                self.on_left_open(port)
 
     def promise(
         self, serial: str, names: Iterable[str], pool: str, now: float, ranges: Ranges | None = None

@@ -71,7 +71,7 @@ class Fact:
     def row(self) -> dict[str, Any]:
         """The fact as plain values for JSON, log and admin."""
         row: dict[str, Any] = {"event": self.word}
-        for name in _names(self):
+        for name in names_of(self):
             value = getattr(self, name)
             row[name] = value.word if isinstance(value, Ended) else value
         return row
@@ -80,7 +80,8 @@ class Fact:
 _known: dict[type[Fact], tuple[str, ...]] = {}  # names of fields by kind: finding them out is slow
 
 
-def _names(fact: Fact) -> tuple[str, ...]:
+def names_of(fact: Fact) -> tuple[str, ...]:
+    """The names of its fields, in the order in which it takes their values."""
     found = _known.get(type(fact))
     if found is None:
         found = _known[type(fact)] = tuple(field.name for field in fields(fact))

@@ -206,6 +206,7 @@ class Listener:
         self._they_begin = they_begin
         self._sock: socket.socket | None = None
         self._resting: IDelayedCall | None = None
+        self._is_lent = False
         self._failures = 0  # since they were said
         self._said: float | None = None
         self.place = "" if where is None else place(*where[:2])
@@ -249,6 +250,22 @@ class Listener:
         if self._retries is not None:
             self._retries.drop(self._trouble)
         self._close()
+
+    def lend(self) -> int:
+        """A descriptor of it for another process of ours, which accepts in our place until ``take_back``.
+
+        The socket stays ours: when we stop it, it is shut for both.
+        """
+        assert self._sock is not None
+        self._is_lent = True
+        self._stand_by()
+        return os.dup(self._sock.fileno())
+
+    def take_back(self) -> None:
+        """Accept ourselves again; the other has to close its own."""
+        if self._is_lent and self._sock is not None:
+            self._reactor.addReader(self)
+        self._is_lent = False
 
     # -- the reactor calls
 
@@ -312,12 +329,18 @@ class Listener:
     def _close(self) -> None:
         sock = self._sock
         if sock is not None:
-            if self._resting is not None and self._resting.active():
-                self._resting.cancel()
-            self._reactor.removeReader(self)
+            self._stand_by()
             self._sock = None
+            if self._is_lent:  # a socket that does not listen keeps its port from nobody (SO_REUSEADDR)
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
             sock.close()
             self._arrivals.stop()
+
+    def _stand_by(self) -> None:
+        if self._resting is not None and self._resting.active():
+            self._resting.cancel()
+        self._reactor.removeReader(self)
 
     def _open_again(self) -> None:
         try:

@@ -229,6 +229,18 @@ class ClientSocket(ChannelSocket):
         self._lost = True
         return joined
 
+    def hand_over(self) -> End | None:
+        """Give its connection to somebody else, as if it had not come; None: it has none, or was read.
+
+        Whoever has it says ``finished``.
+        """
+        end = self._end
+        if self._lost or end is None or self.transport is not None or self.early or not end.gathers:
+            return None
+        self.watch(None)
+        self._lost = True
+        return end
+
     def abort(self, reason: Ended = Ended.RESET_BY_PEER, detail: str = "") -> None:
         if self.transport is None and not self._lost:
             self.watch(None)

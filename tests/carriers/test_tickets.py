@@ -1,9 +1,10 @@
 """Tickets are good once, in time, for whom they were made; numbers are those of no link's own channel."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revtunnel.carriers.tickets import FIRST_NUMBER, Numbering, Tickets
+from revtunnel.carriers.tickets import FIRST_NUMBER, Numbering, Tickets, number_in
 from revtunnel.streams.commands import TICKET_SIZE, number_of
 
 
@@ -81,3 +82,18 @@ def test_numbers_begin_behind_those_of_a_link() -> None:
     assert [numbering.take() for _ in range(3)] == [256, 257, 258]
     numbering._next = 2**31 - 1
     assert [numbering.take(), numbering.take()] == [2**31 - 1, FIRST_NUMBER]
+
+
+@pytest.mark.parametrize("share", [0, 1, 2])
+def test_several_processes_share_the_numbers(share: int) -> None:
+    """Each has every third one, and a ticket tells whose it is, also after the last number."""
+    numbering = Numbering(share, 3)
+    for _ in range(2):
+        numbers = [numbering.take() for _ in range(3)]
+        assert numbers[0] in (256, 257, 258) and numbers[1] - numbers[0] == numbers[2] - numbers[1] == 3
+        assert {number % 3 for number in numbers} == {share}
+        numbering._next = 2**31 - 1 - (2**31 - 1 - share) % 3
+        last = numbering.take()
+        assert last < 2**31 and last % 3 == share
+    ticket = Tickets(lambda size: bytes(size)).issue("plc-7", numbers[1], 1.0)
+    assert number_in(ticket) == numbers[1]

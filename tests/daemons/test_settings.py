@@ -878,3 +878,19 @@ def test_ports_of_emo_that_nobody_has_by_name(tmp_path: Path) -> None:
     ):
         (said,) = errors(tmp_path, text)
         assert why in said and "first_come" in said
+
+
+@pytest.mark.parametrize("wrong", ["0", "65", "many", "-1", "1.5"])
+def test_workers_are_a_number_or_auto(tmp_path: Path, wrong: str) -> None:
+    """With the file and the line."""
+    (error,) = errors(tmp_path, f"[server]\nworkers = {wrong}\n")
+    assert error.startswith("r.ini:2: [server] workers: ")
+
+
+def test_auto_is_a_worker_for_each_processor(tmp_path: Path) -> None:
+    """And one, the default, is no worker at all."""
+    (tmp_path / "r.ini").write_text("[server]\nworkers = auto\n")
+    settings = load_server(str(tmp_path / "r.ini"), None, HERE)
+    assert settings.workers is None and settings.processes == len(os.sched_getaffinity(0))
+    (tmp_path / "r.ini").write_text("")
+    assert load_server(str(tmp_path / "r.ini"), None, HERE).processes == 1

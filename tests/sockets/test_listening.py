@@ -414,3 +414,32 @@ def test_a_hang_up_that_was_another_s_closes_no_listener(loop: Lean) -> None:
     guests.clear()
     assert loop.told == []
     port.stop()
+
+
+def test_one_that_is_lent_lets_nobody_in_until_it_is_back(loop: Lean) -> None:
+    """Who connects waits, whatever becomes of the other process."""
+    came = Guests()
+    listener = loop.listen(came.append)
+    lent = listener.lend()
+    with socket.create_connection(("127.0.0.1", listener.port)):
+        for _ in range(5):
+            loop.reactor.iterate(0.01)
+        assert came == []
+        os.close(lent)
+        listener.take_back()
+        loop.reactor.iterate(0.1)
+        assert len(came) == 1
+    came.clear()
+    listener.stop()
+
+
+def test_one_that_is_stopped_while_it_is_lent_is_shut_for_both(loop: Lean) -> None:
+    """Its port is free at once, though the other process has not closed its own yet."""
+    listener = loop.listen(nobody)
+    lent = socket.socket(fileno=listener.lend())
+    listener.stop()
+    again = loop.listen(nobody, listener.port)
+    with pytest.raises(OSError):
+        lent.accept()
+    lent.close()
+    again.stop()

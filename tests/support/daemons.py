@@ -31,6 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 Settings = Mapping[str, Mapping[str, object]]
 READY = 20.0  # seconds until a daemon has said that it is ready
 PATIENCE = 20.0  # seconds until an event is in the log
+WORKERS = os.environ.get("REVTUNNEL_TEST_WORKERS", "")  # of every server that does not say otherwise
 SHOWN = 120  # lines of each log that a failed test shows
 
 
@@ -293,6 +294,8 @@ class Server(Daemon):
             "pool default": {"ranges": port_block()},
             "admin": {"socket": self.admin_socket},
         }
+        if WORKERS:
+            defaults = merged(defaults, {"server": {"workers": WORKERS}})
         self.settings = merged(defaults, settings or {})
         self.write()
 

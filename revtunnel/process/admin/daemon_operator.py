@@ -44,6 +44,8 @@ class DaemonOperator:
         self.on_reload: Callable[[], Deferred[Row]] | None = None
         self.problems: Callable[[], Mapping[str, str]] = dict  # what is tried again, and why
         self.on_log_level: Callable[[str], None] = lambda level: None
+        # asks what an operation is to know from other processes of ours; None: nothing
+        self.learn: Callable[[Operation], Deferred[None] | None] = lambda operation: None
 
     @property
     def draining(self) -> bool:

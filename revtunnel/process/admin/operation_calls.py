@@ -28,10 +28,23 @@ def call(operator: object, operation: Operation, arguments: Row, by: str) -> Any
     """
     method = attrgetter(operation.method)(operator)
     given = {name: value for name, value in arguments.items() if value is not None}
+    learnt = _learnt(operator, operation)
+    if learnt is not None:
+        return learnt.addCallback(lambda _: _carried_out(method, operation, arguments, given, by))
+    return _carried_out(method, operation, arguments, given, by)
+
+
+def _carried_out(method: Any, operation: Operation, arguments: Row, given: Row, by: str) -> Any:
     if operation.answer is not ROWS:
         return method(**given, **{"by": by} if operation.named else {})
     page = {"after": _start(operation, arguments["after"]), "limit": arguments["limit"] or PAGE}
     return method(**{**given, **page})
+
+
+def _learnt(operator: object, operation: Operation) -> Any:
+    """Fires once the operator knows what has to be asked of others first; None: there is nothing."""
+    learn = getattr(operator, "learn", None)
+    return learn(operation) if learn is not None else None
 
 
 def note(result: Any, operation: Operation, arguments: Row, who: Row) -> Any:

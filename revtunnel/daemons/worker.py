@@ -1,0 +1,274 @@
+"""One worker, as its parent knows it: its links, its streams, and what it asks and tells.
+
+Rule of this file: each message of the worker is a method (``heard_NAME``); what it means is the
+switchboard's, which is asked as by a link of its own.
+
+Source: worker_board.py says them; ours.
+"""
+
+import os
+import signal
+import socket
+from collections import Counter
+from contextlib import suppress
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger, LogLevel
+
+from revtunnel.daemons.switchboard import Switchboard
+from revtunnel.daemons.worker_answers import ASKED, Answers
+from revtunnel.daemons.worker_links import WorkerLink
+from revtunnel.daemons.worker_messages import FactTold, LinkSaid, Load, WorkerOrders
+from revtunnel.daemons.worker_streams import WorkerStreams
+from revtunnel.ground.facts import ChannelEnded, ChannelOpened, Fact, ServerState, ServiceDown, ServiceUp
+from revtunnel.ground.limits import RelayLimits
+from revtunnel.ground.origin import Origin
+from revtunnel.ground.targets import Offer
+from revtunnel.link.keys import Verifier
+from revtunnel.sockets.descriptor_pipe import GONE, DescriptorPipe, Message
+from revtunnel.sockets.ends import PlainEnd
+from revtunnel.streams.offer_messages import Answer
+from revtunnel.streams.service_state import ServiceState
+from revtunnel.trust.issuer import Issuer
+
+__all__ = ["Parent", "Worker"]
+
+log = Logger(namespace="revtunnel")
+
+
+class Parent(Protocol):
+    """Who has all workers (workers.py)."""
+
+    reactor: Any
+    board: Switchboard
+    issuer: Issuer
+    orders: WorkerOrders
+    drains: bool
+
+    def key_of(self, serial: str) -> Verifier | None:
+        """Whose key a device has to prove."""
+
+    def given_on(self, share: int, *told: Any, descriptor: int) -> None:
+        """A data socket that came to another worker than its own."""
+
+    def departed(self, serial: str) -> None:
+        """A link of a device is gone."""
+
+    def ended(self, worker: "Worker", why: str) -> None:
+        """A worker is gone."""
+
+
+class Worker:
+    """One process, which has ``links``, and ``strangers`` and those that were ``handed`` to it since."""
+
+    def __init__(self, workers: Parent, share: int, sock: socket.socket) -> None:
+        self.share = share
+        self.reactor = workers.reactor
+        self.pid = 0
+        self.since = self.heard = self.reactor.seconds()
+        self.is_ready = self.is_over = False
+        self.errors: list[str] = []
+        self.links: dict[int, WorkerLink] = {}
+        self.streams = WorkerStreams(self.reactor)
+        self.expected: Counter[str] = Counter()  # data sockets that are on their way, by address
+        self.handed = 0  # connections that it was given since it said how many it has
+        self.strangers = self.clients = 0
+        self._workers = workers
+        self._board = workers.board
+        self._answers = Answers(self.reactor, workers.board, workers.issuer, workers.key_of)
+        self._asked: list[Deferred[None]] = []
+        self._drained: Deferred[None] | None = None
+        self.pipe = DescriptorPipe(self.reactor, sock, self._received, self._lost)
+
+    # -- for its parent
+
+    @property
+    def drains(self) -> bool:
+        return self._workers.drains
+
+    @property
+    def relay_limits(self) -> RelayLimits:
+        return self._board.data.relay_limits
+
+    def tell(self, name: str, *values: Any, descriptors: tuple[int, ...] = ()) -> None:
+        if self.pid:  # before that it has not got its orders, which come first
+            self.pipe.send(name, *values, descriptors=descriptors)
+
+    def ask(self) -> "Deferred[None]":
+        """Fires when it has said what it has."""
+        asked: Deferred[None] = Deferred()
+        self._asked.append(asked)
+        self.tell("look", True)
+        return asked
+
+    def drain(self) -> "Deferred[None]":
+        """Have it leave; fires when it has nothing any more."""
+        if not self.is_ready:
+            return succeed(None)
+        self._drained = self._drained or Deferred()
+        self.tell("leave")
+        return self._drained
+
+    def kill(self, why: str) -> None:
+        """End a process that does not answer."""
+        self.pipe.end(why)
+
+    def bury(self) -> None:
+        """It has ended: so have its links and streams."""
+        for fact in self.streams.lost():
+            self._fact(fact)
+        for link in [*self.links.values()]:
+            self._depart(link, "lost", "its worker has ended", 0)
+        asked, self._asked = self._asked, []
+        for each in (*asked, *filter(None, [self._drained])):
+            if not each.called:
+                each.callback(None)
+
+    # -- from the worker
+
+    def _received(self, message: Message) -> None:
+        name, values, descriptors = message
+        self.heard = self.reactor.seconds()
+        answer: tuple[Any, ...] = ()  # a fault of ours
+        try:
+            if name in ASKED:
+                answer = (self._answer(name, *values[1:]),)
+            else:
+                getattr(self, f"heard_{name}")(*values, *descriptors)
+        except Exception:
+            log.failure("worker {share}: {name}", share=self.share, name=name)
+        if name in ASKED:
+            self.tell("answer", values[0], answer)
+
+    def _answer(self, name: str, *values: Any) -> Any:
+        if name != "admit":
+            return getattr(self._answers, name)(*values)
+        link = self._answers.admit(self, *values)
+        if isinstance(link, WorkerLink):
+            self.links[link.number] = link
+            return None
+        return link
+
+    def _lost(self, why: str) -> None:
+        self.is_over = True
+        if self.pid and why not in (GONE, ""):  # it may hang, with its connections open
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+        self._workers.ended(self, why)
+
+    def heard_hello(self, pid: int) -> None:
+        self.pid = pid
+        self.tell("begin", self._workers.orders)
+
+    def heard_ready(self) -> None:
+        self.is_ready = True
+        self._board.report(ServerState("worker", f"worker {self.share} is process {self.pid}"))
+
+    def heard_faulty(self, errors: list[str]) -> None:
+        self.errors = [] if self.is_ready else errors
+        for each in errors if self.is_ready else ():
+            self._board.report(ServerState("worker", f"worker {self.share} keeps its settings: {each}"))
+
+    def heard_logged(self, line: dict[str, Any]) -> None:
+        told = {name: value for name, value in line.items() if name not in ("ts", "level", "event")}
+        level = LogLevel.levelWithName(line["level"])
+        log.emit(level, line["event"], event=line["event"], worker=self.share, **told)
+
+    def heard_news(self, facts: list[FactTold], expected: dict[str, int]) -> None:
+        for source, change in expected.items():
+            self.expected[source] += change
+            if self.expected[source] <= 0:
+                del self.expected[source]
+        for kind, values in facts:
+            self._fact(kind(*values))
+
+    def heard_load(self, load: Load) -> None:
+        self.strangers, self.clients, self.handed = load.strangers, load.clients, 0
+        for number, trip in load.trips.items():
+            if number in self.links:
+                self.links[number].round_trip = trip
+        if load.rows is not None:
+            self.streams.take(load.rows)
+            asked, self._asked = self._asked, []
+            for each in asked:
+                if not each.called:
+                    each.callback(None)
+
+    def heard_drained(self) -> None:
+        if self._drained is not None and not self._drained.called:
+            self._drained.callback(None)
+
+    # -- what it tells
+
+    def heard_failed(self, peer: str, reason: str, serial: str, shaken: bool) -> None:
+        self._board.access.failed(peer, reason, serial, shaken, self.reactor.seconds())
+
+    def heard_arrived(self, number: int, told: LinkSaid) -> None:
+        link: Any = self.links.get(number)
+        if link is not None:
+            link.said(told, self.reactor.seconds())
+            self.streams.came(link.carrier)
+            self._board.arrived(link)
+
+    def heard_leaving(self, number: int) -> None:
+        link: Any = self.links.get(number)
+        if link is not None:
+            self._board.leaving(link)
+
+    def heard_departed(self, number: int, reason: str, detail: str, cut: int) -> None:
+        if number in self.links:
+            self._depart(self.links[number], reason, detail, cut)
+
+    def heard_offered(self, number: int, offers: tuple[Offer, ...], answer: Answer | None) -> None:
+        link: Any = self.links.get(number)
+        if link is not None:
+            self._board.offered(link, offers, answer)
+
+    def heard_consented(self, number: int, session: str, yes: bool, why: str) -> None:
+        link: Any = self.links.get(number)
+        if link is not None:
+            self._board.consented(link, session, yes, why)
+
+    def heard_attach(self, share: int, ticket: bytes, scope: str, peer: str, descriptor: int) -> None:
+        self._workers.given_on(share, ticket, scope, peer, descriptor=descriptor)
+
+    def heard_client(self, serial: str, name: str, peer: str, origin: Origin | None, descriptor: int) -> None:
+        """A client whose device it has no more."""
+        end = PlainEnd(socket.socket(fileno=descriptor), peer)
+        end.origin = origin
+        ports = (port for port in self._board.ports.of(serial) if port.clients.name == name)
+        port = next(ports, None)
+        if port is None:
+            end.abort()
+        else:
+            port.clients.came(end)
+
+    # -- inside
+
+    def _depart(self, link: Any, reason: str, detail: str, cut: int) -> None:
+        del self.links[link.number]
+        link.up_since = link.up_since or self.reactor.seconds()
+        self._board.departed(link, reason, detail, cut)
+        self._workers.departed(link.serial)
+        self.streams.left(link.carrier)
+
+    def _fact(self, fact: Fact) -> None:
+        """Something happened there."""
+        if isinstance(fact, ChannelOpened):
+            self.streams.opened(fact)
+            device = self._board.fleet.get(fact.serial)
+            if device is not None:
+                device.channels += 1
+        elif isinstance(fact, ServiceUp | ServiceDown):
+            self._service(fact)
+        self._board.report(fact)
+        if isinstance(fact, ChannelEnded):
+            self.streams.ended(fact.serial, fact.channel)
+
+    def _service(self, fact: ServiceUp | ServiceDown) -> None:
+        device = self._board.fleet.get(fact.serial)
+        link = device.link if device is not None else None
+        if isinstance(link, WorkerLink):
+            up = isinstance(fact, ServiceUp)
+            link.mux.service_states[fact.service] = ServiceState(fact.service, up, fact.detail)

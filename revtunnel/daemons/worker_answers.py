@@ -1,0 +1,66 @@
+"""What workers ask their parent: who may come, whose key, which certificate, what a failure costs.
+
+Rule of this file: an answer is at hand; nothing here waits for anything.
+
+Source: worker_board.py asks; ours.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from revtunnel.daemons.switchboard import Switchboard
+from revtunnel.daemons.worker_links import ToWorker, WorkerLink
+from revtunnel.daemons.worker_messages import Answered, LinkCame, denied
+from revtunnel.ground.reasons import GoAway
+from revtunnel.link.handshake import LinkDenied
+from revtunnel.link.keys import Verifier
+from revtunnel.sockets.tls.certificates import PeerCertificate
+from revtunnel.trust.issuer import Issuer
+
+__all__ = ["ASKED", "Answers"]
+
+ASKED = frozenset(("admit", "issue", "key", "refused_after", "revoked"))
+
+
+class Answers:
+    """The parent's, by the name of what is asked."""
+
+    def __init__(
+        self, reactor: Any, board: Switchboard, issuer: Issuer, key_of: Callable[[str], Verifier | None]
+    ) -> None:
+        self._reactor = reactor
+        self._board = board
+        self._issuer = issuer
+        self.key = key_of
+
+    def revoked(self, serial: str, fingerprint: str) -> bool:
+        """Whether a certificate does not count."""
+        return self._issuer.revoked(serial, fingerprint)
+
+    def refused_after(self, peer: str, reason: str) -> float:
+        """Seconds for which an address is refused once it has failed so."""
+        return self._board.access.refused_after(peer, reason, self._reactor.seconds())
+
+    def issue(
+        self, payload: bytes, shown: PeerCertificate | None, source: str
+    ) -> tuple[Answered | None, bytes]:
+        """A certificate, or why there is none."""
+        try:
+            made = self._board.admission.issue(payload, shown, source)
+        except LinkDenied as error:
+            return denied(error), b""
+        self._board.access.proved(f"{source}:0", self._reactor.seconds())
+        return None, made
+
+    def admit(self, worker: ToWorker, came: LinkCame) -> WorkerLink | Answered:
+        """The link of a device that may come in, or why it may not."""
+        try:
+            listener = self._board.listeners.get(came.listener)
+            if listener is None:
+                raise LinkDenied(GoAway.STOPPING, "its listener is gone", came.up.serial)
+            link: Any = WorkerLink(worker, came, listener)
+            self._board.admit(link, came.up)
+        except LinkDenied as error:
+            return denied(error)
+        made: WorkerLink = link
+        return made

@@ -1,0 +1,190 @@
+"""Links of devices that a worker has, as the server sees them: what it asks of a link, it is told, or tells.
+
+Rule of this file: to the switchboard, to listings, sessions and changes of offers these are links and
+carriers like others; what they cannot do at once they have done by their worker.
+
+Source: link/server_link.py, streams/carrier.py; ours.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from revtunnel.daemons.worker_messages import LinkCame, LinkSaid
+from revtunnel.daemons.worker_streams import WorkerStreams
+from revtunnel.ground.limits import RelayLimits
+from revtunnel.ground.reasons import Ended, GoAway
+from revtunnel.ground.targets import Offer
+from revtunnel.link.server_link import AgentListener
+from revtunnel.sockets.ends import PlainEnd
+from revtunnel.sockets.loopback_pair import loopback_pair
+from revtunnel.streams.offer_messages import OfferChange
+from revtunnel.streams.running import Running
+from revtunnel.streams.service_state import ServiceState
+
+if TYPE_CHECKING:
+    from revtunnel.streams.clients import ClientSocket, Relayed
+
+__all__ = ["ToWorker", "WorkerCarrier", "WorkerLink"]
+
+
+class ToWorker(Protocol):
+    """One worker (workers.py)."""
+
+    reactor: Any
+    streams: WorkerStreams
+
+    @property
+    def relay_limits(self) -> RelayLimits:
+        """Of a client that has to be joined with a worker."""
+
+    @property
+    def drains(self) -> bool:
+        """Whether it was told to leave, with all its links."""
+
+    def tell(self, name: str, *values: Any, descriptors: tuple[int, ...] = ()) -> None:
+        """Have it do something (worker_board.py)."""
+
+
+class _FarMux:
+    """What is asked of the mux of a link."""
+
+    def __init__(self, link: "WorkerLink") -> None:
+        self.service_states: dict[str, ServiceState] = {}
+        self.changes = False
+        self._link = link
+
+    def change(self, change: OfferChange) -> None:
+        """Have the agent change what it offers."""
+        self._link.worker.tell("change_offer", self._link.number, change)
+
+
+class WorkerLink:
+    """One link."""
+
+    system = "rt1"
+    by_web = False
+    takes_sockets = False  # its worker has them
+    offers: tuple[Offer, ...] = ()
+
+    def __init__(self, worker: ToWorker, came: LinkCame, listener: AgentListener) -> None:
+        self.worker = worker
+        self.number = came.number
+        self.listener = listener
+        self.serial = came.up.serial
+        self.authenticated = came.up.authenticated
+        self.peer, self.source = came.peer, came.source
+        self.tls, self.certificate = came.tls, came.certificate
+        self.software = came.up.hello.software if came.up.hello is not None else ""
+        self.replaced = False
+        self.up_since: float | None = None
+        self.round_trip: float | None = None
+        self.says_sessions = self.says_origins = False
+        self.mux = _FarMux(self)
+        self.carrier: Any = WorkerCarrier(worker, self.serial)
+
+    def said(self, told: LinkSaid, now: float) -> None:
+        """It is up."""
+        self.up_since = now
+        self.says_sessions, self.says_origins = told.sessions, told.origins
+        self.mux.changes = told.changes
+
+    def flush(self) -> None:
+        """What was said has gone already."""
+
+    def say_session(self, payload: bytes) -> None:
+        """As a link does."""
+        self.worker.tell("session", self.number, payload)
+
+    def goaway(self, reason: GoAway, retry_after: int, detail: str) -> None:
+        """As a link does; a worker that leaves does it by itself."""
+        if not self.worker.drains:
+            self.worker.tell("goaway", self.number, reason, retry_after, detail)
+
+    def dismiss(self, reason: str, detail: str, say: GoAway, retry_after: int = 0, by: str = "") -> None:
+        """As a link does."""
+        self.worker.tell("dismiss", self.number, reason, detail, say, retry_after, by)
+
+
+class WorkerCarrier:
+    """The streams of one device at one worker, in the form of streams/carrier.py: the newest has them all."""
+
+    def __init__(self, worker: ToWorker, serial: str) -> None:
+        self.on_rest: Callable[[], None] | None = None
+        self.serial = serial
+        self._worker = worker
+
+    at_once = True
+
+    @property
+    def running(self) -> int:
+        return len(self._worker.streams.of(self))
+
+    def open(self, client: "ClientSocket") -> str:
+        """Give a client of a port away; another one stays ours, and is joined with the worker."""
+        session, origin = client.session, client.origin
+        told = client.serial, client.name, client.peer, origin, session
+        end = client.hand_over() if client.may_wait else None
+        if end is not None:
+            self._worker.tell("client", *told, descriptors=(end.sock.detach(),))
+            client.finished()
+            return ""
+        try:
+            ours, theirs = loopback_pair()
+        except OSError:
+            return "descriptors"
+        self._worker.tell("client", *told, descriptors=(theirs.detach(),))
+        return _Joined(self._worker, client, PlainEnd(ours)).begin()
+
+    def rows(self) -> Iterable[Running]:
+        return [*self._worker.streams.of(self).values()]
+
+    def end_stream(self, number: int, reason: Ended, detail: str) -> bool:
+        if number not in self._worker.streams.of(self):
+            return False
+        self._worker.tell("end", self.serial, number, reason, detail)
+        return True
+
+    def end_streams(self, reason: Ended, detail: str) -> bool:
+        if not self.running:
+            return False
+        self._worker.tell("end", self.serial, None, reason, detail)
+        return True
+
+    def close(self) -> None:
+        """Its worker knows."""
+
+    drain = close
+
+
+class _Joined:
+    """A client of ours whose bytes go to a worker, as a client of its own."""
+
+    def __init__(self, worker: ToWorker, client: "ClientSocket", far: PlainEnd) -> None:
+        self._worker = worker
+        self._client = client
+        self._far = far
+        self._relay: Relayed | None = None
+
+    def begin(self) -> str:
+        """A word if the client is lost."""
+        try:
+            self._relay = self._client.relay(self._far, self._ended, self._worker.relay_limits)
+        except OSError:
+            self._far.abort()
+            return ""  # it is told so as ever
+        self._client.carried = self
+        self._worker.reactor.callLater(0, self._relay.start, b"")
+        return ""
+
+    @property
+    def moved(self) -> int:
+        """Payload bytes so far, both directions."""
+        return self._relay.to_far + self._relay.to_near if self._relay is not None else 0
+
+    def end(self, reason: Ended, detail: str) -> None:
+        """End it with resets on both sides."""
+        if self._relay is not None:
+            self._relay.abort(reason, detail)
+
+    def _ended(self, reason: Ended, detail: str) -> None:
+        self._client.finished()
