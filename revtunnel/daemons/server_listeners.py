@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ServerListeners", "agent_listener", "agents_by_web", "nodes_at"]
 
+SAFE = 25.0  # seconds of silence: who asks sooner knows that his path does not bear it
 _OF_SOCKETS = Feature.DATA_SOCKETS | Feature.EARLY
 _FEATURES = Feature.ORIGIN | Feature.SESSIONS | Feature.SERVICES | Feature.OFFERS | Feature.CHANGES
 
@@ -59,13 +60,17 @@ def agent_listener(
         legacy_serial=listener.serial or "",
         sources=sources_at(settings, listener),
     )
+    kernel = link.kernel_keepalive if link.keepalive >= SAFE else 0.0
     hello = ServerHello(
         name=settings.name,
         software=f"revtunnel {__version__}",
         first_window=link.first_window,
         keepalive=link.keepalive,
         spread=settings.limits.herd_spread,
-        features=_FEATURES | (Feature(0) if listener.data == "link" else _OF_SOCKETS),
+        features=_FEATURES
+        | (Feature(0) if listener.data == "link" else _OF_SOCKETS)
+        | (Feature.PROBES if kernel > link.keepalive else Feature(0)),
+        kernel_keepalive=kernel if kernel > link.keepalive else 0.0,
     )
     made = AgentListener(
         rules,
@@ -95,7 +100,7 @@ def _of_nodes(made: AgentListener) -> AgentListener:
     from revtunnel.cluster.peer_hub import PeerServerLink
 
     limits, features = of_nodes(made.limits), Feature.ORIGIN | Feature.DATA_SOCKETS
-    hello = replace(made.hello, keepalive=limits.keepalive, features=features)
+    hello = replace(made.hello, keepalive=limits.keepalive, features=features, kernel_keepalive=0.0)
     return replace(made, limits=limits, hello=hello, make=PeerServerLink)
 
 

@@ -302,6 +302,8 @@ class ServerLink(LinkProtocol):
         self.up(mux)
         if up.hello is None:
             tune(self.handle, max(USER_TIMEOUT, self.limits.legacy_answer))
+        elif Feature.PROBES in both:
+            self.count_segments(self.limits.keepalive, self.listener.hello.kernel_keepalive)
         self._hub.arrived(self)
 
     def _enrol(self, payload: bytes) -> None:

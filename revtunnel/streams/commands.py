@@ -158,6 +158,7 @@ class Tlv(IntEnum):
     NAME = 10  # server: UTF-8
     PROOF = 11  # server: 32 bytes, it knows this device's key
     INSTANCE = 12  # agent: 1 to 16 random bytes, the same for all links of one run of it
+    PROBES = 13  # server: u16 seconds
 
 
 class Feature(IntFlag):
@@ -170,6 +171,7 @@ class Feature(IntFlag):
     OFFERS = 16  # agent: it says OFFERS when they change; server: it takes them
     CHANGES = 32  # agent: it answers CHANGE; server: it asks
     EARLY = 64  # agent: it takes bytes behind CONNECT on a data socket; server: it may send them
+    PROBES = 128  # agent: its kernel probes the silent path; server: it takes segments for signs of life
 
 
 def encode_connect(target: Target) -> bytes:
