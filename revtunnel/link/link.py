@@ -41,6 +41,27 @@ PARTING = 2.0  # seconds a refused or failed link gets to take its GOAWAY
 class LinkProtocol(LinkChannels, Protocol):
     """One end of a link. ``ServerLink`` and ``AgentLink`` say what its happenings mean there."""
 
+    __slots__ = (
+        "_decoder",
+        "_finished",
+        "_flushing",
+        "_full",
+        "_held",
+        "_looks",
+        "_lost",
+        "_more",
+        "_pace",
+        "_timer",
+        "_working",
+        "clock",
+        "ended",
+        "limits",
+        "mux",
+        "peer",
+        "since",
+        "tls",
+    )
+
     far = "agent"  # who is at the other end
 
     if TYPE_CHECKING:

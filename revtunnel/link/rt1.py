@@ -179,7 +179,7 @@ class Rt1Mux(Rt1Offers):
             self._turns.control(encode_frame(Command.PONG, 0, self._pong))
             self._pong = None
         taken = super().take(quantum, now)
-        self._unsaid.clear()
+        self._unsaid = 0
         return taken
 
     # -- frames of one channel
@@ -194,7 +194,7 @@ class Rt1Mux(Rt1Offers):
         if number != frame.channel:
             what = "WITHIN" if origin is None else "ORIGIN"
             raise RemoteError(f"CONNECT for channel {frame.channel} behind {what} for {number}")
-        if frame.channel in self._unsaid:
+        if self._unsaid >> frame.channel & 1:
             raise RemoteError(f"CONNECT for channel {frame.channel}, whose CLOSE is not yet said")
         try:
             target = self.target_of(frame.payload)

@@ -139,6 +139,31 @@ LinkMaker = Callable[..., "ServerLink"]  # with the arguments of a ServerLink
 class ServerLink(LinkProtocol):
     """One agent or device, from its connect on."""
 
+    __slots__ = (
+        "_hub",
+        "_listened",
+        "_pool",
+        "_report",
+        "_said",
+        "_shake",
+        "authenticated",
+        "by_web",
+        "carrier",
+        "certificate",
+        "channels",
+        "handshake",
+        "heard",
+        "listener",
+        "replaced",
+        "securing",
+        "serial",
+        "source",
+        "spoke",
+        "subprotocol",
+        "takes_early",
+        "up_since",
+    )
+
     def __init__(
         self,
         clock: IReactorTime,
@@ -171,6 +196,7 @@ class ServerLink(LinkProtocol):
         self.channels = LinkCarrier(self, listener.data != "socket")
         self.carrier: Carrier = self.channels  # what its clients go by: that, or what falls back on it
         self._listened = False
+        self._said: tuple[GoAway, int, str] | None = None  # in GOAWAY
 
     def instead_of(self, link: "ServerLink") -> None:
         """Be what this connection has been so far."""
@@ -385,8 +411,9 @@ class ServerLink(LinkProtocol):
     # -- ends
 
     def goaway(self, reason: GoAway, retry_after: int, detail: str) -> None:
-        """Ask the agent to leave when its channels have ended."""
-        if self.mux is not None and self.ended is None:
+        """Ask the agent to leave when its channels have ended; the same is said once."""
+        said, self._said = self._said, (reason, retry_after, detail)
+        if self.mux is not None and self.ended is None and said != self._said:
             self._guarded(lambda mux: mux.goaway(reason, retry_after, detail))
 
     def dismiss(self, reason: str, detail: str, say: GoAway, retry_after: int = 0, by: str = "") -> None:
