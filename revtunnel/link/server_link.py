@@ -7,7 +7,7 @@ Source: wire/link-extension.md; wire/readyagent.md section 5; faults.md F14, N23
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol as Typing
 
@@ -46,6 +46,7 @@ from revtunnel.link.mux import (
     Stalled,
 )
 from revtunnel.link.rt1 import Rt1Mux
+from revtunnel.link.shared_values import limits_for, names_of, nobody_hears
 from revtunnel.sockets.end_transport import in_words
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.tls.certificates import PeerCertificate
@@ -178,7 +179,7 @@ class ServerLink(LinkProtocol):
         self.listener = listener
         self.serial = ""
         self.source = ""  # the address it comes from, for the limit per source
-        self.heard: Heard = lambda waits=False: None  # to be told that it said something
+        self.heard: Heard = nobody_hears  # to be told that it said something, while it is no link
         self.replaced = False  # an older link of its serial was closed for it
         self.up_since: float | None = None
         self.authenticated = False
@@ -314,8 +315,7 @@ class ServerLink(LinkProtocol):
         if up.hello is None:
             mux: Mux = LegacyServerMux(self.limits, now, self.listener.heartbeat)
         else:
-            largest = min(self.limits.lone_frame, up.hello.largest_data)
-            limits = replace(self.limits, lone_frame=largest, frame=min(self.limits.frame, largest))
+            limits = limits_for(self.limits, up.hello.largest_data)
             both = up.hello.features & self.listener.hello.features
             sockets = Feature.DATA_SOCKETS in both
             mux = Rt1Mux(limits, True, now, self._pool, up.hello.first_window, data_sockets=sockets)
@@ -323,13 +323,14 @@ class ServerLink(LinkProtocol):
             mux.origins, mux.sessions = Feature.ORIGIN in both, Feature.SESSIONS in both
             mux.offers, mux.changes = Feature.OFFERS in both, Feature.CHANGES in both
             mux.services, self.takes_early = Feature.SERVICES in both, Feature.EARLY in both
-            mux.offered = frozenset(offer.name for offer in up.hello.offers)
+            mux.offered = names_of(tuple(offer.name for offer in up.hello.offers))
         self.up_since = now
         self.up(mux)
         if up.hello is None:
             tune(self.handle, max(USER_TIMEOUT, self.limits.legacy_answer))
         elif Feature.PROBES in both:
             self.count_segments(self.limits.keepalive, self.listener.hello.kernel_keepalive)
+        del self._shake  # nothing is asked of it any more
         self._hub.arrived(self)
 
     def _enrol(self, payload: bytes) -> None:
