@@ -238,7 +238,7 @@ class Herd:
         if self._again:
             heapq.heappush(self._due, (agent.away(error), id(agent), agent))
         else:
-            print(f"lost {agent.serial}", flush=True)
+            print(f"lost {agent.serial}", repr(error), flush=True)
 
 
 def _is_late(agent: Agent, now: float) -> bool:

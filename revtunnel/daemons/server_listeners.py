@@ -16,7 +16,7 @@ from revtunnel.daemons.legacy_devices import offers_at, sources_at
 from revtunnel.daemons.server_settings import ListenerSettings, ServerSettings, agents_at
 from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.ground.facts import LinkRefused
-from revtunnel.ground.limits import ServerLimits
+from revtunnel.ground.limits import LinkLimits, ServerLimits
 from revtunnel.ground.networks import is_loopback
 from revtunnel.link.handshake import ListenerRules, ServerHello
 from revtunnel.link.server_link import AgentListener
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["ServerListeners", "agent_listener", "agents_by_web", "nodes_at"]
 
 SAFE = 25.0  # seconds of silence: who asks sooner knows that his path does not bear it
+GROWN = 60.0  # seconds of silence that paths are tried to bear where nobody said so
 _OF_SOCKETS = Feature.DATA_SOCKETS | Feature.EARLY
 _FEATURES = Feature.ORIGIN | Feature.SESSIONS | Feature.SERVICES | Feature.OFFERS | Feature.CHANGES
 
@@ -60,7 +61,7 @@ def agent_listener(
         legacy_serial=listener.serial or "",
         sources=sources_at(settings, listener),
     )
-    kernel = link.kernel_keepalive if link.keepalive >= SAFE else 0.0
+    kernel = kernel_keepalive(link)
     hello = ServerHello(
         name=settings.name,
         software=f"revtunnel {__version__}",
@@ -69,8 +70,8 @@ def agent_listener(
         spread=settings.limits.herd_spread,
         features=_FEATURES
         | (Feature(0) if listener.data == "link" else _OF_SOCKETS)
-        | (Feature.PROBES if kernel > link.keepalive else Feature(0)),
-        kernel_keepalive=kernel if kernel > link.keepalive else 0.0,
+        | (Feature.PROBES if kernel else Feature(0)),
+        kernel_keepalive=kernel,
     )
     made = AgentListener(
         rules,
@@ -87,6 +88,13 @@ def agent_listener(
         make=partial(EmoServerLink, _emo_listener(settings, emo)) if listener.kind == "emo" else None,
     )
     return _of_nodes(made) if listener.kind == "nodes" else made
+
+
+def kernel_keepalive(link: LinkLimits) -> float:
+    """Seconds of silence to which the kernels of agents grow; 0.0: they do not probe."""
+    said = link.kernel_keepalive
+    grown = said if said is not None else GROWN if link.keepalive >= SAFE else 0.0
+    return grown if grown > link.keepalive else 0.0
 
 
 def nodes_at(settings: ServerSettings) -> str:

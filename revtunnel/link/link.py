@@ -21,7 +21,7 @@ from revtunnel.ground.limits import LinkLimits
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.link.link_channels import LinkChannels
 from revtunnel.link.mux import Mux, Over
-from revtunnel.link.path_signs import GRACE, PathSigns
+from revtunnel.link.path_signs import PathSigns
 from revtunnel.link.send_scheduler import Pace
 from revtunnel.sockets.end_transport import EndTransport, in_words
 from revtunnel.sockets.tcp_info import segments, silence
@@ -155,8 +155,9 @@ class LinkProtocol(LinkChannels, Protocol):
     def count_segments(self, first: float, most: float) -> None:
         """Take the segments that come for signs of life (path_signs.py)."""
         if self.mux is not None:
-            self.mux.liveness.signs = signs = PathSigns(first, most, self.clock.seconds())
-            tune(self.handle, most + GRACE + self.limits.answer)
+            grace, settle = self.limits.answer / 2, self.limits.busy_keepalive
+            self.mux.liveness.signs = signs = PathSigns(first, most, self.clock.seconds(), grace, settle)
+            tune(self.handle, most + grace + self.limits.answer)
             self.path_bears(signs)
 
     def path_bears(self, signs: PathSigns) -> None:

@@ -15,7 +15,7 @@ Source: wire/link-extension.md "Liveness"; wire/readyagent.md section 2; faults.
 """
 
 from revtunnel.ground.limits import LinkLimits
-from revtunnel.link.path_signs import SETTLE, PathSigns
+from revtunnel.link.path_signs import PathSigns
 
 __all__ = ["Liveness"]
 
@@ -138,7 +138,7 @@ class Liveness:
         limits = self._limits
         times = [self._heard + self.keepalive]
         if self._asked is not None:  # an answer does not set the time anew
-            soon = self.keepalive if self.signs is None else SETTLE
+            soon = self.keepalive if self.signs is None else self.signs.settle
             times = [self._asked + self._limit, now + soon]
         elif self._unanswered is not None:
             times.append(self._unanswered + limits.busy_keepalive)

@@ -9,19 +9,24 @@ but was answered when it asked, has a proxy in the way that ends TCP: it asks by
 Source: RFC 9293 3.8.4; RFC 5382 REQ-5; tcp_segs_in of Linux; ours.
 """
 
-__all__ = ["GRACE", "SETTLE", "PathSigns"]
-
-GRACE = 10.0  # seconds that a probe, or the kernel's timer for it, may be late
-SETTLE = 5.0  # seconds after the last byte in which its own segments come
+__all__ = ["PathSigns"]
 
 
 class PathSigns:
-    """Clockless. ``after``: seconds of silence behind which a segment is due; ``most``: what it grows to."""
+    """Clockless. ``after``: seconds of silence behind which a segment is due; ``most``: what it grows to.
 
-    __slots__ = ("_at", "_counted", "_counted_at", "after", "most", "seen")
+    Args:
+        grace: seconds that a probe, or the kernel's timer for it, may be late.
+        settle: seconds after the last byte in which its own segments come.
+    """
 
-    def __init__(self, first: float, most: float, now: float) -> None:
-        self.most = most
+    __slots__ = ("_at", "_counted", "_counted_at", "after", "grace", "most", "seen", "settle")
+
+    def __init__(
+        self, first: float, most: float, now: float, grace: float = 10.0, settle: float = 5.0
+    ) -> None:
+        self.most, self.grace = most, grace
+        self.settle = min(settle, first / 2)
         self.after = min(first, most)
         self.seen = False  # whether a segment ever came that no byte explains
         self._at = now
@@ -35,7 +40,7 @@ class PathSigns:
         """
         borne = False
         if self._counted_at > heard and segments > self._counted >= 0:
-            self._at, self.seen = now - GRACE, True
+            self._at, self.seen = now - self.grace, True
             borne = now - heard >= self.after
             if borne:
                 self.after = min(self.most, self.after * 2)
@@ -48,10 +53,10 @@ class PathSigns:
 
     def silent(self, heard: float, now: float) -> bool:
         """Whether a segment was due and has not come."""
-        return now - self.last(heard) >= self.after + GRACE
+        return now - self.last(heard) >= self.after + self.grace
 
     def due(self, heard: float) -> float:
         """When to count next."""
         if self._counted_at <= heard:
-            return heard + SETTLE
-        return self.last(heard) + self.after + GRACE
+            return heard + self.settle
+        return self.last(heard) + self.after + self.grace

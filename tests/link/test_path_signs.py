@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from revtunnel.ground.limits import LinkLimits
 from revtunnel.link.liveness import Liveness
-from revtunnel.link.path_signs import GRACE, PathSigns
+from revtunnel.link.path_signs import PathSigns
 
 LIMITS = LinkLimits()
-MOST = LIMITS.kernel_keepalive
+GRACE = 10.0  # seconds
+MOST = 60.0
 EXCHANGE = 2 * (52 + 12) + 52  # bytes of IP for PING, PONG with the acknowledgement of PING, and that of PONG
 PROBE = 2 * 52
 FOUND = MOST + GRACE + LIMITS.answer  # seconds
