@@ -31,8 +31,11 @@ from revtunnel.ground.limits import AgentLimits
 from revtunnel.ground.targets import parse_offer
 from revtunnel.link.backoff import Backoff
 from revtunnel.link.handshake import LISTEN
-from revtunnel.link.hellos import AgentHello, decode_server_hello, encode_agent_hello
-from revtunnel.streams.commands import Command
+from revtunnel.link.hellos import AgentHello, ServerHello, decode_server_hello, encode_agent_hello
+from revtunnel.link.link import probe
+from revtunnel.link.path_signs import PathSigns
+from revtunnel.sockets.tcp_info import segments
+from revtunnel.streams.commands import Command, Feature
 from revtunnel.streams.frames import encode_frame
 
 __all__ = ["Herd", "arguments", "main"]
@@ -57,7 +60,13 @@ class Agent:
         self._context: ssl.SSLContext | None = None
         self._source = f"127.{128 + (number >> 14)}.{number >> 7 & 127}.{1 + (number & 127)}"
         self._bound: bool = options.sources
-        self._hello = AgentHello(self.serial, NONCE, tuple(options.offer), options.software)
+        features = Feature(0) if options.asked else Feature.PROBES
+        self._hello = AgentHello(
+            self.serial, NONCE, tuple(options.offer), options.software, features=features
+        )
+        self.socket: socket.socket | None = None  # of the link that is up
+        self._signs: PathSigns | None = None
+        self._heard = 0.0
         self._backoff = Backoff(LIMITS, random.random)
         self._spread = 1.0
         self._lost_at: float | None = None
@@ -110,10 +119,25 @@ class Agent:
             if command == Command.PING:
                 sock.send(encode_frame(Command.PONG, 0, payload))
             elif command == Command.HELLO and payload:
-                self.up_since, self._spread = time.monotonic(), decode_server_hello(payload).spread
+                self._up(sock, decode_server_hello(payload))
             elif command == Command.HELLO:
                 sock.send(encode_agent_hello(self._hello))
+            self._heard = time.monotonic()
         return data
+
+    def _up(self, sock: socket.socket, hello: ServerHello) -> None:
+        self.up_since, self._spread, self.socket = time.monotonic(), hello.spread, sock
+        if Feature.PROBES in self._hello.features & hello.features:
+            self._signs = PathSigns(hello.keepalive, hello.kernel_keepalive, self.up_since)
+            probe(sock, self._signs.after)
+
+    def look(self, now: float) -> None:
+        """Let the silence grow that its kernel bears, as link/agent_link.py has it."""
+        signs = self._signs if self.up_since is not None else None
+        if signs is None or now < signs.due(self._heard):
+            return
+        if signs.counted(segments(self.socket), self._heard, now):
+            probe(self.socket, signs.after)
 
     def away(self, error: OSError) -> float:
         """When it comes again; as link/uplink.py has it."""
@@ -168,6 +192,8 @@ class Herd:
             late = [n for n, (agent, _) in self._talks.items() if _is_late(agent, now)]
             for number in late:
                 self._lost(number, TimeoutError("it took too long"))
+            for agent, _ in self._talks.values():
+                agent.look(now)
 
     def close(self) -> None:
         """End all links."""
@@ -212,7 +238,7 @@ class Herd:
         if self._again:
             heapq.heappush(self._due, (agent.away(error), id(agent), agent))
         else:
-            print(f"lost {agent.serial}", flush=True)
+            print(f"lost {agent.serial}", repr(error), flush=True)
 
 
 def _is_late(agent: Agent, now: float) -> bool:
@@ -229,6 +255,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--software", default="herd")
     parser.add_argument("--sources", action="store_true")
     parser.add_argument("--tls", type=Path, metavar="DIRECTORY")
+    parser.add_argument("--asked", action="store_true", help="by PING: no kernel of theirs probes the path")
     parser.add_argument("--again", action="store_true")
     return parser.parse_args(argv)
 

@@ -313,7 +313,8 @@ class Agent(MultiService):
         sockets = Feature.DATA_SOCKETS | Feature.EARLY if settings.data_sockets else Feature(0)
         changes = Feature(0) if settings.remote_offers == () or settings.emo else Feature.CHANGES
         origins = Feature.ORIGIN if self._headers() else Feature(0)
-        return Feature.SESSIONS | Feature.SERVICES | Feature.OFFERS | sockets | changes | origins
+        always = Feature.SESSIONS | Feature.SERVICES | Feature.OFFERS | Feature.PROBES
+        return always | sockets | changes | origins
 
     def _make_link(self, ready: Callable[[Any], None], left: Callable[[Any], None]) -> Any:
         settings = self.settings
@@ -350,6 +351,7 @@ class Agent(MultiService):
         )
         link.offers_asked = self._asked
         link.asks_after, link.is_cut_after = self._paths.of, self._paths.learned
+        link.kernel_asks = self._paths.kernel_asks
         return link
 
     def _left(self, left: Callable[[Any], None], link: Any) -> None:

@@ -53,11 +53,30 @@ class AgentPaths:
         """The same, where it was learned that the path cuts what is silent."""
         return self._learned.of(self._path(link)) if self._settings.keepalive is None else None
 
+    def kernel_asks(self, link: AgentLink, seconds: float) -> float:
+        """Seconds to which the silence of its path may grow; 0: it is asked by PING.
+
+        A proxy answers for itself, so that its probes would say nothing of the server.
+        """
+        proxied = link.place[0].web or self._proxy(link) is not None
+        if proxied or self._settings.keepalive is not None or self.learned(link) is not None:
+            return 0.0
+        return self._learned.most(self._path(link), seconds)
+
     def ended(self, link: AgentLink) -> None:
         """Learn from a link that was up."""
         if self._settings.keepalive is not None or link.ended is None or link.mux is None:
             return
         liveness, path, now = link.mux.liveness, self._path(link), link.clock.seconds()
+        signs, first = liveness.signs, link.server.keepalive if link.server is not None else 0.0
+        if signs is not None and signs.after > first:
+            silence = now - signs.last(liveness.heard_at)
+            most = self._learned.probe_lost(path, link.ended[0], signs.after, silence, now)
+            if most is not None:
+                words = f"{path} cuts what is silent for {signs.after:g} s"
+                self._report(ServerState("keepalive", f"{words}: probed after {most:g} s from now on"))
+            if silence >= signs.after:
+                return
         silence = min(now - liveness.heard_at, liveness.keepalive)
         seconds = self._learned.ended(path, link.ended[0], silence, now)
         if seconds is not None:
@@ -67,11 +86,13 @@ class AgentPaths:
     # -- inside
 
     def _path(self, link: AgentLink) -> str:
-        place = link.place[0]
-        proxy = None
-        with suppress(ValueError):
-            proxy = self._settings.proxy.proxy_for(place.host, place.port)
+        place, proxy = link.place[0], self._proxy(link)
         return f"{place} by {proxy}" if proxy is not None else str(place)
+
+    def _proxy(self, link: AgentLink) -> Any:
+        with suppress(ValueError):
+            return self._settings.proxy.proxy_for(link.place[0].host, link.place[0].port)
+        return None
 
     def _load(self) -> dict[str, tuple[float, float]]:
         now, found = self._wall(), {}

@@ -55,6 +55,7 @@ class ClientStreams:
         self._streams = streams
         self._access = access
         self._report = report
+        self._of_ports = self._admit_or_wait, self._refused, self._left  # the same for all of them
         self._lines = Lines(
             reactor, lambda: self.limits, lambda serial: access.records.of(serial).at_once, self._serve
         )
@@ -64,10 +65,10 @@ class ClientStreams:
 
         ``session``: the remote session that they are of, which the agent is told.
         """
-        admit = self._admit_or_wait if left is None else self._admit
-        gone = self._left if left is None else partial(self._left_and_tell, left)
-        told = serial, offer.name, offer.target
-        return Clients(self._reactor, *told, admit, self._refused, gone, session)
+        admit, refused, gone = self._of_ports
+        if left is not None:
+            admit, gone = self._admit, partial(self._left_and_tell, left)
+        return Clients(self._reactor, serial, offer.name, offer.target, admit, refused, gone, session)
 
     def clients_of_absent(self, serial: str, name: str) -> Clients:
         """The same for a device that is away; its clients are refused until it comes."""

@@ -28,6 +28,7 @@ from revtunnel.ground.reasons import GoAway
 from revtunnel.link.handshake import LinkDenied
 from revtunnel.link.keys import Verifier
 from revtunnel.link.server_link import AgentListener, Hub, LinkMaker, ServerLink
+from revtunnel.link.shared_values import nobody_hears
 from revtunnel.sockets.arrivals import HourlyCount
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import End
@@ -218,6 +219,7 @@ class LinkAdmission:
         stranger = self.strangers.pop(link, None)
         if stranger is not None:
             stranger.leave()
+            link.heard = nobody_hears
 
     def instead(self, hub: Hub, link: ServerLink, make: LinkMaker) -> ServerLink:
         """It speaks another wire than its listener's: who has it from now on, a stranger like the first."""

@@ -16,7 +16,7 @@ from revtunnel.daemons.legacy_devices import offers_at, sources_at
 from revtunnel.daemons.server_settings import ListenerSettings, ServerSettings, agents_at
 from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.ground.facts import LinkRefused
-from revtunnel.ground.limits import ServerLimits
+from revtunnel.ground.limits import LinkLimits, ServerLimits
 from revtunnel.ground.networks import is_loopback
 from revtunnel.link.handshake import ListenerRules, ServerHello
 from revtunnel.link.server_link import AgentListener
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ServerListeners", "agent_listener", "agents_by_web", "nodes_at"]
 
+SAFE = 25.0  # seconds of silence: who asks sooner knows that his path does not bear it
+GROWN = 60.0  # seconds of silence that paths are tried to bear where nobody said so
 _OF_SOCKETS = Feature.DATA_SOCKETS | Feature.EARLY
 _FEATURES = Feature.ORIGIN | Feature.SESSIONS | Feature.SERVICES | Feature.OFFERS | Feature.CHANGES
 
@@ -59,13 +61,17 @@ def agent_listener(
         legacy_serial=listener.serial or "",
         sources=sources_at(settings, listener),
     )
+    kernel = kernel_keepalive(link)
     hello = ServerHello(
         name=settings.name,
         software=f"revtunnel {__version__}",
         first_window=link.first_window,
         keepalive=link.keepalive,
         spread=settings.limits.herd_spread,
-        features=_FEATURES | (Feature(0) if listener.data == "link" else _OF_SOCKETS),
+        features=_FEATURES
+        | (Feature(0) if listener.data == "link" else _OF_SOCKETS)
+        | (Feature.PROBES if kernel else Feature(0)),
+        kernel_keepalive=kernel,
     )
     made = AgentListener(
         rules,
@@ -84,6 +90,13 @@ def agent_listener(
     return _of_nodes(made) if listener.kind == "nodes" else made
 
 
+def kernel_keepalive(link: LinkLimits) -> float:
+    """Seconds of silence to which the kernels of agents grow; 0.0: they do not probe."""
+    said = link.kernel_keepalive
+    grown = said if said is not None else GROWN if link.keepalive >= SAFE else 0.0
+    return grown if grown > link.keepalive else 0.0
+
+
 def nodes_at(settings: ServerSettings) -> str:
     """The name of the listener for other nodes; "": there is none, or none any more."""
     return next((each.name for each in settings.listeners if each.kind == "nodes"), "")
@@ -95,7 +108,7 @@ def _of_nodes(made: AgentListener) -> AgentListener:
     from revtunnel.cluster.peer_hub import PeerServerLink
 
     limits = of_nodes(made.limits)
-    hello = replace(made.hello, keepalive=limits.keepalive, features=FEATURES)
+    hello = replace(made.hello, keepalive=limits.keepalive, features=FEATURES, kernel_keepalive=0.0)
     return replace(made, limits=limits, hello=hello, make=PeerServerLink)
 
 

@@ -9,8 +9,8 @@ Source: wire/link-extension.md "Flow control", "Liveness"; faults.md "Mechanisms
 
 from dataclasses import dataclass
 
-from revtunnel.ground.declared import limit
-from revtunnel.ground.kinds import GIB, KIB, MIB, count, seconds, share, size
+from revtunnel.ground.declared import limit, setting
+from revtunnel.ground.kinds import GIB, KIB, MIB, count, nothing, seconds, share, size
 
 __all__ = [
     "KIB",
@@ -48,6 +48,10 @@ class LinkLimits:
     keepalive: float = limit(_HOUR, 25.0, "silence before a PING; below the time of any NAT on the way")
     busy_keepalive: float = limit(_HOUR, 5.0, "the same while sent data is unanswered")
     answer: float = limit(_HOUR, 20.0, "time a PING may stay unanswered")
+    kernel_keepalive: float | None = setting(nothing("auto", _COST), "auto", "server: silence to which its "
+        "agents grow, from keepalive, before their kernel probes the path in place of a PING; 0: they never "
+        "do; auto: 60 s, or 0 with a keepalive below 25 s", live=True)
+    hung: float = limit(_HOUR, 600.0, "time a process may say nothing whose kernel is there, before a PING")
     busy_answer: float = limit(_HOUR, 15.0, "the same while sent data is unanswered")
     # link/handshake.py
     handshake: float = limit(seconds(1, 120), 10.0, "time from connect to an accepted HELLO, absolute")

@@ -22,7 +22,7 @@ from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.server_places import ServerPlace
 from revtunnel.ground.targets import Offer
 from revtunnel.link.handshake import AgentHandshake, AgentUp, Dismissed, ServerHello
-from revtunnel.link.link import LinkProtocol
+from revtunnel.link.link import LinkProtocol, probe
 from revtunnel.link.mux import (
     Dial,
     Glitch,
@@ -37,8 +37,10 @@ from revtunnel.link.mux import (
     Stalled,
     Wanted,
 )
+from revtunnel.link.path_signs import PathSigns
 from revtunnel.link.rt1 import Rt1Mux
 from revtunnel.sockets.ends import End
+from revtunnel.sockets.tcp_info import segments
 from revtunnel.sockets.tls.peer_verification import silent_refusal
 from revtunnel.streams.channel import Channel
 from revtunnel.streams.commands import Feature
@@ -142,6 +144,8 @@ class AgentLink(LinkProtocol):
     # seconds of silence before it asks, and the same if its path was found to cut; None: as the server says
     asks_after: Callable[["AgentLink"], float | None] = staticmethod(lambda link: None)
     is_cut_after: Callable[["AgentLink"], float | None] = staticmethod(lambda link: None)
+    # seconds that the kernel may let its path be silent, given what the server says; 0: it is asked by PING
+    kernel_asks: Callable[["AgentLink", float], float] = staticmethod(lambda link, seconds: 0.0)
     far = "server"
 
     def __init__(
@@ -185,6 +189,8 @@ class AgentLink(LinkProtocol):
         if self.is_cut_after(self) is not None:  # what is silent on a data socket would be cut
             self._shake.leave_out(Feature.DATA_SOCKETS)
             self._data = None
+        if segments(self.handle) < 0 or not self.kernel_asks(self, 1.0):
+            self._shake.leave_out(Feature.PROBES)
         self.write(self._shake.start())
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -239,6 +245,7 @@ class AgentLink(LinkProtocol):
     def _begin(self, up: AgentUp) -> None:
         now = self.clock.seconds()
         self.server = up.hello
+        both = self._shake.mine.features & (up.hello.features if up.hello is not None else Feature(0))
         if up.hello is None:
             from revtunnel.link.legacy import LegacyAgentMux  # most agents need none of it
 
@@ -253,16 +260,21 @@ class AgentLink(LinkProtocol):
             )
             sockets = self._data is not None and Feature.DATA_SOCKETS in up.hello.features
             mux = self.mux_class(limits, False, now, self._pool, up.hello.first_window, sockets)
-            both = self._shake.mine.features & up.hello.features
             mux.origins = Feature.ORIGIN in both
             mux.sessions = Feature.SESSIONS in both and self._site is not None
             mux.offers, mux.changes = Feature.OFFERS in both, Feature.CHANGES in both
             mux.services, mux.early = Feature.SERVICES in both, Feature.EARLY in both
         self.up_since = now
         self.up(mux)
+        if up.hello is not None and Feature.PROBES in both:
+            self.count_segments(up.hello.keepalive, self.kernel_asks(self, up.hello.kernel_keepalive))
         self._ready(self)
         if up.first is not None:
             self._guarded(lambda mux: mux.receive(up.first, now))
+
+    def path_bears(self, signs: PathSigns) -> None:
+        """The next question of the kernel's comes after that."""
+        probe(self.handle, signs.after)
 
     def broken(self, error: RemoteError) -> None:
         if isinstance(error, Dismissed):

@@ -66,6 +66,7 @@ class ServerHello:
     spread: float = 1.0
     features: Feature = _NONE
     proof: bytes = b""
+    kernel_keepalive: float = 0.0  # with PROBES: seconds of silence that the kernel's probes grow to
 
     @property
     def origins(self) -> bool:
@@ -165,6 +166,9 @@ def encode_server_hello(hello: ServerHello) -> bytes:
         (Tlv.SPREAD, min(65535, round(hello.spread * 10)).to_bytes(2, "big")),
         *_said_features(hello.features),
     ]
+    if hello.kernel_keepalive:
+        seconds = min(65535, max(1, round(hello.kernel_keepalive)))
+        entries.append((Tlv.PROBES, seconds.to_bytes(2, "big")))
     if hello.proof:
         entries.append((Tlv.PROOF, hello.proof))
     return encode_frame(Command.HELLO, VERSION, encode_tlvs(entries))
@@ -185,4 +189,5 @@ def decode_server_hello(payload: bytes) -> ServerHello:
         _number(single, Tlv.SPREAD, 2, 10, 0, 65535) / 10,
         _features(single),
         single.get(Tlv.PROOF, b""),
+        float(_number(single, Tlv.PROBES, 2, 0, 0, 65535)),
     )

@@ -98,7 +98,7 @@ class LegacyMux(Mux):
         return self._watch_stall(now)
 
     def due(self, now: float) -> float:
-        due = self.liveness.due(now)
+        due = min(self.liveness.due(now), self.limits.busy_keepalive)  # what is held for a CONNECT grows old
         return min(due, 1.0) if self.holds_back else due
 
     # -- what the ends do each in its way

@@ -21,13 +21,14 @@ from revtunnel.ground.limits import LinkLimits
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.link.link_channels import LinkChannels
 from revtunnel.link.mux import Mux, Over
+from revtunnel.link.path_signs import PathSigns
 from revtunnel.link.send_scheduler import Pace
 from revtunnel.sockets.end_transport import EndTransport, in_words
-from revtunnel.sockets.tcp_info import silence
+from revtunnel.sockets.tcp_info import segments, silence
 from revtunnel.streams.channel import Channel, ChannelState
 from revtunnel.streams.frames import FrameDecoder
 
-__all__ = ["USER_TIMEOUT", "LinkProtocol", "tune"]
+__all__ = ["USER_TIMEOUT", "LinkProtocol", "probe", "tune"]
 
 NOTSENT = 128 * 1024  # bytes the kernel may hold unsent (TCP_NOTSENT_LOWAT): more would delay a keystroke
 USER_TIMEOUT = 45.0  # seconds that sent bytes may stay unacknowledged, or untaken by a living peer
@@ -39,6 +40,27 @@ PARTING = 2.0  # seconds a refused or failed link gets to take its GOAWAY
 @implementer(IPullProducer)
 class LinkProtocol(LinkChannels, Protocol):
     """One end of a link. ``ServerLink`` and ``AgentLink`` say what its happenings mean there."""
+
+    __slots__ = (
+        "_decoder",
+        "_finished",
+        "_flushing",
+        "_full",
+        "_held",
+        "_looks",
+        "_lost",
+        "_more",
+        "_pace",
+        "_timer",
+        "_working",
+        "clock",
+        "ended",
+        "limits",
+        "mux",
+        "peer",
+        "since",
+        "tls",
+    )
 
     far = "agent"  # who is at the other end
 
@@ -60,6 +82,7 @@ class LinkProtocol(LinkChannels, Protocol):
         self._working = False
         self._held = False  # the transport is paused by us
         self._timer: IDelayedCall | None = None
+        self._looks = 0.0  # when the timer is due
         self._more: IDelayedCall | None = None
         self._lost = False
         self._finished = False
@@ -128,6 +151,18 @@ class LinkProtocol(LinkChannels, Protocol):
         self.transport.gives_views = True  # from now on: frames are copied one by one
         tune(self.handle)  # not before: what becomes a data socket must not end because its service pauses
         self._set_timer(0.0)
+
+    def count_segments(self, first: float, most: float) -> None:
+        """Take the segments that come for signs of life (path_signs.py)."""
+        if self.mux is not None:
+            grace, settle = self.limits.answer / 2, self.limits.busy_keepalive
+            self.mux.liveness.signs = signs = PathSigns(first, most, self.clock.seconds(), grace, settle)
+            tune(self.handle, most + grace + self.limits.answer)
+            self.path_bears(signs)
+
+    def path_bears(self, signs: PathSigns) -> None:
+        """A silence was borne, ``signs.after`` is the next: of the agent's kernel, and ours need not ask."""
+        probe(self.handle, 0)
 
     def flush(self) -> None:
         """Write what waits, as far as the transport takes it."""
@@ -255,6 +290,8 @@ class LinkProtocol(LinkChannels, Protocol):
             self._full = True
             self._pace.handed(sum(map(len, pieces)), now)
             self.transport.writeSequence(pieces)
+            if mux.liveness.may_be_busy(now, self._looks):
+                self._set_timer(mux.due(now))
         for channel in readable:
             if channel.owner is not None:
                 channel.owner.may_read()
@@ -282,15 +319,19 @@ class LinkProtocol(LinkChannels, Protocol):
         for channel in [*mux.channels.values()]:
             if channel.owner is not None and not channel.over:
                 channel.owner.look()
-        if mux.liveness.patience is not None:
-            mux.liveness.unacknowledged = silence(self.handle)
-        self._guarded(lambda mux: mux.tick(self.clock.seconds()))
+        alive, now = mux.liveness, self.clock.seconds()
+        if alive.patience is not None:
+            alive.unacknowledged = silence(self.handle)
+        if alive.signs is not None and alive.signs.counted(segments(self.handle), alive.heard_at, now):
+            self.path_bears(alive.signs)
+        self._guarded(lambda mux: mux.tick(now))
         if self.ended is None:
             self.hold_or_release()
             self._set_timer(mux.due(self.clock.seconds()))
 
     def _set_timer(self, delay: float) -> None:
         self._cancel(self._timer)
+        self._looks = self.clock.seconds() + delay
         self._timer = self.clock.callLater(delay, self._tick)
 
     @staticmethod
@@ -316,3 +357,14 @@ def tune(handle: Any, user_timeout: float = USER_TIMEOUT) -> None:
     for name, number, value in options:
         with contextlib.suppress(OSError):
             handle.setsockopt(socket.IPPROTO_TCP, getattr(socket, name, number), value)
+
+
+def probe(handle: Any, after: float) -> None:
+    """Have the kernel ask for a sign of life after so many seconds without one; 0: never."""
+    if isinstance(handle, socket.socket) and handle.family in (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(OSError):
+            if after:
+                handle.setsockopt(
+                    socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPIDLE", 4), max(1, round(after))
+                )
+            handle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, after > 0)

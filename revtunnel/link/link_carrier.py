@@ -23,9 +23,12 @@ class LinkCarrier:
     ``carries``: whether clients may go by it at all, or only by data sockets.
     """
 
+    __slots__ = ("_carries", "_link", "_patience", "_serving", "on_rest", "serial", "waiting")
+
     def __init__(self, link: LinkProtocol, carries: bool) -> None:
         self.on_rest: Callable[[], None] | None = None  # never: its streams end with the link
-        self.waiting: deque[tuple[float, ClientSocket]] = deque()  # and when their time is over
+        # and when their time is over; made with the first
+        self.waiting: deque[tuple[float, ClientSocket]] | None = None
         self.serial = ""  # once the link is up
         self._link = link
         self._carries = carries
@@ -104,19 +107,21 @@ class LinkCarrier:
         """Refuse those who wait."""
         if self._patience is not None and self._patience.active():
             self._patience.cancel()
-        for _, client in self.waiting:
+        waiting, self.waiting = self.waiting or (), None
+        for _, client in waiting:
             if client.waits:
                 client.refuse("device-absent")
-        self.waiting.clear()
 
     def _wait(self, client: ClientSocket) -> bool:
         """Whether there is a place to wait in."""
         limits, clock = self._link.limits, self._link.clock
-        if len(self.waiting) >= limits.waiting:
-            self.waiting = deque(entry for entry in self.waiting if entry[1].waits)
-        if len(self.waiting) >= limits.waiting:
+        waiting = deque() if self.waiting is None else self.waiting
+        if len(waiting) >= limits.waiting:
+            waiting = deque(entry for entry in waiting if entry[1].waits)
+        self.waiting = waiting
+        if len(waiting) >= limits.waiting:
             return False
-        self.waiting.append((clock.seconds() + limits.number_wait, client))
+        waiting.append((clock.seconds() + limits.number_wait, client))
         if self._patience is None:
             self._patience = clock.callLater(limits.number_wait, self._give_up)
         return True

@@ -8,16 +8,37 @@ ask for themselves, so a path that is dead in one direction only is found by bot
 A program that answers nothing while it waits for something else, as a ReadyAgent device does while it dials,
 gets ``patience`` instead, as long as its kernel acknowledges what is sent (``unacknowledged``).
 
+Where both ends agreed on it, a segment without a byte is a sign of life too (path_signs.py): then a side asks
+when such a segment is overdue, and after ``hung`` seconds without a byte, for the sake of the process.
+
 Source: wire/link-extension.md "Liveness"; wire/readyagent.md section 2; faults.md N8, N13.
 """
 
 from revtunnel.ground.limits import LinkLimits
+from revtunnel.link.path_signs import PathSigns
 
 __all__ = ["Liveness"]
 
 
 class Liveness:
-    """Clockless: the owner calls ``heard``, ``sent`` and ``check``, and looks again at ``due``."""
+    """Clockless: the owner calls ``heard``, ``sent``, ``dead``, ``should_ask``, and looks again at ``due``.
+
+    It has to look sooner where ``sent`` makes ``due`` sooner.
+    """
+
+    __slots__ = (
+        "_asked",
+        "_asked_for_trip",
+        "_doubts",
+        "_heard",
+        "_limits",
+        "_question",
+        "_unanswered",
+        "patience",
+        "round_trip",
+        "signs",
+        "unacknowledged",
+    )
 
     def __init__(self, limits: LinkLimits, now: float, patience: float | None = None) -> None:
         self._limits = limits
@@ -29,6 +50,8 @@ class Liveness:
         self._unanswered: float | None = None  # since when what we sent waits for any sign of life
         self._asked: float | None = None  # since when a question is open
         self._question = 0
+        self._doubts = False  # the question is there because no segment came
+        self.signs: PathSigns | None = None
         self._asked_for_trip: float | None = None
         self.round_trip: float | None = None  # seconds, the smallest of late; None before the first answer
 
@@ -36,7 +59,11 @@ class Liveness:
         """Bytes came in."""
         self._heard = now
         self._unanswered = None
-        self._asked = None
+        if self._asked is not None:
+            self._asked = None
+            if self._doubts and self.signs is not None and not self.signs.seen:
+                self.signs = None  # it lives, and its segments do not reach us
+            self._doubts = False
 
     def sent(self, now: float) -> None:
         """Data went out, or what asks for an answer."""
@@ -50,8 +77,12 @@ class Liveness:
 
     @property
     def keepalive(self) -> float:
-        """Seconds of silence before a question."""
-        return self._limits.keepalive
+        """Seconds without a byte before a question."""
+        return self._limits.keepalive if self.signs is None else self._limits.hung
+
+    def may_be_busy(self, now: float, looks: float) -> bool:
+        """Whether something waits for an answer, and the owner would look (at ``looks``) too late for it."""
+        return self._unanswered is not None and looks > self._unanswered + self._limits.busy_keepalive
 
     @property
     def _limit(self) -> float:
@@ -79,12 +110,15 @@ class Liveness:
             return True
         if self._unanswered is not None and now - self._unanswered >= self._limits.busy_keepalive:
             return True
-        return now - self._heard >= self._limits.keepalive
+        if self.signs is not None and self.signs.silent(self._heard, now):
+            return True
+        return now - self._heard >= self.keepalive
 
     def ask(self, now: float) -> bytes:
         """Open a question: the 8 bytes that the answer must repeat."""
         self._asked = now
         self._asked_for_trip = now
+        self._doubts = self.signs is not None and self.signs.silent(self._heard, now)
         self._question += 1
         return self._question.to_bytes(8, "big")
 
@@ -100,14 +134,18 @@ class Liveness:
         return True
 
     def due(self, now: float) -> float:
-        """When to look again, in seconds from now: soon enough for data that goes out meanwhile."""
+        """When to look again, in seconds from now."""
         limits = self._limits
-        times = [now + min(limits.busy_keepalive, limits.keepalive)]  # an answer does not set the time anew
-        if self._asked is not None:
-            if self.patience is None or now - self._asked < self._limit:
-                times.append(self._asked + self._limit)
-        else:
-            times.append(self._heard + limits.keepalive)
-            if self._unanswered is not None:
-                times.append(self._unanswered + limits.busy_keepalive)
+        times = [self._heard + self.keepalive]
+        if self._asked is not None:  # an answer does not set the time anew
+            soon = self.keepalive if self.signs is None else self.signs.settle
+            times = [self._asked + self._limit, now + soon]
+        elif self._unanswered is not None:
+            times.append(self._unanswered + limits.busy_keepalive)
+        if self.signs is not None and self._asked is None:
+            times.append(self.signs.due(self._heard))
+        if self.patience is not None:  # its kernel has to be looked at meanwhile
+            if self._asked is not None and now - self._asked >= self._limit:
+                times = []
+            times.append(now + min(limits.busy_keepalive, limits.keepalive))
         return max(0.01, min(times) - now)

@@ -258,8 +258,9 @@ class Mux(ABC):
         """Do what time asks for; look again after ``due``."""
 
     def due(self, now: float) -> float:
-        """Seconds until the next ``tick``."""
-        return self.liveness.due(now)
+        """Seconds until the next ``tick``; while there are channels their sockets are looked at as well."""
+        due = self.liveness.due(now)
+        return min(due, self.limits.busy_keepalive) if self.channels else due
 
     @abstractmethod
     def goaway(self, reason: GoAway, retry_after: int, detail: str) -> None:

@@ -180,7 +180,7 @@ class Rt1Mux(Rt1Recall):
             self._turns.control(encode_frame(Command.PONG, 0, self._pong))
             self._pong = None
         taken = super().take(quantum, now)
-        self._unsaid.clear()
+        self._unsaid = 0
         return taken
 
     # -- frames of one channel
@@ -195,7 +195,7 @@ class Rt1Mux(Rt1Recall):
         if number != frame.channel:
             what = "WITHIN" if origin is None else "ORIGIN"
             raise RemoteError(f"CONNECT for channel {frame.channel} behind {what} for {number}")
-        if frame.channel in self._unsaid:
+        if self._unsaid >> frame.channel & 1:
             raise RemoteError(f"CONNECT for channel {frame.channel}, whose CLOSE is not yet said")
         try:
             target = self.target_of(frame.payload)

@@ -24,7 +24,7 @@ class Rt1Ends(Mux):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._violations = 0
-        self._unsaid: set[int] = set()  # numbers whose CLOSE, which frees them, waits to be written
+        self._unsaid = 0  # a bit for each number whose CLOSE, which frees them, waits to be written
 
     def reset(self, channel: Channel, reason: Ended, detail: str, now: float) -> list[Happening]:
         if channel.allows(ChannelEvent.SEND_RESET):
@@ -57,7 +57,7 @@ class Rt1Ends(Mux):
         self._turns.control(encode_frame(Command.CLOSE, channel.number))
         if state is not ChannelState.CLOSED:
             return []
-        self._unsaid.add(channel.number)
+        self._unsaid |= 1 << channel.number
         happenings = self._over(channel, Ended.CLOSED, "")
         self._forget(channel)
         return happenings
@@ -72,7 +72,7 @@ class Rt1Ends(Mux):
 
     def _answer_reset(self, channel: Channel, reason: Ended, detail: str) -> list[Happening]:
         self._turns.control(encode_frame(Command.CLOSE, channel.number))
-        self._unsaid.add(channel.number)
+        self._unsaid |= 1 << channel.number
         return self._last_word_came(channel, ChannelEvent.GET_RESET, reason, detail)
 
     def _violation(self, channel: Channel, detail: str, now: float, theirs: bool = False) -> list[Happening]:

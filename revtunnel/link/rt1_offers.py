@@ -6,8 +6,6 @@ nobody waits for is not one; a question that cannot be read is answered with no,
 Source: streams/offer_messages.py; docs/link-protocol.rst "Offers".
 """
 
-from typing import Any
-
 from revtunnel.ground.errors import RemoteError
 from revtunnel.link.mux import Happening, Offered, OffersAsked
 from revtunnel.link.rt1_services import Rt1Services
@@ -27,9 +25,7 @@ class Rt1Offers(Rt1Services):
     offers = False
     changes = False
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self._changed = Tally(MOST, WINDOW, "changes of offers")
+    _changed: Tally | None = None  # made with the first
 
     def offer(self, payload: bytes) -> None:
         """Agent: this is offered now (``encode_offers``)."""
@@ -45,6 +41,7 @@ class Rt1Offers(Rt1Services):
         self.service_states = {name: each for name, each in self.service_states.items() if name in names}
 
     def _offers(self, frame: Frame, now: float) -> list[Happening]:
+        self._changed = self._changed or Tally(MOST, WINDOW, "changes of offers")
         self._changed.add(now)
         return [Offered(*decode_offers(frame.payload, self.limits.offers))]
 

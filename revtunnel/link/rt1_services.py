@@ -22,10 +22,11 @@ CHANGES = 1000  # in glitch_window
 class Rt1Services(Rt1Sessions):
     """Said by the agent, kept by the server."""
 
+    _changes: Tally | None = None  # made with the first
+
     def __init__(self, limits: LinkLimits, opens: bool, now: float) -> None:
         super().__init__(limits, opens, now)
         self.offered: frozenset[str] = frozenset()  # server: names that the agent may speak of
-        self._changes = Tally(CHANGES, limits.glitch_window, "changes of services")
 
     def say_service(self, state: ServiceState) -> None:
         """Agent: whether a service answers."""
@@ -36,6 +37,7 @@ class Rt1Services(Rt1Sessions):
         state = decode_service(frame.payload)
         if state.name not in self.offered or self.service_states.get(state.name) == state:
             return self._glitch(f"SERVICE of {state.name}, which says nothing new", now)
+        self._changes = self._changes or Tally(CHANGES, self.limits.glitch_window, "changes of services")
         self._changes.add(now)
         self.service_states[state.name] = state
         return [ServiceSaid(state)]

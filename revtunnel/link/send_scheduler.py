@@ -27,6 +27,8 @@ SLOW = 0.020
 class Pace:
     """How many bytes go to the kernel at once: doubled when they drain quickly, halved when slowly."""
 
+    __slots__ = ("_began", "_limits", "_size", "quantum")
+
     def __init__(self, limits: LinkLimits) -> None:
         self._limits = limits
         self.quantum = 64 * 1024
@@ -49,11 +51,13 @@ class Pace:
 class SendScheduler:
     """What waits to be sent on one link."""
 
+    __slots__ = ("_control", "_control_size", "_limits", "_ready", "asks")
+
     def __init__(self, limits: LinkLimits) -> None:
         self._limits = limits
         self._control: list[bytes] = []
         self._control_size = 0
-        self._ready: deque[Channel] = deque()
+        self._ready: deque[Channel] | None = None  # made with the first
         self.asks = False  # some control frame that waits wants something to come back
 
     @property
@@ -77,22 +81,23 @@ class SendScheduler:
         """Give a channel a turn if it has something to send and has none yet."""
         if not channel.scheduled and channel.sendable:
             channel.scheduled = True
+            if self._ready is None:
+                self._ready = deque()
             self._ready.append(channel)
 
     def remove(self, channel: Channel) -> None:
         """Take a channel's turn away."""
-        if channel.scheduled:
+        if channel.scheduled and self._ready is not None:
             channel.scheduled = False
             self._ready.remove(channel)
 
     def take_control(self) -> tuple[list[Piece], int]:
         """All control frames and their size."""
-        parts: list[Piece] = list(self._control)
-        size = self._control_size
-        self._control = []
-        self._control_size = 0
+        parts, size = self._control, self._control_size
+        if parts:
+            self._control, self._control_size = [], 0
         self.asks = False
-        return parts, size
+        return [*parts], size
 
     def next(self) -> Channel | None:
         """The channel whose turn it is; it leaves the circle, ``schedule`` puts it back."""

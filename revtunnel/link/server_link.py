@@ -7,7 +7,7 @@ Source: wire/link-extension.md; wire/readyagent.md section 5; faults.md F14, N23
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol as Typing
 
@@ -47,6 +47,7 @@ from revtunnel.link.mux import (
     Stalled,
 )
 from revtunnel.link.rt1 import Rt1Mux
+from revtunnel.link.shared_values import limits_for, names_of, nobody_hears
 from revtunnel.sockets.end_transport import in_words
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.tls.certificates import PeerCertificate
@@ -140,6 +141,31 @@ LinkMaker = Callable[..., "ServerLink"]  # with the arguments of a ServerLink
 class ServerLink(LinkProtocol):
     """One agent or device, from its connect on."""
 
+    __slots__ = (
+        "_hub",
+        "_listened",
+        "_pool",
+        "_report",
+        "_said",
+        "_shake",
+        "authenticated",
+        "by_web",
+        "carrier",
+        "certificate",
+        "channels",
+        "handshake",
+        "heard",
+        "listener",
+        "replaced",
+        "securing",
+        "serial",
+        "source",
+        "spoke",
+        "subprotocol",
+        "takes_early",
+        "up_since",
+    )
+
     def __init__(
         self,
         clock: IReactorTime,
@@ -154,7 +180,7 @@ class ServerLink(LinkProtocol):
         self.listener = listener
         self.serial = ""
         self.source = ""  # the address it comes from, for the limit per source
-        self.heard: Heard = lambda waits=False: None  # to be told that it said something
+        self.heard: Heard = nobody_hears  # to be told that it said something, while it is no link
         self.replaced = False  # an older link of its serial was closed for it
         self.up_since: float | None = None
         self.authenticated = False
@@ -172,6 +198,7 @@ class ServerLink(LinkProtocol):
         self.channels = LinkCarrier(self, listener.data != "socket")
         self.carrier: Carrier = self.channels  # what its clients go by: that, or what falls back on it
         self._listened = False
+        self._said: tuple[GoAway, int, str] | None = None  # in GOAWAY
 
     def instead_of(self, link: "ServerLink") -> None:
         """Be what this connection has been so far."""
@@ -289,8 +316,7 @@ class ServerLink(LinkProtocol):
         if up.hello is None:
             mux: Mux = LegacyServerMux(self.limits, now, self.listener.heartbeat)
         else:
-            largest = min(self.limits.lone_frame, up.hello.largest_data)
-            limits = replace(self.limits, lone_frame=largest, frame=min(self.limits.frame, largest))
+            limits = limits_for(self.limits, up.hello.largest_data)
             both = up.hello.features & self.listener.hello.features
             sockets = Feature.DATA_SOCKETS in both
             mux = Rt1Mux(limits, True, now, self._pool, up.hello.first_window, data_sockets=sockets)
@@ -299,11 +325,14 @@ class ServerLink(LinkProtocol):
             mux.offers, mux.changes = Feature.OFFERS in both, Feature.CHANGES in both
             mux.services = Feature.SERVICES in both
             self.takes_early = mux.early = Feature.EARLY in both
-            mux.offered = frozenset(offer.name for offer in up.hello.offers)
+            mux.offered = names_of(tuple(offer.name for offer in up.hello.offers))
         self.up_since = now
         self.up(mux)
         if up.hello is None:
             tune(self.handle, max(USER_TIMEOUT, self.limits.legacy_answer))
+        elif Feature.PROBES in both:
+            self.count_segments(self.limits.keepalive, self.listener.hello.kernel_keepalive)
+        del self._shake  # nothing is asked of it any more
         self._hub.arrived(self)
 
     def _enrol(self, payload: bytes) -> None:
@@ -394,8 +423,9 @@ class ServerLink(LinkProtocol):
     # -- ends
 
     def goaway(self, reason: GoAway, retry_after: int, detail: str) -> None:
-        """Ask the agent to leave when its channels have ended."""
-        if self.mux is not None and self.ended is None:
+        """Ask the agent to leave when its channels have ended; the same is said once."""
+        said, self._said = self._said, (reason, retry_after, detail)
+        if self.mux is not None and self.ended is None and said != self._said:
             self._guarded(lambda mux: mux.goaway(reason, retry_after, detail))
 
     def dismiss(self, reason: str, detail: str, say: GoAway, retry_after: int = 0, by: str = "") -> None:

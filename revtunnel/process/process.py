@@ -20,6 +20,7 @@ from the first moment on.
 """
 
 import atexit
+import gc
 import os
 import resource
 import signal
@@ -103,6 +104,7 @@ class ExitStatus:
     def end(self, status: int = 0) -> None:
         """Stop the reactor in order and end with ``status``; harmless when it stops already."""
         self.status = self.status or status
+        gc.freeze()  # what is still there need not be searched for cycles once more
         with suppress(ReactorNotRunning):
             self._reactor.stop()
             self.leave_in(STOPPING)

@@ -13,11 +13,12 @@ import socket
 import struct
 from typing import Any
 
-__all__ = ["acknowledged", "silence", "unacknowledged"]
+__all__ = ["acknowledged", "segments", "silence", "unacknowledged"]
 
 _INFO = struct.Struct("=8B13I")  # the last of the 13: milliseconds since an acknowledgement came
 _RETRANSMITS, _PROBES, _LAST_ACK = 2, 3, 20
 _ACKED = struct.Struct("=120xQ")  # tcpi_bytes_acked, since Linux 4.1
+_SEGMENTS = struct.Struct("=140xI")  # tcpi_segs_in, since Linux 4.2
 _OUTQ = 0x5411  # SIOCOUTQ of linux/sockios.h
 _UNANSWERED = 2  # in a row; one may be on its way
 
@@ -50,4 +51,15 @@ def acknowledged(handle: Any) -> int:
     if isinstance(handle, socket.socket):
         with contextlib.suppress(OSError, struct.error):
             return int(_ACKED.unpack(handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKED.size))[0])
+    return -1
+
+
+def segments(handle: Any) -> int:
+    """Segments that came since the connection began, those without a byte too; -1 where nobody knows."""
+    if isinstance(handle, socket.socket) and handle.family in (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(OSError, struct.error):
+            found: int = _SEGMENTS.unpack(
+                handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _SEGMENTS.size)
+            )[0]
+            return found
     return -1

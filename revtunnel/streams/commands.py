@@ -171,6 +171,7 @@ class Tlv(IntEnum):
     NAME = 10  # server: UTF-8
     PROOF = 11  # server: 32 bytes, it knows this device's key
     INSTANCE = 12  # agent: 1 to 16 random bytes, the same for all links of one run of it
+    PROBES = 13  # server: u16 seconds
 
 
 class Feature(IntFlag):
@@ -182,6 +183,7 @@ class Feature(IntFlag):
     SERVICES = 8  # agent: it says SERVICE; server: it hears it
     OFFERS = 16  # agent: it says OFFERS when they change; server: it takes them
     CHANGES = 32  # agent: it answers CHANGE; server: it asks
+    PROBES = 128  # agent: its kernel probes the silent path; server: it takes segments for signs of life
     # agent: it takes bytes behind CONNECT on a data socket, and answers RECALL; server: it may send them. 64
     # was the same without RECALL, so that a CONNECT that came late could give its target the bytes once more
     EARLY = 256

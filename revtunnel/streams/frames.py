@@ -50,6 +50,8 @@ class FrameDecoder:
     raises RemoteError to refuse the frame. After that the decoder must not be used again.
     """
 
+    __slots__ = ("_buffer", "_judge", "_judged", "_start")
+
     def __init__(self, judge: Callable[[int, int, int], None]) -> None:
         self._judge = judge
         self._buffer = bytearray()

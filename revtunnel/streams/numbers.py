@@ -15,35 +15,47 @@ __all__ = ["Numbers", "Tally"]
 
 
 class Numbers:
-    """The numbers 1 to ``most``; 0 is never a channel."""
+    """The numbers 1 to ``most``; 0 is never a channel. Nothing is held for a link that never had one."""
+
+    __slots__ = ("_fresh", "_most", "_rested", "_taken")
 
     def __init__(self, most: int) -> None:
-        self._free = deque(range(1, most + 1))
-        self._taken: set[int] = set()
+        self._most = most
+        self._fresh = 1  # the least that was never taken: those rested longest
+        self._rested: deque[int] | None = None  # made with the first that comes back
+        self._taken = 0  # a bit for each
 
     @property
     def free(self) -> int:
         """How many can be taken now."""
-        return len(self._free)
+        return self._most + 1 - self._fresh + len(self._rested or ())
 
     def take(self) -> int | None:
         """The number that rested longest, or None when all are in use."""
-        if not self._free:
+        if self._fresh <= self._most:
+            number = self._fresh
+            self._fresh += 1
+        elif self._rested:
+            number = self._rested.popleft()
+        else:
             return None
-        number = self._free.popleft()
-        self._taken.add(number)
+        self._taken |= 1 << number
         return number
 
     def give(self, number: int) -> None:
         """A number rests again."""
-        if number not in self._taken:
+        if number < 0 or not self._taken >> number & 1:
             raise LocalError(f"number {number} was not taken")
-        self._taken.remove(number)
-        self._free.append(number)
+        self._taken ^= 1 << number
+        if self._rested is None:
+            self._rested = deque()
+        self._rested.append(number)
 
 
 class Tally:
     """Counts oddities of the other side; too many in a time end the link."""
+
+    __slots__ = ("_begun", "_count", "_most", "_what", "_window", "total")
 
     def __init__(self, most: int, window: float, what: str) -> None:
         self.total = 0

@@ -23,6 +23,8 @@ TUNING_ROUND_TRIPS = 4
 class CreditPool:
     """Bytes of credit that may be granted beyond the first windows; a link's pool draws on the server's."""
 
+    __slots__ = ("_parent", "limit", "used")
+
     def __init__(self, limit: int, parent: "CreditPool | None" = None) -> None:
         self.limit = limit
         self.used = 0

@@ -31,6 +31,7 @@ from tests.support.traffic import (
 
 pytestmark = pytest.mark.slow
 
+TRAFFIC = ("bytes_acked", "bytes_received", "segs_out")
 FAST = {"keepalive": "1 s", "answer": "1 s", "busy_keepalive": "1 s", "busy_answer": "1 s"}
 
 
@@ -225,6 +226,52 @@ def test_n9_a_link_is_kept_by_its_own_words(lab: Lab, net: Net) -> None:
             wait_until(lambda: not answers(silent.pop()), "lost mapping", every=1.0)
         assert echoed(net, port)
         assert not server.events("link-down") and not agent.events("link-down")
+
+
+def test_n9_a_silent_link_is_kept_by_its_kernel(lab: Lab, net: Net) -> None:
+    """Not a byte is said: segments without one keep the mapping, and the server counts them."""
+    net.behind_nat(forgets=4)
+    with moved(Echo(), net.site) as echo, moved(Echo(SERVER), net.server) as outside:
+        quiet = {**FAST, "kernel_keepalive": "2 s", "hung": "1 h"}
+        server, agent = pair(lab, net, quiet, net.site, it=echo.target)
+        port = server.client_port("plc-7", "it")
+        time.sleep(1.0)  # its first words are over
+        before = traffic_of(net.site, 2065)
+        silent = inside(net.site, lambda: connect(outside.port, SERVER, 1.0))
+        with silent:
+            wait_until(
+                lambda: traffic_of(net.site, 2065)["segs_out"] >= before["segs_out"] + 3, "probes", 20.0
+            )
+            assert not answers(silent)
+        after = traffic_of(net.site, 2065)
+        assert after["bytes_acked"] - before["bytes_acked"] == 0
+        assert after["bytes_received"] == before["bytes_received"]
+        assert echoed(net, port)
+        assert not server.events("link-down") and not agent.events("link-down")
+
+
+@pytest.mark.long
+def test_n9_probes_that_came_too_late_come_sooner(lab: Lab, net: Net) -> None:
+    """A router that forgets sooner than the silence has grown cuts two links; then that is learned."""
+    net.behind_nat(forgets=5)
+    with moved(Echo(), net.site) as echo:
+        quiet = {**FAST, "keepalive": "2 s", "kernel_keepalive": "8 s"}
+        server, agent = pair(lab, net, quiet, net.site, it=echo.target)
+        told = agent.wait_event("state", state="keepalive", patience=60.0)
+        assert told["detail"] == f"{SERVER}:2065 cuts what is silent for 8 s: probed after 4 s from now on"
+        assert len(agent.events("link-down")) == 2
+        server.wait_link("plc-7", 3)
+        time.sleep(15.0)
+        assert echoed(net, server.client_port("plc-7", "it"))
+        assert len(agent.events("link-down")) == 2
+
+
+def traffic_of(name: str, port: int) -> dict[str, int]:
+    """What the kernel has counted of the one connection to a port, in a namespace."""
+    command = [*Net.prefix(name), "ss", "-tinH", "dport", "=", str(port)]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    words = [word.partition(":") for word in shown.split()]
+    return {key: int(value) for key, _, value in words if key in TRAFFIC and value.isdigit()}
 
 
 def answers(connection: socket.socket) -> bool:

@@ -29,7 +29,10 @@ def run(
     tick = now
     while tick <= until:
         while data and data[0] <= tick:
-            liveness.sent(data.pop(0))
+            sent = data.pop(0)
+            liveness.sent(sent)
+            if liveness.may_be_busy(sent, tick):
+                tick = sent + liveness.due(sent)
         if liveness.dead(tick):
             return [*story, ("dead", round(tick, 2))]
         if liveness.should_ask(tick):
@@ -183,14 +186,18 @@ def test_f23_answers_that_nobody_asked_for_are_not_taken() -> None:
     assert not liveness.answered(question, 1.3)
 
 
-@pytest.mark.parametrize("asked", [False, True])
-def test_due_is_never_zero_and_never_late_for_data(asked: bool) -> None:
-    """The timer looks at least every 5 s, since data may go out meanwhile, and does not spin."""
+def test_an_idle_side_looks_when_it_has_to_ask_and_not_before() -> None:
+    """One timer in 25 s; what is sent meanwhile says that it comes too late."""
     liveness = asked_once()
-    if asked:
-        liveness.ask(10.0)
+    assert liveness.due(0.1) == 25.0
+    assert liveness.due(1000.0) == 0.01  # and does not spin
+    assert not liveness.may_be_busy(10.0, 25.1)
+    liveness.sent(10.0)
+    assert liveness.may_be_busy(10.0, 25.1)
+    assert not liveness.may_be_busy(10.0, 15.0)
     assert liveness.due(10.0) == 5.0
-    assert liveness.due(1000.0) == 0.01
+    liveness.ask(15.0)
+    assert liveness.due(15.0) == 15.0
 
 
 def test_a_short_keepalive_is_kept_though_an_answer_sets_no_time() -> None:

@@ -61,3 +61,20 @@ def test_ends_on_purpose_show_nothing() -> None:
 def test_what_was_known_is_used() -> None:
     paths, _ = learner({"gate:2065": 9.9})
     assert paths.of("gate:2065") == 9.9
+
+
+def test_probes_are_held_to_half_of_a_silence_that_cut_twice() -> None:
+    """Once may be anything; and what its own question found, or an end on purpose, is nothing."""
+    paths, kept = learner()
+    assert paths.most("gate:2065", 60.0) == 60.0
+    assert paths.probe_lost("gate:2065", "stopping", 60.0, 60.0, 0.0) is None
+    assert paths.probe_lost("gate:2065", "lost", 60.0, 10.0, 0.0) is None  # in the middle of a silence
+    assert paths.probe_lost("gate:2065", "lost", 60.0, 60.5, 0.0) is None
+    assert paths.probe_lost("gate:2065", "lost", 60.0, 60.5, 86_400.0) is None  # a line renewed once a day
+    assert paths.probe_lost("gate:2065", "silent", 60.0, 70.0, 86_500.0) == 30.0
+    assert (paths.most("gate:2065", 60.0), paths.most("other:2065", 60.0)) == (30.0, 60.0)
+    assert paths.of("gate:2065") is None
+    assert kept == [{"gate:2065 probed": 30.0}]
+    for _ in range(2):
+        paths.probe_lost("gate:2065", "lost", 30.0, 30.0, 90_000.0)
+    assert paths.most("gate:2065", 60.0) == 15.0
