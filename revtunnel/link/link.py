@@ -23,13 +23,13 @@ from revtunnel.link.link_channels import LinkChannels
 from revtunnel.link.mux import Mux, Over
 from revtunnel.link.send_scheduler import Pace
 from revtunnel.sockets.end_transport import EndTransport, in_words
+from revtunnel.sockets.ends import set_options
 from revtunnel.sockets.tcp_info import silence
 from revtunnel.streams.channel import Channel, ChannelState
 from revtunnel.streams.frames import FrameDecoder
 
 __all__ = ["USER_TIMEOUT", "LinkProtocol", "tune"]
 
-NOTSENT = 128 * 1024  # bytes the kernel may hold unsent (TCP_NOTSENT_LOWAT): more would delay a keystroke
 USER_TIMEOUT = 45.0  # seconds that sent bytes may stay unacknowledged, or untaken by a living peer
 LOOK = 64  # frames between two looks at the time of a turn
 READ = 256 * 1024  # bytes that one reading takes
@@ -114,7 +114,8 @@ class LinkProtocol(LinkChannels, Protocol):
         """The transport is empty."""
         if self._full:
             self._full = False
-            self._pace.drained(self.clock.seconds())
+            if self._pace.drained(self.clock.seconds()):
+                bound_unsent(self.handle, self._pace.unsent)
             self.flush()
 
     def stopProducing(self) -> None:
@@ -126,12 +127,15 @@ class LinkProtocol(LinkChannels, Protocol):
         """The handshake is done; frames belong to the mux from here on."""
         self.mux = mux
         self.transport.gives_views = True  # from now on: frames are copied one by one
+        bound_unsent(self.handle, self._pace.unsent)
         tune(self.handle)  # not before: what becomes a data socket must not end because its service pauses
         self._set_timer(0.0)
 
     def flush(self) -> None:
         """Write what waits, as far as the transport takes it."""
         if self._flushing or self._working or self.ended is not None or self.mux is None:
+            return
+        if self._full or not self.mux.waiting:
             return
         self._flushing = True
         try:
@@ -141,6 +145,18 @@ class LinkProtocol(LinkChannels, Protocol):
             self.fail("protocol", str(error))
         finally:
             self._flushing = False
+
+    def write_straight(self, mux: Mux, channel: Channel, data: bytes) -> bool:
+        """Write a message past all queues; False: it has to wait in one."""
+        if self._full or self._flushing or self._working or self.ended is not None:
+            return False
+        now = self.clock.seconds()
+        frame = mux.straight(channel, data, now)
+        if frame:
+            self._full = True  # until the transport asks for more
+            self._pace.handed(len(frame), now)
+            self.transport.write(frame)
+        return bool(frame)
 
     def write(self, data: bytes) -> None:
         """Write a frame of the handshake, or our last words."""
@@ -299,6 +315,12 @@ class LinkProtocol(LinkChannels, Protocol):
             call.cancel()
 
 
+def bound_unsent(handle: Any, size: int) -> None:
+    """Bytes that the kernel of a TCP connection takes beyond those it has sent."""
+    if isinstance(handle, socket.socket) and handle.family in (socket.AF_INET, socket.AF_INET6):
+        set_options(handle, [(socket.IPPROTO_TCP, getattr(socket, "TCP_NOTSENT_LOWAT", 25), size)])
+
+
 def tune(handle: Any, user_timeout: float = USER_TIMEOUT) -> None:
     """Socket options of a link that Twisted has no call for; a transport without a socket is left alone.
 
@@ -308,7 +330,6 @@ def tune(handle: Any, user_timeout: float = USER_TIMEOUT) -> None:
     if not isinstance(handle, socket.socket) or handle.family not in (socket.AF_INET, socket.AF_INET6):
         return
     options = (
-        ("TCP_NOTSENT_LOWAT", 25, NOTSENT),
         ("TCP_USER_TIMEOUT", 18, int(user_timeout * 1000)),
         ("TCP_KEEPIDLE", 4, 30),
         ("TCP_KEEPINTVL", 5, 10),
