@@ -53,7 +53,7 @@ class LinkProtocol(LinkChannels, Protocol):
         self.since = 0.0  # of its connect: TLS counts into the time for the handshake
         self.tls = ""  # the version that is spoken
         self.ended: tuple[str, str] | None = None  # reason word and detail, once it has one
-        self._decoder = FrameDecoder(self._judge)
+        self._decoder = FrameDecoder(self.judge_stranger)
         self._pace = Pace(limits)
         self._full = False
         self._flushing = False
@@ -99,8 +99,9 @@ class LinkProtocol(LinkChannels, Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         if self.ended is None:
-            self._decoder.receive(data)
+            self._decoder.lend(data)
             self._work()
+            self._decoder.keep()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._lost = True
@@ -126,6 +127,7 @@ class LinkProtocol(LinkChannels, Protocol):
     def up(self, mux: Mux) -> None:
         """The handshake is done; frames belong to the mux from here on."""
         self.mux = mux
+        self._decoder.judge = mux.judge
         self.transport.gives_views = True  # from now on: frames are copied one by one
         bound_unsent(self.handle, self._pace.unsent)
         tune(self.handle)  # not before: what becomes a data socket must not end because its service pauses
@@ -217,12 +219,6 @@ class LinkProtocol(LinkChannels, Protocol):
                 if channel.state in (ChannelState.GOT_CLOSE, ChannelState.CLOSED) and not channel.over:
                     channel.over = True
                     self.happened(Over(channel, Ended.CLOSED, ""))
-
-    def _judge(self, size: int, command: int, channel: int) -> None:
-        if self.mux is not None:
-            self.mux.judge(size, command, channel)
-        else:
-            self.judge_stranger(size, command, channel)
 
     def _work(self) -> None:
         """Handle frames for one turn, ``frames_a_turn`` or ``time_a_turn``, then it is the reactor's (F2)."""
