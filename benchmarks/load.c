@@ -398,7 +398,7 @@ static unsigned long long all_moved(void) {
 }
 
 static int ping(int port, double seconds, int beside) {
-    static uint32_t samples[MAX_SAMPLES]; /* tenths of a microsecond */
+    static uint32_t samples[MAX_SAMPLES], behind[MAX_SAMPLES]; /* tenths of a microsecond; bytes of bulk meanwhile */
     int count = 0, fd = open_connection(port, beside ? 'E' : 'P', 0);
     if (fd < 0)
         die("ping");
@@ -411,21 +411,25 @@ static int ping(int port, double seconds, int beside) {
         if (ping_once(fd) != 0)
             die("ping");
     begin();
-    unsigned long long moved_before = all_moved();
+    unsigned long long moved_before = all_moved(), moved_last = moved_before;
     double before = now(), started = before;
     until = before + seconds;
     while (before < until && count < MAX_SAMPLES) {
         if (ping_once(fd) != 0)
             die("ping");
         double after = now();
+        unsigned long long moved_now = all_moved();
+        behind[count] = (uint32_t)(moved_now - moved_last);
         samples[count++] = (uint32_t)((after - before) * 1e7);
         before = after;
+        moved_last = moved_now;
     }
     unsigned long long moved = all_moved() - moved_before;
     qsort(samples, (size_t)count, sizeof *samples, compare);
-    printf("{\"count\": %d, \"p50_us\": %.1f, \"p99_us\": %.1f, \"max_us\": %.1f, \"bytes\": %llu, \"seconds\": %.6f, "
+    qsort(behind, (size_t)count, sizeof *behind, compare);
+    printf("{\"behind_p50\": %u, \"behind_p99\": %u, \"count\": %d, \"p50_us\": %.1f, \"p99_us\": %.1f, \"max_us\": %.1f, \"bytes\": %llu, \"seconds\": %.6f, "
            "\"broken\": %d}\n",
-           count, samples[count / 2] / 10.0, samples[(int)(count * 0.99)] / 10.0, samples[count - 1] / 10.0, moved,
+           behind[count / 2], behind[(int)(count * 0.99)], count, samples[count / 2] / 10.0, samples[(int)(count * 0.99)] / 10.0, samples[count - 1] / 10.0, moved,
            before - started, atomic_load(&bulk.broken));
     wait_for_end();
     return 0;

@@ -234,6 +234,11 @@ class LegacyServerMux(LegacyMux):
         channel.heard_at = self._closed_at[channel.number] = now
         return encode_frame(Command.CLOSE, channel.number)
 
+    def straight(self, channel: Channel, data: bytes, now: float) -> bytes:
+        """As in Mux; nothing of what ``send`` drops."""
+        gone = channel.state in (ChannelState.GOT_CLOSE, ChannelState.CLOSED)
+        return b"" if gone else super().straight(channel, data, now)
+
     def send(self, channel: Channel, data: bytes) -> bool:
         """As in Mux; what a client says after its device has closed is dropped, nobody can have it."""
         return channel.state in (ChannelState.GOT_CLOSE, ChannelState.CLOSED) or super().send(channel, data)

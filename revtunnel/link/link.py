@@ -24,13 +24,13 @@ from revtunnel.link.mux import Mux, Over
 from revtunnel.link.path_signs import PathSigns
 from revtunnel.link.send_scheduler import Pace
 from revtunnel.sockets.end_transport import EndTransport, in_words
+from revtunnel.sockets.ends import set_options
 from revtunnel.sockets.tcp_info import segments, silence
 from revtunnel.streams.channel import Channel, ChannelState
 from revtunnel.streams.frames import FrameDecoder
 
 __all__ = ["USER_TIMEOUT", "LinkProtocol", "probe", "tune"]
 
-NOTSENT = 128 * 1024  # bytes the kernel may hold unsent (TCP_NOTSENT_LOWAT): more would delay a keystroke
 USER_TIMEOUT = 45.0  # seconds that sent bytes may stay unacknowledged, or untaken by a living peer
 LOOK = 64  # frames between two looks at the time of a turn
 READ = 256 * 1024  # bytes that one reading takes
@@ -75,7 +75,7 @@ class LinkProtocol(LinkChannels, Protocol):
         self.since = 0.0  # of its connect: TLS counts into the time for the handshake
         self.tls = ""  # the version that is spoken
         self.ended: tuple[str, str] | None = None  # reason word and detail, once it has one
-        self._decoder = FrameDecoder(self._judge)
+        self._decoder = FrameDecoder(self.judge_stranger)
         self._pace = Pace(limits)
         self._full = False
         self._flushing = False
@@ -122,8 +122,9 @@ class LinkProtocol(LinkChannels, Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         if self.ended is None:
-            self._decoder.receive(data)
+            self._decoder.lend(data)
             self._work()
+            self._decoder.keep()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._lost = True
@@ -137,7 +138,8 @@ class LinkProtocol(LinkChannels, Protocol):
         """The transport is empty."""
         if self._full:
             self._full = False
-            self._pace.drained(self.clock.seconds())
+            if self._pace.drained(self.clock.seconds()):
+                bound_unsent(self.handle, self._pace.unsent)
             self.flush()
 
     def stopProducing(self) -> None:
@@ -148,7 +150,9 @@ class LinkProtocol(LinkChannels, Protocol):
     def up(self, mux: Mux) -> None:
         """The handshake is done; frames belong to the mux from here on."""
         self.mux = mux
+        self._decoder.judge = mux.judge
         self.transport.gives_views = True  # from now on: frames are copied one by one
+        bound_unsent(self.handle, self._pace.unsent)
         tune(self.handle)  # not before: what becomes a data socket must not end because its service pauses
         self._set_timer(0.0)
 
@@ -168,6 +172,8 @@ class LinkProtocol(LinkChannels, Protocol):
         """Write what waits, as far as the transport takes it."""
         if self._flushing or self._working or self.ended is not None or self.mux is None:
             return
+        if self._full or not self.mux.waiting:
+            return
         self._flushing = True
         try:
             while not self._full and self.ended is None and self._write_quantum(self.mux):
@@ -176,6 +182,18 @@ class LinkProtocol(LinkChannels, Protocol):
             self.fail("protocol", str(error))
         finally:
             self._flushing = False
+
+    def write_straight(self, mux: Mux, channel: Channel, data: bytes) -> bool:
+        """Write a message past all queues; False: it has to wait in one."""
+        if self._full or self._flushing or self._working or self.ended is not None:
+            return False
+        now = self.clock.seconds()
+        frame = mux.straight(channel, data, now)
+        if frame:
+            self._full = True  # until the transport asks for more
+            self._pace.handed(len(frame), now)
+            self.transport.write(frame)
+        return bool(frame)
 
     def write(self, data: bytes) -> None:
         """Write a frame of the handshake, or our last words."""
@@ -236,12 +254,6 @@ class LinkProtocol(LinkChannels, Protocol):
                 if channel.state in (ChannelState.GOT_CLOSE, ChannelState.CLOSED) and not channel.over:
                     channel.over = True
                     self.happened(Over(channel, Ended.CLOSED, ""))
-
-    def _judge(self, size: int, command: int, channel: int) -> None:
-        if self.mux is not None:
-            self.mux.judge(size, command, channel)
-        else:
-            self.judge_stranger(size, command, channel)
 
     def _work(self) -> None:
         """Handle frames for one turn, ``frames_a_turn`` or ``time_a_turn``, then it is the reactor's (F2)."""
@@ -340,6 +352,12 @@ class LinkProtocol(LinkChannels, Protocol):
             call.cancel()
 
 
+def bound_unsent(handle: Any, size: int) -> None:
+    """Bytes that the kernel of a TCP connection takes beyond those it has sent."""
+    if isinstance(handle, socket.socket) and handle.family in (socket.AF_INET, socket.AF_INET6):
+        set_options(handle, [(socket.IPPROTO_TCP, getattr(socket, "TCP_NOTSENT_LOWAT", 25), size)])
+
+
 def tune(handle: Any, user_timeout: float = USER_TIMEOUT) -> None:
     """Socket options of a link that Twisted has no call for; a transport without a socket is left alone.
 
@@ -349,7 +367,6 @@ def tune(handle: Any, user_timeout: float = USER_TIMEOUT) -> None:
     if not isinstance(handle, socket.socket) or handle.family not in (socket.AF_INET, socket.AF_INET6):
         return
     options = (
-        ("TCP_NOTSENT_LOWAT", 25, NOTSENT),
         ("TCP_USER_TIMEOUT", 18, int(user_timeout * 1000)),
         ("TCP_KEEPIDLE", 4, 30),
         ("TCP_KEEPINTVL", 5, 10),

@@ -28,6 +28,10 @@ class LinkChannels:
         """Write what waits, as far as the transport takes it."""
         raise NotImplementedError
 
+    def write_straight(self, mux: Mux, channel: Channel, data: bytes) -> bool:
+        """Write a message past all queues; False: it has to wait in one."""
+        raise NotImplementedError
+
     def broken(self, error: RemoteError) -> None:
         """The other side broke the wire's rules."""
         raise NotImplementedError
@@ -43,7 +47,7 @@ class LinkChannels:
     # -- from the sockets (streams.Link)
 
     def send(self, channel: Channel, data: bytes) -> bool:
-        if self.mux is None:
+        if self.mux is None or self.write_straight(self.mux, channel, data):
             return True
         self.mux.send(channel, data)
         self.flush()
@@ -55,9 +59,15 @@ class LinkChannels:
             self.flush()
 
     def consumed(self, channel: Channel, size: int) -> None:
-        if self.mux is not None:
-            self._guarded(lambda mux: mux.consumed(channel, size, self.clock.seconds()))
-            self.hold_or_release()
+        if self.mux is None:
+            return
+        try:
+            self.mux.consumed(channel, size, self.clock.seconds())
+        except RemoteError as error:
+            self.broken(error)
+            return
+        self.flush()
+        self.hold_or_release()
 
     def flushed(self, channel: Channel) -> None:
         if self.mux is not None:

@@ -19,6 +19,8 @@ from revtunnel.link.path_signs import PathSigns
 
 __all__ = ["Liveness"]
 
+TRIPS = 8  # round trips that are measured as soon as there is an occasion
+
 
 class Liveness:
     """Clockless: the owner calls ``heard``, ``sent``, ``dead``, ``should_ask``, and looks again at ``due``.
@@ -33,6 +35,7 @@ class Liveness:
         "_heard",
         "_limits",
         "_question",
+        "_trips",
         "_unanswered",
         "patience",
         "round_trip",
@@ -53,6 +56,7 @@ class Liveness:
         self._doubts = False  # the question is there because no segment came
         self.signs: PathSigns | None = None
         self._asked_for_trip: float | None = None
+        self._trips = 0  # answered questions
         self.round_trip: float | None = None  # seconds, the smallest of late; None before the first answer
 
     def heard(self, now: float) -> None:
@@ -114,6 +118,11 @@ class Liveness:
             return True
         return now - self._heard >= self.keepalive
 
+    @property
+    def wants_trip(self) -> bool:
+        """Whether to ask once more now: the first round trip, that of a link just up, is a slow one."""
+        return 0 < self._trips < TRIPS and self._asked is None and self._asked_for_trip is None
+
     def ask(self, now: float) -> bytes:
         """Open a question: the 8 bytes that the answer must repeat."""
         self._asked = now
@@ -126,6 +135,7 @@ class Liveness:
         """Take an answer; False when nothing was asked or the bytes are not the question's."""
         if self._asked_for_trip is None or payload != self._question.to_bytes(8, "big"):
             return False
+        self._trips += 1
         trip = max(now - self._asked_for_trip, 1e-6)
         # the smallest, drifting up slowly, so that a better path is believed at once and a worse one soon
         self.round_trip = trip if self.round_trip is None else min(trip, self.round_trip * 1.25)

@@ -16,10 +16,11 @@ from revtunnel.ground.origin import Origin
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.targets import Offer, Target
 from revtunnel.link.liveness import Liveness
-from revtunnel.link.send_scheduler import Piece, SendScheduler
+from revtunnel.link.send_scheduler import MESSAGE, Piece, SendScheduler
 from revtunnel.streams.channel import Channel
+from revtunnel.streams.commands import Command
 from revtunnel.streams.consent_messages import ConsentRequest
-from revtunnel.streams.frames import Frame
+from revtunnel.streams.frames import Frame, encode_header
 from revtunnel.streams.numbers import Numbers, Tally
 from revtunnel.streams.offer_messages import Answer, OfferChange
 from revtunnel.streams.service_state import ServiceState
@@ -201,6 +202,7 @@ class Mux(ABC):
         self._numbers = Numbers(limits.channels)
         self._turns = SendScheduler(limits)
         self._later: list[Happening] = []
+        self._pong: bytes | None = None  # rt1: the answer to a PING, which waits
         self._listens = 1  # the one that began the link
 
     # -- what the owner calls
@@ -271,6 +273,26 @@ class Mux(ABC):
         """Whether the link itself should not be read now (a wire without credit)."""
         return False
 
+    @property
+    def waiting(self) -> bool:
+        """Whether ``take`` has anything to give."""
+        return self._turns.waiting or bool(self._later) or self._pong is not None
+
+    def straight(self, channel: Channel, data: bytes, now: float) -> bytes:
+        """The frame of a message before which nothing waits, to be written now; empty: ``send`` it."""
+        size = len(data)
+        if self.waiting or channel.queued or channel.ending or channel.over:
+            return b""
+        if not 0 < size <= min(MESSAGE, self.limits.lone_frame):
+            return b""
+        if channel.credit is not None:
+            if channel.credit.left < size:
+                return b""
+            channel.credit.spend(size)
+        channel.bytes_sent += size
+        self.liveness.sent(now)
+        return encode_header(size, Command.DATA, channel.number) + data
+
     def send(self, channel: Channel, data: bytes) -> bool:
         """Queue a socket's bytes; False: stop reading it until ``take`` names the channel."""
         if channel.over:
@@ -305,7 +327,7 @@ class Mux(ABC):
             elif channel.blocked and channel.queued < self.limits.queue // 2:
                 channel.blocked = False
                 readable.append(channel)
-            self._turns.schedule(channel)
+            self._turns.had_turn(channel)
         if unanswered:
             self.liveness.sent(now)
         late, _ = self._turns.take_control()

@@ -96,7 +96,6 @@ class Rt1Mux(Rt1Recall):
         super().__init__(limits, opens, now)
         self._pool = CreditPool(limits.link_pool, pool)
         self._first_credit = limits.first_window if first_window is None else first_window
-        self._pong: bytes | None = None
         self._goaways = 0
         self.data_sockets = data_sockets
         self.origins = origins
@@ -205,6 +204,7 @@ class Rt1Mux(Rt1Recall):
             return self._glitch(str(error), now)
         channel = self._new(frame.channel, target, now)
         channel.origin, channel.session = origin, session
+        self._measure(now)
         return [Dial(channel)]
 
     def _within(self, frame: Frame, now: float) -> list[Happening]:
@@ -231,6 +231,7 @@ class Rt1Mux(Rt1Recall):
         channel.step(ChannelEvent.OPENED)
         self._turns.schedule(channel)
         self._enlarge(channel)
+        self._measure(now)
         return [Opened(channel)]
 
     def _data(self, frame: Frame, now: float) -> list[Happening]:
@@ -363,6 +364,11 @@ class Rt1Mux(Rt1Recall):
     def _enlarge(self, channel: Channel) -> None:
         if channel.window is not None and (credit := channel.window.enlarge(self.limits.open_window)):
             self._turns.control(encode_frame(Command.WINDOW, channel.number, encode_window(credit)))
+
+    def _measure(self, now: float) -> None:
+        """A round trip, for the tuning of windows, while too few are known."""
+        if self.liveness.wants_trip:
+            self._turns.control(encode_frame(Command.PING, 0, self.liveness.ask(now)))
 
 
 _HANDLERS: dict[int, Callable[[Rt1Mux, Frame, float], list[Happening]]] = {  # one table for all links

@@ -29,6 +29,7 @@ from OpenSSL import SSL
 from revtunnel.ground.origin import Origin, origin_of
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import place
+from revtunnel.sockets.tls_records import RECORD, read_records, write_records
 
 __all__ = [
     "BROKE_TLS",
@@ -45,7 +46,6 @@ __all__ = [
 ]
 
 IOV_MAX = 1024
-RECORD = 16 * 1024  # bytes of the largest TLS record: the least room to give ``read_into``
 NOTSENT = 512 * 1024  # bytes the kernel may hold unsent (TCP_NOTSENT_LOWAT): as much as a relay moves at once
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: a close, also that of a killed process, is a reset
 _IN_ORDER = struct.pack("ii", 0, 0)
@@ -260,38 +260,26 @@ class TlsEnd(End):
         if self._ended:
             return 0
         self.reads_when_writable = False
-        receive, room, got = self.connection.recv_into, len(view), 0
-        try:
-            got = receive(view, RECORD)
-            while room - got >= RECORD:
-                got += receive(view[got:], RECORD)
-        except SSL.WantReadError:
-            return got or None
-        except SSL.WantWriteError:
+        got, stopped = read_records(self.connection, view)
+        if isinstance(stopped, SSL.WantWriteError):
             self.reads_when_writable = True
-            return got or None
-        except SSL.ZeroReturnError:
+        elif isinstance(stopped, SSL.ZeroReturnError):
             self._ended = True
-        except SSL.Error as error:
-            self._cut = sentence(error)
+            return got
+        elif stopped is not None and not isinstance(stopped, SSL.WantReadError):
+            self._cut = sentence(stopped)
             if not got:
-                raise self._cut from None
-        return got
+                raise self._cut
+        return got or None
 
     def write(self, data: bytes | memoryview) -> int:
         """As ``End`` says; record by record."""
         self.writes_when_readable = False
-        view, send, taken = memoryview(data), self.connection.send, 0
-        try:
-            while taken < len(view):
-                taken += send(view[taken:])
-        except SSL.WantWriteError:
-            pass
-        except SSL.WantReadError:
+        taken, stopped = write_records(self.connection, data)
+        if isinstance(stopped, SSL.WantReadError):
             self.writes_when_readable = True
-        except SSL.Error as error:
-            if not taken:
-                _cut(error)  # else the next write meets it again
+        elif stopped is not None and not taken and not isinstance(stopped, SSL.WantWriteError):
+            _cut(stopped)  # else the next write meets it again
         return taken
 
     def end_writing(self) -> bool:

@@ -108,6 +108,7 @@ class Channel:
         "offset",
         "origin",
         "over",
+        "overtook",
         "owed",
         "owner",
         "queue",
@@ -147,6 +148,7 @@ class Channel:
         self.offset = 0  # bytes of queue[0] that are already sent
         self.queued = 0
         self.scheduled = False
+        self.overtook = -1  # the turn of its link at which it last went before others
         self.blocked = False  # the owner was told to stop reading
         self.ending = False  # our end of file waits behind the queue
         self.flushed = False

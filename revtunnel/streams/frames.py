@@ -48,45 +48,91 @@ class FrameDecoder:
 
     ``judge(size, command, channel)`` is called once for every header, before the payload is there; it
     raises RemoteError to refuse the frame. After that the decoder must not be used again.
+
+    A frame that lies whole in what came is copied once, into its payload.
     """
 
-    __slots__ = ("_buffer", "_judge", "_judged", "_start")
+    __slots__ = ("_at", "_data", "_head", "_judged", "_lacks", "_pieces", "judge")
 
     def __init__(self, judge: Callable[[int, int, int], None]) -> None:
-        self._judge = judge
-        self._buffer = bytearray()
-        self._start = 0
+        self.judge = judge
+        self._head = b""  # of the frame that is begun; with the pieces of its payload before what is in _data
+        self._pieces: list[bytes] = []
+        self._lacks = 0  # bytes of its payload, once it is judged
         self._judged = False
+        self._data: bytes | memoryview = b""
+        self._at = 0  # bytes of it that are cut
 
     @property
     def held(self) -> int:
         """Bytes stored and not yet cut."""
-        return len(self._buffer) - self._start
+        return len(self._head) + sum(map(len, self._pieces)) + len(self._data) - self._at
 
     def rest(self) -> bytes:
         """What is stored and not yet cut, when the stream goes on without frames."""
-        return bytes(self._buffer[self._start :])
+        return b"".join([self._head, *self._pieces, self._data[self._at :]])
 
     def receive(self, data: bytes | memoryview) -> None:
         """Store what the transport read."""
-        if self._start:
-            del self._buffer[: self._start]
-            self._start = 0
-        self._buffer += data
+        self.lend(bytes(data))
+
+    def lend(self, data: bytes | memoryview) -> None:
+        """The same; a view has to stay as it is until ``keep`` is called."""
+        rest = self._data[self._at :]
+        self._data, self._at = bytes(rest) + data if rest else data, 0
+
+    def keep(self) -> None:
+        """Copy what is left of a view that was lent."""
+        if self._at < len(self._data):
+            self._data, self._at = bytes(self._data[self._at :]), 0
+        else:
+            self._data, self._at = b"", 0
 
     def frames(self, most: int = 1 << 30) -> Iterator[Frame]:
         """Yield complete frames, at most ``most`` of them; RemoteError from ``judge`` passes through."""
         unpack = _HEADER.unpack_from
-        buffer = self._buffer
-        while most > 0 and len(buffer) - self._start >= HEADER_SIZE:
-            size, command, channel = unpack(buffer, self._start)
-            if not self._judged:
-                self._judge(size, command, channel)
-                self._judged = True
-            begin = self._start + HEADER_SIZE
-            if len(buffer) - begin < size:
+        while most > 0:
+            data, begin = self._data, self._at + HEADER_SIZE
+            frame = None
+            if not self._head and begin <= len(data):
+                size, command, channel = unpack(data, self._at)
+                self._look(size, command, channel)
+                end = begin + size
+                if end <= len(data):
+                    self._at, self._judged = end, False
+                    frame = Frame(command, channel, bytes(data[begin:end]))
+            if frame is None:
+                frame = self._finish_begun()
+            if frame is None:
                 return
-            self._start = begin + size
-            self._judged = False
             most -= 1
-            yield Frame(command, channel, bytes(memoryview(buffer)[begin : begin + size]))
+            yield frame
+
+    def _look(self, size: int, command: int, channel: int) -> None:
+        """Judge a header, once."""
+        if not self._judged:
+            self.judge(size, command, channel)
+            self._judged, self._lacks = True, size
+
+    def _finish_begun(self) -> Frame | None:
+        """The frame that is begun, if all of it is there."""
+        if len(self._head) < HEADER_SIZE:
+            self._head += self._cut(HEADER_SIZE - len(self._head))
+            if len(self._head) < HEADER_SIZE:
+                return None
+        size, command, channel = _HEADER.unpack(self._head)
+        self._look(size, command, channel)
+        piece = self._cut(self._lacks)
+        self._lacks -= len(piece)
+        if self._lacks:
+            self._pieces += [bytes(piece)] if piece else []
+            return None
+        frame = Frame(command, channel, b"".join([*self._pieces, piece]))
+        self._head, self._pieces, self._judged = b"", [], False
+        return frame
+
+    def _cut(self, most: int) -> bytes | memoryview:
+        """So many bytes of what came, or what there is."""
+        piece = self._data[self._at : self._at + most]
+        self._at += len(piece)
+        return piece

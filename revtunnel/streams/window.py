@@ -6,8 +6,10 @@ consumed:
 1. Credit is spent when bytes arrive; one byte over is the sender's fault (``RemoteError``).
 2. It is owed again when the bytes have left for the far socket, never on receipt, and announced when half a
    window is owed.
-3. A window doubles when half of it was consumed within four round trips and both pools allow it. What lies
-   beyond ``first`` comes out of the pools and goes back when the channel ends, so windows never exceed them.
+3. A window doubles while it has no room for what comes in two round trips, if both pools allow it: one
+   is what a flow needs, one is on its way while half a window is announced, and each more would be a queue
+   before whoever comes next. What lies beyond ``first`` comes out of the pools and goes back when the channel
+   ends, so windows never exceed them.
 
 Source: wire/link-extension.md "Flow control on the link".
 """
@@ -17,7 +19,8 @@ from revtunnel.streams.commands import MAX_CREDIT
 
 __all__ = ["CreditPool", "ReceiveWindow", "SendCredit"]
 
-TUNING_ROUND_TRIPS = 4
+ROUND_TRIPS = 2  # whose bytes a window should have room for
+PERIOD = 0.01  # seconds over which that is judged, or a round trip if it is longer: bytes come in heaps
 
 
 class CreditPool:
@@ -74,7 +77,7 @@ class SendCredit:
 class ReceiveWindow:
     """What the other side may still send to us on a channel."""
 
-    __slots__ = ("_announced_at", "_first", "_largest", "_pool", "left", "owed", "size")
+    __slots__ = ("_first", "_largest", "_moved", "_pool", "_since", "left", "owed", "size")
 
     def __init__(self, first: int, largest: int, pool: CreditPool) -> None:
         self.size = first
@@ -83,7 +86,8 @@ class ReceiveWindow:
         self._first = first
         self._largest = largest
         self._pool = pool
-        self._announced_at = float("-inf")
+        self._since = float("-inf")  # when the bytes below began to be counted
+        self._moved = 0  # bytes consumed since
 
     @property
     def held(self) -> int:
@@ -105,12 +109,11 @@ class ReceiveWindow:
         if size > self.held:
             raise LocalError(f"{size} bytes consumed, {self.held} held")
         self.owed += size
+        self._moved += size
         if self.owed < self.size // 2:
             return 0
-        quick = round_trip is not None and now - self._announced_at < TUNING_ROUND_TRIPS * round_trip
-        self._announced_at = now
-        extra = self._widen(min(2 * self.size, self._largest)) if quick else 0
-        return self._announce(extra)
+        narrow = round_trip is not None and self._is_narrow(now, round_trip)
+        return self._announce(self._widen(min(2 * self.size, self._largest)) if narrow else 0)
 
     def enlarge(self, size: int) -> int:
         """Raise the window to ``size`` if the pools allow it: the credit to announce, 0 for none."""
@@ -120,6 +123,15 @@ class ReceiveWindow:
         """The channel is over: what was taken from the pools goes back."""
         self._pool.give(self.size - self._first)
         self.size = self._first
+
+    def _is_narrow(self, now: float, round_trip: float) -> bool:
+        """Whether the bytes of ROUND_TRIPS have no room."""
+        took = now - self._since
+        if took < max(round_trip, PERIOD):
+            return False
+        narrow = self.size * took < ROUND_TRIPS * self._moved * round_trip
+        self._since, self._moved = now, 0
+        return narrow
 
     def _widen(self, size: int) -> int:
         extra = size - self.size

@@ -5,6 +5,9 @@ from collections.abc import Callable
 import pytest
 
 from revtunnel.ground.limits import LinkLimits
+from revtunnel.link.send_scheduler import MESSAGE
+from revtunnel.streams.commands import Command
+from revtunnel.streams.frames import encode_frame
 from tests.support.joined import Joined, joined_legacy, joined_rt1
 
 LIMITS = LinkLimits()
@@ -93,3 +96,55 @@ def test_n29_bytes_are_counted_where_they_pass(joined: Joined) -> None:
     assert service.channel.bytes_received == sent
     client.reset()
     assert client.channel.bytes_sent == sent
+
+
+def test_a_message_goes_straight_when_nothing_waits(joined: Joined) -> None:
+    """Its frame is that of the queue, its credit is spent, and nothing stays behind."""
+    client, service = joined.channel()
+    joined.settle()
+    mux, channel = joined.server.mux, client.channel
+    left = channel.credit.left if channel.credit is not None else 0
+    data = bytes(range(200))
+    frame = mux.straight(channel, data, 0.0)
+    assert frame == encode_frame(Command.DATA, channel.number, data)
+    assert channel.credit is None or channel.credit.left == left - 200
+    assert channel.bytes_sent == 200
+    assert not mux.waiting
+    client.sent += data
+    joined.server.wire += frame
+    joined.settle()
+    assert service.whole
+
+
+def test_nothing_goes_straight_past_what_waits(joined: Joined) -> None:
+    """Bytes of its own channel or another, a control frame; nor too much, or of a channel that is over."""
+    client, _ = joined.channel()
+    other, _ = joined.channel()
+    joined.settle()
+    mux, channel = joined.server.mux, client.channel
+    assert mux.straight(channel, bytes(MESSAGE + 1), 0.0) == b""
+    assert mux.straight(channel, b"", 0.0) == b""
+    other.send(1)
+    assert mux.waiting
+    assert mux.straight(channel, b"x", 0.0) == b""
+    joined.settle()
+    client.send(1)
+    assert mux.straight(channel, b"x", 0.0) == b""
+    joined.settle()
+    joined.server.connect()
+    assert mux.straight(channel, b"x", 0.0) == b""
+    joined.settle()
+    if channel.credit is not None:
+        channel.credit.left = 1
+        assert mux.straight(channel, b"xx", 0.0) == b""
+    client.reset()
+    assert mux.straight(channel, b"x", 0.0) == b""
+
+
+def test_a_message_is_within_what_the_other_side_takes() -> None:
+    """LARGEST_DATA may be less than a message."""
+    joined = joined_rt1(LinkLimits(lone_frame=100, frame=100))
+    client, _ = joined.channel()
+    joined.settle()
+    assert joined.server.mux.straight(client.channel, bytes(101), 0.0) == b""
+    assert joined.server.mux.straight(client.channel, bytes(100), 0.0)

@@ -1,10 +1,14 @@
 """Who sends next: control first, then the channels in turn; and how much at once."""
 
+from collections import Counter
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.limits import LinkLimits
-from revtunnel.link.send_scheduler import CONTROL_LIMIT, Pace, SendScheduler
+from revtunnel.link.send_scheduler import CONTROL_LIMIT, MESSAGE, Pace, SendScheduler
 from revtunnel.streams.channel import Channel, ChannelEvent
 from revtunnel.streams.commands import Command
 from revtunnel.streams.frames import encode_frame
@@ -28,7 +32,7 @@ def take_turns(turns: SendScheduler, rounds: int) -> list[int]:
     order = []
     while len(order) < rounds and (channel := turns.next()) is not None:
         turns.cut(channel, 1 << 16)
-        turns.schedule(channel)
+        turns.had_turn(channel)
         order.append(channel.number)
     return order
 
@@ -36,7 +40,7 @@ def take_turns(turns: SendScheduler, rounds: int) -> list[int]:
 def test_channels_take_turns_in_the_order_in_which_they_came() -> None:
     """One with a great backlog sends no more often than one with a small one."""
     turns = SendScheduler(LIMITS)
-    for number, size in ((1, 10_000_000), (2, 40_000), (3, 100)):
+    for number, size in ((1, 10_000_000), (2, 40_000), (3, MESSAGE + 1)):
         turns.schedule(loaded(number, size))
     assert take_turns(turns, 9) == [1, 2, 3, 1, 2, 1, 2, 1, 1]
 
@@ -51,19 +55,96 @@ def test_n6_eight_channels_with_unequal_backlogs_get_equal_shares() -> None:
         channel = turns.next()
         assert channel is not None
         turns.cut(channel, 1 << 16)
-        turns.schedule(channel)
+        turns.had_turn(channel)
         if turn % 8 == 7:
             assert {c.bytes_sent for c in channels} == {(turn // 8 + 1) * LIMITS.frame}
 
 
-def test_n6_a_channel_that_comes_late_waits_one_frame_of_each_other() -> None:
-    """A keystroke among seven bulk transfers goes out eighth at the latest."""
+def test_n6_a_message_waits_for_no_bulk() -> None:
+    """A keystroke among seven bulk transfers is the next; more than a message takes its turn."""
     turns = SendScheduler(LIMITS)
     for number in range(1, 8):
         turns.schedule(loaded(number, 10_000_000))
     take_turns(turns, 23)
     turns.schedule(loaded(8, 1))
-    assert take_turns(turns, 8).index(8) == 7
+    turns.schedule(loaded(9, MESSAGE + 1))
+    order = take_turns(turns, 9)
+    assert order.index(8) == 0
+    assert order.index(9) == 8
+
+
+def test_n6_a_channel_passes_the_circle_once_a_turn() -> None:
+    """Who says message upon message has a message and his turn of the circle between two turns of another."""
+    turns = SendScheduler(LIMITS)
+    bulk, chatty = loaded(1, 10_000_000), loaded(2, 100)
+    turns.schedule(bulk)
+    turns.schedule(chatty)
+    order = []
+    for _ in range(10):
+        channel = turns.next()
+        assert channel is not None
+        turns.cut(channel, 1 << 16)
+        turns.had_turn(channel)
+        order.append(channel.number)
+        if channel is chatty:
+            chatty.put(bytes(100))
+            turns.schedule(chatty)
+    assert order == [2, 1, 2, 2, 1, 2, 2, 1, 2, 2]
+
+
+def test_a_message_that_grows_meanwhile_goes_in_part() -> None:
+    """What was put behind it takes its turn."""
+    turns = SendScheduler(LIMITS)
+    turns.schedule(loaded(1, 10_000_000))
+    channel = loaded(2, 10)
+    turns.schedule(channel)
+    channel.put(bytes(100_000))
+    assert turns.next() is channel
+    _, size = turns.cut(channel, 1 << 18)
+    turns.had_turn(channel)
+    assert size == MESSAGE + 4
+    assert take_turns(turns, 2) == [1, 2]
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 5), st.sampled_from((1, 100, MESSAGE, MESSAGE + 1, 40_000))), max_size=60
+    ),
+    st.lists(st.integers(1, 12), min_size=1, max_size=60),
+)
+@settings(deadline=None)
+def test_n6_nobody_starves_and_a_message_waits_for_a_bounded_number_of_bytes(
+    said: list[tuple[int, int]], turns_between: list[int]
+) -> None:
+    """Who is in the circle has a turn within one round; who may pass it waits for messages only."""
+    turns = SendScheduler(LIMITS)
+    channels = {number: loaded(number, 0) for number in range(1, 6)}
+    waits: dict[int, int] = {}  # turns of others in the circle since it joined that
+    between: Counter[int] = Counter()  # turns as a message since the last one of the circle
+    for (number, size), count in zip(said, turns_between * 60, strict=False):
+        channels[number].put(bytes(size))
+        turns.schedule(channels[number])
+        for _ in range(count):
+            channel = turns.next()
+            if channel is None:
+                break
+            _, cut = turns.cut(channel, 1 << 16)
+            turns.had_turn(channel)
+            if turns.passing:
+                between[channel.number] += 1
+                assert between[channel.number] == 1
+                assert cut <= MESSAGE + 4
+            else:
+                between.clear()
+                waits.pop(channel.number, None)
+                for other in channels.values():
+                    if other.scheduled and other is not channel:
+                        waits[other.number] = waits.get(other.number, 0) + 1
+                assert max(waits.values(), default=0) <= len(channels)
+    while (channel := turns.next()) is not None:
+        turns.cut(channel, 1 << 16)
+        turns.had_turn(channel)
+    assert not any(channel.queued for channel in channels.values())
 
 
 def test_n6_seven_busy_channels_go_on_beside_a_stalled_one() -> None:
@@ -153,21 +234,24 @@ def test_the_size_of_one_frame(others: int, quantum: int, credit: int | None, si
     turns = SendScheduler(LIMITS)
     channel = loaded(9, 200_000, credit)
     for number in range(1, others + 1):
-        turns.schedule(loaded(number, 10))
+        turns.schedule(loaded(number, MESSAGE + 1))
     pieces, total = turns.cut(channel, quantum)
     assert b"".join(pieces) == encode_frame(Command.DATA, 9, bytes(size))
     assert total == size + 4
 
 
 def test_pace_follows_the_speed_of_the_link() -> None:
-    """Doubled when a quantum drains within 5 ms, halved beyond 20 ms, and kept between; within its limits."""
+    """Doubled when a quantum drains within 2 ms, halved beyond 8 ms, and kept between; within its limits."""
     pace = Pace(LIMITS)
-    sizes = []
-    for took in (0.004, 0.004, 0.004, 0.010, 0.030, 0.030, 0.030, 0.030, 0.030, 0.030, 0.030):
+    sizes, unsent, changes = [], [], []
+    for took in (0.001, 0.001, 0.001, 0.005, 0.009, 0.009, 0.009, 0.009, 0.009, 0.009, 0.009):
         pace.handed(pace.quantum, 1.0)
-        pace.drained(1.0 + took)
+        changes.append(pace.drained(1.0 + took))
         sizes.append(pace.quantum // 1024)
+        unsent.append(pace.unsent // 1024)
     assert sizes == [128, 256, 256, 256, 128, 64, 32, 16, 8, 4, 4]
+    assert unsent == [64, 128, 128, 128, 64, 32, 16, 8, 8, 8, 8]
+    assert changes == [True, True, False, False, *[True] * 6, False]
 
 
 def test_pace_learns_nothing_from_a_small_write() -> None:

@@ -215,3 +215,34 @@ def test_f24_cut_garbage_is_the_same_garbage(data: bytes, at: int) -> None:
         return found, f"{decoder.held} held"
 
     assert outcome([data]) == outcome([data[:at], data[at:]])
+
+
+@given(
+    st.lists(st.integers(0, 3000), min_size=1, max_size=12),
+    st.lists(st.integers(1, 4000), min_size=1, max_size=20),
+    st.integers(1, 3),
+)
+@settings(deadline=None)
+def test_f1_a_view_is_needed_until_it_is_kept(sizes: list[int], cuts: list[int], most: int) -> None:
+    """The buffer of a reading is written over behind ``keep``; portions and cuts change nothing."""
+    wire = b"".join(encode_frame(3, number, bytes((number,)) * size) for number, size in enumerate(sizes))
+    scratch = memoryview(bytearray(4000))
+    decoder = FrameDecoder(lenient)
+    found: list[Frame] = []
+    at = turn = 0
+    while at < len(wire):
+        size = min(cuts[turn % len(cuts)], len(wire) - at)
+        scratch[:size] = wire[at : at + size]
+        before = decoder.held
+        decoder.lend(scratch[:size])
+        assert decoder.held == before + size
+        found += decoder.frames(most)
+        held = decoder.held
+        decoder.keep()
+        scratch[:size] = b"\xff" * size
+        assert decoder.held == held
+        at, turn = at + size, turn + 1
+    while portion := list(decoder.frames(most)):
+        found += portion
+    assert found == [Frame(3, number, bytes((number,)) * size) for number, size in enumerate(sizes)]
+    assert decoder.held == 0
