@@ -42,6 +42,7 @@ from revtunnel.link.keys import DUMMY, Verifier
 from revtunnel.link.server_link import AgentListener
 from revtunnel.process.process import ExitStatus
 from revtunnel.process.systemd import Notifier
+from revtunnel.sockets.data_plane import begin_plane
 from revtunnel.sockets.listening import Listeners
 from revtunnel.state.audit_file import AuditFile, Sync
 from revtunnel.state.ledger import FILE_NAME, open_ledger
@@ -92,6 +93,7 @@ class Server(AdministeredDaemon):
 
     def privilegedStartService(self) -> None:
         self._build()
+        self.operator.data_plane = begin_plane(self._reactor, self.settings.data_plane, "server")
         self._build_node(self.settings)
         self._take_webhooks(self.settings)
         self._take_listeners(self.settings)
@@ -117,6 +119,7 @@ class Server(AdministeredDaemon):
         self._warn(*self._all_identities())
         people = f"; people at {self.listeners.places('web')}" if self.web is not None else ""
         self._offer_first()
+        self.reporter(ServerState("data-plane", self.operator.data_plane))
         self.reporter(ServerState("ready", f"agents at {self.listeners.places('listener')}{people}"))
 
     def _offer_first(self) -> None:
