@@ -23,7 +23,7 @@ demo: .venv/installed
 test: lint
 	$(BIN)/pytest -q tests/test_rooms.py
 	$(BIN)/pytest -q -n 2 --hypothesis-profile=full
-	$(BIN)/pytest -q -m "slow and not long" -n 4
+	$(BIN)/pytest -q -m "slow and not long" -n 4 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/tools
 	$(BIN)/ruff check .

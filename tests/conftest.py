@@ -51,3 +51,8 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if asked.startswith(("slow", "long")) and collection_path.match("test_*.py"):
         return None if "slow" in collection_path.read_text("utf-8") else True
     return None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Packages are made and installed first: the longest files, which nobody should wait for at the end."""
+    items.sort(key=lambda item: not item.nodeid.startswith("tests/twistd/"))

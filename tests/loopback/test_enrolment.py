@@ -21,6 +21,7 @@ from revtunnel.trust.certificate_book import DEVICE
 from revtunnel.trust.enrolment import EnrolmentToken, parse_token, write_token
 from revtunnel.trust.token_watch import REFUSED
 from tests.support.daemons import Agent, Lab, Server
+from tests.support.fork_server import output_of
 from tests.support.services import Echo
 from tests.support.traffic import connect, read_exactly
 
@@ -57,8 +58,7 @@ class Firm:
             str(self.server.config),
         ]
         environment = self.server.environment()
-        done = subprocess.run([*command, "ca", *words], env=environment, stdout=subprocess.PIPE, check=True)
-        return json.loads(done.stdout)
+        return json.loads(output_of([*command, "ca", *words], env=environment))
 
     def token(self, serial: str = "plc-7", *words: str) -> str:
         """The line that an operator pastes, and from it the token; where to dial is in it too."""
@@ -274,7 +274,7 @@ def test_a_stolen_key_does_not_renew_unseen(firm: Firm) -> None:
     thief.stop()
     owner.stop()
     owner.start()
-    firm.server.wait_link("plc-7")
+    owner.wait_event("link-up")
     owner.stop()
     firm.agent(name="old").start(wait=False)
     assert firm.server.wait_event("link-refused", reason="certificate")["detail"].endswith("is revoked")

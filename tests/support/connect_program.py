@@ -17,6 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.support.fork_server import spawn
+
 __all__ = ["Program", "until"]
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,7 +53,7 @@ class Program:
         command = [sys.executable, "-m", "revtunnel.connect.connect", *arguments]
         with open(self.out, "wb") as out, open(self.err, "wb") as err:
             streams = {"stdin": subprocess.PIPE, "stdout": out, "stderr": err, **how}
-            self.process = subprocess.Popen(command, env=kept, **streams)
+            self.process = spawn(command, env=kept, **streams)
 
     def feed(self, data: bytes) -> "Program":
         """Its standard input, all of it."""

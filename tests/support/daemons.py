@@ -14,7 +14,6 @@ standard error that the test did not expect, fails the test.
 import contextlib
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from tests.support.fork_server import Forked, output_of, spawn
 from tests.support.ports import port_block
 
 __all__ = ["Agent", "Daemon", "Lab", "Server", "Settings", "ini"]
@@ -61,7 +61,7 @@ class Daemon:
     """One daemon. ``prefix`` stands before its command, such as ``ip netns exec NAME``.
 
     Attributes:
-        descriptors_most: RLIMIT_NOFILE of the process; None is the test's own.
+        descriptors_most: RLIMIT_NOFILE of the process; 0 is the test's own.
         complains: standard error may hold something.
     """
 
@@ -69,9 +69,9 @@ class Daemon:
         self.directory = directory
         self.name = name
         self.prefix = list(prefix)
-        self.descriptors_most: int | None = None
+        self.descriptors_most = 0
         self.complains = False
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Forked | subprocess.Popen[bytes] | None = None
         self.log_path = directory / f"{name}.log"
         self.error_path = directory / f"{name}.err"
         self._events: list[dict[str, Any]] = []
@@ -94,14 +94,13 @@ class Daemon:
         """Run it, and wait until it is ready."""
         self._began = len(self.all_events())
         with open(self.log_path, "ab") as log, open(self.error_path, "ab") as errors:
-            self.process = subprocess.Popen(
+            self.process = spawn(
                 [*self.prefix, *self.command()],
-                stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=errors,
                 cwd=self.directory,
                 env=self.environment(),
-                preexec_fn=self._limit if self.descriptors_most else None,
+                descriptors_most=self.descriptors_most,
             )
         if wait:
             self.wait_until(self.ready, "readiness", READY)
@@ -119,10 +118,6 @@ class Daemon:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("REVTUNNEL", "XDG"))}
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         return kept | {"PYTHONPATH": os.pathsep.join(paths), "HOME": str(self.directory)}
-
-    def _limit(self) -> None:
-        most = self.descriptors_most or 0
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
     @property
     def pid(self) -> int:
@@ -356,15 +351,7 @@ class Server(Daemon):
         """What ``revtunnelctl --json`` answers; CalledProcessError when it fails."""
         module = [sys.executable, "-m", "revtunnel.ctl.ctl"]
         command = [*module, "--json", "--socket", str(self.admin_socket), *words]
-        done = subprocess.run(
-            command,
-            env=self.environment(),
-            cwd=self.directory,
-            stdout=subprocess.PIPE,
-            timeout=30,
-            check=True,
-        )
-        return json.loads(done.stdout)
+        return json.loads(output_of(command, env=self.environment(), cwd=self.directory))
 
     def wait_link(self, serial: str, count: int = 1) -> dict[str, Any]:
         """The ``link-up`` of a device."""

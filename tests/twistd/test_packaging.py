@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import zipfile
 from pathlib import Path
@@ -97,22 +98,37 @@ def test_the_source_archive_has_what_the_tests_need(packed: Path) -> None:
     assert not [name for name in names if name.endswith(("dropin.cache", ".pyc"))]
 
 
+def environment(place: Path, whole: bool) -> Path:
+    """A Python of its own: with nothing and pip, or with the packages of this one, and without our own."""
+    run(sys.executable, "-m", "venv", *([] if whole else ["--without-pip"]), place, cwd=place.parent)
+    python = place / "bin" / "python"
+    if not whole:
+        (found,) = (place / "lib").glob("python3*/site-packages")
+        (found / "others.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+    return python
+
+
 @pytest.mark.parametrize("kind", ["wheel", "plain", "editable"])
 def test_twistd_finds_the_plugins_and_lives_on_without_them(packed: Path, kind: str, tmp_path: Path) -> None:
-    """Installed: all daemons are listed, the commands are there. Removed: Twisted still works."""
-    run(sys.executable, "-m", "venv", tmp_path / "venv", cwd=tmp_path)
-    binaries = tmp_path / "venv" / "bin"
+    """Installed: all daemons are listed, the commands are there. Removed: Twisted still works.
+
+    The wheel is installed with all that it asks for, the others over what is here.
+    """
+    whole = kind == "wheel"
+    python = environment(tmp_path / "venv", whole)
     tree = copied_tree(tmp_path)
     what = {"wheel": [*packed.glob("*.whl")], "plain": [tree], "editable": ["-e", tree]}[kind]
-    run(binaries / "python", "-m", "pip", "install", "--quiet", *what, cwd=tmp_path)
+    pip = [sys.executable, "-m", "pip", "--python", python]
+    run(*pip, "install", "--quiet", *([] if whole else ["--no-deps"]), *what, cwd=tmp_path)
+    twistd = [python, "-c", "from twisted.scripts.twistd import run; run()"]
 
-    listed = run(binaries / "twistd", "--help", cwd=tmp_path)
+    listed = run(*twistd, "--help", cwd=tmp_path)
     assert [word for word in listed.split() if word in COMMANDS] == DAEMONS
     for command in COMMANDS:
-        assert (binaries / command).exists()
+        assert (python.parent / command).exists()
 
-    run(binaries / "python", "-m", "pip", "uninstall", "--quiet", "-y", "revtunnel", cwd=tmp_path)
-    listed = run(binaries / "twistd", "--help", cwd=tmp_path)
+    run(*pip, "uninstall", "--quiet", "-y", "revtunnel", cwd=tmp_path)
+    listed = run(*twistd, "--help", cwd=tmp_path)
     assert "conch" in listed
     assert "revtunnel" not in listed
 
