@@ -31,6 +31,8 @@ __all__ = ["Forked", "output_of", "spawn"]
 
 ROOT = Path(__file__).resolve().parents[2]
 MESSAGE = 1 << 20  # bytes, the most that a command line and an environment take
+EARLY = ("PYTHON", "LD_", "MALLOC_", "OPENSSL_", "LC_", "LANG", "TZ")  # of an environment, before any module
+AT_FIRST = {**os.environ}  # a test may change that of its process
 NEVER = "revtunnel.daemons.agent_file_start"  # runs when it is imported
 
 
@@ -47,7 +49,7 @@ class Forked:
 
     def poll(self) -> int | None:
         """Its exit status, or minus the signal that ended it; None while it runs."""
-        if self.returncode is None and select.select([self._ended], [], [], 0)[0]:
+        if self.returncode is None and _readable(self._ended, 0):
             self.returncode = os.waitstatus_to_exitcode(_server().ask({"reap": self.pid})["status"])
             os.close(self._ended)
         return self.returncode
@@ -58,7 +60,7 @@ class Forked:
         Raises:
             subprocess.TimeoutExpired: it still runs.
         """
-        if self.returncode is None and not select.select([self._ended], [], [], timeout)[0]:
+        if self.returncode is None and not _readable(self._ended, timeout):
             raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0)
         status = self.poll()
         assert status is not None
@@ -134,7 +136,7 @@ def output_of(command: Sequence[str], timeout: float = 30, **how: Any) -> bytes:
 
 def _read_all(pipe: Any, command: Sequence[str], run: Any, timeout: float) -> bytes:
     end, said = time.monotonic() + timeout, b""
-    while select.select([pipe], [], [], max(0.0, end - time.monotonic()))[0]:
+    while _readable(pipe.fileno(), max(0.0, end - time.monotonic())):
         if not (data := os.read(pipe.fileno(), 1 << 16)):
             return said
         said += data
@@ -143,13 +145,15 @@ def _read_all(pipe: Any, command: Sequence[str], run: Any, timeout: float) -> by
 
 
 def _can_fork(command: Sequence[str], env: Mapping[str, str]) -> bool:
-    """A module of ours, and nothing that Python reads at its start is another than here."""
+    """A module of ours, and nothing that is read when a process begins is another than it was here."""
     ours = [*command[:2]] == [sys.executable, "-m"] and command[2].startswith("revtunnel.")
-    return ours and all(
-        name == "PYTHONPATH" or os.environ.get(name) == value
-        for name, value in env.items()
-        if name.startswith("PYTHON")
-    )
+    return ours and _read_early(env) == _read_early(AT_FIRST)
+
+
+def _read_early(env: Mapping[str, str]) -> dict[str, object]:
+    found: dict[str, object] = {name: value for name, value in env.items() if name.startswith(EARLY)}
+    paths = env.get("PYTHONPATH", "").split(os.pathsep)
+    return {**found, "PYTHONPATH": {*filter(None, paths)} - {str(ROOT)}}
 
 
 def _stream(stream: Any, number: int) -> tuple[Any, int]:
@@ -160,6 +164,13 @@ def _stream(stream: Any, number: int) -> tuple[Any, int]:
     if stream == subprocess.DEVNULL:
         return None, os.open(os.devnull, os.O_RDWR)
     return None, os.dup(stream if isinstance(stream, int) else stream.fileno())
+
+
+def _readable(descriptor: int, timeout: float | None) -> bool:
+    """Within so many seconds; ``select`` knows no descriptor above 1,023."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(None if timeout is None else timeout * 1000))
 
 
 def _limit(most: int) -> None:
@@ -179,7 +190,7 @@ class ForkServer:
                 [sys.executable, "-m", "tests.support.fork_server", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 cwd=ROOT,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                env={**AT_FIRST, "PYTHONPATH": os.pathsep.join([str(ROOT), AT_FIRST.get("PYTHONPATH", "")])},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
             )

@@ -39,9 +39,9 @@ def test_status_and_outputs_are_the_same(words: list[str]) -> None:
 def test_other_programs_and_other_pythons_are_started_as_ever() -> None:
     """A program that is not ours, and what Python itself is told by its environment."""
     assert ran(["cat"], b"words") == (subprocess.Popen, 0, b"words", b"")
-    told = {**os.environ, "PYTHONDEVMODE": "1"}
-    with spawn([*CTL, "--version"], env=told) as run:
-        assert type(run) is subprocess.Popen
+    for told in ({"PYTHONDEVMODE": "1"}, {"PYTHONPATH": "/elsewhere"}, {"LD_PRELOAD": ""}):
+        with spawn([*CTL, "--version"], env={**os.environ, **told}) as run:
+            assert type(run) is subprocess.Popen
 
 
 def test_an_output_that_fails_is_an_error() -> None:
