@@ -71,10 +71,10 @@ sockets = {sockets}
 """
 
 
-def _start_server(crew: Crew, text: str, workers: int = 1) -> None:
+def _start_server(crew: Crew, text: str, workers: int = 1, plane: str = "auto") -> None:
     config = crew.folder / "revtunnel.ini"
-    several = f"[server]\nworkers = {workers}\n"
-    config.write_text(SERVER.format(folder=crew.folder).replace("[server]\n", several) + text)
+    more = f"[server]\nworkers = {workers}\ndata_plane = {plane}\n"
+    config.write_text(SERVER.format(folder=crew.folder).replace("[server]\n", more) + text)
     crew.start("server", [*RUN, "server", "--config", config])
     crew.wait_until((crew.folder / "admin.sock").exists, "the server's admin socket")
 
@@ -92,13 +92,14 @@ def listed(admin: Path) -> dict[str, int]:
 class Rt1(System):
     """Server and agents over rt1; `data` says what carries the channels, `tls` whether it is encrypted.
 
-    With `web` the agents come by WebSocket over TLS, with keys.
+    With `web` the agents come by WebSocket over TLS, with keys; `plane` is data_plane at both ends.
     """
 
     data: str = "socket"
     tls: bool = False
     web: bool = False
     workers: int = 1
+    plane: str = "auto"
 
     def start(self, crew: Crew, target: int, width: int) -> list[int]:
         """One agent, or one for each 255 connections of `width` on links; the ports come from the pool."""
@@ -121,9 +122,11 @@ class Rt1(System):
             kept = [line for line in lines.splitlines() if not line.startswith("authority")]
             more += WEB.format(port=web, tls="\n".join(kept))
         text = RT1.format(port=port, first=pool[0], last=pool[-1], more=more)
-        _start_server(crew, text, self.workers)
+        _start_server(crew, text, self.workers, self.plane)
+        agents_ini = crew.folder / "agents.ini"
+        agents_ini.write_text(f"[agent]\ndata_plane = {self.plane}\n")
         for serial in serials:
-            local = ["--local", f"load=127.0.0.1:{target}"]
+            local = ["--config", agents_ini, "--local", f"load=127.0.0.1:{target}"]
             trust = _certificate(crew, serial) if self.tls else _key(crew, serial) if self.web else []
             crew.start("agent", [*RUN, "agent", "--server", server, "--serial", serial, *local, *trust])
         ports: dict[str, int] = {}
@@ -251,6 +254,7 @@ class EmoMachines(System):
 
 OURS: tuple[System, ...] = (
     Rt1("revtunnel data sockets", "ours", str),
+    Rt1("revtunnel data sockets python", "ours", str, plane="python"),
     Rt1("revtunnel data sockets TLS", "ours", str, tls=True),
     Rt1("revtunnel rt1 link", "ours", str, data="link"),
     Rt1("revtunnel rt1 link TLS", "ours", str, data="link", tls=True),

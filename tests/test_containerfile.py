@@ -27,7 +27,7 @@ def test_what_is_copied_is_there_and_enough() -> None:
     named = settings["options.data_files"].values()
     needed = {line.split("/")[0] for value in named for line in value.split()}
     packages = {line.split(".")[0] for line in settings["options"]["packages"].split() if line != "="}
-    assert needed | packages | {"setup.cfg", "pyproject.toml", "README.rst"} <= copied
+    assert needed | packages | {"setup.cfg", "setup.py", "pyproject.toml", "README.rst"} <= copied
 
 
 def test_what_it_runs_is_a_program() -> None:

@@ -41,6 +41,7 @@ from revtunnel.link.uplink import Uplink
 from revtunnel.process.process import ExitStatus, SignalService
 from revtunnel.process.reporting import Reporter
 from revtunnel.process.systemd import Notifier, NotifyService
+from revtunnel.sockets.data_plane import begin_plane
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.network_changes import NetworkChanges
 from revtunnel.sockets.tls.certificates import FaultyFiles
@@ -120,6 +121,7 @@ class Agent(MultiService):
             resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         )
         self._data.take(self.settings.limits, self.settings.relay)
+        self._plane = begin_plane(reactor, self.settings.data_plane, "agent")
         self._consent = SiteConsent(reactor, self.settings, self._targets(), self.reporter)
         self._consent.cut = self._data.end_session
         self._dialler.consents = self._consent.may_dial
@@ -145,6 +147,7 @@ class Agent(MultiService):
         settings = self.settings
         targets = ", ".join(f"{offer.name}={offer.target}" for offer in settings.local)
         self.reporter(ServerState("started", f"{settings.serial} offers {targets}"))
+        self.reporter(ServerState("data-plane", self._plane))
         self._warn()
         self._network.start()
         self._reactor.callWhenRunning(self._certificate.when_fit, self.uplink.start)

@@ -66,7 +66,7 @@ def _files(distribution: metadata.Distribution) -> Iterator[tuple[str, Path]]:
 def _mine() -> Iterator[tuple[str, Path]]:
     root = Path(revtunnel.__file__).parent
     for path in sorted(root.rglob("*")):
-        if path.is_file() and "__pycache__" not in path.parts:
+        if path.is_file() and "__pycache__" not in path.parts and not path.name.endswith(_ENDS):
             yield f"revtunnel/{path.relative_to(root).as_posix()}", path
 
 

@@ -29,6 +29,7 @@ from revtunnel.ground.limits import AgentLimits, EmoLimits, LinkLimits, RelayLim
 from revtunnel.ground.server_places import ServerPlace, parse_server_place
 from revtunnel.ground.targets import Offer, parse_offer
 from revtunnel.settings.sections import LogSettings
+from revtunnel.sockets.plane_settings import PlaneSettings
 from revtunnel.sockets.ways.proxy_choice import HttpProxy, ProxyChoice, parse_proxy
 from revtunnel.trust.tls_settings import AgentTls
 
@@ -146,7 +147,9 @@ class ProbeSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AgentSettings(AgentTls, AgentWays, ConsentSettings, ProbeSettings, ErrandSettings, LogSettings):
+class AgentSettings(
+    AgentTls, AgentWays, ConsentSettings, ProbeSettings, ErrandSettings, PlaneSettings, LogSettings
+):
     """All that an agent is told; servers and local hold at least one, and no two names of local are equal."""
 
     servers: tuple[ServerPlace, ...] = setting(_SERVERS, "", "servers, tried in turn; at least one is "

@@ -89,6 +89,7 @@ class Operator(DeviceOperator):
         self.host_keys = HostKeys(ledger, wall, audit.changed)
         # set by the daemon, which owns the process
         self.link_port = 0  # where agents come in with TLS; 0: nowhere
+        self.data_plane = ""  # python or native: what moves the bytes of joined plain sockets
         self.others_certify = False  # devices may show certificates that were not made here
 
     @property
@@ -102,6 +103,7 @@ class Operator(DeviceOperator):
         penalties = self._switchboard.access.penalties.refused(self._clock.seconds())
         return {
             **super().status(),
+            "data_plane": self.data_plane,
             "penalties": penalties,
             "forked": self._issuer.book.forked()[:PAGE],
             "users": self.people.count,

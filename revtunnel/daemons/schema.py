@@ -38,6 +38,7 @@ def _limits(*classes: str) -> tuple[str, ...]:
     return _of("ground.limits", *classes)
 
 
+PLANE = _of("sockets.plane_settings", "PlaneSettings")
 LOG, WAKE = _of("settings.sections", "LogSettings"), _of("process.wake_settings", "WakeSettings")
 SERVER_TLS = _of("trust.tls_settings", "ServerTls")
 LISTENER_TLS = (*SERVER_TLS, *_of("trust.tls_settings", "ListenerTls"))
@@ -45,7 +46,7 @@ SENDERS = _of("sockets.ways.trusted_proxies", "SenderSettings")
 # fmt: off
 SECTIONS = Sections(
     Section("server", "server", "The server as a whole.",
-        (*_of("daemons.server_settings", "ServerSettings"), *LOG)),
+        (*_of("daemons.server_settings", "ServerSettings"), *PLANE, *LOG)),
     Section("listener", "server", "Where agents come in. Without any, [listener main] is assumed.",
         (*_of("daemons.server_settings", "ListenerSettings"), *WAKE, *LISTENER_TLS, *SENDERS), True,
         shown="[listener main]"),
@@ -82,7 +83,7 @@ SECTIONS = Sections(
     Section("agent", "agent", "The agent beside the device.",
         (*_of("daemons.agent_settings", "AgentSettings"), *_of("trust.tls_settings", "AgentTls"),
          *_of("daemons.agent_settings", "AgentWays", "ConsentSettings", "ProbeSettings", "ErrandSettings"),
-         *_limits("AgentLimits"), *LOG)),
+         *_limits("AgentLimits"), *PLANE, *LOG)),
     Section("cameo", "cameo", "The relays of a CAMEO site.",
         (*_of("systems.cameo.cameo_settings", "CameoSettings"), *LOG, *_limits("CameoLimits"))),
     Section("cameo-outside", "cameo", "A way in for clients beyond the firewall; nobody there is local.",

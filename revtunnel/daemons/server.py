@@ -44,17 +44,17 @@ from revtunnel.fleet.penalties import Penalties
 from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.facts import ServerState
 from revtunnel.ground.limits import PeopleLimits
-from revtunnel.link.keys import DUMMY, Verifier
 from revtunnel.link.server_link import AgentListener
 from revtunnel.process.process import ExitStatus
 from revtunnel.process.systemd import Notifier
+from revtunnel.sockets.data_plane import begin_plane
 from revtunnel.sockets.listening import Listeners
 from revtunnel.state.audit_file import AuditFile, Sync
 from revtunnel.state.ledger import FILE_NAME, open_ledger
 from revtunnel.state.session_audit import SessionAudit
 from revtunnel.systems.emo.emo_listener import EmoListener
 from revtunnel.trust.authority import Unfit
-from revtunnel.trust.certificate_book import CertificateBook
+from revtunnel.trust.certificate_book import CertificateBook, verifier_of
 from revtunnel.trust.identities import Identities
 from revtunnel.trust.issuer import Issuer
 from revtunnel.trust.mutes import Mutes
@@ -100,6 +100,7 @@ class Server(AdministeredDaemon):
 
     def privilegedStartService(self) -> None:
         self._build()
+        self.operator.data_plane = begin_plane(self._reactor, self.settings.data_plane, "server")
         self._build_node(self.settings)
         self._build_workers(self.settings)
         self._take_webhooks(self.settings)
@@ -127,12 +128,10 @@ class Server(AdministeredDaemon):
             self.reporter(ServerState("settings", warning))
         self._warn(*self._all_identities())
         people = f"; people at {self.listeners.places('web')}" if self.web is not None else ""
-        self._offer_first()
-        self.reporter(ServerState("ready", f"agents at {self.listeners.places('listener')}{people}"))
-
-    def _offer_first(self) -> None:
         if self.web is not None:
             self.web.offer_first(self.listeners.web_port)
+        self.reporter(ServerState("data-plane", self.operator.data_plane))
+        self.reporter(ServerState("ready", f"agents at {self.listeners.places('listener')}{people}"))
 
     def _build(self) -> None:
         settings = self.settings
@@ -157,7 +156,7 @@ class Server(AdministeredDaemon):
             self._reactor,
             settings.limits,
             self.ports,
-            self._key_of,
+            partial(verifier_of, self.ledger, book),
             os.urandom,
             self.reporter,
             descriptor_budget(settings),
@@ -272,12 +271,12 @@ class Server(AdministeredDaemon):
         self.node.directory.usurped = usurped
 
     def _build_workers(self, settings: ServerSettings) -> None:
-        """Processes that have the links of rt1, if there are to be several."""
         if settings.processes == 1:
             return
         from revtunnel.daemons.workers import Workers
 
-        told = self._key_of, self.issuer, self.ledger, lambda: self.settings
+        key_of = partial(verifier_of, self.ledger, self.issuer.book)
+        told = key_of, self.issuer, self.ledger, lambda: self.settings
         self.workers = Workers(self._reactor, self.switchboard, *told)
         self.workers.attend(self.listeners, self.operator)
 
@@ -411,7 +410,8 @@ class Server(AdministeredDaemon):
         if self.cccp is not None:
             missing += self.cccp.open_missing()
         self.operator.link_port = self.listeners.link_port(new)
-        self._offer_first()
+        if self.web is not None:
+            self.web.offer_first(self.listeners.web_port)
         labels = self.switchboard.access.records.labels
         looked = self.switchboard.enforcement.set_records(new.records)
         if self.web is not None:
@@ -480,13 +480,6 @@ class Server(AdministeredDaemon):
         self.switchboard.access.penalties.take(new.penalties)
         self.ports.refuses = refusing(new)
         self.audit.take(new.audit.limits, Sync(new.audit.sync), new.audit.full == "refuse")
-
-    def _key_of(self, serial: str) -> Verifier | None:
-        """Whose key is to be proved; a serial with a certificate and no key can prove none."""
-        key = self.ledger.key_of(serial)
-        if key is not None:
-            return Verifier(key.stored_key, key.server_key)
-        return DUMMY if self.issuer.book.knows(serial) else None
 
     def _report(self, fact: Any) -> None:
         self.switchboard.report(fact)

@@ -41,6 +41,7 @@ from revtunnel.ground.targets import Offer, parse_offer
 from revtunnel.process.admin.admin_settings import AdminSettings
 from revtunnel.process.wake_settings import WakeSettings
 from revtunnel.settings.sections import LogSettings
+from revtunnel.sockets.plane_settings import PlaneSettings
 from revtunnel.sockets.ways.trusted_proxies import SenderSettings
 from revtunnel.systems.cccp.cccp_settings import CccpPart
 from revtunnel.systems.sessions.localproxy_settings import LocalproxySettings
@@ -201,7 +202,7 @@ class Reservation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServerSettings(LogSettings):
+class ServerSettings(PlaneSettings, LogSettings):
     """All that a server is told."""
 
     name: str = setting(_SERVER_NAME, "auto", "name that agents are told; auto: the host name")

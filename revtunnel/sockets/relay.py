@@ -19,11 +19,17 @@ Each side is watched (watch.py) from the start to its close, by one system call.
 left, or is not read while the other side holds something, is asked for again; a side that has left while it
 is not read is noticed all the same.
 
+Where there is a data plane (data_plane.py), a pair of plain sockets that has had some readings is handed to
+it between two events, with what is held; its counters are asked for when somebody wants them, and it is taken
+back before anything is closed.
+
 Source: performance.md "What a Twisted process can do"; faults.md N4, N5, N26-N29; ours.
 """
 
 import errno
+import os
 import select
+import sys
 from collections.abc import Callable
 from operator import methodcaller
 from typing import Any
@@ -33,8 +39,9 @@ from twisted.python.failure import Failure
 
 from revtunnel.ground.limits import RelayLimits
 from revtunnel.ground.reasons import Ended
+from revtunnel.sockets.data_plane import CUT, DONE, IS_ENDING, READ_ENDED, WRITE_ENDED, DataPlane, Given
 from revtunnel.sockets.end_transport import in_words
-from revtunnel.sockets.ends import RECORD, End, said
+from revtunnel.sockets.ends import RECORD, End, PlainEnd, said
 from revtunnel.sockets.hangups import has_ended, hung_up, is_cut
 from revtunnel.sockets.watch import HANGUPS, OVER, Watch
 
@@ -64,7 +71,21 @@ class Relay:
     That may be inside ``start`` or ``abort``, and otherwise comes from the reactor.
     """
 
-    __slots__ = ("_ended", "_far", "_near", "_patience", "_seen", "limits", "over", "reactor", "watch")
+    __slots__ = (
+        "_ended",
+        "_far",
+        "_handle",
+        "_near",
+        "_patience",
+        "_plane",
+        "_seen",
+        "limits",
+        "over",
+        "reactor",
+        "stays",
+        "watch",
+    )
+    is_plain = True  # it does nothing that a data plane does not
 
     def __init__(
         self, reactor: Any, near: End, far: End, ended: Callable[[Ended, str], None], limits: RelayLimits
@@ -73,21 +94,26 @@ class Relay:
         self.limits = limits
         self.over = False
         self.watch: Watch | None = None  # once it has begun
+        self.stays = sys.maxsize  # readings before the data plane has it
         self._ended = ended
         self._near = _Side(self, near, "near")
         self._far = _Side(self, far, "far")
         self._near.other, self._far.other = self._far, self._near
         self._patience: IDelayedCall | None = None
         self._seen = 0  # bytes moved when that began
+        self._plane: DataPlane | None = None
+        self._handle: int | None = None  # while the plane has it
 
     @property
     def to_far(self) -> int:
         """Bytes that the far side's kernel has taken; kept when all is over."""
+        self._look()
         return self._far.taken
 
     @property
     def to_near(self) -> int:
         """Bytes that the near side's kernel has taken; kept when all is over."""
+        self._look()
         return self._near.taken
 
     @property
@@ -98,21 +124,22 @@ class Relay:
     @property
     def held(self) -> int:
         """Bytes that were read from one side and not taken by the other yet."""
-        return self.held_for_near + self.held_for_far
+        return sum(self._look())
 
     @property
     def held_for_far(self) -> int:
         """Those of the near side."""
-        return len(self._far.held or b"")
+        return self._look()[1]
 
     @property
     def held_for_near(self) -> int:
         """Those of the far side."""
-        return len(self._near.held or b"")
+        return self._look()[0]
 
     @property
     def ended(self) -> tuple[bool, bool]:
         """Whether the end of file came from the near side, and from the far one."""
+        self._look()
         return self._near.read_ended, self._far.read_ended
 
     def start(self, head: bytes = b"", unsent: bytes = b"", sent: int = 0) -> None:
@@ -124,7 +151,12 @@ class Relay:
         for side, early in ((self._near, head), (self._far, unsent)):
             if early and not self.over:
                 side.push(memoryview(early))
-        sides = [] if self.over else [self._near, self._far]
+        if self.is_plain and type(self._near.end) is PlainEnd is type(self._far.end):
+            self._plane = DataPlane.of(self.reactor)
+            if self._plane is not None:
+                self.stays = self._plane.after
+                self.hand_over()
+        sides = [] if self.over or self._handle is not None else [self._near, self._far]
         for side in sides:
             side.begin()
         for side in sides:
@@ -144,6 +176,60 @@ class Relay:
     def pass_end(self, end: End) -> bool:
         """Give a side the other's end of file, behind all its bytes; False: once more when writable."""
         return end.end_writing()
+
+    # -- while the data plane has it
+
+    def hand_over(self) -> None:
+        """Have the plane move its bytes from now on, once it has stayed long enough; between two events."""
+        if self.stays > 0 or self.over or self._plane is None or self._handle is not None:
+            return
+        near, far = self._near, self._far
+        try:
+            self._handle = self._plane.join(self, near.given(), far.given(), self.limits)
+        except OSError:  # no memory or no thread: it is as well here
+            self._plane, self.stays = None, sys.maxsize
+            return
+        for side in (near, far):
+            side._hold(None)
+            if side.end.is_watched:
+                Watch.of(self.reactor).leave(side.fileno())
+                side.end.is_watched = False
+
+    def told(self, news: int, side: int, number: int) -> None:
+        """As data_plane.py says."""
+        if news & CUT:
+            self.cut((self._near, self._far)[side], OSError(number, os.strerror(number)))
+        elif news & DONE:
+            self._finish(_CLOSE, Ended.CLOSED, "")
+        else:
+            self._look()
+            self.check()
+
+    def broke(self, failure: Failure) -> None:
+        """Likewise."""
+        self.abort(Ended.RESET_BY_PEER, in_words(failure))
+
+    def _look(self) -> tuple[int, int]:
+        """Bring the sides up to date; how many bytes are held for near and far."""
+        if self._handle is None or self._plane is None:
+            return len(self._near.held or b""), len(self._far.held or b"")
+        near, far = self._plane.counts(self._handle)
+        self._near.became(near[0], near[2])
+        self._far.became(far[0], far[2])
+        return near[1], far[1]
+
+    def _take_back(self) -> None:
+        if self._handle is None or self._plane is None:
+            return
+        sides, self._handle = self._plane.leave(self._handle), None
+        for side, (taken, lost, state, held) in zip((self._near, self._far), sides, strict=True):
+            side.became(taken, state)
+            side.lost += lost
+            if held:
+                side.held = memoryview(held)
+                _All.held += len(held)
+
+    # -- inside
 
     def check(self) -> None:
         """A direction has ended or is about to, or the last held bytes have gone."""
@@ -167,6 +253,7 @@ class Relay:
             self.abort(Ended.STALLED, "the last bytes were not taken")
 
     def _finish(self, how: Callable[[End], None], reason: Ended, detail: str) -> None:
+        self._take_back()
         self.over = True
         if self._patience is not None and self._patience.active():
             self._patience.cancel()
@@ -225,6 +312,8 @@ class _Side:
         if self.end.writes_when_readable:
             self.flush()
         self.pull()
+        if self.relay.stays < 1:
+            self.relay.hand_over()
 
     def happened(self, event: int) -> None:
         """Anything else than readable alone."""
@@ -234,6 +323,8 @@ class _Side:
             self._left(event)
         elif event & _READABLE or self.end.reads_when_writable:
             self.pull(bool(event & OVER))
+        if self.relay.stays < 1:
+            self.relay.hand_over()
 
     def connectionLost(self, reason: Failure) -> None:
         """An exception of ours, which is logged: nobody knows what of its bytes has gone on."""
@@ -252,11 +343,25 @@ class _Side:
                 self.ending = True
                 self.relay.check()
 
+    # -- the data plane's
+
+    def given(self) -> Given:
+        """What it is to know of this side."""
+        state = READ_ENDED * self.read_ended | WRITE_ENDED * self.write_ended | IS_ENDING * self.ending
+        return self.fileno(), state, self.taken, bytes(self.held or b"")
+
+    def became(self, taken: int, state: int) -> None:
+        """What it knows now."""
+        self.taken = taken
+        self.read_ended, self.write_ended = bool(state & READ_ENDED), bool(state & WRITE_ENDED)
+        self.ending = bool(state & (READ_ENDED | IS_ENDING))
+
     # -- bytes
 
     def pull(self, over: bool = False) -> None:
         """Read once, and give it to the other side; ``over``: its end is said to come, so up to that."""
         end, other, relay, limits = self.end, self.other, self.relay, self.relay.limits
+        relay.stays -= 1
         waited = end.reads_when_writable
         while not (self.read_ended or other.held is not None or relay.over):
             room = self.room

@@ -87,7 +87,9 @@ class Watch:
 
     def untold(self, number: int) -> None:
         """Have a side of a relay ask for what was told to the owner before it, who did not read it."""
-        self._owners[number].settle()
+        owner = self._owners.get(number)
+        if owner is not None:  # else the data plane has it, which asks by itself
+            owner.settle()
 
     def closes(self, number: int) -> None:
         """It is closed in this very call."""

@@ -12,10 +12,20 @@ Source: faults.md "Device identity" (revocation); ours.
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
+from revtunnel.link.keys import DUMMY, Verifier
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.trust.enrolment import TokenRow
 
-__all__ = ["AUTHORITY", "DEVICE", "FOREIGN", "KEPT", "SERVER", "CertificateBook", "CertificateRow"]
+__all__ = [
+    "AUTHORITY",
+    "DEVICE",
+    "FOREIGN",
+    "KEPT",
+    "SERVER",
+    "CertificateBook",
+    "CertificateRow",
+    "verifier_of",
+]
 
 AUTHORITY, DEVICE, SERVER = "authority", "device", "server"  # kinds
 FOREIGN = "foreign"  # not made here, or forgotten: known because it was renewed here
@@ -251,3 +261,11 @@ class CertificateBook:
                     del self._of[row.name]
         if rows:
             self._ledger.change([("certificates", row.fingerprint, None) for row in rows])
+
+
+def verifier_of(ledger: SqliteLedger, book: CertificateBook, serial: str) -> Verifier | None:
+    """By what a device proves its key; who has a certificate and no key can prove none."""
+    key = ledger.key_of(serial)
+    if key is not None:
+        return Verifier(key.stored_key, key.server_key)
+    return DUMMY if book.knows(serial) else None

@@ -15,7 +15,9 @@ from twisted.python.failure import Failure
 from revtunnel.ground.limits import RelayLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets import relay as module
+from revtunnel.sockets.data_plane import DataPlane
 from revtunnel.sockets.ends import RECORD, End, PlainEnd
+from revtunnel.sockets.plane_settings import find_pump
 from revtunnel.sockets.reactor_turn import shorten_turns
 from revtunnel.sockets.relay import Relay
 from revtunnel.sockets.watch import OVER, Watch
@@ -38,7 +40,10 @@ class Joined:
         limits: RelayLimits = LIMITS,
         connect: Callable[[bool], tuple[End, End]] | None = None,
         our_turn: bool = False,
+        plane: str = "",
+        after: int = 0,
     ) -> None:
+        """``plane``: native, that moves in ``turn``, or thread; ``after`` so many readings of a pair."""
         connect = connect or connected
         module._All.calm = 0
         self.reactor = EPollReactor()
@@ -51,6 +56,8 @@ class Joined:
         self.client, near = self._connected(connect, tls[0])
         self.service, far = self._connected(connect, tls[1])
         self.ended: list[tuple[Ended, str]] = []
+        self.threaded = plane == "thread"
+        self.plane = native_plane(self.reactor, after, self.threaded) if plane else None
         self.relay = Relay(self.reactor, near, far, lambda *how: self.ended.append(how), limits)
 
     def _connected(self, connect: Callable[[bool], tuple[End, End]], kind: object) -> tuple[End, End]:
@@ -61,7 +68,9 @@ class Joined:
     def turn(self, count: int = 1) -> None:
         """Turns of the reactor."""
         for _ in range(count):
-            self.reactor.iterate(0)
+            if self.plane is not None and not self.threaded:
+                self.plane.turn()
+            self.reactor.iterate(0.001 if self.threaded else 0)
 
     def until(self, what: Callable[[], object], turns: int = 10_000) -> None:
         """Turn until it is so."""
@@ -99,6 +108,9 @@ class Joined:
         assert len(self.ended) == 1
         assert self.relay.held == 0
         assert module._All.held == 0
+        if self.plane is not None:
+            assert len(self.plane) == 0
+            self.plane.close()
         assert (Watch._all.get(self.reactor) is not None) is self.our_turn
         assert {*self.reactor._selectables.values()} == self._own
         assert {*self.reactor.getReaders()} == self._own
@@ -119,46 +131,65 @@ def connected(tls: bool) -> tuple[End, End]:
     return over_tls(*pair) if tls else (PlainEnd(pair[0]), PlainEnd(pair[1]))
 
 
-@pytest.fixture(params=[(kind, ours) for kind in (*CARRIERS, *BY_WEB) for ours in (False, True)], ids=str)
+def native_plane(reactor: EPollReactor, after: int = 0, threaded: bool = False) -> DataPlane:
+    """A data plane, where the extension was built."""
+    if find_pump() is None:
+        pytest.skip("revtunnel._pump was not built: python setup.py build_ext --inplace")
+    return DataPlane(reactor, after, threaded)
+
+
+MIXTURES = [(kind, ours, "") for kind in (*CARRIERS, *BY_WEB) for ours in (False, True)]
+MIXTURES += [((False, False), ours, "native") for ours in (False, True)]
+
+
+@pytest.fixture(params=MIXTURES, ids=str)
 def joined(request: pytest.FixtureRequest) -> Iterator[Joined]:
     """A relay of every mixture, on Twisted's turn and on ours, that leaves nothing behind."""
-    kind, ours = request.param
-    joined = Joined(kind, our_turn=ours)
+    kind, ours, plane = request.param
+    joined = Joined(kind, our_turn=ours, plane=plane)
+    yield joined
+    joined.finish()
+
+
+@pytest.fixture(params=["", "native"])
+def plain(request: pytest.FixtureRequest) -> Iterator[Joined]:
+    """A relay where the carrier does not matter."""
+    joined = Joined(our_turn=True, plane=request.param)
     yield joined
     joined.finish()
 
 
 @pytest.fixture
-def plain() -> Iterator[Joined]:
-    """A relay where the carrier does not matter."""
+def lean() -> Iterator[Joined]:
+    """The same, and Python moves the bytes."""
     joined = Joined(our_turn=True)
     yield joined
     joined.finish()
 
 
 def test_who_has_ended_while_the_other_takes_nothing_is_not_cut(
-    plain: Joined, monkeypatch: pytest.MonkeyPatch
+    lean: Joined, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both have said their ends of file, and the last answer does not fit at once: it is whole."""
-    plain.relay.start()
-    plain.client.end_writing()
-    plain.turn(3)
-    near, write, takes = plain.relay._near.end, PlainEnd.write, iter((10, 0, 0))
+    lean.relay.start()
+    lean.client.end_writing()
+    lean.turn(3)
+    near, write, takes = lean.relay._near.end, PlainEnd.write, iter((10, 0, 0))
 
     def takes_little(end: PlainEnd, data: memoryview) -> int:
         size = next(takes, 0) if end is near else len(data)
         return write(end, data[:size]) if size else 0
 
     monkeypatch.setattr(PlainEnd, "write", takes_little)
-    plain.service.write(b"a" * 1000)
-    plain.service.end_writing()
-    plain.service.close()
-    plain.turn(3)
-    assert plain.ended == []
+    lean.service.write(b"a" * 1000)
+    lean.service.end_writing()
+    lean.service.close()
+    lean.turn(3)
+    assert lean.ended == []
     monkeypatch.undo()
-    plain.relay._near.flush()
-    assert plain.hear(plain.client) == b"a" * 1000
-    assert plain.ended == [(Ended.CLOSED, "")]
+    lean.relay._near.flush()
+    assert lean.hear(lean.client) == b"a" * 1000
+    assert lean.ended == [(Ended.CLOSED, "")]
 
 
 def test_bytes_go_both_ways_and_are_counted(joined: Joined) -> None:
@@ -563,17 +594,17 @@ def test_a_hang_up_that_was_another_connections_is_not_believed(plain: Joined) -
     assert plain.hear(plain.service, 5) == b"alive"
 
 
-def test_a_fault_of_ours_is_a_cut(plain: Joined, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_of_ours_is_a_cut(lean: Joined, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of what was read by then nobody knows how much has gone on."""
 
     def fails(end: End, data: bytes) -> int:
         raise MemoryError("no memory")
 
-    plain.relay.start()
+    lean.relay.start()
     monkeypatch.setattr(PlainEnd, "write", fails)
-    plain.client.sock.send(b"lost")
-    plain.turn(3)
-    assert plain.ended == [(Ended.RESET_BY_PEER, "near: no memory")]
+    lean.client.sock.send(b"lost")
+    lean.turn(3)
+    assert lean.ended == [(Ended.RESET_BY_PEER, "near: no memory")]
 
 
 def test_a_side_that_is_told_again_still_waits_for_room(plain: Joined) -> None:
@@ -675,15 +706,16 @@ def test_what_tls_holds_back_follows_when_the_other_side_takes_again(size: int) 
 
 @settings(max_examples=deep(60), deadline=None)
 @given(
-    st.sampled_from([*CARRIERS, *BY_WEB]),
+    st.sampled_from([(kind, None) for kind in (*CARRIERS, *BY_WEB)] + [(CARRIERS[0], n) for n in (0, 1, 4)]),
     st.lists(st.tuples(st.integers(0, 4), st.integers(1, 80_000)), max_size=40),
     st.integers(0, 3000),
 )
 def test_whatever_the_pace_every_byte_arrives_once(
-    tls: tuple[bool, bool], steps: list[tuple[int, int]], head: int
+    how: tuple[tuple[object, object], int | None], steps: list[tuple[int, int]], head: int
 ) -> None:
     """Random writes, reads, and turns; then both end, and both streams are what was sent."""
-    joined = Joined(tls)
+    kind, after = how
+    joined = Joined(kind, plane="" if after is None else "native", after=after or 0)
     pattern = memoryview(bytes(i * 7 % 251 for i in range(251)) * 400)
     ends = [joined.client, joined.service]
     sent, heard, unsent = [bytearray(), bytearray()], [bytearray(), bytearray()], [b"", b""]

@@ -26,10 +26,11 @@ def connected(tls: bool) -> tuple[End, End]:
     return over_tls(*pair) if tls else (PlainEnd(pair[0]), PlainEnd(pair[1]))
 
 
-@pytest.fixture(params=CARRIERS, ids=str)
+@pytest.fixture(params=[*((kind, "") for kind in CARRIERS), (CARRIERS[0], "thread")], ids=str)
 def joined(request: pytest.FixtureRequest) -> Iterator[Joined]:
     """A relay of every mixture, with the limits it is shipped with."""
-    joined = Joined(request.param, RelayLimits(), connected)
+    kind, plane = request.param
+    joined = Joined(kind, RelayLimits(), connected, plane=plane)
     yield joined
     joined.finish()
 

@@ -12,7 +12,7 @@ __all__ = ["ROOT", "copied_tree", "packed_wheel", "run"]
 
 ROOT = Path(__file__).resolve().parents[2]
 LEFT_OUT = shutil.ignore_patterns(
-    ".*", "venv", "build", "dist", "results", "*.egg-info", "__pycache__", "dropin.cache", "*.pyc"
+    ".*", "venv", "build", "dist", "results", "*.egg-info", "__pycache__", "dropin.cache", "*.pyc", "*.so"
 )
 OFFLINE = re.compile(
     "No matching distribution|ConnectionError|Failed to establish|Temporary failure|timed out"

@@ -63,12 +63,37 @@ def test_the_wheel_has_our_files_and_no_file_of_twisted(packed: Path) -> None:
     assert ours - set(names) == set()
 
 
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("told", "has_it"), [({}, True), ({"CC": "/bin/false"}, False), ({"REVTUNNEL_NATIVE": "no"}, False)]
+)
+def test_the_extension_is_built_where_it_can_be(told: dict[str, str], has_it: bool, tmp_path: Path) -> None:
+    """One wheel for Python 3.11 and later; without a compiler there is a wheel all the same."""
+    if has_it and shutil.which("gcc") is None:
+        pytest.skip("no gcc on PATH")
+    words = [f"{name}={value}" for name, value in told.items()]
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", tmp_path]
+    run("env", *words, *pip, copied_tree(tmp_path), cwd=tmp_path)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert ("revtunnel/_pump.abi3.so" in names) is has_it
+    assert "revtunnel/sockets/data_plane.py" in names and "revtunnel/_pump.pyi" in names
+    tag = "-py3-none-any" if "REVTUNNEL_NATIVE" in told else "-cp311-abi3-linux_"
+    assert tag in wheel.name
+
+
 def test_the_source_archive_has_what_the_tests_need(packed: Path) -> None:
     """Somebody who has only the archive can run make test."""
     (archive,) = packed.glob("*.tar.gz")
     with tarfile.open(archive) as opened:
         names = {name.partition("/")[2] for name in opened.getnames()}
-    for wanted in ("Makefile", "setup.cfg", "tests/conftest.py", "twisted/plugins/revtunnel_plugins.py"):
+    for wanted in (
+        "Makefile",
+        "setup.cfg",
+        "revtunnel/_pump.c",
+        "tests/conftest.py",
+        "twisted/plugins/revtunnel_plugins.py",
+    ):
         assert wanted in names
     assert not [name for name in names if name.endswith(("dropin.cache", ".pyc"))]
 

@@ -27,6 +27,7 @@ class PairRelay(Relay):
     """``near`` is the client, ``far`` the device."""
 
     __slots__ = ("_cut_by", "far_left", "near_left")
+    is_plain = False
 
     def __init__(
         self, reactor: Any, near: End, far: End, ended: Callable[[Ended, str], None], limits: RelayLimits

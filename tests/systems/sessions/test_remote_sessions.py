@@ -289,11 +289,12 @@ class Anything(RuleBasedStateMachine):
 
     @rule(at=st.integers(0, 9), role=st.sampled_from(Role))
     def come(self, at: int, role: Role) -> None:
-        """Owner and device are one each; a taker puts the owner out."""
+        """Owner and device are one each; a taker puts the owner out, from all his seats."""
         session = self.running(at)
         if session is None:
             return
-        text = self.sessions.nonce(session, role, session.owner, self.now)
+        before = session.owner
+        text = self.sessions.nonce(session, role, before, self.now)
         try:
             came = self.sessions.enter(text, session.id, role.side, self.now)
         except SessionRefused as refused:
@@ -306,7 +307,11 @@ class Anything(RuleBasedStateMachine):
         assert gone == {
             seat
             for of, seat in self.seats
-            if of is session and seat.role is came.seat.role and seat.role in (Role.OWNER, Role.DEVICE)
+            if of is session
+            and (
+                (seat.role is came.seat.role and seat.role in (Role.OWNER, Role.DEVICE))
+                or (role is Role.TAKE and seat.role is not Role.DEVICE and seat.person == before)
+            )
         }
         self.seats = [each for each in self.seats if each[1] not in gone or each[0] is not session]
         self.seats.append((session, came.seat))

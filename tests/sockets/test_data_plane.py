@@ -1,0 +1,199 @@
+"""The data plane between a relay and the extension: handed over, asked, told, taken back."""
+
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from twisted.internet.epollreactor import EPollReactor
+
+from revtunnel.ground.errors import SettingsError
+from revtunnel.ground.limits import RelayLimits
+from revtunnel.ground.reasons import Ended
+from revtunnel.sockets import data_plane as module
+from revtunnel.sockets.data_plane import AFTER, CUT, DONE, READ_ENDED, DataPlane, begin_plane
+from revtunnel.sockets.ends import RECORD
+from revtunnel.sockets.plane_settings import find_pump
+from tests.sockets.test_relay import Joined
+
+LIMITS = RelayLimits()
+built = pytest.mark.skipif(find_pump() is None, reason="revtunnel._pump was not built")
+
+
+@pytest.fixture
+def joined() -> Iterator[Joined]:
+    """A relay that is handed over after three readings."""
+    joined = Joined(our_turn=True, plane="native", after=3)
+    yield joined
+    joined.finish()
+
+
+def talk(joined: Joined, count: int) -> None:
+    """So many questions of the client's, without answers."""
+    for _ in range(count):
+        joined.client.write(b"question")
+        joined.turn()
+        assert joined.hear(joined.service, 8) == b"question"
+
+
+@built
+def test_short_connections_are_not_handed_over(joined: Joined) -> None:
+    """They end where they began."""
+    joined.relay.start()
+    talk(joined, 2)
+    assert len(joined.plane or ()) == 0
+
+
+@built
+def test_a_pair_is_handed_over_between_two_events(joined: Joined) -> None:
+    """Its counters go on, and the reactor knows its sockets no more."""
+    joined.relay.start()
+    talk(joined, 3)
+    assert len(joined.plane or ()) == 1
+    assert not {side.fileno() for side in (joined.relay._near, joined.relay._far)} & {
+        *joined.reactor._selectables
+    }
+    talk(joined, 3)
+    assert (joined.relay.to_far, joined.relay.to_near) == (48, 0)
+
+
+@built
+def test_it_is_handed_over_with_what_it_holds_and_half_closed(joined: Joined) -> None:
+    """The service has ended, and the client's bytes find no room: all arrive, then both ends of file."""
+    joined.relay.start()
+    joined.service.end_writing()
+    assert joined.hear(joined.client) == b""
+    total = joined.fill(joined.client)
+    assert len(joined.plane or ()) == 1
+    assert joined.relay.held_for_far == joined.relay.held > 0 == joined.relay.held_for_near
+    assert joined.relay.ended == (False, True)
+    joined.client.end_writing()
+    joined.turn(3)
+    assert joined.ended == []
+    assert len(joined.hear(joined.service)) == total
+    assert joined.ended == [(Ended.CLOSED, "")]
+    assert joined.relay.to_far == total
+
+
+@built
+def test_other_relays_stay_in_python() -> None:
+    """One with TLS at a side."""
+    joined = Joined((True, False), our_turn=True, plane="native")
+    joined.relay.start()
+    talk(joined, 3)
+    assert len(joined.plane or ()) == 0
+    joined.finish()
+
+
+@built
+def test_a_relay_that_cannot_be_handed_over_stays(joined: Joined, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No memory, or the kernel watches no more sockets: it goes on in Python."""
+
+    def fails(*_: Any) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    assert joined.plane is not None
+    monkeypatch.setattr(joined.plane, "join", fails)
+    joined.relay.start()
+    talk(joined, 20)
+    assert joined.relay.to_far == 160
+
+
+@built
+def test_a_descriptor_that_epoll_does_not_take_is_refused() -> None:
+    """And nothing of the pair stays."""
+    plane = DataPlane(EPollReactor(), threaded=False)
+    ours, theirs = socket.socketpair()
+    with open(__file__, "rb") as file, ours, theirs:
+        for numbers in ((ours.fileno(), file.fileno()), (file.fileno(), ours.fileno())) * 2:
+            near, far = ((number, 0, 0, b"held") for number in numbers)
+            with pytest.raises(PermissionError):
+                plane.join(None, near, far, LIMITS)  # type: ignore[arg-type]
+    assert len(plane) == 0
+    plane.close()
+
+
+@built
+def test_a_pair_that_was_taken_back_is_not_there() -> None:
+    """Nor is the next one in its place taken for it."""
+    pairs = [socket.socketpair() for _ in range(2)]
+    pump = find_pump()()  # type: ignore[misc]
+    given = [(each.fileno(), 0, 0, b"") for pair in pairs for each in pair]
+    first = pump.join(given[0], given[2], (RECORD, RECORD, 0, RECORD))
+    assert pump.leave(first) == ((0, 0, 0, b""), (0, 0, 0, b""))
+    second = pump.join(given[0], given[2], (RECORD, RECORD, 0, RECORD))
+    assert second != first
+    for call in (pump.counts, pump.leave):
+        with pytest.raises(KeyError):
+            call(first)
+    with pytest.raises(TypeError):
+        pump.counts("first")  # type: ignore[arg-type]
+    pairs[0][1].send(b"said")
+    pump.turn()
+    assert pump.counts(second) == ((0, 0, 0), (4, 0, 0))
+
+
+@built
+def test_news_of_many_pairs_comes_in_parts() -> None:
+    """One telling after the other; the descriptor stays readable until the last."""
+    pump = find_pump()()  # type: ignore[misc]
+    pairs = [(socket.socketpair(), socket.socketpair()) for _ in range(100)]
+    handles = {}
+    for number, (left, right) in enumerate(pairs):
+        joint = pump.join(
+            *((each.fileno(), 0, 0, b"") for each in (left[0], right[0])), (RECORD, RECORD, 0, RECORD)
+        )
+        handles[joint] = number
+        left[1].close()
+        if number % 2:
+            right[1].send(b"never read")
+        right[1].close()
+    for _ in range(10):  # batches of events
+        pump.turn()
+    told = []
+    while news := pump.take():
+        told += news
+    assert {handle for handle, *_ in told} == {*handles}
+    assert {news for _, news, *_ in told} <= {DONE, DONE | 1, CUT, CUT | 1}
+    assert {number for _, news, _, number in told if news & CUT} <= {errno.EPIPE, errno.ECONNRESET}
+    (near, far) = pump.leave(told[0][0])
+    assert near[2] & READ_ENDED or far[2] & READ_ENDED or told[0][1] & CUT
+
+
+@built
+def test_a_relay_that_fails_is_cut_and_the_others_are_told(
+    joined: Joined, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A fault of ours costs one pair."""
+    joined.relay.start()
+    talk(joined, 3)
+    monkeypatch.setattr(module.log, "err", lambda: None)
+    monkeypatch.setattr(type(joined.relay), "told", lambda *_: 1 / 0)
+    joined.client.end_writing()
+    joined.service.end_writing()
+    joined.turn(3)
+    assert joined.ended == [(Ended.RESET_BY_PEER, "division by zero")]
+
+
+def test_which_plane_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the setting says; what cannot be had is an error of it."""
+    reactor = EPollReactor()
+    assert begin_plane(reactor, "python", "server") == "python"
+    monkeypatch.setattr(module, "find_pump", lambda: None)
+    assert begin_plane(reactor, "auto", "server") == "python"
+    with pytest.raises(SettingsError) as raised:
+        begin_plane(reactor, "native", "agent")
+    assert raised.value.errors[0].startswith("[agent] data_plane: native: it was not built")
+    assert DataPlane.of(reactor) is None
+
+
+@built
+def test_there_is_one_plane_for_a_reactor() -> None:
+    """Where it was built, that is what auto means."""
+    reactor = EPollReactor()
+    assert begin_plane(reactor, "auto", "server") == begin_plane(reactor, "native", "agent") == "native"
+    plane = DataPlane.of(reactor)
+    assert plane is not None and plane.after == AFTER
+    plane.close()
