@@ -26,8 +26,8 @@ __all__ = ["MESSAGE", "Pace", "Piece", "SendScheduler"]
 Piece = bytes | memoryview  # of what is written
 CONTROL_LIMIT = 256 * 1024  # bytes of control frames the other side may leave unread
 MESSAGE = 4 * 1024  # bytes that are said by somebody who waits for an answer, rather than a part of bulk
-QUICK = 0.002  # seconds in which a quantum should drain
-SLOW = 0.008
+QUICK = 0.005  # seconds in which a quantum should drain
+SLOW = 0.020
 LEAST_UNSENT, MOST_UNSENT = 8 * 1024, 128 * 1024  # bytes
 
 

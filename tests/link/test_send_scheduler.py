@@ -241,10 +241,10 @@ def test_the_size_of_one_frame(others: int, quantum: int, credit: int | None, si
 
 
 def test_pace_follows_the_speed_of_the_link() -> None:
-    """Doubled when a quantum drains within 2 ms, halved beyond 8 ms, and kept between; within its limits."""
+    """Doubled when a quantum drains within 5 ms, halved beyond 20 ms, and kept between; within its limits."""
     pace = Pace(LIMITS)
     sizes, unsent, changes = [], [], []
-    for took in (0.001, 0.001, 0.001, 0.005, 0.009, 0.009, 0.009, 0.009, 0.009, 0.009, 0.009):
+    for took in (0.004, 0.004, 0.004, 0.010, 0.030, 0.030, 0.030, 0.030, 0.030, 0.030, 0.030):
         pace.handed(pace.quantum, 1.0)
         changes.append(pace.drained(1.0 + took))
         sizes.append(pace.quantum // 1024)
