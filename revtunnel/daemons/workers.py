@@ -139,7 +139,7 @@ class Workers:
                 timer.cancel()
         for worker in [*self.all.values()]:
             worker.bury("stopping", "the server stops")
-            worker.pipe.end()
+            worker.pipe.end("it does not answer" if worker.looks > 1 else "")
         if self._asks is not None:
             self._asks.close()
         if self._nursery is not None:

@@ -1,7 +1,9 @@
 """The parent of workers: what becomes of descriptors, of workers that cannot be made, and of what is cut."""
 
 import os
+import signal
 import socket
+import subprocess
 from argparse import Namespace
 from collections.abc import Iterator
 from typing import Any
@@ -199,3 +201,16 @@ def test_a_worker_that_hangs_is_ended_and_one_is_not_for_a_pause_of_its_parent(p
     parent.turns.advance(LOOK)
     assert worker.is_over
     assert "it has said nothing for 30 s" in parent.of(ServerState)[0].detail
+
+
+@pytest.mark.parametrize("looks", [1, 2])
+def test_a_worker_that_hangs_while_its_parent_stops_is_killed(parent: Parent, looks: int) -> None:
+    """It would not notice that its pipe is closed; one that answers ends by itself."""
+    with subprocess.Popen(["sleep", "60"]) as process:
+        worker = parent.worker(1, process.pid, ready=True)
+        worker.looks = looks
+        parent.workers.stop()
+        if looks == 1:
+            assert process.poll() is None
+            process.terminate()
+        assert process.wait(10) == (-signal.SIGTERM if looks == 1 else -signal.SIGKILL)
