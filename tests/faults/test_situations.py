@@ -222,7 +222,7 @@ def test_a_client_that_reset_while_it_waited_for_a_channel_makes_no_dial() -> No
     with DataWorld("link", link=LinkLimits(channels=1)) as world:
         first, _ = world.talk()
         gone, here = world.client(), world.client()
-        world.until(lambda: len(world.link.channels.waiting) == 2)
+        world.until(lambda: len(world.link.channels.waiting or ()) == 2)
         leave_with_reset(gone)
         leave_with_reset(first)
         service = world.service()
