@@ -342,10 +342,10 @@ class Server(AdministeredDaemon):
             self.web.stop()
         self.absent.stop()
         self.switchboard.stop()
-        if self.node is not None:
-            self.node.stop()
         if self.workers is not None:
             self.workers.stop()
+        if self.node is not None:
+            self.node.stop()
 
     def stopService(self) -> Any:
         """Close what is open; a drained server has nothing left."""

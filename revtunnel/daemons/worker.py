@@ -49,7 +49,7 @@ class Parent(Protocol):
     def key_of(self, serial: str) -> Verifier | None:
         """Whose key a device has to prove."""
 
-    def given_on(self, share: int, *told: Any, descriptor: int) -> None:
+    def given_on(self, share: int, ticket: bytes, scope: str, peer: str, descriptor: int) -> None:
         """A data socket that came to another worker than its own."""
 
     def departed(self, serial: str) -> None:
@@ -66,7 +66,8 @@ class Worker:
         self.share = share
         self.reactor = workers.reactor
         self.pid = 0
-        self.since = self.heard = self.reactor.seconds()
+        self.since = self.reactor.seconds()
+        self.looks = 0  # since it said something
         self.is_ready = self.is_over = False
         self.errors: list[str] = []
         self.links: dict[int, WorkerLink] = {}
@@ -92,8 +93,17 @@ class Worker:
         return self._board.data.relay_limits
 
     def tell(self, name: str, *values: Any, descriptors: tuple[int, ...] = ()) -> None:
-        if self.pid:  # before that it has not got its orders, which come first
+        if self.pid:
             self.pipe.send(name, *values, descriptors=descriptors)
+            return
+        for each in descriptors:  # it has not got its orders yet, which come first
+            os.close(each)
+
+    def counted(self, serial: str) -> None:
+        """A stream that its client's side here counts; ``_fact`` does, too."""
+        device = self._board.fleet.get(serial)
+        if device is not None:
+            device.channels -= 1
 
     def ask(self) -> "Deferred[None]":
         """Fires when it has said what it has."""
@@ -114,12 +124,12 @@ class Worker:
         """End a process that does not answer."""
         self.pipe.end(why)
 
-    def bury(self) -> None:
+    def bury(self, reason: str = "lost", detail: str = "its worker has ended") -> None:
         """It has ended: so have its links and streams."""
         for fact in self.streams.lost():
             self._fact(fact)
         for link in [*self.links.values()]:
-            self._depart(link, "lost", "its worker has ended", 0)
+            self._depart(link, reason, detail, 0)
         asked, self._asked = self._asked, []
         for each in (*asked, *filter(None, [self._drained])):
             if not each.called:
@@ -129,7 +139,7 @@ class Worker:
 
     def _received(self, message: Message) -> None:
         name, values, descriptors = message
-        self.heard = self.reactor.seconds()
+        self.looks = 0
         answer: tuple[Any, ...] = ()  # a fault of ours
         try:
             if name in ASKED:

@@ -42,6 +42,7 @@ from revtunnel.link.handshake import ServerUp
 from revtunnel.link.keys import Verifier
 from revtunnel.link.rt1 import Rt1Mux
 from revtunnel.link.server_link import ServerLink
+from revtunnel.sockets.data_plane import begin_plane
 from revtunnel.sockets.descriptor_pipe import WaitingPipe
 from revtunnel.sockets.ends import End, PlainEnd, said
 from revtunnel.sockets.listening import Listeners
@@ -142,6 +143,7 @@ class WorkerBoard(Switchboard):
             *(reactor, reactor, settings.limits, self.borrowed, self._key_of, os.urandom),
             *(parent.fact, descriptor_budget(settings), _ParentsAccess(parent)),
         )
+        begin_plane(reactor, settings.data_plane, "server")
         self._headers = ServerListeners(reactor, self._listens, self)
         self.data.numbering = Numbering(share, of)
         self.data.on_expected = parent.expects
@@ -171,10 +173,11 @@ class WorkerBoard(Switchboard):
         self.enforcement.set_records(settings.records)
 
     def change(self, orders: WorkerOrders) -> None:
-        """The same; what is wrong is told."""
+        """The same; what is wrong is told. What devices may hangs on no file, and counts in any case."""
         try:
             self.take(orders)
         except SettingsError as error:
+            self.enforcement.set_records(orders.settings.records)
             self._parent.tell("faulty", error.errors)
 
     def came(self, listener: str, peer: str, descriptor: int) -> None:
@@ -191,6 +194,7 @@ class WorkerBoard(Switchboard):
         if pool is not None:
             pool.spoilt(ticket)
         end.abort()
+        self.access.failed(peer, "ticket", "", False, self._clock.seconds())
         self.report(LinkRefused(scope.partition(" ")[0], peer, "", "ticket", "its ticket is not good"))
 
     def client(
@@ -248,7 +252,12 @@ class WorkerBoard(Switchboard):
 
     def leave(self) -> None:
         """Drain, and say when that is done."""
-        self.drain().addCallback(lambda _: self._parent.tell("drained"))
+
+        def drained(_: object) -> None:
+            self.admission.say_left()
+            self._parent.tell("drained")
+
+        self.drain().addCallback(drained)
 
     def look(self, rows: bool) -> None:
         """Say what we have."""

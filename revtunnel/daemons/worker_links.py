@@ -44,6 +44,9 @@ class ToWorker(Protocol):
     def tell(self, name: str, *values: Any, descriptors: tuple[int, ...] = ()) -> None:
         """Have it do something (worker_board.py)."""
 
+    def counted(self, serial: str) -> None:
+        """A stream of a client that came to us is counted here, and will be once more as it is told."""
+
 
 class _FarMux:
     """What is asked of the mux of a link."""
@@ -121,6 +124,12 @@ class WorkerCarrier:
 
     def open(self, client: "ClientSocket") -> str:
         """Give a client of a port away; another one stays ours, and is joined with the worker."""
+        word = self._give(client)
+        if not word:
+            self._worker.counted(self.serial)
+        return word
+
+    def _give(self, client: "ClientSocket") -> str:
         session, origin = client.session, client.origin
         told = client.serial, client.name, client.peer, origin, session
         end = client.hand_over() if client.may_wait else None
@@ -145,10 +154,10 @@ class WorkerCarrier:
         return True
 
     def end_streams(self, reason: Ended, detail: str) -> bool:
-        if not self.running:
+        if self._worker.streams.newest(self.serial) is not self:
             return False
-        self._worker.tell("end", self.serial, None, reason, detail)
-        return True
+        self._worker.tell("end", self.serial, None, reason, detail)  # also those that it has not told of yet
+        return self.running > 0
 
     def close(self) -> None:
         """Its worker knows."""

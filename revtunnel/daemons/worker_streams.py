@@ -35,10 +35,13 @@ class WorkerStreams:
         for found in self._of.values():
             yield from found.values()
 
+    def newest(self, serial: str) -> Carrier | None:
+        """The carrier that has all of a device; None: it has none here any more."""
+        return self._carriers.get(serial)
+
     def of(self, carrier: Carrier) -> dict[int, Running]:
         """Those that a carrier has, by number."""
-        is_newest = self._carriers.get(carrier.serial) is carrier
-        return self._of.get(carrier.serial, {}) if is_newest else {}
+        return self._of.get(carrier.serial, {}) if self.newest(carrier.serial) is carrier else {}
 
     def came(self, carrier: Carrier) -> None:
         """A device is here, maybe again."""

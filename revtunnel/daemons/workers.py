@@ -59,6 +59,7 @@ PAUSE = 1.0  # seconds until one is replaced that has lived for less
 BEGIN = 60.0  # seconds until all must be there at the start
 LEARN = 2.0  # seconds that workers have to say what they have, for a listing
 LEARNS = frozenset(("devices", "channels", "sessions", "status", "close", "kick"))
+_BUSY = "overloaded", "no worker takes it now"
 _ATTACH = encode_frame(Command.ATTACH, 0, bytes(TICKET_SIZE))[:HEADER_SIZE]
 
 
@@ -137,7 +138,8 @@ class Workers:
             if timer.active():
                 timer.cancel()
         for worker in [*self.all.values()]:
-            worker.pipe.end()
+            worker.bury("stopping", "the server stops")
+            worker.pipe.end("it does not answer" if worker.looks > 1 else "")
         if self._asks is not None:
             self._asks.close()
         if self._nursery is not None:
@@ -168,13 +170,15 @@ class Workers:
 
     # -- from workers
 
-    def given_on(self, share: int, *told: Any, descriptor: int) -> None:
+    def given_on(self, share: int, ticket: bytes, scope: str, peer: str, descriptor: int) -> None:
         """A data socket that came to another worker than its own."""
         worker = self.all.get(share)
-        if worker is None:
+        if worker is None or not worker.is_ready:
             os.close(descriptor)
+            why = scope.partition(" ")[0], peer, "", "ticket", "its worker has ended"
+            self.board.report(LinkRefused(*why))
         else:
-            worker.tell("attached", *told, descriptors=(descriptor,))
+            worker.tell("attached", ticket, scope, peer, descriptors=(descriptor,))
 
     def departed(self, serial: str) -> None:
         """A link of a device is gone: forget what of its ports was lent and is closed."""
@@ -198,7 +202,7 @@ class Workers:
         for error in worker.errors:
             self.board.report(ServerState("worker", error))
         if not self.drains:
-            self._later(PAUSE if lived < SHORT else 0.0, self._make, worker.share)
+            self._later(PAUSE if lived < SHORT else 0.0, self._make_again, worker.share)
 
     # -- agents
 
@@ -213,14 +217,19 @@ class Workers:
                 left = board.access.next_try(end.peer, now)
                 board.admission.turn_away(name, end, NotLetIn("penalty", refused, seconds=left))
                 return
-            there = [each for each in self.all.values() if each.is_ready]
+            there = [each for each in self.all.values() if each.is_ready and not self._is_behind(each)]
             worker = min(there, key=_load, default=None)
-        if worker is None or self.drains:
-            board.report(LinkRefused(name, end.peer, "", "stopping", "no worker is there"))
+        if worker is None or self.drains or self._is_behind(worker):
+            why = ("stopping", "no worker is there") if self.drains or not self.all else _BUSY
+            board.report(LinkRefused(name, end.peer, "", *why))
             end.abort()
             return
         worker.handed += 1
         worker.tell("came", name, end.peer, descriptors=(end.sock.detach(),))
+
+    def _is_behind(self, worker: Worker) -> bool:
+        """Whether it has not taken what it was given, so that the rest would be held here."""
+        return worker.pipe.giving >= self.board.limits.pending
 
     def _expecting(self, name: str, source: str, end: End) -> Worker | None:
         """Whose data socket it is, as far as can be seen."""
@@ -232,7 +241,8 @@ class Workers:
             head = peek(end, HEADER_SIZE + TICKET_SIZE)
             ticket = head.removeprefix(_ATTACH)
             if len(head) == HEADER_SIZE + TICKET_SIZE and len(ticket) == TICKET_SIZE:
-                return self.all.get(number_in(ticket) % (self._count + 1))
+                found = self.all.get(number_in(ticket) % (self._count + 1))
+                return found if found is not None and found.is_ready else None
             return None if head else max(expecting, key=lambda each: each.expected[source])
         return max(expecting, key=lambda each: each.expected[source])
 
@@ -248,10 +258,14 @@ class Workers:
         if before is not None and before[1] is port and before[::2] == (worker, port.lease.pool):
             return
         self._left_open(port)
+        listening: Any = port.listening
         if isinstance(worker, Worker):
+            try:
+                lent = listening.lend()
+            except OSError:  # its clients come to us, and are given on one by one
+                return
             self._lent.setdefault(serial, {})[name] = worker, port, port.lease.pool
-            listening: Any = port.listening
-            worker.tell("port", port.lease, descriptors=(listening.lend(),))
+            worker.tell("port", port.lease, descriptors=(lent,))
 
     def _left_open(self, port: OpenPort) -> None:
         """A port stays open, and is ours again."""
@@ -277,6 +291,15 @@ class Workers:
             self._ask_nursery(share, theirs)
         self.all[share] = Worker(self, share, ours)
 
+    def _make_again(self, share: int) -> None:
+        """The same while all runs; one that cannot be had is tried again."""
+        try:
+            self._make(share)
+        except OSError as error:
+            text = f"worker {share} cannot be made: {error.strerror or error}"
+            self.board.report(ServerState("worker", text))
+            self._later(PAUSE, self._make_again, share)
+
     def _ask_nursery(self, share: int, theirs: socket.socket) -> None:
         wanted = [WANTED.pack(share, self._count + 1)]
         if self._asks is not None:
@@ -298,10 +321,10 @@ class Workers:
 
     def _look(self) -> None:
         self._later(LOOK, self._look)
-        now = self.reactor.seconds()
         for worker in [*self.all.values()]:
-            if now - worker.heard >= SILENT:
-                worker.kill(f"it has said nothing for {now - worker.heard:.0f} s")
+            worker.looks += 1  # not seconds: after a pause of our own nobody was listened to yet
+            if worker.looks > SILENT / LOOK:
+                worker.kill(f"it has said nothing for {SILENT:g} s")
             else:
                 worker.tell("look", False)
 

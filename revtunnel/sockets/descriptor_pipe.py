@@ -4,7 +4,8 @@ A message is a name and values, pickled: both ends are this program, one is the 
 and the number of its descriptors in front. The rules: messages arrive whole and in order, each with its own
 descriptors; whoever sends gives them away, and they are closed here once the kernel has them.
 
-The parent never waits: what a worker does not take is held, LIMIT bytes at most, and then the worker is lost.
+The parent never waits: what a worker does not take is held, LIMIT bytes at most, and then the worker is lost;
+``giving`` says how many descriptors are among that.
 A worker waits for the parent where it needs an answer (``call``), as a server without workers waits for its
 own function; messages that come meanwhile are kept for the next turn.
 
@@ -127,6 +128,7 @@ class DescriptorPipe:
         self._incoming = _Incoming(sock)
         self._waiting: deque[tuple[memoryview, list[int]]] = deque()
         self._held = 0
+        self.giving = 0  # descriptors that wait
         self._over = False
         reactor.addReader(self)
 
@@ -139,6 +141,7 @@ class DescriptorPipe:
         told = memoryview(_packed(name, values, len(given)))
         self._waiting.append((told, given))
         self._held += len(told)
+        self.giving += len(given)
         if len(self._waiting) == 1:
             self.doWrite()
             if self._waiting and not self._over:
@@ -166,6 +169,7 @@ class DescriptorPipe:
         for _, given in self._waiting:
             _close(given)
         self._waiting.clear()
+        self.giving = 0
         self._incoming.close()
         self._sock.close()
         self._lost(why)
@@ -205,10 +209,14 @@ class DescriptorPipe:
                 sent = self._sock.sendmsg([told], _beside(given))
             except BlockingIOError:
                 return
-            except OSError:
+            except ConnectionError:
                 self.end(GONE)
                 return
+            except OSError as error:
+                self.end(error.strerror or str(error))
+                return
             _close(given)
+            self.giving -= len(given)
             self._held -= sent
             if sent < len(told):
                 self._waiting[0] = told[sent:], []

@@ -254,12 +254,14 @@ class Listener:
     def lend(self) -> int:
         """A descriptor of it for another process of ours, which accepts in our place until ``take_back``.
 
-        The socket stays ours: when we stop it, it is shut for both.
+        The socket stays ours: when we stop it, it is shut for both. OSError: there is no descriptor,
+        and nothing has changed.
         """
         assert self._sock is not None
+        lent = os.dup(self._sock.fileno())
         self._is_lent = True
         self._stand_by()
-        return os.dup(self._sock.fileno())
+        return lent
 
     def take_back(self) -> None:
         """Accept ourselves again; the other has to close its own."""

@@ -2,12 +2,14 @@
 
 A UNIX socket pair cannot reset: what is cut would look like an end in order, unless bytes were unread.
 
+Both end with a reset, from the first moment on: whoever is given one may die before he has taken it.
+
 Source: tcp(7), unix(7); ours.
 """
 
 import socket
 
-from revtunnel.sockets.ends import tune
+from revtunnel.sockets.ends import ends_with_reset, tune
 
 __all__ = ["loopback_pair"]
 
@@ -36,4 +38,5 @@ def loopback_pair() -> tuple[socket.socket, socket.socket]:
     for each in (near, far):
         each.setblocking(False)
         tune(each, within=True)
+        ends_with_reset(each)
     return near, far

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from revtunnel.sockets.plane_settings import find_pump
+from tests.loopback.test_workers import children
 from tests.support.daemons import Agent, Daemon, Lab, Server
 from tests.support.services import Kept
 from tests.support.traffic import MIB, Patterned, connect, end_of, exchange, in_thread, read_exactly
@@ -21,8 +22,9 @@ def plane(request: pytest.FixtureRequest) -> str:
 
 
 def threads(daemon: Daemon) -> set[str]:
-    """Their names."""
-    return {each.read_text().strip() for each in Path(f"/proc/{daemon.pid}/task").glob("*/comm")}
+    """Their names, those of its workers with them."""
+    tasks = [Path(f"/proc/{pid}/task") for pid in (daemon.pid, *children(daemon.pid))]
+    return {each.read_text().strip() for task in tasks for each in task.glob("*/comm")}
 
 
 def pair(lab: Lab, plane: str, **offers: str) -> tuple[Server, Agent]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from revtunnel.sockets.plane_settings import find_pump
 from tests.support.daemons import Agent, Lab, Server, Settings
 from tests.support.services import Kept
 from tests.support.throwaway_tls import Issuer
@@ -145,6 +146,8 @@ def test_a_worker_killed_under_streams_ends_its_own_and_is_replaced(lab: Lab) ->
         begin(ports["dev-1"], b"again").close()
         early.join(20)
         assert early.problem is None and not early.is_alive()
+        rows = {row["serial"]: row for row in server.control("devices")["devices"]}
+        assert rows["dev-1"]["channels_total"] == 102, "whoever came to the parent counts once"
         lost = server.wait_event("channel-ended", serial="dev-1", reason="link-lost")
         assert "its worker has ended" in lost["detail"]
         assert server.control("status")["counts"]["channel-ended link-lost"] == 100
@@ -202,6 +205,35 @@ def test_settings_reach_every_worker_and_a_drain_waits_for_all(lab: Lab) -> None
         assert end_of(clients["dev-2"]) == "end of file"
         assert server.wait() == 0
         wait_until(lambda: not any(Path(f"/proc/{each}").exists() for each in below), "end of workers")
+
+
+def test_what_a_second_signal_cuts_is_told(lab: Lab) -> None:
+    """Streams of a worker end in the log, as those of one process do."""
+    with Kept() as echo:
+        plant = Plant(lab, echo.target)
+        server = plant.server
+        plant.device("dev-1")
+        client = begin(plant.port("dev-1"), b"hello")
+        server.signal(signal.SIGTERM)
+        server.wait_event("state", state="draining")
+        server.signal(signal.SIGTERM)
+        assert end_of(client) == "reset"
+        assert server.wait() == 1
+        assert [line["reason"] for line in server.events("channel-ended")] == ["link-lost"]
+        assert len(server.events("link-down")) == 1
+
+
+def test_workers_move_bytes_by_the_data_plane(lab: Lab) -> None:
+    """That which status names, in the process that has the stream."""
+    plane = "native" if find_pump() is not None else "python"
+    with Patterned() as bulk:
+        plant = Plant(lab, bulk.target, bulk.target)
+        plant.device("dev-1")
+        exchange(plant.port("dev-1"), 1, MIB, MIB)
+        assert plant.server.control("status")["data_plane"] == plane
+        below = [Path(f"/proc/{pid}/task") for pid in workers_of(plant.server).values()]
+        names = {each.read_text().strip() for task in below for each in task.glob("*/comm")}
+        assert ("revtunnel-pump" in names) is (plane == "native")
 
 
 def test_a_server_without_workers_starts_and_imports_nothing_of_them(lab: Lab) -> None:

@@ -128,3 +128,33 @@ def test_each_notices_that_the_other_is_gone(both: Both) -> None:
     assert both.lost == ["the other process is gone"]
     with pytest.raises(PipeLost):
         both.worker.call("question")
+
+
+def test_descriptors_that_wait_are_counted(both: Both) -> None:
+    """Until the kernel has them."""
+    both.parent.send("large", b"y" * 2_000_000)
+    for _ in range(3):
+        both.parent.send("given", descriptors=(some_file(b""),))
+    assert both.parent.giving == 3
+    while len(both.heard) < 4:
+        both.worker.doRead()
+        both.parent.doWrite()
+    assert both.parent.giving == 0
+    for _, _, found in both.heard:
+        for each in found:
+            os.close(each)
+
+
+def test_a_pipe_that_fails_says_how(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other process may live: that is not the word for one that is gone."""
+
+    class Full:
+        def sendmsg(self, *told: object) -> int:
+            raise OSError(109, "Too many references: cannot splice")
+
+        def close(self) -> None:
+            """Nothing."""
+
+    monkeypatch.setattr(both.parent, "_sock", Full())
+    both.parent.send("given")
+    assert both.lost == ["Too many references: cannot splice"]

@@ -443,3 +443,21 @@ def test_one_that_is_stopped_while_it_is_lent_is_shut_for_both(loop: Lean) -> No
         lent.accept()
     lent.close()
     again.stop()
+
+
+def test_one_that_cannot_be_lent_goes_on_here(loop: Lean, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For want of a descriptor."""
+    came = Guests()
+    listener = loop.listen(came.append)
+
+    def full(number: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "dup", full)
+        with pytest.raises(OSError):
+            listener.lend()
+    with socket.create_connection(("127.0.0.1", listener.port)):
+        loop.until(lambda: came)
+    came.clear()
+    listener.stop()

@@ -1,0 +1,107 @@
+"""What a worker does by itself, with a parent that only writes down what it is told."""
+
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from revtunnel.daemons.server_options import ServerOptions
+from revtunnel.daemons.worker_board import WorkerBoard
+from revtunnel.daemons.worker_messages import WorkerOrders
+from revtunnel.fleet.device_records import DeviceRecord, DeviceRecords
+from revtunnel.ground.facts import Fact, LinkRefused
+from revtunnel.sockets.data_plane import DataPlane
+from revtunnel.sockets.plane_settings import find_pump
+from tests.daemons.test_options import parse
+from tests.sockets.test_descriptor_pipe import Turns
+
+TICKET = b"\0\0\1\1" + bytes(12)
+
+
+class Told:
+    """A parent."""
+
+    def __init__(self) -> None:
+        self.facts: list[Fact] = []
+        self.said: list[tuple[Any, ...]] = []
+
+    def fact(self, fact: Fact) -> None:
+        self.facts.append(fact)
+
+    def expects(self, source: str, change: int) -> None:
+        """Nothing."""
+
+    def tell(self, name: str, *values: Any, descriptors: tuple[int, ...] = ()) -> None:
+        self.said.append((name, *values))
+        for each in descriptors:
+            os.close(each)
+
+    def call(self, name: str, *values: Any) -> Any:
+        raise NotImplementedError
+
+
+class One:
+    """A worker, the first of two processes."""
+
+    def __init__(self, folder: Path, text: str = "[listener main]\n") -> None:
+        path = folder / "r.ini"
+        path.write_text(text)
+        self.turns = Turns()
+        self.told = Told()
+        self.orders = WorkerOrders(parse(ServerOptions, "--config", str(path)).settings, False, False, 0.0)
+        parent: Any = self.told
+        self.board = WorkerBoard(self.turns, parent, self.orders, 1, 3)
+
+
+@pytest.fixture
+def one(tmp_path: Path) -> Iterator[One]:
+    """With plain listeners."""
+    yield One(tmp_path)
+
+
+@pytest.mark.skipif(find_pump() is None, reason="revtunnel._pump was not built")
+@pytest.mark.parametrize("wanted", ["native", "python"])
+def test_bytes_are_moved_by_the_data_plane_that_is_wanted(tmp_path: Path, wanted: str) -> None:
+    """A worker has one of its own, as a server without workers has."""
+    one = One(tmp_path, f"[server]\ndata_plane = {wanted}\n[listener main]\n")
+    plane = DataPlane.of(one.turns)
+    assert (plane is not None) is (wanted == "native")
+    if plane is not None:
+        plane.close()
+
+
+def test_a_ticket_that_was_given_on_and_is_wrong_costs_its_address_what_any_does(one: One) -> None:
+    """It is refused with a reset."""
+    near, far = socket.socketpair()
+    with near:
+        one.board.attached(TICKET, "main ", "192.0.2.7:5", far.detach())
+        assert near.recv(1) == b""
+    assert ("failed", "192.0.2.7:5", "ticket", "", False) in one.told.said
+    (refused,) = one.told.facts
+    assert isinstance(refused, LinkRefused) and refused.reason == "ticket"
+
+
+def test_what_records_say_holds_also_where_a_certificate_cannot_be_read(one: One, tmp_path: Path) -> None:
+    """That is said; listeners stay as they were."""
+    settings = one.orders.settings
+    (listener,) = settings.listeners
+    broken = replace(listener, tls=True, certificate=tmp_path / "none", certificate_key=tmp_path / "none")
+    records = DeviceRecords({"plc-7": DeviceRecord(channels=1)})
+    told = replace(settings, listeners=(broken,), records=records)
+    before = dict(one.board.listeners)
+    one.board.change(one.orders._replace(settings=told))
+    assert [said[0] for said in one.told.said] == ["faulty"]
+    assert one.board.listeners == before
+    assert one.board.access.records.of("plc-7").channels == 1
+
+
+def test_who_left_early_is_told_of_before_a_worker_leaves(one: One) -> None:
+    """Not an hour later."""
+    spoken: list[str] = []
+    one.board.admission.say_left = lambda: spoken.append("said")  # type: ignore[method-assign]
+    one.board.leave()
+    assert spoken == ["said"] and one.told.said == [("drained",)]

@@ -1,0 +1,216 @@
+"""The parent of workers: what becomes of descriptors, of workers that cannot be made, and of what is cut."""
+
+import os
+import signal
+import socket
+import subprocess
+from argparse import Namespace
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from revtunnel.daemons.worker import Worker
+from revtunnel.daemons.worker_links import WorkerCarrier, WorkerLink
+from revtunnel.daemons.worker_streams import WorkerStreams
+from revtunnel.daemons.workers import LOOK, PAUSE, Workers
+from revtunnel.fleet.client_ports import OpenPort
+from revtunnel.ground.facts import ChannelEnded, ChannelOpened, Fact, LinkRefused, ServerState
+from revtunnel.ground.limits import ServerLimits
+from revtunnel.ground.reasons import Ended
+from revtunnel.sockets.descriptor_pipe import pipe_pair
+from revtunnel.sockets.ends import PlainEnd
+from tests.sockets.test_descriptor_pipe import Turns
+
+
+class Parent:
+    """Workers of a board that only writes down."""
+
+    def __init__(self) -> None:
+        self.turns = Turns()
+        self.facts: list[Fact] = []
+        self.board: Any = Namespace(
+            data=Namespace(),
+            ports=Namespace(),
+            report=self.facts.append,
+            limits=ServerLimits(pending=2),
+            listeners={},
+            fleet=Namespace(get=lambda serial: None),
+            access=Namespace(stranger=lambda peer, now: ""),
+        )
+        ledger: Any = Namespace(doubtful=None)
+        settings: Any = Namespace(processes=2)
+        issuer: Any = Namespace(is_set_up=False, grace=lambda: 0.0)
+        self.workers = Workers(self.turns, self.board, lambda serial: None, issuer, ledger, lambda: settings)
+        self.workers.take()
+        self.far: list[socket.socket] = []
+
+    def worker(self, share: int, pid: int = 0, ready: bool = False) -> Worker:
+        """One more; its process only keeps its end of the pipe."""
+        ours, theirs = pipe_pair()
+        self.far.append(theirs)
+        made = self.workers.all[share] = Worker(self.workers, share, ours)
+        made.pid, made.is_ready = pid, ready
+        return made
+
+    def of(self, kind: type[Any]) -> list[Any]:
+        return [fact for fact in self.facts if isinstance(fact, kind)]
+
+
+@pytest.fixture
+def parent() -> Iterator[Parent]:
+    """Closed at the end."""
+    made = Parent()
+    yield made
+    for worker in made.workers.all.values():
+        worker.pid = 0  # there is no such process
+    made.workers.stop()
+    for each in made.far:
+        each.close()
+
+
+def is_open(descriptor: int) -> bool:
+    """Whether it is."""
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+def some_file() -> int:
+    """A descriptor."""
+    return os.open(os.devnull, os.O_RDONLY)
+
+
+def test_what_is_given_to_a_worker_that_has_not_begun_is_closed(parent: Parent) -> None:
+    """Nobody would ever take it."""
+    given = some_file()
+    parent.worker(1).tell("came", "main", "192.0.2.7:5", descriptors=(given,))
+    assert not is_open(given)
+
+
+@pytest.mark.parametrize("share", [1, 2])
+def test_a_data_socket_of_a_worker_that_is_gone_is_refused(parent: Parent, share: int) -> None:
+    """Or of its successor, which has not begun; that is told."""
+    parent.worker(1)
+    given = some_file()
+    parent.workers.given_on(share, bytes(16), "main plc-7", "192.0.2.7:5", descriptor=given)
+    assert not is_open(given)
+    (refused,) = parent.of(LinkRefused)
+    assert (refused.listener, refused.peer, refused.reason) == ("main", "192.0.2.7:5", "ticket")
+
+
+def test_connections_that_a_worker_does_not_take_are_bounded(parent: Parent) -> None:
+    """It has as many as may be strangers; then who comes is refused, and nothing is held."""
+    worker = parent.worker(1, os.getpid(), ready=True)
+    worker.tell("large", bytes(4_000_000))  # its pipe is full from here on
+    pairs = [socket.socketpair() for _ in range(4)]
+    for near, _ in pairs:
+        parent.workers._came("main", PlainEnd(near, "192.0.2.7:5"))
+    assert worker.pipe.giving == 2
+    assert [fact.reason for fact in parent.of(LinkRefused)] == ["overloaded"] * 2
+    for _, far in pairs:
+        far.close()
+
+
+def test_a_worker_that_cannot_be_made_is_tried_again(parent: Parent, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For want of descriptors or memory; that is told each time."""
+    tries: list[int] = []
+
+    def ask(self: Workers, share: int, theirs: socket.socket) -> None:
+        tries.append(share)
+        if len(tries) < 3:
+            raise OSError(24, "Too many open files")
+        parent.far.append(theirs.dup())
+
+    monkeypatch.setattr(Workers, "_ask_nursery", ask)
+    parent.workers.ended(parent.worker(1), "the other process is gone")
+    for _ in range(3):
+        parent.turns.advance(PAUSE)
+    assert tries == [1, 1, 1] and 1 in parent.workers.all
+    assert sum("Too many open files" in fact.detail for fact in parent.of(ServerState)) == 2
+
+
+def test_a_port_that_cannot_be_lent_stays_the_parents(parent: Parent) -> None:
+    """Its clients are accepted here, and given on one by one."""
+
+    class Listening:
+        def lend(self) -> int:
+            raise OSError(24, "Too many open files")
+
+        def take_back(self) -> None:
+            raise NotImplementedError
+
+        def stop(self) -> None:
+            raise NotImplementedError
+
+    worker = parent.worker(1, os.getpid(), ready=True)
+    far_link(parent, worker)
+    lease: Any = Namespace(use=("plc-7", "ssh"), pool="default")
+    clients: Any = None
+    port = OpenPort(lease, clients, Listening())
+    parent.workers._opened(port)
+    assert parent.workers._lent.get("plc-7", {}) == {}
+
+
+def far_link(parent: Parent, worker: Worker) -> None:
+    """A device of that worker, as far as ports see."""
+    link = WorkerLink.__new__(WorkerLink)
+    link.worker = worker
+    parent.board.fleet.get = lambda serial: Namespace(link=link, channels=0)
+
+
+def test_streams_that_are_not_known_yet_are_ended_too(parent: Parent) -> None:
+    """They are told of a little later; only an older carrier of the same device ends nothing."""
+    said: list[tuple[Any, ...]] = []
+    streams = WorkerStreams(parent.turns)
+    worker: Any = Namespace(streams=streams, tell=lambda *told: said.append(told))
+    older, newest = WorkerCarrier(worker, "plc-7"), WorkerCarrier(worker, "plc-7")
+    for each in (older, newest):
+        streams.came(each)
+    assert not older.end_streams(Ended.OPERATOR, "kicked")
+    assert said == []
+    assert not newest.end_streams(Ended.OPERATOR, "kicked")
+    assert said == [("end", "plc-7", None, Ended.OPERATOR, "kicked")]
+
+
+def test_what_a_stop_cuts_is_told(parent: Parent) -> None:
+    """Streams and links of workers end for the log, as those of one process do."""
+    worker = parent.worker(1, os.getpid(), ready=True)
+    departed: list[tuple[str, str]] = []
+    link: Any = Namespace(number=4, serial="plc-7", up_since=1.0, carrier=WorkerCarrier(worker, "plc-7"))
+    worker.links[4] = link
+    parent.board.departed = lambda link, reason, detail, cut: departed.append((link.serial, reason))
+    parent.board.ports.is_open = lambda serial, name: False
+    worker.heard_news([(ChannelOpened, ("plc-7", 256, "ssh", "192.0.2.1:5", 1.0))], {})
+    parent.workers.stop()
+    assert [fact.reason for fact in parent.of(ChannelEnded)] == [Ended.LINK_LOST]
+    assert departed == [("plc-7", "stopping")]
+
+
+def test_a_worker_that_hangs_is_ended_and_one_is_not_for_a_pause_of_its_parent(parent: Parent) -> None:
+    """Seconds in which nobody listened are no silence."""
+    worker = parent.worker(1)
+    parent.workers._look()
+    parent.turns.advance(100.0)
+    assert not worker.is_over
+    for _ in range(28):
+        parent.turns.advance(LOOK)
+    assert not worker.is_over
+    parent.turns.advance(LOOK)
+    assert worker.is_over
+    assert "it has said nothing for 30 s" in parent.of(ServerState)[0].detail
+
+
+@pytest.mark.parametrize("looks", [1, 2])
+def test_a_worker_that_hangs_while_its_parent_stops_is_killed(parent: Parent, looks: int) -> None:
+    """It would not notice that its pipe is closed; one that answers ends by itself."""
+    with subprocess.Popen(["sleep", "60"]) as process:
+        worker = parent.worker(1, process.pid, ready=True)
+        worker.looks = looks
+        parent.workers.stop()
+        if looks == 1:
+            assert process.poll() is None
+            process.terminate()
+        assert process.wait(10) == (-signal.SIGTERM if looks == 1 else -signal.SIGKILL)
