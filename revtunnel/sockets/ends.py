@@ -203,7 +203,7 @@ class PlainEnd(End):
 class TlsEnd(End):
     """TLS 1.3 on a connected TCP socket; ``handshake`` comes before everything else."""
 
-    __slots__ = ("_cut", "_ended", "_parting", "connection")
+    __slots__ = ("_cut", "_ended", "_parting", "_why", "connection")
     slack = RECORD
 
     def __init__(self, connection: SSL.Connection, sock: socket.socket, peer: str = "") -> None:
@@ -214,6 +214,7 @@ class TlsEnd(End):
         self._ended = False  # their close_notify came
         self._parting = False  # our close_notify is with the engine, not yet with the kernel
         self._cut: OSError | None = None  # found behind good bytes, to be raised by the next read
+        self._why: OSError | None = None  # what the engine said of the fault, which it says once
 
     @classmethod
     def accepting(cls, context: SSL.Context, sock: socket.socket, peer: str = "") -> "TlsEnd":
@@ -244,7 +245,7 @@ class TlsEnd(End):
             self.reads_when_writable = True
             return False
         except SSL.Error as error:
-            _cut(error)
+            raise self._fault(error) from None
         self.tls_version = self.connection.get_protocol_version_name()
         return True
 
@@ -267,7 +268,7 @@ class TlsEnd(End):
             self._ended = True
             return got
         elif stopped is not None and not isinstance(stopped, SSL.WantReadError):
-            self._cut = sentence(stopped)
+            self._cut = self._fault(stopped)
             if not got:
                 raise self._cut
         return got or None
@@ -278,8 +279,10 @@ class TlsEnd(End):
         taken, stopped = write_records(self.connection, data)
         if isinstance(stopped, SSL.WantReadError):
             self.writes_when_readable = True
-        elif stopped is not None and not taken and not isinstance(stopped, SSL.WantWriteError):
-            _cut(stopped)  # else the next write meets it again
+        elif stopped is not None and not isinstance(stopped, SSL.WantWriteError):
+            fault = self._fault(stopped)
+            if not taken:
+                raise fault  # else the next write meets it again
         return taken
 
     def end_writing(self) -> bool:
@@ -294,9 +297,15 @@ class TlsEnd(End):
         except SSL.WantReadError:
             pass  # that waits for theirs
         except SSL.Error as error:
-            _cut(error)
+            raise self._fault(error) from None
         self._parting = False
         return True
+
+    def _fault(self, error: SSL.Error) -> OSError:
+        """What happened; of an engine that failed before, and has no more to say, what it said then."""
+        if self._why is None or error.args != ([],):
+            self._why = sentence(error)
+        return self._why
 
     def close(self) -> None:
         """As ``End`` says."""
@@ -379,10 +388,6 @@ def set_options(sock: socket.socket, options: Iterable[tuple[int, int, int | byt
 def ends_with_reset(sock: socket.socket) -> None:
     """Have it, and what is accepted from it, end with a reset, also by the death of this process."""
     _linger(sock, _RESET)
-
-
-def _cut(error: SSL.Error) -> NoReturn:
-    raise sentence(error) from None
 
 
 def sentence(error: SSL.Error) -> OSError:

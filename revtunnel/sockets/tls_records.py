@@ -5,6 +5,10 @@ for each record and copy it, and ask three helpers and the engine after each whe
 engine reads into the caller's own memory, and is asked when it did not. That is a quarter to a third of what
 a record costs, be it 16 KiB or a keystroke.
 
+SSL_get_error(3) of OpenSSL before 4.0 judges by the thread's queue of errors, which is every connection's:
+what another call left there would end a sound connection. So the queue is emptied before the engine works,
+and after a fault.
+
 It uses names that are pyOpenSSL's own (``_lib``, ``_ffi``, ``_ssl``, ``_raise_ssl_error``); where one of them
 is missing, its public methods do the same.
 
@@ -47,6 +51,7 @@ def write_publicly(connection: Any, data: bytes | memoryview) -> tuple[int, SSL.
 def read_directly(connection: Any, view: memoryview) -> tuple[int, SSL.Error | None]:
     """Read record by record while there is room for one: how many bytes, and what ended it, if anything."""
     ssl, read, room, got = connection._ssl, _lib.SSL_read, len(view), 0
+    _lib.ERR_clear_error()
     with _ffi.from_buffer("char[]", view, True) as place:
         while True:
             size = read(ssl, place + got, min(RECORD, room - got))
@@ -60,6 +65,7 @@ def read_directly(connection: Any, view: memoryview) -> tuple[int, SSL.Error | N
 def write_directly(connection: Any, data: bytes | memoryview) -> tuple[int, SSL.Error | None]:
     """Write record by record: how many bytes were taken, and why no more, if not all."""
     ssl, write, wanted, taken = connection._ssl, _lib.SSL_write, len(data), 0
+    _lib.ERR_clear_error()
     with _ffi.from_buffer(data) as place:
         while taken < wanted:
             size = write(ssl, place + taken, wanted - taken)
@@ -80,12 +86,21 @@ def _stopped(connection: Any, ssl: Any, result: int) -> SSL.Error:
         connection._raise_ssl_error(ssl, result)
     except SSL.Error as error:
         return error
+    finally:
+        _lib.ERR_clear_error()  # a SysCallError leaves its own there
     raise AssertionError(f"SSL_get_error says {why}, pyOpenSSL nothing")
 
 
 _lib: Any = getattr(SSL, "_lib", None)
 _ffi: Any = getattr(SSL, "_ffi", None)
-_NAMES = ("SSL_read", "SSL_write", "SSL_get_error", "SSL_ERROR_WANT_READ", "SSL_ERROR_WANT_WRITE")
+_NAMES = (
+    "SSL_read",
+    "SSL_write",
+    "SSL_get_error",
+    "ERR_clear_error",
+    "SSL_ERROR_WANT_READ",
+    "SSL_ERROR_WANT_WRITE",
+)
 _KNOWN = (
     _ffi is not None
     and all(hasattr(_lib, name) for name in _NAMES)

@@ -166,6 +166,20 @@ def test_a_write_to_nobody_is_a_cut(pair: tuple[End, End]) -> None:
             near.write(b"hello?")
 
 
+@pytest.mark.parametrize("reads_first", [False, True])
+def test_a_reset_is_called_one_however_often_it_is_met(reads_first: bool) -> None:
+    """The engine says once what happened, and then nothing: "broke TLS: unknown fault" was said of that."""
+    near, far = over_tls(*tcp_pair())
+    far.abort()
+    met = []
+    for reads in (reads_first, not reads_first, reads_first):
+        with pytest.raises(OSError) as caught:
+            near.read_into(memoryview(bytearray(RECORD))) if reads else near.write(b"data")
+        met.append(said(caught.value))
+    near.close()
+    assert met == ["reset the connection"] * 3
+
+
 def test_a_closed_end_does_nothing_more(pair: tuple[End, End]) -> None:
     """Its number may be somebody else's by now, so no call reaches the system."""
     near, far = pair

@@ -124,3 +124,27 @@ def test_nonsense_is_the_other_side_s_fault(
     got, stopped = read(far, memoryview(bytearray(4 * RECORD)))
     assert (got, type(stopped)) == (4, SSL.Error)
     assert "bad record mac" in str(stopped)
+
+
+def test_an_error_that_another_call_left_ends_nothing(pair: tuple[SSL.Connection, SSL.Connection]) -> None:
+    """The queue is empty when SSL_get_error is asked, which matters to OpenSSL before 4.0."""
+    near, far = pair
+    room, library = memoryview(bytearray(RECORD)), SSL._lib  # type: ignore[attr-defined]
+    library.ERR_put_error(2, 0, 104, b"", 0)  # the system's ECONNRESET
+    assert isinstance(read_directly(near, room)[1], SSL.WantReadError)
+    assert library.ERR_peek_error() == 0
+    library.ERR_put_error(2, 0, 104, b"", 0)
+    assert write_directly(near, b"data") == (4, None)
+    assert library.ERR_peek_error() == 0
+    assert read_directly(far, room)[0] == 4
+
+
+def test_a_fault_leaves_no_error_for_others(pair: tuple[SSL.Connection, SSL.Connection]) -> None:
+    """Neither a reset nor bytes that are no record."""
+    near, _ = pair
+    library = SSL._lib  # type: ignore[attr-defined]
+    pair[1].sock_shutdown(socket.SHUT_RDWR)
+    assert isinstance(read_directly(near, memoryview(bytearray(RECORD)))[1], SSL.SysCallError)
+    assert library.ERR_peek_error() == 0
+    assert isinstance(write_directly(near, b"data")[1], SSL.Error)
+    assert library.ERR_peek_error() == 0
