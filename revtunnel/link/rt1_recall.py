@@ -2,7 +2,8 @@
 
 Rule of this file: a client's first bytes, which stand behind CONNECT, may go to another socket only when the
 agent has said that the target of the first one has had nothing and never will. Questions come one for each
-socket that failed a client, so far too many end the link. An answer that nobody waits for is an oddity.
+socket that failed a client, so far too many end the link; of those that an agent leaves unanswered the latest
+are kept (who asked has a time of his own). An answer that nobody waits for is an oddity.
 
 Source: docs/link-protocol.rst "Data sockets"; ours.
 """
@@ -19,6 +20,7 @@ from revtunnel.streams.numbers import Tally
 __all__ = ["Rt1Recall"]
 
 MOST, WINDOW = 10_000, 60.0  # questions, in seconds; each is answered with 9 bytes
+UNANSWERED = 1_000  # questions
 
 
 class Rt1Recall(Rt1Offers):
@@ -34,6 +36,8 @@ class Rt1Recall(Rt1Offers):
     def recall(self, number: int, told: Callable[[bool], None]) -> None:
         """Server: ask for it; ``told`` is called by whoever has the happening that comes of the answer."""
         self._asked[number] = told
+        if len(self._asked) > UNANSWERED:
+            del self._asked[next(iter(self._asked))]
         self._turns.control(encode_frame(Command.RECALL, 0, number.to_bytes(4, "big")), asks=True)
 
     def recalled(self, number: int, in_time: bool) -> None:

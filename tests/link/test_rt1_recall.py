@@ -8,7 +8,7 @@ from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.limits import LinkLimits
 from revtunnel.link.mux import Glitch, Recalled, RecallOf
 from revtunnel.link.rt1 import Rt1Mux
-from revtunnel.link.rt1_recall import MOST
+from revtunnel.link.rt1_recall import MOST, UNANSWERED
 from revtunnel.streams.commands import Command, encode_recalled
 from revtunnel.streams.frames import encode_frame
 from revtunnel.streams.window import CreditPool
@@ -45,6 +45,16 @@ def test_each_question_has_its_answer(cut: int) -> None:
     for each in happened:
         each.told(each.in_time)
     assert told == [(70000, True), (256, False)]
+
+
+def test_an_agent_that_never_answers_makes_the_server_keep_no_more() -> None:
+    """The oldest question is forgotten; its answer, if it comes, is one that nobody waits for."""
+    server = joined().server
+    for number in range(256, 256 + UNANSWERED + 1):
+        server.mux.recall(number, lambda in_time: None)
+    assert len(server.mux._asked) == UNANSWERED
+    server.read(recalled(256, 1) + recalled(257, 1))
+    assert [type(each) for each in server.story] == [Glitch, Recalled]
 
 
 def test_an_answer_that_nobody_waits_for_is_odd() -> None:
