@@ -58,6 +58,7 @@ typedef struct {
     uint64_t lost;         /* bytes for this side that a failed write had in hand */
     bool readable, over;   /* as epoll said last; over: an end of file or a cut has come */
     bool writable, failed; /* failed: EPOLLERR */
+    bool urgent;           /* a reading stops there, though there is more */
     bool ending, read_ended, write_ended;
     _Atomic uint64_t taken;   /* bytes, by this side's kernel */
     _Atomic uint64_t waiting; /* bytes held, for who asks without the lock */
@@ -294,7 +295,7 @@ static void pull(Pump *pump, Pair *pair, int which)
         if (size < 0 && errno == EINTR)
             continue;
         if (size < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
-            side->readable = false;
+            side->readable = side->urgent = false;
         } else if (size < 0) {
             cut(pump, pair, which, errno);
         } else if (size == 0) {
@@ -304,7 +305,7 @@ static void pull(Pump *pump, Pair *pair, int which)
         } else {
             push(pump, pair, !which, pump->buffer, (size_t)size);
             grow(pump, pair, side, (size_t)size, room, other->held == NULL);
-            if ((size_t)size < room && !side->over)
+            if ((size_t)size < room && !side->over && !side->urgent)
                 side->readable = false; /* that was all: what comes later is told */
         }
         if (size <= 0 || (size_t)size >= room)
@@ -358,7 +359,8 @@ static void happened(Pump *pump, const struct epoll_event *event)
     const uint32_t over = EPOLLRDHUP | EPOLLHUP | EPOLLERR;
     side->over = side->over || event->events & over;
     side->failed = side->failed || event->events & EPOLLERR;
-    side->readable = side->readable || event->events & (EPOLLIN | over);
+    side->urgent = side->urgent || event->events & EPOLLPRI;
+    side->readable = side->readable || event->events & (EPOLLIN | EPOLLPRI | over);
     side->writable = side->writable || event->events & (EPOLLOUT | EPOLLHUP | EPOLLERR);
     append(&pump->fresh, &pair->turn);
 }
@@ -530,7 +532,7 @@ static void begin(Side *side, int fd, unsigned state, uint64_t taken, size_t fir
 
 static int watch(Pump *pump, Pair *pair, int which)
 {
-    struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET};
+    struct epoll_event event = {.events = EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP | EPOLLET};
     event.data.u64 = pair->handle | (which ? 1ull << 31 : 0);
     return epoll_ctl(pump->epoll, EPOLL_CTL_ADD, pair->side[which].fd, &event);
 }
@@ -550,9 +552,10 @@ static int add(Pump *pump, Pair *pair, const Given given[2])
 {
     if (!place(pump, pair))
         return ENOMEM;
+    for (int which = 0; which < 2; which++) /* both, before one can fail: detach goes by their descriptors */
+        begin(&pair->side[which], given[which].fd, given[which].state, given[which].taken, pair->first);
     for (int which = 0; which < 2; which++) {
         const Given *of = &given[which];
-        begin(&pair->side[which], of->fd, of->state, of->taken, pair->first);
         if (of->held.len && !hold(pump, &pair->side[which], of->held.buf, (size_t)of->held.len))
             return ENOMEM;
     }

@@ -100,17 +100,20 @@ class SendScheduler:
         channel.scheduled = True
         if channel.queued <= MESSAGE and channel.overtook != self._round:
             channel.overtook = self._round
-            self._messages = self._messages or deque()
+            if self._messages is None:
+                self._messages = deque()
             self._messages.append(channel)
         else:
-            self._ready = self._ready or deque()
+            if self._ready is None:
+                self._ready = deque()
             self._ready.append(channel)
 
     def had_turn(self, channel: Channel) -> None:
         """Put a channel that has more to send at the end of the circle."""
         if not channel.scheduled and channel.sendable:
             channel.scheduled = True
-            self._ready = self._ready or deque()
+            if self._ready is None:
+                self._ready = deque()
             self._ready.append(channel)
 
     def remove(self, channel: Channel) -> None:

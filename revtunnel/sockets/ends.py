@@ -353,6 +353,7 @@ def said(error: OSError) -> str:
 
 
 _PROMPT = (
+    (socket.SOL_SOCKET, socket.SO_OOBINLINE, 1),
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     (socket.IPPROTO_TCP, getattr(socket, "TCP_NOTSENT_LOWAT", 25), NOTSENT),
 )
@@ -365,6 +366,8 @@ _ALIVE = (
 
 def tune(handle: Any, within: bool = False) -> None:
     """Set what every TCP socket of ours has: no delay, a bound on unsent bytes, keepalive.
+
+    Urgent data stays among the other bytes, in its place; without that the kernel takes its last byte out.
 
     Accepted sockets inherit all of it from a listening one, so that one call may do for many. What is no TCP
     socket is left alone. No TCP_USER_TIMEOUT: it also ends a living program that takes nothing for that long

@@ -24,9 +24,10 @@ from zope.interface import implementer
 
 __all__ = ["CHANGES", "HANGUPS", "OVER", "Watch", "Watched"]
 
-HANGUPS = select.EPOLLET | select.EPOLLRDHUP  # with resets, which are always told
+HANGUPS = select.EPOLLET | select.EPOLLRDHUP | select.EPOLLPRI  # with resets, which are always told
 CHANGES = HANGUPS | select.EPOLLIN
-OVER = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR  # in an event: an end of file, or a cut
+# in an event: an end of file, or a cut; or urgent data, where a reading stops short though there is more
+OVER = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR | select.EPOLLPRI
 
 
 class Watched(Typing):

@@ -17,6 +17,7 @@ __all__ = ["HEADER_SIZE", "MAX_PAYLOAD", "Frame", "FrameDecoder", "encode_frame"
 _HEADER = Struct("!HBB")
 HEADER_SIZE = 4
 MAX_PAYLOAD = 65535  # bytes; what the size field can say
+_PIECES = 256  # of one payload, before they are made one: each costs more than its bytes where those are few
 
 
 class Frame(NamedTuple):
@@ -126,6 +127,8 @@ class FrameDecoder:
         self._lacks -= len(piece)
         if self._lacks:
             self._pieces += [bytes(piece)] if piece else []
+            if len(self._pieces) >= _PIECES:
+                self._pieces = [b"".join(self._pieces)]
             return None
         frame = Frame(command, channel, b"".join([*self._pieces, piece]))
         self._head, self._pieces, self._judged = b"", [], False

@@ -16,13 +16,14 @@ from revtunnel.ground.limits import RelayLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets import relay as module
 from revtunnel.sockets.data_plane import DataPlane
-from revtunnel.sockets.ends import RECORD, End, PlainEnd
+from revtunnel.sockets.ends import RECORD, End, PlainEnd, tune
 from revtunnel.sockets.plane_settings import find_pump
 from revtunnel.sockets.reactor_turn import shorten_turns
 from revtunnel.sockets.relay import Relay
 from revtunnel.sockets.watch import OVER, Watch
 from tests.sockets.test_ends import over_tls
 from tests.support.depth import deep
+from tests.support.pump_drive import tcp_sockets
 from tests.support.web_ends import halves
 
 LIMITS = RelayLimits(first=RECORD, turn=4 * RECORD)
@@ -202,6 +203,35 @@ def test_bytes_go_both_ways_and_are_counted(joined: Joined) -> None:
     joined.turn()
     assert joined.hear(joined.client, 10) == b"the answer"
     assert (joined.relay.to_far, joined.relay.to_near, joined.relay.lost) == (8, 10, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("plane", ["", "native"])
+@pytest.mark.parametrize("our_turn", [False, True])
+def test_urgent_data_stays_in_its_place_and_stops_nothing(plane: str, our_turn: bool) -> None:
+    """A reading stops short where urgent data is, such as a Telnet interrupt: what is behind it goes on."""
+    sent: list[socket.socket] = []
+
+    def urgent(tls: bool) -> tuple[End, End]:
+        ours, theirs = tcp_sockets()
+        tune(theirs)
+        sent.append(ours)
+        return PlainEnd(ours), PlainEnd(theirs)
+
+    joined = Joined(connect=urgent, our_turn=our_turn, plane=plane)
+    for number in range(2):
+        sent[0].send(b"before")
+        sent[0].send(b"!", socket.MSG_OOB)
+        sent[0].send(b"behind")
+        if not number:
+            joined.relay.start()
+        heard = b""
+        for _ in range(200):
+            joined.turn()
+            size = joined.service.read_into(ROOM)
+            heard += ROOM[: size or 0]
+        assert heard == b"before!behind"
+    joined.finish()
 
 
 def test_a_head_comes_first(joined: Joined) -> None:

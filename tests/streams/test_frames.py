@@ -1,5 +1,7 @@
 """The frame codec: golden vectors, every way to cut them, limits, random bytes."""
 
+import random
+import tracemalloc
 from collections.abc import Iterable, Iterator
 
 import pytest
@@ -78,6 +80,21 @@ def test_f1_byte_by_byte() -> None:
         assert bool(new) == (at + 1 in ends)
         found += new
     assert found == WHOLE
+
+
+def test_a_payload_in_crumbs_takes_little_more_than_its_bytes() -> None:
+    """Two bytes at a time: an object for each would take 25 times what the payload does."""
+    payload = random.Random(1).randbytes(60_000)
+    wire, decoder = encode_frame(3, 1, payload), FrameDecoder(lenient)
+    tracemalloc.start()
+    for at in range(0, len(wire) - 2, 2):
+        decoder.receive(wire[at : at + 2])
+        assert list(decoder.frames()) == []
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert decoder.held == len(wire) - 2 and held < 2 * len(wire)
+    decoder.receive(wire[-2:])
+    assert list(decoder.frames()) == [Frame(3, 1, payload)]
 
 
 def test_trailing_bytes_wait() -> None:
