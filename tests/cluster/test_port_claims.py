@@ -177,6 +177,7 @@ def test_an_engine_that_comes_back_with_nothing_hears_of_all_numbers(world: Redi
     asks.port(one, "d1")
     asks.port(two, "d2", here=False)
     asks.all_know([one, two], {7000: "d1", 7001: "d2"})
+    world.until(lambda: two.claims.known[7001].touched > 0)  # who asked learns that with the news
     world.engine.kill()
     world.until(lambda: one.problem is not None and two.problem is not None)
     for view in (one, two):
