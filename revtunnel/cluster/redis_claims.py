@@ -65,13 +65,13 @@ class RedisClaims:
         if len(answer) < 3:
             full = "no port of the pool is free at any node"
             raise ClaimRefused(f"it has the {wanted.most} ports that it may have" if answer else full)
-        port, serial, offer = answer
+        port, serial, offer, touched = answer
         if (serial, offer) != (wanted.serial, wanted.offer):
             raise ClaimRefused(f"port {port} is another device's" if serial else f"port {port} rests")
-        claim = Claim(wanted.pool, port, serial, offer, 0, wanted.keep, wanted.rest, wanted.fixed > 0)
+        claim = Claim(wanted.pool, port, serial, offer, touched, wanted.keep, wanted.rest, wanted.fixed > 0)
         known = self.known.get(port)
         if known is None or known.use != claim.use:
-            self.known[port] = claim  # the rest of it comes with the news
+            self.known[port] = claim
         return claim
 
     def release(self, claim: Claim, rest: int) -> None:

@@ -83,6 +83,16 @@ def test_a_number_has_one_use_and_a_use_one_number(world: RedisWorld, asks: Asks
     assert world.engine.ask("HLEN", "rt:test:ports") == ":3"
 
 
+def test_who_has_just_been_given_a_number_knows_its_proof_of_life(world: RedisWorld, asks: Asks) -> None:
+    """So that an engine that is emptied in that moment hears of it with its time, and not as the oldest."""
+    (one,) = world.started("one")
+    one.claims._take = lambda rows: None  # type: ignore[method-assign]  # no news
+    assert asks.port(one, "d1") == 7000
+    given = one.claims.known[7000].touched
+    assert given > 0
+    assert asks.port(one, "d1") == 7000 and one.claims.known[7000].touched == given
+
+
 def test_what_was_given_back_rests_and_is_given_last(world: RedisWorld, asks: Asks) -> None:
     """Only its use may take back what has not ended; a node gives back no number of another's device."""
     one, two = world.started("one", "two")
@@ -177,7 +187,6 @@ def test_an_engine_that_comes_back_with_nothing_hears_of_all_numbers(world: Redi
     asks.port(one, "d1")
     asks.port(two, "d2", here=False)
     asks.all_know([one, two], {7000: "d1", 7001: "d2"})
-    world.until(lambda: two.claims.known[7001].touched > 0)  # who asked learns that with the news
     world.engine.kill()
     world.until(lambda: one.problem is not None and two.problem is not None)
     for view in (one, two):
