@@ -165,7 +165,7 @@ class Workers:
         if operation.method not in LEARNS:
             return None
         asked = [worker.ask() for worker in self.all.values() if worker.is_ready]
-        done: Deferred[None] = gatherResults(asked).addCallback(lambda _: None)
+        done: Deferred[None] = gatherResults(asked, consumeErrors=True).addCallback(lambda _: None)
         return done.addTimeout(LEARN, self.reactor).addErrback(lambda failure: None)
 
     # -- from workers

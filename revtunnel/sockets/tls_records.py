@@ -87,7 +87,7 @@ def _stopped(connection: Any, ssl: Any, result: int) -> SSL.Error:
     except SSL.Error as error:
         return error
     finally:
-        _lib.ERR_clear_error()  # a SysCallError leaves its own there
+        _lib.ERR_clear_error()  # its own, or what it has not taken from there
     raise AssertionError(f"SSL_get_error says {why}, pyOpenSSL nothing")
 
 
@@ -105,6 +105,7 @@ _KNOWN = (
     _ffi is not None
     and all(hasattr(_lib, name) for name in _NAMES)
     and hasattr(SSL.Connection, "_raise_ssl_error")
+    and "_ssl" in SSL.Connection.__init__.__code__.co_names
 )
 read_records = read_directly if _KNOWN else read_publicly
 write_records = write_directly if _KNOWN else write_publicly

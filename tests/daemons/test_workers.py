@@ -1,19 +1,21 @@
 """The parent of workers: what becomes of descriptors, of workers that cannot be made, and of what is cut."""
 
+import gc
 import os
 import signal
 import socket
 import subprocess
 from argparse import Namespace
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from twisted.logger import globalLogPublisher
 
 from revtunnel.daemons.worker import Worker
 from revtunnel.daemons.worker_links import WorkerCarrier, WorkerLink
 from revtunnel.daemons.worker_streams import WorkerStreams
-from revtunnel.daemons.workers import LOOK, PAUSE, Workers
+from revtunnel.daemons.workers import LEARN, LOOK, PAUSE, Workers
 from revtunnel.fleet.client_ports import OpenPort
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, Fact, LinkRefused, ServerState
 from revtunnel.ground.limits import ServerLimits
@@ -187,6 +189,24 @@ def test_what_a_stop_cuts_is_told(parent: Parent) -> None:
     parent.workers.stop()
     assert [fact.reason for fact in parent.of(ChannelEnded)] == [Ended.LINK_LOST]
     assert departed == [("plc-7", "stopping")]
+
+
+def test_a_listing_does_not_wait_long_for_a_worker_that_hangs(parent: Parent) -> None:
+    """What was known of it is listed, and nothing is left that fails later."""
+    worker, done, errors = parent.worker(1, ready=True), [], list[dict[str, Any]]()
+    learnt = parent.workers.learn(cast(Any, Namespace(method="devices")))
+    assert learnt is not None
+    learnt.addCallback(done.append)
+    asked = worker._asked[-1]
+    parent.turns.advance(LEARN)
+    assert done == [None]
+    globalLogPublisher.addObserver(errors.append)
+    del learnt
+    worker._asked.clear()
+    del asked
+    gc.collect()
+    globalLogPublisher.removeObserver(errors.append)
+    assert errors == []
 
 
 def test_a_worker_that_hangs_is_ended_and_one_is_not_for_a_pause_of_its_parent(parent: Parent) -> None:

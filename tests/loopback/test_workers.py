@@ -154,6 +154,32 @@ def test_a_worker_killed_under_streams_ends_its_own_and_is_replaced(lab: Lab) ->
         assert server.events("channel-ended", serial="dev-2") == []
 
 
+@pytest.mark.long
+def test_a_worker_that_hangs_is_killed_and_its_device_comes_back(lab: Lab) -> None:
+    """Its streams are cut, with a reset; whoever is at the other worker, and operators, do not notice."""
+    with Kept() as echo:
+        plant = Plant(lab, echo.target, absent="wait")
+        server = plant.server
+        for serial in ("dev-1", "dev-2"):
+            plant.device(serial)
+        port = plant.port("dev-1")
+        hung, other = begin(port, b"x"), begin(plant.port("dev-2"), b"x")
+        share = channels(server)["dev-1"]["channel"] % 3
+        os.kill(workers_of(server)[share], signal.SIGSTOP)
+        for _ in range(25):
+            other.sendall(b"y")
+            assert read_exactly(other, 1) == b"y"
+            assert {row["serial"] for row in server.control("devices")["devices"]} == {"dev-1", "dev-2"}
+        assert end_of(hung, 60.0) == "reset"
+        told = [line["detail"] for line in server.events("state", state="worker")]
+        assert any("it has said nothing for 30 s; it had 1 links" in each for each in told), told
+        server.wait_link("dev-1", 2)
+        assert plant.port("dev-1") == port
+        begin(port, b"again").close()
+        other.sendall(b"z")
+        assert read_exactly(other, 1) == b"z"
+
+
 def test_over_tls_each_data_socket_finds_its_worker(lab: Lab) -> None:
     """Two devices behind one address: whichever worker takes a connection, its bytes reach their device."""
     issuer = Issuer(lab.directory)
