@@ -31,8 +31,10 @@ from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.facts import ServerState, SettingsReloaded
 from revtunnel.ground.reasons import GoAway
 from revtunnel.ground.retries import SETTINGS, Retries
+from revtunnel.ground.server_places import ServerPlace
 from revtunnel.ground.targets import Offer, Target
 from revtunnel.link.agent_link import AgentLink
+from revtunnel.link.following import place_to_go
 from revtunnel.link.handshake import FILLER, AgentHandshake, AgentHello
 from revtunnel.link.keys import parse_key
 from revtunnel.link.mux import OffersAsked
@@ -246,7 +248,7 @@ class Agent(MultiService):
         ways = 2 if settings.emo and settings.modern == "auto" else 1  # rt1, then EMO
         return AgentErrand(
             self._reactor,
-            ways * len(settings.servers),
+            lambda: ways * len(self.uplink.rounds.places),
             settings.once,
             settings.idle_end,
             self.reporter.watch,
@@ -260,7 +262,7 @@ class Agent(MultiService):
         self._reactor.callLater(0, self._signals.stop_requested, "errand")  # not amid a fact
 
     def _make_uplink(self, settings: AgentSettings) -> Uplink:
-        return Uplink(
+        uplink = Uplink(
             self._reactor,
             settings.servers,
             settings.limits,
@@ -269,6 +271,14 @@ class Agent(MultiService):
             self.reporter,
             self._connector.connect,
         )
+        uplink.sent_to = self._sent_to
+        return uplink
+
+    def _sent_to(self, link: Any, known: list[ServerPlace]) -> ServerPlace | None:
+        """Where a server sends us. ValueError: we do not go there."""
+        if not isinstance(link, AgentLink):
+            return None
+        return place_to_go(link, known, self.settings.follow, self.settings.server_name)
 
     def _targets(self) -> dict[str, Target]:
         """What sessions may call services."""
@@ -316,7 +326,7 @@ class Agent(MultiService):
         sockets = Feature.DATA_SOCKETS | Feature.EARLY if settings.data_sockets else Feature(0)
         changes = Feature(0) if settings.remote_offers == () or settings.emo else Feature.CHANGES
         origins = Feature.ORIGIN if self._headers() else Feature(0)
-        always = Feature.SESSIONS | Feature.SERVICES | Feature.OFFERS | Feature.PROBES
+        always = Feature.SESSIONS | Feature.SERVICES | Feature.OFFERS | Feature.PROBES | Feature.PLACES
         return always | sockets | changes | origins
 
     def _make_link(self, ready: Callable[[Any], None], left: Callable[[Any], None]) -> Any:

@@ -16,7 +16,7 @@ byte  name         direction  payload                        channel byte
 0x16  WINDOW       both       u32 credit                     the channel
 0x17  PING         both       8 bytes                        0
 0x18  PONG         both       8 bytes                        0
-0x19  GOAWAY       both       u8 reason, u16 seconds, text   0
+0x19  GOAWAY       both       u8 reason, u16 seconds, text…  0
 0x1a  WANT         s->a       n x 16-byte tickets            0
 0x1b  ATTACH       a->s       16-byte ticket                 0
 0x1c  ENROLL       a->s       u8 version, secret, request    0
@@ -79,6 +79,7 @@ __all__ = [
 
 VERSION = 1  # of rt1, in the channel byte of HELLO
 MAX_TEXT = 200  # bytes of text in RESET and GOAWAY
+MAX_PLACE = MAX_HOST + 8  # bytes of HOST:PORT in GOAWAY, IPv6 in brackets
 MAX_CREDIT = 2**31 - 1  # bytes in one WINDOW, and in one channel's sum
 TICKET_SIZE = 16  # bytes: u32 number of the channel it is for, then 12 that nobody can guess
 MAX_TICKETS = 256  # in one WANT
@@ -140,7 +141,7 @@ EXACT_SIZE = {
 MAX_SIZE = {
     Command.CONNECT: 2 + MAX_HOST + 2,
     Command.RESET: 1 + MAX_TEXT,
-    Command.GOAWAY: 3 + MAX_TEXT,
+    Command.GOAWAY: 3 + MAX_TEXT + 1 + MAX_PLACE,
     Command.WANT: MAX_TICKETS * TICKET_SIZE,
     Command.ORIGIN: MAX_ORIGIN,
     Command.SESSION: 4096,
@@ -187,6 +188,7 @@ class Feature(IntFlag):
     # agent: it takes bytes behind CONNECT on a data socket, and answers RECALL; server: it may send them. 64
     # was the same without RECALL, so that a CONNECT that came late could give its target the bytes once more
     EARLY = 256
+    PLACES = 512  # agent: it reads a place in GOAWAY; server: it may say one
 
 
 def encode_connect(target: Target) -> bytes:
@@ -241,21 +243,23 @@ def decode_reset(payload: bytes) -> tuple[Ended, str]:
     return (Ended.PROTOCOL if reason is Ended.CLOSED else reason), text
 
 
-def encode_goaway(reason: GoAway, retry_after: int = 0, text: str = "") -> bytes:
-    """GOAWAY's payload; ``retry_after`` in seconds, 0 to 65535."""
-    return _GOAWAY.pack(reason, retry_after) + cut(text)
+def encode_goaway(reason: GoAway, retry_after: int = 0, text: str = "", place: str = "") -> bytes:
+    """GOAWAY's payload; ``retry_after`` in seconds, 0 to 65535; ``place``: where to go instead, HOST:PORT."""
+    said = _GOAWAY.pack(reason, retry_after) + cut(text.replace("\0", "?"))
+    return said + b"\0" + place.encode("ascii") if place else said
 
 
-def decode_goaway(payload: bytes) -> tuple[GoAway, int, str]:
-    """Reason, seconds to stay away and text of a GOAWAY."""
+def decode_goaway(payload: bytes) -> tuple[GoAway, int, str, str]:
+    """Reason, seconds to stay away, text and place of a GOAWAY; a place that is none is none."""
     if len(payload) < _GOAWAY.size:
         raise RemoteError(f"GOAWAY of {len(payload)} bytes, at least {_GOAWAY.size} wanted")
     number, retry_after = _GOAWAY.unpack_from(payload)
-    text = plain(payload[_GOAWAY.size :])
+    said, _, place = payload[_GOAWAY.size :].partition(b"\0")
+    text, where = plain(said), plain(place[:MAX_PLACE])
     try:
-        return GoAway(number), retry_after, text
+        return GoAway(number), retry_after, text, where
     except ValueError:
-        return GoAway.PROTOCOL, retry_after, f"reason {number}: {text}"
+        return GoAway.PROTOCOL, retry_after, f"reason {number}: {text}", where
 
 
 def encode_window(credit: int) -> bytes:
