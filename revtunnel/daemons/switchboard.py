@@ -77,6 +77,7 @@ class Switchboard:
         self.counts: Counter[str] = Counter()
         self.draining = False
         self.not_yet = ""  # why agents are refused for now
+        self.elsewhere: Callable[[], str] = lambda: ""  # where one that is refused so may go instead
         self.beside: Callable[[], int] = lambda: 0  # sockets that others have in this server
         self.far_links: Callable[[], int] = lambda: 0  # of ``links``: their sockets are another process's
         self.on_arrived: Callable[[str], None] = lambda serial: None
@@ -160,7 +161,8 @@ class Switchboard:
     def admit(self, link: ServerLink, up: ServerUp) -> None:
         now = self._clock.seconds()
         if self.draining or self.not_yet:
-            raise LinkDenied(GoAway.STOPPING, self.not_yet or "the server is stopping", up.serial)
+            why = self.not_yet or "the server is stopping"
+            raise LinkDenied(GoAway.STOPPING, why, up.serial, place=self.elsewhere())
         if up.hello is not None:
             deny_machine(up.hello)
         self.access.device(up.serial, link.peer, now, link.certificate is not None)

@@ -16,7 +16,7 @@ byte  name         direction  payload                        channel byte
 0x16  WINDOW       both       u32 credit                     the channel
 0x17  PING         both       8 bytes                        0
 0x18  PONG         both       8 bytes                        0
-0x19  GOAWAY       both       u8 reason, u16 seconds, text…  0
+0x19  GOAWAY       both       u8 reason, u16 seconds, text   0
 0x1a  WANT         s->a       n x 16-byte tickets            0
 0x1b  ATTACH       a->s       16-byte ticket                 0
 0x1c  ENROLL       a->s       u8 version, secret, request    0
@@ -38,6 +38,7 @@ streams/consent_messages.py, 0x22, in streams/service_state.py, 0x23 and 0x24, i
 and the rest, in link/rt1_recall.py).
 """
 
+import re
 from collections.abc import Iterator
 from enum import IntEnum, IntFlag
 from struct import Struct
@@ -155,6 +156,7 @@ MAX_SIZE = {
 _U16 = Struct("!H")
 _U32 = Struct("!I")
 _GOAWAY = Struct("!BH")
+_PLACE = re.compile(rb"[!-~]{1,%d}" % MAX_PLACE)
 
 
 class Tlv(IntEnum):
@@ -255,7 +257,7 @@ def decode_goaway(payload: bytes) -> tuple[GoAway, int, str, str]:
         raise RemoteError(f"GOAWAY of {len(payload)} bytes, at least {_GOAWAY.size} wanted")
     number, retry_after = _GOAWAY.unpack_from(payload)
     said, _, place = payload[_GOAWAY.size :].partition(b"\0")
-    text, where = plain(said), plain(place[:MAX_PLACE])
+    text, where = plain(said), place.decode("ascii") if _PLACE.fullmatch(place) else ""
     try:
         return GoAway(number), retry_after, text, where
     except ValueError:

@@ -671,7 +671,7 @@ def test_f23_a_pong_that_nobody_asked_for_is_odd() -> None:
         (Command.WINDOW, 5, "WINDOW of 5 bytes, 4 wanted"),
         (Command.EOF, 1, "EOF of 1 bytes, 0 wanted"),
         (Command.RESET, 202, "RESET of 202 bytes, limit 201"),
-        (Command.GOAWAY, 60000, "GOAWAY of 60000 bytes, limit 203"),
+        (Command.GOAWAY, 60000, "GOAWAY of 60000 bytes, limit 467"),
         (Command.HELLO, 0, "HELLO on a link that is up"),
         (Command.PROOF, 32, "PROOF on a link that is up"),
         (Command.ENROLL, 32, "ENROLL on a link that is up"),

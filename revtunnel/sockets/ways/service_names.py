@@ -26,6 +26,8 @@ TRIES = (1, 2, 4)  # seconds that each name server gets, in turn
 RESOLV_CONF = "/etc/resolv.conf"
 MAX_FILE = 64 * 1024  # bytes
 
+_SAYS = {"DNSServerError": "says that it failed", "DNSQueryRefusedError": "refuses to answer"}
+
 
 class Listed(NamedTuple):
     """One record."""
@@ -83,8 +85,7 @@ async def look_up(reactor: Any, name: str, servers: Sequence[tuple[str, int]] = 
             except error.DNSNameError:
                 raise _unknown(name) from None
             except error.DomainError as failed:
-                words = type(failed).__name__.removeprefix("DNS").removesuffix("Error")
-                why = f"name server {server[0]} says {words}"
+                why = f"name server {server[0]} {_SAYS.get(type(failed).__name__, 'answers with an error')}"
             except (OSError, error.DNSQueryTimeoutError, TwistedTimeout, ConnectError) as failed:
                 if isinstance(failed, OSError | ConnectError):
                     why = f"name server {server[0]}: {getattr(failed, 'strerror', None) or failed}"
