@@ -218,6 +218,11 @@ class Cluster:
             self._mesh.peers = tuple(each.name for each in settings.others)
         self.look()
 
+    @property
+    def stops(self) -> bool:
+        """Whether it takes no more agents."""
+        return self._state == "draining"
+
     def move(self, patience: float) -> "Deferred[None]":
         """Take no more agents, and send those that are here to other nodes, while all are served as ever.
 
