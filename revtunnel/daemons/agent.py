@@ -28,7 +28,7 @@ from revtunnel.daemons.service_probes import ServiceProbes
 from revtunnel.daemons.site_consent import SiteConsent
 from revtunnel.ground.declared import updated
 from revtunnel.ground.errors import SettingsError
-from revtunnel.ground.facts import ServerState, SettingsReloaded
+from revtunnel.ground.facts import Fact, LinkUp, ServerState, SettingsReloaded
 from revtunnel.ground.reasons import GoAway
 from revtunnel.ground.retries import SETTINGS, Retries
 from revtunnel.ground.server_places import ServerPlace
@@ -143,6 +143,7 @@ class Agent(MultiService):
         if self.settings.once or self.settings.idle_end is not None:
             self._make_errand(self.settings).setServiceParent(self)
         NotifyService(reactor, notifier).setServiceParent(self)
+        self.reporter.watch(self._told)
 
     def startService(self) -> None:
         super().startService()
@@ -374,6 +375,13 @@ class Agent(MultiService):
         if isinstance(link, AgentLink) and link.up_since is not None:
             self._paths.ended(link)
         left(link)
+
+    def _told(self, fact: Fact) -> None:
+        """Have ``systemctl status`` show which server we have, or why none."""
+        if isinstance(fact, LinkUp):
+            self._notifier.status(f"link to {fact.peer}" + (f", {fact.listener}" if fact.listener else ""))
+        elif isinstance(fact, ServerState) and fact.state == "away":
+            self._notifier.status(f"no link: {fact.detail}")
 
     def _is_up(self, ready: Callable[[AgentLink], None], link: AgentLink) -> None:
         """A machine of EMO is known to the server by its port, and what it offers as emo."""

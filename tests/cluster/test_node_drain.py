@@ -37,6 +37,7 @@ def test_a_drained_node_s_devices_are_elsewhere_before_it_ends(tmp_path: Path) -
                 (away,) = (each for each in lab.agents[serial].events("state", state="away"))
                 assert ", as it says" in away["detail"]
             lab.all_reach("two", "three")
+            one.control("drain")  # once more is no other thing
             assert one.running
             assert running.recv(WORD) == (CLIENT << 32 | 1).to_bytes(WORD, "big")
         finally:
