@@ -288,9 +288,7 @@ def test_a_server_that_went_is_looked_for_until_it_is_back(make: Any) -> None:
     site.up(2)
 
 
-def test_the_service_manager_is_told_which_server_it_has(
-    make: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_service_manager_is_told_which_server_it_has(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Or why it has none."""
     said = list[str]()
     monkeypatch.setattr(Notifier, "status", lambda notifier, text: said.append(text))
