@@ -8,11 +8,13 @@ holds on.
 Source: RFC 2782; docs/operations.rst; ours.
 """
 
+import errno
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from revtunnel.ground.server_places import ServerPlace
 from revtunnel.sockets.ways.service_names import Found, in_order, look_up
@@ -20,7 +22,8 @@ from revtunnel.sockets.ways.service_names import Found, in_order, look_up
 __all__ = ["ServerRounds", "ask_next"]
 
 Answer = TypeVar("Answer")
-LookUp = Callable[[Any, str], Awaitable[Found]]  # reactor and name
+PATIENCE = 8.0  # seconds for an answer
+LookUp = Callable[[Any, str], Coroutine[Any, Any, Found]]  # reactor and name
 
 
 class ServerRounds:
@@ -85,8 +88,9 @@ class ServerRounds:
         known = self._found.get(service.host)
         if known is not None and known[1] > self._reactor.seconds():
             return
+        looking = Deferred.fromCoroutine(self._look_up(self._reactor, service.host))
         try:
-            found = await self._look_up(self._reactor, service.host)
+            found = await looking.addTimeout(PATIENCE, self._reactor, _late)
         except TimeoutError:
             if known is None:
                 raise
@@ -100,6 +104,10 @@ class ServerRounds:
         found = self._found.get(service.host)
         order = in_order(found[0].listed, self._random) if found is not None else []
         return [ServerPlace(each.host, each.port, name=service.name) for each in order]
+
+
+def _late(result: Any, seconds: float) -> Any:
+    return Failure(TimeoutError(errno.ETIMEDOUT, f"no name server answered in {seconds:g} s"))
 
 
 def ask_next(rounds: ServerRounds, ask: "Callable[[ServerPlace], Deferred[Answer]]") -> "Deferred[Answer]":

@@ -128,10 +128,9 @@ class Uplink:
         self._connecting.addCallbacks(self._connected, self._failed)
 
     async def _reach(self) -> AgentLink:
-        """A connection to the next server; each of its two parts has its own time."""
+        """A connection to the next server."""
         seconds, self._place = self._limits.connect, None
-        finding = Deferred.fromCoroutine(self.rounds.next()).addTimeout(seconds, self._reactor)
-        self._place = place = await finding
+        self._place = place = await self.rounds.next()
         make = partial(self._make, self._ready, self._left)
         dial = self._dial(place, seconds, make, self._shunned)
         return await dial.addTimeout(seconds, self._reactor)

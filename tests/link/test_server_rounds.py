@@ -108,6 +108,31 @@ def test_where_no_name_server_answers_what_was_said_holds_on() -> None:
     assert asked.rounds.places == [ONE]
 
 
+def test_a_name_server_that_hangs_does_not_stand_in_the_way() -> None:
+    """What was said last is taken then, too."""
+    asked = Asked(SERVICE)
+    assert asked.next() == "a.example:1 example"
+
+    async def hang(reactor: Any, name: str) -> Found:
+        return await Deferred()
+
+    asked.rounds._look_up = hang
+    asked.clock.advance(100.0)
+    assert asked.next() == "b.example:2 example"
+    told: list[Any] = []
+    for known in (True, False):
+        if not known:
+            asked.rounds._found.clear()
+            asked.rounds.take([])
+            asked.rounds.take([SERVICE])
+        Deferred.fromCoroutine(asked.rounds.next()).addBoth(told.append)
+        asked.clock.advance(7.9)
+        assert len(told) == 1 - known
+        asked.clock.advance(0.2)
+    assert str(told[0]) == "a.example:1"
+    assert told[1].value.strerror == "no name server answered in 8 s"
+
+
 def test_a_place_may_be_tried_before_all_others() -> None:
     """Once."""
     asked = Asked(ONE)

@@ -1,5 +1,6 @@
 """What DNS lists under a name: its order, and answers of a real name server over loopback."""
 
+import contextlib
 import socket
 from collections import Counter
 from collections.abc import Iterator
@@ -122,3 +123,32 @@ def test_a_name_server_that_says_nothing(loop: Loop, monkeypatch: pytest.MonkeyP
         error = ask(loop, silent.getsockname())
     assert isinstance(error, TimeoutError)
     assert error.strerror == f"{NAME}: no name server answered"
+
+
+def test_noise_and_nobody(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that is none, in any way, and a port where nobody is, are said; an answer to another question
+    is not heard."""
+    monkeypatch.setattr("revtunnel.sockets.ways.service_names.TRIES", (1.0,))
+    random = Random(7)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as noisy:
+        noisy.bind(("127.0.0.1", 0))
+        noisy.setblocking(False)
+        place = noisy.getsockname()
+
+        def answer() -> None:
+            with contextlib.suppress(BlockingIOError):
+                query, peer = noisy.recvfrom(1000)
+                noisy.sendto(b"??" + query[2:], peer)
+                head = query[:2] + b"\x81\x80\0\1" + random.randbytes(1) + random.randbytes(1) + bytes(4)
+                noisy.sendto(
+                    head + query[12 : random.randrange(13, 40)] + random.randbytes(random.randrange(60)), peer
+                )
+
+        for _ in range(300):
+            told: list[Any] = []
+            Deferred.fromCoroutine(look_up(loop.reactor, NAME, [place])).addBoth(told.append)
+            loop.until(lambda: answer() or told, "an answer")  # noqa: B023
+            assert isinstance(told[0].value, OSError)
+            assert str(told[0].value.strerror).startswith(f"{NAME}: ")
+    error = ask(loop, place)
+    assert error.strerror == f"{NAME}: name server 127.0.0.1: refused the connection"
