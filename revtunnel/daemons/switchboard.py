@@ -100,7 +100,7 @@ class Switchboard:
         )
         self.say = DeviceConsent(self.fleet, lambda serial: self.access.records.of(serial))
         self.client_streams.make_room = self._make_room
-        self.client_streams.on_left = self._check_drained
+        self.client_streams.on_left = self.check_drained
         self.enforcement = Enforcement(
             *(clock, self.access, self.fleet, ports, self.streams, self.client_streams, self.report),
             listeners=self.listeners,
@@ -243,7 +243,7 @@ class Switchboard:
         if reason in ENDS_STREAMS:
             link.carrier.end_streams(Ended.LINK_LOST, detail)
         self.streams.leave(link.carrier)
-        self._check_drained()
+        self.check_drained()
         self.on_departed(link.serial)
 
     # -- what operators and settings do
@@ -308,7 +308,7 @@ class Switchboard:
             for link in list(self.links):
                 link.carrier.drain()
                 link.goaway(GoAway.STOPPING, self.limits.retry_after, "the server stops")
-        self._check_drained()
+        self.check_drained()
         return drained
 
     def stop(self) -> None:
@@ -322,7 +322,8 @@ class Switchboard:
         self.streams.end_all(Ended.LINK_LOST, "the server stops")
         self.admission.say_left()
 
-    def _check_drained(self) -> None:
+    def check_drained(self) -> None:
+        """Whoever waits for the last stream hears of it."""
         if not self._drained or self.client_streams.count or not self.streams.at_rest():
             return
         drained, self._drained = self._drained, []
