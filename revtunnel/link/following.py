@@ -43,20 +43,16 @@ def place_to_go(
     place = parse_server_place(link.elsewhere)
     if place.web or place.service:
         raise ValueError("HOST:PORT wanted")
+    if rule == NO:
+        raise ValueError("follow = no")
     here = link.place[0]
     for each in known:
         if not each.web and (each.host, each.port) == (place.host, place.port):
-            found = each
-            break
-    else:
-        proved = here.name or here.host
-        if place.host in link.addresses and place.port == here.port and not here.web:
-            found = place._replace(name=proved)
-        elif rule == VERIFIED and link.tls and not here.web:
-            found = place._replace(name=server_name or proved)
-        else:
-            why = "and this link has no TLS" if rule == VERIFIED else "and follow = configured"
-            raise ValueError(f"it is none of our servers, {why}")
-    if rule == NO:
-        raise ValueError("follow = no")
-    return found
+            return each
+    proved = here.name or here.host
+    if place.host in link.addresses and place.port == here.port and not here.web:
+        return place._replace(name=proved)
+    if rule == VERIFIED and link.tls and not here.web:
+        return place._replace(name=server_name or proved)
+    why = "and this link has no TLS" if rule == VERIFIED else "and follow = configured"
+    raise ValueError(f"it is none of our servers, {why}")

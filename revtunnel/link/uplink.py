@@ -161,7 +161,8 @@ class Uplink:
             self._lost_at = self._reactor.seconds()
             lived = self._lost_at - link.up_since
             self._report(LinkDown(link.serial, link.peer, reason, detail, round(lived, 3), link.cut))
-            self.rounds.renew()
+            if lived >= self._limits.stable:
+                self.rounds.renew()
         if (link.up_since is None or link.leaving) and not link.at_once:
             self._shun(link.place[1])
         sent = self._where_to(link, lived)

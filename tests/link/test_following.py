@@ -62,6 +62,7 @@ def test_verified_goes_anywhere_with_the_same_name_to_prove() -> None:
         ("192.0.2.2:2066", CONFIGURED, "", "follow = configured"),
         ("10.0.0.9:443", VERIFIED, "", "no TLS"),
         ("node-2.example:2065", NO, "TLSv1.3", "follow = no"),
+        ("10.0.0.9:443", NO, "", "follow = no"),
         ("wss://web.example", VERIFIED, "TLSv1.3", "HOST:PORT wanted"),
         ("_x._tcp.example", VERIFIED, "TLSv1.3", "HOST:PORT wanted"),
         ("node 2", VERIFIED, "TLSv1.3", "HOST:PORT wanted"),

@@ -449,6 +449,27 @@ def test_of_a_name_the_address_that_says_no_is_tried_last() -> None:
     world.finish()
 
 
+@pytest.mark.parametrize(("lived", "then"), [(2.0, "two"), (61.0, "one")])
+def test_a_server_of_a_name_that_does_not_keep_it_is_not_the_only_one(lived: float, then: str) -> None:
+    """The next one that DNS lists is tried; after a stable minute DNS is asked anew."""
+
+    async def look_up(reactor: object, name: str) -> Found:
+        listed = Listed(0, 0, "one.example", LINK_PORT), Listed(1, 0, "two.example", LINK_PORT)
+        return Found(listed, 0.0)
+
+    world = lonely([parse_server_place("_revtunnel._tcp.example")])
+    world.agents["plc-1"].uplink.rounds._look_up = look_up
+    world.reactor.names.answers |= {"one.example": [OTHERS[0]], "two.example": [OTHERS[1]]}
+    for host in OTHERS:
+        listen(world, host)
+    world.agents["plc-1"].uplink.start()
+    world.advance(lived)
+    world.link_pairs()[0].reset()
+    world.advance(2.0)
+    assert world.agents["plc-1"].link.place[0].host == f"{then}.example"
+    world.finish()
+
+
 def test_a_name_without_servers_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """In words, and with the waits of any failure; all of its servers are tried."""
     answers: list[Found | OSError] = [
