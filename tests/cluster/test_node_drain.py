@@ -18,7 +18,7 @@ def test_a_drained_node_s_devices_are_elsewhere_before_it_ends(tmp_path: Path) -
     """Spread over the others, one after the other; a stream that runs there goes on until it is closed."""
     with nodes_lab(tmp_path, DEVICES, {"cluster": {"drain_pace": 5}}) as lab:
         one, others = lab.nodes["one"], [lab.nodes["two"], lab.nodes["three"]]
-        lab.all_reach("two", "three")
+        lab.until(lambda: all(each["linked"] for each in others[0].control("nodes")["nodes"]), "links")
         moves = lab.held(one)
         assert len(moves) == DEVICES / 3
         before = [len(lab.held(node)) for node in others]
