@@ -12,7 +12,7 @@ from typing import NamedTuple
 from revtunnel.cluster.engine_settings import EngineSettings
 from revtunnel.cluster.node_records import NODE_NAME
 from revtunnel.ground.declared import setting
-from revtunnel.ground.kinds import SettingKind, many, nothing, text
+from revtunnel.ground.kinds import SettingKind, count, many, nothing, text
 from revtunnel.ground.targets import parse_endpoint_or, place
 
 __all__ = ["MOST_NODES", "ClusterSettings", "PeerPlace"]
@@ -64,6 +64,10 @@ class ClusterSettings(EngineSettings):
     cluster: str = setting(_CLUSTER, "revtunnel", "name of the cluster; several may share an engine")
     address: str | None = setting(_ADDRESS, "none", "where other nodes dial this one, which is told to them "
         "by the engine; leads to the [listener NAME] with kind = nodes")
+    agents_address: str | None = setting(_ADDRESS, "none", "where agents dial this node, its "
+        "[listener NAME] of kind rt1: a node that stops sends its agents there; none: none is sent here")
+    drain_pace: int = setting(count("agents", 1, 100_000), "20", "agents a second that this node sends to "
+        "others when it stops; more, if else not all were asked in half of drain in [limits]", live=True)
     peers: tuple[PeerPlace, ...] = setting(_PEERS, "", "the nodes, where there is no engine that knows them; "
         "each asks all the others then where a device is. This one may be among them", live=True)
 

@@ -7,7 +7,7 @@ Source: next/cluster.md; ours.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import count
@@ -18,6 +18,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from revtunnel.carriers.data_sockets import DataSockets
+from revtunnel.cluster.agent_moves import AgentMoves, MovableLink
 from revtunnel.cluster.cluster_settings import ClusterSettings
 from revtunnel.cluster.device_answers import DeviceAnswers, DevicesHere
 from revtunnel.cluster.devices_of_nodes import DevicesOfNodes
@@ -85,6 +86,17 @@ class NodeBoard(DevicesHere, Protocol):
     def moved(self, serial: str) -> None:
         """Its link here was replaced by one at another node."""
 
+    @property
+    def links(self) -> Collection[MovableLink]:
+        """Of agents that are here, of any wire."""
+
+    @property
+    def retry_after(self) -> int:
+        """Seconds that agents stay away from a server that stops, if they know no other."""
+
+    def send_away(self, place: Callable[[], str]) -> None:
+        """Where agents that are refused may go instead."""
+
     def not_yet(self, why: str) -> None:
         """Refuse agents, who go to another server; "": take them."""
 
@@ -133,13 +145,15 @@ class Cluster:
         self._timer: IDelayedCall | None = None
         self._joining: IDelayedCall | None = None
         self._stopped: Deferred[None] | None = None
-        self._state = "up"
+        self._state, self._parts = "up", False  # its links to others go
         self._measured, self._percent = (reactor.seconds(), time.process_time()), 0
         instance = random_bytes(8)
-        me = Node(settings.node, int.from_bytes(instance, "big"), settings.address or "")
+        told_of = settings.address or "", settings.agents_address or ""
+        me = Node(settings.node, int.from_bytes(instance, "big"), told_of[0], agents=told_of[1])
         peers = [each.name for each in settings.others]
         self._mesh = MeshDirectory(reactor, me, peers, self.callers) if directory is None else None
         self.directory: Directory = self._mesh or directory  # type: ignore[assignment]
+        self.moves = AgentMoves(reactor, me.name, self.directory.nodes)
         self.hub = PeerHub(me.name, hub, board.data, report, self._is_ours)
         self.hub.on_up, self.hub.on_down = self._linked, self._unlinked
         self.answers = DeviceAnswers(board, board.say, reactor.seconds)
@@ -167,6 +181,7 @@ class Cluster:
                 self._arrived(device)
         board.fleet.on_arrived, board.fleet.on_left = self._arrived, self._left
         board.forward(self.forwarding.open)
+        board.send_away(self.moves.place)
         board.say.nodes = self.devices_elsewhere
         directory.moved, directory.mine = self._moved, self._mine
         self._join()
@@ -175,14 +190,18 @@ class Cluster:
     def _join(self) -> None:
         """Join; with ``without_engine = wait`` agents are refused until then."""
         waits = self._mesh is None and self.settings.without_engine == "wait"
-        self._board.not_yet("this node has not joined its cluster yet" if waits else "")
+        self._may_come("this node has not joined its cluster yet" if waits else "")
 
         def away(failure: Failure) -> None:
             failure.trap(DirectoryAway)
             if waits and self._timer is not None:
                 self._joining = self._reactor.callLater(LOOK, self._join)
 
-        self.directory.start().addCallbacks(lambda _: self._board.not_yet(""), away)
+        self.directory.start().addCallbacks(lambda _: self._may_come(""), away)
+
+    def _may_come(self, why_not: str) -> None:
+        if self._state == "up":
+            self._board.not_yet(why_not)
 
     @property
     def problems(self) -> dict[str, str]:
@@ -199,9 +218,24 @@ class Cluster:
             self._mesh.peers = tuple(each.name for each in settings.others)
         self.look()
 
+    @property
+    def stops(self) -> bool:
+        """Whether it takes no more agents."""
+        return self._state == "draining"
+
+    def move(self, patience: float) -> "Deferred[None]":
+        """Take no more agents, and send those that are here to other nodes, while all are served as ever.
+
+        Fires when they have gone, or two thirds of ``patience`` seconds are over.
+        """
+        self._state, board = "draining", self._board
+        self._say()
+        board.not_yet("the node stops")
+        return self.moves.begin(board.links, self.settings.drain_pace, patience / 2, board.retry_after)
+
     def drain(self, patience: float) -> "Deferred[None]":
         """Take no more clients of other nodes; fires when those that came have left."""
-        self._state = "draining"
+        self._state, self._parts = "draining", True
         if self.shared is not None:
             self.shared.stop()
         self._say()
@@ -215,6 +249,7 @@ class Cluster:
             if timer is not None and timer.active():
                 timer.cancel()
         self._timer = None
+        self.moves.stop()
         if self.shared is not None:
             self.shared.stop()
         self._board.fleet.on_arrived = self._board.fleet.on_left = None
@@ -351,7 +386,7 @@ class Cluster:
         self._timer = self._reactor.callLater(LOOK, self.look)
         self._measure()
         self._say()
-        if self._state == "up":
+        if not self._parts:
             self.dials.dial(self._places())
         for link in [*self.hub.links.values()]:
             caller = self.callers.get(link.serial)

@@ -64,8 +64,8 @@ class LocalDirectory:
     problem: str | None = None
     trip: float | None = None
 
-    def __init__(self, board: Board, name: str, address: str = "") -> None:
-        self.me = Node(name, 0, address)
+    def __init__(self, board: Board, name: str, address: str = "", agents: str = "") -> None:
+        self.me = Node(name, 0, address, agents=agents)
         self.moved: Callable[[str, int], None] = lambda serial, link: None
         self.mine: Callable[[], Iterable[tuple[str, int, str, float]]] = lambda: ()
         self.usurped: Callable[[], None] = lambda: None

@@ -26,6 +26,7 @@ class Node(NamedTuple):
     devices: int = 0
     clients: int = 0
     version: str = ""
+    agents: str = ""  # host:port where agents dial it; "": they are sent to others
 
     @classmethod
     def told(cls, row: Mapping[str, Any]) -> "Node":

@@ -49,9 +49,16 @@ class RedisDirectory:
     """One node's view. ``length`` is that of its lease, in seconds."""
 
     def __init__(
-        self, reactor: Any, way: EngineWay, cluster: str, name: str, address: str = "", length: float = LENGTH
+        self,
+        reactor: Any,
+        way: EngineWay,
+        cluster: str,
+        name: str,
+        address: str = "",
+        agents: str = "",
+        length: float = LENGTH,
     ) -> None:
-        self.me = Node(name, 0, address, version=revtunnel.__version__)
+        self.me = Node(name, 0, address, version=revtunnel.__version__, agents=agents)
         self.moved: Callable[[str, int], None] = lambda serial, link: None
         self.mine: Callable[[], Iterable[tuple[str, int, str, float]]] = lambda: ()
         self.usurped: Callable[[], None] = lambda: None
@@ -151,7 +158,7 @@ class RedisDirectory:
         floor = max(self._teller.links.floor, self.claims.floor)
         said = floor, round(length * 1000), MOST_NODES
         try:
-            told = await self.call(RENEW, *said, me.address, me.state, me.devices, me.clients, me.version)
+            told = await self.call(RENEW, *said, *me[2:])
             self._fault, self.trip = None, self._now() - asked
             if not self._stopped:
                 self._granted(asked, *told)

@@ -28,11 +28,13 @@ from revtunnel.daemons.service_probes import ServiceProbes
 from revtunnel.daemons.site_consent import SiteConsent
 from revtunnel.ground.declared import updated
 from revtunnel.ground.errors import SettingsError
-from revtunnel.ground.facts import ServerState, SettingsReloaded
+from revtunnel.ground.facts import Fact, LinkUp, ServerState, SettingsReloaded
 from revtunnel.ground.reasons import GoAway
 from revtunnel.ground.retries import SETTINGS, Retries
+from revtunnel.ground.server_places import ServerPlace
 from revtunnel.ground.targets import Offer, Target
 from revtunnel.link.agent_link import AgentLink
+from revtunnel.link.following import place_to_go
 from revtunnel.link.handshake import FILLER, AgentHandshake, AgentHello
 from revtunnel.link.keys import parse_key
 from revtunnel.link.mux import OffersAsked
@@ -141,6 +143,7 @@ class Agent(MultiService):
         if self.settings.once or self.settings.idle_end is not None:
             self._make_errand(self.settings).setServiceParent(self)
         NotifyService(reactor, notifier).setServiceParent(self)
+        self.reporter.watch(self._told)
 
     def startService(self) -> None:
         super().startService()
@@ -246,7 +249,7 @@ class Agent(MultiService):
         ways = 2 if settings.emo and settings.modern == "auto" else 1  # rt1, then EMO
         return AgentErrand(
             self._reactor,
-            ways * len(settings.servers),
+            lambda: ways * len(self.uplink.rounds.places),
             settings.once,
             settings.idle_end,
             self.reporter.watch,
@@ -260,7 +263,7 @@ class Agent(MultiService):
         self._reactor.callLater(0, self._signals.stop_requested, "errand")  # not amid a fact
 
     def _make_uplink(self, settings: AgentSettings) -> Uplink:
-        return Uplink(
+        uplink = Uplink(
             self._reactor,
             settings.servers,
             settings.limits,
@@ -269,6 +272,14 @@ class Agent(MultiService):
             self.reporter,
             self._connector.connect,
         )
+        uplink.sent_to = self._sent_to
+        return uplink
+
+    def _sent_to(self, link: Any, known: list[ServerPlace]) -> ServerPlace | None:
+        """Where a server sends us. ValueError: we do not go there."""
+        if not isinstance(link, AgentLink):
+            return None
+        return place_to_go(link, known, self.settings.follow, self.settings.server_name)
 
     def _targets(self) -> dict[str, Target]:
         """What sessions may call services."""
@@ -316,7 +327,7 @@ class Agent(MultiService):
         sockets = Feature.DATA_SOCKETS | Feature.EARLY if settings.data_sockets else Feature(0)
         changes = Feature(0) if settings.remote_offers == () or settings.emo else Feature.CHANGES
         origins = Feature.ORIGIN if self._headers() else Feature(0)
-        always = Feature.SESSIONS | Feature.SERVICES | Feature.OFFERS | Feature.PROBES
+        always = Feature.SESSIONS | Feature.SERVICES | Feature.OFFERS | Feature.PROBES | Feature.PLACES
         return always | sockets | changes | origins
 
     def _make_link(self, ready: Callable[[Any], None], left: Callable[[Any], None]) -> Any:
@@ -364,6 +375,13 @@ class Agent(MultiService):
         if isinstance(link, AgentLink) and link.up_since is not None:
             self._paths.ended(link)
         left(link)
+
+    def _told(self, fact: Fact) -> None:
+        """Have ``systemctl status`` show which server we have, or why none."""
+        if isinstance(fact, LinkUp):
+            self._notifier.status(f"link to {fact.peer}" + (f", {fact.listener}" if fact.listener else ""))
+        elif isinstance(fact, ServerState) and fact.state == "away":
+            self._notifier.status(f"no link: {fact.detail}")
 
     def _is_up(self, ready: Callable[[AgentLink], None], link: AgentLink) -> None:
         """A machine of EMO is known to the server by its port, and what it offers as emo."""

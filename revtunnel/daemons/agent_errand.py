@@ -31,7 +31,7 @@ class AgentErrand(Service):
     """Watches while it runs, and calls ``end`` with the status, once.
 
     Args:
-        tries: that end without a link before it gives up; 0: it tries on.
+        tries: how many end without a link before it gives up.
         once: it ends with its first link.
         idle: seconds without a client after which it ends, from the start on; None: it waits for ever.
         watch: has every fact from now on.
@@ -40,7 +40,7 @@ class AgentErrand(Service):
     def __init__(
         self,
         clock: IReactorTime,
-        tries: int,
+        tries: Callable[[], int],
         once: bool,
         idle: float | None,
         watch: Callable[[Callable[[Fact], None]], object],
@@ -49,6 +49,7 @@ class AgentErrand(Service):
     ) -> None:
         self._clock = clock
         self._tries = tries
+        self._tried = 0
         self._once = once
         self._idle = idle
         self._report = report
@@ -79,8 +80,8 @@ class AgentErrand(Service):
         elif self._once and isinstance(fact, LinkDown):
             self._finish("its link has ended")
         elif self._once and isinstance(fact, ServerState) and fact.state == "away":
-            self._tries -= 1
-            if not self._tries:
+            self._tried += 1
+            if self._tried >= self._tries():
                 self._finish("every server was tried")
 
     def _client(self, fact: ChannelOpened | ChannelEnded) -> None:

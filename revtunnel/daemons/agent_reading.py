@@ -101,6 +101,8 @@ def _check_agent(table: Table, key_file: str | None) -> None:
         table.complain("agent", "emo", "one service in local and a server_port wanted with it")
     elif port and not table.get("agent", "emo"):
         table.complain("agent", "server_port", "only with emo = yes")
+    if table.get("agent", "follow") == "verified" and table.get("agent", "tls") == "no":
+        table.complain("agent", "follow", "verified: of no use with tls = no, configured or no wanted")
     _check_web(table)
     _check_consent(table)
     if key_file is not None and (fault := private_file_fault(key_file)):

@@ -74,7 +74,7 @@ def read_probe(text: str) -> tuple[str, str]:
     return match[1], match[2] or ""
 
 
-_SERVERS = many("HOST:PORT or wss://HOST[:PORT][/PATH]", parse_server_place, 0, 16)
+_SERVERS = many("HOST:PORT, wss://HOST[:PORT][/PATH] or _NAME._tcp.DOMAIN", parse_server_place, 0, 16)
 _OFFERS = many("[NAME=]HOST:PORT or unix:PATH", parse_offer, 0, 255)
 _REMOTE = any_of("HOST:PORT or unix:PATH", read_remote, 256)
 _PROXY = SettingKind("URL", "environment, none or http://HOST:PORT", read_proxy)
@@ -109,6 +109,10 @@ class AgentWays:
     keepalive: float | None = setting(nothing("auto", seconds(0.1, 3600)), "auto", "silence before the link "
         "is asked for a sign of life; auto: as the server says, and less once the path there, a proxy or "
         "NAT, has cut three silent links in a row; such a path carries all clients by the link", live=True)
+    follow: str = setting(word("configured", "verified", "no"), "configured", "where a server that stops or "
+        "is full may send the agent: configured: to what servers lists, what DNS lists under its SRV names, "
+        "and another address of the name that was dialled; verified: over TLS anywhere, if the server there "
+        "proves the same name; no: nowhere", live=True)
     data_sockets: bool = setting(yes_no(), "yes", "bring connections for single channels when the server "
         "wants them")
 
@@ -154,7 +158,8 @@ class AgentSettings(
 
     servers: tuple[ServerPlace, ...] = setting(_SERVERS, "", "servers, tried in turn; at least one is "
         "needed; a URL is that of a web listener, port 443 and path /link unless it says others: a device "
-        "key is wanted there, for certificates and enrolment are for HOST:PORT", live=True)
+        "key is wanted there, for certificates and enrolment are for HOST:PORT. _NAME._tcp.DOMAIN: what DNS "
+        "lists there (SRV); certificates name DOMAIN then, and TLS is spoken with tls = auto", live=True)
     serial: str = setting(serial_or("auto"), "auto", "name of the device; auto: the one in its certificate, "
         "else the host name")
     key_file: str | None = setting(PLACE, "auto", "file with the device key, closed to others; auto: "

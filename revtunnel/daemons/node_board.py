@@ -6,7 +6,7 @@ Source: cluster/cluster_system.py; ours.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -117,6 +117,17 @@ class BoardOfNode:
             return None
         return self._board.client_streams.clients_by_name(serial, offer, lambda client: None, session)
 
+    @property
+    def links(self) -> Collection[Any]:
+        return self._board.links
+
+    @property
+    def retry_after(self) -> int:
+        return self._board.limits.retry_after
+
+    def send_away(self, place: Callable[[], str]) -> None:
+        self._board.elsewhere = place
+
     def not_yet(self, why: str) -> None:
         self._board.not_yet = why
 
@@ -188,7 +199,8 @@ def _engine_of(
         way = engine_way(mine)
     except FaultyFiles as error:
         raise SettingsError([f"[cluster] {key}: {text}" for key, text in error.faults]) from None
-    engine = RedisDirectory(reactor, way, mine.cluster, mine.node, mine.address or "", mine.lease)
+    places = mine.address or "", mine.agents_address or ""
+    engine = RedisDirectory(reactor, way, mine.cluster, mine.node, *places, mine.lease)
 
     def learnt(serials: set[str]) -> None:
         for serial in serials:

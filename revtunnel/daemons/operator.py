@@ -94,7 +94,7 @@ class Operator(DeviceOperator):
 
     @property
     def draining(self) -> bool:
-        return self._switchboard.draining
+        return self._switchboard.draining or (self._nodes is not None and self._nodes.stops)
 
     # -- what is
 

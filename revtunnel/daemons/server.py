@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import IService
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, gatherResults, succeed
 
 from revtunnel import __version__
 from revtunnel.daemons.absent_devices import AbsentDevices
@@ -217,16 +217,9 @@ class Server(AdministeredDaemon):
         from revtunnel.systems.cccp.idle_devices import SYSTEM
 
         board = self.switchboard
+        told = self._reactor, self._listeners, settings.cccp, self.leases, self.ledger, self._report
         self.cccp = CccpSystem(
-            *(
-                self._reactor,
-                self._listeners,
-                settings.cccp,
-                self.leases,
-                self.ledger,
-                self._report,
-                board.access,
-            ),
+            *(*told, board.access),
             *(settings.relay, board.fleet, board.client_streams.clients_by_name),
             *(board.streams, board.next_stream, self.issuer.book.revoked),
             retries=self.retries,
@@ -319,8 +312,12 @@ class Server(AdministeredDaemon):
     # -- process.Daemon
 
     def drain(self) -> "Deferred[None]":
-        """Take no new links and clients; fires when the last channel has ended and the rest is closed."""
+        """Send agents to other nodes, take nobody new; fires when the last channel has ended."""
         self.reporter(ServerState("draining", f"at most {self.settings.drain:g} s"))
+        moved = self.node.move(self.settings.drain) if self.node is not None else succeed(None)
+        return moved.addCallback(lambda _: self._drain())
+
+    def _drain(self) -> "Deferred[None]":
         self.listeners.stop()
         self.absent.stop()
         if self.web is not None:

@@ -77,6 +77,7 @@ class Switchboard:
         self.counts: Counter[str] = Counter()
         self.draining = False
         self.not_yet = ""  # why agents are refused for now
+        self.elsewhere: Callable[[], str] = lambda: ""  # where one that is refused so may go instead
         self.beside: Callable[[], int] = lambda: 0  # sockets that others have in this server
         self.far_links: Callable[[], int] = lambda: 0  # of ``links``: their sockets are another process's
         self.on_arrived: Callable[[str], None] = lambda serial: None
@@ -99,7 +100,7 @@ class Switchboard:
         )
         self.say = DeviceConsent(self.fleet, lambda serial: self.access.records.of(serial))
         self.client_streams.make_room = self._make_room
-        self.client_streams.on_left = self._check_drained
+        self.client_streams.on_left = self.check_drained
         self.enforcement = Enforcement(
             *(clock, self.access, self.fleet, ports, self.streams, self.client_streams, self.report),
             listeners=self.listeners,
@@ -160,7 +161,8 @@ class Switchboard:
     def admit(self, link: ServerLink, up: ServerUp) -> None:
         now = self._clock.seconds()
         if self.draining or self.not_yet:
-            raise LinkDenied(GoAway.STOPPING, self.not_yet or "the server is stopping", up.serial)
+            why = self.not_yet or "the server is stopping"
+            raise LinkDenied(GoAway.STOPPING, why, up.serial, place=self.elsewhere())
         if up.hello is not None:
             deny_machine(up.hello)
         self.access.device(up.serial, link.peer, now, link.certificate is not None)
@@ -241,7 +243,7 @@ class Switchboard:
         if reason in ENDS_STREAMS:
             link.carrier.end_streams(Ended.LINK_LOST, detail)
         self.streams.leave(link.carrier)
-        self._check_drained()
+        self.check_drained()
         self.on_departed(link.serial)
 
     # -- what operators and settings do
@@ -306,7 +308,7 @@ class Switchboard:
             for link in list(self.links):
                 link.carrier.drain()
                 link.goaway(GoAway.STOPPING, self.limits.retry_after, "the server stops")
-        self._check_drained()
+        self.check_drained()
         return drained
 
     def stop(self) -> None:
@@ -320,7 +322,8 @@ class Switchboard:
         self.streams.end_all(Ended.LINK_LOST, "the server stops")
         self.admission.say_left()
 
-    def _check_drained(self) -> None:
+    def check_drained(self) -> None:
+        """Whoever waits for the last stream hears of it."""
         if not self._drained or self.client_streams.count or not self.streams.at_rest():
             return
         drained, self._drained = self._drained, []

@@ -206,6 +206,7 @@ class Worker:
                     each.callback(None)
 
     def heard_drained(self) -> None:
+        self._board.check_drained()  # streams of clients that came to us were its, and nobody looked since
         if self._drained is not None and not self._drained.called:
             self._drained.callback(None)
 

@@ -226,10 +226,10 @@ class WorkerBoard(Switchboard):
         if number in self._by_number:
             self._by_number[number].dismiss(reason, detail, say, after, by)
 
-    def goaway(self, number: int, reason: GoAway, after: int, detail: str) -> None:
+    def goaway(self, number: int, reason: GoAway, after: int, detail: str, place: str) -> None:
         """Ask an agent to leave."""
         if number in self._by_number:
-            self._by_number[number].goaway(reason, after, detail)
+            self._by_number[number].goaway(reason, after, detail, place)
 
     def session(self, number: int, payload: bytes) -> None:
         """Ask a device's site for a session, or say that it is over."""

@@ -98,10 +98,10 @@ class WorkerLink:
         """As a link does."""
         self.worker.tell("session", self.number, payload)
 
-    def goaway(self, reason: GoAway, retry_after: int, detail: str) -> None:
+    def goaway(self, reason: GoAway, retry_after: int, detail: str, place: str = "") -> None:
         """As a link does; a worker that leaves does it by itself."""
         if not self.worker.drains:
-            self.worker.tell("goaway", self.number, reason, retry_after, detail)
+            self.worker.tell("goaway", self.number, reason, retry_after, detail, place)
 
     def dismiss(self, reason: str, detail: str, say: GoAway, retry_after: int = 0, by: str = "") -> None:
         """As a link does."""

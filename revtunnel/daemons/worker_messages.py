@@ -27,7 +27,7 @@ __all__ = [
     "raised",
 ]
 
-Answered = tuple[object, ...]  # reason, detail, serial, told, word of a LinkDenied
+Answered = tuple[object, ...]  # reason, detail, serial, told, word, place of a LinkDenied
 FactTold = tuple[type[Fact], tuple[Any, ...]]  # its kind and its fields: half the work of pickling it whole
 
 
@@ -76,7 +76,7 @@ def in_values(fact: Fact) -> FactTold:
 
 def denied(error: LinkDenied) -> Answered:
     """An error that is no value, as one."""
-    return error.reason, str(error), error.serial, error.told, error.word
+    return error.reason, str(error), error.serial, error.told, error.word, error.place
 
 
 def raised(told: Answered | None) -> None:

@@ -167,7 +167,9 @@ class AgentLink(LinkProtocol):
         self.server: ServerHello | None = None
         self.up_since: float | None = None
         self.place = ServerPlace("", 0), ""  # of the server, and the address that answered
+        self.addresses: tuple[str, ...] = ()  # of the name that was dialled
         self.retry_after = 0
+        self.elsewhere = ""  # where the server says that we may go instead
         self.leaving = False
         self.cut = 0  # channels that ended with it
         self.why_leaving = ("stopping", "")
@@ -191,6 +193,8 @@ class AgentLink(LinkProtocol):
             self._data = None
         if segments(self.handle) < 0 or not self.kernel_asks(self, 1.0):
             self._shake.leave_out(Feature.PROBES)
+        if self.place[0].web:  # what lets HTTPS pass may let nothing else
+            self._shake.leave_out(Feature.PLACES)
         self.write(self._shake.start())
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -278,7 +282,7 @@ class AgentLink(LinkProtocol):
 
     def broken(self, error: RemoteError) -> None:
         if isinstance(error, Dismissed):
-            self.retry_after = error.retry_after
+            self.retry_after, self.elsewhere = error.retry_after, error.place
             self.fail(error.reason.word, str(error), None)
         elif not self._heard and self.mux is None:
             self.fail("protocol", self._named(), None)
@@ -320,6 +324,7 @@ class AgentLink(LinkProtocol):
                 self._data.wanted(self, happening.tickets)
         elif isinstance(happening, GoingAway):
             self.retry_after = happening.retry_after
+            self.elsewhere = happening.place or self.elsewhere
             self.leaving = True
             self.why_leaving = (happening.reason.word, happening.detail)
             self._leave_if_idle()

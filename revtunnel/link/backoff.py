@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from revtunnel.ground.limits import AgentLimits
 
-__all__ = ["Backoff"]
+__all__ = ["BRIEF", "Backoff"]
 
 BRIEF = 1.0  # seconds that a link must live to be one
 LATELY = 600.0  # seconds since its last link, within which a server is looked for more often

@@ -70,9 +70,12 @@ FIRST_OF_SERVER = FROM_SERVER | {Command.HELLO, Command.CHALLENGE, Command.GOAWA
 class LinkDenied(RemoteError):
     """The link is refused; ``reason`` and ``told`` go to the agent, ``word`` and the text to our own log."""
 
-    def __init__(self, reason: GoAway, detail: str, serial: str = "", told: str = "", word: str = "") -> None:
+    def __init__(
+        self, reason: GoAway, detail: str, serial: str = "", told: str = "", word: str = "", place: str = ""
+    ) -> None:
         super().__init__(detail)
         self.reason = reason
+        self.place = place  # where the agent may go instead
         self.word = word or reason.word
         self.serial = serial
         self.told = told
@@ -87,11 +90,12 @@ _CURES = {  # for what a server gives no words of its own
 class Dismissed(RemoteError):
     """The server sent GOAWAY instead of HELLO."""
 
-    def __init__(self, reason: GoAway, retry_after: int, detail: str) -> None:
+    def __init__(self, reason: GoAway, retry_after: int, detail: str, place: str = "") -> None:
         words = detail or _CURES.get(reason, "")
         super().__init__(f"the server says {reason.word}" + (f": {words}" if words else ""))
         self.reason = reason
         self.retry_after = retry_after
+        self.place = place
 
 
 @dataclass(frozen=True, slots=True)

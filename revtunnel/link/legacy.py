@@ -82,7 +82,7 @@ class LegacyMux(Mux):
             channel.owed > limits.legacy_queue_hard for channel in self.channels.values()
         )
 
-    def goaway(self, reason: GoAway, retry_after: int, detail: str) -> None:
+    def goaway(self, reason: GoAway, retry_after: int, detail: str, place: str = "") -> None:
         """The wire has no word for it."""
 
     def opened(self, channel: Channel) -> None:

@@ -93,6 +93,7 @@ class GoingAway(NamedTuple):
     reason: GoAway
     retry_after: int  # seconds
     detail: str
+    place: str = ""  # where to go instead
 
 
 class Stalled(NamedTuple):
@@ -265,8 +266,8 @@ class Mux(ABC):
         return min(due, self.limits.busy_keepalive) if self.channels else due
 
     @abstractmethod
-    def goaway(self, reason: GoAway, retry_after: int, detail: str) -> None:
-        """Ask the other side to leave. Silent on a wire that has no word for it."""
+    def goaway(self, reason: GoAway, retry_after: int, detail: str, place: str = "") -> None:
+        """Ask the other side to leave, for another place. Silent on a wire that has no word for it."""
 
     @property
     def holds_back(self) -> bool:

@@ -82,6 +82,7 @@ class Rt1Mux(Rt1Recall):
 
     wire = "rt1"
     early_read = True  # within the credit that a channel begins with
+    places = False  # both ends have said that GOAWAY may name a place
 
     def __init__(
         self,
@@ -165,8 +166,9 @@ class Rt1Mux(Rt1Recall):
             self._turns.control(encode_frame(Command.PING, 0, self.liveness.ask(now)))
         return []
 
-    def goaway(self, reason: GoAway, retry_after: int, detail: str) -> None:
-        self._turns.control(encode_frame(Command.GOAWAY, 0, encode_goaway(reason, retry_after, detail)))
+    def goaway(self, reason: GoAway, retry_after: int, detail: str, place: str = "") -> None:
+        said = encode_goaway(reason, retry_after, detail, place if self.places else "")
+        self._turns.control(encode_frame(Command.GOAWAY, 0, said))
 
     def want(self, tickets: list[bytes]) -> None:
         """Server: ask for one data socket for each ticket."""

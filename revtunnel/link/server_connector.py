@@ -8,7 +8,7 @@ Source: wire/link-extension.md "Data sockets"; faults.md N15, N34; twisted.md 0.
 """
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ from revtunnel.ground.server_places import DATA, LINK, ServerPlace
 from revtunnel.link.agent_link import AgentLink
 from revtunnel.sockets.end_transport import EndTransport
 from revtunnel.sockets.ends import End
-from revtunnel.sockets.opening import Reach, connect, open_end
+from revtunnel.sockets.opening import Names, Reach, connect, open_end, resolve
 from revtunnel.sockets.stages import Stage
 from revtunnel.sockets.tls.peer_verification import Identity
 from revtunnel.sockets.tls.tls_stages import dial_tls
@@ -52,12 +52,18 @@ class ServerConnector:
         self._reach = reach
 
     def open(
-        self, place: ServerPlace, timeout: float, at: str = "", subprotocol: str = LINK
+        self,
+        place: ServerPlace,
+        timeout: float,
+        at: str = "",
+        subprotocol: str = LINK,
+        names: Names = resolve,
     ) -> "Deferred[End]":
         """A connection to a server, judged and ready, within ``timeout`` seconds.
 
         ``at`` is the address that the name had before, for one more connection to the same server;
-        ``subprotocol`` is what a WebSocket is for. Fails with OSError; its sentence is ``ends.said``.
+        ``subprotocol`` is what a WebSocket is for, ``names`` finds the addresses. Fails with OSError; its
+        sentence is ``ends.said``.
         """
         way, stages, begun = self.way, [], [False]
         host, port = place.host, place.port
@@ -67,7 +73,7 @@ class ServerConnector:
             def begin() -> None:
                 begun[0] = True
 
-            stages.append(dial_tls(self._reactor, identity, way.server_name or host, begin))
+            stages.append(dial_tls(self._reactor, identity, way.server_name or place.name or host, begin))
         if place.web:
             from revtunnel.link.link_websockets import dial_websocket  # most agents need none of it
 
@@ -77,7 +83,8 @@ class ServerConnector:
             if at and way.proxy.proxy_for(host, port) is None:
                 opening = open_end(self._reactor, at, port, timeout, stages, reach=self._reach)
             else:
-                opening = open_way(self._reactor, way.proxy, host, port, timeout, stages, self._reach)
+                to = host, port, timeout, stages, self._reach, names
+                opening = open_way(self._reactor, way.proxy, *to)
         except ValueError as error:  # the environment's proxy cannot be used
             return fail(ConnectionError(errno.EINVAL, str(error)))
 
@@ -91,19 +98,36 @@ class ServerConnector:
         return opening.addErrback(failed)
 
     def connect(
-        self, place: ServerPlace, timeout: float, make: Callable[[], AgentLink]
+        self,
+        place: ServerPlace,
+        timeout: float,
+        make: Callable[[], AgentLink],
+        last: Sequence[str] = (),
     ) -> "Deferred[AgentLink]":
-        """A link; ``make`` is called when its connection is ready. As ``Uplink`` wants it."""
+        """A link; ``make`` is called when its connection is ready. As ``Uplink`` wants it.
+
+        ``last`` are addresses that are tried after all others of the name, in that order.
+        """
+        addresses: list[str] = []
+
+        async def names(reactor: Any, host: str, port: int) -> Sequence[Any]:
+            found = sorted(
+                await resolve(reactor, host, port),
+                key=lambda each: last.index(each.host) if each.host in last else -1,
+            )
+            addresses.extend(each.host for each in found)
+            return found
 
         def reached(end: End) -> AgentLink:
             link = make()
+            link.addresses = tuple(addresses)
             link.tls = end.tls_version
             link.place = place, end.sock.getpeername()[0]
             link.peer = end.peer
             EndTransport(self._reactor, end, link).start()
             return link
 
-        return self.open(place, timeout).addCallback(reached)
+        return self.open(place, timeout, names=names).addCallback(reached)
 
     def again(self, link: Any, timeout: float) -> "Deferred[End]":
         """One more connection to the server of a link, for a data socket."""

@@ -198,7 +198,7 @@ class ServerLink(LinkProtocol):
         self.channels = LinkCarrier(self, listener.data != "socket")
         self.carrier: Carrier = self.channels  # what its clients go by: that, or what falls back on it
         self._listened = False
-        self._said: tuple[GoAway, int, str] | None = None  # in GOAWAY
+        self._said: tuple[GoAway, int, str, str] | None = None  # in GOAWAY
 
     def instead_of(self, link: "ServerLink") -> None:
         """Be what this connection has been so far."""
@@ -301,7 +301,10 @@ class ServerLink(LinkProtocol):
                 self.fail(error.word, str(error), None)
                 return
             seconds = self._hub.refused_for(self, error.word)
-            self.write(encode_frame(Command.GOAWAY, 0, encode_goaway(error.reason, seconds, error.told)))
+            hello = self.handshake.hello if self.handshake is not None else None
+            place = error.place if hello is not None and Feature.PLACES in hello.features else ""
+            said = encode_goaway(error.reason, seconds, error.told, place)
+            self.write(encode_frame(Command.GOAWAY, 0, said))
             self.fail(error.word, str(error), None)
         else:
             super().broken(error)
@@ -323,7 +326,7 @@ class ServerLink(LinkProtocol):
             self.write(self._shake.welcome(self.listener.hello))
             mux.origins, mux.sessions = Feature.ORIGIN in both, Feature.SESSIONS in both
             mux.offers, mux.changes = Feature.OFFERS in both, Feature.CHANGES in both
-            mux.services = Feature.SERVICES in both
+            mux.services, mux.places = Feature.SERVICES in both, Feature.PLACES in both
             self.takes_early = mux.early = Feature.EARLY in both
             mux.offered = names_of(tuple(offer.name for offer in up.hello.offers))
         self.up_since = now
@@ -422,11 +425,11 @@ class ServerLink(LinkProtocol):
 
     # -- ends
 
-    def goaway(self, reason: GoAway, retry_after: int, detail: str) -> None:
-        """Ask the agent to leave when its channels have ended; the same is said once."""
-        said, self._said = self._said, (reason, retry_after, detail)
+    def goaway(self, reason: GoAway, retry_after: int, detail: str, place: str = "") -> None:
+        """Ask the agent to leave when its channels have ended, for another place; the same is said once."""
+        said, self._said = self._said, (reason, retry_after, detail, place)
         if self.mux is not None and self.ended is None and said != self._said:
-            self._guarded(lambda mux: mux.goaway(reason, retry_after, detail))
+            self._guarded(lambda mux: mux.goaway(reason, retry_after, detail, place))
 
     def dismiss(self, reason: str, detail: str, say: GoAway, retry_after: int = 0, by: str = "") -> None:
         """End the link from our side, its channels with it; the agent is not told who wanted it (``by``)."""

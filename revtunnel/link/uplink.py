@@ -18,14 +18,20 @@ from revtunnel.ground.limits import AgentLimits
 from revtunnel.ground.reasons import GoAway
 from revtunnel.ground.server_places import ServerPlace, after
 from revtunnel.link.agent_link import AgentLink
-from revtunnel.link.backoff import Backoff
+from revtunnel.link.backoff import BRIEF, Backoff
+from revtunnel.link.server_rounds import ServerRounds
 from revtunnel.sockets.end_transport import in_words
 
 __all__ = ["Uplink"]
 
 
-# where, seconds, and what makes the link once its connection is ready
-Connect = Callable[[ServerPlace, float, Callable[[], AgentLink]], "Deferred[AgentLink]"]
+SHUNNED = 16  # addresses whose servers said no
+# where, seconds, what makes the link once its connection is ready, and addresses that are tried last
+Connect = Callable[[ServerPlace, float, Callable[[], AgentLink], Sequence[str]], "Deferred[AgentLink]"]
+
+
+def _nowhere(link: AgentLink, known: list[ServerPlace]) -> ServerPlace | None:
+    return None
 
 
 def _is_proved(link: AgentLink) -> bool:
@@ -36,7 +42,8 @@ def _is_proved(link: AgentLink) -> bool:
 class Uplink:
     """Connects, waits, connects again, until ``stop``. ``make`` builds a link with a fresh handshake.
 
-    ``connect`` brings about what it is told of (link/server_connector.py).
+    ``connect`` brings about what it is told of (link/server_connector.py). ``sent_to`` says where a link that
+    has ended sends us (link/following.py): it is gone to once, and not from link to link that do not last.
     """
 
     def __init__(
@@ -50,14 +57,17 @@ class Uplink:
         connect: Connect,
     ) -> None:
         self.link: AgentLink | None = None
+        self.rounds = ServerRounds(reactor, servers, random)
+        self.sent_to: Callable[[AgentLink, list[ServerPlace]], ServerPlace | None] = _nowhere
         self._dial = connect
         self._reactor = reactor
-        self._servers = servers
         self._limits = limits
         self._backoff = Backoff(limits, random)
         self._make = make
         self._report = report
-        self._turn = 0
+        self._shunned: list[str] = []  # the last one to be tried last
+        self._place: ServerPlace | None = None  # of the last try; None: DNS was asked where
+        self._sent = False  # the last try was for where a server had sent us
         self._lost_at: float | None = None  # the last link that had come up
         self._waiting: IDelayedCall | None = None
         self._connecting: Deferred[Any] | None = None
@@ -95,8 +105,8 @@ class Uplink:
 
     def change(self, servers: Sequence[ServerPlace], limits: AgentLimits) -> None:
         """Other servers and limits, from the next try on."""
-        self._servers, self._limits = servers, limits
-        self._backoff.limits = limits
+        self.rounds.take(servers)
+        self._limits = self._backoff.limits = limits
 
     # -- inside
 
@@ -114,19 +124,24 @@ class Uplink:
 
     def _connect(self) -> None:
         self._waiting = None
-        place = self._servers[self._turn % len(self._servers)]
-        self._turn += 1
+        self._connecting = Deferred.fromCoroutine(self._reach())
+        self._connecting.addCallbacks(self._connected, self._failed)
+
+    async def _reach(self) -> AgentLink:
+        """A connection to the next server."""
+        seconds, self._place = self._limits.connect, None
+        self._place = place = await self.rounds.next()
         make = partial(self._make, self._ready, self._left)
-        self._connecting = self._dial(place, self._limits.connect, make)
-        self._connecting.addTimeout(self._limits.connect, self._reactor)
-        self._connecting.addCallbacks(self._connected, self._failed, errbackArgs=(str(place),))
+        dial = self._dial(place, seconds, make, self._shunned)
+        return await dial.addTimeout(seconds, self._reactor)
 
     def _connected(self, link: AgentLink) -> None:
         self._connecting = None
         self.link = link
 
-    def _failed(self, failure: Failure, where: str) -> None:
-        self._connecting = None
+    def _failed(self, failure: Failure) -> None:
+        self._connecting, where = None, str(self._place or self.rounds.asked)
+        self._sent = False
         if not self._stopping:
             error = failure.value
             refused = isinstance(error, AnsweredOtherwise | ConnectionResetError)
@@ -141,17 +156,28 @@ class Uplink:
     def _left(self, link: AgentLink) -> None:
         self.link = None
         reason, detail = link.ended or ("lost", "")
-        now = self._reactor.seconds()
+        lived = 0.0
         if link.up_since is not None:
-            lived = now - link.up_since
+            self._lost_at = self._reactor.seconds()
+            lived = self._lost_at - link.up_since
             self._report(LinkDown(link.serial, link.peer, reason, detail, round(lived, 3), link.cut))
-            self._lost_at = now
+            if lived >= self._limits.stable:
+                self.rounds.renew()
+        if (link.up_since is None or link.leaving) and not link.at_once:
+            self._shun(link.place[1])
+        sent = self._where_to(link, lived)
+        if sent is not None:
+            self.rounds.first(sent)
+            detail, delay = f"{detail or reason}; to {sent}, as it says", 0.0
+        elif link.up_since is not None:
             spread = link.server.spread if link.server is not None else 1.0
             # of one server of several that stops: the others are there
-            others = len(self._servers) > 1 and reason == GoAway.STOPPING.word
-            delay = self._backoff.after_loss(lived, spread, 0 if others else link.retry_after)
-        elif link.at_once:  # the same server, in another way
-            self._turn, delay = self._turn - 1, 0.0
+            others = len(link.addresses) > 1 or len(self.rounds.places) > 1
+            away = 0 if others and reason == GoAway.STOPPING.word else link.retry_after
+            delay = self._backoff.after_loss(lived, spread, away)
+        elif link.at_once and self._place is not None:  # the same server, in another way
+            self.rounds.first(self._place)
+            delay = 0.0
         else:
             delay = self._after_failure(True, link.retry_after)
         if self._stopping:
@@ -161,9 +187,27 @@ class Uplink:
             return
         self._again(delay, link.peer, detail or reason)
 
+    def _where_to(self, link: AgentLink, lived: float) -> ServerPlace | None:
+        """Where it sends us, if we go: not on and on, from one that does not keep us to the next."""
+        sent, self._sent = self._sent, False
+        if self._stopping or (sent and lived < BRIEF):
+            return None
+        try:
+            place = self.sent_to(link, self.rounds.places)
+        except ValueError as error:
+            self._report(ServerState("follow", f"{link.peer} sends us to {link.elsewhere}: {error}"))
+            return None
+        self._sent = place is not None
+        return place
+
+    def _shun(self, address: str) -> None:
+        """Try it last from now on: whoever is there does not want us."""
+        others = [each for each in self._shunned if each != address]
+        self._shunned = [*others[1 - SHUNNED :], address]
+
     def _after_failure(self, refused: bool, retry_after: int) -> float:
         """The back-off counts rounds: with several servers the next one is tried soon."""
-        if self._turn % len(self._servers):
+        if not self.rounds.over:
             return min(self._limits.retry_first, 0.1)
         if retry_after:
             return self._backoff.announced(retry_after)

@@ -29,6 +29,7 @@ class Notifier:
     def __init__(self, address: str | None, watchdog: float | None = None) -> None:
         self.watchdog = watchdog
         self._address = address
+        self._status = "ready"
 
     @classmethod
     def from_environment(cls, environ: MutableMapping[str, str], pid: int) -> "Notifier":
@@ -39,12 +40,13 @@ class Notifier:
         wanted = address is not None and mine and usec.isdecimal() and int(usec) > 0
         return cls(address or None, int(usec) / 1e6 if wanted else None)
 
-    def ready(self, status: str = "ready", pid: int | None = None) -> None:
+    def ready(self, pid: int | None = None) -> None:
         """All listeners are open; also the end of a reload. ``pid`` when it is not the started one."""
-        self._tell("READY=1", f"STATUS={status}", *([] if pid is None else [f"MAINPID={pid}"]))
+        self._tell("READY=1", f"STATUS={self._status}", *([] if pid is None else [f"MAINPID={pid}"]))
 
     def status(self, text: str) -> None:
-        """One line for ``systemctl status``."""
+        """One line for ``systemctl status``, until there is another."""
+        self._status = text
         self._tell(f"STATUS={text}")
 
     def alive(self) -> None:

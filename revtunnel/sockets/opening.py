@@ -5,11 +5,12 @@
     dial = open_end(reactor, "server.example", 7443, 10.0, [proxy_stage, client_tls(reactor, context, name)])
     dial.addCallbacks(lambda end: EndTransport(reactor, end, protocol).start(), failed)
 
-The rules: the addresses of a name are tried in turn, the next one beside the first after 0.25 s; whoever
+The rules: the addresses of a name are tried in turn, one family and then the other, the next one beside the
+first after 0.25 s; whoever
 cancels, or whose time is over, has every socket of it aborted. A connection within this machine may come
 inside the call that began it, and so may a failure.
 
-Source: ours; RFC 8305 for the stagger between addresses.
+Source: ours; RFC 8305 for their order and the stagger between addresses.
 """
 
 import errno
@@ -17,6 +18,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -46,14 +48,16 @@ Reach = Callable[[Any, str, int], Coroutine[Any, Any, End]]  # reactor, address,
 
 
 async def resolve(reactor: Any, host: str, port: int) -> Sequence[Any]:
-    """The addresses of a name, by the reactor's resolver. OSError: there is none."""
+    """The addresses of a name, by the reactor's resolver, both families in turn. OSError: there is none."""
     answer: Deferred[list[Any]] = Deferred()
     resolver: IHostnameResolver = reactor.nameResolver
     resolver.resolveHostName(_Answer(answer), host, port)
     found = await answer
     if not found:
         raise socket.gaierror(socket.EAI_NONAME, f"{host}: the name is unknown")
-    return found
+    families = [[each for each in found if (":" in each.host) is six] for six in (False, True)]
+    families.sort(key=lambda family: found[0] not in family)  # whose address the resolver has first
+    return [each for pair in zip_longest(*families) for each in pair if each is not None]
 
 
 class _Begun:

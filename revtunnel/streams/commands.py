@@ -38,6 +38,7 @@ streams/consent_messages.py, 0x22, in streams/service_state.py, 0x23 and 0x24, i
 and the rest, in link/rt1_recall.py).
 """
 
+import re
 from collections.abc import Iterator
 from enum import IntEnum, IntFlag
 from struct import Struct
@@ -79,6 +80,7 @@ __all__ = [
 
 VERSION = 1  # of rt1, in the channel byte of HELLO
 MAX_TEXT = 200  # bytes of text in RESET and GOAWAY
+MAX_PLACE = MAX_HOST + 8  # bytes of HOST:PORT in GOAWAY, IPv6 in brackets
 MAX_CREDIT = 2**31 - 1  # bytes in one WINDOW, and in one channel's sum
 TICKET_SIZE = 16  # bytes: u32 number of the channel it is for, then 12 that nobody can guess
 MAX_TICKETS = 256  # in one WANT
@@ -140,7 +142,7 @@ EXACT_SIZE = {
 MAX_SIZE = {
     Command.CONNECT: 2 + MAX_HOST + 2,
     Command.RESET: 1 + MAX_TEXT,
-    Command.GOAWAY: 3 + MAX_TEXT,
+    Command.GOAWAY: 3 + MAX_TEXT + 1 + MAX_PLACE,
     Command.WANT: MAX_TICKETS * TICKET_SIZE,
     Command.ORIGIN: MAX_ORIGIN,
     Command.SESSION: 4096,
@@ -154,6 +156,7 @@ MAX_SIZE = {
 _U16 = Struct("!H")
 _U32 = Struct("!I")
 _GOAWAY = Struct("!BH")
+_PLACE = re.compile(rb"[!-~]{1,%d}" % MAX_PLACE)
 
 
 class Tlv(IntEnum):
@@ -187,6 +190,7 @@ class Feature(IntFlag):
     # agent: it takes bytes behind CONNECT on a data socket, and answers RECALL; server: it may send them. 64
     # was the same without RECALL, so that a CONNECT that came late could give its target the bytes once more
     EARLY = 256
+    PLACES = 512  # agent: it reads a place in GOAWAY; server: it may say one
 
 
 def encode_connect(target: Target) -> bytes:
@@ -241,21 +245,23 @@ def decode_reset(payload: bytes) -> tuple[Ended, str]:
     return (Ended.PROTOCOL if reason is Ended.CLOSED else reason), text
 
 
-def encode_goaway(reason: GoAway, retry_after: int = 0, text: str = "") -> bytes:
-    """GOAWAY's payload; ``retry_after`` in seconds, 0 to 65535."""
-    return _GOAWAY.pack(reason, retry_after) + cut(text)
+def encode_goaway(reason: GoAway, retry_after: int = 0, text: str = "", place: str = "") -> bytes:
+    """GOAWAY's payload; ``retry_after`` in seconds, 0 to 65535; ``place``: where to go instead, HOST:PORT."""
+    said = _GOAWAY.pack(reason, retry_after) + cut(text.replace("\0", "?"))
+    return said + b"\0" + place.encode("ascii") if place else said
 
 
-def decode_goaway(payload: bytes) -> tuple[GoAway, int, str]:
-    """Reason, seconds to stay away and text of a GOAWAY."""
+def decode_goaway(payload: bytes) -> tuple[GoAway, int, str, str]:
+    """Reason, seconds to stay away, text and place of a GOAWAY; a place that is none is none."""
     if len(payload) < _GOAWAY.size:
         raise RemoteError(f"GOAWAY of {len(payload)} bytes, at least {_GOAWAY.size} wanted")
     number, retry_after = _GOAWAY.unpack_from(payload)
-    text = plain(payload[_GOAWAY.size :])
+    said, _, place = payload[_GOAWAY.size :].partition(b"\0")
+    text, where = plain(said), place.decode("ascii") if _PLACE.fullmatch(place) else ""
     try:
-        return GoAway(number), retry_after, text
+        return GoAway(number), retry_after, text, where
     except ValueError:
-        return GoAway.PROTOCOL, retry_after, f"reason {number}: {text}"
+        return GoAway.PROTOCOL, retry_after, f"reason {number}: {text}", where
 
 
 def encode_window(credit: int) -> bytes:

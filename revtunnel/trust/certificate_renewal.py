@@ -24,6 +24,7 @@ from twisted.python.failure import Failure
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import CertificateFailed, CertificateIssued, Report
 from revtunnel.ground.server_places import ServerPlace
+from revtunnel.link.server_rounds import ServerRounds, ask_next
 from revtunnel.sockets.end_transport import in_words
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.tls.certificates import device_serial
@@ -136,7 +137,7 @@ class CertificateRenewal(Service):
         self._wall = wall
         self._early = random() * SPREAD
         self._failures = 0
-        self._turn = 0
+        self._rounds = ServerRounds(reactor, (), random)
         self._waiting: IDelayedCall | None = None
         self._asking: Deferred[Any] | None = None
 
@@ -197,10 +198,9 @@ class CertificateRenewal(Service):
             self._waiting = self._reactor.callLater(LOOK, self._look)
             self.tried()
             return
-        server = servers[self._turn % len(servers)]
-        self._turn += 1
-        self._asking = Deferred.fromCoroutine(self._ask(server))
-        self._asking.addCallbacks(self._kept, self._failed, errbackArgs=(str(server),))
+        self._rounds.take(servers)
+        self._asking = ask_next(self._rounds, lambda server: Deferred.fromCoroutine(self._ask(server)))
+        self._asking.addCallbacks(self._kept, lambda failure: self._failed(failure, str(self._rounds.asked)))
 
     async def _ask(self, server: ServerPlace) -> x509.Certificate:
         key = self._files.kept_key() if self.is_late else self._files.next_key()

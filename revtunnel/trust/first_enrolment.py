@@ -24,6 +24,7 @@ from revtunnel.ground.facts import CertificateFailed, CertificateIssued, ServerS
 from revtunnel.ground.limits import AgentLimits
 from revtunnel.ground.server_places import ServerPlace
 from revtunnel.link.backoff import Backoff
+from revtunnel.link.server_rounds import ServerRounds, ask_next
 from revtunnel.process.process import ExitStatus, SignalService
 from revtunnel.process.reporting import Reporter
 from revtunnel.process.systemd import Notifier, NotifyService
@@ -71,6 +72,7 @@ class FirstEnrolment(MultiService):
         self._reactor = reactor
         self._tls = tls
         self._servers = servers
+        self._rounds = ServerRounds(reactor, servers, random.random)
         self._proxy = proxy
         self._timeout = limits.connect
         self._exit = exit_status
@@ -82,7 +84,6 @@ class FirstEnrolment(MultiService):
         self._report = Reporter()
         self._files = AgentFiles(str(tls.state_directory), token.serial)
         self._backoff = Backoff(limits, random.random)
-        self._turn = 0
         self._waiting: IDelayedCall | None = None
         self._asking: Deferred[Any] | None = None
         self._signals = SignalService(reactor, self, exit_status, notifier, deadline=DRAIN)
@@ -120,10 +121,8 @@ class FirstEnrolment(MultiService):
 
     def _try(self) -> None:
         self._waiting = None
-        server = self._servers[self._turn % len(self._servers)]
-        self._turn += 1
-        self._asking = self._ask(self._token, server)
-        self._asking.addCallbacks(self._enrolled, self._failed, errbackArgs=(str(server),))
+        self._asking = ask_next(self._rounds, lambda server: self._ask(self._token, server))
+        self._asking.addCallbacks(self._enrolled, self._failed)
         self._asking.addErrback(self._wrong)
 
     def _ask(self, token: EnrolmentToken, server: ServerPlace) -> "Deferred[x509.Certificate]":
@@ -149,16 +148,15 @@ class FirstEnrolment(MultiService):
             before.disownServiceParent()
         service.setServiceParent(self)
 
-    def _failed(self, failure: Failure, where: str) -> None:
-        self._asking = None
+    def _failed(self, failure: Failure) -> None:
+        self._asking, where = None, str(self._rounds.asked)
         if failure.check(CancelledError):
             return
         if is_refusal(failure):
             self._refused(where)
             return
         self._report(CertificateFailed(self._token.serial, where, in_words(failure)))
-        again = bool(self._turn % len(self._servers))
-        delay = 0.1 if again else self._backoff.after_failure()
+        delay = self._backoff.after_failure() if self._rounds.over else 0.1
         self._waiting = self._reactor.callLater(delay, self._try)
 
     def _refused(self, where: str) -> None:

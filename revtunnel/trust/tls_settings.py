@@ -94,4 +94,8 @@ def speaks_tls(settings: AgentTls, server: ServerPlace) -> bool:
         return server.secure
     if settings.tls != "auto":
         return settings.tls == "yes"
-    return not is_loopback(server.host) or settings.authority is not None or settings.certificate is not None
+    return (
+        not is_loopback(server.name or server.host)
+        or settings.authority is not None
+        or settings.certificate is not None
+    )

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from random import random
 from typing import Any
 
 from cryptography import x509
@@ -23,6 +24,7 @@ from revtunnel.ground.reasons import GoAway
 from revtunnel.ground.server_places import ServerPlace
 from revtunnel.link.handshake import Dismissed
 from revtunnel.link.server_connector import ServerConnector, ServerWay
+from revtunnel.link.server_rounds import ServerRounds, ask_next
 from revtunnel.sockets.end_transport import in_words
 from revtunnel.sockets.tls.certificates import CertificateFiles, TlsSide
 from revtunnel.sockets.tls.peer_verification import Identity, TlsRules
@@ -97,7 +99,7 @@ class TokenWatch(Service):
         self._text = ""  # what was in the file at the last look
         self._spoilt = ""  # the same, where it is not worth another try
         self._complaint = ""
-        self._turn = 0
+        self._rounds = ServerRounds(reactor, (), random)
         self._waiting: IDelayedCall | None = None
         self._asking: Deferred[Any] | None = None
 
@@ -120,10 +122,9 @@ class TokenWatch(Service):
         if token is None or not servers:
             self._later()
             return
-        server = servers[self._turn % len(servers)]
-        self._turn += 1
-        self._asking = self._ask(token, server)
-        self._asking.addCallbacks(self._enrolled, self._failed, errbackArgs=(str(server),))
+        self._rounds.take(servers)
+        self._asking = ask_next(self._rounds, lambda server: self._ask(token, server))
+        self._asking.addCallbacks(self._enrolled, self._failed)
 
     def _later(self) -> None:
         self._waiting = self._reactor.callLater(LOOK, self._look)
@@ -161,8 +162,8 @@ class TokenWatch(Service):
         self._later()
         self._got()
 
-    def _failed(self, failure: Failure, where: str) -> None:
-        self._asking = None
+    def _failed(self, failure: Failure) -> None:
+        self._asking, where = None, str(self._rounds.asked)
         if not self.running or failure.check(CancelledError):
             return
         if is_refusal(failure):

@@ -68,7 +68,8 @@ class Nodes:
         """One more process, not started yet; of the same name where ``file`` is another."""
         issued = self._issuer.node(name, file=f"node-{file or name}")
         door = free_ports(1)[0] if file else self._doors[name]
-        cluster: dict[str, object] = {"node": name}
+        agents = f"127.0.0.1:{free_ports(1)[0]}"
+        cluster: dict[str, object] = {"node": name, "agents_address": agents}
         if self.engine is not None:
             cluster["address"] = f"127.0.0.1:{door}"
             cluster |= {"engine": f"redis://127.0.0.1:{self.engine.port}", "lease": LEASE}
@@ -77,7 +78,7 @@ class Nodes:
         settings = merged(
             {
                 "cluster": cluster,
-                "listener main": {"address": f"127.0.0.1:{free_ports(1)[0]}"},
+                "listener main": {"address": agents},
                 "listener nodes": {
                     "kind": "nodes",
                     "address": f"127.0.0.1:{door}",

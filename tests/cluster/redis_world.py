@@ -24,9 +24,8 @@ class RedisWorld:
         self.views: list[RedisDirectory] = []
 
     def view(self, name: str, way: EngineWay | None = None) -> RedisDirectory:
-        found = RedisDirectory(
-            self.loop.reactor, way or self.way, "test", name, f"{name}.example:2066", LEASE
-        )
+        places = f"{name}.example:2066", f"{name}.example:2065"
+        found = RedisDirectory(self.loop.reactor, way or self.way, "test", name, *places, LEASE)
         self.views.append(found)
         return found
 

@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from twisted.internet.defer import Deferred
 
 from revtunnel.cluster.cluster_system import merged
 from revtunnel.cluster.directory import DirectoryAway
-from revtunnel.ground.facts import ChannelEnded, ChannelOpened, ClientRefused, LinkRefused
+from revtunnel.ground.facts import ChannelEnded, ChannelOpened, ClientRefused, LinkRefused, ServerState
+from revtunnel.ground.limits import AgentLimits
+from revtunnel.link.following import place_to_go
 from revtunnel.process.admin.operation_form import Row
 from revtunnel.process.admin.refusals import NotFound
 from tests.support.nodes_world import NodesWorld
@@ -245,6 +248,38 @@ def test_a_node_is_drained_from_another_one(tmp_path: Path) -> None:
         nodes.until(lambda: "two" not in cluster.callers)
         with pytest.raises(NotFound):
             cluster.drain_node("two")
+
+
+@pytest.mark.parametrize("mesh", [True, False])
+def test_the_agents_of_a_node_move_while_it_serves_them(mesh: bool, tmp_path: Path) -> None:
+    """A stream goes on, clients of either node reach the device where it went; later agents are sent on."""
+    with NodesWorld(tmp_path, "one", "two", mesh=mesh) as nodes:
+        one, two = nodes["one"], nodes["two"]
+        two.cluster.look()
+        one.cluster.look()
+        nodes.until(lambda: all(each.agents for each in one.cluster.directory.nodes()))
+        one.uplink.change([one.place, two.place], AgentLimits())
+        one.uplink.sent_to = partial(place_to_go, rule="configured")
+        client, service = nodes.talk("two", "one")
+        assert not one.cluster.stops
+        moved = list[object]()
+        one.cluster.move(30.0).addBoth(moved.append)
+        nodes.until(lambda: two.switchboard.fleet.get("dev-one"), "its device")
+        nodes.until(lambda: moved)
+        assert moved == [None]
+        assert one.cluster.stops
+        one.carry(client, service, b"as before")
+        (port,) = (each.lease.port for each in two.ports.of("dev-one"))
+        for name, number in (("two", port), ("one", 0)):
+            nodes[name].carry(*nodes.talk(name, "one", number), b"here")
+        one.uplink.rounds.first(one.place)
+        two.switchboard.kick("dev-one", "for a test", 0)
+        nodes.until(lambda: one.of(LinkRefused), "a refusal")
+        nodes.until(lambda: two.switchboard.fleet.get("dev-one").link)  # type: ignore[union-attr]
+        assert [(each.serial, each.reason) for each in one.of(LinkRefused)] == [("dev-one", "stopping")]
+        assert (
+            ", as it says" in [each.detail for each in one.agent_facts if isinstance(each, ServerState)][-1]
+        )
 
 
 def test_nodes_are_listed_with_the_links_to_them(tmp_path: Path) -> None:

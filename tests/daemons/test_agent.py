@@ -288,6 +288,33 @@ def test_a_server_that_went_is_looked_for_until_it_is_back(make: Any) -> None:
     site.up(2)
 
 
+def test_the_service_manager_is_told_which_server_it_has(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or why it has none."""
+    said = list[str]()
+    monkeypatch.setattr(Notifier, "status", lambda notifier, text: said.append(text))
+    site = make()
+    site.up()
+    assert said == [f"link to {site.words['server']}, gate"]
+    site.server.switchboard.kick("plc-1", "for a test", 0)
+    site.loop.until(lambda: len(said) > 1)
+    assert said[1].startswith(f"no link: {site.words['server']}: for a test; next try in ")
+
+
+@pytest.mark.parametrize("follow", ["configured", "no"])
+def test_an_agent_that_is_sent_to_where_it_is(make: Any, follow: str) -> None:
+    """As ``follow`` says."""
+    site = make(agent=f"follow = {follow}")
+    site.up()
+    (link,) = site.server.switchboard.links
+    link.goaway(GoAway.STOPPING, 0, "the node stops", site.words["server"])
+    site.up(2)
+    away = [fact.detail for fact in site.of(ServerState) if fact.state == "away"]
+    refused = [fact.detail for fact in site.of(ServerState) if fact.state == "follow"]
+    assert (", as it says" in away[0]) == (follow == "configured")
+    where = site.words["server"]
+    assert refused == ([] if follow == "configured" else [f"{where} sends us to {where}: follow = no"])
+
+
 def test_an_agent_for_one_errand_ends_with_its_link(make: Any) -> None:
     """``once``: with the status of how it went."""
     site = make(agent="once = yes")

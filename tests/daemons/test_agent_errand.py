@@ -31,7 +31,7 @@ class Told:
         self.said: list[str] = []
         self.tell: Any = None
         self.errand = AgentErrand(
-            self.clock, tries, once, idle, self.watch, self.report, self.statuses.append
+            self.clock, lambda: tries, once, idle, self.watch, self.report, self.statuses.append
         )
         self.errand.startService()
 

@@ -30,11 +30,11 @@ def test_every_kind_of_fact_takes_its_fields_in_order() -> None:
 
 def test_a_refusal_is_raised_with_all_that_it_says() -> None:
     """What the agent is told, and what it is not."""
-    error = LinkDenied(GoAway.DUPLICATE, "it is here already", "plc-7", "told", "word")
+    error = LinkDenied(GoAway.DUPLICATE, "it is here already", "plc-7", "told", "word", "gate-2:2065")
     with pytest.raises(LinkDenied, match="it is here already") as caught:
         raised(pickle.loads(pickle.dumps(denied(error))))
     again = caught.value
-    assert (again.reason, again.serial, again.told, again.word) == (
-        *(GoAway.DUPLICATE, "plc-7", "told", "word"),
+    assert (again.reason, again.serial, again.told, again.word, again.place) == (
+        *(GoAway.DUPLICATE, "plc-7", "told", "word", "gate-2:2065"),
     )
     raised(None)

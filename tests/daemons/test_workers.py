@@ -234,3 +234,14 @@ def test_a_worker_that_hangs_while_its_parent_stops_is_killed(parent: Parent, lo
             assert process.poll() is None
             process.terminate()
         assert process.wait(10) == (-signal.SIGTERM if looks == 1 else -signal.SIGKILL)
+
+
+def test_whoever_waits_for_the_last_stream_hears_of_a_worker_s(parent: Parent) -> None:
+    """A client that came to the parent may have been that worker's all along."""
+    looked: list[bool] = []
+    parent.board.check_drained = lambda: looked.append(drained.called)
+    worker = parent.worker(1, ready=True)
+    drained = worker.drain()
+    worker.heard_drained()
+    assert looked == [False]
+    assert drained.called

@@ -290,7 +290,7 @@ def test_the_goaway_of_a_protocol_error_says_why() -> None:
     world.pump()
     last = frames(recorder.data)[-1]
     assert last.command == Command.GOAWAY
-    reason, _, text = decode_goaway(last.payload)
+    reason, _, text, _ = decode_goaway(last.payload)
     assert reason is GoAway.PROTOCOL
     assert "CONNECT" in text
     assert "lost ConnectionDone" in recorder.events

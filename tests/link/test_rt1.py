@@ -24,6 +24,7 @@ from revtunnel.streams.commands import (
 )
 from revtunnel.streams.frames import Frame, encode_frame
 from revtunnel.streams.window import CreditPool
+from tests.link.test_handshake import exchange
 from tests.support.depth import deep
 from tests.support.joined import TARGET, End, Joined, Stream, glitches, joined_rt1
 from tests.support.owners import SMALL, OwnersMachine
@@ -381,6 +382,22 @@ def test_goaway_reaches_the_other_side() -> None:
     assert joined.agent.of(GoingAway) == [GoingAway(GoAway.STOPPING, 7, "restart")]
 
 
+@pytest.mark.parametrize("places", [True, False])
+def test_goaway_names_a_place_where_both_have_that(places: bool) -> None:
+    """As on the page; an agent of another kind hears what it always heard."""
+    joined = joined_rt1()
+    assert isinstance(joined.server.mux, Rt1Mux)
+    joined.server.mux.places = places
+    joined.server.mux.goaway(GoAway.STOPPING, 0, "bye", "gate-2.example:2065")
+    joined.settle()
+    place = "gate-2.example:2065" if places else ""
+    assert joined.agent.of(GoingAway) == [GoingAway(GoAway.STOPPING, 0, "bye", place)]
+    ((_, said),) = exchange("about another place")
+    assert said == encode_frame(
+        Command.GOAWAY, 0, encode_goaway(GoAway.STOPPING, 0, "bye", "gate-2.example:2065")
+    )
+
+
 def test_both_ends_ask_and_are_answered() -> None:
     """25 s of silence, a PING each way, the PONG, and nothing odd; 20 s without an answer end the link."""
     joined = joined_rt1()
@@ -671,7 +688,7 @@ def test_f23_a_pong_that_nobody_asked_for_is_odd() -> None:
         (Command.WINDOW, 5, "WINDOW of 5 bytes, 4 wanted"),
         (Command.EOF, 1, "EOF of 1 bytes, 0 wanted"),
         (Command.RESET, 202, "RESET of 202 bytes, limit 201"),
-        (Command.GOAWAY, 60000, "GOAWAY of 60000 bytes, limit 203"),
+        (Command.GOAWAY, 60000, "GOAWAY of 60000 bytes, limit 467"),
         (Command.HELLO, 0, "HELLO on a link that is up"),
         (Command.PROOF, 32, "PROOF on a link that is up"),
         (Command.ENROLL, 32, "ENROLL on a link that is up"),

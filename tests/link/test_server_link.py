@@ -475,8 +475,8 @@ def test_dismissed_with_a_time_to_stay_away() -> None:
     recorder = agent_by_hand(world)
     assert world.switchboard.kick("plc-1", "for a test", 77)
     world.pump()
-    reason, seconds, text = decode_goaway(frames(recorder.data)[-1].payload)
-    assert (reason, seconds, text) == (GoAway.OPERATOR, 77, "for a test")
+    said = decode_goaway(frames(recorder.data)[-1].payload)
+    assert said == (GoAway.OPERATOR, 77, "for a test", "")
     assert recorder.lost is not None
     world.finish()
 

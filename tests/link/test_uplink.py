@@ -7,7 +7,9 @@ import pytest
 
 from revtunnel.ground.facts import LinkDown, LinkUp, ServerState
 from revtunnel.ground.limits import AgentLimits
-from revtunnel.ground.server_places import ServerPlace
+from revtunnel.ground.reasons import GoAway
+from revtunnel.ground.server_places import ServerPlace, parse_server_place
+from revtunnel.sockets.ways.service_names import Found, Listed
 from revtunnel.sockets.ways.websocket_upgrade import HandshakeRefused
 from tests.support.reactor import HANGS
 from tests.support.world import LINK_PORT, SERVER, WIRES, World
@@ -332,4 +334,163 @@ def test_n21_the_server_is_gone_and_back(wire: str) -> None:
     client.say(b"x")
     world.pump()
     assert service.data == b"x"
+    world.finish()
+
+
+OTHERS = [f"192.0.2.{number}" for number in (7, 8, 9)]
+
+
+def sent(place: str, *servers: str, retry_after: int = 0) -> World:
+    """A world whose agent knows more servers, and was sent to a place by the first."""
+    world = lonely([ServerPlace(host, LINK_PORT) for host in (SERVER, *servers)])
+    for host in (SERVER, *OTHERS):
+        listen(world, host)
+    world.agents["plc-1"].uplink.start()
+    world.advance(2.0)
+    world.server_link().goaway(GoAway.STOPPING, retry_after, "the node stops", place)
+    return world
+
+
+def dialled(world: World) -> list[str]:
+    """Hosts, without the first."""
+    return [host for host, _ in world.reactor.dialled][1:]
+
+
+def words(world: World, state: str) -> list[str]:
+    """What its agent says of a state."""
+    facts = world.agents["plc-1"].facts
+    return [fact.detail for fact in facts if isinstance(fact, ServerState) and fact.state == state]
+
+
+def test_an_agent_goes_where_it_is_sent() -> None:
+    """At once, and past those that come before; then its list goes on."""
+    world = sent(f"192.0.2.9:{LINK_PORT}", *OTHERS, retry_after=600)
+    world.pump()
+    assert dialled(world) == ["192.0.2.9"]
+    assert words(world, "away")[0].endswith(
+        "the node stops; to 192.0.2.9:2065, as it says; next try in 0.0 s"
+    )
+    world.advance(2.0)
+    world.link_pairs()[0].reset()
+    world.advance(2.0)
+    assert dialled(world) == ["192.0.2.9", "192.0.2.7"]
+    world.finish()
+
+
+def test_where_it_is_sent_may_be_nobody() -> None:
+    """Then it goes on with its list."""
+    world = sent(f"192.0.2.9:{LINK_PORT}", *OTHERS)
+    world.reactor.at("192.0.2.9", LINK_PORT).stop()  # type: ignore[union-attr]
+    world.advance(2.0)
+    assert dialled(world) == ["192.0.2.9", "192.0.2.7"]
+    assert world.agents["plc-1"].link.mux is not None
+    world.finish()
+
+
+def test_it_is_not_sent_from_one_to_the_next_for_ever() -> None:
+    """Where a server does not keep it for a second its own list counts."""
+    world = sent(f"192.0.2.9:{LINK_PORT}", *OTHERS)
+    world.pump()
+    world.server_link().goaway(GoAway.OVERLOADED, 0, "", f"192.0.2.8:{LINK_PORT}")
+    world.advance(1.0)
+    assert dialled(world) == ["192.0.2.9", "192.0.2.7"]
+    world.advance(2.0)
+    world.server_link().goaway(GoAway.OVERLOADED, 0, "", f"192.0.2.9:{LINK_PORT}")
+    world.pump()
+    assert dialled(world) == ["192.0.2.9", "192.0.2.7", "192.0.2.9"]
+    world.finish()
+
+
+def test_it_does_not_go_to_whom_it_does_not_know() -> None:
+    """And says so."""
+    world = sent(f"192.0.2.9:{LINK_PORT}", "192.0.2.7")
+    world.advance(2.0)
+    assert dialled(world) == ["192.0.2.7"]
+    (said,) = words(world, "follow")
+    assert said.endswith("sends us to 192.0.2.9:2065: it is none of our servers, and follow = configured")
+    world.finish()
+
+
+def test_who_is_refused_in_the_handshake_may_be_sent_on() -> None:
+    """To a node that takes agents."""
+    world = lonely([ServerPlace(host, LINK_PORT) for host in (SERVER, *OTHERS)])
+    for host in (SERVER, *OTHERS):
+        listen(world, host)
+    world.switchboard.not_yet = "the node stops"
+    world.switchboard.elsewhere = lambda: f"192.0.2.9:{LINK_PORT}"
+    world.agents["plc-1"].uplink.start()
+    world.pump()
+    assert [host for host, _ in world.reactor.dialled] == [SERVER, "192.0.2.9"]
+    world.switchboard.not_yet = ""  # it is refused there too, and goes on with its list
+    world.advance(0.2)
+    assert dialled(world) == ["192.0.2.9", "192.0.2.7"]
+    assert world.agents["plc-1"].link.mux is not None
+    world.finish()
+
+
+def test_of_a_name_the_address_that_says_no_is_tried_last() -> None:
+    """Also where one that stops asks those who know no other server to stay away."""
+    world = lonely([ServerPlace("server.example", LINK_PORT)])
+    world.reactor.names.answers["server.example"] = [SERVER, *OTHERS[:2]]
+    listen(world)
+    listen(world, OTHERS[0])
+    listen(world, OTHERS[1])
+    agent = world.agents["plc-1"]
+    agent.uplink.start()
+    world.advance(2.0)
+    for _ in range(3):
+        world.server_link().goaway(GoAway.STOPPING, 600, "")
+        world.advance(2.0)
+    hosts = [host for host, _ in world.reactor.dialled]
+    assert hosts == [SERVER, *OTHERS[:2], SERVER]
+    world.server_link().goaway(GoAway.STOPPING, 0, "", f"{OTHERS[1]}:{LINK_PORT}")
+    world.pump()
+    assert world.reactor.dialled[-1] == (OTHERS[1], LINK_PORT)
+    world.finish()
+
+
+@pytest.mark.parametrize(("lived", "then"), [(2.0, "two"), (61.0, "one")])
+def test_a_server_of_a_name_that_does_not_keep_it_is_not_the_only_one(lived: float, then: str) -> None:
+    """The next one that DNS lists is tried; after a stable minute DNS is asked anew."""
+
+    async def look_up(reactor: object, name: str) -> Found:
+        listed = Listed(0, 0, "one.example", LINK_PORT), Listed(1, 0, "two.example", LINK_PORT)
+        return Found(listed, 0.0)
+
+    world = lonely([parse_server_place("_revtunnel._tcp.example")])
+    world.agents["plc-1"].uplink.rounds._look_up = look_up
+    world.reactor.names.answers |= {"one.example": [OTHERS[0]], "two.example": [OTHERS[1]]}
+    for host in OTHERS:
+        listen(world, host)
+    world.agents["plc-1"].uplink.start()
+    world.advance(lived)
+    world.link_pairs()[0].reset()
+    world.advance(2.0)
+    assert world.agents["plc-1"].link.place[0].host == f"{then}.example"
+    world.finish()
+
+
+def test_a_name_without_servers_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In words, and with the waits of any failure; all of its servers are tried."""
+    answers: list[Found | OSError] = [
+        TimeoutError("no name server answered"),
+        Found((Listed(0, 0, "one.example", 7), Listed(1, 0, "two.example", LINK_PORT)), 60.0),
+    ]
+
+    async def look_up(reactor: object, name: str) -> Found:
+        answer = answers.pop(0)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    world = lonely([parse_server_place("_revtunnel._tcp.example")])
+    world.agents["plc-1"].uplink.rounds._look_up = look_up
+    world.reactor.names.answers |= {"one.example": ["192.0.2.5"], "two.example": [OTHERS[0]]}
+    listen(world, OTHERS[0])
+    world.agents["plc-1"].uplink.start()
+    world.pump()
+    assert words(world, "away") == ["_revtunnel._tcp.example: no name server answered; next try in 1.0 s"]
+    world.advance(2.0)
+    assert [host for host, _ in world.reactor.dialled] == ["192.0.2.5", OTHERS[0]]
+    assert world.agents["plc-1"].link.place[0].name == "example"
     world.finish()

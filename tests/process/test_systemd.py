@@ -45,7 +45,7 @@ def manager(tmp_path: Path, no_leaks: None) -> Iterator[Manager]:
 def test_what_is_said(manager: Manager) -> None:
     """Every message in the words of sd_notify(3)."""
     notifier = Notifier.from_environment(manager.environ, 7)
-    notifier.ready("2 listeners", pid=8)
+    notifier.ready(pid=8)
     notifier.status("one\nline")
     notifier.alive()
     notifier.reloading(12.5)
@@ -54,11 +54,11 @@ def test_what_is_said(manager: Manager) -> None:
     notifier.stopping()
     notifier.extend(1.5)
     assert manager.heard() == [
-        ["READY=1", "STATUS=2 listeners", "MAINPID=8"],
+        ["READY=1", "STATUS=ready", "MAINPID=8"],
         ["STATUS=one line"],
         ["WATCHDOG=1"],
         ["RELOADING=1", "MONOTONIC_USEC=12500000", "STATUS=reloading"],
-        ["READY=1", "STATUS=ready"],
+        ["READY=1", "STATUS=one line"],
         ["STOPPING=1", "STATUS=draining", "EXTEND_TIMEOUT_USEC=31000000"],
         ["STOPPING=1", "STATUS=stopping"],
         ["EXTEND_TIMEOUT_USEC=1500000"],

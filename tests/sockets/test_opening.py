@@ -10,7 +10,7 @@ import pytest
 from twisted.internet.defer import CancelledError
 
 from revtunnel.sockets.ends import End, said
-from revtunnel.sockets.opening import open_end
+from revtunnel.sockets.opening import connect, open_end
 from revtunnel.sockets.stages import read_some, readable, write_all
 from tests.support.epoll import Loop, Names
 
@@ -33,6 +33,25 @@ def test_a_name_is_resolved_and_its_addresses_tried(loop: Loop) -> None:
         end = loop.wait(open_end(loop.reactor, "service", port, 10.0))
         assert end.peer == f"127.0.0.1:{port}"
         end.close()
+
+
+def test_all_addresses_are_dead_but_one(loop: Loop) -> None:
+    """Both families take turns, the one first that the resolver has first; the last of them answers."""
+    six = [f"::ffff:127.0.1.{number}" for number in range(1, 4)]
+    four = [f"127.0.2.{number}" for number in range(1, 11)]
+    tried: list[str] = []
+
+    async def reach(reactor: Any, host: str, port: int) -> End:
+        tried.append(host)
+        return await connect(reactor, host, port)
+
+    with listening() as server:
+        port = server.getsockname()[1]
+        loop.reactor.installNameResolver(Names(service=[*six, *four, "127.0.0.1"]))
+        end = loop.wait(open_end(loop.reactor, "service", port, 10.0, reach=reach))
+        assert end.peer == f"127.0.0.1:{port}"
+        end.close()
+    assert tried == [six[0], four[0], six[1], four[1], six[2], four[2], *four[3:], "127.0.0.1"]
 
 
 def test_an_address_that_is_silent_does_not_hold_up_the_next(loop: Loop) -> None:

@@ -84,7 +84,7 @@ def test_the_table_gives_the_sizes_that_are_enforced() -> None:
     assert MAX_SIZE == {
         Command.CONNECT: 259,
         Command.RESET: 201,
-        Command.GOAWAY: 203,
+        Command.GOAWAY: 467,
         Command.WANT: 4096,
         Command.ORIGIN: 37,
         Command.SESSION: 4096,
@@ -235,16 +235,26 @@ def test_text_is_cut_and_made_safe() -> None:
 def test_goaway_golden() -> None:
     """Reason, seconds and text, as in the vector."""
     payload = PAYLOAD["GOAWAY, back in 300 s"]
-    assert decode_goaway(payload) == (GoAway.STOPPING, 300, "bye")
+    assert decode_goaway(payload) == (GoAway.STOPPING, 300, "bye", "")
     assert encode_goaway(GoAway.STOPPING, 300, "bye") == payload
-    assert len(encode_goaway(GoAway.DENIED, 0, "x" * 999)) == MAX_SIZE[Command.GOAWAY]
+    assert len(encode_goaway(GoAway.DENIED, 0, "x" * 999)) == 203
+    assert len(encode_goaway(GoAway.DENIED, 0, "x" * 999, "g" * 263)) == MAX_SIZE[Command.GOAWAY]
+
+
+def test_a_goaway_names_a_place() -> None:
+    """Behind its text, which has no zero of its own; what is no place there is none."""
+    payload = encode_goaway(GoAway.STOPPING, 7, "a\0b", "gate-2:2065")
+    assert payload == b"\x01\x00\x07a?b\x00gate-2:2065"
+    assert decode_goaway(payload) == (GoAway.STOPPING, 7, "a?b", "gate-2:2065")
+    for odd in (b"", b"gate 2", b"g\xc3\xa4te:1", b"gate\0:1", b"g" * 264, b"gate:1\n"):
+        assert decode_goaway(b"\x01\x00\x07hm\0" + odd) == (GoAway.STOPPING, 7, "hm", "")
 
 
 def test_goaway_of_strangers() -> None:
     """A cut one is an error; an unknown reason counts as a protocol fault."""
     with pytest.raises(RemoteError):
         decode_goaway(b"\x01\x00")
-    assert decode_goaway(b"\x63\x00\x05hm") == (GoAway.PROTOCOL, 5, "reason 99: hm")
+    assert decode_goaway(b"\x63\x00\x05hm") == (GoAway.PROTOCOL, 5, "reason 99: hm", "")
 
 
 def test_window_golden() -> None:

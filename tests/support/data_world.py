@@ -151,7 +151,9 @@ class DataWorld:
 
     def _listen(self, rule: str) -> None:
         rules = ListenerRules("main")
-        hello = ServerHello("server", "a test", keepalive=25.0, features=Feature(7) | Feature.EARLY)
+        hello = ServerHello(
+            "server", "a test", keepalive=25.0, features=Feature(7) | Feature.EARLY | Feature.PLACES
+        )
         listener = AgentListener(rules, self.link_limits, hello, data=rule)
         self.switchboard.listeners["main"] = listener
         self.switchboard.listeners["other"] = replace(listener, rules=ListenerRules("other"))
@@ -182,7 +184,7 @@ class DataWorld:
 
         def make(ready: Any, left: Any) -> AgentLink:
             features = Feature.DATA_SOCKETS if self.sockets else Feature(0)
-            features |= Feature.EARLY if self.early else Feature(0)
+            features |= Feature.EARLY | Feature.PLACES if self.early else Feature.PLACES
             features |= Feature.ORIGIN if self._headers else Feature(0)
             features |= Feature.SESSIONS if self.consent is not None else Feature(0)
             hello = AgentHello(self.serial, os.urandom(32), self.offers, "a test", features=features)

@@ -74,9 +74,10 @@ class Node(DataWorld):
     ) -> None:
         """Begin to be a node; not ``begins``: it dials when ``cluster.look`` is called."""
         board = BoardOfNode(self.switchboard, lambda serial, detail: None)
+        settings = ClusterSettings(node=self.name, peers=peers, agents_address=f"{HOST}:{self.port}")
         self.operator = operator = _Operator(self.reactor, Reporter(), self.name)
         self.cluster = Cluster(
-            *(self.reactor, ClusterSettings(node=self.name, peers=peers), LinkLimits(), self.switchboard),
+            *(self.reactor, settings, LinkLimits(), self.switchboard),
             *(board, operator, self.identity, self.facts.append, os.urandom, 10_000, directory),
         )
         if begins:
@@ -123,7 +124,8 @@ class NodesWorld:
                 PeerPlace(each.name, HOST, each.door.port) for each in self.nodes.values() if each is not node
             )
             address = f"{HOST}:{node.door.port}"
-            node.join(peers if mesh else (), None if mesh else LocalDirectory(board, node.name, address))
+            local = LocalDirectory(board, node.name, address, f"{HOST}:{node.port}")
+            node.join(peers if mesh else (), None if mesh else local)
         for node in self.nodes.values():
             node.cluster.look()  # nobody waits for the next time
         known = tuple(PeerPlace(each.name, HOST, each.door.port) for each in self.nodes.values())

@@ -291,6 +291,7 @@ class MemoryReactor(Network):
             self.dialling -= 1
         side = self.meet(None, listener).near
         assert isinstance(side, OurSide)
+        side.end._peer = where  # as it was dialled
         return side.plain
 
     def connectUNIX(

@@ -18,6 +18,7 @@ probe and the agent speaks as to a ReadyAgent server.
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import count
 from typing import Any, TypeVar
 
@@ -38,6 +39,7 @@ from revtunnel.ground.limits import AgentLimits, LinkLimits, ServerLimits
 from revtunnel.ground.server_places import ServerPlace
 from revtunnel.ground.targets import Offer, parse_offer
 from revtunnel.link.agent_link import AgentLink
+from revtunnel.link.following import place_to_go
 from revtunnel.link.handshake import AgentHandshake, AgentHello, ListenerRules, ServerHello
 from revtunnel.link.keys import Verifier, verifier_of
 from revtunnel.link.server_connector import ServerConnector, ServerWay
@@ -293,7 +295,7 @@ class World:
         pool = CreditPool(256 * MIB)
         dialler = Dialler(self.reactor, self.agent_limits, offers, reach=self.reactor.reach)
         facts: list[Fact] = []
-        consent, features = None, Feature.OFFERS | Feature.CHANGES
+        consent, features = None, Feature.OFFERS | Feature.CHANGES | Feature.PLACES
         if self.site is not None:
             targets = {offer.name: offer.target for offer in offers}
             consent = SiteConsent(self.reactor, self.site, targets, facts.append)
@@ -320,6 +322,7 @@ class World:
             ),
             ServerConnector(self.reactor, ServerWay(), self.reactor.reach).connect,
         )
+        uplink.sent_to = partial(place_to_go, rule="configured")
         agent = self.agents[serial] = Agent(uplink, dialler, pool, facts, consent=consent)
         if start:
             uplink.start()
@@ -335,7 +338,10 @@ class World:
             "a test",
             self.link_limits.first_window,
             keepalive=self.link_limits.keepalive,
-            features=Feature.OFFERS | Feature.CHANGES | Feature(0 if self.site is None else Feature.SESSIONS),
+            features=Feature.OFFERS
+            | Feature.CHANGES
+            | Feature.PLACES
+            | Feature(0 if self.site is None else Feature.SESSIONS),
         )
         mappings = {serial: offers} if legacy else {}
         listener = AgentListener(rules, self.link_limits, hello, heartbeat=heartbeat, mappings=mappings)

@@ -177,7 +177,7 @@ def test_a_certificate_that_has_ended_gets_another_and_nothing_else() -> None:
         (answer,) = frames(stranger(made, first).data)
         assert (answer.command, decode_goaway(answer.payload)) == (
             Command.GOAWAY,
-            (GoAway.EXPIRED, 0, text),
+            (GoAway.EXPIRED, 0, text, ""),
         )
         assert refusals(made) == [("certificate", text)]
         made.finish()
@@ -195,7 +195,7 @@ def test_a_refusal_has_no_text() -> None:
     recorder = stranger(made, encode_frame(Command.ENROLL, 0, ENROLL))
     (answer,) = frames(recorder.data)
     assert answer.command == Command.GOAWAY
-    assert decode_goaway(answer.payload) == (GoAway.DENIED, 0, "")
+    assert decode_goaway(answer.payload) == (GoAway.DENIED, 0, "", "")
     assert recorder.lost is not None
     assert refusals(made) == [("denied", "refused: for a reason of ours")]
     made.finish()
@@ -254,7 +254,7 @@ def test_without_a_certificate_there_is_nothing_else(said: bytes) -> None:
     made = world(Desk(), certified_only=True)
     recorder = stranger(made, said)
     (answer,) = frames(recorder.data)
-    assert decode_goaway(answer.payload) == (GoAway.DENIED, 0, "no certificate")
+    assert decode_goaway(answer.payload) == (GoAway.DENIED, 0, "no certificate", "")
     assert refusals(made) == [("certificate", "no certificate")]
     made.finish()
 

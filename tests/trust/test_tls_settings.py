@@ -174,6 +174,16 @@ def test_files_are_of_no_use_without_tls(tmp_path: Path) -> None:
     """tls = no beside an authority is a mistake."""
     text = f"tls = no\nauthority = {Issuer(tmp_path).file}"
     assert agent_errors(tmp_path, text, "127.0.0.1:1") == ["authority: of no use with tls = no"]
+    (error,) = agent_errors(tmp_path, "tls = no\nfollow = verified", "127.0.0.1:1")
+    assert error == "follow: verified: of no use with tls = no, configured or no wanted"
+
+
+def test_what_dns_says_does_not_decide_about_tls(tmp_path: Path) -> None:
+    """A name of SRV is another machine, whatever it stands for."""
+    (error,) = agent_errors(tmp_path, "tls = no", "_revtunnel._tcp.example")
+    assert error.startswith("tls: _revtunnel._tcp.example is another machine")
+    listed, local = ServerPlace("127.0.0.1", 2065, name="example"), ServerPlace("127.0.0.1", 2065)
+    assert [speaks_tls(agent(tmp_path, ""), each) for each in (listed, local)] == [True, False]
 
 
 def test_wrong_certificate_of_an_agent(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.server_places import after
 from revtunnel.ground.targets import place
 from revtunnel.sockets.ends import End, said
-from revtunnel.sockets.opening import Reach, connect, open_end
+from revtunnel.sockets.opening import Names, Reach, connect, open_end, resolve
 from revtunnel.sockets.peeking import HeadEnded, read_head
 from revtunnel.sockets.stages import Stage, write_all
 from revtunnel.sockets.ways.http_connect import ProxyAnswer, decode_answer, encode_request
@@ -96,6 +96,7 @@ def open_way(
     timeout: float,
     stages: Sequence[Stage] = (),
     reach: Reach = connect,
+    names: Names = resolve,
 ) -> "Deferred[End]":
     """``open_end``, by the proxy that leads to the server if one does; fails as that does.
 
@@ -103,7 +104,7 @@ def open_way(
     """
     proxy = choice.proxy_for(host, port)
     if proxy is None:
-        return open_end(reactor, host, port, timeout, stages, reach=reach)
+        return open_end(reactor, host, port, timeout, stages, names, reach)
     through: list[bool] = []
     ask = proxy_stage(reactor, proxy, host, port, lambda: through.append(True))
     opening = open_end(reactor, proxy.host, proxy.port, timeout, [ask, *stages], reach=reach)

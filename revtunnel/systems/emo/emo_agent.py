@@ -112,6 +112,7 @@ class EmoAgentLink(Protocol):
     mux = SimpleNamespace(wire="emo")  # to those who report
     retry_after = 0
     at_once = False  # the next try need not wait
+    leaving = False  # a server of this wire sends nobody away
     place = ("", 0, "")  # of the server, as link/server_connector.py says it
     tls = ""  # set by whoever brought the connection to TLS
 

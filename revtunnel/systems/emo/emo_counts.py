@@ -47,7 +47,7 @@ class EmoCounts:
         """Nothing is queued here."""
         return [], [], []
 
-    def goaway(self, reason: GoAway, retry_after: int, detail: str) -> None:
+    def goaway(self, reason: GoAway, retry_after: int, detail: str, place: str = "") -> None:
         """The wire has no word for it."""
 
     def lost(self) -> list[Channel]:

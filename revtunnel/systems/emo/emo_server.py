@@ -205,7 +205,7 @@ class EmoServerLink(ServerLink):
         else:
             self._set_timer(1.0)
 
-    def goaway(self, reason: GoAway, retry_after: int, detail: str) -> None:
+    def goaway(self, reason: GoAway, retry_after: int, detail: str, place: str = "") -> None:
         """The wire has no word for it: the command socket is closed when nobody uses it any more."""
         self._leaving = True
         self._leave_if_idle(detail)

@@ -83,7 +83,7 @@ class LocalproxyDevice(LocalproxyLink):
 
     # -- as a link
 
-    def goaway(self, reason: GoAway, retry_after: int, detail: str) -> None:
+    def goaway(self, reason: GoAway, retry_after: int, detail: str, place: str = "") -> None:
         """The wire has no word for it: it is closed when no client is left."""
         self._leaving = True
         self._leave_if_idle()

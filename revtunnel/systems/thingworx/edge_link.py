@@ -104,7 +104,7 @@ class EdgeLink:
         """Seconds, as measured; None: not yet."""
         return self._socket.round_trip if self._socket is not None else None
 
-    def goaway(self, reason: GoAway, retry_after: int, detail: str) -> None:
+    def goaway(self, reason: GoAway, retry_after: int, detail: str, place: str = "") -> None:
         """The wire has no word for it: the link is closed when no tunnel is open any more."""
         self._leaving = True
         self._leave_if_idle()
