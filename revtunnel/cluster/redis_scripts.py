@@ -27,9 +27,10 @@ over one of the same link, or over an older fence, and taken away only by who wr
     sweep          where the look for claims that are over goes on      for ever
     heard          hash: NODE to [epoch, when it was heard last, and    for ever
                    both of the run before]
-    revoked        hash: what counts no more, and what a revoked        until its certificate has been
-                   device got since, by ID (shared_revocations.py)      over for a year
-    shared         sorted set: the IDs in revoked by their number       likewise
+    revoked        hash: what all nodes have to know, by its name:      until nobody has to: a year after
+                   shared_records.py, sealed where nodes have a secret  its removal, or its end
+    shared         sorted set: the names in revoked by their number     likewise
+    used:NAME      what is good once was used; the node                 its own time
     to:NODE        channel: ["moved", serial, link, epoch], ["usurped", epoch]
     all            channel: ["claims"], ["nodes"], ["revoked"]: look again
 
@@ -55,6 +56,7 @@ __all__ = [
     "SHARE",
     "SHARED",
     "SHARED_PART",
+    "SPEND",
 ]
 
 SHARED_PART = """
@@ -272,5 +274,16 @@ FORGET = (
     + """
 for i = 3, #ARGV do redis.call('ZREM', P .. 'shared', ARGV[i]) end
 return cjson.encode(redis.call('HDEL', P .. 'revoked', unpack(ARGV, 3)))
+"""
+)
+
+# node, epoch, name, milliseconds -> whether nobody has used it; "young": nobody knows
+SPEND = (
+    SHARED_PART
+    + """
+local no = stranger(ARGV[1], ARGV[2])
+if no then return no end
+if redis.call('EXISTS', P .. 'young') == 1 then return '"young"' end
+return redis.call('SET', P .. 'used:' .. ARGV[3], ARGV[1], 'NX', 'PX', ARGV[4]) and 'true' or 'false'
 """
 )
