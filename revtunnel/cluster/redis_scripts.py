@@ -30,7 +30,7 @@ over one of the same link, or over an older fence, and taken away only by who wr
     revoked        hash: what all nodes have to know, by its name:      until nobody has to: a year after
                    shared_records.py, sealed where nodes have a secret  its removal, or its end
     shared         sorted set: the names in revoked by their number     likewise
-    used:NAME      what is good once was used; the node                 its own time
+    used:NAME      the node that uses what is good once, or has         its own time
     to:NODE        channel: ["moved", serial, link, epoch], ["usurped", epoch]
     all            channel: ["claims"], ["nodes"], ["revoked"]: look again
 
@@ -277,13 +277,16 @@ return cjson.encode(redis.call('HDEL', P .. 'revoked', unpack(ARGV, 3)))
 """
 )
 
-# node, epoch, name, milliseconds -> whether nobody has used it; "young": nobody knows
+# node, epoch, name, milliseconds -> whether no other node has used it: who did not hear that he may asks again;
+# "young": nobody knows
 SPEND = (
     SHARED_PART
     + """
 local no = stranger(ARGV[1], ARGV[2])
 if no then return no end
 if redis.call('EXISTS', P .. 'young') == 1 then return '"young"' end
-return redis.call('SET', P .. 'used:' .. ARGV[3], ARGV[1], 'NX', 'PX', ARGV[4]) and 'true' or 'false'
+local key = P .. 'used:' .. ARGV[3]
+if redis.call('SET', key, ARGV[1], 'NX', 'PX', ARGV[4]) then return 'true' end
+return redis.call('GET', key) == ARGV[1] and 'true' or 'false'
 """
 )

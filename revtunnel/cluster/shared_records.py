@@ -74,7 +74,7 @@ class SharedRecords:
         return bool(self._era)
 
     async def first(self, id: str, seconds: float) -> bool:
-        """Whether nobody has used something up that is good once, for so long; then it is used up.
+        """Whether no other node has used something that is good once, for so long; then none can.
 
         Raises:
             DirectoryAway: nobody knows.

@@ -71,7 +71,7 @@ class Issuer:
         self.days = 90
         self.ends_forks = False
         self.cut_off: Callable[[str, str], object] = lambda serial, detail: None
-        # whether nobody has used a token yet, which is used up then; asked where nodes share them
+        # whether no other node has used a token, nor can from now on; asked where nodes share them
         self.first: Callable[[TokenRow], Deferred[bool]] | None = None
         self.unsure: Callable[[], str] = lambda: ""  # why tokens of other nodes may not be known here
         self.audited: Callable[[RightsChanged], object] = lambda change: None
