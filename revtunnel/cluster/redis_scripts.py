@@ -277,7 +277,7 @@ return cjson.encode(redis.call('HDEL', P .. 'revoked', unpack(ARGV, 3)))
 """
 )
 
-# node, epoch, name, milliseconds -> whether no other node has used it: who did not hear that he may asks again;
+# node, epoch, name, milliseconds -> whether no other node has used it; who did not hear that may ask again.
 # "young": nobody knows
 SPEND = (
     SHARED_PART

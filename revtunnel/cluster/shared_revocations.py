@@ -2,7 +2,7 @@
 
 Rule of this file: what is shared is what has to be known for a refusal: who is revoked, which certificates of
 his do not count, which he got since, and which were retired by a renewal. All others count at every node
-whose authority they are of, known there or not. Where two differ, revoked wins.
+whose authority they are of, known there or not. Where two differ, revoked wins, and is told again.
 
 Source: issue "Many cores, many nodes" part 1; faults.md "Device identity" (revocation); ours.
 """
@@ -21,16 +21,22 @@ BARRED = "barred:"  # before a serial; other IDs are fingerprints
 
 
 class SharedRevocations:
-    """A node's book for shared_records.py. ``learnt``: something of these serials counts no more."""
+    """A node's book for shared_records.py. ``learnt``: something of these serials counts no more.
 
-    def __init__(self, book: CertificateBook, learnt: Callable[[set[str]], object]) -> None:
+    ``serials``: whether it tells who is revoked; shared_tables.py does where nodes have a secret.
+    """
+
+    def __init__(
+        self, book: CertificateBook, learnt: Callable[[set[str]], object], serials: bool = True
+    ) -> None:
+        self._serials = serials
         self.changed: Callable[[dict[str, str]], object] = lambda told: None
         self._book = book
         self._learnt = learnt
-        book.shared = lambda rows, barred: self.changed(_written(rows, barred))
+        book.shared = lambda rows, barred: self.changed(self._written(rows, barred))
 
     def to_share(self) -> dict[str, str]:
-        return _written(*self._book.to_share())
+        return self._written(*self._book.to_share())
 
     def has(self, id: str) -> bool:
         return True
@@ -42,15 +48,23 @@ class SharedRevocations:
                 continue
             value = _read(text)
             row = None if name.startswith(BARRED) else _row(name, value)
-            if name.startswith(BARRED):
+            mine = self._book.row(name)
+            if name.startswith(BARRED) and self._serials:
                 barred[name.removeprefix(BARRED)] = bool(value)
             elif row is not None and self._book.forgotten(row):
                 over.add(name)
+            elif row is not None and row.revoked is None and mine is not None and mine.revoked is not None:
+                self.changed(self._written([mine], {}))
             elif row is not None:
                 rows.append(row)
         self._book.learn(rows, barred)
         self._learnt({*barred, *(row.name for row in rows)})
         return set(), over
+
+    def _written(self, rows: list[CertificateRow], barred: dict[str, bool]) -> dict[str, str]:
+        """As it is kept; who is revoked goes before what he has got since."""
+        told = {BARRED + serial: json.dumps(value) for serial, value in barred.items() if self._serials}
+        return told | {row.fingerprint: json.dumps(row) for row in rows}
 
 
 def _read(text: str) -> Any:
@@ -70,9 +84,3 @@ def _row(name: str, value: Any) -> CertificateRow | None:
     sound = all(isinstance(each, int | float) for each in numbers)
     sound = sound and all(isinstance(each, str) for each in words)
     return row if sound and row.kind in KINDS else None
-
-
-def _written(rows: list[CertificateRow], barred: dict[str, bool]) -> dict[str, str]:
-    """As it is kept; who is revoked goes before what he has got since."""
-    told = {BARRED + serial: json.dumps(value) for serial, value in barred.items()}
-    return told | {row.fingerprint: json.dumps(row) for row in rows}

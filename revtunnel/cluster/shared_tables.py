@@ -1,4 +1,4 @@
-"""Rows of the state file that all nodes have alike: device keys, tokens, people and what they may.
+"""Rows of the state file that all nodes have alike: device keys, tokens, who is revoked, people, grants.
 
 Rule of this file: a row has a version, which counts its changes and is kept beside it; no clock says which of
 two is newer. Of two versions of a row that stands there the removed one, then the one with more changes, then
@@ -33,7 +33,7 @@ log = Logger(namespace="revtunnel")
 # owners before what is theirs; removed the other way round
 SHARED_TABLES = (
     *("people_groups", "people", "user_tokens", "grants", "logins", "subjects"),
-    *("keys", "edge_keys", "tokens", "muted", "host_keys"),
+    *("keys", "edge_keys", "tokens", "muted", "host_keys", "barred"),
 )
 OWNERS = 2  # of these
 _ENDS = {"tokens": 2, "user_tokens": 4}  # where each row says when it ends; these have bytes for keys

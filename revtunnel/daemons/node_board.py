@@ -231,14 +231,16 @@ def _share(
                 kick(serial, "its certificate was revoked at another node", "another node")
 
     def took(table: str, key: Any) -> None:
-        if table in ("keys", "edge_keys"):
+        if table == "barred":
+            revoked({key})
+        elif table in ("keys", "edge_keys"):
             kick(key, "its key was changed at another node", "another node")
 
     try:
         seal = seal_of(mine, mine.cluster)
     except FaultyFiles as error:
         raise SettingsError([f"[cluster] {key}: {text}" for key, text in error.faults]) from None
-    revocations = SharedRevocations(issuer.book, revoked)
+    revocations = SharedRevocations(issuer.book, revoked, serials=seal is None)
     if seal is None:
         return SharedRecords(engine, (revocations,))
     records = SharedRecords(engine, (SharedTables(ledger, took), revocations), seal)

@@ -65,6 +65,7 @@ class CertificateBook:
         # a token that another node has given, or, with None, let go
         self.took_token: Callable[[bytes, TokenRow | None], object] = lambda mark, row: None
         ledger.takers["tokens"] = partial(_take_token, self, ledger)
+        ledger.takers["barred"] = partial(_take_barred, self)
         self._ledger = ledger
         self._rows: dict[str, CertificateRow] = {}
         self._of: dict[str, set[str]] = {}  # serial -> fingerprints
@@ -272,6 +273,11 @@ def _take_token(
 ) -> None:
     book.took_token(mark, None if row is None else TokenRow(mark, row[1], row[2] - ledger.wall))
     ledger.change([("tokens", mark, row)])
+
+
+def _take_barred(book: CertificateBook, serial: str, row: tuple[Any, ...] | None) -> None:
+    """Another node has revoked a device, or lifted that; who is barred here already has what came since."""
+    book.learn([], {serial: row is not None})
 
 
 def verifier_of(ledger: SqliteLedger, book: CertificateBook, serial: str) -> Verifier | None:

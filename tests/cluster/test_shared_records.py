@@ -40,7 +40,7 @@ class Node:
         self.view: RedisDirectory = world.view(name)
         self.learnt = set[str]()
         self.people, self.grants, _ = open_people(PeopleLimits(), self.ledger)
-        revocations = SharedRevocations(self.book, self.learn)
+        revocations = SharedRevocations(self.book, self.learn, serials=not secret)
         if secret:
             books = SharedTables(self.ledger), revocations
             self.records = SharedRecords(self.view, books, SealedRecords(secret, "test"))
@@ -190,6 +190,25 @@ def test_who_writes_into_the_engine_makes_nobody(world: RedisWorld) -> None:
     world.until(lambda: world.engine.ask("HGET", "rt:test:revoked", ana) != good)
     assert one.knows() and two.knows() and "3 records" in one.records.problems["records"]
     for each in (one, two):
+        each.ledger.close()
+
+
+def test_an_old_record_brings_no_certificate_back(world: RedisWorld) -> None:
+    """A node that has never heard of it learns from the others that it was revoked."""
+    (one,) = sealed(world, "one")
+    seal, plc = SealedRecords(SECRET, "test"), row("aa", "plc")
+    one.book.revoke("plc")
+    one.book.put(plc)
+    name = seal.name(plc.fingerprint)
+    world.until(lambda: world.engine.ask("HEXISTS", "rt:test:revoked", name) == ":1")
+    good = world.engine.ask("HGET", "rt:test:revoked", name)
+    one.book.revoke("plc")
+    world.until(lambda: world.engine.ask("HGET", "rt:test:revoked", name) != good)
+    world.engine.ask("HSET", "rt:test:revoked", name, good)
+    world.engine.ask("ZADD", "rt:test:shared", "9000000000000", name)
+    (late,) = sealed(world, "late")
+    world.until(lambda: late.book.barred("plc") and late.book.revoked("plc", plc.fingerprint))
+    for each in (one, late):
         each.ledger.close()
 
 

@@ -102,6 +102,7 @@ def fill(node: Node) -> None:
     node.mutes.mute("plc", "ops", "why")
     node.host_keys.keep("plc", "ssh", b"\0\0\0\1x", "ana")
     node.enrolment.give("new", b"t" * 16, 0.0)
+    node.book.revoke("bad")
 
 
 def test_one_of_each_is_at_both_and_gone_at_both(pair: tuple[Node, Node]) -> None:
@@ -116,17 +117,20 @@ def test_one_of_each_is_at_both_and_gone_at_both(pair: tuple[Node, Node]) -> Non
     assert two.logins.of("ana") == one.logins.of("ana") and two.app_keys.has("edge") and two.mutes.of("plc")
     assert two.ledger.key_of("plc") == one.ledger.key_of("plc") and two.host_keys.of("plc", "ssh")
     assert [grant.id for grant in two.grants.concerning("ana")] == ["9"] and two.enrolment.waits("new")
+    assert two.book.barred("bad") and not two.book.barred("plc")
     assert ("keys", "plc") in two.took and one.took == []
     two.changed.clear()
     two.people.remove_user("ana")
     two.people.remove_group("ops")
     two.app_keys.remove("edge"), two.ledger.remove_key("plc"), two.mutes.unmute("plc", "ops")
     two.host_keys.forget("plc", "ssh", "ops"), two.enrolment.withdraw("new")
+    two.book.lift("bad")
     two.tell(one)
     assert one.state() == two.state() and not any(one.state().values())
     assert "ana" in one.changed and not one.people.knows("ana") and not one.people.knows("@ops")
     assert len(one.grants) == 0 and one.logins.of("ana").password == "" and not one.app_keys.has("edge")
     assert one.ledger.key_of("plc") is None and not one.mutes.of("plc") and not one.enrolment.waits("new")
+    assert not one.book.barred("bad")
 
 
 def test_removed_wins_over_changed_and_made_again_over_removed(pair: tuple[Node, Node]) -> None:
