@@ -9,7 +9,8 @@ back. What is not sealed with the nodes' secret, where they have one, counts for
 Source: issue "Many cores, many nodes" part 1; faults.md "Device identity" (revocation); ours.
 """
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterator
+from itertools import islice
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -32,14 +33,14 @@ class SharedBook(Protocol):
 
     changed: Callable[[dict[str, str]], object]  # called with what was changed here
 
-    def to_share(self) -> dict[str, str]:
-        """All that others have to know."""
+    def to_share(self) -> Iterator[tuple[str, str]]:
+        """All that others have to know; it may take turns of the reactor to be told."""
 
     def has(self, id: str) -> bool:
         """Whether a record is of this kind."""
 
     def learn(self, found: dict[str, str], waiting: Container[str]) -> tuple[set[str], set[str]]:
-        """What others wrote: IDs of those that count now in place of ours, and that nobody has to know.
+        """What others wrote: IDs of those that are as here now, and of those that nobody has to know.
 
         ``waiting``: IDs of what was changed here, and is not told yet.
         """
@@ -110,7 +111,7 @@ class SharedRecords:
                 self._era = era
             while self._waiting:
                 told = dict(self._waiting)
-                await self._tell(told)
+                await self._tell(iter(told.items()))
                 for each, value in told.items():
                     if self._waiting.get(each) == value:
                         del self._waiting[each]
@@ -119,12 +120,9 @@ class SharedRecords:
         finally:
             self._running = False
 
-    async def _tell(self, told: dict[str, str], missing: bool = False) -> None:
-        pairs = [*told.items()]
-        for at in range(0, len(pairs), BATCH):
-            closed = (
-                (self._seal.name(id), self._seal.close(id, text)) for id, text in pairs[at : at + BATCH]
-            )
+    async def _tell(self, told: Iterator[tuple[str, str]], missing: bool = False) -> None:
+        while pairs := [*islice(told, BATCH)]:
+            closed = ((self._seal.name(id), self._seal.close(id, text)) for id, text in pairs)
             await self._call(SHARE, int(missing), *(each for pair in closed for each in pair))
 
     async def _learn(self) -> None:
@@ -153,7 +151,5 @@ class SharedRecords:
         text = f"{self.refused} records in the engine were not sealed by our secret, and count for nothing"
         self.problems["records"] = text
         log.warn("records-refused", event="records-refused", detail=text)
-        ours = {
-            self._seal.name(id): (id, text) for book in self._books for id, text in book.to_share().items()
-        }
+        ours = {self._seal.name(id): (id, text) for book in self._books for id, text in book.to_share()}
         self._waiting |= dict(ours[name] for name in names if name in ours)

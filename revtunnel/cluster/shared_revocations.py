@@ -8,7 +8,7 @@ Source: issue "Many cores, many nodes" part 1; faults.md "Device identity" (revo
 """
 
 import json
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterator
 from typing import Any
 
 from revtunnel.trust.certificate_book import DEVICE, FOREIGN, CertificateBook, CertificateRow
@@ -35,8 +35,8 @@ class SharedRevocations:
         self._learnt = learnt
         book.shared = lambda rows, barred: self.changed(self._written(rows, barred))
 
-    def to_share(self) -> dict[str, str]:
-        return self._written(*self._book.to_share())
+    def to_share(self) -> Iterator[tuple[str, str]]:
+        yield from self._written(*self._book.to_share()).items()
 
     def has(self, id: str) -> bool:
         return True

@@ -15,7 +15,7 @@ Source: issue "Many cores, many nodes" part 1; faults.md "Device identity" (revo
 
 import hashlib
 import json
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from twisted.logger import Logger
@@ -83,50 +83,58 @@ class SharedTables:
         self._catch_up()
         ledger.beside = self._beside
 
-    def to_share(self) -> dict[str, str]:
-        """All that others have to know, removals first. From now on it is newer than what others bring."""
+    def to_share(self) -> Iterator[tuple[str, str]]:
+        """All that others have to know, removals first. From now on it is newer than what others bring.
+
+        What is changed meanwhile may be missing: that is told by itself.
+        """
         self._forget()
-        first = {id: each._replace(version=1) for id, each in self._versions.items() if not each.version}
-        self._keep(first)
-        told = {id: _text(each, _change(id, None)) for id, each in self._versions.items() if each.gone}
+        self._keep({id: each._replace(version=1) for id, each in self._versions.items() if not each.version})
+        gone = [(id, each) for id, each in self._versions.items() if each.gone]
+        yield from ((id, _text(each, _change(id, None))) for id, each in gone)
         for table in SHARED_TABLES:
             for key, row in self._ledger.rows(table).items():
-                version = self._versions.get(_id(table, key))
-                if version is not None and not version.gone and not self._over(version):
-                    told[_id(table, key)] = _text(version, (table, key, row))
-        return told
+                id = _id(table, key)
+                version = self._versions.get(id)
+                if version is not None and version.mark == _mark(row) and not self._over(version):
+                    yield id, _text(version, (table, key, row))
 
     def has(self, id: str) -> bool:
         """Whether a record is one of these."""
         return id.partition(":")[0] in SHARED_TABLES
 
     def learn(self, found: dict[str, str], waiting: Container[str] = ()) -> tuple[set[str], set[str]]:
-        """Take what is newer and tell what is older here: which were taken, which nobody has to know."""
-        records, taken, over, older = list[_Record](), set[str](), set[str](), list[str]()
+        """Take what is newer, and tell ours where that is: which are as here, which nobody has to know."""
+        records, taken, over, older = list[_Record](), list[_Record](), set[str](), list[str]()
         for id, text in {**self._waiting, **found}.items():
             record = _read(id, text)
-            self.odd += record is None
-            if record is not None and self._over(record.version):
+            if record is None:
+                self._puzzle(id)
+            elif self._over(record.version):
                 over.add(id)
-            elif record is not None:
+            else:
                 records.append(record)
         self._waiting = {}
         with self._ledger.together():
             for record in sorted(records, key=lambda record: record.order):
                 mine = self._versions.get(record.id)
                 if mine is None or mine.order < record.version.order:
-                    taken |= {record.id} if self._take(record) else set()
+                    taken += [record] if self._take(record) else []
                 elif mine.order > record.version.order:
                     older.append(record.id)
-        for table, key, _ in (record.change for record in records if record.id in taken):
+        for table, key, _ in (record.change for record in taken):
             self._took(table, key)
         if older:
             self.changed(self._mine(older))
         if len(self._versions) > self._room:
             self._forget()
-        return taken, over
+        return {each.id for each in records if self._versions.get(each.id) == each.version}, over
 
     # -- inside
+
+    def _puzzle(self, id: str) -> None:
+        self.odd += 1
+        log.warn("record-odd", event="record-odd", detail=f"{id[:80]!a} of another node makes no sense here")
 
     def _take(self, record: _Record) -> bool:
         """Have a row count. False: it waits for its owner, who is not known yet, or makes no sense."""
@@ -138,9 +146,8 @@ class SharedTables:
                     self._waiting[record.id] = _text(record.version, record.change)
                 return False
             self._ledger.change([(table, key, row)])
-        except (OperatorError, ValueError, TypeError, AttributeError, IndexError):
-            self.odd += 1
-            log.warn("a record of table {table} that another node wrote makes no sense here", table=table)
+        except (OperatorError, ValueError, TypeError, AttributeError, LookupError):
+            self._puzzle(record.id)
             return False
         finally:
             self._taking = ""

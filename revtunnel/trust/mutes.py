@@ -86,8 +86,8 @@ class Mutes:
             raise Invalid(f"--why of {len(why)} characters: up to {MAX_WHY} wanted, none of them a control")
         if len(self._muted) >= MOST and serial not in self._muted:
             raise Conflict(f"{len(self._muted)} devices are muted, {MOST} at most")
-        self._take(serial, tuple(Muted(serial, why, by, self._wall())))
         self._tell(RightsChanged("device-muted", serial, by, why))
+        self._take(serial, tuple(Muted(serial, why, by, self._wall())))
 
     def unmute(self, serial: str, by: str) -> None:
         """Let a device take sessions again.
