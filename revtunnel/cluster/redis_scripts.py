@@ -32,7 +32,8 @@ over one of the same link, or over an older fence, and taken away only by who wr
     shared         sorted set: the names in revoked by their number     likewise
     used:NAME      the node that uses what is good once, or has         its own time
     to:NODE        channel: ["moved", serial, link, epoch], ["usurped", epoch]
-    all            channel: ["claims"], ["nodes"], ["revoked"]: look again
+    all            channel: ["claims"], ["nodes"], ["revoked"]: look again;
+                   ["told", name, value]: shared_penalties.py
 
 A claim of a device that is at a living node (``node``, ``epoch``) stands. Any other stands for ``keep``
 milliseconds from the last proof of life: ``touched``, or, where its node is gone, when that was heard last.
@@ -51,6 +52,7 @@ __all__ = [
     "FIND",
     "FORGET",
     "LEAVE",
+    "PUBLISH",
     "REGISTER",
     "RENEW",
     "SHARE",
@@ -288,5 +290,16 @@ if redis.call('EXISTS', P .. 'young') == 1 then return '"young"' end
 local key = P .. 'used:' .. ARGV[3]
 if redis.call('SET', key, ARGV[1], 'NX', 'PX', ARGV[4]) then return 'true' end
 return redis.call('GET', key) == ARGV[1] and 'true' or 'false'
+"""
+)
+
+# node, epoch, name, value -> true; all nodes hear it that are there
+PUBLISH = (
+    SHARED_PART
+    + """
+local no = stranger(ARGV[1], ARGV[2])
+if no then return no end
+tell('all', {'told', ARGV[3], ARGV[4]})
+return 'true'
 """
 )

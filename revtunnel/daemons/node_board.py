@@ -168,8 +168,9 @@ def node_of(
         own.cccp, node.answers.proxies = cccp, cccp
         cccp.join(ProxiesOfNodes(node))
     operator.cluster, tried = node, operator.problems
-    records = _share(mine, directory, board, kick, issuer, ledger) if directory is not None else None
-    doubts = {} if records is None else records.problems
+    doubts: dict[str, str] = {}
+    if directory is not None:
+        doubts = _share(reactor, mine, directory, board, kick, issuer, ledger).problems
     operator.problems = lambda: {**tried(), **node.problems, **doubts}
     listeners.nodes = lambda name: partial(board.admission.came, node.hub, name)
     return node
@@ -207,6 +208,7 @@ def _engine_of(
 
 
 def _share(
+    reactor: Any,
     mine: ClusterSettings,
     engine: "RedisDirectory",
     board: Switchboard,
@@ -219,6 +221,7 @@ def _share(
     Raises:
         SettingsError: the secret cannot be used.
     """
+    from revtunnel.cluster.shared_penalties import SharedPenalties
     from revtunnel.cluster.shared_records import SharedRecords
     from revtunnel.cluster.shared_revocations import SharedRevocations
     from revtunnel.cluster.shared_tables import SharedTables
@@ -251,6 +254,7 @@ def _share(
         except DirectoryAway as error:
             raise directory_away(str(error)) from None
 
+    SharedPenalties(engine, board.access.penalties, seal, reactor.seconds)
     issuer.first = lambda token: Deferred.fromCoroutine(first(token))
     issuer.unsure = lambda: engine.problem or ("" if records.is_joined else "this node has not joined yet")
     return records

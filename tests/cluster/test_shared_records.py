@@ -10,10 +10,13 @@ from twisted.internet.defer import Deferred, gatherResults
 from revtunnel.cluster.directory import DirectoryAway
 from revtunnel.cluster.record_seal import SealedRecords
 from revtunnel.cluster.redis_directory import RedisDirectory
+from revtunnel.cluster.shared_penalties import SharedPenalties
 from revtunnel.cluster.shared_records import SharedRecords
 from revtunnel.cluster.shared_revocations import SharedRevocations
 from revtunnel.cluster.shared_tables import SharedTables
-from revtunnel.ground.limits import PeopleLimits
+from revtunnel.fleet.penalties import Penalties
+from revtunnel.ground.limits import PenaltyLimits, PeopleLimits
+from revtunnel.ground.networks import network_of
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.trust.certificate_book import AUTHORITY, DEVICE, CertificateBook, CertificateRow
 from revtunnel.trust.people_book import open_people
@@ -233,3 +236,31 @@ def test_what_is_good_once_is_so_over_all_nodes(world: RedisWorld) -> None:
         world.result(first(two))
     for each in (one, two):
         each.ledger.close()
+
+
+def test_an_address_that_fails_at_one_node_has_failed_at_all(world: RedisWorld) -> None:
+    """Once, whoever says it again; who is exempt at a node stays so, and a message of nobody is none."""
+    nodes, tables, heard = sealed(world, "one", "two"), [], list[tuple[str, str]]()
+    for node in nodes:
+        tables.append(Penalties(PenaltyLimits(), [network_of("198.51.100.0/24")] if tables else []))
+        seal = SealedRecords(SECRET, "test")
+        SharedPenalties(node.view, tables[-1], seal, world.loop.reactor.seconds)
+    two, learn = nodes[1], nodes[1].view.told
+    two.view.told = lambda name, value: (heard.append((name, value)), learn(name, value))[1]  # type: ignore[func-returns-value]
+    now = world.loop.reactor.seconds()
+    world.until(lambda: len(two.view.nodes()) == 2)
+    for peer in ("192.0.2.1:7", "198.51.100.7:7"):
+        for _ in range(20):
+            tables[0].failed(peer, "denied", "plc", now)
+    world.until(lambda: heard)
+    owed = tables[1].refused_for("192.0.2.1", now)
+    assert 0 < owed <= tables[0].refused_for("192.0.2.1", now) + 5 and tables[1].known == 1
+    learn(*heard[0])
+    learn(heard[0][0], "AAAA")
+    seal = SealedRecords(SECRET[::-1], "test")
+    id = f"penalties:one:{nodes[0].view.me.epoch}:9"
+    learn(seal.name(id), seal.close(id, '{"192.0.2.9/32": 99}'))
+    assert tables[1].refused_for("192.0.2.1", now) == owed and tables[1].known == 1
+    assert tables[1].locked_of("plc", now) == []
+    for node in nodes:
+        node.ledger.close()
