@@ -34,6 +34,7 @@ def test_a_record_is_opened_by_whoever_has_the_secret() -> None:
         (SEAL.name("people:ana"), SealedRecords(SECRET, "other").close("people:ana", "admin")),
         (SEAL.name("people:ana"), SealedRecords(SECRET[::-1], "home").close("people:ana", "admin")),
     ],
+    ids=range(9),
 )
 def test_whoever_has_it_not_makes_none(name: str, value: str) -> None:
     """Nor one of another cluster, or secret."""
