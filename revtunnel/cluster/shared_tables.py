@@ -3,7 +3,8 @@
 Rule of this file: a row has a version, which counts its changes and is kept beside it; no clock says which of
 two is newer. Of two versions of a row that stands there the removed one, then the one with more changes, then
 any, the same at all nodes. Who is made again after he was removed begins another life, which is newer than
-any version of the one before: so only who knew of the removal can undo it. What a node had before it shared
+any version of the one before: so only who knew of the removal can undo it. Of a revocation and a lift revoked
+wins, unless the lift has more changes. What a node had before it shared
 has version 0, and gives way to what others have. A removal is kept until nobody can have what it removed: a
 token's until that would have ended, any other for a year.
 
@@ -49,9 +50,10 @@ class _Version(NamedTuple):
     until: float  # when it may be forgotten, seconds since 1970; 0.0: never
     mark: str  # hash of the row
 
-    @property
-    def order(self) -> tuple[int, int, int, str]:
-        """Greater is newer."""
+    def order(self, id: str) -> tuple[int, int, int, str]:
+        """Greater is newer; a revocation gives way to a lift that knew of it only."""
+        if id.startswith("barred:"):
+            return self.life, self.version, 1 - self.gone, self.mark
         return self.life, self.gone, self.version, self.mark
 
 
@@ -117,11 +119,11 @@ class SharedTables:
         self._waiting = {}
         with self._ledger.together():
             for record in sorted(records, key=lambda record: record.order):
-                mine = self._versions.get(record.id)
-                if mine is None or mine.order < record.version.order:
+                id, mine = record.id, self._versions.get(record.id)
+                if mine is None or mine.order(id) < record.version.order(id):
                     taken += [record] if self._take(record) else []
-                elif mine.order > record.version.order:
-                    older.append(record.id)
+                elif mine.order(id) > record.version.order(id):
+                    older.append(id)
         for table, key, _ in (record.change for record in taken):
             self._took(table, key)
         if older:

@@ -184,6 +184,21 @@ def test_more_changes_win_and_equals_are_the_same_everywhere(pair: tuple[Node, N
     assert one.people.user("ana").note == two.people.user("ana").note in ("left", "right")
 
 
+def test_revoked_wins_over_a_lift_that_did_not_know_of_it(pair: tuple[Node, Node]) -> None:
+    """Whichever is heard first."""
+    for first, second in (pair, pair[::-1]):
+        first.book.revoke("plc")
+        first.tell(second)
+        second.now = first.now + 1
+        second.book.revoke("plc")
+        first.book.lift("plc")
+        first.tell(second)
+        assert first.book.barred("plc") and second.book.barred("plc")
+        second.book.lift("plc")
+        first.tell(second)
+        assert not first.book.barred("plc") and first.state() == second.state()
+
+
 def test_a_code_is_used_up_everywhere(pair: tuple[Node, Node]) -> None:
     """Also where the row of another node is newer and knew of an earlier one."""
     one, two = pair
