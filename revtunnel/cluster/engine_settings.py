@@ -15,11 +15,13 @@ from revtunnel.ground.declared import limit, setting
 from revtunnel.ground.kinds import PEM, SettingKind, many, nothing, path, seconds, word, yes_no
 from revtunnel.ground.networks import is_loopback
 from revtunnel.ground.targets import parse_endpoint_or
+from revtunnel.sockets.tls.certificates import FaultyFiles
 
 if TYPE_CHECKING:
+    from revtunnel.cluster.record_seal import SealedRecords
     from revtunnel.cluster.redis_engine import EngineWay
 
-__all__ = ["EnginePlace", "EngineSettings", "engine_faults", "engine_way", "read_engine"]
+__all__ = ["EnginePlace", "EngineSettings", "engine_faults", "engine_way", "read_engine", "seal_of"]
 
 PORT = 6379
 _FORM = "redis://[USER@]HOST[:PORT][/DATABASE], rediss:// with TLS, or unix:PATH"
@@ -70,6 +72,9 @@ class EngineSettings:
     engine_certificate_key: str | None = setting(PEM, "none", "file with its private key, closed to others")
     engine_sentinels: tuple[tuple[str, int], ...] = setting(_SENTINELS, "", "sentinels that know where the "
         "master is, asked in turn before each connection")
+    secret_file: str | None = setting(PEM, "none", "file with a secret of 32 bytes or more, the same "
+        "at all nodes, closed to others: with it they share people, grants, tokens, keys of devices and what "
+        "is muted, sealed by it; none: revocations alone are shared, in plain")
     engine_plaintext: bool = setting(yes_no(), "no", "INSECURE: lets redis:// lead to another machine")
     without_engine: str = setting(word("alone", "wait"), "alone", "what a node does that starts while the "
         "engine is away. alone: it serves its own devices, and tells of them later; wait: it refuses agents, "
@@ -83,8 +88,13 @@ def engine_faults(settings: EngineSettings) -> list[tuple[str, str]]:
     """What settings mean together that cannot be: keys and what is wrong with them. Files are looked at."""
     engine, found = settings.engine, list[tuple[str, str]]()
     files = ("engine_certificate", "engine_certificate_key")
+    if settings.secret_file is not None:
+        try:
+            seal_of(settings, "")
+        except FaultyFiles as error:
+            found += error.faults
     if engine is None:
-        named = ("engine_password_file", "engine_authority", *files, "engine_sentinels")
+        named = ("engine_password_file", "engine_authority", *files, "engine_sentinels", "secret_file")
         return [(key, "of no use without engine") for key in named if getattr(settings, key)]
     local = engine.host.startswith("unix:") or is_loopback(engine.host)
     if settings.engine_sentinels:
@@ -100,6 +110,23 @@ def engine_faults(settings: EngineSettings) -> list[tuple[str, str]]:
     return found
 
 
+def seal_of(settings: EngineSettings, cluster: str) -> "SealedRecords | None":
+    """What seals records of this cluster; None: nodes have no secret.
+
+    Raises:
+        FaultyFiles: the file cannot be used.
+    """
+    from revtunnel.cluster.record_seal import SealedRecords, read_secret
+
+    file = settings.secret_file
+    if file is None:
+        return None
+    try:
+        return SealedRecords(read_secret(file), cluster)
+    except ValueError as error:
+        raise FaultyFiles([("secret_file", f"{file}: {error}")]) from None
+
+
 def engine_way(settings: EngineSettings) -> "EngineWay":
     """How the engine is reached.
 
@@ -107,7 +134,7 @@ def engine_way(settings: EngineSettings) -> "EngineWay":
         FaultyFiles: with every fault of every file.
     """
     from revtunnel.cluster.redis_engine import EngineWay
-    from revtunnel.sockets.tls.certificates import CertificateFiles, FaultyFiles, TlsSide, private_file_fault
+    from revtunnel.sockets.tls.certificates import CertificateFiles, TlsSide, private_file_fault
     from revtunnel.sockets.tls.peer_verification import Identity, TlsRules
 
     engine, secret = settings.engine, settings.engine_password_file

@@ -76,6 +76,8 @@ class RedisDirectory:
         self.claims = RedisClaims(self._claiming)
         # what each renewal says of revocations
         self.shared: Callable[[str, str], None] = lambda number, era: None
+        self.renewed: Callable[[], None] = lambda: None
+        self.told: Callable[[str, str], None] = lambda name, value: None  # what another node published
         self.trip: float | None = None
         self._fault: str | None = None  # what the last renewal came to
         self._starting: Deferred[None] | None = None
@@ -180,6 +182,7 @@ class RedisDirectory:
         self._teller.renewed()
         self.claims.renewed(era, newest)
         self.shared(number, era)
+        self.renewed()
         starting, self._starting = self._starting, None
         if starting is None and lapsed:
             self._teller.again()
@@ -193,6 +196,8 @@ class RedisDirectory:
             case ["moved", str() as serial, int() as link, epoch]:
                 if epoch == self.me.epoch:
                     self._moved(serial, link)
+            case ["told", str() as name, str() as value]:
+                self.told(name, value)
             case ["claims"]:
                 self.claims.look()
             case _:

@@ -28,11 +28,13 @@ over one of the same link, or over an older fence, and taken away only by who wr
     sweep          where the look for claims that are over goes on      for ever
     heard          hash: NODE to [epoch, when it was heard last, and    for ever
                    both of the run before]
-    revoked        hash: what counts no more, and what a revoked        until its certificate has been
-                   device got since, by ID (shared_revocations.py)      over for a year
-    shared         sorted set: the IDs in revoked by their number       likewise
+    revoked        hash: what all nodes have to know, by its name:      until nobody has to: a year after
+                   shared_records.py, sealed where nodes have a secret  its removal, or its end
+    shared         sorted set: the names in revoked by their number     likewise
+    used:NAME      the node that uses what is good once, or has         its own time
     to:NODE        channel: ["moved", serial, link, epoch], ["usurped", epoch]
-    all            channel: ["claims"], ["nodes"], ["revoked"]: look again
+    all            channel: ["claims"], ["nodes"], ["revoked"]: look again;
+                   ["told", name, value]: shared_penalties.py
 
 A claim of a device that is at a living node (``node``, ``epoch``) stands. Any other stands for ``keep``
 milliseconds from the last proof of life: ``touched``, or, where its node is gone, when that was heard last.
@@ -51,11 +53,13 @@ __all__ = [
     "FIND",
     "FORGET",
     "LEAVE",
+    "PUBLISH",
     "REGISTER",
     "RENEW",
     "SHARE",
     "SHARED",
     "SHARED_PART",
+    "SPEND",
 ]
 
 SHARED_PART = """
@@ -273,5 +277,30 @@ FORGET = (
     + """
 for i = 3, #ARGV do redis.call('ZREM', P .. 'shared', ARGV[i]) end
 return cjson.encode(redis.call('HDEL', P .. 'revoked', unpack(ARGV, 3)))
+"""
+)
+
+# node, epoch, name, milliseconds -> whether no other node has used it; who did not hear that may ask again.
+# "young": nobody knows
+SPEND = (
+    SHARED_PART
+    + """
+local no = stranger(ARGV[1], ARGV[2])
+if no then return no end
+if redis.call('EXISTS', P .. 'young') == 1 then return '"young"' end
+local key = P .. 'used:' .. ARGV[3]
+if redis.call('SET', key, ARGV[1], 'NX', 'PX', ARGV[4]) then return 'true' end
+return redis.call('GET', key) == ARGV[1] and 'true' or 'false'
+"""
+)
+
+# node, epoch, name, value -> true; all nodes hear it that are there
+PUBLISH = (
+    SHARED_PART
+    + """
+local no = stranger(ARGV[1], ARGV[2])
+if no then return no end
+tell('all', {'told', ARGV[3], ARGV[4]})
+return 'true'
 """
 )

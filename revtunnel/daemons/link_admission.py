@@ -48,7 +48,7 @@ _ATTACH_SIZE = HEADER_SIZE + TICKET_SIZE
 LONGEST = 65_535  # seconds that a GOAWAY can say
 PARTINGS = 64  # connections at once that are told when to come again
 # ENROLL's payload, the certificate that was shown, address -> CERTIFICATE's payload
-Issue = Callable[[bytes, PeerCertificate | None, str], bytes]
+Issue = Callable[[bytes, PeerCertificate | None, str], "bytes | Deferred[bytes]"]
 
 
 def _issues_nothing(payload: bytes, shown: PeerCertificate | None, source: str) -> bytes:
@@ -69,6 +69,12 @@ def _speaks_rt1(listener: AgentListener | None) -> bool:
 def _gives_way(link: ServerLink, why: str) -> None:
     link.ended = link.ended or ("overloaded", why)
     link.leave(at_once=True)
+
+
+def _denied(link: ServerLink, failure: Failure) -> None:
+    if not isinstance(failure.value, RemoteError):
+        failure.raiseException()
+    link.broken(failure.value)
 
 
 class LinkAdmission:
@@ -101,6 +107,7 @@ class LinkAdmission:
         self._random_bytes = random_bytes
         self._report = report
         self._data = data
+        self._asking: set[ServerLink] = set()  # whether they get a certificate is not known yet
         self._parting = 0  # connections that were told when to come again
         self._tls = TlsHandshakes(reactor, lambda: self.limits.handshakes)
         self.places = Strangers(clock.seconds, lambda: self.limits, access)
@@ -225,12 +232,22 @@ class LinkAdmission:
         """It speaks another wire than its listener's: who has it from now on, a stranger like the first."""
         return self._make(hub, link.listener, make, self.strangers.pop(link))
 
-    def enrol(self, link: ServerLink, payload: bytes) -> bytes:
-        """It is there for a certificate: CERTIFICATE's payload. Denied: it gets none."""
-        answer = self.issue(payload, link.certificate, link.source)
+    def enrol(self, link: ServerLink, payload: bytes) -> bytes | None:
+        """It is there for a certificate: CERTIFICATE's payload, or None. Denied: it gets none (Hub.enrol)."""
+        if link in self._asking:
+            raise RemoteError("ENROLL before the answer to ENROLL")
+        made = self.issue(payload, link.certificate, link.source)
+        if isinstance(made, bytes):
+            return self._enrolled(link, made)
+        self._asking.add(link)
+        made.addCallback(partial(self._enrolled, link)).addCallbacks(link.certified, partial(_denied, link))
+        made.addBoth(lambda _: self._asking.discard(link))
+        return None
+
+    def _enrolled(self, link: ServerLink, made: bytes) -> bytes:
         self._access.proved(link.peer, self._clock.seconds())
         self.no_stranger(link)
-        return answer
+        return made
 
     def attach(self, link: ServerLink, ticket: bytes) -> None:
         """It is a data socket, if its ticket is good."""

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 
+from revtunnel.cluster.cluster_settings import ClusterSettings
 from revtunnel.cluster.cluster_system import Cluster
 from revtunnel.cluster.devices_of_nodes import shielded
-from revtunnel.cluster.directory import Directory
-from revtunnel.cluster.engine_settings import engine_way
+from revtunnel.cluster.directory import DirectoryAway
+from revtunnel.cluster.engine_settings import engine_way, seal_of
 from revtunnel.cluster.node_operations import NODE_PROXY, NODE_PROXY_OFF
 from revtunnel.daemons.operator import Operator
 from revtunnel.daemons.server_listeners import ServerListeners, nodes_at
-from revtunnel.daemons.server_means import shared_pools
+from revtunnel.daemons.server_means import descriptor_budget, shared_pools
 from revtunnel.daemons.server_settings import ServerSettings
 from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.fleet.devices import Device
@@ -29,12 +30,16 @@ from revtunnel.ground.facts import Report
 from revtunnel.ground.reasons import GoAway
 from revtunnel.process.admin.operation_form import Row
 from revtunnel.sockets.tls.certificates import FaultyFiles
+from revtunnel.state.ledger import SqliteLedger
 from revtunnel.streams.clients import Clients, ClientSocket
-from revtunnel.trust.certificate_book import CertificateBook
+from revtunnel.trust.enrolment import TokenRow, directory_away
 from revtunnel.trust.identities import Identities
+from revtunnel.trust.issuer import Issuer
 
 if TYPE_CHECKING:
+    from revtunnel.cluster.redis_directory import RedisDirectory
     from revtunnel.cluster.shared_ports import SharedPorts
+    from revtunnel.cluster.shared_records import SharedRecords
     from revtunnel.systems.cccp.cccp_system import CccpSystem
 
 __all__ = ["BoardOfNode", "node_of"]
@@ -148,8 +153,8 @@ def node_of(
     identities: Identities,
     listeners: ServerListeners,
     report: Report,
-    descriptors: int,
-    book: CertificateBook,
+    issuer: Issuer,
+    ledger: SqliteLedger,
     cccp: "CccpSystem | None",
 ) -> Cluster:
     """This server's node.
@@ -159,7 +164,7 @@ def node_of(
     """
     mine, kick, identity = settings.cluster, operator.cut_off, identities.of(nodes_at(settings))
     assert identity is not None
-    engine = _engine_of(reactor, settings, board, kick, book)
+    engine = _engine_of(reactor, settings, board)
     directory, shared = engine if engine is not None else (None, None)
     own = BoardOfNode(
         board,
@@ -167,22 +172,25 @@ def node_of(
         lambda serial: operator.mutes.of(serial) is not None,
     )
     told_of = reactor, mine, settings.link, board, own, operator, identity, report
-    node = Cluster(*told_of, os.urandom, descriptors, directory)
+    node = Cluster(*told_of, os.urandom, descriptor_budget(settings), directory)
     node.shared = shared
     node.dials.take(settings.relay)
     if cccp is not None:
         own.cccp, node.answers.proxies = cccp, cccp
         cccp.join(ProxiesOfNodes(node))
     operator.cluster, tried = node, operator.problems
-    operator.problems = lambda: {**tried(), **node.problems}
+    doubts: dict[str, str] = {}
+    if directory is not None:
+        doubts = _share(reactor, mine, directory, board, kick, issuer, ledger).problems
+    operator.problems = lambda: {**tried(), **node.problems, **doubts}
     listeners.nodes = lambda name: partial(board.admission.came, node.hub, name)
     return node
 
 
 def _engine_of(
-    reactor: Any, settings: ServerSettings, board: Switchboard, kick: Any, book: CertificateBook
-) -> "tuple[Directory, SharedPorts] | None":
-    """The directory that an engine keeps, and what nodes share by it; None: there is none.
+    reactor: Any, settings: ServerSettings, board: Switchboard
+) -> "tuple[RedisDirectory, SharedPorts] | None":
+    """The directory that an engine keeps, and the ports that nodes share by it; None: there is none.
 
     Raises:
         SettingsError: the files of the engine cannot be used.
@@ -193,7 +201,6 @@ def _engine_of(
     # with its client 60 ms of CPU, which a node without an engine spares
     from revtunnel.cluster.redis_directory import RedisDirectory
     from revtunnel.cluster.shared_ports import SharedPorts
-    from revtunnel.cluster.shared_revocations import SharedRevocations
 
     try:
         way = engine_way(mine)
@@ -202,19 +209,64 @@ def _engine_of(
     places = mine.address or "", mine.agents_address or ""
     engine = RedisDirectory(reactor, way, mine.cluster, mine.node, *places, mine.lease)
 
-    def learnt(serials: set[str]) -> None:
-        for serial in serials:
-            device = board.fleet.get(serial)
-            shown = getattr(device.link, "certificate", None) if device is not None else None
-            if shown is not None and book.revoked(serial, shown.fingerprint):
-                kick(serial, "its certificate was revoked at another node", "another node")
-
     def is_here(serial: str) -> bool:
         device = board.fleet.get(serial)
         return device is not None and device.carrier is not None
 
-    SharedRevocations(engine, book, learnt)
     most, open_one = board.ports.leases.most_of, board.enforcement.open_one
     shared = SharedPorts(reactor, engine, board.ports, is_here, open_one, most)
     shared.take(shared_pools(settings))
     return engine, shared
+
+
+def _share(
+    reactor: Any,
+    mine: ClusterSettings,
+    engine: "RedisDirectory",
+    board: Switchboard,
+    kick: Callable[[str, str, str], object],
+    issuer: Issuer,
+    ledger: SqliteLedger,
+) -> "SharedRecords":
+    """Have nodes know the same of safety: revocations, and with a secret what the state file says of rights.
+
+    Raises:
+        SettingsError: the secret cannot be used.
+    """
+    from revtunnel.cluster.shared_penalties import SharedPenalties
+    from revtunnel.cluster.shared_records import SharedRecords
+    from revtunnel.cluster.shared_revocations import SharedRevocations
+    from revtunnel.cluster.shared_tables import SharedTables
+
+    def revoked(serials: set[str]) -> None:
+        for serial in serials:
+            device = board.fleet.get(serial)
+            shown = getattr(device.link, "certificate", None) if device is not None else None
+            if shown is not None and issuer.book.revoked(serial, shown.fingerprint):
+                kick(serial, "its certificate was revoked at another node", "another node")
+
+    def took(table: str, key: Any) -> None:
+        if table == "barred":
+            revoked({key})
+        elif table in ("keys", "edge_keys"):
+            kick(key, "its key was changed at another node", "another node")
+
+    try:
+        seal = seal_of(mine, mine.cluster)
+    except FaultyFiles as error:
+        raise SettingsError([f"[cluster] {key}: {text}" for key, text in error.faults]) from None
+    revocations = SharedRevocations(issuer.book, revoked, serials=seal is None)
+    if seal is None:
+        return SharedRecords(engine, (revocations,))
+    records = SharedRecords(engine, (SharedTables(ledger, took), revocations), seal)
+
+    async def first(token: TokenRow) -> bool:
+        try:
+            return await records.first(f"tokens:{token.mark.hex()}", token.left)
+        except DirectoryAway as error:
+            raise directory_away(str(error)) from None
+
+    SharedPenalties(engine, board.access.penalties, seal, reactor.seconds)
+    issuer.first = lambda token: Deferred.fromCoroutine(first(token))
+    issuer.unsure = lambda: engine.problem or ("" if records.is_joined else "this node has not joined yet")
+    return records

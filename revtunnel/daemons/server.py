@@ -253,7 +253,7 @@ class Server(AdministeredDaemon):
         from revtunnel.daemons.node_board import node_of
 
         told = self._reactor, settings, self.switchboard, self.operator, self._identities, self.listeners
-        self.node = node_of(*told, self._report, descriptor_budget(settings), self.issuer.book, self.cccp)
+        self.node = node_of(*told, self._report, self.issuer, self.ledger, self.cccp)
 
         def usurped() -> None:
             """Another process has our node's name: it came later, and may stay."""

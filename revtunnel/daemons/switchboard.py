@@ -131,7 +131,7 @@ class Switchboard:
     def attach(self, link: ServerLink, ticket: bytes) -> None:
         self.admission.attach(link, ticket)
 
-    def enrol(self, link: ServerLink, payload: bytes) -> bytes:
+    def enrol(self, link: ServerLink, payload: bytes) -> bytes | None:
         return self.admission.enrol(link, payload)
 
     def refused(self, link: ServerLink, reason: str, detail: str) -> None:

@@ -11,10 +11,12 @@ import signal
 import socket
 from collections import Counter
 from contextlib import suppress
+from functools import partial
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.logger import Logger, LogLevel
+from twisted.python.failure import Failure
 
 from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.daemons.worker_answers import ASKED, Answers
@@ -57,6 +59,12 @@ class Parent(Protocol):
 
     def ended(self, worker: "Worker", why: str) -> None:
         """A worker is gone."""
+
+
+def _fault(failure: Failure, share: int, name: str) -> tuple[()]:
+    """One of ours; nothing is the answer."""
+    log.failure("worker {share}: {name}", failure, share=share, name=name)
+    return ()
 
 
 class Worker:
@@ -140,16 +148,14 @@ class Worker:
     def _received(self, message: Message) -> None:
         name, values, descriptors = message
         self.looks = 0
-        answer: tuple[Any, ...] = ()  # a fault of ours
-        try:
-            if name in ASKED:
-                answer = (self._answer(name, *values[1:]),)
-            else:
-                getattr(self, f"heard_{name}")(*values, *descriptors)
-        except Exception:
-            log.failure("worker {share}: {name}", share=self.share, name=name)
         if name in ASKED:
-            self.tell("answer", values[0], answer)
+            answer = maybeDeferred(self._answer, name, *values[1:]).addCallback(lambda found: (found,))
+            answer.addErrback(_fault, self.share, name).addCallback(partial(self.tell, "answer", values[0]))
+            return
+        try:
+            getattr(self, f"heard_{name}")(*values, *descriptors)
+        except Exception:
+            _fault(Failure(), self.share, name)
 
     def _answer(self, name: str, *values: Any) -> Any:
         if name != "admit":

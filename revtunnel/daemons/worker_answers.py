@@ -1,12 +1,15 @@
 """What workers ask their parent: who may come, whose key, which certificate, what a failure costs.
 
-Rule of this file: an answer is at hand; nothing here waits for anything.
+Rule of this file: an answer is at hand; nothing here waits, but for an engine that nodes share.
 
 Source: worker_board.py asks; ours.
 """
 
 from collections.abc import Callable
 from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.python.failure import Failure
 
 from revtunnel.daemons.switchboard import Switchboard
 from revtunnel.daemons.worker_links import ToWorker, WorkerLink
@@ -43,14 +46,20 @@ class Answers:
 
     def issue(
         self, payload: bytes, shown: PeerCertificate | None, source: str
-    ) -> tuple[Answered | None, bytes]:
+    ) -> "Deferred[tuple[Answered | None, bytes]]":
         """A certificate, or why there is none."""
-        try:
-            made = self._board.admission.issue(payload, shown, source)
-        except LinkDenied as error:
-            return denied(error), b""
-        self._board.access.proved(f"{source}:0", self._reactor.seconds())
-        return None, made
+
+        def proved(made: bytes) -> tuple[Answered | None, bytes]:
+            self._board.access.proved(f"{source}:0", self._reactor.seconds())
+            return None, made
+
+        def refused(failure: Failure) -> tuple[Answered | None, bytes]:
+            if not isinstance(failure.value, LinkDenied):
+                failure.raiseException()
+            return denied(failure.value), b""
+
+        made = maybeDeferred(self._board.admission.issue, payload, shown, source)
+        return made.addCallbacks(proved, refused)
 
     def admit(self, worker: ToWorker, came: LinkCame) -> WorkerLink | Answered:
         """The link of a device that may come in, or why it may not."""

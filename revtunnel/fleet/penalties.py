@@ -11,7 +11,7 @@ Source: faults.md "Pre-auth limits", "Lockout per serial".
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -79,6 +79,8 @@ class Penalties:
     def __init__(self, limits: PenaltyLimits, exempt: Sequence[Network] = ()) -> None:
         self.limits = limits
         self.exempt = exempt
+        # each failure: who, and the seconds that it costs
+        self.told: Callable[[Network, float], object] = lambda source, weight: None
         self._sources: OrderedDict[Network, _Source] = OrderedDict()
         self._sites: dict[Network, OrderedDict[Network, None]] = {}  # by /48 of IPv6, who failed first first
         self._serials: OrderedDict[str, _Serial] = OrderedDict()
@@ -104,14 +106,21 @@ class Penalties:
         weight = weight_of(self.limits, reason)
         if source is None or not weight:
             return
+        self.owe(source, weight, now)
+        self.told(source, weight)
+        if serial:
+            self._count(serial, source, now)
+
+    def owe(self, source: Network, weight: float, now: float) -> None:
+        """Add to what a source owes, unless nothing is counted against it; also for failures elsewhere."""
+        if within(source.network_address, self.exempt):
+            return
         entry = self._sources.pop(source, None) or _Source()
         if entry.until <= now:
             entry = _Source(now)
         entry.until = min(entry.until + weight, now + self.limits.most)
         entry.applied = entry.applied or entry.until - now > self.limits.applied
         self._remember(source, entry)
-        if serial:
-            self._count(serial, source, now)
 
     def refused_for(self, peer: str, now: float) -> float:
         """Seconds for which this peer is refused from now on; 0.0: it is not."""

@@ -89,8 +89,8 @@ class Hub(Typing):
     def attach(self, link: "ServerLink", ticket: bytes) -> None:
         """The connection is a data socket: take it with ``hand_over``, or refuse it."""
 
-    def enrol(self, link: "ServerLink", payload: bytes) -> bytes:
-        """The connection is there for a certificate: CERTIFICATE's payload. Denied: it gets none."""
+    def enrol(self, link: "ServerLink", payload: bytes) -> bytes | None:
+        """CERTIFICATE's payload, or None: ``certified`` or ``broken`` follows. Denied: it gets none."""
 
     def no_stranger(self, link: "ServerLink") -> None:
         """The connection is known now, and no link."""
@@ -261,7 +261,7 @@ class ServerLink(LinkProtocol):
             self._hub.attach(self, frame.payload)
             return
         if frame.command == Command.ENROLL and not self._listened:
-            self._enrol(frame.payload)
+            self.certified(self._hub.enrol(self, frame.payload))
             return
         self._shake.source = self.source
         answer, up = self._shake.receive(frame)
@@ -338,9 +338,11 @@ class ServerLink(LinkProtocol):
         del self._shake  # nothing is asked of it any more
         self._hub.arrived(self)
 
-    def _enrol(self, payload: bytes) -> None:
-        """It is no link: it gets a certificate, and goes."""
-        self.write(encode_frame(Command.CERTIFICATE, 0, self._hub.enrol(self, payload)))
+    def certified(self, made: bytes | None) -> None:
+        """It is no link: it gets a certificate, and goes; None: that comes later."""
+        if made is None:
+            return
+        self.write(encode_frame(Command.CERTIFICATE, 0, made))
         self._finished = True
         self.leave()
 

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 from revtunnel.state.atomic_file import OPEN, write_all, write_whole
 
-__all__ = ["Change", "ChangeJournal", "MissingChanges"]
+__all__ = ["Change", "ChangeJournal", "MissingChanges", "change_of", "plain"]
 
 Change = tuple[
     str, "int | str | bytes", "tuple[Any, ...] | None"
@@ -167,7 +167,7 @@ def _opened(path: str) -> int:
 
 
 def _written(line: _Line) -> bytes:
-    body = {"number": line.number, "changes": [_plain(each) for each in line.changes]}
+    body = {"number": line.number, "changes": [plain(each) for each in line.changes]}
     text = json.dumps({**body, "base": True} if line.base else body, separators=(",", ":")).encode("ascii")
     return b"%08x %b\n" % (zlib.crc32(text), text)
 
@@ -179,18 +179,20 @@ def _read_line(data: bytes) -> _Line | None:
         if not data.endswith(b"\n") or int(mark, 16) != zlib.crc32(text):
             return None
         values = json.loads(text)
-        changes, number = [*map(_change, values["changes"])], values["number"]
+        changes, number = [*map(change_of, values["changes"])], values["number"]
         return _Line(number, changes, bool(values.get("base"))) if type(number) is int else None
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
-def _plain(change: Change) -> list[Any]:
+def plain(change: Change) -> list[Any]:
+    """A change as JSON has it."""
     table, key, row = change
     return [table, _hex(key), None if row is None else [*map(_hex, row)]]
 
 
-def _change(values: list[Any]) -> Change:
+def change_of(values: list[Any]) -> Change:
+    """What ``plain`` made a list of. ValueError, TypeError, KeyError: it did not."""
     table, key, row = values
     return table, _unhex(key), None if row is None else tuple(map(_unhex, row))
 

@@ -18,7 +18,7 @@ import math
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -45,7 +45,7 @@ _PUT = {
 _REMOVE = {table: f"DELETE FROM {table} WHERE {columns[0]} = ?" for table, columns in TABLES.items()}
 FLEETING = frozenset(("leases", "sessions", "webhooks"))  # what a power cut may take the last moments of
 # what the journal keeps when it is begun anew: rows of a table
-_REVOCATIONS = {"barred": "true", "certificates": "revoked IS NOT NULL"}
+_REVOCATIONS = {"barred": "true", "certificates": "revoked IS NOT NULL", "versions": "gone"}
 
 
 class DeviceKey(NamedTuple):
@@ -80,6 +80,11 @@ class SqliteLedger:
         self._pending: dict[tuple[str, int | str | bytes], tuple[Any, ...] | None] = {}
         self._unsaid: list[Change] = []  # what is not in the journal yet
         self._syncs = False  # each transaction waits for the disk
+        self._gathers = False  # what is changed waits for the end of ``together``
+        # by table, who holds its rows in memory: takes one that another node changed, or None: it is gone
+        self.takers: dict[str, Callable[[Any, tuple[Any, ...] | None], object]] = {"keys": self._take_key}
+        # what nodes keep with each change of what they share (cluster/shared_tables.py)
+        self.beside: Callable[[Sequence[Change]], Sequence[Change]] = lambda changes: ()
         try:
             self._catch_up()
         except BaseException:
@@ -126,10 +131,7 @@ class SqliteLedger:
             LedgerError: the file cannot be read.
         """
         now = self._wall()
-        stored = self.select(_select("leases"))
-        known: dict[int | str | bytes, tuple[Any, ...] | None] = {values[0]: values for values in stored}
-        known.update({key: values for (table, key), values in self._pending.items() if table == "leases"})
-        rows = [self._row(values, now) for values in known.values() if values is not None]
+        rows = [self._row(values, now) for values in self.rows("leases").values()]
         return [row for row in rows if row is not None]
 
     def save(self, rows: Sequence[LeaseRow], gone: Sequence[int]) -> None:
@@ -174,6 +176,12 @@ class SqliteLedger:
         self.change([("keys", serial, None)])
         return True
 
+    def _take_key(self, serial: str, row: tuple[Any, ...] | None) -> None:
+        self._keys.pop(serial, None)
+        if row is not None:
+            self._keys[serial] = DeviceKey(*row[1:])
+        self.change([("keys", serial, row)])
+
     def serials_with_keys(self, after: str = "", limit: int = 100) -> list[str]:
         """A page of enrolled serials in order, above ``after``."""
         return list(islice(self._keys.irange(after, inclusive=(False, True)), limit))
@@ -182,12 +190,36 @@ class SqliteLedger:
 
     def change(self, changes: Iterable[Change]) -> None:
         """Keep rows (table, key, whole row) or, with None for the row, drop them, in one transaction."""
-        for change in changes:
+        changes = [*changes]
+        for change in (*changes, *self.beside(changes)):
             table, key, row = change
             self._pending[table, key] = row
             if table not in FLEETING:
                 self._unsaid.append(change)
         self._flush()
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """All that is changed meanwhile goes to the disk at the end, in one transaction."""
+        self._gathers = True
+        try:
+            yield
+        finally:
+            self._gathers = False
+            self._flush()
+
+    def take(self, table: str, key: int | str | bytes, row: tuple[Any, ...] | None) -> object:
+        """Have what another node changed count here, and keep it; False: its owner is not known yet."""
+        if table in self.takers:
+            return self.takers[table](key, row)
+        self.change([(table, key, row)])
+        return None
+
+    def rows(self, table: str) -> dict[int | str | bytes, tuple[Any, ...]]:
+        """Whole rows of a table by their keys, also those that the disk lacks; raises as ``select``."""
+        known: dict[Any, tuple[Any, ...] | None] = {row[0]: row for row in self.select(_select(table))}
+        known.update({key: row for (name, key), row in self._pending.items() if name == table})
+        return {key: row for key, row in known.items() if row is not None}
 
     def select(self, query: str) -> list[tuple[Any, ...]]:
         """Rows that are on the disk.
@@ -204,7 +236,7 @@ class SqliteLedger:
 
     def _flush(self) -> None:
         """Bring what is pending to the disk, all or nothing, after the journal has it."""
-        if not self._pending and not self._unsaid:
+        if self._gathers or not (self._pending or self._unsaid):
             return
         lasting = bool(self._unsaid) or any(table not in FLEETING for table, _ in self._pending)
         unsaid = self._say()

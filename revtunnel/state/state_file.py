@@ -94,6 +94,10 @@ _UPGRADES = (
         "CREATE TABLE host_keys (service TEXT PRIMARY KEY, key TEXT NOT NULL, made_by TEXT NOT NULL,"
         " since REAL NOT NULL) WITHOUT ROWID",
     ),
+    (
+        "CREATE TABLE versions (id TEXT PRIMARY KEY, life INTEGER NOT NULL, version INTEGER NOT NULL,"
+        " gone INTEGER NOT NULL, until REAL NOT NULL, mark TEXT NOT NULL) WITHOUT ROWID",
+    ),
 )
 SCHEMA = len(_UPGRADES)
 # today's columns of each table; the first one is its key
@@ -116,6 +120,7 @@ TABLES = {
     "webhooks": ("number", "hook", "id", "event", "body", "made", "why"),
     "device_records": ("serial", "keys", "made_by", "since"),
     "host_keys": ("service", "key", "made_by", "since"),
+    "versions": ("id", "life", "version", "gone", "until", "mark"),
 }
 NUMBER = "SELECT coalesce(max(number), 0) FROM changes"  # of the last change that is in the database
 

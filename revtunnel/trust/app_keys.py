@@ -14,6 +14,7 @@ import base64
 import hashlib
 from collections.abc import Callable
 from itertools import islice
+from typing import Any
 
 from sortedcontainers import SortedDict
 
@@ -41,6 +42,7 @@ class AppKeys:
         for serial, mark in ledger.select("SELECT serial, mark FROM edge_keys"):
             self._marks[serial] = mark
             self._serials[mark] = serial
+        ledger.takers["edge_keys"] = self._take
 
     def make(self, serial: str) -> str:
         """A key for a device, which is kept nowhere; one that it had does not count any more."""
@@ -60,6 +62,12 @@ class AppKeys:
         del self._serials[mark]
         self._ledger.change([("edge_keys", serial, None)])
         return True
+
+    def _take(self, serial: str, row: tuple[Any, ...] | None) -> None:
+        self._serials.pop(self._marks.pop(serial, b""), None)
+        if row is not None:
+            self._marks[serial], self._serials[row[1]] = row[1], serial
+        self._ledger.change([("edge_keys", serial, row)])
 
     def has(self, serial: str) -> bool:
         """Whether a device has one."""

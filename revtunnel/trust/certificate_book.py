@@ -10,7 +10,8 @@ Source: faults.md "Device identity" (revocation); ours.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 from revtunnel.link.keys import DUMMY, Verifier
 from revtunnel.state.ledger import SqliteLedger
@@ -61,6 +62,10 @@ class CertificateBook:
         """
         # what counts no more and what revoked devices got since; who is barred now, or not any more
         self.shared: Callable[[list[CertificateRow], dict[str, bool]], object] = lambda rows, barred: None
+        # a token that another node has given, or, with None, let go
+        self.took_token: Callable[[bytes, TokenRow | None], object] = lambda mark, row: None
+        ledger.takers["tokens"] = partial(_take_token, self, ledger)
+        ledger.takers["barred"] = partial(_take_barred, self)
         self._ledger = ledger
         self._rows: dict[str, CertificateRow] = {}
         self._of: dict[str, set[str]] = {}  # serial -> fingerprints
@@ -261,6 +266,18 @@ class CertificateBook:
                     del self._of[row.name]
         if rows:
             self._ledger.change([("certificates", row.fingerprint, None) for row in rows])
+
+
+def _take_token(
+    book: CertificateBook, ledger: SqliteLedger, mark: bytes, row: tuple[Any, ...] | None
+) -> None:
+    book.took_token(mark, None if row is None else TokenRow(mark, row[1], row[2] - ledger.wall))
+    ledger.change([("tokens", mark, row)])
+
+
+def _take_barred(book: CertificateBook, serial: str, row: tuple[Any, ...] | None) -> None:
+    """Another node has revoked a device, or lifted that; who is barred here already has what came since."""
+    book.learn([], {serial: row is not None})
 
 
 def verifier_of(ledger: SqliteLedger, book: CertificateBook, serial: str) -> Verifier | None:

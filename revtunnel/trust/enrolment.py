@@ -33,6 +33,7 @@ __all__ = [
     "TokenRow",
     "TokenStore",
     "TooManyTokens",
+    "directory_away",
     "parse_token",
     "write_token",
 ]
@@ -106,6 +107,12 @@ def parse_token(text: str) -> EnrolmentToken:
     return token
 
 
+def directory_away(why: str) -> LinkDenied:
+    """What only all nodes together know is not known now; an agent asks again."""
+    text = f"directory-away: {why}"
+    return LinkDenied(GoAway.OVERLOADED, text, told="directory-away: ask again", word="directory-away")
+
+
 def mark_of(secret: bytes) -> bytes:
     """What the server keeps of a secret."""
     return hashlib.sha256(b"rt1 token" + secret).digest()
@@ -159,6 +166,12 @@ class Enrolment:
         self._put(mark, serial, now + left)
         self._store.save_tokens([TokenRow(mark, serial, left)], gone)
 
+    def take(self, mark: bytes, row: TokenRow | None, now: float) -> None:
+        """Hold what another node has given, or let go what it has let go."""
+        self._drop([mark] if mark in self._given else [])
+        if row is not None:
+            self._put(mark, row.serial, now + row.left)
+
     def waits(self, serial: str) -> bool:
         """Whether a token of a serial may still be used."""
         return serial in self._of
@@ -203,13 +216,23 @@ class Enrolment:
         Raises:
             Denied: wrong, used or late secret, or a request for another serial; then the token stays.
         """
-        given = self._given.get(mark_of(secret))
+        mark, serial, _ = self.judge(secret, asked, source, now)
+        self._store.save_tokens([], self._drop([mark]))
+        return serial
+
+    def knows(self, secret: bytes) -> bool:
+        """Whether a token waits that has it."""
+        return mark_of(secret) in self._given
+
+    def judge(self, secret: bytes, asked: str | None, source: str, now: float) -> TokenRow:
+        """The token that a secret is; it stays. Arguments and errors as of ``redeem``."""
+        mark = mark_of(secret)
+        given = self._given.get(mark)
         if given is None or given.until <= now:
             raise self.refuse(source, "the token is wrong, used or too late", now)
         if asked is not None and asked != given.serial:
             raise self.refuse(source, f"the token is for {given.serial}, the request for {asked}", now)
-        self._store.save_tokens([], self._drop([mark_of(secret)]))
-        return given.serial
+        return TokenRow(mark, given.serial, given.until - now)
 
     def renew(self, serial: str | None, asked: str | None, today: int, source: str, now: float) -> str:
         """The serial that a device may have again: its own.

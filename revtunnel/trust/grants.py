@@ -242,6 +242,15 @@ class Grants:
         self._store.save([grant], [])
         self._people.changed(self._users(grant.holder))
 
+    def take(self, grant: Grant) -> bool:
+        """Let one count that another node knows; False: its holder is not known yet."""
+        if not self._people.knows(grant.holder):
+            return False
+        self._hold(grant)
+        self._store.save([grant], [])
+        self._people.changed(self._users(grant.holder))
+        return True
+
     def remove(self, id: str) -> Grant:
         """Let a grant count no more.
 

@@ -8,7 +8,7 @@ Source: RFC 4251 section 4.1; ours.
 import base64
 import hashlib
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sortedcontainers import SortedDict
 
@@ -42,6 +42,10 @@ class _Kept(NamedTuple):
     since: float  # seconds since 1970
 
 
+def _kept(row: tuple[Any, ...]) -> _Kept:
+    return _Kept(base64.b64decode(row[1]), row[2], row[3])
+
+
 class HostKeys:
     """All of them, by ``serial/service``. ``tell`` hears of all that was done, and must not raise."""
 
@@ -53,9 +57,8 @@ class HostKeys:
         self._wall = wall
         self._tell = tell
         rows = ledger.select("SELECT service, key, made_by, since FROM host_keys")
-        self._kept = SortedDict(
-            (str(name), _Kept(base64.b64decode(key), by, since)) for name, key, by, since in rows
-        )
+        self._kept = SortedDict((str(row[0]), _kept(row)) for row in rows)
+        ledger.takers["host_keys"] = self._take
 
     def of(self, serial: str, service: str) -> bytes:
         """The public key, as on the wire; b"": none is known."""
@@ -71,9 +74,7 @@ class HostKeys:
         name = f"{serial}/{service}"
         if len(self._kept) >= MOST and name not in self._kept:
             raise Conflict(f"{len(self._kept)} host keys are known, {MOST} at most")
-        kept = self._kept[name] = _Kept(blob, by, self._wall())
-        row = name, base64.b64encode(blob).decode("ascii"), by, kept.since
-        self._ledger.change([("host_keys", name, row)])
+        self._take(name, (name, base64.b64encode(blob).decode("ascii"), by, self._wall()))
         self._tell(RightsChanged("host-key-kept", name, by, fingerprint_of(blob)))
 
     def forget(self, serial: str, service: str, by: str) -> None:
@@ -83,10 +84,17 @@ class HostKeys:
             NotFound: none is known.
         """
         name = f"{serial}/{service}"
-        if self._kept.pop(name, None) is None:
+        if name not in self._kept:
             raise NotFound(f"no host key of {name[:120]} is known")
-        self._ledger.change([("host_keys", name, None)])
+        self._take(name, None)
         self._tell(RightsChanged("host-key-forgotten", name, by))
+
+    def _take(self, name: str, row: tuple[Any, ...] | None) -> None:
+        kept = None if row is None else _kept(row)
+        self._kept.pop(name, None)
+        if kept is not None:
+            self._kept[name] = kept
+        self._ledger.change([("host_keys", name, row)])
 
     def listed(self, after: str = "", limit: int = PAGE) -> tuple[list[Row], str | None]:
         """All that are known, by ``SERIAL/SERVICE``."""

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding
+from twisted.internet.defer import Deferred
 
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import CertificateForked, CertificateIssued, DeviceRevoked, Report, TokenGiven
@@ -37,7 +38,14 @@ from revtunnel.trust.authority import (
 )
 from revtunnel.trust.authority_files import AuthorityDirectory, row_of
 from revtunnel.trust.certificate_book import DEVICE, SERVER, CertificateBook, CertificateRow
-from revtunnel.trust.enrolment import Enrolment, EnrolmentToken, TooManyTokens, write_token
+from revtunnel.trust.enrolment import (
+    Enrolment,
+    EnrolmentToken,
+    TokenRow,
+    TooManyTokens,
+    directory_away,
+    write_token,
+)
 
 __all__ = ["Issuer"]
 
@@ -63,6 +71,9 @@ class Issuer:
         self.days = 90
         self.ends_forks = False
         self.cut_off: Callable[[str, str], object] = lambda serial, detail: None
+        # whether no other node has used a token, nor can from now on; asked where nodes share them
+        self.first: Callable[[TokenRow], Deferred[bool]] | None = None
+        self.unsure: Callable[[], str] = lambda: ""  # why tokens of other nodes may not be known here
         self.audited: Callable[[RightsChanged], object] = lambda change: None
         self.problem: str | None = None  # why the authority's list lacks something, or was not read
         self.retries: Retries | None = None
@@ -70,6 +81,7 @@ class Issuer:
         self._unread = False  # it may have what we do not know
         self._grace = 0.0
         self._enrolment = Enrolment(limits, seconds(), book)
+        book.took_token = lambda mark, row: self._enrolment.take(mark, row, seconds())
         self._directory: AuthorityDirectory | None = None
         self._authority: Authority | None = None
         self._seconds = seconds
@@ -187,8 +199,8 @@ class Issuer:
 
     # -- for devices
 
-    def answer(self, payload: bytes, shown: PeerCertificate | None, source: str) -> bytes:
-        """CERTIFICATE's payload for an ENROLL that came over TLS.
+    def answer(self, payload: bytes, shown: PeerCertificate | None, source: str) -> "bytes | Deferred[bytes]":
+        """CERTIFICATE's payload for an ENROLL that came over TLS; later, where other nodes are asked.
 
         Args:
             shown: the certificate that the device showed and that was accepted.
@@ -204,9 +216,14 @@ class Issuer:
         try:
             secret, request = decode_enroll(payload)
             wanted = read_request(request)
+            if secret and self.unsure() and not self._enrolment.knows(secret):
+                raise directory_away(self.unsure())
+            if secret and self.first is not None:
+                token = self._enrolment.judge(secret, wanted.serial, source, now)
+                return self.first(token).addCallback(self._answer_first, secret, wanted, source)
             serial = self._serial(secret, wanted, shown, source, now)
             if secret or shown is None:
-                return encode_certificate(*self._issue(serial, wanted.public_key, "token", ""))
+                return self._by_token(serial, wanted)
             parent, key = shown.fingerprint, key_mark(wanted.public_key)
             if shown.late:
                 self._check_late(shown, key, source, now)
@@ -223,6 +240,20 @@ class Issuer:
             if isinstance(error, Unfit) or type(error) is RemoteError:
                 raise self._enrolment.refuse(source, str(error), now) from None
             raise
+
+    def _answer_first(self, first: bool, secret: bytes, wanted: CertificateRequest, source: str) -> bytes:
+        """The same once it is known whether a token was used at another node."""
+        now = self._seconds()
+        if not first:
+            raise self._enrolment.refuse(source, "the token was used at another node", now)
+        serial = self._enrolment.redeem(secret, wanted.serial, source, now)
+        try:
+            return self._by_token(serial, wanted)
+        except Unfit as error:
+            raise self._enrolment.refuse(source, str(error), now) from None
+
+    def _by_token(self, serial: str, wanted: CertificateRequest) -> bytes:
+        return encode_certificate(*self._issue(serial, wanted.public_key, "token", ""))
 
     # -- what devices show
 

@@ -9,7 +9,7 @@ Source: RFC 6238 (30 s, 6 digits, SHA-1, one step either way); ours.
 
 import hmac
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.twofactor.totp import TOTP
@@ -37,10 +37,9 @@ class LoginSecrets:
     def __init__(self, people: People, ledger: SqliteLedger) -> None:
         """Take what the ledger has; what is nobody's is dropped."""
         self._ledger = ledger
-        self._kept: dict[str, Kept] = {}
-        rows = ledger.select("SELECT user, password, secret, step FROM logins")
-        for user, password, secret, step in rows:
-            self._kept[user] = Kept(str(password), bytes(secret), int(step))
+        self._people = people
+        self._kept = {str(row[0]): _kept(row) for row in ledger.rows("logins").values()}
+        ledger.takers["logins"] = self._take
         for user in [each for each in self._kept if not people.knows(each)]:
             self.forget(user)
         before: Callable[[str], None] = people.on_removal
@@ -72,6 +71,18 @@ class LoginSecrets:
         self._keep(user, kept._replace(step=step))
         return True
 
+    def _take(self, user: str, row: tuple[Any, ...] | None) -> bool:
+        """A code that was used here stays so, though another node did not know of it yet."""
+        if row is None:
+            return self.forget(user) or True
+        if not self._people.knows(user):
+            return False
+        before, kept = self.of(user), _kept(row)
+        self._keep(user, kept)
+        if before.secret == kept.secret and before.step > kept.step:
+            self._kept[user] = kept._replace(step=before.step)
+        return True
+
     def forget(self, user: str) -> bool:
         """Take away password and second factor; False: there were none."""
         had = self._kept.pop(user, None) is not None
@@ -82,6 +93,11 @@ class LoginSecrets:
     def _keep(self, user: str, kept: Kept) -> None:
         self._kept[user] = kept
         self._ledger.change([("logins", user, (user, *kept))])
+
+
+def _kept(row: tuple[Any, ...]) -> Kept:
+    _, password, secret, step = row
+    return Kept(str(password), bytes(secret), int(step))
 
 
 def step_of(secret: bytes, code: str, now: float) -> int:

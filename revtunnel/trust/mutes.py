@@ -7,7 +7,7 @@ Source: ours.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sortedcontainers import SortedDict
 
@@ -56,6 +56,7 @@ class Mutes:
         self._tell = tell
         rows = ledger.select("SELECT serial, why, made_by, since FROM muted")
         self._muted = SortedDict((str(values[0]), Muted(*values)) for values in rows)
+        ledger.takers["muted"] = self._take
 
     def __len__(self) -> int:
         return len(self._muted)
@@ -85,12 +86,8 @@ class Mutes:
             raise Invalid(f"--why of {len(why)} characters: up to {MAX_WHY} wanted, none of them a control")
         if len(self._muted) >= MOST and serial not in self._muted:
             raise Conflict(f"{len(self._muted)} devices are muted, {MOST} at most")
-        muted = Muted(serial, why, by, self._wall())
-        self._muted[serial] = muted
-        self._ledger.change([("muted", serial, tuple(muted))])
         self._tell(RightsChanged("device-muted", serial, by, why))
-        for watcher in list(self.watchers):
-            watcher(serial)
+        self._take(serial, tuple(Muted(serial, why, by, self._wall())))
 
     def unmute(self, serial: str, by: str) -> None:
         """Let a device take sessions again.
@@ -98,7 +95,15 @@ class Mutes:
         Raises:
             NotFound: it is not muted.
         """
-        if self._muted.pop(serial, None) is None:
+        if serial not in self._muted:
             raise NotFound(f"{serial[:80]} is not muted")
-        self._ledger.change([("muted", serial, None)])
+        self._take(serial, None)
         self._tell(RightsChanged("device-unmuted", serial, by))
+
+    def _take(self, serial: str, row: tuple[Any, ...] | None) -> None:
+        self._muted.pop(serial, None)
+        if row is not None:
+            self._muted[serial] = Muted(*row)
+        self._ledger.change([("muted", serial, row)])
+        for watcher in list(self.watchers) if row is not None else ():
+            watcher(serial)

@@ -54,6 +54,7 @@ class OidcPeople:
         self._users = {row.subject: row.user for row in rows if row.subject}
         for user in [each for each in self._of if not people.knows(each)]:
             self._gone(user)
+        ledger.takers["subjects"] = self._take
         people.on_removal = self._removed_too(people.on_removal)
 
     def user_of(self, claims: Mapping[str, Any], settings: OidcSettings) -> str:
@@ -121,6 +122,16 @@ class OidcPeople:
         if tied is not None:
             self._users.pop(tied.subject, None)
             self._ledger.change([("subjects", user, None)])
+
+    def _take(self, user: str, row: tuple[Any, ...] | None) -> bool:
+        if row is not None and not self._people.knows(user):
+            return False
+        self._gone(user)
+        if row is not None:
+            tied = Tied(*row)
+            self._keep(tied)
+            self._users.update({tied.subject: user} if tied.subject else {})
+        return True
 
     def _set_right(self, name: str, role: str, groups: frozenset[str]) -> None:
         user = self._people.user(name)

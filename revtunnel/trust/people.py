@@ -329,7 +329,30 @@ class People:
         self._store.save([self._regroup(name, drop=group)], [])
         self.changed([name])
 
+    # -- what other nodes know
+
+    def take(self, kept: User | Group | UserToken) -> bool:
+        """Have what another node knows in place of what is here; False: a token's user is not known yet."""
+        if isinstance(kept, UserToken):
+            if kept.user not in self._users:
+                return False
+            self._hold_token(kept)
+        elif isinstance(kept, User):
+            for group in self._users[kept.name].groups if kept.name in self._users else ():
+                self._members[group].discard(kept.name)
+            self._hold_user(kept)
+        else:
+            self._groups[kept.name] = kept
+            self._members.setdefault(kept.name, set())
+        self._store.save([kept], [])
+        self.changed([kept.name] if isinstance(kept, User) else [])
+        return True
+
     # -- tokens
+
+    def token(self, mark: bytes) -> UserToken | None:
+        """One token by what is kept of its secret."""
+        return self._tokens.get(mark)
 
     def tokens(self, name: str) -> list[UserToken]:
         """The tokens of a user, the oldest first; those whose time is over too, until he gets another."""
@@ -435,7 +458,7 @@ class People:
     def _hold_user(self, user: User) -> None:
         self._users[user.name] = user
         for group in user.groups:
-            self._members[group].add(user.name)
+            self._members.setdefault(group, set()).add(user.name)  # of one that another node tells of next
 
     def _regroup(self, name: str, add: str | None = None, drop: str | None = None) -> User:
         user = self._users[name]

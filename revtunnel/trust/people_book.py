@@ -7,10 +7,12 @@ Source: ours.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from revtunnel.ground.limits import PeopleLimits
-from revtunnel.process.admin.refusals import Invalid
+from revtunnel.process.admin.refusals import Invalid, NotFound
 from revtunnel.state.ledger import SqliteLedger
 from revtunnel.trust.grants import Action, Grant, Grants
 from revtunnel.trust.people import (
@@ -29,6 +31,7 @@ from revtunnel.trust.user_tokens import UserToken
 __all__ = ["PeopleBook", "open_people"]
 
 Kept = User | Group | UserToken | Grant
+Row = tuple[Any, ...] | None
 T = TypeVar("T")
 
 
@@ -136,7 +139,48 @@ def open_people(limits: PeopleLimits, ledger: SqliteLedger) -> tuple[People, Gra
     """
     book = PeopleBook(ledger)
     people = People(limits, book)
-    return people, Grants(people, book), book
+    grants = Grants(people, book)
+    _take_by(ledger, people, grants)
+    return people, grants, book
+
+
+def _take_by(ledger: SqliteLedger, people: People, grants: Grants) -> None:
+    """What other nodes change counts here by these; whoever goes takes with him what is his here."""
+
+    def token(mark: bytes, row: Row) -> bool:
+        if row is not None:
+            return people.take(_token(*row))
+        mine = people.token(mark)
+        if mine is not None:
+            people.revoke_token(mine.user, mine.id)
+        return True
+
+    def of_user(table: str, user: str, row: Row) -> bool:
+        if row is not None and not people.knows(user):
+            return False
+        ledger.change([(table, user, row)])
+        return True
+
+    def taker(
+        take: Callable[[Any], bool], make: Callable[..., Any], remove: Callable[[str], object]
+    ) -> Callable[[Any, Row], bool]:
+        def taken(key: str, row: Row) -> bool:
+            if row is not None:
+                return take(make(*row))
+            with suppress(NotFound):
+                remove(key)
+            return True
+
+        return taken
+
+    ledger.takers |= {
+        "people": taker(people.take, _user, people.remove_user),
+        "people_groups": taker(people.take, _group, people.remove_group),
+        "user_tokens": token,
+        "grants": taker(grants.take, _grant, grants.remove),
+        # until somebody holds them
+        **{table: partial(of_user, table) for table in ("logins", "subjects")},
+    }
 
 
 def _user(name: str, note: str, groups: str, created: float, role: str) -> User:

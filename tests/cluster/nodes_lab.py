@@ -139,12 +139,14 @@ class NodesLab(Nodes):
 
     engine: RedisServer
 
-    def __init__(self, lab: Lab, directory: Path, devices: int, more: Settings) -> None:
+    def __init__(
+        self, lab: Lab, directory: Path, devices: int, more: Settings, names: Sequence[str] = NAMES
+    ) -> None:
         self.services = [KeyedService(number) for number in range(devices)]
         for service in self.services:
             service.start()
         offers = {serial_of(each.device): {"load": each.target} for each in self.services}
-        super().__init__(lab, directory, offers, more, engine=RedisServer(directory))
+        super().__init__(lab, directory, offers, more, names, engine=RedisServer(directory))
 
     def start(self) -> None:
         self.engine.start()

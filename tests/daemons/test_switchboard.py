@@ -3,11 +3,14 @@
 from dataclasses import replace
 
 import pytest
+from twisted.internet.defer import Deferred
 
 from revtunnel.ground.facts import ClientRefused, LinkDown, LinkRefused, LinkUp
 from revtunnel.ground.limits import LinkLimits, ServerLimits
 from revtunnel.ground.reasons import GoAway
 from revtunnel.streams.commands import Command, decode_goaway
+from revtunnel.streams.frames import encode_frame
+from revtunnel.trust.enrolment import directory_away
 from tests.link.test_link import LISTEN, agent_by_hand, frames, stranger
 from tests.support.depth import deep
 from tests.support.memory import Recorder
@@ -419,4 +422,47 @@ def test_two_devices_in_one_world_do_not_meet() -> None:
         assert service.data == client.sent
     assert CONSOLE != WEB
     assert (SERVER, LINK_PORT) in world.reactor.dialled
+    world.finish()
+
+
+# -- certificates that are decided later
+
+
+def enroller(world: World) -> Recorder:
+    """Somebody who asked for a certificate, as over TLS."""
+    seen = stranger(world)
+    *_, link = world.switchboard.admission.strangers
+    link.tls = "TLSv1.3"
+    seen.transport.write(encode_frame(Command.ENROLL, 0, bytes(40)))  # type: ignore[union-attr]
+    world.pump()
+    return seen
+
+
+def test_whoever_waits_for_a_certificate_gets_it_or_a_word() -> None:
+    """Other nodes are asked: he waits as a stranger does, and who asks again meanwhile breaks the rules."""
+    world, waiting = World(), list[Deferred[bytes]]()
+
+    def issue(*asked: object) -> Deferred[bytes]:
+        waiting.append(Deferred())
+        return waiting[-1]
+
+    world.switchboard.admission.issue = issue
+    good, bad, twice, gone = (enroller(world) for _ in range(4))
+    assert len(waiting) == 4 and len(world.switchboard.admission.strangers) == 4
+    twice.transport.write(encode_frame(Command.ENROLL, 0, bytes(40)))  # type: ignore[union-attr]
+    gone.transport.abortConnection()  # type: ignore[union-attr]
+    world.pump()
+    assert len(waiting) == 4
+    waiting[0].callback(b"made")
+    for each in waiting[1:]:
+        each.errback(directory_away("nobody knows"))
+    world.pump()
+    (made,) = frames(good.data)
+    assert (made.command, made.payload) == (Command.CERTIFICATE, b"made")
+    (away,) = frames(bad.data)
+    assert away.command == Command.GOAWAY
+    assert decode_goaway(away.payload)[::2] == (GoAway.OVERLOADED, "directory-away: ask again")
+    assert sorted(fact.reason for fact in world.of(LinkRefused)) == ["directory-away", "lost", "protocol"]
+    assert not world.switchboard.admission.strangers and not world.switchboard.admission._asking
+    world.advance(11.0)
     world.finish()

@@ -32,7 +32,7 @@ PEOPLE = ("people", "people_groups", "user_tokens", "grants", "muted")  # of the
 # and of those behind it
 LATER = (
     *("device_records", "host_keys", "subjects", "webhooks", "reservations", *PEOPLE),
-    *("edge_keys", "changes", "logins"),
+    *("edge_keys", "changes", "logins", "versions"),
 )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from revtunnel.ground.facts import (
@@ -29,7 +30,7 @@ from revtunnel.state.ledger import FILE_NAME, SqliteLedger
 from revtunnel.trust.authority import Unfit, fingerprint_of, issue_device, key_mark, make_request, new_key
 from revtunnel.trust.authority_files import AuthorityDirectory
 from revtunnel.trust.certificate_book import AUTHORITY, DEVICE, CertificateBook
-from revtunnel.trust.enrolment import parse_token
+from revtunnel.trust.enrolment import directory_away, parse_token
 from revtunnel.trust.issuer import Issuer
 from tests.support.disks import full_disk
 
@@ -470,3 +471,42 @@ def test_a_lost_answer_is_no_second_holder(pending: Desk) -> None:
     pending.seconds = 91 * DAY
     pending.ask(b"", make_request("plc-7", KEY), shown_of(old, late=True))
     assert (forks(pending), pending.book.forked()) == ([], [])
+
+
+# ---- several nodes
+
+
+def test_other_nodes_say_whether_a_token_was_used(pending: Desk) -> None:
+    """It is asked for a good token only, and used up by a yes alone; a second yes is worth nothing."""
+    asked, secret = list[Deferred[bool]](), pending.token()
+    pending.issuer.first = lambda token: asked.append(Deferred()) or asked[-1]  # type: ignore[func-returns-value]
+    payload = encode_enroll(secret, make_request("plc-7", KEY))
+    assert "wrong" in pending.refused(encode_enroll(bytes(16), make_request("plc-7", KEY)))
+    assert asked == []
+    answers: list[Any] = [pending.issuer.answer(payload, None, HOST) for _ in range(4)]
+    asked[0].errback(directory_away("nobody knows"))
+    asked[1].callback(False)
+    assert "directory-away" in str(failed(answers[0])) and "another node" in str(failed(answers[1]))
+    assert pending.book.good("plc-7") == []
+    asked[2].callback(True)
+    assert decode_certificate(answers[2].result)
+    asked[3].callback(True)
+    assert "wrong, used or too late" in str(failed(answers[3])) and len(pending.book.good("plc-7")) == 1
+
+
+def failed(answer: Any) -> Any:
+    """Why there is no certificate."""
+    found: list[Any] = []
+    answer.addErrback(found.append)
+    return found[0].value
+
+
+def test_a_token_that_may_be_of_another_node_is_not_called_wrong(pending: Desk) -> None:
+    """While nobody can say: an agent asks again, and its address pays nothing."""
+    pending.issuer.unsure = lambda: "the engine is away"
+    payload = encode_enroll(bytes(16), make_request("plc-7", KEY))
+    for _ in range(20):
+        with pytest.raises(LinkDenied, match="directory-away: the engine is away") as caught:
+            pending.issuer.answer(payload, None, HOST)
+        assert caught.value.word == "directory-away"
+    assert pending.ask(pending.token())

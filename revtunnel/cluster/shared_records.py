@@ -1,0 +1,155 @@
+"""What all nodes have to know, by the engine: who is revoked, and with a secret of theirs also who may what.
+
+Rule of this file: every node keeps all of it in its own state file, so that neither a restart nor an engine
+that was emptied brings anybody back, or forgets him; the engine carries it from one to the others, and
+numbers what is written. Which of two records counts is said by what they are of (shared_revocations.py,
+shared_tables.py). While the engine is away a change counts at its own node; the others learn of it when it is
+back. What is not sealed with the nodes' secret, where they have one, counts for nothing.
+
+Source: issue "Many cores, many nodes" part 1; faults.md "Device identity" (revocation); ours.
+"""
+
+from collections.abc import Callable, Container, Iterator
+from itertools import islice
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from revtunnel.cluster.directory import DirectoryAway
+from revtunnel.cluster.record_seal import OpenRecords
+from revtunnel.cluster.redis_directory import RedisDirectory
+from revtunnel.cluster.redis_scripts import FORGET, SHARE, SHARED, SPEND
+
+__all__ = ["SharedBook", "SharedRecords"]
+
+log = Logger(namespace="revtunnel")
+
+BATCH = 100  # a call
+
+
+class SharedBook(Protocol):
+    """Records of some kind, as a node keeps them: an ID and a text each."""
+
+    changed: Callable[[dict[str, str]], object]  # called with what was changed here
+
+    def to_share(self) -> Iterator[tuple[str, str]]:
+        """All that others have to know; it may take turns of the reactor to be told."""
+
+    def has(self, id: str) -> bool:
+        """Whether a record is of this kind."""
+
+    def learn(self, found: dict[str, str], waiting: Container[str]) -> tuple[set[str], set[str]]:
+        """What others wrote: IDs of those that are as here now, and of those that nobody has to know.
+
+        ``waiting``: IDs of what was changed here, and is not told yet.
+        """
+
+
+class SharedRecords:
+    """Joins a node's books with those of the others. The first book that has a record gets it.
+
+    ``refused``: how many records in the engine were not sealed by our secret.
+    """
+
+    def __init__(
+        self, directory: RedisDirectory, books: tuple[SharedBook, ...], seal: OpenRecords | None = None
+    ) -> None:
+        self.problems: dict[str, str] = {}  # for status
+        self.refused = 0
+        self._call = directory.call
+        self._books = books
+        self._seal = seal or OpenRecords()
+        self._waiting: dict[str, str] = {}  # what was changed here and is not told yet
+        self._era = ""
+        self._seen = "0"
+        self._newest = "0"
+        self._running = False
+        directory.shared = self._renewed
+        for book in books:
+            book.changed = self._changed
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether it was learnt what the others know."""
+        return bool(self._era)
+
+    async def first(self, id: str, seconds: float) -> bool:
+        """Whether no other node has used something that is good once, for so long; then none can.
+
+        Raises:
+            DirectoryAway: nobody knows.
+        """
+        return bool(await self._call(SPEND, self._seal.name(id), max(1, round(seconds * 1000))))
+
+    def _changed(self, told: dict[str, str]) -> None:
+        for id in told:
+            self._waiting.pop(id, None)  # in the order in which it was changed last
+        self._waiting.update(told)
+        self._go()
+
+    def _renewed(self, number: str, era: str) -> None:
+        """After each renewal: what the engine has, and since when."""
+        if era != self._era:  # it was emptied, or we begin: what it lacks is told once we know what it has
+            self._seen = "0"
+        self._newest = number
+        if era != self._era or number != self._seen or self._waiting:
+            self._go(era)
+
+    def _go(self, era: str = "") -> None:
+        if not self._running and (era or self._era):
+            self._running = True
+            running = Deferred.fromCoroutine(self._run(era))
+            running.addErrback(lambda bug: log.failure("sharing records failed", bug))
+
+    async def _run(self, era: str) -> None:
+        try:
+            await self._learn()
+            if era not in ("", self._era):
+                for book in self._books:
+                    await self._tell(book.to_share(), missing=True)
+                self._era = era
+            while self._waiting:
+                told = dict(self._waiting)
+                await self._tell(iter(told.items()))
+                for each, value in told.items():
+                    if self._waiting.get(each) == value:
+                        del self._waiting[each]
+        except DirectoryAway:
+            pass  # the next renewal begins anew
+        finally:
+            self._running = False
+
+    async def _tell(self, told: Iterator[tuple[str, str]], missing: bool = False) -> None:
+        while pairs := [*islice(told, BATCH)]:
+            closed = ((self._seal.name(id), self._seal.close(id, text)) for id, text in pairs)
+            await self._call(SHARE, int(missing), *(each for pair in closed for each in pair))
+
+    async def _learn(self) -> None:
+        while True:
+            self._seen, found = await self._call(SHARED, self._seen, BATCH)
+            if not found:
+                return
+            opened = [self._seal.open(name, text) for name, text in found]
+            known = dict(each for each in opened if each is not None)
+            self._doubt([name for (name, _), each in zip(found, opened, strict=True) if each is None])
+            over = set[str]()
+            for book in self._books:
+                mine = {id: known.pop(id) for id in [*known] if book.has(id)}
+                taken, late = book.learn(mine, self._waiting) if mine else (set(), set())
+                over |= late
+                for id in taken:
+                    self._waiting.pop(id, None)
+            if over:
+                await self._call(FORGET, *map(self._seal.name, over))
+
+    def _doubt(self, names: list[str]) -> None:
+        """Somebody else wrote these, or altered them: ours are told again in their place."""
+        if not names:
+            return
+        self.refused += len(names)
+        text = f"{self.refused} records in the engine were not sealed by our secret, and count for nothing"
+        self.problems["records"] = text
+        log.warn("records-refused", event="records-refused", detail=text)
+        ours = {self._seal.name(id): (id, text) for book in self._books for id, text in book.to_share()}
+        self._waiting |= dict(ours[name] for name in names if name in ours)

@@ -1,0 +1,171 @@
+"""Two nodes as processes, with a secret: what an operator does at one counts at both, whatever happens."""
+
+import contextlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cluster.nodes_lab import NAMES, NodesLab, serial_of
+from tests.support.daemons import Agent, Server, laboratory
+from tests.support.fork_server import output_of
+from tests.support.redis_server import INSTALLED, PROGRAM
+from tests.support.web_people import Person, code_of
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(120),
+    pytest.mark.skipif(not INSTALLED, reason=f"{PROGRAM} is not installed"),
+]
+PLC = serial_of(0)
+
+
+class Sharing(NodesLab):
+    """Nodes with one authority, a door for enrolment, and people."""
+
+    def arm(self) -> None:
+        """Before they start: secret, authority, certificates."""
+        one = self.nodes["one"]
+        module = [sys.executable, "-m", "revtunnel.ctl.ctl", "--json", "--config", str(one.config), "ca"]
+        output_of([*module, "init"], env=one.environment())
+        made = json.loads(output_of([*module, "issue-server", "127.0.0.1"], env=one.environment()))
+        tls = {key: made[key] for key in ("certificate", "certificate_key", "authority")}
+        secret = self.lab.directory / "secret"
+        secret.write_text("a secret of more than 32 characters\n")
+        os.chmod(secret, 0o600)
+        for name, node in self.nodes.items():
+            mine = self.lab.directory / f"{name}.state"
+            if node is not one:
+                shutil.copytree(self.lab.directory / "one.state" / "authority", mine / "authority")
+            node.write(
+                **{
+                    "cluster": {"secret_file": secret},
+                    "listener enrol": {"address": "127.0.0.1:0", "tls": "yes", **tls},
+                    "web main": {"address": "127.0.0.1:0"},
+                    "agent": {},
+                }
+            )
+
+    def at(self, name: str, serial: str, *options: str, port: int = 0, **settings: object) -> Agent:
+        """An agent at one node, not started."""
+        node = self.nodes[name]
+        keys = {"agent": {"retry_first": 0.2, "retry_most": 1, **settings}}
+        own = [f"127.0.0.1:{node.ports[port]}"]
+        made = Agent(
+            self.lab.directory, serial, own, {"it": "127.0.0.1:9"}, keys, options, name=f"{serial}-{name}"
+        )
+        made.complains = True
+        added: Agent = self.lab.add(made)
+        return added
+
+    def enroller(self, name: str, serial: str, token: str) -> Agent:
+        """One that gets a certificate with a token, and ends."""
+        port = [each for each in self.nodes[name].settings if each.startswith("listener ")].index(
+            "listener enrol"
+        )
+        return self.at(name, serial, "--enroll", token, "--enroll-only", port=port)
+
+    def everywhere(self, *words: str) -> None:
+        """Until both nodes say the same of this."""
+        one, two = self.nodes.values()
+        self.until(lambda: one.control(*words) == two.control(*words), " ".join(words))
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sharing]:
+    """All of it, with a device at the first node."""
+    directory = tmp_path_factory.mktemp("sharing")
+    with (
+        laboratory(directory) as found,
+        contextlib.closing(Sharing(found, directory, 1, {}, NAMES[:2])) as nodes,
+    ):
+        nodes.arm()
+        nodes.start()
+        yield nodes
+
+
+def users(node: Server) -> list[str]:
+    """Who is known there."""
+    return [row["user"] for row in node.control("users")["users"]]
+
+
+def test_a_device_is_enrolled_once(lab: Sharing) -> None:
+    """Its key counts at the other node, and no longer once it is revoked."""
+    key = lab.lab.directory / "dev.key"
+    lab.nodes["one"].control("enroll", "dev", "--key", "--out", str(key))
+    lab.everywhere("enrolled")
+    agent = lab.at("two", "dev", key_file=key).start()
+    assert lab.nodes["two"].wait_link("dev")["authenticated"]
+    lab.nodes["one"].control("revoke", "dev")
+    lab.nodes["two"].wait_event("link-down", serial="dev")
+    agent.stop()
+    assert lab.nodes["two"].control("enrolled")["enrolled"] == []
+
+
+def test_a_token_is_used_once_over_all_nodes(lab: Sharing) -> None:
+    """Shown at both at once; while nobody can say it is refused, and good afterwards."""
+    token = str(lab.nodes["one"].control("enroll", "new")["line"]).split()[2]
+    lab.nodes["one"].control("mute", PLC)  # told behind it
+    lab.everywhere("muted")
+    lab.nodes["two"].control("unmute", PLC)
+    agents = [lab.enroller(name, "new", token) for name in lab.nodes]
+    for agent in agents:
+        agent.start(wait=False)
+    ends = [agent.wait() for agent in agents]
+    assert sorted(ends)[0] == 0 and sorted(ends)[1] != 0
+    issued = [each for node in lab.nodes.values() for each in node.events("certificate-issued", serial="new")]
+    assert len(issued) == 1
+    token = str(lab.nodes["one"].control("enroll", "newer")["line"]).split()[2]
+    lab.engine.pause()
+    agent = lab.enroller("one", "newer", token)
+    agent.start(wait=False)
+    lab.nodes["one"].wait_event("link-refused", reason="directory-away")
+    assert agent.running
+    lab.engine.resume()
+    assert agent.wait() == 0
+
+
+def test_a_person_who_is_removed_at_one_node_is_out_at_all(lab: Sharing) -> None:
+    """Her session ends; a node learns what was done while it was away, or the engine."""
+    one, two = lab.nodes.values()
+    ana = Person(one, "ana", (PLC, "load"))
+    ana.server = two
+    lab.until(lambda: users(two) == ["ana"], "ana")
+    lab.everywhere("grants")
+    with ana.control() as control:
+        control.start("load", device=PLC)
+        one.control("user", "remove", "ana")
+        assert code_of(control.web)[0] >= 4000
+    two.wait_event("session-ended", user="ana", reason="revoked")
+    one.control("user", "add", "bob")
+    lab.until(lambda: users(two) == ["bob"], "bob")
+    lab.engine.kill()
+    two.control("user", "edit", "bob", "--note", "seen by nobody else")
+    two.kill()
+    one.control("user", "remove", "bob")
+    two.start(wait=False)
+    two.wait_until(two.ready, "readiness")
+    two.control("user", "add", "zoe")
+    lab.engine.start()
+    lab.until(lambda: users(one) == users(two) == ["zoe"], "the same people")
+    lab.engine.ask("FLUSHALL")
+    one.control("user", "edit", "zoe", "--note", "after it was emptied")
+    lab.everywhere("users")
+
+
+def test_what_somebody_writes_there_counts_for_nothing(lab: Sharing) -> None:
+    """It is counted and told at every node."""
+    before = users(lab.nodes["one"])
+    for name in ("a" * 64, "people:eve"):
+        lab.engine.ask("HSET", "rt:revtunnel:revoked", name, '[1, 1, 0.0, ["people", "eve", []]]')
+        lab.engine.ask("ZADD", "rt:revtunnel:shared", "9000000000000", name)
+    for node in lab.nodes.values():
+        node.wait_event("records-refused")
+        (problem,) = node.control("status")["problems"]
+        assert (
+            problem == "records: 2 records in the engine were not sealed by our secret, and count for nothing"
+        )
+        assert users(node) == before
