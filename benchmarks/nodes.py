@@ -173,11 +173,7 @@ class Run:
 
     def run(self) -> None:
         """All of it."""
-        folder, words = self._crew.folder, list[str | Path]()
-        if self._options.tls:
-            words += ["--certificate", folder / f"{PROBE}.pem", "--certificate-key", folder / f"{PROBE}.key"]
-            words += ["--authority", folder / "test-authority.pem"]
-        port = self._nodes.agent("two", PROBE, serve_echo(), words)
+        port = self._nodes.agent("two", PROBE, serve_echo(), self._nodes.certificate(PROBE))
         self._client = Client(self._nodes.hosts["one"], port)
         self._crew.settle(5.0)
         self._client.waited()

@@ -45,6 +45,7 @@ tls = yes
 certificate = {certificate}
 certificate_key = {key}
 authority = {authority}
+data = {data}
 [limits]
 herd_spread = {spread}
 [penalties]
@@ -68,6 +69,7 @@ class NodesCrew:
         plane: str = "auto",
         tls: str = "",
         spread: float = 1.0,
+        data: str = "auto",
     ) -> None:
         self.crew = crew
         self.names = tuple(names)
@@ -77,7 +79,13 @@ class NodesCrew:
         issuer = Issuer(crew.folder, "nodes authority")
         first, *others = free_ports(PORTS, adjacent=True)
         told = {"folder": crew.folder, "engine": self.engine.port, "authority": issuer.file, "tls": tls}
-        told |= {"workers": workers, "plane": plane, "spread": spread, "ports": f"{first}-{others[-1]}"}
+        told |= {
+            "workers": workers,
+            "plane": plane,
+            "data": data,
+            "spread": spread,
+            "ports": f"{first}-{others[-1]}",
+        }
         for name, door in zip(names, free_ports(len(names)), strict=True):
             mine = issuer.node(name, file=f"node-{name}")
             files = {"certificate": mine.certificate_file, "key": mine.key_file}
@@ -110,6 +118,13 @@ class NodesCrew:
     def ask_engine(self, script: str) -> int:
         """A number that a script finds there."""
         return int(self.engine.ask("EVAL", f'"{script}"', "0").splitlines()[0].removeprefix(":"))
+
+    def certificate(self, serial: str) -> list[str | Path]:
+        """The arguments of an agent whose certificate agents_tls.authority has made, if one was."""
+        files = {"certificate": f"{serial}.pem", "certificate-key": f"{serial}.key"}
+        files["authority"] = "test-authority.pem"
+        there = (self.crew.folder / files["certificate"]).exists()
+        return [w for o, f in files.items() for w in (f"--{o}", self.crew.folder / f)] if there else []
 
     def _linked(self, name: str) -> bool:
         """Whether it has links to all others."""
