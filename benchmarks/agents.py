@@ -25,6 +25,7 @@ import time
 from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 from benchmarks.agents_tls import Secured, trust
 from revtunnel.ground.limits import AgentLimits
@@ -38,13 +39,19 @@ from revtunnel.sockets.tcp_info import segments
 from revtunnel.streams.commands import Command, Feature
 from revtunnel.streams.frames import encode_frame
 
-__all__ = ["Herd", "arguments", "main"]
+__all__ = ["Herd", "arguments", "main", "returns"]
 
 HEADER = struct.Struct("!HBB")  # payload bytes, command, channel
 AT_ONCE = 200  # connections whose handshake is under way: real agents have a processor each, these share one
 NONCE = bytes(32)
 BIND_ADDRESS_NO_PORT = 24  # IP_BIND_ADDRESS_NO_PORT
 LIMITS = AgentLimits()
+
+
+def returns(log: Path) -> list[dict[str, Any]]:
+    """What a process with `--again` has said each time that all were up."""
+    lines = log.read_text().split("\n")[:-1]  # the last one may not be whole yet
+    return [json.loads(line.removeprefix("all ")) for line in lines if line.startswith("all ")]
 
 
 class Agent:

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.agents import returns
 from benchmarks.agents_tls import authority
 from benchmarks.ours import CTL, RT1, RUN, SERVER, listed
 from benchmarks.peers import free_ports
@@ -179,9 +180,9 @@ class Herds:
         self._told += 1
         deadline = time.monotonic() + HERD_PATIENCE
         while True:
-            said = [log.read_text().split("all ")[1:] for log in self._logs]
-            if all(len(lines) >= self._told for lines in said):
-                return [json.loads(lines[self._told - 1]) for lines in said]
+            said = [returns(log) for log in self._logs]
+            if all(len(times) >= self._told for times in said):
+                return [times[self._told - 1] for times in said]
             if time.monotonic() > deadline:
                 raise TimeoutError(f"of {self._count} agents not all came back: {self._crew.last_words()}")
             time.sleep(0.1)

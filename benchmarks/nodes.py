@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
+from benchmarks.agents import returns
 from benchmarks.agents_tls import authority
 from benchmarks.nodes_crew import NodesCrew
 from benchmarks.processes import Crew, CrewError, become_reaper, cpu_of, end_everything, memory_of
@@ -234,7 +235,7 @@ class Run:
         found |= {"herds": used["herd"] / taken * scale, "engine, % of a core": used["engine"] / taken * 100}
         self._say("idle CPU, s a minute for 1,000", found)
         self._say("idle client", self._client.waited())
-        if any(log.read_text().count("all {") > 1 for log in self._crew.logs("herd")):
+        if any(len(returns(log)) > 1 for log in self._crew.logs("herd")):
             raise CrewError("links were lost at rest")
 
     def _die(self, name: str) -> None:
@@ -257,12 +258,9 @@ class Run:
 
     def _all_up(self, times: int) -> list[dict[str, Any]]:
         """Wait until all are up for the so-manieth time: what each process says of it."""
-
-        def said() -> list[list[str]]:
-            return [log.read_text().split("all ")[1:] for log in self._crew.logs("herd")]
-
-        self._wait(lambda: all(len(lines) >= times for lines in said()), "all agents")
-        return [json.loads(lines[times - 1]) for lines in said()]
+        logs = self._crew.logs("herd")
+        self._wait(lambda: all(len(returns(log)) >= times for log in logs), "all agents")
+        return [returns(log)[times - 1] for log in logs]
 
     def _wait(self, ready: Callable[[], bool], what: str) -> None:
         self._crew.wait_until(lambda: _has_room() and ready(), what, self._patience, 0.5)
