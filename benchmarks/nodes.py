@@ -17,7 +17,6 @@ import contextlib
 import json
 import math
 import resource
-import signal
 import socket
 import statistics
 import sys
@@ -34,9 +33,17 @@ from benchmarks import machine
 from benchmarks.agents import returns
 from benchmarks.agents_tls import authority
 from benchmarks.nodes_crew import NodesCrew
-from benchmarks.processes import Crew, CrewError, become_reaper, cpu_of, end_everything, memory_of
+from benchmarks.processes import (
+    Crew,
+    CrewError,
+    become_reaper,
+    cpu_of,
+    end_everything,
+    end_in_order,
+    memory_of,
+)
 
-__all__ = ["Run", "main"]
+__all__ = ["arguments", "main", "measure"]
 
 PER_HERD = 15_000  # simulated agents of a process: a descriptor each
 PER_WORKER = 14_000  # links of a worker once a node is dead: 17,000 descriptors are for connections
@@ -313,12 +320,19 @@ def _has_room() -> bool:
     return True
 
 
-def _ended(number: int, frame: object) -> None:
-    raise SystemExit(128 + number)
+def measure(options: argparse.Namespace, figures: dict[str, Any]) -> None:
+    """Add what is found, as far as it comes. CrewError, OSError: it did not come further."""
+    with tempfile.TemporaryDirectory(prefix="nodes-") as folder, Crew(Path(folder)) as crew:
+        run = Run(options, crew)
+        print(f"{run.longest:.0f} seconds at most", flush=True)
+        try:
+            run.run()
+        finally:
+            figures |= run.figures
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command: its exit status."""
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """What is to be measured."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.nodes", description=__doc__.split("\n")[0])
     parser.add_argument("--devices", type=int, default=6000)
     parser.add_argument("--tls", action="store_true", help="each with a certificate of its own")
@@ -328,20 +342,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rest", type=float, default=100.0, help="seconds before looking (%(default)g)")
     parser.add_argument("--seconds", type=float, default=60.0, help="that it is looked at (%(default)g)")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
-    options = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command: its exit status."""
+    options = arguments(argv)
     become_reaper()
-    signal.signal(signal.SIGTERM, _ended)
+    end_in_order()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     figures: dict[str, Any] = {"machine": machine.describe(), "before": str(machine.wait_for_quiet(5.0))}
     try:
-        with tempfile.TemporaryDirectory(prefix="nodes-") as folder, Crew(Path(folder)) as crew:
-            run = Run(options, crew)
-            print(f"{run.longest:.0f} seconds at most", flush=True)
-            try:
-                run.run()
-            finally:
-                figures |= run.figures
+        measure(options, figures)
     except (CrewError, OSError) as error:
         print(f"nodes: {error}", file=sys.stderr)
         return 1

@@ -19,7 +19,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-__all__ = ["Crew", "CrewError", "Memory", "become_reaper", "cpu_of", "end_everything", "memory_of"]
+__all__ = [
+    "Crew",
+    "CrewError",
+    "Memory",
+    "become_reaper",
+    "cpu_of",
+    "end_everything",
+    "end_in_order",
+    "memory_of",
+]
 
 TICK = 1 / os.sysconf("SC_CLK_TCK")
 PATIENCE = 3.0  # seconds between SIGTERM and SIGKILL
@@ -42,6 +51,15 @@ class Memory:
 def become_reaper() -> None:
     """Adopt descendants whose parent dies, so that they can be found and ended."""
     _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def end_in_order() -> None:
+    """Have SIGTERM end this process as ^C does, with what stands in ``finally``."""
+
+    def ended(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, ended)
 
 
 def _die_with_parent() -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import statistics
 import sys
 import tempfile
@@ -29,7 +28,7 @@ from benchmarks.agents_tls import authority
 from benchmarks.load import Load, Window, compile_load
 from benchmarks.nodes_crew import NodesCrew
 from benchmarks.peers import free_ports
-from benchmarks.processes import Crew, CrewError, become_reaper, end_everything
+from benchmarks.processes import Crew, CrewError, become_reaper, end_everything, end_in_order
 
 __all__ = ["main"]
 
@@ -156,15 +155,11 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _ended(number: int, frame: object) -> None:
-    raise SystemExit(128 + number)
-
-
 def main(argv: list[str] | None = None) -> int:
     """The command: its exit status."""
     options = _arguments(argv)
     become_reaper()
-    signal.signal(signal.SIGTERM, _ended)
+    end_in_order()
     try:
         with tempfile.TemporaryDirectory(prefix="workers-") as folder:
             found = _measure(options, Path(folder))
