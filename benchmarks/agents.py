@@ -42,7 +42,8 @@ from revtunnel.streams.frames import encode_frame
 __all__ = ["Herd", "arguments", "main", "returns"]
 
 HEADER = struct.Struct("!HBB")  # payload bytes, command, channel
-AT_ONCE = 200  # connections whose handshake is under way: real agents have a processor each, these share one
+# connections whose handshake is under way: real agents have a processor each, these share one
+AT_ONCE, AT_ONCE_TLS = 200, 40
 NONCE = bytes(32)
 BIND_ADDRESS_NO_PORT = 24  # IP_BIND_ADDRESS_NO_PORT
 LIMITS = AgentLimits()
@@ -167,6 +168,7 @@ class Herd:
     def __init__(self, options: argparse.Namespace) -> None:
         self.up = 0
         self._again: bool = options.again
+        self._at_once = AT_ONCE_TLS if options.tls else AT_ONCE
         self._poller = select.epoll()
         self._talks: dict[int, tuple[Agent, Generator[int]]] = {}
         agents = [Agent(options, number) for number in range(options.first, options.first + options.count)]
@@ -180,7 +182,7 @@ class Herd:
         """Let those come whose time it is, then hear what the server says."""
         now = time.monotonic()
         while self._due and self._due[0][0] <= now:
-            if len(self._talks) - self.up >= AT_ONCE:
+            if len(self._talks) - self.up >= self._at_once:
                 break
             self._dial(heapq.heappop(self._due)[2])
         for number, _ in self._poller.poll(0.05):

@@ -95,7 +95,10 @@ class Secured:
 
     def send(self, data: bytes) -> int:
         """All of it: agents say little."""
-        return int(self._connection.send(data))
+        try:
+            return int(self._connection.send(data))
+        except SSL.Error as error:
+            raise ConnectionAbortedError(str(error)) from None
 
     def recv(self, size: int) -> bytes:
         """What came; b"": the end."""

@@ -48,7 +48,7 @@ __all__ = ["arguments", "main", "measure"]
 PER_HERD = 15_000  # simulated agents of a process: a descriptor each
 PER_WORKER = 14_000  # links of a worker once a node is dead: 17,000 descriptors are for connections
 ENDURED = 200.0  # seconds for anything, and a second for each
-A_SECOND = 250  # devices
+A_SECOND, A_SECOND_TLS = 250, 40  # devices
 BASE = 10.0  # seconds that nodes are looked at without devices, but for the one of the client
 LEAST_LEFT = 1.5  # GiB of memory of the machine
 PROBE = "probe"
@@ -171,7 +171,7 @@ class Run:
         self._crew = crew
         self._count: int = options.devices
         self._base = [0.0, 0.0]
-        self._patience = ENDURED + self._count / A_SECOND
+        self._patience = ENDURED + self._count / (A_SECOND_TLS if options.tls else A_SECOND)
         self.longest = options.rest + options.seconds + (4 if options.kill else 2) * self._patience
         self.figures: dict[str, Any] = {"devices": self._count, "tls": options.tls}
         self._workers = options.workers or max(2, math.ceil(self._count / 2 / PER_WORKER))
