@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.engine import Engine
 from benchmarks.ours import CTL, RUN, listed
 from benchmarks.peers import free_ports
-from benchmarks.processes import Crew
+from benchmarks.processes import Crew, CrewError
 from tests.support.throwaway_tls import Issuer
 
 __all__ = ["NAMES", "NodesCrew"]
@@ -128,7 +128,10 @@ class NodesCrew:
 
     def _linked(self, name: str) -> bool:
         """Whether it has links to all others."""
-        rows = self._control(name, "nodes")["nodes"]
+        try:
+            rows = self._control(name, "nodes")["nodes"]
+        except CrewError:  # it is busy
+            return False
         return len(rows) == len(self.hosts) and all(row["linked"] for row in rows)
 
     def links(self, name: str) -> int:
@@ -137,7 +140,9 @@ class NodesCrew:
 
     def _control(self, name: str, *words: str) -> Any:
         command = [*CTL, "--socket", self.crew.folder / f"{name}.sock", "--json", *words]
-        done = subprocess.run(command, capture_output=True, check=True, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        if done.returncode:
+            raise CrewError(f"node {name}: {done.stderr.strip()}")
         return json.loads(done.stdout)
 
     def kill(self, name: str) -> None:
