@@ -6,8 +6,8 @@ and keeps them until it is ended. A link that the server ends is printed as well
 
 With `--again` it comes back as an agent of ours does (its back-off, its time limits), and whenever all are up
 there is a line `all` and JSON: when each came up (CLOCK_MONOTONIC), the tries since the last such line, and
-what those that failed met. `--sources` gives each an address of its own; in the directory of `--tls` are an
-authority, and for each serial a certificate with its key, as tests/support/throwaway_tls.py writes them.
+what those that failed met. `--sources` gives each an address of its own. Several `--port` are servers that
+are tried in turn, from one to the next as agents of ours go. `--tls`: with certificates (agents_tls.py).
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ import json
 import random
 import select
 import socket
-import ssl
 import struct
 import sys
 import time
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
+from benchmarks.agents_tls import Secured, trust
 from revtunnel.ground.limits import AgentLimits
 from revtunnel.ground.targets import parse_offer
 from revtunnel.link.backoff import Backoff
@@ -38,14 +39,20 @@ from revtunnel.sockets.tcp_info import segments
 from revtunnel.streams.commands import Command, Feature
 from revtunnel.streams.frames import encode_frame
 
-__all__ = ["Herd", "arguments", "main"]
+__all__ = ["Herd", "arguments", "main", "returns"]
 
-AUTHORITY = "test-authority.pem"
 HEADER = struct.Struct("!HBB")  # payload bytes, command, channel
-AT_ONCE = 200  # connections whose handshake is under way: real agents have a processor each, these share one
+# connections whose handshake is under way: real agents have a processor each, these share one
+AT_ONCE, AT_ONCE_TLS = 200, 40
 NONCE = bytes(32)
 BIND_ADDRESS_NO_PORT = 24  # IP_BIND_ADDRESS_NO_PORT
 LIMITS = AgentLimits()
+
+
+def returns(log: Path) -> list[dict[str, Any]]:
+    """What a process with `--again` has said each time that all were up."""
+    lines = log.read_text().split("\n")[:-1]  # the last one may not be whole yet
+    return [json.loads(line.removeprefix("all ")) for line in lines if line.startswith("all ")]
 
 
 class Agent:
@@ -55,16 +62,16 @@ class Agent:
         self.serial = f"plc-{number:05}"
         self.up_since: float | None = None
         self.tried_at = 0.0
-        self._port: int = options.port
+        self._ports: list[int] = options.port
+        self._number, self._turn = number, 0
         self._tls: Path | None = options.tls
-        self._context: ssl.SSLContext | None = None
         self._source = f"127.{128 + (number >> 14)}.{number >> 7 & 127}.{1 + (number & 127)}"
         self._bound: bool = options.sources
         features = Feature(0) if options.asked else Feature.PROBES
         self._hello = AgentHello(
             self.serial, NONCE, tuple(options.offer), options.software, features=features
         )
-        self.socket: socket.socket | None = None  # of the link that is up
+        self._socket: socket.socket | None = None
         self._signs: PathSigns | None = None
         self._heard = 0.0
         self._backoff = Backoff(LIMITS, random.random)
@@ -74,14 +81,21 @@ class Agent:
     def dial(self) -> socket.socket:
         """A connection that is on its way."""
         self.tried_at, self.up_since = time.monotonic(), None
-        sock = socket.socket()
+        sock = self._socket = socket.socket()
         sock.setblocking(False)
         if self._bound:
             sock.setsockopt(socket.SOL_IP, BIND_ADDRESS_NO_PORT, 1)
             sock.bind((self._source, 0))
         with contextlib.suppress(BlockingIOError):
-            sock.connect(("127.0.0.1", self._port))
+            sock.connect(("127.0.0.1", self._ports[self._place()]))
+        self._turn += 1
         return sock
+
+    def _place(self) -> int:
+        """Which server is next: each of them is first for as many agents, and half go the other way round."""
+        count = len(self._ports)
+        onward = 1 if self._number // count % 2 else -1
+        return (self._number + onward * self._turn) % count
 
     def talk(self, sock: socket.socket) -> Generator[int]:
         """Its side of the connection, which it closes; yields what it waits for. OSError: it has ended."""
@@ -89,27 +103,22 @@ class Agent:
             yield select.EPOLLOUT
             if problem := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                 raise OSError(problem, "connect")
+            end: socket.socket | Secured = sock
             if self._tls is not None:
-                sock = self._secure(sock, self._tls)
-                yield from _shake(sock)
-            sock.send(LISTEN)
+                end = trust(self._tls).connect(sock, self.serial)
+                yield from end.shake()
+            end.send(LISTEN)
             data = b""
             while True:
                 yield select.EPOLLIN
-                with contextlib.suppress(BlockingIOError, ssl.SSLWantReadError):
-                    if not (more := sock.recv(65536)):
+                with contextlib.suppress(BlockingIOError):
+                    if not (more := end.recv(65536)):
                         raise ConnectionAbortedError("it was ended")
-                    data = self._read(sock, data + more)
+                    data = self._read(end, data + more)
         finally:
             sock.close()
 
-    def _secure(self, sock: socket.socket, folder: Path) -> ssl.SSLSocket:
-        if self._context is None:
-            self._context = ssl.create_default_context(cafile=folder / AUTHORITY)
-            self._context.load_cert_chain(folder / f"{self.serial}.pem", folder / f"{self.serial}.key")
-        return self._context.wrap_socket(sock, server_hostname="127.0.0.1", do_handshake_on_connect=False)
-
-    def _read(self, sock: socket.socket, data: bytes) -> bytes:
+    def _read(self, sock: socket.socket | Secured, data: bytes) -> bytes:
         while len(data) >= HEADER.size:
             size, command, _ = HEADER.unpack_from(data)
             end = HEADER.size + size
@@ -119,25 +128,25 @@ class Agent:
             if command == Command.PING:
                 sock.send(encode_frame(Command.PONG, 0, payload))
             elif command == Command.HELLO and payload:
-                self._up(sock, decode_server_hello(payload))
+                self._up(decode_server_hello(payload))
             elif command == Command.HELLO:
                 sock.send(encode_agent_hello(self._hello))
             self._heard = time.monotonic()
         return data
 
-    def _up(self, sock: socket.socket, hello: ServerHello) -> None:
-        self.up_since, self._spread, self.socket = time.monotonic(), hello.spread, sock
+    def _up(self, hello: ServerHello) -> None:
+        self.up_since, self._spread = time.monotonic(), hello.spread
         if Feature.PROBES in self._hello.features & hello.features:
             self._signs = PathSigns(hello.keepalive, hello.kernel_keepalive, self.up_since)
-            probe(sock, self._signs.after)
+            probe(self._socket, self._signs.after)
 
     def look(self, now: float) -> None:
         """Let the silence grow that its kernel bears, as link/agent_link.py has it."""
         signs = self._signs if self.up_since is not None else None
         if signs is None or now < signs.due(self._heard):
             return
-        if signs.counted(segments(self.socket), self._heard, now):
-            probe(self.socket, signs.after)
+        if signs.counted(segments(self._socket), self._heard, now):
+            probe(self._socket, signs.after)
 
     def away(self, error: OSError) -> float:
         """When it comes again; as link/uplink.py has it."""
@@ -146,21 +155,11 @@ class Agent:
         if since is not None:
             self._lost_at = now
             return now + self._backoff.after_loss(now - since, self._spread)
+        if self._turn % len(self._ports):
+            return now + min(LIMITS.retry_first, 0.1)
         reached = not isinstance(error, ConnectionRefusedError | TimeoutError)
         away = None if reached or self._lost_at is None else now - self._lost_at
         return now + self._backoff.after_failure(away)
-
-
-def _shake(sock: ssl.SSLSocket) -> Iterator[int]:
-    while True:
-        try:
-            sock.do_handshake()
-        except ssl.SSLWantReadError:
-            yield select.EPOLLIN
-        except ssl.SSLWantWriteError:
-            yield select.EPOLLOUT
-        else:
-            return
 
 
 class Herd:
@@ -169,6 +168,7 @@ class Herd:
     def __init__(self, options: argparse.Namespace) -> None:
         self.up = 0
         self._again: bool = options.again
+        self._at_once = AT_ONCE_TLS if options.tls else AT_ONCE
         self._poller = select.epoll()
         self._talks: dict[int, tuple[Agent, Generator[int]]] = {}
         agents = [Agent(options, number) for number in range(options.first, options.first + options.count)]
@@ -182,7 +182,7 @@ class Herd:
         """Let those come whose time it is, then hear what the server says."""
         now = time.monotonic()
         while self._due and self._due[0][0] <= now:
-            if len(self._talks) - self.up >= AT_ONCE:
+            if len(self._talks) - self.up >= self._at_once:
                 break
             self._dial(heapq.heappop(self._due)[2])
         for number, _ in self._poller.poll(0.05):
@@ -248,7 +248,7 @@ def _is_late(agent: Agent, now: float) -> bool:
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """What a herd is told."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.agents", description=__doc__.split("\n")[0])
-    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--port", type=int, action="append", required=True)
     parser.add_argument("--count", type=int, required=True)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--offer", type=parse_offer, action="append", default=[])

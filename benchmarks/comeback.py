@@ -27,10 +27,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.agents import returns
+from benchmarks.agents_tls import authority
 from benchmarks.ours import CTL, RT1, RUN, SERVER, listed
 from benchmarks.peers import free_ports
 from benchmarks.processes import Crew, become_reaper, end_everything
-from tests.support.throwaway_tls import Issuer
 
 __all__ = ["main"]
 
@@ -114,10 +115,7 @@ HERD = """\
 address = 127.0.0.1:{plain}
 [listener tls]
 address = 127.0.0.1:{tls}
-tls = yes
-certificate = {folder}/server.pem
-certificate_key = {folder}/server.key
-authority = {folder}/test-authority.pem
+{lines}
 [penalties]
 exempt =
 [limits]
@@ -152,12 +150,8 @@ class Herds:
         self._config = crew.folder / "revtunnel.ini"
         self._plain, self._tls, *pool = free_ports(2 + PORTS, adjacent=True)
         ports = {"plain": self._plain, "tls": self._tls, "first": pool[0], "last": pool[-1]}
-        text = HERD.format(folder=crew.folder, spread=spread, **ports)
+        text = HERD.format(lines=authority(crew.folder), spread=spread, **ports)
         self._config.write_text(SERVER.format(folder=crew.folder) + text)
-        issuer = Issuer(crew.folder)
-        issuer.server("127.0.0.1")
-        for number in range(count // 2, count):
-            issuer.device(f"plc-{number:05}")
         self._logs: list[Path] = []
         self._told = 0
 
@@ -186,9 +180,9 @@ class Herds:
         self._told += 1
         deadline = time.monotonic() + HERD_PATIENCE
         while True:
-            said = [log.read_text().split("all ")[1:] for log in self._logs]
-            if all(len(lines) >= self._told for lines in said):
-                return [json.loads(lines[self._told - 1]) for lines in said]
+            said = [returns(log) for log in self._logs]
+            if all(len(times) >= self._told for times in said):
+                return [times[self._told - 1] for times in said]
             if time.monotonic() > deadline:
                 raise TimeoutError(f"of {self._count} agents not all came back: {self._crew.last_words()}")
             time.sleep(0.1)

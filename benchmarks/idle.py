@@ -18,10 +18,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.agents_tls import authority
 from benchmarks.ours import RUN
 from benchmarks.peers import free_ports
 from benchmarks.processes import Crew, become_reaper, end_everything
-from tests.support.throwaway_tls import Issuer
 
 __all__ = ["main"]
 
@@ -43,16 +43,7 @@ ranges = 1024-19999
 bind = 127.77.0.1
 clients = any
 """
-TLS = "tls = yes\ncertificate = {certificate}\ncertificate_key = {key}\nauthority = {authority}\n"
 DAY = 86_400.0
-
-
-def _tls(folder: Path, count: int) -> str:
-    issuer = Issuer(folder)
-    for number in range(count):
-        issuer.device(f"plc-{number:05}", file=f"plc-{number:05}")
-    mine = issuer.server("127.0.0.1")
-    return TLS.format(certificate=mine.certificate_file, key=mine.key_file, authority=issuer.file)
 
 
 def _ended(crew: Crew, server: subprocess.Popen[bytes]) -> tuple[float, float]:
@@ -70,7 +61,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, float]:
     """The figures."""
     count = options.links
     (port,) = free_ports(1)
-    tls = _tls(folder, count) if options.tls else ""
+    tls = authority(folder) if options.tls else ""
     config = folder / "revtunnel.ini"
     config.write_text(SETTINGS.format(folder=folder, port=port, tls=tls))
     with Crew(folder) as crew:

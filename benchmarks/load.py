@@ -12,6 +12,7 @@ import os
 import select
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -81,14 +82,13 @@ class Load:
         *words: object,
         seconds: float = 0.0,
         held: Callable[[], None] | None = None,
+        host: str = "127.0.0.1",
     ) -> Window:
         """Run one mode; `held` is called while the connections are still open.  CrewError when it fails."""
         if mode == "bulk-up":
             words += (self.counter,)
         with Crew(_fresh(crew.folder)) as generator:
-            process = generator.start(
-                "generator", [self.program, mode, "127.0.0.1", *map(str, words)], talks=True
-            )
+            process = generator.start("generator", [self.program, mode, host, *map(str, words)], talks=True)
             lines = _Lines(process, generator, time.monotonic() + seconds + SLACK)
             lines.expect()
             started, busy, before = time.monotonic(), busy_seconds(), self._cpu(crew, generator)
@@ -105,9 +105,7 @@ class Load:
 
 
 def _fresh(folder: Path) -> Path:
-    inner = folder / "generator"
-    inner.mkdir(exist_ok=True)
-    return inner
+    return Path(tempfile.mkdtemp(prefix="generator-", dir=folder))
 
 
 class _Lines:

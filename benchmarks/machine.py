@@ -12,7 +12,7 @@ from pathlib import Path
 
 import revtunnel
 
-__all__ = ["Quiet", "busy_seconds", "describe", "wait_for_quiet"]
+__all__ = ["Quiet", "available", "busy_seconds", "describe", "wait_for_quiet"]
 
 VERSION_COMMANDS = {
     "haproxy": "-v",
@@ -58,6 +58,11 @@ def busy_seconds() -> float:
     """CPU seconds of all cores since boot, without idle and waiting; with those the hypervisor took."""
     values = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
     return (sum(values) - values[3] - values[4]) / os.sysconf("SC_CLK_TCK")
+
+
+def available() -> int:
+    """Bytes of memory that new programs could have."""
+    return int(_field("/proc/meminfo", "MemAvailable").split()[0]) * 1024
 
 
 def describe() -> dict[str, str | int]:

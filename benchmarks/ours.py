@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks.peers import System, free_ports
 from benchmarks.processes import Crew, CrewError
 
-__all__ = ["CHANNELS_PER_LINK", "OURS", "RT1", "RUN", "SERVER", "SESSIONS", "Several", "listed"]
+__all__ = ["CHANNELS_PER_LINK", "OURS", "RT1", "RUN", "SERVER", "SESSIONS", "listed"]
 
 CHANNELS_PER_LINK = 255
 RUN: list[str | Path] = [sys.executable, "-m", "revtunnel.daemons.run"]
@@ -71,9 +71,9 @@ sockets = {sockets}
 """
 
 
-def _start_server(crew: Crew, text: str, workers: int = 1, plane: str = "auto") -> None:
+def _start_server(crew: Crew, text: str, plane: str = "auto") -> None:
     config = crew.folder / "revtunnel.ini"
-    more = f"[server]\nworkers = {workers}\ndata_plane = {plane}\n"
+    more = f"[server]\ndata_plane = {plane}\n"
     config.write_text(SERVER.format(folder=crew.folder).replace("[server]\n", more) + text)
     crew.start("server", [*RUN, "server", "--config", config])
     crew.wait_until((crew.folder / "admin.sock").exists, "the server's admin socket")
@@ -98,7 +98,6 @@ class Rt1(System):
     data: str = "socket"
     tls: bool = False
     web: bool = False
-    workers: int = 1
     plane: str = "auto"
 
     def start(self, crew: Crew, target: int, width: int) -> list[int]:
@@ -122,7 +121,7 @@ class Rt1(System):
             kept = [line for line in lines.splitlines() if not line.startswith("authority")]
             more += WEB.format(port=web, tls="\n".join(kept))
         text = RT1.format(port=port, first=pool[0], last=pool[-1], more=more)
-        _start_server(crew, text, self.workers, self.plane)
+        _start_server(crew, text, self.plane)
         agents_ini = crew.folder / "agents.ini"
         agents_ini.write_text(f"[agent]\ndata_plane = {self.plane}\n")
         for serial in serials:
@@ -144,14 +143,6 @@ WEB = """
 address = 127.0.0.1:{port}
 {tls}
 """
-
-
-@dataclass(frozen=True)
-class Several(Rt1):
-    """As ``Rt1``, with as many devices as there are to be fronts."""
-
-    def start(self, crew: Crew, target: int, width: int) -> list[int]:
-        return self._serve(crew, target, width)
 
 
 @dataclass(frozen=True)

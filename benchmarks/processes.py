@@ -19,7 +19,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-__all__ = ["Crew", "CrewError", "Memory", "become_reaper", "end_everything"]
+__all__ = [
+    "Crew",
+    "CrewError",
+    "Memory",
+    "become_reaper",
+    "cpu_of",
+    "end_everything",
+    "end_in_order",
+    "memory_of",
+]
 
 TICK = 1 / os.sysconf("SC_CLK_TCK")
 PATIENCE = 3.0  # seconds between SIGTERM and SIGKILL
@@ -42,6 +51,15 @@ class Memory:
 def become_reaper() -> None:
     """Adopt descendants whose parent dies, so that they can be found and ended."""
     _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def end_in_order() -> None:
+    """Have SIGTERM end this process as ^C does, with what stands in ``finally``."""
+
+    def ended(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, ended)
 
 
 def _die_with_parent() -> None:
@@ -68,6 +86,12 @@ def _stat(pid: int) -> _Stat | None:
     )
 
 
+def cpu_of(pid: int) -> float:
+    """CPU seconds of one process so far; 0 when it is gone."""
+    stat = _stat(pid)
+    return 0.0 if stat is None else stat.cpu
+
+
 def _tree(roots: Iterable[int]) -> dict[int, _Stat]:
     """Return the given processes and all their descendants that are alive."""
     everyone = {int(p.name): _stat(int(p.name)) for p in Path("/proc").iterdir() if p.name.isdigit()}
@@ -82,7 +106,8 @@ def _tree(roots: Iterable[int]) -> dict[int, _Stat]:
     return found
 
 
-def _memory(pid: int) -> Memory:
+def memory_of(pid: int) -> Memory:
+    """Of one process; nothing when it is gone."""
     sizes = {}
     try:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
@@ -138,6 +163,7 @@ class Crew:
 
     folder: Path
     _members: list[tuple[str, subprocess.Popen[bytes], Path]] = field(default_factory=list)
+    _started: int = 0
 
     def __enter__(self) -> Crew:
         return self
@@ -146,8 +172,9 @@ class Crew:
         self.stop()
 
     def start(self, role: str, argv: list[str | Path], talks: bool = False) -> subprocess.Popen[bytes]:
-        """Start a process; its output goes to a log.  `talks`: standard input and output are pipes."""
-        log = self.folder / f"{len(self._members)}-{role}.log"
+        """Start a process; its output goes to one of `logs`.  `talks`: its input and output are pipes."""
+        log = self.folder / f"{self._started}-{role}.log"
+        self._started += 1
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [str(word) for word in argv],
@@ -166,14 +193,16 @@ class Crew:
             if process.poll() is not None:
                 raise CrewError(f"{role} ended with status {process.returncode}: {_last_words(log)}")
 
-    def wait_until(self, ready: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
+    def wait_until(
+        self, ready: Callable[[], bool], what: str, seconds: float = 20.0, every: float = 0.05
+    ) -> None:
         """Poll until `ready`; CrewError when a member ends first or the time is over."""
         deadline = time.monotonic() + seconds
         while not ready():
             self.check()
             if time.monotonic() > deadline:
                 raise CrewError(f"{what}: not within {seconds:g} s; {self.last_words()}")
-            time.sleep(0.05)
+            time.sleep(every)
 
     def last_words(self) -> str:
         return "; ".join(f"{role}: {_last_words(log)}" for role, _, log in self._members)
@@ -186,13 +215,21 @@ class Crew:
         """Memory by role, summed over the role's processes."""
         result = {}
         for role, tree in self._trees().items():
-            parts = [_memory(pid) for pid in tree]
+            parts = [memory_of(pid) for pid in tree]
             result[role] = Memory(sum(p.resident for p in parts), sum(p.proportional for p in parts))
         return result
 
     def processes(self) -> dict[str, list[int]]:
         """Process numbers by role."""
         return {role: sorted(tree) for role, tree in self._trees().items()}
+
+    def logs(self, role: str) -> list[Path]:
+        """Where the processes of a role write."""
+        return [log for each, _, log in self._members if each == role]
+
+    def roots(self, role: str) -> list[int]:
+        """Those processes of a role that were started here, not their descendants."""
+        return [process.pid for each, process, _ in self._members if each == role]
 
     def settle(self, seconds: float = 3.0) -> None:
         """Wait until the members rest (at most 1 tick in 100 ms), for `seconds` at most."""
@@ -203,6 +240,14 @@ class Crew:
             before, used = used, sum(self.cpu().values())
             if used - before < 1.5 * TICK:
                 return
+
+    def kill(self, role: str) -> None:
+        """End a role by SIGKILL, descendants too, and have nothing more to do with it."""
+        gone = [each for each in self._members if each[0] == role]
+        _signal(_tree(process.pid for _, process, _ in gone), signal.SIGKILL)
+        self._members = [each for each in self._members if each not in gone]
+        for _, process, _ in gone:
+            process.wait()
 
     def stop(self) -> None:
         _end([process.pid for _, process, _ in self._members])

@@ -2,7 +2,7 @@
 
 The rules: a data socket over TLS costs a handshake, which a short connection is not worth. So over TLS the
 link takes the first clients, CROWD of them at once; once one of them has lived for LONG seconds, or has moved
-HEAVY bytes, the device's clients are of that kind, and for WHILE seconds from then on they get sockets.
+HEAVY bytes, the clients of its target are of that kind, and for WHILE seconds from then on they get sockets.
 
 Source: wire/link-extension.md "Data sockets"; streams/carrier.py; performance.md (connections over TLS).
 """
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from revtunnel.carriers.data_pool import DataLink, DataPool
 from revtunnel.carriers.data_sockets import DataSockets
 from revtunnel.ground.reasons import Ended
+from revtunnel.ground.targets import Target
 from revtunnel.streams.carrier import Carrier
 from revtunnel.streams.channel import Channel
 from revtunnel.streams.clients import ClientSocket
@@ -28,13 +29,15 @@ WHILE = 60.0  # seconds
 class SocketsFirst:
     """The data sockets of one link, then ``by_link``; ``only``: that refuses, so better wait for a socket."""
 
+    crowd = CROWD
+
     def __init__(self, sockets: DataSockets, link: DataLink, by_link: Carrier, only: bool) -> None:
         self.on_rest: Callable[[], None] | None = None
         self.pool: DataPool = sockets.pool(link, only, self._other_way, self._stream_ended)
         self._by_link = by_link
         self._only = only
         self._short: list[tuple[Channel, float]] = []  # of the link's clients; and when each came
-        self._sockets_until = 0.0
+        self._sockets_until: dict[Target, float] = {}  # by target, where clients of late were no short ones
 
     @property
     def serial(self) -> str:
@@ -49,23 +52,26 @@ class SocketsFirst:
         return True
 
     def open(self, client: ClientSocket) -> str:
-        if self._link_is_better():
+        if self.prefers_link(client):
             word = self._by_link.open(client)
             if client.channel is not None:
                 self._short.append((client.channel, client.since))
             return word
         return "" if self.pool.admit(client) else self._by_link.open(client)
 
-    def _link_is_better(self) -> bool:
-        """Whether clients of late were short ones, where that counts."""
+    def prefers_link(self, client: ClientSocket) -> bool:
+        """Whether clients of its target were short ones of late, where that counts."""
         if self._only or not self.pool.link.tls:
             return False
-        now = self.pool.now()
+        now, until = self.pool.now(), self._sockets_until
         for channel, since in self._short:
             if channel.bytes_sent + channel.bytes_received >= HEAVY or now - since >= LONG:
-                self._sockets_until = now + WHILE
+                until.pop(channel.target, None)
+                until[channel.target] = now + WHILE
+        while until and next(iter(until.values())) <= now:  # the oldest is the first
+            del until[next(iter(until))]
         self._short = [each for each in self._short if not each[0].over]
-        return now >= self._sockets_until and len(self._short) < CROWD and self._by_link.at_once
+        return client.target not in until and len(self._short) < self.crowd and self._by_link.at_once
 
     def rows(self) -> Iterator[Running]:
         yield from (stream.running() for stream in [*self.pool.streams.values()])

@@ -22,7 +22,6 @@ from revtunnel.link.mux import Happening, Over
 from revtunnel.link.server_link import Hub, LinkMaker, ServerLink
 from revtunnel.streams.carrier import Carrier
 from revtunnel.streams.channel import Channel
-from revtunnel.streams.clients import ClientSocket
 from revtunnel.streams.offer_messages import Answer
 from revtunnel.streams.running import Running, of_link
 
@@ -30,7 +29,7 @@ __all__ = ["ENDS_STREAMS", "PeerHub", "PeerServerLink"]
 
 # why a link went, if its streams go with it: its path is dead, its node faulty, or we stop
 ENDS_STREAMS = frozenset(("silent", "protocol", "stopping"))
-FEW = 16  # channels of a link
+SHORT = 64  # channels of a link at once, of all devices that are at that node
 
 
 class _ClientChannels(LinkCarrier):
@@ -43,13 +42,10 @@ class _ClientChannels(LinkCarrier):
                 yield of_link(self.serial, channel)
 
 
-class _FewByLink(SocketsFirst):
-    """Few clients by the link: a socket of their own would cost 4 ms of CPU, for TLS; the others as ever."""
+class _ShortByLink(SocketsFirst):
+    """Short clients by the link: a socket of their own would cost 4 ms of CPU, for TLS; others as ever."""
 
-    def open(self, client: ClientSocket) -> str:
-        if self._by_link.running < FEW:
-            return self._by_link.open(client)
-        return super().open(client)
+    crowd = SHORT
 
 
 class PeerServerLink(ServerLink):
@@ -139,7 +135,7 @@ class PeerHub:
         self._report(LinkUp(link.serial, link.peer, link.system, name, True, link.replaced, link.tls))
         if link.takes_sockets:
             only = link.listener.data == "socket"
-            made = SocketsFirst if only else _FewByLink
+            made = SocketsFirst if only else _ShortByLink
             link.carrier = made(self._data, link, link.channels, only)
         self.links[link.serial] = link
         self.on_up(link)

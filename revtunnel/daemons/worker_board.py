@@ -55,6 +55,7 @@ from revtunnel.trust.identities import Identities
 
 __all__ = ["ToParent", "WorkerBoard"]
 
+TRIPS = 100  # round trips that are said in a second
 SOON = 0.01  # seconds: a message costs two processes a turn
 _PARENTS = (LinkUp, LinkDown, ListenerRefused)  # facts that the parent finds by itself, of what it is told
 
@@ -136,7 +137,7 @@ class WorkerBoard(Switchboard):
         self._by_number: dict[int, ServerLink] = {}
         self._number_of: dict[ServerLink, int] = {}
         self._reactor = reactor
-        self._asked = False  # for rows
+        self._round: list[int] = []  # links whose round trips are still to be said
         settings = orders.settings
         self.borrowed = BorrowedPorts(self._listens, self.report)
         super().__init__(
@@ -260,9 +261,12 @@ class WorkerBoard(Switchboard):
         self.drain().addCallback(drained)
 
     def look(self, rows: bool) -> None:
-        """Say what we have."""
-        trips = {number: link.round_trip for number, link in self._by_number.items()}
+        """Say what we have; of round trips all where somebody asks for rows, else some in turn."""
+        self._round = [*self._by_number] if rows else self._round or [*self._by_number]
+        looked = self._round if rows else self._round[-TRIPS:]
+        trips = {number: self._by_number[number].round_trip for number in looked if number in self._by_number}
         known = {number: round(trip, 6) for number, trip in trips.items() if trip is not None}
+        del self._round[len(self._round) - len(looked) :]
         load = len(self.admission.strangers), self.clients, known
         self._parent.tell("load", Load(*load, tuple(self.streams.page()) if rows else None))
 

@@ -65,7 +65,7 @@ class Load(NamedTuple):
 
     strangers: int
     clients: int
-    trips: Mapping[int, float]  # round trips by the number of the link, seconds
+    trips: Mapping[int, float]  # round trips by the number of the link, seconds; some of all
     rows: tuple[Running, ...] | None  # None: nobody asked
 
 

@@ -2,8 +2,7 @@
 
 import pytest
 
-from revtunnel.carriers import sockets_first
-from revtunnel.carriers.sockets_first import CROWD, HEAVY, LONG, WHILE
+from revtunnel.carriers.sockets_first import CROWD, HEAVY, LONG, WHILE, SocketsFirst
 from tests.support.data_world import DataWorld
 
 pytestmark = pytest.mark.slow
@@ -68,7 +67,7 @@ def test_a_long_one_has_sockets_for_the_next_ones() -> None:
 def test_a_crowd_does_not_share_a_link(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond so many at once the next one gets a socket."""
     assert CROWD < 255
-    monkeypatch.setattr(sockets_first, "CROWD", 2)
+    monkeypatch.setattr(SocketsFirst, "crowd", 2)
     with TlsWorld() as world:
         for _ in range(3):
             world.talk()

@@ -4,13 +4,16 @@ import socket
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
 
+from revtunnel.carriers.sockets_first import HEAVY
 from revtunnel.cluster.cluster_system import merged
 from revtunnel.cluster.directory import DirectoryAway
+from revtunnel.cluster.named_targets import named
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, ClientRefused, LinkRefused, ServerState
 from revtunnel.ground.limits import AgentLimits
 from revtunnel.link.following import place_to_go
@@ -42,6 +45,28 @@ def test_bytes_are_exact_both_ways_and_each_half_ends_by_itself(nodes: NodesWorl
     service.shutdown(socket.SHUT_WR)
     assert node.ending(client) == "end of file"
     nodes.until(lambda: not nodes["one"].switchboard.clients and not nodes["two"].switchboard.clients)
+
+
+def test_a_heavy_client_has_sockets_for_the_next_ones_of_its_device(tmp_path: Path) -> None:
+    """The link is for short ones; those of other devices of that node go on there."""
+    with NodesWorld(tmp_path, "one", "two") as nodes:
+        hub = nodes["one"].cluster.hub
+
+        def ways() -> list[str]:
+            carrier = hub.carrier("two")
+            return sorted(row.carrier for row in carrier.rows()) if carrier is not None else []
+
+        client, service = nodes.talk("one", "two")
+        nodes["one"].carry(client, service, b"hello")
+        nodes.talk("one", "two")
+        nodes.until(lambda: ways() == ["link", "link"])
+        nodes["one"].carry(service, client, bytes(HEAVY))
+        client, service = nodes.talk("one", "two")
+        nodes["one"].carry(client, service, b"hello")
+        assert ways() == ["link", "link", "socket"]
+        carrier: Any = hub.carrier("two")
+        there, other = (SimpleNamespace(target=named(each, "echo")) for each in ("dev-two", "dev-2"))
+        assert carrier.prefers_link(other) and not carrier.prefers_link(there)
 
 
 def test_a_reset_of_either_side_resets_the_other(nodes: NodesWorld) -> None:

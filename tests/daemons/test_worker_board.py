@@ -5,6 +5,7 @@ import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -105,3 +106,24 @@ def test_who_left_early_is_told_of_before_a_worker_leaves(one: One) -> None:
     one.board.admission.say_left = lambda: spoken.append("said")  # type: ignore[method-assign]
     one.board.leave()
     assert spoken == ["said"] and one.told.said == [("drained",)]
+
+
+def test_round_trips_of_many_links_are_said_a_few_a_second_and_all_when_somebody_asks(one: One) -> None:
+    """Else 10,000 idle links would cost two processes some milliseconds each second."""
+    links = {number: SimpleNamespace(round_trip=number / 1000 or None) for number in range(250)}
+    one.board._by_number = links  # type: ignore[assignment]
+
+    def said() -> set[int]:
+        return set(one.told.said[-1][1].trips)
+
+    seen = list[int]()
+    for _ in range(3):
+        one.board.look(False)
+        assert len(said()) <= 100
+        seen += said()
+    assert sorted(seen) == [*range(1, 250)]
+    one.board.look(True)
+    assert said() == {*range(1, 250)}
+    links.clear()
+    one.board.look(False)
+    assert said() == set()
