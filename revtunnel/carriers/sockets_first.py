@@ -1,8 +1,9 @@
 """A carrier of two ways: a data socket for each client, and the link where none comes.
 
 The rules: a data socket over TLS costs a handshake, which a short connection is not worth. So over TLS the
-link takes the first clients, CROWD of them at once; once one of them has lived for LONG seconds, or has moved
-HEAVY bytes, the device's clients are of that kind, and for WHILE seconds from then on they get sockets.
+link takes the first clients, CROWD of them at once; while one of them has lived for LONG seconds, or once one
+has moved HEAVY bytes, the device's clients are of that kind, and for WHILE seconds from when that is seen they
+get sockets. When one ended is not kept: it tells by its bytes only, whenever the next one comes.
 
 Source: wire/link-extension.md "Data sockets"; streams/carrier.py; performance.md (connections over TLS).
 """
@@ -62,7 +63,8 @@ class SocketsFirst:
             return False
         now = self.pool.now()
         for channel, since in self._short:
-            if channel.bytes_sent + channel.bytes_received >= HEAVY or now - since >= LONG:
+            is_long = not channel.over and now - since >= LONG
+            if is_long or channel.bytes_sent + channel.bytes_received >= HEAVY:
                 self._sockets_until = now + WHILE
         self._short = [each for each in self._short if not each[0].over]
         return now >= self._sockets_until and len(self._short) < CROWD and self._by_link.at_once
