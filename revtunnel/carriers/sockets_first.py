@@ -2,8 +2,8 @@
 
 The rules: a data socket over TLS costs a handshake, which a short connection is not worth. So over TLS the
 link takes the first clients, CROWD of them at once; while one of them has lived for LONG seconds, or once one
-has moved HEAVY bytes, the device's clients are of that kind, and for WHILE seconds from when that is seen they
-get sockets. When one ended is not kept: it tells by its bytes only, whenever the next one comes.
+has moved HEAVY bytes, the device's clients are of that kind, and for WHILE seconds from when that is seen
+they get sockets. When one ended is not kept: it tells by its bytes only, whenever the next one comes.
 
 Source: wire/link-extension.md "Data sockets"; streams/carrier.py; performance.md (connections over TLS).
 """
