@@ -2,7 +2,8 @@
 
 `python -m benchmarks.agents --port P --count N [--first K] [--offer NAME=HOST:PORT] [--software TEXT]`
 brings serials from plc-K on to a server on loopback, prints how many seconds that took once all are welcome,
-and keeps them until it is ended. A link that the server ends is printed as well, and stays away.
+and keeps them until it is ended. A link that the server ends is printed as well, and stays away; a try that
+fails, such as one that took longer than an agent waits (10 s, then it resets), is printed and made again.
 
 With `--again` it comes back as an agent of ours does (its back-off, its time limits), and whenever all are up
 there is a line `all` and JSON: when each came up (CLOCK_MONOTONIC), the tries since the last such line, and
@@ -228,17 +229,18 @@ class Herd:
 
     def _lost(self, number: int, error: OSError) -> None:
         agent, talk = self._talks.pop(number)
+        was_up = agent.up_since is not None
         with contextlib.suppress(OSError):  # closed already
             self._poller.unregister(number)
         talk.close()
-        if agent.up_since is not None:
+        if was_up:
             self.up -= 1
         else:
             self._failed[type(error).__name__] += 1
-        if self._again:
+        if not self._again:
+            print(f"{'lost' if was_up else 'failed'} {agent.serial}", repr(error), flush=True)
+        if self._again or not was_up:
             heapq.heappush(self._due, (agent.away(error), id(agent), agent))
-        else:
-            print(f"lost {agent.serial}", repr(error), flush=True)
 
 
 def _is_late(agent: Agent, now: float) -> bool:

@@ -51,10 +51,12 @@ ROWS = (
     Row("requests", "requests/s, 64 in flight", True),
     Row("request_cpu", "CPU us of the relay a request", False),
     Row("large_requests", "requests/s of 100 kB, 16 in flight", True),
+    Row("large_cpu", "CPU us of the relay a request of 100 kB", False),
     Row("published", "publications/s received, 100 B", True),
     Row("publish_cpu", "CPU us of the relay a publication", False),
     Row("lost", "of them lost, %", False),
     Row("large_published", "MB/s received, 100 kB", True),
+    Row("idle_memory", "memory of the relay(s) before that, MiB", False),
     Row("memory", "memory of the relay(s) after that, MiB", False),
 )
 
@@ -124,7 +126,6 @@ class Bench:
 
     def round_trips(self) -> Figures:
         """One at a time."""
-        self.crew.wait_until(self.answers, f"an answer through {self.system.name}")
         client = self.client(zmq.REQ)
         message, times = self.message(SMALL), []
         for number in range(int(4000 * self.scale) + 200):
@@ -173,16 +174,21 @@ class Bench:
 
     def measure(self) -> Figures:
         """All rows."""
-        figures = self.round_trips()
+        self.crew.wait_until(self.answers, f"an answer through {self.system.name}")
+        figures = {"idle_memory": self.memory()} | self.round_trips()
         figures["requests"], figures["request_cpu"] = self.in_flight(int(30_000 * self.scale), 64, SMALL)
-        figures["large_requests"], _ = self.in_flight(int(5_000 * self.scale), 16, LARGE)
+        large = self.in_flight(int(5_000 * self.scale), 16, LARGE)
+        figures["large_requests"], figures["large_cpu"] = large
         rate, figures["lost"], figures["publish_cpu"] = self.published(int(100_000 * self.scale), SMALL)
         figures["published"] = rate
         rate, _, _ = self.published(int(5_000 * self.scale), LARGE)
         figures["large_published"] = rate * LARGE / 1e6
+        return {**figures, "memory": self.memory()}
+
+    def memory(self) -> float:
+        """MiB of the relays, proportional."""
         memory = self.crew.memory()
-        bytes_used = sum(memory[role].proportional for role in ("responder", "publisher"))
-        return {**figures, "memory": bytes_used / 1024**2}
+        return sum(memory[role].proportional for role in ("responder", "publisher")) / 1024**2
 
 
 def run(passes: int, scale: float) -> list[dict[str, Figures]]:

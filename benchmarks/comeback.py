@@ -5,7 +5,8 @@ SIGKILL in turn) and starts it again. Two figures a round, in seconds: from the 
 it listens, and from then until a client gets its echo at the port it had before. Nothing is judged.
 
 With `--agents 10000` so many come back at once, simulated (agents.py): each from an address of its own, every
-second over TLS with a certificate, none of them exempt from limits, which are as shipped but for herd_spread.
+second over TLS with a certificate, with `--tls` all of them, none of them exempt from limits, which are as
+shipped but for herd_spread.
 """
 
 from __future__ import annotations
@@ -143,10 +144,10 @@ class Return:
 
 
 class Herds:
-    """Processes of simulated agents at a server, half of them over TLS."""
+    """Processes of simulated agents at a server, the first `plain` of them without TLS."""
 
-    def __init__(self, crew: Crew, count: int, spread: float) -> None:
-        self._crew, self._count = crew, count
+    def __init__(self, crew: Crew, count: int, plain: int, spread: float) -> None:
+        self._crew, self._count, self._without = crew, count, plain
         self._config = crew.folder / "revtunnel.ini"
         self._plain, self._tls, *pool = free_ports(2 + PORTS, adjacent=True)
         ports = {"plain": self._plain, "tls": self._tls, "first": pool[0], "last": pool[-1]}
@@ -163,10 +164,9 @@ class Herds:
 
     def come(self) -> None:
         """All of them for the first time."""
-        half = self._count // 2
         for first, last, port, more in (
-            (0, half, self._plain, []),
-            (half, self._count, self._tls, ["--tls", self._crew.folder]),
+            (0, self._without, self._plain, []),
+            (self._without, self._count, self._tls, ["--tls", self._crew.folder]),
         ):
             for begin in range(first, last, PER_PROCESS):
                 words = ["--port", port, "--first", begin, "--count", min(PER_PROCESS, last - begin)]
@@ -188,10 +188,10 @@ class Herds:
             time.sleep(0.1)
 
 
-def herd(how: signal.Signals, count: int, spread: float, folder: Path) -> Return:
+def herd(how: signal.Signals, count: int, plain: int, spread: float, folder: Path) -> Return:
     """End the server of so many agents, start another, and see them come."""
     with Crew(folder) as crew:
-        herds = Herds(crew, count, spread)
+        herds = Herds(crew, count, plain, spread)
         server = herds.start()
         herds.come()
         begun = time.monotonic()
@@ -226,6 +226,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.comeback", description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=20, help="restarts, SIGTERM and SIGKILL in turn (20)")
     parser.add_argument("--agents", type=int, help="that come back at once, simulated; one round each")
+    parser.add_argument("--tls", action="store_true", help="all of them over TLS")
     parser.add_argument("--spread", type=float, default=10.0, help="herd_spread, in seconds (10)")
     options = parser.parse_args(argv)
     become_reaper()
@@ -235,7 +236,8 @@ def main(argv: list[str] | None = None) -> int:
         try:
             for how in (signal.SIGTERM, signal.SIGKILL):
                 with tempfile.TemporaryDirectory(prefix="comeback-") as folder:
-                    returns.append(herd(how, options.agents, options.spread, Path(folder)))
+                    plain = 0 if options.tls else options.agents // 2
+                    returns.append(herd(how, options.agents, plain, options.spread, Path(folder)))
         finally:
             end_everything()
         _herd_table(returns)

@@ -83,7 +83,8 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, float]:
         seconds = time.monotonic() - since
         found["cpu_s_a_minute_per_1000"] = (crew.cpu()["server"] - cpu) / seconds * 60 / count * 1000
         found["mb_a_day"] = (_traffic(port) - sent) / seconds * DAY / count / 1e6
-        found["lost"] = float(log.read_text().count("lost"))
+        found["lost"] = float(log.read_text().count("lost "))
+        found["failed"] = float(log.read_text().count("failed "))
         found["sigterm_s"], found["sigterm_cpu_s"] = _ended(crew, server)
     return found
 

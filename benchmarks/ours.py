@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks.peers import System, free_ports
 from benchmarks.processes import Crew, CrewError
 
-__all__ = ["CHANNELS_PER_LINK", "OURS", "RT1", "RUN", "SERVER", "SESSIONS", "listed"]
+__all__ = ["CHANNELS_PER_LINK", "OURS", "RT1", "RUN", "SERVER", "SESSIONS", "Rt1", "listed"]
 
 CHANNELS_PER_LINK = 255
 RUN: list[str | Path] = [sys.executable, "-m", "revtunnel.daemons.run"]
@@ -244,6 +244,8 @@ class EmoMachines(System):
 
 
 OURS: tuple[System, ...] = (
+    Rt1("revtunnel auto", "ours", str, data="auto"),
+    Rt1("revtunnel auto TLS", "ours", str, data="auto", tls=True),
     Rt1("revtunnel data sockets", "ours", str),
     Rt1("revtunnel data sockets python", "ours", str, plane="python"),
     Rt1("revtunnel data sockets TLS", "ours", str, tls=True),

@@ -70,6 +70,16 @@ class System:
         raise NotImplementedError
 
 
+def _certificate(crew: Crew) -> tuple[Path, Path]:
+    """Make a certificate for the name "load" that signs itself, with a P-256 key; their files."""
+    certificate, key = crew.folder / "certificate.pem", crew.folder / "key.pem"
+    kind = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    names = ["-subj", "/CN=load", "-addext", "subjectAltName=DNS:load", "-days", "2"]
+    files = ["-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(["openssl", "req", *kind, *names, *files], check=True, capture_output=True, timeout=30)
+    return certificate, key
+
+
 @dataclass(frozen=True)
 class Direct(System):
     """No system: the client connects to the service."""
@@ -209,7 +219,7 @@ FRP_CLIENT = """\
 serverAddr = "127.0.0.1"
 serverPort = {port}
 transport.tcpMux = {mux}
-transport.tls.enable = {mux}
+transport.tls.enable = {tls}
 [[proxies]]
 name = "load"
 type = "tcp"
@@ -221,13 +231,15 @@ remotePort = {front}
 
 @dataclass(frozen=True)
 class Frp(System):
-    """`mux`: its default, TLS and one multiplexed connection; else plain, one connection for each client."""
+    """Its default is TLS, whose certificate nobody verifies, and one connection for all clients (`mux`)."""
 
     mux: bool = True
+    tls: bool = True
 
     def start(self, crew: Crew, target: int, width: int) -> list[int]:
         port, front = free_ports(2)
-        values = {"port": port, "front": front, "target": target, "mux": str(self.mux).lower()}
+        values = {"port": port, "front": front, "target": target}
+        values |= {"mux": str(self.mux).lower(), "tls": str(self.tls).lower()}
         (crew.folder / "frps.toml").write_text(FRP_SERVER.format(**values))
         (crew.folder / "frpc.toml").write_text(FRP_CLIENT.format(**values))
         crew.start("server", ["frps", "-c", crew.folder / "frps.toml"])
@@ -253,13 +265,33 @@ local_addr = "127.0.0.1:{target}"
 """
 
 
+RATHOLE_TLS = """\
+[{side}.transport]
+type = "tls"
+[{side}.transport.tls]
+{files}
+"""
+
+
 @dataclass(frozen=True)
 class Rathole(System):
-    """Plain TCP, its default."""
+    """Plain TCP, its default; `tls`: the server's certificate is verified, the client has none."""
+
+    tls: bool = False
 
     def start(self, crew: Crew, target: int, width: int) -> list[int]:
         port, front = free_ports(2)
-        for side, text in (("server", RATHOLE_SERVER), ("client", RATHOLE_CLIENT)):
+        server, client = RATHOLE_SERVER, RATHOLE_CLIENT
+        if self.tls:
+            certificate, key = _certificate(crew)
+            store = crew.folder / "identity.pfx"
+            words = ["pkcs12", "-export", "-passout", "pass:load", "-inkey", key, "-in", certificate]
+            subprocess.run(["openssl", *words, "-out", store], check=True, capture_output=True, timeout=30)
+            shown = f'pkcs12 = "{store}"\npkcs12_password = "load"'
+            verified = f'trusted_root = "{certificate}"\nhostname = "load"'
+            server += RATHOLE_TLS.format(side="server", files=shown)
+            client += RATHOLE_TLS.format(side="client", files=verified)
+        for side, text in (("server", server), ("client", client)):
             (crew.folder / f"{side}.toml").write_text(text.format(port=port, front=front, target=target))
         crew.start("server", ["rathole", "--server", crew.folder / "server.toml"])
         crew.wait_until(lambda: accepts(port), "rathole")
@@ -335,20 +367,7 @@ class StunnelTwice(System):
 
     def start(self, crew: Crew, target: int, width: int) -> list[int]:
         front, middle = free_ports(2)
-        certificate, key = crew.folder / "certificate.pem", crew.folder / "key.pem"
-        request = [
-            "openssl",
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-        ]
-        names = ["-subj", "/CN=load", "-addext", "subjectAltName=DNS:load", "-days", "2"]
-        files = ["-keyout", str(key), "-out", str(certificate)]
-        subprocess.run([*request, *names, *files], check=True, capture_output=True, timeout=30)
+        certificate, key = _certificate(crew)
         shown = f"cert = {certificate}\nkey = {key}"
         verified = f"CAfile = {certificate}\nverifyChain = yes\ncheckHost = load"
         for role, client, port, onward, options in (
@@ -371,8 +390,10 @@ PEERS: tuple[System, ...] = (
     ),
     SshReverse("ssh -R default", "peer", _needs("ssh", "ssh-keygen", SSHD)),
     Frp("frp", "peer", _needs("frps", "frpc")),
-    Frp("frp plain", "peer", _needs("frps", "frpc"), mux=False),
+    Frp("frp plain", "peer", _needs("frps", "frpc"), mux=False, tls=False),
+    Frp("frp TLS", "peer", _needs("frps", "frpc"), mux=False),
     Rathole("rathole", "peer", _needs("rathole")),
+    Rathole("rathole TLS", "peer", _needs("rathole", "openssl"), tls=True),
     Bore("bore", "peer", _needs("bore")),
     Chisel("chisel", "peer", _needs("chisel")),
     Wstunnel("wstunnel", "peer", _needs("wstunnel")),

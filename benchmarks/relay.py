@@ -1,8 +1,8 @@
 """Measure revtunnel's links beside a direct connection and the peers found on this machine.
 
-`python -m benchmarks.relay` measures every system in turn within each pass and writes relay.md and
-relay.json.  No figure is ever judged here: a run that could measure nothing exits with 1, one without a C
-compiler with 69.
+`python -m benchmarks.relay` has all systems up at once, measures each row of one after the other, and so pass
+by pass, and writes relay.md and relay.json.  No figure is ever judged here: a run that could measure nothing
+exits with 1, one without a C compiler with 69.
 """
 
 from __future__ import annotations
@@ -105,12 +105,10 @@ def run(
             for turn in range(1, options.passes + 1):
                 quiet.append(machine.wait_for_quiet())
                 say(f"pass {turn} of {options.passes}: {quiet[-1]}")
-                results: Pass = {}
-                for system in systems:
-                    bench = measure(system, load, plan, say)
-                    results[system.name] = bench.figures
-                    troubles += [f"pass {turn}, {system.name}: {trouble}" for trouble in bench.troubles]
-                passes.append(results)
+                benches = measure(systems, load, plan, say)
+                for bench in benches:
+                    troubles += [f"pass {turn}, {bench.system.name}: {trouble}" for trouble in bench.troubles]
+                passes.append({bench.system.name: bench.figures for bench in benches})
     return passes, quiet, troubles
 
 

@@ -1,16 +1,18 @@
 """What is measured on one system: a list of steps, each giving figures by key.
 
 Keys and units: up_1 ... down_16 in 10^6 bytes/s; cpu_<row>_<role> in CPU seconds per GiB; ping_* in
-microseconds; connect_* per second; <when>_rss_<role> and _pss_ in MiB; held_kib in KiB of proportional memory
-for each idle connection, both sides; stall_rate without unit; stall_pss_<role> in MiB, at the end of the
-stall, and stall_growth_<role> over the same streams without it; others in cores that something else kept
-busy, mean over the windows.
+microseconds, ping_beside_bulk in 10^6 bytes/s; connect_* per second; cpu_ping_<role> and cpu_connect_*_<role>
+in microseconds of CPU each; <when>_rss_<role> and _pss_ in MiB; held_kib in KiB of proportional memory for
+each idle connection, both sides; stall_rate without unit; stall_pss_<role> in MiB, at the end of the stall,
+and stall_growth_<role> over the same streams without it; others in cores that something else kept busy, mean
+over the windows.
 """
 
 from __future__ import annotations
 
+import contextlib
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,6 +27,9 @@ GIB = 2**30
 MIB = 2**20
 STREAMS = 8  # of the stalled row; one of them stalls
 Figures = dict[str, float]
+
+
+Step = Callable[["Bench"], Figures]
 
 
 @dataclass(frozen=True)
@@ -103,25 +108,50 @@ def answers(port: int) -> bool:
         return False
 
 
-def measure(system: System, load: Load, plan: Plan, say: Callable[[str], None]) -> Bench:
-    """Run every step; a step that fails is a line of `troubles`, never the end of the run."""
-    with TemporaryDirectory(prefix="relay-") as folder:
-        bench = Bench(system, load, plan, Path(folder))
-        try:
-            for name, step in STEPS:
-                say(f"  {system.name}: {name}")
-                try:
-                    bench.figures.update(step(bench))
-                except (CrewError, OSError) as reason:
-                    bench.troubles.append(f"{name}: {reason}")
-                    bench.stop()
-                    if name == "idle":  # it does not even start
-                        break
-        finally:
+def measure(systems: Sequence[System], load: Load, plan: Plan, say: Callable[[str], None]) -> list[Bench]:
+    """Take every step; one that fails is a line of `troubles`, never the end of the run.
+
+    Memory is measured of each system by itself, because those that share a program share its pages. Then all
+    are up at once and each step is taken with one after the other, so that what changes on the machine
+    meanwhile meets all of them alike.
+    """
+    with TemporaryDirectory(prefix="relay-") as name, contextlib.ExitStack() as stack:
+        benches = []
+        for number, system in enumerate(systems):
+            folder = Path(name) / str(number)
+            folder.mkdir()
+            bench = Bench(system, load, plan, folder)
+            stack.callback(bench.stop)
+            benches.append(bench)
+            for what, step in ALONE:
+                if not _taken(bench, what, step, say) and not bench.figures:
+                    break  # it does not even start
             bench.stop()
-    if bench.others:
-        bench.figures["others"] = sum(bench.others) / len(bench.others)
-    return bench
+        for what, step in STEPS:
+            for bench in benches:
+                if bench.figures:
+                    _taken(bench, what, step, say)
+    for bench in benches:
+        if bench.others:
+            bench.figures["others"] = sum(bench.others) / len(bench.others)
+    return benches
+
+
+def _taken(bench: Bench, name: str, step: Step, say: Callable[[str], None]) -> bool:
+    """Take one step; return whether that went well."""
+    say(f"  {bench.system.name}: {name}")
+    try:
+        bench.figures.update(step(bench))
+    except (CrewError, OSError) as reason:
+        bench.troubles.append(f"{name}: {reason}")
+        bench.stop()
+        return False
+    return True
+
+
+def _up(bench: Bench) -> Figures:
+    bench.ready()
+    return {}
 
 
 def _idle(bench: Bench) -> Figures:
@@ -159,8 +189,15 @@ def _memory_figures(when: str, memory: dict[str, Memory]) -> Iterator[tuple[str,
 
 
 def _ping(bench: Bench) -> Figures:
-    figures = bench.window("ping", bench.plan.seconds, 0).figures
-    return {"ping_p50": figures["p50_us"], "ping_p99": figures["p99_us"]}
+    window = bench.window("ping", bench.plan.seconds, 0)
+    figures = window.figures
+    cost = _cost(window, "cpu_ping", figures["count"])
+    return {"ping_p50": figures["p50_us"], "ping_p99": figures["p99_us"]} | cost
+
+
+def _cost(window: Window, key: str, count: float) -> Figures:
+    """Microseconds of CPU for each of `count`, by role."""
+    return {f"{key}_{role}": cpu / count * 1e6 for role, cpu in window.cpu.items()} if count else {}
 
 
 def _ping_beside(bench: Bench) -> Figures:
@@ -176,10 +213,12 @@ def _ping_beside(bench: Bench) -> Figures:
 
 def _connect(at_once: int) -> Callable[[Bench], Figures]:
     def step(bench: Bench) -> Figures:
-        figures = bench.window("connect-rate", at_once, bench.plan.seconds).figures
+        window = bench.window("connect-rate", at_once, bench.plan.seconds)
+        figures, made = window.figures, window.figures["connections"]
         if figures["failed"]:
             bench.troubles.append(f"connections, {at_once} at a time: {figures['failed']:.0f} failed")
-        return {f"connect_{at_once}": figures["connections"] / figures["seconds"]}
+        rate = {f"connect_{at_once}": made / figures["seconds"]}
+        return rate | _cost(window, f"cpu_connect_{at_once}", made)
 
     return step
 
@@ -229,9 +268,9 @@ def _note_broken(bench: Bench, row: str, figures: Figures) -> None:
         bench.troubles.append(f"{row}: {figures['broken']:.0f} streams ended early")
 
 
-STEPS: tuple[tuple[str, Callable[[Bench], Figures]], ...] = (
-    ("idle", _idle),
-    ("idle connections", _held),
+ALONE: tuple[tuple[str, Step], ...] = (("idle", _idle), ("idle connections", _held))
+STEPS: tuple[tuple[str, Step], ...] = (
+    ("up", _up),
     ("ping", _ping),
     ("connections, 1 at a time", _connect(1)),
     ("connections, 16 at a time", _connect(16)),

@@ -19,12 +19,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from benchmarks import inside, ours
 from benchmarks.load import CompilerMissing, compile_load
-from benchmarks.ours import OURS
+from benchmarks.ours import OURS, Rt1
 from benchmarks.peers import PEERS, System, accepts, free_ports
 from benchmarks.processes import Crew, CrewError, become_reaper, end_everything
 from benchmarks.relay import EX_UNAVAILABLE, INTERRUPTED, Arguments, say
@@ -51,16 +51,24 @@ class Carrier:
     at_once: int = 48
     loose: bool = False
     keeps: int = 0
+    plane: str = "auto"  # data_plane at both ends: native, where it was built
 
     def found(self) -> System | None:
-        return next((one for one in (*OURS, *PEERS) if one.name.lower() == self.system), None)
+        system = next((one for one in (*OURS, *PEERS) if one.name.lower() == self.system), None)
+        return replace(system, plane=self.plane) if isinstance(system, Rt1) else system
 
 
 CARRIERS = (
     Carrier("sockets", "revtunnel data sockets"),
+    Carrier("sockets-python", "revtunnel data sockets", plane="python"),
     Carrier("sockets-tls", "revtunnel data sockets tls"),
+    Carrier("sockets-tls-python", "revtunnel data sockets tls", plane="python"),
+    Carrier("sockets-wss", "revtunnel data sockets wss"),
+    Carrier("auto", "revtunnel auto"),
+    Carrier("auto-tls", "revtunnel auto tls"),
     Carrier("link", "revtunnel rt1 link"),
     Carrier("link-tls", "revtunnel rt1 link tls"),
+    Carrier("link-wss", "revtunnel rt1 link wss"),
     Carrier("legacy", "revtunnel legacy link", loose=True),
     Carrier("emo", "revtunnel emo", at_once=24, keeps=50),
     Carrier("direct", "direct"),  # no daemons at all: the soak itself

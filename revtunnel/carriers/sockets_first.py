@@ -1,8 +1,9 @@
 """A carrier of two ways: a data socket for each client, and the link where none comes.
 
 The rules: a data socket over TLS costs a handshake, which a short connection is not worth. So over TLS the
-link takes the first clients, CROWD of them at once; once one of them has lived for LONG seconds, or has moved
-HEAVY bytes, the clients of its target are of that kind, and for WHILE seconds from then on they get sockets.
+link takes the first clients, CROWD of them at once; while one of them has lived for LONG seconds, or once one
+has moved HEAVY bytes, the clients of its target are of that kind, and get sockets for WHILE seconds from when
+that is seen. When one ended is not kept: it tells by its bytes only, whenever the next one comes.
 
 Source: wire/link-extension.md "Data sockets"; streams/carrier.py; performance.md (connections over TLS).
 """
@@ -65,7 +66,8 @@ class SocketsFirst:
             return False
         now, until = self.pool.now(), self._sockets_until
         for channel, since in self._short:
-            if channel.bytes_sent + channel.bytes_received >= HEAVY or now - since >= LONG:
+            is_long = not channel.over and now - since >= LONG
+            if is_long or channel.bytes_sent + channel.bytes_received >= HEAVY:
                 until.pop(channel.target, None)
                 until[channel.target] = now + WHILE
         while until and next(iter(until.values())) <= now:  # the oldest is the first

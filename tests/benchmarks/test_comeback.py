@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.long]
 def test_n22_five_hundred_agents_come_back_to_a_server_that_was_killed(tmp_path: Path) -> None:
     """Half of them over TLS, each from its own address, with the limits as shipped; every one is linked."""
     try:
-        found = comeback.herd(signal.SIGKILL, 500, 1.0, tmp_path)
+        found = comeback.herd(signal.SIGKILL, 500, 250, 1.0, tmp_path)
     finally:
         end_everything()
     assert found.linked == 500

@@ -64,6 +64,19 @@ def test_a_long_one_has_sockets_for_the_next_ones() -> None:
         assert world.carriers() == ["link", "socket"]
 
 
+def test_a_short_one_is_not_long_because_nobody_came_after_it() -> None:
+    """A client every quarter of a minute that asks one question: none of them is worth a handshake."""
+    with TlsWorld() as world:
+        for _ in range(3):
+            client, service = world.talk()
+            world.carry(client, service, b"question")
+            assert world.carriers() == ["link"]
+            client.close()
+            service.close()
+            world.until(lambda: not world.switchboard.clients, "its end")
+            world.later += LONG * 1.5
+
+
 def test_a_crowd_does_not_share_a_link(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond so many at once the next one gets a socket."""
     assert CROWD < 255
