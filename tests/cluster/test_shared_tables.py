@@ -23,6 +23,7 @@ from revtunnel.trust.host_keys import HostKeys
 from revtunnel.trust.login_secrets import LoginSecrets
 from revtunnel.trust.mutes import Mutes
 from revtunnel.trust.people_book import open_people
+from tests.support.depth import deep
 
 NOON = 1_800_000_000.0
 DAY = 86_400.0
@@ -325,7 +326,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=deep(60), deadline=None)
 @given(STEPS)
 def test_nodes_agree_whatever_was_done_where(steps: list[tuple[int, str, str]]) -> None:
     """And nobody has anything of somebody who is not there."""
