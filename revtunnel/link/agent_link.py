@@ -84,7 +84,7 @@ class TargetSide:
 
     def deliver(self, data: bytes) -> None:
         if self.socket is None:
-            self._early.append(data)
+            self._early.append(bytes(data))
         else:
             self.socket.deliver(data)
 

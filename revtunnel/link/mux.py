@@ -16,7 +16,7 @@ from revtunnel.ground.origin import Origin
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.targets import Offer, Target
 from revtunnel.link.liveness import Liveness
-from revtunnel.link.send_scheduler import MESSAGE, Piece, SendScheduler
+from revtunnel.link.send_scheduler import Piece, SendScheduler
 from revtunnel.streams.channel import Channel
 from revtunnel.streams.commands import Command
 from revtunnel.streams.consent_messages import ConsentRequest
@@ -278,12 +278,11 @@ class Mux(ABC):
         """Whether ``take`` has anything to give."""
         return self._turns.waiting or bool(self._later) or self._pong is not None
 
-    def straight(self, channel: Channel, data: bytes, now: float) -> bytes:
-        """The frame of a message before which nothing waits, to be written now; empty: ``send`` it."""
-        size = len(data)
+    def straight(self, channel: Channel, size: int, quantum: int, now: float) -> bytes:
+        """The header of DATA before which nothing waits, to be written now with it; empty: ``send`` it."""
         if self.waiting or channel.queued or channel.ending or channel.over:
             return b""
-        if not 0 < size <= min(MESSAGE, self.limits.lone_frame):
+        if not 0 < size <= min(quantum, self.limits.lone_frame):
             return b""
         if channel.credit is not None:
             if channel.credit.left < size:
@@ -291,7 +290,7 @@ class Mux(ABC):
             channel.credit.spend(size)
         channel.bytes_sent += size
         self.liveness.sent(now)
-        return encode_header(size, Command.DATA, channel.number) + data
+        return encode_header(size, Command.DATA, channel.number)
 
     def send(self, channel: Channel, data: bytes) -> bool:
         """Queue a socket's bytes; False: stop reading it until ``take`` names the channel."""
