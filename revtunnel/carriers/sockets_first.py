@@ -7,7 +7,7 @@ HEAVY bytes, the device's clients are of that kind, and for WHILE seconds from t
 Source: wire/link-extension.md "Data sockets"; streams/carrier.py; performance.md (connections over TLS).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from revtunnel.carriers.data_pool import DataLink, DataPool
 from revtunnel.carriers.data_sockets import DataSockets
@@ -66,6 +66,15 @@ class SocketsFirst:
                 self._sockets_until = now + WHILE
         self._short = [each for each in self._short if not each[0].over]
         return now >= self._sockets_until and len(self._short) < CROWD and self._by_link.at_once
+
+    def numbers(self, clients: Collection[ClientSocket]) -> tuple[int, ...] | None:
+        streams = {
+            each.client: number for number, each in self.pool.streams.items() if each.client in clients
+        }
+        if any(self.pool.streams[number].opening for number in streams.values()):
+            return None
+        others = self._by_link.numbers([each for each in clients if each not in streams])
+        return None if others is None else (*streams.values(), *others)
 
     def rows(self) -> Iterator[Running]:
         yield from (stream.running() for stream in [*self.pool.streams.values()])

@@ -37,7 +37,9 @@ __all__ = ["ServerListeners", "agent_listener", "agents_by_web", "nodes_at"]
 SAFE = 25.0  # seconds of silence: who asks sooner knows that his path does not bear it
 GROWN = 60.0  # seconds of silence that paths are tried to bear where nobody said so
 _OF_SOCKETS = Feature.DATA_SOCKETS | Feature.EARLY
-_FEATURES = Feature.ORIGIN | Feature.SESSIONS | Feature.SERVICES | Feature.OFFERS | Feature.CHANGES
+_FEATURES = (
+    Feature.ORIGIN | Feature.SESSIONS | Feature.SERVICES | Feature.OFFERS | Feature.CHANGES | Feature.AFTER
+)
 
 
 def agent_listener(

@@ -186,7 +186,12 @@ class LegacyServerMux(LegacyMux):
         self._resting: list[tuple[float, Channel]] = []  # without questions numbers rest by time
 
     def connect(
-        self, target: Target, now: float, origin: Origin | None = None, session: str = ""
+        self,
+        target: Target,
+        now: float,
+        origin: Origin | None = None,
+        session: str = "",
+        after: object = None,
     ) -> Channel | None:
         number = self._numbers.take()
         if number is None:
@@ -356,7 +361,12 @@ class LegacyAgentMux(LegacyMux):
         self._question = b""
 
     def connect(
-        self, target: Target, now: float, origin: Origin | None = None, session: str = ""
+        self,
+        target: Target,
+        now: float,
+        origin: Origin | None = None,
+        session: str = "",
+        after: object = None,
     ) -> Channel | None:
         raise LocalError("an agent opens no channels")
 

@@ -18,7 +18,7 @@ from revtunnel.ground.targets import Offer, Target
 from revtunnel.link.liveness import Liveness
 from revtunnel.link.send_scheduler import Piece, SendScheduler
 from revtunnel.streams.channel import Channel
-from revtunnel.streams.commands import Command
+from revtunnel.streams.commands import After, Command
 from revtunnel.streams.consent_messages import ConsentRequest
 from revtunnel.streams.frames import Frame, encode_header
 from revtunnel.streams.numbers import Numbers, Tally
@@ -191,6 +191,7 @@ class Mux(ABC):
     origins = False  # whether a client's origin is told to the agent
     services = False  # whether the agent says which services answer
     sessions = False  # whether the agent is asked for sessions, and told which one a channel is of
+    after = False  # whether the agent waits for streams that have ended before it dials
 
     def __init__(self, limits: LinkLimits, opens: bool, now: float) -> None:
         self.limits = limits
@@ -231,12 +232,17 @@ class Mux(ABC):
 
     @abstractmethod
     def connect(
-        self, target: Target, now: float, origin: Origin | None = None, session: str = ""
+        self,
+        target: Target,
+        now: float,
+        origin: Origin | None = None,
+        session: str = "",
+        after: After | None = None,
     ) -> Channel | None:
         """Server: open a channel to a target, or None when no number is free.
 
-        ``origin``, where the client came from, and ``session``, of which it is, are told to an agent that
-        asked for that.
+        ``origin``, where the client came from, ``session``, of which it is, and ``after``, which streams are
+        to be closed before, are told to an agent that asked for that.
         """
 
     @abstractmethod

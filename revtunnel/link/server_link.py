@@ -325,6 +325,7 @@ class ServerLink(LinkProtocol):
             mux.offers, mux.changes = Feature.OFFERS in both, Feature.CHANGES in both
             mux.services = Feature.SERVICES in both
             self.takes_early = mux.early = Feature.EARLY in both
+            mux.after = Feature.AFTER in both
             mux.offered = names_of(tuple(offer.name for offer in up.hello.offers))
         self.up_since = now
         self.up(mux)
