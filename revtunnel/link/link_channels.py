@@ -22,6 +22,7 @@ class LinkChannels:
     clock: IReactorTime
     mux: Mux | None
     takes_views = True
+    _working: bool  # at frames, behind which it writes what waits and looks whether it is to be held
 
     # -- what the rest of the link has to provide
 
@@ -67,8 +68,9 @@ class LinkChannels:
         except RemoteError as error:
             self.broken(error)
             return
-        self.flush()
-        self.hold_or_release()
+        if not self._working:
+            self.flush()
+            self.hold_or_release()
 
     def flushed(self, channel: Channel) -> None:
         if self.mux is not None:

@@ -95,13 +95,15 @@ class FrameDecoder:
         """Yield complete frames, at most ``most`` of them; RemoteError from ``judge`` passes through."""
         unpack = _HEADER.unpack_from
         while most > 0:
-            data, begin = self._data, self._at + HEADER_SIZE
+            data, begin, there = self._data, self._at + HEADER_SIZE, len(self._data)
             frame = None
-            if not self._head and begin <= len(data):
+            if self._at == there and not self._judged:
+                return
+            if not self._head and begin <= there:
                 size, command, channel = unpack(data, self._at)
                 self._look(size, command, channel)
                 end = begin + size
-                if end <= len(data):
+                if end <= there:
                     self._at, self._judged = end, False
                     payload = data[begin:end]
                     frame = Frame(command, channel, payload if command == DATA else bytes(payload))  # type: ignore[arg-type]
