@@ -192,7 +192,7 @@ class LinkProtocol(LinkChannels, Protocol):
         if not header:
             return False
         self._full = True  # until the transport asks for more
-        self._pace.handed(size, now)
+        self._pace.handed(len(header) + size, now)  # half a quantum is one reading with its header
         if size <= MESSAGE:
             self.transport.write(header + data)
         else:
