@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator
 
 from revtunnel.carriers.data_pool import DataLink, DataPool
 from revtunnel.carriers.data_sockets import DataSockets
+from revtunnel.carriers.data_stream import DataStream
 from revtunnel.ground.reasons import Ended
 from revtunnel.streams.carrier import Carrier
 from revtunnel.streams.channel import Channel
@@ -68,13 +69,14 @@ class SocketsFirst:
         return now >= self._sockets_until and len(self._short) < CROWD and self._by_link.at_once
 
     def numbers(self, clients: Collection[ClientSocket]) -> tuple[int, ...] | None:
-        streams = {
-            each.client: number for number, each in self.pool.streams.items() if each.client in clients
-        }
-        if any(self.pool.streams[number].opening for number in streams.values()):
+        carried = [each.carried for each in clients]
+        streams = [each for each in carried if isinstance(each, DataStream) and not each.opening]
+        known = [each.number for each in streams if self.pool.streams.get(each.number) is each]
+        others = [each for each in clients if not isinstance(each.carried, DataStream)]
+        channels = self._by_link.numbers(others)
+        if channels is None or len(known) + len(channels) < len(clients):
             return None
-        others = self._by_link.numbers([each for each in clients if each not in streams])
-        return None if others is None else (*streams.values(), *others)
+        return (*known, *channels)
 
     def rows(self) -> Iterator[Running]:
         yield from (stream.running() for stream in [*self.pool.streams.values()])
