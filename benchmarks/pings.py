@@ -82,17 +82,17 @@ class Measured:
 
 @contextlib.contextmanager
 def _code_of(tree: Path | None) -> Iterator[None]:
-    """Start Python programs with the modules of another worktree."""
-    before = os.environ.get("PYTHONPATH")
-    if tree is not None:
-        os.environ["PYTHONPATH"] = str(tree)
+    """Start Python programs with the modules of another worktree, and not with those of this directory."""
+    wanted = {} if tree is None else {"PYTHONPATH": str(tree), "PYTHONSAFEPATH": "1"}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
     try:
         yield
     finally:
-        if tree is not None:
-            os.environ.pop("PYTHONPATH")
-            if before is not None:
-                os.environ["PYTHONPATH"] = before
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:

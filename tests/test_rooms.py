@@ -24,8 +24,8 @@ PURE_NAMES = """
     known_sources labels lease_rows lease_table leases legacy limits liveness localproxy mux networks
     node_lease node_records nonces numbers offer_messages origin outcomes own_links page_names path_signs
     penalties people pools proxy_choice proxy_header proxy_headers proxy_sessions rates reasons
-    redis_scripts refusals refused_ports registration remote_sessions retries rfb_watching rt1 rt1_ends
-    rt1_offers rt1_recall rt1_services rt1_sessions send_scheduler serials service_state session_life
+    redis_scripts refusals refused_ports registration remote_sessions retries rfb_watching rt1 rt1_before
+    rt1_ends rt1_offers rt1_recall rt1_services rt1_sessions send_scheduler serials service_state session_life
     strangers targets tickets trusted_proxies typed_lines user_tokens warm_pool websocket_wire window zmtp
     zmtp_messages
 """

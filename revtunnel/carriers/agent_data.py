@@ -30,6 +30,7 @@ from revtunnel.sockets.tcp_info import silence
 from revtunnel.streams.commands import Command, encode_reset, number_of
 from revtunnel.streams.dialler import Dialler, NotDialled
 from revtunnel.streams.frames import encode_frame
+from revtunnel.streams.predecessors import Predecessors
 from revtunnel.streams.running import sided
 
 __all__ = ["AgentData", "WantingLink"]
@@ -105,7 +106,9 @@ class AgentSocket(FramedEnd):
             self._target = target
             self.hold()
             self._asked_at = self._data.now()
-            self._dialling = self._data.dialler.dial(target, self._await.origin, self.session)
+            first = self._data.predecessors.wait(self.link, self._await.after)
+            told = self._await.origin, self.session, first
+            self._dialling = self._data.dialler.dial(target, *told)
             self._dialling.addCallbacks(self._reached, self._not_reached)
 
     def died(self, detail: str) -> None:
@@ -220,6 +223,7 @@ class AgentData:
         self.dialler = dialler
         self.report = report
         self.sockets: set[AgentSocket] = set()
+        self.predecessors = Predecessors(reactor)
         self._connect = connect
         self._tickets: deque[_TicketOfLink] = deque()
         self._unopened: deque[tuple[WantingLink, int]] = deque(maxlen=UNOPENED)  # the last that went unopened
@@ -308,6 +312,7 @@ class AgentData:
     def forget(self, socket: AgentSocket) -> None:
         """It is closed."""
         self.sockets.discard(socket)
+        self.predecessors.ended(socket.link, socket.number)
         if not socket.is_open:
             self._unopened.append((socket.link, socket.number))
         self._check_drained()
@@ -351,6 +356,7 @@ class AgentData:
     def _connected(self, ticket: _TicketOfLink, end: End) -> None:
         socket = self.socket_class(self, end, ticket.link, number_of(ticket.ticket))
         self.sockets.add(socket)
+        self.predecessors.began(socket.link, socket.number)
         if socket.say(encode_frame(Command.ATTACH, 0, ticket.ticket)):
             socket.watch()
             if self._timer is None:

@@ -5,6 +5,7 @@
     agent  -> server   ATTACH     once connected; then the socket waits for a client
     server -> agent    WITHIN     the remote session that the client is of, if it is of one
                        ORIGIN     where the client comes from, if the agent asked for that in HELLO
+                       AFTER      the streams that are to be closed before the target is dialled
                        CONNECT    the target; raw bytes of the client follow, if the agent takes them so
     agent  -> server   OPENED     from here on raw bytes, both ways
                        or RESET   with a reason, and the connection is closed
@@ -23,7 +24,16 @@ from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.origin import Origin, decode_origin
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Target
-from revtunnel.streams.commands import EXACT_SIZE, MAX_SIZE, Command, decode_connect, decode_reset, named
+from revtunnel.streams.commands import (
+    EXACT_SIZE,
+    MAX_SIZE,
+    After,
+    Command,
+    decode_after,
+    decode_connect,
+    decode_reset,
+    named,
+)
 from revtunnel.streams.frames import FrameDecoder
 
 __all__ = ["AwaitAnswer", "AwaitConnect", "OpeningAnswer"]
@@ -49,7 +59,9 @@ def _judge(most: dict[int, int], size: int, command: int, channel: int) -> None:
         raise RemoteError(f"{named(command)} of {size} bytes on a data socket")
 
 
-_OF_SERVER = {int(each): MAX_SIZE[each] for each in (Command.WITHIN, Command.ORIGIN, Command.CONNECT)}
+_OF_SERVER = {
+    int(each): MAX_SIZE[each] for each in (Command.WITHIN, Command.ORIGIN, Command.AFTER, Command.CONNECT)
+}
 _OF_AGENT = {int(Command.OPENED): 0, int(Command.RESET): MAX_SIZE[Command.RESET]}
 
 
@@ -60,6 +72,7 @@ class AwaitConnect:
         self._read = read
         self.origin: Origin | None = None
         self.session = ""
+        self.after: After | None = None
         self.early = b""  # what stood behind CONNECT
         self._decoder = FrameDecoder(partial(_judge, _OF_SERVER))
 
@@ -67,14 +80,17 @@ class AwaitConnect:
         """Take bytes; the target once CONNECT is whole.
 
         Raises:
-            RemoteError: another frame, a bad one, or a second ORIGIN or WITHIN.
+            RemoteError: another frame, a bad one, or a second ORIGIN, WITHIN or AFTER.
         """
         self._decoder.receive(data)
-        for frame in self._decoder.frames(3):
-            if frame.command == Command.ORIGIN and self.origin is None:
+        for frame in self._decoder.frames(4):
+            if frame.command == Command.AFTER and self.after is None:
+                self.after = decode_after(frame.payload)
+                continue
+            if frame.command == Command.ORIGIN and self.origin is None and self.after is None:
                 self.origin = decode_origin(frame.payload)
                 continue
-            if frame.command == Command.WITHIN and not self.session and self.origin is None:
+            if frame.command == Command.WITHIN and not (self.session or self.origin or self.after):
                 self.session = frame.payload.hex()
                 continue
             if frame.command != Command.CONNECT:

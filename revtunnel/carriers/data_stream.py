@@ -29,7 +29,7 @@ from revtunnel.sockets.ends import End, PlainEnd, said
 from revtunnel.sockets.tcp_info import acknowledged, silence, unacknowledged
 from revtunnel.sockets.watch import Watch
 from revtunnel.streams.clients import ClientSocket, Relayed
-from revtunnel.streams.commands import Command, encode_connect
+from revtunnel.streams.commands import Command, encode_after, encode_connect
 from revtunnel.streams.frames import encode_frame
 from revtunnel.streams.running import Running, relayed_state, sided
 
@@ -168,6 +168,8 @@ class DataStream:
         asks = encode_frame(Command.ORIGIN, 0, encode_origin(origin)) if origin is not None else b""
         if self.client.session and self._pool.says_sessions:
             asks = encode_frame(Command.WITHIN, 0, bytes.fromhex(self.client.session)) + asks
+        if self.client.after is not None:
+            asks += encode_frame(Command.AFTER, 0, encode_after(self.client.after))
         asks += encode_frame(Command.CONNECT, 0, encode_connect(self.client.target))
         try:
             if self._pool.takes_early and self.client.speaks_first:

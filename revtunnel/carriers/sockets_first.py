@@ -8,10 +8,11 @@ that is seen. When one ended is not kept: it tells by its bytes only, whenever t
 Source: wire/link-extension.md "Data sockets"; streams/carrier.py; performance.md (connections over TLS).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from revtunnel.carriers.data_pool import DataLink, DataPool
 from revtunnel.carriers.data_sockets import DataSockets
+from revtunnel.carriers.data_stream import DataStream
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Target
 from revtunnel.streams.carrier import Carrier
@@ -74,6 +75,16 @@ class SocketsFirst:
             del until[next(iter(until))]
         self._short = [each for each in self._short if not each[0].over]
         return client.target not in until and len(self._short) < self.crowd and self._by_link.at_once
+
+    def numbers(self, clients: Collection[ClientSocket]) -> tuple[int, ...] | None:
+        carried = [each.carried for each in clients]
+        streams = [each for each in carried if isinstance(each, DataStream) and not each.opening]
+        known = [each.number for each in streams if self.pool.streams.get(each.number) is each]
+        others = [each for each in clients if not isinstance(each.carried, DataStream)]
+        channels = self._by_link.numbers(others)
+        if channels is None or len(known) + len(channels) < len(clients):
+            return None
+        return (*known, *channels)
 
     def rows(self) -> Iterator[Running]:
         yield from (stream.running() for stream in [*self.pool.streams.values()])

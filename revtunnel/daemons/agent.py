@@ -327,7 +327,8 @@ class Agent(MultiService):
         sockets = Feature.DATA_SOCKETS | Feature.EARLY if settings.data_sockets else Feature(0)
         changes = Feature(0) if settings.remote_offers == () or settings.emo else Feature.CHANGES
         origins = Feature.ORIGIN if self._headers() else Feature(0)
-        always = Feature.SESSIONS | Feature.SERVICES | Feature.OFFERS | Feature.PROBES | Feature.PLACES
+        always = Feature.SESSIONS | Feature.SERVICES | Feature.OFFERS | Feature.PROBES
+        always |= Feature.PLACES | Feature.AFTER
         return always | sockets | changes | origins
 
     def _make_link(self, ready: Callable[[Any], None], left: Callable[[Any], None]) -> Any:

@@ -7,7 +7,7 @@ so, and for so long.
 Source: wire/readyagent.md section 5.7; faults.md N1, N23.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from revtunnel.fleet.waiting_clients import WaitingClients
 from revtunnel.ground.facts import ClientRefused, Report
 from revtunnel.ground.limits import ServerLimits
 from revtunnel.ground.targets import Offer, Target
+from revtunnel.streams.carrier import Carrier
 from revtunnel.streams.clients import Clients, ClientSocket
 from revtunnel.streams.lines import WAITS, Lines
 
@@ -57,7 +58,11 @@ class ClientStreams:
         self._report = report
         self._of_ports = self._admit_or_wait, self._refused, self._left  # the same for all of them
         self._lines = Lines(
-            reactor, lambda: self.limits, lambda serial: access.records.of(serial).at_once, self._serve
+            reactor,
+            lambda: self.limits,
+            lambda serial: access.records.of(serial).at_once,
+            self._serve,
+            self._numbers,
         )
 
     def clients(self, serial: str, offer: Offer, left: Left | None = None, session: str = "") -> Clients:
@@ -183,6 +188,12 @@ class ClientStreams:
         if not word:
             device.channels += 1
         return word
+
+    def _numbers(self, serial: str, clients: Collection[ClientSocket]) -> tuple[int, ...] | None:
+        """As Carrier says."""
+        device = self._fleet.get(serial)
+        carrier: Carrier | None = device.carrier if device is not None else None
+        return None if carrier is None else carrier.numbers(clients)
 
     def _refused(self, client: ClientSocket, reason: str) -> None:
         self._report(ClientRefused(client.serial, client.name, client.peer, reason))

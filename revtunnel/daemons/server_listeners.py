@@ -38,7 +38,7 @@ SAFE = 25.0  # seconds of silence: who asks sooner knows that his path does not 
 GROWN = 60.0  # seconds of silence that paths are tried to bear where nobody said so
 _OF_SOCKETS = Feature.DATA_SOCKETS | Feature.EARLY
 _FEATURES = Feature.ORIGIN | Feature.SESSIONS | Feature.SERVICES | Feature.OFFERS | Feature.CHANGES
-_FEATURES |= Feature.PLACES
+_FEATURES |= Feature.PLACES | Feature.AFTER
 
 
 def agent_listener(

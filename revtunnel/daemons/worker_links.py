@@ -6,7 +6,7 @@ carriers like others; what they cannot do at once they have done by their worker
 Source: link/server_link.py, streams/carrier.py; ours.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from revtunnel.daemons.worker_messages import LinkCame, LinkSaid
@@ -143,6 +143,9 @@ class WorkerCarrier:
             return "descriptors"
         self._worker.tell("client", *told, descriptors=(theirs.detach(),))
         return _Joined(self._worker, client, PlainEnd(ours)).begin()
+
+    def numbers(self, clients: Collection["ClientSocket"]) -> None:
+        """Nobody at its end waits for a stream to be closed."""
 
     def rows(self) -> Iterable[Running]:
         return [*self._worker.streams.of(self).values()]

@@ -48,6 +48,7 @@ from revtunnel.streams.consent_messages import ConsentRequest, encode_consent
 from revtunnel.streams.dialler import Dialler, NotDialled
 from revtunnel.streams.frames import Frame
 from revtunnel.streams.offer_messages import Answer, encode_offers
+from revtunnel.streams.predecessors import Predecessors
 from revtunnel.streams.service_state import ServiceState
 from revtunnel.streams.streams import ChannelSocket
 from revtunnel.streams.window import CreditPool
@@ -57,15 +58,29 @@ __all__ = ["AgentLink", "TargetSide"]
 QUICK = 1.0  # seconds in which a server hangs up that wants something else than LISTEN
 
 
+class _Service(ChannelSocket):
+    """The connection to a target; ``closed`` is called once it is closed."""
+
+    def __init__(self, clock: IReactorTime, end: End, closed: Callable[[], None]) -> None:
+        super().__init__(clock, end)
+        self._closed = closed
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        super().connectionLost(reason)
+        self._closed()
+
+
 class TargetSide:
     """The owner of a channel at the agent: keeps what comes for a target until it is reached, then passes on.
 
-    What it keeps is bounded by the channel's first window, or by the legacy hold-back.
+    What it keeps is bounded by the channel's first window, or by the legacy hold-back. ``closed`` is called
+    once the target has no connection of it any more, or never had one.
     """
 
-    def __init__(self, channel: Channel, since: float) -> None:
+    def __init__(self, channel: Channel, since: float, closed: Callable[[], None] = lambda: None) -> None:
         self.channel = channel
         self.since = since
+        self._closed = closed
         self.dialling: Deferred[End] | None = None
         self.socket: ChannelSocket | None = None
         self._early: deque[bytes] = deque()
@@ -73,7 +88,7 @@ class TargetSide:
 
     def reached(self, link: "AgentLink", end: End) -> None:
         """The target answered: give it what came meanwhile."""
-        self.socket = socket = ChannelSocket(link.clock, end)
+        self.socket = socket = _Service(link.clock, end, self._closed)
         socket.attach(link, self.channel)
         self.channel.owner = self
         while self._early:
@@ -84,7 +99,7 @@ class TargetSide:
 
     def deliver(self, data: bytes) -> None:
         if self.socket is None:
-            self._early.append(data)
+            self._early.append(bytes(data))
         else:
             self.socket.deliver(data)
 
@@ -106,12 +121,16 @@ class TargetSide:
         self._early.clear()
         if self.socket is not None:
             self.socket.over(reason)
-        elif self.dialling is not None:
+            return
+        if self.dialling is not None:
             self.dialling.cancel()
+        self._closed()
 
 
 class DataSocketBringer(Typing):
     """Who brings data sockets to the server that has asked for them on this link (carriers/agent_data.py)."""
+
+    predecessors: Predecessors
 
     def wanted(self, link: "AgentLink", tickets: list[bytes]) -> None:
         """Bring one for each ticket."""
@@ -183,6 +202,7 @@ class AgentLink(LinkProtocol):
         self._ready = ready
         self._left = left
         self._data = data
+        self._predecessors = Predecessors(clock) if data is None else data.predecessors
         self._site = site
 
     def connectionMade(self) -> None:
@@ -268,6 +288,7 @@ class AgentLink(LinkProtocol):
             mux.sessions = Feature.SESSIONS in both and self._site is not None
             mux.offers, mux.changes = Feature.OFFERS in both, Feature.CHANGES in both
             mux.services, mux.early = Feature.SERVICES in both, Feature.EARLY in both
+            mux.after = Feature.AFTER in both
         self.up_since = now
         self.up(mux)
         if up.hello is not None and Feature.PROBES in both:
@@ -395,9 +416,12 @@ class AgentLink(LinkProtocol):
     # -- dialling
 
     def _dial(self, channel: Channel) -> None:
-        side = TargetSide(channel, self.clock.seconds())
+        streams, number = self._predecessors, channel.number
+        first = streams.wait(self, channel.after)
+        streams.began(self, number)
+        side = TargetSide(channel, self.clock.seconds(), lambda: streams.ended(self, number))
         channel.owner = side
-        side.dialling = self._dialler.dial(channel.target, channel.origin, channel.session)
+        side.dialling = self._dialler.dial(channel.target, channel.origin, channel.session, first)
         side.dialling.addCallbacks(
             lambda end: self._reached(side, end), lambda failure: self._not_reached(side, failure)
         )

@@ -186,7 +186,12 @@ class LegacyServerMux(LegacyMux):
         self._resting: list[tuple[float, Channel]] = []  # without questions numbers rest by time
 
     def connect(
-        self, target: Target, now: float, origin: Origin | None = None, session: str = ""
+        self,
+        target: Target,
+        now: float,
+        origin: Origin | None = None,
+        session: str = "",
+        after: object = None,
     ) -> Channel | None:
         number = self._numbers.take()
         if number is None:
@@ -234,10 +239,10 @@ class LegacyServerMux(LegacyMux):
         channel.heard_at = self._closed_at[channel.number] = now
         return encode_frame(Command.CLOSE, channel.number)
 
-    def straight(self, channel: Channel, data: bytes, now: float) -> bytes:
+    def straight(self, channel: Channel, size: int, quantum: int, now: float) -> bytes:
         """As in Mux; nothing of what ``send`` drops."""
         gone = channel.state in (ChannelState.GOT_CLOSE, ChannelState.CLOSED)
-        return b"" if gone else super().straight(channel, data, now)
+        return b"" if gone else super().straight(channel, size, quantum, now)
 
     def send(self, channel: Channel, data: bytes) -> bool:
         """As in Mux; what a client says after its device has closed is dropped, nobody can have it."""
@@ -356,7 +361,12 @@ class LegacyAgentMux(LegacyMux):
         self._question = b""
 
     def connect(
-        self, target: Target, now: float, origin: Origin | None = None, session: str = ""
+        self,
+        target: Target,
+        now: float,
+        origin: Origin | None = None,
+        session: str = "",
+        after: object = None,
     ) -> Channel | None:
         raise LocalError("an agent opens no channels")
 
@@ -467,7 +477,7 @@ class LegacyAgentMux(LegacyMux):
             self._drop_early(frame.channel)
             self._answer_unknown(frame.channel, now)
             return self._glitch(f"DATA for number {frame.channel}, not in use", now)
-        self._early.setdefault(frame.channel, (now, []))[1].append(frame.payload)
+        self._early.setdefault(frame.channel, (now, []))[1].append(bytes(frame.payload))
         self._early_size += len(frame.payload)
         return []
 

@@ -22,7 +22,7 @@ from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.link.link_channels import LinkChannels
 from revtunnel.link.mux import Mux, Over
 from revtunnel.link.path_signs import PathSigns
-from revtunnel.link.send_scheduler import Pace
+from revtunnel.link.send_scheduler import MESSAGE, Pace
 from revtunnel.sockets.end_transport import EndTransport, in_words
 from revtunnel.sockets.ends import set_options
 from revtunnel.sockets.tcp_info import segments, silence
@@ -184,16 +184,20 @@ class LinkProtocol(LinkChannels, Protocol):
             self._flushing = False
 
     def write_straight(self, mux: Mux, channel: Channel, data: bytes) -> bool:
-        """Write a message past all queues; False: it has to wait in one."""
+        """Write one frame past all queues; False: it has to wait in one."""
         if self._full or self._flushing or self._working or self.ended is not None:
             return False
-        now = self.clock.seconds()
-        frame = mux.straight(channel, data, now)
-        if frame:
-            self._full = True  # until the transport asks for more
-            self._pace.handed(len(frame), now)
-            self.transport.write(frame)
-        return bool(frame)
+        now, size = self.clock.seconds(), len(data)
+        header = mux.straight(channel, size, self._pace.quantum, now)
+        if not header:
+            return False
+        self._full = True  # until the transport asks for more
+        self._pace.handed(len(header) + size, now)  # half a quantum is one reading with its header
+        if size <= MESSAGE:
+            self.transport.write(header + data)
+        else:
+            self.transport.writeSequence([header, data])
+        return True
 
     def write(self, data: bytes) -> None:
         """Write a frame of the handshake, or our last words."""

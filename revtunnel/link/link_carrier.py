@@ -4,13 +4,14 @@ Source: streams/carrier.py; wire/readyagent.md section 5.7; faults.md N23.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from twisted.internet.interfaces import IDelayedCall
 
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.reasons import Ended
 from revtunnel.link.link import LinkProtocol
+from revtunnel.streams.channel import ChannelState
 from revtunnel.streams.clients import ClientSocket
 from revtunnel.streams.running import Running, of_link
 
@@ -52,7 +53,8 @@ class LinkCarrier:
             return "no-data-socket"
         try:
             origin = client.origin if mux.origins else None
-            channel = mux.connect(client.target, link.clock.seconds(), origin, client.session)
+            asked = link.clock.seconds(), origin, client.session, client.after
+            channel = mux.connect(client.target, *asked)
         except RemoteError as error:
             link.broken(error)
             return "no-channel"
@@ -65,6 +67,15 @@ class LinkCarrier:
             client.begin()
         link.flush()
         return ""
+
+    def numbers(self, clients: Collection[ClientSocket]) -> tuple[int, ...] | None:
+        mux = self._link.mux
+        known = [each.channel for each in clients if each.link is self._link and each.channel is not None]
+        if mux is None or not mux.after or len(known) < len(clients):
+            return None
+        # a channel that is not open yet, the agent has perhaps not heard of when a data socket names it
+        opening = any(channel.state is ChannelState.OPENING for channel in known)
+        return None if opening else tuple(channel.number for channel in known)
 
     def rows(self) -> Iterable[Running]:
         mux = self._link.mux

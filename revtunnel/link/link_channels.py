@@ -21,6 +21,8 @@ class LinkChannels:
 
     clock: IReactorTime
     mux: Mux | None
+    takes_views = True
+    _working: bool  # at frames, behind which it writes what waits and looks whether it is to be held
 
     # -- what the rest of the link has to provide
 
@@ -29,7 +31,7 @@ class LinkChannels:
         raise NotImplementedError
 
     def write_straight(self, mux: Mux, channel: Channel, data: bytes) -> bool:
-        """Write a message past all queues; False: it has to wait in one."""
+        """Write one frame past all queues; False: it has to wait in one."""
         raise NotImplementedError
 
     def broken(self, error: RemoteError) -> None:
@@ -49,7 +51,7 @@ class LinkChannels:
     def send(self, channel: Channel, data: bytes) -> bool:
         if self.mux is None or self.write_straight(self.mux, channel, data):
             return True
-        self.mux.send(channel, data)
+        self.mux.send(channel, bytes(data))
         self.flush()
         return not channel.blocked
 
@@ -66,8 +68,9 @@ class LinkChannels:
         except RemoteError as error:
             self.broken(error)
             return
-        self.flush()
-        self.hold_or_release()
+        if not self._working:
+            self.flush()
+            self.hold_or_release()
 
     def flushed(self, channel: Channel) -> None:
         if self.mux is not None:

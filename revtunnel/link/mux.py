@@ -16,9 +16,9 @@ from revtunnel.ground.origin import Origin
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.targets import Offer, Target
 from revtunnel.link.liveness import Liveness
-from revtunnel.link.send_scheduler import MESSAGE, Piece, SendScheduler
+from revtunnel.link.send_scheduler import Piece, SendScheduler
 from revtunnel.streams.channel import Channel
-from revtunnel.streams.commands import Command
+from revtunnel.streams.commands import After, Command
 from revtunnel.streams.consent_messages import ConsentRequest
 from revtunnel.streams.frames import Frame, encode_header
 from revtunnel.streams.numbers import Numbers, Tally
@@ -192,6 +192,7 @@ class Mux(ABC):
     origins = False  # whether a client's origin is told to the agent
     services = False  # whether the agent says which services answer
     sessions = False  # whether the agent is asked for sessions, and told which one a channel is of
+    after = False  # whether the agent waits for streams that have ended before it dials
 
     def __init__(self, limits: LinkLimits, opens: bool, now: float) -> None:
         self.limits = limits
@@ -232,12 +233,17 @@ class Mux(ABC):
 
     @abstractmethod
     def connect(
-        self, target: Target, now: float, origin: Origin | None = None, session: str = ""
+        self,
+        target: Target,
+        now: float,
+        origin: Origin | None = None,
+        session: str = "",
+        after: After | None = None,
     ) -> Channel | None:
         """Server: open a channel to a target, or None when no number is free.
 
-        ``origin``, where the client came from, and ``session``, of which it is, are told to an agent that
-        asked for that.
+        ``origin``, where the client came from, ``session``, of which it is, and ``after``, which streams are
+        to be closed before, are told to an agent that asked for that.
         """
 
     @abstractmethod
@@ -279,12 +285,11 @@ class Mux(ABC):
         """Whether ``take`` has anything to give."""
         return self._turns.waiting or bool(self._later) or self._pong is not None
 
-    def straight(self, channel: Channel, data: bytes, now: float) -> bytes:
-        """The frame of a message before which nothing waits, to be written now; empty: ``send`` it."""
-        size = len(data)
+    def straight(self, channel: Channel, size: int, quantum: int, now: float) -> bytes:
+        """The header of DATA before which nothing waits, to be written now with it; empty: ``send`` it."""
         if self.waiting or channel.queued or channel.ending or channel.over:
             return b""
-        if not 0 < size <= min(MESSAGE, self.limits.lone_frame):
+        if not 0 < size <= min(quantum, self.limits.lone_frame):
             return b""
         if channel.credit is not None:
             if channel.credit.left < size:
@@ -292,7 +297,7 @@ class Mux(ABC):
             channel.credit.spend(size)
         channel.bytes_sent += size
         self.liveness.sent(now)
-        return encode_header(size, Command.DATA, channel.number) + data
+        return encode_header(size, Command.DATA, channel.number)
 
     def send(self, channel: Channel, data: bytes) -> bool:
         """Queue a socket's bytes; False: stop reading it until ``take`` names the channel."""

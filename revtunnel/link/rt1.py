@@ -7,11 +7,10 @@ Source: wire/link-extension.md; docs/link-protocol.rst.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.limits import LinkLimits
-from revtunnel.ground.origin import Origin, decode_origin, encode_origin
+from revtunnel.ground.origin import Origin, encode_origin
 from revtunnel.ground.reasons import Ended, GoAway
 from revtunnel.ground.targets import Target
 from revtunnel.link.mux import (
@@ -23,19 +22,21 @@ from revtunnel.link.mux import (
     Opened,
     Wanted,
 )
-from revtunnel.link.rt1_recall import Rt1Recall
+from revtunnel.link.rt1_before import Rt1Before
 from revtunnel.link.send_scheduler import Piece
 from revtunnel.streams.channel import Channel, ChannelEvent, ChannelState
 from revtunnel.streams.commands import (
     EXACT_SIZE,
     MAX_SIZE,
     MAX_TICKETS,
+    After,
     Command,
     decode_connect,
     decode_goaway,
     decode_reset,
     decode_want,
     decode_window,
+    encode_after,
     encode_connect,
     encode_goaway,
     encode_want,
@@ -62,19 +63,19 @@ GOAWAYS = 3  # that are heard on one link
 # where both ends have the feature: from a server, but for those of an agent
 _OF_AGENTS = frozenset((Command.CONSENT, Command.SERVICE, Command.OFFERS, Command.RECALLED))
 _ASKED_FOR = _OF_AGENTS | frozenset(
-    (Command.WANT, Command.ORIGIN, Command.SESSION, Command.WITHIN, Command.CHANGE, Command.RECALL)
+    (
+        Command.WANT,
+        Command.ORIGIN,
+        Command.SESSION,
+        Command.WITHIN,
+        Command.CHANGE,
+        Command.RECALL,
+        Command.AFTER,
+    )
 )
 
 
-class _Before(NamedTuple):
-    """What stood before a CONNECT."""
-
-    number: int
-    session: str = ""
-    origin: Origin | None = None
-
-
-class Rt1Mux(Rt1Recall):
+class Rt1Mux(Rt1Before):
     """The channels of one rt1 link. ``first_window`` is what the other side's HELLO granted us.
 
     ``data_sockets``, ``origins``, ``sessions``, ``services``: both ends said in HELLO that they have them.
@@ -100,7 +101,6 @@ class Rt1Mux(Rt1Recall):
         self._goaways = 0
         self.data_sockets = data_sockets
         self.origins = origins
-        self._announced: _Before | None = None  # agent: WITHIN and ORIGIN, whose CONNECT is next
 
     def target_of(self, payload: bytes) -> Target:
         """What a CONNECT names; RemoteError: nothing that can be asked for here."""
@@ -128,7 +128,12 @@ class Rt1Mux(Rt1Recall):
     # -- what the owner calls
 
     def connect(
-        self, target: Target, now: float, origin: Origin | None = None, session: str = ""
+        self,
+        target: Target,
+        now: float,
+        origin: Origin | None = None,
+        session: str = "",
+        after: After | None = None,
     ) -> Channel | None:
         number = self._numbers.take()
         if number is None:
@@ -138,6 +143,8 @@ class Rt1Mux(Rt1Recall):
             self._turns.control(encode_frame(Command.WITHIN, number, bytes.fromhex(session)))
         if self.origins and origin is not None:
             self._turns.control(encode_frame(Command.ORIGIN, number, encode_origin(origin)))
+        if self.after and after is not None:
+            self._turns.control(encode_frame(Command.AFTER, number, encode_after(after)))
         self._turns.control(encode_frame(Command.CONNECT, number, encode_connect(target)), asks=True)
         return channel
 
@@ -191,11 +198,7 @@ class Rt1Mux(Rt1Recall):
             raise RemoteError("CONNECT at the server")
         if frame.channel == 0 or frame.channel in self.channels:
             raise RemoteError(f"CONNECT for channel {frame.channel}, which is in use")
-        number, session, origin = self._announced or _Before(frame.channel)
-        self._announced = None
-        if number != frame.channel:
-            what = "WITHIN" if origin is None else "ORIGIN"
-            raise RemoteError(f"CONNECT for channel {frame.channel} behind {what} for {number}")
+        before = self._taken_before(frame.channel)
         if self._unsaid >> frame.channel & 1:
             raise RemoteError(f"CONNECT for channel {frame.channel}, whose CLOSE is not yet said")
         try:
@@ -205,24 +208,9 @@ class Rt1Mux(Rt1Recall):
             self.reset(channel, Ended.NOT_ALLOWED, str(error), now)
             return self._glitch(str(error), now)
         channel = self._new(frame.channel, target, now)
-        channel.origin, channel.session = origin, session
+        channel.origin, channel.session, channel.after = before.origin, before.session, before.after
         self._measure(now)
         return [Dial(channel)]
-
-    def _within(self, frame: Frame, now: float) -> list[Happening]:
-        """Of which session the CONNECT behind it is."""
-        if self._announced is not None:
-            raise RemoteError(f"WITHIN for channel {frame.channel} instead of CONNECT")
-        self._announced = _Before(frame.channel, frame.payload.hex())
-        return []
-
-    def _origin(self, frame: Frame, now: float) -> list[Happening]:
-        """Where the client of the CONNECT behind it comes from."""
-        before = self._announced or _Before(frame.channel)
-        if before.origin is not None or before.number != frame.channel:
-            raise RemoteError(f"ORIGIN for channel {frame.channel} instead of CONNECT")
-        self._announced = before._replace(origin=decode_origin(frame.payload))
-        return []
 
     def _opened(self, frame: Frame, now: float) -> list[Happening]:
         channel = self.channels.get(frame.channel)
@@ -330,6 +318,7 @@ class Rt1Mux(Rt1Recall):
             Command.SERVICE: self.services,
             Command.RECALL: self.early,
             Command.RECALLED: self.early,
+            Command.AFTER: self.after,
         }
         return self.opens == (command in _OF_AGENTS) and has.get(Command(command), self.sessions)
 
@@ -395,4 +384,5 @@ _HANDLERS: dict[int, Callable[[Rt1Mux, Frame, float], list[Happening]]] = {  # o
     Command.SERVICE: Rt1Mux._service,
     Command.RECALL: Rt1Mux._recall,
     Command.RECALLED: Rt1Mux._recalled,
+    Command.AFTER: Rt1Mux._after,
 }

@@ -321,13 +321,13 @@ class ServerLink(LinkProtocol):
         else:
             limits = limits_for(self.limits, up.hello.largest_data)
             both = up.hello.features & self.listener.hello.features
-            sockets = Feature.DATA_SOCKETS in both
-            mux = Rt1Mux(limits, True, now, self._pool, up.hello.first_window, data_sockets=sockets)
+            window, sockets = up.hello.first_window, Feature.DATA_SOCKETS in both
+            mux = Rt1Mux(limits, True, now, self._pool, window, data_sockets=sockets)
             self.write(self._shake.welcome(self.listener.hello))
             mux.origins, mux.sessions = Feature.ORIGIN in both, Feature.SESSIONS in both
             mux.offers, mux.changes = Feature.OFFERS in both, Feature.CHANGES in both
             mux.services, mux.places = Feature.SERVICES in both, Feature.PLACES in both
-            self.takes_early = mux.early = Feature.EARLY in both
+            mux.early, mux.after = self.takes_early, _ = Feature.EARLY in both, Feature.AFTER in both
             mux.offered = names_of(tuple(offer.name for offer in up.hello.offers))
         self.up_since = now
         self.up(mux)

@@ -45,7 +45,27 @@ __all__ = ["EndTransport", "in_words"]
 
 _READ = 64 * 1024  # bytes a reading, unless the protocol wants more: what a channel may queue
 _NOBODY = Protocol()
-_shared = memoryview(bytearray(TURN))  # what is read is copied out before anybody is called
+_shared = memoryview(bytearray(TURN))  # what is read is copied out before anybody is called, or lent
+
+
+class _Lent:
+    """Whether a protocol has a view of the shared buffer: what is read meanwhile goes elsewhere."""
+
+    now = False
+
+
+def _room(size: int) -> memoryview:
+    """Where a reading goes that has no other place."""
+    return memoryview(bytearray(size)) if _Lent.now else _shared[:size]
+
+
+def _lend(protocol: IProtocol, view: memoryview) -> None:
+    """Let a protocol have it until it returns."""
+    before, _Lent.now = _Lent.now, True
+    try:
+        protocol.dataReceived(view)  # type: ignore[arg-type]
+    finally:
+        _Lent.now = before
 
 
 @implementer(IConsumer, IPushProducer, IReadWriteDescriptor, ISystemHandle)
@@ -241,7 +261,8 @@ class EndTransport(Outgoing):
         """One reading."""
         into = self.into if self.into is not None and len(self.into) >= RECORD else None
         try:
-            size = self._end.read_into(_shared[: self.read_size] if into is None else into)
+            room = _room(self.read_size) if into is None else into
+            size = self._end.read_into(room)
         except OSError as error:
             self._finish(self._failed or _cut(error))
             return
@@ -249,8 +270,10 @@ class EndTransport(Outgoing):
             if into is not None:
                 self._protocol.filled(size)  # type: ignore[attr-defined]
             else:
-                data = _shared[:size]
-                self._protocol.dataReceived(data if self.gives_views else bytes(data))  # type: ignore[arg-type]
+                if self.gives_views:
+                    _lend(self._protocol, room[:size])
+                else:
+                    self._protocol.dataReceived(bytes(room[:size]))
             if self._wants and self._open and self._end.pending:
                 self._soon()
         elif size == 0:
@@ -353,7 +376,7 @@ class EndTransport(Outgoing):
                 if not self._write_ended:
                     self._end.end_writing()
                 if isinstance(self._end, TlsEnd) and not self._read_ended:
-                    self._end.read_into(_shared)  # session tickets are unread input as well
+                    self._end.read_into(_room(RECORD))  # session tickets are unread input as well
             self._end.close()
         else:
             self._end.abort()

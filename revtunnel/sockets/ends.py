@@ -49,6 +49,8 @@ IOV_MAX = 1024
 NOTSENT = 512 * 1024  # bytes the kernel may hold unsent (TCP_NOTSENT_LOWAT): as much as a relay moves at once
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: a close, also that of a killed process, is a reset
 _IN_ORDER = struct.pack("ii", 0, 0)
+_CORKED = ((socket.IPPROTO_TCP, getattr(socket, "TCP_CORK", 3), 1),)
+_UNCORKED = ((socket.IPPROTO_TCP, getattr(socket, "TCP_CORK", 3), 0),)
 
 
 class End:
@@ -274,9 +276,14 @@ class TlsEnd(End):
         return got or None
 
     def write(self, data: bytes | memoryview) -> int:
-        """As ``End`` says; record by record."""
+        """As ``End`` says; record by record, which the kernel sends together."""
         self.writes_when_readable = False
-        taken, stopped = write_records(self.connection, data)
+        if len(data) > RECORD:
+            set_options(self.sock, _CORKED)
+            taken, stopped = write_records(self.connection, data)
+            set_options(self.sock, _UNCORKED)
+        else:
+            taken, stopped = write_records(self.connection, data)
         if isinstance(stopped, SSL.WantReadError):
             self.writes_when_readable = True
         elif stopped is not None and not isinstance(stopped, SSL.WantWriteError):

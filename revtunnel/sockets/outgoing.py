@@ -65,14 +65,14 @@ class Outgoing:
 
     # -- Twisted's IConsumer
 
-    def write(self, data: bytes) -> None:
-        """Twisted's."""
-        if not isinstance(data, bytes):
+    def write(self, data: bytes | memoryview) -> None:
+        """Twisted's; of a view, what is not taken at once is copied."""
+        if not isinstance(data, bytes | memoryview):
             raise TypeError(f"bytes are written, not {type(data).__name__}")
         if not data or self._deaf:
             return
         if self._size or self._spent >= TURN:
-            self._tail.append(data)
+            self._tail.append(bytes(data))
             self._size += len(data)
         else:
             taken = self._attempt(data)
@@ -82,12 +82,12 @@ class Outgoing:
                 return
             if taken < 0:
                 return
-            self._head = memoryview(data)[taken:] if taken else data
+            self._head = memoryview(data)[taken:] if isinstance(data, bytes) else bytes(data[taken:])
             self._size = len(self._head)
         self._wait()
 
     def writeSequence(self, data: Iterable[bytes | memoryview]) -> None:
-        """Twisted's; what is large is not joined for it, where the socket takes pieces."""
+        """Twisted's; what is large is not joined for it, where the socket takes pieces. Views as above."""
         pieces = list(data)
         size = sum(map(len, pieces))
         if size < GATHER or not self._end.gathers or self._size or self._spent >= TURN or self._deaf:
@@ -103,7 +103,7 @@ class Outgoing:
             self._size = size - taken
             while taken >= len(pieces[0]):
                 taken -= len(pieces.pop(0))
-            self._head, self._tail = memoryview(pieces[0])[taken:], pieces[1:]
+            self._head = b"".join([memoryview(pieces[0])[taken:], *pieces[1:]])
             self._wait()
         elif self._producer is not None and not self._streaming:
             self._ask()

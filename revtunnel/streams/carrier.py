@@ -9,7 +9,7 @@ is gone and its last stream has ended.
 Source: ours.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from revtunnel.ground.reasons import Ended
@@ -40,6 +40,9 @@ class Carrier(Protocol):
 
     def open(self, client: "ClientSocket") -> str:
         """Give a client a stream, now or soon; else the word that it is to be refused with."""
+
+    def numbers(self, clients: Collection["ClientSocket"]) -> tuple[int, ...] | None:
+        """By what its agent knows the streams of clients; None: not all, or it cannot wait for their end."""
 
     def rows(self) -> Iterable[Running]:
         """The streams that run, in any order."""

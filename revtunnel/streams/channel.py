@@ -18,6 +18,7 @@ from typing import Any
 from revtunnel.ground.errors import LocalError
 from revtunnel.ground.origin import Origin
 from revtunnel.ground.targets import Target
+from revtunnel.streams.commands import After
 from revtunnel.streams.window import ReceiveWindow, SendCredit
 
 __all__ = ["LEGACY_NEXT", "NEXT", "Channel", "ChannelEvent", "ChannelState"]
@@ -96,6 +97,7 @@ class Channel:
     """
 
     __slots__ = (
+        "after",
         "blocked",
         "bytes_received",
         "bytes_sent",
@@ -144,6 +146,7 @@ class Channel:
         self.owner: Any = None
         self.origin: Origin | None = None  # agent: where its client came from, if the server says so
         self.session = ""  # agent: the remote session that it is of; empty: of none
+        self.after: After | None = None  # agent: the streams whose end its dial waits for
         self.queue: deque[bytes] = deque()
         self.offset = 0  # bytes of queue[0] that are already sent
         self.queued = 0

@@ -81,7 +81,7 @@ class ChannelTransport:
         if self._closing and self._link is not None:
             self._link.consumed(self._channel, len(data))
         elif self._lost is None:
-            self._held.append(data)
+            self._held.append(bytes(data))
             self._deliver()
 
     def end_of_file(self) -> None:

@@ -22,6 +22,7 @@ from revtunnel.sockets.ends import RECORD, End
 from revtunnel.sockets.relay import Relay
 from revtunnel.sockets.watch import Watch, Watched
 from revtunnel.streams.channel import Channel
+from revtunnel.streams.commands import After
 from revtunnel.streams.streams import ChannelSocket, Link
 
 __all__ = ["ClientSocket", "ClientStream", "Clients", "Relayed"]
@@ -116,6 +117,7 @@ class ClientSocket(ChannelSocket):
         self.peer = peer
         self.on_lost: Callable[[], None] | None = None  # for whoever has it while it has no channel
         self.carried: ClientStream | None = None  # its stream, once there is one
+        self.after: After | None = None  # whose end its agent is to wait for
         self.early = b""  # what was read of it before its target answered, for whoever brings it there
         self.unread = False  # there may be more behind that, or its end of file
         self._clients = clients

@@ -30,18 +30,20 @@ byte  name         direction  payload                        channel byte
 0x24  CHANGE       s->a       u8 what, offer                 0
 0x25  RECALL       s->a       u32 number                     0
 0x26  RECALLED     a->s       u32 number, u8 in time         0
+0x27  AFTER        s->a       u16 milliseconds, n x u32      the channel
 ====  ===========  =========  =============================  ========================================
 
 Source: wire/readyagent.md section 1 (1 to 4), wire/link-extension.md (0x10 to 0x1b); ours
 (0x1c and 0x1d, whose payloads are in sockets/tls/enroll.py, 0x1e, in ground/origin.py, 0x1f to 0x21, in
 streams/consent_messages.py, 0x22, in streams/service_state.py, 0x23 and 0x24, in streams/offer_messages.py,
-and the rest, in link/rt1_recall.py).
+0x25 and 0x26, in link/rt1_recall.py, and 0x27, here).
 """
 
 import re
 from collections.abc import Iterator
 from enum import IntEnum, IntFlag
 from struct import Struct
+from typing import NamedTuple
 
 from revtunnel.ground.errors import LocalError, RemoteError
 from revtunnel.ground.origin import MAX_ORIGIN
@@ -55,10 +57,12 @@ __all__ = [
     "MAX_TICKETS",
     "TICKET_SIZE",
     "VERSION",
+    "After",
     "Command",
     "Feature",
     "Tlv",
     "cut",
+    "decode_after",
     "decode_connect",
     "decode_goaway",
     "decode_recalled",
@@ -66,6 +70,7 @@ __all__ = [
     "decode_tlvs",
     "decode_want",
     "decode_window",
+    "encode_after",
     "encode_connect",
     "encode_goaway",
     "encode_recalled",
@@ -84,6 +89,7 @@ MAX_PLACE = MAX_HOST + 8  # bytes of HOST:PORT in GOAWAY, IPv6 in brackets
 MAX_CREDIT = 2**31 - 1  # bytes in one WINDOW, and in one channel's sum
 TICKET_SIZE = 16  # bytes: u32 number of the channel it is for, then 12 that nobody can guess
 MAX_TICKETS = 256  # in one WANT
+MAX_AFTER = 8  # streams in one AFTER
 
 
 class Command(IntEnum):
@@ -116,6 +122,7 @@ class Command(IntEnum):
     CHANGE = 0x24
     RECALL = 0x25
     RECALLED = 0x26
+    AFTER = 0x27
 
 
 COMMANDS = frozenset(int(command) for command in Command)
@@ -151,6 +158,7 @@ MAX_SIZE = {
     Command.OFFERS: 20_000,
     Command.CHANGE: 1 + 32 + 1 + MAX_HOST + 8,
     Command.SERVICE: 2 + MAX_LABEL + MAX_TEXT,
+    Command.AFTER: 2 + MAX_AFTER * 4,
 }
 
 _U16 = Struct("!H")
@@ -191,6 +199,7 @@ class Feature(IntFlag):
     # was the same without RECALL, so that a CONNECT that came late could give its target the bytes once more
     EARLY = 256
     PLACES = 512  # agent: it reads a place in GOAWAY; server: it may say one
+    AFTER = 1024  # agent: it dials only after the streams that AFTER names are closed; server: it may say it
 
 
 def encode_connect(target: Target) -> bytes:
@@ -344,6 +353,33 @@ def decode_recalled(payload: bytes) -> tuple[int, bool]:
             f"RECALLED of {len(payload)} bytes that ends with {payload[-1:].hex() or 'nothing'}"
         )
     return number_of(payload), payload[4] == 1
+
+
+class After(NamedTuple):
+    """The streams that are to be closed at their service before a dial begins, and for how long to wait."""
+
+    numbers: tuple[int, ...]
+    seconds: float
+
+
+def encode_after(after: After) -> bytes:
+    """AFTER's payload: 1 to 8 numbers, 65 seconds at most."""
+    if not 1 <= len(after.numbers) <= MAX_AFTER:
+        raise LocalError(f"AFTER of {len(after.numbers)} streams")
+    milliseconds = min(65535, round(after.seconds * 1000))
+    return _U16.pack(milliseconds) + b"".join(map(_U32.pack, after.numbers))
+
+
+def decode_after(payload: bytes) -> After:
+    """What AFTER says.
+
+    Raises:
+        RemoteError: it names no stream, half of one, or too many.
+    """
+    if not 6 <= len(payload) <= MAX_SIZE[Command.AFTER] or (len(payload) - 2) % 4:
+        raise RemoteError(f"AFTER of {len(payload)} bytes, 2 and 1 to {MAX_AFTER} numbers of 4 wanted")
+    numbers = tuple(int(number) for (number,) in _U32.iter_unpack(payload[2:]))
+    return After(numbers, _U16.unpack_from(payload)[0] / 1000)
 
 
 def number_of(ticket: bytes) -> int:

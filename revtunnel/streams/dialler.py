@@ -83,12 +83,20 @@ class Dialler:
         self._waiting: deque[_Dial] = deque()
         self._beginning = False
 
-    def dial(self, target: Target, origin: Origin | None = None, session: str = "") -> "Deferred[End]":
+    def dial(
+        self,
+        target: Target,
+        origin: Origin | None = None,
+        session: str = "",
+        first: "Deferred[None] | None" = None,
+    ) -> "Deferred[End]":
         """Connect to a target; fails with NotDialled. Cancel it when nobody wants it any more.
 
         ``origin`` is where the client comes from; None: nobody knows. ``session``: the remote session that it
-        is of.
+        is of. ``first``: what has to be waited for before anything is done.
         """
+        if first is not None:
+            return Deferred.fromCoroutine(self._later(first, target, origin, session))
         if target not in self._allowed:
             return _failed(Ended.NOT_ALLOWED, f"{target} is not on this agent's list")
         if session and (why := self.consents(session, target)):
@@ -96,6 +104,16 @@ class Dialler:
         if target in self._places:
             return Deferred.fromCoroutine(self._in_place(self._places[target], target, origin))
         return self._queue(target, origin)
+
+    async def _later(
+        self, first: "Deferred[None]", target: Target, origin: Origin | None, session: str
+    ) -> End:
+        """The same behind something else."""
+        try:
+            await first
+        except CancelledError:
+            raise _unwanted(target) from None
+        return await self.dial(target, origin, session)
 
     async def _in_place(self, places: Places, target: Target, origin: Origin | None) -> End:
         """The same where a place at the target has to be waited for."""

@@ -17,11 +17,12 @@ __all__ = ["HEADER_SIZE", "MAX_PAYLOAD", "Frame", "FrameDecoder", "encode_frame"
 _HEADER = Struct("!HBB")
 HEADER_SIZE = 4
 MAX_PAYLOAD = 65535  # bytes; what the size field can say
+DATA = 0x03  # the command whose payload is a stream's
 _PIECES = 256  # of one payload, before they are made one: each costs more than its bytes where those are few
 
 
 class Frame(NamedTuple):
-    """One unit of the wire. ``payload`` is bytes of its own: it may be kept."""
+    """One unit of the wire. ``payload`` is bytes of its own, which may be kept; DATA's: see FrameDecoder."""
 
     command: int
     channel: int
@@ -50,7 +51,8 @@ class FrameDecoder:
     ``judge(size, command, channel)`` is called once for every header, before the payload is there; it
     raises RemoteError to refuse the frame. After that the decoder must not be used again.
 
-    A frame that lies whole in what came is copied once, into its payload.
+    A frame that lies whole in what came is copied once, into its payload; but the payload of a whole DATA in
+    a view that was lent is a view too, and good until the next frame is asked for.
     """
 
     __slots__ = ("_at", "_data", "_head", "_judged", "_lacks", "_pieces", "judge")
@@ -93,15 +95,18 @@ class FrameDecoder:
         """Yield complete frames, at most ``most`` of them; RemoteError from ``judge`` passes through."""
         unpack = _HEADER.unpack_from
         while most > 0:
-            data, begin = self._data, self._at + HEADER_SIZE
+            data, begin, there = self._data, self._at + HEADER_SIZE, len(self._data)
             frame = None
-            if not self._head and begin <= len(data):
+            if self._at == there and not self._judged:
+                return
+            if not self._head and begin <= there:
                 size, command, channel = unpack(data, self._at)
                 self._look(size, command, channel)
                 end = begin + size
-                if end <= len(data):
+                if end <= there:
                     self._at, self._judged = end, False
-                    frame = Frame(command, channel, bytes(data[begin:end]))
+                    payload = data[begin:end]
+                    frame = Frame(command, channel, payload if command == DATA else bytes(payload))  # type: ignore[arg-type]
             if frame is None:
                 frame = self._finish_begun()
             if frame is None:

@@ -2,7 +2,8 @@
 
 The rules: a device may take one connection at a time, as a PLC does, and its client closes and connects again
 at once. So a new client waits until those of its service that have ended before are closed at the device too,
-for ``ended_wait`` at most, and once: who stays longer has said his end of file and waits for an answer. Where
+for ``ended_wait`` at most, and once: who stays longer has said his end of file and waits for an answer. An
+agent that can waits for that in our place (AFTER), which saves a round trip; else it is done here. Where
 more than FEW are there it is no such service, and nobody waits. Where a record says how many a service takes
 (``at_once``), further clients stand in line: first come, first served, ``line`` of them, for ``line_wait``.
 
@@ -18,6 +19,7 @@ from twisted.internet.interfaces import IDelayedCall
 
 from revtunnel.ground.limits import ServerLimits
 from revtunnel.streams.clients import ClientSocket
+from revtunnel.streams.commands import After
 
 __all__ = ["WAITS", "Lines"]
 
@@ -39,16 +41,20 @@ class _Waiting:
 class _Line:
     """One service of one device."""
 
-    __slots__ = ("inside", "stay", "waiting")
+    __slots__ = ("inside", "since", "stay", "waiting")
 
     def __init__(self) -> None:
         self.inside: set[ClientSocket] = set()  # that have a stream, or are about to
         self.stay: set[ClientSocket] = set()  # of them: who was waited for in vain
+        self.since: dict[ClientSocket, float] = {}  # of them: since when the agent may have waited for them
         self.waiting: deque[_Waiting] = deque()
 
 
 class Lines:
-    """All of them. ``at_once``: how many a device's services take; ``serve`` gives a stream, or refuses."""
+    """All of them. ``at_once``: how many a device's services take; ``serve`` gives a stream, or refuses.
+
+    ``numbers``: by what a device's agent knows the streams of clients; None: it does not wait for them.
+    """
 
     def __init__(
         self,
@@ -56,15 +62,18 @@ class Lines:
         limits: Callable[[], ServerLimits],
         at_once: Callable[[str], int | None],
         serve: Callable[[ClientSocket], None],
+        numbers: Callable[[str, Collection[ClientSocket]], tuple[int, ...] | None],
     ) -> None:
         self._reactor = reactor
         self._limits = limits
         self._at_once = at_once
         self._serve = serve
+        self._numbers = numbers
         self._lines: dict[tuple[str, str], _Line] = {}
 
     def enter(self, client: ClientSocket) -> str:
         """Nothing: it may go on; WAITS: ``serve`` is called for it later; else the word to refuse it with."""
+        client.after = None
         key = client.serial, client.name
         line = self._lines.get(key)
         if line is None:
@@ -72,7 +81,11 @@ class Lines:
         elif (most := self._at_once(client.serial)) is not None:
             if line.waiting or len(line.inside) >= most:
                 return self._stand(line, client)
-        elif (patience := self._limits().ended_wait) and (behind := _ended(line.inside) - line.stay):
+        elif (
+            (patience := self._limits().ended_wait)
+            and (behind := _ended(line.inside) - line.stay)
+            and not self._agent_waits(line, client, behind, patience)
+        ):
             self._add(line, client, behind, patience)
             return WAITS
         line.inside.add(client)
@@ -86,6 +99,7 @@ class Lines:
             return
         line.inside.discard(client)
         line.stay.discard(client)
+        line.since.pop(client, None)
         for waiting in [*line.waiting]:
             waiting.behind.discard(client)
             if waiting.client is client:
@@ -93,6 +107,19 @@ class Lines:
         self._go_on(line)
         if not line.inside and not line.waiting:
             del self._lines[key]
+
+    def _agent_waits(
+        self, line: _Line, client: ClientSocket, behind: set[ClientSocket], patience: float
+    ) -> bool:
+        """Whether nobody has to wait here: the agent does, or has done so long enough."""
+        numbers = self._numbers(client.serial, behind)
+        if numbers is None:
+            return False
+        now = self._reactor.seconds()
+        line.stay |= {each for each in behind if now - line.since.setdefault(each, now) >= patience}
+        if not behind <= line.stay:
+            client.after = After(numbers, patience)
+        return True
 
     def _stand(self, line: _Line, client: ClientSocket) -> str:
         limits = self._limits()

@@ -40,6 +40,7 @@ class Link(Typing):
     """What a socket needs of the link that carries its channel."""
 
     clock: IReactorTime
+    # it may have ``takes_views``: what is given to ``send`` may be a view, good until that returns
 
     def send(self, channel: Channel, data: bytes) -> bool:
         """Pass bytes on; False: stop reading until ``may_read``."""
@@ -128,6 +129,8 @@ class ChannelSocket(Protocol):
             EndTransport(self._reactor, self._end, self).start()
         self.link, self.channel = link, channel
         channel.owner = self
+        if self._end is not None and self.transport is not None:
+            self.transport.gives_views = getattr(link, "takes_views", False)
 
     def may_read(self) -> None:
         """The target answered, or the queue has room again."""

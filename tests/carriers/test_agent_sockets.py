@@ -61,7 +61,7 @@ class Desk:
         self.connects.append(Deferred())
         return self.connects[-1]
 
-    def dial(self, target: Target, origin: object, session: str) -> "Deferred[End]":
+    def dial(self, target: Target, origin: object, session: str, first: object) -> "Deferred[End]":
         """As a Dialler."""
         dialling: Deferred[End] = Deferred(self._cancel)
         self.dials.append((target, session, dialling))

@@ -14,7 +14,7 @@ from revtunnel.ground.origin import Origin, encode_origin
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Target
 from revtunnel.link.rt1 import Rt1Mux
-from revtunnel.streams.commands import Command, encode_connect, encode_reset
+from revtunnel.streams.commands import After, Command, encode_after, encode_connect, encode_reset
 from revtunnel.streams.frames import encode_frame
 from revtunnel.streams.window import CreditPool
 from tests.link.test_handshake import exchange
@@ -91,6 +91,19 @@ def test_bytes_behind_opened_are_the_service_s(rest: bytes, size: int) -> None:
             assert found.rest + data[at + size :] == rest
             return
     raise AssertionError("no answer")
+
+
+def test_what_is_to_be_closed_first_stands_before_connect() -> None:
+    """Once, and behind all else."""
+    after = encode_frame(Command.AFTER, 0, encode_after(After((300, 5), 0.1)))
+    within = encode_frame(Command.WITHIN, 0, bytes(16))
+    waiting = AwaitConnect()
+    assert waiting.receive(within + after) is None
+    assert waiting.receive(CONNECT) is not None
+    assert waiting.after == After((300, 5), 0.1)
+    for wrong in (after + after, after + within, encode_frame(Command.AFTER, 0, bytes(3))):
+        with pytest.raises(RemoteError):
+            AwaitConnect().receive(wrong)
 
 
 def test_what_follows_connect_is_the_clients() -> None:

@@ -12,12 +12,13 @@ from twisted.internet.defer import Deferred
 
 from revtunnel.carriers.data_stream import RECALL
 from revtunnel.ground.facts import ChannelEnded
-from revtunnel.ground.limits import DataLimits
+from revtunnel.ground.limits import DataLimits, ServerLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.sockets.ends import RECORD, End, PlainEnd
 from revtunnel.sockets.opening import connect
 from revtunnel.sockets.tcp_info import unacknowledged
 from revtunnel.sockets.watch import Watch
+from revtunnel.streams.commands import Feature
 from tests.support.data_world import DataWorld
 from tests.support.ends import tcp_pair
 from tests.support.path import Path
@@ -417,6 +418,47 @@ def test_an_agent_that_does_not_answer_that_is_not_waited_for(way: str) -> None:
         assert served(world) == []
 
 
+def trips(world: DataWorld, path: Path, client: socket.socket, leaving: socket.socket | None = None) -> int:
+    """Round trips until the answer to the client's question came; ``leaving``: a service that is to close."""
+    answers = bytearray()
+
+    def answered() -> bool:
+        with contextlib.suppress(BlockingIOError):
+            answers.extend(client.recv(100))
+        return bytes(answers) == b"answer"
+
+    served: list[socket.socket] = []
+
+    def serve() -> None:
+        if leaving is not None and leaving.fileno() >= 0:
+            with contextlib.suppress(BlockingIOError):
+                if leaving.recv(100) == b"":
+                    assert served == [], "the device had two"
+                    leaving.close()
+                    world.loop.settle(lambda: [len(way.waits) for way in path.ways], 0.03)
+        with contextlib.suppress(BlockingIOError):
+            served.append(world._stack.enter_context(world.listening.accept()[0]))
+            served[-1].setblocking(False)
+        for each in served:
+            with contextlib.suppress(BlockingIOError):
+                if each.recv(100) == b"question":
+                    each.send(b"answer")
+        world.loop.settle(lambda: [len(way.waits) for way in path.ways], 0.03)
+
+    world.loop.settle(lambda: [len(each.waits) for each in path.ways], 0.03)
+    count = 0
+    while not answered():
+        count += 1
+        assert count < 6, "it never came"
+        path.trip(world.loop, to_server=False)
+        serve()
+        path.trip(world.loop, to_server=True)
+    path.held = False
+    for each in [*path.ways]:
+        each.go()
+    return count
+
+
 @pytest.mark.parametrize(
     ("rule", "early", "wanted"), [("auto", True, 1), ("auto", False, 2), ("link", True, 1)]
 )
@@ -430,36 +472,24 @@ def test_a_new_connection_costs_one_round_trip(rule: str, early: bool, wanted: i
         path.held = True
         client = world.client()
         client.send(b"question")
-        world.loop.settle(lambda: [len(each.waits) for each in path.ways], 0.03)
-        answers = bytearray()
+        assert trips(world, path, client) == wanted
+    path.close()
 
-        def answered() -> bool:
-            with contextlib.suppress(BlockingIOError):
-                answers.extend(client.recv(100))
-            return bytes(answers) == b"answer"
 
-        served: list[socket.socket] = []
-
-        def serve() -> bool:
-            with contextlib.suppress(BlockingIOError):
-                served.append(world._stack.enter_context(world.listening.accept()[0]))
-                served[-1].setblocking(False)
-            for each in served:
-                with contextlib.suppress(BlockingIOError):
-                    if each.recv(100) == b"question":
-                        each.send(b"answer")
-            world.loop.settle(lambda: [len(way.waits) for way in path.ways], 0.03)
-            return False
-
-        count = 0
-        while not answered():
-            count += 1
-            assert count < 6, "it never came"
-            path.trip(world.loop, to_server=False)
-            serve()
-            path.trip(world.loop, to_server=True)
-        assert count == wanted
-        path.held = False
-        for each in [*path.ways]:
-            each.go()
+@pytest.mark.parametrize("after", [Feature.AFTER, Feature(0)])
+@pytest.mark.parametrize("rule", ["auto", "link"])
+def test_so_does_one_behind_another_that_has_just_ended(rule: str, after: Feature) -> None:
+    """Its device takes one connection: the agent waits for that to be closed, and the server need not."""
+    path = Path()
+    with DataWorld(rule, path=path.before, also=after, server=ServerLimits(ended_wait=10.0)) as world:
+        first, service = world.talk()
+        service.setblocking(False)
+        if rule == "auto":
+            world.warm(2)
+        path.held = True
+        first.close()
+        world.turn()
+        client = world.client()
+        client.send(b"question")
+        assert (trips(world, path, client, service) == 1) is bool(after)
     path.close()

@@ -818,7 +818,7 @@ def test_features_are_four_bytes_of_bits() -> None:
         AgentHello(SERIAL, AGENT_NONCE, (), features=Feature.DATA_SOCKETS)
     )
     assert b"\5\4\0\0\0\1" in encode_server_hello(ServerHello(features=Feature.DATA_SOCKETS))
-    known = Feature(63) | Feature.PROBES | Feature.EARLY | Feature.PLACES
+    known = Feature(63) | Feature.PROBES | Feature.EARLY | Feature.PLACES | Feature.AFTER
     assert decode_agent_hello(IDENTITY + tlv(5, b"\0\0\xff\xff"), 64).features == known
     assert decode_server_hello(tlv(5, b"\0\0\xff\xff")).features == known
     for value in (b"", b"\1", bytes(5)):

@@ -105,7 +105,7 @@ def test_a_message_goes_straight_when_nothing_waits(joined: Joined) -> None:
     mux, channel = joined.server.mux, client.channel
     left = channel.credit.left if channel.credit is not None else 0
     data = bytes(range(200))
-    frame = mux.straight(channel, data, 0.0)
+    frame = mux.straight(channel, len(data), MESSAGE, 0.0) + data
     assert frame == encode_frame(Command.DATA, channel.number, data)
     assert channel.credit is None or channel.credit.left == left - 200
     assert channel.bytes_sent == 200
@@ -122,23 +122,23 @@ def test_nothing_goes_straight_past_what_waits(joined: Joined) -> None:
     other, _ = joined.channel()
     joined.settle()
     mux, channel = joined.server.mux, client.channel
-    assert mux.straight(channel, bytes(MESSAGE + 1), 0.0) == b""
-    assert mux.straight(channel, b"", 0.0) == b""
+    assert mux.straight(channel, MESSAGE + 1, MESSAGE, 0.0) == b""
+    assert mux.straight(channel, 0, MESSAGE, 0.0) == b""
     other.send(1)
     assert mux.waiting
-    assert mux.straight(channel, b"x", 0.0) == b""
+    assert mux.straight(channel, 1, MESSAGE, 0.0) == b""
     joined.settle()
     client.send(1)
-    assert mux.straight(channel, b"x", 0.0) == b""
+    assert mux.straight(channel, 1, MESSAGE, 0.0) == b""
     joined.settle()
     joined.server.connect()
-    assert mux.straight(channel, b"x", 0.0) == b""
+    assert mux.straight(channel, 1, MESSAGE, 0.0) == b""
     joined.settle()
     if channel.credit is not None:
         channel.credit.left = 1
-        assert mux.straight(channel, b"xx", 0.0) == b""
+        assert mux.straight(channel, 2, MESSAGE, 0.0) == b""
     client.reset()
-    assert mux.straight(channel, b"x", 0.0) == b""
+    assert mux.straight(channel, 1, MESSAGE, 0.0) == b""
 
 
 def test_a_message_is_within_what_the_other_side_takes() -> None:
@@ -146,5 +146,5 @@ def test_a_message_is_within_what_the_other_side_takes() -> None:
     joined = joined_rt1(LinkLimits(lone_frame=100, frame=100))
     client, _ = joined.channel()
     joined.settle()
-    assert joined.server.mux.straight(client.channel, bytes(101), 0.0) == b""
-    assert joined.server.mux.straight(client.channel, bytes(100), 0.0)
+    assert joined.server.mux.straight(client.channel, 101, MESSAGE, 0.0) == b""
+    assert joined.server.mux.straight(client.channel, 100, MESSAGE, 0.0)

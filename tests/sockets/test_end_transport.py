@@ -386,6 +386,30 @@ def test_a_view_is_of_the_shared_buffer(loop: Loop) -> None:
     assert kinds == [bytes, memoryview] and protocol.data == b"oneone"
 
 
+def test_a_view_stays_as_it_is_while_its_protocol_has_it(loop: Loop) -> None:
+    """Also when another connection is read meanwhile, as a client's once a link's frame freed a number."""
+    seen: list[bytes] = []
+    other = Recorder()
+    second, far_of_second = bare(loop, other)
+
+    class Busy(Recorder):
+        def dataReceived(self, data: bytes) -> None:
+            second.doRead()
+            seen.append(bytes(data))
+
+    transport, far = bare(loop, Busy())
+    transport.gives_views = True
+    with far, far_of_second:
+        second.pauseProducing()
+        loop.settle()
+        far_of_second.send(b"another")
+        second.resumeProducing()
+        far.send(b"one")
+        transport.doRead()
+        loop.settle()
+    assert seen == [b"one"] and other.data == b"another"
+
+
 def test_a_reading_goes_where_the_protocol_has_room(loop: Loop) -> None:
     """If there is room for a record; else as ever."""
     told: list[int] = []

@@ -93,6 +93,7 @@ def test_the_table_gives_the_sizes_that_are_enforced() -> None:
         Command.SERVICE: 234,
         Command.OFFERS: 20_000,
         Command.CHANGE: 297,
+        Command.AFTER: 34,
     }
     assert rows["DATA"] == "1..65535 bytes"
 

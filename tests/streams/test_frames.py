@@ -253,7 +253,7 @@ def test_f1_a_view_is_needed_until_it_is_kept(sizes: list[int], cuts: list[int],
         before = decoder.held
         decoder.lend(scratch[:size])
         assert decoder.held == before + size
-        found += decoder.frames(most)
+        found += (frame._replace(payload=bytes(frame.payload)) for frame in decoder.frames(most))
         held = decoder.held
         decoder.keep()
         scratch[:size] = b"\xff" * size

@@ -1,11 +1,14 @@
 """Who waits for whom, of the clients of one service."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from revtunnel.fleet.access_control import AccessControl
 from revtunnel.fleet.device_records import DeviceRecord, DeviceRecords
 from revtunnel.ground.facts import ClientRefused
 from revtunnel.ground.limits import ServerLimits
+from revtunnel.streams.commands import Feature
 from revtunnel.streams.lines import FEW
 from tests.support.world import WIRES, Party, World
 
@@ -43,9 +46,39 @@ def test_a_new_client_waits_for_one_that_has_ended(wire: str) -> None:
     world.finish()
 
 
-def test_it_waits_no_longer_than_it_is_told() -> None:
+@given(
+    steps=st.lists(st.tuples(st.booleans(), st.booleans(), st.sampled_from([0.0, 0.03, 0.09])), max_size=6),
+    also=st.sampled_from([Feature.AFTER, Feature(0)]),
+)
+def test_a_device_whose_clients_come_one_after_the_other_never_has_two(
+    steps: list[tuple[bool, bool, float]], also: Feature
+) -> None:
+    """Whoever waits, the agent or the server; clients that say something or nothing, in order or cut."""
+    world = World(also=also)
+    client, service = world.talk()
+    for speaks, cuts, pause in steps:
+        if speaks:
+            client.say(b"x")
+            world.pump()
+        if cuts:
+            client.abort()
+        else:
+            client.finish()
+        world.pump()
+        client = world.client()
+        if not cuts:
+            world.advance(pause)
+            assert running(world) == [service]
+            service.close()
+        world.pump()
+        (service,) = running(world)
+    world.finish()
+
+
+@pytest.mark.parametrize("also", [Feature.AFTER, Feature(0)])
+def test_it_waits_no_longer_than_it_is_told(also: Feature) -> None:
     """A service may answer for an hour to a client that has ended; the next one waits no more."""
-    world = World()
+    world = World(also=also)
     first, _ = world.talk()
     first.finish()
     world.pump()

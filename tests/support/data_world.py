@@ -76,6 +76,7 @@ class DataWorld:
         header: Header | None = None,
         site: ConsentSettings | None = None,
         early: bool = True,
+        also: Feature = Feature.AFTER,
         reach: Reach = connect,
         path: Callable[[Any, int], int] = lambda reactor, port: port,
         serial: str = SERIAL,
@@ -84,6 +85,7 @@ class DataWorld:
         """``loop``: of another world, which is ended after this one."""
         self._stack = contextlib.ExitStack()
         self.early = early
+        self.also = also
         self.serial = serial
         self._shares = loop is not None
         self.loop = loop or self._stack.enter_context(own_reactor())
@@ -152,7 +154,10 @@ class DataWorld:
     def _listen(self, rule: str) -> None:
         rules = ListenerRules("main")
         hello = ServerHello(
-            "server", "a test", keepalive=25.0, features=Feature(7) | Feature.EARLY | Feature.PLACES
+            "server",
+            "a test",
+            keepalive=25.0,
+            features=Feature(7) | Feature.EARLY | Feature.PLACES | Feature.AFTER,
         )
         listener = AgentListener(rules, self.link_limits, hello, data=rule)
         self.switchboard.listeners["main"] = listener
@@ -183,7 +188,7 @@ class DataWorld:
         """The agent's way to the server."""
 
         def make(ready: Any, left: Any) -> AgentLink:
-            features = Feature.DATA_SOCKETS if self.sockets else Feature(0)
+            features = self.also | (Feature.DATA_SOCKETS if self.sockets else Feature(0))
             features |= Feature.EARLY | Feature.PLACES if self.early else Feature.PLACES
             features |= Feature.ORIGIN if self._headers else Feature(0)
             features |= Feature.SESSIONS if self.consent is not None else Feature(0)

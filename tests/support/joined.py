@@ -19,7 +19,7 @@ from revtunnel.link.legacy import LegacyAgentMux, LegacyServerMux
 from revtunnel.link.mux import Data, Dial, EndOfFile, Glitch, Happening, Mux, Opened, Over, Stalled
 from revtunnel.link.rt1 import Rt1Mux
 from revtunnel.streams.channel import Channel
-from revtunnel.streams.commands import Command
+from revtunnel.streams.commands import After, Command
 from revtunnel.streams.frames import Frame, FrameDecoder
 from revtunnel.streams.window import CreditPool
 
@@ -126,10 +126,14 @@ class End:
         self.happened(self.mux.tick(self.now))
 
     def connect(
-        self, target: Target = TARGET, origin: Origin | None = None, session: str = ""
+        self,
+        target: Target = TARGET,
+        origin: Origin | None = None,
+        session: str = "",
+        after: After | None = None,
     ) -> Stream | None:
         """A client comes (server)."""
-        channel = self.mux.connect(target, self.now, origin, session)
+        channel = self.mux.connect(target, self.now, origin, session, after)
         return None if channel is None else self._stream(channel)
 
     # -- what happens

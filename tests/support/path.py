@@ -1,7 +1,7 @@
 """A path between agent and server whose round trips are counted: what is under way waits until it is let go.
 
-Rule of this file: no clock. A held path keeps what either side says; ``trip`` lets all of it go one way. So
-how many trips something takes is counted, whatever the machine does meanwhile.
+Rule of this file: no clock. A held path keeps what either side says, its end of file as well; ``trip`` lets
+all of it go one way. So how many trips something takes is counted, whatever the machine does meanwhile.
 
 ::
 
@@ -26,6 +26,7 @@ class _Way:
     def __init__(self, path: "Path", near: socket.socket, far: socket.socket, to_server: bool) -> None:
         self.path, self.near, self.far, self.to_server = path, near, far, to_server
         self.waits = bytearray()
+        self.ended = self.passed = False  # near has said its end of file; far was told
         self.fileno = near.fileno
         path.ways.append(self)
         path.reactor.addReader(self)
@@ -36,23 +37,31 @@ class _Way:
 
     def doRead(self) -> None:
         """Something is said."""
-        with contextlib.suppress(OSError):
+        try:
             data = self.near.recv(1 << 16)
-            self.waits += data
-            if data and not self.path.held:
-                self.go()
-            if data:
-                return
-        self.close()
+        except OSError:
+            self.close()
+            return
+        self.waits += data
+        if not data:
+            self.ended = True
+            self.path.reactor.removeReader(self)
+        if not self.path.held:
+            self.go()
 
     def go(self) -> None:
         """Let it go."""
         said, self.waits = self.waits, bytearray()
         with contextlib.suppress(OSError):
             self.far.sendall(said)
+            if self.ended:
+                self.passed = True
+                self.far.shutdown(socket.SHUT_WR)
+        if all(each.passed for each in self.path.ways if self.near in (each.near, each.far)):
+            self.close()
 
     def close(self) -> None:
-        """One side has ended: both are closed."""
+        """One side was cut, or both have ended: both are closed."""
         for way in [each for each in self.path.ways if self.near in (each.near, each.far)]:
             self.path.reactor.removeReader(way)
             self.path.ways.remove(way)

@@ -227,6 +227,7 @@ RT1 = [
     ),
     _vector("RECALL 256", DATA_SOCKETS, "00 04 25 00 00 00 01 00", 0x25, 0, b"\0\0\1\0"),
     _vector("RECALLED 256", DATA_SOCKETS, "00 05 26 00 00 00 01 00 01", 0x26, 0, b"\0\0\1\0\1"),
+    _vector("AFTER", DATA_SOCKETS, "00 06 27 05 00 64 00 00 01 00", 0x27, 5, b"\0\x64\0\0\1\0"),
 ]
 
 FRAMES = LEGACY + RT1

@@ -235,12 +235,15 @@ class World:
         start: bool = True,
         access: AccessControl | None = None,
         site: ConsentSettings | None = None,
+        also: Feature = Feature.AFTER,
     ) -> None:
         """``site``: both ends know of remote sessions, and that is what agents' sites say to them.
 
+        ``also``: what agents have besides.
+
         ``key`` is every agent's, and enrolled.
         """
-        self.site = site
+        self.site, self.also = site, also
         self.key = key
         keys = keys or ({each: verifier_of(key, each) for each in serials} if key is not None else {})
         self.wire = wire
@@ -295,7 +298,7 @@ class World:
         pool = CreditPool(256 * MIB)
         dialler = Dialler(self.reactor, self.agent_limits, offers, reach=self.reactor.reach)
         facts: list[Fact] = []
-        consent, features = None, Feature.OFFERS | Feature.CHANGES | Feature.PLACES
+        consent, features = None, Feature.OFFERS | Feature.CHANGES | Feature.PLACES | self.also
         if self.site is not None:
             targets = {offer.name: offer.target for offer in offers}
             consent = SiteConsent(self.reactor, self.site, targets, facts.append)
@@ -341,6 +344,7 @@ class World:
             features=Feature.OFFERS
             | Feature.CHANGES
             | Feature.PLACES
+            | Feature.AFTER
             | Feature(0 if self.site is None else Feature.SESSIONS),
         )
         mappings = {serial: offers} if legacy else {}

@@ -11,7 +11,7 @@ for which one end is the end of both, goes in any case.
 Source: streams/carrier.py; wire/cccp.md section 2; ours.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from typing import Any
 
@@ -152,6 +152,9 @@ class DeviceCarrier:
             self._forget(client)
             self._carriers.join(client, self.device)
         self._carriers.changed(self)
+
+    def numbers(self, clients: Collection[ClientSocket]) -> None:
+        """Nobody at its end waits for a stream to be closed."""
 
     def rows(self) -> Iterable[Running]:
         return [self.stream.row()] if self.stream is not None else []

@@ -6,7 +6,7 @@ that they came with: they outlive it when it is lost, and end with it when it is
 Source: wire/emo.md sections 1 to 3; streams/carrier.py; faults.md R16.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Protocol as Typing
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -80,6 +80,9 @@ class EmoMachine:
             return "no-channel"
         self.do(done)
         return ""
+
+    def numbers(self, clients: Collection[ClientSocket]) -> None:
+        """Nobody at its end waits for a stream to be closed."""
 
     def rows(self) -> Iterable[Running]:
         return [self._row(slot) for slot in self.table.slots if slot.client is not None]

@@ -11,7 +11,7 @@ is read at once.
 Source: next/remote-sessions.md section 5; streams/carrier.py; ours.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall
@@ -120,6 +120,9 @@ class LocalproxyDevice(LocalproxyLink):
         client.may_read()
         self._look_later()
         return ""
+
+    def numbers(self, clients: Collection[ClientSocket]) -> None:
+        """Nobody at its end waits for a stream to be closed."""
 
     def rows(self) -> Iterable[Running]:
         for channel in [*self.channels.values()]:

@@ -7,7 +7,7 @@ Source: streams/carrier.py; next/remote-sessions.md section 4.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Protocol as Typing
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -84,6 +84,9 @@ class EdgeTunnels:
         self._waiting.append((self.clock.seconds() + self.limits.wait, client))
         self._tick_later()
         return ""
+
+    def numbers(self, clients: Collection[ClientSocket]) -> None:
+        """Nobody at its end waits for a stream to be closed."""
 
     def rows(self) -> Iterable[Running]:
         return [
