@@ -27,8 +27,6 @@ GIB = 2**30
 MIB = 2**20
 STREAMS = 8  # of the stalled row; one of them stalls
 Figures = dict[str, float]
-
-
 Step = Callable[["Bench"], Figures]
 
 

@@ -285,14 +285,14 @@ def tables(outcomes: Sequence[Outcome]) -> Iterator[str]:
             yield _row(one.carrier, role, *counts, memory, one.channels if role == "server" else "")
 
 
-def _soaked(options: argparse.Namespace, carriers: list[Carrier], program: Path) -> list[Outcome]:
-    outcomes = []
+def _soaked(options: argparse.Namespace, carriers: list[Carrier], program: Path) -> Iterator[Outcome]:
+    say(f"  seed {options.seed}")
     for carrier in carriers:
         size = int(options.gib * GIB / len(carriers))
-        outcomes.append(soak(carrier, program, size, options.connections, options.seed))
-        for line in outcomes[-1].faults:
+        outcome = soak(carrier, program, size, options.connections, options.seed)
+        for line in outcome.faults:
             say(f"  {carrier.name}: {line}")
-    return outcomes
+        yield outcome
 
 
 def _interrupt(number: int, frame: object) -> None:
@@ -316,17 +316,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(number, _interrupt)
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     become_reaper()
+    outcomes: list[Outcome] = []
     try:
-        outcomes = _soaked(options, carriers, program)
+        outcomes.extend(_soaked(options, carriers, program))
     except KeyboardInterrupt:
-        say("interrupted")
-        return INTERRUPTED
+        say("interrupted: the carriers before that are told")
     finally:
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
         end_everything()
     print(json.dumps([asdict(one) for one in outcomes]) if options.json else "\n".join(tables(outcomes)))
-    return 1 if not outcomes or any(one.faults for one in outcomes) else 0
+    if any(one.faults for one in outcomes) or not outcomes:
+        return 1
+    return 0 if len(outcomes) == len(carriers) else INTERRUPTED
 
 
 if __name__ == "__main__":
