@@ -49,7 +49,7 @@ PER_HERD = 15_000  # simulated agents of a process: a descriptor each
 PER_WORKER = 14_000  # links of a worker once a node is dead: 17,000 descriptors are for connections
 ENDURED = 200.0  # seconds for anything, and a second for each
 A_SECOND, A_SECOND_TLS = 250, 40  # devices
-BASE = 10.0  # seconds that nodes are looked at without devices, but for the one of the client
+BASE = 10.0  # seconds that nodes are looked at without devices, and the client at rest
 LEAST_LEFT = 1.5  # GiB of memory of the machine
 PROBE = "probe"
 TOLD = "return #redis.call('KEYS', 'rt:revtunnel:dev:*')"
@@ -83,6 +83,8 @@ class Client:
         self._place = host, port
         self._waits: dict[str, list[float]] = {"stream": [], "new": []}
         self.failed = Counter[str]()
+        self.goes = threading.Event()  # unset: it rests
+        self.goes.set()
         for kind, how in (("stream", self._stream), ("new", self._new)):
             threading.Thread(target=how, args=(self._waits[kind],), daemon=True).start()
 
@@ -102,7 +104,7 @@ class Client:
         while True:
             try:
                 with self._connected() as sock:
-                    while True:
+                    while self.goes.wait():
                         self._echo(sock, waits, time.perf_counter())
                         time.sleep(0.01)
             except OSError as error:
@@ -110,7 +112,7 @@ class Client:
                 time.sleep(0.2)
 
     def _new(self, waits: list[float]) -> None:
-        while True:
+        while self.goes.wait():
             begun = time.perf_counter()
             try:
                 with self._connected() as sock:
@@ -185,12 +187,16 @@ class Run:
         self._client = Client(self._nodes.hosts["one"], port)
         self._crew.settle(5.0)
         self._client.waited()
+        time.sleep(BASE)
+        self._say("client without devices", self._client.waited())
+        self._client.goes.clear()
         before, begun = self._nodes_cpu(), time.monotonic()
         time.sleep(BASE)
         self._base = [
             (n - b) / (time.monotonic() - begun) for n, b in zip(self._nodes_cpu(), before, strict=True)
         ]
-        self._say("without devices", {"cores of nodes": self._base[0], **self._client.waited()})
+        self._say("without devices", {"cores of nodes": self._base[0]})
+        self._client.goes.set()
         self._arrive()
         self._rest()
         if self._options.kill:
@@ -229,6 +235,9 @@ class Run:
         links = {f"links of {name}": self._nodes.links(name) for name in self._nodes.names}
         self._say("at rest", links)
         self._client.waited()
+        self._pause(BASE)
+        self._say("client at rest", self._client.waited())
+        self._client.goes.clear()
         cpu, before, begun = self._crew.cpu(), self._nodes_cpu(), time.monotonic()
         self._pause(self._options.seconds)
         taken = time.monotonic() - begun
@@ -241,7 +250,7 @@ class Run:
         found = {"nodes": nodes * scale, "of it parents": parents * scale}
         found |= {"herds": used["herd"] / taken * scale, "engine, % of a core": used["engine"] / taken * 100}
         self._say("idle CPU, s a minute for 1,000", found)
-        self._say("idle client", self._client.waited())
+        self._client.goes.set()
         if any(len(returns(log)) > 1 for log in self._crew.logs("herd")):
             raise CrewError("links were lost at rest")
 
