@@ -122,7 +122,7 @@ class DataPlane:
 
     def doRead(self) -> None:
         """There is news of some pairs; one may take another back, of which there is none then."""
-        for handle, news, side, number in self._pump.take():
+        for handle, news, side, number in self._pump.take(False):
             relay = self._relays.get(handle)
             if relay is None:
                 continue

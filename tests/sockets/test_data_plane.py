@@ -153,7 +153,7 @@ def test_news_of_many_pairs_comes_in_parts() -> None:
     for _ in range(10):  # batches of events
         pump.turn()
     told = []
-    while news := pump.take():
+    while news := pump.take(False):
         told += news
     assert {handle for handle, *_ in told} == {*handles}
     assert {news for _, news, *_ in told} <= {DONE, DONE | 1, CUT, CUT | 1}
