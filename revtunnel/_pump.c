@@ -15,7 +15,7 @@ Source: sockets/data_plane.py; ours. */
 #include <signal.h>
 #include <sys/eventfd.h>
 
-static void take_lock(Pump *pump)
+void take_lock(Pump *pump)
 {
     Py_BEGIN_ALLOW_THREADS
     acquire(pump);
@@ -24,17 +24,16 @@ static void take_lock(Pump *pump)
 
 static void stop_thread(Pump *pump)
 {
-    uint64_t one = 1;
+    uint64_t one;
     if (!pump->running)
         return;
     atomic_store(&pump->stopping, true);
-    if (write(pump->wake_fd, &one, sizeof one) < 0)
-        ; /* it is awake */
+    wake(pump);
     Py_BEGIN_ALLOW_THREADS
     pthread_join(pump->thread, NULL);
     Py_END_ALLOW_THREADS
     if (read(pump->wake_fd, &one, sizeof one) < 0)
-        ; /* it was full */
+        ; /* the thread has read it */
     pump->running = false;
 }
 
@@ -78,6 +77,7 @@ static void pump_dealloc(PyObject *self)
     for (uint32_t number = 0; number < pump->size; number++)
         if (pump->slots[number].thing != NULL)
             pump->slots[number].thing->kind->destroy(pump->slots[number].thing);
+    dials_free(pump);
     free(pump->slots);
     free(pump->buffer);
     close(pump->epoll);
@@ -228,6 +228,8 @@ static double seconds(int64_t from, int64_t to) { return from && to ? (double)(t
 static PyObject *row_of(const Told *told, int64_t time)
 {
     const Pair *pair = told->made;
+    if (told->row != NULL)
+        return told->row(told, time);
     if (pair == NULL)
         return Py_BuildValue("(KIii)", (unsigned long long)told->handle, told->news, told->side, told->error);
     const Side *near = &pair->side[0], *far = &pair->side[1];
@@ -340,6 +342,12 @@ static PyMethodDef methods[] = {
     {"start", pump_start, METH_NOARGS, start_doc},
     {"stop", pump_stop, METH_NOARGS, stop_doc},
     {"fileno", pump_fileno, METH_NOARGS, "fileno() -> int\n\nReadable when there is news."},
+    {"dial_limits", pump_dial_limits, METH_VARARGS, dial_limits_doc},
+    {"allow", pump_allow, METH_O, allow_doc},
+    {"bring", pump_bring, METH_VARARGS, bring_doc},
+    {"withdraw", pump_withdraw, METH_VARARGS, withdraw_doc},
+    {"dial_counts", pump_dial_counts, METH_NOARGS, dial_counts_doc},
+    {"keep_alive", pump_keep_alive, METH_NOARGS, keep_alive_doc},
     {NULL, NULL, 0, NULL},
 };
 

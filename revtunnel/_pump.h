@@ -1,5 +1,5 @@
 /* What the files of the data plane share: _pump_table.c (things, the loop, what Python is told), _pump_pairs.c
-(bytes of pairs), _pump.c (Python's methods). The rules stand at the heads of those files.
+(bytes of pairs), _pump_dials.c (an agent's data sockets), _pump.c (Python's methods). The rules stand at the heads of those files.
 
 Source: ours. */
 
@@ -44,6 +44,7 @@ typedef struct Link { /* of a ring; one that is in none points to itself */
 typedef struct Pump Pump;
 typedef struct Thing Thing;
 typedef struct Told Told;
+typedef struct Dials Dials;
 
 /* What a kind of thing does; the lock is held. */
 typedef struct {
@@ -117,6 +118,7 @@ struct Pump {
     size_t held;         /* bytes of all pairs */
     size_t calm;         /* readings of bulk that are to stay small */
     char *buffer;
+    Dials *dials; /* NULL: nobody has set their limits */
 };
 
 struct Told { /* one row for Python */
@@ -125,6 +127,7 @@ struct Told { /* one row for Python */
     unsigned news;
     int side, error;
     Pair *made; /* all else is read of it; it is ours alone by then, or nothing of that changes any more */
+    PyObject *(*row)(const Told *, int64_t time); /* that makes another row of it; NULL: the usual one */
 };
 
 #define THING_OF(link, member) ((Thing *)((char *)(link)-offsetof(Thing, member)))
@@ -146,6 +149,7 @@ int watch(Pump *pump, Thing *thing, int side, int fd, uint32_t events);
 void tell(Pump *pump, Thing *thing, unsigned news);
 void tell_later(Pump *pump, Thing *thing, unsigned news);
 void tell_young(Pump *pump, bool all);
+void wake(Pump *pump);
 bool run(Pump *pump, int timeout);
 void *work(void *pump);
 
@@ -153,8 +157,11 @@ void *work(void *pump);
 #define CHANGES (EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP | EPOLLET)
 extern const Kind joined; /* the bytes of a pair are moved */
 void begin_side(Side *side, int fd, unsigned state, uint64_t taken, size_t first);
+void begin_pair(Pair *pair, const Kind *kind, size_t first, size_t most, size_t calm, size_t pool);
 Pair *new_pair(const Kind *kind, size_t first, size_t most, size_t calm, size_t pool);
 void happened_to(Side *side, uint32_t events);
+void pair_happened(Pump *pump, Thing *thing, int side, uint32_t events);
+void pair_turn(Pump *pump, Thing *thing);
 ssize_t send_some(Side *side, const char *data, size_t size);
 bool hold(Pump *pump, Side *side, const char *data, size_t size);
 void drop(Pump *pump, Side *side);
@@ -165,5 +172,19 @@ void cut(Pump *pump, Pair *pair, int side, int error);
 void close_side(Side *side, bool in_order);
 void forget(Pump *pump, Pair *pair);
 void free_pair(Thing *thing);
+
+/* _pump_dials.c */
+bool dials_tick(Pump *pump);
+void dials_free(Pump *pump);
+PyObject *pump_dial_limits(PyObject *pump, PyObject *args);
+PyObject *pump_allow(PyObject *pump, PyObject *goals);
+PyObject *pump_bring(PyObject *pump, PyObject *args);
+PyObject *pump_withdraw(PyObject *pump, PyObject *args);
+PyObject *pump_dial_counts(PyObject *pump, PyObject *nothing);
+PyObject *pump_keep_alive(PyObject *pump, PyObject *nothing);
+extern const char dial_limits_doc[], allow_doc[], bring_doc[], withdraw_doc[], dial_counts_doc[], keep_alive_doc[];
+
+/* _pump.c */
+void take_lock(Pump *pump);
 
 #endif

@@ -258,13 +258,13 @@ void happened_to(Side *side, uint32_t events)
     side->writable = side->writable || events & (EPOLLOUT | EPOLLHUP | EPOLLERR);
 }
 
-static void pair_happened(Pump *pump, Thing *thing, int side, uint32_t events)
+void pair_happened(Pump *pump, Thing *thing, int side, uint32_t events)
 {
     happened_to(&((Pair *)thing)->side[side], events);
     append(&pump->fresh, &thing->turn);
 }
 
-static void pair_turn(Pump *pump, Thing *thing) { take_turn(pump, (Pair *)thing); }
+void pair_turn(Pump *pump, Thing *thing) { take_turn(pump, (Pair *)thing); }
 
 /* One that was made here: if it is over it is freed, else it is Python's from now on, as if it had joined it. */
 static void pair_told(Pump *pump, Thing *thing, Told *told)
@@ -309,12 +309,9 @@ void begin_side(Side *side, int fd, unsigned state, uint64_t taken, size_t first
     atomic_init(&side->state, state);
 }
 
-/* One without sides yet, in no slot; NULL: no memory. */
-Pair *new_pair(const Kind *kind, size_t first, size_t most, size_t calm, size_t pool)
+/* One without sides yet, in no slot; all else of it is zero. */
+void begin_pair(Pair *pair, const Kind *kind, size_t first, size_t most, size_t calm, size_t pool)
 {
-    Pair *pair = calloc(1, sizeof *pair);
-    if (pair == NULL)
-        return NULL;
     begin_thing(&pair->thing, kind);
     ring(&pair->kin);
     ring(&pair->young);
@@ -323,6 +320,14 @@ Pair *new_pair(const Kind *kind, size_t first, size_t most, size_t calm, size_t 
     pair->most = most < LARGEST ? most : LARGEST;
     pair->calm = calm;
     pair->pool = pool;
+}
+
+/* The same; NULL: no memory. */
+Pair *new_pair(const Kind *kind, size_t first, size_t most, size_t calm, size_t pool)
+{
+    Pair *pair = calloc(1, sizeof *pair);
+    if (pair != NULL)
+        begin_pair(pair, kind, first, most, calm, pool);
     return pair;
 }
 

@@ -144,15 +144,16 @@ void tell_young(Pump *pump, bool all)
 /* What may wait is told, if it is time; true: there is something that waits. */
 static bool tick(Pump *pump)
 {
+    bool dials = dials_tick(pump);
     if (!pump->tell_later && in_none(&pump->young))
-        return false;
+        return dials;
     int64_t time = now();
     if (time - pump->ticked >= TICK) {
         pump->ticked = time;
         tell_young(pump, false);
         pump->tell = pump->tell || pump->tell_later;
     }
-    return pump->tell_later || !in_none(&pump->young);
+    return dials || pump->tell_later || !in_none(&pump->young);
 }
 
 /* -- the loop */
@@ -177,16 +178,27 @@ static void have_turn(Pump *pump, Thing *thing)
         thing->kind->take_turn(pump, thing);
 }
 
+/* Have the thread look at what is due. */
+void wake(Pump *pump)
+{
+    uint64_t one = 1;
+    if (write(pump->wake_fd, &one, sizeof one) < 0)
+        ; /* it is awake */
+}
+
 /* One batch of events, a turn of each thing they are for, and one of bulk; true: there is more of that. */
 bool run(Pump *pump, int timeout)
 {
     struct epoll_event events[BATCH];
+    uint64_t one = 1;
     Thing *thing;
     int count = epoll_wait(pump->epoll, events, BATCH, timeout);
     acquire(pump);
     for (int i = 0; i < count; i++)
         if (events[i].data.u64 != WAKE)
             happened(pump, &events[i]);
+        else if (read(pump->wake_fd, &one, sizeof one) < 0)
+            ; /* another has read it */
     bool waits = next_of(&pump->bulk) != NULL; /* who has just had a turn waits for the next round */
     while ((thing = next_of(&pump->fresh)) != NULL) {
         have_turn(pump, thing);
@@ -201,7 +213,7 @@ bool run(Pump *pump, int timeout)
     if (tell)
         pump->tell = pump->tell_later = false;
     release(pump);
-    uint64_t one = 1;
+    one = 1;
     if (tell && write(pump->told_fd, &one, sizeof one) < 0)
         ; /* EAGAIN alone is possible: it is told already */
     return more;

@@ -41,7 +41,7 @@ from revtunnel.link.uplink import Uplink
 from revtunnel.process.process import ExitStatus, SignalService
 from revtunnel.process.reporting import Reporter
 from revtunnel.process.systemd import Notifier, NotifyService
-from revtunnel.sockets.data_plane import begin_plane
+from revtunnel.sockets.data_plane import DataPlane, begin_plane
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.network_changes import NetworkChanges
 from revtunnel.sockets.tls.certificates import FaultyFiles
@@ -129,6 +129,8 @@ class Agent(MultiService):
         self._emo = EmoChoice(self.settings.modern)
         self._remains = EmoRemains()
         self._connector = ServerConnector(self._reactor, way_to(self.settings))
+        if self._plane == "native":
+            self._data.use_plane(DataPlane.of(reactor), self._connector.direct)
         self.uplink = self._make_uplink(self.settings)
         self._network = NetworkChanges(reactor, self.uplink.hurry)
         self._certificate = AgentCertificate(

@@ -12,7 +12,8 @@ The thread is started for the first pair, so behind every fork of a daemon; it n
 Source: issue 16 "a data plane beside the control plane"; ours.
 """
 
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
 from typing import Protocol as Typing
 from weakref import WeakKeyDictionary
 
@@ -24,6 +25,9 @@ from zope.interface import implementer
 from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.limits import RelayLimits
 from revtunnel.sockets.plane_settings import find_pump
+
+if TYPE_CHECKING:
+    from revtunnel._pump import Pump
 
 __all__ = ["CUT", "DONE", "IS_ENDING", "READ_ENDED", "WRITE_ENDED", "DataPlane", "Given", "begin_plane"]
 
@@ -65,6 +69,8 @@ class DataPlane:
         self._pump = pump()
         self._relays: dict[int, Told] = {}
         self._begun = False
+        self._dial_told: Callable[[tuple[Any, ...]], None] | None = None
+        self._dials_settled: Callable[[], None] | None = None
         self._all[reactor] = self
 
     @classmethod
@@ -81,11 +87,7 @@ class DataPlane:
         Raises:
             OSError: no memory, descriptors or threads; the pair is as it was.
         """
-        if not self._begun:
-            if self._threaded:
-                self._pump.start()
-            self._reactor.addReader(self)
-            self._begun = True
+        self._begin()
         handle = self._pump.join(near, far, (limits.first, limits.turn, limits.calm, limits.pool))
         self._relays[handle] = relay
         return handle
@@ -98,6 +100,31 @@ class DataPlane:
         """Take a pair back. Of near and far: bytes taken, bytes lost, state, bytes held for it."""
         del self._relays[handle]
         return self._pump.leave(handle)
+
+    def adopted(self, relay: Told, handle: int) -> None:
+        """A pair that was made here is that relay's from now on."""
+        self._relays[handle] = relay
+
+    # -- data sockets that an agent brings (carriers/agent_dials.py); what they take is as in _pump_dials.c
+
+    def begin_dials(
+        self, told: Callable[[tuple[Any, ...]], None], settled: Callable[[], None]
+    ) -> "Pump | None":
+        """Where they are brought; ``told`` has each row, then comes ``settled``. None: another agent has it.
+
+        Raises:
+            OSError: no thread.
+        """
+        if self._dial_told is not None:
+            return None
+        self._begin()
+        self._dial_told, self._dials_settled = told, settled
+        return self._pump
+
+    def fetch(self) -> None:
+        """Have all told that has happened."""
+        while rows := self._pump.take(False):
+            self._tell(rows)
 
     def turn(self) -> None:
         """Without a thread: move what can be moved now."""
@@ -122,15 +149,32 @@ class DataPlane:
 
     def doRead(self) -> None:
         """There is news of some pairs; one may take another back, of which there is none then."""
-        for handle, news, side, number in self._pump.take(False):
+        self._tell(self._pump.take(False))
+
+    def _tell(self, rows: list[tuple[Any, ...]]) -> None:
+        dials = False
+        for handle, news, side, number, *more in rows:
             relay = self._relays.get(handle)
-            if relay is None:
-                continue
             try:
-                relay.told(news, side, number)
+                if more and self._dial_told is not None:
+                    dials = True
+                    self._dial_told(*more)
+                elif relay is not None:
+                    relay.told(news, side, number)
             except Exception:
                 log.err()
-                relay.broke(Failure())
+                if relay is not None:
+                    relay.broke(Failure())
+        if dials and self._dials_settled is not None:
+            self._dials_settled()
+
+    def _begin(self) -> None:
+        """Start the thread, behind every fork."""
+        if not self._begun:
+            if self._threaded:
+                self._pump.start()
+            self._reactor.addReader(self)
+            self._begun = True
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor stops."""
