@@ -22,7 +22,7 @@ Source: wire/link-extension.md "Data sockets"; carriers/agent_data.py; ours. */
 
 #define READ (64 * 1024)   /* bytes of the first reading, as of a FramedEnd */
 #define TICKET 16          /* bytes */
-#define LOWAT (512 * 1024) /* as NOTSENT of ends.py */
+#define LOWAT (512 * 1024) /* as NOTSENT of ends.py, for a pair that lives */
 #define OVER (EPOLLRDHUP | EPOLLHUP | EPOLLERR)
 #define SECOND 1e9 /* of now() */
 
@@ -95,7 +95,7 @@ static void in_no_ring(Dials *dials, Dial *dial)
 
 static void set(int fd, int level, int name, int value) { setsockopt(fd, level, name, &value, sizeof value); }
 
-/* As PlainEnd and tune make it; -1: errno says why there is none. */
+/* As PlainEnd and tune make it, but for what only one that lives needs; -1: errno says why there is none. */
 static int open_socket(const Place *place)
 {
     static const struct linger reset = {1, 0};
@@ -105,7 +105,6 @@ static int open_socket(const Place *place)
     setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
     set(fd, SOL_SOCKET, SO_OOBINLINE, 1);
     set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-    set(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, LOWAT);
     if (!place->within) {
         set(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
         set(fd, IPPROTO_TCP, TCP_KEEPIDLE, 30);
@@ -178,33 +177,30 @@ static void give_with(Pump *pump, Dial *dial, int what, int error, const char *d
 
 /* -- from the ticket to a socket that waits */
 
+/* Say whose ticket it is, as soon as it is connected. */
 static void attach(Pump *pump, Dial *dial)
 {
     char frame[4 + TICKET] = {0, TICKET, 0x1b, 0};
     memcpy(frame + 4, dial->ticket, TICKET);
     ssize_t sent = send(NEAR(dial), frame, sizeof frame, MSG_NOSIGNAL | MSG_DONTWAIT);
-    if (sent != sizeof frame)
-        give(pump, dial, DIED, sent < 0 ? errno : EPIPE);
-    else
+    if (sent == sizeof frame)
         become(pump->dials, dial, PARKED);
+    else if (sent >= 0 || errno != EAGAIN)
+        missed(pump, dial, sent < 0 ? errno : EPIPE);
 }
 
 static void begin_ticket(Pump *pump, Dial *dial)
 {
     int fd = open_socket(&dial->place);
-    int error = fd < 0 ? errno : begin_connect(fd, &dial->place);
-    bool connected = error == 0;
     NEAR(dial) = fd;
-    if (error == EINPROGRESS || connected)
-        error = watch(pump, &dial->pair.thing, 0, fd, CHANGES) < 0 ? errno : 0;
-    if (error) {
-        missed(pump, dial, error);
+    if (fd < 0 || (connect(fd, &dial->place.address.any, dial->place.size) < 0 && errno != EINPROGRESS) ||
+        watch(pump, &dial->pair.thing, 0, fd, CHANGES) < 0) {
+        missed(pump, dial, errno);
         return;
     }
     dial->due = now() + pump->dials->connect;
     become(pump->dials, dial, CONNECTING);
-    if (connected)
-        attach(pump, dial);
+    attach(pump, dial);
 }
 
 static void next_tickets(Pump *pump)
@@ -298,7 +294,7 @@ static void dial_happened(Pump *pump, Thing *thing, int side, uint32_t events)
 {
     Dial *dial = (Dial *)thing;
     if (dial->ring == CONNECTING && events & (EPOLLOUT | OVER)) {
-        int error = fault_of(NEAR(dial));
+        int error = events & OVER ? fault_of(NEAR(dial)) : 0;
         if (error)
             missed(pump, dial, error);
         else if (events & EPOLLOUT)
@@ -310,11 +306,13 @@ static void dial_happened(Pump *pump, Thing *thing, int side, uint32_t events)
     } else if (dial->ring == DIALLING && side == 0 && events & OVER) {
         give(pump, dial, TAKEN, 0);
     } else if (dial->ring == DIALLING && side == 1 && events & (EPOLLOUT | OVER)) {
-        int error = fault_of(FAR(dial));
+        int error = events & OVER ? fault_of(FAR(dial)) : 0;
         if (error)
             give(pump, dial, FAILED, error);
-        else if (events & EPOLLOUT)
+        else if (events & EPOLLOUT) {
+            happened_to(&dial->pair.side[1], events); /* it may have spoken, too */
             reached(pump, dial, dial->pair.said, dial->pair.said_size, true);
+        }
     }
 }
 
@@ -380,6 +378,8 @@ static void dial_told(Pump *pump, Thing *thing, Told *told)
         dial->what = thing->over ? CLOSED : RUNS;
     if (dial->what == RUNS) {
         thing->kind = &joined;
+        for (int which = 0; which < 2; which++)
+            set(dial->pair.side[which].fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, LOWAT);
         return;
     }
     detach(pump, thing);
@@ -518,8 +518,8 @@ static bool add_ticket(Pump *pump, uint32_t owner, const Place *to, const char *
     return true;
 }
 
-const char bring_doc[] = "bring(owner, (address, port, scope, within), tickets, seconds) -> bool\n\n"
-    "Bring a data socket for each ticket of 16 bytes that is begun within so many seconds; True: there is news.";
+const char bring_doc[] = "bring(owner, (address, port, scope, within), tickets, seconds)\n\n"
+    "Bring a data socket for each ticket of 16 bytes that is begun within so many seconds.";
 
 PyObject *pump_bring(PyObject *self, PyObject *args)
 {
@@ -533,20 +533,18 @@ PyObject *pump_bring(PyObject *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "I(siIp)y#d:bring", &owner, &host, &port, &scope, &within, &tickets, &size, &until) ||
         !has_dials(pump) || !read_place(&place, host, port, scope, within))
         return NULL;
-    bool good = true, told, waits;
+    bool good = true;
     Py_BEGIN_ALLOW_THREADS
     acquire(pump);
     int64_t due = now() + (int64_t)(until * SECOND);
     for (Py_ssize_t at = 0; good && at + TICKET <= size; at += TICKET)
         good = add_ticket(pump, owner, &place, tickets + at, due);
-    next_tickets(pump);
-    told = !in_none(&pump->told);
-    waits = pump->dials->in[CONNECTING] > 0;
     release(pump);
-    if (waits)
-        wake(pump); /* there is a time to look at */
+    wake(pump);
     Py_END_ALLOW_THREADS
-    return good ? PyBool_FromLong(told) : PyErr_NoMemory();
+    if (!good)
+        return PyErr_NoMemory();
+    Py_RETURN_NONE;
 }
 
 const char dial_counts_doc[] = "dial_counts() -> all, used\n\nHow many there are, and those that have been asked for a goal, at least.";

@@ -121,11 +121,14 @@ class AgentDials:
         if owner is None:
             return False
         where = _where(owner.host, owner.port)
+        try:
+            self._plane.begin()
+        except OSError:  # no thread: as well in Python
+            where = None
         if where is None:
             return False
         owner.left += len(tickets)
-        if self._pump.bring(owner.number, where, b"".join(tickets), self._limits.data_ticket):
-            self._plane.fetch()
+        self._pump.bring(owner.number, where, b"".join(tickets), self._limits.data_ticket)
         return True
 
     def _owner_of(self, link: Any) -> _Owner | None:

@@ -87,7 +87,7 @@ class DataPlane:
         Raises:
             OSError: no memory, descriptors or threads; the pair is as it was.
         """
-        self._begin()
+        self.begin()
         handle = self._pump.join(near, far, (limits.first, limits.turn, limits.calm, limits.pool))
         self._relays[handle] = relay
         return handle
@@ -110,16 +110,23 @@ class DataPlane:
     def begin_dials(
         self, told: Callable[[tuple[Any, ...]], None], settled: Callable[[], None]
     ) -> "Pump | None":
-        """Where they are brought; ``told`` has each row, then comes ``settled``. None: another agent has it.
-
-        Raises:
-            OSError: no thread.
-        """
+        """Where they are brought; ``told`` has each row, then comes ``settled``. None: another has it."""
         if self._dial_told is not None:
             return None
-        self._begin()
         self._dial_told, self._dials_settled = told, settled
         return self._pump
+
+    def begin(self) -> None:
+        """Start the thread, if it does not run yet; so behind every fork.
+
+        Raises:
+            OSError: there is none.
+        """
+        if not self._begun:
+            if self._threaded:
+                self._pump.start()
+            self._reactor.addReader(self)
+            self._begun = True
 
     def fetch(self) -> None:
         """Have all told that has happened."""
@@ -167,14 +174,6 @@ class DataPlane:
                     relay.broke(Failure())
         if dials and self._dials_settled is not None:
             self._dials_settled()
-
-    def _begin(self) -> None:
-        """Start the thread, behind every fork."""
-        if not self._begun:
-            if self._threaded:
-                self._pump.start()
-            self._reactor.addReader(self)
-            self._begun = True
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor stops."""
