@@ -15,7 +15,7 @@ Source: sockets/data_plane.py; ours. */
 #include <signal.h>
 #include <sys/eventfd.h>
 
-static void take_lock(Pump *pump)
+void take_lock(Pump *pump)
 {
     Py_BEGIN_ALLOW_THREADS
     acquire(pump);
@@ -51,6 +51,8 @@ static PyObject *pump_new(PyTypeObject *type, PyObject *args, PyObject *keywords
     ring(&pump->bulk);
     ring(&pump->told);
     ring(&pump->young);
+    ring(&pump->held_back);
+    ring(&pump->dry);
     pump->epoll = epoll_create1(EPOLL_CLOEXEC);
     pump->told_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     pump->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -237,7 +239,7 @@ static PyObject *row_of(const Told *told, int64_t time)
                          (unsigned long long)atomic_load(&far->taken), seconds(pair->came, time),
                          seconds(pair->came, pair->opened), seconds(pair->came, pair->ended),
                          name_of(&pair->name), pair->said == NULL ? "" : pair->said, (Py_ssize_t)pair->said_size,
-                         pair->heard, (Py_ssize_t)pair->heard_size,
+                         pair->heard == NULL ? "" : pair->heard, (Py_ssize_t)pair->heard_size,
                          (Py_ssize_t)atomic_load(&far->waiting));
 }
 
@@ -343,11 +345,23 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+/* These and those of doors, one behind the other. */
+static PyMethodDef *all_methods(void)
+{
+    static PyMethodDef all[32];
+    size_t count = 0;
+    for (const PyMethodDef *each = methods; each->ml_name != NULL; each++)
+        all[count++] = *each;
+    for (const PyMethodDef *each = door_methods; each->ml_name != NULL; each++)
+        all[count++] = *each;
+    return all;
+}
+
 static PyType_Slot slots[] = {
     {Py_tp_doc, "Pairs of plain sockets. Its methods are for one thread of Python's."},
     {Py_tp_new, pump_new},
     {Py_tp_dealloc, pump_dealloc},
-    {Py_tp_methods, methods},
+    {Py_tp_methods, NULL},
     {0, NULL},
 };
 
@@ -355,6 +369,7 @@ static PyType_Spec spec = {"revtunnel._pump.Pump", sizeof(Pump), 0, Py_TPFLAGS_D
 
 static int fill(PyObject *module)
 {
+    slots[3].pfunc = all_methods();
     PyObject *type = PyType_FromSpec(&spec);
     if (type == NULL || PyModule_AddObject(module, "Pump", type) < 0) {
         Py_XDECREF(type);

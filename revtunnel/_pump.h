@@ -1,5 +1,5 @@
 /* What the files of the data plane share: _pump_table.c (things, the loop, what Python is told), _pump_pairs.c
-(bytes of pairs), _pump.c (Python's methods). The rules stand at the heads of those files.
+(bytes of pairs), _pump_doors.c (clients that come), _pump.c (Python's methods). The rules stand at the heads of those files.
 
 Source: ours. */
 
@@ -33,8 +33,8 @@ Source: ours. */
 #define TICK 8000000          /* nanoseconds between two tellings of what may wait */
 #define YOUNG 200000000       /* nanoseconds that a pair made here may live before Python has to know of it */
 
-/* News of a thing, as in data_plane.py. OPENED and GIVEN are of pairs made here only. */
-enum { ENDING = 1, DONE = 2, CUT = 4, OPENED = 8, GIVEN = 16 };
+/* News of a thing, as in data_plane.py. Those from OPENED on are of pairs made here only. */
+enum { ENDING = 1, DONE = 2, CUT = 4, OPENED = 8, GIVEN = 16, ASKED = 32 };
 enum { READ_ENDED = 1, WRITE_ENDED = 2, IS_ENDING = 4 }; /* state of a side, likewise */
 
 typedef struct Link { /* of a ring; one that is in none points to itself */
@@ -44,6 +44,7 @@ typedef struct Link { /* of a ring; one that is in none points to itself */
 typedef struct Pump Pump;
 typedef struct Thing Thing;
 typedef struct Told Told;
+typedef struct Pair Pair;
 
 /* What a kind of thing does; the lock is held. */
 typedef struct {
@@ -51,6 +52,7 @@ typedef struct {
     void (*take_turn)(Pump *, Thing *);
     void (*told)(Pump *, Thing *, Told *); /* Python fetches its news; ``Told.gone``: it is freed behind that */
     void (*destroy)(Thing *);              /* free its memory, close what it owns; it is in no slot and no ring */
+    void (*fetched)(Pump *, Thing *, Pair *); /* Python was told of a pair that it made; NULL: it makes none */
 } Kind;
 
 struct Thing { /* the first member of whatever is in a slot */
@@ -77,7 +79,7 @@ typedef struct {
 } Side;
 
 /* A pair that was made here is ``made``: its descriptors are closed here, until Python has been told of it. */
-typedef struct {
+struct Pair {
     Thing thing;
     Side side[2]; /* near, far */
     size_t first, most, calm, pool;
@@ -90,9 +92,12 @@ typedef struct {
     struct sockaddr_storage name; /* of who connected */
     char *said;              /* what was read of one side and said to the other before it opened */
     size_t said_size;
-    char heard[8];           /* what came of the answer, if that was no good */
+    char *heard;             /* what came of the answer, if that is not for us to judge */
     size_t heard_size;
-} Pair;
+    Link held;               /* in the pump's ring of those that wait for others to have ended */
+    uint64_t turn_of;        /* such a one: how many came there before it */
+    uint64_t awaited;        /* the ``turn_of`` of the first that waits for it; 0: nobody does */
+};
 
 typedef struct {
     Thing *thing;
@@ -109,6 +114,8 @@ struct Pump {
     Slot *slots;         /* given and freed by Python's thread alone, so that it finds things without the lock */
     uint32_t size, free; /* free: the first free slot, or size */
     Link fresh, bulk, told, young;
+    Link held_back;      /* pairs that wait for others to have ended (_pump_doors.c) */
+    Link dry;            /* doors that wait for a data socket */
     bool tell;           /* Python is to be told behind this batch */
     bool tell_later;     /* or with the next tick */
     bool ticks;          /* something waits for one; the thread's own */
@@ -146,12 +153,14 @@ int watch(Pump *pump, Thing *thing, int side, int fd, uint32_t events);
 void tell(Pump *pump, Thing *thing, unsigned news);
 void tell_later(Pump *pump, Thing *thing, unsigned news);
 void tell_young(Pump *pump, bool all);
+bool keep(char **kept, size_t *size, const char *data, size_t more);
 bool run(Pump *pump, int timeout);
 void *work(void *pump);
 
 /* _pump_pairs.c */
 #define CHANGES (EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP | EPOLLET)
 extern const Kind joined; /* the bytes of a pair are moved */
+void was_fetched(Pump *pump, Pair *pair, Told *told);
 void begin_side(Side *side, int fd, unsigned state, uint64_t taken, size_t first);
 Pair *new_pair(const Kind *kind, size_t first, size_t most, size_t calm, size_t pool);
 void happened_to(Side *side, uint32_t events);
@@ -165,5 +174,13 @@ void cut(Pump *pump, Pair *pair, int side, int error);
 void close_side(Side *side, bool in_order);
 void forget(Pump *pump, Pair *pair);
 void free_pair(Thing *thing);
+
+/* _pump_doors.c */
+void look_at_doors(Pump *pump);
+bool doors_wait(const Pump *pump);
+extern PyMethodDef door_methods[];
+
+/* _pump.c */
+void take_lock(Pump *pump);
 
 #endif
