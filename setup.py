@@ -12,7 +12,13 @@ from setuptools import Extension, setup
 
 PUMP = Extension(
     "revtunnel._pump",
-    ["revtunnel/_pump.c", "revtunnel/_pump_dials.c", "revtunnel/_pump_pairs.c", "revtunnel/_pump_table.c"],
+    [
+        "revtunnel/_pump.c",
+        "revtunnel/_pump_dials.c",
+        "revtunnel/_pump_doors.c",
+        "revtunnel/_pump_pairs.c",
+        "revtunnel/_pump_table.c",
+    ],
     depends=["revtunnel/_pump.h"],
     extra_compile_args=["-std=c11", "-pthread", "-fvisibility=hidden"],
     extra_link_args=["-pthread"],

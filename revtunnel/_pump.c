@@ -50,6 +50,8 @@ static PyObject *pump_new(PyTypeObject *type, PyObject *args, PyObject *keywords
     ring(&pump->bulk);
     ring(&pump->told);
     ring(&pump->young);
+    ring(&pump->held_back);
+    ring(&pump->dry);
     pump->epoll = epoll_create1(EPOLL_CLOEXEC);
     pump->told_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     pump->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -239,7 +241,7 @@ static PyObject *row_of(const Told *told, int64_t time)
                          (unsigned long long)atomic_load(&far->taken), seconds(pair->came, time),
                          seconds(pair->came, pair->opened), seconds(pair->came, pair->ended),
                          name_of(&pair->name), pair->said == NULL ? "" : pair->said, (Py_ssize_t)pair->said_size,
-                         pair->heard, (Py_ssize_t)pair->heard_size,
+                         pair->heard == NULL ? "" : pair->heard, (Py_ssize_t)pair->heard_size,
                          (Py_ssize_t)atomic_load(&far->waiting));
 }
 
@@ -342,20 +344,28 @@ static PyMethodDef methods[] = {
     {"start", pump_start, METH_NOARGS, start_doc},
     {"stop", pump_stop, METH_NOARGS, stop_doc},
     {"fileno", pump_fileno, METH_NOARGS, "fileno() -> int\n\nReadable when there is news."},
-    {"dial_limits", pump_dial_limits, METH_VARARGS, dial_limits_doc},
-    {"allow", pump_allow, METH_O, allow_doc},
-    {"bring", pump_bring, METH_VARARGS, bring_doc},
-    {"withdraw", pump_withdraw, METH_VARARGS, withdraw_doc},
-    {"dial_counts", pump_dial_counts, METH_NOARGS, dial_counts_doc},
-    {"keep_alive", pump_keep_alive, METH_NOARGS, keep_alive_doc},
     {NULL, NULL, 0, NULL},
 };
+
+/* These and those of doors and dials, one behind the other. */
+static PyMethodDef *all_methods(void)
+{
+    static PyMethodDef all[32];
+    size_t count = 0;
+    for (const PyMethodDef *each = methods; each->ml_name != NULL; each++)
+        all[count++] = *each;
+    for (const PyMethodDef *each = door_methods; each->ml_name != NULL; each++)
+        all[count++] = *each;
+    for (const PyMethodDef *each = dial_methods; each->ml_name != NULL; each++)
+        all[count++] = *each;
+    return all;
+}
 
 static PyType_Slot slots[] = {
     {Py_tp_doc, "Pairs of plain sockets. Its methods are for one thread of Python's."},
     {Py_tp_new, pump_new},
     {Py_tp_dealloc, pump_dealloc},
-    {Py_tp_methods, methods},
+    {Py_tp_methods, NULL},
     {0, NULL},
 };
 
@@ -363,6 +373,7 @@ static PyType_Spec spec = {"revtunnel._pump.Pump", sizeof(Pump), 0, Py_TPFLAGS_D
 
 static int fill(PyObject *module)
 {
+    slots[3].pfunc = all_methods();
     PyObject *type = PyType_FromSpec(&spec);
     if (type == NULL || PyModule_AddObject(module, "Pump", type) < 0) {
         Py_XDECREF(type);

@@ -1,5 +1,6 @@
 /* What the files of the data plane share: _pump_table.c (things, the loop, what Python is told), _pump_pairs.c
-(bytes of pairs), _pump_dials.c (an agent's data sockets), _pump.c (Python's methods). The rules stand at the heads of those files.
+(bytes of pairs), _pump_doors.c (clients that come), _pump_dials.c (data sockets that an agent brings), _pump.c
+(Python's methods). The rules stand at the heads of those files.
 
 Source: ours. */
 
@@ -33,8 +34,8 @@ Source: ours. */
 #define TICK 8000000          /* nanoseconds between two tellings of what may wait */
 #define YOUNG 200000000       /* nanoseconds that a pair made here may live before Python has to know of it */
 
-/* News of a thing, as in data_plane.py. OPENED and GIVEN are of pairs made here only. */
-enum { ENDING = 1, DONE = 2, CUT = 4, OPENED = 8, GIVEN = 16 };
+/* News of a thing, as in data_plane.py. Those from OPENED on are of pairs made here only. */
+enum { ENDING = 1, DONE = 2, CUT = 4, OPENED = 8, GIVEN = 16, ASKED = 32 };
 enum { READ_ENDED = 1, WRITE_ENDED = 2, IS_ENDING = 4 }; /* state of a side, likewise */
 
 typedef struct Link { /* of a ring; one that is in none points to itself */
@@ -45,6 +46,7 @@ typedef struct Pump Pump;
 typedef struct Thing Thing;
 typedef struct Told Told;
 typedef struct Dials Dials;
+typedef struct Pair Pair;
 
 /* What a kind of thing does; the lock is held. */
 typedef struct {
@@ -52,6 +54,7 @@ typedef struct {
     void (*take_turn)(Pump *, Thing *);
     void (*told)(Pump *, Thing *, Told *); /* Python fetches its news; ``Told.gone``: it is freed behind that */
     void (*destroy)(Thing *);              /* free its memory, close what it owns; it is in no slot and no ring */
+    void (*fetched)(Pump *, Thing *, Pair *); /* Python was told of a pair that it made; NULL: it makes none */
 } Kind;
 
 struct Thing { /* the first member of whatever is in a slot */
@@ -78,7 +81,7 @@ typedef struct {
 } Side;
 
 /* A pair that was made here is ``made``: its descriptors are closed here, until Python has been told of it. */
-typedef struct {
+struct Pair {
     Thing thing;
     Side side[2]; /* near, far */
     size_t first, most, calm, pool;
@@ -91,9 +94,12 @@ typedef struct {
     struct sockaddr_storage name; /* of who connected */
     char *said;              /* what was read of one side and said to the other before it opened */
     size_t said_size;
-    char heard[8];           /* what came of the answer, if that was no good */
+    char *heard;             /* what came of the answer, if that is not for us to judge */
     size_t heard_size;
-} Pair;
+    Link held;               /* in the pump's ring of those that wait for others to have ended */
+    uint64_t turn_of;        /* such a one: how many came there before it */
+    uint64_t awaited;        /* the ``turn_of`` of the first that waits for it; 0: nobody does */
+};
 
 typedef struct {
     Thing *thing;
@@ -110,6 +116,8 @@ struct Pump {
     Slot *slots;         /* given and freed by Python's thread alone, so that it finds things without the lock */
     uint32_t size, free; /* free: the first free slot, or size */
     Link fresh, bulk, told, young;
+    Link held_back;      /* pairs that wait for others to have ended (_pump_doors.c) */
+    Link dry;            /* doors that wait for a data socket */
     bool tell;           /* Python is to be told behind this batch */
     bool tell_later;     /* or with the next tick */
     bool ticks;          /* something waits for one; the thread's own */
@@ -150,12 +158,14 @@ void tell(Pump *pump, Thing *thing, unsigned news);
 void tell_later(Pump *pump, Thing *thing, unsigned news);
 void tell_young(Pump *pump, bool all);
 void wake(Pump *pump);
+bool keep(char **kept, size_t *size, const char *data, size_t more);
 bool run(Pump *pump, int timeout);
 void *work(void *pump);
 
 /* _pump_pairs.c */
 #define CHANGES (EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP | EPOLLET)
 extern const Kind joined; /* the bytes of a pair are moved */
+void was_fetched(Pump *pump, Pair *pair, Told *told);
 void begin_side(Side *side, int fd, unsigned state, uint64_t taken, size_t first);
 void begin_pair(Pair *pair, const Kind *kind, size_t first, size_t most, size_t calm, size_t pool);
 Pair *new_pair(const Kind *kind, size_t first, size_t most, size_t calm, size_t pool);
@@ -176,13 +186,12 @@ void free_pair(Thing *thing);
 /* _pump_dials.c */
 bool dials_tick(Pump *pump);
 void dials_free(Pump *pump);
-PyObject *pump_dial_limits(PyObject *pump, PyObject *args);
-PyObject *pump_allow(PyObject *pump, PyObject *goals);
-PyObject *pump_bring(PyObject *pump, PyObject *args);
-PyObject *pump_withdraw(PyObject *pump, PyObject *args);
-PyObject *pump_dial_counts(PyObject *pump, PyObject *nothing);
-PyObject *pump_keep_alive(PyObject *pump, PyObject *nothing);
-extern const char dial_limits_doc[], allow_doc[], bring_doc[], withdraw_doc[], dial_counts_doc[], keep_alive_doc[];
+extern PyMethodDef dial_methods[];
+
+/* _pump_doors.c */
+void look_at_doors(Pump *pump);
+bool doors_wait(const Pump *pump);
+extern PyMethodDef door_methods[];
 
 /* _pump.c */
 void take_lock(Pump *pump);

@@ -157,21 +157,18 @@ static void missed(Pump *pump, Dial *dial, int error)
 }
 
 /* Keep what was read; false: no memory, so it dies of that. */
-static bool keep(Pump *pump, Dial *dial, const char *data, size_t size)
+static bool keep_said(Pump *pump, Dial *dial, const char *data, size_t size)
 {
-    dial->pair.said = malloc(size ? size : 1);
-    if (dial->pair.said == NULL) {
-        close_side(&dial->pair.side[1], false);
-        missed(pump, dial, ENOMEM);
-        return false;
-    }
-    memcpy(dial->pair.said, data, dial->pair.said_size = size);
-    return true;
+    if (keep(&dial->pair.said, &dial->pair.said_size, data, size))
+        return true;
+    close_side(&dial->pair.side[1], false);
+    missed(pump, dial, ENOMEM);
+    return false;
 }
 
 static void give_with(Pump *pump, Dial *dial, int what, int error, const char *data, size_t size)
 {
-    if (dial->pair.said != NULL || keep(pump, dial, data, size))
+    if (dial->pair.said != NULL || keep_said(pump, dial, data, size))
         give(pump, dial, what, error);
 }
 
@@ -253,7 +250,7 @@ static void dial_goal(Pump *pump, Dial *dial, const Goal *goal, const char *data
         give_with(pump, dial, FAILED, error, data, size);
     } else if (connected) {
         reached(pump, dial, data, size, more);
-    } else if (keep(pump, dial, data, size)) {
+    } else if (keep_said(pump, dial, data, size)) {
         dial->due = now() + pump->dials->dial;
         become(pump->dials, dial, DIALLING);
     }
@@ -386,8 +383,8 @@ static void dial_told(Pump *pump, Thing *thing, Told *told)
     told->gone = thing;
 }
 
-static const Kind dialled = {dial_happened, no_turn, dial_told, free_pair};
-static const Kind opened = {pair_happened, pair_turn, dial_told, free_pair};
+static const Kind dialled = {dial_happened, no_turn, dial_told, free_pair, NULL};
+static const Kind opened = {pair_happened, pair_turn, dial_told, free_pair, NULL};
 
 /* -- Python's methods */
 
@@ -418,10 +415,10 @@ static bool has_dials(Pump *pump)
     return pump->dials != NULL;
 }
 
-const char dial_limits_doc[] = "dial_limits((connects, seconds), (dials, seconds), (first, turn, calm, pool))\n\n"
-    "How many tickets and goals are dialled at once, and for how long; then as of RelayLimits. It comes first.";
+PyDoc_STRVAR(dial_limits_doc, "dial_limits((connects, seconds), (dials, seconds), (first, turn, calm, pool))\n\n"
+    "How many tickets and goals are dialled at once, and for how long; then as of RelayLimits. It comes first.");
 
-PyObject *pump_dial_limits(PyObject *self, PyObject *args)
+static PyObject *pump_dial_limits(PyObject *self, PyObject *args)
 {
     Pump *pump = (Pump *)self;
     Py_ssize_t connects, dials, first, most, calm, pool;
@@ -454,7 +451,7 @@ static bool read_goal(Goal *goal, PyObject *row)
     Py_ssize_t size;
     int port, within;
     unsigned scope;
-    if (!PyArg_ParseTuple(row, "Iy#(siIp):allow", &goal->id, &frame, &size, &host, &port, &scope, &within) ||
+    if (!PyArg_ParseTuple(row, "Iy#(siIp):allow_goals", &goal->id, &frame, &size, &host, &port, &scope, &within) ||
         !read_place(&goal->place, host, port, scope, within))
         return false;
     if (size < 1 || (size_t)size > sizeof goal->connect) {
@@ -465,10 +462,10 @@ static bool read_goal(Goal *goal, PyObject *row)
     return true;
 }
 
-const char allow_doc[] = "allow([(id, frame of CONNECT, (address, port, scope, within)), ...])\n\n"
-    "What may be dialled from now on, and nothing else.";
+PyDoc_STRVAR(allow_doc, "allow_goals([(id, frame of CONNECT, (address, port, scope, within)), ...])\n\n"
+    "What may be dialled from now on, and nothing else.");
 
-PyObject *pump_allow(PyObject *self, PyObject *goals)
+static PyObject *pump_allow(PyObject *self, PyObject *goals)
 {
     Pump *pump = (Pump *)self;
     Py_ssize_t count = has_dials(pump) ? PyList_Size(goals) : -1;
@@ -518,10 +515,10 @@ static bool add_ticket(Pump *pump, uint32_t owner, const Place *to, const char *
     return true;
 }
 
-const char bring_doc[] = "bring(owner, (address, port, scope, within), tickets, seconds)\n\n"
-    "Bring a data socket for each ticket of 16 bytes that is begun within so many seconds.";
+PyDoc_STRVAR(bring_doc, "bring(owner, (address, port, scope, within), tickets, seconds)\n\n"
+    "Bring a data socket for each ticket of 16 bytes that is begun within so many seconds.");
 
-PyObject *pump_bring(PyObject *self, PyObject *args)
+static PyObject *pump_bring(PyObject *self, PyObject *args)
 {
     Pump *pump = (Pump *)self;
     unsigned owner, scope;
@@ -547,9 +544,9 @@ PyObject *pump_bring(PyObject *self, PyObject *args)
     Py_RETURN_NONE;
 }
 
-const char dial_counts_doc[] = "dial_counts() -> all, used\n\nHow many there are, and those that have been asked for a goal, at least.";
+PyDoc_STRVAR(dial_counts_doc, "dial_counts() -> all, used\n\nHow many there are, and those that have been asked for a goal, at least.");
 
-PyObject *pump_dial_counts(PyObject *self, PyObject *nothing)
+static PyObject *pump_dial_counts(PyObject *self, PyObject *nothing)
 {
     Pump *pump = (Pump *)self;
     size_t all = 0, used = 0;
@@ -579,11 +576,11 @@ static bool take_back(Pump *pump, Dial *dial)
     return false;
 }
 
-const char withdraw_doc[] = "withdraw(owner, number, used) -> int\n\n"
+PyDoc_STRVAR(withdraw_doc, "withdraw(owner, number, used) -> int\n\n"
     "Give back what is there of an owner, and of a number (-1: any), those that are used too or not; how many were\n"
-    "not connected yet and are nobody's. What is given back is taken as news.";
+    "not connected yet and are nobody's. What is given back is taken as news.");
 
-PyObject *pump_withdraw(PyObject *self, PyObject *args)
+static PyObject *pump_withdraw(PyObject *self, PyObject *args)
 {
     Pump *pump = (Pump *)self;
     Py_ssize_t owner, number, vanished = 0;
@@ -605,9 +602,9 @@ PyObject *pump_withdraw(PyObject *self, PyObject *args)
     return PyLong_FromSsize_t(vanished);
 }
 
-const char keep_alive_doc[] = "keep_alive()\n\nHave the kernel ask whether those that wait are alive.";
+PyDoc_STRVAR(keep_alive_doc, "keep_alive_dials()\n\nHave the kernel ask whether those that wait are alive.");
 
-PyObject *pump_keep_alive(PyObject *self, PyObject *nothing)
+static PyObject *pump_keep_alive(PyObject *self, PyObject *nothing)
 {
     Pump *pump = (Pump *)self;
     if (!has_dials(pump))
@@ -627,6 +624,16 @@ PyObject *pump_keep_alive(PyObject *self, PyObject *nothing)
     release(pump);
     Py_RETURN_NONE;
 }
+
+PyMethodDef dial_methods[] = {
+    {"dial_limits", pump_dial_limits, METH_VARARGS, dial_limits_doc},
+    {"allow_goals", pump_allow, METH_O, allow_doc},
+    {"bring", pump_bring, METH_VARARGS, bring_doc},
+    {"withdraw", pump_withdraw, METH_VARARGS, withdraw_doc},
+    {"dial_counts", pump_dial_counts, METH_NOARGS, dial_counts_doc},
+    {"keep_alive_dials", pump_keep_alive, METH_NOARGS, keep_alive_doc},
+    {NULL, NULL, 0, NULL},
+};
 
 void dials_free(Pump *pump)
 {

@@ -266,25 +266,6 @@ void pair_happened(Pump *pump, Thing *thing, int side, uint32_t events)
 
 void pair_turn(Pump *pump, Thing *thing) { take_turn(pump, (Pair *)thing); }
 
-/* One that was made here: if it is over it is freed, else it is Python's from now on, as if it had joined it. */
-static void pair_told(Pump *pump, Thing *thing, Told *told)
-{
-    Pair *pair = (Pair *)thing;
-    told->side = pair->cut_side;
-    told->error = pair->cut_error;
-    if (!pair->made)
-        return;
-    told->made = pair;
-    told->news |= OPENED;
-    pair->made = false;
-    pump->made--;
-    leave(&pair->young);
-    if (pair->thing.over) {
-        detach(pump, thing);
-        told->gone = thing;
-    }
-}
-
 /* It is not here any more: no event, no turn, nothing told. */
 void forget(Pump *pump, Pair *pair)
 {
@@ -295,7 +276,40 @@ void forget(Pump *pump, Pair *pair)
     }
     leave(&pair->kin);
     leave(&pair->young);
+    leave(&pair->held);
     detach(pump, &pair->thing);
+}
+
+/* Python has it from now on, or it was over and is freed behind that. */
+void was_fetched(Pump *pump, Pair *pair, Told *told)
+{
+    Thing *maker = find(pump, pair->maker);
+    told->made = pair;
+    told->side = pair->cut_side;
+    told->error = pair->cut_error;
+    pair->made = false;
+    pump->made--;
+    leave(&pair->young);
+    if (!(pair->thing.news & (DONE | CUT)) && pump->most) /* Python's own are not counted here */
+        pump->most--;
+    if (maker != NULL && maker->kind->fetched != NULL)
+        maker->kind->fetched(pump, maker, pair);
+    if (pair->thing.over) {
+        forget(pump, pair);
+        told->gone = &pair->thing;
+    }
+}
+
+/* One that was made here: if it is over it is freed, else it is Python's from now on, as if it had joined it. */
+static void pair_told(Pump *pump, Thing *thing, Told *told)
+{
+    Pair *pair = (Pair *)thing;
+    told->side = pair->cut_side;
+    told->error = pair->cut_error;
+    if (!pair->made)
+        return;
+    told->news |= OPENED;
+    was_fetched(pump, pair, told);
 }
 
 void begin_side(Side *side, int fd, unsigned state, uint64_t taken, size_t first)
@@ -315,6 +329,7 @@ void begin_pair(Pair *pair, const Kind *kind, size_t first, size_t most, size_t 
     begin_thing(&pair->thing, kind);
     ring(&pair->kin);
     ring(&pair->young);
+    ring(&pair->held);
     pair->side[0].fd = pair->side[1].fd = -1;
     pair->first = first < LARGEST ? first : LARGEST;
     pair->most = most < LARGEST ? most : LARGEST;
@@ -341,7 +356,8 @@ void free_pair(Thing *thing)
         free(pair->side[which].held);
     }
     free(pair->said);
+    free(pair->heard);
     free(pair);
 }
 
-const Kind joined = {pair_happened, pair_turn, pair_told, free_pair};
+const Kind joined = {pair_happened, pair_turn, pair_told, free_pair, NULL};

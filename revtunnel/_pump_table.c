@@ -144,16 +144,30 @@ void tell_young(Pump *pump, bool all)
 /* What may wait is told, if it is time; true: there is something that waits. */
 static bool tick(Pump *pump)
 {
-    bool dials = dials_tick(pump);
-    if (!pump->tell_later && in_none(&pump->young))
-        return dials;
+    bool waits = dials_tick(pump);
+    waits = doors_wait(pump) || waits;
+    if (!pump->tell_later && in_none(&pump->young) && !waits)
+        return false;
     int64_t time = now();
     if (time - pump->ticked >= TICK) {
         pump->ticked = time;
         tell_young(pump, false);
         pump->tell = pump->tell || pump->tell_later;
     }
-    return dials || pump->tell_later || !in_none(&pump->young);
+    return pump->tell_later || !in_none(&pump->young) || waits;
+}
+
+/* Keep bytes behind those that are kept already; false: no memory. */
+bool keep(char **kept, size_t *size, const char *data, size_t more)
+{
+    char *place = more ? realloc(*kept, *size + more) : *kept;
+    if (more && place == NULL)
+        return false;
+    if (more)
+        memcpy(place + *size, data, more);
+    *kept = place;
+    *size += more;
+    return true;
 }
 
 /* -- the loop */
@@ -207,6 +221,7 @@ bool run(Pump *pump, int timeout)
     }
     if (waits && (thing = next_of(&pump->bulk)) != NULL)
         have_turn(pump, thing);
+    look_at_doors(pump);
     bool more = next_of(&pump->bulk) != NULL || next_of(&pump->fresh) != NULL;
     pump->ticks = tick(pump);
     bool tell = pump->tell;

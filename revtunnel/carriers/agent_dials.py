@@ -104,7 +104,7 @@ class AgentDials:
             self._targets.clear()
             self._ids.clear()
         goals = [(self._id(target), _connect(target), where) for target, where in simple]
-        self._pump.allow(goals)
+        self._pump.allow_goals(goals)
 
     def _id(self, target: Target) -> int:
         """The number by which the plane names a target."""
@@ -169,7 +169,7 @@ class AgentDials:
 
     def look(self) -> None:
         """Sockets that wait for longer than from one look to the next are kept alive."""
-        self._pump.keep_alive()
+        self._pump.keep_alive_dials()
 
     # -- what the plane tells
 
