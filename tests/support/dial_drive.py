@@ -9,15 +9,17 @@ import contextlib
 import random
 import socket
 import sys
+from collections.abc import Iterator
 
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Offer, Target
+from revtunnel.sockets.ends import ends_with_reset
 from revtunnel.streams.commands import TICKET_SIZE, Command
 from tests.support.agent_site import FIRST, HOST, OPENED, AgentSite, agent_site, asks
 from tests.support.pump_drive import Program, load_pump
 
-__all__ = ["drive"]
+__all__ = ["drive", "short_connections"]
 
 FATES = (
     "end",
@@ -214,6 +216,39 @@ def drive(plane: str, seed: int, count: int) -> list[tuple[str, str]]:
     """What became of so many sockets of an agent."""
     with agent_site(plane) as site:
         return Drive(site, seed, count).run()
+
+
+def short_connections(times: int, count: int, at_once: int = 50) -> Iterator[None]:
+    """So many, some at once: a byte there, a byte back, both ends of file; every third is reset instead.
+
+    Nothing but the plane's thread serves them meanwhile.
+    """
+    with agent_site("native") as site:
+        for listener in (site.server, site.services):
+            listener.settimeout(10)
+        for _ in range(times):
+            for _ in range(count // at_once):
+                _some(site, at_once)
+            site.facts.clear()
+            yield
+
+
+def _some(site: AgentSite, count: int) -> None:
+    site.want(count)
+    ends = [site.server.accept()[0] for _ in range(count)]
+    for end in ends:
+        assert len(end.recv(ATTACH, socket.MSG_WAITALL)) == ATTACH
+        end.send(site.connect + b"?")
+    for number, end in enumerate(ends):
+        service = site.services.accept()[0]
+        assert service.recv(1) == b"?"
+        service.send(b"!")
+        assert end.recv(5, socket.MSG_WAITALL) == OPENED + b"!"
+        if number % 3 == 0:
+            ends_with_reset(end)
+        end.close()
+        service.close()
+    site.until(lambda: site.data.count == 0)
 
 
 def _main(file: str, seed: int, count: int) -> None:
