@@ -282,7 +282,7 @@ class AgentData:
 
         ``direct``: where the data sockets of a link connect to, if that is all that is to be done.
         """
-        if plane is not None:
+        if plane is not None and not plane.has_dials:  # of two agents in a process one has them
             self._dials = AgentDials(self, plane, self.dialler, direct)
             self._dials.take(self.limits, self.relay_limits)
 

@@ -71,12 +71,9 @@ class AgentDials:
     """The plane's part of the data sockets of one agent, which is ``data``."""
 
     def __init__(self, data: GivenBack, plane: DataPlane, dialler: Dialler, direct: Direct) -> None:
-        pump = plane.begin_dials(self.told, self.settled)
-        if pump is None:
-            raise ValueError("another agent has its dials in this data plane")
         self._data = data
         self._plane = plane
-        self._pump = pump
+        self._pump = plane.begin_dials(self.told, self.settled)
         self._dialler = dialler
         self._direct = direct
         self._numbers = count(1)

@@ -107,14 +107,15 @@ class DataPlane:
 
     # -- data sockets that an agent brings (carriers/agent_dials.py); what they take is as in _pump_dials.c
 
-    def begin_dials(
-        self, told: Callable[[tuple[Any, ...]], None], settled: Callable[[], None]
-    ) -> "Pump | None":
-        """Where they are brought; ``told`` has each row, then comes ``settled``. None: another has it."""
-        if self._dial_told is not None:
-            return None
+    def begin_dials(self, told: Callable[[tuple[Any, ...]], None], settled: Callable[[], None]) -> "Pump":
+        """Where they are brought, for one agent; ``told`` has each row, then comes ``settled``."""
         self._dial_told, self._dials_settled = told, settled
         return self._pump
+
+    @property
+    def has_dials(self) -> bool:
+        """Whether some agent has them already."""
+        return self._dial_told is not None
 
     def begin(self) -> None:
         """Start the thread, if it does not run yet; so behind every fork.

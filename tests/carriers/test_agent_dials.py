@@ -1,11 +1,13 @@
 """Data sockets of an agent with either plane: the same words, bytes, facts and ends, whoever dials."""
 
+import contextlib
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from revtunnel.carriers.agent_data import AgentData
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened
 from revtunnel.ground.limits import AgentLimits
 from revtunnel.ground.origin import encode_origin, origin_of
@@ -14,6 +16,7 @@ from revtunnel.ground.targets import Offer, Target
 from revtunnel.sockets.ends import ends_with_reset
 from revtunnel.sockets.plane_settings import find_pump
 from revtunnel.streams.commands import Command
+from revtunnel.streams.dialler import Dialler
 from revtunnel.streams.frames import encode_frame
 from tests.support.agent_site import HOST, OPENED, AgentSite, agent_site, asks
 
@@ -40,19 +43,25 @@ def cut(end: socket.socket) -> None:
     end.close()
 
 
-@pytest.fixture
-def deaf(site: AgentSite) -> Iterator[Target]:
-    """A target that does not answer, on the list: its backlog is full."""
+@contextlib.contextmanager
+def deaf_target() -> Iterator[Target]:
+    """A target that does not answer: its backlog is full."""
     with socket.create_server((HOST, 0), backlog=0) as listener:
-        target = Target(HOST, listener.getsockname()[1])
         fillers = [socket.socket() for _ in range(4)]
         for each in fillers:
             each.setblocking(False)
             each.connect_ex(listener.getsockname())
-        site.dialler.offer([Offer("deaf", target), Offer("it", site.target)])
-        yield target
+        yield Target(HOST, listener.getsockname()[1])
         for each in fillers:
             each.close()
+
+
+@pytest.fixture
+def deaf(site: AgentSite) -> Iterator[Target]:
+    """One that is on the list."""
+    with deaf_target() as target:
+        site.dialler.offer([Offer("deaf", target), Offer("it", site.target)])
+        yield target
 
 
 # -- what is opened
@@ -295,27 +304,20 @@ def test_no_more_sockets_than_the_limit(plane: str) -> None:
 
 def test_a_target_that_does_not_answer(plane: str, no_leaks: None) -> None:
     """In time."""
-    with agent_site(plane, LIMITS) as site, socket.create_server((HOST, 0), backlog=0) as listener:
-        target = Target(HOST, listener.getsockname()[1])
-        fillers = [socket.socket() for _ in range(4)]
-        for each in fillers:
-            each.setblocking(False)
-            each.connect_ex(listener.getsockname())
+    with agent_site(plane, LIMITS) as site, deaf_target() as target:
         site.dialler.offer([Offer("deaf", target)])
         end = site.attached()
         end.send(asks(target) + b"question")
         assert site.reset(end) == (Ended.TIMED_OUT, f"{target} did not answer in time")
         (fact,) = site.ended()
         assert fact.seconds >= 0.1
-        for each in fillers:
-            each.close()
 
 
-def begin(site: AgentSite, deaf: Target) -> socket.socket:
-    """A socket whose target is being dialled."""
+def begin(site: AgentSite, deaf: Target, running: int = 1) -> socket.socket:
+    """A socket whose target is being dialled, as so many are then."""
     end = site.attached()
     end.send(asks(deaf) + b"question")
-    site.until(lambda: site.data.running == 1)
+    site.until(lambda: site.data.running == running)
     return end
 
 
@@ -356,6 +358,41 @@ def test_a_lost_link_leaves_what_is_being_dialled(site: AgentSite, deaf: Target)
     site.data.abort()
     (fact,) = site.ended()
     assert (fact.reason, fact.detail) == (Ended.LINK_LOST, "the agent stops")
+
+
+def test_dials_in_flight_have_one_limit(plane: str, no_leaks: None) -> None:
+    """One here, one there; the third waits for its turn."""
+    with agent_site(plane, AgentLimits(dials=2)) as site, deaf_target() as target:
+        site.dialler.offer([Offer("deaf", target)])
+        for _ in range(3):
+            begin(site, target, site.data.running + 1)
+        site.loop.settle(quiet=0.03)
+        theirs = site.dialler._dialling, len(site.dialler._waiting), site.dialler.elsewhere
+        assert theirs == ((2, 1, 0) if plane == "python" else (1, 1, 1))
+
+
+def test_an_agent_that_may_dial_one_at_a_time(plane: str) -> None:
+    """Python dials it."""
+    with agent_site(plane, AgentLimits(dials=1)) as site:
+        _, service = site.opened(b"question")
+        assert site.dialler.elsewhere == 0
+        service.send(b"answer")
+
+
+@pytest.mark.skipif(find_pump() is None, reason="revtunnel._pump was not built")
+def test_of_two_agents_in_a_process_one_has_the_plane(no_leaks: None) -> None:
+    """What one allows is never dialled for the other."""
+    with agent_site("native") as site:
+        other = AgentData(
+            site.loop.reactor, site.limits, Dialler(site.loop.reactor, site.limits, ()), site._connect, print
+        )
+        other.use_plane(site.plane, lambda link: (HOST, site.port))
+        other.wanted(site.link, [bytes(16)])
+        end = site.accepted(site.server)
+        site.hear(end, 20)
+        end.send(site.connect)
+        assert site.reset(end)[0] is Ended.NOT_ALLOWED
+        other.abort()
 
 
 # -- what the link and the daemon say

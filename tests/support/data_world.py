@@ -59,11 +59,11 @@ SERIAL = "plc-1"
 class DataWorld:
     """``rule`` is the listener's ``data``; ``sockets`` says whether the agent has data sockets.
 
-    Set ``web`` before: the agent comes by WebSocket, to a web listener.
+    Set ``web`` before: the agent comes by WebSocket, to a web listener. Or ``native``: it has a data plane.
     """
 
     web = False
-    native = bool(os.environ.get("NATIVE"))  # a data plane brings the agent's sockets and dials its targets
+    native = False
 
     def __init__(
         self,
