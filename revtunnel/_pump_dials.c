@@ -55,6 +55,7 @@ typedef struct {
     Place place;
     int64_t due; /* until when it waits */
     size_t at;   /* where in ``said`` the client's bytes begin */
+    uint32_t events[2]; /* of near and far, until its turn */
     bool alive;
 } Dial;
 
@@ -289,31 +290,37 @@ static void hear(Pump *pump, Dial *dial, uint32_t events)
 
 static void dial_happened(Pump *pump, Thing *thing, int side, uint32_t events)
 {
+    ((Dial *)thing)->events[side] |= events;
+    append(&pump->fresh, &thing->turn);
+}
+
+static void dial_turn(Pump *pump, Thing *thing)
+{
     Dial *dial = (Dial *)thing;
-    if (dial->ring == CONNECTING && events & (EPOLLOUT | OVER)) {
-        int error = events & OVER ? fault_of(NEAR(dial)) : 0;
+    uint32_t near = dial->events[0], far = dial->events[1];
+    dial->events[0] = dial->events[1] = 0;
+    if (dial->ring == CONNECTING && near & (EPOLLOUT | OVER)) {
+        int error = near & OVER ? fault_of(NEAR(dial)) : 0;
         if (error)
             missed(pump, dial, error);
-        else if (events & EPOLLOUT)
+        else if (near & EPOLLOUT)
             attach(pump, dial);
         next_tickets(pump);
     }
-    if (dial->ring == PARKED && events & (EPOLLIN | EPOLLPRI | OVER)) {
-        hear(pump, dial, events);
-    } else if (dial->ring == DIALLING && side == 0 && events & OVER) {
+    if (dial->ring == PARKED && near & (EPOLLIN | EPOLLPRI | OVER)) {
+        hear(pump, dial, near);
+    } else if (dial->ring == DIALLING && near & OVER) {
         give(pump, dial, TAKEN, 0);
-    } else if (dial->ring == DIALLING && side == 1 && events & (EPOLLOUT | OVER)) {
-        int error = events & OVER ? fault_of(FAR(dial)) : 0;
+    } else if (dial->ring == DIALLING && far & (EPOLLOUT | OVER)) {
+        int error = far & OVER ? fault_of(FAR(dial)) : 0;
         if (error)
             give(pump, dial, FAILED, error);
-        else if (events & EPOLLOUT) {
-            happened_to(&dial->pair.side[1], events); /* it may have spoken, too */
+        else if (far & EPOLLOUT) {
+            happened_to(&dial->pair.side[1], far); /* it may have spoken, too */
             reached(pump, dial, dial->pair.said, dial->pair.said_size, true);
         }
     }
 }
-
-static void no_turn(Pump *pump, Thing *thing) {}
 
 /* What is due now; true: there is something that will be. */
 bool dials_tick(Pump *pump)
@@ -383,7 +390,7 @@ static void dial_told(Pump *pump, Thing *thing, Told *told)
     told->gone = thing;
 }
 
-static const Kind dialled = {dial_happened, no_turn, dial_told, free_pair, NULL};
+static const Kind dialled = {dial_happened, dial_turn, dial_told, free_pair, NULL};
 static const Kind opened = {pair_happened, pair_turn, dial_told, free_pair, NULL};
 
 /* -- Python's methods */

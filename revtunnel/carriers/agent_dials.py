@@ -84,12 +84,12 @@ class AgentDials:
         dialler.on_offer = self.offered
 
     def take(self, limits: AgentLimits, relay: RelayLimits) -> None:
-        """Other limits from now on. Half of the dials in flight are the plane's, the others the dialler's."""
+        """Other limits from now on. Half of the dials in flight are the plane's while it has a link."""
         self._limits = limits
-        self._dialler.elsewhere = limits.dials // 2
+        self._share()
         self._pump.dial_limits(
             (limits.data_dials, limits.connect),
-            (self._dialler.elsewhere, limits.dial),
+            (limits.dials // 2, limits.dial),
             (relay.first, relay.turn, relay.calm, relay.pool),
         )
         self.offered()
@@ -102,6 +102,9 @@ class AgentDials:
             self._ids.clear()
         goals = [(self._id(target), _connect(target), where) for target, where in simple]
         self._pump.allow_goals(goals)
+
+    def _share(self) -> None:
+        self._dialler.elsewhere = self._limits.dials // 2 if self._owners else 0
 
     def _id(self, target: Target) -> int:
         """The number by which the plane names a target."""
@@ -137,6 +140,7 @@ class AgentDials:
                 return owner
         number = next(self._numbers)
         owner = self._owners[number] = _Owner(link, *direct, number)
+        self._share()
         return owner
 
     # -- what is asked
@@ -192,6 +196,7 @@ class AgentDials:
     def _forget(self, owner: _Owner) -> None:
         if owner.gone and not owner.left:
             self._owners.pop(owner.number, None)
+            self._share()
 
     def _missed(self, owner: _Owner, number: int, code: int) -> None:
         """No connection came."""
