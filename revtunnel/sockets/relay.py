@@ -330,6 +330,8 @@ class _Side:
             self._left(event)
         elif event & _READABLE or self.end.reads_when_writable:
             self.pull(bool(event & OVER))
+            if self.read_ended and event & select.EPOLLERR:
+                self._left(select.EPOLLERR)  # it was cut behind its end of file
         if self.relay.stays < 1:
             self.relay.hand_over()
 
