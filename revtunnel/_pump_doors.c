@@ -531,14 +531,14 @@ static PyObject *failed(int error)
     return PyErr_SetFromErrno(PyExc_OSError);
 }
 
-PyDoc_STRVAR(stock_doc, "stock(limits) -> handle\n\nWhat the data sockets of one agent wait in. limits: as for join.\n"
+PyDoc_STRVAR(stock_doc, "stock(first, turn, calm, pool) -> handle\n\nWhat the data sockets of one agent wait in; as for join.\n"
     "Its news have for ``side`` how many were taken since the last.");
 
 static PyObject *pump_stock(PyObject *self, PyObject *args)
 {
     Pump *pump = (Pump *)self;
     Py_ssize_t first, most, calm, pool;
-    if (!PyArg_ParseTuple(args, "(nnnn):stock", &first, &most, &calm, &pool))
+    if (!PyArg_ParseTuple(args, "nnnn:stock", &first, &most, &calm, &pool))
         return NULL;
     Stock *stock = calloc(1, sizeof *stock);
     if (stock == NULL)
@@ -617,6 +617,23 @@ static PyObject *pump_draw(PyObject *self, PyObject *args)
     pair->made = found == NULL; /* else it is the caller's */
     free_pair(&pair->thing);
     return found;
+}
+
+PyDoc_STRVAR(stocked_doc, "stocked(stock) -> int\n\nData sockets that wait there.");
+
+static PyObject *pump_stocked(PyObject *self, PyObject *args)
+{
+    Pump *pump = (Pump *)self;
+    unsigned long long handle;
+    if (!PyArg_ParseTuple(args, "K:stocked", &handle))
+        return NULL;
+    Stock *stock = (Stock *)thing_of(pump, handle, &stock_kind);
+    if (stock == NULL)
+        return NULL;
+    take_lock(pump);
+    uint32_t count = stock->count;
+    release(pump);
+    return PyLong_FromUnsignedLong(count);
 }
 
 PyDoc_STRVAR(keep_alive_doc, "keep_alive(stock, from, to, idle, interval, count)\n\n"
@@ -769,6 +786,7 @@ PyMethodDef door_methods[] = {
     {"stock", pump_stock, METH_VARARGS, stock_doc},
     {"put", pump_put, METH_VARARGS, put_doc},
     {"draw", pump_draw, METH_VARARGS, draw_doc},
+    {"stocked", pump_stocked, METH_VARARGS, stocked_doc},
     {"keep_alive", pump_keep_alive, METH_VARARGS, keep_alive_doc},
     {"close_stock", pump_close_stock, METH_VARARGS, close_stock_doc},
     {"door", pump_door, METH_VARARGS, door_doc},

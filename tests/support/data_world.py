@@ -349,7 +349,7 @@ class DataWorld:
         board = self.switchboard
         assert board.streams.page() == []
         self.until(lambda: not board.admission.strangers and not self.pool.core.coming)
-        assert board.data.sockets == self.pool.core.warm == len(self.pool._warm)
+        assert board.data.sockets == self.pool.core.warm == len(self.pool.spare)
         self.until(lambda: self.data.count == self.pool.core.warm)
         assert len(board.data._tickets) == 0
         assert not board.data._expected
