@@ -31,7 +31,7 @@ def test_nothing_for_sanitizers(kind: str, library: str, tmp_path: Path) -> None
     """No byte beyond its buffer, none after it was freed, nothing undefined; no race."""
     target, preload = sanitized(tmp_path, kind, library)
     done = subprocess.run(
-        [sys.executable, "-m", "tests.support.door_drive", target, "5", "60"],
+        [sys.executable, "-m", "tests.support.door_drive", target, "5", "30"],
         cwd=ROOT,
         env=os.environ | {"LD_PRELOAD": preload, "ASAN_OPTIONS": "detect_leaks=0", "PYTHONPATH": str(ROOT)},
         capture_output=True,

@@ -73,7 +73,7 @@ class Brought:
 
 
 class DoorWorld(DataWorld):
-    """``spare`` are the data sockets that nobody was asked for on; ``late``: what is recalled is under way."""
+    """``spare``: data sockets on which nobody was asked for; ``late``: what is recalled is under way."""
 
     def __init__(self, native: bool) -> None:
         self.native = native
