@@ -147,7 +147,8 @@ class AgentDials:
 
     def counts(self) -> tuple[int, int]:
         """Sockets that the plane has, and those that carry a channel or are about to."""
-        return self._pump.dial_counts()
+        (there, used), untold = self._pump.dial_counts(), self._plane.untold
+        return there + untold, used + untold
 
     def settle(self) -> None:
         """Be told of all that has happened."""

@@ -452,6 +452,20 @@ def test_an_agent_that_drains(site: AgentSite) -> None:
     assert fact.reason in (Ended.CLOSED, Ended.RESET_BY_PEER)
 
 
+def test_an_agent_that_drains_is_not_done_before_all_is_told(site: AgentSite) -> None:
+    """What ends and what runs are told at once: only the last end counts."""
+    refused = site.attached()
+    end, service = site.opened()
+    drained: list[Any] = []
+    site.data.drain().addCallback(drained.append)
+    assert not drained
+    for each in (end, service):
+        each.close()
+    refused.close()
+    site.until(lambda: drained)
+    assert site.data.running == 0 and len(site.ended()) == 1
+
+
 def test_an_agent_that_has_nothing_to_drain(site: AgentSite) -> None:
     """At once."""
     drained: list[Any] = []
