@@ -2,6 +2,8 @@
 
 import contextlib
 import socket
+import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -207,6 +209,40 @@ def test_a_list_that_changes_has_the_last_word(site: AgentSite) -> None:
     assert site.hear(end, 17) == b"what runs goes on"
     site.dialler.offer([Offer("it", site.target)])
     site.opened(b"again")
+
+
+def accepted(listener: socket.socket) -> list[socket.socket]:
+    """All that are connected."""
+    found = []
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            found.append(listener.accept()[0])
+    return found
+
+
+def test_no_dial_begins_behind_a_list_that_allows_it_no_more(site: AgentSite) -> None:
+    """Whoever asks meanwhile, and how fast: what is not connected when the list is taken never will be."""
+
+    def ask(ends: list[socket.socket]) -> None:
+        for end in ends:
+            end.send(site.connect)
+
+    for pause in (0.0, 0.0005):
+        ends = [site.attached() for _ in range(20)]
+        asking = threading.Thread(target=ask, args=(ends,))
+        asking.start()
+        time.sleep(pause)
+        site.dialler.offer([])
+        services = accepted(site.services)
+        asking.join()
+        site.loop.settle(quiet=0.03)
+        assert accepted(site.services) == []
+        heard = [site.hear(end, 4)[2] for end in ends]
+        assert heard.count(Command.OPENED) == len(services)
+        assert heard.count(Command.RESET) == len(ends) - len(services)
+        for each in services:
+            each.close()
+        site.dialler.offer([Offer("it", site.target)])
 
 
 def test_a_target_that_refuses(site: AgentSite) -> None:
