@@ -151,8 +151,8 @@ class AgentDials:
         return there + untold, used + untold
 
     def settle(self) -> None:
-        """Be told of all that has happened."""
-        self._plane.fetch()
+        """Be told of all that has happened, of streams that have just begun, too."""
+        self._plane.fetch(young=True)
 
     def take_back(self, link: Any = None, number: int = -1, used: bool = True) -> None:
         """What the plane has of a link, or of all, goes on in Python; without those that are ``used``."""
@@ -164,6 +164,7 @@ class AgentDials:
 
     def link_gone(self, link: Any, dead: bool) -> None:
         """A link is over: what waits goes with it, and if its path is ``dead`` its streams as well."""
+        self.settle()
         self.take_back(link, used=dead)
         for owner in [each for each in self._owners.values() if each.link is link]:
             owner.gone = True

@@ -434,6 +434,25 @@ def test_of_two_agents_in_a_process_one_has_the_plane(no_leaks: None) -> None:
 # -- what the link and the daemon say
 
 
+def test_what_happened_a_moment_ago_is_told_to_who_asks(site: AgentSite) -> None:
+    """One that has just begun, and one that has ended since."""
+    site.opened()
+    for each in site.opened():
+        each.close()
+    site.data.settle()
+    assert [fact.channel for fact in site.of(ChannelOpened)] == [256, 257]
+    assert site.data.running >= 1
+
+
+def test_a_link_that_goes_has_its_streams_told_first(site: AgentSite) -> None:
+    """So that the fact of its end is the last of it."""
+    end, _ = site.opened()
+    site.data.link_gone(site.link, dead=False)
+    assert [fact.channel for fact in site.of(ChannelOpened)] == [256]
+    cut(end)
+    assert site.ended()[0].reason is Ended.RESET_BY_PEER
+
+
 def test_what_is_recalled(site: AgentSite) -> None:
     """A socket that waits is closed; one that was opened may have given its target all."""
     waits = site.attached()

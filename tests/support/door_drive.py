@@ -143,7 +143,9 @@ class Client:
             if first and self.fate in ("late", "retried"):
                 brought.sock.close()
             elif first and self.fate == "garbage":
-                brought.sock.send(self.pace.choice((b"HTTP/1.1 200 OK\r\n", OPENED[:2] + b"\xff\xff", b"\0\0\x13\7")))
+                brought.sock.send(
+                    self.pace.choice((b"HTTP/1.1 200 OK\r\n", OPENED[:2] + b"\xff\xff", b"\0\0\x13\7"))
+                )
                 self._forget(brought)
             elif self.fate == "refused":
                 reset = encode_frame(Command.RESET, 0, encode_reset(Ended.REFUSED, "nobody is there"))
@@ -191,7 +193,11 @@ class Client:
         client, service = self.program, self.service
         asked = self.tries > 0
         self.when -= asked
-        if self.when < 0 and client.saw != "self" and (self.fate == "leaver" or (self.fate == "client" and service)):
+        if (
+            self.when < 0
+            and client.saw != "self"
+            and (self.fate == "leaver" or (self.fate == "client" and service))
+        ):
             client.reset()
         if self.when < 0 and self.fate == "silent" and service is None and self.last is not None:
             self._open(self.last)
@@ -247,7 +253,13 @@ def drive(native: bool, seed: int, count: int, at_once: int = 8) -> list[tuple[s
                 running[client.origin] = client
             world.reactor.iterate(0.0005)
             for brought in world.asked():
-                if brought.opening.origin is None: print([(c.fate,c.tries,c.program.saw,c.channel) for c in running.values()], brought.number, brought.opening.early[:20], [f for f in world.facts[-6:]])
+                if brought.opening.origin is None:
+                    print(
+                        [(c.fate, c.tries, c.program.saw, c.channel) for c in running.values()],
+                        brought.number,
+                        brought.opening.early[:20],
+                        [f for f in world.facts[-6:]],
+                    )
                 assert brought.opening.origin is not None and brought.opening.origin.client == HOST
                 running[brought.opening.origin.client_port].answer(brought)
             for client in [*running.values()]:
