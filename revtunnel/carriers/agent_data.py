@@ -360,6 +360,11 @@ class AgentData:
 
     # -- from the daemon
 
+    def settle(self) -> None:
+        """Report all that has happened up to now."""
+        if self._dials is not None:
+            self._dials.settle()
+
     def drain(self) -> "Deferred[None]":
         """Take no more; fires when the last stream has ended."""
         drained: Deferred[None] = Deferred()

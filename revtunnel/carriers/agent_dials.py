@@ -147,11 +147,12 @@ class AgentDials:
 
     def counts(self) -> tuple[int, int]:
         """Sockets that the plane has, and those that carry a channel or are about to."""
-        return self._pump.dial_counts()
+        (there, used), untold = self._pump.dial_counts(), self._plane.untold
+        return there + untold, used + untold
 
     def settle(self) -> None:
-        """Be told of all that has happened."""
-        self._plane.fetch()
+        """Be told of all that has happened, of streams that have just begun, too."""
+        self._plane.fetch(young=True)
 
     def take_back(self, link: Any = None, number: int = -1, used: bool = True) -> None:
         """What the plane has of a link, or of all, goes on in Python; without those that are ``used``."""
@@ -163,6 +164,7 @@ class AgentDials:
 
     def link_gone(self, link: Any, dead: bool) -> None:
         """A link is over: what waits goes with it, and if its path is ``dead`` its streams as well."""
+        self.settle()
         self.take_back(link, used=dead)
         for owner in [each for each in self._owners.values() if each.link is link]:
             owner.gone = True

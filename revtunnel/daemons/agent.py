@@ -254,6 +254,7 @@ class Agent(MultiService):
             self.reporter.watch,
             self.reporter,
             self._end,
+            self._data.settle,
         )
 
     def _end(self, status: int) -> None:

@@ -120,6 +120,7 @@ class DataPlane:
         self._makers: dict[int, Maker] = {}
         self._given: deque[tuple[Maker, Made]] = deque()
         self._giving = False
+        self._rows: deque[tuple[Any, ...]] = deque()  # fetched, and not told yet
         self._begun = False
         self._dial_told: Callable[[tuple[Any, ...]], None] | None = None
         self._dials_settled: Callable[[], None] | None = None
@@ -163,6 +164,11 @@ class DataPlane:
         """Where they are brought, for one agent; ``told`` has each row, then comes ``settled``."""
         self._dial_told, self._dials_settled = told, settled
         return self._pump
+
+    @property
+    def untold(self) -> int:
+        """News that was fetched and has not been told yet: this is asked by somebody who is being told."""
+        return len(self._rows)
 
     @property
     def has_dials(self) -> bool:
@@ -237,8 +243,11 @@ class DataPlane:
         self._tell(self._pump.take(False))
 
     def _tell(self, rows: list[tuple[Any, ...]]) -> None:
+        """Tell all, in order, also if somebody who is told fetches more."""
         dials = False
-        for handle, news, side, number, *more in rows:
+        self._rows.extend(rows)
+        while self._rows:
+            handle, news, side, number, *more = self._rows.popleft()
             relay = self._relays.get(handle)
             try:
                 if len(more) == 1 and self._dial_told is not None:

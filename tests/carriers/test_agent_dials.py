@@ -2,6 +2,8 @@
 
 import contextlib
 import socket
+import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -209,6 +211,40 @@ def test_a_list_that_changes_has_the_last_word(site: AgentSite) -> None:
     site.opened(b"again")
 
 
+def accepted(listener: socket.socket) -> list[socket.socket]:
+    """All that are connected."""
+    found = []
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            found.append(listener.accept()[0])
+    return found
+
+
+def test_no_dial_begins_behind_a_list_that_allows_it_no_more(site: AgentSite) -> None:
+    """Whoever asks meanwhile, and how fast: what is not connected when the list is taken never will be."""
+
+    def ask(ends: list[socket.socket]) -> None:
+        for end in ends:
+            end.send(site.connect)
+
+    for pause in (0.0, 0.0005):
+        ends = [site.attached() for _ in range(20)]
+        asking = threading.Thread(target=ask, args=(ends,))
+        asking.start()
+        time.sleep(pause)
+        site.dialler.offer([])
+        services = accepted(site.services)
+        asking.join()
+        site.loop.settle(quiet=0.03)
+        assert accepted(site.services) == []
+        heard = [site.hear(end, 4)[2] for end in ends]
+        assert heard.count(Command.OPENED) == len(services)
+        assert heard.count(Command.RESET) == len(ends) - len(services)
+        for each in services:
+            each.close()
+        site.dialler.offer([Offer("it", site.target)])
+
+
 def test_a_target_that_refuses(site: AgentSite) -> None:
     """In words, to the server and as a fact."""
     site.services.close()
@@ -398,6 +434,25 @@ def test_of_two_agents_in_a_process_one_has_the_plane(no_leaks: None) -> None:
 # -- what the link and the daemon say
 
 
+def test_what_happened_a_moment_ago_is_told_to_who_asks(site: AgentSite) -> None:
+    """One that has just begun, and one that has ended since."""
+    site.opened()
+    for each in site.opened():
+        each.close()
+    site.data.settle()
+    assert [fact.channel for fact in site.of(ChannelOpened)] == [256, 257]
+    assert site.data.running >= 1
+
+
+def test_a_link_that_goes_has_its_streams_told_first(site: AgentSite) -> None:
+    """So that the fact of its end is the last of it."""
+    end, _ = site.opened()
+    site.data.link_gone(site.link, dead=False)
+    assert [fact.channel for fact in site.of(ChannelOpened)] == [256]
+    cut(end)
+    assert site.ended()[0].reason is Ended.RESET_BY_PEER
+
+
 def test_what_is_recalled(site: AgentSite) -> None:
     """A socket that waits is closed; one that was opened may have given its target all."""
     waits = site.attached()
@@ -450,6 +505,20 @@ def test_an_agent_that_drains(site: AgentSite) -> None:
     site.until(lambda: drained)
     (fact,) = site.ended()
     assert fact.reason in (Ended.CLOSED, Ended.RESET_BY_PEER)
+
+
+def test_an_agent_that_drains_is_not_done_before_all_is_told(site: AgentSite) -> None:
+    """What ends and what runs are told at once: only the last end counts."""
+    refused = site.attached()
+    end, service = site.opened()
+    drained: list[Any] = []
+    site.data.drain().addCallback(drained.append)
+    assert not drained
+    for each in (end, service):
+        each.close()
+    refused.close()
+    site.until(lambda: drained)
+    assert site.data.running == 0 and len(site.ended()) == 1
 
 
 def test_an_agent_that_has_nothing_to_drain(site: AgentSite) -> None:
