@@ -11,6 +11,7 @@ client of the same service is judged here.
 Source: issue 16 "as a second step, accepts clients"; carriers/doors.py.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,7 @@ class LentDoors:
         self._access = access
         self._left = left
         self._doors: dict[Use, Door] = {}
+        self._lent: Counter[str] = Counter()  # by serial
         self._pools: WeakSet[DataPool] = WeakSet()  # that have had doors
         ports.served, ports.recall = self._served, self.recall
         clients.comes, clients.changed = self._comes, self._changed
@@ -65,10 +67,10 @@ class LentDoors:
     def __len__(self) -> int:
         return len(self._doors)
 
-    def fetch(self) -> None:
-        """Know of all clients that there are or were."""
+    def fetch(self, serial: str | None = None) -> None:
+        """Know of all clients that there are or were; of one device's alone, if one is named."""
         plane = DataPlane.of(self._reactor) if self._doors else None
-        if plane is not None:
+        if plane is not None and (serial is None or self._lent[serial]):
             plane.fetch(young=True)
 
     def recall(self, use: Use) -> None:
@@ -76,6 +78,11 @@ class LentDoors:
         door = self._doors.get(use)
         if door is not None:
             door.close()
+
+    def recall_device(self, serial: str) -> None:
+        """Have all ports of a device back."""
+        for port in self._ports.of(serial) if self._lent[serial] else ():
+            self.recall(port.lease.use)
 
     def recall_all(self) -> None:
         """Have all ports back, and the sockets of their devices."""
@@ -87,7 +94,7 @@ class LentDoors:
     def _comes(self, serial: str, name: str) -> None:
         """Before a client of it is judged: others of it are known."""
         if (serial, name) in self._doors:
-            self.fetch()
+            self.fetch(serial)
 
     def _changed(self, serial: str, name: str) -> None:
         """There are other clients of it in Python."""
@@ -108,10 +115,17 @@ class LentDoors:
         if allowed.most and allowed.all:
             try:
                 self._pools.add(pool)
-                gone = partial(self._doors.pop, use)
+                gone = partial(self._gone, use)
                 self._doors[use] = Door(plane, pool, port.listening, port.clients, wait, allowed, gone)
+                self._lent[use.serial] += 1
             except OSError:
                 pass  # it is as well here
+
+    def _gone(self, use: Use) -> None:
+        del self._doors[use]
+        self._lent[use.serial] -= 1
+        if not self._lent[use.serial]:
+            del self._lent[use.serial]
 
     def _pool_of(self, port: OpenPort) -> DataPool | None:
         """The data sockets that its clients may be given by the plane; None: they may not."""

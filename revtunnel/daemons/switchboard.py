@@ -207,6 +207,7 @@ class Switchboard:
         if link.takes_sockets and listener.data != "link":
             link.carrier = SocketsFirst(self.data, link, link.channels, listener.data == "socket")
         self.streams.add(link.carrier)
+        self.doors.recall_device(link.serial)  # to an older link's
         device = self.fleet.get(link.serial)
         if device is not None and device.link is link:
             device.carrier = link.carrier

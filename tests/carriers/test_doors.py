@@ -323,3 +323,30 @@ def test_a_door_is_python_s_alone_where_nobody_dials() -> None:
         gate[0].callback(None)
         service = world.service()
         assert world.hear(service, 1) == b"x"
+
+
+def test_an_agent_that_comes_again_has_its_ports_back_first(world: DataWorld) -> None:
+    """Clients of the older link go on; the next ones are the new link's."""
+    door = took(world)
+    client, service = world.client(), world.service()
+    client.send(b"x")
+    assert world.hear(service, 1) == b"x"
+    old = world.link
+    world.uplink.abort()
+    world.until(lambda: len(world.switchboard.doors) == 0, "the door")
+    assert door._over and world.switchboard.clients == 1
+    world.carry(client, service, b"goes on")
+    world.uplink = world.make_uplink()
+    world.uplink.start()
+    world.until(lambda: world.ports.of(SERIAL) and world.link is not old, "the new link")
+    short(world)
+
+
+def test_others_clients_are_not_asked_for(world: DataWorld) -> None:
+    """Who looks at one device makes no objects of another one's clients."""
+    client, service = world.client(), world.service()
+    client.send(b"x")
+    assert world.hear(service, 1) == b"x"
+    assert world.switchboard.streams.running("another") == 0
+    assert world.switchboard.client_streams.count in (0, 1)  # it may have lived for long enough
+    assert world.switchboard.streams.running(SERIAL) == world.switchboard.client_streams.count == 1
