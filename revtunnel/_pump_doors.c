@@ -24,7 +24,7 @@ Source: issue 16 "as a second step, accepts clients"; carriers/data_stream.py; s
 
 #define HEAD 1024          /* bytes before a client's first ones, for what is said before them */
 #define FEW 8              /* clients up to which a service may be one that takes one at a time */
-#define MOST 16            /* clients in one turn */
+#define MOST 4             /* clients in one turn */
 #define UNSERVED 64        /* clients given up that Python has not fetched; behind them the door waits */
 #define DRY 50000000       /* nanoseconds */
 #define ORIGIN_HEADER "\0\x0d\x1e\0"
@@ -101,7 +101,7 @@ static void given_told(Pump *pump, Thing *thing, Told *told)
     told->news |= GIVEN | (thing->kind == &opening ? ASKED : 0);
     if (thing->kind == &unserved) {
         Door *door = door_of(pump, pair);
-        if (door != NULL && door->unserved-- == UNSERVED)
+        if (door != NULL && door->unserved-- == UNSERVED && in_none(&door->dry) && !door->error)
             stand(pump, door, false);
     }
     thing->over = true;

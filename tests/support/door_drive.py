@@ -127,6 +127,7 @@ class Client:
         self.service: Program | None = None
         self.channel = 0
         self.tries = 0
+        self.was_late = False
         self.last: Brought | None = None
         if self.fate in ("late", "garbage") and not sizes[0]:
             self.fate = "end"
@@ -142,6 +143,7 @@ class Client:
         with contextlib.suppress(ConnectionError):
             if first and self.fate == "late" and brought.opening.early:
                 self.world.late.add(brought.number)
+                self.was_late = True
             if first and self.fate in ("late", "retried"):
                 brought.sock.close()
             elif first and self.fate == "garbage":
@@ -239,8 +241,10 @@ class Client:
             assert client.saw == "self" or client.heard == service.said
             assert service.saw == "self" or service.heard == client.said
         word = WORDS.get(self.fate)
+        if self.fate == "late" and not self.was_late:  # nothing was said with its first CONNECT
+            word = "CLOSED"
         assert word in (None, end.reason.name), (self.fate, end)
-        return self.fate, end.reason.name if word is not None else ""
+        return self.fate, end.reason.name if word is not None and self.fate != "late" else ""
 
 
 def drive(native: bool, seed: int, count: int, at_once: int = 8) -> list[tuple[str, str]]:
