@@ -556,43 +556,58 @@ static PyObject *pump_stock(PyObject *self, PyObject *args)
     return PyErr_NoMemory();
 }
 
-PyDoc_STRVAR(put_doc, "put(stock, fd, number)\n\nHave a data socket wait there; its descriptor is the stock's.\n"
-    "OSError: it is not.");
+PyDoc_STRVAR(put_doc, "put(stock, [(fd, number), ...]) -> int\n\nHave data sockets wait there; how many do: their\n"
+    "descriptors are the stock's. Those behind are the caller's still, for want of memory or of the kernel's.");
+
+/* One more, under the lock; false: it is not. */
+static bool put_one(Pump *pump, Stock *stock, int fd, uint64_t number, int64_t time)
+{
+    Pair *pair = new_pair(&spare, stock->first, stock->most, stock->calm, stock->pool);
+    if (pair == NULL)
+        return false;
+    begin_side(&pair->side[1], fd, 0, 0, pair->first);
+    if (!place(pump, &pair->thing) || watch(pump, &pair->thing, 1, fd, CHANGES) < 0) {
+        detach(pump, &pair->thing);
+        free_pair(&pair->thing);
+        return false;
+    }
+    pair->maker = stock->thing.handle;
+    pair->number = number;
+    pair->came = time;
+    pair->made = true;
+    append(&stock->spare, &pair->kin);
+    stock->count++;
+    stock->full = stock->full < stock->count ? stock->count : stock->full;
+    stock->filled = time;
+    return true;
+}
 
 static PyObject *pump_put(PyObject *self, PyObject *args)
 {
     Pump *pump = (Pump *)self;
-    unsigned long long handle, number;
-    int fd, error = ENOMEM;
-    if (!PyArg_ParseTuple(args, "KiK:put", &handle, &fd, &number))
+    unsigned long long handle, numbers[BATCH];
+    int fds[BATCH];
+    PyObject *list;
+    if (!PyArg_ParseTuple(args, "KO:put", &handle, &list))
         return NULL;
     Stock *stock = (Stock *)thing_of(pump, handle, &stock_kind);
-    if (stock == NULL)
+    Py_ssize_t count = PySequence_Size(list), done = 0;
+    if (stock == NULL || count < 0)
         return NULL;
-    Pair *pair = new_pair(&spare, stock->first, stock->most, stock->calm, stock->pool);
-    if (pair == NULL)
-        return PyErr_NoMemory();
-    pair->maker = handle;
-    pair->number = number;
-    pair->came = now();
-    begin_side(&pair->side[1], fd, 0, 0, pair->first);
-    take_lock(pump);
-    if (place(pump, &pair->thing))
-        error = watch(pump, &pair->thing, 1, fd, CHANGES) < 0 ? errno : 0;
-    if (error) {
-        detach(pump, &pair->thing);
-    } else {
-        pair->made = true;
-        append(&stock->spare, &pair->kin);
-        stock->count++;
-        stock->full = stock->full < stock->count ? stock->count : stock->full;
-        stock->filled = pair->came;
+    count = count < BATCH ? count : BATCH;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *each = PySequence_GetItem(list, i);
+        bool good = each != NULL && PyArg_ParseTuple(each, "iK", &fds[i], &numbers[i]);
+        Py_XDECREF(each);
+        if (!good)
+            return NULL;
     }
+    take_lock(pump);
+    int64_t time = now();
+    while (done < count && put_one(pump, stock, fds[done], numbers[done], time))
+        done++;
     release(pump);
-    if (!error)
-        Py_RETURN_NONE;
-    free_pair(&pair->thing);
-    return failed(error);
+    return PyLong_FromSsize_t(done);
 }
 
 PyDoc_STRVAR(draw_doc, "draw(stock) -> (fd, number) or None\n\nTake back the oldest data socket that waits there.");

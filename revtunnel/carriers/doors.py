@@ -91,7 +91,8 @@ class Door:
 
     def allow(self, allowed: Allowed) -> None:
         """Other numbers from now on."""
-        self._plane.pump.allow(self.handle, *allowed)
+        if not self._over:
+            self._plane.pump.allow(self.handle, *allowed)
 
     def close(self) -> None:
         """Take it back, with all its clients."""

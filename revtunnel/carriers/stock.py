@@ -9,6 +9,7 @@ Source: issue 16 "as a second step, accepts clients"; _pump_doors.c.
 
 import socket
 from collections.abc import Callable
+from typing import Any
 from typing import Protocol as Typing
 
 from revtunnel.carriers.data_stream import DataSocket
@@ -37,6 +38,7 @@ class Closable(Typing):
 class SparePool(Typing):
     """Whose data sockets they are: their pool (data_pool.py)."""
 
+    reactor: Any
     relay_limits: RelayLimits
 
     def now(self) -> float:
@@ -58,18 +60,31 @@ class Spare:
         self.is_plain = False  # whether the last one was such as the data plane can have
         self._pool = pool
         self._stock: Stock | None = None
+        self._coming: list[tuple[End, int]] = []  # that go there behind this turn of the reactor
 
     def __len__(self) -> int:
-        return len(self.here) + (len(self._stock) if self._stock is not None else 0)
+        return len(self.here) + len(self._coming) + (len(self._stock) if self._stock is not None else 0)
 
     def put(self, end: End, number: int) -> None:
         """One more waits."""
         self.is_plain = type(end) is PlainEnd and end.sock.family in _TCP
-        if self._stock is None or not (self.is_plain and self._stock.put(end, number)):
+        if self._stock is None or not self.is_plain:
+            self.back(end, number)
+            return
+        if not self._coming:
+            self._pool.reactor.callLater(0, self._go)
+        self._coming.append((end, number))
+
+    def _go(self) -> None:
+        """All of this turn together: each handing over costs as much."""
+        coming, self._coming = self._coming, []
+        for end, number in coming if self._stock is None else self._stock.put(coming):
             self.back(end, number)
 
     def draw(self, oldest: bool = False) -> DataSocket | None:
         """Take one that waits; None: none does."""
+        if self._coming:
+            return self._pool.socket(*self._coming.pop())
         if self.here:
             return self.here.pop(0 if oldest else -1)
         drawn = self._stock.draw() if self._stock is not None else None
@@ -97,6 +112,7 @@ class Spare:
         """Have nothing there any more."""
         for door in [*self.doors]:
             door.close()
+        self._go()
         stock, self._stock = self._stock, None
         if stock is not None:
             while (drawn := stock.draw()) is not None:
@@ -124,14 +140,16 @@ class Stock:
     def __len__(self) -> int:
         return self.plane.pump.stocked(self.handle)
 
-    def put(self, end: End, number: int) -> bool:
-        """Have it wait there, if that can be; it is not the caller's any more then."""
-        try:
-            self.plane.pump.put(self.handle, end.fileno(), number)
-        except OSError:  # the kernel watches no more of them
-            return False
-        end.sock.detach()
-        return True
+    def put(self, sockets: list[tuple[End, int]]) -> list[tuple[End, int]]:
+        """Have these wait there; those that cannot are the caller's still."""
+        while sockets:
+            done = self.plane.pump.put(self.handle, [(end.fileno(), number) for end, number in sockets])
+            for end, _ in sockets[:done]:
+                end.sock.detach()
+            sockets = sockets[done:]
+            if not done:  # no memory, or the kernel watches no more of them
+                break
+        return sockets
 
     def draw(self) -> tuple[End, int] | None:
         """Take the oldest back; None: there is none."""

@@ -31,8 +31,21 @@ if TYPE_CHECKING:
     from revtunnel._pump import Pump
 
 __all__ = [
-    *("ASKED", "CUT", "DONE", "ENDING", "GIVEN", "IS_ENDING", "OPENED", "READ_ENDED", "WRITE_ENDED"),
-    *("DataPlane", "Given", "Made", "Maker", "Told", "begin_plane"),
+    "ASKED",
+    "CUT",
+    "DONE",
+    "ENDING",
+    "GIVEN",
+    "IS_ENDING",
+    "OPENED",
+    "READ_ENDED",
+    "WRITE_ENDED",
+    "DataPlane",
+    "Given",
+    "Made",
+    "Maker",
+    "Told",
+    "begin_plane",
 ]
 
 AFTER = 8  # readings of a pair in Python: a question and its answer are two

@@ -13,6 +13,8 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from twisted.python import log
+
 from revtunnel.carriers.data_opening import AwaitConnect
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened
 from revtunnel.ground.reasons import Ended
@@ -71,7 +73,7 @@ class Brought:
 
 
 class DoorWorld(DataWorld):
-    """``spare`` are the data sockets that nobody was asked for on; ``late``: what is recalled is under way."""
+    """``spare``: data sockets on which nobody was asked for; ``late``: what is recalled is under way."""
 
     def __init__(self, native: bool) -> None:
         self.native = native
@@ -244,6 +246,8 @@ class Client:
 def drive(native: bool, seed: int, count: int, at_once: int = 8) -> list[tuple[str, str]]:
     """What became of each client."""
     pace = random.Random(seed)
+    wrong: list[Any] = []
+    log.addObserver(lambda event: wrong.append(event) if event["isError"] else None)
     waiting, found = list(range(count)), {}
     running: dict[int, Client] = {}
     with DoorWorld(native) as world:
@@ -253,15 +257,12 @@ def drive(native: bool, seed: int, count: int, at_once: int = 8) -> list[tuple[s
                 running[client.origin] = client
             world.reactor.iterate(0.0005)
             for brought in world.asked():
-                if brought.opening.origin is None:
-                    print(
-                        [(c.fate, c.tries, c.program.saw, c.channel) for c in running.values()],
-                        brought.number,
-                        brought.opening.early[:20],
-                        [f for f in world.facts[-6:]],
-                    )
-                assert brought.opening.origin is not None and brought.opening.origin.client == HOST
-                running[brought.opening.origin.client_port].answer(brought)
+                origin = brought.opening.origin
+                if origin is None:  # its client has been cut meanwhile
+                    brought.sock.close()
+                    continue
+                assert origin.client == HOST and origin.server_port == world.ports.of(SERIAL)[0].lease.port
+                running[origin.client_port].answer(brought)
             for client in [*running.values()]:
                 if not client.step():
                     del running[client.origin]
@@ -271,6 +272,7 @@ def drive(native: bool, seed: int, count: int, at_once: int = 8) -> list[tuple[s
             if pace.random() < 0.005:
                 world.switchboard.doors.recall_all()
         world.close()
+    assert not wrong
     return [found[number] for number in range(count)]
 
 
@@ -279,7 +281,8 @@ def short_connections(rounds: int, count: int) -> Iterator[int]:
     with DoorWorld(True) as world:
         for done in range(rounds):
             left, running = count, {}
-            while left or running or len(world.of(ChannelEnded)) < (done + 1) * count:
+            world.facts.clear()
+            while left or running or len(world.of(ChannelEnded)) < count:
                 while left and len(running) < 16:
                     left -= 1
                     client = world.client()
