@@ -12,6 +12,7 @@ Source: wire/link-extension.md "Data sockets"; _pump_dials.c; ours.
 import errno
 import os
 import socket
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
@@ -33,6 +34,7 @@ __all__ = ["AgentDials", "Direct"]
 
 MISSED, IDLE, FAILED, DIED, TAKEN, RUNS, CLOSED = range(1, 8)  # what a row says, as in _pump_dials.c
 GOALS = 256  # targets that the plane looks through
+LATE = 30.0  # seconds; longer than anything of the plane's is untold
 Direct = Callable[[Any], tuple[str, int] | None]  # of a link: address and port that a bare connect reaches
 Place = tuple[str, int, int, bool]  # address, port, scope, whether it stays within this machine
 
@@ -79,7 +81,8 @@ class AgentDials:
         self._numbers = count(1)
         self._owners: dict[int, _Owner] = {}
         self._targets: dict[int, Target] = {}
-        self._ids: dict[Target, int] = {}
+        self._ids: dict[Target, int] = {}  # of those on the list
+        self._gone: deque[tuple[float, int]] = deque()  # of others, and until when dials of them may be told
         self._limits = AgentLimits()
         dialler.on_offer = self.offered
 
@@ -97,11 +100,12 @@ class AgentDials:
     def offered(self) -> None:
         """The dialler's list has changed: nothing else is dialled from now on."""
         simple = [(target, where) for target in self._dialler.simple() if (where := _place(target))][:GOALS]
-        if not self.counts()[0]:
-            self._targets.clear()
-            self._ids.clear()
-        goals = [(self._id(target), _connect(target), where) for target, where in simple]
-        self._pump.allow_goals(goals)
+        now, listed = self._data.now(), {target for target, _ in simple}
+        for target in [each for each in self._ids if each not in listed]:
+            self._gone.append((now + self._limits.dial + LATE, self._ids.pop(target)))
+        self._pump.allow_goals([(self._id(target), _connect(target), where) for target, where in simple])
+        while self._gone and self._gone[0][0] <= now:
+            del self._targets[self._gone.popleft()[1]]
 
     def _share(self) -> None:
         self._dialler.elsewhere = self._limits.dials // 2 if self._owners else 0
