@@ -58,10 +58,10 @@ clean:
 	    || { echo "Python 3.11 or later is needed; name one: make PYTHON=python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 
-.venv/installed: setup.cfg pyproject.toml setup.py revtunnel/_pump.c | .venv/bin/python
+.venv/installed: setup.cfg pyproject.toml setup.py $(wildcard revtunnel/_pump*.[ch]) | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	touch $@
 
-.venv/tools: setup.cfg pyproject.toml setup.py revtunnel/_pump.c | .venv/bin/python
+.venv/tools: setup.cfg pyproject.toml setup.py $(wildcard revtunnel/_pump*.[ch]) | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,dev]'
 	touch $@ .venv/installed

@@ -1,4 +1,4 @@
-"""The one part that is compiled, revtunnel/_pump.c; setup.cfg has all else.
+"""The one part that is compiled, revtunnel/_pump*.c; setup.cfg has all else.
 
 Without a C compiler or Python's headers, or with REVTUNNEL_NATIVE=no, the package is built without it: the
 same program, slower (sockets/data_plane.py). With it one wheel serves Python 3.11 and later of this kind of
@@ -12,8 +12,15 @@ from setuptools import Extension, setup
 
 PUMP = Extension(
     "revtunnel._pump",
-    ["revtunnel/_pump.c"],
-    extra_compile_args=["-std=c11", "-pthread"],
+    [
+        "revtunnel/_pump.c",
+        "revtunnel/_pump_dials.c",
+        "revtunnel/_pump_doors.c",
+        "revtunnel/_pump_pairs.c",
+        "revtunnel/_pump_table.c",
+    ],
+    depends=["revtunnel/_pump.h"],
+    extra_compile_args=["-std=c11", "-pthread", "-fvisibility=hidden"],
     extra_link_args=["-pthread"],
     py_limited_api=True,
     optional=True,

@@ -1,415 +1,21 @@
-/* Pairs of plain sockets whose bytes are moved by a thread without Python: the data plane.
+/* The data plane: joined sockets whose bytes a thread moves without Python. This file: Python's methods.
 
-The rules are those of sockets/relay.py, which is the specification and runs where this is not there: what one
-side does not take is held, at most one reading of it, and the other side is not read until that is gone. An
-end of file is passed on behind its bytes, each direction by itself. A cut of one side is told at once where
-nobody reads it, else behind its bytes. A reading is bounded, starts small and doubles while all of it is
-taken; a small message of anybody keeps the readings of bulk small for a while.
+Pairs that Python joined are watched, moved (_pump_pairs.c), and told of when they have ended or were cut; Python
+takes them back and closes. So no number ever belongs to another connection while a pair has it. What is made
+here has its own descriptors until Python is told of it, and the same holds.
 
-Descriptors are Python's: it gives a pair, is told that it has ended or was cut, takes it back, and closes.
-Nothing is closed here, so no number ever belongs to another connection while a pair has it.
+Counters are atomic and read without the lock. What the thread does, and the lock, is _pump_table.c's.
 
-One lock guards the pairs. The thread holds it for one turn of one pair; a second lock makes a queue of it, so
-that a thread under load hands it over (``acquire``). Counters are atomic and read without it. An event names a
-pair by its slot and the slot's generation, so that one of a pair taken back meanwhile is known as such.
-Whoever became ready has a turn before those that go on with bulk, and epoll is asked between their turns.
+Source: sockets/data_plane.py; ours. */
 
-Source: sockets/relay.py; epoll(7); ours. */
+#include "_pump.h"
 
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
-#define Py_LIMITED_API 0x030B0000
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-
-#include <errno.h>
-#include <pthread.h>
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <signal.h>
-#include <stdatomic.h>
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
-#define LARGEST (1024 * 1024) /* bytes of a reading */
-#define RECORD (16 * 1024)    /* of one when much is held, as in ends.py */
-#define SMALL (4 * 1024)      /* of one that is a message rather than bulk */
-#define BATCH 64              /* events at once */
-#define WAKE UINT64_MAX       /* the event of our own eventfd */
-
-enum { ENDING = 1, DONE = 2, CUT = 4 }; /* news of a pair, as in data_plane.py */
-enum { READ_ENDED = 1, WRITE_ENDED = 2, IS_ENDING = 4 }; /* state of a side, likewise */
-
-typedef struct Link { /* of a ring; one that is in none points to itself */
-    struct Link *before, *behind;
-} Link;
-
-typedef struct {
-    int fd;
-    char *held; /* for this side, which does not take it */
-    size_t held_at, held_end, held_size;
-    size_t room;           /* bytes of the next reading */
-    uint64_t lost;         /* bytes for this side that a failed write had in hand */
-    bool readable, over;   /* as epoll said last; over: an end of file or a cut has come */
-    bool writable, failed; /* failed: EPOLLERR */
-    bool urgent;           /* a reading stops there, though there is more */
-    bool ending, read_ended, write_ended;
-    _Atomic uint64_t taken;   /* bytes, by this side's kernel */
-    _Atomic uint64_t waiting; /* bytes held, for who asks without the lock */
-    _Atomic unsigned state;
-} Side;
-
-typedef struct {
-    Link turn, told; /* in the pump's rings */
-    Side side[2];    /* near, far */
-    uint64_t handle;
-    size_t first, most, calm, pool;
-    unsigned news;
-    int cut_side, cut_error;
-    bool over; /* ended or cut: nothing moves any more */
-} Pair;
-
-typedef struct {
-    Pair *pair;
-    uint32_t generation, next; /* next: a free slot's */
-} Slot;
-
-typedef struct {
-    PyObject_HEAD
-    pthread_mutex_t queue, lock;
-    pthread_t thread;
-    bool running;
-    atomic_bool stopping;
-    int epoll, told_fd, wake_fd;
-    Slot *slots;
-    uint32_t size, free; /* free: the first free slot, or size */
-    Link fresh, bulk, told;
-    bool tell;   /* Python is to be told behind this batch */
-    size_t held; /* bytes of all pairs */
-    size_t calm; /* readings of bulk that are to stay small */
-    char *buffer;
-} Pump;
-
-#define PAIR_OF(link, member) ((Pair *)((char *)(link) - offsetof(Pair, member)))
-
-static void ring(Link *link) { link->before = link->behind = link; }
-
-static void leave(Link *link)
-{
-    link->before->behind = link->behind;
-    link->behind->before = link->before;
-    ring(link);
-}
-
-static void append(Link *to, Link *link)
-{
-    leave(link);
-    link->before = to->before;
-    link->behind = to;
-    to->before->behind = link;
-    to->before = link;
-}
-
-static bool in_none(const Link *link) { return link->behind == link; }
-
-static void acquire(Pump *pump)
-{
-    pthread_mutex_lock(&pump->queue);
-    pthread_mutex_lock(&pump->lock);
-    pthread_mutex_unlock(&pump->queue);
-}
-
-static void release(Pump *pump) { pthread_mutex_unlock(&pump->lock); }
-
-static Pair *find(Pump *pump, uint64_t handle)
-{
-    uint32_t number = (uint32_t)handle;
-    if (number >= pump->size || pump->slots[number].generation != (uint32_t)(handle >> 32))
-        return NULL;
-    return pump->slots[number].pair;
-}
-
-/* -- a pair's turn; the lock is held */
-
-static void tell(Pump *pump, Pair *pair, unsigned news)
-{
-    pair->news |= news;
-    if (in_none(&pair->told))
-        append(&pump->told, &pair->told);
-    pump->tell = true;
-    pair->over = pair->over || news & (DONE | CUT);
-}
-
-static void cut(Pump *pump, Pair *pair, int side, int error)
-{
-    if (pair->over)
-        return;
-    pair->cut_side = side;
-    pair->cut_error = error;
-    tell(pump, pair, CUT);
-}
-
-static void check(Pump *pump, Pair *pair)
-{
-    Side *near = &pair->side[0], *far = &pair->side[1];
-    if (pair->over || !(near->ending && far->ending))
-        return;
-    if (near->write_ended && far->write_ended)
-        tell(pump, pair, DONE);
-    else if (!(pair->news & ENDING))
-        tell(pump, pair, ENDING);
-}
-
-static ssize_t send_some(Side *side, const char *data, size_t size)
-{
-    ssize_t sent;
-    do
-        sent = send(side->fd, data, size, MSG_NOSIGNAL | MSG_DONTWAIT);
-    while (sent < 0 && errno == EINTR);
-    if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
-        sent = 0;
-    if (sent >= 0 && (size_t)sent < size)
-        side->writable = false;
-    if (sent > 0)
-        atomic_fetch_add_explicit(&side->taken, (uint64_t)sent, memory_order_relaxed);
-    return sent;
-}
-
-static void drop(Pump *pump, Side *side)
-{
-    free(side->held);
-    pump->held -= side->held_size;
-    side->held = NULL;
-    side->held_at = side->held_end = side->held_size = 0;
-    atomic_store_explicit(&side->waiting, 0, memory_order_relaxed);
-}
-
-static bool hold(Pump *pump, Side *side, const char *data, size_t size)
-{
-    side->held = malloc(size);
-    if (side->held == NULL)
-        return false;
-    memcpy(side->held, data, size);
-    side->held_end = side->held_size = size;
-    pump->held += size;
-    atomic_store_explicit(&side->waiting, size, memory_order_relaxed);
-    return true;
-}
-
-/* Write what is held, then the end of file if that is next. */
-static void flush(Pump *pump, Pair *pair, int which)
-{
-    Side *side = &pair->side[which], *other = &pair->side[!which];
-    if (pair->over)
-        return;
-    if (side->held != NULL && side->writable) {
-        ssize_t sent = send_some(side, side->held + side->held_at, side->held_end - side->held_at);
-        if (sent < 0) {
-            cut(pump, pair, which, errno);
-            return;
-        }
-        side->held_at += (size_t)sent;
-        atomic_store_explicit(&side->waiting, side->held_end - side->held_at, memory_order_relaxed);
-        if (side->held_at == side->held_end)
-            drop(pump, side);
-    }
-    if (side->held == NULL && other->read_ended && !side->write_ended) {
-        bool last = side->read_ended && other->write_ended; /* the close says it */
-        if (!last && shutdown(side->fd, SHUT_WR) < 0) {
-            cut(pump, pair, which, errno);
-            return;
-        }
-        side->write_ended = true;
-    }
-    check(pump, pair);
-}
-
-/* Write what the other side sent, and hold what is not taken. Nothing is held before. */
-static void push(Pump *pump, Pair *pair, int which, const char *data, size_t size)
-{
-    Side *side = &pair->side[which];
-    ssize_t sent = send_some(side, data, size);
-    if (sent < 0) {
-        side->lost += size;
-        cut(pump, pair, which, errno);
-    } else if ((size_t)sent < size) {
-        pair->side[!which].room = pair->first;
-        if (!hold(pump, side, data + sent, size - (size_t)sent)) {
-            side->lost += size - (size_t)sent;
-            cut(pump, pair, which, ENOMEM);
-        }
-    }
-}
-
-/* While it is not read: whether it has ended, or was cut. */
-static void left(Pump *pump, Pair *pair, int which)
-{
-    Side *side = &pair->side[which];
-    int error = 0;
-    socklen_t size = sizeof error;
-    if (side->failed) {
-        side->failed = false;
-        if (getsockopt(side->fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 && error)
-            cut(pump, pair, which, error);
-    }
-    if (side->over) {
-        side->ending = true;
-        check(pump, pair);
-    }
-}
-
-static size_t room_of(Pump *pump, Pair *pair, Side *side)
-{
-    size_t room = side->room;
-    if (room > pair->first && pump->calm) {
-        pump->calm--;
-        room = pair->first;
-    }
-    return pump->held >= pair->pool ? RECORD : room;
-}
-
-static void grow(Pump *pump, Pair *pair, Side *side, size_t size, size_t room, bool taken)
-{
-    if (size < SMALL) {
-        if (room == pair->first)
-            pump->calm = pair->calm;
-    } else if (room - size < RECORD && taken && room == side->room)
-        side->room = room * 2 < pair->most ? room * 2 : pair->most;
-}
-
-/* Read once, and give it to the other side; up to its end if that is said to come. */
-static void pull(Pump *pump, Pair *pair, int which)
-{
-    Side *side = &pair->side[which], *other = &pair->side[!which];
-    for (int turns = 0; turns < 2 && side->readable; turns++) {
-        if (pair->over || side->read_ended || other->held != NULL)
-            break;
-        size_t room = room_of(pump, pair, side);
-        ssize_t size = recv(side->fd, pump->buffer, room, MSG_DONTWAIT);
-        if (size < 0 && errno == EINTR)
-            continue;
-        if (size < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
-            side->readable = side->urgent = false;
-        } else if (size < 0) {
-            cut(pump, pair, which, errno);
-        } else if (size == 0) {
-            side->readable = false;
-            side->ending = side->read_ended = true;
-            flush(pump, pair, !which);
-        } else {
-            push(pump, pair, !which, pump->buffer, (size_t)size);
-            grow(pump, pair, side, (size_t)size, room, other->held == NULL);
-            if ((size_t)size < room && !side->over && !side->urgent)
-                side->readable = false; /* that was all: what comes later is told */
-        }
-        if (size <= 0 || (size_t)size >= room)
-            break; /* a bounded turn, except for the end behind the last bytes */
-    }
-    if (side->read_ended || other->held != NULL)
-        left(pump, pair, which);
-}
-
-static bool wants_more(Pair *pair)
-{
-    for (int which = 0; which < 2; which++) {
-        Side *side = &pair->side[which], *other = &pair->side[!which];
-        if (side->readable && !side->read_ended && other->held == NULL)
-            return true;
-        if (side->held != NULL && side->writable)
-            return true;
-    }
-    return false;
-}
-
-static void note(Side *side)
-{
-    unsigned state = (side->read_ended ? READ_ENDED : 0) | (side->write_ended ? WRITE_ENDED : 0) |
-                     (side->ending ? IS_ENDING : 0);
-    atomic_store_explicit(&side->state, state, memory_order_relaxed);
-}
-
-static void take_turn(Pump *pump, Pair *pair)
-{
-    leave(&pair->turn);
-    for (int which = 0; which < 2; which++)
-        flush(pump, pair, which);
-    for (int which = 0; which < 2; which++)
-        pull(pump, pair, which);
-    for (int which = 0; which < 2; which++)
-        note(&pair->side[which]);
-    if (!pair->over && wants_more(pair))
-        append(&pump->bulk, &pair->turn);
-}
-
-/* -- the loop */
-
-static void happened(Pump *pump, const struct epoll_event *event)
-{
-    uint64_t key = event->data.u64;
-    Pair *pair = find(pump, key & ~(1ull << 31));
-    if (pair == NULL || pair->over)
-        return;
-    Side *side = &pair->side[key >> 31 & 1];
-    const uint32_t over = EPOLLRDHUP | EPOLLHUP | EPOLLERR;
-    side->over = side->over || event->events & over;
-    side->failed = side->failed || event->events & EPOLLERR;
-    side->urgent = side->urgent || event->events & EPOLLPRI;
-    side->readable = side->readable || event->events & (EPOLLIN | EPOLLPRI | over);
-    side->writable = side->writable || event->events & (EPOLLOUT | EPOLLHUP | EPOLLERR);
-    append(&pump->fresh, &pair->turn);
-}
-
-static Pair *next_of(Link *ring)
-{
-    return in_none(ring) ? NULL : PAIR_OF(ring->behind, turn);
-}
-
-/* One batch of events, a turn of each pair they are for, and one of bulk; true: there is more of that. */
-static bool run(Pump *pump, int timeout)
-{
-    struct epoll_event events[BATCH];
-    Pair *pair;
-    int count = epoll_wait(pump->epoll, events, BATCH, timeout);
-    acquire(pump);
-    for (int i = 0; i < count; i++)
-        if (events[i].data.u64 != WAKE)
-            happened(pump, &events[i]);
-    bool waits = next_of(&pump->bulk) != NULL; /* who has just had a turn waits for the next round */
-    while ((pair = next_of(&pump->fresh)) != NULL) {
-        take_turn(pump, pair);
-        release(pump);
-        acquire(pump);
-    }
-    if (waits && (pair = next_of(&pump->bulk)) != NULL)
-        take_turn(pump, pair);
-    bool more = next_of(&pump->bulk) != NULL || next_of(&pump->fresh) != NULL, tell = pump->tell;
-    pump->tell = false;
-    release(pump);
-    uint64_t one = 1;
-    if (tell && write(pump->told_fd, &one, sizeof one) < 0)
-        ; /* EAGAIN alone is possible: it is told already */
-    return more;
-}
-
-static void *work(void *argument)
-{
-    Pump *pump = argument;
-    bool more = false;
-    pthread_setname_np(pthread_self(), "revtunnel-pump");
-    while (!atomic_load(&pump->stopping))
-        more = run(pump, more ? 0 : -1);
-    return NULL;
-}
-
-/* -- Python's */
-
-static void take_lock(Pump *pump)
+void take_lock(Pump *pump)
 {
     Py_BEGIN_ALLOW_THREADS
     acquire(pump);
@@ -418,17 +24,16 @@ static void take_lock(Pump *pump)
 
 static void stop_thread(Pump *pump)
 {
-    uint64_t one = 1;
+    uint64_t one;
     if (!pump->running)
         return;
     atomic_store(&pump->stopping, true);
-    if (write(pump->wake_fd, &one, sizeof one) < 0)
-        ; /* it is awake */
+    wake(pump);
     Py_BEGIN_ALLOW_THREADS
     pthread_join(pump->thread, NULL);
     Py_END_ALLOW_THREADS
     if (read(pump->wake_fd, &one, sizeof one) < 0)
-        ; /* it was full */
+        ; /* the thread has read it */
     pump->running = false;
 }
 
@@ -444,6 +49,9 @@ static PyObject *pump_new(PyTypeObject *type, PyObject *args, PyObject *keywords
     ring(&pump->fresh);
     ring(&pump->bulk);
     ring(&pump->told);
+    ring(&pump->young);
+    ring(&pump->held_back);
+    ring(&pump->dry);
     pump->epoll = epoll_create1(EPOLL_CLOEXEC);
     pump->told_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     pump->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -457,37 +65,21 @@ static PyObject *pump_new(PyTypeObject *type, PyObject *args, PyObject *keywords
     return (PyObject *)pump;
 }
 
-/* Nobody finds it any more, and no turn of it will come; the lock is held. */
-static void detach(Pump *pump, Pair *pair)
-{
-    Slot *slot = &pump->slots[(uint32_t)pair->handle];
-    leave(&pair->turn);
-    leave(&pair->told);
-    for (int which = 0; which < 2; which++) {
-        epoll_ctl(pump->epoll, EPOLL_CTL_DEL, pair->side[which].fd, NULL);
-        pump->held -= pair->side[which].held_size;
-    }
-    slot->pair = NULL;
-    slot->generation++;
-    slot->next = pump->free;
-    pump->free = (uint32_t)pair->handle;
-}
-
-static void destroy(Pair *pair)
-{
-    for (int which = 0; which < 2; which++)
-        free(pair->side[which].held);
-    free(pair);
-}
-
 static void pump_dealloc(PyObject *self)
 {
     Pump *pump = (Pump *)self;
     PyTypeObject *type = Py_TYPE(self);
     stop_thread(pump);
+    while (!in_none(&pump->told)) { /* those without a slot */
+        Thing *thing = THING_OF(pump->told.behind, told);
+        leave(&thing->told);
+        if (thing->handle == 0)
+            thing->kind->destroy(thing);
+    }
     for (uint32_t number = 0; number < pump->size; number++)
-        if (pump->slots[number].pair != NULL)
-            destroy(pump->slots[number].pair);
+        if (pump->slots[number].thing != NULL)
+            pump->slots[number].thing->kind->destroy(pump->slots[number].thing);
+    dials_free(pump);
     free(pump->slots);
     free(pump->buffer);
     close(pump->epoll);
@@ -497,44 +89,6 @@ static void pump_dealloc(PyObject *self)
     pthread_mutex_destroy(&pump->queue);
     ((freefunc)PyType_GetSlot(type, Py_tp_free))(self);
     Py_DECREF(type);
-}
-
-/* A slot for a pair; false: no memory. */
-static bool place(Pump *pump, Pair *pair)
-{
-    if (pump->free == pump->size) {
-        uint32_t size = pump->size ? pump->size * 2 : 64;
-        Slot *slots = size > 1u << 30 ? NULL : realloc(pump->slots, size * sizeof *slots);
-        if (slots == NULL)
-            return false;
-        for (uint32_t number = pump->size; number < size; number++)
-            slots[number] = (Slot){NULL, 0, number + 1};
-        pump->slots = slots;
-        pump->size = size;
-    }
-    uint32_t number = pump->free;
-    pair->handle = (uint64_t)pump->slots[number].generation << 32 | number;
-    pump->free = pump->slots[number].next;
-    pump->slots[number].pair = pair;
-    return true;
-}
-
-static void begin(Side *side, int fd, unsigned state, uint64_t taken, size_t first)
-{
-    side->fd = fd;
-    side->room = first;
-    side->read_ended = state & READ_ENDED;
-    side->write_ended = state & WRITE_ENDED;
-    side->ending = state & (READ_ENDED | IS_ENDING);
-    atomic_init(&side->taken, taken);
-    atomic_init(&side->state, state);
-}
-
-static int watch(Pump *pump, Pair *pair, int which)
-{
-    struct epoll_event event = {.events = EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP | EPOLLET};
-    event.data.u64 = pair->handle | (which ? 1ull << 31 : 0);
-    return epoll_ctl(pump->epoll, EPOLL_CTL_ADD, pair->side[which].fd, &event);
 }
 
 PyDoc_STRVAR(join_doc, "join(near, far, limits) -> handle\n\n"
@@ -550,16 +104,19 @@ typedef struct {
 
 static int add(Pump *pump, Pair *pair, const Given given[2])
 {
-    if (!place(pump, pair))
+    if (!place(pump, &pair->thing))
         return ENOMEM;
-    for (int which = 0; which < 2; which++) /* both, before one can fail: detach goes by their descriptors */
-        begin(&pair->side[which], given[which].fd, given[which].state, given[which].taken, pair->first);
+    for (int which = 0; which < 2; which++) /* both, before one can fail: they are forgotten by their descriptors */
+        begin_side(&pair->side[which], given[which].fd, given[which].state, given[which].taken, pair->first);
     for (int which = 0; which < 2; which++) {
         const Given *of = &given[which];
         if (of->held.len && !hold(pump, &pair->side[which], of->held.buf, (size_t)of->held.len))
             return ENOMEM;
     }
-    return watch(pump, pair, 0) < 0 || watch(pump, pair, 1) < 0 ? errno : 0;
+    for (int which = 0; which < 2; which++)
+        if (watch(pump, &pair->thing, which, pair->side[which].fd, CHANGES) < 0)
+            return errno;
+    return 0;
 }
 
 static PyObject *pump_join(PyObject *self, PyObject *args)
@@ -570,24 +127,18 @@ static PyObject *pump_join(PyObject *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "(iIKy*)(iIKy*)(nnnn):join", &near.fd, &near.state, &near.taken, &near.held,
                           &far.fd, &far.state, &far.taken, &far.held, &first, &most, &calm, &pool))
         return NULL;
-    Pair *pair = calloc(1, sizeof *pair);
+    Pair *pair = new_pair(&joined, (size_t)first, (size_t)most, (size_t)calm, (size_t)pool);
     uint64_t handle = 0;
     int error = ENOMEM;
     if (pair != NULL) {
-        ring(&pair->turn);
-        ring(&pair->told);
-        pair->first = (size_t)(first < LARGEST ? first : LARGEST);
-        pair->most = (size_t)(most < LARGEST ? most : LARGEST);
-        pair->calm = (size_t)calm;
-        pair->pool = (size_t)pool;
         take_lock(pump);
         error = add(pump, pair, (Given[]){near, far});
-        handle = pair->handle;
-        if (error && find(pump, handle) == pair)
-            detach(pump, pair);
+        handle = pair->thing.handle;
+        if (error)
+            forget(pump, pair);
         release(pump);
         if (error)
-            destroy(pair);
+            free_pair(&pair->thing);
     }
     PyBuffer_Release(&near.held);
     PyBuffer_Release(&far.held);
@@ -602,10 +153,12 @@ static Pair *found(Pump *pump, PyObject *handle)
     uint64_t number = PyLong_AsUnsignedLongLong(handle);
     if (PyErr_Occurred())
         return NULL;
-    Pair *pair = find(pump, number);
-    if (pair == NULL)
+    Thing *thing = find(pump, number);
+    if (thing == NULL || thing->kind != &joined || ((Pair *)thing)->made) {
         PyErr_SetString(PyExc_KeyError, "no such pair");
-    return pair;
+        return NULL;
+    }
+    return (Pair *)thing;
 }
 
 static PyObject *counts_of(Side *side)
@@ -636,7 +189,7 @@ static PyObject *pump_leave(PyObject *self, PyObject *handle)
     if (pair == NULL)
         return NULL;
     take_lock(pump);
-    detach(pump, pair);
+    forget(pump, pair);
     release(pump);
     for (int which = 0; which < 2; which++) {
         Side *side = &pair->side[which];
@@ -646,7 +199,7 @@ static PyObject *pump_leave(PyObject *self, PyObject *handle)
                                      side->held == NULL ? "" : side->held + side->held_at,
                                      (Py_ssize_t)(side->held_end - side->held_at));
     }
-    destroy(pair);
+    free_pair(&pair->thing);
     if (sides[0] == NULL || sides[1] == NULL) {
         Py_XDECREF(sides[0]);
         Py_XDECREF(sides[1]);
@@ -655,28 +208,69 @@ static PyObject *pump_leave(PyObject *self, PyObject *handle)
     return Py_BuildValue("(NN)", sides[0], sides[1]);
 }
 
-typedef struct {
-    uint64_t handle;
-    unsigned news;
-    int side, error;
-} News;
+static PyObject *name_of(const struct sockaddr_storage *name)
+{
+    char host[INET6_ADDRSTRLEN] = "";
+    if (name->ss_family == AF_INET) {
+        const struct sockaddr_in *four = (const struct sockaddr_in *)name;
+        inet_ntop(AF_INET, &four->sin_addr, host, sizeof host);
+        return Py_BuildValue("(si)", host, ntohs(four->sin_port));
+    }
+    if (name->ss_family == AF_INET6) {
+        const struct sockaddr_in6 *six = (const struct sockaddr_in6 *)name;
+        inet_ntop(AF_INET6, &six->sin6_addr, host, sizeof host);
+        return Py_BuildValue("(siII)", host, ntohs(six->sin6_port), ntohl(six->sin6_flowinfo), six->sin6_scope_id);
+    }
+    Py_RETURN_NONE;
+}
 
-PyDoc_STRVAR(take_doc, "take() -> [(handle, news, side, errno), ...]\n\n"
-    "What happened since the last time, when the descriptor is readable. CUT has a side (0 near, 1 far).");
+static double seconds(int64_t from, int64_t to) { return from && to ? (double)(to - from) / 1e9 : -1.0; }
 
-static PyObject *pump_take(PyObject *self, PyObject *nothing)
+/* A row for Python; of a pair that was made here with all that was kept of it. */
+static PyObject *row_of(const Told *told, int64_t time)
+{
+    const Pair *pair = told->made;
+    if (told->row != NULL)
+        return told->row(told, time);
+    if (pair == NULL)
+        return Py_BuildValue("(KIii)", (unsigned long long)told->handle, told->news, told->side, told->error);
+    const Side *near = &pair->side[0], *far = &pair->side[1];
+    return Py_BuildValue("(KIiiKK(ii)(KK)(ddd)Ny#y#n)", (unsigned long long)told->handle, told->news, told->side,
+                         told->error, (unsigned long long)pair->maker, (unsigned long long)pair->number,
+                         near->fd, far->fd, (unsigned long long)atomic_load(&near->taken),
+                         (unsigned long long)atomic_load(&far->taken), seconds(pair->came, time),
+                         seconds(pair->came, pair->opened), seconds(pair->came, pair->ended),
+                         name_of(&pair->name), pair->said == NULL ? "" : pair->said, (Py_ssize_t)pair->said_size,
+                         pair->heard == NULL ? "" : pair->heard, (Py_ssize_t)pair->heard_size,
+                         (Py_ssize_t)atomic_load(&far->waiting));
+}
+
+PyDoc_STRVAR(take_doc, "take(all) -> [(handle, news, side, errno), ...]\n\n"
+    "What happened since the last time, when the descriptor is readable. CUT has a side (0 near, 1 far). The first\n"
+    "row of a pair that was made here goes on: what made it, the number of its data socket, its descriptors (-1:\n"
+    "closed), bytes taken by either, seconds since it came, from there until it opened and ended (-1.0: not), who\n"
+    "connected, what was said before it opened, what was heard, bytes that are held for far. With OPENED, and\n"
+    "without an end, it is as if Python had joined it, from now on; with GIVEN it is not here any more.\n"
+    "all: those that are young too.");
+
+static PyObject *pump_take(PyObject *self, PyObject *all)
 {
     Pump *pump = (Pump *)self;
-    News news[BATCH];
-    int count = 0;
+    Told rows[BATCH];
+    int count = 0, young = PyObject_IsTrue(all);
     uint64_t told;
+    if (young < 0)
+        return NULL;
     if (read(pump->told_fd, &told, sizeof told) < 0)
         ; /* nothing was told: the ring is the truth */
     take_lock(pump);
+    if (young)
+        tell_young(pump, true);
     while (count < BATCH && !in_none(&pump->told)) {
-        Pair *pair = PAIR_OF(pump->told.behind, told);
-        leave(&pair->told);
-        news[count++] = (News){pair->handle, pair->news, pair->cut_side, pair->cut_error};
+        Thing *thing = THING_OF(pump->told.behind, told);
+        leave(&thing->told);
+        rows[count] = (Told){.handle = thing->handle, .news = thing->news};
+        thing->kind->told(pump, thing, &rows[count++]);
     }
     bool more = !in_none(&pump->told);
     release(pump);
@@ -684,11 +278,13 @@ static PyObject *pump_take(PyObject *self, PyObject *nothing)
     if (more && write(pump->told_fd, &told, sizeof told) < 0)
         ; /* it is told already */
     PyObject *list = PyList_New(count);
-    for (int i = 0; list != NULL && i < count; i++) {
-        PyObject *row = Py_BuildValue("(KIii)", (unsigned long long)news[i].handle, news[i].news, news[i].side,
-                                      news[i].error);
-        if (row == NULL || PyList_SetItem(list, i, row) < 0)
+    int64_t time = now();
+    for (int i = 0; i < count; i++) {
+        PyObject *row = list == NULL ? NULL : row_of(&rows[i], time);
+        if (list != NULL && (row == NULL || PyList_SetItem(list, i, row) < 0))
             Py_CLEAR(list);
+        if (rows[i].gone != NULL)
+            rows[i].gone->kind->destroy(rows[i].gone);
     }
     return list;
 }
@@ -743,7 +339,7 @@ static PyMethodDef methods[] = {
     {"join", pump_join, METH_VARARGS, join_doc},
     {"counts", pump_counts, METH_O, counts_doc},
     {"leave", pump_leave, METH_O, leave_doc},
-    {"take", pump_take, METH_NOARGS, take_doc},
+    {"take", pump_take, METH_O, take_doc},
     {"turn", pump_turn, METH_NOARGS, turn_doc},
     {"start", pump_start, METH_NOARGS, start_doc},
     {"stop", pump_stop, METH_NOARGS, stop_doc},
@@ -751,11 +347,25 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+/* These and those of doors and dials, one behind the other. */
+static PyMethodDef *all_methods(void)
+{
+    static PyMethodDef all[32];
+    size_t count = 0;
+    for (const PyMethodDef *each = methods; each->ml_name != NULL; each++)
+        all[count++] = *each;
+    for (const PyMethodDef *each = door_methods; each->ml_name != NULL; each++)
+        all[count++] = *each;
+    for (const PyMethodDef *each = dial_methods; each->ml_name != NULL; each++)
+        all[count++] = *each;
+    return all;
+}
+
 static PyType_Slot slots[] = {
     {Py_tp_doc, "Pairs of plain sockets. Its methods are for one thread of Python's."},
     {Py_tp_new, pump_new},
     {Py_tp_dealloc, pump_dealloc},
-    {Py_tp_methods, methods},
+    {Py_tp_methods, NULL},
     {0, NULL},
 };
 
@@ -763,6 +373,7 @@ static PyType_Spec spec = {"revtunnel._pump.Pump", sizeof(Pump), 0, Py_TPFLAGS_D
 
 static int fill(PyObject *module)
 {
+    slots[3].pfunc = all_methods();
     PyObject *type = PyType_FromSpec(&spec);
     if (type == NULL || PyModule_AddObject(module, "Pump", type) < 0) {
         Py_XDECREF(type);

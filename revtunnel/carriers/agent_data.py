@@ -8,6 +8,7 @@ keeps sockets from coming is said once in five minutes, not a line for each tick
 Source: wire/link-extension.md "Data sockets"; faults.md N2, N8, N26 to N30.
 """
 
+import os
 from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -17,18 +18,21 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
+from revtunnel.carriers.agent_dials import AgentDials, Direct
 from revtunnel.carriers.data_opening import AwaitConnect
 from revtunnel.carriers.framed_end import BEAT, DEAD, FramedEnd, keep_alive
+from revtunnel.ground.errors import RemoteError
 from revtunnel.ground.facts import ChannelEnded, ChannelOpened, DataSocketsMissing, Report
 from revtunnel.ground.limits import AgentLimits, RelayLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.ground.targets import Target
+from revtunnel.sockets.data_plane import DataPlane
 from revtunnel.sockets.end_transport import in_words
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.relay import Relay
 from revtunnel.sockets.tcp_info import silence
 from revtunnel.streams.commands import Command, encode_reset, number_of
-from revtunnel.streams.dialler import Dialler, NotDialled
+from revtunnel.streams.dialler import Dialler, NotDialled, worded
 from revtunnel.streams.frames import encode_frame
 from revtunnel.streams.predecessors import Predecessors
 from revtunnel.streams.running import sided
@@ -98,6 +102,47 @@ class AgentSocket(FramedEnd):
         """The remote session that its client is of; empty: of none."""
         return self._await.session
 
+    # -- from the data plane (agent_dials.py)
+
+    def goes_on(self, data: bytes, age: float, is_used: bool, error: int) -> None:
+        """Go on where the plane stopped; ``data`` was read so far, CONNECT ``age`` seconds ago.
+
+        ``is_used``: its target was being dialled; ``error``: that failed so.
+        """
+        self.watch()
+        if not is_used:
+            self._heard(data)
+            return
+        self._target = self._await.receive(data)
+        self._asked_at = self._data.now() - age
+        self.hold()
+        if error:
+            assert self._target is not None
+            failed = worded(OSError(error, os.strerror(error)), self._target)
+            self._say_reset(failed.reason, str(failed))
+
+    def runs(
+        self, target: Target, service: End, age: float, took: float, plane: DataPlane, handle: int
+    ) -> None:
+        """Its target was reached after ``took`` seconds, and the plane moves its bytes."""
+        self._target = target
+        self._asked_at = self._data.now() - age
+        self._say_opened(took)
+        self._relay = Relay(self._reactor, self.end, service, self._relayed, self._data.relay_limits)
+        self._relay.adopt(plane, handle)
+
+    def dies(self, detail: str) -> None:
+        """The plane could not say a word on it."""
+        self._die(detail)
+
+    def _heard(self, data: bytes) -> None:
+        """The same as if it had read that itself."""
+        if data:
+            try:
+                self.received(data)
+            except RemoteError as error:
+                self._die(str(error))
+
     # -- before the target answered
 
     def received(self, data: bytes) -> None:
@@ -128,13 +173,14 @@ class AgentSocket(FramedEnd):
         if not self.say(OPENED):
             service.abort()
             return
-        milliseconds = round((self._data.now() - self._asked_at) * 1000, 3)
-        self._data.report(
-            ChannelOpened(self.link.serial, self.number, str(self._target), self.link.peer, milliseconds)
-        )
+        self._say_opened(self._data.now() - self._asked_at)
         self._relay = Relay(self._reactor, self.release(), service, self._relayed, self._data.relay_limits)
         self._relay.start(unsent=self._await.early)
         self.tell_unread()
+
+    def _say_opened(self, seconds: float) -> None:
+        link, milliseconds = self.link, round(seconds * 1000, 3)
+        self._data.report(ChannelOpened(link.serial, self.number, str(self._target), link.peer, milliseconds))
 
     def _not_reached(self, failure: Failure) -> None:
         error = failure.value
@@ -233,10 +279,23 @@ class AgentData:
         self._timer: IDelayedCall | None = None
         self._drained: list[Deferred[None]] = []
         self._stopping = False
+        self._dials: AgentDials | None = None
+
+    def use_plane(self, plane: DataPlane | None, direct: Direct) -> None:
+        """Have a data plane bring sockets and dial targets where that takes no more than a connect.
+
+        ``direct``: where the data sockets of a link connect to, if that is all that is to be done.
+        """
+        if plane is not None and not plane.has_dials:  # of two agents in a process one has them
+            self._dials = AgentDials(self, plane, self.dialler, direct)
+            self._dials.take(self.limits, self.relay_limits)
+            self.predecessors.elsewhere = self._dials.take_back
 
     def take(self, limits: AgentLimits, relay_limits: RelayLimits) -> None:
         """Other limits from now on, for later pairs of sockets."""
         self.limits, self.relay_limits = limits, relay_limits
+        if self._dials is not None:
+            self._dials.take(limits, relay_limits)
 
     def now(self) -> float:
         """Monotonic seconds."""
@@ -245,20 +304,31 @@ class AgentData:
     @property
     def running(self) -> int:
         """Sockets that carry a channel, or are about to."""
-        return sum(socket.used for socket in self.sockets)
+        theirs = self._dials.counts()[1] if self._dials is not None else 0
+        return theirs + sum(socket.used for socket in self.sockets)
+
+    @property
+    def count(self) -> int:
+        """Sockets in all."""
+        theirs = self._dials.counts()[0] if self._dials is not None else 0
+        return theirs + len(self.sockets)
 
     # -- from the link
 
     def wanted(self, link: WantingLink, tickets: list[bytes]) -> None:
         """The server wants a socket for each ticket."""
         most = min(self.limits.data_most, self._descriptors * 2 // 5)
-        room = most - len(self.sockets) - len(self._connecting) - len(self._tickets)
+        room = most - self.count - len(self._connecting) - len(self._tickets)
         if self._stopping:
             return
         if len(tickets) > room:
             self._say_missing(link, f"{most} data sockets are the limit here")
+        tickets = tickets[: max(0, room)]
+        if tickets and self._dials is not None and self._dials.bring(link, tickets):
+            self._look_later()
+            return
         until = self.now() + self.limits.data_ticket
-        self._tickets.extend(_TicketOfLink(link, ticket, until) for ticket in tickets[: max(0, room)])
+        self._tickets.extend(_TicketOfLink(link, ticket, until) for ticket in tickets)
         self._next()
 
     def recall(self, link: WantingLink, number: int) -> bool:
@@ -267,6 +337,8 @@ class AgentData:
         A socket that is gone is known by those that went before their target was reached. The other way round
         a number too old to be remembered would say that all is well.
         """
+        if self._dials is not None:
+            self._dials.take_back(link, number)
         mine = (each for each in self.sockets if each.number == number and each.link is link)
         if (socket := next(mine, None)) is None:
             return (link, number) in self._unopened
@@ -278,6 +350,8 @@ class AgentData:
     def link_gone(self, link: WantingLink, dead: bool) -> None:
         """The link is over: its unused sockets go too, and if its path is ``dead`` its streams as well."""
         self._tickets = deque(each for each in self._tickets if each.link is not link)
+        if self._dials is not None:
+            self._dials.link_gone(link, dead)
         for connecting in [each for each, owner in self._connecting.items() if owner is link]:
             connecting.cancel()
         for socket in [each for each in self.sockets if each.link is link and (dead or not each.used)]:
@@ -291,11 +365,17 @@ class AgentData:
 
     # -- from the daemon
 
+    def settle(self) -> None:
+        """Report all that has happened up to now."""
+        if self._dials is not None:
+            self._dials.settle()
+
     def drain(self) -> "Deferred[None]":
         """Take no more; fires when the last stream has ended."""
         drained: Deferred[None] = Deferred()
         self._drained.append(drained)
         self._come_no_more()
+        self._take_back(used=False)
         for socket in [each for each in self.sockets if not each.used]:
             socket.stop(Ended.LINK_LOST, "")
         self._check_drained()
@@ -304,6 +384,7 @@ class AgentData:
     def abort(self) -> None:
         """End everything now."""
         self._come_no_more()
+        self._take_back()
         for socket in [*self.sockets]:
             socket.stop(Ended.LINK_LOST, "the agent stops")
 
@@ -317,7 +398,28 @@ class AgentData:
             self._unopened.append((socket.link, socket.number))
         self._check_drained()
 
+    # -- from the data plane (agent_dials.py)
+
+    def goes_on(self, link: WantingLink, end: End, number: int) -> AgentSocket:
+        """A socket that the plane does nothing more with."""
+        socket = self.socket_class(self, end, link, number)
+        self.sockets.add(socket)
+        self.predecessors.began(link, number)
+        return socket
+
+    def missing(self, link: WantingLink, detail: str) -> None:
+        """The plane had no connection for a ticket."""
+        self._say_missing(link, detail)
+
+    def settled(self) -> None:
+        """The plane has told all that there was."""
+        self._check_drained()
+
     # -- inside
+
+    def _take_back(self, used: bool = True) -> None:
+        if self._dials is not None:
+            self._dials.take_back(used=used)
 
     def _come_no_more(self) -> None:
         self._stopping = True
@@ -354,13 +456,10 @@ class AgentData:
         connecting.addBoth(done)
 
     def _connected(self, ticket: _TicketOfLink, end: End) -> None:
-        socket = self.socket_class(self, end, ticket.link, number_of(ticket.ticket))
-        self.sockets.add(socket)
-        self.predecessors.began(socket.link, socket.number)
+        socket = self.goes_on(ticket.link, end, number_of(ticket.ticket))
         if socket.say(encode_frame(Command.ATTACH, 0, ticket.ticket)):
             socket.watch()
-            if self._timer is None:
-                self._timer = self.reactor.callLater(LOOK, self._look)
+            self._look_later()
 
     def _failed(self, link: WantingLink, failure: Failure) -> None:
         if not failure.check(CancelledError):
@@ -376,7 +475,13 @@ class AgentData:
         self._timer = None
         for socket in [*self.sockets]:
             socket.look()
-        if self.sockets:
+        if self._dials is not None:
+            self._dials.look()
+        if self.count:
+            self._look_later()
+
+    def _look_later(self) -> None:
+        if self._timer is None:
             self._timer = self.reactor.callLater(LOOK, self._look)
 
     def _check_drained(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from typing import Protocol as Typing
 
 from revtunnel.carriers.data_stream import DataSocket, DataStream
-from revtunnel.carriers.framed_end import keep_alive
+from revtunnel.carriers.stock import Spare
 from revtunnel.carriers.warm_pool import WarmPool
 from revtunnel.ground.facts import PeerGlitch, Report
 from revtunnel.ground.limits import DataLimits, RelayLimits
@@ -127,7 +127,8 @@ class DataPool:
         self._only = only
         self._instead = instead
         self._stream_ended = stream_ended
-        self._warm: list[DataSocket] = []
+        self.spare = Spare(self)
+        self._warm = self.spare.here
         self._tickets: dict[bytes, float] = {}  # and when each was given
         self._waiting: dict[ClientSocket, _WaitingClient] = {}
 
@@ -140,8 +141,8 @@ class DataPool:
         now = self.now()
         self.core.limits = self._hub.limits
         may_wait = self.core.client(now)
-        if self._warm:
-            self._start(client, self._warm.pop(), 0)
+        if (socket := self.spare.draw()) is not None:
+            self._start(client, socket, 0)
             self.refill()
             return True
         hopeless = not may_wait or (not self._tickets and self._hub.room < 1)
@@ -164,8 +165,8 @@ class DataPool:
         self.report(PeerGlitch(self.link.serial, self.link.peer, f"data socket {stream.number}: {detail}"))
         if self.closed or tries >= TRIES:
             self._go_without(client)
-        elif self._warm:
-            self._start(client, self._warm.pop(), tries)
+        elif (socket := self.spare.draw()) is not None:
+            self._start(client, socket, tries)
         else:
             self._wait(client, tries)
         self.refill()
@@ -184,10 +185,14 @@ class DataPool:
 
     def _start(self, client: ClientSocket, socket: DataSocket, tries: int) -> None:
         self.core.gone()
+        self.stream(client, socket, tries).ask(self.now())
+
+    def stream(self, client: ClientSocket, socket: DataSocket, tries: int = 0) -> DataStream:
+        """A client and its socket are a stream from now on."""
         stream = DataStream(self, client, socket, tries)
         self.streams[stream.number] = stream
         self._hub.remember(stream)
-        stream.ask(self.now())
+        return stream
 
     def _go_without(self, client: ClientSocket) -> None:
         if self.closed:
@@ -201,17 +206,42 @@ class DataPool:
         """The agent brought a socket."""
         now = self.now()
         took = now - self._tickets.pop(ticket)
-        socket = DataSocket(self.reactor, end, self, number_of(ticket), now)
+        number = number_of(ticket)
         self.core.came(now, took)
-        socket.watch()
         here = (each for each in self._waiting.values() if each.client.is_here())
-        if (waiting := next(here, None)) is not None:
+        if (waiting := next(here, None) if self._waiting else None) is not None:
             client, _, tries = waiting
             self._no_more(client)
-            self._start(client, socket, tries)
+            self._start(client, self.socket(end, number), tries)
         else:
-            self._warm.append(socket)
+            self.spare.put(end, number)
         self.refill()
+
+    def unwatched(self, end: End, number: int) -> DataSocket:
+        """A data socket."""
+        return DataSocket(self.reactor, end, self, number, self.now())
+
+    def socket(self, end: End, number: int) -> DataSocket:
+        """One that is watched from now on."""
+        socket = self.unwatched(end, number)
+        socket.watch()
+        return socket
+
+    # -- those that the data plane has (stock.py, doors.py)
+
+    def used(self, count: int) -> None:
+        """So many were given to clients there."""
+        now = self.now()
+        self.core.limits = self._hub.limits
+        for _ in range(count):
+            self.core.client(now)
+            self.core.gone()
+        self.refill()
+
+    def passed(self) -> None:
+        """A stream is over of which there never was an object, its socket closed."""
+        self._hub.released()
+        self._stream_ended()
 
     def spoilt(self, ticket: bytes) -> None:
         """Somebody else brought a ticket of this link: it is used up."""
@@ -245,14 +275,15 @@ class DataPool:
             self.link.want(tickets)
             self._hub.busy(self)
         for _ in range(self.core.surplus(now)):
-            self._drop(self._warm.pop(0))
+            if not self.give_way():
+                break  # clients have taken them
 
     def give_way(self) -> bool:
         """Close a socket that waits; False: there is none."""
-        if self._warm:
-            self._drop(self._warm.pop(0))
-            return True
-        return False
+        socket = self.spare.draw(oldest=True)
+        if socket is not None:
+            self._drop(socket)
+        return socket is not None
 
     def _drop(self, socket: DataSocket) -> None:
         self.core.gone()
@@ -296,9 +327,7 @@ class DataPool:
         """Forget tickets that are too old, shrink."""
         old = [ticket for ticket, given in self._tickets.items() if now - given >= self._hub.limits.ticket]
         self._withdraw(old)
-        for socket in self._warm:
-            if LOOK <= now - socket.since < 2 * LOOK:
-                keep_alive(socket.end)
+        self.spare.keep_alive(now, LOOK, 2 * LOOK)
         self.refill()
 
     @property
@@ -315,6 +344,7 @@ class DataPool:
         """No socket comes any more; what runs goes on. ``other_way``: clients that wait get ``instead``."""
         if self.closed:
             return
+        self.spare.unlend()
         self.closed = True
         self._withdraw([*self._tickets])
         for socket in self._warm:

@@ -24,8 +24,10 @@ from revtunnel.ground.facts import ChannelEnded, ChannelOpened, Report
 from revtunnel.ground.limits import RelayLimits
 from revtunnel.ground.origin import encode_origin
 from revtunnel.ground.reasons import Ended
+from revtunnel.sockets.data_plane import DataPlane
 from revtunnel.sockets.end_transport import in_words
 from revtunnel.sockets.ends import End, PlainEnd, said
+from revtunnel.sockets.relay import Relay
 from revtunnel.sockets.tcp_info import acknowledged, silence, unacknowledged
 from revtunnel.sockets.watch import Watch
 from revtunnel.streams.clients import ClientSocket, Relayed
@@ -178,6 +180,26 @@ class DataStream:
         except OSError:
             self.client.abort()  # the stream ends in the next turn
         self._unsent = self._socket.say_before(asks, self.client.early)
+
+    def asked(self, since: float, unsent: bytes) -> None:
+        """Its CONNECT was said in the data plane, which has given both up; ``unsent``: of its first bytes."""
+        assert self._socket is not None
+        self._asked_at, self._unsent = since, unsent
+        self._socket.ask(self)
+        self.client.on_lost = self.client_left
+        self.client.watch(self)
+        self._socket.watch()
+
+    def goes_on(self, plane: DataPlane, handle: int, milliseconds: float) -> None:
+        """The data plane has opened it, and has its bytes."""
+        assert self._socket is not None
+        socket, self._socket = self._socket, None
+        self._far = socket.release()
+        client, pool = self.client, self._pool
+        pool.report(ChannelOpened(client.serial, self.number, client.name, client.peer, milliseconds))
+        self._relay = relay = client.relay(self._far, self._relayed, pool.relay_limits)
+        assert isinstance(relay, Relay)
+        relay.adopt(plane, handle)
 
     # -- the reactor calls, by Watch: the client says something before the agent has answered
 

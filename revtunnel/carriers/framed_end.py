@@ -19,16 +19,18 @@ from revtunnel.sockets.ends import RECORD, End, said, set_options
 from revtunnel.sockets.hangups import has_ended, hung_up
 from revtunnel.sockets.watch import CHANGES, HANGUPS, OVER, Watch
 
-__all__ = ["BEAT", "DEAD", "FramedEnd", "keep_alive"]
+__all__ = ["BEAT", "DEAD", "KEEP_ALIVE", "FramedEnd", "keep_alive"]
 
 BEAT = 5  # looks, 5 s apart, from one sign of life to the next
 DEAD = 15.0  # seconds without an acknowledgement; with a second look, 5 s later, a dead path is found in 20 s
 
+# seconds until the first, below the time of any NAT, and between two; how many: a dead path is found in 45 s
+KEEP_ALIVE = 25, 5, 4
 _OPTIONS = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPIDLE", 4), 25),  # seconds; below the time of any NAT
-    (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPINTVL", 5), 5),
-    (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPCNT", 6), 4),  # so a dead path is found in 45 s
+    (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPIDLE", 4), KEEP_ALIVE[0]),
+    (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPINTVL", 5), KEEP_ALIVE[1]),
+    (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPCNT", 6), KEEP_ALIVE[2]),
 )
 _scratch = memoryview(bytearray(4 * RECORD))
 
@@ -115,6 +117,17 @@ class FramedEnd:
         if taken < len(data):
             self._die(f"took {taken} of {len(data)} bytes")
         return memoryview(raw)[taken - len(data) :]
+
+    def hears(self, data: bytes) -> None:
+        """Bytes that somebody else has read of it."""
+        try:
+            self.received(data)
+        except RemoteError as error:
+            self._die(str(error))
+
+    def fails(self, error: OSError) -> None:
+        """It was cut while somebody else had it."""
+        self._die(said(error))
 
     # -- the reactor calls
 

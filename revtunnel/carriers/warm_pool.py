@@ -66,6 +66,10 @@ class WarmPool:
         """A spare socket is no more: a client took it, it died, or it was closed."""
         self.warm -= 1
 
+    def back(self) -> None:
+        """One that a client had taken is spare again."""
+        self.warm += 1
+
     def expired(self, count: int = 1) -> None:
         """Tickets were not used in time."""
         self.coming -= count

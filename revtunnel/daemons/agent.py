@@ -43,7 +43,7 @@ from revtunnel.link.uplink import Uplink
 from revtunnel.process.process import ExitStatus, SignalService
 from revtunnel.process.reporting import Reporter
 from revtunnel.process.systemd import Notifier, NotifyService
-from revtunnel.sockets.data_plane import begin_plane
+from revtunnel.sockets.data_plane import DataPlane, begin_plane
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.network_changes import NetworkChanges
 from revtunnel.sockets.tls.certificates import FaultyFiles
@@ -131,6 +131,8 @@ class Agent(MultiService):
         self._emo = EmoChoice(self.settings.modern)
         self._remains = EmoRemains()
         self._connector = ServerConnector(self._reactor, way_to(self.settings))
+        if self._plane == "native":
+            self._data.use_plane(DataPlane.of(reactor), self._connector.direct)
         self.uplink = self._make_uplink(self.settings)
         self._network = NetworkChanges(reactor, self.uplink.hurry)
         self._certificate = AgentCertificate(
@@ -255,6 +257,7 @@ class Agent(MultiService):
             self.reporter.watch,
             self.reporter,
             self._end,
+            self._data.settle,
         )
 
     def _end(self, status: int) -> None:

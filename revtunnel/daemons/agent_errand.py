@@ -35,6 +35,7 @@ class AgentErrand(Service):
         once: it ends with its first link.
         idle: seconds without a client after which it ends, from the start on; None: it waits for ever.
         watch: has every fact from now on.
+        settle: has what happened a moment ago told first.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class AgentErrand(Service):
         watch: Callable[[Callable[[Fact], None]], object],
         report: Report,
         end: Callable[[int], None],
+        settle: Callable[[], None] = lambda: None,
     ) -> None:
         self._clock = clock
         self._tries = tries
@@ -54,6 +56,7 @@ class AgentErrand(Service):
         self._idle = idle
         self._report = report
         self._end = end
+        self._settle = settle
         self._running: Counter[tuple[str, int]] = Counter()
         self._was_up = self._had_client = self._over = False
         self._timer: IDelayedCall | None = None
@@ -101,7 +104,13 @@ class AgentErrand(Service):
         """Nobody is there: begin to count the time."""
         self._cancel()
         if self._idle is not None and not self._over:
-            self._timer = self._clock.callLater(self._idle, self._finish, f"no client for {self._idle:g} s")
+            self._timer = self._clock.callLater(self._idle, self._waited)
+
+    def _waited(self) -> None:
+        self._timer = None
+        self._settle()
+        if not self._running and self._timer is None:  # no client began or ended just now
+            self._finish(f"no client for {self._idle:g} s")
 
     def _cancel(self) -> None:
         if self._timer is not None and self._timer.active():

@@ -51,6 +51,9 @@ class ClientStreams:
         self.wanted: Callable[[str], None] = lambda serial: None  # a client waits for this device
         # gives a client to the node where its device is, or says a word; None: there are no other nodes
         self.elsewhere: Callable[[ClientSocket], str] | None = None
+        # a client comes to a service, or has left it: whoever serves others of it by himself (lent_doors.py)
+        self.comes: Callable[[str, str], None] = lambda serial, name: None
+        self.changed: Callable[[str, str], None] = lambda serial, name: None
         self._reactor = reactor
         self._fleet = fleet
         self._streams = streams
@@ -73,7 +76,26 @@ class ClientStreams:
         admit, refused, gone = self._of_ports
         if left is not None:
             admit, gone = self._admit, partial(self._left_and_tell, left)
-        return Clients(self._reactor, serial, offer.name, offer.target, admit, refused, gone, session)
+        clients = Clients(self._reactor, serial, offer.name, offer.target, admit, refused, gone, session)
+        clients.joined, clients.passed = self._joined, partial(self._passed, serial)
+        return clients
+
+    def inside(self, serial: str, name: str) -> int:
+        """How many clients of a service are in, or wait for others of it."""
+        return self._lines.inside(serial, name)
+
+    def _joined(self, client: ClientSocket) -> None:
+        """A client that has its stream already."""
+        self.count += 1
+        self._streams.came(client.serial)
+        self._lines.joined(client)
+        self._passed(client.serial)
+
+    def _passed(self, serial: str) -> None:
+        """A device has had a channel more."""
+        device = self._fleet.get(serial)
+        if device is not None:
+            device.channels += 1
 
     def clients_of_absent(self, serial: str, name: str) -> Clients:
         """The same for a device that is away; its clients are refused until it comes."""
@@ -88,9 +110,12 @@ class ClientStreams:
 
     def _admit(self, client: ClientSocket) -> str:
         """Give a client its stream, now or soon, or say why not."""
+        self.comes(client.serial, client.name)
         self.count += 1
         self._streams.came(client.serial)
-        return self._enter(client)
+        word = self._enter(client)
+        self.changed(client.serial, client.name)
+        return word
 
     def _admit_or_wait(self, client: ClientSocket) -> str:
         """The same; one whose device is away may wait for it."""
@@ -202,6 +227,7 @@ class ClientStreams:
         self.count -= 1
         self._streams.left(client.serial)
         self._lines.left(client)
+        self.changed(client.serial, client.name)
         self.on_left()
 
     def _left_and_tell(self, told: Left, client: ClientSocket) -> None:

@@ -64,10 +64,12 @@ class LinkedRows:
 
     def counts(self) -> dict[str, int]:
         board = self._switchboard
+        board.doors.fetch()
         mine = {"links": len(board.links), "clients": board.clients, "channels": len(board.streams)}
         return mine | {name: mine[name] + count for name, count in self.beside().items()}
 
     def facts(self) -> Counter[str]:
+        self._switchboard.doors.fetch()
         return self._switchboard.counts
 
     def uses(self, lease: Lease) -> bool:

@@ -165,7 +165,7 @@ class Server(AdministeredDaemon):
             ),
         )
         self.listeners = ServerListeners(self._reactor, self._listeners, self.switchboard)
-        self.ports.behind = self.listeners.before_clients
+        self.listeners.stand_before(self.ports)
         self.switchboard.data.take(settings.data, settings.relay)
         self._build_people(settings)
         board, changed = self.switchboard, self.audit.changed

@@ -15,6 +15,7 @@ from revtunnel import __version__
 from revtunnel.daemons.legacy_devices import offers_at, sources_at
 from revtunnel.daemons.server_settings import ListenerSettings, ServerSettings, agents_at
 from revtunnel.daemons.switchboard import Switchboard
+from revtunnel.fleet.client_ports import ClientPorts
 from revtunnel.ground.facts import LinkRefused
 from revtunnel.ground.limits import LinkLimits, ServerLimits
 from revtunnel.ground.networks import is_loopback
@@ -179,6 +180,11 @@ class ServerListeners:
     def before_clients(self, came: Came, pool: Callable[[], str], refused: Refused) -> Came:
         """What listens for clients at a port, which may go from pool to pool."""
         return self._headers.behind(came, lambda: self._rules.get(f"pool {pool()}"), refused)
+
+    def stand_before(self, ports: ClientPorts) -> None:
+        """Read, at these ports, the headers that their pools want."""
+        ports.behind = self.before_clients
+        ports.heads = lambda pool: self._rules.get(f"pool {pool}") is not None
 
     def link_port(self, settings: ServerSettings) -> int:
         """Where agents come in with TLS; 0: nowhere."""

@@ -19,6 +19,7 @@ from revtunnel.carriers.data_sockets import DataSockets
 from revtunnel.carriers.sockets_first import SocketsFirst
 from revtunnel.daemons.client_streams import ClientStreams
 from revtunnel.daemons.enforcement import Enforcement
+from revtunnel.daemons.lent_doors import LentDoors
 from revtunnel.daemons.link_admission import LinkAdmission
 from revtunnel.daemons.offer_changes import OfferChanges
 from revtunnel.fleet.access_control import AccessControl
@@ -106,6 +107,9 @@ class Switchboard:
             listeners=self.listeners,
             most=descriptors // 2,
         )
+        left = lambda: descriptors - self._sockets()  # noqa: E731
+        told = self.fleet, ports, self.streams, self.client_streams, self.access
+        self.doors = LentDoors(reactor, *told, left)
         self.offer_changes = OfferChanges(clock, self.fleet, ports, self.enforcement.open_ports)
 
     @property
@@ -205,6 +209,7 @@ class Switchboard:
         if link.takes_sockets and listener.data != "link":
             link.carrier = SocketsFirst(self.data, link, link.channels, listener.data == "socket")
         self.streams.add(link.carrier)
+        self.doors.recall_device(link.serial)  # to an older link's
         device = self.fleet.get(link.serial)
         if device is not None and device.link is link:
             device.carrier = link.carrier
@@ -254,11 +259,13 @@ class Switchboard:
 
     def set_limits(self, limits: ServerLimits) -> None:
         """Other limits from now on; what runs stays."""
+        self.doors.recall_all()
         self.limits = self.fleet.limits = self.admission.limits = self.client_streams.limits = limits
         self.admission.pool.limit = limits.pool
 
     def set_listeners(self, listeners: Mapping[str, AgentListener]) -> None:
         """Other listeners for who comes from now on; who is here goes by them when he is looked at."""
+        self.doors.recall_all()
         self.listeners.clear()
         self.listeners.update(listeners)
 

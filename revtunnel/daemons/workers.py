@@ -95,6 +95,7 @@ class Workers:
         self._learning: list[Deferred[None]] = []
         self._stopped = False
         board.data.numbering = Numbering(0, count + 1)
+        board.ports.served = None  # the data plane of whichever has them would have to have the device, too
         board.ports.on_open, board.ports.on_left_open = self._opened, self._left_open
         board.far_links = lambda: sum(len(worker.links) for worker in self.all.values())
 

@@ -33,6 +33,8 @@ TRY_EVERY = 5.0  # seconds to two tries of a source that owes too much and is no
 class AccessControl:
     """Records and penalties of one server. ``wall`` gives seconds since 1970."""
 
+    on_records: Callable[[], None] | None = None  # before there are others
+
     def __init__(
         self,
         wall: Callable[[], float],
@@ -55,6 +57,8 @@ class AccessControl:
 
     @records.setter
     def records(self, records: DeviceRecords) -> None:
+        if self.on_records is not None:
+            self.on_records()
         self._records = records
         self._looked = self._wall()
 

@@ -49,10 +49,13 @@ class OpenPort:
     lease: Lease
     clients: Clients
     listening: Listening | None = None
+    served: "Callable[[OpenPort], None] | None" = None  # told behind each
 
     def came(self, end: End) -> None:
         """A client connected."""
         self.clients.came(end)
+        if self.served is not None:
+            self.served(self)
 
 
 Behind = Callable[[Came, Callable[[], str], Refused], Came]  # the name is that of its pool of then
@@ -79,6 +82,9 @@ class ClientPorts:
         self.on_open: Callable[[OpenPort], None] = lambda port: None  # for a device that is here
         self.on_left_open: Callable[[OpenPort], None] = lambda port: None  # it is away now
         self.behind: Behind = lambda came, pool, refused: came  # what listens instead of it
+        self.heads: Callable[[str], bool] = lambda pool: False  # whether that reads a header first
+        self.served: Callable[[OpenPort], None] | None = None  # a client was let in there
+        self.recall: Callable[[Use], None] = lambda use: None  # whoever has a port has it no more
         # of pools that several nodes share: the port that others say a use has, 0: it is ours to say
         # (LeaseError: none, NumberAsked: not yet); what another program has; whether a lease is good by now
         self.number: Callable[[Use, str, Ranges | None], int] = lambda use, pool, ranges: 0
@@ -111,6 +117,7 @@ class ClientPorts:
             lease = self._promise(use, pool, now, ranges)
             there = self._open.get(clients.serial, {}).get(clients.name)
             if there is not None and _socket_of(there.lease) == _socket_of(lease):
+                self.recall(lease.use)
                 there.lease, there.clients.target = lease, clients.target
                 self.on_open(there)
                 return there
@@ -308,7 +315,7 @@ class ClientPorts:
             self.refuse(lease.use, str(error), now)
 
     def _opened(self, lease: Lease, clients: Clients) -> OpenPort:
-        opened = OpenPort(lease, clients)
+        opened = OpenPort(lease, clients, served=self.served)
 
         def refused(peer: str, reason: str, detail: str) -> None:
             self._report(ClientRefused(opened.clients.serial, opened.clients.name, peer, reason))
@@ -347,6 +354,7 @@ class ClientPorts:
         ports = self._open.get(serial, {})
         port = ports.pop(name, None)
         if port is not None:
+            self.recall(Use(serial, name))
             self._count -= 1
             if not ports:
                 del self._open[serial]

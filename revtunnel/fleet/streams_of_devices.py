@@ -6,6 +6,8 @@ that takes clients, and now and then older ones whose streams have outlived thei
 Source: ours.
 """
 
+from collections.abc import Callable
+
 from sortedcontainers import SortedDict
 
 from revtunnel.ground.reasons import Ended
@@ -20,11 +22,14 @@ class StreamsOfDevices:
 
     def __init__(self) -> None:
         self._carriers: dict[str, list[Carrier]] = {}
+        # before somebody looks at those of a device, or of all: he knows of all behind that
+        self.before: Callable[[str | None], None] = lambda serial: None
         self._clients = SortedDict()  # by serial: how many there are; 0: gone, their streams were not yet
 
     def __len__(self) -> int:
         """How many streams run."""
-        return sum(map(self.running, self._clients))
+        self.before(None)
+        return sum(map(self.running_now, self._clients))
 
     def came(self, serial: str) -> None:
         """A device has a client more."""
@@ -60,14 +65,21 @@ class StreamsOfDevices:
 
     def running(self, serial: str) -> int:
         """How many streams a device has."""
+        self.before(serial)
+        return self.running_now(serial)
+
+    def running_now(self, serial: str) -> int:
+        """The same, of those that are known already."""
         return sum(carrier.running for carrier in self._carriers.get(serial, ()))
 
     def rows(self, serial: str) -> list[Running]:
         """The running streams of one device, by number."""
+        self.before(serial)
         return sorted(row for carrier in self._carriers.get(serial, ()) for row in carrier.rows())
 
     def page(self, after: tuple[str, int] = ("", 0), limit: int | None = None) -> list[Running]:
         """The running streams of all devices behind ``after``, by serial and number, ``limit`` at most."""
+        self.before(None)
         found: list[Running] = []
         idle: list[str] = []
         for serial in self._clients.irange(after[0]):
@@ -86,21 +98,24 @@ class StreamsOfDevices:
 
     def end(self, serial: str, number: int, reason: Ended, detail: str) -> bool:
         """End one stream; False: there is none."""
+        self.before(serial)
         return any(carrier.end_stream(number, reason, detail) for carrier in self._of(serial))
 
     def end_all(self, reason: Ended, detail: str, serial: str | None = None) -> bool:
         """End the streams of one device, or all; False: there were none."""
+        self.before(serial)
         ended = [carrier.end_streams(reason, detail) for carrier in self._of(serial)]
         return any(ended)
 
     def at_rest(self) -> bool:
         """Whether no stream runs; for whoever waits for that and lets no new ones come."""
+        self.before(None)
         while self._clients and self._drop_if_idle(self._clients.keys()[-1]):
             pass
         return not self._clients
 
     def _drop_if_idle(self, serial: str) -> bool:
-        idle = not self._clients[serial] and not self.running(serial)
+        idle = not self._clients[serial] and not self.running_now(serial)
         if idle:
             del self._clients[serial]
         return idle

@@ -97,6 +97,19 @@ class ServerConnector:
 
         return opening.addErrback(failed)
 
+    def direct(self, link: Any) -> tuple[str, int] | None:
+        """Address and port that ``again`` would connect to and do nothing more; None: it does more."""
+        place, at = link.place
+        if place.web or self._reach is not connect or not at:
+            return None
+        if self.way.identity is not None and self.way.tls_for(place):
+            return None
+        try:
+            proxied = self.way.proxy.proxy_for(place.host, place.port) is not None
+        except ValueError:  # the environment's cannot be used, which ``open`` says
+            return None
+        return None if proxied else (at, place.port)
+
     def connect(
         self,
         place: ServerPlace,

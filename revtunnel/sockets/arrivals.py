@@ -79,7 +79,7 @@ class Arrivals:
         for end in ends:
             event = events.get(end.fileno(), 0) if events else 0
             if event & select.POLLERR:
-                self._drop(end)
+                self.drop(end)
             elif event and _has_said_nothing(end):
                 self._silent.append(end)
             else:
@@ -89,7 +89,7 @@ class Arrivals:
         elif self._silent and self._resting is None:
             self._next()
         while len(self._silent) > MOST:
-            self._drop(self._silent.pop())
+            self.drop(self._silent.pop())
         return more
 
     def stop(self) -> None:
@@ -111,7 +111,8 @@ class Arrivals:
         while self._silent:
             self._silent.pop().abort()
 
-    def _drop(self, end: End) -> None:
+    def drop(self, end: End) -> None:
+        """One that was cut already."""
         self.left.add()
         end.abort()
 

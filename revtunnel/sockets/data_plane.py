@@ -12,7 +12,9 @@ The thread is started for the first pair, so behind every fork of a daemon; it n
 Source: issue 16 "a data plane beside the control plane"; ours.
 """
 
-from typing import Any, ClassVar
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from typing import Protocol as Typing
 from weakref import WeakKeyDictionary
 
@@ -25,10 +27,31 @@ from revtunnel.ground.errors import SettingsError
 from revtunnel.ground.limits import RelayLimits
 from revtunnel.sockets.plane_settings import find_pump
 
-__all__ = ["CUT", "DONE", "IS_ENDING", "READ_ENDED", "WRITE_ENDED", "DataPlane", "Given", "begin_plane"]
+if TYPE_CHECKING:
+    from revtunnel._pump import Pump
+
+__all__ = [
+    "ASKED",
+    "CUT",
+    "DONE",
+    "ENDING",
+    "GIVEN",
+    "IS_ENDING",
+    "OPENED",
+    "READ_ENDED",
+    "WRITE_ENDED",
+    "DataPlane",
+    "Given",
+    "Made",
+    "Maker",
+    "Told",
+    "begin_plane",
+]
 
 AFTER = 8  # readings of a pair in Python: a question and its answer are two
-ENDING, DONE, CUT = 1, 2, 4  # news of a pair, as in _pump.c
+BATCH = 64  # news at once, as in _pump.h
+ENDING, DONE, CUT = 1, 2, 4  # news of a pair, as there
+OPENED, GIVEN, ASKED = 8, 16, 32  # of one that was made there: joined; Python's now; its CONNECT was said
 READ_ENDED, WRITE_ENDED, IS_ENDING = 1, 2, 4  # state of a side, likewise
 Given = tuple[int, int, int, bytes]  # of a side: descriptor, state, bytes it has taken, bytes held for it
 
@@ -41,6 +64,36 @@ class Told(Typing):
 
     def broke(self, failure: Failure) -> None:
         """That failed, which was logged."""
+
+
+class Made(NamedTuple):
+    """What Python is told once of a client that was accepted there, or of a data socket that waited there."""
+
+    handle: int
+    news: int
+    side: int  # that failed, or was cut: 0 the client's, 1 the data socket's
+    error: int  # its errno
+    maker: int
+    number: int  # of its data socket
+    descriptors: tuple[int, int]  # of both; -1: none, or closed
+    taken: tuple[int, int]  # bytes, by the client and by the data socket
+    times: tuple[
+        float, float, float
+    ]  # seconds since it came; from there until it opened, and ended; -1.0: not
+    name: Any  # the client's address, as accept says it
+    said: bytes  # what was read of the client before the answer
+    heard: bytes  # what came of the answer
+    unsent: int  # bytes of ``said`` that the data socket did not take
+
+
+class Maker(Typing):
+    """Whoever has a door, or a stock of data sockets, in the plane."""
+
+    def told(self, news: int, side: int, number: int) -> None:
+        """News of it, as _pump_doors.c says."""
+
+    def made(self, made: Made) -> None:
+        """What came of it."""
 
 
 @implementer(IReadDescriptor)
@@ -64,7 +117,13 @@ class DataPlane:
         self._threaded = threaded
         self._pump = pump()
         self._relays: dict[int, Told] = {}
+        self._makers: dict[int, Maker] = {}
+        self._given: deque[tuple[Maker, Made]] = deque()
+        self._giving = False
+        self._rows: deque[tuple[Any, ...]] = deque()  # fetched, and not told yet
         self._begun = False
+        self._dial_told: Callable[[tuple[Any, ...]], None] | None = None
+        self._dials_settled: Callable[[], None] | None = None
         self._all[reactor] = self
 
     @classmethod
@@ -81,11 +140,7 @@ class DataPlane:
         Raises:
             OSError: no memory, descriptors or threads; the pair is as it was.
         """
-        if not self._begun:
-            if self._threaded:
-                self._pump.start()
-            self._reactor.addReader(self)
-            self._begun = True
+        self.begin()
         handle = self._pump.join(near, far, (limits.first, limits.turn, limits.calm, limits.pool))
         self._relays[handle] = relay
         return handle
@@ -98,6 +153,69 @@ class DataPlane:
         """Take a pair back. Of near and far: bytes taken, bytes lost, state, bytes held for it."""
         del self._relays[handle]
         return self._pump.leave(handle)
+
+    def adopted(self, relay: Told, handle: int) -> None:
+        """A pair that was made here is that relay's from now on."""
+        self._relays[handle] = relay
+
+    # -- data sockets that an agent brings (carriers/agent_dials.py); what they take is as in _pump_dials.c
+
+    def begin_dials(self, told: Callable[[tuple[Any, ...]], None], settled: Callable[[], None]) -> "Pump":
+        """Where they are brought, for one agent; ``told`` has each row, then comes ``settled``."""
+        self._dial_told, self._dials_settled = told, settled
+        return self._pump
+
+    @property
+    def untold(self) -> int:
+        """News that was fetched and has not been told yet: this is asked by somebody who is being told."""
+        return len(self._rows)
+
+    @property
+    def has_dials(self) -> bool:
+        """Whether some agent has them already."""
+        return self._dial_told is not None
+
+    def begin(self) -> None:
+        """Start the thread, if it does not run yet; so behind every fork.
+
+        Raises:
+            OSError: there is none.
+        """
+        if not self._begun:
+            if self._threaded:
+                self._pump.start()
+            self._reactor.addReader(self)
+            self._begun = True
+
+    def fetch(self, young: bool = False) -> None:
+        """Have all told that has happened; ``young``: also of pairs that were made there a moment ago."""
+        full = True
+        while full:
+            rows = self._pump.take(young)
+            full = len(rows) == BATCH
+            self._tell(rows)
+
+    # -- doors and stocks (carriers/doors.py, carriers/stock.py)
+
+    def lend(self, lent: Callable[["Pump"], int], maker: Maker) -> int:
+        """Have something made there, of which the maker is told: its handle.
+
+        Raises:
+            OSError: no memory, descriptors or threads.
+        """
+        self.begin()
+        handle = lent(self._pump)
+        self._makers[handle] = maker
+        return handle
+
+    def take_back(self, handle: int) -> None:
+        """It is gone there."""
+        del self._makers[handle]
+
+    @property
+    def pump(self) -> "Pump":
+        """The extension's."""
+        return self._pump
 
     def turn(self) -> None:
         """Without a thread: move what can be moved now."""
@@ -122,15 +240,51 @@ class DataPlane:
 
     def doRead(self) -> None:
         """There is news of some pairs; one may take another back, of which there is none then."""
-        for handle, news, side, number in self._pump.take():
+        self._tell(self._pump.take(False))
+
+    def _tell(self, rows: list[tuple[Any, ...]]) -> None:
+        """Tell all, in order, also if somebody who is told fetches more."""
+        dials = False
+        self._rows.extend(rows)
+        while self._rows:
+            handle, news, side, number, *more = self._rows.popleft()
             relay = self._relays.get(handle)
-            if relay is None:
-                continue
             try:
-                relay.told(news, side, number)
+                if len(more) == 1 and self._dial_told is not None:
+                    dials = True
+                    self._dial_told(*more)
+                elif more:
+                    self._was_made(Made(handle, news, side, number, *more))
+                elif relay is not None:
+                    relay.told(news, side, number)
+                elif handle in self._makers:
+                    self._makers[handle].told(news, side, number)
             except Exception:
                 log.err()
-                relay.broke(Failure())
+                if relay is not None:
+                    relay.broke(Failure())
+        if dials and self._dials_settled is not None:
+            self._dials_settled()
+        if not self._giving:
+            self._give()
+
+    def _was_made(self, made: Made) -> None:
+        """What is to begin anew in Python comes behind all that has begun there."""
+        maker = self._makers[made.maker]
+        if made.news & (GIVEN | ASKED) == GIVEN:
+            self._given.append((maker, made))
+        else:
+            maker.made(made)
+
+    def _give(self) -> None:
+        self._giving = True
+        while self._given:
+            maker, made = self._given.popleft()
+            try:
+                maker.made(made)
+            except Exception:
+                log.err()
+        self._giving = False
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor stops."""

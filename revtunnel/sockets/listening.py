@@ -207,6 +207,7 @@ class Listener:
         self._sock: socket.socket | None = None
         self._resting: IDelayedCall | None = None
         self._is_lent = False
+        self._guest: Callable[[], None] | None = None  # who accepts in our place, in this process
         self._failures = 0  # since they were said
         self._said: float | None = None
         self.place = "" if where is None else place(*where[:2])
@@ -258,10 +259,46 @@ class Listener:
         and nothing has changed.
         """
         assert self._sock is not None
+        if self._guest is not None:
+            self._guest()
         lent = os.dup(self._sock.fileno())
         self._is_lent = True
         self._stand_by()
         return lent
+
+    def lend_here(self, before_close: Callable[[], None]) -> int:
+        """Its descriptor for somebody of this process who accepts in our place until ``take_back_here``.
+
+        ``before_close`` is called when it is about to be closed. -1: it is not to be had now.
+        """
+        resting = self._resting is not None and self._resting.active()
+        if self._sock is None or self._is_lent or self._guest is not None or resting:
+            return -1
+        self._guest = before_close
+        self._reactor.removeReader(self)
+        return self._sock.fileno()
+
+    def take_back_here(self) -> None:
+        """Accept ourselves again, unless it is about to be closed."""
+        if self._guest is not None and self._sock is not None:
+            self._reactor.addReader(self)
+        self._guest = None
+
+    @property
+    def family(self) -> int:
+        """Of its addresses."""
+        return self._sock.family if self._sock is not None else socket.AF_INET
+
+    def given(self, descriptor: int, address: Any, error: int) -> None:
+        """Somebody who was accepted in our place, of whom nothing was read; an errno: he is cut."""
+        sock = socket.socket(fileno=descriptor)
+        end = PlainEnd(sock, written_address(address_of(sock.family, address)), inherits=True)
+        if self._sock is None:
+            end.abort()
+        elif error:
+            self._arrivals.drop(end)
+        else:
+            self._arrivals.take([end])
 
     def take_back(self) -> None:
         """Accept ourselves again; the other has to close its own."""
@@ -329,6 +366,8 @@ class Listener:
         return True
 
     def _close(self) -> None:
+        if self._guest is not None:
+            self._guest()
         sock = self._sock
         if sock is not None:
             self._stand_by()

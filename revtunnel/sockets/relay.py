@@ -162,6 +162,13 @@ class Relay:
         for side in sides:
             side.pull_inside()
 
+    def adopt(self, plane: DataPlane, handle: int) -> None:
+        """Begin with a pair that the plane has made of the two ends, and has."""
+        self._plane, self._handle = plane, handle
+        plane.adopted(self, handle)
+        self._look()
+        self.check()
+
     def abort(self, reason: Ended, detail: str = "") -> None:
         """End at once: both sides see a reset."""
         if not self.over:
@@ -323,6 +330,8 @@ class _Side:
             self._left(event)
         elif event & _READABLE or self.end.reads_when_writable:
             self.pull(bool(event & OVER))
+            if self.read_ended and event & select.EPOLLERR:
+                self._left(select.EPOLLERR)  # it was cut behind its end of file
         if self.relay.stays < 1:
             self.relay.hand_over()
 

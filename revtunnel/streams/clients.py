@@ -120,6 +120,7 @@ class ClientSocket(ChannelSocket):
         self.after: After | None = None  # whose end its agent is to wait for
         self.early = b""  # what was read of it before its target answered, for whoever brings it there
         self.unread = False  # there may be more behind that, or its end of file
+        self.on_finished: Callable[[], None] | None = None  # for who has it beside its stream
         self._clients = clients
         self._origin = origin
 
@@ -282,6 +283,8 @@ class ClientSocket(ChannelSocket):
     def finished(self) -> None:
         """It is gone, or what was taken is."""
         self._clients.left(self)
+        if self.on_finished is not None:
+            self.on_finished()
         self.carried = None  # who has the one has the other
 
     def refuse(self, reason: str) -> None:
@@ -318,6 +321,10 @@ class Clients:
         self.left = left
         self._reactor = reactor
         self._admit = admit
+
+    # one that has its stream already; one that is gone again: of who serves them himself (carriers/doors.py)
+    joined: Callable[[ClientSocket], None] = staticmethod(lambda client: None)
+    passed: Callable[[], None] = staticmethod(lambda: None)
 
     def came(self, end: End) -> ClientSocket:
         """A client connected."""

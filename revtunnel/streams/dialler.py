@@ -31,7 +31,7 @@ from revtunnel.sockets.opening import Reach, connect, open_end, resolve
 from revtunnel.sockets.stages import Stage, write_all
 from revtunnel.streams.places import NoPlace, Places
 
-__all__ = ["Dialler", "Header", "NotDialled", "is_guarded"]
+__all__ = ["Dialler", "Header", "NotDialled", "is_guarded", "worded"]
 
 Header = Callable[[Origin | None], bytes]
 NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -73,6 +73,8 @@ class Dialler:
     ) -> None:
         self._reactor = reactor
         self._places: dict[Target, Places] = {}
+        self.elsewhere = 0  # of the dials in flight, how many others may have
+        self.on_offer: Callable[[], None] = lambda: None  # the list has changed
         self._limits = limits
         self._reach = reach
         self.offer(offers, headers, at_once)
@@ -153,6 +155,14 @@ class Dialler:
             target: there if there is not None and there.most == most else Places(self._reactor, most)
             for target, there, most in places
         }
+        self.on_offer()
+
+    def simple(self) -> list[Target]:
+        """The addresses on the list whose dial is a connect and nothing else."""
+        if self._reach is not connect:
+            return []
+        others = self._headers.keys() | self._places.keys()
+        return sorted((each for each in self._allowed - others if each.is_literal), key=str)
 
     def set_limits(self, limits: AgentLimits) -> None:
         """Other limits from now on."""
@@ -164,7 +174,7 @@ class Dialler:
             return
         self._beginning = True
         try:
-            while self._waiting and self._dialling < self._limits.dials:
+            while self._waiting and self._dialling < self._limits.dials - self.elsewhere:
                 self._dialling += 1
                 self._connect(self._waiting.popleft())
         finally:
@@ -174,7 +184,7 @@ class Dialler:
         def done(result: Any) -> None:
             self._dialling -= 1
             if isinstance(result, Failure):
-                dial.wanted.errback(Failure(_worded(result.value, dial.target)))
+                dial.wanted.errback(Failure(worded(result.value, dial.target)))
             else:
                 dial.wanted.callback(result)
             self._next()
@@ -237,7 +247,7 @@ def _unwanted(target: Target) -> NotDialled:
     return NotDialled(Ended.RESET_BY_PEER, f"{target}: nobody wants it any more")
 
 
-def _worded(error: BaseException | None, target: Target) -> NotDialled:
+def worded(error: BaseException | None, target: Target) -> NotDialled:
     """The word and sentence for a failed connect."""
     code = error.errno if isinstance(error, OSError) else None
     if isinstance(error, socket.gaierror):

@@ -91,6 +91,15 @@ class Lines:
         line.inside.add(client)
         return ""
 
+    def joined(self, client: ClientSocket) -> None:
+        """It has its stream already, from somebody who minds the same rules."""
+        self._lines.setdefault((client.serial, client.name), _Line()).inside.add(client)
+
+    def inside(self, serial: str, name: str) -> int:
+        """How many clients of a service have a stream, or are about to."""
+        line = self._lines.get((serial, name))
+        return len(line.inside) + len(line.waiting) if line is not None else 0
+
     def left(self, client: ClientSocket) -> None:
         """It is gone, whether it had its turn or not."""
         key = client.serial, client.name

@@ -35,6 +35,7 @@ class Predecessors:
     """All streams of an agent, whatever carries them."""
 
     def __init__(self, reactor: Any) -> None:
+        self.elsewhere: Callable[[Any, int], None] = lambda link, number: None  # has it be here, if it is not
         self._reactor = reactor
         self._open: set[Stream] = set()
         self._waiting: dict[Stream, list[_Waiting]] = {}
@@ -56,6 +57,8 @@ class Predecessors:
         """Fires when those streams are closed, or their time is over; None: there is nothing to wait for."""
         if after is None or not after.seconds:
             return None
+        for number in after.numbers:
+            self.elsewhere(link, number)
         left = self._open.intersection((link, number) for number in after.numbers)
         if not left:
             return None

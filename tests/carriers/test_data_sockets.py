@@ -22,6 +22,7 @@ from revtunnel.ground.facts import (
 from revtunnel.ground.limits import AgentLimits, DataLimits, RelayLimits, ServerLimits
 from revtunnel.ground.reasons import Ended
 from revtunnel.link.server_link import ServerLink
+from revtunnel.sockets.plane_settings import find_pump
 from revtunnel.sockets.tls.certificates import PeerCertificate
 from revtunnel.sockets.watch import Watch
 from revtunnel.streams.commands import Command
@@ -36,13 +37,22 @@ from tests.support.services import reset
 AT_PORT = pytest.mark.parametrize("way", ["port"], indirect=True)
 
 
-@pytest.fixture(autouse=True, params=["port", pytest.param("web", marks=pytest.mark.slow)])
+SLOW = [pytest.param(each, marks=pytest.mark.slow) for each in ("web", "native")]
+# what looks at the agent's own sockets, which a data plane may have
+IN_PYTHON = pytest.mark.parametrize("way", ["port", SLOW[0]], indirect=True)
+
+
+@pytest.fixture(autouse=True, params=["port", *SLOW])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Everything comes to a link port, or by WebSocket to a web listener."""
+    """Everything comes to a link port, or by WebSocket to a web listener; or the agent has a data plane."""
+    if request.param == "native" and find_pump() is None:
+        pytest.skip("revtunnel._pump was not built")
     monkeypatch.setattr(DataWorld, "web", request.param == "web")
+    monkeypatch.setattr(DataWorld, "native", request.param == "native")
     return str(request.param)
 
 
+@IN_PYTHON
 def test_the_first_client_waits_for_a_socket_and_the_next_ones_have_one() -> None:
     """A ticket goes out with the first client, and those that stay warm with it; numbers begin at 256."""
     with DataWorld() as world:
@@ -63,6 +73,7 @@ def test_the_first_client_waits_for_a_socket_and_the_next_ones_have_one() -> Non
         ]
 
 
+@IN_PYTHON
 def test_a_stream_may_pause_for_as_long_as_it_likes() -> None:
     """Only links have TCP_USER_TIMEOUT: it ends a living program that takes nothing for that long."""
     with DataWorld() as world:
@@ -131,6 +142,7 @@ def test_a_target_that_refuses_is_a_reset_with_its_word() -> None:
         world.check_rest()
 
 
+@IN_PYTHON
 def test_every_connect_is_checked_against_the_agent_s_own_list() -> None:
     """A server that asks for something else gets nothing."""
     with DataWorld() as world:
@@ -170,6 +182,7 @@ def test_300_clients_of_one_device_at_once() -> None:
 # -- what dies
 
 
+@IN_PYTHON
 @pytest.mark.parametrize("how", ["ended", "reset"])
 def test_dead_spare_sockets_cost_no_client_a_byte(how: str) -> None:
     """They are noticed while they wait, and others come; whoever is there first is served."""
@@ -188,6 +201,7 @@ def test_dead_spare_sockets_cost_no_client_a_byte(how: str) -> None:
         assert len(world.of(PeerGlitch)) >= 1
 
 
+@IN_PYTHON
 def test_a_socket_that_dies_of_its_connect_costs_a_retry() -> None:
     """The agent's end is gone, and nobody here knows yet: the client gets the next one."""
     with DataWorld() as world:
@@ -228,6 +242,7 @@ def test_a_socket_that_takes_no_connect_costs_a_retry() -> None:
         far.close()
 
 
+@IN_PYTHON
 def test_a_slow_target_is_no_silent_socket() -> None:
     """CONNECT was acknowledged: the agent dials as long as it likes."""
     with DataWorld() as world:
@@ -546,6 +561,7 @@ def test_bytes_behind_attach_are_refused() -> None:
         assert world.switchboard.data.sockets == 0
 
 
+@IN_PYTHON
 def test_a_spare_socket_that_speaks_is_closed() -> None:
     """Out of turn."""
     with DataWorld() as world:

@@ -30,8 +30,10 @@ class Told:
         self.statuses: list[int] = []
         self.said: list[str] = []
         self.tell: Any = None
+        self.late: list[Fact] = []  # what is told only to who asks
         self.errand = AgentErrand(
-            self.clock, lambda: tries, once, idle, self.watch, self.report, self.statuses.append
+            *(self.clock, lambda: tries, once, idle, self.watch, self.report, self.statuses.append),
+            lambda: self.hears(*self.late) and None,
         )
         self.errand.startService()
 
@@ -106,3 +108,18 @@ def test_who_stops_it_comes_first() -> None:
     told.errand.stopService()
     assert told.hears(UP, DOWN) == []
     assert told.clock.getDelayedCalls() == []
+
+
+@pytest.mark.parametrize(
+    ("late", "statuses"), [([], [NO_CLIENT]), ([opened()], []), ([opened(), ended()], [])]
+)
+def test_a_client_of_the_last_moment_counts(late: list[Fact], statuses: list[int]) -> None:
+    """What happened a moment ago is asked for before it ends."""
+    told = Told(idle=5.0)
+    told.hears(UP)
+    told.late = late
+    told.clock.advance(5.0)
+    assert told.statuses == statuses
+    told.late = []
+    told.clock.advance(5.0)
+    assert told.statuses == ([] if late == [opened()] else statuses or [DONE])

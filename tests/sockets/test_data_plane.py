@@ -153,7 +153,7 @@ def test_news_of_many_pairs_comes_in_parts() -> None:
     for _ in range(10):  # batches of events
         pump.turn()
     told = []
-    while news := pump.take():
+    while news := pump.take(False):
         told += news
     assert {handle for handle, *_ in told} == {*handles}
     assert {news for _, news, *_ in told} <= {DONE, DONE | 1, CUT, CUT | 1}
@@ -196,4 +196,29 @@ def test_there_is_one_plane_for_a_reactor() -> None:
     assert begin_plane(reactor, "auto", "server") == begin_plane(reactor, "native", "agent") == "native"
     plane = DataPlane.of(reactor)
     assert plane is not None and plane.after == AFTER
+    plane.close()
+
+
+@built
+def test_news_is_told_in_order_also_if_more_is_fetched_meanwhile() -> None:
+    """Whoever is told may want to know all, and finds what is still to be told counted."""
+    plane = DataPlane(EPollReactor(), threaded=False)
+    told: list[tuple[int, int]] = []
+
+    class Relays:
+        """Who has all pairs."""
+
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def told(self, news: int, side: int, number: int) -> None:
+            told.append((self.number, plane.untold))
+            if self.number == 1:
+                plane.fetch()
+
+    for number in range(4):
+        plane.adopted(Relays(number), number)  # type: ignore[arg-type]
+    plane._tell([(number, DONE, 0, 0) for number in range(4)])
+    assert told == [(0, 3), (1, 2), (2, 1), (3, 0)]
+    assert plane.untold == 0
     plane.close()

@@ -133,6 +133,16 @@ def test_n28_a_reset_behind_an_end_of_file(joined: Joined) -> None:
         joined.service.write(b"the reply")
 
 
+def test_n28_a_reset_right_behind_an_end_of_file(joined: Joined) -> None:
+    """Both come in one event, so the reset is told once, and only by that."""
+    joined.relay.start()
+    joined.client.write(b"last words")
+    joined.client.end_writing()
+    joined.client.abort()
+    joined.until(lambda: joined.ended)
+    assert joined.ended[0][0] is Ended.RESET_BY_PEER
+
+
 def test_n26_the_last_bytes_survive_the_close(joined: Joined) -> None:
     """Megabytes and an end of file, read only after the relay has closed its sockets."""
     for end in (joined.client, joined.relay._near.end):

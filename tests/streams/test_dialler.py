@@ -516,3 +516,25 @@ def test_a_dial_that_waits_for_its_turn_and_is_not_wanted_says_so() -> None:
     dials.dial("10.0.0.5:102").dial("10.0.0.5:102")
     dials.running[1].cancel()
     assert dials.word(1) == "reset-by-peer"
+
+
+def test_targets_that_are_dialled_by_a_connect_and_nothing_more() -> None:
+    """Addresses without a PROXY header or places of their own, as long as they are on the list."""
+    written = [
+        "192.0.2.7:80",
+        "[2001:db8::1]:80",
+        "localhost:22",
+        "unix:/run/it",
+        "192.0.2.8:80",
+        "192.0.2.9:80",
+    ]
+    offers = [parse_offer(f"t{number}={each}") for number, each in enumerate(written)]
+    headers, places = {parse_target(written[4]): encode_header_v1}, {parse_target(written[5]): 1}
+    dialler = Dialler(MemoryReactor(), LIMITS, offers, headers, at_once=places)
+    changes: list[list[str]] = []
+    dialler.on_offer = lambda: changes.append([str(each) for each in dialler.simple()])
+    dialler.offer(offers, headers, places)
+    dialler.offer(offers[:1])
+    dialler.offer([])
+    assert changes == [["192.0.2.7:80", "[2001:db8::1]:80"], ["192.0.2.7:80"], []]
+    assert Dials(*written).dialler.simple() == []  # it is reached in another way

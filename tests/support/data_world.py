@@ -40,6 +40,7 @@ from revtunnel.link.server_link import AgentListener, ServerLink
 from revtunnel.link.uplink import Uplink
 from revtunnel.process.web.web_listener import WebListener
 from revtunnel.process.web.web_rules import WebRules
+from revtunnel.sockets.data_plane import DataPlane
 from revtunnel.sockets.ends import End
 from revtunnel.sockets.listening import Came, Listeners
 from revtunnel.sockets.opening import Reach, connect
@@ -58,10 +59,11 @@ SERIAL = "plc-1"
 class DataWorld:
     """``rule`` is the listener's ``data``; ``sockets`` says whether the agent has data sockets.
 
-    Set ``web`` before: the agent comes by WebSocket, to a web listener.
+    Set ``web`` before: the agent comes by WebSocket, to a web listener. Or ``native``: it has a data plane.
     """
 
     web = False
+    native = False
 
     def __init__(
         self,
@@ -124,6 +126,10 @@ class DataWorld:
         self.data = AgentData(
             self.reactor, self._agent_limits, self.dialler, self._connect, self.agent_facts.append
         )
+        if self.native and DataPlane.of(self.reactor) is None:
+            plane = DataPlane(self.reactor)
+            self._stack.callback(plane.close)
+            self.data.use_plane(plane, self._direct)
         self.consent: SiteConsent | None = None
         if site is not None:
             targets = {offer.name: offer.target for offer in self.offers}
@@ -183,6 +189,9 @@ class DataWorld:
         if not self.brings:
             return Deferred(lambda _: None)
         return self.connector.again(link, 10.0)
+
+    def _direct(self, link: Any) -> tuple[str, int] | None:
+        return self.connector.direct(link) if self.brings else None
 
     def make_uplink(self) -> Uplink:
         """The agent's way to the server."""
@@ -347,7 +356,7 @@ class DataWorld:
         board = self.switchboard
         assert board.streams.page() == []
         self.until(lambda: not board.admission.strangers and not self.pool.core.coming)
-        assert board.data.sockets == self.pool.core.warm == len(self.pool._warm)
-        self.until(lambda: len(self.data.sockets) == self.pool.core.warm)
+        assert board.data.sockets == self.pool.core.warm == len(self.pool.spare)
+        self.until(lambda: self.data.count == self.pool.core.warm)
         assert len(board.data._tickets) == 0
         assert not board.data._expected

@@ -22,7 +22,7 @@ from revtunnel.sockets.ends import PlainEnd
 from revtunnel.sockets.reactor_turn import shorten_turns
 from revtunnel.sockets.relay import Relay
 
-__all__ = ["Drive", "tcp_sockets"]
+__all__ = ["KIB", "Drive", "Program", "load_pump", "tcp_sockets"]
 
 KIB = 1024
 RESET = struct.pack("ii", 1, 0)
@@ -175,11 +175,16 @@ class Drive:
         self.reactor._poller.close()
 
 
-def _main(file: str, seed: int, count: int) -> None:
+def load_pump(file: str) -> None:
+    """Take the extension from a file."""
     spec = importlib.util.spec_from_file_location("revtunnel._pump", file)
     assert spec is not None and spec.loader is not None
     sys.modules["revtunnel._pump"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sys.modules["revtunnel._pump"])
+
+
+def _main(file: str, seed: int, count: int) -> None:
+    load_pump(file)
     for after in (0, 3):
         drive = Drive(after)
         drive.run(seed, count)

@@ -91,6 +91,11 @@ def test_the_source_archive_has_what_the_tests_need(packed: Path) -> None:
         "Makefile",
         "setup.cfg",
         "revtunnel/_pump.c",
+        "revtunnel/_pump.h",
+        "revtunnel/_pump_dials.c",
+        "revtunnel/_pump_doors.c",
+        "revtunnel/_pump_pairs.c",
+        "revtunnel/_pump_table.c",
         "tests/conftest.py",
         "twisted/plugins/revtunnel_plugins.py",
     ):

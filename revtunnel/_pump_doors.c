@@ -1,0 +1,811 @@
+/* Doors: listening sockets that Python has lent, whose clients are joined here to data sockets that wait.
+
+The wire is that of carriers/data_opening.py, the rules those of carriers/data_stream.py: a client's first bytes
+go behind CONNECT and are kept until OPENED, one reading beyond RECORD at most; from OPENED on the two are a pair.
+Whatever else happens is Python's: the client and its data socket are given up to it (GIVEN) as they are, with
+what was said and heard; ASKED says whether CONNECT was. A client that cannot be served is given up before
+anything is read of it, also one that has ended before a byte or was cut already (arrivals.py).
+
+The data sockets of one agent wait in a *stock*, which its doors share; the oldest goes first. Where it is dry,
+and was filled a moment ago, the next clients stay in the kernel's queue for DRY at most.
+
+A device may take one connection at a time (streams/lines.py): where FEW are there, a client waits until those
+that have ended before it came are gone, for ``ended_wait`` at most and once. ``outside`` are those that Python
+has and that are not here; while there are such, and few, Python judges.
+
+Source: issue 16 "as a second step, accepts clients"; carriers/data_stream.py; streams/lines.py. */
+
+#include "_pump.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+
+#define HEAD 1024          /* bytes before a client's first ones, for what is said before them */
+#define FEW 8              /* clients up to which a service may be one that takes one at a time */
+#define MOST 4             /* clients in one turn */
+#define UNSERVED 64        /* clients given up that Python has not fetched; behind them the door waits */
+#define DRY 50000000       /* nanoseconds */
+#define ORIGIN_HEADER "\0\x0d\x1e\0"
+#define ORIGIN_HEADER_SIX "\0\x25\x1e\0"
+
+enum { FAILED = 64 }; /* news of a door: it cannot accept; errno says why */
+
+static const char ANSWER[4] = "\0\0\x13\0"; /* OPENED */
+
+typedef struct {
+    Thing thing;
+    Link spare; /* pairs without a near side; the oldest first */
+    uint32_t count, full, used; /* full: when Python was told last; used since then */
+    uint32_t doors;
+    int64_t filled;
+    size_t first, most, calm, pool; /* as of RelayLimits */
+} Stock;
+
+typedef struct {
+    Thing thing;
+    Stock *stock;
+    int fd, error;
+    char *connect;
+    size_t connect_size;
+    bool origins, stands; /* stands: nobody is accepted at present */
+    int64_t ended_wait, dry_since;
+    uint32_t made, most, outside, burst, unserved;
+    uint64_t came;
+    Link live, dry;
+} Door;
+
+static const Kind spare, held_back, opening, unserved, stock_kind, door_kind;
+
+#define DOOR_OF(link) ((Door *)((char *)(link)-offsetof(Door, dry)))
+#define HELD_OF(link) PAIR_OF(link, held)
+
+static Door *door_of(Pump *pump, Pair *pair)
+{
+    Thing *maker = find(pump, pair->maker);
+    return maker != NULL && maker->kind == &door_kind ? (Door *)maker : NULL;
+}
+
+static void stand(Pump *pump, Door *door, bool stands)
+{
+    struct epoll_event event = {.events = stands ? 0 : EPOLLIN, .data.u64 = door->thing.handle};
+    if (stands != door->stands)
+        epoll_ctl(pump->epoll, EPOLL_CTL_MOD, door->fd, &event);
+    door->stands = stands;
+}
+
+/* -- giving up */
+
+static void give(Pump *pump, Pair *pair, int side, int error)
+{
+    pair->cut_side = side;
+    pair->cut_error = error;
+    pair->ended = now();
+    tell(pump, &pair->thing, GIVEN);
+}
+
+/* A client that nothing was done for. */
+static void give_client(Pump *pump, Door *door, Pair *pair, int error)
+{
+    pair->thing.kind = &unserved;
+    pump->made++;
+    door->made++;
+    door->unserved++;
+    give(pump, pair, 0, error);
+}
+
+static void given_told(Pump *pump, Thing *thing, Told *told)
+{
+    Pair *pair = (Pair *)thing;
+    told->news |= GIVEN | (thing->kind == &opening ? ASKED : 0);
+    if (thing->kind == &unserved) {
+        Door *door = door_of(pump, pair);
+        if (door != NULL && door->unserved-- == UNSERVED && in_none(&door->dry) && !door->error)
+            stand(pump, door, false);
+    }
+    thing->over = true;
+    was_fetched(pump, pair, told);
+}
+
+/* A spare one that has died, or said something. */
+static void spare_told(Pump *pump, Thing *thing, Told *told)
+{
+    Pair *pair = (Pair *)thing;
+    forget(pump, pair);
+    told->news |= GIVEN;
+    told->made = pair;
+    told->gone = thing;
+    pair->made = false;
+}
+
+/* -- from asked to open */
+
+static void open_pair(Pump *pump, Pair *pair, const char *rest, size_t size)
+{
+    pair->opened = now();
+    pair->thing.kind = &joined;
+    if (size)
+        push(pump, pair, 0, rest, size);
+    take_turn(pump, pair);
+}
+
+static void hear(Pump *pump, Pair *pair)
+{
+    Side *far = &pair->side[1];
+    ssize_t size = recv(far->fd, pump->buffer, pair->first, MSG_DONTWAIT);
+    if (size < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)) {
+        far->readable = errno == EINTR;
+    } else if (size <= 0) {
+        give(pump, pair, 1, size < 0 ? errno : 0);
+    } else if (size >= 4 && memcmp(pump->buffer, ANSWER, 4) == 0) {
+        far->readable = (size_t)size == pair->first || far->over || far->urgent;
+        open_pair(pump, pair, pump->buffer + 4, (size_t)size - 4);
+    } else {
+        bool kept = keep(&pair->heard, &pair->heard_size, pump->buffer, (size_t)size);
+        give(pump, pair, 1, kept ? 0 : ENOMEM);
+    }
+}
+
+/* What is said, and what of it is the client's; false: it is given up. */
+static bool say(Pump *pump, Pair *pair, const char *data, size_t head, size_t size)
+{
+    Side *far = &pair->side[1];
+    ssize_t sent = send(far->fd, data, head + size, MSG_NOSIGNAL | MSG_DONTWAIT);
+    size_t taken = sent < (ssize_t)head ? 0 : (size_t)sent - head;
+    if (sent < (ssize_t)head)
+        give(pump, pair, 1, sent < 0 ? errno : EMSGSIZE);
+    atomic_store_explicit(&far->taken, atomic_load(&far->taken) + taken, memory_order_relaxed);
+    if (taken == size)
+        return sent >= (ssize_t)head;
+    far->writable = false;
+    if (!hold(pump, far, data + head + taken, size - taken) && !pair->thing.over)
+        give(pump, pair, 1, ENOMEM);
+    return !pair->thing.over;
+}
+
+/* What the client says before the answer. */
+static void hear_client(Pump *pump, Pair *pair)
+{
+    Side *near = &pair->side[0], *far = &pair->side[1];
+    if (!near->readable || near->ending || far->held != NULL || pair->said_size >= RECORD)
+        return;
+    ssize_t size = recv(near->fd, pump->buffer, RECORD, MSG_DONTWAIT);
+    if (size < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+        near->readable = false;
+    } else if (size < 0 && errno != EINTR) {
+        give(pump, pair, 0, errno);
+    } else if (size == 0) {
+        near->ending = true; /* it is read once more when it is open */
+    } else if (size > 0) {
+        if (size < RECORD && !near->over && !near->urgent)
+            near->readable = false;
+        if (!keep(&pair->said, &pair->said_size, pump->buffer, (size_t)size))
+            give(pump, pair, 0, ENOMEM);
+        else
+            say(pump, pair, pump->buffer, 0, (size_t)size);
+    }
+}
+
+static void opening_turn(Pump *pump, Thing *thing)
+{
+    Pair *pair = (Pair *)thing;
+    if (pair->side[1].readable)
+        hear(pump, pair);
+    if (thing->over || thing->kind != &opening)
+        return;
+    if (pair->side[0].failed)
+        give(pump, pair, 0, 0);
+    else
+        hear_client(pump, pair);
+}
+
+/* ORIGIN, where the agent wants to know; its size. */
+static size_t write_origin(int fd, const struct sockaddr_storage *name, char *place)
+{
+    struct sockaddr_storage ours;
+    socklen_t size = sizeof ours;
+    const struct sockaddr_storage *ends[2] = {name, &ours};
+    if (getsockname(fd, (struct sockaddr *)&ours, &size) < 0 || ours.ss_family != name->ss_family)
+        return 0;
+    const struct in6_addr *six[2];
+    bool four = name->ss_family == AF_INET;
+    for (int which = 0; which < 2; which++)
+        six[which] = &((const struct sockaddr_in6 *)ends[which])->sin6_addr;
+    bool mapped = !four && IN6_IS_ADDR_V4MAPPED(six[0]) && IN6_IS_ADDR_V4MAPPED(six[1]);
+    size_t length = four || mapped ? 4 : 16;
+    memcpy(place, length == 4 ? ORIGIN_HEADER : ORIGIN_HEADER_SIX, 4);
+    place[4] = length == 4 ? 4 : 6;
+    char *at = place + 5;
+    for (int which = 0; which < 2; which++) {
+        const struct sockaddr_in *inet = (const struct sockaddr_in *)ends[which];
+        const void *address = four ? (const void *)&inet->sin_addr : six[which];
+        memcpy(at, (const char *)address + (mapped ? 12 : 0), length);
+        memcpy(at + length, &inet->sin_port, 2); /* at the same place in both families */
+        at += length + 2;
+    }
+    return (size_t)(at - place);
+}
+
+/* Say CONNECT, with the client's first bytes behind it. */
+static void ask(Pump *pump, Door *door, Pair *pair)
+{
+    char origin[64], *place = pump->buffer + HEAD;
+    size_t size = door->origins ? write_origin(pair->side[0].fd, &pair->name, origin) : 0;
+    size_t head = size + door->connect_size;
+    pair->thing.kind = &opening;
+    memcpy(place - head, origin, size);
+    memcpy(place - door->connect_size, door->connect, door->connect_size);
+    if (pair->said_size)
+        memcpy(place, pair->said, pair->said_size);
+    if (say(pump, pair, place - head, head, pair->said_size) &&
+        (pair->side[1].readable || pair->side[0].readable || pair->side[0].failed))
+        append(&pump->fresh, &pair->thing.turn);
+}
+
+static void opening_happened(Pump *pump, Thing *thing, int side, uint32_t events)
+{
+    happened_to(&((Pair *)thing)->side[side], events);
+    append(&pump->fresh, &thing->turn);
+}
+
+/* -- those that wait for others to have ended */
+
+/* Whether somebody has to be waited for; those that are here only count up to FEW. */
+static bool must_wait(Door *door, Pair *pair)
+{
+    struct pollfd asked[FEW];
+    Pair *whose[FEW];
+    int count = 0;
+    for (Link *link = door->live.behind; link != &door->live; link = link->behind) {
+        Pair *other = PAIR_OF(link, kin);
+        if (other == pair || other->thing.kind == &held_back)
+            continue;
+        if (count == FEW)
+            return false;
+        whose[count] = other;
+        asked[count++] = (struct pollfd){other->side[0].fd, POLLRDHUP, 0};
+    }
+    bool waits = false;
+    if (count && poll(asked, (nfds_t)count, 0) > 0)
+        for (int i = 0; i < count; i++)
+            if (asked[i].revents && whose[i]->awaited != UINT64_MAX) {
+                whose[i]->awaited = whose[i]->awaited ? whose[i]->awaited : pair->turn_of;
+                waits = true;
+            }
+    return waits;
+}
+
+/* Whether one of those it waits for is still there; ``no_more``: it is waited for in vain, by all. */
+static bool waits_for(Door *door, Pair *pair, bool no_more)
+{
+    bool waits = false;
+    for (Link *link = door->live.behind; link != &door->live; link = link->behind) {
+        Pair *other = PAIR_OF(link, kin);
+        if (other == pair || !other->awaited || other->awaited > pair->turn_of)
+            continue;
+        waits = true;
+        if (no_more)
+            other->awaited = UINT64_MAX;
+    }
+    return waits && !no_more;
+}
+
+static void held_turn(Pump *pump, Thing *thing)
+{
+    Pair *pair = (Pair *)thing;
+    if (pair->side[0].failed || pair->side[1].readable || pair->side[1].over)
+        give(pump, pair, pair->side[0].failed ? 0 : 1, 0);
+}
+
+/* -- clients come */
+
+/* The oldest data socket that waits. */
+static Pair *draw(Pump *pump, Stock *stock)
+{
+    if (in_none(&stock->spare))
+        return NULL;
+    Pair *pair = PAIR_OF(stock->spare.behind, kin);
+    leave(&pair->kin);
+    stock->count--;
+    return pair;
+}
+
+static bool may_have_one(Pump *pump, Door *door)
+{
+    uint32_t live = door->outside;
+    for (Link *link = door->live.behind; link != &door->live && live <= FEW; link = link->behind)
+        live++;
+    bool unclear = door->ended_wait && door->outside && live <= FEW;
+    return pump->made < pump->most && door->made < door->most && !in_none(&door->stock->spare) && !unclear;
+}
+
+/* A client, as it was accepted. */
+static void serve(Pump *pump, Door *door, int fd, const struct sockaddr_storage *name, Pair *room)
+{
+    Stock *stock = door->stock;
+    char *place = pump->buffer + HEAD;
+    ssize_t size = -1;
+    int error = EAGAIN;
+    bool serves = may_have_one(pump, door);
+    if (serves) {
+        size = recv(fd, place, RECORD, MSG_DONTWAIT);
+        error = size < 0 ? errno : 0;
+        serves = size > 0 || error == EAGAIN || error == EWOULDBLOCK || error == EINTR;
+    }
+    Pair *pair = serves ? draw(pump, stock) : room;
+    begin_side(&pair->side[0], fd, 0, 0, stock->first);
+    pair->came = now();
+    pair->name = *name;
+    pair->made = true;
+    pair->maker = door->thing.handle;
+    if (!serves) {
+        give_client(pump, door, pair, size == 0 || error == EAGAIN ? 0 : error);
+        return;
+    }
+    free_pair(&room->thing);
+    pump->made++;
+    door->made++;
+    append(&door->live, &pair->kin);
+    append(&pump->young, &pair->young);
+    pair->turn_of = ++door->came;
+    stock->used++;
+    tell_later(pump, &stock->thing, 0);
+    pump->tell = pump->tell || stock->count * 2 <= stock->full;
+    pair->thing.kind = &held_back;
+    if ((size > 0 && !keep(&pair->said, &pair->said_size, place, (size_t)size)) ||
+        watch(pump, &pair->thing, 0, fd, CHANGES) < 0)
+        give(pump, pair, 0, ENOMEM);
+    else if (door->ended_wait && must_wait(door, pair))
+        append(&pump->held_back, &pair->held);
+    else
+        ask(pump, door, pair);
+}
+
+static bool only_this_failed(int error)
+{
+    return error != EMFILE && error != ENFILE && error != ENOBUFS && error != ENOMEM && error != EBADF &&
+           error != EFAULT && error != EINVAL && error != ENOTSOCK;
+}
+
+/* Whether to wait for a data socket, which is said to come, before anybody is accepted. */
+static bool is_dry(Pump *pump, Door *door)
+{
+    if (!in_none(&door->stock->spare))
+        return false;
+    int64_t time = now();
+    if (in_none(&door->dry)) {
+        if (time - door->stock->filled > DRY)
+            return false;
+        door->dry_since = time;
+        append(&pump->dry, &door->dry);
+        stand(pump, door, true);
+    }
+    return door->stands;
+}
+
+static void door_turn(Pump *pump, Thing *thing)
+{
+    Door *door = (Door *)thing;
+    struct sockaddr_storage name;
+    for (uint32_t count = 0; count < door->burst; count++) {
+        if (is_dry(pump, door))
+            return;
+        if (door->unserved >= UNSERVED) {
+            stand(pump, door, true);
+            return;
+        }
+        socklen_t size = sizeof name;
+        Pair *room = new_pair(&unserved, 0, 0, 0, 0);
+        int fd = room == NULL ? -1 : accept4(door->fd, (struct sockaddr *)&name, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd >= 0) {
+            serve(pump, door, fd, &name, room);
+            continue;
+        }
+        int error = room == NULL ? ENOMEM : errno;
+        if (room != NULL)
+            free_pair(&room->thing);
+        if (error == EAGAIN || error == EWOULDBLOCK) {
+            door->burst = 1;
+            return;
+        }
+        if (!only_this_failed(error)) {
+            door->error = error;
+            stand(pump, door, true);
+            tell(pump, thing, FAILED);
+            return;
+        }
+    }
+    door->burst = door->burst * 2 < MOST ? door->burst * 2 : MOST;
+}
+
+static void door_happened(Pump *pump, Thing *thing, int side, uint32_t events)
+{
+    Door *door = (Door *)thing;
+    if (events & (EPOLLHUP | EPOLLERR)) { /* somebody has shut it */
+        epoll_ctl(pump->epoll, EPOLL_CTL_DEL, door->fd, NULL);
+        door->error = EINVAL;
+        tell(pump, thing, FAILED);
+    } else if (!door->stands && !door->error) {
+        append(&pump->fresh, &thing->turn);
+    }
+}
+
+static void door_told(Pump *pump, Thing *thing, Told *told) { told->error = ((Door *)thing)->error; }
+
+static void door_fetched(Pump *pump, Thing *thing, Pair *pair)
+{
+    Door *door = (Door *)thing;
+    door->made--;
+    if (!(pair->thing.news & (DONE | CUT)) && door->most)
+        door->most--;
+}
+
+static void free_door(Thing *thing)
+{
+    free(((Door *)thing)->connect);
+    free(thing);
+}
+
+/* With every round: who need not wait any more, and doors that have waited for a data socket. */
+void look_at_doors(Pump *pump)
+{
+    Link *next;
+    int64_t time = doors_wait(pump) ? now() : 0;
+    for (Link *link = pump->held_back.behind; link != &pump->held_back; link = next) {
+        Pair *pair = HELD_OF(link);
+        Door *door = door_of(pump, pair);
+        next = link->behind;
+        if (pair->thing.over || door == NULL) {
+            leave(link);
+        } else if (!waits_for(door, pair, time - pair->came >= door->ended_wait)) {
+            leave(link);
+            ask(pump, door, pair);
+        }
+    }
+    for (Link *link = pump->dry.behind; link != &pump->dry; link = next) {
+        Door *door = DOOR_OF(link);
+        next = link->behind;
+        if (in_none(&door->stock->spare) && time - door->dry_since <= DRY)
+            continue;
+        leave(link);
+        if (in_none(&door->stock->spare))
+            door->stock->filled = 0; /* whoever comes now is given up */
+        if (door->unserved < UNSERVED && !door->error)
+            stand(pump, door, false);
+    }
+}
+
+bool doors_wait(const Pump *pump) { return !in_none(&pump->held_back) || !in_none(&pump->dry); }
+
+/* -- spare data sockets */
+
+static void spare_happened(Pump *pump, Thing *thing, int side, uint32_t events)
+{
+    Pair *pair = (Pair *)thing;
+    happened_to(&pair->side[1], events);
+    if (!(pair->side[1].readable || pair->side[1].over))
+        return;
+    Thing *stock = find(pump, pair->maker);
+    leave(&pair->kin);
+    if (stock != NULL && stock->kind == &stock_kind)
+        ((Stock *)stock)->count--;
+    give(pump, pair, 1, 0);
+}
+
+static void no_turn(Pump *pump, Thing *thing) {}
+
+static void stock_told(Pump *pump, Thing *thing, Told *told)
+{
+    Stock *stock = (Stock *)thing;
+    told->side = (int)stock->used;
+    stock->used = 0;
+    stock->full = stock->count;
+}
+
+static void free_stock(Thing *thing) { free(thing); }
+
+static void nothing(Pump *pump, Thing *thing, int side, uint32_t events) {}
+
+static const Kind spare = {spare_happened, no_turn, spare_told, free_pair, NULL};
+static const Kind held_back = {opening_happened, held_turn, given_told, free_pair, NULL};
+static const Kind opening = {opening_happened, opening_turn, given_told, free_pair, NULL};
+static const Kind unserved = {nothing, no_turn, given_told, free_pair, NULL};
+static const Kind stock_kind = {nothing, no_turn, stock_told, free_stock, NULL};
+static const Kind door_kind = {door_happened, door_turn, door_told, free_door, door_fetched};
+
+/* -- Python's */
+
+static Thing *thing_of(Pump *pump, unsigned long long handle, const Kind *kind)
+{
+    Thing *thing = find(pump, handle);
+    if (thing != NULL && thing->kind == kind)
+        return thing;
+    PyErr_SetString(PyExc_KeyError, kind == &door_kind ? "no such door" : "no such stock");
+    return NULL;
+}
+
+static PyObject *failed(int error)
+{
+    errno = error;
+    return PyErr_SetFromErrno(PyExc_OSError);
+}
+
+PyDoc_STRVAR(stock_doc, "stock(first, turn, calm, pool) -> handle\n\nWhat the data sockets of one agent wait in; as for join.\n"
+    "Its news have for ``side`` how many were taken since the last.");
+
+static PyObject *pump_stock(PyObject *self, PyObject *args)
+{
+    Pump *pump = (Pump *)self;
+    Py_ssize_t first, most, calm, pool;
+    if (!PyArg_ParseTuple(args, "nnnn:stock", &first, &most, &calm, &pool))
+        return NULL;
+    Stock *stock = calloc(1, sizeof *stock);
+    if (stock == NULL)
+        return PyErr_NoMemory();
+    begin_thing(&stock->thing, &stock_kind);
+    ring(&stock->spare);
+    stock->first = (size_t)first, stock->most = (size_t)most;
+    stock->calm = (size_t)calm, stock->pool = (size_t)pool;
+    take_lock(pump);
+    bool placed = place(pump, &stock->thing);
+    release(pump);
+    if (placed)
+        return PyLong_FromUnsignedLongLong(stock->thing.handle);
+    free(stock);
+    return PyErr_NoMemory();
+}
+
+PyDoc_STRVAR(put_doc, "put(stock, [(fd, number), ...]) -> int\n\nHave data sockets wait there; how many do: their\n"
+    "descriptors are the stock's. Those behind are the caller's still, for want of memory or of the kernel's.");
+
+/* One more, under the lock; false: it is not. */
+static bool put_one(Pump *pump, Stock *stock, int fd, uint64_t number, int64_t time)
+{
+    Pair *pair = new_pair(&spare, stock->first, stock->most, stock->calm, stock->pool);
+    if (pair == NULL)
+        return false;
+    begin_side(&pair->side[1], fd, 0, 0, pair->first);
+    if (!place(pump, &pair->thing) || watch(pump, &pair->thing, 1, fd, CHANGES) < 0) {
+        detach(pump, &pair->thing);
+        free_pair(&pair->thing);
+        return false;
+    }
+    pair->maker = stock->thing.handle;
+    pair->number = number;
+    pair->came = time;
+    pair->made = true;
+    append(&stock->spare, &pair->kin);
+    stock->count++;
+    stock->full = stock->full < stock->count ? stock->count : stock->full;
+    stock->filled = time;
+    return true;
+}
+
+static PyObject *pump_put(PyObject *self, PyObject *args)
+{
+    Pump *pump = (Pump *)self;
+    unsigned long long handle, numbers[BATCH];
+    int fds[BATCH];
+    PyObject *list;
+    if (!PyArg_ParseTuple(args, "KO:put", &handle, &list))
+        return NULL;
+    Stock *stock = (Stock *)thing_of(pump, handle, &stock_kind);
+    Py_ssize_t count = PySequence_Size(list), done = 0;
+    if (stock == NULL || count < 0)
+        return NULL;
+    count = count < BATCH ? count : BATCH;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *each = PySequence_GetItem(list, i);
+        bool good = each != NULL && PyArg_ParseTuple(each, "iK", &fds[i], &numbers[i]);
+        Py_XDECREF(each);
+        if (!good)
+            return NULL;
+    }
+    take_lock(pump);
+    int64_t time = now();
+    while (done < count && put_one(pump, stock, fds[done], numbers[done], time))
+        done++;
+    release(pump);
+    return PyLong_FromSsize_t(done);
+}
+
+PyDoc_STRVAR(draw_doc, "draw(stock) -> (fd, number) or None\n\nTake back the oldest data socket that waits there.");
+
+static PyObject *pump_draw(PyObject *self, PyObject *args)
+{
+    Pump *pump = (Pump *)self;
+    unsigned long long handle;
+    if (!PyArg_ParseTuple(args, "K:draw", &handle))
+        return NULL;
+    Stock *stock = (Stock *)thing_of(pump, handle, &stock_kind);
+    if (stock == NULL)
+        return NULL;
+    take_lock(pump);
+    Pair *pair = draw(pump, stock);
+    if (pair != NULL)
+        forget(pump, pair);
+    release(pump);
+    if (pair == NULL)
+        Py_RETURN_NONE;
+    PyObject *found = Py_BuildValue("(iK)", pair->side[1].fd, (unsigned long long)pair->number);
+    pair->made = found == NULL; /* else it is the caller's */
+    free_pair(&pair->thing);
+    return found;
+}
+
+PyDoc_STRVAR(stocked_doc, "stocked(stock) -> int\n\nData sockets that wait there.");
+
+static PyObject *pump_stocked(PyObject *self, PyObject *args)
+{
+    Pump *pump = (Pump *)self;
+    unsigned long long handle;
+    if (!PyArg_ParseTuple(args, "K:stocked", &handle))
+        return NULL;
+    Stock *stock = (Stock *)thing_of(pump, handle, &stock_kind);
+    if (stock == NULL)
+        return NULL;
+    take_lock(pump);
+    uint32_t count = stock->count;
+    release(pump);
+    return PyLong_FromUnsignedLong(count);
+}
+
+PyDoc_STRVAR(keep_alive_doc, "keep_alive(stock, from, to, idle, interval, count)\n\n"
+    "Set that (tcp(7)) of those that have waited there for so many seconds.");
+
+static PyObject *pump_keep_alive(PyObject *self, PyObject *args)
+{
+    Pump *pump = (Pump *)self;
+    unsigned long long handle;
+    double from, to;
+    int values[4] = {1};
+    static const int levels[4] = {SOL_SOCKET, IPPROTO_TCP, IPPROTO_TCP, IPPROTO_TCP};
+    static const int names[4] = {SO_KEEPALIVE, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT};
+    if (!PyArg_ParseTuple(args, "Kddiii:keep_alive", &handle, &from, &to, &values[1], &values[2], &values[3]))
+        return NULL;
+    Stock *stock = (Stock *)thing_of(pump, handle, &stock_kind);
+    if (stock == NULL)
+        return NULL;
+    take_lock(pump);
+    int64_t time = now();
+    for (Link *link = stock->spare.behind; link != &stock->spare; link = link->behind) {
+        Pair *pair = PAIR_OF(link, kin);
+        double age = (double)(time - pair->came) / 1e9;
+        for (int i = 0; age >= from && age < to && i < 4; i++)
+            setsockopt(pair->side[1].fd, levels[i], names[i], &values[i], sizeof values[i]);
+    }
+    release(pump);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(close_stock_doc, "close_stock(stock)\n\nIt is empty, and no door has it.");
+
+static PyObject *pump_close_stock(PyObject *self, PyObject *args)
+{
+    Pump *pump = (Pump *)self;
+    unsigned long long handle;
+    if (!PyArg_ParseTuple(args, "K:close_stock", &handle))
+        return NULL;
+    Thing *thing = thing_of(pump, handle, &stock_kind);
+    if (thing == NULL)
+        return NULL;
+    take_lock(pump);
+    bool empty = in_none(&((Stock *)thing)->spare) && ((Stock *)thing)->doors == 0;
+    if (empty)
+        detach(pump, thing);
+    release(pump);
+    if (!empty)
+        return failed(EBUSY);
+    free_stock(thing);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(door_doc, "door(stock, fd, connect, origins, ended_wait, most, outside) -> handle\n\n"
+    "Accept clients at a listening socket, which stays the caller's, and serve them from a stock. connect: what is\n"
+    "said for each; origins: behind where it comes from; ended_wait: seconds; most, outside: as for allow.\n"
+    "Its news FAILED have an errno: it accepts nobody any more.");
+
+static PyObject *pump_door(PyObject *self, PyObject *args)
+{
+    Pump *pump = (Pump *)self;
+    unsigned long long handle;
+    Py_buffer connect;
+    double ended_wait;
+    int fd, origins, error = ENOMEM;
+    unsigned most, outside;
+    if (!PyArg_ParseTuple(args, "Kiy*pdII:door", &handle, &fd, &connect, &origins, &ended_wait, &most, &outside))
+        return NULL;
+    Stock *stock = (Stock *)thing_of(pump, handle, &stock_kind);
+    Door *door = stock == NULL || connect.len > HEAD - 64 ? NULL : calloc(1, sizeof *door);
+    if (door != NULL && keep(&door->connect, &door->connect_size, connect.buf, (size_t)connect.len)) {
+        begin_thing(&door->thing, &door_kind);
+        ring(&door->live);
+        ring(&door->dry);
+        door->stock = stock;
+        door->fd = fd;
+        door->origins = origins;
+        door->ended_wait = (int64_t)(ended_wait * 1e9);
+        door->most = most, door->outside = outside, door->burst = 1;
+        take_lock(pump);
+        if (place(pump, &door->thing))
+            error = watch(pump, &door->thing, 0, fd, EPOLLIN) < 0 ? errno : 0;
+        handle = door->thing.handle;
+        if (error)
+            detach(pump, &door->thing);
+        else
+            stock->doors++;
+        release(pump);
+    }
+    PyBuffer_Release(&connect);
+    if (!error)
+        return PyLong_FromUnsignedLongLong(handle);
+    if (door != NULL)
+        free_door(&door->thing);
+    return stock == NULL ? NULL : failed(error);
+}
+
+PyDoc_STRVAR(allow_doc, "allow(door, most, outside, all)\n\n"
+    "most: clients there, and all: those of all doors, that may be here without that Python was told of them; each\n"
+    "that it is told of, and that has not ended, is one less. outside: clients of the same service that Python has.");
+
+static PyObject *pump_allow(PyObject *self, PyObject *args)
+{
+    Pump *pump = (Pump *)self;
+    unsigned long long handle;
+    unsigned most, outside, all;
+    if (!PyArg_ParseTuple(args, "KIII:allow", &handle, &most, &outside, &all))
+        return NULL;
+    Door *door = (Door *)thing_of(pump, handle, &door_kind);
+    if (door == NULL)
+        return NULL;
+    take_lock(pump);
+    door->most = most;
+    door->outside = outside;
+    pump->most = all;
+    release(pump);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(close_door_doc, "close_door(door)\n\nAccept nobody there any more. Whoever is there is told of, or given up,"
+    " when\nnews are taken next.");
+
+static PyObject *pump_close_door(PyObject *self, PyObject *args)
+{
+    Pump *pump = (Pump *)self;
+    unsigned long long handle;
+    if (!PyArg_ParseTuple(args, "K:close_door", &handle))
+        return NULL;
+    Door *door = (Door *)thing_of(pump, handle, &door_kind);
+    if (door == NULL)
+        return NULL;
+    take_lock(pump);
+    epoll_ctl(pump->epoll, EPOLL_CTL_DEL, door->fd, NULL);
+    while (!in_none(&door->live)) {
+        Pair *pair = PAIR_OF(door->live.behind, kin);
+        leave(&pair->kin);
+        leave(&pair->young);
+        leave(&pair->held);
+        if (pair->made)
+            tell_later(pump, &pair->thing, 0);
+    }
+    leave(&door->dry);
+    door->stock->doors--;
+    detach(pump, &door->thing);
+    release(pump);
+    free_door(&door->thing);
+    Py_RETURN_NONE;
+}
+
+PyMethodDef door_methods[] = {
+    {"stock", pump_stock, METH_VARARGS, stock_doc},
+    {"put", pump_put, METH_VARARGS, put_doc},
+    {"draw", pump_draw, METH_VARARGS, draw_doc},
+    {"stocked", pump_stocked, METH_VARARGS, stocked_doc},
+    {"keep_alive", pump_keep_alive, METH_VARARGS, keep_alive_doc},
+    {"close_stock", pump_close_stock, METH_VARARGS, close_stock_doc},
+    {"door", pump_door, METH_VARARGS, door_doc},
+    {"allow", pump_allow, METH_VARARGS, allow_doc},
+    {"close_door", pump_close_door, METH_VARARGS, close_door_doc},
+    {NULL, NULL, 0, NULL},
+};
