@@ -68,7 +68,8 @@ end
 
 # node, epoch, pool, serial, offer, wanted (0: any), the one that it had (0: none), whether its device is
 # here, touched (0: a new claim; else it is said again), keep, rest, most ports of a device, fixed, ranges
-# -> [port, serial, offer] that stands, or [] : no port is free, [0]: it has enough; "young"
+# -> [port, serial, offer, touched] that stands, also if it is another's,
+# or [] : no port is free, [0]: it has enough; "young"
 CLAIM = (
     _CLAIMS
     + """
@@ -97,7 +98,7 @@ for _, port in ipairs(ports_of(serial)) do
     if within(port) and (wanted == 0 or wanted == port or again) then
       holds(claim)
       put_claim(port, claim)
-      return cjson.encode({port, serial, offer})
+      return cjson.encode({port, serial, offer, claim[4]})
     end
     give_up(port, claim, now)
   elseif claim and claim[9] == 0 then
@@ -131,7 +132,7 @@ if wanted > 0 then
   else try(wanted) end
   if not chosen then
     claim = claim_of(wanted)
-    return cjson.encode({wanted, claim[2], claim[3]})
+    return cjson.encode({wanted, claim[2], claim[3], claim[4]})
   end
 else
   if before > 0 then try(before) end
@@ -171,7 +172,7 @@ ports[#ports + 1] = chosen
 put_ports(serial, ports)
 note(chosen)
 tell('all', {'claims'})
-return cjson.encode({chosen, serial, offer})
+return cjson.encode({chosen, serial, offer, claim[4]})
 """
 )
 
