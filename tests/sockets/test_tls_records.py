@@ -137,14 +137,3 @@ def test_an_error_that_another_call_left_ends_nothing(pair: tuple[SSL.Connection
     assert write_directly(near, b"data") == (4, None)
     assert library.ERR_peek_error() == 0
     assert read_directly(far, room)[0] == 4
-
-
-def test_a_fault_leaves_no_error_for_others(pair: tuple[SSL.Connection, SSL.Connection]) -> None:
-    """Neither a reset nor bytes that are no record."""
-    near, _ = pair
-    library = SSL._lib  # type: ignore[attr-defined]
-    pair[1].sock_shutdown(socket.SHUT_RDWR)
-    assert isinstance(read_directly(near, memoryview(bytearray(RECORD)))[1], SSL.SysCallError)
-    assert library.ERR_peek_error() == 0
-    assert isinstance(write_directly(near, b"data")[1], SSL.Error)
-    assert library.ERR_peek_error() == 0
