@@ -68,7 +68,8 @@ end
 
 # node, epoch, pool, serial, offer, wanted (0: any), the one that it had (0: none), whether its device is
 # here, touched (0: a new claim; else it is said again), keep, rest, most ports of a device, fixed, ranges
-# -> [port, serial, offer, touched] that stands, or [] : no port is free, [0]: it has enough; "young"
+# -> [port, serial, offer, touched] that stands, also if it is another's,
+# or [] : no port is free, [0]: it has enough; "young"
 CLAIM = (
     _CLAIMS
     + """

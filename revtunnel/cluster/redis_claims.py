@@ -60,18 +60,18 @@ class RedisClaims:
         """
         ranges, fixed = json.dumps(wanted.ranges), int(wanted.fixed > 0)
         asked = wanted.pool, wanted.serial, wanted.offer, wanted.fixed, wanted.before, int(wanted.here), 0
-        terms = wanted.keep, wanted.rest, wanted.most
-        answer = await self._call(CLAIM, *asked, *terms, fixed, ranges)
+        answer = await self._call(CLAIM, *asked, wanted.keep, wanted.rest, wanted.most, fixed, ranges)
         if len(answer) < 3:
             full = "no port of the pool is free at any node"
             raise ClaimRefused(f"it has the {wanted.most} ports that it may have" if answer else full)
         port, serial, offer, touched = answer
         if (serial, offer) != (wanted.serial, wanted.offer):
             raise ClaimRefused(f"port {port} is another device's" if serial else f"port {port} rests")
-        claim = Claim(wanted.pool, port, serial, offer, touched, wanted.keep, wanted.rest, wanted.fixed > 0)
+        terms = wanted.keep, wanted.rest, wanted.fixed > 0
         known = self.known.get(port)
-        if known is None or known.use != claim.use:
-            self.known[port] = claim
+        self.known[port] = claim = Claim(wanted.pool, port, serial, offer, touched, *terms)
+        if known is not None and known.use != claim.use:
+            self.ceased(known)  # the news will name the new use only
         return claim
 
     def release(self, claim: Claim, rest: int) -> None:

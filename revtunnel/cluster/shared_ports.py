@@ -192,7 +192,8 @@ class SharedPorts:
 
     def _ceased(self, claim: Claim) -> None:
         use = Use(*claim.use)
-        if self._uses.get((claim.pool, use)) is claim:
+        known = self._uses.get((claim.pool, use))
+        if known is not None and known.port == claim.port:
             del self._uses[claim.pool, use]
         pool = next((each for each in self._pools.values() if each.identity == claim.pool), None)
         lease = self._ports.leases.at(claim.port)

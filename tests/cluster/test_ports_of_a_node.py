@@ -252,3 +252,14 @@ def test_what_settings_reserve_is_asked_for_before_its_device_is_here() -> None:
     node.told(20001)
     assert len(node.open) == 2
     node.world.finish()
+
+
+def test_a_number_that_ceased_is_not_used_again_unasked() -> None:
+    """Whichever of the engine's words for it, an answer or the news, came last."""
+    node = Node()
+    port = next(iter(node.open.values()))
+    claim = node.engine.known.pop(port)
+    node.engine.problem = "down"
+    node.engine.ceased(claim._replace(touched=claim.touched + 1))
+    node.settle()
+    assert port not in node.open.values()

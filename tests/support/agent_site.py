@@ -91,6 +91,7 @@ class AgentSite:
             self.plane.close()
             self.data._dials = self.plane = None
             self.dialler.on_offer = lambda: None
+            self.data.predecessors.elsewhere = lambda link, number: None
             gc.collect()  # it has descriptors
         for call in self.loop.reactor.getDelayedCalls():
             call.cancel()
