@@ -90,6 +90,7 @@ class ClientStreams:
         self._streams.came(client.serial)
         self._lines.joined(client)
         self._passed(client.serial)
+        self.changed(client.serial, client.name)
 
     def _passed(self, serial: str) -> None:
         """A device has had a channel more."""

@@ -11,7 +11,6 @@ client of the same service is judged here.
 Source: issue 16 "as a second step, accepts clients"; carriers/doors.py.
 """
 
-from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -57,7 +56,7 @@ class LentDoors:
         self._access = access
         self._left = left
         self._doors: dict[Use, Door] = {}
-        self._lent: Counter[str] = Counter()  # by serial
+        self._lent: dict[str, set[Use]] = {}  # by serial
         self._pools: WeakSet[DataPool] = WeakSet()  # that have had doors
         ports.served, ports.recall = self._served, self.recall
         clients.comes, clients.changed = self._comes, self._changed
@@ -70,7 +69,7 @@ class LentDoors:
     def fetch(self, serial: str | None = None) -> None:
         """Know of all clients that there are or were; of one device's alone, if one is named."""
         plane = DataPlane.of(self._reactor) if self._doors else None
-        if plane is not None and (serial is None or self._lent[serial]):
+        if plane is not None and (serial is None or serial in self._lent):
             plane.fetch(young=True)
 
     def recall(self, use: Use) -> None:
@@ -81,8 +80,8 @@ class LentDoors:
 
     def recall_device(self, serial: str) -> None:
         """Have all ports of a device back."""
-        for port in self._ports.of(serial) if self._lent[serial] else ():
-            self.recall(port.lease.use)
+        for use in [*self._lent.get(serial, ())]:
+            self.recall(use)
 
     def recall_all(self) -> None:
         """Have all ports back, and the sockets of their devices."""
@@ -97,10 +96,9 @@ class LentDoors:
             self.fetch(serial)
 
     def _changed(self, serial: str, name: str) -> None:
-        """There are other clients of it in Python."""
-        use = Use(serial, name)
-        door = self._doors.get(use)
-        if door is not None:
+        """There are other clients of it in Python: what all doors of the device may have."""
+        for use in [*self._lent.get(serial, ())]:
+            door = self._doors[use]
             door.allow(self._allowed(use, door.here, door.pool))
 
     def _served(self, port: OpenPort) -> None:
@@ -117,13 +115,14 @@ class LentDoors:
                 self._pools.add(pool)
                 gone = partial(self._gone, use)
                 self._doors[use] = Door(plane, pool, port.listening, port.clients, wait, allowed, gone)
-                self._lent[use.serial] += 1
             except OSError:
-                pass  # it is as well here
+                return  # it is as well here
+            self._lent.setdefault(use.serial, set()).add(use)
+            self._changed(*use)
 
     def _gone(self, use: Use) -> None:
         del self._doors[use]
-        self._lent[use.serial] -= 1
+        self._lent[use.serial].discard(use)
         if not self._lent[use.serial]:
             del self._lent[use.serial]
 

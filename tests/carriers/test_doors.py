@@ -350,3 +350,21 @@ def test_others_clients_are_not_asked_for(world: DataWorld) -> None:
     assert world.switchboard.streams.running("another") == 0
     assert world.switchboard.client_streams.count in (0, 1)  # it may have lived for long enough
     assert world.switchboard.streams.running(SERIAL) == world.switchboard.client_streams.count == 1
+
+
+def test_doors_of_one_device_have_its_clients_in_equal_parts(world: DataWorld) -> None:
+    """What one gets, the others have not."""
+    doors = world.switchboard.doors
+    ((use, door),) = doors._doors.items()
+    limits = replace(world.switchboard.limits, clients_per_device=9)
+    world.switchboard.client_streams.limits = limits
+    assert doors._allowed(use, door.here, door.pool).most == 9
+    world.pool.spare.doors.add(door := object())  # type: ignore[arg-type]
+    assert doors._allowed(use, (), world.pool).most == 4
+    client, service = world.client(), world.service()
+    client.send(b"x")
+    assert world.hear(service, 1) == b"x"
+    assert world.switchboard.streams.running(SERIAL) == 1
+    assert doors._allowed(use, (), world.pool).most == 4
+    world.pool.spare.doors.discard(door)  # type: ignore[arg-type]
+    assert doors._allowed(use, (), world.pool).most == 8
