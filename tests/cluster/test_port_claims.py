@@ -88,9 +88,7 @@ def test_who_has_just_been_given_a_number_knows_its_proof_of_life(world: RedisWo
     (one,) = world.started("one")
     one.claims._take = lambda rows: None  # type: ignore[method-assign]  # no news
     assert asks.port(one, "d1") == 7000
-    given = one.claims.known[7000].touched
-    assert given > 0
-    assert asks.port(one, "d1") == 7000 and one.claims.known[7000].touched == given
+    assert one.claims.known[7000].touched > 0
 
 
 def test_what_was_given_back_rests_and_is_given_last(world: RedisWorld, asks: Asks) -> None:
