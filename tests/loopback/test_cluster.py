@@ -149,7 +149,11 @@ def test_another_node_is_drained_from_here(site: Mesh) -> None:
         client.sendall(b"hello")
         assert read_exactly(client, 5) == b"hello"
         first.control("drain", "--node", "gate-3")
-        wait_until(lambda: first.events("link-up", serial="dev-gate-3"), "the agent at the first node")
+        others = first, site.nodes["gate-2"]
+        wait_until(
+            lambda: any(each.events("link-up", serial="dev-gate-3") for each in others),
+            "the agent at another node",
+        )
         site.exchange("gate-2", "gate-3", 400, MIB)
         assert third.running
         client.sendall(b"still here")
