@@ -299,6 +299,7 @@ static void dial_turn(Pump *pump, Thing *thing)
     Dial *dial = (Dial *)thing;
     uint32_t near = dial->events[0], far = dial->events[1];
     dial->events[0] = dial->events[1] = 0;
+    dial->pair.side[0].urgent = dial->pair.side[0].urgent || near & EPOLLPRI;
     if (dial->ring == CONNECTING && near & (EPOLLOUT | OVER)) {
         int error = near & OVER ? fault_of(NEAR(dial)) : 0;
         if (error)

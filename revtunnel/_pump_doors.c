@@ -152,6 +152,8 @@ static bool say(Pump *pump, Pair *pair, const char *data, size_t head, size_t si
 {
     Side *far = &pair->side[1];
     ssize_t sent = send(far->fd, data, head + size, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
+        sent = 0; /* a fault only where something has to be said before it */
     size_t taken = sent < (ssize_t)head ? 0 : (size_t)sent - head;
     if (sent < (ssize_t)head)
         give(pump, pair, 1, sent < 0 ? errno : EMSGSIZE);
@@ -437,8 +439,12 @@ static void door_fetched(Pump *pump, Thing *thing, Pair *pair)
 {
     Door *door = (Door *)thing;
     door->made--;
-    if (!(pair->thing.news & (DONE | CUT)) && door->most)
+    if (pair->thing.news & (DONE | CUT))
+        return;
+    if (door->most)
         door->most--;
+    if (pair->thing.over) /* given up: it is Python's and no more here, which ``allow`` says later */
+        door->outside++;
 }
 
 static void free_door(Thing *thing)

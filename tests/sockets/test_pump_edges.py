@@ -1,0 +1,176 @@
+"""What is rare in the data plane's doors and dials: urgent bytes, full kernels, and news that is not read yet."""
+
+import contextlib
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from revtunnel.sockets.data_plane import ASKED, GIVEN
+from revtunnel.sockets.plane_settings import find_pump
+
+HOST = "127.0.0.1"
+LIMITS = 64 * 1024, 256 * 1024, 8, 1024 * 1024  # as of RelayLimits
+CONNECT = b"\0\4\x12\0goal"  # what is said is Python's; the plane compares and sends it
+OPENED = b"\0\0\x13\0"
+pytestmark = pytest.mark.skipif(find_pump() is None, reason="revtunnel._pump was not built")
+
+
+def until(pump: Any, true: Callable[[], object]) -> None:
+    """Take turns until that is so."""
+    late = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < late
+        pump.turn()
+        time.sleep(0.001)
+
+
+def begun() -> Any:
+    """A pump without a thread."""
+    pump = find_pump()
+    assert pump is not None
+    return pump()
+
+
+@contextlib.contextmanager
+def connected(small: bool = False) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Both ends of a TCP connection; small: the kernel takes little from the first to the second."""
+    with socket.create_server((HOST, 0)) as listener, socket.socket() as one:
+        if small:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        one.connect(listener.getsockname())
+        other, _ = listener.accept()
+        with other:
+            yield one, other
+
+
+@contextlib.contextmanager
+def door(ended_wait: float, *data: socket.socket) -> Iterator[tuple[Any, Callable[[], socket.socket]]]:
+    """A pump with a door that has these data sockets; what brings a client."""
+    pump = begun()
+    with socket.create_server((HOST, 0)) as listener, contextlib.ExitStack() as clients:
+        listener.setblocking(False)
+        stock = pump.stock(*LIMITS)
+        for each in data:
+            each.setblocking(False)
+        assert pump.put(stock, [(each.detach(), number) for number, each in enumerate(data)]) == len(data)
+        handle = pump.door(stock, listener.fileno(), CONNECT, False, ended_wait, 100, 0)
+        pump.allow(handle, 100, 0, 100)
+        yield pump, lambda: clients.enter_context(socket.create_connection(listener.getsockname()))
+        pump.close_door(handle)
+        del pump
+
+
+def made(pump: Any) -> list[Any]:
+    """News of clients; their descriptors are closed."""
+    rows = [row for row in pump.take(False) if len(row) > 5]
+    for row in rows:
+        for number in row[6]:
+            if number >= 0:
+                socket.close(number)
+    return rows
+
+
+def test_a_data_socket_that_takes_no_more_is_waited_for() -> None:
+    """What a client says in pieces before the answer is held, not a fault of its data socket."""
+    with connected(small=True) as (near, far), door(0.0, near) as (pump, client):
+        one, sent = client(), 0
+        while sent < 14_000:
+            one.send(b"x" * 500)
+            sent += 500
+            for _ in range(3):
+                pump.turn()
+        assert made(pump) == []
+        heard = bytearray()
+        far.setblocking(False)
+
+        def all_heard() -> bool:
+            with contextlib.suppress(BlockingIOError):
+                heard.extend(far.recv(65536))
+            return len(heard) >= len(CONNECT) + sent
+
+        far.send(OPENED)
+        until(pump, all_heard)
+        assert heard == CONNECT + b"x" * sent
+
+
+def test_a_client_given_up_counts_as_python_s_before_python_says_so() -> None:
+    """Else the next one could be with a device that takes one at a time while the first is there still."""
+    with (
+        connected() as (near, far),
+        connected() as (spare, unasked),
+        door(5.0, near, spare) as (pump, client),
+    ):
+        client()
+        far.setblocking(False)
+        until(pump, lambda: pump.turn() or _has(far))
+        far.send(b"\0\0\x7f\0")
+        rows: list[Any] = []
+        until(pump, lambda: rows.extend(made(pump)) or rows)
+        assert rows[0][1] & (GIVEN | ASKED) == GIVEN | ASKED
+        client()
+        until(pump, lambda: rows.extend(made(pump)) or _has(unasked) or len(rows) > 1)
+        assert not _has(unasked)
+        assert rows[1][1] & (GIVEN | ASKED) == GIVEN
+
+
+def _has(end: socket.socket) -> bool:
+    with contextlib.suppress(BlockingIOError):
+        return bool(end.recv(4, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+    return False
+
+
+def test_urgent_bytes_that_come_while_a_goal_is_dialled() -> None:
+    """They are given to it behind those before them, and nothing waits for more to come."""
+    pump = begun()
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(socket.create_server((HOST, 0)))
+        goal = stack.enter_context(socket.create_server((HOST, 0), backlog=0))
+        fillers = [stack.enter_context(socket.socket()) for _ in range(4)]
+        for each in fillers:
+            each.setblocking(False)
+            each.connect_ex(goal.getsockname())
+        pump.dial_limits((4, 5.0), (4, 20.0), LIMITS)
+        pump.allow_goals([(1, CONNECT, (*goal.getsockname(), 0, True))])
+        pump.bring(1, (*server.getsockname(), 0, True), b"\0\0\1\0" + bytes(12), 5.0)
+        pump.turn()
+        end, _ = server.accept()
+        stack.enter_context(end)
+        assert end.recv(100)
+        end.send(CONNECT + b"a")
+        until(pump, lambda: pump.dial_counts()[1])
+        end.send(b"bc")
+        end.send(b"!", socket.MSG_OOB)
+        end.send(b"rest")
+        for _ in range(20):
+            pump.turn()
+            time.sleep(0.001)
+        for each in fillers:
+            each.close()
+        goal.setblocking(False)
+        heard = b""
+
+        def all_heard() -> bool:
+            nonlocal heard
+            with contextlib.suppress(BlockingIOError):
+                service, _ = goal.accept()
+                stack.enter_context(service)
+                service.settimeout(0.2)
+                with contextlib.suppress(TimeoutError):
+                    while piece := _turned(pump, service):
+                        heard += piece
+            return b"a" in heard
+
+        until(pump, all_heard)
+        assert heard == b"abc!rest"
+        pump.withdraw(-1, -1, True)
+        pump.take(True)
+
+
+def _turned(pump: Any, service: socket.socket) -> bytes:
+    for _ in range(5):
+        pump.turn()
+    return service.recv(100)
