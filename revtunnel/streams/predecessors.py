@@ -50,7 +50,7 @@ class Predecessors:
         self._open.discard(stream)
         for waiting in self._waiting.pop(stream, ()):
             waiting.left.discard(stream)
-            if not waiting.left:
+            if not waiting.left and not waiting.go.called:  # one before it may have given it up
                 self._end(waiting)
 
     def wait(self, link: Any, after: After | None) -> "Deferred[None] | None":

@@ -61,3 +61,17 @@ def test_nothing_is_left_of_a_dial_that_is_not_wanted_any_more() -> None:
     assert failure.check(CancelledError)  # type: ignore[attr-defined]
     streams.ended("link", 1)
     assert clock.getDelayedCalls() == [] and streams._waiting == {}
+
+
+def test_one_that_goes_on_may_give_up_another() -> None:
+    """Both waited for the same stream: the other has ended then, once."""
+    clock = Clock()
+    streams = Predecessors(clock)
+    streams.began("link", 1)
+    first, second = (streams.wait("link", After((1,), 1.0)) for _ in range(2))
+    assert first is not None and second is not None
+    found = outcome(second)
+    first.addCallback(lambda _: second.cancel())
+    streams.ended("link", 1)
+    assert isinstance(getattr(found[0], "value", None), CancelledError)
+    assert clock.getDelayedCalls() == []
