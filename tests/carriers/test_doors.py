@@ -195,6 +195,7 @@ def two(world: DoorWorld) -> tuple[tuple[socket.socket, socket.socket], tuple[so
     client = world.client()
     client.send(b"x")
     brought = one()
+    assert (brought.opening.early or world.hear(brought.sock, 1)) == b"x"  # behind CONNECT, or by itself
     brought.sock.send(OPENED + b"y")
     assert world.hear(client, 1) == b"y"
     waits = world.client()
