@@ -213,9 +213,9 @@ class DataPool:
             client, _, tries = waiting
             self._no_more(client)
             self._start(client, self.socket(end, number), tries)
+            self.refill()
         else:
             self.spare.put(end, number)
-        self.refill()
 
     def unwatched(self, end: End, number: int) -> DataSocket:
         """A data socket."""

@@ -47,6 +47,9 @@ class SparePool(Typing):
     def used(self, count: int) -> None:
         """So many were given to clients in the plane."""
 
+    def refill(self) -> None:
+        """Others have come."""
+
     def socket(self, end: End, number: int) -> DataSocket:
         """A data socket, which is watched from now on."""
 
@@ -66,14 +69,19 @@ class Spare:
         return len(self.here) + len(self._coming) + (len(self._stock) if self._stock is not None else 0)
 
     def put(self, end: End, number: int) -> None:
-        """One more waits."""
+        """One more waits; the pool is refilled now, or once for all that come in this turn."""
         self.is_plain = type(end) is PlainEnd and end.sock.family in _TCP
         if self._stock is None or not self.is_plain:
             self.back(end, number)
+            self._pool.refill()
             return
         if not self._coming:
-            self._pool.reactor.callLater(0, self._go)
+            self._pool.reactor.callLater(0, self._came)
         self._coming.append((end, number))
+
+    def _came(self) -> None:
+        self._go()
+        self._pool.refill()
 
     def _go(self) -> None:
         """All of this turn together: each handing over costs as much."""

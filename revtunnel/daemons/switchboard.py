@@ -51,6 +51,8 @@ from revtunnel.systems.emo.emo_modern import deny_machine
 
 __all__ = ["Switchboard"]
 
+_REFUSALS = ClientRefused | LinkRefused | LinkDown | WebRefused  # counted by their reasons as well
+
 # why a link went, if its streams go with it: its path is dead, its agent faulty, or we stop
 ENDS_STREAMS = frozenset(("silent", "protocol", "stopping"))
 
@@ -278,7 +280,7 @@ class Switchboard:
             if device is not None:
                 device.bytes_to_device += fact.bytes_to_device
                 device.bytes_to_client += fact.bytes_to_client
-        elif isinstance(fact, ClientRefused | LinkRefused | LinkDown | WebRefused):
+        elif isinstance(fact, _REFUSALS):
             self.counts[f"{fact.word} {fact.reason}"] += 1
         elif isinstance(fact, PeerGlitch):
             self.counts["glitches"] += 1

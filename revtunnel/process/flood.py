@@ -4,14 +4,15 @@ Rule of this file: pure decision; ``now`` is monotonic seconds. A key is what ma
 event, reason or words, serial.
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 __all__ = ["Flood"]
 
 Key = tuple[str, str, str, str]
 
 
-class _Window(NamedTuple):
+@dataclass(slots=True)
+class _Window:
     ends: float
     seen: int
 
@@ -38,8 +39,9 @@ class Flood:
         if window is None:
             self._make_room()
             window = _Window(now + self._length, 0)
-        self._windows[key] = window._replace(seen=window.seen + 1)
-        return window.seen < self._lines
+            self._windows[key] = window
+        window.seen += 1
+        return window.seen <= self._lines
 
     def over(self, now: float) -> list[tuple[Key, int]]:
         """The keys whose window has ended with suppressed lines, and how many; each is said once."""

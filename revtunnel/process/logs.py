@@ -99,6 +99,8 @@ def _failure(failure: Any) -> Record:
 
 
 def _plain(value: Any) -> Any:
+    if type(value) is str:
+        return _cut(value)
     if isinstance(value, Enum):
         return getattr(value, "word", value.name.lower())
     if value is None or isinstance(value, bool | int):

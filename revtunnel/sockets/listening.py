@@ -205,6 +205,7 @@ class Listener:
         self._both = both
         self._they_begin = they_begin
         self._sock: socket.socket | None = None
+        self.family: int = socket.AF_INET  # of its addresses
         self._resting: IDelayedCall | None = None
         self._is_lent = False
         self._guest: Callable[[], None] | None = None  # who accepts in our place, in this process
@@ -233,6 +234,7 @@ class Listener:
         self._spare.hold()
         sock.setblocking(False)
         ends_with_reset(sock)
+        self.family = sock.family
         where = address_of(sock.family, sock.getsockname())
         self.place = written_address(where)
         self.port = int(getattr(where, "port", 0))
@@ -283,11 +285,6 @@ class Listener:
         if self._guest is not None and self._sock is not None:
             self._reactor.addReader(self)
         self._guest = None
-
-    @property
-    def family(self) -> int:
-        """Of its addresses."""
-        return self._sock.family if self._sock is not None else socket.AF_INET
 
     def given(self, descriptor: int, address: Any, error: int) -> None:
         """Somebody who was accepted in our place, of whom nothing was read; an errno: he is cut."""
