@@ -11,7 +11,8 @@ and was filled a moment ago, the next clients stay in the kernel's queue for DRY
 
 A device may take one connection at a time (streams/lines.py): where FEW are there, a client waits until those
 that have ended before it came are gone, for ``ended_wait`` at most and once. ``outside`` are those that Python
-has and that are not here; while there are such, and few, Python judges.
+has and that are not here; while there are such, and few, clients wait in the kernel's queue for LEAVING, once, and
+then Python judges, until it has none.
 
 Source: issue 16 "as a second step, accepts clients"; carriers/data_stream.py; streams/lines.py. */
 
@@ -27,6 +28,7 @@ Source: issue 16 "as a second step, accepts clients"; carriers/data_stream.py; s
 #define MOST 4             /* clients in one turn */
 #define UNSERVED 64        /* clients given up that Python has not fetched; behind them the door waits */
 #define DRY 50000000       /* nanoseconds */
+#define LEAVING 10000000   /* likewise, that a client of Python's may need to be gone */
 #define ORIGIN_HEADER "\0\x0d\x1e\0"
 #define ORIGIN_HEADER_SIX "\0\x25\x1e\0"
 
@@ -50,6 +52,7 @@ typedef struct {
     char *connect;
     size_t connect_size;
     bool origins, stands; /* stands: nobody is accepted at present */
+    bool vain;            /* those that Python has were waited for, and stay */
     int64_t ended_wait, dry_since;
     uint32_t made, most, outside, burst, unserved;
     uint64_t came;
@@ -313,13 +316,18 @@ static Pair *draw(Pump *pump, Stock *stock)
     return pair;
 }
 
-static bool may_have_one(Pump *pump, Door *door)
+/* Whether Python has clients of the same service, one of whom may have to be waited for. */
+static bool is_unclear(Door *door)
 {
     uint32_t live = door->outside;
     for (Link *link = door->live.behind; link != &door->live && live <= FEW; link = link->behind)
         live++;
-    bool unclear = door->ended_wait && door->outside && live <= FEW;
-    return pump->made < pump->most && door->made < door->most && !in_none(&door->stock->spare) && !unclear;
+    return door->ended_wait && door->outside && live <= FEW;
+}
+
+static bool may_have_one(Pump *pump, Door *door)
+{
+    return pump->made < pump->most && door->made < door->most && !in_none(&door->stock->spare) && !is_unclear(door);
 }
 
 /* A client, as it was accepted. */
@@ -370,14 +378,20 @@ static bool only_this_failed(int error)
            error != EFAULT && error != EINVAL && error != ENOTSOCK;
 }
 
-/* Whether to wait for a data socket, which is said to come, before anybody is accepted. */
+/* Whether there is nothing to wait for before somebody is accepted. */
+static bool is_served(Door *door)
+{
+    return !in_none(&door->stock->spare) && (door->vain || !is_unclear(door));
+}
+
+/* Whether to wait for a data socket, which is said to come, or for a client of Python's, who is about to leave. */
 static bool is_dry(Pump *pump, Door *door)
 {
-    if (!in_none(&door->stock->spare))
+    if (is_served(door))
         return false;
     int64_t time = now();
     if (in_none(&door->dry)) {
-        if (time - door->stock->filled > DRY)
+        if (in_none(&door->stock->spare) && time - door->stock->filled > DRY)
             return false;
         door->dry_since = time;
         append(&pump->dry, &door->dry);
@@ -472,11 +486,14 @@ void look_at_doors(Pump *pump)
     for (Link *link = pump->dry.behind; link != &pump->dry; link = next) {
         Door *door = DOOR_OF(link);
         next = link->behind;
-        if (in_none(&door->stock->spare) && time - door->dry_since <= DRY)
+        bool served = is_served(door);
+        if (!served && time - door->dry_since <= (in_none(&door->stock->spare) ? DRY : LEAVING))
             continue;
         leave(link);
         if (in_none(&door->stock->spare))
             door->stock->filled = 0; /* whoever comes now is given up */
+        else if (!served)
+            door->vain = true; /* likewise, until Python has none */
         if (door->unserved < UNSERVED && !door->error)
             stand(pump, door, false);
     }
@@ -768,8 +785,12 @@ static PyObject *pump_allow(PyObject *self, PyObject *args)
     take_lock(pump);
     door->most = most;
     door->outside = outside;
+    door->vain = door->vain && outside;
     pump->most = all;
+    bool waits = !in_none(&door->dry) && is_served(door);
     release(pump);
+    if (waits)
+        wake(pump);
     Py_RETURN_NONE;
 }
 

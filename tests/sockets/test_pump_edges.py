@@ -48,8 +48,8 @@ def connected(small: bool = False) -> Iterator[tuple[socket.socket, socket.socke
 
 
 @contextlib.contextmanager
-def door(ended_wait: float, *data: socket.socket) -> Iterator[tuple[Any, Callable[[], socket.socket]]]:
-    """A pump with a door that has these data sockets; what brings a client."""
+def door(ended_wait: float, *data: socket.socket) -> Iterator[tuple[Any, Callable[[], socket.socket], int]]:
+    """A pump with a door that has these data sockets; what brings a client; the door."""
     pump = begun()
     with socket.create_server((HOST, 0)) as listener, contextlib.ExitStack() as clients:
         listener.setblocking(False)
@@ -59,7 +59,7 @@ def door(ended_wait: float, *data: socket.socket) -> Iterator[tuple[Any, Callabl
         assert pump.put(stock, [(each.detach(), number) for number, each in enumerate(data)]) == len(data)
         handle = pump.door(stock, listener.fileno(), CONNECT, False, ended_wait, 100, 0)
         pump.allow(handle, 100, 0, 100)
-        yield pump, lambda: clients.enter_context(socket.create_connection(listener.getsockname()))
+        yield pump, lambda: clients.enter_context(socket.create_connection(listener.getsockname())), handle
         pump.close_door(handle)
         del pump
 
@@ -76,7 +76,7 @@ def made(pump: Any) -> list[Any]:
 
 def test_a_data_socket_that_takes_no_more_is_waited_for() -> None:
     """What a client says in pieces before the answer is held, not a fault of its data socket."""
-    with connected(small=True) as (near, far), door(0.0, near) as (pump, client):
+    with connected(small=True) as (near, far), door(0.0, near) as (pump, client, _):
         one, sent = client(), 0
         while sent < 14_000:
             one.send(b"x" * 500)
@@ -97,12 +97,32 @@ def test_a_data_socket_that_takes_no_more_is_waited_for() -> None:
         assert heard == CONNECT + b"x" * sent
 
 
+@pytest.mark.parametrize("leaves", [True, False])
+def test_a_client_waits_for_one_of_python_s_that_may_be_about_to_leave(leaves: bool) -> None:
+    """Not for long, and not again while that one stays; else one after the other would all be Python's."""
+    with connected() as (near, far), door(5.0, near) as (pump, client, handle):
+        far.setblocking(False)
+        pump.allow(handle, 100, 1, 100)
+        client().send(b"?")
+        pump.turn()
+        assert made(pump) == [] and not _has(far)
+        if leaves:
+            pump.allow(handle, 100, 0, 100)
+            until(pump, lambda: _has(far))
+            assert far.recv(100) == CONNECT + b"?" and made(pump) == []
+        else:
+            given = _given(pump)
+            client()
+            assert [row[1] & (GIVEN | ASKED) for row in (given, _given(pump))] == [GIVEN, GIVEN]
+            assert not _has(far)
+
+
 def test_a_client_given_up_counts_as_python_s_before_python_says_so() -> None:
     """Else the next one could be with a device that takes one at a time while the first is there still."""
     with (
         connected() as (near, far),
         connected() as (spare, unasked),
-        door(5.0, near, spare) as (pump, client),
+        door(5.0, near, spare) as (pump, client, _),
     ):
         client()
         far.setblocking(False)
@@ -120,6 +140,18 @@ def test_a_client_given_up_counts_as_python_s_before_python_says_so() -> None:
         until(pump, lambda: fetch() or _has(unasked) or len(rows) > 1)
         assert not _has(unasked)
         assert rows[1][1] & (GIVEN | ASKED) == GIVEN
+
+
+def _given(pump: Any) -> Any:
+    """The next client that Python has to serve."""
+    found: list[Any] = []
+
+    def one() -> bool:
+        found.extend(made(pump))
+        return bool(found)
+
+    until(pump, one)
+    return found[0]
 
 
 def _has(end: socket.socket) -> bool:
