@@ -146,24 +146,26 @@ def test_people_are_everywhere_also_after_the_engine_was_away_and_emptied(world:
     """Changed at both meanwhile; nothing in the engine says who there is. Revocations are sealed as well."""
     one, two = sealed(world, "one", "two")
     for number in range(130):  # more than one call
-        one.people.add_user(f"p{number:03}", "", NOON)
+        one.people.add_user(f"person-{number:03}", "", NOON)
     names = [user.name for user in one.people.users("", 200)]
     world.until(lambda: len(two.people) == 130)
     listed = "return table.concat(redis.call('HGETALL', 'rt:test:revoked'))"
-    assert "p00" not in world.engine.ask("EVAL", listed, "0")
-    two.people.remove_user("p000")
+    assert "person-0" not in world.engine.ask("EVAL", listed, "0")
+    two.people.remove_user("person-000")
     one.book.revoke("plc")
     world.until(lambda: len(one.people) == 129 and two.book.barred("plc"))
     world.engine.kill()
     for name in names[1:128]:
         one.people.remove_user(name)
-    two.people.change_user("p001", "changed", "admin")
+    two.people.change_user("person-001", "changed", "admin")
     two.people.add_user("zoe", "", NOON)
     world.engine.start()
-    world.until(lambda: one.knows("p128", "p129", "zoe") and two.knows("p128", "p129", "zoe"))
+    world.until(
+        lambda: one.knows("person-128", "person-129", "zoe") and two.knows("person-128", "person-129", "zoe")
+    )
     world.engine.ask("FLUSHALL")
     (late,) = sealed(world, "late")
-    world.until(lambda: late.knows("p128", "p129", "zoe") and late.book.barred("plc"))
+    world.until(lambda: late.knows("person-128", "person-129", "zoe") and late.book.barred("plc"))
     for each in (one, two, late):
         assert each.records.refused == 0
         each.ledger.close()

@@ -184,7 +184,7 @@ def test_large_things_flow_and_stop(world: World) -> None:
         return before == seen
 
     wait_until(stands, "a device that waits", every=0.3)
-    assert device.record.count("sent") < 300  # of 800 pieces: what kernels and windows hold
+    assert device.record.count("sent") < 600  # of 800 pieces: what kernels and windows hold
     digest = hashlib.sha256()
     while data := answer.read(MIB):
         digest.update(data)
